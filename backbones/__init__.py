@@ -1,0 +1,1 @@
+"""The network, and the one file format that it travels in."""

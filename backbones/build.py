@@ -1,0 +1,25 @@
+"""From a spec to a network."""
+
+from backbones.resnet import BottleneckResNet
+from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, ViTSpec
+from backbones.swin import Swin
+from backbones.vit import ViT
+
+AnyBackbone = ViT | Swin | BottleneckResNet
+"""The adapters: each an `nn.Module` that satisfies `backbones.base.Backbone`."""
+
+
+def build_backbone(spec: BackboneSpec, drop_path_rate: float = 0.0) -> AnyBackbone:
+    """Build the network of a spec with fresh weights.
+
+    Args:
+        spec: The architecture.
+        drop_path_rate: Stochastic depth of the last block, in [0, 1); only active in training mode.
+    """
+    match spec:
+        case ViTSpec():
+            return ViT(spec, drop_path_rate)
+        case SwinSpec():
+            return Swin(spec, drop_path_rate)
+        case ResNetSpec():
+            return BottleneckResNet(spec, drop_path_rate)

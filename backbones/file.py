@@ -1,0 +1,145 @@
+"""The backbone file: safetensors with timm's names, and one metadata entry that says what the weights are.
+
+It is the only thing that evaluation reads. The metadata entry `patchbench` holds JSON:
+`{"version": 1, "spec": {...}, "source": {...}}`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from backbones.build import AnyBackbone, build_backbone
+from backbones.spec import BackboneSpec, spec_from_dict, spec_to_dict
+from common.files import file_sha256, write_atomically
+
+FILE_VERSION = 1
+_METADATA_KEY = "patchbench"
+
+
+class BackboneFileError(ValueError):
+    """A backbone file that cannot be read, or weights that do not fit their spec."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the weights of a backbone file come from."""
+
+    format: str
+    """Name of the checkpoint layout, a module of `backbones.formats`."""
+    branch: str
+    """Which of the checkpoint's networks was taken, such as `teacher`."""
+    file_name: str
+    """Name of the checkpoint file, without its folder."""
+    sha256: str
+    """Digest of the checkpoint file."""
+    epoch: int
+    """Completed epochs as the checkpoint states them; -1 where it states none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneFile:
+    """The content of a backbone file."""
+
+    spec: BackboneSpec
+    """The architecture."""
+    source: Source
+    """Where the weights come from."""
+    state_dict: dict[str, Tensor]
+    """Weights under timm's names."""
+    sha256: str
+    """Digest of the backbone file itself; identifies the backbone in results."""
+
+
+def check_weights(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Raise unless the weights fit the network name by name and shape by shape.
+
+    Raises:
+        BackboneFileError: With every missing and unexpected name and every wrong shape.
+    """
+    own = network.state_dict()
+    problems = []
+    if missing := sorted(set(own) - set(state_dict)):
+        problems.append(f"missing: {', '.join(missing)}")
+    if unexpected := sorted(set(state_dict) - set(own)):
+        problems.append(f"unexpected: {', '.join(unexpected)}")
+    for name in sorted(set(own) & set(state_dict)):
+        if own[name].shape != state_dict[name].shape:
+            problems.append(f"{name} has shape {tuple(state_dict[name].shape)}, wanted {tuple(own[name].shape)}")
+    if problems:
+        raise BackboneFileError("the weights do not fit the backbone; " + "; ".join(problems))
+
+
+def load_strictly(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Load weights that must fit exactly.
+
+    Raises:
+        BackboneFileError: As `check_weights`.
+    """
+    check_weights(network, state_dict)
+    network.load_state_dict(dict(state_dict), strict=True)
+
+
+def write_backbone_file(path: Path, spec: BackboneSpec, source: Source, state_dict: Mapping[str, Tensor]) -> None:
+    """Write a backbone file atomically, after proving that the weights fill the spec's network exactly.
+
+    Args:
+        path: Ends in `.safetensors`; parent folders are made.
+        spec: The architecture.
+        source: Where the weights come from.
+        state_dict: Weights under timm's names; floating-point ones are stored as float32.
+
+    Raises:
+        BackboneFileError: If the weights do not fit the spec.
+    """
+    with torch.device("meta"):
+        check_weights(build_backbone(spec), state_dict)
+    tensors = {
+        name: (value.float() if value.is_floating_point() else value).contiguous().clone() for name, value in state_dict.items()
+    }
+    metadata = {"version": FILE_VERSION, "spec": spec_to_dict(spec), "source": asdict(source)}
+    header = {_METADATA_KEY: json.dumps(metadata)}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+
+
+def read_backbone_file(path: Path) -> BackboneFile:
+    """Read a backbone file.
+
+    Raises:
+        BackboneFileError: If it is not one, names the file and what to do.
+    """
+    if not path.is_file():
+        raise BackboneFileError(f"{path}: no such file; make it with `python tools/convert_checkpoint.py CKPT {path}`")
+    try:
+        with safe_open(path, framework="pt") as archive:
+            metadata = archive.metadata() or {}
+            state_dict = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 - not iterable itself
+    except (SafetensorError, OSError) as error:
+        raise BackboneFileError(
+            f"{path}: not a backbone file ({error}); convert a checkpoint with `python tools/convert_checkpoint.py CKPT OUT`"
+        ) from error
+    if _METADATA_KEY not in metadata:
+        raise BackboneFileError(
+            f"{path}: safetensors without PatchBench's metadata; convert it with `python tools/convert_checkpoint.py {path} OUT`"
+        )
+    try:
+        content = json.loads(metadata[_METADATA_KEY])
+        if content["version"] != FILE_VERSION:
+            raise BackboneFileError(f"{path}: backbone file version {content['version']}, this PatchBench reads {FILE_VERSION}")
+        spec, source = spec_from_dict(content["spec"]), Source(**content["source"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise BackboneFileError(f"{path}: damaged metadata ({error!r}); convert the checkpoint again") from error
+    return BackboneFile(spec=spec, source=source, state_dict=state_dict, sha256=file_sha256(path))
+
+
+def load_backbone(path: Path, drop_path_rate: float = 0.0) -> AnyBackbone:
+    """Build the network of a backbone file and load its weights strictly; in evaluation mode, on the CPU."""
+    content = read_backbone_file(path)
+    network = build_backbone(content.spec, drop_path_rate)
+    load_strictly(network, content.state_dict)
+    return network.eval()

@@ -1,0 +1,162 @@
+"""What a backbone is: the numbers that, with the weights, determine its features.
+
+A spec travels inside every backbone file (see `backbones.file`) and inside every result. Head counts in particular cannot be
+recovered from weight shapes, so nothing here has a guessed default: formats fill every field or ask the user.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+# Width per attention head in every ViT of DINO, SelfPatch, MoBY and timm (192/3, 384/6, 768/12, 1024/16).
+# MoCo-v3's ViT-S (12 heads of 32) is the known exception.
+STANDARD_HEAD_DIM = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTSpec:
+    """A vision transformer in timm's layout.
+
+    Raises:
+        ValueError: If the numbers do not fit each other.
+    """
+
+    family: ClassVar[str] = "vit"
+
+    embed_dim: int
+    """Width of the tokens."""
+    depth: int
+    """Number of blocks."""
+    num_heads: int
+    """Attention heads per block. Not visible in the weights."""
+    patch_size: int
+    """Side of a patch in pixels."""
+    image_size: int
+    """Side in pixels of the square image whose patch grid the stored position embeddings cover."""
+    class_token: bool
+    """Whether a CLS token with a position of its own precedes the patch tokens."""
+    final_norm: bool
+    """Whether a LayerNorm follows the last block."""
+    mlp_ratio: float = 4.0
+    """Hidden width of the MLP over `embed_dim`."""
+
+    def __post_init__(self) -> None:
+        """Reject numbers that cannot make a network."""
+        _require_positive(self, "embed_dim", "depth", "num_heads", "patch_size", "image_size", "mlp_ratio")
+        if self.embed_dim % self.num_heads:
+            raise ValueError(f"num_heads={self.num_heads} does not divide embed_dim={self.embed_dim}")
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size={self.image_size} is not a multiple of patch_size={self.patch_size}")
+
+    @property
+    def grid_side(self) -> int:
+        """Patches per side of the stored position grid."""
+        return self.image_size // self.patch_size
+
+    @property
+    def num_blocks(self) -> int:
+        """How many places `forward_maps` can tap."""
+        return self.depth
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwinSpec:
+    """A Swin transformer in timm's layout (timm >= 0.9: each stage begins with its downsampling)."""
+
+    family: ClassVar[str] = "swin"
+
+    embed_dim: int
+    """Width of the first stage; every further stage doubles it."""
+    depths: tuple[int, ...]
+    """Blocks per stage."""
+    num_heads: tuple[int, ...]
+    """Attention heads per stage."""
+    window_size: int
+    """Side of an attention window in tokens."""
+    patch_size: int = 4
+    """Side of a patch in pixels."""
+    image_size: int = 224
+    """Side in pixels of the pretraining images; stages smaller than a window at this size have no shifted windows."""
+
+    def __post_init__(self) -> None:
+        """Reject numbers that cannot make a network."""
+        object.__setattr__(self, "depths", tuple(self.depths))
+        object.__setattr__(self, "num_heads", tuple(self.num_heads))
+        _require_positive(self, "embed_dim", "window_size", "patch_size", "image_size")
+        if len(self.depths) != len(self.num_heads) or not self.depths:
+            raise ValueError(f"depths={self.depths} and num_heads={self.num_heads} must have one entry per stage")
+
+    @property
+    def num_blocks(self) -> int:
+        """How many places `forward_maps` can tap: the stages."""
+        return len(self.depths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNetSpec:
+    """A bottleneck ResNet with torchvision's (equally timm's) weight names; ResNet-50 is (3, 4, 6, 3)."""
+
+    family: ClassVar[str] = "resnet"
+
+    layers: tuple[int, ...]
+    """Bottleneck blocks per stage."""
+
+    def __post_init__(self) -> None:
+        """Reject numbers that cannot make a network."""
+        object.__setattr__(self, "layers", tuple(self.layers))
+        if len(self.layers) != 4 or min(self.layers) < 1:
+            raise ValueError(f"layers={self.layers}: a ResNet has four stages of at least one block")
+
+    @property
+    def num_blocks(self) -> int:
+        """How many places `forward_maps` can tap: the stages."""
+        return len(self.layers)
+
+
+BackboneSpec = ViTSpec | SwinSpec | ResNetSpec
+_FAMILIES: dict[str, type[ViTSpec] | type[SwinSpec] | type[ResNetSpec]] = {
+    spec.family: spec for spec in (ViTSpec, SwinSpec, ResNetSpec)
+}
+
+
+def spec_to_dict(spec: BackboneSpec) -> dict[str, Any]:
+    """The spec as JSON-ready values, with its family."""
+    fields = {name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(spec).items()}
+    return {"family": spec.family, **fields}
+
+
+def spec_from_dict(values: Mapping[str, Any]) -> BackboneSpec:
+    """The inverse of `spec_to_dict`.
+
+    Raises:
+        ValueError: If the family is unknown, or a field is missing, unknown or out of range.
+    """
+    fields = dict(values)
+    family = fields.pop("family", None)
+    if family not in _FAMILIES:
+        raise ValueError(f"unknown backbone family {family!r}; known: {', '.join(_FAMILIES)}")
+    try:
+        return _FAMILIES[family](**fields)
+    except TypeError as error:
+        raise ValueError(f"not a {family} spec: {error}") from error
+
+
+def standard_num_heads(embed_dim: int) -> int:
+    """Heads of a ViT of this width by the convention of 64 channels per head.
+
+    Raises:
+        ValueError: If the width has no such number; then only its author knows it.
+    """
+    if embed_dim % STANDARD_HEAD_DIM:
+        raise ValueError(
+            f"the number of attention heads cannot be read from the weights, and embed_dim={embed_dim} is not a multiple of "
+            f"{STANDARD_HEAD_DIM}, the usual width of a head; pass --num-heads"
+        )
+    return embed_dim // STANDARD_HEAD_DIM
+
+
+def _require_positive(spec: BackboneSpec, *names: str) -> None:
+    for name in names:
+        if not getattr(spec, name) > 0:
+            raise ValueError(f"{name}={getattr(spec, name)} must be positive")

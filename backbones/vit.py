@@ -1,0 +1,125 @@
+"""The vision transformer: timm's blocks under timm's names, with DINO's position interpolation.
+
+Shapes: B images, D channels, H x W pixels, h x w patches, N = h*w patches, C = 1 if there is a CLS token, else 0.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from backbones.base import Tokens, check_taps
+from backbones.spec import ViTSpec
+
+# DINO adds this to the number of patches before it computes the scale of the position grid, so that rounding cannot lose a
+# row; it also moves every sampling point a little. facebookresearch/dino 7c446df, vision_transformer.py.
+DINO_GRID_EPSILON = 0.1
+
+INITIAL_DEVIATION = 0.02
+
+
+def resize_positions_like_dino(positions_1ND: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Resample a square grid of position embeddings by bicubic interpolation with DINO's scale factor.
+
+    timm resizes to an exact size with antialiasing instead; the features then differ by up to 1.5e-2 at 480 x 832.
+
+    Args:
+        positions_1ND: [1, N, D] for a square grid.
+        grid: Wanted (h, w).
+
+    Returns:
+        [1, h*w, D]; the input itself where the grid is already the wanted one.
+    """
+    side = round(positions_1ND.shape[1] ** 0.5)
+    if grid == (side, side):
+        return positions_1ND
+    positions_1Dss = positions_1ND.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    # The deviation between requested and resulting size is at most 0.1 patch: floor() yields exactly (h, w).
+    scale = [(count + DINO_GRID_EPSILON) / side for count in grid]
+    positions_1Dhw = F.interpolate(positions_1Dss, scale_factor=scale, mode="bicubic", align_corners=False)
+    assert positions_1Dhw.shape[-2:] == grid
+    return positions_1Dhw.flatten(2).transpose(1, 2)
+
+
+class ViT(VisionTransformer):
+    """A ViT with or without CLS token and final norm, for any input size that the patch size divides.
+
+    Initialised as DINO does (facebookresearch/dino 7c446df): linear layers, positions and CLS token from a normal distribution of
+    deviation 0.02 truncated at +-2, biases zero, the patch projection as PyTorch's convolution. timm's CLS deviation is 1e-6.
+    """
+
+    def __init__(self, spec: ViTSpec, drop_path_rate: float = 0.0) -> None:
+        """Build the network with fresh weights.
+
+        Args:
+            spec: The architecture.
+            drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first. Training mode only.
+        """
+        super().__init__(
+            img_size=spec.image_size,
+            patch_size=spec.patch_size,
+            num_classes=0,
+            global_pool="",
+            embed_dim=spec.embed_dim,
+            depth=spec.depth,
+            num_heads=spec.num_heads,
+            mlp_ratio=spec.mlp_ratio,
+            class_token=spec.class_token,
+            final_norm=spec.final_norm,
+            dynamic_img_size=True,
+            drop_path_rate=drop_path_rate,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        )
+        self.spec = spec
+        nn.init.trunc_normal_(self.pos_embed, std=INITIAL_DEVIATION)
+        if self.cls_token is not None:
+            nn.init.trunc_normal_(self.cls_token, std=INITIAL_DEVIATION)
+
+    def _embed(self, images_B3HW: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Patch (and CLS) tokens with positions [B, C+N, D], and the grid (h, w)."""
+        height, width = images_B3HW.shape[-2:]
+        patch = self.spec.patch_size
+        if height % patch or width % patch or not height or not width:
+            raise ValueError(f"image size {height} x {width} is not a multiple of the patch size {patch}")
+        grid = (height // patch, width // patch)
+        tokens_BND = self.patch_embed.proj(images_B3HW).flatten(2).transpose(1, 2)
+        if self.cls_token is None:
+            return tokens_BND + resize_positions_like_dino(self.pos_embed, grid), grid
+        tokens_BND = tokens_BND + resize_positions_like_dino(self.pos_embed[:, 1:], grid)
+        cls_B1D = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens_BND), -1, -1)
+        return torch.cat([cls_B1D, tokens_BND], dim=1), grid
+
+    def forward_tokens(self, images_B3HW: Tensor) -> Tokens:
+        """See `backbones.base.Backbone.forward_tokens`."""
+        tokens, grid = self._embed(images_B3HW)
+        tokens = self.norm(self.blocks(tokens))
+        if self.cls_token is None:
+            return Tokens(None, tokens, grid)
+        return Tokens(tokens[:, 0], tokens[:, 1:], grid)
+
+    def forward_maps(self, images_B3HW: Tensor, taps: Sequence[int]) -> list[Tensor]:
+        """See `backbones.base.Backbone.forward_maps`."""
+        check_taps(taps, self.spec)
+        tokens, (h, w) = self._embed(images_B3HW)
+        maps = []
+        for index, block in enumerate(self.blocks[: taps[-1] + 1]):
+            tokens = block(tokens)
+            if index in taps:
+                patches_BND = tokens[:, self.num_prefix_tokens :]
+                maps.append(patches_BND.transpose(1, 2).unflatten(2, (h, w)))
+        return maps
+
+    def forward(self, images_B3HW: Tensor) -> Tokens:
+        """`forward_tokens`, so that wrappers such as DistributedDataParallel and torch.compile can call the module."""
+        return self.forward_tokens(images_B3HW)
+
+    def map_channels(self, taps: Sequence[int]) -> list[int]:
+        """See `backbones.base.Backbone.map_channels`."""
+        return [self.spec.embed_dim for _ in taps]
+
+    def map_strides(self, taps: Sequence[int]) -> list[int]:
+        """See `backbones.base.Backbone.map_strides`."""
+        return [self.spec.patch_size for _ in taps]

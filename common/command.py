@@ -1,0 +1,70 @@
+"""The manners of every command: options from a typed dataclass, one-line errors, logging to stderr."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeVar
+
+import jsonargparse
+
+ConfigT = TypeVar("ConfigT")
+
+USER_ERROR = 2
+"""Exit status for a mistake of the user's; a crash of ours exits with Python's 1 and a traceback."""
+
+# The sentence under each config field becomes the option's help.
+jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+class _Parser(jsonargparse.ArgumentParser):
+    """Reports a mistake as one line, without the usage in front of it."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        del ex
+        raise ValueError(f"{' '.join(str(message).split())} (see `{self.prog} --help`)")
+
+
+def config_parser(prog: str, description: str) -> jsonargparse.ArgumentParser:
+    """An argument parser whose mistakes are ValueErrors of one line.
+
+    Args:
+        prog: The command as the user types it, such as `python -m eval davis`.
+        description: First lines of `--help`.
+    """
+    return _Parser(prog=prog, description=description, allow_abbrev=False)
+
+
+def parse_config(config_class: type[ConfigT], prog: str, argv: Sequence[str], description: str = "") -> ConfigT:
+    """Parse `--field value` options into a dataclass; nested dataclasses take `--section.field value`.
+
+    Args:
+        config_class: A dataclass; the sentence under each field is its help.
+        prog: The command as the user types it.
+        argv: Arguments after the command.
+        description: First lines of `--help`; the class's docstring by default.
+
+    Raises:
+        ValueError: For an unknown option or a value that its type or the dataclass refuses.
+    """
+    parser = config_parser(prog, description or (config_class.__doc__ or "").splitlines()[0])
+    parser.add_class_arguments(config_class, nested_key=None)
+    namespace = parser.parse_args(list(argv))
+    return config_class(**parser.instantiate_classes(namespace).as_dict())
+
+
+def run_command(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
+    """Run a command's `main(argv)` and exit: 0, or its status; a user's mistake is one line on stderr and status 2.
+
+    ValueErrors and OSErrors (a missing file, a full disk, a folder without permission) count as the user's; anything else is ours
+    and keeps its traceback. Ctrl-C exits with 130.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    try:
+        status = main(sys.argv[1:]) or 0
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        status = USER_ERROR
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command line continues\n")
+        status = 130
+    sys.exit(status)

@@ -1,0 +1,1 @@
+"""Downstream evaluation: a backbone file in, a `result.json` out."""

@@ -1,0 +1,1 @@
+"""DAVIS-2017 semi-supervised video segmentation by label propagation. Needs no OpenMMLab package."""

@@ -1,0 +1,1 @@
+"""What detection and segmentation share: operators, backbone and pyramid registration, launching."""

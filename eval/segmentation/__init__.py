@@ -1,0 +1,1 @@
+"""Semantic FPN on ADE20K."""

@@ -1,0 +1,1 @@
+"""Self-supervised pretraining: images in, a checkpoint out."""

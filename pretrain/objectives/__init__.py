@@ -1,0 +1,1 @@
+"""Image-level and patch-level losses, one per file."""
