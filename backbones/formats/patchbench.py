@@ -1,0 +1,39 @@
+"""PatchBench's own training checkpoint, written by `pretrain.state`.
+
+`{"format": "patchbench-pretraining", "version", "backbone_spec", "student", "teacher", "epoch", ...}`; each network's names begin
+with `backbone.` or `heads.`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from backbones.formats.base import Conversion, FormatError, stated_epoch, take
+from backbones.spec import spec_from_dict
+
+NAME = "patchbench"
+BRANCHES = ("teacher", "student")
+FORMAT_MARK = "patchbench-pretraining"
+VERSION = 1
+
+
+def matches(checkpoint: Any) -> bool:
+    """Whether the checkpoint says so itself."""
+    return isinstance(checkpoint, Mapping) and checkpoint.get("format") == FORMAT_MARK
+
+
+def convert(checkpoint: Mapping[str, Any], branch: str, num_heads: int | None) -> Conversion:
+    """See `backbones.formats.base`; the spec is the one that was trained."""
+    if checkpoint.get("version") != VERSION:
+        raise FormatError(f"pretraining checkpoint version {checkpoint.get('version')!r}, this PatchBench reads {VERSION}")
+    spec = spec_from_dict(checkpoint["backbone_spec"])
+    if num_heads is not None and num_heads != getattr(spec, "num_heads", None):
+        raise FormatError(f"--num-heads {num_heads} contradicts the checkpoint, which was trained with {spec}")
+    state_dict, dropped = take(checkpoint[branch], "backbone.", ["heads."])
+    return Conversion(
+        format=NAME,
+        branch=branch,
+        spec=spec,
+        state_dict=state_dict,
+        dropped=dropped,
+        epoch=stated_epoch(checkpoint),
+    )
