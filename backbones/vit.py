@@ -3,7 +3,7 @@
 Shapes: B images, D channels, H x W pixels, h x w patches, N = h*w patches, C = 1 if there is a CLS token, else 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -44,6 +44,26 @@ def resize_positions_like_dino(positions_1ND: Tensor, grid: tuple[int, int]) -> 
     return positions_1Dhw.flatten(2).transpose(1, 2)
 
 
+def resize_positions_to_size(positions_1ND: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Resample a square grid of position embeddings by bicubic interpolation to an exact size, without antialiasing.
+
+    mmseg's rule, and so that of the published ADE20K runs. DINO's scale factor moves the sampling points a little.
+
+    Args:
+        positions_1ND: [1, N, D] for a square grid.
+        grid: Wanted (h, w).
+
+    Returns:
+        [1, h*w, D]; the input itself where the grid is already the wanted one.
+    """
+    side = round(positions_1ND.shape[1] ** 0.5)
+    if grid == (side, side):
+        return positions_1ND
+    positions_1Dss = positions_1ND.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    positions_1Dhw = F.interpolate(positions_1Dss, size=grid, mode="bicubic", align_corners=False)
+    return positions_1Dhw.flatten(2).transpose(1, 2)
+
+
 class ViT(VisionTransformer):
     """A ViT with or without CLS token and final norm, for any input size that the patch size divides.
 
@@ -74,6 +94,7 @@ class ViT(VisionTransformer):
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
         )
         self.spec = spec
+        self.resize_positions: Callable[[Tensor, tuple[int, int]], Tensor] = resize_positions_like_dino
         nn.init.trunc_normal_(self.pos_embed, std=INITIAL_DEVIATION)
         if self.cls_token is not None:
             nn.init.trunc_normal_(self.cls_token, std=INITIAL_DEVIATION)
@@ -87,8 +108,8 @@ class ViT(VisionTransformer):
         grid = (height // patch, width // patch)
         tokens_BND = self.patch_embed.proj(images_B3HW).flatten(2).transpose(1, 2)
         if self.cls_token is None:
-            return tokens_BND + resize_positions_like_dino(self.pos_embed, grid), grid
-        tokens_BND = tokens_BND + resize_positions_like_dino(self.pos_embed[:, 1:], grid)
+            return tokens_BND + self.resize_positions(self.pos_embed, grid), grid
+        tokens_BND = tokens_BND + self.resize_positions(self.pos_embed[:, 1:], grid)
         cls_B1D = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens_BND), -1, -1)
         return torch.cat([cls_B1D, tokens_BND], dim=1), grid
 

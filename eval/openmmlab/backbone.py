@@ -1,0 +1,141 @@
+"""The backbone of a backbone file as an OpenMMLab module, registered for every scope.
+
+Shapes: B images, D channels, H x W pixels, h x w positions.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from backbones.build import AnyBackbone, build_backbone
+from backbones.file import BackboneFile, load_strictly, read_backbone_file
+from backbones.resnet import BottleneckResNet
+from backbones.spec import ViTSpec
+from backbones.swin import Swin
+from backbones.vit import ViT, resize_positions_like_dino, resize_positions_to_size
+from eval.openmmlab.pyramid import DeconvPyramid
+
+PositionResize = Literal["dino", "size"]
+"""How a ViT's position embeddings follow the input size: DINO's scale factor with its +0.1, or bicubic to the exact size."""
+
+_POSITION_RESIZE = {"dino": resize_positions_like_dino, "size": resize_positions_to_size}
+
+
+@MODELS.register_module()
+class BackboneFromFile(BaseModule):
+    """A backbone with the weights of a backbone file; gives one map per tap, optionally through the detection pyramid.
+
+    Parameter names are `network.` + timm's names and `pyramid.` + the pyramid's. Parameters that no tapped map depends on (the final
+    norm, blocks after the last tap) are frozen, so that DistributedDataParallel does not wait for their gradients.
+
+    Inputs whose size the backbone's stride does not divide are padded with zeros at the bottom and right (images are normalised
+    before, so zero is the mean colour), as mmseg's patch embedding does.
+    """
+
+    def __init__(
+        self,
+        backbone_file: str,
+        taps: Sequence[int],
+        drop_path_rate: float = 0.0,
+        num_heads: int | None = None,
+        position_resize: PositionResize = "dino",
+        position_image_size: int | None = None,
+        deconv_pyramid: bool = False,
+    ) -> None:
+        """Build the network and load its weights strictly.
+
+        Args:
+            backbone_file: Path of the backbone file.
+            taps: 0-based indices of the blocks (ViT) or stages (Swin, ResNet) whose outputs are the maps, ascending.
+            drop_path_rate: Stochastic depth of the last block, in [0, 1).
+            num_heads: Attention heads instead of those that the file states (ViT only). Weights fit any number that divides the
+                width, but attention is computed differently: only for reproducing runs that were fine-tuned so.
+            position_resize: See `PositionResize` (ViT only).
+            position_image_size: Resize the stored position embeddings once, at loading, to the grid of an image of this side in
+                pixels, by the rule of `position_resize` (ViT only). None keeps the stored grid.
+            deconv_pyramid: Whether four equally large maps become strides 4 to 32 (`eval.openmmlab.pyramid`; ViT only).
+
+        Raises:
+            ValueError: If the file is not a backbone file, or an option does not fit its backbone.
+        """
+        super().__init__()
+        content = _adapted(read_backbone_file(Path(backbone_file)), num_heads, position_resize, position_image_size)
+        self.taps = list(taps)
+        self.network = build_backbone(content.spec, drop_path_rate)
+        load_strictly(self.network, content.state_dict)
+        if isinstance(self.network, ViT):
+            self.network.resize_positions = _POSITION_RESIZE[position_resize]
+        self.map_channels = self.network.map_channels(self.taps)
+        self._input_stride = _input_stride(self.network)
+        self.pyramid: DeconvPyramid | None = None
+        if deconv_pyramid:
+            if not isinstance(content.spec, ViTSpec):
+                raise ValueError(f"the detection pyramid is for a ViT; a {content.spec.family} has maps of four strides itself")
+            if len(self.taps) != 4:
+                raise ValueError(f"the detection pyramid takes four maps, not the {len(self.taps)} of taps {self.taps}")
+            self.pyramid = DeconvPyramid(content.spec.embed_dim, content.spec.patch_size)
+        for module in _unused_modules(self.network, self.taps[-1]):
+            module.requires_grad_(False)
+
+    def init_weights(self) -> None:
+        """Keep the loaded weights: mmengine's default would call timm's own initialisation and overwrite them."""
+        self._is_init = True
+
+    def forward(self, images_B3HW: Tensor) -> tuple[Tensor, ...]:
+        """One map [B, D, h, w] per tap, shallowest first.
+
+        Args:
+            images_B3HW: float images normalised with the ImageNet mean and deviation, of any size.
+        """
+        height, width = images_B3HW.shape[-2:]
+        bottom, right = -height % self._input_stride, -width % self._input_stride
+        if bottom or right:
+            images_B3HW = F.pad(images_B3HW, (0, right, 0, bottom))
+        maps_BDhw = self.network.forward_maps(images_B3HW, self.taps)
+        return tuple(maps_BDhw if self.pyramid is None else self.pyramid(maps_BDhw))
+
+
+def _adapted(
+    content: BackboneFile, num_heads: int | None, position_resize: PositionResize, position_image_size: int | None
+) -> BackboneFile:
+    """The file's content with another head count or position grid where asked for."""
+    if position_resize not in get_args(PositionResize):
+        raise ValueError(f"position_resize={position_resize!r}; known: {', '.join(get_args(PositionResize))}")
+    if not isinstance(content.spec, ViTSpec):
+        if num_heads is not None:
+            raise ValueError(f"num_heads={num_heads} can be chosen for a ViT only; this backbone is a {content.spec.family}")
+        return content
+    spec = content.spec
+    if num_heads is not None:
+        spec = dataclasses.replace(spec, num_heads=num_heads)
+    if position_image_size is None or position_image_size == spec.image_size:
+        return dataclasses.replace(content, spec=spec)
+    spec = dataclasses.replace(spec, image_size=position_image_size)
+    side, prefix = spec.grid_side, int(spec.class_token)
+    positions_1ND = content.state_dict["pos_embed"]
+    patches_1ND = _POSITION_RESIZE[position_resize](positions_1ND[:, prefix:], (side, side))
+    resized_1ND = torch.cat([positions_1ND[:, :prefix], patches_1ND], dim=1)
+    return dataclasses.replace(content, spec=spec, state_dict={**content.state_dict, "pos_embed": resized_1ND})
+
+
+def _input_stride(network: AnyBackbone) -> int:
+    """What must divide the input size: a ViT's patch size, or the last stage's stride."""
+    return network.map_strides([network.spec.num_blocks - 1])[0]
+
+
+def _unused_modules(network: AnyBackbone, last_tap: int) -> list[nn.Module]:
+    """Modules that no map up to `last_tap` depends on."""
+    match network:
+        case ViT():
+            return [network.norm, *network.blocks[last_tap + 1 :]]
+        case Swin():
+            return [network.norm, *network.layers[last_tap + 1 :]]
+        case BottleneckResNet():
+            return [getattr(network, f"layer{stage + 1}") for stage in range(last_tap + 1, network.spec.num_blocks)]

@@ -1,0 +1,79 @@
+"""What a fine-tuning run shows and keeps while it goes on: a bar with an ETA, and the losses as JSON lines."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from tqdm import tqdm
+
+LOG_FILE = "training.jsonl"
+
+
+@HOOKS.register_module()
+class ProgressHook(Hook):
+    """A progress bar on stderr for training and testing, and a line of losses every few iterations in `training.jsonl`."""
+
+    priority = "VERY_LOW"
+
+    def __init__(self, log_interval: int = 50) -> None:
+        """Remember the interval.
+
+        Args:
+            log_interval: Iterations between two lines of the log file.
+        """
+        self.log_interval = log_interval
+        self._bar: tqdm[Any] | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Open the bar where the run stands."""
+        self._bar = _bar("training", runner.max_iters, runner.iter)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        """Advance the bar; write a line where one is due."""
+        assert self._bar is not None
+        assert outputs is not None
+        self._bar.update()
+        iteration = runner.iter + 1
+        if iteration % self.log_interval and iteration != runner.max_iters:
+            return
+        figures = {name: float(value) for name, value in outputs.items()}
+        figures["lr"] = runner.optim_wrapper.get_lr()["lr"][0]
+        self._bar.set_postfix({"loss": f"{figures['loss']:.3f}", "lr": f"{figures['lr']:.1e}"}, refresh=False)
+        if is_main_process():
+            with (Path(runner.work_dir) / LOG_FILE).open("a", encoding="utf-8") as log:
+                log.write(json.dumps({"iteration": iteration, **figures}) + "\n")
+
+    def after_train(self, runner: Runner) -> None:
+        """Close the bar."""
+        self._close()
+
+    def before_test(self, runner: Runner) -> None:
+        """Open the bar."""
+        self._bar = _bar("testing", len(runner.test_dataloader), 0)
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Sequence[Any] | None = None
+    ) -> None:
+        """Advance the bar."""
+        assert self._bar is not None
+        self._bar.update()
+
+    def after_test(self, runner: Runner) -> None:
+        """Close the bar."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _bar(what: str, total: int, initial: int) -> "tqdm[Any]":
+    return tqdm(desc=what, total=total, initial=initial, unit="it", mininterval=1.0, disable=not is_main_process())

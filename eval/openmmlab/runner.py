@@ -1,0 +1,102 @@
+"""mmengine's Runner with checkpoints that are written whole and read strictly, on the device that the user chose."""
+
+import os
+import random
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import nn
+
+from common.files import write_atomically
+
+CHECKPOINT_NAME = "iter_{}.pth"
+
+
+class FineTuningRunner(Runner):
+    """What `launch.run` builds from a config."""
+
+    device: torch.device
+
+    def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
+        """Put the model on the device; for several processes, wrap it in DistributedDataParallel.
+
+        SyncBN needs several GPUs; it becomes an ordinary batch norm elsewhere. mmengine would take any GPU that it finds and hand its
+        index to DistributedDataParallel on the CPU too.
+        """
+        assert model_wrapper_cfg is None
+        self.device = torch.device(self.cfg.device)
+        if not self.distributed or self.device.type == "cpu":
+            model = revert_sync_batchnorm(model)
+        model = model.to(self.device)
+        if not self.distributed:
+            return model
+        device_ids = None if self.device.type == "cpu" else [self.device.index]
+        return MMDistributedDataParallel(module=model, device_ids=device_ids, broadcast_buffers=False)
+
+    def load_checkpoint(
+        self, filename: str, map_location: Any = "cpu", strict: bool = True, revise_keys: Any = ()
+    ) -> dict[str, Any]:
+        """Load a checkpoint of this run: every weight must be there and fit. mmengine's default forgives both."""
+        assert strict
+        return super().load_checkpoint(filename, map_location="cpu", strict=True, revise_keys=list(revise_keys))
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Write a checkpoint under a temporary name, flush it to disk, then rename it: a kill leaves the previous one whole."""
+        if is_main_process():
+            write = super().save_checkpoint
+            write_atomically(Path(out_dir) / filename, lambda path: write(str(path.parent), path.name, *args, **kwargs))
+
+
+def latest_checkpoint(work_dir: Path) -> tuple[Path, int] | None:
+    """The newest checkpoint of a run and its iteration, or None where there is none."""
+    found = [(int(path.stem.removeprefix("iter_")), path) for path in work_dir.glob(CHECKPOINT_NAME.format("*"))]
+    if not found:
+        return None
+    iteration, path = max(found)
+    return path, iteration
+
+
+@HOOKS.register_module()
+class SeedByIterationHook(Hook):
+    """Seeds every random generator of the training process from (seed, process, iteration), for loading and for computing.
+
+    The randomness of an iteration then does not depend on how the run came there, so a run that was interrupted continues exactly.
+    Augmentations in worker processes draw from the workers' own generators and are not covered.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, seed: int) -> None:
+        """Remember the seed."""
+        self.seed = seed
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Seed the loading of the first batch."""
+        self._seed(runner.iter, "loading")
+
+    def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Seed the computation; a data loader that has just been made has drawn a number by now."""
+        self._seed(runner.iter, "computing")
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Seed the loading of the next batch."""
+        self._seed(runner.iter + 1, "loading")
+
+    def _seed(self, iteration: int, phase: Literal["loading", "computing"]) -> None:
+        entropy = [self.seed, get_rank(), iteration, int(phase == "computing")]
+        for_python, for_numpy, for_torch = (int(word) for word in np.random.SeedSequence(entropy).generate_state(3))
+        random.seed(for_python)
+        np.random.seed(for_numpy)
+        torch.manual_seed(for_torch)
+
+
+def local_rank() -> int:
+    """Index of this process on its machine, as torchrun states it; 0 without torchrun."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
