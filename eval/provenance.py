@@ -13,11 +13,7 @@ import torch
 from backbones.file import BackboneFile
 from backbones.spec import spec_to_dict
 from common.files import text_sha256
-from eval.result import BackboneRecord, Coverage, Dataset, Environment
-
-# `tools/make_sample_data.py` puts this file at the root of each dataset that it draws, so that no figure on generated data can be
-# taken for a benchmark's.
-SAMPLE_MARKER = "patchbench_sample.json"
+from eval.result import SAMPLE_MARKER, BackboneRecord, Coverage, Dataset, Environment
 
 _PACKAGES = (
     "torch",

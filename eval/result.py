@@ -16,6 +16,10 @@ from common.files import text_sha256, write_text_atomically
 RESULT_VERSION = 1
 RESULT_FILE = "result.json"
 
+# `tools/make_sample_data.py` puts this file at the root of each dataset that it draws, so that no figure on generated data can be
+# taken for a benchmark's.
+SAMPLE_MARKER = "patchbench_sample.json"
+
 Coverage = Literal["full", "subset", "sample"]
 
 

@@ -1,0 +1,110 @@
+"""Draws all sample data into one folder, laid out as the real sets lie under `data/`."""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.result import SAMPLE_MARKER
+from tools.sample_data.ade import draw_ade
+from tools.sample_data.coco import draw_coco
+from tools.sample_data.davis import draw_davis
+from tools.sample_data.photos import draw_photos
+
+GENERATOR_VERSION = 1
+"""Grows whenever a change here changes a drawn byte."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """Draw small COCO-, ADE20K- and DAVIS-format sets and a pretraining folder from scikit-image's photographs."""
+
+    output: Path
+    """Folder to draw into: coco/, ade/ADEChallengeData2016/, DAVIS/ and photos/. Pass it as --data to the other commands."""
+    seed: int = 0
+    """Everything random depends on it; the same seed gives the same bytes."""
+    train_images: int = 8
+    """Training images of the COCO and of the ADE20K set."""
+    val_images: int = 4
+    """Validation images of the COCO and of the ADE20K set."""
+    frames: int = 8
+    """Frames of each of the two DAVIS sequences."""
+    photos: int = 6
+    """Pretraining images per subject; there are eight subjects."""
+
+    def __post_init__(self) -> None:
+        """Reject numbers that make no data set."""
+        if self.seed < 0:
+            raise ValueError(f"--seed {self.seed} is negative; pass 0 or more")
+        for name, least in (("train_images", 1), ("val_images", 1), ("frames", 3), ("photos", 1)):
+            if getattr(self, name) < least:
+                # Two frames would leave DAVIS nothing to score: it leaves out the first and the last.
+                raise ValueError(f"--{name} {getattr(self, name)} is too few; pass {least} or more")
+
+
+def draw_samples(config: SampleConfig) -> None:
+    """Draw every set that is not there yet as configured.
+
+    Each appears under its final name only when it is whole. One that an earlier call drew with other options is replaced.
+
+    Raises:
+        ValueError: If a folder to be written exists and is not sample data.
+    """
+    drawers: dict[str, tuple[Callable[..., None], dict[str, int]]] = {
+        "coco": (draw_coco, {"train_images": config.train_images, "val_images": config.val_images}),
+        "ade/ADEChallengeData2016": (draw_ade, {"train_images": config.train_images, "val_images": config.val_images}),
+        "DAVIS": (draw_davis, {"frames": config.frames}),
+        "photos": (draw_photos, {"count": config.photos}),
+    }
+    states = [_is_drawn(config.output / place, config.seed, options) for place, (_, options) in drawers.items()]
+    for index, (place, (draw, options)) in enumerate(drawers.items()):
+        root = config.output / place
+        if states[index]:
+            logger.info("%s: already drawn", root)
+            continue
+        _draw_one(root, config.seed, index, draw, options)
+        logger.info("%s: drawn", root)
+
+
+def _marker(seed: int, options: dict[str, int]) -> dict[str, Any]:
+    return {"generator_version": GENERATOR_VERSION, "seed": seed, "options": options}
+
+
+def _is_drawn(root: Path, seed: int, options: dict[str, int]) -> bool:
+    """Whether the set is there already, whole and with these options.
+
+    Raises:
+        ValueError: If something else is there.
+    """
+    if not root.exists():
+        return False
+    path = root / SAMPLE_MARKER
+    if not path.is_file():
+        raise ValueError(f"{root} exists and is not sample data (no {SAMPLE_MARKER}); choose another --output")
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")) == _marker(seed, options))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: damaged ({error}); remove {root} and draw it again") from error
+
+
+def _draw_one(root: Path, seed: int, index: int, draw: Callable[..., None], options: dict[str, int]) -> None:
+    """Draw one set into a temporary folder beside its place, then put it there."""
+    temporary = root.with_name(f".{root.name}.{os.getpid()}.tmp")
+    temporary.mkdir(parents=True)
+    try:
+        # One stream per set: changing one leaves the others' bytes alone.
+        draw(temporary, np.random.default_rng([seed, index]), **options)
+        (temporary / SAMPLE_MARKER).write_text(json.dumps(_marker(seed, options), indent=1) + "\n", encoding="utf-8")
+        if root.exists():
+            shutil.rmtree(root)
+        temporary.rename(root)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
