@@ -1,0 +1,173 @@
+"""SelfPatch against tensors recorded from the authors' code. Every dimension comes from the golden files."""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from backbones.file import load_strictly
+from pretrain.objectives.aggregation import Aggregation
+from pretrain.objectives.base import ViewLogits, split_views
+from pretrain.objectives.dino import DINOConfig
+from pretrain.objectives.neighbours import ALL_PATCHES, candidate_table, select_positives
+from pretrain.objectives.selfpatch import SelfPatchConfig, SelfPatchObjective
+from pretrain.optim import OptimConfig, build_optimizer
+from pretrain.schedules import CosineSchedule, TemperatureSchedule
+from pretrain.trainer import StepSettings, training_step
+
+GLOBAL_CROPS = 2
+
+
+def load(golden_dir: Path, name: str) -> Any:
+    path = golden_dir / "selfpatch" / name
+    if not path.exists():
+        pytest.skip(f"{path} does not exist")
+    return torch.load(path, weights_only=True)
+
+
+def our_name(name: str) -> str:
+    """Our parameter names for the authors'."""
+    for pattern, replacement in (
+        (r"^ca_head\.", "heads.aggregation."),
+        (r"^c_head\.", "heads.cls."),
+        (r"^p_head\.", "heads.patch."),
+        (r"cls_blocks\.", "blocks."),
+        (r"(blocks\.\d+\.)attn\.q\.", r"\1query."),
+        (r"(blocks\.\d+\.)attn\.k\.", r"\1key."),
+        (r"(blocks\.\d+\.)attn\.v\.", r"\1value."),
+        (r"last_layer\.(parametrizations\.weight\.original0|weight_g)$", "last_layer.parametrizations.weight.original0"),
+        (r"last_layer\.(parametrizations\.weight\.original1|weight_v)$", "last_layer.parametrizations.weight.original1"),
+    ):
+        name = re.sub(pattern, replacement, name)
+    if name.startswith("backbone."):
+        return name
+    for pattern, replacement in (
+        (r"(blocks\.\d+\.)attn\.proj\.", r"\1projection."),
+        (r"(blocks\.\d+\.mlp\.)fc1\.", r"\g<1>0."),
+        (r"(blocks\.\d+\.mlp\.)fc2\.", r"\g<1>2."),
+    ):
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def ours(state_dict: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    return {our_name(prefix + name).removeprefix(our_name(prefix)): value for name, value in state_dict.items()}
+
+
+def test_neighbours(golden_dir: Path) -> None:
+    for (count, k_size), table in load(golden_dir, "neighbours.pt").items():
+        side = round(count**0.5)
+        window = ALL_PATCHES if k_size >= side and table.shape[1] == count - 1 else k_size
+        expected = [set(row) for row in table.tolist()]
+        assert [set(row) for row in candidate_table((side, side), window).tolist()] == expected
+
+
+def test_head(golden_dir: Path) -> None:
+    for case in load(golden_dir, "head.pt"):
+        aggregation = Aggregation(case["dim"], case["num_heads"])
+        load_strictly(aggregation, ours(case["state_dict"], "ca_head."))
+        patches = case["x"]
+        side = round(patches.shape[1] ** 0.5)
+        positives = select_positives(patches, (side, side), 3, case["k_num"])
+        with torch.no_grad():
+            cls = aggregation.image_cls(patches)[:, None]
+            teacher = torch.cat([cls, aggregation.patch_summaries(patches, positives)], dim=1)
+            student = torch.cat([cls, aggregation.norm(patches)], dim=1)
+        torch.testing.assert_close(teacher, case["teacher"], atol=1e-5, rtol=0)
+        torch.testing.assert_close(student, case["student"], atol=1e-5, rtol=0)
+
+
+def view_logits(groups: list[list[Tensor]], ncrops: int) -> list[ViewLogits]:
+    views = (GLOBAL_CROPS, ncrops - GLOBAL_CROPS)
+    return [
+        ViewLogits(split_views(cls.squeeze(1), count), split_views(patches, count))
+        for (cls, patches), count in zip(groups, views, strict=True)
+    ]
+
+
+def test_loss(golden_dir: Path) -> None:
+    case = load(golden_dir, "loss.pt")
+    config = case["config"]
+    dino = DINOConfig(
+        out_dim=config["out_dim"],
+        student_temperature=config["student_temp"],
+        teacher_temperature=config["teacher_temp"],
+        warmup_teacher_temperature=config["warmup_teacher_temp"],
+        warmup_teacher_temperature_epochs=config["warmup_teacher_temp_epochs"],
+        centre_momentum=config["center_momentum"],
+    )
+    temperature = TemperatureSchedule(
+        start=dino.warmup_teacher_temperature,
+        end=dino.teacher_temperature,
+        warmup_epochs=dino.warmup_teacher_temperature_epochs,
+    )
+    objective = SelfPatchObjective(dino, SelfPatchConfig(out_dim=config["out_dim_patch"]))
+    for step in case["steps"]:
+        student, teacher = (view_logits(step[role], config["ncrops"]) for role in ("student", "teacher"))
+        losses = objective(student, teacher, temperature(step["epoch"]))
+        for name in ("loss", "cls_loss", "patch_loss"):
+            assert losses[name].item() == pytest.approx(step[name], abs=1e-5, rel=1e-6), name
+        torch.testing.assert_close(objective.cls_distillation.centre.mean_K, step["center"].flatten(), atol=1e-5, rtol=0)
+        torch.testing.assert_close(objective.patch_centre.mean_K, step["patch_center"].flatten(), atol=1e-5, rtol=0)
+
+
+def test_train_steps(golden_dir: Path) -> None:
+    case = load(golden_dir, "train_steps.pt")
+    dino = DINOConfig(out_dim=case["out_dim"], hidden_dim=case["hidden_dim"], bottleneck_dim=case["bottleneck_dim"])
+    objective = SelfPatchObjective(dino, SelfPatchConfig(out_dim=case["out_dim_patch"], k=case["k"]))
+    architecture = {
+        "embed_dim": case["dim"],
+        "depth": case["depth"],
+        "num_heads": case["num_heads"],
+        "patch_size": case["patch_size"],
+    }
+    spec = objective.backbone_spec(architecture, image_size=case["steps"][0]["crops"][0].shape[-1])
+    student, teacher = (objective.build_network(spec, 0.0, role) for role in ("student", "teacher"))
+    for network in (student, teacher):
+        load_strictly(network, ours(case["initial"]))
+    teacher.requires_grad_(False)
+    optimizer = build_optimizer(student)
+    for index, step in enumerate(case["steps"]):
+        settings = StepSettings(
+            lr=step["lr"],
+            weight_decay=step["weight_decay"],
+            teacher_momentum=step["momentum"],
+            teacher_temperature=dino.teacher_temperature,
+            clip_grad=step["clip_grad"],
+            freeze_last_layer=index < step["freeze_last_layer"],
+        )
+        losses = training_step(student, teacher, objective, optimizer, step["crops"], settings)
+        for name in ("loss", "cls_loss", "patch_loss"):
+            assert losses[name].item() == pytest.approx(step[name], abs=1e-4), (index, name)
+    for network, expected in ((student, case["student"]), (teacher, case["teacher"])):
+        state = network.state_dict()
+        for name, value in ours(expected).items():
+            torch.testing.assert_close(state[name], value, atol=1e-4, rtol=0, msg=name)
+
+
+def recovered_schedule(values: list[float]) -> CosineSchedule:
+    """The schedule whose warm-up, start and end the recorded values show; the values in between are what is tested."""
+    steps = len(values)
+    warmup_steps = values.index(max(values)) + 1 if values[0] == 0 else 0
+    start = values[warmup_steps]
+    remaining = 1 + math.cos(math.pi * (steps - 1 - warmup_steps) / (steps - warmup_steps))
+    end = (values[-1] - 0.5 * start * remaining) / (1 - 0.5 * remaining)
+    return CosineSchedule(start=start, end=end, steps=steps, warmup_steps=warmup_steps)
+
+
+def test_schedules(golden_dir: Path) -> None:
+    for name, values in load(golden_dir, "schedules.pt").items():
+        schedule = recovered_schedule(values)
+        assert [schedule(step) for step in range(len(values))] == pytest.approx(values, abs=1e-9), name
+
+
+def test_default_constants_are_the_authors() -> None:
+    optim, dino, selfpatch = OptimConfig(), DINOConfig(), SelfPatchConfig()
+    assert (optim.lr, optim.min_lr, optim.warmup_epochs, optim.clip_grad) == (0.0005, 1e-6, 10, 3.0)
+    assert (optim.weight_decay, optim.weight_decay_end, optim.teacher_momentum) == (0.04, 0.4, 0.996)
+    assert (dino.out_dim, dino.student_temperature, dino.teacher_temperature, dino.centre_momentum) == (65536, 0.1, 0.04, 0.9)
+    assert (selfpatch.out_dim, selfpatch.window, selfpatch.k, selfpatch.weight) == (4096, 3, 4, 0.1)
