@@ -1,0 +1,86 @@
+"""The protocol of label propagation: its settings, its quirks, and how a run departs from the published one."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+PROTOCOL_NAME = "davis-2017-label-propagation"
+PROTOCOL_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quirks:
+    """Properties of the authors' script that nobody would choose today but that every published figure contains.
+
+    Source: `eval_video_segmentation.py` of facebookresearch/dino 7c446df; SelfPatch 81aef149 changes nothing here.
+    """
+
+    std: tuple[float, float, float]
+    """Deviation of the image normalisation, in RGB."""
+    long_side_multiple: int | None
+    """The short side is exact and the long side rounded down to a multiple of this; None: both to the nearest that fits."""
+    drop_highest_id: bool
+    """Whether the objects are counted in the first mask after its reduction to the patch grid by nearest neighbour."""
+
+
+PUBLISHED = Quirks(
+    # Training uses .229; the script's .228 is a slip that its figures depend on.
+    std=(0.228, 0.224, 0.225),
+    # 64 fits every stride up to 64; it narrows 854 pixels to 832, so the aspect ratio changes by 2.6 %.
+    long_side_multiple=64,
+    # The number of channels is the highest id *on the grid* plus one: an object too thin for the grid loses its channel if it
+    # has the highest id, and keeps an empty one otherwise. Either way it is never predicted.
+    drop_highest_id=True,
+)
+
+FIXED = Quirks(std=(0.229, 0.224, 0.225), long_side_multiple=None, drop_highest_id=False)
+"""Each quirk turned off: ImageNet's deviation, the nearest size, and a first mask averaged over each patch, so that every object
+has some weight on the grid."""
+
+
+@dataclass(kw_only=True)
+class PropagationSettings:
+    """Settings of label propagation; the defaults are the published protocol."""
+
+    protocol: Literal["published", "fixed"] = "published"
+    """`published` keeps the quirks of the authors' script (input size, deviation .228, first mask); `fixed` turns them off."""
+    n_last_frames: int = 7
+    """Frames before the target that vote, besides the first frame."""
+    neighbourhood_radius: int = 12
+    """Largest distance (Chebyshev, in patches) from which a patch takes labels; 0: no limit."""
+    topk: int = 5
+    """Source patches that vote for a target patch, over all context frames jointly; more where the last place is tied."""
+    temperature: float = 0.1
+    """Similarities are divided by this before the exponential."""
+    short_side: int = 480
+    """Shorter side in pixels of the frames that the backbone sees."""
+    block: int | None = None
+    """0-based block (ViT) or stage (Swin, ResNet) whose output serves as features, without the final norm; not given: the last one's,
+    after the final norm where the backbone has one."""
+
+    def __post_init__(self) -> None:
+        """Reject settings that no run can have."""
+        for name, least in (("n_last_frames", 0), ("neighbourhood_radius", 0), ("topk", 1), ("short_side", 64)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature={self.temperature} must be positive")
+        if self.block is not None and self.block < 0:
+            raise ValueError(f"block={self.block} must be at least 0")
+
+    @property
+    def quirks(self) -> Quirks:
+        """The quirks of the chosen protocol."""
+        return PUBLISHED if self.protocol == "published" else FIXED
+
+
+def propagation_settings(config: PropagationSettings) -> dict[str, Any]:
+    """The settings' own fields of a config that extends them, and the quirks they imply; JSON-ready."""
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(PropagationSettings)}
+    return {**fields, **dataclasses.asdict(config.quirks)}
+
+
+def deviations(config: PropagationSettings) -> dict[str, list[Any]]:
+    """Settings that differ from the published protocol: name -> [published, used]."""
+    published, used = propagation_settings(PropagationSettings()), propagation_settings(config)
+    return {name: [published[name], used[name]] for name in published if published[name] != used[name]}

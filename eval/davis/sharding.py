@@ -1,0 +1,78 @@
+"""Sharing sequences over the processes that torchrun started."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from eval.davis.dataset import VideoSequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """Which of how many processes this one is."""
+
+    rank: int = 0
+    """0-based."""
+    world_size: int = 1
+    """Number of processes, over all nodes."""
+    local_rank: int = 0
+    """0-based, within the node."""
+
+    def device(self, name: str) -> torch.device:
+        """The device of an option's value; `auto` and `cuda` deal out the node's GPUs to its processes.
+
+        Raises:
+            ValueError: If there is no such device.
+        """
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            device = torch.device(name)
+        except RuntimeError as error:
+            raise ValueError(f"device={name!r} is not a device; use auto, cpu or cuda") from error
+        if device.type != "cuda":
+            return device
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise ValueError(f"device={name!r}: this machine has {count} usable GPUs; use auto or cpu")
+        return torch.device("cuda", self.local_rank % count) if device.index is None else device
+
+    def share(self, sequences: Sequence[VideoSequence]) -> list[VideoSequence]:
+        """This process's sequences: the longest first, each to the process with the fewest frames so far, in the given order."""
+        loads = [0] * self.world_size
+        owner = {}
+        for sequence in sorted(sequences, key=lambda item: (-len(item.frames), item.name)):
+            owner[sequence.name] = rank = loads.index(min(loads))
+            loads[rank] += len(sequence.frames)
+        return [sequence for sequence in sequences if owner[sequence.name] == self.rank]
+
+
+@contextmanager
+def joined_processes() -> Iterator[Shard]:
+    """This process's shard by torchrun's variables, joined with the others as long as the context lasts.
+
+    The processes exchange files only, so the group serves `wait_for_all` and needs no GPU.
+    """
+    shard = Shard(
+        rank=int(os.environ.get("RANK", "0")),
+        world_size=int(os.environ.get("WORLD_SIZE", "1")),
+        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+    )
+    if shard.world_size == 1:
+        yield shard
+        return
+    dist.init_process_group("gloo", rank=shard.rank, world_size=shard.world_size)
+    try:
+        yield shard
+    finally:
+        dist.destroy_process_group()
+
+
+def wait_for_all(shard: Shard) -> None:
+    """Return when every process has come here."""
+    if shard.world_size > 1:
+        dist.barrier()

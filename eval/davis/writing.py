@@ -1,0 +1,154 @@
+"""Writing the masks of whole sequences, so that an interrupted run continues."""
+
+import json
+import logging
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import Tensor
+from tqdm import tqdm
+
+from common.files import text_sha256, write_text_atomically
+from eval.davis.dataset import VideoSequence
+from eval.davis.features import FeatureExtractor
+from eval.davis.frames import Frame, FrameError, read_frame
+from eval.davis.labels import resize_mask
+from eval.davis.masks import write_mask
+from eval.davis.propagator import propagate_sequence
+from eval.davis.protocol import PROTOCOL_VERSION, PropagationSettings, propagation_settings
+from eval.davis.sharding import Shard, wait_for_all
+from eval.result import Dataset
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "propagation.json"
+"""Beside the sequences' folders: from what they were made."""
+
+# Frames decoded ahead of the network, and masks waiting to be written, at most.
+_READ_AHEAD = 3
+_WRITE_BEHIND = 8
+
+
+def write_sequence(
+    sequence: VideoSequence,
+    folder: Path,
+    extract: FeatureExtractor,
+    settings: PropagationSettings,
+    on_frame: Callable[[], object],
+) -> None:
+    """Propagate through a sequence and write `folder/FRAME.png`; the folder appears when all of them are written.
+
+    Frames are decoded ahead and masks are written behind, each in a thread of its own.
+
+    Raises:
+        FrameError: If a frame is damaged or its size differs from the first frame's.
+        MaskError: If the first mask is damaged.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    first_mask = sequence.first_mask()
+    if not first_mask.any():
+        logger.warning("%s: the first mask has no object; all its masks will be empty", sequence.name)
+    write_mask(partial / f"{sequence.frames[0].stem}.png", first_mask)
+    on_frame()
+
+    def write(frame: Frame, ids_HW: Tensor) -> None:
+        write_mask(partial / f"{frame.name}.png", resize_mask(ids_HW.cpu().numpy(), frame.original_size))
+
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        written: deque[Future[None]] = deque()
+        for frame, ids_HW in propagate_sequence(
+            _read_ahead(reader, sequence, extract, settings), first_mask, extract, settings
+        ):
+            written.append(writer.submit(write, frame, ids_HW))
+            if len(written) > _WRITE_BEHIND:
+                written.popleft().result()
+            on_frame()
+        for future in written:
+            future.result()
+    partial.replace(folder)
+
+
+def write_masks(
+    sequences: Sequence[VideoSequence],
+    folder: Path,
+    extract: FeatureExtractor,
+    settings: PropagationSettings,
+    inputs: str,
+    shard: Shard,
+) -> None:
+    """Write the masks of sequences to `folder/SEQUENCE`, except of those that are already there; return when all are.
+
+    Args:
+        sequences: All of the run's, whichever process does them.
+        folder: Holds nothing, or what an interrupted run with the same inputs left.
+        extract: The features.
+        settings: The protocol.
+        inputs: Digest of everything that determines the masks.
+        shard: Which process this is.
+
+    Raises:
+        ValueError: If the folder holds something else, or the data are damaged.
+    """
+    if shard.rank == 0:
+        _claim(folder, inputs)
+    wait_for_all(shard)
+    own = shard.share(sequences)
+    remaining = [sequence for sequence in own if not (folder / sequence.name).is_dir()]
+    if finished := len(own) - len(remaining):
+        logger.info("%d of %d sequences were finished by an earlier run", finished, len(own))
+    frames_left = sum(len(sequence.frames) for sequence in remaining)
+    with tqdm(total=frames_left, unit="frame", desc="propagation", disable=None) as bar:
+        for sequence in remaining:
+            start = time.monotonic()
+            write_sequence(sequence, folder / sequence.name, extract, settings, bar.update)
+            seconds, frames = time.monotonic() - start, len(sequence.frames)
+            frames_left -= frames
+            logger.info(
+                "%s: %d frames in %.1f s (%.2f frames/s); about %.0f s left",
+                *(sequence.name, frames, seconds, frames / seconds, frames_left * seconds / frames),
+            )
+    wait_for_all(shard)
+
+
+def masks_digest(backbone_sha256: str, dataset: Dataset, settings: PropagationSettings) -> str:
+    """Digest of everything that determines the masks."""
+    inputs = [backbone_sha256, asdict(dataset), PROTOCOL_VERSION, propagation_settings(settings)]
+    return text_sha256(json.dumps(inputs, sort_keys=True))
+
+
+def _read_ahead(
+    reader: ThreadPoolExecutor, sequence: VideoSequence, extract: FeatureExtractor, settings: PropagationSettings
+) -> Iterator[Frame]:
+    def read(path: Path) -> Frame:
+        frame = read_frame(path, settings, extract.input_multiple)
+        if frame.original_size != sequence.size:
+            (height, width), (first_height, first_width) = frame.original_size, sequence.size
+            raise FrameError(f"{path}: {width} x {height} pixels, but the first frame has {first_width} x {first_height}")
+        return frame
+
+    waiting: deque[Future[Frame]] = deque()
+    for path in sequence.frames:
+        waiting.append(reader.submit(read, path))
+        if len(waiting) > _READ_AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _claim(folder: Path, inputs: str) -> None:
+    manifest = folder / MANIFEST
+    if manifest.is_file():
+        if json.loads(manifest.read_text(encoding="utf-8")).get("inputs_sha256") != inputs:
+            raise ValueError(
+                f"{folder}: holds masks of other inputs (backbone, data or settings differ); choose another --output or remove it"
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder}: holds files of unknown origin; choose an empty --output")
+    write_text_atomically(manifest, json.dumps({"inputs_sha256": inputs}, indent=1) + "\n")
