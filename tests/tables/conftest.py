@@ -1,0 +1,92 @@
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eval.result import BackboneRecord, Coverage, Dataset, Environment, Metric, Protocol, Result, write_result
+
+DATASETS = {
+    "detection": {"train": ("COCO 2017", "train2017", 118287), "test": ("COCO 2017", "val2017", 5000)},
+    "segmentation": {"train": ("ADE20K", "training", 20210), "test": ("ADE20K", "validation", 2000)},
+    "davis": {"test": ("DAVIS 2017", "val", 30)},
+}
+METRICS = {
+    "detection": ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "segm_mAP", "segm_mAP_50", "segm_mAP_75"),
+    "segmentation": ("mIoU", "aAcc", "mAcc"),
+    "davis": ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay"),
+}
+VIT_TINY = {
+    "family": "vit",
+    "embed_dim": 192,
+    "depth": 12,
+    "num_heads": 3,
+    "patch_size": 16,
+    "image_size": 224,
+    "class_token": False,
+    "final_norm": False,
+    "mlp_ratio": 4.0,
+}
+WriteResult = Callable[..., Path]
+
+
+def make_result(
+    name: str,
+    task: str,
+    *,
+    values: Mapping[str, float] | None = None,
+    coverage: Coverage = "full",
+    deviations: Mapping[str, list[Any]] | None = None,
+    epoch: int = 200,
+    sha256: str | None = None,
+    spec: Mapping[str, Any] | None = None,
+) -> Result:
+    """A result as a task would write it, with arbitrary figures."""
+    figures = {metric: 10.0 + index / 7 for index, metric in enumerate(METRICS[task])} | dict(values or {})
+    return Result(
+        task=task,
+        protocol=Protocol(name=f"{task}-protocol", version=1, settings={}, deviations=dict(deviations or {})),
+        metrics={metric: Metric(value=value) for metric, value in figures.items()},
+        breakdown={},
+        datasets={
+            role: Dataset(
+                name=dataset,
+                split=split,
+                num_items=count if coverage == "full" else 2,
+                listing_sha256="0" * 64,
+                coverage=coverage,
+            )
+            for role, (dataset, split, count) in DATASETS[task].items()
+        },
+        backbone=BackboneRecord(
+            name=name,
+            sha256=sha256 or f"{len(name):064x}",
+            spec=dict(spec or VIT_TINY),
+            source={"format": "own", "branch": "teacher", "file_name": f"{name}.pth", "sha256": "1" * 64, "epoch": epoch},
+        ),
+        config={},
+        seed=0,
+        environment=Environment(device="cpu", world_size=1, packages={"python": "3.11"}, code="unknown"),
+        wall_time_s=1.0,
+        peak_memory_bytes=1,
+        artefacts={},
+        inputs_sha256="2" * 64,
+    )
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """An empty folder of runs."""
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def write(runs: Path) -> WriteResult:
+    """Write a result of `make_result` to its usual place below `runs`, or to another `folder` there."""
+
+    def write_one(name: str, task: str, folder: str = "", **options: Any) -> Path:
+        return write_result(runs / (folder or f"{name}/{task}"), make_result(name, task, **options))
+
+    return write_one
