@@ -13,18 +13,6 @@ from pathlib import Path
 from PIL import Image
 
 from eval.davis.masks import Mask, read_mask, single_object
-from eval.provenance import describe_dataset
-from eval.result import Dataset
-
-# (year, split) -> sequences, frames. Source: the image sets of the DAVIS 2016 and 2017 downloads (davischallenge.org).
-PUBLISHED_SIZES = {
-    ("2016", "train"): (30, 2079),
-    ("2016", "val"): (20, 1376),
-    ("2017", "train"): (60, 4209),
-    ("2017", "val"): (30, 1999),
-    ("2017", "test-dev"): (30, 2086),
-    ("2017", "test-challenge"): (30, 2180),
-}
 
 ALL_SEQUENCES = "all"
 """The split that needs no list: every folder of frames."""
@@ -166,21 +154,6 @@ def find_sequences(split: DavisSplit, all_masks: bool) -> list[VideoSequence]:
 def check_data(root: Path, split: str = "val", all_masks: bool = True) -> None:
     """Raise DavisDataError with everything that a run on a split of DAVIS-2017 would miss; see `find_sequences`."""
     find_sequences(DavisSplit(root=root, split=split), all_masks)
-
-
-def fingerprint(split: DavisSplit, sequences: Sequence[VideoSequence]) -> Dataset:
-    """What the result says about the data."""
-    frames = sum(len(sequence.frames) for sequence in sequences)
-    published_sequences, published_frames = PUBLISHED_SIZES.get((split.year, split.split), (0, 0))
-    items = [f"{item.name} {len(item.frames)} frames {item.size[1]}x{item.size[0]}" for item in sequences]
-    return describe_dataset(
-        split.root,
-        f"DAVIS-{split.year}",
-        split.split,
-        items,
-        full_size=published_sequences,
-        restricted=frames != published_frames or split.resolution != "480p",
-    )
 
 
 def _find_sequence(split: DavisSplit, name: str, all_masks: bool) -> VideoSequence:

@@ -9,8 +9,9 @@ from typing import Literal
 from backbones.file import load_backbone
 from common.command import parse_config, run_command
 from common.files import file_sha256
-from eval.davis.dataset import DavisSplit, find_sequences, fingerprint
+from eval.davis.dataset import DavisSplit, find_sequences
 from eval.davis.features import FeatureExtractor
+from eval.davis.fingerprint import fingerprint
 from eval.davis.protocol import PropagationSettings
 from eval.davis.sharding import joined_processes
 from eval.davis.writing import masks_digest, write_masks

@@ -1,0 +1,133 @@
+"""J and F of every object of one sequence, frame by frame, by the semi-supervised rules of DAVIS-2017.
+
+Source: davisvideochallenge/davis2017-evaluation, `davis2017/evaluation.py` and `results.py`. The first frame is given and the last
+was never scored. The objects are those of the first annotation: ids 1 to its highest. Ids that appear later do not count.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from eval.davis.boundary import BinaryMask, boundary_f, boundary_tolerance
+from eval.davis.masks import VOID_ID, Mask, read_mask, single_object
+
+logger = logging.getLogger(__name__)
+
+_FEWEST_FRAMES = 3
+
+
+class ScoringError(ValueError):
+    """Predictions or annotations that cannot be scored; the message names the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceMeasures:
+    """Per-frame figures of one sequence."""
+
+    name: str
+    """The sequence."""
+    region: npt.NDArray[np.float64]
+    """J [objects, scored frames], in [0, 1]."""
+    boundary: npt.NDArray[np.float64]
+    """F [objects, scored frames], in [0, 1]."""
+
+
+def measure_sequence(annotations: Path, predictions: Path, one_object: bool = False) -> SequenceMeasures:
+    """Compare the predictions of a sequence with its annotations.
+
+    Args:
+        annotations: Folder with a mask for every frame of the sequence.
+        predictions: Folder with a mask of the same name and size for every frame but the first and the last, at least.
+        one_object: Whether all objects count as one, as in DAVIS-2016.
+
+    Raises:
+        ScoringError: If a mask is missing, of another size, or has an id that the first annotation has not.
+        MaskError: If a mask is damaged.
+    """
+    # OpenCV's own threads would fight with the processes of `--jobs`.
+    cv2.setNumThreads(1)
+    paths = sorted(annotations.glob("*.png"))
+    if len(paths) < _FEWEST_FRAMES:
+        raise ScoringError(
+            f"{annotations}: {len(paths)} annotated frames; the first and the last are not scored, so at least {_FEWEST_FRAMES}"
+        )
+    num_objects = int(_read_annotation(paths[0], one_object).max())
+    if not num_objects:
+        logger.warning("%s: the first annotation has no object; the sequence has no share in the score", annotations)
+    scored = paths[1:-1]
+    region, boundary = np.zeros((num_objects, len(scored))), np.zeros((num_objects, len(scored)))
+    late: set[int] = set()
+    for index, path in enumerate(scored):
+        annotation = _read_annotation(path, one_object)
+        prediction = _read_prediction(predictions / path.name, annotation.shape, num_objects, one_object)
+        if (highest := int(annotation.max())) > num_objects:
+            late.update(range(num_objects + 1, highest + 1))
+        for number in range(num_objects):
+            region[number, index], boundary[number, index] = measure_object(annotation, prediction, number + 1)
+    if late:
+        logger.warning(
+            "%s: object ids %s appear after the first frame; they are not scored", annotations, _listed(sorted(late))
+        )
+    return SequenceMeasures(name=annotations.name, region=region, boundary=boundary)
+
+
+def measure_object(annotation: Mask, prediction: Mask, object_id: int) -> tuple[float, float]:
+    """J and F of one object in one frame.
+
+    Only the part of the frame around the object's two appearances is looked at; one pixel of margin keeps the contours as they are.
+
+    Args:
+        annotation: [H, W] ids.
+        prediction: [H, W] ids.
+        object_id: Which object.
+
+    Returns:
+        Intersection over union (1 if both are empty), and `boundary_f`.
+    """
+    wanted, found = annotation == object_id, prediction == object_id
+    box = _common_box(wanted, found)
+    if box is None:
+        return 1.0, 1.0
+    wanted, found = np.ascontiguousarray(wanted[box]), np.ascontiguousarray(found[box])
+    intersection_over_union = np.count_nonzero(wanted & found) / np.count_nonzero(wanted | found)
+    return intersection_over_union, boundary_f(wanted, found, boundary_tolerance(*annotation.shape))
+
+
+def _common_box(first: BinaryMask, second: BinaryMask) -> tuple[slice, slice] | None:
+    """Rows and columns that hold both masks and a pixel around them; None if both are empty."""
+    boxes = [cv2.boundingRect(mask.view(np.uint8)) for mask in (first, second)]
+    filled = [(x, y, x + width, y + height) for x, y, width, height in boxes if width]
+    if not filled:
+        return None
+    left, top = (max(0, min(box[side] for box in filled) - 1) for side in (0, 1))
+    right, bottom = (max(box[side] for box in filled) + 1 for side in (2, 3))
+    return slice(top, bottom), slice(left, right)
+
+
+def _read_annotation(path: Path, one_object: bool) -> Mask:
+    ids = read_mask(path)
+    if one_object:
+        return single_object(ids)
+    return np.where(ids == VOID_ID, np.uint8(0), ids)
+
+
+def _read_prediction(path: Path, shape: tuple[int, ...], num_objects: int, one_object: bool) -> Mask:
+    if not path.is_file():
+        raise ScoringError(f"{path}: no such prediction; every frame but the first and the last needs one")
+    ids = read_mask(path)
+    if ids.shape != shape:
+        raise ScoringError(f"{path}: {ids.shape[1]} x {ids.shape[0]} pixels, but the annotation has {shape[1]} x {shape[0]}")
+    if one_object:
+        return single_object(ids)
+    if (highest := int(ids.max())) > num_objects:
+        raise ScoringError(f"{path}: object id {highest}, but the first annotation has {num_objects} objects")
+    return ids
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
