@@ -101,7 +101,7 @@ def _footer(table: Table) -> list[str]:
         if row.note:
             remarks.setdefault(row.note, []).append(row.descriptors["method"])
     lines = [f"Published rows: {_plain(source)}." for source in sources]
-    lines += [f"{', '.join(methods)}: {_plain(note)}." for note, methods in remarks.items()]
+    lines += [f"{', '.join(dict.fromkeys(methods))} – {_plain(note)}." for note, methods in remarks.items()]
     return ["\n".join(f"- {line}" for line in lines)]
 
 
@@ -118,9 +118,15 @@ def _note(measurement: Measurement) -> str:
 
 
 def _data(role: str, dataset: Dataset) -> str:
-    extent = {"full": "the whole split", "subset": "a part of the split", "sample": "drawn sample data"}[dataset.coverage]
-    verb = "Tested" if role == "test" else "trained" if role == "train" else role
-    return f"{verb} on {_plain(dataset.name)} {_plain(dataset.split)}, {dataset.num_items} items ({extent})"
+    verb = {"test": "Tested", "train": "trained"}.get(role, role)
+    name = f"{_plain(dataset.name)} {_plain(dataset.split)}"
+    match dataset.coverage:
+        case "full":
+            return f"{verb} on {name}, whole: {dataset.num_items} items"
+        case "subset":
+            return f"{verb} on a part of {name}: {dataset.num_items} items"
+        case "sample":
+            return f"{verb} on sample data in the format of {name}: {dataset.num_items} items"
 
 
 def _protocol(result: Result) -> str:

@@ -62,7 +62,7 @@ def test_a_benchmark_number_is_bold_with_a_note(runs: Path, write: Write) -> Non
     page = _page(runs)
     assert "**61.8**<sup>1</sup>" in page
     assert (
-        "1. `one/davis/result.json`: whole benchmark, published protocol. Tested on DAVIS 2017 val, 30 items (the whole split). "
+        "1. `one/davis/result.json`: whole benchmark, published protocol. Tested on DAVIS 2017 val, whole: 30 items. "
         "Protocol `davis-protocol` version 1 as published." in page
     )
     assert "*[" not in page.split("## Main results")[1]
