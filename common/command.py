@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jsonargparse
 
@@ -17,11 +17,22 @@ jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
 class _Parser(jsonargparse.ArgumentParser):
-    """Reports a mistake as one line, without the usage in front of it."""
+    """Takes `--num-heads` for `--num_heads`; reports a mistake as one line, without the usage in front of it."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None, **kwargs: Any) -> Any:
+        return super().parse_known_args([_with_underscores(argument) for argument in args], namespace, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         del ex
         raise ValueError(f"{' '.join(str(message).split())} (see `{self.prog} --help`)")
+
+
+def _with_underscores(argument: str) -> str:
+    """`--num-heads=8` -> `--num_heads=8`; anything but an option's name stays."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"
 
 
 def config_parser(prog: str, description: str) -> jsonargparse.ArgumentParser:

@@ -24,8 +24,6 @@ class ConvertOptions:
     """Which of its networks to take; `default` is the one behind the published numbers."""
     num_heads: int | None = None
     """Attention heads per block, which the weights do not show; by default what the layout or 64 channels per head say."""
-    json: bool = False
-    """Print the report as JSON."""
 
 
 def report(conversion: Conversion, output: Path, sha256: str) -> dict[str, object]:
@@ -50,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("checkpoint", type=Path, help=f"the checkpoint, in one of the layouts {', '.join(FORMATS)}")
     parser.add_argument("output", type=Path, help="the backbone file to write, NAME.safetensors")
     parser.add_class_arguments(ConvertOptions)
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
     options = parser.parse_args(list(argv))
     if options.output.suffix != ".safetensors":
         raise ValueError(f"the output {options.output} must end in .safetensors")

@@ -1,0 +1,186 @@
+"""Batches of views, in an order and with contents that depend on (seed, epoch, image) alone.
+
+Neither the number of workers nor of processes nor a restart changes what an image looks like or which batch it is in.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pretrain.data.images import read_image
+from pretrain.data.views import View, ViewKind, make_views, stack_boxes
+
+# Domains that keep the streams of random numbers apart.
+_ORDER_STREAM, _VIEW_STREAM = 0, 1
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """Where images come from."""
+
+    path: Path = Path("data/imagenet/train")
+    """Folder of images, at any depth."""
+    workers: int = 10
+    """Processes per device that decode and augment; 0 to do it in the training process."""
+    max_unreadable: int = 10
+    """How many distinct unreadable images each process skips (with their names) before the run stops."""
+
+    def __post_init__(self) -> None:
+        """Reject negative counts."""
+        if self.workers < 0 or self.max_unreadable < 0:
+            raise ValueError("data.workers and data.max_unreadable must not be negative")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The views of one image."""
+
+    views: list[View]
+    failures: dict[str, str]
+    """Unreadable files that were met on the way: path -> reason."""
+
+
+@dataclass
+class Batch:
+    """The views of a process's share of a global batch."""
+
+    crops: list[Tensor]
+    """float32 [B, 3, size, size] per view, global ones first."""
+    boxes: list[Tensor]
+    """int64 [B, 5] per view: top, left, height, width, flip, see `CropBox`."""
+    failures: dict[str, str]
+    """Unreadable files that were met: path -> reason."""
+
+    def pin_memory(self) -> "Batch":
+        """Called by the loader: page-locked crops, for asynchronous copies to a GPU."""
+        return Batch([crop.pin_memory() for crop in self.crops], self.boxes, self.failures)
+
+
+class MultiCropImages(Dataset[Sample]):
+    """Views by (epoch, image index); an unreadable image is replaced by the next readable one of the folder."""
+
+    def __init__(self, paths: Sequence[Path], kinds: list[ViewKind], seed: int) -> None:
+        """Store what to do.
+
+        Args:
+            paths: Image files.
+            kinds: The views to make of each.
+            seed: With epoch and index it determines the views.
+        """
+        self.paths = paths
+        self.kinds = kinds
+        self.seed = seed
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """The views of one image.
+
+        Args:
+            key: (epoch, index).
+
+        Raises:
+            ValueError: If no image of the folder can be read.
+        """
+        epoch, index = key
+        rng = np.random.default_rng((_VIEW_STREAM, self.seed, epoch, index))
+        failures: dict[str, str] = {}
+        for offset in range(len(self.paths)):
+            path = self.paths[(index + offset) % len(self.paths)]
+            try:
+                image = read_image(path)
+            except OSError as error:
+                failures[str(path)] = str(error)
+                continue
+            return Sample(make_views(image, self.kinds, rng), failures)
+        raise ValueError(f"none of the {len(self.paths)} images can be read; the first is {self.paths[0]}")
+
+
+class GlobalBatchSampler(Sampler[list[tuple[int, int]]]):
+    """A process's shares of the run's global batches, from a given step on.
+
+    Every epoch is a fresh permutation of all images, cut into whole global batches (the remainder is left out). Each process
+    takes every world_size-th image of a global batch, so that the batches are the same for any number of processes.
+    """
+
+    def __init__(self, images: int, batch_size: int, seed: int, rank: int, world_size: int) -> None:
+        """Store the run's shape.
+
+        Args:
+            images: Number of images.
+            batch_size: Images per global batch.
+            seed: Determines all permutations.
+            rank: This process.
+            world_size: Number of processes.
+
+        Raises:
+            ValueError: If the batch does not divide by the processes, or there are fewer images than one batch.
+        """
+        if batch_size % world_size:
+            raise ValueError(
+                f"train.batch_size={batch_size} (over all devices) is not a multiple of the {world_size} processes"
+            )
+        if images < batch_size:
+            raise ValueError(f"{images} images are fewer than one batch of train.batch_size={batch_size}")
+        self.images = images
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.steps_per_epoch = images // batch_size
+        self.next_step = 0
+        self.last_step = 0
+
+    def plan(self, next_step: int, last_step: int) -> None:
+        """Yield the batches of steps `next_step` to `last_step` - 1 of the run."""
+        self.next_step, self.last_step = next_step, last_step
+
+    def __len__(self) -> int:
+        """Number of batches still to come."""
+        return self.last_step - self.next_step
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """(epoch, index) keys of each batch."""
+        order_epoch, order = -1, np.empty(0, dtype=np.int64)
+        for step in range(self.next_step, self.last_step):
+            epoch, position = divmod(step, self.steps_per_epoch)
+            if epoch != order_epoch:
+                order = np.random.default_rng((_ORDER_STREAM, self.seed, epoch)).permutation(self.images)
+                order_epoch = epoch
+            batch = order[position * self.batch_size : (position + 1) * self.batch_size]
+            yield [(epoch, int(index)) for index in batch[self.rank :: self.world_size]]
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Stack the views of several images."""
+    per_view = list(zip(*(sample.views for sample in samples), strict=True))
+    failures: dict[str, str] = {}
+    for sample in samples:
+        failures.update(sample.failures)
+    return Batch(
+        crops=[torch.stack([view.pixels for view in views]) for views in per_view],
+        boxes=[stack_boxes([view.box for view in views]) for views in per_view],
+        failures=failures,
+    )
+
+
+def build_loader(dataset: MultiCropImages, sampler: GlobalBatchSampler, workers: int, pin_memory: bool) -> DataLoader[Sample]:
+    """A loader of `Batch`es over the sampler's plan.
+
+    Args:
+        dataset: Where views come from.
+        sampler: Which images, in which order.
+        workers: Processes; 0 for none.
+        pin_memory: Whether batches go to a GPU.
+    """
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        prefetch_factor=2 if workers else None,
+    )

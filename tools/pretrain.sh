@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Pretrain a backbone on every GPU of this machine, or on the CPU.
+#   bash tools/pretrain.sh RECIPE [--section.field VALUE ...]    RECIPE: a name in pretrain/recipes/ or a YAML file
+#   bash tools/pretrain.sh --help                                every field, with its default
+# Environment:
+#   NPROC_PER_NODE   processes on this machine (default: the number of GPUs, or 1)
+#   NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT   several machines: run the same command on each (torchrun's meaning)
+#   Under `srun` with several tasks, Slurm's variables are used instead: one process per task.
+# Interrupted or killed, the same command line continues.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source tools/lib/environment.sh
+enter_environment
+
+if [ "${SLURM_NTASKS:-1}" -gt 1 ] && [ -n "${SLURM_PROCID:-}" ]; then
+    export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS
+    MASTER_ADDR=${MASTER_ADDR:-$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)}
+    MASTER_PORT=${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))}
+    export MASTER_ADDR MASTER_PORT
+    exec python -m pretrain "$@"
+fi
+
+processes=${NPROC_PER_NODE:-$(python -c 'import torch; print(max(1, torch.cuda.device_count()))')}
+if [ -n "${NNODES:-}" ] && [ "$NNODES" -gt 1 ]; then
+    : "${MASTER_ADDR:?error: with NNODES=$NNODES set MASTER_ADDR to the first machine}"
+    exec torchrun --nnodes "$NNODES" --node-rank "${NODE_RANK:?error: with NNODES=$NNODES set NODE_RANK}" \
+        --master-addr "$MASTER_ADDR" --master-port "${MASTER_PORT:-29500}" --nproc-per-node "$processes" -m pretrain "$@"
+fi
+if [ "$processes" -gt 1 ]; then
+    exec torchrun --standalone --nproc-per-node "$processes" -m pretrain "$@"
+fi
+exec python -m pretrain "$@"
