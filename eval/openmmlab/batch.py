@@ -34,10 +34,6 @@ class BatchPlan:
         """Forward passes per optimiser update."""
         return self.total // (self.per_device * self.world_size)
 
-    def iterations(self, updates: int) -> int:
-        """Forward passes for a number of updates; mmengine counts its schedules in these."""
-        return updates * self.accumulation
-
 
 def world_size() -> int:
     """Number of processes as torchrun states it; 1 without torchrun."""

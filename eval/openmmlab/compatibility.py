@@ -1,8 +1,16 @@
 """Every adjustment of OpenMMLab's packages to today's libraries, each with its reason. All use public extension points."""
 
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader, get_torch_safe_globals
 from torch import device as Device
+
+logger = logging.getLogger(__name__)
 
 
 def refuse_unsafe_checkpoints() -> None:
@@ -29,3 +37,19 @@ def load_from_trusted_types(filename: str, map_location: str | Device | None) ->
     allowed = [entry for entry in get_torch_safe_globals() if entry is not getattr]
     with torch.serialization.safe_globals(allowed):
         return torch.load(filename, map_location=map_location, weights_only=True)
+
+
+@contextlib.contextmanager
+def quiet_packages() -> Iterator[None]:
+    """Keep OpenMMLab's and pycocotools' chatter off the command's output; it goes to this module's debug log.
+
+    They print on standard output, where a command's own result belongs, and warn of deprecations inside their own code.
+    """
+    printed = io.StringIO()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(printed):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for line in printed.getvalue().splitlines():
+            logger.debug("%s", line)

@@ -5,6 +5,8 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 
+from eval.openmmlab.compatibility import quiet_packages
+
 
 def read_config(path: Path) -> Config:
     """Read a config file whose `_base_` may name `mmdet::...` and `mmseg::...`.
@@ -13,4 +15,5 @@ def read_config(path: Path) -> Config:
     distribution name and the same module name, by which mmengine finds it as well.
     """
     MODULE2PACKAGE["mmseg"] = "mmseg"
-    return Config.fromfile(str(path))
+    with quiet_packages():
+        return Config.fromfile(str(path))

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +13,10 @@ import torch.distributed
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
+import eval.openmmlab.progress  # noqa: F401 - registers ProgressHook
 from common.files import write_text_atomically
-from eval.openmmlab.runner import CHECKPOINT_NAME, FineTuningRunner, latest_checkpoint, local_rank
+from eval.openmmlab.compatibility import quiet_packages
+from eval.openmmlab.runner import CHECKPOINT_NAME, FineTuningRunner, JsonConfig, latest_checkpoint, local_rank
 from eval.provenance import peak_memory_bytes
 
 logger = logging.getLogger(__name__)
@@ -114,9 +115,7 @@ def run(
     if latest is not None:
         logger.info("continuing from %s", latest[0])
         config.load_from, config.resume = str(latest[0]), True
-    with warnings.catch_warnings():
-        # Deprecations inside OpenMMLab's packages are nothing that the user could act on.
-        warnings.simplefilter("ignore")
+    with quiet_packages():
         runner = FineTuningRunner.from_cfg(config)
         if latest is None or latest[1] < config.train_cfg.max_iters:
             runner.train()
@@ -159,12 +158,12 @@ def _join_processes(device: torch.device) -> None:
 
 def _prepared(config: Config, work_dir: Path, *, device: torch.device, seed: int, checkpoint_interval: int) -> Config:
     """The config with everything that does not belong to a task's protocol."""
-    config = config.copy()
+    config = JsonConfig(config.to_dict())
     config.work_dir = str(work_dir)
     config.device = str(device)
     config.launcher = "pytorch" if torch.distributed.is_initialized() else "none"
     config.randomness = {"seed": seed}
-    config.log_level = "WARNING"
+    config.log_level = "ERROR"
     config.load_from, config.resume = None, False
     # Only the fine-tuned model is tested; the published figures are those of the last iteration.
     config.val_cfg = config.val_dataloader = config.val_evaluator = None

@@ -1,0 +1,13 @@
+# The ViT rows (patch size 16 or 8): maps after blocks 4, 6, 8 and 12, without a norm on them, resampled to strides 4 to 32 by the
+# deconvolution pyramid. Position embeddings stay at the pretraining grid and are interpolated by DINO's rule in every pass.
+_base_ = ["./base.py"]
+
+model = dict(
+    backbone=dict(
+        taps=(3, 5, 7, 11),
+        num_heads=None,  # the backbone file's; the published config says 8, see DetectionConfig.num_heads
+        drop_path_rate=0.05,
+        position_resize="dino",
+        deconv_pyramid=True,
+    )
+)

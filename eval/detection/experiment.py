@@ -1,0 +1,191 @@
+"""From the task's options to the config that mmdet's Runner executes."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from mmengine.config import Config
+
+from backbones.base import check_taps
+from backbones.build import build_backbone
+from backbones.spec import BackboneSpec, ViTSpec
+from eval.detection.config import PUBLISHED_SHORT_SIDE, DetectionConfig
+from eval.detection.data import Split
+from eval.openmmlab.batch import BatchPlan
+from eval.openmmlab.config_files import read_config
+from eval.openmmlab.launch import Precision, optimiser_wrapper
+
+CONFIGS = Path(__file__).parent / "configs"
+FAMILY_CONFIGS = {ViTSpec.family: "vit.py"}
+"""Config file of each family that has one."""
+
+PUBLISHED_DEPTH = 12
+_WARMUP_PART = 10
+
+
+def plan_batch(options: DetectionConfig, world_size: int) -> BatchPlan:
+    """How the processes make up the batch.
+
+    Raises:
+        ValueError: If they cannot.
+    """
+    per_device = min(options.device_batch_size, max(1, options.batch_size // world_size))
+    return BatchPlan(total=options.batch_size, per_device=per_device, world_size=world_size)
+
+
+def base_config(spec: BackboneSpec) -> Config:
+    """The config file for a family of backbones, as written.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if spec.family not in FAMILY_CONFIGS:
+        raise ValueError(
+            f"there is no detection config for a {spec.family} backbone; there is one for: {', '.join(FAMILY_CONFIGS)}"
+        )
+    return read_config(CONFIGS / FAMILY_CONFIGS[spec.family])
+
+
+def resolve(
+    options: DetectionConfig, spec: BackboneSpec, splits: Mapping[str, Split], batch: BatchPlan, precision: Precision
+) -> Config:
+    """Fill in everything that depends on the options, the backbone, the data and the devices.
+
+    Args:
+        options: The task's options.
+        spec: Of the backbone file.
+        splits: From `eval.detection.data.check_data`.
+        batch: From `plan_batch`.
+        precision: From `eval.openmmlab.launch.resolve_precision`.
+
+    Raises:
+        ValueError: If an option does not fit the backbone, or an override names nothing.
+    """
+    config = base_config(spec)
+    _resolve_model(config, options, spec)
+    _resolve_schedule(config, options, batch, splits["train2017"].num_training_images)
+    _resolve_data(config, options, splits, batch)
+    config.optim_wrapper = optimiser_wrapper(config.optim_wrapper, precision, batch.accumulation)
+    for override in options.override:
+        _apply_override(config, override)
+    return config
+
+
+def default_taps(published: Sequence[int], depth: int) -> list[int]:
+    """The published taps for 12 blocks, moved to the same parts of another depth.
+
+    Raises:
+        ValueError: If the depth has no four such blocks.
+    """
+    taps = [round((tap + 1) * depth / PUBLISHED_DEPTH) - 1 for tap in published]
+    if taps[0] < 0 or taps != sorted(set(taps)):
+        raise ValueError(f"a backbone of {depth} blocks has no {len(taps)} places to tap; --taps chooses {len(taps)} blocks")
+    return taps
+
+
+def transforms(pipeline: Sequence[Any]) -> list[Any]:
+    """Every transform of a pipeline, those inside a RandomChoice included; may be changed in place."""
+    found = []
+    for entry in pipeline:
+        found.append(entry)
+        if entry.type == "RandomChoice":
+            found.extend(inner for policy in entry.transforms for inner in policy)
+    return found
+
+
+def _resolve_model(config: Config, options: DetectionConfig, spec: BackboneSpec) -> None:
+    backbone = config.model.backbone
+    backbone.backbone_file = str(options.backbone.resolve())
+    backbone.num_heads = options.num_heads
+    backbone.taps = options.taps if options.taps is not None else default_taps(backbone.taps, spec.num_blocks)
+    try:
+        check_taps(backbone.taps, spec)
+    except ValueError as error:
+        raise ValueError(f"{error}; choose others with --taps") from error
+    with torch.device("meta"):
+        config.model.neck.in_channels = build_backbone(spec).map_channels(backbone.taps)
+
+
+def _resolve_schedule(config: Config, options: DetectionConfig, batch: BatchPlan, num_images: int) -> None:
+    schedule = config.schedule
+    per_epoch = math.ceil(num_images / batch.total)
+    iterations = options.iterations or max(1, round(options.epochs * per_epoch))
+    # The decay keeps its place in a schedule of another length.
+    milestones = [round(iterations * epoch / schedule.epochs) for epoch in schedule.decay_epochs]
+    warmup = min(schedule.warmup_iterations, iterations // _WARMUP_PART)
+    warmup = warmup if options.warmup_iterations is None else options.warmup_iterations
+    schedule.update(epochs=iterations / per_epoch, warmup_iterations=warmup, milestones=milestones)
+    config.train_cfg.max_iters = iterations
+    config.param_scheduler = [
+        {"type": "MultiStepLR", "by_epoch": False, "milestones": milestones, "gamma": schedule.decay_factor},
+    ]
+    if warmup:
+        # The last value is reached one iteration before `end`.
+        rise = {"type": "LinearLR", "by_epoch": False, "start_factor": schedule.warmup_factor, "begin": 0, "end": warmup + 1}
+        config.param_scheduler.insert(0, rise)
+
+
+def _resolve_data(config: Config, options: DetectionConfig, splits: Mapping[str, Split], batch: BatchPlan) -> None:
+    for loader, split in ((config.train_dataloader, splits["train2017"]), (config.test_dataloader, splits["val2017"])):
+        loader.num_workers = options.workers
+        loader.dataset.data_root = str(split.root.resolve())
+        # mmdet takes the first so many after leaving out images without annotations.
+        loader.dataset.indices = split.limit
+        _scale(loader.dataset.pipeline, options.short_side)
+    config.train_dataloader.batch_size = batch.total // batch.world_size
+    config.test_evaluator.ann_file = str(splits["val2017"].annotation_file.resolve())
+
+
+def _scale(pipeline: Sequence[Any], short_side: int) -> None:
+    """Bring every size of a pipeline from the published short side to another."""
+    if short_side == PUBLISHED_SHORT_SIDE:
+        return
+
+    def scaled(sides: Sequence[int]) -> tuple[int, ...]:
+        return tuple(max(1, round(side * short_side / PUBLISHED_SHORT_SIDE)) for side in sides)
+
+    # The two policies share one transform object in the file, but not after mmengine has read it.
+    for entry in transforms(pipeline):
+        if entry.type == "Resize":
+            entry.scale = scaled(entry.scale)
+        elif entry.type == "RandomChoiceResize":
+            entry.scales = [scaled(scale) for scale in entry.scales]
+        elif entry.type == "RandomCrop":
+            entry.crop_size = scaled(entry.crop_size)
+
+
+def lookup(config: Any, path: str) -> Any:
+    """The value at a dotted path, such as `model.rpn_head.anchor_generator.ratios.0`.
+
+    Raises:
+        LookupError: If the config has no such path.
+    """
+    node = config
+    for key in path.split("."):
+        if isinstance(node, (list, tuple)) and key.isdecimal():
+            node = node[int(key)]
+        elif isinstance(node, (dict, Config)):
+            node = node[key]
+        else:
+            raise LookupError(path)
+    return node
+
+
+def _apply_override(config: Config, override: str) -> None:
+    """Set one value by its dotted path; a path that names nothing is an error, since mmengine would add it in silence."""
+    path, separator, text = override.partition("=")
+    parent, _, last = path.rpartition(".")
+    try:
+        lookup(config, path)
+        node = lookup(config, parent) if parent else config
+        value = yaml.safe_load(text)
+    except (LookupError, yaml.YAMLError):
+        separator = ""
+    if not separator:
+        raise ValueError(
+            f"--override {override!r}: wanted key=value with a key of the config, as model.test_cfg.rcnn.score_thr"
+        )
+    node[int(last) if isinstance(node, list) else last] = value
