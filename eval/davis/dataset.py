@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from eval.davis.masks import Mask, read_mask, single_object
+from eval.davis.masks import Mask, read_mask, single_object, without_void
 
 ALL_SEQUENCES = "all"
 """The split that needs no list: every folder of frames."""
@@ -72,7 +72,9 @@ class VideoSequence:
     """(height, width) of the first frame."""
 
     def first_mask(self) -> Mask:
-        """Object ids of the first frame.
+        """Object ids of the first frame, undecided pixels as background.
+
+        The authors' script would take them for an object of id 255, which the official evaluation then refuses.
 
         Raises:
             MaskError: If the file is damaged.
@@ -83,7 +85,7 @@ class VideoSequence:
             raise DavisDataError(
                 f"{self.masks[0]}: {mask.shape[1]} x {mask.shape[0]} pixels, but its frame has {self.size[1]} x {self.size[0]}"
             )
-        return single_object(mask) if self.one_object else mask
+        return single_object(mask) if self.one_object else without_void(mask)
 
 
 def sequence_names(split: DavisSplit) -> list[str]:

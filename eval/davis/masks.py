@@ -64,3 +64,8 @@ def write_mask(path: Path, mask: Mask) -> None:
 def single_object(mask: Mask) -> Mask:
     """All objects as one, as DAVIS-2016 has it; its files hold 0 and 255."""
     return (mask > 0).astype(np.uint8)
+
+
+def without_void(mask: Mask) -> Mask:
+    """Undecided pixels as background, as the semi-supervised evaluation takes them."""
+    return np.where(mask == VOID_ID, np.uint8(0), mask)

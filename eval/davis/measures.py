@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eval.davis.boundary import BinaryMask, boundary_f, boundary_tolerance
-from eval.davis.masks import VOID_ID, Mask, read_mask, single_object
+from eval.davis.masks import Mask, read_mask, single_object, without_void
 
 logger = logging.getLogger(__name__)
 
@@ -111,9 +111,7 @@ def _common_box(first: BinaryMask, second: BinaryMask) -> tuple[slice, slice] | 
 
 def _read_annotation(path: Path, one_object: bool) -> Mask:
     ids = read_mask(path)
-    if one_object:
-        return single_object(ids)
-    return np.where(ids == VOID_ID, np.uint8(0), ids)
+    return single_object(ids) if one_object else without_void(ids)
 
 
 def _read_prediction(path: Path, shape: tuple[int, ...], num_objects: int, one_object: bool) -> Mask:

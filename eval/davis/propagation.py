@@ -19,7 +19,7 @@ from eval.davis.writing import masks_digest, write_masks
 logger = logging.getLogger(__name__)
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class PropagationConfig(PropagationSettings):
     """Write the masks that label propagation with a backbone gives for the sequences of a DAVIS folder."""
 

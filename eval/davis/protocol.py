@@ -4,8 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-PROTOCOL_NAME = "davis-2017-label-propagation"
 PROTOCOL_VERSION = 1
+"""Grows whenever a change can change a mask."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ FIXED = Quirks(std=(0.229, 0.224, 0.225), long_side_multiple=None, drop_highest_
 has some weight on the grid."""
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class PropagationSettings:
     """Settings of label propagation; the defaults are the published protocol."""
 

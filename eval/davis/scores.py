@@ -26,7 +26,7 @@ PER_SEQUENCE_FIGURES = ("J-Mean", "F-Mean")
 """Columns of the official per-sequence file."""
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ScoresConfig:
     """Score masks by the semi-supervised rules of DAVIS and write the two CSV files of the official evaluation."""
 

@@ -4,11 +4,15 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
 from eval.davis.dataset import VideoSequence
+
+# The first process to finish waits for the last; half an hour, the default, can be too short on a CPU.
+_LONGEST_WAIT = timedelta(days=7)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +69,7 @@ def joined_processes() -> Iterator[Shard]:
     if shard.world_size == 1:
         yield shard
         return
-    dist.init_process_group("gloo", rank=shard.rank, world_size=shard.world_size)
+    dist.init_process_group("gloo", rank=shard.rank, world_size=shard.world_size, timeout=_LONGEST_WAIT)
     try:
         yield shard
     finally:

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from eval.davis.dataset import VideoSequence
 from eval.davis.features import FeatureExtractor
 from eval.davis.frames import Frame, FrameError, read_frame
 from eval.davis.labels import resize_mask
-from eval.davis.masks import write_mask
+from eval.davis.masks import Mask, write_mask
 from eval.davis.propagator import propagate_sequence
 from eval.davis.protocol import PROTOCOL_VERSION, PropagationSettings, propagation_settings
 from eval.davis.sharding import Shard, wait_for_all
@@ -32,6 +33,16 @@ MANIFEST = "propagation.json"
 # Frames decoded ahead of the network, and masks waiting to be written, at most.
 _READ_AHEAD = 3
 _WRITE_BEHIND = 8
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `folder` if the block ends without an error, so that a folder that exists is complete."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    partial.replace(folder)
 
 
 def write_sequence(
@@ -49,17 +60,26 @@ def write_sequence(
         FrameError: If a frame is damaged or its size differs from the first frame's.
         MaskError: If the first mask is damaged.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     first_mask = sequence.first_mask()
     if not first_mask.any():
         logger.warning("%s: the first mask has no object; all its masks will be empty", sequence.name)
-    write_mask(partial / f"{sequence.frames[0].stem}.png", first_mask)
+    with whole_folder(folder) as partial:
+        _propagate_into(partial, sequence, first_mask, extract, settings, on_frame)
+
+
+def _propagate_into(
+    folder: Path,
+    sequence: VideoSequence,
+    first_mask: Mask,
+    extract: FeatureExtractor,
+    settings: PropagationSettings,
+    on_frame: Callable[[], object],
+) -> None:
+    write_mask(folder / f"{sequence.frames[0].stem}.png", first_mask)
     on_frame()
 
     def write(frame: Frame, ids_HW: Tensor) -> None:
-        write_mask(partial / f"{frame.name}.png", resize_mask(ids_HW.cpu().numpy(), frame.original_size))
+        write_mask(folder / f"{frame.name}.png", resize_mask(ids_HW.cpu().numpy(), frame.original_size))
 
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         written: deque[Future[None]] = deque()
@@ -72,7 +92,6 @@ def write_sequence(
             on_frame()
         for future in written:
             future.result()
-    partial.replace(folder)
 
 
 def write_masks(
