@@ -1,0 +1,85 @@
+"""Converted checkpoints in published layouts give the features of the network that they came from."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backbones.build import build_backbone
+from backbones.convert import convert_checkpoint, write_conversion
+from backbones.file import load_backbone, load_strictly
+from backbones.spec import ViTSpec
+from backbones.vit import ViT, resize_positions_to_size
+
+TOLERANCE = 2e-5
+
+
+def cases(golden_dir: Path) -> Iterator[tuple[Path, dict[str, Any], list[Tensor]]]:
+    folder = golden_dir / "formats"
+    images = torch.load(folder / "images.pt", weights_only=True)
+    for path in sorted(folder.glob("*.pth")):
+        expected = torch.load(path.with_name(f"{path.stem}.expected.pt"), weights_only=True)
+        yield path, expected, images[: len(expected["tokens"])]
+
+
+def convert(path: Path, expected: dict[str, Any], **options: Any) -> Any:
+    """Convert with the recorded heads stated where only the author knows them."""
+    try:
+        return convert_checkpoint(path, **options)
+    except ValueError as error:
+        if "--num-heads" not in str(error):
+            raise
+        return convert_checkpoint(path, num_heads=expected["num_heads"], **options)
+
+
+def deviation(network: torch.nn.Module, images: list[Tensor], tokens: list[Tensor]) -> float:
+    with torch.no_grad():
+        outputs = [network.eval().forward_tokens(image).patches for image in images]  # type: ignore[operator]
+    return max((output - expected).abs().max().item() for output, expected in zip(outputs, tokens, strict=True))
+
+
+def test_features(golden_dir: Path, tmp_path: Path) -> None:
+    found = 0
+    for path, expected, images in cases(golden_dir):
+        conversion = convert(path, expected)
+        assert conversion.spec.num_heads in (
+            expected["num_heads"],
+            tuple(expected["num_heads"] if isinstance(expected["num_heads"], list) else ()),
+        )
+        output = tmp_path / f"{path.stem}.safetensors"
+        write_conversion(conversion, path, output)
+        assert deviation(load_backbone(output), images, expected["tokens"]) < TOLERANCE, path.name
+        found += 1
+    assert found
+
+
+def test_known_mistakes_are_caught(golden_dir: Path) -> None:
+    """Other heads, another branch, another position rule: each moves the features by more than the tolerance."""
+    for path, expected, images in cases(golden_dir):
+        conversion = convert(path, expected)
+        if not isinstance(conversion.spec, ViTSpec):
+            continue
+        wrong_heads = replace(conversion.spec, num_heads=1 if conversion.spec.num_heads > 1 else 2)
+        network = build_backbone(wrong_heads)
+        load_strictly(network, conversion.state_dict)
+        assert deviation(network, images, expected["tokens"]) > TOLERANCE, path.name
+        if len(images) > 1:
+            network = ViT(conversion.spec)
+            load_strictly(network, conversion.state_dict)
+            network.resize_positions = resize_positions_to_size
+            assert deviation(network, images, expected["tokens"]) > TOLERANCE, path.name
+
+
+def test_other_branches_are_not_taken_unasked(golden_dir: Path) -> None:
+    """The golden files fill the branches that must not be taken with zeros."""
+    for path, expected, images in cases(golden_dir):
+        conversion = convert(path, expected)
+        assert any(tensor.any() for tensor in conversion.state_dict.values())
+        if conversion.format in ("dino", "selfpatch"):
+            student = convert(path, expected, branch="student")
+            network = build_backbone(student.spec)
+            load_strictly(network, student.state_dict)
+            assert deviation(network, images, expected["tokens"]) > TOLERANCE
