@@ -1,0 +1,57 @@
+"""Single values of a resolved mmengine config, by dotted path: read, overridden from the command line, written to a result."""
+
+from typing import Any
+
+import yaml
+from mmengine.config import Config
+
+
+def lookup(config: Any, path: str) -> Any:
+    """The value at a dotted path, such as `model.decode_head.feature_strides.0`.
+
+    Raises:
+        LookupError: If the config has no such path.
+    """
+    node = config
+    for key in path.split("."):
+        if isinstance(node, (list, tuple)) and key.isdecimal():
+            node = node[int(key)]
+        elif isinstance(node, (dict, Config)) and key in node:
+            node = node[key]
+        else:
+            raise LookupError(path)
+    return node
+
+
+def apply_override(config: Config, override: str) -> None:
+    """Set one value by its dotted path; a path that names nothing is an error, since mmengine would add it in silence.
+
+    Args:
+        config: Changed in place.
+        override: `path=value`, the value in YAML.
+
+    Raises:
+        ValueError: If it is not of this form or the config has no such path.
+    """
+    path, separator, text = override.partition("=")
+    parent, _, last = path.rpartition(".")
+    try:
+        lookup(config, path)
+        node = lookup(config, parent) if parent else config
+        value = yaml.safe_load(text)
+    except (LookupError, yaml.YAMLError):
+        separator = ""
+    if not separator or isinstance(node, tuple):
+        raise ValueError(
+            f"--override {override!r}: wanted key=value with a key of the config, such as model.test_cfg.mode=whole"
+        )
+    node[int(last) if isinstance(node, list) else last] = value
+
+
+def plain(value: Any) -> Any:
+    """Lists and dicts as JSON has them, so that what is read from a file equals what was written."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value

@@ -1,0 +1,29 @@
+"""Which blocks of a backbone give the maps."""
+
+from collections.abc import Sequence
+
+from backbones.base import check_taps
+from backbones.spec import BackboneSpec
+
+PUBLISHED_DEPTH = 12
+"""Blocks of the ViT-S and ViT-Ti for which the published taps are meant."""
+
+
+def choose_taps(chosen: Sequence[int] | None, published: Sequence[int], spec: BackboneSpec) -> list[int]:
+    """The taps of a run: the user's, or the published ones for 12 blocks moved to the same parts of another depth.
+
+    Args:
+        chosen: The user's; None for the published ones.
+        published: 0-based, ascending, for `PUBLISHED_DEPTH` blocks.
+        spec: Of the backbone.
+
+    Raises:
+        ValueError: If the backbone has no such blocks.
+    """
+    scaled = [round((tap + 1) * spec.num_blocks / PUBLISHED_DEPTH) - 1 for tap in published]
+    taps = scaled if chosen is None else list(chosen)
+    try:
+        check_taps(taps, spec)
+    except ValueError as error:
+        raise ValueError(f"{error}; choose {len(published)} others with --taps") from error
+    return taps

@@ -1,0 +1,52 @@
+# Semantic FPN on ADE20K for 40k iterations: what alinlab/SelfPatch 81aef149,
+# segmentation/configs/semfpn_vit-s16_512x512_40k_ade20k.py, states beside mmseg's own files.
+#
+# One iteration is one update of the weights from `batch_size` images, over all devices and accumulated micro-batches. What
+# depends on the backbone, the data folder, the devices or the command line is filled in by eval/segmentation/experiment.py.
+_base_ = [
+    "mmseg::_base_/models/fpn_r50.py",
+    "mmseg::_base_/datasets/ade20k.py",
+    "mmseg::_base_/default_runtime.py",
+    "mmseg::_base_/schedules/schedule_40k.py",
+]
+
+custom_imports = dict(
+    imports=["eval.openmmlab.accumulation", "eval.openmmlab.backbone", "eval.segmentation.metric"], allow_failed_imports=False
+)
+
+iterations = 40_000
+warmup_iterations = 1_500
+crop = 512
+train_scale = (2048, 512)
+batch_size = 16  # 4 images on each of 4 GPUs; the number of GPUs is inferred from a comment, "8 GPUs x 2"
+
+model = dict(
+    pretrained=None,
+    data_preprocessor=dict(size=(crop, crop)),
+    backbone=dict(_delete_=True, type="BackboneFromFile"),
+    # The four maps go into the FPN as they are, whatever their strides: a ViT's all have its patch size as stride. The head
+    # upsamples them by `feature_strides` all the same.
+    decode_head=dict(num_classes=150),
+)
+
+train_dataloader = dict(batch_size=batch_size)
+val_evaluator = dict(_delete_=True, type="PixelCounts")
+test_evaluator = dict(_delete_=True, type="PixelCounts")
+
+optim_wrapper = dict(
+    _delete_=True,
+    type="OptimWrapper",
+    optimizer=dict(type="AdamW", lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01),
+    # The published file also exempts "norm", a name that occurs in no parameter of its network (ln1, ln2, bn): there, LayerNorm
+    # and BatchNorm are decayed. Here blocks have a norm1 and a norm2, so "norm" must be left out to the same effect.
+    paramwise_cfg=dict(custom_keys=dict(pos_embed=dict(decay_mult=0.0), cls_token=dict(decay_mult=0.0))),
+)
+
+# mmcv 1.x multiplies the polynomial from iteration 0 with the warm-up; mmengine's schedulers do the same when both begin at 0.
+# They reach their last value one iteration before `end`, hence the + 1.
+param_scheduler = [
+    dict(type="LinearLR", start_factor=1e-6, begin=0, end=warmup_iterations + 1, by_epoch=False),
+    dict(type="PolyLR", power=1.0, eta_min=0.0, begin=0, end=iterations + 1, by_epoch=False),
+]
+
+train_cfg = dict(type="AccumulatingIterLoop", max_iters=iterations, val_interval=4_000)

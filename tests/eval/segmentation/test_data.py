@@ -1,0 +1,77 @@
+"""What is missing from an ADE20K folder is named before anything runs."""
+
+from pathlib import Path
+
+import pytest
+
+from eval.provenance import SAMPLE_MARKER
+from eval.segmentation.data import FULL_SIZES, DataError, check_data
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for split in FULL_SIZES:
+        for folder, suffix in (("images", ".jpg"), ("annotations", ".png")):
+            (tmp_path / folder / split).mkdir(parents=True)
+            for index in (2, 0, 1):
+                (tmp_path / folder / split / f"{index}{suffix}").write_bytes(b"x" * (index + 1))
+    return tmp_path
+
+
+def test_pairs_are_sorted_and_limited(root: Path) -> None:
+    splits = check_data(root, max_train_images=2)
+    assert splits["training"].stems == ("0", "1")
+    assert splits["validation"].stems == ("0", "1", "2")
+    assert splits["training"].restricted
+    assert not splits["validation"].restricted
+    assert splits["training"].labels("1") == root / "annotations" / "training" / "1.png"
+
+
+def test_a_limit_above_the_number_of_pairs_restricts_nothing(root: Path) -> None:
+    assert not check_data(root, max_val_images=3)["validation"].restricted
+
+
+def test_fingerprint_depends_on_names_sizes_and_marker(root: Path) -> None:
+    before = check_data(root)["training"].describe()
+    assert (before.name, before.split, before.num_items, before.coverage) == ("ADE20K", "training", 3, "subset")
+    (root / "annotations/training/1.png").write_bytes(b"other")
+    assert check_data(root)["training"].describe().listing_sha256 != before.listing_sha256
+    (root / SAMPLE_MARKER).touch()
+    assert check_data(root)["training"].describe().coverage == "sample"
+
+
+def test_the_whole_benchmark_is_full(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FULL_SIZES, "training", 3)
+    assert check_data(root)["training"].describe().coverage == "full"
+    assert check_data(root, max_train_images=2)["training"].describe().coverage == "subset"
+
+
+def test_every_problem_is_named(root: Path) -> None:
+    (root / "annotations/training/1.png").unlink()
+    (root / "images/validation/0.jpg").unlink()
+    (root / "images/validation/2.jpg").unlink()
+    with pytest.raises(DataError) as error:
+        check_data(root)
+    assert "annotations/training lacks the .png of 1;" in str(error.value)
+    assert "images/validation lacks the .jpg of 0, 2;" in str(error.value)
+
+
+def test_many_unpaired_files_are_counted(root: Path) -> None:
+    for index in range(20):
+        (root / f"images/training/extra{index:02d}.jpg").touch()
+    with pytest.raises(DataError, match="extra00, extra01, extra02, extra03, extra04 and 15 more"):
+        check_data(root)
+
+
+def test_missing_folders_name_what_was_expected(tmp_path: Path) -> None:
+    (tmp_path / "images" / "training").mkdir(parents=True)
+    with pytest.raises(DataError) as error:
+        check_data(tmp_path)
+    message = str(error.value)
+    assert "no .jpg files in images/training (expected 20210 .jpg files in the full benchmark)" in message
+    assert "no folder annotations/validation (expected 2000 .png files in the full benchmark)" in message
+
+
+def test_a_missing_root_names_the_address(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere: no such folder; .*ADEChallengeData2016\.zip"):
+        check_data(tmp_path / "nowhere")
