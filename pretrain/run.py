@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
 
 from backbones.spec import BackboneSpec
-from common.files import write_text_atomically
+from common.files import remove_leftovers, write_text_atomically
 from pretrain.config import PretrainConfig
 from pretrain.data.images import UnreadableImages, find_images
 from pretrain.data.loader import Batch, GlobalBatchSampler, MultiCropImages, build_loader
@@ -176,6 +176,7 @@ class _Run:
         if rank() == 0:
             output = self.config.train.output
             output.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.checkpoint)
             resolved = yaml.safe_dump(flatten(asdict(self.config)), sort_keys=False)
             write_text_atomically(output / CONFIG_FILE, resolved)
 

@@ -49,6 +49,17 @@ def is_state_dict(value: Any) -> bool:
     )
 
 
+def teacher_weights(checkpoint: Any) -> Mapping[str, Tensor]:
+    """The teacher's state dict of an authors' student-teacher checkpoint; empty where there is none.
+
+    A checkpoint that names its format itself is not theirs.
+    """
+    if not isinstance(checkpoint, Mapping) or "format" in checkpoint:
+        return {}
+    teacher = checkpoint.get("teacher")
+    return teacher if is_state_dict(teacher) else {}
+
+
 def take(
     state_dict: Mapping[str, Tensor], keep_prefix: str, drop_prefixes: Iterable[str]
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:

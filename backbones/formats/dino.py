@@ -7,7 +7,7 @@ backbone-only files are plain timm state dicts, see `backbones.formats.timm`.
 from collections.abc import Mapping
 from typing import Any
 
-from backbones.formats.base import Conversion, is_state_dict, stated_epoch, take, vit_spec
+from backbones.formats.base import Conversion, stated_epoch, take, teacher_weights, vit_spec
 
 NAME = "dino"
 BRANCHES = ("teacher", "student")
@@ -15,9 +15,7 @@ BRANCHES = ("teacher", "student")
 
 def matches(checkpoint: Any) -> bool:
     """Whether the teacher is a ViT with a CLS token."""
-    if not isinstance(checkpoint, Mapping) or not is_state_dict(checkpoint.get("teacher")):
-        return False
-    return "backbone.cls_token" in checkpoint["teacher"]
+    return "backbone.cls_token" in teacher_weights(checkpoint)
 
 
 def convert(checkpoint: Mapping[str, Any], branch: str, num_heads: int | None) -> Conversion:

@@ -7,7 +7,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from backbones.formats.base import Conversion, is_state_dict, stated_epoch, take, vit_spec
+from backbones.formats.base import Conversion, stated_epoch, take, teacher_weights, vit_spec
 
 NAME = "selfpatch"
 BRANCHES = ("teacher", "student")
@@ -16,9 +16,7 @@ _HEADS = ("ca_head.", "c_head.", "p_head.")
 
 def matches(checkpoint: Any) -> bool:
     """Whether the teacher is a ViT without a CLS token of its own."""
-    if not isinstance(checkpoint, Mapping) or not is_state_dict(checkpoint.get("teacher")):
-        return False
-    teacher = checkpoint["teacher"]
+    teacher = teacher_weights(checkpoint)
     return "backbone.pos_embed" in teacher and "backbone.cls_token" not in teacher
 
 

@@ -1,0 +1,51 @@
+"""A folder of small photographs-like images, and the options of a run small enough for tests."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TINY = {
+    "views.global_size": 32,
+    "views.local_size": 24,
+    "views.local_crops": 2,
+    "backbone.embed_dim": 32,
+    "backbone.depth": 2,
+    "backbone.num_heads": 2,
+    "backbone.patch_size": 8,
+    "dino.out_dim": 32,
+    "dino.hidden_dim": 32,
+    "dino.bottleneck_dim": 16,
+    "optim.warmup_epochs": 1,
+    "optim.lr": 0.02,
+    "data.workers": 0,
+    "train.batch_size": 4,
+    "train.epochs": 2,
+    "train.log_every": 1,
+    "train.device": "cpu",
+}
+
+
+def tiny_options(folder: Path, output: Path, method: str = "selfpatch", **overrides: object) -> list[str]:
+    """Command-line options of a tiny run; overrides as `section__field=value`."""
+    options: dict[str, object] = {**TINY, "data.path": folder, "train.output": output, "method": method}
+    if method == "selfpatch":
+        options["selfpatch.out_dim"] = 16
+    options.update({name.replace("__", "."): value for name, value in overrides.items()})
+    return [token for name, value in options.items() for token in (f"--{name}", str(value))]
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve images of different sizes, two levels deep."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        height, width = 40 + 3 * index, 60 - 2 * index
+        coarse = rng.integers(0, 255, (5, 7, 3), dtype=np.uint8)
+        image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+        path = folder / f"class{index % 3}" / f"{index:02d}.{'png' if index % 4 == 0 else 'jpg'}"
+        path.parent.mkdir(exist_ok=True)
+        image.save(path)
+    return folder

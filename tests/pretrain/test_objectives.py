@@ -1,0 +1,109 @@
+"""Objectives against the authors' formulas written out, and the geometry of neighbourhoods."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pretrain.heads import ProjectionHead
+from pretrain.objectives.aggregation import Aggregation
+from pretrain.objectives.base import ViewLogits
+from pretrain.objectives.centre import Centre
+from pretrain.objectives.dino import CLSDistillation, DINOConfig, DINOObjective
+from pretrain.objectives.neighbours import ALL_PATCHES, candidate_table, select_positives
+from pretrain.objectives.selfpatch import SelfPatchConfig
+
+
+def dino_loss_pair_by_pair(student: Tensor, teacher: Tensor, centre: Tensor, student_t: float, teacher_t: float) -> Tensor:
+    """The double loop of facebookresearch/dino 7c446df, DINOLoss.forward."""
+    losses = []
+    for iq, q in enumerate(F.softmax((teacher[:2] - centre) / teacher_t, dim=-1)):
+        for v, logits in enumerate(student):
+            if v != iq:
+                losses.append(torch.sum(-q * F.log_softmax(logits / student_t, dim=-1), dim=-1).mean())
+    return sum(losses) / len(losses)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("views", [2, 4, 10])
+def test_cls_loss_is_the_mean_over_pairs(views: int) -> None:
+    torch.manual_seed(views)
+    distillation = CLSDistillation(DINOConfig(out_dim=7))
+    distillation.centre.mean_K.normal_()
+    student, teacher = torch.randn(views, 3, 7), torch.randn(2, 3, 7)
+    expected = dino_loss_pair_by_pair(student, teacher, distillation.centre.mean_K, 0.1, 0.04)
+    torch.testing.assert_close(distillation(student, teacher, 0.04), expected)
+
+
+def test_dino_centre_moves_by_the_global_crops() -> None:
+    objective = DINOObjective(DINOConfig(out_dim=5))
+    teacher = torch.randn(2, 3, 5)
+    objective([ViewLogits(torch.randn(4, 3, 5))], [ViewLogits(teacher)], 0.04)
+    torch.testing.assert_close(objective.cls_distillation.centre.mean_K, 0.1 * teacher.mean((0, 1)))
+
+
+def test_centre_weighs_rows_not_tensors() -> None:
+    centre = Centre(1, momentum=0.5)
+    centre.update([torch.full((3, 2, 1), 4.0), torch.full((2, 1), 0.0)])
+    assert centre.mean_K.item() == pytest.approx(0.5 * 24 / 8)
+
+
+@settings(max_examples=50, deadline=None)
+@given(h=st.integers(3, 9), w=st.integers(3, 9), window=st.sampled_from([3, 5, 7]))
+def test_neighbourhoods_are_symmetric_windows(h: int, w: int, window: int) -> None:
+    if window > min(h, w):
+        with pytest.raises(ValueError, match="window"):
+            candidate_table((h, w), window)
+        return
+    rows = [set(row) for row in candidate_table((h, w), window).tolist()]
+    for patch, row in enumerate(rows):
+        assert len(row) == window**2 - 1
+        assert patch not in row
+        assert all(patch in rows[other] for other in row)
+
+
+def test_the_corner_wraps_round() -> None:
+    assert set(candidate_table((14, 14), 3)[0].tolist()) == {1, 13, 14, 15, 27, 182, 183, 195}
+
+
+def test_all_patches() -> None:
+    table = candidate_table((2, 3), ALL_PATCHES)
+    assert [set(row) for row in table.tolist()] == [set(range(6)) - {patch} for patch in range(6)]
+
+
+def test_positives_are_the_most_similar_candidates() -> None:
+    patches = torch.randn(2, 16, 8)
+    positives = select_positives(patches, (4, 4), 3, 2)
+    table = candidate_table((4, 4), 3)
+    for image in range(2):
+        for patch in range(16):
+            similarity = F.cosine_similarity(patches[image, patch][None], patches[image, table[patch]], dim=-1)
+            expected = set(table[patch][similarity.topk(2).indices].tolist())
+            assert set(positives[image, patch].tolist()) == expected
+    with pytest.raises(ValueError, match="k=9"):
+        select_positives(patches, (4, 4), 3, 9)
+
+
+def test_summary_of_all_patches_is_the_image_cls() -> None:
+    """The two uses of the aggregation module agree where they mean the same set."""
+    torch.manual_seed(0)
+    aggregation = Aggregation(dim=12, num_heads=3)
+    patches = torch.randn(2, 9, 12)
+    everything = torch.arange(9).expand(2, 9, 9)
+    expected = aggregation.image_cls(patches)[:, None].expand(-1, 9, -1)
+    torch.testing.assert_close(aggregation.patch_summaries(patches, everything), expected)
+
+
+def test_head_normalises_and_keeps_prototypes_at_length_one() -> None:
+    head = ProjectionHead(8, 5, hidden_dim=6, bottleneck_dim=4)
+    assert head(torch.randn(2, 3, 8)).abs().max() <= 1 + 1e-6
+    frozen = [name for name, parameter in head.named_parameters() if not parameter.requires_grad]
+    assert frozen == ["last_layer.parametrizations.weight.original0"]
+    assert not [name for name, p in ProjectionHead(8, 5, 6, 4, norm_last_layer=False).named_parameters() if not p.requires_grad]
+
+
+@pytest.mark.parametrize("values", [{"window": 4}, {"window": 1}, {"k": 9}, {"k": 0}, {"weight": -1.0}])
+def test_selfpatch_config_refuses(values: dict) -> None:
+    with pytest.raises(ValueError, match="selfpatch"):
+        SelfPatchConfig(**values)

@@ -1,0 +1,51 @@
+"""Decay groups, per-tensor clipping, the moving average, and schedules at their ends."""
+
+import pytest
+import torch
+from torch import nn
+
+from pretrain.optim import OptimConfig, build_optimizer, clip_each_gradient, set_schedule, update_teacher
+from pretrain.schedules import CosineSchedule, TemperatureSchedule
+
+
+def test_biases_and_vectors_do_not_decay() -> None:
+    network = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3))
+    network.register_parameter("positions", nn.Parameter(torch.zeros(1, 4, 3)))
+    optimizer = build_optimizer(network)
+    set_schedule(optimizer, 0.1, 0.3)
+    groups = {group["name"]: group for group in optimizer.param_groups}
+    assert [tuple(parameter.shape) for parameter in groups["decay"]["params"]] == [(1, 4, 3), (3, 2)]
+    assert (groups["decay"]["weight_decay"], groups["no_decay"]["weight_decay"]) == (0.3, 0.0)
+    assert len(groups["no_decay"]["params"]) == 3
+
+
+def test_each_tensor_is_clipped_by_itself() -> None:
+    small, large = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+    small.grad, large.grad = torch.tensor([0.3, 0.4]), torch.tensor([30.0, 40.0])
+    clip_each_gradient([small, large, nn.Parameter(torch.zeros(1))], 1.0)
+    torch.testing.assert_close(small.grad, torch.tensor([0.3, 0.4]))
+    torch.testing.assert_close(large.grad, torch.tensor([0.6, 0.8]))
+
+
+def test_teacher_moves_towards_the_student() -> None:
+    teacher, student = nn.Linear(1, 1), nn.Linear(1, 1)
+    nn.init.constant_(teacher.weight, 1.0)
+    nn.init.constant_(student.weight, 2.0)
+    update_teacher(teacher, student, 0.9)
+    assert teacher.weight.item() == pytest.approx(1.1)
+
+
+def test_schedule_ends() -> None:
+    schedule = CosineSchedule(start=1.0, end=0.0, steps=10, warmup_steps=4)
+    assert [schedule(step) for step in range(5)] == pytest.approx([0, 1 / 3, 2 / 3, 1, 1])
+    assert 0 < schedule(9) < schedule(8)
+    temperature = TemperatureSchedule(start=0.04, end=0.07, warmup_epochs=4)
+    assert [temperature(epoch) for epoch in range(5)] == pytest.approx([0.04, 0.05, 0.06, 0.07, 0.07])
+    with pytest.raises(ValueError, match="warm-up"):
+        CosineSchedule(start=1.0, end=0.0, steps=3, warmup_steps=4)
+
+
+@pytest.mark.parametrize("values", [{"lr": 0.0}, {"teacher_momentum": 1.5}, {"clip_grad": -1.0}, {"warmup_epochs": -1}])
+def test_optim_config_refuses(values: dict) -> None:
+    with pytest.raises(ValueError, match="optim"):
+        OptimConfig(**values)

@@ -1,0 +1,161 @@
+"""Whole runs: killed and continued, alone and in two processes, and the mistakes a user makes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from backbones.convert import convert_checkpoint
+from backbones.spec import ViTSpec
+from pretrain.config import parse_run, recipe_names
+from pretrain.run import pretrain
+from tests.pretrain.conftest import tiny_options
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RECIPE = "sample_selfpatch"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def command(options: list[str], processes: int = 1) -> list[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    return [sys.executable, *launcher, "-m", "pretrain", RECIPE, *options]
+
+
+def run(options: list[str], processes: int = 1) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(options, processes), cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+    )
+
+
+def logged(output: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def weights(output: Path) -> dict[str, torch.Tensor]:
+    content = torch.load(output / "checkpoint.pth", weights_only=True)
+    return {f"{role}.{name}": value for role in ("student", "teacher", "objective") for name, value in content[role].items()}
+
+
+@pytest.mark.parametrize("method", ["dino", "selfpatch"])
+def test_a_run_makes_a_checkpoint_that_converts(image_folder: Path, tmp_path: Path, method: str) -> None:
+    config = parse_run([RECIPE, *tiny_options(image_folder, tmp_path, "selfpatch")])
+    if method == "dino":
+        recipe = tmp_path / "dino.yaml"
+        recipe.write_text("method: dino\n")
+        config = parse_run([str(recipe), *tiny_options(image_folder, tmp_path, "dino")])
+    conversion = convert_checkpoint(pretrain(config))
+    assert conversion.format == "patchbench"
+    assert isinstance(conversion.spec, ViTSpec)
+    assert conversion.spec.class_token == conversion.spec.final_norm == (method == "dino")
+    assert conversion.epoch == config.train.epochs
+    lines = logged(tmp_path)
+    assert [line["step"] for line in lines] == list(range(1, 7))
+    assert any(tmp_path.glob("tensorboard/*"))
+    assert (tmp_path / "config.yaml").exists()
+
+
+def test_killed_and_continued_equals_uninterrupted(image_folder: Path, tmp_path: Path) -> None:
+    """Stochastic depth, views, optimiser and centres all continue; the kill comes at whatever moment it comes."""
+
+    def options(output: Path) -> list[str]:
+        return tiny_options(image_folder, output, train__epochs=6, train__checkpoint_every=1, backbone__drop_path_rate=0.3)
+
+    process = subprocess.Popen(
+        command(options(tmp_path / "killed")), cwd=REPOSITORY, env=ENVIRONMENT, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    log = tmp_path / "killed" / "log.jsonl"
+    while time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") >= 5):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    continued = run(options(tmp_path / "killed"))
+    assert continued.returncode == 0, continued.stderr
+    assert "continuing after step" in continued.stderr
+    uninterrupted = run(options(tmp_path / "whole"))
+    assert uninterrupted.returncode == 0, uninterrupted.stderr
+    expected = weights(tmp_path / "whole")
+    for name, value in weights(tmp_path / "killed").items():
+        assert torch.equal(value, expected[name]), name
+    assert logged(tmp_path / "killed") == logged(tmp_path / "whole")
+    assert not list((tmp_path / "killed").glob(".*")), "a killed writer's temporary file was left"
+
+
+def test_two_processes_equal_one(image_folder: Path, tmp_path: Path) -> None:
+    losses = {}
+    for processes in (1, 2):
+        output = tmp_path / str(processes)
+        finished = run(tiny_options(image_folder, output, backbone__drop_path_rate=0.0), processes)
+        assert finished.returncode == 0, finished.stderr
+        losses[processes] = [line["loss"] for line in logged(output)]
+    assert losses[1] == pytest.approx(losses[2], abs=1e-5)
+    expected = weights(tmp_path / "1")
+    for name, value in weights(tmp_path / "2").items():
+        torch.testing.assert_close(value, expected[name], atol=1e-4, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_every_recipe_takes_a_step(image_folder: Path, tmp_path: Path, recipe: str) -> None:
+    method = "dino" if "_dino_" in recipe else "selfpatch"
+    options = tiny_options(image_folder, tmp_path, method, train__batch_size=12, dino__warmup_teacher_temperature_epochs=0)
+    config = parse_run([recipe, *options])
+    assert config.method == method
+    pretrain(config)
+    assert len(logged(tmp_path)) == config.train.epochs
+
+
+def test_continuing_with_other_settings_is_refused(image_folder: Path, tmp_path: Path) -> None:
+    pretrain(parse_run([RECIPE, *tiny_options(image_folder, tmp_path)]))
+    with pytest.raises(ValueError, match=r"optim\.lr was 0\.02, is 0\.01"):
+        pretrain(parse_run([RECIPE, *tiny_options(image_folder, tmp_path, optim__lr=0.01)]))
+    workers_only = parse_run([RECIPE, *tiny_options(image_folder, tmp_path, data__workers=1)])
+    before = (tmp_path / "checkpoint.pth").read_bytes()
+    pretrain(workers_only)
+    assert (tmp_path / "checkpoint.pth").read_bytes() == before
+
+
+def test_a_truncated_checkpoint_is_named(image_folder: Path, tmp_path: Path) -> None:
+    pretrain(parse_run([RECIPE, *tiny_options(image_folder, tmp_path)]))
+    path = tmp_path / "checkpoint.pth"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match=r"checkpoint\.pth: damaged"):
+        pretrain(parse_run([RECIPE, *tiny_options(image_folder, tmp_path)]))
+
+
+def test_too_many_unreadable_images_end_the_run(image_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for path in list(image_folder.rglob("*.jpg"))[:6]:
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut short")
+    finished = run(tiny_options(folder, tmp_path / "run", data__max_unreadable=0))
+    assert finished.returncode == 2
+    assert "cut.jpg" in finished.stderr.splitlines()[-1]
+    assert "Traceback" not in finished.stderr
+    skipped = run(tiny_options(folder, tmp_path / "run2", data__max_unreadable=1))
+    assert skipped.returncode == 0, skipped.stderr
+    assert "skipping the unreadable image" in skipped.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"train__epoch": 3}, "train.epoch"),
+        ({"train__epochs": "many"}, "many"),
+        ({"data__path": "/nowhere"}, "/nowhere"),
+        ({"train__output": "/proc/nowhere"}, "/proc/nowhere"),
+        ({"views__local_size": 25}, "patch_size"),
+        ({"optim__warmup_epochs": 2}, "warmup_epochs"),
+    ],
+)
+def test_mistakes_are_one_line(image_folder: Path, tmp_path: Path, overrides: dict, message: str) -> None:
+    finished = run(tiny_options(image_folder, tmp_path, **overrides))
+    assert finished.returncode == 2
+    assert len(finished.stderr.splitlines()) == 1, finished.stderr
+    assert message in finished.stderr
