@@ -1,0 +1,86 @@
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from backbones.build import build_backbone
+from backbones.file import Source, write_backbone_file
+from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, ViTSpec
+from common.command import run_command
+from eval.davis.masks import write_mask
+
+SOURCE = Source(format="timm", branch="model", file_name="random.pth", sha256="0" * 64, epoch=-1)
+HEIGHT, WIDTH = 64, 96
+FRAMES = 5
+SEQUENCES = ("boat", "cart", "drone")
+
+SPECS: dict[str, BackboneSpec] = {
+    "vit": ViTSpec(embed_dim=32, depth=2, num_heads=2, patch_size=8, image_size=64, class_token=False, final_norm=False),
+    "vit_with_cls_and_norm": ViTSpec(
+        embed_dim=32, depth=2, num_heads=2, patch_size=16, image_size=64, class_token=True, final_norm=True
+    ),
+    "swin": SwinSpec(embed_dim=16, depths=(1, 1), num_heads=(2, 2), window_size=4, image_size=64),
+    "resnet": ResNetSpec(layers=(1, 1, 1, 1)),
+}
+
+
+def draw_sequence(root: Path, name: str, seed: int, frames: int = FRAMES, height: int = HEIGHT, width: int = WIDTH) -> None:
+    """Two textured squares that drift over noise; every frame has its exact mask."""
+    rng = np.random.default_rng(seed)
+    ground = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    textures = rng.integers(0, 256, (2, 20, 20, 3), dtype=np.uint8)
+    images, masks = root / "JPEGImages/480p" / name, root / "Annotations/480p" / name
+    images.mkdir(parents=True)
+    masks.mkdir(parents=True)
+    for index in range(frames):
+        shift = index % 10
+        image, mask = ground.copy(), np.zeros((height, width), np.uint8)
+        for number, (top, left) in enumerate(((8 + 2 * shift, 10 + 3 * shift), (30, 60 - 3 * shift))):
+            image[top : top + 20, left : left + 20] = textures[number]
+            mask[top : top + 20, left : left + 20] = number + 1
+        cv2.imwrite(str(images / f"{index:05d}.jpg"), image)
+        write_mask(masks / f"{index:05d}.png", mask)
+
+
+@pytest.fixture
+def davis(tmp_path: Path) -> Path:
+    """A DAVIS folder with three short, small sequences."""
+    root = tmp_path / "DAVIS"
+    for seed, name in enumerate(SEQUENCES):
+        draw_sequence(root, name, seed, frames=FRAMES + seed)
+    lists = root / "ImageSets/2017"
+    lists.mkdir(parents=True)
+    (lists / "val.txt").write_text("\n".join(SEQUENCES) + "\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def backbone_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Backbone files with random weights, one per family."""
+    folder = tmp_path_factory.mktemp("backbones")
+    files = {}
+    for name, spec in SPECS.items():
+        torch.manual_seed(0)
+        files[name] = folder / f"{name}.safetensors"
+        write_backbone_file(files[name], spec, SOURCE, build_backbone(spec).state_dict())
+    return files
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command's main as the shell would: exit status, stdout, and the error lines of stderr."""
+
+    def run_main(main: Callable[[Sequence[str]], int], *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_info:
+            run_command(main)
+        captured = capsys.readouterr()
+        errors = [line for line in captured.err.splitlines() if line.startswith(("error:", "Traceback"))]
+        return int(exit_info.value.code or 0), captured.out, "\n".join(errors)
+
+    return run_main

@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from eval.davis.frames import FrameError, input_size, read_frame
+from eval.davis.protocol import PropagationSettings
+from tests.references import davis_propagation as reference
+
+PUBLISHED, FIXED = PropagationSettings(), PropagationSettings(protocol="fixed")
+
+
+@pytest.mark.parametrize(
+    ("original", "expected"),
+    [
+        ((480, 854), (480, 832)),
+        ((480, 910), (480, 896)),
+        ((480, 1152), (480, 1152)),
+        ((1080, 1920), (480, 832)),
+        ((854, 480), (832, 480)),
+    ],
+)
+def test_the_long_side_is_rounded_down(original: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert input_size(*original, PUBLISHED, 16) == expected
+
+
+@pytest.mark.parametrize(
+    ("original", "multiple", "expected"),
+    [((480, 854), 16, (480, 848)), ((480, 854), 8, (480, 856)), ((480, 480), 14, (476, 476))],
+)
+def test_the_fixed_protocol_takes_the_nearest_size(original: tuple[int, int], multiple: int, expected: tuple[int, int]) -> None:
+    assert input_size(*original, FIXED, multiple) == expected
+
+
+def test_a_frame_is_read_as_the_authors_read_it(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 170, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "00007.jpg"), pixels)
+    frame = read_frame(tmp_path / "00007.jpg", PUBLISHED, 16)
+    image, size = reference.read_frame(tmp_path / "00007.jpg")
+    assert (frame.name, frame.original_size) == ("00007", size)
+    torch.testing.assert_close(frame.image, image, rtol=0, atol=1e-6)
+
+
+def test_a_damaged_frame_is_named(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "whole.jpg"), np.random.default_rng(0).integers(0, 256, (100, 100, 3), np.uint8))
+    content = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "text.jpg").write_text("no image")
+    for name in ("cut", "empty", "text"):
+        with pytest.raises(FrameError, match=rf"{name}\.jpg: not a JPEG, or a damaged"):
+            read_frame(tmp_path / f"{name}.jpg", PUBLISHED, 16)
+    with pytest.raises(FrameError, match=r"absent\.jpg: no such frame"):
+        read_frame(tmp_path / "absent.jpg", PUBLISHED, 16)

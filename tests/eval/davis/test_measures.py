@@ -1,0 +1,106 @@
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eval.davis.masks import MaskError, write_mask
+from eval.davis.measures import ScoringError, measure_object, measure_sequence
+from tests.references import davis_scores as reference
+
+
+def blobs(seed: int, height: int, width: int, count: int) -> np.ndarray:
+    """Overlapping rectangles of ids 1 to count; some leave the image or vanish behind others."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((height, width), np.uint8)
+    for number in range(1, count + 1):
+        top, left = rng.integers(-4, height), rng.integers(-4, width)
+        bottom, right = top + rng.integers(0, height), left + rng.integers(0, width)
+        mask[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = number
+    return mask
+
+
+def write_sequence(folder: Path, masks: list[np.ndarray]) -> Path:
+    folder.mkdir(parents=True)
+    for index, mask in enumerate(masks):
+        write_mask(folder / f"{index:05d}.png", mask)
+    return folder
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), height=st.integers(1, 150), width=st.integers(1, 260))
+def test_a_cut_out_measures_what_the_whole_frame_does(seed: int, height: int, width: int) -> None:
+    annotation, prediction = blobs(seed, height, width, 3), blobs(seed + 1, height, width, 3)
+    for number in (1, 2, 3):
+        wanted, found = annotation == number, prediction == number
+        region, contour = measure_object(annotation, prediction, number)
+        assert region == pytest.approx(reference.region_similarity(wanted, found), abs=1e-12)
+        assert contour == pytest.approx(reference.boundary_measure(wanted, found), abs=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_identity_and_symmetry(seed: int) -> None:
+    first, second = blobs(seed, 40, 60, 2), blobs(seed + 1, 40, 60, 2)
+    assert measure_object(first, first, 1) == (1, 1)
+    assert measure_object(first, second, 1) == pytest.approx(measure_object(second, first, 1), abs=1e-12)
+
+
+def test_a_sequence_as_the_plain_reference_scores_it(tmp_path: Path) -> None:
+    truth = [blobs(seed, 60, 90, 3) for seed in range(6)]
+    truth[0][:9, :9] = [[1, 1, 1, 2, 2, 2, 3, 3, 3]] * 9
+    truth[2][5:30, 5:30] = 255
+    annotations = write_sequence(tmp_path / "truth", truth)
+    predictions = write_sequence(tmp_path / "found", [blobs(seed + 50, 60, 90, 2) for seed in range(6)])
+    measures = measure_sequence(annotations, predictions)
+    region, contour = reference.measure_sequence(annotations, predictions)
+    np.testing.assert_allclose(measures.region, region, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(measures.boundary, contour, rtol=0, atol=1e-12)
+    assert measures.region.shape == (3, 4)
+
+
+def test_one_object_merges_ids_on_both_sides(tmp_path: Path) -> None:
+    ids = np.zeros((20, 20), np.uint8)
+    ids[:5], ids[5:10] = 1, 2
+    annotations = write_sequence(tmp_path / "truth", [np.where(ids > 0, np.uint8(255), np.uint8(0))] * 3)
+    measures = measure_sequence(annotations, write_sequence(tmp_path / "found", [ids] * 3), one_object=True)
+    assert measures.region.tolist() == [[1.0]]
+
+
+def test_late_objects_are_reported_and_not_scored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = np.zeros((20, 20), np.uint8)
+    first[:5] = 1
+    late = first.copy()
+    late[10:] = 3
+    annotations = write_sequence(tmp_path / "truth", [first, late, first])
+    with caplog.at_level(logging.WARNING):
+        measures = measure_sequence(annotations, write_sequence(tmp_path / "found", [first] * 3))
+    assert measures.region.tolist() == [[1.0]]
+    assert "object ids 2, 3 appear after the first frame" in caplog.text
+
+
+def test_predictions_that_cannot_be_scored_are_named(tmp_path: Path) -> None:
+    mask = np.ones((20, 20), np.uint8)
+    annotations = write_sequence(tmp_path / "truth", [mask] * 4)
+    predictions = write_sequence(tmp_path / "found", [mask] * 4)
+    (predictions / "00000.png").unlink()
+    (predictions / "00003.png").unlink()
+    assert measure_sequence(annotations, predictions).region.tolist() == [[1, 1]]  # the first and the last are not needed
+    write_mask(predictions / "00002.png", mask * 2)
+    with pytest.raises(ScoringError, match=r"found/00002\.png: object id 2, but the first annotation has 1 objects"):
+        measure_sequence(annotations, predictions)
+    write_mask(predictions / "00002.png", mask[:10])
+    with pytest.raises(ScoringError, match=r"found/00002\.png: 20 x 10 pixels, but the annotation has 20 x 20"):
+        measure_sequence(annotations, predictions)
+    (predictions / "00002.png").write_bytes(b"\x89PNG")
+    with pytest.raises(MaskError, match=r"found/00002\.png: damaged"):
+        measure_sequence(annotations, predictions)
+    (predictions / "00002.png").unlink()
+    with pytest.raises(ScoringError, match=r"found/00002\.png: no such prediction"):
+        measure_sequence(annotations, predictions)
+    (annotations / "00001.png").unlink()
+    (annotations / "00002.png").unlink()
+    with pytest.raises(ScoringError, match=r"truth: 2 annotated frames"):
+        measure_sequence(annotations, predictions)

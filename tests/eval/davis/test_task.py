@@ -1,0 +1,151 @@
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval.davis.config import DavisConfig
+from eval.davis.scores import score_sequences
+from eval.davis.summary import GLOBAL_FIGURES
+from eval.davis.task import evaluate, main
+from eval.result import ResultError, read_result
+from tests.eval.davis.conftest import SEQUENCES, SPECS
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def test_the_command_from_backbone_to_result(davis: Path, backbone_files: dict[str, Path], tmp_path: Path, run: Run) -> None:
+    output = tmp_path / "out"
+    arguments = (
+        "--backbone",
+        backbone_files["vit"],
+        "--data",
+        davis,
+        "--output",
+        output,
+        "--short_side",
+        64,
+        "--overlays",
+        "true",
+    )
+    status, printed, errors = run(main, *arguments, "--jobs", 1, "--name", "tiny", "--device", "cpu")
+    assert (status, errors) == (0, "")
+    assert "J&F-Mean" in printed
+    result = read_result(output / "result.json")
+    assert tuple(result.metrics) == GLOBAL_FIGURES
+    scores = score_sequences(SEQUENCES, davis / "Annotations/480p", output / "masks")
+    for name, metric in result.metrics.items():
+        assert metric.value == pytest.approx(100 * scores.overall[name], abs=1e-9)
+        assert (metric.unit, metric.higher_is_better) == ("percent", "Decay" not in name)
+    assert set(result.breakdown) == {f"{name}_{number}" for name in SEQUENCES for number in (1, 2)}
+    assert result.backbone.name == "tiny"
+    assert result.protocol.deviations == {"short_side": [480, 64]}
+    assert result.protocol.settings["stride"] == 8
+    assert not result.is_benchmark
+    assert (result.datasets["test"].num_items, result.coverage) == (3, "subset")
+    for path in result.artefacts.values():
+        assert (output / path).exists()
+    with Image.open(output / "overlays/boat/00001.png") as picture:
+        assert (picture.mode, picture.size) == ("RGB", (96, 64))
+    assert json.loads((output / "config.json").read_text())["short_side"] == 64
+
+
+def test_a_finished_task_is_not_run_again(
+    davis: Path, backbone_files: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = DavisConfig(
+        backbone=backbone_files["vit"], data=davis, output=tmp_path / "out", short_side=64, device="cpu", jobs=1
+    )
+    first = evaluate(config)
+    written = (tmp_path / "out/result.json").stat().st_mtime_ns
+    with caplog.at_level(logging.INFO):
+        assert evaluate(config) == first
+    assert "finished with the same inputs" in caplog.text
+    assert (tmp_path / "out/result.json").stat().st_mtime_ns == written
+    with pytest.raises(ResultError, match="made from other inputs"):
+        evaluate(
+            DavisConfig(backbone=backbone_files["resnet"], data=davis, output=tmp_path / "out", short_side=64, device="cpu")
+        )
+
+
+@pytest.mark.parametrize(
+    ("family", "block", "stride", "features"),
+    [
+        ("vit_with_cls_and_norm", None, 16, "after the last of 2 blocks, after the final norm"),
+        ("vit_with_cls_and_norm", 1, 16, "after block 1 of 2 (0-based), without the final norm"),
+        ("vit", 0, 8, "after block 0 of 2 (0-based), without the final norm"),
+        ("swin", None, 8, "after the last of 2 blocks, after the final norm"),
+        ("swin", 0, 4, "after block 0 of 2 (0-based), without the final norm"),
+        ("resnet", None, 32, "after the last of 4 blocks"),
+        ("resnet", 2, 16, "after block 2 of 4 (0-based), without the final norm"),
+    ],
+)
+def test_every_backbone(
+    family: str, block: int | None, stride: int, features: str, davis: Path, backbone_files: dict[str, Path], tmp_path: Path
+) -> None:
+    config = DavisConfig(
+        backbone=backbone_files[family],
+        data=davis,
+        output=tmp_path / "out",
+        short_side=64,
+        block=block,
+        sequences="boat",
+        device="cpu",
+        jobs=1,
+    )
+    result = evaluate(config)
+    assert result.protocol.settings["features"] == features
+    assert result.protocol.settings["stride"] == stride
+    assert result.backbone.spec["family"] == SPECS[family].family
+    assert ("block" in result.protocol.deviations) == (block is not None)
+    assert np.isfinite([metric.value for metric in result.metrics.values()]).all()
+
+
+def test_the_fixed_protocol_is_a_deviation(davis: Path, backbone_files: dict[str, Path], tmp_path: Path) -> None:
+    config = DavisConfig(
+        backbone=backbone_files["vit"],
+        data=davis,
+        output=tmp_path / "out",
+        short_side=64,
+        protocol="fixed",
+        device="cpu",
+        jobs=1,
+    )
+    assert set(evaluate(config).protocol.deviations) == {
+        "protocol",
+        "short_side",
+        "std",
+        "long_side_multiple",
+        "drop_highest_id",
+    }
+
+
+def test_mistakes_are_one_line(davis: Path, backbone_files: dict[str, Path], tmp_path: Path, run: Run) -> None:
+    cases: dict[str, tuple[object, ...]] = {
+        "no such file; make it with": ("--backbone", tmp_path / "none", "--data", davis),
+        "should be a DAVIS folder": ("--backbone", backbone_files["vit"], "--data", tmp_path / "none"),
+        "jobs=-1 must be at least 0": ("--backbone", backbone_files["vit"], "--data", davis, "--jobs", -1),
+    }
+    for message, arguments in cases.items():
+        status, _, errors = run(main, *arguments, "--output", tmp_path / "out")
+        assert (status, len(errors.splitlines())) == (2, 1), message
+        assert message in errors
+    (davis / "Annotations/480p/boat/00002.png").unlink()
+    status, _, errors = run(main, "--backbone", backbone_files["vit"], "--data", davis, "--output", tmp_path / "out")
+    assert status == 2
+    assert "scoring needs a mask of every frame" in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_davis_needs_no_openmmlab() -> None:
+    program = (
+        "import sys\n"
+        "for name in ('mmengine', 'mmcv', 'mmdet', 'mmseg'): sys.modules[name] = None\n"
+        "import eval.davis.task, eval.davis.scores, eval.davis.propagation"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).resolve().parents[3], check=True, timeout=60)

@@ -1,0 +1,64 @@
+"""Masks that the authors' scripts (SelfPatch 81aef149, DINO 7c446df) wrote."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from backbones.build import build_backbone
+from backbones.convert import convert_checkpoint
+from backbones.file import load_strictly
+from eval.davis.dataset import DavisSplit, find_sequences
+from eval.davis.features import FeatureExtractor
+from eval.davis.masks import read_mask
+from eval.davis.protocol import PropagationSettings
+from eval.davis.writing import write_sequence
+
+LEAST_AGREEMENT = 0.9999
+
+
+def cases(golden_dir: Path) -> list[Path]:
+    folders = sorted(path.parent for path in golden_dir.glob("davis_propagation/*/case.json"))
+    assert folders
+    return folders
+
+
+def least_agreement(case: Path, output: Path, **changes: Any) -> float:
+    """Smallest share of equal pixels over all frames of a case; `changes` are added to numbers and replace words."""
+    options = json.loads((case / "case.json").read_text())
+    conversion = convert_checkpoint(case / "checkpoint.pth", num_heads=options["num_heads"])
+    assert conversion.format == options["format"]
+    network = build_backbone(conversion.spec)
+    load_strictly(network, conversion.state_dict)
+    recorded: dict[str, Any] = {
+        "n_last_frames": options["n_last_frames"],
+        "neighbourhood_radius": options["size_mask_neighborhood"],
+        "topk": options["topk"],
+    }
+    for option, change in changes.items():
+        recorded[option] = change if isinstance(change, str) else recorded[option] + change
+    settings = PropagationSettings(**recorded)
+    extract = FeatureExtractor(network, settings.block, torch.device("cpu"))
+    agreements = []
+    for sequence in find_sequences(DavisSplit(root=case.parent / options["davis"]), all_masks=False):
+        write_sequence(sequence, output / sequence.name, extract, settings, lambda: None)
+        expected = sorted((case / "expected" / sequence.name).glob("*.png"))
+        assert [path.stem for path in expected] == [path.stem for path in sequence.frames]
+        for path in expected:
+            wanted, found = read_mask(path), read_mask(output / sequence.name / path.name)
+            assert wanted.shape == found.shape
+            agreements.append(float(np.mean(wanted == found)))
+    return min(agreements)
+
+
+def test_masks(golden_dir: Path, tmp_path: Path) -> None:
+    for case in cases(golden_dir):
+        assert least_agreement(case, tmp_path / case.name) >= LEAST_AGREEMENT, case.name
+
+
+@pytest.mark.parametrize("change", [{"topk": -1}, {"neighbourhood_radius": -1}, {"n_last_frames": -6}, {"protocol": "fixed"}])
+def test_wrong_settings_are_noticed(change: dict[str, Any], golden_dir: Path, tmp_path: Path) -> None:
+    assert least_agreement(cases(golden_dir)[-1], tmp_path, **change) < LEAST_AGREEMENT

@@ -1,0 +1,53 @@
+"""Two annotated sequences of DAVIS-2017."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from backbones.build import build_backbone
+from backbones.file import Source, write_backbone_file
+from backbones.spec import ViTSpec
+from eval.davis.config import DavisConfig
+from eval.davis.dataset import DavisSplit, find_sequences
+from eval.davis.scores import score_sequences
+from eval.davis.task import evaluate
+
+pytestmark = pytest.mark.data
+
+
+def test_annotations_score_full_marks(real_data_dir: Path) -> None:
+    split = DavisSplit(root=real_data_dir / "DAVIS")
+    names = [sequence.name for sequence in find_sequences(split, all_masks=True)]
+    overall = score_sequences(names[:1], split.masks_folder, split.masks_folder).overall
+    assert overall["J-Mean"] == overall["F-Mean"] == 1
+
+
+def test_a_few_frames_end_to_end(real_data_dir: Path, tmp_path: Path) -> None:
+    whole = find_sequences(DavisSplit(root=real_data_dir / "DAVIS"), all_masks=True)[0]
+    root = tmp_path / "DAVIS"
+    for kind, paths in (("JPEGImages", whole.frames), ("Annotations", whole.masks)):
+        folder = root / kind / "480p" / whole.name
+        folder.mkdir(parents=True)
+        for path in paths[:6]:
+            shutil.copy(path, folder)
+    torch.manual_seed(0)
+    spec = ViTSpec(embed_dim=64, depth=2, num_heads=2, patch_size=16, image_size=224, class_token=False, final_norm=False)
+    source = Source(format="timm", branch="model", file_name="random.pth", sha256="0" * 64, epoch=-1)
+    write_backbone_file(tmp_path / "vit.safetensors", spec, source, build_backbone(spec).state_dict())
+    result = evaluate(
+        DavisConfig(
+            backbone=tmp_path / "vit.safetensors",
+            data=root,
+            output=tmp_path / "out",
+            split="all",
+            device="cpu",
+            jobs=1,
+            overlays=True,
+        )
+    )
+    assert not result.protocol.deviations
+    # Even random features follow a swan over six frames.
+    assert result.metrics["J-Mean"].value > 60
+    assert len(list((tmp_path / "out/overlays" / whole.name).iterdir())) == 6
