@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 
 import torch
-from mmengine.runner.checkpoint import CheckpointLoader, get_torch_safe_globals
+from mmengine.runner.checkpoint import CheckpointLoader
 from torch import device as Device
 
 logger = logging.getLogger(__name__)
@@ -16,14 +16,14 @@ logger = logging.getLogger(__name__)
 def refuse_unsafe_checkpoints() -> None:
     """Make mmengine read checkpoints without ever unpickling code.
 
-    mmengine 0.10.12 tries `weights_only=True` and, where that fails, falls back to unpickling anything. Our runs only read what they
-    wrote themselves, so the fallback could only ever meet a damaged or foreign file.
+    mmengine 0.10.12 tries `weights_only=True` with an allow-list that includes `getattr`, and unpickles anything where that fails.
+    Our runs only read what they wrote themselves, so either could only ever meet a damaged or foreign file.
     """
-    CheckpointLoader.register_scheme(prefixes="", loader=load_from_trusted_types, force=True)
+    CheckpointLoader.register_scheme(prefixes="", loader=load_from_plain_file, force=True)
 
 
-def load_from_trusted_types(filename: str, map_location: str | Device | None) -> dict[str, object]:
-    """Read a checkpoint that holds tensors, plain values and mmengine's own records only.
+def load_from_plain_file(filename: str, map_location: str | Device | None) -> dict[str, object]:
+    """Read a checkpoint that holds tensors and plain values only, as `eval.openmmlab.runner` writes them.
 
     Args:
         filename: Path of the checkpoint.
@@ -32,11 +32,7 @@ def load_from_trusted_types(filename: str, map_location: str | Device | None) ->
     Raises:
         pickle.UnpicklingError: If the file holds anything else.
     """
-    # mmengine's allow-list: numpy arrays and scalars, and the HistoryBuffer of its message hub. It also names `getattr`, with which
-    # a crafted file could reach further; our checkpoints do not need it.
-    allowed = [entry for entry in get_torch_safe_globals() if entry is not getattr]
-    with torch.serialization.safe_globals(allowed):
-        return torch.load(filename, map_location=map_location, weights_only=True)
+    return torch.load(filename, map_location=map_location, weights_only=True)
 
 
 @contextlib.contextmanager

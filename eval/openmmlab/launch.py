@@ -1,5 +1,6 @@
 """Fine-tune and test one OpenMMLab config: continues after a kill, never trains a finished run again."""
 
+import atexit
 import json
 import logging
 import os
@@ -108,8 +109,8 @@ def run(
         ValueError: If `work_dir` holds a run with other inputs.
     """
     start = time.monotonic()
-    _begin(work_dir, inputs)
     _join_processes(device)
+    _begin(work_dir, inputs)
     config = _prepared(config, work_dir, device=device, seed=seed, checkpoint_interval=checkpoint_interval)
     latest = latest_checkpoint(work_dir)
     if latest is not None:
@@ -154,6 +155,7 @@ def _join_processes(device: torch.device) -> None:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(torch.distributed.destroy_process_group)
 
 
 def _prepared(config: Config, work_dir: Path, *, device: torch.device, seed: int, checkpoint_interval: int) -> Config:
@@ -181,6 +183,7 @@ def _prepared(config: Config, work_dir: Path, *, device: torch.device, seed: int
     config.custom_hooks = [
         *config.get("custom_hooks", []),
         {"type": "ProgressHook"},
+        {"type": "PlainCheckpointHook"},
         {"type": "SeedByIterationHook", "seed": seed},
     ]
     # Pinned memory only helps copies to a GPU.

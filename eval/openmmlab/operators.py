@@ -21,6 +21,7 @@ from torch import Tensor
 
 EXTENSION = "mmcv._ext"
 _AVERAGE_POOLING = 1
+_LOOKS_FOR_OPERATORS = {"mmcv.ops", "mmdet.structures", "mmdet.models", "mmseg.models"}
 
 
 class MissingOperatorError(NotImplementedError):
@@ -30,13 +31,18 @@ class MissingOperatorError(NotImplementedError):
 def install_operators() -> bool:
     """Serve mmcv's extension from torchvision unless the real one is there.
 
-    Call it before `mmcv.ops` is imported. Calling it again does nothing.
+    Call it before anything that looks for operators is imported. Calling it again does nothing.
 
     Returns:
         Whether torchvision serves the operators.
+
+    Raises:
+        ImportError: If it comes too late: mmdet and mmseg put functions that only raise in place of operators that they miss.
     """
     installed = sys.modules.get(EXTENSION)
     if installed is None and importlib.util.find_spec(EXTENSION) is None:
+        if early := sorted(_LOOKS_FOR_OPERATORS & set(sys.modules)):
+            raise ImportError(f"import eval.openmmlab before {', '.join(early)}: mmcv's operators have to be in place first")
         # With a spec and a loader: mmengine and mmcv ask importlib.util.find_spec whether the extension exists.
         spec = ModuleSpec(EXTENSION, _TorchvisionLoader(), origin="torchvision")
         installed = importlib.util.module_from_spec(spec)

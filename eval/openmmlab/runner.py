@@ -81,6 +81,20 @@ def latest_checkpoint(work_dir: Path) -> tuple[Path, int] | None:
 
 
 @HOOKS.register_module()
+class PlainCheckpointHook(Hook):
+    """Leaves mmengine's histories of logged values out of checkpoints.
+
+    They hold bound methods, for which reading would have to allow `getattr`; without them a checkpoint is tensors and plain values.
+    The losses are kept in the log file of `eval.openmmlab.progress`.
+    """
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Keep of mmengine's message hub only which checkpoints there are."""
+        kept = {key: value for key, value in checkpoint["message_hub"]["runtime_info"].items() if key == "keep_ckpt_ids"}
+        checkpoint["message_hub"] = {"log_scalars": {}, "runtime_info": kept, "resumed_keys": dict.fromkeys(kept, True)}
+
+
+@HOOKS.register_module()
 class SeedByIterationHook(Hook):
     """Seeds every random generator of the training process from (seed, process, iteration), for loading and for computing.
 

@@ -1,0 +1,46 @@
+"""Reading photographs so that a damaged file is an error that names it, not a grey picture."""
+
+from pathlib import Path
+from typing import Any
+
+import mmcv
+from mmcv.transforms import BaseTransform
+from mmengine.registry import TRANSFORMS
+
+_JPEG_START = b"\xff\xd8"
+_JPEG_SCAN = b"\xff\xda"
+_JPEG_END = b"\xff\xd9"
+
+
+class ImageFileError(ValueError):
+    """A file that cannot be read as the image that it should be."""
+
+    def __init__(self, message: str) -> None:
+        """Keep the last line: from a worker process, PyTorch hands over the whole traceback as the message."""
+        kind = f"{type(self).__module__}.{type(self).__qualname__}: "
+        super().__init__(message.strip().splitlines()[-1].removeprefix(kind))
+
+
+@TRANSFORMS.register_module()
+class ReadImage(BaseTransform):
+    """mmcv's `LoadImageFromFile` with its defaults: 8-bit BGR by OpenCV, which fills the missing part of a JPEG with grey."""
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Add `img` and its sizes.
+
+        Args:
+            results: With `img_path`.
+
+        Raises:
+            ImageFileError: If the file is no image, or a JPEG that breaks off.
+        """
+        path = results["img_path"]
+        content = Path(path).read_bytes()
+        # Within the compressed data, these two bytes never follow each other.
+        if content.startswith(_JPEG_START) and content.rfind(_JPEG_END) < content.rfind(_JPEG_SCAN):
+            raise ImageFileError(f"{path}: the JPEG breaks off after {len(content)} bytes; copy it again")
+        image = mmcv.imfrombytes(content, flag="color", backend="cv2") if content else None
+        if image is None:
+            raise ImageFileError(f"{path}: not a readable image ({len(content)} bytes); copy it again")
+        size = image.shape[:2]
+        return {**results, "img": image, "img_shape": size, "ori_shape": size}

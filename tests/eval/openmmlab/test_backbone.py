@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+
+from backbones.build import build_backbone
+from backbones.file import Source, read_backbone_file, write_backbone_file
+from backbones.spec import ResNetSpec, ViTSpec
+from backbones.vit import resize_positions_to_size
+from eval.openmmlab.backbone import BackboneFromFile
+
+TAPS = [0, 1, 2, 3]
+
+
+def test_weights_survive_mmengines_initialisation(toy_file: Path) -> None:
+    # mmengine calls init_weights of every child that has one, and timm's ViT has one that draws fresh weights.
+    backbone = BackboneFromFile(str(toy_file), TAPS, deconv_pyramid=True)
+    backbone.init_weights()
+    stored = read_backbone_file(toy_file).state_dict
+    assert all(torch.equal(value, stored[name]) for name, value in backbone.network.state_dict().items())
+
+
+@pytest.mark.parametrize(("scope", "package"), [("mmdet", "mmdet.registry"), ("mmseg", "mmseg.registry")])
+def test_found_from_both_scopes(toy_file: Path, scope: str, package: str) -> None:
+    registry = pytest.importorskip(package).MODELS
+    with DefaultScope.overwrite_default_scope(scope):
+        built = registry.build({"type": "BackboneFromFile", "backbone_file": str(toy_file), "taps": TAPS})
+    assert isinstance(built, BackboneFromFile)
+
+
+def test_any_size_is_padded_with_zeros_at_the_bottom_and_right(toy_file: Path) -> None:
+    backbone = BackboneFromFile(str(toy_file), [1, 3]).eval()
+    images = torch.randn(1, 3, 40, 57)
+    padded = torch.zeros(1, 3, 48, 64)
+    padded[..., :40, :57] = images
+    for found, wanted in zip(backbone(images), backbone(padded), strict=True):
+        assert found.shape[-2:] == (3, 4)
+        assert torch.equal(found, wanted)
+
+
+def test_positions_resized_once_at_loading(toy_file: Path) -> None:
+    backbone = BackboneFromFile(str(toy_file), TAPS, position_resize="size", position_image_size=128)
+    stored = read_backbone_file(toy_file).state_dict["pos_embed"]
+    loaded = backbone.network.pos_embed
+    assert torch.equal(loaded[:, :1], stored[:, :1])
+    assert torch.equal(loaded[:, 1:], resize_positions_to_size(stored[:, 1:], (8, 8)))
+
+
+def test_head_count_changes_attention_not_weights(toy_file: Path) -> None:
+    images = torch.randn(1, 3, 64, 64)
+    by_file = BackboneFromFile(str(toy_file), [3]).eval()
+    by_choice = BackboneFromFile(str(toy_file), [3], num_heads=4).eval()
+    assert torch.equal(by_file.network.state_dict()["blocks.0.attn.qkv.weight"], by_choice.network.blocks[0].attn.qkv.weight)
+    assert not torch.allclose(by_file(images)[0], by_choice(images)[0])
+    with pytest.raises(ValueError, match="num_heads=5"):
+        BackboneFromFile(str(toy_file), [3], num_heads=5)
+
+
+def test_every_trainable_parameter_gets_a_gradient(toy_file: Path) -> None:
+    # DistributedDataParallel waits for the gradient of every trainable parameter.
+    backbone = BackboneFromFile(str(toy_file), [0, 1, 2])
+    sum(map_BDhw.sum() for map_BDhw in backbone(torch.randn(2, 3, 64, 64))).backward()
+    without = [name for name, value in backbone.named_parameters() if value.requires_grad and value.grad is None]
+    assert without == []
+    assert not backbone.network.blocks[3].attn.qkv.weight.requires_grad
+    assert not backbone.network.norm.weight.requires_grad
+
+
+def test_pyramid_names_escape_the_no_decay_rule(toy_file: Path) -> None:
+    # The published rule exempts names with `norm`; the pyramid's batch norm is decayed in the published run.
+    names = [name for name, _ in BackboneFromFile(str(toy_file), TAPS, deconv_pyramid=True).named_parameters()]
+    assert any(name.startswith("pyramid.") for name in names)
+    assert not any("norm" in name for name in names if name.startswith("pyramid."))
+    assert "network.blocks.0.norm1.weight" in names
+
+
+def test_stages_of_a_resnet(tmp_path: Path) -> None:
+    spec = ResNetSpec(layers=(1, 1, 1, 1))
+    source = Source(format="timm", branch="none", file_name="r.pth", sha256="0" * 64, epoch=-1)
+    write_backbone_file(tmp_path / "r.safetensors", spec, source, build_backbone(spec).state_dict())
+    maps = BackboneFromFile(str(tmp_path / "r.safetensors"), TAPS)(torch.randn(2, 3, 50, 64))
+    assert [tuple(map_BDhw.shape[-2:]) for map_BDhw in maps] == [(16, 16), (8, 8), (4, 4), (2, 2)]
+    with pytest.raises(ValueError, match="pyramid is for a ViT"):
+        BackboneFromFile(str(tmp_path / "r.safetensors"), TAPS, deconv_pyramid=True)
+
+
+def test_pyramid_needs_a_known_patch_size(tmp_path: Path) -> None:
+    spec = ViTSpec(embed_dim=24, depth=4, num_heads=3, patch_size=14, image_size=56, class_token=False, final_norm=False)
+    source = Source(format="timm", branch="none", file_name="v.pth", sha256="0" * 64, epoch=-1)
+    write_backbone_file(tmp_path / "v.safetensors", spec, source, build_backbone(spec).state_dict())
+    with pytest.raises(ValueError, match="not 14"):
+        BackboneFromFile(str(tmp_path / "v.safetensors"), TAPS, deconv_pyramid=True)

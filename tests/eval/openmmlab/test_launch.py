@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from eval.openmmlab.launch import _begin, optimiser_wrapper, resolve_device, resolve_precision
+from eval.openmmlab.runner import JsonConfig, latest_checkpoint
+
+
+def test_half_precision_needs_a_gpu() -> None:
+    cpu = torch.device("cpu")
+    assert resolve_precision("auto", cpu) == "float32"
+    with pytest.raises(ValueError, match="bfloat16 needs a GPU"):
+        resolve_precision("bfloat16", cpu)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_asking_for_an_absent_gpu_is_refused() -> None:
+    with pytest.raises(ValueError, match="use --device cpu"):
+        resolve_device("cuda")
+
+
+def test_only_float16_scales_its_loss() -> None:
+    assert optimiser_wrapper({"clip_grad": None}, "float32", 2) == {
+        "type": "OptimWrapper",
+        "clip_grad": None,
+        "accumulative_counts": 2,
+    }
+    assert optimiser_wrapper({}, "bfloat16", 1) == {"type": "AmpOptimWrapper", "dtype": "bfloat16", "accumulative_counts": 1}
+    assert optimiser_wrapper({}, "float16", 1)["loss_scale"] == "dynamic"
+
+
+def test_a_folder_keeps_to_the_inputs_it_was_begun_with(tmp_path: Path) -> None:
+    _begin(tmp_path, "a")
+    _begin(tmp_path, "a")
+    with pytest.raises(ValueError, match="unfinished run with other inputs"):
+        _begin(tmp_path, "b")
+
+
+def test_latest_checkpoint_goes_by_iteration_not_by_name(tmp_path: Path) -> None:
+    assert latest_checkpoint(tmp_path) is None
+    for iteration in (9, 10):
+        (tmp_path / f"iter_{iteration}.pth").touch()
+    # What a kill while writing leaves behind.
+    (tmp_path / ".iter_11.123.tmp.pth").touch()
+    assert latest_checkpoint(tmp_path) == (tmp_path / "iter_10.pth", 10)
+
+
+def test_config_text_is_json_that_mmengine_reads_back(tmp_path: Path) -> None:
+    config = JsonConfig({"model": {"type": "X", "taps": [1, 2]}})
+    (tmp_path / "config.json").write_text(config.pretty_text, encoding="utf-8")
+    assert JsonConfig.fromfile(tmp_path / "config.json").to_dict() == config.to_dict()

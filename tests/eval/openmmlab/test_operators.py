@@ -1,0 +1,68 @@
+import importlib
+import importlib.util
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+
+import eval.openmmlab  # noqa: F401 - puts the operators in place
+from eval.openmmlab.operators import EXTENSION, MissingOperatorError, install_operators
+
+
+def test_extension_has_a_spec() -> None:
+    # mmengine asks importlib.util.find_spec whether mmcv is complete; a module without __spec__ makes that a ValueError.
+    spec = importlib.util.find_spec(EXTENSION)
+    assert spec is not None
+    assert spec.loader is not None
+    from mmengine.utils.dl_utils.misc import mmcv_full_available
+
+    assert mmcv_full_available()
+
+
+def test_installing_twice_keeps_the_first() -> None:
+    first = sys.modules[EXTENSION]
+    served = install_operators()
+    assert sys.modules[EXTENSION] is first
+    assert served == hasattr(first, "roi_align_forward")
+
+
+def test_missing_operator_is_named_when_called_not_when_looked_up() -> None:
+    extension = importlib.import_module(EXTENSION)
+    softnms = extension.softnms
+    with pytest.raises(MissingOperatorError, match="softnms"):
+        softnms(torch.zeros(1, 4))
+
+
+def test_maximum_pooling_is_refused() -> None:
+    from mmcv.ops import roi_align
+
+    with pytest.raises(MissingOperatorError, match="maximum pooling"):
+        roi_align(torch.zeros(1, 1, 4, 4), torch.zeros(1, 5), 2, 1.0, 0, "max", True)
+
+
+def test_half_precisions_are_served() -> None:
+    from mmcv.ops import nms, roi_align
+
+    features = torch.randn(1, 2, 8, 8, dtype=torch.bfloat16, requires_grad=True)
+    pooled = roi_align(features, torch.tensor([[0.0, 0, 0, 8, 8]]).bfloat16(), 2, 1.0, 0, "avg", True)
+    pooled.sum().backward()
+    assert pooled.dtype == features.grad.dtype == torch.bfloat16
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]], dtype=torch.bfloat16)
+    _, kept = nms(boxes, torch.tensor([0.5, 0.9, 0.1], dtype=torch.bfloat16), 0.5)
+    assert kept.tolist() == [1, 2]
+
+
+def test_steps_aside_for_the_real_extension(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = ModuleType(EXTENSION)
+    monkeypatch.setitem(sys.modules, EXTENSION, real)
+    assert not install_operators()
+    assert sys.modules[EXTENSION] is real
+
+
+def test_coming_too_late_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, EXTENSION)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "mmdet.structures", ModuleType("mmdet.structures"))
+    with pytest.raises(ImportError, match=r"import eval\.openmmlab before .*mmdet\.structures"):
+        install_operators()

@@ -1,0 +1,75 @@
+"""Taps and deconvolution pyramid against the authors' detection backbone."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from backbones.file import Source, write_backbone_file
+from backbones.spec import ViTSpec
+from eval.openmmlab.backbone import BackboneFromFile
+
+TOLERANCE = 2e-5
+SOURCE = Source(format="timm", branch="none", file_name="golden.pth", sha256="0" * 64, epoch=-1)
+# The authors' name of each branch; identity and pooling have no weights.
+BRANCHES = {"fpn1.": "branches.0.", "fpn2.": "branches.1."}
+
+
+@pytest.fixture(scope="module")
+def cases(golden_dir: Path) -> list[dict[str, Any]]:
+    return torch.load(golden_dir / "detection_pyramid.pt", weights_only=True)
+
+
+def _pyramid_state(case: dict[str, Any]) -> dict[str, torch.Tensor]:
+    state = {}
+    for name, value in case["state_dict"].items():
+        for theirs, ours in BRANCHES.items():
+            if name.startswith(theirs):
+                state[name.replace(theirs, ours, 1)] = value
+    # The authors' patch-8 pyramid keeps its only deconvolution in a Sequential.
+    if case["patch_size"] == 8:
+        state = {name.replace("branches.0.0.", "branches.0."): value for name, value in state.items()}
+    else:
+        state = {name.replace("branches.1.0.", "branches.1."): value for name, value in state.items()}
+    return state
+
+
+def _backbone(case: dict[str, Any], folder: Path, **options: Any) -> BackboneFromFile:
+    weights = {name: value for name, value in case["state_dict"].items() if not name.startswith(tuple(BRANCHES))}
+    grid_side = round(weights["pos_embed"].shape[1] ** 0.5)
+    spec = ViTSpec(
+        embed_dim=case["embed_dim"],
+        depth=case["depth"],
+        num_heads=case["num_heads"],
+        patch_size=case["patch_size"],
+        image_size=case["patch_size"] * grid_side,
+        class_token=False,
+        final_norm=False,
+    )
+    write_backbone_file(folder / "golden.safetensors", spec, SOURCE, weights)
+    backbone = BackboneFromFile(str(folder / "golden.safetensors"), case["out_indices"], deconv_pyramid=True, **options)
+    assert backbone.pyramid is not None
+    backbone.pyramid.load_state_dict(_pyramid_state(case), strict=True)
+    return backbone.eval()
+
+
+def test_maps_equal_the_authors(cases: list[dict[str, Any]], tmp_path: Path) -> None:
+    for case in cases:
+        with torch.no_grad():
+            maps = _backbone(case, tmp_path)(case["images"])
+        assert len(maps) == len(case["outputs"])
+        for found, wanted in zip(maps, case["outputs"], strict=True):
+            torch.testing.assert_close(found, wanted, rtol=0, atol=TOLERANCE)
+
+
+def test_exact_size_interpolation_would_be_noticed(cases: list[dict[str, Any]], tmp_path: Path) -> None:
+    # Proves that the images exercise DINO's +0.1 rule: mmseg's rule gives other features.
+    differences = []
+    for case in cases:
+        with torch.no_grad():
+            maps = _backbone(case, tmp_path, position_resize="size")(case["images"])
+        differences.append(
+            max(float((found - wanted).abs().max()) for found, wanted in zip(maps, case["outputs"], strict=True))
+        )
+    assert max(differences) > 10 * TOLERANCE
