@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Evaluate one checkpoint, of any known layout, on every task, and write the tables.
+#   bash tools/eval_all.sh CKPT [--tasks davis,detection,segmentation] [--data DIR] [--name NAME] [--TASK.OPTION VALUE ...]
+#   bash tools/eval_all.sh CKPT --sample     on generated sample data, with shortened fine-tuning
+#   bash tools/eval_all.sh --help
+# Environment: NPROC_PER_NODE, the number of processes (default: the number of GPUs, or 1).
+# Finished tasks are not run again; interrupted or killed, the same command line continues.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source tools/lib/environment.sh
+enter_environment
+exec python tools/eval_all.py "$@"
