@@ -17,10 +17,10 @@ jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
 class _Parser(jsonargparse.ArgumentParser):
-    """Takes `--num-heads` for `--num_heads`; reports a mistake as one line, without the usage in front of it."""
+    """Takes `--num-heads` as well as `--num_heads`; reports a mistake as one line, without the usage in front of it."""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None, **kwargs: Any) -> Any:
-        return super().parse_known_args([_with_underscores(argument) for argument in args], namespace, **kwargs)
+    def parse_args(self, args: Any = None, namespace: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
+        return super().parse_args([_with_underscores(argument) for argument in args], namespace, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         del ex

@@ -18,7 +18,7 @@ from backbones.convert import convert_checkpoint, write_conversion
 from backbones.file import BackboneFileError, read_backbone_file
 from common.command import config_parser, parse_config, run_command
 from common.files import file_sha256
-from eval.result import RESULT_FILE, read_result
+from eval.result import RESULT_FILE, Result, read_result
 from tables.make import TablesConfig, make_tables
 from tools.sample_data.draw import SampleConfig, draw_samples
 
@@ -169,7 +169,7 @@ def check_task(task: str, arguments: Sequence[str]) -> None:
         ValueError: Says which option or file.
     """
     module, name = TASKS[task].config
-    config: Any = parse_config(getattr(importlib.import_module(module), name), f"{PROG} --{task}.", arguments)
+    config: Any = parse_config(getattr(importlib.import_module(module), name), f"python -m eval {task}", arguments)
     check_data = importlib.import_module(TASKS[task].data).check_data
     check_data(config.data, **{limit: getattr(config, limit) for limit in TASKS[task].limits})
 
@@ -226,11 +226,17 @@ def _print_summary(folder: Path, tasks: Sequence[str], tables: Sequence[Path]) -
             continue
         result = read_result(path)
         figures = "  ".join(f"{name} {metric.value:.1f}" for name, metric in result.metrics.items())
-        remark = "" if result.is_benchmark else f"  [{result.coverage} data, not a benchmark number]"
+        remark = "" if result.is_benchmark else f"  [{_why_not_a_benchmark(result)}]"
         print(f"{task:>13}: {figures}{remark}")  # noqa: T201
         print(f"{'':>15}{result.wall_time_s:.0f} s, {result.peak_memory_bytes / 2**30:.1f} GiB, {path}")  # noqa: T201
     for table in tables:
         print(f"{'table':>13}: {table}")  # noqa: T201
+
+
+def _why_not_a_benchmark(result: Result) -> str:
+    settings = ", ".join(result.protocol.deviations)
+    differing = f"; differs from the published protocol in {settings}" if settings else ""
+    return f"{result.coverage} data, not a benchmark number{differing}"
 
 
 def main(argv: Sequence[str]) -> int:

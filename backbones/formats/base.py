@@ -10,7 +10,7 @@ A layout is a module of this package with
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ class Conversion:
     """Completed epochs as the checkpoint states them; -1 where it states none."""
 
 
-def is_state_dict(value: Any) -> bool:
+def is_state_dict(value: Any) -> TypeGuard[Mapping[str, Tensor]]:
     """Whether this is a non-empty mapping from names to tensors."""
     return (
         isinstance(value, Mapping)

@@ -51,7 +51,7 @@ def _state_dict(checkpoint: Any) -> Mapping[str, Tensor]:
     if isinstance(checkpoint, Mapping):
         for candidate in (checkpoint, checkpoint.get("state_dict"), checkpoint.get("model")):
             if is_state_dict(candidate):
-                return candidate  # type: ignore[return-value]
+                return candidate
     return {}
 
 
