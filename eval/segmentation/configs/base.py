@@ -11,13 +11,20 @@ _base_ = [
 ]
 
 custom_imports = dict(
-    imports=["eval.openmmlab.accumulation", "eval.openmmlab.backbone", "eval.segmentation.metric"], allow_failed_imports=False
+    imports=[
+        "eval.openmmlab.accumulation",
+        "eval.openmmlab.backbone",
+        "eval.openmmlab.images",
+        "eval.segmentation.labels",
+        "eval.segmentation.metric",
+    ],
+    allow_failed_imports=False,
 )
 
 iterations = 40_000
 warmup_iterations = 1_500
 crop = 512
-train_scale = (2048, 512)
+scale = (2048, 512)  # largest long and short side, the ratio kept
 batch_size = 16  # 4 images on each of 4 GPUs; the number of GPUs is inferred from a comment, "8 GPUs x 2"
 
 model = dict(
@@ -29,7 +36,24 @@ model = dict(
     decode_head=dict(num_classes=150),
 )
 
-train_dataloader = dict(batch_size=batch_size)
+# mmseg's own pipelines, spelt out for their two checked readers.
+train_pipeline = [
+    dict(type="ReadImage"),
+    dict(type="ReadLabels"),
+    dict(type="RandomResize", scale=scale, ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type="RandomCrop", crop_size=(crop, crop), cat_max_ratio=0.75),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PhotoMetricDistortion"),
+    dict(type="PackSegInputs"),
+]
+test_pipeline = [
+    dict(type="ReadImage"),
+    dict(type="Resize", scale=scale, keep_ratio=True),
+    dict(type="ReadLabels"),  # after the resizing, which leaves the ground truth as it is
+    dict(type="PackSegInputs"),
+]
+train_dataloader = dict(batch_size=batch_size, dataset=dict(pipeline=train_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 val_evaluator = dict(_delete_=True, type="PixelCounts")
 test_evaluator = dict(_delete_=True, type="PixelCounts")
 

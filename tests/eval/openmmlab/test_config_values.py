@@ -1,0 +1,32 @@
+import pytest
+from mmengine.config import Config
+
+from eval.openmmlab.config_values import apply_override, lookup, plain
+
+
+@pytest.fixture
+def config() -> Config:
+    return Config({"model": {"strides": [4, 8], "name": "x", "size": (1, 2)}})
+
+
+def test_lookup(config: Config) -> None:
+    assert lookup(config, "model.strides.1") == 8
+    for path in ("model.absent", "absent", "model.name.more", "model.strides.more"):
+        with pytest.raises(LookupError):
+            lookup(config, path)
+
+
+def test_override_replaces_what_is_there(config: Config) -> None:
+    for override in ("model.strides.0=16", "model.name=null", "model.size=[3, 4]"):
+        apply_override(config, override)
+    assert config.to_dict() == {"model": {"strides": [16, 8], "name": None, "size": [3, 4]}}
+
+
+@pytest.mark.parametrize("override", ["model.absent=1", "model.name", "model.name=[", "model.size.0=3", "model.strides.2=1"])
+def test_override_of_nothing_is_an_error(config: Config, override: str) -> None:
+    with pytest.raises(ValueError, match="wanted key=value"):
+        apply_override(config, override)
+
+
+def test_plain_values_equal_what_json_gives_back() -> None:
+    assert plain({"a": (1, {"b": (2.5, None)})}) == {"a": [1, {"b": [2.5, None]}]}

@@ -1,0 +1,49 @@
+"""A toy backbone file and a few ADE20K-format pairs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import eval.openmmlab  # noqa: F401 - before any test imports mmseg
+from backbones.build import build_backbone
+from backbones.file import Source, write_backbone_file
+from backbones.spec import ViTSpec
+
+SOURCE = Source(format="timm", branch="none", file_name="toy.pth", sha256="0" * 64, epoch=-1)
+WIDTH, HEIGHT = 70, 50  # no multiples of the patch size
+
+
+@pytest.fixture(scope="session")
+def toy_spec() -> ViTSpec:
+    return ViTSpec(embed_dim=24, depth=4, num_heads=3, patch_size=16, image_size=64, class_token=True, final_norm=False)
+
+
+@pytest.fixture(scope="session")
+def toy_file(tmp_path_factory: pytest.TempPathFactory, toy_spec: ViTSpec) -> Path:
+    path = tmp_path_factory.mktemp("backbones") / "toy.safetensors"
+    torch.manual_seed(0)
+    write_backbone_file(path, toy_spec, SOURCE, build_backbone(toy_spec).state_dict())
+    return path
+
+
+@pytest.fixture(scope="session")
+def ade(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four training and three validation pairs: a bright wall beside a dark door, an unlabelled strip between them."""
+    root = tmp_path_factory.mktemp("ade") / "ADEChallengeData2016"
+    random = np.random.default_rng(0)
+    for split, count in (("training", 4), ("validation", 3)):
+        for folder in ("images", "annotations"):
+            (root / folder / split).mkdir(parents=True)
+        for index in range(count):
+            labels = np.ones((HEIGHT, WIDTH), np.uint8)
+            edge = int(random.integers(20, 50))
+            labels[:, edge:] = 15
+            labels[:, edge - 2 : edge + 2] = 0
+            image = np.where(labels[..., None] == 1, 200, 40) + random.integers(0, 30, (HEIGHT, WIDTH, 3))
+            name = f"ADE_{split}_{index:08d}"
+            Image.fromarray(image.astype(np.uint8)).save(root / "images" / split / f"{name}.jpg")
+            Image.fromarray(labels).save(root / "annotations" / split / f"{name}.png")
+    return root
