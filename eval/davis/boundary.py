@@ -5,14 +5,10 @@ Berkeley segmentation benchmark.
 """
 
 import math
-from functools import lru_cache
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
-BinaryMask = npt.NDArray[np.bool_]
-"""[H, W]."""
+from eval.davis.bits import BinaryImage, count, dilate, pack
 
 TOLERANCE_OF_DIAGONAL = 0.008
 """The tolerance is this share of the image diagonal, rounded up to whole pixels: 8 at 854 x 480."""
@@ -23,7 +19,7 @@ def boundary_tolerance(height: int, width: int) -> int:
     return math.ceil(TOLERANCE_OF_DIAGONAL * float(np.linalg.norm((height, width))))
 
 
-def boundary_pixels(mask: BinaryMask) -> BinaryMask:
+def boundary_pixels(mask: BinaryImage) -> BinaryImage:
     """Pixels that differ from their right, lower or lower right neighbour.
 
     The image's own edge is no contour: a mask that fills the image has none.
@@ -35,7 +31,7 @@ def boundary_pixels(mask: BinaryMask) -> BinaryMask:
     return boundary
 
 
-def boundary_f(annotation: BinaryMask, prediction: BinaryMask, tolerance: int) -> float:
+def boundary_f(annotation: BinaryImage, prediction: BinaryImage, tolerance: int) -> float:
     """Harmonic mean of the shares of either contour that lie within the tolerance of the other.
 
     Args:
@@ -47,24 +43,14 @@ def boundary_f(annotation: BinaryMask, prediction: BinaryMask, tolerance: int) -
     Returns:
         In [0, 1]; 1 if there is no contour at all, 0 if there is only one.
     """
-    wanted, found = boundary_pixels(annotation), boundary_pixels(prediction)
-    num_wanted, num_found = np.count_nonzero(wanted), np.count_nonzero(found)
+    wanted, found = (pack(boundary_pixels(mask), margin=tolerance) for mask in (annotation, prediction))
+    num_wanted, num_found = count(wanted), count(found)
     if not num_wanted and not num_found:
         return 1.0
     if not num_wanted or not num_found:
         return 0.0
-    precision = np.count_nonzero(found & _widen(wanted, tolerance)) / num_found
-    recall = np.count_nonzero(wanted & _widen(found, tolerance)) / num_wanted
+    precision = count(found & dilate(wanted, tolerance)) / num_found
+    recall = count(wanted & dilate(found, tolerance)) / num_wanted
     if precision + recall == 0:
         return 0.0
     return 2 * precision * recall / (precision + recall)
-
-
-def _widen(boundary: BinaryMask, radius: int) -> BinaryMask:
-    return cv2.dilate(boundary.view(np.uint8), _disk(radius)).view(np.bool_)
-
-
-@lru_cache(maxsize=8)
-def _disk(radius: int) -> npt.NDArray[np.uint8]:
-    offsets = np.arange(-radius, radius + 1)
-    return (offsets[:, None] ** 2 + offsets**2 <= radius**2).astype(np.uint8)

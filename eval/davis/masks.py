@@ -68,4 +68,4 @@ def single_object(mask: Mask) -> Mask:
 
 def without_void(mask: Mask) -> Mask:
     """Undecided pixels as background, as the semi-supervised evaluation takes them."""
-    return np.where(mask == VOID_ID, np.uint8(0), mask)
+    return np.where(mask == VOID_ID, np.uint8(0), mask) if mask.max() == VOID_ID else mask

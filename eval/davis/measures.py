@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from eval.davis.boundary import BinaryMask, boundary_f, boundary_tolerance
+from eval.davis.bits import BinaryImage
+from eval.davis.boundary import boundary_f, boundary_tolerance
 from eval.davis.masks import Mask, read_mask, single_object, without_void
 
 logger = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def measure_object(annotation: Mask, prediction: Mask, object_id: int) -> tuple[
     return intersection_over_union, boundary_f(wanted, found, boundary_tolerance(*annotation.shape))
 
 
-def _common_box(first: BinaryMask, second: BinaryMask) -> tuple[slice, slice] | None:
+def _common_box(first: BinaryImage, second: BinaryImage) -> tuple[slice, slice] | None:
     """Rows and columns that hold both masks and a pixel around them; None if both are empty."""
     boxes = [cv2.boundingRect(mask.view(np.uint8)) for mask in (first, second)]
     filled = [(x, y, x + width, y + height) for x, y, width, height in boxes if width]

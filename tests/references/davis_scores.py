@@ -25,10 +25,13 @@ def separate(masks: np.ndarray, num_objects: int) -> np.ndarray:
     return (ids == masks[None]) > 0
 
 
-def region_similarity(annotation: np.ndarray, prediction: np.ndarray) -> float:
+def region_similarity(annotation: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """J of each frame, [..., H, W] -> [...]; no pixel is void in the semi-supervised evaluation, yet the official code masks them."""
     annotation, prediction = annotation.astype(bool), prediction.astype(bool)
-    union = np.sum(annotation | prediction)
-    return 1.0 if union == 0 else float(np.sum(annotation & prediction) / union)
+    valid = np.logical_not(np.zeros_like(prediction))
+    intersection = np.sum((prediction & annotation) & valid, axis=(-2, -1))
+    union = np.sum((prediction | annotation) & valid, axis=(-2, -1))
+    return np.where(union == 0, 1.0, intersection / np.maximum(union, 1))
 
 
 def boundary(mask: np.ndarray) -> np.ndarray:
@@ -46,7 +49,9 @@ def boundary(mask: np.ndarray) -> np.ndarray:
 
 def boundary_measure(annotation: np.ndarray, prediction: np.ndarray) -> float:
     tolerance = math.ceil(0.008 * np.linalg.norm(annotation.shape))
-    wanted, found = boundary(annotation), boundary(prediction)
+    void = np.zeros_like(prediction, dtype=bool)
+    found = boundary(prediction * np.logical_not(void))
+    wanted = boundary(annotation * np.logical_not(void))
     element = disk(tolerance).astype(np.uint8)
     near_wanted = cv2.dilate(wanted.astype(np.uint8), element)
     near_found = cv2.dilate(found.astype(np.uint8), element)
@@ -75,7 +80,7 @@ def measure_sequence(annotations: Path, predictions: Path) -> tuple[np.ndarray, 
     found = np.concatenate([found, padding])
     region, contour = np.zeros(truth.shape[:2]), np.zeros(truth.shape[:2])
     for number in range(len(truth)):
+        region[number] = region_similarity(truth[number], found[number])
         for index in range(truth.shape[1]):
-            region[number, index] = region_similarity(truth[number, index], found[number, index])
             contour[number, index] = boundary_measure(truth[number, index], found[number, index])
     return region, contour
