@@ -3,8 +3,8 @@
     python -m benchmarks.davis_propagation --davis DAVIS [--patch_size 8] [--frames 14]
 
 Time per frame is the median over the frames whose context is full, with decoding and writing; wall time, and CPU time of all threads,
-which other work on the machine disturbs less. Memory is the peak of a process that does nothing else. The reference's mask of reachable
-pairs, which it builds once per sequence in a Python loop, is not counted.
+which other work on the machine disturbs less. Memory is the peak of a process of its own. The reference builds its mask of
+reachable pairs once per sequence in a Python loop; that time is not counted.
 """
 
 import logging
@@ -13,9 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Literal, NamedTuple
@@ -28,14 +27,13 @@ from common.command import parse_config, run_command
 from eval.davis.dataset import DavisSplit, VideoSequence, find_sequences
 from eval.davis.features import FeatureExtractor
 from eval.davis.frames import read_frame
+from eval.davis.labels import resize_mask
 from eval.davis.masks import read_mask, write_mask
+from eval.davis.propagator import propagate_sequence
 from eval.davis.protocol import PropagationSettings
-from eval.davis.writing import write_sequence
-from eval.provenance import peak_memory_bytes
 from tests.references import davis_propagation as reference
 
 Part = Literal["network", "patchbench", "reference"]
-PARTS: tuple[Part, ...] = ("network", "patchbench", "reference")
 SETTINGS = PropagationSettings()
 
 
@@ -91,11 +89,20 @@ def chosen_sequence(config: BenchmarkConfig) -> VideoSequence:
 
 
 def run_network(extract: FeatureExtractor, sequence: VideoSequence, output: Path) -> Iterator[None]:
-    """Forward passes alone, on decoded images."""
+    """Forward passes alone, on a decoded image."""
     del output
-    images = [read_frame(path, SETTINGS, extract.input_multiple).image for path in sequence.frames[:2]]
-    for index in range(len(sequence.frames)):
-        extract(images[index % 2])
+    image = read_frame(sequence.frames[0], SETTINGS, extract.input_multiple).image
+    for _ in sequence.frames[1:]:
+        extract(image)
+        yield
+
+
+def run_patchbench(extract: FeatureExtractor, sequence: VideoSequence, output: Path) -> Iterator[None]:
+    """Ours, one thing after another; `write_sequence` decodes and writes in threads of their own."""
+    output.mkdir()
+    frames = (read_frame(path, SETTINGS, extract.input_multiple) for path in sequence.frames)
+    for frame, ids in propagate_sequence(frames, sequence.first_mask(), extract, SETTINGS):
+        write_mask(output / f"{frame.name}.png", resize_mask(ids.numpy(), frame.original_size))
         yield
 
 
@@ -113,27 +120,30 @@ def run_reference(extract: FeatureExtractor, sequence: VideoSequence, output: Pa
         yield
 
 
-def frame_times(part: Part, extract: FeatureExtractor, sequence: VideoSequence, output: Path) -> list[Moment]:
-    """When each frame was finished."""
-    moments: list[Moment] = []
-    if part == "patchbench":
-        write_sequence(sequence, output, extract, SETTINGS, lambda: moments.append(now()))
-        return moments
-    run = run_network if part == "network" else run_reference
-    for _ in run(extract, sequence, output):
-        moments.append(now())
-    return moments
+RUNS: dict[Part, Callable[[FeatureExtractor, VideoSequence, Path], Iterator[None]]] = {
+    "network": run_network,
+    "patchbench": run_patchbench,
+    "reference": run_reference,
+}
 
 
-def now() -> Moment:
-    """The clock on the wall and the processor's."""
-    return Moment(time.perf_counter(), time.process_time())
+def take_turns(extract: FeatureExtractor, sequence: VideoSequence, folder: Path) -> dict[Part, Moment]:
+    """Seconds per frame of each part: all advance by a frame in turns, so that other work on the machine disturbs all of them alike."""
+    runs = {part: run(extract, sequence, folder / part) for part, run in RUNS.items()}
+    steps: dict[Part, list[Moment]] = {part: [] for part in RUNS}
+    for _ in sequence.frames[1:]:
+        for part, run in runs.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            next(run)
+            steps[part].append(Moment(time.perf_counter() - wall, time.process_time() - cpu))
+    full = {part: moments[SETTINGS.n_last_frames :] for part, moments in steps.items()}
+    return {part: Moment(*(median(moment[clock] for moment in moments) for clock in (0, 1))) for part, moments in full.items()}
 
 
-def seconds_per_frame(moments: Sequence[Moment]) -> Moment:
-    """Medians over the frames with a full context."""
-    steps = list(pairwise(moments[SETTINGS.n_last_frames :]))
-    return Moment(*(median(after[clock] - before[clock] for before, after in steps) for clock in (0, 1)))
+def peak_resident_bytes() -> int:
+    """Of this program; `getrusage` would begin with the size of the process that started it."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
 def measure_alone(config: BenchmarkConfig, part: Part) -> int:
@@ -149,22 +159,23 @@ def benchmark(config: BenchmarkConfig) -> None:
     """Print a Markdown table."""
     torch.set_num_threads(config.threads)
     extract, sequence = extractor(config), chosen_sequence(config)
-    with tempfile.TemporaryDirectory() as folder:
-        outputs = {part: Path(folder) / part for part in PARTS}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         if config.only:
-            frame_times(config.only, extract, sequence, outputs[config.only])
-            print(peak_memory_bytes(torch.device("cpu")))
+            for _ in RUNS[config.only](extract, sequence, folder / config.only):
+                pass
+            print(peak_resident_bytes())
             return
-        seconds = {part: seconds_per_frame(frame_times(part, extract, sequence, outputs[part])) for part in PARTS}
+        seconds = take_turns(extract, sequence, folder)
         differing = sum(
-            int((read_mask(outputs["patchbench"] / path.name) != read_mask(path)).sum())
-            for path in outputs["reference"].iterdir()
+            int((read_mask(folder / "patchbench" / path.name) != read_mask(path)).sum())
+            for path in (folder / "reference").iterdir()
         )
     print(f"{sequence.name}, {len(sequence.frames)} frames; width {config.embed_dim}, patch {config.patch_size}")
     print(f"{platform.machine()}, {config.threads} threads, torch {torch.__version__}\n")
     print("| | wall s/frame | CPU s/frame | times the network (wall, CPU) | peak memory |\n| --- | --- | --- | --- | --- |")
-    network, ours, plain = (seconds[part] for part in PARTS)
-    for part in PARTS:
+    network, ours, plain = (seconds[part] for part in RUNS)
+    for part in RUNS:
         wall, cpu = seconds[part]
         memory = measure_alone(config, part) / 2**20
         print(f"| {part} | {wall:.3f} | {cpu:.3f} | {wall / network.wall:.2f}, {cpu / network.cpu:.2f} | {memory:.0f} MiB |")

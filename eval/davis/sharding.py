@@ -26,6 +26,12 @@ class Shard:
     local_rank: int = 0
     """0-based, within the node."""
 
+    @classmethod
+    def current(cls) -> "Shard":
+        """This process's, by torchrun's variables; a process of its own without them."""
+        rank, world_size, local_rank = (int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        return cls(rank=rank, world_size=max(1, world_size), local_rank=local_rank)
+
     def device(self, name: str) -> torch.device:
         """The device of an option's value; `auto` and `cuda` deal out the node's GPUs to its processes.
 
@@ -57,15 +63,11 @@ class Shard:
 
 @contextmanager
 def joined_processes() -> Iterator[Shard]:
-    """This process's shard by torchrun's variables, joined with the others as long as the context lasts.
+    """This process's shard, joined with the others as long as the context lasts.
 
     The processes exchange files only, so the group serves `wait_for_all` and needs no GPU.
     """
-    shard = Shard(
-        rank=int(os.environ.get("RANK", "0")),
-        world_size=int(os.environ.get("WORLD_SIZE", "1")),
-        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
-    )
+    shard = Shard.current()
     if shard.world_size == 1:
         yield shard
         return

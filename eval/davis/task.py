@@ -12,13 +12,13 @@ from backbones.file import load_strictly, read_backbone_file
 from common.command import parse_config
 from common.files import write_text_atomically
 from eval.davis.config import DavisConfig
-from eval.davis.dataset import DavisSplit, find_sequences
+from eval.davis.dataset import DavisSplit, VideoSequence, find_sequences
 from eval.davis.features import FeatureExtractor
 from eval.davis.fingerprint import fingerprint
 from eval.davis.overlay import write_overlays
 from eval.davis.protocol import PROTOCOL_VERSION, deviations, propagation_settings
 from eval.davis.scores import score_sequences, write_csv_files
-from eval.davis.sharding import joined_processes, wait_for_all
+from eval.davis.sharding import Shard, joined_processes, wait_for_all
 from eval.davis.summary import LOWER_IS_BETTER, Scores
 from eval.davis.writing import masks_digest, write_masks
 from eval.provenance import describe_backbone, describe_environment, peak_memory_bytes
@@ -61,18 +61,9 @@ def evaluate(config: DavisConfig) -> Result:
         if shard.rank == 0:
             _write_config(config)
         logger.info("%d sequences; features %s, stride %d", len(sequences), extract.describe(), extract.stride)
-        masks = config.output / MASKS_FOLDER
-        write_masks(sequences, masks, extract, config, masks_digest(backbone.sha256, dataset, config), shard)
-        artefacts = {"masks": MASKS_FOLDER}
-        if config.overlays:
-            for sequence in shard.share(sequences):
-                write_overlays(sequence, masks / sequence.name, config.output / OVERLAYS_FOLDER / sequence.name)
-            artefacts["overlays"] = OVERLAYS_FOLDER
+        artefacts = _write_pictures(config, sequences, extract, masks_digest(backbone.sha256, dataset, config), shard)
         if shard.rank == 0:
-            names = [sequence.name for sequence in sequences]
-            scores = score_sequences(names, split.masks_folder, masks, config.year == "2016", config.jobs)
-            csv_files = write_csv_files(config.output, config.split, scores)
-            artefacts |= dict(zip(("overall", "per_sequence"), (path.name for path in csv_files), strict=True))
+            scores, csv_files = _score(config, split, sequences)
             result = Result(
                 task=TASK,
                 protocol=protocol,
@@ -85,7 +76,7 @@ def evaluate(config: DavisConfig) -> Result:
                 environment=describe_environment(device, shard.world_size),
                 wall_time_s=time.monotonic() - start,
                 peak_memory_bytes=peak_memory_bytes(device),
-                artefacts=artefacts,
+                artefacts=artefacts | csv_files,
                 inputs_sha256=inputs,
             )
             write_result(config.output, result)
@@ -97,6 +88,8 @@ def main(argv: Sequence[str]) -> int:
     """`python -m eval davis`."""
     config = parse_config(DavisConfig, "python -m eval davis", argv)
     result = evaluate(config)
+    if Shard.current().rank > 0:
+        return 0
     figures = "  ".join(f"{name} {metric.value:.2f}" for name, metric in result.metrics.items())
     print(f"{figures}  ({result.coverage} data)  {config.output / RESULT_FILE}")  # noqa: T201 - the command's own output
     return 0
@@ -110,6 +103,27 @@ def _protocol(config: DavisConfig, extract: FeatureExtractor) -> Protocol:
         settings=settings,
         deviations=deviations(config),
     )
+
+
+def _write_pictures(
+    config: DavisConfig, sequences: Sequence[VideoSequence], extract: FeatureExtractor, inputs: str, shard: Shard
+) -> dict[str, str]:
+    """Masks, and overlays where wanted; their folders by name."""
+    masks = config.output / MASKS_FOLDER
+    write_masks(sequences, masks, extract, config, inputs, shard)
+    if not config.overlays:
+        return {"masks": MASKS_FOLDER}
+    for sequence in shard.share(sequences):
+        write_overlays(sequence, masks / sequence.name, config.output / OVERLAYS_FOLDER / sequence.name)
+    return {"masks": MASKS_FOLDER, "overlays": OVERLAYS_FOLDER}
+
+
+def _score(config: DavisConfig, split: DavisSplit, sequences: Sequence[VideoSequence]) -> tuple[Scores, dict[str, str]]:
+    """The figures, and the names of the CSV files that hold them."""
+    names = [sequence.name for sequence in sequences]
+    scores = score_sequences(names, split.masks_folder, config.output / MASKS_FOLDER, config.year == "2016", config.jobs)
+    overall, per_sequence = write_csv_files(config.output, config.split, scores)
+    return scores, {"overall": overall.name, "per_sequence": per_sequence.name}
 
 
 def _metrics(scores: Scores) -> dict[str, Metric]:

@@ -45,7 +45,7 @@ def test_two_processes_give_what_one_gives(davis: Path, backbone_files: dict[str
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [*launcher, "-m", "eval", "davis", *arguments]
-    subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, capture_output=True, timeout=180)
+    subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, capture_output=True, timeout=300)
     assert contents(one / "masks") == contents(two / "masks")
     assert {path.name for path in (two / "masks").iterdir()} >= set(SEQUENCES)
     together = read_result(two / "result.json")
