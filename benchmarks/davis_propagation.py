@@ -128,7 +128,7 @@ RUNS: dict[Part, Callable[[FeatureExtractor, VideoSequence, Path], Iterator[None
 
 
 def take_turns(extract: FeatureExtractor, sequence: VideoSequence, folder: Path) -> dict[Part, Moment]:
-    """Seconds per frame of each part: all advance by a frame in turns, so that other work on the machine disturbs all of them alike."""
+    """Seconds per frame of each part; all advance by a frame in turns, so that other work on the machine disturbs them alike."""
     runs = {part: run(extract, sequence, folder / part) for part, run in RUNS.items()}
     steps: dict[Part, list[Moment]] = {part: [] for part in RUNS}
     for _ in sequence.frames[1:]:

@@ -1,0 +1,61 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from eval.davis.affinity import propagate_labels
+from eval.davis.explain import context_frames, main, voting_patches
+from eval.davis.protocol import PropagationSettings
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def test_the_sources_are_those_that_propagation_uses() -> None:
+    torch.manual_seed(0)
+    settings = PropagationSettings(neighbourhood_radius=2, topk=4)
+    features = F.normalize(torch.randn(4, 6, 7, 8), dim=-1)
+    labels = torch.rand(3, 6, 7, 2)
+    expected = propagate_labels(features[3], features[:3], labels, 2, 4, settings.temperature)
+    for row, column in ((0, 0), (3, 4), (5, 6)):
+        sources = voting_patches(features[3], features[:3], row, column, settings)
+        assert len(sources) == 4
+        found = sum(source.weight * labels[source.context, source.row, source.column] for source in sources)
+        torch.testing.assert_close(found, expected[row, column])
+
+
+def test_the_context_is_the_first_frame_and_the_last_ones() -> None:
+    assert context_frames(1, 7) == [0]
+    assert context_frames(3, 7) == [0, 1, 2]
+    assert context_frames(20, 2) == [0, 18, 19]
+
+
+def test_the_command_draws(davis: Path, backbone_files: dict[str, Path], tmp_path: Path, run: Run) -> None:
+    options: dict[str, object] = {"backbone": backbone_files["vit"], "davis": davis, "sequence": "boat", "short_side": 64}
+    options |= {"device": "cpu", "frame": 3, "x": 20, "y": 18, "width": 96, "output": tmp_path / "why.png"}
+
+    def command(**changes: object) -> tuple[int, str, str]:
+        return run(main, *(part for name, value in (options | changes).items() for part in (f"--{name}", value)))
+
+    status, printed, errors = command()
+    assert (status, errors) == (0, "")
+    assert len(printed.splitlines()) == 5 + 1
+    with Image.open(tmp_path / "why.png") as picture:
+        assert picture.size == (3 * 96, 2 * 64)
+    for changes, message in (
+        ({"frame": 99}, "boat has frames 0 to 4"),
+        ({"frame": 0}, "at least 1"),
+        ({"x": 96}, "outside the 96 x 64 pixels"),
+        ({"output": tmp_path / "why.gif"}, "must end in .png"),
+    ):
+        status, _, errors = command(**changes)
+        assert (status, len(errors.splitlines())) == (2, 1)
+        assert message in errors
+
+
+def test_voting_needs_no_more_patches_than_there_are() -> None:
+    features = F.normalize(torch.ones(2, 1, 2, 4), dim=-1)
+    sources = voting_patches(features[1], features[:1], 0, 0, PropagationSettings(topk=5))
+    assert [source.weight for source in sources] == pytest.approx([0.5, 0.5])
