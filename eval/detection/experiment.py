@@ -6,23 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from mmengine.config import Config
 
-from backbones.base import check_taps
 from backbones.build import build_backbone
 from backbones.spec import BackboneSpec, ViTSpec
 from eval.detection.config import PUBLISHED_SHORT_SIDE, DetectionConfig
 from eval.detection.data import Split
 from eval.openmmlab.batch import BatchPlan
 from eval.openmmlab.config_files import read_config
+from eval.openmmlab.config_values import apply_override
 from eval.openmmlab.launch import Precision, optimiser_wrapper
+from eval.openmmlab.taps import choose_taps
 
 CONFIGS = Path(__file__).parent / "configs"
 FAMILY_CONFIGS = {ViTSpec.family: "vit.py"}
 """Config file of each family that has one."""
 
-PUBLISHED_DEPTH = 12
 _WARMUP_PART = 10
 
 
@@ -70,20 +69,8 @@ def resolve(
     _resolve_data(config, options, splits, batch)
     config.optim_wrapper = optimiser_wrapper(config.optim_wrapper, precision, batch.accumulation)
     for override in options.override:
-        _apply_override(config, override)
+        apply_override(config, override)
     return config
-
-
-def default_taps(published: Sequence[int], depth: int) -> list[int]:
-    """The published taps for 12 blocks, moved to the same parts of another depth.
-
-    Raises:
-        ValueError: If the depth has no four such blocks.
-    """
-    taps = [round((tap + 1) * depth / PUBLISHED_DEPTH) - 1 for tap in published]
-    if taps[0] < 0 or taps != sorted(set(taps)):
-        raise ValueError(f"a backbone of {depth} blocks has no {len(taps)} places to tap; --taps chooses {len(taps)} blocks")
-    return taps
 
 
 def transforms(pipeline: Sequence[Any]) -> list[Any]:
@@ -100,11 +87,7 @@ def _resolve_model(config: Config, options: DetectionConfig, spec: BackboneSpec)
     backbone = config.model.backbone
     backbone.backbone_file = str(options.backbone.resolve())
     backbone.num_heads = options.num_heads
-    backbone.taps = options.taps if options.taps is not None else default_taps(backbone.taps, spec.num_blocks)
-    try:
-        check_taps(backbone.taps, spec)
-    except ValueError as error:
-        raise ValueError(f"{error}; choose others with --taps") from error
+    backbone.taps = choose_taps(options.taps, backbone.taps, spec)
     with torch.device("meta"):
         config.model.neck.in_channels = build_backbone(spec).map_channels(backbone.taps)
 
@@ -155,37 +138,3 @@ def _scale(pipeline: Sequence[Any], short_side: int) -> None:
             entry.scales = [scaled(scale) for scale in entry.scales]
         elif entry.type == "RandomCrop":
             entry.crop_size = scaled(entry.crop_size)
-
-
-def lookup(config: Any, path: str) -> Any:
-    """The value at a dotted path, such as `model.rpn_head.anchor_generator.ratios.0`.
-
-    Raises:
-        LookupError: If the config has no such path.
-    """
-    node = config
-    for key in path.split("."):
-        if isinstance(node, (list, tuple)) and key.isdecimal():
-            node = node[int(key)]
-        elif isinstance(node, (dict, Config)):
-            node = node[key]
-        else:
-            raise LookupError(path)
-    return node
-
-
-def _apply_override(config: Config, override: str) -> None:
-    """Set one value by its dotted path; a path that names nothing is an error, since mmengine would add it in silence."""
-    path, separator, text = override.partition("=")
-    parent, _, last = path.rpartition(".")
-    try:
-        lookup(config, path)
-        node = lookup(config, parent) if parent else config
-        value = yaml.safe_load(text)
-    except (LookupError, yaml.YAMLError):
-        separator = ""
-    if not separator:
-        raise ValueError(
-            f"--override {override!r}: wanted key=value with a key of the config, as model.test_cfg.rcnn.score_thr"
-        )
-    node[int(last) if isinstance(node, list) else last] = value

@@ -7,8 +7,9 @@ from mmengine.config import Config
 
 from backbones.spec import BackboneSpec
 from eval.detection.config import DetectionConfig
-from eval.detection.experiment import base_config, lookup, transforms
+from eval.detection.experiment import base_config, transforms
 from eval.openmmlab.batch import BatchPlan
+from eval.openmmlab.config_values import lookup, plain
 from eval.result import Protocol
 
 NAME = "coco-mask-rcnn-1x"
@@ -42,7 +43,7 @@ def describe_protocol(
     }
     for override in options.override:
         path = override.partition("=")[0]
-        deviations[path] = [_plain(_published_value(base, path)), _plain(lookup(config, path))]
+        deviations[path] = [plain(_published_value(base, path)), plain(lookup(config, path))]
     return Protocol(name=NAME, version=VERSION, settings=used, deviations=deviations)
 
 
@@ -52,7 +53,7 @@ def protocol_settings(config: Config, spec: BackboneSpec, batch: BatchPlan, devi
     # Statistics are shared between GPUs (SyncBN), not between processes on the CPU.
     sharing = batch.world_size if device.type == "cuda" else 1
     settings |= {"batch_size": batch.total, "batch_norm_images": batch.per_device * sharing}
-    return {name: _plain(value) for name, value in settings.items()}
+    return {name: plain(value) for name, value in settings.items()}
 
 
 def _published_value(base: Config, path: str) -> Any:
@@ -118,12 +119,3 @@ def _data(config: Config) -> dict[str, Any]:
         "train_transforms": [entry.type for entry in train.pipeline],
         "test_transforms": [entry.type for entry in test.pipeline],
     }
-
-
-def _plain(value: Any) -> Any:
-    """Lists and dicts as JSON has them, so that what is read from a file equals what was written; 12.0 is 12."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value

@@ -14,9 +14,9 @@ import torch.distributed
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-import eval.openmmlab.progress  # noqa: F401 - registers ProgressHook
 from common.files import write_text_atomically
 from eval.openmmlab.compatibility import quiet_packages
+from eval.openmmlab.progress import ProgressHook
 from eval.openmmlab.runner import CHECKPOINT_NAME, FineTuningRunner, JsonConfig, latest_checkpoint, local_rank
 from eval.provenance import peak_memory_bytes
 
@@ -113,27 +113,35 @@ def run(
     _begin(work_dir, inputs)
     config = _prepared(config, work_dir, device=device, seed=seed, checkpoint_interval=checkpoint_interval)
     latest = latest_checkpoint(work_dir)
+    trained = latest is not None and latest[1] == config.train_cfg.max_iters
     if latest is not None:
         logger.info("continuing from %s", latest[0])
-        config.load_from, config.resume = str(latest[0]), True
-    with quiet_packages():
-        runner = FineTuningRunner.from_cfg(config)
-        if latest is None or latest[1] < config.train_cfg.max_iters:
-            runner.train()
-        else:
-            config.resume = False
-        metrics = runner.test()
+        config.load_from, config.resume = str(latest[0]), not trained
+    metrics = _train_and_test(config, trained)
     final = work_dir / CHECKPOINT_NAME.format(config.train_cfg.max_iters)
     if is_main_process():
         for earlier in work_dir.glob(CHECKPOINT_NAME.format("*")):
             if earlier != final:
                 earlier.unlink()
     return Outcome(
-        metrics={name: float(value) for name, value in metrics.items()},
+        metrics=metrics,
         wall_time_s=time.monotonic() - start,
         peak_memory_bytes=peak_memory_bytes(device),
         checkpoint=final,
     )
+
+
+def _train_and_test(config: Config, trained: bool) -> dict[str, float]:
+    with quiet_packages():
+        runner = FineTuningRunner.from_cfg(config)
+        try:
+            if not trained:
+                runner.train()
+            return {name: float(value) for name, value in runner.test().items()}
+        finally:
+            for hook in runner.hooks:
+                if isinstance(hook, ProgressHook):
+                    hook.close()
 
 
 def _begin(work_dir: Path, inputs: str) -> None:

@@ -52,7 +52,7 @@ class ProgressHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Close the bar."""
-        self._close()
+        self.close()
 
     def before_test(self, runner: Runner) -> None:
         """Open the bar."""
@@ -67,9 +67,10 @@ class ProgressHook(Hook):
 
     def after_test(self, runner: Runner) -> None:
         """Close the bar."""
-        self._close()
+        self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """End the bar's line, also where the run ends early."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -15,6 +15,7 @@ custom_imports = dict(
     imports=[
         "eval.openmmlab.accumulation",
         "eval.openmmlab.backbone",
+        "eval.openmmlab.images",
         "eval.detection.metric",
         "eval.detection.roi_extractor",
     ],
@@ -46,7 +47,7 @@ sides_before_crop = (400, 500, 600)
 multi_scale = dict(type="RandomChoiceResize", scales=[(long_side, side) for side in short_sides], keep_ratio=True)
 
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="ReadImage"),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="RandomFlip", prob=0.5),
     dict(
@@ -63,6 +64,14 @@ train_pipeline = [
     dict(type="PackDetInputs"),
 ]
 
+# mmdet's, but for the reading of images.
+test_pipeline = [
+    dict(type="ReadImage"),
+    dict(type="Resize", scale=(long_side, 800), keep_ratio=True),
+    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
+    dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
+]
+
 train_dataloader = dict(
     batch_size=batch_size,
     sampler=dict(_delete_=True, type="InfiniteSampler", shuffle=True),
@@ -70,6 +79,7 @@ train_dataloader = dict(
     batch_sampler=None,
     dataset=dict(pipeline=train_pipeline),
 )
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_evaluator = dict(_delete_=True, type="CocoAveragePrecision", ann_file="")
 
 # Written 1e-4 / 2: the rate for a batch of 16, halved.

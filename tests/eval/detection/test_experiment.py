@@ -9,7 +9,8 @@ from mmengine.config import Config
 from backbones.spec import ResNetSpec, ViTSpec
 from eval.detection.config import DetectionConfig
 from eval.detection.data import Split, check_data
-from eval.detection.experiment import base_config, default_taps, lookup, plan_batch, resolve, transforms
+from eval.detection.experiment import base_config, plan_batch, resolve, transforms
+from eval.openmmlab.config_values import lookup, plain
 
 VIT_SMALL = ViTSpec(embed_dim=384, depth=12, num_heads=6, patch_size=16, image_size=224, class_token=False, final_norm=False)
 
@@ -74,12 +75,6 @@ PUBLISHED: dict[str, Any] = {
 }
 
 
-def plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
 def full_coco() -> dict[str, Split]:
     """The splits of the whole benchmark, without its files."""
     lines = tuple(f"{index}.jpg 1" for index in range(118_287))
@@ -115,7 +110,7 @@ def test_published_schedule_in_updates() -> None:
 def test_published_augmentation() -> None:
     pipeline = resolved().train_dataloader.dataset.pipeline
     assert [entry.type for entry in pipeline] == [
-        *("LoadImageFromFile", "LoadAnnotations", "RandomFlip", "RandomChoice", "PackDetInputs"),
+        *("ReadImage", "LoadAnnotations", "RandomFlip", "RandomChoice", "PackDetInputs"),
     ]
     first, second = pipeline[3].transforms
     sides = [(1333, side) for side in (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)]
@@ -135,16 +130,6 @@ def test_the_batch_is_8_however_it_is_split(world_size: int, device_batch_size: 
     assert config.train_dataloader.batch_size == loader
     assert config.optim_wrapper.accumulative_counts == accumulation
     assert config.train_cfg.max_iters == 12 * 14_659
-
-
-@pytest.mark.parametrize(("depth", "taps"), [(12, [3, 5, 7, 11]), (24, [7, 11, 15, 23]), (4, [0, 1, 2, 3]), (6, [1, 2, 3, 5])])
-def test_taps_keep_their_place_in_other_depths(depth: int, taps: list[int]) -> None:
-    assert default_taps((3, 5, 7, 11), depth) == taps
-
-
-def test_too_few_blocks_ask_for_taps() -> None:
-    with pytest.raises(ValueError, match="3 blocks has no 4 places to tap; --taps"):
-        default_taps((3, 5, 7, 11), 3)
 
 
 def test_taps_beyond_the_last_block_are_refused() -> None:

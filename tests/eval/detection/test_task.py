@@ -129,6 +129,29 @@ def test_a_finished_task_is_not_run_again(finished: Path, toy_file: Path, coco: 
         evaluate(options(toy_file, coco, finished, seed=1))
 
 
+def test_a_run_killed_after_training_is_only_tested(
+    finished: Path, toy_file: Path, coco: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("eval.openmmlab.runner.FineTuningRunner.train", fail)
+    before = (finished / "result.json").read_text(encoding="utf-8")
+    (finished / "result.json").unlink()
+    again = evaluate(options(toy_file, coco, finished, name="toy"))
+    assert {name: metric["value"] for name, metric in json.loads(before)["metrics"].items()} == {
+        name: metric.value for name, metric in again.metrics.items()
+    }
+
+
+def test_a_damaged_image_is_named(toy_file: Path, tmp_path: Path, drawing: Any) -> None:
+    coco = drawing(tmp_path / "coco", {"train2017": 2, "val2017": 1})
+    damaged = coco / "train2017" / "000000000001.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    with pytest.raises(ValueError, match=r"train2017/000000000001\.jpg: .*copy it again"):
+        evaluate(options(toy_file, coco, tmp_path / "out"))
+
+
 def _arguments(backbone: Path, data: Path, output: Path) -> list[str]:
     return ["--backbone", str(backbone), "--data", str(data), "--output", str(output), "--device", "cpu"]
 
