@@ -96,7 +96,8 @@ def _stems(folder: Path, suffix: str, problems: list[str]) -> set[str] | None:
     if not folder.is_dir():
         problems.append(f"no folder {relative} ({expected})")
         return None
-    stems = {path.stem for path in folder.iterdir() if path.suffix == suffix}
+    # Hidden files, such as the `._NAME.jpg` that macOS adds, are no images; mmseg leaves them out too.
+    stems = {path.stem for path in folder.iterdir() if path.suffix == suffix and not path.name.startswith(".")}
     if not stems:
         problems.append(f"no {suffix} files in {relative} ({expected})")
         return None

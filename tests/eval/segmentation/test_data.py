@@ -31,6 +31,11 @@ def test_a_limit_above_the_number_of_pairs_restricts_nothing(root: Path) -> None
     assert not check_data(root, max_val_images=3)["validation"].restricted
 
 
+def test_hidden_files_are_no_images(root: Path) -> None:
+    (root / "images/training/._0.jpg").touch()
+    assert check_data(root)["training"].stems == ("0", "1", "2")
+
+
 def test_fingerprint_depends_on_names_sizes_and_marker(root: Path) -> None:
     before = check_data(root)["training"].describe()
     assert (before.name, before.split, before.num_items, before.coverage) == ("ADE20K", "training", 3, "subset")
