@@ -1,9 +1,14 @@
 """Where the golden and the real data lie; shared fixtures."""
 
 import os
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+
+from common.command import run_command
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -25,3 +30,30 @@ def golden_dir() -> Path:
 def real_data_dir() -> Path:
     """Small subsets of the public datasets."""
     return _data_folder("REAL_DATA_DIR", "../shared/data")
+
+
+class Finished(NamedTuple):
+    """A command that ran in this process."""
+
+    status: int
+    stdout: str
+    stderr: str
+    """Without log lines, which pytest keeps."""
+
+
+RunMain = Callable[[Callable[[Sequence[str]], int | None], Sequence[object]], Finished]
+
+
+@pytest.fixture
+def run_main(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> RunMain:
+    """Run a command's `main` as its entry point does, without the seconds that a new process spends on imports."""
+
+    def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[object]) -> Finished:
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            run_command(main)
+        printed = capsys.readouterr()
+        return Finished(int(caught.value.code or 0), printed.out, printed.err)
+
+    return run

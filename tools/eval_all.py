@@ -57,14 +57,31 @@ TASKS = {
         config=("eval.detection.config", "DetectionConfig"),
         data="eval.detection.data",
         limits=("max_train_images", "max_val_images"),
-        sample_options=("--iterations", "12", "--batch-size", "2", "--short-side", "160", "--workers", "0"),
+        sample_options=(
+            *("--iterations", "12", "--batch-size", "2", "--short-side", "128", "--workers", "0"),
+            "--override",
+            '["model.train_cfg.rcnn.sampler.num=32","model.test_cfg.rpn.max_per_img=50","model.test_cfg.rcnn.max_per_img=10"]',
+        ),
     ),
     "segmentation": Task(
         folder="ade/ADEChallengeData2016",
         config=("eval.segmentation.config", "SegmentationConfig"),
         data="eval.segmentation.data",
         limits=("max_train_images", "max_val_images"),
-        sample_options=("--iterations", "20", "--batch-size", "4", "--crop", "128", "--workers", "0"),
+        sample_options=(
+            "--iterations",
+            "20",
+            "--batch-size",
+            "4",
+            "--crop",
+            "128",
+            "--test-short-side",
+            "128",
+            "--train-short-side",
+            "128",
+            "--workers",
+            "0",
+        ),
     ),
 }
 

@@ -1,8 +1,6 @@
 """The conversion command: its report, and one line for each mistake."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,14 +9,10 @@ import torch
 from backbones.build import build_backbone
 from backbones.file import load_backbone
 from backbones.spec import ViTSpec
+from tests.conftest import RunMain
+from tools.convert_checkpoint import main
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SPEC = ViTSpec(embed_dim=64, depth=1, num_heads=1, patch_size=16, image_size=64, class_token=True, final_norm=True)
-
-
-def convert(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "tools/convert_checkpoint.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -28,17 +22,17 @@ def checkpoint(tmp_path: Path) -> Path:
     return path
 
 
-def test_report_and_file(checkpoint: Path, tmp_path: Path) -> None:
+def test_report_and_file(checkpoint: Path, tmp_path: Path, run_main: RunMain) -> None:
     output = tmp_path / "model.safetensors"
-    finished = convert(checkpoint, output, "--json")
-    assert finished.returncode == 0, finished.stderr
+    finished = run_main(main, [checkpoint, output, "--json"])
+    assert finished.status == 0, finished.stderr
     facts = json.loads(finished.stdout)
     assert (facts["format"], facts["tensors_dropped_by_rule"], facts["tensors_left_over"]) == ("timm", 2, 0)
     assert facts["parameters"] == sum(tensor.numel() for tensor in build_backbone(SPEC).state_dict().values())
     assert load_backbone(output).spec == SPEC
 
 
-def test_mistakes_are_one_line(checkpoint: Path, tmp_path: Path) -> None:
+def test_mistakes_are_one_line(checkpoint: Path, tmp_path: Path, run_main: RunMain) -> None:
     output = tmp_path / "out.safetensors"
     cut = tmp_path / "cut.pth"
     cut.write_bytes(checkpoint.read_bytes()[:2000])
@@ -51,8 +45,8 @@ def test_mistakes_are_one_line(checkpoint: Path, tmp_path: Path) -> None:
         ((checkpoint, output, "--heads", "3"), "--heads"),
         ((checkpoint, "/proc/nowhere/out.safetensors"), "/proc/nowhere"),
     ):
-        finished = convert(*arguments)
-        assert finished.returncode == 2, finished
+        finished = run_main(main, arguments)
+        assert finished.status == 2, finished
         assert len(finished.stderr.splitlines()) == 1, finished.stderr
         assert message in finished.stderr
         assert not output.exists()

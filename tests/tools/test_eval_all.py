@@ -1,9 +1,6 @@
 """One command for all tasks: what it checks before it starts, what it passes on, what it repeats."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,10 +8,10 @@ import torch
 
 from backbones.build import build_backbone
 from backbones.spec import ViTSpec
-from tools.eval_all import TASKS, EvalAllOptions, run_name, split_task_options
+from tests.conftest import RunMain
+from tools.eval_all import TASKS, EvalAllOptions, main, run_name, split_task_options
 from tools.sample_data.draw import SampleConfig, draw_samples
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SPEC = ViTSpec(embed_dim=64, depth=4, num_heads=1, patch_size=16, image_size=64, class_token=False, final_norm=False)
 # Small and short enough for a test: sizes and schedules only, no other code path.
 SHORT = {
@@ -34,12 +31,6 @@ SHORT = {
         "--segmentation.workers=0",
     ],
 }
-
-
-def evaluate(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "tools/eval_all.py", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +68,11 @@ def test_tasks_are_chosen_by_name() -> None:
 
 
 @pytest.mark.slow
-def test_every_task_then_tables_and_nothing_twice(data: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_every_task_then_tables_and_nothing_twice(data: Path, checkpoint: Path, tmp_path: Path, run_main: RunMain) -> None:
     arguments = [checkpoint, "--data", data, "--runs", tmp_path / "runs", "--results", tmp_path / "results"]
     arguments += [option for options in SHORT.values() for option in options]
-    finished = evaluate(*arguments)
-    assert finished.returncode == 0, finished.stderr
+    finished = run_main(main, arguments)
+    assert finished.status == 0, finished.stderr
     results = {task: tmp_path / "runs" / "toy" / task / "result.json" for task in TASKS}
     for task, path in results.items():
         content = json.loads(path.read_text())
@@ -92,13 +83,13 @@ def test_every_task_then_tables_and_nothing_twice(data: Path, checkpoint: Path, 
     main_csv = (tmp_path / "results" / "main.csv").read_text()
     assert "toy" in main_csv
     stamps = {task: path.stat().st_mtime_ns for task, path in results.items()}
-    again = evaluate(*arguments)
-    assert again.returncode == 0, again.stderr
+    again = run_main(main, arguments)
+    assert again.status == 0, again.stderr
     assert {task: path.stat().st_mtime_ns for task, path in results.items()} == stamps
     assert (tmp_path / "results" / "main.csv").read_text() == main_csv
 
 
-def test_mistakes_are_found_before_any_task_starts(data: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_mistakes_are_found_before_any_task_starts(data: Path, checkpoint: Path, tmp_path: Path, run_main: RunMain) -> None:
     common = ["--runs", tmp_path / "runs", "--results", tmp_path / "results"]
     half = tmp_path / "half"
     half.mkdir()
@@ -114,8 +105,8 @@ def test_mistakes_are_found_before_any_task_starts(data: Path, checkpoint: Path,
         ([bomb, "--data", data, "--tasks", "davis"], "no known layout"),
         ([checkpoint, "--data", data, "--tasks", "davis", "--runs", "/proc/nowhere"], "/proc/nowhere"),
     ):
-        finished = evaluate(*arguments[:1], *common, *arguments[1:])
-        assert finished.returncode == 2, finished
+        finished = run_main(main, [*arguments[:1], *common, *arguments[1:]])
+        assert finished.status == 2, finished
         assert len(finished.stderr.splitlines()) == 1, finished.stderr
         assert message in finished.stderr
         assert not list((tmp_path / "runs").glob("*/*/result.json"))

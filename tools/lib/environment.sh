@@ -46,7 +46,8 @@ ensure_environment() {
     find_uv
     [ -x .venv/bin/python ] || "$UV" venv --quiet --python "$PYTHON" .venv
     echo "installing requirements.txt into .venv" >&2
-    "$UV" pip install --python .venv/bin/python ${TORCH_BACKEND:+--torch-backend "$TORCH_BACKEND"} --requirements requirements.txt --overrides requirements-override.in
+    # Where Python may not keep compiled modules, every start of every command would compile them again.
+    "$UV" pip install ${PYTHONDONTWRITEBYTECODE:+--compile-bytecode} --python .venv/bin/python ${TORCH_BACKEND:+--torch-backend "$TORCH_BACKEND"} --requirements requirements.txt --overrides requirements-override.in
     printf '%s' "$wanted" >"$stamp"
 }
 
