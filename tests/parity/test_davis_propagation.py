@@ -1,5 +1,6 @@
 """Masks that the authors' scripts (SelfPatch 81aef149, DINO 7c446df) wrote."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from backbones.build import build_backbone
 from backbones.convert import convert_checkpoint
 from backbones.file import load_strictly
+from eval.davis import protocol
 from eval.davis.dataset import DavisSplit, find_sequences
 from eval.davis.features import FeatureExtractor
 from eval.davis.masks import read_mask
@@ -62,3 +64,8 @@ def test_masks(golden_dir: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", [{"topk": -1}, {"neighbourhood_radius": -1}, {"n_last_frames": -6}, {"protocol": "fixed"}])
 def test_wrong_settings_are_noticed(change: dict[str, Any], golden_dir: Path, tmp_path: Path) -> None:
     assert least_agreement(cases(golden_dir)[-1], tmp_path, **change) < LEAST_AGREEMENT
+
+
+def test_the_training_deviation_is_noticed(golden_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "PUBLISHED", dataclasses.replace(protocol.PUBLISHED, std=(0.229, 0.224, 0.225)))
+    assert least_agreement(cases(golden_dir)[0], tmp_path) < LEAST_AGREEMENT
