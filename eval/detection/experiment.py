@@ -9,30 +9,16 @@ import torch
 from mmengine.config import Config
 
 from backbones.build import build_backbone
-from backbones.spec import BackboneSpec, ViTSpec
+from backbones.spec import BackboneSpec
 from eval.detection.config import PUBLISHED_SHORT_SIDE, DetectionConfig
 from eval.detection.data import Split
 from eval.openmmlab.batch import BatchPlan
-from eval.openmmlab.config_files import read_config
+from eval.openmmlab.config_files import read_family_config
 from eval.openmmlab.config_values import apply_override
 from eval.openmmlab.launch import Precision, optimiser_wrapper
 from eval.openmmlab.taps import choose_taps
 
 CONFIGS = Path(__file__).parent / "configs"
-FAMILY_CONFIGS = {ViTSpec.family: "vit.py"}
-"""Config file of each family that has one."""
-
-_WARMUP_PART = 10
-
-
-def plan_batch(options: DetectionConfig, world_size: int) -> BatchPlan:
-    """How the processes make up the batch.
-
-    Raises:
-        ValueError: If they cannot.
-    """
-    per_device = min(options.device_batch_size, max(1, options.batch_size // world_size))
-    return BatchPlan(total=options.batch_size, per_device=per_device, world_size=world_size)
 
 
 def base_config(spec: BackboneSpec) -> Config:
@@ -41,11 +27,7 @@ def base_config(spec: BackboneSpec) -> Config:
     Raises:
         ValueError: If there is none.
     """
-    if spec.family not in FAMILY_CONFIGS:
-        raise ValueError(
-            f"there is no detection config for a {spec.family} backbone; there is one for: {', '.join(FAMILY_CONFIGS)}"
-        )
-    return read_config(CONFIGS / FAMILY_CONFIGS[spec.family])
+    return read_family_config(CONFIGS, spec)
 
 
 def resolve(
@@ -57,7 +39,7 @@ def resolve(
         options: The task's options.
         spec: Of the backbone file.
         splits: From `eval.detection.data.check_data`.
-        batch: From `plan_batch`.
+        batch: From `options.plan_batch`.
         precision: From `eval.openmmlab.launch.resolve_precision`.
 
     Raises:
@@ -98,8 +80,7 @@ def _resolve_schedule(config: Config, options: DetectionConfig, batch: BatchPlan
     iterations = options.iterations or max(1, round(options.epochs * per_epoch))
     # The decay keeps its place in a schedule of another length.
     milestones = [round(iterations * epoch / schedule.epochs) for epoch in schedule.decay_epochs]
-    warmup = min(schedule.warmup_iterations, iterations // _WARMUP_PART)
-    warmup = warmup if options.warmup_iterations is None else options.warmup_iterations
+    warmup = options.warmup(schedule.warmup_iterations, iterations)
     schedule.update(epochs=iterations / per_epoch, warmup_iterations=warmup, milestones=milestones)
     config.train_cfg.max_iters = iterations
     config.param_scheduler = [

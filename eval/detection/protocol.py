@@ -9,7 +9,7 @@ from backbones.spec import BackboneSpec
 from eval.detection.config import DetectionConfig
 from eval.detection.experiment import base_config, transforms
 from eval.openmmlab.batch import BatchPlan
-from eval.openmmlab.config_values import lookup, plain
+from eval.openmmlab.config_values import override_deviations, plain
 from eval.result import Protocol
 
 NAME = "coco-mask-rcnn-1x"
@@ -41,9 +41,7 @@ def describe_protocol(
     deviations = {
         name: [published[name], used[name]] for name in used if name not in NOT_COMPARED and used[name] != published[name]
     }
-    for override in options.override:
-        path = override.partition("=")[0]
-        deviations[path] = [plain(_published_value(base, path)), plain(lookup(config, path))]
+    deviations |= override_deviations(config, base, options.override)
     return Protocol(name=NAME, version=VERSION, settings=used, deviations=deviations)
 
 
@@ -54,13 +52,6 @@ def protocol_settings(config: Config, spec: BackboneSpec, batch: BatchPlan, devi
     sharing = batch.world_size if device.type == "cuda" else 1
     settings |= {"batch_size": batch.total, "batch_norm_images": batch.per_device * sharing}
     return {name: plain(value) for name, value in settings.items()}
-
-
-def _published_value(base: Config, path: str) -> Any:
-    try:
-        return lookup(base, path)
-    except LookupError:
-        return None  # a value that only the resolved config has, such as a data folder's
 
 
 def _training(config: Config) -> dict[str, Any]:

@@ -5,7 +5,11 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 
+from backbones.spec import BackboneSpec
 from eval.openmmlab.compatibility import quiet_packages
+
+BASE_CONFIG = "base"
+"""Name of the file that a task's other configs inherit."""
 
 
 def read_config(path: Path) -> Config:
@@ -17,3 +21,22 @@ def read_config(path: Path) -> Config:
     MODULE2PACKAGE["mmseg"] = "mmseg"
     with quiet_packages():
         return Config.fromfile(str(path))
+
+
+def read_family_config(folder: Path, spec: BackboneSpec) -> Config:
+    """The config file of a task for a family of backbones, `FAMILY.py`, as written.
+
+    Args:
+        folder: The task's configs.
+        spec: Of the backbone.
+
+    Raises:
+        ValueError: If there is none for this family.
+    """
+    path = folder / f"{spec.family}.py"
+    if not path.is_file():
+        families = sorted(file.stem for file in folder.glob("*.py") if file.stem != BASE_CONFIG)
+        raise ValueError(
+            f"there is no {folder.parent.name} config for a {spec.family} backbone; there is one for: {', '.join(families)}"
+        )
+    return read_config(path)

@@ -1,5 +1,6 @@
 """Single values of a resolved mmengine config, by dotted path: read, overridden from the command line, written to a result."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -55,3 +56,22 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value
+
+
+def override_deviations(config: Config, published: Config, overrides: Sequence[str]) -> dict[str, list[Any]]:
+    """The deviations that the user's overrides are: path -> [published, used].
+
+    Args:
+        config: With the overrides.
+        published: The config file as written; has no value for what only a resolved config knows, such as a data folder.
+        overrides: As in `apply_override`.
+    """
+
+    def published_value(path: str) -> Any:
+        try:
+            return lookup(published, path)
+        except LookupError:
+            return None
+
+    paths = [override.partition("=")[0] for override in overrides]
+    return {path: [plain(published_value(path)), plain(lookup(config, path))] for path in paths}

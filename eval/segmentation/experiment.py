@@ -10,7 +10,7 @@ from mmengine.config import Config
 from backbones.build import build_backbone
 from backbones.spec import BackboneSpec, ViTSpec
 from eval.openmmlab.batch import BatchPlan
-from eval.openmmlab.config_files import read_config
+from eval.openmmlab.config_files import read_family_config
 from eval.openmmlab.config_values import apply_override
 from eval.openmmlab.launch import Precision, optimiser_wrapper
 from eval.openmmlab.taps import choose_taps
@@ -21,23 +21,9 @@ COUNTS_FILE = "class_pixels.json"
 """What the test counted, in the output folder."""
 
 CONFIGS = Path(__file__).parent / "configs"
-FAMILY_CONFIGS = {ViTSpec.family: "vit.py"}
-"""Config file of each family that has one."""
-
-_WARMUP_PART = 10
 
 # Long over short side of the published resizing, (2048, 512).
 _LONGEST_ASPECT = 4
-
-
-def plan_batch(options: SegmentationConfig, world_size: int) -> BatchPlan:
-    """How the processes make up the batch.
-
-    Raises:
-        ValueError: If they cannot.
-    """
-    per_device = min(options.device_batch_size, max(1, options.batch_size // world_size))
-    return BatchPlan(total=options.batch_size, per_device=per_device, world_size=world_size)
 
 
 def base_config(spec: BackboneSpec) -> Config:
@@ -46,11 +32,7 @@ def base_config(spec: BackboneSpec) -> Config:
     Raises:
         ValueError: If there is none.
     """
-    if spec.family not in FAMILY_CONFIGS:
-        raise ValueError(
-            f"there is no segmentation config for a {spec.family} backbone; there is one for: {', '.join(FAMILY_CONFIGS)}"
-        )
-    return read_config(CONFIGS / FAMILY_CONFIGS[spec.family])
+    return read_family_config(CONFIGS, spec)
 
 
 def resolve(
@@ -62,7 +44,7 @@ def resolve(
         options: The task's options.
         spec: Of the backbone file.
         splits: From `eval.segmentation.data.check_data`.
-        batch: From `plan_batch`.
+        batch: From `options.plan_batch`.
         precision: From `eval.openmmlab.launch.resolve_precision`.
 
     Raises:
@@ -94,8 +76,7 @@ def _resolve_model(config: Config, options: SegmentationConfig, spec: BackboneSp
 
 def _resolve_schedule(config: Config, options: SegmentationConfig) -> None:
     rise, decay = config.param_scheduler
-    warmup = min(config.warmup_iterations, options.iterations // _WARMUP_PART)
-    warmup = warmup if options.warmup_iterations is None else options.warmup_iterations
+    warmup = options.warmup(config.warmup_iterations, options.iterations)
     # See the config file for the + 1.
     rise.end, decay.end = warmup + 1, options.iterations + 1
     config.param_scheduler = [rise, decay] if warmup else [decay]

@@ -7,7 +7,7 @@ from mmengine.config import Config
 
 from backbones.spec import BackboneSpec
 from eval.openmmlab.batch import BatchPlan
-from eval.openmmlab.config_values import lookup, plain
+from eval.openmmlab.config_values import override_deviations, plain
 from eval.result import Protocol
 from eval.segmentation.config import SegmentationConfig
 from eval.segmentation.experiment import base_config, transform
@@ -35,9 +35,7 @@ def describe_protocol(
     published = protocol_settings(base, spec, PUBLISHED_BATCH, torch.device("cuda"))
     used = protocol_settings(config, spec, batch, device)
     deviations = {name: [published[name], used[name]] for name in used if used[name] != published[name]}
-    for override in options.override:
-        path = override.partition("=")[0]
-        deviations[path] = [plain(_published_value(base, path)), plain(lookup(config, path))]
+    deviations |= override_deviations(config, base, options.override)
     return Protocol(name=NAME, version=VERSION, settings=used, deviations=deviations)
 
 
@@ -48,13 +46,6 @@ def protocol_settings(config: Config, spec: BackboneSpec, batch: BatchPlan, devi
     sharing = batch.world_size if device.type == "cuda" else 1
     settings |= {"batch_size": batch.total, "batch_norm_images": batch.per_device * sharing}
     return {name: plain(value) for name, value in settings.items()}
-
-
-def _published_value(base: Config, path: str) -> Any:
-    try:
-        return lookup(base, path)
-    except LookupError:
-        return None  # a value that only the resolved config has, such as a data folder's
 
 
 def _training(config: Config) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from backbones.spec import ResNetSpec, ViTSpec
 from eval.detection.config import DetectionConfig
 from eval.detection.data import Split, check_data
-from eval.detection.experiment import base_config, plan_batch, resolve, transforms
+from eval.detection.experiment import base_config, resolve, transforms
 from eval.openmmlab.config_values import lookup, plain
 
 VIT_SMALL = ViTSpec(embed_dim=384, depth=12, num_heads=6, patch_size=16, image_size=224, class_token=False, final_norm=False)
@@ -89,7 +89,7 @@ def full_coco() -> dict[str, Split]:
 
 def resolved(spec: ViTSpec = VIT_SMALL, splits: dict[str, Split] | None = None, world_size: int = 1, **options: Any) -> Config:
     given = DetectionConfig(backbone=Path("b.safetensors"), data=Path("coco"), output=Path("out"), **options)
-    return resolve(given, spec, splits or full_coco(), plan_batch(given, world_size), "float32")
+    return resolve(given, spec, splits or full_coco(), given.plan_batch(world_size), "float32")
 
 
 def test_defaults_are_the_published_protocol() -> None:

@@ -122,7 +122,7 @@ def test_a_finished_task_is_not_run_again(finished: Path, toy_file: Path, coco: 
     def fail(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("ran again")
 
-    monkeypatch.setattr("eval.detection.task.run", fail)
+    monkeypatch.setattr("eval.openmmlab.finetune.run", fail)
     again = evaluate(options(toy_file, coco, finished, name="toy"))
     assert again.inputs_sha256 == read_result(finished / "result.json").inputs_sha256
     with pytest.raises(ResultError, match="other inputs"):
@@ -167,7 +167,7 @@ def test_mistakes_are_one_line(toy_file: Path, coco: Path, tmp_path: Path) -> No
         (_arguments(foreign, coco, tmp_path / "out"), "not a backbone file"),
         (_arguments(tmp_path / "absent.safetensors", coco, tmp_path / "out"), "no such file"),
         ([*good, "--epoch_count", "3"], "--epoch_count"),
-        ([*good, "--iterations", "0"], "iterations=0 must be positive"),
+        ([*good, "--iterations", "0"], "iterations=0 must be at least 1"),
         ([*good, "--taps", "[0,1]"], "takes 4 maps"),
         ([*good, "--precision", "float16"], "needs a GPU"),
         (_arguments(toy_file, coco, blocked / "out"), str(blocked)),

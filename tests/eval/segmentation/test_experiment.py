@@ -17,7 +17,7 @@ from eval.openmmlab.batch import BatchPlan
 from eval.openmmlab.config_values import lookup, plain
 from eval.segmentation.config import SegmentationConfig
 from eval.segmentation.data import check_data
-from eval.segmentation.experiment import base_config, plan_batch, resolve
+from eval.segmentation.experiment import base_config, resolve
 
 VIT_SMALL = ViTSpec(embed_dim=384, depth=12, num_heads=6, patch_size=16, image_size=224, class_token=True, final_norm=False)
 
@@ -86,7 +86,7 @@ def vit_small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def resolved(ade: Path, world_size: int = 1, backbone: Path = Path("b.safetensors"), **more: Any) -> Config:
     options = SegmentationConfig(backbone=backbone, data=ade, output=Path("out"), **more)
     splits = check_data(ade, options.max_train_images, options.max_val_images)
-    return resolve(options, VIT_SMALL, splits, plan_batch(options, world_size), "float32")
+    return resolve(options, VIT_SMALL, splits, options.plan_batch(world_size), "float32")
 
 
 def build_model(config: Config) -> nn.Module:
@@ -171,7 +171,7 @@ def test_maps_positions_and_head(ade: Path, vit_small_file: Path) -> None:
 def test_total_batch_is_kept_on_any_number_of_devices() -> None:
     def plan(world_size: int, **more: Any) -> BatchPlan:
         given = SegmentationConfig(backbone=Path("b"), data=Path("d"), output=Path("o"), **more)
-        return plan_batch(given, world_size)
+        return given.plan_batch(world_size)
 
     for world_size in (1, 2, 4, 8, 16):
         assert (plan(world_size).total, plan(world_size).accumulation) == (16, 1)

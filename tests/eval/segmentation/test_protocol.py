@@ -10,7 +10,7 @@ from backbones.spec import ViTSpec
 from eval.result import Protocol
 from eval.segmentation.config import SegmentationConfig
 from eval.segmentation.data import check_data
-from eval.segmentation.experiment import plan_batch, resolve
+from eval.segmentation.experiment import resolve
 from eval.segmentation.protocol import describe_protocol
 
 VIT_SMALL = ViTSpec(embed_dim=384, depth=12, num_heads=6, patch_size=16, image_size=224, class_token=False, final_norm=False)
@@ -18,7 +18,7 @@ VIT_SMALL = ViTSpec(embed_dim=384, depth=12, num_heads=6, patch_size=16, image_s
 
 def protocol(ade: Path, device: str = "cuda", world_size: int = 4, **more: Any) -> Protocol:
     options = SegmentationConfig(backbone=Path("b.safetensors"), data=ade, output=Path("out"), **more)
-    batch = plan_batch(options, world_size)
+    batch = options.plan_batch(world_size)
     config = resolve(options, VIT_SMALL, check_data(ade), batch, options.precision)
     return describe_protocol(config, options, VIT_SMALL, batch, torch.device(device))
 

@@ -122,7 +122,7 @@ def test_a_finished_task_is_not_run_again(finished: Path, toy_file: Path, ade: P
     def fail(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("ran again")
 
-    monkeypatch.setattr("eval.segmentation.task.run", fail)
+    monkeypatch.setattr("eval.openmmlab.finetune.run", fail)
     assert evaluate(options(toy_file, ade, finished)).metrics == read_result(finished / "result.json").metrics
     with pytest.raises(ResultError, match="other inputs"):
         evaluate(options(toy_file, ade, finished, seed=1))
