@@ -4,6 +4,7 @@ import importlib.metadata
 import platform
 import resource
 import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,8 @@ from backbones.file import BackboneFile
 from backbones.spec import spec_to_dict
 from common.files import text_sha256
 from eval.result import SAMPLE_MARKER, BackboneRecord, Coverage, Dataset, Environment
+
+_KIBIBYTE = 1024
 
 _PACKAGES = (
     "torch",
@@ -78,8 +81,12 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Peak GPU memory allocated by this process on a GPU; elsewhere the process's peak resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kibibytes * 1024
+    status = Path("/proc/self/status")
+    if status.exists():
+        # getrusage would also count what the parent process held when it started this one.
+        kibibytes = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(kibibytes) * _KIBIBYTE
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else _KIBIBYTE)
 
 
 def _code_revision() -> str:
