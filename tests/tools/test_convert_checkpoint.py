@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,13 +33,21 @@ def test_report_and_file(checkpoint: Path, tmp_path: Path, run_main: RunMain) ->
     assert load_backbone(output).spec == SPEC
 
 
+class _Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("bomb-went-off"),))
+
+
 def test_mistakes_are_one_line(checkpoint: Path, tmp_path: Path, run_main: RunMain) -> None:
     output = tmp_path / "out.safetensors"
     cut = tmp_path / "cut.pth"
     cut.write_bytes(checkpoint.read_bytes()[:2000])
+    bomb = tmp_path / "bomb.pth"
+    torch.save({"model": _Bomb()}, bomb)
     for arguments, message in (
         ((tmp_path / "absent.pth", output), "absent.pth"),
         ((cut, output), "cut.pth"),
+        ((bomb, output), "allow-list"),
         ((checkpoint, tmp_path / "out.pth"), ".safetensors"),
         ((checkpoint, output, "--format", "selfpatch"), "selfpatch"),
         ((checkpoint, output, "--branch", "student"), "student"),
@@ -50,3 +59,4 @@ def test_mistakes_are_one_line(checkpoint: Path, tmp_path: Path, run_main: RunMa
         assert len(finished.stderr.splitlines()) == 1, finished.stderr
         assert message in finished.stderr
         assert not output.exists()
+    assert not Path("bomb-went-off").exists()
