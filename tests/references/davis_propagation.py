@@ -18,6 +18,7 @@ from torch import Tensor
 
 def read_frame(path: Path) -> tuple[Tensor, tuple[int, int]]:
     pixels = cv2.imread(str(path))
+    assert pixels is not None
     height, width, _ = pixels.shape
     if height > width:
         new_width, new_height = 480, int(480 * height / width // 64 * 64)
