@@ -115,6 +115,20 @@ def test_loss(golden_dir: Path) -> None:
         torch.testing.assert_close(objective.patch_centre.mean_K, step["patch_center"].flatten(), atol=1e-5, rtol=0)
 
 
+def without_key_bias(name: str, value: Tensor) -> Tensor:
+    """Leave out what no two implementations share.
+
+    A bias of all keys moves every logit of a query alike, which the softmax ignores. Its gradient is rounding noise, and Adam
+    scales noise up to the learning rate.
+    """
+    if name.endswith("key.bias"):
+        return value[:0]
+    if name.endswith("attn.qkv.bias"):
+        query, _, value_bias = value.chunk(3)
+        return torch.cat([query, value_bias])
+    return value
+
+
 def test_train_steps(golden_dir: Path) -> None:
     case = load(golden_dir, "train_steps.pt")
     dino = DINOConfig(out_dim=case["out_dim"], hidden_dim=case["hidden_dim"], bottleneck_dim=case["bottleneck_dim"])
@@ -125,7 +139,9 @@ def test_train_steps(golden_dir: Path) -> None:
         "num_heads": case["num_heads"],
         "patch_size": case["patch_size"],
     }
-    spec = objective.backbone_spec(architecture, image_size=case["steps"][0]["crops"][0].shape[-1])
+    # The stored positions need not cover the global crops.
+    grid_side = round(case["initial"]["backbone.pos_embed"].shape[1] ** 0.5)
+    spec = objective.backbone_spec(architecture, image_size=grid_side * case["patch_size"])
     student, teacher = (objective.build_network(spec, 0.0, role) for role in ("student", "teacher"))
     for network in (student, teacher):
         load_strictly(network, ours(case["initial"]))
@@ -146,7 +162,8 @@ def test_train_steps(golden_dir: Path) -> None:
     for network, expected in ((student, case["student"]), (teacher, case["teacher"])):
         state = network.state_dict()
         for name, value in ours(expected).items():
-            torch.testing.assert_close(state[name], value, atol=1e-4, rtol=0, msg=name)
+            found, wanted = without_key_bias(name, state[name]), without_key_bias(name, value)
+            torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0, msg=name)
 
 
 def recovered_schedule(values: list[float]) -> CosineSchedule:
