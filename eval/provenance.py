@@ -2,9 +2,7 @@
 
 import importlib.metadata
 import platform
-import resource
 import subprocess
-import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,8 +13,6 @@ from backbones.file import BackboneFile
 from backbones.spec import spec_to_dict
 from common.files import text_sha256
 from eval.result import SAMPLE_MARKER, BackboneRecord, Coverage, Dataset, Environment
-
-_KIBIBYTE = 1024
 
 _PACKAGES = (
     "torch",
@@ -75,18 +71,6 @@ def describe_environment(device: torch.device, world_size: int = 1) -> Environme
             continue  # a task runs with only the packages that it needs
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return Environment(device=name, world_size=world_size, packages=packages, code=_code_revision())
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Peak GPU memory allocated by this process on a GPU; elsewhere the process's peak resident memory."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if status.exists():
-        # getrusage would also count what the parent process held when it started this one.
-        kibibytes = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(kibibytes) * _KIBIBYTE
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else _KIBIBYTE)
 
 
 def _code_revision() -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch.optim import AdamW
 
 from backbones.spec import BackboneSpec
 from common.files import remove_leftovers, write_text_atomically
+from common.memory import peak_memory_bytes
 from pretrain.config import PretrainConfig
 from pretrain.data.images import UnreadableImages, find_images
 from pretrain.data.loader import Batch, GlobalBatchSampler, MultiCropImages, build_loader
@@ -149,6 +151,7 @@ class _Run:
         self._announce(networks, first_step)
         if first_step >= self.last_step:
             return self.checkpoint
+        start = time.monotonic()
         self.sampler.plan(first_step, self.last_step)
         loader = build_loader(self.dataset, self.sampler, config.data.workers, self.device.type == "cuda")
         student = networks.student
@@ -170,6 +173,13 @@ class _Run:
         finally:
             if log is not None:
                 log.close()
+        logger.info(
+            "%d steps in %.0f s, peak memory %.1f GiB (process %d)",
+            self.last_step - first_step,
+            time.monotonic() - start,
+            peak_memory_bytes(self.device) / 2**30,
+            rank(),
+        )
         return self.checkpoint
 
     def _prepare_output(self) -> None:

@@ -11,6 +11,7 @@ from backbones.build import build_backbone
 from backbones.file import load_strictly, read_backbone_file
 from common.command import parse_config
 from common.files import write_text_atomically
+from common.memory import peak_memory_bytes
 from eval.davis.config import DavisConfig
 from eval.davis.dataset import DavisSplit, VideoSequence, find_sequences
 from eval.davis.features import FeatureExtractor
@@ -21,7 +22,7 @@ from eval.davis.scores import score_sequences, write_csv_files
 from eval.davis.sharding import Shard, joined_processes, wait_for_all
 from eval.davis.summary import LOWER_IS_BETTER, Scores
 from eval.davis.writing import masks_digest, write_masks
-from eval.provenance import describe_backbone, describe_environment, peak_memory_bytes
+from eval.provenance import describe_backbone, describe_environment
 from eval.result import RESULT_FILE, Metric, Protocol, Result, finished_result, inputs_digest, read_result, write_result
 
 logger = logging.getLogger(__name__)

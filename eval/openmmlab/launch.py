@@ -15,10 +15,10 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 
 from common.files import write_text_atomically
+from common.memory import peak_memory_bytes
 from eval.openmmlab.compatibility import quiet_packages
 from eval.openmmlab.progress import ProgressHook
 from eval.openmmlab.runner import CHECKPOINT_NAME, FineTuningRunner, JsonConfig, latest_checkpoint, local_rank
-from eval.provenance import peak_memory_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Outcome:
     wall_time_s: float
     """Seconds of this session: training (or what was left of it) and testing."""
     peak_memory_bytes: int
-    """See `eval.provenance.peak_memory_bytes`."""
+    """See `common.memory.peak_memory_bytes`."""
     checkpoint: Path
     """The fine-tuned model."""
 
