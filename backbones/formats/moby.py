@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from backbones.formats.base import Conversion, FormatError, is_state_dict, stated_epoch, take, vit_spec
-from backbones.formats.timm import SWIN_BUFFERS, swin_spec
+from backbones.formats.timm import swin_buffers, swin_spec
 
 NAME = "moby"
 BRANCHES = ("encoder", "encoder_k")
@@ -29,7 +29,7 @@ def matches(checkpoint: Any) -> bool:
 def convert(checkpoint: Mapping[str, Any], branch: str, num_heads: int | None) -> Conversion:
     """See `backbones.formats.base`."""
     full = checkpoint["model"]
-    buffers = tuple(name for name in full if name.endswith(SWIN_BUFFERS))
+    buffers = swin_buffers(full)
     others = [f"{name}." for name in BRANCHES if name != branch]
     weights = {name: tensor for name, tensor in full.items() if name not in buffers}
     state_dict, dropped = take(weights, f"{branch}.", [*_HEADS, *others])
@@ -42,7 +42,7 @@ def convert(checkpoint: Mapping[str, Any], branch: str, num_heads: int | None) -
     return Conversion(
         format=NAME,
         branch=branch,
-        spec=swin_spec(state_dict) if is_swin else vit_spec(state_dict, num_heads),
+        spec=swin_spec(state_dict, buffers) if is_swin else vit_spec(state_dict, num_heads),
         state_dict=state_dict,
         dropped=(*dropped, *buffers),
         epoch=last_epoch + 1 if last_epoch >= 0 else -1,

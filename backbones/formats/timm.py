@@ -3,6 +3,7 @@
 Bare, or under `state_dict` or `model`. Classifiers (`head.`, `fc.`) are dropped.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,9 +33,9 @@ def matches(checkpoint: Any) -> bool:
 def convert(checkpoint: Mapping[str, Any], branch: str, num_heads: int | None) -> Conversion:
     """See `backbones.formats.base`."""
     full = _state_dict(checkpoint)
-    buffers = tuple(name for name in full if name.endswith(SWIN_BUFFERS))
+    buffers = swin_buffers(full)
     state_dict, dropped = take({name: full[name] for name in full if name not in buffers}, "", _CLASSIFIERS)
-    spec = _spec(state_dict, num_heads)
+    spec = _spec(state_dict, num_heads, buffers)
     if isinstance(spec, ResNetSpec):
         state_dict = _with_batch_counters(state_dict)
     return Conversion(
@@ -55,18 +56,29 @@ def _state_dict(checkpoint: Any) -> Mapping[str, Tensor]:
     return {}
 
 
-def _spec(state_dict: Mapping[str, Tensor], num_heads: int | None) -> BackboneSpec:
+def _spec(state_dict: Mapping[str, Tensor], num_heads: int | None, buffers: Mapping[str, Tensor]) -> BackboneSpec:
     if "pos_embed" in state_dict:
         return vit_spec(state_dict, num_heads)
     if num_heads is not None:
         raise FormatError("--num-heads applies to ViTs only; the weights of this family show their heads")
     if "conv1.weight" in state_dict:
         return ResNetSpec(layers=tuple(count_numbered(state_dict, f"layer{stage}.") for stage in (1, 2, 3, 4)))
-    return swin_spec(state_dict)
+    return swin_spec(state_dict, buffers)
 
 
-def swin_spec(state_dict: Mapping[str, Tensor]) -> SwinSpec:
-    """Read a Swin transformer's numbers off its weights; the bias tables show windows and heads."""
+def swin_buffers(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that are no weights."""
+    return {name: tensor for name, tensor in state_dict.items() if name.endswith(SWIN_BUFFERS)}
+
+
+def swin_spec(state_dict: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> SwinSpec:
+    """Read a Swin transformer's numbers off its weights; the bias tables show windows and heads.
+
+    Args:
+        state_dict: The weights.
+        buffers: From `swin_buffers`. A shifted block's mask has an entry per window of the pretraining images and so shows their
+            size; where no mask is stored, it is 224.
+    """
     stages = range(count_numbered(state_dict, "layers."))
     tables = [state_dict[f"layers.{stage}.blocks.0.attn.relative_position_bias_table"] for stage in stages]
     embed_dim, _, patch_size, _ = state_dict["patch_embed.proj.weight"].shape
@@ -78,7 +90,16 @@ def swin_spec(state_dict: Mapping[str, Tensor]) -> SwinSpec:
         num_heads=tuple(table.shape[1] for table in tables),
         window_size=window_size,
         patch_size=patch_size,
+        image_size=_pretraining_size(buffers, window_size * patch_size) or SwinSpec.image_size,
     )
+
+
+def _pretraining_size(buffers: Mapping[str, Tensor], window_pixels: int) -> int | None:
+    """Side in pixels of the images that a Swin was trained on, from the first mask; None where there is none."""
+    for name, mask in buffers.items():
+        if match := re.search(r"layers\.(\d+)\..*attn_mask$", name):
+            return round(mask.shape[0] ** 0.5) * window_pixels * 2 ** int(match[1])
+    return None
 
 
 def _with_batch_counters(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:

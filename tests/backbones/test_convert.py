@@ -10,6 +10,7 @@ import torch
 import torchvision
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from timm.models.swin_transformer import SwinTransformer
 
 from backbones.build import build_backbone
 from backbones.checkpoint import load_checkpoint
@@ -65,6 +66,22 @@ def test_timm_swin_by_shapes() -> None:
     spec = SwinSpec(embed_dim=24, depths=(2, 2), num_heads=(3, 6), window_size=7)
     checkpoint = {"model": build_backbone(spec).state_dict()}
     assert identify(checkpoint) == "timm"
+
+
+@pytest.mark.parametrize("image_size", [128, 224])
+def test_swin_masks_show_the_pretraining_size(tmp_path: Path, image_size: int) -> None:
+    # At 128 pixels the last stage fits one window of 8, so its second block is not shifted; at 224 it is.
+    numbers: dict[str, Any] = {"embed_dim": 16, "depths": (2, 1, 2), "num_heads": (2, 4, 4), "window_size": 8}
+    reference = SwinTransformer(img_size=image_size, num_classes=0, **numbers).eval()
+    state = {**reference.state_dict(), **{name: buffer for name, buffer in reference.named_buffers() if buffer is not None}}
+    path = save(tmp_path / "swin.pth", {"model": state})
+    conversion = convert_checkpoint(path)
+    assert conversion.spec == SwinSpec(**numbers, image_size=image_size)
+    write_conversion(conversion, path, tmp_path / "swin.safetensors")
+    images = torch.rand(1, 3, image_size, image_size)
+    with torch.no_grad():
+        found = load_backbone(tmp_path / "swin.safetensors").eval().forward_tokens(images).patches
+        torch.testing.assert_close(found, reference.forward_features(images).flatten(1, 2), atol=1e-5, rtol=0)
 
 
 class _Bomb:
