@@ -51,7 +51,8 @@ def test_identity_and_symmetry(seed: int) -> None:
 def test_a_sequence_as_the_plain_reference_scores_it(tmp_path: Path) -> None:
     truth = [blobs(seed, 60, 90, 3) for seed in range(6)]
     truth[0][:9, :9] = [[1, 1, 1, 2, 2, 2, 3, 3, 3]] * 9
-    truth[2][5:30, 5:30] = 255
+    # Undecided pixels; those of the first mask must not count as 255 objects.
+    truth[0][-5:, -5:] = truth[2][5:30, 5:30] = 255
     annotations = write_sequence(tmp_path / "truth", truth)
     predictions = write_sequence(tmp_path / "found", [blobs(seed + 50, 60, 90, 2) for seed in range(6)])
     measures = measure_sequence(annotations, predictions)
