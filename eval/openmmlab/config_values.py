@@ -37,16 +37,28 @@ def apply_override(config: Config, override: str) -> None:
     path, separator, text = override.partition("=")
     parent, _, last = path.rpartition(".")
     try:
-        lookup(config, path)
+        present = lookup(config, path)
         node = lookup(config, parent) if parent else config
-        value = yaml.safe_load(text)
+        value = _parse(text)
     except (LookupError, yaml.YAMLError):
         separator = ""
     if not separator or isinstance(node, tuple):
         raise ValueError(
             f"--override {override!r}: wanted key=value with a key of the config, such as model.test_cfg.mode=whole"
         )
+    if isinstance(present, (int, float)) and not isinstance(value, (int, float)):
+        raise ValueError(f"--override {override!r}: {path} is a number ({present}), and {text!r} is not")
     node[int(last) if isinstance(node, list) else last] = value
+
+
+def _parse(text: str) -> Any:
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 takes 1e-3, without a dot, for a string
+        except ValueError:
+            return value
+    return value
 
 
 def plain(value: Any) -> Any:

@@ -30,3 +30,11 @@ def test_override_of_nothing_is_an_error(config: Config, override: str) -> None:
 
 def test_plain_values_equal_what_json_gives_back() -> None:
     assert plain({"a": (1, {"b": (2.5, None)})}) == {"a": [1, {"b": [2.5, None]}]}
+
+
+def test_a_number_without_a_dot_stays_a_number(config: Config) -> None:
+    """YAML 1.1 reads 1e-3 as a string, which crashed the scheduler minutes later."""
+    apply_override(config, "model.strides.0=1e-3")
+    assert config.model.strides[0] == 1e-3
+    with pytest.raises(ValueError, match="is a number"):
+        apply_override(config, "model.strides.0=fast")
