@@ -58,9 +58,11 @@ TASKS = {
         data="eval.detection.data",
         limits=("max_train_images", "max_val_images"),
         sample_options=(
-            *("--iterations", "12", "--batch-size", "2", "--short-side", "128", "--workers", "0"),
+            *("--iterations", "60", "--batch-size", "2", "--short-side", "160", "--workers", "0"),
             "--override",
-            '["model.train_cfg.rcnn.sampler.num=32","model.test_cfg.rpn.max_per_img=50","model.test_cfg.rcnn.max_per_img=10"]',
+            # A rate for so few updates; fewer regions and boxes, for speed.
+            '["optim_wrapper.optimizer.lr=1e-3","model.train_cfg.rcnn.sampler.num=32",'
+            '"model.test_cfg.rpn.max_per_img=100","model.test_cfg.rcnn.max_per_img=20"]',
         ),
     ),
     "segmentation": Task(
@@ -69,18 +71,8 @@ TASKS = {
         data="eval.segmentation.data",
         limits=("max_train_images", "max_val_images"),
         sample_options=(
-            "--iterations",
-            "20",
-            "--batch-size",
-            "4",
-            "--crop",
-            "128",
-            "--test-short-side",
-            "128",
-            "--train-short-side",
-            "128",
-            "--workers",
-            "0",
+            *("--iterations", "40", "--batch-size", "4", "--crop", "128", "--workers", "0"),
+            *("--train-short-side", "144", "--test-short-side", "144"),
         ),
     ),
 }
