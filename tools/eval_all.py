@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backbones.convert import convert_checkpoint, write_conversion
 from backbones.file import BackboneFileError, read_backbone_file
+from backbones.formats.base import abbreviate
 from common.command import config_parser, parse_config, run_command
 from common.files import file_sha256
 from eval.result import RESULT_FILE, Result, read_result
@@ -243,9 +244,9 @@ def _print_summary(folder: Path, tasks: Sequence[str], tables: Sequence[Path]) -
 
 
 def _why_not_a_benchmark(result: Result) -> str:
-    settings = ", ".join(result.protocol.deviations)
-    differing = f"; differs from the published protocol in {settings}" if settings else ""
-    return f"{result.coverage} data, not a benchmark number{differing}"
+    differing = result.protocol.deviations
+    settings = f"; differs from the published protocol in {abbreviate(differing, 3)}" if differing else ""
+    return f"{result.coverage} data, not a benchmark number{settings}"
 
 
 def main(argv: Sequence[str]) -> int:
