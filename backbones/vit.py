@@ -5,6 +5,7 @@ Shapes: B images, D channels, H x W pixels, h x w patches, N = h*w patches, C = 
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,15 +34,8 @@ def resize_positions_like_dino(positions_1ND: Tensor, grid: tuple[int, int]) -> 
     Returns:
         [1, h*w, D]; the input itself where the grid is already the wanted one.
     """
-    side = round(positions_1ND.shape[1] ** 0.5)
-    if grid == (side, side):
-        return positions_1ND
-    positions_1Dss = positions_1ND.reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    # The deviation between requested and resulting size is at most 0.1 patch: floor() yields exactly (h, w).
-    scale = [(count + DINO_GRID_EPSILON) / side for count in grid]
-    positions_1Dhw = F.interpolate(positions_1Dss, scale_factor=scale, mode="bicubic", align_corners=False)
-    assert positions_1Dhw.shape[-2:] == grid
-    return positions_1Dhw.flatten(2).transpose(1, 2)
+    # The result is the floor of the scaled size: 0.1 patch more than wanted yields exactly (h, w).
+    return _resample(positions_1ND, grid, lambda side: {"scale_factor": [(count + DINO_GRID_EPSILON) / side for count in grid]})
 
 
 def resize_positions_to_size(positions_1ND: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -56,11 +50,17 @@ def resize_positions_to_size(positions_1ND: Tensor, grid: tuple[int, int]) -> Te
     Returns:
         [1, h*w, D]; the input itself where the grid is already the wanted one.
     """
+    return _resample(positions_1ND, grid, lambda side: {"size": grid})
+
+
+def _resample(positions_1ND: Tensor, grid: tuple[int, int], target: Callable[[int], dict[str, Any]]) -> Tensor:
+    """Bicubic interpolation of a square grid; `target` gives interpolate's size argument from the grid's side."""
     side = round(positions_1ND.shape[1] ** 0.5)
     if grid == (side, side):
         return positions_1ND
     positions_1Dss = positions_1ND.reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    positions_1Dhw = F.interpolate(positions_1Dss, size=grid, mode="bicubic", align_corners=False)
+    positions_1Dhw = F.interpolate(positions_1Dss, mode="bicubic", align_corners=False, **target(side))
+    assert positions_1Dhw.shape[-2:] == grid
     return positions_1Dhw.flatten(2).transpose(1, 2)
 
 

@@ -6,15 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageDraw
 
 import eval.openmmlab  # noqa: F401 - before any test imports mmdet
-from backbones.build import build_backbone
-from backbones.file import Source, write_backbone_file
 from backbones.spec import ViTSpec
-
-SOURCE = Source(format="timm", branch="none", file_name="toy.pth", sha256="0" * 64, epoch=-1)
 
 # Two of COCO's categories with their official ids.
 CATEGORIES = [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
@@ -23,14 +18,6 @@ CATEGORIES = [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
 @pytest.fixture(scope="session")
 def toy_spec() -> ViTSpec:
     return ViTSpec(embed_dim=24, depth=4, num_heads=3, patch_size=16, image_size=64, class_token=False, final_norm=False)
-
-
-@pytest.fixture(scope="session")
-def toy_file(tmp_path_factory: pytest.TempPathFactory, toy_spec: ViTSpec) -> Path:
-    path = tmp_path_factory.mktemp("backbones") / "toy.safetensors"
-    torch.manual_seed(0)
-    write_backbone_file(path, toy_spec, SOURCE, build_backbone(toy_spec).state_dict())
-    return path
 
 
 def draw_coco(root: Path, sizes: dict[str, int], empty: int = 0) -> Path:

@@ -4,29 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import eval.openmmlab  # noqa: F401 - before any test imports mmseg
-from backbones.build import build_backbone
-from backbones.file import Source, write_backbone_file
 from backbones.spec import ViTSpec
 
-SOURCE = Source(format="timm", branch="none", file_name="toy.pth", sha256="0" * 64, epoch=-1)
 WIDTH, HEIGHT = 70, 50  # no multiples of the patch size
 
 
 @pytest.fixture(scope="session")
 def toy_spec() -> ViTSpec:
     return ViTSpec(embed_dim=24, depth=4, num_heads=3, patch_size=16, image_size=64, class_token=True, final_norm=False)
-
-
-@pytest.fixture(scope="session")
-def toy_file(tmp_path_factory: pytest.TempPathFactory, toy_spec: ViTSpec) -> Path:
-    path = tmp_path_factory.mktemp("backbones") / "toy.safetensors"
-    torch.manual_seed(0)
-    write_backbone_file(path, toy_spec, SOURCE, build_backbone(toy_spec).state_dict())
-    return path
 
 
 @pytest.fixture(scope="session")
