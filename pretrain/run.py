@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -27,7 +27,15 @@ from pretrain.objectives.dino import DINOObjective
 from pretrain.objectives.selfpatch import SelfPatchObjective
 from pretrain.optim import REFERENCE_BATCH, build_optimizer
 from pretrain.schedules import CosineSchedule, TemperatureSchedule
-from pretrain.state import CHECKPOINT_FILE, count_parameters, flatten, keep_copy, restore_checkpoint, save_checkpoint
+from pretrain.state import (
+    CHECKPOINT_FILE,
+    count_parameters,
+    keep_copy,
+    plain_config,
+    restore_checkpoint,
+    run_settings,
+    save_checkpoint,
+)
 from pretrain.trainer import StepSettings, training_step
 
 logger = logging.getLogger(__name__)
@@ -133,6 +141,7 @@ class _Run:
         self.device = device
         self.checkpoint = config.train.output / CHECKPOINT_FILE
         paths = find_images(config.data.path)
+        self.settings = run_settings(config, paths)
         self.sampler = GlobalBatchSampler(len(paths), config.train.batch_size, config.train.seed, rank(), world_size())
         self.dataset = MultiCropImages(paths, view_kinds(config.views), config.train.seed)
         self.unreadable = UnreadableImages(config.data.max_unreadable)
@@ -146,7 +155,7 @@ class _Run:
         first_step = 0
         if self.checkpoint.exists():
             first_step = restore_checkpoint(
-                self.checkpoint, config, networks.student, networks.teacher, networks.objective, networks.optimizer
+                self.checkpoint, self.settings, networks.student, networks.teacher, networks.objective, networks.optimizer
             )
         self._announce(networks, first_step)
         if first_step >= self.last_step:
@@ -187,7 +196,7 @@ class _Run:
             output = self.config.train.output
             output.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.checkpoint)
-            resolved = yaml.safe_dump(flatten(asdict(self.config)), sort_keys=False)
+            resolved = yaml.safe_dump(plain_config(self.config), sort_keys=False)
             write_text_atomically(output / CONFIG_FILE, resolved)
 
     def _announce(self, networks: Networks, first_step: int) -> None:
@@ -234,7 +243,7 @@ class _Run:
         epoch, rest = divmod(steps_done, self.sampler.steps_per_epoch)
         save_checkpoint(
             self.checkpoint,
-            self.config,
+            self.settings,
             networks.spec,
             networks.student,
             networks.teacher,

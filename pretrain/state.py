@@ -1,7 +1,7 @@
 """The checkpoint: everything that a run needs to go on as if it had never stopped."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from backbones.checkpoint import CheckpointError, load_checkpoint
 from backbones.formats.patchbench import FORMAT_MARK, VERSION
 from backbones.spec import BackboneSpec, spec_to_dict
-from common.files import write_atomically
+from common.files import text_sha256, write_atomically
 from pretrain.config import PretrainConfig
 from pretrain.objectives.base import Objective
 
@@ -36,7 +36,7 @@ _FREE_FIELDS = frozenset(
 
 def save_checkpoint(
     path: Path,
-    config: PretrainConfig,
+    settings: Mapping[str, Any],
     spec: BackboneSpec,
     student: nn.Module,
     teacher: nn.Module,
@@ -49,7 +49,7 @@ def save_checkpoint(
 
     Args:
         path: Where to.
-        config: The run.
+        settings: From `run_settings`.
         spec: The backbone.
         student: Not wrapped.
         teacher: Its moving average.
@@ -61,7 +61,7 @@ def save_checkpoint(
     content = {
         "format": FORMAT_MARK,
         "version": VERSION,
-        "config": flatten(asdict(config)),
+        "settings": dict(settings),
         "backbone_spec": spec_to_dict(spec),
         "student": student.state_dict(),
         "teacher": teacher.state_dict(),
@@ -82,7 +82,7 @@ def keep_copy(path: Path, epoch: int) -> Path:
 
 def restore_checkpoint(
     path: Path,
-    config: PretrainConfig,
+    settings: Mapping[str, Any],
     student: nn.Module,
     teacher: nn.Module,
     objective: Objective,
@@ -100,7 +100,7 @@ def restore_checkpoint(
     content = load_checkpoint(path)
     if not isinstance(content, Mapping) or content.get("format") != FORMAT_MARK or content.get("version") != VERSION:
         raise CheckpointError(f"{path}: not a pretraining checkpoint of this version; choose another train.output")
-    if differences := _differences(content["config"], flatten(asdict(config))):
+    if differences := _differences(content["settings"], settings):
         raise CheckpointError(
             f"{path} belongs to a run with other settings: {'; '.join(differences)}; "
             "give the same ones to continue it, or another train.output to start afresh"
@@ -116,25 +116,35 @@ def restore_checkpoint(
     return int(content["step"])
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections to `section.field` names; values as plain data."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
+def run_settings(config: PretrainConfig, images: Sequence[Path]) -> dict[str, Any]:
+    """What a run is, as flat plain values: its configuration, and a digest of its images' names.
+
+    Args:
+        config: The run.
+        images: Files below `config.data.path`; the folder itself may move.
+    """
+    names = "\n".join(path.relative_to(config.data.path).as_posix() for path in images)
+    sections = plain_config(config)
+    flat = {
+        f"{section}.{field}": value
+        for section, fields in sections.items()
+        if isinstance(fields, dict)
+        for field, value in fields.items()
+    }
+    return {"method": sections["method"], **flat, "data.listing_sha256": text_sha256(names)}
+
+
+def plain_config(config: PretrainConfig) -> dict[str, Any]:
+    """The configuration as YAML has it: sections of plain values, which `pretrain.config` reads back."""
+
+    def plain(value: Any) -> Any:
         if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = value if isinstance(value, (int, float, str, bool)) else _plain(value)
-    return flat
+            return {name: plain(item) for name, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
 
-
-def _plain(value: Any) -> Any:
-    return (
-        [_plain(item) for item in value]
-        if isinstance(value, (list, tuple))
-        else value
-        if isinstance(value, float)
-        else str(value)
-    )
+    return plain(asdict(config))
 
 
 def _differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,7 +61,7 @@ def test_a_run_makes_a_checkpoint_that_converts(image_folder: Path, tmp_path: Pa
     lines = logged(tmp_path)
     assert [line["step"] for line in lines] == list(range(1, 7))
     assert any(tmp_path.glob("tensorboard/*"))
-    assert (tmp_path / "config.yaml").exists()
+    assert parse_run([str(tmp_path / "config.yaml")]) == config, "the resolved config is a recipe"
 
 
 def test_killed_and_continued_equals_uninterrupted(image_folder: Path, tmp_path: Path) -> None:
@@ -122,6 +123,18 @@ def test_continuing_with_other_settings_is_refused(image_folder: Path, tmp_path:
     before = (tmp_path / "checkpoint.pth").read_bytes()
     pretrain(workers_only)
     assert (tmp_path / "checkpoint.pth").read_bytes() == before
+
+
+def test_continuing_on_other_images_is_refused(image_folder: Path, tmp_path: Path) -> None:
+    """Other images mean another order of all batches; the folder as such may move."""
+    moved = tmp_path / "moved"
+    shutil.copytree(image_folder, moved)
+    output = tmp_path / "run"
+    pretrain(parse_run([RECIPE, *tiny_options(image_folder, output)]))
+    pretrain(parse_run([RECIPE, *tiny_options(moved, output)]))
+    next(moved.rglob("*.jpg")).unlink()
+    with pytest.raises(ValueError, match="listing"):
+        pretrain(parse_run([RECIPE, *tiny_options(moved, output)]))
 
 
 def test_a_truncated_checkpoint_is_named(image_folder: Path, tmp_path: Path) -> None:
