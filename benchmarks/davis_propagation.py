@@ -24,6 +24,7 @@ import torch
 from backbones.build import build_backbone
 from backbones.spec import ViTSpec
 from common.command import parse_config, run_command
+from common.memory import peak_memory_bytes
 from eval.davis.dataset import DavisSplit, VideoSequence, find_sequences
 from eval.davis.features import FeatureExtractor
 from eval.davis.frames import read_frame
@@ -140,12 +141,6 @@ def take_turns(extract: FeatureExtractor, sequence: VideoSequence, folder: Path)
     return {part: Moment(*(median(moment[clock] for moment in moments) for clock in (0, 1))) for part, moments in full.items()}
 
 
-def peak_resident_bytes() -> int:
-    """Of this program; `getrusage` would begin with the size of the process that started it."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.split("VmHWM:")[1].split()[0])
-
-
 def measure_alone(config: BenchmarkConfig, part: Part) -> int:
     """Peak bytes of a new process that runs one part."""
     options = {"davis": config.davis, "sequence": chosen_sequence(config).name, "only": part}
@@ -164,7 +159,7 @@ def benchmark(config: BenchmarkConfig) -> None:
         if config.only:
             for _ in RUNS[config.only](extract, sequence, folder / config.only):
                 pass
-            print(peak_resident_bytes())
+            print(peak_memory_bytes(torch.device("cpu")))
             return
         seconds = take_turns(extract, sequence, folder)
         differing = sum(
