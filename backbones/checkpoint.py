@@ -50,7 +50,7 @@ def load_checkpoint(path: Path) -> Any:
             names the file.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file")
+        raise CheckpointError(f"{path}: no such checkpoint file (looked for {path.absolute()})")
     _refuse_text(path)
     if path.suffix == ".safetensors":
         try:

@@ -63,6 +63,12 @@ def parse_config(config_class: type[ConfigT], prog: str, argv: Sequence[str], de
     return config_class(**parser.instantiate_classes(namespace).as_dict())
 
 
+def _one_line(error: ValueError | OSError) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"cannot use {error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
 def run_command(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """Run a command's `main(argv)` and exit: 0, or its status; a user's mistake is one line on stderr and status 2.
 
@@ -73,7 +79,7 @@ def run_command(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     try:
         status = main(sys.argv[1:]) or 0
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"error: {_one_line(error)}\n")
         status = USER_ERROR
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command line continues\n")

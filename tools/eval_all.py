@@ -3,9 +3,10 @@
 import importlib
 import logging
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backbones.convert import convert_checkpoint, write_conversion
-from backbones.file import BackboneFileError, read_backbone_file
-from backbones.formats.base import abbreviate
+from backbones.file import BackboneFile, BackboneFileError, read_backbone_file
+from backbones.formats.base import Conversion, abbreviate
+from backbones.spec import BackboneSpec
 from common.command import config_parser, parse_config, run_command
-from common.files import file_sha256
+from common.files import file_sha256, write_atomically
 from eval.result import RESULT_FILE, Result, read_result
 from tables.make import TablesConfig, make_tables
 from tools.sample_data.draw import SampleConfig, draw_samples
@@ -35,12 +37,8 @@ class Task:
 
     folder: str
     """Where its dataset lies below `--data`."""
-    config: tuple[str, str]
-    """Module and name of its config class."""
-    data: str
-    """Module with its `check_data`."""
-    limits: tuple[str, ...]
-    """Config fields that `check_data` takes."""
+    config: str
+    """Name of its config class in `eval.TASK.config`; `eval.TASK.task` has its `check`."""
     sample_options: tuple[str, ...]
     """Options that make it run in about a minute on sample data."""
 
@@ -48,16 +46,12 @@ class Task:
 TASKS = {
     "davis": Task(
         folder="DAVIS",
-        config=("eval.davis.config", "DavisConfig"),
-        data="eval.davis.dataset",
-        limits=("split",),
+        config="DavisConfig",
         sample_options=("--overlays", "true"),
     ),
     "detection": Task(
         folder="coco",
-        config=("eval.detection.config", "DetectionConfig"),
-        data="eval.detection.data",
-        limits=("max_train_images", "max_val_images"),
+        config="DetectionConfig",
         sample_options=(
             *("--iterations", "60", "--batch-size", "2", "--short-side", "160", "--workers", "0"),
             "--override",
@@ -68,9 +62,7 @@ TASKS = {
     ),
     "segmentation": Task(
         folder="ade/ADEChallengeData2016",
-        config=("eval.segmentation.config", "SegmentationConfig"),
-        data="eval.segmentation.data",
-        limits=("max_train_images", "max_val_images"),
+        config="SegmentationConfig",
         sample_options=(
             *("--iterations", "40", "--batch-size", "4", "--crop", "128", "--workers", "0"),
             *("--train-short-side", "144", "--test-short-side", "144"),
@@ -81,7 +73,7 @@ TASKS = {
 
 @dataclass(kw_only=True)
 class EvalAllOptions:
-    """Evaluate one checkpoint on every task and write the tables. Any option of a task is given as --TASK.OPTION VALUE."""
+    """Evaluate one checkpoint on every task and write the tables; --TASK.OPTION VALUE gives any option of `python -m eval TASK`."""
 
     tasks: str = ",".join(TASKS)
     """Which tasks, separated by commas."""
@@ -144,44 +136,62 @@ def run_name(checkpoint: Path) -> str:
     return checkpoint.resolve().parent.name if checkpoint.stem == "checkpoint" else checkpoint.stem
 
 
-def convert(checkpoint: Path, output: Path, options: EvalAllOptions) -> None:
-    """Make the backbone file, unless it is there already from the same checkpoint.
+def read_checkpoint(checkpoint: Path, options: EvalAllOptions) -> Conversion | BackboneFile:
+    """The backbone of a checkpoint, or of what is a backbone file already.
 
     Raises:
-        ValueError: If the checkpoint cannot be converted, or the file there comes from another one.
+        ValueError: If there is none in it.
+    """
+    try:
+        return read_backbone_file(checkpoint)
+    except BackboneFileError:
+        return convert_checkpoint(
+            checkpoint,
+            format_name=None if options.format == "auto" else options.format,
+            branch=None if options.branch == "default" else options.branch,
+            num_heads=options.num_heads,
+        )
+
+
+def write_backbone(content: Conversion | BackboneFile, checkpoint: Path, output: Path) -> None:
+    """Make the run's backbone file, unless it is there already from the same checkpoint.
+
+    Raises:
+        ValueError: If the file there comes from another one.
     """
     if output.exists():
         existing = read_backbone_file(output)
         if file_sha256(checkpoint) in (existing.source.sha256, existing.sha256):
             return
         raise ValueError(f"{output} was made from another checkpoint; choose another --name, or remove {output.parent}")
-    try:
-        content = read_backbone_file(checkpoint)
-    except BackboneFileError:
-        conversion = convert_checkpoint(
-            checkpoint,
-            format_name=None if options.format == "auto" else options.format,
-            branch=None if options.branch == "default" else options.branch,
-            num_heads=options.num_heads,
-        )
-        source = write_conversion(conversion, checkpoint, output)
-        logger.info("%s: %s, branch %s -> %s: %s", checkpoint, source.format, source.branch, output, conversion.spec)
-        return
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_bytes(checkpoint.read_bytes())
-    logger.info("%s is a backbone file already: %s", checkpoint, content.spec)
+    if isinstance(content, Conversion):
+        write_conversion(content, checkpoint, output)
+        logger.info("%s: %s, branch %s -> %s: %s", checkpoint, content.format, content.branch, output, content.spec)
+    else:
+        write_atomically(output, lambda temporary: shutil.copyfile(checkpoint, temporary))
+        logger.info("%s is a backbone file already: %s", checkpoint, content.spec)
 
 
-def check_task(task: str, arguments: Sequence[str]) -> None:
-    """Find mistakes in a task's options or data now rather than after hours of other tasks.
+def check_tasks(arguments: Mapping[str, Sequence[str]], spec: BackboneSpec) -> None:
+    """Find mistakes in all tasks' options and data now rather than after hours of other tasks.
+
+    Args:
+        arguments: Task -> its command-line arguments.
+        spec: Of the backbone.
 
     Raises:
-        ValueError: Says which option or file.
+        ValueError: Says for every task which option or file.
     """
-    module, name = TASKS[task].config
-    config: Any = parse_config(getattr(importlib.import_module(module), name), f"python -m eval {task}", arguments)
-    check_data = importlib.import_module(TASKS[task].data).check_data
-    check_data(config.data, **{limit: getattr(config, limit) for limit in TASKS[task].limits})
+    problems = []
+    for task, given in arguments.items():
+        config_class = getattr(importlib.import_module(f"eval.{task}.config"), TASKS[task].config)
+        try:
+            config: Any = parse_config(config_class, f"python -m eval {task}", given)
+            importlib.import_module(f"eval.{task}.task").check(config, spec)
+        except ValueError as error:
+            problems.append(f"--{task}: {error}")
+    if problems:
+        raise ValueError("; ".join(problems))
 
 
 def run_task(task: str, arguments: Sequence[str]) -> bool:
@@ -191,7 +201,7 @@ def run_task(task: str, arguments: Sequence[str]) -> bool:
     logger.info("%s: starting", task)
     status = subprocess.run([sys.executable, *launcher, "-m", "eval", task, *arguments], check=False).returncode
     if status:
-        logger.error("%s: failed with status %d, see above; the same command line continues", task, status)
+        logger.error("%s: failed with status %d, see above", task, status)
     return status == 0
 
 
@@ -219,20 +229,21 @@ def evaluate_all(checkpoint: Path, options: EvalAllOptions, task_options: dict[s
         ]
         for task in tasks
     }
-    for task in tasks:
-        check_task(task, arguments[task])
-    convert(checkpoint, backbone, options)
+    content = read_checkpoint(checkpoint, options)
+    check_tasks(arguments, content.spec)
+    write_backbone(content, checkpoint, backbone)
     failed = [task for task in tasks if not run_task(task, arguments[task])]
     tables = make_tables(TablesConfig(runs=options.runs, output=options.results))
-    _print_summary(folder, tasks, tables)
+    _print_summary(folder, tasks, failed, tables)
     return len(failed)
 
 
-def _print_summary(folder: Path, tasks: Sequence[str], tables: Sequence[Path]) -> None:
+def _print_summary(folder: Path, tasks: Sequence[str], failed: Sequence[str], tables: Sequence[Path]) -> None:
     for task in tasks:
         path = folder / task / RESULT_FILE
-        if not path.exists():
-            print(f"{task:>13}: failed")  # noqa: T201 - the command's own output
+        if task in failed:
+            # A result that lies there is of other inputs.
+            print(f"{task:>13}: failed, see above; another --name keeps runs apart")  # noqa: T201 - the command's own output
             continue
         result = read_result(path)
         figures = "  ".join(f"{name} {metric.value:.1f}" for name, metric in result.metrics.items())

@@ -7,8 +7,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from backbones.base import check_taps
 from backbones.build import build_backbone
 from backbones.file import load_strictly, read_backbone_file
+from backbones.spec import BackboneSpec
 from common.command import parse_config
 from common.files import write_text_atomically
 from common.memory import peak_memory_bytes
@@ -33,6 +35,17 @@ OVERLAYS_FOLDER = "overlays"
 CONFIG_FILE = "config.json"
 
 _PERCENT = 100
+
+
+def check(config: DavisConfig, spec: BackboneSpec) -> None:
+    """Find a user's mistakes before anything heavy starts.
+
+    Raises:
+        ValueError: If the data is not complete, or the backbone has no such block.
+    """
+    find_sequences(DavisSplit.from_options(config.data, config.split, config.year, config.resolution, config.sequences), True)
+    if config.block is not None:
+        check_taps([config.block], spec)
 
 
 def evaluate(config: DavisConfig) -> Result:

@@ -14,7 +14,7 @@ from eval.detection.protocol import describe_protocol
 from eval.openmmlab import finetune
 from eval.openmmlab.batch import world_size
 from eval.openmmlab.finetune import Figures, FineTuningTask, Prepared
-from eval.openmmlab.launch import Outcome, resolve_precision
+from eval.openmmlab.launch import Outcome, resolve_device, resolve_precision
 from eval.result import Metric, Result
 
 
@@ -38,6 +38,15 @@ def figures(options: DetectionConfig, outcome: Outcome) -> Figures:
 
 
 TASK = FineTuningTask(name="detection", prepare=prepare, figures=figures)
+
+
+def check(options: DetectionConfig, spec: BackboneSpec) -> None:
+    """Find a user's mistakes before anything heavy starts.
+
+    Raises:
+        ValueError: If data, options and backbone do not fit each other.
+    """
+    prepare(options, spec, resolve_device(options.device))
 
 
 def evaluate(options: DetectionConfig) -> Result:

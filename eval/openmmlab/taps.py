@@ -20,6 +20,10 @@ def choose_taps(chosen: Sequence[int] | None, published: Sequence[int], spec: Ba
     Raises:
         ValueError: If the backbone has no such blocks.
     """
+    if chosen is None and spec.num_blocks < len(published):
+        raise ValueError(
+            f"this {spec.family} has {spec.num_blocks} blocks or stages, fewer than the {len(published)} maps that the task takes"
+        )
     scaled = [round((tap + 1) * spec.num_blocks / PUBLISHED_DEPTH) - 1 for tap in published]
     taps = scaled if chosen is None else list(chosen)
     try:

@@ -9,7 +9,7 @@ from common.command import parse_config
 from eval.openmmlab import finetune
 from eval.openmmlab.batch import world_size
 from eval.openmmlab.finetune import Figures, FineTuningTask, Prepared
-from eval.openmmlab.launch import Outcome, resolve_precision
+from eval.openmmlab.launch import Outcome, resolve_device, resolve_precision
 from eval.result import Metric, Result
 from eval.segmentation.config import SegmentationConfig
 from eval.segmentation.data import check_data
@@ -49,6 +49,15 @@ def figures(options: SegmentationConfig, outcome: Outcome) -> Figures:
 
 
 TASK = FineTuningTask(name="segmentation", prepare=prepare, figures=figures)
+
+
+def check(options: SegmentationConfig, spec: BackboneSpec) -> None:
+    """Find a user's mistakes before anything heavy starts.
+
+    Raises:
+        ValueError: If data, options and backbone do not fit each other.
+    """
+    prepare(options, spec, resolve_device(options.device))
 
 
 def evaluate(options: SegmentationConfig) -> Result:

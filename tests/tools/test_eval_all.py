@@ -104,9 +104,21 @@ def test_mistakes_are_found_before_any_task_starts(data: Path, checkpoint: Path,
         ([checkpoint, "--data", data, "--tasks", "depth"], "depth"),
         ([bomb, "--data", data, "--tasks", "davis"], "no known layout"),
         ([checkpoint, "--data", data, "--tasks", "davis", "--runs", "/proc/nowhere"], "/proc/nowhere"),
+        ([checkpoint, "--data", data, "--detection.taps", "[0,1,2,4]"], "--detection: taps"),
+        ([tmp_path / "absent.pth", "--data", tmp_path / "absent"], "no such checkpoint file"),
     ):
         finished = run_main(main, [*arguments[:1], *common, *arguments[1:]])
         assert finished.status == 2, finished
         assert len(finished.stderr.splitlines()) == 1, finished.stderr
         assert message in finished.stderr
         assert not list((tmp_path / "runs").glob("*/*/result.json"))
+
+
+def test_a_failed_task_never_shows_older_figures(data: Path, checkpoint: Path, tmp_path: Path, run_main: RunMain) -> None:
+    """A result of other inputs in the run's folder was once printed as this command's."""
+    arguments = [checkpoint, "--data", data, "--runs", tmp_path / "runs", "--results", tmp_path / "results", "--tasks", "davis"]
+    assert run_main(main, [*arguments, "--davis.jobs", "1"]).status == 0
+    other = run_main(main, [*arguments, "--davis.jobs", "1", "--davis.topk", "3"])
+    assert other.status == 1
+    assert "davis: failed" in other.stdout
+    assert "J&F-Mean" not in other.stdout

@@ -25,5 +25,5 @@ def test_chosen_taps_are_taken_and_checked() -> None:
     assert choose_taps([0, 1, 2, 9], (2, 5, 8, 11), vit(12)) == [0, 1, 2, 9]
     with pytest.raises(ValueError, match="choose 4 others with --taps"):
         choose_taps([0, 1, 2, 12], (2, 5, 8, 11), vit(12))
-    with pytest.raises(ValueError, match="choose 4 others with --taps"):
+    with pytest.raises(ValueError, match="2 blocks or stages, fewer than the 4 maps"):
         choose_taps(None, (2, 5, 8, 11), vit(2))
