@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 import eval.openmmlab  # noqa: F401 - before any test imports mmdet
 from backbones.spec import ViTSpec
+from tests.toy import write_toy_backbone
 
 # Two of COCO's categories with their official ids.
 CATEGORIES = [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
@@ -18,6 +19,11 @@ CATEGORIES = [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
 @pytest.fixture(scope="session")
 def toy_spec() -> ViTSpec:
     return ViTSpec(embed_dim=24, depth=4, num_heads=3, patch_size=16, image_size=64, class_token=False, final_norm=False)
+
+
+@pytest.fixture(scope="session")
+def toy_file(tmp_path_factory: pytest.TempPathFactory, toy_spec: ViTSpec) -> Path:
+    return write_toy_backbone(tmp_path_factory.mktemp("backbones"), toy_spec)
 
 
 def draw_coco(root: Path, sizes: dict[str, int], empty: int = 0) -> Path:

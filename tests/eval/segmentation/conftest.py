@@ -8,6 +8,7 @@ from PIL import Image
 
 import eval.openmmlab  # noqa: F401 - before any test imports mmseg
 from backbones.spec import ViTSpec
+from tests.toy import write_toy_backbone
 
 WIDTH, HEIGHT = 70, 50  # no multiples of the patch size
 
@@ -15,6 +16,11 @@ WIDTH, HEIGHT = 70, 50  # no multiples of the patch size
 @pytest.fixture(scope="session")
 def toy_spec() -> ViTSpec:
     return ViTSpec(embed_dim=24, depth=4, num_heads=3, patch_size=16, image_size=64, class_token=True, final_norm=False)
+
+
+@pytest.fixture(scope="session")
+def toy_file(tmp_path_factory: pytest.TempPathFactory, toy_spec: ViTSpec) -> Path:
+    return write_toy_backbone(tmp_path_factory.mktemp("backbones"), toy_spec)
 
 
 @pytest.fixture(scope="session")
