@@ -1,5 +1,7 @@
 """A backbone file of a toy ViT."""
 
+from pathlib import Path
+
 import pytest
 
 import eval.openmmlab  # noqa: F401 - before any test imports mmdet
