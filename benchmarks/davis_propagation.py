@@ -1,28 +1,38 @@
 """Label propagation: PatchBench beside the authors' loop and the network alone; same weights, same frames, one run.
 
-    python -m benchmarks.davis_propagation --davis DAVIS [--patch_size 8] [--frames 14]
+    python -m benchmarks.davis_propagation --davis DAVIS [--patch_size 8] [--frames 12]
 
 Time per frame is the median over the frames whose context is full, with decoding and writing; wall time, and CPU time of all threads,
-which other work on the machine disturbs less. Memory is the peak of a process of its own. The reference builds its mask of
-reachable pairs once per sequence in a Python loop; that time is not counted.
+which other work on the machine disturbs less. Each part is a process of its own, so that its peak memory is its own; they advance by
+a frame in turns, so that other work on the machine disturbs them alike.
+
+The authors' loop runs twice: with our network, which shows what the propagation itself gained, and with a plain version of theirs,
+which computes attention as a matrix; that is what their script costs. The latter also keeps the C library's way with freed memory,
+which our commands change; the others have ours. Either loop builds a mask of reachable pairs once per sequence in Python; its time
+is printed, and shared out over the frames of the whole sequence in the rows of the loop.
 """
 
 import logging
+import multiprocessing
 import platform
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from backbones.build import build_backbone
 from backbones.spec import ViTSpec
+from backbones.vit import ViT
+from common.allocation import reuse_freed_memory
 from common.command import parse_config, run_command
 from common.memory import peak_memory_bytes
 from eval.davis.dataset import DavisSplit, VideoSequence, find_sequences
@@ -33,8 +43,9 @@ from eval.davis.masks import read_mask, write_mask
 from eval.davis.propagator import propagate_sequence
 from eval.davis.protocol import PropagationSettings
 from tests.references import davis_propagation as reference
+from tests.references.vit import patch_tokens
 
-Part = Literal["network", "patchbench", "reference"]
+Part = Literal["network", "patchbench", "loop", "authors"]
 SETTINGS = PropagationSettings()
 
 
@@ -63,8 +74,6 @@ class BenchmarkConfig:
     """Its patch size."""
     threads: int = 2
     """Threads of torch."""
-    only: Part | None = None
-    """Measure one part alone and print its time and memory; the whole benchmark starts itself in this way."""
 
 
 def extractor(config: BenchmarkConfig) -> FeatureExtractor:
@@ -108,12 +117,10 @@ def run_patchbench(extract: FeatureExtractor, sequence: VideoSequence, output: P
 
 
 @torch.inference_mode()
-def run_reference(extract: FeatureExtractor, sequence: VideoSequence, output: Path) -> Iterator[None]:
-    """The authors' loop."""
-
-    def tokens(image: torch.Tensor) -> torch.Tensor:
-        return extract.backbone.forward_tokens(image[None]).patches[0]
-
+def run_reference(
+    tokens: Callable[[Tensor], Tensor], extract: FeatureExtractor, sequence: VideoSequence, output: Path
+) -> Iterator[None]:
+    """The authors' loop with a network [3, H, W] -> [N, D]."""
     output.mkdir()
     masks = reference.propagate_sequence(list(sequence.frames), sequence.first_mask(), tokens, extract.stride)
     for path, mask in zip(sequence.frames[1:], masks, strict=True):
@@ -121,61 +128,93 @@ def run_reference(extract: FeatureExtractor, sequence: VideoSequence, output: Pa
         yield
 
 
+def run_loop(extract: FeatureExtractor, sequence: VideoSequence, output: Path) -> Iterator[None]:
+    """The authors' loop with our network."""
+    return run_reference(lambda image: extract.backbone.forward_tokens(image[None]).patches[0], extract, sequence, output)
+
+
+def run_authors(extract: FeatureExtractor, sequence: VideoSequence, output: Path) -> Iterator[None]:
+    """The authors' loop with a network as theirs."""
+    assert isinstance(extract.backbone, ViT)
+    return run_reference(partial(patch_tokens, extract.backbone), extract, sequence, output)
+
+
 RUNS: dict[Part, Callable[[FeatureExtractor, VideoSequence, Path], Iterator[None]]] = {
     "network": run_network,
     "patchbench": run_patchbench,
-    "reference": run_reference,
+    "loop": run_loop,
+    "authors": run_authors,
 }
 
 
-def take_turns(extract: FeatureExtractor, sequence: VideoSequence, folder: Path) -> dict[Part, Moment]:
-    """Seconds per frame of each part; all advance by a frame in turns, so that other work on the machine disturbs them alike."""
-    runs = {part: run(extract, sequence, folder / part) for part, run in RUNS.items()}
+def mask_seconds(extract: FeatureExtractor, sequence: VideoSequence) -> float:
+    """What the mask of reachable pairs costs the authors' loop, once per sequence."""
+    image, _ = reference.read_frame(sequence.frames[0])
+    h, w = (side // extract.stride for side in image.shape[1:])
+    start = time.perf_counter()
+    reference.reachable(h, w, SETTINGS.neighbourhood_radius)
+    return time.perf_counter() - start
+
+
+def work(config: BenchmarkConfig, part: Part, output: Path, parent: Connection) -> None:
+    """One part in a process of its own: a step for each message, answered by its time; the peak memory in bytes at the end."""
+    if part != "authors":
+        reuse_freed_memory()
+    torch.set_num_threads(config.threads)
+    steps = RUNS[part](extractor(config), chosen_sequence(config), output)
+    while parent.recv():
+        wall, cpu = time.perf_counter(), time.process_time()
+        next(steps)
+        parent.send(Moment(time.perf_counter() - wall, time.process_time() - cpu))
+    parent.send(peak_memory_bytes(torch.device("cpu")))
+
+
+def take_turns(config: BenchmarkConfig, folder: Path) -> tuple[dict[Part, Moment], dict[Part, int]]:
+    """Seconds per frame and peak memory in bytes of each part."""
+    context = multiprocessing.get_context("spawn")
+    workers: dict[Part, Connection] = {}
+    for part in RUNS:
+        workers[part], theirs = context.Pipe()
+        context.Process(target=work, args=(config, part, folder / part, theirs), daemon=True).start()
     steps: dict[Part, list[Moment]] = {part: [] for part in RUNS}
-    for _ in sequence.frames[1:]:
-        for part, run in runs.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            next(run)
-            steps[part].append(Moment(time.perf_counter() - wall, time.process_time() - cpu))
+    for _ in chosen_sequence(config).frames[1:]:
+        for part, worker in workers.items():
+            worker.send(True)
+            steps[part].append(worker.recv())
+    for worker in workers.values():
+        worker.send(False)
     full = {part: moments[SETTINGS.n_last_frames :] for part, moments in steps.items()}
-    return {part: Moment(*(median(moment[clock] for moment in moments) for clock in (0, 1))) for part, moments in full.items()}
+    seconds = {
+        part: Moment(*(median(moment[clock] for moment in moments) for clock in (0, 1))) for part, moments in full.items()
+    }
+    return seconds, {part: worker.recv() for part, worker in workers.items()}
 
 
-def measure_alone(config: BenchmarkConfig, part: Part) -> int:
-    """Peak bytes of a new process that runs one part."""
-    options = {"davis": config.davis, "sequence": chosen_sequence(config).name, "only": part}
-    options |= {name: getattr(config, name) for name in ("frames", "embed_dim", "num_heads", "patch_size", "threads")}
-    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "benchmarks.davis_propagation", *arguments]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+def differing_pixels(ours: Path, theirs: Path) -> int:
+    """Over all masks of two folders."""
+    return sum(int((read_mask(ours / path.name) != read_mask(path)).sum()) for path in theirs.iterdir())
 
 
 def benchmark(config: BenchmarkConfig) -> None:
     """Print a Markdown table."""
-    torch.set_num_threads(config.threads)
     extract, sequence = extractor(config), chosen_sequence(config)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if config.only:
-            for _ in RUNS[config.only](extract, sequence, folder / config.only):
-                pass
-            print(peak_memory_bytes(torch.device("cpu")))
-            return
-        seconds = take_turns(extract, sequence, folder)
-        differing = sum(
-            int((read_mask(folder / "patchbench" / path.name) != read_mask(path)).sum())
-            for path in (folder / "reference").iterdir()
-        )
-    print(f"{sequence.name}, {len(sequence.frames)} frames; width {config.embed_dim}, patch {config.patch_size}")
+        seconds, memory = take_turns(config, folder)
+        differing = {part: differing_pixels(folder / "patchbench", folder / part) for part in ("loop", "authors")}
+    mask, whole = mask_seconds(extract, sequence), len(chosen_sequence(replace(config, frames=sys.maxsize)).frames)
+    for part in ("loop", "authors"):
+        seconds[part] = Moment(*(clock + mask / whole for clock in seconds[part]))
+    print(f"{sequence.name}, {len(sequence.frames)} of {whole} frames; width {config.embed_dim}, patch {config.patch_size}")
     print(f"{platform.machine()}, {config.threads} threads, torch {torch.__version__}\n")
-    print("| | wall s/frame | CPU s/frame | times the network (wall, CPU) | peak memory |\n| --- | --- | --- | --- | --- |")
-    network, ours, plain = (seconds[part] for part in RUNS)
+    print("| | s/frame | CPU s/frame | times the network | PatchBench is faster by | peak memory | differing pixels |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    network, ours = seconds["network"].wall, seconds["patchbench"].wall
     for part in RUNS:
         wall, cpu = seconds[part]
-        memory = measure_alone(config, part) / 2**20
-        print(f"| {part} | {wall:.3f} | {cpu:.3f} | {wall / network.wall:.2f}, {cpu / network.cpu:.2f} | {memory:.0f} MiB |")
-    print(f"\ntimes as fast as the reference: {plain.wall / ours.wall:.2f} (wall), {plain.cpu / ours.cpu:.2f} (CPU)")
-    print(f"differing pixels: {differing}")
+        ratios = f"{wall / network:.2f} | {wall / ours:.2f}"
+        print(f"| {part} | {wall:.3f} | {cpu:.3f} | {ratios} | {memory[part] / 2**20:.0f} MiB | {differing.get(part, '')} |")
+    print(f"\nmask of reachable pairs: {mask:.1f} s per sequence, included in the loop's rows")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -7,6 +7,8 @@ from typing import Any, NoReturn, TypeVar
 
 import jsonargparse
 
+from common.allocation import reuse_freed_memory
+
 ConfigT = TypeVar("ConfigT")
 
 USER_ERROR = 2
@@ -75,6 +77,7 @@ def run_command(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     ValueErrors and OSErrors (a missing file, a full disk, a folder without permission) count as the user's; anything else is ours
     and keeps its traceback. Ctrl-C exits with 130.
     """
+    reuse_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     try:
         status = main(sys.argv[1:]) or 0

@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-TILE = (15, 26)
+TILE = (15, 13)
 """Rows and columns of a tile: small ones waste fewer comparisons, large ones multiply faster. Chosen at 30 x 52 and 60 x 104."""
 
 
@@ -26,8 +26,8 @@ class Tile:
     """Rows and columns of the target grid."""
     sources: tuple[slice, slice]
     """Rows and columns of a context frame within reach of some target."""
-    out_of_reach: Tensor
-    """[T, 1, s*t] bool: the source is out of this target's reach."""
+    penalty: Tensor
+    """[T, 1, s*t] float32: -inf where the source is out of this target's reach, else 0."""
 
 
 @lru_cache(maxsize=8)
@@ -54,9 +54,8 @@ def tiles(grid: tuple[int, int], radius: int, device: torch.device) -> tuple[Til
             far_rows, far_columns = far(rows, source_rows), far(columns, source_columns)
             # [rows, 1, s, 1] | [1, columns, 1, t] -> [T, 1, s*t]
             out_of_reach = (far_rows[:, None, :, None] | far_columns[None, :, None, :]).flatten(2).flatten(0, 1)[:, None]
-            result.append(
-                Tile(targets=(rows, columns), sources=(source_rows, source_columns), out_of_reach=out_of_reach.contiguous())
-            )
+            penalty = torch.zeros(out_of_reach.shape, device=device).masked_fill_(out_of_reach, -torch.inf)
+            result.append(Tile(targets=(rows, columns), sources=(source_rows, source_columns), penalty=penalty))
     return tuple(result)
 
 
@@ -88,17 +87,17 @@ def propagate_labels(
         sources_SD = context_MhwD[:, tile.sources[0], tile.sources[1]].flatten(0, 2)
         labels_SC = labels_MhwC[:, tile.sources[0], tile.sources[1]].flatten(0, 2)
         similarities_TS = targets_TD @ sources_SD.T
-        similarities_TS.view(len(targets_TD), len(context_MhwD), -1).masked_fill_(tile.out_of_reach, -torch.inf)
-        mixed_TC = _mix(similarities_TS.div_(temperature), labels_SC, topk)
+        similarities_TS.view(len(targets_TD), len(context_MhwD), -1).add_(tile.penalty)
+        mixed_TC = _mix(similarities_TS, labels_SC, topk, temperature)
         result_hwC[tile.targets] = mixed_TC.view_as(result_hwC[tile.targets])
     return result_hwC
 
 
-def _mix(logits_TS: Tensor, labels_SC: Tensor, topk: int) -> Tensor:
-    """Average labels with the weights exp(logits) of the `topk` best sources and of all that tie with the last of them."""
-    count = min(topk + 1, logits_TS.shape[1])
-    best_logits, best = logits_TS.topk(count, dim=1)
-    weights = best_logits.exp()
+def _mix(similarities_TS: Tensor, labels_SC: Tensor, topk: int, temperature: float) -> Tensor:
+    """Average labels with the weights of the `topk` best sources and of all that tie with the last of them."""
+    count = min(topk + 1, similarities_TS.shape[1])
+    best_similarities, best = similarities_TS.topk(count, dim=1)
+    weights = best_similarities.div_(temperature).exp_()
     chosen = weights[:, :topk]
     mixed_TC = (labels_SC[best[:, :topk]] * chosen[:, :, None]).sum(1) / chosen.sum(1, keepdim=True)
     if count <= topk:
@@ -107,7 +106,7 @@ def _mix(logits_TS: Tensor, labels_SC: Tensor, topk: int) -> Tensor:
     # ties common. A neighbourhood of fewer than `topk` sources ends in zeros, which need no second look.
     tied = torch.nonzero((weights[:, topk] == weights[:, topk - 1]) & (weights[:, topk] > 0))[:, 0]
     if len(tied):
-        all_weights = logits_TS[tied].exp()
+        all_weights = similarities_TS[tied].div_(temperature).exp_()
         all_weights[all_weights < weights[tied, topk - 1, None]] = 0
         mixed_TC[tied] = all_weights @ labels_SC / all_weights.sum(1, keepdim=True)
     return mixed_TC

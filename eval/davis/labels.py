@@ -45,14 +45,15 @@ def label_map(labels_hwC: Tensor, stride: int) -> Tensor:
     Returns:
         [h*stride, w*stride] uint8 on the labels' device.
     """
-    scores_CHW = F.interpolate(labels_hwC.permute(2, 0, 1)[None], scale_factor=stride, mode="bilinear", align_corners=False)[0]
+    labels_1Chw = labels_hwC.permute(2, 0, 1)[None].contiguous()
+    scores_CHW = F.interpolate(labels_1Chw, scale_factor=stride, mode="bilinear", align_corners=False)[0]
     low_C11 = scores_CHW.amin(dim=(1, 2), keepdim=True)
     high_C11 = scores_CHW.amax(dim=(1, 2), keepdim=True)
-    stretched_CHW = (scores_CHW - low_C11) / (high_C11 - low_C11)
+    stretched_CHW = scores_CHW.sub_(low_C11).div_(high_C11 - low_C11)
     # A channel without contrast: the authors' 0/0 = NaN wins every comparison, unless the channel is empty.
     flat_C11 = torch.where(high_C11 > 0, torch.inf, 0.0)
-    scores_CHW = torch.where(high_C11 > low_C11, stretched_CHW, flat_C11)
-    return scores_CHW.argmax(dim=0).to(torch.uint8)
+    # `argmax` finds the same and takes 30 times as long on a CPU.
+    return torch.where(high_C11 > low_C11, stretched_CHW, flat_C11).max(dim=0).indices.to(torch.uint8)
 
 
 def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
