@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import jsonargparse
@@ -19,10 +19,14 @@ jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
 class _Parser(jsonargparse.ArgumentParser):
-    """Takes `--num-heads` as well as `--num_heads`; reports a mistake as one line, without the usage in front of it."""
+    """Takes `--num-heads` for `--num_heads` and `--switch` for `--switch true`; a mistake is one line, without the usage."""
 
     def parse_args(self, args: Any = None, namespace: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
-        return super().parse_args([_with_underscores(argument) for argument in args], namespace, **kwargs)
+        arguments = [_with_underscores(argument) for argument in args]
+        switches = {
+            name for action in self._actions if getattr(action, "_typehint", None) is bool for name in action.option_strings
+        }
+        return super().parse_args(_with_values(arguments, switches), namespace, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         del ex
@@ -35,6 +39,14 @@ def _with_underscores(argument: str) -> str:
         return argument
     name, equals, value = argument[2:].partition("=")
     return f"--{name.replace('-', '_')}{equals}{value}"
+
+
+def _with_values(arguments: Sequence[str], switches: Collection[str]) -> list[str]:
+    """`--switch --other` -> `--switch true --other`."""
+    result = []
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=False):
+        result += [argument, "true"] if argument in switches and following.startswith("--") else [argument]
+    return result
 
 
 def config_parser(prog: str, description: str) -> jsonargparse.ArgumentParser:

@@ -109,25 +109,22 @@ class EvalAllOptions:
 
 
 def split_task_options(argv: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """Separate `--TASK.OPTION VALUE` (or `=VALUE`) from this script's own arguments.
-
-    Raises:
-        ValueError: For an option without a value.
-    """
+    """Separate `--TASK.OPTION VALUE` (or `=VALUE`, or a switch alone) from this script's own arguments."""
     own: list[str] = []
     of_tasks: dict[str, list[str]] = {task: [] for task in TASKS}
-    arguments = iter(argv)
-    for argument in arguments:
-        task, dot, option = argument.removeprefix("--").partition(".")
-        if not (argument.startswith("--") and dot and task in TASKS):
-            own.append(argument)
+    waiting_for_value = own
+    for argument in argv:
+        if not argument.startswith("--"):
+            waiting_for_value.append(argument)
+            waiting_for_value = own
             continue
-        of_tasks[task].append(f"--{option}")
-        if "=" not in option:
-            value = next(arguments, None)
-            if value is None:
-                raise ValueError(f"{argument} needs a value")
-            of_tasks[task].append(value)
+        task, dot, option = argument.removeprefix("--").partition(".")
+        if dot and task in TASKS:
+            of_tasks[task].append(f"--{option}")
+            waiting_for_value = own if "=" in option else of_tasks[task]
+        else:
+            own.append(argument)
+            waiting_for_value = own
     return own, of_tasks
 
 

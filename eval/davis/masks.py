@@ -1,10 +1,13 @@
 """Object masks as indexed PNG files: the palette, reading and writing."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
+
+from eval.davis.plain_png import DamagedPngError, decode_plain_png
 
 Mask = npt.NDArray[np.uint8]
 """[H, W] object ids; 0 is background."""
@@ -40,7 +43,10 @@ def read_mask(path: Path) -> Mask:
         MaskError: If there is no such file, it is damaged, not a PNG, or a colour image; names the file.
     """
     try:
-        with Image.open(path) as image:
+        content = path.read_bytes()
+        if (ids := decode_plain_png(content)) is not None:
+            return ids
+        with Image.open(io.BytesIO(content)) as image:
             if image.format != "PNG":
                 raise MaskError(f"{path}: a {image.format} file; masks are indexed PNG files")
             if image.mode not in _ID_MODES:
@@ -50,7 +56,12 @@ def read_mask(path: Path) -> Mask:
             return np.asarray(image, dtype=np.uint8)
     except FileNotFoundError as error:
         raise MaskError(f"{path}: no such mask") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # Pillow reports broken PNG chunks as SyntaxError
+    except (
+        DamagedPngError,
+        UnidentifiedImageError,
+        OSError,
+        SyntaxError,
+    ) as error:  # Pillow reports broken PNG chunks as SyntaxError
         raise MaskError(f"{path}: damaged mask ({error})") from error
 
 

@@ -18,6 +18,7 @@ from common.command import parse_config, run_command
 from common.files import write_text_atomically
 from eval.davis.dataset import ALL_SEQUENCES, DavisSplit, image_set_path, read_image_set
 from eval.davis.measures import ScoringError, measure_sequence
+from eval.davis.official import compare_with_official
 from eval.davis.summary import GLOBAL_FIGURES, Scores, summarise
 
 logger = logging.getLogger(__name__)
@@ -46,11 +47,15 @@ class ScoresConfig:
     """Only these sequences, separated by commas."""
     jobs: int = 0
     """Processes; 0: one per core."""
+    official: bool = False
+    """Score with the official package (requirements-official.txt) as well, and fail if any figure differs."""
 
     def __post_init__(self) -> None:
         """Reject what cannot be."""
         if self.jobs < 0:
             raise ValueError(f"jobs={self.jobs} must be at least 0")
+        if self.official and self.year != "2017":
+            raise ValueError(f"official=True and year={self.year}: the official package scores year 2017 only")
 
 
 def score_sequences(
@@ -101,11 +106,14 @@ def score(config: ScoresConfig) -> Scores:
     """Score what a config names and write the CSV files.
 
     Raises:
-        ValueError: As `score_sequences`, or if a list of sequences is missing.
+        ValueError: As `score_sequences` and `compare_with_official`, or if a list of sequences is missing.
     """
     folder, names = _chosen(config)
     logger.info("%d sequences of %s", len(names), folder)
     scores = score_sequences(names, folder, config.predictions, config.year == "2016", config.jobs)
+    if config.official:
+        compare_with_official(scores, names, folder, config.predictions)
+        logger.info("the official evaluation has the same figures")
     write_csv_files(config.output, config.split, scores)
     return scores
 

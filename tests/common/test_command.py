@@ -28,6 +28,8 @@ class Options:
     """How many."""
     inner: Inner = field(default_factory=Inner)
     """More."""
+    draw_all: bool = False
+    """Whether."""
 
     def __post_init__(self) -> None:
         if self.num_heads == 0:
@@ -40,6 +42,13 @@ def test_dashes_and_underscores_are_the_same() -> None:
     assert parse_config(Options, "x", ["--path", "a-b", "--num_heads=3", "--inner.some_rate", "0.25"]) == expected
 
 
+def test_a_switch_needs_no_value() -> None:
+    for arguments in (["--draw-all"], ["--draw-all", "true"], ["--draw-all=true"]):
+        assert parse_config(Options, "x", ["--path", "a", *arguments]).draw_all
+        assert parse_config(Options, "x", [*arguments, "--path", "a"]).draw_all
+    assert not parse_config(Options, "x", ["--path", "a", "--draw-all", "false"]).draw_all
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -47,6 +56,7 @@ def test_dashes_and_underscores_are_the_same() -> None:
         (["--path", "x", "--num-headz", "3"], "num"),
         (["--path", "x", "--num", "3"], "--num"),
         (["--path", "x", "--num-heads", "three"], "three"),
+        (["--path", "x", "--draw-all", "perhaps"], "perhaps"),
         (["--path", "x", "--num-heads", "0"], "must be positive"),
     ],
 )

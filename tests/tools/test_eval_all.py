@@ -49,11 +49,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_options_of_tasks_are_separated() -> None:
-    own, of_tasks = split_task_options(["a.pth", "--davis.jobs", "2", "--name", "x", "--detection.batch-size=4"])
-    assert own == ["a.pth", "--name", "x"]
-    assert of_tasks == {"davis": ["--jobs", "2"], "detection": ["--batch-size=4"], "segmentation": []}
-    with pytest.raises(ValueError, match="needs a value"):
-        split_task_options(["a.pth", "--davis.jobs"])
+    arguments = ["--davis.jobs", "2", "--davis.overlays", "--name", "x", "--detection.batch-size=4", "a.pth"]
+    own, of_tasks = split_task_options(arguments)
+    assert own == ["--name", "x", "a.pth"]
+    assert of_tasks == {"davis": ["--jobs", "2", "--overlays"], "detection": ["--batch-size=4"], "segmentation": []}
 
 
 def test_names_of_runs(tmp_path: Path) -> None:

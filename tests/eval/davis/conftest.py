@@ -1,5 +1,7 @@
+import shutil
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -84,3 +86,15 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return int(exit_info.value.code or 0), captured.out, "\n".join(errors)
 
     return run_main
+
+
+@pytest.fixture
+def predictions(davis: Path, tmp_path: Path) -> Path:
+    """Each frame's prediction is the annotation of the frame before."""
+    folder = tmp_path / "predictions"
+    for name in SEQUENCES:
+        paths = sorted((davis / "Annotations/480p" / name).glob("*.png"))
+        (folder / name).mkdir(parents=True)
+        for before, path in pairwise(paths):
+            shutil.copy(before, folder / name / path.name)
+    return folder

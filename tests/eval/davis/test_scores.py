@@ -2,7 +2,6 @@ import csv
 import re
 import shutil
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,18 +11,6 @@ from eval.davis.summary import GLOBAL_FIGURES
 from tests.eval.davis.conftest import SEQUENCES
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def predictions(davis: Path, tmp_path: Path) -> Path:
-    """Each frame's prediction is the annotation of the frame before."""
-    folder = tmp_path / "predictions"
-    for name in SEQUENCES:
-        paths = sorted((davis / "Annotations/480p" / name).glob("*.png"))
-        (folder / name).mkdir(parents=True)
-        for before, path in pairwise(paths):
-            shutil.copy(before, folder / name / path.name)
-    return folder
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
