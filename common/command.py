@@ -1,8 +1,11 @@
 """The manners of every command: options from a typed dataclass, one-line errors, logging to stderr."""
 
+import itertools
+import json
 import logging
 import sys
-from collections.abc import Callable, Collection, Sequence
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import jsonargparse
@@ -19,14 +22,14 @@ jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
 class _Parser(jsonargparse.ArgumentParser):
-    """Takes `--num-heads` for `--num_heads` and `--switch` for `--switch true`; a mistake is one line, without the usage."""
+    """Takes `--num-heads` for `--num_heads`, `--switch` for `--switch true` and `--list A B` for `--list '["A","B"]'`.
+
+    A mistake is one line, without the usage.
+    """
 
     def parse_args(self, args: Any = None, namespace: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
-        arguments = [_with_underscores(argument) for argument in args]
-        switches = {
-            name for action in self._actions if getattr(action, "_typehint", None) is bool for name in action.option_strings
-        }
-        return super().parse_args(_with_values(arguments, switches), namespace, **kwargs)
+        types = {name: getattr(action, "_typehint", None) for action in self._actions for name in action.option_strings}
+        return super().parse_args(_whole_values([_with_underscores(argument) for argument in args], types), namespace, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         del ex
@@ -41,12 +44,29 @@ def _with_underscores(argument: str) -> str:
     return f"--{name.replace('-', '_')}{equals}{value}"
 
 
-def _with_values(arguments: Sequence[str], switches: Collection[str]) -> list[str]:
-    """`--switch --other` -> `--switch true --other`."""
+def _whole_values(arguments: Sequence[str], types: Mapping[str, Any]) -> list[str]:
+    """`--switch --list A B` -> `--switch true --list ["A", "B"]`; a list that is written as one already stays."""
     result = []
-    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=False):
-        result += [argument, "true"] if argument in switches and following.startswith("--") else [argument]
+    position = 0
+    while position < len(arguments):
+        argument = arguments[position]
+        position += 1
+        result.append(argument)
+        values = list(itertools.takewhile(lambda text: not text.startswith("--"), arguments[position:]))
+        kind = types.get(argument)
+        if kind is bool and not values:
+            result.append("true")
+        elif (element := _element_type(kind)) is not None and values and not values[0].startswith("["):
+            texts = values if element in (int, float, bool) else map(json.dumps, values)
+            result.append(f"[{','.join(texts)}]")
+            position += len(values)
     return result
+
+
+def _element_type(kind: Any) -> Any:
+    """`list[Path] | None` -> Path; None if there is no list."""
+    parts = [kind, *typing.get_args(kind)]
+    return next((typing.get_args(part)[0] for part in parts if typing.get_origin(part) is list), None)
 
 
 def config_parser(prog: str, description: str) -> jsonargparse.ArgumentParser:

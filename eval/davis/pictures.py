@@ -33,7 +33,7 @@ class PicturesConfig:
     davis: Path
     """DAVIS folder: ImageSets, JPEGImages, Annotations."""
     compare: list[Path]
-    """Folders of masks, such as [runs/a/davis/masks, runs/b/davis/masks]; one suffices."""
+    """Folders of masks, such as `runs/a/davis/masks runs/b/davis/masks`; one suffices."""
     output: Path
     """Folder for SEQUENCE.gif and, where every frame is annotated, j_and_f.png."""
     titles: list[str] | None = None

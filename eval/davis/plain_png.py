@@ -64,7 +64,7 @@ def _decode_rows(header: bytes, compressed: bytes) -> npt.NDArray[np.uint8] | No
     try:
         stream = zlib_ng.decompressobj()
         rows = stream.decompress(compressed, size + 1)
-    except zlib_ng.error:
+    except zlib_ng.error:  # type: ignore[misc] # its stub does not know that it is an exception
         return None
     if stream.eof and len(rows) < size:
         raise DamagedPngError(f"{len(rows)} bytes of pixels instead of {size}")

@@ -13,8 +13,9 @@ CODE = """
 import ctypes, torch
 from common.allocation import reuse_freed_memory
 {setting}
+fields = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"  # of malloc.h's struct mallinfo2
 class Statistics(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
+    _fields_ = [(name, ctypes.c_size_t) for name in fields.split()]
 read = ctypes.CDLL(None).mallinfo2
 read.restype = Statistics
 before = read().hblkhd

@@ -30,6 +30,10 @@ class Options:
     """More."""
     draw_all: bool = False
     """Whether."""
+    folders: list[Path] | None = None
+    """Which."""
+    taps: list[int] = field(default_factory=list)
+    """Where."""
 
     def __post_init__(self) -> None:
         if self.num_heads == 0:
@@ -40,6 +44,15 @@ def test_dashes_and_underscores_are_the_same() -> None:
     expected = Options(path=Path("a-b"), num_heads=3, inner=Inner(some_rate=0.25))
     assert parse_config(Options, "x", ["--path", "a-b", "--num-heads", "3", "--inner.some-rate=0.25"]) == expected
     assert parse_config(Options, "x", ["--path", "a-b", "--num_heads=3", "--inner.some_rate", "0.25"]) == expected
+
+
+def test_a_list_takes_several_values() -> None:
+    expected = [Path("a,b"), Path("c")]
+    for arguments in (["--folders", "a,b", "c"], ["--folders", '["a,b","c"]'], ['--folders=["a,b","c"]']):
+        assert parse_config(Options, "x", ["--path", "a", *arguments]).folders == expected
+        assert parse_config(Options, "x", [*arguments, "--path", "a"]).folders == expected
+    assert parse_config(Options, "x", ["--path", "a", "--folders", "2016"]).folders == [Path("2016")]
+    assert parse_config(Options, "x", ["--path", "a", "--taps", "3", "5"]).taps == [3, 5]
 
 
 def test_a_switch_needs_no_value() -> None:

@@ -28,7 +28,7 @@ def test_titles_are_what_tells_folders_apart() -> None:
 def test_the_command_compares_two_backbones(davis: Path, tmp_path: Path, run: Run) -> None:
     annotations = davis / "Annotations/480p"
     options = ("--davis", davis, "--output", tmp_path / "out", "--sequences", "boat", "--width", 48, "--titles", "[one,two]")
-    status, printed, errors = run(main, *options, "--compare", f"[{annotations},{annotations}]")
+    status, printed, errors = run(main, *options, "--compare", annotations, annotations)
     assert (status, errors) == (0, "")
     assert printed.splitlines() == [str(tmp_path / "out/boat.gif"), str(tmp_path / "out/j_and_f.png")]
     with Image.open(tmp_path / "out/boat.gif") as animation:
@@ -41,8 +41,8 @@ def test_the_command_compares_two_backbones(davis: Path, tmp_path: Path, run: Ru
     ("options", "message"),
     [
         (("--compare", "[]"), "names no folder of masks"),
-        (("--compare", "[nowhere]"), "nowhere/boat/00000.png: no such mask"),
-        (("--compare", "[nowhere]", "--titles", "[a,b]"), "1 folders need as many titles"),
+        (("--compare", "nowhere"), "nowhere/boat/00000.png: no such mask"),
+        (("--compare", "nowhere", "--titles", "a", "b"), "1 folders need as many titles"),
     ],
 )
 def test_mistakes_are_one_line(options: tuple[str, ...], message: str, davis: Path, tmp_path: Path, run: Run) -> None:
