@@ -103,14 +103,19 @@ def _one_line(error: ValueError | OSError) -> str:
     return " ".join(str(error).split())
 
 
+def set_up_process() -> None:
+    """Memory and logging as every command has them."""
+    reuse_freed_memory()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+
+
 def run_command(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """Run a command's `main(argv)` and exit: 0, or its status; a user's mistake is one line on stderr and status 2.
 
     ValueErrors and OSErrors (a missing file, a full disk, a folder without permission) count as the user's; anything else is ours
     and keeps its traceback. Ctrl-C exits with 130.
     """
-    reuse_freed_memory()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    set_up_process()
     try:
         status = main(sys.argv[1:]) or 0
     except (ValueError, OSError) as error:

@@ -4,12 +4,17 @@ import logging
 from collections.abc import Sequence
 
 from common.command import run_command
+from common.launch import run_or_launch
 from pretrain.config import parse_run
 from pretrain.run import pretrain
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, train, say where the checkpoint is."""
+    """Train here, or where the launch options say."""
+    return run_or_launch("pretrain", argv, _train)
+
+
+def _train(argv: Sequence[str]) -> int:
     checkpoint = pretrain(parse_run(argv))
     logging.getLogger("pretrain").info("checkpoint: %s", checkpoint)
     return 0

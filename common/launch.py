@@ -1,0 +1,175 @@
+"""Where a command runs: in this process, in several on this machine, or as a Slurm job."""
+
+import importlib
+import os
+import shlex
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import submitit.helpers
+from submitit.slurm import slurm
+
+from common.command import parse_config, set_up_process
+
+_NOT_FOR_SBATCH = "nodes", "time", "ntasks_per_node", "gpus_per_node", "cpus_per_task", "job_name"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchOptions:
+    """Run a command on several GPUs, or submit it to Slurm."""
+
+    gpus: int | None = None
+    """Processes on each machine, one per GPU (with `--device cpu`: on the CPU). Default: this process, or torchrun's."""
+    slurm: bool = False
+    """Submit a Slurm job instead of running here; it continues by itself after a time limit or a preemption."""
+    nodes: int = 1
+    """Machines of the Slurm job."""
+    hours: float = 24.0
+    """Time limit of the Slurm job."""
+    cpus_per_gpu: int = 8
+    """Cores for each process of the Slurm job."""
+    sbatch: list[str] = field(default_factory=list)
+    """More options of sbatch, such as `partition=gpu account=vision`."""
+    job_folder: Path = Path("slurm")
+    """For the job's script and output."""
+    dry_run: bool = False
+    """Print what would be started or submitted, and stop."""
+
+    def __post_init__(self) -> None:
+        """Reject what cannot be started."""
+        for name in ("gpus", "nodes", "cpus_per_gpu"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
+        if not self.hours > 0:
+            raise ValueError(f"hours={self.hours} must be positive")
+        if self.nodes > 1 and not self.slurm:
+            raise ValueError(f"nodes={self.nodes} needs --slurm; without Slurm start torchrun on each machine")
+        self.sbatch_parameters()
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the command runs in other processes than this one."""
+        return self.slurm or self.gpus is not None or self.dry_run
+
+    def sbatch_parameters(self) -> dict[str, str]:
+        """`sbatch` as a mapping.
+
+        Raises:
+            ValueError: If an entry is no KEY=VALUE, or has an option of its own here.
+        """
+        result = {}
+        for entry in self.sbatch:
+            key, equals, value = entry.partition("=")
+            key = key.lstrip("-").replace("-", "_")
+            if not equals or not key:
+                raise ValueError(f"--sbatch {entry}: give KEY=VALUE, such as partition=gpu")
+            if key in _NOT_FOR_SBATCH:
+                raise ValueError(f"--sbatch {entry}: use --gpus, --nodes, --hours and --cpus-per-gpu for the job's size")
+            result[key] = value
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command of ours: `python -m MODULE ARGUMENTS`, also as the function of a Slurm job."""
+
+    module: str
+    """Package whose `__main__` has `main(argv)`."""
+    arguments: tuple[str, ...]
+    """After the module."""
+
+    def __str__(self) -> str:
+        """As a shell would take it."""
+        return shlex.join(["python", "-m", self.module, *self.arguments])
+
+    def __call__(self) -> None:
+        """Run as one process of a Slurm job, whose variables become torch's."""
+        # Each process sees all GPUs of its machine and takes the one of its local rank, as under torchrun.
+        submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+        set_up_process()
+        status = importlib.import_module(f"{self.module}.__main__").main(list(self.arguments))
+        if status:
+            raise RuntimeError(f"{self} ended with status {status}")
+
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+        """The same command again: it continues from its own last checkpoint. Called before the time limit and at preemption."""
+        return submitit.helpers.DelayedSubmission(self)
+
+
+def split_launch_options(argv: Sequence[str]) -> tuple[LaunchOptions, list[str]]:
+    """Take the options of `LaunchOptions` out of a command line.
+
+    Raises:
+        ValueError: For a value that they refuse.
+    """
+    names = {f"--{item.name}" for item in fields(LaunchOptions)}
+    own: list[str] = []
+    rest: list[str] = []
+    current = rest
+    for argument in argv:
+        if argument.startswith("--"):
+            current = own if argument.partition("=")[0].replace("-", "_").replace("__", "--", 1) in names else rest
+        current.append(argument)
+    return parse_config(LaunchOptions, "launching", own), rest
+
+
+def run_or_launch(module: str, argv: Sequence[str], run: Callable[[Sequence[str]], int]) -> int:
+    """Run a command here, or where its launch options say.
+
+    Args:
+        module: Package whose `__main__` has this command.
+        argv: After `python -m MODULE`; may hold options of `LaunchOptions`.
+        run: The command itself; gets the other options.
+
+    Returns:
+        Exit status; for a job 0 as soon as it is submitted.
+
+    Raises:
+        ValueError: If the options do not fit each other or the machine.
+    """
+    options, rest = split_launch_options(argv)
+    if not options.elsewhere:
+        return run(rest)
+    command = Command(module=module, arguments=tuple(rest))
+    if options.slurm:
+        return _submit(command, options)
+    if "WORLD_SIZE" in os.environ:
+        raise ValueError(
+            f"--gpus {options.gpus} inside of torchrun, which has started {os.environ['WORLD_SIZE']} processes already"
+        )
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(options.gpus or 1), "-m", module, *rest]
+    if options.dry_run:
+        print(shlex.join(["python", "-m", *torchrun]))  # noqa: T201 - what the user asked for
+        return 0
+    os.execv(sys.executable, [sys.executable, "-m", *torchrun])
+
+
+def _submit(command: Command, options: LaunchOptions) -> int:
+    processes = options.gpus or 1
+    parameters: dict[str, typing.Any] = {
+        "job_name": f"patchbench-{command.module}",
+        "nodes": options.nodes,
+        "ntasks_per_node": processes,
+        "gpus_per_node": processes,
+        "cpus_per_task": options.cpus_per_gpu,
+        "time": max(1, round(options.hours * 60)),
+        "additional_parameters": options.sbatch_parameters(),
+    }
+    if options.dry_run:
+        runner = shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(options.job_folder)])
+        print(f"# each of {options.nodes * processes} processes: {command}")  # noqa: T201 - what the user asked for
+        print(slurm._make_sbatch_string(runner, options.job_folder, **parameters), end="")  # noqa: T201
+        return 0
+    if slurm.SlurmExecutor.affinity() < 0:
+        raise ValueError(
+            "--slurm: there is no `srun` on this machine; submit from a login node, or use --dry-run to see the job"
+        )
+    executor = slurm.SlurmExecutor(folder=options.job_folder)
+    executor.update_parameters(**parameters)
+    job = executor.submit(command)
+    print(f"submitted job {job.job_id}; output in {job.paths.stdout}")  # noqa: T201 - what the user asked for
+    return 0
