@@ -19,9 +19,10 @@ from common.files import write_atomically
 from eval.davis.dataset import DavisSplit, VideoSequence, find_sequences
 from eval.davis.features import FeatureExtractor
 from eval.davis.frames import read_frame
-from eval.davis.overlay import Picture, read_picture
+from eval.davis.overlay import read_picture
 from eval.davis.protocol import PropagationSettings
 from eval.davis.sharding import Shard
+from eval.drawing import Picture
 
 _LINE_COLOURS = ((230, 25, 75), (60, 180, 75), (255, 225, 25), (0, 130, 200), (245, 130, 48))
 _TARGET_COLOUR = (255, 255, 255)

@@ -3,32 +3,26 @@
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from eval.davis.dataset import VideoSequence
 from eval.davis.frames import FrameError
 from eval.davis.masks import Mask, davis_palette, read_mask
 from eval.davis.writing import whole_folder
+from eval.drawing import Picture
+from eval.drawing import overlay as overlay_labels
 
-Picture = npt.NDArray[np.uint8]
-"""[H, W, 3] RGB."""
-
-_OPACITY = 0.5
 _PALETTE_256x3 = davis_palette()
 
 
 def overlay(frame: Picture, mask: Mask) -> Picture:
-    """Blend the objects' palette colours into a frame; where an id meets another, its contour is drawn in the full colour.
+    """Blend the objects' palette colours into a frame, with contours; see `eval.drawing.overlay`.
 
     Args:
         frame: [H, W, 3].
         mask: [H, W].
     """
-    colours_HW3 = _PALETTE_256x3[mask]
-    blended_HW3 = ((1 - _OPACITY) * frame + _OPACITY * colours_HW3).round().astype(np.uint8)
-    object_HW1, contour_HW1 = (mask > 0)[:, :, None], _contours(mask)[:, :, None]
-    return np.where(object_HW1, np.where(contour_HW1, colours_HW3, blended_HW3), frame)
+    return overlay_labels(frame, mask, _PALETTE_256x3)
 
 
 def read_picture(path: Path) -> Picture:
@@ -52,14 +46,3 @@ def write_overlays(sequence: VideoSequence, masks: Path, folder: Path) -> None:
         for path in sequence.frames:
             picture = overlay(read_picture(path), read_mask(masks / f"{path.stem}.png"))
             Image.fromarray(picture).save(partial / f"{path.stem}.png")
-
-
-def _contours(mask: Mask) -> npt.NDArray[np.bool_]:
-    """Pixels [H, W] with another id beside, above or below them."""
-    contours = np.zeros(mask.shape, dtype=bool)
-    rows, columns = mask[1:] != mask[:-1], mask[:, 1:] != mask[:, :-1]
-    contours[1:] |= rows
-    contours[:-1] |= rows
-    contours[:, 1:] |= columns
-    contours[:, :-1] |= columns
-    return contours

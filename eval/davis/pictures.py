@@ -8,22 +8,21 @@ from typing import Literal
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from common.command import parse_config, run_command
 from common.files import write_atomically
 from eval.davis.dataset import DavisSplit, VideoSequence, find_sequences
 from eval.davis.masks import read_mask
-from eval.davis.overlay import Picture, overlay, read_picture
+from eval.davis.overlay import overlay, read_picture
 from eval.davis.scores import score_sequences
 from eval.davis.summary import Scores
+from eval.drawing import side_by_side
 
 logger = logging.getLogger(__name__)
 
 CHART_FILE = "j_and_f.png"
 ANNOTATIONS_TITLE = "annotation"
-
-_CAPTION_HEIGHT = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,19 +67,6 @@ def panel_titles(folders: Sequence[Path]) -> list[str]:
     while len(parts) > 1 and all(len(path) > shared + 1 and path[-1 - shared] == parts[0][-1 - shared] for path in parts):
         shared += 1
     return [path[-1 - shared] for path in parts]
-
-
-def side_by_side(panels: Sequence[Picture], titles: Sequence[str], width: int) -> Image.Image:
-    """Panels of the same height beside each other, each under its title."""
-    images = [Image.fromarray(panel) for panel in panels]
-    images = [image.resize((width, max(1, round(image.height * width / image.width)))) for image in images]
-    height = max(image.height for image in images)
-    canvas = Image.new("RGB", (width * len(images), height + _CAPTION_HEIGHT), "white")
-    draw = ImageDraw.Draw(canvas)
-    for index, (image, title) in enumerate(zip(images, titles, strict=True)):
-        draw.text((index * width + 4, 2), title, fill="black")
-        canvas.paste(image, (index * width, _CAPTION_HEIGHT))
-    return canvas
 
 
 def write_animation(

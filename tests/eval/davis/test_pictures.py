@@ -5,19 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.davis.pictures import main, panel_titles, side_by_side
+from eval.davis.pictures import main, panel_titles
 from tests.eval.davis.conftest import FRAMES
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-def test_panels_stand_beside_each_other_under_their_titles() -> None:
-    panels = [np.full((40, 80, 3), value, np.uint8) for value in (50, 200)]
-    picture = np.asarray(side_by_side(panels, ["left", "right"], 80))
-    assert picture.shape == (56, 160, 3)
-    assert (picture[16:, :80] == 50).all()
-    assert (picture[16:, 80:] == 200).all()
-    assert (picture[:16] < 128).any()
 
 
 def test_titles_are_what_tells_folders_apart() -> None:
