@@ -4,6 +4,7 @@ A layout is a module of this package with
 
     NAME: str                                        what `--format` calls it
     BRANCHES: tuple[str, ...]                        the networks in it that can be taken, the default first
+    LICENCE: str                                     of published weights in it, as their authors state it; else "not stated"
     matches(checkpoint) -> bool                      whether this is the layout, from the keys alone
     convert(checkpoint, branch, num_heads) -> Conversion
 """

@@ -11,6 +11,7 @@ from backbones.formats.base import Conversion, stated_epoch, take, teacher_weigh
 
 NAME = "dino"
 BRANCHES = ("teacher", "student")
+LICENCE = "Apache-2.0"  # of the authors' repository
 
 
 def matches(checkpoint: Any) -> bool:

@@ -10,6 +10,7 @@ from backbones.formats.base import Conversion, is_state_dict, stated_epoch, vit_
 
 NAME = "dino_vissl"
 BRANCHES = ("trunk",)
+LICENCE = "MIT"  # of VISSL's repository
 
 
 def matches(checkpoint: Any) -> bool:

@@ -16,6 +16,7 @@ from backbones.formats.timm import swin_buffers, swin_spec
 
 NAME = "moby"
 BRANCHES = ("encoder", "encoder_k")
+LICENCE = "MIT"  # of the authors' repository
 _HEADS = ("projector.", "projector_k.", "predictor.", "queue1", "queue2", "queue_ptr")
 
 

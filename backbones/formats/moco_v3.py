@@ -12,6 +12,7 @@ from backbones.formats.base import Conversion, FormatError, is_state_dict, state
 
 NAME = "moco_v3"
 BRANCHES = ("base_encoder", "momentum_encoder")
+LICENCE = "CC-BY-NC-4.0"  # of the authors' repository
 NUM_HEADS = {"vit_small": 12, "vit_base": 12}
 
 

@@ -12,6 +12,7 @@ from backbones.spec import spec_from_dict
 
 NAME = "patchbench"
 BRANCHES = ("teacher", "student")
+LICENCE = "not stated"  # the weights are whose training it was
 FORMAT_MARK = "patchbench-pretraining"
 VERSION = 1
 

@@ -11,6 +11,7 @@ from backbones.formats.base import Conversion, stated_epoch, take, teacher_weigh
 
 NAME = "selfpatch"
 BRANCHES = ("teacher", "student")
+LICENCE = "Apache-2.0"  # of the authors' repository
 _HEADS = ("ca_head.", "c_head.", "p_head.")
 
 

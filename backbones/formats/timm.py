@@ -15,6 +15,7 @@ from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec
 
 NAME = "timm"
 BRANCHES = ("model",)
+LICENCE = "not stated"  # many sources share these names
 _CLASSIFIERS = ("head.", "fc.")
 # Some files store these buffers, which follow from the architecture.
 SWIN_BUFFERS = ("relative_position_index", "attn_mask")
