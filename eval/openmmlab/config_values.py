@@ -48,7 +48,7 @@ def apply_override(config: Config, override: str) -> None:
         )
     if isinstance(present, (int, float)) and not isinstance(value, (int, float)):
         raise ValueError(f"--override {override!r}: {path} is a number ({present}), and {text!r} is not")
-    node[int(last) if isinstance(node, list) else last] = value
+    node[int(last) if isinstance(node, list) else last] = _typed_like(present, value)
 
 
 def _parse(text: str) -> Any:
@@ -58,6 +58,19 @@ def _parse(text: str) -> Any:
             return float(value)  # YAML 1.1 takes 1e-3, without a dot, for a string
         except ValueError:
             return value
+    return value
+
+
+def _typed_like(present: Any, value: Any) -> Any:
+    """A value from YAML, which knows no tuples and takes 0 for an integer, in the types of the value it replaces.
+
+    Transforms of mmcv insist on them: a scale is a tuple, a probability a float.
+    """
+    if isinstance(value, list) and isinstance(present, (list, tuple)) and present:
+        items = [_typed_like(present[0], item) for item in value]
+        return tuple(items) if isinstance(present, tuple) else items
+    if isinstance(present, float) and type(value) is int:
+        return float(value)
     return value
 
 

@@ -19,7 +19,16 @@ def test_lookup(config: Config) -> None:
 def test_override_replaces_what_is_there(config: Config) -> None:
     for override in ("model.strides.0=16", "model.name=null", "model.size=[3, 4]"):
         apply_override(config, override)
-    assert config.to_dict() == {"model": {"strides": [16, 8], "name": None, "size": [3, 4]}}
+    assert config.to_dict() == {"model": {"strides": [16, 8], "name": None, "size": (3, 4)}}
+
+
+def test_override_keeps_the_types_that_mmcv_insists_on() -> None:
+    config = Config({"scales": [(1333, 480), (1333, 800)], "size": (1, 2), "probability": 0.5, "count": 1})
+    for override in ("scales=[[427, 256]]", "size=[3, 4]", "probability=0", "count=2"):
+        apply_override(config, override)
+    assert config.to_dict() == {"scales": [(427, 256)], "size": (3, 4), "probability": 0.0, "count": 2}
+    assert isinstance(config.probability, float)
+    assert isinstance(config.count, int)
 
 
 @pytest.mark.parametrize("override", ["model.absent=1", "model.name", "model.name=[", "model.size.0=3", "model.strides.2=1"])
