@@ -6,12 +6,11 @@ Numbers are stored in full precision; only `tables` rounds. "No value" is NaN he
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from common.files import text_sha256, write_text_atomically
+from common.files import write_text_atomically
 
 RESULT_VERSION = 1
 RESULT_FILE = "result.json"
@@ -126,7 +125,7 @@ class Result:
     artefacts: dict[str, str]
     """Name -> path relative to the result file."""
     inputs_sha256: str
-    """`inputs_digest` of what determines the figures; a finished task with the same inputs is not run again."""
+    """`eval.inputs.inputs_digest` of what determines the figures; a finished task with the same inputs is not run again."""
     version: int = RESULT_VERSION
     """Version of this schema."""
 
@@ -140,18 +139,6 @@ class Result:
     def is_benchmark(self) -> bool:
         """Whether the figures may stand beside published ones: the whole benchmark under the published protocol."""
         return self.coverage == "full" and not self.protocol.deviations
-
-
-def inputs_digest(task: str, protocol: Protocol, datasets: Mapping[str, Dataset], backbone_sha256: str, seed: int) -> str:
-    """Digest of everything that determines a task's figures."""
-    inputs = {
-        "task": task,
-        "protocol": dataclasses.asdict(protocol),
-        "datasets": {role: dataclasses.asdict(dataset) for role, dataset in datasets.items()},
-        "backbone": backbone_sha256,
-        "seed": seed,
-    }
-    return text_sha256(json.dumps(inputs, sort_keys=True, default=str))
 
 
 def write_result(folder: Path, result: Result) -> Path:
@@ -182,23 +169,6 @@ def read_result(path: Path) -> Result:
         return _result_from_dict(content)
     except (KeyError, TypeError, AttributeError) as error:
         raise ResultError(f"{path}: incomplete result ({error}); run the task again") from error
-
-
-def finished_result(folder: Path, inputs_sha256: str) -> Result | None:
-    """The result in a folder if it was made from the same inputs, else None.
-
-    Raises:
-        ResultError: If there is a damaged result file, or one of other inputs: overwriting somebody's figures is never silent.
-    """
-    path = folder / RESULT_FILE
-    if not path.exists():
-        return None
-    result = read_result(path)
-    if result.inputs_sha256 != inputs_sha256:
-        raise ResultError(
-            f"{path}: made from other inputs (backbone, data, protocol or seed differ); choose another --output or remove it"
-        )
-    return result
 
 
 def _result_from_dict(content: dict[str, Any]) -> Result:

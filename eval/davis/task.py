@@ -24,8 +24,9 @@ from eval.davis.scores import score_sequences, write_csv_files
 from eval.davis.sharding import Shard, joined_processes, wait_for_all
 from eval.davis.summary import LOWER_IS_BETTER, Scores
 from eval.davis.writing import masks_digest, write_masks
+from eval.inputs import describe_inputs, finished_result, inputs_digest
 from eval.provenance import describe_backbone, describe_environment
-from eval.result import RESULT_FILE, Metric, Protocol, Result, finished_result, inputs_digest, read_result, write_result
+from eval.result import RESULT_FILE, Metric, Protocol, Result, read_result, write_result
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def evaluate(config: DavisConfig) -> Result:
         device = shard.device(config.device)
         extract = FeatureExtractor(network, config.block, device)
         protocol, dataset = _protocol(config, extract), fingerprint(split, sequences)
-        inputs = inputs_digest(TASK, protocol, {"test": dataset}, backbone.sha256, config.seed)
+        inputs = describe_inputs(TASK, protocol, {"test": dataset}, backbone.sha256, config.seed)
         finished = finished_result(config.output, inputs)
         wait_for_all(shard)  # so that a fast process does not write a result before a slow one has looked for it
         if finished is not None:
@@ -91,7 +92,7 @@ def evaluate(config: DavisConfig) -> Result:
                 wall_time_s=time.monotonic() - start,
                 peak_memory_bytes=peak_memory_bytes(device),
                 artefacts=artefacts | csv_files,
-                inputs_sha256=inputs,
+                inputs_sha256=inputs_digest(inputs),
             )
             write_result(config.output, result)
         wait_for_all(shard)

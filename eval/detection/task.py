@@ -27,6 +27,7 @@ def prepare(options: DetectionConfig, spec: BackboneSpec, device: torch.device) 
         config=config,
         protocol=describe_protocol(config, options, spec, batch, device),
         datasets={"train": splits["train2017"].describe(), "test": splits["val2017"].describe()},
+        batch=batch,
     )
 
 

@@ -1,5 +1,6 @@
 """The total batch is part of a protocol: how processes, images per process and gradient accumulation make it up."""
 
+import dataclasses
 import os
 from dataclasses import dataclass
 
@@ -33,6 +34,10 @@ class BatchPlan:
     def accumulation(self) -> int:
         """Forward passes per optimiser update."""
         return self.total // (self.per_device * self.world_size)
+
+    def describe(self) -> dict[str, int]:
+        """For the result."""
+        return dataclasses.asdict(self) | {"accumulation": self.accumulation}
 
 
 def world_size() -> int:

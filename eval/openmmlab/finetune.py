@@ -12,13 +12,14 @@ from mmengine.dist import is_main_process
 
 from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec
-from eval.openmmlab.batch import world_size
+from eval.inputs import describe_inputs, finished_result, inputs_digest
+from eval.openmmlab.batch import BatchPlan, world_size
 from eval.openmmlab.launch import Outcome, resolve_device, run
 from eval.openmmlab.options import FineTuningConfig
 from eval.openmmlab.progress import LOG_FILE
 from eval.openmmlab.runner import CONFIG_FILE
 from eval.provenance import describe_backbone, describe_environment
-from eval.result import RESULT_FILE, Dataset, Metric, Protocol, Result, finished_result, inputs_digest, write_result
+from eval.result import RESULT_FILE, Dataset, Metric, Protocol, Result, write_result
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ class Prepared:
     """How the figures come about."""
     datasets: dict[str, Dataset]
     """`train` and `test`."""
+    batch: BatchPlan
+    """How the processes make up the batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +75,7 @@ def evaluate(task: FineTuningTask[OptionsT], options: OptionsT) -> Result:
     device = resolve_device(options.device)
     backbone = read_backbone_file(options.backbone)
     prepared = task.prepare(options, backbone.spec, device)
-    inputs = inputs_digest(task.name, prepared.protocol, prepared.datasets, backbone.sha256, options.seed)
+    inputs = describe_inputs(task.name, prepared.protocol, prepared.datasets, backbone.sha256, options.seed)
     finished = finished_result(options.output, inputs)
     if finished is not None:
         logger.info("%s is finished with the same inputs; not run again", options.output)
@@ -93,7 +96,7 @@ def evaluate(task: FineTuningTask[OptionsT], options: OptionsT) -> Result:
         breakdown=figures.breakdown,
         datasets=prepared.datasets,
         backbone=describe_backbone(options.name or options.backbone.stem, backbone),
-        config=dataclasses.asdict(options),
+        config=dataclasses.asdict(options) | {"batch": prepared.batch.describe()},
         seed=options.seed,
         environment=describe_environment(device, world_size()),
         wall_time_s=outcome.wall_time_s,
@@ -104,7 +107,7 @@ def evaluate(task: FineTuningTask[OptionsT], options: OptionsT) -> Result:
             "openmmlab_config": f"{WORK_FOLDER}/{CONFIG_FILE}",
             **figures.artefacts,
         },
-        inputs_sha256=inputs,
+        inputs_sha256=inputs_digest(inputs),
     )
     if is_main_process():
         write_result(options.output, result)

@@ -16,6 +16,7 @@ from mmengine.dist import is_main_process
 
 from common.files import write_text_atomically
 from common.memory import peak_memory_bytes
+from eval.inputs import Inputs, differences
 from eval.openmmlab.compatibility import quiet_packages
 from eval.openmmlab.progress import ProgressHook
 from eval.openmmlab.runner import CHECKPOINT_NAME, FineTuningRunner, JsonConfig, latest_checkpoint, local_rank
@@ -90,7 +91,7 @@ def optimiser_wrapper(config: dict[str, Any], precision: Precision, accumulation
 
 
 def run(
-    config: Config, work_dir: Path, *, inputs: str, device: torch.device, seed: int, checkpoint_interval: int = 1000
+    config: Config, work_dir: Path, *, inputs: Inputs, device: torch.device, seed: int, checkpoint_interval: int = 1000
 ) -> Outcome:
     """Train, or continue training, and test. Under torchrun, every process calls this.
 
@@ -99,8 +100,7 @@ def run(
             InfiniteSampler for training, so that a continued run finds its place in the data. Hooks, visualisation, device, seeds
             and resuming are set here.
         work_dir: Where checkpoints and logs go.
-        inputs: Identifies what determines the figures, such as `eval.result.inputs_digest`. A run that was begun with others is
-            not continued.
+        inputs: What determines the figures, from `eval.inputs.describe_inputs`. A run that was begun with others is not continued.
         device: From `resolve_device`.
         seed: Seeds sampling and everything random.
         checkpoint_interval: Iterations between two checkpoints; the last iteration always makes one.
@@ -144,17 +144,18 @@ def _train_and_test(config: Config, trained: bool) -> dict[str, float]:
                     hook.close()
 
 
-def _begin(work_dir: Path, inputs: str) -> None:
+def _begin(work_dir: Path, inputs: Inputs) -> None:
     """Mark the folder as this run's, or make sure that it already is."""
     path = work_dir / RUN_FILE
     if path.exists():
-        if json.loads(path.read_text(encoding="utf-8"))["inputs"] != inputs:
+        begun = json.loads(path.read_text(encoding="utf-8"))["inputs"]
+        if begun != inputs:
             raise ValueError(
-                f"{work_dir} holds an unfinished run with other inputs (backbone, data, protocol or seed differ); "
+                f"{work_dir} holds an unfinished run with other inputs ({differences(begun, inputs)}); "
                 "choose another --output or remove the folder"
             )
     elif is_main_process():
-        write_text_atomically(path, json.dumps({"inputs": inputs}) + "\n")
+        write_text_atomically(path, json.dumps({"inputs": inputs}, indent=1) + "\n")
 
 
 def _join_processes(device: torch.device) -> None:

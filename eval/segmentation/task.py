@@ -28,6 +28,7 @@ def prepare(options: SegmentationConfig, spec: BackboneSpec, device: torch.devic
         config=config,
         protocol=describe_protocol(config, options, spec, batch, device),
         datasets={"train": splits["training"].describe(), "test": splits["validation"].describe()},
+        batch=batch,
     )
 
 

@@ -31,10 +31,10 @@ def test_only_float16_scales_its_loss() -> None:
 
 
 def test_a_folder_keeps_to_the_inputs_it_was_begun_with(tmp_path: Path) -> None:
-    _begin(tmp_path, "a")
-    _begin(tmp_path, "a")
-    with pytest.raises(ValueError, match="unfinished run with other inputs"):
-        _begin(tmp_path, "b")
+    _begin(tmp_path, {"seed": 0, "protocol": {"epochs": 12}})
+    _begin(tmp_path, {"seed": 0, "protocol": {"epochs": 12}})
+    with pytest.raises(ValueError, match=r"unfinished run with other inputs \(seed 0 -> 1, protocol.epochs 12 -> 3\)"):
+        _begin(tmp_path, {"seed": 1, "protocol": {"epochs": 3}})
 
 
 def test_latest_checkpoint_goes_by_iteration_not_by_name(tmp_path: Path) -> None:
