@@ -3,15 +3,14 @@
 Shapes of pycocotools' precision array: T IoU thresholds, R recalls, K classes, A areas, M limits of detections per image.
 """
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+
+from eval.detection.coco_scoring import Scoring, precision_and_statistics, preferred_scoring
 
 IOU_TYPES = ("bbox", "segm")
 FIGURES = ("mAP", "mAP_50", "mAP_75")
@@ -22,7 +21,11 @@ _NO_VALUE = -1  # what pycocotools reports where there is no ground truth
 
 
 def compute_figures(
-    truth: COCO, detections: Sequence[Mapping[str, Any]], image_ids: Sequence[int], category_ids: Sequence[int]
+    truth: COCO,
+    detections: Sequence[Mapping[str, Any]],
+    image_ids: Sequence[int],
+    category_ids: Sequence[int],
+    scoring: Scoring | None = None,
 ) -> dict[str, float]:
     """Score detections.
 
@@ -31,6 +34,7 @@ def compute_figures(
         detections: In COCO's result format: image_id, category_id, score, bbox (left, top, width, height) and segmentation (RLE).
         image_ids: The images that were tested.
         category_ids: The categories to average over.
+        scoring: Which implementation; by default `preferred_scoring`.
 
     Returns:
         `bbox_mAP`, `bbox_mAP_50`, `bbox_mAP_75` and the same for `segm`; then mAP per class, named `class/NAME/bbox_mAP`. NaN where
@@ -39,11 +43,15 @@ def compute_figures(
     names = [category["name"] for category in truth.loadCats(list(category_ids))]
     overall: dict[str, float] = {}
     per_class: dict[str, float] = {}
+    scoring = scoring or preferred_scoring()
     for iou_type in IOU_TYPES:
-        scores = _evaluate(truth, detections, iou_type, image_ids, category_ids)
+        # Mask results carry no box: the box's area would be taken for the mask's.
+        unused = "segmentation" if iou_type == "bbox" else "bbox"
+        results = [{key: value for key, value in detection.items() if key != unused} for detection in detections]
+        precision_TRKAM, statistics = precision_and_statistics(truth, results, iou_type, image_ids, category_ids, scoring)
         for index, figure in enumerate(FIGURES):
-            overall[f"{iou_type}_{figure}"] = _percent(scores.stats[index])
-        precision_TRK = scores.eval["precision"][:, :, :, 0, -1]
+            overall[f"{iou_type}_{figure}"] = _percent(statistics[index])
+        precision_TRK = precision_TRKAM[:, :, :, 0, -1]
         for index, name in enumerate(names):
             per_class[f"{_CLASS_PREFIX}{name}/{iou_type}_mAP"] = _percent(_mean_where_defined(precision_TRK[:, :, index]))
     return {**overall, **per_class}
@@ -60,36 +68,6 @@ def split_figures(figures: Mapping[str, float]) -> tuple[dict[str, float], dict[
         else:
             overall[name] = value
     return overall, per_class
-
-
-def _evaluate(
-    truth: COCO,
-    detections: Sequence[Mapping[str, Any]],
-    iou_type: str,
-    image_ids: Sequence[int],
-    category_ids: Sequence[int],
-) -> COCOeval:
-    # Mask results carry no box: pycocotools would take the box's area for the mask's.
-    unused = "segmentation" if iou_type == "bbox" else "bbox"
-    results = [{key: value for key, value in detection.items() if key != unused} for detection in detections]
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(truth, _load_results(truth, results), iou_type)
-        evaluation.params.imgIds = sorted(image_ids)
-        evaluation.params.catIds = list(category_ids)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation
-
-
-def _load_results(truth: COCO, results: list[dict[str, Any]]) -> COCO:
-    """What pycocotools' `loadRes` makes; that fails on an empty list."""
-    if results:
-        return truth.loadRes(results)
-    empty = COCO()
-    empty.dataset = {**truth.dataset, "annotations": []}
-    empty.createIndex()
-    return empty
 
 
 def _mean_where_defined(precision: NDArray[np.float64]) -> float:
