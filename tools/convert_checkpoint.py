@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backbones.convert import FORMATS, convert_checkpoint, write_conversion
-from backbones.formats.base import Conversion, abbreviate
+from backbones.formats.base import Conversion
 from backbones.spec import spec_to_dict
 from common.command import config_parser, run_command
 
@@ -35,7 +35,7 @@ def report(conversion: Conversion, output: Path, sha256: str) -> dict[str, objec
         "epoch": conversion.epoch,
         "spec": spec_to_dict(conversion.spec),
         "tensors_taken": len(conversion.state_dict),
-        "tensors_dropped_by_rule": len(conversion.dropped),
+        "tensors_dropped_by_rule": {rule: len(names) for rule, names in conversion.dropped.items()},
         "tensors_left_over": 0,
         "parameters": sum(tensor.numel() for tensor in conversion.state_dict.values()),
         "checkpoint_sha256": sha256,
@@ -65,8 +65,6 @@ def main(argv: Sequence[str]) -> int:
         return 0
     for name, value in facts.items():
         print(f"{name:>24}: {value}")  # noqa: T201
-    if conversion.dropped:
-        print(f"{'dropped':>24}: {abbreviate(conversion.dropped)}")  # noqa: T201
     return 0
 
 

@@ -35,8 +35,8 @@ class Conversion:
     """The architecture."""
     state_dict: dict[str, Tensor]
     """Weights under timm's names."""
-    dropped: tuple[str, ...]
-    """Names of the taken branch that a rule of the layout leaves out (heads, projectors)."""
+    dropped: dict[str, tuple[str, ...]]
+    """Names that the layout leaves out on purpose (heads, other branches), by the rule that says so, such as `head.*`."""
     epoch: int
     """Completed epochs as the checkpoint states them; -1 where it states none."""
 
@@ -63,7 +63,7 @@ def teacher_weights(checkpoint: Any) -> Mapping[str, Tensor]:
 
 def take(
     state_dict: Mapping[str, Tensor], keep_prefix: str, drop_prefixes: Iterable[str]
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:
     """Split a branch into the backbone and what a rule drops; every name must fall under one of them.
 
     Args:
@@ -72,17 +72,19 @@ def take(
         drop_prefixes: Prefixes of names that are left out on purpose. They win over `keep_prefix`.
 
     Returns:
-        Backbone weights, and the dropped names.
+        Backbone weights, and the dropped names by rule.
 
     Raises:
         FormatError: If a name falls under no rule, or nothing is kept; lists them.
     """
     drops = tuple(drop_prefixes)
     kept: dict[str, Tensor] = {}
-    dropped, unknown = [], []
+    dropped: dict[str, tuple[str, ...]] = {}
+    unknown = []
     for name, tensor in state_dict.items():
-        if drops and name.startswith(drops):
-            dropped.append(name)
+        if drop := next((prefix for prefix in drops if name.startswith(prefix)), None):
+            rule = f"{drop}*" if drop.endswith(".") else drop
+            dropped[rule] = (*dropped.get(rule, ()), name)
         elif name.startswith(keep_prefix):
             kept[name.removeprefix(keep_prefix)] = tensor
         else:
@@ -91,7 +93,7 @@ def take(
         raise FormatError(f"names that no rule of the layout covers: {abbreviate(unknown)}")
     if not kept:
         raise FormatError(f"no name begins with {keep_prefix!r}; the names are {abbreviate(state_dict)}")
-    return kept, tuple(dropped)
+    return kept, dropped
 
 
 def vit_spec(state_dict: Mapping[str, Tensor], num_heads: int | None) -> ViTSpec:

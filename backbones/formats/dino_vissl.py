@@ -28,7 +28,7 @@ def convert(checkpoint: Mapping[str, Any], branch: str, num_heads: int | None) -
         branch=branch,
         spec=vit_spec(state_dict, num_heads),
         state_dict=state_dict,
-        dropped=tuple(f"heads.{name}" for name in model.get("heads", {})),
+        dropped={"heads.*": tuple(f"heads.{name}" for name in model["heads"])} if model.get("heads") else {},
         epoch=phase + 1 if phase >= 0 else -1,
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from backbones.formats.base import Conversion, FormatError, is_state_dict, stated_epoch, take, vit_spec
-from backbones.formats.timm import swin_buffers, swin_spec
+from backbones.formats.timm import drop_buffers, swin_buffers, swin_spec
 
 NAME = "moby"
 BRANCHES = ("encoder", "encoder_k")
@@ -45,7 +45,7 @@ def convert(checkpoint: Mapping[str, Any], branch: str, num_heads: int | None) -
         branch=branch,
         spec=swin_spec(state_dict, buffers) if is_swin else vit_spec(state_dict, num_heads),
         state_dict=state_dict,
-        dropped=(*dropped, *buffers),
+        dropped=dropped | drop_buffers(buffers),
         epoch=last_epoch + 1 if last_epoch >= 0 else -1,
     )
 

@@ -44,7 +44,7 @@ def convert(checkpoint: Mapping[str, Any], branch: str, num_heads: int | None) -
         branch=branch,
         spec=spec,
         state_dict=state_dict,
-        dropped=(*dropped, *buffers),
+        dropped=dropped | drop_buffers(buffers),
         epoch=stated_epoch(checkpoint) if "epoch" in checkpoint and not is_state_dict(checkpoint) else -1,
     )
 
@@ -70,6 +70,12 @@ def _spec(state_dict: Mapping[str, Tensor], num_heads: int | None, buffers: Mapp
 def swin_buffers(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors that are no weights."""
     return {name: tensor for name, tensor in state_dict.items() if name.endswith(SWIN_BUFFERS)}
+
+
+def drop_buffers(buffers: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
+    """`swin_buffers` as an entry of `Conversion.dropped` for each kind."""
+    names = {f"*.{kind}": tuple(name for name in buffers if name.endswith(kind)) for kind in SWIN_BUFFERS}
+    return {rule: found for rule, found in names.items() if found}
 
 
 def swin_spec(state_dict: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> SwinSpec:

@@ -37,7 +37,7 @@ def test_dino_training_checkpoint(tmp_path: Path) -> None:
     conversion = convert_checkpoint(save(tmp_path / "dino.pth", dino_checkpoint()))
     assert (conversion.format, conversion.branch, conversion.epoch) == ("dino", "teacher", 3)
     assert conversion.spec == SPEC
-    assert conversion.dropped == ("head.last",)
+    assert conversion.dropped == {"head.*": ("head.last",)}
 
 
 def test_torchvision_resnet_features(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_torchvision_resnet_features(tmp_path: Path) -> None:
         path = save(tmp_path / f"resnet50_{old_style}.pth", state)
         conversion = convert_checkpoint(path)
         assert conversion.spec == ResNetSpec(layers=(3, 4, 6, 3))
-        assert set(conversion.dropped) == {"fc.weight", "fc.bias"}
+        assert conversion.dropped == {"fc.*": ("fc.weight", "fc.bias")}
         write_conversion(conversion, path, tmp_path / "resnet.safetensors")
         network = load_backbone(tmp_path / "resnet.safetensors")
         images = torch.rand(1, 3, 64, 96)
