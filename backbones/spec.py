@@ -7,11 +7,14 @@ recovered from weight shapes, so nothing here has a guessed default: formats fil
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 # Width per attention head in every ViT of DINO, SelfPatch, MoBY and timm (192/3, 384/6, 768/12, 1024/16).
 # MoCo-v3's ViT-S (12 heads of 32) is the known exception.
 STANDARD_HEAD_DIM = 64
+
+MLPKind = Literal["gelu", "swiglu"]
+PositionRule = Literal["dino", "antialias"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +42,27 @@ class ViTSpec:
     final_norm: bool
     """Whether a LayerNorm follows the last block."""
     mlp_ratio: float = 4.0
-    """Hidden width of the MLP over `embed_dim`."""
+    """Width of the MLP's first layer over `embed_dim`; of `swiglu`'s, which holds gate and value, half is the hidden width."""
+    mlp: MLPKind = "gelu"
+    """`gelu`: two linear layers; `swiglu`: a gated MLP, gate first (DINOv2's giant model)."""
+    layer_scale: bool = False
+    """Whether each branch of a block ends with a learnt factor per channel."""
+    register_tokens: int = 0
+    """Tokens without a position between the CLS token and the patches; neither `forward_tokens` nor `forward_maps` returns them."""
+    class_position: bool = True
+    """Whether the stored positions begin with one for the CLS token; without effect where there is no CLS token."""
+    position_rule: PositionRule = "dino"
+    """How positions are resampled to other grids than the stored one, see `backbones.vit.POSITION_RULES`."""
 
     def __post_init__(self) -> None:
         """Reject numbers that cannot make a network."""
         _require_positive(self, "embed_dim", "depth", "num_heads", "patch_size", "image_size", "mlp_ratio")
+        _require_one_of("mlp", self.mlp, get_args(MLPKind))
+        _require_one_of("position_rule", self.position_rule, get_args(PositionRule))
+        if self.register_tokens < 0:
+            raise ValueError(f"register_tokens={self.register_tokens} must not be negative")
+        if self.register_tokens and self.class_token and self.class_position:
+            raise ValueError("with register tokens the CLS token's position must be part of the token: class_position=False")
         if self.embed_dim % self.num_heads:
             raise ValueError(f"num_heads={self.num_heads} does not divide embed_dim={self.embed_dim}")
         if self.image_size % self.patch_size:
@@ -53,6 +72,11 @@ class ViTSpec:
     def grid_side(self) -> int:
         """Patches per side of the stored position grid."""
         return self.image_size // self.patch_size
+
+    @property
+    def num_prefix_positions(self) -> int:
+        """How many of the stored positions precede those of the patches: 1 for a CLS token that has one, else 0."""
+        return int(self.class_token and self.class_position)
 
     @property
     def num_blocks(self) -> int:
@@ -86,6 +110,12 @@ class SwinSpec:
         _require_positive(self, "embed_dim", "window_size", "patch_size", "image_size")
         if len(self.depths) != len(self.num_heads) or not self.depths:
             raise ValueError(f"depths={self.depths} and num_heads={self.num_heads} must have one entry per stage")
+        if min(self.depths) < 1 or min(self.num_heads) < 1:
+            raise ValueError(f"depths={self.depths} and num_heads={self.num_heads} must be positive")
+        if any(self.embed_dim * 2**stage % heads for stage, heads in enumerate(self.num_heads)):
+            raise ValueError(
+                f"num_heads={self.num_heads} do not divide the widths of the stages, {self.embed_dim} doubled per stage"
+            )
 
     @property
     def num_blocks(self) -> int:
@@ -154,6 +184,11 @@ def standard_num_heads(embed_dim: int) -> int:
             f"{STANDARD_HEAD_DIM}, the usual width of a head; pass --num-heads"
         )
     return embed_dim // STANDARD_HEAD_DIM
+
+
+def _require_one_of(name: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{name}={value!r}; known: {', '.join(known)}")
 
 
 def _require_positive(spec: BackboneSpec, *names: str) -> None:

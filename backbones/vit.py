@@ -1,6 +1,6 @@
 """The vision transformer: timm's blocks under timm's names, with DINO's position interpolation.
 
-Shapes: B images, D channels, H x W pixels, h x w patches, N = h*w patches, C = 1 if there is a CLS token, else 0.
+Shapes: B images, D channels, H x W pixels, h x w patches, N = h*w patches, C = CLS token (if any) and registers.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,17 +9,22 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.layers import Mlp, SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from backbones.base import Tokens, check_taps
-from backbones.spec import ViTSpec
+from backbones.spec import MLPKind, PositionRule, ViTSpec
 
 # DINO adds this to the number of patches before it computes the scale of the position grid, so that rounding cannot lose a
 # row; it also moves every sampling point a little. facebookresearch/dino 7c446df, vision_transformer.py.
 DINO_GRID_EPSILON = 0.1
 
 INITIAL_DEVIATION = 0.02
+INITIAL_LAYER_SCALE = 1e-5  # DINOv2's value; training moves it
+
+_MLP_LAYERS: dict[MLPKind, Callable[..., nn.Module]] = {"gelu": Mlp, "swiglu": SwiGLUPacked}
+_ACTIVATIONS: dict[MLPKind, type[nn.Module]] = {"gelu": nn.GELU, "swiglu": nn.SiLU}
 
 
 def resize_positions_like_dino(positions_1ND: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -53,6 +58,22 @@ def resize_positions_to_size(positions_1ND: Tensor, grid: tuple[int, int]) -> Te
     return _resample(positions_1ND, grid, lambda side: {"size": grid})
 
 
+def resize_positions_antialiased(positions_1ND: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Resample a square grid of position embeddings by bicubic interpolation to an exact size, with antialiasing.
+
+    The rule of DINOv2's models with registers (facebookresearch/dinov2, `interpolate_antialias` and an offset of 0 in
+    `dinov2/hub/backbones.py`) and of timm.
+
+    Args:
+        positions_1ND: [1, N, D] for a square grid.
+        grid: Wanted (h, w).
+
+    Returns:
+        [1, h*w, D]; the input itself where the grid is already the wanted one.
+    """
+    return _resample(positions_1ND, grid, lambda side: {"size": grid, "antialias": True})
+
+
 def _resample(positions_1ND: Tensor, grid: tuple[int, int], target: Callable[[int], dict[str, Any]]) -> Tensor:
     """Bicubic interpolation of a square grid; `target` gives interpolate's size argument from the grid's side."""
     side = round(positions_1ND.shape[1] ** 0.5)
@@ -64,8 +85,15 @@ def _resample(positions_1ND: Tensor, grid: tuple[int, int], target: Callable[[in
     return positions_1Dhw.flatten(2).transpose(1, 2)
 
 
+POSITION_RULES: dict[PositionRule, Callable[[Tensor, tuple[int, int]], Tensor]] = {
+    "dino": resize_positions_like_dino,
+    "antialias": resize_positions_antialiased,
+}
+"""The rules that `ViTSpec.position_rule` names."""
+
+
 class ViT(VisionTransformer):
-    """A ViT with or without CLS token and final norm, for any input size that the patch size divides.
+    """A ViT with or without CLS token, registers and final norm, for any input size that the patch size divides.
 
     Initialised as DINO does (facebookresearch/dino 7c446df): linear layers, positions and CLS token from a normal distribution of
     deviation 0.02 truncated at +-2, biases zero, the patch projection as PyTorch's convolution. timm's CLS deviation is 1e-6.
@@ -89,37 +117,46 @@ class ViT(VisionTransformer):
             mlp_ratio=spec.mlp_ratio,
             class_token=spec.class_token,
             final_norm=spec.final_norm,
+            no_embed_class=spec.num_prefix_positions == 0,
+            reg_tokens=spec.register_tokens,
+            init_values=INITIAL_LAYER_SCALE if spec.layer_scale else None,
+            mlp_layer=_MLP_LAYERS[spec.mlp],
             dynamic_img_size=True,
             drop_path_rate=drop_path_rate,
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            act_layer=_ACTIVATIONS[spec.mlp],
         )
         self.spec = spec
-        self.resize_positions: Callable[[Tensor, tuple[int, int]], Tensor] = resize_positions_like_dino
+        self.resize_positions = POSITION_RULES[spec.position_rule]
         nn.init.trunc_normal_(self.pos_embed, std=INITIAL_DEVIATION)
         if self.cls_token is not None:
             nn.init.trunc_normal_(self.cls_token, std=INITIAL_DEVIATION)
+        if self.reg_token is not None:
+            nn.init.trunc_normal_(self.reg_token, std=INITIAL_DEVIATION)
 
     def _embed(self, images_B3HW: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Patch (and CLS) tokens with positions [B, C+N, D], and the grid (h, w)."""
+        """CLS token, registers and patches [B, C+N, D], positions added, and the grid (h, w)."""
         height, width = images_B3HW.shape[-2:]
         patch = self.spec.patch_size
         if height % patch or width % patch or not height or not width:
             raise ValueError(f"image size {height} x {width} is not a multiple of the patch size {patch}")
         grid = (height // patch, width // patch)
         tokens_BND = self.patch_embed.proj(images_B3HW).flatten(2).transpose(1, 2)
-        if self.cls_token is None:
-            return tokens_BND + self.resize_positions(self.pos_embed, grid), grid
-        tokens_BND = tokens_BND + self.resize_positions(self.pos_embed[:, 1:], grid)
-        cls_B1D = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens_BND), -1, -1)
-        return torch.cat([cls_B1D, tokens_BND], dim=1), grid
+        prefix = self.spec.num_prefix_positions
+        tokens_BND = tokens_BND + self.resize_positions(self.pos_embed[:, prefix:], grid)
+        before: list[Tensor] = []
+        if self.cls_token is not None:
+            before.append(self.cls_token + self.pos_embed[:, :1] if prefix else self.cls_token)
+        if self.reg_token is not None:
+            before.append(self.reg_token)
+        return torch.cat([*(token.expand(len(tokens_BND), -1, -1) for token in before), tokens_BND], dim=1), grid
 
     def forward_tokens(self, images_B3HW: Tensor) -> Tokens:
         """See `backbones.base.Backbone.forward_tokens`."""
         tokens, grid = self._embed(images_B3HW)
         tokens = self.norm(self.blocks(tokens))
-        if self.cls_token is None:
-            return Tokens(None, tokens, grid)
-        return Tokens(tokens[:, 0], tokens[:, 1:], grid)
+        cls_BD = None if self.cls_token is None else tokens[:, 0]
+        return Tokens(cls_BD, tokens[:, self.num_prefix_tokens :], grid)
 
     def forward_maps(self, images_B3HW: Tensor, taps: Sequence[int]) -> list[Tensor]:
         """See `backbones.base.Backbone.forward_maps`."""

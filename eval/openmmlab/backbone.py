@@ -48,6 +48,7 @@ class BackboneFromFile(BaseModule):
         position_resize: PositionResize = "dino",
         position_image_size: int | None = None,
         deconv_pyramid: bool = False,
+        compile: bool = False,
     ) -> None:
         """Build the network and load its weights strictly.
 
@@ -60,6 +61,7 @@ class BackboneFromFile(BaseModule):
             position_resize: See `PositionResize` (ViT only).
             position_image_size: Resize the stored position embeddings once, at loading, to the grid of an image of this side in
                 pixels, by the rule of `position_resize` (ViT only). None keeps the stored grid.
+            compile: Whether to run the network through torch.compile; sizes may vary.
             deconv_pyramid: Whether four equally large maps become strides 4 to 32 (`eval.openmmlab.pyramid`; ViT only).
 
         Raises:
@@ -74,6 +76,7 @@ class BackboneFromFile(BaseModule):
             self.network.resize_positions = _POSITION_RESIZE[position_resize]
         self.map_channels = self.network.map_channels(self.taps)
         self._input_stride = _input_stride(self.network)
+        self._forward_maps = torch.compile(self.network.forward_maps, dynamic=True) if compile else self.network.forward_maps
         self.pyramid: DeconvPyramid | None = None
         if deconv_pyramid:
             if not isinstance(content.spec, ViTSpec):
@@ -98,7 +101,7 @@ class BackboneFromFile(BaseModule):
         bottom, right = -height % self._input_stride, -width % self._input_stride
         if bottom or right:
             images_B3HW = F.pad(images_B3HW, (0, right, 0, bottom))
-        maps_BDhw = self.network.forward_maps(images_B3HW, self.taps)
+        maps_BDhw = self._forward_maps(images_B3HW, self.taps)
         return tuple(maps_BDhw if self.pyramid is None else self.pyramid(maps_BDhw))
 
 
@@ -118,7 +121,7 @@ def _adapted(
     if position_image_size is None or position_image_size == spec.image_size:
         return dataclasses.replace(content, spec=spec)
     spec = dataclasses.replace(spec, image_size=position_image_size)
-    side, prefix = spec.grid_side, int(spec.class_token)
+    side, prefix = spec.grid_side, spec.num_prefix_positions
     positions_1ND = content.state_dict["pos_embed"]
     patches_1ND = _POSITION_RESIZE[position_resize](positions_1ND[:, prefix:], (side, side))
     resized_1ND = torch.cat([positions_1ND[:, :prefix], patches_1ND], dim=1)
