@@ -87,6 +87,8 @@ class EvalAllOptions:
     """Folder for the tables."""
     sample: bool = False
     """Use generated sample data (drawn into sample/) and shortened fine-tuning: a trial of the way, not a measurement."""
+    gpus: int | None = None
+    """Processes per task, one per GPU; by default NPROC_PER_NODE, else the number of GPUs, or 1."""
     format: str = "auto"
     """The checkpoint's layout; `auto` finds it from the keys."""
     branch: str = "default"
@@ -191,12 +193,12 @@ def check_tasks(arguments: Mapping[str, Sequence[str]], spec: BackboneSpec) -> N
         raise ValueError("; ".join(problems))
 
 
-def run_task(task: str, arguments: Sequence[str]) -> bool:
+def run_task(task: str, arguments: Sequence[str], gpus: int | None) -> bool:
     """Run one task in processes of its own. Returns whether it succeeded."""
-    processes = int(os.environ.get("NPROC_PER_NODE", "0")) or torch.cuda.device_count() or 1
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    processes = gpus or int(os.environ.get("NPROC_PER_NODE", "0")) or torch.cuda.device_count() or 1
+    launching = ["--gpus", str(processes)] if processes > 1 else []
     logger.info("%s: starting", task)
-    status = subprocess.run([sys.executable, *launcher, "-m", "eval", task, *arguments], check=False).returncode
+    status = subprocess.run([sys.executable, "-m", "eval", task, *arguments, *launching], check=False).returncode
     if status:
         logger.error("%s: failed with status %d, see above", task, status)
     return status == 0
@@ -229,7 +231,7 @@ def evaluate_all(checkpoint: Path, options: EvalAllOptions, task_options: dict[s
     content = read_checkpoint(checkpoint, options)
     check_tasks(arguments, content.spec)
     write_backbone(content, checkpoint, backbone)
-    failed = [task for task in tasks if not run_task(task, arguments[task])]
+    failed = [task for task in tasks if not run_task(task, arguments[task], options.gpus)]
     tables = make_tables(TablesConfig(runs=options.runs, output=options.results))
     _print_summary(folder, tasks, failed, tables)
     return len(failed)
