@@ -195,6 +195,10 @@ def _prepared(config: Config, work_dir: Path, *, device: torch.device, seed: int
         {"type": "PlainCheckpointHook"},
         {"type": "SeedByIterationHook", "seed": seed},
     ]
+    # Augmentation must not depend on who loads an image, nor on what was loaded before.
+    train = config.train_dataloader
+    train.sampler = {**train.sampler, "type": "PlaceSampler"}
+    train.dataset = {"type": "SeededByPlace", "dataset": train.dataset, "seed": seed}
     # Pinned memory only helps copies to a GPU.
     for loader in (config.train_dataloader, config.test_dataloader):
         loader.pin_memory = device.type == "cuda"

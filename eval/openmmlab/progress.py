@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import is_main_process
+import torch
+from mmengine.dist import all_reduce_dict, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -16,7 +17,10 @@ LOG_FILE = "training.jsonl"
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """A progress bar on stderr for training and testing, and a line of losses every few iterations in `training.jsonl`."""
+    """A progress bar on stderr for training and testing, and a line of losses every few iterations in `training.jsonl`.
+
+    Losses are means over all processes.
+    """
 
     priority = "VERY_LOW"
 
@@ -43,7 +47,9 @@ class ProgressHook(Hook):
         iteration = runner.iter + 1
         if iteration % self.log_interval and iteration != runner.max_iters:
             return
-        figures = {name: float(value) for name, value in outputs.items()}
+        means = {name: torch.as_tensor(value).detach().clone() for name, value in outputs.items()}
+        all_reduce_dict(means, op="mean")
+        figures = {name: float(value) for name, value in means.items()}
         figures["lr"] = runner.optim_wrapper.get_lr()["lr"][0]
         self._bar.set_postfix({"loss": f"{figures['loss']:.3f}", "lr": f"{figures['lr']:.1e}"}, refresh=False)
         if is_main_process():

@@ -2,14 +2,12 @@
 
 import json
 import os
-import random
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dist import get_rank, is_main_process
+from mmengine.dist import broadcast, get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.registry import HOOKS
@@ -17,6 +15,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from common.files import write_atomically, write_text_atomically
+from eval.openmmlab.seeded_loading import seed_generators
 
 CHECKPOINT_NAME = "iter_{}.pth"
 CONFIG_FILE = "mmengine_config.json"
@@ -51,6 +50,13 @@ class FineTuningRunner(Runner):
             return model
         device_ids = None if self.device.type == "cpu" else [self.device.index]
         return MMDistributedDataParallel(module=model, device_ids=device_ids, broadcast_buffers=False)
+
+    def test(self) -> dict[str, float]:
+        """Test the model as process 0 saves it: without SyncBN, the running statistics of the processes differ."""
+        for buffer in self.model.buffers():
+            broadcast(buffer, src=0)
+        metrics: dict[str, float] = super().test()
+        return metrics
 
     def dump_config(self) -> None:
         """Write the resolved config into the work folder."""
@@ -96,10 +102,10 @@ class PlainCheckpointHook(Hook):
 
 @HOOKS.register_module()
 class SeedByIterationHook(Hook):
-    """Seeds every random generator of the training process from (seed, process, iteration), for loading and for computing.
+    """Seeds every random generator of the training process from (seed, process, iteration) before it computes.
 
     The randomness of an iteration then does not depend on how the run came there, so a run that was interrupted continues exactly.
-    Augmentations in worker processes draw from the workers' own generators and are not covered.
+    Loading images has seeds of its own (`eval.openmmlab.seeded_loading`).
     """
 
     priority = "VERY_HIGH"
@@ -108,24 +114,9 @@ class SeedByIterationHook(Hook):
         """Remember the seed."""
         self.seed = seed
 
-    def before_train_epoch(self, runner: Runner) -> None:
-        """Seed the loading of the first batch."""
-        self._seed(runner.iter, "loading")
-
     def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Seed the computation; a data loader that has just been made has drawn a number by now."""
-        self._seed(runner.iter, "computing")
-
-    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Seed the loading of the next batch."""
-        self._seed(runner.iter + 1, "loading")
-
-    def _seed(self, iteration: int, phase: Literal["loading", "computing"]) -> None:
-        entropy = [self.seed, get_rank(), iteration, int(phase == "computing")]
-        for_python, for_numpy, for_torch = (int(word) for word in np.random.SeedSequence(entropy).generate_state(3))
-        random.seed(for_python)
-        np.random.seed(for_numpy)
-        torch.manual_seed(for_torch)
+        """Seed the computation; the images of this iteration are loaded by now."""
+        seed_generators(self.seed, "computing", get_rank(), runner.iter)
 
 
 def local_rank() -> int:

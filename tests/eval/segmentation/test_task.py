@@ -16,10 +16,16 @@ from eval.openmmlab import launch
 from eval.result import ResultError, read_result
 from eval.segmentation.config import SegmentationConfig
 from eval.segmentation.task import evaluate, main
+from tests.processes import evaluate_in_processes, kill_when, start_evaluation
 
 ITERATIONS = 4
 # Semantic FPN with thin layers: the path is the same and takes a fraction of the time.
 THIN = ["model.neck.out_channels=8", "model.decode_head.in_channels=[8,8,8,8]", "model.decode_head.channels=8"]
+
+# Of one process's images only, where there is no SyncBN.
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+# Nothing random is left in computing, where every process draws numbers of its own.
+SETTLED = [*THIN, "model.backbone.drop_path_rate=0", "model.decode_head.dropout_ratio=0"]
 
 
 def options(toy_file: Path, data: Path, output: Path, **more: Any) -> SegmentationConfig:
@@ -116,6 +122,35 @@ def test_an_interrupted_run_continues_exactly(
     for name, value in _weights(tmp_path / "killed").items():
         assert torch.equal(value, wanted[name]), name
     assert result.metrics == read_result(finished / "result.json").metrics
+
+
+def test_a_killed_process_continues_to_the_same_figures(finished: Path, toy_file: Path, ade: Path, tmp_path: Path) -> None:
+    """Whoever loads the images: the uninterrupted run had no workers, this one has two."""
+    given = options(toy_file, ade, tmp_path / "killed", workers=2)
+    process = start_evaluation("eval.segmentation.task", given, tmp_path / "process")
+    kill_when(process, tmp_path / "killed" / "training" / "iter_2.pth")
+    assert not (tmp_path / "killed" / "result.json").exists()
+    result = evaluate(given)
+    wanted = _weights(finished)
+    for name, value in _weights(tmp_path / "killed").items():
+        assert torch.equal(value, wanted[name]), name
+    assert result.metrics == read_result(finished / "result.json").metrics
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one(toy_file: Path, ade: Path, tmp_path: Path) -> None:
+    """One image each, against one process with one image at a time: batch statistics are then of the same images."""
+    splits = {"batch_size": 2, "device_batch_size": 1, "override": SETTLED}
+    evaluate(options(toy_file, ade, tmp_path / "one", **splits))
+    given = options(toy_file, ade, tmp_path / "two", **splits)
+    evaluate_in_processes("eval.segmentation.task", given, tmp_path / "processes", world_size=2)
+    one, two = (json.loads((tmp_path / name / "training" / "training.jsonl").read_text()) for name in ("one", "two"))
+    assert one["iteration"] == ITERATIONS  # the loss after all updates but the last
+    assert two == pytest.approx(one, rel=1e-4)
+    wanted = _weights(tmp_path / "one")
+    for name, value in _weights(tmp_path / "two").items():
+        if not name.endswith(STATISTICS):
+            torch.testing.assert_close(value, wanted[name], rtol=0, atol=2e-5, msg=name)
 
 
 def test_a_finished_task_is_not_run_again(finished: Path, toy_file: Path, ade: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,92 @@
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS, TRANSFORMS
+from mmengine.runner import Runner
+
+from eval.openmmlab.seeded_loading import Place, PlaceSampler, SeededByPlace, seed_generators
+
+IMAGES, BATCH = 5, 4
+
+
+@TRANSFORMS.register_module()
+class _Roll:
+    def __call__(self, results: dict[str, Any]) -> tuple[int, float, float, float]:
+        return results["number"], random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+@DATASETS.register_module()
+class _Dice(BaseDataset):
+    def load_data_list(self) -> list[dict[str, Any]]:
+        return [{"number": index} for index in range(IMAGES)]
+
+
+DICE = {"type": "SeededByPlace", "dataset": {"type": "_Dice", "pipeline": [{"type": "_Roll"}]}, "seed": 3}
+
+
+def loaded(workers: int = 0, batches: int = 4, skip: int = 0, **dataset: Any) -> list[Any]:
+    loader = Runner.build_dataloader(
+        {
+            "dataset": {**DICE, **dataset},
+            "sampler": {"type": "PlaceSampler", "shuffle": True},
+            "batch_size": BATCH,
+            "num_workers": workers,
+            "collate_fn": {"type": "default_collate"},
+        },
+        seed=7,
+    )
+    if skip:
+        loader.sampler.skip(skip)
+    random.seed(workers)  # what the generators did before must not matter
+    iterator = iter(loader)
+    return [torch.stack([column.double() for column in next(iterator)]) for _ in range(batches)]
+
+
+def test_images_do_not_depend_on_the_workers() -> None:
+    wanted = torch.cat(loaded(), dim=1)
+    for workers in (1, 3):
+        assert torch.equal(torch.cat(loaded(workers), dim=1), wanted)
+    # The same image has another augmentation the next time, and every generator takes part.
+    assert sorted(wanted[0, :IMAGES].tolist()) == list(range(IMAGES))
+    assert len(set(wanted[1:].flatten().tolist())) == wanted[1:].numel()
+    assert not torch.equal(torch.cat(loaded(seed=4), dim=1)[1:], wanted[1:])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_continued_run_loads_what_the_uninterrupted_one_would(workers: int) -> None:
+    wanted = loaded(batches=5)
+    for found, expected in zip(loaded(workers, batches=2, skip=3 * BATCH), wanted[3:], strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_processes_share_the_places_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def places(rank: int, world_size: int, number: int) -> list[Place]:
+        monkeypatch.setattr("mmengine.dataset.sampler.get_dist_info", lambda: (rank, world_size))
+        iterator = iter(PlaceSampler(range(IMAGES), seed=1))
+        return [next(iterator) for _ in range(number)]
+
+    alone = places(0, 1, 12)
+    assert [place.position for place in alone] == list(range(12))
+    shared = [place for rank in range(3) for place in places(rank, 3, 4)]
+    assert sorted(shared, key=lambda place: place.position) == alone
+
+
+def test_the_dataset_shows_what_mmengine_asks_for() -> None:
+    dataset = SeededByPlace({"type": "_Dice", "metainfo": {"classes": ("a", "b")}, "lazy_init": True}, seed=0)
+    dataset.full_init()
+    assert len(dataset) == IMAGES
+    assert dataset.metainfo["classes"] == ("a", "b")
+
+
+def test_purposes_have_numbers_of_their_own() -> None:
+    def roll(*arguments: Any) -> float:
+        seed_generators(*arguments)
+        return random.random()
+
+    # NumPy pads seeds with zeros: (seed, position) alone would equal (seed, process, iteration) for iteration 0.
+    rolls = [roll(0, "loading", 0), roll(0, "loading", 1), roll(0, "computing", 0, 0), roll(0, "computing", 1, 0)]
+    assert len(set(rolls)) == 4

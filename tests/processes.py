@@ -1,0 +1,64 @@
+"""Evaluations in processes of their own, as a user starts them."""
+
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+_EVALUATE = "import importlib, pickle, sys; importlib.import_module(sys.argv[1]).evaluate(pickle.load(open(sys.argv[2], 'rb')))"
+_LONGEST_S = 300
+
+
+def start_evaluation(module: str, options: Any, folder: Path, **environment: str) -> "subprocess.Popen[bytes]":
+    """Start `module.evaluate(options)` in another process.
+
+    Args:
+        module: Such as `eval.detection.task`.
+        options: Of the module's task.
+        folder: For the options and what the process says.
+        environment: Variables of the process besides this one's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    given = folder / f"options_{environment.get('RANK', 0)}.pickle"
+    given.write_bytes(pickle.dumps(options))
+    command = [sys.executable, "-c", _EVALUATE, module, str(given)]
+    with given.with_suffix(".log").open("wb") as log:
+        return subprocess.Popen(
+            command, cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, stdout=log, stderr=log
+        )
+
+
+def kill_when(process: "subprocess.Popen[bytes]", path: Path) -> None:
+    """Kill a process (SIGKILL) as soon as a file is there."""
+    end = time.monotonic() + _LONGEST_S
+    while not path.exists():
+        assert process.poll() is None, f"ended with status {process.returncode} before there was a {path}"
+        assert time.monotonic() < end, f"no {path} after {_LONGEST_S} s"
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "ended before it could be killed"
+
+
+def evaluate_in_processes(module: str, options: Any, folder: Path, world_size: int) -> None:
+    """Run `module.evaluate(options)` in several processes that find each other as torchrun's do."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    group = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": str(world_size)}
+    processes = [
+        start_evaluation(module, options, folder, RANK=str(rank), LOCAL_RANK=str(rank), **group) for rank in range(world_size)
+    ]
+    try:
+        statuses = [process.wait(timeout=_LONGEST_S) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    logs = [path.read_text() for path in sorted(folder.glob("options_*.log"))]
+    assert statuses == [0] * world_size, "\n".join(logs)
