@@ -85,6 +85,19 @@ def load_strictly(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     network.load_state_dict(dict(state_dict), strict=True)
 
 
+def prepare_weights(spec: BackboneSpec, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as they are written: proven to fill the spec's network exactly, float32 where floating-point, no shared memory.
+
+    Raises:
+        BackboneFileError: As `check_weights`.
+    """
+    with torch.device("meta"):
+        check_weights(build_backbone(spec), state_dict)
+    return {
+        name: (value.float() if value.is_floating_point() else value).contiguous().clone() for name, value in state_dict.items()
+    }
+
+
 def write_backbone_file(path: Path, spec: BackboneSpec, source: Source, state_dict: Mapping[str, Tensor]) -> None:
     """Write a backbone file atomically, after proving that the weights fill the spec's network exactly.
 
@@ -97,14 +110,19 @@ def write_backbone_file(path: Path, spec: BackboneSpec, source: Source, state_di
     Raises:
         BackboneFileError: If the weights do not fit the spec.
     """
-    with torch.device("meta"):
-        check_weights(build_backbone(spec), state_dict)
-    tensors = {
-        name: (value.float() if value.is_floating_point() else value).contiguous().clone() for name, value in state_dict.items()
-    }
+    tensors = prepare_weights(spec, state_dict)
     metadata = {"version": FILE_VERSION, "spec": spec_to_dict(spec), "source": asdict(source)}
     header = {_METADATA_KEY: json.dumps(metadata)}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+
+
+def is_backbone_file(path: Path) -> bool:
+    """Whether a file is safetensors with a backbone file's metadata; `read_backbone_file` says whether it is a whole one."""
+    try:
+        with safe_open(path, framework="pt") as archive:
+            return _METADATA_KEY in (archive.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 def read_backbone_file(path: Path) -> BackboneFile:

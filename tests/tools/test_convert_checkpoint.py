@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from backbones.build import build_backbone
 from backbones.file import load_backbone
 from backbones.spec import ViTSpec
+from common.files import file_sha256
 from tests.conftest import RunMain
 from tools.convert_checkpoint import main
 
@@ -33,6 +35,50 @@ def test_report_and_file(checkpoint: Path, tmp_path: Path, run_main: RunMain) ->
     assert load_backbone(output).spec == SPEC
 
 
+def test_readable_report_without_writing(checkpoint: Path, run_main: RunMain) -> None:
+    before = {path.name for path in checkpoint.parent.iterdir()}
+    finished = run_main(main, [checkpoint])
+    assert finished.status == 0, finished.stderr
+    report = dict(line.strip().split(": ", 1) for line in finished.stdout.splitlines())
+    assert report["architecture"].startswith("ViT: 1 blocks, 64 wide, 1 heads, patch 16")
+    assert report["dropped on purpose"] == "2: 2 by head.*"
+    assert (report["left over"], report["licence of weights"]) == ("0", "not stated")
+    assert report["sha256 of checkpoint"] == file_sha256(checkpoint)
+    assert {path.name for path in checkpoint.parent.iterdir()} == before
+
+
+def test_report_to_a_file(checkpoint: Path, tmp_path: Path, run_main: RunMain) -> None:
+    report = tmp_path / "reports" / "model.json"
+    finished = run_main(main, [checkpoint, "--json", report])
+    assert finished.status == 0, finished.stderr
+    assert "architecture" in finished.stdout
+    assert json.loads(report.read_text())["format"] == "timm"
+
+
+def test_check_warns_of_fresh_weights(checkpoint: Path, tmp_path: Path, run_main: RunMain) -> None:
+    image = tmp_path / "image.png"
+    Image.effect_noise((80, 64), 60).save(image)
+    finished = run_main(main, [checkpoint, "--check", image, "--json"])
+    assert finished.status == 0, finished.stderr
+    check = json.loads(finished.stdout)["check"]
+    assert check["norm_layers"] == check["norm_layers_as_initialised"] == 3
+    assert "untrained" in check["warnings"][0]
+    finished = run_main(main, [checkpoint, "--check", image])
+    assert "warning: 3 of 3 normalisation layers" in finished.stdout
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_to_another_layout_from_a_checkpoint_or_a_backbone_file(
+    checkpoint: Path, tmp_path: Path, suffix: str, run_main: RunMain
+) -> None:
+    backbone, exported, again = tmp_path / "a.safetensors", tmp_path / f"b{suffix}", tmp_path / "c.safetensors"
+    for arguments in ([checkpoint, backbone], [backbone, exported, "--to", "dino"], [exported, again]):
+        finished = run_main(main, arguments)
+        assert finished.status == 0, finished.stderr
+    weights = load_backbone(backbone).state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in load_backbone(again).state_dict().items())
+
+
 class _Bomb:
     def __reduce__(self) -> tuple[Any, ...]:
         return (Path.touch, (Path("bomb-went-off"),))
@@ -52,6 +98,12 @@ def test_mistakes_are_one_line(checkpoint: Path, tmp_path: Path, run_main: RunMa
         ((checkpoint, output, "--format", "selfpatch"), "selfpatch"),
         ((checkpoint, output, "--branch", "student"), "student"),
         ((checkpoint, output, "--heads", "3"), "--heads"),
+        ((checkpoint, output, "--to", "selfpatch"), "class_token=False"),
+        ((checkpoint, tmp_path / "out.onnx", "--to", "timm"), ".onnx"),
+        ((checkpoint, output, "--to", "mae"), "mae"),
+        ((checkpoint, checkpoint, "--to", "timm"), "checkpoint itself"),
+        (("--json", checkpoint, output), "must end in .json"),
+        ((checkpoint, output, "--check", tmp_path / "no.png"), "no.png"),
         ((checkpoint, "/proc/nowhere/out.safetensors"), "/proc/nowhere"),
     ):
         finished = run_main(main, arguments)

@@ -1,0 +1,127 @@
+"""A backbone in another tool's checkpoint layout: the inverse of `backbones.formats`.
+
+    timm        bare names; .pth or .safetensors
+    dino        `{teacher: {backbone.*}, epoch}` for DINO's `--checkpoint_key teacher` (facebookresearch/dino 7c446df, utils.py)
+    selfpatch   the same with SelfPatch's backbone, which has neither CLS token nor final norm (alinlab/SelfPatch 81aef149)
+
+safetensors cannot nest: there, all three hold the bare names, as DINO's released backbones do. Nothing is written unless converting
+it back gives the same spec and the same weights.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from backbones.convert import FORMATS, identify
+from backbones.file import prepare_weights
+from backbones.spec import STANDARD_HEAD_DIM, BackboneSpec, ViTSpec
+from common.files import write_atomically
+
+LAYOUTS = ("timm", "dino", "selfpatch")
+_SAFETENSORS = ".safetensors"
+_PICKLES = (".pth", ".pt")
+
+# What the networks of these repositories always have.
+_FIXED: dict[str, dict[str, Any]] = {
+    "dino": {"class_token": True, "final_norm": True, "mlp_ratio": 4.0},
+    "selfpatch": {"class_token": False, "final_norm": False, "mlp_ratio": 4.0},
+}
+
+
+class ExportError(ValueError):
+    """A backbone that a layout cannot hold."""
+
+
+def export_backbone(path: Path, layout: str, spec: BackboneSpec, state_dict: Mapping[str, Tensor], epoch: int) -> str:
+    """Write a backbone in another layout, atomically, after proving that converting it back is the identity.
+
+    Args:
+        path: Ends in `.safetensors`, `.pth` or `.pt`.
+        layout: One of `LAYOUTS`.
+        spec: The architecture.
+        state_dict: Weights under timm's names; floating-point ones are written as float32.
+        epoch: Completed epochs, -1 where unknown.
+
+    Returns:
+        What a reader of the file must know beside it, empty if nothing.
+
+    Raises:
+        ExportError: If the layout cannot hold the backbone, or is unknown.
+        BackboneFileError: If the weights do not fit the spec.
+    """
+    check_export(path, layout)
+    _check_fits(layout, spec)
+    weights = prepare_weights(spec, state_dict)
+    content: dict[str, Any] = weights
+    if layout in _FIXED and path.suffix in _PICKLES:
+        content = {"teacher": {f"backbone.{name}": tensor for name, tensor in weights.items()}}
+        if epoch >= 0:
+            content["epoch"] = epoch
+    _check_round_trip(layout, content, spec, weights)
+    if path.suffix == _SAFETENSORS:
+        # Hugging Face's readers ask for this entry.
+        write_atomically(path, lambda temporary: save_file(weights, temporary, metadata={"format": "pt"}))
+    else:
+        write_atomically(path, lambda temporary: torch.save(content, temporary))
+    if isinstance(spec, ViTSpec) and spec.num_heads * STANDARD_HEAD_DIM != spec.embed_dim:
+        return (
+            f"this layout does not store the {spec.num_heads} attention heads; read it back with --num-heads {spec.num_heads}"
+        )
+    return ""
+
+
+def check_export(path: Path, layout: str) -> None:
+    """Raise ExportError for a layout or a suffix that does not exist."""
+    if layout not in LAYOUTS:
+        raise ExportError(f"unknown layout {layout!r} to write; known: {', '.join(LAYOUTS)}")
+    if path.suffix not in (_SAFETENSORS, *_PICKLES):
+        raise ExportError(f"{path}: the suffix chooses how it is written; use {_SAFETENSORS} or {' or '.join(_PICKLES)}")
+
+
+def _check_fits(layout: str, spec: BackboneSpec) -> None:
+    """Refuse a spec that the layout's own tool would build differently."""
+    if layout not in _FIXED:
+        return
+    if not isinstance(spec, ViTSpec):
+        raise ExportError(f"the {layout} layout holds ViTs only, this is a {spec.family}; use --to timm")
+    expected = ViTSpec(
+        embed_dim=spec.embed_dim,
+        depth=spec.depth,
+        num_heads=spec.num_heads,
+        patch_size=spec.patch_size,
+        image_size=spec.image_size,
+        **_FIXED[layout],
+    )
+    if differing := _differences(spec, expected):
+        raise ExportError(f"the {layout} layout cannot hold this ViT, its network has {differing}; use --to timm")
+
+
+def _check_round_trip(layout: str, content: Mapping[str, Any], spec: BackboneSpec, weights: Mapping[str, Tensor]) -> None:
+    """Convert back in memory and compare."""
+    refusal = f"the {layout} layout cannot hold this backbone"
+    num_heads = spec.num_heads if isinstance(spec, ViTSpec) else None
+    try:
+        module = FORMATS[identify(content)]
+        found = module.convert(content, module.BRANCHES[0], num_heads)
+    except ValueError as error:
+        raise ExportError(f"{refusal}: {error}") from error
+    if type(found.spec) is not type(spec) or found.spec != spec:
+        raise ExportError(f"{refusal}: converted back it would have {_differences(spec, found.spec)}")
+    changed = [
+        name for name in weights if name not in found.state_dict or not torch.equal(found.state_dict[name], weights[name])
+    ]
+    if changed or len(found.state_dict) != len(weights):
+        raise ExportError(f"{refusal}: converted back, {len(changed)} of its {len(weights)} tensors would differ")
+
+
+def _differences(spec: BackboneSpec, other: BackboneSpec) -> str:
+    """Which numbers `other` has where it differs from `spec`."""
+    if type(spec) is not type(other):
+        return f"family {other.family} (not {spec.family})"
+    names = [field.name for field in fields(spec) if getattr(spec, field.name) != getattr(other, field.name)]
+    return ", ".join(f"{name}={getattr(other, name)} (not {getattr(spec, name)})" for name in names)
