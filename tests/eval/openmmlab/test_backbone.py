@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,22 @@ def test_pyramid_needs_a_known_patch_size(tmp_path: Path) -> None:
     write_backbone_file(tmp_path / "v.safetensors", spec, source, build_backbone(spec).state_dict())
     with pytest.raises(ValueError, match="not 14"):
         BackboneFromFile(str(tmp_path / "v.safetensors"), TAPS, deconv_pyramid=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_compiled_backbones_give_the_same_maps_and_gradients_for_any_size(toy_file: Path) -> None:
+    plain, compiled = BackboneFromFile(str(toy_file), TAPS), BackboneFromFile(str(toy_file), TAPS, compile=True)
+    assert plain.state_dict().keys() == compiled.state_dict().keys()
+    for size in ((64, 96), (80, 64), (96, 112)):
+        images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+        for backbone in (plain, compiled):
+            backbone.zero_grad()
+            sum(maps.square().mean() for maps in backbone(images)).backward()
+        for wanted, found in zip(plain(images), compiled(images), strict=True):
+            assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-5)
+        for (name, wanted), (_, found) in zip(plain.named_parameters(), compiled.named_parameters(), strict=True):
+            if wanted.grad is None:
+                assert found.grad is None, name
+            else:
+                assert torch.allclose(found.grad, wanted.grad, rtol=1e-3, atol=1e-6), name
