@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Every check, from a bare clone: environment, lint, format, types, tests.
-#   bash tools/test.sh                   everything
+#   bash tools/test.sh                   everything but the tests that take minutes each
+#   bash tools/test.sh -m long           those alone
 #   bash tools/test.sh -m "not slow"     further arguments go to pytest
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -12,4 +13,4 @@ ruff format --check .
 mypy
 bash -n tools/*.sh tools/lib/*.sh
 # One thread per test process: with more, they and the processes that they start would wait for each other.
-OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist worksteal "$@"
+OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist worksteal -m "not long" "$@"

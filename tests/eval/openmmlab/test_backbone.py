@@ -94,7 +94,7 @@ def test_pyramid_needs_a_known_patch_size(tmp_path: Path) -> None:
         BackboneFromFile(str(tmp_path / "v.safetensors"), TAPS, deconv_pyramid=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
 def test_compiled_backbones_give_the_same_maps_and_gradients_for_any_size(toy_file: Path) -> None:
     plain, compiled = BackboneFromFile(str(toy_file), TAPS), BackboneFromFile(str(toy_file), TAPS, compile=True)
