@@ -7,9 +7,7 @@ import mmcv
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
 
-_JPEG_START = b"\xff\xd8"
-_JPEG_SCAN = b"\xff\xda"
-_JPEG_END = b"\xff\xd9"
+from common.jpeg import breaks_off
 
 
 class ImageFileError(ValueError):
@@ -36,8 +34,7 @@ class ReadImage(BaseTransform):
         """
         path = results["img_path"]
         content = Path(path).read_bytes()
-        # Within the compressed data, these two bytes never follow each other.
-        if content.startswith(_JPEG_START) and content.rfind(_JPEG_END) < content.rfind(_JPEG_SCAN):
+        if breaks_off(content):
             raise ImageFileError(f"{path}: the JPEG breaks off after {len(content)} bytes; copy it again")
         image = mmcv.imfrombytes(content, flag="color", backend="cv2") if content else None
         if image is None:
