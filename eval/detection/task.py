@@ -10,6 +10,7 @@ from eval.detection.config import DetectionConfig
 from eval.detection.data import check_data
 from eval.detection.experiment import resolve
 from eval.detection.figures import split_figures
+from eval.detection.pictures import DetectionPictures
 from eval.detection.protocol import describe_protocol
 from eval.openmmlab import finetune
 from eval.openmmlab.batch import world_size
@@ -28,6 +29,7 @@ def prepare(options: DetectionConfig, spec: BackboneSpec, device: torch.device) 
         protocol=describe_protocol(config, options, spec, batch, device),
         datasets={"train": splits["train2017"].describe(), "test": splits["val2017"].describe()},
         batch=batch,
+        pictures={"type": DetectionPictures.__name__, "classes": [name for _, name in splits["val2017"].categories]},
     )
 
 

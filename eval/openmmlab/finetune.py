@@ -4,7 +4,8 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import torch
 from mmengine import Config
@@ -14,8 +15,10 @@ from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec
 from eval.inputs import describe_inputs, finished_result, inputs_digest
 from eval.openmmlab.batch import BatchPlan, world_size
+from eval.openmmlab.curves import CURVES_FILE, write_curves
 from eval.openmmlab.launch import Outcome, resolve_device, run
 from eval.openmmlab.options import FineTuningConfig
+from eval.openmmlab.pictures import PREDICTIONS_FOLDER, list_pictures
 from eval.openmmlab.progress import LOG_FILE
 from eval.openmmlab.runner import CONFIG_FILE
 from eval.provenance import describe_backbone, describe_environment
@@ -40,6 +43,8 @@ class Prepared:
     """`train` and `test`."""
     batch: BatchPlan
     """How the processes make up the batch."""
+    pictures: dict[str, Any]
+    """The task's `PicturesHook` as an mmengine config, without folder and count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +86,7 @@ def evaluate(task: FineTuningTask[OptionsT], options: OptionsT) -> Result:
         logger.info("%s is finished with the same inputs; not run again", options.output)
         return finished
     outcome = run(
-        prepared.config,
+        _with_pictures(prepared, options),
         options.output / WORK_FOLDER,
         inputs=inputs,
         device=device,
@@ -106,12 +111,34 @@ def evaluate(task: FineTuningTask[OptionsT], options: OptionsT) -> Result:
             "training_log": f"{WORK_FOLDER}/{LOG_FILE}",
             "openmmlab_config": f"{WORK_FOLDER}/{CONFIG_FILE}",
             **figures.artefacts,
+            **_draw_curves(options.output),
+            **(list_pictures(options.output) if options.draw_images else {}),
         },
         inputs_sha256=inputs_digest(inputs),
     )
     if is_main_process():
         write_result(options.output, result)
     return result
+
+
+def _with_pictures(prepared: Prepared, options: FineTuningConfig) -> Config:
+    """The config with the hook that draws predictions, where they are wanted."""
+    if options.draw_images:
+        hook = {**prepared.pictures, "folder": str(options.output / PREDICTIONS_FOLDER), "count": options.draw_images}
+        prepared.config.custom_hooks = [*prepared.config.get("custom_hooks", []), hook]
+    return prepared.config
+
+
+def _draw_curves(output: Path) -> dict[str, str]:
+    """Draw the training curves; the artefact. A picture that fails is an error in the log and no reason to lose the figures."""
+    log, picture = output / WORK_FOLDER / LOG_FILE, output / WORK_FOLDER / CURVES_FILE
+    try:
+        if is_main_process():
+            write_curves(log, picture)
+    except (OSError, ValueError) as error:
+        logger.error("%s is missing, the training curves were not drawn: %s", picture, error)
+        return {}
+    return {"training_curves": f"{WORK_FOLDER}/{CURVES_FILE}"}
 
 
 def print_figures(options: FineTuningConfig, result: Result) -> None:

@@ -48,6 +48,8 @@ class FineTuningConfig:
     """Train only on the first so many images."""
     max_val_images: int | None = None
     """Test only on the first so many images."""
+    draw_images: int = 8
+    """Validation images, spread evenly, whose predictions are drawn into OUTPUT/predictions; 0 draws none."""
     checkpoint_interval: int = 1000
     """Updates between checkpoints."""
     override: list[str] = field(default_factory=list)
@@ -59,7 +61,7 @@ class FineTuningConfig:
         self.require_at_least(
             1, "batch_size", "device_batch_size", "num_heads", "max_train_images", "max_val_images", "checkpoint_interval"
         )
-        self.require_at_least(0, "workers", "warmup_iterations")
+        self.require_at_least(0, "workers", "warmup_iterations", "draw_images")
         if self.taps is not None and len(self.taps) != NUM_MAPS:
             raise ValueError(f"taps={self.taps}: the feature pyramid takes {NUM_MAPS} maps")
 

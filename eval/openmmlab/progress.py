@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 LOG_FILE = "training.jsonl"
 
+_LEAST_LINES = 100
+
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
@@ -28,7 +30,7 @@ class ProgressHook(Hook):
         """Remember the interval.
 
         Args:
-            log_interval: Iterations between two lines of the log file.
+            log_interval: Most iterations between two lines of the log file; a short run has a hundred lines all the same.
         """
         self.log_interval = log_interval
         self._bar: tqdm[Any] | None = None
@@ -45,7 +47,8 @@ class ProgressHook(Hook):
         assert outputs is not None
         self._bar.update()
         iteration = runner.iter + 1
-        if iteration % self.log_interval and iteration != runner.max_iters:
+        interval = max(1, min(self.log_interval, runner.max_iters // _LEAST_LINES))
+        if iteration % interval and iteration != runner.max_iters:
             return
         means = {name: torch.as_tensor(value).detach().clone() for name, value in outputs.items()}
         all_reduce_dict(means, op="mean")
