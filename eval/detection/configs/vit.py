@@ -8,6 +8,7 @@ model = dict(
         num_heads=None,  # the backbone file's; the published config says 8, see DetectionConfig.num_heads
         drop_path_rate=0.05,
         position_resize="dino",
+        position_image_size=None,
         deconv_pyramid=True,
     )
 )
