@@ -12,13 +12,18 @@ from backbones.build import build_backbone
 from backbones.spec import BackboneSpec
 from eval.detection.config import PUBLISHED_SHORT_SIDE, DetectionConfig
 from eval.detection.data import Split
+from eval.openmmlab.backbone import with_heads
 from eval.openmmlab.batch import BatchPlan
 from eval.openmmlab.config_files import read_family_config
 from eval.openmmlab.config_values import apply_override
-from eval.openmmlab.launch import Precision, optimiser_wrapper
+from eval.openmmlab.launch import Precision, optimiser_wrapper, resolve_precision
+from eval.openmmlab.pyramid import STRIDES
 from eval.openmmlab.taps import choose_taps
 
 CONFIGS = Path(__file__).parent / "configs"
+
+# Measuring batch norm's statistics is at most such a part of a run, as warming up is.
+_LARGEST_PART = 10
 
 
 def base_config(spec: BackboneSpec) -> Config:
@@ -28,6 +33,18 @@ def base_config(spec: BackboneSpec) -> Config:
         ValueError: If there is none.
     """
     return read_family_config(CONFIGS, spec)
+
+
+def training_precision(options: DetectionConfig, spec: BackboneSpec, device: torch.device) -> Precision:
+    """The precision of training: the user's, or half precision where that is published and the device has it.
+
+    Raises:
+        ValueError: If a half precision is asked for on the CPU.
+    """
+    choice = options.precision
+    if choice == "auto" and not base_config(spec).half_precision:
+        choice = "float32"
+    return resolve_precision(choice, device)
 
 
 def resolve(
@@ -40,7 +57,7 @@ def resolve(
         spec: Of the backbone file.
         splits: From `eval.detection.data.check_data`.
         batch: From `options.plan_batch`.
-        precision: From `eval.openmmlab.launch.resolve_precision`.
+        precision: From `training_precision`.
 
     Raises:
         ValueError: If an option does not fit the backbone, or an override names nothing.
@@ -69,19 +86,32 @@ def _resolve_model(config: Config, options: DetectionConfig, spec: BackboneSpec)
     backbone = config.model.backbone
     backbone.backbone_file = str(options.backbone.resolve())
     backbone.num_heads = options.num_heads
+    backbone.compile = options.compile
     backbone.taps = choose_taps(options.taps, backbone.taps, spec)
     with torch.device("meta"):
-        config.model.neck.in_channels = build_backbone(spec).map_channels(backbone.taps)
+        network = build_backbone(with_heads(spec, options.num_heads))
+    config.model.neck.in_channels = network.map_channels(backbone.taps)
+    if not backbone.get("deconv_pyramid", False) and tuple(network.map_strides(backbone.taps)) != STRIDES:
+        raise ValueError(
+            f"the maps of this {spec.family} have strides {network.map_strides(backbone.taps)}; Mask R-CNN takes {list(STRIDES)}"
+        )
 
 
 def _resolve_schedule(config: Config, options: DetectionConfig, batch: BatchPlan, num_images: int) -> None:
     schedule = config.schedule
     per_epoch = math.ceil(num_images / batch.total)
-    iterations = options.iterations or max(1, round(options.epochs * per_epoch))
+    epochs = options.epochs or (schedule.length if schedule.unit == "epochs" else None)
+    iterations = options.iterations or (max(1, round(epochs * per_epoch)) if epochs else schedule.length)
     # The decay keeps its place in a schedule of another length.
-    milestones = [round(iterations * epoch / schedule.epochs) for epoch in schedule.decay_epochs]
+    milestones = [round(iterations * part) for part in schedule.decay_after]
     warmup = options.warmup(schedule.warmup_iterations, iterations)
-    schedule.update(epochs=iterations / per_epoch, warmup_iterations=warmup, milestones=milestones)
+    schedule.update(
+        length=iterations / per_epoch if schedule.unit == "epochs" else iterations,
+        warmup_iterations=warmup,
+        precise_batch_norm=min(schedule.precise_batch_norm, math.ceil(iterations / _LARGEST_PART)),
+    )
+    if schedule.precise_batch_norm:
+        config.custom_hooks = [{"type": "PreciseBatchNormHook", "iterations": schedule.precise_batch_norm}]
     config.train_cfg.max_iters = iterations
     config.param_scheduler = [
         {"type": "MultiStepLR", "by_epoch": False, "milestones": milestones, "gamma": schedule.decay_factor},

@@ -8,19 +8,13 @@ from mmengine.config import Config
 from backbones.spec import BackboneSpec
 from eval.detection.config import DetectionConfig
 from eval.detection.experiment import base_config, transforms
-from eval.openmmlab.batch import BatchPlan
+from eval.openmmlab.batch import BatchPlan, published_batch
 from eval.openmmlab.config_values import override_deviations, plain
+from eval.openmmlab.settings import backbone_settings, batch_settings, flat_settings, optimiser_settings
 from eval.result import Protocol
 
 NAME = "coco-mask-rcnn-1x"
 VERSION = 1
-
-PUBLISHED_BATCH = BatchPlan(total=8, per_device=1, world_size=8)
-"""1 image on each of 8 GPUs: the images per GPU are published, the number of GPUs is inferred."""
-
-NOT_COMPARED = {"num_heads", "precision", "iterations"}
-"""Settings that are no deviations: heads follow the backbone file (the published config has 8 for a network of 6), precision the
-device, and the number of iterations the number of images."""
 
 
 def describe_protocol(
@@ -36,10 +30,12 @@ def describe_protocol(
         device: Of this process.
     """
     base = base_config(spec)
-    published = protocol_settings(base, spec, PUBLISHED_BATCH, torch.device("cuda"))
+    published = protocol_settings(base, spec, published_batch(base), torch.device("cuda"))
     used = protocol_settings(config, spec, batch, device)
     deviations = {
-        name: [published[name], used[name]] for name in used if name not in NOT_COMPARED and used[name] != published[name]
+        name: [published.get(name), used[name]]
+        for name in used
+        if name not in _not_compared(base) and used[name] != published.get(name)
     }
     deviations |= override_deviations(config, base, options.override)
     return Protocol(name=NAME, version=VERSION, settings=used, deviations=deviations)
@@ -47,46 +43,48 @@ def describe_protocol(
 
 def protocol_settings(config: Config, spec: BackboneSpec, batch: BatchPlan, device: torch.device) -> dict[str, Any]:
     """Every constant that can change a figure, as JSON-ready values."""
-    settings = {**_training(config), **_model(config, spec), **_data(config)}
-    # Statistics are shared between GPUs (SyncBN), not between processes on the CPU.
-    sharing = batch.world_size if device.type == "cuda" else 1
-    settings |= {"batch_size": batch.total, "batch_norm_images": batch.per_device * sharing}
+    settings = {
+        **_schedule(config),
+        **optimiser_settings(config),
+        **backbone_settings(config, spec),
+        **_heads(config),
+        **_data(config),
+        **batch_settings(batch, device),
+    }
     return {name: plain(value) for name, value in settings.items()}
 
 
-def _training(config: Config) -> dict[str, Any]:
-    optimiser, schedule = config.optim_wrapper.optimizer, config.schedule
+def _not_compared(base: Config) -> set[str]:
+    """Settings that are no deviations.
+
+    Heads follow the backbone file (the published config has 8 for a network of 6), the half precision the device, and the number of
+    iterations the number of images where the schedule is in epochs.
+    """
+    return {"num_heads"} | ({"precision"} if base.half_precision else set()) | ({"iterations"} - {base.schedule.unit})
+
+
+def _schedule(config: Config) -> dict[str, Any]:
+    schedule = config.schedule
     return {
-        "epochs": schedule.epochs,
         "iterations": config.train_cfg.max_iters,
-        "decay_epochs": schedule.decay_epochs,
+        schedule.unit: schedule.length,
+        "decay_after": schedule.decay_after,
         "decay_factor": schedule.decay_factor,
         "warmup_iterations": schedule.warmup_iterations,
         "warmup_factor": schedule.warmup_factor,
-        "optimiser": optimiser.type,
-        "learning_rate": optimiser.lr,
-        "betas": optimiser.betas,
-        "weight_decay": optimiser.weight_decay,
-        "undecayed": sorted(config.optim_wrapper.paramwise_cfg.custom_keys),
-        "gradient_clipping": config.optim_wrapper.clip_grad,
-        "precision": config.optim_wrapper.get("dtype", "float32"),
+        "precise_batch_norm": schedule.precise_batch_norm,
     }
 
 
-def _model(config: Config, spec: BackboneSpec) -> dict[str, Any]:
-    backbone, model = config.model.backbone, config.model
+def _heads(config: Config) -> dict[str, Any]:
+    model, roi_head = config.model, config.model.roi_head
     return {
-        "taps": backbone.taps,
-        "num_heads": backbone.num_heads or getattr(spec, "num_heads", None),
-        "drop_path_rate": backbone.drop_path_rate,
-        "position_resize": backbone.get("position_resize"),
-        "deconv_pyramid": backbone.get("deconv_pyramid", False),
-        "neck": model.neck.type,
-        "anchor_scales": model.rpn_head.anchor_generator.scales,
-        "anchor_strides": model.rpn_head.anchor_generator.strides,
-        "roi_align_strides": model.roi_head.bbox_roi_extractor.featmap_strides,
-        "box_head": model.roi_head.bbox_head.type,
-        "mask_head": model.roi_head.mask_head.type,
+        **flat_settings("neck", model.neck),
+        **flat_settings("rpn_head", model.rpn_head),
+        **flat_settings("box_features", roi_head.bbox_roi_extractor),
+        **flat_settings("box_head", roi_head.bbox_head),
+        **flat_settings("mask_features", roi_head.mask_roi_extractor),
+        **flat_settings("mask_head", roi_head.mask_head),
         "rpn_train": model.train_cfg.rpn,
         "rpn_proposals_train": model.train_cfg.rpn_proposal,
         "rcnn_train": model.train_cfg.rcnn,
@@ -97,16 +95,22 @@ def _model(config: Config, spec: BackboneSpec) -> dict[str, Any]:
 
 def _data(config: Config) -> dict[str, Any]:
     train, test = config.train_dataloader.dataset, config.test_dataloader.dataset
-    first, before_crop, _ = (entry.scales for entry in transforms(train.pipeline) if entry.type == "RandomChoiceResize")
-    (crop,) = (entry.crop_size for entry in transforms(train.pipeline) if entry.type == "RandomCrop")
-    (flip,) = (entry.prob for entry in transforms(train.pipeline) if entry.type == "RandomFlip")
-    (test_scale,) = (entry.scale for entry in transforms(test.pipeline) if entry.type == "Resize")
+    # Either one multi-scale resizing, or one of two policies: the same, or another before a crop and the same after it.
+    multi_scale, before_crop, *_ = [*_values(train, "RandomChoiceResize", "scales"), None]
+    (flip,) = _values(train, "RandomFlip", "prob")
+    (test_scale,) = _values(test, "Resize", "scale")
     return {
-        "train_scales": first,
+        "train_scales": multi_scale,
         "train_scales_before_crop": before_crop,
-        "crop": crop,
+        "crop": next(iter(_values(train, "RandomCrop", "crop_size")), None),
         "flip": flip,
         "test_scale": test_scale,
+        "trained_images": train.filter_cfg,
         "train_transforms": [entry.type for entry in train.pipeline],
         "test_transforms": [entry.type for entry in test.pipeline],
     }
+
+
+def _values(dataset: Any, transform: str, name: str) -> list[Any]:
+    """One option of all transforms of a type, in order."""
+    return [entry[name] for entry in transforms(dataset.pipeline) if entry.type == transform]

@@ -8,22 +8,22 @@ from backbones.spec import BackboneSpec
 from common.command import parse_config
 from eval.detection.config import DetectionConfig
 from eval.detection.data import check_data
-from eval.detection.experiment import resolve
+from eval.detection.experiment import base_config, resolve, training_precision
 from eval.detection.figures import split_figures
 from eval.detection.pictures import DetectionPictures
 from eval.detection.protocol import describe_protocol
 from eval.openmmlab import finetune
-from eval.openmmlab.batch import world_size
+from eval.openmmlab.batch import published_batch, world_size
 from eval.openmmlab.finetune import Figures, FineTuningTask, Prepared
-from eval.openmmlab.launch import Outcome, resolve_device, resolve_precision
+from eval.openmmlab.launch import Outcome, resolve_device
 from eval.result import Metric, Result
 
 
 def prepare(options: DetectionConfig, spec: BackboneSpec, device: torch.device) -> Prepared:
     """See `FineTuningTask.prepare`."""
-    splits = check_data(options.data, options.max_train_images, options.max_val_images)
-    batch = options.plan_batch(world_size())
-    config = resolve(options, spec, splits, batch, resolve_precision(options.precision, device))
+    splits = check_data(options.data, *options.image_limits)
+    batch = options.plan_batch(published_batch(base_config(spec)), world_size())
+    config = resolve(options, spec, splits, batch, training_precision(options, spec, device))
     return Prepared(
         config=config,
         protocol=describe_protocol(config, options, spec, batch, device),

@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
+from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from backbones.build import AnyBackbone, build_backbone
 from backbones.file import BackboneFile, load_strictly, read_backbone_file
 from backbones.resnet import BottleneckResNet
-from backbones.spec import ViTSpec
+from backbones.spec import BackboneSpec, ViTSpec
 from backbones.swin import Swin
 from backbones.vit import ViT, resize_positions_like_dino, resize_positions_to_size
 from eval.openmmlab.pyramid import DeconvPyramid
@@ -27,13 +28,29 @@ PositionResize = Literal["dino", "size"]
 
 _POSITION_RESIZE = {"dino": resize_positions_like_dino, "size": resize_positions_to_size}
 
+_MAP_NORM_EPS = 1e-5  # nn.LayerNorm's, which Swin's dense-prediction code uses
+
+
+def with_heads(spec: BackboneSpec, num_heads: int | None) -> BackboneSpec:
+    """The spec with another number of attention heads; None keeps its own.
+
+    Raises:
+        ValueError: If it has none to choose, or the number does not divide its width.
+    """
+    if num_heads is None:
+        return spec
+    if not isinstance(spec, ViTSpec):
+        raise ValueError(f"num_heads={num_heads} can be chosen for a ViT only; this backbone is a {spec.family}")
+    return dataclasses.replace(spec, num_heads=num_heads)
+
 
 @MODELS.register_module()
 class BackboneFromFile(BaseModule):
     """A backbone with the weights of a backbone file; gives one map per tap, optionally through the detection pyramid.
 
-    Parameter names are `network.` + timm's names and `pyramid.` + the pyramid's. Parameters that no tapped map depends on (the final
-    norm, blocks after the last tap) are frozen, so that DistributedDataParallel does not wait for their gradients.
+    Parameter names are `network.` + timm's names, `pyramid.` + the pyramid's and `map_norms.` + the place among the taps. Parameters
+    that no tapped map depends on (the final norm, blocks after the last tap) are frozen, so that DistributedDataParallel does not
+    wait for their gradients.
 
     Inputs whose size the backbone's stride does not divide are padded with zeros at the bottom and right (images are normalised
     before, so zero is the mean colour), as mmseg's patch embedding does.
@@ -49,6 +66,9 @@ class BackboneFromFile(BaseModule):
         position_image_size: int | None = None,
         deconv_pyramid: bool = False,
         compile: bool = False,
+        norm_maps: bool = False,
+        shift_all_stages: bool = False,
+        sync_batch_norm: bool = False,
     ) -> None:
         """Build the network and load its weights strictly.
 
@@ -61,8 +81,11 @@ class BackboneFromFile(BaseModule):
             position_resize: See `PositionResize` (ViT only).
             position_image_size: Resize the stored position embeddings once, at loading, to the grid of an image of this side in
                 pixels, by the rule of `position_resize` (ViT only). None keeps the stored grid.
-            compile: Whether to run the network through torch.compile; sizes may vary.
             deconv_pyramid: Whether four equally large maps become strides 4 to 32 (`eval.openmmlab.pyramid`; ViT only).
+            compile: Whether to run the network through torch.compile; sizes may vary.
+            norm_maps: Whether a new LayerNorm over the channels follows every map, as in Swin's dense-prediction code.
+            shift_all_stages: Whether windows are shifted in stages, too, that were one window in pretraining (Swin only).
+            sync_batch_norm: Whether the network's batch normalisation shares its statistics between GPUs.
 
         Raises:
             ValueError: If the file is not a backbone file, or an option does not fit its backbone.
@@ -74,16 +97,17 @@ class BackboneFromFile(BaseModule):
         load_strictly(self.network, content.state_dict)
         if isinstance(self.network, ViT):
             self.network.resize_positions = _POSITION_RESIZE[position_resize]
+        if shift_all_stages:
+            _shift_all_stages(self.network)
+        if sync_batch_norm:
+            nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
         self.map_channels = self.network.map_channels(self.taps)
         self._input_stride = _input_stride(self.network)
         self._forward_maps = torch.compile(self.network.forward_maps, dynamic=True) if compile else self.network.forward_maps
-        self.pyramid: DeconvPyramid | None = None
-        if deconv_pyramid:
-            if not isinstance(content.spec, ViTSpec):
-                raise ValueError(f"the detection pyramid is for a ViT; a {content.spec.family} has maps of four strides itself")
-            if len(self.taps) != 4:
-                raise ValueError(f"the detection pyramid takes four maps, not the {len(self.taps)} of taps {self.taps}")
-            self.pyramid = DeconvPyramid(content.spec.embed_dim, content.spec.patch_size)
+        self.pyramid = _pyramid(content.spec, self.taps) if deconv_pyramid else None
+        self.map_norms: nn.ModuleList | None = None
+        if norm_maps:
+            self.map_norms = nn.ModuleList(LayerNorm2d(channels, eps=_MAP_NORM_EPS) for channels in self.map_channels)
         for module in _unused_modules(self.network, self.taps[-1]):
             module.requires_grad_(False)
 
@@ -102,6 +126,8 @@ class BackboneFromFile(BaseModule):
         if bottom or right:
             images_B3HW = F.pad(images_B3HW, (0, right, 0, bottom))
         maps_BDhw = self._forward_maps(images_B3HW, self.taps)
+        if self.map_norms is not None:
+            maps_BDhw = [norm(map_BDhw) for norm, map_BDhw in zip(self.map_norms, maps_BDhw, strict=True)]
         return tuple(maps_BDhw if self.pyramid is None else self.pyramid(maps_BDhw))
 
 
@@ -111,14 +137,8 @@ def _adapted(
     """The file's content with another head count or position grid where asked for."""
     if position_resize not in get_args(PositionResize):
         raise ValueError(f"position_resize={position_resize!r}; known: {', '.join(get_args(PositionResize))}")
-    if not isinstance(content.spec, ViTSpec):
-        if num_heads is not None:
-            raise ValueError(f"num_heads={num_heads} can be chosen for a ViT only; this backbone is a {content.spec.family}")
-        return content
-    spec = content.spec
-    if num_heads is not None:
-        spec = dataclasses.replace(spec, num_heads=num_heads)
-    if position_image_size is None or position_image_size == spec.image_size:
+    spec = with_heads(content.spec, num_heads)
+    if not isinstance(spec, ViTSpec) or position_image_size is None or position_image_size == spec.image_size:
         return dataclasses.replace(content, spec=spec)
     spec = dataclasses.replace(spec, image_size=position_image_size)
     side, prefix = spec.grid_side, spec.num_prefix_positions
@@ -126,6 +146,23 @@ def _adapted(
     patches_1ND = _POSITION_RESIZE[position_resize](positions_1ND[:, prefix:], (side, side))
     resized_1ND = torch.cat([positions_1ND[:, :prefix], patches_1ND], dim=1)
     return dataclasses.replace(content, spec=spec, state_dict={**content.state_dict, "pos_embed": resized_1ND})
+
+
+def _pyramid(spec: BackboneSpec, taps: Sequence[int]) -> DeconvPyramid:
+    if not isinstance(spec, ViTSpec):
+        raise ValueError(f"the detection pyramid is for a ViT; a {spec.family} has maps of four strides itself")
+    if len(taps) != 4:
+        raise ValueError(f"the detection pyramid takes four maps, not the {len(taps)} of taps {list(taps)}")
+    return DeconvPyramid(spec.embed_dim, spec.patch_size)
+
+
+def _shift_all_stages(network: AnyBackbone) -> None:
+    """Shift the windows of every second block by half a window."""
+    if not isinstance(network, Swin):
+        raise ValueError(f"only a Swin has windows to shift; this backbone is a {network.spec.family}")
+    for stage in network.layers:
+        for block in stage.blocks[1::2]:
+            block.shift_size = tuple(side // 2 for side in block.window_size)
 
 
 def _input_stride(network: AnyBackbone) -> int:

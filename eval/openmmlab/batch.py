@@ -4,6 +4,8 @@ import dataclasses
 import os
 from dataclasses import dataclass
 
+from mmengine.config import Config
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatchPlan:
@@ -38,6 +40,12 @@ class BatchPlan:
     def describe(self) -> dict[str, int]:
         """For the result."""
         return dataclasses.asdict(self) | {"accumulation": self.accumulation}
+
+
+def published_batch(config: Config) -> BatchPlan:
+    """The batch of the published run, `batch = dict(total=..., devices=...)` in a task's config file."""
+    total, devices = config.batch.total, config.batch.devices
+    return BatchPlan(total=total, per_device=total // devices, world_size=devices)
 
 
 def world_size() -> int:

@@ -23,20 +23,24 @@ def read_config(path: Path) -> Config:
         return Config.fromfile(str(path))
 
 
-def read_family_config(folder: Path, spec: BackboneSpec) -> Config:
-    """The config file of a task for a family of backbones, `FAMILY.py`, as written.
+def read_family_config(folder: Path, spec: BackboneSpec, head: str = "") -> Config:
+    """The config file of a task for a family of backbones, as written: `FAMILY.py`, or `FAMILY_HEAD.py` for another head.
 
     Args:
         folder: The task's configs.
         spec: Of the backbone.
+        head: Of the network that is fine-tuned; "" for the task's usual one.
 
     Raises:
-        ValueError: If there is none for this family.
+        ValueError: If there is none for this family and head.
     """
-    path = folder / f"{spec.family}.py"
+    suffix = f"_{head}" if head else ""
+    path = folder / f"{spec.family}{suffix}.py"
     if not path.is_file():
-        families = sorted(file.stem for file in folder.glob("*.py") if file.stem != BASE_CONFIG)
+        families = [file.stem.removesuffix(suffix) for file in sorted(folder.glob(f"*{suffix}.py"))]
+        known = [family for family in families if family != BASE_CONFIG and "_" not in family]
         raise ValueError(
-            f"there is no {folder.parent.name} config for a {spec.family} backbone; there is one for: {', '.join(families)}"
+            f"there is no {folder.parent.name} config for a {spec.family} backbone{f' with the head {head}' if head else ''}; "
+            f"there is one for: {', '.join(known)}"
         )
     return read_config(path)

@@ -32,18 +32,24 @@ class FineTuningConfig:
     """Of training; tests are always float32."""
     workers: int = 4
     """Processes that load images; 0 loads in the main process."""
-    batch_size: int = 16
-    """Images per update, over all devices."""
-    device_batch_size: int = 16
-    """Most images at a time on one device. Smaller values need less memory: the gradients of several parts then make up the
-    batch, but batch normalisation sees fewer images at a time."""
+    batch_size: int | None = None
+    """Images per update, over all devices; by default the published number for the backbone's family."""
+    device_batch_size: int | None = None
+    """Most images at a time on one device; by default as many as it takes. Smaller values need less memory: the gradients of
+    several parts then make up the batch, but batch normalisation sees fewer images at a time."""
+    scale_lr: bool = False
+    """Multiply the learning rate by `batch_size` / published batch size. Without, another batch size keeps the published rate."""
+    compile: bool = False
+    """Run the backbone through torch.compile: faster steps after minutes of compilation; needs a C++ compiler."""
     taps: list[int] | None = None
-    """0-based blocks whose outputs are the four maps; by default the published ones for 12 blocks, and the same parts of any other
-    depth."""
+    """0-based blocks of a ViT whose outputs are the four maps; by default the published ones for 12 blocks, and the same parts of
+    any other depth. A Swin or ResNet gives a map per stage."""
     num_heads: int | None = None
-    """Attention heads instead of those that the backbone file states."""
+    """Attention heads instead of those that the backbone file states (ViT)."""
     warmup_iterations: int | None = None
     """Updates during which the learning rate rises; by default the published number, but at most a tenth of all."""
+    max_images: int | None = None
+    """Train and test only on the first so many images each."""
     max_train_images: int | None = None
     """Train only on the first so many images."""
     max_val_images: int | None = None
@@ -59,20 +65,37 @@ class FineTuningConfig:
     def __post_init__(self) -> None:
         """Reject values that cannot make a run."""
         self.require_at_least(
-            1, "batch_size", "device_batch_size", "num_heads", "max_train_images", "max_val_images", "checkpoint_interval"
+            1,
+            "batch_size",
+            "device_batch_size",
+            "num_heads",
+            "max_images",
+            "max_train_images",
+            "max_val_images",
+            "checkpoint_interval",
         )
         self.require_at_least(0, "workers", "warmup_iterations", "draw_images")
         if self.taps is not None and len(self.taps) != NUM_MAPS:
             raise ValueError(f"taps={self.taps}: the feature pyramid takes {NUM_MAPS} maps")
 
-    def plan_batch(self, world_size: int) -> BatchPlan:
+    def plan_batch(self, published: BatchPlan, world_size: int) -> BatchPlan:
         """How so many processes make up the batch.
+
+        Args:
+            published: From `eval.openmmlab.batch.published_batch`; gives the total where the user does not.
+            world_size: Number of processes.
 
         Raises:
             ValueError: If they cannot.
         """
-        per_device = min(self.device_batch_size, max(1, self.batch_size // world_size))
-        return BatchPlan(total=self.batch_size, per_device=per_device, world_size=world_size)
+        total = self.batch_size or published.total
+        share = max(1, total // world_size)
+        return BatchPlan(total=total, per_device=min(self.device_batch_size or share, share), world_size=world_size)
+
+    @property
+    def image_limits(self) -> tuple[int | None, int | None]:
+        """Most training and validation images; None: all."""
+        return self.max_train_images or self.max_images, self.max_val_images or self.max_images
 
     def warmup(self, published: int, iterations: int) -> int:
         """Updates of rising learning rate: what the user said, else the published number, at most a tenth of all."""

@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 
 from backbones.base import check_taps
-from backbones.spec import BackboneSpec
+from backbones.spec import BackboneSpec, ViTSpec
 
 PUBLISHED_DEPTH = 12
 """Blocks of the ViT-S and ViT-Ti for which the published taps are meant."""
 
 
 def choose_taps(chosen: Sequence[int] | None, published: Sequence[int], spec: BackboneSpec) -> list[int]:
-    """The taps of a run: the user's, or the published ones for 12 blocks moved to the same parts of another depth.
+    """The taps of a run: the user's, or the published ones; those of a ViT move to the same parts of another depth.
 
     Args:
         chosen: The user's; None for the published ones.
-        published: 0-based, ascending, for `PUBLISHED_DEPTH` blocks.
+        published: 0-based, ascending: blocks of `PUBLISHED_DEPTH`, or the stages of a Swin or ResNet.
         spec: Of the backbone.
 
     Raises:
@@ -24,8 +24,9 @@ def choose_taps(chosen: Sequence[int] | None, published: Sequence[int], spec: Ba
         raise ValueError(
             f"this {spec.family} has {spec.num_blocks} blocks or stages, fewer than the {len(published)} maps that the task takes"
         )
-    scaled = [round((tap + 1) * spec.num_blocks / PUBLISHED_DEPTH) - 1 for tap in published]
-    taps = scaled if chosen is None else list(chosen)
+    taps = list(published if chosen is None else chosen)
+    if chosen is None and isinstance(spec, ViTSpec):
+        taps = [round((tap + 1) * spec.depth / PUBLISHED_DEPTH) - 1 for tap in published]
     try:
         check_taps(taps, spec)
     except ValueError as error:

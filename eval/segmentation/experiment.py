@@ -9,12 +9,13 @@ from mmengine.config import Config
 
 from backbones.build import build_backbone
 from backbones.spec import BackboneSpec, ViTSpec
+from eval.openmmlab.backbone import with_heads
 from eval.openmmlab.batch import BatchPlan
 from eval.openmmlab.config_files import read_family_config
 from eval.openmmlab.config_values import apply_override
 from eval.openmmlab.launch import Precision, optimiser_wrapper
 from eval.openmmlab.taps import choose_taps
-from eval.segmentation.config import SegmentationConfig
+from eval.segmentation.config import Head, SegmentationConfig
 from eval.segmentation.data import Split
 
 COUNTS_FILE = "class_pixels.json"
@@ -26,13 +27,13 @@ CONFIGS = Path(__file__).parent / "configs"
 _LONGEST_ASPECT = 4
 
 
-def base_config(spec: BackboneSpec) -> Config:
-    """The config file for a family of backbones, as written.
+def base_config(spec: BackboneSpec, head: Head) -> Config:
+    """The config file for a family of backbones and a head, as written.
 
     Raises:
         ValueError: If there is none.
     """
-    return read_family_config(CONFIGS, spec)
+    return read_family_config(CONFIGS, spec, "" if head == "fpn" else head)
 
 
 def resolve(
@@ -50,7 +51,7 @@ def resolve(
     Raises:
         ValueError: If an option does not fit the backbone, or an override names nothing.
     """
-    config = base_config(spec)
+    config = base_config(spec, options.head)
     _resolve_model(config, options, spec)
     _resolve_schedule(config, options)
     _resolve_data(config, options, splits, batch)
@@ -65,24 +66,37 @@ def _resolve_model(config: Config, options: SegmentationConfig, spec: BackboneSp
     backbone = config.model.backbone
     backbone.backbone_file = str(options.backbone.resolve())
     backbone.num_heads = options.num_heads
+    backbone.compile = options.compile
     backbone.taps = choose_taps(options.taps, backbone.taps, spec)
     config.model.data_preprocessor.size = (options.crop, options.crop)
     if isinstance(spec, ViTSpec):
         # The crop is padded to whole patches, like every image.
         backbone.position_image_size = options.crop + -options.crop % spec.patch_size
     with torch.device("meta"):
-        config.model.neck.in_channels = build_backbone(spec).map_channels(backbone.taps)
+        channels = build_backbone(with_heads(spec, options.num_heads)).map_channels(backbone.taps)
+    if config.model.neck is not None:
+        config.model.neck.in_channels = channels
+    else:
+        config.model.decode_head.in_channels = channels
+        config.model.auxiliary_head.in_channels = channels[config.model.auxiliary_head.in_index]
 
 
 def _resolve_schedule(config: Config, options: SegmentationConfig) -> None:
-    rise, decay = config.param_scheduler
-    warmup = options.warmup(config.warmup_iterations, options.iterations)
-    # See the config file for the + 1.
-    rise.end, decay.end = warmup + 1, options.iterations + 1
-    config.param_scheduler = [rise, decay] if warmup else [decay]
-    config.train_cfg.max_iters = options.iterations
-    if not options.decay_norm:
-        config.optim_wrapper.paramwise_cfg.norm_decay_mult = 0.0
+    schedule, rules = config.schedule, config.optim_wrapper.paramwise_cfg
+    iterations = options.iterations or schedule.iterations
+    warmup = options.warmup(schedule.warmup_iterations, iterations)
+    schedule.update(iterations=iterations, warmup_iterations=warmup)
+    # mmcv 1.x multiplies the polynomial from iteration 0 with the warm-up; mmengine's schedulers do the same when both begin at 0.
+    # They reach their last value one iteration before `end`, hence the + 1.
+    decay = {"type": "PolyLR", "power": schedule.poly_power, "eta_min": schedule.min_learning_rate, "end": iterations + 1}
+    rise = {"type": "LinearLR", "start_factor": schedule.warmup_factor, "end": warmup + 1}
+    used = [rise, decay] if warmup else [decay]
+    config.param_scheduler = [{**scheduler, "begin": 0, "by_epoch": False} for scheduler in used]
+    config.train_cfg.max_iters = iterations
+    if options.decay_norm:
+        rules.custom_keys.pop("norm", None)
+    elif options.decay_norm is not None:
+        rules.norm_decay_mult = 0.0
 
 
 def _resolve_data(config: Config, options: SegmentationConfig, splits: Mapping[str, Split], batch: BatchPlan) -> None:

@@ -1,4 +1,4 @@
-"""ADE20K: fine-tune Semantic FPN on a backbone, test it, and record mIoU, aAcc and mAcc."""
+"""ADE20K: fine-tune Semantic FPN or UperNet on a backbone, test it, and record mIoU, aAcc and mAcc."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,13 @@ import torch
 from backbones.spec import BackboneSpec
 from common.command import parse_config
 from eval.openmmlab import finetune
-from eval.openmmlab.batch import world_size
+from eval.openmmlab.batch import published_batch, world_size
 from eval.openmmlab.finetune import Figures, FineTuningTask, Prepared
 from eval.openmmlab.launch import Outcome, resolve_device, resolve_precision
 from eval.result import Metric, Result
 from eval.segmentation.config import SegmentationConfig
 from eval.segmentation.data import check_data
-from eval.segmentation.experiment import COUNTS_FILE, resolve
+from eval.segmentation.experiment import COUNTS_FILE, base_config, resolve
 from eval.segmentation.figures import compute_figures
 from eval.segmentation.metric import read_counts
 from eval.segmentation.pictures import SegmentationPictures
@@ -22,8 +22,8 @@ from eval.segmentation.protocol import describe_protocol
 
 def prepare(options: SegmentationConfig, spec: BackboneSpec, device: torch.device) -> Prepared:
     """See `FineTuningTask.prepare`."""
-    splits = check_data(options.data, options.max_train_images, options.max_val_images)
-    batch = options.plan_batch(world_size())
+    splits = check_data(options.data, *options.image_limits)
+    batch = options.plan_batch(published_batch(base_config(spec, options.head)), world_size())
     config = resolve(options, spec, splits, batch, resolve_precision(options.precision, device))
     return Prepared(
         config=config,

@@ -2,7 +2,7 @@
 # detection/configs/selfpatch/mask_rcnn_vit_small_12_p16_1x_coco.py and its bases, state beside mmdet's own files. Anchors, assigners,
 # samplers, NMS, RoIAlign strides 4 to 32, heads and losses are mmdet's Mask R-CNN R50-FPN, unchanged since mmdet 2.
 #
-# One iteration is one update of the weights from `batch_size` images, over all devices and accumulated micro-batches. What depends
+# One iteration is one update of the weights from `batch.total` images, over all devices and accumulated micro-batches. What depends
 # on the backbone, the data folder, the devices or the command line is filled in by eval/detection/experiment.py.
 _base_ = [
     "mmdet::_base_/models/mask-rcnn_r50_fpn.py",
@@ -16,20 +16,24 @@ custom_imports = dict(
         "eval.openmmlab.accumulation",
         "eval.openmmlab.backbone",
         "eval.openmmlab.images",
+        "eval.openmmlab.precise_batch_norm",
         "eval.detection.metric",
         "eval.detection.roi_extractor",
     ],
     allow_failed_imports=False,
 )
 
-batch_size = 8  # 1 image on each of 8 GPUs; samples_per_gpu is published, the number of GPUs inferred
+batch = dict(total=8, devices=8)  # 1 image per GPU is published, the number of GPUs inferred
+half_precision = True
 
 schedule = dict(
-    epochs=12,
-    decay_epochs=(8, 11),
+    unit="epochs",  # or iterations
+    length=12,
+    decay_after=(8 / 12, 11 / 12),  # parts of the length
     decay_factor=0.1,
     warmup_iterations=1000,
     warmup_factor=0.001,
+    precise_batch_norm=0,  # batches, see eval/openmmlab/precise_batch_norm.py
 )
 
 model = dict(
@@ -73,7 +77,6 @@ test_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=batch_size,
     sampler=dict(_delete_=True, type="InfiniteSampler", shuffle=True),
     # The published run has one image per GPU: grouping images by aspect ratio would change nothing there.
     batch_sampler=None,

@@ -1,7 +1,7 @@
 # Semantic FPN on ADE20K for 40k iterations: what alinlab/SelfPatch 81aef149,
 # segmentation/configs/semfpn_vit-s16_512x512_40k_ade20k.py, states beside mmseg's own files.
 #
-# One iteration is one update of the weights from `batch_size` images, over all devices and accumulated micro-batches. What
+# One iteration is one update of the weights from `batch.total` images, over all devices and accumulated micro-batches. What
 # depends on the backbone, the data folder, the devices or the command line is filled in by eval/segmentation/experiment.py.
 _base_ = [
     "mmseg::_base_/models/fpn_r50.py",
@@ -21,11 +21,16 @@ custom_imports = dict(
     allow_failed_imports=False,
 )
 
-iterations = 40_000
-warmup_iterations = 1_500
+schedule = dict(
+    iterations=40_000,
+    warmup_iterations=1_500,
+    warmup_factor=1e-6,
+    poly_power=1.0,
+    min_learning_rate=0.0,
+)
 crop = 512
 scale = (2048, 512)  # largest long and short side, the ratio kept
-batch_size = 16  # 4 images on each of 4 GPUs; the number of GPUs is inferred from a comment, "8 GPUs x 2"
+batch = dict(total=16, devices=4)  # 4 images per GPU; the number of GPUs is inferred from a comment, "8 GPUs x 2"
 
 model = dict(
     pretrained=None,
@@ -52,7 +57,7 @@ test_pipeline = [
     dict(type="ReadLabels"),  # after the resizing, which leaves the ground truth as it is
     dict(type="PackSegInputs"),
 ]
-train_dataloader = dict(batch_size=batch_size, dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_evaluator = dict(_delete_=True, type="PixelCounts")
 
@@ -65,12 +70,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys=dict(pos_embed=dict(decay_mult=0.0), cls_token=dict(decay_mult=0.0))),
 )
 
-# mmcv 1.x multiplies the polynomial from iteration 0 with the warm-up; mmengine's schedulers do the same when both begin at 0.
-# They reach their last value one iteration before `end`, hence the + 1.
-param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-6, begin=0, end=warmup_iterations + 1, by_epoch=False),
-    dict(type="PolyLR", power=1.0, eta_min=0.0, begin=0, end=iterations + 1, by_epoch=False),
-]
+param_scheduler = None  # made from `schedule`
 
 # The published run also evaluates every 4000 iterations. That changes no figure: the last weights are the ones that are reported.
-train_cfg = dict(type="AccumulatingIterLoop", max_iters=iterations)
+train_cfg = dict(type="AccumulatingIterLoop", max_iters=1)

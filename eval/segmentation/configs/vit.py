@@ -9,5 +9,6 @@ model = dict(
         drop_path_rate=0.1,
         position_resize="size",
         position_image_size={{_base_.crop}},
+        deconv_pyramid=False,
     )
 )

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
-from backbones.spec import ResNetSpec, ViTSpec
+from backbones.spec import BackboneSpec, ViTSpec
 from eval.detection.config import DetectionConfig
 from eval.detection.data import Split, check_data
 from eval.detection.experiment import base_config, resolve, transforms
+from eval.openmmlab.batch import published_batch
 from eval.openmmlab.config_values import lookup, plain
 
 VIT_SMALL = ViTSpec(embed_dim=384, depth=12, num_heads=6, patch_size=16, image_size=224, class_token=False, final_norm=False)
@@ -87,9 +88,12 @@ def full_coco() -> dict[str, Split]:
     return {"train2017": train, "val2017": val}
 
 
-def resolved(spec: ViTSpec = VIT_SMALL, splits: dict[str, Split] | None = None, world_size: int = 1, **options: Any) -> Config:
+def resolved(
+    spec: BackboneSpec = VIT_SMALL, splits: dict[str, Split] | None = None, world_size: int = 1, **options: Any
+) -> Config:
     given = DetectionConfig(backbone=Path("b.safetensors"), data=Path("coco"), output=Path("out"), **options)
-    return resolve(given, spec, splits or full_coco(), given.plan_batch(world_size), "float32")
+    batch = given.plan_batch(published_batch(base_config(spec)), world_size)
+    return resolve(given, spec, splits or full_coco(), batch, "float32")
 
 
 def test_defaults_are_the_published_protocol() -> None:
@@ -142,6 +146,9 @@ def test_a_short_schedule_keeps_its_proportions() -> None:
     warmup, decay = config.param_scheduler
     assert (config.train_cfg.max_iters, decay["milestones"], warmup["end"]) == (120, [80, 110], 13)
     assert [entry["type"] for entry in resolved(iterations=5).param_scheduler] == ["MultiStepLR"]
+    assert resolved(epochs=2).param_scheduler[1]["milestones"] == [round(2 * 14_659 * part / 12) for part in (8, 11)]
+    with pytest.raises(ValueError, match="both state the length"):
+        resolved(epochs=2, iterations=5)
 
 
 def test_short_side_scales_every_size() -> None:
@@ -167,8 +174,3 @@ def test_limits_reach_mmdet(coco: Path) -> None:
     config = resolved(splits=check_data(coco, 2, 1), max_train_images=2, max_val_images=1)
     assert (config.train_dataloader.dataset.indices, config.test_dataloader.dataset.indices) == (2, 1)
     assert config.train_cfg.max_iters == 12
-
-
-def test_other_families_say_so() -> None:
-    with pytest.raises(ValueError, match="no detection config for a resnet"):
-        base_config(ResNetSpec(layers=(3, 4, 6, 3)))

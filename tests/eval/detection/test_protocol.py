@@ -6,8 +6,9 @@ import torch
 from backbones.spec import ViTSpec
 from eval.detection.config import DetectionConfig
 from eval.detection.data import check_data
-from eval.detection.experiment import resolve
+from eval.detection.experiment import base_config, resolve
 from eval.detection.protocol import describe_protocol
+from eval.openmmlab.batch import published_batch
 from eval.result import Protocol
 
 VIT_SMALL = ViTSpec(embed_dim=384, depth=12, num_heads=6, patch_size=16, image_size=224, class_token=False, final_norm=False)
@@ -15,7 +16,7 @@ VIT_SMALL = ViTSpec(embed_dim=384, depth=12, num_heads=6, patch_size=16, image_s
 
 def protocol(coco: Path, device: str = "cuda", world_size: int = 8, **options: Any) -> Protocol:
     given = DetectionConfig(backbone=Path("b.safetensors"), data=coco, output=Path("out"), **options)
-    batch = given.plan_batch(world_size)
+    batch = given.plan_batch(published_batch(base_config(VIT_SMALL)), world_size)
     # The toy data's 12 epochs of one update are too short for the published warm-up.
     config = resolve(given, VIT_SMALL, check_data(coco), batch, "float32")
     return describe_protocol(config, given, VIT_SMALL, batch, torch.device(device))

@@ -13,7 +13,7 @@ from torch import nn
 from backbones.build import build_backbone
 from backbones.file import Source, read_backbone_file, write_backbone_file
 from backbones.spec import ResNetSpec, ViTSpec
-from eval.openmmlab.batch import BatchPlan
+from eval.openmmlab.batch import BatchPlan, published_batch
 from eval.openmmlab.config_values import lookup, plain
 from eval.segmentation.config import SegmentationConfig
 from eval.segmentation.data import check_data
@@ -86,7 +86,8 @@ def vit_small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def resolved(ade: Path, world_size: int = 1, backbone: Path = Path("b.safetensors"), **more: Any) -> Config:
     options = SegmentationConfig(backbone=backbone, data=ade, output=Path("out"), **more)
     splits = check_data(ade, options.max_train_images, options.max_val_images)
-    return resolve(options, VIT_SMALL, splits, options.plan_batch(world_size), "float32")
+    batch = options.plan_batch(published_batch(base_config(VIT_SMALL, options.head)), world_size)
+    return resolve(options, VIT_SMALL, splits, batch, "float32")
 
 
 def build_model(config: Config) -> nn.Module:
@@ -171,7 +172,7 @@ def test_maps_positions_and_head(ade: Path, vit_small_file: Path) -> None:
 def test_total_batch_is_kept_on_any_number_of_devices() -> None:
     def plan(world_size: int, **more: Any) -> BatchPlan:
         given = SegmentationConfig(backbone=Path("b"), data=Path("d"), output=Path("o"), **more)
-        return given.plan_batch(world_size)
+        return given.plan_batch(published_batch(base_config(VIT_SMALL, "fpn")), world_size)
 
     for world_size in (1, 2, 4, 8, 16):
         assert (plan(world_size).total, plan(world_size).accumulation) == (16, 1)
@@ -203,6 +204,8 @@ def test_options_reach_the_config(ade: Path) -> None:
     assert len(resolved(ade, iterations=5).param_scheduler) == 1  # too short for a warm-up
 
 
-def test_a_family_without_config_is_refused() -> None:
-    with pytest.raises(ValueError, match="no segmentation config for a resnet backbone; there is one for: vit"):
-        base_config(ResNetSpec(layers=(3, 4, 6, 3)))
+def test_a_head_without_config_for_the_family_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"no segmentation config for a resnet backbone with the head upernet; there is one for: vit$"
+    ):
+        base_config(ResNetSpec(layers=(3, 4, 6, 3)), "upernet")
