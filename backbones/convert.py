@@ -1,18 +1,49 @@
 """Any published checkpoint to a backbone file: find the layout, take the branch, prove that nothing is left over."""
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from backbones.build import build_backbone
 from backbones.checkpoint import load_checkpoint
-from backbones.file import Source, write_backbone_file
-from backbones.formats import dino, dino_vissl, moby, moco_v3, patchbench, selfpatch, timm
-from backbones.formats.base import Conversion, FormatError, abbreviate, check_finite
+from backbones.describe import closest_layouts, describe
+from backbones.file import Source, check_weights, write_backbone_file
+from backbones.formats import (
+    densecl,
+    detectron2,
+    dino,
+    dino_vissl,
+    dinov2,
+    dinov3,
+    esvit,
+    huggingface_dinov2,
+    huggingface_vit,
+    ibot,
+    mae,
+    mmpretrain,
+    moby,
+    moco,
+    moco_v3,
+    patchbench,
+    pw_self,
+    resim,
+    selfpatch,
+    swav,
+    timm,
+)
+from backbones.formats.base import Conversion, FormatError, check_finite
+from backbones.timm_model import convert_timm_model, is_timm_name
 from common.files import file_sha256
 
-FORMATS: dict[str, ModuleType] = {
-    module.NAME: module for module in (patchbench, selfpatch, dino, dino_vissl, moby, moco_v3, timm)
-}
+_STUDENT_TEACHER = (patchbench, selfpatch, dino, pw_self, ibot, esvit, dino_vissl, dinov2, dinov3)
+_CONTRASTIVE = (moco, resim, densecl, swav, moby, moco_v3, mae)
+_LIBRARIES = (detectron2, mmpretrain, huggingface_vit, huggingface_dinov2, timm)
+FORMATS: dict[str, ModuleType] = {module.NAME: module for module in (*_STUDENT_TEACHER, *_CONTRASTIVE, *_LIBRARIES)}
 """Every known layout by name."""
 
 
@@ -20,14 +51,16 @@ def identify(checkpoint: Any) -> str:
     """The name of the one layout that a checkpoint has.
 
     Raises:
-        FormatError: If none or several match; shows what the checkpoint holds.
+        FormatError: If none or several match; shows what the checkpoint holds and which layouts come closest.
     """
     names = [name for name, module in FORMATS.items() if module.matches(checkpoint)]
     if len(names) == 1:
         return names[0]
+    holds = f"the checkpoint holds {describe(checkpoint)}"
     if names:
-        raise FormatError(f"several layouts match: {', '.join(names)}; choose one with --format")
-    raise FormatError(f"no known layout ({', '.join(FORMATS)}) matches; the checkpoint holds {_describe(checkpoint)}")
+        raise FormatError(f"several layouts match: {', '.join(names)}; choose one with --format; {holds}")
+    closest = closest_layouts(checkpoint, {name: module.TYPICAL for name, module in FORMATS.items()})
+    raise FormatError(f"no known layout matches; {holds}; the closest of {len(FORMATS)} layouts: {closest or 'none'}")
 
 
 def convert_checkpoint(
@@ -36,7 +69,7 @@ def convert_checkpoint(
     """Read a checkpoint and take its backbone.
 
     Args:
-        path: The checkpoint.
+        path: The checkpoint, or `timm:NAME` for a pretrained model of timm (`backbones.timm_model`).
         format_name: Its layout; None to find it from the keys.
         branch: Which of its networks; None for the layout's default, the one behind the published numbers.
         num_heads: Attention heads per block; None for what the layout or the convention of 64 channels says.
@@ -44,28 +77,57 @@ def convert_checkpoint(
     Raises:
         ValueError: If the file is unreadable, the layout unknown, or the content does not fit; one line that names the file.
     """
-    checkpoint = load_checkpoint(path)
     try:
-        name = format_name or identify(checkpoint)
-        if name not in FORMATS:
-            raise FormatError(f"unknown format {name!r}; known: {', '.join(FORMATS)}")
-        module = FORMATS[name]
-        if not module.matches(checkpoint):
-            raise FormatError(f"not in the {name} layout; the checkpoint holds {_describe(checkpoint)}")
-        chosen = branch or module.BRANCHES[0]
-        if chosen not in module.BRANCHES:
-            raise FormatError(f"the {name} layout has no branch {chosen!r}; it has {', '.join(module.BRANCHES)}")
-        conversion: Conversion = module.convert(checkpoint, chosen, num_heads)
-        check_finite(conversion.state_dict)
-    except KeyError as error:
-        raise FormatError(f"{path}: incomplete checkpoint, it has no {error}") from error
+        if is_timm_name(path):
+            if format_name not in (None, timm.NAME) or branch not in (None, *timm.BRANCHES):
+                raise FormatError("a model of timm has no other layout or branch; leave out --format and --branch")
+            return convert_timm_model(path, num_heads)
+        return convert_content(load_checkpoint(path), format_name, branch, num_heads)
     except ValueError as error:
-        raise FormatError(f"{path}: {error}") from error
+        message = str(error)
+        raise FormatError(message if message.startswith(f"{path}: ") else f"{path}: {message}") from error
+
+
+def convert_content(
+    checkpoint: Any, format_name: str | None = None, branch: str | None = None, num_heads: int | None = None
+) -> Conversion:
+    """Take the backbone of a loaded checkpoint; complete, finite, and of exactly the spec's names and shapes.
+
+    Args:
+        checkpoint: What the file holds.
+        format_name: As for `convert_checkpoint`, and so the others.
+        branch: Which of its networks.
+        num_heads: Attention heads per block.
+
+    Raises:
+        ValueError: If the layout is unknown or the content does not fit it.
+    """
+    name = format_name or identify(checkpoint)
+    if name not in FORMATS:
+        raise FormatError(f"unknown format {name!r}; known: {', '.join(FORMATS)}")
+    module = FORMATS[name]
+    if not module.matches(checkpoint):
+        raise FormatError(f"not in the {name} layout (which has {module.TYPICAL}); the checkpoint holds {describe(checkpoint)}")
+    chosen = branch or module.BRANCHES[0]
+    if chosen not in module.BRANCHES:
+        raise FormatError(f"the {name} layout has no branch {chosen!r}; it has {', '.join(module.BRANCHES)}")
+    try:
+        conversion: Conversion = module.convert(checkpoint, chosen, num_heads)
+    except KeyError as error:
+        raise FormatError(f"incomplete checkpoint, it has no {error}") from error
+    with torch.device("meta"):
+        check_weights(build_backbone(conversion.spec), conversion.state_dict)
+    check_finite(conversion.state_dict)
     return conversion
 
 
 def write_conversion(conversion: Conversion, checkpoint: Path, output: Path) -> Source:
     """Write a converted checkpoint as a backbone file.
+
+    Args:
+        conversion: From `convert_checkpoint`.
+        checkpoint: What it was given; a model of timm has no file, so the digest is that of its weights.
+        output: The backbone file.
 
     Raises:
         ValueError: If the weights do not fill the spec's network exactly.
@@ -74,16 +136,17 @@ def write_conversion(conversion: Conversion, checkpoint: Path, output: Path) -> 
         format=conversion.format,
         branch=conversion.branch,
         file_name=checkpoint.name,
-        sha256=file_sha256(checkpoint),
+        sha256=weights_sha256(conversion.state_dict) if is_timm_name(checkpoint) else file_sha256(checkpoint),
         epoch=conversion.epoch,
     )
     write_backbone_file(output, conversion.spec, source, conversion.state_dict)
     return source
 
 
-def _describe(checkpoint: Any) -> str:
-    if not isinstance(checkpoint, dict) or not checkpoint:
-        return f"a {type(checkpoint).__name__}"
-    inner = next((value for value in checkpoint.values() if isinstance(value, dict) and value), None)
-    sample = f"; inside the first group: {abbreviate(map(str, inner), 4)}" if inner else ""
-    return f"{abbreviate(map(str, checkpoint))}{sample}"
+def weights_sha256(state_dict: Mapping[str, Tensor]) -> str:
+    """A digest of names, types, shapes and values, whatever their order."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state_dict.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

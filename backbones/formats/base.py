@@ -3,6 +3,7 @@
 A layout is a module of this package with
 
     NAME: str                                        what `--format` calls it
+    TYPICAL: str                                     one path in it that no other layout has, such as `teacher/backbone.cls_token`
     BRANCHES: tuple[str, ...]                        the networks in it that can be taken, the default first
     LICENCE: str                                     of published weights in it, as their authors state it; else "not stated"
     matches(checkpoint) -> bool                      whether this is the layout, from the keys alone
@@ -16,7 +17,9 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from backbones.spec import BackboneSpec, ViTSpec, standard_num_heads
+from backbones.spec import BackboneSpec
+
+_LONGEST_NAME = 100
 
 
 class FormatError(ValueError):
@@ -50,15 +53,22 @@ def is_state_dict(value: Any) -> TypeGuard[Mapping[str, Tensor]]:
     )
 
 
+def weights_under(checkpoint: Any, *keys: str) -> Mapping[str, Tensor]:
+    """The first state dict among the checkpoint itself (where no key is given, or for the key "") and its entries; else empty."""
+    if isinstance(checkpoint, Mapping) and "format" not in checkpoint:
+        for key in keys or ("",):
+            candidate = checkpoint.get(key) if key else checkpoint
+            if is_state_dict(candidate):
+                return candidate
+    return {}
+
+
 def teacher_weights(checkpoint: Any) -> Mapping[str, Tensor]:
     """The teacher's state dict of an authors' student-teacher checkpoint; empty where there is none.
 
     A checkpoint that names its format itself is not theirs.
     """
-    if not isinstance(checkpoint, Mapping) or "format" in checkpoint:
-        return {}
-    teacher = checkpoint.get("teacher")
-    return teacher if is_state_dict(teacher) else {}
+    return weights_under(checkpoint, "teacher")
 
 
 def take(
@@ -96,41 +106,12 @@ def take(
     return kept, dropped
 
 
-def vit_spec(state_dict: Mapping[str, Tensor], num_heads: int | None) -> ViTSpec:
-    """Read a ViT's numbers off its weights (timm's names).
-
-    Args:
-        state_dict: The backbone's weights.
-        num_heads: Heads per block, which the weights do not show; None for the usual 64 channels per head.
-
-    Raises:
-        FormatError: If the weights are not a ViT's.
-        ValueError: If the number of heads is needed and not given.
-    """
-    try:
-        embed_dim, _, patch_size, _ = state_dict["patch_embed.proj.weight"].shape
-        positions = state_dict["pos_embed"].shape[1] - ("cls_token" in state_dict)
-        hidden = state_dict["blocks.0.mlp.fc1.weight"].shape[0]
-    except (KeyError, ValueError, IndexError) as error:
-        raise FormatError(f"not the weights of a ViT ({error}); the names are {abbreviate(state_dict)}") from error
-    grid_side = round(positions**0.5)
-    if grid_side**2 != positions:
-        raise FormatError(f"pos_embed covers {positions} patches, which is not a square grid")
-    return ViTSpec(
-        embed_dim=embed_dim,
-        depth=count_numbered(state_dict, "blocks."),
-        num_heads=num_heads or standard_num_heads(embed_dim),
-        patch_size=patch_size,
-        image_size=grid_side * patch_size,
-        class_token="cls_token" in state_dict,
-        final_norm="norm.weight" in state_dict,
-        mlp_ratio=hidden / embed_dim,
-    )
-
-
 def count_numbered(state_dict: Iterable[str], prefix: str) -> int:
     """How many consecutive numbers from 0 follow a prefix among the names."""
-    numbers = {int(name.removeprefix(prefix).split(".")[0]) for name in state_dict if name.startswith(prefix)}
+    found = {name.removeprefix(prefix).split(".")[0] for name in state_dict if name.startswith(prefix)}
+    if not all(number.isdecimal() for number in found):
+        raise FormatError(f"{prefix}N is not numbered: {abbreviate(found)}")
+    numbers = {int(number) for number in found}
     if numbers != set(range(len(numbers))):
         raise FormatError(f"{prefix}N is not numbered 0 to {len(numbers) - 1} without gaps: {sorted(numbers)}")
     return len(numbers)
@@ -152,7 +133,12 @@ def check_finite(state_dict: Mapping[str, Tensor]) -> None:
 
 
 def abbreviate(names: Iterable[str], most: int = 6) -> str:
-    """The first few names, and how many more there are."""
-    names = sorted(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    """The first few names in alphabetical order, and how many more there are; on one line, whatever they contain."""
+    shown = sorted(names)
+    more = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return ", ".join(_printable(name) for name in shown[:most]) + more
+
+
+def _printable(name: str) -> str:
+    escaped = name.encode("unicode_escape").decode()
+    return escaped if len(escaped) <= _LONGEST_NAME else f"{escaped[:_LONGEST_NAME]}..."

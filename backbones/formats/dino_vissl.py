@@ -6,29 +6,32 @@
 from collections.abc import Mapping
 from typing import Any
 
-from backbones.formats.base import Conversion, is_state_dict, stated_epoch, vit_spec
+from backbones.formats.architecture import take_backbone
+from backbones.formats.base import Conversion, stated_epoch, weights_under
 
 NAME = "dino_vissl"
+TYPICAL = "classy_state_dict/base_model/model/trunk/cls_token"
 BRANCHES = ("trunk",)
 LICENCE = "MIT"  # of VISSL's repository
 
 
 def matches(checkpoint: Any) -> bool:
-    """Whether there is a trunk at VISSL's place."""
-    return is_state_dict(_model(checkpoint).get("trunk"))
+    """Whether there is a ViT trunk at VISSL's place."""
+    return "patch_embed.proj.weight" in weights_under(_model(checkpoint), "trunk")
 
 
 def convert(checkpoint: Mapping[str, Any], branch: str, num_heads: int | None) -> Conversion:
     """See `backbones.formats.base`."""
     model = _model(checkpoint)
-    state_dict = dict(model[branch])
+    taken = take_backbone(weights_under(model, branch), "", {}, num_heads)
+    heads = weights_under(model, "heads")
     phase = stated_epoch(checkpoint, "phase_idx")
     return Conversion(
         format=NAME,
         branch=branch,
-        spec=vit_spec(state_dict, num_heads),
-        state_dict=state_dict,
-        dropped={"heads.*": tuple(f"heads.{name}" for name in model["heads"])} if model.get("heads") else {},
+        spec=taken.spec,
+        state_dict=taken.state_dict,
+        dropped={**taken.dropped, "heads.*": tuple(f"heads.{name}" for name in heads)} if heads else taken.dropped,
         epoch=phase + 1 if phase >= 0 else -1,
     )
 

@@ -8,9 +8,12 @@ ones, stored.
 from collections.abc import Mapping
 from typing import Any
 
-from backbones.formats.base import Conversion, FormatError, is_state_dict, stated_epoch, take, vit_spec
+from backbones.formats.architecture import take_backbone
+from backbones.formats.base import Conversion, FormatError, stated_epoch, weights_under
+from backbones.formats.keys import dropped
 
 NAME = "moco_v3"
+TYPICAL = "state_dict/module.base_encoder.pos_embed"
 BRANCHES = ("base_encoder", "momentum_encoder")
 LICENCE = "CC-BY-NC-4.0"  # of the authors' repository
 NUM_HEADS = {"vit_small": 12, "vit_base": 12}
@@ -18,9 +21,7 @@ NUM_HEADS = {"vit_small": 12, "vit_base": 12}
 
 def matches(checkpoint: Any) -> bool:
     """Whether there is a ViT base encoder."""
-    if not isinstance(checkpoint, Mapping) or not is_state_dict(checkpoint.get("state_dict")):
-        return False
-    return "module.base_encoder.pos_embed" in checkpoint["state_dict"]
+    return "module.base_encoder.pos_embed" in weights_under(checkpoint, "state_dict")
 
 
 def convert(checkpoint: Mapping[str, Any], branch: str, num_heads: int | None) -> Conversion:
@@ -28,13 +29,18 @@ def convert(checkpoint: Mapping[str, Any], branch: str, num_heads: int | None) -
     arch = checkpoint.get("arch")
     if num_heads is None and arch not in NUM_HEADS:
         raise FormatError(f"MoCo-v3's arch {arch!r} is none of {', '.join(NUM_HEADS)}; pass --num-heads")
-    others = [f"module.{name}." for name in (*BRANCHES, "predictor") if name != branch]
-    state_dict, dropped = take(checkpoint["state_dict"], f"module.{branch}.", [f"module.{branch}.head.", *others])
+    others = [f"module.{name}.*" for name in (*BRANCHES, "predictor") if name != branch]
+    taken = take_backbone(
+        weights_under(checkpoint, "state_dict"),
+        f"module.{branch}.",
+        dropped(f"module.{branch}.head.*", *others),
+        num_heads or NUM_HEADS[str(arch)],
+    )
     return Conversion(
         format=NAME,
         branch=branch,
-        spec=vit_spec(state_dict, num_heads or NUM_HEADS[str(arch)]),
-        state_dict=state_dict,
-        dropped=dropped,
+        spec=taken.spec,
+        state_dict=taken.state_dict,
+        dropped=taken.dropped,
         epoch=stated_epoch(checkpoint),
     )

@@ -7,10 +7,11 @@ with `backbone.` or `heads.`.
 from collections.abc import Mapping
 from typing import Any
 
-from backbones.formats.base import Conversion, FormatError, stated_epoch, take
+from backbones.formats.base import Conversion, FormatError, is_state_dict, stated_epoch, take
 from backbones.spec import spec_from_dict
 
 NAME = "patchbench"
+TYPICAL = "format: patchbench-pretraining"
 BRANCHES = ("teacher", "student")
 LICENCE = "not stated"  # the weights are whose training it was
 FORMAT_MARK = "patchbench-pretraining"
@@ -29,7 +30,10 @@ def convert(checkpoint: Mapping[str, Any], branch: str, num_heads: int | None) -
     spec = spec_from_dict(checkpoint["backbone_spec"])
     if num_heads is not None and num_heads != getattr(spec, "num_heads", None):
         raise FormatError(f"--num-heads {num_heads} contradicts the checkpoint, which was trained with {spec}")
-    state_dict, dropped = take(checkpoint[branch], "backbone.", ["heads."])
+    network = checkpoint[branch]
+    if not is_state_dict(network):
+        raise FormatError(f"the {branch} is no state dict")
+    state_dict, dropped = take(network, "backbone.", ["heads."])
     return Conversion(
         format=NAME,
         branch=branch,

@@ -7,12 +7,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from backbones.formats.base import Conversion, stated_epoch, take, teacher_weights, vit_spec
+from backbones.formats.architecture import take_backbone
+from backbones.formats.base import Conversion, stated_epoch, teacher_weights, weights_under
+from backbones.formats.keys import dropped
 
 NAME = "selfpatch"
+TYPICAL = "teacher/ca_head.cls_token"
 BRANCHES = ("teacher", "student")
 LICENCE = "Apache-2.0"  # of the authors' repository
-_HEADS = ("ca_head.", "c_head.", "p_head.")
+_HEADS = ("ca_head.*", "c_head.*", "p_head.*")
 
 
 def matches(checkpoint: Any) -> bool:
@@ -24,13 +27,14 @@ def matches(checkpoint: Any) -> bool:
 def convert(checkpoint: Mapping[str, Any], branch: str, num_heads: int | None) -> Conversion:
     """See `backbones.formats.base`."""
     wrapper = "module." if branch == "student" else ""
-    heads = [wrapper + head for head in _HEADS]
-    state_dict, dropped = take(checkpoint[branch], f"{wrapper}backbone.", heads)
+    taken = take_backbone(
+        weights_under(checkpoint, branch), f"{wrapper}backbone.", dropped(*(f"{wrapper}{head}" for head in _HEADS)), num_heads
+    )
     return Conversion(
         format=NAME,
         branch=branch,
-        spec=vit_spec(state_dict, num_heads),
-        state_dict=state_dict,
-        dropped=dropped,
+        spec=taken.spec,
+        state_dict=taken.state_dict,
+        dropped=taken.dropped,
         epoch=stated_epoch(checkpoint),
     )
