@@ -13,6 +13,7 @@ from tools.data_doctor.image_files import FileFacts
 # Fewer files are read sooner than a process starts.
 _FILES_PER_PROCESS = 256
 _CHUNK = 32
+_SHOWN_AFTER_S = 0.5
 
 
 def survey(paths: Sequence[Path], examine: Callable[[Path], FileFacts], jobs: int, what: str) -> list[FileFacts]:
@@ -29,7 +30,7 @@ def survey(paths: Sequence[Path], examine: Callable[[Path], FileFacts], jobs: in
     """
     workers = min(jobs or _usable_cores(), len(paths) // _FILES_PER_PROCESS)
     facts = map(examine, paths) if workers <= 1 else _in_processes(paths, examine, workers)
-    return list(tqdm(facts, desc=what, total=len(paths), unit="file", delay=0.5, mininterval=0.5, leave=False))
+    return list(tqdm(facts, desc=what, total=len(paths), unit="file", delay=_SHOWN_AFTER_S, mininterval=0.5, leave=False))
 
 
 def _in_processes(paths: Sequence[Path], examine: Callable[[Path], FileFacts], workers: int) -> Iterator[FileFacts]:

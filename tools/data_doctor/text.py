@@ -37,7 +37,7 @@ def _dataset(dataset: DatasetReport, names_shown: int, colours: bool) -> Iterato
         yield from _finding(finding, names_shown)
     if dataset.examined and not dataset.present and not dataset.problems:
         for download in dataset.downloads:
-            yield _entry("", f"{download}")
+            yield f"{'':{_INDENT}}-> {download}"
 
 
 def _state(dataset: DatasetReport) -> tuple[str, str]:
@@ -59,11 +59,10 @@ def _finding(finding: Finding, names_shown: int) -> Iterator[str]:
         text += f": {', '.join(finding.names[:names_shown])}{', ...' if hidden > 0 else ''}"
     yield _entry(finding.kind, text)
     if finding.advice:
-        yield _entry("", f"-> {finding.advice}")
+        yield f"{'':{_INDENT}}-> {finding.advice}"  # on one line, so that commands can be copied
 
 
 def _entry(label: str, text: str) -> str:
-    # Long paths and commands stay whole, so that they can be copied.
     wrapped = textwrap.wrap(text, _WIDTH - _INDENT, break_long_words=False, break_on_hyphens=False)
     first, *rest = wrapped or [""]
     return "\n".join([f"  {label:<{_INDENT - 2}}{first}", *(f"{'':{_INDENT}}{line}" for line in rest)])
