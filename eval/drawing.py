@@ -32,22 +32,24 @@ def overlay(picture: Picture, labels_HW: npt.NDArray[np.integer], palette_K3: np
     return np.where(object_HW1, np.where(contour_HW1, colours_HW3, blended_HW3), picture)
 
 
-def side_by_side(panels: Sequence[Picture], titles: Sequence[str], width: int) -> Image.Image:
+def side_by_side(panels: Sequence[Picture], titles: Sequence[str], width: int, gap: int = 0) -> Image.Image:
     """Panels beside each other, each under its title.
 
     Args:
         panels: Of equal shape; one of another width than `width` is resized, which blurs what is drawn in it.
         titles: One per panel.
         width: Pixels per panel.
+        gap: Pixels between panels.
     """
     images = [Image.fromarray(panel) for panel in panels]
     images = [image.resize((width, max(1, round(image.height * width / image.width)))) for image in images]
     height = max(image.height for image in images)
-    canvas = Image.new("RGB", (width * len(images), height + CAPTION_HEIGHT), "white")
+    canvas = Image.new("RGB", (width * len(images) + gap * (len(images) - 1), height + CAPTION_HEIGHT), "white")
     draw = ImageDraw.Draw(canvas)
     for index, (image, title) in enumerate(zip(images, titles, strict=True)):
-        draw.text((index * width + 4, 2), title, fill="black")
-        canvas.paste(image, (index * width, CAPTION_HEIGHT))
+        left = index * (width + gap)
+        draw.text((left + 4, 2), title, fill="black")
+        canvas.paste(image, (left, CAPTION_HEIGHT))
     return canvas
 
 

@@ -23,13 +23,16 @@ Rectangle = tuple[float, float, float, float]
 
 LONG_SIDE = 640
 """Of a panel in pixels."""
+GAP = 4
+"""Pixels between panels."""
 SCORE_SHOWN = 0.5
 """Predictions above it are drawn."""
 BEST_SHOWN = 5
 """So many are drawn where none is."""
 MATCHING_IOU = 0.5
-"""A prediction that overlaps an instance of its class by so much has that instance's colour."""
+"""A prediction that overlaps an instance of its class by so much is right."""
 CROWD_COLOUR: Colour = (150, 150, 150)
+_WRONG: Colour = (0, 0, 0)
 
 _FONT_SIZE = 12
 _HUE_STEP = 0.618  # the golden ratio: hues that follow each other lie far apart, and none repeats
@@ -55,40 +58,57 @@ def select(predictions: Sequence[Instance]) -> tuple[list[Instance], str]:
     """The predictions that are drawn, best first, and a title that says which these are."""
     ranked = sorted(predictions, key=lambda instance: instance.score or 0.0, reverse=True)
     confident = [instance for instance in ranked if (instance.score or 0.0) > SCORE_SHOWN]
-    if confident or not ranked:
+    if not ranked:
+        return [], "prediction: nothing"
+    if confident:
         return confident, f"prediction: {len(confident)} with a score above {SCORE_SHOWN}"
     best = ranked[:BEST_SHOWN]
     return best, f"prediction: the best {len(best)}, none with a score above {SCORE_SHOWN}"
 
 
 def match(predictions: Sequence[Instance], truth: Sequence[Instance]) -> list[int | None]:
-    """For each prediction, best first, the instance of its class that its box overlaps most; None below `MATCHING_IOU`.
+    """For each prediction, best first, the instance of its class that its box overlaps most, by COCO's rules for one threshold.
 
-    Each instance is given once, as in COCO's scoring at this threshold.
+    An instance is given once, where the intersection over union reaches `MATCHING_IOU`; failing that, a crowd as often as
+    predictions lie in it with this part of their area; failing that, None.
     """
-    free = {index for index, instance in enumerate(truth) if not instance.crowd}
+    free = set(range(len(truth)))
     matches: list[int | None] = []
     for prediction in predictions:
-        same_class = [index for index in free if truth[index].name == prediction.name]
-        best = max(same_class, key=lambda index: box_iou(prediction.box, truth[index].box), default=None)
-        if best is not None and box_iou(prediction.box, truth[best].box) < MATCHING_IOU:
-            best = None
-        free.discard(-1 if best is None else best)
-        matches.append(best)
+        overlaps = [
+            (not truth[index].crowd, _overlap(prediction.box, truth[index]), index)
+            for index in free
+            if truth[index].name == prediction.name
+        ]
+        best = max((entry for entry in overlaps if entry[1] >= MATCHING_IOU), default=None)
+        matches.append(None if best is None else best[2])
+        if best is not None and not truth[best[2]].crowd:
+            free.discard(best[2])
     return matches
 
 
-def box_iou(one: Rectangle, other: Rectangle) -> float:
-    """Intersection over union; 0 for boxes without area."""
+def _overlap(box: Rectangle, instance: Instance) -> float:
+    """Intersection over union with an object; over the box's own area with a crowd."""
+    shared, area = _intersection(box, instance.box), _area(box)
+    whole = area if instance.crowd else area + _area(instance.box) - shared
+    return shared / whole if whole > 0 else 0.0
+
+
+def _intersection(one: Rectangle, other: Rectangle) -> float:
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
-    intersection = max(0.0, width) * max(0.0, height)
-    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)) - intersection
-    return intersection / union if union > 0 else 0.0
+    return max(0.0, width) * max(0.0, height)
+
+
+def _area(box: Rectangle) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def draw_detections(image: Picture, truth: Sequence[Instance], predictions: Sequence[Instance], name: str) -> Image.Image:
     """Both panels.
+
+    A right prediction has the colour of its instance, and grey in a crowd, where it does not count; the name of a wrong one
+    stands on black.
 
     Args:
         image: [H, W, 3].
@@ -100,15 +120,21 @@ def draw_detections(image: Picture, truth: Sequence[Instance], predictions: Sequ
     matches = match(shown, truth)
     own = [CROWD_COLOUR if instance.crowd else _colour(index) for index, instance in enumerate(truth)]
     given = [_colour(len(truth) + index) if found is None else own[found] for index, found in enumerate(matches)]
+    grounds = [_WRONG if index is None else own[index] for index in matches]
     count = sum(not instance.crowd for instance in truth)
-    found = sum(index is not None for index in matches)
-    panels = [draw_instances(image, truth, own), draw_instances(image, shown, given)]
-    titles = [f"{name}, ground truth: {count} instances", f"{title}; {found} right, in the colour of theirs"]
-    return side_by_side(panels, titles, panels[0].shape[1])
+    right = sum(index is not None and not truth[index].crowd for index in matches)
+    panels = [draw_instances(image, truth, own, own), draw_instances(image, shown, given, grounds)]
+    titles = [
+        f"{name}, ground truth: {count} instances",
+        f"{title}; {right} right, in their colours; wrong ones on black" if shown else title,
+    ]
+    return side_by_side(panels, titles, panels[0].shape[1], GAP)
 
 
-def draw_instances(image: Picture, instances: Sequence[Instance], colours: Sequence[Colour]) -> Picture:
-    """The image, enlarged or reduced to `LONG_SIDE`, with instances in the colours given."""
+def draw_instances(
+    image: Picture, instances: Sequence[Instance], colours: Sequence[Colour], grounds: Sequence[Colour]
+) -> Picture:
+    """The image, enlarged or reduced to `LONG_SIDE`, with instances in the colours given, their names on `grounds`."""
     height, width = image.shape[:2]
     scale = LONG_SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -121,7 +147,10 @@ def draw_instances(image: Picture, instances: Sequence[Instance], colours: Seque
     palette = np.array([(0, 0, 0), *colours], np.uint8)
     canvas = Image.fromarray(overlay(resized, labels, palette))
     boxes = [_scaled(instance.box, scale) for instance in instances]
-    _draw_boxes(canvas, boxes, [_label(instance) for instance in instances], colours)
+    draw = ImageDraw.Draw(canvas)
+    for box, colour in zip(boxes, colours, strict=True):
+        draw.rectangle(box, outline=colour, width=2)
+    _draw_labels(canvas, boxes, [_label(instance) for instance in instances], grounds)
     return np.asarray(canvas)
 
 
@@ -136,19 +165,17 @@ def _label(instance: Instance) -> str:
     return instance.name if instance.score is None else f"{instance.name} {instance.score:.2f}"
 
 
-def _draw_boxes(canvas: Image.Image, boxes: Sequence[Rectangle], labels: Sequence[str], colours: Sequence[Colour]) -> None:
-    """Boxes, then their labels over all of them, each at the first free place."""
+def _draw_labels(canvas: Image.Image, boxes: Sequence[Rectangle], labels: Sequence[str], grounds: Sequence[Colour]) -> None:
+    """Each label at the first free place near its box."""
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(_FONT_SIZE)
-    for box, colour in zip(boxes, colours, strict=True):
-        draw.rectangle(box, outline=colour, width=2)
     taken: list[Rectangle] = []
-    for box, label, colour in zip(boxes, labels, colours, strict=True):
+    for box, label, ground in zip(boxes, labels, grounds, strict=True):
         width, height = draw.textlength(label, font) + 4, _FONT_SIZE + 4
         place = _free_place(box, width, height, canvas.size, taken)
         taken.append(place)
-        draw.rectangle(place, fill=colour)
-        dark = sum(weight * value for weight, value in zip((0.3, 0.6, 0.1), colour, strict=True)) < 130
+        draw.rectangle(place, fill=ground)
+        dark = sum(weight * value for weight, value in zip((0.3, 0.6, 0.1), ground, strict=True)) < 130
         draw.text((place[0] + 2, place[1] + 1), label, fill="white" if dark else "black", font=font)
 
 
@@ -157,7 +184,7 @@ def _free_place(box: Rectangle, width: float, height: float, size: tuple[int, in
     left = max(0.0, min(box[0], size[0] - width - 1))
     tops = [max(0.0, min(box[1] - height + step * height, size[1] - height - 1)) for step in range(6)]
     places = [(left, top, left + width, top + height) for top in tops]
-    return next((place for place in places if not any(box_iou(place, other) for other in taken)), places[0])
+    return next((place for place in places if not any(_intersection(place, other) for other in taken)), places[0])
 
 
 def _colour(index: int) -> Colour:

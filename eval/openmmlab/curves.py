@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from common.files import write_atomically
 
@@ -89,39 +90,44 @@ def write_curves(log: Path, picture: Path) -> None:
     lines = read_log(log)
     iterations_N = np.array([line[_ITERATION] for line in lines])
     panels = _panels(sorted({name for line in lines for name in line}))
+    window = max(3, 2 * (len(lines) // (2 * _SMOOTHED_PART)) + 1)
     figure = Figure(figsize=(9, 0.6 + 2.4 * len(panels)), dpi=110, layout="constrained")
+    figure.suptitle(f"faint: as logged; bold: mean over {window} lines of the log", fontsize="small")
     rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (title, names) in zip(rows, panels.items(), strict=True):
         for name in names:
             values_N = np.array([line.get(name, np.nan) for line in lines])
-            _draw(axes, iterations_N, values_N, name, smooth=title != _LEARNING_RATE_TITLE)
+            _draw(axes, iterations_N, values_N, name, None if title == _LEARNING_RATE_TITLE else window)
         axes.set_ylabel(title)
         axes.grid(alpha=0.3)
         if len(names) > 1:
             axes.legend(fontsize="small", ncols=2)
     rows[-1].set_xlabel("iteration")
+    rows[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     write_atomically(picture, figure.savefig)
 
 
 def _panels(names: Sequence[str]) -> dict[str, list[str]]:
-    """Titles of the panels and what each shows. What is no loss and no learning rate is an accuracy of mmdet's or mmseg's heads."""
+    """Titles of the panels and what each shows.
+
+    A single part is the total loss itself. What is no loss and no learning rate is an accuracy of mmdet's or mmseg's heads.
+    """
     parts = [name for name in names if "loss" in name and name != _TOTAL_LOSS]
     others = [name for name in names if "loss" not in name and name not in (_ITERATION, _LEARNING_RATE)]
     panels = {
         "total loss": [_TOTAL_LOSS],
-        "parts of the loss": parts,
+        "parts of the loss": parts if len(parts) > 1 else [],
         "training accuracy (%)": others,
         _LEARNING_RATE_TITLE: [_LEARNING_RATE],
     }
     return {title: shown for title, shown in panels.items() if shown}
 
 
-def _draw(axes: Axes, iterations_N: npt.NDArray[np.int64], values_N: Series, name: str, *, smooth: bool) -> None:
-    """One curve: as logged, and smoothed over it."""
+def _draw(axes: Axes, iterations_N: npt.NDArray[np.int64], values_N: Series, name: str, window: int | None) -> None:
+    """One curve: as logged, and smoothed over it where there is a window."""
     marker = "." if len(values_N) <= _FEW_POINTS else ""
-    if not smooth:
+    if window is None:
         axes.plot(iterations_N, values_N, marker=marker, label=name)
         return
     (raw,) = axes.plot(iterations_N, values_N, marker=marker, linewidth=0.8, alpha=0.35)
-    window = 2 * (len(values_N) // (2 * _SMOOTHED_PART)) + 1
-    axes.plot(iterations_N, smoothed(values_N, max(window, 3)), color=raw.get_color(), linewidth=1.8, label=name)
+    axes.plot(iterations_N, smoothed(values_N, window), color=raw.get_color(), linewidth=1.8, label=name)

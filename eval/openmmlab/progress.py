@@ -24,7 +24,7 @@ class ProgressHook(Hook):
     Losses are means over all processes.
     """
 
-    priority = "VERY_LOW"
+    priority = "BELOW_NORMAL"  # before the schedulers step: the learning rate is that of the iteration
 
     def __init__(self, log_interval: int = 50) -> None:
         """Remember the interval.

@@ -23,6 +23,8 @@ Labels = npt.NDArray[np.uint8]
 
 LONG_SIDE = 512
 """Of a panel in pixels."""
+GAP = 4
+"""Pixels between panels."""
 CLASSES = tuple(name.strip() for name in ADE20KDataset.METAINFO["classes"])
 UNLABELLED_COLOUR = (0, 0, 0)
 """No class has it."""
@@ -70,7 +72,7 @@ def draw_segmentation(image: Picture, truth_HW: Labels, prediction_HW: Labels, n
     counts_3K = count_pixels(torch.from_numpy(prediction_HW), torch.from_numpy(truth_HW), len(CLASSES))
     figures = compute_figures(counts_3K)
     titles = [name, "ground truth", f"prediction: {figures.aacc:.1f} % of the labelled pixels right, mIoU {figures.miou:.1f}"]
-    panels = side_by_side([photograph, *(_PALETTE_256x3[labels] for labels in maps)], titles, size[0])
+    panels = side_by_side([photograph, *(_PALETTE_256x3[labels] for labels in maps)], titles, size[0], GAP)
     return _with_legend(panels, _legend(truth_HW, prediction_HW, figures.iou_K.tolist()))
 
 
