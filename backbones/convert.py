@@ -36,7 +36,7 @@ from backbones.formats import (
     swav,
     timm,
 )
-from backbones.formats.base import Conversion, FormatError, check_finite
+from backbones.formats.base import Conversion, FormatError, check_numbers
 from backbones.timm_model import convert_timm_model, is_timm_name
 from common.files import file_sha256
 
@@ -117,7 +117,7 @@ def convert_content(
         raise FormatError(f"incomplete checkpoint, it has no {error}") from error
     with torch.device("meta"):
         check_weights(build_backbone(conversion.spec), conversion.state_dict)
-    check_finite(conversion.state_dict)
+    check_numbers(conversion.state_dict)
     return conversion
 
 
@@ -136,11 +136,16 @@ def write_conversion(conversion: Conversion, checkpoint: Path, output: Path) -> 
         format=conversion.format,
         branch=conversion.branch,
         file_name=checkpoint.name,
-        sha256=weights_sha256(conversion.state_dict) if is_timm_name(checkpoint) else file_sha256(checkpoint),
+        sha256=source_sha256(checkpoint, conversion),
         epoch=conversion.epoch,
     )
     write_backbone_file(output, conversion.spec, source, conversion.state_dict)
     return source
+
+
+def source_sha256(source: Path, conversion: Conversion) -> str:
+    """The digest of a checkpoint file; of its weights for a model of timm, which has no file."""
+    return weights_sha256(conversion.state_dict) if is_timm_name(source) else file_sha256(source)
 
 
 def weights_sha256(state_dict: Mapping[str, Tensor]) -> str:

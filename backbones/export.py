@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from backbones.convert import FORMATS, identify
+from backbones.convert import convert_content
 from backbones.file import prepare_weights
 from backbones.spec import STANDARD_HEAD_DIM, BackboneSpec, ViTSpec
 from common.files import write_atomically
@@ -106,8 +106,7 @@ def _check_round_trip(layout: str, content: Mapping[str, Any], spec: BackboneSpe
     refusal = f"the {layout} layout cannot hold this backbone"
     num_heads = spec.num_heads if isinstance(spec, ViTSpec) else None
     try:
-        module = FORMATS[identify(content)]
-        found = module.convert(content, module.BRANCHES[0], num_heads)
+        found = convert_content(content, num_heads=num_heads)
     except ValueError as error:
         raise ExportError(f"{refusal}: {error}") from error
     if type(found.spec) is not type(spec) or found.spec != spec:
