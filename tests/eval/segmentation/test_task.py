@@ -69,6 +69,10 @@ def _weights(output: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
+def _training_log(output: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (output / "training" / "training.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
 def test_the_result_is_complete(finished: Path) -> None:
     result = read_result(finished / "result.json")
     assert list(result.metrics) == ["mIoU", "aAcc", "mAcc"]
@@ -144,9 +148,10 @@ def test_two_processes_have_the_losses_of_one(toy_file: Path, ade: Path, tmp_pat
     evaluate(options(toy_file, ade, tmp_path / "one", **splits))
     given = options(toy_file, ade, tmp_path / "two", **splits)
     evaluate_in_processes("eval.segmentation.task", given, tmp_path / "processes", world_size=2)
-    one, two = (json.loads((tmp_path / name / "training" / "training.jsonl").read_text()) for name in ("one", "two"))
-    assert one["iteration"] == ITERATIONS  # the loss after all updates but the last
-    assert two == pytest.approx(one, rel=1e-4)
+    one, two = (_training_log(tmp_path / name) for name in ("one", "two"))
+    assert [line["iteration"] for line in one] == list(range(1, ITERATIONS + 1))
+    for alone, together in zip(one, two, strict=True):
+        assert together == pytest.approx(alone, rel=1e-4)
     wanted = _weights(tmp_path / "one")
     for name, value in _weights(tmp_path / "two").items():
         if not name.endswith(STATISTICS):
