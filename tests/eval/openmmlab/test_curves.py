@@ -1,0 +1,73 @@
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval.openmmlab.curves import read_log, smoothed, write_curves
+
+
+def write_log(path: Path, iterations: list[int], loss: float = 2.0) -> Path:
+    with path.open("a", encoding="utf-8") as log:
+        for iteration in iterations:
+            parts = {"loss_cls": loss / 2, "loss_mask": loss / 2, "acc": 50.0, "lr": 1e-4}
+            log.write(json.dumps({"iteration": iteration, "loss": loss, **parts}) + "\n")
+    return path
+
+
+def test_a_continued_run_replaces_what_it_trained_anew(tmp_path: Path) -> None:
+    # Killed after iteration 40, continued from the checkpoint of iteration 20.
+    log = write_log(tmp_path / "log.jsonl", [10, 20, 30, 40], loss=9.0)
+    write_log(log, [30, 40, 50], loss=1.0)
+    lines = read_log(log)
+    assert [(line["iteration"], line["loss"]) for line in lines] == [(10, 9), (20, 9), (30, 1), (40, 1), (50, 1)]
+
+
+def test_the_curves_of_a_continued_run_are_those_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    write_curves(write_log(tmp_path / "whole.jsonl", [10, 20, 30]), tmp_path / "whole.png")
+    killed = write_log(write_log(tmp_path / "killed.jsonl", [10, 20], loss=7.0), [10, 20, 30])
+    write_curves(killed, tmp_path / "killed.png")
+    write_curves(write_log(tmp_path / "other.jsonl", [10, 20, 30], loss=7.0), tmp_path / "other.png")
+    whole, resumed, other = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("whole", "killed", "other"))
+    assert (whole == resumed).all()
+    assert (whole != other).any()
+
+
+def test_a_line_that_a_kill_cut_off_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = write_log(tmp_path / "log.jsonl", [10])
+    with log.open("a", encoding="utf-8") as stream:
+        stream.write('{"iteration": 20, "lo\n')
+    write_log(log, [30])
+    with caplog.at_level(logging.WARNING):
+        assert [line["iteration"] for line in read_log(log)] == [10, 30]
+    assert "line 2 is cut off" in caplog.text
+
+
+def test_a_log_without_lines_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").touch()
+    with pytest.raises(ValueError, match="no line to draw"):
+        write_curves(tmp_path / "log.jsonl", tmp_path / "curves.png")
+
+
+def test_smoothing_is_a_mean_over_neighbours_that_are_finite() -> None:
+    values = np.array([1.0, 3.0, np.nan, 5.0, np.inf])
+    assert smoothed(values, 3).tolist() == [2.0, 2.0, 4.0, 5.0, 5.0]
+    assert smoothed(np.array([4.0]), 3).tolist() == [4.0]
+    assert np.isnan(smoothed(np.array([np.nan, np.nan]), 3)).all()
+
+
+def test_a_loss_of_one_part_has_one_panel_fewer(tmp_path: Path) -> None:
+    several = write_log(tmp_path / "several.jsonl", [1, 2])
+    (tmp_path / "one.jsonl").write_text(
+        "".join(
+            json.dumps({key: value for key, value in line.items() if key != "loss_cls"}) + "\n" for line in read_log(several)
+        ),
+        encoding="utf-8",
+    )
+    for name in ("several", "one"):
+        write_curves(tmp_path / f"{name}.jsonl", tmp_path / f"{name}.png")
+    tall, short = (Image.open(tmp_path / f"{name}.png") for name in ("several", "one"))
+    assert tall.width == short.width
+    assert tall.height > short.height
