@@ -96,7 +96,7 @@ def _list(report: DatasetReport, place: str, suffix: str) -> Listing | None:
         report.add("missing", f"there is no folder {place}", advice=str(report.downloads[0]))
         return None
     listing = list_images(folder, suffix)
-    add_entries(report, folder, listing)
+    add_entries(report, {folder: listing})
     if not listing.files and not listing.misnamed and not nested:
         report.add("missing", f"there are no {suffix} files in {place}", advice=str(report.downloads[0]))
     return listing

@@ -132,7 +132,7 @@ def _list_images(report: DatasetReport, split: str) -> Listing | None:
         return None
     nested = add_nested(report, folder)
     listing = list_images(folder, ".jpg")
-    add_entries(report, folder, listing)
+    add_entries(report, {folder: listing})
     return listing if listing.files or not nested else None
 
 
@@ -140,7 +140,7 @@ def _examine_images(
     report: DatasetReport, split: str, images: list[dict[str, Any]], listing: Listing, deep: bool, jobs: int
 ) -> None:
     """Findings about the images of a split and how they go with the annotation file."""
-    download = str(_images_download(report.folder, split))
+    download = f"get {_SITE}/{split}/NAME for each, or {_SITE}/zips/{split}.zip, and put them in {report.folder / split}"
     file_name = f"instances_{split}.json"
     listed = {image["file_name"]: (image["width"], image["height"]) for image in images}
     renamed = set(listing.misnamed.values())

@@ -18,7 +18,7 @@ from tools.data_doctor.findings import (
     add_nested,
     add_sizes,
 )
-from tools.data_doctor.folders import list_images, subfolders
+from tools.data_doctor.folders import Listing, list_images, subfolders
 from tools.data_doctor.image_files import FileFacts, decode_mask, decode_photo, look
 from tools.data_doctor.report import DatasetReport, Download, Kind, SplitReport, count_of
 from tools.data_doctor.survey import survey
@@ -43,8 +43,8 @@ class _Sequence:
     masks: list[Path]
     all_masks: bool
     """Whether every frame should have one; the test splits come with the first masks only."""
-    paired: bool
-    """Whether the files go together as they should."""
+    listings: dict[Path, Listing]
+    """Folder -> all its entries, for those folders that are there."""
 
 
 def describe(data: Path) -> DatasetReport:
@@ -74,14 +74,16 @@ def examine(data: Path, deep: bool, jobs: int) -> DatasetReport:
     lists = _read_lists(report, split)
     listed = {name: split_name for split_name, names in lists.items() for name in names}
     found = {path.name for path in (*subfolders(split.frames_folder), *subfolders(split.masks_folder))}
-    sequences = {name: _list_sequence(report, split, name, listed.get(name, SPLIT)) for name in sorted(found)}
+    sequences = {name: _list_sequence(split, name, listed.get(name, SPLIT)) for name in sorted(found)}
     report.add_named("note", f"sequences are in no list of ImageSets/{split.year}", sorted(found - listed.keys()))
     for split_name, names in lists.items():
         _count(report, split, split_name, [sequences[name] for name in names if name in sequences], names)
-    damaged = _examine_files(report, list(sequences.values()), deep, jobs)
-    for sequence in sequences.values():
-        if sequence.paired and sequence.frames and sequence.name not in damaged:
-            _ask_the_task(report, split, sequence)
+    listings = {folder: listing for sequence in sequences.values() for folder, listing in sequence.listings.items()}
+    add_entries(report, listings)
+    for folder in listings:
+        add_nested(report, folder)
+    doubtful = _check_pairs(report, sequences.values()) | _examine_files(report, list(sequences.values()), deep, jobs)
+    _ask_the_task(report, split, [item for item in sequences.values() if item.frames and item.name not in doubtful])
     add_leftovers(report, [FOLDER])
     return report
 
@@ -119,42 +121,50 @@ def _read_lists(report: DatasetReport, split: DavisSplit) -> dict[str, list[str]
     return lists
 
 
-def _list_sequence(report: DatasetReport, split: DavisSplit, name: str, split_name: str) -> _Sequence:
-    """The files of a sequence; findings about what its folders lack."""
-    frames, masks = split.frames_folder / name, split.masks_folder / name
-    listings = []
-    for folder, suffix in ((frames, ".jpg"), (masks, ".png")):
-        listing = list_images(folder, suffix) if folder.is_dir() else None
-        if listing:
-            add_entries(report, folder, listing)
-            add_nested(report, folder)
-        listings.append(listing)
-    frame_stems, mask_stems = ({Path(file).stem for file in listing.files} if listing else set() for listing in listings)
-    renamed_frames, renamed_masks = (
-        {Path(file).stem for file in listing.misnamed} if listing else set() for listing in listings
-    )
-    advice = str(report.downloads[0])
-    all_masks = split_name in PUBLISHED_FRAMES
-    without_mask = sorted((frame_stems if all_masks else set(sorted(frame_stems)[:1])) - mask_stems - renamed_masks)
-    without_frame = sorted(mask_stems - frame_stems - renamed_frames)
-    report.add_named("missing", f"frames of {name} have no mask", (f"{stem}.jpg" for stem in without_mask), advice)
-    report.add_named("missing", f"masks of {name} have no frame", (f"{stem}.png" for stem in without_frame), advice)
+def _list_sequence(split: DavisSplit, name: str, split_name: str) -> _Sequence:
+    """What the folders of a sequence hold."""
+    folders = (split.frames_folder / name, split.masks_folder / name)
+    listings = {
+        folder: list_images(folder, suffix) for folder, suffix in zip(folders, (".jpg", ".png"), strict=True) if folder.is_dir()
+    }
+    frames, masks = (listings[folder].files if folder in listings else frozenset() for folder in folders)
     return _Sequence(
         name=name,
-        frames=[frames / f"{stem}.jpg" for stem in sorted(frame_stems)],
-        masks=[masks / f"{stem}.png" for stem in sorted(mask_stems)],
-        all_masks=all_masks,
-        paired=not (without_mask or without_frame or renamed_frames or renamed_masks),
+        frames=[folders[0] / file for file in sorted(frames)],
+        masks=[folders[1] / file for file in sorted(masks)],
+        all_masks=split_name in PUBLISHED_FRAMES,
+        listings=listings,
     )
 
 
-def _ask_the_task(report: DatasetReport, split: DavisSplit, sequence: _Sequence) -> None:
-    """What the evaluation's own check says of a sequence, such as of gaps in the numbering."""
-    alone = DavisSplit(root=split.root, split=ALL_SEQUENCES, sequences=(sequence.name,))
-    try:
-        find_sequences(alone, all_masks=sequence.all_masks)
-    except DavisDataError as error:
-        report.add("missing", str(error), advice=str(report.downloads[0]))
+def _check_pairs(report: DatasetReport, sequences: Iterable[_Sequence]) -> set[str]:
+    """Findings about frames without masks and masks without frames; returns the sequences with such, or with misnamed ones."""
+    without_mask, without_frame, unpaired = [], [], set()
+    for sequence in sequences:
+        misnamed = {Path(name).stem for listing in sequence.listings.values() for name in listing.misnamed}
+        frames, masks = ({path.stem for path in paths} for paths in (sequence.frames, sequence.masks))
+        wanted = frames if sequence.all_masks else {path.stem for path in sequence.frames[:1]}
+        # What only has a wrong ending is reported as such, not as missing too.
+        lone_frames, lone_masks = sorted(wanted - masks - misnamed), sorted(masks - frames - misnamed)
+        without_mask += [f"{sequence.name}/{stem}.jpg" for stem in lone_frames]
+        without_frame += [f"{sequence.name}/{stem}.png" for stem in lone_masks]
+        if lone_frames or lone_masks or misnamed:
+            unpaired.add(sequence.name)
+    report.add_named("missing", "frames have no mask", without_mask, str(report.downloads[0]))
+    report.add_named("missing", "masks have no frame", without_frame, str(report.downloads[0]))
+    return unpaired
+
+
+def _ask_the_task(report: DatasetReport, split: DavisSplit, sequences: Iterable[_Sequence]) -> None:
+    """What the evaluation's own check says of sequences, such as of gaps in the numbering."""
+    complaints = []
+    for sequence in sequences:
+        alone = DavisSplit(root=split.root, split=ALL_SEQUENCES, sequences=(sequence.name,))
+        try:
+            find_sequences(alone, all_masks=sequence.all_masks)
+        except DavisDataError as error:
+            complaints.append(str(error))
+    report.add_named("missing", "the evaluation refuses sequences", complaints, str(report.downloads[0]))
 
 
 def _count(report: DatasetReport, split: DavisSplit, split_name: str, present: list[_Sequence], names: list[str]) -> None:

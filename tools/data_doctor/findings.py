@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tools.data_doctor.folders import Listing, archive_is_whole, find_archives, find_folders, is_clutter, move_command
@@ -11,6 +11,8 @@ from tools.data_doctor.report import DatasetReport
 
 Size = tuple[int, int]
 """(width, height)."""
+
+CLUTTER = "entries come from an operating system; nobody reads them"
 
 
 def add_damage(report: DatasetReport, facts: Iterable[FileFacts], advice: str) -> None:
@@ -53,18 +55,27 @@ def add_sizes(report: DatasetReport, pairs: Iterable[tuple[FileFacts, Size]], re
     report.add_named("note", f"images are turned by their EXIF orientation when read, unlike {reference}", turned)
 
 
-def add_entries(report: DatasetReport, folder: Path, listing: Listing) -> None:
-    """Findings about whatever in a folder is not an image named as it should be, but for folders within."""
-    shown = folder.relative_to(report.folder).as_posix()
+def add_entries(report: DatasetReport, listings: Mapping[Path, Listing]) -> None:
+    """Findings about whatever in folders of images is not an image named as it should be, but for folders within.
+
+    Args:
+        report: Takes them.
+        listings: Folder -> its entries.
+    """
+
+    def shown(part: Callable[[Listing], Iterable[str]]) -> list[str]:
+        places = ((folder.relative_to(report.folder), listing) for folder, listing in listings.items())
+        return [(place / name).as_posix() for place, listing in places for name in part(listing)]
+
+    renamings = [(folder / old, folder / new) for folder, listing in listings.items() for old, new in listing.misnamed.items()]
+    advice = f"rename them, as in: {move_command(*renamings[0])}" if renamings else ""
     report.add_named(
-        "misnamed",
-        f"files in {shown} have another ending than {_example(listing)}, and are not found by it",
-        listing.misnamed,
-        f"rename them: {', '.join(f'{old} to {new}' for old, new in list(listing.misnamed.items())[:1])}",
+        "misnamed", "files have an ending by which they are not found", shown(lambda listing: listing.misnamed), advice
     )
-    report.add_named("note", f"entries of {shown} are left from an interrupted download", listing.unfinished, "remove them")
-    report.add_named("note", f"entries of {shown} come from an operating system; nobody reads them", listing.clutter)
-    report.add_named("note", f"entries of {shown} do not belong there", listing.others)
+    unfinished = shown(lambda listing: listing.unfinished)
+    report.add_named("note", "files are left from an interrupted download", unfinished, "remove them")
+    report.add_named("note", CLUTTER, shown(lambda listing: listing.clutter))
+    report.add_named("note", "entries do not belong where they are", shown(lambda listing: listing.others))
 
 
 def add_nested(report: DatasetReport, folder: Path) -> bool:
@@ -95,7 +106,7 @@ def add_leftovers(report: DatasetReport, beginnings: Sequence[str]) -> None:
     report.add_named("note", "archives are unpacked and no longer needed", archives)
     with os.scandir(report.folder) as entries:
         clutter = sorted(entry.name for entry in entries if is_clutter(entry.name))
-    report.add_named("note", "entries come from an operating system; nobody reads them", clutter)
+    report.add_named("note", CLUTTER, clutter)
 
 
 def add_elsewhere(report: DatasetReport, children: Sequence[str]) -> None:
@@ -120,10 +131,6 @@ def add_elsewhere(report: DatasetReport, children: Sequence[str]) -> None:
 def _places(report: DatasetReport) -> list[Path]:
     """Where people put a dataset's archives: in its folder, or above it up to `--data`."""
     return [report.folder, *(parent for parent in report.folder.parents if parent.is_relative_to(report.data))]
-
-
-def _example(listing: Listing) -> str:
-    return Path(next(iter(listing.misnamed.values()))).suffix if listing.misnamed else ""
 
 
 def _times(size: Size) -> str:

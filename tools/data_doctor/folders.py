@@ -103,7 +103,8 @@ def archive_is_whole(path: Path) -> bool:
 def move_command(source: Path, target: Path) -> str:
     """What to type to have `source` at `target`; where that folder exists, the contents are moved."""
     if not target.exists():
-        return f"mkdir -p {_quoted(target.parent)} && mv {_quoted(source)} {_quoted(target)}"
+        make = "" if target.parent.is_dir() else f"mkdir -p {_quoted(target.parent)} && "
+        return f"{make}mv {_quoted(source)} {_quoted(target)}"
     # Not `mv SOURCE/*`: the shell takes no list of a hundred thousand names.
     inner = _quoted(source)
     return f"find {inner} -mindepth 1 -maxdepth 1 -exec mv -n {{}} {_quoted(target)} \\; && rmdir {inner}"

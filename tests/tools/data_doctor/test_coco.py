@@ -37,8 +37,8 @@ def _replace(content: bytes) -> Callable[[Path], object]:
         (_replace(b""), "damaged", "empty"),
         (_replace(b"version https://git-lfs.github.com/spec/v1\n"), "damaged", "Git LFS pointers"),
         (_replace(b"<html>404"), "damaged", "web pages"),
-        (lambda path: path.rename(path.with_suffix(".JPG")), "misnamed", "another ending than .jpg"),
-        (lambda path: path.rename(path.with_suffix(".jpeg")), "misnamed", "another ending than .jpg"),
+        (lambda path: path.rename(path.with_suffix(".JPG")), "misnamed", "an ending by which they are not found"),
+        (lambda path: path.rename(path.with_suffix(".jpeg")), "misnamed", "an ending by which they are not found"),
     ],
 )
 def test_a_damaged_image_is_named(
@@ -48,7 +48,11 @@ def test_a_damaged_image_is_named(
     finding = only(examine_task("detection"), kind)
     assert phrase in finding.what
     assert [Path(name).stem for name in finding.names] == [Path(IMAGE).stem]
-    assert "val2017.zip" in finding.advice or "git lfs pull" in finding.advice or "rename" in finding.advice
+    assert (
+        "http://images.cocodataset.org/val2017/NAME" in finding.advice
+        or "git lfs pull" in finding.advice
+        or "mv " in finding.advice
+    )
 
 
 def test_only_deep_finds_damage_in_the_middle(data: Path, examine_task: Examine) -> None:
@@ -151,4 +155,4 @@ def test_leftovers_are_notes(data: Path, examine_task: Examine) -> None:
     report = examine_task("detection")
     assert report.is_usable
     notes = {name for finding in report.findings for name in finding.names}
-    assert notes == {f"{data}/coco/train2017.zip", "__MACOSX", "._000000000005.jpg", "000000000006.jpg.part"}
+    assert notes == {f"{data}/coco/train2017.zip", "__MACOSX", "val2017/._000000000005.jpg", "val2017/000000000006.jpg.part"}

@@ -58,14 +58,14 @@ def test_published_lengths_add_up(split: str) -> None:
 @pytest.mark.parametrize(
     ("file", "damage", "kind", "phrase", "name"),
     [
-        (FRAME, Path.unlink, "missing", "masks of dog have no frame", "00002.png"),
-        (MASK, Path.unlink, "missing", "frames of dog have no mask", "00002.jpg"),
+        (FRAME, Path.unlink, "missing", "masks have no frame", "dog/00002.png"),
+        (MASK, Path.unlink, "missing", "frames have no mask", "dog/00002.jpg"),
         (FRAME, _cut, "damaged", "cut off", "JPEGImages/480p/dog/00002.jpg"),
         (MASK, _cut, "damaged", "cut off", "Annotations/480p/dog/00002.png"),
         (MASK, _flip_a_byte_in_the_middle, "damaged", "damaged inside", "Annotations/480p/dog/00002.png"),
         (MASK, lambda path: Image.open(path).convert("RGB").save(path), "damaged", "colour", "Annotations/480p/dog/00002.png"),
-        (FRAME, lambda path: path.rename(path.with_suffix(".JPG")), "misnamed", ".jpg", "00002.JPG"),
-        (MASK, lambda path: path.rename(path.with_suffix(".PNG")), "misnamed", ".png", "00002.PNG"),
+        (FRAME, lambda path: path.rename(path.with_suffix(".JPG")), "misnamed", "an ending", "JPEGImages/480p/dog/00002.JPG"),
+        (MASK, lambda path: path.rename(path.with_suffix(".PNG")), "misnamed", "an ending", "Annotations/480p/dog/00002.PNG"),
         (
             FRAME,
             lambda path: Image.open(path).resize((32, 24)).save(path),
@@ -98,8 +98,8 @@ def test_undecided_pixels_are_no_object(data: Path, examine_task: Examine) -> No
 def test_a_gap_in_the_numbering_is_what_the_evaluation_refuses(data: Path, examine_task: Examine) -> None:
     (data / FRAME).unlink()
     (data / MASK).unlink()
-    report = examine_task("davis")
-    assert "00002.jpg: no such frame, though the sequence goes on after it" in only(report, "missing").what
+    (refusal,) = only(examine_task("davis"), "missing").names
+    assert "00002.jpg: no such frame, though the sequence goes on after it" in refusal
 
 
 def test_a_shortened_sequence_is_a_note(data: Path, examine_task: Examine) -> None:
