@@ -89,6 +89,10 @@ def test_the_result_is_complete(finished: Path) -> None:
     assert list(result.metrics) == ["bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "segm_mAP", "segm_mAP_50", "segm_mAP_75"]
     assert all(0 <= metric.value <= 100 for metric in result.metrics.values())
     assert set(result.breakdown) == {"person", "dog"}
+    assert all(set(figures) == {"bbox_mAP", "segm_mAP"} for figures in result.breakdown.values())
+    drawn = {name: path for name, path in result.artefacts.items() if name.startswith("prediction on")}
+    assert sorted(drawn.values()) == ["predictions/000.png", "predictions/001.png"]
+    assert result.artefacts["training_curves"] == "training/curves.png"
     assert result.coverage == "subset"
     assert not result.is_benchmark
     assert result.protocol.deviations["test_scale"] == [[1333, 800], [107, 64]]

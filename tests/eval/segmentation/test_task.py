@@ -78,6 +78,10 @@ def test_the_result_is_complete(finished: Path) -> None:
     assert list(result.metrics) == ["mIoU", "aAcc", "mAcc"]
     assert all(0 <= metric.value <= 100 for metric in result.metrics.values())
     assert len(result.breakdown) == 150
+    assert all(set(figures) == {"IoU", "Acc"} for figures in result.breakdown.values())
+    drawn = {name: path for name, path in result.artefacts.items() if name.startswith("prediction on")}
+    assert sorted(drawn.values()) == [f"predictions/00{number}.png" for number in range(3)]
+    assert result.artefacts["training_curves"] == "training/curves.png"
     assert not math.isnan(result.breakdown["wall"]["IoU"])
     assert math.isnan(result.breakdown["sky"]["Acc"])  # labelled nowhere
     assert result.datasets["train"].num_items == 4
