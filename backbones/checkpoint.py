@@ -1,71 +1,110 @@
 """Reading somebody's checkpoint without running any code in it."""
 
-import argparse
 import pickle
-from collections import OrderedDict
+import struct
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy._core.multiarray import scalar as numpy_scalar
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
+
+from backbones.unpickling import ALLOWED_IN_TORCH_FILES, load_plain_pickle
 
 
 class CheckpointError(ValueError):
     """A file that is not a readable checkpoint, or one that is refused for safety."""
 
 
-class _ConfigNode:
-    """Stands in for yacs' CfgNode, a dict subclass, which torch's restricted unpickler cannot fill: becomes an OrderedDict."""
-
-    def __new__(cls) -> Any:
-        return OrderedDict()
-
-
-# What the published files embed beside tensors. Nothing here executes anything when it is rebuilt.
-_ALLOWED: list[Any] = [
-    argparse.Namespace,  # DINO, SelfPatch: the training options
-    (_ConfigNode, "yacs.config.CfgNode"),  # MoBY: the training config
-    (numpy_scalar, "numpy.core.multiarray.scalar"),  # numbers logged by files of numpy 1
-    (numpy_scalar, "numpy._core.multiarray.scalar"),  # and of numpy 2
-    np.dtype,
-    np.dtypes.Float64DType,
-    np.dtypes.Float32DType,
-    np.dtypes.Int64DType,
-]
-
 _HEAD_BYTES = 512
+_PICKLE_MARK = b"\x80"
+_ZIP_MARK = b"PK"
+# The pickled number 0x1950a86a20f9469cfc6c with which torch's files begin that are no zip archives.
+_LEGACY_TORCH_MARK = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")
+# torch.save does not compress, so the content is as large as the file.
+_LARGEST_EXPANSION = 10
+
+# What readers raise for a file cut short or scrambled, depending on where.
+_DAMAGE = (
+    *(RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, AssertionError),
+    *(OverflowError, MemoryError, ImportError, struct.error, zipfile.BadZipFile, zipfile.LargeZipFile),
+)
 
 
 def load_checkpoint(path: Path) -> Any:
-    """Load a `.pth`, `.pt`, `.pth.tar`, `.torch` or `.safetensors` checkpoint on the CPU.
+    """Load a `.pth`, `.pt`, `.pth.tar`, `.torch`, `.bin`, `.pkl` or `.safetensors` checkpoint on the CPU.
 
     Returns:
-        What the file holds: usually a dict, tensors somewhere inside.
+        What the file holds: usually a dict, tensors (in Detectron2's pickles NumPy arrays) somewhere inside.
 
     Raises:
-        CheckpointError: If the file is absent, no checkpoint, damaged, or embeds an object outside the allow-list; one line that
-            names the file.
+        CheckpointError: If the file is absent, no checkpoint, damaged, larger inside than outside, or embeds an object outside the
+            allow-list (`backbones.unpickling`); one line that names the file.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file (looked for {path.absolute()})")
-    _refuse_text(path)
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path}: damaged safetensors file ({error})") from error
+    head = _readable_head(path)
     try:
-        with torch.serialization.safe_globals(_ALLOWED):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = _load(path, head)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: {_refusal(str(error))}") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        # torch's readers raise each of these for a file cut short, depending on where the cut lies.
+    except CheckpointError:
+        raise
+    except (SafetensorError, *_DAMAGE) as error:
+        kind = "safetensors file" if path.suffix == ".safetensors" else "or truncated checkpoint"
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path}: damaged or truncated checkpoint ({first_line}); copy or download it again") from error
+        raise CheckpointError(f"{path}: damaged {kind} ({first_line}); copy or download it again") from error
+    _refuse_odd_tensors(path, checkpoint)
+    return checkpoint
+
+
+def _load(path: Path, head: bytes) -> Any:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    if head.startswith(_ZIP_MARK):
+        _refuse_zip_bomb(path)
+    elif head.startswith(_PICKLE_MARK) and _LEGACY_TORCH_MARK not in head[: len(_LEGACY_TORCH_MARK) + 2]:
+        return load_plain_pickle(path)
+    with torch.serialization.safe_globals(ALLOWED_IN_TORCH_FILES):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _refuse_zip_bomb(path: Path) -> None:
+    """Refuse an archive before any of it is unpacked, from its table of contents."""
+    with zipfile.ZipFile(path) as archive:
+        inside = sum(entry.file_size for entry in archive.infolist())
+    outside = path.stat().st_size
+    if inside > _LARGEST_EXPANSION * outside:
+        raise CheckpointError(
+            f"{path}: a zip archive of {outside:,} bytes that would unpack to {inside:,}; torch does not compress, so this is "
+            "no checkpoint; refused, nothing was unpacked"
+        )
+
+
+def _refuse_odd_tensors(path: Path, checkpoint: Any) -> None:
+    """Refuse tensors that would need more memory than the file has bytes, and those that are no dense numbers."""
+    size = path.stat().st_size
+    waiting, seen = [checkpoint], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, Mapping):
+            waiting.extend(node.values())
+        elif isinstance(node, (list, tuple)):
+            waiting.extend(node)
+        elif isinstance(node, Tensor):
+            if node.layout != torch.strided or node.is_quantized or node.is_meta:
+                raise CheckpointError(f"{path}: holds a sparse, quantised or empty tensor; only dense numbers can be weights")
+            needed = node.numel() * node.element_size()
+            if needed > max(size, node.untyped_storage().nbytes()):
+                raise CheckpointError(
+                    f"{path}: holds a tensor of shape {tuple(node.shape)} that needs {needed:,} bytes; the file has {size:,}; refused"
+                )
 
 
 def _refusal(message: str) -> str:
@@ -80,15 +119,19 @@ def _refusal(message: str) -> str:
     return f"damaged or refused checkpoint ({detail.strip()}); nothing in it was run"
 
 
-def _refuse_text(path: Path) -> None:
-    """Recognise what downloads leave behind instead of a checkpoint."""
+def _readable_head(path: Path) -> bytes:
+    """The first bytes; what downloads leave behind instead of a checkpoint is refused by name."""
     with path.open("rb") as stream:
         head = stream.read(_HEAD_BYTES)
     if not head:
         raise CheckpointError(f"{path}: empty file")
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError(f"{path}: a git-lfs pointer, not the checkpoint; fetch it with `git lfs pull`")
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         raise CheckpointError(f"{path}: an HTML page, not a checkpoint; the download address led to a web page")
-    if path.suffix != ".safetensors" and not head.startswith((b"PK", b"\x80")) and head.isascii():
+    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
+        raise CheckpointError(f"{path}: a compressed file; unpack it first")
+    is_known = path.suffix == ".safetensors" or head.startswith((_ZIP_MARK, _PICKLE_MARK))
+    if not is_known and head.isascii() and b"\0" not in head:
         raise CheckpointError(f"{path}: a text file, not a checkpoint")
+    return head

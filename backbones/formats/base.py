@@ -20,6 +20,8 @@ from torch import Tensor
 from backbones.spec import BackboneSpec
 
 _LONGEST_NAME = 100
+_WEIGHTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_COUNTS = (torch.int64, torch.int32)
 
 
 class FormatError(ValueError):
@@ -125,8 +127,18 @@ def stated_epoch(checkpoint: Mapping[str, Any], key: str = "epoch") -> int:
     return int(epoch) if isinstance(epoch, (int, float)) else -1
 
 
-def check_finite(state_dict: Mapping[str, Tensor]) -> None:
-    """Raise FormatError if a weight is NaN or infinite, naming it."""
+def check_numbers(state_dict: Mapping[str, Tensor]) -> None:
+    """Raise FormatError if a weight is NaN or infinite, or stored as anything but usual floating-point numbers, naming it.
+
+    Integers are right for BatchNorm's counters only.
+    """
+    odd = [
+        f"{name} ({tensor.dtype})"
+        for name, tensor in state_dict.items()
+        if tensor.dtype not in (_COUNTS if name.endswith("num_batches_tracked") else _WEIGHTS)
+    ]
+    if odd:
+        raise FormatError(f"weights that are not stored as floating-point numbers: {abbreviate(odd)}")
     bad = [name for name, tensor in state_dict.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
     if bad:
         raise FormatError(f"weights that are not finite numbers: {abbreviate(bad)}")
