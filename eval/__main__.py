@@ -11,6 +11,7 @@ TASKS = {
     "davis": "eval.davis.task",
     "detection": "eval.detection.task",
     "segmentation": "eval.segmentation.task",
+    "classification": "eval.classification.task",
 }
 
 USAGE = f"""usage: python -m eval TASK [options]

@@ -1,55 +1,17 @@
 """Sharing sequences over the processes that torchrun started."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
-
-import torch
-import torch.distributed as dist
 
 from eval.davis.dataset import VideoSequence
-
-# The first process to finish waits for the last; half an hour, the default, can be too short on a CPU.
-_LONGEST_WAIT = timedelta(days=7)
+from eval.processes import Process, joined
+from eval.processes import wait_for_all as wait_for_all
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shard:
-    """Which of how many processes this one is."""
-
-    rank: int = 0
-    """0-based."""
-    world_size: int = 1
-    """Number of processes, over all nodes."""
-    local_rank: int = 0
-    """0-based, within the node."""
-
-    @classmethod
-    def current(cls) -> "Shard":
-        """This process's, by torchrun's variables; a process of its own without them."""
-        rank, world_size, local_rank = (int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-        return cls(rank=rank, world_size=max(1, world_size), local_rank=local_rank)
-
-    def device(self, name: str) -> torch.device:
-        """The device of an option's value; `auto` and `cuda` deal out the node's GPUs to its processes.
-
-        Raises:
-            ValueError: If there is no such device.
-        """
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            device = torch.device(name)
-        except RuntimeError as error:
-            raise ValueError(f"device={name!r} is not a device; use auto, cpu or cuda") from error
-        if device.type != "cuda":
-            return device
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise ValueError(f"device={name!r}: this machine has {count} usable GPUs; use auto or cpu")
-        return torch.device("cuda", self.local_rank % count) if device.index is None else device
+class Shard(Process):
+    """Which of how many processes this one is, and its share of the sequences."""
 
     def share(self, sequences: Sequence[VideoSequence]) -> list[VideoSequence]:
         """This process's sequences: the longest first, each to the process with the fewest frames so far, in the given order."""
@@ -63,22 +25,6 @@ class Shard:
 
 @contextmanager
 def joined_processes() -> Iterator[Shard]:
-    """This process's shard, joined with the others as long as the context lasts.
-
-    The processes exchange files only, so the group serves `wait_for_all` and needs no GPU.
-    """
-    shard = Shard.current()
-    if shard.world_size == 1:
+    """This process's shard, joined with the others as long as the context lasts."""
+    with joined(Shard.current()) as shard:
         yield shard
-        return
-    dist.init_process_group("gloo", rank=shard.rank, world_size=shard.world_size, timeout=_LONGEST_WAIT)
-    try:
-        yield shard
-    finally:
-        dist.destroy_process_group()
-
-
-def wait_for_all(shard: Shard) -> None:
-    """Return when every process has come here."""
-    if shard.world_size > 1:
-        dist.barrier()

@@ -1,0 +1,1 @@
+"""Classification with frozen features: weighted k-NN and the linear probe."""
