@@ -13,7 +13,7 @@ from backbones.spec import BackboneSpec
 from eval.detection.config import PUBLISHED_SHORT_SIDE, DetectionConfig
 from eval.detection.data import Split
 from eval.openmmlab.backbone import with_heads
-from eval.openmmlab.batch import BatchPlan
+from eval.openmmlab.batch import BatchPlan, published_batch
 from eval.openmmlab.config_files import read_family_config
 from eval.openmmlab.config_values import apply_override
 from eval.openmmlab.launch import Precision, optimiser_wrapper, resolve_precision
@@ -66,6 +66,8 @@ def resolve(
     _resolve_model(config, options, spec)
     _resolve_schedule(config, options, batch, splits["train2017"].num_training_images)
     _resolve_data(config, options, splits, batch)
+    if options.scale_lr:
+        config.optim_wrapper.optimizer.lr *= batch.total / published_batch(config).total
     config.optim_wrapper = optimiser_wrapper(config.optim_wrapper, precision, batch.accumulation)
     for override in options.override:
         apply_override(config, override)

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from backbones.build import build_backbone
 from backbones.spec import BackboneSpec, ViTSpec
 from eval.openmmlab.backbone import with_heads
-from eval.openmmlab.batch import BatchPlan
+from eval.openmmlab.batch import BatchPlan, published_batch
 from eval.openmmlab.config_files import read_family_config
 from eval.openmmlab.config_values import apply_override
 from eval.openmmlab.launch import Precision, optimiser_wrapper
@@ -56,6 +56,8 @@ def resolve(
     _resolve_schedule(config, options)
     _resolve_data(config, options, splits, batch)
     config.test_evaluator.output_file = str(options.output / COUNTS_FILE)
+    if options.scale_lr:
+        config.optim_wrapper.optimizer.lr *= batch.total / published_batch(config).total
     config.optim_wrapper = optimiser_wrapper(config.optim_wrapper, precision, batch.accumulation)
     for override in options.override:
         apply_override(config, override)

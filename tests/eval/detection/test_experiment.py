@@ -174,3 +174,10 @@ def test_limits_reach_mmdet(coco: Path) -> None:
     config = resolved(splits=check_data(coco, 2, 1), max_train_images=2, max_val_images=1)
     assert (config.train_dataloader.dataset.indices, config.test_dataloader.dataset.indices) == (2, 1)
     assert config.train_cfg.max_iters == 12
+
+
+def test_the_learning_rate_follows_another_batch_only_when_told() -> None:
+    published = resolved().optim_wrapper.optimizer.lr
+    assert resolved(batch_size=4, device_batch_size=4).optim_wrapper.optimizer.lr == published
+    scaled = resolved(batch_size=4, device_batch_size=4, scale_lr=True).optim_wrapper.optimizer.lr
+    assert scaled == pytest.approx(published / 2)

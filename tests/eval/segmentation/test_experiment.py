@@ -209,3 +209,11 @@ def test_a_head_without_config_for_the_family_is_refused() -> None:
         ValueError, match=r"no segmentation config for a resnet backbone with the head upernet; there is one for: vit$"
     ):
         base_config(ResNetSpec(layers=(3, 4, 6, 3)), "upernet")
+
+
+def test_the_learning_rate_follows_another_batch_only_when_told(ade: Path) -> None:
+    published = resolved(ade).optim_wrapper.optimizer.lr
+    assert resolved(ade, batch_size=8, device_batch_size=8).optim_wrapper.optimizer.lr == published
+    assert resolved(ade, batch_size=8, device_batch_size=8, scale_lr=True).optim_wrapper.optimizer.lr == pytest.approx(
+        published / 2
+    )
