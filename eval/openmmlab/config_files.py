@@ -1,5 +1,7 @@
 """Reading config files that inherit from mmdet's and mmseg's own."""
 
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 from mmengine.config import Config
@@ -18,6 +20,12 @@ def read_config(path: Path) -> Config:
     mmengine looks for mmseg's files in an installed distribution named mmsegmentation; the maintained successor has another
     distribution name and the same module name, by which mmengine finds it as well.
     """
+    return deepcopy(_read_once(path))
+
+
+@cache
+def _read_once(path: Path) -> Config:
+    """A config takes a third of a second to read, and is asked for by several steps of a run."""
     MODULE2PACKAGE["mmseg"] = "mmseg"
     with quiet_packages():
         return Config.fromfile(str(path))

@@ -7,9 +7,10 @@ from mmengine.registry import DefaultScope
 
 from backbones.build import build_backbone
 from backbones.file import Source, read_backbone_file, write_backbone_file
-from backbones.spec import ResNetSpec, ViTSpec
+from backbones.spec import ResNetSpec, SwinSpec, ViTSpec
 from backbones.vit import resize_positions_to_size
 from eval.openmmlab.backbone import BackboneFromFile
+from tests.toy import write_toy_backbone
 
 TAPS = [0, 1, 2, 3]
 
@@ -111,3 +112,31 @@ def test_compiled_backbones_give_the_same_maps_and_gradients_for_any_size(toy_fi
                 assert found.grad is None, name
             else:
                 assert torch.allclose(found.grad, wanted.grad, rtol=1e-3, atol=1e-6), name
+
+
+def test_stages_of_a_swin_are_normalised_and_shifted(tmp_path: Path) -> None:
+    spec = SwinSpec(embed_dim=24, depths=(2, 2, 2, 2), num_heads=(3, 6, 12, 24), window_size=7)
+    file = write_toy_backbone(tmp_path, spec)
+    plain = BackboneFromFile(str(file), TAPS).eval()
+    as_published = BackboneFromFile(str(file), TAPS, norm_maps=True, shift_all_stages=True).eval()
+    shifts = [[block.shift_size for block in stage.blocks] for stage in as_published.network.layers]
+    assert shifts == [[(0, 0), (3, 3)]] * 4
+    assert [block.shift_size for block in plain.network.layers[3].blocks] == [(0, 0), (0, 0)]
+    images = torch.randn(1, 3, 256, 288)
+    before, after = plain(images), as_published(images)
+    assert [tuple(map_BDhw.shape[1:]) for map_BDhw in after] == [(24, 64, 72), (48, 32, 36), (96, 16, 18), (192, 8, 9)]
+    for unshifted_BDhw, normed_BDhw in zip(before[:3], after[:3], strict=True):
+        wanted_BhwD = torch.nn.functional.layer_norm(unshifted_BDhw.permute(0, 2, 3, 1), unshifted_BDhw.shape[1:2])
+        torch.testing.assert_close(normed_BDhw.permute(0, 2, 3, 1), wanted_BhwD)
+    with pytest.raises(ValueError, match="only a Swin has windows"):
+        BackboneFromFile(str(write_toy_backbone(tmp_path, ResNetSpec(layers=(1, 1, 1, 1)))), TAPS, shift_all_stages=True)
+
+
+def test_batch_norm_shared_between_gpus_keeps_its_names_and_weights(tmp_path: Path) -> None:
+    file = write_toy_backbone(tmp_path, ResNetSpec(layers=(1, 1, 1, 1)))
+    shared = BackboneFromFile(str(file), TAPS, sync_batch_norm=True).network
+    kinds = {type(layer) for layer in shared.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)}
+    assert kinds == {torch.nn.SyncBatchNorm}
+    assert {name: value.tolist() for name, value in shared.state_dict().items() if "bn1" in name} == {
+        name: value.tolist() for name, value in read_backbone_file(file).state_dict.items() if "bn1" in name
+    }

@@ -1,6 +1,6 @@
 import pytest
 
-from backbones.spec import ViTSpec
+from backbones.spec import ResNetSpec, SwinSpec, ViTSpec
 from eval.openmmlab.taps import choose_taps
 
 
@@ -19,6 +19,12 @@ def vit(depth: int) -> ViTSpec:
 )
 def test_published_taps_keep_their_place_in_the_depth(published: tuple[int, ...], depth: int, taps: list[int]) -> None:
     assert choose_taps(None, published, vit(depth)) == taps
+
+
+def test_stages_are_taken_as_published() -> None:
+    swin = SwinSpec(embed_dim=24, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=7)
+    for spec in (swin, ResNetSpec(layers=(3, 4, 6, 3))):
+        assert choose_taps(None, (0, 1, 2, 3), spec) == [0, 1, 2, 3]
 
 
 def test_chosen_taps_are_taken_and_checked() -> None:

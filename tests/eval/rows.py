@@ -1,0 +1,26 @@
+"""The backbones of the tables' rows: their real specs, and toys of the same structure for running them."""
+
+from dataclasses import replace
+
+from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, ViTSpec
+
+VIT_SMALL = ViTSpec(embed_dim=384, depth=12, num_heads=6, patch_size=16, image_size=224, class_token=False, final_norm=False)
+
+ROWS: dict[str, BackboneSpec] = {
+    "ViT-Ti/16": replace(VIT_SMALL, embed_dim=192, num_heads=3),
+    "ViT-S/16": VIT_SMALL,
+    "ViT-S/8": replace(VIT_SMALL, patch_size=8),
+    "Swin-T": SwinSpec(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=7),
+    "ResNet-50": ResNetSpec(layers=(3, 4, 6, 3)),
+}
+
+
+def toy(spec: BackboneSpec) -> BackboneSpec:
+    """The same blocks, heads, patches and strides, with heads 8 channels wide; a ResNet has one block per stage."""
+    match spec:
+        case ViTSpec():
+            return replace(spec, embed_dim=8 * spec.num_heads, image_size=64)
+        case SwinSpec():
+            return replace(spec, embed_dim=8 * spec.num_heads[0])
+        case ResNetSpec():
+            return replace(spec, layers=(1, 1, 1, 1))
