@@ -96,7 +96,7 @@ def load_plain_pickle(path: Path) -> Any:
     """Load a pickle that torch did not write, as Detectron2's files are; Python 2's strings as Latin-1.
 
     Raises:
-        pickle.UnpicklingError: If it embeds an object outside the list, or is damaged, for which the unpickler raises other errors too.
+        pickle.UnpicklingError: If it embeds an object outside the list, or is damaged; the unpickler has other errors for that too.
     """
     with path.open("rb") as stream:
         return _PlainUnpickler(stream, encoding="latin1").load()

@@ -1,0 +1,192 @@
+"""Every layout is found from its keys, alone, and gives the features of the network that it was made from."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from backbones.build import build_backbone
+from backbones.convert import FORMATS, convert_checkpoint, convert_content, identify, write_conversion
+from backbones.file import load_backbone, load_strictly
+from backbones.formats import timm as timm_layout
+from backbones.spec import ViTSpec
+from tests.layouts import MOCO_V3_HEADS, RESNET, Made, make_all, prefixed, weights_of
+
+MADE = make_all()
+SIDE = {"vit": 112, "swin": 224, "resnet": 64}  # 112: a multiple of the patch sizes 14 and 16
+
+
+def features(network: Any) -> torch.Tensor:
+    side = SIDE[network.spec.family]
+    images = torch.rand(1, 3, side, side + side, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return network.eval().forward_tokens(images).patches
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_features(name: str, tmp_path: Path) -> None:
+    made = MADE[name]
+    path = tmp_path / f"{name}.pth"
+    torch.save(made.checkpoint, path)
+    conversion = convert_checkpoint(path, num_heads=made.num_heads)
+    assert conversion.format == made.layout
+    assert conversion.spec == made.spec
+    output = tmp_path / "backbone.safetensors"
+    write_conversion(conversion, path, output)
+    reference = build_backbone(made.spec)
+    load_strictly(reference, made.weights)
+    # Merging DINOv2's CLS position into the token rounds once.
+    torch.testing.assert_close(features(load_backbone(output)), features(reference), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_exactly_one_layout_matches(name: str) -> None:
+    made = MADE[name]
+    assert [layout for layout, module in FORMATS.items() if module.matches(made.checkpoint)] == [made.layout]
+
+
+def test_every_layout_is_made() -> None:
+    assert {made.layout for made in MADE.values()} == set(FORMATS) - {"dinov3"}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_nothing_but_the_layouts_own_names_is_taken(name: str) -> None:
+    """An additional tensor beside the backbone's is an error, not ignored."""
+
+    def with_stranger(node: Any) -> Any:
+        if isinstance(node, dict) and any(
+            isinstance(value, torch.Tensor) or hasattr(value, "dtype") for value in node.values()
+        ):
+            first = next(iter(node))
+            return {**node, f"{first.rpartition('.')[0]}.stranger".lstrip("."): torch.ones(2)}
+        return {key: with_stranger(value) for key, value in node.items()} if isinstance(node, dict) else node
+
+    checkpoint = with_stranger(MADE[name].checkpoint)
+    with pytest.raises(ValueError, match="stranger"):
+        convert_content(checkpoint, num_heads=MADE[name].num_heads)
+
+
+@pytest.mark.parametrize("name", ["dino", "pw_self", "ibot", "esvit", "selfpatch", "moco", "resim", "densecl"])
+def test_other_branches_can_be_chosen(name: str) -> None:
+    """The made checkpoints fill the branches that are not the default with zeros."""
+    made = MADE[name]
+    default, other = FORMATS[made.layout].BRANCHES
+    assert convert_content(made.checkpoint).branch == default
+    chosen = convert_content(made.checkpoint, branch=other)
+    assert chosen.branch == other
+    assert chosen.spec == made.spec
+    assert not any(tensor.any() for tensor in chosen.state_dict.values())
+    with pytest.raises(ValueError, match=f"no branch 'ema'; it has {default}, {other}"):
+        convert_content(made.checkpoint, branch="ema")
+
+
+def test_torchvision_resnet_in_the_published_layouts() -> None:
+    """The reference is torchvision's own network, not ours."""
+    torch.manual_seed(0)
+    reference = torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], num_classes=2).eval()
+    weights = weights_of(RESNET)
+    reference.load_state_dict(weights | {"fc.weight": torch.ones(2, 2048), "fc.bias": torch.ones(2)})
+    images = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        stem = reference.maxpool(reference.relu(reference.bn1(reference.conv1(images))))
+        expected = reference.layer4(reference.layer3(reference.layer2(reference.layer1(stem))))
+        for name, made in MADE.items():
+            if made.spec != RESNET:
+                continue
+            conversion = convert_content(made.checkpoint)
+            network = build_backbone(conversion.spec).eval()
+            load_strictly(network, conversion.state_dict)
+            torch.testing.assert_close(network.forward_maps(images, [3])[0], expected, atol=1e-4, rtol=1e-4, msg=name)
+
+
+def test_huggingface_safetensors(tmp_path: Path) -> None:
+    for name in ("huggingface_vit", "huggingface_registers"):
+        path = tmp_path / f"{name}.safetensors"
+        save_file(MADE[name].checkpoint, path, metadata={"format": "pt"})
+        conversion = convert_checkpoint(path)
+        assert (conversion.format, conversion.spec) == (MADE[name].layout, MADE[name].spec)
+
+
+@pytest.mark.parametrize(
+    "checkpoint",
+    [
+        {"rope_embed.periods": torch.ones(1), "patch_embed.proj.weight": torch.ones(1)},
+        {"teacher": {"backbone.rope_embed.periods": torch.ones(1)}},
+        {"storage_tokens": torch.ones(1), "mask_token": torch.ones(1), "patch_embed.proj.weight": torch.ones(1)},
+        {"reg_token": torch.ones(1), "patch_embed.proj.weight": torch.ones(1), "blocks.0.gamma_1": torch.ones(1)},
+        {"embeddings.register_tokens": torch.ones(1), "layer.0.attention.q_proj.weight": torch.ones(1)},
+    ],
+    ids=["authors", "training", "storage tokens", "timm", "Hugging Face"],
+)
+def test_dinov3_is_refused_by_name(checkpoint: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"DINOv3.*rotary position"):
+        convert_content(checkpoint)
+
+
+def test_detectrons_own_networks_are_refused() -> None:
+    checkpoint = {**MADE["detectron2"].checkpoint, "__author__": "Caffe2"}
+    with pytest.raises(ValueError, match=r"MSRA.*strides"):
+        convert_content(checkpoint)
+
+
+def test_moco_v3_small_has_twelve_heads() -> None:
+    """And a state dict stripped of the sign of it is not given six."""
+    spec = ViTSpec(
+        embed_dim=384, depth=1, num_heads=MOCO_V3_HEADS, patch_size=16, image_size=32, class_token=True, final_norm=True
+    )
+    weights = weights_of(spec)
+    weights["pos_embed"][:, 0] = 0
+    checkpoint = {"state_dict": prefixed("module.base_encoder.", weights), "arch": "vit_small", "epoch": 300}
+    assert convert_content(checkpoint).spec == spec
+    with pytest.raises(ValueError, match=r"12 heads.*--num-heads"):
+        convert_content(weights)
+    assert convert_content(weights, num_heads=MOCO_V3_HEADS).spec == spec
+
+
+def test_a_vit_without_its_final_norm_is_incomplete() -> None:
+    weights = {name: tensor for name, tensor in MADE["timm_vit"].weights.items() if not name.startswith("norm.")}
+    with pytest.raises(ValueError, match=r"neither norm\.weight nor fc_norm\.weight"):
+        convert_content(weights)
+    pooled = convert_content(weights | {"fc_norm.weight": torch.ones(64), "fc_norm.bias": torch.ones(64)})
+    assert isinstance(pooled.spec, ViTSpec)
+    assert not pooled.spec.final_norm
+
+
+def test_unknown_layouts_are_described() -> None:
+    checkpoint = {"net": {f"backbone.encoder_q.layer1.{i}.conv1.weight": torch.ones(1) for i in range(9)}, "epoch": 1}
+    with pytest.raises(ValueError, match="no known layout") as caught:
+        identify(checkpoint)
+    message = str(caught.value)
+    assert "the top-level keys epoch, net; in net: backbone.encoder_q.layer1.0.conv1.weight" in message
+    assert "moco (has state_dict/module.encoder_q.conv1.weight)" in message
+    assert "\n" not in message
+
+
+def test_two_matches_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = MADE["mae"].checkpoint
+    monkeypatch.setattr(timm_layout, "matches", lambda _: True)
+    with pytest.raises(
+        ValueError, match=r"several layouts match: mae, timm; choose one with --format.*top-level keys epoch, model"
+    ):
+        identify(checkpoint)
+    with pytest.raises(ValueError, match="not in the moco layout"):
+        convert_content(checkpoint, "moco")
+    with pytest.raises(ValueError, match="unknown format 'swim'; known: patchbench"):
+        convert_content(checkpoint, "swim")
+
+
+def test_weights_that_are_no_floats_are_refused() -> None:
+    weights = {**MADE["timm_vit"].weights, "norm.weight": torch.ones(64, dtype=torch.int64)}
+    with pytest.raises(ValueError, match=r"not stored as floating-point numbers: norm\.weight \(torch\.int64\)"):
+        convert_content(weights)
+
+
+def test_half_precision_is_widened(tmp_path: Path) -> None:
+    made: Made = MADE["timm_vit"]
+    path = tmp_path / "half.pth"
+    torch.save({name: tensor.half() for name, tensor in made.weights.items()}, path)
+    write_conversion(convert_checkpoint(path), path, tmp_path / "half.safetensors")
+    assert all(tensor.dtype == torch.float32 for tensor in load_backbone(tmp_path / "half.safetensors").state_dict().values())
