@@ -172,7 +172,8 @@ def _count(report: DatasetReport, split: DavisSplit, split_name: str, present: l
     full_sequences, full_frames = PUBLISHED_SIZES.get((split.year, split_name), (len(names), 0))
     whole = [sequence for sequence in present if sequence.frames]
     frames = sum(len(sequence.frames) for sequence in whole)
-    absent = sorted(set(names) - {sequence.name for sequence in whole})
+    misnamed = {sequence.name for sequence in present for listing in sequence.listings.values() if listing.misnamed}
+    absent = sorted(set(names) - {sequence.name for sequence in whole} - misnamed)
     place = f"ImageSets/{split.year}/{split_name}.txt"
     if split_name != SPLIT and not whole:
         report.add("note", f"of {place}, no sequence is there; the task needs {SPLIT} only")

@@ -5,7 +5,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tools.data_doctor.folders import Listing, archive_is_whole, find_archives, find_folders, is_clutter, move_command
+from tools.data_doctor.folders import (
+    Listing,
+    archive_is_whole,
+    find_archives,
+    find_folders,
+    is_clutter,
+    move_command,
+    rename_command,
+)
 from tools.data_doctor.image_files import Damage, FileFacts
 from tools.data_doctor.report import DatasetReport
 
@@ -68,7 +76,7 @@ def add_entries(report: DatasetReport, listings: Mapping[Path, Listing]) -> None
         return [(place / name).as_posix() for place, listing in places for name in part(listing)]
 
     renamings = [(folder / old, folder / new) for folder, listing in listings.items() for old, new in listing.misnamed.items()]
-    advice = f"rename them, as in: {move_command(*renamings[0])}" if renamings else ""
+    advice = rename_command(renamings) if renamings else ""
     report.add_named(
         "misnamed", "files have an ending by which they are not found", shown(lambda listing: listing.misnamed), advice
     )

@@ -3,7 +3,7 @@
 import os
 import shlex
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +108,17 @@ def move_command(source: Path, target: Path) -> str:
     # Not `mv SOURCE/*`: the shell takes no list of a hundred thousand names.
     inner = _quoted(source)
     return f"find {inner} -mindepth 1 -maxdepth 1 -exec mv -n {{}} {_quoted(target)} \\; && rmdir {inner}"
+
+
+def rename_command(renamings: Sequence[tuple[Path, Path]]) -> str:
+    """What to type to give files another ending; an example of it where their endings differ too much for one command."""
+    endings = {(old.suffix, new.suffix) for old, new in renamings}
+    if len(renamings) == 1 or len(endings) > 1:
+        old, new = renamings[0]
+        return f"{'as in: ' if len(renamings) > 1 else ''}mv -n {_quoted(old)} {_quoted(new)}"
+    ((wrong, right),) = endings
+    folder = Path(os.path.commonpath([old.parent for old, _ in renamings]))
+    return f"find {_quoted(folder)} -name '*{wrong}' -exec sh -c 'mv -n \"$1\" \"${{1%.*}}{right}\"' _ {{}} \\;"
 
 
 def _quoted(path: Path) -> str:

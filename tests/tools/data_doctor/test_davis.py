@@ -1,4 +1,5 @@
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -176,3 +177,12 @@ def test_a_folder_within_its_namesake(data: Path, examine_task: Examine, folder:
     report = examine_task("davis")
     assert not report.is_usable
     assert [finding.names for finding in report.findings if finding.kind == "misplaced"] == [(str(place / place.name),)]
+
+
+def test_frames_that_are_all_misnamed_are_not_missing_too(data: Path, examine_task: Examine) -> None:
+    for path in (data / "DAVIS/JPEGImages").rglob("*.jpg"):
+        path.rename(path.with_suffix(".JPEG"))
+    finding = only(examine_task("davis"), "misnamed")
+    assert len(finding.names) == FRAMES * len(SEQUENCES)
+    subprocess.run(finding.advice, shell=True, check=True)
+    assert examine_task("davis").findings == []

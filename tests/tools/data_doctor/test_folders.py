@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.data_doctor.folders import archive_is_whole, find_archives, find_folders, list_images, move_command
+from tools.data_doctor.folders import archive_is_whole, find_archives, find_folders, list_images, move_command, rename_command
 
 
 def _touch(folder: Path, *names: str) -> None:
@@ -66,3 +66,12 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert moved.returncode != 0
     assert (tmp_path / "DAVIS/list.txt").read_text() == "kept"
     shutil.rmtree(tmp_path / "DAVIS")
+
+
+def test_what_is_advised_renames_everything(tmp_path: Path) -> None:
+    _touch(tmp_path, "a b/x.1.JPG", "c/y.JPG", "c/z.jpg")
+    renamings = [(tmp_path / "a b/x.1.JPG", tmp_path / "a b/x.1.jpg"), (tmp_path / "c/y.JPG", tmp_path / "c/y.jpg")]
+    subprocess.run(rename_command(renamings), shell=True, check=True)
+    assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["x.1.jpg", "y.jpg", "z.jpg"]
+    assert rename_command(renamings[1:]) == f"mv -n {tmp_path}/c/y.JPG {tmp_path}/c/y.jpg"
+    assert rename_command([*renamings, (tmp_path / "d.jpeg", tmp_path / "d.jpg")]).startswith("as in: mv -n ")
