@@ -85,7 +85,15 @@ def drop_last_layer_gradients(network: nn.Module) -> None:
             parameter.grad = None
 
 
+def copy_to_teacher(teacher: nn.Module, student: nn.Module) -> None:
+    """Start the teacher at the student's weights; of a student with further parts (MoBY's predictor) it takes its own."""
+    weights = student.state_dict()
+    teacher.load_state_dict({name: weights[name] for name in teacher.state_dict()})
+
+
 @torch.no_grad()
 def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """Move every teacher parameter towards the student's: momentum * teacher + (1 - momentum) * student."""
-    torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - momentum)
+    """Move every teacher parameter towards the student's of its name: momentum * teacher + (1 - momentum) * student."""
+    moved = dict(teacher.named_parameters())
+    towards = dict(student.named_parameters())
+    torch._foreach_lerp_(list(moved.values()), [towards[name] for name in moved], 1 - momentum)

@@ -23,9 +23,8 @@ from pretrain.data.views import view_kinds
 from pretrain.distributed import choose_device, mean_over_processes, process_group, rank, world_size
 from pretrain.log import RunLog
 from pretrain.objectives.base import Objective
-from pretrain.objectives.dino import DINOObjective
-from pretrain.objectives.selfpatch import SelfPatchObjective
-from pretrain.optim import REFERENCE_BATCH, build_optimizer
+from pretrain.objectives.build import build_objective
+from pretrain.optim import REFERENCE_BATCH, build_optimizer, copy_to_teacher
 from pretrain.schedules import CosineSchedule, TemperatureSchedule
 from pretrain.state import (
     CHECKPOINT_FILE,
@@ -59,13 +58,6 @@ def pretrain(config: PretrainConfig) -> Path:
         return _Run(config, device).train()
 
 
-def build_objective(config: PretrainConfig) -> Objective:
-    """The objective of a configuration."""
-    if config.method == "selfpatch":
-        return SelfPatchObjective(config.dino, config.selfpatch)
-    return DINOObjective(config.dino)
-
-
 @dataclass
 class Networks:
     """What is trained, and what trains it."""
@@ -84,7 +76,7 @@ def build_networks(config: PretrainConfig, device: torch.device) -> Networks:
     spec = objective.backbone_spec(config.backbone.architecture(), config.views.global_size)
     student = objective.build_network(spec, config.backbone.drop_path_rate, "student").to(device)
     teacher = objective.build_network(spec, 0.0, "teacher").to(device)
-    teacher.load_state_dict(student.state_dict())
+    copy_to_teacher(teacher, student)
     teacher.requires_grad_(False)
     return Networks(spec, student, teacher, objective, build_optimizer(student))
 

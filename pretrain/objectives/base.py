@@ -1,18 +1,22 @@
 """What an objective is: the networks that it trains, and the loss between their outputs.
 
-Shapes: V views of one size, B images, N patches, K prototypes.
+An objective is put together from an image-level loss and, on top of it, a patch-level one. Each brings its own projection heads
+and its running state (centres, queues).
+
+Shapes: V views of one size, B images, N patches, D channels of a token, K prototypes or channels of an embedding.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from backbones.spec import BackboneSpec
+from backbones.build import AnyBackbone
+from backbones.spec import BackboneSpec, SwinSpec, ViTSpec, spec_from_dict
 
 NUM_GLOBAL_CROPS = 2
 """The first two crops are global in every method here."""
@@ -21,30 +25,81 @@ Role = Literal["student", "teacher"]
 
 
 @dataclass(frozen=True)
-class ViewLogits:
+class ViewOutputs:
     """A network's outputs for views of one size."""
 
     cls_VBK: Tensor
-    """Image-level logits."""
+    """Image-level logits or embeddings."""
     patches_VBNK: Tensor | None = None
-    """Patch-level logits, where the objective has them."""
+    """Patch-level logits or embeddings, where the objective has them."""
+    grid: tuple[int, int] | None = None
+    """(h, w) of the patches, where the objective needs it."""
+
+
+class ImageLoss(nn.Module, ABC):
+    """A loss between image-level outputs."""
+
+    @abstractmethod
+    def head(self, in_dim: int, role: Role) -> nn.Module:
+        """A projection head `[..., D] -> [..., K]` with fresh weights; the teacher's parameters are among the student's, by name."""
+
+    @abstractmethod
+    def forward(self, student_VBK: Tensor, teacher_VBK: Tensor, temperature: float) -> Tensor:
+        """The loss, a scalar in float32.
+
+        Args:
+            student_VBK: Outputs of every view, global ones first.
+            teacher_VBK: Outputs of the global views at least.
+            temperature: Sharpening of the teacher's outputs, for losses that sharpen them.
+        """
+
+    @abstractmethod
+    def update(self, teacher_VBK: Tensor) -> None:
+        """Move the running state by the teacher's outputs; after the loss."""
+
+
+class PatchLoss(nn.Module, ABC):
+    """A loss between each student patch and the teacher's target of the same patch in the same view."""
+
+    @abstractmethod
+    def head(self, in_dim: int, role: Role) -> nn.Module:
+        """As `ImageLoss.head`."""
+
+    @abstractmethod
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], temperature: float) -> Tensor:
+        """The loss, a scalar in float32: the mean over patches and images, then over views.
+
+        A local view weighs as much as a global one, whatever its number of patches.
+
+        Args:
+            student: [V, B, N, K] for each size of crop.
+            teacher: Likewise, without gradient.
+            temperature: Sharpening of the teacher's outputs, for losses that sharpen them.
+        """
+
+    @abstractmethod
+    def update(self, teacher: Sequence[Tensor]) -> None:
+        """Move the running state by the teacher's outputs; after the loss."""
 
 
 class Objective(nn.Module, ABC):
     """A pretraining loss with its running state (centres, queues) as buffers."""
 
     @abstractmethod
-    def backbone_spec(self, architecture: Mapping[str, int], image_size: int) -> BackboneSpec:
-        """The backbone that this objective trains: whether it has a CLS token and a final norm is part of the method.
+    def backbone_spec(self, architecture: Mapping[str, Any], image_size: int) -> BackboneSpec:
+        """The backbone that this objective trains: whether a ViT has a CLS token and a final norm is part of the method.
 
         Args:
-            architecture: embed_dim, depth, num_heads, patch_size.
+            architecture: See `backbone_spec`.
             image_size: Side of the global crops, which the stored positions cover.
         """
 
     @abstractmethod
     def build_network(self, spec: BackboneSpec, drop_path_rate: float, role: Role) -> nn.Module:
-        """A network `crops -> list[ViewLogits]`, one entry per crop size; submodules `backbone` and `heads`."""
+        """A network `crops -> list[ViewOutputs]`, one entry per crop size; submodules `backbone` and `heads`.
+
+        The teacher's parameters are among the student's, by name.
+        """
 
     @abstractmethod
     def teacher_crops(self, crops: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -52,15 +107,48 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, student: Sequence[ViewLogits], teacher: Sequence[ViewLogits], teacher_temperature: float
+        self, student: Sequence[ViewOutputs], teacher: Sequence[ViewOutputs], teacher_temperature: float
     ) -> dict[str, Tensor]:
         """The losses, `loss` being the one to minimise, the others its parts; updates the running state afterwards.
 
         Args:
-            student: Logits of all crops.
-            teacher: Logits of `teacher_crops`, without gradient.
+            student: Outputs for all crops.
+            teacher: Outputs for `teacher_crops`, without gradient.
             teacher_temperature: Sharpening of the targets.
         """
+
+
+def backbone_spec(architecture: Mapping[str, Any], image_size: int, class_token: bool) -> BackboneSpec:
+    """The spec of a backbone to train.
+
+    Args:
+        architecture: Fields of `ViTSpec`, or `family: swin` and fields of `SwinSpec`.
+        image_size: Side of the global crops.
+        class_token: Whether a ViT has a CLS token and a final norm; a Swin never has the one and always the other.
+    """
+    values = {"family": ViTSpec.family, **architecture, "image_size": image_size}
+    if values["family"] == ViTSpec.family:
+        values |= {"class_token": class_token, "final_norm": class_token}
+    return spec_from_dict(values)
+
+
+def token_width(backbone: AnyBackbone) -> int:
+    """D of the tokens after the last block or stage."""
+    return backbone.map_channels([backbone.spec.num_blocks - 1])[0]
+
+
+def attention_heads(spec: BackboneSpec) -> int:
+    """Attention heads of the last block.
+
+    Raises:
+        ValueError: For a family without attention.
+    """
+    match spec:
+        case ViTSpec():
+            return spec.num_heads
+        case SwinSpec():
+            return spec.num_heads[-1]
+    raise ValueError(f"a {spec.family} has no attention heads; use a vit or a swin")
 
 
 def group_by_size(crops: Sequence[Tensor]) -> list[list[Tensor]]:

@@ -1,26 +1,16 @@
 """DINO: self-distillation of the CLS token between views (Caron et al., ICCV 2021; facebookresearch/dino 7c446df).
 
-Shapes: V views, B images, K prototypes, D channels.
+Shapes: V views, B images, N patches, K prototypes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from backbones.build import build_backbone
-from backbones.spec import BackboneSpec, ViTSpec
 from pretrain.heads import ProjectionHead
-from pretrain.objectives.base import (
-    NUM_GLOBAL_CROPS,
-    Objective,
-    Role,
-    ViewLogits,
-    group_by_size,
-    sharpened_targets,
-    split_views,
-)
+from pretrain.objectives.base import NUM_GLOBAL_CROPS, ImageLoss, PatchLoss, Role, sharpened_targets
 from pretrain.objectives.centre import Centre
 
 
@@ -63,14 +53,20 @@ class DINOConfig:
         return ProjectionHead(in_dim, out_dim, self.hidden_dim, self.bottleneck_dim, self.norm_last_layer)
 
 
-class CLSDistillation(nn.Module):
+class CLSDistillation(ImageLoss):
     """Cross-entropy between the teacher's view of an image and the student's every other view of it."""
 
     def __init__(self, config: DINOConfig) -> None:
         """Start with a zero centre."""
         super().__init__()
+        self.config = config
         self.student_temperature = config.student_temperature
         self.centre = Centre(config.out_dim, config.centre_momentum)
+
+    def head(self, in_dim: int, role: Role) -> ProjectionHead:
+        """See `ImageLoss.head`; student and teacher are alike."""
+        del role
+        return self.config.head(in_dim, self.config.out_dim)
 
     def forward(self, student_VBK: Tensor, teacher_VBK: Tensor, temperature: float) -> Tensor:
         """The loss, a scalar: the mean over pairs (global teacher view, other student view) and images.
@@ -92,53 +88,43 @@ class CLSDistillation(nn.Module):
             total = total - (targets_GBK[others].sum(0) * log_probabilities_BK).sum(-1).mean()
         return total / (NUM_GLOBAL_CROPS * (views - 1))
 
-
-class DINONetwork(nn.Module):
-    """A ViT with its own CLS token, and the projection head on it."""
-
-    def __init__(self, spec: BackboneSpec, config: DINOConfig, drop_path_rate: float) -> None:
-        """Build with fresh weights."""
-        super().__init__()
-        self.backbone = build_backbone(spec, drop_path_rate)
-        self.heads = nn.ModuleDict({"cls": config.head(spec.embed_dim, config.out_dim)})  # type: ignore[union-attr]
-
-    def forward(self, crops: Sequence[Tensor]) -> list[ViewLogits]:
-        """See `Objective.build_network`."""
-        groups = group_by_size(crops)
-        cls = [self.backbone.forward_tokens(torch.cat(group)).cls for group in groups]
-        return [
-            ViewLogits(split_views(self.heads["cls"](cls_BD), len(group))) for cls_BD, group in zip(cls, groups, strict=True)
-        ]
+    def update(self, teacher_VBK: Tensor) -> None:
+        """Move the centre."""
+        self.centre.update([teacher_VBK])
 
 
-class DINOObjective(Objective):
-    """DINO as published: CLS token and final norm in the backbone; the teacher sees the two global crops."""
+class PatchDistillation(PatchLoss):
+    """Cross-entropy of each student patch with its own target: DINO's loss on patches, as SelfPatch has it."""
 
-    def __init__(self, config: DINOConfig) -> None:
-        """Store the configuration; centres start at zero."""
+    def __init__(self, config: DINOConfig, out_dim: int) -> None:
+        """Start with a zero centre.
+
+        Args:
+            config: Head and temperatures, shared with the image-level loss.
+            out_dim: Number of patch prototypes.
+        """
         super().__init__()
         self.config = config
-        self.cls_distillation = CLSDistillation(config)
+        self.out_dim = out_dim
+        self.centre = Centre(out_dim, config.centre_momentum)
 
-    def backbone_spec(self, architecture: Mapping[str, int], image_size: int) -> BackboneSpec:
-        """See `Objective.backbone_spec`."""
-        return ViTSpec(**architecture, image_size=image_size, class_token=True, final_norm=True)
-
-    def build_network(self, spec: BackboneSpec, drop_path_rate: float, role: Role) -> nn.Module:
-        """See `Objective.build_network`; student and teacher are alike."""
+    def head(self, in_dim: int, role: Role) -> ProjectionHead:
+        """See `PatchLoss.head`; student and teacher are alike."""
         del role
-        return DINONetwork(spec, self.config, drop_path_rate)
+        return self.config.head(in_dim, self.out_dim)
 
-    def teacher_crops(self, crops: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The global crops."""
-        return crops[:NUM_GLOBAL_CROPS]
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], temperature: float) -> Tensor:
+        """See `PatchLoss.forward`."""
+        total = torch.zeros((), device=self.centre.mean_K.device)
+        views = 0
+        for student_VBNK, teacher_VBNK in zip(student, teacher, strict=True):
+            targets = sharpened_targets(teacher_VBNK, self.centre.mean_K, temperature)
+            logits = student_VBNK.float() / self.config.student_temperature
+            cross_entropy_VBN = -(targets * torch.log_softmax(logits, dim=-1)).sum(-1)
+            total = total + cross_entropy_VBN.mean() * len(logits)
+            views += len(logits)
+        return total / views
 
-    def forward(
-        self, student: Sequence[ViewLogits], teacher: Sequence[ViewLogits], teacher_temperature: float
-    ) -> dict[str, Tensor]:
-        """See `Objective.forward`."""
-        student_VBK = torch.cat([group.cls_VBK for group in student])
-        teacher_VBK = torch.cat([group.cls_VBK for group in teacher])
-        loss = self.cls_distillation(student_VBK, teacher_VBK, teacher_temperature)
-        self.cls_distillation.centre.update([teacher_VBK])
-        return {"loss": loss}
+    def update(self, teacher: Sequence[Tensor]) -> None:
+        """Move the centre."""
+        self.centre.update(teacher)

@@ -1,27 +1,37 @@
-"""SelfPatch on DINO (Yun et al., CVPR 2022; alinlab/SelfPatch 81aef149).
+"""SelfPatch on an image-level loss (Yun et al., CVPR 2022; alinlab/SelfPatch 81aef149).
 
 The teacher's target for a patch is a summary of the k most similar patches around it; the student predicts it from the patch
-alone, in the same view. Beside it, DINO's loss on an image-level CLS token that the same aggregation module makes.
+alone, in the same view. Beside it, the image-level loss on a CLS token that the same aggregation module makes.
 
 What the authors' code does and the paper does not say, kept here: **all** crops, the local ones too, pass through the teacher;
 the patch loss compares patch i of a view with target i of the same view; both centres move by all crops' teacher logits (DINO's
 by the two global ones); neighbourhoods wrap round the border (see `neighbours`); the weight of the patch loss is 0.1.
 
-Shapes: V views, B images, N patches, D channels, K prototypes.
+Shapes: V views, B images, N patches, D channels, K prototypes or channels of an embedding.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from backbones.build import build_backbone
-from backbones.spec import BackboneSpec, ViTSpec
+from backbones.spec import BackboneSpec
 from pretrain.objectives.aggregation import Aggregation
-from pretrain.objectives.base import Objective, Role, ViewLogits, group_by_size, sharpened_targets, split_views
-from pretrain.objectives.centre import Centre
-from pretrain.objectives.dino import CLSDistillation, DINOConfig
+from pretrain.objectives.base import (
+    ImageLoss,
+    Objective,
+    PatchLoss,
+    Role,
+    ViewOutputs,
+    attention_heads,
+    backbone_spec,
+    group_by_size,
+    split_views,
+    token_width,
+)
 from pretrain.objectives.neighbours import ALL_PATCHES, select_positives
 
 
@@ -51,27 +61,37 @@ class SelfPatchConfig:
 
 
 class SelfPatchNetwork(nn.Module):
-    """A ViT without CLS token and final norm, the aggregation module, and the two projection heads."""
+    """A backbone (a ViT has neither CLS token nor final norm), the aggregation module, and the two projection heads."""
 
-    def __init__(self, spec: ViTSpec, dino: DINOConfig, selfpatch: SelfPatchConfig, drop_path_rate: float, role: Role) -> None:
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        image_loss: ImageLoss,
+        patch_loss: PatchLoss,
+        config: SelfPatchConfig,
+        drop_path_rate: float,
+        role: Role,
+    ) -> None:
         """Build with fresh weights.
 
         Args:
             spec: The backbone.
-            dino: Configuration of the heads and the CLS loss.
-            selfpatch: Configuration of the patch targets.
+            image_loss: Makes the CLS head.
+            patch_loss: Makes the patch head.
+            config: Configuration of the patch targets.
             drop_path_rate: Stochastic depth of the backbone; the aggregation module has none.
             role: The teacher summarises positives; the student only norms its patches.
         """
         super().__init__()
-        self.selfpatch = selfpatch
+        self.config = config
         self.role = role
         self.backbone = build_backbone(spec, drop_path_rate)
+        dim = token_width(self.backbone)
         self.heads = nn.ModuleDict(
             {
-                "aggregation": Aggregation(spec.embed_dim, spec.num_heads),
-                "cls": dino.head(spec.embed_dim, dino.out_dim),
-                "patch": dino.head(spec.embed_dim, selfpatch.out_dim),
+                "aggregation": Aggregation(dim, attention_heads(spec)),
+                "cls": image_loss.head(dim, role),
+                "patch": patch_loss.head(dim, role),
             }
         )
 
@@ -80,10 +100,10 @@ class SelfPatchNetwork(nn.Module):
         aggregation: Aggregation = self.heads["aggregation"]  # type: ignore[assignment]
         if self.role == "student":
             return aggregation.norm(patches_BND)
-        positives_BNk = select_positives(patches_BND, grid, self.selfpatch.window, self.selfpatch.k)
+        positives_BNk = select_positives(patches_BND, grid, self.config.window, self.config.k)
         return aggregation.patch_summaries(patches_BND, positives_BNk)
 
-    def forward(self, crops: Sequence[Tensor]) -> list[ViewLogits]:
+    def forward(self, crops: Sequence[Tensor]) -> list[ViewOutputs]:
         """See `Objective.build_network`."""
         outputs = []
         for group in group_by_size(crops):
@@ -91,7 +111,7 @@ class SelfPatchNetwork(nn.Module):
             cls_BD = self.heads["aggregation"].image_cls(tokens.patches)  # type: ignore[operator]
             patches_BND = self.patch_features(tokens.patches, tokens.grid)
             outputs.append(
-                ViewLogits(
+                ViewOutputs(
                     split_views(self.heads["cls"](cls_BD), len(group)),
                     split_views(self.heads["patch"](patches_BND), len(group)),
                 )
@@ -100,54 +120,43 @@ class SelfPatchNetwork(nn.Module):
 
 
 class SelfPatchObjective(Objective):
-    """DINO's CLS loss plus `weight` times the patch loss."""
+    """An image-level loss plus `weight` times a patch-level loss."""
 
-    def __init__(self, dino: DINOConfig, selfpatch: SelfPatchConfig) -> None:
-        """Store the configuration; centres start at zero."""
+    def __init__(self, image_loss: ImageLoss, patch_loss: PatchLoss, config: SelfPatchConfig) -> None:
+        """Store the losses."""
         super().__init__()
-        self.dino = dino
-        self.selfpatch = selfpatch
-        self.cls_distillation = CLSDistillation(dino)
-        self.patch_centre = Centre(selfpatch.out_dim, dino.centre_momentum)
+        self.config = config
+        self.image_loss = image_loss
+        self.patch_loss = patch_loss
 
-    def backbone_spec(self, architecture: Mapping[str, int], image_size: int) -> BackboneSpec:
+    def backbone_spec(self, architecture: Mapping[str, Any], image_size: int) -> BackboneSpec:
         """See `Objective.backbone_spec`."""
-        return ViTSpec(**architecture, image_size=image_size, class_token=False, final_norm=False)
+        return backbone_spec(architecture, image_size, class_token=False)
 
     def build_network(self, spec: BackboneSpec, drop_path_rate: float, role: Role) -> nn.Module:
         """See `Objective.build_network`."""
-        assert isinstance(spec, ViTSpec)
-        return SelfPatchNetwork(spec, self.dino, self.selfpatch, drop_path_rate, role)
+        return SelfPatchNetwork(spec, self.image_loss, self.patch_loss, self.config, drop_path_rate, role)
 
     def teacher_crops(self, crops: Sequence[Tensor]) -> Sequence[Tensor]:
         """Every crop."""
         return crops
 
-    def patch_loss(self, student: Sequence[ViewLogits], teacher: Sequence[ViewLogits], temperature: float) -> Tensor:
-        """Cross-entropy of each student patch with its own target, averaged over patches and images, then over views.
-
-        A local view weighs as much as a global one, whatever its number of patches.
-        """
-        total = torch.zeros((), device=self.patch_centre.mean_K.device)
-        views = 0
-        for student_group, teacher_group in zip(student, teacher, strict=True):
-            assert student_group.patches_VBNK is not None
-            assert teacher_group.patches_VBNK is not None
-            targets = sharpened_targets(teacher_group.patches_VBNK, self.patch_centre.mean_K, temperature)
-            logits = student_group.patches_VBNK.float() / self.dino.student_temperature
-            cross_entropy_VBN = -(targets * torch.log_softmax(logits, dim=-1)).sum(-1)
-            total = total + cross_entropy_VBN.mean() * len(logits)
-            views += len(logits)
-        return total / views
-
     def forward(
-        self, student: Sequence[ViewLogits], teacher: Sequence[ViewLogits], teacher_temperature: float
+        self, student: Sequence[ViewOutputs], teacher: Sequence[ViewOutputs], teacher_temperature: float
     ) -> dict[str, Tensor]:
         """See `Objective.forward`."""
         student_VBK = torch.cat([group.cls_VBK for group in student])
         teacher_VBK = torch.cat([group.cls_VBK for group in teacher])
-        cls_loss = self.cls_distillation(student_VBK, teacher_VBK, teacher_temperature)
-        patch_loss = self.patch_loss(student, teacher, teacher_temperature)
-        self.cls_distillation.centre.update([teacher_VBK])
-        self.patch_centre.update([group.patches_VBNK for group in teacher if group.patches_VBNK is not None])
-        return {"loss": cls_loss + self.selfpatch.weight * patch_loss, "cls_loss": cls_loss, "patch_loss": patch_loss}
+        student_patches, teacher_patches = _patches(student), _patches(teacher)
+        cls_loss = self.image_loss(student_VBK, teacher_VBK, teacher_temperature)
+        patch_loss = self.patch_loss(student_patches, teacher_patches, teacher_temperature)
+        self.image_loss.update(teacher_VBK)
+        self.patch_loss.update(teacher_patches)
+        return {"loss": cls_loss + self.config.weight * patch_loss, "cls_loss": cls_loss, "patch_loss": patch_loss}
+
+
+def _patches(outputs: Sequence[ViewOutputs]) -> list[Tensor]:
+    """[V, B, N, K] for each size of crop."""
+    patches = [group.patches_VBNK for group in outputs if group.patches_VBNK is not None]
+    assert len(patches) == len(outputs)
+    return patches

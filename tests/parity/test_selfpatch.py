@@ -11,8 +11,8 @@ from torch import Tensor
 
 from backbones.file import load_strictly
 from pretrain.objectives.aggregation import Aggregation
-from pretrain.objectives.base import ViewLogits, split_views
-from pretrain.objectives.dino import DINOConfig
+from pretrain.objectives.base import ViewOutputs, split_views
+from pretrain.objectives.dino import CLSDistillation, DINOConfig, PatchDistillation
 from pretrain.objectives.neighbours import ALL_PATCHES, candidate_table, select_positives
 from pretrain.objectives.selfpatch import SelfPatchConfig, SelfPatchObjective
 from pretrain.optim import OptimConfig, build_optimizer
@@ -81,10 +81,10 @@ def test_head(golden_dir: Path) -> None:
         torch.testing.assert_close(student, case["student"], atol=1e-5, rtol=0)
 
 
-def view_logits(groups: list[list[Tensor]], ncrops: int) -> list[ViewLogits]:
+def view_logits(groups: list[list[Tensor]], ncrops: int) -> list[ViewOutputs]:
     views = (GLOBAL_CROPS, ncrops - GLOBAL_CROPS)
     return [
-        ViewLogits(split_views(cls.squeeze(1), count), split_views(patches, count))
+        ViewOutputs(split_views(cls.squeeze(1), count), split_views(patches, count))
         for (cls, patches), count in zip(groups, views, strict=True)
     ]
 
@@ -105,14 +105,15 @@ def test_loss(golden_dir: Path) -> None:
         end=dino.teacher_temperature,
         warmup_epochs=dino.warmup_teacher_temperature_epochs,
     )
-    objective = SelfPatchObjective(dino, SelfPatchConfig(out_dim=config["out_dim_patch"]))
+    image_loss, patch_loss = CLSDistillation(dino), PatchDistillation(dino, config["out_dim_patch"])
+    objective = SelfPatchObjective(image_loss, patch_loss, SelfPatchConfig(out_dim=config["out_dim_patch"]))
     for step in case["steps"]:
         student, teacher = (view_logits(step[role], config["ncrops"]) for role in ("student", "teacher"))
         losses = objective(student, teacher, temperature(step["epoch"]))
         for name in ("loss", "cls_loss", "patch_loss"):
             assert losses[name].item() == pytest.approx(step[name], abs=1e-5, rel=1e-6), name
-        torch.testing.assert_close(objective.cls_distillation.centre.mean_K, step["center"].flatten(), atol=1e-5, rtol=0)
-        torch.testing.assert_close(objective.patch_centre.mean_K, step["patch_center"].flatten(), atol=1e-5, rtol=0)
+        torch.testing.assert_close(image_loss.centre.mean_K, step["center"].flatten(), atol=1e-5, rtol=0)
+        torch.testing.assert_close(patch_loss.centre.mean_K, step["patch_center"].flatten(), atol=1e-5, rtol=0)
 
 
 def without_key_bias(name: str, value: Tensor) -> Tensor:
@@ -132,7 +133,8 @@ def without_key_bias(name: str, value: Tensor) -> Tensor:
 def test_train_steps(golden_dir: Path) -> None:
     case = load(golden_dir, "train_steps.pt")
     dino = DINOConfig(out_dim=case["out_dim"], hidden_dim=case["hidden_dim"], bottleneck_dim=case["bottleneck_dim"])
-    objective = SelfPatchObjective(dino, SelfPatchConfig(out_dim=case["out_dim_patch"], k=case["k"]))
+    selfpatch = SelfPatchConfig(out_dim=case["out_dim_patch"], k=case["k"])
+    objective = SelfPatchObjective(CLSDistillation(dino), PatchDistillation(dino, selfpatch.out_dim), selfpatch)
     architecture = {
         "embed_dim": case["dim"],
         "depth": case["depth"],

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from pretrain.heads import ProjectionHead
 from pretrain.objectives.aggregation import Aggregation
-from pretrain.objectives.base import ViewLogits
+from pretrain.objectives.base import ViewOutputs
 from pretrain.objectives.centre import Centre
-from pretrain.objectives.dino import CLSDistillation, DINOConfig, DINOObjective
+from pretrain.objectives.dino import CLSDistillation, DINOConfig
+from pretrain.objectives.image_level import ImageLevelObjective
 from pretrain.objectives.neighbours import ALL_PATCHES, candidate_table, select_positives
 from pretrain.objectives.selfpatch import SelfPatchConfig
 
@@ -37,10 +38,11 @@ def test_cls_loss_is_the_mean_over_pairs(views: int) -> None:
 
 
 def test_dino_centre_moves_by_the_global_crops() -> None:
-    objective = DINOObjective(DINOConfig(out_dim=5))
+    image_loss = CLSDistillation(DINOConfig(out_dim=5))
+    objective = ImageLevelObjective(image_loss)
     teacher = torch.randn(2, 3, 5)
-    objective([ViewLogits(torch.randn(4, 3, 5))], [ViewLogits(teacher)], 0.04)
-    torch.testing.assert_close(objective.cls_distillation.centre.mean_K, 0.1 * teacher.mean((0, 1)))
+    objective([ViewOutputs(torch.randn(4, 3, 5))], [ViewOutputs(teacher)], 0.04)
+    torch.testing.assert_close(image_loss.centre.mean_K, 0.1 * teacher.mean((0, 1)))
 
 
 def test_centre_weighs_rows_not_tensors() -> None:

@@ -1,0 +1,75 @@
+"""An image-level loss alone: DINO or MoBY as published.
+
+Shapes: V views, B images, D channels, K prototypes or channels of an embedding.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from backbones.build import build_backbone
+from backbones.spec import BackboneSpec
+from pretrain.objectives.base import (
+    NUM_GLOBAL_CROPS,
+    ImageLoss,
+    Objective,
+    Role,
+    ViewOutputs,
+    backbone_spec,
+    group_by_size,
+    split_views,
+    token_width,
+)
+
+
+class ImageLevelNetwork(nn.Module):
+    """A backbone and a projection head on its image-level token."""
+
+    def __init__(self, spec: BackboneSpec, loss: ImageLoss, drop_path_rate: float, role: Role) -> None:
+        """Build with fresh weights."""
+        super().__init__()
+        self.backbone = build_backbone(spec, drop_path_rate)
+        self.heads = nn.ModuleDict({"cls": loss.head(token_width(self.backbone), role)})
+
+    def forward(self, crops: Sequence[Tensor]) -> list[ViewOutputs]:
+        """See `Objective.build_network`."""
+        groups = group_by_size(crops)
+        tokens = [self.backbone.forward_tokens(torch.cat(group)) for group in groups]
+        # Swin has no CLS token; its image-level feature is the mean of the last stage.
+        cls = [patches_BND.mean(1) if cls_BD is None else cls_BD for cls_BD, patches_BND, _ in tokens]
+        return [
+            ViewOutputs(split_views(self.heads["cls"](cls_BD), len(group))) for cls_BD, group in zip(cls, groups, strict=True)
+        ]
+
+
+class ImageLevelObjective(Objective):
+    """CLS token and final norm in the backbone; the teacher sees the two global crops."""
+
+    def __init__(self, image_loss: ImageLoss) -> None:
+        """Store the loss."""
+        super().__init__()
+        self.image_loss = image_loss
+
+    def backbone_spec(self, architecture: Mapping[str, Any], image_size: int) -> BackboneSpec:
+        """See `Objective.backbone_spec`."""
+        return backbone_spec(architecture, image_size, class_token=True)
+
+    def build_network(self, spec: BackboneSpec, drop_path_rate: float, role: Role) -> nn.Module:
+        """See `Objective.build_network`."""
+        return ImageLevelNetwork(spec, self.image_loss, drop_path_rate, role)
+
+    def teacher_crops(self, crops: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The global crops."""
+        return crops[:NUM_GLOBAL_CROPS]
+
+    def forward(
+        self, student: Sequence[ViewOutputs], teacher: Sequence[ViewOutputs], teacher_temperature: float
+    ) -> dict[str, Tensor]:
+        """See `Objective.forward`."""
+        student_VBK = torch.cat([group.cls_VBK for group in student])
+        teacher_VBK = torch.cat([group.cls_VBK for group in teacher])
+        loss = self.image_loss(student_VBK, teacher_VBK, teacher_temperature)
+        self.image_loss.update(teacher_VBK)
+        return {"loss": loss}
