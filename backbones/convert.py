@@ -84,7 +84,7 @@ def convert_checkpoint(
             return convert_timm_model(path, num_heads)
         return convert_content(load_checkpoint(path), format_name, branch, num_heads)
     except ValueError as error:
-        message = str(error)
+        message = " ".join(str(error).splitlines())  # names in a checkpoint may contain anything
         raise FormatError(message if message.startswith(f"{path}: ") else f"{path}: {message}") from error
 
 

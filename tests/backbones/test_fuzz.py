@@ -1,0 +1,174 @@
+"""Damaged checkpoints of every layout: refused with one line, or the damage did not touch the backbone."""
+
+import copy
+import pickle
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+from safetensors.torch import save
+from torch import Tensor
+
+from backbones.convert import convert_checkpoint, write_conversion
+from backbones.file import read_backbone_file
+from tests.layouts import RESNET, Made, make_all
+
+MADE = make_all()
+LAYOUTS = [name for name, made in MADE.items() if made.spec != RESNET]
+# A ResNet's smallest file has 32 MB; two layouts of them, one with arrays, stand for all in the quick run.
+RESNETS = ["moco", "detectron2"]
+# Without these a checkpoint is a complete one of another network (registers), or of the same (masks, batch counters, and what old
+# PatchBench files lack: nothing else may be missing).
+OPTIONAL = ("register_tokens", "reg_token", "attn_mask", "num_batches_tracked")
+DAMAGES = ("drop", "rename", "reshape", "permute", "nest", "truncate rank", "number", "nan", "unwrap", "empty")
+
+Group = dict[str, Any]
+
+
+def groups(node: Any) -> list[Group]:
+    """The dictionaries that hold weights."""
+    if not isinstance(node, dict):
+        return []
+    inner = [group for value in node.values() for group in groups(value)]
+    own = [node] if any(isinstance(value, (Tensor, np.ndarray)) for value in node.values()) else []
+    return own + inner
+
+
+def damage_one(checkpoint: Any, kind: str, chance: random.Random) -> Any:
+    """One mutation of a copy of a checkpoint; its content may end up as it was."""
+    group = chance.choice(groups(checkpoint))
+    names = [name for name, value in group.items() if isinstance(value, (Tensor, np.ndarray)) and not name.endswith(OPTIONAL)]
+    if not names:
+        return checkpoint
+    name = chance.choice(names)
+    value = torch.as_tensor(group[name])
+    match kind:
+        case "drop":
+            del group[name]
+        case "rename":
+            new = chance.choice(
+                [f"module.{name}", f"x{name}", name[1:], name.replace("weight", "bias"), name.upper(), f"{name}\n"]
+            )
+            group[new] = group.pop(name)
+        case "reshape":
+            group[name] = torch.cat([value, value]) if value.ndim else value[None]
+        case "permute":
+            if value.ndim > 1 and len(set(value.shape)) > 1:
+                dims = list(range(value.ndim))
+                while value.permute(dims).shape == value.shape:
+                    chance.shuffle(dims)
+                group[name] = value.permute(dims)
+        case "truncate rank":
+            group[name] = value.flatten() if value.ndim > 1 else value.reshape(-1)[:1].squeeze()
+        case "number":
+            group[name] = chance.choice([0, None, "weight", [1.0], {}])
+        case "nan":
+            if value.is_floating_point() and value.numel():
+                changed = value.clone()
+                changed.view(-1)[-1] = chance.choice([float("nan"), float("inf")])
+                group[name] = changed
+        case "nest":
+            inner = dict(group)
+            group.clear()
+            group[chance.choice(["state_dict", "model", "teacher", "net", "x"])] = inner
+        case "unwrap":
+            return group
+        case "empty":
+            group.clear()
+    return checkpoint
+
+
+def check(made: Made, kinds: list[str], chance: random.Random, folder: Path) -> None:
+    checkpoint = copy.copy(_copied(made.checkpoint))
+    for kind in kinds:
+        if groups(checkpoint):
+            checkpoint = damage_one(checkpoint, kind, chance)
+    path, output = folder / "damaged.pth", folder / "damaged.safetensors"
+    output.unlink(missing_ok=True)
+    torch.save(checkpoint, path)
+    if refusal := _refusal(path, output, made.num_heads):
+        assert "\n" not in refusal
+        assert refusal.startswith(f"{path}: ")
+        assert not output.exists()
+        return
+    # Accepted: then it is the whole backbone, bit for bit, of the branch that had been there.
+    content = read_backbone_file(output)
+    assert content.spec == made.spec
+    assert content.state_dict.keys() == made.weights.keys()
+    for name, tensor in made.weights.items():
+        if not name.endswith(OPTIONAL):
+            torch.testing.assert_close(content.state_dict[name], tensor, atol=1e-6, rtol=0)
+
+
+def _refusal(path: Path, output: Path, num_heads: int | None) -> str:
+    """Why the checkpoint is refused; empty if it is not."""
+    try:
+        write_conversion(convert_checkpoint(path, num_heads=num_heads), path, output)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _copied(node: Any) -> Any:
+    """Fresh dictionaries around the same tensors."""
+    return {key: _copied(value) for key, value in node.items()} if isinstance(node, dict) else node
+
+
+damages = st.lists(st.sampled_from(DAMAGES), min_size=1, max_size=3)
+chances = st.integers(0, 2**32).map(random.Random)
+quick = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+thorough = settings(quick, max_examples=2000)
+
+
+@seed(5)
+@quick
+@given(name=st.sampled_from([*LAYOUTS, *RESNETS]), kinds=damages, chance=chances)
+def test_an_incomplete_checkpoint_never_becomes_a_backbone_file(
+    name: str, kinds: list[str], chance: random.Random, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    check(MADE[name], kinds, chance, tmp_path_factory.getbasetemp())
+
+
+@pytest.mark.slow
+@thorough
+@given(name=st.sampled_from([*LAYOUTS, *LAYOUTS, *MADE]), kinds=damages, chance=chances)
+def test_thousands_of_incomplete_checkpoints(
+    name: str, kinds: list[str], chance: random.Random, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    check(MADE[name], kinds, chance, tmp_path_factory.getbasetemp())
+
+
+@settings(quick, max_examples=200)
+@given(data=st.data())
+def test_damaged_bytes_never_give_a_traceback(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Bytes of a small zip, legacy and plain pickle changed, cut out or repeated."""
+    folder = tmp_path_factory.getbasetemp()
+    kind = data.draw(st.sampled_from(["zip", "legacy", "pickle", "safetensors"]))
+    path = folder / ("bytes.safetensors" if kind == "safetensors" else "bytes.pth")
+    content = _serialised(folder, kind)
+    start = data.draw(st.integers(0, len(content) - 1))
+    length = data.draw(st.integers(0, 64))
+    patch = data.draw(st.binary(max_size=64))
+    path.write_bytes(content[:start] + patch + content[start + length :])
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - any of ours: so small a file is no backbone in any case
+        convert_checkpoint(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def _serialised(folder: Path, kind: str) -> bytes:
+    tensors = {"a.weight": torch.ones(3, 2), "b": torch.zeros(4)}
+    path = folder / "whole"
+    match kind:
+        case "pickle":
+            return pickle.dumps({"model": {name: tensor.numpy() for name, tensor in tensors.items()}})
+        case "safetensors":
+            return save(tensors)
+        case _:
+            torch.save({"state_dict": tensors, "epoch": 1}, path, _use_new_zipfile_serialization=kind == "zip")
+            return path.read_bytes()
