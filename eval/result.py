@@ -36,8 +36,8 @@ class Metric:
     """`percent` (0 to 100) for everything that a paper prints as such."""
     higher_is_better: bool = True
     """Direction of improvement."""
-    interval_95: list[float] | None = None
-    """Lower and upper end of the 95 % interval by resampling the items, where the task gives one."""
+    interval_95: list[float] = field(default_factory=list)
+    """Lower and upper end of the 95 % interval by resampling the items; empty where the task gives none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,15 +38,16 @@ def rank_of_truth(scores_TC: Tensor, labels_T: Tensor) -> Tensor:
     """How many classes come before the right one; of equal scores the lower class comes first.
 
     Args:
-        scores_TC: Higher is likelier.
+        scores_TC: Higher is likelier; NaN is never right.
         labels_T: int64, the right classes.
 
     Returns:
         [T] int64; 0 where the top-1 prediction is right.
     """
     truth_T1 = scores_TC.gather(1, labels_T[:, None])
-    lower_TC = torch.arange(scores_TC.shape[1], device=scores_TC.device) < labels_T[:, None]
-    return ((scores_TC > truth_T1) | ((scores_TC == truth_T1) & lower_TC)).sum(1)
+    before_TC = torch.arange(scores_TC.shape[1], device=scores_TC.device) < labels_T[:, None]
+    behind_TC = (scores_TC < truth_T1) | ((scores_TC == truth_T1) & ~before_TC)
+    return (~behind_TC).sum(1)
 
 
 def classify(
