@@ -1,6 +1,7 @@
 """Examines COCO 2017: both annotation files and both folders of images."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ FOLDER = "coco"
 FULL_ANNOTATIONS = {"train2017": 860_001, "val2017": 36_781}
 """Boxes of the published annotation files."""
 
+logger = logging.getLogger(__name__)
+
+_SLOW_BYTES = 10**8
 _SITE = "http://images.cocodataset.org"
 _ANNOTATIONS_ZIP = "annotations_trainval2017"
 _SIGNS = ("annotations/instances_val2017.json", "annotations/instances_train2017.json", "train2017", "val2017")
@@ -95,6 +99,8 @@ def _read_annotations(report: DatasetReport, split: str) -> dict[str, Any] | Non
     if damage := text_damage(path):
         report.add_named("damaged", f"files are {damage}", [shown], download)
         return None
+    if path.stat().st_size > _SLOW_BYTES:
+        logger.info("reading %s, which takes a while", path)
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
         report.findings += check_annotations(content, path.name)

@@ -71,9 +71,12 @@ def _entry(label: str, text: str) -> str:
 def _summary(report: DoctorReport) -> Iterator[str]:
     examined = [dataset for dataset in report.datasets if dataset.examined]
     usable = [dataset.name for dataset in examined if dataset.is_usable]
-    how = "every file was decoded" if report.deep else "by headers, ends and annotations; --deep decodes every file"
-    yield f"usable: {', '.join(usable) if usable else 'none'} ({how})"
+    yield f"usable: {', '.join(usable) if usable else 'none'}"
     if broken := [dataset.name for dataset in examined if dataset.state == "problems"]:
         yield f"to repair: {', '.join(broken)}"
     if absent := [dataset.name for dataset in examined if dataset.state == "absent"]:
         yield f"absent: {', '.join(absent)}"
+    if report.deep:
+        yield "every file was decoded"
+    else:
+        yield "files were checked by header and end, DAVIS' masks and some ADE20K label maps by content; --deep decodes everything"
