@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 
 from backbones.build import build_backbone
-from backbones.spec import BackboneSpec
+from backbones.spec import BackboneSpec, ViTSpec
 from eval.detection.config import PUBLISHED_SHORT_SIDE, DetectionConfig
 from eval.detection.data import Split
 from eval.openmmlab.backbone import with_heads
@@ -17,7 +17,7 @@ from eval.openmmlab.batch import BatchPlan, published_batch
 from eval.openmmlab.config_files import read_family_config
 from eval.openmmlab.config_values import apply_override
 from eval.openmmlab.launch import Precision, optimiser_wrapper, resolve_precision
-from eval.openmmlab.pyramid import STRIDES
+from eval.openmmlab.pyramid import STRIDES, DeconvPyramid
 from eval.openmmlab.taps import choose_taps
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -92,11 +92,12 @@ def _resolve_model(config: Config, options: DetectionConfig, spec: BackboneSpec)
     backbone.taps = choose_taps(options.taps, backbone.taps, spec)
     with torch.device("meta"):
         network = build_backbone(with_heads(spec, options.num_heads))
+        if isinstance(spec, ViTSpec):
+            DeconvPyramid(spec.embed_dim, spec.patch_size)  # refuses other patch sizes before anything heavy starts
     config.model.neck.in_channels = network.map_channels(backbone.taps)
-    if not backbone.get("deconv_pyramid", False) and tuple(network.map_strides(backbone.taps)) != STRIDES:
-        raise ValueError(
-            f"the maps of this {spec.family} have strides {network.map_strides(backbone.taps)}; Mask R-CNN takes {list(STRIDES)}"
-        )
+    strides = network.map_strides(backbone.taps)
+    if not isinstance(spec, ViTSpec) and tuple(strides) != STRIDES:
+        raise ValueError(f"the maps of this {spec.family} have strides {strides}; Mask R-CNN takes {list(STRIDES)}")
 
 
 def _resolve_schedule(config: Config, options: DetectionConfig, batch: BatchPlan, num_images: int) -> None:

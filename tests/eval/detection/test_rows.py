@@ -183,6 +183,8 @@ def test_heads_and_strides_that_do_not_fit_are_refused() -> None:
         resolved(ROWS["Swin-T"], full_coco(), num_heads=4)
     with pytest.raises(ValueError, match=r"strides \[2, 4, 8, 16\]; Mask R-CNN takes \[4, 8, 16, 32\]"):
         resolved(replace(ROWS["Swin-T"], patch_size=2), full_coco())
+    with pytest.raises(ValueError, match="patch size 16 and 8, not 14"):
+        resolved(replace(ROWS["ViT-S/16"], patch_size=14), full_coco())
 
 
 def _built(config: Config) -> nn.Module:
