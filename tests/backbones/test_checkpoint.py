@@ -1,0 +1,200 @@
+"""Files that are not what they seem: what they embed is rebuilt or refused by name, always in one line."""
+
+import argparse
+import io
+import pickle
+import pickletools
+import struct
+import sys
+import types
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from backbones.checkpoint import load_checkpoint
+from backbones.convert import convert_checkpoint, convert_content
+from tests.layouts import make_all
+
+MADE = make_all()
+
+
+def refused(path: Path, match: str) -> str:
+    with pytest.raises(ValueError, match=match) as caught:
+        convert_checkpoint(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture
+def foreign_classes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., type]:
+    """Classes of packages that need not be installed, under their real names, for writing only."""
+
+    def make(full_name: str, base: type = object) -> type:
+        module_name, _, name = full_name.rpartition(".")
+        packages = module_name.split(".")
+        for depth in range(1, len(packages) + 1):
+            package = ".".join(packages[:depth])
+            if package not in sys.modules:
+                monkeypatch.setitem(sys.modules, package, types.ModuleType(package))
+        made = type(name, (base,), {"__module__": module_name})
+        monkeypatch.setattr(sys.modules[module_name], name, made, raising=False)
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_real_files_embed_is_read(tmp_path: Path, foreign_classes: Any, zipped: bool) -> None:
+    config_node = foreign_classes("yacs.config.CfgNode", dict)
+    dict_config, list_config = (
+        foreign_classes(f"omegaconf.{kind}") for kind in ("dictconfig.DictConfig", "listconfig.ListConfig")
+    )
+    metadata, any_node = foreign_classes("omegaconf.base.ContainerMetadata"), foreign_classes("omegaconf.nodes.AnyNode")
+    described = metadata()
+    described.__dict__.update(ref_type=Any, object_type=dict, optional=True, key_type=Any, element_type=Any, flags={})
+    leaf, items, config = any_node(), list_config(), dict_config()
+    leaf.__dict__.update(_val=3, _parent=config)
+    items.__dict__.update(_content=[leaf], _metadata=described)
+    config.__dict__.update(_content={"depth": leaf, "crops": items}, _metadata=described, _parent=None)
+    checkpoint = {
+        **MADE["dino"].checkpoint,
+        "args": argparse.Namespace(arch="vit_small", lr=5e-4),
+        "config": config_node({"MODEL": config_node({"TYPE": "moby"})}),
+        "cfg": config,
+        "best": np.float64(74.5),
+        "history": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "step": np.int64(7),
+    }
+    path = tmp_path / "embedding.pth"
+    torch.save(checkpoint, path, _use_new_zipfile_serialization=zipped)
+    loaded = load_checkpoint(path)
+    assert loaded["args"].arch == "vit_small"
+    assert loaded["config"]["MODEL"] == {"TYPE": "moby"}
+    assert loaded["best"] == 74.5
+    assert np.array_equal(loaded["history"], checkpoint["history"])
+    assert convert_checkpoint(path).spec == MADE["dino"].spec
+
+
+@pytest.mark.parametrize("name", ["builtins.eval", "os.system", "numpy.load", "subprocess.Popen", "some_lab.models.ViT"])
+@pytest.mark.parametrize("form", ["zip", "legacy", "pickle"])
+def test_anything_else_is_named_and_refused(tmp_path: Path, foreign_classes: Any, name: str, form: str) -> None:
+    """Calls are written with pickle's own opcodes, so that no such object has to exist."""
+    module, _, attribute = name.rpartition(".")
+    stream = b"\x80\x02c" + f"{module}\n{attribute}\n".encode() + b"X\x04\x00\x00\x00true\x85R."
+    pickletools.dis(stream, out=io.StringIO())
+    path = tmp_path / "hostile.pth"
+    if form == "pickle":
+        path.write_bytes(stream)
+    else:
+        torch.save({"a": torch.ones(1)}, path, _use_new_zipfile_serialization=form == "zip")
+        _replace_pickle(path, stream, zipped=form == "zip")
+    message = refused(path, "allow-list|blocked")
+    assert attribute in message
+
+
+def _replace_pickle(path: Path, stream: bytes, zipped: bool) -> None:
+    """Put another object stream into torch's file."""
+    if not zipped:
+        magic = b"".join(pickle.dumps(part, protocol=2) for part in (0x1950A86A20F9469CFC6C, 1001, {}))
+        path.write_bytes(magic + stream)
+        return
+    with zipfile.ZipFile(path) as source:
+        parts = {entry.filename: source.read(entry) for entry in source.infolist()}
+    with zipfile.ZipFile(path, "w") as target:
+        for name, content in parts.items():
+            target.writestr(name, stream if name.endswith("data.pkl") else content)
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\0" * 50_000_000)
+    refused(path, r"would unpack to 50,000,000.*nothing was unpacked")
+
+
+def test_a_tensor_larger_than_its_file_is_refused(tmp_path: Path) -> None:
+    """One number, repeated by strides of zero: 4 TB as soon as anybody makes it contiguous."""
+    path = tmp_path / "wide.pth"
+    torch.save({"pos_embed": torch.ones(1).expand(10**6, 10**6)}, path)
+    refused(path, r"shape \(1000000, 1000000\) that needs 4,000,000,000,000 bytes")
+
+
+def test_an_array_larger_than_memory_is_refused(tmp_path: Path) -> None:
+    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(\x8a\x06" + (2**46).to_bytes(6, "little") + b"tU\x01btR."
+    path = tmp_path / "array.pkl"
+    path.write_bytes(b"\x80\x02" + array)
+    refused(path, "damaged or truncated checkpoint")
+
+
+@pytest.mark.parametrize("tensor", [torch.eye(3).to_sparse(), torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)])
+def test_sparse_and_quantised_weights_are_refused(tmp_path: Path, tensor: torch.Tensor) -> None:
+    path = tmp_path / "odd.pth"
+    torch.save({"conv1.weight": tensor}, path)
+    refused(path, r"sparse, quantised|damaged|allow-list")
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"<?xml version='1.0'?><Error>AccessDenied</Error>", "HTML page"),
+        (b"\xef\xbb\xbf\n <HTML><body>Quota exceeded</body>", "HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 88\n", "git lfs pull"),
+        (b"\x1f\x8b\x08\x00rest", "compressed file; unpack it"),
+        (b'{"error": "not found"}', "text file"),
+        (b"\x93NUMPY\x01\x00", "damaged"),
+        (b"\x80\x04\x95", "damaged"),
+        (struct.pack("<Q", 2**60) + b"{}", "damaged"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pth", ".pkl", ".safetensors"])
+def test_what_downloads_leave_behind(tmp_path: Path, content: bytes, match: str, suffix: str) -> None:
+    path = tmp_path / f"download{suffix}"
+    path.write_bytes(content)
+    refused(path, "damaged|text file" if suffix == ".safetensors" and match == "text file" else match)
+
+
+def test_a_folder_and_a_missing_file(tmp_path: Path) -> None:
+    refused(tmp_path, "no such checkpoint file")
+    refused(tmp_path / "absent.pth", "no such checkpoint file")
+
+
+@pytest.mark.parametrize("name", ["timm_vit", "timm_swin", "huggingface_vit_bare", "huggingface_registers", "mae"])
+def test_weights_of_the_wrong_rank(name: str) -> None:
+    """Every weight in turn, as a scalar and as a vector."""
+    made = MADE[name]
+    group = made.checkpoint.get("state_dict", made.checkpoint.get("model", made.checkpoint))
+    backbone = [
+        key for key in group if "head" not in key and "decoder" not in key and key != "mask_token" and "pooler" not in key
+    ]
+    for key in backbone:
+        for wrong in (torch.ones(()), group[key].flatten() if group[key].ndim > 1 else group[key][None]):
+            if wrong.shape == group[key].shape:
+                continue
+            with pytest.raises(ValueError) as caught:  # noqa: PT011 - any of ours, for each rank another
+                convert_content({**group, key: wrong})
+            assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_no_numbers(tmp_path: Path, value: float) -> None:
+    weights = {key: tensor.clone() for key, tensor in MADE["timm_vit"].weights.items()}
+    weights["blocks.1.mlp.fc2.weight"][3, 5] = value
+    path = tmp_path / "nan.pth"
+    torch.save(weights, path)
+    refused(path, r"not finite numbers: blocks\.1\.mlp\.fc2\.weight")
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_detectron2s_own_pickle(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "detectron2.pkl"
+    path.write_bytes(pickle.dumps(MADE["detectron2"].checkpoint, protocol=protocol))
+    conversion = convert_checkpoint(path)
+    assert conversion.spec == MADE["detectron2"].spec
+    assert all(torch.equal(conversion.state_dict[name], tensor) for name, tensor in MADE["detectron2"].weights.items())
