@@ -64,7 +64,7 @@ def add_sizes(report: DatasetReport, pairs: Iterable[tuple[FileFacts, Size]], re
 
 
 def add_entries(report: DatasetReport, listings: Mapping[Path, Listing]) -> None:
-    """Findings about whatever in folders of images is not an image named as it should be, but for folders within.
+    """Findings about whatever in folders of images is not an image named as it should be.
 
     Args:
         report: Takes them.
@@ -83,6 +83,13 @@ def add_entries(report: DatasetReport, listings: Mapping[Path, Listing]) -> None
     unfinished = shown(lambda listing: listing.unfinished)
     report.add_named("note", "files are left from an interrupted download", unfinished, "remove them")
     report.add_named("note", CLUTTER, shown(lambda listing: listing.clutter))
+    within = [
+        (folder / name).relative_to(report.folder).as_posix()
+        for folder, listing in listings.items()
+        for name in listing.folders
+        if name != folder.name  # that one is `add_nested`'s
+    ]
+    report.add_named("note", "folders lie within folders of images; nobody looks into them", within)
     report.add_named("note", "entries do not belong where they are", shown(lambda listing: listing.others))
 
 

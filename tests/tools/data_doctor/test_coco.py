@@ -152,7 +152,16 @@ def test_leftovers_are_notes(data: Path, examine_task: Examine) -> None:
     (data / "coco/__MACOSX").mkdir()
     (data / "coco/val2017/._000000000005.jpg").touch()
     (data / "coco/val2017/000000000006.jpg.part").touch()
+    (data / "coco/val2017/thumbnails").mkdir()
+    (data / "coco/val2017/index.txt").touch()
     report = examine_task("detection")
     assert report.is_usable
     notes = {name for finding in report.findings for name in finding.names}
-    assert notes == {f"{data}/coco/train2017.zip", "__MACOSX", "val2017/._000000000005.jpg", "val2017/000000000006.jpg.part"}
+    assert notes == {
+        f"{data}/coco/train2017.zip",
+        "__MACOSX",
+        "val2017/._000000000005.jpg",
+        "val2017/000000000006.jpg.part",
+        "val2017/thumbnails",
+        "val2017/index.txt",
+    }
