@@ -47,7 +47,7 @@ def convert_timm_model(
     """
     name = os.fspath(source).removeprefix(PREFIX)
     if not timm.is_model(name) or not timm.is_model_pretrained(name):
-        similar = timm.list_pretrained(f"*{name.split('.')[0]}*") if name else []
+        similar = timm.list_pretrained(f"{name.split('.')[0]}*") if name else []
         raise FormatError(f"timm has no pretrained model {name!r}; of a similar name: {abbreviate(similar) or 'none'}")
     try:
         model = create(name, pretrained=True)
