@@ -32,7 +32,12 @@ def read(root: Path) -> Splits:
 def test_records_become_pictures(layout: CifarLayout, tmp_path: Path) -> None:
     files = write(tmp_path, layout)
     splits = read(tmp_path)
-    assert splits.test.labels.tolist() == [3, 4, 5, 6]  # the last label byte is the class, the one before it CIFAR-100's superclass
+    assert splits.test.labels.tolist() == [
+        3,
+        4,
+        5,
+        6,
+    ]  # the last label byte is the class, the one before it CIFAR-100's superclass
     assert (splits.test.classes[3], len(splits.train)) == ("class3", 6)
     picture = np.asarray(splits.test.source[1])
     planes = files[layout.test_file][1, layout.label_bytes :]
@@ -70,7 +75,7 @@ def test_damaged_files(tmp_path: Path) -> None:
         read(tmp_path)
     records[1, 0] = 10
     records.tofile(tmp_path / "test_batch.bin")
-    with pytest.raises(ValueError, match="test_batch.bin:1 has label 10, CIFAR-10 has classes 0 to 9"):
+    with pytest.raises(ValueError, match=r"test_batch.bin:1 has label 10, CIFAR-10 has classes 0 to 9"):
         read(tmp_path)
     (tmp_path / "data_batch_1.bin").unlink()
     with pytest.raises(ValueError, match=r"without data_batch_1.bin or"):

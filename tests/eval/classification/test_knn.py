@@ -12,7 +12,7 @@ from tests.eval.classification.test_neighbours import CPU, Rows, random_rows
 def published_accuracy(
     train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray, k: int, classes: int
 ) -> tuple[float, float]:
-    """Weighted k-NN as DINO's `eval_knn.py` (7c446df) defines it, image by image in float64: shares of right top-1 and top-5 answers."""
+    """Weighted k-NN as DINO's `eval_knn.py` (7c446df) defines it, image by image in float64: shares of right answers."""
     train = train / np.linalg.norm(train, axis=1, keepdims=True)
     hits = np.zeros(2)
     for features, label in zip(test / np.linalg.norm(test, axis=1, keepdims=True), test_labels, strict=True):

@@ -40,7 +40,9 @@ def random_rows(count: int, seed: int, scale: float = 1.0) -> Tensor:
     return torch.randn(count, 24, generator=generator) * scale + 0.5
 
 
-@pytest.mark.parametrize(("k", "queries_per_block", "rows_per_block"), [(1, 7, 50), (20, 64, 128), (200, 1024, 16384), (700, 5, 33)])
+@pytest.mark.parametrize(
+    ("k", "queries_per_block", "rows_per_block"), [(1, 7, 50), (20, 64, 128), (200, 1024, 16384), (700, 5, 33)]
+)
 def test_equals_an_exhaustive_search_in_float64(k: int, queries_per_block: int, rows_per_block: int) -> None:
     bank, queries = random_rows(700, 0), random_rows(23, 1, scale=3.0)
     found = find_neighbours(queries, Rows(bank), k, CPU, queries_per_block, rows_per_block)

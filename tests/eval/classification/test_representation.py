@@ -51,7 +51,9 @@ def test_base_vit() -> None:
     assert representation.describe()["linear_features"] == "CLS token, last block, and mean patch of the last block"
 
 
-@pytest.mark.parametrize("spec", [replace(SPEC, class_token=False, final_norm=False), SWIN, RESNET], ids=["vit", "swin", "resnet"])
+@pytest.mark.parametrize(
+    "spec", [replace(SPEC, class_token=False, final_norm=False), SWIN, RESNET], ids=["vit", "swin", "resnet"]
+)
 def test_without_cls_token(spec: BackboneSpec) -> None:
     representation = choose_representation(spec, None, None)
     found, network = features(spec, representation)

@@ -1,0 +1,88 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from backbones.spec import ViTSpec
+from eval.classification.config import ClassificationConfig
+from eval.classification.protocol import protocol_of
+from tests.eval.classification.conftest import SPEC
+
+SMALL = ViTSpec(embed_dim=384, depth=12, num_heads=6, patch_size=16, image_size=224, class_token=True, final_norm=True)
+PATHS = {"backbone": Path("b"), "data": Path("d"), "output": Path("o")}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [SMALL, replace(SMALL, embed_dim=768, num_heads=12), replace(SMALL, class_token=False, final_norm=False)],
+    ids=["small", "base", "without cls"],
+)
+def test_the_defaults_are_the_published_protocol(spec: ViTSpec) -> None:
+    protocol = protocol_of(ClassificationConfig(**PATHS), spec)
+    assert protocol.deviations == {}
+    # Facts of DINO's scripts at 7c446df, see the modules' sources.
+    expected = {"resize": 256, "crop": 224, "neighbours": [10, 20, 100, 200], "temperature": 0.07}
+    expected |= {"learning_rates": [0.001], "epochs": 100, "batch_size": 1024}
+    assert {name: protocol.settings[name] for name in expected} == expected
+
+
+def test_more_figures_are_no_deviation() -> None:
+    config = ClassificationConfig(**PATHS, neighbours=[1, 20], learning_rates=[0.001, 0.01])
+    assert protocol_of(config, SMALL).deviations == {}
+
+
+def test_what_changes_a_figure_is_a_deviation() -> None:
+    config = ClassificationConfig(
+        **PATHS,
+        resize=248,
+        crop=240,
+        temperature=0.1,
+        epochs=10,
+        batch_size=512,
+        learning_rates=[0.01, 0.001],
+        linear_blocks=1,
+        linear_mean_patch=True,
+        augment=False,
+    )
+    deviations = protocol_of(config, SMALL).deviations
+    assert deviations.pop("training_images")[0].startswith("random resized crop")
+    assert deviations == {
+        "resize": [256, 248],
+        "crop": [224, 240],
+        "temperature": [0.07, 0.1],
+        "epochs": [100, 10],
+        "batch_size": [1024, 512],
+        "learning_rate": [0.001, 0.01],
+        "linear_blocks": [4, 1],
+        "linear_mean_patch": [False, True],
+    }
+
+
+def test_only_what_runs_is_recorded() -> None:
+    knn = protocol_of(ClassificationConfig(**PATHS, classifiers=["knn"], augment=False, epochs=3), SMALL)
+    assert (knn.deviations, "epochs" in knn.settings, "linear_features" in knn.settings) == ({}, False, False)
+    linear = protocol_of(ClassificationConfig(**PATHS, classifiers=["linear"], temperature=1.0), SMALL)
+    assert (linear.deviations, "temperature" in linear.settings, "knn_features" in linear.settings) == ({}, False, False)
+
+
+def test_a_shallow_backbone_departs_from_the_four_blocks() -> None:
+    config = ClassificationConfig(**PATHS)
+    assert protocol_of(config, replace(SPEC, depth=2)).deviations == {"linear_blocks": [4, 2]}
+
+
+def test_values_that_make_no_run(configure: Callable[..., ClassificationConfig]) -> None:
+    cases: list[tuple[dict[str, object], str]] = [
+        ({"resize": 20}, "resize=20 is smaller than crop=32"),
+        ({"temperature": 0.0}, "temperature=0.0 must be positive"),
+        ({"neighbours": []}, "must name at least one value"),
+        ({"neighbours": [5, 5]}, "none twice"),
+        ({"neighbours": [0]}, "must be at least 1"),
+        ({"learning_rates": [-1.0]}, "must be positive"),
+        ({"linear_blocks": 0}, "must be at least 1"),
+        ({"epochs": 0}, "epochs=0 must be at least 1"),
+        ({"test_folder": "train"}, "each image would find itself"),
+    ]
+    for changes, message in cases:
+        with pytest.raises(ValueError, match=message):
+            configure(**changes)

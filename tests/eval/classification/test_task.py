@@ -1,0 +1,151 @@
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eval.classification import task
+from eval.classification.config import ClassificationConfig
+from eval.classification.linear import LinearProbe
+from eval.classification.task import evaluate, main
+from eval.result import ResultError, read_result
+from tests.conftest import RunMain
+from tests.eval.classification.conftest import TEST_IMAGES
+
+Configure = Callable[..., ClassificationConfig]
+REPOSITORY = Path(__file__).resolve().parents[3]
+OPTIONS = [
+    *("--device", "cpu", "--workers", "0", "--resize", "36", "--crop", "32", "--epochs", "3", "--batch-size", "8"),
+    *("--neighbours", "1", "5", "--learning-rates", "0.1", "1.0"),
+]
+
+
+def test_the_command_from_backbone_to_result(images: Path, backbone_file: Path, tmp_path: Path, run_main: RunMain) -> None:
+    output = tmp_path / "out"
+    finished = run_main(main, ["--backbone", backbone_file, "--data", images, "--output", output, "--name", "tiny", *OPTIONS])
+    assert (finished.status, finished.stderr) == (0, "")
+    assert "1-NN top-1" in finished.stdout
+    result = read_result(output / "result.json")
+    assert list(result.metrics) == [
+        "1-NN top-1",
+        "5-NN top-1",
+        "linear top-1",
+        "linear (rate 1) top-1",
+        "linear top-1, best epoch",
+    ]
+    assert result.metrics["5-NN top-1"].value > 60  # colours show through random weights; chance is 33
+    with (output / "predictions.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 3 * TEST_IMAGES
+    assert rows[0]["image"] == "blue/0.png"
+    for name in ("1-NN", "5-NN", "linear", "linear (rate 1)"):
+        right = [int(row[f"{name} rank"]) == 0 for row in rows]
+        metric = result.metrics[f"{name} top-1"]
+        assert metric.value == 100 * np.mean(right)
+        assert metric.interval_95[0] <= metric.value <= metric.interval_95[1]
+        per_class = [result.breakdown[colour][f"{name} top-1"] for colour in ("blue", "green", "red")]
+        assert np.mean(per_class) == pytest.approx(metric.value)
+    assert result.backbone.name == "tiny"
+    assert (result.datasets["train"].num_items, result.datasets["test"].num_items, result.coverage) == (27, 15, "subset")
+    assert result.protocol.settings["linear_features"] == "CLS token, last 4 blocks concatenated"
+    assert not result.is_benchmark
+    assert all((output / path).is_file() for path in result.artefacts.values())
+    assert json.loads((output / "config.json").read_text())["crop"] == 32
+
+
+def test_a_finished_task_is_not_run_again(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = evaluate(configure(classifiers=["knn"]))
+
+    def not_again(*arguments: Any) -> None:
+        raise AssertionError("run again")
+
+    monkeypatch.setattr(task, "run_knn", not_again)
+    assert evaluate(configure(classifiers=["knn"])) == first
+    with pytest.raises(ResultError, match="made from other inputs"):
+        evaluate(configure(classifiers=["knn"], temperature=0.1))
+
+
+def test_an_interrupted_probe_continues(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = evaluate(configure(classifiers=["linear"], output=configure().output / "whole"))
+    train_epoch = LinearProbe.train_epoch
+
+    def interrupted(self: LinearProbe, epoch: int, batches: Any) -> float:
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return train_epoch(self, epoch, batches)
+
+    monkeypatch.setattr(LinearProbe, "train_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(configure(classifiers=["linear"]))
+    epochs = []
+    monkeypatch.setattr(
+        LinearProbe, "train_epoch", lambda self, epoch, batches: epochs.append(epoch) or train_epoch(self, epoch, batches)
+    )
+    assert evaluate(configure(classifiers=["linear"])).metrics == expected.metrics
+    assert epochs == [2]
+
+
+def test_stored_features_are_a_deviation(configure: Configure) -> None:
+    result = evaluate(configure(classifiers=["linear"], augment=False))
+    assert "training_images" in result.protocol.deviations
+    assert set(result.metrics) == {"linear top-1", "linear top-1, best epoch"}
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_two_processes_give_what_one_gives(configure: Configure, tmp_path: Path, augment: bool) -> None:
+    changes = {"augment": augment, "learning_rates": [0.1, 1.0], "batch_size": 13}
+    alone = evaluate(configure(output=tmp_path / "one", **changes))
+    config = configure()
+    arguments = [*("--backbone", config.backbone, "--data", config.data, "--output", tmp_path / "two"), *OPTIONS]
+    arguments += ["--batch-size", "13", "--augment", str(augment).lower(), "--extraction-batch-size", "4"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "eval",
+        "classification",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [*launcher, *map(str, arguments)], cwd=REPOSITORY, env=environment, check=True, capture_output=True, timeout=300
+    )
+    together = read_result(tmp_path / "two/result.json")
+    assert together.metrics == alone.metrics
+    assert (tmp_path / "two/predictions.csv").read_bytes() == (tmp_path / "one/predictions.csv").read_bytes()
+    assert together.inputs_sha256 == alone.inputs_sha256
+    assert together.environment.world_size == 2
+
+
+def test_mistakes_are_one_line(images: Path, backbone_file: Path, tmp_path: Path, run_main: RunMain) -> None:
+    good = {"--backbone": backbone_file, "--data": images, "--output": tmp_path / "out", "--workers": 0, "--device": "cpu"}
+    cases: dict[str, dict[str, object]] = {
+        "no such file; make it with": {"--backbone": tmp_path / "none"},
+        "no such folder; give the one": {"--data": tmp_path / "none"},
+        "27 training images; leave the larger numbers out": {"--crop": 32},
+        "crop=30 is not a multiple of the backbone's patch size 8": {"--crop": 30},
+        "this backbone has 5 blocks": {"--linear-blocks": 9},
+        "Got value: svm": {"--classifiers": "svm"},
+    }
+    for message, changes in cases.items():
+        finished = run_main(main, [part for pair in (good | changes).items() for part in pair])
+        assert (finished.status, len(finished.stderr.splitlines())) == (2, 1), finished.stderr
+        assert message in finished.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_classification_needs_no_openmmlab() -> None:
+    program = (
+        "import sys\n"
+        "for name in ('mmengine', 'mmcv', 'mmdet', 'mmseg'): sys.modules[name] = None\n"
+        "import eval.classification.task"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True, timeout=240)
