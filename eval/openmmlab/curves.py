@@ -24,7 +24,7 @@ _ITERATION = "iteration"
 _TOTAL_LOSS = "loss"
 _LEARNING_RATE = "lr"
 _LEARNING_RATE_TITLE = "learning rate"
-_SMOOTHED_PART = 20
+_SMOOTHED_PART = 12
 """Smoothing averages over this part of the curve."""
 _FEW_POINTS = 60
 """Up to so many are drawn as points, too."""
