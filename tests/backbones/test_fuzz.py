@@ -136,7 +136,7 @@ def test_an_incomplete_checkpoint_never_becomes_a_backbone_file(
 
 @pytest.mark.slow
 @thorough
-@given(name=st.sampled_from([*LAYOUTS, *LAYOUTS, *MADE]), kinds=damages, chance=chances)
+@given(name=st.sampled_from([*LAYOUTS * 3, *MADE]), kinds=damages, chance=chances)
 def test_thousands_of_incomplete_checkpoints(
     name: str, kinds: list[str], chance: random.Random, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

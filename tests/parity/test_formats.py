@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from backbones.build import build_backbone
-from backbones.convert import convert_checkpoint, write_conversion
+from backbones.convert import FORMATS, convert_checkpoint, write_conversion
 from backbones.file import load_backbone, load_strictly
 from backbones.spec import ViTSpec
-from backbones.vit import ViT, resize_positions_to_size
+from backbones.vit import ViT, resize_positions_antialiased, resize_positions_to_size
 
 TOLERANCE = 2e-5
 # Widths and heads of ViT-Ti, -S and -B; MoCo-v3's ViT-S has 12.
@@ -73,19 +73,24 @@ def test_known_mistakes_are_caught(golden_dir: Path) -> None:
         load_strictly(network, conversion.state_dict)
         assert deviation(network, images, expected["tokens"]) > TOLERANCE, path.name
         if len(images) > 1:
-            network = ViT(conversion.spec)
-            load_strictly(network, conversion.state_dict)
-            network.resize_positions = resize_positions_to_size
-            assert deviation(network, images, expected["tokens"]) > TOLERANCE, path.name
+            for mistaken in (resize_positions_to_size, resize_positions_antialiased):  # the latter is timm's own
+                network = ViT(conversion.spec)
+                load_strictly(network, conversion.state_dict)
+                network.resize_positions = mistaken
+                assert deviation(network, images, expected["tokens"]) > TOLERANCE, path.name
 
 
 def test_other_branches_are_not_taken_unasked(golden_dir: Path) -> None:
     """The golden files fill the branches that must not be taken with zeros."""
+    compared = 0
     for path, expected, images in cases(golden_dir):
         conversion = convert(path, expected)
         assert any(tensor.any() for tensor in conversion.state_dict.values())
-        if conversion.format in ("dino", "selfpatch"):
-            student = convert(path, expected, branch="student")
-            network = build_backbone(student.spec)
-            load_strictly(network, student.state_dict)
-            assert deviation(network, images, expected["tokens"]) > TOLERANCE
+        for branch in FORMATS[conversion.format].BRANCHES[1:]:
+            other = convert(path, expected, branch=branch)
+            assert other.branch == branch
+            network = build_backbone(other.spec)
+            load_strictly(network, other.state_dict)
+            assert deviation(network, images, expected["tokens"]) > TOLERANCE, (path.name, branch)
+            compared += 1
+    assert compared
