@@ -59,12 +59,18 @@ class FeatureExtractor:
         """Unit-length features [h, w, D] of a normalised image.
 
         Raises:
-            ValueError: If the image size does not fit the backbone.
+            ValueError: If the image size does not fit the backbone, as the published one does not fit patches of 14 pixels.
         """
         images_13HW = image_3HW.to(self.device, non_blocking=True)[None]
-        if self.block is None:
-            tokens = self.backbone.forward_tokens(images_13HW)
-            features_hwD = tokens.patches[0].unflatten(0, tokens.grid)
-        else:
-            features_hwD = self.backbone.forward_maps(images_13HW, [self.block])[0][0].permute(1, 2, 0)
+        try:
+            features_hwD = self._features(images_13HW)
+        except ValueError as error:
+            raise ValueError(f"{error}; the protocol `fixed` resizes frames to sizes that fit (--protocol fixed)") from error
         return F.normalize(features_hwD, dim=-1)
+
+    def _features(self, images_13HW: Tensor) -> Tensor:
+        """[h, w, D]; CLS token and registers are no part of them."""
+        if self.block is not None:
+            return self.backbone.forward_maps(images_13HW, [self.block])[0][0].permute(1, 2, 0)
+        tokens = self.backbone.forward_tokens(images_13HW)
+        return tokens.patches[0].unflatten(0, tokens.grid)
