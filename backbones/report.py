@@ -61,7 +61,7 @@ class ConversionReport:
             ("tensors taken", str(self.tensors_taken)),
             ("dropped on purpose", f"{total}: {dropped}" if total else "0"),
             ("left over", str(self.tensors_left_over)),
-            ("licence of weights", self.licence),
+            ("published licence", self.licence),
             ("sha256 of checkpoint", self.checkpoint_sha256),
         ]
 

@@ -42,7 +42,7 @@ def test_readable_report_without_writing(checkpoint: Path, run_main: RunMain) ->
     report = dict(line.strip().split(": ", 1) for line in finished.stdout.splitlines())
     assert report["architecture"].startswith("ViT: 1 blocks, 64 wide, 1 heads, patch 16")
     assert report["dropped on purpose"] == "2: 2 by head.*"
-    assert (report["left over"], report["licence of weights"]) == ("0", "not stated")
+    assert (report["left over"], report["published licence"]) == ("0", "not stated")
     assert report["sha256 of checkpoint"] == file_sha256(checkpoint)
     assert {path.name for path in checkpoint.parent.iterdir()} == before
 

@@ -65,7 +65,7 @@ def test_download_verify_convert(site: Site, tmp_path: Path, run_main: RunMain) 
     arguments = ["toy", "--table", write_table(tmp_path, site), "--output", tmp_path / "out"]
     finished = run_main(main, arguments)
     assert finished.status == 0, finished.stderr
-    assert "licence of weights: CC0-1.0" in finished.stdout
+    assert "published licence: CC0-1.0" in finished.stdout
     content = read_backbone_file(tmp_path / "out" / "toy.safetensors")
     assert (content.spec, content.source.format, content.source.file_name) == (SPEC, "dino", "toy.pth")
     assert content.source.sha256 == hashlib.sha256(CONTENT).hexdigest()
