@@ -6,46 +6,16 @@ from pathlib import Path
 from typing import Literal
 
 import jsonargparse
-import yaml
 
 from common.command import config_parser
+from pretrain.architecture import BackboneConfig
 from pretrain.data.loader import DataConfig
 from pretrain.data.views import ViewsConfig
 from pretrain.objectives.dino import DINOConfig
+from pretrain.objectives.moby import MoBYConfig
 from pretrain.objectives.selfpatch import SelfPatchConfig
 from pretrain.optim import OptimConfig
-
-RECIPES = Path(__file__).resolve().parent / "recipes"
-
-
-@dataclass(kw_only=True)
-class BackboneConfig:
-    """The ViT to pretrain. Whether it has a CLS token and a final norm follows from the method."""
-
-    embed_dim: int = 384
-    """Width: 192 for ViT-Ti, 384 for ViT-S, 768 for ViT-B."""
-    depth: int = 12
-    """Number of blocks."""
-    num_heads: int = 6
-    """Attention heads: 3 for ViT-Ti, 6 for ViT-S, 12 for ViT-B."""
-    patch_size: int = 16
-    """Side of a patch in pixels."""
-    drop_path_rate: float = 0.1
-    """Stochastic depth of the student's last block, growing linearly from 0; the teacher has none."""
-
-    def __post_init__(self) -> None:
-        """Reject a rate that drops everything."""
-        if not 0 <= self.drop_path_rate < 1:
-            raise ValueError(f"backbone.drop_path_rate={self.drop_path_rate} must be in [0, 1)")
-
-    def architecture(self) -> dict[str, int]:
-        """What `Objective.backbone_spec` needs."""
-        return {
-            "embed_dim": self.embed_dim,
-            "depth": self.depth,
-            "num_heads": self.num_heads,
-            "patch_size": self.patch_size,
-        }
+from pretrain.recipe_files import find_recipe, read_recipe, recipe_names
 
 
 @dataclass(kw_only=True)
@@ -80,12 +50,15 @@ class TrainConfig:
             raise ValueError("train.checkpoint_every and train.keep_every must not be negative")
 
 
+Method = Literal["dino", "moby", "selfpatch", "moby_selfpatch"]
+
+
 @dataclass(kw_only=True)
 class PretrainConfig:
     """A pretraining run."""
 
-    method: Literal["dino", "selfpatch"]
-    """`dino`: the CLS loss alone; `selfpatch`: SelfPatch on DINO."""
+    method: Method
+    """`dino`, `moby`: an image-level loss alone; `selfpatch`: SelfPatch on DINO, as published; `moby_selfpatch`: on MoBY."""
     data: DataConfig = field(default_factory=DataConfig)
     """Where images come from."""
     views: ViewsConfig = field(default_factory=ViewsConfig)
@@ -93,9 +66,11 @@ class PretrainConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """The network."""
     dino: DINOConfig = field(default_factory=DINOConfig)
-    """The image-level loss."""
+    """DINO's loss and heads."""
+    moby: MoBYConfig = field(default_factory=MoBYConfig)
+    """MoBY's loss and heads; also those of SelfPatch's patches on MoBY or with negatives."""
     selfpatch: SelfPatchConfig = field(default_factory=SelfPatchConfig)
-    """The patch-level loss; only with `method: selfpatch`."""
+    """The patch-level loss; only with SelfPatch."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """The optimiser."""
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -103,39 +78,56 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         """Reject options that would have no effect or do not fit each other."""
-        if self.method != "selfpatch" and self.selfpatch != SelfPatchConfig():
-            raise ValueError(f"options of `selfpatch` have no effect with method: {self.method}")
+        self._refuse_idle_sections()
         for name in ("global_size", "local_size"):
             size = getattr(self.views, name)
-            if size % self.backbone.patch_size:
-                raise ValueError(f"views.{name}={size} is not a multiple of backbone.patch_size={self.backbone.patch_size}")
+            if size % self.backbone.stride and (name == "global_size" or self.views.local_crops):
+                raise ValueError(
+                    f"views.{name}={size} is not a multiple of {self.backbone.stride} pixels, the side of one position of the "
+                    f"backbone's final map (backbone.patch_size={self.backbone.patch_size})"
+                )
+        if self.on_moby and self.views.local_crops:
+            raise ValueError(
+                f"MoBY has two global views and no local ones: views.local_crops={self.views.local_crops} must be 0"
+            )
         if self.optim.warmup_epochs >= self.train.epochs:
             raise ValueError(
                 f"optim.warmup_epochs={self.optim.warmup_epochs} leaves nothing of train.epochs={self.train.epochs}; lower it"
             )
-        smallest_grid = self.views.local_size if self.views.local_crops else self.views.global_size
-        if self.method == "selfpatch" and self.selfpatch.window > smallest_grid // self.backbone.patch_size:
+        smallest_grid = (self.views.local_size if self.views.local_crops else self.views.global_size) // self.backbone.stride
+        if self.with_selfpatch and self.selfpatch.window > smallest_grid:
             raise ValueError(
                 f"selfpatch.window={self.selfpatch.window} is larger than the patch grid of the smallest crop, "
-                f"{smallest_grid // self.backbone.patch_size} patches wide"
+                f"{smallest_grid} patches wide"
             )
 
+    @property
+    def on_moby(self) -> bool:
+        """Whether the image-level loss is MoBY's."""
+        return self.method in ("moby", "moby_selfpatch")
 
-def recipe_names() -> list[str]:
-    """Names of the recipes that come with PatchBench."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    @property
+    def with_selfpatch(self) -> bool:
+        """Whether SelfPatch is on top."""
+        return self.method in ("selfpatch", "moby_selfpatch")
 
+    @property
+    def patch_contrast(self) -> bool:
+        """Whether SelfPatch's patches have heads of MoBY's kind."""
+        return self.with_selfpatch and (self.on_moby or self.selfpatch.negatives)
 
-def find_recipe(name: str) -> Path:
-    """The file of a recipe given by name or by path.
-
-    Raises:
-        ValueError: If there is neither; lists the names.
-    """
-    for candidate in (Path(name), RECIPES / f"{name}.yaml"):
-        if candidate.is_file():
-            return candidate
-    raise ValueError(f"no recipe {name!r}; give a YAML file or one of {', '.join(recipe_names())}")
+    def _refuse_idle_sections(self) -> None:
+        idle = {
+            "dino": self.on_moby and self.dino != DINOConfig(),
+            "moby": not (self.on_moby or self.patch_contrast) and self.moby != MoBYConfig(),
+            "selfpatch": not self.with_selfpatch and self.selfpatch != SelfPatchConfig(),
+        }
+        if names := [name for name, given in idle.items() if given]:
+            raise ValueError(f"options of `{names[0]}` have no effect with method: {self.method}")
+        if self.patch_contrast and self.selfpatch.out_dim != SelfPatchConfig().out_dim:
+            raise ValueError(
+                f"selfpatch.out_dim={self.selfpatch.out_dim} has no effect on MoBY or with negatives; the width is moby.out_dim"
+            )
 
 
 def parse_run(argv: Sequence[str]) -> PretrainConfig:
@@ -150,7 +142,7 @@ def parse_run(argv: Sequence[str]) -> PretrainConfig:
             parser.print_help()
             raise SystemExit(0)
         raise ValueError(f"the first argument is a recipe: a YAML file or one of {', '.join(recipe_names())}")
-    recipe = parser.parse_object(_read_yaml(find_recipe(argv[0])))
+    recipe = parser.parse_object(read_recipe(find_recipe(argv[0])))
     namespace = parser.parse_args(list(argv[1:]), namespace=recipe)
     return PretrainConfig(**parser.instantiate_classes(namespace).as_dict())
 
@@ -160,13 +152,3 @@ def _parser() -> jsonargparse.ArgumentParser:
     parser = config_parser("bash tools/pretrain.sh RECIPE", description)
     parser.add_class_arguments(PretrainConfig)
     return parser
-
-
-def _read_yaml(path: Path) -> dict[str, object]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a YAML file ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: not a recipe; it must map sections to fields")
-    return content

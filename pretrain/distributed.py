@@ -68,3 +68,19 @@ def mean_over_processes(values: dict[str, float], device: torch.device) -> dict[
     tensor = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
     dist.all_reduce(tensor)
     return dict(zip(values, (tensor / world_size()).tolist(), strict=True))
+
+
+def gather_from_processes(shares: Tensor) -> Tensor:
+    """The whole of what is spread over the processes as the sampler spreads images: every world_size-th row each.
+
+    Args:
+        shares: [B, ...], of equal shape in all processes, without gradient.
+
+    Returns:
+        [B * world_size, ...] in the order of the global batch.
+    """
+    if world_size() == 1:
+        return shares
+    gathered = [torch.empty_like(shares) for _ in range(world_size())]
+    dist.all_gather(gathered, shares.contiguous())
+    return torch.stack(gathered, dim=1).flatten(0, 1)

@@ -27,7 +27,11 @@ class OptimConfig:
     weight_decay_end: float = 0.4
     """Weight decay at the end of its cosine."""
     clip_grad: float = 3.0
-    """Largest gradient norm of each parameter tensor by itself (not of all together); 0 for no clipping."""
+    """Largest gradient norm; 0 for no clipping."""
+    clip_each: bool = True
+    """Whether `clip_grad` bounds each parameter tensor by itself, as in DINO; otherwise all together, as in MoBY."""
+    decay_positions: bool = True
+    """Whether position embeddings, relative position biases and CLS tokens decay, as in DINO; not so in MoBY and Swin."""
     freeze_last_layer_epochs: int = 1
     """Epochs at the start in which the last layers of the projection heads do not move."""
     teacher_momentum: float = 0.996
@@ -43,15 +47,26 @@ class OptimConfig:
             raise ValueError("optim.warmup_epochs and optim.freeze_last_layer_epochs must not be negative")
 
 
-def build_optimizer(network: nn.Module) -> AdamW:
+_POSITIONS = ("pos_embed", "cls_token", "relative_position_bias_table")
+
+
+def build_optimizer(network: nn.Module, decay_positions: bool = True) -> AdamW:
     """AdamW with two groups: `decay` and `no_decay` (biases and one-dimensional parameters).
 
-    Position embeddings and CLS tokens have more than one dimension and do decay, as in the authors' code. Learning rate and
-    weight decay are set before every step by `set_schedule`.
+    Learning rate and weight decay are set before every step by `set_schedule`.
+
+    Args:
+        network: The student.
+        decay_positions: See `OptimConfig`.
     """
+
+    def exempt(name: str, parameter: Tensor) -> bool:
+        is_position = name.endswith(_POSITIONS) and not decay_positions
+        return name.endswith(".bias") or parameter.ndim == 1 or is_position
+
     trainable = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
-    no_decay = [parameter for name, parameter in trainable if name.endswith(".bias") or parameter.ndim == 1]
-    decay = [parameter for name, parameter in trainable if not (name.endswith(".bias") or parameter.ndim == 1)]
+    no_decay = [parameter for name, parameter in trainable if exempt(name, parameter)]
+    decay = [parameter for name, parameter in trainable if not exempt(name, parameter)]
     groups: list[dict[str, Any]] = [
         {"params": decay, "name": "decay"},
         {"params": no_decay, "name": "no_decay", "weight_decay": 0.0},

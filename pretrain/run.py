@@ -78,7 +78,7 @@ def build_networks(config: PretrainConfig, device: torch.device) -> Networks:
     teacher = objective.build_network(spec, 0.0, "teacher").to(device)
     copy_to_teacher(teacher, student)
     teacher.requires_grad_(False)
-    return Networks(spec, student, teacher, objective, build_optimizer(student))
+    return Networks(spec, student, teacher, objective, build_optimizer(student, config.optim.decay_positions))
 
 
 def step_settings(config: PretrainConfig, steps_per_epoch: int) -> Callable[[int], StepSettings]:
@@ -107,6 +107,7 @@ def step_settings(config: PretrainConfig, steps_per_epoch: int) -> Callable[[int
             teacher_momentum=momentum(step),
             teacher_temperature=temperature(epoch),
             clip_grad=optim.clip_grad,
+            clip_each=optim.clip_each,
             freeze_last_layer=epoch < optim.freeze_last_layer_epochs,
         )
 

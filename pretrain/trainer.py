@@ -27,7 +27,9 @@ class StepSettings:
     teacher_temperature: float
     """Sharpening of the targets."""
     clip_grad: float
-    """Largest gradient norm per parameter tensor; 0 for no clipping."""
+    """Largest gradient norm; 0 for no clipping."""
+    clip_each: bool = True
+    """Whether `clip_grad` bounds each parameter tensor by itself or all together."""
     freeze_last_layer: bool
     """Whether the heads' last layers stay as they are in this step."""
 
@@ -65,7 +67,8 @@ def training_step(
     losses["loss"].backward()
     bare_student = student.module if isinstance(student, nn.parallel.DistributedDataParallel) else student
     if settings.clip_grad:
-        clip_each_gradient(bare_student.parameters(), settings.clip_grad)
+        clip = clip_each_gradient if settings.clip_each else nn.utils.clip_grad_norm_
+        clip(bare_student.parameters(), settings.clip_grad)
     if settings.freeze_last_layer:
         drop_last_layer_gradients(bare_student)
     optimizer.step()

@@ -97,6 +97,15 @@ class Aggregation(nn.Module):
         """For each patch the normed summary [B, N, D] of its positives; the patch itself is not attended to."""
         return self._summarise(patches_BND, positives_BNk, patches_BND.shape[1])
 
+    def patch_averages(self, patches_BND: Tensor, positives_BNk: Tensor) -> Tensor:
+        """For each patch the normed mean [B, N, D] of its positives: the ablation without attention.
+
+        Where the mean sits is unpublished. Here it takes the place of the attention blocks alone, so that targets pass the norm and
+        the head as the student's patches do.
+        """
+        batch_B11 = torch.arange(len(patches_BND), device=patches_BND.device)[:, None, None]
+        return self.norm(patches_BND[batch_B11, positives_BNk].mean(dim=2))
+
     def _summarise(self, patches_BND: Tensor, positives_BQk: Tensor | None, queries: int) -> Tensor:
         cls_BQD = self.cls_token.expand(len(patches_BND), queries, -1)
         for block in self.blocks:

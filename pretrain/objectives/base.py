@@ -41,7 +41,10 @@ class ImageLoss(nn.Module, ABC):
 
     @abstractmethod
     def head(self, in_dim: int, role: Role) -> nn.Module:
-        """A projection head `[..., D] -> [..., K]` with fresh weights; the teacher's parameters are among the student's, by name."""
+        """A projection head `[V, ..., D] -> [V, ..., K]` with fresh weights.
+
+        The teacher's parameters are among the student's, by name.
+        """
 
     @abstractmethod
     def forward(self, student_VBK: Tensor, teacher_VBK: Tensor, temperature: float) -> Tensor:

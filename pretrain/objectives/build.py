@@ -1,15 +1,19 @@
 """From a configuration to its objective."""
 
 from pretrain.config import PretrainConfig
-from pretrain.objectives.base import Objective
+from pretrain.objectives.base import ImageLoss, Objective, PatchLoss
 from pretrain.objectives.dino import CLSDistillation, PatchDistillation
 from pretrain.objectives.image_level import ImageLevelObjective
+from pretrain.objectives.moby import ImageContrast, PatchContrast
 from pretrain.objectives.selfpatch import SelfPatchObjective
 
 
 def build_objective(config: PretrainConfig) -> Objective:
     """The objective of a configuration."""
-    image_loss = CLSDistillation(config.dino)
-    if config.method == "dino":
+    image_loss: ImageLoss = ImageContrast(config.moby) if config.on_moby else CLSDistillation(config.dino)
+    if not config.with_selfpatch:
         return ImageLevelObjective(image_loss)
-    return SelfPatchObjective(image_loss, PatchDistillation(config.dino, config.selfpatch.out_dim), config.selfpatch)
+    patch_loss: PatchLoss = PatchDistillation(config.dino, config.selfpatch.out_dim)
+    if config.patch_contrast:
+        patch_loss = PatchContrast(config.moby, config.selfpatch.negatives)
+    return SelfPatchObjective(image_loss, patch_loss, config.selfpatch)

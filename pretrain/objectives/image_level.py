@@ -40,7 +40,7 @@ class ImageLevelNetwork(nn.Module):
         # Swin has no CLS token; its image-level feature is the mean of the last stage.
         cls = [patches_BND.mean(1) if cls_BD is None else cls_BD for cls_BD, patches_BND, _ in tokens]
         return [
-            ViewOutputs(split_views(self.heads["cls"](cls_BD), len(group))) for cls_BD, group in zip(cls, groups, strict=True)
+            ViewOutputs(self.heads["cls"](split_views(cls_BD, len(group)))) for cls_BD, group in zip(cls, groups, strict=True)
         ]
 
 

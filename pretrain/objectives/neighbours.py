@@ -4,6 +4,7 @@ Shapes: B images, N = h*w patches, C candidates per patch, k selected ones, D ch
 """
 
 from functools import lru_cache
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,18 +13,22 @@ from torch import Tensor
 ALL_PATCHES = 0
 """Window size that stands for every other patch of the image."""
 
+Border = Literal["wrap", "clamp"]
+
 
 @lru_cache(maxsize=64)
-def candidate_table(grid: tuple[int, int], window: int) -> Tensor:
+def candidate_table(grid: tuple[int, int], window: int, border: Border = "wrap") -> Tensor:
     """Candidates of each patch: the square window around it, without the patch itself.
 
-    The window wraps round the image border on both axes, as in the authors' code (alinlab/SelfPatch 81aef149): every patch
-    has the same number of candidates, and those of the top left corner include the three other corners. The paper speaks of
-    adjacent patches and does not mention the wrap.
+    With `wrap` the window goes round the image border on both axes, as in the authors' code (alinlab/SelfPatch 81aef149): every
+    patch has the same number of candidates, and those of the top left corner include the three other corners. The paper speaks
+    of adjacent patches and does not mention the wrap. With `clamp`, ours, the window is moved inwards until it lies inside the
+    image, which also leaves every patch the same number of candidates, all near it.
 
     Args:
         grid: (h, w) of the patch grid.
         window: Odd side of the window, at most the smaller grid side; or ALL_PATCHES.
+        border: What happens where the window would leave the image; without effect for all patches.
 
     Returns:
         int64 [N, C], C = window^2 - 1, or N - 1.
@@ -42,13 +47,17 @@ def candidate_table(grid: tuple[int, int], window: int) -> Tensor:
             f"or {ALL_PATCHES} for all patches"
         )
     radius = window // 2
+    y_N1, x_N1 = (torch.arange(count) // w)[:, None], (torch.arange(count) % w)[:, None]
+    if border == "clamp":
+        dy_W, dx_W = torch.cartesian_prod(torch.arange(-radius, radius + 1), torch.arange(-radius, radius + 1)).unbind(1)
+        window_NW = (y_N1.clamp(radius, h - 1 - radius) + dy_W) * w + x_N1.clamp(radius, w - 1 - radius) + dx_W
+        return window_NW[window_NW != torch.arange(count)[:, None]].view(count, window**2 - 1)
     offsets = [(dy, dx) for dy in range(-radius, radius + 1) for dx in range(-radius, radius + 1) if (dy, dx) != (0, 0)]
     dy_C, dx_C = torch.tensor(offsets).unbind(1)
-    y_N1, x_N1 = (torch.arange(count) // w)[:, None], (torch.arange(count) % w)[:, None]
     return (y_N1 + dy_C) % h * w + (x_N1 + dx_C) % w
 
 
-def select_positives(patches_BND: Tensor, grid: tuple[int, int], window: int, k: int) -> Tensor:
+def select_positives(patches_BND: Tensor, grid: tuple[int, int], window: int, k: int, border: Border = "wrap") -> Tensor:
     """The k candidates of each patch that are most similar to it by cosine.
 
     Args:
@@ -56,6 +65,7 @@ def select_positives(patches_BND: Tensor, grid: tuple[int, int], window: int, k:
         grid: (h, w) of the patch grid.
         window: See `candidate_table`.
         k: How many to select.
+        border: See `candidate_table`.
 
     Returns:
         int64 [B, N, k] patch indices.
@@ -63,7 +73,7 @@ def select_positives(patches_BND: Tensor, grid: tuple[int, int], window: int, k:
     Raises:
         ValueError: If there are fewer than k candidates.
     """
-    table_NC = candidate_table(grid, window).to(patches_BND.device)
+    table_NC = candidate_table(grid, window, border).to(patches_BND.device)
     if not 1 <= k <= table_NC.shape[1]:
         raise ValueError(f"k={k} positives from {table_NC.shape[1]} candidates")
     directions_BND = F.normalize(patches_BND.float(), dim=-1)

@@ -7,12 +7,16 @@ What the authors' code does and the paper does not say, kept here: **all** crops
 the patch loss compares patch i of a view with target i of the same view; both centres move by all crops' teacher logits (DINO's
 by the two global ones); neighbourhoods wrap round the border (see `neighbours`); the weight of the patch loss is 0.1.
 
+Unpublished, our choices: on MoBY the CLS token comes from the same aggregation module over a ViT without CLS token and final norm,
+as on DINO, and the weight stays 0.1; the patch loss is MoBY's (see `moby`). A Swin gives its final map, 7 x 7 for 224 pixels, after
+its own norm; its positions are the patches, windows of 3 x 3 lie on that map, and the aggregation module has the last stage's heads.
+
 Shapes: V views, B images, N patches, D channels, K prototypes or channels of an embedding.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +36,7 @@ from pretrain.objectives.base import (
     split_views,
     token_width,
 )
-from pretrain.objectives.neighbours import ALL_PATCHES, select_positives
+from pretrain.objectives.neighbours import ALL_PATCHES, Border, select_positives
 
 
 @dataclass(kw_only=True)
@@ -40,13 +44,19 @@ class SelfPatchConfig:
     """The patch-level loss."""
 
     out_dim: int = 4096
-    """Number of prototypes of the patch head."""
+    """Number of prototypes of the patch head on DINO without negatives; heads of MoBY's kind have `moby.out_dim` channels."""
     window: int = 3
     """Odd side of the neighbourhood that holds a patch's candidates; 0 for all patches of the image."""
     k: int = 4
     """Candidates that are selected as positives, the most similar ones."""
+    border: Border = "wrap"
+    """Neighbourhoods at the image border: `wrap` goes round to the other side, as published; `clamp` stays inside the image."""
+    aggregation: Literal["attention", "average"] = "attention"
+    """How positives become a target: by the class-attention blocks, or their mean, normed (the ablation without aggregation)."""
+    negatives: bool = False
+    """Contrast targets with past ones of other images (`moby.queue`); on DINO this replaces the cross-entropy over prototypes."""
     weight: float = 0.1
-    """Weight of the patch loss beside the CLS loss."""
+    """Weight of the patch loss beside the image-level loss."""
 
     def __post_init__(self) -> None:
         """Reject values without meaning."""
@@ -100,7 +110,9 @@ class SelfPatchNetwork(nn.Module):
         aggregation: Aggregation = self.heads["aggregation"]  # type: ignore[assignment]
         if self.role == "student":
             return aggregation.norm(patches_BND)
-        positives_BNk = select_positives(patches_BND, grid, self.config.window, self.config.k)
+        positives_BNk = select_positives(patches_BND, grid, self.config.window, self.config.k, self.config.border)
+        if self.config.aggregation == "average":
+            return aggregation.patch_averages(patches_BND, positives_BNk)
         return aggregation.patch_summaries(patches_BND, positives_BNk)
 
     def forward(self, crops: Sequence[Tensor]) -> list[ViewOutputs]:
@@ -112,8 +124,8 @@ class SelfPatchNetwork(nn.Module):
             patches_BND = self.patch_features(tokens.patches, tokens.grid)
             outputs.append(
                 ViewOutputs(
-                    split_views(self.heads["cls"](cls_BD), len(group)),
-                    split_views(self.heads["patch"](patches_BND), len(group)),
+                    self.heads["cls"](split_views(cls_BD, len(group))),
+                    self.heads["patch"](split_views(patches_BND, len(group))),
                 )
             )
         return outputs

@@ -69,6 +69,34 @@ def test_the_corner_wraps_round() -> None:
     assert set(candidate_table((14, 14), 3)[0].tolist()) == {1, 13, 14, 15, 27, 182, 183, 195}
 
 
+@settings(max_examples=50, deadline=None)
+@given(h=st.integers(3, 9), w=st.integers(3, 9), window=st.sampled_from([3, 5, 7]))
+def test_clamped_neighbourhoods_stay_near(h: int, w: int, window: int) -> None:
+    """Inside the image they are the same windows; at the border none reaches the other side."""
+    if window > min(h, w):
+        return
+    radius = window // 2
+    clamped, wrapped = (candidate_table((h, w), window, border).tolist() for border in ("clamp", "wrap"))
+    for patch, row in enumerate(clamped):
+        y, x = divmod(patch, w)
+        assert len(set(row)) == window**2 - 1
+        assert patch not in row
+        assert all(max(abs(other // w - y), abs(other % w - x)) < window for other in row)
+        if radius <= y < h - radius and radius <= x < w - radius:
+            assert set(row) == set(wrapped[patch])
+
+
+def test_the_clamped_corner() -> None:
+    assert candidate_table((14, 14), 3, "clamp")[0].tolist() == [1, 2, 14, 15, 16, 28, 29, 30]
+
+
+def test_average_of_the_positives() -> None:
+    aggregation = Aggregation(dim=6, num_heads=2)
+    patches, positives = torch.randn(2, 4, 6), torch.tensor([[[1, 2]] * 4, [[0, 3]] * 4])
+    averages = aggregation.patch_averages(patches, positives)
+    torch.testing.assert_close(averages[1, 2], aggregation.norm((patches[1, 0] + patches[1, 3]) / 2))
+
+
 def test_all_patches() -> None:
     table = candidate_table((2, 3), ALL_PATCHES)
     assert [set(row) for row in table.tolist()] == [set(range(6)) - {patch} for patch in range(6)]

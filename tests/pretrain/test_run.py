@@ -16,7 +16,7 @@ import torch
 from backbones.convert import convert_checkpoint
 from backbones.spec import ViTSpec
 from pretrain.__main__ import main
-from pretrain.config import parse_run, recipe_names
+from pretrain.config import parse_run
 from pretrain.run import pretrain
 from tests.conftest import RunMain
 from tests.pretrain.conftest import tiny_options
@@ -103,16 +103,6 @@ def test_two_processes_equal_one(image_folder: Path, tmp_path: Path) -> None:
     expected = weights(tmp_path / "1")
     for name, value in weights(tmp_path / "2").items():
         torch.testing.assert_close(value, expected[name], atol=1e-4, rtol=0, msg=name)
-
-
-@pytest.mark.parametrize("recipe", recipe_names())
-def test_every_recipe_takes_a_step(image_folder: Path, tmp_path: Path, recipe: str) -> None:
-    method = "dino" if "_dino_" in recipe else "selfpatch"
-    options = tiny_options(image_folder, tmp_path, method, train__batch_size=12, dino__warmup_teacher_temperature_epochs=0)
-    config = parse_run([recipe, *options])
-    assert config.method == method
-    pretrain(config)
-    assert len(logged(tmp_path)) == config.train.epochs
 
 
 def test_continuing_with_other_settings_is_refused(image_folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,145 @@
+"""MoBY's losses against its formulas written out, the queue, and its normalisation over processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretrain.normalisation import SynchronisedBatchNorm
+from pretrain.objectives.moby import ImageContrast, MoBYConfig, MoBYHead, PatchContrast
+from pretrain.objectives.queue import EmbeddingQueue
+from pretrain.optim import copy_to_teacher, update_teacher
+
+CONFIG = MoBYConfig(hidden_dim=12, out_dim=5, queue=7)
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def contrastive_loss(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """MoCo's loss as its paper's pseudo-code has it: labels are zero, positives come first."""
+    query, key = F.normalize(query, dim=1), F.normalize(key, dim=1)
+    positive = torch.einsum("nc,nc->n", query, key)[:, None]
+    negative = torch.einsum("nc,ck->nk", query, queue)
+    logits = torch.cat([positive, negative], dim=1) / temperature
+    return F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.long))
+
+
+def test_image_loss_contrasts_each_view_with_the_other() -> None:
+    torch.manual_seed(0)
+    loss = ImageContrast(CONFIG)
+    first_queue, second_queue = (queue.keys_QK.T for queue in loss.queues)  # type: ignore[union-attr]
+    student, teacher = torch.randn(2, 4, 5), torch.randn(2, 4, 5)
+    expected = contrastive_loss(student[0], teacher[1], second_queue, 0.2) + contrastive_loss(
+        student[1], teacher[0], first_queue, 0.2
+    )
+    torch.testing.assert_close(loss(student, teacher, 0.04), expected)
+
+
+def test_patch_loss_with_and_without_negatives() -> None:
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    with_negatives, without = PatchContrast(CONFIG, negatives=True), PatchContrast(CONFIG, negatives=False)
+    assert with_negatives.queue is not None
+    rows = (student.flatten(0, 2), teacher.flatten(0, 2))
+    torch.testing.assert_close(
+        with_negatives([student], [teacher], 1.0), contrastive_loss(*rows, with_negatives.queue.keys_QK.T, 0.2)
+    )
+    torch.testing.assert_close(
+        without([student], [teacher], 1.0), (F.normalize(rows[0]) - F.normalize(rows[1])).square().sum(-1).mean()
+    )
+    assert without([3 * teacher], [teacher], 1.0).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_views_weigh_the_same_whatever_their_number_of_patches() -> None:
+    loss = PatchContrast(CONFIG, negatives=False)
+    far, near = torch.ones(1, 2, 9, 5), torch.ones(2, 2, 4, 5)
+    assert loss([-far, near], [far, near], 1.0).item() == pytest.approx(4 / 3)
+
+
+def test_the_gradient_survives_the_update_of_the_queue() -> None:
+    loss = ImageContrast(CONFIG)
+    student = torch.randn(2, 4, 5, requires_grad=True)
+    value = loss(student, torch.randn(2, 4, 5), 1.0)
+    loss.update(torch.randn(2, 4, 5))
+    value.backward()
+    assert student.grad is not None
+
+
+def test_the_queue_replaces_the_oldest() -> None:
+    queue = EmbeddingQueue(5, 2)
+    keys = F.normalize(torch.arange(1.0, 17.0).view(8, 2), dim=-1)
+    for batch in (keys[:3], keys[3:6], keys[6:8]):
+        queue.push(2 * batch)
+    kept = sorted(queue.keys_QK.tolist())
+    torch.testing.assert_close(torch.tensor(kept), torch.tensor(sorted(keys[3:].tolist())))
+    queue.push(keys)
+    torch.testing.assert_close(torch.tensor(sorted(queue.keys_QK.tolist())), torch.tensor(sorted(keys[3:].tolist())))
+
+
+def test_queued_patches_go_round_the_grid() -> None:
+    """One target per image and global view; 40 images meet each of 8 positions, where random choice would leave gaps."""
+    loss = PatchContrast(MoBYConfig(hidden_dim=4, out_dim=8, queue=80), negatives=True)
+    positions = torch.eye(8).expand(2, 10, 8, 8)
+    for _ in range(4):
+        loss.update([positions])
+    assert loss.queue is not None
+    counts = loss.queue.keys_QK.sum(0)
+    assert counts.sum() == 80
+    assert counts.min() >= 8
+
+
+def test_the_teacher_is_the_average_without_the_predictor() -> None:
+    student, teacher = (MoBYHead(3, CONFIG, role) for role in ("student", "teacher"))  # type: ignore[arg-type]
+    copy_to_teacher(teacher, student)
+    assert not [name for name in teacher.state_dict() if "predictor" in name]
+    nn.init.constant_(student.projector[0].bias, 1.0)
+    nn.init.constant_(teacher.projector[0].bias, 0.0)
+    update_teacher(teacher, student, 0.75)
+    torch.testing.assert_close(teacher.projector[0].bias, torch.full((12,), 0.25))
+
+
+def test_each_view_has_its_own_statistics() -> None:
+    head = MoBYHead(3, CONFIG, "teacher")
+    views = torch.stack([torch.randn(6, 3), 5 + 2 * torch.randn(6, 3)])
+    torch.testing.assert_close(head(views)[1], head(views[1:])[0])
+
+
+TWO_PROCESSES = """
+import torch, torch.distributed as dist
+from pretrain.normalisation import SynchronisedBatchNorm
+from pretrain.objectives.queue import EmbeddingQueue
+dist.init_process_group("gloo")
+torch.manual_seed(0)
+norm, rows = SynchronisedBatchNorm(3), torch.randn(8, 3)
+share = rows[dist.get_rank()::2].clone().requires_grad_()
+out = norm(share)
+(out ** 3).sum().backward()
+queue = EmbeddingQueue(8, 3)
+queue.push(rows[dist.get_rank()::2])
+torch.save([out.detach(), share.grad, norm.running_mean, norm.running_var, queue.keys_QK], f"{OUT}/{dist.get_rank()}.pt")
+"""
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"OUT = {str(tmp_path)!r}\n{TWO_PROCESSES}")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    finished = subprocess.run(launch, env=environment, capture_output=True, text=True, timeout=200)
+    assert finished.returncode == 0, finished.stderr
+    torch.manual_seed(0)
+    norm, rows = SynchronisedBatchNorm(3), torch.randn(8, 3, requires_grad=True)
+    out = norm(rows)
+    (out**3).sum().backward()
+    for rank in range(2):
+        share, gradient, mean, variance, keys = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        torch.testing.assert_close(share, out[rank::2].detach())
+        assert rows.grad is not None
+        torch.testing.assert_close(gradient, rows.grad[rank::2], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(mean, norm.running_mean)
+        torch.testing.assert_close(variance, norm.running_var)
+        torch.testing.assert_close(keys, F.normalize(rows.detach(), dim=-1))

@@ -1,0 +1,173 @@
+"""Every recipe reads, is over its base what it says, and takes a training step at toy size."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from backbones.build import build_backbone
+from pretrain.config import PretrainConfig, parse_run
+from pretrain.data.views import CropBox, stack_boxes, view_kinds
+from pretrain.objectives.build import build_objective
+from pretrain.recipe_files import RECIPES, read_recipe, recipe_names
+from pretrain.run import build_networks, step_settings
+from pretrain.trainer import training_step
+
+IMAGES = 3
+TABLE_ROWS = {
+    "coco_dino_vit_tiny": "dino, vit 192/16",
+    "coco_selfpatch_vit_tiny": "selfpatch, vit 192/16, window 3, k 4, attention, negatives False",
+    "coco_selfpatch_vit_tiny_window5": "selfpatch, vit 192/16, window 5, k 4, attention, negatives False",
+    "coco_selfpatch_vit_tiny_all": "selfpatch, vit 192/16, window 0, k 4, attention, negatives False",
+    "coco_selfpatch_vit_tiny_k1": "selfpatch, vit 192/16, window 3, k 1, attention, negatives False",
+    "coco_selfpatch_vit_tiny_k2": "selfpatch, vit 192/16, window 3, k 2, attention, negatives False",
+    "coco_selfpatch_vit_tiny_k8": "selfpatch, vit 192/16, window 3, k 8, attention, negatives False",
+    "coco_selfpatch_vit_tiny_average": "selfpatch, vit 192/16, window 3, k 4, average, negatives False",
+    "coco_moby_vit_tiny": "moby, vit 192/16",
+    "coco_moby_selfpatch_vit_tiny_no_negatives": "moby_selfpatch, vit 192/16, window 3, k 4, attention, negatives False",
+    "coco_moby_selfpatch_vit_tiny": "moby_selfpatch, vit 192/16, window 3, k 4, attention, negatives True",
+    "coco_moby_swin_tiny": "moby, swin 96/4",
+    "coco_moby_selfpatch_swin_tiny": "moby_selfpatch, swin 96/4, window 3, k 4, attention, negatives True",
+    "coco_dino_vit_tiny8": "dino, vit 192/8",
+    "coco_selfpatch_vit_tiny8": "selfpatch, vit 192/8, window 3, k 4, attention, negatives False",
+    "imagenet_moby_vit_small": "moby, vit 384/16",
+    "imagenet_dino_vit_small": "dino, vit 384/16",
+    "imagenet_selfpatch_vit_small": "selfpatch, vit 384/16, window 3, k 4, attention, negatives False",
+}
+
+
+def description(config: PretrainConfig) -> str:
+    network = config.backbone
+    text = f"{config.method}, {network.family} {network.embed_dim}/{network.patch_size}"
+    if config.with_selfpatch:
+        patch = config.selfpatch
+        text += f", window {patch.window}, k {patch.k}, {patch.aggregation}, negatives {patch.negatives}"
+    return text
+
+
+@pytest.mark.parametrize("recipe", TABLE_ROWS)
+def test_rows_of_the_tables(recipe: str) -> None:
+    config = parse_run([recipe])
+    assert description(config) == TABLE_ROWS[recipe]
+    assert config.data.path.parts[1] == recipe.split("_")[0]
+    assert config.train.output == Path("runs") / recipe
+
+
+def toy(recipe: str) -> PretrainConfig:
+    """The recipe with narrow networks and small crops; everything else as it stands."""
+    full = parse_run([recipe])
+    side = full.backbone.stride
+    options = {
+        "views.global_size": 6 * side,
+        "views.local_size": 5 * side,
+        "views.local_crops": min(full.views.local_crops, 1),
+        "train.batch_size": IMAGES,
+        "train.device": "cpu",
+    }
+    if full.backbone.family == "swin":
+        options |= {"backbone.embed_dim": 12, "backbone.stage_depths": [1, 1, 1, 1], "views.global_size": 3 * side}
+    else:
+        options |= {"backbone.embed_dim": 24, "backbone.depth": 2, "backbone.num_heads": 3}
+    if not full.on_moby:
+        options |= {"dino.out_dim": 16, "dino.hidden_dim": 16, "dino.bottleneck_dim": 8}
+    if full.on_moby or full.patch_contrast:
+        options |= {"moby.hidden_dim": 16, "moby.out_dim": 8, "moby.queue": 20}
+    elif full.with_selfpatch:
+        options["selfpatch.out_dim"] = 16
+    return parse_run([recipe, *(str(token) for name, value in options.items() for token in (f"--{name}", value))])
+
+
+def random_batch(config: PretrainConfig) -> tuple[list[Tensor], list[Tensor]]:
+    kinds = view_kinds(config.views)
+    boxes = [
+        stack_boxes([CropBox(8 * view, 16, 100, 80 + 4 * image, bool(image % 2)) for image in range(IMAGES)])
+        for view in range(len(kinds))
+    ]
+    return [torch.randn(IMAGES, 3, kind.size, kind.size) for kind in kinds], boxes
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_every_recipe_takes_a_step(recipe: str) -> None:
+    config = toy(recipe)
+    assert description(config).split(", ")[2:] == description(parse_run([recipe])).split(", ")[2:], (
+        "the step is of another method"
+    )
+    networks = build_networks(config, torch.device("cpu"))
+    before = {name: value.clone() for name, value in networks.student.named_parameters() if value.requires_grad}
+    steps_per_epoch = 4
+    # Past the epochs of warm-up and frozen layers, in which some parameters must not move.
+    settings = step_settings(config, steps_per_epoch)(steps_per_epoch * (config.optim.warmup_epochs + 1))
+    crops, _ = random_batch(config)
+    losses = training_step(networks.student, networks.teacher, networks.objective, networks.optimizer, crops, settings)
+    assert all(math.isfinite(value.item()) for value in losses.values())
+    still = [name for name, value in networks.student.named_parameters() if name in before and torch.equal(value, before[name])]
+    assert not still, "every trainable parameter takes part in the loss"
+    assert not [name for name, value in networks.teacher.named_parameters() if value.grad is not None]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "millions"),
+    [("imagenet_selfpatch_vit_small", 21.6), ("imagenet_selfpatch_vit_base", 85.6), ("coco_selfpatch_vit_tiny", 5.5),
+     ("coco_selfpatch_vit_tiny8", 5.5), ("coco_moby_swin_tiny", 27.5)],
+)  # fmt: skip
+def test_backbones_have_their_published_size(recipe: str, millions: float) -> None:
+    config = parse_run([recipe])
+    spec = build_objective(config).backbone_spec(config.backbone.architecture(), config.views.global_size)
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in build_backbone(spec).parameters())
+    assert parameters / 1e6 == pytest.approx(millions, abs=0.2)
+
+
+def test_own_fields_win_over_bases_and_later_bases_over_earlier_ones(tmp_path: Path) -> None:
+    (tmp_path / "first.yaml").write_text("method: dino\noptim: {lr: 1.0, min_lr: 0.5}\ntrain: {epochs: 5}\n")
+    (tmp_path / "second.yaml").write_text("optim: {lr: 2.0, clip_grad: 7.0}\n")
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text("extends: [first, second]\noptim: {clip_grad: 9.0}\n")
+    assert read_recipe(recipe) == {
+        "method": "dino",
+        "optim": {"lr": 2.0, "min_lr": 0.5, "clip_grad": 9.0},
+        "train": {"epochs": 5},
+    }
+
+
+def test_a_recipe_of_ones_own_may_extend_ours(tmp_path: Path) -> None:
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text("extends: coco_selfpatch_vit_tiny\nselfpatch: {k: 3}\n")
+    expected = read_recipe(RECIPES / "coco_selfpatch_vit_tiny.yaml")
+    assert read_recipe(recipe) == {**expected, "selfpatch": {"k": 3}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("extends: nowhere\n", r"own\.yaml: extends 'nowhere'"),
+        ("extends: 3\n", "extends: must be"),
+        ("extends: other\n", "extends itself"),
+    ],
+)
+def test_bad_extensions_are_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "other.yaml").write_text("extends: own\n")
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        parse_run([str(recipe)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["coco_dino_vit_tiny", "--selfpatch.k", "2"], "`selfpatch` have no effect"),
+        (["coco_dino_vit_tiny", "--moby.queue", "2"], "`moby` have no effect"),
+        (["coco_moby_vit_tiny", "--dino.out_dim", "2"], "`dino` have no effect"),
+        (["coco_moby_selfpatch_vit_tiny", "--selfpatch.out_dim", "2"], "selfpatch.out_dim=2 has no effect"),
+        (["coco_moby_vit_tiny", "--views.local_crops", "2"], "must be 0"),
+        (["coco_moby_swin_tiny", "--backbone.depth", "3"], "backbone.depth=3 has no effect"),
+        (["coco_moby_swin_tiny", "--views.global_size", "208"], "multiple of 32"),
+        (["coco_moby_selfpatch_swin_tiny", "--selfpatch.window", "9"], "7 patches wide"),
+    ],
+)
+def test_options_without_effect_are_refused(arguments: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_run(arguments)
