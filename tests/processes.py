@@ -1,5 +1,6 @@
 """Evaluations in processes of their own, as a user starts them."""
 
+import contextlib
 import os
 import pickle
 import signal
@@ -31,18 +32,26 @@ def start_evaluation(module: str, options: Any, folder: Path, **environment: str
     command = [sys.executable, "-c", _EVALUATE, module, str(given)]
     with given.with_suffix(".log").open("wb") as log:
         return subprocess.Popen(
-            command, cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, stdout=log, stderr=log
+            command,
+            cwd=REPOSITORY,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # a group of its own, to be killed as one
         )
 
 
 def kill_when(process: "subprocess.Popen[bytes]", path: Path) -> None:
-    """Kill a process (SIGKILL) as soon as a file is there."""
+    """Kill a process and its workers (SIGKILL) as soon as a file is there.
+
+    Workers that outlive their process can wait for ever on a pipe that nobody reads.
+    """
     end = time.monotonic() + _LONGEST_S
     while not path.exists():
         assert process.poll() is None, f"ended with status {process.returncode} before there was a {path}"
         assert time.monotonic() < end, f"no {path} after {_LONGEST_S} s"
         time.sleep(0.002)
-    process.kill()
+    os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "ended before it could be killed"
 
 
@@ -59,6 +68,7 @@ def evaluate_in_processes(module: str, options: Any, folder: Path, world_size: i
         statuses = [process.wait(timeout=_LONGEST_S) for process in processes]
     finally:
         for process in processes:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     logs = [path.read_text() for path in sorted(folder.glob("options_*.log"))]
     assert statuses == [0] * world_size, "\n".join(logs)
