@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from eval.openmmlab.curves import read_log, smoothed, write_curves
+from eval.openmmlab.finetune import _draw_curves
 
 
 def write_log(path: Path, iterations: list[int], loss: float = 2.0) -> Path:
@@ -71,3 +72,15 @@ def test_a_loss_of_one_part_has_one_panel_fewer(tmp_path: Path) -> None:
     tall, short = (Image.open(tmp_path / f"{name}.png") for name in ("several", "one"))
     assert tall.width == short.width
     assert tall.height > short.height
+
+
+def test_curves_that_cannot_be_drawn_are_an_error_in_the_log_and_no_artefact(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        assert _draw_curves(tmp_path) == {}
+    assert "training/curves.png is missing" in caplog.text
+    (tmp_path / "training").mkdir()
+    write_log(tmp_path / "training" / "training.jsonl", [1])
+    assert _draw_curves(tmp_path) == {"training_curves": "training/curves.png"}
+    assert (tmp_path / "training" / "curves.png").is_file()
