@@ -16,7 +16,6 @@ from eval.segmentation.data import check_data
 from eval.segmentation.experiment import COUNTS_FILE, base_config, resolve
 from eval.segmentation.figures import compute_figures
 from eval.segmentation.metric import read_counts
-from eval.segmentation.pictures import SegmentationPictures
 from eval.segmentation.protocol import describe_protocol
 
 
@@ -30,7 +29,7 @@ def prepare(options: SegmentationConfig, spec: BackboneSpec, device: torch.devic
         protocol=describe_protocol(config, options, spec, batch, device),
         datasets={"train": splits["training"].describe(), "test": splits["validation"].describe()},
         batch=batch,
-        pictures={"type": SegmentationPictures.__name__},
+        pictures={"type": "SegmentationPictures"},
     )
 
 

@@ -17,6 +17,7 @@ custom_imports = dict(
         "eval.openmmlab.images",
         "eval.segmentation.labels",
         "eval.segmentation.metric",
+        "eval.segmentation.pictures",
     ],
     allow_failed_imports=False,
 )

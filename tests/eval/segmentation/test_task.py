@@ -3,6 +3,8 @@
 import json
 import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +212,10 @@ def test_a_photograph_that_breaks_off_is_named(toy_file: Path, ade: Path, tmp_pa
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match=rf"^{path}: the JPEG breaks off after \d+ bytes"):
         evaluate(options(toy_file, damaged, tmp_path / "out", workers=workers))
+
+
+def test_the_task_says_nothing_while_it_is_imported() -> None:
+    """mmseg prints on stdout when it is imported, where a command's own result belongs."""
+    command = [sys.executable, "-c", "import eval.segmentation.task, eval.detection.task"]
+    imported = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True)
+    assert imported.stdout == ""
