@@ -18,6 +18,8 @@ except ImportError:
     faster_coco_eval = None
 
 logger = logging.getLogger(__name__)
+# It reports its figures as log lines, where pycocotools prints them.
+logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True, kw_only=True)
