@@ -227,6 +227,7 @@ def make_all() -> dict[str, Made]:
         ("ibot", Made("ibot", student_teacher(vit, ("head.mlp.0.weight", "head.last_layer2.weight_g")), VIT, vit)),
         ("ibot_swin", Made("ibot", student_teacher(old_downsampling(swin), ("head.last_layer2.weight_g",)), SWIN, swin)),
         ("esvit", Made("esvit", student_teacher(old_downsampling(swin), ("head.x", "head_dense.x"), prefix=""), SWIN, swin)),
+        ("dino_resnet", Made("dino", student_teacher(resnet, ("head.x",)), RESNET, resnet)),
         ("dino_vissl", Made("dino_vissl", _vissl(vit), VIT, vit)),
         ("dinov2", Made("dinov2", dinov2_file, DINOV2, dinov2)),
         ("dinov2_registers", Made("dinov2", registers_file, REGISTERS, registers)),

@@ -10,6 +10,7 @@ from backbones.file import Source, read_backbone_file, write_backbone_file
 from backbones.spec import ResNetSpec, SwinSpec, ViTSpec
 from backbones.vit import resize_positions_to_size
 from eval.openmmlab.backbone import BackboneFromFile
+from tests.layouts import REGISTERS
 from tests.toy import write_toy_backbone
 
 TAPS = [0, 1, 2, 3]
@@ -47,6 +48,14 @@ def test_positions_resized_once_at_loading(toy_file: Path) -> None:
     loaded = backbone.network.pos_embed
     assert torch.equal(loaded[:, :1], stored[:, :1])
     assert torch.equal(loaded[:, 1:], resize_positions_to_size(stored[:, 1:], (8, 8)))
+
+
+def test_registers_have_no_positions_to_resize(tmp_path: Path) -> None:
+    path = write_toy_backbone(tmp_path, REGISTERS)
+    backbone = BackboneFromFile(str(path), [0, 1], position_resize="size", position_image_size=84).eval()
+    stored = read_backbone_file(path).state_dict["pos_embed"]
+    assert torch.equal(backbone.network.pos_embed, resize_positions_to_size(stored, (6, 6)))
+    assert [tuple(features.shape) for features in backbone(torch.randn(1, 3, 28, 40))] == [(1, 64, 2, 3)] * 2
 
 
 def test_head_count_changes_attention_not_weights(toy_file: Path) -> None:
