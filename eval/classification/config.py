@@ -7,6 +7,8 @@ from typing import Literal
 
 Classifier = Literal["knn", "linear"]
 
+_LARGEST_SEED = 2**32 - 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationConfig:
@@ -67,6 +69,8 @@ class ClassificationConfig:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+        if self.seed > _LARGEST_SEED:
+            raise ValueError(f"seed={self.seed} must be at most {_LARGEST_SEED}")
         if self.resize < self.crop:
             raise ValueError(f"resize={self.resize} is smaller than crop={self.crop}")
         if not 0 < self.temperature < math.inf:

@@ -24,6 +24,8 @@ _QUERIES_PER_RERANKING = 64
 # rows are equally near.
 _STEP = 2.0**-40
 
+_LEAST_NORM = 1e-12
+
 _UNIT_ROUNDOFF = 2.0**-24
 
 
@@ -91,31 +93,31 @@ class _Candidates:
         self.values_TK = torch.full((num_queries, number), -torch.inf, device=device)
         self.indices_TK = torch.zeros((num_queries, number), dtype=torch.int64, device=device)
         self.least_T = self.values_TK[:, -1]
+        self.full = False
 
     def add(self, similarities_TM: Tensor, first: int) -> None:
         """Take note of a block of the bank that begins at row `first`."""
         number = self.values_TK.shape[1]
-        better_TM = similarities_TM > self.least_T[:, None]
-        counts_T = better_TM.sum(1)
-        most = int(counts_T.max())
-        if most == 0:
-            return
-        if most < number:
-            # Few can enter: gather these, [T, most], instead of sorting everything.
-            rows, columns = better_TM.nonzero(as_tuple=True)
-            starts_T = counts_T.cumsum(0) - counts_T
-            places = torch.arange(len(rows), device=rows.device) - starts_T[rows]
+        if not self.full:
+            values, indices = similarities_TM.topk(min(number, similarities_TM.shape[1]), dim=1, sorted=False)
+        else:
+            # Few can enter: these are gathered to [T, most] instead of sorting everything.
+            rows, columns = (similarities_TM > self.least_T[:, None]).nonzero(as_tuple=True)
+            counts_T = rows.bincount(minlength=len(similarities_TM))
+            most = int(counts_T.max())
+            if most == 0:
+                return
+            places = torch.arange(len(rows), device=rows.device) - (counts_T.cumsum(0) - counts_T)[rows]
             values = torch.full((len(counts_T), most), -torch.inf, device=rows.device)
             indices = torch.zeros((len(counts_T), most), dtype=torch.int64, device=rows.device)
             values[rows, places] = similarities_TM[rows, columns]
             indices[rows, places] = columns
-        else:
-            values, indices = similarities_TM.topk(min(number, similarities_TM.shape[1]), dim=1, sorted=False)
         values = torch.cat([self.values_TK, values], dim=1)
         indices = torch.cat([self.indices_TK, indices + first], dim=1)
         self.values_TK, chosen = values.topk(number, dim=1)
         self.indices_TK = indices.gather(1, chosen)
         self.least_T = self.values_TK[:, -1]
+        self.full = self.full or bool((self.least_T > -torch.inf).all())
 
 
 def _rerank(queries_TD: Tensor, candidates: _Candidates, bank: Bank, k: int) -> tuple[Neighbours, Tensor]:
@@ -126,7 +128,7 @@ def _rerank(queries_TD: Tensor, candidates: _Candidates, bank: Bank, k: int) -> 
     ):
         indices_tK = indices_tK.sort(dim=1).values  # so that the stable sort below puts the lower of equally near ones first
         rows_tKD = bank.rows(indices_tK.flatten().cpu()).to(queries_tD.device).unflatten(0, indices_tK.shape)
-        similarities_tK = _rounded((_unit(rows_tKD) @ _unit(queries_tD)[:, :, None])[:, :, 0])
+        similarities_tK = _rounded(_cosines(rows_tKD, queries_tD))
         similarities_tK, order = similarities_tK.sort(dim=1, descending=True, stable=True)
         parts.append((similarities_tK[:, :k].cpu(), indices_tK.gather(1, order)[:, :k].cpu()))
     similarities_Tk, indices_Tk = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
@@ -153,8 +155,15 @@ def _search_exhaustively(queries_TD: Tensor, bank: Bank, k: int, device: torch.d
     return Neighbours(similarities_Tk.cpu(), indices_Tk.cpu())
 
 
+def _cosines(rows_tKD: Tensor, queries_tD: Tensor) -> Tensor:
+    """[t, K] in float64, as the product of `_unit` vectors up to rounding, without making these."""
+    rows_tKD = rows_tKD.double()
+    products_tK = (rows_tKD @ _unit(queries_tD)[:, :, None])[:, :, 0]
+    return products_tK / torch.linalg.vector_norm(rows_tKD, dim=2).clamp_min(_LEAST_NORM)
+
+
 def _unit(vectors: Tensor) -> Tensor:
-    return F.normalize(vectors.double(), dim=-1)
+    return F.normalize(vectors.double(), dim=-1, eps=_LEAST_NORM)
 
 
 def _rounded(similarities: Tensor) -> Tensor:

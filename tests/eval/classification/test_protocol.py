@@ -80,6 +80,7 @@ def test_values_that_make_no_run(configure: Callable[..., ClassificationConfig])
         ({"neighbours": [0]}, "must be at least 1"),
         ({"learning_rates": [-1.0]}, "must be positive"),
         ({"linear_blocks": 0}, "must be at least 1"),
+        ({"seed": 2**32}, "seed=4294967296 must be at most"),
         ({"epochs": 0}, "epochs=0 must be at least 1"),
         ({"test_folder": "train"}, "each image would find itself"),
     ]
