@@ -59,6 +59,7 @@ def test_fresh_networks_are_told_from_trained_ones(spec: BackboneSpec, photograp
 def test_a_single_layer_that_was_not_loaded_shows(photograph: Path) -> None:
     network = trained(VIT)
     nn.init.ones_(network.blocks[1].norm1.weight)
+    assert inspect_backbone(network, photograph).warnings() == []  # its trained bias remains
     nn.init.zeros_(network.blocks[1].norm1.bias)
     (warning,) = inspect_backbone(network, photograph).warnings()
     assert warning.startswith("1 of 5 normalisation layers")
@@ -123,6 +124,14 @@ def test_statistics_by_hand(photograph: Path) -> None:
     assert found.effective_rank == pytest.approx(2)
     # Of six pairs two are opposite, four are orthogonal.
     assert found.cosine_similarity == pytest.approx(-2 / 6)
+
+
+def test_effective_rank_is_that_of_the_centred_features(photograph: Path) -> None:
+    network = trained(VIT)
+    before = inspect_backbone(network, photograph).effective_rank
+    with torch.no_grad():
+        network.norm.bias += 10
+    assert inspect_backbone(network, photograph).effective_rank == pytest.approx(before, rel=1e-4)
 
 
 def test_no_image(tmp_path: Path) -> None:

@@ -75,6 +75,9 @@ def test_to_another_layout_from_a_checkpoint_or_a_backbone_file(
     for arguments in ([checkpoint, backbone], [backbone, exported, "--to", "dino"], [exported, again]):
         finished = run_main(main, arguments)
         assert finished.status == 0, finished.stderr
+    finished = run_main(main, [backbone, tmp_path / "d.safetensors"])
+    assert finished.status == 2
+    assert "is a backbone file already" in finished.stderr
     weights = load_backbone(backbone).state_dict()
     assert all(torch.equal(tensor, weights[name]) for name, tensor in load_backbone(again).state_dict().items())
 
