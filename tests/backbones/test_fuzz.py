@@ -134,7 +134,7 @@ def test_an_incomplete_checkpoint_never_becomes_a_backbone_file(
     check(MADE[name], kinds, chance, tmp_path_factory.getbasetemp())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @thorough
 @given(name=st.sampled_from([*LAYOUTS * 3, *MADE]), kinds=damages, chance=chances)
 def test_thousands_of_incomplete_checkpoints(

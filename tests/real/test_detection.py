@@ -111,7 +111,7 @@ def only(images: list[dict[str, Any]], source: Path, target: Path) -> Path:
 
 
 @pytest.mark.data
-@pytest.mark.slow
+@pytest.mark.long
 def test_four_images_are_learnt_by_heart(real_data_dir: Path, tmp_path: Path) -> None:
     """Proves the whole path: targets, heads, decoding, scoring."""
     source = real_data_dir / "coco"

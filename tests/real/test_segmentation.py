@@ -72,7 +72,7 @@ def simple_pairs(source: Path, count: int) -> list[Path]:
 
 
 @pytest.mark.data
-@pytest.mark.slow
+@pytest.mark.long
 def test_four_pairs_are_learnt_by_heart(real_data_dir: Path, tmp_path: Path) -> None:
     """Proves the whole path: labels, head, decoding, counting."""
     source, data = real_data_dir / "ade" / "ADEChallengeData2016", tmp_path / "ade"
