@@ -13,6 +13,7 @@ from pretrain.data.loader import DataConfig
 from pretrain.data.views import ViewsConfig
 from pretrain.objectives.dino import DINOConfig
 from pretrain.objectives.moby import MoBYConfig
+from pretrain.objectives.patch_matching import MatchingConfig
 from pretrain.objectives.selfpatch import SelfPatchConfig
 from pretrain.optim import OptimConfig
 from pretrain.recipe_files import find_recipe, read_recipe, recipe_names
@@ -50,7 +51,7 @@ class TrainConfig:
             raise ValueError("train.checkpoint_every and train.keep_every must not be negative")
 
 
-Method = Literal["dino", "moby", "selfpatch", "moby_selfpatch"]
+Method = Literal["dino", "moby", "selfpatch", "moby_selfpatch", "patch_matching"]
 
 
 @dataclass(kw_only=True)
@@ -58,7 +59,8 @@ class PretrainConfig:
     """A pretraining run."""
 
     method: Method
-    """`dino`, `moby`: an image-level loss alone; `selfpatch`: SelfPatch on DINO, as published; `moby_selfpatch`: on MoBY."""
+    """`dino`, `moby`: an image-level loss alone; `selfpatch`: SelfPatch on DINO, as published; `moby_selfpatch`: on MoBY;
+    `patch_matching`: PW-Self, on DINO."""
     data: DataConfig = field(default_factory=DataConfig)
     """Where images come from."""
     views: ViewsConfig = field(default_factory=ViewsConfig)
@@ -71,6 +73,8 @@ class PretrainConfig:
     """MoBY's loss and heads; also those of SelfPatch's patches on MoBY or with negatives."""
     selfpatch: SelfPatchConfig = field(default_factory=SelfPatchConfig)
     """The patch-level loss; only with SelfPatch."""
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
+    """The loss of patch matching; only with it."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """The optimiser."""
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -86,6 +90,8 @@ class PretrainConfig:
                     f"views.{name}={size} is not a multiple of {self.backbone.stride} pixels, the side of one position of the "
                     f"backbone's final map (backbone.patch_size={self.backbone.patch_size})"
                 )
+        if self.method == "patch_matching" and self.backbone.family != "vit":
+            raise ValueError(f"patch_matching needs a CLS token: backbone.family={self.backbone.family} must be vit")
         if self.on_moby and self.views.local_crops:
             raise ValueError(
                 f"MoBY has two global views and no local ones: views.local_crops={self.views.local_crops} must be 0"
@@ -120,6 +126,7 @@ class PretrainConfig:
         idle = {
             "dino": self.on_moby and self.dino != DINOConfig(),
             "moby": not (self.on_moby or self.patch_contrast) and self.moby != MoBYConfig(),
+            "matching": self.method != "patch_matching" and self.matching != MatchingConfig(),
             "selfpatch": not self.with_selfpatch and self.selfpatch != SelfPatchConfig(),
         }
         if names := [name for name, given in idle.items() if given]:

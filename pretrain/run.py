@@ -135,7 +135,10 @@ class _Run:
         self.checkpoint = config.train.output / CHECKPOINT_FILE
         paths = find_images(config.data.path)
         self.settings = run_settings(config, paths)
-        self.sampler = GlobalBatchSampler(len(paths), config.train.batch_size, config.train.seed, rank(), world_size())
+        train = config.train
+        self.sampler = GlobalBatchSampler(
+            len(paths), train.batch_size, train.seed, rank(), world_size(), config.views.shared_by
+        )
         self.dataset = MultiCropImages(paths, view_kinds(config.views), config.train.seed)
         self.unreadable = UnreadableImages(config.data.max_unreadable)
         self.last_step = config.train.epochs * self.sampler.steps_per_epoch
@@ -168,7 +171,14 @@ class _Run:
                 _seed_step(config.train.seed, step)
                 now = settings(step)
                 losses = training_step(
-                    student, networks.teacher, networks.objective, networks.optimizer, self._crops(batch), now, autocast
+                    student,
+                    networks.teacher,
+                    networks.objective,
+                    networks.optimizer,
+                    self._crops(batch),
+                    now,
+                    autocast,
+                    batch.boxes,
                 )
                 self._record(log, step, losses, now)
                 self._save(networks, step + 1)

@@ -42,6 +42,7 @@ def training_step(
     crops: Sequence[Tensor],
     settings: StepSettings,
     autocast: torch.autocast | None = None,
+    boxes: Sequence[Tensor] = (),
 ) -> dict[str, Tensor]:
     """One update of student and teacher.
 
@@ -53,6 +54,7 @@ def training_step(
         crops: [B, 3, H, W] per view, global ones first.
         settings: The schedules at this step.
         autocast: Reduced precision for the networks; the losses are always in float32.
+        boxes: Where the crops were cut out, for objectives that compare places.
 
     Returns:
         The losses before the update, detached.
@@ -62,7 +64,7 @@ def training_step(
         with torch.no_grad():
             targets = teacher(objective.teacher_crops(crops))
         outputs = student(crops)
-    losses = objective(outputs, targets, settings.teacher_temperature)
+    losses = objective(outputs, targets, settings.teacher_temperature, boxes)
     optimizer.zero_grad(set_to_none=True)
     losses["loss"].backward()
     bare_student = student.module if isinstance(student, nn.parallel.DistributedDataParallel) else student

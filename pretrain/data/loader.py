@@ -6,9 +6,11 @@ Neither the number of workers nor of processes nor a restart changes what an ima
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -16,7 +18,20 @@ from pretrain.data.images import read_image
 from pretrain.data.views import View, ViewKind, make_views, stack_boxes
 
 # Domains that keep the streams of random numbers apart.
-_ORDER_STREAM, _VIEW_STREAM = 0, 1
+_ORDER_STREAM, _VIEW_STREAM, _SHARED_STREAM = 0, 1, 2
+
+SHARED_SIZE = 256
+"""Side in pixels to which images are resized first where several share their draws (PW-Self)."""
+
+
+class ImageKey(NamedTuple):
+    """What determines the views of an image, with the run's seed."""
+
+    epoch: int
+    image: int
+    """Its index."""
+    group: int = -1
+    """Of the images of this epoch that share all draws; -1 for draws of its own."""
 
 
 @dataclass(kw_only=True)
@@ -62,7 +77,7 @@ class Batch:
 
 
 class MultiCropImages(Dataset[Sample]):
-    """Views by (epoch, image index); an unreadable image is replaced by the next readable one of the folder."""
+    """Views by `ImageKey`; an unreadable image is replaced by the next readable one of the folder."""
 
     def __init__(self, paths: Sequence[Path], kinds: list[ViewKind], seed: int) -> None:
         """Store what to do.
@@ -76,17 +91,18 @@ class MultiCropImages(Dataset[Sample]):
         self.kinds = kinds
         self.seed = seed
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
+    def __getitem__(self, key: ImageKey) -> Sample:
         """The views of one image.
 
         Args:
-            key: (epoch, index).
+            key: Which image, and which draws.
 
         Raises:
             ValueError: If no image of the folder can be read.
         """
-        epoch, index = key
-        rng = np.random.default_rng((_VIEW_STREAM, self.seed, epoch, index))
+        epoch, index, group = key
+        stream, number = (_VIEW_STREAM, index) if group < 0 else (_SHARED_STREAM, group)
+        rng = np.random.default_rng((stream, self.seed, epoch, number))
         failures: dict[str, str] = {}
         for offset in range(len(self.paths)):
             path = self.paths[(index + offset) % len(self.paths)]
@@ -95,18 +111,20 @@ class MultiCropImages(Dataset[Sample]):
             except OSError as error:
                 failures[str(path)] = str(error)
                 continue
+            if group >= 0:
+                image = image.resize((SHARED_SIZE, SHARED_SIZE), Image.Resampling.BILINEAR)
             return Sample(make_views(image, self.kinds, rng), failures)
         raise ValueError(f"none of the {len(self.paths)} images can be read; the first is {self.paths[0]}")
 
 
-class GlobalBatchSampler(Sampler[list[tuple[int, int]]]):
+class GlobalBatchSampler(Sampler[list[ImageKey]]):
     """A process's shares of the run's global batches, from a given step on.
 
     Every epoch is a fresh permutation of all images, cut into whole global batches (the remainder is left out). Each process
     takes every world_size-th image of a global batch, so that the batches are the same for any number of processes.
     """
 
-    def __init__(self, images: int, batch_size: int, seed: int, rank: int, world_size: int) -> None:
+    def __init__(self, images: int, batch_size: int, seed: int, rank: int, world_size: int, shared_by: int = 0) -> None:
         """Store the run's shape.
 
         Args:
@@ -115,6 +133,8 @@ class GlobalBatchSampler(Sampler[list[tuple[int, int]]]):
             seed: Determines all permutations.
             rank: This process.
             world_size: Number of processes.
+            shared_by: How many consecutive images of a global batch share their draws; 0 for draws of each one's own. The PW-Self
+                authors' images of one GPU do; here it does not depend on the processes.
 
         Raises:
             ValueError: If the batch does not divide by the processes, or there are fewer images than one batch.
@@ -130,6 +150,7 @@ class GlobalBatchSampler(Sampler[list[tuple[int, int]]]):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.shared_by = shared_by
         self.steps_per_epoch = images // batch_size
         self.next_step = 0
         self.last_step = 0
@@ -142,8 +163,8 @@ class GlobalBatchSampler(Sampler[list[tuple[int, int]]]):
         """Number of batches still to come."""
         return self.last_step - self.next_step
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """(epoch, index) keys of each batch."""
+    def __iter__(self) -> Iterator[list[ImageKey]]:
+        """The keys of each batch."""
         order_epoch, order = -1, np.empty(0, dtype=np.int64)
         for step in range(self.next_step, self.last_step):
             epoch, position = divmod(step, self.steps_per_epoch)
@@ -151,7 +172,14 @@ class GlobalBatchSampler(Sampler[list[tuple[int, int]]]):
                 order = np.random.default_rng((_ORDER_STREAM, self.seed, epoch)).permutation(self.images)
                 order_epoch = epoch
             batch = order[position * self.batch_size : (position + 1) * self.batch_size]
-            yield [(epoch, int(index)) for index in batch[self.rank :: self.world_size]]
+            shares = range(self.rank, self.batch_size, self.world_size)
+            yield [ImageKey(epoch, int(batch[place]), self._group(position, place)) for place in shares]
+
+    def _group(self, position: int, place: int) -> int:
+        """The group of the image at a place of the epoch's batch at a position."""
+        if not self.shared_by:
+            return -1
+        return position * -(-self.batch_size // self.shared_by) + place // self.shared_by
 
 
 def collate(samples: list[Sample]) -> Batch:

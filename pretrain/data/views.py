@@ -16,6 +16,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
+from pretrain.data.patch_photometric import change_each_patch
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
@@ -43,6 +45,11 @@ class ViewsConfig:
     """Smallest and largest area of a local crop, as a part of the image. DINO's own recipes use (0.05, 0.4)."""
     local_crops: int = 8
     """Number of local crops."""
+    shared_by: int = 0
+    """How many images of a batch share all draws (boxes, flips, colours) after being resized to 256 x 256, as PW-Self's images of one
+    GPU do; 0 for views of each image's own."""
+    photometric_patch: int = 0
+    """Side in pixels of patches that each change colours and sharpness by themselves (PW-Self's later branch); 0 for none."""
 
     def __post_init__(self) -> None:
         """Reject sizes and scales without meaning."""
@@ -52,6 +59,11 @@ class ViewsConfig:
                 raise ValueError(f"views.{name}={getattr(self, name)} must be ascending within (0, 1]")
         if self.global_size < 1 or self.local_size < 1 or self.local_crops < 0:
             raise ValueError("views: sizes must be positive and local_crops not negative")
+        if self.shared_by < 0 or self.photometric_patch < 0:
+            raise ValueError("views.shared_by and views.photometric_patch must not be negative")
+        sizes = [self.global_size, self.local_size] if self.local_crops else [self.global_size]
+        if self.photometric_patch and any(size % self.photometric_patch for size in sizes):
+            raise ValueError(f"views.photometric_patch={self.photometric_patch} does not divide the crops of {sizes} pixels")
 
 
 class CropBox(NamedTuple):
@@ -81,14 +93,15 @@ class ViewKind:
     scale: tuple[float, float]
     blur_probability: float
     solarize_probability: float
+    photometric_patch: int = 0
 
 
 def view_kinds(config: ViewsConfig) -> list[ViewKind]:
     """The kinds of all views of an image, in order: global 1, global 2, local ones."""
     return [
-        ViewKind(config.global_size, config.global_scale, blur_probability=1.0, solarize_probability=0.0),
-        ViewKind(config.global_size, config.global_scale, blur_probability=0.1, solarize_probability=0.2),
-        *[ViewKind(config.local_size, config.local_scale, blur_probability=0.5, solarize_probability=0.0)] * config.local_crops,
+        ViewKind(config.global_size, config.global_scale, 1.0, 0.0, config.photometric_patch),
+        ViewKind(config.global_size, config.global_scale, 0.1, 0.2, config.photometric_patch),
+        *[ViewKind(config.local_size, config.local_scale, 0.5, 0.0, config.photometric_patch)] * config.local_crops,
     ]
 
 
@@ -133,7 +146,10 @@ def _make_view(image: Image.Image, kind: ViewKind, rng: np.random.Generator) -> 
         view = view.filter(ImageFilter.GaussianBlur(radius=rng.uniform(*BLUR_RADIUS)))
     if rng.random() < kind.solarize_probability:
         view = ImageOps.solarize(view, SOLARIZE_THRESHOLD)
-    pixels = F.normalize(F.to_tensor(view), list(IMAGENET_MEAN), list(IMAGENET_DEVIATION))
+    pixels = F.to_tensor(view)
+    if kind.photometric_patch:
+        pixels = change_each_patch(pixels, kind.photometric_patch, rng)
+    pixels = F.normalize(pixels, list(IMAGENET_MEAN), list(IMAGENET_DEVIATION))
     return View(pixels, box)
 
 

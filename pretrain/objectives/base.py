@@ -110,7 +110,11 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, student: Sequence[ViewOutputs], teacher: Sequence[ViewOutputs], teacher_temperature: float
+        self,
+        student: Sequence[ViewOutputs],
+        teacher: Sequence[ViewOutputs],
+        teacher_temperature: float,
+        boxes: Sequence[Tensor] = (),
     ) -> dict[str, Tensor]:
         """The losses, `loss` being the one to minimise, the others its parts; updates the running state afterwards.
 
@@ -118,6 +122,7 @@ class Objective(nn.Module, ABC):
             student: Outputs for all crops.
             teacher: Outputs for `teacher_crops`, without gradient.
             teacher_temperature: Sharpening of the targets.
+            boxes: int64 [B, 5] of each crop, see `pretrain.data.views.CropBox`; for objectives that compare places.
         """
 
 

@@ -5,11 +5,15 @@ from pretrain.objectives.base import ImageLoss, Objective, PatchLoss
 from pretrain.objectives.dino import CLSDistillation, PatchDistillation
 from pretrain.objectives.image_level import ImageLevelObjective
 from pretrain.objectives.moby import ImageContrast, PatchContrast
+from pretrain.objectives.patch_matching import MatchingObjective
 from pretrain.objectives.selfpatch import SelfPatchObjective
 
 
 def build_objective(config: PretrainConfig) -> Objective:
     """The objective of a configuration."""
+    if config.method == "patch_matching":
+        patches = (config.views.global_size // config.backbone.stride) ** 2
+        return MatchingObjective(config.dino, config.matching, patches)
     image_loss: ImageLoss = ImageContrast(config.moby) if config.on_moby else CLSDistillation(config.dino)
     if not config.with_selfpatch:
         return ImageLevelObjective(image_loss)

@@ -65,9 +65,14 @@ class ImageLevelObjective(Objective):
         return crops[:NUM_GLOBAL_CROPS]
 
     def forward(
-        self, student: Sequence[ViewOutputs], teacher: Sequence[ViewOutputs], teacher_temperature: float
+        self,
+        student: Sequence[ViewOutputs],
+        teacher: Sequence[ViewOutputs],
+        teacher_temperature: float,
+        boxes: Sequence[Tensor] = (),
     ) -> dict[str, Tensor]:
         """See `Objective.forward`."""
+        del boxes
         student_VBK = torch.cat([group.cls_VBK for group in student])
         teacher_VBK = torch.cat([group.cls_VBK for group in teacher])
         loss = self.image_loss(student_VBK, teacher_VBK, teacher_temperature)

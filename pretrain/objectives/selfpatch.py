@@ -154,9 +154,14 @@ class SelfPatchObjective(Objective):
         return crops
 
     def forward(
-        self, student: Sequence[ViewOutputs], teacher: Sequence[ViewOutputs], teacher_temperature: float
+        self,
+        student: Sequence[ViewOutputs],
+        teacher: Sequence[ViewOutputs],
+        teacher_temperature: float,
+        boxes: Sequence[Tensor] = (),
     ) -> dict[str, Tensor]:
         """See `Objective.forward`."""
+        del boxes
         student_VBK = torch.cat([group.cls_VBK for group in student])
         teacher_VBK = torch.cat([group.cls_VBK for group in teacher])
         student_patches, teacher_patches = _patches(student), _patches(teacher)

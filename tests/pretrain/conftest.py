@@ -30,6 +30,9 @@ TINY = {
 def tiny_options(folder: Path, output: Path, method: str = "selfpatch", **overrides: object) -> list[str]:
     """Command-line options of a tiny run; overrides as `section__field=value`."""
     options: dict[str, object] = {**TINY, "data.path": folder, "train.output": output, "method": method}
+    if "moby" in method:
+        options = {name: value for name, value in options.items() if not name.startswith("dino.")}
+        options |= {"moby.hidden_dim": 32, "moby.out_dim": 16, "moby.queue": 20, "views.local_crops": 0}
     if method == "selfpatch":
         options["selfpatch.out_dim"] = 16
     options.update({name.replace("__", "."): value for name, value in overrides.items()})

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pretrain.data.images import UnreadableImages, find_images
-from pretrain.data.loader import Batch, GlobalBatchSampler, MultiCropImages, build_loader
+from pretrain.data.loader import Batch, GlobalBatchSampler, ImageKey, MultiCropImages, build_loader
 from pretrain.data.views import ViewsConfig, view_kinds
 
 VIEWS = ViewsConfig(global_size=32, local_size=16, local_crops=1)
@@ -49,7 +49,24 @@ def test_every_epoch_sees_every_image_once() -> None:
     sampler.plan(0, 6)
     keys = [key for batch in sampler for key in batch]
     for epoch in range(2):
-        assert sorted(index for when, index in keys if when == epoch) == list(range(12))
+        assert sorted(index for when, index, _ in keys if when == epoch) == list(range(12))
+
+
+def test_groups_share_boxes_and_flips(image_folder: Path) -> None:
+    paths = find_images(image_folder)
+    groups = {}
+    for world_size in (1, 2):
+        keys: list[ImageKey] = []
+        for rank in range(world_size):
+            sampler = GlobalBatchSampler(len(paths), 4, 3, rank, world_size, shared_by=2)
+            sampler.plan(0, 3)
+            keys += [key for batch in sampler for key in batch]
+        groups[world_size] = {key.image: key.group for key in keys}
+    assert groups[1] == groups[2]
+    assert sorted(groups[1].values()) == [group for group in range(6) for _ in range(2)]
+    dataset = MultiCropImages(paths, view_kinds(VIEWS), seed=3)
+    boxes = [[view.box for view in dataset[ImageKey(0, index, group)].views] for index, group in ((0, 4), (1, 4), (0, 5))]
+    assert boxes[0] == boxes[1] != boxes[2]
 
 
 def test_unreadable_images_are_replaced_and_named(image_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -75,7 +92,7 @@ def test_no_readable_image_at_all(tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"\xff\xd8\xff nothing")
     with pytest.raises(ValueError, match="none of the 1 images"):
-        MultiCropImages([bad], view_kinds(VIEWS), seed=0)[(0, 0)]
+        MultiCropImages([bad], view_kinds(VIEWS), seed=0)[ImageKey(0, 0)]
 
 
 def test_missing_and_empty_folders(tmp_path: Path) -> None:

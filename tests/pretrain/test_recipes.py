@@ -99,8 +99,10 @@ def test_every_recipe_takes_a_step(recipe: str) -> None:
     steps_per_epoch = 4
     # Past the epochs of warm-up and frozen layers, in which some parameters must not move.
     settings = step_settings(config, steps_per_epoch)(steps_per_epoch * (config.optim.warmup_epochs + 1))
-    crops, _ = random_batch(config)
-    losses = training_step(networks.student, networks.teacher, networks.objective, networks.optimizer, crops, settings)
+    crops, boxes = random_batch(config)
+    losses = training_step(
+        networks.student, networks.teacher, networks.objective, networks.optimizer, crops, settings, boxes=boxes
+    )
     assert all(math.isfinite(value.item()) for value in losses.values())
     still = [name for name, value in networks.student.named_parameters() if name in before and torch.equal(value, before[name])]
     assert not still, "every trainable parameter takes part in the loss"

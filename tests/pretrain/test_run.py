@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ import torch
 from backbones.convert import convert_checkpoint
 from backbones.spec import ViTSpec
 from pretrain.__main__ import main
-from pretrain.config import parse_run
+from pretrain.config import Method, parse_run
 from pretrain.run import pretrain
 from tests.conftest import RunMain
 from tests.pretrain.conftest import tiny_options
@@ -26,14 +27,14 @@ RECIPE = "sample_selfpatch"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def command(options: list[str], processes: int = 1) -> list[str]:
+def command(options: list[str], processes: int = 1, recipe: str = RECIPE) -> list[str]:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    return [sys.executable, *launcher, "-m", "pretrain", RECIPE, *options]
+    return [sys.executable, *launcher, "-m", "pretrain", recipe, *options]
 
 
-def run(options: list[str], processes: int = 1) -> subprocess.CompletedProcess[str]:
+def run(options: list[str], processes: int = 1, recipe: str = RECIPE) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(options, processes), cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+        command(options, processes, recipe), cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
     )
 
 
@@ -46,17 +47,20 @@ def weights(output: Path) -> dict[str, torch.Tensor]:
     return {f"{role}.{name}": value for role in ("student", "teacher", "objective") for name, value in content[role].items()}
 
 
-@pytest.mark.parametrize("method", ["dino", "selfpatch"])
+def recipe_for(method: str, folder: Path) -> str:
+    """A recipe without options of other methods."""
+    path = folder / "recipe.yaml"
+    path.write_text(f"method: {method}\n")
+    return str(path)
+
+
+@pytest.mark.parametrize("method", get_args(Method))
 def test_a_run_makes_a_checkpoint_that_converts(image_folder: Path, tmp_path: Path, method: str) -> None:
-    config = parse_run([RECIPE, *tiny_options(image_folder, tmp_path, "selfpatch")])
-    if method == "dino":
-        recipe = tmp_path / "dino.yaml"
-        recipe.write_text("method: dino\n")
-        config = parse_run([str(recipe), *tiny_options(image_folder, tmp_path, "dino")])
+    config = parse_run([recipe_for(method, tmp_path), *tiny_options(image_folder, tmp_path, method)])
     conversion = convert_checkpoint(pretrain(config))
     assert conversion.format == "patchbench"
     assert isinstance(conversion.spec, ViTSpec)
-    assert conversion.spec.class_token == conversion.spec.final_norm == (method == "dino")
+    assert conversion.spec.class_token == conversion.spec.final_norm == ("selfpatch" not in method)
     assert conversion.epoch == config.train.epochs
     lines = logged(tmp_path)
     assert [line["step"] for line in lines] == list(range(1, 7))
@@ -92,11 +96,16 @@ def test_killed_and_continued_equals_uninterrupted(image_folder: Path, tmp_path:
     assert not list((tmp_path / "killed").glob(".*")), "a killed writer's temporary file was left"
 
 
-def test_two_processes_equal_one(image_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["selfpatch", "moby_selfpatch"])
+def test_two_processes_equal_one(image_folder: Path, tmp_path: Path, method: str) -> None:
+    """Centres, batch normalisation and queues are those of the whole batch."""
+    negatives = {"selfpatch__negatives": True, "optim__lr": 0.001} if method == "moby_selfpatch" else {}
+    recipe = recipe_for(method, tmp_path)
     losses = {}
     for processes in (1, 2):
         output = tmp_path / str(processes)
-        finished = run(tiny_options(image_folder, output, backbone__drop_path_rate=0.0), processes)
+        options = tiny_options(image_folder, output, method, backbone__drop_path_rate=0.0, **negatives)
+        finished = run(options, processes, recipe)
         assert finished.returncode == 0, finished.stderr
         losses[processes] = [line["loss"] for line in logged(output)]
     assert losses[1] == pytest.approx(losses[2], abs=1e-5)

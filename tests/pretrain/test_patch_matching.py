@@ -1,0 +1,145 @@
+"""PW-Self's loss against the authors' double loop, and crops of each image's own."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pretrain.data.views import CropBox, stack_boxes
+from pretrain.objectives.base import ViewOutputs
+from pretrain.objectives.correspondence import matching_patches
+from pretrain.objectives.dino import DINOConfig
+from pretrain.objectives.patch_matching import MatchingConfig, MatchingObjective
+
+DINO = DINOConfig(out_dim=5)
+GLOBAL, LOCAL = (3, 3), (2, 2)
+WHOLE = CropBox(0, 0, 96, 96, False)
+MIRRORED = CropBox(0, 32, 64, 64, True)
+CORNER = CropBox(64, 64, 32, 32, False)
+ELSEWHERE = CropBox(200, 200, 30, 30, False)
+
+
+def outputs(images: int) -> tuple[list[ViewOutputs], list[ViewOutputs]]:
+    """Two global views of 3 x 3 and one local view of 2 x 2 patches."""
+    sizes = ((2, GLOBAL), (1, LOCAL))
+    student = [ViewOutputs(torch.randn(v, images, 5), torch.randn(v, images, h * w, 5), (h, w)) for v, (h, w) in sizes]
+    return student, [ViewOutputs(torch.randn(2, images, 5), torch.randn(2, images, 9, 5), GLOBAL)]
+
+
+def objective(matching: MatchingConfig) -> MatchingObjective:
+    made = MatchingObjective(DINO, matching, patches=9)
+    made.cls_centre.mean_K.normal_()
+    made.patch_centre.mean_K.normal_()
+    return made
+
+
+def authors_loss(
+    made: MatchingObjective, student: list[Tensor], teacher: Tensor, matches: dict[tuple[int, int], list]
+) -> float:
+    """All images share their boxes: for each pair the mean over [CLS + matched patches]; tokens are [B, 1+N, K]."""
+    centre = torch.cat([made.cls_centre.mean_K[None], made.patch_centre.mean_K])
+    losses = []
+    for iq in range(2):
+        targets = torch.softmax((teacher[iq] - centre) / 0.04, dim=-1)
+        for v, logits in enumerate(student):
+            if v == iq:
+                continue
+            pairs = [(0, 0)] + [(t + 1, s + 1) for t, s in matches[iq, v]]
+            of_teacher, of_student = [t for t, _ in pairs], [s for _, s in pairs]
+            log_probabilities = torch.log_softmax(logits[:, of_student] / 0.1, dim=-1)
+            losses.append(torch.sum(-targets[:, of_teacher] * log_probabilities, dim=-1).mean())
+    return float(sum(losses) / len(losses))
+
+
+def test_joint_loss_is_the_authors() -> None:
+    torch.manual_seed(0)
+    made = objective(MatchingConfig())
+    student, teacher = outputs(images=4)
+    views, grids = [WHOLE, MIRRORED, CORNER], [GLOBAL, GLOBAL, LOCAL]
+    matches = {
+        (iq, v): matching_patches(views[iq], views[v], GLOBAL, grids[v]).tolist()
+        for iq in range(2) for v in range(3)
+    }  # fmt: skip
+    assert matches[0, 2]
+    assert not matches[1, 2]
+    tokens = [
+        torch.cat([cls[:, None], patches], dim=1)
+        for group in (*student, *teacher)
+        for cls, patches in zip(group.cls_VBK, group.patches_VBNK, strict=True)  # type: ignore[arg-type]
+    ]
+    expected = authors_loss(made, tokens[:3], torch.stack(tokens[3:]), matches)
+    found = made(student, teacher, 0.04, [stack_boxes([box] * 4) for box in views])
+    assert found["loss"].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_each_image_has_the_loss_that_it_has_alone() -> None:
+    boxes = [[WHOLE, WHOLE, MIRRORED], [MIRRORED, ELSEWHERE, WHOLE], [CORNER, CORNER, CORNER]]
+    for matching in (MatchingConfig(), MatchingConfig(loss="weighted", cls_weight=0.7)):
+        student, teacher = outputs(images=3)
+
+        def loss(images: slice, matching: MatchingConfig = matching, student=student, teacher=teacher) -> float:  # type: ignore[no-untyped-def]
+            torch.manual_seed(1)
+            cut = [
+                [ViewOutputs(g.cls_VBK[:, images], g.patches_VBNK[:, images], g.grid) for g in role]
+                for role in (student, teacher)
+            ]
+            return objective(matching)(*cut, 0.04, [stack_boxes(view[images]) for view in boxes])["loss"].item()
+
+        alone = [loss(slice(image, image + 1)) for image in range(3)]
+        assert loss(slice(0, 3)) == pytest.approx(sum(alone) / 3, abs=1e-5)
+
+
+def test_without_a_match_only_the_cls_token_counts() -> None:
+    for matching in (MatchingConfig(), MatchingConfig(loss="weighted", cls_weight=0.7)):
+        student, teacher = outputs(images=2)
+        boxes = [stack_boxes([CropBox(100 * view, 0, 50, 50, False)] * 2) for view in range(3)]
+        losses = objective(matching)(student, teacher, 0.04, boxes)
+        assert losses["loss"].item() == pytest.approx(losses["cls_loss"].item())
+        assert losses["patch_loss"].item() == 0
+
+
+def test_weighted_loss() -> None:
+    student, teacher = outputs(images=2)
+    losses = objective(MatchingConfig(loss="weighted", cls_weight=0.7))(student, teacher, 0.04, [stack_boxes([WHOLE] * 2)] * 3)
+    joint_parts = 0.7 * losses["cls_loss"]
+    # All pairs with a global view have 9 matches, those with the local one 4: parts are averaged over pairs.
+    assert losses["loss"].item() == pytest.approx((joint_parts + 0.3 * losses["patch_loss"]).item(), abs=1e-5)
+
+
+def test_centres_move_per_position() -> None:
+    made = MatchingObjective(DINO, MatchingConfig(), patches=9)
+    student, teacher = outputs(images=2)
+    made(student, teacher, 0.04, [stack_boxes([WHOLE] * 2)] * 3)
+    assert teacher[0].patches_VBNK is not None
+    torch.testing.assert_close(made.patch_centre.mean_K, 0.1 * teacher[0].patches_VBNK.mean((0, 1)))
+    torch.testing.assert_close(made.cls_centre.mean_K, 0.1 * teacher[0].cls_VBK.mean((0, 1)))
+
+
+boxes = st.builds(CropBox, st.integers(0, 60), st.integers(0, 60), st.integers(5, 90), st.integers(5, 90), st.booleans())
+grids = st.tuples(st.integers(1, 14), st.integers(1, 14))
+
+
+@settings(max_examples=300, deadline=None)
+@given(first=boxes, second=boxes, first_grid=grids, second_grid=grids)
+def test_matches_are_one_to_one_and_symmetric(
+    first: CropBox, second: CropBox, first_grid: tuple[int, int], second_grid: tuple[int, int]
+) -> None:
+    pairs = matching_patches(first, second, first_grid, second_grid).tolist()
+    assert sorted(matching_patches(second, first, second_grid, first_grid).tolist()) == sorted([b, a] for a, b in pairs)
+    for side, (h, w) in enumerate((first_grid, second_grid)):
+        patches = [pair[side] for pair in pairs]
+        assert len(set(patches)) == len(patches)
+        assert all(0 <= patch < h * w for patch in patches)
+
+
+def test_a_view_matches_its_mirror_image() -> None:
+    pairs = matching_patches(WHOLE, WHOLE._replace(flip=True), GLOBAL, GLOBAL).tolist()
+    assert pairs == [[0, 2], [1, 1], [2, 0], [3, 5], [4, 4], [5, 3], [6, 8], [7, 7], [8, 6]]
+
+
+def test_refused_configurations() -> None:
+    with pytest.raises(ValueError, match=r"no effect with matching\.loss: joint"):
+        MatchingConfig(cls_weight=0.5)
+    with pytest.raises(ValueError, match=r"cls_weight=1\.5"):
+        MatchingConfig(loss="weighted", cls_weight=1.5)
