@@ -17,9 +17,11 @@ from eval.classification.config import ClassificationConfig
 from eval.classification.datasets import read_splits
 from eval.classification.features import extract_features
 from eval.classification.images import Splits
+from eval.classification.linear import ProbeOutcome
 from eval.classification.protocol import protocol_of
 from eval.classification.report import breakdown_of, metrics_of, named_ranks, write_predictions
 from eval.classification.representation import FeatureExtractor, choose_representation
+from eval.classification.scores import Ranks
 from eval.inputs import describe_inputs, finished_result, inputs_digest
 from eval.processes import Process, joined, wait_for_all
 from eval.provenance import describe_backbone, describe_environment
@@ -79,13 +81,9 @@ def evaluate(config: ClassificationConfig) -> Result:
             _write_config(config)
         representation = choose_representation(backbone.spec, config.linear_blocks, config.linear_mean_patch)
         extractor = FeatureExtractor(network, representation, device)
-        features = extract_features(config, splits, backbone.sha256, extractor, process)
         digest = inputs_digest(inputs)
-        knn = run_knn(config, splits, features, device, process) if "knn" in config.classifiers else {}
-        linear = "linear" in config.classifiers
-        probe = run_probe(config, splits, features, extractor, process, digest) if linear else None
+        named, probe = _classify(config, splits, backbone.sha256, extractor, process, digest)
         if process.rank == 0:
-            named = named_ranks(knn, probe, config)
             predictions = write_predictions(config.output, named, splits.test)
             result = Result(
                 task=TASK,
@@ -99,7 +97,7 @@ def evaluate(config: ClassificationConfig) -> Result:
                 environment=describe_environment(device, process.world_size),
                 wall_time_s=time.monotonic() - start,
                 peak_memory_bytes=peak_memory_bytes(device),
-                artefacts={"predictions": predictions.name} | ({"probe": PROBE_FILE} if linear else {}),
+                artefacts={"predictions": predictions.name} | ({} if probe is None else {"probe": PROBE_FILE}),
                 inputs_sha256=digest,
             )
             write_result(config.output, result)
@@ -116,6 +114,22 @@ def main(argv: Sequence[str]) -> int:
     figures = "  ".join(f"{name} {metric.value:.2f}" for name, metric in result.metrics.items())
     print(f"{figures}  ({result.coverage} data)  {config.output / RESULT_FILE}")  # noqa: T201 - the command's own output
     return 0
+
+
+def _classify(
+    config: ClassificationConfig,
+    splits: Splits,
+    backbone_sha256: str,
+    extractor: FeatureExtractor,
+    process: Process,
+    digest: str,
+) -> tuple[dict[str, Ranks], ProbeOutcome | None]:
+    """Every classifier's ranks by its name, and the probe's outcome if there is one."""
+    features = extract_features(config, splits, backbone_sha256, extractor, process)
+    knn = run_knn(config, splits, features, extractor.device, process) if "knn" in config.classifiers else {}
+    linear = "linear" in config.classifiers
+    probe = run_probe(config, splits, features, extractor, process, digest) if linear else None
+    return named_ranks(knn, probe, config), probe
 
 
 def _write_config(config: ClassificationConfig) -> None:
