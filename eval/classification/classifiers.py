@@ -66,7 +66,8 @@ def run_probe(
     order = {"batch_size": config.batch_size, "seed": config.seed}
     train: AugmentedFeatures | StoredFeatures
     if config.augment:
-        logger.info("linear probe: each of %d epochs runs the backbone on augmented images, as published", config.epochs)
+        if process.rank == 0:
+            logger.info("linear probe: each of %d epochs runs the backbone on augmented images, as published", config.epochs)
         train = AugmentedFeatures(
             images=splits.train,
             extractor=extractor,

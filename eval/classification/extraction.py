@@ -108,7 +108,12 @@ def extract(
     ]
     spans = [missing[0].span(number) for number in numbers]
     batches = [span[start : start + options.batch_size] for span in spans for start in range(0, len(span), options.batch_size)]
-    bar = tqdm(total=sum(map(len, batches)), unit="image", desc=f"features of {images.fingerprint.split}", disable=None)
+    bar = tqdm(
+        total=sum(map(len, batches)),
+        unit="image",
+        desc=f"features of {images.fingerprint.split}",
+        disable=None if process.rank == 0 else True,
+    )
     loaded = load_batches(images, transform, batches, options.workers, extractor.device.type == "cuda")
     for number, span in zip(numbers, spans, strict=True):
         parts: dict[str, list[Rows]] = {name: [] for name in stores}

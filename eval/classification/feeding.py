@@ -58,7 +58,13 @@ class AugmentedFeatures:
         wanted = [part.tolist() for part in own if len(part)]
         loaded = load_batches(self.images, transform, wanted, self.workers, device.type == "cuda")
         labels = torch.from_numpy(self.images.labels)
-        bar = tqdm(list(zip(batches, own, strict=True)), unit="batch", desc=f"epoch {epoch + 1}", disable=None, leave=False)
+        bar = tqdm(
+            list(zip(batches, own, strict=True)),
+            unit="batch",
+            desc=f"epoch {epoch + 1}",
+            disable=None if self.process.rank == 0 else True,
+            leave=False,
+        )
         for batch, part in bar:
             features_bL = torch.empty((0, self.width))
             if len(part):

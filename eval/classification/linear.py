@@ -181,7 +181,7 @@ def train_probe(
         train_batches: Training features of an epoch.
         test_batches: Test features.
         checkpoint: Where progress is kept.
-        writes: Whether this process writes it.
+        writes: Whether this process writes it, and says how far the training is.
     """
     first, outcome = checkpoint.load(probe)
     for epoch in range(first, probe.settings.epochs):
@@ -191,11 +191,10 @@ def train_probe(
         outcome = ProbeOutcome(ranks=ranks, top1=[*outcome.top1, top1])
         if not math.isfinite(loss):
             raise ValueError(f"the linear probe's loss is {loss} in epoch {epoch}; give smaller learning_rates")
-        logger.info(
-            "linear probe: epoch %d of %d, loss %.4f, %s", epoch + 1, probe.settings.epochs, loss, _in_words(probe, top1)
-        )
         if writes:
             checkpoint.save(epoch + 1, probe, outcome)
+            words = _in_words(probe, top1)
+            logger.info("linear probe: epoch %d of %d, loss %.4f, %s", epoch + 1, probe.settings.epochs, loss, words)
     return outcome
 
 
