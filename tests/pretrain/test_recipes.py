@@ -1,6 +1,7 @@
 """Every recipe reads, is over its base what it says, and takes a training step at toy size."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from pretrain.run import build_networks, step_settings
 from pretrain.trainer import training_step
 
 IMAGES = 3
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "pretraining_choices.md"
 TABLE_ROWS = {
     "coco_dino_vit_tiny": "dino, vit 192/16",
     "coco_selfpatch_vit_tiny": "selfpatch, vit 192/16, window 3, k 4, attention, negatives False",
@@ -53,6 +55,18 @@ def test_rows_of_the_tables(recipe: str) -> None:
     assert description(config) == TABLE_ROWS[recipe]
     assert config.data.path.parts[1] == recipe.split("_")[0]
     assert config.train.output == Path("runs") / recipe
+
+
+def test_the_document_names_what_there_is() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    recipes, choices = text.split("## Choices")[0].split("## Recipes of the tables")[1], text.split("## Choices")[1]
+    named = set(re.findall(r"`(\w+)`", recipes))
+    assert named == {name for name in recipe_names() if not name.startswith("sample_")}
+    assert set(TABLE_ROWS) <= named
+    files = re.findall(r"\| `([\w/]+\.(?:py|yaml))` \|$", choices, re.MULTILINE)
+    rows = [line for line in choices.split("\n## ")[0].splitlines() if line.startswith("| ")]
+    assert len(files) == len(rows) - 2, "every choice names its file"
+    assert not [name for name in files if not (RECIPES.parent / name).is_file()]
 
 
 def toy(recipe: str) -> PretrainConfig:
