@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from eval.result import Result, ResultError
 from tables.architecture import architecture_name
-from tables.layout import LAYOUTS, UNIT, Task
+from tables.layout import LAYOUTS, UNIT, WITHOUT_TABLE, Task
 
 
 def check_result(result: Result, path: Path) -> None:
@@ -24,7 +24,7 @@ def check_result(result: Result, path: Path) -> None:
     ]
     if faults:
         raise ResultError(f"{path}: incomplete or damaged result ({'; '.join(faults)}); run the task again")
-    if result.task not in get_args(Task):
+    if result.task not in (*get_args(Task), *WITHOUT_TABLE):
         raise ResultError(f"{path}: no table shows the task {result.task!r}; known: {', '.join(get_args(Task))}")
 
 

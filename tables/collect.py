@@ -1,5 +1,6 @@
 """Every result under a folder, checked as far as the tables rely on it, by backbone."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -7,7 +8,9 @@ from typing import get_args
 from eval.result import RESULT_FILE, Result, ResultError, read_result
 from tables.architecture import architecture_name
 from tables.checks import check_result
-from tables.layout import Task
+from tables.layout import WITHOUT_TABLE, Task
+
+logger = logging.getLogger(__name__)
 
 
 class CollectionError(ValueError):
@@ -67,6 +70,9 @@ def collect(runs: Path) -> list[Evaluated]:
             check_result(result, path)
         except ResultError as error:
             problems.append(" ".join(str(error).split()))
+            continue
+        if result.task in WITHOUT_TABLE:
+            logger.info("%s: no table shows %s; its figures are in this file", path, result.task)
             continue
         measurements.append(Measurement(path=path.relative_to(runs).as_posix(), result=result))
     by_name: dict[str, list[Measurement]] = {}

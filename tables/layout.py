@@ -8,6 +8,9 @@ Task = Literal["detection", "segmentation", "davis"]
 BENCHMARKS: dict[Task, str] = {"detection": "coco", "segmentation": "ade20k", "davis": "davis"}
 """Task of a result -> what the columns of the CSV files call it."""
 
+WITHOUT_TABLE = ("classification",)
+"""Tasks whose figures no table shows: they are not among the papers' benchmarks."""
+
 UNIT = "percent"
 
 

@@ -40,6 +40,15 @@ def test_results_are_gathered_by_name_from_any_depth(runs: Path, write: Write) -
     assert ant.architecture == "ViT-Ti/16"
 
 
+def test_results_that_no_table_shows_are_named_and_left_out(runs: Path, write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    write("ant", "davis")
+    _edit(write("ant", "davis", folder="ant/classification"), lambda content: content.update(task="classification"))
+    with caplog.at_level("INFO"):
+        (ant,) = collect(runs)
+    assert list(ant.measurements) == ["davis"]
+    assert "ant/classification/result.json: no table shows classification" in caplog.text
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"--runs .*nowhere: no such folder"):
         collect(tmp_path / "nowhere")
