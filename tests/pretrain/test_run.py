@@ -68,6 +68,7 @@ def test_a_run_makes_a_checkpoint_that_converts(image_folder: Path, tmp_path: Pa
     assert parse_run([str(tmp_path / "config.yaml")]) == config, "the resolved config is a recipe"
 
 
+@pytest.mark.slow
 def test_killed_and_continued_equals_uninterrupted(image_folder: Path, tmp_path: Path) -> None:
     """Stochastic depth, views, optimiser and centres all continue; the kill comes at whatever moment it comes."""
 
@@ -96,6 +97,7 @@ def test_killed_and_continued_equals_uninterrupted(image_folder: Path, tmp_path:
     assert not list((tmp_path / "killed").glob(".*")), "a killed writer's temporary file was left"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["selfpatch", "moby_selfpatch"])
 def test_two_processes_equal_one(image_folder: Path, tmp_path: Path, method: str) -> None:
     """Centres, batch normalisation and queues are those of the whole batch."""
