@@ -121,6 +121,7 @@ out = norm(share)
 queue = EmbeddingQueue(8, 3)
 queue.push(rows[dist.get_rank()::2])
 torch.save([out.detach(), share.grad, norm.running_mean, norm.running_var, queue.keys_QK], f"{OUT}/{dist.get_rank()}.pt")
+dist.destroy_process_group()  # a process that ends with gloo's threads running may abort
 """
 
 
