@@ -1,41 +1,31 @@
 """A pretraining run from its configuration to its checkpoint."""
 
+import contextlib
 import logging
-import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import yaml
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import AdamW
 
-from backbones.spec import BackboneSpec
 from common.files import remove_leftovers, write_text_atomically
 from common.memory import peak_memory_bytes
 from pretrain.config import PretrainConfig
 from pretrain.data.images import UnreadableImages, find_images
 from pretrain.data.loader import Batch, GlobalBatchSampler, MultiCropImages, build_loader
 from pretrain.data.views import view_kinds
-from pretrain.distributed import choose_device, mean_over_processes, process_group, rank, world_size
+from pretrain.distributed import choose_device, process_group, rank, world_size
 from pretrain.log import RunLog
-from pretrain.objectives.base import Objective
-from pretrain.objectives.build import build_objective
-from pretrain.optim import REFERENCE_BATCH, build_optimizer, copy_to_teacher
-from pretrain.schedules import CosineSchedule, TemperatureSchedule
-from pretrain.state import (
-    CHECKPOINT_FILE,
-    count_parameters,
-    keep_copy,
-    plain_config,
-    restore_checkpoint,
-    run_settings,
-    save_checkpoint,
-)
-from pretrain.trainer import StepSettings, training_step
+from pretrain.networks import Networks, build_networks, choose_autocast
+from pretrain.observers import Moment, Observer
+from pretrain.recording import Recorder
+from pretrain.run_schedules import step_settings
+from pretrain.saving import CheckpointWriter
+from pretrain.state import CHECKPOINT_FILE, count_parameters, plain_config, restore_checkpoint, run_settings
+from pretrain.trainer import training_step
 
 logger = logging.getLogger(__name__)
 
@@ -58,74 +48,6 @@ def pretrain(config: PretrainConfig) -> Path:
         return _Run(config, device).train()
 
 
-@dataclass
-class Networks:
-    """What is trained, and what trains it."""
-
-    spec: BackboneSpec
-    student: nn.Module
-    teacher: nn.Module
-    objective: Objective
-    optimizer: AdamW
-
-
-def build_networks(config: PretrainConfig, device: torch.device) -> Networks:
-    """Student and teacher with the same fresh weights, determined by the seed."""
-    torch.manual_seed(config.train.seed)
-    objective = build_objective(config).to(device)
-    spec = objective.backbone_spec(config.backbone.architecture(), config.views.global_size)
-    student = objective.build_network(spec, config.backbone.drop_path_rate, "student").to(device)
-    teacher = objective.build_network(spec, 0.0, "teacher").to(device)
-    copy_to_teacher(teacher, student)
-    teacher.requires_grad_(False)
-    return Networks(spec, student, teacher, objective, build_optimizer(student, config.optim.decay_positions))
-
-
-def step_settings(config: PretrainConfig, steps_per_epoch: int) -> Callable[[int], StepSettings]:
-    """All schedules of a run as one function of the step."""
-    optim, dino = config.optim, config.dino
-    steps = config.train.epochs * steps_per_epoch
-    lr = CosineSchedule(
-        start=optim.lr * config.train.batch_size / REFERENCE_BATCH,
-        end=optim.min_lr,
-        steps=steps,
-        warmup_steps=optim.warmup_epochs * steps_per_epoch,
-    )
-    weight_decay = CosineSchedule(start=optim.weight_decay, end=optim.weight_decay_end, steps=steps)
-    momentum = CosineSchedule(start=optim.teacher_momentum, end=1.0, steps=steps)
-    temperature = TemperatureSchedule(
-        start=dino.warmup_teacher_temperature,
-        end=dino.teacher_temperature,
-        warmup_epochs=dino.warmup_teacher_temperature_epochs,
-    )
-
-    def settings(step: int) -> StepSettings:
-        epoch = step // steps_per_epoch
-        return StepSettings(
-            lr=lr(step),
-            weight_decay=weight_decay(step),
-            teacher_momentum=momentum(step),
-            teacher_temperature=temperature(epoch),
-            clip_grad=optim.clip_grad,
-            clip_each=optim.clip_each,
-            freeze_last_layer=epoch < optim.freeze_last_layer_epochs,
-        )
-
-    return settings
-
-
-def choose_autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The arithmetic of the networks.
-
-    Args:
-        precision: `auto`, `float32` or `bfloat16`.
-        device: Where they run.
-    """
-    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    enabled = precision == "bfloat16" or (precision == "auto" and has_bfloat16)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
-
-
 class _Run:
     """The parts of a run and its loop."""
 
@@ -142,49 +64,23 @@ class _Run:
         self.dataset = MultiCropImages(paths, view_kinds(config.views), config.train.seed)
         self.unreadable = UnreadableImages(config.data.max_unreadable)
         self.last_step = config.train.epochs * self.sampler.steps_per_epoch
-        self.checkpoint_every = config.train.checkpoint_every or self.sampler.steps_per_epoch
 
     def train(self) -> Path:
-        config = self.config
         self._prepare_output()
-        networks = build_networks(config, self.device)
-        first_step = 0
-        if self.checkpoint.exists():
-            first_step = restore_checkpoint(
-                self.checkpoint, self.settings, networks.student, networks.teacher, networks.objective, networks.optimizer
-            )
+        networks = build_networks(self.config, self.device)
+        first_step = restore_checkpoint(self.checkpoint, self.settings, networks) if self.checkpoint.exists() else 0
         self._announce(networks, first_step)
         if first_step >= self.last_step:
             return self.checkpoint
         start = time.monotonic()
-        self.sampler.plan(first_step, self.last_step)
-        loader = build_loader(self.dataset, self.sampler, config.data.workers, self.device.type == "cuda")
-        student = networks.student
-        if world_size() > 1:
-            student = DistributedDataParallel(student, device_ids=[self.device.index] if self.device.type == "cuda" else None)
-        settings = step_settings(config, self.sampler.steps_per_epoch)
-        autocast = choose_autocast(config.train.precision, self.device)
-        log = RunLog(config.train.output, first_step, self.last_step) if rank() == 0 else None
-        try:
-            for step, batch in enumerate(loader, start=first_step):
-                self.unreadable.report(batch.failures)
-                _seed_step(config.train.seed, step)
-                now = settings(step)
-                losses = training_step(
-                    student,
-                    networks.teacher,
-                    networks.objective,
-                    networks.optimizer,
-                    self._crops(batch),
-                    now,
-                    autocast,
-                    batch.boxes,
-                )
-                self._record(log, step, losses, now)
-                self._save(networks, step + 1)
-        finally:
+        with contextlib.ExitStack() as stack:
+            log = RunLog(self.config.train.output, first_step, self.last_step) if rank() == 0 else None
             if log is not None:
-                log.close()
+                stack.callback(log.close)
+            observers = self._observers()
+            for observer in observers:
+                stack.callback(observer.close)
+            self._loop(networks, first_step, observers, log)
         logger.info(
             "%d steps in %.0f s, peak memory %.1f GiB (process %d)",
             self.last_step - first_step,
@@ -193,6 +89,45 @@ class _Run:
             rank(),
         )
         return self.checkpoint
+
+    def _observers(self) -> list[Observer]:
+        """What looks at every step, in this order; the recorder comes after those that add to its line."""
+        train, steps_per_epoch = self.config.train, self.sampler.steps_per_epoch
+        return [
+            Recorder(self.device),
+            CheckpointWriter(self.checkpoint, self.settings, train, steps_per_epoch),
+        ]
+
+    def _loop(self, networks: Networks, first_step: int, observers: Sequence[Observer], log: RunLog | None) -> None:
+        train, steps_per_epoch = self.config.train, self.sampler.steps_per_epoch
+        self.sampler.plan(first_step, self.last_step)
+        loader = build_loader(self.dataset, self.sampler, self.config.data.workers, self.device.type == "cuda")
+        student = self._wrapped(networks.student)
+        settings = step_settings(self.config, steps_per_epoch)
+        autocast = choose_autocast(train.precision, self.device)
+        for step, batch in enumerate(loader, start=first_step):
+            self.unreadable.report(batch.failures)
+            _seed_step(train.seed, step)
+            now, crops = settings(step), self._crops(batch)
+            losses = training_step(
+                student, networks.teacher, networks.objective, networks.optimizer, crops, now, autocast, batch.boxes
+            )
+            is_last = step + 1 == self.last_step
+            moment = Moment(
+                step=step + 1,
+                epoch=step // steps_per_epoch,
+                epoch_ended=(step + 1) % steps_per_epoch == 0,
+                is_logged=(step + 1) % train.log_every == 0 or is_last,
+                is_last=is_last,
+                networks=networks,
+                crops=crops,
+                boxes=batch.boxes,
+                losses=losses,
+                settings=now,
+                log=log,
+            )
+            for observer in observers:
+                observer.after_step(moment)
 
     def _prepare_output(self) -> None:
         if rank() == 0:
@@ -218,45 +153,13 @@ class _Run:
                 f"; continuing after step {first_step}" if first_step else "",
             )
 
+    def _wrapped(self, student: nn.Module) -> nn.Module:
+        if world_size() == 1:
+            return student
+        return DistributedDataParallel(student, device_ids=[self.device.index] if self.device.type == "cuda" else None)
+
     def _crops(self, batch: Batch) -> list[torch.Tensor]:
         return [crop.to(self.device, non_blocking=True) for crop in batch.crops]
-
-    def _record(self, log: RunLog | None, step: int, losses: dict[str, torch.Tensor], now: StepSettings) -> None:
-        """Log on the first process; all take part in averaging the losses.
-
-        Raises:
-            ValueError: If the loss is no longer a number: going on could only waste time.
-        """
-        if (step + 1) % self.config.train.log_every == 0 or step + 1 == self.last_step:
-            values = mean_over_processes({name: value.item() for name, value in losses.items()}, self.device)
-            if not math.isfinite(values["loss"]):
-                raise ValueError(
-                    f"the loss became {values['loss']} at step {step + 1}; the last checkpoint is from before. "
-                    "Lower optim.lr, or use train.precision float32"
-                )
-            schedules = {"lr": now.lr, "weight_decay": now.weight_decay, "teacher_momentum": now.teacher_momentum}
-            if log is not None:
-                log.write(step + 1, step // self.sampler.steps_per_epoch, {**values, **schedules})
-        if log is not None:
-            log.advance()
-
-    def _save(self, networks: Networks, steps_done: int) -> None:
-        if rank() != 0 or (steps_done % self.checkpoint_every and steps_done != self.last_step):
-            return
-        epoch, rest = divmod(steps_done, self.sampler.steps_per_epoch)
-        save_checkpoint(
-            self.checkpoint,
-            self.settings,
-            networks.spec,
-            networks.student,
-            networks.teacher,
-            networks.objective,
-            networks.optimizer,
-            steps_done,
-            epoch,
-        )
-        if self.config.train.keep_every and rest == 0 and epoch % self.config.train.keep_every == 0:
-            keep_copy(self.checkpoint, epoch)
 
 
 def _seed_step(seed: int, step: int) -> None:

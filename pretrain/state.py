@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 
 from backbones.checkpoint import CheckpointError, load_checkpoint
 from backbones.formats.patchbench import FORMAT_MARK, VERSION
-from backbones.spec import BackboneSpec, spec_to_dict
+from backbones.spec import spec_to_dict
 from common.files import text_sha256, write_atomically
 from pretrain.config import PretrainConfig
-from pretrain.objectives.base import Objective
+from pretrain.networks import Networks
 
 CHECKPOINT_FILE = "checkpoint.pth"
 
@@ -34,27 +34,13 @@ _FREE_FIELDS = frozenset(
 )
 
 
-def save_checkpoint(
-    path: Path,
-    settings: Mapping[str, Any],
-    spec: BackboneSpec,
-    student: nn.Module,
-    teacher: nn.Module,
-    objective: Objective,
-    optimizer: Optimizer,
-    step: int,
-    epoch: int,
-) -> None:
+def save_checkpoint(path: Path, settings: Mapping[str, Any], networks: Networks, step: int, epoch: int) -> None:
     """Write a checkpoint atomically.
 
     Args:
         path: Where to.
         settings: From `run_settings`.
-        spec: The backbone.
-        student: Not wrapped.
-        teacher: Its moving average.
-        objective: Its buffers are the losses' running state.
-        optimizer: AdamW's moments.
+        networks: What is trained, with the losses' and the optimiser's running state.
         step: Steps done.
         epoch: Epochs done.
     """
@@ -62,11 +48,8 @@ def save_checkpoint(
         "format": FORMAT_MARK,
         "version": VERSION,
         "settings": dict(settings),
-        "backbone_spec": spec_to_dict(spec),
-        "student": student.state_dict(),
-        "teacher": teacher.state_dict(),
-        "objective": objective.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "backbone_spec": spec_to_dict(networks.spec),
+        **{name: part.state_dict() for name, part in _parts(networks).items()},
         "step": step,
         "epoch": epoch,
     }
@@ -80,14 +63,7 @@ def keep_copy(path: Path, epoch: int) -> Path:
     return copy
 
 
-def restore_checkpoint(
-    path: Path,
-    settings: Mapping[str, Any],
-    student: nn.Module,
-    teacher: nn.Module,
-    objective: Objective,
-    optimizer: Optimizer,
-) -> int:
+def restore_checkpoint(path: Path, settings: Mapping[str, Any], networks: Networks) -> int:
     """Bring a run back to where its checkpoint was written.
 
     Returns:
@@ -105,15 +81,18 @@ def restore_checkpoint(
             f"{path} belongs to a run with other settings: {'; '.join(differences)}; "
             "give the same ones to continue it, or another train.output to start afresh"
         )
-    modules: dict[str, nn.Module | Optimizer] = {
-        "student": student,
-        "teacher": teacher,
-        "objective": objective,
-        "optimizer": optimizer,
-    }
-    for name, module in modules.items():
-        module.load_state_dict(content[name])
+    for name, part in _parts(networks).items():
+        part.load_state_dict(content[name])
     return int(content["step"])
+
+
+def _parts(networks: Networks) -> dict[str, nn.Module | Optimizer]:
+    return {
+        "student": networks.student,
+        "teacher": networks.teacher,
+        "objective": networks.objective,
+        "optimizer": networks.optimizer,
+    }
 
 
 def run_settings(config: PretrainConfig, images: Sequence[Path]) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from torch import Tensor
 from backbones.build import build_backbone
 from pretrain.config import PretrainConfig, parse_run
 from pretrain.data.views import CropBox, stack_boxes, view_kinds
+from pretrain.networks import build_networks
 from pretrain.objectives.build import build_objective
 from pretrain.recipe_files import RECIPES, read_recipe, recipe_names
-from pretrain.run import build_networks, step_settings
+from pretrain.run_schedules import step_settings
 from pretrain.trainer import training_step
 
 IMAGES = 3
