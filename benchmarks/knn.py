@@ -24,9 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.command import parse_config, run_command
+from common.knn import classify
 from common.memory import peak_memory_bytes
-from eval.classification.knn import classify
-from eval.classification.neighbours import Neighbours, find_neighbours
+from common.neighbours import Neighbours, find_neighbours
 from eval.classification.store import FeatureStore
 
 CPU = torch.device("cpu")

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from common.knn import classify
+from common.neighbours import find_neighbours
 from eval.classification.config import ClassificationConfig
 from eval.classification.features import Features, all_rows
 from eval.classification.feeding import AugmentedFeatures, StoredFeatures
 from eval.classification.images import Splits
-from eval.classification.knn import classify
 from eval.classification.linear import LinearProbe, ProbeCheckpoint, ProbeOutcome, ProbeSettings, train_probe
-from eval.classification.neighbours import find_neighbours
 from eval.classification.representation import KNN, LINEAR, FeatureExtractor
 from eval.classification.scores import Ranks
 from eval.processes import Process

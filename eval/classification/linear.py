@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.files import write_atomically
-from eval.classification.knn import rank_of_truth
+from common.knn import rank_of_truth
 
 logger = logging.getLogger(__name__)
 

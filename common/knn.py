@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from eval.classification.neighbours import Neighbours
+from common.neighbours import Neighbours
 
 
 def vote(neighbours: Neighbours, bank_labels_N: Tensor, k: int, temperature: float, num_classes: int) -> Tensor:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from eval.classification import neighbours
-from eval.classification.neighbours import find_neighbours
+from common import neighbours
+from common.neighbours import find_neighbours
 
 CPU = torch.device("cpu")
 

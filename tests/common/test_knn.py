@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from eval.classification.knn import classify, rank_of_truth, vote
-from eval.classification.neighbours import Neighbours, find_neighbours
-from tests.eval.classification.test_neighbours import CPU, Rows, random_rows
+from common.knn import classify, rank_of_truth, vote
+from common.neighbours import Neighbours, find_neighbours
+from tests.common.test_neighbours import CPU, Rows, random_rows
 
 
 def published_accuracy(
