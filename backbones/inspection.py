@@ -30,14 +30,13 @@ from timm.layers import Attention
 from torch import Tensor, nn
 
 from backbones.build import AnyBackbone
-from backbones.spec import ResNetSpec
+from backbones.spec import typical_image_size
 from backbones.vit import ViT
 
 UNIFORM_ATTENTION = 0.99
 """Entropy of the attention over the highest possible, from which on it counts as uniform."""
 CONSTANT_FEATURES = 0.999
 """Mean cosine similarity of the patches, from which on they count as all the same."""
-_RESNET_SIDE = 224
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +112,7 @@ def inspect_backbone(network: AnyBackbone, image: Path) -> Inspection:
     Raises:
         ValueError: If the file is no readable image.
     """
-    size = _RESNET_SIDE if isinstance(network.spec, ResNetSpec) else network.spec.image_size
+    size = typical_image_size(network.spec)
     images_13SS = _read_image(image, size)
     features_ND, entropy = _features_and_entropy(network.eval(), images_13SS)
     singular = torch.linalg.svdvals(features_ND - features_ND.mean(0))

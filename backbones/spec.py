@@ -13,6 +13,9 @@ from typing import Any, ClassVar, Literal, get_args
 # MoCo-v3's ViT-S (12 heads of 32) is the known exception.
 STANDARD_HEAD_DIM = 64
 
+RESNET_IMAGE_SIZE = 224
+"""Side in pixels of the images that ResNets are usually trained on; their weights depend on no size."""
+
 MLPKind = Literal["gelu", "swiglu"]
 PositionRule = Literal["dino", "antialias"]
 
@@ -148,6 +151,11 @@ BackboneSpec = ViTSpec | SwinSpec | ResNetSpec
 _FAMILIES: dict[str, type[ViTSpec] | type[SwinSpec] | type[ResNetSpec]] = {
     spec.family: spec for spec in (ViTSpec, SwinSpec, ResNetSpec)
 }
+
+
+def typical_image_size(spec: BackboneSpec) -> int:
+    """Side in pixels of a square image that the network takes: that of pretraining where the spec states it."""
+    return RESNET_IMAGE_SIZE if isinstance(spec, ResNetSpec) else spec.image_size
 
 
 def spec_to_dict(spec: BackboneSpec) -> dict[str, Any]:

@@ -19,11 +19,10 @@ from backbones.file import load_strictly
 from backbones.formats import timm as timm_layout
 from backbones.formats.architecture import refuse_num_heads
 from backbones.formats.base import Conversion, FormatError, abbreviate
-from backbones.spec import ResNetSpec, SwinSpec
+from backbones.spec import ResNetSpec, SwinSpec, typical_image_size
 
 PREFIX = "timm:"
 FEATURE_TOLERANCE = 1e-4
-_RESNET_PIXELS = 224
 _SEED = 0
 
 
@@ -90,7 +89,7 @@ def _prove(model: Any, conversion: Conversion) -> None:
     spec = conversion.spec
     network = build_backbone(spec).eval()
     load_strictly(network, conversion.state_dict)
-    side = _RESNET_PIXELS if isinstance(spec, ResNetSpec) else spec.image_size
+    side = typical_image_size(spec)
     images_13HW = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(_SEED))
     found_1ND = network.forward_tokens(images_13HW).patches
     expected_1ND = _as_tokens(model.eval().forward_features(images_13HW), spec)[:, -found_1ND.shape[1] :]
