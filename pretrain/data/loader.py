@@ -154,6 +154,7 @@ class GlobalBatchSampler(Sampler[list[ImageKey]]):
         self.steps_per_epoch = images // batch_size
         self.next_step = 0
         self.last_step = 0
+        self._order_epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def plan(self, next_step: int, last_step: int) -> None:
         """Yield the batches of steps `next_step` to `last_step` - 1 of the run."""
@@ -165,15 +166,23 @@ class GlobalBatchSampler(Sampler[list[ImageKey]]):
 
     def __iter__(self) -> Iterator[list[ImageKey]]:
         """The keys of each batch."""
-        order_epoch, order = -1, np.empty(0, dtype=np.int64)
         for step in range(self.next_step, self.last_step):
             epoch, position = divmod(step, self.steps_per_epoch)
-            if epoch != order_epoch:
-                order = np.random.default_rng((_ORDER_STREAM, self.seed, epoch)).permutation(self.images)
-                order_epoch = epoch
-            batch = order[position * self.batch_size : (position + 1) * self.batch_size]
+            batch = self.global_batch(step)
             shares = range(self.rank, self.batch_size, self.world_size)
-            yield [ImageKey(epoch, int(batch[place]), self._group(position, place)) for place in shares]
+            yield [ImageKey(epoch, batch[place], self._group(position, place)) for place in shares]
+
+    def global_batch(self, step: int) -> list[int]:
+        """The images of a step over all processes, in their order.
+
+        Args:
+            step: Steps done before.
+        """
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if epoch != self._order_epoch:
+            self._order = np.random.default_rng((_ORDER_STREAM, self.seed, epoch)).permutation(self.images)
+            self._order_epoch = epoch
+        return self._order[position * self.batch_size : (position + 1) * self.batch_size].tolist()
 
     def _group(self, position: int, place: int) -> int:
         """The group of the image at a place of the epoch's batch at a position."""
