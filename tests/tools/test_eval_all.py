@@ -9,7 +9,10 @@ import torch
 from backbones.build import build_backbone
 from backbones.spec import ViTSpec
 from tests.conftest import RunMain
-from tools.eval_all import TASKS, EvalAllOptions, main, run_name, split_task_options
+from tools.eval_all import main
+from tools.evaluation.backbone import run_name
+from tools.evaluation.options import EvalAllOptions, split_task_options
+from tools.evaluation.tasks import TASKS
 from tools.sample_data.draw import SampleConfig, draw_samples
 
 SPEC = ViTSpec(embed_dim=64, depth=4, num_heads=1, patch_size=16, image_size=64, class_token=False, final_norm=False)

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import REPOSITORY, RunMain
 from tools.check_data import main
 from tools.data_doctor import ade, coco, davis
-from tools.eval_all import TASKS
+from tools.evaluation.tasks import TASKS
 from tools.sample_data.draw import SampleConfig, draw_samples
 
 
