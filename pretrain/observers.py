@@ -37,7 +37,8 @@ class Moment:
     boxes: Sequence[Tensor]
     """int64 [B, 5] per view: where the crops were cut out, see `pretrain.data.views.CropBox`; on the CPU."""
     losses: Mapping[str, Tensor]
-    """Scalars of this process's share before the update, detached, on its device; `loss` is what was minimised."""
+    """Scalars of this process's share before the update, detached, on its device; `loss` is what was minimised. At logged steps also
+    `Objective.diagnostics` of all processes."""
     settings: StepSettings
     """The schedules' values in this step."""
     log: RunLog | None

@@ -109,15 +109,16 @@ class _Run:
             self.unreadable.report(batch.failures)
             _seed_step(train.seed, step)
             now, crops = settings(step), self._crops(batch)
-            losses = training_step(
-                student, networks.teacher, networks.objective, networks.optimizer, crops, now, autocast, batch.boxes
-            )
             is_last = step + 1 == self.last_step
+            is_logged = (step + 1) % train.log_every == 0 or is_last
+            losses = training_step(
+                student, networks.teacher, networks.objective, networks.optimizer, crops, now, autocast, batch.boxes, is_logged
+            )
             moment = Moment(
                 step=step + 1,
                 epoch=step // steps_per_epoch,
                 epoch_ended=(step + 1) % steps_per_epoch == 0,
-                is_logged=(step + 1) % train.log_every == 0 or is_last,
+                is_logged=is_logged,
                 is_last=is_last,
                 networks=networks,
                 crops=crops,

@@ -43,6 +43,7 @@ def training_step(
     settings: StepSettings,
     autocast: torch.autocast | None = None,
     boxes: Sequence[Tensor] = (),
+    diagnose: bool = False,
 ) -> dict[str, Tensor]:
     """One update of student and teacher.
 
@@ -55,15 +56,17 @@ def training_step(
         settings: The schedules at this step.
         autocast: Reduced precision for the networks; the losses are always in float32.
         boxes: Where the crops were cut out, for objectives that compare places.
+        diagnose: Whether to look for signs of collapse; costs a little time.
 
     Returns:
-        The losses before the update, detached.
+        The losses before the update, detached, and `Objective.diagnostics` of the targets if wanted.
     """
     set_schedule(optimizer, settings.lr, settings.weight_decay)
     with autocast or torch.autocast(crops[0].device.type, enabled=False):
         with torch.no_grad():
             targets = teacher(objective.teacher_crops(crops))
         outputs = student(crops)
+    signs = objective.diagnostics(targets, settings.teacher_temperature) if diagnose else {}
     losses = objective(outputs, targets, settings.teacher_temperature, boxes)
     optimizer.zero_grad(set_to_none=True)
     losses["loss"].backward()
@@ -75,4 +78,4 @@ def training_step(
         drop_last_layer_gradients(bare_student)
     optimizer.step()
     update_teacher(teacher, bare_student, settings.teacher_momentum)
-    return {name: value.detach() for name, value in losses.items()}
+    return {name: value.detach() for name, value in losses.items()} | signs

@@ -60,6 +60,10 @@ class ImageLoss(nn.Module, ABC):
     def update(self, teacher_VBK: Tensor) -> None:
         """Move the running state by the teacher's outputs; after the loss."""
 
+    @abstractmethod
+    def diagnostics(self, teacher_VBK: Tensor, temperature: float) -> dict[str, Tensor]:
+        """Signs of collapse, see `Objective.diagnostics`."""
+
 
 class PatchLoss(nn.Module, ABC):
     """A loss between each student patch and the teacher's target of the same patch in the same view."""
@@ -83,6 +87,10 @@ class PatchLoss(nn.Module, ABC):
     @abstractmethod
     def update(self, teacher: Sequence[Tensor]) -> None:
         """Move the running state by the teacher's outputs; after the loss."""
+
+    @abstractmethod
+    def diagnostics(self, teacher: Sequence[Tensor], temperature: float) -> dict[str, Tensor]:
+        """Signs of collapse, see `Objective.diagnostics`."""
 
 
 class Objective(nn.Module, ABC):
@@ -123,6 +131,20 @@ class Objective(nn.Module, ABC):
             teacher: Outputs for `teacher_crops`, without gradient.
             teacher_temperature: Sharpening of the targets.
             boxes: int64 [B, 5] of each crop, see `pretrain.data.views.CropBox`; for objectives that compare places.
+        """
+
+    @abstractmethod
+    def diagnostics(self, teacher: Sequence[ViewOutputs], teacher_temperature: float) -> dict[str, Tensor]:
+        """Signs of what the targets say, and of collapse, by the running state as it is; changes nothing.
+
+        All processes must call it together.
+
+        Args:
+            teacher: Outputs for `teacher_crops`.
+            teacher_temperature: Sharpening of the targets.
+
+        Returns:
+            Scalars, the same on all processes: those of `pretrain.objectives.diagnostics` after `cls_` and `patch_`.
         """
 
 

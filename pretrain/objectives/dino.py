@@ -12,6 +12,7 @@ from torch import Tensor
 from pretrain.heads import ProjectionHead
 from pretrain.objectives.base import NUM_GLOBAL_CROPS, ImageLoss, PatchLoss, Role, sharpened_targets
 from pretrain.objectives.centre import Centre
+from pretrain.objectives.diagnostics import distribution_signs
 
 
 @dataclass(kw_only=True)
@@ -92,6 +93,10 @@ class CLSDistillation(ImageLoss):
         """Move the centre."""
         self.centre.update([teacher_VBK])
 
+    def diagnostics(self, teacher_VBK: Tensor, temperature: float) -> dict[str, Tensor]:
+        """Signs of the global views' targets."""
+        return distribution_signs([teacher_VBK[:NUM_GLOBAL_CROPS]], self.centre.mean_K, temperature)
+
 
 class PatchDistillation(PatchLoss):
     """Cross-entropy of each student patch with its own target: DINO's loss on patches, as SelfPatch has it."""
@@ -128,3 +133,7 @@ class PatchDistillation(PatchLoss):
     def update(self, teacher: Sequence[Tensor]) -> None:
         """Move the centre."""
         self.centre.update(teacher)
+
+    def diagnostics(self, teacher: Sequence[Tensor], temperature: float) -> dict[str, Tensor]:
+        """Signs of every view's targets."""
+        return distribution_signs(teacher, self.centre.mean_K, temperature)

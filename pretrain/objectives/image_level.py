@@ -22,6 +22,7 @@ from pretrain.objectives.base import (
     split_views,
     token_width,
 )
+from pretrain.objectives.diagnostics import prefixed
 
 
 class ImageLevelNetwork(nn.Module):
@@ -78,3 +79,8 @@ class ImageLevelObjective(Objective):
         loss = self.image_loss(student_VBK, teacher_VBK, teacher_temperature)
         self.image_loss.update(teacher_VBK)
         return {"loss": loss}
+
+    def diagnostics(self, teacher: Sequence[ViewOutputs], teacher_temperature: float) -> dict[str, Tensor]:
+        """See `Objective.diagnostics`."""
+        teacher_VBK = torch.cat([group.cls_VBK for group in teacher])
+        return prefixed("cls", self.image_loss.diagnostics(teacher_VBK, teacher_temperature))

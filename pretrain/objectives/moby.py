@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from pretrain.distributed import rank, world_size
 from pretrain.normalisation import SynchronisedBatchNorm
 from pretrain.objectives.base import NUM_GLOBAL_CROPS, ImageLoss, PatchLoss, Role
+from pretrain.objectives.diagnostics import embedding_signs
 from pretrain.objectives.queue import EmbeddingQueue, cosine_distance, info_nce
 
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
@@ -100,6 +101,11 @@ class ImageContrast(ImageLoss):
         for view, projections_BK in enumerate(teacher_VBK):
             self._queue(view).push(projections_BK)
 
+    def diagnostics(self, teacher_VBK: Tensor, temperature: float) -> dict[str, Tensor]:
+        """Signs of both views' projections, beside those of both queues."""
+        del temperature
+        return embedding_signs([teacher_VBK], torch.cat([self._queue(view).keys_QK for view in range(NUM_GLOBAL_CROPS)]))
+
     def _queue(self, view: int) -> EmbeddingQueue:
         queue = self.queues[view]
         assert isinstance(queue, EmbeddingQueue)
@@ -156,3 +162,8 @@ class PatchContrast(PatchLoss):
         for view in range(min(views, NUM_GLOBAL_CROPS)):
             self.queue.push(teacher[0][view, local_B, positions_B])
         self.seen.add_(images * world_size())
+
+    def diagnostics(self, teacher: Sequence[Tensor], temperature: float) -> dict[str, Tensor]:
+        """Signs of every view's targets."""
+        del temperature
+        return embedding_signs(teacher, None if self.queue is None else self.queue.keys_QK)

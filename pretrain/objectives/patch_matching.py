@@ -34,6 +34,7 @@ from pretrain.objectives.base import (
 )
 from pretrain.objectives.centre import Centre
 from pretrain.objectives.correspondence import matching_patches
+from pretrain.objectives.diagnostics import distribution_signs, prefixed
 from pretrain.objectives.dino import DINOConfig
 
 
@@ -134,6 +135,14 @@ class MatchingObjective(Objective):
         self.cls_centre.update([group.cls_VBK for group in teacher])
         self.patch_centre.update([group.patches_VBNK for group in teacher if group.patches_VBNK is not None])
         return {"loss": loss, "cls_loss": cls_loss, "patch_loss": patch_loss}
+
+    def diagnostics(self, teacher: Sequence[ViewOutputs], teacher_temperature: float) -> dict[str, Tensor]:
+        """See `Objective.diagnostics`; the patches are all of the teacher's, matched or not."""
+        cls = [group.cls_VBK for group in teacher]
+        patches = [group.patches_VBNK for group in teacher if group.patches_VBNK is not None]
+        return prefixed("cls", distribution_signs(cls, self.cls_centre.mean_K, teacher_temperature)) | prefixed(
+            "patch", distribution_signs(patches, self.patch_centre.mean_K, teacher_temperature)
+        )
 
     def _pair(self, student: _View, teacher: _View, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, mean CLS term and mean patch term (0 without a match) of one pair of views."""

@@ -36,6 +36,7 @@ from pretrain.objectives.base import (
     split_views,
     token_width,
 )
+from pretrain.objectives.diagnostics import prefixed
 from pretrain.objectives.neighbours import ALL_PATCHES, Border, select_positives
 
 
@@ -170,6 +171,13 @@ class SelfPatchObjective(Objective):
         self.image_loss.update(teacher_VBK)
         self.patch_loss.update(teacher_patches)
         return {"loss": cls_loss + self.config.weight * patch_loss, "cls_loss": cls_loss, "patch_loss": patch_loss}
+
+    def diagnostics(self, teacher: Sequence[ViewOutputs], teacher_temperature: float) -> dict[str, Tensor]:
+        """See `Objective.diagnostics`."""
+        teacher_VBK = torch.cat([group.cls_VBK for group in teacher])
+        return prefixed("cls", self.image_loss.diagnostics(teacher_VBK, teacher_temperature)) | prefixed(
+            "patch", self.patch_loss.diagnostics(_patches(teacher), teacher_temperature)
+        )
 
 
 def _patches(outputs: Sequence[ViewOutputs]) -> list[Tensor]:

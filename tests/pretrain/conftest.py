@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pretrain.config import PretrainConfig, parse_run
+
 TINY = {
     "views.global_size": 32,
     "views.local_size": 24,
@@ -37,6 +39,14 @@ def tiny_options(folder: Path, output: Path, method: str = "selfpatch", **overri
         options["selfpatch.out_dim"] = 16
     options.update({name.replace("__", "."): value for name, value in overrides.items()})
     return [token for name, value in options.items() for token in (f"--{name}", str(value))]
+
+
+def tiny_config(
+    method: str, folder: Path = Path("images"), output: Path = Path("output"), **overrides: object
+) -> PretrainConfig:
+    """The configuration of a tiny run."""
+    recipe = "sample_matching" if method == "patch_matching" else f"sample_{method}"
+    return parse_run([recipe, *tiny_options(folder, output, method, **overrides)])
 
 
 @pytest.fixture(scope="session")
