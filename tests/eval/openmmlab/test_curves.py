@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.openmmlab.curves import read_log, smoothed, write_curves
+from eval.openmmlab.curves import read_log, write_curves
 from eval.openmmlab.finetune import _draw_curves
 
 
@@ -50,13 +50,6 @@ def test_a_log_without_lines_is_refused(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").touch()
     with pytest.raises(ValueError, match="no line to draw"):
         write_curves(tmp_path / "log.jsonl", tmp_path / "curves.png")
-
-
-def test_smoothing_is_a_mean_over_neighbours_that_are_finite() -> None:
-    values = np.array([1.0, 3.0, np.nan, 5.0, np.inf])
-    assert smoothed(values, 3).tolist() == [2.0, 2.0, 4.0, 5.0, 5.0]
-    assert smoothed(np.array([4.0]), 3).tolist() == [4.0]
-    assert np.isnan(smoothed(np.array([np.nan, np.nan]), 3)).all()
 
 
 def test_a_loss_of_one_part_has_one_panel_fewer(tmp_path: Path) -> None:
