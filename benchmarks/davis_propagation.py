@@ -76,7 +76,7 @@ class BenchmarkConfig:
     """Threads of torch."""
 
 
-def extractor(config: BenchmarkConfig) -> FeatureExtractor:
+def build_network(config: BenchmarkConfig) -> ViT:
     """A network with random weights."""
     torch.manual_seed(0)
     spec = ViTSpec(
@@ -88,7 +88,14 @@ def extractor(config: BenchmarkConfig) -> FeatureExtractor:
         class_token=False,
         final_norm=False,
     )
-    return FeatureExtractor(build_backbone(spec), None, torch.device("cpu"))
+    network = build_backbone(spec).eval()
+    assert isinstance(network, ViT)
+    return network
+
+
+def extractor(network: ViT) -> FeatureExtractor:
+    """Ours; the network is then good for nothing else."""
+    return FeatureExtractor(network, None, torch.device("cpu"))
 
 
 def chosen_sequence(config: BenchmarkConfig) -> VideoSequence:
@@ -98,18 +105,20 @@ def chosen_sequence(config: BenchmarkConfig) -> VideoSequence:
     return replace(sequence, frames=sequence.frames[: config.frames])
 
 
-def run_network(extract: FeatureExtractor, sequence: VideoSequence, output: Path) -> Iterator[None]:
+def run_network(network: ViT, sequence: VideoSequence, output: Path) -> Iterator[None]:
     """Forward passes alone, on a decoded image."""
     del output
+    extract = extractor(network)
     image = read_frame(sequence.frames[0], SETTINGS, extract.input_multiple).image
     for _ in sequence.frames[1:]:
         extract(image)
         yield
 
 
-def run_patchbench(extract: FeatureExtractor, sequence: VideoSequence, output: Path) -> Iterator[None]:
+def run_patchbench(network: ViT, sequence: VideoSequence, output: Path) -> Iterator[None]:
     """Ours, one thing after another; `write_sequence` decodes and writes in threads of their own."""
     output.mkdir()
+    extract = extractor(network)
     frames = (read_frame(path, SETTINGS, extract.input_multiple) for path in sequence.frames)
     for frame, ids in propagate_sequence(frames, sequence.first_mask(), extract, SETTINGS):
         write_mask(output / f"{frame.name}.png", resize_mask(ids.numpy(), frame.original_size))
@@ -117,29 +126,31 @@ def run_patchbench(extract: FeatureExtractor, sequence: VideoSequence, output: P
 
 
 @torch.inference_mode()
-def run_reference(
-    tokens: Callable[[Tensor], Tensor], extract: FeatureExtractor, sequence: VideoSequence, output: Path
-) -> Iterator[None]:
+def run_reference(tokens: Callable[[Tensor], Tensor], stride: int, sequence: VideoSequence, output: Path) -> Iterator[None]:
     """The authors' loop with a network [3, H, W] -> [N, D]."""
     output.mkdir()
-    masks = reference.propagate_sequence(list(sequence.frames), sequence.first_mask(), tokens, extract.stride)
+    masks = reference.propagate_sequence(list(sequence.frames), sequence.first_mask(), tokens, stride)
     for path, mask in zip(sequence.frames[1:], masks, strict=True):
         write_mask(output / f"{path.stem}.png", mask)
         yield
 
 
-def run_loop(extract: FeatureExtractor, sequence: VideoSequence, output: Path) -> Iterator[None]:
+def run_loop(network: ViT, sequence: VideoSequence, output: Path) -> Iterator[None]:
     """The authors' loop with our network."""
-    return run_reference(lambda image: extract.backbone.forward_tokens(image[None]).patches[0], extract, sequence, output)
+    extract = extractor(network)
+
+    def tokens(image_3HW: Tensor) -> Tensor:
+        return extract.backbone.forward_tokens(image_3HW[None]).patches[0]
+
+    return run_reference(tokens, extract.stride, sequence, output)
 
 
-def run_authors(extract: FeatureExtractor, sequence: VideoSequence, output: Path) -> Iterator[None]:
+def run_authors(network: ViT, sequence: VideoSequence, output: Path) -> Iterator[None]:
     """The authors' loop with a network as theirs."""
-    assert isinstance(extract.backbone, ViT)
-    return run_reference(partial(patch_tokens, extract.backbone), extract, sequence, output)
+    return run_reference(partial(patch_tokens, network), network.spec.patch_size, sequence, output)
 
 
-RUNS: dict[Part, Callable[[FeatureExtractor, VideoSequence, Path], Iterator[None]]] = {
+RUNS: dict[Part, Callable[[ViT, VideoSequence, Path], Iterator[None]]] = {
     "network": run_network,
     "patchbench": run_patchbench,
     "loop": run_loop,
@@ -147,10 +158,10 @@ RUNS: dict[Part, Callable[[FeatureExtractor, VideoSequence, Path], Iterator[None
 }
 
 
-def mask_seconds(extract: FeatureExtractor, sequence: VideoSequence) -> float:
+def mask_seconds(stride: int, sequence: VideoSequence) -> float:
     """What the mask of reachable pairs costs the authors' loop, once per sequence."""
     image, _ = reference.read_frame(sequence.frames[0])
-    h, w = (side // extract.stride for side in image.shape[1:])
+    h, w = (side // stride for side in image.shape[1:])
     start = time.perf_counter()
     reference.reachable(h, w, SETTINGS.neighbourhood_radius)
     return time.perf_counter() - start
@@ -161,7 +172,7 @@ def work(config: BenchmarkConfig, part: Part, output: Path, parent: Connection) 
     if part != "authors":
         reuse_freed_memory()
     torch.set_num_threads(config.threads)
-    steps = RUNS[part](extractor(config), chosen_sequence(config), output)
+    steps = RUNS[part](build_network(config), chosen_sequence(config), output)
     while parent.recv():
         wall, cpu = time.perf_counter(), time.process_time()
         next(steps)
@@ -197,12 +208,12 @@ def differing_pixels(ours: Path, theirs: Path) -> int:
 
 def benchmark(config: BenchmarkConfig) -> None:
     """Print a Markdown table."""
-    extract, sequence = extractor(config), chosen_sequence(config)
+    sequence = chosen_sequence(config)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         seconds, memory = take_turns(config, folder)
         differing = {part: differing_pixels(folder / "patchbench", folder / part) for part in ("loop", "authors")}
-    mask, whole = mask_seconds(extract, sequence), len(chosen_sequence(replace(config, frames=sys.maxsize)).frames)
+    mask, whole = mask_seconds(config.patch_size, sequence), len(chosen_sequence(replace(config, frames=sys.maxsize)).frames)
     for part in ("loop", "authors"):
         seconds[part] = Moment(*(clock + mask / whole for clock in seconds[part]))
     print(f"{sequence.name}, {len(sequence.frames)} of {whole} frames; width {config.embed_dim}, patch {config.patch_size}")

@@ -14,6 +14,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from backbones.onednn import dot_products
+
 TILE = (15, 13)
 """Rows and columns of a tile: small ones waste fewer comparisons, large ones multiply faster. Chosen at 30 x 52 and 60 x 104."""
 
@@ -86,7 +88,7 @@ def propagate_labels(
         targets_TD = target_hwD[tile.targets].flatten(0, 1)
         sources_SD = context_MhwD[:, tile.sources[0], tile.sources[1]].flatten(0, 2)
         labels_SC = labels_MhwC[:, tile.sources[0], tile.sources[1]].flatten(0, 2)
-        similarities_TS = targets_TD @ sources_SD.T
+        similarities_TS = dot_products(targets_TD, sources_SD)
         similarities_TS.view(len(targets_TD), len(context_MhwD), -1).add_(tile.penalty)
         mixed_TC = _mix(similarities_TS, labels_SC, topk, temperature)
         result_hwC[tile.targets] = mixed_TC.view_as(result_hwC[tile.targets])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from backbones.base import check_taps
 from backbones.build import AnyBackbone
+from backbones.onednn import pack_linear_layers
 
 
 class FeatureExtractor:
@@ -18,7 +19,8 @@ class FeatureExtractor:
         """Keep a backbone ready.
 
         Args:
-            backbone: The network; moved to the device and set to evaluation mode.
+            backbone: The network; moved to the device, set to evaluation mode and, on a CPU, made fit for nothing else than being
+                applied (`pack_linear_layers`).
             block: See `PropagationSettings.block`.
             device: Where to compute.
 
@@ -28,6 +30,8 @@ class FeatureExtractor:
         if block is not None:
             check_taps([block], backbone.spec)
         self.backbone = backbone.to(device).eval()
+        if device.type == "cpu":
+            pack_linear_layers(self.backbone)
         self.block = block
         self.device = device
 
