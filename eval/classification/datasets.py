@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from eval.classification.cifar import find_layout, read_cifar
+from common.cifar import find_layout
+from eval.classification.cifar import read_cifar
 from eval.classification.image_folder import read_image_folder
 from eval.classification.images import Splits
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.classification.cifar import LAYOUTS, CifarLayout
+from common.cifar import LAYOUTS, CifarLayout
 from eval.classification.datasets import read_splits
 from eval.classification.images import Splits
 

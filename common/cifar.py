@@ -1,0 +1,104 @@
+"""The records of CIFAR-10 and CIFAR-100 in their own binary layouts.
+
+Source: https://www.cs.toronto.edu/~kriz/cifar.html. A record is its label bytes (CIFAR-10: the class; CIFAR-100: the superclass,
+then the class) and 3072 bytes of a 32 x 32 picture: the red plane, the green one, the blue one, each row by row.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+_SIDE = 32
+_PIXEL_BYTES = 3 * _SIDE * _SIDE
+
+
+@dataclass(frozen=True, kw_only=True)
+class CifarLayout:
+    """One of the two sets."""
+
+    name: str
+    """For results."""
+    train_files: tuple[str, ...]
+    """In the order of the records."""
+    test_file: str
+    """Its presence tells the set."""
+    class_file: str
+    """Class names, one a line."""
+    num_classes: int
+    """As published."""
+    label_bytes: int
+    """Before each picture; the last one is the class."""
+    train_size: int
+    """Published number of training images."""
+    test_size: int
+    """Published number of test images."""
+
+
+LAYOUTS = (
+    CifarLayout(
+        name="CIFAR-10",
+        train_files=tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
+        test_file="test_batch.bin",
+        class_file="batches.meta.txt",
+        num_classes=10,
+        label_bytes=1,
+        train_size=50_000,
+        test_size=10_000,
+    ),
+    CifarLayout(
+        name="CIFAR-100",
+        train_files=("train.bin",),
+        test_file="test.bin",
+        class_file="fine_label_names.txt",
+        num_classes=100,
+        label_bytes=2,
+        train_size=50_000,
+        test_size=10_000,
+    ),
+)
+
+
+def find_layout(root: Path) -> CifarLayout | None:
+    """Which CIFAR lies in a folder, if any."""
+    return next((layout for layout in LAYOUTS if (root / layout.test_file).is_file()), None)
+
+
+def present_train_files(root: Path, layout: CifarLayout) -> list[str]:
+    """The training files that a folder holds, in the order of the records; they may be fewer than all.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    present = [name for name in layout.train_files if (root / name).is_file()]
+    if not present:
+        raise ValueError(
+            f"{root}: {layout.test_file} without {' or '.join(layout.train_files)}, {layout.name}'s training images"
+        )
+    return present
+
+
+def read_records(root: Path, layout: CifarLayout, files: list[str]) -> tuple[npt.NDArray[np.uint8], list[str]]:
+    """Read the records of some files.
+
+    Returns:
+        uint8 [N, label bytes + 3072], and a name for each: its file and place in it.
+
+    Raises:
+        ValueError: If a file is no whole number of records.
+    """
+    record_bytes = layout.label_bytes + _PIXEL_BYTES
+    batches, names = [], []
+    for file in files:
+        content = np.fromfile(root / file, dtype=np.uint8)
+        if content.size == 0 or content.size % record_bytes:
+            raise ValueError(f"{root / file}: {content.size} bytes are not a whole number of {record_bytes}-byte records")
+        batches.append(content.reshape(-1, record_bytes))
+        names += [f"{file}:{row}" for row in range(len(batches[-1]))]
+    return np.concatenate(batches), names
+
+
+def picture_planes(records: npt.NDArray[np.uint8], layout: CifarLayout) -> npt.NDArray[np.uint8]:
+    """The pictures of records: uint8 [N, 3, 32, 32], RGB; a view of the same memory."""
+    return records[:, layout.label_bytes :].reshape(-1, 3, _SIDE, _SIDE)
