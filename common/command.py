@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar
 import jsonargparse
 
 from common.allocation import reuse_freed_memory
+from common.interruption import Interrupted
 
 ConfigT = TypeVar("ConfigT")
 
@@ -113,7 +114,8 @@ def run_command(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """Run a command's `main(argv)` and exit: 0, or its status; a user's mistake is one line on stderr and status 2.
 
     ValueErrors and OSErrors (a missing file, a full disk, a folder without permission) count as the user's; anything else is ours
-    and keeps its traceback. Ctrl-C exits with 130.
+    and keeps its traceback. Ctrl-C exits with 130, and work that a signal stopped after saving its state with 128 + the signal's
+    number; the work itself has told how it went.
     """
     set_up_process()
     try:
@@ -121,6 +123,8 @@ def run_command(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {_one_line(error)}\n")
         status = USER_ERROR
+    except Interrupted as interrupted:
+        status = interrupted.status
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command line continues\n")
         status = 130

@@ -24,7 +24,10 @@ class TrainConfig:
     """Length, batch, hardware and bookkeeping."""
 
     output: Path = Path("runs/pretrain")
-    """Folder for the checkpoint, the logs and the resolved config; a run that is there already is continued."""
+    """Folder for the checkpoint, the logs and the resolved config."""
+    resume: str = "auto"
+    """`auto` continues the checkpoint in `train.output` if there is one; `never` refuses to; a checkpoint file is where a run starts
+    whose `train.output` has none yet."""
     epochs: int = 200
     """Epochs in total."""
     batch_size: int = 1024
@@ -38,8 +41,12 @@ class TrainConfig:
     uses float16 with loss scaling."""
     checkpoint_every: int = 0
     """Steps between writes of the checkpoint; 0 for once per epoch."""
+    keep_last: int = 2
+    """How many of the newest checkpoints stay, the one to continue from included; an older one helps where that is damaged."""
     keep_every: int = 0
-    """Keep a copy of the checkpoint every so many epochs; 0 for only the last one."""
+    """Besides, keep the checkpoint of every so many epochs for good; 0 for none."""
+    export: bool = False
+    """Write the backbones of teacher and student as files for evaluation when the run is complete."""
     log_every: int = 10
     """Steps between lines of the log."""
 
@@ -49,6 +56,8 @@ class TrainConfig:
             raise ValueError("train.epochs, train.batch_size and train.log_every must be at least 1")
         if self.checkpoint_every < 0 or self.keep_every < 0:
             raise ValueError("train.checkpoint_every and train.keep_every must not be negative")
+        if self.keep_last < 1:
+            raise ValueError(f"train.keep_last={self.keep_last} must be at least 1, the checkpoint to continue from")
 
 
 Method = Literal["dino", "moby", "selfpatch", "moby_selfpatch", "patch_matching"]

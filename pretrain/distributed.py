@@ -70,6 +70,15 @@ def mean_over_processes(values: dict[str, float], device: torch.device) -> dict[
     return dict(zip(values, (tensor / world_size()).tolist(), strict=True))
 
 
+def from_first_process(text: str) -> str:
+    """The first process's text, on all of them; all wait for it."""
+    if world_size() == 1:
+        return text
+    texts = [text]
+    dist.broadcast_object_list(texts, src=0)
+    return texts[0]
+
+
 def gather_from_processes(shares: Tensor) -> Tensor:
     """The whole of what is spread over the processes as the sampler spreads images: every world_size-th row each.
 

@@ -1,7 +1,5 @@
 """The numbers of a run: losses and schedules, averaged over the processes, at every logged step."""
 
-import math
-
 import torch
 
 from pretrain.distributed import mean_over_processes
@@ -16,19 +14,10 @@ class Recorder:
         self._device = device
 
     def after_step(self, moment: Moment) -> None:
-        """Log on the first process; all take part in averaging the losses.
-
-        Raises:
-            ValueError: If the loss is no longer a number: going on could only waste time.
-        """
+        """Log on the first process; all take part in averaging the losses."""
         log = moment.log
         if moment.is_logged:
             values = mean_over_processes({name: value.item() for name, value in moment.losses.items()}, self._device)
-            if not math.isfinite(values["loss"]):
-                raise ValueError(
-                    f"the loss became {values['loss']} at step {moment.step}; the last checkpoint is from before. "
-                    "Lower optim.lr, or use train.precision float32"
-                )
             if log is not None:
                 now = moment.settings
                 log.add(values)

@@ -12,19 +12,24 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from common.files import remove_leftovers, write_text_atomically
+from common.interruption import Interrupted, StopRequest
 from common.memory import peak_memory_bytes
 from pretrain.config import PretrainConfig
 from pretrain.data.images import UnreadableImages, find_images
 from pretrain.data.loader import Batch, GlobalBatchSampler, MultiCropImages, build_loader
 from pretrain.data.views import view_kinds
 from pretrain.distributed import choose_device, process_group, rank, world_size
+from pretrain.exporting import export_backbones
 from pretrain.log import RunLog
 from pretrain.networks import Networks, build_networks, choose_autocast
+from pretrain.nonfinite import nonfinite_error
 from pretrain.observers import Moment, Observer
 from pretrain.recording import Recorder
+from pretrain.resuming import start_or_resume
 from pretrain.run_schedules import step_settings
 from pretrain.saving import CheckpointWriter
-from pretrain.state import CHECKPOINT_FILE, count_parameters, plain_config, restore_checkpoint, run_settings
+from pretrain.sentinel import Sent, Sentinel
+from pretrain.state import CHECKPOINT_FILE, Progress, count_parameters, plain_config, run_settings
 from pretrain.trainer import training_step
 
 logger = logging.getLogger(__name__)
@@ -41,19 +46,22 @@ def pretrain(config: PretrainConfig) -> Path:
         The checkpoint.
 
     Raises:
-        ValueError: If the data, the output or the settings do not work; nothing has been trained then.
+        ValueError: If the data, the output or the settings do not work; nothing has been trained then. Or if a number is no longer
+            finite or the checkpoint cannot be written; the last good checkpoint is kept then.
+        Interrupted: After a signal of `common.interruption.STOP_SIGNALS` to any of the processes: the step was finished and saved.
     """
     device = choose_device(config.train.device)
-    with process_group(device):
-        return _Run(config, device).train()
+    with StopRequest() as stop, process_group(device):
+        return _Run(config, device, stop).train()
 
 
 class _Run:
     """The parts of a run and its loop."""
 
-    def __init__(self, config: PretrainConfig, device: torch.device) -> None:
+    def __init__(self, config: PretrainConfig, device: torch.device, stop: StopRequest) -> None:
         self.config = config
         self.device = device
+        self.stop = stop
         self.checkpoint = config.train.output / CHECKPOINT_FILE
         paths = find_images(config.data.path)
         self.settings = run_settings(config, paths)
@@ -68,52 +76,74 @@ class _Run:
     def train(self) -> Path:
         self._prepare_output()
         networks = build_networks(self.config, self.device)
-        first_step = restore_checkpoint(self.checkpoint, self.settings, networks) if self.checkpoint.exists() else 0
-        self._announce(networks, first_step)
-        if first_step >= self.last_step:
-            return self.checkpoint
+        progress = start_or_resume(self.checkpoint, self.config.train.resume, self.settings, networks)
+        self._announce(networks, progress.step)
+        if progress.step < self.last_step:
+            self._train(networks, progress)
+        if self.config.train.export and rank() == 0:
+            logger.info("exported %s", " and ".join(map(str, export_backbones(self.checkpoint))))
+        return self.checkpoint
+
+    def _train(self, networks: Networks, progress: Progress) -> None:
         start = time.monotonic()
         with contextlib.ExitStack() as stack:
-            log = RunLog(self.config.train.output, first_step, self.last_step) if rank() == 0 else None
+            log = RunLog(self.config.train.output, progress.step, self.last_step) if rank() == 0 else None
             if log is not None:
                 stack.callback(log.close)
-            observers = self._observers()
+            writer = CheckpointWriter(
+                self.checkpoint, self.settings, self.config.train, self.sampler.steps_per_epoch, progress.kept
+            )
+            observers = [*self._observers(), writer]
             for observer in observers:
                 stack.callback(observer.close)
-            self._loop(networks, first_step, observers, log)
+            steps, signum = self._loop(networks, progress.step, observers, writer, log)
         logger.info(
             "%d steps in %.0f s, peak memory %.1f GiB (process %d)",
-            self.last_step - first_step,
+            steps - progress.step,
             time.monotonic() - start,
             peak_memory_bytes(self.device) / 2**30,
             rank(),
         )
-        return self.checkpoint
+        if steps < self.last_step:
+            interrupted = Interrupted(signum)
+            if rank() == 0:
+                logger.info("%s after step %d, which is saved; the same command line continues", interrupted, steps)
+            raise interrupted
 
     def _observers(self) -> list[Observer]:
         """What looks at every step, in this order; the recorder comes after those that add to its line."""
-        train, steps_per_epoch = self.config.train, self.sampler.steps_per_epoch
-        return [
-            Recorder(self.device),
-            CheckpointWriter(self.checkpoint, self.settings, train, steps_per_epoch),
-        ]
+        return [Recorder(self.device)]
 
-    def _loop(self, networks: Networks, first_step: int, observers: Sequence[Observer], log: RunLog | None) -> None:
+    def _loop(
+        self,
+        networks: Networks,
+        first_step: int,
+        observers: Sequence[Observer],
+        writer: CheckpointWriter,
+        log: RunLog | None,
+    ) -> tuple[int, int]:
+        """Do the steps until the last one, or until a signal; returns how many are done, and the signal's number."""
         train, steps_per_epoch = self.config.train, self.sampler.steps_per_epoch
         self.sampler.plan(first_step, self.last_step)
         loader = build_loader(self.dataset, self.sampler, self.config.data.workers, self.device.type == "cuda")
         student = self._wrapped(networks.student)
         settings = step_settings(self.config, steps_per_epoch)
         autocast = choose_autocast(train.precision, self.device)
+        sentinel = Sentinel(self.device)
         for step, batch in enumerate(loader, start=first_step):
             self.unreadable.report(batch.failures)
             _seed_step(train.seed, step)
             now, crops = settings(step), self._crops(batch)
-            is_last = step + 1 == self.last_step
-            is_logged = (step + 1) % train.log_every == 0 or is_last
+            is_complete = step + 1 == self.last_step
+            is_logged = (step + 1) % train.log_every == 0 or is_complete
             losses = training_step(
                 student, networks.teacher, networks.objective, networks.optimizer, crops, now, autocast, batch.boxes, is_logged
             )
+            settle = is_complete or writer.is_due(step + 1)
+            verdict = sentinel.check(step + 1, networks, losses, self.stop.signum, settle)
+            if verdict.failed is not None:
+                raise self._nonfinite(verdict.failed)
+            is_last = is_complete or verdict.signum > 0
             moment = Moment(
                 step=step + 1,
                 epoch=step // steps_per_epoch,
@@ -129,6 +159,14 @@ class _Run:
             )
             for observer in observers:
                 observer.after_step(moment)
+            if is_last:
+                return step + 1, verdict.signum
+        raise AssertionError("the sampler's plan ends with the run's last step")
+
+    def _nonfinite(self, failed: Sent) -> ValueError:
+        images = [self.dataset.paths[index] for index in self.sampler.global_batch(failed.step - 1)]
+        epoch = (failed.step - 1) // self.sampler.steps_per_epoch
+        return nonfinite_error(failed, epoch, images, self.config.train.output, self.checkpoint)
 
     def _prepare_output(self) -> None:
         if rank() == 0:

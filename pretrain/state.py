@@ -1,8 +1,7 @@
 """The checkpoint: everything that a run needs to go on as if it had never stopped."""
 
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +27,32 @@ _FREE_FIELDS = frozenset(
         "train.output",
         "train.device",
         "train.checkpoint_every",
+        "train.keep_last",
         "train.keep_every",
+        "train.resume",
+        "train.export",
         "train.log_every",
     }
 )
 
 
-def save_checkpoint(path: Path, settings: Mapping[str, Any], networks: Networks, step: int, epoch: int) -> None:
+class CheckpointNotWrittenError(ValueError):
+    """The disk took no checkpoint; the previous one is as it was."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come."""
+
+    step: int
+    """Steps done; the first step to do."""
+    kept: list[str]
+    """Names of the older checkpoints that the run has written beside this one and may remove."""
+
+
+def save_checkpoint(
+    path: Path, settings: Mapping[str, Any], networks: Networks, step: int, epoch: int, kept: Sequence[str] = ()
+) -> None:
     """Write a checkpoint atomically.
 
     Args:
@@ -43,6 +61,10 @@ def save_checkpoint(path: Path, settings: Mapping[str, Any], networks: Networks,
         networks: What is trained, with the losses' and the optimiser's running state.
         step: Steps done.
         epoch: Epochs done.
+        kept: See `Progress`.
+
+    Raises:
+        CheckpointNotWrittenError: If the disk is full or fails; what was at `path` before is still there.
     """
     content = {
         "format": FORMAT_MARK,
@@ -52,30 +74,53 @@ def save_checkpoint(path: Path, settings: Mapping[str, Any], networks: Networks,
         **{name: part.state_dict() for name, part in _parts(networks).items()},
         "step": step,
         "epoch": epoch,
+        "kept": list(kept),
     }
-    write_atomically(path, lambda temporary: torch.save(content, temporary))
+    try:
+        write_atomically(path, lambda temporary: _write(content, temporary))
+    except OSError as error:
+        before = "the previous one is intact; " if path.exists() else ""
+        raise CheckpointNotWrittenError(
+            f"cannot write the checkpoint {path} after step {step}: {error.strerror or error}; {before}"
+            "make room, or choose another train.output; the same command continues"
+        ) from error
 
 
-def keep_copy(path: Path, epoch: int) -> Path:
-    """Copy the checkpoint to a name of its own, atomically."""
-    copy = path.with_name(f"{path.stem}_epoch{epoch:04d}{path.suffix}")
-    write_atomically(copy, lambda temporary: shutil.copyfile(path, temporary))
-    return copy
+def _write(content: Mapping[str, Any], path: Path) -> None:
+    with path.open("wb") as stream:
+        try:
+            torch.save(content, stream)
+        except RuntimeError as error:
+            # torch closes its archive after a failed write and complains of that; the failure itself comes before.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
-def restore_checkpoint(path: Path, settings: Mapping[str, Any], networks: Networks) -> int:
-    """Bring a run back to where its checkpoint was written.
-
-    Returns:
-        Steps done; the first step to do.
+def read_checkpoint(path: Path) -> Mapping[str, Any]:
+    """The content of a pretraining checkpoint.
 
     Raises:
-        CheckpointError: If the file is not a pretraining checkpoint of this version, or belongs to a run with other settings;
-            names them.
+        CheckpointError: If the file is damaged or not a pretraining checkpoint of this version.
     """
     content = load_checkpoint(path)
     if not isinstance(content, Mapping) or content.get("format") != FORMAT_MARK or content.get("version") != VERSION:
         raise CheckpointError(f"{path}: not a pretraining checkpoint of this version; choose another train.output")
+    return content
+
+
+def restore_checkpoint(path: Path, content: Mapping[str, Any], settings: Mapping[str, Any], networks: Networks) -> Progress:
+    """Bring a run back to where its checkpoint was written.
+
+    Args:
+        path: For messages.
+        content: From `read_checkpoint`.
+        settings: Of the run that goes on.
+        networks: Take the checkpoint's values.
+
+    Raises:
+        CheckpointError: If the checkpoint belongs to a run with other settings; names them.
+    """
     if differences := _differences(content["settings"], settings):
         raise CheckpointError(
             f"{path} belongs to a run with other settings: {'; '.join(differences)}; "
@@ -83,7 +128,8 @@ def restore_checkpoint(path: Path, settings: Mapping[str, Any], networks: Networ
         )
     for name, part in _parts(networks).items():
         part.load_state_dict(content[name])
-    return int(content["step"])
+    # Runs of before older checkpoints were kept have written none.
+    return Progress(int(content["step"]), list(content.get("kept", [])))
 
 
 def _parts(networks: Networks) -> dict[str, nn.Module | Optimizer]:
