@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from eval.result import Result, ResultError
 from tables.architecture import architecture_name
-from tables.layout import LAYOUTS, UNIT, WITHOUT_TABLE, Task
+from tables.layout import BENCHMARKS, LAYOUTS, UNIT, benchmarks_of, classification_layout
 
 
 def check_result(result: Result, path: Path) -> None:
@@ -24,8 +24,12 @@ def check_result(result: Result, path: Path) -> None:
     ]
     if faults:
         raise ResultError(f"{path}: incomplete or damaged result ({'; '.join(faults)}); run the task again")
-    if result.task not in (*get_args(Task), *WITHOUT_TABLE):
-        raise ResultError(f"{path}: no table shows the task {result.task!r}; known: {', '.join(get_args(Task))}")
+    if not benchmarks_of(result):
+        known = dict.fromkeys(f"{one.task} by {one.protocol}" for one in BENCHMARKS)
+        raise ResultError(
+            f"{path}: no table shows figures of the task {result.task!r} by the protocol {result.protocol.name!r} with these "
+            f"metrics; known: {', '.join(known)}"
+        )
 
 
 def _type_faults(value: object, hint: Any, place: str) -> Iterator[str]:
@@ -51,8 +55,11 @@ def _type_faults(value: object, hint: Any, place: str) -> Iterator[str]:
 
 
 def _metric_faults(result: Result) -> Iterable[str]:
-    wanted = dict.fromkeys(column.metric for layout in LAYOUTS for column in layout.columns if column.task == result.task)
-    for name in wanted:
+    shown = benchmarks_of(result)
+    columns = [column for layout in LAYOUTS for column in layout.columns if column.benchmark in shown]
+    # Classification has no top-5 of five classes or fewer.
+    columns += [column for column in classification_layout([result]).columns if column.metric in result.metrics]
+    for name in dict.fromkeys(column.metric for column in columns):
         if name not in result.metrics:
             yield f"no metric {name}"
             continue
@@ -61,6 +68,8 @@ def _metric_faults(result: Result) -> Iterable[str]:
             yield f"metric {name} is {metric.value}, not within 0 to 100"
         if metric.unit != UNIT:
             yield f"metric {name} is in {metric.unit!r}, not in {UNIT}"
+        if metric.interval_95 and not (len(metric.interval_95) == 2 and metric.interval_95[0] <= metric.interval_95[1]):
+            yield f"metric {name} has the interval {metric.interval_95}, not [low, high]"
 
 
 def _dataset_faults(result: Result) -> Iterable[str]:
@@ -79,6 +88,10 @@ def _backbone_faults(result: Result) -> Iterable[str]:
         if key not in result.backbone.source:
             yield f"backbone.source states no {key}"
         else:
+            yield from _type_faults(result.backbone.source[key], kind, f"backbone.source.{key}")
+    # Files from before these were recorded have neither.
+    for key, kind in {"recipe_sha256": str, "seed": int}.items():
+        if key in result.backbone.source:
             yield from _type_faults(result.backbone.source[key], kind, f"backbone.source.{key}")
 
 

@@ -1,14 +1,15 @@
-"""Every result under a folder, checked as far as the tables rely on it, by backbone."""
+"""Every result under a folder, checked as far as the tables rely on it, by the row that it belongs to."""
 
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple
 
 from eval.result import RESULT_FILE, Result, ResultError, read_result
 from tables.architecture import architecture_name
 from tables.checks import check_result
-from tables.layout import WITHOUT_TABLE, Task
+from tables.comparability import replicate_differences
+from tables.layout import BY_DATASET, Benchmark, benchmarks_of
 
 logger = logging.getLogger(__name__)
 
@@ -28,42 +29,87 @@ class Measurement:
 
     path: str
     """Relative to the folder of runs, with forward slashes."""
+    folder: Path
+    """Where the result and its artefacts lie."""
     result: Result
     """Its content."""
+
+    @property
+    def draw(self) -> tuple[str, int]:
+        """What chance gave it: the backbone file and the seed of the evaluation."""
+        return self.result.backbone.sha256, self.result.seed
+
+
+class Slot(NamedTuple):
+    """A place for figures in the tables."""
+
+    benchmark: str
+    """Key of the benchmark."""
+    dataset: str
+    """Such as `CIFAR-10 test`, where the benchmark stands in a row per data set; else empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """One backbone and what was measured on it."""
+    """What was measured on one recipe: on one backbone, or on several that differ in the seed of their pretraining alone."""
 
     name: str
-    """The run's name."""
+    """The run's name; of several, all of them, separated by commas."""
     architecture: str
     """Such as `ViT-S/16`."""
-    measurements: dict[Task, Measurement]
-    """At most one result per task."""
+    slots: dict[Slot, tuple[Measurement, ...]]
+    """The results for each place in the tables, by path: one, or one for each seed. A result may fill several places."""
+
+    @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """Every result once, by path."""
+        by_path = {measurement.path: measurement for slot in self.slots.values() for measurement in slot}
+        return tuple(by_path[path] for path in sorted(by_path))
 
     @property
     def any_result(self) -> Result:
-        """Some result, for what all of them say alike: name, digest, spec and source of the backbone."""
-        return next(iter(self.measurements.values())).result
+        """Some result, for what all of them say alike: spec, format and branch of the backbone."""
+        return self.measurements[0].result
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The data sets of those benchmarks that stand in a row per data set."""
+        return tuple(sorted({slot.dataset for slot in self.slots if slot.dataset}))
+
+
+def slots_of(result: Result) -> tuple[Slot, ...]:
+    """The places in the tables that a result fills."""
+    return tuple(Slot(one.key, _dataset(result, one)) for one in benchmarks_of(result))
+
+
+def _dataset(result: Result, benchmark: Benchmark) -> str:
+    return f"{result.datasets['test'].name} {result.datasets['test'].split}" if benchmark in BY_DATASET else ""
 
 
 def collect(runs: Path) -> list[Evaluated]:
     """Read every `result.json` below a folder.
 
+    Several results of one recipe are brought together by these rules and no others:
+
+    - Under one name, two results fill one place if they have the same protocol, settings and data (`replicate_differences`) and
+      differ in the seed of the evaluation or in the backbone.
+    - Backbones are of one recipe if their files record the same digest of the pretraining's settings apart from its seed, the same
+      layout, branch and epoch, and different seeds. Such backbones may have one name.
+    - Several names are brought together in one row if their backbones are of one recipe and each has results for the same places,
+      as above.
+
     Returns:
-        The evaluated backbones by name.
+        What stands in a row each, by name.
 
     Raises:
         ValueError: If there is no such folder.
-        CollectionError: If a file is damaged, incomplete or of another version; if two hold the same task of the same name; or if
-            one name stands for two backbones.
+        CollectionError: If a file is damaged, incomplete or of another version; if two hold the same figures of the same name and
+            seed; or if one name stands for two backbones that are not of one recipe.
     """
     if not runs.is_dir():
         raise ValueError(f"--runs {runs}: no such folder; pass the one that holds NAME/TASK/{RESULT_FILE}")
     problems: list[str] = []
-    measurements: list[Measurement] = []
+    by_name: dict[str, list[Measurement]] = {}
     for path in sorted(runs.rglob(RESULT_FILE)):
         try:
             result = read_result(path)
@@ -71,39 +117,102 @@ def collect(runs: Path) -> list[Evaluated]:
         except ResultError as error:
             problems.append(" ".join(str(error).split()))
             continue
-        if result.task in WITHOUT_TABLE:
-            logger.info("%s: no table shows %s; its figures are in this file", path, result.task)
-            continue
-        measurements.append(Measurement(path=path.relative_to(runs).as_posix(), result=result))
-    by_name: dict[str, list[Measurement]] = {}
-    for measurement in measurements:
-        by_name.setdefault(measurement.result.backbone.name, []).append(measurement)
-    evaluated = [_gather(name, by_name[name], problems) for name in sorted(by_name)]
+        measurement = Measurement(path=path.relative_to(runs).as_posix(), folder=path.parent, result=result)
+        by_name.setdefault(result.backbone.name, []).append(measurement)
+    named = [_gather(name, by_name[name], problems) for name in sorted(by_name)]
     if problems:
         raise CollectionError(problems)
-    return evaluated
+    return _merge_recipes(named)
+
+
+def recipe_of(result: Result) -> tuple[str, ...] | None:
+    """What a backbone's recipe is known by; None where its file does not record it (only checkpoints made here state it)."""
+    source = result.backbone.source
+    if not source.get("recipe_sha256") or source.get("seed", -1) < 0:
+        return None
+    return source["recipe_sha256"], source["format"], source["branch"], str(source["epoch"])
+
+
+def _is_other_seed(first: Result, second: Result) -> bool:
+    """Whether two backbones are of one recipe and differ in the seed of their pretraining."""
+    seeds = {result.backbone.source.get("seed") for result in (first, second)}
+    return recipe_of(first) is not None and recipe_of(first) == recipe_of(second) and len(seeds) > 1
 
 
 def _gather(name: str, measurements: list[Measurement], problems: list[str]) -> Evaluated:
     """Bring one name's results together; adds what does not fit to `problems`."""
-    first = measurements[0]
-    by_task: dict[Task, Measurement] = {}
-    for measurement in measurements:
-        task = _task(measurement.result)
-        if task in by_task:
-            problems.append(
-                f"{measurement.path}: a second {task} result of {name!r}, beside {by_task[task].path}; "
-                "remove one or evaluate under another --name"
-            )
-        elif measurement.result.backbone.sha256 != first.result.backbone.sha256:
-            problems.append(
-                f"{measurement.path}: {name!r} is another backbone file here than in {first.path}; "
-                "remove one or evaluate under another --name"
-            )
-        by_task.setdefault(task, measurement)
-    return Evaluated(name=name, architecture=architecture_name(first.result.backbone.spec), measurements=by_task)
+    slots: dict[Slot, list[Measurement]] = {}
+    for number, one in enumerate(measurements):
+        problem = _backbone_problem(name, measurements[:number], one)
+        for slot in slots_of(one.result):
+            present = slots.setdefault(slot, [])
+            problem = problem or _slot_problem(name, slot, present, one)
+            present.append(one)
+        if problem:
+            problems.append(problem)
+    return Evaluated(
+        name=name,
+        architecture=architecture_name(measurements[0].result.backbone.spec),
+        slots={slot: tuple(found) for slot, found in slots.items()},
+    )
 
 
-def _task(result: Result) -> Task:
-    """The result's task; `check_result` has seen that it is one."""
-    return next(task for task in get_args(Task) if task == result.task)
+def _backbone_problem(name: str, earlier: list[Measurement], one: Measurement) -> str:
+    for first in earlier:
+        if one.result.backbone.sha256 != first.result.backbone.sha256 and not _is_other_seed(first.result, one.result):
+            return (
+                f"{one.path}: {name!r} is another backbone file here than in {first.path}, and not the same recipe with another "
+                "seed; remove one or evaluate under another --name"
+            )
+    return ""
+
+
+def _slot_problem(name: str, slot: Slot, present: list[Measurement], one: Measurement) -> str:
+    place = " ".join(filter(None, slot))
+    for earlier in present:
+        if earlier.draw == one.draw:
+            return (
+                f"{one.path}: a second {place} result of {name!r} with the same seed, beside {earlier.path}; "
+                "remove one or evaluate under another --name"
+            )
+        if different := replicate_differences(earlier.result, one.result, slot.benchmark):
+            return (
+                f"{one.path}: no further seed of the {place} result {earlier.path} of {name!r}, since they differ in "
+                f"{', '.join(different)}; remove one or evaluate under another --name"
+            )
+    return ""
+
+
+def _merge_recipes(named: list[Evaluated]) -> list[Evaluated]:
+    """Bring names of one recipe together, where all fill the same places alike; the others stay as they are."""
+    groups: dict[tuple[str, ...], list[Evaluated]] = {}
+    for one in named:
+        groups.setdefault(recipe_of(one.any_result) or ("name", one.name), []).append(one)
+    rows = []
+    for group in groups.values():
+        obstacle = _obstacle(group) if len(group) > 1 else ""
+        if obstacle:
+            logger.info("%s are of one recipe, and stay apart: %s", ", ".join(one.name for one in group), obstacle)
+        rows += group if obstacle or len(group) == 1 else [_joined(group)]
+    return sorted(rows, key=lambda one: one.name)
+
+
+def _obstacle(group: list[Evaluated]) -> str:
+    """Why names of one recipe are no seeds of one row; empty if they are."""
+    first, *others = group
+    for other in others:
+        if set(first.slots) != set(other.slots):
+            return f"{first.name} and {other.name} were not measured on the same benchmarks"
+        for slot, measurements in first.slots.items():
+            if different := replicate_differences(measurements[0].result, other.slots[slot][0].result, slot.benchmark):
+                return f"{slot.benchmark} differs in {', '.join(different)}"
+    seeds = [seed for row in group for seed in {one.result.backbone.source["seed"] for one in row.measurements}]
+    return "two have the same seed" if len(set(seeds)) < len(seeds) else ""
+
+
+def _joined(group: list[Evaluated]) -> Evaluated:
+    slots = {
+        slot: tuple(sorted((one for row in group for one in row.slots[slot]), key=lambda one: one.path))
+        for slot in group[0].slots
+    }
+    return Evaluated(name=", ".join(one.name for one in group), architecture=group[0].architecture, slots=slots)

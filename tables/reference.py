@@ -16,7 +16,7 @@ class PublishedRow:
     descriptors: dict[str, str]
     """Descriptor -> text, empty where the source states nothing."""
     values: dict[str, str]
-    """Column key -> the digits as printed."""
+    """Column key -> the digits as printed; empty where the source states none."""
     source: str
     """Where it was published."""
     note: str
@@ -24,11 +24,13 @@ class PublishedRow:
 
 
 def read_reference(layout: Layout, folder: Path = REFERENCE_FOLDER) -> list[PublishedRow]:
-    """Read a published table.
+    """Read a published table; a layout without published rows has none.
 
     Raises:
         ValueError: If the file is absent, has other columns than the layout, or a cell that is no number; names file and line.
     """
+    if not layout.published:
+        return []
     path = folder / f"{layout.name}.csv"
     keys = [column.key for column in layout.columns]
     header = [*layout.descriptors, *keys, "source", "note"]
@@ -57,6 +59,8 @@ def read_reference(layout: Layout, folder: Path = REFERENCE_FOLDER) -> list[Publ
 
 
 def _check_number(text: str, place: str) -> None:
+    if not text:
+        return
     try:
         float(text)
     except ValueError as error:

@@ -3,59 +3,65 @@
 A figure that is no benchmark number never stands bare: it is in brackets and italics, with a number that leads to a note saying why.
 """
 
-import json
 from collections.abc import Sequence
 
-from eval.result import Dataset, Result
-from tables.collect import Evaluated, Measurement
-from tables.rows import Cell, Row, Status, Table, standing
+from tables.bootstrap import FEWEST_ITEMS, RESAMPLES
+from tables.collect import Evaluated
+from tables.comparison import Comparison, Mark, printed
+from tables.notes import code, note, numbered, plain
+from tables.rows import BENCHMARK_NUMBERS, Cell, Row, Table
 
 _NO_VALUE = "n/a"
 _NOT_RUN = "–"
 
-_LEGEND = """\
+_LEGEND = f"""\
 | cell | means |
 | --- | --- |
 | 62.7 | published, as printed in the source |
-| **62.7**<sup>1</sup> | measured here on the whole benchmark by the published protocol; the note says from which file |
+| 62.7<sup>1</sup> | measured here on the whole benchmark by the published protocol; the note says from which file |
 | *[62.7]*<sup>1</sup> | measured here, **not a benchmark number**: on sample data, a part of the benchmark or by another \
 protocol; the note says which |
+| **62.7**, <u>62.7</u> | best and second of the benchmark numbers in the column; others never compete |
+| 62.7<sup>1</sup>‡ | a benchmark number that does not compete; below the table stands why |
+| 62.7 ± 0.3 (n=3) | mean and standard deviation over so many seeds |
+| 62.7 <sub>61.9–63.5</sub> | with its 95 % interval over resampled test images |
+| 62.7 (+2.0), (+2.0\\*) | difference from the baseline, where both are comparable; with a star, significant: a paired bootstrap \
+over the images or sequences of both ({RESAMPLES} resampled sets, two-sided 95 %) excludes zero |
 | n/a | measured here, but the task gave no value |
 | – | not measured, or not stated |
-"""
 
-_VERDICTS: dict[Status, str] = {
-    "published": "published",
-    "measured": "whole benchmark, published protocol",
-    "measured-deviating": "**deviating protocol: not a benchmark number**",
-    "measured-subset": "**part of the benchmark: not a benchmark number**",
-    "measured-sample": "**sample data: not a benchmark number**",
-}
+A difference without a star is not significant, or cannot be tested: published figures and COCO's results carry no single items,
+nor do results from before these were recorded; fewer than {FEWEST_ITEMS} items show nothing."""
 
 
-def render_markdown(tables: Sequence[Table], evaluated: Sequence[Evaluated]) -> str:
+def render_markdown(
+    tables: Sequence[Table], comparisons: Sequence[Comparison], evaluated: Sequence[Evaluated], baseline: str | None = None
+) -> str:
     """The page.
 
     Args:
-        tables: In the order of the page.
-        evaluated: All evaluated backbones; their results get a note each, numbered through the page.
+        tables: In the order of the page; those without rows are left out.
+        comparisons: Their marks.
+        evaluated: Everything that was measured; each result gets a note, numbered through the page.
+        baseline: From whose row differences are given.
     """
-    measurements = [measurement for one in evaluated for measurement in one.measurements.values()]
-    numbers = {measurement.path: number for number, measurement in enumerate(measurements, start=1)}
+    numbers = numbered(evaluated)
     parts = [
         "# Results",
         "Figures are in percent and rounded to one decimal here; the CSV files beside this page hold all digits.",
         _LEGEND,
     ]
-    for table in tables:
-        parts += [f"## {table.layout.title}", table.layout.caption, _grid(table, numbers), *_footer(table)]
-    parts += ["## Notes on what was measured here", _notes(measurements, numbers)]
+    for table, comparison in zip(tables, comparisons, strict=True):
+        if table.rows:
+            grid = _grid(table, comparison, numbers)
+            parts += [f"## {table.layout.title}", table.layout.caption, grid, *_footer(table, comparison, baseline)]
+    parts += ["## Notes on what was measured here", _notes(evaluated, numbers)]
     if evaluated:
         parts += ["## Backbones measured here", _backbones(evaluated)]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
-def _grid(table: Table, numbers: dict[str, int]) -> str:
+def _grid(table: Table, comparison: Comparison, numbers: dict[str, int]) -> str:
     headings = [
         *(name.replace("_", " ") for name in table.layout.descriptors),
         *(column.heading for column in table.layout.columns),
@@ -63,9 +69,11 @@ def _grid(table: Table, numbers: dict[str, int]) -> str:
     # Figures are aligned to the right.
     rules = ["---"] * len(table.layout.descriptors) + ["--:"] * len(table.layout.columns)
     lines = [_line(["figures", *headings]), _line(["---", *rules])]
-    for row in table.rows:
+    for number, row in enumerate(table.rows):
         origin = "measured" if row.evaluated else "published"
-        figures = [_figure(row, row.cells.get(column.key), numbers) for column in table.layout.columns]
+        figures = [
+            _figure(row.cells.get(column.key), comparison.mark(number, column.key), numbers) for column in table.layout.columns
+        ]
         lines.append(_line([origin, *_descriptors(row), *figures]))
     return "\n".join(lines)
 
@@ -78,90 +86,78 @@ def _descriptors(row: Row) -> list[str]:
     texts = []
     for name, text in row.descriptors.items():
         is_run_name = name == "method" and row.evaluated is not None
-        texts.append((_code(text) if is_run_name else _plain(text)) or _NOT_RUN)
+        texts.append((code(text) if is_run_name else plain(text)) or _NOT_RUN)
     return texts
 
 
-def _figure(row: Row, cell: Cell | None, numbers: dict[str, int]) -> str:
+def _figure(cell: Cell | None, mark: Mark, numbers: dict[str, int]) -> str:
     if cell is None:
         return _NOT_RUN
-    if row.evaluated is None:
-        return cell.text
-    rounded = f"{float(cell.text):.1f}" if cell.text else _NO_VALUE
-    marked = f"**{rounded}**" if cell.status == "measured" else f"*[{rounded}]*"
-    return f"{marked}<sup>{numbers[row.evaluated.measurements[cell.task].path]}</sup>"
+    value = _NO_VALUE
+    if cell.value is not None:
+        value = printed(cell.value) if cell.measurements else cell.text
+    if cell.spread is not None:
+        value = f"{value} ± {printed(cell.spread)} (n={len(cell.measurements)})"
+    fence = {"best": ("**", "**"), "second": ("<u>", "</u>"), None: ("", "")}[mark.rank]
+    if cell.status not in BENCHMARK_NUMBERS:
+        fence = ("*[", "]*")
+    notes = ",".join(str(numbers[one.path]) for one in cell.measurements)
+    text = f"{fence[0]}{value}{fence[1]}" + (f"<sup>{notes}</sup>" if notes else "") + ("‡" if mark.incomparable else "")
+    if cell.interval_95 is not None:
+        text += f" <sub>{printed(cell.interval_95[0])}–{printed(cell.interval_95[1])}</sub>"
+    if mark.delta is not None:
+        text += f" ({signed(mark.delta)}{_star(mark)})"
+    return text
 
 
-def _footer(table: Table) -> list[str]:
-    """Sources of the published rows and remarks on them."""
+def signed(delta: float) -> str:
+    """A difference as tables print it: `+2.0`, `-0.3`, `0.0` for what rounds to it."""
+    text = f"{delta:+.1f}"
+    return text[1:] if float(text) == 0 else text
+
+
+def _star(mark: Mark) -> str:
+    return "\\*" if mark.interval is not None and mark.interval.significant else ""
+
+
+def _footer(table: Table, comparison: Comparison, baseline: str | None) -> list[str]:
+    """Sources of the published rows, remarks on them, the baseline, and what does not compete."""
     published = [row for row in table.rows if row.evaluated is None]
     sources = dict.fromkeys(row.source for row in published)
     remarks: dict[str, list[str]] = {}
     for row in published:
         if row.note:
             remarks.setdefault(row.note, []).append(row.descriptors["method"])
-    lines = [f"Published rows: {_plain(source)}." for source in sources]
-    lines += [f"{', '.join(dict.fromkeys(methods))} – {_plain(note)}." for note, methods in remarks.items()]
-    return ["\n".join(f"- {line}" for line in lines)]
+    lines = [f"Published rows: {plain(source)}." for source in sources]
+    lines += [f"{', '.join(dict.fromkeys(methods))} – {plain(text)}." for text, methods in remarks.items()]
+    if comparison.baselines and baseline is not None:
+        lines.append(f"Differences are from {code(baseline)}, to rows of the same backbone.")
+    excluded: dict[str, None] = {}
+    for (number, _), mark in comparison.marks.items():
+        if mark.incomparable:
+            name = code(table.rows[number].descriptors["method"])
+            excluded[f"‡ {name} does not compete: {plain(mark.incomparable)}."] = None
+    lines += excluded
+    return ["\n".join(f"- {line}" for line in lines)] if lines else []
 
 
-def _notes(measurements: Sequence[Measurement], numbers: dict[str, int]) -> str:
-    if not measurements:
+def _notes(evaluated: Sequence[Evaluated], numbers: dict[str, int]) -> str:
+    if not evaluated:
         return "There are no results yet."
-    return "\n".join(f"{numbers[one.path]}. {_note(one)}" for one in measurements)
-
-
-def _note(measurement: Measurement) -> str:
-    result = measurement.result
-    data = "; ".join(_data(role, dataset) for role, dataset in sorted(result.datasets.items()))
-    return f"{_code(measurement.path)}: {_VERDICTS[standing(result)]}. {data}. {_protocol(result)}."
-
-
-def _data(role: str, dataset: Dataset) -> str:
-    verb = {"test": "Tested", "train": "trained"}.get(role, role)
-    name = f"{_plain(dataset.name)} {_plain(dataset.split)}"
-    match dataset.coverage:
-        case "full":
-            return f"{verb} on {name}, whole: {dataset.num_items} items"
-        case "subset":
-            return f"{verb} on a part of {name}: {dataset.num_items} items"
-        case "sample":
-            return f"{verb} on sample data in the format of {name}: {dataset.num_items} items"
-
-
-def _protocol(result: Result) -> str:
-    protocol = f"Protocol {_code(result.protocol.name)} version {result.protocol.version}"
-    if not result.protocol.deviations:
-        return f"{protocol} as published"
-    changes = [
-        f"{_code(name)} {_code(json.dumps(used))} instead of {_code(json.dumps(published))}"
-        for name, (published, used) in sorted(result.protocol.deviations.items())
-    ]
-    return f"{protocol} with {', '.join(changes)}"
+    return "\n".join(f"{numbers[one.path]}. {note(one)}" for row in evaluated for one in row.measurements)
 
 
 def _backbones(evaluated: Sequence[Evaluated]) -> str:
-    lines = [_line(["name", "architecture", "checkpoint", "format", "branch", "epoch", "backbone file sha256"])]
-    lines.append(_line(["---"] * 7))
-    for one in evaluated:
-        record = one.any_result.backbone
+    lines = [_line(["name", "architecture", "checkpoint", "format", "branch", "epoch", "seed", "backbone file sha256"])]
+    lines.append(_line(["---"] * 8))
+    records = {
+        (one.result.backbone.name, one.result.backbone.sha256): (row, one.result.backbone)
+        for row in evaluated
+        for one in row.measurements
+    }
+    for row, record in records.values():
         source = record.source
-        epoch = str(source["epoch"]) if source["epoch"] >= 0 else _NOT_RUN
-        names = [_code(str(source[key])) for key in ("file_name", "format", "branch")]
-        lines.append(_line([_code(one.name), one.architecture, *names, epoch, _code(record.sha256[:16])]))
+        epoch, seed = (str(value) if value >= 0 else _NOT_RUN for value in (source["epoch"], source.get("seed", -1)))
+        names = [code(str(source[key])) for key in ("file_name", "format", "branch")]
+        lines.append(_line([code(record.name), row.architecture, *names, epoch, seed, code(record.sha256[:16])]))
     return "\n".join(lines)
-
-
-def _plain(text: str) -> str:
-    """Text that stays in its cell."""
-    return " ".join(text.split()).replace("|", "\\|")
-
-
-def _code(text: str) -> str:
-    """A code span that stays in its cell, whatever the user called things."""
-    inline = _plain(text)
-    if not inline:
-        return ""
-    fence = "``" if "`" in inline else "`"
-    padding = " " if inline.startswith("`") or inline.endswith("`") else ""
-    return f"{fence}{padding}{inline}{padding}{fence}"

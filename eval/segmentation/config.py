@@ -17,7 +17,7 @@ class SegmentationConfig(FineTuningConfig):
     data: Path
     """The folder ADEChallengeData2016, with images/ and annotations/."""
     head: Head = "fpn"
-    """`fpn` is Semantic FPN, which the tables are about; `upernet` (ViT only) is UperNet with four times as many updates."""
+    """`fpn` is Semantic FPN; `upernet` (ViT only) is UperNet with four times as many updates, which has a table of its own."""
     iterations: int | None = None
     """Updates of the weights; by default the published 40,000 for Semantic FPN and 160,000 for UperNet."""
     crop: int = 512

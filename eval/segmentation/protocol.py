@@ -16,9 +16,6 @@ from eval.segmentation.experiment import base_config, transform
 NAMES: dict[Head, str] = {"fpn": "ade20k-semantic-fpn-40k", "upernet": "ade20k-upernet-160k"}
 VERSION = 1
 
-TABLES_HEAD: Head = "fpn"
-"""Published tables compare figures of this head. Those of another are marked as deviating, lest they stand among them unmarked."""
-
 
 def describe_protocol(
     config: Config, options: SegmentationConfig, spec: BackboneSpec, batch: BatchPlan, device: torch.device
@@ -36,8 +33,6 @@ def describe_protocol(
     published = protocol_settings(base, spec, published_batch(base), torch.device("cuda"))
     used = protocol_settings(config, spec, batch, device)
     deviations = {name: [published.get(name), used[name]] for name in used if used[name] != published.get(name)}
-    if options.head != TABLES_HEAD:
-        deviations["head"] = [TABLES_HEAD, options.head]
     deviations |= override_deviations(config, base, options.override)
     return Protocol(name=NAMES[options.head], version=VERSION, settings=used, deviations=deviations)
 

@@ -6,15 +6,23 @@ import pytest
 
 from eval.result import BackboneRecord, Coverage, Dataset, Environment, Metric, Protocol, Result, write_result
 
+PROTOCOLS = {
+    "detection": "coco-mask-rcnn-1x",
+    "segmentation": "ade20k-semantic-fpn-40k",
+    "davis": "davis-2017-label-propagation",
+    "classification": "dino-classification",
+}
 DATASETS = {
     "detection": {"train": ("COCO 2017", "train2017", 118287), "test": ("COCO 2017", "val2017", 5000)},
     "segmentation": {"train": ("ADE20K", "training", 20210), "test": ("ADE20K", "validation", 2000)},
     "davis": {"test": ("DAVIS 2017", "val", 30)},
+    "classification": {"train": ("CIFAR-10", "train", 50000), "test": ("CIFAR-10", "test", 10000)},
 }
 METRICS = {
     "detection": ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "segm_mAP", "segm_mAP_50", "segm_mAP_75"),
     "segmentation": ("mIoU", "aAcc", "mAcc"),
     "davis": ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay"),
+    "classification": ("10-NN top-1", "10-NN top-5", "20-NN top-1", "20-NN top-5", "linear top-1", "linear top-5"),
 }
 VIT_TINY = {
     "family": "vit",
@@ -40,20 +48,33 @@ def make_result(
     epoch: int = 200,
     sha256: str | None = None,
     spec: Mapping[str, Any] | None = None,
+    protocol: str | None = None,
+    version: int = 1,
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    source: Mapping[str, Any] | None = None,
+    listing: str = "0" * 64,
+    breakdown: Mapping[str, dict[str, float]] | None = None,
+    artefacts: Mapping[str, str] | None = None,
+    intervals: Mapping[str, list[float]] | None = None,
 ) -> Result:
     """A result as a task would write it, with arbitrary figures."""
     figures = {metric: 10.0 + index / 7 for index, metric in enumerate(METRICS[task])} | dict(values or {})
     return Result(
         task=task,
-        protocol=Protocol(name=f"{task}-protocol", version=1, settings={}, deviations=dict(deviations or {})),
-        metrics={metric: Metric(value=value) for metric, value in figures.items()},
-        breakdown={},
+        protocol=Protocol(
+            name=protocol or PROTOCOLS[task], version=version, settings=dict(settings or {}), deviations=dict(deviations or {})
+        ),
+        metrics={
+            metric: Metric(value=value, interval_95=(intervals or {}).get(metric, [])) for metric, value in figures.items()
+        },
+        breakdown=dict(breakdown or {}),
         datasets={
             role: Dataset(
                 name=dataset,
                 split=split,
                 num_items=count if coverage == "full" else 2,
-                listing_sha256="0" * 64,
+                listing_sha256=listing,
                 coverage=coverage,
             )
             for role, (dataset, split, count) in DATASETS[task].items()
@@ -62,14 +83,15 @@ def make_result(
             name=name,
             sha256=sha256 or f"{len(name):064x}",
             spec=dict(spec or VIT_TINY),
-            source={"format": "own", "branch": "teacher", "file_name": f"{name}.pth", "sha256": "1" * 64, "epoch": epoch},
+            source={"format": "own", "branch": "teacher", "file_name": f"{name}.pth", "sha256": "1" * 64, "epoch": epoch}
+            | dict(source or {}),
         ),
         config={},
-        seed=0,
+        seed=seed,
         environment=Environment(device="cpu", world_size=1, packages={"python": "3.11"}, code="unknown"),
         wall_time_s=1.0,
         peak_memory_bytes=1,
-        artefacts={},
+        artefacts=dict(artefacts or {}),
         inputs_sha256="2" * 64,
     )
 

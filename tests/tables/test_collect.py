@@ -33,20 +33,11 @@ def test_results_are_gathered_by_name_from_any_depth(runs: Path, write: Write) -
     write("ant", "detection")
     ant, zebra = collect(runs)
     assert (ant.name, zebra.name) == ("ant", "zebra")
-    assert {task: one.path for task, one in ant.measurements.items()} == {
-        "detection": "ant/detection/result.json",
-        "davis": "deep/er/ant/davis/result.json",
+    assert {slot.benchmark: [one.path for one in found] for slot, found in ant.slots.items()} == {
+        "coco": ["ant/detection/result.json"],
+        "davis": ["deep/er/ant/davis/result.json"],
     }
     assert ant.architecture == "ViT-Ti/16"
-
-
-def test_results_that_no_table_shows_are_named_and_left_out(runs: Path, write: Write, caplog: pytest.LogCaptureFixture) -> None:
-    write("ant", "davis")
-    _edit(write("ant", "davis", folder="ant/classification"), lambda content: content.update(task="classification"))
-    with caplog.at_level("INFO"):
-        (ant,) = collect(runs)
-    assert list(ant.measurements) == ["davis"]
-    assert "ant/classification/result.json: no table shows classification" in caplog.text
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
@@ -83,7 +74,19 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         (lambda content: content["protocol"].update(deviations={"topk": 5}), "protocol.deviations.topk is 5, not of type list"),
         (
             lambda content: content.update(task="poetry"),
-            "no table shows the task 'poetry'; known: detection, segmentation, davis",
+            "no table shows figures of the task 'poetry' by the protocol 'davis-2017-label-propagation'",
+        ),
+        (
+            lambda content: content["protocol"].update(name="davis-2099"),
+            "no table shows figures of the task 'davis' by the protocol 'davis-2099' with these metrics; known: detection by coco-",
+        ),
+        (
+            lambda content: content["metrics"]["J-Mean"].update(interval_95=[3.0, 2.0]),
+            "metric J-Mean has the interval [3.0, 2.0], not [low, high]",
+        ),
+        (
+            lambda content: content["backbone"]["source"].update(recipe_sha256=5),
+            "backbone.source.recipe_sha256 is 5, not of type str",
         ),
     ],
 )
@@ -122,7 +125,7 @@ def test_a_second_result_of_a_task_is_refused(runs: Path, write: Write) -> None:
     write("one", "davis", folder="copy/davis")
     (problem,) = _problems(runs)
     assert problem == (
-        "one/davis/result.json: a second davis result of 'one', beside copy/davis/result.json; "
+        "one/davis/result.json: a second davis result of 'one' with the same seed, beside copy/davis/result.json; "
         "remove one or evaluate under another --name"
     )
 

@@ -10,7 +10,8 @@ import pytest
 from tables.make import TablesConfig, make_tables, render_all
 
 Write = Callable[..., Path]
-FILES = ["compatibility.csv", "components.csv", "main.csv", "tables.md"]
+NAMES = ["classification", "compatibility", "components", "davis_2016", "main", "upernet"]
+FILES = sorted([*(f"{name}{suffix}" for name in NAMES for suffix in (".csv", ".tex")), "macros.tex", "tables.md", "tables.tex"])
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 

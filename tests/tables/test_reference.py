@@ -4,10 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tables.layout import LAYOUTS, Layout
+from tables.layout import COMPATIBILITY, COMPONENTS, DAVIS_2016_TABLE, LAYOUTS, MAIN, UPERNET_TABLE, Layout
 from tables.reference import PublishedRow, read_reference
-
-MAIN, COMPONENTS, COMPATIBILITY = LAYOUTS
 
 MAIN_COLUMNS = {
     "coco_box_ap": "38.9 38.5 40.3 40.3 40.1 39.8 41.1 40.8 42.1",
@@ -75,7 +73,16 @@ def test_compatibility_holds_the_published_digits() -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
 def test_every_row_says_where_it_is_published(layout: Layout) -> None:
-    assert all("CVPR 2022" in row.source for row in read_reference(layout))
+    assert all("CVPR 2022" in row.source or "alinlab/SelfPatch" in row.source for row in read_reference(layout))
+
+
+def test_uper_net_has_two_published_figures() -> None:
+    rows = read_reference(UPERNET_TABLE)
+    assert [(row.descriptors["method"], row.values) for row in rows] == [
+        ("DINO", {"upernet_miou": "42.3", "upernet_aacc": "", "upernet_macc": ""}),
+        ("DINO+SelfPatch", {"upernet_miou": "43.2", "upernet_aacc": "", "upernet_macc": ""}),
+    ]
+    assert read_reference(DAVIS_2016_TABLE) == []
 
 
 @pytest.mark.parametrize(

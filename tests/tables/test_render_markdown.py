@@ -29,7 +29,8 @@ def test_every_line_of_a_table_has_as_many_cells_as_its_header(runs: Path, write
 
 def test_published_figures_stand_bare(runs: Path) -> None:
     page = _page(runs)
-    assert "| published | DINO+SelfPatch | ViT-S/16 | ImageNet-1k | 200 | 42.1 | 64.9 |" in page
+    assert "| published | DINO+SelfPatch | ViT-S/16 | ImageNet-1k | 200 | **42.1** | **64.9** |" in page
+    assert "| published | MoBY | ViT-S/16 | ImageNet-1k | – | <u>41.1</u> | <u>63.7</u> | <u>44.8</u> | <u>37.6</u> |" in page
     assert page.endswith("There are no results yet.\n")
 
 
@@ -57,30 +58,30 @@ def test_what_is_no_benchmark_number_is_bracketed_in_every_cell_and_explained(
     assert all(text.startswith(verdict) for _, _, text in notes)
 
 
-def test_a_benchmark_number_is_bold_with_a_note(runs: Path, write: Write) -> None:
+def test_a_benchmark_number_stands_plain_with_a_note(runs: Path, write: Write) -> None:
     write("one", "davis", values={"J&F-Mean": 61.76})
     page = _page(runs)
-    assert "**61.8**<sup>1</sup>" in page
+    assert "| <u>61.8</u><sup>1</sup> |" in page
     assert (
         "1. `one/davis/result.json`: whole benchmark, published protocol. Tested on DAVIS 2017 val, whole: 30 items. "
-        "Protocol `davis-protocol` version 1 as published." in page
+        "Protocol `davis-2017-label-propagation` version 1 as published. Seed 0." in page
     )
     assert "*[" not in page.split("## Main results")[1]
 
 
 def test_deviations_are_spelled_out(runs: Path, write: Write) -> None:
     write("one", "segmentation", deviations={"iterations": [40000, 20], "crop": [[512, 512], [64, 64]]})
-    assert "with `crop` `[64, 64]` instead of `[512, 512]`, `iterations` `20` instead of `40000`." in _page(runs)
+    assert "with `crop` `[64, 64]` instead of `[512, 512]`, `iterations` `20` instead of `40000`. Seed 0." in _page(runs)
 
 
 def test_missing_values_and_tasks_look_different(runs: Path, write: Write) -> None:
     write("one", "segmentation", values={"mIoU": float("nan")})
     (cells,) = _measured_cells(_page(runs))
     assert cells[5:11] == ["–"] * 6
-    assert cells[11] == "**n/a**<sup>1</sup>"
+    assert cells[11] == "n/a<sup>1</sup>"
     assert cells[14:] == ["–"] * 3
 
 
 def test_the_backbones_are_listed_with_their_checkpoints(runs: Path, write: Write) -> None:
     write("one", "davis", sha256="abcdef0123456789" * 4, epoch=100)
-    assert "| `one` | ViT-Ti/16 | `one.pth` | `own` | `teacher` | 100 | `abcdef0123456789` |" in _page(runs)
+    assert "| `one` | ViT-Ti/16 | `one.pth` | `own` | `teacher` | 100 | – | `abcdef0123456789` |" in _page(runs)

@@ -1,0 +1,118 @@
+"""What results hold of their single items, by benchmark: figures that can be computed again on any multiset of them.
+
+| benchmark | item | where |
+| --- | --- | --- |
+| DAVIS | sequence, with its objects | the result's breakdown |
+| ADE20K | image: pixels per class | artefact `image_pixels`, an .npz of `names` [N] and `counts` [N, 3, K] |
+| classification | image: rank of the right class | artefact `predictions`, a CSV |
+
+Shapes: R resampled sets, N items, K classes. Rows of `counts`: intersection, predicted, labelled pixels.
+"""
+
+import csv
+import logging
+import zipfile
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+
+from tables.bootstrap import Array, Items
+from tables.collect import Measurement
+
+logger = logging.getLogger(__name__)
+
+IMAGE_PIXELS = "image_pixels"
+PREDICTIONS = "predictions"
+
+_RANK = " rank"
+_TOPS = (1, 5)
+_PERCENT = 100
+
+
+def read_items(measurement: Measurement) -> Items | None:
+    """The items behind a result; None where it carries none, or they cannot be read, which the log says."""
+    readers = {"davis": _davis, "segmentation": _segmentation, "classification": _classification}
+    reader = readers.get(measurement.result.task)
+    try:
+        items = reader(measurement) if reader else None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        logger.warning(
+            "%s: its single items cannot be read, so no difference is marked significant (%s)", measurement.path, error
+        )
+        return None
+    if items is not None and (not items.names or len(set(items.names)) < len(items.names)):
+        logger.warning("%s: its items have no unique names, so no difference is marked significant", measurement.path)
+        return None
+    return items
+
+
+def _davis(measurement: Measurement) -> Items | None:
+    """The official figures are means over the objects of all sequences; a sequence is drawn with all its objects."""
+    objects: dict[str, list[tuple[float, float]]] = {}
+    for name, figures in measurement.result.breakdown.items():
+        objects.setdefault(name.rpartition("_")[0], []).append((figures["J-Mean"], figures["F-Mean"]))
+    sums_N3 = np.array([(*np.sum(scores, axis=0), len(scores)) for scores in objects.values()]).reshape(-1, 3)
+
+    def figures_of(weights_RN: Array) -> Mapping[str, Array]:
+        region_R, boundary_R, objects_R = (weights_RN @ sums_N3).T
+        j_R, f_R = region_R / objects_R, boundary_R / objects_R
+        return {"J&F-Mean": (j_R + f_R) / 2, "J-Mean": j_R, "F-Mean": f_R}
+
+    return Items(names=tuple(objects), figures=figures_of)
+
+
+def _segmentation(measurement: Measurement) -> Items | None:
+    file = measurement.result.artefacts.get(IMAGE_PIXELS)
+    if file is None:
+        return None
+    with np.load(measurement.folder / file, allow_pickle=False) as archive:
+        names, counts_N3K = [str(name) for name in archive["names"]], archive["counts"].astype(np.float64)
+    if counts_N3K.ndim != 3 or counts_N3K.shape[:2] != (len(names), 3):
+        raise ValueError(f"{file}: counts of shape {counts_N3K.shape} for {len(names)} images")
+    return Items(names=tuple(names), figures=partial(segmentation_figures, counts_N3K))
+
+
+def segmentation_figures(counts_N3K: Array, weights_RN: Array) -> Mapping[str, Array]:
+    """mIoU, aAcc and mAcc in percent of sets of images, each from the sum of its images' pixel counts.
+
+    A class that is neither labelled nor predicted in a set leaves its mIoU, one that is not labelled its mAcc.
+    """
+    sums_R3K = (weights_RN @ counts_N3K.reshape(len(counts_N3K), -1)).reshape(len(weights_RN), 3, -1)
+    intersection_RK, predicted_RK, labelled_RK = sums_R3K.transpose(1, 0, 2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        iou_RK = intersection_RK / (predicted_RK + labelled_RK - intersection_RK)
+        # A predicted class that is labelled nowhere: 0 correct of 0 labelled is no value, whatever it intersects.
+        accuracy_RK = np.where(labelled_RK > 0, intersection_RK / labelled_RK, np.nan)
+        overall_R = intersection_RK.sum(axis=1) / labelled_RK.sum(axis=1)
+    return {
+        "mIoU": _PERCENT * _mean_of_defined(iou_RK),
+        "aAcc": _PERCENT * overall_R,
+        "mAcc": _PERCENT * _mean_of_defined(accuracy_RK),
+    }
+
+
+def _mean_of_defined(values_RK: Array) -> Array:
+    """Mean [R] over what is not NaN; NaN where nothing is."""
+    defined_R = (~np.isnan(values_RK)).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        means_R: Array = np.nansum(values_RK, axis=1) / defined_R
+    return means_R
+
+
+def _classification(measurement: Measurement) -> Items | None:
+    file = measurement.result.artefacts.get(PREDICTIONS)
+    if file is None:
+        return None
+    with (measurement.folder / file).open(encoding="utf-8", newline="") as stream:
+        header, *lines = list(csv.reader(stream, strict=True))
+    names = [line[header.index("image")] for line in lines]
+    columns = {name.removesuffix(_RANK): place for place, name in enumerate(header) if name.endswith(_RANK)}
+    ranks = {name: np.array([int(line[place]) for line in lines]) for name, place in columns.items()}
+    metrics = [f"{name} top-{top}" for name in ranks for top in _TOPS]
+    right_NM = np.stack([_PERCENT * (ranks[name] < top) for name in ranks for top in _TOPS], axis=1).astype(np.float64)
+
+    def figures_of(weights_RN: Array) -> Mapping[str, Array]:
+        return dict(zip(metrics, (weights_RN @ right_NM).T / weights_RN.sum(axis=1), strict=True))
+
+    return Items(names=tuple(names), figures=figures_of)
