@@ -4,10 +4,11 @@ import logging
 import shutil
 from pathlib import Path
 
-from backbones.convert import convert_checkpoint, write_conversion
-from backbones.file import BackboneFile, BackboneFileError, read_backbone_file
+from backbones.convert import convert_checkpoint, source_sha256, write_conversion
+from backbones.file import BackboneFile, is_backbone_file, read_backbone_file
 from backbones.formats.base import Conversion
-from common.files import file_sha256, write_atomically
+from backbones.timm_model import PREFIX, is_timm_name
+from common.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -16,6 +17,8 @@ BACKBONE_FILE = "backbone.safetensors"
 
 def run_name(checkpoint: Path) -> str:
     """The name of a run that the user did not name."""
+    if is_timm_name(checkpoint):
+        return str(checkpoint).removeprefix(PREFIX)
     return checkpoint.resolve().parent.name if checkpoint.stem == "checkpoint" else checkpoint.stem
 
 
@@ -25,7 +28,7 @@ def read_checkpoint(
     """The backbone of a checkpoint, or of what is a backbone file already.
 
     Args:
-        checkpoint: Its file.
+        checkpoint: Its file, or `timm:NAME`.
         format_name: As for `backbones.convert.convert_checkpoint`, and so the others.
         branch: Which of its networks.
         num_heads: Attention heads per block.
@@ -33,10 +36,9 @@ def read_checkpoint(
     Raises:
         ValueError: If there is none in it.
     """
-    try:
+    if is_backbone_file(checkpoint):
         return read_backbone_file(checkpoint)
-    except BackboneFileError:
-        return convert_checkpoint(checkpoint, format_name, branch, num_heads)
+    return convert_checkpoint(checkpoint, format_name, branch, num_heads)
 
 
 def write_backbone(content: Conversion | BackboneFile, checkpoint: Path, output: Path) -> None:
@@ -46,13 +48,22 @@ def write_backbone(content: Conversion | BackboneFile, checkpoint: Path, output:
         ValueError: If the file there comes from another one.
     """
     if output.exists():
-        existing = read_backbone_file(output)
-        if file_sha256(checkpoint) in (existing.source.sha256, existing.sha256):
+        if _is_of(read_backbone_file(output), content, checkpoint):
             return
-        raise ValueError(f"{output} was made from another checkpoint; choose another --name, or remove {output.parent}")
+        raise ValueError(
+            f"{output} was made from another checkpoint, or another branch of it; choose another --name, or remove {output.parent}"
+        )
     if isinstance(content, Conversion):
         write_conversion(content, checkpoint, output)
         logger.info("%s: %s, branch %s -> %s: %s", checkpoint, content.format, content.branch, output, content.spec)
     else:
         write_atomically(output, lambda temporary: shutil.copyfile(checkpoint, temporary))
         logger.info("%s is a backbone file already: %s", checkpoint, content.spec)
+
+
+def _is_of(existing: BackboneFile, content: Conversion | BackboneFile, checkpoint: Path) -> bool:
+    if isinstance(content, BackboneFile):
+        return existing.sha256 == content.sha256
+    source = existing.source
+    same_file = source.sha256 == source_sha256(checkpoint, content)
+    return same_file and source.branch == content.branch and existing.spec == content.spec

@@ -13,6 +13,8 @@ class Task:
     """Name of its config class in `eval.TASK.config`; `eval.TASK.task` has its `check`."""
     sample_options: tuple[str, ...]
     """Options that make it run in about a minute on sample data."""
+    default_options: tuple[str, ...] = ()
+    """Options that are taken unless the user gives others."""
 
 
 TASKS = {
@@ -40,4 +42,15 @@ TASKS = {
             *("--train-short-side", "144", "--test-short-side", "144"),
         ),
     ),
+    "classification": Task(
+        folder="imagenet",
+        config="ClassificationConfig",
+        # The probe takes about a hundred passes over ImageNet, k-NN one.
+        default_options=("--classifiers", "knn"),
+        # The sample has 64 training images.
+        sample_options=("--neighbours", "10", "20", "--workers", "0"),
+    ),
 }
+
+MAIN_TABLE = ("davis", "detection", "segmentation")
+"""The tasks of the papers' main table: what runs on real data unless tasks are named."""

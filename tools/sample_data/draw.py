@@ -13,6 +13,7 @@ import numpy as np
 
 from eval.result import SAMPLE_MARKER
 from tools.sample_data.ade import draw_ade
+from tools.sample_data.classes import draw_classes
 from tools.sample_data.coco import draw_coco
 from tools.sample_data.davis import draw_davis
 from tools.sample_data.photos import draw_photos
@@ -25,10 +26,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig:
-    """Draw small COCO-, ADE20K- and DAVIS-format sets and a pretraining folder from scikit-image's photographs."""
+    """Draw small COCO-, ADE20K-, DAVIS- and ImageNet-format sets and a pretraining folder from scikit-image's photographs."""
 
     output: Path
-    """Folder to draw into: coco/, ade/ADEChallengeData2016/, DAVIS/ and photos/. Pass it as --data to the other commands."""
+    """Folder to draw into: coco/, ade/ADEChallengeData2016/, DAVIS/, imagenet/ and photos/. Pass it as --data to other commands."""
     seed: int = 0
     """Everything random depends on it; the same seed gives the same bytes."""
     train_images: int = 8
@@ -39,12 +40,14 @@ class SampleConfig:
     """Frames of each of the two DAVIS sequences."""
     photos: int = 6
     """Pretraining images per subject; there are eight subjects."""
+    class_images: int = 8
+    """Labelled training images per subject of the ImageNet-format set, half as many to classify."""
 
     def __post_init__(self) -> None:
         """Reject numbers that make no data set."""
         if self.seed < 0:
             raise ValueError(f"--seed {self.seed} is negative; pass 0 or more")
-        for name, least in (("train_images", 1), ("val_images", 1), ("frames", 3), ("photos", 1)):
+        for name, least in (("train_images", 1), ("val_images", 1), ("frames", 3), ("photos", 1), ("class_images", 1)):
             if getattr(self, name) < least:
                 # Two frames would leave DAVIS nothing to score: it leaves out the first and the last.
                 raise ValueError(f"--{name} {getattr(self, name)} is too few; pass {least} or more")
@@ -63,6 +66,7 @@ def draw_samples(config: SampleConfig) -> None:
         "ade/ADEChallengeData2016": (draw_ade, {"train_images": config.train_images, "val_images": config.val_images}),
         "DAVIS": (draw_davis, {"frames": config.frames}),
         "photos": (draw_photos, {"count": config.photos}),
+        "imagenet": (draw_classes, {"count": config.class_images}),
     }
     states = [_is_drawn(config.output / place, config.seed, options) for place, (_, options) in drawers.items()]
     for index, (place, (draw, options)) in enumerate(drawers.items()):

@@ -26,10 +26,11 @@ def draw_photos(root: Path, rng: np.random.Generator, count: int) -> None:
     for subject, file_name in COLOUR_PHOTOGRAPHS.items():
         photograph = read_photograph(file_name)
         for number in range(count):
-            write_jpeg(root / subject / f"{number:04d}.jpg", _draw_crop(photograph, rng))
+            write_jpeg(root / subject / f"{number:04d}.jpg", draw_crop(photograph, rng))
 
 
-def _draw_crop(photograph: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def draw_crop(photograph: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random crop of a photograph, scaled, and mirrored every other time; uint8 [H, W, 3]."""
     height, width = photograph.shape[:2]
     aspect = rng.uniform(*ASPECT)
     # The largest box of this aspect inside the photograph.

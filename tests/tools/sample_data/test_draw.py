@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eval.classification.datasets import read_splits
 from eval.provenance import describe_dataset
 from eval.result import SAMPLE_MARKER
 from tools.make_sample_data import main
@@ -16,7 +17,7 @@ from tools.sample_data import draw
 from tools.sample_data.draw import SampleConfig, draw_samples
 from tools.sample_data.photographs import COLOUR_PHOTOGRAPHS
 
-ROOTS = ["coco", "ade/ADEChallengeData2016", "DAVIS", "photos"]
+ROOTS = ["coco", "ade/ADEChallengeData2016", "DAVIS", "photos", "imagenet"]
 SCRIPT = Path(__file__).resolve().parents[3] / "tools/make_sample_data.py"
 
 
@@ -59,8 +60,17 @@ def test_photos_are_colour_pictures_of_every_subject(samples: Path) -> None:
             assert np.asarray(picture).std() > 5
 
 
+def test_the_labelled_set_has_every_subject_in_both_splits_and_no_picture_twice(samples: Path) -> None:
+    splits = read_splits(samples / "imagenet", "train", "val", "")
+    assert splits.train.classes == splits.test.classes == sorted(COLOUR_PHOTOGRAPHS)
+    assert np.bincount(splits.train.labels).tolist() == [8] * len(COLOUR_PHOTOGRAPHS)
+    assert np.bincount(splits.test.labels).tolist() == [4] * len(COLOUR_PHOTOGRAPHS)
+    digests = [digest for name, digest in _digests(samples).items() if name.startswith(("imagenet", "photos"))]
+    assert len(set(digests)) == len(digests), "neither a picture of the other split nor one of the pretraining folder"
+
+
 def test_what_is_drawn_stays_and_other_options_replace_it(tmp_path: Path) -> None:
-    config = {"output": tmp_path, "train_images": 2, "val_images": 1, "frames": 3, "photos": 1}
+    config = {"output": tmp_path, "train_images": 2, "val_images": 1, "frames": 3, "photos": 1, "class_images": 1}
     draw_samples(SampleConfig(**config))
     stamps = {root: (tmp_path / root / SAMPLE_MARKER).stat().st_mtime_ns for root in ROOTS}
     draw_samples(SampleConfig(**{**config, "photos": 2}))
@@ -94,6 +104,7 @@ def test_an_interrupted_drawing_leaves_nothing_behind(tmp_path: Path, monkeypatc
         (["--seed", "-1"], "--seed -1 is negative"),
         (["--frames", "2"], "--frames 2 is too few; pass 3 or more"),
         (["--photos", "0"], "--photos 0 is too few"),
+        (["--class-images", "0"], "--class_images 0 is too few"),
         (["--colour", "red"], "--colour"),
     ],
 )
