@@ -1,11 +1,12 @@
 """From a spec to a network."""
 
+from backbones.dinov3 import DINOv3
 from backbones.resnet import BottleneckResNet
-from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, ViTSpec
+from backbones.spec import BackboneSpec, DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec
 from backbones.swin import Swin
 from backbones.vit import ViT
 
-AnyBackbone = ViT | Swin | BottleneckResNet
+AnyBackbone = ViT | DINOv3 | Swin | BottleneckResNet
 """The adapters: each an `nn.Module` that satisfies `backbones.base.Backbone`."""
 
 
@@ -19,6 +20,8 @@ def build_backbone(spec: BackboneSpec, drop_path_rate: float = 0.0) -> AnyBackbo
     match spec:
         case ViTSpec():
             return ViT(spec, drop_path_rate)
+        case DINOv3Spec():
+            return DINOv3(spec, drop_path_rate)
         case SwinSpec():
             return Swin(spec, drop_path_rate)
         case ResNetSpec():

@@ -14,6 +14,7 @@ from backbones.checkpoint import load_checkpoint
 from backbones.describe import closest_layouts, describe
 from backbones.file import Source, check_weights, write_backbone_file
 from backbones.formats import (
+    convnext,
     densecl,
     detectron2,
     dino,
@@ -22,6 +23,7 @@ from backbones.formats import (
     dinov3,
     esvit,
     huggingface_dinov2,
+    huggingface_dinov3,
     huggingface_vit,
     ibot,
     mae,
@@ -35,6 +37,7 @@ from backbones.formats import (
     selfpatch,
     swav,
     timm,
+    timm_dinov3,
 )
 from backbones.formats.base import Conversion, FormatError, check_numbers
 from backbones.timm_model import convert_timm_model, is_timm_name
@@ -42,7 +45,7 @@ from common.files import file_sha256
 
 _STUDENT_TEACHER = (patchbench, selfpatch, dino, pw_self, ibot, esvit, dino_vissl, dinov2, dinov3)
 _CONTRASTIVE = (moco, resim, densecl, swav, moby, moco_v3, mae)
-_LIBRARIES = (detectron2, mmpretrain, huggingface_vit, huggingface_dinov2, timm)
+_LIBRARIES = (detectron2, mmpretrain, huggingface_vit, huggingface_dinov2, huggingface_dinov3, timm, timm_dinov3, convnext)
 FORMATS: dict[str, ModuleType] = {module.NAME: module for module in (*_STUDENT_TEACHER, *_CONTRASTIVE, *_LIBRARIES)}
 """Every known layout by name."""
 

@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from backbones.convert import convert_content
+from backbones.dinov3 import PERIODS, computed_periods
 from backbones.file import prepare_weights
-from backbones.spec import STANDARD_HEAD_DIM, BackboneSpec, ViTSpec
+from backbones.spec import STANDARD_HEAD_DIM, BackboneSpec, DINOv3Spec, PlainViTSpec, ViTSpec
 from common.files import write_atomically
 
 LAYOUTS = ("timm", "dino", "selfpatch")
@@ -57,18 +58,21 @@ def export_backbone(path: Path, layout: str, spec: BackboneSpec, state_dict: Map
     check_export(path, layout)
     _check_fits(layout, spec)
     weights = prepare_weights(spec, state_dict)
-    content: dict[str, Any] = weights
+    if isinstance(spec, DINOv3Spec):
+        _check_periods(spec, weights)
+    stored = {name: tensor for name, tensor in weights.items() if name != PERIODS}
+    content: dict[str, Any] = stored
     if layout in _FIXED and path.suffix in _PICKLES:
-        content = {"teacher": {f"backbone.{name}": tensor for name, tensor in weights.items()}}
+        content = {"teacher": {f"backbone.{name}": tensor for name, tensor in stored.items()}}
         if epoch >= 0:
             content["epoch"] = epoch
     _check_round_trip(layout, content, spec, weights)
     if path.suffix == _SAFETENSORS:
         # Hugging Face's readers ask for this entry.
-        write_atomically(path, lambda temporary: save_file(weights, temporary, metadata={"format": "pt"}))
+        write_atomically(path, lambda temporary: save_file(stored, temporary, metadata={"format": "pt"}))
     else:
         write_atomically(path, lambda temporary: torch.save(content, temporary))
-    if isinstance(spec, ViTSpec) and spec.num_heads * STANDARD_HEAD_DIM != spec.embed_dim:
+    if isinstance(spec, PlainViTSpec) and spec.num_heads * STANDARD_HEAD_DIM != spec.embed_dim:
         return (
             f"this layout does not store the {spec.num_heads} attention heads; read it back with --num-heads {spec.num_heads}"
         )
@@ -101,10 +105,20 @@ def _check_fits(layout: str, spec: BackboneSpec) -> None:
         raise ExportError(f"the {layout} layout cannot hold this ViT, its network has {differing}; use --to timm")
 
 
+def _check_periods(spec: DINOv3Spec, weights: Mapping[str, Tensor]) -> None:
+    """Refuse rotary periods that timm, which stores none, would not compute."""
+    difference = (weights[PERIODS] / computed_periods(spec.head_dim) - 1).abs().max().item()
+    if difference:
+        raise ExportError(
+            f"timm computes the rotary periods itself, and this backbone's differ from those by up to {difference:.2%} (the authors' "
+            "files hold rounded ones), and so would its features; take timm's own file, by timm:NAME"
+        )
+
+
 def _check_round_trip(layout: str, content: Mapping[str, Any], spec: BackboneSpec, weights: Mapping[str, Tensor]) -> None:
     """Convert back in memory and compare."""
     refusal = f"the {layout} layout cannot hold this backbone"
-    num_heads = spec.num_heads if isinstance(spec, ViTSpec) else None
+    num_heads = spec.num_heads if isinstance(spec, PlainViTSpec) else None
     try:
         found = convert_content(content, num_heads=num_heads)
     except ValueError as error:

@@ -9,7 +9,7 @@ from backbones.build import build_backbone
 from backbones.convert import FORMATS
 from backbones.file import check_weights
 from backbones.formats.base import Conversion
-from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, ViTSpec, spec_to_dict
+from backbones.spec import BackboneSpec, DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec, spec_to_dict
 
 NOT_STATED = "not stated"
 
@@ -102,6 +102,16 @@ def spec_in_words(spec: BackboneSpec) -> str:
                 f"positions of {spec.image_size} px ({spec.grid_side} x {spec.grid_side} patches)",
                 "CLS token" if spec.class_token else "no CLS token",
                 "final norm" if spec.final_norm else "no final norm",
+            ]
+        case DINOv3Spec():
+            parts = [
+                f"DINOv3 ViT: {spec.depth} blocks",
+                f"{spec.embed_dim} wide",
+                f"{spec.num_heads} heads",
+                f"patch {spec.patch_size}",
+                f"hidden width {spec.hidden_dim}",
+                f"{spec.register_tokens} register tokens",
+                "rotary positions",
             ]
         case SwinSpec():
             parts = [

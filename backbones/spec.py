@@ -13,8 +13,9 @@ from typing import Any, ClassVar, Literal, get_args
 # MoCo-v3's ViT-S (12 heads of 32) is the known exception.
 STANDARD_HEAD_DIM = 64
 
-RESNET_IMAGE_SIZE = 224
-"""Side in pixels of the images that ResNets are usually trained on; their weights depend on no size."""
+# Of images that ResNets are usually trained on and DINOv3 with patches of 16 pixels is made for; no weights of theirs depend on it.
+_RESNET_IMAGE_SIZE = 224
+_DINOV3_GRID_SIDE = 14
 
 MLPKind = Literal["gelu", "swiglu"]
 PositionRule = Literal["dino", "antialias"]
@@ -88,6 +89,58 @@ class ViTSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DINOv3Spec:
+    """A DINOv3 vision transformer in timm's layout (`eva.py`): rotary positions, a CLS token, LayerScale, a final norm.
+
+    Raises:
+        ValueError: If the numbers do not fit each other.
+    """
+
+    family: ClassVar[str] = "dinov3"
+    class_token: ClassVar[bool] = True
+    final_norm: ClassVar[bool] = True
+
+    embed_dim: int
+    """Width of the tokens."""
+    depth: int
+    """Number of blocks."""
+    num_heads: int
+    """Attention heads per block. Their width is four times the number of stored rotary periods."""
+    patch_size: int
+    """Side of a patch in pixels."""
+    hidden_dim: int
+    """Width of the MLP's hidden layer."""
+    register_tokens: int
+    """Tokens without a position between the CLS token and the patches; neither `forward_tokens` nor `forward_maps` returns them."""
+    mlp: MLPKind = "gelu"
+    """`gelu`: two linear layers; `swiglu`: a gated MLP (the sizes S+, L+, H+ and 7B)."""
+    query_value_bias: bool = True
+    """Whether queries and values have a bias; keys never have."""
+
+    def __post_init__(self) -> None:
+        """Reject numbers that cannot make a network."""
+        _require_positive(self, "embed_dim", "depth", "num_heads", "patch_size", "hidden_dim")
+        _require_one_of("mlp", self.mlp, get_args(MLPKind))
+        if self.register_tokens < 0:
+            raise ValueError(f"register_tokens={self.register_tokens} must not be negative")
+        if self.embed_dim % (4 * self.num_heads):
+            raise ValueError(
+                f"num_heads={self.num_heads} does not divide embed_dim={self.embed_dim} into widths that are multiples of 4, "
+                "which rotary positions in two dimensions need"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Width per attention head."""
+        return self.embed_dim // self.num_heads
+
+    @property
+    def num_blocks(self) -> int:
+        """How many places `forward_maps` can tap."""
+        return self.depth
+
+
+@dataclass(frozen=True, kw_only=True)
 class SwinSpec:
     """A Swin transformer in timm's layout (timm >= 0.9: each stage begins with its downsampling)."""
 
@@ -147,15 +200,23 @@ class ResNetSpec:
         return len(self.layers)
 
 
-BackboneSpec = ViTSpec | SwinSpec | ResNetSpec
-_FAMILIES: dict[str, type[ViTSpec] | type[SwinSpec] | type[ResNetSpec]] = {
-    spec.family: spec for spec in (ViTSpec, SwinSpec, ResNetSpec)
+PlainViTSpec = ViTSpec | DINOv3Spec
+"""Transformers all of whose blocks have one width and one stride."""
+BackboneSpec = ViTSpec | DINOv3Spec | SwinSpec | ResNetSpec
+_FAMILIES: dict[str, type[ViTSpec] | type[DINOv3Spec] | type[SwinSpec] | type[ResNetSpec]] = {
+    spec.family: spec for spec in (ViTSpec, DINOv3Spec, SwinSpec, ResNetSpec)
 }
 
 
 def typical_image_size(spec: BackboneSpec) -> int:
     """Side in pixels of a square image that the network takes: that of pretraining where the spec states it."""
-    return RESNET_IMAGE_SIZE if isinstance(spec, ResNetSpec) else spec.image_size
+    match spec:
+        case ViTSpec() | SwinSpec():
+            return spec.image_size
+        case DINOv3Spec():
+            return _DINOV3_GRID_SIDE * spec.patch_size
+        case ResNetSpec():
+            return _RESNET_IMAGE_SIZE
 
 
 def spec_to_dict(spec: BackboneSpec) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from backbones.build import build_backbone
 from backbones.file import load_strictly
 from backbones.formats import timm as timm_layout
+from backbones.formats import timm_dinov3
 from backbones.formats.architecture import refuse_num_heads
 from backbones.formats.base import Conversion, FormatError, abbreviate
 from backbones.spec import ResNetSpec, SwinSpec, typical_image_size
@@ -67,15 +68,16 @@ def convert_timm_module(model: Any, num_heads: int | None = None) -> Conversion:
         FormatError: If its names, numbers or features are not those of a backbone of ours.
     """
     weights = model.state_dict()
-    if not timm_layout.matches(weights):
-        raise FormatError(f"timm's {type(model).__name__} is none of the supported families (ViT, Swin, ResNet)")
+    layout = next((layout for layout in (timm_layout, timm_dinov3) if layout.matches(weights)), None)
+    if layout is None:
+        raise FormatError(f"timm's {type(model).__name__} is none of the supported families (ViT, DINOv3's ViT, Swin, ResNet)")
     # Of a ViT all blocks have the same number; a Swin's weights show theirs.
-    own_heads = model.blocks[0].attn.num_heads if "pos_embed" in weights else None
+    own_heads = model.blocks[0].attn.num_heads if hasattr(model, "blocks") else None
     if own_heads is None:
         refuse_num_heads(num_heads)
     elif num_heads not in (None, own_heads):
         raise FormatError(f"--num-heads {num_heads} contradicts the model, which has {own_heads}")
-    conversion = timm_layout.convert(weights, timm_layout.BRANCHES[0], own_heads)
+    conversion = layout.convert(weights, layout.BRANCHES[0], own_heads)
     if isinstance(conversion.spec, SwinSpec):
         spec = dataclasses.replace(conversion.spec, image_size=model.patch_embed.img_size[0])
         conversion = dataclasses.replace(conversion, spec=spec)
@@ -85,7 +87,7 @@ def convert_timm_module(model: Any, num_heads: int | None = None) -> Conversion:
 
 @torch.no_grad()
 def _prove(model: Any, conversion: Conversion) -> None:
-    """Compare features at the stored grid, where no positions are resampled."""
+    """Compare features, at the stored grid where there is one, so that no positions are resampled."""
     spec = conversion.spec
     network = build_backbone(spec).eval()
     load_strictly(network, conversion.state_dict)

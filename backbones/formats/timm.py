@@ -22,8 +22,8 @@ _DROPS = dropped("head.*", "fc.*", "fc_norm.*", "masked_embed")
 _VIT = {"pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"}
 _SWIN = {"patch_embed.proj.weight", "layers.0.blocks.0.attn.relative_position_bias_table"}
 _RESNET = {"conv1.weight", "layer1.0.conv3.weight"}
-# Layouts of their own that share timm's block names: DINOv2, DINOv3, MAE with its decoder.
-_OTHERS = {"mask_token", "register_tokens", "storage_tokens", "decoder_embed.weight"}
+# Layouts of their own that share timm's block names: DINOv2, MAE with its decoder.
+_OTHERS = {"mask_token", "register_tokens", "decoder_embed.weight"}
 
 
 def matches(checkpoint: Any) -> bool:

@@ -16,7 +16,7 @@ from backbones.spec import ViTSpec
 from tests.layouts import MOCO_V3_HEADS, RESNET, Made, make_all, prefixed, weights_of
 
 MADE = make_all()
-SIDE = {"vit": 112, "swin": 224, "resnet": 64}  # 112: a multiple of the patch sizes 14 and 16
+SIDE = {"vit": 112, "dinov3": 112, "swin": 224, "resnet": 64}  # 112: a multiple of the patch sizes 14 and 16
 
 
 def features(network: Any) -> torch.Tensor:
@@ -49,7 +49,7 @@ def test_exactly_one_layout_matches(name: str) -> None:
 
 
 def test_every_layout_is_made() -> None:
-    assert {made.layout for made in MADE.values()} == set(FORMATS) - {"dinov3"}
+    assert {made.layout for made in MADE.values()} == set(FORMATS) - {"convnext"}
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -113,16 +113,14 @@ def test_huggingface_safetensors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "checkpoint",
     [
-        {"rope_embed.periods": torch.ones(1), "patch_embed.proj.weight": torch.ones(1)},
-        {"teacher": {"backbone.rope_embed.periods": torch.ones(1)}},
-        {"storage_tokens": torch.ones(1), "mask_token": torch.ones(1), "patch_embed.proj.weight": torch.ones(1)},
-        {"reg_token": torch.ones(1), "patch_embed.proj.weight": torch.ones(1), "blocks.0.gamma_1": torch.ones(1)},
-        {"embeddings.register_tokens": torch.ones(1), "layer.0.attention.q_proj.weight": torch.ones(1)},
+        {"stages.0.0.dwconv.weight": torch.ones(1), "norms.3.weight": torch.ones(1)},
+        {"state_dict": {"stages.0.blocks.0.conv_dw.weight": torch.ones(1)}},
+        {"stages.0.layers.0.depthwise_conv.weight": torch.ones(1)},
     ],
-    ids=["authors", "training", "storage tokens", "timm", "Hugging Face"],
+    ids=["authors", "timm", "Hugging Face"],
 )
-def test_dinov3_is_refused_by_name(checkpoint: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"DINOv3.*rotary position"):
+def test_convnexts_are_refused_by_name(checkpoint: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"ConvNeXt \(DINOv3's small models are such\): not supported"):
         convert_content(checkpoint)
 
 

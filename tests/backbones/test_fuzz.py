@@ -24,7 +24,7 @@ LAYOUTS = [name for name, made in MADE.items() if made.spec != RESNET]
 RESNETS = ["moco", "detectron2"]
 # Without these a checkpoint is a complete one of another network (registers), or of the same (masks, batch counters, and what old
 # PatchBench files lack: nothing else may be missing).
-OPTIONAL = ("register_tokens", "reg_token", "attn_mask", "num_batches_tracked")
+OPTIONAL = ("register_tokens", "storage_tokens", "reg_token", "attn_mask", "num_batches_tracked")
 DAMAGES = ("drop", "rename", "reshape", "permute", "nest", "truncate rank", "number", "nan", "unwrap", "empty")
 
 Group = dict[str, Any]

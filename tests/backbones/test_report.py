@@ -6,7 +6,7 @@ from backbones.build import build_backbone
 from backbones.convert import FORMATS
 from backbones.formats.base import Conversion
 from backbones.report import report_conversion, spec_in_words
-from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, ViTSpec
+from backbones.spec import BackboneSpec, DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec
 
 VIT = ViTSpec(embed_dim=64, depth=1, num_heads=1, patch_size=16, image_size=64, class_token=True, final_norm=True)
 
@@ -34,6 +34,20 @@ VIT = ViTSpec(embed_dim=64, depth=1, num_heads=1, patch_size=16, image_size=64, 
             "Swin: 2-1 blocks, 16 wide at first, 1-2 heads, window 7, patch 4, trained at 224 px",
         ),
         (ResNetSpec(layers=(3, 4, 6, 3)), "ResNet: 3-4-6-3 bottleneck blocks"),
+        (
+            DINOv3Spec(
+                embed_dim=64,
+                depth=1,
+                num_heads=1,
+                patch_size=16,
+                hidden_dim=96,
+                register_tokens=4,
+                mlp="swiglu",
+                query_value_bias=False,
+            ),
+            "DINOv3 ViT: 1 blocks, 64 wide, 1 heads, patch 16, hidden width 96, 4 register tokens, rotary positions, mlp swiglu, "
+            "no query value bias",
+        ),
     ],
 )
 def test_spec_in_words(spec: BackboneSpec, words: str) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from backbones import timm_model
 from backbones.convert import convert_checkpoint, write_conversion
 from backbones.file import read_backbone_file
-from backbones.spec import ResNetSpec, SwinSpec, ViTSpec
+from backbones.spec import DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec
 from backbones.timm_model import convert_timm_model, convert_timm_module
 
 # Deep enough to have every kind of weight, shallow enough for a test.
@@ -38,6 +38,8 @@ def untrained(**changes: Any) -> Callable[..., nn.Module]:
         ("vit_small_patch14_reg4_dinov2.lvd142m", {**SHALLOW, "img_size": 56}, ViTSpec, {"register_tokens": 4}),
         ("deit3_small_patch16_224.fb_in1k", SHALLOW, ViTSpec, {"class_position": False, "layer_scale": True}),
         ("vit_base_patch16_224.mae", SHALLOW, ViTSpec, {"embed_dim": 768, "num_heads": 12}),
+        ("vit_small_patch16_dinov3.lvd1689m", SHALLOW, DINOv3Spec, {"num_heads": 6, "query_value_bias": False}),
+        ("vit_small_plus_patch16_dinov3_qkvb.lvd1689m", SHALLOW, DINOv3Spec, {"mlp": "swiglu", "hidden_dim": 1536}),
         ("swin_tiny_patch4_window7_224.ms_in1k", {"depths": (2, 2, 1, 1)}, SwinSpec, {"window_size": 7, "image_size": 224}),
         ("resnet50.tv_in1k", {"layers": (1, 1, 1, 1)}, ResNetSpec, {"layers": (1, 1, 1, 1)}),
     ],
@@ -56,6 +58,7 @@ def test_supported_models(name: str, changes: dict[str, Any], family: type, numb
         ("resnet50d", {"layers": (1, 1, 1, 1)}, "none of the supported families"),
         ("vit_base_patch16_clip_quickgelu_224", {**SHALLOW, "pre_norm": False}, "other features"),
         ("resnet18", {}, "none of the supported families"),
+        ("vit_small_patch16_rope_224", SHALLOW, "none of the supported families"),
     ],
 )
 def test_models_with_another_network(name: str, changes: dict[str, Any], match: str) -> None:

@@ -51,7 +51,7 @@ def weights_of(spec: BackboneSpec, seed: int = 0) -> Weights:
     generator = torch.Generator().manual_seed(seed)
     weights = {}
     for name, tensor in build_backbone(spec).state_dict().items():
-        if not tensor.is_floating_point():
+        if not tensor.is_floating_point() or name == "rope.periods":  # which training does not change
             weights[name] = tensor
         elif name.endswith(("running_var", "gamma")) or "norm" in name or ".bn" in name or name.startswith("bn"):
             weights[name] = 0.5 + torch.rand(tensor.shape, generator=generator)

@@ -1,0 +1,115 @@
+"""DINOv3's vision transformer: timm's `Eva`, asked the two questions of `backbones.base`.
+
+Queries and keys of the patches are rotated by the patches' coordinates (RoPE); nothing is added to the tokens, and CLS token and
+registers are not rotated. Coordinates are those of the patches' centres, each axis on its own from -1 to 1 over the image, so that
+every size has the same range and nothing is interpolated. Channel i of the first quarter of a head turns with the row, i of the
+second with the column, by 2 pi coordinate / period i, the last half being the other components of the same pairs. Source:
+facebookresearch/dinov3 6876159a, dinov3/layers/rope_position_encoding.py and attention.py.
+
+Training there also rescales the coordinates at random; fine-tuning here does not.
+
+Shapes: B images, D channels, H x W pixels, h x w patches, N = h*w patches, T = CLS token, registers and patches.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+from timm.layers import RotaryEmbeddingDinoV3
+from timm.models.eva import Eva
+from torch import Tensor, nn
+
+from backbones.base import Tokens, check_taps
+from backbones.spec import DINOv3Spec
+
+ROPE_BASE = 100.0
+"""Periods are this to the powers 0, 1/n, ... (n-1)/n, n being a quarter of a head's width."""
+PERIODS = "rope.periods"
+"""Their name among the weights."""
+NORM_EPSILON = 1e-5  # `layernormbf16`, which all released models have
+INITIAL_LAYER_SCALE = 1e-5
+
+
+def computed_periods(head_dim: int) -> Tensor:
+    """The rotary periods [head_dim / 4] in float32, as timm and Hugging Face compute them."""
+    return RotaryEmbeddingDinoV3(dim=head_dim, temperature=ROPE_BASE).periods
+
+
+class DINOv3(Eva):
+    """A DINOv3 ViT for any input size that the patch size divides.
+
+    The rotary periods are a stored buffer, unlike timm's: the released files hold periods that were rounded to bfloat16, and the
+    authors' code computes with those. Files that hold none get timm's.
+    """
+
+    def __init__(self, spec: DINOv3Spec, drop_path_rate: float = 0.0) -> None:
+        """Build the network with fresh weights.
+
+        Args:
+            spec: The architecture.
+            drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first. Training mode only.
+        """
+        super().__init__(
+            patch_size=spec.patch_size,
+            num_classes=0,
+            global_pool="",
+            embed_dim=spec.embed_dim,
+            depth=spec.depth,
+            num_heads=spec.num_heads,
+            qkv_bias=spec.query_value_bias,
+            mlp_ratio=(spec.hidden_dim + 0.5) / spec.embed_dim,  # timm multiplies and truncates
+            swiglu_mlp=spec.mlp == "swiglu",
+            swiglu_align_to=1,  # separate gate and value, as in the published files, of exactly this width
+            init_values=INITIAL_LAYER_SCALE,
+            num_reg_tokens=spec.register_tokens,
+            use_abs_pos_emb=False,
+            use_rot_pos_emb=True,
+            rope_type="dinov3",
+            rope_temperature=ROPE_BASE,
+            rope_rotate_half=True,
+            dynamic_img_size=True,
+            drop_path_rate=drop_path_rate,
+            norm_layer=partial(nn.LayerNorm, eps=NORM_EPSILON),
+        )
+        self.spec = spec
+        self.rope.register_buffer("periods", self.rope.periods, persistent=True)
+
+    def _embed(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
+        """CLS token, registers and patches [B, T, D], the patches' rotations [N, 2 * width of a head], and the grid (h, w)."""
+        height, width = images_B3HW.shape[-2:]
+        patch = self.spec.patch_size
+        if height % patch or width % patch or not height or not width:
+            raise ValueError(f"image size {height} x {width} is not a multiple of the patch size {patch}")
+        tokens_BTD, rotations = self._pos_embed(self.patch_embed(images_B3HW))
+        return tokens_BTD, rotations, (height // patch, width // patch)
+
+    def forward_tokens(self, images_B3HW: Tensor) -> Tokens:
+        """See `backbones.base.Backbone.forward_tokens`."""
+        tokens_BTD, rotations, grid = self._embed(images_B3HW)
+        for block in self.blocks:
+            tokens_BTD = block(tokens_BTD, rope=rotations)
+        tokens_BTD = self.norm(tokens_BTD)
+        return Tokens(tokens_BTD[:, 0], tokens_BTD[:, self.num_prefix_tokens :], grid)
+
+    def forward_maps(self, images_B3HW: Tensor, taps: Sequence[int]) -> list[Tensor]:
+        """See `backbones.base.Backbone.forward_maps`."""
+        check_taps(taps, self.spec)
+        tokens_BTD, rotations, (h, w) = self._embed(images_B3HW)
+        maps = []
+        for index, block in enumerate(self.blocks[: taps[-1] + 1]):
+            tokens_BTD = block(tokens_BTD, rope=rotations)
+            if index in taps:
+                patches_BND = tokens_BTD[:, self.num_prefix_tokens :]
+                maps.append(patches_BND.transpose(1, 2).unflatten(2, (h, w)))
+        return maps
+
+    def forward(self, images_B3HW: Tensor) -> Tokens:
+        """`forward_tokens`, so that wrappers such as DistributedDataParallel and torch.compile can call the module."""
+        return self.forward_tokens(images_B3HW)
+
+    def map_channels(self, taps: Sequence[int]) -> list[int]:
+        """See `backbones.base.Backbone.map_channels`."""
+        return [self.spec.embed_dim for _ in taps]
+
+    def map_strides(self, taps: Sequence[int]) -> list[int]:
+        """See `backbones.base.Backbone.map_strides`."""
+        return [self.spec.patch_size for _ in taps]

@@ -1,0 +1,185 @@
+"""DINOv3's ViT against timm's own, and the authors' layout against its description written out."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch import Tensor
+
+from backbones.build import build_backbone
+from backbones.convert import convert_checkpoint, convert_content
+from backbones.dinov3 import DINOv3
+from backbones.export import ExportError, export_backbone
+from backbones.file import load_strictly
+from backbones.formats.dinov3 import with_periods
+from backbones.inspection import inspect_backbone
+from backbones.spec import DINOv3Spec, spec_from_dict, spec_to_dict
+from tests.layouts.base import weights_of
+from tests.layouts.dinov3 import DINOV3, GATED, make, without_periods
+from tests.references.dinov3 import patch_features
+
+MADE = make()
+SIZES = [(64, 64), (48, 112)]
+SPECS = {"plain": DINOV3, "gated": GATED}
+
+
+def network_of(spec: DINOv3Spec, weights: dict[str, Tensor]) -> DINOv3:
+    network = build_backbone(spec).eval()
+    load_strictly(network, weights)
+    assert isinstance(network, DINOv3)
+    return network
+
+
+def images(size: tuple[int, int]) -> Tensor:
+    return torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(2))
+
+
+def timms_own(spec: DINOv3Spec, weights: dict[str, Tensor]) -> Any:
+    """timm's published ViT-S (plain with biases, or ViT-S+ without), shrunk to the spec."""
+    name = "vit_small_plus_patch16_dinov3" if spec.mlp == "swiglu" else "vit_small_patch16_dinov3_qkvb"
+    numbers = {"embed_dim": spec.embed_dim, "depth": spec.depth, "num_heads": spec.num_heads}
+    model = timm.create_model(
+        name, **numbers, mlp_ratio=spec.hidden_dim / spec.embed_dim, num_reg_tokens=spec.register_tokens, num_classes=0
+    )
+    model.load_state_dict(without_periods(weights), strict=True)
+    return model.eval()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+@torch.no_grad()
+def test_timms_own_features(spec: DINOv3Spec, size: tuple[int, int]) -> None:
+    weights = weights_of(spec)
+    ours, theirs = network_of(spec, weights), timms_own(spec, weights)
+    expected = theirs.forward_features(images(size))
+    tokens = ours.forward_tokens(images(size))
+    assert tokens.grid == (size[0] // 16, size[1] // 16)
+    assert tokens.cls is not None
+    torch.testing.assert_close(tokens.cls, expected[:, 0])
+    torch.testing.assert_close(tokens.patches, expected[:, 1 + spec.register_tokens :])
+    maps = ours.forward_maps(images(size), [0, 1])
+    for found, wanted in zip(maps, theirs.forward_intermediates(images(size), intermediates_only=True), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", ["dinov3", "dinov3_gated"])
+@torch.no_grad()
+def test_the_authors_layout_against_the_description(name: str, size: tuple[int, int]) -> None:
+    """Hidden bias of the keys, rounded periods, gate and value, registers, coordinates of rows and columns."""
+    conversion = convert_content(MADE[name].checkpoint)
+    network = network_of(conversion.spec, conversion.state_dict)  # type: ignore[arg-type]
+    expected = patch_features(MADE[name].checkpoint, images(size), conversion.spec.num_heads)  # type: ignore[arg-type]
+    torch.testing.assert_close(network.forward_tokens(images(size)).patches, expected, atol=2e-5, rtol=1e-5)
+
+
+def _one_axis_for_both(network: DINOv3) -> None:
+    network.rope.normalize_coords = "max"
+
+
+def _computed_periods(network: DINOv3) -> None:
+    network.rope.periods.copy_(weights_of(DINOV3)["rope.periods"])
+
+
+def _neighbouring_channels(network: DINOv3) -> None:
+    network.rope.rotate_half = False
+    for block in network.blocks:
+        block.attn.rotate_half = False
+
+
+def _rotated_registers(network: DINOv3) -> None:
+    for block in network.blocks:
+        block.attn.num_prefix_tokens = 1
+    network.rope.get_embed = lambda shape: torch.cat(  # type: ignore[method-assign]
+        [network.rope._create_embed((1, network.spec.register_tokens)), network.rope._create_embed(shape)]
+    )
+
+
+@pytest.mark.parametrize("mistake", [_one_axis_for_both, _computed_periods, _neighbouring_channels, _rotated_registers])
+@torch.no_grad()
+def test_known_mistakes_change_the_features(mistake: Callable[[DINOv3], None]) -> None:
+    conversion = convert_content(MADE["dinov3"].checkpoint)
+    network = network_of(conversion.spec, conversion.state_dict)  # type: ignore[arg-type]
+    mistake(network)
+    expected = patch_features(MADE["dinov3"].checkpoint, images(SIZES[1]), DINOV3.num_heads)
+    assert (network.forward_tokens(images(SIZES[1])).patches - expected).abs().max() > 1e-4
+
+
+def test_sizes_that_patches_do_not_divide_are_refused() -> None:
+    network = build_backbone(DINOV3)
+    with pytest.raises(ValueError, match="image size 64 x 72 is not a multiple of the patch size 16"):
+        network.forward_tokens(torch.zeros(1, 3, 64, 72))
+    with pytest.raises(ValueError, match="taps"):
+        network.forward_maps(torch.zeros(1, 3, 64, 64), [2])
+
+
+def test_spec() -> None:
+    assert spec_from_dict(spec_to_dict(GATED)) == GATED
+    with pytest.raises(ValueError, match="multiples of 4"):
+        dataclasses.replace(DINOV3, num_heads=64)
+    with pytest.raises(ValueError, match="register_tokens=-1"):
+        dataclasses.replace(DINOV3, register_tokens=-1)
+
+
+def test_heads_follow_from_stored_periods() -> None:
+    with pytest.raises(ValueError, match="--num-heads 4 contradicts the rotary periods, which are those of 2 heads"):
+        convert_content(MADE["dinov3"].checkpoint, num_heads=4)
+    assert convert_content(MADE["timm_dinov3"].checkpoint, num_heads=4).spec.num_heads == 4  # type: ignore[union-attr]
+
+
+def test_the_largest_model_has_wider_heads() -> None:
+    """Its width of 4096 would otherwise give 64 heads of 64 channels."""
+    weights = {"patch_embed.proj.weight": torch.zeros(4096, 1, 1, 1)}
+    assert len(with_periods(weights, None)["rope.periods"]) * 4 * 32 == 4096
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"blocks.1.attn.qkv.bias_mask": torch.ones(384)}, r"bias_mask must be one for queries and values and zero for keys"),
+        ({"blocks.1.attn.qkv.bias_mask": torch.full((384,), torch.nan)}, r"bias_mask must be one for"),
+        ({"blocks.1.attn.qkv.bias_mask": None}, r"bias and its mask .* are missing or do not fit"),
+        ({"blocks.1.attn.qkv.bias": None}, "bias_mask but no bias"),
+        ({"rope_embed.periods": torch.ones(16)}, "periods must be positive and ascending"),
+        ({"rope_embed.periods": torch.arange(1.0, 100)}, "99 rotary periods do not fit a width of 128"),
+        ({"cls_norm.weight": torch.ones(128)}, "no rule of the layout covers: cls_norm.weight"),
+        ({"storage_tokens": torch.ones(3)}, "not the weights of a DINOv3"),
+    ],
+)
+def test_damaged_files_are_refused(change: dict[str, Tensor | None], message: str) -> None:
+    checkpoint = {name: tensor for name, tensor in {**MADE["dinov3"].checkpoint, **change}.items() if tensor is not None}
+    with pytest.raises(ValueError, match=message):
+        convert_content(checkpoint)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_timm_there_and_back(spec: DINOv3Spec, suffix: str, tmp_path: Path) -> None:
+    weights, path = weights_of(spec), tmp_path / f"exported{suffix}"
+    assert export_backbone(path, "timm", spec, weights, epoch=-1) == ""
+    timm.models.load_checkpoint(timms_own(spec, weights), str(path), strict=True)
+    back = convert_checkpoint(path)
+    assert (back.format, back.spec) == ("timm_dinov3", spec)
+    assert back.state_dict.keys() == weights.keys()
+    assert all(torch.equal(back.state_dict[name], tensor) for name, tensor in weights.items())
+
+
+def test_what_other_layouts_cannot_hold_is_refused(tmp_path: Path) -> None:
+    rounded = MADE["dinov3"].weights
+    with pytest.raises(ExportError, match=r"differ from those by up to 0\.\d\d%"):
+        export_backbone(tmp_path / "out.pth", "timm", DINOV3, rounded, epoch=-1)
+    with pytest.raises(ExportError, match="dino layout holds ViTs only, this is a dinov3; use --to timm"):
+        export_backbone(tmp_path / "out.pth", "dino", DINOV3, weights_of(DINOV3), epoch=-1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_inspection(tmp_path: Path) -> None:
+    Image.effect_mandelbrot((64, 48), (-2, -1, 1, 1), 50).convert("RGB").save(tmp_path / "image.png")
+    found = inspect_backbone(build_backbone(DINOV3), tmp_path / "image.png")
+    assert found.image_size == 224
+    assert found.norm_layers == found.norm_layers_as_initialised == 5
