@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from backbones.base import Tokens
 from backbones.build import AnyBackbone
-from backbones.spec import BackboneSpec, ViTSpec
+from backbones.spec import BackboneSpec, PlainViTSpec
 
 KNN, LINEAR = "knn", "linear"
 
@@ -51,7 +51,7 @@ def published_representation(spec: BackboneSpec) -> Representation:
     ViT-S and narrower: CLS tokens of the last four blocks; ViT-B and wider: CLS token and mean patch of the last one.
     Without CLS token (SelfPatch's ViT, Swin, ResNet): the pooled last map, as DINO does for networks that are no ViT.
     """
-    if not (isinstance(spec, ViTSpec) and spec.class_token):
+    if not (isinstance(spec, PlainViTSpec) and spec.class_token):
         return Representation(class_token=False, blocks=1, mean_patch=False)
     if spec.embed_dim < _BASE_WIDTH:
         return Representation(class_token=True, blocks=_SMALL_BLOCKS, mean_patch=False)
@@ -74,7 +74,7 @@ def choose_representation(spec: BackboneSpec, blocks: int | None, mean_patch: bo
     )
     if chosen.blocks > spec.num_blocks:
         raise ValueError(f"linear_blocks={blocks}: this backbone has {spec.num_blocks} blocks")
-    if chosen.blocks > 1 and not isinstance(spec, ViTSpec):
+    if chosen.blocks > 1 and not isinstance(spec, PlainViTSpec):
         raise ValueError(f"linear_blocks={blocks}: only a ViT's blocks have features of one width; a {spec.family} takes 1")
     if chosen.mean_patch and not chosen.class_token:
         raise ValueError("linear_mean_patch: the backbone has no CLS token, so the mean patch is what the probe sees already")

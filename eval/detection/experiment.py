@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 
 from backbones.build import build_backbone
-from backbones.spec import BackboneSpec, ViTSpec
+from backbones.spec import BackboneSpec, PlainViTSpec
 from eval.detection.config import PUBLISHED_SHORT_SIDE, DetectionConfig
 from eval.detection.data import Split
 from eval.openmmlab.backbone import with_heads
@@ -92,11 +92,11 @@ def _resolve_model(config: Config, options: DetectionConfig, spec: BackboneSpec)
     backbone.taps = choose_taps(options.taps, backbone.taps, spec)
     with torch.device("meta"):
         network = build_backbone(with_heads(spec, options.num_heads))
-        if isinstance(spec, ViTSpec):
+        if isinstance(spec, PlainViTSpec):
             DeconvPyramid(spec.embed_dim, spec.patch_size)  # refuses other patch sizes before anything heavy starts
     config.model.neck.in_channels = network.map_channels(backbone.taps)
     strides = network.map_strides(backbone.taps)
-    if not isinstance(spec, ViTSpec) and tuple(strides) != STRIDES:
+    if not isinstance(spec, PlainViTSpec) and tuple(strides) != STRIDES:
         raise ValueError(f"the maps of this {spec.family} have strides {strides}; Mask R-CNN takes {list(STRIDES)}")
 
 

@@ -16,9 +16,10 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from backbones.build import AnyBackbone, build_backbone
+from backbones.dinov3 import DINOv3
 from backbones.file import BackboneFile, load_strictly, read_backbone_file
 from backbones.resnet import BottleneckResNet
-from backbones.spec import BackboneSpec, ViTSpec
+from backbones.spec import BackboneSpec, PlainViTSpec, ViTSpec
 from backbones.swin import Swin
 from backbones.vit import ViT, resize_positions_like_dino, resize_positions_to_size
 from eval.openmmlab.pyramid import DeconvPyramid
@@ -81,7 +82,7 @@ class BackboneFromFile(BaseModule):
             position_resize: See `PositionResize` (ViT only).
             position_image_size: Resize the stored position embeddings once, at loading, to the grid of an image of this side in
                 pixels, by the rule of `position_resize` (ViT only). None keeps the stored grid.
-            deconv_pyramid: Whether four equally large maps become strides 4 to 32 (`eval.openmmlab.pyramid`; ViT only).
+            deconv_pyramid: Whether four equally large maps become strides 4 to 32 (`eval.openmmlab.pyramid`; ViT and DINOv3 only).
             compile: Whether to run the network through torch.compile; sizes may vary.
             norm_maps: Whether a new LayerNorm over the channels follows every map, as in Swin's dense-prediction code.
             shift_all_stages: Whether windows are shifted in stages, too, that were one window in pretraining (Swin only).
@@ -149,7 +150,7 @@ def _adapted(
 
 
 def _pyramid(spec: BackboneSpec, taps: Sequence[int]) -> DeconvPyramid:
-    if not isinstance(spec, ViTSpec):
+    if not isinstance(spec, PlainViTSpec):
         raise ValueError(f"the detection pyramid is for a ViT; a {spec.family} has maps of four strides itself")
     if len(taps) != 4:
         raise ValueError(f"the detection pyramid takes four maps, not the {len(taps)} of taps {list(taps)}")
@@ -173,7 +174,7 @@ def _input_stride(network: AnyBackbone) -> int:
 def _unused_modules(network: AnyBackbone, last_tap: int) -> list[nn.Module]:
     """Modules that no map up to `last_tap` depends on."""
     match network:
-        case ViT():
+        case ViT() | DINOv3():
             return [network.norm, *network.blocks[last_tap + 1 :]]
         case Swin():
             return [network.norm, *network.layers[last_tap + 1 :]]

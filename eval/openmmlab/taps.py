@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from backbones.base import check_taps
-from backbones.spec import BackboneSpec, ViTSpec
+from backbones.spec import BackboneSpec, PlainViTSpec
 
 PUBLISHED_DEPTH = 12
 """Blocks of the ViT-S and ViT-Ti for which the published taps are meant."""
@@ -25,7 +25,7 @@ def choose_taps(chosen: Sequence[int] | None, published: Sequence[int], spec: Ba
             f"this {spec.family} has {spec.num_blocks} blocks or stages, fewer than the {len(published)} maps that the task takes"
         )
     taps = list(published if chosen is None else chosen)
-    if chosen is None and isinstance(spec, ViTSpec):
+    if chosen is None and isinstance(spec, PlainViTSpec):
         taps = [round((tap + 1) * spec.depth / PUBLISHED_DEPTH) - 1 for tap in published]
     try:
         check_taps(taps, spec)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, ViTSpec
+from backbones.spec import BackboneSpec, DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec
 
 VIT_SMALL = ViTSpec(embed_dim=384, depth=12, num_heads=6, patch_size=16, image_size=224, class_token=False, final_norm=False)
 
@@ -10,6 +10,7 @@ ROWS: dict[str, BackboneSpec] = {
     "ViT-Ti/16": replace(VIT_SMALL, embed_dim=192, num_heads=3),
     "ViT-S/16": VIT_SMALL,
     "ViT-S/8": replace(VIT_SMALL, patch_size=8),
+    "DINOv3 ViT-S/16": DINOv3Spec(embed_dim=384, depth=12, num_heads=6, patch_size=16, hidden_dim=1536, register_tokens=4),
     "Swin-T": SwinSpec(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=7),
     "ResNet-50": ResNetSpec(layers=(3, 4, 6, 3)),
 }
@@ -20,6 +21,8 @@ def toy(spec: BackboneSpec) -> BackboneSpec:
     match spec:
         case ViTSpec():
             return replace(spec, embed_dim=8 * spec.num_heads, image_size=64)
+        case DINOv3Spec():
+            return replace(spec, embed_dim=8 * spec.num_heads, hidden_dim=32)
         case SwinSpec():
             return replace(spec, embed_dim=8 * spec.num_heads[0])
         case ResNetSpec():

@@ -9,6 +9,10 @@ def _vit(embed_dim: int, depth: int, num_heads: int, patch_size: int) -> dict[st
     return {"family": "vit", "embed_dim": embed_dim, "depth": depth, "num_heads": num_heads, "patch_size": patch_size}
 
 
+def _dinov3(embed_dim: int, depth: int, mlp: str) -> dict[str, Any]:
+    return {"family": "dinov3", "embed_dim": embed_dim, "depth": depth, "patch_size": 16, "mlp": mlp}
+
+
 @pytest.mark.parametrize(
     ("spec", "name"),
     [
@@ -17,6 +21,11 @@ def _vit(embed_dim: int, depth: int, num_heads: int, patch_size: int) -> dict[st
         (_vit(384, 12, 8, 16), "ViT-S/16, 8 heads"),
         (_vit(768, 12, 12, 16), "ViT-B/16"),
         (_vit(96, 4, 3, 16), "ViT/16, 96 wide, 4 deep, 3 heads"),
+        (_dinov3(384, 12, "gelu"), "ViT-S/16"),
+        (_dinov3(384, 12, "swiglu"), "ViT-S+/16"),
+        (_dinov3(1280, 32, "swiglu"), "ViT-H+/16"),
+        (_dinov3(4096, 40, "swiglu"), "ViT-7B/16"),
+        (_dinov3(128, 2, "gelu"), "DINOv3 ViT/16, 128 wide, 2 deep"),
         ({"family": "resnet", "layers": [3, 4, 6, 3]}, "R50"),
         ({"family": "resnet", "layers": [1, 1, 1, 1]}, "ResNet 1-1-1-1"),
         ({"family": "swin", "embed_dim": 96, "depths": [2, 2, 6, 2]}, "Swin-T"),

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from backbones.build import build_backbone
-from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, ViTSpec
+from backbones.spec import BackboneSpec, DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec
 from eval.classification.representation import FeatureExtractor, Representation, choose_representation
 from tests.eval.classification.conftest import SPEC
 
@@ -13,6 +13,7 @@ CPU = torch.device("cpu")
 IMAGES = torch.randn(2, 3, 64, 32, generator=torch.Generator().manual_seed(0))
 SWIN = SwinSpec(embed_dim=16, depths=(1, 1), num_heads=(2, 2), window_size=4, image_size=32)
 RESNET = ResNetSpec(layers=(1, 1, 1, 1))
+DINOV3 = DINOv3Spec(embed_dim=32, depth=5, num_heads=2, patch_size=16, hidden_dim=64, register_tokens=2)
 
 
 def features(spec: BackboneSpec, representation: Representation) -> tuple[dict[str, torch.Tensor], torch.nn.Module]:
@@ -36,6 +37,19 @@ def test_small_vit(spec: ViTSpec) -> None:
         for block in network.blocks:
             tokens = block(tokens)
             cls.append(network.norm(tokens)[:, 0])
+    torch.testing.assert_close(found["linear"], torch.cat(cls[-4:], dim=1))
+    torch.testing.assert_close(found["knn"], cls[-1])
+
+
+def test_dinov3() -> None:
+    representation = choose_representation(DINOV3, None, None)
+    assert (representation.blocks, representation.mean_patch) == (4, False)
+    found, network = features(DINOV3, representation)
+    with torch.inference_mode():
+        intermediates = network.forward_intermediates(
+            IMAGES, return_prefix_tokens=True, norm=True, output_fmt="NLC", intermediates_only=True
+        )
+    cls = [prefix[:, 0] for _, prefix in intermediates]
     torch.testing.assert_close(found["linear"], torch.cat(cls[-4:], dim=1))
     torch.testing.assert_close(found["knn"], cls[-1])
 

@@ -12,7 +12,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from backbones.spec import BackboneSpec, SwinSpec, ViTSpec
+from backbones.spec import BackboneSpec, PlainViTSpec, SwinSpec
 from eval.detection.config import DetectionConfig
 from eval.detection.data import Split, check_data
 from eval.detection.experiment import base_config, resolve, training_precision
@@ -96,6 +96,7 @@ PUBLISHED = {
     "ViT-Ti/16": {**VIT, "num_heads": 3},
     "ViT-S/16": {**VIT, "num_heads": 6},
     "ViT-S/8": {**VIT, "num_heads": 6},
+    "DINOv3 ViT-S/16": {**{setting: VIT[setting] for setting in VIT if setting != "position_resize"}, "num_heads": 6},
     "Swin-T": SWIN,
     "ResNet-50": RESNET,
 }
@@ -147,6 +148,7 @@ def test_the_necks_channels_are_the_backbones() -> None:
         "ViT-Ti/16": [192] * 4,
         "ViT-S/16": [384] * 4,
         "ViT-S/8": [384] * 4,
+        "DINOv3 ViT-S/16": [384] * 4,
         "Swin-T": [96, 192, 384, 768],
         "ResNet-50": [256, 512, 1024, 2048],
     }
@@ -181,6 +183,8 @@ def test_heads_and_strides_that_do_not_fit_are_refused() -> None:
         resolved(ROWS["ViT-S/16"], full_coco(), num_heads=5)
     with pytest.raises(ValueError, match="num_heads=4 can be chosen for a ViT only; this backbone is a swin"):
         resolved(ROWS["Swin-T"], full_coco(), num_heads=4)
+    with pytest.raises(ValueError, match="num_heads=4 can be chosen for a ViT only; this backbone is a dinov3"):
+        resolved(ROWS["DINOv3 ViT-S/16"], full_coco(), num_heads=4)
     with pytest.raises(ValueError, match=r"strides \[2, 4, 8, 16\]; Mask R-CNN takes \[4, 8, 16, 32\]"):
         resolved(replace(ROWS["Swin-T"], patch_size=2), full_coco())
     with pytest.raises(ValueError, match="patch size 16 and 8, not 14"):
@@ -231,7 +235,7 @@ def test_one_update_and_one_test_image(name: str, coco: Path, tmp_path: Path) ->
     assert len(result.metrics) == 6
     weights = torch.load(tmp_path / "out" / result.artefacts["checkpoint"], weights_only=True)["state_dict"]
     assert all(value.isfinite().all() for value in weights.values())
-    assert any(key.startswith("backbone.pyramid.") for key in weights) == isinstance(spec, ViTSpec)
+    assert any(key.startswith("backbone.pyramid.") for key in weights) == isinstance(spec, PlainViTSpec)
     assert ("backbone.map_norms.3.weight" in weights) == isinstance(spec, SwinSpec)
     if name == "ResNet-50":
         # After the update statistics were measured afresh, on one batch: a tenth of the updates, rounded up.

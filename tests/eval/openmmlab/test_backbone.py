@@ -7,7 +7,7 @@ from mmengine.registry import DefaultScope
 
 from backbones.build import build_backbone
 from backbones.file import Source, read_backbone_file, write_backbone_file
-from backbones.spec import ResNetSpec, SwinSpec, ViTSpec
+from backbones.spec import DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec
 from backbones.vit import resize_positions_to_size
 from eval.openmmlab.backbone import BackboneFromFile
 from tests.layouts import REGISTERS
@@ -84,6 +84,25 @@ def test_pyramid_names_escape_the_no_decay_rule(toy_file: Path) -> None:
     assert any(name.startswith("pyramid.") for name in names)
     assert not any("norm" in name for name in names if name.startswith("pyramid."))
     assert "network.blocks.0.norm1.weight" in names
+
+
+def test_a_dinov3_goes_through_the_pyramid(tmp_path: Path) -> None:
+    spec = DINOv3Spec(embed_dim=24, depth=4, num_heads=3, patch_size=16, hidden_dim=32, register_tokens=2)
+    backbone = BackboneFromFile(str(write_toy_backbone(tmp_path, spec)), [0, 1, 2])
+    (deepest,) = backbone(torch.randn(2, 3, 50, 64))[2:]
+    assert deepest.shape == (2, 24, 4, 4)
+    deepest.sum().backward()
+    assert not backbone.network.blocks[3].norm1.weight.requires_grad
+    assert [name for name, value in backbone.named_parameters() if value.requires_grad and value.grad is None] == []
+    pyramid = BackboneFromFile(str(write_toy_backbone(tmp_path, spec)), TAPS, deconv_pyramid=True)
+    assert [tuple(map_BDhw.shape[-2:]) for map_BDhw in pyramid(torch.randn(2, 3, 64, 96))] == [
+        (16, 24),
+        (8, 12),
+        (4, 6),
+        (2, 3),
+    ]
+    with pytest.raises(ValueError, match="num_heads=6 can be chosen for a ViT only"):
+        BackboneFromFile(str(write_toy_backbone(tmp_path, spec)), TAPS, num_heads=6)
 
 
 def test_stages_of_a_resnet(tmp_path: Path) -> None:

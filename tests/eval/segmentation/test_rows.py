@@ -94,6 +94,7 @@ PUBLISHED: dict[tuple[str, Head], dict[str, Any]] = {
     ("ViT-Ti/16", "fpn"): {**VIT, "num_heads": 3},
     ("ViT-S/16", "fpn"): {**VIT, "num_heads": 6},
     ("ViT-S/8", "fpn"): {**VIT, "num_heads": 6},
+    ("DINOv3 ViT-S/16", "fpn"): {**{name: VIT[name] for name in VIT if not name.startswith("position_")}, "num_heads": 6},
     ("Swin-T", "fpn"): SWIN,
     ("ResNet-50", "fpn"): RESNET,
     ("ViT-S/16", "upernet"): {**UPERNET, "num_heads": 6},
@@ -123,6 +124,13 @@ def test_a_row_is_its_published_protocol(ade: Path, name: str, head: Head) -> No
     assert protocol.deviations == ({} if head == "fpn" else {"head": ["fpn", head]})
     assert config.train_cfg.max_iters == published["iterations"]
     assert protocol.name == {"fpn": "ade20k-semantic-fpn-40k", "upernet": "ade20k-upernet-160k"}[head]
+
+
+def test_an_upernet_for_vits_only(ade: Path) -> None:
+    with pytest.raises(
+        ValueError, match="no segmentation config for a dinov3 backbone with the head upernet; there is one for: vit"
+    ):
+        resolved(ade, ROWS["DINOv3 ViT-S/16"], head="upernet")
 
 
 def test_channels_are_the_backbones(ade: Path) -> None:
