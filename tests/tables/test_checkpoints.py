@@ -39,6 +39,7 @@ def test_facts_written_down_a_second_time() -> None:
     non_commercial = {row.method for row in ROWS.values() if row.licence.startswith("CC-BY-NC")}
     assert non_commercial == {"MoCo-v2", "SwAV", "ReSim", "MoCo-v3", "MAE"}
     assert {row.licence for row in ROWS.values() if row.method == "DenseCL"} == {"GPL-3.0"}
+    assert {row.licence for row in ROWS.values() if row.method == "DINOv3"} == {"DINOv3 License"}
 
 
 def test_google_drive_pages_are_no_files() -> None:
@@ -61,8 +62,8 @@ def test_architecture() -> None:
     ("edit", "message"),
     [
         (lambda text: text.replace("md5", "sha1", 1), "header must be name,method"),
-        (lambda text: text + "one,two\n", "line 33: 2 cells, wanted 13"),
-        (lambda text: text + text.splitlines()[1] + "\n", "line 33: a second row called moco_v2_r50_800ep"),
+        (lambda text: text + "one,two\n", f"line {len(ROWS) + 2}: 2 cells, wanted 13"),
+        (lambda text: text + text.splitlines()[1] + "\n", f"line {len(ROWS) + 2}: a second row called moco_v2_r50_800ep"),
     ],
 )
 def test_damaged_table(tmp_path: Path, edit: Callable[[str], str], message: str) -> None:
