@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from common.interruption import leave_stopping_to_parent
 from pretrain.data.images import read_image
 from pretrain.data.views import View, ViewKind, make_views, stack_boxes
 
@@ -220,4 +221,5 @@ def build_loader(dataset: MultiCropImages, sampler: GlobalBatchSampler, workers:
         collate_fn=collate,
         pin_memory=pin_memory,
         prefetch_factor=2 if workers else None,
+        worker_init_fn=leave_stopping_to_parent,
     )
