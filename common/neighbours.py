@@ -9,6 +9,7 @@ on the device.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
@@ -41,7 +42,10 @@ class Neighbours(NamedTuple):
 class Bank(Protocol):
     """The rows among which neighbours are sought; `FeatureStore` is one."""
 
-    num_rows: int
+    @property
+    def num_rows(self) -> int:
+        """N."""
+        ...
 
     def blocks(self, rows_per_block: int) -> Iterator[tuple[int, Tensor]]:
         """First row and rows [M, D], float32, on the CPU, of consecutive blocks."""
@@ -50,6 +54,28 @@ class Bank(Protocol):
     def rows(self, indices: Tensor) -> Tensor:
         """Rows [R, D] by index [R], on the CPU."""
         ...
+
+
+@dataclass(frozen=True)
+class RowsInMemory:
+    """A bank that fits in memory."""
+
+    rows_ND: Tensor
+    """float32, on the CPU."""
+
+    @property
+    def num_rows(self) -> int:
+        """N."""
+        return len(self.rows_ND)
+
+    def blocks(self, rows_per_block: int) -> Iterator[tuple[int, Tensor]]:
+        """See `Bank`."""
+        for first in range(0, self.num_rows, rows_per_block):
+            yield first, self.rows_ND[first : first + rows_per_block]
+
+    def rows(self, indices: Tensor) -> Tensor:
+        """See `Bank`."""
+        return self.rows_ND[indices]
 
 
 def find_neighbours(

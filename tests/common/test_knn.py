@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from common.knn import classify, rank_of_truth, vote
-from common.neighbours import Neighbours, find_neighbours
-from tests.common.test_neighbours import CPU, Rows, random_rows
+from common.neighbours import Neighbours, RowsInMemory, find_neighbours
+from tests.common.test_neighbours import CPU, random_rows
 
 
 def published_accuracy(
@@ -32,7 +32,7 @@ def test_equals_the_published_classifier_in_float64(k: int) -> None:
     train_labels, test_labels = (np.random.default_rng(seed).integers(0, classes, size) for seed, size in ((0, 600), (1, 150)))
     centres = random_rows(classes, 5)
     train, test = centres[train_labels] + random_rows(600, 2, 1.5), centres[test_labels] + random_rows(150, 3, 1.5)
-    neighbours = find_neighbours(test, Rows(train), 200, CPU, 64, 100)
+    neighbours = find_neighbours(test, RowsInMemory(train), 200, CPU, 64, 100)
     ranks = classify(neighbours, torch.from_numpy(train_labels), torch.from_numpy(test_labels), [k], 0.07, classes)[k]
     top1, top5 = published_accuracy(train.double().numpy(), train_labels, test.double().numpy(), test_labels, k, classes)
     assert float((ranks < 1).double().mean()) == top1

@@ -1,28 +1,12 @@
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from common import neighbours
-from common.neighbours import find_neighbours
+from common.neighbours import RowsInMemory, find_neighbours
 
 CPU = torch.device("cpu")
-
-
-class Rows:
-    """A bank in memory."""
-
-    def __init__(self, rows_ND: Tensor) -> None:
-        self.rows_ND, self.num_rows = rows_ND, len(rows_ND)
-
-    def blocks(self, rows_per_block: int) -> Iterator[tuple[int, Tensor]]:
-        for first in range(0, self.num_rows, rows_per_block):
-            yield first, self.rows_ND[first : first + rows_per_block]
-
-    def rows(self, indices: Tensor) -> Tensor:
-        return self.rows_ND[indices]
 
 
 def exhaustive(queries_TD: Tensor, bank_ND: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +29,7 @@ def random_rows(count: int, seed: int, scale: float = 1.0) -> Tensor:
 )
 def test_equals_an_exhaustive_search_in_float64(k: int, queries_per_block: int, rows_per_block: int) -> None:
     bank, queries = random_rows(700, 0), random_rows(23, 1, scale=3.0)
-    found = find_neighbours(queries, Rows(bank), k, CPU, queries_per_block, rows_per_block)
+    found = find_neighbours(queries, RowsInMemory(bank), k, CPU, queries_per_block, rows_per_block)
     similarities, order = exhaustive(queries, bank, k)
     np.testing.assert_array_equal(found.indices_Tk, order)
     np.testing.assert_allclose(found.similarities_Tk, similarities, rtol=0, atol=1e-12)
@@ -56,12 +40,14 @@ def test_of_equally_near_rows_the_lower_index_comes_first_wherever_the_blocks_en
     queries = bank[:40]
     _, order = exhaustive(queries, bank, 33)
     for rows_per_block in (7, 64, 300):
-        np.testing.assert_array_equal(find_neighbours(queries, Rows(bank), 33, CPU, 16, rows_per_block).indices_Tk, order)
+        np.testing.assert_array_equal(
+            find_neighbours(queries, RowsInMemory(bank), 33, CPU, 16, rows_per_block).indices_Tk, order
+        )
 
 
 def test_collapsed_features() -> None:
     bank = torch.ones(500, 24)
-    found = find_neighbours(torch.ones(3, 24), Rows(bank), 20, CPU, rows_per_block=64)
+    found = find_neighbours(torch.ones(3, 24), RowsInMemory(bank), 20, CPU, rows_per_block=64)
     assert found.indices_Tk.tolist() == [list(range(20))] * 3
     assert (found.similarities_Tk == 1).all()
 
@@ -74,10 +60,10 @@ def test_rows_that_float32_cannot_tell_apart(monkeypatch: pytest.MonkeyPatch) ->
     bank = torch.cat([bank, random_rows(400, 3)])
     queries = torch.ones(2, 24)
     similarities, order = exhaustive(queries, bank, 50)
-    found = find_neighbours(queries, Rows(bank), 50, CPU, rows_per_block=128)
+    found = find_neighbours(queries, RowsInMemory(bank), 50, CPU, rows_per_block=128)
     np.testing.assert_allclose(found.similarities_Tk, similarities, rtol=0, atol=1e-12)
     np.testing.assert_array_equal(found.indices_Tk, order)
     # The exhaustive search behind it is what makes this so.
     monkeypatch.setattr(neighbours, "_UNIT_ROUNDOFF", -1.0)
-    unchecked = find_neighbours(queries, Rows(bank), 50, CPU, rows_per_block=128)
+    unchecked = find_neighbours(queries, RowsInMemory(bank), 50, CPU, rows_per_block=128)
     assert (unchecked.indices_Tk.numpy() != order).any()
