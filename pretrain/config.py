@@ -17,6 +17,7 @@ from pretrain.objectives.patch_matching import MatchingConfig
 from pretrain.objectives.selfpatch import SelfPatchConfig
 from pretrain.optim import OptimConfig
 from pretrain.recipe_files import find_recipe, read_recipe, recipe_names
+from pretrain.watching.config import WatchConfig
 
 
 @dataclass(kw_only=True)
@@ -48,7 +49,7 @@ class TrainConfig:
     export: bool = False
     """Write the backbones of teacher and student as files for evaluation when the run is complete."""
     log_every: int = 10
-    """Steps between lines of the log."""
+    """Steps between lines of the log; the last step of every epoch gets one, too."""
 
     def __post_init__(self) -> None:
         """Reject counts without meaning."""
@@ -88,6 +89,8 @@ class PretrainConfig:
     """The optimiser."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """The run."""
+    watch: WatchConfig = field(default_factory=WatchConfig)
+    """Pictures, curves and k-NN while it goes on."""
 
     def __post_init__(self) -> None:
         """Reject options that would have no effect or do not fit each other."""

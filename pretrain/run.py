@@ -31,6 +31,7 @@ from pretrain.saving import CheckpointWriter
 from pretrain.sentinel import Sent, Sentinel
 from pretrain.state import CHECKPOINT_FILE, Progress, count_parameters, plain_config, run_settings
 from pretrain.trainer import training_step
+from pretrain.watching.watcher import CurveDrawer, Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,8 @@ class _Run:
 
     def _observers(self) -> list[Observer]:
         """What looks at every step, in this order; the recorder comes after those that add to its line."""
-        return [Recorder(self.device)]
+        config = self.config
+        return [Watcher(config, self.dataset.paths, self.device), Recorder(self.device), CurveDrawer(config)]
 
     def _loop(
         self,
@@ -129,13 +131,14 @@ class _Run:
         student = self._wrapped(networks.student)
         settings = step_settings(self.config, steps_per_epoch)
         autocast = choose_autocast(train.precision, self.device)
-        sentinel = Sentinel(self.device)
+        sentinel = Sentinel(self.device, lag=1 if self.device.type == "cuda" else 0)
         for step, batch in enumerate(loader, start=first_step):
             self.unreadable.report(batch.failures)
             _seed_step(train.seed, step)
             now, crops = settings(step), self._crops(batch)
             is_complete = step + 1 == self.last_step
-            is_logged = (step + 1) % train.log_every == 0 or is_complete
+            epoch_ended = (step + 1) % steps_per_epoch == 0
+            is_logged = (step + 1) % train.log_every == 0 or epoch_ended
             losses = training_step(
                 student, networks.teacher, networks.objective, networks.optimizer, crops, now, autocast, batch.boxes, is_logged
             )
@@ -147,7 +150,7 @@ class _Run:
             moment = Moment(
                 step=step + 1,
                 epoch=step // steps_per_epoch,
-                epoch_ended=(step + 1) % steps_per_epoch == 0,
+                epoch_ended=epoch_ended,
                 is_logged=is_logged,
                 is_last=is_last,
                 networks=networks,

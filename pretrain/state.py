@@ -1,5 +1,6 @@
 """The checkpoint: everything that a run needs to go on as if it had never stopped."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +35,10 @@ _FREE_FIELDS = frozenset(
         "train.log_every",
     }
 )
+_FREE_SECTION = "watch"
+"""Looking at a run does not change it."""
+
+_SEED = "train.seed"
 
 
 class CheckpointNotWrittenError(ValueError):
@@ -70,6 +75,8 @@ def save_checkpoint(
         "format": FORMAT_MARK,
         "version": VERSION,
         "settings": dict(settings),
+        "recipe_sha256": recipe_digest(settings),
+        "seed": settings[_SEED],
         "backbone_spec": spec_to_dict(networks.spec),
         **{name: part.state_dict() for name, part in _parts(networks).items()},
         "step": step,
@@ -153,10 +160,20 @@ def run_settings(config: PretrainConfig, images: Sequence[Path]) -> dict[str, An
     flat = {
         f"{section}.{field}": value
         for section, fields in sections.items()
-        if isinstance(fields, dict)
+        if isinstance(fields, dict) and section != _FREE_SECTION
         for field, value in fields.items()
     }
     return {"method": sections["method"], **flat, "data.listing_sha256": text_sha256(names)}
+
+
+def recipe_digest(settings: Mapping[str, Any]) -> str:
+    """What runs of one recipe have in common: a digest of their settings, but for the seed and what computes nothing.
+
+    Args:
+        settings: From `run_settings`.
+    """
+    fixed = {name: value for name, value in settings.items() if name not in (*_FREE_FIELDS, _SEED)}
+    return text_sha256(json.dumps(fixed, sort_keys=True))
 
 
 def plain_config(config: PretrainConfig) -> dict[str, Any]:

@@ -10,17 +10,21 @@ logger = logging.getLogger(__name__)
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
 
 
-def find_images(folder: Path) -> list[Path]:
+def find_images(folder: Path, option: str = "data.path") -> list[Path]:
     """Every image file under a folder, sorted by path.
+
+    Args:
+        folder: Where to look, at any depth.
+        option: Which option gave the folder, for the error.
 
     Raises:
         ValueError: If the folder is absent or holds no image.
     """
     if not folder.is_dir():
-        raise ValueError(f"data.path: {folder} is not a folder; give a folder of images, at any depth")
+        raise ValueError(f"{option}: {folder} is not a folder; give a folder of images, at any depth")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     if not paths:
-        raise ValueError(f"data.path: no image under {folder}; suffixes looked for: {', '.join(sorted(IMAGE_SUFFIXES))}")
+        raise ValueError(f"{option}: no image under {folder}; suffixes looked for: {', '.join(sorted(IMAGE_SUFFIXES))}")
     return paths
 
 

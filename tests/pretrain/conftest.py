@@ -26,6 +26,7 @@ TINY = {
     "train.epochs": 2,
     "train.log_every": 1,
     "train.device": "cpu",
+    "watch.every": 0,
 }
 
 

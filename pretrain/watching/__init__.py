@@ -1,0 +1,1 @@
+"""Seeing it learn: signs of collapse, online k-NN, pictures and curves; nothing here changes what is trained."""

@@ -1,0 +1,102 @@
+"""The picture of SelfPatch's positive matching: query patches, their candidates, and the positives among them.
+
+Shapes: B images, N = h*w patches, D channels, k positives.
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from pretrain.objectives.neighbours import ALL_PATCHES, candidate_table, select_positives
+from pretrain.objectives.selfpatch import SelfPatchConfig
+from pretrain.watching.panels import Picture, head_columns, panel_grid, show
+from pretrain.watching.photographs import Photograph, squares
+from pretrain.watching.subject import Subject
+
+QUERIES = ((0.5, 0.5), (0.3, 0.7), (0.0, 0.25))
+"""Places of the query patches as parts of the image's height and width; the last one shows what happens at the border."""
+
+_QUERY, _POSITIVE, _CANDIDATE = "#e6194b", "#3cb44b", "#ffffff"
+
+
+def draw_positives(subject: Subject, photographs: Sequence[Photograph], config: SelfPatchConfig) -> Figure:
+    """One row per image: the image with its query patches, then one panel per query with the cosines of its candidates.
+
+    Images have the side of the global crops, so grid and neighbourhoods are those of training; candidates that the published wrap
+    puts on the other side of the image are drawn where they are.
+    """
+    pictures, images_B3HW = squares(photographs, subject.size, subject.device)
+    tokens = subject.backbone.forward_tokens(images_B3HW)
+    positives_BNk = select_positives(tokens.patches, tokens.grid, config.window, config.k, config.border).cpu()
+    units_BND = F.normalize(tokens.patches.float(), dim=-1).cpu()
+    h, w = tokens.grid
+    queries = [min(h - 1, int(y * h)) * w + min(w - 1, int(x * w)) for y, x in QUERIES]
+    candidates_NC = candidate_table(tokens.grid, config.window, config.border)
+    where = "all other patches" if config.window == ALL_PATCHES else f"{config.window} x {config.window} patches around"
+    figure, grid = panel_grid(
+        len(pictures),
+        1 + len(queries),
+        f"SelfPatch's positives. Red: query patch; white: candidates ({where}, border: {config.border}), with their cosine; "
+        f"green: the k = {config.k} positives",
+        inches=2.9,
+    )
+    head_columns(grid, ["queries", *(f"query {number}" for number in range(1, 1 + len(queries)))])
+    for panels, picture, units_ND, positives_Nk in zip(grid, pictures, units_BND, positives_BNk, strict=True):
+        show(panels[0], picture)
+        for number, (axes, query) in enumerate(zip(panels[1:], queries, strict=True), start=1):
+            mark(panels[0], query, tokens.grid, picture, _QUERY, str(number))
+            show(axes, picture)
+            cosines_C = units_ND[candidates_NC[query]] @ units_ND[query]
+            _draw_query(axes, picture, tokens.grid, query, candidates_NC[query], cosines_C, positives_Nk[query])
+    return figure
+
+
+def _draw_query(
+    axes: Axes,
+    picture: Picture,
+    grid: tuple[int, int],
+    query: int,
+    candidates_C: Tensor,
+    cosines_C: Tensor,
+    positives_k: Tensor,
+) -> None:
+    near = _zoom(axes, picture, grid, query, candidates_C)
+    for candidate, cosine in zip(candidates_C.tolist(), cosines_C.tolist(), strict=True):
+        if candidate not in positives_k.tolist():
+            mark(axes, candidate, grid, picture, _CANDIDATE, f"{cosine:.2f}" if near else "")
+    for candidate, cosine in zip(candidates_C.tolist(), cosines_C.tolist(), strict=True):
+        if candidate in positives_k.tolist():
+            mark(axes, candidate, grid, picture, _POSITIVE, f"{cosine:.2f}" if near else "")
+    mark(axes, query, grid, picture, _QUERY)
+
+
+def _zoom(axes: Axes, picture: Picture, grid: tuple[int, int], query: int, candidates_C: Tensor) -> bool:
+    """Show the neighbourhood with a patch around it, if it does not reach across the image; whether it does not."""
+    h, w = grid
+    patches = [*candidates_C.tolist(), query]
+    rows, columns = [patch // w for patch in patches], [patch % w for patch in patches]
+    side = max(max(rows) - min(rows), max(columns) - min(columns)) + 3
+    if 2 * side > min(h, w) + 3:
+        return False
+    height, width = picture.shape[0] / h, picture.shape[1] / w
+    axes.set_xlim((min(columns) - 1) * width, (min(columns) - 1 + side) * width)
+    axes.set_ylim((min(rows) - 1 + side) * height, (min(rows) - 1) * height)
+    return True
+
+
+def mark(axes: Axes, patch: int, grid: tuple[int, int], picture: Picture, colour: str, text: str = "") -> None:
+    """Outline a patch of a picture, with a word inside."""
+    h, w = grid
+    height, width = picture.shape[0] / h, picture.shape[1] / w
+    y, x = patch // w * height, patch % w * width
+    axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor="black", linewidth=3))
+    axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=1.5))
+    if text:
+        axes.text(
+            x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8, color="black", clip_on=True,
+            bbox={"boxstyle": "round,pad=0.1", "facecolor": colour, "edgecolor": "none", "alpha": 0.8},
+        )  # fmt: skip
