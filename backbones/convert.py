@@ -141,6 +141,8 @@ def write_conversion(conversion: Conversion, checkpoint: Path, output: Path) -> 
         file_name=checkpoint.name,
         sha256=source_sha256(checkpoint, conversion),
         epoch=conversion.epoch,
+        recipe_sha256=conversion.recipe_sha256,
+        seed=conversion.seed,
     )
     write_backbone_file(output, conversion.spec, source, conversion.state_dict)
     return source

@@ -40,6 +40,10 @@ class Source:
     """Digest of the checkpoint file."""
     epoch: int
     """Completed epochs as the checkpoint states them; -1 where it states none."""
+    recipe_sha256: str = ""
+    """Digest of the pretraining's settings apart from its seed; empty where the checkpoint states none (all but PatchBench's own)."""
+    seed: int = -1
+    """Seed of the pretraining; -1 where the checkpoint states none."""
 
 
 @dataclass(frozen=True, kw_only=True)

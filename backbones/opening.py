@@ -37,4 +37,6 @@ def open_backbone(
         state_dict=content.state_dict,
         dropped={},
         epoch=content.source.epoch,
+        recipe_sha256=content.source.recipe_sha256,
+        seed=content.source.seed,
     )

@@ -44,6 +44,10 @@ class Conversion:
     """Names that the layout leaves out on purpose (heads, other branches), by the rule that says so, such as `head.*`."""
     epoch: int
     """Completed epochs as the checkpoint states them; -1 where it states none."""
+    recipe_sha256: str = ""
+    """Digest of the pretraining's settings apart from its seed; empty where the checkpoint states none."""
+    seed: int = -1
+    """Seed of the pretraining; -1 where the checkpoint states none."""
 
 
 def is_state_dict(value: Any) -> TypeGuard[Mapping[str, Tensor]]:

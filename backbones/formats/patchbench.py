@@ -1,7 +1,7 @@
 """PatchBench's own training checkpoint, written by `pretrain.state`.
 
-`{"format": "patchbench-pretraining", "version", "backbone_spec", "student", "teacher", "epoch", ...}`; each network's names begin
-with `backbone.` or `heads.`.
+`{"format": "patchbench-pretraining", "version", "backbone_spec", "student", "teacher", "epoch", "recipe_sha256", "seed", ...}`; each
+network's names begin with `backbone.` or `heads.`.
 """
 
 from collections.abc import Mapping
@@ -41,4 +41,7 @@ def convert(checkpoint: Mapping[str, Any], branch: str, num_heads: int | None) -
         state_dict=state_dict,
         dropped=dropped,
         epoch=stated_epoch(checkpoint),
+        # Checkpoints from before these were recorded have neither.
+        recipe_sha256=str(checkpoint.get("recipe_sha256", "")),
+        seed=int(checkpoint.get("seed", -1)),
     )

@@ -20,6 +20,8 @@ from eval.segmentation.data import Split
 
 COUNTS_FILE = "class_pixels.json"
 """What the test counted, in the output folder."""
+IMAGES_FILE = "image_pixels.npz"
+"""The same for every single image."""
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -56,6 +58,7 @@ def resolve(
     _resolve_schedule(config, options)
     _resolve_data(config, options, splits, batch)
     config.test_evaluator.output_file = str(options.output / COUNTS_FILE)
+    config.test_evaluator.items_file = str(options.output / IMAGES_FILE)
     if options.scale_lr:
         config.optim_wrapper.optimizer.lr *= batch.total / published_batch(config).total
     config.optim_wrapper = optimiser_wrapper(config.optim_wrapper, precision, batch.accumulation)

@@ -13,7 +13,7 @@ from eval.openmmlab.launch import Outcome, resolve_device, resolve_precision
 from eval.result import Metric, Result
 from eval.segmentation.config import SegmentationConfig
 from eval.segmentation.data import check_data
-from eval.segmentation.experiment import COUNTS_FILE, base_config, resolve
+from eval.segmentation.experiment import COUNTS_FILE, IMAGES_FILE, base_config, resolve
 from eval.segmentation.figures import compute_figures
 from eval.segmentation.metric import read_counts
 from eval.segmentation.protocol import describe_protocol
@@ -46,7 +46,7 @@ def figures(options: SegmentationConfig, outcome: Outcome) -> Figures:
             "mAcc": Metric(value=computed.macc),
         },
         breakdown={name: {"IoU": iou, "Acc": acc} for name, iou, acc in per_class},
-        artefacts={"class_pixels": COUNTS_FILE},
+        artefacts={"class_pixels": COUNTS_FILE, "image_pixels": IMAGES_FILE},
     )
 
 

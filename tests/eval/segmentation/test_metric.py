@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mmseg.datasets import ADE20KDataset
@@ -26,14 +27,15 @@ def _samples() -> list[dict[str, Any]]:
             {
                 "pred_sem_seg": {"data": predictions_1HW},
                 "gt_sem_seg": {"data": labels_1HW.to(torch.uint8)},
-                "seg_map_path": "labels.png",
+                "seg_map_path": f"folder/labels{height}.png",
             }
         )
     return samples
 
 
 def test_figures_are_mmsegs_before_rounding(tmp_path: Path) -> None:
-    ours, theirs = PixelCounts(output_file=str(tmp_path / "counts.json")), IoUMetric(iou_metrics=["mIoU"])
+    ours = PixelCounts(output_file=str(tmp_path / "counts.json"), items_file=str(tmp_path / "images.npz"))
+    theirs = IoUMetric(iou_metrics=["mIoU"])
     for metric in (ours, theirs):
         metric.dataset_meta = META
         for sample in _samples():
@@ -45,6 +47,9 @@ def test_figures_are_mmsegs_before_rounding(tmp_path: Path) -> None:
         assert round(value, 2) != value
     classes, counts_3K = read_counts(tmp_path / "counts.json")
     assert compute_figures(counts_3K)[:3] == (found["mIoU"], found["aAcc"], found["mAcc"])
+    with np.load(tmp_path / "images.npz", allow_pickle=False) as archive:
+        assert archive["names"].tolist() == ["labels25", "labels33", "labels40"]
+        assert torch.equal(torch.from_numpy(archive["counts"]).sum(dim=0), counts_3K)
     assert classes[:2] == ["wall", "building"]
     assert "bed" in classes  # mmseg writes "bed "
 
@@ -54,5 +59,5 @@ def test_a_foreign_label_names_its_file() -> None:
     metric.dataset_meta = META
     sample = _samples()[0]
     sample["gt_sem_seg"]["data"][0, 10, 10] = 200
-    with pytest.raises(ValueError, match=r"labels\.png: labels from 0 to 200"):
+    with pytest.raises(ValueError, match=r"labels40\.png: labels from 0 to 200"):
         metric.process({}, [sample])
