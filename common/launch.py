@@ -3,6 +3,7 @@
 import importlib
 import os
 import shlex
+import signal
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -13,8 +14,15 @@ import submitit.helpers
 from submitit.slurm import slurm
 
 from common.command import parse_config, set_up_process
+from common.interruption import Interrupted
 
 _NOT_FOR_SBATCH = "nodes", "time", "ntasks_per_node", "gpus_per_node", "cpus_per_task", "job_name"
+
+WARNING_SECONDS = 120
+"""How long before a job's time limit Slurm signals it (SIGUSR2, submitit's choice): time to finish a step and save."""
+
+_RESTARTS = 100
+"""How often a job may reach its time limit; each time it is queued again and continues. Only a job without progress needs a limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +32,8 @@ class LaunchOptions:
     gpus: int | None = None
     """Processes on each machine, one per GPU (with `--device cpu`: on the CPU). Default: this process, or torchrun's."""
     slurm: bool = False
-    """Submit a Slurm job instead of running here; it continues by itself after a time limit or a preemption."""
+    """Submit a Slurm job instead of running here; it continues by itself after a time limit or a preemption: a signal some minutes
+    before lets it save, and it is queued again."""
     nodes: int = 1
     """Machines of the Slurm job."""
     hours: float = 24.0
@@ -91,13 +100,27 @@ class Command:
         # Each process sees all GPUs of its machine and takes the one of its local rank, as under torchrun.
         submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
         set_up_process()
-        status = importlib.import_module(f"{self.module}.__main__").main(list(self.arguments))
+        try:
+            status = importlib.import_module(f"{self.module}.__main__").main(list(self.arguments))
+        except Interrupted as interrupted:
+            _leave_to_slurm(interrupted.signum)
         if status:
             raise RuntimeError(f"{self} ended with status {status}")
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """The same command again: it continues from its own last checkpoint. Called before the time limit and at preemption."""
         return submitit.helpers.DelayedSubmission(self)
+
+
+def _leave_to_slurm(signum: int) -> typing.NoReturn:
+    """Hand a signal whose work is saved to whoever would have had it, and wait for the job's end.
+
+    On SIGUSR2 submitit's handler queues the job again, in its first process. It ignores SIGTERM, which comes with a preemption: a
+    job that ends by itself then would count as failed and not be queued again.
+    """
+    signal.raise_signal(signal.Signals(signum))
+    while True:
+        signal.pause()
 
 
 def split_launch_options(argv: Sequence[str]) -> tuple[LaunchOptions, list[str]]:
@@ -141,7 +164,7 @@ def run_or_launch(module: str, argv: Sequence[str], run: Callable[[Sequence[str]
         raise ValueError(
             f"--gpus {options.gpus} inside of torchrun, which has started {os.environ['WORLD_SIZE']} processes already"
         )
-    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(options.gpus or 1), "-m", module, *rest]
+    torchrun = ["common.torchrun", "--standalone", "--nproc-per-node", str(options.gpus or 1), "-m", module, *rest]
     if options.dry_run:
         print(shlex.join(["python", "-m", *torchrun]))  # noqa: T201 - what the user asked for
         return 0
@@ -157,7 +180,8 @@ def _submit(command: Command, options: LaunchOptions) -> int:
         "gpus_per_node": processes,
         "cpus_per_task": options.cpus_per_gpu,
         "time": max(1, round(options.hours * 60)),
-        "additional_parameters": options.sbatch_parameters(),
+        "signal_delay_s": WARNING_SECONDS,
+        "additional_parameters": {"requeue": True, **options.sbatch_parameters()},
     }
     if options.dry_run:
         runner = shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(options.job_folder)])
@@ -168,7 +192,7 @@ def _submit(command: Command, options: LaunchOptions) -> int:
         raise ValueError(
             "--slurm: there is no `srun` on this machine; submit from a login node, or use --dry-run to see the job"
         )
-    executor = slurm.SlurmExecutor(folder=options.job_folder)
+    executor = slurm.SlurmExecutor(folder=options.job_folder, max_num_timeout=_RESTARTS)
     executor.update_parameters(**parameters)
     job = executor.submit(command)
     print(f"submitted job {job.job_id}; output in {job.paths.stdout}")  # noqa: T201 - what the user asked for

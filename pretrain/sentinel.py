@@ -39,15 +39,21 @@ class Sent:
 class Sentinel:
     """Exchanges two numbers per step, on a GPU without making the host wait for it.
 
-    On the CPU a step's verdict is known at once. On a GPU it is read one step later, so that the host stays a step ahead of the
+    With `lag` 0 a step's verdict is known at once. On a GPU it is read one step later, so that the host stays a step ahead of the
     device, except before a checkpoint (`settle`), which therefore never holds a number that is not finite. What counts as poisoned is
     the step's losses and what it left behind: the student's weights and all running state, since a gradient that is not finite
     leaves weights that are not.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        """Store the device."""
+    def __init__(self, device: torch.device, lag: int) -> None:
+        """Store how to look.
+
+        Args:
+            device: Where the networks are.
+            lag: Steps by which a verdict may come late.
+        """
         self._device = device
+        self._lag = lag
         self._pending: deque[Sent] = deque()
 
     def check(self, step: int, networks: Networks, losses: Mapping[str, Tensor], signum: int, settle: bool) -> Verdict:
@@ -64,7 +70,7 @@ class Sentinel:
             The same on all processes.
         """
         self._pending.append(self._send(step, networks, losses, signum))
-        lag = 0 if settle or self._device.type != "cuda" else 1
+        lag = 0 if settle else self._lag
         stop = 0
         # Once a stop is agreed on, this step is the last one and is saved: nothing about it may stay open.
         while len(self._pending) > (0 if stop else lag):

@@ -6,7 +6,11 @@
 #   NPROC_PER_NODE   processes on this machine (default: the number of GPUs, or 1)
 #   NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT   several machines: run the same command on each (torchrun's meaning)
 #   Under `srun` with several tasks, Slurm's variables are used instead: one process per task.
-# Interrupted or killed, the same command line continues.
+# Interrupted or killed, the same command line continues. SIGTERM, SIGUSR1 and SIGUSR2 let it finish its step and save before it exits
+# with 128 + the signal's number (143, 138, 140). So in a script for sbatch:
+#   #SBATCH --requeue --signal=USR1@120
+#   srun bash tools/pretrain.sh RECIPE || { [ $? -eq 138 ] && scontrol requeue "$SLURM_JOB_ID"; }
+# `--slurm --gpus N --nodes M` as options submit such a job instead; with `--dry-run` it is only printed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/lib/environment.sh
@@ -20,13 +24,20 @@ if [ "${SLURM_NTASKS:-1}" -gt 1 ] && [ -n "${SLURM_PROCID:-}" ]; then
     exec python -m pretrain "$@"
 fi
 
+for argument in "$@"; do
+    case ${argument%%=*} in
+    # These start the processes themselves.
+    --slurm | --gpus | --dry-run | --dry_run) exec python -m pretrain "$@" ;;
+    esac
+done
+
 processes=${NPROC_PER_NODE:-$(python -c 'import torch; print(max(1, torch.cuda.device_count()))')}
 if [ -n "${NNODES:-}" ] && [ "$NNODES" -gt 1 ]; then
     : "${MASTER_ADDR:?error: with NNODES=$NNODES set MASTER_ADDR to the first machine}"
-    exec torchrun --nnodes "$NNODES" --node-rank "${NODE_RANK:?error: with NNODES=$NNODES set NODE_RANK}" \
+    exec python -m common.torchrun --nnodes "$NNODES" --node-rank "${NODE_RANK:?error: with NNODES=$NNODES set NODE_RANK}" \
         --master-addr "$MASTER_ADDR" --master-port "${MASTER_PORT:-29500}" --nproc-per-node "$processes" -m pretrain "$@"
 fi
 if [ "$processes" -gt 1 ]; then
-    exec torchrun --standalone --nproc-per-node "$processes" -m pretrain "$@"
+    exec python -m common.torchrun --standalone --nproc-per-node "$processes" -m pretrain "$@"
 fi
 exec python -m pretrain "$@"

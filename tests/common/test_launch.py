@@ -78,13 +78,22 @@ def test_the_dry_run_prints_the_job(capsys: pytest.CaptureFixture[str], monkeypa
     assert run_or_launch("eval", ["detection", "--output", "a b", *arguments], never) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("# each of 8 processes: python -m eval detection --output 'a b'\n")
-    for line in ("nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "time=90", "account=x", "job-name=patchbench-eval"):
+    for line in (
+        "nodes=2",
+        "ntasks-per-node=4",
+        "gpus-per-node=4",
+        "time=90",
+        "account=x",
+        "job-name=patchbench-eval",
+        "requeue",
+        "signal=USR2@120",
+    ):
         assert f"#SBATCH --{line}\n" in printed
 
 
 def test_the_dry_run_prints_torchrun(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_or_launch("eval", ["davis", "--gpus", "2", "--dry-run"], never) == 0
-    assert capsys.readouterr().out == "python -m torch.distributed.run --standalone --nproc-per-node 2 -m eval davis\n"
+    assert capsys.readouterr().out == "python -m common.torchrun --standalone --nproc-per-node 2 -m eval davis\n"
 
 
 SBATCH = """#!/bin/sh
