@@ -50,7 +50,5 @@ def panels(names: Collection[str]) -> list[Panel]:
         Panel("spread of embeddings", both("deviation", "similarity", "queue_similarity")),
         Panel("k-NN top-1 (%)", there(KNN), smooth=False),
         Panel("learning rate", there("lr"), smooth=False),
-        Panel("weight decay", there("weight_decay"), smooth=False),
-        Panel("teacher's momentum", there("teacher_momentum"), smooth=False),
     ]
     return [panel for panel in wanted if panel.names]

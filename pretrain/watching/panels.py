@@ -23,7 +23,7 @@ Picture = npt.NDArray[np.uint8]
 
 def panel_grid(rows: int, columns: int, title: str, inches: float = PANEL_INCHES) -> tuple[Figure, npt.NDArray[np.object_]]:
     """A figure of rows x columns square panels without axes under a title, and its panels [rows, columns]."""
-    figure = Figure(figsize=(inches * columns, inches * rows * 1.08 + 0.5), dpi=DOTS_PER_INCH, layout="constrained")
+    figure = Figure(figsize=(inches * columns, inches * rows + 0.6), dpi=DOTS_PER_INCH, layout="constrained")
     figure.suptitle(title, fontsize=10, wrap=True)
     grid: npt.NDArray[np.object_] = figure.subplots(rows, columns, squeeze=False)
     panels: list[Axes] = grid.flatten().tolist()

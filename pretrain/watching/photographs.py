@@ -24,13 +24,18 @@ logger = logging.getLogger(__name__)
 RESIZE_FACTOR = 256 / 224
 """The shorter side before the centre crop, over the crop's side: DINO's evaluations resize to 256 and crop 224."""
 
+SHOWN_SIZE = 448
+"""Side in pixels of images to look at, whatever the side of those that the network sees."""
+
+_LONGEST_NAME = 30
+
 
 @dataclass(frozen=True)
 class Photograph:
     """An image to draw."""
 
     name: str
-    """Of its file."""
+    """Of its file and folder, the end of it."""
     image: Image.Image
     """RGB."""
 
@@ -50,9 +55,9 @@ def network_input(image: Image.Image) -> Tensor:
 
 
 def squares(photographs: Sequence[Photograph], size: int, device: torch.device) -> tuple[list[npt.NDArray[np.uint8]], Tensor]:
-    """The photographs' middles, to look at ([size, size, 3] each) and as a network's input [B, 3, size, size]."""
-    images = [photograph.square(size) for photograph in photographs]
-    return [np.asarray(image) for image in images], torch.stack([network_input(image) for image in images]).to(device)
+    """The photographs' middles, to look at ([S, S, 3] each, S = `SHOWN_SIZE`) and as a network's input [B, 3, size, size]."""
+    inputs = [network_input(photograph.square(size)) for photograph in photographs]
+    return [np.asarray(photograph.square(SHOWN_SIZE)) for photograph in photographs], torch.stack(inputs).to(device)
 
 
 def choose_photographs(
@@ -78,7 +83,7 @@ def choose_photographs(
         path = paths[index]
         if path not in chosen:
             try:
-                chosen[path] = Photograph(path.name, read(path))
+                chosen[path] = Photograph(f"{path.parent.name}/{path.name}"[-_LONGEST_NAME:], read(path))
             except OSError as error:
                 logger.warning("not drawing the unreadable image %s: %s", path, error)
     if not chosen:

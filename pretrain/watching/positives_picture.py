@@ -20,7 +20,10 @@ from pretrain.watching.subject import Subject
 QUERIES = ((0.5, 0.5), (0.3, 0.7), (0.0, 0.25))
 """Places of the query patches as parts of the image's height and width; the last one shows what happens at the border."""
 
-_QUERY, _POSITIVE, _CANDIDATE = "#e6194b", "#3cb44b", "#ffffff"
+_QUERY, _POSITIVE, _CANDIDATE = "#ff1744", "#00e676", "#ffffff"
+_INSET = 0.06
+_MOST_PATCHES_WITH_TEXT = 8
+"""Cosines are written into patches while no more than so many lie beside each other."""
 
 
 def draw_positives(subject: Subject, photographs: Sequence[Photograph], config: SelfPatchConfig) -> Figure:
@@ -64,28 +67,26 @@ def _draw_query(
     cosines_C: Tensor,
     positives_k: Tensor,
 ) -> None:
-    near = _zoom(axes, picture, grid, query, candidates_C)
+    with_text = _zoom(axes, picture, grid, [query, *candidates_C.tolist()]) <= _MOST_PATCHES_WITH_TEXT
+    positives = set(positives_k.tolist())
     for candidate, cosine in zip(candidates_C.tolist(), cosines_C.tolist(), strict=True):
-        if candidate not in positives_k.tolist():
-            mark(axes, candidate, grid, picture, _CANDIDATE, f"{cosine:.2f}" if near else "")
-    for candidate, cosine in zip(candidates_C.tolist(), cosines_C.tolist(), strict=True):
-        if candidate in positives_k.tolist():
-            mark(axes, candidate, grid, picture, _POSITIVE, f"{cosine:.2f}" if near else "")
+        colour = _POSITIVE if candidate in positives else _CANDIDATE
+        mark(axes, candidate, grid, picture, colour, f"{cosine:.2f}" if with_text else "")
     mark(axes, query, grid, picture, _QUERY)
 
 
-def _zoom(axes: Axes, picture: Picture, grid: tuple[int, int], query: int, candidates_C: Tensor) -> bool:
-    """Show the neighbourhood with a patch around it, if it does not reach across the image; whether it does not."""
+def _zoom(axes: Axes, picture: Picture, grid: tuple[int, int], patches: list[int]) -> int:
+    """Show the patches with one more around them, where that is less than the picture; how many patches a side then shows."""
     h, w = grid
-    patches = [*candidates_C.tolist(), query]
     rows, columns = [patch // w for patch in patches], [patch % w for patch in patches]
     side = max(max(rows) - min(rows), max(columns) - min(columns)) + 3
-    if 2 * side > min(h, w) + 3:
-        return False
+    if side >= min(h, w):
+        return max(h, w)
     height, width = picture.shape[0] / h, picture.shape[1] / w
-    axes.set_xlim((min(columns) - 1) * width, (min(columns) - 1 + side) * width)
-    axes.set_ylim((min(rows) - 1 + side) * height, (min(rows) - 1) * height)
-    return True
+    top, left = (max(0, min(least - 1, count - side)) for least, count in ((min(rows), h), (min(columns), w)))
+    axes.set_xlim(left * width, (left + side) * width)
+    axes.set_ylim((top + side) * height, top * height)
+    return side
 
 
 def mark(axes: Axes, patch: int, grid: tuple[int, int], picture: Picture, colour: str, text: str = "") -> None:
@@ -93,8 +94,10 @@ def mark(axes: Axes, patch: int, grid: tuple[int, int], picture: Picture, colour
     h, w = grid
     height, width = picture.shape[0] / h, picture.shape[1] / w
     y, x = patch // w * height, patch % w * width
-    axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor="black", linewidth=3))
-    axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=1.5))
+    # A little inside, so that neighbours do not cover each other's outline.
+    corner, inner = (x + _INSET * width, y + _INSET * height), ((1 - 2 * _INSET) * width, (1 - 2 * _INSET) * height)
+    axes.add_patch(Rectangle(corner, *inner, fill=False, edgecolor="black", linewidth=3.5))
+    axes.add_patch(Rectangle(corner, *inner, fill=False, edgecolor=colour, linewidth=2))
     if text:
         axes.text(
             x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8, color="black", clip_on=True,
