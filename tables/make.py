@@ -13,6 +13,7 @@ from tables.reference import read_reference
 from tables.render_csv import render_csv
 from tables.render_latex import DOCUMENT, MACROS, render_document, render_latex, render_macros
 from tables.render_markdown import render_markdown
+from tables.report.page import REPORT_FILE, render_report
 from tables.rows import Table, build_table
 
 PAGE = "tables.md"
@@ -22,14 +23,25 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class TablesConfig:
-    """Write the paper's tables with a row for every evaluated backbone: CSV, Markdown and LaTeX."""
+    """Write the paper's tables with a row for every evaluated backbone (CSV, Markdown, LaTeX), and a report to look through."""
 
     runs: Path
     """Folder of results; every result.json below it is read."""
     output: Path
-    """Folder for a CSV and a LaTeX file per table, and for tables.md and tables.tex with all of them; made if absent."""
+    """Folder for a CSV and a LaTeX file per table, for tables.md and tables.tex with all of them, and for report.html; made if
+    absent."""
     baseline: str = ""
     """Give differences from this row: a method of the published tables, such as `DINO`, or the name of a run. By default none."""
+    max_picture_mb: float = 20
+    """Most megabytes of pictures in report.html, which beside them takes one or two; it names those that do not fit."""
+    max_films: int = 6
+    """Most DAVIS sequences that report.html shows as films, spread evenly; it names the others."""
+
+    def __post_init__(self) -> None:
+        """Reject limits that mean nothing."""
+        for name in ("max_picture_mb", "max_films"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,22 +83,34 @@ def render_all(runs: Path, baseline: str | None = None) -> dict[str, str]:
     Raises:
         ValueError: As `build_tables`.
     """
-    made = build_tables(runs, baseline)
+    return render_tables(build_tables(runs, baseline))
+
+
+def render_tables(made: Tables) -> dict[str, str]:
+    """File name -> content of every table."""
     files = {}
     for table, comparison in zip(made.tables, made.comparisons, strict=True):
-        files[f"{table.layout.name}.csv"] = render_csv(table, comparison, baseline is not None)
+        files[f"{table.layout.name}.csv"] = render_csv(table, comparison, made.baseline is not None)
         files[f"{table.layout.name}.tex"] = render_latex(table, comparison)
-    files[PAGE] = render_markdown(made.tables, made.comparisons, made.evaluated, baseline)
+    files[PAGE] = render_markdown(made.tables, made.comparisons, made.evaluated, made.baseline)
     files[MACROS] = render_macros()
     files[DOCUMENT] = render_document([table.layout.name for table in made.tables if table.rows])
     return files
 
 
 def make_tables(config: TablesConfig) -> list[Path]:
-    """Write every table, after all of them could be made. Returns their paths."""
-    files = render_all(config.runs, config.baseline or None)
+    """Write every table and the report, after all of them could be made. Returns their paths."""
+    made = build_tables(config.runs, config.baseline or None)
+    report = render_report(
+        made.tables,
+        made.comparisons,
+        made.evaluated,
+        baseline=made.baseline,
+        max_picture_mb=config.max_picture_mb,
+        max_films=config.max_films,
+    )
     paths = []
-    for name, content in files.items():
+    for name, content in {**render_tables(made), REPORT_FILE: report}.items():
         path = config.output / name
         write_text_atomically(path, content)
         paths.append(path)

@@ -1,0 +1,1 @@
+"""`report.html`: every table, chart, picture and the provenance of every number on one self-contained page."""
