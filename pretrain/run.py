@@ -94,8 +94,8 @@ class _Run:
             writer = CheckpointWriter(
                 self.checkpoint, self.settings, self.config.train, self.sampler.steps_per_epoch, progress.kept
             )
-            observers = [*self._observers(), writer]
-            for observer in observers:
+            observers = self._observers()
+            for observer in (*observers, writer):
                 stack.callback(observer.close)
             steps, signum = self._loop(networks, progress.step, observers, writer, log)
         logger.info(
@@ -160,7 +160,8 @@ class _Run:
                 settings=now,
                 log=log,
             )
-            for observer in observers:
+            # Who is asked to stop may be killed soon: saving comes first then.
+            for observer in (writer, *observers) if verdict.signum else (*observers, writer):
                 observer.after_step(moment)
             if is_last:
                 return step + 1, verdict.signum

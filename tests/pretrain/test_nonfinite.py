@@ -1,0 +1,89 @@
+"""A step with numbers that are not finite: the run ends there, names the batch, and keeps the checkpoint from before."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import pretrain.run
+from pretrain.__main__ import main
+from pretrain.data.images import find_images
+from pretrain.data.loader import GlobalBatchSampler
+from tests.conftest import RunMain
+from tests.pretrain.conftest import tiny_options
+
+RECIPE = "sample_dino"
+POISONED = 5
+"""The step; three make an epoch."""
+
+
+def poisoned_step(where: str) -> Any:
+    """`training_step` with poison in one step."""
+    healthy = pretrain.run.training_step
+    done = 0
+
+    def step(student: torch.nn.Module, *arguments: Any) -> dict[str, Tensor]:
+        nonlocal done
+        done += 1
+        losses: dict[str, Tensor] = healthy(student, *arguments)
+        if done == POISONED and where == "loss":
+            losses = {**losses, "loss": torch.tensor(float("nan"))}
+        elif done == POISONED:
+            with torch.no_grad():
+                next(student.parameters()).fill_(float("inf"))
+        return losses
+
+    return step
+
+
+def names(images: Sequence[Path], folder: Path) -> list[str]:
+    sampler = GlobalBatchSampler(len(images), 4, 0, 0, 1)
+    return [str(images[index]) for index in sampler.global_batch(POISONED - 1)]
+
+
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [
+        ("loss", "the loss became nan at step 5 (epoch 1)"),
+        ("weights", "left weights that are not finite at step 5 (epoch 1)"),
+    ],
+)
+@pytest.mark.parametrize("checkpoint_every", [0, 1])
+def test_the_run_ends_and_names_the_batch(
+    image_folder: Path,
+    tmp_path: Path,
+    run_main: RunMain,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    what: str,
+    checkpoint_every: int,
+) -> None:
+    """Not only at a step that is logged."""
+    options = tiny_options(image_folder, tmp_path, "dino", train__checkpoint_every=checkpoint_every, train__log_every=100)
+    monkeypatch.setattr(pretrain.run, "training_step", poisoned_step(where))
+    finished = run_main(main, [RECIPE, *options])
+    assert finished.status == 2
+    message = finished.stderr.splitlines()[-1]
+    assert what in message
+    batch = json.loads((tmp_path / "nonfinite_batch.json").read_text())
+    assert (batch["step"], batch["epoch"]) == (POISONED, 1)
+    assert batch["images"] == [names(find_images(image_folder), image_folder)]
+    assert str(tmp_path / "nonfinite_batch.json") in message
+    assert batch["images"][0][0] in message
+    assert (batch["losses"] == ["nan"]) == (where == "loss")
+    kept = torch.load(tmp_path / "checkpoint.pth", weights_only=True)
+    assert kept["step"] == (POISONED - 1 if checkpoint_every else 3)
+    assert all(torch.isfinite(value).all() for value in kept["student"].values())
+
+
+def test_before_the_first_checkpoint_there_is_none(
+    image_folder: Path, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrain.run, "training_step", poisoned_step("loss"))
+    finished = run_main(main, [RECIPE, *tiny_options(image_folder, tmp_path, "dino", train__checkpoint_every=100)])
+    assert "no checkpoint was written yet" in finished.stderr.splitlines()[-1]
+    assert not (tmp_path / "checkpoint.pth").exists()

@@ -1,0 +1,198 @@
+"""Signals in the middle of a run: the step is finished and saved, and the same command goes on as if nothing had been."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import pretrain.run
+from common.interruption import STOP_SIGNALS, Interrupted
+from pretrain.__main__ import main
+from pretrain.config import parse_run
+from pretrain.run import pretrain as run_pretraining
+from tests.conftest import RunMain
+from tests.pretrain.conftest import tiny_options
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RECIPE = "sample_selfpatch"
+# The processes of these tests must not find each other through variables of a job that the tests run in.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")} | {"OMP_NUM_THREADS": "1"}
+
+
+def content(output: Path) -> dict[str, Any]:
+    loaded = torch.load(output / "checkpoint.pth", weights_only=True)
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def assert_same_end(stopped: Path, whole: Path) -> None:
+    first, second = content(stopped), content(whole)
+    for part in ("student", "teacher", "objective"):
+        for name, value in first[part].items():
+            assert torch.equal(value, second[part][name]), name
+    assert logged(stopped) == logged(whole)
+
+
+def logged(output: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def signal_in_step(monkeypatch: pytest.MonkeyPatch, step: int, send: Callable[[], None]) -> None:
+    healthy = pretrain.run.training_step
+    done = 0
+
+    def training_step(*arguments: Any) -> dict[str, torch.Tensor]:
+        nonlocal done
+        done += 1
+        if done == step:
+            send()
+        return healthy(*arguments)
+
+    monkeypatch.setattr(pretrain.run, "training_step", training_step)
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_ends_the_run_after_the_step(
+    image_folder: Path, tmp_path: Path, run_main: RunMain, caplog: pytest.LogCaptureFixture, number: signal.Signals
+) -> None:
+    caplog.set_level("INFO")
+    with pytest.MonkeyPatch.context() as patch:
+        signal_in_step(patch, 2, lambda: os.kill(os.getpid(), number))
+        finished = run_main(main, [RECIPE, *tiny_options(image_folder, tmp_path / "stopped")])
+    assert finished.status == 128 + number
+    assert "Traceback" not in finished.stderr
+    assert any(f"stopped by {number.name} after step 2, which is saved" in message for message in caplog.messages)
+    assert content(tmp_path / "stopped")["step"] == 2
+    assert run_main(main, [RECIPE, *tiny_options(image_folder, tmp_path / "stopped")]).status == 0
+    assert run_main(main, [RECIPE, *tiny_options(image_folder, tmp_path / "whole")]).status == 0
+    assert_same_end(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_a_signal_in_the_last_step_changes_nothing(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signal_in_step(monkeypatch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    run_pretraining(parse_run([RECIPE, *tiny_options(image_folder, tmp_path)]))
+    assert content(tmp_path)["step"] == 6
+
+
+def test_a_stop_between_checkpoints_is_saved(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signal_in_step(monkeypatch, 2, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    with pytest.raises(Interrupted):
+        run_pretraining(parse_run([RECIPE, *tiny_options(image_folder, tmp_path, train__checkpoint_every=100)]))
+    assert content(tmp_path)["step"] == 2
+
+
+def start(arguments: list[str], **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        arguments,
+        cwd=REPOSITORY,
+        env=ENVIRONMENT | variables,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_steps(process: subprocess.Popen[str], output: Path, steps: int) -> None:
+    deadline = time.monotonic() + 240
+    while not (output / "log.jsonl").exists() or len(logged(output)) < steps:
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def long_options(images: Path, output: Path, **more: Any) -> list[str]:
+    """Enough steps for a signal to come before the last."""
+    return tiny_options(images, output, train__epochs=200, train__checkpoint_every=10_000, **more)
+
+
+@pytest.mark.slow
+def test_the_whole_group_is_signalled(image_folder: Path, tmp_path: Path) -> None:
+    """As Slurm does at `scancel`: the workers that load images must outlive it until the step is done."""
+    process = start([sys.executable, "-m", "pretrain", RECIPE, *long_options(image_folder, tmp_path, data__workers=2)])
+    wait_for_steps(process, tmp_path, 3)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, messages = process.communicate(timeout=120)
+    assert process.returncode == 143, messages
+    assert "Traceback" not in messages
+    step = content(tmp_path)["step"]
+    assert f"stopped by SIGTERM after step {step}, which is saved" in messages
+    assert logged(tmp_path)[-1]["step"] == step
+
+
+def has_current_environment() -> bool:
+    stamp, requirements = REPOSITORY / ".venv/.requirements", REPOSITORY / "requirements.txt"
+    return stamp.exists() and stamp.read_text().startswith(requirements.read_text().rstrip("\n"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_current_environment(), reason="tools/pretrain.sh would install first; run tools/setup.sh")
+def test_the_script_passes_a_signal_on_to_all_processes(image_folder: Path, tmp_path: Path) -> None:
+    """Two processes; only the script gets the signal."""
+    arguments = ["bash", "tools/pretrain.sh", RECIPE, *long_options(image_folder, tmp_path)]
+    process = start(arguments, NPROC_PER_NODE="2")
+    wait_for_steps(process, tmp_path, 3)
+    os.kill(process.pid, signal.SIGUSR1)
+    _, messages = process.communicate(timeout=120)
+    assert process.returncode == 138, messages
+    step = content(tmp_path)["step"]
+    assert f"stopped by SIGUSR1 after step {step}, which is saved" in messages
+    assert "Traceback" not in messages, messages
+    again = start(arguments, NPROC_PER_NODE="2")
+    wait_for_steps(again, tmp_path, step + 1)
+    os.kill(again.pid, signal.SIGTERM)
+    _, messages = again.communicate(timeout=120)
+    assert again.returncode == 143, messages
+    assert f"continuing after step {step}" in messages
+
+
+@pytest.mark.slow
+def test_a_slurm_job_saves_and_is_queued_again(image_folder: Path, tmp_path: Path) -> None:
+    """Programs that stand in for Slurm take the job; its two processes are started as srun would, and signalled as Slurm does."""
+    programs, jobs, output = tmp_path / "bin", tmp_path / "jobs", tmp_path / "run"
+    programs.mkdir()
+    called = tmp_path / "scontrol.txt"
+    scripts = {
+        "sbatch": "echo Submitted batch job 77",
+        "srun": "true",
+        "scontrol": f'[ "$1" = requeue ] && echo "$@" >> {shlex.quote(str(called))}; echo localhost',
+    }
+    for name, line in scripts.items():
+        (programs / name).write_text(f"#!/bin/sh\n{line}\n")
+        (programs / name).chmod(0o755)
+    options = long_options(image_folder, output)
+    variables = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    launch = [RECIPE, *options, "--slurm", "--gpus", "2", "--job-folder", str(jobs)]
+    subprocess.run([sys.executable, "-m", "pretrain", *launch], cwd=REPOSITORY, env=ENVIRONMENT | variables, check=True)
+    job = {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "2", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "localhost"}
+    variables |= job | {"SLURM_NODEID": "0", "SUBMITIT_EXECUTOR": "slurm"}
+
+    def start_job() -> list[subprocess.Popen[str]]:
+        command = [sys.executable, "-m", "submitit.core._submit", str(jobs)]
+        return [start(command, **variables, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank)) for rank in range(2)]
+
+    processes = start_job()
+    try:
+        wait_for_steps(processes[0], output, 3)
+        for process in processes:
+            process.send_signal(signal.SIGUSR2)
+        _, messages = processes[0].communicate(timeout=120)
+        step = content(output)["step"]
+        assert f"stopped by SIGUSR2 after step {step}, which is saved" in messages
+        assert called.read_text() == "requeue 77\n"
+        assert processes[1].poll() is None, "the others wait for Slurm to end the job"
+        processes[1].kill()
+        processes += start_job()
+        wait_for_steps(processes[2], output, step + 1)
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
