@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.typing import ColorType
 from torch import Tensor
 
 from pretrain.objectives.neighbours import ALL_PATCHES, candidate_table, select_positives
@@ -51,7 +52,7 @@ def draw_positives(subject: Subject, photographs: Sequence[Photograph], config: 
     for panels, picture, units_ND, positives_Nk in zip(grid, pictures, units_BND, positives_BNk, strict=True):
         show(panels[0], picture)
         for number, (axes, query) in enumerate(zip(panels[1:], queries, strict=True), start=1):
-            mark(panels[0], query, tokens.grid, picture, _QUERY, str(number))
+            mark(panels[0], query, tokens.grid, picture.shape, _QUERY, str(number))
             show(axes, picture)
             cosines_C = units_ND[candidates_NC[query]] @ units_ND[query]
             _draw_query(axes, picture, tokens.grid, query, candidates_NC[query], cosines_C, positives_Nk[query])
@@ -71,8 +72,8 @@ def _draw_query(
     positives = set(positives_k.tolist())
     for candidate, cosine in zip(candidates_C.tolist(), cosines_C.tolist(), strict=True):
         colour = _POSITIVE if candidate in positives else _CANDIDATE
-        mark(axes, candidate, grid, picture, colour, f"{cosine:.2f}" if with_text else "")
-    mark(axes, query, grid, picture, _QUERY)
+        mark(axes, candidate, grid, picture.shape, colour, f"{cosine:.2f}" if with_text else "")
+    mark(axes, query, grid, picture.shape, _QUERY)
 
 
 def _zoom(axes: Axes, picture: Picture, grid: tuple[int, int], patches: list[int]) -> int:
@@ -89,10 +90,10 @@ def _zoom(axes: Axes, picture: Picture, grid: tuple[int, int], patches: list[int
     return side
 
 
-def mark(axes: Axes, patch: int, grid: tuple[int, int], picture: Picture, colour: str, text: str = "") -> None:
-    """Outline a patch of a picture, with a word inside."""
+def mark(axes: Axes, patch: int, grid: tuple[int, int], shape: tuple[int, ...], colour: ColorType, text: str = "") -> None:
+    """Outline a patch of a picture of a shape [H, W, ...], with a word inside."""
     h, w = grid
-    height, width = picture.shape[0] / h, picture.shape[1] / w
+    height, width = shape[0] / h, shape[1] / w
     y, x = patch // w * height, patch % w * width
     # A little inside, so that neighbours do not cover each other's outline.
     corner, inner = (x + _INSET * width, y + _INSET * height), ((1 - 2 * _INSET) * width, (1 - 2 * _INSET) * height)
