@@ -1,0 +1,155 @@
+"""One job: pretrain a recipe, convert it, evaluate it on DAVIS. Each step continues or keeps what an earlier start left."""
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.command import parse_config
+from common.files import file_sha256, write_text_atomically
+from eval.davis.config import DavisConfig
+from eval.davis.task import evaluate
+from eval.result import RESULT_FILE
+from pretrain.config import PretrainConfig, parse_run
+from pretrain.data.images import find_images
+from pretrain.run import pretrain
+from pretrain.state import CHECKPOINT_FILE
+from tools.evaluation.backbone import BACKBONE_FILE, read_checkpoint, write_backbone
+
+logger = logging.getLogger(__name__)
+
+MODULE = "tools.ablation_runner"
+RECORD_FILE = "ablation.json"
+RECORD_VERSION = 1
+
+# What torchrun and Slurm (through submitit) tell a process about the others.
+_GROUP_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """Pretrain a recipe, convert it, evaluate it on DAVIS: one row of the ablations."""
+
+    name: str
+    """Of the run; its files go to RUNS/NAME."""
+    recipe: str
+    """In pretrain/recipes."""
+    images: Path
+    """Folder of images to pretrain on."""
+    davis: Path
+    """DAVIS folder."""
+    runs: Path
+    """Folder of runs."""
+    pretraining: list[str] = field(default_factory=list)
+    """Changes to the recipe, SECTION.FIELD=VALUE."""
+    evaluation: list[str] = field(default_factory=list)
+    """Options of `python -m eval davis`, OPTION=VALUE."""
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        return self.runs / self.name
+
+    @property
+    def result(self) -> Path:
+        """The DAVIS result."""
+        return self.folder / "davis" / RESULT_FILE
+
+    def pretrain_config(self) -> PretrainConfig:
+        """The pretraining.
+
+        Raises:
+            ValueError: If a change does not fit the recipe.
+        """
+        own = [f"data.path={self.images}", f"train.output={self.folder}"]
+        return parse_run([self.recipe, *as_options([*own, *self.pretraining])])
+
+    def davis_config(self) -> DavisConfig:
+        """The evaluation.
+
+        Raises:
+            ValueError: If an option is unknown.
+        """
+        own = [
+            f"backbone={self.folder / BACKBONE_FILE}",
+            f"data={self.davis}",
+            f"output={self.result.parent}",
+            f"name={self.name}",
+        ]
+        return parse_config(DavisConfig, "python -m eval davis", as_options([*own, *self.evaluation]))
+
+    def arguments(self) -> list[str]:
+        """As a command line gives them."""
+        arguments = []
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            values = value if isinstance(value, list) else [str(value)]
+            arguments += [f"--{item.name}", *values] if values else []
+        return arguments
+
+
+def as_options(settings: Sequence[str]) -> list[str]:
+    """KEY=VALUE -> --KEY=VALUE.
+
+    Raises:
+        ValueError: For one without a key or a value.
+    """
+    for setting in settings:
+        key, equals, _ = setting.partition("=")
+        if not key.strip("-") or not equals:
+            raise ValueError(f"{setting!r} is no KEY=VALUE")
+    return [f"--{setting.lstrip('-')}" for setting in settings]
+
+
+def run_job(options: JobOptions) -> None:
+    """Do what is left of a job. Under torchrun or Slurm all processes pretrain; the first one does the rest.
+
+    Raises:
+        ValueError: If a step's options, data or earlier files do not fit.
+        Interrupted: After a signal while pretraining; the step was finished and saved.
+    """
+    config = options.pretrain_config()
+    checkpoint = pretrain(config)
+    if int(os.environ.get("RANK", "0")) > 0:
+        return
+    for variable in _GROUP_VARIABLES:
+        # From here on this process is alone: the others end.
+        os.environ.pop(variable, None)
+    write_backbone(read_checkpoint(checkpoint), checkpoint, options.folder / BACKBONE_FILE)
+    evaluate(options.davis_config())
+    write_text_atomically(
+        options.folder / RECORD_FILE, json.dumps(_record(options, len(find_images(options.images))), indent=1) + "\n"
+    )
+
+
+def is_finished(options: JobOptions, images: int) -> bool:
+    """Whether a job with these options, on as many images, left the result that lies there.
+
+    Raises:
+        ValueError: If the job's record is damaged.
+    """
+    path = options.folder / RECORD_FILE
+    if not path.is_file() or not options.result.is_file():
+        return False
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")) == _record(options, images))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: damaged ({error}); remove it: the job then finds out itself what is done") from error
+
+
+def has_begun(options: JobOptions) -> bool:
+    """Whether there is a checkpoint to go on from."""
+    return (options.folder / CHECKPOINT_FILE).is_file()
+
+
+def _record(options: JobOptions, images: int) -> dict[str, Any]:
+    return {
+        "version": RECORD_VERSION,
+        "arguments": options.arguments(),
+        "images": images,
+        "result_sha256": file_sha256(options.result),
+    }

@@ -1,0 +1,109 @@
+"""Run the jobs of an ablation one after another, or submit them, and put the figures beside the published ones."""
+
+import dataclasses
+import logging
+import os
+import signal
+import subprocess
+import sys
+
+import torch
+
+from common.command import USER_ERROR
+from common.files import write_text_atomically
+from common.launch import Command, LaunchOptions, run_or_launch
+from tables.make import TablesConfig, make_tables
+from tools.ablation_runner.comparison import compare, comparison_csv, comparison_text
+from tools.ablation_runner.job import MODULE, is_finished
+from tools.ablation_runner.listing import job_listing
+from tools.ablation_runner.plan import AblationOptions, Job, plan_jobs
+from tools.ablation_runner.rows import ROWS, Table, published_rows
+from tools.evaluation.launching import launch_arguments
+
+logger = logging.getLogger("ablation")
+
+
+def run_ablation(table: Table, options: AblationOptions, launching: LaunchOptions) -> bool:
+    """Run, submit or list the jobs. Returns whether none failed.
+
+    Args:
+        table: Which ablation.
+        options: The user's.
+        launching: Where the jobs run.
+
+    Raises:
+        ValueError: If data is absent or an option does not fit; no job has been started then.
+    """
+    jobs = plan_jobs(table, options, look_only=launching.dry_run)
+    if launching.dry_run:
+        print(job_listing(jobs, options.images_per_second))  # noqa: T201 - the command's own output
+        for job in jobs:
+            print()  # noqa: T201
+            _launch(job, launching)
+        return True
+    left = [job for job in jobs if not is_finished(job.options, job.images)]
+    logger.info("%d jobs, %d of them finished already", len(jobs), len(jobs) - len(left))
+    if launching.slurm:
+        for job in left:
+            _launch(job, launching)
+        print("when they have ended, the same command without --slurm writes the tables")  # noqa: T201
+        return True
+    failed = {}
+    for number, job in enumerate(left, start=1):
+        logger.info("job %d of %d: %s, for the rows %s", number, len(left), job.name, ", ".join(job.rows))
+        if status := _run(job, launching):
+            logger.error("%s: failed with status %d, see above; going on with the others", job.name, status)
+            failed[job.name] = status
+    _report(table, options)
+    for name, status in failed.items():
+        print(f"failed with status {status}: {name}; the same command tries it again")  # noqa: T201
+    return not failed
+
+
+def _report(table: Table, options: AblationOptions) -> None:
+    """Print and write the comparison, over all rows whether or not this command ran them, and the tables of all results."""
+    every_job = plan_jobs(table, dataclasses.replace(options, only=[]))
+    rows = compare(ROWS[table], published_rows(table), every_job)
+    path = options.output / f"ablation_{table}.csv"
+    write_text_atomically(path, comparison_csv(rows))
+    tables = make_tables(TablesConfig(runs=options.runs, output=options.output))
+    print(comparison_text(rows))  # noqa: T201 - the command's own output
+    print()  # noqa: T201
+    for written in [path, *tables]:
+        print(written)  # noqa: T201
+
+
+def _local_processes(launching: LaunchOptions) -> list[str]:
+    processes = launching.gpus or int(os.environ.get("NPROC_PER_NODE", "0")) or torch.cuda.device_count() or 1
+    return ["--gpus", str(processes)] if processes > 1 else []
+
+
+def _run(job: Job, launching: LaunchOptions) -> int:
+    """Run a job in processes of its own, which end when this one is asked to. Returns their status."""
+    command = [sys.executable, "-m", MODULE, *job.options.arguments(), *_local_processes(launching)]
+    before = signal.signal(signal.SIGTERM, _leave)
+    try:
+        with subprocess.Popen(command) as process:
+            try:
+                return process.wait()
+            except BaseException:
+                # Ctrl-C reaches the job by itself, SIGTERM does not; it saves and ends.
+                process.terminate()
+                raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _leave(signum: int, frame: object) -> None:
+    del frame
+    raise SystemExit(128 + signum)
+
+
+def _launch(job: Job, launching: LaunchOptions) -> None:
+    """Submit a job, or print what would be started."""
+    arguments = job.options.arguments()
+    if launching.slurm:
+        # Never here, since the options say so.
+        run_or_launch(MODULE, [*arguments, *launch_arguments(launching)], lambda _: USER_ERROR)
+    else:
+        print(Command(module=MODULE, arguments=(*arguments, *_local_processes(launching))))  # noqa: T201
