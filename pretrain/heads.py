@@ -1,8 +1,16 @@
-"""The projection head of DINO, used for the CLS token and, in SelfPatch, for patch tokens."""
+"""The projection head of DINO, used for the CLS token and, in SelfPatch, for patch tokens.
 
+Shapes: R rows (all tokens that the head sees in a step), D channels of an embedding.
+"""
+
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
+
+from pretrain.prototype_logits import PrototypeLogits
 
 INITIAL_DEVIATION = 0.02
 
@@ -42,6 +50,18 @@ class ProjectionHead(nn.Module):
         nn.init.ones_(magnitudes)
         magnitudes.requires_grad_(not norm_last_layer)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Logits [..., out_dim] of tokens [..., in_dim]."""
-        return self.last_layer(F.normalize(self.mlp(tokens), dim=-1))
+    def forward(self, tokens: Sequence[Tensor]) -> list[PrototypeLogits]:
+        """Logits [..., out_dim] of each tensor of tokens [..., in_dim].
+
+        All tensors go through the layers together, and share the normalised prototypes.
+        """
+        rows = torch.cat([tensor.flatten(0, -2) for tensor in tokens])
+        embeddings_RD = F.normalize(self.mlp(rows), dim=-1)
+        if torch.is_autocast_enabled(rows.device.type):
+            embeddings_RD = embeddings_RD.to(torch.get_autocast_dtype(rows.device.type))
+        prototypes_KD = self.last_layer.weight
+        parts = embeddings_RD.split([tensor.shape[:-1].numel() for tensor in tokens])
+        return [
+            PrototypeLogits(part.view(*tensor.shape[:-1], -1), prototypes_KD)
+            for part, tensor in zip(parts, tokens, strict=True)
+        ]

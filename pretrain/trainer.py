@@ -70,6 +70,7 @@ def training_step(
     losses = objective(outputs, targets, settings.teacher_temperature, boxes)
     optimizer.zero_grad(set_to_none=True)
     losses["loss"].backward()
+    objective.move()
     bare_student = student.module if isinstance(student, nn.parallel.DistributedDataParallel) else student
     if settings.clip_grad:
         clip = clip_each_gradient if settings.clip_each else nn.utils.clip_grad_norm_

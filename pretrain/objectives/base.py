@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from backbones.build import AnyBackbone
 from backbones.spec import BackboneSpec, SwinSpec, ViTSpec, spec_from_dict
+from pretrain.prototype_logits import Logits
 
 NUM_GLOBAL_CROPS = 2
 """The first two crops are global in every method here."""
@@ -28,10 +28,10 @@ Role = Literal["student", "teacher"]
 class ViewOutputs:
     """A network's outputs for views of one size."""
 
-    cls_VBK: Tensor
-    """Image-level logits or embeddings."""
-    patches_VBNK: Tensor | None = None
-    """Patch-level logits or embeddings, where the objective has them."""
+    cls_VBK: Logits
+    """Image-level logits, or embeddings."""
+    patches_VBNK: Logits | None = None
+    """Patch-level logits, or embeddings, where the objective has them."""
     grid: tuple[int, int] | None = None
     """(h, w) of the patches, where the objective needs it."""
 
@@ -41,13 +41,13 @@ class ImageLoss(nn.Module, ABC):
 
     @abstractmethod
     def head(self, in_dim: int, role: Role) -> nn.Module:
-        """A projection head `[V, ..., D] -> [V, ..., K]` with fresh weights.
+        """A projection head with fresh weights: a list of `[V, ..., D]`, one for each size of crop, to a list of `[V, ..., K]`.
 
         The teacher's parameters are among the student's, by name.
         """
 
     @abstractmethod
-    def forward(self, student_VBK: Tensor, teacher_VBK: Tensor, temperature: float) -> Tensor:
+    def forward(self, student_VBK: Logits, teacher_VBK: Logits, temperature: float) -> Tensor:
         """The loss, a scalar in float32.
 
         Args:
@@ -57,11 +57,15 @@ class ImageLoss(nn.Module, ABC):
         """
 
     @abstractmethod
-    def update(self, teacher_VBK: Tensor) -> None:
-        """Move the running state by the teacher's outputs; after the loss."""
+    def observe(self, teacher_VBK: Logits) -> None:
+        """Take note of the teacher's outputs for `move`."""
 
     @abstractmethod
-    def diagnostics(self, teacher_VBK: Tensor, temperature: float) -> dict[str, Tensor]:
+    def move(self) -> None:
+        """See `Objective.move`."""
+
+    @abstractmethod
+    def diagnostics(self, teacher_VBK: Logits, temperature: float) -> dict[str, Tensor]:
         """Signs of collapse, see `Objective.diagnostics`."""
 
 
@@ -73,7 +77,7 @@ class PatchLoss(nn.Module, ABC):
         """As `ImageLoss.head`."""
 
     @abstractmethod
-    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], temperature: float) -> Tensor:
+    def forward(self, student: Sequence[Logits], teacher: Sequence[Logits], temperature: float) -> Tensor:
         """The loss, a scalar in float32: the mean over patches and images, then over views.
 
         A local view weighs as much as a global one, whatever its number of patches.
@@ -85,11 +89,15 @@ class PatchLoss(nn.Module, ABC):
         """
 
     @abstractmethod
-    def update(self, teacher: Sequence[Tensor]) -> None:
-        """Move the running state by the teacher's outputs; after the loss."""
+    def observe(self, teacher: Sequence[Logits]) -> None:
+        """Take note of the teacher's outputs for `move`."""
 
     @abstractmethod
-    def diagnostics(self, teacher: Sequence[Tensor], temperature: float) -> dict[str, Tensor]:
+    def move(self) -> None:
+        """See `Objective.move`."""
+
+    @abstractmethod
+    def diagnostics(self, teacher: Sequence[Logits], temperature: float) -> dict[str, Tensor]:
         """Signs of collapse, see `Objective.diagnostics`."""
 
 
@@ -124,13 +132,21 @@ class Objective(nn.Module, ABC):
         teacher_temperature: float,
         boxes: Sequence[Tensor] = (),
     ) -> dict[str, Tensor]:
-        """The losses, `loss` being the one to minimise, the others its parts; updates the running state afterwards.
+        """The losses, `loss` being the one to minimise, the others its parts; takes note of the teacher's outputs for `move`.
 
         Args:
             student: Outputs for all crops.
             teacher: Outputs for `teacher_crops`, without gradient.
             teacher_temperature: Sharpening of the targets.
             boxes: int64 [B, 5] of each crop, see `pretrain.data.views.CropBox`; for objectives that compare places.
+        """
+
+    @abstractmethod
+    def move(self) -> None:
+        """Move the running state by the teacher's outputs of all calls of `forward` since the last time, all processes together.
+
+        Once per step, whatever the number of micro-batches: all of them have targets of the same centres and the same negatives, as
+        they had in one batch.
         """
 
     @abstractmethod
@@ -189,8 +205,3 @@ def group_by_size(crops: Sequence[Tensor]) -> list[list[Tensor]]:
 def split_views(flat: Tensor, views: int) -> Tensor:
     """[V*B, ...] -> [V, B, ...]."""
     return flat.unflatten(0, (views, -1))
-
-
-def sharpened_targets(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:
-    """Teacher probabilities in float32: centred, sharpened, without gradient."""
-    return torch.softmax((logits.detach().float() - centre) / temperature, dim=-1)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pretrain.distributed import sum_over_processes
+from pretrain.prototype_logits import Logits, flat_rows, values
 
 MOST_VALUES = 2**24
 """Probabilities of one process that are looked at; of more rows an even sample. Their 64 MiB do not raise a run's peak memory."""
@@ -19,7 +20,7 @@ _GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 @torch.no_grad()
 def distribution_signs(
-    logits: Sequence[Tensor], centre: Tensor, temperature: float, most_values: int = MOST_VALUES
+    logits: Sequence[Logits], centre: Tensor, temperature: float, most_values: int = MOST_VALUES
 ) -> dict[str, Tensor]:
     """How the sharpened targets of all processes are spread over the prototypes.
 
@@ -55,9 +56,9 @@ def distribution_signs(
     }
 
 
-def _sampled_rows(logits: Tensor, centre: Tensor, tensors: int, most_values: int) -> Tensor:
+def _sampled_rows(logits: Logits, centre: Tensor, tensors: int, most_values: int) -> Tensor:
     """Centred rows [R, K] in float32; of too many for one of so many tensors, some from all over them."""
-    rows_RK = logits.detach().flatten(0, -2)
+    rows_RK = flat_rows(logits)
     most = max(1, most_values // (tensors * rows_RK.shape[1]))
     if len(rows_RK) <= most:
         indices_R = torch.arange(len(rows_RK), device=logits.device)
@@ -66,7 +67,7 @@ def _sampled_rows(logits: Tensor, centre: Tensor, tensors: int, most_values: int
         places_R = torch.arange(most, device=logits.device, dtype=torch.float64) * _GOLDEN_RATIO % 1
         indices_R = (places_R * len(rows_RK)).long()
     subtracted = centre if centre.ndim == 1 else centre[indices_R % len(centre)]
-    return rows_RK[indices_R].float() - subtracted
+    return values(rows_RK[indices_R]).float() - subtracted
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """DINO: self-distillation of the CLS token between views (Caron et al., ICCV 2021; facebookresearch/dino 7c446df).
 
-Shapes: V views, B images, N patches, K prototypes.
+Shapes: V views, G global views, B images, N patches, R rows, r some of them, K prototypes.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from pretrain.heads import ProjectionHead
-from pretrain.objectives.base import NUM_GLOBAL_CROPS, ImageLoss, PatchLoss, Role, sharpened_targets
+from pretrain.objectives.base import NUM_GLOBAL_CROPS, ImageLoss, PatchLoss, Role
 from pretrain.objectives.centre import Centre
+from pretrain.objectives.cross_entropy import SharpenedTargets, weighted_cross_entropy
 from pretrain.objectives.diagnostics import distribution_signs
+from pretrain.prototype_logits import Logits, concatenate, flat_rows
 
 
 @dataclass(kw_only=True)
@@ -69,7 +71,7 @@ class CLSDistillation(ImageLoss):
         del role
         return self.config.head(in_dim, self.config.out_dim)
 
-    def forward(self, student_VBK: Tensor, teacher_VBK: Tensor, temperature: float) -> Tensor:
+    def forward(self, student_VBK: Logits, teacher_VBK: Logits, temperature: float) -> Tensor:
         """The loss, a scalar: the mean over pairs (global teacher view, other student view) and images.
 
         With 2 global and 8 local crops these are 18 pairs. Computed in float32.
@@ -79,21 +81,28 @@ class CLSDistillation(ImageLoss):
             teacher_VBK: Logits of the global views at least; further views are not used as targets.
             temperature: Sharpening of the targets.
         """
-        views = len(student_VBK)
-        targets_GBK = sharpened_targets(teacher_VBK[:NUM_GLOBAL_CROPS], self.centre.mean_K, temperature)
-        total = student_VBK.new_zeros((), dtype=torch.float32)
-        for view in range(views):
-            others = [index for index in range(NUM_GLOBAL_CROPS) if index != view]
-            log_probabilities_BK = torch.log_softmax(student_VBK[view].float() / self.student_temperature, dim=-1)
-            # The targets enter linearly, so their sum serves all pairs of one student view at once.
-            total = total - (targets_GBK[others].sum(0) * log_probabilities_BK).sum(-1).mean()
-        return total / (NUM_GLOBAL_CROPS * (views - 1))
+        views, images, _ = student_VBK.shape
+        sharpen = SharpenedTargets(teacher_VBK[:NUM_GLOBAL_CROPS], self.centre.mean_K, temperature)
+        targets_GBK = sharpen(slice(None)).unflatten(0, (NUM_GLOBAL_CROPS, images))
+        # The targets enter linearly, so the mean of a student view's targets serves all its pairs at once: for a global view the
+        # other one's, for a local view that of both.
+        kinds_RK = torch.cat([targets_GBK.flip(0), targets_GBK.mean(0, keepdim=True)]).flatten(0, 1)
+        view_V = torch.arange(views, device=kinds_RK.device)
+        kind_R = (view_V.clamp(max=NUM_GLOBAL_CROPS)[:, None] * images + torch.arange(images, device=kinds_RK.device)).flatten()
+        pairs_V = NUM_GLOBAL_CROPS - (view_V < NUM_GLOBAL_CROPS).int()
+        weights_R = (pairs_V / pairs_V.sum() / images).repeat_interleave(images)
+        loss, _ = weighted_cross_entropy(student_VBK, lambda rows: kinds_RK[kind_R[rows]], weights_R, self.student_temperature)
+        return loss
 
-    def update(self, teacher_VBK: Tensor) -> None:
+    def observe(self, teacher_VBK: Logits) -> None:
+        """Take note for the centre."""
+        self.centre.observe([teacher_VBK])
+
+    def move(self) -> None:
         """Move the centre."""
-        self.centre.update([teacher_VBK])
+        self.centre.move()
 
-    def diagnostics(self, teacher_VBK: Tensor, temperature: float) -> dict[str, Tensor]:
+    def diagnostics(self, teacher_VBK: Logits, temperature: float) -> dict[str, Tensor]:
         """Signs of the global views' targets."""
         return distribution_signs([teacher_VBK[:NUM_GLOBAL_CROPS]], self.centre.mean_K, temperature)
 
@@ -118,22 +127,27 @@ class PatchDistillation(PatchLoss):
         del role
         return self.config.head(in_dim, self.out_dim)
 
-    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], temperature: float) -> Tensor:
+    def forward(self, student: Sequence[Logits], teacher: Sequence[Logits], temperature: float) -> Tensor:
         """See `PatchLoss.forward`."""
-        total = torch.zeros((), device=self.centre.mean_K.device)
-        views = 0
-        for student_VBNK, teacher_VBNK in zip(student, teacher, strict=True):
-            targets = sharpened_targets(teacher_VBNK, self.centre.mean_K, temperature)
-            logits = student_VBNK.float() / self.config.student_temperature
-            cross_entropy_VBN = -(targets * torch.log_softmax(logits, dim=-1)).sum(-1)
-            total = total + cross_entropy_VBN.mean() * len(logits)
-            views += len(logits)
-        return total / views
+        # Of each size of crop: (views, rows of one view).
+        sizes = [(len(views_VBNK), views_VBNK.shape[1:-1].numel()) for views_VBNK in student]
+        views = sum(count for count, _ in sizes)
+        weights_R = torch.cat(
+            [torch.full((count * rows,), 1 / (views * rows), device=self.centre.mean_K.device) for count, rows in sizes]
+        )
+        student_RK, teacher_RK = (concatenate([flat_rows(group) for group in role]) for role in (student, teacher))
+        targets = SharpenedTargets(teacher_RK, self.centre.mean_K, temperature)
+        loss, _ = weighted_cross_entropy(student_RK, targets, weights_R, self.config.student_temperature)
+        return loss
 
-    def update(self, teacher: Sequence[Tensor]) -> None:
+    def observe(self, teacher: Sequence[Logits]) -> None:
+        """Take note for the centre."""
+        self.centre.observe(teacher)
+
+    def move(self) -> None:
         """Move the centre."""
-        self.centre.update(teacher)
+        self.centre.move()
 
-    def diagnostics(self, teacher: Sequence[Tensor], temperature: float) -> dict[str, Tensor]:
+    def diagnostics(self, teacher: Sequence[Logits], temperature: float) -> dict[str, Tensor]:
         """Signs of every view's targets."""
         return distribution_signs(teacher, self.centre.mean_K, temperature)

@@ -23,6 +23,7 @@ from pretrain.objectives.base import (
     token_width,
 )
 from pretrain.objectives.diagnostics import prefixed
+from pretrain.prototype_logits import concatenate
 
 
 class ImageLevelNetwork(nn.Module):
@@ -36,13 +37,12 @@ class ImageLevelNetwork(nn.Module):
 
     def forward(self, crops: Sequence[Tensor]) -> list[ViewOutputs]:
         """See `Objective.build_network`."""
-        groups = group_by_size(crops)
-        tokens = [self.backbone.forward_tokens(torch.cat(group)) for group in groups]
-        # Swin has no CLS token; its image-level feature is the mean of the last stage.
-        cls = [patches_BND.mean(1) if cls_BD is None else cls_BD for cls_BD, patches_BND, _ in tokens]
-        return [
-            ViewOutputs(self.heads["cls"](split_views(cls_BD, len(group)))) for cls_BD, group in zip(cls, groups, strict=True)
-        ]
+        cls = []
+        for group in group_by_size(crops):
+            cls_BD, patches_BND, _ = self.backbone.forward_tokens(torch.cat(group))
+            # Swin has no CLS token; its image-level feature is the mean of the last stage.
+            cls.append(split_views(patches_BND.mean(1) if cls_BD is None else cls_BD, len(group)))
+        return [ViewOutputs(cls_VBK) for cls_VBK in self.heads["cls"](cls)]
 
 
 class ImageLevelObjective(Objective):
@@ -74,13 +74,17 @@ class ImageLevelObjective(Objective):
     ) -> dict[str, Tensor]:
         """See `Objective.forward`."""
         del boxes
-        student_VBK = torch.cat([group.cls_VBK for group in student])
-        teacher_VBK = torch.cat([group.cls_VBK for group in teacher])
+        student_VBK = concatenate([group.cls_VBK for group in student])
+        teacher_VBK = concatenate([group.cls_VBK for group in teacher])
         loss = self.image_loss(student_VBK, teacher_VBK, teacher_temperature)
-        self.image_loss.update(teacher_VBK)
+        self.image_loss.observe(teacher_VBK)
         return {"loss": loss}
+
+    def move(self) -> None:
+        """See `Objective.move`."""
+        self.image_loss.move()
 
     def diagnostics(self, teacher: Sequence[ViewOutputs], teacher_temperature: float) -> dict[str, Tensor]:
         """See `Objective.diagnostics`."""
-        teacher_VBK = torch.cat([group.cls_VBK for group in teacher])
+        teacher_VBK = concatenate([group.cls_VBK for group in teacher])
         return prefixed("cls", self.image_loss.diagnostics(teacher_VBK, teacher_temperature))

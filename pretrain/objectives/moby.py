@@ -24,6 +24,7 @@ from pretrain.normalisation import SynchronisedBatchNorm
 from pretrain.objectives.base import NUM_GLOBAL_CROPS, ImageLoss, PatchLoss, Role
 from pretrain.objectives.diagnostics import embedding_signs
 from pretrain.objectives.queue import EmbeddingQueue, cosine_distance, info_nce
+from pretrain.prototype_logits import Logits, values
 
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
 
@@ -62,9 +63,9 @@ class MoBYHead(nn.Module):
         self.projector = _mlp(in_dim, config.hidden_dim, config.out_dim)
         self.predictor = _mlp(config.out_dim, config.hidden_dim, config.out_dim) if role == "student" else nn.Identity()
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """[V, ..., D] -> [V, ..., K]; each view is normalised by its own statistics, since MoBY passes views one by one."""
-        return torch.stack([self.predictor(self.projector(view)) for view in tokens])
+    def forward(self, tokens: Sequence[Tensor]) -> list[Tensor]:
+        """Tensors [V, ..., D] -> [V, ..., K]; each view is normalised by its own statistics, since MoBY passes views one by one."""
+        return [torch.stack([self.predictor(self.projector(view)) for view in views]) for views in tokens]
 
 
 def _mlp(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
@@ -86,9 +87,10 @@ class ImageContrast(ImageLoss):
         """See `ImageLoss.head`; the teacher has no predictor."""
         return MoBYHead(in_dim, self.config, role)
 
-    def forward(self, student_VBK: Tensor, teacher_VBK: Tensor, temperature: float) -> Tensor:
+    def forward(self, student_VBK: Logits, teacher_VBK: Logits, temperature: float) -> Tensor:
         """See `ImageLoss.forward`: the sum of both directions, each the mean over images; MoBY has two views and sharpens nothing."""
         del temperature
+        student_VBK, teacher_VBK = values(student_VBK), values(teacher_VBK)
         assert len(student_VBK) == len(teacher_VBK) == NUM_GLOBAL_CROPS
         first, second = (
             info_nce(student_VBK[view], teacher_VBK[1 - view], self._queue(1 - view), self.config.temperature)
@@ -96,15 +98,22 @@ class ImageContrast(ImageLoss):
         )
         return first + second
 
-    def update(self, teacher_VBK: Tensor) -> None:
-        """Queue each view's projections."""
-        for view, projections_BK in enumerate(teacher_VBK):
-            self._queue(view).push(projections_BK)
+    def observe(self, teacher_VBK: Logits) -> None:
+        """Take note of each view's projections."""
+        for view, projections_BK in enumerate(values(teacher_VBK)):
+            self._queue(view).observe(projections_BK)
 
-    def diagnostics(self, teacher_VBK: Tensor, temperature: float) -> dict[str, Tensor]:
+    def move(self) -> None:
+        """Queue each view's projections."""
+        for view in range(NUM_GLOBAL_CROPS):
+            self._queue(view).move()
+
+    def diagnostics(self, teacher_VBK: Logits, temperature: float) -> dict[str, Tensor]:
         """Signs of both views' projections, beside those of both queues."""
         del temperature
-        return embedding_signs([teacher_VBK], torch.cat([self._queue(view).keys_QK for view in range(NUM_GLOBAL_CROPS)]))
+        return embedding_signs(
+            [values(teacher_VBK)], torch.cat([self._queue(view).keys_QK for view in range(NUM_GLOBAL_CROPS)])
+        )
 
     def _queue(self, view: int) -> EmbeddingQueue:
         queue = self.queues[view]
@@ -132,16 +141,17 @@ class PatchContrast(PatchLoss):
         self.config = config
         self.queue = EmbeddingQueue(config.queue, config.out_dim) if negatives else None
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self._observed = 0
 
     def head(self, in_dim: int, role: Role) -> nn.Module:
         """See `PatchLoss.head`; the teacher has no predictor."""
         return MoBYHead(in_dim, self.config, role)
 
-    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], temperature: float) -> Tensor:
+    def forward(self, student: Sequence[Logits], teacher: Sequence[Logits], temperature: float) -> Tensor:
         """See `PatchLoss.forward`."""
         del temperature
         total = torch.zeros((), device=self.seen.device)
-        for student_VBNK, teacher_VBNK in zip(student, teacher, strict=True):
+        for student_VBNK, teacher_VBNK in zip(map(values, student), map(values, teacher), strict=True):
             if self.queue is None:
                 loss = cosine_distance(student_VBNK, teacher_VBNK)
             else:
@@ -150,20 +160,28 @@ class PatchContrast(PatchLoss):
         return total / sum(len(views) for views in student)
 
     @torch.no_grad()
-    def update(self, teacher: Sequence[Tensor]) -> None:
-        """Queue one target per global view and image."""
+    def observe(self, teacher: Sequence[Logits]) -> None:
+        """Take note of one target per global view and image."""
         if self.queue is None:
             return
-        views, images, patches, _ = teacher[0].shape
+        targets_VBNK = values(teacher[0])
+        views, images, patches, _ = targets_VBNK.shape
         # Numbers of this process's images among all that were seen: what is queued must not depend on how many processes there are.
         local_B = torch.arange(images, device=self.seen.device)
-        numbers_B = self.seen + local_B * world_size() + rank()
+        numbers_B = self.seen + (self._observed + local_B) * world_size() + rank()
         positions_B = (numbers_B.double() * _GOLDEN_RATIO % 1 * patches).long().clamp(max=patches - 1)
         for view in range(min(views, NUM_GLOBAL_CROPS)):
-            self.queue.push(teacher[0][view, local_B, positions_B])
-        self.seen.add_(images * world_size())
+            self.queue.observe(targets_VBNK[view, local_B, positions_B])
+        self._observed += images
 
-    def diagnostics(self, teacher: Sequence[Tensor], temperature: float) -> dict[str, Tensor]:
+    def move(self) -> None:
+        """Queue what was observed."""
+        if self.queue is not None:
+            self.queue.move()
+            self.seen.add_(self._observed * world_size())
+            self._observed = 0
+
+    def diagnostics(self, teacher: Sequence[Logits], temperature: float) -> dict[str, Tensor]:
         """Signs of every view's targets."""
         del temperature
-        return embedding_signs(teacher, None if self.queue is None else self.queue.keys_QK)
+        return embedding_signs(list(map(values, teacher)), None if self.queue is None else self.queue.keys_QK)

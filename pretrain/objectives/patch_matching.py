@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from backbones.build import build_backbone
 from backbones.spec import BackboneSpec
-from pretrain.data.views import CropBox
 from pretrain.objectives.base import (
     NUM_GLOBAL_CROPS,
     Objective,
@@ -28,14 +27,15 @@ from pretrain.objectives.base import (
     ViewOutputs,
     backbone_spec,
     group_by_size,
-    sharpened_targets,
     split_views,
     token_width,
 )
 from pretrain.objectives.centre import Centre
-from pretrain.objectives.correspondence import matching_patches
+from pretrain.objectives.cross_entropy import SharpenedTargets, weighted_cross_entropy
 from pretrain.objectives.diagnostics import distribution_signs, prefixed
 from pretrain.objectives.dino import DINOConfig
+from pretrain.objectives.matched_rows import match_rows
+from pretrain.prototype_logits import Logits, concatenate, flat_rows
 
 
 @dataclass(kw_only=True)
@@ -67,23 +67,15 @@ class MatchingNetwork(nn.Module):
 
     def forward(self, crops: Sequence[Tensor]) -> list[ViewOutputs]:
         """See `Objective.build_network`."""
-        outputs = []
+        cls, patches, grids = [], [], []
         for group in group_by_size(crops):
             cls_BD, patches_BND, grid = self.backbone.forward_tokens(torch.cat(group))
             assert cls_BD is not None
-            cls_VBK, patches_VBNK = (self.heads["cls"](split_views(tokens, len(group))) for tokens in (cls_BD, patches_BND))
-            outputs.append(ViewOutputs(cls_VBK, patches_VBNK, grid))
-        return outputs
-
-
-@dataclass(frozen=True)
-class _View:
-    """One view of a batch."""
-
-    cls_BK: Tensor
-    patches_BNK: Tensor
-    grid: tuple[int, int]
-    boxes: list[CropBox]
+            cls.append(split_views(cls_BD, len(group)))
+            patches.append(split_views(patches_BND, len(group)))
+            grids.append(grid)
+        logits = self.heads["cls"]([*cls, *patches])
+        return list(map(ViewOutputs, logits[: len(cls)], logits[len(cls) :], grids))
 
 
 class MatchingObjective(Objective):
@@ -124,17 +116,45 @@ class MatchingObjective(Objective):
         boxes: Sequence[Tensor] = (),
     ) -> dict[str, Tensor]:
         """See `Objective.forward`; the boxes of all views are needed here."""
-        student_views, teacher_views = _views(student, boxes), _views(teacher, boxes)
-        pairs = [
-            self._pair(student_view, teacher_view, teacher_temperature)
-            for index, teacher_view in enumerate(teacher_views)
-            for other, student_view in enumerate(student_views)
-            if other != index
-        ]
-        loss, cls_loss, patch_loss = (torch.stack(terms).mean() for terms in zip(*pairs, strict=True))
-        self.cls_centre.update([group.cls_VBK for group in teacher])
-        self.patch_centre.update([group.patches_VBNK for group in teacher if group.patches_VBNK is not None])
-        return {"loss": loss, "cls_loss": cls_loss, "patch_loss": patch_loss}
+        rows = match_rows(_grids(teacher), _grids(student), boxes)
+        cls_weights_PB, patch_weights_PB = self._weights(rows.counts_PB)
+        student_cls, teacher_cls = (concatenate([flat_rows(group.cls_VBK) for group in role]) for role in (student, teacher))
+        student_patches, teacher_patches = (
+            concatenate([flat_rows(group_VBNK) for group_VBNK in _patches(role)]) for role in (student, teacher)
+        )
+        device = self.cls_centre.mean_K.device
+        temperature = self.dino.student_temperature
+        cls_total, cls_losses_R = weighted_cross_entropy(
+            student_cls[rows.student_cls_R.to(device)],
+            SharpenedTargets(teacher_cls[rows.teacher_cls_R.to(device)], self.cls_centre.mean_K, teacher_temperature),
+            cls_weights_PB.flatten().to(device),
+            temperature,
+        )
+        patch_total, patch_losses_R = weighted_cross_entropy(
+            student_patches[rows.student_patch_R.to(device)],
+            SharpenedTargets(
+                teacher_patches[rows.teacher_patch_R.to(device)],
+                self.patch_centre.mean_K,
+                teacher_temperature,
+                rows.position_R.to(device),
+            ),
+            patch_weights_PB.flatten().repeat_interleave(rows.counts_PB.flatten()).to(device),
+            temperature,
+        )
+        self.cls_centre.observe([group.cls_VBK for group in teacher])
+        self.patch_centre.observe(_patches(teacher))
+        counts_P = rows.counts_PB.sum(1).clamp(min=1).to(device)
+        sums_P = patch_losses_R.new_zeros(len(counts_P)).index_add(0, rows.pair_R.to(device), patch_losses_R)
+        return {
+            "loss": cls_total + patch_total,
+            "cls_loss": cls_losses_R.mean(),
+            "patch_loss": (sums_P / counts_P).mean(),
+        }
+
+    def move(self) -> None:
+        """See `Objective.move`."""
+        self.cls_centre.move()
+        self.patch_centre.move()
 
     def diagnostics(self, teacher: Sequence[ViewOutputs], teacher_temperature: float) -> dict[str, Tensor]:
         """See `Objective.diagnostics`; the patches are all of the teacher's, matched or not."""
@@ -144,55 +164,27 @@ class MatchingObjective(Objective):
             "patch", distribution_signs(patches, self.patch_centre.mean_K, teacher_temperature)
         )
 
-    def _pair(self, student: _View, teacher: _View, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss, mean CLS term and mean patch term (0 without a match) of one pair of views."""
-        images = len(teacher.boxes)
-        matches = [
-            matching_patches(teacher.boxes[image], student.boxes[image], teacher.grid, student.grid) for image in range(images)
-        ]
-        counts = [len(match) for match in matches]
-        device = teacher.cls_BK.device
-        image_R = torch.arange(images).repeat_interleave(torch.tensor(counts)).to(device)
-        teacher_R, student_R = torch.cat(matches).to(device).unbind(1)
-        cls_B = self._cross_entropy(student.cls_BK, teacher.cls_BK, self.cls_centre.mean_K, temperature)
-        patch_R = self._cross_entropy(
-            student.patches_BNK[image_R, student_R],
-            teacher.patches_BNK[image_R, teacher_R],
-            self.patch_centre.mean_K[teacher_R],
-            temperature,
-        )
-        counts_B = torch.tensor(counts, device=device)
-        patch_sums_B = torch.zeros_like(cls_B).index_add(0, image_R, patch_R)
-        patch_mean = patch_sums_B.sum() / counts_B.sum().clamp(min=1)
-        return self._weigh(cls_B, patch_sums_B, counts_B).mean(), cls_B.mean().detach(), patch_mean.detach()
-
-    def _weigh(self, cls_B: Tensor, patch_sums_B: Tensor, counts_B: Tensor) -> Tensor:
-        """Each image's loss; that of its CLS token where nothing matches."""
+    def _weights(self, counts_PB: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights of the CLS term of each pair and image, and of each of its matches, for the mean over pairs and images."""
         if self.matching.loss == "joint":
-            return (cls_B + patch_sums_B) / (1 + counts_B)
-        weight = self.matching.cls_weight
-        return torch.where(counts_B > 0, weight * cls_B + (1 - weight) * patch_sums_B / counts_B.clamp(min=1), cls_B)
+            cls_PB = patch_PB = 1 / (1 + counts_PB)
+        else:
+            # Where nothing matches, the CLS term is all there is.
+            weight = self.matching.cls_weight
+            cls_PB = torch.where(counts_PB > 0, weight, 1.0)
+            patch_PB = (1 - weight) / counts_PB.clamp(min=1)
+        return cls_PB / counts_PB.numel(), patch_PB / counts_PB.numel()
 
-    def _cross_entropy(self, student: Tensor, teacher: Tensor, centre: Tensor, temperature: float) -> Tensor:
-        """[..., K] logits -> [...]."""
-        targets = sharpened_targets(teacher, centre, temperature)
-        return -(targets * torch.log_softmax(student.float() / self.dino.student_temperature, dim=-1)).sum(-1)
+
+def _patches(outputs: Sequence[ViewOutputs]) -> list[Logits]:
+    """[V, B, N, K] for each size of crop."""
+    patches = [group.patches_VBNK for group in outputs if group.patches_VBNK is not None]
+    assert len(patches) == len(outputs)
+    return patches
 
 
-def _views(outputs: Sequence[ViewOutputs], boxes: Sequence[Tensor]) -> list[_View]:
-    """The views of all sizes in order, each with its boxes."""
-    views: list[_View] = []
-    for group in outputs:
-        assert group.patches_VBNK is not None
-        assert group.grid is not None
-        for cls_BK, patches_BNK in zip(group.cls_VBK, group.patches_VBNK, strict=True):
-            rows = boxes[len(views)].tolist()
-            views.append(
-                _View(
-                    cls_BK,
-                    patches_BNK,
-                    group.grid,
-                    [CropBox(top, left, height, width, bool(flip)) for top, left, height, width, flip in rows],
-                )
-            )
-    return views
+def _grids(outputs: Sequence[ViewOutputs]) -> list[tuple[int, int]]:
+    """(h, w) of every view."""
+    grids = [group.grid for group in outputs for _ in range(len(group.cls_VBK)) if group.grid is not None]
+    assert len(grids) == sum(len(group.cls_VBK) for group in outputs)
+    return grids

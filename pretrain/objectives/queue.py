@@ -26,6 +26,19 @@ class EmbeddingQueue(nn.Module):
         super().__init__()
         self.register_buffer("keys_QK", F.normalize(torch.randn(size, dim), dim=-1))
         self.register_buffer("oldest", torch.zeros((), dtype=torch.int64))
+        self._observed: list[Tensor] = []
+
+    @torch.no_grad()
+    def observe(self, keys_BK: Tensor) -> None:
+        """Take note of new embeddings of this process."""
+        self._observed.append(keys_BK.detach())
+
+    @torch.no_grad()
+    def move(self) -> None:
+        """Push what was observed since the last time."""
+        assert self._observed, "nothing was observed"
+        self.push(torch.cat(self._observed))
+        self._observed = []
 
     @torch.no_grad()
     def push(self, keys_BK: Tensor) -> None:
@@ -51,8 +64,7 @@ def info_nce(queries: Tensor, keys: Tensor, queue: EmbeddingQueue, temperature: 
     """
     queries = F.normalize(queries.float(), dim=-1)
     positive = (queries * F.normalize(keys.detach().float(), dim=-1)).sum(-1, keepdim=True)
-    # A copy, since the queue moves before the gradient of this product is taken.
-    logits = torch.cat([positive, queries @ queue.keys_QK.clone().T], dim=-1) / temperature
+    logits = torch.cat([positive, queries @ queue.keys_QK.T], dim=-1) / temperature
     return (logits.logsumexp(-1) - logits[..., 0]).mean()
 
 

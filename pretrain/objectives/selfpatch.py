@@ -38,6 +38,7 @@ from pretrain.objectives.base import (
 )
 from pretrain.objectives.diagnostics import prefixed
 from pretrain.objectives.neighbours import ALL_PATCHES, Border, select_positives
+from pretrain.prototype_logits import Logits, concatenate
 
 
 @dataclass(kw_only=True)
@@ -118,18 +119,13 @@ class SelfPatchNetwork(nn.Module):
 
     def forward(self, crops: Sequence[Tensor]) -> list[ViewOutputs]:
         """See `Objective.build_network`."""
-        outputs = []
+        cls, patches = [], []
         for group in group_by_size(crops):
             tokens = self.backbone.forward_tokens(torch.cat(group))
             cls_BD = self.heads["aggregation"].image_cls(tokens.patches)  # type: ignore[operator]
-            patches_BND = self.patch_features(tokens.patches, tokens.grid)
-            outputs.append(
-                ViewOutputs(
-                    self.heads["cls"](split_views(cls_BD, len(group))),
-                    self.heads["patch"](split_views(patches_BND, len(group))),
-                )
-            )
-        return outputs
+            cls.append(split_views(cls_BD, len(group)))
+            patches.append(split_views(self.patch_features(tokens.patches, tokens.grid), len(group)))
+        return list(map(ViewOutputs, self.heads["cls"](cls), self.heads["patch"](patches)))
 
 
 class SelfPatchObjective(Objective):
@@ -163,24 +159,29 @@ class SelfPatchObjective(Objective):
     ) -> dict[str, Tensor]:
         """See `Objective.forward`."""
         del boxes
-        student_VBK = torch.cat([group.cls_VBK for group in student])
-        teacher_VBK = torch.cat([group.cls_VBK for group in teacher])
+        student_VBK = concatenate([group.cls_VBK for group in student])
+        teacher_VBK = concatenate([group.cls_VBK for group in teacher])
         student_patches, teacher_patches = _patches(student), _patches(teacher)
         cls_loss = self.image_loss(student_VBK, teacher_VBK, teacher_temperature)
         patch_loss = self.patch_loss(student_patches, teacher_patches, teacher_temperature)
-        self.image_loss.update(teacher_VBK)
-        self.patch_loss.update(teacher_patches)
+        self.image_loss.observe(teacher_VBK)
+        self.patch_loss.observe(teacher_patches)
         return {"loss": cls_loss + self.config.weight * patch_loss, "cls_loss": cls_loss, "patch_loss": patch_loss}
+
+    def move(self) -> None:
+        """See `Objective.move`."""
+        self.image_loss.move()
+        self.patch_loss.move()
 
     def diagnostics(self, teacher: Sequence[ViewOutputs], teacher_temperature: float) -> dict[str, Tensor]:
         """See `Objective.diagnostics`."""
-        teacher_VBK = torch.cat([group.cls_VBK for group in teacher])
+        teacher_VBK = concatenate([group.cls_VBK for group in teacher])
         return prefixed("cls", self.image_loss.diagnostics(teacher_VBK, teacher_temperature)) | prefixed(
             "patch", self.patch_loss.diagnostics(_patches(teacher), teacher_temperature)
         )
 
 
-def _patches(outputs: Sequence[ViewOutputs]) -> list[Tensor]:
+def _patches(outputs: Sequence[ViewOutputs]) -> list[Logits]:
     """[V, B, N, K] for each size of crop."""
     patches = [group.patches_VBNK for group in outputs if group.patches_VBNK is not None]
     assert len(patches) == len(outputs)

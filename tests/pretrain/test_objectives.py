@@ -15,6 +15,7 @@ from pretrain.objectives.dino import CLSDistillation, DINOConfig
 from pretrain.objectives.image_level import ImageLevelObjective
 from pretrain.objectives.neighbours import ALL_PATCHES, candidate_table, select_positives
 from pretrain.objectives.selfpatch import SelfPatchConfig
+from pretrain.prototype_logits import values
 
 
 def dino_loss_pair_by_pair(student: Tensor, teacher: Tensor, centre: Tensor, student_t: float, teacher_t: float) -> Tensor:
@@ -42,12 +43,14 @@ def test_dino_centre_moves_by_the_global_crops() -> None:
     objective = ImageLevelObjective(image_loss)
     teacher = torch.randn(2, 3, 5)
     objective([ViewOutputs(torch.randn(4, 3, 5))], [ViewOutputs(teacher)], 0.04)
+    objective.move()
     torch.testing.assert_close(image_loss.centre.mean_K, 0.1 * teacher.mean((0, 1)))
 
 
 def test_centre_weighs_rows_not_tensors() -> None:
     centre = Centre(1, momentum=0.5)
-    centre.update([torch.full((3, 2, 1), 4.0), torch.full((2, 1), 0.0)])
+    centre.observe([torch.full((3, 2, 1), 4.0), torch.full((2, 1), 0.0)])
+    centre.move()
     assert centre.mean_K.item() == pytest.approx(0.5 * 24 / 8)
 
 
@@ -127,7 +130,9 @@ def test_summary_of_all_patches_is_the_image_cls() -> None:
 
 def test_head_normalises_and_keeps_prototypes_at_length_one() -> None:
     head = ProjectionHead(8, 5, hidden_dim=6, bottleneck_dim=4)
-    assert head(torch.randn(2, 3, 8)).abs().max() <= 1 + 1e-6
+    (logits,) = head([torch.randn(2, 3, 8)])
+    assert values(logits).shape == logits.shape == (2, 3, 5)
+    assert values(logits).abs().max() <= 1 + 1e-6
     frozen = [name for name, parameter in head.named_parameters() if not parameter.requires_grad]
     assert frozen == ["last_layer.parametrizations.weight.original0"]
     assert not [name for name, p in ProjectionHead(8, 5, 6, 4, norm_last_layer=False).named_parameters() if not p.requires_grad]

@@ -111,6 +111,7 @@ def test_centres_move_per_position() -> None:
     made = MatchingObjective(DINO, MatchingConfig(), patches=9)
     student, teacher = outputs(images=2)
     made(student, teacher, 0.04, [stack_boxes([WHOLE] * 2)] * 3)
+    made.move()
     assert teacher[0].patches_VBNK is not None
     torch.testing.assert_close(made.patch_centre.mean_K, 0.1 * teacher[0].patches_VBNK.mean((0, 1)))
     torch.testing.assert_close(made.cls_centre.mean_K, 0.1 * teacher[0].cls_VBK.mean((0, 1)))
