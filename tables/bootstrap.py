@@ -7,6 +7,7 @@ which several seeds show.
 Shapes: R resampled sets, N items.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,9 +39,24 @@ class Items:
     """What a result holds of every single item, so that its figures can be computed on any multiset of them."""
 
     names: tuple[str, ...]
-    """Of the items, unique."""
+    """Of the items: unique and ascending, so that a draw means the same item in every result."""
     figures: Callable[[Array], Mapping[str, Array]]
     """Weights [R, N], how often each item is in each set, in the order of `names` -> metric -> figures [R] in the metric's unit."""
+
+    def __post_init__(self) -> None:
+        """Reject names by which items cannot be matched."""
+        if not self.names or any(first >= second for first, second in itertools.pairwise(self.names)):
+            raise ValueError("the names of the items are not unique and ascending")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resampled:
+    """A result's figures on all resampled sets of its items."""
+
+    names: tuple[str, ...]
+    """Of the items."""
+    figures: Mapping[str, Array]
+    """Metric -> [R]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,61 +86,44 @@ def resampled_weights(num_items: int, resamples: int = RESAMPLES, seed: int = SE
         yield counts.reshape(rows, num_items).astype(np.float64)
 
 
-def paired_differences(
-    first: Sequence[Items], second: Sequence[Items], resamples: int = RESAMPLES, seed: int = SEED
-) -> dict[str, Array]:
-    """First minus second on the same resampled sets.
+def resample(items: Items, resamples: int = RESAMPLES, seed: int = SEED) -> Resampled:
+    """Compute a result's figures on resampled sets of its items; results on the same items are paired by this.
 
     Args:
-        first: One result's items; those of several seeds, whose figures are averaged on each set.
-        second: The other's.
+        items: N of them.
         resamples: R.
         seed: Of the draws.
+    """
+    chunks: dict[str, list[Array]] = {}
+    for weights_RN in resampled_weights(len(items.names), resamples, seed):
+        for metric, figures_R in items.figures(weights_RN).items():
+            chunks.setdefault(metric, []).append(figures_R)
+    return Resampled(names=items.names, figures={metric: np.concatenate(parts) for metric, parts in chunks.items()})
+
+
+def paired_bootstrap(first: Sequence[Resampled], second: Sequence[Resampled]) -> dict[str, Interval]:
+    """The intervals of first minus second.
+
+    Args:
+        first: One result; or those of several seeds, whose figures are averaged on each set.
+        second: The other.
 
     Returns:
-        Metric -> differences [R], for the metrics that all of them have; NaN where a set leaves a figure without value.
+        Metric -> interval, for the metrics that all of them have on every set; none for fewer than `FEWEST_ITEMS` items.
 
     Raises:
         OtherItemsError: If the items are not the same for all.
     """
-    names = first[0].names
-    for one in (*first, *second):
-        if set(one.names) != set(names):
-            raise OtherItemsError("the results were not tested on the same items")
-    orders = [_positions(one.names, names) for one in (*first, *second)]
-    chunks: dict[str, list[Array]] = {}
-    for weights_RN in resampled_weights(len(names), resamples, seed):
-        figures = [one.figures(weights_RN[:, order]) for one, order in zip((*first, *second), orders, strict=True)]
-        for metric in figures[0]:
-            if all(metric in one for one in figures):
-                ours, theirs = (
-                    np.mean([one[metric] for one in side], axis=0) for side in (figures[: len(first)], figures[len(first) :])
-                )
-                chunks.setdefault(metric, []).append(ours - theirs)
-    return {metric: np.concatenate(parts) for metric, parts in chunks.items()}
-
-
-def paired_bootstrap(first: Sequence[Items], second: Sequence[Items]) -> dict[str, Interval]:
-    """The intervals of first minus second by metric; none for fewer than `FEWEST_ITEMS` items, or a metric without value on some set.
-
-    Args:
-        first: As for `paired_differences`.
-        second: The other's.
-
-    Raises:
-        OtherItemsError: As `paired_differences`.
-    """
-    if len(first[0].names) < FEWEST_ITEMS:
+    every = (*first, *second)
+    if any(one.names != every[0].names for one in every):
+        raise OtherItemsError("the results were not tested on the same items")
+    if len(every[0].names) < FEWEST_ITEMS:
         return {}
     intervals = {}
-    for metric, differences_R in paired_differences(first, second).items():
-        if not np.isnan(differences_R).any():
-            low, high = np.quantile(differences_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-            intervals[metric] = Interval(low=float(low), high=float(high))
+    for metric in every[0].figures:
+        if all(metric in one.figures for one in every):
+            ours_R, theirs_R = (np.mean([one.figures[metric] for one in side], axis=0) for side in (first, second))
+            if not np.isnan(ours_R - theirs_R).any():
+                low, high = np.quantile(ours_R - theirs_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+                intervals[metric] = Interval(low=float(low), high=float(high))
     return intervals
-
-
-def _positions(names: Sequence[str], reference: Sequence[str]) -> NDArray[np.int64]:
-    """For each of `names` its place in `reference`."""
-    places = {name: place for place, name in enumerate(reference)}
-    return np.array([places[name] for name in names])

@@ -72,6 +72,11 @@ class Evaluated:
         return self.measurements[0].result
 
     @property
+    def run_names(self) -> tuple[str, ...]:
+        """The names of all runs."""
+        return tuple(sorted({measurement.result.backbone.name for measurement in self.measurements}))
+
+    @property
     def datasets(self) -> tuple[str, ...]:
         """The data sets of those benchmarks that stand in a row per data set."""
         return tuple(sorted({slot.dataset for slot in self.slots if slot.dataset}))

@@ -18,6 +18,8 @@ AS_PRETRAINED = "as pretrained"
 
 HEADS = "heads"
 COVERAGE = "dataset.test.coverage"
+FIELDS = (HEADS, "protocol", "dataset", "settings")
+"""Of differences, or what they begin with before a dot."""
 
 # The settings of a classification result that are one classifier's alone.
 _OF_KNN = frozenset({"temperature", "neighbours", "knn_features"})
@@ -51,15 +53,15 @@ def differences(first: Result, second: Result, benchmark: str, allowed: Collecti
         first: A result.
         second: Another one of the same benchmark.
         benchmark: Key of the benchmark.
-        allowed: Fields that may differ.
+        allowed: Fields that may differ; `dataset.test` stands for all of `dataset.test.*`.
     """
-    return [one for one in _different(facts(first, benchmark), facts(second, benchmark)) if one.field not in allowed]
+    return [one for one in _different(facts(first, benchmark), facts(second, benchmark)) if not _is_allowed(one, allowed)]
 
 
 def row_differences(first: Result, second: Result, allowed: Collection[str] = ()) -> list[Difference]:
     """What makes the figures of two results of different benchmarks odd beside each other in one row of a table."""
-    facts = [{HEADS: _heads(result), COVERAGE: result.datasets["test"].coverage} for result in (first, second)]
-    return [one for one in _different(*facts) if one.field not in allowed]
+    of_row = [{HEADS: _heads(result), COVERAGE: result.datasets["test"].coverage} for result in (first, second)]
+    return [one for one in _different(*of_row) if not _is_allowed(one, allowed)]
 
 
 def replicate_differences(first: Result, second: Result, benchmark: str) -> list[str]:
@@ -85,6 +87,10 @@ def _conditions(result: Result, benchmark: str) -> dict[str, str]:
     }
     spec = {f"backbone.{name}": _text(value) for name, value in result.backbone.spec.items()}
     return {**_protocol(result), **_datasets(result), **settings, **spec}
+
+
+def _is_allowed(difference: Difference, allowed: Collection[str]) -> bool:
+    return any(difference.field == name or difference.field.startswith(f"{name}.") for name in allowed)
 
 
 def _protocol(result: Result) -> dict[str, str]:

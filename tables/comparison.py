@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tables.bootstrap import Interval, Items, OtherItemsError, paired_bootstrap
+from tables.bootstrap import Interval, OtherItemsError, Resampled, paired_bootstrap, resample
 from tables.collect import Measurement
 from tables.comparability import AS_PRETRAINED, HEADS, differences, facts
 from tables.items import read_items
@@ -61,7 +61,7 @@ def compare(table: Table, baseline: str | None = None) -> Comparison:
     """
     marks: dict[tuple[int, str], Mark] = {}
     baselines = {} if baseline is None else _baselines(table, baseline)
-    readers = _ItemReader()
+    bootstrap = _Bootstrap()
     for column in table.layout.columns:
         ranks, excluded = _ranks(table, column)
         for number, row in enumerate(table.rows):
@@ -70,7 +70,7 @@ def compare(table: Table, baseline: str | None = None) -> Comparison:
                 continue
             delta, interval = None, None
             if number in baselines:
-                delta, interval = _difference(cell, table.rows[baselines[number]].cells.get(column.key), readers)
+                delta, interval = _difference(cell, table.rows[baselines[number]].cells.get(column.key), bootstrap)
             mark = Mark(rank=ranks.get(number), delta=delta, interval=interval, incomparable=excluded.get(number, ""))
             if mark != Mark():
                 marks[number, column.key] = mark
@@ -161,11 +161,11 @@ def _same_network(first: Row, second: Row) -> bool:
     return all(first.descriptors.get(name) == second.descriptors.get(name) for name in ("backbone", "dataset"))
 
 
-class _ItemReader:
-    """Reads the items of results, each once."""
+class _Bootstrap:
+    """Reads the items of results and resamples them, each once."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Items | None] = {}
+        self._known: dict[str, Resampled | None] = {}
         self._intervals: dict[tuple[tuple[str, ...], tuple[str, ...]], dict[str, Interval]] = {}
 
     def intervals(self, first: Sequence[Measurement], second: Sequence[Measurement]) -> dict[str, Interval]:
@@ -176,7 +176,7 @@ class _ItemReader:
         return self._intervals[key]
 
     def _bootstrap(self, first: Sequence[Measurement], second: Sequence[Measurement]) -> dict[str, Interval]:
-        ours, theirs = ([items for one in side if (items := self._read(one)) is not None] for side in (first, second))
+        ours, theirs = ([found for one in side if (found := self._resampled(one)) is not None] for side in (first, second))
         if len(ours) < len(first) or len(theirs) < len(second):
             return {}
         try:
@@ -184,13 +184,14 @@ class _ItemReader:
         except OtherItemsError:
             return {}
 
-    def _read(self, measurement: Measurement) -> Items | None:
+    def _resampled(self, measurement: Measurement) -> Resampled | None:
         if measurement.path not in self._known:
-            self._known[measurement.path] = read_items(measurement)
+            items = read_items(measurement)
+            self._known[measurement.path] = resample(items) if items else None
         return self._known[measurement.path]
 
 
-def _difference(cell: Cell, other: Cell | None, items: _ItemReader) -> tuple[float | None, Interval | None]:
+def _difference(cell: Cell, other: Cell | None, bootstrap: _Bootstrap) -> tuple[float | None, Interval | None]:
     """A figure minus its baseline's, and the interval of it; None where they may not be compared or carry no items."""
     if other is None or other.value is None:
         return None, None
@@ -201,7 +202,7 @@ def _difference(cell: Cell, other: Cell | None, items: _ItemReader) -> tuple[flo
     key = cell.column.benchmark.key
     if differences(ours[0].result, theirs[0].result, key):
         return None, None
-    return delta, items.intervals(ours, theirs).get(cell.column.metric)
+    return delta, bootstrap.intervals(ours, theirs).get(cell.column.metric)
 
 
 def _stands_beside_published(cell: Cell) -> bool:

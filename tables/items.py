@@ -3,6 +3,7 @@
 | benchmark | item | where |
 | --- | --- | --- |
 | DAVIS | sequence, with its objects | the result's breakdown |
+| COCO | image: which detections match | artefact `image_matches`, an .npz (`eval/detection/image_matches.py`) |
 | ADE20K | image: pixels per class | artefact `image_pixels`, an .npz of `names` [N] and `counts` [N, 3, K] |
 | classification | image: rank of the right class | artefact `predictions`, a CSV |
 
@@ -17,11 +18,13 @@ from functools import partial
 
 import numpy as np
 
+from tables.average_precision import IOU_TYPES, average_precision, read_classes
 from tables.bootstrap import Array, Items
 from tables.collect import Measurement
 
 logger = logging.getLogger(__name__)
 
+IMAGE_MATCHES = "image_matches"
 IMAGE_PIXELS = "image_pixels"
 PREDICTIONS = "predictions"
 
@@ -32,7 +35,7 @@ _PERCENT = 100
 
 def read_items(measurement: Measurement) -> Items | None:
     """The items behind a result; None where it carries none, or they cannot be read, which the log says."""
-    readers = {"davis": _davis, "segmentation": _segmentation, "classification": _classification}
+    readers = {"davis": _davis, "detection": _detection, "segmentation": _segmentation, "classification": _classification}
     reader = readers.get(measurement.result.task)
     try:
         items = reader(measurement) if reader else None
@@ -41,25 +44,36 @@ def read_items(measurement: Measurement) -> Items | None:
             "%s: its single items cannot be read, so no difference is marked significant (%s)", measurement.path, error
         )
         return None
-    if items is not None and (not items.names or len(set(items.names)) < len(items.names)):
-        logger.warning("%s: its items have no unique names, so no difference is marked significant", measurement.path)
-        return None
     return items
 
 
 def _davis(measurement: Measurement) -> Items | None:
     """The official figures are means over the objects of all sequences; a sequence is drawn with all its objects."""
+    if not measurement.result.breakdown:
+        return None
     objects: dict[str, list[tuple[float, float]]] = {}
-    for name, figures in measurement.result.breakdown.items():
+    for name, figures in sorted(measurement.result.breakdown.items()):
         objects.setdefault(name.rpartition("_")[0], []).append((figures["J-Mean"], figures["F-Mean"]))
-    sums_N3 = np.array([(*np.sum(scores, axis=0), len(scores)) for scores in objects.values()]).reshape(-1, 3)
+    names = sorted(objects)
+    sums_N3 = np.array([(*np.sum(objects[name], axis=0), len(objects[name])) for name in names])
 
     def figures_of(weights_RN: Array) -> Mapping[str, Array]:
         region_R, boundary_R, objects_R = (weights_RN @ sums_N3).T
         j_R, f_R = region_R / objects_R, boundary_R / objects_R
         return {"J&F-Mean": (j_R + f_R) / 2, "J-Mean": j_R, "F-Mean": f_R}
 
-    return Items(names=tuple(objects), figures=figures_of)
+    return Items(names=tuple(names), figures=figures_of)
+
+
+def _detection(measurement: Measurement) -> Items | None:
+    file = measurement.result.artefacts.get(IMAGE_MATCHES)
+    if file is None:
+        return None
+    with np.load(measurement.folder / file, allow_pickle=False) as archive:
+        arrays = dict(archive)
+    classes = {iou_type: read_classes(arrays, iou_type) for iou_type in IOU_TYPES}
+    names = tuple(str(name) for name in arrays["names"])
+    return Items(names=names, figures=partial(average_precision, classes))
 
 
 def _segmentation(measurement: Measurement) -> Items | None:
@@ -106,6 +120,7 @@ def _classification(measurement: Measurement) -> Items | None:
         return None
     with (measurement.folder / file).open(encoding="utf-8", newline="") as stream:
         header, *lines = list(csv.reader(stream, strict=True))
+    lines.sort(key=lambda line: line[header.index("image")])
     names = [line[header.index("image")] for line in lines]
     columns = {name.removesuffix(_RANK): place for place, name in enumerate(header) if name.endswith(_RANK)}
     ranks = {name: np.array([int(line[place]) for line in lines]) for name, place in columns.items()}

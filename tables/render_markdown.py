@@ -30,8 +30,8 @@ over the images or sequences of both ({RESAMPLES} resampled sets, two-sided 95 %
 | n/a | measured here, but the task gave no value |
 | – | not measured, or not stated |
 
-A difference without a star is not significant, or cannot be tested: published figures and COCO's results carry no single items,
-nor do results from before these were recorded; fewer than {FEWEST_ITEMS} items show nothing."""
+A difference without a star is not significant, or cannot be tested: published figures carry no single items, nor do results from
+before these were recorded; fewer than {FEWEST_ITEMS} items show nothing."""
 
 
 def render_markdown(

@@ -72,6 +72,36 @@ def precision_and_statistics(
         Precision [T, R, K, A, M] (IoU thresholds, recalls, classes, areas, limits of detections per image; -1 where there is no
         ground truth) and the twelve statistics.
     """
+    evaluation = evaluated(truth, results, iou_type, image_ids, category_ids, scoring)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.accumulate()
+        evaluation.summarize()
+    return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.stats[:12])
+
+
+def evaluated(
+    truth: COCO,
+    results: Sequence[Mapping[str, Any]],
+    iou_type: str,
+    image_ids: Sequence[int],
+    category_ids: Sequence[int],
+    scoring: Scoring,
+    areas: Mapping[str, tuple[float, float]] | None = None,
+) -> Any:
+    """The first step of COCO's evaluation: every image's detections matched with its annotations.
+
+    Args:
+        truth: As for `precision_and_statistics`, and so the others.
+        results: Detections.
+        iou_type: `bbox` or `segm`.
+        image_ids: The images that were tested.
+        category_ids: The categories.
+        scoring: Which implementation.
+        areas: Name -> range of object areas in square pixels; by default COCO's four.
+
+    Returns:
+        The COCOeval object.
+    """
     with contextlib.redirect_stdout(io.StringIO()):
         known = truth if isinstance(truth, scoring.ground_truth) else _ground_truth(truth.dataset, scoring)
         # `loadRes` fails on an empty list.
@@ -79,10 +109,10 @@ def precision_and_statistics(
         evaluation = scoring.evaluation(known, found, iou_type)
         evaluation.params.imgIds = sorted(image_ids)
         evaluation.params.catIds = list(category_ids)
+        if areas is not None:
+            evaluation.params.areaRng, evaluation.params.areaRngLbl = [list(area) for area in areas.values()], list(areas)
         evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.stats[:12])
+    return evaluation
 
 
 def _ground_truth(dataset: Mapping[str, Any], scoring: Scoring) -> Any:

@@ -20,6 +20,9 @@ from eval.openmmlab.launch import Precision, optimiser_wrapper, resolve_precisio
 from eval.openmmlab.pyramid import STRIDES, DeconvPyramid
 from eval.openmmlab.taps import choose_taps
 
+MATCHES_FILE = "image_matches.npz"
+"""What the test found in every single image, in the output folder."""
+
 CONFIGS = Path(__file__).parent / "configs"
 
 # Measuring batch norm's statistics is at most such a part of a run, as warming up is.
@@ -134,6 +137,7 @@ def _resolve_data(config: Config, options: DetectionConfig, splits: Mapping[str,
         _scale(loader.dataset.pipeline, options.short_side)
     config.train_dataloader.batch_size = batch.total // batch.world_size
     config.test_evaluator.ann_file = str(splits["val2017"].annotation_file.resolve())
+    config.test_evaluator.items_file = str(options.output / MATCHES_FILE)
 
 
 def _scale(pipeline: Sequence[Any], short_side: int) -> None:

@@ -45,9 +45,7 @@ def compute_figures(
     per_class: dict[str, float] = {}
     scoring = scoring or preferred_scoring()
     for iou_type in IOU_TYPES:
-        # Mask results carry no box: the box's area would be taken for the mask's.
-        unused = "segmentation" if iou_type == "bbox" else "bbox"
-        results = [{key: value for key, value in detection.items() if key != unused} for detection in detections]
+        results = compared_alone(detections, iou_type)
         precision_TRKAM, statistics = precision_and_statistics(truth, results, iou_type, image_ids, category_ids, scoring)
         for index, figure in enumerate(FIGURES):
             overall[f"{iou_type}_{figure}"] = _percent(statistics[index])
@@ -55,6 +53,12 @@ def compute_figures(
         for index, name in enumerate(names):
             per_class[f"{_CLASS_PREFIX}{name}/{iou_type}_mAP"] = _percent(_mean_where_defined(precision_TRK[:, :, index]))
     return {**overall, **per_class}
+
+
+def compared_alone(detections: Sequence[Mapping[str, Any]], iou_type: str) -> list[dict[str, Any]]:
+    """Detections with the box or the mask alone: mask results carry no box, whose area would be taken for the mask's."""
+    unused = "segmentation" if iou_type == "bbox" else "bbox"
+    return [{key: value for key, value in detection.items() if key != unused} for detection in detections]
 
 
 def split_figures(figures: Mapping[str, float]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:

@@ -1,12 +1,14 @@
 """Average precision as an mmdet metric."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mmdet.evaluation.metrics import CocoMetric
 from mmdet.registry import METRICS
 
 from eval.detection.figures import IOU_TYPES, compute_figures
+from eval.detection.image_matches import match_images, write_matches
 
 
 @METRICS.register_module()
@@ -19,13 +21,15 @@ class CocoAveragePrecision(CocoMetric):
 
     default_prefix = None
 
-    def __init__(self, ann_file: str) -> None:
+    def __init__(self, ann_file: str, items_file: str | None = None) -> None:
         """Read the ground truth.
 
         Args:
             ann_file: Path of a COCO annotation file.
+            items_file: .npz file for what matches in every single image, see `eval.detection.image_matches`. None writes none.
         """
         super().__init__(ann_file=ann_file, metric=list(IOU_TYPES))
+        self.items_file = items_file
 
     def compute_metrics(self, results: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, float]:
         """Score everything that `process` collected; see `eval.detection.figures.compute_figures`."""
@@ -33,7 +37,10 @@ class CocoAveragePrecision(CocoMetric):
         # The labels of mmdet's CocoDataset count the categories in this order.
         category_ids = self._coco_api.get_cat_ids(cat_names=self.dataset_meta["classes"])
         image_ids = [prediction["img_id"] for prediction in predictions]
-        return compute_figures(self._coco_api, _detections(predictions, category_ids), image_ids, category_ids)
+        detections = _detections(predictions, category_ids)
+        if self.items_file is not None:
+            write_matches(Path(self.items_file), match_images(self._coco_api, detections, image_ids, category_ids))
+        return compute_figures(self._coco_api, detections, image_ids, category_ids)
 
 
 def _detections(predictions: Sequence[dict[str, Any]], category_ids: Sequence[int]) -> list[dict[str, Any]]:

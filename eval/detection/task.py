@@ -8,7 +8,7 @@ from backbones.spec import BackboneSpec
 from common.command import parse_config
 from eval.detection.config import DetectionConfig
 from eval.detection.data import check_data
-from eval.detection.experiment import base_config, resolve, training_precision
+from eval.detection.experiment import MATCHES_FILE, base_config, resolve, training_precision
 from eval.detection.figures import split_figures
 from eval.detection.pictures import DetectionPictures
 from eval.detection.protocol import describe_protocol
@@ -37,7 +37,11 @@ def figures(options: DetectionConfig, outcome: Outcome) -> Figures:
     """See `FineTuningTask.figures`."""
     del options
     overall, per_class = split_figures(outcome.metrics)
-    return Figures(metrics={name: Metric(value=value) for name, value in overall.items()}, breakdown=per_class, artefacts={})
+    return Figures(
+        metrics={name: Metric(value=value) for name, value in overall.items()},
+        breakdown=per_class,
+        artefacts={"image_matches": MATCHES_FILE},
+    )
 
 
 TASK = FineTuningTask(name="detection", prepare=prepare, figures=figures)

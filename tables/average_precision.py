@@ -1,0 +1,122 @@
+"""COCO's average precision of any multiset of images, from the artefact `image_matches` of a detection result.
+
+The definition is pycocotools': detections of a class by falling confidence, precision made monotone, read at 101 recalls, averaged
+over IoU thresholds and over the classes that have annotations. An image that is drawn w times counts w times; its detections stay
+next to each other in the ranking.
+
+Shapes: R resampled sets, N images, K classes, T IoU thresholds, D detections of a class, U of these that match something.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tables.bootstrap import Array
+
+IOU_TYPES = ("bbox", "segm")
+METRICS = {"mAP": slice(None), "mAP_50": slice(0, 1), "mAP_75": slice(5, 6)}
+"""Ending of a metric's name -> the IoU thresholds (of 0.5, 0.55, ... 0.95) that it averages over."""
+
+_THRESHOLDS = 10
+_RECALLS = np.linspace(0, 1, 101)
+_PERCENT = 100
+
+# Bounds the memory of one step.
+_VALUES_PER_STEP = 4_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassMatches:
+    """One class's detections by falling confidence, and its annotations."""
+
+    image_D: NDArray[np.int64]
+    """Image of each detection."""
+    matched_TD: NDArray[np.bool_]
+    """Whether it matches an annotation that counts."""
+    ignored_TD: NDArray[np.bool_]
+    """Whether it matches one that does not count, and is left out."""
+    truth_image_G: NDArray[np.int64]
+    """Image of each annotation that counts."""
+
+
+def read_classes(arrays: Mapping[str, NDArray[Any]], iou_type: str) -> list[ClassMatches]:
+    """The classes that have annotations.
+
+    Args:
+        arrays: Of the artefact, see `eval/detection/image_matches.py`.
+        iou_type: `bbox` or `segm`.
+    """
+    image, category, score, matched, ignored, truth_image, truth_category = (
+        arrays[f"{iou_type}_{name}"]
+        for name in ("image", "category", "score", "matched", "ignored", "truth_image", "truth_category")
+    )
+    classes = []
+    for number in range(len(arrays["categories"])):
+        of_class = np.flatnonzero(category == number)
+        order = of_class[np.argsort(-score[of_class], kind="stable")]
+        ignored_TD = _flags(ignored[order])
+        one = ClassMatches(
+            image_D=image[order].astype(np.int64),
+            matched_TD=_flags(matched[order]) & ~ignored_TD,
+            ignored_TD=ignored_TD,
+            truth_image_G=truth_image[truth_category == number].astype(np.int64),
+        )
+        if len(one.truth_image_G):
+            classes.append(one)
+    return classes
+
+
+def average_precision(classes: Mapping[str, list[ClassMatches]], weights_RN: Array) -> dict[str, Array]:
+    """AP, AP50 and AP75 in percent [R], named `bbox_mAP` and so on; NaN for a set without annotations.
+
+    Args:
+        classes: IoU type -> its classes, from `read_classes`.
+        weights_RN: How often each image is in each set.
+    """
+    figures = {}
+    for iou_type, of_type in classes.items():
+        per_class_KRT = np.stack([class_precision(one, weights_RN) for one in of_type])
+        for ending, thresholds in METRICS.items():
+            chosen_KR = per_class_KRT[:, :, thresholds].mean(axis=2)
+            defined_R = (~np.isnan(chosen_KR)).sum(axis=0)
+            with np.errstate(invalid="ignore"):
+                figures[f"{iou_type}_{ending}"] = _PERCENT * np.nansum(chosen_KR, axis=0) / defined_R
+    return figures
+
+
+def class_precision(one: ClassMatches, weights_RN: Array) -> Array:
+    """Average precision [R, T] of a class, 0 to 1; NaN where a set has no annotation of it."""
+    touched_U = np.flatnonzero(one.matched_TD.any(axis=0) | one.ignored_TD.any(axis=0))
+    step = max(1, _VALUES_PER_STEP // max(1, len(one.image_D) + _THRESHOLDS * len(touched_U)))
+    parts = [_precision(one, touched_U, weights_RN[start : start + step]) for start in range(0, len(weights_RN), step)]
+    return np.concatenate(parts)
+
+
+def _precision(one: ClassMatches, touched_U: NDArray[np.int64], weights_RN: Array) -> Array:
+    annotations_R = weights_RN[:, one.truth_image_G].sum(axis=1)
+    # Precision falls from one match to the next and is made monotone, so that only the matches need be looked at.
+    weights_RD = weights_RN[:, one.image_D]
+    seen_RU = np.cumsum(weights_RD, axis=1)[:, touched_U]
+    weights_RU = weights_RD[:, touched_U]
+    result_RT = np.empty((len(weights_RN), _THRESHOLDS))
+    for threshold in range(_THRESHOLDS):
+        true_RU = np.cumsum(weights_RU * one.matched_TD[threshold, touched_U], axis=1)
+        counted_RU = seen_RU - np.cumsum(weights_RU * one.ignored_TD[threshold, touched_U], axis=1)
+        precision_RU = true_RU / (counted_RU + np.spacing(1))
+        monotone_RU = np.maximum.accumulate(precision_RU[:, ::-1], axis=1)[:, ::-1]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            recall_RU = true_RU / annotations_R[:, None]
+        # How many of the 101 recalls are reached; NaN (no annotations) is sorted behind all of them.
+        reached_RU = np.searchsorted(_RECALLS, recall_RU, side="right")
+        newly_RU = np.diff(reached_RU, axis=1, prepend=0)
+        result_RT[:, threshold] = (newly_RU * monotone_RU).sum(axis=1) / len(_RECALLS)
+    result_RT[annotations_R == 0] = np.nan
+    return result_RT
+
+
+def _flags(bits_D: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    """[D] -> [T, D]; row t is bit t."""
+    return (bits_D[None, :].astype(np.int64) >> np.arange(_THRESHOLDS)[:, None]) & 1 == 1

@@ -1,0 +1,80 @@
+"""Whether results may stand in one table: every difference that makes them incomparable, by name."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tables.collect import Evaluated, Measurement, Slot, collect
+from tables.comparability import FIELDS, Difference, differences, row_differences
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig:
+    """Name every difference that makes results incomparable, one per line; the exit status is 2 if there is any."""
+
+    runs: Path
+    """Folder of results; every result.json below it is read."""
+    names: list[str] = field(default_factory=list)
+    """Only the runs of these names; by default all."""
+    allow: list[str] = field(default_factory=list)
+    """Differences to accept: fields as this command prints them, such as `heads`, `settings.taps` or all of `dataset.test`."""
+
+    def __post_init__(self) -> None:
+        """Reject fields that no difference has."""
+        if unknown := [name for name in self.allow if name.partition(".")[0] not in FIELDS]:
+            raise ValueError(
+                f"--allow {' '.join(unknown)}: fields are {FIELDS[0]} and what begins with {', '.join(FIELDS[1:])}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What was found."""
+
+    num_results: int
+    """How many results were looked at."""
+    lines: list[str]
+    """One for each difference."""
+
+
+def check_results(config: CheckConfig) -> Checked:
+    """Compare the results of every benchmark with that of the first row, and the results within every row.
+
+    Published rows are not looked at: figures that may not stand beside them carry their mark in the tables.
+
+    Raises:
+        ValueError: If a result cannot be used, or no run has one of the names.
+    """
+    rows = _chosen(collect(config.runs), config.names)
+    lines = [line for row in rows for line in _within(row, config.allow)]
+    first: dict[Slot, tuple[Evaluated, Measurement]] = {}
+    for row in rows:
+        for slot, measurements in row.slots.items():
+            _, reference = first.setdefault(slot, (row, measurements[0]))
+            # The seeds of one recipe are alike.
+            found = differences(reference.result, measurements[0].result, slot.benchmark, config.allow)
+            lines += [_line(" ".join(filter(None, slot)), reference, measurements[0], one) for one in found]
+    return Checked(num_results=sum(len(row.measurements) for row in rows), lines=lines)
+
+
+def _chosen(rows: list[Evaluated], names: list[str]) -> list[Evaluated]:
+    known = sorted({name for row in rows for name in row.run_names})
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"--names {' '.join(unknown)}: no run is called so; there are {', '.join(known) or 'none'}")
+    return [row for row in rows if not names or set(names) & set(row.run_names)]
+
+
+def _within(row: Evaluated, allow: list[str]) -> Iterator[str]:
+    """The differences between the results of one row of a table."""
+    by_path: dict[str, Measurement] = {}
+    for slot, measurements in row.slots.items():
+        if not slot.dataset:  # what stands in a row per data set is beside nothing else
+            by_path.setdefault(measurements[0].path, measurements[0])
+    for other in list(by_path.values())[1:]:
+        reference = next(iter(by_path.values()))
+        for one in row_differences(reference.result, other.result, allow):
+            yield _line(f"row of {row.name}", reference, other, one)
+
+
+def _line(place: str, first: Measurement, second: Measurement, difference: Difference) -> str:
+    return f"{place}: {second.path} has {difference.field} {difference.second}, {first.path} has {difference.first}"
