@@ -39,7 +39,7 @@ def read_items(measurement: Measurement) -> Items | None:
     reader = readers.get(measurement.result.task)
     try:
         items = reader(measurement) if reader else None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, IndexError, csv.Error, zipfile.BadZipFile) as error:
         logger.warning(
             "%s: its single items cannot be read, so no difference is marked significant (%s)", measurement.path, error
         )

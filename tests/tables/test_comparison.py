@@ -1,0 +1,199 @@
+"""Best and second, differences from a baseline, and what must not be compared."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tables.collect import collect
+from tables.comparison import Comparison, Mark, compare
+from tables.layout import COMPONENTS, MAIN, Layout, classification_layout
+from tables.make import render_all
+from tables.reference import read_reference
+from tables.rows import Table, build_table
+
+Write = Callable[..., Path]
+JF = "davis_jf_mean"
+VIT_SMALL = {
+    **{"family": "vit", "embed_dim": 384, "depth": 12, "num_heads": 6, "patch_size": 16, "image_size": 224},
+    **{"class_token": False, "final_norm": False, "mlp_ratio": 4.0},
+}
+PUBLISHED = {"MoBY": 54.7, "DINO": 60.7, "DINO+SelfPatch": 62.7}
+"""Of the main table's DAVIS column, on ViT-S/16."""
+
+
+def _compared(runs: Path, baseline: str | None = None, layout: Layout = MAIN) -> tuple[Table, Comparison]:
+    table = build_table(layout, read_reference(layout), collect(runs))
+    return table, compare(table, baseline)
+
+
+def _marks(found: tuple[Table, Comparison], key: str = JF) -> dict[str, Mark]:
+    table, comparison = found
+    return {row.descriptors["method"]: comparison.mark(number, key) for number, row in enumerate(table.rows)}
+
+
+def _ranks(found: tuple[Table, Comparison], key: str = JF) -> dict[str, str | None]:
+    return {name: mark.rank for name, mark in _marks(found, key).items() if mark.rank}
+
+
+def _sequences(values: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    return {f"{name}_1": {"J&F-Mean": value, "J-Mean": value, "F-Mean": value} for name, value in values.items()}
+
+
+def test_a_benchmark_number_competes_with_the_published_ones(runs: Path, write: Write) -> None:
+    write("one", "davis", values={"J&F-Mean": 70.0})
+    assert _ranks(_compared(runs)) == {"one": "best", "DINO+SelfPatch": "second"}
+
+
+def test_what_prints_alike_ties(runs: Path, write: Write) -> None:
+    write("one", "davis", values={"J&F-Mean": 62.74})
+    assert _ranks(_compared(runs)) == {"one": "best", "DINO+SelfPatch": "best", "DINO": "second"}
+
+
+@pytest.mark.parametrize("options", [{"coverage": "sample"}, {"coverage": "subset"}, {"deviations": {"topk": [5, 7]}}])
+def test_what_is_no_benchmark_number_never_competes(runs: Path, write: Write, options: dict[str, Any]) -> None:
+    write("one", "davis", values={"J&F-Mean": 99.0}, **options)
+    write("two", "davis", values={"J&F-Mean": 98.0}, **options)
+    assert _ranks(_compared(runs)) == {"DINO+SelfPatch": "best", "DINO": "second"}
+
+
+def test_a_single_figure_is_no_best(runs: Path, write: Write) -> None:
+    write("one", "classification")
+    layout = classification_layout([collect(runs)[0].any_result])
+    assert _ranks(_compared(runs, layout=layout), "knn10_top1") == {}
+
+
+def test_a_missing_value_does_not_compete(runs: Path, write: Write) -> None:
+    write("one", "davis", values={"J&F-Mean": float("nan")})
+    assert _ranks(_compared(runs)) == {"DINO+SelfPatch": "best", "DINO": "second"}
+
+
+def test_an_older_protocol_does_not_compete_and_says_why(runs: Path, write: Write) -> None:
+    write("old", "davis", values={"J&F-Mean": 99.0})
+    write("new", "davis", values={"J&F-Mean": 61.0}, version=2)
+    found = _compared(runs)
+    assert _ranks(found) == {"DINO+SelfPatch": "best", "new": "second"}
+    assert _marks(found)["old"].incomparable == "protocol.version is 1, not 2"
+    page = render_all(runs)["tables.md"]
+    assert "99.0<sup>2</sup>‡" in page
+    assert "- ‡ `old` does not compete: protocol.version is 1, not 2." in page
+    assert r"\pbIncomparable{\pbMeasured{99.0}}" in render_all(runs)["main.tex"]
+
+
+def test_other_data_does_not_compete(runs: Path, write: Write) -> None:
+    write("a", "davis", values={"J&F-Mean": 70.0})
+    write("b", "davis", values={"J&F-Mean": 71.0})
+    write("c", "davis", values={"J&F-Mean": 72.0}, listing="f" * 64)
+    found = _compared(runs)
+    assert _ranks(found) == {"b": "best", "a": "second"}
+    assert "dataset.test.listing_sha256" in _marks(found)["c"].incomparable
+
+
+def test_changed_heads_do_not_compete_with_published_figures(runs: Path, write: Write) -> None:
+    write("same", "detection", values={"bbox_mAP": 50.0}, spec=VIT_SMALL, settings={"num_heads": 6})
+    write("other", "detection", values={"bbox_mAP": 60.0}, spec=VIT_SMALL, settings={"num_heads": 8})
+    found = _compared(runs)
+    assert _ranks(found, "coco_box_ap") == {"same": "best", "DINO+SelfPatch": "second"}
+    assert _marks(found, "coco_box_ap")["other"].incomparable == "heads: 8 instead of 6"
+
+
+def test_data_sets_compete_each_for_itself(runs: Path, write: Write) -> None:
+    for name, first, second in (("a", 90.0, 10.0), ("b", 80.0, 20.0)):
+        write(name, "classification", values={"10-NN top-1": first})
+        path = write(name, "classification", folder=f"{name}/other", values={"10-NN top-1": second})
+        path.write_text(path.read_text().replace('"CIFAR-10"', '"CIFAR-100"'))
+    layout = classification_layout([collect(runs)[0].any_result])
+    table, comparison = _compared(runs, layout=layout)
+    ranks = {
+        (row.descriptors["dataset"], row.descriptors["method"]): comparison.mark(number, "knn10_top1").rank
+        for number, row in enumerate(table.rows)
+    }
+    assert ranks == {
+        ("CIFAR-10 test", "a"): "best",
+        ("CIFAR-10 test", "b"): "second",
+        ("CIFAR-100 test", "a"): "second",
+        ("CIFAR-100 test", "b"): "best",
+    }
+
+
+def test_differences_are_from_the_published_baseline_to_the_same_backbone(runs: Path, write: Write) -> None:
+    write("small", "davis", values={"J&F-Mean": 61.25}, spec=VIT_SMALL)
+    write("tiny", "davis", values={"J&F-Mean": 61.25})
+    write("sample", "davis", values={"J&F-Mean": 61.25}, spec=VIT_SMALL, coverage="sample")
+    deltas = {name: mark.delta for name, mark in _marks(_compared(runs, "DINO")).items() if mark.delta is not None}
+    assert deltas == pytest.approx(
+        {"MoCo-v3": 53.5 - 60.7, "MoBY": 54.7 - 60.7, "DINO+SelfPatch": 62.7 - 60.7, "small": 61.25 - 60.7}
+    )
+    assert "62.7** (+2.0)" in render_all(runs, "DINO")["tables.md"]
+
+
+def test_a_measured_baseline_of_the_same_name_is_preferred_for_measured_rows(runs: Path, write: Write) -> None:
+    write("DINO", "davis", values={"J&F-Mean": 50.0}, spec=VIT_SMALL)
+    write("mine", "davis", values={"J&F-Mean": 51.0}, spec=VIT_SMALL)
+    marks = _marks(_compared(runs, "DINO"))
+    assert marks["mine"].delta == pytest.approx(1.0)
+    assert marks["DINO+SelfPatch"].delta == pytest.approx(2.0)
+
+
+def test_an_ambiguous_baseline_gives_no_difference(runs: Path) -> None:
+    table, comparison = _compared(runs, "DINO+SelfPatch", COMPONENTS)
+    assert comparison.baselines == {}
+    assert not any(mark.delta for mark in comparison.marks.values())
+    assert len(table.rows) == 10
+
+
+def test_an_unknown_baseline_is_refused_with_the_names(runs: Path, write: Write) -> None:
+    write("mine", "davis")
+    with pytest.raises(ValueError, match=r"--baseline nobody: no row is called so; there are MoCo-v2, .*, mine"):
+        render_all(runs, "nobody")
+
+
+@pytest.mark.parametrize(
+    ("options", "compared"),
+    [
+        ({}, True),
+        ({"version": 2}, False),
+        ({"listing": "f" * 64}, False),
+        ({"deviations": {"topk": [5, 7]}}, False),
+        ({"coverage": "sample"}, False),
+    ],
+)
+def test_only_comparable_results_have_a_difference(runs: Path, write: Write, options: dict[str, Any], compared: bool) -> None:
+    write("base", "davis", values={"J&F-Mean": 50.0})
+    write("mine", "davis", values={"J&F-Mean": 51.5}, **options)
+    assert _marks(_compared(runs, "base"))["mine"].delta == (pytest.approx(1.5) if compared else None)
+
+
+def test_results_on_the_same_sample_data_have_a_difference(runs: Path, write: Write) -> None:
+    for name, value in (("base", 50.0), ("mine", 51.5)):
+        write(name, "davis", values={"J&F-Mean": value}, coverage="sample", deviations={"topk": [5, 7]})
+    assert _marks(_compared(runs, "base"))["mine"].delta == pytest.approx(1.5)
+    assert "*[51.5]*<sup>2</sup> (+1.5)" in render_all(runs, "base")["tables.md"]
+
+
+def test_a_difference_is_significant_by_the_items_alone(runs: Path, write: Write) -> None:
+    base = {f"sequence{number}": 40.0 + number for number in range(12)}
+    clear = {name: value + 3 for name, value in base.items()}
+    mixed = {name: value + (11 if number % 2 else -10) for number, (name, value) in enumerate(base.items())}
+    for name, values, shown in (("base", base, 50.0), ("clear", clear, 53.0), ("mixed", mixed, 50.5)):
+        write(name, "davis", values={"J&F-Mean": shown}, breakdown=_sequences(values))
+    write("silent", "davis", values={"J&F-Mean": 90.0})
+    marks = _marks(_compared(runs, "base"))
+    assert marks["clear"].interval is not None
+    assert (marks["clear"].interval.low, marks["clear"].interval.high) == pytest.approx((3, 3))
+    assert marks["mixed"].interval is not None
+    assert not marks["mixed"].interval.significant
+    assert (marks["silent"].delta, marks["silent"].interval) == (40.0, None)
+    page, tex = render_all(runs, "base")["tables.md"], render_all(runs, "base")["main.tex"]
+    assert r"53.0<sup>2</sup> (+3.0\*)" in page
+    assert "50.5<sup>3</sup> (+0.5)" in page
+    assert r"\pbMeasured{53.0}\pbSignificantDelta{+3.0}" in tex
+    assert r"\pbMeasured{50.5}\pbDelta{+0.5}" in tex
+
+
+def test_items_that_do_not_match_show_nothing(runs: Path, write: Write) -> None:
+    for name, first in (("base", 0), ("mine", 1)):
+        write(name, "davis", breakdown=_sequences({f"sequence{number}": 40.0 + first for number in range(first, 12 + first)}))
+    mark = _marks(_compared(runs, "base"))["mine"]
+    assert (mark.delta, mark.interval) == (0.0, None)
