@@ -1,0 +1,126 @@
+"""Whole runs that are watched."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pretrain.__main__ import main
+from pretrain.run import pretrain
+from tests.conftest import RunMain
+from tests.pretrain.conftest import tiny_config, tiny_options
+from tests.pretrain.test_run import logged, recipe_for, run
+
+WATCHED = {"watch__every": 1, "watch__num_images": 1}
+
+
+def trained(output: Path) -> dict:
+    """What a run computes."""
+    content = torch.load(output / "checkpoint.pth", weights_only=True)
+    return {name: content[name] for name in ("student", "teacher", "objective", "optimizer")}
+
+
+def same(first: object, second: object) -> bool:
+    """Whether two trees of plain values and tensors are equal bit for bit."""
+    if isinstance(first, torch.Tensor):
+        return isinstance(second, torch.Tensor) and torch.equal(first, second)
+    if isinstance(first, dict):
+        return isinstance(second, dict) and first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+    if isinstance(first, (list, tuple)):
+        return isinstance(second, type(first)) and len(first) == len(second) and all(map(same, first, second))
+    return first == second
+
+
+@pytest.mark.parametrize("method", ["selfpatch", "moby", "patch_matching"])
+def test_watching_changes_nothing_of_what_is_trained(image_folder: Path, tmp_path: Path, method: str) -> None:
+    """Weights, optimiser and running state; stochastic depth draws random numbers in every step."""
+    options = {"backbone__drop_path_rate": 0.3, "optim__lr": 0.002}
+    knn = {"watch__knn_train": image_folder, "watch__knn_val": image_folder}
+    for name, watch in (("off", {}), ("on", {**WATCHED, **knn})):
+        pretrain(tiny_config(method, image_folder, tmp_path / name, **options, **watch))
+    assert same(trained(tmp_path / "off"), trained(tmp_path / "on"))
+    own = {"selfpatch": {"positives"}, "patch_matching": {"matches"}}.get(method, set())
+    for epoch in ("epoch_0001", "epoch_0002"):
+        pictures = {path.stem for path in (tmp_path / "on" / "watch" / epoch).iterdir()}
+        assert pictures == {"attention", "components", *own}
+    assert (tmp_path / "on" / "watch" / "curves.png").is_file()
+    assert not (tmp_path / "off" / "watch").exists()
+    lines = logged(tmp_path / "on")
+    assert [line["step"] for line in lines if 0 <= line.get("knn_top1", -1) <= 100] == [3, 6]
+    assert [{**line, "knn_top1": None} for line in lines] == [{**line, "knn_top1": None} for line in logged(tmp_path / "off")]
+    board = EventAccumulator(str(tmp_path / "on" / "tensorboard")).Reload()
+    assert set(board.Tags()["images"]) == {f"watch/{name}" for name in pictures}
+    assert "knn_top1" in board.Tags()["scalars"]
+
+
+def test_every_few_epochs_and_after_the_last(image_folder: Path, tmp_path: Path) -> None:
+    options = {"train__epochs": 5, "watch__every": 2, "watch__num_images": 1, "watch__images": image_folder}
+    pretrain(tiny_config("dino", image_folder, tmp_path, **options))
+    assert sorted(path.name for path in (tmp_path / "watch").iterdir()) == [
+        "curves.png", "epoch_0002", "epoch_0004", "epoch_0005",
+    ]  # fmt: skip
+
+
+def test_a_run_may_be_continued_with_other_eyes(image_folder: Path, tmp_path: Path) -> None:
+    pretrain(tiny_config("dino", image_folder, tmp_path))
+    before = (tmp_path / "checkpoint.pth").read_bytes()
+    pretrain(tiny_config("dino", image_folder, tmp_path, **WATCHED))
+    assert (tmp_path / "checkpoint.pth").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("absent", "watch.knn_val: {val} is not a folder"),
+        ("truncated", "watch.knn_val: 1 of "),
+        ("flat", "one folder per class"),
+    ],
+)
+def test_a_labelled_folder_that_cannot_be_used_is_found_before_training(
+    image_folder: Path, tmp_path: Path, run_main: RunMain, damage: str, message: str
+) -> None:
+    val = tmp_path / "val"
+    if damage == "flat":
+        shutil.copytree(image_folder / "class0", val)
+    elif damage == "truncated":
+        shutil.copytree(image_folder, val)
+        path = next(val.rglob("*.jpg"))
+        path.write_bytes(path.read_bytes()[:300])
+    watch = {**WATCHED, "watch__knn_train": image_folder, "watch__knn_val": val}
+    finished = run_main(main, ["sample_dino", *tiny_options(image_folder, tmp_path / "run", "dino", **watch)])
+    assert finished.status == 2
+    assert message.format(val=val) in finished.stderr.splitlines()[-1]
+    assert not (tmp_path / "run" / "checkpoint.pth").exists()
+    assert not logged(tmp_path / "run")
+
+
+def test_pictures_that_cannot_be_written_cost_no_training(
+    image_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tmp_path.joinpath("watch").write_text("a file where the folder would be")
+    with caplog.at_level(logging.ERROR):
+        assert pretrain(tiny_config("dino", image_folder, tmp_path, **WATCHED)).is_file()
+    assert "no pictures of epoch 1" in caplog.text
+    assert "no curves at epoch 2" in caplog.text
+
+
+@pytest.mark.slow
+def test_two_processes_watch_as_one(image_folder: Path, tmp_path: Path) -> None:
+    """With an odd number of images to classify, so that shares differ."""
+    val = tmp_path / "val"
+    shutil.copytree(image_folder, val)
+    next((val / "class1").iterdir()).unlink()
+    options = {**WATCHED, "watch__knn_train": image_folder, "watch__knn_val": val, "backbone__drop_path_rate": 0.0}
+    pretrain(tiny_config("dino", image_folder, tmp_path / "1", **options))
+    recipe = recipe_for("dino", tmp_path)
+    finished = run(tiny_options(image_folder, tmp_path / "2", "dino", **options), 2, recipe)
+    assert finished.returncode == 0, finished.stderr
+    assert len(list((tmp_path / "2" / "watch" / "epoch_0002").iterdir())) == 2
+    for one, two in zip(logged(tmp_path / "1"), logged(tmp_path / "2"), strict=True):
+        assert one.keys() == two.keys()
+        for name in (name for name in one if name.startswith(("cls_", "knn_"))):
+            assert one[name] == pytest.approx(two[name], abs=1e-4), name
+    assert "knn_top1" in two
