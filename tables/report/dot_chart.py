@@ -137,10 +137,12 @@ def _kinds(group: Group) -> Sequence[_Kind]:
     """The charts of a benchmark; of k-NN one for a single k that all results have."""
     if group.benchmark != KNN:
         return _KINDS[group.benchmark]
-    shared = set.intersection(*(set(neighbours_of([entry.result])) for entry in group.entries))
-    if not shared:
+    results = [entry.result for entry in group.entries]
+    shared = set.intersection(*({name for figures in one.breakdown.values() for name in figures} for one in results))
+    names = {k: f"{k}-NN top-1" for k in neighbours_of(results) if f"{k}-NN top-1" in shared}
+    if not names:
         return ()
-    name = f"{_USUAL_NEIGHBOURS if _USUAL_NEIGHBOURS in shared else min(shared)}-NN top-1"
+    name = names.get(_USUAL_NEIGHBOURS, names[min(names)])
     return (_Kind(metric=name, overall=name, title=f"{name} per class"),)
 
 

@@ -115,7 +115,7 @@ def make_grid(table: Table, comparison: Comparison, numbers: Mapping[str, int]) 
     layout = table.layout
     others = [name for name in layout.descriptors if name != "method"]
     anchors = [_origin_anchor(layout, number, row) for number, row in enumerate(table.rows)]
-    numeric = [all(_is_number(row.descriptors[name]) for row in table.rows if row.descriptors[name]) for name in others]
+    texts = [[row.descriptors[name] for row in table.rows if row.descriptors[name]] for name in others]
     spans = [
         (title, len(list(columns))) for title, columns in groupby(layout.columns, key=lambda column: column.benchmark.title)
     ]
@@ -125,7 +125,10 @@ def make_grid(table: Table, comparison: Comparison, numbers: Mapping[str, int]) 
         columns=[
             GridColumn(heading="method", numeric=False),
             GridColumn(heading="figures", numeric=False),
-            *(GridColumn(heading=name.replace("_", " "), numeric=known) for name, known in zip(others, numeric, strict=True)),
+            *(
+                GridColumn(heading=name.replace("_", " "), numeric=_are_numbers(known))
+                for name, known in zip(others, texts, strict=True)
+            ),
             *(GridColumn(heading=column.heading, numeric=True) for column in layout.columns),
         ],
         rows=[
@@ -215,9 +218,9 @@ def _origin(row: Row, anchor: str, numbers: Mapping[str, int]) -> Origin:
     )
 
 
-def _is_number(text: str) -> bool:
+def _are_numbers(texts: Sequence[str]) -> bool:
+    """Whether a column can be sorted by number."""
     try:
-        float(text)
+        return bool([float(text) for text in texts])
     except ValueError:
         return False
-    return True

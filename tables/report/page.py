@@ -35,6 +35,8 @@ class Section:
 
     group: Group
     """Comparable results."""
+    title: str
+    """Of the section; numbered where several would have the same."""
     apart: list[str]
     """Where an earlier section shows the same benchmark: why these results may not be compared with the first of those."""
     charts: list[DotChart]
@@ -94,6 +96,7 @@ def render_report(
             sections=[
                 Section(
                     group=group,
+                    title=_title(group, groups),
                     apart=_apart(group, groups),
                     charts=dot_charts(group),
                     films=films[group.anchor],
@@ -110,6 +113,11 @@ def render_report(
             script_digest=_digest(script),
         )
     )
+
+
+def _title(group: Group, groups: Sequence[Group]) -> str:
+    alike = [other.anchor for other in groups if other.title == group.title]
+    return group.title if len(alike) == 1 else f"{group.title} ({alike.index(group.anchor) + 1})"
 
 
 def _apart(group: Group, groups: Sequence[Group]) -> list[str]:

@@ -1,0 +1,151 @@
+"""Runs with everything that tasks leave behind, varied by number; much smaller than real ones where size does not matter."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from eval.result import Coverage, Result, write_result
+from tests.tables.conftest import make_result
+
+SEQUENCES = tuple(f"sequence-{number:02}" for number in range(30))
+CLASSES = {"detection": 80, "segmentation": 150, "classification": 10}
+PER_CLASS = {
+    "detection": ("bbox_mAP", "segm_mAP"),
+    "segmentation": ("IoU", "Acc"),
+    "classification": ("10-NN top-1", "20-NN top-1", "linear top-1"),
+}
+HOSTILE = """<script>hacked=1</script>"' onclick=hacked=1 </script><img src=x onerror=hacked=1>"""
+
+
+def figure(number: int, item: int) -> float:
+    """Some percentage, another one for every run and item."""
+    return (37.0 * number + 13.7 * item) % 100
+
+
+def breakdown(task: str, number: int) -> dict[str, dict[str, float]]:
+    """As many items as the benchmark has."""
+    if task == "davis":
+        names = ("J&F-Mean", "J-Mean", "F-Mean")
+        return {f"{name}_1": dict.fromkeys(names, figure(number, item)) for item, name in enumerate(SEQUENCES)}
+    return {
+        f"class {item}": dict.fromkeys(PER_CLASS[task], figure(number, item) if item % 11 else float("nan"))
+        for item in range(CLASSES[task])
+    }
+
+
+def write_pictures(folder: Path, count: int, size: tuple[int, int] = (64, 36)) -> None:
+    """Pictures `000.png`, ... that differ."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        Image.new("RGB", size, (30 * number % 256, 90, 160)).save(folder / f"{number:03}.png")
+
+
+def write_log(path: Path, lines: int) -> None:
+    """A training log of the fine-tuning tasks."""
+    path.parent.mkdir(parents=True)
+    entries = [
+        {"iteration": number, "loss": 5 / number, "loss_cls": 3 / number, "loss_bbox": 2 / number, "acc": 50.0, "lr": 1e-4}
+        for number in range(1, lines + 1)
+    ]
+    path.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
+
+
+def write_artefacts(folder: Path, task: str) -> dict[str, str]:
+    """Files as the task writes them; the artefacts of its result."""
+    if task == "davis":
+        for sequence in SEQUENCES[:3]:
+            write_pictures(folder / "overlays" / sequence, 5)
+        return {"masks": "masks", "overlays": "overlays"}
+    if task == "classification":
+        return {}
+    write_pictures(folder / "predictions", 2)
+    write_log(folder / "training/training.jsonl", 400)
+    return {"training_log": "training/training.jsonl"} | {f"prediction on {n}.jpg": f"predictions/00{n}.png" for n in range(2)}
+
+
+def write_run(
+    runs: Path,
+    name: str,
+    task: str,
+    number: int = 0,
+    *,
+    coverage: Coverage = "full",
+    config: Mapping[str, Any] | None = None,
+    change: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Result:
+    """Write a result with all its artefacts below `runs/NAME/TASK`.
+
+    Args:
+        runs: The folder of runs.
+        name: Of the backbone; the folder is called by `number`, so that a name may be anything.
+        task: Of the result.
+        number: Varies the figures.
+        coverage: Of its data.
+        config: The task's options.
+        change: Fields of the result to replace.
+        options: For `make_result`.
+    """
+    folder = runs / f"run{number}" / task
+    artefacts = write_artefacts(folder, task)
+    result = make_result(
+        name,
+        task,
+        coverage=coverage,
+        **{"artefacts": artefacts, "breakdown": breakdown(task, number), "sha256": f"{number:064x}", **options},
+    )
+    result = dataclasses.replace(result, config=dict(config or {"seed": 0, "device": "auto"}), **dict(change or {}))
+    write_result(folder, result)
+    return result
+
+
+class Page(HTMLParser):
+    """A page's elements; fails where tags do not nest."""
+
+    VOID = frozenset({"meta", "input", "img", "br", "link"})
+    SVG_LEAVES = frozenset({"use", "path", "circle", "image"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        assert len(attrs) == len(dict(attrs)), f"{tag} has an attribute twice: {attrs}"
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in self.SVG_LEAVES | self.VOID, f"<{tag}/> is no empty element"
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.texts.append((self._open[-1] if self._open else "", data))
+
+    def all(self, tag: str, class_name: str = "") -> list[dict[str, str | None]]:
+        """Attributes of every element of a tag, and of a class where one is given."""
+        found = [attributes for name, attributes in self.elements if name == tag]
+        return [one for one in found if not class_name or class_name in (one.get("class") or "").split()]
+
+    def values(self, attribute: str) -> list[str]:
+        """Every value of an attribute."""
+        return [value for _, attributes in self.elements if (value := attributes.get(attribute)) is not None]
+
+    @property
+    def text(self) -> str:
+        """All text that is shown."""
+        return " ".join(" ".join(data.split()) for parent, data in self.texts if parent not in ("script", "style"))

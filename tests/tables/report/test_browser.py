@@ -1,0 +1,292 @@
+"""The report in a real browser: Chromium, as `$CHROMIUM` names it or as it is on PATH."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
+
+from tests.tables.report.conftest import render
+from tests.tables.report.made import HOSTILE, write_run
+
+PHONE = {"width": 360, "height": 740}
+LANDSCAPE_A4 = {"width": 1030, "height": 700}
+
+# The lowest contrast of any text with what is behind it, and that text. Colours are sRGB; WCAG 2's formula.
+CONTRAST = """() => {
+  const parse = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
+  const linear = (c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4);
+  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const behind = (node) => {
+    for (; node; node = node.parentElement) {
+      const colour = parse(getComputedStyle(node).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  let worst = [99, ""];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || node.closest("script, style, title") || !node.checkVisibility()) continue;
+    const style = getComputedStyle(node);
+    const [a, b] = [parse(node instanceof SVGElement ? style.fill : style.color), behind(node)].map(light).sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < worst[0]) worst = [ratio, walker.currentNode.data.trim()];
+  }
+  return worst;
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    names = [os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"]
+    found = next((path for name in names if name and (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("no Chromium: install it (on Debian: apt-get install chromium), or set CHROMIUM to its path")
+    with sync_playwright() as playwright:
+        # Containers run as root, where Chromium has no sandbox; the page is our own and has no network.
+        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+def write_report(runs: Path, num_backbones: int) -> Path:
+    """A report on so many backbones, each on DAVIS, COCO and ADE20K; one of each other standing follows four benchmark numbers."""
+    standings: list[dict[str, Any]] = [{"deviations": {"topk": [5, 7]}}, {"coverage": "subset"}, {"coverage": "sample"}]
+    for number in range(num_backbones):
+        name = f"backbone-{number:02}"
+        settings = {f"setting {k}": list(range(20)) for k in range(40)}
+        options: dict[str, Any] = standings[number - 4] if 4 <= number < 7 else {}
+        for task in ("davis", "detection", "segmentation"):
+            values = {"J&F-Mean": 9.5 + number} if task == "davis" else {}
+            write_run(runs, name, task, number, values=values, settings=settings, **options)
+    path = runs.parent / "report.html"
+    path.write_text(render(runs), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report with figures of every standing."""
+    return write_report(tmp_path_factory.mktemp("seven") / "runs", 7)
+
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture
+def visit(browser: Browser, report: Path) -> Iterator[Open]:
+    """Open the report, or another page; fails in the end if the page logged an error or asked for anything but itself."""
+    complaints: list[str] = []
+    contexts = []
+
+    def visit_one(path: Path = report, **options: Any) -> Page:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        context.set_default_timeout(10_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: request.url.startswith("data:") or _expect(request.url, path, complaints))
+        page.goto(path.as_uri())
+        return page
+
+    yield visit_one
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def _expect(url: str, path: Path, complaints: list[str]) -> None:
+    if url.partition("#")[0] != path.as_uri():
+        complaints.append(f"asked for {url}")
+
+
+def _column(page: Page, heading: str) -> tuple[Locator, Callable[[], list[str]]]:
+    """A heading of the main table, and what reads the sort keys of its column."""
+    table = page.locator("#table-main table")
+    cell = table.locator("thead tr:last-child th").filter(has=page.get_by_role("button", name=heading, exact=True))
+    index = cell.evaluate("cell => cell.cellIndex")
+    return cell, lambda: table.locator(f"tbody tr > :nth-child({index + 1})").evaluate_all(
+        "cells => cells.map(cell => cell.dataset.sort || '')"
+    )
+
+
+def test_sixty_results_open_within_two_seconds(visit: Open, tmp_path: Path) -> None:
+    page = visit(write_report(tmp_path / "runs", 20))
+    assert page.locator("details.record").count() == 60
+    davis = page.locator("figure.compare").filter(has_text="J&F per sequence").first
+    assert davis.locator("g.series:not(.off)").count() == 6 * davis.locator("svg.chart").count()
+    assert davis.locator("g.series.off").count() == 11 * davis.locator("svg.chart").count()
+    assert page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd") < 2000
+
+
+def test_numbers_sort_as_numbers_and_missing_ones_stay_last(visit: Open) -> None:
+    page = visit()
+    heading, values = _column(page, "(J&F)m")
+    before = values()
+    assert "9.5" in before  # which as text would come after 10.5
+    heading.get_by_role("button").click()
+    assert heading.get_attribute("aria-sort") == "descending"
+    assert values() == sorted(before, key=float, reverse=True)
+    heading.get_by_role("button").click()
+    assert heading.get_attribute("aria-sort") == "ascending"
+    assert values() == sorted(before, key=float)
+    heading.get_by_role("button").click()
+    assert heading.get_attribute("aria-sort") == "none"
+    assert values() == before
+    epochs, values = _column(page, "epochs")
+    for order in ("descending", "ascending"):
+        epochs.get_by_role("button").click()
+        found = values()
+        assert epochs.get_attribute("aria-sort") == order
+        assert "" in found
+        present = [float(value) for value in found if value]
+        assert present == sorted(present, reverse=order == "descending")
+        assert all(value == "" for value in found[len(present) :])
+
+
+def test_the_keyboard_sorts(visit: Open) -> None:
+    page = visit()
+    heading, values = _column(page, "method")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")  # to the tables
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('role')") == "region"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert heading.get_attribute("aria-sort") == "ascending"
+    names = values()
+    assert names[:2] == ["backbone-00", "backbone-01"]
+    page.keyboard.press("Space")
+    assert heading.get_attribute("aria-sort") == "descending"
+    assert values()[-2:] == ["backbone-01", "backbone-00"]
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_a_number_opens_its_provenance_and_gives_the_focus_back(visit: Open) -> None:
+    page = visit()
+    dialog = page.locator("dialog")
+    figure = page.locator("#table-main a.figure.measured[href^='#r']").first
+    figure.focus()
+    page.keyboard.press("Enter")
+    assert dialog.is_visible()
+    text = dialog.inner_text()
+    for expected in (
+        "backbone-00 · ",
+        "COCO box AP: 10.0",
+        "Result file",
+        "run0/detection/result.json",
+        "python -m eval detection",
+    ):
+        assert expected in text
+    assert page.evaluate("document.activeElement.textContent") == "Close"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.querySelector('dialog').contains(document.activeElement)")
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+    assert figure.evaluate("node => node === document.activeElement")
+    page.locator("#table-main a.figure.published").first.click()
+    assert "SelfPatch (Yun et al., CVPR 2022)" in dialog.inner_text()
+    dialog.get_by_role("button", name="Close").click()
+    assert not dialog.is_visible()
+
+
+def test_a_phone_needs_no_scrolling_sideways(visit: Open) -> None:
+    page = visit(viewport=PHONE, is_mobile=True, device_scale_factor=2)
+    width = "[document.documentElement.scrollWidth, window.innerWidth]"
+    assert page.evaluate(width) == [360, 360]
+    page.get_by_role("button", name="Open all records").click()
+    page.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true; })")
+    assert page.evaluate(width) == [360, 360]
+    wide = page.locator("#table-main .scroll")
+    assert wide.evaluate("node => node.scrollWidth > node.clientWidth")
+    page.locator("a.figure.measured").first.click()
+    assert page.locator("dialog").evaluate("node => node.scrollWidth <= node.clientWidth && node.offsetWidth <= 360")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out(visit: Open, scheme: str) -> None:
+    page = visit(color_scheme=scheme)
+    page.evaluate("document.querySelectorAll('details.record, .compare details').forEach(details => { details.open = true; })")
+    contrast, text = page.evaluate(CONTRAST)
+    assert contrast >= 4.5, text
+
+
+def test_the_dark_page_is_dark(visit: Open) -> None:
+    brightness = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number).reduce((a, b) => a + b)"
+    light, dark = visit(color_scheme="light"), visit(color_scheme="dark")
+    assert light.evaluate(brightness) > 700
+    assert dark.evaluate(brightness) < 100
+    assert light.screenshot() != dark.screenshot()
+
+
+def test_paper_shows_what_the_screen_folds(visit: Open) -> None:
+    page = visit(viewport=LANDSCAPE_A4, color_scheme="dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("document.documentElement.scrollWidth") <= LANDSCAPE_A4["width"]
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    fact = page.locator("#r1 dl.pairs").first
+    assert fact.evaluate("node => node.checkVisibility({contentVisibilityAuto: true}) && node.offsetHeight > 100")
+    for hidden in ("nav", ".controls", "[data-open-all]", ".skip"):
+        assert not page.locator(hidden).first.is_visible()
+    assert page.locator("#table-main a.measured sup").first.is_visible()
+    contrast, text = page.evaluate(CONTRAST)
+    assert contrast >= 4.5, text
+
+
+def test_every_picture_decodes(visit: Open) -> None:
+    page = visit()
+    page.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true; })")
+    assert page.locator(".gallery img").count() == 2 * 2 * 7
+    assert page.evaluate("Promise.all([...document.images].map(image => image.decode())).then(() => 'decoded')") == "decoded"
+    page.locator(".enlarge").first.click()
+    assert page.locator("dialog img").evaluate("image => image.width") == 64
+
+
+def test_a_film_plays_stops_and_shows_the_frame_that_is_asked_for(visit: Open) -> None:
+    page = visit()
+    film = page.locator("figure.film").first
+    place = "images => new Set(images.map(image => image.getAttribute('y') || '0')).size"
+    film.get_by_role("button", name="Play").click()
+    page.wait_for_function("film => film.querySelector('input').value !== '0'", arg=film.element_handle())
+    film.get_by_role("button", name="Pause").click()
+    film.locator("input").fill("3")
+    assert film.locator("output").inner_text() == "003"
+    assert film.locator("image").count() > 3
+    assert film.locator("image").evaluate_all(place) == 1
+    assert film.locator("image").first.get_attribute("y") == "-540"
+
+
+def test_a_chart_shows_the_backbones_that_are_ticked(visit: Open) -> None:
+    chart = visit().locator("figure.compare").first
+    dot = chart.locator("g.series[data-series='1'] use").first
+    tick = chart.locator(".legend input").nth(1)
+    assert dot.is_visible()
+    tick.uncheck()
+    assert not dot.is_visible()
+    tick.check()
+    assert dot.is_visible()
+
+
+def test_hostile_names_run_nothing(visit: Open, tmp_path: Path) -> None:
+    write_run(tmp_path / "runs", HOSTILE, "davis", breakdown={f"{HOSTILE}_1": {"J&F-Mean": 5.0}}, settings={HOSTILE: HOSTILE})
+    path = tmp_path / "report.html"
+    path.write_text(render(tmp_path / "runs"), encoding="utf-8")
+    page = visit(path)
+    page.locator("a.figure.measured").first.click()
+    assert HOSTILE in page.locator("dialog").inner_text()
+    assert page.evaluate("typeof hacked") == "undefined"
+
+
+def test_without_scripts_the_page_is_whole(browser: Browser, report: Path) -> None:
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto(report.as_uri())
+    page.locator("#table-main a.figure.measured").first.click()
+    assert page.url.endswith("#r2")
+    assert not page.locator(".script-only").first.is_visible()

@@ -1,0 +1,191 @@
+import dataclasses
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tables.report.conftest import WriteRun, render
+from tests.tables.report.made import HOSTILE, Page
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def some_runs(run: WriteRun) -> None:
+    """Two backbones, every task, every standing."""
+    for number, name in enumerate("ab"):
+        run(name, "davis", number)
+        run(name, "segmentation", number, coverage="sample")
+    run("a", "detection", 0, deviations={"epochs": [12, 0.5]})
+    run(
+        "b",
+        "classification",
+        1,
+        coverage="subset",
+        breakdown={"cat": {"20-NN top-1": 1.0}},
+        intervals={"20-NN top-1": [1.0, 30.0]},
+    )
+
+
+@pytest.mark.usefixtures("some_runs")
+def test_the_page_is_whole_and_its_own(runs: Path) -> None:
+    text = render(runs)
+    page = Page(text)
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    targets = [target for target in page.values("href") if not target.startswith("data:image/")]
+    assert targets
+    assert {target[1:] for target in targets} <= set(ids)
+    assert all(target.startswith("#") for target in targets)
+    assert all(source.startswith("data:image/") for source in page.values("src"))
+    assert not {tag for tag, _ in page.elements} & {"link", "iframe", "object", "embed", "base", "form"}
+    assert not re.search(r"url\(|@import|https?://", text.replace("default-src 'none'", ""))
+    assert {label for name in ("aria-labelledby",) for label in page.values(name)} <= set(ids)
+
+
+@pytest.mark.usefixtures("some_runs")
+def test_the_policy_names_the_very_style_and_script(runs: Path) -> None:
+    page = Page(render(runs))
+    (policy,) = [one["content"] for one in page.all("meta") if one.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    assert "unsafe" not in policy
+    assert (len(page.all("style")), len(page.all("script"))) == (1, 1)
+    assert not page.values("style")
+
+
+def test_the_same_files_give_the_same_bytes(runs: Path, run: WriteRun, tmp_path: Path) -> None:
+    run("a", "davis", 1)
+    run("b", "detection", 2)
+    moved = tmp_path / "moved"
+    runs.rename(moved)
+    outputs = []
+    for seed in ("1", "2"):
+        command = [sys.executable, "-m", "tables", "--runs", str(moved), "--output", str(tmp_path / seed)]
+        finished = subprocess.run(
+            command, cwd=REPOSITORY, env={"PYTHONHASHSEED": seed, "TZ": f"Asia/T{seed}"}, check=True, capture_output=True
+        )
+        assert f"{tmp_path / seed / 'report.html'}\n" in finished.stdout.decode()
+        outputs.append((tmp_path / seed / "report.html").read_bytes())
+    assert outputs[0] == outputs[1]
+    assert str(tmp_path).encode() not in outputs[0]
+
+
+def test_names_cannot_break_out(runs: Path, run: WriteRun) -> None:
+    plain_tags = [tag for tag, _ in Page(_hostile(runs, run, "n" * len(HOSTILE))).elements]
+    shutil.rmtree(runs)
+    page = Page(_hostile(runs, run, HOSTILE))
+    assert [tag for tag, _ in page.elements] == plain_tags
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert HOSTILE in " ".join(data for _, data in page.texts)
+
+
+def _hostile(runs: Path, run: WriteRun, name: str) -> str:
+    """A report where everything that a user can name has a name."""
+    options = {"settings": {name: name}, "deviations": {name: [name, {"x": name}]}, "source": {"file_name": name}}
+    run(f"{name}{name}", "davis", 0, breakdown={f"{name}_1": {"J&F-Mean": 5.0}}, config={"name": name}, **options)
+    run(f"{name}2", "detection", 1, breakdown={name: {"bbox_mAP": 5.0, "segm_mAP": 5.0}}, config={"name": name}, **options)
+    run(f"{name}2", "segmentation", 1, artefacts={name: f"{name}.png", "training_log": name}, **options)
+    run(f"{name}3", "classification", 3, artefacts={"masks": name}, breakdown={name: {"20-NN top-1": 1.0}}, **options)
+    return render(runs)
+
+
+@pytest.mark.usefixtures("some_runs")
+def test_every_number_leads_to_its_provenance(runs: Path) -> None:
+    page = Page(render(runs))
+    figures = page.all("a", "figure")
+    assert len(figures) > 100
+    for one in figures:
+        assert one["href"] is not None
+        kind = "p-" if "published" in (one["class"] or "") else "r"
+        assert one["href"].startswith(f"#{kind}")
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "mark"),
+    [
+        ({"coverage": "sample"}, "measured-sample", "S"),
+        ({"coverage": "subset"}, "measured-subset", "P"),
+        ({"deviations": {"topk": [5, 7]}}, "measured-deviating", "D"),
+    ],
+)
+def test_what_is_no_benchmark_number_is_bracketed(
+    runs: Path, run: WriteRun, options: dict[str, object], status: str, mark: str
+) -> None:
+    run("one", "davis", values={"J&F-Mean": 61.25, "J-Mean": 60.0, "F-Mean": 62.0}, **options)
+    text = render(runs)
+    shown = re.findall(rf'<a class="figure {status}"[^>]*>([^<]*)<span class="mark" aria-hidden="true">(.)</span>', text)
+    assert shown == [("[61.2]", mark), ("[60.0]", mark), ("[62.0]", mark)] + [("[61.2]", mark)] * 2
+    assert "measured" not in [one["class"] for one in Page(text).all("a", "figure")]
+
+
+def test_a_record_holds_what_the_result_states(runs: Path, run: WriteRun) -> None:
+    result = run(
+        "one",
+        "davis",
+        config={"topk": 7, "data": "here"},
+        deviations={"topk": [5, 7], "nested": [{"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}}]},
+        settings={"temperature": 0.1},
+        change={"wall_time_s": 3725.0, "peak_memory_bytes": 3 * 2**29},
+        seed=5,
+    )
+    text = Page(render(runs)).text
+    for expected in (
+        "davis-2017-label-propagation, version 1",
+        *("topk 5 7", "nested.b.c 2 3", "temperature 0.1"),
+        f"{result.datasets['test'].listing_sha256}",
+        "DAVIS 2017 val, the whole split: 30 items",
+        *(result.backbone.sha256, "one.pth: format own, branch teacher, epoch 200", result.inputs_sha256),
+        *("1 h 2 min", "1.50 GiB", "Seed 5", "run0/davis/result.json", "python 3.11"),
+        repr(result.metrics["J-Decay"].value),
+        "python -m eval davis \\ --topk 7 \\ --data here",
+        "The result does not state the commit of the code.",
+    ):
+        assert expected in text, expected
+
+
+def test_a_commit_with_changes_is_said_to_have_some(runs: Path, run: WriteRun) -> None:
+    result = run("one", "davis", 0)
+    environment = dataclasses.replace(result.environment, code=f"{'a' * 40}-dirty")
+    run("two", "davis", 1, change={"environment": environment})
+    text = Page(render(runs)).text
+    assert f"git checkout {'a' * 40} python -m eval" in text
+    assert "The code had changes that no commit holds." in text
+
+
+def test_means_over_seeds_lead_to_their_results(runs: Path, run: WriteRun) -> None:
+    for seed in range(3):
+        source = {"recipe_sha256": "e" * 64, "seed": seed}
+        run("same", "davis", seed, values={"J&F-Mean": 60.0 + seed}, source=source)
+    text = render(runs)
+    page = Page(text)
+    assert "mean of 3 seeds" in page.text
+    (cell,) = set(re.findall(r'<a class="figure measured[^"]*" href="(#s-main-\d+)"', text))
+    assert cell[1:] in page.values("id")
+    assert "61.0 ±1.0" in page.text
+    assert "(J&F)m 62.0" in page.text
+
+
+def test_differences_from_a_baseline_are_shown(runs: Path, run: WriteRun) -> None:
+    run("base", "davis", 0, values={"J&F-Mean": 50.0})
+    run("better", "davis", 1, values={"J&F-Mean": 53.0})
+    text = Page(render(runs, baseline="base")).text
+    assert "(+3.0)" in text
+    assert "difference from base" in text
+
+
+def test_without_results_the_published_rows_remain(runs: Path) -> None:
+    text = Page(render(runs)).text
+    assert "No results yet" in text
+    assert "DINO+SelfPatch published ViT-S/16" in text
+
+
+@pytest.mark.parametrize("option", ["--max-picture-mb", "--max-films"])
+def test_a_negative_limit_is_refused(runs: Path, tmp_path: Path, option: str) -> None:
+    command = [sys.executable, "-m", "tables", "--runs", str(runs), "--output", str(tmp_path / "out"), option, "-1"]
+    finished = subprocess.run(command, cwd=REPOSITORY, check=False, capture_output=True, text=True)
+    assert finished.returncode == 2
+    assert "must be at least 0" in finished.stderr
