@@ -23,8 +23,8 @@ LEVEL = 0.95
 FEWEST_ITEMS = 6
 """With fewer, even differences of one sign everywhere come about by chance in more than 5 % of the cases: 2 x 2^-5 > 0.05."""
 
-# Sums in another order differ by less.
-_ROUNDING = 1e-9
+# Later decimals depend on the order in which a machine adds.
+_DECIMALS = 9
 
 # Bounds the memory of a chunk of resampled sets.
 _DRAWS_PER_CHUNK = 2_000_000
@@ -70,8 +70,8 @@ class Interval:
 
     @property
     def significant(self) -> bool:
-        """Whether zero lies outside, by more than rounding."""
-        return self.low > _ROUNDING or self.high < -_ROUNDING
+        """Whether zero lies outside."""
+        return self.low > 0 or self.high < 0
 
 
 def resampled_weights(num_items: int, resamples: int = RESAMPLES, seed: int = SEED) -> Iterator[Array]:
@@ -125,5 +125,7 @@ def paired_bootstrap(first: Sequence[Resampled], second: Sequence[Resampled]) ->
             ours_R, theirs_R = (np.mean([one.figures[metric] for one in side], axis=0) for side in (first, second))
             if not np.isnan(ours_R - theirs_R).any():
                 low, high = np.quantile(ours_R - theirs_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-                intervals[metric] = Interval(low=float(low), high=float(high))
+                # + 0.0 makes zero of minus zero.
+                low, high = (round(float(end), _DECIMALS) + 0.0 for end in (low, high))
+                intervals[metric] = Interval(low=low, high=high)
     return intervals

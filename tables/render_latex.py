@@ -4,7 +4,7 @@ Every figure stands in a macro that says what it is (`\pbSample`, `\pbBest`, ...
 macros are in a file of their own. `tables.tex` is a document of all tables.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tables.comparison import Comparison, Mark, printed
 from tables.render_markdown import signed
@@ -13,6 +13,7 @@ from tables.rows import Cell, Row, Status, Table
 DOCUMENT = "tables.tex"
 MACROS = "macros.tex"
 
+_FEATURES = ("knn_features", "linear_features")
 _NO_VALUE = "n/a"
 _NOT_RUN = "--"
 
@@ -31,9 +32,9 @@ _ESCAPES = str.maketrans(
         "<": r"\textless{}",
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
-        '"': r"\textquotedbl{}",
         "±": r"\ensuremath{\pm}",
         "–": "--",
+        "`": "",
     }
 )
 
@@ -88,7 +89,6 @@ def render_document(names: Sequence[str]) -> str:
     """
     preamble = [
         r"\documentclass{article}",
-        r"\usepackage[T1]{fontenc}",
         r"\usepackage[utf8]{inputenc}",
         r"\usepackage{booktabs}",
         r"\usepackage{graphicx}",
@@ -102,12 +102,15 @@ def render_document(names: Sequence[str]) -> str:
 def render_latex(table: Table, comparison: Comparison) -> str:
     """One table as a float, as wide as the page."""
     descriptors = _stated(table)
+    features = _feature_numbers(table)
+    caption = " ".join([*map(escape, (f"{table.layout.title}.", table.layout.caption)), _LEGEND, *_feature_legend(features)])
     columns = "l" * len(descriptors) + "r" * len(table.layout.columns)
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{escape(table.layout.title)}. {escape(table.layout.caption)} {_LEGEND}}}",
+        rf"\caption{{{caption}}}",
         rf"\label{{tab:{table.layout.name.replace('_', '-')}}}",
+        r"\smallskip",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
@@ -118,13 +121,13 @@ def render_latex(table: Table, comparison: Comparison) -> str:
         if number and (row.evaluated is None) != (table.rows[number - 1].evaluated is None):
             lines.append(r"\midrule")
         figures = [_figure(row.cells.get(column.key), comparison.mark(number, column.key)) for column in table.layout.columns]
-        lines.append(_line([*(_descriptor(row, name) for name in descriptors), *figures]))
+        lines.append(_line([*(_descriptor(row, name, features) for name in descriptors), *figures]))
     lines += [r"\bottomrule", r"\end{tabular}%", "}", r"\end{table}"]
     return "\n".join(lines) + "\n"
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX prints it, on one line; letters beyond Latin-1 are left to the engine."""
+    """Text as LaTeX prints it, on one line and without Markdown's backticks; letters beyond Latin-1 are left to the engine."""
     return " ".join(text.split()).translate(_ESCAPES)
 
 
@@ -152,8 +155,19 @@ def _line(cells: Sequence[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _descriptor(row: Row, name: str) -> str:
-    return escape(row.descriptors[name]) or _NOT_RUN
+def _descriptor(row: Row, name: str, features: Mapping[str, str]) -> str:
+    text = row.descriptors[name]
+    return f"({features[text]})" if name in _FEATURES and text else escape(text) or _NOT_RUN
+
+
+def _feature_numbers(table: Table) -> dict[str, str]:
+    """A number for each way to represent an image, whose description is too long for a column."""
+    texts = dict.fromkeys(row.descriptors.get(name, "") for row in table.rows for name in _FEATURES)
+    return {text: str(number) for number, text in enumerate(filter(None, texts), start=1)}
+
+
+def _feature_legend(features: Mapping[str, str]) -> list[str]:
+    return [f"Features: {'; '.join(f'({number}) {escape(text)}' for text, number in features.items())}."] if features else []
 
 
 def _figure(cell: Cell | None, mark: Mark) -> str:

@@ -11,7 +11,8 @@ from tables.make import TablesConfig, make_tables, render_all
 
 Write = Callable[..., Path]
 NAMES = ["classification", "compatibility", "components", "davis_2016", "main", "upernet"]
-FILES = sorted([*(f"{name}{suffix}" for name in NAMES for suffix in (".csv", ".tex")), "macros.tex", "report.html", "tables.md", "tables.tex"])
+PAGES = ["macros.tex", "report.html", "tables.md", "tables.tex"]
+FILES = sorted([*(f"{name}{suffix}" for name in NAMES for suffix in (".csv", ".tex")), *PAGES])
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 

@@ -1,0 +1,70 @@
+"""Results that were made by running give the recorded tables, byte by byte."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eval.result import read_result
+from tables.__main__ import main
+from tables.collect import Measurement, collect
+from tables.items import read_items
+from tables.make import render_all
+from tests.conftest import RunMain
+
+RECORDED = Path(__file__).parent / "recorded"
+RESULTS, TABLES = RECORDED / "results", RECORDED / "tables"
+BASELINE = "dino"
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, str]:
+    return render_all(RESULTS, BASELINE)
+
+
+def test_the_tables_are_the_recorded_ones(files: dict[str, str]) -> None:
+    assert sorted(files) == sorted(path.name for path in TABLES.iterdir())
+    for name, content in files.items():
+        assert content.encode() == (TABLES / name).read_bytes(), name
+
+
+def test_every_benchmark_every_seed_and_both_kinds_of_marks_are_among_them(files: dict[str, str]) -> None:
+    (baseline, seeds) = collect(RESULTS)
+    assert (baseline.name, seeds.name) == ("dino", "selfpatch_a, selfpatch_b")
+    assert {slot.benchmark for slot in baseline.slots} == {"davis", "coco", "ade20k", "upernet", "knn", "linear"}
+    assert all(len(found) == 2 for found in seeds.slots.values())
+    page = files["tables.md"]
+    assert "(n=2)" in page
+    assert r"\*)" in page
+    assert "**sample data: not a benchmark number**" in page
+
+
+def _measurements() -> list[Measurement]:
+    return [measurement for row in collect(RESULTS) for measurement in row.measurements]
+
+
+@pytest.mark.parametrize("measurement", _measurements(), ids=lambda measurement: measurement.path)
+def test_the_items_give_the_figures_of_their_result(measurement: Measurement) -> None:
+    """Every item once: what the task computed with code of its own."""
+    items = read_items(measurement)
+    assert items is not None
+    assert len(items.names) == measurement.result.datasets["test"].num_items
+    figures = items.figures(np.ones((1, len(items.names))))
+    shown = {"linear top-1, best epoch"}
+    for name, metric in measurement.result.metrics.items():
+        if name in shown or name.endswith(("Recall", "Decay")):
+            continue
+        assert figures[name] == pytest.approx([metric.value], abs=1e-9), name
+
+
+def test_nothing_keeps_them_from_being_compared(run_main: RunMain) -> None:
+    finished = run_main(main, ["check", "--runs", RESULTS])
+    assert finished.status == 0, finished.stdout
+
+
+def test_they_name_no_place_of_the_machine_that_made_them() -> None:
+    for path in RESULTS.rglob("result.json"):
+        options = read_result(path).config
+        assert not Path(options["data"]).is_absolute(), path
+        assert "/home/" not in json.dumps(options)
