@@ -46,6 +46,8 @@ class ChartRow:
     """Coordinate of its middle."""
     dots: list[Dot]
     """One for each series that has a value."""
+    words: str
+    """All its figures, a line for each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,8 @@ class Panel:
     """From the top."""
     height: int
     """With the axis."""
+    paths: dict[int, str]
+    """Index of a series -> SVG path data of all its dots: a page with an element for every dot takes seconds to open."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +80,8 @@ class DotChart:
     """Items between the highest and the lowest ones, where there are too many to draw."""
     width: int = _LABEL_WIDTH + _PLOT_WIDTH + _MARGIN
     """Of a panel."""
+    row_height: int = _ROW_HEIGHT
+    """Of a row."""
     label_width: int = _LABEL_WIDTH
     """Of a panel's labels."""
 
@@ -171,14 +177,15 @@ def _chart(group: Group, kind: _Kind) -> DotChart:
         _LABEL_WIDTH + _PLOT_WIDTH,
         highest=_PERCENT,
     )
+    series = make_series(group, group.entries, kind.overall)
     panels = [
-        _panel(shown[start : start + size], finite, scale)
+        _panel(shown[start : start + size], finite, scale, series)
         for size in [_panel_size(len(shown))]
         for start in range(0, len(shown), size)
     ]
     return DotChart(
         title=kind.title,
-        series=make_series(group, group.entries, kind.overall),
+        series=series,
         panels=panels,
         scale=scale,
         not_drawn=not_drawn,
@@ -192,14 +199,21 @@ def _panel_size(count: int) -> int:
     return max(1, math.ceil(count / panels))
 
 
-def _panel(items: Sequence[str], finite: Mapping[str, Mapping[int, float]], scale: Scale) -> Panel:
-    rows = [
-        ChartRow(
-            label=item if len(item) <= _LONGEST_LABEL else f"{item[: _LONGEST_LABEL - 1]}…",
-            name=item,
-            y=_ROW_HEIGHT * number + _ROW_HEIGHT // 2,
-            dots=[Dot(series=index, x=scale.place(value), text=f"{value:.1f}") for index, value in finite[item].items()],
+def _panel(items: Sequence[str], finite: Mapping[str, Mapping[int, float]], scale: Scale, series: Sequence[Series]) -> Panel:
+    rows = []
+    paths: dict[int, str] = {}
+    for number, item in enumerate(items):
+        y = _ROW_HEIGHT * number + _ROW_HEIGHT // 2
+        dots = [Dot(series=index, x=scale.place(value), text=f"{value:.1f}") for index, value in finite[item].items()]
+        for dot in dots:
+            paths[dot.series] = paths.get(dot.series, "") + series[dot.series].marker(dot.x, y)
+        rows.append(
+            ChartRow(
+                label=item if len(item) <= _LONGEST_LABEL else f"{item[: _LONGEST_LABEL - 1]}…",
+                name=item,
+                y=y,
+                dots=dots,
+                words="\n".join([item, *(f"{dot.text} {series[dot.series].entry.name}" for dot in dots)]),
+            )
         )
-        for number, item in enumerate(items)
-    ]
-    return Panel(rows=rows, height=_ROW_HEIGHT * len(rows) + _AXIS_HEIGHT)
+    return Panel(rows=rows, height=_ROW_HEIGHT * len(rows) + _AXIS_HEIGHT, paths=paths)

@@ -9,8 +9,13 @@ from tables.rows import Status
 
 COLOURS = 6
 """Colours in the style sheet, `c0` to `c5`."""
-SHAPES = 4
-"""Markers on the page, `m0` to `m3`."""
+_SHAPES = (
+    "m-4.2 0a4.2 4.2 0 1 0 8.4 0a4.2 4.2 0 1 0-8.4 0z",
+    "m-3.9-3.9h7.8v7.8h-7.8z",
+    "m0-5.4l5.4 5.4l-5.4 5.4l-5.4-5.4z",
+    "m0-5.2l4.8 8.6h-9.6z",
+)
+"""SVG path data of a disc, a square, a diamond and a triangle about the current point."""
 
 _SHOWN_AT_FIRST = 6
 
@@ -33,10 +38,9 @@ class Series:
         """Class of its colour."""
         return self.index % COLOURS
 
-    @property
-    def shape(self) -> int:
-        """Marker; another one when the colours have been through."""
-        return self.index // COLOURS % SHAPES
+    def marker(self, x: float, y: float) -> str:
+        """SVG path data of its dot at a place; another shape when the colours have been through."""
+        return f"M{x:g} {y:g}{_SHAPES[self.index // COLOURS % len(_SHAPES)]}"
 
     @property
     def shown(self) -> bool:

@@ -41,7 +41,9 @@ def test_items_are_sorted_by_their_mean_and_dots_lie_at_their_values(runs: Path,
         [(1, "75.0")],
         [(0, "10.0"), (1, "30.0")],
     ]
-    assert rows[0].dots[0].x == chart.scale.place(90)
+    assert chart.panels[0].paths[1].count("M") == 3
+    assert chart.panels[0].paths[0].startswith(f"M{chart.scale.place(90):g} 9m")
+    assert rows[0].words == "y\n90.0 a\n70.0 b"
     assert (chart.scale.low, chart.scale.high) == (0, 100)
 
 
@@ -82,5 +84,5 @@ def test_more_backbones_than_colours_differ_in_shape(runs: Path, run: WriteRun) 
     for number in range(14):
         run(f"b{number:02}", "davis", number, **_davis(x_1=number))
     series = _charts(runs)[0].series
-    assert len({(one.colour, one.shape) for one in series}) == 14
+    assert len({(one.colour, one.marker(0, 0)) for one in series}) == 14
     assert [one.shown for one in series] == [True] * 6 + [False] * 8
