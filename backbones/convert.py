@@ -111,10 +111,10 @@ def convert_content(
     module = FORMATS[name]
     if not module.matches(checkpoint):
         raise FormatError(f"not in the {name} layout (which has {module.TYPICAL}); the checkpoint holds {describe(checkpoint)}")
-    chosen = branch or module.BRANCHES[0]
-    if chosen not in module.BRANCHES:
-        raise FormatError(f"the {name} layout has no branch {chosen!r}; it has {', '.join(module.BRANCHES)}")
+    if branch is not None and branch not in module.BRANCHES:
+        raise FormatError(f"the {name} layout has no branch {branch!r}; it has {', '.join(module.BRANCHES)}")
     try:
+        chosen = branch or _default_branch(module, checkpoint)
         conversion: Conversion = module.convert(checkpoint, chosen, num_heads)
     except KeyError as error:
         raise FormatError(f"incomplete checkpoint, it has no {error}") from error
@@ -122,6 +122,12 @@ def convert_content(
         check_weights(build_backbone(conversion.spec), conversion.state_dict)
     check_numbers(conversion.state_dict)
     return conversion
+
+
+def _default_branch(module: ModuleType, checkpoint: Any) -> str:
+    if hasattr(module, "default_branch"):
+        return str(module.default_branch(checkpoint))
+    return str(module.BRANCHES[0])
 
 
 def write_conversion(conversion: Conversion, checkpoint: Path, output: Path) -> Source:

@@ -8,6 +8,10 @@ A layout is a module of this package with
     LICENCE: str                                     of published weights in it, as their authors state it; else "not stated"
     matches(checkpoint) -> bool                      whether this is the layout, from the keys alone
     convert(checkpoint, branch, num_heads) -> Conversion
+
+and, where the default depends on the checkpoint,
+
+    default_branch(checkpoint) -> str
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,7 @@
 """PatchBench's own training checkpoint, written by `pretrain.state`.
 
-`{"format": "patchbench-pretraining", "version", "backbone_spec", "student", "teacher", "epoch", "recipe_sha256", "seed", ...}`; each
-network's names begin with `backbone.` or `heads.`.
+`{"format": "patchbench-pretraining", "version", "settings", "backbone_spec", "student", "teacher", "epoch", "recipe_sha256", "seed",
+...}`; each network's names begin with `backbone.` or `heads.`.
 """
 
 from collections.abc import Mapping
@@ -21,6 +21,19 @@ VERSION = 1
 def matches(checkpoint: Any) -> bool:
     """Whether the checkpoint says so itself."""
     return isinstance(checkpoint, Mapping) and checkpoint.get("format") == FORMAT_MARK
+
+
+def default_branch(checkpoint: Mapping[str, Any]) -> str:
+    """The student of a MoBY run, else the teacher.
+
+    DINO's authors, and with them SelfPatch's and PW-Self's, evaluate the teacher; MoBY's evaluate the online encoder (`encoder.` in
+    their checkpoints), which is the student here.
+    """
+    settings = checkpoint["settings"]
+    method = settings.get("method") if isinstance(settings, Mapping) else None
+    if not isinstance(method, str):
+        raise FormatError("the checkpoint does not say by which method it was trained; choose with --branch")
+    return "student" if method.startswith("moby") else "teacher"
 
 
 def convert(checkpoint: Mapping[str, Any], branch: str, num_heads: int | None) -> Conversion:

@@ -55,7 +55,14 @@ def make() -> dict[str, Made]:
 
 def _own(weights: Weights) -> dict[str, Any]:
     networks = {name: prefixed("backbone.", weights) | head("heads.", "x") for name in ("student", "teacher")}
-    return {"format": "patchbench-pretraining", "version": 1, "backbone_spec": spec_to_dict(VIT), "epoch": 3, **networks}
+    return {
+        "format": "patchbench-pretraining",
+        "version": 1,
+        "settings": {"method": "dino"},
+        "backbone_spec": spec_to_dict(VIT),
+        "epoch": 3,
+        **networks,
+    }
 
 
 def _vissl(weights: Weights) -> dict[str, Any]:
