@@ -16,8 +16,8 @@ from common.interruption import Interrupted
 _FORWARDED = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"
 
 SAVING_SECONDS = 90
-"""From a signal until processes that still run are killed: one step and one checkpoint. Also how long processes may wait for one that
-failed."""
+"""From a signal until processes that still run are killed: one step and one checkpoint. If one process fails, the others have
+torchrun's 30 seconds."""
 
 
 def main(argv: list[str]) -> int:

@@ -21,11 +21,11 @@ def world_size() -> int:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the process group that torchrun's environment variables describe; nothing to do without them.
+    """Join the process group that torchrun's environment variables describe; nothing to do without them, or in a caller's group.
 
     NCCL on GPUs, gloo on the CPU.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -52,17 +52,17 @@ def pretrain(config: PretrainConfig) -> Path:
         Interrupted: After a signal of `common.interruption.STOP_SIGNALS` to any of the processes: the step was finished and saved.
     """
     device = choose_device(config.train.device)
-    with StopRequest() as stop, process_group(device):
-        return _Run(config, device, stop).train()
+    with process_group(device):
+        return _Run(config, device).train()
 
 
 class _Run:
     """The parts of a run and its loop."""
 
-    def __init__(self, config: PretrainConfig, device: torch.device, stop: StopRequest) -> None:
+    def __init__(self, config: PretrainConfig, device: torch.device) -> None:
         self.config = config
         self.device = device
-        self.stop = stop
+        self.stop = StopRequest()
         self.checkpoint = config.train.output / CHECKPOINT_FILE
         paths = find_images(config.data.path)
         self.settings = run_settings(config, paths)
@@ -70,6 +70,12 @@ class _Run:
         self.sampler = GlobalBatchSampler(
             len(paths), train.batch_size, train.seed, rank(), world_size(), config.views.shared_by
         )
+        share = train.batch_size // world_size()
+        if share % train.accumulate:
+            raise ValueError(
+                f"train.accumulate={train.accumulate} does not divide the {share} images of each of the {world_size()} processes "
+                f"(train.batch_size={train.batch_size})"
+            )
         self.dataset = MultiCropImages(paths, view_kinds(config.views), config.train.seed)
         self.unreadable = UnreadableImages(config.data.max_unreadable)
         self.last_step = config.train.epochs * self.sampler.steps_per_epoch
@@ -97,6 +103,8 @@ class _Run:
             observers = self._observers()
             for observer in (*observers, writer):
                 stack.callback(observer.close)
+            # Before the first step there is nothing to save, and a signal ends the process as ever.
+            stack.enter_context(self.stop)
             steps, signum = self._loop(networks, progress.step, observers, writer, log)
         logger.info(
             "%d steps in %.0f s, peak memory %.1f GiB (process %d)",
@@ -128,6 +136,9 @@ class _Run:
         train, steps_per_epoch = self.config.train, self.sampler.steps_per_epoch
         self.sampler.plan(first_step, self.last_step)
         loader = build_loader(self.dataset, self.sampler, self.config.data.workers, self.device.type == "cuda")
+        if train.compile:
+            for network in (networks.student, networks.teacher):
+                network.compile(dynamic=False)
         student = self._wrapped(networks.student)
         settings = step_settings(self.config, steps_per_epoch)
         autocast = choose_autocast(train.precision, self.device)
@@ -140,7 +151,16 @@ class _Run:
             epoch_ended = (step + 1) % steps_per_epoch == 0
             is_logged = (step + 1) % train.log_every == 0 or epoch_ended
             losses = training_step(
-                student, networks.teacher, networks.objective, networks.optimizer, crops, now, autocast, batch.boxes, is_logged
+                student,
+                networks.teacher,
+                networks.objective,
+                networks.optimizer,
+                crops,
+                now,
+                autocast,
+                batch.boxes,
+                diagnose=is_logged,
+                accumulate=train.accumulate,
             )
             settle = is_complete or writer.is_due(step + 1)
             verdict = sentinel.check(step + 1, networks, losses, self.stop.signum, settle)

@@ -8,6 +8,8 @@ from PIL import Image
 
 from pretrain.config import PretrainConfig, parse_run
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+
 TINY = {
     "views.global_size": 32,
     "views.local_size": 24,
@@ -63,3 +65,9 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(exist_ok=True)
         image.save(path)
     return folder
+
+
+def has_current_environment() -> bool:
+    """Whether the scripts in tools/ would start at once, without installing anything."""
+    stamp, requirements = REPOSITORY / ".venv/.requirements", REPOSITORY / "requirements.txt"
+    return stamp.exists() and stamp.read_text().startswith(requirements.read_text().rstrip("\n"))

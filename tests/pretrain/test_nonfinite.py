@@ -1,6 +1,10 @@
 """A step with numbers that are not finite: the run ends there, names the batch, and keeps the checkpoint from before."""
 
 import json
+import math
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ from pretrain.data.loader import GlobalBatchSampler
 from tests.conftest import RunMain
 from tests.pretrain.conftest import tiny_options
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 RECIPE = "sample_dino"
 POISONED = 5
 """The step; three make an epoch."""
@@ -87,3 +92,49 @@ def test_before_the_first_checkpoint_there_is_none(
     finished = run_main(main, [RECIPE, *tiny_options(image_folder, tmp_path, "dino", train__checkpoint_every=100)])
     assert "no checkpoint was written yet" in finished.stderr.splitlines()[-1]
     assert not (tmp_path / "checkpoint.pth").exists()
+
+
+ONE_OF_TWO = """
+import sys
+import torch
+import pretrain.run
+from common.command import run_command
+from pretrain.__main__ import main
+from pretrain.distributed import rank
+healthy, done = pretrain.run.training_step, 0
+def step(*arguments):
+    global done
+    done += 1
+    losses = healthy(*arguments)
+    return {**losses, "loss": torch.tensor(float("inf"))} if done == 2 and rank() == 1 else losses
+pretrain.run.training_step = step
+run_command(main)
+"""
+
+
+@pytest.mark.slow
+def test_all_processes_end_together(image_folder: Path, tmp_path: Path) -> None:
+    """Also where only one of them saw it; its share of the batch is told apart."""
+    script, output = tmp_path / "script.py", tmp_path / "run"
+    script.write_text(ONE_OF_TWO)
+    finished = subprocess.run(
+        [
+            *(sys.executable, "-m", "common.torchrun", "--standalone", "--nproc-per-node", "2", str(script)),
+            *(RECIPE, *tiny_options(image_folder, output, "dino", train__checkpoint_every=1, train__log_every=100)),
+        ],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert finished.returncode == 2, finished.stderr
+    assert finished.stderr.count("error: the loss became inf at step 2") == 2
+    assert "Traceback" not in finished.stderr
+    batch = json.loads((output / "nonfinite_batch.json").read_text())
+    assert batch["losses"][1] == "inf"
+    assert math.isfinite(float(batch["losses"][0]))
+    images = find_images(image_folder)
+    whole = [str(images[index]) for index in GlobalBatchSampler(len(images), 4, 0, 0, 1).global_batch(1)]
+    assert batch["images"] == [whole[0::2], whole[1::2]]
+    assert torch.load(output / "checkpoint.pth", weights_only=True)["step"] == 1

@@ -1,4 +1,4 @@
-"""Whole runs: killed and continued, alone and in two processes, and the mistakes a user makes."""
+"""Whole runs: killed and continued, and the mistakes a user makes."""
 
 import json
 import os
@@ -27,15 +27,12 @@ RECIPE = "sample_selfpatch"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def command(options: list[str], processes: int = 1, recipe: str = RECIPE) -> list[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    return [sys.executable, *launcher, "-m", "pretrain", recipe, *options]
+def command(options: list[str]) -> list[str]:
+    return [sys.executable, "-m", "pretrain", RECIPE, *options]
 
 
-def run(options: list[str], processes: int = 1, recipe: str = RECIPE) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(options, processes, recipe), cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
-    )
+def run(options: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(options), cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
 
 
 def logged(output: Path) -> list[dict[str, float]]:
@@ -95,25 +92,6 @@ def test_killed_and_continued_equals_uninterrupted(image_folder: Path, tmp_path:
         assert torch.equal(value, expected[name]), name
     assert logged(tmp_path / "killed") == logged(tmp_path / "whole")
     assert not list((tmp_path / "killed").glob(".*")), "a killed writer's temporary file was left"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["selfpatch", "moby_selfpatch"])
-def test_two_processes_equal_one(image_folder: Path, tmp_path: Path, method: str) -> None:
-    """Centres, batch normalisation and queues are those of the whole batch."""
-    negatives = {"selfpatch__negatives": True, "optim__lr": 0.001} if method == "moby_selfpatch" else {}
-    recipe = recipe_for(method, tmp_path)
-    losses = {}
-    for processes in (1, 2):
-        output = tmp_path / str(processes)
-        options = tiny_options(image_folder, output, method, backbone__drop_path_rate=0.0, **negatives)
-        finished = run(options, processes, recipe)
-        assert finished.returncode == 0, finished.stderr
-        losses[processes] = [line["loss"] for line in logged(output)]
-    assert losses[1] == pytest.approx(losses[2], abs=1e-5)
-    expected = weights(tmp_path / "1")
-    for name, value in weights(tmp_path / "2").items():
-        torch.testing.assert_close(value, expected[name], atol=1e-4, rtol=0, msg=name)
 
 
 def test_continuing_with_other_settings_is_refused(image_folder: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from pretrain.__main__ import main
 from pretrain.config import parse_run
 from pretrain.run import pretrain as run_pretraining
 from tests.conftest import RunMain
-from tests.pretrain.conftest import tiny_options
+from tests.pretrain.conftest import has_current_environment, tiny_options
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECIPE = "sample_selfpatch"
@@ -126,11 +126,6 @@ def test_the_whole_group_is_signalled(image_folder: Path, tmp_path: Path) -> Non
     step = content(tmp_path)["step"]
     assert f"stopped by SIGTERM after step {step}, which is saved" in messages
     assert logged(tmp_path)[-1]["step"] == step
-
-
-def has_current_environment() -> bool:
-    stamp, requirements = REPOSITORY / ".venv/.requirements", REPOSITORY / "requirements.txt"
-    return stamp.exists() and stamp.read_text().startswith(requirements.read_text().rstrip("\n"))
 
 
 @pytest.mark.slow

@@ -1,0 +1,146 @@
+"""The same run in one, two and three processes, and on two machines: the same batches, schedules, losses and weights."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pretrain.__main__ import main
+from pretrain.config import parse_run
+from pretrain.optim import REFERENCE_BATCH
+from pretrain.run_schedules import step_settings
+from tests.pretrain.conftest import has_current_environment, tiny_options
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")} | {
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": str(REPOSITORY),
+}
+BATCH = 6
+# Per method, what its run takes besides; of MoBY a smaller step, since AdamW magnifies rounding.
+METHODS: dict[str, dict[str, Any]] = {
+    "dino": {},
+    "selfpatch": {},
+    "moby": {"optim__lr": 0.001},
+    "moby_selfpatch": {"optim__lr": 0.001, "selfpatch__negatives": True},
+    "patch_matching": {},
+}
+
+EACH_RUN = """
+import json, sys
+import torch.distributed as dist
+from common.command import run_command
+from pretrain.__main__ import main
+dist.init_process_group("gloo")  # one for all runs: a second one would find what the first left in the launcher's store
+run_command(lambda argv: max(main(run) for run in json.loads(argv[0])))
+"""
+
+
+def run_of(images: Path, output: Path, method: str, **more: Any) -> list[str]:
+    recipe = output.parent / f"{method}.yaml"
+    recipe.parent.mkdir(parents=True, exist_ok=True)
+    recipe.write_text(f"method: {method}\n")
+    options: dict[str, Any] = {"train__batch_size": BATCH, "backbone__drop_path_rate": 0.0} | METHODS[method] | more
+    return [str(recipe), *tiny_options(images, output, method, **options)]
+
+
+def launch(processes: int, runs: list[list[str]], folder: Path) -> subprocess.CompletedProcess[str]:
+    """All runs one after the other in the same processes, which saves starting them for each."""
+    script = folder / "each_run.py"
+    script.write_text(EACH_RUN)
+    torchrun = [sys.executable, "-m", "common.torchrun", "--standalone", "--nproc-per-node", str(processes)]
+    return subprocess.run(
+        [*torchrun, str(script), json.dumps(runs)], cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=400
+    )
+
+
+def logged(output: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def weights(output: Path) -> dict[str, torch.Tensor]:
+    content = torch.load(output / "checkpoint.pth", weights_only=True)
+    return {f"{role}.{name}": value for role in ("student", "teacher", "objective") for name, value in content[role].items()}
+
+
+def assert_same_run(output: Path, reference: Path, method: str) -> None:
+    lines, expected_lines = logged(output), logged(reference)
+    assert len(lines) == len(expected_lines) == 4
+    for line, expected_line in zip(lines, expected_lines, strict=True):
+        if method == "patch_matching":
+            # For the eye only: the mean over the matches of a process's share, and shares have different numbers of them.
+            del line["patch_loss"], expected_line["patch_loss"]
+        assert line == pytest.approx(expected_line, abs=1e-4)
+        assert (line["lr"], line["weight_decay"]) == (expected_line["lr"], expected_line["weight_decay"])
+        assert line["loss"] == pytest.approx(expected_line["loss"], abs=1e-5)
+    expected = weights(reference)
+    for name, value in weights(output).items():
+        torch.testing.assert_close(value, expected[name], atol=1e-4, rtol=0, msg=name)
+
+
+@pytest.fixture(scope="module")
+def alone(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every method's run in this process, by name."""
+    folder = tmp_path_factory.mktemp("alone")
+    for method in METHODS:
+        assert main(run_of(image_folder, folder / method, method)) == 0
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
+def test_any_number_of_processes_computes_the_same(image_folder: Path, tmp_path: Path, alone: Path, processes: int) -> None:
+    """Centres, batch normalisation and queues are those of the whole batch; the learning rate follows the whole batch too."""
+    finished = launch(processes, [run_of(image_folder, tmp_path / method, method) for method in METHODS], tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    for method in METHODS:
+        assert_same_run(tmp_path / method, alone / method, method)
+
+
+@pytest.mark.slow
+def test_a_batch_that_does_not_divide_is_a_users_mistake(image_folder: Path, tmp_path: Path) -> None:
+    """One line from each process, its exit status, and nothing of torchrun's own."""
+    finished = launch(3, [run_of(image_folder, tmp_path / "run", "dino", train__batch_size=4)], tmp_path)
+    assert finished.returncode == 2, finished.stderr
+    lines = {line for line in finished.stderr.splitlines() if "error" in line.lower()}
+    assert lines == {"error: train.batch_size=4 (over all devices) is not a multiple of the 3 processes"}
+    assert "Traceback" not in finished.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_current_environment(), reason="tools/pretrain.sh would install first; run tools/setup.sh")
+def test_two_machines_compute_the_same(image_folder: Path, tmp_path: Path, alone: Path) -> None:
+    """Two starts of the script find each other by torchrun's variables, as on two machines."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    variables = {"NNODES": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port, "NPROC_PER_NODE": "1"}
+    command = ["bash", "tools/pretrain.sh", *run_of(image_folder, tmp_path / "run", "selfpatch")]
+    nodes = [
+        subprocess.Popen(
+            command, cwd=REPOSITORY, env=ENVIRONMENT | variables | {"NODE_RANK": str(node)}, stderr=subprocess.PIPE, text=True
+        )
+        for node in range(2)
+    ]
+    messages = [node.communicate(timeout=200)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], messages
+    assert "2 processes" in messages[0] + messages[1]
+    assert_same_run(tmp_path / "run", alone / "selfpatch", "selfpatch")
+
+
+@pytest.mark.parametrize("batch", [6, 256, 1024])
+@pytest.mark.parametrize("processes", [1, 2, 8])
+def test_the_learning_rate_follows_the_global_batch(monkeypatch: pytest.MonkeyPatch, batch: int, processes: int) -> None:
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    config = parse_run(["imagenet_selfpatch_vit_small", "--train.batch_size", str(batch)])
+    steps_per_epoch = 10
+    peak = step_settings(config, steps_per_epoch)(config.optim.warmup_epochs * steps_per_epoch).lr
+    assert REFERENCE_BATCH == 256
+    assert peak == pytest.approx(config.optim.lr * batch / 256, rel=1e-12)
