@@ -17,12 +17,13 @@ _FEATURES = ("knn_features", "linear_features")
 _NO_VALUE = "n/a"
 _NOT_RUN = "--"
 
+# Written so that the fonts of the smallest TeX installation have them.
 _ESCAPES = str.maketrans(
     {
         "\\": r"\textbackslash{}",
         "{": r"\{",
         "}": r"\}",
-        "$": r"\$",
+        "$": r"\ensuremath{\mathdollar}",
         "&": r"\&",
         "#": r"\#",
         "%": r"\%",
@@ -59,7 +60,7 @@ _MACROS = r"""% What the figures of the tables are; change these to print them i
 % Best and second of the benchmark numbers in a column; one that does not compete.
 \newcommand{\pbBest}[1]{\textbf{#1}}
 \newcommand{\pbSecond}[1]{\underline{#1}}
-\newcommand{\pbIncomparable}[1]{#1\textsuperscript{\ddag}}
+\newcommand{\pbIncomparable}[1]{#1\textsuperscript{\ensuremath{\ddagger}}}
 % Mean, standard deviation and number of seeds.
 \newcommand{\pbSpread}[3]{#1\,\ensuremath{\pm}\,#2 (n=#3)}
 % Figure and its 95 % interval over resampled items.

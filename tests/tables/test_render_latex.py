@@ -30,7 +30,7 @@ def _tables(files: dict[str, str]) -> dict[str, str]:
 
 def test_special_characters_print_themselves() -> None:
     assert escape(ODD) == (
-        r"50\%\_of \#1 \& \{x\}\^{}2\~{}\textbackslash{}y \$z\$ \textless{}a\textbar{}b\textgreater{} "
+        r"50\%\_of \#1 \& \{x\}\^{}2\~{}\textbackslash{}y \ensuremath{\mathdollar}z\ensuremath{\mathdollar} \textless{}a\textbar{}b\textgreater{} "
         r"\ensuremath{\pm}"
     )
     assert escape("two\nlines\tand  more") == "two lines and more"
