@@ -33,6 +33,9 @@ class TrainConfig:
     """Epochs in total."""
     batch_size: int = 1024
     """Images per step over all devices together."""
+    accumulate: int = 1
+    """Parts in which each device processes its share of the batch, one after another, to save memory; the batch and what it computes
+    stay the same, up to rounding and stochastic depth. Not so with MoBY's heads, whose batch normalisation is over a part."""
     seed: int = 0
     """Seed of the weights, the order of images, the views and stochastic depth."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -40,6 +43,8 @@ class TrainConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the networks; `auto` is bfloat16 on a GPU that has it, else float32. Losses are always float32. The authors' code
     uses float16 with loss scaling."""
+    compile: bool = False
+    """Compile the networks with `torch.compile`: minutes at the start, faster steps on a GPU."""
     checkpoint_every: int = 0
     """Steps between writes of the checkpoint; 0 for once per epoch."""
     keep_last: int = 2
@@ -55,6 +60,8 @@ class TrainConfig:
         """Reject counts without meaning."""
         if self.epochs < 1 or self.batch_size < 1 or self.log_every < 1:
             raise ValueError("train.epochs, train.batch_size and train.log_every must be at least 1")
+        if self.accumulate < 1 or self.batch_size % self.accumulate:
+            raise ValueError(f"train.accumulate={self.accumulate} does not divide train.batch_size={self.batch_size}")
         if self.checkpoint_every < 0 or self.keep_every < 0:
             raise ValueError("train.checkpoint_every and train.keep_every must not be negative")
         if self.keep_last < 1:
@@ -107,6 +114,11 @@ class PretrainConfig:
         if self.on_moby and self.views.local_crops:
             raise ValueError(
                 f"MoBY has two global views and no local ones: views.local_crops={self.views.local_crops} must be 0"
+            )
+        if self.on_moby and self.optim.freeze_last_layer_epochs:
+            raise ValueError(
+                "MoBY's heads have no layer of prototypes to freeze: "
+                f"optim.freeze_last_layer_epochs={self.optim.freeze_last_layer_epochs} must be 0"
             )
         if self.optim.warmup_epochs >= self.train.epochs:
             raise ValueError(

@@ -71,8 +71,7 @@ def build_optimizer(network: nn.Module, decay_positions: bool = True) -> AdamW:
         {"params": decay, "name": "decay"},
         {"params": no_decay, "name": "no_decay", "weight_decay": 0.0},
     ]
-    fused = all(parameter.is_cuda for _, parameter in trainable)
-    return AdamW(groups, lr=0.0, fused=fused or None)
+    return AdamW(groups, lr=0.0, fused=True)
 
 
 def set_schedule(optimizer: AdamW, lr: float, weight_decay: float) -> None:

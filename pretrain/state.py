@@ -27,6 +27,8 @@ _FREE_FIELDS = frozenset(
         "data.max_unreadable",
         "train.output",
         "train.device",
+        "train.accumulate",
+        "train.compile",
         "train.checkpoint_every",
         "train.keep_last",
         "train.keep_every",

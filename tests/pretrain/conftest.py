@@ -38,6 +38,7 @@ def tiny_options(folder: Path, output: Path, method: str = "selfpatch", **overri
     if "moby" in method:
         options = {name: value for name, value in options.items() if not name.startswith("dino.")}
         options |= {"moby.hidden_dim": 32, "moby.out_dim": 16, "moby.queue": 20, "views.local_crops": 0}
+        options["optim.freeze_last_layer_epochs"] = 0
     if method == "selfpatch":
         options["selfpatch.out_dim"] = 16
     options.update({name.replace("__", "."): value for name, value in overrides.items()})

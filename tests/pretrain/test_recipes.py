@@ -180,6 +180,7 @@ def test_bad_extensions_are_named(tmp_path: Path, content: str, message: str) ->
         (["coco_moby_vit_tiny", "--dino.out_dim", "2"], "`dino` have no effect"),
         (["coco_moby_selfpatch_vit_tiny", "--selfpatch.out_dim", "2"], "selfpatch.out_dim=2 has no effect"),
         (["coco_moby_vit_tiny", "--views.local_crops", "2"], "must be 0"),
+        (["coco_moby_vit_tiny", "--optim.freeze_last_layer_epochs", "1"], "no layer of prototypes to freeze"),
         (["coco_moby_swin_tiny", "--backbone.depth", "3"], "backbone.depth=3 has no effect"),
         (["coco_moby_swin_tiny", "--views.global_size", "208"], "multiple of 32"),
         (["coco_moby_selfpatch_swin_tiny", "--selfpatch.window", "9"], "7 patches wide"),
