@@ -1,8 +1,8 @@
 """What a pretraining costs: floating-point operations, counted, and from them hours, by a measured or given speed.
 
-The operations are those of the matrix products and convolutions of both networks, forward and backward, as torch counts them for
-the recipe's real crops (a multiply-add is two). The loss, the optimiser and the decoding of images are left out, and so is the
-evaluation on DAVIS.
+The operations are those of the matrix products and convolutions of a training step, as torch counts them while it takes one on random
+crops of the recipe's sizes (a multiply-add is two). What is elementwise, the decoding of images and the evaluation on DAVIS are left
+out.
 """
 
 import time
@@ -54,7 +54,7 @@ class Speed:
 
 
 def measure_work(config: PretrainConfig, images: int) -> Work:
-    """Count a pretraining's work, without doing any of it.
+    """Count a pretraining's work.
 
     Args:
         config: The pretraining.
@@ -66,18 +66,12 @@ def measure_work(config: PretrainConfig, images: int) -> Work:
 
 
 def count_flops(config: PretrainConfig) -> float:
-    """Operations of one training step per image. Nothing is computed: the tensors have shapes only."""
-    device = torch.device("meta")
-    with device:
-        networks = build_networks(config, device)
+    """Operations of one training step per image, counted during a step of two images: seconds on a CPU at full size."""
+    device = choose_device(config.train.device)
+    networks = build_networks(config, device)
     crops = _crops(config, _COUNTED_IMAGES, device)
     with FlopCounterMode(display=False) as counter:
-        with torch.no_grad():
-            networks.teacher(networks.objective.teacher_crops(crops))
-        outputs = networks.student(crops)
-        torch.stack(
-            [part.sum() for view in outputs for part in (view.cls_VBK, view.patches_VBNK) if part is not None]
-        ).sum().backward()
+        _step(config, networks, crops)
     return counter.get_total_flops() / _COUNTED_IMAGES
 
 

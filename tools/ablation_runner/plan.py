@@ -110,9 +110,25 @@ def plan_jobs(table: Table, options: AblationOptions, look_only: bool = False) -
     images = _count_images(options, look_only)
     jobs = []
     for recipe in dict.fromkeys(row.recipe for row in rows):
-        seeds: Sequence[int | None] = options.seeds or [None]
-        jobs += [_plan_job(recipe, seed, options, rows, images) for seed in seeds]
+        jobs += [_plan_job(recipe, seed, options, rows, images) for seed in _seeds(options)]
     return jobs
+
+
+def plan_others(table: Table, options: AblationOptions, planned: Sequence[Job]) -> list[Job]:
+    """The jobs of the rows that `--only` leaves out: an earlier command may have finished them."""
+    images = _count_images(options, look_only=False)
+    rows = choose_rows(table, [])
+    jobs = []
+    for recipe in dict.fromkeys(row.recipe for row in rows) - {job.options.recipe: None for job in planned}.keys():
+        try:
+            jobs += [_plan_job(recipe, seed, options, rows, images) for seed in _seeds(options)]
+        except ValueError as error:
+            logger.debug("%s was never run with these options, which it refuses: %s", recipe, error)
+    return jobs
+
+
+def _seeds(options: AblationOptions) -> Sequence[int | None]:
+    return options.seeds or [None]
 
 
 def _plan_job(recipe: str, seed: int | None, options: AblationOptions, rows: Sequence[AblationRow], images: int) -> Job:
@@ -129,13 +145,15 @@ def _plan_job(recipe: str, seed: int | None, options: AblationOptions, rows: Seq
         pretraining=[*changes, *options.pretraining],
         evaluation=options.evaluation,
     )
-    found = departures(published, unnamed.pretrain_config(), images)
+    config = unnamed.pretrain_config()
+    found = departures(published, config, images)
     name = "-".join([recipe, *([DEPARTING] if found else []), *([] if seed is None else [f"seed{seed}"])])
     job = dataclasses.replace(unnamed, name=name)
+    config.train.output = job.folder
     job.davis_config()
     return Job(
         options=job,
-        config=job.pretrain_config(),
+        config=config,
         images=images,
         departures=found,
         rows=tuple(row.name for row in rows if row.recipe == recipe),

@@ -1,11 +1,11 @@
 """Run the jobs of an ablation one after another, or submit them, and put the figures beside the published ones."""
 
-import dataclasses
 import logging
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import torch
 
@@ -16,7 +16,7 @@ from tables.make import TablesConfig, make_tables
 from tools.ablation_runner.comparison import compare, comparison_csv, comparison_text
 from tools.ablation_runner.job import MODULE, is_finished
 from tools.ablation_runner.listing import job_listing
-from tools.ablation_runner.plan import AblationOptions, Job, plan_jobs
+from tools.ablation_runner.plan import AblationOptions, Job, plan_jobs, plan_others
 from tools.ablation_runner.rows import ROWS, Table, published_rows
 from tools.evaluation.launching import launch_arguments
 
@@ -54,15 +54,15 @@ def run_ablation(table: Table, options: AblationOptions, launching: LaunchOption
         if status := _run(job, launching):
             logger.error("%s: failed with status %d, see above; going on with the others", job.name, status)
             failed[job.name] = status
-    _report(table, options)
+    _report(table, options, jobs)
     for name, status in failed.items():
         print(f"failed with status {status}: {name}; the same command tries it again")  # noqa: T201
     return not failed
 
 
-def _report(table: Table, options: AblationOptions) -> None:
+def _report(table: Table, options: AblationOptions, jobs: Sequence[Job]) -> None:
     """Print and write the comparison, over all rows whether or not this command ran them, and the tables of all results."""
-    every_job = plan_jobs(table, dataclasses.replace(options, only=[]))
+    every_job = [*jobs, *plan_others(table, options, jobs)]
     rows = compare(ROWS[table], published_rows(table), every_job)
     path = options.output / f"ablation_{table}.csv"
     write_text_atomically(path, comparison_csv(rows))
