@@ -96,14 +96,13 @@ class _CrossEntropy(torch.autograd.Function):
             # The logarithm of the softmax's denominator, from the largest value before and after.
             normalisers_r = logits_rK.amax(-1) - slopes_rK.amax(-1).log()
             losses_R[rows] = normalisers_r - torch.linalg.vecdot(targets_rK, logits_rK)
-            if of_embeddings_RD is None:
+            if not any(ctx.needs_input_grad):
                 continue
             slopes_rK = slopes_rK.sub_(targets_rK).to(dtype)
             factors_r1 = (weights_R[rows] / temperature)[:, None]
-            if prototypes is None:
-                of_embeddings_RD[rows] = slopes_rK * factors_r1
-                continue
-            of_embeddings_RD[rows] = (slopes_rK @ prototypes) * factors_r1
+            if of_embeddings_RD is not None:
+                slopes_rD = slopes_rK if prototypes is None else slopes_rK @ prototypes
+                of_embeddings_RD[rows] = slopes_rD * factors_r1
             if ctx.needs_input_grad[1]:
                 weighted_rD = (embeddings_RD[rows] * factors_r1).to(dtype)
                 of_prototypes_KD = _add_product(of_prototypes_KD, slopes_rK.T, weighted_rD, exact)
