@@ -63,16 +63,12 @@ def find_labelled(folder: Path, option: str, classes: Sequence[str] | None = Non
     return LabelledImages(paths, torch.tensor(labels)), names
 
 
-def check_readable(images: LabelledImages, option: str, threads: int) -> None:
-    """Decode every image once.
+def first_unreadable(paths: Sequence[Path], threads: int) -> str:
+    """Decode images; the first one that cannot be, with the reason, or nothing.
 
     Args:
-        images: Which.
-        option: Which option gave them, for the error.
+        paths: Which.
         threads: How many decode at a time.
-
-    Raises:
-        ValueError: If one cannot be decoded; names it.
     """
 
     def failure(path: Path) -> str:
@@ -83,6 +79,4 @@ def check_readable(images: LabelledImages, option: str, threads: int) -> None:
         return ""
 
     with ThreadPoolExecutor(threads) as pool:
-        failures = [text for text in pool.map(failure, images.paths) if text]
-    if failures:
-        raise ValueError(f"{option}: {len(failures)} of {len(images)} images cannot be read, such as {failures[0]}")
+        return next(filter(None, pool.map(failure, paths)), "")

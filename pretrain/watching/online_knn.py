@@ -17,7 +17,7 @@ from common.knn import classify
 from common.neighbours import RowsInMemory, find_neighbours
 from pretrain.data.images import read_image
 from pretrain.distributed import gather_from_processes, rank, sum_over_processes, world_size
-from pretrain.watching.labelled import LabelledImages, check_readable, find_labelled
+from pretrain.watching.labelled import LabelledImages, find_labelled, first_unreadable
 from pretrain.watching.photographs import RESIZE_FACTOR, centre_crop, network_input
 from pretrain.watching.undisturbed import undisturbed
 
@@ -61,11 +61,14 @@ class OnlineKNN:
     def check(self) -> None:
         """Decode every image once, so that a damaged one is found before training and not after epochs of it.
 
+        All processes must call it together, and take their parts.
+
         Raises:
-            ValueError: If one cannot be decoded.
+            ValueError: If one cannot be decoded; on all processes.
         """
         for images, option in ((self._train, "watch.knn_train"), (self._val, "watch.knn_val")):
-            check_readable(images, option, self._threads)
+            if failure := _any_failure(first_unreadable(images.paths[rank() :: world_size()], self._threads)):
+                raise ValueError(f"{option}: cannot read {failure}; repair or remove it")
         if rank() == 0:
             logger.info("k-NN: %d images of %d classes by %d neighbours", len(self._val), len(self._classes), len(self._train))
 

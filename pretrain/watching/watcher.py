@@ -56,7 +56,8 @@ class Watcher:
         watch = config.watch
         self._collapse = CollapseWatch()
         self._photographs: list[Photograph] = []
-        if watch.every and rank() == 0:
+        if watch.every:
+            # On all processes, so that all of them find what is wrong.
             if watch.images is not None:
                 self._photographs = choose_photographs(
                     find_images(watch.images, "watch.images"), watch.num_images, spread=False

@@ -75,7 +75,7 @@ def test_a_run_may_be_continued_with_other_eyes(image_folder: Path, tmp_path: Pa
     ("damage", "message"),
     [
         ("absent", "watch.knn_val: {val} is not a folder"),
-        ("truncated", "watch.knn_val: 1 of "),
+        ("truncated", "watch.knn_val: cannot read {val}"),
         ("flat", "one folder per class"),
     ],
 )
