@@ -13,13 +13,13 @@ from pretrain.sentinel import Sent
 BATCH_FILE = "nonfinite_batch.json"
 
 
-def nonfinite_error(sent: Sent, epoch: int, images: Sequence[Path], output: Path, checkpoint: Path) -> ValueError:
+def nonfinite_error(sent: Sent, epoch: int, images: Sequence[str], output: Path, checkpoint: Path) -> ValueError:
     """Write down the batch and make the error that ends the run; all processes call this together.
 
     Args:
         sent: The step.
         epoch: Its 0-based epoch.
-        images: Of the global batch, in its order; an unreadable one was replaced by the next readable one.
+        images: Where those of the global batch lie, in its order; an unreadable one was replaced by the next readable one.
         output: The run's folder.
         checkpoint: The last good one, if it exists.
     """
@@ -31,7 +31,7 @@ def nonfinite_error(sent: Sent, epoch: int, images: Sequence[Path], output: Path
             "epoch": epoch,
             # As text: JSON has no word for what is not finite.
             "losses": [str(loss) for loss in losses],
-            "images": [[str(image) for image in images[process :: world_size()]] for process in range(world_size())],
+            "images": [list(images[process :: world_size()]) for process in range(world_size())],
         }
         write_text_atomically(path, json.dumps(content, indent=1) + "\n")
     bad = [loss for loss in losses if not torch.isfinite(torch.tensor(loss))]

@@ -15,8 +15,10 @@ from common.files import remove_leftovers, write_text_atomically
 from common.interruption import Interrupted, StopRequest
 from common.memory import peak_memory_bytes
 from pretrain.config import PretrainConfig
-from pretrain.data.images import UnreadableImages, find_images
-from pretrain.data.loader import Batch, GlobalBatchSampler, MultiCropImages, build_loader
+from pretrain.data.delivery import network_inputs
+from pretrain.data.loader import GlobalBatchSampler, MultiCropImages, build_loader
+from pretrain.data.open_source import open_source
+from pretrain.data.unreadable import UnreadableImages
 from pretrain.data.views import view_kinds
 from pretrain.distributed import choose_device, process_group, rank, world_size
 from pretrain.exporting import export_backbones
@@ -64,11 +66,11 @@ class _Run:
         self.device = device
         self.stop = StopRequest()
         self.checkpoint = config.train.output / CHECKPOINT_FILE
-        paths = find_images(config.data.path)
-        self.settings = run_settings(config, paths)
+        self.source = open_source(config.data.path, config.data.kind, config.data.tar_index)
+        self.settings = run_settings(config, self.source.names)
         train = config.train
         self.sampler = GlobalBatchSampler(
-            len(paths), train.batch_size, train.seed, rank(), world_size(), config.views.shared_by
+            len(self.source.names), train.batch_size, train.seed, rank(), world_size(), config.views.shared_by
         )
         share = train.batch_size // world_size()
         if share % train.accumulate:
@@ -76,7 +78,9 @@ class _Run:
                 f"train.accumulate={train.accumulate} does not divide the {share} images of each of the {world_size()} processes "
                 f"(train.batch_size={train.batch_size})"
             )
-        self.dataset = MultiCropImages(paths, view_kinds(config.views), config.train.seed)
+        self.dataset = MultiCropImages(
+            self.source, view_kinds(config.views), config.train.seed, colours=not config.views.on_device
+        )
         self.unreadable = UnreadableImages(config.data.max_unreadable)
         self.last_step = config.train.epochs * self.sampler.steps_per_epoch
 
@@ -122,7 +126,7 @@ class _Run:
     def _observers(self) -> list[Observer]:
         """What looks at every step, in this order; the recorder comes after those that add to its line."""
         config = self.config
-        return [Watcher(config, self.dataset.paths, self.device), Recorder(self.device), CurveDrawer(config)]
+        return [Watcher(config, self.source, self.device), Recorder(self.device), CurveDrawer(config)]
 
     def _loop(
         self,
@@ -135,7 +139,8 @@ class _Run:
         """Do the steps until the last one, or until a signal; returns how many are done, and the signal's number."""
         train, steps_per_epoch = self.config.train, self.sampler.steps_per_epoch
         self.sampler.plan(first_step, self.last_step)
-        loader = build_loader(self.dataset, self.sampler, self.config.data.workers, self.device.type == "cuda")
+        data = self.config.data
+        loader = build_loader(self.dataset, self.sampler, data.workers, self.device.type == "cuda", data.pin_workers)
         if train.compile:
             for network in (networks.student, networks.teacher):
                 network.compile(dynamic=False)
@@ -146,7 +151,7 @@ class _Run:
         for step, batch in enumerate(loader, start=first_step):
             self.unreadable.report(batch.failures)
             _seed_step(train.seed, step)
-            now, crops = settings(step), self._crops(batch)
+            now, crops = settings(step), network_inputs(batch, self.device)
             is_complete = step + 1 == self.last_step
             epoch_ended = (step + 1) % steps_per_epoch == 0
             is_logged = (step + 1) % train.log_every == 0 or epoch_ended
@@ -188,7 +193,7 @@ class _Run:
         raise AssertionError("the sampler's plan ends with the run's last step")
 
     def _nonfinite(self, failed: Sent) -> ValueError:
-        images = [self.dataset.paths[index] for index in self.sampler.global_batch(failed.step - 1)]
+        images = [self.source.describe(index) for index in self.sampler.global_batch(failed.step - 1)]
         epoch = (failed.step - 1) // self.sampler.steps_per_epoch
         return nonfinite_error(failed, epoch, images, self.config.train.output, self.checkpoint)
 
@@ -220,9 +225,6 @@ class _Run:
         if world_size() == 1:
             return student
         return DistributedDataParallel(student, device_ids=[self.device.index] if self.device.type == "cuda" else None)
-
-    def _crops(self, batch: Batch) -> list[torch.Tensor]:
-        return [crop.to(self.device, non_blocking=True) for crop in batch.crops]
 
 
 def _seed_step(seed: int, step: int) -> None:

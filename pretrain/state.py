@@ -1,7 +1,7 @@
 """The checkpoint: everything that a run needs to go on as if it had never stopped."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,10 @@ CHECKPOINT_FILE = "checkpoint.pth"
 _FREE_FIELDS = frozenset(
     {
         "data.path",
+        "data.kind",
+        "data.tar_index",
         "data.workers",
+        "data.pin_workers",
         "data.max_unreadable",
         "train.output",
         "train.device",
@@ -150,14 +153,13 @@ def _parts(networks: Networks) -> dict[str, nn.Module | Optimizer]:
     }
 
 
-def run_settings(config: PretrainConfig, images: Sequence[Path]) -> dict[str, Any]:
+def run_settings(config: PretrainConfig, names: Iterable[str]) -> dict[str, Any]:
     """What a run is, as flat plain values: its configuration, and a digest of its images' names.
 
     Args:
         config: The run.
-        images: Files below `config.data.path`; the folder itself may move.
+        names: Of the images, in their order, relative to `config.data.path`, which itself may move.
     """
-    names = "\n".join(path.relative_to(config.data.path).as_posix() for path in images)
     sections = plain_config(config)
     flat = {
         f"{section}.{field}": value
@@ -165,7 +167,7 @@ def run_settings(config: PretrainConfig, images: Sequence[Path]) -> dict[str, An
         if isinstance(fields, dict) and section != _FREE_SECTION
         for field, value in fields.items()
     }
-    return {"method": sections["method"], **flat, "data.listing_sha256": text_sha256(names)}
+    return {"method": sections["method"], **flat, "data.listing_sha256": text_sha256("\n".join(names))}
 
 
 def recipe_digest(settings: Mapping[str, Any]) -> str:

@@ -4,25 +4,24 @@ Neither the number of workers nor of processes nor a restart changes what an ima
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from common.interruption import leave_stopping_to_parent
-from pretrain.data.images import read_image
-from pretrain.data.views import View, ViewKind, make_views, stack_boxes
+from pretrain.data.batch_colours import stack_draws
+from pretrain.data.draws import ColourDraws, ViewKind
+from pretrain.data.open_source import DataKind
+from pretrain.data.source import ImageSource
+from pretrain.data.views import Views, make_views, stack_boxes
+from pretrain.data.workers import WorkerSetup, worker_cores
 
 # Domains that keep the streams of random numbers apart.
 _ORDER_STREAM, _VIEW_STREAM, _SHARED_STREAM = 0, 1, 2
-
-SHARED_SIZE = 256
-"""Side in pixels to which images are resized first where several share their draws (PW-Self)."""
 
 
 class ImageKey(NamedTuple):
@@ -40,9 +39,18 @@ class DataConfig:
     """Where images come from."""
 
     path: Path = Path("data/imagenet/train")
-    """Folder of images, at any depth."""
+    """A folder of images, at any depth; a text file with the path of one on each line; COCO's annotations
+    (`annotations/instances_train2017.json` for `train2017`); the folder of CIFAR's binary files; or uncompressed tar shards as
+    webdataset writes them: a folder, or `shard-{000..012}.tar`."""
+    kind: DataKind = "auto"
+    """What the path is, where it does not tell by itself."""
+    tar_index: Path = Path("runs/tar_index")
+    """Folder where the places of the images in tar shards are kept once they have been read."""
     workers: int = 10
     """Processes per device that decode and augment; 0 to do it in the training process."""
+    pin_workers: bool = False
+    """Keep each worker on a core of its own, of those that the process may use. Only where nothing else runs there: two runs on one
+    machine without cores of their own would choose the same ones."""
     max_unreadable: int = 10
     """How many distinct unreadable images each process skips (with their names) before the run stops."""
 
@@ -56,7 +64,7 @@ class DataConfig:
 class Sample:
     """The views of one image."""
 
-    views: list[View]
+    views: Views
     failures: dict[str, str]
     """Unreadable files that were met on the way: path -> reason."""
 
@@ -66,31 +74,35 @@ class Batch:
     """The views of a process's share of a global batch."""
 
     crops: list[Tensor]
-    """float32 [B, 3, size, size] per view, global ones first."""
+    """uint8 RGB [B, 3, size, size] per view, global ones first. `pretrain.data.delivery` makes of them what networks take."""
     boxes: list[Tensor]
     """int64 [B, 5] per view: top, left, height, width, flip, see `CropBox`."""
+    colours: list[ColourDraws]
+    """Per view, the changes of colours that are still to be done; empty where the workers have done them."""
     failures: dict[str, str]
     """Unreadable files that were met: path -> reason."""
 
     def pin_memory(self) -> "Batch":
         """Called by the loader: page-locked crops, for asynchronous copies to a GPU."""
-        return Batch([crop.pin_memory() for crop in self.crops], self.boxes, self.failures)
+        return replace(self, crops=[crop.pin_memory() for crop in self.crops])
 
 
 class MultiCropImages(Dataset[Sample]):
-    """Views by `ImageKey`; an unreadable image is replaced by the next readable one of the folder."""
+    """Views by `ImageKey`; an unreadable image is replaced by the next readable one of the data set."""
 
-    def __init__(self, paths: Sequence[Path], kinds: list[ViewKind], seed: int) -> None:
+    def __init__(self, source: ImageSource, kinds: Sequence[ViewKind], seed: int, *, colours: bool = True) -> None:
         """Store what to do.
 
         Args:
-            paths: Image files.
+            source: The images.
             kinds: The views to make of each.
             seed: With epoch and index it determines the views.
+            colours: Whether to change colours here, or leave them to the training process.
         """
-        self.paths = paths
+        self.source = source
         self.kinds = kinds
         self.seed = seed
+        self.colours = colours
 
     def __getitem__(self, key: ImageKey) -> Sample:
         """The views of one image.
@@ -99,23 +111,21 @@ class MultiCropImages(Dataset[Sample]):
             key: Which image, and which draws.
 
         Raises:
-            ValueError: If no image of the folder can be read.
+            ValueError: If no image can be read.
         """
         epoch, index, group = key
         stream, number = (_VIEW_STREAM, index) if group < 0 else (_SHARED_STREAM, group)
-        rng = np.random.default_rng((stream, self.seed, epoch, number))
+        images = len(self.source.names)
         failures: dict[str, str] = {}
-        for offset in range(len(self.paths)):
-            path = self.paths[(index + offset) % len(self.paths)]
+        for place in (*range(index, images), *range(index)):
+            rng = np.random.default_rng((stream, self.seed, epoch, number))
             try:
-                image = read_image(path)
+                views = make_views(self.source.load(place), self.kinds, rng, shared=group >= 0, colours=self.colours)
             except OSError as error:
-                failures[str(path)] = str(error)
-                continue
-            if group >= 0:
-                image = image.resize((SHARED_SIZE, SHARED_SIZE), Image.Resampling.BILINEAR)
-            return Sample(make_views(image, self.kinds, rng), failures)
-        raise ValueError(f"none of the {len(self.paths)} images can be read; the first is {self.paths[0]}")
+                failures[self.source.describe(place)] = str(error)
+            else:
+                return Sample(views, failures)
+        raise ValueError(f"none of the {images} images can be read; the first is {self.source.describe(0)}")
 
 
 class GlobalBatchSampler(Sampler[list[ImageKey]]):
@@ -192,20 +202,37 @@ class GlobalBatchSampler(Sampler[list[ImageKey]]):
         return position * -(-self.batch_size // self.shared_by) + place // self.shared_by
 
 
-def collate(samples: list[Sample]) -> Batch:
-    """Stack the views of several images."""
-    per_view = list(zip(*(sample.views for sample in samples), strict=True))
-    failures: dict[str, str] = {}
-    for sample in samples:
-        failures.update(sample.failures)
-    return Batch(
-        crops=[torch.stack([view.pixels for view in views]) for views in per_view],
-        boxes=[stack_boxes([view.box for view in views]) for views in per_view],
-        failures=failures,
-    )
+class Collate:
+    """Stacks the views of several images."""
+
+    def __init__(self, *, colours: bool) -> None:
+        """Store what to send along.
+
+        Args:
+            colours: Whether the workers have changed colours; their draws travel with the batch otherwise.
+        """
+        self.colours = colours
+
+    def __call__(self, samples: list[Sample]) -> Batch:
+        """See `Batch`."""
+        failures: dict[str, str] = {}
+        for sample in samples:
+            failures.update(sample.failures)
+        pixels = zip(*(sample.views.pixels for sample in samples), strict=True)
+        boxes = zip(*(sample.views.boxes for sample in samples), strict=True)
+        draws = [sample.views.colours for sample in samples]
+        views = len(samples[0].views.pixels)
+        return Batch(
+            crops=[torch.from_numpy(np.stack(crops)) for crops in pixels],
+            boxes=[stack_boxes(list(view_boxes)) for view_boxes in boxes],
+            colours=[] if self.colours else [stack_draws(draws, view) for view in range(views)],
+            failures=failures,
+        )
 
 
-def build_loader(dataset: MultiCropImages, sampler: GlobalBatchSampler, workers: int, pin_memory: bool) -> DataLoader[Sample]:
+def build_loader(
+    dataset: MultiCropImages, sampler: GlobalBatchSampler, workers: int, pin_memory: bool, pin_workers: bool = False
+) -> DataLoader[Sample]:
     """A loader of `Batch`es over the sampler's plan.
 
     Args:
@@ -213,13 +240,17 @@ def build_loader(dataset: MultiCropImages, sampler: GlobalBatchSampler, workers:
         sampler: Which images, in which order.
         workers: Processes; 0 for none.
         pin_memory: Whether batches go to a GPU.
+        pin_workers: Whether each worker keeps to a core of its own.
+
+    Raises:
+        ValueError: If there are fewer cores than workers to keep to them.
     """
     return DataLoader(
         dataset,
         batch_sampler=sampler,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=Collate(colours=dataset.colours),
         pin_memory=pin_memory,
         prefetch_factor=2 if workers else None,
-        worker_init_fn=leave_stopping_to_parent,
+        worker_init_fn=WorkerSetup(worker_cores(workers) if pin_workers else None),
     )

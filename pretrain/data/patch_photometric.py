@@ -53,7 +53,12 @@ def change_each_patch(view_3HW: Tensor, patch_size: int, rng: np.random.Generato
 
 
 def shift_hue(patches_M3PP: Tensor, shifts_M: Tensor) -> Tensor:
-    """Turn the hue by a part of the circle, keeping saturation and value."""
+    """Turn the hue by a part of the circle, keeping saturation and value.
+
+    Args:
+        patches_M3PP: float RGB, not negative, of any range and any height and width.
+        shifts_M: For each.
+    """
     red, green, blue = patches_M3PP.unbind(1)
     value, largest = patches_M3PP.max(1)
     chroma = value - patches_M3PP.amin(1)
@@ -61,7 +66,7 @@ def shift_hue(patches_M3PP: Tensor, shifts_M: Tensor) -> Tensor:
     sixths = torch.stack([(green - blue) / divisor, 2 + (blue - red) / divisor, 4 + (red - green) / divisor], dim=1)
     hue_MPP = sixths.gather(1, largest[:, None])[:, 0] + 6 * shifts_M[:, None, None]
     # Each channel falls from the value by the chroma, as a trapezium of the hue.
-    phase = (torch.tensor([5.0, 3.0, 1.0])[None, :, None, None] + hue_MPP[:, None]) % 6
+    phase = (hue_MPP.new_tensor([5.0, 3.0, 1.0])[None, :, None, None] + hue_MPP[:, None]) % 6
     return value[:, None] - chroma[:, None] * torch.minimum(phase, 4 - phase).clamp(0, 1)
 
 

@@ -1,34 +1,30 @@
 """Multi-crop: one photograph to two global and several local views that remember where they come from.
 
-facebookresearch/dino 7c446df, DataAugmentationDINO. All random numbers come from a generator that the caller seeds, so that a view
-is a function of (seed, epoch, image) whatever process makes it.
+facebookresearch/dino 7c446df, DataAugmentationDINO. What is drawn is in `pretrain.data.draws`, what is done to pixels in
+`pretrain.data.decoding` and `pretrain.data.colours`.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as F
 
+from pretrain.data.colours import change_colours
+from pretrain.data.decoding import EncodedImage, Pixels, Planes, resize, resized_crop
+from pretrain.data.draws import ColourDraws, CropBox, ViewKind, draw_views
 from pretrain.data.patch_photometric import change_each_patch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
-FLIP_PROBABILITY = 0.5
-JITTER_PROBABILITY = 0.8
-BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.4, 0.4, 0.2, 0.1
-GREY_PROBABILITY = 0.2
-BLUR_RADIUS = (0.1, 2.0)
-SOLARIZE_THRESHOLD = 128
-ASPECT_RATIO = (3 / 4, 4 / 3)
-_CROP_ATTEMPTS = 10
+_LEFT_TO_RIGHT = 1
+
+SHARED_SIZE = 256
+"""Side in pixels to which images are resized first where several share their draws (PW-Self)."""
 
 
 @dataclass(kw_only=True)
@@ -50,6 +46,9 @@ class ViewsConfig:
     GPU do; 0 for views of each image's own."""
     photometric_patch: int = 0
     """Side in pixels of patches that each change colours and sharpness by themselves (PW-Self's later branch); 0 for none."""
+    on_device: bool = False
+    """Change colours (jitter, greyscale, blur, solarisation) in the training process, on its device and for whole batches, instead of
+    in the workers, which then only decode and crop. The draws are the same; pixels differ by a level or two of 255."""
 
     def __post_init__(self) -> None:
         """Reject sizes and scales without meaning."""
@@ -61,39 +60,24 @@ class ViewsConfig:
             raise ValueError("views: sizes must be positive and local_crops not negative")
         if self.shared_by < 0 or self.photometric_patch < 0:
             raise ValueError("views.shared_by and views.photometric_patch must not be negative")
+        if self.on_device and self.photometric_patch:
+            raise ValueError(
+                "views.photometric_patch follows the other changes of colours, in the workers; leave out views.on_device"
+            )
         sizes = [self.global_size, self.local_size] if self.local_crops else [self.global_size]
         if self.photometric_patch and any(size % self.photometric_patch for size in sizes):
             raise ValueError(f"views.photometric_patch={self.photometric_patch} does not divide the crops of {sizes} pixels")
 
 
-class CropBox(NamedTuple):
-    """Where a view was cut out, in pixels of the image, and whether it was mirrored afterwards."""
+class Views(NamedTuple):
+    """The views of one image."""
 
-    top: int
-    left: int
-    height: int
-    width: int
-    flip: bool
-
-
-class View(NamedTuple):
-    """One augmented crop."""
-
-    pixels: Tensor
-    """float32 [3, size, size], normalised with the ImageNet mean and deviation."""
-    box: CropBox
-    """Its geometry."""
-
-
-@dataclass(frozen=True)
-class ViewKind:
-    """How views of one kind are made; see `view_kinds`."""
-
-    size: int
-    scale: tuple[float, float]
-    blur_probability: float
-    solarize_probability: float
-    photometric_patch: int = 0
+    pixels: list[Planes]
+    """uint8 RGB [3, size, size] of each."""
+    boxes: list[CropBox]
+    """The geometry of each."""
+    colours: ColourDraws
+    """How the colours of each change, or have been changed."""
 
 
 def view_kinds(config: ViewsConfig) -> list[ViewKind]:
@@ -105,66 +89,61 @@ def view_kinds(config: ViewsConfig) -> list[ViewKind]:
     ]
 
 
-def make_views(image: Image.Image, kinds: list[ViewKind], rng: np.random.Generator) -> list[View]:
-    """One view of each kind, drawn from the generator in order."""
-    return [_make_view(image, kind, rng) for kind in kinds]
+def make_views(
+    content: bytes | Pixels, kinds: Sequence[ViewKind], rng: np.random.Generator, *, shared: bool = False, colours: bool = True
+) -> Views:
+    """One view of each kind.
 
+    Args:
+        content: Of an image file; or pixels uint8 [H, W, 3].
+        kinds: The views.
+        rng: Source of all draws.
+        shared: Resize the image to a square of `SHARED_SIZE` first, so that the draws fit every image.
+        colours: Whether to change colours; geometry alone otherwise.
 
-def sample_crop(width: int, height: int, scale: tuple[float, float], rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Draw (top, left, height, width) as torchvision's RandomResizedCrop does.
-
-    Area uniform in `scale`, aspect ratio log-uniform in 3/4 to 4/3; after ten boxes that do not fit, the largest central box whose
-    aspect ratio is allowed.
+    Raises:
+        OSError: If the image cannot be decoded.
     """
-    log_ratio = (math.log(ASPECT_RATIO[0]), math.log(ASPECT_RATIO[1]))
-    for _ in range(_CROP_ATTEMPTS):
-        area = width * height * rng.uniform(*scale)
-        ratio = math.exp(rng.uniform(*log_ratio))
-        crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < crop_width <= width and 0 < crop_height <= height:
-            top = int(rng.integers(0, height - crop_height + 1))
-            left = int(rng.integers(0, width - crop_width + 1))
-            return top, left, crop_height, crop_width
-    crop_width, crop_height = width, height
-    if width / height < ASPECT_RATIO[0]:
-        crop_height = round(width / ASPECT_RATIO[0])
-    elif width / height > ASPECT_RATIO[1]:
-        crop_width = round(height * ASPECT_RATIO[1])
-    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+    image = EncodedImage(content)
+    if shared:
+        image = EncodedImage(_to_shared_size(image))
+    draws = draw_views(kinds, image.width, image.height, rng)
+    picture = image.decode(draws.boxes_V4, [kind.size for kind in kinds])
+    pixels = []
+    for number, kind in enumerate(kinds):
+        view_3HW = resized_crop(picture, draws.boxes_V4[number], kind.size)
+        if draws.flip_V[number]:
+            view_3HW = _mirrored(view_3HW)
+        if colours:
+            view_3HW = _planes(change_colours(cv2.merge(list(view_3HW)), draws.colours, number))
+            if kind.photometric_patch:
+                view_3HW = _change_each_patch(view_3HW, kind.photometric_patch, rng)
+        pixels.append(view_3HW)
+    return Views(pixels, draws.crop_boxes(), draws.colours)
 
 
-def _make_view(image: Image.Image, kind: ViewKind, rng: np.random.Generator) -> View:
-    box = CropBox(*sample_crop(*image.size, kind.scale, rng), flip=bool(rng.random() < FLIP_PROBABILITY))
-    view = F.resized_crop(image, *box[:4], [kind.size, kind.size], InterpolationMode.BICUBIC)
-    if box.flip:
-        view = F.hflip(view)
-    if rng.random() < JITTER_PROBABILITY:
-        view = _jitter(view, rng)
-    if rng.random() < GREY_PROBABILITY:
-        view = F.to_grayscale(view, num_output_channels=3)
-    if rng.random() < kind.blur_probability:
-        view = view.filter(ImageFilter.GaussianBlur(radius=rng.uniform(*BLUR_RADIUS)))
-    if rng.random() < kind.solarize_probability:
-        view = ImageOps.solarize(view, SOLARIZE_THRESHOLD)
-    pixels = F.to_tensor(view)
-    if kind.photometric_patch:
-        pixels = change_each_patch(pixels, kind.photometric_patch, rng)
-    pixels = F.normalize(pixels, list(IMAGENET_MEAN), list(IMAGENET_DEVIATION))
-    return View(pixels, box)
+def _to_shared_size(image: EncodedImage) -> Pixels:
+    whole_14 = np.array([[0, 0, image.height, image.width]])
+    picture = image.decode(whole_14, [SHARED_SIZE])
+    return cv2.merge(list(resize(picture.pixels_HW3, SHARED_SIZE, "bilinear")))
 
 
-def _jitter(view: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Brightness, contrast, saturation and hue, in random order."""
-    operations: list[tuple[Callable[[Image.Image, float], Image.Image], tuple[float, float]]] = [
-        (F.adjust_brightness, (1 - BRIGHTNESS, 1 + BRIGHTNESS)),
-        (F.adjust_contrast, (1 - CONTRAST, 1 + CONTRAST)),
-        (F.adjust_saturation, (1 - SATURATION, 1 + SATURATION)),
-        (F.adjust_hue, (-HUE, HUE)),
-    ]
-    for index in rng.permutation(len(operations)):
-        operation, extent = operations[index]
-        view = operation(view, rng.uniform(*extent))
-    return view
+def _mirrored(view_3HW: Planes) -> Planes:
+    channels, height, width = view_3HW.shape
+    # The rows of all planes as those of one picture.
+    return cv2.flip(view_3HW.reshape(channels * height, width), _LEFT_TO_RIGHT).reshape(channels, height, width)
+
+
+def _planes(view_HW3: Pixels) -> Planes:
+    height, width, channels = view_HW3.shape
+    planes_3HW = np.empty((channels, height, width), dtype=np.uint8)
+    cv2.split(view_HW3, list(planes_3HW))
+    return planes_3HW
+
+
+def _change_each_patch(view_3HW: Planes, patch_size: int, rng: np.random.Generator) -> Planes:
+    changed_3HW = change_each_patch(torch.from_numpy(view_3HW).float() / 255, patch_size, rng)
+    return (changed_3HW * 255).round().to(torch.uint8).numpy()
 
 
 def stack_boxes(boxes: list[CropBox]) -> Tensor:

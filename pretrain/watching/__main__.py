@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.command import parse_config, run_command
-from pretrain.data.images import find_images
+from pretrain.data.images import images_of_folder
 from pretrain.distributed import choose_device
 from pretrain.watching.opening import open_subject
 from pretrain.watching.panels import write_figure
@@ -43,7 +43,7 @@ def draw(config: DrawConfig) -> list[Path]:
         ValueError: If the checkpoint or the images cannot be used.
         OSError: If a picture cannot be written.
     """
-    photographs = choose_photographs(find_images(config.images, "images"), config.num_images, spread=False)
+    photographs = choose_photographs(images_of_folder(config.images, "images"), config.num_images, spread=False)
     subject = open_subject(config.checkpoint).to(choose_device(config.device))
     paths = []
     for name, figure in draw_pictures(subject, photographs).items():

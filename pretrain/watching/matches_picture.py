@@ -15,8 +15,8 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
-from pretrain.data.loader import SHARED_SIZE
-from pretrain.data.views import FLIP_PROBABILITY, CropBox, ViewsConfig, sample_crop
+from pretrain.data.draws import draw_views
+from pretrain.data.views import SHARED_SIZE, CropBox, ViewsConfig, view_kinds
 from pretrain.objectives.correspondence import matching_patches
 from pretrain.watching.panels import head_columns, panel_grid, show
 from pretrain.watching.photographs import SHOWN_SIZE, Photograph
@@ -51,14 +51,13 @@ def draw_matches(subject: Subject, photographs: Sequence[Photograph], views: Vie
     head_columns(grid, ["first crop blue, second orange", "first crop", "second crop"])
     for number, (panels, photograph) in enumerate(zip(grid, photographs, strict=True)):
         image = photograph.image.resize((SHARED_SIZE, SHARED_SIZE)) if views.shared_by else photograph.image
-        local = (views.local_size, views.local_scale)
-        kinds = [(views.global_size, views.global_scale)] * 2
-        if views.local_crops and number % 2:
-            kinds[1] = local
-        crops = []
-        for size, scale in kinds:
-            box = CropBox(*sample_crop(*image.size, scale, rng), flip=bool(rng.random() < FLIP_PROBABILITY))
-            crops.append(_Crop(box, size, (size // subject.stride, size // subject.stride)))
+        kinds = view_kinds(views)
+        pair = [kinds[0], kinds[-1] if number % 2 else kinds[1]]
+        boxes = draw_views(pair, *image.size, rng).crop_boxes()
+        crops = [
+            _Crop(box, kind.size, (kind.size // subject.stride, kind.size // subject.stride))
+            for kind, box in zip(pair, boxes, strict=True)
+        ]
         _draw_crops(panels, image, crops)
         panels[0].set_xlabel(f"{_join(figure, panels[1:], crops)} matches", fontsize=8)
     return figure

@@ -4,7 +4,7 @@ Shapes: H x W pixels.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
-from pretrain.data.images import read_image
+from pretrain.data.decoding import decode_whole
+from pretrain.data.source import ImageSource
 from pretrain.data.views import IMAGENET_DEVIATION, IMAGENET_MEAN
 
 logger = logging.getLogger(__name__)
@@ -60,32 +61,30 @@ def squares(photographs: Sequence[Photograph], size: int, device: torch.device) 
     return [np.asarray(photograph.square(SHOWN_SIZE)) for photograph in photographs], torch.stack(inputs).to(device)
 
 
-def choose_photographs(
-    paths: Sequence[Path], count: int, spread: bool, read: Callable[[Path], Image.Image] = read_image
-) -> list[Photograph]:
-    """Up to `count` readable images of a listing, the same ones every time.
+def choose_photographs(source: ImageSource, count: int, spread: bool) -> list[Photograph]:
+    """Up to `count` readable images of a data set, the same ones every time.
 
     Args:
-        paths: The listing.
+        source: The data set.
         count: How many.
-        spread: From all over the listing rather than the first ones: a sorted listing begins with images of one class.
-        read: Decodes an image.
+        spread: From all over the set rather than the first ones: a sorted one begins with images of one class.
 
     Raises:
         ValueError: If none can be read.
     """
-    starts = np.linspace(0, len(paths), count, endpoint=False).astype(int).tolist() if spread else [0]
-    order = list(dict.fromkeys(starts)) + list(range(len(paths)))
-    chosen: dict[Path, Photograph] = {}
-    for index in order:
-        if len(chosen) == min(count, len(paths)):
+    images = len(source.names)
+    starts = np.linspace(0, images, count, endpoint=False).astype(int).tolist() if spread else [0]
+    chosen: dict[int, Photograph] = {}
+    for index in dict.fromkeys([*starts, *range(images)]):
+        if len(chosen) == min(count, images):
             break
-        path = paths[index]
-        if path not in chosen:
-            try:
-                chosen[path] = Photograph(f"{path.parent.name}/{path.name}"[-_LONGEST_NAME:], read(path))
-            except OSError as error:
-                logger.warning("not drawing the unreadable image %s: %s", path, error)
+        path = Path(source.describe(index))
+        try:
+            image = Image.fromarray(decode_whole(source.load(index)))
+        except OSError as error:
+            logger.warning("not drawing the unreadable image %s: %s", path, error)
+        else:
+            chosen[index] = Photograph(f"{path.parent.name}/{path.name}"[-_LONGEST_NAME:], image)
     if not chosen:
-        raise ValueError(f"none of the {len(paths)} images to draw can be read; the first is {paths[0]}")
+        raise ValueError(f"none of the {images} images to draw can be read; the first is {source.describe(0)}")
     return list(chosen.values())

@@ -1,13 +1,12 @@
 """The observers of training that make it visible."""
 
 import logging
-from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from pretrain.config import PretrainConfig
-from pretrain.data.images import find_images
+from pretrain.data.images import images_of_folder
+from pretrain.data.source import ImageSource
 from pretrain.distributed import rank
 from pretrain.observers import Moment
 from pretrain.watching.collapse import CollapseWatch
@@ -41,12 +40,12 @@ class Watcher:
     Comes before the recorder, which writes that line.
     """
 
-    def __init__(self, config: PretrainConfig, paths: Sequence[Path], device: torch.device) -> None:
+    def __init__(self, config: PretrainConfig, source: ImageSource, device: torch.device) -> None:
         """Read what is needed, so that what is missing or damaged is found before training.
 
         Args:
             config: The run.
-            paths: The training images.
+            source: The training images.
             device: Of this process.
 
         Raises:
@@ -60,10 +59,10 @@ class Watcher:
             # On all processes, so that all of them find what is wrong.
             if watch.images is not None:
                 self._photographs = choose_photographs(
-                    find_images(watch.images, "watch.images"), watch.num_images, spread=False
+                    images_of_folder(watch.images, "watch.images"), watch.num_images, spread=False
                 )
             else:
-                self._photographs = choose_photographs(paths, watch.num_images, spread=True)
+                self._photographs = choose_photographs(source, watch.num_images, spread=True)
         self._knn = None
         if watch.knn_train is not None and watch.knn_val is not None:
             self._knn = OnlineKNN(watch.knn_train, watch.knn_val, config.views.global_size, config.data.workers, device)

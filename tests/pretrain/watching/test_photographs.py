@@ -6,32 +6,33 @@ import pytest
 import torch
 from PIL import Image
 
-from pretrain.data.images import find_images
+from pretrain.data.images import ImageFiles, find_images, images_of_folder
 from pretrain.watching.photographs import SHOWN_SIZE, choose_photographs, squares
 
 
 def test_the_same_images_from_all_over_the_listing_or_the_first_ones(image_folder: Path) -> None:
     paths = find_images(image_folder)
-    spread, first = (choose_photographs(paths, 3, spread) for spread in (True, False))
+    source = images_of_folder(image_folder)
+    spread, first = (choose_photographs(source, 3, spread) for spread in (True, False))
     assert [photograph.name.split("/")[-1] for photograph in spread] == [paths[index].name for index in (0, 4, 8)]
     assert [photograph.name.split("/")[-1] for photograph in first] == [path.name for path in paths[:3]]
-    assert len(choose_photographs(paths, 50, True)) == len(paths)
+    assert len(choose_photographs(source, 50, True)) == len(paths)
 
 
 def test_unreadable_images_are_passed_over(tmp_path: Path, image_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     damaged = tmp_path / "a.jpg"
     damaged.write_bytes(b"no image")
-    paths = [damaged, *find_images(image_folder)[:2]]
+    good = find_images(image_folder)[:2]
     with caplog.at_level(logging.WARNING):
-        chosen = choose_photographs(paths, 2, spread=False)
+        chosen = choose_photographs(ImageFiles(tmp_path, ["a.jpg", *map(str, good)]), 2, spread=False)
     assert len(chosen) == 2
     assert "a.jpg" in caplog.text
     with pytest.raises(ValueError, match=r"none of the 1 images.*a\.jpg"):
-        choose_photographs([damaged], 2, spread=False)
+        choose_photographs(ImageFiles(tmp_path, ["a.jpg"]), 2, spread=False)
 
 
 def test_pictures_to_look_at_are_large_whatever_the_network_sees(image_folder: Path) -> None:
-    photographs = choose_photographs(find_images(image_folder), 2, spread=False)
+    photographs = choose_photographs(images_of_folder(image_folder), 2, spread=False)
     pictures, images = squares(photographs, 32, torch.device("cpu"))
     assert images.shape == (2, 3, 32, 32)
     assert pictures[0].shape == (SHOWN_SIZE, SHOWN_SIZE, 3)

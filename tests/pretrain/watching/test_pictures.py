@@ -11,7 +11,7 @@ from matplotlib.patches import ConnectionPatch, Rectangle
 
 from backbones.build import build_backbone
 from backbones.spec import ViTSpec
-from pretrain.data.images import find_images
+from pretrain.data.images import images_of_folder
 from pretrain.data.views import ViewsConfig
 from pretrain.objectives.neighbours import candidate_table, select_positives
 from pretrain.objectives.selfpatch import SelfPatchConfig
@@ -36,7 +36,7 @@ def subject() -> Subject:
 
 @pytest.fixture
 def photographs(image_folder: Path) -> list[Photograph]:
-    return choose_photographs(find_images(image_folder), 2, spread=False)
+    return choose_photographs(images_of_folder(image_folder), 2, spread=False)
 
 
 def marked(axes: Axes, colour: str) -> set[int]:
