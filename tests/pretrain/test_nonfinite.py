@@ -31,10 +31,10 @@ def poisoned_step(where: str) -> Any:
     healthy = pretrain.run.training_step
     done = 0
 
-    def step(student: torch.nn.Module, *arguments: Any) -> dict[str, Tensor]:
+    def step(student: torch.nn.Module, *arguments: Any, **options: Any) -> dict[str, Tensor]:
         nonlocal done
         done += 1
-        losses: dict[str, Tensor] = healthy(student, *arguments)
+        losses: dict[str, Tensor] = healthy(student, *arguments, **options)
         if done == POISONED and where == "loss":
             losses = {**losses, "loss": torch.tensor(float("nan"))}
         elif done == POISONED:
@@ -102,10 +102,10 @@ from common.command import run_command
 from pretrain.__main__ import main
 from pretrain.distributed import rank
 healthy, done = pretrain.run.training_step, 0
-def step(*arguments):
+def step(*arguments, **options):
     global done
     done += 1
-    losses = healthy(*arguments)
+    losses = healthy(*arguments, **options)
     return {**losses, "loss": torch.tensor(float("inf"))} if done == 2 and rank() == 1 else losses
 pretrain.run.training_step = step
 run_command(main)

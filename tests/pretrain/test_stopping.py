@@ -50,12 +50,12 @@ def signal_in_step(monkeypatch: pytest.MonkeyPatch, step: int, send: Callable[[]
     healthy = pretrain.run.training_step
     done = 0
 
-    def training_step(*arguments: Any) -> dict[str, torch.Tensor]:
+    def training_step(*arguments: Any, **options: Any) -> dict[str, torch.Tensor]:
         nonlocal done
         done += 1
         if done == step:
             send()
-        return healthy(*arguments)
+        return healthy(*arguments, **options)
 
     monkeypatch.setattr(pretrain.run, "training_step", training_step)
 
