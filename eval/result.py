@@ -163,10 +163,11 @@ def read_result(path: Path) -> Result:
         raise ResultError(f"{path}: not a readable result file ({error})") from error
     if not isinstance(content, dict) or "version" not in content:
         raise ResultError(f"{path}: not a result file (no version)")
-    if content["version"] != RESULT_VERSION:
-        raise ResultError(
-            f"{path}: result version {content['version']}, this PatchBench reads {RESULT_VERSION}; run the task again"
-        )
+    version = content["version"]
+    if version != RESULT_VERSION:
+        newer = isinstance(version, int) and version > RESULT_VERSION
+        advice = "a newer PatchBench wrote it, update this one" if newer else "run the task again"
+        raise ResultError(f"{path}: result version {version}, this PatchBench reads {RESULT_VERSION}; {advice}")
     try:
         return _result_from_dict(content)
     except (KeyError, TypeError, AttributeError) as error:

@@ -4,7 +4,7 @@ The definition is pycocotools': detections of a class by falling confidence, pre
 over IoU thresholds and over the classes that have annotations. An image that is drawn w times counts w times; its detections stay
 next to each other in the ranking.
 
-Shapes: R resampled sets, N images, K classes, T IoU thresholds, D detections of a class, U of these that match something.
+Shapes: R resampled sets, N images, K classes, T IoU thresholds, D detections of a class, U of these that match something, J recalls.
 """
 
 from collections.abc import Mapping
@@ -97,6 +97,7 @@ def class_precision(one: ClassMatches, weights_RN: Array) -> Array:
 
 def _precision(one: ClassMatches, touched_U: NDArray[np.int64], weights_RN: Array) -> Array:
     annotations_R = weights_RN[:, one.truth_image_G].sum(axis=1)
+    needed_RJ = _needed_matches(np.maximum(annotations_R, 1))
     # Precision falls from one match to the next and is made monotone, so that only the matches need be looked at.
     weights_RD = weights_RN[:, one.image_D]
     seen_RU = np.cumsum(weights_RD, axis=1)[:, touched_U]
@@ -104,17 +105,33 @@ def _precision(one: ClassMatches, touched_U: NDArray[np.int64], weights_RN: Arra
     result_RT = np.empty((len(weights_RN), _THRESHOLDS))
     for threshold in range(_THRESHOLDS):
         true_RU = np.cumsum(weights_RU * one.matched_TD[threshold, touched_U], axis=1)
-        counted_RU = seen_RU - np.cumsum(weights_RU * one.ignored_TD[threshold, touched_U], axis=1)
+        counted_RU, ignored_U = seen_RU, one.ignored_TD[threshold, touched_U]
+        if ignored_U.any():
+            counted_RU = seen_RU - np.cumsum(weights_RU * ignored_U, axis=1)
         precision_RU = true_RU / (counted_RU + np.spacing(1))
-        monotone_RU = np.maximum.accumulate(precision_RU[:, ::-1], axis=1)[:, ::-1]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            recall_RU = true_RU / annotations_R[:, None]
-        # How many of the 101 recalls are reached; NaN (no annotations) is sorted behind all of them.
-        reached_RU = np.searchsorted(_RECALLS, recall_RU, side="right")
-        newly_RU = np.diff(reached_RU, axis=1, prepend=0)
-        result_RT[:, threshold] = (newly_RU * monotone_RU).sum(axis=1) / len(_RECALLS)
+        result_RT[:, threshold] = _mean_at_recalls(true_RU, precision_RU, needed_RJ)
     result_RT[annotations_R == 0] = np.nan
     return result_RT
+
+
+def _needed_matches(annotations_R: Array) -> Array:
+    """How many matches reach each of the J = 101 recalls, by the comparison of floating-point numbers that pycocotools makes."""
+    needed_RJ = np.floor(annotations_R[:, None] * _RECALLS)
+    needed_RJ += needed_RJ / annotations_R[:, None] < _RECALLS
+    return needed_RJ
+
+
+def _mean_at_recalls(true_RU: Array, precision_RU: Array, needed_RJ: Array) -> Array:
+    """Mean [R] over the recalls of the highest precision from there on; zero beyond the last one that is reached."""
+    rows, touched = true_RU.shape
+    monotone_RU = np.maximum.accumulate(precision_RU[:, ::-1], axis=1)[:, ::-1]
+    padded_RV = np.concatenate([monotone_RU, np.zeros((rows, 1))], axis=1)
+    # All rows in one ascending list, each lifted above the one before.
+    lift_R1 = (max(needed_RJ.max(), true_RU.max(initial=0)) + 1) * np.arange(rows)[:, None]
+    places_RJ = np.searchsorted((true_RU + lift_R1).ravel(), (needed_RJ + lift_R1).ravel()).reshape(needed_RJ.shape)
+    places_RJ = np.minimum(places_RJ - touched * np.arange(rows)[:, None], touched)
+    means_R: Array = np.take_along_axis(padded_RV, places_RJ, axis=1).mean(axis=1)
+    return means_R
 
 
 def _flags(bits_D: NDArray[np.uint16]) -> NDArray[np.bool_]:

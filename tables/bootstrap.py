@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-RESAMPLES = 2000
+RESAMPLES = 1000
 SEED = 0
 LEVEL = 0.95
 

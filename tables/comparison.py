@@ -5,6 +5,7 @@ data or a part of a benchmark, or by a deviating protocol, never compete. Differ
 two of these, where both are on the same data by the same protocol.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,6 +16,8 @@ from tables.comparability import AS_PRETRAINED, HEADS, differences, facts
 from tables.items import read_items
 from tables.layout import Column
 from tables.rows import BENCHMARK_NUMBERS, Cell, Row, Table
+
+logger = logging.getLogger(__name__)
 
 DECIMALS = 1
 """Of printed figures; a figure that prints as another one ties with it."""
@@ -187,6 +190,8 @@ class _Bootstrap:
     def _resampled(self, measurement: Measurement) -> Resampled | None:
         if measurement.path not in self._known:
             items = read_items(measurement)
+            if items is not None:
+                logger.info("%s: resampling its %d items", measurement.path, len(items.names))
             self._known[measurement.path] = resample(items) if items else None
         return self._known[measurement.path]
 

@@ -48,7 +48,12 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: content.update(version=99), "result version 99, this PatchBench reads 1"),
+        (
+            lambda content: content.update(version=99),
+            "result version 99, this PatchBench reads 1; a newer PatchBench wrote it, update this one",
+        ),
+        (lambda content: content.update(version=0), "result version 0, this PatchBench reads 1; run the task again"),
+        (lambda content: content.update(version="2"), "result version 2, this PatchBench reads 1; run the task again"),
         (lambda content: content.pop("version"), "not a result file"),
         (lambda content: content.pop("protocol"), "incomplete result"),
         (lambda content: content.update(surprise=1), "incomplete result"),

@@ -30,8 +30,8 @@ def _tables(files: dict[str, str]) -> dict[str, str]:
 
 def test_special_characters_print_themselves() -> None:
     assert escape(ODD) == (
-        r"50\%\_of \#1 \& \{x\}\^{}2\~{}\textbackslash{}y \ensuremath{\mathdollar}z\ensuremath{\mathdollar} \textless{}a\textbar{}b\textgreater{} "
-        r"\ensuremath{\pm}"
+        r"50\%\_of \#1 \& \{x\}\^{}2\~{}\textbackslash{}y \ensuremath{\mathdollar}z\ensuremath{\mathdollar} "
+        r"\textless{}a\textbar{}b\textgreater{} \ensuremath{\pm}"
     )
     assert escape("two\nlines\tand  more") == "two lines and more"
 
