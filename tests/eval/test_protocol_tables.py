@@ -17,8 +17,6 @@ from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, ViTSpec
 from eval.davis.protocol import PropagationSettings, propagation_settings
 from eval.detection import experiment as detection
 from eval.detection.config import DetectionConfig
-from eval.detection.data import FULL_SIZES, FULL_TRAINABLE
-from eval.detection.data import Split as CocoSplit
 from eval.detection.protocol import protocol_settings as detection_settings
 from eval.openmmlab.batch import published_batch
 from eval.openmmlab.config_values import lookup, plain
@@ -26,6 +24,7 @@ from eval.segmentation import experiment as segmentation
 from eval.segmentation.config import Head, SegmentationConfig
 from eval.segmentation.data import Split as AdeSplit
 from eval.segmentation.protocol import protocol_settings as segmentation_settings
+from tests.eval.coco_splits import full_coco
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "protocols.md"
 COLUMNS = ["Constant", "Value", "Where", "Source", "Where sources and we differ"]
@@ -73,20 +72,8 @@ def _row(constant: str, value: str, where: str, source: str, difference: str) ->
 
 
 def coco(spec: BackboneSpec) -> dict[str, Any]:
-    images = {name: tuple(f"{index}.jpg 1" for index in range(size)) for name, size in FULL_SIZES.items()}
-    splits = {
-        name: CocoSplit(
-            root=Path("coco"),
-            name=name,  # type: ignore[arg-type]
-            images=lines,
-            trainable=lines[:FULL_TRAINABLE],
-            limit=None,
-            categories=((1, "person"),),
-        )
-        for name, lines in images.items()
-    }
     batch = published_batch(detection.base_config(spec))
-    config = detection.resolve(DetectionConfig(**PATHS), spec, splits, batch, "float32")
+    config = detection.resolve(DetectionConfig(**PATHS), spec, full_coco(), batch, "float32")
     return {"config": config, "settings": detection_settings(config, spec, batch, GPU)}
 
 

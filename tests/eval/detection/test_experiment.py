@@ -12,6 +12,7 @@ from eval.detection.data import Split, check_data
 from eval.detection.experiment import base_config, resolve, transforms
 from eval.openmmlab.batch import published_batch
 from eval.openmmlab.config_values import lookup, plain
+from tests.eval.coco_splits import full_coco
 
 VIT_SMALL = ViTSpec(embed_dim=384, depth=12, num_heads=6, patch_size=16, image_size=224, class_token=False, final_norm=False)
 
@@ -74,18 +75,6 @@ PUBLISHED: dict[str, Any] = {
     "train_dataloader.batch_size": 8,
     "train_dataloader.dataset.filter_cfg": {"filter_empty_gt": True, "min_size": 32},
 }
-
-
-def full_coco() -> dict[str, Split]:
-    """The splits of the whole benchmark, without its files."""
-    lines = tuple(f"{index}.jpg 1" for index in range(118_287))
-    train = Split(
-        root=Path("coco"), name="train2017", images=lines, trainable=lines[:117_266], limit=None, categories=((1, "person"),)
-    )
-    val = Split(
-        root=Path("coco"), name="val2017", images=lines[:5000], trainable=lines[:4952], limit=None, categories=((1, "person"),)
-    )
-    return {"train2017": train, "val2017": val}
 
 
 def resolved(

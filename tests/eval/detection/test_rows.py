@@ -20,6 +20,7 @@ from eval.detection.protocol import describe_protocol
 from eval.detection.task import evaluate
 from eval.openmmlab.batch import published_batch
 from eval.result import Protocol
+from tests.eval.coco_splits import full_coco
 from tests.eval.rows import ROWS, toy
 from tests.toy import write_toy_backbone
 
@@ -114,16 +115,6 @@ THIN = [
     f"model.roi_head.mask_head.in_channels={CHANNELS}",
     f"model.roi_head.mask_head.conv_out_channels={CHANNELS}",
 ]
-
-
-def full_coco() -> dict[str, Split]:
-    """The splits of the whole benchmark, without its files."""
-    lines = tuple(f"{index}.jpg 1" for index in range(118_287))
-    common: dict[str, Any] = {"root": Path("coco"), "limit": None, "categories": ((1, "person"),)}
-    return {
-        "train2017": Split(name="train2017", images=lines, trainable=lines[:117_266], **common),
-        "val2017": Split(name="val2017", images=lines[:5000], trainable=lines[:4952], **common),
-    }
 
 
 def resolved(spec: BackboneSpec, splits: dict[str, Split], **options: Any) -> tuple[Config, Protocol]:
