@@ -80,6 +80,11 @@ def compare(table: Table, baseline: str | None = None) -> Comparison:
     return Comparison(marks=marks, baselines=baselines)
 
 
+def names_of(row: Row) -> tuple[str, ...]:
+    """What a row may be called by: its method; a row of several runs, by each of their names, too."""
+    return (row.descriptors["method"], *(row.evaluated.run_names if row.evaluated else ()))
+
+
 def printed(value: float) -> str:
     """A figure as tables print it."""
     return f"{value:.{DECIMALS}f}"
@@ -149,7 +154,7 @@ def _reason(first: Cell, second: Cell) -> str:
 
 def _baselines(table: Table, name: str) -> dict[int, int]:
     """For each row the one that it is compared with, where exactly one is meant."""
-    called = [number for number, row in enumerate(table.rows) if row.descriptors.get("method") == name]
+    called = [number for number, row in enumerate(table.rows) if name in names_of(row)]
     found = {}
     for number, row in enumerate(table.rows):
         candidates = [one for one in called if _same_network(table.rows[one], row)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common.files import write_text_atomically
 from tables.collect import Evaluated, collect
-from tables.comparison import Comparison, compare
+from tables.comparison import Comparison, compare, names_of
 from tables.layout import LAYOUTS, classification_layout
 from tables.reference import read_reference
 from tables.render_csv import render_csv
@@ -118,6 +118,6 @@ def make_tables(config: TablesConfig) -> list[Path]:
 
 
 def _check_baseline(tables: Sequence[Table], baseline: str) -> None:
-    names = dict.fromkeys(row.descriptors["method"] for table in tables for row in table.rows)
+    names = dict.fromkeys(name for table in tables for row in table.rows for name in names_of(row))
     if baseline not in names:
         raise ValueError(f"--baseline {baseline}: no row is called so; there are {', '.join(names)}")

@@ -122,6 +122,13 @@ def test_pages_show_mean_spread_and_number(runs: Path) -> None:
 
 
 @pytest.mark.usefixtures("three_seeds")
+def test_a_row_of_seeds_is_a_baseline_by_any_of_its_names(runs: Path, write: Write) -> None:
+    write("mine", "davis", values={"J&F-Mean": 62.0})
+    for name in ("run1", "run0, run1, run2"):
+        assert "62.0</u><sup>1</sup> (+0.2)" in render_all(runs, name)["tables.md"]
+
+
+@pytest.mark.usefixtures("three_seeds")
 def test_the_csv_file_keeps_every_seed_in_full_precision(runs: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(render_all(runs)["main.csv"]), strict=True))[-4:]
     assert [row["row"] for row in rows] == ["mean", "seed", "seed", "seed"]
