@@ -54,11 +54,9 @@ function open(title, value, content, isPicture) {
 
 function show(link, source) {
   const copy = source.cloneNode(true);
-  const heading = copy.querySelector(":scope > summary, :scope > dt");
-  heading.remove();
+  copy.querySelector(":scope > dt")?.remove(); // the title again
   const { column, exact } = link.dataset;
-  const title = heading.textContent.trim().replace(/^\d+\s+/, "");
-  open(title, column ? `${column}: ${exact}` : "", copy.childNodes, false);
+  open(source.dataset.title, column ? `${column}: ${exact}` : "", copy.childNodes, false);
 }
 
 // Pictures at their own size.
@@ -71,22 +69,13 @@ dialog.addEventListener("click", (event) => {
   if (event.target === dialog || event.target.closest("[data-close]")) dialog.close();
 });
 
-// Records: open together, and for print.
+// All records at once.
 const records = all("details.record");
 document.querySelector("[data-open-all]")?.addEventListener("click", (event) => {
   const open = records.some((record) => !record.open);
   for (const record of records) record.open = open;
   event.target.textContent = open ? "Close all records" : "Open all records";
 });
-
-// Without this, a link to a record that is closed would lead to its heading only.
-window.addEventListener("hashchange", reveal);
-reveal();
-function reveal() {
-  const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  const details = target && target.closest("details");
-  if (details) details.open = true;
-}
 
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
