@@ -247,7 +247,7 @@ class Loss:
         with torch.no_grad():
             self.centre = self._moved(self.centre, torch.cat(teacher_cls).mean(0, keepdim=True))
             rows = sum(patches.shape[:2].numel() for patches in teacher_patches)
-            total = sum(patches.sum(1).sum(0, keepdim=True) for patches in teacher_patches)
+            total = torch.stack([patches.sum(1).sum(0, keepdim=True) for patches in teacher_patches]).sum(0)
             self.patch_centre = self._moved(self.patch_centre, total / rows)
         return cls_loss + PATCH_WEIGHT * patch_loss, cls_loss, patch_loss
 
@@ -324,8 +324,8 @@ def training_steps(
         scaler.unscale_(optimizer)
         clip_gradients(student, now.clip_grad)
         if now.freeze_last_layer:
-            for head in ("cls", "patch"):
-                for parameter in student.heads[head].last_layer.parameters():
+            for name, parameter in student.named_parameters():
+                if ".last_layer." in name:
                     parameter.grad = None
         scaler.step(optimizer)
         scaler.update()

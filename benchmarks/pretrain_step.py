@@ -1,0 +1,288 @@
+"""A pretraining step of SelfPatch on DINO: ours beside the authors', with the same weights, crops and stochastic depth, in one run.
+
+    python -m benchmarks.pretrain_step [--recipe coco_selfpatch_vit_tiny] [--batch_size 8] [--steps 4] [--compile]
+
+The authors' step is that of `tests/references/selfpatch_step.py`, which the golden training steps hold to their code. Each part is
+a process of its own, so that its peak memory is its own; they advance by a step in turns, so that other work on the machine disturbs
+them alike. Seconds are medians; CPU seconds of all threads are disturbed less. Crops are noise: what they show changes no cost.
+
+On a CPU both compute in float32, unless `--precision bfloat16` is given for ours. On a GPU the authors' step is in float16 with loss
+scaling, as they train, ours in bfloat16; memory is what was allocated there.
+"""
+
+import logging
+import multiprocessing
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from common.allocation import reuse_freed_memory
+from common.command import parse_config, run_command
+from common.memory import peak_memory_bytes
+from pretrain.config import PretrainConfig, parse_run
+from pretrain.data.views import view_kinds
+from pretrain.distributed import choose_device
+from pretrain.networks import build_networks, choose_autocast
+from pretrain.objectives.base import NUM_GLOBAL_CROPS
+from pretrain.objectives.neighbours import ALL_PATCHES
+from pretrain.run_schedules import step_settings
+from pretrain.trainer import StepSettings, training_step
+from tests.references import selfpatch_step as reference
+
+Part = Literal["authors", "patchbench"]
+PARTS: tuple[Part, ...] = ("authors", "patchbench")
+
+_WARM_UP_STEPS = 2
+
+PEAK_FLOPS = {
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "V100": 125e12,
+}
+"""Dense 16-bit products per second by the vendor's data sheets; the first name that is part of the device's counts."""
+
+
+class Turn(NamedTuple):
+    """One step."""
+
+    wall: float
+    cpu: float
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    """Measure a training step of SelfPatch on DINO."""
+
+    recipe: str = "coco_selfpatch_vit_tiny"
+    """Network, crops, heads and loss; a recipe of SelfPatch on DINO as published."""
+    batch_size: int = 8
+    """Images per step."""
+    steps: int = 4
+    """Steps to measure, after two to warm up."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of our step, see train.precision."""
+    compile: bool = False
+    """Whether our networks are compiled."""
+    accumulate: int = 1
+    """Parts in which our step processes the batch."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where both run."""
+    threads: int = 2
+    """Threads of torch on a CPU."""
+
+    def run(self) -> PretrainConfig:
+        """The configuration of our run.
+
+        Raises:
+            ValueError: If the authors' code has no such step.
+        """
+        options = {"batch_size": self.batch_size, "device": self.device, "accumulate": self.accumulate}
+        arguments = [str(token) for name, value in options.items() for token in (f"--train.{name}", value)]
+        config = parse_run([self.recipe, *arguments])
+        selfpatch = config.selfpatch
+        published = (selfpatch.border, selfpatch.aggregation, selfpatch.negatives) == ("wrap", "attention", False)
+        if config.method != "selfpatch" or not published or selfpatch.window == ALL_PATCHES:
+            raise ValueError(f"recipe {self.recipe} is not SelfPatch on DINO as published, which the reference computes")
+        return config
+
+
+def dimensions(config: PretrainConfig) -> reference.Dimensions:
+    """The authors' networks of a configuration."""
+    return reference.Dimensions(
+        dim=config.backbone.embed_dim,
+        depth=config.backbone.depth,
+        num_heads=config.backbone.num_heads,
+        patch_size=config.backbone.patch_size,
+        grid_side=config.views.global_size // config.backbone.patch_size,
+        out_dim=config.dino.out_dim,
+        out_dim_patch=config.selfpatch.out_dim,
+        hidden_dim=config.dino.hidden_dim,
+        bottleneck_dim=config.dino.bottleneck_dim,
+        k=config.selfpatch.k,
+        window=config.selfpatch.window,
+    )
+
+
+def batches(config: PretrainConfig, device: torch.device) -> Iterator[list[Tensor]]:
+    """The same crops and the same draws of stochastic depth for both parts."""
+    for seed in range(2**31):
+        generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)
+        kinds = view_kinds(config.views)
+        yield [torch.randn(config.train.batch_size, 3, kind.size, kind.size, generator=generator).to(device) for kind in kinds]
+
+
+def schedule(config: PretrainConfig) -> StepSettings:
+    """Values past warm-up and frozen layers."""
+    return step_settings(config, 1)(config.optim.warmup_epochs + config.optim.freeze_last_layer_epochs)
+
+
+def run_authors(options: BenchmarkConfig, device: torch.device, weights: Path, folder: Path) -> Iterator[float]:
+    """The authors' steps; yields losses, writes the weights when closed."""
+    config, now = options.run(), schedule(options.run())
+    student = reference.Network(dimensions(config), config.backbone.drop_path_rate)
+    teacher = reference.Network(dimensions(config))
+    for network in (student, teacher):
+        network.load_state_dict(torch.load(weights, mmap=True))
+        network.to(device)
+    values = reference.Schedule(
+        lr=now.lr,
+        weight_decay=now.weight_decay,
+        momentum=now.teacher_momentum,
+        temperature=now.teacher_temperature,
+        clip_grad=now.clip_grad,
+        freeze_last_layer=now.freeze_last_layer,
+    )
+    steps = ((crops, values) for crops in batches(config, device))
+    try:
+        for losses in reference.training_steps(student, teacher, steps, half_precision=device.type == "cuda"):
+            yield losses["loss"]
+    finally:
+        torch.save(student.state_dict(), folder / "authors.pt")
+
+
+def run_patchbench(options: BenchmarkConfig, device: torch.device, weights: Path, folder: Path) -> Iterator[float]:
+    """Our steps; yields losses, writes the weights when closed."""
+    del weights  # the seed determines them
+    config = options.run()
+    now, autocast = schedule(config), choose_autocast(options.precision, device)
+    networks = build_networks(config, device)
+    if options.compile:
+        for network in (networks.student, networks.teacher):
+            network.compile(dynamic=False)
+    trained = networks.student, networks.teacher, networks.objective, networks.optimizer
+    try:
+        for crops in batches(config, device):
+            losses = training_step(*trained, crops, now, autocast, accumulate=options.accumulate)
+            yield losses["loss"].item()
+    finally:
+        torch.save(networks.student.state_dict(), folder / "patchbench.pt")
+
+
+def work(options: BenchmarkConfig, part: Part, folder: Path, parent: Connection) -> None:
+    """One part in a process of its own: a step for each message, answered by its time; the peak memory in bytes at the end."""
+    logging.disable(logging.WARNING)
+    if part == "patchbench":
+        reuse_freed_memory()
+    torch.set_num_threads(options.threads)
+    device = choose_device(options.device)
+    steps = (run_authors if part == "authors" else run_patchbench)(options, device, folder / "initial.pt", folder)
+    while parent.recv():
+        wall, cpu = time.perf_counter(), time.process_time()
+        loss = next(steps)
+        parent.send(Turn(time.perf_counter() - wall, time.process_time() - cpu, loss))
+    parent.send(peak_memory_bytes(device))
+    steps.close()  # type: ignore[attr-defined]
+    parent.send(None)
+
+
+def take_turns(options: BenchmarkConfig, folder: Path) -> tuple[dict[Part, list[Turn]], dict[Part, int]]:
+    """All steps, and peak memory in bytes, of each part; the weights after them are left in the folder."""
+    torch.save(build_networks(options.run(), torch.device("cpu")).student.state_dict(), folder / "initial.pt")
+    context = multiprocessing.get_context("spawn")
+    workers: dict[Part, Connection] = {}
+    for part in PARTS:
+        workers[part], theirs = context.Pipe()
+        # Not a daemon: compiling starts processes.
+        context.Process(target=work, args=(options, part, folder, theirs)).start()
+    turns: dict[Part, list[Turn]] = {part: [] for part in PARTS}
+    for _ in range(options.steps + _WARM_UP_STEPS):
+        for part, worker in workers.items():
+            worker.send(True)
+            turns[part].append(worker.recv())
+    memory = {}
+    for part, worker in workers.items():
+        worker.send(False)
+        memory[part] = worker.recv()
+        worker.recv()
+    return turns, memory
+
+
+def largest_difference(folder: Path) -> float:
+    """Of any two weights, biases of keys left out: the softmax ignores them, and AdamW makes steps of rounding noise."""
+    ours, theirs = (torch.load(folder / f"{part}.pt", map_location="cpu") for part in ("patchbench", "authors"))
+    largest = 0.0
+    for name, value in theirs.items():
+        difference = (ours[name] - value).abs()
+        if name.endswith("attn.qkv.bias"):
+            difference = difference.view(3, -1)[[0, 2]]
+        if not name.endswith("key.bias"):
+            largest = max(largest, difference.max().item())
+    return largest
+
+
+def flops_per_image(config: PretrainConfig) -> float:
+    """Of the authors' networks: the teacher forwards, the student forwards and backwards (twice a forward pass)."""
+    network = reference.Network(dimensions(config)).to("meta")
+    kinds = view_kinds(config.views)
+    sizes = [
+        [torch.empty(1, 3, kind.size, kind.size, device="meta") for kind in part]
+        for part in (kinds[:NUM_GLOBAL_CROPS], kinds[NUM_GLOBAL_CROPS:])
+    ]
+    passes = []
+    for as_teacher in (True, False):
+        with FlopCounterMode(display=False) as counter:
+            for crops in sizes:
+                network(torch.cat(crops), as_teacher)
+        passes.append(counter.get_total_flops())
+    return passes[0] + 3 * passes[1]
+
+
+def utilisation(rate: float, device: torch.device) -> str:
+    """FLOP/s, and which part of the device's peak they are where that is known."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    peak = next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+    return f"{rate / 1e12:.3f} TFLOP/s" + (f", {100 * rate / peak:.1f} %" if peak else " (peak unknown)")
+
+
+def benchmark(options: BenchmarkConfig) -> None:
+    """Print a Markdown table."""
+    config, device = options.run(), choose_device(options.device)
+    with tempfile.TemporaryDirectory() as name:
+        turns, memory = take_turns(options, Path(name))
+        weights = largest_difference(Path(name))
+    loss = max(abs(ours.loss - theirs.loss) for ours, theirs in zip(turns["patchbench"], turns["authors"], strict=True))
+    seconds = {part: median(turn.wall for turn in turns[part][_WARM_UP_STEPS:]) for part in PARTS}
+    cpu = {part: median(turn.cpu for turn in turns[part][_WARM_UP_STEPS:]) for part in PARTS}
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, {options.threads} threads"
+    print(f"{options.recipe}, {options.batch_size} images per step, {len(view_kinds(config.views))} crops each; {where}")
+    print(
+        f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}, precision {options.precision}, compile {options.compile}\n"
+    )
+    print("| | s/step | CPU s/step | images/s | times as fast | by CPU time | peak memory | of the authors' | products |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    flops = flops_per_image(config) * options.batch_size
+    for part in PARTS:
+        ratios = f"{seconds['authors'] / seconds[part]:.2f} | {cpu['authors'] / cpu[part]:.2f}"
+        share = f"{memory[part] / 2**20:.0f} MiB | {memory[part] / memory['authors']:.2f}"
+        rate = utilisation(flops / seconds[part], device)
+        images = options.batch_size / seconds[part]
+        print(f"| {part} | {seconds[part]:.3f} | {cpu[part]:.3f} | {images:.2f} | {ratios} | {share} | {rate} |")
+    print(f"\nlargest difference of the losses of {len(turns['authors'])} steps: {loss:.1e}")
+    print(f"largest difference of the weights after them, at a learning rate of {schedule(config).lr:.1e}: {weights:.1e}")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse, measure."""
+    logging.disable(logging.INFO)
+    benchmark(parse_config(BenchmarkConfig, "python -m benchmarks.pretrain_step", argv))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
