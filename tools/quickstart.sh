@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a bare clone to the tables: environment, sample data, a short SelfPatch pretraining, every evaluation, the tables.
+# From a bare clone to the report: environment, sample data, a short SelfPatch pretraining, every evaluation, the tables and the report.
 # Needs Python 3.11 or newer and, for the environment, a package index; no GPU and no dataset. A few minutes on two CPU cores.
 # Run again, it repeats only what is missing.
 set -euo pipefail
@@ -18,6 +18,7 @@ step "2/4 sample data"
 python tools/make_sample_data.py --output sample
 step "3/4 SelfPatch pretraining on the sample photographs"
 bash tools/pretrain.sh sample_selfpatch
-step "4/4 evaluation and tables"
+step "4/4 evaluation, tables and report"
 bash tools/eval_all.sh runs/sample_selfpatch/checkpoint.pth --sample
-printf '\nDone in %d s. Read results/tables.md; the figures are of generated data and say only that everything works.\n' "$SECONDS"
+printf '\nDone in %d s. Open results/report.html in a browser, or read results/tables.md.\n' "$SECONDS"
+printf 'The figures are of generated data and say only that everything works.\n'
