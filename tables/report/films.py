@@ -137,6 +137,8 @@ def _film(
 
 def _strip(entry: Entry, shows: str, folder: Path, frames: Sequence[str], budget: PictureBudget) -> Strip:
     path = page_path(entry.measurement, f"{entry.result.artefacts[shows]}/{folder.name}")
+    if not frames:
+        return Strip(entry=entry, shows=shows, problem=f"{path} holds no frame")
     if budget.closed:
         budget.take(path, 0)
         return Strip(entry=entry, shows=shows, problem=OVER_LIMIT)

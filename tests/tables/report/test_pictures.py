@@ -87,6 +87,12 @@ def test_a_picture_that_cannot_be_shown_is_named(runs: Path, run: WriteRun, cont
     assert second.uri
 
 
+def test_a_picture_too_large_to_decode_is_named(runs: Path, run: WriteRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("a", "detection")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert "cannot be read" in _pictures(runs)["a"][0].problem
+
+
 @pytest.mark.parametrize("path", ["../../secret.png", "/etc/hosts.png", "predictions/../../../secret.png", "link.png"])
 def test_nothing_outside_the_folder_of_a_result_gets_in(runs: Path, run: WriteRun, path: str) -> None:
     run("a", "detection", artefacts={"picture": path})
@@ -141,6 +147,13 @@ def test_a_missing_frame_is_named(runs: Path, run: WriteRun) -> None:
     run("b", "davis", 1)
     (runs / "run0/davis/overlays/sequence-01/003.png").unlink()
     assert _films(runs).films[1].strips[0].problem == "run0/davis/overlays/sequence-01: 003.png is missing"
+
+
+def test_a_sequence_without_frames_is_named(runs: Path, run: WriteRun) -> None:
+    run("a", "davis")
+    for path in (runs / "run0/davis/overlays/sequence-01").iterdir():
+        path.unlink()
+    assert _films(runs).films[1].strips[0].problem == "run0/davis/overlays/sequence-01 holds no frame"
 
 
 def test_films_beyond_the_limit_are_named(runs: Path, run: WriteRun) -> None:
