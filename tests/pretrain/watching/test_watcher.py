@@ -12,7 +12,7 @@ from pretrain.__main__ import main
 from pretrain.run import pretrain
 from tests.conftest import RunMain
 from tests.pretrain.conftest import tiny_config, tiny_options
-from tests.pretrain.test_run import logged, recipe_for, run
+from tests.pretrain.test_world_sizes import launch, logged, run_of
 
 WATCHED = {"watch__every": 1, "watch__num_images": 1}
 
@@ -109,18 +109,24 @@ def test_pictures_that_cannot_be_written_cost_no_training(
 
 @pytest.mark.slow
 def test_two_processes_watch_as_one(image_folder: Path, tmp_path: Path) -> None:
-    """With an odd number of images to classify, so that shares differ."""
-    val = tmp_path / "val"
+    """With an odd number of images to classify, so that shares differ; and a damaged one is every process's mistake."""
+    val, damaged = tmp_path / "val", tmp_path / "damaged"
     shutil.copytree(image_folder, val)
     next((val / "class1").iterdir()).unlink()
-    options = {**WATCHED, "watch__knn_train": image_folder, "watch__knn_val": val, "backbone__drop_path_rate": 0.0}
-    pretrain(tiny_config("dino", image_folder, tmp_path / "1", **options))
-    recipe = recipe_for("dino", tmp_path)
-    finished = run(tiny_options(image_folder, tmp_path / "2", "dino", **options), 2, recipe)
-    assert finished.returncode == 0, finished.stderr
+    shutil.copytree(val, damaged)
+    sorted(damaged.rglob("*.jpg"))[1].write_bytes(b"no image")
+    options = {**WATCHED, "watch__knn_train": image_folder, "optim__lr": 0.001}
+    assert main(run_of(image_folder, tmp_path / "1", "dino", **options, watch__knn_val=val)) == 0
+    runs = [
+        run_of(image_folder, tmp_path / name, "dino", **options, watch__knn_val=folder)
+        for name, folder in (("2", val), ("refused", damaged))
+    ]
+    finished = launch(2, runs, tmp_path)
+    assert finished.returncode == 2, finished.stderr
+    alone, together = logged(tmp_path / "1"), logged(tmp_path / "2")
+    assert [line.get("knn_top1") for line in alone] == [line.get("knn_top1") for line in together]
+    assert "knn_top1" in together[-1]
     assert len(list((tmp_path / "2" / "watch" / "epoch_0002").iterdir())) == 2
-    for one, two in zip(logged(tmp_path / "1"), logged(tmp_path / "2"), strict=True):
-        assert one.keys() == two.keys()
-        for name in (name for name in one if name.startswith(("cls_", "knn_"))):
-            assert one[name] == pytest.approx(two[name], abs=1e-4), name
-    assert "knn_top1" in two
+    errors = {line for line in finished.stderr.splitlines() if line.startswith("error")}
+    assert len(errors) == 1
+    assert f"watch.knn_val: cannot read {damaged}" in errors.pop()
