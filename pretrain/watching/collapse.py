@@ -8,7 +8,8 @@ from typing import Literal
 logger = logging.getLogger(__name__)
 
 LEAST_INFORMATION = 0.05
-"""Nats that a target says about its image or patch; below it says nothing. Identical targets have 0 but for rounding, below 1e-4."""
+"""Nats that a target says about its image or patch; below it says nothing. Identical targets have 0 but for rounding, below 1e-4; fresh
+ViT-S/16 of the recipes have 0.45 to 0.66 on photographs (CLS and patches, 16 views), the sample recipes' runs 0.7 and more."""
 UNIFORM_PART = 0.5
 """Of targets that are all alike: entropy as a part of log K above which they count as uniform, below as one constant output. Collapse
 ends at 1 or near 0; between them either name would do."""
