@@ -8,14 +8,11 @@ from pathlib import Path
 
 import torch
 import yaml
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from common.files import remove_leftovers, write_text_atomically
 from common.interruption import Interrupted, StopRequest
 from common.memory import peak_memory_bytes
 from pretrain.config import PretrainConfig
-from pretrain.data.delivery import network_inputs
 from pretrain.data.loader import GlobalBatchSampler, MultiCropImages, build_loader
 from pretrain.data.open_source import open_source
 from pretrain.data.unreadable import UnreadableImages
@@ -23,16 +20,15 @@ from pretrain.data.views import view_kinds
 from pretrain.distributed import choose_device, process_group, rank, world_size
 from pretrain.exporting import export_backbones
 from pretrain.log import RunLog
-from pretrain.networks import Networks, build_networks, choose_autocast
+from pretrain.networks import Networks, build_networks
 from pretrain.nonfinite import nonfinite_error
 from pretrain.observers import Moment, Observer
 from pretrain.recording import Recorder
 from pretrain.resuming import start_or_resume
-from pretrain.run_schedules import step_settings
 from pretrain.saving import CheckpointWriter
 from pretrain.sentinel import Sent, Sentinel
 from pretrain.state import CHECKPOINT_FILE, Progress, count_parameters, plain_config, run_settings
-from pretrain.trainer import training_step
+from pretrain.stepping import Stepper
 from pretrain.watching.watcher import CurveDrawer, Watcher
 
 logger = logging.getLogger(__name__)
@@ -141,34 +137,17 @@ class _Run:
         self.sampler.plan(first_step, self.last_step)
         data = self.config.data
         loader = build_loader(self.dataset, self.sampler, data.workers, self.device.type == "cuda", data.pin_workers)
-        if train.compile:
-            for network in (networks.student, networks.teacher):
-                network.compile(dynamic=False)
-        student = self._wrapped(networks.student)
-        settings = step_settings(self.config, steps_per_epoch)
-        autocast = choose_autocast(train.precision, self.device)
+        stepper = Stepper(self.config, self.device, networks, steps_per_epoch)
         sentinel = Sentinel(self.device, lag=1 if self.device.type == "cuda" else 0)
         for step, batch in enumerate(loader, start=first_step):
             self.unreadable.report(batch.failures)
-            _seed_step(train.seed, step)
-            now, crops = settings(step), network_inputs(batch, self.device)
             is_complete = step + 1 == self.last_step
             epoch_ended = (step + 1) % steps_per_epoch == 0
             is_logged = (step + 1) % train.log_every == 0 or epoch_ended
-            losses = training_step(
-                student,
-                networks.teacher,
-                networks.objective,
-                networks.optimizer,
-                crops,
-                now,
-                autocast,
-                batch.boxes,
-                diagnose=is_logged,
-                accumulate=train.accumulate,
+            done = stepper.do(step, batch, diagnose=is_logged)
+            verdict = sentinel.check(
+                step + 1, networks, done.losses, self.stop.signum, settle=is_complete or writer.is_due(step + 1)
             )
-            settle = is_complete or writer.is_due(step + 1)
-            verdict = sentinel.check(step + 1, networks, losses, self.stop.signum, settle)
             if verdict.failed is not None:
                 raise self._nonfinite(verdict.failed)
             is_last = is_complete or verdict.signum > 0
@@ -179,10 +158,10 @@ class _Run:
                 is_logged=is_logged,
                 is_last=is_last,
                 networks=networks,
-                crops=crops,
+                crops=done.crops,
                 boxes=batch.boxes,
-                losses=losses,
-                settings=now,
+                losses=done.losses,
+                settings=done.settings,
                 log=log,
             )
             # Who is asked to stop may be killed soon: saving comes first then.
@@ -220,13 +199,3 @@ class _Run:
                 world_size(),
                 f"; continuing after step {first_step}" if first_step else "",
             )
-
-    def _wrapped(self, student: nn.Module) -> nn.Module:
-        if world_size() == 1:
-            return student
-        return DistributedDataParallel(student, device_ids=[self.device.index] if self.device.type == "cuda" else None)
-
-
-def _seed_step(seed: int, step: int) -> None:
-    """Make stochastic depth a function of (seed, step, process), so that a continued run repeats it without stored states."""
-    torch.manual_seed((seed * 1_000_003 + step) * 1_009 + rank())
