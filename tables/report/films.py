@@ -141,7 +141,7 @@ def _strip(entry: Entry, shows: str, folder: Path, frames: Sequence[str], budget
         return Strip(entry=entry, shows=shows, problem=f"{path} holds no frame")
     if budget.closed:
         budget.take(path, 0)
-        return Strip(entry=entry, shows=shows, problem=OVER_LIMIT)
+        return Strip(entry=entry, shows=shows, problem=f"{path} {OVER_LIMIT}")
     try:
         pictures = [_frame(folder / f"{name}.png") for name in frames]
     except ArtefactError as error:
@@ -153,7 +153,7 @@ def _strip(entry: Entry, shows: str, folder: Path, frames: Sequence[str], budget
         strip.paste(picture, (0, number * height))
     uri = data_uri(strip)
     if not budget.take(path, len(uri)):
-        return Strip(entry=entry, shows=shows, problem=OVER_LIMIT)
+        return Strip(entry=entry, shows=shows, problem=f"{path} {OVER_LIMIT}")
     return Strip(entry=entry, shows=shows, uri=uri, height=height)
 
 

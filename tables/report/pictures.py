@@ -18,7 +18,7 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 CURVES_ARTEFACT = "training_curves"
 """A picture that the report draws itself, from the log."""
 
-OVER_LIMIT = "not shown: the pictures before it fill --max-picture-mb"
+OVER_LIMIT = "is beyond the limit on pictures (--max-picture-mb)"
 
 _WIDEST = 1040
 """Pixels; wider pictures are reduced. The pictures of predictions have two panels of 512 pixels."""
