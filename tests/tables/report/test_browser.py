@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
-from tests.tables.report.conftest import render
+from tests.tables.report.conftest import render, write_report
 from tests.tables.report.made import HOSTILE, write_run
 
 PHONE = {"width": 360, "height": 740}
@@ -52,23 +52,6 @@ def browser() -> Iterator[Browser]:
         started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield started
         started.close()
-
-
-def write_report(runs: Path, num_backbones: int) -> Path:
-    """A report on so many backbones, each on every task; one of each other standing follows four benchmark numbers."""
-    standings: list[dict[str, Any]] = [{"deviations": {"topk": [5, 7]}}, {"coverage": "subset"}, {"coverage": "sample"}]
-    for number in range(num_backbones):
-        name = f"backbone-{number:02}"
-        settings = {f"setting {k}": list(range(20)) for k in range(40)}
-        options: dict[str, Any] = standings[number - 4] if 4 <= number < 7 else {}
-        words = {"knn_features": "mean of the patches (the backbone has no CLS token), last block"}
-        for task in ("davis", "detection", "segmentation", "classification"):
-            values = {"J&F-Mean": 9.5 + number} if task == "davis" else {}
-            intervals = {"20-NN top-1": [9.25, 11.75]} if task == "classification" else {}
-            write_run(runs, name, task, number, values=values, intervals=intervals, settings={**settings, **words}, **options)
-    path = runs.parent / "report.html"
-    path.write_text(render(runs), encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="module")
