@@ -97,7 +97,7 @@ def test_two_rows_killed_in_the_first_then_the_same_command_fills_the_table(
     assert AVERAGE in (tmp_path / "results" / "components.csv").read_text()
 
     stamps = {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()}
-    again = run_main(main, command)
+    again = run_main(main, [*command[:1], "--report-only", *command[1:]])
     assert again.status == 0, again.stderr
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()} == stamps
     assert again.stdout == finished.stdout
@@ -118,6 +118,17 @@ def test_the_dry_run_lists_jobs_and_their_cost_and_starts_nothing(
     assert f"0.025 images/s of {DINO} as given" in finished.stdout
     assert f"python -m tools.ablation_runner --name {DINO} --recipe coco_dino_vit_tiny" in finished.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_a_report_alone_starts_nothing(
+    ablation_data: Path, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_run", None)
+    (tmp_path / "runs").mkdir()
+    finished = run_main(main, arguments(ablation_data, tmp_path, "--only", "a", "--report-only"))
+    assert finished.status == 0, finished.stderr
+    assert (tmp_path / "results" / "ablation_components.csv").is_file()
+    assert "not measured" in finished.stdout
 
 
 def test_jobs_for_slurm(ablation_data: Path, tmp_path: Path, run_main: RunMain) -> None:

@@ -45,6 +45,8 @@ class AblationOptions:
     """Changes to every recipe, SECTION.FIELD=VALUE such as train.epochs=100 data.workers=4; the tables say what departs."""
     evaluation: list[str] = field(default_factory=list)
     """Options of every `python -m eval davis`, OPTION=VALUE such as jobs=4."""
+    report_only: bool = False
+    """Start nothing: only put the figures of the finished runs beside the published ones, such as after Slurm jobs."""
     images_per_second: float | None = None
     """For the estimate of --dry-run: images that the first listed job trains on per second, over all devices; by default a step is
     timed on this machine. The other jobs are scaled by their FLOPs."""
@@ -105,12 +107,15 @@ def plan_jobs(table: Table, options: AblationOptions, look_only: bool = False) -
         ValueError: If data is absent, or an option does not fit a recipe; no job has been started then.
     """
     rows = choose_rows(table, options.only)
-    if not look_only:
-        _prepare_data(options)
+    if options.on_samples and not look_only:
+        draw_samples(SampleConfig(output=SAMPLE_FOLDER))
     images = _count_images(options, look_only)
     jobs = []
     for recipe in dict.fromkeys(row.recipe for row in rows):
         jobs += [_plan_job(recipe, seed, options, rows, images) for seed in _seeds(options)]
+    if not look_only:
+        davis = jobs[0].options.davis_config()
+        find_sequences(DavisSplit.from_options(davis.data, davis.split, davis.year, davis.resolution, davis.sequences), True)
     return jobs
 
 
@@ -158,13 +163,6 @@ def _plan_job(recipe: str, seed: int | None, options: AblationOptions, rows: Seq
         departures=found,
         rows=tuple(row.name for row in rows if row.recipe == recipe),
     )
-
-
-def _prepare_data(options: AblationOptions) -> None:
-    if options.on_samples:
-        draw_samples(SampleConfig(output=SAMPLE_FOLDER))
-    find_images(options.images_folder)
-    find_sequences(DavisSplit.from_options(options.data_folder / "DAVIS", "val", "2017", "480p", ""), True)
 
 
 def _count_images(options: AblationOptions, look_only: bool) -> int:

@@ -1,13 +1,10 @@
 """Run the jobs of an ablation one after another, or submit them, and put the figures beside the published ones."""
 
 import logging
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-
-import torch
 
 from common.command import USER_ERROR
 from common.files import write_text_atomically
@@ -18,7 +15,7 @@ from tools.ablation_runner.job import MODULE, is_finished
 from tools.ablation_runner.listing import job_listing
 from tools.ablation_runner.plan import AblationOptions, Job, plan_jobs, plan_others
 from tools.ablation_runner.rows import ROWS, Table, published_rows
-from tools.evaluation.launching import launch_arguments
+from tools.evaluation.launching import launch_arguments, local_processes
 
 logger = logging.getLogger("ablation")
 
@@ -43,21 +40,29 @@ def run_ablation(table: Table, options: AblationOptions, launching: LaunchOption
         return True
     left = [job for job in jobs if not is_finished(job.options, job.images)]
     logger.info("%d jobs, %d of them finished already", len(jobs), len(jobs) - len(left))
-    if launching.slurm:
+    if launching.slurm and not options.report_only:
         for job in left:
             _launch(job, launching)
-        print("when they have ended, the same command without --slurm writes the tables")  # noqa: T201
+        print("when they have ended, the same command with --report-only in place of --slurm writes the tables")  # noqa: T201
         return True
+    failed = {} if options.report_only else _run_all(left, launching)
+    try:
+        _report(table, options, jobs)
+    finally:
+        for name, status in failed.items():
+            print(f"failed with status {status}: {name}; the same command tries it again")  # noqa: T201
+    return not failed
+
+
+def _run_all(jobs: Sequence[Job], launching: LaunchOptions) -> dict[str, int]:
+    """Run jobs one after another, whether or not one fails. Returns the status of those that failed by name."""
     failed = {}
-    for number, job in enumerate(left, start=1):
-        logger.info("job %d of %d: %s, for the rows %s", number, len(left), job.name, ", ".join(job.rows))
+    for number, job in enumerate(jobs, start=1):
+        logger.info("job %d of %d: %s, for the rows %s", number, len(jobs), job.name, ", ".join(job.rows))
         if status := _run(job, launching):
             logger.error("%s: failed with status %d, see above; going on with the others", job.name, status)
             failed[job.name] = status
-    _report(table, options, jobs)
-    for name, status in failed.items():
-        print(f"failed with status {status}: {name}; the same command tries it again")  # noqa: T201
-    return not failed
+    return failed
 
 
 def _report(table: Table, options: AblationOptions, jobs: Sequence[Job]) -> None:
@@ -66,21 +71,14 @@ def _report(table: Table, options: AblationOptions, jobs: Sequence[Job]) -> None
     rows = compare(ROWS[table], published_rows(table), every_job)
     path = options.output / f"ablation_{table}.csv"
     write_text_atomically(path, comparison_csv(rows))
-    tables = make_tables(TablesConfig(runs=options.runs, output=options.output))
-    print(comparison_text(rows))  # noqa: T201 - the command's own output
-    print()  # noqa: T201
-    for written in [path, *tables]:
+    print(f"{comparison_text(rows)}\n\n{path}")  # noqa: T201 - the command's own output
+    for written in make_tables(TablesConfig(runs=options.runs, output=options.output)):
         print(written)  # noqa: T201
-
-
-def _local_processes(launching: LaunchOptions) -> list[str]:
-    processes = launching.gpus or int(os.environ.get("NPROC_PER_NODE", "0")) or torch.cuda.device_count() or 1
-    return ["--gpus", str(processes)] if processes > 1 else []
 
 
 def _run(job: Job, launching: LaunchOptions) -> int:
     """Run a job in processes of its own, which end when this one is asked to. Returns their status."""
-    command = [sys.executable, "-m", MODULE, *job.options.arguments(), *_local_processes(launching)]
+    command = [sys.executable, "-m", MODULE, *job.options.arguments(), *local_processes(launching)]
     before = signal.signal(signal.SIGTERM, _leave)
     try:
         with subprocess.Popen(command) as process:
@@ -106,4 +104,4 @@ def _launch(job: Job, launching: LaunchOptions) -> None:
         # Never here, since the options say so.
         run_or_launch(MODULE, [*arguments, *launch_arguments(launching)], lambda _: USER_ERROR)
     else:
-        print(Command(module=MODULE, arguments=(*arguments, *_local_processes(launching))))  # noqa: T201
+        print(Command(module=MODULE, arguments=(*arguments, *local_processes(launching))))  # noqa: T201

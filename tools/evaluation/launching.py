@@ -1,10 +1,12 @@
 """Launch options on the way from one command line to those of other commands."""
 
+import os
 from collections.abc import Collection
 from dataclasses import fields
 from typing import Any
 
 import jsonargparse
+import torch
 
 from common.launch import LaunchOptions
 
@@ -53,3 +55,12 @@ def launch_arguments(options: LaunchOptions) -> list[str]:
         elif value is not True:
             arguments.append(str(value))
     return arguments
+
+
+def local_processes(options: LaunchOptions) -> list[str]:
+    """`--gpus N` for a command that runs here; nothing for one process.
+
+    N is what the options say, else NPROC_PER_NODE, else the number of GPUs.
+    """
+    processes = options.gpus or int(os.environ.get("NPROC_PER_NODE", "0")) or torch.cuda.device_count() or 1
+    return ["--gpus", str(processes)] if processes > 1 else []

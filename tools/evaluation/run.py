@@ -2,21 +2,18 @@
 
 import importlib
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from backbones.spec import BackboneSpec
 from common.command import parse_config
 from common.launch import Command, LaunchOptions, run_or_launch
 from tables.make import TablesConfig, make_tables
 from tools.evaluation.backbone import BACKBONE_FILE, read_checkpoint, run_name, write_backbone
-from tools.evaluation.launching import launch_arguments
+from tools.evaluation.launching import launch_arguments, local_processes
 from tools.evaluation.options import EvalAllOptions
 from tools.evaluation.summary import Ended, summary
 from tools.evaluation.tasks import TASKS
@@ -108,15 +105,10 @@ def check_tasks(arguments: Mapping[str, Sequence[str]], spec: BackboneSpec) -> N
         raise ValueError("; ".join(problems))
 
 
-def _local_processes(launching: LaunchOptions) -> list[str]:
-    processes = launching.gpus or int(os.environ.get("NPROC_PER_NODE", "0")) or torch.cuda.device_count() or 1
-    return ["--gpus", str(processes)] if processes > 1 else []
-
-
 def _run(task: str, arguments: Sequence[str], launching: LaunchOptions) -> int:
     """Run one task in processes of its own. Returns their status."""
     logger.info("%s: starting", task)
-    command = [sys.executable, "-m", "eval", task, *arguments, *_local_processes(launching)]
+    command = [sys.executable, "-m", "eval", task, *arguments, *local_processes(launching)]
     # On its standard output a task prints its figures, which the summary has; its progress and errors go to standard error.
     status = subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode
     if status:
@@ -131,6 +123,6 @@ def _launch(arguments: Mapping[str, Sequence[str]], launching: LaunchOptions, ta
             # Never here, since the options say so.
             run_or_launch("eval", [task, *given, *launch_arguments(launching)], lambda _: 1)
         else:
-            print(Command(module="eval", arguments=(task, *given, *_local_processes(launching))))  # noqa: T201
+            print(Command(module="eval", arguments=(task, *given, *local_processes(launching))))  # noqa: T201
     makes_tables = Command(module="tables", arguments=("--runs", str(tables.runs), "--output", str(tables.output)))
     print(f"{'# ' if launching.dry_run else ''}when they have ended: {makes_tables}")  # noqa: T201
