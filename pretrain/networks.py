@@ -10,6 +10,7 @@ from backbones.spec import BackboneSpec
 from pretrain.config import PretrainConfig
 from pretrain.objectives.base import Objective
 from pretrain.objectives.build import build_objective
+from pretrain.onednn_linear import train_by_onednn
 from pretrain.optim import build_optimizer, copy_to_teacher
 
 
@@ -38,6 +39,9 @@ def build_networks(config: PretrainConfig, device: torch.device) -> Networks:
     teacher = objective.build_network(spec, 0.0, "teacher").to(device)
     copy_to_teacher(teacher, student)
     teacher.requires_grad_(False)
+    if device.type == "cpu":
+        train_by_onednn(student)
+        train_by_onednn(teacher)
     return Networks(spec, student, teacher, objective, build_optimizer(student, config.optim.decay_positions))
 
 

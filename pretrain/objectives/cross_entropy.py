@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from backbones.onednn import dot_products
 from pretrain.prototype_logits import Logits, flat_rows, split_product
 
 _CHUNK_VALUES = {"cpu": 2**20, "cuda": 2**26}
@@ -101,7 +101,7 @@ class _CrossEntropy(torch.autograd.Function):
             slopes_rK = slopes_rK.sub_(targets_rK).to(dtype)
             factors_r1 = (weights_R[rows] / temperature)[:, None]
             if of_embeddings_RD is not None:
-                slopes_rD = slopes_rK if prototypes is None else slopes_rK @ prototypes
+                slopes_rD = slopes_rK if prototypes is None else dot_products(slopes_rK, prototypes.T)
                 of_embeddings_RD[rows] = slopes_rD * factors_r1
             if ctx.needs_input_grad[1]:
                 weighted_rD = (embeddings_RD[rows] * factors_r1).to(dtype)
@@ -123,7 +123,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 def _products(embeddings_rD: Tensor, prototypes_KD: Tensor | None) -> Tensor:
     """Logits [r, K] in float32 or wider."""
-    logits_rK = embeddings_rD if prototypes_KD is None else F.linear(embeddings_rD, prototypes_KD)
+    logits_rK = embeddings_rD if prototypes_KD is None else dot_products(embeddings_rD, prototypes_KD)
     return logits_rK.to(torch.promote_types(logits_rK.dtype, torch.float32))
 
 

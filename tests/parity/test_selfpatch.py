@@ -15,6 +15,7 @@ from pretrain.objectives.base import ViewOutputs, split_views
 from pretrain.objectives.dino import CLSDistillation, DINOConfig, PatchDistillation
 from pretrain.objectives.neighbours import ALL_PATCHES, candidate_table, select_positives
 from pretrain.objectives.selfpatch import SelfPatchConfig, SelfPatchObjective
+from pretrain.onednn_linear import train_by_onednn
 from pretrain.optim import OptimConfig, build_optimizer
 from pretrain.schedules import CosineSchedule, TemperatureSchedule
 from pretrain.trainer import StepSettings, training_step
@@ -132,7 +133,8 @@ def without_key_bias(name: str, value: Tensor) -> Tensor:
     return value
 
 
-def test_train_steps(golden_dir: Path) -> None:
+@pytest.mark.parametrize("by_onednn", [False, True])
+def test_train_steps(golden_dir: Path, by_onednn: bool) -> None:
     case = load(golden_dir, "train_steps.pt")
     dino = DINOConfig(out_dim=case["out_dim"], hidden_dim=case["hidden_dim"], bottleneck_dim=case["bottleneck_dim"])
     selfpatch = SelfPatchConfig(out_dim=case["out_dim_patch"], k=case["k"])
@@ -149,6 +151,8 @@ def test_train_steps(golden_dir: Path) -> None:
     student, teacher = (objective.build_network(spec, 0.0, role) for role in ("student", "teacher"))
     for network in (student, teacher):
         load_strictly(network, ours(case["initial"]))
+        if by_onednn:
+            train_by_onednn(network)
     teacher.requires_grad_(False)
     optimizer = build_optimizer(student)
     for index, step in enumerate(case["steps"]):

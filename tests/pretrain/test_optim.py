@@ -49,3 +49,34 @@ def test_schedule_ends() -> None:
 def test_optim_config_refuses(values: dict) -> None:
     with pytest.raises(ValueError, match="optim"):
         OptimConfig(**values)
+
+
+def test_a_step_is_that_of_plain_loops() -> None:
+    """AdamW (decoupled decay, both moments corrected), clipping and the moving average, one parameter after another."""
+    torch.manual_seed(0)
+    student, teacher = nn.Linear(4, 3), nn.Linear(4, 3)
+    optimizer = build_optimizer(student)
+    set_schedule(optimizer, 0.01, 0.3)
+    weights = {name: value.detach().clone() for name, value in student.named_parameters()}
+    averages = {name: value.detach().clone() for name, value in teacher.named_parameters()}
+    moments = {name: (torch.zeros_like(value), torch.zeros_like(value)) for name, value in weights.items()}
+    for step in range(1, 4):
+        gradients = {name: 5 * torch.randn_like(value) for name, value in weights.items()}
+        for name, parameter in student.named_parameters():
+            parameter.grad = gradients[name].clone()
+        clip_each_gradient(student.parameters(), 3.0)
+        optimizer.step()
+        update_teacher(teacher, student, 0.9)
+        for name, weight in weights.items():
+            gradient = gradients[name] * min(1.0, 3.0 / (gradients[name].norm().item() + 1e-6))
+            first, second = moments[name]
+            first = 0.9 * first + 0.1 * gradient
+            second = 0.999 * second + 0.001 * gradient**2
+            moments[name] = first, second
+            if name == "weight":
+                weight.mul_(1 - 0.01 * 0.3)
+            weight.sub_(0.01 * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8))
+            averages[name] = 0.9 * averages[name] + 0.1 * weight
+    for name, parameter in student.named_parameters():
+        torch.testing.assert_close(parameter, weights[name])
+        torch.testing.assert_close(teacher.get_parameter(name), averages[name])
