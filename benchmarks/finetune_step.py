@@ -1,12 +1,20 @@
-"""A fine-tuning step: ours beside the same model with plain attention and OpenMMLab's default loader; same weights, one run.
+"""A fine-tuning step: ours beside the same model as plain OpenMMLab runs it; same weights and images, one run.
 
     python -m benchmarks.finetune_step --task detection --data data/coco
-    python -m benchmarks.finetune_step --task segmentation --data data/ade/ADEChallengeData2016
+    python -m benchmarks.finetune_step --task segmentation --data data/ade/ADEChallengeData2016 --compile
 
-Each part is a process of its own; they advance by a step in turns. Seconds per step are medians, with loading where it is not
-hidden; memory is the peak (on a GPU: allocated). The reference computes attention as a matrix and a softmax (timm's blocks with
-`fused_attn` off), loads with two processes that end with each epoch, leaves freed memory to the C library and, on a GPU, trains in
-float16 with loss scaling, as the published runs do; ours in bfloat16.
+Each part is a process of its own; they advance by a step in turns, each first in its turn. Steps differ in size, and all parts see
+the same images: a ratio is the median of the steps' own ratios. Seconds per step are medians, with loading where it is not hidden;
+CPU seconds are the training process's, all its threads together, which other work on the machine disturbs less; memory is the peak
+(on a GPU: allocated).
+
+    reference   attention as a matrix and a softmax (timm's blocks with `fused_attn` off), as the published code computes it
+    timm        attention as timm's blocks compute it by default
+    patchbench  ours
+    compiled    ours with its backbone through torch.compile (--compile); steps to warm up see every size of image first
+
+The first two load with two processes that end with each epoch, leave freed memory to the C library, update weights by PyTorch's
+default implementation and, on a GPU, train in float16 with loss scaling, as the published runs do; ours in bfloat16.
 """
 
 import logging
@@ -18,7 +26,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from mmengine.hooks import Hook
@@ -39,8 +47,8 @@ from eval.openmmlab.launch import Precision, resolve_device
 from eval.openmmlab.runner import FineTuningRunner
 from eval.segmentation.config import SegmentationConfig
 
-Part = Literal["reference", "patchbench"]
-PARTS: tuple[Part, ...] = ("reference", "patchbench")
+Part = Literal["reference", "timm", "patchbench", "compiled"]
+PARTS: tuple[Part, ...] = ("reference", "timm", "patchbench")
 
 _DEFAULT_WORKERS = 2
 _WARM_UP_STEPS = 2
@@ -69,7 +77,21 @@ class BenchmarkConfig:
     threads: int = 2
     """Threads of torch on the CPU."""
     compile: bool = False
-    """Whether ours runs its backbone through torch.compile."""
+    """Whether ours runs a second time, with its backbone through torch.compile."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What is compared."""
+        return (*PARTS, "compiled") if self.compile else PARTS
+
+
+class Step(NamedTuple):
+    """What one step took."""
+
+    seconds: float
+    """On the clock."""
+    cpu_seconds: float
+    """Of the training process, over its threads."""
 
 
 @HOOKS.register_module()
@@ -84,15 +106,18 @@ class TurnHook(Hook):
     def before_train(self, runner: Any) -> None:
         """Wait for the first turn."""
         self.parent.recv()
-        self._start = time.perf_counter()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._start, self._cpu_start = time.perf_counter(), time.process_time()
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Report, and wait for the next turn."""
         if runner.device.type == "cuda":
             torch.cuda.synchronize()
-        self.parent.send(time.perf_counter() - self._start)
+        self.parent.send(Step(time.perf_counter() - self._start, time.process_time() - self._cpu_start))
         self.parent.recv()
-        self._start = time.perf_counter()
+        self._begin()
 
 
 def network(config: BenchmarkConfig) -> ViTSpec:
@@ -115,11 +140,16 @@ def write_backbone(config: BenchmarkConfig, path: Path) -> None:
     write_backbone_file(path, network(config), source, build_backbone(network(config)).state_dict())
 
 
+def is_ours(part: Part) -> bool:
+    """Whether a part is PatchBench as it is."""
+    return part in ("patchbench", "compiled")
+
+
 def resolved_config(config: BenchmarkConfig, part: Part, backbone: Path, folder: Path) -> Any:
     """The OpenMMLab config of one part."""
     steps = config.steps + _WARM_UP_STEPS
     precision: Precision = "auto"
-    if part == "reference" and torch.cuda.is_available():
+    if not is_ours(part) and torch.cuda.is_available():
         precision = "float16"
     common: dict[str, Any] = {
         "backbone": backbone,
@@ -127,10 +157,10 @@ def resolved_config(config: BenchmarkConfig, part: Part, backbone: Path, folder:
         "output": folder,
         "batch_size": config.images,
         "device_batch_size": config.images,
-        "workers": config.workers and (config.workers if part == "patchbench" else _DEFAULT_WORKERS),
+        "workers": config.workers and (config.workers if is_ours(part) else _DEFAULT_WORKERS),
         "iterations": steps,
         "precision": precision,
-        "compile": config.compile and part == "patchbench",
+        "compile": part == "compiled",
     }
     device = resolve_device("auto")
     spec = network(config)
@@ -143,7 +173,7 @@ def resolved_config(config: BenchmarkConfig, part: Part, backbone: Path, folder:
 def work(config: BenchmarkConfig, part: Part, backbone: Path, folder: Path, parent: Connection) -> None:
     """One part in a process of its own."""
     logging.disable(logging.WARNING)
-    if part == "patchbench":
+    if is_ours(part):
         reuse_freed_memory()
     torch.set_num_threads(config.threads)
     TurnHook.parent = parent
@@ -152,8 +182,9 @@ def work(config: BenchmarkConfig, part: Part, backbone: Path, folder: Path, pare
     resolved.custom_hooks = [*resolved.get("custom_hooks", []), {"type": "TurnHook"}]
     steps = config.steps + _WARM_UP_STEPS
     resolved = launch._prepared(resolved, folder, device=device, seed=0, checkpoint_interval=steps)
-    if part == "reference":
+    if not is_ours(part):
         resolved.train_dataloader.persistent_workers = False
+        resolved.optim_wrapper.optimizer.pop("fused", None)
     with quiet_packages():
         runner = FineTuningRunner.from_cfg(resolved)
         if part == "reference":
@@ -164,39 +195,51 @@ def work(config: BenchmarkConfig, part: Part, backbone: Path, folder: Path, pare
     parent.send(peak_memory_bytes(device))
 
 
-def take_turns(config: BenchmarkConfig, folder: Path) -> tuple[dict[Part, float], dict[Part, int]]:
-    """Seconds per step and peak memory in bytes."""
+def take_turns(config: BenchmarkConfig, folder: Path) -> tuple[dict[Part, list[Step]], dict[Part, int]]:
+    """The steps after those to warm up, and peak memory in bytes."""
     backbone = folder / "backbone.safetensors"
     write_backbone(config, backbone)
     context = multiprocessing.get_context("spawn")
     workers: dict[Part, Connection] = {}
-    for part in PARTS:
+    for part in config.parts:
         workers[part], theirs = context.Pipe()
         # Not a daemon: it has loading processes of its own.
         context.Process(target=work, args=(config, part, backbone, folder / part, theirs)).start()
-    steps: dict[Part, list[float]] = {part: [] for part in PARTS}
-    for _ in range(config.steps + _WARM_UP_STEPS):
-        for part, worker in workers.items():
-            worker.send(True)
-            steps[part].append(worker.recv())
+    steps: dict[Part, list[Step]] = {part: [] for part in config.parts}
+    for number in range(config.steps + _WARM_UP_STEPS):
+        first = number % len(config.parts)
+        for part in (*config.parts[first:], *config.parts[:first]):
+            workers[part].send(True)
+            steps[part].append(workers[part].recv())
     for worker in workers.values():
         worker.send(True)
     memory = {part: worker.recv() for part, worker in workers.items()}
-    return {part: median(values[_WARM_UP_STEPS:]) for part, values in steps.items()}, memory
+    return {part: values[_WARM_UP_STEPS:] for part, values in steps.items()}, memory
+
+
+def times_as_fast(reference: Sequence[float], other: Sequence[float]) -> float:
+    """The median of the steps' own ratios."""
+    return median(before / after for before, after in zip(reference, other, strict=True))
 
 
 def benchmark(config: BenchmarkConfig) -> None:
     """Print a Markdown table."""
     with tempfile.TemporaryDirectory() as name:
-        seconds, memory = take_turns(config, Path(name))
+        steps, memory = take_turns(config, Path(name))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {config.threads} threads"
     print(
         f"{config.task}, {config.images} images per step, ViT of width {config.embed_dim}; {device}, torch {torch.__version__}\n"
     )
-    print("| | s/step | times as fast | peak memory | of the reference's |\n| --- | --- | --- | --- | --- |")
-    for part in PARTS:
-        ratio, share = seconds["reference"] / seconds[part], memory[part] / memory["reference"]
-        print(f"| {part} | {seconds[part]:.3f} | {ratio:.2f} | {memory[part] / 2**20:.0f} MiB | {share:.2f} |")
+    print("| | s/step | times as fast | CPU s/step | times as fast | peak memory | of the reference's |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    clocks = {part: [step.seconds for step in values] for part, values in steps.items()}
+    cpus = {part: [step.cpu_seconds for step in values] for part, values in steps.items()}
+    for part in config.parts:
+        by_clock, by_cpu = (times_as_fast(times["reference"], times[part]) for times in (clocks, cpus))
+        print(
+            f"| {part} | {median(clocks[part]):.3f} | {by_clock:.2f} | {median(cpus[part]):.3f} | {by_cpu:.2f} "
+            f"| {memory[part] / 2**20:.0f} MiB | {memory[part] / memory['reference']:.2f} |"
+        )
 
 
 def main(argv: Sequence[str]) -> int:

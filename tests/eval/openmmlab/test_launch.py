@@ -1,9 +1,10 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from eval.openmmlab.launch import _begin, optimiser_wrapper, resolve_device, resolve_precision
+from eval.openmmlab.launch import _begin, fuse_updates, optimiser_wrapper, resolve_device, resolve_precision
 from eval.openmmlab.runner import JsonConfig, latest_checkpoint
 
 
@@ -28,6 +29,36 @@ def test_only_float16_scales_its_loss() -> None:
     }
     assert optimiser_wrapper({}, "bfloat16", 1) == {"type": "AmpOptimWrapper", "dtype": "bfloat16", "accumulative_counts": 1}
     assert optimiser_wrapper({}, "float16", 1)["loss_scale"] == "dynamic"
+
+
+@pytest.mark.parametrize(
+    ("optimiser", "device", "fused"),
+    [
+        ({"type": "AdamW"}, "cpu", True),
+        ({"type": "SGD", "lr": 0.1}, "cpu", True),
+        ({"type": "AdamW", "fused": False}, "cpu", False),
+        ({"type": "LBFGS"}, "cpu", None),
+        ({"type": "AdamW"}, "cuda", None),
+    ],
+)
+def test_updates_on_a_cpu_are_fused(optimiser: dict[str, Any], device: str, fused: bool | None) -> None:
+    fuse_updates(optimiser, torch.device(device))
+    assert optimiser.get("fused") is fused
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
+def test_fused_updates_are_those_of_the_default(kind: type[torch.optim.Optimizer]) -> None:
+    weights = {}
+    for fused in (False, True):
+        torch.manual_seed(0)
+        weight = torch.nn.Parameter(torch.randn(50, 7))
+        constants: dict[str, Any] = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+        optimiser = kind([weight], lr=0.01, weight_decay=0.05, fused=fused, **constants)
+        for _ in range(5):
+            weight.grad = torch.randn_like(weight)
+            optimiser.step()
+        weights[fused] = weight.detach()
+    torch.testing.assert_close(weights[True], weights[False], atol=1e-6, rtol=1e-6)
 
 
 def test_a_folder_keeps_to_the_inputs_it_was_begun_with(tmp_path: Path) -> None:
