@@ -162,13 +162,16 @@ def read_index(shard: Path) -> ShardIndex:
     try:
         with tarfile.open(shard, "r:") as archive:
             members = [member for member in archive if member.isreg() and is_image_name(member.name)]
+            end = archive.offset
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(
             f"data.path: {shard} is damaged, or no uncompressed tar file: {error}; fetch or write it again"
         ) from error
-    size = shard.stat().st_size
-    if cut := [member for member in members if member.offset_data + member.size > size]:
-        raise ValueError(f"data.path: {shard} is damaged: it ends within {cut[0].name}; fetch or write it again")
+    with shard.open("rb") as stream:
+        stream.seek(end)
+        # tarfile takes for the end a header that is cut off, too, or none at all.
+        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise ValueError(f"data.path: {shard} is damaged at byte {end}: no tar file ends so; fetch or write it again")
     return ShardIndex(
         [member.name for member in members],
         np.array([member.offset_data for member in members], dtype=np.int64),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.jpeg import breaks_off, ends_whole, is_jpeg
+from common.jpeg import breaks_off, ends_whole, is_jpeg, read_header
 
 
 def _jpeg(progressive: bool) -> bytes:
@@ -30,3 +30,22 @@ def test_only_a_cut_file_breaks_off(progressive: bool) -> None:
 def test_other_files_are_not_judged() -> None:
     assert not is_jpeg(b"\x89PNG")
     assert not breaks_off(b"\x89PNG \xff\xda")
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_the_header_tells_the_size(progressive: bool) -> None:
+    content = _jpeg(progressive)
+    assert read_header(content) == (60, 40, 3)
+    stream = io.BytesIO()
+    Image.new("CMYK", (5, 7)).save(stream, "JPEG", exif=b"Exif\0\0" + bytes(3000))
+    assert read_header(stream.getvalue()) == (5, 7, 4)
+    padded = content[:2] + b"\xff\xff" + content[2:]  # bytes 255 may stand before a marker
+    assert read_header(padded) == (60, 40, 3)
+
+
+def test_a_damaged_header_tells_nothing() -> None:
+    content = _jpeg(progressive=False)
+    assert read_header(b"\x89PNG") is None
+    for end in range(content.find(b"\xff\xc0") + 9):
+        assert read_header(content[:end]) is None
+    assert read_header(content[:2] + bytes(100)) is None

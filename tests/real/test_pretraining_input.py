@@ -1,0 +1,73 @@
+"""Views of real photographs are those that Pillow makes with the same draws; real data sets are read whole."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pretrain.data.decoding import EncodedImage, decode_whole
+from pretrain.data.draws import draw_views
+from pretrain.data.images import images_of_folder
+from pretrain.data.open_source import open_source
+from pretrain.data.views import ViewsConfig, make_views, view_kinds
+from tests.references.dino_views import pillow_view
+
+KINDS = view_kinds(ViewsConfig())
+PHOTOGRAPHS = 24
+MEAN_LEVELS = 1.0
+
+
+@pytest.mark.data
+def test_views_of_photographs_are_pillows(real_data_dir: Path) -> None:
+    """In levels of 255: 0.3 on average over all views, under 1 for all but a few that are solarised or of strong colours."""
+    source = images_of_folder(real_data_dir / "photos")
+    means = []
+    for index in np.linspace(0, len(source.names), PHOTOGRAPHS, endpoint=False).astype(int).tolist():
+        content = source.load(index)
+        image = Image.open(source.describe(index)).convert("RGB")
+        assert np.array_equal(decode_whole(content), np.asarray(image))
+        draws = draw_views(KINDS, image.width, image.height, np.random.default_rng(index))
+        views = make_views(content, KINDS, np.random.default_rng(index))
+        assert views.boxes == draws.crop_boxes()
+        for view, kind in enumerate(KINDS):
+            expected = pillow_view(image, kind, draws, view).astype(int)
+            means.append(np.abs(views.pixels[view].transpose(1, 2, 0) - expected).mean())
+    assert np.mean(means) < 0.5
+    assert np.quantile(means, 0.95) < MEAN_LEVELS
+    assert max(means) < 3
+
+
+@pytest.mark.data
+def test_large_photographs_may_be_decoded_smaller(real_data_dir: Path) -> None:
+    """COCO's photographs with crops of 32 pixels take the place of large ones with crops of 224: a level on average, at most."""
+    source = images_of_folder(real_data_dir / "coco/val2017")
+    kinds = view_kinds(ViewsConfig(global_size=48, local_size=20))
+    scales, means = set(), []
+    for index in range(0, len(source.names), 3):
+        content = source.load(index)
+        image = EncodedImage(content)
+        draws = draw_views(kinds, image.width, image.height, np.random.default_rng(index))
+        scales.add(image.decode(draws.boxes_V4, [kind.size for kind in kinds]).scale)
+        scaled, whole = (
+            make_views(given, kinds, np.random.default_rng(index), colours=False) for given in (content, decode_whole(content))
+        )
+        assert scaled.boxes == whole.boxes
+        pairs = zip(scaled.pixels, whole.pixels, strict=True)
+        means += [np.abs(ours.astype(int) - theirs).mean() for ours, theirs in pairs]
+    assert {1, 2} <= scales
+    assert np.mean(means) < MEAN_LEVELS
+
+
+@pytest.mark.data
+def test_real_sets_are_read_whole(real_data_dir: Path, tmp_path: Path) -> None:
+    coco = open_source(real_data_dir / "coco/annotations/instances_train2017.json", "auto", tmp_path)
+    folder = images_of_folder(real_data_dir / "coco/train2017")
+    assert list(coco.names) == list(folder.names)
+    cifar = open_source(real_data_dir / "cifar-10-batches-bin", "auto", tmp_path)
+    assert len(cifar.names) == 1000
+    picture = cifar.load(0)
+    assert isinstance(picture, np.ndarray)
+    assert picture.shape == (32, 32, 3)
+    # Neighbouring pixels of a photograph are alike; planes read in a wrong order are not.
+    assert np.abs(np.diff(picture.astype(int), axis=1)).mean() < 25
