@@ -1,12 +1,22 @@
 """Real labelled images: a subset of CIFAR-10, and ImageNet photographs grouped into kinds of things."""
 
+import csv
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from backbones.build import AnyBackbone
+from backbones.convert import convert_checkpoint, write_conversion
+from backbones.file import load_backbone
 from backbones.spec import ViTSpec
 from eval.classification.config import ClassificationConfig
 from eval.classification.task import evaluate
+from pretrain.config import parse_run
+from pretrain.run import pretrain
 from tests.toy import write_toy_backbone
 
 pytestmark = pytest.mark.data
@@ -61,3 +71,78 @@ def test_photographs_beat_chance(real_data_dir: Path, tmp_path: Path) -> None:
     )
     assert set(result.protocol.deviations) == {"learning_rate", "batch_size", "epochs", "training_images"}
     assert result.metrics["linear top-1"].interval_95[0] > 25
+
+
+def published_ranks(features: dict[str, np.ndarray], labels: dict[str, np.ndarray], k: int, classes: int) -> list[int]:
+    """The right class's rank for every test image, as DINO's `eval_knn.py` (7c446df) defines it: exhaustive, in float64."""
+    train, test = (features[split] / np.linalg.norm(features[split], axis=1, keepdims=True) for split in ("train", "test"))
+    ranks = []
+    for image, label in zip(test, labels["test"], strict=True):
+        cosines = train @ image
+        votes = np.zeros(classes)
+        for place in np.argsort(-cosines, kind="stable")[:k]:
+            votes[labels["train"][place]] += math.exp(cosines[place] / 0.07)
+        ranks.append(int(np.argsort(-votes, kind="stable").tolist().index(label)))
+    return ranks
+
+
+@torch.inference_mode()
+def cls_features(network: AnyBackbone, pictures: np.ndarray, side: int) -> np.ndarray:
+    """The CLS tokens of uint8 [N, 32, 32, 3] pictures, resized by Pillow."""
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    features = []
+    for picture in pictures:
+        resized = Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)
+        image = torch.from_numpy((np.asarray(resized) / 255 - mean) / std).float().permute(2, 0, 1)
+        tokens = network.forward_tokens(image[None]).cls
+        assert tokens is not None
+        features.append(tokens[0].double().numpy())
+    return np.stack(features)
+
+
+@pytest.mark.slow
+def test_a_backbone_pretrained_on_cifar_beats_chance_and_equals_the_published_classifier(
+    real_data_dir: Path, tmp_path: Path
+) -> None:
+    """A minute of DINO on unlabelled CIFAR-10 pictures, then k-NN, computed a second time from the files' bytes."""
+    root, side = real_data_dir / "cifar-10-batches-bin", 48
+    records = {
+        split: np.frombuffer(b"".join(path.read_bytes() for path in sorted(root.glob(pattern))), np.uint8).reshape(-1, 3073)
+        for split, pattern in (("train", "data_batch_*.bin"), ("test", "test_batch.bin"))
+    }
+    labels = {split: rows[:, 0].astype(int) for split, rows in records.items()}
+    pictures = {split: rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1) for split, rows in records.items()}
+    for number, picture in enumerate(pictures["train"]):
+        path = tmp_path / "images" / f"{number:05d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(picture).save(path)
+    options = {
+        **{"data.path": tmp_path / "images", "data.workers": 0, "train.output": tmp_path / "run", "train.device": "cpu"},
+        **{"train.epochs": 2, "train.batch_size": 50, "optim.lr": 0.002},
+        **{"views.global_size": side, "views.local_size": side // 2, "views.local_crops": 2},
+        **{"backbone.embed_dim": 96, "backbone.depth": 3, "backbone.patch_size": 8},
+    }
+    checkpoint = pretrain(parse_run(["sample_dino", *(f"--{name}={value}" for name, value in options.items())]))
+    backbone = tmp_path / "pretrained.safetensors"
+    write_conversion(convert_checkpoint(checkpoint), checkpoint, backbone)
+    result = evaluate(
+        ClassificationConfig(
+            backbone=backbone,
+            data=root,
+            output=tmp_path / "out",
+            classifiers=["knn"],
+            resize=side,
+            crop=side,
+            device="cpu",
+            workers=0,
+        )
+    )
+    network = load_backbone(backbone)
+    features = {split: cls_features(network, pictures[split], side) for split in pictures}
+    for k in (10, 20, 100, 200):
+        ranks = published_ranks(features, labels, k, 10)
+        with (tmp_path / "out" / "predictions.csv").open() as stream:
+            assert [int(row[f"{k}-NN rank"]) for row in csv.DictReader(stream)] == ranks
+        top1 = result.metrics[f"{k}-NN top-1"]
+        assert top1.value == 100 * sum(rank == 0 for rank in ranks) / len(ranks)
+        assert top1.interval_95[0] > 10, "chance is one class in ten"
