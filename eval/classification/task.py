@@ -1,8 +1,5 @@
 """Classification: features of frozen images, weighted k-NN and a linear probe."""
 
-import dataclasses
-import json
-import logging
 import time
 from collections.abc import Sequence
 
@@ -10,7 +7,6 @@ from backbones.build import build_backbone
 from backbones.file import load_strictly, read_backbone_file
 from backbones.spec import BackboneSpec
 from common.command import parse_config
-from common.files import write_text_atomically
 from common.memory import peak_memory_bytes
 from eval.classification.classifiers import PROBE_FILE, run_knn, run_probe
 from eval.classification.config import ClassificationConfig
@@ -22,15 +18,12 @@ from eval.classification.protocol import protocol_of
 from eval.classification.report import breakdown_of, metrics_of, named_ranks, write_predictions
 from eval.classification.representation import FeatureExtractor, choose_representation
 from eval.classification.scores import Ranks
-from eval.inputs import describe_inputs, finished_result, inputs_digest
+from eval.evaluation import Evaluation, Figures, figures_line
+from eval.inputs import inputs_digest
 from eval.processes import Process, joined, wait_for_all
-from eval.provenance import describe_backbone, describe_environment
 from eval.result import RESULT_FILE, Result, read_result, write_result
 
-logger = logging.getLogger(__name__)
-
 TASK = "classification"
-CONFIG_FILE = "config.json"
 
 
 def check(config: ClassificationConfig, spec: BackboneSpec) -> Splits:
@@ -69,38 +62,33 @@ def evaluate(config: ClassificationConfig) -> Result:
     load_strictly(network, backbone.state_dict)
     with joined(Process.current()) as process:
         device = process.device(config.device)
-        protocol = protocol_of(config, backbone.spec)
-        datasets = {"train": splits.train.fingerprint, "test": splits.test.fingerprint}
-        inputs = describe_inputs(TASK, protocol, datasets, backbone.sha256, config.seed)
-        finished = finished_result(config.output, inputs)
+        evaluation = Evaluation(
+            task=TASK,
+            options=config,
+            backbone=backbone,
+            protocol=protocol_of(config, backbone.spec),
+            datasets={"train": splits.train.fingerprint, "test": splits.test.fingerprint},
+        )
+        finished = evaluation.finished()
         wait_for_all(process)  # so that a fast process does not write a result before a slow one has looked for it
         if finished is not None:
-            logger.info("%s is finished with the same inputs; not run again", config.output)
             return finished
         if process.rank == 0:
-            _write_config(config)
+            evaluation.write_config()
         representation = choose_representation(backbone.spec, config.linear_blocks, config.linear_mean_patch)
         extractor = FeatureExtractor(network, representation, device)
-        digest = inputs_digest(inputs)
+        digest = inputs_digest(evaluation.inputs)
         named, probe = _classify(config, splits, backbone.sha256, extractor, process, digest)
         if process.rank == 0:
             predictions = write_predictions(config.output, named, splits.test)
-            result = Result(
-                task=TASK,
-                protocol=protocol,
+            figures = Figures(
                 metrics=metrics_of(named, probe, len(splits.test.classes), config.seed),
                 breakdown=breakdown_of(named, splits.test),
-                datasets=datasets,
-                backbone=describe_backbone(config.name or config.backbone.stem, backbone),
-                config=dataclasses.asdict(config),
-                seed=config.seed,
-                environment=describe_environment(device, process.world_size),
-                wall_time_s=time.monotonic() - start,
-                peak_memory_bytes=peak_memory_bytes(device),
                 artefacts={"predictions": predictions.name} | ({} if probe is None else {"probe": PROBE_FILE}),
-                inputs_sha256=digest,
             )
-            write_result(config.output, result)
+            seconds = time.monotonic() - start
+            record = evaluation.record(figures, device, process.world_size, seconds, peak_memory_bytes(device))
+            write_result(config.output, record)
         wait_for_all(process)
         return read_result(config.output / RESULT_FILE)
 
@@ -111,8 +99,7 @@ def main(argv: Sequence[str]) -> int:
     result = evaluate(config)
     if Process.current().rank > 0:
         return 0
-    figures = "  ".join(f"{name} {metric.value:.2f}" for name, metric in result.metrics.items())
-    print(f"{figures}  ({result.coverage} data)  {config.output / RESULT_FILE}")  # noqa: T201 - the command's own output
+    print(figures_line(config, result))  # noqa: T201 - the command's own output
     return 0
 
 
@@ -130,7 +117,3 @@ def _classify(
     linear = "linear" in config.classifiers
     probe = run_probe(config, splits, features, extractor, process, digest) if linear else None
     return named_ranks(knn, probe, config), probe
-
-
-def _write_config(config: ClassificationConfig) -> None:
-    write_text_atomically(config.output / CONFIG_FILE, json.dumps(dataclasses.asdict(config), indent=1, default=str) + "\n")

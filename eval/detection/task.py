@@ -12,9 +12,10 @@ from eval.detection.experiment import MATCHES_FILE, base_config, resolve, traini
 from eval.detection.figures import split_figures
 from eval.detection.pictures import DetectionPictures
 from eval.detection.protocol import describe_protocol
+from eval.evaluation import Figures
 from eval.openmmlab import finetune
 from eval.openmmlab.batch import published_batch, world_size
-from eval.openmmlab.finetune import Figures, FineTuningTask, Prepared
+from eval.openmmlab.finetune import FineTuningTask, Prepared
 from eval.openmmlab.launch import Outcome, resolve_device
 from eval.result import Metric, Result
 

@@ -1,9 +1,8 @@
 """A fine-tuning task from its options to its result; what differs between tasks is given as functions."""
 
-import dataclasses
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -13,7 +12,7 @@ from mmengine.dist import is_main_process
 
 from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec
-from eval.inputs import describe_inputs, finished_result, inputs_digest
+from eval.evaluation import Evaluation, Figures, figures_line
 from eval.openmmlab.batch import BatchPlan, world_size
 from eval.openmmlab.curves import CURVES_FILE, write_curves
 from eval.openmmlab.launch import Outcome, resolve_device, run
@@ -21,8 +20,7 @@ from eval.openmmlab.options import FineTuningConfig
 from eval.openmmlab.pictures import PREDICTIONS_FOLDER, list_pictures
 from eval.openmmlab.progress import LOG_FILE
 from eval.openmmlab.runner import CONFIG_FILE
-from eval.provenance import describe_backbone, describe_environment
-from eval.result import RESULT_FILE, Dataset, Metric, Protocol, Result, write_result
+from eval.result import Dataset, Protocol, Result, write_result
 
 logger = logging.getLogger(__name__)
 
@@ -48,18 +46,6 @@ class Prepared:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
-    """What a test gave."""
-
-    metrics: dict[str, Metric]
-    """In the order of the tables."""
-    breakdown: dict[str, dict[str, float]]
-    """Per class."""
-    artefacts: dict[str, str]
-    """The task's own files: name -> path in the output folder."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class FineTuningTask(Generic[OptionsT]):
     """What one task adds to the common course."""
 
@@ -80,41 +66,35 @@ def evaluate(task: FineTuningTask[OptionsT], options: OptionsT) -> Result:
     device = resolve_device(options.device)
     backbone = read_backbone_file(options.backbone)
     prepared = task.prepare(options, backbone.spec, device)
-    inputs = describe_inputs(task.name, prepared.protocol, prepared.datasets, backbone.sha256, options.seed)
-    finished = finished_result(options.output, inputs)
-    if finished is not None:
-        logger.info("%s is finished with the same inputs; not run again", options.output)
+    evaluation = Evaluation(
+        task=task.name, options=options, backbone=backbone, protocol=prepared.protocol, datasets=prepared.datasets
+    )
+    if (finished := evaluation.finished()) is not None:
         return finished
     outcome = run(
         _with_pictures(prepared, options),
         options.output / WORK_FOLDER,
-        inputs=inputs,
+        inputs=evaluation.inputs,
         device=device,
         seed=options.seed,
         checkpoint_interval=options.checkpoint_interval,
     )
     figures = task.figures(options, outcome)
-    result = Result(
-        task=task.name,
-        protocol=prepared.protocol,
-        metrics=figures.metrics,
-        breakdown=figures.breakdown,
-        datasets=prepared.datasets,
-        backbone=describe_backbone(options.name or options.backbone.stem, backbone),
-        config=dataclasses.asdict(options) | {"batch": prepared.batch.describe()},
-        seed=options.seed,
-        environment=describe_environment(device, world_size()),
-        wall_time_s=outcome.wall_time_s,
-        peak_memory_bytes=outcome.peak_memory_bytes,
-        artefacts={
-            "checkpoint": str(outcome.checkpoint.relative_to(options.output)),
-            "training_log": f"{WORK_FOLDER}/{LOG_FILE}",
-            "openmmlab_config": f"{WORK_FOLDER}/{CONFIG_FILE}",
-            **figures.artefacts,
-            **_draw_curves(options.output),
-            **(list_pictures(options.output) if options.draw_images else {}),
-        },
-        inputs_sha256=inputs_digest(inputs),
+    artefacts = {
+        "checkpoint": str(outcome.checkpoint.relative_to(options.output)),
+        "training_log": f"{WORK_FOLDER}/{LOG_FILE}",
+        "openmmlab_config": f"{WORK_FOLDER}/{CONFIG_FILE}",
+        **figures.artefacts,
+        **_draw_curves(options.output),
+        **(list_pictures(options.output) if options.draw_images else {}),
+    }
+    result = evaluation.record(
+        replace(figures, artefacts=artefacts),
+        device,
+        world_size(),
+        outcome.wall_time_s,
+        outcome.peak_memory_bytes,
+        further_config={"batch": prepared.batch.describe()},
     )
     if is_main_process():
         write_result(options.output, result)
@@ -144,5 +124,4 @@ def _draw_curves(output: Path) -> dict[str, str]:
 def print_figures(options: FineTuningConfig, result: Result) -> None:
     """The command's own output: one line."""
     if is_main_process():
-        figures = "  ".join(f"{name} {metric.value:.2f}" for name, metric in result.metrics.items())
-        print(f"{figures}  ({result.coverage} data)  {options.output / RESULT_FILE}")  # noqa: T201
+        print(figures_line(options, result))  # noqa: T201

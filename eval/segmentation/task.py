@@ -6,9 +6,10 @@ import torch
 
 from backbones.spec import BackboneSpec
 from common.command import parse_config
+from eval.evaluation import Figures
 from eval.openmmlab import finetune
 from eval.openmmlab.batch import published_batch, world_size
-from eval.openmmlab.finetune import Figures, FineTuningTask, Prepared
+from eval.openmmlab.finetune import FineTuningTask, Prepared
 from eval.openmmlab.launch import Outcome, resolve_device, resolve_precision
 from eval.result import Metric, Result
 from eval.segmentation.config import SegmentationConfig
