@@ -1,0 +1,207 @@
+"""What holds of every fine-tuning task's whole course, on a few drawn images; a task's tests subclass `Course`.
+
+A killed run continues to the same weights, several processes learn what one learns, a finished task is not run again.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from backbones.file import read_backbone_file
+from eval.openmmlab import launch
+from eval.result import Result, ResultError, read_result
+from tests.processes import evaluate_in_processes, kill_when, start_evaluation
+
+ITERATIONS = 4
+OPTIONS: dict[str, Any] = {"device": "cpu", "workers": 0, "iterations": ITERATIONS, "checkpoint_interval": 2}
+# Of one process's images only, where there is no SyncBN.
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A task with toy data."""
+
+    module: str
+    """Such as `eval.detection.task`."""
+    options: Callable[..., Any]
+    """Its config, from an output folder and further values."""
+    evaluate: Callable[[Any], Result]
+    """Of the module."""
+    main: Callable[[Sequence[str]], int]
+    """Of the module."""
+    settled: list[str]
+    """Overrides that leave nothing random in computing, where every process draws numbers of its own."""
+
+
+@HOOKS.register_module()
+class KillHook(Hook):
+    """Stops training as a kill would: between two iterations, without any farewell."""
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
+        if runner.iter + 1 == self.iteration:
+            raise KeyboardInterrupt
+
+
+def trained_weights(output: Path) -> dict[str, torch.Tensor]:
+    path = output / read_result(output / "result.json").artefacts["checkpoint"]
+    weights: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["state_dict"]
+    return weights
+
+
+def _training_log(output: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (output / "training" / "training.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def _fail(*args: Any, **kwargs: Any) -> Any:
+    raise AssertionError("ran again")
+
+
+def check_one_line(task: Task, mistakes: Sequence[tuple[Sequence[str], str]]) -> None:
+    """Each command line is refused by one line that says what is wrong.
+
+    Args:
+        task: Of the command.
+        mistakes: Arguments, and a part of the message.
+    """
+    for arguments, said in mistakes:
+        with pytest.raises((ValueError, OSError)) as caught:
+            task.main(arguments)
+        assert said in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+class Course:
+    """Needs the fixtures `task` and `finished`, the output folder of a run with the name `toy`."""
+
+    def test_the_record_is_complete(self, finished: Path) -> None:
+        result = read_result(finished / "result.json")
+        assert all(0 <= metric.value <= 100 for metric in result.metrics.values())
+        assert result.artefacts["training_curves"] == "training/curves.png"
+        assert result.coverage == "subset"
+        assert not result.is_benchmark
+        assert result.backbone.name == "toy"
+        assert result.wall_time_s > 0
+        assert result.peak_memory_bytes > 0
+        for path in result.artefacts.values():
+            assert (finished / path).is_file()
+        lines = (finished / result.artefacts["training_log"]).read_text(encoding="utf-8").splitlines()
+        assert json.loads(lines[-1])["iteration"] == ITERATIONS
+
+    def test_training_moves_the_backbone_and_keeps_only_the_last_checkpoint(self, task: Task, finished: Path) -> None:
+        before = read_backbone_file(task.options(finished).backbone).state_dict["blocks.0.attn.qkv.weight"]
+        assert not torch.equal(before, trained_weights(finished)["backbone.network.blocks.0.attn.qkv.weight"])
+        assert [path.name for path in (finished / "training").glob("*.pth")] == [f"iter_{ITERATIONS}.pth"]
+
+    def test_an_interrupted_run_continues_exactly(
+        self, task: Task, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        prepared = launch._prepared
+
+        def killed_at_3(*args: Any, **kwargs: Any) -> Any:
+            config = prepared(*args, **kwargs)
+            config.custom_hooks.append({"type": "KillHook", "iteration": 3})
+            return config
+
+        with monkeypatch.context() as patch:
+            patch.setattr(launch, "_prepared", killed_at_3)
+            with pytest.raises(KeyboardInterrupt):
+                task.evaluate(task.options(tmp_path / "killed"))
+        assert (tmp_path / "killed" / "training" / "iter_2.pth").exists()
+        result = task.evaluate(task.options(tmp_path / "killed"))
+        wanted = trained_weights(finished)
+        for name, value in trained_weights(tmp_path / "killed").items():
+            assert torch.equal(value, wanted[name]), name
+        assert result.metrics == read_result(finished / "result.json").metrics
+
+    def test_a_killed_process_continues_to_the_same_figures(self, task: Task, finished: Path, tmp_path: Path) -> None:
+        """Whoever loads the images: the uninterrupted run had no workers, this one has two."""
+        given = task.options(tmp_path / "killed", workers=2)
+        process = start_evaluation(task.module, given, tmp_path / "process")
+        kill_when(process, tmp_path / "killed" / "training" / "iter_2.pth")
+        assert not (tmp_path / "killed" / "result.json").exists()
+        result = task.evaluate(given)
+        wanted = trained_weights(finished)
+        for name, value in trained_weights(tmp_path / "killed").items():
+            assert torch.equal(value, wanted[name]), name
+        assert result.metrics == read_result(finished / "result.json").metrics
+
+    @pytest.mark.slow
+    def test_two_processes_have_the_losses_of_one(self, task: Task, tmp_path: Path) -> None:
+        """One image each, against one process with one image at a time: batch statistics are then of the same images."""
+        splits = {"batch_size": 2, "device_batch_size": 1, "override": task.settled}
+        task.evaluate(task.options(tmp_path / "one", **splits))
+        given = task.options(tmp_path / "two", **splits)
+        evaluate_in_processes(task.module, given, tmp_path / "processes", world_size=2)
+        one, two = (_training_log(tmp_path / name) for name in ("one", "two"))
+        assert [line["iteration"] for line in one] == list(range(1, ITERATIONS + 1))
+        for alone, together in zip(one, two, strict=True):
+            assert together == pytest.approx(alone, rel=1e-4)
+        wanted = trained_weights(tmp_path / "one")
+        for name, value in trained_weights(tmp_path / "two").items():
+            if not name.endswith(STATISTICS):
+                torch.testing.assert_close(value, wanted[name], rtol=0, atol=2e-5, msg=name)
+
+    def test_a_finished_task_is_not_run_again(self, task: Task, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("eval.openmmlab.finetune.run", _fail)
+        again = task.evaluate(task.options(finished, name="toy"))
+        before = read_result(finished / "result.json")
+        assert (again.inputs_sha256, again.metrics) == (before.inputs_sha256, before.metrics)
+        with pytest.raises(ResultError, match="other inputs"):
+            task.evaluate(task.options(finished, seed=1))
+
+    def test_a_run_killed_after_training_is_only_tested(
+        self, task: Task, finished: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("eval.openmmlab.runner.FineTuningRunner.train", _fail)
+        before = read_result(finished / "result.json")
+        (finished / "result.json").unlink()
+        again = task.evaluate(task.options(finished, name="toy"))
+        assert again.metrics == before.metrics
+
+    def test_mistakes_in_the_files_are_one_line(self, task: Task, tmp_path: Path) -> None:
+        given = task.options(tmp_path / "out")
+        foreign, blocked = tmp_path / "foreign.safetensors", tmp_path / "file"
+        foreign.write_text("<html>", encoding="utf-8")
+        blocked.touch()
+        check_one_line(
+            task,
+            [
+                (arguments(given.backbone, tmp_path / "absent", given.output), "no such folder"),
+                (arguments(foreign, given.data, given.output), "not a backbone file"),
+                (arguments(tmp_path / "absent.safetensors", given.data, given.output), "no such file"),
+                (arguments(given.backbone, given.data, blocked / "out"), str(blocked)),
+            ],
+        )
+        assert not given.output.exists()
+
+    def test_mistakes_in_common_options_are_one_line(self, task: Task, tmp_path: Path) -> None:
+        given = task.options(tmp_path / "out")
+        good = arguments(given.backbone, given.data, given.output)
+        check_one_line(
+            task,
+            [
+                ([*good, "--epoch_count", "3"], "--epoch_count"),
+                ([*good, "--iterations", "0"], "iterations=0 must be at least 1"),
+                ([*good, "--taps", "[0,1]"], "takes 4 maps"),
+                ([*good, "--taps", "[0,1,2,11]"], "--taps"),
+                ([*good, "--precision", "float16"], "needs a GPU"),
+                ([*good, "--device_batch_size", "5"], "cannot be split"),
+                ([*good, "--override+", "model.no_such_key=1"], "model.no_such_key=1"),
+            ],
+        )
+        assert not given.output.exists()
+
+
+def arguments(backbone: Path, data: Path, output: Path) -> list[str]:
+    return ["--backbone", str(backbone), "--data", str(data), "--output", str(output), "--device", "cpu"]
