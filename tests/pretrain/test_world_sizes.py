@@ -13,6 +13,7 @@ import torch
 
 from pretrain.__main__ import main
 from pretrain.config import parse_run
+from pretrain.data.loader import GlobalBatchSampler
 from pretrain.optim import REFERENCE_BATCH
 from pretrain.run_schedules import step_settings
 from tests.pretrain.conftest import has_current_environment, tiny_options
@@ -31,6 +32,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "moby_selfpatch": {"optim__lr": 0.001, "selfpatch__negatives": True},
     "patch_matching": {},
 }
+
+# Batch normalisation takes these of MoBY's heads out again: their gradient is rounding alone, which AdamW makes steps of full size.
+BEFORE_NORMALISATION = ("projector.0.bias", "predictor.0.bias")
 
 EACH_RUN = """
 import json, sys
@@ -81,7 +85,8 @@ def assert_same_run(output: Path, reference: Path, method: str) -> None:
         assert line["loss"] == pytest.approx(expected_line["loss"], abs=1e-5)
     expected = weights(reference)
     for name, value in weights(output).items():
-        torch.testing.assert_close(value, expected[name], atol=1e-4, rtol=0, msg=name)
+        if not name.endswith(BEFORE_NORMALISATION):
+            torch.testing.assert_close(value, expected[name], atol=1e-4, rtol=0, msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -103,15 +108,12 @@ def test_any_number_of_processes_computes_the_same(image_folder: Path, tmp_path:
         assert_same_run(tmp_path / method, alone / method, method)
 
 
-@pytest.mark.slow
-def test_a_batch_that_does_not_divide_is_a_users_mistake(image_folder: Path, tmp_path: Path) -> None:
-    """One line from each process, its exit status, and nothing of torchrun's own."""
-    finished = launch(3, [run_of(image_folder, tmp_path / "run", "dino", train__batch_size=4)], tmp_path)
-    assert finished.returncode == 2, finished.stderr
-    lines = {line for line in finished.stderr.splitlines() if "error" in line.lower()}
-    assert lines == {"error: train.batch_size=4 (over all devices) is not a multiple of the 3 processes"}
-    assert "Traceback" not in finished.stderr
-    assert not (tmp_path / "run").exists()
+@pytest.mark.parametrize("processes", [4, 5])
+def test_a_batch_that_does_not_divide_is_a_users_mistake(processes: int) -> None:
+    with pytest.raises(
+        ValueError, match=rf"^train\.batch_size=6 \(over all devices\) is not a multiple of the {processes} processes$"
+    ):
+        GlobalBatchSampler(12, BATCH, 0, 0, processes)
 
 
 @pytest.mark.slow
