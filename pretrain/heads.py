@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from pretrain.onednn_linear import gelu_linear
 from pretrain.prototype_logits import PrototypeLogits
 
 INITIAL_DEVIATION = 0.02
@@ -56,7 +57,8 @@ class ProjectionHead(nn.Module):
         All tensors go through the layers together, and share the normalised prototypes.
         """
         rows = torch.cat([tensor.flatten(0, -2) for tensor in tokens])
-        embeddings_RD = F.normalize(self.mlp(rows), dim=-1)
+        first, _, second, _, third = self.mlp
+        embeddings_RD = F.normalize(gelu_linear(gelu_linear(first(rows), second), third), dim=-1)
         if torch.is_autocast_enabled(rows.device.type):
             embeddings_RD = embeddings_RD.to(torch.get_autocast_dtype(rows.device.type))
         prototypes_KD = self.last_layer.weight
