@@ -9,6 +9,7 @@ process with one thread, and parts of them after that. Seconds are the process's
 little; speeds are medians over the rounds, ratios medians of each round's own.
 """
 
+import functools
 import random
 import statistics
 import time
@@ -94,7 +95,7 @@ Turn = Callable[[Sequence[int]], object]
 
 
 def whole(source: ImageFiles) -> dict[str, Turn]:
-    """From files to networks' inputs, as both pipelines do it; and what is left to workers where the device changes colours."""
+    """From files to networks' inputs, as both pipelines do it; and the part of it that workers do where a GPU does the rest."""
     transforms, paths = plain_transforms(), [Path(source.describe(index)) for index in range(len(source.names))]
     all_here, geometry = (MultiCropImages(source, _KINDS, seed=0, colours=colours) for colours in (True, False))
 
@@ -109,11 +110,16 @@ def whole(source: ImageFiles) -> dict[str, Turn]:
             samples = [all_here[ImageKey(0, index)] for index in images[start : start + _BATCH]]
             network_inputs(Collate(colours=True)(samples), _CPU)
 
-    def workers(images: Sequence[int]) -> None:
+    def workers(dataset: MultiCropImages, images: Sequence[int]) -> None:
         for start in range(0, len(images), _BATCH):
-            Collate(colours=False)([geometry[ImageKey(0, index)] for index in images[start : start + _BATCH]])
+            Collate(colours=dataset.colours)([dataset[ImageKey(0, index)] for index in images[start : start + _BATCH]])
 
-    return {"plain": plain, "PatchBench": ours, "PatchBench's workers with views.on_device": workers}
+    return {
+        "plain": plain,
+        "PatchBench": ours,
+        "PatchBench's workers: bytes, normalised on the device": functools.partial(workers, all_here),
+        "PatchBench's workers with views.on_device": functools.partial(workers, geometry),
+    }
 
 
 def _open(path: Path) -> Image.Image:

@@ -9,7 +9,6 @@ box filters and this before the one filter that equals them.
 Shapes: H x W pixels, T taps.
 """
 
-import functools
 import math
 
 import cv2
@@ -22,8 +21,9 @@ Pixels = npt.NDArray[np.uint8]
 
 SOLARIZE_THRESHOLD = 128
 
-_GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R 601, Pillow's
 _TRUNCATE = -0.499  # rounding after this equals Pillow's cutting off of fractions
+_KEEP_34 = np.column_stack([np.eye(3), [_TRUNCATE] * 3])
+_GREY_34 = np.array([[0.299, 0.587, 0.114, _TRUNCATE]] * 3)  # ITU-R 601, Pillow's
 _SOLARISED = np.where(np.arange(256) < SOLARIZE_THRESHOLD, np.arange(256), 255 - np.arange(256)).astype(np.uint8)
 _BOX_PASSES = 3
 _HUES = 255  # Pillow's, cut off; OpenCV writes the nearest of 256, one too high then, and reads one of 255
@@ -65,9 +65,7 @@ def change_contrast(pixels_HW3: Pixels, factor: float) -> Pixels:
 
 def change_saturation(pixels_HW3: Pixels, factor: float) -> Pixels:
     """Blend with the picture's own greyscale."""
-    matrix_34 = np.full((3, 4), _TRUNCATE)
-    matrix_34[:, :3] = factor * np.eye(3) + (1 - factor) * _GREY_WEIGHTS
-    return cv2.transform(pixels_HW3, matrix_34)
+    return cv2.transform(pixels_HW3, factor * _KEEP_34 + (1 - factor) * _GREY_34)
 
 
 def shift_hue(pixels_HW3: Pixels, shift: float) -> Pixels:
@@ -102,8 +100,9 @@ def box_taps(radius: float) -> npt.NDArray[np.float32]:
     variance = radius * radius / _BOX_PASSES
     whole = math.floor((math.sqrt(12 * variance + 1) - 1) / 2)
     end = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
-    box_T = np.array([end, *[1.0] * (2 * whole + 1), end])
-    taps_T = functools.reduce(np.convolve, [box_T] * _BOX_PASSES)
+    box_T = np.ones(2 * whole + 3)
+    box_T[[0, -1]] = end
+    taps_T = np.convolve(np.convolve(box_T, box_T), box_T)
     return (taps_T / taps_T.sum()).astype(np.float32)
 
 
