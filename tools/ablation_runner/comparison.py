@@ -83,7 +83,9 @@ def comparison_text(rows: Sequence[Compared]) -> str:
         values = one.values
         spread = f"{statistics.stdev(values):.1f}" if len(values) > 1 else ""
         mean = f"{statistics.mean(values):.1f}" if values else ""
-        runs = one.jobs[0].name if len(one.jobs) == 1 else (f"{one.row.recipe}..." if one.jobs else "")
+        # Several runs differ in their seed only.
+        names = {job.name.rpartition("-seed")[0] + "-seed..." if len(one.jobs) > 1 else job.name for job in one.jobs}
+        runs = "".join(names)
         count = str(len(values)) if values else ""
         pretraining = "departs, see below" if one.jobs and one.jobs[0].departures else one.pretraining
         lines.append((one.row.name, runs, one.published.values[COLUMN], mean, spread, count, one.evaluation, pretraining))

@@ -16,6 +16,8 @@ from tools.ablation_runner.listing import job_listing
 from tools.ablation_runner.plan import AblationOptions, Job, plan_jobs, plan_others
 from tools.ablation_runner.rows import ROWS, Table, published_rows
 from tools.evaluation.launching import launch_arguments, local_processes
+from tools.evaluation.summary import table_files
+from tools.text_table import text_table
 
 logger = logging.getLogger("ablation")
 
@@ -71,9 +73,9 @@ def _report(table: Table, options: AblationOptions, jobs: Sequence[Job]) -> None
     rows = compare(ROWS[table], published_rows(table), every_job)
     path = options.output / f"ablation_{table}.csv"
     write_text_atomically(path, comparison_csv(rows))
-    print(f"{comparison_text(rows)}\n\n{path}")  # noqa: T201 - the command's own output
-    for written in make_tables(TablesConfig(runs=options.runs, output=options.output)):
-        print(written)  # noqa: T201
+    print(f"{comparison_text(rows)}\n")  # noqa: T201 - the command's own output
+    tables = make_tables(TablesConfig(runs=options.runs, output=options.output))
+    print(text_table(("what", "file"), [("ablation", str(path)), *table_files(tables)]))  # noqa: T201
 
 
 def _run(job: Job, launching: LaunchOptions) -> int:

@@ -50,9 +50,20 @@ def summary(ended: Sequence[Ended], tables: Sequence[Path]) -> str:
         if result.protocol.deviations
     ]
     files = [(task, str(next(one.folder for one in ended if one.task == task) / RESULT_FILE)) for task in results]
-    files += [("table" if path.suffix != ".html" else "report", str(path)) for path in tables]
+    files += table_files(tables)
     parts = [text_table(_HEADINGS, lines, _RIGHT), "\n".join(remarks), text_table(("what", "file"), files)]
     return "\n\n".join(part for part in parts if part)
+
+
+def table_files(tables: Sequence[Path]) -> list[tuple[str, str]]:
+    """The pages to read by name, the others by their number."""
+    pages = {".md": "tables", ".html": "report"}
+    files = [(pages[path.suffix], str(path)) for path in tables if path.suffix in pages]
+    others = [path for path in tables if path.suffix not in pages]
+    if others:
+        suffixes = ", ".join(sorted({path.suffix for path in others}))
+        files.append(("more", f"{len(others)} files ({suffixes}) in {others[0].parent}"))
+    return files
 
 
 def standing(result: Result) -> str:

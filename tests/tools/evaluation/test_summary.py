@@ -62,15 +62,16 @@ def test_figures_standing_failures_and_files(tmp_path: Path) -> None:
         Ended(task=task, folder=tmp_path / task, status=status)
         for task, status in (("davis", 0), ("detection", 2), ("classification", 0))
     ]
-    text = summary(ended, [tmp_path / "main.csv", tmp_path / "report.html"])
+    text = summary(ended, [tmp_path / name for name in ("main.csv", "main.tex", "tables.md", "report.html")])
     shown, _, files = text.partition("what  ")
     assert shown == EXPECTED
     lines = [line.split() for line in files.splitlines()[2:]]
     assert lines == [
         ["davis", str(tmp_path / "davis" / "result.json")],
         ["classification", str(tmp_path / "classification" / "result.json")],
-        ["table", str(tmp_path / "main.csv")],
+        ["tables", str(tmp_path / "tables.md")],
         ["report", str(tmp_path / "report.html")],
+        ["more", "2", "files", "(.csv,", ".tex)", "in", str(tmp_path)],
     ]
 
 
