@@ -17,6 +17,7 @@ from pretrain.data.loader import GlobalBatchSampler, MultiCropImages, build_load
 from pretrain.data.open_source import open_source
 from pretrain.data.unreadable import UnreadableImages
 from pretrain.data.views import view_kinds
+from pretrain.data.workers import worker_cores
 from pretrain.distributed import choose_device, process_group, rank, world_size
 from pretrain.exporting import export_backbones
 from pretrain.log import RunLog
@@ -77,6 +78,7 @@ class _Run:
         self.dataset = MultiCropImages(
             self.source, view_kinds(config.views), config.train.seed, colours=not config.views.on_device
         )
+        self.cores = worker_cores(config.data.workers) if config.data.pin_workers else None
         self.unreadable = UnreadableImages(config.data.max_unreadable)
         self.last_step = config.train.epochs * self.sampler.steps_per_epoch
 
@@ -135,8 +137,7 @@ class _Run:
         """Do the steps until the last one, or until a signal; returns how many are done, and the signal's number."""
         train, steps_per_epoch = self.config.train, self.sampler.steps_per_epoch
         self.sampler.plan(first_step, self.last_step)
-        data = self.config.data
-        loader = build_loader(self.dataset, self.sampler, data.workers, self.device.type == "cuda", data.pin_workers)
+        loader = build_loader(self.dataset, self.sampler, self.config.data.workers, self.device.type == "cuda", self.cores)
         stepper = Stepper(self.config, self.device, networks, steps_per_epoch)
         sentinel = Sentinel(self.device, lag=1 if self.device.type == "cuda" else 0)
         for step, batch in enumerate(loader, start=first_step):

@@ -18,7 +18,7 @@ from pretrain.data.draws import ColourDraws, ViewKind
 from pretrain.data.open_source import DataKind
 from pretrain.data.source import ImageSource
 from pretrain.data.views import Views, make_views, stack_boxes
-from pretrain.data.workers import WorkerSetup, worker_cores
+from pretrain.data.workers import WorkerSetup
 
 # Domains that keep the streams of random numbers apart.
 _ORDER_STREAM, _VIEW_STREAM, _SHARED_STREAM = 0, 1, 2
@@ -55,9 +55,11 @@ class DataConfig:
     """How many distinct unreadable images each process skips (with their names) before the run stops."""
 
     def __post_init__(self) -> None:
-        """Reject negative counts."""
+        """Reject negative counts and options without effect."""
         if self.workers < 0 or self.max_unreadable < 0:
             raise ValueError("data.workers and data.max_unreadable must not be negative")
+        if self.pin_workers and not self.workers:
+            raise ValueError("data.pin_workers has no effect with data.workers=0")
 
 
 @dataclass(frozen=True)
@@ -231,7 +233,7 @@ class Collate:
 
 
 def build_loader(
-    dataset: MultiCropImages, sampler: GlobalBatchSampler, workers: int, pin_memory: bool, pin_workers: bool = False
+    dataset: MultiCropImages, sampler: GlobalBatchSampler, workers: int, pin_memory: bool, cores: Sequence[int] | None = None
 ) -> DataLoader[Sample]:
     """A loader of `Batch`es over the sampler's plan.
 
@@ -240,10 +242,7 @@ def build_loader(
         sampler: Which images, in which order.
         workers: Processes; 0 for none.
         pin_memory: Whether batches go to a GPU.
-        pin_workers: Whether each worker keeps to a core of its own.
-
-    Raises:
-        ValueError: If there are fewer cores than workers to keep to them.
+        cores: What each worker keeps to; None to let the system decide.
     """
     return DataLoader(
         dataset,
@@ -252,5 +251,5 @@ def build_loader(
         collate_fn=Collate(colours=dataset.colours),
         pin_memory=pin_memory,
         prefetch_factor=2 if workers else None,
-        worker_init_fn=WorkerSetup(worker_cores(workers) if pin_workers else None),
+        worker_init_fn=WorkerSetup(cores),
     )

@@ -143,6 +143,8 @@ def test_a_folder_is_told_by_what_it_holds(tmp_path: Path) -> None:
         (["--data.path", "{folder}/{{0..2}}.tar"], "3 of 3 shards are absent"),
         (["--data.path", "{folder}/empty.txt"], "names no image"),
         (["--data.path", "{folder}/broken.tar"], "broken.tar is damaged"),
+        (["--data.pin_workers", "true", "--data.workers", "4000"], "4000 workers on this machine"),
+        (["--data.pin_workers", "true"], "data.pin_workers has no effect with data.workers=0"),
     ],
 )
 def test_mistakes_are_one_line(image_folder: Path, tmp_path: Path, run_main: RunMain, options: list[str], message: str) -> None:
@@ -153,13 +155,6 @@ def test_mistakes_are_one_line(image_folder: Path, tmp_path: Path, run_main: Run
     assert finished.status == 2
     assert message in finished.stderr
     assert len(finished.stderr.splitlines()) == 1, finished.stderr
-
-
-def test_workers_without_cores(image_folder: Path, tmp_path: Path, run_main: RunMain) -> None:
-    options = tiny_options(image_folder, tmp_path / "run", "dino", data__pin_workers=True, data__workers=4000)
-    finished = run_main(main, [RECIPE, *options])
-    assert finished.status == 2
-    assert "4000 workers on this machine" in finished.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("method", ["dino", "patch_matching"])

@@ -2,9 +2,34 @@
 
 import os
 
+import cv2
 import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
 
-from pretrain.data.workers import worker_cores
+from pretrain.data.workers import WorkerSetup, worker_cores
+
+
+class Surroundings(Dataset[tuple[set[int], int, int]]):
+    """Where an item is made: the cores, and the threads of OpenCV and of torch."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> tuple[set[int], int, int]:
+        return os.sched_getaffinity(0), cv2.getNumThreads(), torch.get_num_threads()
+
+
+def test_workers_are_kept_to_a_core_and_a_thread() -> None:
+    allowed = os.sched_getaffinity(0)
+    cores = [max(allowed), min(allowed)]
+
+    def made(setup: WorkerSetup) -> list[tuple[set[int], int, int]]:
+        return [tuple(item) for item in DataLoader(Surroundings(), batch_size=None, num_workers=2, worker_init_fn=setup)]
+
+    assert made(WorkerSetup(cores)) == [({core}, 1, 1) for core in cores]
+    assert made(WorkerSetup(None)) == [(allowed, 1, 1)] * 2
+    assert os.sched_getaffinity(0) == allowed
 
 
 @pytest.fixture
