@@ -19,6 +19,7 @@ from timm.models.eva import Eva
 from torch import Tensor, nn
 
 from backbones.base import Tokens, check_taps
+from backbones.plain_vit import PlainViT
 from backbones.spec import DINOv3Spec
 
 ROPE_BASE = 100.0
@@ -34,12 +35,14 @@ def computed_periods(head_dim: int) -> Tensor:
     return RotaryEmbeddingDinoV3(dim=head_dim, temperature=ROPE_BASE).periods
 
 
-class DINOv3(Eva):
+class DINOv3(PlainViT, Eva):
     """A DINOv3 ViT for any input size that the patch size divides.
 
     The rotary periods are a stored buffer, unlike timm's: the released files hold periods that were rounded to bfloat16, and the
     authors' code computes with those. Files that hold none get timm's.
     """
+
+    spec: DINOv3Spec
 
     def __init__(self, spec: DINOv3Spec, drop_path_rate: float = 0.0) -> None:
         """Build the network with fresh weights.
@@ -75,41 +78,24 @@ class DINOv3(Eva):
 
     def _embed(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
         """CLS token, registers and patches [B, T, D], the patches' rotations [N, 2 * width of a head], and the grid (h, w)."""
-        height, width = images_B3HW.shape[-2:]
-        patch = self.spec.patch_size
-        if height % patch or width % patch or not height or not width:
-            raise ValueError(f"image size {height} x {width} is not a multiple of the patch size {patch}")
+        grid = self._grid(images_B3HW)
         tokens_BTD, rotations = self._pos_embed(self.patch_embed(images_B3HW))
-        return tokens_BTD, rotations, (height // patch, width // patch)
+        return tokens_BTD, rotations, grid
 
     def forward_tokens(self, images_B3HW: Tensor) -> Tokens:
         """See `backbones.base.Backbone.forward_tokens`."""
         tokens_BTD, rotations, grid = self._embed(images_B3HW)
         for block in self.blocks:
             tokens_BTD = block(tokens_BTD, rope=rotations)
-        tokens_BTD = self.norm(tokens_BTD)
-        return Tokens(tokens_BTD[:, 0], tokens_BTD[:, self.num_prefix_tokens :], grid)
+        return self._tokens(self.norm(tokens_BTD), grid)
 
     def forward_maps(self, images_B3HW: Tensor, taps: Sequence[int]) -> list[Tensor]:
         """See `backbones.base.Backbone.forward_maps`."""
         check_taps(taps, self.spec)
-        tokens_BTD, rotations, (h, w) = self._embed(images_B3HW)
+        tokens_BTD, rotations, grid = self._embed(images_B3HW)
         maps = []
         for index, block in enumerate(self.blocks[: taps[-1] + 1]):
             tokens_BTD = block(tokens_BTD, rope=rotations)
             if index in taps:
-                patches_BND = tokens_BTD[:, self.num_prefix_tokens :]
-                maps.append(patches_BND.transpose(1, 2).unflatten(2, (h, w)))
+                maps.append(self._map(tokens_BTD, grid))
         return maps
-
-    def forward(self, images_B3HW: Tensor) -> Tokens:
-        """`forward_tokens`, so that wrappers such as DistributedDataParallel and torch.compile can call the module."""
-        return self.forward_tokens(images_B3HW)
-
-    def map_channels(self, taps: Sequence[int]) -> list[int]:
-        """See `backbones.base.Backbone.map_channels`."""
-        return [self.spec.embed_dim for _ in taps]
-
-    def map_strides(self, taps: Sequence[int]) -> list[int]:
-        """See `backbones.base.Backbone.map_strides`."""
-        return [self.spec.patch_size for _ in taps]

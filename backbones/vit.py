@@ -14,6 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from backbones.base import Tokens, check_taps
+from backbones.plain_vit import PlainViT
 from backbones.spec import MLPKind, PositionRule, ViTSpec
 
 # DINO adds this to the number of patches before it computes the scale of the position grid, so that rounding cannot lose a
@@ -92,12 +93,14 @@ POSITION_RULES: dict[PositionRule, Callable[[Tensor, tuple[int, int]], Tensor]] 
 """The rules that `ViTSpec.position_rule` names."""
 
 
-class ViT(VisionTransformer):
+class ViT(PlainViT, VisionTransformer):
     """A ViT with or without CLS token, registers and final norm, for any input size that the patch size divides.
 
     Initialised as DINO does (facebookresearch/dino 7c446df): linear layers, positions and CLS token from a normal distribution of
     deviation 0.02 truncated at +-2, biases zero, the patch projection as PyTorch's convolution. timm's CLS deviation is 1e-6.
     """
+
+    spec: ViTSpec
 
     def __init__(self, spec: ViTSpec, drop_path_rate: float = 0.0) -> None:
         """Build the network with fresh weights.
@@ -136,11 +139,7 @@ class ViT(VisionTransformer):
 
     def _embed(self, images_B3HW: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """CLS token, registers and patches [B, C+N, D], positions added, and the grid (h, w)."""
-        height, width = images_B3HW.shape[-2:]
-        patch = self.spec.patch_size
-        if height % patch or width % patch or not height or not width:
-            raise ValueError(f"image size {height} x {width} is not a multiple of the patch size {patch}")
-        grid = (height // patch, width // patch)
+        grid = self._grid(images_B3HW)
         tokens_BND = self.patch_embed.proj(images_B3HW).flatten(2).transpose(1, 2)
         prefix = self.spec.num_prefix_positions
         tokens_BND = tokens_BND + self.resize_positions(self.pos_embed[:, prefix:], grid)
@@ -154,30 +153,15 @@ class ViT(VisionTransformer):
     def forward_tokens(self, images_B3HW: Tensor) -> Tokens:
         """See `backbones.base.Backbone.forward_tokens`."""
         tokens, grid = self._embed(images_B3HW)
-        tokens = self.norm(self.blocks(tokens))
-        cls_BD = None if self.cls_token is None else tokens[:, 0]
-        return Tokens(cls_BD, tokens[:, self.num_prefix_tokens :], grid)
+        return self._tokens(self.norm(self.blocks(tokens)), grid)
 
     def forward_maps(self, images_B3HW: Tensor, taps: Sequence[int]) -> list[Tensor]:
         """See `backbones.base.Backbone.forward_maps`."""
         check_taps(taps, self.spec)
-        tokens, (h, w) = self._embed(images_B3HW)
+        tokens, grid = self._embed(images_B3HW)
         maps = []
         for index, block in enumerate(self.blocks[: taps[-1] + 1]):
             tokens = block(tokens)
             if index in taps:
-                patches_BND = tokens[:, self.num_prefix_tokens :]
-                maps.append(patches_BND.transpose(1, 2).unflatten(2, (h, w)))
+                maps.append(self._map(tokens, grid))
         return maps
-
-    def forward(self, images_B3HW: Tensor) -> Tokens:
-        """`forward_tokens`, so that wrappers such as DistributedDataParallel and torch.compile can call the module."""
-        return self.forward_tokens(images_B3HW)
-
-    def map_channels(self, taps: Sequence[int]) -> list[int]:
-        """See `backbones.base.Backbone.map_channels`."""
-        return [self.spec.embed_dim for _ in taps]
-
-    def map_strides(self, taps: Sequence[int]) -> list[int]:
-        """See `backbones.base.Backbone.map_strides`."""
-        return [self.spec.patch_size for _ in taps]

@@ -16,8 +16,8 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from backbones.build import AnyBackbone, build_backbone
-from backbones.dinov3 import DINOv3
 from backbones.file import BackboneFile, load_strictly, read_backbone_file
+from backbones.plain_vit import PlainViT
 from backbones.resnet import BottleneckResNet
 from backbones.spec import BackboneSpec, PlainViTSpec, ViTSpec
 from backbones.swin import Swin
@@ -174,7 +174,7 @@ def _input_stride(network: AnyBackbone) -> int:
 def _unused_modules(network: AnyBackbone, last_tap: int) -> list[nn.Module]:
     """Modules that no map up to `last_tap` depends on."""
     match network:
-        case ViT() | DINOv3():
+        case PlainViT():
             return [network.norm, *network.blocks[last_tap + 1 :]]
         case Swin():
             return [network.norm, *network.layers[last_tap + 1 :]]
