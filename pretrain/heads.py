@@ -15,6 +15,10 @@ from pretrain.prototype_logits import PrototypeLogits
 
 INITIAL_DEVIATION = 0.02
 
+_CPU_ROWS = 1536
+"""Rows that go through the layers at once on a CPU: 12 MiB at the published width, which the process keeps for the next ones (see
+`common.allocation`) instead of getting fresh memory from the system."""
+
 
 class ProjectionHead(nn.Module):
     """Three-layer MLP with GELU, L2 normalisation, then a weight-normed linear layer without bias to the prototypes.
@@ -58,7 +62,9 @@ class ProjectionHead(nn.Module):
         """
         rows = torch.cat([tensor.flatten(0, -2) for tensor in tokens])
         first, _, second, _, third = self.mlp
-        embeddings_RD = F.normalize(gelu_linear(gelu_linear(first(rows), second), third), dim=-1)
+        step = _CPU_ROWS if rows.device.type == "cpu" else max(len(rows), 1)
+        hidden = [gelu_linear(gelu_linear(first(part), second), third) for part in rows.split(step)]
+        embeddings_RD = F.normalize(torch.cat(hidden), dim=-1)
         if torch.is_autocast_enabled(rows.device.type):
             embeddings_RD = embeddings_RD.to(torch.get_autocast_dtype(rows.device.type))
         prototypes_KD = self.last_layer.weight
