@@ -5,6 +5,7 @@ crops of the recipe's sizes (a multiply-add is two). What is elementwise, the de
 out.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from backbones.onednn import has_onednn
 from pretrain.config import PretrainConfig
 from pretrain.data.views import view_kinds
 from pretrain.distributed import choose_device
@@ -70,9 +72,19 @@ def count_flops(config: PretrainConfig) -> float:
     device = choose_device(config.train.device)
     networks = build_networks(config, device)
     crops = _crops(config, _COUNTED_IMAGES, device)
-    with FlopCounterMode(display=False) as counter:
+    # Of the products, torch does not know those of oneDNN's linear layers.
+    others = {torch.ops.mkldnn._linear_pointwise: _linear_flops} if has_onednn() else {}
+    with FlopCounterMode(display=False, custom_mapping=others) as counter:
         _step(config, networks, crops)
     return counter.get_total_flops() / _COUNTED_IMAGES
+
+
+def _linear_flops(
+    inputs: Sequence[int], weight: Sequence[int], *others: object, out_shape: Sequence[int], **more: object
+) -> int:
+    """From shapes, as `FlopCounterMode` hands them over."""
+    del weight, others, more
+    return 2 * math.prod(inputs) * out_shape[-1]
 
 
 def given_speed(images_per_second: float, name: str, work: Work) -> Speed:
