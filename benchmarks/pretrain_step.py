@@ -2,7 +2,7 @@
 
     python -m benchmarks.pretrain_step [--recipe coco_selfpatch_vit_tiny] [--batch_size 8] [--steps 4] [--compile]
 
-The authors' step is that of `tests/references/selfpatch_step.py`, which the golden training steps hold to their code. Each part is
+The authors' step is that of `tests/references/selfpatch_*.py`, which the golden training steps hold to their code. Each part is
 a process of its own, so that its peak memory is its own; they advance by a step in turns, so that other work on the machine disturbs
 them alike. Seconds are medians; CPU seconds of all threads are disturbed less. Crops are noise: what they show changes no cost.
 
