@@ -1,13 +1,15 @@
 """Label propagation by windows: a target patch takes labels from the most similar patches near its place in each context frame.
 
 The authors compare every patch with every patch of every context frame, multiply by an (hw) x (hw) mask and sort the result. Only the
-(2r+1)^2 neighbours in each frame can count, so the target grid is cut into tiles, and a tile is compared with the part of the context
-frames that its patches can reach.
+(2r+1)^2 neighbours in each frame can count, so the target grid is cut into strips of columns and these into tiles, and a tile is
+compared with the part of the context frames that its patches can reach. What a strip can reach is copied once, row by row of all frames,
+so that each of its tiles finds its part in one piece.
 
-Shapes: M context frames, h x w patches, D channels of a feature, C channels of a label; T target patches of a tile, s x t source
-patches of a context frame within its reach, S = M*s*t.
+Shapes: M context frames, h x w patches, D channels of a feature, C channels of a label; T target patches of a tile, s rows and t
+columns of a context frame within its reach, S = s*M*t.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,49 +18,64 @@ from torch import Tensor
 
 from backbones.onednn import dot_products
 
-TILE = (15, 13)
+TILE = (10, 13)
 """Rows and columns of a tile: small ones waste fewer comparisons, large ones multiply faster. Chosen at 30 x 52 and 60 x 104."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """Part of the target grid and what it can reach."""
+    """Some rows of a strip and what they can reach."""
 
-    targets: tuple[slice, slice]
-    """Rows and columns of the target grid."""
-    sources: tuple[slice, slice]
-    """Rows and columns of a context frame within reach of some target."""
-    penalty: Tensor
-    """[T, 1, s*t] float32: -inf where the source is out of this target's reach, else 0."""
+    targets: slice
+    """Rows of the target grid."""
+    sources: slice
+    """Rows of a context frame within reach of some target."""
+    penalty_Ts1t: Tensor
+    """float32: -inf where the source is out of this target's reach, else 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """Some columns of the target grid and what they can reach."""
+
+    targets: slice
+    """Columns of the target grid."""
+    sources: slice
+    """Columns of a context frame within reach of some target."""
+    tiles: tuple[Tile, ...]
+    """Its rows."""
 
 
 @lru_cache(maxsize=8)
-def tiles(grid: tuple[int, int], radius: int, device: torch.device) -> tuple[Tile, ...]:
-    """Cut a grid (h, w) into tiles; `radius` 0 means that everything is within reach."""
+def strips(grid: tuple[int, int], radius: int, device: torch.device) -> tuple[Strip, ...]:
+    """Cut a grid (h, w) into strips of tiles; `radius` 0 means that everything is within reach."""
+    h, w = grid
     reach = radius or max(grid)
-    row_parts, column_parts = (
-        [
-            (slice(start, stop), slice(max(0, start - reach), min(count, stop + reach)))
-            for start in range(0, count, side)
-            for stop in [min(count, start + side)]
-        ]
-        for count, side in zip(grid, TILE, strict=True)
-    )
 
     def far(targets: slice, sources: slice) -> Tensor:
         target = torch.arange(targets.start, targets.stop, device=device)
         source = torch.arange(sources.start, sources.stop, device=device)
         return (target[:, None] - source).abs() > reach
 
+    def tile(rows: slice, source_rows: slice, far_columns: Tensor) -> Tile:
+        # [rows, 1, s, 1, 1] | [1, columns, 1, 1, t] -> [T, s, 1, t]
+        out_of_reach = (far(rows, source_rows)[:, None, :, None, None] | far_columns[None, :, None, None, :]).flatten(0, 1)
+        penalty_Ts1t = torch.zeros(out_of_reach.shape, device=device).masked_fill_(out_of_reach, -torch.inf)
+        return Tile(targets=rows, sources=source_rows, penalty_Ts1t=penalty_Ts1t)
+
     result = []
-    for rows, source_rows in row_parts:
-        for columns, source_columns in column_parts:
-            far_rows, far_columns = far(rows, source_rows), far(columns, source_columns)
-            # [rows, 1, s, 1] | [1, columns, 1, t] -> [T, 1, s*t]
-            out_of_reach = (far_rows[:, None, :, None] | far_columns[None, :, None, :]).flatten(2).flatten(0, 1)[:, None]
-            penalty = torch.zeros(out_of_reach.shape, device=device).masked_fill_(out_of_reach, -torch.inf)
-            result.append(Tile(targets=(rows, columns), sources=(source_rows, source_columns), penalty=penalty))
+    for columns, source_columns in _parts(w, TILE[1], reach):
+        far_columns = far(columns, source_columns)
+        tiles = tuple(tile(rows, source_rows, far_columns) for rows, source_rows in _parts(h, TILE[0], reach))
+        result.append(Strip(targets=columns, sources=source_columns, tiles=tiles))
     return tuple(result)
+
+
+def _parts(count: int, side: int, reach: int) -> Iterator[tuple[slice, slice]]:
+    """Cut a side of the grid into parts, each with what it can reach."""
+    for start in range(0, count, side):
+        stop = min(count, start + side)
+        yield slice(start, stop), slice(max(0, start - reach), min(count, stop + reach))
 
 
 def propagate_labels(
@@ -84,14 +101,15 @@ def propagate_labels(
     """
     h, w, _ = target_hwD.shape
     result_hwC = labels_MhwC.new_empty(h, w, labels_MhwC.shape[-1])
-    for tile in tiles((h, w), radius, target_hwD.device):
-        targets_TD = target_hwD[tile.targets].flatten(0, 1)
-        sources_SD = context_MhwD[:, tile.sources[0], tile.sources[1]].flatten(0, 2)
-        labels_SC = labels_MhwC[:, tile.sources[0], tile.sources[1]].flatten(0, 2)
-        similarities_TS = dot_products(targets_TD, sources_SD)
-        similarities_TS.view(len(targets_TD), len(context_MhwD), -1).add_(tile.penalty)
-        mixed_TC = _mix(similarities_TS, labels_SC, topk, temperature)
-        result_hwC[tile.targets] = mixed_TC.view_as(result_hwC[tile.targets])
+    for strip in strips((h, w), radius, target_hwD.device):
+        sources_hMtD = context_MhwD[:, :, strip.sources].transpose(0, 1).contiguous()
+        labels_hMtC = labels_MhwC[:, :, strip.sources].transpose(0, 1).contiguous()
+        for tile in strip.tiles:
+            targets_TD = target_hwD[tile.targets, strip.targets].flatten(0, 1)
+            similarities_TS = dot_products(targets_TD, sources_hMtD[tile.sources].flatten(0, 2))
+            similarities_TS.view(len(targets_TD), -1, *sources_hMtD.shape[1:3]).add_(tile.penalty_Ts1t)
+            mixed_TC = _mix(similarities_TS, labels_hMtC[tile.sources].flatten(0, 2), topk, temperature)
+            result_hwC[tile.targets, strip.targets].copy_(mixed_TC.unflatten(0, (-1, strip.targets.stop - strip.targets.start)))
     return result_hwC
 
 

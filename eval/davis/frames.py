@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from eval.davis.protocol import PropagationSettings
@@ -71,8 +72,15 @@ def read_frame(path: Path, settings: PropagationSettings, multiple: int) -> Fram
         raise FrameError(f"{path}: not a JPEG, or a damaged or truncated one")
     original_height, original_width = pixels_HW3.shape[:2]
     height, width = input_size(original_height, original_width, settings, multiple)
-    resized_HW3 = cv2.resize(pixels_HW3, (width, height)).astype(np.float32) / 255.0
-    image_3HW = torch.from_numpy(resized_HW3[:, :, ::-1].transpose(2, 0, 1).copy())
-    mean = torch.tensor(IMAGENET_MEAN)[:, None, None]
-    std = torch.tensor(settings.quirks.std)[:, None, None]
-    return Frame(name=path.stem, image=(image_3HW - mean) / std, original_size=(original_height, original_width))
+    image_3HW = _normalise(cv2.resize(pixels_HW3, (width, height)), settings)
+    return Frame(name=path.stem, image=torch.from_numpy(image_3HW), original_size=(original_height, original_width))
+
+
+def _normalise(bgr_HW3: NDArray[np.uint8], settings: PropagationSettings) -> NDArray[np.float32]:
+    """RGB [3, H, W]; each of the 256 levels is computed once and looked up."""
+    levels = np.arange(256, dtype=np.float32) / np.float32(255)
+    image_3HW = np.empty((3, *bgr_HW3.shape[:2]), dtype=np.float32)
+    for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, settings.quirks.std, strict=True)):
+        table = (levels - np.float32(mean)) / np.float32(std)
+        cv2.LUT(cv2.extractChannel(bgr_HW3, 2 - channel), table, dst=image_3HW[channel])
+    return image_3HW

@@ -67,7 +67,7 @@ def test_sources_out_of_reach_do_not_vote() -> None:
 def test_the_tile_size_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     target, context, labels = random_frames(3, 3, 12, 30)
     expected = affinity.propagate_labels(target, context, labels, 3, 5, 0.1)
-    affinity.tiles.cache_clear()
+    affinity.strips.cache_clear()
     monkeypatch.setattr(affinity, "TILE", (5, 4))
     torch.testing.assert_close(affinity.propagate_labels(target, context, labels, 3, 5, 0.1), expected)
-    affinity.tiles.cache_clear()
+    affinity.strips.cache_clear()
