@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 _TICKS = 5
 _ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)
+_SAME = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +52,9 @@ def round_scale(values: Iterable[float], start: float, end: float, *, zero: bool
     low, high = min(finite), max(finite)
     if zero:
         low, high = min(0.0, low), max(0.0, high)
-    if high == low:
-        high = low + 1
+    # Closer than digits can tell apart, up to a difference of which no logarithm is left.
+    if high - low <= _SAME * max(1.0, abs(low), abs(high)):
+        high = low + max(1.0, abs(low))
     rough = (high - low) / _TICKS
     power = 10 ** math.floor(math.log10(rough))
     step = next(part * power for part in _ROUND if part * power >= rough * (1 - 1e-9))
