@@ -2,8 +2,8 @@
 
 The authors compare every patch with every patch of every context frame, multiply by an (hw) x (hw) mask and sort the result. Only the
 (2r+1)^2 neighbours in each frame can count, so the target grid is cut into strips of columns and these into tiles, and a tile is
-compared with the part of the context frames that its patches can reach. What a strip can reach is copied once, row by row of all frames,
-so that each of its tiles finds its part in one piece.
+compared with the part of the context frames that its patches can reach. What a strip can reach is copied once, row by row of all
+frames, so that each of its tiles finds its part in one piece.
 
 Shapes: M context frames, h x w patches, D channels of a feature, C channels of a label; T target patches of a tile, s rows and t
 columns of a context frame within its reach, S = s*M*t.
