@@ -42,7 +42,10 @@ import torch.distributed as dist
 from common.command import run_command
 from pretrain.__main__ import main
 dist.init_process_group("gloo")  # one for all runs: a second one would find what the first left in the launcher's store
-run_command(lambda argv: max(main(run) for run in json.loads(argv[0])))
+try:
+    run_command(lambda argv: max(main(run) for run in json.loads(argv[0])))
+finally:
+    dist.destroy_process_group()  # else gloo's threads may end the process by SIGABRT
 """
 
 
