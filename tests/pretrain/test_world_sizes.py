@@ -86,6 +86,10 @@ def assert_same_run(output: Path, reference: Path, method: str) -> None:
         assert line == pytest.approx(expected_line, abs=1e-4)
         assert (line["lr"], line["weight_decay"]) == (expected_line["lr"], expected_line["weight_decay"])
         assert line["loss"] == pytest.approx(expected_line["loss"], abs=1e-5)
+    assert_same_weights(output, reference)
+
+
+def assert_same_weights(output: Path, reference: Path) -> None:
     expected = weights(reference)
     for name, value in weights(output).items():
         if not name.endswith(BEFORE_NORMALISATION):
@@ -109,6 +113,19 @@ def test_any_number_of_processes_computes_the_same(image_folder: Path, tmp_path:
     assert finished.returncode == 0, finished.stderr
     for method in METHODS:
         assert_same_run(tmp_path / method, alone / method, method)
+
+
+@pytest.mark.slow
+def test_shares_in_parts_compute_the_same(image_folder: Path, tmp_path: Path, alone: Path) -> None:
+    """Gradients are exchanged once per step, after the last part. The signs of collapse are those of the last part alone."""
+    methods = ("dino", "selfpatch")
+    runs = [run_of(image_folder, tmp_path / method, method, train__accumulate=3) for method in methods]
+    finished = launch(2, runs, tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    for method in methods:
+        losses, expected = ([line["loss"] for line in logged(folder / method)] for folder in (tmp_path, alone))
+        assert losses == pytest.approx(expected, abs=1e-5)
+        assert_same_weights(tmp_path / method, alone / method)
 
 
 @pytest.mark.parametrize("processes", [4, 5])
