@@ -123,8 +123,9 @@ def plan_others(table: Table, options: AblationOptions, planned: Sequence[Job]) 
     """The jobs of the rows that `--only` leaves out: an earlier command may have finished them."""
     images = _count_images(options, look_only=False)
     rows = choose_rows(table, [])
+    planned_recipes = {job.options.recipe for job in planned}
     jobs = []
-    for recipe in dict.fromkeys(row.recipe for row in rows) - {job.options.recipe: None for job in planned}.keys():
+    for recipe in dict.fromkeys(row.recipe for row in rows if row.recipe not in planned_recipes):
         try:
             jobs += [_plan_job(recipe, seed, options, rows, images) for seed in _seeds(options)]
         except ValueError as error:
