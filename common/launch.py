@@ -140,23 +140,32 @@ def split_launch_options(argv: Sequence[str]) -> tuple[LaunchOptions, list[str]]
     return parse_config(LaunchOptions, "launching", own), rest
 
 
-def run_or_launch(module: str, argv: Sequence[str], run: Callable[[Sequence[str]], int]) -> int:
+def run_or_launch(
+    module: str,
+    argv: Sequence[str],
+    run: Callable[[Sequence[str]], int],
+    parse: Callable[[Sequence[str]], object] | None = None,
+) -> int:
     """Run a command here, or where its launch options say.
 
     Args:
         module: Package whose `__main__` has this command.
         argv: After `python -m MODULE`; may hold options of `LaunchOptions`.
         run: The command itself; gets the other options.
+        parse: Reads the other options as `run` does, so that a mistake is found before anything is started or queued; none where the
+            caller made them itself.
 
     Returns:
         Exit status; for a job 0 as soon as it is submitted.
 
     Raises:
-        ValueError: If the options do not fit each other or the machine.
+        ValueError: If the options do not fit each other or the machine, or `parse` refuses its own.
     """
     options, rest = split_launch_options(argv)
     if not options.elsewhere:
         return run(rest)
+    if parse is not None:
+        parse(rest)
     command = Command(module=module, arguments=tuple(rest))
     if options.slurm:
         return _submit(command, options)

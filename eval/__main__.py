@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from common.command import run_command
 from common.launch import run_or_launch
 
-# Each task's module has `main(argv) -> int`. Imported only when asked for: DAVIS runs where OpenMMLab is not installed.
+# Each task's module has `main(argv) -> int` and `parse(argv)`. Imported only when asked for: DAVIS runs where OpenMMLab is not
+# installed.
 TASKS = {
     "davis": "eval.davis.task",
     "detection": "eval.detection.task",
@@ -32,12 +33,16 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if argv[0] not in TASKS:
         raise ValueError(f"unknown task {argv[0]!r}; tasks: {', '.join(TASKS)}")
-    return run_or_launch("eval", argv, _run_task)
+    return run_or_launch("eval", argv, _run_task, _parse_task)
 
 
 def _run_task(argv: Sequence[str]) -> int:
     status: int = importlib.import_module(TASKS[argv[0]]).main(argv[1:])
     return status
+
+
+def _parse_task(argv: Sequence[str]) -> None:
+    importlib.import_module(TASKS[argv[0]]).parse(argv[1:])
 
 
 if __name__ == "__main__":

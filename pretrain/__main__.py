@@ -11,7 +11,7 @@ from pretrain.run import pretrain
 
 def main(argv: Sequence[str]) -> int:
     """Train here, or where the launch options say."""
-    return run_or_launch("pretrain", argv, _train)
+    return run_or_launch("pretrain", argv, _train, parse_run)
 
 
 def _train(argv: Sequence[str]) -> int:

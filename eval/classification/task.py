@@ -93,9 +93,14 @@ def evaluate(config: ClassificationConfig) -> Result:
         return read_result(config.output / RESULT_FILE)
 
 
+def parse(argv: Sequence[str]) -> ClassificationConfig:
+    """The options of `python -m eval classification`."""
+    return parse_config(ClassificationConfig, "python -m eval classification", argv)
+
+
 def main(argv: Sequence[str]) -> int:
     """`python -m eval classification`."""
-    config = parse_config(ClassificationConfig, "python -m eval classification", argv)
+    config = parse(argv)
     result = evaluate(config)
     if Process.current().rank > 0:
         return 0

@@ -81,9 +81,14 @@ def evaluate(config: DavisConfig) -> Result:
         return read_result(config.output / RESULT_FILE)
 
 
+def parse(argv: Sequence[str]) -> DavisConfig:
+    """The options of `python -m eval davis`."""
+    return parse_config(DavisConfig, "python -m eval davis", argv)
+
+
 def main(argv: Sequence[str]) -> int:
     """`python -m eval davis`."""
-    config = parse_config(DavisConfig, "python -m eval davis", argv)
+    config = parse(argv)
     result = evaluate(config)
     if Shard.current().rank > 0:
         return 0

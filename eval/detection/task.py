@@ -62,8 +62,13 @@ def evaluate(options: DetectionConfig) -> Result:
     return finetune.evaluate(TASK, options)
 
 
+def parse(argv: Sequence[str]) -> DetectionConfig:
+    """The options of `python -m eval detection`."""
+    return parse_config(DetectionConfig, "python -m eval detection", argv)
+
+
 def main(argv: Sequence[str]) -> int:
     """`python -m eval detection`."""
-    options = parse_config(DetectionConfig, "python -m eval detection", argv)
+    options = parse(argv)
     finetune.print_figures(options, evaluate(options))
     return 0

@@ -68,8 +68,13 @@ def evaluate(options: SegmentationConfig) -> Result:
     return finetune.evaluate(TASK, options)
 
 
+def parse(argv: Sequence[str]) -> SegmentationConfig:
+    """The options of `python -m eval segmentation`."""
+    return parse_config(SegmentationConfig, "python -m eval segmentation", argv)
+
+
 def main(argv: Sequence[str]) -> int:
     """`python -m eval segmentation`."""
-    options = parse_config(SegmentationConfig, "python -m eval segmentation", argv)
+    options = parse(argv)
     finetune.print_figures(options, evaluate(options))
     return 0

@@ -6,16 +6,34 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from common.launch import Command, LaunchOptions, run_or_launch, split_launch_options
+from eval.__main__ import main as eval_main
+from pretrain.__main__ import main as pretrain_main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def never(argv: object) -> int:
     raise AssertionError(f"ran here: {argv}")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ([pretrain_main, "sample_selfpach"], "sample_selfpach"),
+        ([pretrain_main, "sample_selfpatch", "--train.epoch", "3"], "train.epoch"),
+        ([eval_main, "davis", "--backbone", "b", "--data", "d", "--outputt", "o"], "outputt"),
+    ],
+)
+@pytest.mark.parametrize("where", [["--gpus", "2"], ["--slurm"]])
+def test_a_mistake_is_found_before_a_job_is_printed(command: list[Any], message: str, where: list[str]) -> None:
+    main, *argv = command
+    with pytest.raises(ValueError, match=message):
+        main([*argv, *where, "--dry-run"])
 
 
 def test_launch_options_are_taken_out() -> None:
