@@ -3,6 +3,10 @@
 # Needs Python 3.11 or newer and, for the environment, a package index; no GPU and no dataset. A few minutes on two CPU cores.
 # Run again, it repeats only what is missing.
 set -euo pipefail
+if [ $# -gt 0 ]; then
+    echo "usage: bash tools/quickstart.sh (no arguments: environment, sample data, pretraining, every evaluation, tables, report)" >&2
+    case $1 in -h | --help) exit 0 ;; *) exit 2 ;; esac
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/lib/environment.sh
 
