@@ -125,7 +125,7 @@ def explain(config: ExplainConfig) -> list[Source]:
     extract = FeatureExtractor(load_backbone(config.backbone), config.block, Shard().device(config.device))
     numbers = context_frames(config.frame, config.n_last_frames)
     features = [
-        extract(read_frame(sequence.frames[number], config, extract.input_multiple).image)
+        extract(read_frame(sequence.frames[number], config, extract.input_multiple).image[None])[0]
         for number in (*numbers, config.frame)
     ]
     h, w, _ = features[-1].shape

@@ -4,6 +4,7 @@ Shapes: M remembered frames, h x w patches, D channels of a feature, C channels 
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -61,7 +62,7 @@ def propagate_sequence(
     """Masks of all frames but the first.
 
     Args:
-        frames: The sequence, the first frame included.
+        frames: The sequence, the first frame included; all of one size.
         first_mask: Object ids of the first frame, at its original size.
         extract: The features.
         settings: The protocol.
@@ -70,12 +71,20 @@ def propagate_sequence(
         Frame and its object ids [H, W] uint8 at the network's input size, on the device.
     """
     propagator = None
-    for frame in frames:
-        features_hwD = extract(frame.image)
-        if propagator is None:
-            labels_hwC = first_labels(
-                first_mask, (features_hwD.shape[0], features_hwD.shape[1]), settings.quirks.drop_highest_id
-            )
-            propagator = LabelPropagator(features_hwD, labels_hwC.to(features_hwD.device), settings)
-        else:
-            yield frame, label_map(propagator.step(features_hwD), extract.stride)
+    for group in _groups(frames, extract):
+        features_BhwD = extract(torch.stack([frame.image for frame in group]))
+        for frame, features_hwD in zip(group, features_BhwD, strict=True):
+            if propagator is None:
+                grid = (features_hwD.shape[0], features_hwD.shape[1])
+                labels_hwC = first_labels(first_mask, grid, settings.quirks.drop_highest_id)
+                propagator = LabelPropagator(features_hwD, labels_hwC.to(features_hwD.device), settings)
+            else:
+                yield frame, label_map(propagator.step(features_hwD), extract.stride)
+
+
+def _groups(frames: Iterable[Frame], extract: FeatureExtractor) -> Iterator[list[Frame]]:
+    """The frames that go through the network together."""
+    remaining = iter(frames)
+    for first in remaining:
+        others = extract.frames_at_once(*first.image.shape[1:]) - 1
+        yield [first, *islice(remaining, others)]

@@ -20,9 +20,9 @@ def extract() -> FeatureExtractor:
 @pytest.mark.parametrize("block", [None, 0, 1])
 def test_registers_are_no_features(extract: FeatureExtractor, block: int | None) -> None:
     chosen = FeatureExtractor(extract.backbone, block, torch.device("cpu"))
-    features_hwD = chosen(torch.rand(3, 42, 84, generator=torch.Generator().manual_seed(0)))
-    assert features_hwD.shape == (3, 6, REGISTERS.embed_dim)
-    torch.testing.assert_close(features_hwD.norm(dim=-1), torch.ones(3, 6))
+    features_BhwD = chosen(torch.rand(2, 3, 42, 84, generator=torch.Generator().manual_seed(0)))
+    assert features_BhwD.shape == (2, 3, 6, REGISTERS.embed_dim)
+    torch.testing.assert_close(features_BhwD.norm(dim=-1), torch.ones(2, 3, 6))
 
 
 def test_dinov3() -> None:
@@ -30,13 +30,18 @@ def test_dinov3() -> None:
     load_strictly(network, weights_of(DINOV3))
     extract = FeatureExtractor(network, None, torch.device("cpu"))
     assert extract.describe() == "after the last of 2 blocks, after the final norm"
-    image_3HW = torch.rand(3, 48, 96, generator=torch.Generator().manual_seed(0))
-    patches_ND = network.forward_tokens(image_3HW[None]).patches[0].detach()
-    wanted_ND = torch.nn.functional.normalize(patches_ND, dim=-1)
-    torch.testing.assert_close(extract(image_3HW).flatten(0, 1), wanted_ND, atol=1e-5, rtol=1e-5)
+    images_B3HW = torch.rand(2, 3, 48, 96, generator=torch.Generator().manual_seed(0))
+    patches_BND = network.forward_tokens(images_B3HW).patches.detach()
+    wanted_BND = torch.nn.functional.normalize(patches_BND, dim=-1)
+    torch.testing.assert_close(extract(images_B3HW).flatten(1, 2), wanted_BND, atol=1e-5, rtol=1e-5)
+
+
+def test_only_few_positions_go_in_pairs(extract: FeatureExtractor) -> None:
+    assert extract.stride == 14
+    assert [extract.frames_at_once(14 * rows, 14 * 64) for rows in (1, 64, 65)] == [2, 2, 1]
 
 
 def test_a_size_that_does_not_fit_names_the_way_out(extract: FeatureExtractor) -> None:
     assert (extract.stride, extract.input_multiple) == (14, 14)
     with pytest.raises(ValueError, match=r"480 x 832 is not a multiple of the patch size 14; .*--protocol fixed"):
-        extract(torch.rand(3, 480, 832))
+        extract(torch.rand(1, 3, 480, 832))
