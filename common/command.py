@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import re
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,10 @@ USER_ERROR = 2
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
+_MISSING = re.compile("the following arguments are required: (.*)")
+"""jsonargparse's words, which leave out the dashes of options."""
+
+
 class _Parser(jsonargparse.ArgumentParser):
     """Takes `--num-heads` for `--num_heads`, `--switch` for `--switch true` and `--list A B` for `--list '["A","B"]'`.
 
@@ -34,7 +39,12 @@ class _Parser(jsonargparse.ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         del ex
-        raise ValueError(f"{' '.join(str(message).split())} (see `{self.prog} --help`)")
+        text = " ".join(str(message).split())
+        if names := _MISSING.fullmatch(text):
+            options = {name for action in self._actions for name in action.option_strings}
+            wanted = (f"--{name}" if f"--{name}" in options else name for name in names[1].split(", "))
+            text = f"required: {', '.join(wanted)}"
+        raise ValueError(f"{text} (see `{self.prog} --help`)")
 
 
 def _with_underscores(argument: str) -> str:

@@ -65,7 +65,7 @@ def test_a_switch_needs_no_value() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "path"),
+        ([], "^required: --path "),
         (["--path", "x", "--num-headz", "3"], "num"),
         (["--path", "x", "--num", "3"], "--num"),
         (["--path", "x", "--num-heads", "three"], "three"),

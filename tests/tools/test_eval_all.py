@@ -206,9 +206,12 @@ def test_dry_runs_print_every_task_and_write_nothing(
         "davis,classification",
         *SHORT["classification"],
     ]
+    heads = run_main(main, [*common, "--num-heads", "1", "--dry-run"])
+    assert heads.stdout.splitlines()[0].endswith("backbone.safetensors --num-heads 1")
     here = run_main(main, [*common, "--gpus", "3", "--dry-run"])
     assert here.status == 0, here.stderr
-    davis, classification, tables = here.stdout.splitlines()
+    conversion, davis, classification, tables = here.stdout.splitlines()
+    assert conversion == f"# before: python tools/convert_checkpoint.py {checkpoint} {tmp_path}/runs/toy/backbone.safetensors"
     assert davis.startswith(f"python -m eval davis --backbone {tmp_path}/runs/toy/backbone.safetensors")
     assert davis.endswith("--gpus 3")
     assert "--classifiers knn" in classification

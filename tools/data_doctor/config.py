@@ -39,7 +39,8 @@ class DoctorConfig:
             raise ValueError(f"--tasks names no task; tasks: {', '.join(TASKS)}")
         if not self.data.is_dir():
             raise ValueError(
-                f"--data {self.data}: no such folder; it is the one that holds coco, ade/ADEChallengeData2016 and DAVIS"
+                f"--data {self.data}: no such folder; it is the one that holds coco, ade/ADEChallengeData2016 and DAVIS "
+                f"(`mkdir -p {self.data}` and the same again: where to get them)"
             )
 
     @property

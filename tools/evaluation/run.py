@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -54,6 +55,8 @@ def evaluate_all(
     check_tasks(arguments, content.spec)
     if not launching.dry_run:
         write_backbone(content, checkpoint, folder / BACKBONE_FILE)
+    if launching.dry_run:
+        print(f"# before: {conversion_command(checkpoint, options, folder / BACKBONE_FILE)}")  # noqa: T201
     if launching.slurm or launching.dry_run:
         _launch(arguments, launching, TablesConfig(runs=options.runs, output=options.results))
         return True
@@ -81,6 +84,14 @@ def task_arguments(task: str, folder: Path, options: EvalAllOptions, given: Sequ
         *(known.sample_options if options.sample else ()),
         *given,
     ]
+
+
+def conversion_command(checkpoint: Path, options: EvalAllOptions, output: Path) -> str:
+    """What makes the run's backbone file, as a shell would take it."""
+    given = {"--format": options.format, "--branch": options.branch, "--num-heads": options.num_heads}
+    defaults = ("auto", "default", None)
+    choices = [str(part) for option, value in given.items() if value not in defaults for part in (option, value)]
+    return shlex.join(["python", "tools/convert_checkpoint.py", str(checkpoint), str(output), *choices])
 
 
 def check_tasks(arguments: Mapping[str, Sequence[str]], spec: BackboneSpec) -> None:
