@@ -16,7 +16,6 @@ is printed, and shared out over the frames of the whole sequence in the rows of 
 import logging
 import multiprocessing
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -66,8 +65,8 @@ class BenchmarkConfig:
     """DAVIS folder."""
     sequence: str = ""
     """Which sequence; by default the first of the list."""
-    frames: int = 19
-    """Frames of the sequence to take; more than the 8 of a full context, and odd: the first has its mask, two make a step."""
+    frames: int = 20
+    """Frames of the sequence to take, more than the 10 that fill the context; even, since two may share a pass of the network."""
     embed_dim: int = 384
     """Width of the network: 384 is ViT-S."""
     num_heads: int = 6
@@ -76,6 +75,11 @@ class BenchmarkConfig:
     """Its patch size."""
     threads: int = 2
     """Threads of torch."""
+
+    def __post_init__(self) -> None:
+        """Reject numbers of frames that would make the last step cheaper than the others, or leave none with a full context."""
+        if self.frames % FRAMES_PER_STEP or self.frames <= SETTINGS.n_last_frames + 1 + FRAMES_PER_STEP:
+            raise ValueError(f"frames={self.frames} must be even and more than {SETTINGS.n_last_frames + 1 + FRAMES_PER_STEP}")
 
 
 def build_network(config: BenchmarkConfig) -> ViT:
@@ -100,10 +104,21 @@ def extractor(network: ViT) -> FeatureExtractor:
     return FeatureExtractor(network, None, torch.device("cpu"))
 
 
-def chosen_sequence(config: BenchmarkConfig) -> VideoSequence:
-    """The first frames of the chosen sequence."""
+def whole_sequence(config: BenchmarkConfig) -> VideoSequence:
+    """The chosen sequence."""
     split = DavisSplit.from_options(config.davis, "val", "2017", "480p", config.sequence)
-    sequence = find_sequences(split, all_masks=False)[0]
+    return find_sequences(split, all_masks=False)[0]
+
+
+def chosen_sequence(config: BenchmarkConfig) -> VideoSequence:
+    """Its first frames.
+
+    Raises:
+        ValueError: If it has fewer.
+    """
+    sequence = whole_sequence(config)
+    if len(sequence.frames) < config.frames:
+        raise ValueError(f"frames={config.frames}: {sequence.name} has {len(sequence.frames)}")
     return replace(sequence, frames=sequence.frames[: config.frames])
 
 
@@ -223,7 +238,7 @@ def benchmark(config: BenchmarkConfig) -> None:
         folder = Path(name)
         seconds, memory = take_turns(config, folder)
         differing = {part: differing_pixels(folder / "patchbench", folder / part) for part in ("loop", "authors")}
-    mask, whole = mask_seconds(config.patch_size, sequence), len(chosen_sequence(replace(config, frames=sys.maxsize)).frames)
+    mask, whole = mask_seconds(config.patch_size, sequence), len(whole_sequence(config).frames)
     for part in ("loop", "authors"):
         seconds[part] = Moment(*(clock + mask / whole for clock in seconds[part]))
     print(f"{sequence.name}, {len(sequence.frames)} of {whole} frames; width {config.embed_dim}, patch {config.patch_size}")
