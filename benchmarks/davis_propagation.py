@@ -42,6 +42,7 @@ from eval.davis.labels import resize_mask
 from eval.davis.masks import read_mask, write_mask
 from eval.davis.propagator import propagate_sequence
 from eval.davis.protocol import PropagationSettings
+from eval.davis.writing import KEPT_BLOCK
 from tests.references import davis_propagation as reference
 from tests.references.vit import patch_tokens
 
@@ -190,7 +191,7 @@ def mask_seconds(stride: int, sequence: VideoSequence) -> float:
 def work(config: BenchmarkConfig, part: Part, output: Path, parent: Connection) -> None:
     """One part in a process of its own: a step for each message, answered by its time per frame; at the end peak memory in bytes."""
     if part != "authors":
-        reuse_freed_memory()
+        reuse_freed_memory(KEPT_BLOCK)
     torch.set_num_threads(config.threads)
     steps = RUNS[part](build_network(config), chosen_sequence(config), output)
     while parent.recv():

@@ -34,3 +34,4 @@ def test_tensors_of_less_than_32_mebibytes_stay_in_the_heap() -> None:
     assert mebibytes_from_the_system("pass", 2**22) == 16
     assert mebibytes_from_the_system("assert reuse_freed_memory()", 2**22) == 0
     assert mebibytes_from_the_system("assert reuse_freed_memory()", 2**23) == 32
+    assert mebibytes_from_the_system("reuse_freed_memory(); assert reuse_freed_memory(2**24)", 2**22) == 16
