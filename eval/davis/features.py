@@ -12,8 +12,8 @@ from backbones.build import AnyBackbone
 from backbones.onednn import pack_linear_layers
 
 _PAIRED_POSITIONS = 4096
-"""Up to so many positions, two frames take less time together than one after the other: 4 % for a ViT-S/16 at 480p on a CPU. Three
-gain no more, and 6,240 positions of a ViT-S/8 nothing, but each costs memory."""
+"""Up to so many positions, two frames take less time together than one after the other: 4 % for a ViT-S/16 at 480p on a CPU, where
+three gain no more. The 6,240 positions of a ViT-S/8 stay alone for their memory."""
 
 
 class FeatureExtractor:
