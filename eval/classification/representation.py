@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from backbones.base import Tokens
 from backbones.build import AnyBackbone
 from backbones.spec import BackboneSpec, PlainViTSpec
+from common.precision import full_float32
 
 KNN, LINEAR = "knn", "linear"
 
@@ -106,6 +107,7 @@ class FeatureExtractor:
         self._earlier.append(tokens_BND)
 
     @torch.inference_mode()
+    @full_float32()
     def __call__(self, images_B3HW: Tensor) -> dict[str, Tensor]:
         """Feature vectors of normalised images.
 

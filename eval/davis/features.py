@@ -10,6 +10,7 @@ from torch import Tensor
 from backbones.base import check_taps
 from backbones.build import AnyBackbone
 from backbones.onednn import pack_linear_layers
+from common.precision import full_float32
 
 _PAIRED_POSITIONS = 4096
 """Up to so many positions, two frames take less time together than one after the other: 4 % for a ViT-S/16 at 480p on a CPU, where
@@ -67,6 +68,7 @@ class FeatureExtractor:
         return f"after the last of {spec.num_blocks} blocks" + (", after the final norm" if normed else "")
 
     @torch.inference_mode()
+    @full_float32()
     def __call__(self, images_B3HW: Tensor) -> Tensor:
         """Unit-length features [B, h, w, D] of normalised images.
 

@@ -102,3 +102,15 @@ def test_what_a_backbone_does_not_have(spec: BackboneSpec, blocks: int | None, m
 
 def test_a_shallow_vit_gives_all_blocks(tmp_path: Path) -> None:
     assert choose_representation(replace(SPEC, depth=2), None, None).blocks == 2
+
+
+def test_convolutions_are_not_rounded_to_tf32() -> None:
+    extractor = FeatureExtractor(build_backbone(RESNET), choose_representation(RESNET, None, None), CPU)
+    allowed = []
+    hook = extractor.backbone.get_submodule("conv1").register_forward_pre_hook(
+        lambda *_: allowed.append(torch.backends.cudnn.allow_tf32)
+    )
+    extractor(IMAGES)
+    hook.remove()
+    assert allowed == [False]
+    assert torch.backends.cudnn.allow_tf32

@@ -45,3 +45,14 @@ def test_a_size_that_does_not_fit_names_the_way_out(extract: FeatureExtractor) -
     assert (extract.stride, extract.input_multiple) == (14, 14)
     with pytest.raises(ValueError, match=r"480 x 832 is not a multiple of the patch size 14; .*--protocol fixed"):
         extract(torch.rand(1, 3, 480, 832))
+
+
+def test_convolutions_are_not_rounded_to_tf32(extract: FeatureExtractor) -> None:
+    allowed = []
+    hook = extract.backbone.get_submodule("patch_embed.proj").register_forward_pre_hook(
+        lambda *_: allowed.append(torch.backends.cudnn.allow_tf32)
+    )
+    extract(torch.rand(1, 3, 42, 84))
+    hook.remove()
+    assert allowed == [False]
+    assert torch.backends.cudnn.allow_tf32
