@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from backbones.onednn import dot_products
+from common.precision import full_float32
 
 TILE = (10, 13)
 """Rows and columns of a tile: small ones waste fewer comparisons, large ones multiply faster. Chosen at 30 x 52 and 60 x 104."""
@@ -78,6 +79,7 @@ def _parts(count: int, side: int, reach: int) -> Iterator[tuple[slice, slice]]:
         yield slice(start, stop), slice(max(0, start - reach), min(count, stop + reach))
 
 
+@full_float32()
 def propagate_labels(
     target_hwD: Tensor, context_MhwD: Tensor, labels_MhwC: Tensor, radius: int, topk: int, temperature: float
 ) -> Tensor:
@@ -101,6 +103,7 @@ def propagate_labels(
     """
     h, w, _ = target_hwD.shape
     result_hwC = labels_MhwC.new_empty(h, w, labels_MhwC.shape[-1])
+    mix = _mix_best if target_hwD.device.type == "cpu" else _mix_all
     for strip in strips((h, w), radius, target_hwD.device):
         sources_hMtD = context_MhwD[:, :, strip.sources].transpose(0, 1).contiguous()
         labels_hMtC = labels_MhwC[:, :, strip.sources].transpose(0, 1).contiguous()
@@ -108,12 +111,12 @@ def propagate_labels(
             targets_TD = target_hwD[tile.targets, strip.targets].flatten(0, 1)
             similarities_TS = dot_products(targets_TD, sources_hMtD[tile.sources].flatten(0, 2))
             similarities_TS.view(len(targets_TD), -1, *sources_hMtD.shape[1:3]).add_(tile.penalty_Ts1t)
-            mixed_TC = _mix(similarities_TS, labels_hMtC[tile.sources].flatten(0, 2), topk, temperature)
+            mixed_TC = mix(similarities_TS, labels_hMtC[tile.sources].flatten(0, 2), topk, temperature)
             result_hwC[tile.targets, strip.targets].copy_(mixed_TC.unflatten(0, (-1, strip.targets.stop - strip.targets.start)))
     return result_hwC
 
 
-def _mix(similarities_TS: Tensor, labels_SC: Tensor, topk: int, temperature: float) -> Tensor:
+def _mix_best(similarities_TS: Tensor, labels_SC: Tensor, topk: int, temperature: float) -> Tensor:
     """Average labels with the weights of the `topk` best sources and of all that tie with the last of them."""
     count = min(topk + 1, similarities_TS.shape[1])
     best_similarities, best = similarities_TS.topk(count, dim=1)
@@ -126,7 +129,13 @@ def _mix(similarities_TS: Tensor, labels_SC: Tensor, topk: int, temperature: flo
     # ties common. A neighbourhood of fewer than `topk` sources ends in zeros, which need no second look.
     tied = torch.nonzero((weights[:, topk] == weights[:, topk - 1]) & (weights[:, topk] > 0))[:, 0]
     if len(tied):
-        all_weights = similarities_TS[tied].div_(temperature).exp_()
-        all_weights[all_weights < weights[tied, topk - 1, None]] = 0
-        mixed_TC[tied] = all_weights @ labels_SC / all_weights.sum(1, keepdim=True)
+        mixed_TC[tied] = _mix_all(similarities_TS[tied], labels_SC, topk, temperature)
     return mixed_TC
+
+
+def _mix_all(similarities_TS: Tensor, labels_SC: Tensor, topk: int, temperature: float) -> Tensor:
+    """The same by a product over all sources, most of them with weight 0: nothing for a GPU, which need not ask whether any tie."""
+    weights_TS = similarities_TS.div_(temperature).exp_()
+    least_T1 = weights_TS.topk(min(topk, weights_TS.shape[1]), dim=1).values[:, -1:]
+    weights_TS.masked_fill_(weights_TS < least_T1, 0)
+    return weights_TS @ labels_SC / weights_TS.sum(1, keepdim=True)

@@ -61,6 +61,8 @@ def propagate_sequence(
 ) -> Iterator[tuple[Frame, Tensor]]:
     """Masks of all frames but the first.
 
+    Nothing here waits for the device: a GPU has the work of the next frames before it has ended that of the last ones.
+
     Args:
         frames: The sequence, the first frame included; all of one size.
         first_mask: Object ids of the first frame, at its original size.
@@ -72,7 +74,7 @@ def propagate_sequence(
     """
     propagator = None
     for group in _groups(frames, extract):
-        features_BhwD = extract(torch.stack([frame.image for frame in group]))
+        features_BhwD = extract(torch.stack([frame.image.to(extract.device, non_blocking=True) for frame in group]))
         for frame, features_hwD in zip(group, features_BhwD, strict=True):
             if propagator is None:
                 grid = (features_hwD.shape[0], features_hwD.shape[1])

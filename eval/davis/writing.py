@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -155,7 +155,8 @@ def _read_ahead(
         if frame.original_size != sequence.size:
             (height, width), (first_height, first_width) = frame.original_size, sequence.size
             raise FrameError(f"{path}: {width} x {height} pixels, but the first frame has {first_width} x {first_height}")
-        return frame
+        # Only from pinned memory does a copy to a GPU run beside its work.
+        return replace(frame, image=frame.image.pin_memory()) if extract.device.type == "cuda" else frame
 
     waiting: deque[Future[Frame]] = deque()
     for path in sequence.frames:

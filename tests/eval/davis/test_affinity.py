@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from unittest.mock import patch
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +10,8 @@ from torch import Tensor
 
 from eval.davis import affinity
 from tests.references import davis_propagation as reference
+
+Mix = Callable[[Tensor, Tensor, int, float], Tensor]
 
 
 def reference_labels(target_hwD: Tensor, context: Tensor, labels: Tensor, radius: int, topk: int, temperature: float) -> Tensor:
@@ -28,6 +33,7 @@ def random_frames(seed: int, frames: int, h: int, w: int) -> tuple[Tensor, Tenso
     return features[0], features[1:], torch.rand(frames, h, w, 3).softmax(-1)
 
 
+@pytest.mark.parametrize("mix", [affinity._mix_best, affinity._mix_all])  # the CPU's, a GPU's
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 99),
@@ -37,14 +43,20 @@ def random_frames(seed: int, frames: int, h: int, w: int) -> tuple[Tensor, Tenso
     radius=st.integers(0, 6),
     topk=st.integers(1, 6),
 )
-def test_windows_give_what_the_dense_way_gives(seed: int, frames: int, h: int, w: int, radius: int, topk: int) -> None:
+def test_windows_give_what_the_dense_way_gives(
+    mix: Mix, seed: int, frames: int, h: int, w: int, radius: int, topk: int
+) -> None:
     topk = min(topk, frames * h * w)
     target, context, labels = random_frames(seed, frames, h, w)
     expected = reference_labels(target, context, labels, radius, topk, 0.1)
-    torch.testing.assert_close(affinity.propagate_labels(target, context, labels, radius, topk, 0.1), expected)
+    with patch.object(affinity, "_mix_best", mix):
+        found = affinity.propagate_labels(target, context, labels, radius, topk, 0.1)
+    torch.testing.assert_close(found, expected)
 
 
-def test_ties_at_the_last_place_all_count() -> None:
+@pytest.mark.parametrize("mix", [affinity._mix_best, affinity._mix_all])
+def test_ties_at_the_last_place_all_count(mix: Mix, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(affinity, "_mix_best", mix)
     # A video that stands still: each source appears once per context frame, so the best one fills four places and the fifth is tied.
     target, context, _ = random_frames(0, 1, 6, 7)
     still, labels = context.repeat(4, 1, 1, 1), random_frames(1, 4, 6, 7)[2]
