@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 import jsonargparse
 
 from common.allocation import reuse_freed_memory
+from common.help import HelpFormatter
 from common.interruption import Interrupted
 
 ConfigT = TypeVar("ConfigT")
@@ -87,7 +88,7 @@ def config_parser(prog: str, description: str) -> jsonargparse.ArgumentParser:
         prog: The command as the user types it, such as `python -m eval davis`.
         description: First lines of `--help`.
     """
-    return _Parser(prog=prog, description=description, allow_abbrev=False)
+    return _Parser(prog=prog, description=description, allow_abbrev=False, formatter_class=HelpFormatter)
 
 
 def parse_config(config_class: type[ConfigT], prog: str, argv: Sequence[str], description: str = "") -> ConfigT:
@@ -103,7 +104,7 @@ def parse_config(config_class: type[ConfigT], prog: str, argv: Sequence[str], de
         ValueError: For an unknown option or a value that its type or the dataclass refuses.
     """
     parser = config_parser(prog, description or (config_class.__doc__ or "").splitlines()[0])
-    parser.add_class_arguments(config_class, nested_key=None)
+    parser.add_class_arguments(config_class, as_group=False)
     namespace = parser.parse_args(list(argv))
     return config_class(**parser.instantiate_classes(namespace).as_dict())
 

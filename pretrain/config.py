@@ -181,5 +181,6 @@ def parse_run(argv: Sequence[str]) -> PretrainConfig:
 def _parser() -> jsonargparse.ArgumentParser:
     description = f"Pretrain a backbone. RECIPE is a YAML file or one of {', '.join(recipe_names())}; options override it."
     parser = config_parser("bash tools/pretrain.sh RECIPE", description)
-    parser.add_class_arguments(PretrainConfig)
+    parser.usage = "%(prog)s [OPTION ...]"  # nothing is demanded that recipes leave out
+    parser.add_class_arguments(PretrainConfig, as_group=False)
     return parser

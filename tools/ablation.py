@@ -20,7 +20,7 @@ def main(argv: Sequence[str]) -> int:
     """Parse, run."""
     parser = config_parser(PROG, AblationOptions.__doc__ or "")
     parser.add_argument("table", choices=typing.get_args(Table), help="which of the published ablations")
-    parser.add_class_arguments(AblationOptions)
+    parser.add_class_arguments(AblationOptions, as_group=False)
     add_launch_options(parser)
     values = parser.parse_args(list(argv)).as_dict()
     table = values.pop("table")

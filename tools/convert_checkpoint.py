@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("output", nargs="?", type=Path, help="the file to write; without it, only report")
     parser.add_argument("--json", nargs="?", const=STDOUT, help="a file NAME.json for the report; alone or `-`: to stdout")
-    parser.add_class_arguments(ConvertOptions, skip={"json"})
+    parser.add_class_arguments(ConvertOptions, as_group=False, skip={"json"})
     values = parser.parse_args(list(argv)).as_dict()
     checkpoint, output = values.pop("checkpoint"), values.pop("output")
     options = ConvertOptions(**values)

@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--sample", action="store_true", help="sample data (drawn into sample/), short fine-tuning: a trial, no measurement"
     )
-    parser.add_class_arguments(EvalAllOptions, skip={"sample"})
+    parser.add_class_arguments(EvalAllOptions, as_group=False, skip={"sample"})
     add_launch_options(parser, skip={"gpus"})
     values = parser.parse_args(own).as_dict()
     checkpoint = values.pop("checkpoint")

@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
     parser = config_parser("python tools/fetch_checkpoint.py", FetchOptions.__doc__ or "")
     parser.add_argument("name", nargs="?", help="which checkpoint; --list shows all")
     parser.add_argument("--list", action="store_true", help="show the table instead")
-    parser.add_class_arguments(FetchOptions)
+    parser.add_class_arguments(FetchOptions, as_group=False)
     values = parser.parse_args(list(argv)).as_dict()
     name, show = values.pop("name"), values.pop("list")
     options = FetchOptions(**values)
