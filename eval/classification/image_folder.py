@@ -22,8 +22,15 @@ _IMAGENET_100_LIST = Path(__file__).parent / "lists" / "imagenet100.txt"
 
 _WORDNET_ID = re.compile(r"n\d{8}")
 
-# (classes, training images, validation images). Sources: ILSVRC-2012; for ImageNet-100 the count of Tian et al.'s classes in it.
-_PUBLISHED_SIZES = {"ImageNet-1k": (1000, 1_281_167, 50_000), "ImageNet-100": (100, 126_689, 5_000)}
+IMAGENET = "ImageNet-1k"
+
+PUBLISHED_SIZES = {IMAGENET: (1000, 1_281_167, 50_000), "ImageNet-100": (100, 126_689, 5_000)}
+"""(classes, training images, validation images). Sources: ILSVRC-2012; for ImageNet-100 the count of Tian et al.'s classes in it."""
+
+SORT_BY_CLASS = (
+    "ImageNet's validation images come unsorted: sort them by the devkit's labels, for example with `valprep.sh` of "
+    "soumith/imagenetloader.torch"
+)
 
 
 @dataclass(frozen=True)
@@ -98,10 +105,7 @@ def _class_folders(folder: Path) -> list[str]:
         )
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
     if not names:
-        raise ValueError(
-            f"{folder}: images must lie in class folders; ImageNet's validation images come unsorted: sort them by the "
-            "devkit's labels, for example with `valprep.sh` of soumith/imagenetloader.torch"
-        )
+        raise ValueError(f"{folder}: images must lie in class folders; {SORT_BY_CLASS}")
     return names
 
 
@@ -110,8 +114,8 @@ def _dataset_name(root: Path, wanted: list[str], classes: str) -> str:
         return "ImageNet-100"
     if classes:
         return f"{root.resolve().name}, classes of {Path(classes).name}"
-    if len(wanted) == _PUBLISHED_SIZES["ImageNet-1k"][0] and all(map(_WORDNET_ID.fullmatch, wanted)):
-        return "ImageNet-1k"
+    if len(wanted) == PUBLISHED_SIZES[IMAGENET][0] and all(map(_WORDNET_ID.fullmatch, wanted)):
+        return IMAGENET
     return root.resolve().name
 
 
@@ -131,7 +135,7 @@ def _read_split(root: Path, folder: str, classes: list[str], name: str, is_train
             labels.append(label)
             items.append(f"{os.path.relpath(path, root / folder)} {size}")
             states.append(f"{path} {size} {modified}")
-    _, train_size, test_size = _PUBLISHED_SIZES.get(name, (0, 0, 0))
+    _, train_size, test_size = PUBLISHED_SIZES.get(name, (0, 0, 0))
     logger.info("%s: %d images of %d classes", root / folder, len(paths), len(classes))
     return LabelledImages(
         source=ImageFiles(paths),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-TASKS = ("davis", "detection", "segmentation")
+TASKS = ("davis", "detection", "segmentation", "classification")
 """In the order of the report."""
 
 
@@ -15,10 +15,10 @@ class DoctorConfig:
     """
 
     data: Path = Path("data")
-    """Folder that holds `coco`, `ade/ADEChallengeData2016` and `DAVIS`."""
+    """Folder that holds `coco`, `ade/ADEChallengeData2016`, `DAVIS` and, for classification, `imagenet`."""
     tasks: str = ""
-    """Only the datasets of these tasks, separated by commas: davis, detection, segmentation. One that is named here and
-    absent is a problem; by default, whatever is there is examined."""
+    """Only the datasets of these tasks, separated by commas: davis, detection, segmentation, classification. One that is
+    named here and absent is a problem; by default, whatever is there is examined."""
     deep: bool = False
     """Decode every file instead of looking at its header and its end."""
     jobs: int = 0

@@ -3,11 +3,11 @@
 import dataclasses
 from typing import Any
 
-from tools.data_doctor import ade, coco, davis
+from tools.data_doctor import ade, coco, davis, imagenet
 from tools.data_doctor.config import TASKS, DoctorConfig
 from tools.data_doctor.report import DatasetReport, DoctorReport
 
-_DATASETS = {"davis": davis, "detection": coco, "segmentation": ade}
+_DATASETS = {"davis": davis, "detection": coco, "segmentation": ade, "classification": imagenet}
 
 _ORDER = ("missing", "misplaced", "misnamed", "damaged", "wrong", "note")
 

@@ -109,8 +109,9 @@ def add_archives(report: DatasetReport, beginnings: Sequence[str], into: Path, a
     whole = [path for path in archives if archive_is_whole(path)]
     report.add_named("damaged", "archives are cut off", (str(path) for path in archives if path not in whole), advice)
     if whole:
+        make = "" if into.is_dir() else f"mkdir -p {into} && "
         command = f"unzip -q {whole[0]} -d {into}" if whole[0].suffix.lower() == ".zip" else f"tar -xf {whole[0]} -C {into}"
-        report.add("missing", "archives lie there, not unpacked", map(str, whole), command)
+        report.add("missing", "archives lie there, not unpacked", map(str, whole), make + command)
     return bool(archives)
 
 

@@ -18,12 +18,13 @@ HEIGHT, WIDTH = 48, 64
 SPLITS = {"train2017": (1, 2, 3), "val2017": (4, 5)}
 SEQUENCES = ("blackswan", "dog")
 FRAMES = 4
+CLASSES = ("n01440764", "n01443537")
 
 
 def draw_photo(path: Path, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path, quality=95)
+    Image.fromarray(pixels).save(path, "JPEG", quality=95)
 
 
 def coco_content(numbers: tuple[int, ...]) -> dict[str, Any]:
@@ -71,18 +72,26 @@ def _draw_davis(root: Path) -> None:
     (root / "ImageSets/2017/val.txt").write_text("\n".join(SEQUENCES) + "\n")
 
 
+def _draw_imagenet(root: Path) -> None:
+    for split, count in (("train", 3), ("val", 2)):
+        for seed, name in enumerate(CLASSES):
+            for number in range(count):
+                draw_photo(root / split / name / f"{name}_{number}.JPEG", 10 * seed + number)
+
+
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn")
     _draw_coco(folder / "coco")
     _draw_ade(folder / "ade/ADEChallengeData2016")
     _draw_davis(folder / "DAVIS")
+    _draw_imagenet(folder / "imagenet")
     return folder
 
 
 @pytest.fixture
 def data(drawn: Path, tmp_path: Path) -> Path:
-    """Three tiny healthy datasets, to be damaged."""
+    """Four tiny healthy datasets, to be damaged."""
     return shutil.copytree(drawn, tmp_path / "data")
 
 

@@ -11,22 +11,22 @@ import pytest
 
 from tests.conftest import REPOSITORY, RunMain
 from tools.check_data import main
-from tools.data_doctor import ade, coco, davis
+from tools.data_doctor import ade, coco, davis, imagenet
 from tools.evaluation.tasks import TASKS
 from tools.sample_data.draw import SampleConfig, draw_samples
 
 
 def test_folders_are_those_where_the_tasks_look() -> None:
-    folders = {"davis": davis.FOLDER, "detection": coco.FOLDER, "segmentation": ade.FOLDER}
-    assert folders == {task: TASKS[task].folder for task in folders}
+    modules = {"davis": davis, "detection": coco, "segmentation": ade, "classification": imagenet}
+    assert {task: module.FOLDER for task, module in modules.items()} == {task: TASKS[task].folder for task in TASKS}
 
 
 @pytest.mark.parametrize("options", [[], ["--deep"]])
 def test_healthy_subsets_pass(data: Path, run_main: RunMain, options: list[str]) -> None:
     finished = run_main(main, ["--data", data, "--jobs", 1, *options])
     assert finished.status == 0
-    assert finished.stdout.count("a subset, usable") == 3
-    assert "usable: DAVIS-2017, COCO 2017, ADE20K" in finished.stdout
+    assert finished.stdout.count("a subset, usable") == 4
+    assert "usable: DAVIS-2017, COCO 2017, ADE20K, ImageNet-1k" in finished.stdout
     assert "\033" not in finished.stdout
 
 
@@ -43,7 +43,7 @@ def test_sample_data_pass(tmp_path: Path, run_main: RunMain) -> None:
     draw_samples(SampleConfig(output=tmp_path, train_images=2, val_images=1, frames=3, photos=1))
     finished = run_main(main, ["--data", tmp_path, "--deep", "--jobs", 1])
     assert finished.status == 0, finished.stdout
-    assert finished.stdout.count("generated sample data, usable") == 3
+    assert finished.stdout.count("generated sample data, usable") == 4
     assert "note" not in finished.stdout
 
 
@@ -101,7 +101,7 @@ def test_a_problem_is_shown_with_names_and_a_count(data: Path, run_main: RunMain
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--tasks", "coco"], "--tasks: unknown coco; tasks: davis, detection, segmentation"),
+        (["--tasks", "coco"], "--tasks: unknown coco; tasks: davis, detection, segmentation, classification"),
         (["--tasks", ","], "--tasks names no task"),
         (["--jobs", "-1"], "--jobs -1 is negative"),
         (["--data", "no/such/folder"], "--data no/such/folder: no such folder"),
@@ -120,4 +120,4 @@ def test_it_runs_from_anywhere(data: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(REPOSITORY / "tools/check_data.py"), "--data", str(data), "--jobs", "2"]
     finished = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
-    assert "usable: DAVIS-2017, COCO 2017, ADE20K" in finished.stdout
+    assert "usable: DAVIS-2017, COCO 2017, ADE20K, ImageNet-1k" in finished.stdout
