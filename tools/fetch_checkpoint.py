@@ -1,5 +1,6 @@
 """Download a published checkpoint by name, verify it, and convert it to a backbone file."""
 
+import difflib
 import logging
 import sys
 from collections.abc import Sequence
@@ -89,7 +90,9 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if name not in rows:
         given = f"no published checkpoint is called {name!r}" if name else "give the name of a checkpoint"
-        raise ValueError(f"{given}; known: {', '.join(rows)}")
+        similar = difflib.get_close_matches(name or "", rows)
+        hint = f"; of a similar name: {', '.join(similar)}" if similar else ""
+        raise ValueError(f"{given}{hint}; --list shows all {len(rows)}")
     backbone, report = fetch(rows[name], options.output)
     lines = [*report.lines(), ("note", rows[name].note), ("written", str(backbone))]
     for label, text in lines:

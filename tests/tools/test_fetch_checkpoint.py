@@ -137,8 +137,14 @@ def test_list_and_unknown_names(run_main: RunMain) -> None:
     lines = finished.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["name", *read_checkpoints()]
     assert "CC-BY-NC-4.0" in lines[1]
-    for arguments in ([], ["resnet"]):
+    all_of_them = f"--list shows all {len(read_checkpoints())}\n"
+    for arguments, message in (
+        ([], "error: give the name of a checkpoint; "),
+        (["resnet"], "error: no published checkpoint is called 'resnet'; "),
+        (["moco_v2_r50"], "error: no published checkpoint is called 'moco_v2_r50'; of a similar name: moco_v2_r50_"),
+    ):
         finished = run_main(main, arguments)
         assert finished.status == 2
-        assert "moco_v2_r50_800ep" in finished.stderr
+        assert finished.stderr.startswith(message)
+        assert finished.stderr.endswith(all_of_them)
         assert len(finished.stderr.splitlines()) == 1
