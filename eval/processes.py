@@ -67,7 +67,19 @@ def joined(process: ProcessT) -> Iterator[ProcessT]:
         dist.destroy_process_group()
 
 
+class PeerError(ValueError):
+    """Another process has stopped, for a reason that it has told itself."""
+
+
 def wait_for_all(process: Process) -> None:
-    """Return when every process has come here."""
-    if process.world_size > 1:
+    """Return when every process has come here.
+
+    Raises:
+        PeerError: If one never will.
+    """
+    if process.world_size == 1:
+        return
+    try:
         dist.barrier()
+    except RuntimeError as error:
+        raise PeerError("another process of this run has stopped; its own message says why") from error

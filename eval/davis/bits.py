@@ -15,6 +15,7 @@ PackedImage = npt.NDArray[np.uint64]
 """[H, V]; the lowest bit of the first word is the leftmost pixel."""
 
 _WORD = 64
+_NO_WORD = np.zeros(1, dtype=np.uint64)
 
 
 def pack(image: BinaryImage, margin: int) -> PackedImage:
@@ -39,22 +40,36 @@ def dilate(image_HV: PackedImage, radius: int) -> PackedImage:
     image had pixels.
 
     Args:
-        image_HV: Packed with a margin of at least `radius`, which must be below 64.
+        image_HV: Packed with a margin of at least `radius`.
         radius: In pixels.
     """
-    assert 0 <= radius < _WORD
+    assert radius >= 0
     bits = image_HV.ravel()
-    nothing = np.zeros(1, dtype=np.uint64)
-    left_neighbour, right_neighbour = np.concatenate([nothing, bits[:-1]]), np.concatenate([bits[1:], nothing])
+    # The words whose bits arrive in a word: by whole words away, and the next ones.
+    left, right = bits, bits
+    left_neighbour, right_neighbour = _moved_right(bits), _moved_left(bits)
     result_HV = np.zeros_like(image_HV)
     widened, half_width = bits.copy(), 0
     for distance in range(min(radius, len(image_HV) - 1), -1, -1):
         while half_width < math.isqrt(radius**2 - distance**2):
             half_width += 1
-            shift, rest = np.uint64(half_width), np.uint64(_WORD - half_width)
-            widened |= (bits << shift) | (left_neighbour >> rest)
-            widened |= (bits >> shift) | (right_neighbour << rest)
+            if half_width % _WORD == 0:
+                left, right = left_neighbour, right_neighbour
+                left_neighbour, right_neighbour = _moved_right(left), _moved_left(right)
+                widened |= left | right
+                continue
+            shift, rest = np.uint64(half_width % _WORD), np.uint64(_WORD - half_width % _WORD)
+            widened |= (left << shift) | (left_neighbour >> rest)
+            widened |= (right >> shift) | (right_neighbour << rest)
         widened_HV = widened.reshape(image_HV.shape)
         result_HV[distance:] |= widened_HV[: len(widened_HV) - distance]
         result_HV[: len(widened_HV) - distance] |= widened_HV[distance:]
     return result_HV
+
+
+def _moved_right(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    return np.concatenate([_NO_WORD, words[:-1]])
+
+
+def _moved_left(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    return np.concatenate([words[1:], _NO_WORD])

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -37,15 +38,35 @@ def test_devices_that_are_not_there() -> None:
         Shard().device("cuda:99")
 
 
+def run_two(options: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [*launcher, "-m", "eval", "davis", *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, check=False, capture_output=True, text=True, timeout=300)
+
+
+def test_a_mistake_that_one_process_meets_is_one_line_of_each(
+    davis: Path, backbone_files: dict[str, Path], tmp_path: Path
+) -> None:
+    """The other one ended with a traceback of gloo's."""
+    path = davis / "JPEGImages/480p/boat/00002.jpg"
+    path.write_bytes(path.read_bytes()[:900])
+    options = {"backbone": backbone_files["vit"], "data": davis, "output": tmp_path / "out", "short_side": 64, "device": "cpu"}
+    finished = run_two(options)
+    assert finished.returncode != 0
+    errors = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+    # Whichever process ends first, the launcher may stop the other before it has said anything.
+    assert any("boat/00002.jpg: not a JPEG" in line for line in errors)
+    assert "RuntimeError" not in finished.stderr
+
+
 def test_two_processes_give_what_one_gives(davis: Path, backbone_files: dict[str, Path], tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     options = {"backbone": backbone_files["vit"], "data": davis, "short_side": 64, "device": "cpu", "jobs": 1}
     alone = evaluate(DavisConfig(output=one, **options))
-    arguments = [part for name, value in (options | {"output": two}).items() for part in (f"--{name}", str(value))]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [*launcher, "-m", "eval", "davis", *arguments]
-    subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, capture_output=True, timeout=300)
+    finished = run_two(options | {"output": two})
+    assert finished.returncode == 0, finished.stderr
     assert contents(one / "masks") == contents(two / "masks")
     assert {path.name for path in (two / "masks").iterdir()} >= set(SEQUENCES)
     together = read_result(two / "result.json")
