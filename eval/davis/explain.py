@@ -18,7 +18,7 @@ from common.command import parse_config, run_command
 from common.files import write_atomically
 from eval.davis.dataset import DavisSplit, VideoSequence, find_sequences
 from eval.davis.features import FeatureExtractor
-from eval.davis.frames import read_frame
+from eval.davis.frames import read_frame_of
 from eval.davis.overlay import read_picture
 from eval.davis.protocol import PropagationSettings
 from eval.davis.sharding import Shard
@@ -66,6 +66,8 @@ class ExplainConfig(PropagationSettings):
             raise ValueError(f"frame={self.frame} must be at least 1: the first frame's labels are given")
         if self.width < 16:
             raise ValueError(f"width={self.width} must be at least 16")
+        if not self.sequence.strip() or "," in self.sequence:
+            raise ValueError(f"sequence={self.sequence!r} must be the name of one sequence")
 
 
 class Source(NamedTuple):
@@ -125,7 +127,7 @@ def explain(config: ExplainConfig) -> list[Source]:
     extract = FeatureExtractor(load_backbone(config.backbone), config.block, Shard().device(config.device))
     numbers = context_frames(config.frame, config.n_last_frames)
     features = [
-        extract(read_frame(sequence.frames[number], config, extract.input_multiple).image[None])[0]
+        extract(read_frame_of(sequence.frames[number], sequence.size, config, extract.input_multiple).image[None])[0]
         for number in (*numbers, config.frame)
     ]
     h, w, _ = features[-1].shape

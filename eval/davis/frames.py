@@ -13,6 +13,9 @@ from eval.davis.protocol import PropagationSettings
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
+# Masks are drawn on the pixels as they are stored, whatever a camera says of which side is up.
+_STORED_PIXELS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+
 _JPEG_END = b"\xff\xd9"
 # Cameras and editors may append a few bytes after the end marker.
 _JPEG_TAIL_BYTES = 1024
@@ -38,7 +41,8 @@ def input_size(height: int, width: int, settings: PropagationSettings, multiple:
     """Size (height, width) at which the backbone sees a frame.
 
     Published: the short side is `short_side`, the long side in proportion, rounded down to a multiple of 64. A square frame counts
-    as upright for its mask but as lying for its image in the authors' script, which then fails; here it is always lying.
+    as upright for its mask but as lying for its image in the authors' script, which then mixes up rows and columns where the two
+    sizes differ; here it is always lying.
 
     Args:
         height: Of the original frame.
@@ -67,13 +71,26 @@ def read_frame(path: Path, settings: PropagationSettings, multiple: int) -> Fram
         raise FrameError(f"{path}: no such frame") from error
     # OpenCV fills the rest of a truncated JPEG with grey and reports nothing.
     whole = len(content) > 0 and _JPEG_END in content[-_JPEG_TAIL_BYTES:]
-    pixels_HW3 = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_COLOR) if whole else None
+    pixels_HW3 = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), _STORED_PIXELS) if whole else None
     if pixels_HW3 is None:
         raise FrameError(f"{path}: not a JPEG, or a damaged or truncated one")
     original_height, original_width = pixels_HW3.shape[:2]
     height, width = input_size(original_height, original_width, settings, multiple)
     image_3HW = _normalise(cv2.resize(pixels_HW3, (width, height)), settings)
     return Frame(name=path.stem, image=torch.from_numpy(image_3HW), original_size=(original_height, original_width))
+
+
+def read_frame_of(path: Path, size: tuple[int, int], settings: PropagationSettings, multiple: int) -> Frame:
+    """As `read_frame`, for a sequence whose first frame has this size (height, width).
+
+    Raises:
+        FrameError: Also if the frame has another size.
+    """
+    frame = read_frame(path, settings, multiple)
+    if frame.original_size != size:
+        (height, width), (first_height, first_width) = frame.original_size, size
+        raise FrameError(f"{path}: {width} x {height} pixels, but the first frame has {first_width} x {first_height}")
+    return frame
 
 
 def _normalise(bgr_HW3: NDArray[np.uint8], settings: PropagationSettings) -> NDArray[np.float32]:

@@ -1,6 +1,7 @@
 """`python -m eval.davis.pictures`: animations and a bar chart that put the masks of several backbones side by side."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,12 +13,12 @@ from PIL import Image
 
 from common.command import parse_config, run_command
 from common.files import write_atomically
-from eval.davis.dataset import DavisSplit, VideoSequence, find_sequences
-from eval.davis.masks import read_mask
+from eval.davis.dataset import FEWEST_FRAMES, DavisSplit, VideoSequence, find_sequences
+from eval.davis.masks import MaskError, read_mask
 from eval.davis.overlay import overlay, read_picture
 from eval.davis.scores import score_sequences
 from eval.davis.summary import Scores
-from eval.drawing import side_by_side
+from eval.drawing import Picture, side_by_side
 
 logger = logging.getLogger(__name__)
 
@@ -54,19 +55,26 @@ class PicturesConfig:
         """Reject what cannot be shown."""
         if not self.compare:
             raise ValueError("compare=[] names no folder of masks")
-        if self.titles is not None and len(self.titles) != len(self.compare):
-            raise ValueError(f"titles={self.titles}: {len(self.compare)} folders need as many titles")
+        if len({folder.resolve() for folder in self.compare}) < len(self.compare):
+            raise ValueError("compare names a folder twice")
+        if self.titles is not None and len(set(self.titles)) != len(self.compare):
+            raise ValueError(f"titles={self.titles}: {len(self.compare)} folders need as many titles, each another")
         if self.width < 16 or self.frames_per_second < 1:
             raise ValueError("width must be at least 16, frames_per_second at least 1")
 
 
 def panel_titles(folders: Sequence[Path]) -> list[str]:
-    """Names for folders: the shortest ends of their paths' parts that differ from each other, without what all share at the end."""
-    parts = [folder.resolve().parts for folder in folders]
+    """Names for different folders: without what their paths share at the end, as few parts of them as tell them apart."""
+    parts = [folder.resolve().parts[1:] for folder in folders]
     shared = 0
     while len(parts) > 1 and all(len(path) > shared + 1 and path[-1 - shared] == parts[0][-1 - shared] for path in parts):
         shared += 1
-    return [path[-1 - shared] for path in parts]
+    rests = [path[: len(path) - shared] for path in parts]
+    for length in range(1, max(map(len, rests)) + 1):
+        titles = ["/".join(rest[-length:]) for rest in rests]
+        if len(set(titles)) == len(titles):
+            break
+    return titles
 
 
 def write_animation(
@@ -83,7 +91,7 @@ def write_animation(
         frames_per_second: Speed.
 
     Raises:
-        ValueError: If a mask or frame is missing or damaged.
+        ValueError: If a mask or frame is missing or damaged, or they differ in size.
     """
     annotated = len(sequence.masks) == len(sequence.frames)
     sources = ([sequence.masks[0].parent] if annotated else []) + [*folders]
@@ -91,7 +99,7 @@ def write_animation(
     pages = []
     for frame in sequence.frames:
         picture = read_picture(frame)
-        panels = [overlay(picture, read_mask(folder / f"{frame.stem}.png")) for folder in sources]
+        panels = [_panel(picture, folder / f"{frame.stem}.png") for folder in sources]
         pages.append(side_by_side(panels, names, width).quantize(256, dither=Image.Dither.NONE))
     duration_ms = 1000 // frames_per_second
     write_atomically(
@@ -99,23 +107,39 @@ def write_animation(
     )
 
 
+def _panel(frame: Picture, path: Path) -> Picture:
+    mask = read_mask(path)
+    if mask.shape != frame.shape[:2]:
+        (height, width), (frame_height, frame_width) = mask.shape, frame.shape[:2]
+        raise MaskError(f"{path}: {width} x {height} pixels, but its frame has {frame_width} x {frame_height}")
+    return overlay(frame, mask)
+
+
+def sequence_figures(scores: Scores) -> dict[str, float]:
+    """J&F of each sequence, in percent: the mean of its objects'."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for name, figures in scores.per_object.items():
+        values[name.rpartition("_")[0]].append(100 * figures["J&F-Mean"])
+    return {name: float(np.mean(of_objects)) for name, of_objects in values.items()}
+
+
 def write_chart(path: Path, scores: dict[str, Scores]) -> None:
-    """Write a bar chart of J&F in percent per object, one colour per set of masks."""
+    """Write a bar chart of J&F in percent per sequence, one colour per set of masks."""
     matplotlib.use("Agg")
     from matplotlib import pyplot  # after the choice of a backend that needs no display
 
-    objects = list(next(iter(scores.values())).per_object)
-    places, thickness = np.arange(len(objects)), 0.8 / len(scores)
-    figure, axes = pyplot.subplots(figsize=(7, 1.5 + 0.3 * len(objects) * max(1, len(scores) / 2)), layout="constrained")
+    names = list(sequence_figures(next(iter(scores.values()))))
+    places, thickness = np.arange(len(names)), 0.8 / len(scores)
+    figure, axes = pyplot.subplots(figsize=(7, 1.5 + 0.3 * len(names) * max(1, len(scores) / 2)), layout="constrained")
     for index, (title, entry) in enumerate(scores.items()):
-        values = [100 * entry.per_object[name]["J&F-Mean"] for name in objects]
+        values = sequence_figures(entry)
         label = f"{title}: {100 * entry.overall['J&F-Mean']:.1f}"
-        axes.barh(places + index * thickness, values, height=thickness, label=label)
-    axes.set_yticks(places + 0.4 - thickness / 2, objects)
+        axes.barh(places + index * thickness, [values[name] for name in names], height=thickness, label=label)
+    axes.set_yticks(places + 0.4 - thickness / 2, names)
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("J&F-Mean (%)")
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside upper center", ncols=2)
     write_atomically(path, figure.savefig)
     pyplot.close(figure)
 
@@ -150,11 +174,11 @@ def draw(config: PicturesConfig) -> list[Path]:
 
 
 def _annotated(split: DavisSplit, sequences: Sequence[VideoSequence]) -> list[VideoSequence]:
-    """Those with a mask for every frame, with all their masks."""
+    """Those that can be scored, with a mask for every frame, and with all their masks."""
     complete = []
     for sequence in sequences:
         masks = tuple(sequence.masks[0].parent / f"{frame.stem}.png" for frame in sequence.frames)
-        if all(mask.is_file() for mask in masks):
+        if len(masks) >= FEWEST_FRAMES and all(mask.is_file() for mask in masks):
             complete.append(replace(sequence, masks=masks))
     return complete
 

@@ -1,14 +1,18 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
 from eval.davis.affinity import propagate_labels
-from eval.davis.explain import context_frames, main, voting_patches
+from eval.davis.dataset import DavisSplit, find_sequences
+from eval.davis.explain import ExplainConfig, Source, context_frames, draw_sources, main, voting_patches
 from eval.davis.protocol import PropagationSettings
+from tests.eval.davis.conftest import HEIGHT, WIDTH
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -49,6 +53,7 @@ def test_the_command_draws(davis: Path, backbone_files: dict[str, Path], tmp_pat
         ({"frame": 0}, "at least 1"),
         ({"x": 96}, "outside the 96 x 64 pixels"),
         ({"output": tmp_path / "why.gif"}, "must end in .png"),
+        ({"sequence": "boat,cart"}, "sequence='boat,cart' must be the name of one sequence"),
     ):
         status, _, errors = command(**changes)
         assert (status, len(errors.splitlines())) == (2, 1)
@@ -59,3 +64,27 @@ def test_voting_needs_no_more_patches_than_there_are() -> None:
     features = F.normalize(torch.ones(2, 1, 2, 4), dim=-1)
     sources = voting_patches(features[1], features[:1], 0, 0, PropagationSettings(topk=5))
     assert [source.weight for source in sources] == pytest.approx([0.5, 0.5])
+
+
+def test_lines_lead_from_the_pixel_to_its_sources(davis: Path, tmp_path: Path) -> None:
+    (sequence,) = find_sequences(DavisSplit(root=davis, sequences=("boat",)), all_masks=False)
+    config = ExplainConfig(
+        **{name: tmp_path / f"{name}.png" for name in ("backbone", "davis", "output")},
+        **{"sequence": "boat", "frame": 2, "x": 80, "y": 10, "width": WIDTH},
+    )
+    sources = [Source(1, 6, 2, 1.0)]  # of a grid of 8 x 12 patches: pixels 16 to 24 and 48 to 56 of the second panel
+    drawn = np.asarray(draw_sources(sequence, [0, 1], config, sources, (8, 12))).astype(int)
+    plain = np.asarray(draw_sources(sequence, [0, 1], config, [], (8, 12))).astype(int)
+    rows, columns = np.nonzero(np.abs(drawn - plain).sum(2))
+    # The target's panel lies below the two, in the middle.
+    assert (rows.min(), rows.max()) == (pytest.approx(48, abs=2), pytest.approx(HEIGHT + 10, abs=6))
+    assert (columns.min(), columns.max()) == (pytest.approx(WIDTH + 16, abs=2), pytest.approx(WIDTH // 2 + 80, abs=6))
+
+
+def test_a_frame_of_another_size_is_named(davis: Path, backbone_files: dict[str, Path], tmp_path: Path, run: Run) -> None:
+    cv2.imwrite(str(davis / "JPEGImages/480p/boat/00002.jpg"), np.zeros((HEIGHT, 2 * WIDTH, 3), np.uint8))
+    options: dict[str, object] = {"backbone": backbone_files["vit"], "davis": davis, "sequence": "boat", "short_side": 64}
+    options |= {"device": "cpu", "frame": 3, "x": 20, "y": 18, "output": tmp_path / "why.png"}
+    status, _, errors = run(main, *(part for name, value in options.items() for part in (f"--{name}", value)))
+    assert (status, len(errors.splitlines())) == (2, 1)
+    assert f"00002.jpg: {2 * WIDTH} x {HEIGHT} pixels, but the first frame has {WIDTH} x {HEIGHT}" in errors

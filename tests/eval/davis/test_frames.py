@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from eval.davis.frames import FrameError, input_size, read_frame
 from eval.davis.protocol import PropagationSettings
@@ -54,3 +55,23 @@ def test_a_damaged_frame_is_named(tmp_path: Path) -> None:
             read_frame(tmp_path / f"{name}.jpg", PUBLISHED, 16)
     with pytest.raises(FrameError, match=r"absent\.jpg: no such frame"):
         read_frame(tmp_path / "absent.jpg", PUBLISHED, 16)
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_pixels_stay_as_they_are_stored(orientation: int, tmp_path: Path) -> None:
+    """Masks are drawn on stored pixels; OpenCV turned frames by their EXIF orientation, and the masks not."""
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 170, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray(pixels).save(tmp_path / "plain.jpg")
+    turned, plain = (read_frame(tmp_path / f"{name}.jpg", PUBLISHED, 16) for name in ("turned", "plain"))
+    assert turned.original_size == plain.original_size == (100, 170)
+    assert torch.equal(turned.image, plain.image)
+
+
+def test_the_fixed_protocol_has_the_deviation_of_training(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "white.jpg"), np.full((64, 64, 3), 255, np.uint8))
+    for settings, deviation in ((PUBLISHED, 0.228), (FIXED, 0.229)):
+        image = read_frame(tmp_path / "white.jpg", settings, 16).image
+        assert image[0, 0, 0].item() == pytest.approx((1 - 0.485) / deviation, rel=1e-5)
