@@ -85,6 +85,8 @@ class Evaluation:
         found = finished_result(self.options.output, self.inputs)
         if found is not None:
             logger.info("%s is finished with the same inputs; not run again", self.options.output)
+            if self.options.name not in ("", found.backbone.name):
+                logger.warning("it keeps the name %s; for a row of another name, give another --output", found.backbone.name)
         return found
 
     def write_config(self) -> None:

@@ -5,6 +5,7 @@ ROOT/JPEGImages/480p/SEQUENCE/*.jpg     frames
 ROOT/Annotations/480p/SEQUENCE/*.png    masks: of every frame, or of the first one where nothing is to be scored
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,12 +13,16 @@ from pathlib import Path
 
 from PIL import Image
 
-from eval.davis.masks import Mask, read_mask, single_object, without_void
+from eval.davis.masks import Mask, MaskError, read_mask, read_mask_size, single_object, without_void
 
 ALL_SEQUENCES = "all"
 """The split that needs no list: every folder of frames."""
 
+FEWEST_FRAMES = 3
+"""That a sequence can be scored by: neither its first frame counts nor its last."""
+
 _MOST_NAMES_IN_A_MESSAGE = 5
+_TRAILING_NUMBER = re.compile(r"(.*?)(\d+)")
 
 
 class DavisDataError(ValueError):
@@ -81,10 +86,7 @@ class VideoSequence:
             DavisDataError: If its size is not the frame's.
         """
         mask = read_mask(self.masks[0])
-        if mask.shape != self.size:
-            raise DavisDataError(
-                f"{self.masks[0]}: {mask.shape[1]} x {mask.shape[0]} pixels, but its frame has {self.size[1]} x {self.size[0]}"
-            )
+        _check_size(self.masks[0], (mask.shape[0], mask.shape[1]), self.size)
         return single_object(mask) if self.one_object else without_void(mask)
 
 
@@ -137,7 +139,7 @@ def find_sequences(split: DavisSplit, all_masks: bool) -> list[VideoSequence]:
 
     Args:
         split: Which.
-        all_masks: Whether every frame must have a mask, as scoring needs, or only the first.
+        all_masks: Whether every frame must have a mask that can be scored, by its header, or only the first frame one.
 
     Raises:
         DavisDataError: With what is missing and where it was expected.
@@ -146,7 +148,7 @@ def find_sequences(split: DavisSplit, all_masks: bool) -> list[VideoSequence]:
     for name in sequence_names(split):
         try:
             sequences.append(_find_sequence(split, name, all_masks))
-        except DavisDataError as error:
+        except (DavisDataError, MaskError) as error:
             problems.append(str(error))
     if problems:
         raise DavisDataError(_some(problems, separator="; "))
@@ -177,11 +179,34 @@ def _find_sequence(split: DavisSplit, name: str, all_masks: bool) -> VideoSequen
             size = (image.height, image.width)
     except OSError as error:
         raise DavisDataError(f"{frames[0]}: not a JPEG, or a damaged one") from error
+    if all_masks:
+        check_length(masks_folder, len(masks))
+        for mask in masks:
+            _check_size(mask, read_mask_size(mask), size)
     return VideoSequence(name=name, frames=tuple(frames), masks=tuple(wanted), one_object=split.year == "2016", size=size)
 
 
+def check_length(masks: Path, count: int) -> None:
+    """Raise DavisDataError where a folder has too few annotated frames to be scored."""
+    if count < FEWEST_FRAMES:
+        raise DavisDataError(
+            f"{masks}: {count} annotated frames; the first and the last are not scored, so at least {FEWEST_FRAMES}"
+        )
+
+
+def _check_size(mask: Path, found: tuple[int, int], wanted: tuple[int, int]) -> None:
+    if found != wanted:
+        raise DavisDataError(f"{mask}: {found[1]} x {found[0]} pixels, but its frame has {wanted[1]} x {wanted[0]}")
+
+
 def _check_numbering(frames: Sequence[Path]) -> None:
-    """Raise DavisDataError where numbered frames have a gap."""
+    """Raise DavisDataError where numbered frames have a gap, or come in another order by their names."""
+    parts = [_TRAILING_NUMBER.fullmatch(frame.stem) for frame in frames]
+    for (frame, part), (following, next_part) in pairwise(zip(frames, parts, strict=True)):
+        if part and next_part and part[1] == next_part[1] and int(part[2]) > int(next_part[2]):
+            raise DavisDataError(
+                f"{frame} comes before {following.name} by its name, which is their order; fill up the numbers with zeros"
+            )
     if len(frames) < 3 or not all(frame.stem.isdecimal() for frame in frames):
         return
     numbers = [int(frame.stem) for frame in frames]

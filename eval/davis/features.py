@@ -3,14 +3,19 @@
 Shapes: B frames, H x W pixels, h x w positions, N = h*w, D channels.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.base import check_taps
-from backbones.build import AnyBackbone
+from backbones.build import AnyBackbone, build_backbone
 from backbones.onednn import pack_linear_layers
+from backbones.spec import BackboneSpec
 from common.precision import full_float32
+from eval.davis.frames import input_size
+from eval.davis.protocol import PropagationSettings
 
 _PAIRED_POSITIONS = 4096
 """Up to so many positions, two frames take less time together than one after the other: 4 % for a ViT-S/16 at 480p on a CPU, where
@@ -87,3 +92,22 @@ class FeatureExtractor:
             return self.backbone.forward_maps(images_B3HW, [self.block])[0].permute(0, 2, 3, 1)
         tokens = self.backbone.forward_tokens(images_B3HW)
         return tokens.patches.unflatten(1, tokens.grid)
+
+
+def check_sizes(spec: BackboneSpec, sizes: Iterable[tuple[int, int]], settings: PropagationSettings) -> None:
+    """Find out whether frames fit a backbone, by tensors without content.
+
+    Args:
+        spec: The backbone's.
+        sizes: (height, width) of the frames' files.
+        settings: The protocol.
+
+    Raises:
+        ValueError: If some do not in the size in which the protocol shows them, or the backbone has no such block.
+    """
+    device = torch.device("meta")
+    with device:
+        network = build_backbone(spec)
+    extract = FeatureExtractor(network, settings.block, device)
+    for size in sorted(set(sizes)):
+        extract(torch.empty(1, 3, *input_size(*size, settings, extract.input_multiple), device=device))

@@ -1,13 +1,14 @@
 """Object masks as indexed PNG files: the palette, reading and writing."""
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from eval.davis.plain_png import DamagedPngError, decode_plain_png
+from eval.davis.plain_png import decode_plain_png
 
 Mask = npt.NDArray[np.uint8]
 """[H, W] object ids; 0 is background."""
@@ -20,6 +21,10 @@ _ID_MODES = ("P", "L", "1")
 
 class MaskError(ValueError):
     """A mask file that is missing, damaged or not a map of object ids."""
+
+
+# Pillow raises any of these for a damaged PNG.
+_DAMAGED = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 
 
 def davis_palette() -> npt.NDArray[np.uint8]:
@@ -47,22 +52,35 @@ def read_mask(path: Path) -> Mask:
         if (ids := decode_plain_png(content)) is not None:
             return ids
         with Image.open(io.BytesIO(content)) as image:
-            if image.format != "PNG":
-                raise MaskError(f"{path}: a {image.format} file; masks are indexed PNG files")
-            if image.mode not in _ID_MODES:
-                raise MaskError(
-                    f"{path}: a PNG of mode {image.mode}; masks hold one object id per pixel (mode P, as DAVIS has)"
-                )
+            _check_kind(path, image)
             return np.asarray(image, dtype=np.uint8)
+    except MaskError:
+        raise
     except FileNotFoundError as error:
         raise MaskError(f"{path}: no such mask") from error
-    except (
-        DamagedPngError,
-        UnidentifiedImageError,
-        OSError,
-        SyntaxError,
-    ) as error:  # Pillow reports broken PNG chunks as SyntaxError
+    except _DAMAGED as error:
         raise MaskError(f"{path}: damaged mask ({error})") from error
+
+
+def read_mask_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a mask by its header; errors as `read_mask`, of damage only what the header shows."""
+    try:
+        with Image.open(path) as image:
+            _check_kind(path, image)
+            return image.height, image.width
+    except MaskError:
+        raise
+    except FileNotFoundError as error:
+        raise MaskError(f"{path}: no such mask") from error
+    except _DAMAGED as error:
+        raise MaskError(f"{path}: damaged mask ({error})") from error
+
+
+def _check_kind(path: Path, image: Image.Image) -> None:
+    if image.format != "PNG":
+        raise MaskError(f"{path}: a {image.format} file; masks are indexed PNG files")
+    if image.mode not in _ID_MODES:
+        raise MaskError(f"{path}: a PNG of mode {image.mode}; masks hold one object id per pixel (mode P, as DAVIS has)")
 
 
 def write_mask(path: Path, mask: Mask) -> None:

@@ -1,7 +1,8 @@
 """J and F of every object of one sequence, frame by frame, by the semi-supervised rules of DAVIS-2017.
 
 Source: davisvideochallenge/davis2017-evaluation, `davis2017/evaluation.py` and `results.py`. The first frame is given and the last
-was never scored. The objects are those of the first annotation: ids 1 to its highest. Ids that appear later do not count.
+was never scored. The objects are ids 1 to the highest of the first annotation, whether or not it has all of them; higher ids do not
+count.
 """
 
 import logging
@@ -15,11 +16,10 @@ import numpy.typing as npt
 
 from eval.davis.bits import BinaryImage
 from eval.davis.boundary import boundary_f, boundary_tolerance
+from eval.davis.dataset import check_length
 from eval.davis.masks import Mask, read_mask, single_object, without_void
 
 logger = logging.getLogger(__name__)
-
-_FEWEST_FRAMES = 3
 
 
 class ScoringError(ValueError):
@@ -47,27 +47,31 @@ def measure_sequence(annotations: Path, predictions: Path, one_object: bool = Fa
         one_object: Whether all objects count as one, as in DAVIS-2016.
 
     Raises:
+        DavisDataError: If there are too few annotations.
         ScoringError: If a mask is missing, of another size, or has an id that the first annotation has not.
         MaskError: If a mask is damaged.
     """
     # OpenCV's own threads would fight with the processes of `--jobs`.
     cv2.setNumThreads(1)
     paths = sorted(annotations.glob("*.png"))
-    if len(paths) < _FEWEST_FRAMES:
-        raise ScoringError(
-            f"{annotations}: {len(paths)} annotated frames; the first and the last are not scored, so at least {_FEWEST_FRAMES}"
-        )
-    num_objects = int(_read_annotation(paths[0], one_object).max())
+    check_length(annotations, len(paths))
+    first = _read_annotation(paths[0], one_object)
+    num_objects = int(first.max())
     if not num_objects:
         logger.warning("%s: the first annotation has no object; the sequence has no share in the score", annotations)
+    if absent := sorted(set(range(1, num_objects)) - set(np.unique(first).tolist())):
+        logger.warning(
+            "%s: the first annotation has no object %s; scored all the same, as by the official evaluation: 1 where no mask has it",
+            *(annotations, _listed(absent)),
+        )
     scored = paths[1:-1]
     region, boundary = np.zeros((num_objects, len(scored))), np.zeros((num_objects, len(scored)))
     late: set[int] = set()
     for index, path in enumerate(scored):
         annotation = _read_annotation(path, one_object)
         prediction = _read_prediction(predictions / path.name, annotation.shape, num_objects, one_object)
-        if (highest := int(annotation.max())) > num_objects:
-            late.update(range(num_objects + 1, highest + 1))
+        if int(annotation.max()) > num_objects:
+            late.update(np.unique(annotation[annotation > num_objects]).tolist())
         for number in range(num_objects):
             region[number, index], boundary[number, index] = measure_object(annotation, prediction, number + 1)
     if late:

@@ -39,9 +39,7 @@ def read_picture(path: Path) -> Picture:
 
 
 def write_overlays(sequence: VideoSequence, masks: Path, folder: Path) -> None:
-    """Write `folder/FRAME.png` for every frame from `masks/FRAME.png`; a folder that exists is complete and is kept."""
-    if folder.is_dir():
-        return
+    """Write `folder/FRAME.png` for every frame from `masks/FRAME.png`; replaces what the folder held."""
     with whole_folder(folder) as partial:
         for path in sequence.frames:
             picture = overlay(read_picture(path), read_mask(masks / f"{path.stem}.png"))

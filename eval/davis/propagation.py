@@ -10,7 +10,7 @@ from backbones.file import load_backbone
 from common.command import parse_config, run_command
 from common.files import file_sha256
 from eval.davis.dataset import DavisSplit, find_sequences
-from eval.davis.features import FeatureExtractor
+from eval.davis.features import FeatureExtractor, check_sizes
 from eval.davis.fingerprint import fingerprint
 from eval.davis.protocol import PropagationSettings
 from eval.davis.sharding import joined_processes
@@ -50,7 +50,8 @@ def propagate(config: PropagationConfig) -> Path:
     split = DavisSplit.from_options(config.davis, config.split, config.year, config.resolution, config.sequences)
     sequences = find_sequences(split, all_masks=False)
     backbone = load_backbone(config.backbone)
-    inputs = masks_digest(file_sha256(config.backbone), fingerprint(split, sequences), config)
+    check_sizes(backbone.spec, (sequence.size for sequence in sequences), config)
+    inputs = masks_digest(file_sha256(config.backbone), fingerprint(split, sequences), sequences, config)
     with joined_processes() as shard:
         extract = FeatureExtractor(backbone, config.block, shard.device(config.device))
         logger.info("%d sequences; features %s, stride %d", len(sequences), extract.describe(), extract.stride)

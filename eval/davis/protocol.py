@@ -4,6 +4,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+LOWEST_TEMPERATURE = 1 / 80
+"""exp(80) = 5.5e34; float32 ends at 3.4e38, and labels are divided by sums of such weights."""
+
 PROTOCOL_VERSION = 1
 """Grows whenever a change can change a mask."""
 
@@ -51,7 +54,7 @@ class PropagationSettings:
     topk: int = 5
     """Source patches that vote for a target patch, over all context frames jointly; more where the last place is tied."""
     temperature: float = 0.1
-    """Similarities are divided by this before the exponential."""
+    """Similarities are divided by this before the exponential; at least 1/80, below which that is no number of float32."""
     short_side: int = 480
     """Shorter side in pixels of the frames that the backbone sees."""
     block: int | None = None
@@ -63,8 +66,10 @@ class PropagationSettings:
         for name, least in (("n_last_frames", 0), ("neighbourhood_radius", 0), ("topk", 1), ("short_side", 64)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature={self.temperature} must be positive")
+        if not self.temperature >= LOWEST_TEMPERATURE:
+            raise ValueError(
+                f"temperature={self.temperature} must be at least {LOWEST_TEMPERATURE}: exp(1 / temperature) overflows"
+            )
         if self.block is not None and self.block < 0:
             raise ValueError(f"block={self.block} must be at least 0")
 

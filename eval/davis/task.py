@@ -3,8 +3,8 @@
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
-from backbones.base import check_taps
 from backbones.build import build_backbone
 from backbones.file import load_strictly, read_backbone_file
 from backbones.spec import BackboneSpec
@@ -12,7 +12,7 @@ from common.command import parse_config
 from common.memory import peak_memory_bytes
 from eval.davis.config import DavisConfig
 from eval.davis.dataset import DavisSplit, VideoSequence, find_sequences
-from eval.davis.features import FeatureExtractor
+from eval.davis.features import FeatureExtractor, check_sizes
 from eval.davis.fingerprint import fingerprint
 from eval.davis.overlay import write_overlays
 from eval.davis.protocol import PROTOCOL_VERSION, deviations, propagation_settings
@@ -36,11 +36,9 @@ def check(config: DavisConfig, spec: BackboneSpec) -> None:
     """Find a user's mistakes before anything heavy starts.
 
     Raises:
-        ValueError: If the data is not complete, or the backbone has no such block.
+        ValueError: If the data is not complete, does not fit the backbone, or the backbone has no such block.
     """
-    find_sequences(DavisSplit.from_options(config.data, config.split, config.year, config.resolution, config.sequences), True)
-    if config.block is not None:
-        check_taps([config.block], spec)
+    _find(config, spec)
 
 
 def evaluate(config: DavisConfig) -> Result:
@@ -52,9 +50,8 @@ def evaluate(config: DavisConfig) -> Result:
         ValueError: If an option, the backbone file or the data cannot be used, or the output folder holds something else.
     """
     start = time.monotonic()
-    split = DavisSplit.from_options(config.data, config.split, config.year, config.resolution, config.sequences)
-    sequences = find_sequences(split, all_masks=True)
     backbone = read_backbone_file(config.backbone)
+    split, sequences = _find(config, backbone.spec)
     network = build_backbone(backbone.spec)
     load_strictly(network, backbone.state_dict)
     with joined_processes() as shard:
@@ -66,16 +63,21 @@ def evaluate(config: DavisConfig) -> Result:
         )
         finished = evaluation.finished()
         wait_for_all(shard)  # so that a fast process does not write a result before a slow one has looked for it
-        if finished is not None:
+        if finished is not None and (not config.overlays or OVERLAYS_FOLDER in finished.artefacts):
             return finished
-        if shard.rank == 0:
+        if shard.rank == 0 and finished is None:
             evaluation.write_config()
         logger.info("%d sequences; features %s, stride %d", len(sequences), extract.describe(), extract.stride)
-        artefacts = _write_pictures(config, sequences, extract, masks_digest(backbone.sha256, dataset, config), shard)
+        artefacts = _write_pictures(
+            config, sequences, extract, masks_digest(backbone.sha256, dataset, sequences, config), shard
+        )
         if shard.rank == 0:
-            figures = _score(config, split, sequences, artefacts)
-            seconds = time.monotonic() - start
-            record = evaluation.record(figures, device, shard.world_size, seconds, peak_memory_bytes(device))
+            if finished is None:
+                figures = _score(config, split, sequences, artefacts)
+                seconds = time.monotonic() - start
+                record = evaluation.record(figures, device, shard.world_size, seconds, peak_memory_bytes(device))
+            else:
+                record = replace(finished, artefacts={**finished.artefacts, **artefacts})
             write_result(config.output, record)
         wait_for_all(shard)
         return read_result(config.output / RESULT_FILE)
@@ -94,6 +96,13 @@ def main(argv: Sequence[str]) -> int:
         return 0
     print(figures_line(config, result))  # noqa: T201 - the command's own output
     return 0
+
+
+def _find(config: DavisConfig, spec: BackboneSpec) -> tuple[DavisSplit, list[VideoSequence]]:
+    split = DavisSplit.from_options(config.data, config.split, config.year, config.resolution, config.sequences)
+    sequences = find_sequences(split, all_masks=True)
+    check_sizes(spec, (sequence.size for sequence in sequences), config)
+    return split, sequences
 
 
 def _protocol(config: DavisConfig, extract: FeatureExtractor) -> Protocol:
@@ -116,6 +125,7 @@ def _write_pictures(
         return {"masks": MASKS_FOLDER}
     for sequence in shard.share(sequences):
         write_overlays(sequence, masks / sequence.name, config.output / OVERLAYS_FOLDER / sequence.name)
+    wait_for_all(shard)
     return {"masks": MASKS_FOLDER, "overlays": OVERLAYS_FOLDER}
 
 

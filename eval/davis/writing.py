@@ -15,10 +15,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from common.allocation import reuse_freed_memory
-from common.files import text_sha256, write_text_atomically
+from common.files import file_sha256, remove_leftovers, text_sha256, write_text_atomically
 from eval.davis.dataset import VideoSequence
 from eval.davis.features import FeatureExtractor
-from eval.davis.frames import Frame, FrameError, read_frame
+from eval.davis.frames import Frame, read_frame_of
 from eval.davis.labels import resize_mask
 from eval.davis.masks import Mask, write_mask
 from eval.davis.propagator import propagate_sequence
@@ -41,11 +41,15 @@ KEPT_BLOCK = 2**24
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `folder` if the block ends without an error, so that a folder that exists is complete."""
+    """A temporary folder that becomes `folder` if the block ends without an error, so that a folder that exists is complete.
+
+    What `folder` held before is gone then.
+    """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     yield partial
+    shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
 
 
@@ -141,9 +145,12 @@ def write_masks(
     wait_for_all(shard)
 
 
-def masks_digest(backbone_sha256: str, dataset: Dataset, settings: PropagationSettings) -> str:
-    """Digest of everything that determines the masks."""
-    inputs = [backbone_sha256, asdict(dataset), PROTOCOL_VERSION, propagation_settings(settings)]
+def masks_digest(
+    backbone_sha256: str, dataset: Dataset, sequences: Sequence[VideoSequence], settings: PropagationSettings
+) -> str:
+    """Digest of everything that determines the masks; of the frames, gigabytes, by their number and size."""
+    first_masks = [file_sha256(sequence.masks[0]) for sequence in sequences]
+    inputs = [backbone_sha256, asdict(dataset), first_masks, PROTOCOL_VERSION, propagation_settings(settings)]
     return text_sha256(json.dumps(inputs, sort_keys=True))
 
 
@@ -151,10 +158,7 @@ def _read_ahead(
     reader: ThreadPoolExecutor, sequence: VideoSequence, extract: FeatureExtractor, settings: PropagationSettings
 ) -> Iterator[Frame]:
     def read(path: Path) -> Frame:
-        frame = read_frame(path, settings, extract.input_multiple)
-        if frame.original_size != sequence.size:
-            (height, width), (first_height, first_width) = frame.original_size, sequence.size
-            raise FrameError(f"{path}: {width} x {height} pixels, but the first frame has {first_width} x {first_height}")
+        frame = read_frame_of(path, sequence.size, settings, extract.input_multiple)
         # Only from pinned memory does a copy to a GPU run beside its work.
         return replace(frame, image=frame.image.pin_memory()) if extract.device.type == "cuda" else frame
 
@@ -168,12 +172,16 @@ def _read_ahead(
 
 
 def _claim(folder: Path, inputs: str) -> None:
+    """Make a folder this run's, unless it holds another's masks; what stopped before its first sequence does not count."""
     manifest = folder / MANIFEST
+    entries = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
     if manifest.is_file():
-        if json.loads(manifest.read_text(encoding="utf-8")).get("inputs_sha256") != inputs:
+        foreign = json.loads(manifest.read_text(encoding="utf-8")).get("inputs_sha256") != inputs
+        if foreign and entries != [manifest]:
             raise ValueError(
                 f"{folder}: holds masks of other inputs (backbone, data or settings differ); choose another --output or remove it"
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif entries:
         raise ValueError(f"{folder}: holds files of unknown origin; choose an empty --output")
+    remove_leftovers(manifest)
     write_text_atomically(manifest, json.dumps({"inputs_sha256": inputs}, indent=1) + "\n")

@@ -24,6 +24,7 @@ LEAST_AGREEMENT = 0.9999
 # Another valid value for each recorded one.
 CHANGES: dict[str, Callable[[Any], Any]] = {
     "topk": lambda recorded: recorded - 1 or 2,
+    "temperature": lambda recorded: 2 * recorded,
     "neighbourhood_radius": lambda recorded: recorded - 1 if recorded else 1,
     "n_last_frames": lambda recorded: 0 if recorded else 1,
     "protocol": lambda recorded: "fixed",
@@ -47,6 +48,7 @@ def least_agreement(case: Path, output: Path, changed: str | None = None) -> flo
         "n_last_frames": options["n_last_frames"],
         "neighbourhood_radius": options["size_mask_neighborhood"],
         "topk": options["topk"],
+        "temperature": PropagationSettings().temperature,  # the scripts have no option for it
         "protocol": "published",
     }
     if changed:

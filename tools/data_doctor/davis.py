@@ -83,7 +83,8 @@ def examine(data: Path, deep: bool, jobs: int) -> DatasetReport:
     for folder in listings:
         add_nested(report, folder)
     doubtful = _check_pairs(report, sequences.values()) | _examine_files(report, list(sequences.values()), deep, jobs)
-    _ask_the_task(report, split, [item for item in sequences.values() if item.frames and item.name not in doubtful])
+    asked = [item for item in sequences.values() if item.frames and item.name in listed and item.name not in doubtful]
+    _ask_the_task(report, split, asked)
     add_leftovers(report, [FOLDER])
     return report
 

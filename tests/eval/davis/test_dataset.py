@@ -1,13 +1,14 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from eval.davis.dataset import DavisDataError, DavisSplit, check_data, find_sequences, sequence_names
+from eval.davis.dataset import DavisDataError, DavisSplit, VideoSequence, check_data, find_sequences, sequence_names
 from eval.davis.fingerprint import fingerprint
 from eval.davis.masks import write_mask
-from tests.eval.davis.conftest import FRAMES, HEIGHT, SEQUENCES, WIDTH
+from tests.eval.davis.conftest import FRAMES, HEIGHT, SEQUENCES, WIDTH, draw_sequence
 
 
 def test_sequences_come_in_the_order_of_the_list(davis: Path) -> None:
@@ -88,9 +89,62 @@ def test_a_folder_that_is_no_davis(tmp_path: Path) -> None:
 
 def test_a_first_mask_of_another_size(davis: Path) -> None:
     write_mask(davis / "Annotations/480p/boat/00000.png", np.ones((3, 4), np.uint8))
-    sequence = find_sequences(DavisSplit(root=davis), all_masks=True)[0]
+    sequence = find_sequences(DavisSplit(root=davis), all_masks=False)[0]
     with pytest.raises(DavisDataError, match=rf"00000\.png: 4 x 3 pixels, but its frame has {WIDTH} x {HEIGHT}"):
         sequence.first_mask()
+
+
+def shrink(path: Path) -> None:
+    write_mask(path, np.ones((3, 4), np.uint8))
+
+
+def colour(path: Path) -> None:
+    Image.new("RGB", (WIDTH, HEIGHT)).save(path)
+
+
+def no_png(path: Path) -> None:
+    Image.new("L", (WIDTH, HEIGHT)).save(path, "JPEG")
+
+
+def cut_the_header(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:20])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (shrink, f"4 x 3 pixels, but its frame has {WIDTH} x {HEIGHT}"),
+        (colour, "a PNG of mode RGB"),
+        (no_png, "a JPEG file; masks are indexed PNG files"),
+        (cut_the_header, "damaged mask"),
+    ],
+)
+def test_what_cannot_be_scored_is_found_before_anything_runs(spoil: Callable[[Path], None], message: str, davis: Path) -> None:
+    """Any mask but the first was once looked at only after hours of propagation."""
+    spoil(davis / "Annotations/480p/boat/00003.png")
+    split = DavisSplit(root=davis)
+    assert len(find_sequences(split, all_masks=False)) == 3
+    with pytest.raises(DavisDataError, match=f"boat/00003.png: {message}"):
+        find_sequences(split, all_masks=True)
+
+
+def test_too_few_frames_to_be_scored(davis: Path) -> None:
+    draw_sequence(davis, "short", 9, frames=2)
+    (davis / "ImageSets/2017/val.txt").write_text("boat\nshort\n")
+    split = DavisSplit(root=davis)
+    assert len(find_sequences(split, all_masks=False)) == 2
+    with pytest.raises(DavisDataError, match="short: 2 annotated frames; the first and the last are not scored"):
+        find_sequences(split, all_masks=True)
+
+
+@pytest.mark.parametrize("prefix", ["", "frame_"])
+def test_numbers_without_zeros(prefix: str, davis: Path) -> None:
+    draw_sequence(davis, "long", 9, frames=12)
+    for folder, suffix in (("JPEGImages", ".jpg"), ("Annotations", ".png")):
+        for path in sorted((davis / folder / "480p/long").iterdir()):
+            path.rename(path.with_name(f"{prefix}{int(path.stem) + 1}{suffix}"))
+    with pytest.raises(DavisDataError, match=rf"{prefix}12\.jpg comes before {prefix}2\.jpg by its name"):
+        find_sequences(DavisSplit(root=davis, split="all", sequences=("long",)), all_masks=True)
 
 
 def test_the_fingerprint_sees_the_frames(davis: Path) -> None:
@@ -101,6 +155,19 @@ def test_the_fingerprint_sees_the_frames(davis: Path) -> None:
     (davis / f"JPEGImages/480p/boat/{last:05d}.jpg").unlink()
     (davis / f"Annotations/480p/boat/{last:05d}.png").unlink()
     assert fingerprint(split, find_sequences(split, all_masks=True)).listing_sha256 != before.listing_sha256
+
+
+@pytest.mark.parametrize(
+    ("resolution", "frames", "coverage"), [("480p", 1999, "full"), ("480p", 1998, "subset"), ("1080p", 1999, "subset")]
+)
+def test_only_all_frames_at_480p_are_the_benchmark(resolution: str, frames: int, coverage: str, davis: Path) -> None:
+    split = DavisSplit(root=davis, resolution=resolution)
+    shares = [frames // 30 + (index < frames % 30) for index in range(30)]
+    sequences = [
+        VideoSequence(name=f"s{index}", frames=(davis,) * share, masks=(), one_object=False, size=(480, 854))
+        for index, share in enumerate(shares)
+    ]
+    assert fingerprint(split, sequences).coverage == coverage
 
 
 def test_sample_data_stay_sample_data(davis: Path) -> None:

@@ -5,7 +5,10 @@ import torch
 
 from backbones.build import build_backbone
 from backbones.file import load_strictly
-from eval.davis.features import FeatureExtractor
+from backbones.spec import BackboneSpec
+from eval.davis.features import FeatureExtractor, check_sizes
+from eval.davis.protocol import PropagationSettings
+from tests.eval.davis.conftest import SPECS
 from tests.layouts import REGISTERS, weights_of
 from tests.layouts.dinov3 import DINOV3
 
@@ -56,3 +59,10 @@ def test_convolutions_are_not_rounded_to_tf32(extract: FeatureExtractor) -> None
     hook.remove()
     assert allowed == [False]
     assert torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("spec", [REGISTERS, DINOV3, *SPECS.values()])
+def test_sizes_are_checked_for_every_family(spec: BackboneSpec) -> None:
+    check_sizes(spec, [(64, 96), (96, 64)], PropagationSettings(short_side=64, protocol="fixed"))
+    with pytest.raises(ValueError, match=r"taps \[9\]"):
+        check_sizes(spec, [(64, 96)], PropagationSettings(short_side=64, protocol="fixed", block=9))

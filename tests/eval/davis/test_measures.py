@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eval.davis.dataset import DavisDataError
 from eval.davis.masks import MaskError, write_mask
 from eval.davis.measures import ScoringError, measure_object, measure_sequence
 from tests.references import davis_scores as reference
@@ -79,7 +80,29 @@ def test_late_objects_are_reported_and_not_scored(tmp_path: Path, caplog: pytest
     with caplog.at_level(logging.WARNING):
         measures = measure_sequence(annotations, write_sequence(tmp_path / "found", [first] * 3))
     assert measures.region.tolist() == [[1.0]]
-    assert "object ids 2, 3 appear after the first frame" in caplog.text
+    assert "object ids 3 appear after the first frame; they are not scored" in caplog.text
+
+
+def test_ids_with_gaps_are_scored_as_the_official_evaluation_does(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = np.zeros((20, 20), np.uint8)
+    first[:5], first[5:8] = 1, 3
+    late = first.copy()
+    late[10:] = 2
+    annotations = write_sequence(tmp_path / "truth", [first, first, late, first])
+    with caplog.at_level(logging.WARNING):
+        measures = measure_sequence(annotations, write_sequence(tmp_path / "found", [first] * 4))
+    assert measures.region.tolist() == [[1, 1], [1, 0], [1, 1]]
+    assert "the first annotation has no object 2; scored all the same" in caplog.text
+    assert "appear" not in caplog.text
+
+
+def test_8k_frames(tmp_path: Path) -> None:
+    """The tolerance of the contours is more pixels there than a word has bits; it once ended in an AssertionError."""
+    mask = np.zeros((4320, 7680), np.uint8)
+    mask[100:300, 100:400] = 1
+    near, far = np.roll(mask, 70, axis=1), np.roll(mask, 80, axis=1)
+    assert measure_object(mask, near, 1)[1] == 1
+    assert 0.4 < measure_object(mask, far, 1)[1] < 1
 
 
 def test_predictions_that_cannot_be_scored_are_named(tmp_path: Path) -> None:
@@ -103,5 +126,5 @@ def test_predictions_that_cannot_be_scored_are_named(tmp_path: Path) -> None:
         measure_sequence(annotations, predictions)
     (annotations / "00001.png").unlink()
     (annotations / "00002.png").unlink()
-    with pytest.raises(ScoringError, match=r"truth: 2 annotated frames"):
+    with pytest.raises(DavisDataError, match=r"truth: 2 annotated frames"):
         measure_sequence(annotations, predictions)

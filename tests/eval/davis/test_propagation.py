@@ -86,7 +86,7 @@ def test_other_mistakes_are_one_line(davis: Path, backbone_files: dict[str, Path
         "files of unknown origin": command(davis, backbone, tmp_path / "full"),
         "taps [2] are not ascending indices of this vit's 2 blocks": command(davis, backbone, output, "--block", 2),
         "topk=0 must be at least 1": command(davis, backbone, output, "--topk", 0),
-        "temperature=0.0 must be positive": command(davis, backbone, output, "--temperature", 0.0),
+        "temperature=0.01 must be at least 0.0125": command(davis, backbone, output, "--temperature", 0.01),
         "is not a device": command(davis, backbone, output, "--device", "abacus"),
         "not a multiple of the patch size": command(davis, backbone, output, "--short_side", 68),
         "--unknown": command(davis, backbone, output, "--unknown", 1),
@@ -111,3 +111,29 @@ def test_masks_of_other_inputs_are_not_mixed(davis: Path, backbone_files: dict[s
         assert "holds masks of other inputs" in errors
     draw_sequence(davis, "longer", 9, frames=FRAMES + 5)
     assert run(*first)[0] == 0
+
+
+def test_what_stopped_before_its_first_sequence_does_not_hold_its_folder(
+    davis: Path, backbone_files: dict[str, Path], tmp_path: Path, run: Run
+) -> None:
+    """Another attempt once had to choose another folder, though nothing was in this one."""
+    output = tmp_path / "masks"
+    spoil_jpeg(davis)
+    first = command(davis, backbone_files["vit"], output, "--sequences", "boat")
+    assert run(*first)[0] == 2
+    (output / ".propagation.123.tmp.json").write_text("{")  # as a killed process leaves it
+    assert run(*command(davis, backbone_files["vit"], output, "--sequences", "cart", "--topk", 3))[0] == 0
+    assert not list(output.glob(".propagation*"))
+    status, _, errors = run(*first)
+    assert status == 2
+    assert "holds masks of other inputs" in errors
+
+
+def test_other_first_masks_are_other_inputs(davis: Path, backbone_files: dict[str, Path], tmp_path: Path, run: Run) -> None:
+    """Masks of the old ones were kept."""
+    first = command(davis, backbone_files["vit"], tmp_path / "masks", "--sequences", "boat")
+    assert run(*first)[0] == 0
+    write_mask(davis / "Annotations/480p/boat/00000.png", np.ones((HEIGHT, WIDTH), np.uint8))
+    status, _, errors = run(*first)
+    assert status == 2
+    assert "holds masks of other inputs" in errors

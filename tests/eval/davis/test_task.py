@@ -1,20 +1,27 @@
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from backbones.build import build_backbone
+from backbones.file import write_backbone_file
 from eval.davis.config import DavisConfig
+from eval.davis.masks import read_mask
+from eval.davis.overlay import overlay, read_picture
 from eval.davis.scores import score_sequences
 from eval.davis.summary import GLOBAL_FIGURES
 from eval.davis.task import evaluate, main
 from eval.result import ResultError, read_result
-from tests.eval.davis.conftest import SEQUENCES, SPECS
+from tests.eval.davis.conftest import SEQUENCES, SOURCE, SPECS
+from tests.layouts import REGISTERS
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -50,8 +57,10 @@ def test_the_command_from_backbone_to_result(davis: Path, backbone_files: dict[s
     assert (result.datasets["test"].num_items, result.coverage) == (3, "subset")
     for path in result.artefacts.values():
         assert (output / path).exists()
-    with Image.open(output / "overlays/boat/00001.png") as picture:
-        assert (picture.mode, picture.size) == ("RGB", (96, 64))
+    shown = read_picture(output / "overlays/boat/00001.png")
+    frame, mask = read_picture(davis / "JPEGImages/480p/boat/00001.jpg"), read_mask(output / "masks/boat/00001.png")
+    assert mask.any()
+    assert (shown == overlay(frame, mask)).all()
     assert json.loads((output / "config.json").read_text())["short_side"] == 64
 
 
@@ -71,6 +80,50 @@ def test_a_finished_task_is_not_run_again(
         evaluate(
             DavisConfig(backbone=backbone_files["resnet"], data=davis, output=tmp_path / "out", short_side=64, device="cpu")
         )
+
+
+def test_overlays_can_be_had_later(davis: Path, backbone_files: dict[str, Path], tmp_path: Path) -> None:
+    """A finished task once ignored the option; and overlays of other settings were kept."""
+    output = tmp_path / "out"
+    options: dict[str, Any] = {"backbone": backbone_files["vit"], "data": davis, "output": output, "short_side": 64}
+    options |= {"device": "cpu", "jobs": 1, "sequences": "boat"}
+    first = evaluate(DavisConfig(**options))
+    assert "overlays" not in first.artefacts
+    second = evaluate(DavisConfig(**options, overlays=True))
+    assert second == replace(first, artefacts={**first.artefacts, "overlays": "overlays"})
+    assert evaluate(DavisConfig(**options)) == second
+    for path in (output / "result.json", output / "masks"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    evaluate(DavisConfig(**options, overlays=True, topk=1, n_last_frames=0))
+    frame = read_picture(davis / "JPEGImages/480p/boat/00004.jpg")
+    expected = overlay(frame, read_mask(output / "masks/boat/00004.png"))
+    assert (read_picture(output / "overlays/boat/00004.png") == expected).all()
+
+
+def test_all_objects_are_one_in_2016(davis: Path, backbone_files: dict[str, Path], tmp_path: Path) -> None:
+    (davis / "ImageSets/2017").rename(davis / "ImageSets/2016")
+    config = DavisConfig(
+        backbone=backbone_files["vit"], data=davis, output=tmp_path / "out", short_side=64, year="2016", device="cpu", jobs=1
+    )
+    result = evaluate(config)
+    assert set(result.breakdown) == {f"{name}_1" for name in SEQUENCES}
+    assert result.datasets["test"].name == "DAVIS-2016"
+    last = read_mask(tmp_path / "out/masks/boat/00004.png")
+    assert np.unique(last).tolist() == [0, 1]
+    scores = score_sequences(SEQUENCES, davis / "Annotations/480p", tmp_path / "out/masks", one_object=True)
+    assert result.metrics["J&F-Mean"].value == pytest.approx(100 * scores.overall["J&F-Mean"], abs=1e-9)
+
+
+def test_frames_that_do_not_fit_are_found_before_anything_runs(davis: Path, tmp_path: Path, run: Run) -> None:
+    backbone = tmp_path / "patch14.safetensors"
+    write_backbone_file(backbone, REGISTERS, SOURCE, build_backbone(REGISTERS).state_dict())
+    arguments = ("--backbone", backbone, "--data", davis, "--output", tmp_path / "out", "--device", "cpu", "--jobs", 1)
+    status, _, errors = run(main, *arguments)
+    assert (status, len(errors.splitlines())) == (2, 1)
+    assert "not a multiple of the patch size 14" in errors
+    assert "--protocol fixed" in errors
+    assert not (tmp_path / "out").exists()
+    assert run(main, *arguments, "--protocol", "fixed", "--short-side", 64)[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -64,13 +64,13 @@ def test_frames_are_read_ahead_and_masks_written_behind(
     (sequence,) = find_sequences(DavisSplit(root=davis, sequences=("boat",)), all_masks=False)
     read, computed = [], []
     third_read, all_computed = Event(), Event()
-    read_frame, write_mask = writing.read_frame, writing.write_mask
+    read_frame, write_mask = writing.read_frame_of, writing.write_mask
 
-    def read_and_tell(path: Path, settings: PropagationSettings, multiple: int) -> Frame:
+    def read_and_tell(path: Path, size: tuple[int, int], settings: PropagationSettings, multiple: int) -> Frame:
         read.append(path)
         if len(read) == 3:
             third_read.set()
-        return read_frame(path, settings, multiple)
+        return read_frame(path, size, settings, multiple)
 
     def write_when_all_is_computed(path: Path, mask: writing.Mask) -> None:
         if path.stem != sequence.frames[0].stem:
@@ -85,7 +85,7 @@ def test_frames_are_read_ahead_and_masks_written_behind(
                 all_computed.set()
             return super().__call__(images_B3HW)
 
-    monkeypatch.setattr(writing, "read_frame", read_and_tell)
+    monkeypatch.setattr(writing, "read_frame_of", read_and_tell)
     monkeypatch.setattr(writing, "write_mask", write_when_all_is_computed)
     extract = Network(load_backbone(backbone_files["vit"]), None, torch.device("cpu"))
     writing.write_sequence(sequence, tmp_path / "boat", extract, PropagationSettings(short_side=64), lambda: None)
@@ -108,8 +108,10 @@ def test_a_killed_run_continues(davis: Path, backbone_files: dict[str, Path], tm
     kept = (output / "boat/00001.png").stat().st_mtime_ns
     propagate(PropagationConfig(**options))
     assert (output / "boat/00001.png").stat().st_mtime_ns == kept
-    assert len(list((output / "long").iterdir())) == 400
     assert not list(output.glob(".*"))
+    propagate(PropagationConfig(**{**options, "output": tmp_path / "whole"}))
+    assert len(list((output / "long").iterdir())) == 400
+    assert contents(output) == contents(tmp_path / "whole")
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
