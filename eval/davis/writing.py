@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -62,7 +63,7 @@ def write_sequence(
 ) -> None:
     """Propagate through a sequence and write `folder/FRAME.png`; the folder appears when all of them are written.
 
-    Frames are decoded ahead and masks are written behind, each in a thread of its own.
+    Frames are decoded ahead and masks are written behind, in threads of their own.
 
     Raises:
         FrameError: If a frame is damaged or its size differs from the first frame's.
@@ -89,17 +90,23 @@ def _propagate_into(
     def write(frame: Frame, ids_HW: Tensor) -> None:
         write_mask(folder / f"{frame.name}.png", resize_mask(ids_HW.cpu().numpy(), frame.original_size))
 
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+    threads = _threads(extract.device)
+    with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as writers:
         written: deque[Future[None]] = deque()
         for frame, ids_HW in propagate_sequence(
-            _read_ahead(reader, sequence, extract, settings), first_mask, extract, settings
+            _read_ahead(readers, sequence, extract, settings), first_mask, extract, settings
         ):
-            written.append(writer.submit(write, frame, ids_HW))
+            written.append(writers.submit(write, frame, ids_HW))
             if len(written) > _WRITE_BEHIND:
                 written.popleft().result()
             on_frame()
         for future in written:
             future.result()
+
+
+def _threads(device: torch.device) -> int:
+    """How many decode frames (7 ms each), and how many write masks (5 ms): beside a GPU, one of each would be the slowest part."""
+    return 1 if device.type == "cpu" else 4
 
 
 def write_masks(
@@ -155,7 +162,7 @@ def masks_digest(
 
 
 def _read_ahead(
-    reader: ThreadPoolExecutor, sequence: VideoSequence, extract: FeatureExtractor, settings: PropagationSettings
+    readers: ThreadPoolExecutor, sequence: VideoSequence, extract: FeatureExtractor, settings: PropagationSettings
 ) -> Iterator[Frame]:
     def read(path: Path) -> Frame:
         frame = read_frame_of(path, sequence.size, settings, extract.input_multiple)
@@ -164,7 +171,7 @@ def _read_ahead(
 
     waiting: deque[Future[Frame]] = deque()
     for path in sequence.frames:
-        waiting.append(reader.submit(read, path))
+        waiting.append(readers.submit(read, path))
         if len(waiting) > _READ_AHEAD:
             yield waiting.popleft().result()
     while waiting:

@@ -92,6 +92,15 @@ def test_frames_are_read_ahead_and_masks_written_behind(
     assert len(list((tmp_path / "boat").iterdir())) == len(sequence.frames)
 
 
+def test_several_threads_give_what_one_gives(
+    davis: Path, backbone_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = propagate(config(davis, backbone_files["vit"], tmp_path / "one"))
+    monkeypatch.setattr(writing, "_threads", lambda device: 4)  # as beside a GPU
+    four = propagate(config(davis, backbone_files["vit"], tmp_path / "four"))
+    assert contents(one) == contents(four)
+
+
 def test_a_killed_run_continues(davis: Path, backbone_files: dict[str, Path], tmp_path: Path) -> None:
     draw_sequence(davis, "long", 9, frames=400)
     (davis / "ImageSets/2017/val.txt").write_text("boat\nlong\n")
