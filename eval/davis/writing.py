@@ -105,7 +105,7 @@ def _propagate_into(
 
 
 def _threads(device: torch.device) -> int:
-    """How many decode frames (7 ms each), and how many write masks (5 ms): beside a GPU, one of each would be the slowest part."""
+    """How many decode frames (7 ms each), and how many write masks (5 ms): beside a GPU, one of each may be the slowest part."""
     return 1 if device.type == "cpu" else 4
 
 
