@@ -31,7 +31,7 @@ _PACKAGES = (
 
 
 def describe_dataset(
-    root: Path, name: str, split: str, items: Iterable[str], full_size: int, restricted: bool = False
+    root: Path, name: str, split: str, items: Iterable[str], full_size: int, restricted: bool = False, content: str = ""
 ) -> Dataset:
     """Fingerprint one split.
 
@@ -42,6 +42,7 @@ def describe_dataset(
         items: One string per item that identifies it (name; also frame count, size or annotation count where known).
         full_size: Number of items of the whole published split.
         restricted: Whether the user asked for a part of the split.
+        content: Digest of what belongs to the items, such as their annotations.
     """
     listing = sorted(items)
     coverage: Coverage = "full" if len(listing) == full_size and not restricted else "subset"
@@ -51,7 +52,7 @@ def describe_dataset(
         name=name,
         split=split,
         num_items=len(listing),
-        listing_sha256=text_sha256("\n".join(listing)),
+        listing_sha256=text_sha256("\n".join([*listing, content] if content else listing)),
         coverage=coverage,
     )
 

@@ -41,16 +41,21 @@ def start_evaluation(module: str, options: Any, folder: Path, **environment: str
         )
 
 
-def kill_when(process: "subprocess.Popen[bytes]", path: Path) -> None:
-    """Kill a process and its workers (SIGKILL) as soon as a file is there.
-
-    Workers that outlive their process can wait for ever on a pipe that nobody reads.
-    """
+def wait_for(process: "subprocess.Popen[bytes]", path: Path) -> None:
+    """Wait until a running process has made a file."""
     end = time.monotonic() + _LONGEST_S
     while not path.exists():
         assert process.poll() is None, f"ended with status {process.returncode} before there was a {path}"
         assert time.monotonic() < end, f"no {path} after {_LONGEST_S} s"
         time.sleep(0.002)
+
+
+def kill_when(process: "subprocess.Popen[bytes]", path: Path) -> None:
+    """Kill a process and its workers (SIGKILL) as soon as a file is there.
+
+    Workers that outlive their process can wait for ever on a pipe that nobody reads.
+    """
+    wait_for(process, path)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "ended before it could be killed"
 

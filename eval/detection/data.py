@@ -4,6 +4,7 @@ coco/annotations/instances_{train,val}2017.json
 coco/{train,val}2017/*.jpg
 """
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -20,6 +21,7 @@ NAME = "COCO 2017"
 ADDRESS = "https://cocodataset.org/#download"
 SplitName = Literal["train2017", "val2017"]
 FULL_SIZES: dict[str, int] = {"train2017": 118_287, "val2017": 5_000}
+FULL_ANNOTATIONS: dict[str, int] = {"train2017": 860_001, "val2017": 36_781}
 FULL_TRAINABLE = 117_266
 """Images of the full train2017 that training uses: those with annotations."""
 
@@ -27,6 +29,7 @@ SMALLEST_SIDE = 32
 """mmdet trains on no image with a side below this."""
 
 _NAMES_SHOWN = 5
+_NEEDED = ("bbox", "area", "segmentation")
 
 
 class DataError(ValueError):
@@ -49,6 +52,10 @@ class Split:
     """Only the first so many are used on the user's wish."""
     categories: tuple[tuple[int, str], ...]
     """Ids and names, in the order of the annotation file."""
+    num_annotations: int
+    """In the annotation file."""
+    annotations_sha256: str
+    """Of the annotation file."""
 
     @property
     def annotation_file(self) -> Path:
@@ -65,7 +72,10 @@ class Split:
         used = self.trainable if self.name == "train2017" else self.images
         restricted = self.limit is not None and self.limit < len(used)
         items = used[: self.limit] if restricted else self.images
-        return describe_dataset(self.root, NAME, self.name, items, FULL_SIZES[self.name], restricted)
+        restricted = restricted or self.num_annotations != FULL_ANNOTATIONS[self.name]
+        return describe_dataset(
+            self.root, NAME, self.name, items, FULL_SIZES[self.name], restricted, content=self.annotations_sha256
+        )
 
 
 def check_data(root: Path, max_train_images: int | None = None, max_val_images: int | None = None) -> dict[str, Split]:
@@ -109,12 +119,15 @@ def _read_split(root: Path, name: SplitName, limit: int | None, problems: list[s
     """One split; what is wrong with it is appended to `problems`."""
     path = _annotation_file(root, name)
     try:
-        content = json.loads(path.read_bytes())
+        encoded = path.read_bytes()
+        content = json.loads(encoded)
         categories = tuple((entry["id"], entry["name"]) for entry in content["categories"])
-        counts = Counter(entry["image_id"] for entry in content["annotations"])
+        annotations = content["annotations"]
+        counts = Counter(entry["image_id"] for entry in annotations)
         images = content["images"]
         listing = [f"{image['file_name']} {counts[image['id']]}" for image in images]
         trainable = [line for line, image in zip(listing, images, strict=True) if _is_trainable(image, counts)]
+        unusable = _unusable(annotations, {number for number, _ in categories}, scored=name == "val2017")
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a COCO annotation file ({error!r}); it comes from {ADDRESS}") from error
     present = {entry.name for entry in os.scandir(root / name)}
@@ -124,7 +137,32 @@ def _read_split(root: Path, name: SplitName, limit: int | None, problems: list[s
         problems.append(f"{path.name} has no image with annotations")
     if unknown := [category for _, category in categories if category not in CATEGORY_NAMES]:
         problems.append(f"{path.name} has categories that are not COCO's 80: {_enumerate(unknown)}")
-    return Split(root=root, name=name, images=tuple(listing), trainable=tuple(trainable), limit=limit, categories=categories)
+    if unusable:
+        problems.append(f"{path.name} has {len(unusable)} annotations that cannot be used: {_enumerate(unusable)}")
+    return Split(
+        root=root,
+        name=name,
+        images=tuple(listing),
+        trainable=tuple(trainable),
+        limit=limit,
+        categories=categories,
+        num_annotations=len(annotations),
+        annotations_sha256=hashlib.sha256(encoded).hexdigest(),
+    )
+
+
+def _unusable(annotations: Sequence[dict[str, Any]], categories: set[int], scored: bool) -> list[str]:
+    """Annotations on which a run would stumble, or that it would leave out in silence, each with its fault.
+
+    An empty outline only stops the scoring; the training leaves it out.
+    """
+    found = []
+    for entry in annotations:
+        if absent := [name for name in _NEEDED if name not in entry or (scored and entry[name] in (None, [], {}))]:
+            found.append(f"{entry.get('id')} lacks {' and '.join(absent)}")
+        elif entry["category_id"] not in categories:
+            found.append(f"{entry.get('id')} is of the unlisted category {entry['category_id']}")
+    return found
 
 
 def _is_trainable(image: dict[str, Any], counts: Counter[int]) -> bool:

@@ -15,9 +15,9 @@ from eval.detection.data import Split
 from eval.openmmlab.backbone import with_heads
 from eval.openmmlab.batch import BatchPlan, published_batch
 from eval.openmmlab.config_files import read_family_config
-from eval.openmmlab.config_values import apply_override
+from eval.openmmlab.config_values import apply_override, check_override
 from eval.openmmlab.launch import Precision, optimiser_wrapper, resolve_precision
-from eval.openmmlab.pyramid import STRIDES, DeconvPyramid
+from eval.openmmlab.pyramid import PATCH_OF_BATCH_NORM, STRIDES, DeconvPyramid
 from eval.openmmlab.taps import choose_taps
 
 MATCHES_FILE = "image_matches.npz"
@@ -63,7 +63,7 @@ def resolve(
         precision: From `training_precision`.
 
     Raises:
-        ValueError: If an option does not fit the backbone, or an override names nothing.
+        ValueError: If an option does not fit the backbone, or an override names nothing or would change nothing.
     """
     config = base_config(spec)
     _resolve_model(config, options, spec)
@@ -73,8 +73,22 @@ def resolve(
         config.optim_wrapper.optimizer.lr *= batch.total / published_batch(config).total
     config.optim_wrapper = optimiser_wrapper(config.optim_wrapper, precision, batch.accumulation)
     for override in options.override:
+        check_override(override)
         apply_override(config, override)
     return config
+
+
+def has_batch_norm(config: Config, spec: BackboneSpec) -> bool:
+    """Whether anything in the network normalises over the images of a batch."""
+    if isinstance(spec, PlainViTSpec) and spec.patch_size == PATCH_OF_BATCH_NORM:
+        return True
+
+    def contains(part: Any) -> bool:
+        if isinstance(part, dict):
+            return "BN" in str((part.get("norm_cfg") or {}).get("type")) or any(map(contains, part.values()))
+        return isinstance(part, list | tuple) and any(map(contains, part))
+
+    return bool(config.model.backbone.get("sync_batch_norm")) or contains(config.model.to_dict())
 
 
 def transforms(pipeline: Sequence[Any]) -> list[Any]:

@@ -7,7 +7,7 @@ from mmengine.config import Config
 
 from backbones.spec import BackboneSpec
 from eval.detection.config import DetectionConfig
-from eval.detection.experiment import base_config, transforms
+from eval.detection.experiment import base_config, has_batch_norm, transforms
 from eval.openmmlab.batch import BatchPlan, published_batch
 from eval.openmmlab.config_values import override_deviations, plain
 from eval.openmmlab.settings import backbone_settings, batch_settings, flat_settings, optimiser_settings
@@ -49,7 +49,8 @@ def protocol_settings(config: Config, spec: BackboneSpec, batch: BatchPlan, devi
         **backbone_settings(config, spec),
         **_heads(config),
         **_data(config),
-        **batch_settings(batch, device),
+        **batch_settings(batch, device, has_batch_norm(config, spec)),
+        "images_padded_together": batch.per_device,
     }
     return {name: plain(value) for name, value in settings.items()}
 

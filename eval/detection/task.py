@@ -8,7 +8,7 @@ from backbones.spec import BackboneSpec
 from common.command import parse_config
 from eval.detection.config import DetectionConfig
 from eval.detection.data import check_data
-from eval.detection.experiment import MATCHES_FILE, base_config, resolve, training_precision
+from eval.detection.experiment import MATCHES_FILE, base_config, has_batch_norm, resolve, training_precision
 from eval.detection.figures import split_figures
 from eval.detection.pictures import DetectionPictures
 from eval.detection.protocol import describe_protocol
@@ -23,7 +23,8 @@ from eval.result import Metric, Result
 def prepare(options: DetectionConfig, spec: BackboneSpec, device: torch.device) -> Prepared:
     """See `FineTuningTask.prepare`."""
     splits = check_data(options.data, *options.image_limits)
-    batch = options.plan_batch(published_batch(base_config(spec)), world_size())
+    base = base_config(spec)
+    batch = options.plan_batch(published_batch(base), world_size(), has_batch_norm(base, spec))
     config = resolve(options, spec, splits, batch, training_precision(options, spec, device))
     return Prepared(
         config=config,

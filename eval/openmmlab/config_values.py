@@ -24,6 +24,28 @@ def lookup(config: Any, path: str) -> Any:
     return node
 
 
+_EFFECTIVE = (
+    "model.",
+    "optim_wrapper.",
+    "param_scheduler.",
+    "train_dataloader.dataset.",
+    "test_dataloader.dataset.",
+    "test_evaluator.",
+)
+"""Where an override changes the run. Elsewhere the options have been read already, or `eval.openmmlab.launch` sets the value."""
+_OPTIONS_OF_THEIR_OWN = ("optim_wrapper.accumulative_counts", "optim_wrapper.dtype", "optim_wrapper.type")
+
+
+def check_override(override: str) -> None:
+    """Raise ValueError for a value of the config that, replaced at the end, would change nothing."""
+    path = override.partition("=")[0]
+    if not path.startswith(_EFFECTIVE) or path in _OPTIONS_OF_THEIR_OWN:
+        raise ValueError(
+            f"--override {override!r} would change nothing: only values under {', '.join(_EFFECTIVE)} do; batch, schedule, crops, "
+            "precision and workers have options of their own (see --help)"
+        )
+
+
 def apply_override(config: Config, override: str) -> None:
     """Set one value by its dotted path; a path that names nothing is an error, since mmengine would add it in silence.
 

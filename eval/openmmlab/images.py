@@ -27,10 +27,10 @@ class ReadImage(BaseTransform):
         """Add `img` and its sizes.
 
         Args:
-            results: With `img_path`.
+            results: With `img_path`; `height` and `width` where annotations state them.
 
         Raises:
-            ImageFileError: If the file is no image, or a JPEG that breaks off.
+            ImageFileError: If the file is no image, a JPEG that breaks off, or of another size than the annotations say.
         """
         path = results["img_path"]
         content = Path(path).read_bytes()
@@ -40,4 +40,9 @@ class ReadImage(BaseTransform):
         if image is None:
             raise ImageFileError(f"{path}: not a readable image ({len(content)} bytes); copy it again")
         size = image.shape[:2]
+        # As Detectron2 does: annotations of another size would be drawn in the wrong places.
+        if (stated := (results.get("height", size[0]), results.get("width", size[1]))) != size:
+            raise ImageFileError(
+                f"{path}: {size[1]} x {size[0]} pixels, but {stated[1]} x {stated[0]} by the annotations; take the original"
+            )
         return {**results, "img": image, "img_shape": size, "ori_shape": size}

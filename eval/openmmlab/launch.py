@@ -20,6 +20,7 @@ from eval.inputs import Inputs, differences
 from eval.openmmlab.compatibility import quiet_packages
 from eval.openmmlab.progress import ProgressHook
 from eval.openmmlab.runner import CHECKPOINT_NAME, FineTuningRunner, JsonConfig, latest_checkpoint, local_rank
+from eval.openmmlab.stopping import StopHook
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def resolve_precision(choice: Precision, device: torch.device) -> Precision:
             raise ValueError(f"--precision {choice} needs a GPU; the CPU computes in float32")
         return "float32"
     if choice == "auto":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     return choice
 
 
@@ -122,7 +123,8 @@ def run(
         checkpoint_interval: Iterations between two checkpoints; the last iteration always makes one.
 
     Raises:
-        ValueError: If `work_dir` holds a run with other inputs.
+        ValueError: If `work_dir` holds a run with other inputs, or the training has diverged.
+        Interrupted: After a signal of `common.interruption.STOP_SIGNALS` during the training: an update was finished and saved.
     """
     start = time.monotonic()
     _join_processes(device)
@@ -150,9 +152,11 @@ def run(
 def _train_and_test(config: Config, trained: bool) -> dict[str, float]:
     with quiet_packages():
         runner = FineTuningRunner.from_cfg(config)
+        stopping = next(hook for hook in runner.hooks if isinstance(hook, StopHook))
         try:
             if not trained:
-                runner.train()
+                with stopping.stop:  # before the workers start, which take over how signals are handled
+                    runner.train()
             return {name: float(value) for name, value in runner.test().items()}
         finally:
             for hook in runner.hooks:
@@ -208,6 +212,7 @@ def _prepared(config: Config, work_dir: Path, *, device: torch.device, seed: int
     config.custom_hooks = [
         *config.get("custom_hooks", []),
         {"type": "ProgressHook"},
+        {"type": "StopHook"},
         {"type": "PlainCheckpointHook"},
         {"type": "SeedByIterationHook", "seed": seed},
     ]

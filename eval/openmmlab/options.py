@@ -1,5 +1,6 @@
 """The options that every fine-tuning task has."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,8 +36,9 @@ class FineTuningConfig:
     batch_size: int | None = None
     """Images per update, over all devices; by default the published number for the backbone's family."""
     device_batch_size: int | None = None
-    """Most images at a time on one device; by default as many as it takes. Smaller values need less memory: the gradients of
-    several parts then make up the batch, but batch normalisation sees fewer images at a time."""
+    """Most images at a time on one device; by default as many as it takes, or, of a network without batch normalisation, the
+    published number. Smaller values need less memory: the gradients of several parts then make up the batch, but batch
+    normalisation sees fewer images at a time."""
     scale_lr: bool = False
     """Multiply the learning rate by `batch_size` / published batch size. Without, another batch size keeps the published rate."""
     compile: bool = False
@@ -79,19 +81,22 @@ class FineTuningConfig:
         if self.taps is not None and len(self.taps) != NUM_MAPS:
             raise ValueError(f"taps={self.taps}: the feature pyramid takes {NUM_MAPS} maps")
 
-    def plan_batch(self, published: BatchPlan, world_size: int) -> BatchPlan:
+    def plan_batch(self, published: BatchPlan, world_size: int, shares_statistics: bool = True) -> BatchPlan:
         """How so many processes make up the batch.
 
         Args:
             published: From `eval.openmmlab.batch.published_batch`; gives the total where the user does not.
             world_size: Number of processes.
+            shares_statistics: Whether batch normalisation wants as many images at a time as possible; otherwise the published number
+                goes through the network together.
 
         Raises:
             ValueError: If they cannot.
         """
         total = self.batch_size or published.total
         share = max(1, total // world_size)
-        return BatchPlan(total=total, per_device=min(self.device_batch_size or share, share), world_size=world_size)
+        per_device = self.device_batch_size or (share if shares_statistics else math.gcd(published.per_device, share))
+        return BatchPlan(total=total, per_device=min(per_device, share), world_size=world_size)
 
     @property
     def image_limits(self) -> tuple[int | None, int | None]:

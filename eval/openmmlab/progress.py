@@ -1,6 +1,7 @@
 """What a fine-tuning run shows and keeps while it goes on: a bar with an ETA, and the losses as JSON lines."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,15 @@ LOG_FILE = "training.jsonl"
 _LEAST_LINES = 100
 
 
+class DivergedError(ValueError):
+    """A loss that is no number: what would be tested is no network."""
+
+
 @HOOKS.register_module()
 class ProgressHook(Hook):
     """A progress bar on stderr for training and testing, and a line of losses every few iterations in `training.jsonl`.
 
-    Losses are means over all processes.
+    Losses are means over all processes. Where a line is due, a loss that is not finite ends the run (`DivergedError`).
     """
 
     priority = "BELOW_NORMAL"  # before the schedulers step: the learning rate is that of the iteration
@@ -54,6 +59,11 @@ class ProgressHook(Hook):
         all_reduce_dict(means, op="mean")
         figures = {name: float(value) for name, value in means.items()}
         figures["lr"] = runner.optim_wrapper.get_lr()["lr"][0]
+        if not math.isfinite(figures["loss"]):
+            raise DivergedError(
+                f"update {iteration}: the loss is {figures['loss']}; the training has diverged. A lower learning rate may help "
+                "(--override optim_wrapper.optimizer.lr=RATE), in another --output"
+            )
         self._bar.set_postfix({"loss": f"{figures['loss']:.3f}", "lr": f"{figures['lr']:.1e}"}, refresh=False)
         if is_main_process():
             with (Path(runner.work_dir) / LOG_FILE).open("a", encoding="utf-8") as log:

@@ -11,6 +11,10 @@ STRIDES = (4, 8, 16, 32)
 """Input pixels per position of the four maps."""
 
 
+PATCH_OF_BATCH_NORM = 16
+"""The patch size whose pyramid has a SyncBN."""
+
+
 class DeconvPyramid(nn.Module):
     """XCiT's pyramid, as SelfPatch's detection backbone uses it: each tapped map is resampled to its stride.
 
@@ -33,7 +37,7 @@ class DeconvPyramid(nn.Module):
             ValueError: For another patch size; no published pyramid exists for it.
         """
         super().__init__()
-        if patch_size == 16:
+        if patch_size == PATCH_OF_BATCH_NORM:
             branches = [
                 nn.Sequential(_double(embed_dim), nn.SyncBatchNorm(embed_dim), nn.GELU(), _double(embed_dim)),
                 _double(embed_dim),

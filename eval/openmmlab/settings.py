@@ -54,8 +54,10 @@ def flat_settings(prefix: str, part: Mapping[str, Any] | None) -> dict[str, Any]
     return {f"{prefix}.{name}" if prefix else name: plain(value) for name, value in constants.items()}
 
 
-def batch_settings(batch: BatchPlan, device: torch.device) -> dict[str, Any]:
-    """Images per update, and images whose statistics batch normalisation shares."""
+def batch_settings(batch: BatchPlan, device: torch.device, has_batch_norm: bool = True) -> dict[str, Any]:
+    """Images per update, and images whose statistics batch normalisation shares, where there is any."""
+    if not has_batch_norm:
+        return {"batch_size": batch.total}
     # Statistics are shared between GPUs (SyncBN), not between processes on the CPU.
     sharing = batch.world_size if device.type == "cuda" else 1
     return {"batch_size": batch.total, "batch_norm_images": batch.per_device * sharing}

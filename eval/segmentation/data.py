@@ -4,9 +4,12 @@ ADEChallengeData2016/images/{training,validation}/NAME.jpg
 ADEChallengeData2016/annotations/{training,validation}/NAME.png      0 = unlabelled, 1 to 150 = classes
 """
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.jpeg import breaks_off, ends_whole
 from eval.provenance import describe_dataset
 from eval.result import Dataset
 
@@ -17,6 +20,8 @@ IMAGE_SUFFIX = ".jpg"
 LABEL_SUFFIX = ".png"
 
 _NAMES_SHOWN = 5
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"\x00\x00\x00\x00IEND\xaeB\x60\x82"
 
 
 class DataError(ValueError):
@@ -51,7 +56,9 @@ class Split:
 
 
 def check_data(root: Path, max_train_images: int | None = None, max_val_images: int | None = None) -> dict[str, Split]:
-    """List both splits, after proving that every photograph has its label map and the other way round.
+    """List both splits, after proving that every photograph has its label map and the other way round, and that they are whole.
+
+    A file that breaks off, replaced after the training, would be another input; so it has to be found before.
 
     Args:
         root: The folder ADEChallengeData2016.
@@ -72,6 +79,8 @@ def check_data(root: Path, max_train_images: int | None = None, max_val_images: 
         stems = _paired_stems(root, name, problems)
         kept = stems if limit is None else stems[:limit]
         splits[name] = Split(root=root, name=name, stems=tuple(kept), restricted=len(kept) < len(stems))
+        if cut_off := [str(path.relative_to(root)) for path in _files(splits[name]) if _is_cut_off(path)]:
+            problems.append(f"{len(cut_off)} files break off: {_enumerate(cut_off)}")
     if problems:
         raise DataError(f"{root} is not a complete ADE20K: {'; '.join(problems)}; it comes from {ADDRESS}")
     return splits
@@ -88,6 +97,25 @@ def _paired_stems(root: Path, split: str, problems: list[str]) -> list[str]:
     if missing := sorted(labels - images):
         problems.append(f"images/{split} lacks the {IMAGE_SUFFIX} of {_enumerate(missing)}")
     return sorted(images & labels)
+
+
+def _files(split: Split) -> Iterator[Path]:
+    for stem in split.stems:
+        yield split.image(stem)
+        yield split.labels(stem)
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether the end of a JPEG or PNG is missing; whatever else is wrong with it shows when it is decoded."""
+    with path.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - len(_PNG_END)))
+        tail = stream.read()
+        if size == 0 or tail == _PNG_END or ends_whole(tail):
+            return size == 0
+        stream.seek(0)
+        content = stream.read()
+    return breaks_off(content) or (content.startswith(_PNG_START) and _PNG_END not in content)
 
 
 def _stems(folder: Path, suffix: str, problems: list[str]) -> set[str] | None:

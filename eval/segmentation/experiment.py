@@ -12,7 +12,7 @@ from backbones.spec import BackboneSpec, ViTSpec
 from eval.openmmlab.backbone import with_heads
 from eval.openmmlab.batch import BatchPlan, published_batch
 from eval.openmmlab.config_files import read_family_config
-from eval.openmmlab.config_values import apply_override
+from eval.openmmlab.config_values import apply_override, check_override
 from eval.openmmlab.launch import Precision, optimiser_wrapper
 from eval.openmmlab.taps import choose_taps
 from eval.segmentation.config import Head, SegmentationConfig
@@ -51,7 +51,7 @@ def resolve(
         precision: From `eval.openmmlab.launch.resolve_precision`.
 
     Raises:
-        ValueError: If an option does not fit the backbone, or an override names nothing.
+        ValueError: If an option does not fit the backbone, or an override names nothing or would change nothing.
     """
     config = base_config(spec, options.head)
     _resolve_model(config, options, spec)
@@ -63,6 +63,7 @@ def resolve(
         config.optim_wrapper.optimizer.lr *= batch.total / published_batch(config).total
     config.optim_wrapper = optimiser_wrapper(config.optim_wrapper, precision, batch.accumulation)
     for override in options.override:
+        check_override(override)
         apply_override(config, override)
     return config
 

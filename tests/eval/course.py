@@ -4,8 +4,9 @@ A killed run continues to the same weights, several processes learn what one lea
 """
 
 import json
+import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from backbones.file import read_backbone_file
+from common.interruption import Interrupted
 from eval.openmmlab import launch
 from eval.result import Result, ResultError, read_result
 from tests.processes import evaluate_in_processes, kill_when, start_evaluation
@@ -51,6 +53,18 @@ class KillHook(Hook):
     def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
         if runner.iter + 1 == self.iteration:
             raise KeyboardInterrupt
+
+
+@HOOKS.register_module()
+class SignalHook(Hook):
+    """Signals the process during an update, as Slurm does before a time limit."""
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def before_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
+        if runner.iter + 1 == self.iteration:
+            signal.raise_signal(signal.SIGUSR2)
 
 
 def trained_weights(output: Path) -> dict[str, torch.Tensor]:
@@ -135,6 +149,37 @@ class Course:
         for name, value in trained_weights(tmp_path / "killed").items():
             assert torch.equal(value, wanted[name]), name
         assert result.metrics == read_result(finished / "result.json").metrics
+
+    def test_a_signal_leaves_a_checkpoint(
+        self, task: Task, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Up to a thousand updates were lost, and a job shorter than that never got on."""
+        prepared = launch._prepared
+
+        def signalled_at_3(*args: Any, **kwargs: Any) -> Any:
+            config = prepared(*args, **kwargs)
+            config.custom_hooks.append({"type": "SignalHook", "iteration": 3})
+            return config
+
+        with monkeypatch.context() as patch:
+            patch.setattr(launch, "_prepared", signalled_at_3)
+            with pytest.raises(Interrupted, match="stopped by SIGUSR2"):
+                task.evaluate(task.options(tmp_path / "stopped", checkpoint_interval=1000))
+        assert [path.name for path in (tmp_path / "stopped/training").glob("*.pth")] == ["iter_3.pth"]
+        assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
+        result = task.evaluate(task.options(tmp_path / "stopped", checkpoint_interval=1000))
+        wanted = trained_weights(finished)
+        for name, value in trained_weights(tmp_path / "stopped").items():
+            assert torch.equal(value, wanted[name]), name
+        assert result.metrics == read_result(finished / "result.json").metrics
+
+    def test_a_diverged_training_gives_no_figures(self, task: Task, tmp_path: Path) -> None:
+        """NaN went to the end and was tested."""
+        given = task.options(tmp_path / "out")
+        given = replace(given, override=[*given.override, "optim_wrapper.optimizer.lr=1e30"])
+        with pytest.raises(ValueError, match=r"update \d: the loss is (nan|inf); the training has diverged"):
+            task.evaluate(given)
+        assert not (tmp_path / "out/result.json").exists()
 
     @pytest.mark.slow
     def test_two_processes_have_the_losses_of_one(self, task: Task, tmp_path: Path) -> None:

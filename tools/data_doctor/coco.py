@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from eval.detection.data import FULL_SIZES, NAME, DataError, check_data
+from eval.detection.data import FULL_ANNOTATIONS, FULL_SIZES, NAME, DataError, check_data
 from eval.result import SAMPLE_MARKER
 from tools.data_doctor.coco_annotations import check_annotations
 from tools.data_doctor.findings import (
@@ -24,7 +24,6 @@ from tools.data_doctor.survey import survey
 
 FOLDER = "coco"
 """Below `--data`."""
-FULL_ANNOTATIONS = {"train2017": 860_001, "val2017": 36_781}
 """Boxes of the published annotation files."""
 
 logger = logging.getLogger(__name__)

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from mmdet.datasets import CocoDataset
 
 from eval.detection.categories import CATEGORY_NAMES
 from eval.detection.data import DataError, check_data
+from tests.eval.coco_splits import full_coco
 
 
 @pytest.fixture
@@ -71,6 +73,42 @@ def _change_categories(root: Path, split: str, change: Any) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
     change(content["categories"])
     path.write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("split", "changes", "message"),
+    [
+        ("val2017", {"segmentation": []}, "lacks segmentation"),
+        ("val2017", {"area": None}, "lacks area"),
+        ("train2017", {"category_id": 12}, "is of the unlisted category 12"),
+    ],
+)
+def test_annotations_that_cannot_be_used_are_named(damaged: Path, split: str, changes: dict[str, Any], message: str) -> None:
+    """Some ended in a traceback of the scoring, after the training; others were left out in silence."""
+    path = damaged / f"annotations/instances_{split}.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0].update(changes)
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"instances_{split}\.json has 1 annotations that cannot be used: \d+ {message}"):
+        check_data(damaged)
+
+
+def test_other_annotations_are_other_data(damaged: Path) -> None:
+    """A finished run's figures were taken for theirs."""
+    before = check_data(damaged)["val2017"].describe()
+    path = damaged / "annotations/instances_val2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["area"] += 1
+    path.write_text(json.dumps(content))
+    after = check_data(damaged)["val2017"].describe()
+    assert (after.num_items, after.coverage) == (before.num_items, before.coverage)
+    assert after.listing_sha256 != before.listing_sha256
+
+
+def test_all_images_with_fewer_annotations_are_a_subset() -> None:
+    split = full_coco()["train2017"]
+    assert split.describe().coverage == "full"
+    assert replace(split, num_annotations=86_000).describe().coverage == "subset"
 
 
 def test_splits_must_agree_on_categories(damaged: Path) -> None:

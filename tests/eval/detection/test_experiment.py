@@ -154,9 +154,28 @@ def test_overrides_reach_any_value_and_no_new_one() -> None:
     config = resolved(override=["model.test_cfg.rcnn.score_thr=0.01", "model.neck.in_channels.0=5"])
     assert config.model.test_cfg.rcnn.score_thr == 0.01
     assert config.model.neck.in_channels[0] == 5
-    for mistake in ("model.test_cfg.rcnn.scor_thr=0.01", "model.test_cfg", "train_cfg.max_iters.x=1", "a=[1"):
+    for mistake in ("model.test_cfg.rcnn.scor_thr=0.01", "model.test_cfg", "model.neck.x.y=1", "model.neck=[1"):
         with pytest.raises(ValueError, match="wanted key=value"):
             resolved(override=[mistake])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *(
+            "schedule.warmup_iterations=500",
+            "batch.total=8",
+            "half_precision=false",
+            "load_from=/x.pth",
+            "train_cfg.max_iters=3",
+        ),
+        *("train_dataloader.batch_size=1", "optim_wrapper.accumulative_counts=2", "default_hooks.checkpoint.interval=1"),
+    ],
+)
+def test_overrides_that_would_change_nothing_are_refused(override: str) -> None:
+    """The result said that they had been used."""
+    with pytest.raises(ValueError, match=r"would change nothing: only values under model\., optim_wrapper\."):
+        resolved(override=[override])
 
 
 def test_limits_reach_mmdet(coco: Path) -> None:

@@ -50,3 +50,10 @@ def test_bytes_after_the_end_are_allowed(photograph: Path) -> None:
 def test_a_workers_traceback_shrinks_to_its_last_line() -> None:
     message = "Caught X in worker\nTraceback:\n  ...\neval.openmmlab.images.ImageFileError: a.jpg: not readable\n"
     assert str(ImageFileError(message)) == "a.jpg: not readable"
+
+
+def test_a_photograph_of_another_size_than_its_annotations_is_named(photograph: Path) -> None:
+    """Boxes would lie beside their objects, or outside."""
+    assert ReadImage()({"img_path": str(photograph), "height": 40, "width": 60})["img_shape"] == (40, 60)
+    with pytest.raises(ImageFileError, match=r"photograph\.jpg: 60 x 40 pixels, but 120 x 80 by the annotations"):
+        ReadImage()({"img_path": str(photograph), "height": 80, "width": 120})

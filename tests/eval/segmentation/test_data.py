@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from eval.provenance import SAMPLE_MARKER
 from eval.segmentation.data import FULL_SIZES, DataError, check_data
@@ -49,6 +51,20 @@ def test_the_whole_benchmark_is_full(root: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(FULL_SIZES, "training", 3)
     assert check_data(root)["training"].describe().coverage == "full"
     assert check_data(root, max_train_images=2)["training"].describe().coverage == "subset"
+
+
+@pytest.mark.parametrize("place", ["images/validation/1.jpg", "annotations/training/2.png"])
+def test_files_that_break_off_are_found_before_the_training(root: Path, place: str) -> None:
+    """They were met at their turn, after it; and with the file in order again, the run was refused as one of other data."""
+    path = root / place
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30), dtype=np.uint8)).save(path)
+    check_data(root)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=f"1 files break off: {place}"):
+        check_data(root)
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match=f"1 files break off: {place}"):
+        check_data(root)
 
 
 def test_every_problem_is_named(root: Path) -> None:
