@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -48,9 +49,29 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise ValueError(f"device {name!r}: no CUDA device is available; use cpu or auto")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    # Under Slurm's --gpus-per-task, each process sees one GPU, its own.
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device
+
+
+def require_same(value: str, what: str) -> None:
+    """Make sure that all processes have the same.
+
+    Args:
+        value: This process's.
+        what: Of what, for the error.
+
+    Raises:
+        ValueError: In all processes, if they differ; shows each one's.
+    """
+    if world_size() == 1:
+        return
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    if len(set(values)) > 1:
+        shown = ", ".join(f"{item} (process {place})" for place, item in enumerate(values))
+        raise ValueError(f"{what} must be the same for all processes, but is {shown}")
 
 
 def sum_over_processes(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -52,6 +52,6 @@ def choose_autocast(precision: str, device: torch.device) -> torch.autocast:
         precision: `auto`, `float32` or `bfloat16`.
         device: Where they run.
     """
-    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     enabled = precision == "bfloat16" or (precision == "auto" and has_bfloat16)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)

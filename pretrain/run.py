@@ -18,7 +18,7 @@ from pretrain.data.open_source import open_source
 from pretrain.data.unreadable import UnreadableImages
 from pretrain.data.views import view_kinds
 from pretrain.data.workers import worker_cores
-from pretrain.distributed import choose_device, process_group, rank, world_size
+from pretrain.distributed import choose_device, process_group, rank, require_same, world_size
 from pretrain.exporting import export_backbones
 from pretrain.log import RunLog
 from pretrain.networks import Networks, build_networks
@@ -65,6 +65,8 @@ class _Run:
         self.checkpoint = config.train.output / CHECKPOINT_FILE
         self.source = open_source(config.data.path, config.data.kind, config.data.tar_index)
         self.settings = run_settings(config, self.source.names)
+        listing = f"{len(self.source.names)} in {config.data.path} with digest {self.settings['data.listing_sha256'][:8]}"
+        require_same(listing, "the list of images")
         train = config.train
         self.sampler = GlobalBatchSampler(
             len(self.source.names), train.batch_size, train.seed, rank(), world_size(), config.views.shared_by
@@ -86,6 +88,7 @@ class _Run:
         self._prepare_output()
         networks = build_networks(self.config, self.device)
         progress = start_or_resume(self.checkpoint, self.config.train.resume, self.settings, networks)
+        self._write_config()
         self._announce(networks, progress.step)
         if progress.step < self.last_step:
             self._train(networks, progress)
@@ -182,8 +185,12 @@ class _Run:
             output = self.config.train.output
             output.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.checkpoint)
+
+    def _write_config(self) -> None:
+        """Only once the run may go on: the file may be another run's."""
+        if rank() == 0:
             resolved = yaml.safe_dump(plain_config(self.config), sort_keys=False)
-            write_text_atomically(output / CONFIG_FILE, resolved)
+            write_text_atomically(self.config.train.output / CONFIG_FILE, resolved)
 
     def _announce(self, networks: Networks, first_step: int) -> None:
         if rank() == 0:

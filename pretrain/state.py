@@ -19,6 +19,9 @@ from pretrain.networks import Networks
 
 CHECKPOINT_FILE = "checkpoint.pth"
 
+_SEED = "train.seed"
+_PARTS = "train.accumulate"
+
 # Fields that may change when a run is continued: they influence where and how fast it runs, not what it computes.
 _FREE_FIELDS = frozenset(
     {
@@ -30,7 +33,7 @@ _FREE_FIELDS = frozenset(
         "data.max_unreadable",
         "train.output",
         "train.device",
-        "train.accumulate",
+        _PARTS,
         "train.compile",
         "train.checkpoint_every",
         "train.keep_last",
@@ -42,8 +45,6 @@ _FREE_FIELDS = frozenset(
 )
 _FREE_SECTION = "watch"
 """Looking at a run does not change it."""
-
-_SEED = "train.seed"
 
 
 class CheckpointNotWrittenError(ValueError):
@@ -176,8 +177,14 @@ def recipe_digest(settings: Mapping[str, Any]) -> str:
     Args:
         settings: From `run_settings`.
     """
-    fixed = {name: value for name, value in settings.items() if name not in (*_FREE_FIELDS, _SEED)}
+    fixed = {name: value for name, value in settings.items() if name not in (*_free_fields(settings), _SEED)}
     return text_sha256(json.dumps(fixed, sort_keys=True))
+
+
+def _free_fields(settings: Mapping[str, Any]) -> frozenset[str]:
+    """What may change; of heads with batch normalisation, the parts of a batch may not: it normalises over each."""
+    has_batch_norm = "moby" in settings["method"] or (settings["method"] == "selfpatch" and settings["selfpatch.negatives"])
+    return _FREE_FIELDS - {_PARTS} if has_batch_norm else _FREE_FIELDS
 
 
 def plain_config(config: PretrainConfig) -> dict[str, Any]:
@@ -194,7 +201,7 @@ def plain_config(config: PretrainConfig) -> dict[str, Any]:
 
 
 def _differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    names = sorted((set(saved) | set(current)) - _FREE_FIELDS)
+    names = sorted((set(saved) | set(current)) - _free_fields(current))
     return [f"{name} was {saved.get(name)}, is {current.get(name)}" for name in names if saved.get(name) != current.get(name)]
 
 

@@ -5,6 +5,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from PIL import Image
 
@@ -64,11 +65,12 @@ def images_of_folder(folder: Path, option: str = "data.path") -> ImageFiles:
 
     Raises:
         ValueError: If the folder is absent or holds no image.
+        OSError: If a folder in it cannot be listed.
     """
     if not folder.is_dir():
         raise ValueError(f"{option}: {folder} is not a folder; give a folder of images, at any depth")
     found, entered = [], set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
         status = os.stat(parent)  # noqa: PTH116 -- os.walk speaks in strings
         if (status.st_dev, status.st_ino) in entered:
             folders.clear()
@@ -80,6 +82,11 @@ def images_of_folder(folder: Path, option: str = "data.path") -> ImageFiles:
     if not found:
         raise ValueError(f"{option}: no image under {folder}; suffixes looked for: {', '.join(sorted(IMAGE_SUFFIXES))}")
     return ImageFiles(folder, ["/".join(parts) for parts in sorted(found)])
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """For `os.walk`, which leaves out what it cannot list."""
+    raise error
 
 
 def images_of_list(path: Path) -> ImageFiles:

@@ -82,7 +82,7 @@ def embedding_signs(embeddings: Sequence[Tensor], queue_QK: Tensor | None) -> di
         Scalars in float32, the same on all processes. `deviation`: the standard deviation of the unit-length embeddings, mean over
         dimensions, times sqrt(K): 1 where directions are spread evenly, 0 where all are the same (Chen and He, "Exploring Simple
         Siamese Representation Learning", CVPR 2021, watch it without the factor). `similarity`: the mean cosine between embeddings
-        of different images. `queue_similarity`: the mean cosine with the queue.
+        of different images; 0 if there is one image. `queue_similarity`: the mean cosine with the queue.
     """
     units = [F.normalize(tensor.detach().float(), dim=-1).transpose(0, 1).flatten(1, -2) for tensor in embeddings]
     units_BRK = torch.cat(units, dim=1)
@@ -98,8 +98,8 @@ def embedding_signs(embeddings: Sequence[Tensor], queue_QK: Tensor | None) -> di
     deviation_K = (squares_K / (count * rows) - mean_K.square()).clamp(min=0).sqrt()
     signs = {
         "deviation": deviation_K.mean() * width**0.5,
-        # All pairs of rows without those of one image.
-        "similarity": (sum_K.square().sum() - own) / (rows**2 * count * (count - 1)),
+        # All pairs of rows without those of one image; 0 where there is but one.
+        "similarity": (sum_K.square().sum() - own) / (rows**2 * count * (count - 1).clamp(min=1)),
     }
     if queue_QK is not None:
         signs["queue_similarity"] = mean_K @ queue_QK.mean(0)

@@ -127,3 +127,10 @@ def test_similarity_is_the_mean_over_pairs_of_different_images(images: int, view
     assert signs["queue_similarity"] == pytest.approx(float(cosines.mean()), abs=1e-5)
     deviation = units.flatten(0, 2).std(0, correction=0).mean() * 6**0.5
     assert signs["deviation"] == pytest.approx(float(deviation), abs=1e-4)
+
+
+def test_one_image_has_no_similarity_to_others() -> None:
+    """It was NaN, which stopped the run with the advice to lower the learning rate."""
+    signs = embedding_signs([torch.randn(2, 1, 3, 8, generator=torch.Generator().manual_seed(0))], None)
+    assert signs["similarity"] == 0
+    assert torch.isfinite(torch.stack(list(signs.values()))).all()

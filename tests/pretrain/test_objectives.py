@@ -142,3 +142,12 @@ def test_head_normalises_and_keeps_prototypes_at_length_one() -> None:
 def test_selfpatch_config_refuses(values: dict) -> None:
     with pytest.raises(ValueError, match="selfpatch"):
         SelfPatchConfig(**values)
+
+
+def test_positives_are_chosen_in_float32_under_autocast() -> None:
+    """In bfloat16 other patches were chosen than the similarities have it."""
+    patches_BND = torch.randn(2, 64, 32, generator=torch.Generator().manual_seed(0))
+    patches_BND += 5 * patches_BND[:, :1]  # nearly alike, as a network's patches are
+    expected = select_positives(patches_BND, (8, 8), 3, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(select_positives(patches_BND, (8, 8), 3, 4), expected)

@@ -96,8 +96,10 @@ def test_killed_and_continued_equals_uninterrupted(image_folder: Path, tmp_path:
 
 def test_continuing_with_other_settings_is_refused(image_folder: Path, tmp_path: Path) -> None:
     pretrain(parse_run([RECIPE, *tiny_options(image_folder, tmp_path)]))
+    resolved = (tmp_path / "config.yaml").read_text()
     with pytest.raises(ValueError, match=r"optim\.lr was 0\.02, is 0\.01"):
         pretrain(parse_run([RECIPE, *tiny_options(image_folder, tmp_path, optim__lr=0.01)]))
+    assert (tmp_path / "config.yaml").read_text() == resolved
     workers_only = parse_run([RECIPE, *tiny_options(image_folder, tmp_path, data__workers=1)])
     before = (tmp_path / "checkpoint.pth").read_bytes()
     pretrain(workers_only)

@@ -30,6 +30,24 @@ def test_runs_of_one_recipe_share_their_digest(tmp_path: Path, option: str, valu
     assert (_digest(parse_run(arguments)) == _digest(parse_run([*arguments, option, value]))) == same
 
 
+@pytest.mark.parametrize(
+    ("recipe", "more", "same"),
+    [
+        ("sample_dino", [], True),
+        ("sample_selfpatch", [], True),
+        ("sample_matching", [], True),
+        ("sample_selfpatch", ["--selfpatch.negatives", "true", "--selfpatch.out_dim", "4096"], False),
+        ("sample_moby", [], False),
+        ("sample_moby_selfpatch", [], False),
+    ],
+)
+def test_parts_of_a_batch_are_no_matter_unless_heads_normalise_over_them(
+    tmp_path: Path, recipe: str, more: list[str], same: bool
+) -> None:
+    arguments = [recipe, "--data.path", str(tmp_path), *more]
+    assert (_digest(parse_run(arguments)) == _digest(parse_run([*arguments, "--train.accumulate", "2"]))) == same
+
+
 def test_other_images_are_another_recipe(tmp_path: Path) -> None:
     config = parse_run(["sample_dino", "--data.path", str(tmp_path)])
     digests = {recipe_digest(run_settings(config, [name])) for name in ("a.jpg", "b.jpg")}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -166,3 +167,23 @@ def test_the_learning_rate_follows_the_global_batch(monkeypatch: pytest.MonkeyPa
     peak = step_settings(config, steps_per_epoch)(config.optim.warmup_epochs * steps_per_epoch).lr
     assert REFERENCE_BATCH == 256
     assert peak == pytest.approx(config.optim.lr * batch / 256, rel=1e-12)
+
+
+def test_processes_with_other_lists_of_images_do_not_start(image_folder: Path, tmp_path: Path) -> None:
+    """They trained on with other permutations, or waited for each other for ever."""
+    other = tmp_path / "other"
+    shutil.copytree(image_folder, other)
+    next(other.rglob("*.jpg")).unlink()
+    script = tmp_path / "own_run.py"
+    script.write_text(
+        "import json, os\nfrom common.command import run_command\nfrom pretrain.__main__ import main\n"
+        "run_command(lambda argv: main(json.loads(argv[0])[int(os.environ['RANK'])]))\n"
+    )
+    runs = [run_of(folder, tmp_path / "run", "dino") for folder in (image_folder, other)]
+    torchrun = [sys.executable, "-m", "common.torchrun", "--standalone", "--nproc-per-node", "2"]
+    finished = subprocess.run(
+        [*torchrun, str(script), json.dumps(runs)], cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=400
+    )
+    assert finished.returncode == 2
+    assert "the list of images must be the same for all processes, but is 12 in " in finished.stderr
+    assert not (tmp_path / "run/checkpoint.pth").exists()

@@ -165,7 +165,7 @@ def test_the_resnets_length_is_in_updates() -> None:
 
 
 def test_half_precision_where_it_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **options: True)
     given = DetectionConfig(backbone=Path("b"), data=Path("d"), output=Path("o"))
     found = {name: training_precision(given, spec, GPU) for name, spec in ROWS.items()}
     assert found == {name: "float32" if name == "ResNet-50" else "bfloat16" for name in ROWS}

@@ -1,7 +1,9 @@
 """Files of folders, lists and COCO's annotations."""
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,3 +94,20 @@ def test_mistakes_in_annotations(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(ValueError, match="is not COCO's annotations"):
             images_of_coco(path)
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class of ImageNet could be left out without a word."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").touch()
+    scandir = os.scandir
+
+    def deny(path: str) -> Any:
+        if str(path).endswith("b"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    with pytest.raises(PermissionError, match="b"):
+        images_of_folder(tmp_path)
