@@ -1,4 +1,7 @@
-"""Where the C library takes tensors from: its own heap, which it keeps, or the system, which hands out pages filled with zeros."""
+"""Where the C library takes memory from: its own heap, which it keeps, or the system, which hands out pages filled with zeros.
+
+Seen by NumPy's arrays, whose memory comes from `malloc` as that of PyTorch's tensors does, and which are imported in no time.
+"""
 
 import platform
 import subprocess
@@ -10,7 +13,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 CODE = """
-import ctypes, torch
+import ctypes
+import numpy as np
 from common.allocation import reuse_freed_memory
 {setting}
 fields = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"  # of malloc.h's struct mallinfo2
@@ -19,7 +23,7 @@ class Statistics(ctypes.Structure):
 read = ctypes.CDLL(None).mallinfo2
 read.restype = Statistics
 before = read().hblkhd
-tensor = torch.ones({size})
+array = np.ones({size}, dtype=np.float32)
 print((read().hblkhd - before) // 2**20)
 """
 
@@ -30,7 +34,7 @@ def mebibytes_from_the_system(setting: str, floats: int) -> int:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an option of glibc's")
-def test_tensors_of_less_than_32_mebibytes_stay_in_the_heap() -> None:
+def test_arrays_of_less_than_32_mebibytes_stay_in_the_heap() -> None:
     assert mebibytes_from_the_system("pass", 2**22) == 16
     assert mebibytes_from_the_system("assert reuse_freed_memory()", 2**22) == 0
     assert mebibytes_from_the_system("assert reuse_freed_memory()", 2**23) == 32

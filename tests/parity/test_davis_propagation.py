@@ -92,7 +92,7 @@ def to_tf32(values: torch.Tensor) -> torch.Tensor:
     return ((bits + (1 << 12)) & ~0x1FFF).view(torch.float32)
 
 
-@pytest.mark.parametrize("precision", ["tf32", "float16", "bfloat16"])
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16", pytest.param("float16", marks=pytest.mark.long)])
 def test_lower_precision_leaves_the_bounds(
     precision: str, golden_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

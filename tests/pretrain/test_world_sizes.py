@@ -107,7 +107,7 @@ def alone(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.long), 3])
 def test_any_number_of_processes_computes_the_same(image_folder: Path, tmp_path: Path, alone: Path, processes: int) -> None:
     """Centres, batch normalisation and queues are those of the whole batch; the learning rate follows the whole batch too."""
     finished = launch(processes, [run_of(image_folder, tmp_path / method, method) for method in METHODS], tmp_path)

@@ -97,7 +97,7 @@ def test_stored_features_are_a_deviation(configure: Configure) -> None:
     assert set(result.metrics) == {"linear top-1", "linear top-1, best epoch"}
 
 
-@pytest.mark.parametrize("augment", [True, False])
+@pytest.mark.parametrize("augment", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_two_processes_give_what_one_gives(configure: Configure, tmp_path: Path, augment: bool) -> None:
     changes = {"augment": augment, "learning_rates": [0.1, 1.0], "batch_size": 13}
     alone = evaluate(configure(output=tmp_path / "one", **changes))

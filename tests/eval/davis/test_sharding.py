@@ -46,6 +46,7 @@ def run_two(options: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=REPOSITORY, env=environment, check=False, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.long
 def test_a_mistake_that_one_process_meets_is_one_line_of_each(
     davis: Path, backbone_files: dict[str, Path], tmp_path: Path
 ) -> None:

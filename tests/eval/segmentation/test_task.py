@@ -43,6 +43,10 @@ def finished(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TestCourse(Course):
     """Of this task."""
 
+    @pytest.mark.long  # detection's is run every time
+    def test_two_processes_have_the_losses_of_one(self, task: Task, tmp_path: Path) -> None:
+        super().test_two_processes_have_the_losses_of_one(task, tmp_path)
+
 
 def test_the_result_is_of_classes(finished: Path) -> None:
     result = read_result(finished / "result.json")
