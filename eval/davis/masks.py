@@ -2,6 +2,8 @@
 
 import io
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -47,27 +49,26 @@ def read_mask(path: Path) -> Mask:
     Raises:
         MaskError: If there is no such file, it is damaged, not a PNG, or a colour image; names the file.
     """
-    try:
+    with _errors_named(path):
         content = path.read_bytes()
         if (ids := decode_plain_png(content)) is not None:
             return ids
         with Image.open(io.BytesIO(content)) as image:
             _check_kind(path, image)
             return np.asarray(image, dtype=np.uint8)
-    except MaskError:
-        raise
-    except FileNotFoundError as error:
-        raise MaskError(f"{path}: no such mask") from error
-    except _DAMAGED as error:
-        raise MaskError(f"{path}: damaged mask ({error})") from error
 
 
 def read_mask_size(path: Path) -> tuple[int, int]:
     """(height, width) of a mask by its header; errors as `read_mask`, of damage only what the header shows."""
+    with _errors_named(path), Image.open(path) as image:
+        _check_kind(path, image)
+        return image.height, image.width
+
+
+@contextmanager
+def _errors_named(path: Path) -> Iterator[None]:
     try:
-        with Image.open(path) as image:
-            _check_kind(path, image)
-            return image.height, image.width
+        yield
     except MaskError:
         raise
     except FileNotFoundError as error:
