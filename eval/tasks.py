@@ -1,0 +1,207 @@
+"""The evaluation tasks: the one place that knows which there are.
+
+To add a task: its folder, its entry here, its reference CSV in `tables/reference/`, its page in the docs. Everything is named by
+`module:attribute` and imported on demand, so that reading this registry loads neither torch nor OpenMMLab.
+"""
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric in the tables."""
+
+    benchmark: str
+    """Key of its benchmark."""
+    key: str
+    """Name in the CSV files."""
+    heading: str
+    """Name on the page, as the papers print it."""
+    metric: str
+    """Name in the result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """Metrics with columns of their own: those of one task under one protocol, and for classification those of one classifier."""
+
+    key: str
+    """What the columns of the CSV files call it."""
+    title: str
+    """Name on the page, such as `COCO`."""
+    task: str
+    """Task of its results."""
+    protocol: str
+    """Name of their protocol."""
+    items: str
+    """What one item of the test split is, in the plural."""
+    columns: tuple[Column, ...] = ()
+    """Columns that do not depend on the results."""
+    metric_pattern: str = ""
+    """Regular expression of the metrics whose columns depend on the results; empty where `columns` has them all."""
+    any_dataset: bool = False
+    """Whether it is measured on any data set, with one row per data set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What the commands, the tables and the data doctor need to know of a task."""
+
+    name: str
+    """As in `python -m eval NAME`."""
+    summary: str
+    """First line of its `--help`."""
+    config: str
+    """Its options: a dataclass, in a module that does not load torch."""
+    module: str
+    """Its module, with `check(config, spec)` and `evaluate(config) -> Result`."""
+    examine: str
+    """Its data check: `examine(folder, deep, jobs) -> list[Finding]`, without torch; see `eval.findings`."""
+    items: str
+    """Its item reader for significance: `read_items(result, folder) -> (names, metrics_of) | None`.
+
+    `metrics_of` maps weights [R, N] of the N items in R resampled sets to {metric: values [R]}.
+    """
+    folder: str
+    """Where its data set lies below `--data`."""
+    benchmarks: tuple[Benchmark, ...]
+    """What the tables show of it."""
+    default_options: tuple[str, ...] = ()
+    """Options that `eval_all.sh` takes unless the user gives others."""
+    sample_options: tuple[str, ...] = ()
+    """Options that make it run in about a minute on sample data."""
+    in_main_table: bool = True
+    """Whether `eval_all.sh` runs it unless tasks are named."""
+
+
+def load(place: str) -> Any:
+    """Import what `module:attribute` names."""
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _coco() -> tuple[Column, ...]:
+    return tuple(
+        Column("coco", f"coco_{kind}_ap{suffix}", f"{kind} AP{suffix}", f"{prefix}_mAP{ending}")
+        for kind, prefix in (("box", "bbox"), ("mask", "segm"))
+        for suffix, ending in (("", ""), ("50", "_50"), ("75", "_75"))
+    )
+
+
+def _ade20k(benchmark: str) -> tuple[Column, ...]:
+    return tuple(Column(benchmark, f"{benchmark}_{name.lower()}", name, name) for name in ("mIoU", "aAcc", "mAcc"))
+
+
+def _davis(benchmark: str) -> tuple[Column, ...]:
+    names = (("jf_mean", "(J&F)m", "J&F-Mean"), ("j_mean", "Jm", "J-Mean"), ("f_mean", "Fm", "F-Mean"))
+    return tuple(Column(benchmark, f"{benchmark}_{key}", heading, metric) for key, heading, metric in names)
+
+
+def _davis_benchmark(key: str, year: str) -> Benchmark:
+    return Benchmark(
+        key=key,
+        title=f"DAVIS-{year}",
+        task="davis",
+        protocol=f"davis-{year}-label-propagation",
+        items="sequences",
+        columns=_davis(key),
+    )
+
+
+def _ade20k_benchmark(key: str, title: str, protocol: str) -> Benchmark:
+    return Benchmark(key=key, title=title, task="segmentation", protocol=protocol, items="images", columns=_ade20k(key))
+
+
+def _classifier(key: str, title: str, metric_pattern: str) -> Benchmark:
+    return Benchmark(
+        key=key,
+        title=title,
+        task="classification",
+        protocol="dino-classification",
+        items="images",
+        metric_pattern=metric_pattern,
+        any_dataset=True,
+    )
+
+
+_ALL = (
+    Task(
+        name="davis",
+        summary="Propagate the first frame's labels through each DAVIS video by a backbone's features, and score the masks.",
+        config="eval.davis.config:DavisConfig",
+        module="eval.davis.task",
+        examine="eval.davis.data:examine",
+        items="eval.davis.items:read_items",
+        folder="DAVIS",
+        benchmarks=(_davis_benchmark("davis", "2017"), _davis_benchmark("davis_2016", "2016")),
+        sample_options=("--overlays", "true"),
+    ),
+    Task(
+        name="detection",
+        summary="Fine-tune Mask R-CNN on COCO and measure box and mask AP; every default is the published protocol's.",
+        config="eval.detection.config:DetectionConfig",
+        module="eval.detection.task",
+        examine="eval.detection.data:examine",
+        items="eval.detection.items:read_items",
+        folder="coco",
+        benchmarks=(
+            Benchmark(
+                key="coco",
+                title="COCO",
+                task="detection",
+                protocol="coco-mask-rcnn-1x",
+                items="images",
+                columns=_coco(),
+            ),
+        ),
+        sample_options=(
+            *("--iterations", "60", "--batch-size", "2", "--short-side", "160", "--workers", "0"),
+            # A learning rate for so few updates; fewer regions and boxes, for speed.
+            "--override",
+            "optim_wrapper.optimizer.lr=1e-3",
+            "model.train_cfg.rcnn.sampler.num=32",
+            "model.test_cfg.rpn.max_per_img=100",
+            "model.test_cfg.rcnn.max_per_img=20",
+        ),
+    ),
+    Task(
+        name="segmentation",
+        summary="Fine-tune Semantic FPN or UperNet on ADE20K and measure mIoU; every default is the published protocol's.",
+        config="eval.segmentation.config:SegmentationConfig",
+        module="eval.segmentation.task",
+        examine="eval.segmentation.data:examine",
+        items="eval.segmentation.items:read_items",
+        folder="ade/ADEChallengeData2016",
+        benchmarks=(
+            _ade20k_benchmark("ade20k", "ADE20K", "ade20k-semantic-fpn-40k"),
+            _ade20k_benchmark("upernet", "ADE20K, UperNet", "ade20k-upernet-160k"),
+        ),
+        sample_options=(
+            *("--iterations", "40", "--batch-size", "4", "--crop", "128", "--workers", "0"),
+            *("--train-short-side", "144", "--test-short-side", "144"),
+        ),
+    ),
+    Task(
+        name="classification",
+        summary="Measure a backbone's frozen features by weighted k-NN and a linear probe.",
+        config="eval.classification.config:ClassificationConfig",
+        module="eval.classification.task",
+        examine="eval.classification.data:examine",
+        items="eval.classification.items:read_items",
+        folder="imagenet",
+        benchmarks=(
+            _classifier("knn", "k-NN", r"(\d+)-NN top-([15])"),
+            _classifier("linear", "Linear", r"linear top-([15])"),
+        ),
+        # The probe takes about a hundred passes over ImageNet, k-NN one.
+        default_options=("--classifiers", "knn"),
+        # The sample has 64 training images.
+        sample_options=("--neighbours", "10", "20", "--workers", "0"),
+        in_main_table=False,
+    ),
+)
+
+TASKS = {task.name: task for task in _ALL}
+BENCHMARKS = {benchmark.key: benchmark for task in _ALL for benchmark in task.benchmarks}
