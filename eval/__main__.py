@@ -1,19 +1,13 @@
 """`python -m eval TASK`: evaluate one backbone file on one task."""
 
-import importlib
+import os
 from collections.abc import Sequence
+from typing import Any
 
-from common.command import run_command
+from common.command import parse_config, run_command
 from common.launch import run_or_launch
-
-# Each task's module has `main(argv) -> int` and `parse(argv)`. Imported only when asked for: DAVIS runs where OpenMMLab is not
-# installed.
-TASKS = {
-    "davis": "eval.davis.task",
-    "detection": "eval.detection.task",
-    "segmentation": "eval.segmentation.task",
-    "classification": "eval.classification.task",
-}
+from eval.record import metrics_line
+from eval.tasks import TASKS, load
 
 USAGE = f"""usage: python -m eval TASK [options]
 
@@ -27,22 +21,27 @@ tasks: {", ".join(TASKS)}
 
 
 def main(argv: Sequence[str]) -> int:
-    """Hand the arguments to the task that the first one names."""
+    """Evaluate on the task that the first argument names."""
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)  # noqa: T201 - the command's own output
         return 0
     if argv[0] not in TASKS:
         raise ValueError(f"unknown task {argv[0]!r}; tasks: {', '.join(TASKS)}")
-    return run_or_launch("eval", argv, _run_task, _parse_task)
+    return run_or_launch("eval", argv, _run, _parse)
 
 
-def _run_task(argv: Sequence[str]) -> int:
-    status: int = importlib.import_module(TASKS[argv[0]]).main(argv[1:])
-    return status
+def _parse(argv: Sequence[str]) -> Any:
+    """The task's config; loads no torch, so that `--help` and mistakes are answered at once."""
+    task = TASKS[argv[0]]
+    return parse_config(load(task.config), f"python -m eval {task.name}", argv[1:], task.summary)
 
 
-def _parse_task(argv: Sequence[str]) -> None:
-    importlib.import_module(TASKS[argv[0]]).parse(argv[1:])
+def _run(argv: Sequence[str]) -> int:
+    config = _parse(argv)
+    result = load(TASKS[argv[0]].module).evaluate(config)
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(metrics_line(config.output, result))  # noqa: T201 - the command's own output
+    return 0
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ class Result:
     artefacts: dict[str, str]
     """Name -> path relative to the result file."""
     inputs_sha256: str
-    """`eval.inputs.inputs_digest` of what determines the figures; a finished task with the same inputs is not run again."""
+    """Digest of `eval.record.Inputs`, which determine the metrics; a finished task with the same inputs is not run again."""
     version: int = RESULT_VERSION
     """Version of this schema."""
 

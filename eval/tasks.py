@@ -77,9 +77,10 @@ class Task:
 
 
 def load(place: str) -> Any:
-    """Import what `module:attribute` names."""
-    module, _, attribute = place.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    """Import the module or the `module:attribute` of this name."""
+    name, _, attribute = place.partition(":")
+    module = importlib.import_module(name)
+    return getattr(module, attribute) if attribute else module
 
 
 def _coco() -> tuple[Column, ...]:

@@ -1,0 +1,257 @@
+"""The frame around every task: what it is given, whether that was evaluated before, and the record of what came out.
+
+A folder is continued or read again only for the same inputs, and a difference is named. Loads no torch.
+"""
+
+import importlib.metadata
+import json
+import logging
+import platform
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from backbones.spec import spec_to_dict
+from common.files import text_sha256, write_text_atomically
+from eval import result
+from eval.result import (
+    RESULT_FILE,
+    SAMPLE_MARKER,
+    BackboneRecord,
+    Coverage,
+    Dataset,
+    Environment,
+    Metric,
+    Result,
+    ResultError,
+    read_result,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from backbones.file import BackboneFile
+
+logger = logging.getLogger(__name__)
+
+CONFIG_FILE = "config.json"
+
+Inputs = dict[str, Any]
+"""Everything that determines a task's metrics; JSON-ready."""
+
+_SHOWN = 4
+
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "scipy",
+    "pycocotools",
+    "onedl-mmengine",
+    "onedl-mmcv",
+    "onedl-mmdetection",
+    "onedl-mmsegmentation",
+)
+
+
+class TaskOptions(Protocol):
+    """What every task's config, a dataclass, has."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def backbone(self) -> Path:
+        """The backbone file."""
+
+    @property
+    def name(self) -> str:
+        """The run's name; where it is empty, the backbone file's."""
+
+    @property
+    def output(self) -> Path:
+        """Folder of the result."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything random."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One task on one backbone, checked and ready to run."""
+
+    task: str
+    """Name as in `python -m eval TASK`."""
+    options: TaskOptions
+    """The task's config."""
+    backbone: "BackboneFile"
+    """The network to evaluate."""
+    protocol: result.Protocol
+    """How the metrics come about."""
+    datasets: dict[str, Dataset]
+    """`test`, and `train` where the task learns."""
+
+    @property
+    def inputs(self) -> Inputs:
+        """Everything that determines the metrics."""
+        return _inputs(self.task, self.protocol, self.datasets, self.backbone.sha256, self.options.seed)
+
+    def finished(self) -> Result | None:
+        """The result that the output folder holds, if it was made from the same inputs; the log says so.
+
+        Raises:
+            ResultError: If the folder holds a damaged result, or one of other inputs: nobody's results are overwritten in silence.
+        """
+        path = self.options.output / RESULT_FILE
+        if not path.exists():
+            return None
+        found = read_result(path)
+        if found.inputs_sha256 != inputs_digest(self.inputs):
+            earlier = _inputs(found.task, found.protocol, found.datasets, found.backbone.sha256, found.seed)
+            raise ResultError(
+                f"{path}: made from other inputs ({differences(earlier, self.inputs)}); choose another --output or remove it"
+            )
+        logger.info("%s is finished with the same inputs; not run again", self.options.output)
+        if self.options.name not in ("", found.backbone.name):
+            logger.warning("it keeps the name %s; for a row of another name, give another --output", found.backbone.name)
+        return found
+
+    def write_config(self) -> None:
+        """Write the options beside the place of the result, before the run starts."""
+        text = json.dumps(asdict(self.options), indent=1, default=str)
+        write_text_atomically(self.options.output / CONFIG_FILE, text + "\n")
+
+    def record(
+        self,
+        metrics: dict[str, Metric],
+        breakdown: dict[str, dict[str, float]],
+        artefacts: dict[str, str],
+        device: "torch.device",
+        world_size: int,
+        wall_time_s: float,
+        peak_memory_bytes: int,
+        further_config: Mapping[str, Any] | None = None,
+    ) -> Result:
+        """Put together what `result.json` holds; `further_config` is recorded beside the options, the rest as in `Result`."""
+        return Result(
+            task=self.task,
+            protocol=self.protocol,
+            metrics=metrics,
+            breakdown=breakdown,
+            datasets=self.datasets,
+            backbone=BackboneRecord(
+                name=self.options.name or self.options.backbone.stem,
+                sha256=self.backbone.sha256,
+                spec=spec_to_dict(self.backbone.spec),
+                source=asdict(self.backbone.source),
+            ),
+            config={**asdict(self.options), **(further_config or {})},
+            seed=self.options.seed,
+            environment=describe_environment(device, world_size),
+            wall_time_s=wall_time_s,
+            peak_memory_bytes=peak_memory_bytes,
+            artefacts=artefacts,
+            inputs_sha256=inputs_digest(self.inputs),
+        )
+
+
+def _inputs(task: str, protocol: result.Protocol, datasets: Mapping[str, Dataset], backbone_sha256: str, seed: int) -> Inputs:
+    inputs = {
+        "task": task,
+        "protocol": asdict(protocol),
+        "datasets": {role: asdict(dataset) for role, dataset in datasets.items()},
+        "backbone": backbone_sha256,
+        "seed": seed,
+    }
+    described: Inputs = json.loads(json.dumps(inputs, sort_keys=True, default=str))
+    return described
+
+
+def inputs_digest(inputs: Inputs) -> str:
+    """Digest for `Result.inputs_sha256`."""
+    return text_sha256(json.dumps(inputs, sort_keys=True))
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Name the first few differences, such as `protocol.settings.epochs 12 -> 3, seed 0 -> 1`."""
+    # Deviations repeat settings.
+    earlier, later = (
+        {name: value for name, value in _flat(inputs) if not name.startswith("protocol.deviations")} for inputs in (before, now)
+    )
+    names = [name for name in {**earlier, **later} if earlier.get(name) != later.get(name)]
+    shown = [f"{name} {earlier.get(name, 'absent')} -> {later.get(name, 'absent')}" for name in names[:_SHOWN]]
+    return ", ".join(shown) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def describe_dataset(
+    root: Path, name: str, split: str, items: Iterable[str], full_size: int, restricted: bool = False, content: str = ""
+) -> Dataset:
+    """Fingerprint one split.
+
+    Args:
+        root: Folder of the data set, which holds the marker of sample data where they are generated.
+        name: Such as `COCO 2017`.
+        split: Such as `val2017`.
+        items: One string per item that identifies it (name; also frame count, size or annotation count where known).
+        full_size: Number of items of the whole published split.
+        restricted: Whether the user asked for a part of the split.
+        content: Digest of what belongs to the items, such as their annotations.
+    """
+    listing = sorted(items)
+    coverage: Coverage = "full" if len(listing) == full_size and not restricted else "subset"
+    if (root / SAMPLE_MARKER).exists():
+        coverage = "sample"
+    return Dataset(
+        name=name,
+        split=split,
+        num_items=len(listing),
+        listing_sha256=text_sha256("\n".join([*listing, content] if content else listing)),
+        coverage=coverage,
+    )
+
+
+def describe_environment(device: "torch.device", world_size: int = 1) -> Environment:
+    """Device, package versions and code revision."""
+    packages = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            packages[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # a task runs with only the packages that it needs
+    return Environment(device=_device_name(device), world_size=world_size, packages=packages, code=_code_revision())
+
+
+def _device_name(device: "torch.device") -> str:
+    if device.type != "cuda":
+        return device.type
+    import torch  # loaded already by whoever has a device; the data doctor, which reads fingerprints, does without
+
+    return torch.cuda.get_device_name(device)
+
+
+def _code_revision() -> str:
+    root = Path(__file__).resolve().parent.parent
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def metrics_line(folder: Path, found: Result) -> str:
+    """The output of `python -m eval`: the metrics, how much of the data they are of, and where the rest is."""
+    metrics = "  ".join(f"{name} {metric.value:.2f}" for name, metric in found.metrics.items())
+    return f"{metrics}  ({found.coverage} data)  {folder / RESULT_FILE}"

@@ -1,0 +1,128 @@
+"""The frame around every task: finished or not, and what the record says."""
+
+import json
+import logging
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from backbones.file import read_backbone_file
+from backbones.spec import ResNetSpec
+from eval.record import Evaluation, describe_dataset, describe_environment, differences, inputs_digest, metrics_line
+from eval.result import SAMPLE_MARKER, Dataset, Metric, Protocol, Result, ResultError, read_result, write_result
+from tests.toy import write_toy_backbone
+
+DATASET = Dataset(name="D", split="val", num_items=2, listing_sha256="0" * 64, coverage="subset")
+METRICS = {"mIoU": Metric(value=12.345)}
+BREAKDOWN = {"wall": {"IoU": 1.0}}
+ARTEFACTS = {"log": "log.txt"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    backbone: Path
+    output: Path
+    name: str = ""
+    seed: int = 3
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy_backbone(tmp_path_factory.mktemp("backbone"), ResNetSpec(layers=(1, 1, 1, 1)))
+
+
+def evaluation(backbone: Path, output: Path, name: str = "", seed: int = 3, epochs: int = 1) -> Evaluation:
+    return Evaluation(
+        task="segmentation",
+        options=Options(backbone=backbone, output=output, name=name, seed=seed),
+        backbone=read_backbone_file(backbone),
+        protocol=Protocol(name="p", version=1, settings={"epochs": epochs}),
+        datasets={"test": DATASET},
+    )
+
+
+def record(given: Evaluation, world_size: int = 2) -> Result:
+    return given.record(METRICS, BREAKDOWN, ARTEFACTS, torch.device("cpu"), world_size, 1.5, 100, further_config={"batch": 8})
+
+
+def test_a_recorded_task_is_found_finished(backbone: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    given = evaluation(backbone, tmp_path)
+    assert given.finished() is None
+    write_result(tmp_path, record(given))
+    with caplog.at_level(logging.INFO):
+        assert given.finished() == read_result(tmp_path / "result.json")
+    assert "not run again" in caplog.text
+    with pytest.raises(ResultError, match=r"other inputs \(seed 3 -> 4\)"):
+        evaluation(backbone, tmp_path, seed=4).finished()
+    with pytest.raises(ResultError, match=r"other inputs \(protocol.settings.epochs 1 -> 2\)"):
+        evaluation(backbone, tmp_path, epochs=2).finished()
+
+
+def test_a_finished_task_keeps_its_name_and_says_so(backbone: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_result(tmp_path, record(evaluation(backbone, tmp_path)))
+    found = evaluation(backbone, tmp_path, name="mine").finished()
+    assert found is not None
+    assert found.backbone.name == backbone.stem
+    assert "keeps the name" in caplog.text
+
+
+def test_the_record_holds_what_was_given(backbone: Path, tmp_path: Path) -> None:
+    given = evaluation(backbone, tmp_path)
+    found = record(given)
+    assert (found.metrics, found.breakdown, found.artefacts) == (METRICS, BREAKDOWN, ARTEFACTS)
+    assert found.config == {**asdict(given.options), "batch": 8}
+    assert (found.seed, found.environment.world_size, found.wall_time_s, found.peak_memory_bytes) == (3, 2, 1.5, 100)
+    assert found.backbone.name == backbone.stem
+    assert record(evaluation(backbone, tmp_path, name="mine")).backbone.name == "mine"
+    assert metrics_line(tmp_path, found) == f"mIoU 12.35  (subset data)  {tmp_path / 'result.json'}"
+
+
+def test_options_are_written_before_the_run(backbone: Path, tmp_path: Path) -> None:
+    evaluation(backbone, tmp_path / "out").write_config()
+    assert json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))["seed"] == 3
+
+
+def test_the_digest_depends_on_every_input(backbone: Path, tmp_path: Path) -> None:
+    given = evaluation(backbone, tmp_path)
+    others = [
+        replace(given, task="other"),
+        replace(given, protocol=replace(given.protocol, settings={"epochs": 4})),
+        replace(given, datasets={"test": replace(DATASET, num_items=3)}),
+        replace(given, backbone=replace(given.backbone, sha256="1")),
+        replace(given, options=Options(backbone=backbone, output=tmp_path, seed=4)),
+    ]
+    assert len({inputs_digest(one.inputs) for one in (given, *others)}) == 6
+
+
+def test_differences_are_named_by_their_path() -> None:
+    before = {"a": {"b": 1, "c": (1, 2)}, "d": 3}
+    assert differences(before, before) == ""
+    assert differences(before, {"a": {"b": 2, "c": (1, 2)}, "e": 0}) == "a.b 1 -> 2, d 3 -> absent, e absent -> 0"
+    many = {str(index): index for index in range(6)}
+    assert differences({}, many).endswith("3 absent -> 3 and 2 more")
+
+
+def test_coverage_follows_size_restriction_and_marker(tmp_path: Path) -> None:
+    items = ["b", "a"]
+    assert describe_dataset(tmp_path, "D", "val", items, full_size=2).coverage == "full"
+    assert describe_dataset(tmp_path, "D", "val", items, full_size=3).coverage == "subset"
+    assert describe_dataset(tmp_path, "D", "val", items, full_size=2, restricted=True).coverage == "subset"
+    (tmp_path / SAMPLE_MARKER).write_text("{}")
+    assert describe_dataset(tmp_path, "D", "val", items, full_size=2).coverage == "sample"
+
+
+def test_the_fingerprint_is_of_the_set_of_items(tmp_path: Path) -> None:
+    first, second, other = (
+        describe_dataset(tmp_path, "D", "val", items, full_size=2).listing_sha256
+        for items in (["a", "b"], ["b", "a"], ["a", "c"])
+    )
+    assert first == second != other
+
+
+def test_environment_names_versions_and_code() -> None:
+    environment = describe_environment(torch.device("cpu"))
+    assert environment.packages["torch"] == torch.__version__.split("+")[0]
+    assert environment.device == "cpu"
+    assert environment.code
