@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+Kind = Literal["missing", "misplaced", "misnamed", "damaged", "wrong", "subset", "note"]
+
 _SHOWN = 3
 
 
@@ -11,15 +13,21 @@ _SHOWN = 3
 class Finding:
     """One kind of problem, or a note."""
 
-    kind: Literal["missing", "damaged", "wrong", "note"]
-    """`missing`: a file or folder is not there; `damaged`: it cannot be read; `wrong`: it can, but does not fit the data set; `note`:
-    no problem, but something to know, such as a part of the published images."""
+    kind: Kind
+    """`missing`: a file or folder is not there; `misplaced`: it is in another folder; `misnamed`: its ending is another one;
+    `damaged`: it cannot be read; `wrong`: it can, but does not fit the data set. Two kinds are no problems: `subset`, a split has
+    fewer items than the published one, or other ones; and `note`, something to know."""
     text: str
     """What is the matter, in one line."""
     names: tuple[str, ...] = ()
     """Files or entries concerned, relative to the data set; empty where `text` names the only one."""
     advice: str = ""
     """What to do, in one line."""
+
+    @property
+    def is_problem(self) -> bool:
+        """Whether the task refuses the data set for it."""
+        return self.kind not in ("subset", "note")
 
     def __str__(self) -> str:
         """One line that names the first few files."""
@@ -28,6 +36,12 @@ class Finding:
 
 
 def refuse(findings: Iterable[Finding]) -> None:
-    """Raise ValueError with all problems among the findings in one line; notes do not count."""
-    if problems := [str(one) for one in findings if one.kind != "note"]:
+    """Raise ValueError with all problems among the findings in one line."""
+    if problems := [str(one) for one in findings if one.is_problem]:
         raise ValueError("; ".join(problems))
+
+
+def about(kind: Kind, text: str, names: Iterable[str], advice: str = "") -> list[Finding]:
+    """A finding about these names, or none where there are none."""
+    listed = tuple(names)
+    return [Finding(kind, text, listed, advice)] if listed else []

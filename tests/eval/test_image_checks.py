@@ -1,0 +1,190 @@
+"""What a look at image files finds: each sort of damage, and entries of a folder that no task reads."""
+
+import os
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval.image_checks import (
+    ImageFacts,
+    damage_findings,
+    decode_image,
+    decode_labels,
+    decode_leniently,
+    list_images,
+    look_at_all,
+    look_at_image,
+    look_at_labels,
+    size_findings,
+)
+
+WIDTH, HEIGHT = 64, 48
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+Look = Callable[[Path], ImageFacts]
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.jpg"
+    pixels = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, quality=95)
+    return path
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    path = tmp_path / "labels.png"
+    Image.fromarray(np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH) % 7).save(path)
+    return path
+
+
+def zero_the_middle(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 200] = bytes(200)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("look", [look_at_image, decode_image, decode_leniently])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True, "quality": 30}])
+def test_a_whole_image(photo: Path, look: Look, options: dict[str, Any]) -> None:
+    Image.open(photo).save(photo, **options)
+    assert look(photo) == ImageFacts(photo, size=(WIDTH, HEIGHT))
+
+
+@pytest.mark.parametrize("look", [look_at_image, decode_image, decode_leniently, look_at_labels, decode_labels])
+@pytest.mark.parametrize(
+    ("content", "damage"),
+    [
+        (b"", "empty"),
+        (LFS_POINTER, "Git LFS pointers"),
+        (b"\n<!DOCTYPE html><html>404</html>", "web pages"),
+        (b"nothing of the kind", "not images"),
+        (bytes(5000), "not images"),
+    ],
+)
+def test_a_file_that_is_not_an_image(tmp_path: Path, look: Look, content: bytes, damage: str) -> None:
+    path = tmp_path / "file.jpg"
+    path.write_bytes(content)
+    assert look(path).damage.startswith(damage)
+
+
+def test_a_broken_link(tmp_path: Path) -> None:
+    path = tmp_path / "link.jpg"
+    path.symlink_to(tmp_path / "nowhere.jpg")
+    assert "unreadable" in look_at_image(path).damage
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission(photo: Path) -> None:
+    photo.chmod(0)
+    assert "unreadable" in look_at_image(photo).damage
+
+
+@pytest.mark.parametrize("filled_up", [False, True])
+def test_a_cut_file_shows_at_its_end(photo: Path, labels: Path, filled_up: bool) -> None:
+    for path, look in ((photo, look_at_image), (labels, look_at_labels)):
+        content = path.read_bytes()
+        kept = content[: -len(content) // 3]
+        # Some download programs allocate the whole file first.
+        path.write_bytes(kept + bytes(len(content) - len(kept)) if filled_up else kept)
+        assert look(path) == ImageFacts(path, size=(WIDTH, HEIGHT), damage="cut off before their end")
+
+
+def test_bytes_after_the_end_do_not_matter(photo: Path, labels: Path) -> None:
+    for path in (photo, labels):
+        path.write_bytes(path.read_bytes() + bytes(2000))
+    for path, look in ((photo, look_at_image), (photo, decode_image), (labels, look_at_labels), (labels, decode_labels)):
+        assert not look(path).damage, look
+
+
+def test_only_decoding_finds_an_image_damaged_in_its_middle(photo: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    zero_the_middle(photo)
+    assert not look_at_image(photo).damage
+    facts = decode_image(photo)
+    assert facts.damage == "damaged inside"
+    assert "Corrupt JPEG data" in facts.detail
+    assert capfd.readouterr().err == "", "the decoder's warning is not shown"
+    os.write(2, b"still here")
+    assert capfd.readouterr().err == "still here"
+
+
+def test_only_decoding_finds_a_label_map_damaged_in_its_middle(labels: Path) -> None:
+    content = bytearray(labels.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    labels.write_bytes(content)
+    assert not look_at_labels(labels).damage
+    assert decode_labels(labels).damage == "damaged inside"
+
+
+def test_a_wrong_checksum_alone_is_found(labels: Path) -> None:
+    """Pillow decodes this file without a word."""
+    content = bytearray(labels.read_bytes())
+    position = content.index(b"IDAT") - 4
+    (length,) = struct.unpack_from(">I", content, position)
+    content[position + 8 + length] ^= 1
+    labels.write_bytes(content)
+    assert np.asarray(Image.open(labels)).max() == 6
+    assert decode_labels(labels).damage == "damaged inside"
+
+
+def test_values_of_a_label_map(labels: Path) -> None:
+    assert decode_labels(labels).values == tuple(range(7))
+    assert look_at_labels(labels).values is None
+    Image.open(labels).convert("RGB").save(labels)
+    for look in (look_at_labels, decode_labels):
+        assert look(labels).damage.startswith("colour images")
+
+
+def test_an_orientation_that_turns(photo: Path) -> None:
+    exif = Image.Exif()
+    for orientation, turned in ((6, True), (3, False)):  # 3 is upside down: the size stays
+        exif[0x0112] = orientation
+        Image.open(photo).save(photo, exif=exif)
+        assert look_at_image(photo).turned is turned
+
+
+def test_findings_name_files_by_their_damage_and_size(photo: Path, tmp_path: Path) -> None:
+    facts = [look_at_image(photo), ImageFacts(tmp_path / "a/b.jpg", damage="empty (0 bytes)")]
+    (damaged,) = damage_findings(facts, tmp_path, "get it again")
+    assert str(damaged) == "files are empty (0 bytes): a/b.jpg; get it again"
+    assert size_findings([(facts[0], (WIDTH, HEIGHT)), (facts[1], (1, 1)), (facts[0], None)], tmp_path, "x") == []
+    (wrong,) = size_findings([(facts[0], (32, 24))], tmp_path, "their label maps")
+    assert (wrong.kind, wrong.names) == ("wrong", ("photo.jpg (64 x 48 instead of 32 x 24)",))
+    (note,) = size_findings([(facts[0]._replace(turned=True), (WIDTH, HEIGHT))], tmp_path, "x")
+    assert (note.kind, note.names) == ("note", ("photo.jpg",))
+
+
+def test_entries_of_a_folder_are_sorted_by_what_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "set/val"
+    (folder / "val").mkdir(parents=True)
+    (folder / "thumbnails").mkdir()
+    for name in ("a.jpg", "b.JPG", "c.jpeg", "a.JPEG", "d.jpg.part", "._a.jpg", "Thumbs.db", "e.txt"):
+        (folder / name).touch()
+    images, findings = list_images(folder, ".jpg", tmp_path / "set")
+    assert images == ["a.jpg"]
+    assert [(one.kind, one.names) for one in findings] == [
+        ("misnamed", ("val/b.JPG", "val/c.jpeg")),
+        ("misplaced", ("val/val",)),
+        ("note", ("val/d.jpg.part",)),
+        ("note", ("val/._a.jpg", "val/Thumbs.db")),
+        ("note", ("val/thumbnails",)),
+        # a.JPEG is not a misnamed a.jpg, which is there too.
+        ("note", ("val/a.JPEG", "val/e.txt")),
+    ]
+
+
+def test_several_processes_see_what_one_sees(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [photo, *(shutil.copy(photo, tmp_path / f"{number}.jpg") for number in range(1, 600))]
+    zero_the_middle(paths[400])
+    facts = list(look_at_all(paths, decode_image, 2, "COCO 2017 val2017", shown_after_s=0.0))
+    assert "COCO 2017 val2017" in capsys.readouterr().err
+    assert [fact.path for fact in facts] == paths
+    assert [index for index, fact in enumerate(facts) if fact.damage] == [400]
+    assert list(look_at_all(paths, decode_image, 1, "test")) == facts
