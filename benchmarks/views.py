@@ -26,12 +26,13 @@ from PIL import Image, ImageFilter, ImageOps
 from torchvision import transforms as T
 
 from common.command import parse_config, run_command
+from pretrain.config import ViewsConfig
 from pretrain.data.decoding import Picture, decode_whole, resized_crop
 from pretrain.data.delivery import network_inputs
 from pretrain.data.draws import draw_views
 from pretrain.data.images import ImageFiles, images_of_folder
 from pretrain.data.loader import Collate, ImageKey, MultiCropImages
-from pretrain.data.views import IMAGENET_DEVIATION, IMAGENET_MEAN, ViewsConfig, view_kinds
+from pretrain.data.views import IMAGENET_DEVIATION, IMAGENET_MEAN, view_kinds
 
 _CPU = torch.device("cpu")
 _BATCH = 32

@@ -1,23 +1,268 @@
-"""A whole pretraining run, and how a recipe and the command line make one."""
+"""What a pretraining run can be told: one dataclass per section, the table of methods, and how recipes and options set them.
+
+Nothing here loads torch, so that `--help` and a mistaken option are answered at once.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jsonargparse
 
 from common.command import config_parser
-from pretrain.architecture import BackboneConfig
-from pretrain.data.loader import DataConfig
-from pretrain.data.views import ViewsConfig
-from pretrain.objectives.dino import DINOConfig
-from pretrain.objectives.moby import MoBYConfig
-from pretrain.objectives.patch_matching import MatchingConfig
-from pretrain.objectives.selfpatch import SelfPatchConfig
-from pretrain.optim import OptimConfig
 from pretrain.recipe_files import find_recipe, read_recipe, recipe_names
-from pretrain.watching.config import WatchConfig
+
+DataKind = Literal["auto", "folder", "list", "coco", "cifar", "tar"]
+Border = Literal["wrap", "clamp"]
+
+ALL_PATCHES = 0
+"""The window size that stands for every other patch of the image."""
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """Where images come from."""
+
+    path: Path = Path("data/imagenet/train")
+    """A folder of images, at any depth; a text file with the path of one on each line; COCO's annotations
+    (`annotations/instances_train2017.json` for `train2017`); the folder of CIFAR's binary files; or uncompressed tar shards as
+    webdataset writes them: a folder, or `shard-{000..012}.tar`."""
+    kind: DataKind = "auto"
+    """What the path is, where it does not tell by itself."""
+    tar_index: Path = Path("runs/tar_index")
+    """Folder where the places of the images in tar shards are kept once they have been read."""
+    workers: int = 10
+    """Processes per device that decode and augment; 0 to do it in the training process."""
+    pin_workers: bool = False
+    """Keep each worker on a core of its own, of those that the process may use. Only where nothing else runs there: two runs on one
+    machine without cores of their own would choose the same ones."""
+    max_unreadable: int = 10
+    """How many distinct unreadable images each process skips (with their names) before the run stops."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 0 or self.max_unreadable < 0:
+            raise ValueError("data.workers and data.max_unreadable must not be negative")
+        if self.pin_workers and not self.workers:
+            raise ValueError("data.pin_workers has no effect with data.workers=0")
+
+
+@dataclass(kw_only=True)
+class ViewsConfig:
+    """Sizes and scales of the crops."""
+
+    global_size: int = 224
+    """Side of the two global crops in pixels."""
+    global_scale: tuple[float, float] = (0.25, 1.0)
+    """Smallest and largest area of a global crop, as a part of the image. DINO's own recipes use (0.4, 1)."""
+    local_size: int = 96
+    """Side of the local crops in pixels."""
+    local_scale: tuple[float, float] = (0.05, 0.25)
+    """Smallest and largest area of a local crop, as a part of the image. DINO's own recipes use (0.05, 0.4)."""
+    local_crops: int = 8
+    """Number of local crops."""
+    shared_by: int = 0
+    """How many images of a batch share all draws (boxes, flips, colours) after being resized to 256 x 256, as PW-Self's images of one
+    GPU do; 0 for views of each image's own."""
+    photometric_patch: int = 0
+    """Side in pixels of patches that each change colours and sharpness by themselves (PW-Self's later branch); 0 for none."""
+    on_device: bool = False
+    """Change colours (jitter, greyscale, blur, solarisation) in the training process, on its device and for whole batches, instead of
+    in the workers, which then only decode and crop. The draws are the same; pixels differ by a level or two of 255."""
+
+    def __post_init__(self) -> None:
+        for name in ("global_scale", "local_scale"):
+            smallest, largest = getattr(self, name)
+            if not 0 < smallest <= largest <= 1:
+                raise ValueError(f"views.{name}={getattr(self, name)} must be ascending within (0, 1]")
+        if self.global_size < 1 or self.local_size < 1 or self.local_crops < 0:
+            raise ValueError("views: sizes must be positive and local_crops not negative")
+        if self.shared_by < 0 or self.photometric_patch < 0:
+            raise ValueError("views.shared_by and views.photometric_patch must not be negative")
+        if self.on_device and self.photometric_patch:
+            raise ValueError(
+                "views.photometric_patch follows the other changes of colours, in the workers; leave out views.on_device"
+            )
+        sizes = [self.global_size, self.local_size] if self.local_crops else [self.global_size]
+        if self.photometric_patch and any(size % self.photometric_patch for size in sizes):
+            raise ValueError(f"views.photometric_patch={self.photometric_patch} does not divide the crops of {sizes} pixels")
+
+
+@dataclass(kw_only=True)
+class BackboneConfig:
+    """The network to pretrain. Whether a ViT has a CLS token and a final norm follows from the method."""
+
+    family: Literal["vit", "swin"] = "vit"
+    """Vision transformer or Swin transformer."""
+    embed_dim: int = 384
+    """Width: 192 for ViT-Ti, 384 for ViT-S, 768 for ViT-B; of a Swin's first stage, 96 for Swin-T."""
+    depth: int = 12
+    """Number of blocks of a ViT."""
+    num_heads: int = 6
+    """Attention heads of a ViT: 3 for ViT-Ti, 6 for ViT-S, 12 for ViT-B."""
+    patch_size: int = 16
+    """Side of a patch in pixels; 4 for a Swin."""
+    stage_depths: tuple[int, ...] = (2, 2, 6, 2)
+    """Blocks per stage of a Swin."""
+    stage_heads: tuple[int, ...] = (3, 6, 12, 24)
+    """Attention heads per stage of a Swin."""
+    window_size: int = 7
+    """Side of a Swin's attention windows in tokens."""
+    drop_path_rate: float = 0.1
+    """Stochastic depth of the student's last block, growing linearly from 0; the teacher has none."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.drop_path_rate < 1:
+            raise ValueError(f"backbone.drop_path_rate={self.drop_path_rate} must be in [0, 1)")
+        others = ("depth", "num_heads") if self.family == "swin" else ("stage_depths", "stage_heads", "window_size")
+        for name in others:
+            if getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"backbone.{name}={getattr(self, name)} has no effect with backbone.family: {self.family}")
+
+    @property
+    def stride(self) -> int:
+        """Pixels per side of one position of the final map."""
+        return self.patch_size * 2 ** (len(self.stage_depths) - 1) if self.family == "swin" else self.patch_size
+
+    def architecture(self) -> dict[str, Any]:
+        """The fields of `ViTSpec` or `SwinSpec` that do not follow from the method or the crops."""
+        common = {"family": self.family, "embed_dim": self.embed_dim, "patch_size": self.patch_size}
+        if self.family == "swin":
+            return common | {"depths": self.stage_depths, "num_heads": self.stage_heads, "window_size": self.window_size}
+        return common | {"depth": self.depth, "num_heads": self.num_heads}
+
+
+@dataclass(kw_only=True)
+class DINOConfig:
+    """DINO's image-level loss."""
+
+    out_dim: int = 65536
+    """Number of prototypes of the CLS head."""
+    hidden_dim: int = 2048
+    """Width of the hidden layers of every projection head."""
+    bottleneck_dim: int = 256
+    """Width of the normalised embedding in every projection head."""
+    norm_last_layer: bool = True
+    """Keep every prototype at length 1. DINO advises True for small backbones; its VISSL run used False."""
+    student_temperature: float = 0.1
+    """Sharpening of the student's probabilities, CLS and patches."""
+    teacher_temperature: float = 0.04
+    """Sharpening of the teacher's probabilities after the warm-up, CLS and patches."""
+    warmup_teacher_temperature: float = 0.04
+    """Sharpening of the teacher's probabilities in the first epoch."""
+    warmup_teacher_temperature_epochs: int = 0
+    """Epochs over which the teacher's temperature rises linearly."""
+    centre_momentum: float = 0.9
+    """Weight of the past in the running centres."""
+
+    def __post_init__(self) -> None:
+        for name in ("student_temperature", "teacher_temperature", "warmup_teacher_temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"dino.{name}={getattr(self, name)} must be positive")
+        if not 0 <= self.centre_momentum < 1:
+            raise ValueError(f"dino.centre_momentum={self.centre_momentum} must be in [0, 1)")
+        for name in ("out_dim", "hidden_dim", "bottleneck_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"dino.{name}={getattr(self, name)} must be at least 1")
+
+
+@dataclass(kw_only=True)
+class MoBYConfig:
+    """MoBY's heads and loss."""
+
+    hidden_dim: int = 4096
+    """Width of the hidden layer of projector and predictor."""
+    out_dim: int = 256
+    """Width of the embedding."""
+    temperature: float = 0.2
+    """Divides the cosines of the contrastive loss."""
+    queue: int = 4096
+    """Embeddings of past batches that serve as negatives, for each view, and for patches."""
+
+    def __post_init__(self) -> None:
+        if self.hidden_dim < 1 or self.out_dim < 1 or self.queue < 1 or self.temperature <= 0:
+            raise ValueError(f"moby: hidden_dim, out_dim, queue and temperature must be positive: {self}")
+
+
+@dataclass(kw_only=True)
+class SelfPatchConfig:
+    """SelfPatch's patch-level loss."""
+
+    out_dim: int = 4096
+    """Number of prototypes of the patch head on DINO without negatives; heads of MoBY's kind have `moby.out_dim` channels."""
+    window: int = 3
+    """Odd side of the neighbourhood that holds a patch's candidates; 0 for all patches of the image."""
+    k: int = 4
+    """Candidates that are selected as positives, the most similar ones."""
+    border: Border = "wrap"
+    """Neighbourhoods at the image border: `wrap` goes round to the other side, as published; `clamp` stays inside the image."""
+    aggregation: Literal["attention", "average"] = "attention"
+    """How positives become a target: by the class-attention blocks, or their mean, normed (the ablation without aggregation)."""
+    negatives: bool = False
+    """Contrast targets with past ones of other images (`moby.queue`); on DINO this replaces the cross-entropy over prototypes."""
+    weight: float = 0.1
+    """Weight of the patch loss beside the image-level loss."""
+
+    def __post_init__(self) -> None:
+        if self.out_dim < 1 or self.k < 1 or self.weight < 0:
+            raise ValueError(
+                f"selfpatch: out_dim={self.out_dim} and k={self.k} must be positive, weight={self.weight} at least 0"
+            )
+        if self.window != ALL_PATCHES and (self.window < 3 or self.window % 2 == 0):
+            raise ValueError(f"selfpatch.window={self.window} must be odd and at least 3, or {ALL_PATCHES} for all patches")
+        if self.window != ALL_PATCHES and self.k > self.window**2 - 1:
+            raise ValueError(f"selfpatch.k={self.k} exceeds the {self.window**2 - 1} candidates of window={self.window}")
+
+
+@dataclass(kw_only=True)
+class MatchingConfig:
+    """How patch matching weighs CLS tokens and matched patches."""
+
+    loss: Literal["joint", "weighted"] = "joint"
+    """`joint`: the mean over the CLS token and all matched patches (main branch); `weighted`: `cls_weight` times the CLS term plus
+    `1 - cls_weight` times the mean over matched patches (other branches)."""
+    cls_weight: float = 0.9
+    """Weight of the CLS term with `loss: weighted`: 0.9 in the authors' CIFAR branch, 0.8 or 0.7 in others."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.cls_weight <= 1:
+            raise ValueError(f"matching.cls_weight={self.cls_weight} must be in [0, 1]")
+        if self.loss == "joint" and self.cls_weight != type(self).cls_weight:
+            raise ValueError(f"matching.cls_weight={self.cls_weight} has no effect with matching.loss: joint")
+
+
+@dataclass(kw_only=True)
+class OptimConfig:
+    """AdamW and its schedules (facebookresearch/dino 7c446df)."""
+
+    lr: float = 0.0005
+    """Peak learning rate for a global batch of 256; scaled linearly with the batch."""
+    min_lr: float = 1e-6
+    """Learning rate at the end; not scaled."""
+    warmup_epochs: int = 10
+    """Epochs of linear warm-up of the learning rate from 0."""
+    weight_decay: float = 0.04
+    """Weight decay at the start; never on biases and other one-dimensional parameters."""
+    weight_decay_end: float = 0.4
+    """Weight decay at the end of its cosine."""
+    clip_grad: float = 3.0
+    """Largest gradient norm; 0 for no clipping."""
+    clip_each: bool = True
+    """Whether `clip_grad` bounds each parameter tensor by itself, as in DINO; otherwise all together, as in MoBY."""
+    decay_positions: bool = True
+    """Whether position embeddings, relative position biases and CLS tokens decay, as in DINO; not so in MoBY and Swin."""
+    freeze_last_layer_epochs: int = 1
+    """Epochs at the start in which the last layers of the projection heads do not move."""
+    teacher_momentum: float = 0.996
+    """Weight of the past in the teacher's moving average at the start; rises to 1 by a cosine."""
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.min_lr < 0 or self.weight_decay < 0 or self.weight_decay_end < 0 or self.clip_grad < 0:
+            raise ValueError(f"optim: learning rates, weight decay and clip_grad must not be negative, and lr not 0: {self}")
+        if not 0 <= self.teacher_momentum <= 1:
+            raise ValueError(f"optim.teacher_momentum={self.teacher_momentum} must be in [0, 1]")
+        if self.warmup_epochs < 0 or self.freeze_last_layer_epochs < 0:
+            raise ValueError("optim.warmup_epochs and optim.freeze_last_layer_epochs must not be negative")
 
 
 @dataclass(kw_only=True)
@@ -57,7 +302,6 @@ class TrainConfig:
     """Steps between lines of the log; the last step of every epoch gets one, too."""
 
     def __post_init__(self) -> None:
-        """Reject counts without meaning."""
         if self.epochs < 1 or self.batch_size < 1 or self.log_every < 1:
             raise ValueError("train.epochs, train.batch_size and train.log_every must be at least 1")
         if self.accumulate < 1 or self.batch_size % self.accumulate:
@@ -68,14 +312,89 @@ class TrainConfig:
             raise ValueError(f"train.keep_last={self.keep_last} must be at least 1, the checkpoint to continue from")
 
 
-Method = Literal["dino", "moby", "selfpatch", "moby_selfpatch", "patch_matching"]
+@dataclass(kw_only=True)
+class WatchConfig:
+    """Looking at training; without influence on it."""
+
+    every: int = 10
+    """Epochs between pictures, curves and k-NN, which also come after the last epoch; 0 for none of them."""
+    images: Path | None = None
+    """Folder whose first images are drawn; none: images from all over the training data."""
+    num_images: int = 4
+    """How many images are drawn."""
+    knn_train: Path | None = None
+    """Folder with a folder of images per class, the labelled neighbours of an online k-NN with the teacher's backbone; its features
+    are held in memory by every process: for ImageNet take a part."""
+    knn_val: Path | None = None
+    """Folder with a folder of images per class: those that the k-NN classifies."""
+
+    def __post_init__(self) -> None:
+        if self.every < 0 or self.num_images < 1:
+            raise ValueError(f"watch.every={self.every} must not be negative, watch.num_images={self.num_images} be at least 1")
+        if (self.knn_train is None) != (self.knn_val is None):
+            raise ValueError("watch.knn_train and watch.knn_val come together: neighbours, and what they classify")
+        idle = [name for name in ("images", "knn_train") if getattr(self, name) is not None]
+        if not self.every and idle:
+            raise ValueError(f"watch.{idle[0]} has no effect with watch.every: 0")
+
+
+MethodName = Literal["dino", "moby", "selfpatch", "moby_selfpatch", "patch_matching"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """What tells a pretraining method from the others; everything else reads this instead of the method's name."""
+
+    objective: str
+    """`module:class`; the class is made from a `PretrainConfig`, see `pretrain.objectives.base.Objective`."""
+    sections: tuple[str, ...]
+    """The sections of losses that the method reads; options of the others are refused."""
+    class_token: bool = True
+    """Whether a ViT has a CLS token and a final norm; a Swin never has the one and always the other."""
+    families: tuple[str, ...] = ("vit", "swin")
+    """Backbones that the method can train."""
+    branch: Literal["teacher", "student"] = "teacher"
+    """The network that the method's authors evaluate."""
+    prototypes: bool = True
+    """Whether heads end in prototypes, so that targets are sharpened by `dino`'s temperatures and the last layer can be frozen."""
+    batch_norm: bool = False
+    """Whether heads normalise over the batch, so that `train.accumulate` changes what is computed."""
+    local_crops: bool = True
+    """Whether the loss takes local crops."""
+
+
+METHODS: dict[MethodName, Method] = {
+    "dino": Method(objective="pretrain.objectives.dino:DINO", sections=("dino",)),
+    # MoBY's authors evaluate the online encoder (`encoder.` in their checkpoints), which is the student here.
+    "moby": Method(
+        objective="pretrain.objectives.moby:MoBY",
+        sections=("moby",),
+        branch="student",
+        prototypes=False,
+        batch_norm=True,
+        local_crops=False,
+    ),
+    "selfpatch": Method(objective="pretrain.objectives.selfpatch:SelfPatch", sections=("dino", "selfpatch"), class_token=False),
+    "moby_selfpatch": Method(
+        objective="pretrain.objectives.selfpatch:SelfPatch",
+        sections=("moby", "selfpatch"),
+        class_token=False,
+        branch="student",
+        prototypes=False,
+        batch_norm=True,
+        local_crops=False,
+    ),
+    "patch_matching": Method(
+        objective="pretrain.objectives.patch_matching:PatchMatching", sections=("dino", "matching"), families=("vit",)
+    ),
+}
 
 
 @dataclass(kw_only=True)
 class PretrainConfig:
     """A pretraining run."""
 
-    method: Method
+    method: MethodName
     """`dino`, `moby`: an image-level loss alone; `selfpatch`: SelfPatch on DINO, as published; `moby_selfpatch`: on MoBY;
     `patch_matching`: PW-Self, on DINO."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -99,66 +418,81 @@ class PretrainConfig:
     watch: WatchConfig = field(default_factory=WatchConfig)
     """Pictures, curves and k-NN while it goes on."""
 
+    @property
+    def traits(self) -> Method:
+        """The method's row of the table."""
+        return METHODS[self.method]
+
+    def reads(self, section: str) -> bool:
+        """Whether the method reads a section of losses: `dino`, `moby`, `selfpatch` or `matching`."""
+        return section in self.traits.sections or (section == "moby" and self.patch_contrast)
+
+    @property
+    def patch_contrast(self) -> bool:
+        """Whether SelfPatch's patches have heads and loss of MoBY's kind: on MoBY, and on DINO with negatives."""
+        return "selfpatch" in self.traits.sections and ("moby" in self.traits.sections or self.selfpatch.negatives)
+
+    @property
+    def batch_norm(self) -> bool:
+        """Whether any head normalises over the batch."""
+        return self.traits.batch_norm or self.patch_contrast
+
     def __post_init__(self) -> None:
-        """Reject options that would have no effect or do not fit each other."""
         self._refuse_idle_sections()
+        traits, stride = self.traits, self.backbone.stride
         for name in ("global_size", "local_size"):
             size = getattr(self.views, name)
-            if size % self.backbone.stride and (name == "global_size" or self.views.local_crops):
+            if size % stride and (name == "global_size" or self.views.local_crops):
                 raise ValueError(
-                    f"views.{name}={size} is not a multiple of {self.backbone.stride} pixels, the side of one position of the "
+                    f"views.{name}={size} is not a multiple of {stride} pixels, the side of one position of the "
                     f"backbone's final map (backbone.patch_size={self.backbone.patch_size})"
                 )
-        if self.method == "patch_matching" and self.backbone.family != "vit":
-            raise ValueError(f"patch_matching needs a CLS token: backbone.family={self.backbone.family} must be vit")
-        if self.on_moby and self.views.local_crops:
+        if self.backbone.family not in traits.families:
             raise ValueError(
-                f"MoBY has two global views and no local ones: views.local_crops={self.views.local_crops} must be 0"
+                f"{self.method} needs a CLS token: backbone.family={self.backbone.family} must be {' or '.join(traits.families)}"
             )
-        if self.on_moby and self.optim.freeze_last_layer_epochs:
+        if self.views.local_crops and not traits.local_crops:
             raise ValueError(
-                "MoBY's heads have no layer of prototypes to freeze: "
+                f"{self.method} has two global views and no local ones: views.local_crops={self.views.local_crops} must be 0"
+            )
+        if self.optim.freeze_last_layer_epochs and not traits.prototypes:
+            raise ValueError(
+                f"{self.method}'s heads have no layer of prototypes to freeze: "
                 f"optim.freeze_last_layer_epochs={self.optim.freeze_last_layer_epochs} must be 0"
             )
         if self.optim.warmup_epochs >= self.train.epochs:
             raise ValueError(
                 f"optim.warmup_epochs={self.optim.warmup_epochs} leaves nothing of train.epochs={self.train.epochs}; lower it"
             )
-        smallest_grid = (self.views.local_size if self.views.local_crops else self.views.global_size) // self.backbone.stride
-        if self.with_selfpatch and self.selfpatch.window > smallest_grid:
+        smallest_grid = (self.views.local_size if self.views.local_crops else self.views.global_size) // stride
+        if self.reads("selfpatch") and self.selfpatch.window > smallest_grid:
             raise ValueError(
                 f"selfpatch.window={self.selfpatch.window} is larger than the patch grid of the smallest crop, "
                 f"{smallest_grid} patches wide"
             )
 
-    @property
-    def on_moby(self) -> bool:
-        """Whether the image-level loss is MoBY's."""
-        return self.method in ("moby", "moby_selfpatch")
-
-    @property
-    def with_selfpatch(self) -> bool:
-        """Whether SelfPatch is on top."""
-        return self.method in ("selfpatch", "moby_selfpatch")
-
-    @property
-    def patch_contrast(self) -> bool:
-        """Whether SelfPatch's patches have heads of MoBY's kind."""
-        return self.with_selfpatch and (self.on_moby or self.selfpatch.negatives)
-
     def _refuse_idle_sections(self) -> None:
-        idle = {
-            "dino": self.on_moby and self.dino != DINOConfig(),
-            "moby": not (self.on_moby or self.patch_contrast) and self.moby != MoBYConfig(),
-            "matching": self.method != "patch_matching" and self.matching != MatchingConfig(),
-            "selfpatch": not self.with_selfpatch and self.selfpatch != SelfPatchConfig(),
-        }
-        if names := [name for name, given in idle.items() if given]:
-            raise ValueError(f"options of `{names[0]}` have no effect with method: {self.method}")
+        for section in sorted({section for method in METHODS.values() for section in method.sections}):
+            given = getattr(self, section)
+            if given != type(given)() and not self.reads(section):
+                raise ValueError(f"options of `{section}` have no effect with method: {self.method}")
         if self.patch_contrast and self.selfpatch.out_dim != SelfPatchConfig().out_dim:
             raise ValueError(
                 f"selfpatch.out_dim={self.selfpatch.out_dim} has no effect on MoBY or with negatives; the width is moby.out_dim"
             )
+
+
+def plain_config(config: PretrainConfig) -> dict[str, Any]:
+    """The configuration as YAML has it: sections of plain values, which a recipe may hold."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: plain(item) for name, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return plain(asdict(config))
 
 
 def parse_run(argv: Sequence[str]) -> PretrainConfig:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from pretrain.config import DINOConfig
 from pretrain.onednn_linear import gelu_linear
 from pretrain.prototype_logits import PrototypeLogits
 
@@ -73,3 +74,8 @@ class ProjectionHead(nn.Module):
             PrototypeLogits(part.view(*tensor.shape[:-1], -1), prototypes_KD)
             for part, tensor in zip(parts, tokens, strict=True)
         ]
+
+
+def projection_head(in_dim: int, out_dim: int, config: DINOConfig) -> ProjectionHead:
+    """A projection head with the widths of a configuration."""
+    return ProjectionHead(in_dim, out_dim, config.hidden_dim, config.bottleneck_dim, config.norm_last_layer)

@@ -1,7 +1,6 @@
 """AdamW as DINO drives it: which parameters decay, per-tensor clipping, the frozen last layer, the teacher's moving average."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,41 +9,6 @@ from torch.optim import AdamW
 
 REFERENCE_BATCH = 256
 """The batch to which `lr` refers; the learning rate grows linearly with the batch."""
-
-
-@dataclass(kw_only=True)
-class OptimConfig:
-    """AdamW and its schedules (facebookresearch/dino 7c446df)."""
-
-    lr: float = 0.0005
-    """Peak learning rate for a global batch of 256; scaled linearly with the batch."""
-    min_lr: float = 1e-6
-    """Learning rate at the end; not scaled."""
-    warmup_epochs: int = 10
-    """Epochs of linear warm-up of the learning rate from 0."""
-    weight_decay: float = 0.04
-    """Weight decay at the start; never on biases and other one-dimensional parameters."""
-    weight_decay_end: float = 0.4
-    """Weight decay at the end of its cosine."""
-    clip_grad: float = 3.0
-    """Largest gradient norm; 0 for no clipping."""
-    clip_each: bool = True
-    """Whether `clip_grad` bounds each parameter tensor by itself, as in DINO; otherwise all together, as in MoBY."""
-    decay_positions: bool = True
-    """Whether position embeddings, relative position biases and CLS tokens decay, as in DINO; not so in MoBY and Swin."""
-    freeze_last_layer_epochs: int = 1
-    """Epochs at the start in which the last layers of the projection heads do not move."""
-    teacher_momentum: float = 0.996
-    """Weight of the past in the teacher's moving average at the start; rises to 1 by a cosine."""
-
-    def __post_init__(self) -> None:
-        """Reject values without meaning."""
-        if self.lr <= 0 or self.min_lr < 0 or self.weight_decay < 0 or self.weight_decay_end < 0 or self.clip_grad < 0:
-            raise ValueError(f"optim: learning rates, weight decay and clip_grad must not be negative, and lr not 0: {self}")
-        if not 0 <= self.teacher_momentum <= 1:
-            raise ValueError(f"optim.teacher_momentum={self.teacher_momentum} must be in [0, 1]")
-        if self.warmup_epochs < 0 or self.freeze_last_layer_epochs < 0:
-            raise ValueError("optim.warmup_epochs and optim.freeze_last_layer_epochs must not be negative")
 
 
 _POSITIONS = ("pos_embed", "cls_token", "relative_position_bias_table")

@@ -5,7 +5,6 @@ Neither the number of workers nor of processes nor a restart changes what an ima
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pretrain.data.batch_colours import stack_draws
 from pretrain.data.draws import ColourDraws, ViewKind
-from pretrain.data.open_source import DataKind
 from pretrain.data.source import ImageSource
 from pretrain.data.views import Views, make_views, stack_boxes
 from pretrain.data.workers import WorkerSetup
@@ -32,34 +30,6 @@ class ImageKey(NamedTuple):
     """Its index."""
     group: int = -1
     """Of the images of this epoch that share all draws; -1 for draws of its own."""
-
-
-@dataclass(kw_only=True)
-class DataConfig:
-    """Where images come from."""
-
-    path: Path = Path("data/imagenet/train")
-    """A folder of images, at any depth; a text file with the path of one on each line; COCO's annotations
-    (`annotations/instances_train2017.json` for `train2017`); the folder of CIFAR's binary files; or uncompressed tar shards as
-    webdataset writes them: a folder, or `shard-{000..012}.tar`."""
-    kind: DataKind = "auto"
-    """What the path is, where it does not tell by itself."""
-    tar_index: Path = Path("runs/tar_index")
-    """Folder where the places of the images in tar shards are kept once they have been read."""
-    workers: int = 10
-    """Processes per device that decode and augment; 0 to do it in the training process."""
-    pin_workers: bool = False
-    """Keep each worker on a core of its own, of those that the process may use. Only where nothing else runs there: two runs on one
-    machine without cores of their own would choose the same ones."""
-    max_unreadable: int = 10
-    """How many distinct unreadable images each process skips (with their names) before the run stops."""
-
-    def __post_init__(self) -> None:
-        """Reject negative counts and options without effect."""
-        if self.workers < 0 or self.max_unreadable < 0:
-            raise ValueError("data.workers and data.max_unreadable must not be negative")
-        if self.pin_workers and not self.workers:
-            raise ValueError("data.pin_workers has no effect with data.workers=0")
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,14 @@
 """From the options to the images."""
 
 from pathlib import Path
-from typing import Literal
 
 from common.cifar import find_layout
+from pretrain.config import DataKind
 from pretrain.data.cifar import CifarTrainImages
 from pretrain.data.images import images_of_coco, images_of_folder, images_of_list
 from pretrain.data.source import ImageSource
 from pretrain.data.tar_shards import TAR_SUFFIX, find_shards, open_shards
 from pretrain.distributed import rank, world_size
-
-DataKind = Literal["auto", "folder", "list", "coco", "cifar", "tar"]
 
 
 def open_source(path: Path, kind: DataKind, tar_index: Path) -> ImageSource:

@@ -5,7 +5,6 @@ facebookresearch/dino 7c446df, DataAugmentationDINO. What is drawn is in `pretra
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pretrain.config import ViewsConfig
 from pretrain.data.colours import change_colours
 from pretrain.data.decoding import EncodedImage, Pixels, Planes, resize, resized_crop
 from pretrain.data.draws import ColourDraws, CropBox, ViewKind, draw_views
@@ -25,48 +25,6 @@ _LEFT_TO_RIGHT = 1
 
 SHARED_SIZE = 256
 """Side in pixels to which images are resized first where several share their draws (PW-Self)."""
-
-
-@dataclass(kw_only=True)
-class ViewsConfig:
-    """Sizes and scales of the crops."""
-
-    global_size: int = 224
-    """Side of the two global crops in pixels."""
-    global_scale: tuple[float, float] = (0.25, 1.0)
-    """Smallest and largest area of a global crop, as a part of the image. DINO's own recipes use (0.4, 1)."""
-    local_size: int = 96
-    """Side of the local crops in pixels."""
-    local_scale: tuple[float, float] = (0.05, 0.25)
-    """Smallest and largest area of a local crop, as a part of the image. DINO's own recipes use (0.05, 0.4)."""
-    local_crops: int = 8
-    """Number of local crops."""
-    shared_by: int = 0
-    """How many images of a batch share all draws (boxes, flips, colours) after being resized to 256 x 256, as PW-Self's images of one
-    GPU do; 0 for views of each image's own."""
-    photometric_patch: int = 0
-    """Side in pixels of patches that each change colours and sharpness by themselves (PW-Self's later branch); 0 for none."""
-    on_device: bool = False
-    """Change colours (jitter, greyscale, blur, solarisation) in the training process, on its device and for whole batches, instead of
-    in the workers, which then only decode and crop. The draws are the same; pixels differ by a level or two of 255."""
-
-    def __post_init__(self) -> None:
-        """Reject sizes and scales without meaning."""
-        for name in ("global_scale", "local_scale"):
-            smallest, largest = getattr(self, name)
-            if not 0 < smallest <= largest <= 1:
-                raise ValueError(f"views.{name}={getattr(self, name)} must be ascending within (0, 1]")
-        if self.global_size < 1 or self.local_size < 1 or self.local_crops < 0:
-            raise ValueError("views: sizes must be positive and local_crops not negative")
-        if self.shared_by < 0 or self.photometric_patch < 0:
-            raise ValueError("views.shared_by and views.photometric_patch must not be negative")
-        if self.on_device and self.photometric_patch:
-            raise ValueError(
-                "views.photometric_patch follows the other changes of colours, in the workers; leave out views.on_device"
-            )
-        sizes = [self.global_size, self.local_size] if self.local_crops else [self.global_size]
-        if self.photometric_patch and any(size % self.photometric_patch for size in sizes):
-            raise ValueError(f"views.photometric_patch={self.photometric_patch} does not divide the crops of {sizes} pixels")
 
 
 class Views(NamedTuple):

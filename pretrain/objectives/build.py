@@ -14,8 +14,8 @@ def build_objective(config: PretrainConfig) -> Objective:
     if config.method == "patch_matching":
         patches = (config.views.global_size // config.backbone.stride) ** 2
         return MatchingObjective(config.dino, config.matching, patches)
-    image_loss: ImageLoss = ImageContrast(config.moby) if config.on_moby else CLSDistillation(config.dino)
-    if not config.with_selfpatch:
+    image_loss: ImageLoss = ImageContrast(config.moby) if "moby" in config.traits.sections else CLSDistillation(config.dino)
+    if not config.reads("selfpatch"):
         return ImageLevelObjective(image_loss)
     patch_loss: PatchLoss = PatchDistillation(config.dino, config.selfpatch.out_dim)
     if config.patch_contrast:

@@ -4,56 +4,17 @@ Shapes: V views, G global views, B images, N patches, R rows, r some of them, K 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pretrain.heads import ProjectionHead
+from pretrain.config import DINOConfig
+from pretrain.heads import ProjectionHead, projection_head
 from pretrain.objectives.base import NUM_GLOBAL_CROPS, ImageLoss, PatchLoss, Role
 from pretrain.objectives.centre import Centre
 from pretrain.objectives.cross_entropy import SharpenedTargets, weighted_cross_entropy
 from pretrain.objectives.diagnostics import distribution_signs
 from pretrain.prototype_logits import Logits, concatenate, flat_rows
-
-
-@dataclass(kw_only=True)
-class DINOConfig:
-    """The image-level loss."""
-
-    out_dim: int = 65536
-    """Number of prototypes of the CLS head."""
-    hidden_dim: int = 2048
-    """Width of the hidden layers of every projection head."""
-    bottleneck_dim: int = 256
-    """Width of the normalised embedding in every projection head."""
-    norm_last_layer: bool = True
-    """Keep every prototype at length 1. DINO advises True for small backbones; its VISSL run used False."""
-    student_temperature: float = 0.1
-    """Sharpening of the student's probabilities, CLS and patches."""
-    teacher_temperature: float = 0.04
-    """Sharpening of the teacher's probabilities after the warm-up, CLS and patches."""
-    warmup_teacher_temperature: float = 0.04
-    """Sharpening of the teacher's probabilities in the first epoch."""
-    warmup_teacher_temperature_epochs: int = 0
-    """Epochs over which the teacher's temperature rises linearly."""
-    centre_momentum: float = 0.9
-    """Weight of the past in the running centres."""
-
-    def __post_init__(self) -> None:
-        """Reject values without meaning."""
-        for name in ("student_temperature", "teacher_temperature", "warmup_teacher_temperature"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"dino.{name}={getattr(self, name)} must be positive")
-        if not 0 <= self.centre_momentum < 1:
-            raise ValueError(f"dino.centre_momentum={self.centre_momentum} must be in [0, 1)")
-        for name in ("out_dim", "hidden_dim", "bottleneck_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"dino.{name}={getattr(self, name)} must be at least 1")
-
-    def head(self, in_dim: int, out_dim: int) -> ProjectionHead:
-        """A projection head of this configuration."""
-        return ProjectionHead(in_dim, out_dim, self.hidden_dim, self.bottleneck_dim, self.norm_last_layer)
 
 
 class CLSDistillation(ImageLoss):
@@ -69,7 +30,7 @@ class CLSDistillation(ImageLoss):
     def head(self, in_dim: int, role: Role) -> ProjectionHead:
         """See `ImageLoss.head`; student and teacher are alike."""
         del role
-        return self.config.head(in_dim, self.config.out_dim)
+        return projection_head(in_dim, self.config.out_dim, self.config)
 
     def forward(self, student_VBK: Logits, teacher_VBK: Logits, temperature: float) -> Tensor:
         """The loss, a scalar: the mean over pairs (global teacher view, other student view) and images.
@@ -125,7 +86,7 @@ class PatchDistillation(PatchLoss):
     def head(self, in_dim: int, role: Role) -> ProjectionHead:
         """See `PatchLoss.head`; student and teacher are alike."""
         del role
-        return self.config.head(in_dim, self.out_dim)
+        return projection_head(in_dim, self.out_dim, self.config)
 
     def forward(self, student: Sequence[Logits], teacher: Sequence[Logits], temperature: float) -> Tensor:
         """See `PatchLoss.forward`."""

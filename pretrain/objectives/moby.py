@@ -14,11 +14,11 @@ Shapes: V views, B images, N patches, D channels of a token, K channels of an em
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from pretrain.config import MoBYConfig
 from pretrain.distributed import rank, world_size
 from pretrain.normalisation import SynchronisedBatchNorm
 from pretrain.objectives.base import NUM_GLOBAL_CROPS, ImageLoss, PatchLoss, Role
@@ -27,25 +27,6 @@ from pretrain.objectives.queue import EmbeddingQueue, cosine_distance, info_nce
 from pretrain.prototype_logits import Logits, values
 
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
-
-
-@dataclass(kw_only=True)
-class MoBYConfig:
-    """MoBY's heads and loss."""
-
-    hidden_dim: int = 4096
-    """Width of the hidden layer of projector and predictor."""
-    out_dim: int = 256
-    """Width of the embedding."""
-    temperature: float = 0.2
-    """Divides the cosines of the contrastive loss."""
-    queue: int = 4096
-    """Embeddings of past batches that serve as negatives, for each view, and for patches."""
-
-    def __post_init__(self) -> None:
-        """Reject values without meaning."""
-        if self.hidden_dim < 1 or self.out_dim < 1 or self.queue < 1 or self.temperature <= 0:
-            raise ValueError(f"moby: hidden_dim, out_dim, queue and temperature must be positive: {self}")
 
 
 class MoBYHead(nn.Module):

@@ -4,16 +4,12 @@ Shapes: B images, N = h*w patches, C candidates per patch, k selected ones, D ch
 """
 
 from functools import lru_cache
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ALL_PATCHES = 0
-"""Window size that stands for every other patch of the image."""
-
-Border = Literal["wrap", "clamp"]
+from pretrain.config import ALL_PATCHES, Border
 
 
 @lru_cache(maxsize=64)

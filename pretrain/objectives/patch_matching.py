@@ -12,14 +12,15 @@ Shapes: V views, B images, N patches, K prototypes, D channels, R matches of all
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from backbones.build import build_backbone
 from backbones.spec import BackboneSpec
+from pretrain.config import DINOConfig, MatchingConfig
+from pretrain.heads import projection_head
 from pretrain.objectives.base import (
     NUM_GLOBAL_CROPS,
     Objective,
@@ -33,27 +34,8 @@ from pretrain.objectives.base import (
 from pretrain.objectives.centre import Centre
 from pretrain.objectives.cross_entropy import SharpenedTargets, weighted_cross_entropy
 from pretrain.objectives.diagnostics import distribution_signs, prefixed
-from pretrain.objectives.dino import DINOConfig
 from pretrain.objectives.matched_rows import match_rows
 from pretrain.prototype_logits import Logits, concatenate, flat_rows
-
-
-@dataclass(kw_only=True)
-class MatchingConfig:
-    """How CLS and matched patches are weighed."""
-
-    loss: Literal["joint", "weighted"] = "joint"
-    """`joint`: the mean over the CLS token and all matched patches (main branch); `weighted`: `cls_weight` times the CLS term plus
-    `1 - cls_weight` times the mean over matched patches (other branches)."""
-    cls_weight: float = 0.9
-    """Weight of the CLS term with `loss: weighted`: 0.9 in the authors' CIFAR branch, 0.8 or 0.7 in others."""
-
-    def __post_init__(self) -> None:
-        """Reject a weight out of range or without effect."""
-        if not 0 <= self.cls_weight <= 1:
-            raise ValueError(f"matching.cls_weight={self.cls_weight} must be in [0, 1]")
-        if self.loss == "joint" and self.cls_weight != type(self).cls_weight:
-            raise ValueError(f"matching.cls_weight={self.cls_weight} has no effect with matching.loss: joint")
 
 
 class MatchingNetwork(nn.Module):
@@ -63,7 +45,7 @@ class MatchingNetwork(nn.Module):
         """Build with fresh weights."""
         super().__init__()
         self.backbone = build_backbone(spec, drop_path_rate)
-        self.heads = nn.ModuleDict({"cls": dino.head(token_width(self.backbone), dino.out_dim)})
+        self.heads = nn.ModuleDict({"cls": projection_head(token_width(self.backbone), dino.out_dim, dino)})
 
     def forward(self, crops: Sequence[Tensor]) -> list[ViewOutputs]:
         """See `Objective.build_network`."""

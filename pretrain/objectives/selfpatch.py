@@ -15,14 +15,14 @@ Shapes: V views, B images, N patches, D channels, K prototypes or channels of an
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from backbones.build import build_backbone
 from backbones.spec import BackboneSpec
+from pretrain.config import SelfPatchConfig
 from pretrain.objectives.aggregation import Aggregation
 from pretrain.objectives.base import (
     ImageLoss,
@@ -37,39 +37,8 @@ from pretrain.objectives.base import (
     token_width,
 )
 from pretrain.objectives.diagnostics import prefixed
-from pretrain.objectives.neighbours import ALL_PATCHES, Border, select_positives
+from pretrain.objectives.neighbours import select_positives
 from pretrain.prototype_logits import Logits, concatenate
-
-
-@dataclass(kw_only=True)
-class SelfPatchConfig:
-    """The patch-level loss."""
-
-    out_dim: int = 4096
-    """Number of prototypes of the patch head on DINO without negatives; heads of MoBY's kind have `moby.out_dim` channels."""
-    window: int = 3
-    """Odd side of the neighbourhood that holds a patch's candidates; 0 for all patches of the image."""
-    k: int = 4
-    """Candidates that are selected as positives, the most similar ones."""
-    border: Border = "wrap"
-    """Neighbourhoods at the image border: `wrap` goes round to the other side, as published; `clamp` stays inside the image."""
-    aggregation: Literal["attention", "average"] = "attention"
-    """How positives become a target: by the class-attention blocks, or their mean, normed (the ablation without aggregation)."""
-    negatives: bool = False
-    """Contrast targets with past ones of other images (`moby.queue`); on DINO this replaces the cross-entropy over prototypes."""
-    weight: float = 0.1
-    """Weight of the patch loss beside the image-level loss."""
-
-    def __post_init__(self) -> None:
-        """Reject values without meaning."""
-        if self.out_dim < 1 or self.k < 1 or self.weight < 0:
-            raise ValueError(
-                f"selfpatch: out_dim={self.out_dim} and k={self.k} must be positive, weight={self.weight} at least 0"
-            )
-        if self.window != ALL_PATCHES and (self.window < 3 or self.window % 2 == 0):
-            raise ValueError(f"selfpatch.window={self.window} must be odd and at least 3, or {ALL_PATCHES} for all patches")
-        if self.window != ALL_PATCHES and self.k > self.window**2 - 1:
-            raise ValueError(f"selfpatch.k={self.k} exceeds the {self.window**2 - 1} candidates of window={self.window}")
 
 
 class SelfPatchNetwork(nn.Module):

@@ -10,10 +10,9 @@ from backbones.file import load_strictly
 from backbones.formats import patchbench, selfpatch
 from backbones.opening import open_backbone
 from backbones.spec import typical_image_size
-from pretrain.data.views import ViewsConfig
+from pretrain.config import SelfPatchConfig, ViewsConfig
 from pretrain.objectives.aggregation import Aggregation
 from pretrain.objectives.base import attention_heads, token_width
-from pretrain.objectives.selfpatch import SelfPatchConfig
 from pretrain.watching.subject import Subject
 
 _AGGREGATION = "heads.aggregation."

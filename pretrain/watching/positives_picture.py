@@ -12,8 +12,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.typing import ColorType
 from torch import Tensor
 
-from pretrain.objectives.neighbours import ALL_PATCHES, candidate_table, select_positives
-from pretrain.objectives.selfpatch import SelfPatchConfig
+from pretrain.config import ALL_PATCHES, SelfPatchConfig
+from pretrain.objectives.neighbours import candidate_table, select_positives
 from pretrain.watching.panels import Picture, head_columns, panel_grid, show
 from pretrain.watching.photographs import Photograph, squares
 from pretrain.watching.subject import Subject

@@ -7,10 +7,8 @@ import torch
 from torch import nn
 
 from backbones.build import AnyBackbone
-from pretrain.config import PretrainConfig
-from pretrain.data.views import ViewsConfig
+from pretrain.config import PretrainConfig, SelfPatchConfig, ViewsConfig
 from pretrain.objectives.aggregation import Aggregation
-from pretrain.objectives.selfpatch import SelfPatchConfig
 
 
 @dataclass(frozen=True)
@@ -49,12 +47,12 @@ class Subject:
 def subject_of(teacher: nn.Module, config: PretrainConfig) -> Subject:
     """The teacher of a run."""
     backbone = cast(AnyBackbone, teacher.get_submodule("backbone"))
-    aggregation = teacher.get_submodule("heads.aggregation") if config.with_selfpatch else None
+    aggregation = teacher.get_submodule("heads.aggregation") if config.reads("selfpatch") else None
     assert aggregation is None or isinstance(aggregation, Aggregation)
     return Subject(
         backbone=backbone,
         size=config.views.global_size,
         aggregation=aggregation,
-        selfpatch=config.selfpatch if config.with_selfpatch else None,
+        selfpatch=config.selfpatch if config.reads("selfpatch") else None,
         matching_views=config.views if config.method == "patch_matching" else None,
     )

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from backbones.file import load_strictly
+from pretrain.config import ALL_PATCHES, DINOConfig, OptimConfig, SelfPatchConfig
 from pretrain.objectives.aggregation import Aggregation
 from pretrain.objectives.base import ViewOutputs, split_views
-from pretrain.objectives.dino import CLSDistillation, DINOConfig, PatchDistillation
-from pretrain.objectives.neighbours import ALL_PATCHES, candidate_table, select_positives
-from pretrain.objectives.selfpatch import SelfPatchConfig, SelfPatchObjective
+from pretrain.objectives.dino import CLSDistillation, PatchDistillation
+from pretrain.objectives.neighbours import candidate_table, select_positives
+from pretrain.objectives.selfpatch import SelfPatchObjective
 from pretrain.onednn_linear import train_by_onednn
-from pretrain.optim import OptimConfig, build_optimizer
+from pretrain.optim import build_optimizer
 from pretrain.schedules import CosineSchedule, TemperatureSchedule
 from pretrain.trainer import StepSettings, training_step
 from tests.references import selfpatch_step as reference

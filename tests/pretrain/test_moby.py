@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pretrain.config import MoBYConfig
 from pretrain.normalisation import SynchronisedBatchNorm
-from pretrain.objectives.moby import ImageContrast, MoBYConfig, MoBYHead, PatchContrast
+from pretrain.objectives.moby import ImageContrast, MoBYHead, PatchContrast
 from pretrain.objectives.queue import EmbeddingQueue
 from pretrain.optim import copy_to_teacher, update_teacher
 

@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pretrain.config import ALL_PATCHES, DINOConfig, SelfPatchConfig
 from pretrain.heads import ProjectionHead
 from pretrain.objectives.aggregation import Aggregation
 from pretrain.objectives.base import ViewOutputs
 from pretrain.objectives.centre import Centre
-from pretrain.objectives.dino import CLSDistillation, DINOConfig
+from pretrain.objectives.dino import CLSDistillation
 from pretrain.objectives.image_level import ImageLevelObjective
-from pretrain.objectives.neighbours import ALL_PATCHES, candidate_table, select_positives
-from pretrain.objectives.selfpatch import SelfPatchConfig
+from pretrain.objectives.neighbours import candidate_table, select_positives
 from pretrain.prototype_logits import values
 
 

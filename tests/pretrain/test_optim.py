@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from pretrain.optim import OptimConfig, build_optimizer, clip_each_gradient, set_schedule, update_teacher
+from pretrain.config import OptimConfig
+from pretrain.optim import build_optimizer, clip_each_gradient, set_schedule, update_teacher
 from pretrain.schedules import CosineSchedule, TemperatureSchedule
 
 

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pretrain.config import DINOConfig, MatchingConfig
 from pretrain.data.views import CropBox, stack_boxes
 from pretrain.objectives.base import ViewOutputs
 from pretrain.objectives.correspondence import matching_patches
-from pretrain.objectives.dino import DINOConfig
-from pretrain.objectives.patch_matching import MatchingConfig, MatchingObjective
+from pretrain.objectives.patch_matching import MatchingObjective
 
 DINO = DINOConfig(out_dim=5)
 GLOBAL, LOCAL = (3, 3), (2, 2)

@@ -44,7 +44,7 @@ TABLE_ROWS = {
 def description(config: PretrainConfig) -> str:
     network = config.backbone
     text = f"{config.method}, {network.family} {network.embed_dim}/{network.patch_size}"
-    if config.with_selfpatch:
+    if config.reads("selfpatch"):
         patch = config.selfpatch
         text += f", window {patch.window}, k {patch.k}, {patch.aggregation}, negatives {patch.negatives}"
     return text
@@ -85,11 +85,11 @@ def toy(recipe: str) -> PretrainConfig:
         options |= {"backbone.embed_dim": 12, "backbone.stage_depths": [1, 1, 1, 1], "views.global_size": 3 * side}
     else:
         options |= {"backbone.embed_dim": 24, "backbone.depth": 2, "backbone.num_heads": 3}
-    if not full.on_moby:
+    if full.reads("dino"):
         options |= {"dino.out_dim": 16, "dino.hidden_dim": 16, "dino.bottleneck_dim": 8}
-    if full.on_moby or full.patch_contrast:
+    if full.reads("moby"):
         options |= {"moby.hidden_dim": 16, "moby.out_dim": 8, "moby.queue": 20}
-    elif full.with_selfpatch:
+    elif full.reads("selfpatch"):
         options["selfpatch.out_dim"] = 16
     return parse_run([recipe, *(str(token) for name, value in options.items() for token in (f"--{name}", value))])
 

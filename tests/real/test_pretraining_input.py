@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pretrain.config import ViewsConfig
 from pretrain.data.decoding import EncodedImage, decode_whole
 from pretrain.data.draws import draw_views
 from pretrain.data.images import images_of_folder
 from pretrain.data.open_source import open_source
-from pretrain.data.views import ViewsConfig, make_views, view_kinds
+from pretrain.data.views import make_views, view_kinds
 from tests.references.dino_views import pillow_view
 
 KINDS = view_kinds(ViewsConfig())

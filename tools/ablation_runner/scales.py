@@ -37,11 +37,11 @@ def tiny_overrides(recipe: PretrainConfig) -> list[str]:
     }
     if recipe.views.local_crops:
         overrides |= {"views.local_size": 80, "views.local_crops": 2}
-    if recipe.on_moby or recipe.patch_contrast:
+    if recipe.reads("moby"):
         overrides |= {"moby.hidden_dim": 256, "moby.out_dim": 64, "moby.queue": 64}
-    if not recipe.on_moby:
+    if recipe.reads("dino"):
         overrides |= {"dino.out_dim": 512, "dino.hidden_dim": 256, "dino.bottleneck_dim": 64}
-        if recipe.with_selfpatch and not recipe.patch_contrast:
+        if recipe.reads("selfpatch") and not recipe.patch_contrast:
             overrides |= {"selfpatch.out_dim": 256}
     return [f"{name}={value}" for name, value in overrides.items()]
 

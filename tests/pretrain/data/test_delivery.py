@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from pretrain.config import ViewsConfig
 from pretrain.data.delivery import network_inputs
 from pretrain.data.images import images_of_folder
 from pretrain.data.loader import Batch, Collate, ImageKey, MultiCropImages
-from pretrain.data.views import IMAGENET_DEVIATION, IMAGENET_MEAN, ViewsConfig, view_kinds
+from pretrain.data.views import IMAGENET_DEVIATION, IMAGENET_MEAN, view_kinds
 
 KINDS = view_kinds(ViewsConfig(global_size=64, local_size=32, local_crops=4))
 CPU = torch.device("cpu")

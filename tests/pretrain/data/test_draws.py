@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from torchvision.transforms import ColorJitter, RandomResizedCrop
 
+from pretrain.config import ViewsConfig
 from pretrain.data.draws import ColourDraws, ViewDraws, draw_boxes, draw_views
-from pretrain.data.views import ViewsConfig, view_kinds
+from pretrain.data.views import view_kinds
 
 IMAGES = 4000
 UNLIKELY = 1e-4

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from pretrain.config import ViewsConfig
 from pretrain.data.images import ImageFiles, images_of_folder
 from pretrain.data.loader import Batch, GlobalBatchSampler, ImageKey, MultiCropImages, build_loader
 from pretrain.data.source import ImageSource
 from pretrain.data.unreadable import UnreadableImages
-from pretrain.data.views import ViewsConfig, view_kinds
+from pretrain.data.views import view_kinds
 
 VIEWS = ViewsConfig(global_size=32, local_size=16, local_crops=1)
 

@@ -13,10 +13,10 @@ from PIL import Image
 
 from common.cifar import LAYOUTS, CifarLayout
 from pretrain.__main__ import main
-from pretrain.config import parse_run
+from pretrain.config import DataKind, parse_run
 from pretrain.data.cifar import CifarTrainImages
 from pretrain.data.images import find_images
-from pretrain.data.open_source import DataKind, detect_kind, open_source
+from pretrain.data.open_source import detect_kind, open_source
 from pretrain.run import pretrain
 from tests.conftest import RunMain
 from tests.pretrain.conftest import tiny_options

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pretrain.config import ViewsConfig
 from pretrain.data.colours import change_colours
-from pretrain.data.views import SHARED_SIZE, ViewKind, ViewsConfig, make_views, view_kinds
+from pretrain.data.views import SHARED_SIZE, ViewKind, make_views, view_kinds
 
 
 def jpeg(pixels: np.ndarray, quality: int = 95) -> bytes:

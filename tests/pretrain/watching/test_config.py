@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.watching.config import WatchConfig
+from pretrain.config import WatchConfig
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ def described(config: PretrainConfig, table: Table) -> dict[str, str]:
     facts = {"method": METHODS[config.method], "backbone": backbone_name(config), "pretraining_data": "COCO"}
     patch = config.selfpatch
     if table == "compatibility":
-        return facts | {"patch_negatives": {False: "no", True: "yes"}[patch.negatives] if config.with_selfpatch else ""}
-    if not config.with_selfpatch:
+        return facts | {"patch_negatives": {False: "no", True: "yes"}[patch.negatives] if config.reads("selfpatch") else ""}
+    if not config.reads("selfpatch"):
         return facts | {"neighbours": "", "k": "", "aggregation": ""}
     return facts | {"neighbours": WINDOWS[patch.window], "k": str(patch.k), "aggregation": AGGREGATIONS[patch.aggregation]}
 
