@@ -1,6 +1,6 @@
 """What a conversion took, in values for machines and in words for people."""
 
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -9,12 +9,9 @@ from backbones.build import build_backbone
 from backbones.convert import FORMATS
 from backbones.file import check_weights
 from backbones.formats.base import Conversion
-from backbones.spec import BackboneSpec, DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec, spec_to_dict
+from backbones.spec import spec_in_words, spec_to_dict
 
 NOT_STATED = "not stated"
-
-# Optional fields that `spec_in_words` says whatever their value.
-_ALWAYS_SAID = ("patch_size", "image_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,56 +85,3 @@ def report_conversion(conversion: Conversion, checkpoint_sha256: str) -> Convers
         checkpoint_sha256=checkpoint_sha256,
         licence=FORMATS[conversion.format].LICENCE if conversion.format in FORMATS else NOT_STATED,
     )
-
-
-def spec_in_words(spec: BackboneSpec) -> str:
-    """Such as `ViT: 12 blocks, 384 wide, 6 heads, patch 16, positions of 224 px, CLS token, final norm`."""
-    match spec:
-        case ViTSpec():
-            parts = [
-                f"ViT: {spec.depth} blocks",
-                f"{spec.embed_dim} wide",
-                f"{spec.num_heads} heads",
-                f"patch {spec.patch_size}",
-                f"positions of {spec.image_size} px ({spec.grid_side} x {spec.grid_side} patches)",
-                "CLS token" if spec.class_token else "no CLS token",
-                "final norm" if spec.final_norm else "no final norm",
-            ]
-        case DINOv3Spec():
-            parts = [
-                f"DINOv3 ViT: {spec.depth} blocks",
-                f"{spec.embed_dim} wide",
-                f"{spec.num_heads} heads",
-                f"patch {spec.patch_size}",
-                f"hidden width {spec.hidden_dim}",
-                f"{spec.register_tokens} register tokens",
-                "rotary positions",
-            ]
-        case SwinSpec():
-            parts = [
-                f"Swin: {_listed(spec.depths)} blocks",
-                f"{spec.embed_dim} wide at first",
-                f"{_listed(spec.num_heads)} heads",
-                f"window {spec.window_size}",
-                f"patch {spec.patch_size}",
-                f"trained at {spec.image_size} px",
-            ]
-        case ResNetSpec():
-            parts = [f"ResNet: {_listed(spec.layers)} bottleneck blocks"]
-    return ", ".join([*parts, *_variations(spec)])
-
-
-def _listed(numbers: tuple[int, ...]) -> str:
-    return "-".join(map(str, numbers))
-
-
-def _variations(spec: BackboneSpec) -> list[str]:
-    """Every further field that is not at its default, so that no variant goes unmentioned."""
-    words = []
-    for field in fields(spec):
-        value = getattr(spec, field.name)
-        if field.default in (MISSING, value) or field.name in _ALWAYS_SAID:
-            continue
-        name = field.name.replace("_", " ")
-        words.append(f"{'' if value else 'no '}{name}" if isinstance(value, bool) else f"{name} {value}")
-    return words

@@ -1,7 +1,7 @@
-"""What a backbone is: the numbers that, with the weights, determine its features.
+"""What a backbone is: the numbers that, with the weights, determine its features, and how they read in words.
 
-A spec travels inside every backbone file (see `backbones.file`) and inside every result. Head counts in particular cannot be
-recovered from weight shapes, so nothing here has a guessed default: formats fill every field or ask the user.
+A spec travels inside every backbone file (`backbones.file`) and inside every result. Head counts in particular cannot be recovered
+from weight shapes, so nothing here has a guessed default: the layouts fill every field or ask the user. This module loads no torch.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, get_args
 # MoCo-v3's ViT-S (12 heads of 32) is the known exception.
 STANDARD_HEAD_DIM = 64
 
-# Of images that ResNets are usually trained on and DINOv3 with patches of 16 pixels is made for; no weights of theirs depend on it.
+# ResNets are usually trained at this size, and DINOv3 with patches of 16 pixels is made for it; no weights of theirs depend on it.
 _RESNET_IMAGE_SIZE = 224
 _DINOV3_GRID_SIDE = 14
 
@@ -46,7 +46,7 @@ class ViTSpec:
     final_norm: bool
     """Whether a LayerNorm follows the last block."""
     mlp_ratio: float = 4.0
-    """Width of the MLP's first layer over `embed_dim`; of `swiglu`'s, which holds gate and value, half is the hidden width."""
+    """Width of the MLP's first layer over `embed_dim`. That of `swiglu` holds gate and value: half of it is the hidden width."""
     mlp: MLPKind = "gelu"
     """`gelu`: two linear layers; `swiglu`: a gated MLP, gate first (DINOv2's giant model)."""
     layer_scale: bool = False
@@ -56,10 +56,9 @@ class ViTSpec:
     class_position: bool = True
     """Whether the stored positions begin with one for the CLS token; without effect where there is no CLS token."""
     position_rule: PositionRule = "dino"
-    """How positions are resampled to other grids than the stored one, see `backbones.vit.POSITION_RULES`."""
+    """How positions are resampled to other grids than the stored one (`backbones.vit.POSITION_RULES`)."""
 
     def __post_init__(self) -> None:
-        """Reject numbers that cannot make a network."""
         _require_positive(self, "embed_dim", "depth", "num_heads", "patch_size", "image_size", "mlp_ratio")
         _require_one_of("mlp", self.mlp, get_args(MLPKind))
         _require_one_of("position_rule", self.position_rule, get_args(PositionRule))
@@ -118,7 +117,6 @@ class DINOv3Spec:
     """Whether queries and values have a bias; keys never have."""
 
     def __post_init__(self) -> None:
-        """Reject numbers that cannot make a network."""
         _require_positive(self, "embed_dim", "depth", "num_heads", "patch_size", "hidden_dim")
         _require_one_of("mlp", self.mlp, get_args(MLPKind))
         if self.register_tokens < 0:
@@ -160,7 +158,6 @@ class SwinSpec:
     """Side in pixels of the pretraining images; stages smaller than a window at this size have no shifted windows."""
 
     def __post_init__(self) -> None:
-        """Reject numbers that cannot make a network."""
         object.__setattr__(self, "depths", tuple(self.depths))
         object.__setattr__(self, "num_heads", tuple(self.num_heads))
         _require_positive(self, "embed_dim", "window_size", "patch_size", "image_size")
@@ -189,7 +186,6 @@ class ResNetSpec:
     """Bottleneck blocks per stage."""
 
     def __post_init__(self) -> None:
-        """Reject numbers that cannot make a network."""
         object.__setattr__(self, "layers", tuple(self.layers))
         if len(self.layers) != 4 or min(self.layers) < 1:
             raise ValueError(f"layers={self.layers}: a ResNet has four stages of at least one block")
@@ -239,6 +235,79 @@ def spec_from_dict(values: Mapping[str, Any]) -> BackboneSpec:
         return _FAMILIES[family](**fields)
     except TypeError as error:
         raise ValueError(f"not a {family} spec: {error}") from error
+
+
+# How each number reads, in this order. What is not here is said only where it is not at its default.
+_WORDS = {
+    "depth": "{} blocks",
+    "depths": "{} blocks",
+    "layers": "{} bottleneck blocks",
+    "embed_dim": "{} wide",
+    "num_heads": "{} heads",
+    "window_size": "window {}",
+    "patch_size": "patch {}",
+    "hidden_dim": "hidden width {}",
+    "register_tokens": "{} register tokens",
+    "image_size": "images of {} px",
+    "class_token": "CLS token",
+    "final_norm": "final norm",
+}
+_TITLES = {"vit": "ViT", "dinov3": "DINOv3 ViT with rotary positions", "swin": "Swin", "resnet": "ResNet"}
+
+
+def spec_in_words(spec: BackboneSpec) -> str:
+    """Every number of a spec, such as `ViT: 12 blocks, 384 wide, 6 heads, patch 16, images of 224 px, CLS token, final norm`."""
+    values = {field.name: (getattr(spec, field.name), field.default) for field in dataclasses.fields(spec)}
+    parts = []
+    for name in sorted(values, key=lambda name: list(_WORDS).index(name) if name in _WORDS else len(_WORDS)):
+        value, default = values[name]
+        if (name not in _WORDS or name == "register_tokens") and value == default:
+            continue
+        text = _WORDS.get(name, name.replace("_", " ") + ("" if isinstance(value, bool) else " {}"))
+        if isinstance(value, bool):
+            parts.append(text if value else f"no {text}")
+        else:
+            parts.append(text.format("-".join(map(str, value)) if isinstance(value, tuple) else value))
+    return f"{_TITLES[spec.family]}: {', '.join(parts)}"
+
+
+_VIT_SIZES = {(192, 12): "Ti", (384, 12): "S", (768, 12): "B", (1024, 24): "L"}
+_DINOV3_SIZES = {**_VIT_SIZES, (1280, 32): "H", (4096, 40): "7B"}
+_RESNET_DEPTHS = {(3, 4, 6, 3): "R50", (3, 4, 23, 3): "R101", (3, 8, 36, 3): "R152"}
+_SWIN_SIZES = {(96, (2, 2, 6, 2)): "Swin-T", (96, (2, 2, 18, 2)): "Swin-S", (128, (2, 2, 18, 2)): "Swin-B"}
+
+
+def architecture_name(spec: Mapping[str, Any]) -> str:
+    """A backbone's name as papers write it, such as `ViT-S/16`; a ViT with an unusual number of heads states it.
+
+    Args:
+        spec: The values of `spec_to_dict`, as results hold them.
+
+    Raises:
+        KeyError: If a field is missing.
+        ValueError: If the family is unknown.
+    """
+    match spec["family"]:
+        case "vit":
+            width, depth, patch = spec["embed_dim"], spec["depth"], spec["patch_size"]
+            size = _VIT_SIZES.get((width, depth))
+            name = f"ViT-{size}/{patch}" if size else f"ViT/{patch}, {width} wide, {depth} deep"
+            return name if spec["num_heads"] * STANDARD_HEAD_DIM == width else f"{name}, {spec['num_heads']} heads"
+        case "dinov3":
+            width, depth, patch = spec["embed_dim"], spec["depth"], spec["patch_size"]
+            size = _DINOV3_SIZES.get((width, depth))
+            # A plus marks the gated MLP, except where a size has no other.
+            plus = "+" if spec["mlp"] == "swiglu" and size != "7B" else ""
+            return f"ViT-{size}{plus}/{patch}" if size else f"DINOv3 ViT/{patch}, {width} wide, {depth} deep"
+        case "resnet":
+            layers = tuple(spec["layers"])
+            return _RESNET_DEPTHS.get(layers, f"ResNet {'-'.join(map(str, layers))}")
+        case "swin":
+            depths = tuple(spec["depths"])
+            unnamed = f"Swin {'-'.join(map(str, depths))}, {spec['embed_dim']} wide"
+            return _SWIN_SIZES.get((spec["embed_dim"], depths), unnamed)
+        case family:
+            raise ValueError(f"unknown backbone family {family!r}")
 
 
 def standard_num_heads(embed_dim: int) -> int:

@@ -5,8 +5,8 @@ import pytest
 from backbones.build import build_backbone
 from backbones.convert import FORMATS
 from backbones.formats.base import Conversion
-from backbones.report import report_conversion, spec_in_words
-from backbones.spec import BackboneSpec, DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec
+from backbones.report import report_conversion
+from backbones.spec import BackboneSpec, DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec, spec_in_words
 
 VIT = ViTSpec(embed_dim=64, depth=1, num_heads=1, patch_size=16, image_size=64, class_token=True, final_norm=True)
 
@@ -14,7 +14,7 @@ VIT = ViTSpec(embed_dim=64, depth=1, num_heads=1, patch_size=16, image_size=64, 
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        (VIT, "ViT: 1 blocks, 64 wide, 1 heads, patch 16, positions of 64 px (4 x 4 patches), CLS token, final norm"),
+        (VIT, "ViT: 1 blocks, 64 wide, 1 heads, patch 16, images of 64 px, CLS token, final norm"),
         (
             ViTSpec(
                 embed_dim=64,
@@ -26,12 +26,11 @@ VIT = ViTSpec(embed_dim=64, depth=1, num_heads=1, patch_size=16, image_size=64, 
                 final_norm=False,
                 mlp_ratio=2.0,
             ),
-            "ViT: 1 blocks, 64 wide, 2 heads, patch 8, positions of 64 px (8 x 8 patches), no CLS token, no final norm, "
-            "mlp ratio 2.0",
+            "ViT: 1 blocks, 64 wide, 2 heads, patch 8, images of 64 px, no CLS token, no final norm, mlp ratio 2.0",
         ),
         (
             SwinSpec(embed_dim=16, depths=(2, 1), num_heads=(1, 2), window_size=7),
-            "Swin: 2-1 blocks, 16 wide at first, 1-2 heads, window 7, patch 4, trained at 224 px",
+            "Swin: 2-1 blocks, 16 wide, 1-2 heads, window 7, patch 4, images of 224 px",
         ),
         (ResNetSpec(layers=(3, 4, 6, 3)), "ResNet: 3-4-6-3 bottleneck blocks"),
         (
@@ -45,7 +44,7 @@ VIT = ViTSpec(embed_dim=64, depth=1, num_heads=1, patch_size=16, image_size=64, 
                 mlp="swiglu",
                 query_value_bias=False,
             ),
-            "DINOv3 ViT: 1 blocks, 64 wide, 1 heads, patch 16, hidden width 96, 4 register tokens, rotary positions, mlp swiglu, "
+            "DINOv3 ViT with rotary positions: 1 blocks, 64 wide, 1 heads, patch 16, hidden width 96, 4 register tokens, mlp swiglu, "
             "no query value bias",
         ),
     ],
@@ -69,7 +68,8 @@ def test_variants_are_named() -> None:
             class_position=False,
         )
     )
-    assert words.endswith("final norm, layer scale, register tokens 4, no class position")
+    assert "patch 14, 4 register tokens, images of 56 px" in words
+    assert words.endswith("final norm, layer scale, no class position")
 
 
 def test_parameters_are_those_that_training_changes() -> None:
