@@ -1,24 +1,21 @@
+# shim: remove; use common.cli
 """The manners of every command: options from a typed dataclass, one-line errors, logging to stderr."""
 
 import itertools
 import json
-import logging
 import re
-import sys
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import jsonargparse
 
-from common.allocation import reuse_freed_memory
+from common.cli import USER_ERROR, run_command, set_up_process
 from common.help import HelpFormatter
-from common.interruption import Interrupted
+
+__all__ = ["USER_ERROR", "config_parser", "parse_config", "run_command", "set_up_process"]
 
 ConfigT = TypeVar("ConfigT")
-
-USER_ERROR = 2
-"""Exit status for a mistake of the user's; a crash of ours exits with Python's 1 and a traceback."""
 
 # The sentence under each config field becomes the option's help.
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -107,36 +104,3 @@ def parse_config(config_class: type[ConfigT], prog: str, argv: Sequence[str], de
     parser.add_class_arguments(config_class, as_group=False)
     namespace = parser.parse_args(list(argv))
     return config_class(**parser.instantiate_classes(namespace).as_dict())
-
-
-def _one_line(error: ValueError | OSError) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"cannot use {error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
-
-
-def set_up_process() -> None:
-    """Memory and logging as every command has them."""
-    reuse_freed_memory()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-
-
-def run_command(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
-    """Run a command's `main(argv)` and exit: 0, or its status; a user's mistake is one line on stderr and status 2.
-
-    ValueErrors and OSErrors (a missing file, a full disk, a folder without permission) count as the user's; anything else is ours
-    and keeps its traceback. Ctrl-C exits with 130, and work that a signal stopped after saving its state with 128 + the signal's
-    number; the work itself has told how it went.
-    """
-    set_up_process()
-    try:
-        status = main(sys.argv[1:]) or 0
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"error: {_one_line(error)}\n")
-        status = USER_ERROR
-    except Interrupted as interrupted:
-        status = interrupted.status
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command line continues\n")
-        status = 130
-    sys.exit(status)

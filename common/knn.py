@@ -1,18 +1,96 @@
-"""Weighted k-NN classification (Wu et al., CVPR 2018), as DINO evaluates with it.
+"""Nearest neighbours by cosine similarity, and weighted k-NN classification (Wu et al., CVPR 2018) as DINO evaluates with it.
 
-Shapes: T queries, k neighbours, C classes.
+Shapes: N rows of the bank, M of one of its blocks, T queries, D channels, k neighbours, C classes.
 
 Source: `eval_knn.py` of facebookresearch/dino 7c446df: each of the k nearest training images by cosine similarity votes for its class
 with exp(similarity / 0.07). Ties are broken by chance there; here the lower training image is the nearer, and the lower class ranks
 higher.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from common.neighbours import Neighbours
+# A similarity is compared as a whole number of steps, far larger than float64's error and far smaller than any difference that
+# matters: equal rows are equally near, whatever the order of the sums, the blocks and the device. Together with the row's number, by
+# which ties are broken, it fits into 64 bits.
+_STEPS = 2**40 - 1
+_MOST_ROWS = 2**23
+
+
+class Neighbours(NamedTuple):
+    """The nearest rows of some queries."""
+
+    similarities_Tk: Tensor
+    """Cosines, float64, falling; rounded to about 1e-12."""
+    indices_Tk: Tensor
+    """Rows of the bank, int64; of equally near ones the lower comes first."""
+
+
+class Bank(Protocol):
+    """Rows that need not fit in memory."""
+
+    def blocks(self, rows_per_block: int) -> Iterator[tuple[int, Tensor]]:
+        """First row and rows [M, D], float32, on the CPU, of consecutive blocks."""
+        ...
+
+
+def find_neighbours(
+    queries_TD: Tensor,
+    bank: Tensor | Bank,
+    k: int,
+    device: torch.device,
+    queries_per_block: int = 1024,
+    rows_per_block: int = 16384,
+) -> Neighbours:
+    """Find the k nearest rows of a bank for every query, exactly and in one pass over the bank.
+
+    Args:
+        queries_TD: float32 of any length, on the CPU.
+        bank: Rows [N, D] of any length, at least k and at most 2^23.
+        k: How many neighbours.
+        device: Where to compute.
+        queries_per_block: How many queries are compared at once.
+        rows_per_block: With how many rows, at least.
+
+    Returns:
+        On the CPU.
+
+    Raises:
+        ValueError: If the bank has too many rows.
+    """
+    units = [_unit(part, device) for part in queries_TD.split(queries_per_block)]
+    nearest = [torch.empty((len(part), 0), dtype=torch.int64, device=device) for part in units]
+    for first, rows_MD in _blocks(bank, rows_per_block):
+        if first + len(rows_MD) > _MOST_ROWS:
+            raise ValueError(f"nearest neighbours are sought among at most {_MOST_ROWS} images")
+        rows_MD = _unit(rows_MD, device)
+        places_M = _MOST_ROWS - 1 - torch.arange(first, first + len(rows_MD), device=device)
+        for number, unit_TD in enumerate(units):
+            keys_TM = (unit_TD @ rows_MD.T * _STEPS).round().long() * _MOST_ROWS + places_M
+            keys_TM = torch.cat([nearest[number], keys_TM], dim=1)
+            nearest[number] = keys_TM.topk(min(k, keys_TM.shape[1]), dim=1).values
+    keys_Tk = torch.cat(nearest).cpu()
+    assert keys_Tk.shape[1] == k
+    return Neighbours(
+        similarities_Tk=keys_Tk.div(_MOST_ROWS, rounding_mode="floor").double() / _STEPS,
+        indices_Tk=_MOST_ROWS - 1 - keys_Tk % _MOST_ROWS,
+    )
+
+
+def _blocks(bank: Tensor | Bank, rows_per_block: int) -> Iterator[tuple[int, Tensor]]:
+    if not isinstance(bank, Tensor):
+        yield from bank.blocks(rows_per_block)
+        return
+    for first in range(0, len(bank), rows_per_block):
+        yield first, bank[first : first + rows_per_block]
+
+
+def _unit(vectors: Tensor, device: torch.device) -> Tensor:
+    return F.normalize(vectors.to(device).double(), dim=1)
 
 
 def vote(neighbours: Neighbours, bank_labels_N: Tensor, k: int, temperature: float, num_classes: int) -> Tensor:

@@ -1,4 +1,9 @@
-"""Where a command runs: in this process, in several on this machine, or as a Slurm job."""
+"""Where a command runs: in this process, in several on this machine, or as a Slurm job.
+
+`python -m common.launch OPTIONS -m MODULE ...` is torchrun, as our commands need it. Three differences: SIGUSR1 and SIGUSR2 reach the
+processes too; these get time to save their state; and the exit status is that of the process which failed first, or 128 + N after
+signal N, without a traceback of torchrun's own under the process's message.
+"""
 
 import importlib
 import os
@@ -10,16 +15,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-import submitit.helpers
-from submitit.slurm import slurm
+from common.cli import Interrupted, parse, set_up_process
 
-from common.command import parse_config, set_up_process
-from common.interruption import Interrupted
+if typing.TYPE_CHECKING:
+    from submitit.helpers import DelayedSubmission
 
 _NOT_FOR_SBATCH = "nodes", "time", "ntasks_per_node", "gpus_per_node", "cpus_per_task", "job_name"
 
 WARNING_SECONDS = 120
 """How long before a job's time limit Slurm signals it (SIGUSR2, submitit's choice): time to finish a step and save."""
+
+SAVING_SECONDS = 90
+"""From a signal until torchrun kills processes that still run: one step and one checkpoint. If one process fails, the others have
+torchrun's 30 seconds."""
+
+_FORWARDED = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"
 
 _RESTARTS = 100
 """How often a job may reach its time limit; each time it is queued again and continues. Only a job without progress needs a limit."""
@@ -48,7 +58,6 @@ class LaunchOptions:
     """Print what would be started or submitted, and stop."""
 
     def __post_init__(self) -> None:
-        """Reject what cannot be started."""
         for name in ("gpus", "nodes", "cpus_per_gpu"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -65,11 +74,7 @@ class LaunchOptions:
         return self.slurm or self.gpus is not None or self.dry_run
 
     def sbatch_parameters(self) -> dict[str, str]:
-        """`sbatch` as a mapping.
-
-        Raises:
-            ValueError: If an entry is no KEY=VALUE, or has an option of its own here.
-        """
+        """`sbatch` as a mapping; refuses an entry that is not KEY=VALUE, or has an option of its own here."""
         result = {}
         for entry in self.sbatch:
             key, equals, value = entry.partition("=")
@@ -97,6 +102,8 @@ class Command:
 
     def __call__(self) -> None:
         """Run as one process of a Slurm job, whose variables become torch's."""
+        import submitit.helpers
+
         # Each process sees all GPUs of its machine and takes the one of its local rank, as under torchrun.
         submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
         set_up_process()
@@ -107,8 +114,10 @@ class Command:
         if status:
             raise RuntimeError(f"{self} ended with status {status}")
 
-    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+    def checkpoint(self) -> "DelayedSubmission":
         """The same command again: it continues from its own last checkpoint. Called before the time limit and at preemption."""
+        import submitit.helpers
+
         return submitit.helpers.DelayedSubmission(self)
 
 
@@ -137,14 +146,14 @@ def split_launch_options(argv: Sequence[str]) -> tuple[LaunchOptions, list[str]]
         if argument.startswith("--"):
             current = own if argument.partition("=")[0].replace("-", "_").replace("__", "--", 1) in names else rest
         current.append(argument)
-    return parse_config(LaunchOptions, "launching", own), rest
+    return parse(LaunchOptions, own, "launching"), rest
 
 
 def run_or_launch(
     module: str,
     argv: Sequence[str],
     run: Callable[[Sequence[str]], int],
-    parse: Callable[[Sequence[str]], object] | None = None,
+    check: Callable[[Sequence[str]], object] | None = None,
 ) -> int:
     """Run a command here, or where its launch options say.
 
@@ -152,20 +161,20 @@ def run_or_launch(
         module: Package whose `__main__` has this command.
         argv: After `python -m MODULE`; may hold options of `LaunchOptions`.
         run: The command itself; gets the other options.
-        parse: Reads the other options as `run` does, so that a mistake is found before anything is started or queued; none where the
+        check: Reads the other options as `run` does, so that a mistake is found before anything is started or queued; none where the
             caller made them itself.
 
     Returns:
         Exit status; for a job 0 as soon as it is submitted.
 
     Raises:
-        ValueError: If the options do not fit each other or the machine, or `parse` refuses its own.
+        ValueError: If the options do not fit each other or the machine, or `check` refuses its own.
     """
     options, rest = split_launch_options(argv)
     if not options.elsewhere:
         return run(rest)
-    if parse is not None:
-        parse(rest)
+    if check is not None:
+        check(rest)
     command = Command(module=module, arguments=tuple(rest))
     if options.slurm:
         return _submit(command, options)
@@ -173,7 +182,7 @@ def run_or_launch(
         raise ValueError(
             f"--gpus {options.gpus} inside of torchrun, which has started {os.environ['WORLD_SIZE']} processes already"
         )
-    torchrun = ["common.torchrun", "--standalone", "--nproc-per-node", str(options.gpus or 1), "-m", module, *rest]
+    torchrun = ["common.launch", "--standalone", "--nproc-per-node", str(options.gpus or 1), "-m", module, *rest]
     if options.dry_run:
         print(shlex.join(["python", "-m", *torchrun]))  # noqa: T201 - what the user asked for
         return 0
@@ -181,6 +190,8 @@ def run_or_launch(
 
 
 def _submit(command: Command, options: LaunchOptions) -> int:
+    from submitit.slurm import slurm
+
     processes = options.gpus or 1
     parameters: dict[str, typing.Any] = {
         "job_name": f"patchbench-{command.module}",
@@ -206,3 +217,29 @@ def _submit(command: Command, options: LaunchOptions) -> int:
     job = executor.submit(command)
     print(f"submitted job {job.job_id}; output in {job.paths.stdout}")  # noqa: T201 - what the user asked for
     return 0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Start processes as torchrun does and wait for them.
+
+    Args:
+        argv: torchrun's options, `-m`, and the module with its arguments.
+    """
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SAVING_SECONDS))
+    try:
+        run.run(run.parse_args(["--signals-to-handle", _FORWARDED, *argv]))
+    except SignalException as error:
+        return Interrupted(error.sigval).status
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        # A negative number is the signal that ended the process.
+        return failure.exitcode if failure.exitcode >= 0 else Interrupted(-failure.exitcode).status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

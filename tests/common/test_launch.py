@@ -111,7 +111,7 @@ def test_the_dry_run_prints_the_job(capsys: pytest.CaptureFixture[str], monkeypa
 
 def test_the_dry_run_prints_torchrun(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_or_launch("eval", ["davis", "--gpus", "2", "--dry-run"], never) == 0
-    assert capsys.readouterr().out == "python -m common.torchrun --standalone --nproc-per-node 2 -m eval davis\n"
+    assert capsys.readouterr().out == "python -m common.launch --standalone --nproc-per-node 2 -m eval davis\n"
 
 
 SBATCH = """#!/bin/sh

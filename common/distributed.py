@@ -1,0 +1,195 @@
+"""One process or several, under torchrun or Slurm: the device, the group, what they exchange; precision and memory of a device."""
+
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+# The first process to finish an evaluation waits for the last; half an hour, gloo's default, can be too short on a CPU. A process
+# that dies is noticed at once all the same.
+_LONGEST_WAIT = timedelta(days=7)
+_KIBIBYTE = 1024
+
+
+class PeerError(ValueError):
+    """Another process has stopped, for a reason that it has told itself."""
+
+
+def rank() -> int:
+    """This process's number, by its group or, before it has joined one, by torchrun's variables."""
+    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """Number of processes over all machines."""
+    return dist.get_world_size() if dist.is_initialized() else max(1, int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def local_rank() -> int:
+    """This process's number on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this process, which becomes CUDA's current one.
+
+    Args:
+        name: `auto` (this process's GPU, else the CPU), `cpu`, `cuda` (this process's GPU), or `cuda:N`.
+
+    Raises:
+        ValueError: If a GPU is asked for and there is none, or for any other name.
+    """
+    kind, colon, number = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (colon and not (kind == "cuda" and number.isdecimal())):
+        raise ValueError(f"device {name!r} is not known; use auto, cpu, cuda or cuda:N")
+    if kind == "cpu" or (kind == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ValueError(f"device {name!r}: no CUDA device is available here; use cpu or auto")
+    count = torch.cuda.device_count()
+    # Under Slurm's --gpus-per-task, each process sees one GPU, its own.
+    index = int(number) if colon else local_rank() % count
+    if index >= count:
+        raise ValueError(f"device {name!r}: this machine has {count} usable GPUs; use auto or cuda")
+    device = torch.device("cuda", index)
+    torch.cuda.set_device(device)
+    return device
+
+
+@contextmanager
+def process_group(device: torch.device, backend: str | None = None) -> Iterator[None]:
+    """Join the other processes for the length of the block; nothing to do for a single process or in a caller's group.
+
+    Args:
+        device: From `choose_device`.
+        backend: By default NCCL on GPUs and gloo on the CPU; `gloo` for processes that exchange only what is on the CPU.
+    """
+    if world_size() == 1 or dist.is_initialized():
+        yield
+        return
+    backend = backend or ("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group(backend, timeout=_LONGEST_WAIT if backend == "gloo" else None)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _alone() -> bool:
+    return not dist.is_initialized() or dist.get_world_size() == 1
+
+
+def wait_for_all() -> None:
+    """Return when every process has come here.
+
+    Raises:
+        PeerError: If one never will.
+    """
+    if _alone():
+        return
+    try:
+        dist.barrier()
+    except RuntimeError as error:
+        raise PeerError("another process of this run has stopped; its own message says why") from error
+
+
+def require_same(value: str, what: str) -> None:
+    """Make sure that all processes have the same value.
+
+    Args:
+        value: This process's.
+        what: Its name for the error.
+
+    Raises:
+        ValueError: In all processes, if they differ; shows each one's.
+    """
+    values = gather_objects(value)
+    if len(set(values)) > 1:
+        shown = ", ".join(f"{item} (process {place})" for place, item in enumerate(values))
+        raise ValueError(f"{what} must be the same for all processes, but is {shown}")
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Every process's value, in their order, on all of them; it must be picklable."""
+    if _alone():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def sum_over_processes(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The sum of each tensor over all processes, computed in place."""
+    if not _alone():
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+    return tensors
+
+
+def mean_over_processes(values: dict[str, float], device: torch.device) -> dict[str, float]:
+    """The mean of each number over all processes."""
+    if _alone():
+        return values
+    tensor = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
+    dist.all_reduce(tensor)
+    return dict(zip(values, (tensor / dist.get_world_size()).tolist(), strict=True))
+
+
+def from_first_process(text: str) -> str:
+    """The first process's text, on all of them; all wait for it."""
+    if _alone():
+        return text
+    texts = [text]
+    dist.broadcast_object_list(texts, src=0)
+    return texts[0]
+
+
+def gather_from_processes(shares: Tensor) -> Tensor:
+    """The whole of what is spread over the processes as the sampler spreads images: every world_size-th row each.
+
+    Args:
+        shares: [B, ...], of equal shape in all processes, without gradient.
+
+    Returns:
+        [B * world_size, ...] in the order of the global batch.
+    """
+    if _alone():
+        return shares
+    gathered = [torch.empty_like(shares) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, shares.contiguous())
+    return torch.stack(gathered, dim=1).flatten(0, 1)
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Keep GPUs from rounding the factors of float32 products to TF32, with its 10 bits of mantissa, inside the block.
+
+    On NVIDIA GPUs since Ampere, PyTorch does that to convolutions unless told otherwise (`torch.backends.cudnn.allow_tf32`): to every
+    layer of a ResNet and to the patch embedding of a ViT. Features would then depend on the machine. Also a decorator.
+    """
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolutions, products
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Peak GPU memory allocated by this process on a GPU; elsewhere the process's peak resident memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():
+        # getrusage would also count what the parent process held when it started this one.
+        kibibytes = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(kibibytes) * _KIBIBYTE
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else _KIBIBYTE)

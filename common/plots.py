@@ -1,0 +1,93 @@
+"""Curves of numbers that a training run logs: panels below each other over one axis of steps.
+
+Shapes: N logged steps.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from common.files import write_atomically
+
+_SMOOTHED_PART = 12
+"""Smoothing averages over this part of the curve."""
+_FEW_POINTS = 60
+"""Up to so many are drawn as points, too."""
+
+Series = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves that share an axis."""
+
+    title: str
+    """Stands at the axis."""
+    names: Sequence[str]
+    """Which of the logged numbers."""
+    smooth: bool = True
+    """Whether a running mean is drawn over what was logged."""
+
+
+def smoothed(values_N: Series, window: int) -> Series:
+    """The mean over `window` values around each, over fewer at the ends; values that are not finite do not count.
+
+    Args:
+        values_N: float64.
+        window: Odd.
+    """
+    finite_N = np.isfinite(values_N)
+    weights = np.ones(window)
+    reach = window // 2
+    sums_N = np.convolve(np.where(finite_N, values_N, 0.0), weights)[reach : reach + len(values_N)]
+    counts_N = np.convolve(finite_N.astype(np.float64), weights)[reach : reach + len(values_N)]
+    with np.errstate(invalid="ignore"):
+        return sums_N / counts_N
+
+
+def write_panels(lines: Sequence[Mapping[str, float]], step: str, panels: Sequence[Panel], picture: Path) -> None:
+    """Draw curves into a PNG file, atomically.
+
+    Args:
+        lines: Of a log, ascending by step; a number may be absent from some of them.
+        step: Name of the number on the common axis.
+        panels: From top to bottom, at least one.
+        picture: The file.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    steps_N = np.array([line[step] for line in lines])
+    window = max(3, 2 * (len(lines) // (2 * _SMOOTHED_PART)) + 1)
+    figure = Figure(figsize=(9, 0.6 + 2.4 * len(panels)), dpi=110, layout="constrained")
+    figure.suptitle(f"faint: as logged; bold: mean over {window} lines of the log", fontsize="small")
+    rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, panel in zip(rows, panels, strict=True):
+        for name in panel.names:
+            values_N = np.array([line.get(name, np.nan) for line in lines])
+            _draw(axes, steps_N, values_N, name, window if panel.smooth else None)
+        axes.set_ylabel(panel.title)
+        axes.grid(alpha=0.3)
+        if len(panel.names) > 1:
+            axes.legend(fontsize="small", ncols=2)
+    rows[-1].set_xlabel(step)
+    rows[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    write_atomically(picture, figure.savefig)
+
+
+def _draw(axes: Axes, steps_N: npt.NDArray[np.int64], values_N: Series, name: str, window: int | None) -> None:
+    """One curve: as logged, and smoothed over it where there is a window."""
+    there_N = ~np.isnan(values_N)
+    marker = "." if there_N.sum() <= _FEW_POINTS else ""
+    if window is None:
+        # What is logged at few steps only is a line all the same.
+        axes.plot(steps_N[there_N], values_N[there_N], marker=marker, label=name)
+        return
+    (raw,) = axes.plot(steps_N, values_N, marker=marker, linewidth=0.8, alpha=0.35)
+    axes.plot(steps_N, smoothed(values_N, window), color=raw.get_color(), linewidth=1.8, label=name)
