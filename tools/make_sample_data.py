@@ -1,17 +1,128 @@
 """`python tools/make_sample_data.py --output DIR`: draw small data sets in the benchmarks' formats."""
 
+import functools
+import json
+import logging
+import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.command import parse_config, run_command
-from tools.sample_data.draw import SampleConfig, draw_samples
+from eval.result import SAMPLE_MARKER
+
+SAMPLE_FOLDER = Path("sample")
+"""Where the tools draw sample data unless the user says otherwise."""
+
+GENERATOR_VERSION = 1
+"""Grows whenever a change here changes a drawn byte."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """Draw small COCO-, ADE20K-, DAVIS- and ImageNet-format sets and a pretraining folder from scikit-image's photographs."""
+
+    output: Path
+    """Folder to draw into: coco/, ade/ADEChallengeData2016/, DAVIS/, imagenet/ and photos/. Pass it as --data to other commands."""
+    seed: int = 0
+    """Everything random depends on it; the same seed gives the same bytes."""
+    train_images: int = 8
+    """Training images of the COCO and of the ADE20K set."""
+    val_images: int = 4
+    """Validation images of the COCO and of the ADE20K set."""
+    frames: int = 8
+    """Frames of each of the two DAVIS sequences."""
+    photos: int = 6
+    """Pretraining images per subject; there are eight subjects."""
+    class_images: int = 8
+    """Labelled training images per subject of the ImageNet-format set, half as many to classify."""
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"--seed {self.seed} is negative; pass 0 or more")
+        for name, least in (("train_images", 1), ("val_images", 1), ("frames", 3), ("photos", 1), ("class_images", 1)):
+            if getattr(self, name) < least:
+                # Two frames would leave DAVIS nothing to score: it leaves out the first and the last.
+                raise ValueError(f"--{name} {getattr(self, name)} is too few; pass {least} or more")
+
+
+def draw_samples(config: SampleConfig) -> None:
+    """Draw every set that is not there yet as configured.
+
+    Each appears under its final name only when it is whole. One that an earlier call drew with other options is replaced.
+
+    Raises:
+        ValueError: If a folder to be written exists and is not sample data.
+    """
+    # Slow to load, and not needed for --help.
+    import numpy as np
+
+    from tools.sample_data.formats import draw_ade, draw_classes, draw_coco, draw_davis, draw_photos
+
+    splits = {"train_images": config.train_images, "val_images": config.val_images}
+    drawers: dict[str, tuple[Callable[..., None], dict[str, int]]] = {
+        "coco": (draw_coco, splits),
+        "ade/ADEChallengeData2016": (draw_ade, splits),
+        "DAVIS": (draw_davis, {"frames": config.frames}),
+        "photos": (draw_photos, {"count": config.photos}),
+        "imagenet": (draw_classes, {"count": config.class_images}),
+    }
+    drawn = {place: _is_drawn(config.output / place, _marker(config.seed, options)) for place, (_, options) in drawers.items()}
+    for index, (place, (draw, options)) in enumerate(drawers.items()):
+        root = config.output / place
+        if drawn[place]:
+            logger.info("%s: already drawn", root)
+            continue
+        # One stream per set: changing one leaves the others' bytes alone.
+        rng = np.random.default_rng([config.seed, index])
+        _draw_one(root, functools.partial(draw, rng=rng, **options), _marker(config.seed, options))
+        logger.info("%s: drawn", root)
+
+
+def _marker(seed: int, options: dict[str, int]) -> dict[str, Any]:
+    return {"generator_version": GENERATOR_VERSION, "seed": seed, "options": options}
+
+
+def _is_drawn(root: Path, marker: dict[str, Any]) -> bool:
+    """Whether the set is there already, whole and with these options.
+
+    Raises:
+        ValueError: If something else is there.
+    """
+    if not root.exists():
+        return False
+    path = root / SAMPLE_MARKER
+    if not path.is_file():
+        raise ValueError(f"{root} exists and is not sample data (no {SAMPLE_MARKER}); choose another --output")
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")) == marker)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: damaged ({error}); remove {root} and draw it again") from error
+
+
+def _draw_one(root: Path, draw: Callable[[Path], None], marker: dict[str, Any]) -> None:
+    """Draw one set into a temporary folder beside its place, then put it there."""
+    temporary = root.with_name(f".{root.name}.{os.getpid()}.tmp")
+    temporary.mkdir(parents=True)
+    try:
+        draw(temporary)
+        (temporary / SAMPLE_MARKER).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
+        if root.exists():
+            shutil.rmtree(root)
+        temporary.rename(root)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, draw."""
+    """Draw what the command line asks for."""
     draw_samples(parse_config(SampleConfig, "python tools/make_sample_data.py", argv))
     return 0
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.sample_data.draw import SampleConfig, draw_samples
+from tools.make_sample_data import SampleConfig, draw_samples
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from tools.eval_all import main
 from tools.evaluation.backbone import read_checkpoint, run_name, write_backbone
 from tools.evaluation.options import EvalAllOptions, split_task_options
 from tools.evaluation.tasks import TASKS
-from tools.sample_data.draw import SampleConfig, draw_samples
+from tools.make_sample_data import SampleConfig, draw_samples
 
 SPEC = ViTSpec(embed_dim=64, depth=4, num_heads=1, patch_size=16, image_size=64, class_token=False, final_norm=False)
 # Small and short enough for a test: sizes and schedules only, no other code path.

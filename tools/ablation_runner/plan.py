@@ -12,8 +12,8 @@ from pretrain.data.images import find_images
 from tools.ablation_runner.job import JobOptions
 from tools.ablation_runner.rows import AblationRow, Table, choose_rows
 from tools.ablation_runner.scales import COCO_IMAGES, Scale, departures, tiny_overrides
-from tools.sample_data.draw import SampleConfig, draw_samples
-from tools.sample_data.photographs import COLOUR_PHOTOGRAPHS
+from tools.make_sample_data import SampleConfig, draw_samples
+from tools.sample_data.scenes import COLOUR_PHOTOGRAPHS
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from eval.detection.categories import CATEGORY_NAMES
 from tools.data_doctor.report import Finding, Kind
-from tools.sample_data.coco_categories import CATEGORY_IDS
+from tools.sample_data.formats import CATEGORY_IDS
 
 TOLERANCE = 1.0
 """So many pixels boxes and polygons may reach beyond their image: the official coordinates are rounded."""

@@ -18,7 +18,7 @@ from tools.evaluation.launching import launch_arguments, local_processes
 from tools.evaluation.options import EvalAllOptions
 from tools.evaluation.summary import Ended, summary
 from tools.evaluation.tasks import TASKS
-from tools.sample_data.draw import SampleConfig, draw_samples
+from tools.make_sample_data import SampleConfig, draw_samples
 
 logger = logging.getLogger("eval_all")
 

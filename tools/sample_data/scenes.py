@@ -1,56 +1,145 @@
-"""Backgrounds with exact labels: a wall or the sky above, a ground below, parted by a sloping line."""
+"""Images to draw data sets from: crops of photographs, backgrounds with exact labels, and things cut out and pasted.
 
+The photographs are those that scikit-image's wheel contains: the rest of `skimage.data` is fetched from the network on first use. All
+are free to use and distribute; `skimage.data` states their origins.
+
+Shapes: H, W of an image or mask; N points of a polygon.
+"""
+
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import skimage
+from PIL import Image
+from pycocotools import mask as coco_mask
 
-from tools.sample_data.photographs import read_photograph, scale_part
+FOLDER = Path(skimage.__file__).parent / "data"
+OUTLINES = Path(__file__).with_name("outlines.json")
+
+COLOUR_PHOTOGRAPHS = {
+    "astronaut": "astronaut.png",
+    "cat": "chelsea.png",
+    "coffee": "coffee.png",
+    "galaxies": "hubble_deep_field.jpg",
+    "motorcycle": "motorcycle_left.png",
+    "retina": "retina.jpg",
+    "rocket": "rocket.jpg",
+    "tissue": "ihc.png",
+}
+"""Subject -> file. `motorcycle_right.png` is the other half of a stereo pair, hence not a subject of its own."""
+
+SHORT_SIDE = (128, 224)
+"""Smallest and largest short side of a crop in pixels."""
+CROP_SCALE = (0.45, 1.0)
+"""Short side of a crop over that of its photograph."""
+ASPECT = (0.75, 4 / 3)
+"""Width over height of a crop."""
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Surface:
+class Surface(NamedTuple):
     """A uniform part of a photograph."""
 
     file_name: str
-    """The photograph."""
-    box: tuple[int, int, int, int]
-    """Left, top, right, bottom of the part in pixels."""
+    box: Box
     tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Factors on red, green and blue: the textures that scikit-image ships are grey."""
 
 
 UPPER = {
-    "sky": Surface(file_name="rocket.jpg", box=(95, 0, 535, 118)),
-    "wall": Surface(file_name="brick.png", box=(0, 0, 512, 512), tint=(1.0, 0.72, 0.6)),
+    "sky": Surface("rocket.jpg", (95, 0, 535, 118)),
+    "wall": Surface("brick.png", (0, 0, 512, 512), tint=(1.0, 0.72, 0.6)),
 }
 LOWER = {
-    "grass": Surface(file_name="grass.png", box=(0, 0, 512, 512), tint=(0.75, 1.0, 0.45)),
-    "earth": Surface(file_name="gravel.png", box=(0, 0, 512, 512), tint=(1.0, 0.85, 0.65)),
-    "table": Surface(file_name="coffee.png", box=(488, 0, 600, 400)),
+    "grass": Surface("grass.png", (0, 0, 512, 512), tint=(0.75, 1.0, 0.45)),
+    "earth": Surface("gravel.png", (0, 0, 512, 512), tint=(1.0, 0.85, 0.65)),
+    "table": Surface("coffee.png", (488, 0, 600, 400)),
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scene:
-    """A background."""
+@cache
+def read_photograph(file_name: str) -> np.ndarray:
+    """One photograph, uint8 [H, W, 3]; a grey one gets three equal channels. Read-only, since it is shared.
+
+    Raises:
+        ValueError: If the installed scikit-image does not contain it.
+    """
+    path = FOLDER / file_name
+    if not path.is_file():
+        raise ValueError(f"{path}: not in this scikit-image; install the version in requirements.txt (bash tools/setup.sh)")
+    with Image.open(path) as image:
+        pixels = np.array(image.convert("RGB"))
+    pixels.flags.writeable = False
+    return pixels
+
+
+def scale_part(photograph: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
+    """Cut a box out of a photograph and scale it.
+
+    Args:
+        photograph: uint8 [H, W, 3].
+        box: Fractions of a pixel count; clipped to the photograph.
+        size: Width and height in pixels.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    height, width = photograph.shape[:2]
+    left, top, right, bottom = box
+    inside = (max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height)))
+    return np.asarray(Image.fromarray(photograph).resize(size, Image.Resampling.LANCZOS, box=inside))
+
+
+def draw_crop(photograph: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random crop of a photograph, scaled, and mirrored every other time; uint8 [H, W, 3]."""
+    height, width = photograph.shape[:2]
+    aspect = rng.uniform(*ASPECT)
+    # The largest box of this aspect inside the photograph, times the scale.
+    box_height = min(height, width / aspect) * rng.uniform(*CROP_SCALE)
+    box_width = box_height * aspect
+    left, top = rng.uniform(0, width - box_width), rng.uniform(0, height - box_height)
+    scale = rng.uniform(*SHORT_SIDE) / min(box_width, box_height)
+    size = (round(box_width * scale), round(box_height * scale))
+    crop = scale_part(photograph, (left, top, left + box_width, top + box_height), size)
+    return crop[:, ::-1] if rng.random() < 0.5 else crop
+
+
+class Scene(NamedTuple):
+    """A background: a wall or the sky above, a ground below, parted by a sloping line."""
 
     image: np.ndarray
     """uint8 [H, W, 3]."""
     upper: str
-    """Name of what is above, a key of `UPPER`."""
+    """Key of `UPPER`."""
     lower: str
-    """Name of what is below, a key of `LOWER`."""
+    """Key of `LOWER`."""
     lower_mask: np.ndarray
     """bool [H, W]: where it is `lower`."""
 
 
+def draw_scene(rng: np.random.Generator, width: int, height: int, lower: Sequence[str] = tuple(LOWER)) -> Scene:
+    """Draw a background of this size in pixels, with one of the grounds in `lower`."""
+    upper_name = str(rng.choice(list(UPPER)))
+    lower_name = str(rng.choice(list(lower)))
+    left_height, right_height = rng.uniform(0.45, 0.7, size=2) * height
+    horizon_W = np.linspace(left_height, right_height, width)
+    lower_mask = np.arange(height)[:, None] >= horizon_W[None, :]
+    above, below = (_cover(surface, rng, width, height) for surface in (UPPER[upper_name], LOWER[lower_name]))
+    return Scene(np.where(lower_mask[:, :, None], below, above), upper_name, lower_name, lower_mask)
+
+
 def _cover(surface: Surface, rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """A random part of a surface, scaled to [height, width, 3], uint8."""
+    """A random part of a surface, scaled to uint8 [height, width, 3]."""
     left, top, right, bottom = surface.box
     # The largest part of the wanted shape, times 0.5 to 1.
-    largest = min((right - left) / width, (bottom - top) / height)
-    part = largest * rng.uniform(0.5, 1.0)
+    part = min((right - left) / width, (bottom - top) / height) * rng.uniform(0.5, 1.0)
     x = left + rng.uniform(0, (right - left) - part * width)
     y = top + rng.uniform(0, (bottom - top) - part * height)
     box = (x, y, x + part * width, y + part * height)
@@ -58,20 +147,80 @@ def _cover(surface: Surface, rng: np.random.Generator, width: int, height: int) 
     return (pixels * np.array(surface.tint)).round().astype(np.uint8)
 
 
-def draw_scene(rng: np.random.Generator, width: int, height: int, lower: Sequence[str] = tuple(LOWER)) -> Scene:
-    """Draw a background.
+@dataclass(frozen=True)
+class Cutout:
+    """A thing that was cut out of a photograph along its outline, at one size."""
+
+    pixels: np.ndarray
+    """uint8 [H, W, 3]; outside the mask still the photograph's surroundings."""
+    mask: np.ndarray
+    """bool [H, W]: the pixels that COCO's rasteriser gives for `polygon`."""
+    polygon: np.ndarray
+    """float [N, 2]: x, y in this cut-out's pixels."""
+
+
+@cache
+def _outlines() -> dict[str, tuple[str, np.ndarray]]:
+    """Name -> photograph and outline [N, 2], drawn by hand in the photograph's pixels."""
+    content = json.loads(OUTLINES.read_text(encoding="utf-8"))
+    return {name: (entry["photograph"], np.array(entry["outline"], dtype=float)) for name, entry in content.items()}
+
+
+def cutout_names() -> list[str]:
+    """The things that can be cut out, by COCO's category names."""
+    return list(_outlines())
+
+
+def make_cutout(name: str, long_side: int, mirrored: bool = False) -> Cutout:
+    """Cut out the thing called `name` and scale the longer side of its bounding box to `long_side` pixels."""
+    file_name, outline_N2 = _outlines()[name]
+    photograph = read_photograph(file_name)
+    left, top = np.floor(outline_N2.min(axis=0)).astype(int)
+    right, bottom = np.ceil(outline_N2.max(axis=0)).astype(int) + 1
+    scale = long_side / max(right - left, bottom - top)
+    width, height = round((right - left) * scale), round((bottom - top) * scale)
+    source = Image.fromarray(photograph[top:bottom, left:right])
+    pixels = np.array(source.resize((width, height), Image.Resampling.LANCZOS))
+    polygon_N2 = (outline_N2 - (left, top)) * (width / (right - left), height / (bottom - top))
+    if mirrored:
+        pixels = pixels[:, ::-1]
+        polygon_N2 = polygon_N2 * (-1, 1) + (width, 0)
+    # Rounded first, so that the mask is made of the polygon that a file states.
+    polygon_N2 = polygon_N2.round(2)
+    return Cutout(pixels, rasterise(polygon_N2, height, width), polygon_N2)
+
+
+def rasterise(polygon_N2: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The mask, bool [height, width], that pycocotools gives for a polygon of x, y."""
+    encoded = coco_mask.frPyObjects([polygon_N2.ravel().tolist()], height, width)
+    return coco_mask.decode(encoded)[:, :, 0].astype(bool)
+
+
+def place_mask(cutout: Cutout, left: int, top: int, height: int, width: int) -> np.ndarray:
+    """The pixels, bool [height, width], that `paste` would cover."""
+    mask = np.zeros((height, width), dtype=bool)
+    own_height, own_width = cutout.mask.shape
+    rows = slice(max(top, 0), max(min(top + own_height, height), 0))
+    columns = slice(max(left, 0), max(min(left + own_width, width), 0))
+    own_rows = slice(rows.start - top, max(rows.stop - top, 0))
+    own_columns = slice(columns.start - left, max(columns.stop - left, 0))
+    mask[rows, columns] = cutout.mask[own_rows, own_columns]
+    return mask
+
+
+def paste(canvas: np.ndarray, cutout: Cutout, left: int, top: int) -> np.ndarray:
+    """Paste a cut-out into `canvas`, uint8 [H, W, 3], in place; drop what is beyond the border.
 
     Args:
-        rng: Chooses the surfaces, their parts and the line between them.
-        width: In pixels.
-        height: In pixels.
-        lower: Which grounds may appear.
+        canvas: The image.
+        cutout: What to paste.
+        left: Column of the cut-out's left border; may be negative.
+        top: Row of its upper border; may be negative.
+
+    Returns:
+        The pixels that it covers, bool [H, W].
     """
-    upper_name = str(rng.choice(list(UPPER)))
-    lower_name = str(rng.choice(list(lower)))
-    left_height, right_height = rng.uniform(0.45, 0.7, size=2) * height
-    horizon_W = np.linspace(left_height, right_height, width)
-    lower_mask = np.arange(height)[:, None] >= horizon_W[None, :]
-    above, below = (_cover(surface, rng, width, height) for surface in (UPPER[upper_name], LOWER[lower_name]))
-    image = np.where(lower_mask[:, :, None], below, above)
-    return Scene(image=image, upper=upper_name, lower=lower_name, lower_mask=lower_mask)
+    mask = place_mask(cutout, left, top, canvas.shape[0], canvas.shape[1])
+    rows, columns = np.nonzero(mask)
+    canvas[rows, columns] = cutout.pixels[rows - top, columns - left]
+    return mask

@@ -12,7 +12,7 @@ from eval.davis.masks import write_mask
 from tools.data_doctor.config import DoctorConfig
 from tools.data_doctor.doctor import examine
 from tools.data_doctor.report import DatasetReport, Finding
-from tools.sample_data.coco_categories import coco_categories
+from tools.sample_data.formats import coco_categories
 
 HEIGHT, WIDTH = 48, 64
 SPLITS = {"train2017": (1, 2, 3), "val2017": (4, 5)}

@@ -13,7 +13,7 @@ from tests.conftest import REPOSITORY, RunMain
 from tools.check_data import main
 from tools.data_doctor import ade, coco, davis, imagenet
 from tools.evaluation.tasks import TASKS
-from tools.sample_data.draw import SampleConfig, draw_samples
+from tools.make_sample_data import SampleConfig, draw_samples
 
 
 def test_folders_are_those_where_the_tasks_look() -> None:

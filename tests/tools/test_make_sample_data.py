@@ -1,0 +1,270 @@
+"""The sample data: the same bytes for the same seed, in formats that the benchmarks' own readers accept."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmseg.datasets import ADE20KDataset
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from eval.result import SAMPLE_MARKER
+from tests.conftest import REPOSITORY, RunMain
+from tools.make_sample_data import GENERATOR_VERSION, SampleConfig, draw_samples, main
+from tools.sample_data.formats import ADE_CLASSES, CATEGORY_IDS, SEQUENCES, UNLABELLED, coco_categories
+from tools.sample_data.scenes import COLOUR_PHOTOGRAPHS, Cutout, cutout_names, draw_scene, make_cutout, paste, rasterise
+
+ROOTS = ["coco", "ade/ADEChallengeData2016", "DAVIS", "photos", "imagenet"]
+SCRIPT = REPOSITORY / "tools/make_sample_data.py"
+# Over all label maps and annotation files of seed 3, as first recorded.
+DIGEST_OF_SEED_3 = "6ca0b0596fdf7a9e0cc998649aa896ce1e1f89fdead6ceea9a01ed8f0d0ff7a5"
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample data of seed 3."""
+    folder = tmp_path_factory.mktemp("samples")
+    draw_samples(SampleConfig(output=folder, seed=3))
+    return folder
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_same_seed_gives_the_same_bytes_in_another_process(samples: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONHASHSEED": "77"}
+    command = [sys.executable, str(SCRIPT), "--output", str(tmp_path), "--seed", "3"]
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True)
+    assert digests(tmp_path) == digests(samples)
+
+
+def test_labels_and_pixels_are_those_that_were_recorded(samples: Path) -> None:
+    """The quickstart's metrics depend on them; encoders of images may change with Pillow, so that pixels count, not bytes."""
+    assert pixel_digest(samples) == DIGEST_OF_SEED_3
+
+
+def pixel_digest(folder: Path) -> str:
+    whole = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".png":
+            whole.update(np.asarray(Image.open(path)).tobytes())
+        elif path.suffix == ".json" and path.name != SAMPLE_MARKER:
+            whole.update(path.read_bytes())
+    return whole.hexdigest()
+
+
+def test_another_seed_gives_other_images(samples: Path, tmp_path: Path) -> None:
+    draw_samples(SampleConfig(output=tmp_path, seed=4))
+    ours, others = digests(samples), digests(tmp_path)
+    assert set(ours) == set(others)
+    assert [name for name in ours if ours[name] == others[name]] == ["DAVIS/ImageSets/2017/val.txt"]
+
+
+def test_every_set_is_marked_as_a_sample(samples: Path) -> None:
+    markers = [json.loads((samples / root / SAMPLE_MARKER).read_text()) for root in ROOTS]
+    assert {(marker["seed"], marker["generator_version"]) for marker in markers} == {(3, GENERATOR_VERSION)}
+
+
+def test_photos_are_colour_images_of_every_subject(samples: Path) -> None:
+    images = sorted((samples / "photos").rglob("*.jpg"))
+    assert {path.parent.name for path in images} == set(COLOUR_PHOTOGRAPHS)
+    assert len(images) == 6 * len(COLOUR_PHOTOGRAPHS)
+    for path in images:
+        with Image.open(path) as image:
+            assert image.mode == "RGB"
+            assert 126 <= min(image.size) <= 226
+            assert np.asarray(image).std() > 5
+
+
+def test_the_labelled_set_has_every_subject_in_both_splits_and_no_image_twice(samples: Path) -> None:
+    for split, count in (("train", 8), ("val", 4)):
+        folders = sorted((samples / "imagenet" / split).iterdir())
+        assert [folder.name for folder in folders] == sorted(COLOUR_PHOTOGRAPHS)
+        assert {len(list(folder.iterdir())) for folder in folders} == {count}
+    found = [digest for name, digest in digests(samples).items() if name.startswith(("imagenet", "photos"))]
+    assert len(set(found)) == len(found), "neither an image of the other split nor one of the pretraining folder"
+
+
+@pytest.mark.parametrize(("split", "count"), [("training", 8), ("validation", 4)])
+def test_every_ade_image_has_a_label_map_of_its_size_with_the_benchmarks_numbers(samples: Path, split: str, count: int) -> None:
+    root = samples / "ade/ADEChallengeData2016"
+    images, maps = (sorted((root / kind / split).iterdir()) for kind in ("images", "annotations"))
+    assert [path.stem for path in images] == [path.stem for path in maps]
+    assert len(images) == count
+    seen: set[int] = set()
+    for image_path, map_path in zip(images, maps, strict=True):
+        with Image.open(image_path) as image, Image.open(map_path) as labels:
+            assert (image.mode, labels.mode) == ("RGB", "L")
+            assert image.size == labels.size
+            seen |= set(np.unique(np.asarray(labels)).tolist())
+    assert UNLABELLED in seen <= {UNLABELLED, *ADE_CLASSES.values()}
+    assert len(seen) >= 6
+    names = {number: ADE20KDataset.METAINFO["classes"][number - 1] for number in ADE_CLASSES.values()}
+    own = {"motorcycle": "minibike", "cat": "animal"}
+    assert names == {number: own.get(name, name) for name, number in ADE_CLASSES.items()}
+
+
+def test_davis_lists_its_sequences_of_one_and_two_objects(samples: Path) -> None:
+    assert (samples / "DAVIS/ImageSets/2017/val.txt").read_text().split() == list(SEQUENCES)
+    for kind in ("JPEGImages", "Annotations"):
+        assert sorted(path.name for path in (samples / "DAVIS" / kind / "480p").iterdir()) == sorted(SEQUENCES)
+    assert [len(actors) for _, actors in SEQUENCES.values()] == [1, 2]
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_objects_move_and_change_size(samples: Path, name: str) -> None:
+    frames = sorted((samples / "DAVIS/JPEGImages/480p" / name).iterdir())
+    masks = [np.asarray(Image.open(path)) for path in sorted((samples / "DAVIS/Annotations/480p" / name).iterdir())]
+    assert [path.name for path in frames] == [f"{number:05d}.jpg" for number in range(8)]
+    objects = len(SEQUENCES[name][1])
+    for path, mask in zip(frames, masks, strict=True):
+        with Image.open(path) as frame:
+            assert frame.size == mask.shape[::-1]
+        assert np.unique(mask).tolist() == list(range(objects + 1))
+    for number in range(1, objects + 1):
+        areas = [(mask == number).sum() for mask in masks]
+        centres = np.array([np.argwhere(mask == number).mean(axis=0) for mask in masks])
+        assert max(areas) > 1.15 * min(areas)
+        assert np.linalg.norm(centres[-1] - centres[0]) > 20
+
+
+@pytest.mark.parametrize(("split", "count"), [("train2017", 8), ("val2017", 4)])
+def test_pycocotools_reads_masks_whose_boxes_and_areas_are_stated(samples: Path, split: str, count: int) -> None:
+    coco = COCO(samples / "coco/annotations" / f"instances_{split}.json")
+    assert (len(coco.imgs), len(coco.cats)) == (count, 80)
+    for image in coco.imgs.values():
+        with Image.open(samples / "coco" / split / image["file_name"]) as opened:
+            assert opened.size == (image["width"], image["height"])
+        taken = np.zeros((image["height"], image["width"]), dtype=int)
+        assert coco.imgToAnns[image["id"]]
+        for annotation in coco.imgToAnns[image["id"]]:
+            mask = coco.annToMask(annotation)
+            taken += mask
+            rows, columns = np.nonzero(mask)
+            assert annotation["area"] == mask.sum() > 50
+            left, top, width, height = annotation["bbox"]
+            assert (left, top) == (columns.min(), rows.min())
+            assert (width, height) == (np.ptp(columns) + 1, np.ptp(rows) + 1)
+        assert taken.max() == 1, "masks do not overlap"
+    crowds = [entry for entry in coco.anns.values() if entry["iscrowd"]]
+    assert [entry["category_id"] for entry in crowds] == [CATEGORY_IDS["person"]]
+    assert sum(crowds[0]["segmentation"]["counts"]) == np.prod(crowds[0]["segmentation"]["size"])
+
+
+def test_perfect_detections_score_one_and_ids_are_unique(samples: Path) -> None:
+    coco = COCO(samples / "coco/annotations/instances_val2017.json")
+    detections = [{**entry, "score": 0.9} for entry in coco.anns.values() if not entry["iscrowd"]]
+    for kind in ("bbox", "segm"):
+        evaluation = COCOeval(coco, coco.loadRes(detections), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        assert evaluation.stats[0] == pytest.approx(1.0)
+    train = COCO(samples / "coco/annotations/instances_train2017.json")
+    assert not train.imgs.keys() & coco.imgs.keys()
+    assert not train.anns.keys() & coco.anns.keys()
+
+
+@pytest.mark.data
+def test_coco_categories_are_the_official_ones(real_data_dir: Path) -> None:
+    official = json.loads((real_data_dir / "coco/annotations/instances_val2017.json").read_text())["categories"]
+    assert coco_categories() == official
+
+
+def test_the_line_parts_the_two_surfaces_of_a_scene() -> None:
+    for seed in range(10):
+        scene = draw_scene(np.random.default_rng(seed), 80, 60, lower=("grass",))
+        assert (scene.image.shape, scene.lower) == ((60, 80, 3), "grass")
+        assert not scene.lower_mask[: 60 * 45 // 100].any()
+        assert scene.lower_mask[60 * 7 // 10 + 1 :].all()
+        # The tinted grass is the only surface whose green is always its strongest channel.
+        is_green = scene.image.argmax(axis=2) == 1
+        assert is_green[scene.lower_mask].mean() > 0.95
+        assert is_green[~scene.lower_mask].mean() < 0.05
+
+
+def test_rasterise_fills_the_pixels_inside() -> None:
+    wanted = np.zeros((7, 6), dtype=bool)
+    wanted[2:5, 1:4] = True
+    np.testing.assert_array_equal(rasterise(np.array([[1.0, 2.0], [4.0, 2.0], [4.0, 5.0], [1.0, 5.0]]), 7, 6), wanted)
+
+
+@pytest.mark.parametrize("name", cutout_names())
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_cutout_has_the_wanted_size_and_fills_its_box(name: str, mirrored: bool) -> None:
+    cutout = make_cutout(name, 60, mirrored)
+    assert max(cutout.mask.shape) == 60
+    assert cutout.pixels.shape == (*cutout.mask.shape, 3)
+    rows, columns = np.nonzero(cutout.mask)
+    assert max(rows.min(), columns.min()) <= 1
+    assert rows.max() >= cutout.mask.shape[0] - 3
+    assert columns.max() >= cutout.mask.shape[1] - 3
+    assert 0.3 < cutout.mask.mean() < 0.95
+
+
+@pytest.mark.parametrize(("left", "top"), [(2, 1), (-1, -2), (5, 4), (9, 1), (-4, 0), (0, 30)])
+def test_paste_covers_exactly_the_mask_and_drops_what_is_beyond_the_border(left: int, top: int) -> None:
+    pixels = np.arange(1, 10, dtype=np.uint8).reshape(3, 3, 1).repeat(3, axis=2)
+    cutout = Cutout(pixels, np.ones((3, 3), dtype=bool), np.zeros((0, 2)))
+    canvas = np.zeros((6, 8, 3), dtype=np.uint8)
+    mask = paste(canvas, cutout, left, top)
+    for row in range(6):
+        for column in range(8):
+            covered = left <= column < left + 3 and top <= row < top + 3
+            assert mask[row, column] == covered
+            assert canvas[row, column, 0] == (pixels[row - top, column - left, 0] if covered else 0)
+
+
+def test_a_drawn_set_stays_and_other_options_replace_it(tmp_path: Path) -> None:
+    config = {"output": tmp_path, "train_images": 2, "val_images": 1, "frames": 3, "photos": 1, "class_images": 1}
+    draw_samples(SampleConfig(**config))
+    before = {root: (tmp_path / root / SAMPLE_MARKER).stat().st_mtime_ns for root in ROOTS}
+    draw_samples(SampleConfig(**{**config, "photos": 2}))
+    after = {root: (tmp_path / root / SAMPLE_MARKER).stat().st_mtime_ns for root in ROOTS}
+    assert [root for root in ROOTS if before[root] != after[root]] == ["photos"]
+    assert len(list((tmp_path / "photos").rglob("*.jpg"))) == 16
+
+
+def test_a_foreign_folder_is_refused_and_nothing_is_drawn(tmp_path: Path) -> None:
+    (tmp_path / "DAVIS").mkdir()
+    (tmp_path / "DAVIS/mine.txt").write_text("precious")
+    with pytest.raises(ValueError, match=r"DAVIS exists and is not sample data.*--output"):
+        draw_samples(SampleConfig(output=tmp_path))
+    assert [path.name for path in tmp_path.rglob("*")] == ["DAVIS", "mine.txt"]
+
+
+def test_an_interrupted_drawing_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw_half(root: Path, rng: np.random.Generator, count: int) -> None:
+        (root / "half").mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tools.sample_data.formats.draw_photos", draw_half)
+    with pytest.raises(KeyboardInterrupt):
+        draw_samples(SampleConfig(output=tmp_path, train_images=1, val_images=1, frames=3))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["DAVIS", "ade", "coco"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seed", "-1"], "--seed -1 is negative"),
+        (["--frames", "2"], "--frames 2 is too few; pass 3 or more"),
+        (["--photos", "0"], "--photos 0 is too few"),
+        (["--class-images", "0"], "--class_images 0 is too few"),
+        (["--colour", "red"], "--colour"),
+        (["--output", "/proc/nowhere"], "/proc/nowhere"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path: Path, run_main: RunMain, arguments: list[str], message: str) -> None:
+    finished = run_main(main, ["--output", tmp_path, *arguments])
+    assert finished.status == 2
+    assert message in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1

@@ -1,0 +1,323 @@
+"""Small data sets in the formats of COCO, ADE20K, DAVIS and ImageNet, and a folder of images to pretrain on.
+
+Each `draw_...` writes a new folder; everything random comes from its generator. The same generator gives the same bytes.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from eval.davis.masks import write_mask
+from tools.sample_data.scenes import (
+    COLOUR_PHOTOGRAPHS,
+    LOWER,
+    Cutout,
+    cutout_names,
+    draw_crop,
+    draw_scene,
+    make_cutout,
+    paste,
+    place_mask,
+    read_photograph,
+    scale_part,
+)
+
+JPEG_QUALITY = 92
+"""High enough that the border of a cut-out stays where its mask says."""
+
+
+def draw_photos(root: Path, rng: np.random.Generator, count: int) -> None:
+    """Write `count` crops of each subject to pretrain on: `root/SUBJECT/NUMBER.jpg`."""
+    for subject, file_name in COLOUR_PHOTOGRAPHS.items():
+        photograph = read_photograph(file_name)
+        for number in range(count):
+            _write_jpeg(root / subject / f"{number:04d}.jpg", draw_crop(photograph, rng))
+
+
+def draw_classes(root: Path, rng: np.random.Generator, count: int) -> None:
+    """Write a labelled set in ImageNet's layout, `root/{train,val}/SUBJECT/NUMBER.jpg`: `count` for training, half for `val`."""
+    for subject, file_name in COLOUR_PHOTOGRAPHS.items():
+        photograph = read_photograph(file_name)
+        for split, images in (("train", count), ("val", (count + 1) // 2)):
+            for number in range(images):
+                _write_jpeg(root / split / subject / f"{number:04d}.jpg", draw_crop(photograph, rng))
+
+
+# ADE20K: label maps with 0 = unlabelled, 1 to 150 = classes.
+
+ADE_SIZE = (192, 144)
+"""Width and height of every image in pixels. Fine-tuning scales them to the protocol's size, so larger ones would train the same."""
+ADE_CLASSES = {
+    "wall": 1,
+    "sky": 3,
+    "grass": 10,
+    "person": 13,
+    "earth": 14,
+    "table": 16,
+    "motorcycle": 117,
+    "cat": 127,
+}
+"""Numbers in the label maps. ADE20K calls a motorcycle `minibike` and a cat `animal`; none of its 150 classes is a cup."""
+UNLABELLED = 0
+ADE_OBJECTS = (1, 3)
+"""Fewest and most things in an image."""
+ADE_OBJECT_SIZE = (48, 100)
+"""Smallest and largest long side of a thing in pixels."""
+
+
+def draw_ade(root: Path, rng: np.random.Generator, train_images: int, val_images: int) -> None:
+    """Write `root/{images,annotations}/{training,validation}`."""
+    for split, prefix, count in (("training", "train", train_images), ("validation", "val", val_images)):
+        for number in range(1, count + 1):
+            image, labels = _draw_ade_pair(rng)
+            name = f"ADE_{prefix}_{number:08d}"
+            _write_jpeg(root / "images" / split / f"{name}.jpg", image)
+            path = root / "annotations" / split / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(labels).save(path)
+
+
+def _draw_ade_pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Image [H, W, 3] and labels [H, W], both uint8. Later things hide earlier ones, and may pass the border."""
+    width, height = ADE_SIZE
+    scene = draw_scene(rng, width, height)
+    image = scene.image.copy()
+    labels = np.where(scene.lower_mask, ADE_CLASSES[scene.lower], ADE_CLASSES[scene.upper]).astype(np.uint8)
+    count = rng.integers(ADE_OBJECTS[0], ADE_OBJECTS[1], endpoint=True)
+    for name in rng.choice(cutout_names(), size=count, replace=False):
+        long_side = int(rng.integers(*ADE_OBJECT_SIZE, endpoint=True))
+        cutout = make_cutout(str(name), long_side, mirrored=bool(rng.random() < 0.5))
+        own_height, own_width = cutout.mask.shape
+        left = int(rng.integers(-own_width // 4, width - own_width * 3 // 4))
+        top = int(rng.integers(height // 8, height - own_height * 3 // 4))
+        labels[paste(image, cutout, left, top)] = ADE_CLASSES.get(str(name), UNLABELLED)
+    return image, labels
+
+
+# DAVIS-2017: things that move and change size over a panning photograph.
+
+DAVIS_SIZE = (320, 240)
+"""Width and height of a frame in pixels.
+
+The protocol scales the short side to 480 whatever it was, so that the number of patches depends on the shape alone: 4:3 gives
+30 x 40 patches of 16 pixels, against 30 x 52 for a frame of 480 x 854. Smaller files only save the drawing and the scoring.
+"""
+PAN = 1.1
+"""The background is this much wider than the frame; the camera pans over the rest."""
+JITTER = 0.04
+"""Largest shift of an actor's start or end, as a fraction of the frame."""
+
+
+class Actor(NamedTuple):
+    """A thing that moves from one place to another; centres are fractions of the frame's width and height."""
+
+    name: str
+    """Name of a cut-out."""
+    start: tuple[float, float]
+    """Centre in the first frame."""
+    end: tuple[float, float]
+    """Centre in the last frame."""
+    size: tuple[int, int]
+    """Long side in pixels in the first and in the last frame."""
+
+
+SEQUENCES: dict[str, tuple[str, tuple[Actor, ...]]] = {
+    "cat-launchpad": ("rocket.jpg", (Actor("cat", (0.3, 0.62), (0.62, 0.45), (100, 150)),)),
+    "coffee-garage": (
+        "motorcycle_right.png",
+        (Actor("person", (0.7, 0.62), (0.5, 0.58), (150, 170)), Actor("cup", (0.2, 0.4), (0.5, 0.72), (100, 80))),
+    ),
+}
+"""Name -> photograph behind, and the objects 1, 2, ...; later ones hide earlier ones. The generator varies the paths a little."""
+
+
+def draw_davis(root: Path, rng: np.random.Generator, frames: int) -> None:
+    """Write `root/{JPEGImages,Annotations}/480p/SEQUENCE` of `frames` frames each, and `root/ImageSets/2017/val.txt`."""
+    for name, (photograph, actors) in SEQUENCES.items():
+        _draw_sequence(root, rng, name, read_photograph(photograph), actors, frames)
+    listing = root / "ImageSets" / "2017" / "val.txt"
+    listing.parent.mkdir(parents=True)
+    listing.write_text("".join(f"{name}\n" for name in SEQUENCES), encoding="utf-8")
+
+
+def _draw_sequence(
+    root: Path, rng: np.random.Generator, name: str, photograph: np.ndarray, actors: tuple[Actor, ...], frames: int
+) -> None:
+    width, height = DAVIS_SIZE
+    background = _middle(photograph, round(width * PAN), height)
+    starts = [np.array(actor.start) + rng.uniform(-JITTER, JITTER, 2) for actor in actors]
+    ends = [np.array(actor.end) + rng.uniform(-JITTER, JITTER, 2) for actor in actors]
+    for frame, progress in enumerate(np.linspace(0.0, 1.0, frames)):
+        pan = round((background.shape[1] - width) * progress)
+        image = background[:, pan : pan + width].copy()
+        ids = np.zeros((height, width), dtype=np.uint8)
+        for object_id, (actor, start, end) in enumerate(zip(actors, starts, ends, strict=True), start=1):
+            cutout = make_cutout(actor.name, round(actor.size[0] + (actor.size[1] - actor.size[0]) * progress))
+            centre_x, centre_y = (start + (end - start) * progress) * (width, height)
+            left, top = round(centre_x - cutout.mask.shape[1] / 2), round(centre_y - cutout.mask.shape[0] / 2)
+            ids[paste(image, cutout, left, top)] = object_id
+        _write_jpeg(root / "JPEGImages" / "480p" / name / f"{frame:05d}.jpg", image)
+        mask_path = root / "Annotations" / "480p" / name / f"{frame:05d}.png"
+        mask_path.parent.mkdir(parents=True, exist_ok=True)
+        write_mask(mask_path, ids)
+
+
+def _middle(photograph: np.ndarray, wide: int, high: int) -> np.ndarray:
+    """The largest middle part of a photograph with this shape, scaled to uint8 [high, wide, 3]."""
+    height, width = photograph.shape[:2]
+    part = min(width / wide, height / high)
+    left, top = (width - part * wide) / 2, (height - part * high) / 2
+    return scale_part(photograph, (left, top, left + part * wide, top + part * high), (wide, high))
+
+
+# COCO 2017: detection and instance segmentation, polygons, and one crowd as run lengths per split.
+
+COCO_SIZES = ((176, 128), (128, 160))
+"""Width and height in pixels, in turn."""
+GROUNDS = tuple(name for name in LOWER if name != "table")
+"""No table: it would be a `dining table` without an annotation."""
+COCO_OBJECTS = (2, 4)
+"""Fewest and most things that are tried in an image."""
+COCO_OBJECT_SIZE = (36, 76)
+"""Smallest and largest long side of a thing in pixels."""
+CROWD_MEMBERS = 4
+CROWD_MEMBER_SIZE = 26
+"""Long side of each member in pixels."""
+ATTEMPTS = 40
+"""How often a free place is looked for; a thing that finds none is left out. The first always finds one."""
+
+_COCO_CATEGORIES = """
+person: 1 person
+vehicle: 2 bicycle, 3 car, 4 motorcycle, 5 airplane, 6 bus, 7 train, 8 truck, 9 boat
+outdoor: 10 traffic light, 11 fire hydrant, 13 stop sign, 14 parking meter, 15 bench
+animal: 16 bird, 17 cat, 18 dog, 19 horse, 20 sheep, 21 cow, 22 elephant, 23 bear, 24 zebra, 25 giraffe
+accessory: 27 backpack, 28 umbrella, 31 handbag, 32 tie, 33 suitcase
+sports: 34 frisbee, 35 skis, 36 snowboard, 37 sports ball, 38 kite, 39 baseball bat, 40 baseball glove, 41 skateboard, 42 surfboard
+sports: 43 tennis racket
+kitchen: 44 bottle, 46 wine glass, 47 cup, 48 fork, 49 knife, 50 spoon, 51 bowl
+food: 52 banana, 53 apple, 54 sandwich, 55 orange, 56 broccoli, 57 carrot, 58 hot dog, 59 pizza, 60 donut, 61 cake
+furniture: 62 chair, 63 couch, 64 potted plant, 65 bed, 67 dining table, 70 toilet
+electronic: 72 tv, 73 laptop, 74 mouse, 75 remote, 76 keyboard, 77 cell phone
+appliance: 78 microwave, 79 oven, 80 toaster, 81 sink, 82 refrigerator
+indoor: 84 book, 85 clock, 86 vase, 87 scissors, 88 teddy bear, 89 hair drier, 90 toothbrush
+"""
+
+
+def coco_categories() -> list[dict[str, Any]]:
+    """The `categories` entry of a COCO annotation file: the 80 with their official ids, which leave gaps between 1 and 90."""
+    entries = []
+    for line in _COCO_CATEGORIES.strip().splitlines():
+        supercategory, _, members = line.partition(": ")
+        for member in members.split(", "):
+            number, _, name = member.partition(" ")
+            entries.append({"supercategory": supercategory, "id": int(number), "name": name})
+    return entries
+
+
+CATEGORY_IDS: dict[str, int] = {entry["name"]: entry["id"] for entry in coco_categories()}
+
+
+def draw_coco(root: Path, rng: np.random.Generator, train_images: int, val_images: int) -> None:
+    """Write `root/{train2017,val2017}` and `root/annotations/instances_{train,val}2017.json`."""
+    first_id = 1
+    for split, count in (("train2017", train_images), ("val2017", val_images)):
+        content = _draw_coco_split(root / split, rng, range(first_id, first_id + count))
+        first_id += count
+        path = root / "annotations" / f"instances_{split}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _draw_coco_split(folder: Path, rng: np.random.Generator, image_ids: range) -> dict[str, Any]:
+    """Write a split's images; return the content of its annotation file."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image_id in image_ids:
+        width, height = COCO_SIZES[image_id % len(COCO_SIZES)]
+        image, drawn = _draw_coco_image(rng, width, height, with_crowd=image_id == image_ids.start)
+        file_name = f"{image_id:012d}.jpg"
+        _write_jpeg(folder / file_name, image)
+        images.append({"license": 1, "file_name": file_name, "height": height, "width": width, "id": image_id})
+        # Annotation ids are unique over both splits, as in COCO.
+        annotations += [{**entry, "image_id": image_id, "id": 100 * image_id + index} for index, entry in enumerate(drawn)]
+    return {
+        "info": {"description": "PatchBench sample data in COCO's format: not a benchmark", "version": "1.0"},
+        "licenses": [{"id": 1, "name": "see skimage.data", "url": "https://scikit-image.org"}],
+        "images": images,
+        "annotations": annotations,
+        "categories": coco_categories(),
+    }
+
+
+def _draw_coco_image(
+    rng: np.random.Generator, width: int, height: int, with_crowd: bool
+) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """The image, uint8 [height, width, 3], and its annotations without ids. Things do not overlap, so that masks are polygons."""
+    image = draw_scene(rng, width, height, lower=GROUNDS).image.copy()
+    taken = np.zeros((height, width), dtype=bool)
+    annotations = []
+    for _ in range(rng.integers(COCO_OBJECTS[0], COCO_OBJECTS[1], endpoint=True)):
+        name = str(rng.choice(cutout_names()))
+        cutout = make_cutout(name, int(rng.integers(*COCO_OBJECT_SIZE, endpoint=True)), mirrored=bool(rng.random() < 0.5))
+        place = _find_place(rng, cutout, taken)
+        if place is None:
+            continue
+        mask = paste(image, cutout, *place)
+        taken |= mask
+        segmentation = [(cutout.polygon + place).round(2).ravel().tolist()]
+        annotations.append(_annotation(CATEGORY_IDS[name], segmentation, mask, iscrowd=0))
+    if with_crowd and (crowd := _draw_crowd(rng, image, taken)).any():
+        run_lengths = {"size": [height, width], "counts": _run_lengths(crowd)}
+        annotations.append(_annotation(CATEGORY_IDS["person"], run_lengths, crowd, iscrowd=1))
+    return image, annotations
+
+
+def _draw_crowd(rng: np.random.Generator, image: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """Paste small people where there is room, in place; return the pixels of all of them, bool [H, W]."""
+    crowd = np.zeros_like(taken)
+    for _ in range(CROWD_MEMBERS):
+        cutout = make_cutout("person", CROWD_MEMBER_SIZE, mirrored=bool(rng.random() < 0.5))
+        place = _find_place(rng, cutout, taken | crowd)
+        if place is not None:
+            crowd |= paste(image, cutout, *place)
+    return crowd
+
+
+def _find_place(rng: np.random.Generator, cutout: Cutout, taken: np.ndarray) -> tuple[int, int] | None:
+    """Left and top of a free place inside the image, or None."""
+    height, width = taken.shape
+    own_height, own_width = cutout.mask.shape
+    for _ in range(ATTEMPTS):
+        left, top = int(rng.integers(0, width - own_width + 1)), int(rng.integers(0, height - own_height + 1))
+        if not (place_mask(cutout, left, top, height, width) & taken).any():
+            return left, top
+    return None
+
+
+def _annotation(category_id: int, segmentation: object, mask: np.ndarray, iscrowd: int) -> dict[str, Any]:
+    """An annotation without ids; area and box (x, y, width, height) are those of the mask."""
+    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {
+        "segmentation": segmentation,
+        "area": float(coco_mask.area(encoded)),
+        "iscrowd": iscrowd,
+        "bbox": coco_mask.toBbox(encoded).tolist(),
+        "category_id": category_id,
+    }
+
+
+def _run_lengths(mask: np.ndarray) -> list[int]:
+    """COCO's uncompressed run lengths: down the columns, beginning with the zeros, of which there may be none."""
+    values = np.concatenate([[False], mask.ravel(order="F")])
+    borders = np.flatnonzero(np.diff(values))
+    return np.diff(np.concatenate([[0], borders, [mask.size]])).tolist()
+
+
+def _write_jpeg(path: Path, pixels: np.ndarray) -> None:
+    """Write uint8 [H, W, 3]; parent folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, quality=JPEG_QUALITY)
