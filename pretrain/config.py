@@ -8,9 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import jsonargparse
-
-from common.command import config_parser
+from common.cli import as_arguments, parse
 from pretrain.recipe_files import find_recipe, read_recipe, recipe_names
 
 DataKind = Literal["auto", "folder", "list", "coco", "cifar", "tar"]
@@ -501,20 +499,12 @@ def parse_run(argv: Sequence[str]) -> PretrainConfig:
     Raises:
         ValueError: For an unknown recipe, field or value.
     """
-    parser = _parser()
+    names = ", ".join(recipe_names())
+    command = "bash tools/pretrain.sh RECIPE"
+    description = f"Pretrain a backbone. RECIPE is a YAML file or one of {names}; options override it."
     if not argv or argv[0].startswith("-"):
         if any(argument in ("-h", "--help") for argument in argv):
-            parser.print_help()
-            raise SystemExit(0)
-        raise ValueError(f"the first argument is a recipe: a YAML file or one of {', '.join(recipe_names())}")
-    recipe = parser.parse_object(read_recipe(find_recipe(argv[0])))
-    namespace = parser.parse_args(list(argv[1:]), namespace=recipe)
-    return PretrainConfig(**parser.instantiate_classes(namespace).as_dict())
-
-
-def _parser() -> jsonargparse.ArgumentParser:
-    description = f"Pretrain a backbone. RECIPE is a YAML file or one of {', '.join(recipe_names())}; options override it."
-    parser = config_parser("bash tools/pretrain.sh RECIPE", description)
-    parser.usage = "%(prog)s [OPTION ...]"  # nothing is demanded that recipes leave out
-    parser.add_class_arguments(PretrainConfig, as_group=False)
-    return parser
+            parse(PretrainConfig, ["--help"], command, description)
+        raise ValueError(f"the first argument is a recipe: a YAML file or one of {names}")
+    recipe = read_recipe(find_recipe(argv[0]))
+    return parse(PretrainConfig, [*as_arguments(recipe), *argv[1:]], command, description)

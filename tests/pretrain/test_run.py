@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
@@ -17,7 +16,7 @@ import torch
 from backbones.convert import convert_checkpoint
 from backbones.spec import ViTSpec
 from pretrain.__main__ import main
-from pretrain.config import Method, parse_run
+from pretrain.config import METHODS, parse_run
 from pretrain.run import pretrain
 from tests.conftest import RunMain
 from tests.pretrain.conftest import tiny_options
@@ -51,7 +50,7 @@ def recipe_for(method: str, folder: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("method", get_args(Method))
+@pytest.mark.parametrize("method", METHODS)
 def test_a_run_makes_a_checkpoint_that_converts(image_folder: Path, tmp_path: Path, method: str) -> None:
     config = parse_run([recipe_for(method, tmp_path), *tiny_options(image_folder, tmp_path, method)])
     conversion = convert_checkpoint(pretrain(config))

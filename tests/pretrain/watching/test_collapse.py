@@ -1,12 +1,11 @@
 """Networks that are made to collapse, seen through a training step of every method."""
 
 import logging
-from typing import get_args
 
 import pytest
 import torch
 
-from pretrain.config import Method, PretrainConfig
+from pretrain.config import METHODS, PretrainConfig
 from pretrain.data.views import CropBox, stack_boxes, view_kinds
 from pretrain.networks import Networks, build_networks
 from pretrain.run_schedules import step_settings
@@ -15,7 +14,7 @@ from pretrain.watching.collapse import JUDGED_LINES, CollapseWatch, judge
 from tests.pretrain.conftest import tiny_config
 
 IMAGES = 8
-EVERY_METHOD = pytest.mark.parametrize("method", get_args(Method))
+EVERY_METHOD = pytest.mark.parametrize("method", METHODS)
 
 
 def parts_of(method: str) -> set[str]:
