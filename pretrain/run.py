@@ -13,11 +13,9 @@ from common.files import remove_leftovers, write_text_atomically
 from common.interruption import Interrupted, StopRequest
 from common.memory import peak_memory_bytes
 from pretrain.config import PretrainConfig
-from pretrain.data.loader import GlobalBatchSampler, MultiCropImages, build_loader
-from pretrain.data.open_source import open_source
-from pretrain.data.unreadable import UnreadableImages
+from pretrain.data.loader import GlobalBatchSampler, MultiCropImages, UnreadableImages, build_loader
+from pretrain.data.sources import open_source
 from pretrain.data.views import view_kinds
-from pretrain.data.workers import worker_cores
 from pretrain.distributed import choose_device, process_group, rank, require_same, world_size
 from pretrain.exporting import export_backbones
 from pretrain.log import RunLog
@@ -63,7 +61,7 @@ class _Run:
         self.device = device
         self.stop = StopRequest()
         self.checkpoint = config.train.output / CHECKPOINT_FILE
-        self.source = open_source(config.data.path, config.data.kind, config.data.tar_index)
+        self.source = open_source(config.data)
         self.settings = run_settings(config, self.source.names)
         listing = f"{len(self.source.names)} in {config.data.path} with digest {self.settings['data.listing_sha256'][:8]}"
         require_same(listing, "the list of images")
@@ -80,7 +78,7 @@ class _Run:
         self.dataset = MultiCropImages(
             self.source, view_kinds(config.views), config.train.seed, colours=not config.views.on_device
         )
-        self.cores = worker_cores(config.data.workers) if config.data.pin_workers else None
+        self.loader = build_loader(self.dataset, self.sampler, config.data, pin_memory=device.type == "cuda")
         self.unreadable = UnreadableImages(config.data.max_unreadable)
         self.last_step = config.train.epochs * self.sampler.steps_per_epoch
 
@@ -140,10 +138,9 @@ class _Run:
         """Do the steps until the last one, or until a signal; returns how many are done, and the signal's number."""
         train, steps_per_epoch = self.config.train, self.sampler.steps_per_epoch
         self.sampler.plan(first_step, self.last_step)
-        loader = build_loader(self.dataset, self.sampler, self.config.data.workers, self.device.type == "cuda", self.cores)
         stepper = Stepper(self.config, self.device, networks, steps_per_epoch)
         sentinel = Sentinel(self.device, lag=1 if self.device.type == "cuda" else 0)
-        for step, batch in enumerate(loader, start=first_step):
+        for step, batch in enumerate(self.loader, start=first_step):
             self.unreadable.report(batch.failures)
             is_complete = step + 1 == self.last_step
             epoch_ended = (step + 1) % steps_per_epoch == 0

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pretrain.config import PretrainConfig
-from pretrain.data.delivery import network_inputs
-from pretrain.data.loader import Batch
+from pretrain.data.loader import Batch, network_inputs
 from pretrain.distributed import rank, world_size
 from pretrain.networks import Networks, choose_autocast
 from pretrain.run_schedules import step_settings

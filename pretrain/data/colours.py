@@ -1,46 +1,89 @@
-"""Colour jitter, greyscale, blur and solarisation of one small uint8 picture, as Pillow does them.
+"""How the colours of views change: jitter, greyscale, blur and solarisation; and PW-Self's changes of each patch by itself.
 
-What DINO's pipeline asks of torchvision and Pillow (facebookresearch/dino 7c446df, DataAugmentationDINO), by OpenCV: several times
-faster, and equal up to rounding. How far results differ from Pillow's is held by tests: solarisation nowhere; brightness, contrast,
-saturation and grey by one level of 255; hue, which Pillow rounds to 8 bits on the way, by less on average than torchvision's own
-operation on tensors; blur by a fraction of a level, more within 6 pixels of the border, which Pillow extends before each of its three
-box filters and this before the one filter that equals them.
+What DINO's pipeline asks of torchvision and Pillow (facebookresearch/dino 7c446df, DataAugmentationDINO), for one view by OpenCV
+and for a batch of views by torch on any device. OpenCV is several times faster than Pillow and equal up to rounding: solarisation
+everywhere; brightness, contrast, saturation and grey within one level of 255; hue, which Pillow rounds to 8 bits on the way, by less
+on average than torchvision's own operation on tensors; blur within a fraction of a level, and more within 6 pixels of the border,
+which Pillow extends before each of its three box filters and OpenCV before the one filter that equals them. Tests hold these
+differences, and those between one view and a batch.
 
-Shapes: H x W pixels, T taps.
+Shapes: V views of an image, B views in a batch, M of them that an operation concerns, H x W pixels, T taps.
 """
 
 import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms import functional as tvf
 
-from pretrain.data.draws import ColourDraws
+JITTER_PROBABILITY = 0.8
+JITTER_EXTENTS = (0.4, 0.4, 0.2, 0.1)
+"""Of brightness, contrast, saturation (factors 1 -+ extent) and hue (parts -+ extent of the circle)."""
+GREY_PROBABILITY = 0.2
+BLUR_RADIUS = (0.1, 2.0)
+SOLARISE_THRESHOLD = 128
+NUM_COLOUR_DRAWS = 13
+"""Jitter, 4 for the order of its operations, 4 for their factors, grey, blur, its radius, solarisation."""
 
 Pixels = npt.NDArray[np.uint8]
+"""[H, W, 3] RGB."""
 
-SOLARIZE_THRESHOLD = 128
+
+class ColourDraws(NamedTuple):
+    """How the colours of V views change."""
+
+    jitter_V: npt.NDArray[np.bool_]
+    """Whether colours are jittered."""
+    order_V4: npt.NDArray[np.int64]
+    """Operations in the order of their use: 0 brightness, 1 contrast, 2 saturation, 3 hue."""
+    factors_V4: npt.NDArray[np.float64]
+    """Of brightness, contrast and saturation: multiplied; of hue: added, in parts of the circle."""
+    grey_V: npt.NDArray[np.bool_]
+    """Whether colours are dropped."""
+    radius_V: npt.NDArray[np.float64]
+    """Deviation of the blur in pixels; 0 for none."""
+    solarise_V: npt.NDArray[np.bool_]
+    """Whether bright levels are inverted."""
+
+
+def draw_colours(
+    uniform_VN: npt.NDArray[np.float64], blur_probability_V: Sequence[float], solarise_probability_V: Sequence[float]
+) -> ColourDraws:
+    """The changes of V views, given `NUM_COLOUR_DRAWS` numbers from 0 to 1 for each."""
+    factors_V4 = (2 * uniform_VN[:, 5:9] - 1) * JITTER_EXTENTS
+    factors_V4[:, :3] += 1
+    smallest, largest = BLUR_RADIUS
+    blurs_V = uniform_VN[:, 10] < blur_probability_V
+    return ColourDraws(
+        jitter_V=uniform_VN[:, 0] < JITTER_PROBABILITY,
+        order_V4=uniform_VN[:, 1:5].argsort(axis=1),
+        factors_V4=factors_V4,
+        grey_V=uniform_VN[:, 9] < GREY_PROBABILITY,
+        radius_V=np.where(blurs_V, smallest + (largest - smallest) * uniform_VN[:, 11], 0.0),
+        solarise_V=uniform_VN[:, 12] < solarise_probability_V,
+    )
+
+
+# One view by OpenCV.
 
 _TRUNCATE = -0.499  # rounding after this equals Pillow's cutting off of fractions
+_GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R 601, Pillow's
 _KEEP_34 = np.column_stack([np.eye(3), [_TRUNCATE] * 3])
-_GREY_34 = np.array([[0.299, 0.587, 0.114, _TRUNCATE]] * 3)  # ITU-R 601, Pillow's
-_SOLARISED = np.where(np.arange(256) < SOLARIZE_THRESHOLD, np.arange(256), 255 - np.arange(256)).astype(np.uint8)
+_GREY_34 = np.array([[*_GREY_WEIGHTS, _TRUNCATE]] * 3)
+_SOLARISED = np.where(np.arange(256) < SOLARISE_THRESHOLD, np.arange(256), 255 - np.arange(256)).astype(np.uint8)
 _BOX_PASSES = 3
 _HUES = 255  # Pillow's, cut off; OpenCV writes the nearest of 256, one too high then, and reads one of 255
 _HUE_OFFSET = -1
 
 
 def change_colours(pixels_HW3: Pixels, draws: ColourDraws, view: int) -> Pixels:
-    """Jitter, greyscale, blur, solarisation, in this order, where they were drawn.
-
-    Args:
-        pixels_HW3: uint8 RGB.
-        draws: Of all views of an image.
-        view: Which of them this is.
-
-    Returns:
-        uint8 RGB of the same shape; may be the argument itself.
-    """
+    """Jitter, greyscale, blur and solarise a view, in this order, where that was drawn for it; may return the argument itself."""
     if draws.jitter_V[view]:
         for operation in draws.order_V4[view]:
             pixels_HW3 = _JITTER[operation](pixels_HW3, float(draws.factors_V4[view, operation]))
@@ -59,16 +102,16 @@ def change_brightness(pixels_HW3: Pixels, factor: float) -> Pixels:
 
 
 def change_contrast(pixels_HW3: Pixels, factor: float) -> Pixels:
-    """Blend with the mean grey level of the picture, rounded as Pillow does."""
+    """Blend with the mean grey level of the image, rounded as Pillow does."""
     return _blend_with_level(pixels_HW3, int(cv2.mean(_grey(pixels_HW3))[0] + 0.5), factor)
 
 
 def change_saturation(pixels_HW3: Pixels, factor: float) -> Pixels:
-    """Blend with the picture's own greyscale."""
+    """Blend with the image's own greyscale."""
     return cv2.transform(pixels_HW3, factor * _KEEP_34 + (1 - factor) * _GREY_34)
 
 
-def shift_hue(pixels_HW3: Pixels, shift: float) -> Pixels:
+def change_hue(pixels_HW3: Pixels, shift: float) -> Pixels:
     """Turn the hue by a part of the circle, on 8 bits as torchvision does with Pillow."""
     height, width, channels = pixels_HW3.shape
     hsv_HW3 = cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2HSV_FULL)
@@ -114,4 +157,174 @@ def _grey(pixels_HW3: Pixels) -> Pixels:
     return cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2GRAY)
 
 
-_JITTER = (change_brightness, change_contrast, change_saturation, shift_hue)
+_JITTER = (change_brightness, change_contrast, change_saturation, change_hue)
+
+
+# A batch of views by torch. Levels are floats that are whole numbers from 0 to 255 after every operation, as Pillow's are. The host
+# knows which views an operation concerns, so that nothing synchronises with a GPU.
+
+_ALMOST = 1e-3  # a sum of float products may fall short of its whole number by so much
+
+
+def change_batch_colours(levels_B3HW: Tensor, draws: ColourDraws) -> None:
+    """Do to each view of a batch, in place, what `change_colours` does to one.
+
+    Args:
+        levels_B3HW: float32 RGB, whole numbers from 0 to 255.
+        draws: Those of these views: V is B.
+    """
+
+    def change(
+        concerned_B: npt.NDArray[np.bool_], operation: Callable[..., Tensor], *numbers: npt.NDArray[np.floating]
+    ) -> None:
+        index_M = np.flatnonzero(concerned_B)
+        if len(index_M):
+            given = [torch.from_numpy(values[index_M]).to(levels_B3HW.device, torch.float32) for values in numbers]
+            index = torch.from_numpy(index_M).to(levels_B3HW.device)
+            levels_B3HW[index] = operation(levels_B3HW[index], *given)
+
+    for place in range(len(_BATCH_JITTER)):
+        for number, operation in enumerate(_BATCH_JITTER):
+            change(draws.jitter_V & (draws.order_V4[:, place] == number), operation, draws.factors_V4[:, number])
+    change(draws.grey_V, lambda levels_M3HW: _batch_grey(levels_M3HW).expand_as(levels_M3HW))
+    longest = len(box_taps(BLUR_RADIUS[1]))
+    taps_BT = np.zeros((len(levels_B3HW), longest), dtype=np.float32)
+    for taps_T, radius in zip(taps_BT, draws.radius_V.tolist(), strict=True):
+        if radius:
+            filled = box_taps(radius)
+            margin = (longest - len(filled)) // 2
+            taps_T[margin : longest - margin] = filled
+    change(draws.radius_V > 0, _batch_blur, taps_BT)
+    change(draws.solarise_V, lambda levels: torch.where(levels < SOLARISE_THRESHOLD, levels, 255 - levels))
+
+
+def _batch_contrast(levels_M3HW: Tensor, factors_M: Tensor) -> Tensor:
+    means_M111 = _batch_grey(levels_M3HW).mean(dim=(1, 2, 3), keepdim=True).round()
+    return _batch_blend(means_M111, levels_M3HW, factors_M)
+
+
+def _batch_hue(levels_M3HW: Tensor, shifts_M: Tensor) -> Tensor:
+    # Pillow's hues are cut off to one of 255, half a step too low on average, and moved by whole steps.
+    return shift_hue(levels_M3HW, ((shifts_M * _HUES).trunc() - 0.5) / _HUES).round().clamp(0, 255)
+
+
+def _batch_blur(levels_M3HW: Tensor, taps_MT: Tensor) -> Tensor:
+    reach = taps_MT.shape[1] // 2
+    for axis, padding in ((3, (reach, reach, 0, 0)), (2, (0, 0, reach, reach))):
+        padded_M3HW, length = F.pad(levels_M3HW, padding, mode="replicate"), levels_M3HW.shape[axis]
+        levels_M3HW = torch.zeros_like(levels_M3HW)
+        for tap, weights_M in enumerate(taps_MT.unbind(1)):
+            levels_M3HW.addcmul_(padded_M3HW.narrow(axis, tap, length), weights_M[:, None, None, None])
+    return levels_M3HW.round_()
+
+
+def _batch_grey(levels_M3HW: Tensor) -> Tensor:
+    """Whole levels [M, 1, H, W]."""
+    red, green, blue = (weight * plane for weight, plane in zip(_GREY_WEIGHTS, levels_M3HW.split(1, dim=1), strict=True))
+    return (red + green + blue).round()
+
+
+def _batch_blend(ground: Tensor | float, levels_M3HW: Tensor, factors_M: Tensor) -> Tensor:
+    """Blend, limit and cut off fractions, as Pillow does."""
+    return (ground + factors_M[:, None, None, None] * (levels_M3HW - ground) + _ALMOST).clamp(0, 255).floor()
+
+
+_BATCH_JITTER: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
+    lambda levels_M3HW, factors_M: _batch_blend(0.0, levels_M3HW, factors_M),
+    _batch_contrast,
+    lambda levels_M3HW, factors_M: _batch_blend(_batch_grey(levels_M3HW), levels_M3HW, factors_M),
+    _batch_hue,
+)
+
+
+def shift_hue(images_M3HW: Tensor, shifts_M: Tensor) -> Tensor:
+    """Turn the hue of each image by a part of the circle, keeping saturation and value; float RGB, not negative, of any range."""
+    red, green, blue = images_M3HW.unbind(1)
+    value, largest = images_M3HW.max(1)
+    chroma = value - images_M3HW.amin(1)
+    divisor = chroma.where(chroma > 0, torch.ones_like(chroma))
+    sixths = torch.stack([(green - blue) / divisor, 2 + (blue - red) / divisor, 4 + (red - green) / divisor], dim=1)
+    hue_MHW = sixths.gather(1, largest[:, None])[:, 0] + 6 * shifts_M[:, None, None]
+    # Each channel falls from the value by the chroma, as a trapezium of the hue.
+    phase = (hue_MHW.new_tensor([5.0, 3.0, 1.0])[None, :, None, None] + hue_MHW[:, None]) % 6
+    return value[:, None] - chroma[:, None] * torch.minimum(phase, 4 - phase).clamp(0, 1)
+
+
+# Each patch by itself.
+
+PATCH_BRIGHTNESS, PATCH_HUE = 0.1, 0.1
+PATCH_BLUR_TAPS = 5  # along columns; the published kernel is 1 pixel wide
+PATCH_BLUR_DEVIATION = (0.1, 2.0)
+PATCH_SHARPNESS, PATCH_POSTERISE_BITS = 2.0, 3
+PATCH_PROBABILITY = 0.5  # of sharpness and of posterisation
+
+
+def change_each_patch(view_3HW: Tensor, patch_size: int, rng: np.random.Generator) -> Tensor:
+    """Brightness and hue, blur, sharpness and posterisation, drawn for each patch by itself, in an order drawn likewise.
+
+    alijavidani/Local_Global_Representation_Learning, branch imagenet100-patch_augmentation, image_to_patches.py: after crop, flip,
+    jitter and blur, before normalisation, each patch goes through four operations in an order of its own. Their code cuts the patches
+    from the image as loaded and not from the resized view, which we take for a slip; here they come from the view. Its sharpness and
+    posterise operations are torchvision's random ones, which act with probability 1/2.
+
+    Args:
+        view_3HW: float32 RGB from 0 to 1; both sides multiples of the patch size.
+        patch_size: P, in pixels.
+        rng: Source of all draws.
+
+    Returns:
+        A new view of the same shape and range.
+    """
+    _, height, width = view_3HW.shape
+    rows, columns = height // patch_size, width // patch_size
+    patches = view_3HW.unflatten(2, (columns, patch_size)).unflatten(1, (rows, patch_size))
+    # 3 rows P columns P -> (rows columns) 3 P P
+    patches_M3PP = patches.permute(1, 3, 0, 2, 4).flatten(0, 1).clone()
+    order_M4 = rng.random((len(patches_M3PP), len(_PATCH_OPERATIONS))).argsort(axis=1)
+    for position in range(len(_PATCH_OPERATIONS)):
+        for index, operation in enumerate(_PATCH_OPERATIONS):
+            chosen = torch.from_numpy(np.flatnonzero(order_M4[:, position] == index))
+            if len(chosen):
+                patches_M3PP[chosen] = operation(patches_M3PP[chosen], rng)
+    back = patches_M3PP.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4)
+    return back.flatten(3, 4).flatten(1, 2)
+
+
+def jitter_patches(patches_M3PP: Tensor, rng: np.random.Generator) -> Tensor:
+    """Brightness, then hue: a factor common to the channels leaves the hue alone, so that only clipping depends on their order."""
+    count = len(patches_M3PP)
+    factors_M111 = _uniform(rng, 1 - PATCH_BRIGHTNESS, 1 + PATCH_BRIGHTNESS, count)[:, None, None, None]
+    return shift_hue((patches_M3PP * factors_M111).clamp(0, 1), _uniform(rng, -PATCH_HUE, PATCH_HUE, count))
+
+
+def blur_patches(patches_M3PP: Tensor, rng: np.random.Generator) -> Tensor:
+    """A Gaussian along columns, reflected at the patch's border."""
+    radius = PATCH_BLUR_TAPS // 2
+    deviations_M = _uniform(rng, *PATCH_BLUR_DEVIATION, len(patches_M3PP))
+    offsets_T = torch.arange(-radius, radius + 1.0)
+    kernels_MT = torch.softmax(-0.5 * (offsets_T / deviations_M[:, None]) ** 2, dim=1)
+    padded = F.pad(patches_M3PP, (0, 0, radius, radius), mode="reflect")
+    return torch.einsum("mcywt,mt->mcyw", padded.unfold(2, PATCH_BLUR_TAPS, 1), kernels_MT)
+
+
+def sharpen_patches(patches_M3PP: Tensor, rng: np.random.Generator) -> Tensor:
+    """Sharpen about half of the patches."""
+    return _in_some(tvf.adjust_sharpness(patches_M3PP, PATCH_SHARPNESS), patches_M3PP, rng)
+
+
+def posterise_patches(patches_M3PP: Tensor, rng: np.random.Generator) -> Tensor:
+    """Reduce the levels of about half of the patches."""
+    levels = (patches_M3PP * 255).round().to(torch.uint8)
+    return _in_some(tvf.posterize(levels, PATCH_POSTERISE_BITS).float() / 255, patches_M3PP, rng)
+
+
+def _in_some(changed: Tensor, unchanged: Tensor, rng: np.random.Generator) -> Tensor:
+    acts_M = torch.from_numpy(rng.random(len(changed)) < PATCH_PROBABILITY)
+    return changed.where(acts_M[:, None, None, None], unchanged)
+
+
+def _uniform(rng: np.random.Generator, low: float, high: float, count: int) -> Tensor:
+    return torch.from_numpy(rng.uniform(low, high, count)).float()
+
+
+_PATCH_OPERATIONS = (jitter_patches, blur_patches, sharpen_patches, posterise_patches)

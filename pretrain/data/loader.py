@@ -3,42 +3,52 @@
 Neither the number of workers nor of processes nor a restart changes what an image looks like or which batch it is in.
 """
 
+import functools
+import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pretrain.data.batch_colours import stack_draws
-from pretrain.data.draws import ColourDraws, ViewKind
-from pretrain.data.source import ImageSource
-from pretrain.data.views import Views, make_views, stack_boxes
-from pretrain.data.workers import WorkerSetup
+from common.interruption import leave_stopping_to_parent
+from pretrain.config import DataConfig
+from pretrain.data.colours import ColourDraws, change_batch_colours
+from pretrain.data.sources import ImageFiles
+from pretrain.data.views import ViewKind, Views, make_views, stack_boxes
 
-# Domains that keep the streams of random numbers apart.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# These keep the streams of random numbers apart.
 _ORDER_STREAM, _VIEW_STREAM, _SHARED_STREAM = 0, 1, 2
+
+logger = logging.getLogger(__name__)
 
 
 class ImageKey(NamedTuple):
-    """What determines the views of an image, with the run's seed."""
+    """What determines the views of an image, together with the run's seed."""
 
     epoch: int
     image: int
     """Its index."""
     group: int = -1
-    """Of the images of this epoch that share all draws; -1 for draws of its own."""
+    """The group of images of this epoch with which it shares all draws; -1 for draws of its own."""
 
 
-@dataclass(frozen=True)
-class Sample:
-    """The views of one image."""
+class Sample(NamedTuple):
+    """An item of the data set."""
 
     views: Views
     failures: dict[str, str]
     """Unreadable files that were met on the way: path -> reason."""
+    colours: bool
+    """Whether the views' colours have been changed."""
 
 
 @dataclass
@@ -46,7 +56,7 @@ class Batch:
     """The views of a process's share of a global batch."""
 
     crops: list[Tensor]
-    """uint8 RGB [B, 3, size, size] per view, global ones first. `pretrain.data.delivery` makes of them what networks take."""
+    """uint8 RGB [B, 3, size, size] per view, global ones first; `network_inputs` makes of them what networks take."""
     boxes: list[Tensor]
     """int64 [B, 5] per view: top, left, height, width, flip, see `CropBox`."""
     colours: list[ColourDraws]
@@ -62,25 +72,12 @@ class Batch:
 class MultiCropImages(Dataset[Sample]):
     """Views by `ImageKey`; an unreadable image is replaced by the next readable one of the data set."""
 
-    def __init__(self, source: ImageSource, kinds: Sequence[ViewKind], seed: int, *, colours: bool = True) -> None:
-        """Store what to do.
-
-        Args:
-            source: The images.
-            kinds: The views to make of each.
-            seed: With epoch and index it determines the views.
-            colours: Whether to change colours here, or leave them to the training process.
-        """
-        self.source = source
-        self.kinds = kinds
-        self.seed = seed
-        self.colours = colours
+    def __init__(self, source: ImageFiles, kinds: Sequence[ViewKind], seed: int, *, colours: bool = True) -> None:
+        """With `colours` false, the changes of colours are left to the training process."""
+        self.source, self.kinds, self.seed, self.colours = source, kinds, seed, colours
 
     def __getitem__(self, key: ImageKey) -> Sample:
         """The views of one image.
-
-        Args:
-            key: Which image, and which draws.
 
         Raises:
             ValueError: If no image can be read.
@@ -96,7 +93,7 @@ class MultiCropImages(Dataset[Sample]):
             except OSError as error:
                 failures[self.source.describe(place)] = str(error)
             else:
-                return Sample(views, failures)
+                return Sample(views, failures, self.colours)
         raise ValueError(f"none of the {images} images can be read; the first is {self.source.describe(0)}")
 
 
@@ -108,7 +105,7 @@ class GlobalBatchSampler(Sampler[list[ImageKey]]):
     """
 
     def __init__(self, images: int, batch_size: int, seed: int, rank: int, world_size: int, shared_by: int = 0) -> None:
-        """Store the run's shape.
+        """Check the run's shape.
 
         Args:
             images: Number of images.
@@ -128,15 +125,10 @@ class GlobalBatchSampler(Sampler[list[ImageKey]]):
             )
         if images < batch_size:
             raise ValueError(f"{images} images are fewer than one batch of train.batch_size={batch_size}")
-        self.images = images
-        self.batch_size = batch_size
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.shared_by = shared_by
+        self.images, self.batch_size, self.seed = images, batch_size, seed
+        self.rank, self.world_size, self.shared_by = rank, world_size, shared_by
         self.steps_per_epoch = images // batch_size
-        self.next_step = 0
-        self.last_step = 0
+        self.next_step = self.last_step = 0
         self._order_epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def plan(self, next_step: int, last_step: int) -> None:
@@ -148,7 +140,6 @@ class GlobalBatchSampler(Sampler[list[ImageKey]]):
         return self.last_step - self.next_step
 
     def __iter__(self) -> Iterator[list[ImageKey]]:
-        """The keys of each batch."""
         for step in range(self.next_step, self.last_step):
             epoch, position = divmod(step, self.steps_per_epoch)
             batch = self.global_batch(step)
@@ -156,11 +147,7 @@ class GlobalBatchSampler(Sampler[list[ImageKey]]):
             yield [ImageKey(epoch, batch[place], self._group(position, place)) for place in shares]
 
     def global_batch(self, step: int) -> list[int]:
-        """The images of a step over all processes, in their order.
-
-        Args:
-            step: Steps done before.
-        """
+        """The images of a step over all processes, in their order; `step` counts the steps done before."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._order_epoch:
             self._order = np.random.default_rng((_ORDER_STREAM, self.seed, epoch)).permutation(self.images)
@@ -174,52 +161,111 @@ class GlobalBatchSampler(Sampler[list[ImageKey]]):
         return position * -(-self.batch_size // self.shared_by) + place // self.shared_by
 
 
-class Collate:
-    """Stacks the views of several images."""
-
-    def __init__(self, *, colours: bool) -> None:
-        """Store what to send along.
-
-        Args:
-            colours: Whether the workers have changed colours; their draws travel with the batch otherwise.
-        """
-        self.colours = colours
-
-    def __call__(self, samples: list[Sample]) -> Batch:
-        """See `Batch`."""
-        failures: dict[str, str] = {}
-        for sample in samples:
-            failures.update(sample.failures)
-        pixels = zip(*(sample.views.pixels for sample in samples), strict=True)
-        boxes = zip(*(sample.views.boxes for sample in samples), strict=True)
-        draws = [sample.views.colours for sample in samples]
-        views = len(samples[0].views.pixels)
-        return Batch(
-            crops=[torch.from_numpy(np.stack(crops)) for crops in pixels],
-            boxes=[stack_boxes(list(view_boxes)) for view_boxes in boxes],
-            colours=[] if self.colours else [stack_draws(draws, view) for view in range(views)],
-            failures=failures,
-        )
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack the views of several images."""
+    views = range(len(samples[0].views.pixels))
+    draws = [sample.views.colours for sample in samples]
+    return Batch(
+        crops=[torch.from_numpy(np.stack([sample.views.pixels[view] for sample in samples])) for view in views],
+        boxes=[stack_boxes([sample.views.boxes[view] for sample in samples]) for view in views],
+        colours=[]
+        if samples[0].colours
+        else [
+            ColourDraws(*(np.stack([field[view] for field in fields]) for fields in zip(*draws, strict=True))) for view in views
+        ],
+        failures={path: reason for sample in samples for path, reason in sample.failures.items()},
+    )
 
 
 def build_loader(
-    dataset: MultiCropImages, sampler: GlobalBatchSampler, workers: int, pin_memory: bool, cores: Sequence[int] | None = None
-) -> DataLoader[Sample]:
-    """A loader of `Batch`es over the sampler's plan.
+    dataset: MultiCropImages, sampler: GlobalBatchSampler, config: DataConfig, pin_memory: bool
+) -> "DataLoader[Batch]":
+    """A loader of the sampler's batches; it may be built before the sampler is given its plan.
 
     Args:
         dataset: Where views come from.
         sampler: Which images, in which order.
-        workers: Processes; 0 for none.
+        config: The number of workers, and whether each is kept on a core of its own.
         pin_memory: Whether batches go to a GPU.
-        cores: What each worker keeps to; None to let the system decide.
+
+    Raises:
+        ValueError: If `data.pin_workers` cannot be.
     """
+    cores = worker_cores(config.workers) if config.pin_workers else None
     return DataLoader(
-        dataset,
+        dataset,  # type: ignore[arg-type]  # the collated batches are what a loader yields
         batch_sampler=sampler,
-        num_workers=workers,
-        collate_fn=Collate(colours=dataset.colours),
+        num_workers=config.workers,
+        collate_fn=collate,
         pin_memory=pin_memory,
-        prefetch_factor=2 if workers else None,
-        worker_init_fn=WorkerSetup(cores),
+        prefetch_factor=2 if config.workers else None,
+        worker_init_fn=functools.partial(set_up_worker, cores),
     )
+
+
+def set_up_worker(cores: Sequence[int] | None, worker: int) -> None:
+    """In each worker when it starts: OpenCV has one thread, as torch has; the worker stays on its core; signals are the parent's."""
+    leave_stopping_to_parent(worker)
+    cv2.setNumThreads(0)
+    if cores is not None:
+        os.sched_setaffinity(0, {cores[worker]})
+
+
+def worker_cores(workers: int) -> list[int]:
+    """The cores of a process's workers; the processes of one machine take different ones.
+
+    Raises:
+        ValueError: If the system cannot keep processes to cores, or has fewer cores than workers.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        raise ValueError("data.pin_workers: this system cannot keep processes to cores; leave it out")
+    cores = sorted(os.sched_getaffinity(0))
+    local_rank, local_processes = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if local_processes * workers > len(cores):
+        raise ValueError(
+            f"data.pin_workers: {local_processes * workers} workers on this machine and {len(cores)} cores for them; "
+            "lower data.workers or leave it out"
+        )
+    return cores[local_rank * workers : (local_rank + 1) * workers]
+
+
+class UnreadableImages:
+    """Counts the distinct files that could not be decoded, names each once, and gives up past a limit."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.paths: set[str] = set()
+
+    def report(self, failures: dict[str, str]) -> None:
+        """Take note of a batch's failures.
+
+        Raises:
+            ValueError: If more distinct files than the limit are unreadable now.
+        """
+        for path, reason in failures.items():
+            if path not in self.paths:
+                self.paths.add(path)
+                logger.warning("skipping the unreadable image %s: %s", path, reason)
+        if len(self.paths) > self.limit:
+            raise ValueError(
+                f"{len(self.paths)} unreadable images, more than data.max_unreadable={self.limit}; "
+                f"the last is {sorted(self.paths)[-1]}; repair or remove them, or raise the limit"
+            )
+
+
+def network_inputs(batch: Batch, device: torch.device) -> list[Tensor]:
+    """Move crops to a device, change colours that no worker has changed, and normalise with ImageNet's mean and deviation.
+
+    Crops travel as bytes, a quarter of what floats would be.
+
+    Returns:
+        float32 [B, 3, size, size] per view.
+    """
+    mean, deviation = (255 * torch.tensor(values, device=device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    inputs = []
+    for view, crops in enumerate(batch.crops):
+        levels = crops.to(device, non_blocking=True).float()
+        if batch.colours:
+            change_batch_colours(levels, batch.colours[view])
+        inputs.append(levels.sub_(mean).div_(deviation))
+    return inputs

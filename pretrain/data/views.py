@@ -1,30 +1,97 @@
-"""Multi-crop: one photograph to two global and several local views that remember where they come from.
+"""Multi-crop: one image file to two global and several local views that remember where they come from.
 
-facebookresearch/dino 7c446df, DataAugmentationDINO. What is drawn is in `pretrain.data.draws`, what is done to pixels in
-`pretrain.data.decoding` and `pretrain.data.colours`.
+facebookresearch/dino 7c446df, DataAugmentationDINO, whose operations are torchvision's and Pillow's. All numbers of an image are
+drawn before any more than its size is read, by a generator that the caller seeds: so a view is a function of (seed, epoch, image)
+whatever process makes it and wherever its colours are changed. How much is drawn depends on the kinds of views alone, so that images
+of one size that share a generator's seed share everything.
+
+Decoding does no more than the crops need. JPEG files of one or three components go to OpenCV's libjpeg-turbo, whose pixels equal
+Pillow's; all others, and what OpenCV refuses, to Pillow. Where all crops of an image are much smaller than their boxes, the JPEG
+decoder itself scales down by 2, 4 or 8: a crop is never enlarged from a scaled image, and each is still reduced by at least
+`REDUCING_GAP` afterwards, which keeps it within a level of 255 on average of the crop from the whole image. Boxes are those drawn for
+the whole image; in the scaled one they may end between pixels.
+
+Shapes: V views of an image, A attempts to place a box, H x W pixels.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import io
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeGuard
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
+from common.jpeg import JpegHeader, breaks_off, read_header
 from pretrain.config import ViewsConfig
-from pretrain.data.colours import change_colours
-from pretrain.data.decoding import EncodedImage, Pixels, Planes, resize, resized_crop
-from pretrain.data.draws import ColourDraws, CropBox, ViewKind, draw_views
-from pretrain.data.patch_photometric import change_each_patch
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
-
-_LEFT_TO_RIGHT = 1
+from pretrain.data.colours import NUM_COLOUR_DRAWS, ColourDraws, Pixels, change_colours, change_each_patch, draw_colours
 
 SHARED_SIZE = 256
 """Side in pixels to which images are resized first where several share their draws (PW-Self)."""
+FLIP_PROBABILITY = 0.5
+ASPECT_RATIO = (3 / 4, 4 / 3)
+REDUCING_GAP = 2.0
+"""How much larger than the crop its box must remain in an image that the decoder scales (Pillow's word for it)."""
+
+_CROP_ATTEMPTS = 10
+_LEFT_TO_RIGHT = 1
+# The flag that scales by so much; those called REDUCED_COLOR add the one for BGR.
+_REDUCTIONS = {
+    1: 0,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
+_MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow refuses more
+
+Planes = npt.NDArray[np.uint8]
+"""[3, H, W]"""
+
+
+class ViewKind(NamedTuple):
+    """How views of one kind are made."""
+
+    size: int
+    """Side in pixels."""
+    scale: tuple[float, float]
+    """Smallest and largest area of the box, as a part of the image."""
+    blur_probability: float
+    solarise_probability: float
+    photometric_patch: int = 0
+    """Side in pixels of patches that each change by themselves; 0 for none."""
+
+
+class CropBox(NamedTuple):
+    """Where a view was cut out, in pixels of the image, and whether it was mirrored afterwards."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flip: bool
+
+
+class ViewDraws(NamedTuple):
+    """Everything that is drawn for the views of one image."""
+
+    boxes_V4: npt.NDArray[np.int64]
+    """Top, left, height, width in pixels of the image."""
+    flip_V: npt.NDArray[np.bool_]
+    """Whether the crop is mirrored."""
+    colours: ColourDraws
+    """What happens after that."""
+
+    def crop_boxes(self) -> list[CropBox]:
+        """Where each view is cut out."""
+        pairs = zip(self.boxes_V4.tolist(), self.flip_V.tolist(), strict=True)
+        return [CropBox._make([*box, flip]) for box, flip in pairs]
 
 
 class Views(NamedTuple):
@@ -33,7 +100,6 @@ class Views(NamedTuple):
     pixels: list[Planes]
     """uint8 RGB [3, size, size] of each."""
     boxes: list[CropBox]
-    """The geometry of each."""
     colours: ColourDraws
     """How the colours of each change, or have been changed."""
 
@@ -48,48 +114,204 @@ def view_kinds(config: ViewsConfig) -> list[ViewKind]:
 
 
 def make_views(
-    content: bytes | Pixels, kinds: Sequence[ViewKind], rng: np.random.Generator, *, shared: bool = False, colours: bool = True
+    content: bytes, kinds: Sequence[ViewKind], rng: np.random.Generator, *, shared: bool = False, colours: bool = True
 ) -> Views:
-    """One view of each kind.
+    """Make one view of each kind.
 
     Args:
-        content: Of an image file; or pixels uint8 [H, W, 3].
+        content: An image file's.
         kinds: The views.
         rng: Source of all draws.
         shared: Resize the image to a square of `SHARED_SIZE` first, so that the draws fit every image.
-        colours: Whether to change colours; geometry alone otherwise.
+        colours: Whether to change colours; else only crops are made.
 
     Raises:
         OSError: If the image cannot be decoded.
     """
-    image = EncodedImage(content)
+    width, height = image_size(content)
     if shared:
-        image = EncodedImage(_to_shared_size(image))
-    draws = draw_views(kinds, image.width, image.height, rng)
-    picture = image.decode(draws.boxes_V4, [kind.size for kind in kinds])
-    pixels = []
+        pixels_HW3, _ = decode(content, min(width, height) / SHARED_SIZE)
+        pixels_HW3, scale = cv2.merge(list(resize(pixels_HW3, SHARED_SIZE, "bilinear"))), 1
+        draws = draw_views(kinds, SHARED_SIZE, SHARED_SIZE, rng)
+    else:
+        draws = draw_views(kinds, width, height, rng)
+        enlargements_V = draws.boxes_V4[:, 2:].min(axis=1) / [kind.size for kind in kinds]
+        pixels_HW3, scale = decode(content, float(enlargements_V.min()))
+    views = []
     for number, kind in enumerate(kinds):
-        view_3HW = resized_crop(picture, draws.boxes_V4[number], kind.size)
+        view_3HW = resized_crop(pixels_HW3, scale, draws.boxes_V4[number], kind.size)
         if draws.flip_V[number]:
-            view_3HW = _mirrored(view_3HW)
+            # The rows of all planes as those of one image.
+            rows = view_3HW.reshape(3 * kind.size, kind.size)
+            view_3HW = cv2.flip(rows, _LEFT_TO_RIGHT).reshape(3, kind.size, kind.size)
         if colours:
             view_3HW = _planes(change_colours(cv2.merge(list(view_3HW)), draws.colours, number))
             if kind.photometric_patch:
-                view_3HW = _change_each_patch(view_3HW, kind.photometric_patch, rng)
-        pixels.append(view_3HW)
-    return Views(pixels, draws.crop_boxes(), draws.colours)
+                changed_3HW = change_each_patch(torch.from_numpy(view_3HW).float() / 255, kind.photometric_patch, rng)
+                view_3HW = (changed_3HW * 255).round().to(torch.uint8).numpy()
+        views.append(view_3HW)
+    return Views(views, draws.crop_boxes(), draws.colours)
 
 
-def _to_shared_size(image: EncodedImage) -> Pixels:
-    whole_14 = np.array([[0, 0, image.height, image.width]])
-    picture = image.decode(whole_14, [SHARED_SIZE])
-    return cv2.merge(list(resize(picture.pixels_HW3, SHARED_SIZE, "bilinear")))
+def draw_views(kinds: Sequence[ViewKind], width: int, height: int, rng: np.random.Generator) -> ViewDraws:
+    """Draw the parameters of one view of each kind, of an image of so many pixels."""
+    boxes_V4 = draw_boxes(width, height, np.array([kind.scale for kind in kinds]), rng)
+    uniform_VN = rng.random((len(kinds), 1 + NUM_COLOUR_DRAWS))
+    blur_V, solarise_V = ([kind.blur_probability for kind in kinds], [kind.solarise_probability for kind in kinds])
+    return ViewDraws(boxes_V4, uniform_VN[:, 0] < FLIP_PROBABILITY, draw_colours(uniform_VN[:, 1:], blur_V, solarise_V))
 
 
-def _mirrored(view_3HW: Planes) -> Planes:
-    channels, height, width = view_3HW.shape
-    # The rows of all planes as those of one picture.
-    return cv2.flip(view_3HW.reshape(channels * height, width), _LEFT_TO_RIGHT).reshape(channels, height, width)
+def draw_boxes(width: int, height: int, scales_V2: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Draw boxes as torchvision's RandomResizedCrop does.
+
+    The area is uniform within the scale, the aspect ratio log-uniform in 3/4 to 4/3; after ten boxes that do not fit, the largest
+    central box of an allowed aspect ratio is taken.
+
+    Args:
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
+        scales_V2: Smallest and largest area of each box, as parts of the image's.
+        rng: Source of all draws.
+
+    Returns:
+        int64 [V, 4]: top, left, height, width in pixels.
+    """
+    uniform_4VA = rng.random((4, len(scales_V2), _CROP_ATTEMPTS))
+    smallest_V1, largest_V1 = scales_V2[:, :1], scales_V2[:, 1:]
+    area_VA = width * height * (smallest_V1 + (largest_V1 - smallest_V1) * uniform_4VA[0])
+    low, high = math.log(ASPECT_RATIO[0]), math.log(ASPECT_RATIO[1])
+    ratio_VA = np.exp(low + (high - low) * uniform_4VA[1])
+    widths_VA, heights_VA = np.rint(np.sqrt(area_VA * ratio_VA)), np.rint(np.sqrt(area_VA / ratio_VA))
+    fits_VA = (widths_VA > 0) & (widths_VA <= width) & (heights_VA > 0) & (heights_VA <= height)
+    tops_VA = np.floor(uniform_4VA[2] * (height - heights_VA + 1))
+    lefts_VA = np.floor(uniform_4VA[3] * (width - widths_VA + 1))
+    chosen_V = fits_VA.argmax(axis=1)
+    every_V = np.arange(len(scales_V2))
+    boxes_V4 = np.stack([values[every_V, chosen_V] for values in (tops_VA, lefts_VA, heights_VA, widths_VA)], axis=1)
+    boxes_V4[~fits_VA.any(axis=1)] = _central_box(width, height)
+    return boxes_V4.astype(np.int64)
+
+
+def _central_box(width: int, height: int) -> tuple[int, int, int, int]:
+    crop_width, crop_height = width, height
+    if width / height < ASPECT_RATIO[0]:
+        crop_height = round(width / ASPECT_RATIO[0])
+    elif width / height > ASPECT_RATIO[1]:
+        crop_width = round(height * ASPECT_RATIO[1])
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def image_size(content: bytes) -> tuple[int, int]:
+    """Width and height in pixels of an image file, without decoding it.
+
+    Raises:
+        OSError: If it is not an image, or a JPEG file that breaks off.
+    """
+    if breaks_off(content):
+        raise OSError("the JPEG file breaks off")
+    header = read_header(content)
+    if _suits_opencv(header):
+        return header.width, header.height
+    with _opened_by_pillow(content) as image:
+        return image.size
+
+
+def decode(content: bytes, most: float = 1.0) -> tuple[Pixels, int]:
+    """Decode an image as small as allowed.
+
+    Args:
+        content: Of a file whose `image_size` could be read.
+        most: How much larger the image is than it needs to be, by side; 1 or less decodes it whole.
+
+    Returns:
+        uint8 RGB [H, W, 3], contiguous, and by how much the decoder divided its sides.
+
+    Raises:
+        OSError: If it cannot be decoded.
+    """
+    if _suits_opencv(read_header(content)):
+        scale = max(scale for scale in _REDUCTIONS if scale <= max(most / REDUCING_GAP, 1))
+        mode = _REDUCTIONS[scale] | cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+        pixels_HW3 = cv2.imdecode(np.frombuffer(content, np.uint8), mode)
+        if pixels_HW3 is not None:
+            return pixels_HW3, scale
+    with _opened_by_pillow(content) as image:
+        return np.array(image.convert("RGB")), 1
+
+
+def decode_whole(content: bytes) -> Pixels:
+    """Decode an image completely: uint8 RGB [H, W, 3].
+
+    Raises:
+        OSError: If it cannot be decoded; also for files cut short.
+    """
+    image_size(content)
+    return decode(content)[0]
+
+
+def read_image(path: Path) -> Image.Image:
+    """Decode an image file completely to RGB.
+
+    Raises:
+        OSError: If it cannot be read or decoded; also for files cut short.
+    """
+    return Image.fromarray(decode_whole(path.read_bytes()))
+
+
+def _suits_opencv(header: JpegHeader | None) -> TypeGuard[JpegHeader]:
+    return header is not None and header.components in (1, 3) and 0 < header.width * header.height <= _MAX_PIXELS
+
+
+@contextmanager
+def _opened_by_pillow(content: bytes) -> Iterator[Image.Image]:
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            yield image
+    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # Pillow raises these too for damaged files, depending on the format.
+        raise OSError(str(error)) from error
+
+
+def resized_crop(pixels_HW3: Pixels, scale: int, box: npt.NDArray[np.int64], size: int) -> Planes:
+    """Cut out a box and resize it bicubically, antialiased: uint8 [3, size, size].
+
+    Args:
+        pixels_HW3: The image.
+        scale: By how much its sides were divided.
+        box: Top, left, height, width in pixels of the whole image.
+        size: Side in pixels.
+    """
+    top, left, height, width = box.tolist()
+    if scale == 1:
+        return resize(pixels_HW3[top : top + height, left : left + width], size, "bicubic")
+    # Pillow resizes from boxes that end between pixels; nothing from outside the box's pixels gets in.
+    rows, columns, _ = pixels_HW3.shape
+    first_row, first_column = top // scale, left // scale
+    end_row, end_column = math.ceil((top + height) / scale), math.ceil((left + width) / scale)
+    part = Image.fromarray(np.ascontiguousarray(pixels_HW3[first_row:end_row, first_column:end_column]))
+    between = (
+        left / scale - first_column,
+        top / scale - first_row,
+        min((left + width) / scale, columns) - first_column,
+        min((top + height) / scale, rows) - first_row,
+    )
+    return np.asarray(part.resize((size, size), Image.Resampling.BICUBIC, box=between)).transpose(2, 0, 1)
+
+
+def resize(pixels_HW3: Pixels, size: int, mode: str) -> Planes:
+    """Resize to a square, antialiased, on bytes: uint8 [3, size, size].
+
+    Torch follows Pillow's algorithm; fewer than one value in a thousand differ by more than a level of 255, at extremes where one
+    of them limits intermediate values.
+
+    Args:
+        pixels_HW3: Contiguous along rows.
+        size: Side in pixels.
+        mode: `bilinear` or `bicubic`.
+    """
+    batch_13HW = torch.from_numpy(pixels_HW3).permute(2, 0, 1)[None]
+    planes_3HW: Planes = F.interpolate(batch_13HW, size=(size, size), mode=mode, antialias=True)[0].numpy()
+    return planes_3HW
 
 
 def _planes(view_HW3: Pixels) -> Planes:
@@ -99,11 +321,6 @@ def _planes(view_HW3: Pixels) -> Planes:
     return planes_3HW
 
 
-def _change_each_patch(view_3HW: Planes, patch_size: int, rng: np.random.Generator) -> Planes:
-    changed_3HW = change_each_patch(torch.from_numpy(view_3HW).float() / 255, patch_size, rng)
-    return (changed_3HW * 255).round().to(torch.uint8).numpy()
-
-
-def stack_boxes(boxes: list[CropBox]) -> Tensor:
+def stack_boxes(boxes: Sequence[CropBox]) -> Tensor:
     """int64 [B, 5]: top, left, height, width, flip."""
     return torch.tensor([list(box) for box in boxes], dtype=torch.int64)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.command import parse_config, run_command
-from pretrain.data.images import images_of_folder
+from pretrain.data.sources import images_of_folder
 from pretrain.distributed import choose_device
 from pretrain.watching.opening import open_subject
 from pretrain.watching.panels import write_figure

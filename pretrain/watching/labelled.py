@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pretrain.data.images import IMAGE_SUFFIXES, read_image
+from pretrain.data.sources import IMAGE_SUFFIXES
+from pretrain.data.views import read_image
 
 
 @dataclass(frozen=True)

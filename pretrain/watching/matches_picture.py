@@ -16,8 +16,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 from pretrain.config import ViewsConfig
-from pretrain.data.draws import draw_views
-from pretrain.data.views import SHARED_SIZE, CropBox, view_kinds
+from pretrain.data.views import SHARED_SIZE, CropBox, draw_views, view_kinds
 from pretrain.objectives.correspondence import matching_patches
 from pretrain.watching.panels import head_columns, panel_grid, show
 from pretrain.watching.photographs import SHOWN_SIZE, Photograph

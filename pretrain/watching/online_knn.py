@@ -15,7 +15,7 @@ from torch import Tensor
 from backbones.build import AnyBackbone
 from common.knn import classify
 from common.neighbours import RowsInMemory, find_neighbours
-from pretrain.data.images import read_image
+from pretrain.data.views import read_image
 from pretrain.distributed import gather_from_processes, rank, sum_over_processes, world_size
 from pretrain.watching.labelled import LabelledImages, find_labelled, first_unreadable
 from pretrain.watching.photographs import RESIZE_FACTOR, centre_crop, network_input

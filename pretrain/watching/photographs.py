@@ -16,9 +16,9 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
-from pretrain.data.decoding import decode_whole
-from pretrain.data.source import ImageSource
-from pretrain.data.views import IMAGENET_DEVIATION, IMAGENET_MEAN
+from pretrain.data.loader import IMAGENET_MEAN, IMAGENET_STD
+from pretrain.data.sources import ImageFiles
+from pretrain.data.views import decode_whole
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def centre_crop(image: Image.Image, resize: int, crop: int) -> Image.Image:
 
 def network_input(image: Image.Image) -> Tensor:
     """float32 [3, H, W], normalised."""
-    return F.normalize(F.to_tensor(image), list(IMAGENET_MEAN), list(IMAGENET_DEVIATION))
+    return F.normalize(F.to_tensor(image), list(IMAGENET_MEAN), list(IMAGENET_STD))
 
 
 def squares(photographs: Sequence[Photograph], size: int, device: torch.device) -> tuple[list[npt.NDArray[np.uint8]], Tensor]:
@@ -61,7 +61,7 @@ def squares(photographs: Sequence[Photograph], size: int, device: torch.device) 
     return [np.asarray(photograph.square(SHOWN_SIZE)) for photograph in photographs], torch.stack(inputs).to(device)
 
 
-def choose_photographs(source: ImageSource, count: int, spread: bool) -> list[Photograph]:
+def choose_photographs(source: ImageFiles, count: int, spread: bool) -> list[Photograph]:
     """Up to `count` readable images of a data set, the same ones every time.
 
     Args:

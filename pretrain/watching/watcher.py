@@ -5,8 +5,7 @@ import logging
 import torch
 
 from pretrain.config import PretrainConfig
-from pretrain.data.images import images_of_folder
-from pretrain.data.source import ImageSource
+from pretrain.data.sources import ImageFiles, images_of_folder
 from pretrain.distributed import rank
 from pretrain.observers import Moment
 from pretrain.watching.collapse import CollapseWatch
@@ -40,7 +39,7 @@ class Watcher:
     Comes before the recorder, which writes that line.
     """
 
-    def __init__(self, config: PretrainConfig, source: ImageSource, device: torch.device) -> None:
+    def __init__(self, config: PretrainConfig, source: ImageFiles, device: torch.device) -> None:
         """Read what is needed, so that what is missing or damaged is found before training.
 
         Args:

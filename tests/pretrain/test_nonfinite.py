@@ -15,8 +15,8 @@ from torch import Tensor
 
 import pretrain.stepping
 from pretrain.__main__ import main
-from pretrain.data.images import find_images
 from pretrain.data.loader import GlobalBatchSampler
+from pretrain.data.sources import find_images
 from tests.conftest import RunMain
 from tests.pretrain.conftest import tiny_options
 

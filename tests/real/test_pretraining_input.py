@@ -1,17 +1,15 @@
 """Views of real photographs are those that Pillow makes with the same draws; real data sets are read whole."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pretrain.config import ViewsConfig
-from pretrain.data.decoding import EncodedImage, decode_whole
-from pretrain.data.draws import draw_views
-from pretrain.data.images import images_of_folder
-from pretrain.data.open_source import open_source
-from pretrain.data.views import make_views, view_kinds
+from pretrain.config import DataConfig, ViewsConfig
+from pretrain.data.sources import images_of_folder, open_source
+from pretrain.data.views import decode, decode_whole, draw_views, image_size, make_views, view_kinds
 from tests.references.dino_views import pillow_view
 
 KINDS = view_kinds(ViewsConfig())
@@ -47,11 +45,13 @@ def test_large_photographs_may_be_decoded_smaller(real_data_dir: Path) -> None:
     scales, means = set(), []
     for index in range(0, len(source.names), 3):
         content = source.load(index)
-        image = EncodedImage(content)
-        draws = draw_views(kinds, image.width, image.height, np.random.default_rng(index))
-        scales.add(image.decode(draws.boxes_V4, [kind.size for kind in kinds]).scale)
+        draws = draw_views(kinds, *image_size(content), np.random.default_rng(index))
+        most = min(min(box[2:]) / kind.size for box, kind in zip(draws.boxes_V4.tolist(), kinds, strict=True))
+        scales.add(decode(content, most)[1])
+        stream = io.BytesIO()
+        Image.fromarray(decode_whole(content)).save(stream, "PPM")
         scaled, whole = (
-            make_views(given, kinds, np.random.default_rng(index), colours=False) for given in (content, decode_whole(content))
+            make_views(given, kinds, np.random.default_rng(index), colours=False) for given in (content, stream.getvalue())
         )
         assert scaled.boxes == whole.boxes
         pairs = zip(scaled.pixels, whole.pixels, strict=True)
@@ -61,14 +61,13 @@ def test_large_photographs_may_be_decoded_smaller(real_data_dir: Path) -> None:
 
 
 @pytest.mark.data
-def test_real_sets_are_read_whole(real_data_dir: Path, tmp_path: Path) -> None:
-    coco = open_source(real_data_dir / "coco/annotations/instances_train2017.json", "auto", tmp_path)
+def test_real_sets_are_read_whole(real_data_dir: Path) -> None:
+    coco = open_source(DataConfig(path=real_data_dir / "coco/annotations/instances_train2017.json"))
     folder = images_of_folder(real_data_dir / "coco/train2017")
     assert list(coco.names) == list(folder.names)
-    cifar = open_source(real_data_dir / "cifar-10-batches-bin", "auto", tmp_path)
+    cifar = open_source(DataConfig(path=real_data_dir / "cifar-10-batches-bin"))
     assert len(cifar.names) == 1000
-    picture = cifar.load(0)
-    assert isinstance(picture, np.ndarray)
+    picture = decode_whole(cifar.load(0))
     assert picture.shape == (32, 32, 3)
     # Neighbouring pixels of a photograph are alike; planes read in a wrong order are not.
     assert np.abs(np.diff(picture.astype(int), axis=1)).mean() < 25

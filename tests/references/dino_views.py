@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter, ImageOps
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
-from pretrain.data.draws import ViewDraws, ViewKind
+from pretrain.data.views import ViewDraws, ViewKind
 
 _JITTER = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
 

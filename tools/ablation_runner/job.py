@@ -15,7 +15,7 @@ from eval.davis.config import DavisConfig
 from eval.davis.task import evaluate
 from eval.result import RESULT_FILE
 from pretrain.config import PretrainConfig, parse_run
-from pretrain.data.images import find_images
+from pretrain.data.sources import find_images
 from pretrain.run import pretrain
 from pretrain.state import CHECKPOINT_FILE
 from tools.evaluation.backbone import BACKBONE_FILE, read_checkpoint, write_backbone

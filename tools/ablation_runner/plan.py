@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eval.davis.dataset import DavisSplit, find_sequences
 from pretrain.config import PretrainConfig, parse_run
-from pretrain.data.images import find_images
+from pretrain.data.sources import find_images
 from tools.ablation_runner.job import JobOptions
 from tools.ablation_runner.rows import AblationRow, Table, choose_rows
 from tools.ablation_runner.scales import COCO_IMAGES, Scale, departures, tiny_overrides

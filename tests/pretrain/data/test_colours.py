@@ -9,17 +9,21 @@ from PIL import Image, ImageFilter, ImageOps
 from torchvision.transforms import functional as F
 
 from pretrain.data.colours import (
+    ColourDraws,
     Pixels,
     blur,
+    blur_patches,
     box_taps,
     change_brightness,
     change_colours,
     change_contrast,
+    change_each_patch,
+    change_hue,
     change_saturation,
+    posterise_patches,
     shift_hue,
     solarise,
 )
-from pretrain.data.draws import ColourDraws
 
 Reference = Callable[[Image.Image, float], Image.Image]
 
@@ -43,7 +47,7 @@ def differences(ours: Pixels, theirs: Image.Image) -> Pixels:
         (change_brightness, F.adjust_brightness, (0.6, 0.83, 1.0, 1.17, 1.4), 0.01, 1),
         (change_contrast, F.adjust_contrast, (0.6, 0.83, 1.0, 1.17, 1.4), 0.01, 1),
         (change_saturation, F.adjust_saturation, (0.8, 0.93, 1.0, 1.07, 1.2), 0.3, 1),
-        (shift_hue, F.adjust_hue, (-0.1, -0.043, 0.0, 0.05, 0.1), 0.4, 13),
+        (change_hue, F.adjust_hue, (-0.1, -0.043, 0.0, 0.05, 0.1), 0.4, 13),
     ],
 )
 def test_jitter_is_pillows(
@@ -62,7 +66,7 @@ def test_hue_is_nearer_to_pillows_than_torchvisions_on_tensors() -> None:
     ours, tensors = 0.0, 0.0
     for shift in np.linspace(-0.1, 0.1, 11):
         expected = F.adjust_hue(Image.fromarray(pixels), shift)
-        ours += differences(shift_hue(pixels, shift), expected).mean()
+        ours += differences(change_hue(pixels, shift), expected).mean()
         tensors += differences(F.adjust_hue(planes, shift).permute(1, 2, 0).numpy(), expected).mean()
     assert ours < tensors
 
@@ -121,3 +125,45 @@ def test_operations_come_in_the_published_order() -> None:
 
 def test_without_draws_nothing_changes() -> None:
     assert np.array_equal(change_colours(picture(), draws(), 0), picture())
+
+
+# PW-Self's changes of each patch by itself.
+
+
+def test_hue_of_a_batch_is_torchvisions() -> None:
+    patches, shifts = torch.rand(6, 3, 4, 4), torch.tensor([-0.5, -0.1, 0.0, 0.03, 0.1, 0.5])
+    expected = torch.stack([F.adjust_hue(patch, shift.item()) for patch, shift in zip(patches, shifts, strict=True)])
+    torch.testing.assert_close(shift_hue(patches, shifts), expected, atol=1e-5, rtol=0)
+    grey = torch.full((1, 3, 2, 2), 0.3)
+    torch.testing.assert_close(shift_hue(grey, torch.tensor([0.1])), grey)
+
+
+def test_blur_is_torchvisions_with_the_published_kernel() -> None:
+    patches = torch.rand(5, 3, 8, 8)
+    deviations = np.random.default_rng(3).uniform(0.1, 2.0, 5)
+    expected = torch.stack(
+        [F.gaussian_blur(patch, [1, 5], [s, s]) for patch, s in zip(patches, deviations.tolist(), strict=True)]
+    )
+    torch.testing.assert_close(blur_patches(patches, np.random.default_rng(3)), expected, atol=1e-5, rtol=0)
+
+
+def test_patches_change_by_themselves() -> None:
+    view = torch.rand(3, 16, 24)
+    changed = change_each_patch(view, 8, np.random.default_rng(0))
+    assert changed.shape == view.shape
+    assert changed.min() >= 0
+    assert changed.max() <= 1
+    other = view.clone()
+    other[:, 8:, 8:16] = torch.rand(3, 8, 8)
+    differs = (change_each_patch(other, 8, np.random.default_rng(0)) != changed).any(0)
+    assert differs[8:, 8:16].any()
+    differs[8:, 8:16] = False
+    assert not differs.any()
+
+
+def test_half_of_the_patches_are_posterised() -> None:
+    patches = torch.rand(1000, 3, 2, 2)
+    changed = posterise_patches(patches, np.random.default_rng(0))
+    assert 450 < (changed != patches).flatten(1).any(1).sum() < 550
+    steps = (changed[(changed != patches).flatten(1).any(1)] * 255).unique()
+    assert set(steps.round().int().tolist()) <= set(range(0, 256, 32))

@@ -1,23 +1,40 @@
-"""Batches do not depend on workers, processes or restarts; unreadable images are named and counted."""
+"""Batches do not depend on workers, processes or restarts; unreadable images are named; networks get normalised floats."""
 
+import os
+from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from pretrain.config import ViewsConfig
-from pretrain.data.images import ImageFiles, images_of_folder
-from pretrain.data.loader import Batch, GlobalBatchSampler, ImageKey, MultiCropImages, build_loader
-from pretrain.data.source import ImageSource
-from pretrain.data.unreadable import UnreadableImages
+from pretrain.config import DataConfig, ViewsConfig
+from pretrain.data.loader import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Batch,
+    GlobalBatchSampler,
+    ImageKey,
+    MultiCropImages,
+    UnreadableImages,
+    build_loader,
+    collate,
+    network_inputs,
+    set_up_worker,
+    worker_cores,
+)
+from pretrain.data.sources import ImageFiles, images_of_folder
 from pretrain.data.views import view_kinds
 
+CPU = torch.device("cpu")
 VIEWS = ViewsConfig(global_size=32, local_size=16, local_crops=1)
 
 
 def batches(
-    source: ImageSource,
+    source: ImageFiles,
     workers: int,
     rank: int = 0,
     world_size: int = 1,
@@ -27,7 +44,7 @@ def batches(
     sampler = GlobalBatchSampler(len(source.names), batch_size=4, seed=3, rank=rank, world_size=world_size)
     sampler.plan(*steps)
     dataset = MultiCropImages(source, view_kinds(VIEWS), seed=3, colours=colours)
-    return list(build_loader(dataset, sampler, workers, pin_memory=False))  # type: ignore[arg-type]
+    return list(build_loader(dataset, sampler, DataConfig(workers=workers), pin_memory=False))
 
 
 def equal(a: Batch, b: Batch) -> bool:
@@ -42,7 +59,9 @@ def test_workers_do_not_change_batches(image_folder: Path, colours: bool) -> Non
     alone = batches(source, 0, colours=colours)
     assert [len(batch.colours) for batch in alone] == [0 if colours else 3] * 6
     for workers in (1, 3):
-        assert all(map(equal, alone, batches(source, workers, colours=colours)))
+        made = batches(source, workers, colours=colours)
+        assert len(made) == len(alone)
+        assert all(map(equal, alone, made))
 
 
 def test_crops_are_bytes(image_folder: Path) -> None:
@@ -142,3 +161,126 @@ def test_batch_must_fit_processes_and_images() -> None:
         GlobalBatchSampler(100, batch_size=4, seed=0, rank=0, world_size=3)
     with pytest.raises(ValueError, match="fewer than one batch"):
         GlobalBatchSampler(3, batch_size=4, seed=0, rank=0, world_size=1)
+
+
+# What networks get.
+
+KINDS = view_kinds(ViewsConfig(global_size=64, local_size=32, local_crops=4))
+
+
+def batch(folder: Path, colours: bool) -> Batch:
+    dataset = MultiCropImages(images_of_folder(folder), KINDS, seed=1, colours=colours)
+    return collate([dataset[ImageKey(epoch, index)] for epoch in range(4) for index in range(12)])
+
+
+def levels(inputs: Tensor) -> Tensor:
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (inputs * deviation + mean) * 255
+
+
+def test_bytes_are_normalised(image_folder: Path) -> None:
+    made = batch(image_folder, colours=True)
+    for crops, inputs in zip(made.crops, network_inputs(made, CPU), strict=True):
+        assert inputs.dtype == torch.float32
+        assert inputs.is_contiguous()
+        torch.testing.assert_close(levels(inputs), crops.float(), atol=1e-3, rtol=0)
+
+
+def test_colours_on_the_device_are_the_workers(image_folder: Path) -> None:
+    """Every operation acts in some of the 48 images: on average within half a level, most values within one."""
+    here, there = batch(image_folder, colours=True), batch(image_folder, colours=False)
+    draws = there.colours[1]
+    assert draws.jitter_V.any()
+    assert draws.grey_V.any()
+    assert draws.solarise_V.any()
+    assert (draws.radius_V > 0).any()
+    for crops, plain, inputs in zip(here.crops, there.crops, network_inputs(there, CPU), strict=True):
+        difference = (levels(inputs) - crops.float()).abs()
+        per_image = difference.flatten(1)
+        assert difference.mean() < 0.5
+        assert (difference > 2.5).float().mean() < 0.02
+        # Solarisation may tear levels round 128 apart, in few pixels.
+        assert per_image.mean(dim=1).max() < 3
+        assert (plain.float() - crops.float()).abs().mean() > 5, "colours do change"
+
+
+def test_colours_on_the_device_repeat_themselves(image_folder: Path) -> None:
+    first, again = (network_inputs(batch(image_folder, colours=False), CPU) for _ in range(2))
+    assert all(map(torch.equal, first, again))
+
+
+def test_views_do_not_depend_on_their_neighbours_in_the_batch(image_folder: Path) -> None:
+    whole = batch(image_folder, colours=False)
+    part = Batch(
+        crops=[crops[5:9] for crops in whole.crops],
+        boxes=[boxes[5:9] for boxes in whole.boxes],
+        colours=[type(draws)(*(values[5:9] for values in draws)) for draws in whole.colours],
+        failures={},
+    )
+    for all_inputs, inputs in zip(network_inputs(whole, CPU), network_inputs(part, CPU), strict=True):
+        torch.testing.assert_close(all_inputs[5:9], inputs, atol=0, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_colours_on_a_gpu_are_those_on_the_cpu(image_folder: Path) -> None:
+    made = batch(image_folder, colours=False)
+    pinned = made.pin_memory()
+    assert all(crops.is_pinned() for crops in pinned.crops)
+    for on_cpu, on_gpu in zip(network_inputs(made, CPU), network_inputs(pinned, torch.device("cuda")), strict=True):
+        difference = (levels(on_cpu) - levels(on_gpu.cpu())).abs().numpy()
+        assert np.median(difference) == 0
+        assert difference.mean() < 0.05
+
+
+# Workers.
+
+
+class Surroundings(Dataset[tuple[set[int], int, int]]):
+    """Where an item is made: the cores, and the threads of OpenCV and of torch."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> tuple[set[int], int, int]:
+        return os.sched_getaffinity(0), cv2.getNumThreads(), torch.get_num_threads()
+
+
+def test_workers_are_kept_to_a_core_and_a_thread() -> None:
+    allowed = os.sched_getaffinity(0)
+    cores = [max(allowed), min(allowed)]
+
+    def made(cores: list[int] | None) -> list[tuple[set[int], int, int]]:
+        set_up = partial(set_up_worker, cores)
+        return [tuple(item) for item in DataLoader(Surroundings(), batch_size=None, num_workers=2, worker_init_fn=set_up)]
+
+    assert made(cores) == [({core}, 1, 1) for core in cores]
+    assert made(None) == [(allowed, 1, 1)] * 2
+    assert os.sched_getaffinity(0) == allowed
+
+
+@pytest.fixture
+def six_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {7, 2, 3, 11, 5, 8})
+
+
+def test_each_worker_has_a_core(six_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert worker_cores(6) == [2, 3, 5, 7, 8, 11]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    shares = []
+    for process in range(3):
+        monkeypatch.setenv("LOCAL_RANK", str(process))
+        shares.append(worker_cores(2))
+    assert shares == [[2, 3], [5, 7], [8, 11]]
+
+
+def test_too_few_cores(six_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="8 workers on this machine and 6 cores"):
+        worker_cores(4)
+
+
+def test_systems_without_such_a_thing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_setaffinity")
+    with pytest.raises(ValueError, match="leave it out"):
+        worker_cores(1)

@@ -1,20 +1,290 @@
-"""Multi-crop views: geometry and determinism."""
+"""Multi-crop views: what is drawn, how images are decoded, where crops come from, and that the same draws make the same views."""
 
 import io
+from collections.abc import Callable
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
+from scipy import stats
+from torchvision.transforms import ColorJitter, RandomResizedCrop
 
 from pretrain.config import ViewsConfig
-from pretrain.data.colours import change_colours
-from pretrain.data.views import SHARED_SIZE, ViewKind, make_views, view_kinds
+from pretrain.data.colours import ColourDraws, Pixels, change_colours
+from pretrain.data.views import (
+    SHARED_SIZE,
+    ViewDraws,
+    ViewKind,
+    decode,
+    decode_whole,
+    draw_boxes,
+    draw_views,
+    image_size,
+    make_views,
+    resize,
+    resized_crop,
+    view_kinds,
+)
+
+IMAGES = 4000
+UNLIKELY = 1e-4
+"""A test with a fixed seed that falls below has found a wrong distribution."""
+KINDS = view_kinds(ViewsConfig())
+SMALL_KINDS = view_kinds(ViewsConfig(global_size=32, local_size=16, local_crops=3))
 
 
-def jpeg(pixels: np.ndarray, quality: int = 95) -> bytes:
+def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG", quality=quality)
+    image.save(stream, kind, **options)
     return stream.getvalue()
+
+
+def noise(height: int, width: int) -> Pixels:
+    return np.random.default_rng(1).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def png(pixels: Pixels) -> bytes:
+    return encoded(Image.fromarray(pixels), "PNG")
+
+
+def scene(width: int, height: int) -> Image.Image:
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (height // 24, width // 24, 3), dtype=np.uint8))
+    return coarse.resize((width, height), Image.Resampling.BICUBIC)
+
+
+# What is drawn has the published pipeline's distribution.
+
+
+def boxes(width: int, height: int, scale: tuple[float, float], count: int, seed: int = 0) -> npt.NDArray[np.int64]:
+    return draw_boxes(width, height, np.array([scale] * count), np.random.default_rng(seed))
+
+
+@pytest.fixture(scope="module")
+def draws() -> list[ViewDraws]:
+    rng = np.random.default_rng(0)
+    return [draw_views(KINDS, 400, 300, rng) for _ in range(IMAGES)]
+
+
+def colours(draws: list[ViewDraws]) -> ColourDraws:
+    """Of all images and views: [images, views, ...]."""
+    return ColourDraws(*(np.stack(fields) for fields in zip(*(draw.colours for draw in draws), strict=True)))
+
+
+def assert_rate(hits: npt.NDArray[np.bool_], probability: float) -> None:
+    if probability in (0.0, 1.0):
+        assert (hits == bool(probability)).all()
+    else:
+        assert stats.binomtest(int(hits.sum()), hits.size, probability).pvalue > UNLIKELY
+
+
+def assert_uniform(values: npt.NDArray[np.float64], low: float, high: float) -> None:
+    assert stats.kstest(values.ravel(), stats.uniform(low, high - low).cdf).pvalue > UNLIKELY
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    width=st.integers(1, 600),
+    height=st.integers(1, 600),
+    smallest=st.floats(0.01, 1.0),
+    seed=st.integers(0, 2**32),
+)
+def test_boxes_lie_inside_the_image(width: int, height: int, smallest: float, seed: int) -> None:
+    top, left, crop_height, crop_width = boxes(width, height, (smallest, 1.0), 3, seed).T
+    assert (crop_height >= 1).all()
+    assert (crop_width >= 1).all()
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (top <= height - crop_height).all()
+    assert (left <= width - crop_width).all()
+
+
+@pytest.mark.parametrize("scale", [(0.25, 1.0), (0.05, 0.25)])
+@pytest.mark.parametrize(("width", "height"), [(400, 300), (150, 500)])
+def test_boxes_are_distributed_as_torchvisions(scale: tuple[float, float], width: int, height: int) -> None:
+    """Each of top, left, height and width, the area and the aspect ratio; the narrow image needs several attempts."""
+    torch.manual_seed(0)
+    image = torch.empty(3, height, width)
+    theirs = np.array([RandomResizedCrop.get_params(image, list(scale), [3 / 4, 4 / 3]) for _ in range(IMAGES)])
+    ours = boxes(width, height, scale, IMAGES)
+    for column in range(4):
+        assert stats.ks_2samp(ours[:, column], theirs[:, column]).pvalue > UNLIKELY
+    for derived in (lambda box: box[:, 2] * box[:, 3], lambda box: box[:, 3] / box[:, 2]):
+        assert stats.ks_2samp(derived(ours), derived(theirs)).pvalue > UNLIKELY
+
+
+def test_where_nothing_fits_the_largest_central_box() -> None:
+    """As torchvision falls back: 600 x 100 allows at most 4:3."""
+    image = torch.empty(3, 100, 600)
+    theirs = RandomResizedCrop.get_params(image, [1.0, 1.0], [3 / 4, 4 / 3])
+    assert boxes(600, 100, (1.0, 1.0), 2).tolist() == [list(theirs)] * 2
+    assert boxes(100, 600, (1.0, 1.0), 1).tolist() == [[(600 - 133) // 2, 0, 133, 100]]
+
+
+def test_operations_occur_as_often_as_published(draws: list[ViewDraws]) -> None:
+    drawn = colours(draws)
+    assert_rate(np.stack([draw.flip_V for draw in draws]), 0.5)
+    assert_rate(drawn.jitter_V, 0.8)
+    assert_rate(drawn.grey_V, 0.2)
+    for view, blur in enumerate([1.0, 0.1, *[0.5] * 8]):
+        assert_rate(drawn.radius_V[:, view] > 0, blur)
+    for view, solarisation in enumerate([0.0, 0.2, *[0.0] * 8]):
+        assert_rate(drawn.solarise_V[:, view], solarisation)
+
+
+def test_parameters_are_uniform_in_the_published_ranges(draws: list[ViewDraws]) -> None:
+    """The ranges are those that torchvision's ColorJitter makes of (0.4, 0.4, 0.2, 0.1)."""
+    drawn, published = colours(draws), ColorJitter(0.4, 0.4, 0.2, 0.1)
+    ranges = (published.brightness, published.contrast, published.saturation, published.hue)
+    for column, (low, high) in enumerate(ranges):
+        assert_uniform(drawn.factors_V4[..., column], low, high)
+    assert_uniform(drawn.radius_V[drawn.radius_V > 0], 0.1, 2.0)
+
+
+def test_orders_of_jitter_are_equally_likely(draws: list[ViewDraws]) -> None:
+    orders = colours(draws).order_V4.reshape(-1, 4)
+    _, counts = np.unique(orders, axis=0, return_counts=True)
+    assert len(counts) == 24
+    assert stats.chisquare(counts).pvalue > UNLIKELY
+
+
+def test_parameters_do_not_depend_on_each_other(draws: list[ViewDraws]) -> None:
+    drawn = colours(draws)
+    columns = np.column_stack(
+        [
+            np.stack([draw.boxes_V4[0] for draw in draws]),
+            np.stack([draw.flip_V[:2] for draw in draws]),
+            drawn.jitter_V[:, :2],
+            drawn.factors_V4[:, 0],
+            drawn.grey_V[:, :2],
+            drawn.radius_V[:, 0],
+            drawn.solarise_V[:, 1],
+        ]
+    )
+    correlations = np.corrcoef(columns.T)
+    # Boxes' own numbers do depend on each other: a large box begins near the corner.
+    correlations[:4, :4] = 0
+    assert np.abs(np.triu(correlations, 1)).max() < 4.5 / np.sqrt(IMAGES)
+
+
+def test_the_image_does_not_change_how_much_is_drawn() -> None:
+    """So that images that share a generator's seed share their colours, too."""
+    after = []
+    for width, height in ((400, 300), (20, 900)):
+        rng = np.random.default_rng(5)
+        after.append((draw_views(KINDS, width, height, rng).colours, rng.random()))
+    assert after[0][1] == after[1][1]
+    assert all(np.array_equal(a, b) for a, b in zip(after[0][0], after[1][0], strict=True))
+
+
+def test_blur_and_solarisation_belong_to_the_published_views() -> None:
+    assert [kind.blur_probability for kind in KINDS] == [1.0, 0.1, *[0.5] * 8]
+    assert [kind.solarise_probability for kind in KINDS] == [0.0, 0.2, *[0.0] * 8]
+    assert [kind.scale for kind in KINDS] == [(0.25, 1.0)] * 2 + [(0.05, 0.25)] * 8
+
+
+# Decoded images and crops are Pillow's, within a stated number of levels of 255.
+
+ROTATED = Image.Exif()
+ROTATED[0x0112] = 6
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        encoded(scene(97, 61)),
+        encoded(scene(97, 61), progressive=True, quality=60),
+        encoded(scene(97, 61), subsampling=0),
+        encoded(scene(97, 61), exif=ROTATED),
+        encoded(scene(97, 61).convert("L")),
+        encoded(scene(97, 61).convert("CMYK")),
+        encoded(scene(97, 61), "PNG"),
+        encoded(scene(97, 61).convert("P"), "PNG"),
+        encoded(scene(97, 61), "WEBP"),
+    ],
+    ids=["jpeg", "progressive", "444", "rotated", "grey", "cmyk", "png", "palette", "webp"],
+)
+def test_pixels_are_pillows(content: bytes) -> None:
+    """Exactly, also where a camera noted that it was turned, which the published pipeline leaves alone."""
+    assert image_size(content) == (97, 61)
+    assert np.array_equal(decode_whole(content), np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        encoded(scene(97, 61))[:900],
+        encoded(scene(97, 61), "PNG")[:900],
+        b"no image at all",
+        b"",
+        encoded(scene(97, 61)).split(b"\xff\xda")[0] + b"\xff\xd9",
+        b"\xff\xd8\xff\xc0\x00\x11\x08\x00\x00\x00\x00\x03" + bytes(20) + b"\xff\xd9",
+    ],
+    ids=["cut jpeg", "cut png", "text", "empty", "no pixels", "no size"],
+)
+@pytest.mark.parametrize("read", [decode_whole, lambda content: make_views(content, SMALL_KINDS, np.random.default_rng(0))])
+def test_damaged_images_are_errors(content: bytes, read: Callable[[bytes], object]) -> None:
+    with pytest.raises(OSError, match=r"\w"):
+        read(content)
+
+
+def test_a_bomb_is_refused() -> None:
+    content = bytearray(encoded(scene(97, 61)))
+    frame = content.find(b"\xff\xc0")
+    content[frame + 5 : frame + 9] = b"\xff\xff\xff\xff"
+    with pytest.raises(OSError, match="exceeds limit"):
+        decode_whole(bytes(content))
+
+
+@pytest.mark.parametrize(("mode", "size"), [("bicubic", 24), ("bicubic", 96), ("bicubic", 150), ("bilinear", 40)])
+def test_resizing_is_pillows(mode: str, size: int) -> None:
+    """Few values differ by more than one level: at edges, where Pillow limits what torch does not, or the reverse."""
+    pixels = np.asarray(scene(97, 61))
+    expected = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling[mode.upper()])).astype(int)
+    difference = np.abs(resize(pixels, size, mode).transpose(1, 2, 0) - expected)
+    assert difference.mean() < 0.1
+    assert (difference > 1).mean() < 1e-3
+
+
+@pytest.mark.parametrize(("times", "scale"), [(25, 8), (16, 8), (15.9, 4), (8, 4), (7.9, 2), (4, 2), (3.9, 1), (0.5, 1)])
+def test_large_images_are_decoded_no_larger_than_needed(times: float, scale: int) -> None:
+    pixels, divided = decode(encoded(scene(1024, 768)), times)
+    assert divided == scale
+    assert pixels.shape == (768 // scale, 1024 // scale, 3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_crops_of_scaled_decoding_are_those_of_the_whole(seed: int) -> None:
+    """Boxes that end between the scaled image's pixels too, and at its border."""
+    content = encoded(scene(1021, 763))
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(256, 763), rng.integers(256, 1021)
+    top, left = rng.integers(0, 763 - height + 1), rng.integers(0, 1021 - width + 1)
+    if seed == 0:
+        top, left, height, width = 763 - 301, 1021 - 403, 301, 403
+    box = np.array([top, left, height, width])
+    pixels, scale = decode(content, min(height, width) / 32)
+    assert scale >= 4
+    whole = resized_crop(decode_whole(content), 1, box, 32)
+    assert np.abs(resized_crop(pixels, scale, box, 32).astype(int) - whole).mean() < 1
+
+
+def test_the_most_demanding_crop_decides_how_small_an_image_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    content, modes = encoded(scene(1024, 768)), []
+    imdecode = cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda buffer, mode: modes.append(mode) or imdecode(buffer, mode))
+    large, small = ViewKind(224, (1.0, 1.0), 0, 0), ViewKind(32, (1.0, 1.0), 0, 0)
+    for kinds in ([small], [small, large]):
+        make_views(content, kinds, np.random.default_rng(0))
+    assert [bool(mode & cv2.IMREAD_REDUCED_GRAYSCALE_8) for mode in modes] == [True, False]
+
+
+# Views.
 
 
 def test_the_box_is_where_the_pixels_come_from() -> None:
@@ -22,8 +292,7 @@ def test_the_box_is_where_the_pixels_come_from() -> None:
     rng = np.random.default_rng(1)
     coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
     pixels = np.asarray(coarse.resize((70, 60), Image.Resampling.BICUBIC))
-    kinds = [ViewKind(16, (0.2, 0.8), 0.5, 0.5)] * 20
-    views = make_views(pixels, kinds, rng, colours=False)
+    views = make_views(png(pixels), [ViewKind(16, (0.2, 0.8), 0.5, 0.5)] * 20, rng, colours=False)
     for planes, box in zip(views.pixels, views.boxes, strict=True):
         cut = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
         expected = np.asarray(Image.fromarray(cut).resize((16, 16), Image.Resampling.BICUBIC)).astype(int)
@@ -35,9 +304,8 @@ def test_the_box_is_where_the_pixels_come_from() -> None:
 
 def test_colours_follow_the_geometry() -> None:
     """With colours, a view is what its draws make of the same view without."""
-    pixels = np.random.default_rng(1).integers(0, 255, (50, 70, 3), dtype=np.uint8)
-    kinds = view_kinds(ViewsConfig(global_size=32, local_size=16, local_crops=3))
-    changed, plain = (make_views(pixels, kinds, np.random.default_rng(2), colours=colours) for colours in (True, False))
+    content = png(noise(50, 70))
+    changed, plain = (make_views(content, SMALL_KINDS, np.random.default_rng(2), colours=colours) for colours in (True, False))
     assert changed.boxes == plain.boxes
     for view, (after, before) in enumerate(zip(changed.pixels, plain.pixels, strict=True)):
         expected = change_colours(np.ascontiguousarray(before.transpose(1, 2, 0)), plain.colours, view)
@@ -46,7 +314,7 @@ def test_colours_follow_the_geometry() -> None:
 
 
 def test_views_depend_on_the_generator_alone() -> None:
-    content = jpeg(np.random.default_rng(1).integers(0, 255, (50, 70, 3), dtype=np.uint8))
+    content = encoded(Image.fromarray(noise(50, 70)), quality=95)
     kinds = view_kinds(ViewsConfig(global_size=32, local_size=16, local_crops=3, photometric_patch=8))
     first, again, other = (make_views(content, kinds, np.random.default_rng(seed)) for seed in (5, 5, 6))
     assert [view.shape for view in first.pixels] == [(3, 32, 32)] * 2 + [(3, 16, 16)] * 3
@@ -59,26 +327,15 @@ def test_shared_views_are_of_the_resized_image() -> None:
     """PW-Self resizes by torchvision's Resize on Pillow images first."""
     pixels = np.asarray(Image.fromarray(np.random.default_rng(0).integers(0, 255, (9, 9, 3), dtype=np.uint8)).resize((90, 400)))
     resized = np.asarray(Image.fromarray(pixels).resize((SHARED_SIZE, SHARED_SIZE), Image.Resampling.BILINEAR))
-    kinds = view_kinds(ViewsConfig(global_size=32, local_size=16, local_crops=1))
-    shared = make_views(pixels, kinds, np.random.default_rng(0), shared=True, colours=False)
-    expected = make_views(resized, kinds, np.random.default_rng(0), colours=False)
+    shared = make_views(png(pixels), SMALL_KINDS, np.random.default_rng(0), shared=True, colours=False)
+    expected = make_views(png(resized), SMALL_KINDS, np.random.default_rng(0), colours=False)
     assert shared.boxes == expected.boxes
     for ours, theirs in zip(shared.pixels, expected.pixels, strict=True):
         assert np.abs(ours.astype(int) - theirs).max() <= 2
 
 
-def test_blur_and_solarisation_belong_to_the_published_views() -> None:
-    kinds = view_kinds(ViewsConfig())
-    assert [kind.blur_probability for kind in kinds] == [1.0, 0.1, *[0.5] * 8]
-    assert [kind.solarize_probability for kind in kinds] == [0.0, 0.2, *[0.0] * 8]
-    assert [kind.scale for kind in kinds] == [(0.25, 1.0)] * 2 + [(0.05, 0.25)] * 8
-
-
-def test_scales_must_be_ascending() -> None:
+def test_mistakes_in_the_options() -> None:
     with pytest.raises(ValueError, match="global_scale"):
         ViewsConfig(global_scale=(0.9, 0.3))
-
-
-def test_colours_per_patch_come_after_the_workers_colours() -> None:
     with pytest.raises(ValueError, match=r"leave out views\.on_device"):
         ViewsConfig(photometric_patch=16, on_device=True)

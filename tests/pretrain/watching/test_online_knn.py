@@ -8,7 +8,7 @@ from PIL import Image
 
 from backbones.build import AnyBackbone, build_backbone
 from backbones.spec import ViTSpec
-from pretrain.data.images import read_image
+from pretrain.data.views import read_image
 from pretrain.watching.online_knn import OnlineKNN
 from pretrain.watching.photographs import centre_crop, network_input
 

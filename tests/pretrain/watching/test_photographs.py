@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pretrain.data.images import ImageFiles, find_images, images_of_folder
+from pretrain.data.sources import ImageFiles, find_images, images_of_folder
 from pretrain.watching.photographs import SHOWN_SIZE, choose_photographs, squares
 
 

@@ -12,7 +12,7 @@ from matplotlib.patches import ConnectionPatch, Rectangle
 from backbones.build import build_backbone
 from backbones.spec import ViTSpec
 from pretrain.config import SelfPatchConfig, ViewsConfig
-from pretrain.data.images import images_of_folder
+from pretrain.data.sources import images_of_folder
 from pretrain.objectives.neighbours import candidate_table, select_positives
 from pretrain.watching.matches_picture import draw_matches
 from pretrain.watching.panels import panel_grid, write_figure

@@ -1,0 +1,333 @@
+"""The images to pretrain on: numbered and named; each is read as the content of an image file.
+
+The names tell the images of a set apart wherever it is stored, and a run continues only with the same names in the same order.
+"""
+
+import json
+import logging
+import os
+import tarfile
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+from braceexpand import braceexpand
+
+from common.cifar import LAYOUTS, find_layout, picture_planes, present_train_files, read_records
+from common.files import text_sha256, write_atomically
+from pretrain.config import DataConfig, DataKind
+from pretrain.distributed import rank, world_size
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+TAR_SUFFIX = ".tar"
+
+
+class ImageFiles:
+    """Images in files of their own. The other sources differ in how they are read; copies of a source go to the workers."""
+
+    def __init__(self, root: Path, names: Iterable[str]) -> None:
+        """`names` are the paths of the files, relative to `root` or absolute."""
+        self.root = root
+        # One array, which forked workers share. Of a list each worker would get a copy: Python counts references inside the strings.
+        self.names: npt.NDArray[np.str_] = np.array(list(names), dtype=np.str_)
+
+    def load(self, index: int) -> bytes:
+        """The content of an image file.
+
+        Raises:
+            OSError: If it cannot be read.
+        """
+        return Path(self.describe(index)).read_bytes()
+
+    def describe(self, index: int) -> str:
+        """Where the image is, for messages."""
+        return str(self.root / self.names[index])
+
+
+def open_source(config: DataConfig) -> ImageFiles:
+    """The images that `data.path` stands for.
+
+    Raises:
+        ValueError: If the data are not of the given kind, incomplete or empty.
+    """
+    path = config.path
+    kind = detect_kind(path) if config.kind == "auto" else config.kind
+    if kind == "list":
+        return images_of_list(path)
+    if kind == "coco":
+        return images_of_coco(path)
+    if kind == "cifar":
+        return CifarImages(path)
+    if kind == "tar":
+        return TarImages(find_shards(path), config.tar_index)
+    return images_of_folder(path)
+
+
+def detect_kind(path: Path) -> DataKind:
+    """The kind of data set that a path looks like: any but `auto`.
+
+    Raises:
+        ValueError: If nothing exists there.
+    """
+    if path.suffix == TAR_SUFFIX:
+        return "tar"
+    if path.is_dir():
+        if find_layout(path):
+            return "cifar"
+        return "tar" if next(path.glob(f"*{TAR_SUFFIX}"), None) else "folder"
+    if not path.is_file():
+        raise ValueError(
+            f"data.path: {path} does not exist; give a folder of images, a text file of their paths, COCO's annotations, "
+            "a folder of CIFAR's binary files, or tar shards"
+        )
+    return "coco" if path.suffix == ".json" else "list"
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file name ends in one of `IMAGE_SUFFIXES`."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 -- a path object for each of a million is slow
+
+
+def images_of_folder(folder: Path, option: str = "data.path") -> ImageFiles:
+    """Every image under a folder, sorted by path; links to folders are followed, and each folder is entered once.
+
+    Args:
+        folder: Images may be at any depth.
+        option: Which option gave the folder, for the error.
+
+    Raises:
+        ValueError: If the folder is absent or holds no image.
+        OSError: If a folder in it cannot be listed.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{option}: {folder} is not a folder; give a folder of images, at any depth")
+    found, entered = [], set()
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
+        status = os.stat(parent)  # noqa: PTH116 -- os.walk speaks in strings
+        if (status.st_dev, status.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        folders.sort()
+        relative = Path(parent).relative_to(folder).parts
+        found += [(*relative, file) for file in files if is_image_name(file)]
+    if not found:
+        raise ValueError(f"{option}: no image under {folder}; suffixes looked for: {', '.join(sorted(IMAGE_SUFFIXES))}")
+    return ImageFiles(folder, ["/".join(parts) for parts in sorted(found)])
+
+
+def _raise(error: OSError) -> NoReturn:
+    """Given to `os.walk`, which otherwise leaves out the folders that it cannot list."""
+    raise error
+
+
+def images_of_list(path: Path) -> ImageFiles:
+    """The images of a text file with one path a line, relative to its folder or absolute; in its order, repetitions included.
+
+    Raises:
+        ValueError: If the file is absent or empty, or a file that it names is absent.
+    """
+    if not path.is_file():
+        raise ValueError(f"data.path: {path} is not a file; give a text file with the path of an image on each line")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"data.path: {path} is not a text file ({error}); give one with a path on each line") from error
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise ValueError(f"data.path: {path} names no image; write the path of one on each line")
+    _require_files(path, path.parent, names)
+    return ImageFiles(path.parent, names)
+
+
+def images_of_coco(path: Path) -> ImageFiles:
+    """The images that COCO's annotations list, such as `annotations/instances_train2017.json`, from `../train2017`.
+
+    They are sorted by file name, as in the folder of images.
+
+    Raises:
+        ValueError: If the annotations cannot be read or list no image, or an image is absent.
+    """
+    if not path.is_file():
+        raise ValueError(
+            f"data.path: {path} is not a file; give COCO's annotations, such as annotations/instances_train2017.json"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        names = sorted(str(image["file_name"]) for image in content["images"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"data.path: {path} is not COCO's annotations: {error!r}; it must be JSON with a list `images`"
+        ) from error
+    if not names:
+        raise ValueError(f"data.path: {path} lists no image")
+    root = path.parent.parent / path.stem.rpartition("_")[2]
+    _require_files(path, root, names)
+    return ImageFiles(root, names)
+
+
+def _require_files(listing: Path, root: Path, names: Sequence[str]) -> None:
+    """Look for all files folder by folder: one look at each file would take minutes over a network."""
+    by_folder: dict[Path, dict[str, str]] = defaultdict(dict)
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        by_folder[root / folder if folder or not name.startswith("/") else Path("/")][file] = name
+    missing: list[str] = []
+    for folder_path, files in by_folder.items():
+        present = {entry.name for entry in folder_path.iterdir()} if folder_path.is_dir() else set()
+        missing += [name for file, name in files.items() if file not in present]
+    if missing:
+        raise ValueError(
+            f"data.path: {len(missing)} of the {len(names)} images of {listing} are absent, such as {root / missing[0]}; "
+            "get them, or list those that are there"
+        )
+
+
+class CifarImages(ImageFiles):
+    """The training images of CIFAR's binary archives without labels, in memory, which forked workers share."""
+
+    def __init__(self, root: Path) -> None:
+        """Read the training records; fewer than all files will do.
+
+        Raises:
+            ValueError: If the folder holds no such archive, or a file is damaged.
+        """
+        layout = find_layout(root)
+        if layout is None:
+            expected = " or ".join(f"{layout.name}'s {layout.test_file}" for layout in LAYOUTS)
+            raise ValueError(f"data.path: {root} does not hold {expected}; give the folder of a binary archive")
+        records, names = read_records(root, layout, present_train_files(root, layout))
+        super().__init__(root, names)
+        self._planes_N3HW = picture_planes(records, layout)
+
+    def load(self, index: int) -> bytes:
+        """The pixels as a PPM file, which is a header of one line before them."""
+        pixels_HW3 = self._planes_N3HW[index].transpose(1, 2, 0)
+        return b"P6 %d %d 255\n" % (pixels_HW3.shape[1], pixels_HW3.shape[0]) + pixels_HW3.tobytes()
+
+
+class _ShardIndex(NamedTuple):
+    """Where the N images of a tar file are."""
+
+    names: list[str]
+    starts_N: npt.NDArray[np.int64]
+    lengths_N: npt.NDArray[np.int64]
+
+
+class TarImages(ImageFiles):
+    """The images of uncompressed tar shards, as webdataset writes them, read at random.
+
+    Images are the members whose name ends as an image's does; labels and captions beside them are ignored. Where each image begins is
+    read once per shard and kept in a file. So any image can be read at any time, and their order is a function of seed and epoch,
+    as for all sources; webdataset itself only streams shards.
+    """
+
+    def __init__(self, shards: Sequence[Path], cache: Path) -> None:
+        """Read where the images are; processes begin at different shards and so share the work through the cache.
+
+        Args:
+            shards: Images are numbered in the order of the shards.
+            cache: Folder for the indices; each belongs to a shard's path, size and time of change.
+
+        Raises:
+            ValueError: If a shard is damaged or compressed, or none holds an image.
+        """
+        first = rank() * len(shards) // world_size()
+        found = {number: _cached_index(shards[number], cache) for number in (*range(first, len(shards)), *range(first))}
+        indices = [found[number] for number in range(len(shards))]
+        pairs = zip(shards, indices, strict=True)
+        super().__init__(Path(), [f"{shard.name}/{name}" for shard, index in pairs for name in index.names])
+        if not len(self.names):
+            raise ValueError(f"data.path: no image in the {len(shards)} shards, such as {shards[0]}")
+        self._shards = list(shards)
+        self._starts_N = np.concatenate([index.starts_N for index in indices])
+        self._lengths_N = np.concatenate([index.lengths_N for index in indices])
+        self._shard_ends = np.cumsum([len(index.names) for index in indices])
+
+    def load(self, index: int) -> bytes:
+        length = int(self._lengths_N[index])
+        with self._shard(index).open("rb") as stream:
+            stream.seek(int(self._starts_N[index]))
+            content = stream.read(length)
+        if len(content) != length:
+            raise OSError(f"the shard ends after {len(content)} of the image's {length} bytes")
+        return content
+
+    def describe(self, index: int) -> str:
+        return f"{self._shard(index).parent}/{self.names[index]}"
+
+    def _shard(self, index: int) -> Path:
+        return self._shards[int(np.searchsorted(self._shard_ends, index, side="right"))]
+
+
+def find_shards(path: Path) -> list[Path]:
+    """The shards that a path names, sorted.
+
+    Args:
+        path: A .tar file, a folder of them, or several by braces: `shard-{000..012}.tar`, `{train,val}.tar`.
+
+    Raises:
+        ValueError: If there is none, or one of those named is absent.
+    """
+    if path.is_dir():
+        shards = sorted(path.glob(f"*{TAR_SUFFIX}"))
+        if not shards:
+            raise ValueError(f"data.path: no {TAR_SUFFIX} file in {path}")
+        return shards
+    try:
+        shards = sorted({Path(name) for name in braceexpand(str(path))})
+    except ValueError as error:
+        raise ValueError(f"data.path: {path}: {error}; write shards such as shard-{{000..012}}.tar or {{a,b}}.tar") from error
+    if missing := [shard for shard in shards if not shard.is_file()]:
+        raise ValueError(f"data.path: {len(missing)} of {len(shards)} shards are absent, such as {missing[0]}")
+    return shards
+
+
+def _cached_index(shard: Path, cache: Path) -> _ShardIndex:
+    status = shard.stat()
+    identity = f"{shard.resolve()} {status.st_size} {status.st_mtime_ns}"
+    path = cache / f"{shard.stem}-{text_sha256(identity)[:16]}.npz"
+    if not path.is_file():
+        logger.info("reading where the images of %s are", shard)
+        index = _read_index(shard)
+        text = np.array("\n".join(index.names))
+        write_atomically(path, lambda temporary: np.savez(temporary, text=text, starts=index.starts_N, lengths=index.lengths_N))
+        return index
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            names = str(content["text"]).split("\n") if len(content["starts"]) else []
+            return _ShardIndex(names, content["starts"], content["lengths"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: damaged index of {shard} ({error}); delete it, and it is written again") from error
+
+
+def _read_index(shard: Path) -> _ShardIndex:
+    """Go through a shard's headers."""
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            members = [member for member in archive if member.isreg() and is_image_name(member.name)]
+            end = archive.offset
+    except (tarfile.TarError, EOFError) as error:
+        raise ValueError(
+            f"data.path: {shard} is damaged or not an uncompressed tar file: {error}; fetch or write it again"
+        ) from error
+    with shard.open("rb") as stream:
+        stream.seek(end)
+        # tarfile takes a header that is cut off, or none at all, for the end of the archive.
+        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise ValueError(
+                f"data.path: {shard} is damaged at byte {end}, where a tar file neither goes on nor ends; fetch or write it again"
+            )
+    starts, lengths = ([getattr(member, name) for member in members] for name in ("offset_data", "size"))
+    return _ShardIndex([member.name for member in members], np.array(starts, dtype=np.int64), np.array(lengths, dtype=np.int64))
+
+
+def find_images(folder: Path, option: str = "data.path") -> list[Path]:
+    """The files of `images_of_folder`."""
+    return [folder / name for name in images_of_folder(folder, option).names]

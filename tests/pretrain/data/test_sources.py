@@ -1,0 +1,397 @@
+"""Every kind of data set is told by its path, read as written, and trains; what is wrong with one is said in one line."""
+
+import io
+import json
+import os
+import pickle
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from common.cifar import LAYOUTS, CifarLayout
+from pretrain.__main__ import main
+from pretrain.config import DataConfig, DataKind, parse_run
+from pretrain.data.sources import (
+    CifarImages,
+    ImageFiles,
+    TarImages,
+    detect_kind,
+    find_images,
+    find_shards,
+    images_of_coco,
+    images_of_folder,
+    images_of_list,
+    open_source,
+)
+from pretrain.data.views import decode_whole
+from pretrain.run import pretrain
+from tests.conftest import RunMain
+from tests.pretrain.conftest import tiny_options
+
+RECIPE = "sample_dino"
+
+
+def opened(path: Path, index: Path, kind: DataKind = "auto") -> ImageFiles:
+    return open_source(DataConfig(path=path, kind=kind, tar_index=index))
+
+
+def write_list(images: list[Path], folder: Path) -> Path:
+    (folder / "train.txt").write_text("\n".join(map(str, images)))
+    return folder / "train.txt"
+
+
+def write_coco(images: list[Path], folder: Path) -> Path:
+    (folder / "train2017").mkdir()
+    (folder / "annotations").mkdir()
+    for image in images:
+        (folder / "train2017" / image.name).write_bytes(image.read_bytes())
+    path = folder / "annotations/instances_train2017.json"
+    path.write_text(json.dumps({"images": [{"file_name": image.name} for image in images]}))
+    return path
+
+
+def write_cifar(layout: CifarLayout) -> Callable[[list[Path], Path], Path]:
+    def write(images: list[Path], folder: Path) -> Path:
+        rng = np.random.default_rng(0)
+        train_files = layout.train_files[:2]
+        for name in (*train_files, layout.test_file):
+            rng.integers(0, 256, (12 // len(train_files), layout.label_bytes + 3072), dtype=np.uint8).tofile(folder / name)
+        return folder
+
+    return write
+
+
+def write_tar(images: list[Path], folder: Path) -> Path:
+    for number, share in enumerate((images[:7], images[7:])):
+        with tarfile.open(folder / f"shard-{number:03d}.tar", "w") as archive:
+            for image in share:
+                archive.add(image, image.name)
+                label = tarfile.TarInfo(f"{image.stem}.cls")
+                label.size = 1
+                archive.addfile(label, io.BytesIO(b"0"))
+    return folder / "shard-{000..001}.tar"
+
+
+KINDS: dict[str, tuple[DataKind, Callable[[list[Path], Path], Path]]] = {
+    "folder": ("folder", lambda images, folder: images[0].parent.parent),
+    "list": ("list", write_list),
+    "coco": ("coco", write_coco),
+    "cifar-10": ("cifar", write_cifar(LAYOUTS[0])),
+    "cifar-100": ("cifar", write_cifar(LAYOUTS[1])),
+    "tar": ("tar", write_tar),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_trains(name: str, image_folder: Path, tmp_path: Path) -> None:
+    kind, write = KINDS[name]
+    (tmp_path / "data").mkdir()
+    path = write(find_images(image_folder), tmp_path / "data")
+    assert detect_kind(path) == kind
+    options = tiny_options(
+        path, tmp_path / "run", "dino", data__tar_index=tmp_path / "index", train__batch_size=6, data__workers=2
+    )
+    config = parse_run([RECIPE, *options])
+    content = torch.load(pretrain(config), weights_only=True)
+    source = opened(path, tmp_path / "index")
+    assert len(source.names) == 12
+    assert content["step"] == 4
+    assert len(set(source.names)) == 12
+    # The same images under the kind's own name, so the run is complete.
+    assert torch.load(pretrain(parse_run([RECIPE, *options, "--data.kind", kind])), weights_only=True)["step"] == 4
+
+
+def test_kinds_of_the_same_images_make_the_same_views(image_folder: Path, tmp_path: Path) -> None:
+    images = find_images(image_folder)
+    (tmp_path / "data").mkdir()
+    folder = opened(image_folder, tmp_path)
+    for write in (write_list, write_tar):
+        source = opened(write(images, tmp_path / "data"), tmp_path / "index")
+        assert [source.load(index) for index in range(12)] == [folder.load(index) for index in range(12)]
+
+
+def test_other_names_are_other_data(image_folder: Path, tmp_path: Path) -> None:
+    """Every kind's listing is part of what a run is."""
+    (tmp_path / "data").mkdir()
+    path = write_tar(find_images(image_folder), tmp_path / "data")
+
+    def run(data: Path) -> None:
+        options = tiny_options(data, tmp_path / "run", "dino", data__tar_index=tmp_path / "index", train__epochs=1)
+        pretrain(parse_run([RECIPE, *options, "--optim.warmup_epochs", "0"]))
+
+    run(path)
+    with pytest.raises(ValueError, match="listing"):
+        run(path.with_name("shard-{000..000}.tar"))
+
+
+def test_a_cifar_picture_is_its_planes(tmp_path: Path) -> None:
+    write_cifar(LAYOUTS[1])([], tmp_path)
+    source = CifarImages(tmp_path)
+    record = np.fromfile(tmp_path / "train.bin", dtype=np.uint8).reshape(12, -1)[4]
+    assert source.describe(4) == f"{tmp_path}/train.bin:4"
+    for channel in range(3):
+        plane = record[2 + channel * 1024 : 2 + (channel + 1) * 1024].reshape(32, 32)
+        assert np.array_equal(decode_whole(source.load(4))[..., channel], plane)
+
+
+def test_a_folder_is_told_by_what_it_holds(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    assert detect_kind(tmp_path) == "folder"
+    (tmp_path / "0.tar").touch()
+    assert detect_kind(tmp_path) == "tar"
+    assert len(opened(tmp_path, tmp_path / "index", "folder").names) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data.path", "{folder}/absent"], "absent does not exist; give a folder of images"),
+        (["--data.kind", "zip"], "zip"),
+        (["--data.kind", "cifar"], "does not hold CIFAR-10's test_batch.bin or CIFAR-100's test.bin"),
+        (["--data.kind", "tar"], "no .tar file in"),
+        (["--data.kind", "coco"], "is not a file; give COCO's annotations"),
+        (["--data.kind", "list"], "is not a file; give a text file"),
+        (["--data.path", "{folder}/{{0..2}}.tar"], "3 of 3 shards are absent"),
+        (["--data.path", "{folder}/empty.txt"], "names no image"),
+        (["--data.path", "{folder}/broken.tar"], "broken.tar is damaged"),
+        (["--data.pin_workers", "true", "--data.workers", "4000"], "4000 workers on this machine"),
+        (["--data.pin_workers", "true"], "data.pin_workers has no effect with data.workers=0"),
+    ],
+)
+def test_mistakes_are_one_line(image_folder: Path, tmp_path: Path, run_main: RunMain, options: list[str], message: str) -> None:
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "broken.tar").write_bytes(bytes(range(256)) * 8)
+    given = [option.format(folder=tmp_path) for option in options]
+    finished = run_main(main, [RECIPE, *tiny_options(image_folder, tmp_path / "run", "dino"), *given])
+    assert finished.status == 2
+    assert message in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1, finished.stderr
+
+
+@pytest.mark.parametrize("method", ["dino", "patch_matching"])
+def test_colours_on_the_device_train(method: str, image_folder: Path, tmp_path: Path) -> None:
+    """To nearly the same loss as with colours changed in the workers, and both repeat themselves."""
+    losses = {}
+    for place, repetition in ((True, 0), (True, 1), (False, 0)):
+        output = tmp_path / f"{place}{repetition}"
+        options = tiny_options(image_folder, output, "dino", views__on_device=place, train__epochs=1)
+        options += ["--optim.warmup_epochs", "0", "--method", method]
+        pretrain(parse_run([RECIPE, *options]))
+        lines = (output / "log.jsonl").read_text().splitlines()
+        losses[place, repetition] = [json.loads(line)["loss"] for line in lines]
+    assert losses[True, 0] == losses[True, 1]
+    assert losses[True, 0] != losses[False, 0]
+    assert losses[True, 0] == pytest.approx(losses[False, 0], abs=0.05)
+
+
+# Files of folders, lists and COCO's annotations.
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    return folder
+
+
+def test_folders_at_any_depth(tmp_path: Path) -> None:
+    """Sorted folder by folder: `b` before `b-2`, though `-` comes before `/`."""
+    touch(tmp_path / "set", "b/2.jpg", "b/1.JPEG", "b-2/x.png", "a.webp", "notes.txt", "b/labels.json")
+    images = images_of_folder(tmp_path / "set")
+    assert list(images.names) == ["a.webp", "b/1.JPEG", "b/2.jpg", "b-2/x.png"]
+    assert images.load(1) == b"b/1.JPEG"
+    assert images.describe(1) == str(tmp_path / "set/b/1.JPEG")
+    assert find_images(tmp_path / "set") == sorted((tmp_path / "set" / name) for name in images.names)
+
+
+def test_links_are_followed_but_not_for_ever(tmp_path: Path) -> None:
+    touch(tmp_path / "elsewhere", "1.jpg")
+    touch(tmp_path / "set", "own/2.jpg")
+    (tmp_path / "set/linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "elsewhere/round").symlink_to(tmp_path / "set", target_is_directory=True)
+    assert list(images_of_folder(tmp_path / "set").names) == ["linked/1.jpg", "own/2.jpg"]
+
+
+def test_missing_and_empty_folders(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^data\.path: .*absent is not a folder"):
+        images_of_folder(tmp_path / "absent")
+    with pytest.raises(ValueError, match=r"^watch\.images: no image under"):
+        images_of_folder(tmp_path, "watch.images")
+
+
+def listed(path: Path, text: str) -> ImageFiles:
+    path.write_text(text)
+    return images_of_list(path)
+
+
+def test_lists_keep_their_order(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "a/2.jpg", "far/3.jpg")
+    images = listed(tmp_path / "list.txt", f"a/2.jpg\n\n  a/1.jpg \r\n{tmp_path}/far/3.jpg\na/2.jpg\n")
+    assert list(images.names) == ["a/2.jpg", "a/1.jpg", f"{tmp_path}/far/3.jpg", "a/2.jpg"]
+    assert [images.load(index) for index in range(4)] == [b"a/2.jpg", b"a/1.jpg", b"far/3.jpg", b"a/2.jpg"]
+
+
+def test_mistakes_in_lists(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg")
+    with pytest.raises(ValueError, match=r"absent\.txt is not a file"):
+        images_of_list(tmp_path / "absent.txt")
+    with pytest.raises(ValueError, match="names no image"):
+        listed(tmp_path / "list.txt", "\n \n")
+    with pytest.raises(ValueError, match=r"2 of the 3 images of .*list\.txt are absent, such as .*2\.jpg"):
+        listed(tmp_path / "list.txt", "1.jpg\n2.jpg\nnowhere/3.jpg")
+    (tmp_path / "list.txt").write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(ValueError, match="is not a text file"):
+        images_of_list(tmp_path / "list.txt")
+
+
+def annotations(root: Path, *names: str) -> Path:
+    path = root / "annotations/instances_train2017.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"images": [{"id": 7, "file_name": name} for name in names], "annotations": []}))
+    return path
+
+
+def test_coco_lists_its_images(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"train2017/{number}.jpg" for number in range(4)))
+    images = images_of_coco(annotations(tmp_path, "3.jpg", "0.jpg", "2.jpg"))
+    assert list(images.names) == ["0.jpg", "2.jpg", "3.jpg"]
+    assert images.load(2) == b"train2017/3.jpg"
+
+
+def test_mistakes_in_annotations(tmp_path: Path) -> None:
+    touch(tmp_path, "train2017/1.jpg")
+    with pytest.raises(ValueError, match="is not a file"):
+        images_of_coco(tmp_path / "annotations/instances_val2017.json")
+    with pytest.raises(ValueError, match="lists no image"):
+        images_of_coco(annotations(tmp_path))
+    with pytest.raises(ValueError, match=r"1 of the 2 images of .* are absent, such as .*train2017/2\.jpg"):
+        images_of_coco(annotations(tmp_path, "1.jpg", "2.jpg"))
+    for text in ("{", "[]", "{}", '{"images": [{"id": 1}]}', '{"images": 3}'):
+        path = annotations(tmp_path)
+        path.write_text(text)
+        with pytest.raises(ValueError, match="is not COCO's annotations"):
+            images_of_coco(path)
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class of ImageNet could be left out without a word."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").touch()
+    scandir = os.scandir
+
+    def deny(path: str) -> Any:
+        if str(path).endswith("b"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    with pytest.raises(PermissionError, match="b"):
+        images_of_folder(tmp_path)
+
+
+# Tar shards are read at random.
+
+
+def write_shard(path: Path, members: Mapping[str, bytes], mode: str = "w") -> Path:
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, content in members.items():
+            information = tarfile.TarInfo(name)
+            information.size = len(content)
+            archive.addfile(information, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> list[Path]:
+    """Webdataset's layout: images beside labels; a folder and a long name; a shard without images."""
+    long = "n01440764/" + "x" * 150 + ".JPEG"
+    first = write_shard(tmp_path / "set/0.tar", {"a.jpg": b"first", "a.cls": b"3", "b.png": b"", "b.json": b"{}"})
+    second = write_shard(tmp_path / "set/1.tar", {"only.cls": b"1"})
+    third = write_shard(tmp_path / "set/2.tar", {"__key__": b"", "a.jpg": b"third" * 1000, long: b"long"})
+    return [first, second, third]
+
+
+def test_images_are_found_and_read(shards: list[Path], tmp_path: Path) -> None:
+    source = TarImages(shards, tmp_path / "index")
+    assert [name[:10] for name in source.names] == ["0.tar/a.jp", "0.tar/b.pn", "2.tar/a.jp", "2.tar/n014"]
+    contents = [b"first", b"", b"third" * 1000, b"long"]
+    for index in (3, 0, 2, 1, 3):
+        assert source.load(index) == contents[index]
+    assert source.describe(2) == str(tmp_path / "set/2.tar/a.jpg")
+    copy: TarImages = pickle.loads(pickle.dumps(source))
+    assert copy.load(2) == contents[2]
+
+
+def test_places_are_read_once(shards: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = TarImages(shards, tmp_path / "index")
+    assert len(list((tmp_path / "index").iterdir())) == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(tarfile, "open", lambda shard, mode: pytest.fail(f"{shard} is read again"))
+        again = TarImages(shards, tmp_path / "index")
+    assert list(again.names) == list(first.names)
+    assert again.load(3) == b"long"
+    write_shard(shards[0], {"other.jpg": b"changed"})
+    assert TarImages(shards, tmp_path / "index").load(0) == b"changed"
+
+
+def test_damaged_shards_are_named(shards: list[Path], tmp_path: Path) -> None:
+    content = shards[2].read_bytes()
+    long_header = content.find(b"././@PaxHeader")
+    # Within a header, between members, within an image, within the last one; and with nonsense in place of a header.
+    parts = [content[:end] for end in (700, long_header, 3000, content.rfind(b"long") + 2)]
+    for damaged in (*parts, content[:long_header] + b"x" * 512 + content[long_header + 512 :]):
+        shards[2].write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"2\.tar is damaged"):
+            TarImages(shards, tmp_path / "index")
+    shards[2].write_bytes(b"no archive" * 100)
+    with pytest.raises(ValueError, match=r"2\.tar is damaged or not an uncompressed tar file"):
+        TarImages(shards, tmp_path / "index")
+    write_shard(shards[2], {"a.jpg": b"x"}, "w:gz")
+    with pytest.raises(ValueError, match="not an uncompressed tar file"):
+        TarImages(shards, tmp_path / "index")
+
+
+def test_a_shard_that_shrinks_during_training(shards: list[Path], tmp_path: Path) -> None:
+    source = TarImages(shards, tmp_path / "index")
+    shards[2].write_bytes(shards[2].read_bytes()[:2000])
+    with pytest.raises(OSError, match="of the image's 5000 bytes"):
+        source.load(2)
+
+
+def test_a_damaged_index_is_named(shards: list[Path], tmp_path: Path) -> None:
+    TarImages(shards, tmp_path / "index")
+    index = min((tmp_path / "index").iterdir())
+    index.write_bytes(index.read_bytes()[:100])
+    with pytest.raises(ValueError, match=rf"{index.name}: damaged index of .*; delete it"):
+        TarImages(shards, tmp_path / "index")
+
+
+def test_shards_without_images(shards: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no image in the 1 shards"):
+        TarImages([shards[1]], tmp_path / "index")
+
+
+def test_shards_are_found(shards: list[Path], tmp_path: Path) -> None:
+    folder = shards[0].parent
+    assert find_shards(folder) == shards
+    assert find_shards(folder / "{0..2}.tar") == shards
+    assert find_shards(folder / "{2,0}.tar") == [shards[0], shards[2]]
+    assert find_shards(shards[1]) == [shards[1]]
+    with pytest.raises(ValueError, match=r"2 of 5 shards are absent, such as .*3\.tar"):
+        find_shards(folder / "{0..4}.tar")
+    with pytest.raises(ValueError, match=r"no \.tar file in"):
+        find_shards(tmp_path)
+    for name in ("s-008", "s-009", "s-010", "s-011"):
+        (tmp_path / f"{name}.tar").touch()
+    assert [shard.name for shard in find_shards(tmp_path / "s-{008..010}.tar")] == ["s-008.tar", "s-009.tar", "s-010.tar"]
+    assert len(find_shards(tmp_path / "{s,s}-{008..011}.tar")) == 4
+    with pytest.raises(ValueError, match=r"data\.path: .*write shards such as"):
+        find_shards(tmp_path / "s-{008..011.tar")
