@@ -16,14 +16,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from common.interruption import leave_stopping_to_parent
+from common.cli import leave_stopping_to_parent
+from common.distributed import local_rank
+from common.images import IMAGENET_MEAN, IMAGENET_STD
 from pretrain.config import DataConfig
 from pretrain.data.colours import ColourDraws, change_batch_colours
 from pretrain.data.sources import ImageFiles
 from pretrain.data.views import ViewKind, Views, make_views, stack_boxes
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # These keep the streams of random numbers apart.
 _ORDER_STREAM, _VIEW_STREAM, _SHARED_STREAM = 0, 1, 2
@@ -220,13 +219,13 @@ def worker_cores(workers: int) -> list[int]:
     if not hasattr(os, "sched_setaffinity"):
         raise ValueError("data.pin_workers: this system cannot keep processes to cores; leave it out")
     cores = sorted(os.sched_getaffinity(0))
-    local_rank, local_processes = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    place, local_processes = local_rank(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if local_processes * workers > len(cores):
         raise ValueError(
             f"data.pin_workers: {local_processes * workers} workers on this machine and {len(cores)} cores for them; "
             "lower data.workers or leave it out"
         )
-    return cores[local_rank * workers : (local_rank + 1) * workers]
+    return cores[place * workers : (place + 1) * workers]
 
 
 class UnreadableImages:

@@ -18,13 +18,13 @@ import numpy.typing as npt
 from braceexpand import braceexpand
 
 from common.cifar import LAYOUTS, find_layout, picture_planes, present_train_files, read_records
+from common.distributed import rank, world_size
 from common.files import text_sha256, write_atomically
+from common.images import IMAGE_SUFFIXES, read_lines
 from pretrain.config import DataConfig, DataKind
-from pretrain.distributed import rank, world_size
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
 TAR_SUFFIX = ".tar"
 
 
@@ -136,10 +136,9 @@ def images_of_list(path: Path) -> ImageFiles:
     if not path.is_file():
         raise ValueError(f"data.path: {path} is not a file; give a text file with the path of an image on each line")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"data.path: {path} is not a text file ({error}); give one with a path on each line") from error
-    names = [line.strip() for line in lines if line.strip()]
+        names = read_lines(path)
+    except ValueError as error:
+        raise ValueError(f"data.path: {error}; give a text file with the path of an image on each line") from error
     if not names:
         raise ValueError(f"data.path: {path} names no image; write the path of one on each line")
     _require_files(path, path.parent, names)

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from common.jpeg import JpegHeader, breaks_off, read_header
+from common.images import JpegHeader, breaks_off, read_header
 from pretrain.config import ViewsConfig
 from pretrain.data.colours import NUM_COLOUR_DRAWS, ColourDraws, Pixels, change_colours, change_each_patch, draw_colours
 

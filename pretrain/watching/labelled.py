@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pretrain.data.sources import IMAGE_SUFFIXES
+from common.images import IMAGE_SUFFIXES
 from pretrain.data.views import read_image
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
-from pretrain.data.loader import IMAGENET_MEAN, IMAGENET_STD
+from common.images import IMAGENET_MEAN, IMAGENET_STD
 from pretrain.data.sources import ImageFiles
 from pretrain.data.views import decode_whole
 

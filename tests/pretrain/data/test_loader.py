@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from common.images import IMAGENET_MEAN, IMAGENET_STD
 from pretrain.config import DataConfig, ViewsConfig
 from pretrain.data.loader import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     Batch,
     GlobalBatchSampler,
     ImageKey,
