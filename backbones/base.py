@@ -1,14 +1,14 @@
-"""The two questions that every backbone answers.
+"""The two questions that every backbone answers, and what our networks over timm's share.
 
-Shapes: B images, D channels, N = h*w patches or positions.
+Shapes: B images, D channels, H x W pixels, h x w patches or positions, N = h*w, T = N and the tokens before the patches.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from backbones.spec import BackboneSpec
+from backbones.spec import BackboneSpec, PlainViTSpec
 
 
 class Tokens(NamedTuple):
@@ -17,13 +17,13 @@ class Tokens(NamedTuple):
     cls: Tensor | None
     """[B, D], or None where the backbone has no CLS token."""
     patches: Tensor
-    """[B, N, D], row-major over the grid."""
+    """[B, N, D], row-major over the grid. Of a Swin or a ResNet these are the positions of the last stage."""
     grid: tuple[int, int]
     """(h, w) with h * w == N."""
 
 
-class Backbone(Protocol):
-    """What every adapter (an `nn.Module` under timm's parameter names) provides beside its module methods."""
+class Backbone:
+    """Mixed into one of timm's networks; before it, so that these methods are the ones called. Weights keep timm's names."""
 
     spec: BackboneSpec
 
@@ -36,7 +36,7 @@ class Backbone(Protocol):
         Raises:
             ValueError: If the image size does not fit the patch size.
         """
-        ...
+        raise NotImplementedError
 
     def forward_maps(self, images_B3HW: Tensor, taps: Sequence[int]) -> list[Tensor]:
         """Features [B, D, h, w] after each tapped block (ViT) or stage (Swin, ResNet), without the final norm.
@@ -48,15 +48,76 @@ class Backbone(Protocol):
         Raises:
             ValueError: If the image size does not fit the patch size, or a tap does not exist.
         """
-        ...
+        check_taps(taps, self.spec)
+        features, options = self._embed(images_B3HW)
+        maps = []
+        for index, block in enumerate(self._blocks()[: taps[-1] + 1]):
+            features = block(features, **options)
+            if index in taps:
+                maps.append(self._as_map(features, images_B3HW))
+        return maps
+
+    def forward(self, images_B3HW: Tensor) -> Tokens:
+        """`forward_tokens`, so that wrappers such as DistributedDataParallel and torch.compile can call the module."""
+        return self.forward_tokens(images_B3HW)
 
     def map_channels(self, taps: Sequence[int]) -> list[int]:
         """D of each map of `forward_maps`."""
-        ...
+        raise NotImplementedError
 
     def map_strides(self, taps: Sequence[int]) -> list[int]:
         """Input pixels per position of each map of `forward_maps`."""
-        ...
+        raise NotImplementedError
+
+    def _embed(self, images_B3HW: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """The first block's features, and what every block is called with beside its features."""
+        raise NotImplementedError
+
+    def _blocks(self) -> Any:
+        """The blocks or stages that can be tapped, in order."""
+        raise NotImplementedError
+
+    def _as_map(self, features: Tensor, images_B3HW: Tensor) -> Tensor:
+        """A block's features as [B, D, h, w]."""
+        raise NotImplementedError
+
+
+class PlainViT(Backbone):
+    """A vision transformer whose blocks all have one width and one stride."""
+
+    spec: PlainViTSpec
+    num_prefix_tokens: int
+    blocks: Any
+    norm: Any
+
+    def forward_tokens(self, images_B3HW: Tensor) -> Tokens:
+        """As `Backbone.forward_tokens`; registers are left out."""
+        tokens_BTD, options = self._embed(images_B3HW)
+        for block in self.blocks:
+            tokens_BTD = block(tokens_BTD, **options)
+        tokens_BTD = self.norm(tokens_BTD)
+        cls_BD = tokens_BTD[:, 0] if self.spec.class_token else None
+        return Tokens(cls_BD, tokens_BTD[:, self.num_prefix_tokens :], self._grid(images_B3HW))
+
+    def map_channels(self, taps: Sequence[int]) -> list[int]:
+        return [self.spec.embed_dim for _ in taps]
+
+    def map_strides(self, taps: Sequence[int]) -> list[int]:
+        return [self.spec.patch_size for _ in taps]
+
+    def _blocks(self) -> Any:
+        return self.blocks
+
+    def _as_map(self, features: Tensor, images_B3HW: Tensor) -> Tensor:
+        return features[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, self._grid(images_B3HW))
+
+    def _grid(self, images_B3HW: Tensor) -> tuple[int, int]:
+        """The patches' (h, w); ValueError for a size that they do not divide."""
+        height, width = images_B3HW.shape[-2:]
+        patch = self.spec.patch_size
+        if height % patch or width % patch or not height or not width:
+            raise ValueError(f"image size {height} x {width} is not a multiple of the patch size {patch}")
+        return height // patch, width // patch
 
 
 def check_taps(taps: Sequence[int], spec: BackboneSpec) -> None:

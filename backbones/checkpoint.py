@@ -1,18 +1,25 @@
-"""Reading somebody's checkpoint without running any code in it."""
+"""Reading somebody's checkpoint without running any code in it.
 
+Published checkpoints embed objects beside tensors. The lists below say which of them are rebuilt; everything else is refused by name.
+Configuration classes are rebuilt as empty stand-ins: PatchBench needs neither their values nor their packages.
+"""
+
+import argparse
 import pickle
 import struct
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy._core.multiarray import _reconstruct as numpy_reconstruct
+from numpy._core.multiarray import scalar as numpy_scalar
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-
-from backbones.unpickling import ALLOWED_IN_TORCH_FILES, load_plain_pickle
 
 
 class CheckpointError(ValueError):
@@ -22,7 +29,7 @@ class CheckpointError(ValueError):
 _HEAD_BYTES = 512
 _PICKLE_MARK = b"\x80"
 _ZIP_MARK = b"PK"
-# The pickled number 0x1950a86a20f9469cfc6c with which torch's files begin that are no zip archives.
+# The pickled number 0x1950a86a20f9469cfc6c, with which torch's files begin if they are not zip archives.
 _LEGACY_TORCH_MARK = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")
 # torch.save does not compress, so the content is as large as the file.
 _LARGEST_EXPANSION = 10
@@ -33,6 +40,72 @@ _DAMAGE = (
     *(OverflowError, MemoryError, ImportError, struct.error, zipfile.BadZipFile, zipfile.LargeZipFile),
 )
 
+_NUMPY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")  # the names of numpy 1 and of numpy 2
+_NUMBER_TYPES = (
+    *("float16", "float32", "float64", "int8", "int16", "int32", "int64"),
+    *("uint8", "uint16", "uint32", "uint64", "bool"),
+)
+
+
+class _ConfigNode:
+    """Stands in for yacs' CfgNode, a dict subclass, which torch's restricted unpickler cannot fill: becomes an OrderedDict."""
+
+    def __new__(cls) -> Any:
+        return OrderedDict()
+
+
+class _OmegaConfPart:
+    """Stands in for the containers, nodes and annotations of an omegaconf configuration."""
+
+
+_OMEGACONF = (
+    *("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"),
+    *("omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata", "typing.Any"),
+    *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes", "Path")),
+)
+_PLAIN_TYPES = (dict, list, tuple, str, int, float, bool)  # omegaconf states the types of its values
+
+ALLOWED_IN_TORCH_FILES: list[Any] = [
+    argparse.Namespace,  # DINO, SelfPatch, iBOT, MAE: the training options
+    (_ConfigNode, "yacs.config.CfgNode"),  # MoBY: the training config
+    *((_OmegaConfPart, name) for name in _OMEGACONF),  # fairseq, VISSL: the training config
+    *((kind, f"builtins.{kind.__name__}") for kind in _PLAIN_TYPES),
+    *((numpy_scalar, f"{module}.scalar") for module in _NUMPY_MODULES),  # logged numbers
+    *((numpy_reconstruct, f"{module}._reconstruct") for module in _NUMPY_MODULES),  # Detectron2: the weights
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(name)) for name in _NUMBER_TYPES),
+]
+"""Beside what torch's own restricted unpickler allows, for `torch.serialization.safe_globals`."""
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """The only use of `_codecs.encode` in pickles: bytes, written as Latin-1 text by protocol 2."""
+    if encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"bytes in the encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+# No Python classes: a hostile pickle could set attributes on those.
+_ALLOWED_IN_PLAIN_PICKLES: dict[str, Any] = {
+    **{f"{module}._reconstruct": numpy_reconstruct for module in _NUMPY_MODULES},
+    **{f"{module}.scalar": numpy_scalar for module in _NUMPY_MODULES},
+    "numpy.ndarray": np.ndarray,
+    "numpy.dtype": np.dtype,
+    "collections.OrderedDict": OrderedDict,
+    "_codecs.encode": _encode,
+}
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Rebuilds containers, numbers, strings and NumPy arrays."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        full_name = f"{module}.{name}"
+        if full_name not in _ALLOWED_IN_PLAIN_PICKLES:
+            raise pickle.UnpicklingError(f"Unsupported global: GLOBAL {full_name} was not allowed")
+        return _ALLOWED_IN_PLAIN_PICKLES[full_name]
+
 
 def load_checkpoint(path: Path) -> Any:
     """Load a `.pth`, `.pt`, `.pth.tar`, `.torch`, `.bin`, `.pkl` or `.safetensors` checkpoint on the CPU.
@@ -41,8 +114,8 @@ def load_checkpoint(path: Path) -> Any:
         What the file holds: usually a dict, tensors (in Detectron2's pickles NumPy arrays) somewhere inside.
 
     Raises:
-        CheckpointError: If the file is absent, no checkpoint, damaged, larger inside than outside, or embeds an object outside the
-            allow-list (`backbones.unpickling`); one line that names the file.
+        CheckpointError: If the file is absent, not a checkpoint, damaged, larger inside than outside, or embeds an object outside the
+            allow-list; one line that names the file.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file (looked for {path.absolute()})")
@@ -67,9 +140,15 @@ def _load(path: Path, head: bytes) -> Any:
     if head.startswith(_ZIP_MARK):
         _refuse_zip_bomb(path)
     elif head.startswith(_PICKLE_MARK) and _LEGACY_TORCH_MARK not in head[: len(_LEGACY_TORCH_MARK) + 2]:
-        return load_plain_pickle(path)
+        return _load_plain_pickle(path)
     with torch.serialization.safe_globals(ALLOWED_IN_TORCH_FILES):
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _load_plain_pickle(path: Path) -> Any:
+    """Load a pickle that torch did not write, as Detectron2's files are; Python 2's strings as Latin-1."""
+    with path.open("rb") as stream:
+        return _PlainUnpickler(stream, encoding="latin1").load()
 
 
 def _refuse_zip_bomb(path: Path) -> None:
@@ -80,12 +159,12 @@ def _refuse_zip_bomb(path: Path) -> None:
     if inside > _LARGEST_EXPANSION * outside:
         raise CheckpointError(
             f"{path}: a zip archive of {outside:,} bytes that would unpack to {inside:,}; torch does not compress, so this is "
-            "no checkpoint; refused, nothing was unpacked"
+            "not a checkpoint; refused, nothing was unpacked"
         )
 
 
 def _refuse_odd_tensors(path: Path, checkpoint: Any) -> None:
-    """Refuse tensors that would need more memory than the file has bytes, and those that are no dense numbers."""
+    """Refuse tensors that would need more memory than the file has bytes, and those that are not dense numbers."""
     size = path.stat().st_size
     waiting, seen = [checkpoint], set()
     while waiting:

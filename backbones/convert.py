@@ -3,86 +3,68 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from backbones.build import build_backbone
 from backbones.checkpoint import load_checkpoint
-from backbones.describe import closest_layouts, describe
-from backbones.file import Source, check_weights, write_backbone_file
-from backbones.formats import (
-    convnext,
-    densecl,
-    detectron2,
-    dino,
-    dino_vissl,
-    dinov2,
-    dinov3,
-    esvit,
-    huggingface_dinov2,
-    huggingface_dinov3,
-    huggingface_vit,
-    ibot,
-    mae,
-    mmpretrain,
-    moby,
-    moco,
-    moco_v3,
-    patchbench,
-    pw_self,
-    resim,
-    selfpatch,
-    swav,
-    timm,
-    timm_dinov3,
-)
-from backbones.formats.base import Conversion, FormatError, check_numbers
-from backbones.timm_model import convert_timm_model, is_timm_name
+from backbones.file import Source, check_fills, is_backbone_file, is_timm_name, read_backbone_file, write_backbone_file
+from backbones.layouts import FORMATS, Conversion, FormatError, abbreviate, describe, identify, layouts_of
+from backbones.timm_model import convert_timm_model
 from common.files import file_sha256
 
-_STUDENT_TEACHER = (patchbench, selfpatch, dino, pw_self, ibot, esvit, dino_vissl, dinov2, dinov3)
-_CONTRASTIVE = (moco, resim, densecl, swav, moby, moco_v3, mae)
-_LIBRARIES = (detectron2, mmpretrain, huggingface_vit, huggingface_dinov2, huggingface_dinov3, timm, timm_dinov3, convnext)
-FORMATS: dict[str, ModuleType] = {module.NAME: module for module in (*_STUDENT_TEACHER, *_CONTRASTIVE, *_LIBRARIES)}
-"""Every known layout by name."""
+_WEIGHTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_COUNTS = (torch.int64, torch.int32)
 
 
-def identify(checkpoint: Any) -> str:
-    """The name of the one layout that a checkpoint has.
+def open_backbone(
+    path: Path, format_name: str | None = None, branch: str | None = None, num_heads: int | None = None
+) -> Conversion:
+    """The backbone of whatever people have in hand: a checkpoint of any known layout, a model of timm, or a backbone file.
+
+    A backbone file describes itself. It must not be taken for a bare state dict: its spec states the heads, which its weights do not
+    show.
+
+    Args:
+        path: The file, or `timm:NAME` for a pretrained model of timm.
+        format_name: Layout of a checkpoint; None to find it from the keys.
+        branch: Which of its networks; None for the layout's default.
+        num_heads: Attention heads per block; None for what the layout or the convention of 64 channels says.
 
     Raises:
-        FormatError: If none or several match; shows what the checkpoint holds and which layouts come closest.
+        ValueError: If the file holds no backbone, or options are given that a backbone file leaves no room for.
     """
-    names = [name for name, module in FORMATS.items() if module.matches(checkpoint)]
-    if len(names) == 1:
-        return names[0]
-    holds = f"the checkpoint holds {describe(checkpoint)}"
-    if names:
-        raise FormatError(f"several layouts match: {', '.join(names)}; choose one with --format; {holds}")
-    closest = closest_layouts(checkpoint, {name: module.TYPICAL for name, module in FORMATS.items()})
-    raise FormatError(f"no known layout matches; {holds}; the closest of {len(FORMATS)} layouts: {closest or 'none'}")
+    if is_timm_name(path) or not is_backbone_file(path):
+        return convert_checkpoint(path, format_name, branch, num_heads)
+    if not format_name is branch is num_heads is None:
+        raise FormatError(
+            f"{path}: is a backbone file already, which states its own layout, branch and heads; leave these options out"
+        )
+    content = read_backbone_file(path)
+    return Conversion(
+        format=content.source.format,
+        branch=content.source.branch,
+        spec=content.spec,
+        state_dict=content.state_dict,
+        dropped={},
+        epoch=content.source.epoch,
+        recipe_sha256=content.source.recipe_sha256,
+        seed=content.source.seed,
+    )
 
 
 def convert_checkpoint(
     path: Path, format_name: str | None = None, branch: str | None = None, num_heads: int | None = None
 ) -> Conversion:
-    """Read a checkpoint and take its backbone.
-
-    Args:
-        path: The checkpoint, or `timm:NAME` for a pretrained model of timm (`backbones.timm_model`).
-        format_name: Its layout; None to find it from the keys.
-        branch: Which of its networks; None for the layout's default, the one behind the published numbers.
-        num_heads: Attention heads per block; None for what the layout or the convention of 64 channels says.
+    """Read a checkpoint and take its backbone; the arguments are those of `open_backbone`.
 
     Raises:
         ValueError: If the file is unreadable, the layout unknown, or the content does not fit; one line that names the file.
     """
     try:
         if is_timm_name(path):
-            if format_name not in (None, timm.NAME) or branch not in (None, *timm.BRANCHES):
+            if format_name not in (None, "timm") or branch not in (None, *FORMATS["timm"].branches):
                 raise FormatError("a model of timm has no other layout or branch; leave out --format and --branch")
             return convert_timm_model(path, num_heads)
         return convert_content(load_checkpoint(path), format_name, branch, num_heads)
@@ -94,48 +76,50 @@ def convert_checkpoint(
 def convert_content(
     checkpoint: Any, format_name: str | None = None, branch: str | None = None, num_heads: int | None = None
 ) -> Conversion:
-    """Take the backbone of a loaded checkpoint; complete, finite, and of exactly the spec's names and shapes.
-
-    Args:
-        checkpoint: What the file holds.
-        format_name: As for `convert_checkpoint`, and so the others.
-        branch: Which of its networks.
-        num_heads: Attention heads per block.
+    """Take the backbone of a loaded checkpoint: complete, finite, and of exactly the spec's names and shapes.
 
     Raises:
         ValueError: If the layout is unknown or the content does not fit it.
     """
-    name = format_name or identify(checkpoint)
-    if name not in FORMATS:
-        raise FormatError(f"unknown format {name!r}; known: {', '.join(FORMATS)}")
-    module = FORMATS[name]
-    if not module.matches(checkpoint):
-        raise FormatError(f"not in the {name} layout (which has {module.TYPICAL}); the checkpoint holds {describe(checkpoint)}")
-    if branch is not None and branch not in module.BRANCHES:
-        raise FormatError(f"the {name} layout has no branch {branch!r}; it has {', '.join(module.BRANCHES)}")
-    try:
-        chosen = branch or _default_branch(module, checkpoint)
-        conversion: Conversion = module.convert(checkpoint, chosen, num_heads)
-    except KeyError as error:
-        raise FormatError(f"incomplete checkpoint, it has no {error}") from error
-    with torch.device("meta"):
-        check_weights(build_backbone(conversion.spec), conversion.state_dict)
-    check_numbers(conversion.state_dict)
+    if format_name is None:
+        layout = identify(checkpoint)
+    elif format_name not in FORMATS:
+        raise FormatError(f"unknown format {format_name!r}; known: {', '.join(FORMATS)}")
+    else:
+        layout = FORMATS[format_name]
+        if layout not in layouts_of(checkpoint):
+            raise FormatError(
+                f"not in the {layout.name} layout (which has {layout.typical}); the checkpoint holds {describe(checkpoint)}"
+            )
+    conversion = layout.convert(checkpoint, branch, num_heads)
+    check_fills(conversion.spec, conversion.state_dict)
+    _check_numbers(conversion.state_dict)
     return conversion
 
 
-def _default_branch(module: ModuleType, checkpoint: Any) -> str:
-    if hasattr(module, "default_branch"):
-        return str(module.default_branch(checkpoint))
-    return str(module.BRANCHES[0])
+def _check_numbers(state_dict: Mapping[str, Tensor]) -> None:
+    """Raise FormatError if a weight is NaN or infinite, or not stored as a usual floating-point number.
+
+    Integers are right for BatchNorm's counters only.
+    """
+    odd = [
+        f"{name} ({tensor.dtype})"
+        for name, tensor in state_dict.items()
+        if tensor.dtype not in (_COUNTS if name.endswith("num_batches_tracked") else _WEIGHTS)
+    ]
+    if odd:
+        raise FormatError(f"weights that are not stored as floating-point numbers: {abbreviate(odd)}")
+    bad = [name for name, tensor in state_dict.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
+    if bad:
+        raise FormatError(f"weights that are not finite numbers: {abbreviate(bad)}")
 
 
 def write_conversion(conversion: Conversion, checkpoint: Path, output: Path) -> Source:
     """Write a converted checkpoint as a backbone file.
 
     Args:
-        conversion: From `convert_checkpoint`.
-        checkpoint: What it was given; a model of timm has no file, so the digest is that of its weights.
+        conversion: What was taken from `checkpoint`.
+        checkpoint: The file, or a model of timm.
         output: The backbone file.
 
     Raises:
@@ -155,14 +139,11 @@ def write_conversion(conversion: Conversion, checkpoint: Path, output: Path) -> 
 
 
 def source_sha256(source: Path, conversion: Conversion) -> str:
-    """The digest of a checkpoint file; of its weights for a model of timm, which has no file."""
-    return weights_sha256(conversion.state_dict) if is_timm_name(source) else file_sha256(source)
-
-
-def weights_sha256(state_dict: Mapping[str, Tensor]) -> str:
-    """A digest of names, types, shapes and values, whatever their order."""
+    """The digest of a checkpoint file; of the weights (names, types, shapes, values) for a model of timm, which has no file."""
+    if not is_timm_name(source):
+        return file_sha256(source)
     digest = hashlib.sha256()
-    for name, tensor in sorted(state_dict.items()):
+    for name, tensor in sorted(conversion.state_dict.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""DINOv3's vision transformer: timm's `Eva`, asked the two questions of `backbones.base`.
+"""DINOv3's vision transformer: timm's `Eva` behind the interface of `backbones.base`.
 
 Queries and keys of the patches are rotated by the patches' coordinates (RoPE); nothing is added to the tokens, and CLS token and
 registers are not rotated. Coordinates are those of the patches' centres, each axis on its own from -1 to 1 over the image, so that
@@ -11,21 +11,18 @@ Training there also rescales the coordinates at random; fine-tuning here does no
 Shapes: B images, D channels, H x W pixels, h x w patches, N = h*w patches, T = CLS token, registers and patches.
 """
 
-from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from timm.layers import RotaryEmbeddingDinoV3
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
-from backbones.base import Tokens, check_taps
-from backbones.plain_vit import PlainViT
+from backbones.base import PlainViT
 from backbones.spec import DINOv3Spec
 
 ROPE_BASE = 100.0
 """Periods are this to the powers 0, 1/n, ... (n-1)/n, n being a quarter of a head's width."""
-PERIODS = "rope.periods"
-"""Their name among the weights."""
 NORM_EPSILON = 1e-5  # `layernormbf16`, which all released models have
 INITIAL_LAYER_SCALE = 1e-5
 
@@ -45,12 +42,6 @@ class DINOv3(PlainViT, Eva):
     spec: DINOv3Spec
 
     def __init__(self, spec: DINOv3Spec, drop_path_rate: float = 0.0) -> None:
-        """Build the network with fresh weights.
-
-        Args:
-            spec: The architecture.
-            drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first. Training mode only.
-        """
         super().__init__(
             patch_size=spec.patch_size,
             num_classes=0,
@@ -76,26 +67,8 @@ class DINOv3(PlainViT, Eva):
         self.spec = spec
         self.rope.register_buffer("periods", self.rope.periods, persistent=True)
 
-    def _embed(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
-        """CLS token, registers and patches [B, T, D], the patches' rotations [N, 2 * width of a head], and the grid (h, w)."""
-        grid = self._grid(images_B3HW)
+    def _embed(self, images_B3HW: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """CLS token, registers and patches [B, T, D], and the patches' rotations [N, 2 * width of a head]."""
+        self._grid(images_B3HW)
         tokens_BTD, rotations = self._pos_embed(self.patch_embed(images_B3HW))
-        return tokens_BTD, rotations, grid
-
-    def forward_tokens(self, images_B3HW: Tensor) -> Tokens:
-        """See `backbones.base.Backbone.forward_tokens`."""
-        tokens_BTD, rotations, grid = self._embed(images_B3HW)
-        for block in self.blocks:
-            tokens_BTD = block(tokens_BTD, rope=rotations)
-        return self._tokens(self.norm(tokens_BTD), grid)
-
-    def forward_maps(self, images_B3HW: Tensor, taps: Sequence[int]) -> list[Tensor]:
-        """See `backbones.base.Backbone.forward_maps`."""
-        check_taps(taps, self.spec)
-        tokens_BTD, rotations, grid = self._embed(images_B3HW)
-        maps = []
-        for index, block in enumerate(self.blocks[: taps[-1] + 1]):
-            tokens_BTD = block(tokens_BTD, rope=rotations)
-            if index in taps:
-                maps.append(self._map(tokens_BTD, grid))
-        return maps
+        return tokens_BTD, {"rope": rotations}

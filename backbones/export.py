@@ -1,4 +1,4 @@
-"""A backbone in another tool's checkpoint layout: the inverse of `backbones.formats`.
+"""A backbone in another tool's checkpoint layout: the inverse of `backbones.layouts`.
 
     timm        bare names; .pth or .safetensors
     dino        `{teacher: {backbone.*}, epoch}` for DINO's `--checkpoint_key teacher` (facebookresearch/dino 7c446df, utils.py)
@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from backbones.convert import convert_content
-from backbones.dinov3 import PERIODS, computed_periods
+from backbones.dinov3 import computed_periods
 from backbones.file import prepare_weights
-from backbones.spec import STANDARD_HEAD_DIM, BackboneSpec, DINOv3Spec, PlainViTSpec, ViTSpec
+from backbones.spec import DINOV3_PERIODS, STANDARD_HEAD_DIM, BackboneSpec, DINOv3Spec, PlainViTSpec, ViTSpec
 from common.files import write_atomically
 
 LAYOUTS = ("timm", "dino", "selfpatch")
@@ -60,7 +60,7 @@ def export_backbone(path: Path, layout: str, spec: BackboneSpec, state_dict: Map
     weights = prepare_weights(spec, state_dict)
     if isinstance(spec, DINOv3Spec):
         _check_periods(spec, weights)
-    stored = {name: tensor for name, tensor in weights.items() if name != PERIODS}
+    stored = {name: tensor for name, tensor in weights.items() if name != DINOV3_PERIODS}
     content: dict[str, Any] = stored
     if layout in _FIXED and path.suffix in _PICKLES:
         content = {"teacher": {f"backbone.{name}": tensor for name, tensor in stored.items()}}
@@ -107,7 +107,7 @@ def _check_fits(layout: str, spec: BackboneSpec) -> None:
 
 def _check_periods(spec: DINOv3Spec, weights: Mapping[str, Tensor]) -> None:
     """Refuse rotary periods that timm, which stores none, would not compute."""
-    difference = (weights[PERIODS] / computed_periods(spec.head_dim) - 1).abs().max().item()
+    difference = (weights[DINOV3_PERIODS] / computed_periods(spec.head_dim) - 1).abs().max().item()
     if difference:
         raise ExportError(
             f"timm computes the rotary periods itself, and this backbone's differ from those by up to {difference:.2%} (the authors' "

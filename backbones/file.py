@@ -1,24 +1,31 @@
 """The backbone file: safetensors with timm's names, and one metadata entry that says what the weights are.
 
 It is the only thing that evaluation reads. The metadata entry `patchbench` holds JSON:
-`{"version": 1, "spec": {...}, "source": {...}}`.
+`{"version": 1, "spec": {...}, "source": {...}}`. Importing this module and reading only that entry load no torch.
 """
 
+from __future__ import annotations
+
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
 
-from backbones.build import AnyBackbone, build_backbone
 from backbones.spec import BackboneSpec, spec_from_dict, spec_to_dict
 from common.files import file_sha256, write_atomically
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from backbones.build import AnyBackbone
+
 FILE_VERSION = 1
+TIMM_PREFIX = "timm:"
+"""Before the name of a pretrained model of timm, which stands for a checkpoint file in every command."""
 _METADATA_KEY = "patchbench"
 
 
@@ -31,7 +38,7 @@ class Source:
     """Where the weights of a backbone file come from."""
 
     format: str
-    """Name of the checkpoint layout, a module of `backbones.formats`."""
+    """Name of the checkpoint layout, as in `backbones.layouts.FORMATS`."""
     branch: str
     """Which of the checkpoint's networks was taken, such as `teacher`."""
     file_name: str
@@ -51,13 +58,126 @@ class BackboneFile:
     """The content of a backbone file."""
 
     spec: BackboneSpec
-    """The architecture."""
     source: Source
-    """Where the weights come from."""
     state_dict: dict[str, Tensor]
     """Weights under timm's names."""
     sha256: str
     """Digest of the backbone file itself; identifies the backbone in results."""
+
+
+def is_timm_name(source: Path) -> bool:
+    """Whether this names a model of timm and not a file."""
+    return os.fspath(source).startswith(TIMM_PREFIX)
+
+
+def is_backbone_file(path: Path) -> bool:
+    """Whether a file is safetensors with a backbone file's metadata; `read_backbone_file` says whether it is a whole one."""
+    try:
+        with safe_open(path, framework="numpy") as archive:
+            return _METADATA_KEY in (archive.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
+def read_header(path: Path) -> tuple[BackboneSpec, Source]:
+    """The spec and the source of a backbone file, without its weights.
+
+    Raises:
+        BackboneFileError: If it is not a backbone file; names the file and says what to do.
+    """
+    if not path.is_file():
+        raise BackboneFileError(f"{path}: no such file; make it with `python tools/convert_checkpoint.py CKPT {path}`")
+    try:
+        with safe_open(path, framework="numpy") as archive:
+            metadata = archive.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise _not_a_backbone_file(path, error) from error
+    if _METADATA_KEY not in metadata:
+        raise BackboneFileError(
+            f"{path}: safetensors without PatchBench's metadata; convert it with `python tools/convert_checkpoint.py {path} OUT`"
+        )
+    try:
+        content = json.loads(metadata[_METADATA_KEY])
+        if content["version"] != FILE_VERSION:
+            raise BackboneFileError(f"{path}: backbone file version {content['version']}, this PatchBench reads {FILE_VERSION}")
+        return spec_from_dict(content["spec"]), Source(**content["source"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise BackboneFileError(f"{path}: damaged metadata ({error!r}); convert the checkpoint again") from error
+
+
+def read_backbone_file(path: Path) -> BackboneFile:
+    """Read a backbone file with its weights.
+
+    Raises:
+        BackboneFileError: If it is not one; names the file and says what to do.
+    """
+    spec, source = read_header(path)
+    try:
+        with safe_open(path, framework="pt") as archive:
+            state_dict = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 - not iterable itself
+    except (SafetensorError, OSError) as error:
+        raise _not_a_backbone_file(path, error) from error
+    return BackboneFile(spec=spec, source=source, state_dict=state_dict, sha256=file_sha256(path))
+
+
+def _not_a_backbone_file(path: Path, error: Exception) -> BackboneFileError:
+    return BackboneFileError(
+        f"{path}: not a backbone file ({error}); convert a checkpoint with `python tools/convert_checkpoint.py CKPT OUT`"
+    )
+
+
+def load_backbone(path: Path, drop_path_rate: float = 0.0) -> AnyBackbone:
+    """Build the network of a backbone file and load its weights strictly; in evaluation mode, on the CPU."""
+    from backbones.build import build_backbone
+
+    content = read_backbone_file(path)
+    network = build_backbone(content.spec, drop_path_rate)
+    load_strictly(network, content.state_dict)
+    return network.eval()
+
+
+def write_backbone_file(path: Path, spec: BackboneSpec, source: Source, state_dict: Mapping[str, Tensor]) -> None:
+    """Write a backbone file atomically, after proving that the weights fill the spec's network exactly.
+
+    Args:
+        path: Ends in `.safetensors`; parent folders are made.
+        spec: The architecture.
+        source: Where the weights come from.
+        state_dict: Weights under timm's names; floating-point ones are stored as float32.
+
+    Raises:
+        BackboneFileError: If the weights do not fit the spec.
+    """
+    from safetensors.torch import save_file
+
+    tensors = prepare_weights(spec, state_dict)
+    metadata = {"version": FILE_VERSION, "spec": spec_to_dict(spec), "source": asdict(source)}
+    header = {_METADATA_KEY: json.dumps(metadata)}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+
+
+def prepare_weights(spec: BackboneSpec, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as they are written: they fill the spec's network exactly, floating-point ones are float32, none shares memory.
+
+    Raises:
+        BackboneFileError: As for `check_weights`.
+    """
+    check_fills(spec, state_dict)
+    return {
+        name: (value.float() if value.is_floating_point() else value).contiguous().clone() for name, value in state_dict.items()
+    }
+
+
+def check_fills(spec: BackboneSpec, state_dict: Mapping[str, Tensor]) -> AnyBackbone:
+    """The spec's network without memory for its weights, after `check_weights` of it."""
+    import torch
+
+    from backbones.build import build_backbone
+
+    with torch.device("meta"):
+        network = build_backbone(spec)
+    check_weights(network, state_dict)
+    return network
 
 
 def check_weights(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
@@ -83,85 +203,7 @@ def load_strictly(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     """Load weights that must fit exactly.
 
     Raises:
-        BackboneFileError: As `check_weights`.
+        BackboneFileError: As for `check_weights`.
     """
     check_weights(network, state_dict)
     network.load_state_dict(dict(state_dict), strict=True)
-
-
-def prepare_weights(spec: BackboneSpec, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights as they are written: proven to fill the spec's network exactly, float32 where floating-point, no shared memory.
-
-    Raises:
-        BackboneFileError: As `check_weights`.
-    """
-    with torch.device("meta"):
-        check_weights(build_backbone(spec), state_dict)
-    return {
-        name: (value.float() if value.is_floating_point() else value).contiguous().clone() for name, value in state_dict.items()
-    }
-
-
-def write_backbone_file(path: Path, spec: BackboneSpec, source: Source, state_dict: Mapping[str, Tensor]) -> None:
-    """Write a backbone file atomically, after proving that the weights fill the spec's network exactly.
-
-    Args:
-        path: Ends in `.safetensors`; parent folders are made.
-        spec: The architecture.
-        source: Where the weights come from.
-        state_dict: Weights under timm's names; floating-point ones are stored as float32.
-
-    Raises:
-        BackboneFileError: If the weights do not fit the spec.
-    """
-    tensors = prepare_weights(spec, state_dict)
-    metadata = {"version": FILE_VERSION, "spec": spec_to_dict(spec), "source": asdict(source)}
-    header = {_METADATA_KEY: json.dumps(metadata)}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
-
-
-def is_backbone_file(path: Path) -> bool:
-    """Whether a file is safetensors with a backbone file's metadata; `read_backbone_file` says whether it is a whole one."""
-    try:
-        with safe_open(path, framework="pt") as archive:
-            return _METADATA_KEY in (archive.metadata() or {})
-    except (SafetensorError, OSError):
-        return False
-
-
-def read_backbone_file(path: Path) -> BackboneFile:
-    """Read a backbone file.
-
-    Raises:
-        BackboneFileError: If it is not one, names the file and what to do.
-    """
-    if not path.is_file():
-        raise BackboneFileError(f"{path}: no such file; make it with `python tools/convert_checkpoint.py CKPT {path}`")
-    try:
-        with safe_open(path, framework="pt") as archive:
-            metadata = archive.metadata() or {}
-            state_dict = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 - not iterable itself
-    except (SafetensorError, OSError) as error:
-        raise BackboneFileError(
-            f"{path}: not a backbone file ({error}); convert a checkpoint with `python tools/convert_checkpoint.py CKPT OUT`"
-        ) from error
-    if _METADATA_KEY not in metadata:
-        raise BackboneFileError(
-            f"{path}: safetensors without PatchBench's metadata; convert it with `python tools/convert_checkpoint.py {path} OUT`"
-        )
-    try:
-        content = json.loads(metadata[_METADATA_KEY])
-        if content["version"] != FILE_VERSION:
-            raise BackboneFileError(f"{path}: backbone file version {content['version']}, this PatchBench reads {FILE_VERSION}")
-        spec, source = spec_from_dict(content["spec"]), Source(**content["source"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise BackboneFileError(f"{path}: damaged metadata ({error!r}); convert the checkpoint again") from error
-    return BackboneFile(spec=spec, source=source, state_dict=state_dict, sha256=file_sha256(path))
-
-
-def load_backbone(path: Path, drop_path_rate: float = 0.0) -> AnyBackbone:
-    """Build the network of a backbone file and load its weights strictly; in evaluation mode, on the CPU."""
-    content = read_backbone_file(path)
-    network = build_backbone(content.spec, drop_path_rate)
-    load_strictly(network, content.state_dict)
-    return network.eval()

@@ -1,17 +1,20 @@
-"""What a conversion took, in values for machines and in words for people."""
+"""From a file to a file: open, describe what was taken, look at an image, write."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
-
-import torch
+from pathlib import Path
+from typing import Any, Literal
 
 from backbones.build import build_backbone
-from backbones.convert import FORMATS
-from backbones.file import check_weights
-from backbones.formats.base import Conversion
+from backbones.convert import open_backbone, source_sha256, write_conversion
+from backbones.export import check_export, export_backbone
+from backbones.file import check_fills, is_backbone_file, load_strictly
+from backbones.inspection import Inspection, inspect_backbone
+from backbones.layouts import FORMATS, Conversion
+from backbones.layouts.base import NOT_STATED
 from backbones.spec import spec_in_words, spec_to_dict
 
-NOT_STATED = "not stated"
+Target = Literal["backbone", "timm", "dino", "selfpatch"]
+"""What is written: a backbone file, or one of `backbones.export.LAYOUTS`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,15 +22,12 @@ class ConversionReport:
     """What was taken from one checkpoint."""
 
     format: str
-    """The layout's name."""
     branch: str
-    """Which of its networks was taken."""
     epoch: int
     """Completed epochs as the checkpoint states them; -1 where it states none."""
     architecture: str
     """The spec in words."""
     spec: dict[str, Any]
-    """`backbones.spec.spec_to_dict` of it."""
     tensors_taken: int
     """Weights and buffers of the backbone."""
     tensors_dropped_by_rule: dict[str, int]
@@ -37,7 +37,6 @@ class ConversionReport:
     parameters: int
     """Numbers that training changes; no running statistics."""
     checkpoint_sha256: str
-    """Digest of the checkpoint file."""
     licence: str
     """Of published weights in this layout, as their authors state it; `not stated` where many authors use the layout."""
 
@@ -69,9 +68,7 @@ def report_conversion(conversion: Conversion, checkpoint_sha256: str) -> Convers
     Raises:
         BackboneFileError: If the weights do not fill the spec's network exactly.
     """
-    with torch.device("meta"):
-        network = build_backbone(conversion.spec)
-    check_weights(network, conversion.state_dict)
+    network = check_fills(conversion.spec, conversion.state_dict)
     return ConversionReport(
         format=conversion.format,
         branch=conversion.branch,
@@ -83,5 +80,90 @@ def report_conversion(conversion: Conversion, checkpoint_sha256: str) -> Convers
         tensors_left_over=0,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         checkpoint_sha256=checkpoint_sha256,
-        licence=FORMATS[conversion.format].LICENCE if conversion.format in FORMATS else NOT_STATED,
+        licence=FORMATS[conversion.format].licence if conversion.format in FORMATS else NOT_STATED,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertedFile:
+    """What became of a file."""
+
+    report: ConversionReport
+    inspection: Inspection | None
+    """What an image showed, where one was given."""
+    output: Path | None
+    """What was written, if anything."""
+    target: Target
+    note: str
+    """What a reader of the output must know beside it; empty if nothing."""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {
+            **self.report.to_json(),
+            "check": self.inspection.to_json() if self.inspection else None,
+            "output": str(self.output) if self.output else None,
+            "output_layout": self.target if self.output else None,
+            "note": self.note,
+        }
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Label and text, in reading order."""
+        lines = self.report.lines() + (self.inspection.lines() if self.inspection else [])
+        if self.output:
+            written = "backbone file" if self.target == "backbone" else f"{self.target} layout"
+            lines.append(("written", f"{self.output} ({written})"))
+        return [*lines, ("note", self.note)] if self.note else lines
+
+
+def convert_file(
+    source: Path,
+    output: Path | None,
+    target: Target = "backbone",
+    format_name: str | None = None,
+    branch: str | None = None,
+    num_heads: int | None = None,
+    image: Path | None = None,
+) -> ConvertedFile:
+    """Convert a checkpoint or a backbone file.
+
+    Args:
+        source: The file, or `timm:NAME` for a pretrained model of timm.
+        output: What to write; None to only look.
+        target: What the output becomes.
+        format_name: As for `open_backbone`.
+        branch: As for `open_backbone`.
+        num_heads: As for `open_backbone`.
+        image: An image to run through the backbone.
+
+    Raises:
+        ValueError: If the source holds no backbone or does not fit the options, the output cannot hold it, or the image
+            is unreadable; nothing is written then.
+    """
+    if output is not None:
+        _check_output(source, output, target)
+    conversion = open_backbone(source, format_name, branch, num_heads)
+    report = report_conversion(conversion, source_sha256(source, conversion))
+    inspection = None
+    if image is not None:
+        network = build_backbone(conversion.spec)
+        load_strictly(network, conversion.state_dict)
+        inspection = inspect_backbone(network, image)
+    note = ""
+    if output is not None and target == "backbone":
+        write_conversion(conversion, source, output)
+    elif output is not None:
+        note = export_backbone(output, target, conversion.spec, conversion.state_dict, conversion.epoch)
+    return ConvertedFile(report=report, inspection=inspection, output=output, target=target, note=note)
+
+
+def _check_output(source: Path, output: Path, target: Target) -> None:
+    """Raise ValueError before anything is read if the output cannot become what is wanted."""
+    if output.resolve() == source.resolve():
+        raise ValueError(f"the output {output} is the checkpoint itself, which would be overwritten; choose another name")
+    if target != "backbone":
+        check_export(output, target)
+    elif output.suffix != ".safetensors":
+        raise ValueError(f"the output {output} must end in .safetensors; for other tools' layouts pass --to")
+    elif is_backbone_file(source):
+        raise ValueError(f"{source} is a backbone file already; copy it, or pass --to for another tool's layout")

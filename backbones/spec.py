@@ -17,6 +17,9 @@ STANDARD_HEAD_DIM = 64
 _RESNET_IMAGE_SIZE = 224
 _DINOV3_GRID_SIDE = 14
 
+DINOV3_PERIODS = "rope.periods"
+"""Name of the rotary periods among a DINOv3's weights."""
+
 MLPKind = Literal["gelu", "swiglu"]
 PositionRule = Literal["dino", "antialias"]
 

@@ -15,21 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from backbones.build import build_backbone
-from backbones.file import load_strictly
-from backbones.formats import timm as timm_layout
-from backbones.formats import timm_dinov3
-from backbones.formats.architecture import refuse_num_heads
-from backbones.formats.base import Conversion, FormatError, abbreviate
+from backbones.file import TIMM_PREFIX, load_strictly
+from backbones.file import is_timm_name as is_timm_name  # shim: remove
+from backbones.layouts import FORMATS, Conversion, FormatError, abbreviate
+from backbones.layouts.architecture import refuse_num_heads
 from backbones.spec import ResNetSpec, SwinSpec, typical_image_size
 
-PREFIX = "timm:"
+PREFIX = TIMM_PREFIX  # shim: remove
 FEATURE_TOLERANCE = 1e-4
 _SEED = 0
-
-
-def is_timm_name(source: Path) -> bool:
-    """Whether this names a model of timm and not a file."""
-    return os.fspath(source).startswith(PREFIX)
 
 
 def convert_timm_model(
@@ -45,7 +39,7 @@ def convert_timm_model(
     Raises:
         FormatError: If timm has no such model or no weights for it, they cannot be fetched, or the network is none of ours.
     """
-    name = os.fspath(source).removeprefix(PREFIX)
+    name = os.fspath(source).removeprefix(TIMM_PREFIX)
     if not timm.is_model(name) or not timm.is_model_pretrained(name):
         similar = timm.list_pretrained(f"{name.split('.')[0]}*") if name else []
         raise FormatError(f"timm has no pretrained model {name!r}; of a similar name: {abbreviate(similar) or 'none'}")
@@ -68,16 +62,16 @@ def convert_timm_module(model: Any, num_heads: int | None = None) -> Conversion:
         FormatError: If its names, numbers or features are not those of a backbone of ours.
     """
     weights = model.state_dict()
-    layout = next((layout for layout in (timm_layout, timm_dinov3) if layout.matches(weights)), None)
+    layout = next((FORMATS[name] for name in ("timm", "timm_dinov3") if FORMATS[name].matches(weights)), None)
     if layout is None:
         raise FormatError(f"timm's {type(model).__name__} is none of the supported families (ViT, DINOv3's ViT, Swin, ResNet)")
-    # Of a ViT all blocks have the same number; a Swin's weights show theirs.
+    # All blocks of a ViT have the same number; a Swin's weights show theirs.
     own_heads = model.blocks[0].attn.num_heads if hasattr(model, "blocks") else None
     if own_heads is None:
         refuse_num_heads(num_heads)
     elif num_heads not in (None, own_heads):
         raise FormatError(f"--num-heads {num_heads} contradicts the model, which has {own_heads}")
-    conversion = layout.convert(weights, layout.BRANCHES[0], own_heads)
+    conversion = layout.convert(weights, num_heads=own_heads)
     if isinstance(conversion.spec, SwinSpec):
         spec = dataclasses.replace(conversion.spec, image_size=model.patch_embed.img_size[0])
         conversion = dataclasses.replace(conversion, spec=spec)

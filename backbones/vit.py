@@ -3,7 +3,7 @@
 Shapes: B images, D channels, H x W pixels, h x w patches, N = h*w patches, C = CLS token (if any) and registers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,8 +13,7 @@ from timm.layers import Mlp, SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from backbones.base import Tokens, check_taps
-from backbones.plain_vit import PlainViT
+from backbones.base import PlainViT
 from backbones.spec import MLPKind, PositionRule, ViTSpec
 
 # DINO adds this to the number of patches before it computes the scale of the position grid, so that rounding cannot lose a
@@ -29,48 +28,30 @@ _ACTIVATIONS: dict[MLPKind, type[nn.Module]] = {"gelu": nn.GELU, "swiglu": nn.Si
 
 
 def resize_positions_like_dino(positions_1ND: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resample a square grid of position embeddings by bicubic interpolation with DINO's scale factor.
+    """Resample a square grid of position embeddings [1, N, D] to (h, w) by bicubic interpolation with DINO's scale factor.
 
     timm resizes to an exact size with antialiasing instead; the features then differ by up to 1.5e-2 at 480 x 832.
 
-    Args:
-        positions_1ND: [1, N, D] for a square grid.
-        grid: Wanted (h, w).
-
     Returns:
-        [1, h*w, D]; the input itself where the grid is already the wanted one.
+        [1, h*w, D]; the input itself where the grid is already the wanted one. The two other rules do the same.
     """
     # The result is the floor of the scaled size: 0.1 patch more than wanted yields exactly (h, w).
     return _resample(positions_1ND, grid, lambda side: {"scale_factor": [(count + DINO_GRID_EPSILON) / side for count in grid]})
 
 
 def resize_positions_to_size(positions_1ND: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resample a square grid of position embeddings by bicubic interpolation to an exact size, without antialiasing.
+    """The same to an exact size, without antialiasing.
 
     mmseg's rule, and so that of the published ADE20K runs. DINO's scale factor moves the sampling points a little.
-
-    Args:
-        positions_1ND: [1, N, D] for a square grid.
-        grid: Wanted (h, w).
-
-    Returns:
-        [1, h*w, D]; the input itself where the grid is already the wanted one.
     """
     return _resample(positions_1ND, grid, lambda side: {"size": grid})
 
 
 def resize_positions_antialiased(positions_1ND: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resample a square grid of position embeddings by bicubic interpolation to an exact size, with antialiasing.
+    """The same to an exact size, with antialiasing.
 
     The rule of DINOv2's models with registers (facebookresearch/dinov2, `interpolate_antialias` and an offset of 0 in
     `dinov2/hub/backbones.py`) and of timm.
-
-    Args:
-        positions_1ND: [1, N, D] for a square grid.
-        grid: Wanted (h, w).
-
-    Returns:
-        [1, h*w, D]; the input itself where the grid is already the wanted one.
     """
     return _resample(positions_1ND, grid, lambda side: {"size": grid, "antialias": True})
 
@@ -103,12 +84,6 @@ class ViT(PlainViT, VisionTransformer):
     spec: ViTSpec
 
     def __init__(self, spec: ViTSpec, drop_path_rate: float = 0.0) -> None:
-        """Build the network with fresh weights.
-
-        Args:
-            spec: The architecture.
-            drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first. Training mode only.
-        """
         super().__init__(
             img_size=spec.image_size,
             patch_size=spec.patch_size,
@@ -137,8 +112,8 @@ class ViT(PlainViT, VisionTransformer):
         if self.reg_token is not None:
             nn.init.trunc_normal_(self.reg_token, std=INITIAL_DEVIATION)
 
-    def _embed(self, images_B3HW: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """CLS token, registers and patches [B, C+N, D], positions added, and the grid (h, w)."""
+    def _embed(self, images_B3HW: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """CLS token, registers and patches [B, C+N, D], positions added."""
         grid = self._grid(images_B3HW)
         tokens_BND = self.patch_embed.proj(images_B3HW).flatten(2).transpose(1, 2)
         prefix = self.spec.num_prefix_positions
@@ -148,20 +123,4 @@ class ViT(PlainViT, VisionTransformer):
             before.append(self.cls_token + self.pos_embed[:, :1] if prefix else self.cls_token)
         if self.reg_token is not None:
             before.append(self.reg_token)
-        return torch.cat([*(token.expand(len(tokens_BND), -1, -1) for token in before), tokens_BND], dim=1), grid
-
-    def forward_tokens(self, images_B3HW: Tensor) -> Tokens:
-        """See `backbones.base.Backbone.forward_tokens`."""
-        tokens, grid = self._embed(images_B3HW)
-        return self._tokens(self.norm(self.blocks(tokens)), grid)
-
-    def forward_maps(self, images_B3HW: Tensor, taps: Sequence[int]) -> list[Tensor]:
-        """See `backbones.base.Backbone.forward_maps`."""
-        check_taps(taps, self.spec)
-        tokens, grid = self._embed(images_B3HW)
-        maps = []
-        for index, block in enumerate(self.blocks[: taps[-1] + 1]):
-            tokens = block(tokens)
-            if index in taps:
-                maps.append(self._map(tokens, grid))
-        return maps
+        return torch.cat([*(token.expand(len(tokens_BND), -1, -1) for token in before), tokens_BND], dim=1), {}

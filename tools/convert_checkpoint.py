@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from backbones.convert import FORMATS
-from backbones.convert_file import Target, convert_file
+from backbones.layouts import FORMATS
+from backbones.report import Target, convert_file
 from common.command import config_parser, run_command
 from common.files import write_text_atomically
 

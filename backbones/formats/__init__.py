@@ -1,1 +1,1 @@
-"""One file per published checkpoint layout."""
+# shim: remove

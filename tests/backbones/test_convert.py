@@ -14,8 +14,9 @@ from timm.models.swin_transformer import SwinTransformer
 
 from backbones.build import build_backbone
 from backbones.checkpoint import load_checkpoint
-from backbones.convert import convert_checkpoint, identify, write_conversion
+from backbones.convert import convert_checkpoint, write_conversion
 from backbones.file import load_backbone, read_backbone_file
+from backbones.layouts import identify
 from backbones.spec import ResNetSpec, SwinSpec, ViTSpec
 
 SPEC = ViTSpec(embed_dim=64, depth=2, num_heads=1, patch_size=16, image_size=64, class_token=True, final_norm=True)
@@ -65,7 +66,7 @@ def test_torchvision_resnet_features(tmp_path: Path) -> None:
 def test_timm_swin_by_shapes() -> None:
     spec = SwinSpec(embed_dim=24, depths=(2, 2), num_heads=(3, 6), window_size=7)
     checkpoint = {"model": build_backbone(spec).state_dict()}
-    assert identify(checkpoint) == "timm"
+    assert identify(checkpoint).name == "timm"
 
 
 @pytest.mark.parametrize("image_size", [128, 224])

@@ -9,9 +9,9 @@ import torchvision
 from safetensors.torch import save_file
 
 from backbones.build import build_backbone
-from backbones.convert import FORMATS, convert_checkpoint, convert_content, identify, write_conversion
+from backbones.convert import convert_checkpoint, convert_content, write_conversion
 from backbones.file import load_backbone, load_strictly
-from backbones.formats import timm as timm_layout
+from backbones.layouts import FORMATS, identify, layouts_of
 from backbones.spec import ViTSpec
 from tests.layouts import MOCO_V3_HEADS, RESNET, Made, make_all, prefixed, weights_of
 
@@ -45,7 +45,7 @@ def test_features(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", MADE)
 def test_exactly_one_layout_matches(name: str) -> None:
     made = MADE[name]
-    assert [layout for layout, module in FORMATS.items() if module.matches(made.checkpoint)] == [made.layout]
+    assert [layout.name for layout in layouts_of(made.checkpoint)] == [made.layout]
 
 
 def test_every_layout_is_made() -> None:
@@ -73,7 +73,7 @@ def test_nothing_but_the_layouts_own_names_is_taken(name: str) -> None:
 def test_other_branches_can_be_chosen(name: str) -> None:
     """The made checkpoints fill the branches that are not the default with zeros."""
     made = MADE[name]
-    default, other = FORMATS[made.layout].BRANCHES
+    default, other = FORMATS[made.layout].branches
     assert convert_content(made.checkpoint).branch == default
     chosen = convert_content(made.checkpoint, branch=other)
     assert chosen.branch == other
@@ -163,17 +163,23 @@ def test_unknown_layouts_are_described() -> None:
     assert "\n" not in message
 
 
-def test_two_matches_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint = MADE["mae"].checkpoint
-    monkeypatch.setattr(timm_layout, "matches", lambda _: True)
+def test_two_matches_are_an_error() -> None:
+    checkpoint = {**MADE["moco"].checkpoint, **MADE["moby"].checkpoint}
     with pytest.raises(
-        ValueError, match=r"several layouts match: mae, timm; choose one with --format.*top-level keys epoch, model"
+        ValueError, match=r"several layouts match: moco, moby; choose one with --format.*top-level keys arch, epoch"
     ):
         identify(checkpoint)
-    with pytest.raises(ValueError, match="not in the moco layout"):
-        convert_content(checkpoint, "moco")
+    assert convert_content(checkpoint, "moby").spec == MADE["moby"].spec
+    with pytest.raises(ValueError, match="not in the timm layout"):
+        convert_content(checkpoint, "timm")
     with pytest.raises(ValueError, match="unknown format 'swim'; known: patchbench"):
         convert_content(checkpoint, "swim")
+
+
+def test_a_derived_layout_is_not_read_as_the_one_that_it_specialises() -> None:
+    for name, general in (("ibot", "dino"), ("resim", "moco"), ("mae", "timm")):
+        with pytest.raises(ValueError, match=f"not in the {general} layout"):
+            convert_content(MADE[name].checkpoint, general)
 
 
 def test_weights_that_are_no_floats_are_refused() -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from backbones.build import build_backbone
+from backbones.convert import open_backbone
 from backbones.file import Source, is_backbone_file, write_backbone_file
-from backbones.opening import open_backbone
 from backbones.spec import ViTSpec
 
 # 64 channels per head would make one head of it.

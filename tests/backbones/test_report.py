@@ -3,8 +3,7 @@
 import pytest
 
 from backbones.build import build_backbone
-from backbones.convert import FORMATS
-from backbones.formats.base import Conversion
+from backbones.layouts import FORMATS, Conversion
 from backbones.report import report_conversion
 from backbones.spec import BackboneSpec, DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec, spec_in_words
 
@@ -92,7 +91,7 @@ def test_parameters_are_those_that_training_changes() -> None:
 
 
 def test_every_layout_states_a_licence() -> None:
-    assert all(isinstance(module.LICENCE, str) and module.LICENCE for module in FORMATS.values())
-    licences = {name: module.LICENCE for name, module in FORMATS.items()}
+    assert all(isinstance(layout.licence, str) and layout.licence for layout in FORMATS.values())
+    licences = {name: layout.licence for name, layout in FORMATS.items()}
     known = {"moco_v3": "CC-BY-NC-4.0", "moby": "MIT", "dino": "Apache-2.0", "selfpatch": "Apache-2.0", "timm": "not stated"}
     assert known.items() <= licences.items()

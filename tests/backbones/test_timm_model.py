@@ -9,9 +9,8 @@ import timm
 import torch
 from torch import nn
 
-from backbones import timm_model
 from backbones.convert import convert_checkpoint, write_conversion
-from backbones.file import read_backbone_file
+from backbones.file import is_timm_name, read_backbone_file
 from backbones.spec import DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec
 from backbones.timm_model import convert_timm_model, convert_timm_module
 
@@ -105,5 +104,5 @@ def test_a_named_model_becomes_a_backbone_file(tmp_path: Path, monkeypatch: pyte
         digests.append(content.source.sha256)
     assert digests[0] == digests[1]
     assert len(digests[0]) == 64
-    assert timm_model.is_timm_name(source)
-    assert not timm_model.is_timm_name(tmp_path / "timm:a")
+    assert is_timm_name(source)
+    assert not is_timm_name(tmp_path / "timm:a")

@@ -1,4 +1,4 @@
-"""Small networks in every layout that `backbones.formats` reads, written down independently of its key tables."""
+"""Small networks in every layout that `backbones.layouts` reads, written down independently of its key tables."""
 
 from tests.layouts import contrastive, dinov2, dinov3, huggingface, libraries, student_teacher
 from tests.layouts.base import DINOV2, REGISTERS, RESNET, VIT, Made, prefixed, weights_of

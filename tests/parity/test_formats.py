@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from backbones.build import build_backbone
-from backbones.convert import FORMATS, convert_checkpoint, write_conversion
+from backbones.convert import convert_checkpoint, write_conversion
 from backbones.file import load_backbone, load_strictly
+from backbones.layouts import FORMATS
 from backbones.spec import ViTSpec
 from backbones.vit import ViT, resize_positions_antialiased, resize_positions_to_size
 
@@ -86,7 +87,7 @@ def test_other_branches_are_not_taken_unasked(golden_dir: Path) -> None:
     for path, expected, images in cases(golden_dir):
         conversion = convert(path, expected)
         assert any(tensor.any() for tensor in conversion.state_dict.values())
-        for branch in FORMATS[conversion.format].BRANCHES[1:]:
+        for branch in FORMATS[conversion.format].branches[1:]:
             other = convert(path, expected, branch=branch)
             assert other.branch == branch
             network = build_backbone(other.spec)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from backbones.file import load_strictly
-from backbones.formats.architecture import vit_spec
+from backbones.layouts.architecture import vit_spec
 from backbones.vit import ViT, resize_positions_to_size
 
 TOLERANCE = 2e-5

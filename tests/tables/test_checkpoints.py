@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from backbones.convert import FORMATS
+from backbones.layouts import FORMATS
 from tables.checkpoints import CHECKPOINTS_FILE, PublishedCheckpoint, read_checkpoints
 from tables.layout import LAYOUTS
 from tables.reference import read_reference
@@ -20,7 +20,7 @@ def test_row(row: PublishedCheckpoint) -> None:
     assert re.fullmatch(r"[a-z0-9_]+", row.name)
     assert row.source
     assert urlsplit(row.address).scheme == "https"
-    assert row.branch in FORMATS[row.format].BRANCHES
+    assert row.branch in FORMATS[row.format].branches
     assert re.fullmatch(r"([0-9a-f]{6,32})?", row.md5)
     assert Path(row.file_name).name == row.file_name != f"{row.name}.safetensors"
 

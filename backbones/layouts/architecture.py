@@ -1,43 +1,44 @@
-"""From weights under timm's names to the numbers of their architecture, for the three families.
+"""From weights under timm's names to the numbers of their architecture, for ViTs, Swins and ResNets."""
 
-`take_backbone` is what most layouts' `convert` consists of: strip a prefix, drop what the layout names, keep the family's own names.
-"""
+from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from backbones.formats.base import FormatError, abbreviate, count_numbered
-from backbones.formats.keys import RESNET_KEYS, SWIN_KEYS, VIT_KEYS, KeyTable, apply_table, prefixed
+from backbones.layouts.keys import (
+    RESNET_KEYS,
+    SWIN_KEYS,
+    VIT_KEYS,
+    FormatError,
+    KeyTable,
+    abbreviate,
+    apply_table,
+    count_numbered,
+    prefixed,
+)
 from backbones.spec import BackboneSpec, MLPKind, ResNetSpec, SwinSpec, ViTSpec, standard_num_heads
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SMALL_WIDTH = 384
 
 
-@dataclass(frozen=True, kw_only=True)
-class Taken:
-    """A backbone out of a state dict."""
-
-    spec: BackboneSpec
-    """The architecture."""
-    state_dict: dict[str, Tensor]
-    """Weights under timm's names."""
-    dropped: dict[str, tuple[str, ...]]
-    """As `backbones.formats.base.Conversion.dropped`."""
-
-
-def take_backbone(state_dict: Mapping[str, Tensor], prefix: str, drops: KeyTable, num_heads: int | None) -> Taken:
+def take_backbone(
+    state_dict: Mapping[str, Tensor], prefix: str, drops: KeyTable, num_heads: int | None
+) -> tuple[BackboneSpec, dict[str, Tensor], dict[str, tuple[str, ...]]]:
     """Take a backbone that has its family's own names behind a prefix.
 
     Args:
-        state_dict: The branch or the whole network.
-        prefix: Before each of the backbone's names; may be empty.
+        state_dict: The branch, or the whole network.
+        prefix: What stands before each of the backbone's names; may be empty.
         drops: What else the layout holds, with None as targets; looked at first.
         num_heads: Attention heads per block of a ViT; None for the usual 64 channels per head.
+
+    Returns:
+        The spec, the weights under timm's names, and the dropped names by rule.
 
     Raises:
         FormatError: If a name is neither the family's nor dropped, or the weights are of no known family.
@@ -47,21 +48,27 @@ def take_backbone(state_dict: Mapping[str, Tensor], prefix: str, drops: KeyTable
     if "layer1.0.conv1.weight" in names:
         weights, dropped = apply_table(state_dict, {**drops, **prefixed(prefix, RESNET_KEYS)})
         refuse_num_heads(num_heads)
-        return Taken(spec=resnet_spec(weights), state_dict=with_batch_counters(weights), dropped=dropped)
+        return resnet_spec(weights), with_batch_counters(weights), dropped
     if any(name.startswith("layers.0.blocks.") for name in names):
         weights, dropped = apply_table(state_dict, {**drops, **prefixed(prefix, SWIN_KEYS)})
         refuse_num_heads(num_heads)
         masks = {name: tensor for name, tensor in state_dict.items() if name.startswith(prefix) and name.endswith("attn_mask")}
-        weights = downsampling_first(weights)
-        return Taken(spec=swin_spec(weights, masks), state_dict=weights, dropped=dropped)
+        weights = _downsampling_first(weights)
+        return swin_spec(weights, masks), weights, dropped
     weights, dropped = apply_table(state_dict, {**drops, **prefixed(prefix, VIT_KEYS)})
-    return Taken(spec=vit_spec(weights, num_heads), state_dict=weights, dropped=dropped)
+    return vit_spec(weights, num_heads), weights, dropped
 
 
 def refuse_num_heads(num_heads: int | None) -> None:
     """Raise FormatError if heads are chosen where they cannot be."""
     if num_heads is not None:
         raise FormatError("--num-heads applies to ViTs only; the weights of this family show their heads")
+
+
+def check_is_whole(weights: Mapping[str, Tensor], expectation: str) -> None:
+    """Raise FormatError with what the layout's ViTs have, in its own names, if the CLS token or the final norm is missing."""
+    if "cls_token" not in weights or "norm.weight" not in weights:
+        raise FormatError(f"incomplete checkpoint, {expectation}")
 
 
 def vit_spec(state_dict: Mapping[str, Tensor], num_heads: int | None) -> ViTSpec:
@@ -121,12 +128,14 @@ def _ratio(hidden: int, embed_dim: int) -> float:
 
 
 def resnet_spec(state_dict: Mapping[str, Tensor]) -> ResNetSpec:
-    """Count a ResNet's blocks."""
+    """Read a ResNet's numbers of blocks off its weights (torchvision's names)."""
     return ResNetSpec(layers=tuple(count_numbered(state_dict, f"layer{stage}.") for stage in (1, 2, 3, 4)))
 
 
 def with_batch_counters(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Add the batch counters of BatchNorm that older files lack; with a fixed momentum they change no feature."""
+    import torch
+
     counters = {
         name.replace("running_mean", "num_batches_tracked"): torch.tensor(0)
         for name in state_dict
@@ -135,7 +144,7 @@ def with_batch_counters(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {**counters, **state_dict}
 
 
-def downsampling_first(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _downsampling_first(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Move each downsampling from the end of its stage to the beginning of the next, where timm >= 0.9 has it."""
     if not any(name.startswith("layers.0.downsample.") for name in state_dict):
         return dict(state_dict)
@@ -150,9 +159,9 @@ def swin_spec(state_dict: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> 
     """Read a Swin transformer's numbers off its weights; the bias tables show windows and heads.
 
     Args:
-        state_dict: The weights.
-        masks: The `attn_mask` buffers, where stored. A shifted block's mask has an entry per window of the pretraining images and
-            so shows their size; where no mask is stored, it is 224.
+        state_dict: Weights under timm's names.
+        masks: The `attn_mask` buffers, where stored. A shifted block's mask has an entry for each window of the pretraining images
+            and so shows their size; where no mask is stored, it is 224.
 
     Raises:
         FormatError: If the weights are not a Swin's.
@@ -183,6 +192,6 @@ def _pretraining_size(masks: Mapping[str, Tensor], window_size: int, patch_size:
         stage = int(match[1]) if match else num_stages
         windows = math.isqrt(mask.shape[0]) if mask.ndim == 3 else 0
         if stage >= num_stages or mask.shape != (windows**2, window_size**2, window_size**2):
-            raise FormatError(f"{name} of shape {tuple(mask.shape)} is no mask for windows of side {window_size}")
+            raise FormatError(f"{name} of shape {tuple(mask.shape)} is not a mask for windows of side {window_size}")
         return windows * window_size * patch_size * 2**stage
     return None

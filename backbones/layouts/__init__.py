@@ -1,0 +1,88 @@
+"""Published checkpoint layouts as tables, and which of them a checkpoint has.
+
+To add a layout, put a `Layout` into the `LAYOUTS` of the module that it fits best. A new module also goes into `FORMATS` below.
+"""
+
+from collections.abc import Iterator, Mapping
+from difflib import SequenceMatcher
+from typing import Any
+
+from backbones.layouts import contrastive, dinov2, dinov3, libraries, patchbench, student_teacher
+from backbones.layouts.base import Conversion, Layout
+from backbones.layouts.keys import FormatError, abbreviate
+
+__all__ = ["FORMATS", "Conversion", "FormatError", "Layout", "abbreviate", "describe", "identify", "layouts_of"]
+
+FORMATS: dict[str, Layout] = {
+    layout.name: layout
+    for module in (patchbench, student_teacher, dinov2, dinov3, contrastive, libraries)
+    for layout in module.LAYOUTS
+}
+"""Every known layout by name."""
+
+_DEEPEST = 5
+_NAMES_PER_GROUP = 40
+_SHOWN_GROUPS = 3
+_SHOWN_LAYOUTS = 3
+
+
+def layouts_of(checkpoint: Any) -> list[Layout]:
+    """The layouts that a checkpoint may have: those whose marks it bears, without those that another one of them specialises."""
+    matching = [layout for layout in FORMATS.values() if layout.matches(checkpoint)]
+    general = {name for layout in matching for name in layout.specialises}
+    return [layout for layout in matching if layout.name not in general]
+
+
+def identify(checkpoint: Any) -> Layout:
+    """The one layout that a checkpoint has.
+
+    Raises:
+        FormatError: If none or several match; it shows what the checkpoint holds and which layouts come closest.
+    """
+    matching = layouts_of(checkpoint)
+    if len(matching) == 1:
+        return matching[0]
+    holds = f"the checkpoint holds {describe(checkpoint)}"
+    if matching:
+        names = ", ".join(layout.name for layout in matching)
+        raise FormatError(f"several layouts match: {names}; choose one with --format; {holds}")
+    closest = _closest_layouts(checkpoint)
+    raise FormatError(f"no known layout matches; {holds}; the closest of {len(FORMATS)} layouts: {closest or 'none'}")
+
+
+def describe(checkpoint: Any) -> str:
+    """Top-level keys, and a sample of the names in each group of weights below them."""
+    if not isinstance(checkpoint, Mapping):
+        return f"a {type(checkpoint).__name__}"
+    if not checkpoint:
+        return "nothing"
+    groups: dict[str, list[str]] = {}
+    for path in _paths(checkpoint):
+        group, _, name = path.rpartition("/")
+        if group:
+            groups.setdefault(group, []).append(name)
+    samples = [f"in {abbreviate([group])}: {abbreviate(names, 4)}" for group, names in list(groups.items())[:_SHOWN_GROUPS]]
+    return "; ".join([f"the top-level keys {abbreviate(map(str, checkpoint), 8)}", *samples])
+
+
+def _closest_layouts(checkpoint: Any) -> str:
+    """The layouts whose typical path is most like one of the checkpoint's, best first, each with that path."""
+    paths = list(_paths(checkpoint))
+    if not paths:
+        return ""
+    typical = {name: layout.typical for name, layout in FORMATS.items()}
+    likeness = {name: max(SequenceMatcher(None, path, wanted).ratio() for path in paths) for name, wanted in typical.items()}
+    best = sorted(typical, key=lambda name: -likeness[name])[:_SHOWN_LAYOUTS]
+    return ", ".join(f"{name} (has {typical[name]})" for name in best)
+
+
+def _paths(node: Any, before: str = "", depth: int = 0) -> Iterator[str]:
+    """The names in a nested checkpoint, groups joined by `/`; the first few of each group, so that its size does not matter."""
+    if not isinstance(node, Mapping) or depth == _DEEPEST:
+        return
+    for key in list(node)[:_NAMES_PER_GROUP]:
+        path = f"{before}/{key}" if before else str(key)
+        if isinstance(node[key], Mapping):
+            yield from _paths(node[key], path, depth + 1)
+        else:
+            yield path

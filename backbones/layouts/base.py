@@ -1,0 +1,188 @@
+"""What a published checkpoint layout is, and how its table takes the backbone out of a checkpoint.
+
+A layout is one `Layout` in the `LAYOUTS` of a module of this package. These modules load torch only where they use it, so that a
+command's `--help` can list the layouts at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from backbones.layouts.architecture import take_backbone, vit_spec
+from backbones.layouts.keys import FormatError, KeyTable, apply_table, prefixed
+from backbones.spec import BackboneSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NOT_STATED = "not stated"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """A checkpoint's backbone under timm's names."""
+
+    format: str
+    """The layout's name."""
+    branch: str
+    """Which of the checkpoint's networks was taken."""
+    spec: BackboneSpec
+    state_dict: dict[str, Tensor]
+    """Weights under timm's names."""
+    dropped: dict[str, tuple[str, ...]]
+    """Names that the layout leaves out on purpose (heads, other branches), by the rule that says so, such as `head.*`."""
+    epoch: int
+    """Completed epochs as the checkpoint states them; -1 where it states none."""
+    recipe_sha256: str = ""
+    """Digest of the pretraining's settings apart from its seed; empty where the checkpoint states none."""
+    seed: int = -1
+    """Seed of the pretraining; -1 where the checkpoint states none."""
+
+
+def finish_vit(weights: dict[str, Tensor], num_heads: int | None) -> tuple[BackboneSpec, dict[str, Tensor]]:
+    """A ViT whose renamed weights are complete; see `Layout.finish`."""
+    return vit_spec(weights, num_heads), weights
+
+
+def convert_by_table(layout: Layout, checkpoint: Any, branch: str, num_heads: int | None) -> Conversion:
+    """Take a branch's backbone as the layout's table says; see `Layout.converter`."""
+    found = layout.find(checkpoint, branch)
+    if found is None:
+        raise FormatError(f"incomplete checkpoint, it has no {branch} in the {layout.name} layout")
+    weights, prefix = found
+    drops = layout.drop_rows(branch)
+    if layout.keys is None:
+        spec, state_dict, dropped = take_backbone(weights, prefix, drops, num_heads)
+    else:
+        renamed, dropped = apply_table(weights, {**drops, **prefixed(prefix, layout.keys)})
+        spec, state_dict = layout.finish(renamed, num_heads)
+    epoch = stated_epoch(checkpoint, layout.epoch_at)
+    if epoch >= 0 and layout.epoch_is_index:
+        epoch += 1
+    return Conversion(format=layout.name, branch=branch, spec=spec, state_dict=state_dict, dropped=dropped, epoch=epoch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """A published checkpoint layout: how to recognise it, and how to take its backbone."""
+
+    name: str
+    """What `--format` calls it."""
+    typical: str
+    """One path that no other layout has, such as `teacher/backbone.cls_token`; error messages show it."""
+    branches: tuple[str, ...] = ("model",)
+    """The networks in it that can be taken, the default first."""
+    licence: str = NOT_STATED
+    """Of published weights in this layout, as their authors state it."""
+    weights_at: tuple[str, ...]
+    """Where the weights may be: the keys of nested dictionaries, joined by `/`, and after the last `/` what stands before each of the
+    backbone's names. The first place that bears one of the marks counts. `{branch}` stands for the wanted branch."""
+    marks: tuple[AbstractSet[str], ...] = ()
+    """Groups of the backbone's names: the layout is recognised by all the names of one group. Without any: by `also` alone."""
+    lacks: AbstractSet[str] = frozenset()
+    """Names of a backbone that is not of this layout, although it bears a mark."""
+    also: Callable[[Any], bool] | None = None
+    """What else must be true of the checkpoint."""
+    specialises: tuple[str, ...] = ()
+    """Layouts whose marks this one bears, too. Where both are recognised, this one is meant."""
+    keys: KeyTable | None = None
+    """The backbone's names behind the prefix; None where they are timm's, torchvision's or Swin's own."""
+    drops: tuple[str, ...] = ()
+    """What else a branch's dictionary holds and is left out on purpose, written as the sources of `keys` are, and looked at first.
+    A row with `{other}` stands for one row per other branch."""
+    finish: Callable[[dict[str, Tensor], int | None], tuple[BackboneSpec, dict[str, Tensor]]] = finish_vit
+    """From the weights that `keys` renamed, and `--num-heads`, to the spec and timm's weights."""
+    epoch_at: str = "epoch"
+    """Path of the number of completed epochs."""
+    epoch_is_index: bool = False
+    """Whether that number is the index of the last epoch, counted from 0."""
+    default_branch: Callable[[Any], str] | None = None
+    """The default branch where it depends on the checkpoint."""
+    converter: Callable[[Layout, Any, str, int | None], Conversion] = convert_by_table
+    """Takes a branch's backbone: gets the layout, the checkpoint, the branch and `--num-heads`."""
+
+    def matches(self, checkpoint: Any) -> bool:
+        """Whether a checkpoint bears this layout's marks; it may be of one that specialises it."""
+        is_found = not self.marks or self.find(checkpoint, self.branches[0]) is not None
+        return is_found and (self.also is None or self.also(checkpoint))
+
+    def convert(self, checkpoint: Any, branch: str | None = None, num_heads: int | None = None) -> Conversion:
+        """Take the backbone of a checkpoint in this layout.
+
+        Args:
+            checkpoint: What the file holds.
+            branch: Which of its networks; None for the default, the one behind the published numbers.
+            num_heads: Attention heads per block; None for what the layout or the convention of 64 channels says.
+
+        Raises:
+            ValueError: If the content does not fit the layout.
+        """
+        if branch is not None and branch not in self.branches:
+            raise FormatError(f"the {self.name} layout has no branch {branch!r}; it has {', '.join(self.branches)}")
+        try:
+            if branch is None:
+                branch = self.default_branch(checkpoint) if self.default_branch else self.branches[0]
+            return self.converter(self, checkpoint, branch, num_heads)
+        except KeyError as error:
+            raise FormatError(f"incomplete checkpoint, it has no {error}") from error
+
+    def find(self, checkpoint: Any, branch: str) -> tuple[Mapping[str, Tensor], str] | None:
+        """The dictionary that holds a branch, and the prefix of the backbone's names in it; None where there is none."""
+        for place in self.weights_at:
+            path, _, prefix = place.replace("{branch}", branch).rpartition("/")
+            weights = state_dict_at(checkpoint, path)
+            names = {name.removeprefix(prefix) for name in weights if name.startswith(prefix)}
+            is_marked = any(group <= names for group in self.marks) and not names & self.lacks
+            if is_marked or (names and not self.marks):
+                return weights, prefix
+        return None
+
+    def drop_rows(self, branch: str) -> dict[str, str | None]:
+        """The rows of `drops` for a chosen branch."""
+        others = [other for other in self.branches if other != branch]
+        rows: list[str] = []
+        for drop in self.drops:
+            rows += [drop.replace("{other}", other) for other in others] if "{other}" in drop else [drop]
+        return dict.fromkeys(row.replace("{branch}", branch) for row in rows)
+
+
+def is_state_dict(value: Any) -> TypeGuard[Mapping[str, Tensor]]:
+    """Whether this is a non-empty mapping from names to tensors."""
+    from torch import Tensor
+
+    return (
+        isinstance(value, Mapping)
+        and len(value) > 0
+        and all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())
+    )
+
+
+def state_dict_at(checkpoint: Any, path: str) -> Mapping[str, Tensor]:
+    """The state dict at a path of keys joined by `/`; the empty path means the checkpoint itself. Empty where there is none.
+
+    A checkpoint that names its format itself is not in any other author's layout.
+    """
+    if isinstance(checkpoint, Mapping) and "format" in checkpoint:
+        return {}
+    found = _entry(checkpoint, path)
+    return found if is_state_dict(found) else {}
+
+
+def stated_epoch(checkpoint: Any, path: str) -> int:
+    """The number of epochs at a path of keys, -1 where there is none."""
+    from torch import Tensor
+
+    epoch = -1 if is_state_dict(checkpoint) else _entry(checkpoint, path)
+    if isinstance(epoch, Tensor):
+        epoch = epoch.item() if epoch.numel() == 1 else None
+    return int(epoch) if isinstance(epoch, (int, float)) and math.isfinite(epoch) else -1
+
+
+def _entry(node: Any, path: str) -> Any:
+    for key in path.split("/") if path else ():
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node

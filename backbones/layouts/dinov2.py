@@ -1,0 +1,120 @@
+"""DINOv2's ViTs, in the authors' files and in Hugging Face's.
+
+Patch size 14 with positions for 518 pixels, LayerScale, a gated MLP in the giant model, and in some models four register tokens,
+which have no positions: as in timm, the CLS token's own is added to it, so that only the patches' are left. Without registers the
+positions are resampled by DINO's rule, with registers antialiased.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from backbones.layouts.architecture import check_is_whole, vit_spec
+from backbones.layouts.base import Layout
+from backbones.layouts.keys import FormatError, KeyTable, join_qkv, nested, same
+from backbones.spec import BackboneSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_BLOCK: KeyTable = {
+    **same("norm1.*", "attn.qkv.*", "attn.proj.*", "ls1.gamma", "norm2.*", "mlp.fc1.*", "mlp.fc2.*"),
+    "mlp.w12.*": "mlp.fc1.*",
+    "mlp.w3.*": "mlp.fc2.*",
+    "ls2.gamma": "ls2.gamma",
+}
+_KEYS: KeyTable = {
+    **same("cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias", "norm.*"),
+    "register_tokens": "reg_token",
+    "mask_token": None,  # stands for masked patches in training only
+    **nested("blocks.{i}.", "blocks.{i}.", _BLOCK),
+    **nested(
+        "blocks.{i}.{j}.", "blocks.{j}.", _BLOCK
+    ),  # training may number its blocks within chunks, N over the whole network
+}
+_HUGGINGFACE_KEYS: KeyTable = {
+    "embeddings.cls_token": "cls_token",
+    "embeddings.position_embeddings": "pos_embed",
+    "embeddings.register_tokens": "reg_token",
+    "embeddings.mask_token": None,  # stands for masked patches in training only
+    "embeddings.patch_embeddings.projection.*": "patch_embed.proj.*",
+    **nested(
+        "encoder.layer.{i}.",
+        "blocks.{i}.",
+        {
+            "norm1.*": "norm1.*",
+            "attention.attention.query.*": "attn.query.*",
+            "attention.attention.key.*": "attn.key.*",
+            "attention.attention.value.*": "attn.value.*",
+            "attention.output.dense.*": "attn.proj.*",
+            "layer_scale1.lambda1": "ls1.gamma",
+            "norm2.*": "norm2.*",
+            "mlp.fc1.*": "mlp.fc1.*",
+            "mlp.fc2.*": "mlp.fc2.*",
+            "mlp.weights_in.*": "mlp.fc1.*",
+            "mlp.weights_out.*": "mlp.fc2.*",
+            "layer_scale2.lambda1": "ls2.gamma",
+        },
+    ),
+    "layernorm.*": "norm.*",
+}
+
+
+def _finish(weights: dict[str, Tensor], num_heads: int | None) -> tuple[BackboneSpec, dict[str, Tensor]]:
+    check_is_whole(weights, "a DINOv2 has cls_token and norm.weight")
+    merged = positions_like_timm(weights)
+    return vit_spec(merged, num_heads), merged
+
+
+def _finish_huggingface(weights: dict[str, Tensor], num_heads: int | None) -> tuple[BackboneSpec, dict[str, Tensor]]:
+    check_is_whole(weights, "a Dinov2Model has embeddings.cls_token and layernorm.weight")
+    merged = positions_like_timm(join_qkv(weights))
+    return vit_spec(merged, num_heads), merged
+
+
+def positions_like_timm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Where there are registers, add the CLS token's position to the token and keep only those of the patches.
+
+    Args:
+        state_dict: timm's names; `cls_token` [1, 1, D], `pos_embed` [1, 1 + N, D].
+
+    Raises:
+        FormatError: If the two tensors do not fit each other.
+    """
+    if "reg_token" not in state_dict:
+        return dict(state_dict)
+    cls_11D, positions_1ND = (state_dict.get(name) for name in ("cls_token", "pos_embed"))
+    if cls_11D is None or positions_1ND is None or positions_1ND.ndim != 3 or cls_11D.shape != positions_1ND[:, :1].shape:
+        raise FormatError("cls_token and the first of the positions pos_embed are missing or differ in shape")
+    return {**state_dict, "cls_token": cls_11D + positions_1ND[:, :1], "pos_embed": positions_1ND[:, 1:]}
+
+
+# facebookresearch/dinov2, dinov2/models/vision_transformer.py and dinov2/train/ssl_meta_arch.py. The released backbones are
+# bare state dicts; `teacher_checkpoint.pth` of a training run is `{teacher}` with the heads.
+DINOV2 = Layout(
+    name="dinov2",
+    typical="register_tokens",
+    branches=("teacher",),
+    licence="Apache-2.0",  # of the authors' repository
+    weights_at=("teacher/backbone.", "", "model/", "state_dict/"),
+    marks=({"mask_token", "pos_embed", "patch_embed.proj.weight"},),
+    specialises=("timm", "dino"),
+    keys=_KEYS,
+    drops=("dino_head.*", "ibot_head.*"),
+    finish=_finish,
+)
+# `Dinov2Model` and `Dinov2WithRegistersModel` (transformers, convert_dinov2_to_hf.py and its sibling): bare state dicts, as
+# `pytorch_model.bin` or `model.safetensors`. In models with a head the names have a prefix. Query, key and value are separate,
+# LayerScale is `lambda1`, the gated MLP `weights_in`, `weights_out`.
+HUGGINGFACE_DINOV2 = Layout(
+    name="huggingface_dinov2",
+    typical="dinov2.encoder.layer.0.layer_scale1.lambda1",
+    licence="Apache-2.0",  # of DINOv2's repository
+    weights_at=("", "dinov2.", "dinov2_with_registers."),
+    marks=({"embeddings.patch_embeddings.projection.weight", "encoder.layer.0.layer_scale1.lambda1"},),
+    keys=_HUGGINGFACE_KEYS,
+    drops=("classifier.*",),
+    finish=_finish_huggingface,
+)
+LAYOUTS = (DINOV2, HUGGINGFACE_DINOV2)

@@ -1,0 +1,236 @@
+"""DINOv3's ViTs, in the authors' files, in Hugging Face's and in timm's.
+
+The authors' files hold the rotary periods, which show the heads and are taken as they are. Hugging Face and timm compute them.
+
+A LayerNorm epsilon is not stored: it is 1e-5, that of all released models (`layernormbf16`; the configuration's own default is
+1e-6).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from backbones.layouts.base import Layout
+from backbones.layouts.keys import FormatError, KeyTable, abbreviate, count_numbered, join_qkv, nested, same
+from backbones.spec import DINOV3_PERIODS, DINOv3Spec, MLPKind, standard_num_heads
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LICENCE = "DINOv3 License"  # of the authors' repository
+# Heads that are not 64 channels wide: the 7B model's 32.
+_PUBLISHED_HEADS = {4096: 32}
+_KEYS: KeyTable = {
+    **same("cls_token", "patch_embed.proj.weight", "patch_embed.proj.bias", "norm.*"),
+    "storage_tokens": "reg_token",
+    "mask_token": None,  # stands for masked patches in training only
+    "rope_embed.periods": DINOV3_PERIODS,
+    **nested(
+        "blocks.{i}.",
+        "blocks.{i}.",
+        {
+            # The bias is split below, by its mask.
+            **same("norm1.*", "attn.qkv.weight", "attn.qkv.bias", "attn.qkv.bias_mask", "attn.proj.*"),
+            "ls1.gamma": "gamma_1",
+            **same("norm2.*", "mlp.fc1.*", "mlp.fc2.*"),
+            "mlp.w1.*": "mlp.fc1_g.*",
+            "mlp.w2.*": "mlp.fc1_x.*",
+            "mlp.w3.*": "mlp.fc2.*",
+            "ls2.gamma": "gamma_2",
+        },
+    ),
+    "local_cls_norm.*": None,  # of local crops, in training only
+}
+_HUGGINGFACE_LAYER: KeyTable = {
+    "norm1.*": "norm1.*",
+    "attention.q_proj.weight": "attn.query.weight",
+    "attention.k_proj.weight": "attn.key.weight",
+    "attention.v_proj.weight": "attn.value.weight",
+    "attention.q_proj.bias": "attn.q_bias",
+    "attention.v_proj.bias": "attn.v_bias",
+    "attention.o_proj.*": "attn.proj.*",
+    "layer_scale1.lambda1": "gamma_1",
+    "norm2.*": "norm2.*",
+    "mlp.gate_proj.*": "mlp.fc1_g.*",
+    "mlp.up_proj.*": "mlp.fc1.*",  # in the gated MLP: fc1_x, see below
+    "mlp.down_proj.*": "mlp.fc2.*",
+    "layer_scale2.lambda1": "gamma_2",
+}
+_HUGGINGFACE_KEYS: KeyTable = {
+    "embeddings.cls_token": "cls_token",
+    "embeddings.register_tokens": "reg_token",
+    "embeddings.mask_token": None,  # stands for masked patches in training only
+    "embeddings.patch_embeddings.*": "patch_embed.proj.*",
+    **nested("layer.{i}.", "blocks.{i}.", _HUGGINGFACE_LAYER),
+    **nested("model.layer.{i}.", "blocks.{i}.", _HUGGINGFACE_LAYER),
+    "norm.*": "norm.*",
+}
+_TIMM_BLOCK = (
+    *("norm1.*", "attn.qkv.weight", "attn.q_bias", "attn.v_bias", "attn.proj.*", "gamma_1"),
+    *("norm2.*", "mlp.fc1.*", "mlp.fc1_g.*", "mlp.fc1_x.*", "mlp.fc2.*", "gamma_2"),
+)
+_TIMM_KEYS: KeyTable = {
+    **same("cls_token", "reg_token", "patch_embed.proj.weight", "patch_embed.proj.bias", "norm.*"),
+    **nested("blocks.{i}.", "blocks.{i}.", same(*_TIMM_BLOCK)),
+}
+
+
+def _finish(weights: dict[str, Tensor], num_heads: int | None) -> tuple[DINOv3Spec, dict[str, Tensor]]:
+    state_dict = _split_bias(weights)
+    return dinov3_spec(state_dict, num_heads), state_dict
+
+
+def _finish_huggingface(weights: dict[str, Tensor], num_heads: int | None) -> tuple[DINOv3Spec, dict[str, Tensor]]:
+    joined = join_qkv(weights)
+    if "blocks.0.mlp.fc1_g.weight" in joined:
+        # `up_proj` is the first layer of a plain MLP, and beside a gate the value.
+        joined = {re.sub(r"\.mlp\.fc1\.", ".mlp.fc1_x.", name): tensor for name, tensor in joined.items()}
+    return _finish_without_periods(joined, num_heads)
+
+
+def _finish_without_periods(weights: dict[str, Tensor], num_heads: int | None) -> tuple[DINOv3Spec, dict[str, Tensor]]:
+    state_dict = with_periods(weights, num_heads)
+    return dinov3_spec(state_dict, num_heads), state_dict
+
+
+def dinov3_spec(state_dict: Mapping[str, Tensor], num_heads: int | None) -> DINOv3Spec:
+    """Read a DINOv3 ViT's numbers off its weights.
+
+    Args:
+        state_dict: timm's names, with the rotary periods.
+        num_heads: Heads per block; None for what the periods say.
+
+    Raises:
+        FormatError: If the weights are not a DINOv3's, or the heads contradict the periods.
+        ValueError: If the numbers do not fit each other.
+    """
+    gate = "blocks.0.mlp.fc1_g.weight"
+    mlp: MLPKind = "swiglu" if gate in state_dict else "gelu"
+    try:
+        embed_dim, _, patch_size, _ = state_dict["patch_embed.proj.weight"].shape
+        hidden, _ = state_dict[gate if mlp == "swiglu" else "blocks.0.mlp.fc1.weight"].shape
+        (periods,) = state_dict[DINOV3_PERIODS].shape
+        registers = state_dict["reg_token"].shape[1] if "reg_token" in state_dict else 0
+    except (KeyError, ValueError, IndexError) as error:
+        raise FormatError(f"not the weights of a DINOv3 ({error}); the names are {abbreviate(state_dict)}") from error
+    stored = state_dict[DINOV3_PERIODS]
+    if not (stored > 0).all() or not (stored.diff() > 0).all():
+        raise FormatError("the rotary periods must be positive and ascending")
+    heads, rest = divmod(embed_dim, max(4 * periods, 1))
+    if rest or not heads:
+        raise FormatError(f"{periods} rotary periods do not fit a width of {embed_dim}: a head is four times as wide")
+    if num_heads not in (None, heads):
+        raise FormatError(f"--num-heads {num_heads} contradicts the rotary periods, which are those of {heads} heads")
+    return DINOv3Spec(
+        embed_dim=embed_dim,
+        depth=count_numbered(state_dict, "blocks."),
+        num_heads=heads,
+        patch_size=patch_size,
+        hidden_dim=hidden,
+        mlp=mlp,
+        query_value_bias="blocks.0.attn.q_bias" in state_dict,
+        register_tokens=registers,
+    )
+
+
+def with_periods(state_dict: Mapping[str, Tensor], num_heads: int | None) -> dict[str, Tensor]:
+    """Add the rotary periods, as timm and Hugging Face compute them, to weights of theirs, which do not hold them.
+
+    Args:
+        state_dict: timm's names.
+        num_heads: Heads per block; None for those of the published model of this width, else 64 channels per head.
+
+    Raises:
+        FormatError: If the weights are not a ViT's.
+        ValueError: If the number of heads is needed and not given, or no rotary positions fit it.
+    """
+    from backbones.dinov3 import computed_periods
+
+    patches = state_dict.get("patch_embed.proj.weight")
+    if patches is None or patches.ndim != 4:
+        raise FormatError(f"not the weights of a ViT; the names are {abbreviate(state_dict)}")
+    embed_dim = len(patches)
+    heads = num_heads or _PUBLISHED_HEADS.get(embed_dim) or standard_num_heads(embed_dim)
+    if embed_dim % (4 * heads) or not embed_dim:
+        raise FormatError(f"{heads} heads do not divide a width of {embed_dim} into multiples of 4; pass --num-heads")
+    return {**state_dict, DINOV3_PERIODS: computed_periods(embed_dim // heads)}
+
+
+def _split_bias(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The joint biases as timm's `q_bias` and `v_bias`.
+
+    Raises:
+        FormatError: If a bias comes without its mask, or the mask lets a bias of the keys through.
+    """
+    import torch
+
+    split = {}
+    for name, tensor in state_dict.items():
+        if name.endswith("attn.qkv.bias_mask"):
+            if name.removesuffix("_mask") not in state_dict:
+                raise FormatError(f"incomplete attention: there is {name} but no bias")
+            continue
+        if not name.endswith("attn.qkv.bias"):
+            split[name] = tensor
+            continue
+        mask = state_dict.get(f"{name}_mask")
+        if mask is None or tensor.ndim != 1 or len(tensor) % 3 or mask.shape != tensor.shape:
+            raise FormatError(f"{name} and its mask {name}_mask are missing or do not fit each other")
+        width = len(tensor) // 3
+        if not torch.equal(mask.float(), torch.tensor([1.0, 0.0, 1.0]).repeat_interleave(width)):
+            raise FormatError(f"{name}_mask must be one for queries and values and zero for keys, which have no bias here")
+        query, _, value = tensor.chunk(3)
+        split[name.replace("qkv.bias", "q_bias")] = query.clone()
+        split[name.replace("qkv.bias", "v_bias")] = value.clone()
+    return split
+
+
+# facebookresearch/dinov3 6876159a, dinov3/models/vision_transformer.py and dinov3/train/train.py. The released backbones are
+# bare state dicts; `teacher_checkpoint.pth` of a training run is `{teacher}` with the heads. Registers are `storage_tokens`.
+# Keys have no bias: the joint bias of queries, keys and values comes with a `bias_mask` of ones, and of zeros for the keys.
+DINOV3 = Layout(
+    name="dinov3",
+    typical="rope_embed.periods",
+    branches=("teacher",),
+    licence=_LICENCE,
+    weights_at=("teacher/backbone.", "", "model/", "state_dict/"),
+    marks=({"rope_embed.periods", "patch_embed.proj.weight"},),
+    specialises=("dino",),
+    keys=_KEYS,
+    drops=("dino_head.*", "ibot_head.*"),
+    finish=_finish,
+)
+# `DINOv3ViTModel` (transformers, convert_dinov3_vit_to_hf.py and modeling_dinov3_vit.py): bare state dicts, as
+# `model.safetensors`; transformers 5 calls `layer.` in memory `model.layer.`. Query, key and value are separate, keys have no
+# bias, LayerScale is `lambda1`, the gated MLP `gate_proj`, `up_proj`, `down_proj`. The rotary periods are not stored but
+# computed from the configuration's `rope_theta`, which is 100 in every published model.
+_HUGGINGFACE_MARKS = {"embeddings.cls_token", "embeddings.patch_embeddings.weight"}
+HUGGINGFACE_DINOV3 = Layout(
+    name="huggingface_dinov3",
+    typical="layer.0.attention.q_proj.weight",
+    licence=_LICENCE,
+    weights_at=("",),
+    marks=(
+        _HUGGINGFACE_MARKS | {"layer.0.attention.q_proj.weight"},
+        _HUGGINGFACE_MARKS | {"model.layer.0.attention.q_proj.weight"},
+    ),
+    keys=_HUGGINGFACE_KEYS,
+    finish=_finish_huggingface,
+)
+# timm, `eva.py`, `vit_*_dinov3*`: timm's names, and no rotary periods. timm's other `Eva` networks differ in how their
+# positions rotate, which the weights do not show; none of them has a CLS token, registers and LayerScale and no stored
+# positions.
+TIMM_DINOV3 = Layout(
+    name="timm_dinov3",
+    typical="blocks.0.gamma_1",
+    licence=_LICENCE,
+    weights_at=("", "state_dict/", "model/"),
+    marks=({"cls_token", "reg_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.gamma_1"},),
+    lacks={"pos_embed"},
+    keys=_TIMM_KEYS,
+    drops=("head.*",),
+    finish=_finish_without_periods,
+)
+LAYOUTS = (DINOV3, HUGGINGFACE_DINOV3, TIMM_DINOV3)

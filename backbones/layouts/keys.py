@@ -1,0 +1,165 @@
+"""Key tables: every name of a layout, and where it goes.
+
+A table maps a source name to its target under timm's names, or to None where the layout drops it on purpose. In a source name `{i}`,
+`{j}` and `{k}` stand for a number, and a closing `*` for any rest of at least one character; the target repeats them. The first row
+that fits decides. A name that no row fits is an error: nothing is kept, dropped or renamed by accident.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KeyTable = Mapping[str, str | None]
+"""Source name -> target name, or None where it is dropped on purpose."""
+
+_LONGEST_NAME = 100
+
+
+class FormatError(ValueError):
+    """A checkpoint of no known layout, or one whose content does not fit its layout."""
+
+
+def same(*names: str) -> dict[str, str | None]:
+    """Rows that keep names as they are."""
+    return {name: name for name in names}
+
+
+def prefixed(prefix: str, table: KeyTable) -> dict[str, str | None]:
+    """The table of a layout that puts a prefix before each source name."""
+    return {prefix + source: target for source, target in table.items()}
+
+
+def nested(source: str, target: str, table: KeyTable) -> dict[str, str | None]:
+    """Rows below a part of the network that is called `source` in the layout and `target` in timm."""
+    return {source + inner: None if outer is None else target + outer for inner, outer in table.items()}
+
+
+VIT_KEYS: KeyTable = {
+    **same("cls_token", "pos_embed", "reg_token", "patch_embed.proj.weight", "patch_embed.proj.bias"),
+    **same("blocks.{i}.norm1.*", "blocks.{i}.attn.qkv.*", "blocks.{i}.attn.proj.*", "blocks.{i}.ls1.gamma"),
+    **same("blocks.{i}.norm2.*", "blocks.{i}.mlp.fc1.*", "blocks.{i}.mlp.fc2.*", "blocks.{i}.ls2.gamma", "norm.*"),
+}
+"""A ViT under timm's own names."""
+
+RESNET_KEYS: KeyTable = {
+    **same("conv1.weight", "bn1.*", "layer{i}.{j}.conv{k}.weight", "layer{i}.{j}.bn{k}.*"),
+    **same("layer{i}.{j}.downsample.0.weight", "layer{i}.{j}.downsample.1.*"),
+}
+"""A ResNet under torchvision's names, which are timm's."""
+
+SWIN_KEYS: KeyTable = {
+    **same("patch_embed.*", "norm.*"),
+    "layers.{i}.blocks.{j}.attn.relative_position_index": None,  # follows from the window size
+    "layers.{i}.blocks.{j}.attn_mask": None,  # follows from the image size
+    **same("layers.{i}.blocks.{j}.*", "layers.{i}.downsample.*"),
+}
+"""A Swin transformer; `backbones.layouts.architecture` moves its downsampling where timm has it."""
+
+
+def apply_table(state_dict: Mapping[str, Tensor], table: KeyTable) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:
+    """Rename a state dict.
+
+    Returns:
+        The backbone's weights under their target names, and the dropped names by the row that drops them.
+
+    Raises:
+        FormatError: If no row fits a name, two names have the same target, or nothing is kept.
+    """
+    rows = _compiled(tuple(table.items()))
+    kept: dict[str, Tensor] = {}
+    left_out: dict[str, tuple[str, ...]] = {}
+    origins: dict[str, str] = {}
+    unknown = []
+    for name, tensor in state_dict.items():
+        found = _lookup(name, rows)
+        if found is None:
+            unknown.append(name)
+            continue
+        source, target = found
+        if target is None:
+            left_out[source] = (*left_out.get(source, ()), name)
+        elif target in kept:
+            raise FormatError(f"{origins[target]} and {name} are both the layout's {target}")
+        else:
+            kept[target], origins[target] = tensor, name
+    if unknown:
+        raise FormatError(f"names that no rule of the layout covers: {abbreviate(unknown)}")
+    if not kept:
+        raise FormatError(f"no backbone among the names {abbreviate(state_dict)}")
+    return kept, left_out
+
+
+Row = tuple[str, re.Pattern[str], str | None]
+
+
+@lru_cache(maxsize=128)
+def _compiled(rows: tuple[tuple[str, str | None], ...]) -> tuple[Row, ...]:
+    compiled = []
+    for source, target in rows:
+        pattern = re.sub(r"\\\{([ijk])\\\}", r"(?P<\1>[0-9]+)", re.escape(source.removesuffix("*")))
+        rest = "(?P<rest>.+)" if source.endswith("*") else ""
+        compiled.append((source, re.compile(pattern + rest), target))
+    return tuple(compiled)
+
+
+def _lookup(name: str, rows: tuple[Row, ...]) -> tuple[str, str | None] | None:
+    """The source of the first row that fits a name, and the name's target."""
+    for source, pattern, target in rows:
+        if match := pattern.fullmatch(name):
+            groups = match.groupdict()
+            rest = groups.pop("rest", "")
+            return source, None if target is None else target.removesuffix("*").format(**groups) + rest
+    return None
+
+
+def join_qkv(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Stack `attn.query`, `attn.key`, `attn.value` of each block into timm's `attn.qkv`, in this order.
+
+    Raises:
+        FormatError: If one of the three is missing, or their shapes differ.
+    """
+    import torch
+
+    joined: dict[str, Tensor] = {}
+    for name, tensor in state_dict.items():
+        match = re.fullmatch(r"(blocks\.\d+\.attn\.)(query|key|value)\.(weight|bias)", name)
+        if match is None:
+            joined[name] = tensor
+            continue
+        names = [f"{match[1]}{part}.{match[3]}" for part in ("query", "key", "value")]
+        if missing := [part for part in names if part not in state_dict]:
+            raise FormatError(f"incomplete attention: there is {name} but no {', '.join(missing)}")
+        parts = [state_dict[part] for part in names]
+        if len({part.shape for part in parts}) > 1 or tensor.ndim == 0:
+            raise FormatError(f"the shapes of {', '.join(names)} differ or are empty: {[tuple(part.shape) for part in parts]}")
+        joined[f"{match[1]}qkv.{match[3]}"] = torch.cat(parts)
+    return joined
+
+
+def count_numbered(names: Iterable[str], prefix: str) -> int:
+    """How many consecutive numbers from 0 follow a prefix among the names; FormatError if there are gaps."""
+    found = {name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)}
+    if not all(number.isdecimal() for number in found):
+        raise FormatError(f"{prefix}N is not numbered: {abbreviate(found)}")
+    numbers = {int(number) for number in found}
+    if numbers != set(range(len(numbers))):
+        raise FormatError(f"{prefix}N is not numbered 0 to {len(numbers) - 1} without gaps: {sorted(numbers)}")
+    return len(numbers)
+
+
+def abbreviate(names: Iterable[str], most: int = 6) -> str:
+    """The first few names in alphabetical order, and how many more there are; on one line, whatever they contain."""
+    shown = sorted(names)
+    more = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return ", ".join(_printable(name) for name in shown[:most]) + more
+
+
+def _printable(name: str) -> str:
+    escaped = name.encode("unicode_escape").decode()
+    return escaped if len(escaped) <= _LONGEST_NAME else f"{escaped[:_LONGEST_NAME]}..."

@@ -1,0 +1,239 @@
+"""Checkpoints of libraries: Detectron2, mmpretrain, Hugging Face's ViTs, timm and torchvision.
+
+ConvNeXts are recognised and refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from backbones.layouts.architecture import check_is_whole, refuse_num_heads, resnet_spec, vit_spec, with_batch_counters
+from backbones.layouts.base import Conversion, Layout, convert_by_table, is_state_dict, state_dict_at
+from backbones.layouts.keys import FormatError, KeyTable, abbreviate, join_qkv, nested
+from backbones.spec import BackboneSpec, ViTSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_NUMBERS = ("float16", "float32", "float64", "int32", "int64")
+_DETECTRON2_PREFIXES = ("", "backbone.bottom_up.")
+_DETECTRON2_KEYS: KeyTable = {
+    "stem.conv1.weight": "conv1.weight",
+    "stem.conv1.norm.*": "bn1.*",
+    **{
+        source.format(detectron=stage + 1, b="{i}", c="{j}"): target.format(torchvision=stage, b="{i}", c="{j}")
+        for stage in (1, 2, 3, 4)
+        for source, target in (
+            ("res{detectron}.{b}.conv{c}.weight", "layer{torchvision}.{b}.conv{c}.weight"),
+            ("res{detectron}.{b}.conv{c}.norm.*", "layer{torchvision}.{b}.bn{c}.*"),
+            ("res{detectron}.{b}.shortcut.weight", "layer{torchvision}.{b}.downsample.0.weight"),
+            ("res{detectron}.{b}.shortcut.norm.*", "layer{torchvision}.{b}.downsample.1.*"),
+        )
+    },
+}
+_MMPRETRAIN_MARKS = {
+    "backbone.layer1.0.conv1.weight",
+    "backbone.patch_embed.projection.weight",
+    "patch_embed.projection.weight",
+}
+_MMPRETRAIN_VIT_KEYS: KeyTable = {
+    "cls_token": "cls_token",
+    "pos_embed": "pos_embed",
+    "mask_token": None,
+    "patch_embed.projection.*": "patch_embed.proj.*",
+    **nested(
+        "layers.{i}.",
+        "blocks.{i}.",
+        {
+            "ln1.*": "norm1.*",
+            "attn.qkv.*": "attn.qkv.*",
+            "attn.proj.*": "attn.proj.*",
+            "attn.gamma1.weight": "ls1.gamma",
+            "ln2.*": "norm2.*",
+            "ffn.layers.0.0.*": "mlp.fc1.*",
+            "ffn.layers.1.*": "mlp.fc2.*",
+            "ffn.w12.*": "mlp.fc1.*",
+            "ffn.w3.*": "mlp.fc2.*",
+            "ffn.gamma2.weight": "ls2.gamma",
+        },
+    ),
+    "ln1.*": "norm.*",
+}
+_HUGGINGFACE_KEYS: KeyTable = {
+    "embeddings.cls_token": "cls_token",
+    "embeddings.position_embeddings": "pos_embed",
+    "embeddings.mask_token": None,
+    "embeddings.patch_embeddings.projection.*": "patch_embed.proj.*",
+    **nested(
+        "encoder.layer.{i}.",
+        "blocks.{i}.",
+        {
+            "layernorm_before.*": "norm1.*",
+            "attention.attention.query.*": "attn.query.*",
+            "attention.attention.key.*": "attn.key.*",
+            "attention.attention.value.*": "attn.value.*",
+            "attention.output.dense.*": "attn.proj.*",
+            "layernorm_after.*": "norm2.*",
+            "intermediate.dense.*": "mlp.fc1.*",
+            "output.dense.*": "mlp.fc2.*",
+        },
+    ),
+    "layernorm.*": "norm.*",
+    "pooler.*": None,
+}
+
+
+def _is_detectron2(checkpoint: Any) -> bool:
+    """Whether there is a stem under Detectron2's name; the weights may be NumPy arrays, beside their author's name."""
+    model = checkpoint.get("model") if isinstance(checkpoint, Mapping) else None
+    if not isinstance(model, Mapping) or not (is_state_dict(model) or "__author__" in checkpoint):
+        return False
+    return any(f"{prefix}stem.conv1.weight" in model for prefix in _DETECTRON2_PREFIXES)
+
+
+def _convert_detectron2(layout: Layout, checkpoint: Any, branch: str, num_heads: int | None) -> Conversion:
+    refuse_num_heads(num_heads)
+    if checkpoint.get("__author__") == "Caffe2":
+        raise FormatError(
+            "a network of Detectron's own (MSRA): its strides and its BGR input differ from torchvision's ResNets"
+        )
+    weights = {str(name): _as_tensor(name, value) for name, value in checkpoint["model"].items()}
+    return convert_by_table(layout, {"model": weights}, branch, num_heads)
+
+
+def _as_tensor(name: object, value: object) -> Tensor:
+    import numpy as np
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.name in _NUMBERS:
+        return torch.from_numpy(np.array(value))
+    raise FormatError(f"{abbreviate([str(name)])} is neither a tensor nor an array of numbers but {type(value).__name__}")
+
+
+def _finish_resnet(weights: dict[str, Tensor], num_heads: int | None) -> tuple[BackboneSpec, dict[str, Tensor]]:
+    return resnet_spec(weights), with_batch_counters(weights)
+
+
+def _is_mmpretrain(checkpoint: Any) -> bool:
+    """Whether there is a ViT under mmpretrain's names, or a ResNet behind `backbone.`."""
+    return bool(_MMPRETRAIN_MARKS & set(state_dict_at(checkpoint, "state_dict") or state_dict_at(checkpoint, "")))
+
+
+def _convert_mmpretrain(layout: Layout, checkpoint: Any, branch: str, num_heads: int | None) -> Conversion:
+    """A ResNet has torchvision's names behind the prefix."""
+    found = layout.find(checkpoint, branch)
+    is_resnet = found is not None and "backbone.layer1.0.conv1.weight" in found[0]
+    return convert_by_table(replace(layout, keys=None) if is_resnet else layout, checkpoint, branch, num_heads)
+
+
+def _finish_mmpretrain_vit(weights: dict[str, Tensor], num_heads: int | None) -> tuple[BackboneSpec, dict[str, Tensor]]:
+    if "norm.weight" not in weights and "cls_token" in weights:
+        raise FormatError("incomplete checkpoint, it has a CLS token and no final ln1")
+    return vit_spec(weights, num_heads), weights
+
+
+def _finish_huggingface(weights: dict[str, Tensor], num_heads: int | None) -> tuple[BackboneSpec, dict[str, Tensor]]:
+    check_is_whole(weights, "a ViTModel has embeddings.cls_token and layernorm.weight")
+    joined = join_qkv(weights)
+    return vit_spec(joined, num_heads), joined
+
+
+def _convert_timm(layout: Layout, checkpoint: Any, branch: str, num_heads: int | None) -> Conversion:
+    """Only a network that pools its patches has a CLS token and no final norm, and then it has `fc_norm`."""
+    conversion = convert_by_table(layout, checkpoint, branch, num_heads)
+    spec = conversion.spec
+    if isinstance(spec, ViTSpec) and spec.class_token and not spec.final_norm and "fc_norm.*" not in conversion.dropped:
+        raise FormatError("incomplete checkpoint, it has neither norm.weight nor fc_norm.weight")
+    return conversion
+
+
+def _refuse_convnext(layout: Layout, checkpoint: Any, branch: str, num_heads: int | None) -> NoReturn:
+    raise FormatError("a ConvNeXt (DINOv3's small models are such): not supported; ViTs, DINOv3's ViTs, Swins and ResNets are")
+
+
+# A ResNet under Detectron2's names, as ReSim's `*_backbone_*` files and the converters of MoCo, DenseCL and DetCo write it:
+# `{model, __author__, matching_heuristics}`, the weights NumPy arrays or tensors. Such files hold torchvision-style networks
+# (stride in the 3 x 3 convolution, RGB); Detectron2's own MSRA models have the same names but another stride, and are refused
+# by their author.
+DETECTRON2 = Layout(
+    name="detectron2",
+    typical="model/res2.0.conv1.norm.weight",
+    licence="CC-BY-NC-4.0",  # of ReSim's and MoCo's repositories; other authors' files have their own
+    weights_at=("model/backbone.bottom_up.", "model/"),
+    also=_is_detectron2,
+    keys=_DETECTRON2_KEYS,
+    drops=tuple(
+        f"{prefix}{name}"
+        for prefix in _DETECTRON2_PREFIXES
+        for name in ("stem.fc.*", "stem.fc1000.*", "fc1000.*", "fpn_lateral{i}.*", "fpn_output{i}.*")
+    ),
+    finish=_finish_resnet,
+    converter=_convert_detectron2,
+)
+# ViTs and ResNets of mmpretrain, mmselfsup and mmcls (mmpretrain/models/backbones/vision_transformer.py, resnet.py): `{meta,
+# state_dict}` with `backbone.` before each name; files reduced to their backbone may lack it (ViT only; a ResNet without it
+# is torchvision's layout). Necks, heads, queues and momentum encoders are dropped. ResNets are taken as mmpretrain's default
+# style `pytorch` (stride in the 3 x 3 convolution), which the weights do not show. The repositories are Apache-2.0; many
+# models are converted from others.
+MMPRETRAIN = Layout(
+    name="mmpretrain",
+    typical="state_dict/backbone.layers.0.ffn.layers.0.0.weight",
+    branches=("backbone",),
+    weights_at=("state_dict/backbone.", "backbone.", "state_dict/", ""),
+    also=_is_mmpretrain,
+    keys=_MMPRETRAIN_VIT_KEYS,
+    drops=(
+        *("neck.*", "head.*", "fc.*", "data_preprocessor.*", "target_generator.*"),
+        *("encoder_k.*", "momentum_encoder.*", "target_net.*", "queue", "queue_ptr"),
+    ),
+    finish=_finish_mmpretrain_vit,
+    epoch_at="meta/epoch",
+    converter=_convert_mmpretrain,
+)
+# `ViTModel` and the encoder of `ViTMAEModel` (transformers, modeling_vit.py, modeling_vit_mae.py): bare state dicts, as
+# `pytorch_model.bin` or `model.safetensors`. In models with a head the names begin with `vit.`. Query, key and value are
+# separate. Its configurations state a LayerNorm epsilon of 1e-12; the weights that people convert to it were trained with
+# 1e-6, which is used here. Each model's card states its own licence.
+HUGGINGFACE_VIT = Layout(
+    name="huggingface_vit",
+    typical="vit.encoder.layer.0.attention.attention.query.weight",
+    weights_at=("", "vit."),
+    marks=({"embeddings.patch_embeddings.projection.weight", "encoder.layer.0.layernorm_before.weight"},),
+    keys=_HUGGINGFACE_KEYS,
+    drops=("classifier.*", "decoder.*"),
+    finish=_finish_huggingface,
+)
+# Plain state dicts with timm's names: timm itself, torchvision's ResNets, DINO's and iBOT's released backbones, MAE's
+# encoder, DetCo's and DenseCL's published ResNets, Microsoft's Swin transformers. Classifiers are dropped, and so is
+# `fc_norm`, which follows the pooling.
+TIMM = Layout(
+    name="timm",
+    typical="blocks.0.attn.qkv.weight",
+    weights_at=("", "state_dict/", "model/"),
+    marks=(
+        {"pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"},
+        {"patch_embed.proj.weight", "layers.0.blocks.0.attn.relative_position_bias_table"},
+        {"conv1.weight", "layer1.0.conv3.weight"},
+    ),
+    drops=("head.*", "fc.*", "fc_norm.*", "masked_embed"),
+    converter=_convert_timm,
+)
+# ConvNeXts, among them DINOv3's smaller models: no adapter here runs them. The marks are the names of facebookresearch
+# (dinov3 and ConvNeXt, models/convnext.py), of timm (convnext.py) and of transformers (modeling_dinov3_convnext.py).
+CONVNEXT = Layout(
+    name="convnext",
+    typical="stages.0.0.dwconv.weight",
+    weights_at=("", "model/", "state_dict/"),
+    marks=(
+        {"stages.0.0.dwconv.weight"},
+        {"stages.0.blocks.0.conv_dw.weight"},
+        {"stages.0.layers.0.depthwise_conv.weight"},
+        {"model.stages.0.layers.0.depthwise_conv.weight"},
+    ),
+    converter=_refuse_convnext,
+)
+LAYOUTS = (DETECTRON2, MMPRETRAIN, HUGGINGFACE_VIT, TIMM, CONVNEXT)

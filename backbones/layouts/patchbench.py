@@ -1,0 +1,69 @@
+"""PatchBench's own training checkpoint, which `pretrain` writes.
+
+`{"format": "patchbench-pretraining", "version", "settings", "backbone_spec", "student", "teacher", "epoch", "recipe_sha256", "seed",
+...}`; each network's names begin with `backbone.` or `heads.`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from backbones.layouts.base import Conversion, Layout, is_state_dict, stated_epoch
+from backbones.layouts.keys import FormatError, apply_table
+from backbones.spec import spec_from_dict
+
+FORMAT_MARK = "patchbench-pretraining"
+VERSION = 1
+
+
+def is_own_checkpoint(checkpoint: Any) -> bool:
+    """Whether a checkpoint says that PatchBench wrote it."""
+    return isinstance(checkpoint, Mapping) and checkpoint.get("format") == FORMAT_MARK
+
+
+def evaluated_branch(checkpoint: Mapping[str, Any]) -> str:
+    """The student of a MoBY run, else the teacher.
+
+    DINO's authors, and with them SelfPatch's and PW-Self's, evaluate the teacher; MoBY's evaluate the online encoder (`encoder.` in
+    their checkpoints), which is the student here.
+    """
+    settings = checkpoint["settings"]
+    method = settings.get("method") if isinstance(settings, Mapping) else None
+    if not isinstance(method, str):
+        raise FormatError("the checkpoint does not say by which method it was trained; choose with --branch")
+    return "student" if method.startswith("moby") else "teacher"
+
+
+def _convert(layout: Layout, checkpoint: Any, branch: str, num_heads: int | None) -> Conversion:
+    """Take a network with the spec that was trained, which the checkpoint states."""
+    if checkpoint.get("version") != VERSION:
+        raise FormatError(f"pretraining checkpoint version {checkpoint.get('version')!r}, this PatchBench reads {VERSION}")
+    spec = spec_from_dict(checkpoint["backbone_spec"])
+    if num_heads is not None and num_heads != getattr(spec, "num_heads", None):
+        raise FormatError(f"--num-heads {num_heads} contradicts the checkpoint, which was trained with {spec}")
+    network = checkpoint[branch]
+    if not is_state_dict(network):
+        raise FormatError(f"the {branch} is not a state dict")
+    state_dict, dropped = apply_table(network, {"backbone.*": "*", "heads.*": None})
+    return Conversion(
+        format=layout.name,
+        branch=branch,
+        spec=spec,
+        state_dict=state_dict,
+        dropped=dropped,
+        epoch=stated_epoch(checkpoint, "epoch"),
+        # Checkpoints from before these were recorded have neither.
+        recipe_sha256=str(checkpoint.get("recipe_sha256", "")),
+        seed=int(checkpoint.get("seed", -1)),
+    )
+
+
+PATCHBENCH = Layout(
+    name="patchbench",
+    typical=f"format: {FORMAT_MARK}",
+    branches=("teacher", "student"),  # the licence is that of whoever trained the weights
+    weights_at=("{branch}/backbone.",),
+    also=is_own_checkpoint,
+    default_branch=evaluated_branch,
+    converter=_convert,
+)
+LAYOUTS = (PATCHBENCH,)
