@@ -35,11 +35,11 @@ class ClassificationConfig:
     crop: int = 224
     """Side in pixels of the network's input."""
     neighbours: list[int] = field(default_factory=lambda: [10, 20, 100, 200])
-    """Numbers of neighbours that vote; a figure for each."""
+    """Numbers of neighbours that vote; each gives metrics of its own."""
     temperature: float = 0.07
     """A neighbour votes with exp(cosine / temperature)."""
     learning_rates: list[float] = field(default_factory=lambda: [0.001])
-    """The probe's learning rates for a batch of 256, all in one pass; the first one gives the figure, the others stand beside it."""
+    """The probe's learning rates for a batch of 256, all in one pass; the first gives the metric, the others stand beside it."""
     epochs: int = 100
     """The probe's passes over the training images."""
     batch_size: int = 1024
@@ -59,14 +59,11 @@ class ClassificationConfig:
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, ...; `auto`: a GPU where there is one."""
     seed: int = 0
-    """Of the probe's weights, order and crops, and of the bootstrap."""
+    """Seed of the probe's weights, order and crops, and of the bootstrap."""
 
     def __post_init__(self) -> None:
-        """Reject values that cannot make a run."""
-        for name, least in (
-            *(("resize", 1), ("crop", 1), ("epochs", 1), ("batch_size", 1), ("extraction_batch_size", 1), ("workers", 0)),
-            ("seed", 0),
-        ):
+        counts = {"resize": 1, "crop": 1, "epochs": 1, "batch_size": 1, "extraction_batch_size": 1, "workers": 0, "seed": 0}
+        for name, least in counts.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
         if self.seed > _LARGEST_SEED:
@@ -77,11 +74,8 @@ class ClassificationConfig:
             raise ValueError(f"temperature={self.temperature} must be positive")
         if self.linear_blocks is not None and self.linear_blocks < 1:
             raise ValueError(f"linear_blocks={self.linear_blocks} must be at least 1")
-        for name, values in (
-            ("classifiers", self.classifiers),
-            ("neighbours", self.neighbours),
-            ("learning_rates", self.learning_rates),
-        ):
+        for name in ("classifiers", "neighbours", "learning_rates"):
+            values = getattr(self, name)
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"{name}={values} must name at least one value, and none twice")
         if min(self.neighbours) < 1:
@@ -90,8 +84,3 @@ class ClassificationConfig:
             raise ValueError(f"learning_rates={self.learning_rates} must be positive")
         if self.train_folder == self.test_folder:
             raise ValueError(f"train_folder and test_folder are both {self.train_folder!r}; each image would find itself")
-
-    @property
-    def features_folder(self) -> Path:
-        """Where extracted features lie."""
-        return self.cache or self.output / "features"

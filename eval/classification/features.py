@@ -1,64 +1,307 @@
-"""The extracted features of a run: which are needed, where they lie, and making those that are absent."""
+"""From labelled images to stored feature vectors: decoding, the network, files that many processes write and any run reads.
 
-import dataclasses
-from dataclasses import dataclass
+Shapes: N images of a split, B of a batch, H x W pixels, D channels, L features of the probe.
+
+Source of the transforms: `eval_knn.py` and `eval_linear.py` of facebookresearch/dino 7c446df.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import InterpolationMode, RandomHorizontalFlip, RandomResizedCrop
+from torchvision.transforms import functional as F
+from tqdm import tqdm
 
+from backbones.base import Tokens
+from backbones.build import AnyBackbone
+from common.distributed import full_float32, rank, wait_for_all, world_size
+from common.files import text_sha256, write_atomically, write_text_atomically
+from common.images import IMAGENET_MEAN, IMAGENET_STD
 from eval.classification.config import ClassificationConfig
-from eval.classification.extraction import LoadingOptions, check_features, extract
-from eval.classification.images import LabelledImages, Splits
-from eval.classification.representation import KNN, LINEAR, FeatureExtractor
-from eval.classification.store import FeatureStore
-from eval.classification.transforms import CentreCrop
-from eval.processes import Process
+from eval.classification.data import LabelledImages, Splits
+from eval.classification.protocol import Representation
+
+KNN, LINEAR = "knn", "linear"
+"""Names of the two feature vectors of an image."""
+
+STORE_VERSION = 1
+"""Grows whenever a change can change a feature."""
+
+ROWS_PER_FILE = 2048
+_DESCRIPTION_FILE = "complete.json"
+
+Transform = Callable[[Image.Image, int], Tensor]
+"""RGB image and its place in the split -> network input [3, H, W]; goes to the loader's worker processes."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Features:
-    """Stores of both splits: name of the feature vector -> store."""
+def centre_crop(image: Image.Image, index: int, resize: int, crop: int) -> Tensor:
+    """The shorter side resized to `resize` pixels by bicubic interpolation, then the middle `crop` x `crop`."""
+    del index
+    resized = F.resize(image, resize, interpolation=InterpolationMode.BICUBIC)
+    return _normalised(F.center_crop(resized, [crop, crop]))
 
-    train: dict[str, FeatureStore]
-    """Of the training images; without `linear` where the probe augments them."""
-    test: dict[str, FeatureStore]
-    """Of the test images."""
+
+def random_crop_and_flip(image: Image.Image, index: int, crop: int, seed: int, epoch: int) -> Tensor:
+    """A random part of the image resized by bilinear interpolation, mirrored half of the time: torchvision's defaults.
+
+    The parameters are drawn per image and epoch, so they are the same in any number of processes and after a continuation.
+    """
+    digest = hashlib.sha256(f"{seed} {epoch} {index}".encode()).digest()
+    # torchvision draws from the global generator only; other users of it must not notice.
+    state = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(int.from_bytes(digest[:6], "big"))
+    try:
+        return _normalised(RandomHorizontalFlip()(RandomResizedCrop(crop)(image)))
+    finally:
+        torch.default_generator.set_state(state)
+
+
+def _normalised(image: Image.Image) -> Tensor:
+    normalised: Tensor = F.normalize(F.to_tensor(image), list(IMAGENET_MEAN), list(IMAGENET_STD))
+    return normalised
+
+
+class FeatureExtractor:
+    """A backbone that answers with feature vectors."""
+
+    def __init__(self, backbone: AnyBackbone, representation: Representation, device: torch.device) -> None:
+        """Move the network to the device, set to evaluation mode; the representation must fit it."""
+        self.backbone = backbone.to(device).eval()
+        self.representation = representation
+        self.device = device
+        self._earlier: list[Tensor] = []
+        if representation.blocks > 1:
+            # `forward_tokens` gives the last block only; hooks see the others' outputs on the same way to it.
+            for block in list(self.backbone.get_submodule("blocks").children())[-representation.blocks : -1]:
+                block.register_forward_hook(self._keep)
+
+    def _keep(self, block: nn.Module, inputs: Any, tokens_BND: Tensor) -> None:
+        del block, inputs
+        self._earlier.append(tokens_BND)
+
+    @torch.inference_mode()
+    @full_float32()
+    def __call__(self, images_B3HW: Tensor) -> dict[str, Tensor]:
+        """Feature vectors of normalised images.
+
+        Returns:
+            `knn` [B, D] and `linear` [B, L], float32, on the CPU.
+
+        Raises:
+            ValueError: If the image size does not fit the backbone, or a feature is not finite: comparisons with NaN would give
+                metrics that mean nothing.
+        """
+        self._earlier.clear()
+        last = self.backbone.forward_tokens(images_B3HW.to(self.device, non_blocking=True))
+        token_BD = self._token(last)
+        parts = [*(self._token(self._normed(tokens_BND)) for tokens_BND in self._earlier), token_BD]
+        if self.representation.mean_patch:
+            parts.append(last.patches.mean(1))
+        features = {KNN: token_BD.float().cpu(), LINEAR: torch.cat(parts, dim=1).float().cpu()}
+        if not torch.isfinite(features[LINEAR]).all():
+            raise ValueError("the backbone's features are not finite; its weights are damaged")
+        return features
+
+    def _normed(self, tokens_BND: Tensor) -> Tokens:
+        normed_BND = self.backbone.get_submodule("norm")(tokens_BND)
+        prefix = int(getattr(self.backbone, "num_prefix_tokens"))  # noqa: B009 - of ViTs, the only ones with several blocks
+        cls_BD = normed_BND[:, 0] if self.representation.class_token else None
+        return Tokens(cls_BD, normed_BND[:, prefix:], (1, normed_BND.shape[1] - prefix))
+
+    @staticmethod
+    def _token(tokens: Tokens) -> Tensor:
+        return tokens.patches.mean(1) if tokens.cls is None else tokens.cls
+
+
+class FeatureStore:
+    """Rows [N, D] in files of `ROWS_PER_FILE`, in a folder whose name is the digest of everything that determines them.
+
+    So a changed input leads to another folder. Each file is whole or absent; the description is written after the last of them.
+    """
+
+    def __init__(self, root: Path, inputs: Mapping[str, Any], num_rows: int) -> None:
+        """Point at a store of N rows in the folder of all stores, which need not exist yet; `inputs` must be JSON-ready."""
+        self.description = json.dumps({"version": STORE_VERSION, "rows": num_rows, **inputs}, sort_keys=True, indent=1) + "\n"
+        self.folder = root / text_sha256(self.description)[:32]
+        self.spans = [range(start, min(start + ROWS_PER_FILE, num_rows)) for start in range(0, num_rows, ROWS_PER_FILE)]
+        """The rows of each file."""
+
+    def is_complete(self) -> bool:
+        """Whether every row is there."""
+        path = self.folder / _DESCRIPTION_FILE
+        return path.is_file() and path.read_text(encoding="utf-8") == self.description
+
+    def has(self, number: int) -> bool:
+        """Whether a file is there."""
+        return self._path(number).is_file()
+
+    def write(self, number: int, rows: npt.NDArray[np.float32]) -> None:
+        """Write one file atomically."""
+        assert len(rows) == len(self.spans[number])
+        write_atomically(self._path(number), lambda temporary: np.save(temporary, rows))
+
+    def finish(self) -> None:
+        """Declare the store complete; by one process, when all have written."""
+        absent = [number for number in range(len(self.spans)) if not self.has(number)]
+        if absent:
+            raise ValueError(
+                f"{self.folder}: {len(absent)} files of features are not there; on several machines --cache must be a shared folder"
+            )
+        write_text_atomically(self.folder / _DESCRIPTION_FILE, self.description)
+
+    def blocks(self, rows_per_block: int) -> Iterator[tuple[int, Tensor]]:
+        """First row and rows of consecutive blocks of whole files, at least `rows_per_block` rows each but for the last block."""
+        step = -(-rows_per_block // ROWS_PER_FILE)
+        for first in range(0, len(self.spans), step):
+            files = [np.asarray(self._map(number)) for number in range(first, min(first + step, len(self.spans)))]
+            yield first * ROWS_PER_FILE, torch.from_numpy(np.concatenate(files))
+
+    def rows(self, indices: Tensor) -> Tensor:
+        """Rows by index [R], int64 on the CPU, in any order."""
+        numbers, places = np.divmod(indices.numpy(), ROWS_PER_FILE)
+        result = np.empty((len(indices), self.width), dtype=np.float32)
+        for number in np.unique(numbers):
+            wanted = numbers == number
+            result[wanted] = self._map(int(number))[places[wanted]]
+        return torch.from_numpy(result)
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return int(self._map(0).shape[1])
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.npy"
+
+    def _map(self, number: int) -> npt.NDArray[np.float32]:
+        rows: npt.NDArray[np.float32] = np.load(self._path(number), mmap_mode="r")
+        return rows
+
+
+class _TransformedImages(Dataset[Tensor | ValueError]):
+    """Images as the network's input, for a DataLoader, which would bury an exception under its workers' tracebacks."""
+
+    def __init__(self, images: LabelledImages, transform: Transform) -> None:
+        self.source, self.transform = images.source, transform
+
+    def __getitem__(self, index: int) -> Tensor | ValueError:
+        try:
+            return self.transform(self.source[index], index)
+        except ValueError as error:
+            return error
+
+
+def _stack(items: Sequence[Tensor | ValueError]) -> Tensor | ValueError:
+    images = [item for item in items if isinstance(item, Tensor)]
+    return torch.stack(images) if len(images) == len(items) else next(item for item in items if isinstance(item, ValueError))
+
+
+def load_batches(
+    images: LabelledImages, transform: Transform, batches: Sequence[Sequence[int]], workers: int, device: torch.device
+) -> Iterator[Tensor]:
+    """Decode batches of images in the given order.
+
+    Args:
+        images: The split.
+        transform: Makes the network's input.
+        batches: Indices into the split; no batch is empty.
+        workers: Processes that decode; 0: this one.
+        device: Where the batches will go.
+
+    Yields:
+        [B, 3, H, W] for each batch, on the CPU.
+
+    Raises:
+        ValueError: If an image cannot be decoded; names it.
+    """
+    loader: DataLoader[Tensor | ValueError] = DataLoader(
+        _TransformedImages(images, transform),
+        batch_sampler=[list(batch) for batch in batches],
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        collate_fn=_stack,
+    )
+    for batch in loader:
+        if isinstance(batch, ValueError):
+            raise batch
+        yield batch
 
 
 def extract_features(
-    config: ClassificationConfig, splits: Splits, backbone_sha256: str, extractor: FeatureExtractor, process: Process
-) -> Features:
-    """Make the features that the run's classifiers need, or find them in the cache.
+    config: ClassificationConfig, splits: Splits, backbone_sha256: str, extractor: FeatureExtractor
+) -> tuple[dict[str, FeatureStore], dict[str, FeatureStore]]:
+    """Make the features that the run's classifiers need, each image decoded once, or find them in the cache.
+
+    Returns:
+        Stores of the training and of the test images by the name of the feature vector; without `linear` for training images that
+        the probe augments.
 
     Raises:
         ValueError: If an image cannot be decoded, or a feature is not finite.
     """
-    transform = CentreCrop(resize=config.resize, crop=config.crop)
-    names: list[str] = [name for name in (KNN, LINEAR) if name in config.classifiers]
+    names = [name for name in (KNN, LINEAR) if name in config.classifiers]
     train_names = [name for name in names if name == KNN or not config.augment]
-    options = LoadingOptions(batch_size=config.extraction_batch_size, workers=config.workers)
+    crop = {"resize": config.resize, "crop": config.crop}
+    words = extractor.representation.describe()
 
-    def stores(images: LabelledImages, wanted: list[str]) -> dict[str, FeatureStore]:
-        result = {}
+    def fill(images: LabelledImages, wanted: list[str]) -> dict[str, FeatureStore]:
+        stores = {}
         for name in wanted:
             inputs: dict[str, Any] = {
                 "backbone": backbone_sha256,
                 "images": images.content_sha256,
-                "transform": {"name": "centre crop", **dataclasses.asdict(transform)},
+                "transform": {"name": "centre crop", **crop},
                 "feature": name,
-                "representation": extractor.representation.describe()[f"{name}_features"],
+                "representation": words[f"{name}_features"],
             }
-            result[name] = FeatureStore(config.features_folder, inputs, len(images))
-        return result
+            stores[name] = FeatureStore(config.cache or config.output / "features", inputs, len(images))
+        _fill(stores, images, partial(centre_crop, **crop), extractor, config)
+        return stores
 
-    features = Features(train=stores(splits.train, train_names), test=stores(splits.test, names))
-    for images, found in ((splits.train, features.train), (splits.test, features.test)):
-        extract(images, transform, extractor, found, process, options)
-        check_features(found)
-    return features
+    return fill(splits.train, train_names), fill(splits.test, names)
 
 
-def all_rows(store: FeatureStore) -> Tensor:
-    """Every row of a store that fits in memory."""
-    return torch.cat([rows for _, rows in store.blocks(1)])
+def _fill(
+    stores: dict[str, FeatureStore],
+    images: LabelledImages,
+    transform: Transform,
+    extractor: FeatureExtractor,
+    config: ClassificationConfig,
+) -> None:
+    """Fill the stores of one split; what is there already stays.
+
+    Every process makes each world-size-th file, so the files do not depend on the number of processes.
+    """
+    missing = [store for store in stores.values() if not store.is_complete()]
+    if not missing:
+        return
+    own = range(rank(), len(missing[0].spans), world_size())
+    spans = {number: missing[0].spans[number] for number in own if not all(store.has(number) for store in missing)}
+    size = config.extraction_batch_size
+    batches = [span[start : start + size] for span in spans.values() for start in range(0, len(span), size)]
+    loaded = load_batches(images, transform, batches, config.workers, extractor.device)
+    what = f"features of {images.fingerprint.split}"
+    with tqdm(total=sum(map(len, batches)), unit="image", desc=what, disable=None if rank() == 0 else True) as bar:
+        for number, span in spans.items():
+            parts = []
+            for _ in range(0, len(span), size):
+                parts.append(extractor(next(loaded)))
+                bar.update(len(parts[-1][KNN]))
+            for name, store in stores.items():
+                if not store.has(number):
+                    store.write(number, torch.cat([features[name] for features in parts]).numpy())
+    wait_for_all()
+    if rank() == 0:
+        for store in missing:
+            store.finish()
+    wait_for_all()

@@ -1,25 +1,33 @@
-"""The linear probe: one layer on frozen features, for several learning rates at once.
+"""The linear probe: one layer on frozen features, for several learning rates at once, and the batches that it is trained on.
 
-Shapes: B images of a batch (over all processes), L features, C classes, T test images.
+Shapes: N training images, B images of a batch over all processes, L features, C classes, T test images.
 
 Source: `eval_linear.py` of facebookresearch/dino 7c446df: SGD with momentum 0.9 and no weight decay, rate 0.001 x batch / 256 that
 falls by a cosine from epoch to epoch, weights from a normal distribution of deviation 0.01, biases 0. DINO prints the best test
-accuracy of all epochs as the outcome; here the last epoch's is the figure, and the best one's stands beside it.
+accuracy of all epochs as the outcome; here the last epoch's is the metric, and the best one's stands beside it.
+
+The order of the images depends on seed and epoch only, so any number of processes sees the same batches: each makes the features of
+its part, and all of them get the whole batch and take the same step.
 """
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
+from common.distributed import gather_objects, rank, world_size
 from common.files import write_atomically
 from common.knn import rank_of_truth
+from eval.classification.config import ClassificationConfig
+from eval.classification.data import LabelledImages
+from eval.classification.features import LINEAR, FeatureExtractor, FeatureStore, load_batches, random_crop_and_flip
 
 logger = logging.getLogger(__name__)
 
@@ -29,175 +37,145 @@ REFERENCE_BATCH = 256
 _MOMENTUM = 0.9
 _INITIAL_DEVIATION = 0.01
 
-FeatureBatches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
-"""0-based epoch -> batches of features [B, L] and labels [B], on the probe's device; the same on every process."""
+Batches = Iterable[tuple[Tensor, Tensor]]
+"""Features [B, L] and labels [B], on the probe's device; the same on every process."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProbeSettings:
-    """How a probe is trained."""
-
-    learning_rates: tuple[float, ...]
-    """For a batch of 256; one layer for each."""
-    epochs: int
-    """Passes over the training images."""
-    batch_size: int
-    """B."""
-    seed: int
-    """Of the initial weights, which all layers share."""
-
-
-@dataclass
-class ProbeOutcome:
+class ProbeOutcome(NamedTuple):
     """What the probe found on the test images."""
 
     ranks: list[Tensor]
     """For each learning rate [T]: how many classes come before the right one, after the last epoch."""
-    top1: list[list[float]] = field(default_factory=list)
+    top1: list[list[float]]
     """Share of right answers by epoch and learning rate."""
 
 
-class LinearProbe:
-    """One linear layer per learning rate, all trained on the same batches."""
-
-    def __init__(self, num_features: int, num_classes: int, settings: ProbeSettings, device: torch.device) -> None:
-        """Make the layers.
-
-        Args:
-            num_features: L.
-            num_classes: C.
-            settings: How to train.
-            device: Where.
-        """
-        self.settings = settings
-        self.layers = nn.ModuleList(nn.Linear(num_features, num_classes) for _ in settings.learning_rates)
-        for layer in self.layers:
-            # The same for each: adding a rate to a sweep changes no other rate's outcome.
-            generator = torch.Generator().manual_seed(settings.seed)
-            nn.init.normal_(layer.get_parameter("weight"), std=_INITIAL_DEVIATION, generator=generator)
-            nn.init.zeros_(layer.get_parameter("bias"))
-        self.layers.to(device)
-        scale = settings.batch_size / REFERENCE_BATCH
-        self.optimizer = torch.optim.SGD(
-            [
-                {"params": layer.parameters(), "lr": rate * scale}
-                for layer, rate in zip(self.layers, settings.learning_rates, strict=True)
-            ],
-            momentum=_MOMENTUM,
-            weight_decay=0,
-        )
-        self.initial_rates = [rate * scale for rate in settings.learning_rates]
-
-    def train_epoch(self, epoch: int, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
-        """One pass over the training features.
-
-        Args:
-            epoch: 0-based.
-            batches: Features [B, L] and labels [B].
-
-        Returns:
-            Mean loss of the first layer.
-        """
-        factor = (1 + math.cos(math.pi * epoch / self.settings.epochs)) / 2
-        for group, rate in zip(self.optimizer.param_groups, self.initial_rates, strict=True):
-            group["lr"] = rate * factor
-        total, count = torch.zeros((), dtype=torch.float64), 0
-        for features_BL, labels_B in batches:
-            losses = [F.cross_entropy(layer(features_BL), labels_B) for layer in self.layers]
-            self.optimizer.zero_grad(set_to_none=True)
-            torch.stack(losses).sum().backward()  # the layers share nothing, so each gets its own loss's gradient
-            self.optimizer.step()
-            total += losses[0].detach().double().cpu() * len(labels_B)
-            count += len(labels_B)
-        return float(total / count)
-
-    @torch.inference_mode()
-    def ranks(self, batches: Iterable[tuple[Tensor, Tensor]]) -> list[Tensor]:
-        """For each layer the right class's rank [T] for features [B, L] and labels [B] of the test images, on the CPU."""
-        parts: list[list[Tensor]] = [[] for _ in self.layers]
-        for features_BL, labels_B in batches:
-            for layer, found in zip(self.layers, parts, strict=True):
-                found.append(rank_of_truth(layer(features_BL), labels_B).cpu())
-        return [torch.cat(found) for found in parts]
-
-    def state(self) -> dict[str, Any]:
-        """Everything that training changes."""
-        return {"layers": self.layers.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from `state`."""
-        self.layers.load_state_dict(state["layers"])
-        self.optimizer.load_state_dict(state["optimizer"])
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeCheckpoint:
-    """A probe's progress on disk, written after every epoch."""
-
-    path: Path
-    """The file."""
-    inputs: str
-    """Digest of everything that determines the outcome."""
-
-    def load(self, probe: LinearProbe) -> tuple[int, ProbeOutcome]:
-        """Finished epochs and the outcome so far; the probe is moved there.
-
-        Raises:
-            ValueError: If the file is of another run.
-        """
-        if not self.path.exists():
-            return 0, ProbeOutcome(ranks=[])
-        state = torch.load(self.path, map_location="cpu", weights_only=True)
-        if state["inputs"] != self.inputs:
-            raise ValueError(f"{self.path}: of an unfinished run with other inputs; choose another --output or remove it")
-        probe.load_state(state["probe"])
-        logger.info("linear probe: %d epochs were finished by an earlier run", state["epoch"])
-        return state["epoch"], ProbeOutcome(ranks=state["ranks"], top1=state["top1"])
-
-    def save(self, epoch: int, probe: LinearProbe, outcome: ProbeOutcome) -> None:
-        """Write atomically.
-
-        Args:
-            epoch: Number of finished epochs.
-            probe: As it is now.
-            outcome: After that epoch.
-        """
-        progress = {"epoch": epoch, "ranks": outcome.ranks, "top1": outcome.top1}
-        state = {"inputs": self.inputs, "probe": probe.state(), **progress}
-        write_atomically(self.path, lambda temporary: torch.save(state, temporary))
-
-
 def train_probe(
-    probe: LinearProbe,
-    train_batches: FeatureBatches,
-    test_batches: Callable[[], Iterable[tuple[Tensor, Tensor]]],
-    checkpoint: ProbeCheckpoint,
-    writes: bool,
+    config: ClassificationConfig,
+    num_classes: int,
+    train_batches: Callable[[int], Batches],
+    test_batches: Callable[[], Batches],
+    device: torch.device,
+    checkpoint: Path,
+    inputs: str,
 ) -> ProbeOutcome:
-    """Train to the end, testing after every epoch; continues from the checkpoint.
+    """Train one layer per learning rate to the end, testing after every epoch; continue from the checkpoint.
 
     Args:
-        probe: Fresh.
-        train_batches: Training features of an epoch.
+        config: Learning rates, epochs, batch size and seed.
+        num_classes: C.
+        train_batches: Training features of a 0-based epoch.
         test_batches: Test features.
-        checkpoint: Where progress is kept.
-        writes: Whether this process writes it, and says how far the training is.
+        device: Where to train.
+        checkpoint: The file of the progress, written by the first process after every epoch.
+        inputs: Digest of everything that determines the outcome.
+
+    Raises:
+        ValueError: If the checkpoint is of another run, or the training diverges.
     """
-    first, outcome = checkpoint.load(probe)
-    for epoch in range(first, probe.settings.epochs):
-        loss = probe.train_epoch(epoch, train_batches(epoch))
-        ranks = probe.ranks(test_batches())
-        top1 = [float((rank_T < 1).double().mean()) for rank_T in ranks]
-        outcome = ProbeOutcome(ranks=ranks, top1=[*outcome.top1, top1])
+    width = next(iter(test_batches()))[0].shape[1]
+    layers = _fresh_layers(config, width, num_classes).to(device)
+    rates = [rate * config.batch_size / REFERENCE_BATCH for rate in config.learning_rates]
+    groups = [{"params": layer.parameters(), "lr": rate} for layer, rate in zip(layers, rates, strict=True)]
+    optimizer = torch.optim.SGD(groups, momentum=_MOMENTUM, weight_decay=0)
+    first, outcome = 0, ProbeOutcome([], [])
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        if state["inputs"] != inputs:
+            raise ValueError(f"{checkpoint}: of an unfinished run with other inputs; choose another --output or remove it")
+        layers.load_state_dict(state["probe"]["layers"])
+        optimizer.load_state_dict(state["probe"]["optimizer"])
+        first, outcome = state["epoch"], ProbeOutcome(state["ranks"], state["top1"])
+        logger.info("linear probe: %d epochs were finished by an earlier run", first)
+    for epoch in range(first, config.epochs):
+        factor = (1 + math.cos(math.pi * epoch / config.epochs)) / 2
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+        loss = _train_epoch(layers, optimizer, train_batches(epoch))
         if not math.isfinite(loss):
             raise ValueError(f"the linear probe's loss is {loss} in epoch {epoch}; give smaller learning_rates")
-        if writes:
-            checkpoint.save(epoch + 1, probe, outcome)
-            words = _in_words(probe, top1)
-            logger.info("linear probe: epoch %d of %d, loss %.4f, %s", epoch + 1, probe.settings.epochs, loss, words)
+        ranks = _ranks(layers, test_batches())
+        top1 = [float((rank_T < 1).double().mean()) for rank_T in ranks]
+        outcome = ProbeOutcome(ranks, [*outcome.top1, top1])
+        if rank() == 0:
+            progress = {"epoch": epoch + 1, "ranks": outcome.ranks, "top1": outcome.top1}
+            probe = {"layers": layers.state_dict(), "optimizer": optimizer.state_dict()}
+            state = {"inputs": inputs, "probe": probe, **progress}
+            write_atomically(checkpoint, partial(torch.save, state))
+            shares = zip(config.learning_rates, top1, strict=True)
+            words = ", ".join(f"top-1 {100 * share:.2f} at rate {learning_rate:g}" for learning_rate, share in shares)
+            logger.info("linear probe: epoch %d of %d, loss %.4f, %s", epoch + 1, config.epochs, loss, words)
     return outcome
 
 
-def _in_words(probe: LinearProbe, top1: Sequence[float]) -> str:
-    shares = zip(probe.settings.learning_rates, top1, strict=True)
-    return ", ".join(f"top-1 {100 * share:.2f} at rate {rate:g}" for rate, share in shares)
+def _fresh_layers(config: ClassificationConfig, width: int, num_classes: int) -> nn.ModuleList:
+    layers = nn.ModuleList(nn.Linear(width, num_classes) for _ in config.learning_rates)
+    for layer in layers:
+        # The same for each: adding a rate to a sweep changes no other rate's outcome.
+        generator = torch.Generator().manual_seed(config.seed)
+        nn.init.normal_(layer.get_parameter("weight"), std=_INITIAL_DEVIATION, generator=generator)
+        nn.init.zeros_(layer.get_parameter("bias"))
+    return layers
+
+
+def _train_epoch(layers: nn.ModuleList, optimizer: torch.optim.Optimizer, batches: Batches) -> float:
+    """One pass over the training features; returns the mean loss of the first layer."""
+    total, count = torch.zeros((), dtype=torch.float64), 0
+    for features_BL, labels_B in batches:
+        losses = [F.cross_entropy(layer(features_BL), labels_B) for layer in layers]
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack(losses).sum().backward()  # the layers share nothing, so each gets its own loss's gradient
+        optimizer.step()
+        total += losses[0].detach().double().cpu() * len(labels_B)
+        count += len(labels_B)
+    return float(total / count)
+
+
+@torch.inference_mode()
+def _ranks(layers: nn.ModuleList, batches: Batches) -> list[Tensor]:
+    """For each layer the right class's rank [T] for the test images, on the CPU."""
+    parts: list[list[Tensor]] = [[] for _ in layers]
+    for features_BL, labels_B in batches:
+        for layer, found in zip(layers, parts, strict=True):
+            found.append(rank_of_truth(layer(features_BL), labels_B).cpu())
+    return [torch.cat(found) for found in parts]
+
+
+def epoch_order(num_images: int, seed: int, epoch: int) -> Tensor:
+    """Order [N] of the training images in an epoch."""
+    generator = torch.Generator().manual_seed((seed << 20) + epoch)
+    return torch.randperm(num_images, generator=generator)
+
+
+def augmented_batches(
+    epoch: int, config: ClassificationConfig, images: LabelledImages, extractor: FeatureExtractor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Draw a random crop and flip of each image and send it through the backbone: the published protocol."""
+    batches = epoch_order(len(images), config.seed, epoch).split(config.batch_size)
+    own = [batch.tensor_split(world_size())[rank()] for batch in batches]
+    transform = partial(random_crop_and_flip, crop=config.crop, seed=config.seed, epoch=epoch)
+    loaded = load_batches(images, transform, [part.tolist() for part in own if len(part)], config.workers, extractor.device)
+    labels_N = torch.from_numpy(images.labels)
+    what = f"epoch {epoch + 1}"
+    bar = tqdm(batches, unit="batch", desc=what, disable=None if rank() == 0 else True, leave=False)
+    for batch, part in zip(bar, own, strict=True):
+        features_bL = extractor(next(loaded))[LINEAR] if len(part) else None
+        # Joined outside of inference mode, so that a layer's backward pass may keep the batch.
+        features_BL = torch.cat([found for found in gather_objects(features_bL) if found is not None])
+        yield features_BL.to(extractor.device), labels_N[batch].to(extractor.device)
+
+
+def stored_batches(
+    epoch: int, config: ClassificationConfig, images: LabelledImages, store: FeatureStore, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Features that were extracted once, from the centre crops: a deviation, by far faster."""
+    labels_N = torch.from_numpy(images.labels)
+    for batch in epoch_order(len(images), config.seed, epoch).split(config.batch_size):
+        yield store.rows(batch).to(device), labels_N[batch].to(device)
+
+
+def batches_in_order(images: LabelledImages, store: FeatureStore, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """All features in the images' own order, for testing."""
+    labels_N = torch.from_numpy(images.labels)
+    for first, rows in store.blocks(1):
+        yield rows.to(device), labels_N[first : first + len(rows)].to(device)

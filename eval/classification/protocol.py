@@ -1,59 +1,115 @@
-"""The protocol of classification: its settings, and how a run departs from the published one."""
+"""The protocol of classification: which outputs of a backbone stand for an image, the settings, and what departs from DINO's."""
 
-import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
-from backbones.spec import BackboneSpec
+from backbones.spec import BackboneSpec, PlainViTSpec
 from eval.classification.config import ClassificationConfig
-from eval.classification.representation import choose_representation, published_representation
 from eval.result import Protocol
 
 PROTOCOL_NAME = "dino-classification"
 PROTOCOL_VERSION = 1
-"""Grows whenever a change can change a figure."""
+"""Grows whenever a change can change a metric."""
+
+# The published metrics take the last four blocks of ViT-S (384 wide) and, with mean patches, the last one of ViT-B (768).
+# DINO's tiny and small models are narrower than this, base and larger ones not.
+_BASE_WIDTH = 768
+_SMALL_BLOCKS = 4
 
 _AUGMENTED = "random resized crop and flip in every epoch"
 _STORED = "features of centre crops, extracted once"
 
 _COMMON = ("classifiers", "resize", "crop")
 _OF_CLASSIFIER = {"knn": ("neighbours", "temperature"), "linear": ("learning_rates", "epochs", "batch_size")}
+_COMPARED = ("resize", "crop", "temperature", "epochs", "batch_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Representation:
+    """The two feature vectors of an image: k-NN's, and the linear probe's, which begins or ends with k-NN's.
+
+    k-NN's is the CLS token after the final norm (where the backbone has one); without a CLS token, the mean of the patches.
+    """
+
+    class_token: bool
+    """Whether the backbone has a CLS token; the mean of the patches stands for it otherwise."""
+    blocks: int
+    """The probe sees this token of so many last blocks, each after the final norm, the last block's last."""
+    mean_patch: bool
+    """Whether the probe also sees the mean of the last block's patches beside the CLS token."""
+
+    def describe(self) -> dict[str, str]:
+        """In words, for the result."""
+        token = "CLS token" if self.class_token else "mean of the patches or positions (the backbone has no CLS token)"
+        of_blocks = f"{token}, last {self.blocks} blocks concatenated" if self.blocks > 1 else f"{token}, last block"
+        return {
+            "knn_features": f"{token}, last block",
+            "linear_features": of_blocks + (", and mean patch of the last block" if self.mean_patch else ""),
+        }
+
+
+def published_representation(spec: BackboneSpec) -> Representation:
+    """What DINO's evaluation takes of such a backbone.
+
+    ViT-S and narrower: CLS tokens of the last four blocks; ViT-B and wider: CLS token and mean patch of the last one.
+    Without CLS token (SelfPatch's ViT, Swin, ResNet): the pooled last map, as DINO does for networks other than ViTs.
+    """
+    if not (isinstance(spec, PlainViTSpec) and spec.class_token):
+        return Representation(class_token=False, blocks=1, mean_patch=False)
+    if spec.embed_dim < _BASE_WIDTH:
+        return Representation(class_token=True, blocks=_SMALL_BLOCKS, mean_patch=False)
+    return Representation(class_token=True, blocks=1, mean_patch=True)
+
+
+def choose_representation(spec: BackboneSpec, blocks: int | None, mean_patch: bool | None) -> Representation:
+    """The published representation with what the user wants otherwise; a ViT with fewer than four blocks gives all that it has.
+
+    Raises:
+        ValueError: If the backbone does not have so many blocks, or no CLS token beside which a mean could stand.
+    """
+    published = published_representation(spec)
+    chosen = Representation(
+        class_token=published.class_token,
+        blocks=min(published.blocks, spec.num_blocks) if blocks is None else blocks,
+        mean_patch=published.mean_patch if mean_patch is None else mean_patch,
+    )
+    if chosen.blocks > spec.num_blocks:
+        raise ValueError(f"linear_blocks={blocks}: this backbone has {spec.num_blocks} blocks")
+    if chosen.blocks > 1 and not isinstance(spec, PlainViTSpec):
+        raise ValueError(f"linear_blocks={blocks}: only a ViT's blocks have features of one width; a {spec.family} takes 1")
+    if chosen.mean_patch and not chosen.class_token:
+        raise ValueError("linear_mean_patch: the backbone has no CLS token, so the mean patch is what the probe sees already")
+    return chosen
 
 
 def protocol_of(config: ClassificationConfig, spec: BackboneSpec) -> Protocol:
     """Settings as used on a backbone, and deviations from DINO's evaluation.
 
-    More classifiers, neighbours or learning rates than the published ones add figures and change none. A backbone without a CLS token
+    More classifiers, neighbours or learning rates than the published ones add metrics and change none. A backbone without a CLS token
     is represented as DINO represents networks that have none, which the settings say.
     """
-    chosen, published = (
-        choose_representation(spec, config.linear_blocks, config.linear_mean_patch),
-        published_representation(spec),
-    )
-    values = dataclasses.asdict(config)
+    chosen = choose_representation(spec, config.linear_blocks, config.linear_mean_patch)
+    published = published_representation(spec)
+    defaults = ClassificationConfig(backbone=config.backbone, data=config.data, output=config.output)
     names = [*_COMMON, *(name for classifier in config.classifiers for name in _OF_CLASSIFIER[classifier])]
-    settings: dict[str, Any] = {name: values[name] for name in names}
-    defaults = {item.name: _default(item) for item in dataclasses.fields(ClassificationConfig)}
-    compared = [name for name in names if name in ("resize", "crop", "temperature", "epochs", "batch_size")]
-    deviations = {name: [defaults[name], values[name]] for name in compared if values[name] != defaults[name]}
+    settings: dict[str, Any] = {name: getattr(config, name) for name in names}
+    pairs = {name: [getattr(defaults, name), getattr(config, name)] for name in names if name in _COMPARED}
     words = chosen.describe()
     if "knn" in config.classifiers:
         settings["knn_features"] = words["knn_features"]
     if "linear" in config.classifiers:
+        training_images = _AUGMENTED if config.augment else _STORED
         settings |= {
             "linear_features": words["linear_features"],
             "linear_blocks": chosen.blocks,
             "linear_mean_patch": chosen.mean_patch,
-            "training_images": _AUGMENTED if config.augment else _STORED,
+            "training_images": training_images,
         }
-        for name in ("blocks", "mean_patch"):
-            if getattr(chosen, name) != getattr(published, name):
-                deviations[f"linear_{name}"] = [getattr(published, name), getattr(chosen, name)]
-        if config.learning_rates[0] != defaults["learning_rates"][0]:
-            deviations["learning_rate"] = [defaults["learning_rates"][0], config.learning_rates[0]]
-        if not config.augment:
-            deviations["training_images"] = [_AUGMENTED, _STORED]
+        pairs |= {
+            "linear_blocks": [published.blocks, chosen.blocks],
+            "linear_mean_patch": [published.mean_patch, chosen.mean_patch],
+            "learning_rate": [defaults.learning_rates[0], config.learning_rates[0]],
+            "training_images": [_AUGMENTED, training_images],
+        }
+    deviations = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     return Protocol(name=PROTOCOL_NAME, version=PROTOCOL_VERSION, settings=settings, deviations=deviations)
-
-
-def _default(item: "dataclasses.Field[Any]") -> Any:
-    return item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default

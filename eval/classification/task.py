@@ -1,29 +1,53 @@
-"""Classification: features of frozen images, weighted k-NN and a linear probe."""
+"""Classification: features of frozen images, weighted k-NN and a linear probe.
 
+Shapes: T test images, N training images, C classes.
+"""
+
+import csv
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
 
 from backbones.build import build_backbone
 from backbones.file import load_strictly, read_backbone_file
 from backbones.spec import BackboneSpec
-from common.command import parse_config
-from common.memory import peak_memory_bytes
-from eval.classification.classifiers import PROBE_FILE, run_knn, run_probe
+from common.distributed import (
+    choose_device,
+    gather_objects,
+    peak_memory_bytes,
+    process_group,
+    rank,
+    wait_for_all,
+    world_size,
+)
+from common.files import write_atomically
+from common.knn import classify, find_neighbours
 from eval.classification.config import ClassificationConfig
-from eval.classification.datasets import read_splits
-from eval.classification.features import extract_features
-from eval.classification.images import Splits
-from eval.classification.linear import ProbeOutcome
-from eval.classification.protocol import protocol_of
-from eval.classification.report import breakdown_of, metrics_of, named_ranks, write_predictions
-from eval.classification.representation import FeatureExtractor, choose_representation
-from eval.classification.scores import Ranks
-from eval.evaluation import Evaluation, Figures, figures_line
-from eval.inputs import inputs_digest
-from eval.processes import Process, joined, wait_for_all
-from eval.result import RESULT_FILE, Result, read_result, write_result
+from eval.classification.data import LabelledImages, Splits, read_splits
+from eval.classification.features import KNN, LINEAR, FeatureExtractor, FeatureStore, extract_features
+from eval.classification.linear import ProbeOutcome, augmented_batches, batches_in_order, stored_batches, train_probe
+from eval.classification.protocol import choose_representation, protocol_of
+from eval.record import Evaluation, inputs_digest
+from eval.result import RESULT_FILE, Metric, Result, read_result, write_result
 
-TASK = "classification"
+logger = logging.getLogger(__name__)
+
+PROBE_FILE = "linear.pth"
+PREDICTIONS_FILE = "predictions.csv"
+
+_PERCENT = 100
+_TOPS = (1, 5)
+_RESAMPLES = 10_000
+_TAILS = (0.025, 0.975)
+
+Ranks = npt.NDArray[np.int64]
+"""[T]: how many classes come before the right one."""
 
 
 def check(config: ClassificationConfig, spec: BackboneSpec) -> Splits:
@@ -60,65 +84,137 @@ def evaluate(config: ClassificationConfig) -> Result:
     splits = check(config, backbone.spec)
     network = build_backbone(backbone.spec)
     load_strictly(network, backbone.state_dict)
-    with joined(Process.current()) as process:
-        device = process.device(config.device)
+    device = choose_device(config.device)
+    with process_group(device, "gloo"):
         evaluation = Evaluation(
-            task=TASK,
+            task="classification",
             options=config,
             backbone=backbone,
             protocol=protocol_of(config, backbone.spec),
             datasets={"train": splits.train.fingerprint, "test": splits.test.fingerprint},
         )
         finished = evaluation.finished()
-        wait_for_all(process)  # so that a fast process does not write a result before a slow one has looked for it
+        wait_for_all()  # so that a fast process does not write a result before a slow one has looked for it
         if finished is not None:
             return finished
-        if process.rank == 0:
+        if rank() == 0:
             evaluation.write_config()
         representation = choose_representation(backbone.spec, config.linear_blocks, config.linear_mean_patch)
         extractor = FeatureExtractor(network, representation, device)
-        digest = inputs_digest(evaluation.inputs)
-        named, probe = _classify(config, splits, backbone.sha256, extractor, process, digest)
-        if process.rank == 0:
-            predictions = write_predictions(config.output, named, splits.test)
-            figures = Figures(
-                metrics=metrics_of(named, probe, len(splits.test.classes), config.seed),
-                breakdown=breakdown_of(named, splits.test),
-                artefacts={"predictions": predictions.name} | ({} if probe is None else {"probe": PROBE_FILE}),
+        train, test = extract_features(config, splits, backbone.sha256, extractor)
+        ranks = run_knn(config, splits, train[KNN], test[KNN], device) if "knn" in config.classifiers else {}
+        probe = None
+        if "linear" in config.classifiers:
+            probe = run_probe(config, splits, train.get(LINEAR), test[LINEAR], extractor, inputs_digest(evaluation.inputs))
+            for number, (rate, ranks_T) in enumerate(zip(config.learning_rates, probe.ranks, strict=True)):
+                ranks[f"linear (rate {rate:g})" if number else "linear"] = ranks_T.numpy()
+        if rank() == 0:
+            _write_predictions(config.output / PREDICTIONS_FILE, ranks, splits.test)
+            result = evaluation.record(
+                metrics_of(ranks, probe, len(splits.test.classes), config.seed),
+                breakdown_of(ranks, splits.test),
+                {"predictions": PREDICTIONS_FILE} | ({} if probe is None else {"probe": PROBE_FILE}),
+                device,
+                world_size(),
+                time.monotonic() - start,
+                peak_memory_bytes(device),
             )
-            seconds = time.monotonic() - start
-            record = evaluation.record(figures, device, process.world_size, seconds, peak_memory_bytes(device))
-            write_result(config.output, record)
-        wait_for_all(process)
+            write_result(config.output, result)
+        wait_for_all()
         return read_result(config.output / RESULT_FILE)
 
 
-def parse(argv: Sequence[str]) -> ClassificationConfig:
-    """The options of `python -m eval classification`."""
-    return parse_config(ClassificationConfig, "python -m eval classification", argv)
+def run_knn(
+    config: ClassificationConfig, splits: Splits, train: FeatureStore, test: FeatureStore, device: torch.device
+) -> dict[str, Ranks]:
+    """Classify the test images by their neighbours, each process a share of them; such as `20-NN` -> ranks [T]."""
+    own = np.array_split(np.arange(len(splits.test)), world_size())[rank()]
+    share = {k: torch.empty(0, dtype=torch.int64) for k in config.neighbours}
+    if len(own):
+        neighbours = find_neighbours(test.rows(torch.from_numpy(own)), train, max(config.neighbours), device)
+        train_labels, test_labels = (torch.from_numpy(images.labels) for images in splits)
+        num_classes = len(splits.train.classes)
+        share = classify(neighbours, train_labels, test_labels[own], config.neighbours, config.temperature, num_classes)
+    shares = gather_objects(share)
+    return {f"{k}-NN": torch.cat([part[k] for part in shares]).numpy() for k in config.neighbours}
 
 
-def main(argv: Sequence[str]) -> int:
-    """`python -m eval classification`."""
-    config = parse(argv)
-    result = evaluate(config)
-    if Process.current().rank > 0:
-        return 0
-    print(figures_line(config, result))  # noqa: T201 - the command's own output
-    return 0
-
-
-def _classify(
+def run_probe(
     config: ClassificationConfig,
     splits: Splits,
-    backbone_sha256: str,
+    train: FeatureStore | None,
+    test: FeatureStore,
     extractor: FeatureExtractor,
-    process: Process,
-    digest: str,
-) -> tuple[dict[str, Ranks], ProbeOutcome | None]:
-    """Every classifier's ranks by its name, and the probe's outcome if there is one."""
-    features = extract_features(config, splits, backbone_sha256, extractor, process)
-    knn = run_knn(config, splits, features, extractor.device, process) if "knn" in config.classifiers else {}
-    linear = "linear" in config.classifiers
-    probe = run_probe(config, splits, features, extractor, process, digest) if linear else None
-    return named_ranks(knn, probe, config), probe
+    inputs: str,
+) -> ProbeOutcome:
+    """Train and test the linear probe, continuing where an interrupted run stopped.
+
+    Args:
+        config: The options.
+        splits: The images.
+        train: Features of the training images; None: they are augmented.
+        test: Features of the test images.
+        extractor: For augmented images.
+        inputs: Digest of everything that determines the outcome.
+    """
+    device = extractor.device
+    if train is None:
+        if rank() == 0:
+            logger.info("linear probe: each of %d epochs runs the backbone on augmented images, as published", config.epochs)
+        train_batches = partial(augmented_batches, config=config, images=splits.train, extractor=extractor)
+    else:
+        train_batches = partial(stored_batches, config=config, images=splits.train, store=train, device=device)
+    test_batches = partial(batches_in_order, images=splits.test, store=test, device=device)
+    classes, checkpoint = len(splits.train.classes), config.output / PROBE_FILE
+    return train_probe(config, classes, train_batches, test_batches, device, checkpoint, inputs)
+
+
+def metrics_of(ranks: Mapping[str, Ranks], probe: ProbeOutcome | None, num_classes: int, seed: int) -> dict[str, Metric]:
+    """Top-1 and top-5 of every classifier with 95 % intervals; no top-5 where every answer would be right.
+
+    `linear top-1, best epoch` is what DINO's script prints: the highest test accuracy of all epochs, for the first learning rate.
+    """
+    tops = [top for top in _TOPS if top < num_classes]
+    metrics = {f"{name} top-{top}": accuracy(ranks_T, top, seed) for name, ranks_T in ranks.items() for top in tops}
+    if probe is not None:
+        metrics["linear top-1, best epoch"] = Metric(value=_PERCENT * max(shares[0] for shares in probe.top1))
+    return metrics
+
+
+def accuracy(ranks_T: Ranks, top: int, seed: int) -> Metric:
+    """Top-n accuracy in percent and its percentile bootstrap interval.
+
+    An image drawn with replacement from T is right with probability p, the accuracy, so the number of right ones in a resampled set
+    is binomial (T, p): drawing that number is the bootstrap itself, without 10,000 sets of indices.
+    """
+    total = len(ranks_T)
+    right = int((ranks_T < top).sum())
+    resampled = np.random.default_rng(seed).binomial(total, right / total, size=_RESAMPLES) / total
+    interval = [_PERCENT * float(bound) for bound in np.quantile(resampled, _TAILS)]
+    return Metric(value=_PERCENT * right / total, interval_95=interval)
+
+
+def breakdown_of(ranks: Mapping[str, Ranks], images: LabelledImages) -> dict[str, dict[str, float]]:
+    """Top-1 accuracy of every class in percent."""
+    counts_C = np.bincount(images.labels, minlength=len(images.classes))
+    right = {name: np.bincount(images.labels[ranks_T < 1], minlength=len(counts_C)) for name, ranks_T in ranks.items()}
+    return {
+        class_name: {f"{name} top-1": float(_PERCENT * right_C[number] / counts_C[number]) for name, right_C in right.items()}
+        for number, class_name in enumerate(images.classes)
+    }
+
+
+def _write_predictions(path: Path, ranks: Mapping[str, Ranks], images: LabelledImages) -> None:
+    """Write for every test image, in the same order for every backbone, how many classes each classifier ranks before the right one.
+
+    What compares two backbones pairs these by image.
+    """
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(["image", "class", *(f"{name} rank" for name in ranks)])
+            for number, (image, label) in enumerate(zip(images.names, images.labels, strict=True)):
+                writer.writerow([image, images.classes[label], *(int(ranks_T[number]) for ranks_T in ranks.values())])
+
+    write_atomically(path, write)

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -5,17 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eval.classification.linear import LinearProbe, ProbeCheckpoint, ProbeSettings, train_probe
+from eval.classification.config import ClassificationConfig
+from eval.classification.linear import Batches, ProbeOutcome, train_probe
 
 CPU = torch.device("cpu")
 LABELS = torch.arange(60) % 3
 FEATURES = F.one_hot(LABELS, 3).float() @ torch.randn(3, 10, generator=torch.Generator().manual_seed(0)) + torch.randn(
     60, 10, generator=torch.Generator().manual_seed(1)
 )
-
-
-def settings(*rates: float, epochs: int = 6) -> ProbeSettings:
-    return ProbeSettings(learning_rates=rates, epochs=epochs, batch_size=16, seed=3)
 
 
 def batches(epoch: int) -> list[tuple[Tensor, Tensor]]:
@@ -43,11 +41,31 @@ def reference(rate: float, epochs: int) -> Tensor:
     return layer.weight.detach()
 
 
+def train(
+    checkpoint: Path, *rates: float, train_batches: Callable[[int], Batches] = batches, inputs: str = "a"
+) -> ProbeOutcome:
+    config = ClassificationConfig(
+        **{"backbone": Path("b"), "data": Path("d"), "output": checkpoint.parent},
+        **{"learning_rates": list(rates), "epochs": 6, "batch_size": 16, "seed": 3},
+    )
+    return train_probe(config, 3, train_batches, in_order, CPU, checkpoint, inputs)
+
+
+def weights(checkpoint: Path) -> list[Tensor]:
+    layers = torch.load(checkpoint, weights_only=True)["probe"]["layers"]
+    return [layers[name] for name in sorted(layers) if name.endswith("weight")]
+
+
+def interrupted(epoch: int) -> Batches:
+    if epoch == 4:
+        raise KeyboardInterrupt
+    return batches(epoch)
+
+
 def test_every_rate_of_a_sweep_is_trained_as_alone(tmp_path: Path) -> None:
-    probe = LinearProbe(10, 3, settings(0.5, 5.0), CPU)
-    outcome = train_probe(probe, batches, in_order, ProbeCheckpoint(path=tmp_path / "linear.pth", inputs="a"), writes=True)
-    for layer, rate in zip(probe.layers, (0.5, 5.0), strict=True):
-        torch.testing.assert_close(layer.weight.detach(), reference(rate, 6), rtol=1e-5, atol=1e-6)
+    outcome = train(tmp_path / "linear.pth", 0.5, 5.0)
+    for found, rate in zip(weights(tmp_path / "linear.pth"), (0.5, 5.0), strict=True):
+        torch.testing.assert_close(found, reference(rate, 6), rtol=1e-5, atol=1e-6)
     assert len(outcome.top1) == 6
     assert outcome.top1[-1] == [float((ranks == 0).double().mean()) for ranks in outcome.ranks]
     assert outcome.top1[-1][1] > 0.6
@@ -55,31 +73,22 @@ def test_every_rate_of_a_sweep_is_trained_as_alone(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_probe_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
-    def interrupted(epoch: int) -> list[tuple[Tensor, Tensor]]:
-        if epoch == 4:
-            raise KeyboardInterrupt
-        return batches(epoch)
-
-    whole = LinearProbe(10, 3, settings(0.5), CPU)
-    expected = train_probe(whole, batches, in_order, ProbeCheckpoint(path=tmp_path / "whole.pth", inputs="a"), writes=True)
-    checkpoint = ProbeCheckpoint(path=tmp_path / "parts.pth", inputs="a")
+    expected = train(tmp_path / "whole.pth", 0.5)
     with pytest.raises(KeyboardInterrupt):
-        train_probe(LinearProbe(10, 3, settings(0.5), CPU), interrupted, in_order, checkpoint, writes=True)
-    again = LinearProbe(10, 3, settings(0.5), CPU)
-    outcome = train_probe(again, batches, in_order, checkpoint, writes=True)
-    assert torch.equal(again.layers[0].weight, whole.layers[0].weight)
+        train(tmp_path / "parts.pth", 0.5, train_batches=interrupted)
+    outcome = train(tmp_path / "parts.pth", 0.5)
+    assert torch.equal(weights(tmp_path / "parts.pth")[0], weights(tmp_path / "whole.pth")[0])
     assert outcome.top1 == expected.top1
     # Finished: nothing is trained, the outcome is read.
-    finished = train_probe(LinearProbe(10, 3, settings(0.5), CPU), interrupted, in_order, checkpoint, writes=True)
+    finished = train(tmp_path / "parts.pth", 0.5, train_batches=interrupted)
     assert torch.equal(finished.ranks[0], expected.ranks[0])
     with pytest.raises(ValueError, match="unfinished run with other inputs"):
-        ProbeCheckpoint(path=tmp_path / "parts.pth", inputs="b").load(again)
+        train(tmp_path / "parts.pth", 0.5, inputs="b")
 
 
 def test_divergence_is_an_error(tmp_path: Path) -> None:
-    def huge(epoch: int) -> list[tuple[Tensor, Tensor]]:
+    def huge(epoch: int) -> Batches:
         return [(features * 1e4, labels) for features, labels in batches(epoch)]
 
-    probe = LinearProbe(10, 3, settings(1e38), CPU)
     with pytest.raises(ValueError, match="smaller learning_rates"):
-        train_probe(probe, huge, in_order, ProbeCheckpoint(path=tmp_path / "linear.pth", inputs="a"), writes=True)
+        train(tmp_path / "linear.pth", 1e38, train_batches=huge)

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from backbones.spec import ViTSpec
+from backbones.spec import BackboneSpec, ViTSpec
 from eval.classification.config import ClassificationConfig
-from eval.classification.protocol import protocol_of
+from eval.classification.protocol import choose_representation, protocol_of
 from tests.eval.classification.conftest import SPEC
+from tests.eval.classification.test_features import RESNET, SWIN
 
 SMALL = ViTSpec(embed_dim=384, depth=12, num_heads=6, patch_size=16, image_size=224, class_token=True, final_norm=True)
 PATHS = {"backbone": Path("b"), "data": Path("d"), "output": Path("o")}
@@ -27,12 +28,12 @@ def test_the_defaults_are_the_published_protocol(spec: ViTSpec) -> None:
     assert {name: protocol.settings[name] for name in expected} == expected
 
 
-def test_more_figures_are_no_deviation() -> None:
+def test_more_metrics_are_no_deviation() -> None:
     config = ClassificationConfig(**PATHS, neighbours=[1, 20], learning_rates=[0.001, 0.01])
     assert protocol_of(config, SMALL).deviations == {}
 
 
-def test_what_changes_a_figure_is_a_deviation() -> None:
+def test_what_changes_a_metric_is_a_deviation() -> None:
     config = ClassificationConfig(
         **PATHS,
         resize=248,
@@ -87,3 +88,16 @@ def test_values_that_make_no_run(configure: Callable[..., ClassificationConfig])
     for changes, message in cases:
         with pytest.raises(ValueError, match=message):
             configure(**changes)
+
+
+@pytest.mark.parametrize(
+    ("spec", "blocks", "mean_patch", "message"),
+    [
+        (SPEC, 6, None, "linear_blocks=6: this backbone has 5 blocks"),
+        (SWIN, 2, None, "only a ViT's blocks"),
+        (RESNET, None, True, "no CLS token"),
+    ],
+)
+def test_what_a_backbone_does_not_have(spec: BackboneSpec, blocks: int | None, mean_patch: bool | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        choose_representation(spec, blocks, mean_patch)

@@ -3,22 +3,30 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from eval.classification import task
+from eval.__main__ import main as eval_main
+from eval.classification import linear, task
 from eval.classification.config import ClassificationConfig
-from eval.classification.linear import LinearProbe
-from eval.classification.task import evaluate, main
+from eval.classification.items import read_items
+from eval.classification.task import accuracy, evaluate
 from eval.result import ResultError, read_result
 from tests.conftest import RunMain
 from tests.eval.classification.conftest import TEST_IMAGES
 
 Configure = Callable[..., ClassificationConfig]
+
+
+def main(argv: Sequence[str]) -> int:
+    return eval_main(["classification", *argv])
+
+
 REPOSITORY = Path(__file__).resolve().parents[3]
 OPTIONS = [
     *("--device", "cpu", "--workers", "0", "--resize", "36", "--crop", "32", "--epochs", "3", "--batch-size", "8"),
@@ -73,22 +81,20 @@ def test_a_finished_task_is_not_run_again(configure: Configure, monkeypatch: pyt
 
 def test_an_interrupted_probe_continues(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = evaluate(configure(classifiers=["linear"], output=configure().output / "whole"))
-    train_epoch = LinearProbe.train_epoch
+    augmented_batches, epochs = linear.augmented_batches, []
 
-    def interrupted(self: LinearProbe, epoch: int, batches: Any) -> float:
-        if epoch == 2:
+    def interrupted(epoch: int, **given: Any) -> Any:
+        if epoch == 2 and 2 not in epochs:
+            epochs.append(epoch)
             raise KeyboardInterrupt
-        return train_epoch(self, epoch, batches)
+        epochs.append(epoch)
+        return augmented_batches(epoch, **given)
 
-    monkeypatch.setattr(LinearProbe, "train_epoch", interrupted)
+    monkeypatch.setattr(task, "augmented_batches", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate(configure(classifiers=["linear"]))
-    epochs = []
-    monkeypatch.setattr(
-        LinearProbe, "train_epoch", lambda self, epoch, batches: epochs.append(epoch) or train_epoch(self, epoch, batches)
-    )
     assert evaluate(configure(classifiers=["linear"])).metrics == expected.metrics
-    assert epochs == [2]
+    assert epochs == [0, 1, 2, 2]
 
 
 def test_stored_features_are_a_deviation(configure: Configure) -> None:
@@ -106,13 +112,7 @@ def test_two_processes_give_what_one_gives(configure: Configure, tmp_path: Path,
     arguments += ["--batch-size", "13", "--augment", str(augment).lower(), "--extraction-batch-size", "4"]
     launcher = [
         sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "-m",
-        "eval",
-        "classification",
+        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "eval", "classification"),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(
@@ -129,17 +129,44 @@ def test_mistakes_are_one_line(images: Path, backbone_file: Path, tmp_path: Path
     good = {"--backbone": backbone_file, "--data": images, "--output": tmp_path / "out", "--workers": 0, "--device": "cpu"}
     cases: dict[str, dict[str, object]] = {
         "no such file; make it with": {"--backbone": tmp_path / "none"},
-        "no such folder; give the one": {"--data": tmp_path / "none"},
+        "no such folder; --data is the folder": {"--data": tmp_path / "none"},
         "27 training images; leave the larger numbers out": {"--crop": 32},
         "crop=30 is not a multiple of the backbone's patch size 8": {"--crop": 30},
         "this backbone has 5 blocks": {"--linear-blocks": 9},
-        "Got value: svm": {"--classifiers": "svm"},
+        "svm": {"--classifiers": "svm"},
     }
     for message, changes in cases.items():
         finished = run_main(main, [part for pair in (good | changes).items() for part in pair])
         assert (finished.status, len(finished.stderr.splitlines())) == (2, 1), finished.stderr
         assert message in finished.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_the_items_give_the_metrics_again(configure: Configure) -> None:
+    config = configure(classifiers=["knn"])
+    result = evaluate(config)
+    found = read_items(result, config.output)
+    assert found is not None
+    names, metrics_of = found
+    assert (len(names), names[0]) == (3 * TEST_IMAGES, "blue/0.png")
+    weights_RN = np.array([[1.0] * len(names), [2.0] + [0.0] * (len(names) - 1)])
+    metrics = metrics_of(weights_RN)
+    for k in (1, 5):
+        assert metrics[f"{k}-NN top-1"][0] == pytest.approx(result.metrics[f"{k}-NN top-1"].value)
+        assert metrics[f"{k}-NN top-1"][1] in (0, 100)
+    assert read_items(replace(result, artefacts={}), config.output) is None
+
+
+def test_the_interval_is_that_of_resampled_images() -> None:
+    rng = np.random.default_rng(0)
+    ranks = rng.integers(0, 3, 400)
+    found = accuracy(ranks, 1, seed=0)
+    resampled = 100 * (ranks[rng.integers(0, 400, (10_000, 400))] < 1).mean(1)
+    assert found.value == 100 * (ranks == 0).mean()
+    assert found.interval_95 == pytest.approx(np.quantile(resampled, [0.025, 0.975]), abs=0.3)
+    assert accuracy(ranks, 1, seed=0) == found
+    assert accuracy(np.zeros(5, np.int64), 1, 0).interval_95 == [100, 100]
+    assert accuracy(np.full(5, 7), 5, 0).value == 0
 
 
 def test_classification_needs_no_openmmlab() -> None:

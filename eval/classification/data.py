@@ -1,0 +1,330 @@
+"""The labelled images of classification: ImageNet, anybody's folders of classes, or CIFAR, and what can be wrong with them.
+
+`python -m eval` refuses what `examine` reports, except that it decodes images only when it needs them. Nothing here loads torch.
+"""
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from common.cifar import CifarLayout, find_layout, picture_planes, present_train_files, read_records
+from common.files import text_sha256
+from common.images import IMAGE_SUFFIXES, read_lines
+from eval.findings import Finding, about, refuse
+from eval.image_checks import ImageFacts, damage_findings, decode_leniently, is_hidden, look_at_all, look_at_image
+from eval.record import describe_dataset
+from eval.result import Dataset
+
+logger = logging.getLogger(__name__)
+
+IMAGENET, IMAGENET_100 = "ImageNet-1k", "ImageNet-100"
+PUBLISHED_SIZES = {IMAGENET: (1000, 1_281_167, 50_000), IMAGENET_100: (100, 126_689, 5_000)}
+"""(classes, training images, validation images). Sources: ILSVRC-2012; for ImageNet-100 the count of Tian et al.'s classes in it."""
+
+_IMAGENET_100_LIST = Path(__file__).parent / "lists" / "imagenet100.txt"
+_WORDNET_ID = re.compile(r"n\d{8}")
+_ARCHIVES = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
+_DOWNLOAD = "download it from https://image-net.org/download-images.php (demands an account)"
+_SORT_BY_CLASS = (
+    "ImageNet's validation images come unsorted: sort them by the devkit's labels, for example with `valprep.sh` of "
+    "soumith/imagenetloader.torch"
+)
+_FILES_AT_ONCE = 50_000  # what is known of a million files would take a gigabyte
+
+
+class ImageFile(NamedTuple):
+    """An image in a file of its own."""
+
+    path: str
+    """Text, since a million Path objects would take a gigabyte."""
+    size: int
+    """In bytes."""
+    modified: int
+    """Time of the last change in ns."""
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Images in files of their own; goes to the loader's worker processes."""
+
+    paths: list[str]
+
+    def __getitem__(self, index: int) -> Image.Image:
+        """Decode an image to RGB, as torchvision's `ImageFolder` does.
+
+        Raises:
+            ValueError: If it cannot be decoded: leaving it out would change the benchmark.
+        """
+        path = self.paths[index]
+        try:
+            with Image.open(path) as image:
+                return image.convert("RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            # Pillow raises all of these for damaged files, depending on the format.
+            raise ValueError(f"{path}: cannot be decoded ({error}); repair or replace it") from error
+
+
+@dataclass(frozen=True)
+class CifarImages:
+    """The images of one of CIFAR's splits; goes to the loader's worker processes."""
+
+    pixels_N3HW: npt.NDArray[np.uint8]
+    """RGB planes."""
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return Image.fromarray(np.ascontiguousarray(self.pixels_N3HW[index].transpose(1, 2, 0)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledImages:
+    """One split of N images."""
+
+    source: ImageFiles | CifarImages
+    """Image by index."""
+    labels: npt.NDArray[np.int64]
+    """[N], indices into `classes`."""
+    names: list[str]
+    """[N], what identifies each image within its set."""
+    classes: list[str]
+    """Names of the classes; the same in both splits."""
+    fingerprint: Dataset
+    """For the result."""
+    content_sha256: str
+    """Changes with every change of a file; for caches. Unlike the fingerprint it may differ between copies of the same data."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Splits(NamedTuple):
+    """A data set."""
+
+    train: LabelledImages
+    """Labelled neighbours, or the images that a probe is trained on."""
+    test: LabelledImages
+    """The images to classify."""
+
+
+def read_splits(root: Path, train_folder: str, test_folder: str, classes: str) -> Splits:
+    """List CIFAR's binary files or two folders of class folders; see `ClassificationConfig` for the arguments.
+
+    Labels follow the sorted names of the class folders.
+
+    Raises:
+        ValueError: For every problem of `examine` that shows without opening images, and for a list of classes that does not fit.
+    """
+    layout = find_layout(root)
+    if layout is not None:
+        if classes:
+            raise ValueError(f"classes={classes}: {layout.name} is evaluated as a whole; leave the option out")
+        return _read_cifar(root, layout)
+    wanted = read_class_list(classes) if classes else None
+    files, findings = _list_images(root, (train_folder, test_folder), wanted)
+    refuse(findings)
+    names = sorted(files[train_folder])
+    if classes == IMAGENET_100.lower():
+        name = IMAGENET_100
+    elif classes:
+        name = f"{root.resolve().name}, classes of {Path(classes).name}"
+    elif len(names) == PUBLISHED_SIZES[IMAGENET][0] and all(map(_WORDNET_ID.fullmatch, names)):
+        name = IMAGENET
+    else:
+        name = root.resolve().name
+    _, *sizes = PUBLISHED_SIZES.get(name, (0, 0, 0))
+    splits = [
+        _label(root, folder, files[folder], name, size) for folder, size in zip((train_folder, test_folder), sizes, strict=True)
+    ]
+    return Splits(*splits)
+
+
+def read_class_list(classes: str) -> list[str]:
+    """The class folders, sorted, that an option's value names.
+
+    Args:
+        classes: `imagenet-100`, or a file with a folder name at the beginning of each line.
+
+    Raises:
+        ValueError: If there is no such file, or it names nothing or one folder twice.
+    """
+    path = _IMAGENET_100_LIST if classes == IMAGENET_100.lower() else Path(classes)
+    if not path.is_file():
+        raise ValueError(f"classes={classes}: no such file; give imagenet-100, or a text file with a folder name per line")
+    names = [line.split()[0] for line in read_lines(path)]
+    if not names:
+        raise ValueError(f"classes={classes}: the file names no class")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"classes={classes}: {', '.join(repeated[:3])} twice")
+    return sorted(names)
+
+
+def examine(folder: Path, deep: bool, jobs: int) -> list[Finding]:
+    """Everything that is wrong with CIFAR's files, or with ImageNet or other class folders in `train` and `val`.
+
+    Args:
+        folder: The data set.
+        deep: Decode every image instead of looking at its beginning and end.
+        jobs: Processes; 0: one per core.
+    """
+    layout = find_layout(folder)
+    if layout is not None:
+        try:
+            _read_cifar(folder, layout)
+        except ValueError as error:
+            return [Finding("wrong", str(error))]
+        return []
+    files, findings = _list_images(folder, ("train", "val"), None)
+    num_classes, *full_sizes = PUBLISHED_SIZES[IMAGENET]
+    for (split, images), full in zip(files.items(), full_sizes, strict=True):
+        paths = [Path(image.path) for name in sorted(images) for image in images[name]]
+        if paths and (len(paths), len(images)) != (full, num_classes):
+            found = f"{split}: {len(paths):,} of {full:,} images, {len(images):,} of {num_classes:,} classes"
+            findings.append(Finding("subset", found))
+        findings += damage_findings(_facts(paths, deep, jobs, f"{IMAGENET} {split}"), folder, _DOWNLOAD)
+    return findings
+
+
+def _facts(paths: Sequence[Path], deep: bool, jobs: int, what: str) -> Iterator[ImageFacts]:
+    for start in range(0, len(paths), _FILES_AT_ONCE):
+        part = paths[start : start + _FILES_AT_ONCE]
+        label = f"{what} {start + 1:,} to {start + len(part):,} of {len(paths):,}"
+        yield from look_at_all(part, decode_leniently if deep else look_at_image, jobs, label)
+
+
+def _list_images(
+    root: Path, splits: tuple[str, str], wanted: list[str] | None
+) -> tuple[dict[str, dict[str, list[ImageFile]]], list[Finding]]:
+    """The images by split and class, and what is wrong with the folders.
+
+    Args:
+        root: The data set.
+        splits: Folders below it, of the training images and of the images to classify.
+        wanted: The only classes that count; None: all.
+    """
+    findings: list[Finding] = []
+    found: dict[str, list[str]] = {}
+    for split in splits:
+        found[split], problems = _class_folders(root, split)
+        findings += problems
+    everyone = wanted or sorted({name for names in found.values() for name in names})
+    files: dict[str, dict[str, list[ImageFile]]] = {}
+    for split in splits:
+        if found[split]:
+            absent = sorted(set(everyone) - set(found[split]))
+            findings += about("missing", f"{split} lacks classes", absent, "both folders need the same ones" * (wanted is None))
+        listed = {name: _walk(root / split / name) for name in sorted(set(everyone) & set(found[split]))}
+        files[split] = {name: images for name, (images, _) in listed.items()}
+        others = [os.path.relpath(path, root) for _, paths in listed.values() for path in paths]
+        empty = [f"{split}/{name}" for name, images in files[split].items() if not images]
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        findings += [
+            *about("missing", "class folders hold no image", empty, f"endings looked for: {suffixes}"),
+            *about("note", "nobody reads files without an image's ending", others),
+        ]
+    return files, findings
+
+
+def _class_folders(root: Path, split: str) -> tuple[list[str], list[Finding]]:
+    """Names of the class folders of a split, and what is wrong with what else is beside them."""
+    folder = root / split
+    if not folder.is_dir():
+        archive = _ARCHIVES.get(split, "")
+        if archive and (root / archive).is_file():
+            unpack = f"mkdir -p {folder} && tar -xf {root / archive} -C {folder}"
+            return [], [Finding("missing", f"{root / archive} is not unpacked", advice=unpack)]
+        advice = (
+            "--data is the folder that holds train and val, each with a folder per class (--train-folder, --test-folder name "
+            f"others), or CIFAR's binary files; for ImageNet, {_DOWNLOAD}"
+        )
+        return [], [Finding("missing", f"{folder}: no such folder", advice=advice)]
+    with os.scandir(folder) as entries:
+        kinds = {entry.name: entry.is_dir() for entry in entries}
+    visible = sorted(name for name in kinds if not is_hidden(name))
+    names = [name for name in visible if kinds[name]]
+    nested = names if names == [Path(split).name] else []
+    images = [name for name in visible if not kinds[name] and Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    archives = [name for name in visible if not kinds[name] and name.endswith(".tar")]
+    others = sorted(f"{split}/{name}" for name in kinds.keys() - {*names, *images, *archives})
+    unpack = f'cd {folder} && for a in *.tar; do mkdir -p "${{a%.tar}}" && tar -xf "$a" -C "${{a%.tar}}" && rm "$a"; done'
+    findings = [
+        *about("misplaced", f"{split} is in another folder of its name", nested, "move its content up"),
+        *about("note" if names else "misplaced", f"images of {split} are not in class folders", images, _SORT_BY_CLASS),
+        *about("missing", f"archives of classes in {split} are not unpacked", archives, unpack),
+        *about("note", "files do not belong in their folder", others),
+    ]
+    if nested:
+        return [], findings
+    if not names and not any(finding.is_problem for finding in findings):
+        findings.append(Finding("missing", f"{folder} has no class folders", advice=f"for ImageNet, {_DOWNLOAD}"))
+    return names, findings
+
+
+def _walk(folder: Path) -> tuple[list[ImageFile], list[str]]:
+    """Every image at any depth, sorted by path, and the paths of other files."""
+    images, others = [], []
+    for parent, _, names in os.walk(folder, followlinks=True):
+        for name in names:
+            path = os.path.join(parent, name)  # noqa: PTH118 - a million of them: pathlib takes four times as long
+            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
+                state = os.stat(path)  # noqa: PTH116
+                images.append(ImageFile(path, state.st_size, state.st_mtime_ns))
+            else:
+                others.append(path)
+    return sorted(images), sorted(others)
+
+
+def _label(root: Path, folder: str, files: dict[str, list[ImageFile]], name: str, full_size: int) -> LabelledImages:
+    classes = sorted(files)
+    images = [image for class_name in classes for image in files[class_name]]
+    names = [os.path.relpath(image.path, root / folder) for image in images]
+    logger.info("%s: %d images of %d classes", root / folder, len(images), len(classes))
+    items = [f"{item} {image.size}" for item, image in zip(names, images, strict=True)]
+    return LabelledImages(
+        source=ImageFiles([image.path for image in images]),
+        labels=np.repeat(np.arange(len(classes)), [len(files[class_name]) for class_name in classes]),
+        names=names,
+        classes=classes,
+        fingerprint=describe_dataset(root, name, folder, items, full_size),
+        content_sha256=text_sha256("\n".join(f"{image.path} {image.size} {image.modified}" for image in images)),
+    )
+
+
+def _read_cifar(root: Path, layout: CifarLayout) -> Splits:
+    """Read both splits, also with fewer than all training batches."""
+    class_file = root / layout.class_file
+    if not class_file.is_file():
+        raise ValueError(f"{class_file}: no such file; {layout.name}'s binary archive holds it beside {layout.test_file}")
+    classes = class_file.read_text(encoding="utf-8").split()
+    if len(classes) != layout.num_classes:
+        raise ValueError(f"{class_file}: {len(classes)} names, {layout.name} has {layout.num_classes} classes")
+    train_files = present_train_files(root, layout)
+    return Splits(
+        train=_read_cifar_split(root, layout, "train", train_files, classes),
+        test=_read_cifar_split(root, layout, "test", [layout.test_file], classes),
+    )
+
+
+def _read_cifar_split(root: Path, layout: CifarLayout, split: str, files: list[str], classes: list[str]) -> LabelledImages:
+    records, names = read_records(root, layout, files)
+    labels = records[:, layout.label_bytes - 1].astype(np.int64)
+    if labels.max() >= len(classes):
+        bad = int(np.argmax(labels >= len(classes)))
+        raise ValueError(f"{root}: {names[bad]} has label {labels[bad]}, {layout.name} has classes 0 to {len(classes) - 1}")
+    items = [f"{name} {hashlib.sha256(record).hexdigest()}" for name, record in zip(names, records, strict=True)]
+    full_size = layout.train_size if split == "train" else layout.test_size
+    return LabelledImages(
+        source=CifarImages(picture_planes(records, layout)),
+        labels=labels,
+        names=names,
+        classes=classes,
+        fingerprint=describe_dataset(root, layout.name, split, items, full_size),
+        content_sha256=text_sha256("\n".join(items)),
+    )

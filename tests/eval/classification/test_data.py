@@ -1,0 +1,236 @@
+"""Class folders and CIFAR's files: what is read, what is refused, and what the data check says of them."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.cifar import LAYOUTS, CifarLayout
+from eval.classification.data import Splits, examine, read_class_list, read_splits
+from tests.eval.classification.conftest import TEST_IMAGES, TRAIN_IMAGES
+
+CIFAR_10, CIFAR_100 = LAYOUTS
+
+
+def read(root: Path, classes: str = "") -> Splits:
+    return read_splits(root, "train", "val", classes)
+
+
+def test_labels_follow_the_sorted_folders(images: Path) -> None:
+    (images / "val/red/deeper").mkdir()
+    shutil.move(images / "val/red/1.png", images / "val/red/deeper/1.JPEG")
+    (images / "val/red/notes.txt").write_text("not an image")
+    splits = read(images)
+    assert splits.train.classes == splits.test.classes == ["blue", "green", "red"]
+    assert (len(splits.train), len(splits.test)) == (3 * TRAIN_IMAGES, 3 * TEST_IMAGES)
+    assert splits.test.names[-1] == "red/deeper/1.JPEG"
+    assert splits.test.labels.tolist() == [0] * TEST_IMAGES + [1] * TEST_IMAGES + [2] * TEST_IMAGES
+    assert np.asarray(splits.test.source[0]).mean((0, 1)).argmax() == 2
+    assert splits.test.fingerprint.coverage == "subset"
+
+
+def test_a_list_of_classes(images: Path, tmp_path: Path) -> None:
+    names = tmp_path / "two.txt"
+    names.write_text("red and a remark\n\nblue\n")
+    splits = read(images, str(names))
+    assert splits.test.classes == ["blue", "red"]
+    assert len(splits.test) == 2 * TEST_IMAGES
+    for text, message in (("red\nviolet\n", "lacks classes: violet"), ("red\nred\n", "red twice"), ("\n", "names no class")):
+        names.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read(images, str(names))
+    with pytest.raises(ValueError, match="give imagenet-100, or a text file"):
+        read(images, "imagenet-99")
+
+
+def test_imagenet_100() -> None:
+    names = read_class_list("imagenet-100")
+    assert len(names) == 100
+    assert names == sorted(names)
+    assert {"n01558993", "n02869837", "n13040303"} < set(names)
+
+
+def test_the_published_set_is_known_by_its_classes(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for number in range(1000):
+            folder = tmp_path / split / f"n{number:08d}"
+            folder.mkdir(parents=True)
+            (folder / "0.JPEG").touch()
+    fingerprint = read(tmp_path).test.fingerprint
+    assert (fingerprint.name, fingerprint.num_items, fingerprint.coverage) == ("ImageNet-1k", 1000, "subset")
+
+
+def test_every_change_of_a_file_is_seen(images: Path) -> None:
+    before = read(images).train
+    path = images / "train/red/0.png"
+    state = path.stat()
+    Image.open(images / "train/red/1.png").save(path)
+    assert read(images).train.content_sha256 != before.content_sha256
+    shutil.copy2(images / "train/red/0.png", images / "train/red/99.png")
+    assert read(images).train.fingerprint.listing_sha256 != before.fingerprint.listing_sha256
+    assert state.st_mtime_ns != path.stat().st_mtime_ns
+
+
+def take_val_away(root: Path) -> None:
+    shutil.rmtree(root / "val")
+
+
+def leave_val_packed(root: Path) -> None:
+    shutil.rmtree(root / "val")
+    (root / "ILSVRC2012_img_val.tar").write_bytes(b"a tar")
+
+
+def flatten_val(root: Path) -> None:
+    for path in (root / "val").glob("*/*"):
+        path.rename(root / "val" / f"{path.parent.name}_{path.name}")
+    for name in ("blue", "green", "red"):
+        (root / "val" / name).rmdir()
+
+
+def leave_classes_packed(root: Path) -> None:
+    shutil.rmtree(root / "train")
+    (root / "train").mkdir()
+    (root / "train/red.tar").write_bytes(b"a tar")
+
+
+def rename_a_class(root: Path) -> None:
+    (root / "val/green").rename(root / "val/lime")
+
+
+def empty_a_class(root: Path) -> None:
+    for path in (root / "train/red").iterdir():
+        path.unlink()
+
+
+def empty_train(root: Path) -> None:
+    shutil.rmtree(root / "train")
+    (root / "train").mkdir()
+
+
+def nest_train(root: Path) -> None:
+    (root / "train").rename(root / "inner")
+    (root / "train").mkdir()
+    (root / "inner").rename(root / "train/train")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "message"),
+    [
+        (take_val_away, "missing", "val: no such folder; --data is the folder that holds train and val"),
+        (leave_val_packed, "missing", "ILSVRC2012_img_val.tar is not unpacked; mkdir -p "),
+        (
+            flatten_val,
+            "misplaced",
+            "images of val are not in class folders: blue_0.png, .* and 12 more; .* come unsorted.*valprep",
+        ),
+        (leave_classes_packed, "missing", r"archives of classes in train are not unpacked: red.tar; cd .* for a in \*.tar"),
+        (rename_a_class, "missing", "train lacks classes: lime; .*val lacks classes: green"),
+        (empty_a_class, "missing", "class folders hold no image: train/red; endings looked for: .bmp, .jpeg"),
+        (empty_train, "missing", "train has no class folders; for ImageNet"),
+        (nest_train, "misplaced", "train is in another folder of its name: train; move its content up"),
+    ],
+)
+def test_the_evaluation_refuses_what_the_data_check_finds(
+    spoil: Callable[[Path], None], kind: str, message: str, images: Path
+) -> None:
+    assert {finding.kind for finding in examine(images, deep=True, jobs=1)} == {"subset"}
+    spoil(images)
+    problems = [finding for finding in examine(images, deep=False, jobs=1) if finding.is_problem]
+    assert {finding.kind for finding in problems} == {kind}
+    with pytest.raises(ValueError, match=message) as refused:
+        read(images)
+    assert str(refused.value) == "; ".join(map(str, problems))
+
+
+def test_damaged_images_are_found(images: Path) -> None:
+    path = images / "train/red/0.png"
+    path.write_bytes(path.read_bytes()[:-20])
+    changed = bytearray((images / "val/blue/0.png").read_bytes())
+    changed[-30] ^= 255
+    (images / "val/blue/0.png").write_bytes(changed)
+    (images / "val/blue/._a.png").write_bytes(b"Mac OS X")
+    for deep, names in ((False, {"train/red/0.png", "val/blue/._a.png"}), (True, {"train/red/0.png", "val/blue/0.png"})):
+        findings = [finding for finding in examine(images, deep, jobs=1) if finding.kind == "damaged"]
+        assert names <= {name.split(" ")[0] for finding in findings for name in finding.names}
+
+
+def test_what_nobody_reads_is_only_noted(images: Path) -> None:
+    for name in ("val/blue/list.txt", "val/synsets.txt", "val/.DS_Store", "train/sheet.png"):
+        (images / name).write_text("mine")
+    findings = examine(images, deep=False, jobs=1)
+    noted = {name for finding in findings if finding.kind == "note" for name in finding.names}
+    assert noted == {"val/blue/list.txt", "val/synsets.txt", "val/.DS_Store", "sheet.png"}
+    assert not any(finding.is_problem for finding in findings)
+    assert len(read(images).test) == 3 * TEST_IMAGES
+
+
+def write_cifar(root: Path, layout: CifarLayout, train: int = 6, test: int = 4) -> dict[str, np.ndarray]:
+    """Random records; label bytes count up. Returns them by file."""
+    rng = np.random.default_rng(0)
+    (root / layout.class_file).write_text("\n".join(f"class{number}" for number in range(layout.num_classes)) + "\n\n")
+    files = {}
+    for name, count in ((layout.train_files[0], train), (layout.test_file, test)):
+        records = rng.integers(0, 256, (count, layout.label_bytes + 3072), dtype=np.uint8)
+        # The last label byte is the class, the one before it CIFAR-100's superclass.
+        records[:, : layout.label_bytes] = np.arange(count)[:, None] + [[7, 3][-layout.label_bytes :]]
+        records.tofile(root / name)
+        files[name] = records
+    return files
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+def test_cifars_records_become_images(layout: CifarLayout, tmp_path: Path) -> None:
+    files = write_cifar(tmp_path, layout)
+    splits = read(tmp_path)
+    assert splits.test.labels.tolist() == [3, 4, 5, 6]
+    assert (splits.test.classes[3], len(splits.train)) == ("class3", 6)
+    image = np.asarray(splits.test.source[1])
+    planes_3HW = files[layout.test_file][1, layout.label_bytes :].reshape(3, 32, 32)
+    np.testing.assert_array_equal(image, planes_3HW.transpose(1, 2, 0))
+    assert (splits.train.fingerprint.name, splits.train.fingerprint.coverage) == (layout.name, "subset")
+    assert examine(tmp_path, deep=True, jobs=1) == []
+
+
+def test_all_training_batches_of_cifar_in_order(tmp_path: Path) -> None:
+    first = write_cifar(tmp_path, CIFAR_10)["data_batch_1.bin"]
+    first[:2].tofile(tmp_path / "data_batch_3.bin")
+    train = read(tmp_path).train
+    assert train.names[5:] == ["data_batch_1.bin:5", "data_batch_3.bin:0", "data_batch_3.bin:1"]
+    np.testing.assert_array_equal(np.asarray(train.source[6]), np.asarray(train.source[0]))
+
+
+def test_a_changed_byte_changes_the_fingerprint(tmp_path: Path) -> None:
+    records = write_cifar(tmp_path, CIFAR_10)["test_batch.bin"]
+    before = read(tmp_path)
+    records[2, 100] ^= 1
+    records.tofile(tmp_path / "test_batch.bin")
+    after = read(tmp_path)
+    assert before.test.content_sha256 != after.test.content_sha256
+    assert before.test.fingerprint.listing_sha256 != after.test.fingerprint.listing_sha256
+    assert before.train.content_sha256 == after.train.content_sha256
+
+
+def test_damaged_cifar(tmp_path: Path) -> None:
+    def refuses(message: str) -> None:
+        with pytest.raises(ValueError, match=message) as refused:
+            read(tmp_path)
+        (finding,) = examine(tmp_path, deep=False, jobs=1)
+        assert (finding.kind, finding.text) == ("wrong", str(refused.value))
+
+    records = write_cifar(tmp_path, CIFAR_10)["test_batch.bin"]
+    with pytest.raises(ValueError, match="evaluated as a whole"):
+        read(tmp_path, "imagenet-100")
+    (tmp_path / "test_batch.bin").write_bytes(records.tobytes()[:-1])
+    refuses(r"test_batch.bin: 12291 bytes are not a whole number of 3073-byte records")
+    records[1, 0] = 10
+    records.tofile(tmp_path / "test_batch.bin")
+    refuses(r"test_batch.bin:1 has label 10, CIFAR-10 has classes 0 to 9")
+    (tmp_path / "data_batch_1.bin").unlink()
+    refuses(r"without data_batch_1.bin or")
+    (tmp_path / "batches.meta.txt").write_text("cat dog")
+    refuses("2 names, CIFAR-10 has 10 classes")
+    (tmp_path / "batches.meta.txt").unlink()
+    refuses("no such file; CIFAR-10's binary archive holds it")
