@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import itertools
 import json
 import logging
 import os
@@ -189,10 +190,11 @@ def _wide_terminal() -> Iterator[None]:
 
 
 def _first_paragraph(box: str) -> str:
-    """What a message of tyro's says first, without its frame and the help below it."""
+    """What a message of tyro's says first, without its title, its frame and the help below it."""
     lines = [line.strip(" │") for line in re.sub("\x1b\\[[0-9;]*m", "", box).splitlines()[1:]]
-    end = next((number for number, line in enumerate(lines) if not line.strip("─╰╯")), len(lines))
-    return " ".join(lines[:end]).rstrip(".")
+    # Where the terminal cannot show the frame, a line of dashes is below the title.
+    said = itertools.dropwhile(lambda line: not line.strip("-"), lines)
+    return " ".join(itertools.takewhile(lambda line: line.strip("─╰╯-"), said)).rstrip(".")
 
 
 class Interrupted(Exception):  # noqa: N818 - it is no error

@@ -6,7 +6,7 @@ To add a task: its folder, its entry here, its reference CSV in `tables/referenc
 
 import importlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,16 @@ class Benchmark:
     """Whether it is measured on any data set, with one row per data set."""
 
 
+class Download(NamedTuple):
+    """An archive of a data set; the paths are below `--data`."""
+
+    address: str
+    into: str
+    """Where to unpack it."""
+    brings: str
+    """What is there once it is unpacked."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What the commands, the tables and the data doctor need to know of a task."""
@@ -65,7 +75,13 @@ class Task:
     `metrics_of` maps weights [R, N] of the N items in R resampled sets to {metric: values [R]}.
     """
     folder: str
-    """Where its data set lies below `--data`."""
+    """Where its data set is below `--data`."""
+    dataset: str
+    """The data set's name."""
+    downloads: tuple[Download, ...]
+    """Where the data set comes from."""
+    signs: tuple[str, ...]
+    """Paths in the data set by which a copy in another folder is recognised."""
     benchmarks: tuple[Benchmark, ...]
     """What the tables show of it."""
     default_options: tuple[str, ...] = ()
@@ -74,6 +90,9 @@ class Task:
     """Options that make it run in about a minute on sample data."""
     in_main_table: bool = True
     """Whether `eval_all.sh` runs it unless tasks are named."""
+
+
+_COCO_SITE = "http://images.cocodataset.org"
 
 
 def load(place: str) -> Any:
@@ -136,6 +155,12 @@ _ALL = (
         examine="eval.davis.data:examine",
         items="eval.davis.items:read_items",
         folder="DAVIS",
+        dataset="DAVIS-2017",
+        # Linked from https://davischallenge.org/davis2017/code.html.
+        downloads=(
+            Download("https://data.vision.ee.ethz.ch/csergi/share/davis/DAVIS-2017-trainval-480p.zip", ".", "DAVIS/JPEGImages"),
+        ),
+        signs=("JPEGImages", "Annotations"),
         benchmarks=(_davis_benchmark("davis", "2017"), _davis_benchmark("davis_2016", "2016")),
         sample_options=("--overlays", "true"),
     ),
@@ -147,6 +172,12 @@ _ALL = (
         examine="eval.detection.data:examine",
         items="eval.detection.items:read_items",
         folder="coco",
+        dataset="COCO 2017",
+        downloads=(
+            Download(f"{_COCO_SITE}/annotations/annotations_trainval2017.zip", "coco", "coco/annotations"),
+            *(Download(f"{_COCO_SITE}/zips/{split}.zip", "coco", f"coco/{split}") for split in ("train2017", "val2017")),
+        ),
+        signs=("annotations/instances_val2017.json", "annotations/instances_train2017.json", "train2017", "val2017"),
         benchmarks=(
             Benchmark(
                 key="coco",
@@ -175,6 +206,15 @@ _ALL = (
         examine="eval.segmentation.data:examine",
         items="eval.segmentation.items:read_items",
         folder="ade/ADEChallengeData2016",
+        dataset="ADE20K",
+        downloads=(
+            Download(
+                "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",
+                "ade",
+                "ade/ADEChallengeData2016/images",
+            ),
+        ),
+        signs=("images/training", "images/validation", "annotations/training", "annotations/validation"),
         benchmarks=(
             _ade20k_benchmark("ade20k", "ADE20K", "ade20k-semantic-fpn-40k"),
             _ade20k_benchmark("upernet", "ADE20K, UperNet", "ade20k-upernet-160k"),
@@ -192,6 +232,11 @@ _ALL = (
         examine="eval.classification.data:examine",
         items="eval.classification.items:read_items",
         folder="imagenet",
+        dataset="ImageNet-1k",
+        # The page demands an account.
+        downloads=(Download("https://image-net.org/download-images.php", "imagenet", "imagenet/train"),),
+        # A class of every copy of ImageNet; `train` alone would be found in too many places.
+        signs=("train/n01440764", "val/n01440764"),
         benchmarks=(
             _classifier("knn", "k-NN", r"(\d+)-NN top-([15])"),
             _classifier("linear", "Linear", r"linear top-([15])"),

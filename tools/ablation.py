@@ -1,31 +1,347 @@
 """Pretrain and evaluate the rows of a published ablation. `tools/ablation.sh` calls this."""
 
+import dataclasses
+import logging
+import signal
+import subprocess
 import sys
-import typing
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
+
+import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.command import config_parser, run_command
-from tools.ablation_runner.plan import AblationOptions
-from tools.ablation_runner.rows import Table
-from tools.ablation_runner.run import run_ablation
-from tools.evaluation.launching import add_launch_options, take_launch_options
+from common.cli import USER_ERROR, parse, run_command
+from common.files import write_text_atomically
+from common.launch import Command, LaunchOptions, run_or_launch
+from eval.result import read_result
+from pretrain.config import PretrainConfig, parse_run
+from tools.ablation_runner.job import MODULE, JobOptions, is_finished
+from tools.ablation_runner.rows import (
+    COCO_IMAGES,
+    ROWS,
+    AblationRow,
+    Scale,
+    Table,
+    choose_rows,
+    departures,
+    published_rows,
+    tiny_changes,
+)
+from tools.make_sample_data import SAMPLE_FOLDER, SampleConfig, draw_samples
 
 PROG = "bash tools/ablation.sh"
+DEPARTING = "deviating"
+"""At the end of the name of a run that departs from its recipe, so that no table shows it as the recipe's."""
+
+_LISTING = ("job", "rows", "state", "epochs", "steps", "images", "GFLOP/image", "PFLOP", "time")
+
+logger = logging.getLogger("ablation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationOptions(LaunchOptions):
+    """Pretrain the recipes of a published ablation, evaluate each on DAVIS, put the results beside the published ones."""
+
+    table: tyro.conf.Positional[Table]
+    """Which of the published ablations."""
+    scale: Scale = "full"
+    """`full`: the recipes as they stand. `tiny`: small crops and heads, three epochs, a minute a row; such runs are named
+    NAME-deviating and are no ablation, only a trial of the way."""
+    only: list[str] = field(default_factory=list)
+    """Only these rows, by their names (as --dry-run lists them) or recipes."""
+    seeds: list[int] = field(default_factory=list)
+    """Seeds of the pretraining, each a run of its own called NAME-seedS; the tables give mean and spread. By default the recipe's."""
+    data: Path | None = None
+    """Folder that holds `coco/train2017` and `DAVIS`; by default `data`, with `--scale tiny` sample data, drawn into sample/."""
+    images: Path | None = None
+    """Folder of images to pretrain on; by default DATA/coco/train2017, or the sample photographs."""
+    runs: Path = Path("runs")
+    """Folder of runs: checkpoint, backbone file and result of each go to RUNS/NAME."""
+    output: Path = Path("results")
+    """Folder for the tables."""
+    pretraining: list[str] = field(default_factory=list)
+    """Changes to every recipe, SECTION.FIELD=VALUE such as train.epochs=100 data.workers=4; the tables say what departs."""
+    evaluation: list[str] = field(default_factory=list)
+    """Options of every `python -m eval davis`, OPTION=VALUE such as jobs=4."""
+    report_only: bool = False
+    """Start nothing: only put the results of the finished runs beside the published ones, such as after Slurm jobs."""
+    images_per_second: float | None = None
+    """For the estimate of --dry-run: images that the first listed job trains on per second, over all devices; by default a step is
+    timed on this machine. The other jobs are scaled by their FLOPs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.seeds, default=0) < 0 or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"--seeds {' '.join(map(str, self.seeds))}: give each once, 0 or more")
+        if self.images_per_second is not None and not self.images_per_second > 0:
+            raise ValueError(f"--images-per-second {self.images_per_second} must be positive")
+
+    @property
+    def on_samples(self) -> bool:
+        """Whether sample data is used."""
+        return self.scale == "tiny" and self.data is None
+
+    @property
+    def data_folder(self) -> Path:
+        """The folder of the data sets."""
+        return self.data or (SAMPLE_FOLDER if self.on_samples else Path("data"))
+
+    @property
+    def images_folder(self) -> Path:
+        """The folder of the images to pretrain on."""
+        return self.images or self.data_folder / ("photos" if self.on_samples else "coco/train2017")
+
+
+class Job(NamedTuple):
+    """A run and the rows that it fills."""
+
+    options: JobOptions
+    config: PretrainConfig
+    """The resolved pretraining."""
+    images: int
+    """Images to pretrain on."""
+    departures: dict[str, str]
+    """Where the pretraining departs from the published one."""
+    rows: tuple[str, ...]
+    """Names of the rows."""
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.options.name
+
+    @property
+    def finished(self) -> bool:
+        """Whether its result is there."""
+        return is_finished(self.options, self.images)
+
+
+def plan_jobs(options: AblationOptions) -> list[Job]:
+    """The jobs of the wanted rows, each run once whatever the number of rows that it fills.
+
+    With --dry-run, absent images count as COCO train2017, and no sample data is drawn.
+
+    Raises:
+        ValueError: If data is absent, or an option does not fit a recipe; no job has been started then.
+    """
+    rows = choose_rows(options.table, options.only)
+    if options.on_samples and not options.dry_run:
+        draw_samples(SampleConfig(output=SAMPLE_FOLDER))
+    images = _count_images(options)
+    jobs = [job for recipe in dict.fromkeys(row.recipe for row in rows) for job in _plan_recipe(recipe, options, rows, images)]
+    if not options.dry_run:
+        from eval.davis.dataset import DavisSplit, find_sequences
+
+        davis = jobs[0].options.davis_config()
+        find_sequences(
+            DavisSplit.from_options(davis.data, davis.split, davis.year, davis.resolution, davis.sequences), all_masks=True
+        )
+    return jobs
+
+
+def plan_other_jobs(options: AblationOptions, planned: Sequence[Job]) -> list[Job]:
+    """The jobs of the rows that `--only` leaves out: an earlier command may have finished them."""
+    images = _count_images(options)
+    rows = choose_rows(options.table, [])
+    recipes = {row.recipe: None for row in rows if row.recipe not in {job.options.recipe for job in planned}}
+    jobs = []
+    for recipe in recipes:
+        try:
+            jobs += _plan_recipe(recipe, options, rows, images)
+        except ValueError as error:
+            logger.debug("%s was never run with these options, which it refuses: %s", recipe, error)
+    return jobs
+
+
+def _plan_recipe(recipe: str, options: AblationOptions, rows: Sequence[AblationRow], images: int) -> list[Job]:
+    """One job for each seed."""
+    published = parse_run([recipe])
+    changes = tiny_changes(published) if options.scale == "tiny" else []
+    jobs = []
+    for seed in options.seeds or [None]:
+        of_seed = [] if seed is None else [f"train.seed={seed}"]
+        unnamed = JobOptions(
+            name=recipe,
+            recipe=recipe,
+            images=options.images_folder,
+            davis=options.data_folder / "DAVIS",
+            runs=options.runs,
+            pretraining=[*changes, *of_seed, *options.pretraining],
+            evaluation=options.evaluation,
+        )
+        config = unnamed.pretrain_config()
+        found = departures(published, config, images)
+        name = "-".join([recipe, *([DEPARTING] if found else []), *([] if seed is None else [f"seed{seed}"])])
+        job = dataclasses.replace(unnamed, name=name)
+        config.train.output = job.folder
+        job.davis_config()  # refuses unknown options now
+        jobs.append(Job(job, config, images, found, tuple(row.name for row in rows if row.recipe == recipe)))
+    return jobs
+
+
+def _count_images(options: AblationOptions) -> int:
+    from pretrain.data.sources import find_images
+    from tools.sample_data.scenes import COLOUR_PHOTOGRAPHS
+
+    if options.dry_run and not options.images_folder.is_dir():
+        logger.info("%s is not there; counting the images that belong there", options.images_folder)
+        drawn = SampleConfig(output=SAMPLE_FOLDER).photos
+        return len(COLOUR_PHOTOGRAPHS) * drawn if options.on_samples else COCO_IMAGES
+    return len(find_images(options.images_folder))
+
+
+def run_ablation(options: AblationOptions) -> bool:
+    """Run, submit or list the jobs. Return whether none failed.
+
+    Raises:
+        ValueError: If data is absent or an option does not fit; no job has been started then.
+    """
+    jobs = plan_jobs(options)
+    if options.dry_run:
+        print(job_listing(jobs, options.images_per_second))  # noqa: T201 - the command's own output
+        for job in jobs:
+            print()  # noqa: T201
+            _launch(job, options)
+        return True
+    left = [job for job in jobs if not job.finished]
+    logger.info("%d jobs, %d of them finished already", len(jobs), len(jobs) - len(left))
+    if options.slurm and not options.report_only:
+        for job in left:
+            _launch(job, options)
+        print("when they have ended, the same command with --report-only in place of --slurm writes the tables")  # noqa: T201
+        return True
+    failed = {} if options.report_only else _run_all(left, options)
+    try:
+        _report(options, [*jobs, *plan_other_jobs(options, jobs)])
+    finally:
+        for name, status in failed.items():
+            print(f"failed with status {status}: {name}; the same command tries it again")  # noqa: T201
+    return not failed
+
+
+def _run_all(jobs: Sequence[Job], options: AblationOptions) -> dict[str, int]:
+    """Run jobs one after another, whether or not one fails. Return the status of those that failed by name."""
+    failed = {}
+    for number, job in enumerate(jobs, start=1):
+        logger.info("job %d of %d: %s, for the rows %s", number, len(jobs), job.name, ", ".join(job.rows))
+        if status := _run(job, options):
+            logger.error("%s: failed with status %d, see above; going on with the others", job.name, status)
+            failed[job.name] = status
+    return failed
+
+
+def _run(job: Job, options: AblationOptions) -> int:
+    """Run a job in processes of its own, which end when this one is asked to. Return their status."""
+    from tools.runs import gpus_argument, local_processes
+
+    command = [sys.executable, "-m", MODULE, *job.options.arguments(), *gpus_argument(local_processes(options))]
+    before = signal.signal(signal.SIGTERM, _leave)
+    try:
+        with subprocess.Popen(command) as process:
+            try:
+                return process.wait()
+            except BaseException:
+                # Ctrl-C reaches the job by itself, SIGTERM does not; it saves and ends.
+                process.terminate()
+                raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _leave(signum: int, frame: object) -> None:
+    del frame
+    raise SystemExit(128 + signum)
+
+
+def _launch(job: Job, options: AblationOptions) -> None:
+    """Submit a job, or print what would be started."""
+    from tools.runs import gpus_argument, launch_arguments, local_processes
+
+    arguments = job.options.arguments()
+    if options.slurm:
+        # Never here, since the options say so.
+        run_or_launch(MODULE, [*arguments, *launch_arguments(options)], lambda _: USER_ERROR)
+    else:
+        print(Command(module=MODULE, arguments=(*arguments, *gpus_argument(local_processes(options)))))  # noqa: T201
+
+
+def job_listing(jobs: Sequence[Job], images_per_second: float | None) -> str:
+    """The jobs with their cost, by the speed of the first one; None to time it on this machine."""
+    from pretrain.state import CHECKPOINT_FILE
+    from tools.ablation_runner.cost import given_speed, measure_work, timed_speed
+    from tools.summary import duration, text_table
+
+    # Seeds share their recipe's work.
+    work_of = {job.options.recipe: measure_work(job.config, job.images) for job in jobs}
+    first = jobs[0]
+    first_work = work_of[first.options.recipe]
+    if images_per_second is None:
+        speed = timed_speed(first.config, first.name, first_work)
+    else:
+        speed = given_speed(images_per_second, first.name, first_work)
+    lines, left = [], []
+    for job in jobs:
+        work = work_of[job.options.recipe]
+        begun = (job.options.folder / CHECKPOINT_FILE).is_file()
+        state = "finished" if job.finished else "begun" if begun else "new"
+        if state != "finished":
+            left.append(work.flops)
+        counts = (str(job.config.train.epochs), f"{work.steps:,}", f"{work.images:,}", f"{work.flops_per_image / 1e9:.1f}")
+        time = duration(work.flops / speed.flops_per_second)
+        lines.append((job.name, ", ".join(job.rows), state, *counts, _peta(work.flops), time))
+    total = duration(sum(left) / speed.flops_per_second)
+    lines.append(("left to do", "", f"{len(left)} jobs", "", "", "", "", _peta(sum(left)), total))
+    departing = [
+        f"{job.name} departs from its recipe: {', '.join(f'{name} {change}' for name, change in job.departures.items())}"
+        for job in {job.options.recipe: job for job in jobs}.values()
+        if job.departures
+    ]
+    explanation = (
+        f"Time: FLOPs of the pretraining over a speed: {speed.basis}. A job that has begun counts in full; the evaluation on DAVIS "
+        "comes on top."
+    )
+    return "\n".join([text_table(_LISTING, lines, _LISTING[3:]), "", explanation, *departing])
+
+
+def _peta(flops: float) -> str:
+    peta = flops / 1e15
+    return f"{peta:,.0f}" if peta >= 100 else f"{peta:.3g}"
+
+
+def _report(options: AblationOptions, jobs: Sequence[Job]) -> None:
+    """Print and write the comparison of all rows whether or not this command ran them, and the tables of all results."""
+    from tables.make import TablesConfig, make_tables
+    from tools.ablation_runner.comparison import Compared, comparison_csv, comparison_text
+    from tools.summary import table_files, text_table
+
+    finished = {job.name: read_result(job.options.result) for job in jobs if job.finished}
+    published = published_rows(options.table)
+    rows = []
+    for row in ROWS[options.table]:
+        own = [job for job in jobs if job.options.recipe == row.recipe and job.name in finished]
+        rows.append(
+            Compared(
+                row=row,
+                published=row.find_published(published),
+                runs=[job.name for job in own],
+                results=[finished[job.name] for job in own],
+                departures=own[0].departures if own else {},
+            )
+        )
+    path = options.output / f"ablation_{options.table}.csv"
+    write_text_atomically(path, comparison_csv(rows))
+    print(f"{comparison_text(rows)}\n")  # noqa: T201 - the command's own output
+    tables = make_tables(TablesConfig(runs=options.runs, output=options.output))
+    print(text_table(("what", "file"), [("ablation", str(path)), *table_files(tables)]))  # noqa: T201
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, run."""
-    parser = config_parser(PROG, AblationOptions.__doc__ or "")
-    parser.add_argument("table", choices=typing.get_args(Table), help="which of the published ablations")
-    parser.add_class_arguments(AblationOptions, as_group=False)
-    add_launch_options(parser)
-    values = parser.parse_args(list(argv)).as_dict()
-    table = values.pop("table")
-    launching = take_launch_options(values)
-    return 0 if run_ablation(table, AblationOptions(**values), launching) else 1
+    """Run the ablation that the command line names."""
+    return 0 if run_ablation(parse(AblationOptions, argv, PROG)) else 1
 
 
 if __name__ == "__main__":

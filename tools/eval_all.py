@@ -1,35 +1,225 @@
 """Convert a checkpoint, run every task on it, write the tables. `tools/eval_all.sh` calls this."""
 
+import logging
+import shlex
+import subprocess
 import sys
-from collections.abc import Sequence
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.command import config_parser, run_command
-from tools.evaluation.launching import add_launch_options, take_launch_options
-from tools.evaluation.options import EvalAllOptions, split_task_options
-from tools.evaluation.run import evaluate_all
+from common.cli import parse, run_command
+from common.launch import Command, LaunchOptions, run_or_launch
+from eval.tasks import TASKS, load
+from tools.make_sample_data import SAMPLE_FOLDER, SampleConfig, draw_samples
+
+if TYPE_CHECKING:
+    from backbones.spec import BackboneSpec
 
 PROG = "bash tools/eval_all.sh"
+ALL = "all"
+
+logger = logging.getLogger("eval_all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalAllOptions(LaunchOptions):
+    """Evaluate one checkpoint on every task and write the tables; --TASK.OPTION VALUE gives any option of `python -m eval TASK`."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """A checkpoint of any known layout, a backbone file, or timm:NAME for a model of timm."""
+    tasks: str = ""
+    """Which tasks, separated by commas: davis, detection, segmentation, classification, or `all`. By default the first three, those
+    of the papers' main table; with --sample all. Classification is by k-NN; `--classification.classifiers knn linear` adds the
+    linear probe."""
+    data: Path = Path("data")
+    """Folder that holds `DAVIS`, `coco`, `ade/ADEChallengeData2016` and, for classification, `imagenet`; --TASK.data gives another
+    place for one task. What a chosen task needs must be there: nothing is left out in silence."""
+    name: str = ""
+    """The run's name in tables and folders; by default the checkpoint's file name, or its folder's where that is `checkpoint`."""
+    runs: Path = Path("runs")
+    """Results go to RUNS/NAME/TASK/result.json."""
+    results: Path = Path("results")
+    """Folder for the tables."""
+    sample: bool = False
+    """Use generated sample data (drawn into sample/) and shortened fine-tuning: a trial of the way, not a measurement."""
+    gpus: int | None = None
+    """Processes per task, one per GPU; by default NPROC_PER_NODE, else the number of GPUs, or 1. Of a Slurm job by default 1."""
+    format: str = "auto"
+    """The checkpoint's layout; `auto` finds it from the keys."""
+    branch: str = "default"
+    """Which of the checkpoint's networks to take; `default` is the one behind the published numbers."""
+    num_heads: int | None = None
+    """Attention heads of the checkpoint's ViT, where neither its layout nor 64 channels per head tell."""
+
+    def chosen_tasks(self) -> list[str]:
+        """The tasks to run, in order; ValueError for a task that does not exist."""
+        if not self.tasks:
+            return [name for name, task in TASKS.items() if self.sample or task.in_main_table]
+        chosen = [task.strip() for task in self.tasks.split(",") if task.strip()]
+        if chosen == [ALL]:
+            return list(TASKS)
+        if unknown := [task for task in chosen if task not in TASKS]:
+            raise ValueError(f"--tasks: unknown {', '.join(unknown)}; tasks: {', '.join(TASKS)}, or {ALL}")
+        if not chosen:
+            raise ValueError(f"--tasks names no task; tasks: {', '.join(TASKS)}, or {ALL}")
+        return list(dict.fromkeys(chosen))
+
+
+def split_task_options(argv: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """Separate `--TASK.OPTION VALUE` from this script's own arguments.
+
+    A value may also be written `=VALUE`; a switch stands alone; an option that is a list takes all values up to the next option.
+    """
+    own: list[str] = []
+    of_tasks: dict[str, list[str]] = {task: [] for task in TASKS}
+    waiting, several = own, False
+    for argument in argv:
+        if not argument.startswith("--"):
+            waiting.append(argument)
+            if not several or argument.startswith("["):
+                waiting, several = own, False
+            continue
+        task, dot, option = argument.removeprefix("--").partition(".")
+        waiting, several = own, False
+        if dot and task in TASKS:
+            of_tasks[task].append(f"--{option}")
+            if "=" not in option:
+                waiting, several = of_tasks[task], _is_list(task, option)
+        else:
+            own.append(argument)
+    return own, of_tasks
+
+
+def _is_list(task: str, option: str) -> bool:
+    """Whether an option of a task is a list; the task itself refuses an option that it does not know."""
+    kind = typing.get_type_hints(load(TASKS[task].config)).get(option.replace("-", "_"))
+    return any(typing.get_origin(part) is list for part in (kind, *typing.get_args(kind)))
+
+
+def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[str]]) -> bool:
+    """Check everything, convert, run or submit the tasks, write the tables. Return whether nothing failed.
+
+    Args:
+        options: The script's own.
+        task_options: Task -> arguments for it.
+
+    Raises:
+        ValueError: If the checkpoint, a dataset or an option cannot be used; no task has been started then.
+    """
+    # These load torch, which --help and mistakes in the options need not wait for.
+    from backbones.opening import open_backbone
+    from tables.make import TablesConfig, make_tables
+    from tools.runs import BACKBONE_FILE, gpus_argument, local_processes, run_name, write_backbone
+    from tools.summary import Ended, summary
+
+    tasks = options.chosen_tasks()
+    if unused := [task for task, given in task_options.items() if given and task not in tasks]:
+        raise ValueError(f"options are given for {', '.join(unused)}, which --tasks leaves out")
+    if options.sample:
+        draw_samples(SampleConfig(output=SAMPLE_FOLDER))
+    folder = options.runs / (options.name or run_name(options.checkpoint))
+    backbone = folder / BACKBONE_FILE
+    arguments = {task: _task_arguments(task, backbone, options, task_options[task]) for task in tasks}
+    conversion = open_backbone(
+        options.checkpoint,
+        format_name=None if options.format == "auto" else options.format,
+        branch=None if options.branch == "default" else options.branch,
+        num_heads=options.num_heads,
+    )
+    check_tasks(arguments, conversion.spec)
+    tables = TablesConfig(runs=options.runs, output=options.results)
+    if options.dry_run:
+        print(f"# before: {_conversion_command(options, backbone)}")  # noqa: T201 - the command's own output
+    else:
+        write_backbone(conversion, options.checkpoint, backbone)
+    del conversion  # its weights, while the tasks run
+    if options.slurm or options.dry_run:
+        _launch(arguments, options)
+        makes_tables = Command(module="tables", arguments=("--runs", str(tables.runs), "--output", str(tables.output)))
+        print(f"{'# ' if options.dry_run else ''}when they have ended: {makes_tables}")  # noqa: T201
+        return True
+    processes = gpus_argument(local_processes(options))
+    ended = [Ended(task=task, folder=folder / task, status=_run(task, [*arguments[task], *processes])) for task in tasks]
+    print(summary(ended, make_tables(tables)))  # noqa: T201
+    return not any(one.status for one in ended)
+
+
+def _task_arguments(task: str, backbone: Path, options: EvalAllOptions, given: Sequence[str]) -> list[str]:
+    """The words after `python -m eval TASK`; of an option given twice the later one, the user's, counts."""
+    known, folder = TASKS[task], backbone.parent
+    data = SAMPLE_FOLDER if options.sample else options.data
+    return [
+        *("--backbone", str(backbone), "--data", str(data / known.folder)),
+        *("--output", str(folder / task), "--name", folder.name),
+        *known.default_options,
+        *(known.sample_options if options.sample else ()),
+        *given,
+    ]
+
+
+def _conversion_command(options: EvalAllOptions, output: Path) -> str:
+    """The command that makes the run's backbone file."""
+    given = {"--format": options.format, "--branch": options.branch, "--num-heads": options.num_heads}
+    choices = [
+        part for option, value in given.items() if value not in ("auto", "default", None) for part in (option, str(value))
+    ]
+    return shlex.join(["python", "tools/convert_checkpoint.py", str(options.checkpoint), str(output), *choices])
+
+
+def check_tasks(arguments: Mapping[str, Sequence[str]], spec: "BackboneSpec") -> None:
+    """Find mistakes in all tasks' options and data now rather than after hours of other tasks.
+
+    Args:
+        arguments: Task -> its command-line arguments.
+        spec: The backbone's.
+
+    Raises:
+        ValueError: Says for every task which option or file.
+    """
+    problems = []
+    for task, given in arguments.items():
+        try:
+            config: Any = parse(load(TASKS[task].config), given, f"python -m eval {task}")
+            load(f"{TASKS[task].module}:check")(config, spec)
+        except ValueError as error:
+            problems.append(f"--{task}: {error}")
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def _run(task: str, arguments: Sequence[str]) -> int:
+    """Run one task in processes of its own. Return their status."""
+    logger.info("%s: starting", task)
+    # On its standard output a task prints its metrics, which the summary has; its progress and errors go to standard error.
+    status = subprocess.run([sys.executable, "-m", "eval", task, *arguments], check=False, stdout=subprocess.DEVNULL).returncode
+    if status:
+        logger.error("%s: failed with status %d, see above", task, status)
+    return status
+
+
+def _launch(arguments: Mapping[str, Sequence[str]], options: EvalAllOptions) -> None:
+    """Submit each task as a job, or print what would be started."""
+    from tools.runs import gpus_argument, launch_arguments, local_processes
+
+    for task, given in arguments.items():
+        if options.slurm:
+            # Never here, since the options say so.
+            run_or_launch("eval", [task, *given, *launch_arguments(options)], lambda _: 1)
+        else:
+            print(Command(module="eval", arguments=(task, *given, *gpus_argument(local_processes(options)))))  # noqa: T201
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, evaluate."""
+    """Evaluate as the command line says."""
     own, task_options = split_task_options(argv)
-    parser = config_parser(PROG, EvalAllOptions.__doc__ or "")
-    parser.add_argument(
-        "checkpoint", type=Path, help="a checkpoint of any known layout, a backbone file, or timm:NAME for a model of timm"
-    )
-    parser.add_argument(
-        "--sample", action="store_true", help="sample data (drawn into sample/), short fine-tuning: a trial, no measurement"
-    )
-    parser.add_class_arguments(EvalAllOptions, as_group=False, skip={"sample"})
-    add_launch_options(parser, skip={"gpus"})
-    values = parser.parse_args(own).as_dict()
-    checkpoint = values.pop("checkpoint")
-    launching = take_launch_options(values, gpus=values["gpus"])
-    return 0 if evaluate_all(checkpoint, EvalAllOptions(**values), task_options, launching) else 1
+    return 0 if evaluate_all(parse(EvalAllOptions, own, PROG), task_options) else 1
 
 
 if __name__ == "__main__":

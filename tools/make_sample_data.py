@@ -13,7 +13,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.command import parse_config, run_command
+from common.cli import parse, run_command
 from eval.result import SAMPLE_MARKER
 
 SAMPLE_FOLDER = Path("sample")
@@ -123,7 +123,7 @@ def _draw_one(root: Path, draw: Callable[[Path], None], marker: dict[str, Any]) 
 
 def main(argv: Sequence[str]) -> int:
     """Draw what the command line asks for."""
-    draw_samples(parse_config(SampleConfig, "python tools/make_sample_data.py", argv))
+    draw_samples(parse(SampleConfig, argv, "python tools/make_sample_data.py"))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -9,14 +10,14 @@ import torch
 
 from backbones.build import build_backbone
 from backbones.formats.patchbench import FORMAT_MARK, VERSION
+from backbones.opening import open_backbone
 from backbones.spec import ViTSpec, spec_to_dict
 from backbones.timm_model import convert_timm_model
+from eval.tasks import TASKS
 from tests.conftest import RunMain
-from tools.eval_all import main
-from tools.evaluation.backbone import read_checkpoint, run_name, write_backbone
-from tools.evaluation.options import EvalAllOptions, split_task_options
-from tools.evaluation.tasks import TASKS
+from tools.eval_all import EvalAllOptions, main, split_task_options
 from tools.make_sample_data import SampleConfig, draw_samples
+from tools.runs import run_name, write_backbone
 
 SPEC = ViTSpec(embed_dim=64, depth=4, num_heads=1, patch_size=16, image_size=64, class_token=False, final_norm=False)
 # Small and short enough for a test: sizes and schedules only, no other code path.
@@ -81,12 +82,16 @@ def test_names_of_runs(tmp_path: Path) -> None:
     assert run_name(Path("timm:vit_small_patch16_224.dino")) == "vit_small_patch16_224.dino"
 
 
+def options(**others: Any) -> EvalAllOptions:
+    return EvalAllOptions(checkpoint=Path("a.pth"), **others)
+
+
 def test_tasks_are_chosen_by_name() -> None:
-    assert EvalAllOptions().chosen_tasks() == ["davis", "detection", "segmentation"]
-    assert EvalAllOptions(sample=True).chosen_tasks() == EvalAllOptions(tasks="all").chosen_tasks() == list(TASKS)
-    assert EvalAllOptions(tasks="classification, davis").chosen_tasks() == ["classification", "davis"]
+    assert options().chosen_tasks() == ["davis", "detection", "segmentation"]
+    assert options(sample=True).chosen_tasks() == options(tasks="all").chosen_tasks() == list(TASKS)
+    assert options(tasks="classification, davis").chosen_tasks() == ["classification", "davis"]
     with pytest.raises(ValueError, match="unknown depth; tasks: davis"):
-        EvalAllOptions(tasks="davis,depth").chosen_tasks()
+        options(tasks="davis,depth").chosen_tasks()
 
 
 @pytest.mark.slow
@@ -101,7 +106,7 @@ def test_every_task_then_tables_and_nothing_twice(data: Path, checkpoint: Path, 
         assert content["task"] == task
         assert {dataset["coverage"] for dataset in content["datasets"].values()} == {"sample"}
         named = [line for line in finished.stdout.splitlines() if line.startswith(f"{task} ")]
-        assert len(named) == 2, "once with figures, once with its file"
+        assert len(named) == 2, "once with metrics, once with its file"
     assert "not a benchmark number" in finished.stdout
     main_csv = (tmp_path / "results" / "main.csv").read_text()
     assert "toy" in main_csv
@@ -125,6 +130,8 @@ def test_mistakes_are_found_before_any_task_starts(data: Path, checkpoint: Path,
         ([checkpoint, "--data", data, "--detection.iteration", "3"], "iteration"),
         ([checkpoint, "--data", data, "--tasks", "davis", "--detection.iterations", "3"], "leaves out"),
         ([checkpoint, "--data", data, "--tasks", "depth"], "depth"),
+        ([checkpoint, "--data", data, "--gpus", "0"], "gpus=0 must be at least 1"),
+        (["--sample"], "checkpoint"),
         ([bomb, "--data", data, "--tasks", "davis"], "no known layout"),
         ([checkpoint, "--data", data, "--tasks", "davis", "--runs", "/proc/nowhere"], "/proc/nowhere"),
         ([checkpoint, "--data", data, "--detection.taps", "[0,1,2,4]"], "--detection: taps"),
@@ -137,7 +144,7 @@ def test_mistakes_are_found_before_any_task_starts(data: Path, checkpoint: Path,
         assert not list((tmp_path / "runs").glob("*/*/result.json"))
 
 
-def test_a_failed_task_never_shows_older_figures(data: Path, checkpoint: Path, tmp_path: Path, run_main: RunMain) -> None:
+def test_a_failed_task_never_shows_older_metrics(data: Path, checkpoint: Path, tmp_path: Path, run_main: RunMain) -> None:
     """A result of other inputs in the run's folder was once printed as this command's."""
     arguments = [checkpoint, "--data", data, "--runs", tmp_path / "runs", "--results", tmp_path / "results", "--tasks", "davis"]
     assert run_main(main, [*arguments, "--davis.jobs", "1"]).status == 0
@@ -168,9 +175,9 @@ def test_a_model_of_timm_becomes_a_backbone_file_once(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(convert_timm_model, "__defaults__", (None, untrained))
     source, output = Path("timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k"), tmp_path / "backbone.safetensors"
-    write_backbone(read_checkpoint(source), source, output)
+    write_backbone(open_backbone(source), source, output)
     stamp = output.stat().st_mtime_ns
-    write_backbone(read_checkpoint(source), source, output)
+    write_backbone(open_backbone(source), source, output)
     assert output.stat().st_mtime_ns == stamp
 
 
@@ -186,10 +193,10 @@ def test_another_branch_of_the_same_checkpoint_needs_another_name(tmp_path: Path
         {"format": FORMAT_MARK, "version": VERSION, "backbone_spec": spec_to_dict(SPEC), "epoch": 1, **networks}, checkpoint
     )
     output = tmp_path / "backbone.safetensors"
-    write_backbone(read_checkpoint(checkpoint, branch="teacher"), checkpoint, output)
-    write_backbone(read_checkpoint(checkpoint, branch="teacher"), checkpoint, output)
+    write_backbone(open_backbone(checkpoint, branch="teacher"), checkpoint, output)
+    write_backbone(open_backbone(checkpoint, branch="teacher"), checkpoint, output)
     with pytest.raises(ValueError, match="another branch"):
-        write_backbone(read_checkpoint(checkpoint, branch="student"), checkpoint, output)
+        write_backbone(open_backbone(checkpoint, branch="student"), checkpoint, output)
 
 
 def test_dry_runs_print_every_task_and_write_nothing(

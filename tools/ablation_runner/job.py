@@ -1,4 +1,7 @@
-"""One job: pretrain a recipe, convert it, evaluate it on DAVIS. Each step continues or keeps what an earlier start left."""
+"""One job of an ablation: pretrain a recipe, convert it, evaluate it on DAVIS; here, under torchrun or as a Slurm job.
+
+Each step continues or keeps what an earlier start left.
+"""
 
 import dataclasses
 import json
@@ -9,16 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.command import parse_config
+from common.cli import parse
 from common.files import file_sha256, write_text_atomically
+from common.launch import run_or_launch
 from eval.davis.config import DavisConfig
-from eval.davis.task import evaluate
 from eval.result import RESULT_FILE
+from eval.tasks import TASKS, load
 from pretrain.config import PretrainConfig, parse_run
-from pretrain.data.sources import find_images
-from pretrain.run import pretrain
-from pretrain.state import CHECKPOINT_FILE
-from tools.evaluation.backbone import BACKBONE_FILE, read_checkpoint, write_backbone
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +35,9 @@ class JobOptions:
     """Pretrain a recipe, convert it, evaluate it on DAVIS: one row of the ablations."""
 
     name: str
-    """Of the run; its files go to RUNS/NAME."""
+    """The run's name; its files go to RUNS/NAME."""
     recipe: str
-    """In pretrain/recipes."""
+    """A recipe in pretrain/recipes."""
     images: Path
     """Folder of images to pretrain on."""
     davis: Path
@@ -51,39 +51,31 @@ class JobOptions:
 
     @property
     def folder(self) -> Path:
-        """Of the run."""
+        """The run's folder."""
         return self.runs / self.name
 
     @property
     def result(self) -> Path:
-        """The DAVIS result."""
+        """The file of the DAVIS result."""
         return self.folder / "davis" / RESULT_FILE
 
     def pretrain_config(self) -> PretrainConfig:
-        """The pretraining.
-
-        Raises:
-            ValueError: If a change does not fit the recipe.
-        """
+        """The pretraining; ValueError if a change does not fit the recipe."""
         own = [f"data.path={self.images}", f"train.output={self.folder}"]
         return parse_run([self.recipe, *as_options([*own, *self.pretraining])])
 
     def davis_config(self) -> DavisConfig:
-        """The evaluation.
-
-        Raises:
-            ValueError: If an option is unknown.
-        """
+        """The evaluation; ValueError if an option is unknown."""
         own = [
-            f"backbone={self.folder / BACKBONE_FILE}",
+            f"backbone={self.folder / 'backbone.safetensors'}",
             f"data={self.davis}",
             f"output={self.result.parent}",
             f"name={self.name}",
         ]
-        return parse_config(DavisConfig, "python -m eval davis", as_options([*own, *self.evaluation]))
+        return parse(DavisConfig, as_options([*own, *self.evaluation]), "python -m eval davis")
 
     def arguments(self) -> list[str]:
-        """As a command line gives them."""
+        """The options as a command line gives them."""
         arguments = []
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
@@ -93,15 +85,11 @@ class JobOptions:
 
 
 def as_options(settings: Sequence[str]) -> list[str]:
-    """KEY=VALUE -> --KEY=VALUE.
-
-    Raises:
-        ValueError: For one without a key or a value.
-    """
+    """KEY=VALUE -> --KEY=VALUE; ValueError for one without a key or a value."""
     for setting in settings:
         key, equals, _ = setting.partition("=")
         if not key.strip("-") or not equals:
-            raise ValueError(f"{setting!r} is no KEY=VALUE")
+            raise ValueError(f"{setting!r} is not KEY=VALUE")
     return [f"--{setting.lstrip('-')}" for setting in settings]
 
 
@@ -112,22 +100,26 @@ def run_job(options: JobOptions) -> None:
         ValueError: If a step's options, data or earlier files do not fit.
         Interrupted: After a signal while pretraining; the step was finished and saved.
     """
-    config = options.pretrain_config()
-    checkpoint = pretrain(config)
+    # These load torch.
+    from backbones.opening import open_backbone
+    from pretrain.data.sources import find_images
+    from pretrain.run import pretrain
+    from tools.runs import BACKBONE_FILE, write_backbone
+
+    checkpoint = pretrain(options.pretrain_config())
     if int(os.environ.get("RANK", "0")) > 0:
         return
     for variable in _GROUP_VARIABLES:
         # From here on this process is alone: the others end.
         os.environ.pop(variable, None)
-    write_backbone(read_checkpoint(checkpoint), checkpoint, options.folder / BACKBONE_FILE)
-    evaluate(options.davis_config())
-    write_text_atomically(
-        options.folder / RECORD_FILE, json.dumps(_record(options, len(find_images(options.images))), indent=1) + "\n"
-    )
+    write_backbone(open_backbone(checkpoint), checkpoint, options.folder / BACKBONE_FILE)
+    load(f"{TASKS['davis'].module}:evaluate")(options.davis_config())
+    record = _record(options, len(find_images(options.images)))
+    write_text_atomically(options.folder / RECORD_FILE, json.dumps(record, indent=1) + "\n")
 
 
 def is_finished(options: JobOptions, images: int) -> bool:
-    """Whether a job with these options, on as many images, left the result that lies there.
+    """Whether a job with these options left the result in its folder, pretrained on this number of images.
 
     Raises:
         ValueError: If the job's record is damaged.
@@ -141,11 +133,6 @@ def is_finished(options: JobOptions, images: int) -> bool:
         raise ValueError(f"{path}: damaged ({error}); remove it: the job then finds out itself what is done") from error
 
 
-def has_begun(options: JobOptions) -> bool:
-    """Whether there is a checkpoint to go on from."""
-    return (options.folder / CHECKPOINT_FILE).is_file()
-
-
 def _record(options: JobOptions, images: int) -> dict[str, Any]:
     return {
         "version": RECORD_VERSION,
@@ -153,3 +140,13 @@ def _record(options: JobOptions, images: int) -> dict[str, Any]:
         "images": images,
         "result_sha256": file_sha256(options.result),
     }
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the job here, or where the launch options say."""
+    return run_or_launch(MODULE, argv, _run)
+
+
+def _run(argv: Sequence[str]) -> int:
+    run_job(parse(JobOptions, argv, f"python -m {MODULE}"))
+    return 0

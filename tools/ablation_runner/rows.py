@@ -1,31 +1,36 @@
-"""Which recipe is behind which row of the published ablations."""
+"""Which recipe is behind which row of the published ablations, shrunk recipes for a trial, and how a run departs from a recipe."""
 
-from dataclasses import dataclass
-from typing import Literal
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
+from pretrain.config import PretrainConfig
 from tables.layout import LAYOUTS
 from tables.reference import PublishedRow, read_reference
 
 Table = Literal["components", "compatibility"]
+Scale = Literal["tiny", "full"]
+
+COCO_IMAGES = 118_287
+"""Images of COCO train2017, on which the papers pretrained."""
+
+# What a departure is looked for in. The rest (paths, hardware, bookkeeping, the seed) does not change what is computed.
+_SECTIONS = ("views", "backbone", "dino", "moby", "selfpatch", "matching", "optim")
+_TRAIN_FIELDS = ("epochs", "batch_size", "precision")
 
 
-@dataclass(frozen=True, kw_only=True)
-class AblationRow:
+class AblationRow(NamedTuple):
     """A row that can be measured."""
 
     name: str
     """What `--only` calls it."""
     recipe: str
-    """In pretrain/recipes."""
+    """The name of its recipe in pretrain/recipes."""
     published: dict[str, str]
     """Descriptors that single out the published row."""
 
     def find_published(self, rows: list[PublishedRow]) -> PublishedRow:
-        """Its row of the reference table.
-
-        Raises:
-            ValueError: If none or several have its descriptors.
-        """
+        """Its row of the reference table; ValueError if none or several have its descriptors."""
         found = [row for row in rows if self.published.items() <= row.descriptors.items()]
         if len(found) != 1:
             raise ValueError(f"the row {self.name} is {len(found)} rows of the reference table, wanted 1: {self.published}")
@@ -33,13 +38,11 @@ class AblationRow:
 
 
 def _component(name: str, recipe: str, part: str, neighbours: str, k: str, aggregation: str) -> AblationRow:
-    published = {"part": part, "neighbours": neighbours, "k": k, "aggregation": aggregation}
-    return AblationRow(name=name, recipe=recipe, published=published)
+    return AblationRow(name, recipe, {"part": part, "neighbours": neighbours, "k": k, "aggregation": aggregation})
 
 
 def _combination(name: str, recipe: str, method: str, backbone: str, negatives: str) -> AblationRow:
-    published = {"method": method, "backbone": backbone, "patch_negatives": negatives}
-    return AblationRow(name=name, recipe=recipe, published=published)
+    return AblationRow(name, recipe, {"method": method, "backbone": backbone, "patch_negatives": negatives})
 
 
 _AVERAGE = "off (average pooling)"
@@ -83,18 +86,54 @@ def published_rows(table: Table) -> list[PublishedRow]:
 
 
 def choose_rows(table: Table, only: list[str]) -> list[AblationRow]:
-    """The rows that are wanted, in the paper's order.
-
-    Args:
-        table: Which ablation.
-        only: Names of rows or recipes; empty for all.
-
-    Raises:
-        ValueError: For a name that is neither; lists the rows.
-    """
+    """The rows with these names or recipes, or all, in the paper's order; ValueError lists the rows for a name that is neither."""
     rows = ROWS[table]
     known = {name for row in rows for name in (row.name, row.recipe)}
     if unknown := [name for name in only if name not in known]:
         names = ", ".join(row.name for row in rows)
         raise ValueError(f"--only: no row {', '.join(unknown)} in the table {table}; its rows: {names} (or their recipes)")
     return [row for row in rows if not only or row.name in only or row.recipe in only]
+
+
+def tiny_changes(recipe: PretrainConfig) -> list[str]:
+    """KEY=VALUE that shrink a recipe to a trial of about a minute on a laptop.
+
+    The method and the backbone stay; crops, heads, batch and length shrink. Crops keep the grids that a 5 x 5 neighbourhood (5 x 5
+    patches of 16) and a Swin (3 x 3 positions of 32) need.
+    """
+    changes: dict[str, object] = {
+        "views.global_size": 96,
+        # Unlike the published learning rate, one for so few and so small steps.
+        "optim.lr": 0.01,
+        "optim.warmup_epochs": 1,
+        "train.epochs": 3,
+        "train.batch_size": 8,
+        "train.log_every": 1,
+        "train.keep_every": 0,
+        "data.workers": 1,
+    }
+    if recipe.views.local_crops:
+        changes |= {"views.local_size": 80, "views.local_crops": 2}
+    if recipe.reads("moby"):
+        changes |= {"moby.hidden_dim": 256, "moby.out_dim": 64, "moby.queue": 64}
+    if recipe.reads("dino"):
+        changes |= {"dino.out_dim": 512, "dino.hidden_dim": 256, "dino.bottleneck_dim": 64}
+        if recipe.reads("selfpatch") and not recipe.patch_contrast:
+            changes |= {"selfpatch.out_dim": 256}
+    return [f"{name}={value}" for name, value in changes.items()]
+
+
+def departures(recipe: PretrainConfig, used: PretrainConfig, images: int) -> dict[str, str]:
+    """In what a pretraining on this number of images departs from the published one: name -> `published -> used`."""
+    before, now = _compared_fields(recipe), _compared_fields(used)
+    changes = {name: f"{before[name]} -> {now[name]}" for name in before if before[name] != now[name]}
+    if images != COCO_IMAGES:
+        place = Path(*used.data.path.parts[-2:])
+        changes["images"] = f"{COCO_IMAGES} of COCO train2017 -> {images} of {place}"
+    return changes
+
+
+def _compared_fields(config: PretrainConfig) -> dict[str, Any]:
+    sections = dataclasses.asdict(config)
+    values = {f"{section}.{name}": value for section in _SECTIONS for name, value in sections[section].items()}
+    return values | {f"train.{name}": sections["train"][name] for name in _TRAIN_FIELDS}

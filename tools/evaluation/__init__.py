@@ -1,1 +1,0 @@
-"""One checkpoint through every task and into the tables: what `tools/eval_all.py` calls."""

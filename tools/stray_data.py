@@ -1,0 +1,113 @@
+"""Where a data set is instead of its folder: under another one, in an archive, or one level too deep; and commands that repair it."""
+
+import os
+import shlex
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from eval.findings import Finding, about
+from eval.image_checks import is_hidden
+from eval.tasks import Task
+
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
+_SEARCH_DEPTH = 3
+
+
+def find_elsewhere(task: Task, data: Path) -> list[Finding]:
+    """A finding where a copy of the data set is near its folder or below `data` instead."""
+    folder = data / task.folder
+    found = next((place for start in (folder, data) for place in _find_folders(start, task.signs)), None)
+    if found is None or found == folder:
+        return []
+    if found == data:
+        above = data.resolve().parents[len(Path(task.folder).parts) - 1]
+        advice = f"pass the folder above it: --data {above}"
+    else:
+        advice = move_command(found, folder)
+    return [Finding("misplaced", f"{task.dataset} is in another folder than {folder}", (str(found),), advice)]
+
+
+def _find_folders(start: Path, signs: Iterable[str]) -> Iterator[Path]:
+    """Folders at or a little below `start` that hold any of these relative paths; the shallowest first."""
+    level = [start]
+    for _ in range(_SEARCH_DEPTH + 1):
+        yield from (folder for folder in level if any((folder / sign).exists() for sign in signs))
+        level = [child for folder in level for child in _subfolders(folder)]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    """Visible folders within, by name; none where it cannot be read."""
+    if not os.access(folder, os.R_OK | os.X_OK) or not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(folder / entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
+
+
+def find_archives(task: Task, data: Path) -> list[Finding]:
+    """Findings about downloaded archives in the places where people put them: cut off, not unpacked yet, or no longer needed."""
+    folder = data / task.folder
+    places = [folder, *(parent for parent in folder.parents if parent.is_relative_to(data))]
+    findings, left_over = [], []
+    for download in task.downloads:
+        beginning = Path(download.address).stem.lower()
+        entries = [path for place in places if place.is_dir() for path in sorted(place.iterdir())]
+        archives = [
+            path for path in entries if path.name.lower().startswith(beginning) and path.name.lower().endswith(_ARCHIVES)
+        ]
+        if (data / download.brings).exists():
+            left_over += archives
+            continue
+        # A zip's table of contents is its end; other archives are not judged.
+        broken = [path for path in archives if path.suffix.lower() == ".zip" and not zipfile.is_zipfile(path)]
+        findings += about("damaged", "archives are cut off", map(str, broken), f"get {download.address} again")
+        whole = [path for path in archives if path not in broken]
+        if whole:
+            into = data / download.into
+            findings.append(
+                Finding("missing", "archives are not unpacked", tuple(map(str, whole)), _unpack_command(whole[0], into))
+            )
+    return findings + about("note", "archives are unpacked and no longer needed", map(str, left_over))
+
+
+def repair_command(finding: Finding, root: Path) -> str:
+    """What to type to rename misnamed files, or to move a folder out of another one of its name; empty for other findings."""
+    paths = [root / name for name in finding.names]
+    if finding.kind == "misnamed" and paths:
+        suffix = finding.text.split()[-1]  # as `eval.image_checks.list_images` words it
+        return rename_command([(path, path.with_suffix(suffix)) for path in paths])
+    if finding.kind == "misplaced" and len(paths) == 1 and paths[0].is_dir() and paths[0].name == paths[0].parent.name:
+        return move_command(paths[0], paths[0].parent)
+    return ""
+
+
+def move_command(source: Path, target: Path) -> str:
+    """What to type to have `source` at `target`; where that folder exists, the contents are moved."""
+    if not target.exists():
+        make = "" if target.parent.is_dir() else f"mkdir -p {_quoted(target.parent)} && "
+        return f"{make}mv {_quoted(source)} {_quoted(target)}"
+    # Not `mv SOURCE/*`: the shell takes no list of a hundred thousand names.
+    inner = _quoted(source)
+    return f"find {inner} -mindepth 1 -maxdepth 1 -exec mv -n {{}} {_quoted(target)} \\; && rmdir {inner}"
+
+
+def rename_command(renamings: Sequence[tuple[Path, Path]]) -> str:
+    """What to type to give files another ending; an example of it where their endings differ too much for one command."""
+    endings = {(old.suffix, new.suffix) for old, new in renamings}
+    if len(renamings) == 1 or len(endings) > 1:
+        old, new = renamings[0]
+        return f"{'as in: ' if len(renamings) > 1 else ''}mv -n {_quoted(old)} {_quoted(new)}"
+    ((wrong, right),) = endings
+    folder = Path(os.path.commonpath([old.parent for old, _ in renamings]))
+    return f"find {_quoted(folder)} -name '*{wrong}' -exec sh -c 'mv -n \"$1\" \"${{1%.*}}{right}\"' _ {{}} \\;"
+
+
+def _unpack_command(archive: Path, into: Path) -> str:
+    make = "" if into.is_dir() else f"mkdir -p {_quoted(into)} && "
+    if archive.suffix.lower() == ".zip":
+        return f"{make}unzip -q {_quoted(archive)} -d {_quoted(into)}"
+    return f"{make}tar -xf {_quoted(archive)} -C {_quoted(into)}"
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
