@@ -34,10 +34,10 @@ done
 processes=${NPROC_PER_NODE:-$(python -c 'import torch; print(max(1, torch.cuda.device_count()))')}
 if [ -n "${NNODES:-}" ] && [ "$NNODES" -gt 1 ]; then
     : "${MASTER_ADDR:?error: with NNODES=$NNODES set MASTER_ADDR to the first machine}"
-    exec python -m common.torchrun --nnodes "$NNODES" --node-rank "${NODE_RANK:?error: with NNODES=$NNODES set NODE_RANK}" \
+    exec python -m common.launch --nnodes "$NNODES" --node-rank "${NODE_RANK:?error: with NNODES=$NNODES set NODE_RANK}" \
         --master-addr "$MASTER_ADDR" --master-port "${MASTER_PORT:-29500}" --nproc-per-node "$processes" -m pretrain "$@"
 fi
 if [ "$processes" -gt 1 ]; then
-    exec python -m common.torchrun --standalone --nproc-per-node "$processes" -m pretrain "$@"
+    exec python -m common.launch --standalone --nproc-per-node "$processes" -m pretrain "$@"
 fi
 exec python -m pretrain "$@"
