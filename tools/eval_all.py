@@ -114,7 +114,7 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
         ValueError: If the checkpoint, a dataset or an option cannot be used; no task has been started then.
     """
     # These load torch, which --help and mistakes in the options need not wait for.
-    from backbones.opening import open_backbone
+    from backbones.convert import open_backbone
     from tables.make import TablesConfig, make_tables
     from tools.runs import BACKBONE_FILE, gpus_argument, local_processes, run_name, write_backbone
     from tools.summary import Ended, summary

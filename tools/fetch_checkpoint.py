@@ -1,53 +1,68 @@
 """Download a published checkpoint by name, verify it, and convert it to a backbone file."""
 
+import dataclasses
 import difflib
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from backbones.convert import write_conversion
-from backbones.opening import open_backbone
-from backbones.report import NOT_STATED, ConversionReport, report_conversion
-from common.command import config_parser, run_command
-from common.download import DownloadError, download, md5_difference
-from common.files import file_sha256
-from tables.architecture import architecture_name
+from common.cli import parse, run_command
 from tables.checkpoints import CHECKPOINTS_FILE, PublishedCheckpoint, read_checkpoints
+
+if TYPE_CHECKING:
+    from backbones.report import ConversionReport
+
+PROG = "python tools/fetch_checkpoint.py"
+NOT_STATED = "not stated"
 
 logger = logging.getLogger("fetch_checkpoint")
 
+_TIMEOUT_S = 60
 _COLUMNS = ("name", "method", "backbone", "epochs", "format", "licence", "address")
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class FetchOptions:
     """Download a published checkpoint by name, verify it, and convert it to a backbone file NAME.safetensors."""
 
+    name: tyro.conf.Positional[str] = ""
+    """Which checkpoint; --list shows all."""
+    list: bool = False
+    """Show the table instead."""
     output: Path = Path("data/checkpoints")
     """Folder for the checkpoint and the backbone file."""
     table: Path = CHECKPOINTS_FILE
     """The table of published checkpoints."""
 
 
-def fetch(row: PublishedCheckpoint, folder: Path) -> tuple[Path, ConversionReport]:
-    """Download, verify, convert. Returns the backbone file and what was taken.
+def fetch(row: PublishedCheckpoint, folder: Path) -> tuple[Path, "ConversionReport"]:
+    """Download, verify, convert. Return the backbone file and what was taken.
 
-    A checkpoint that lies in the folder already, with the published digest if there is one, is not downloaded again.
+    A checkpoint that is in the folder already, with the published digest if there is one, is not downloaded again.
 
     Raises:
         ValueError: If the download fails, or the file is not what the table says; a whole download stays in the folder.
     """
+    # These load torch, which --help and --list need not wait for.
+    from backbones.convert import open_backbone, write_conversion
+    from backbones.report import report_conversion
+    from backbones.spec import architecture_name
+    from common.files import file_sha256
+
     checkpoint, backbone = folder / row.file_name, folder / f"{row.name}.safetensors"
     if not checkpoint.exists():
         logger.info("%s -> %s (licence of the weights: %s)", row.download_address, checkpoint, row.licence or NOT_STATED)
         try:
             download(row.download_address, checkpoint, row.md5)
-        except DownloadError as error:
-            raise DownloadError(
+        except ValueError as error:
+            raise ValueError(
                 f"{error}. Or put the file, from {row.address}, at {checkpoint} and give this command again"
             ) from error
     elif difference := md5_difference(checkpoint, row.md5):
@@ -65,37 +80,73 @@ def fetch(row: PublishedCheckpoint, folder: Path) -> tuple[Path, ConversionRepor
                 f"`python tools/convert_checkpoint.py {checkpoint} OUT.safetensors`"
             )
     write_conversion(conversion, checkpoint, backbone)
-    return backbone, replace(report, licence=row.licence or NOT_STATED)
+    return backbone, dataclasses.replace(report, licence=row.licence or NOT_STATED)
 
 
-def listing(rows: Sequence[PublishedCheckpoint]) -> str:
-    """The table in aligned columns; `-` where nothing is stated."""
-    cells = [_COLUMNS, *(tuple(getattr(row, column) or "-" for column in _COLUMNS) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells)
+def download(address: str, target: Path, md5: str = "") -> None:
+    """Download to `target`, which appears only when it is whole and verified. Proxies are taken from the environment.
+
+    Args:
+        address: http or https.
+        target: The file to write; parent folders are made.
+        md5: The digest, or its first digits as some authors publish it; empty if unknown.
+
+    Raises:
+        ValueError: Without a connection, for an error or a web page as the answer, for an interrupted download, or for another
+            digest.
+    """
+    import pooch
+
+    from eval.image_checks import text_damage
+
+    pooch.get_logger().setLevel("WARNING")
+    unverified = target.with_name(f"{target.name}.unverified")
+    try:
+        # Written to a temporary file and renamed; a connection that breaks off is an error.
+        pooch.retrieve(
+            address,
+            known_hash=None,
+            fname=unverified.name,
+            path=target.parent,
+            downloader=pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=_TIMEOUT_S),
+        )
+    except OSError as error:  # as all of requests' are
+        raise ValueError(f"{address}: the download failed ({error}); the same command starts it again") from error
+    try:
+        if text_damage(unverified).startswith("web pages"):
+            raise ValueError(f"{address}: a web page instead of the file; open the address in a browser")
+        if difference := md5_difference(unverified, md5):
+            raise ValueError(f"{address}: {difference}; removed. The published file, or the way to it, has changed")
+        unverified.replace(target)
+    finally:
+        unverified.unlink(missing_ok=True)
+
+
+def md5_difference(path: Path, md5: str) -> str:
+    """How a file's MD5 digest differs from the published digits (the whole digest or its first ones); empty if it does not."""
+    import pooch
+
+    found = pooch.file_hash(str(path), alg="md5") if md5 else ""
+    return "" if found.startswith(md5.lower()) else f"its md5 is {found}, published is {md5}"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, fetch or list, report."""
-    parser = config_parser("python tools/fetch_checkpoint.py", FetchOptions.__doc__ or "")
-    parser.add_argument("name", nargs="?", help="which checkpoint; --list shows all")
-    parser.add_argument("--list", action="store_true", help="show the table instead")
-    parser.add_class_arguments(FetchOptions, as_group=False)
-    values = parser.parse_args(list(argv)).as_dict()
-    name, show = values.pop("name"), values.pop("list")
-    options = FetchOptions(**values)
+    """Fetch or list, and report."""
+    options = parse(FetchOptions, argv, PROG)
     rows = read_checkpoints(options.table)
-    if show:
-        print(listing(list(rows.values())))  # noqa: T201 - the command's own output
+    if options.list:
+        from tools.summary import text_table
+
+        cells = [tuple(getattr(row, column) or "-" for column in _COLUMNS) for row in rows.values()]
+        print(text_table(_COLUMNS, cells))  # noqa: T201 - the command's own output
         return 0
-    if name not in rows:
-        given = f"no published checkpoint is called {name!r}" if name else "give the name of a checkpoint"
-        similar = difflib.get_close_matches(name or "", rows)
+    if options.name not in rows:
+        given = f"no published checkpoint is called {options.name!r}" if options.name else "give the name of a checkpoint"
+        similar = difflib.get_close_matches(options.name, rows)
         hint = f"; of a similar name: {', '.join(similar)}" if similar else ""
         raise ValueError(f"{given}{hint}; --list shows all {len(rows)}")
-    backbone, report = fetch(rows[name], options.output)
-    lines = [*report.lines(), ("note", rows[name].note), ("written", str(backbone))]
-    for label, text in lines:
+    backbone, report = fetch(rows[options.name], options.output)
+    for label, text in [*report.lines(), ("note", rows[options.name].note), ("written", str(backbone))]:
         print(f"{label:>21}: {text}")  # noqa: T201
     return 0
 

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backbones.convert import source_sha256, write_conversion
-from backbones.file import is_backbone_file, read_backbone_file
-from backbones.formats.base import Conversion
-from backbones.timm_model import PREFIX, is_timm_name
+from backbones.file import TIMM_PREFIX, is_backbone_file, is_timm_name, read_backbone_file
+from backbones.layouts import Conversion
 from common.files import file_sha256, write_atomically
 from common.launch import LaunchOptions
 
@@ -22,7 +21,7 @@ BACKBONE_FILE = "backbone.safetensors"
 def run_name(checkpoint: Path) -> str:
     """The name of a run that the user did not name."""
     if is_timm_name(checkpoint):
-        return str(checkpoint).removeprefix(PREFIX)
+        return str(checkpoint).removeprefix(TIMM_PREFIX)
     return checkpoint.resolve().parent.name if checkpoint.stem == "checkpoint" else checkpoint.stem
 
 
@@ -43,7 +42,7 @@ def write_backbone(conversion: Conversion, checkpoint: Path, output: Path) -> No
         raise ValueError(
             f"{output} was made from another checkpoint, or another branch of it; choose another --name, or remove {output.parent}"
         )
-    if is_backbone_file(checkpoint):
+    if not is_timm_name(checkpoint) and is_backbone_file(checkpoint):
         write_atomically(output, lambda temporary: shutil.copyfile(checkpoint, temporary))
         logger.info("%s is a backbone file already: %s", checkpoint, conversion.spec)
     else:
@@ -52,7 +51,7 @@ def write_backbone(conversion: Conversion, checkpoint: Path, output: Path) -> No
 
 
 def _is_of(output: Path, conversion: Conversion, checkpoint: Path) -> bool:
-    if is_backbone_file(checkpoint):
+    if not is_timm_name(checkpoint) and is_backbone_file(checkpoint):
         return file_sha256(output) == file_sha256(checkpoint)
     existing = read_backbone_file(output)
     same_file = existing.source.sha256 == source_sha256(checkpoint, conversion)

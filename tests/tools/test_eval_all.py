@@ -9,8 +9,8 @@ import timm
 import torch
 
 from backbones.build import build_backbone
-from backbones.formats.patchbench import FORMAT_MARK, VERSION
-from backbones.opening import open_backbone
+from backbones.convert import open_backbone
+from backbones.layouts.patchbench import FORMAT_MARK, VERSION
 from backbones.spec import ViTSpec, spec_to_dict
 from backbones.timm_model import convert_timm_model
 from eval.tasks import TASKS

@@ -83,7 +83,9 @@ def test_download_verify_convert(site: Site, tmp_path: Path, run_main: RunMain) 
         ({"branch": "encoder_q"}, "the dino layout has no branch 'encoder_q'"),
     ],
 )
-def test_not_what_the_table_says(site: Site, tmp_path: Path, run_main: RunMain, changes: dict[str, str], message: str) -> None:
+def test_a_file_that_is_not_what_the_table_says(
+    site: Site, tmp_path: Path, run_main: RunMain, changes: dict[str, str], message: str
+) -> None:
     finished = run_main(main, ["toy", "--table", write_table(tmp_path, site, **changes), "--output", tmp_path / "out"])
     assert finished.status == 2, finished
     assert message in finished.stderr
@@ -103,15 +105,34 @@ def test_error_page(site: Site, tmp_path: Path, run_main: RunMain, content_type:
     assert not list((tmp_path / "out").glob("*.safetensors"))
 
 
-def test_interrupted_download_continues(site: Site, tmp_path: Path, run_main: RunMain) -> None:
-    arguments = ["toy", "--table", write_table(tmp_path, site), "--output", tmp_path / "out"]
+def test_an_interrupted_download_is_never_taken_for_the_whole(site: Site, tmp_path: Path, run_main: RunMain) -> None:
+    arguments = ["toy", "--table", write_table(tmp_path, site, md5=""), "--output", tmp_path / "out"]
     site.break_after = len(CONTENT) // 2
     finished = run_main(main, arguments)
     assert finished.status == 2
-    assert "the same command continues" in finished.stderr
+    assert "the same command starts it again" in finished.stderr
+    assert not list((tmp_path / "out").iterdir())
     site.break_after = None
     assert run_main(main, arguments).status == 0
-    assert site.requests[1][1] == f"bytes={len(CONTENT) // 2}-"
+    assert len(site.requests) == 2
+
+
+def test_an_answer_that_is_an_error(site: Site, tmp_path: Path, run_main: RunMain) -> None:
+    table = write_table(tmp_path, site, address=f"{site.address}/gone.pth")
+    finished = run_main(main, ["toy", "--table", table, "--output", tmp_path / "out"])
+    assert finished.status == 2
+    assert len(finished.stderr.splitlines()) == 1
+    assert "404" in finished.stderr
+
+
+def test_proxies_are_taken_from_the_environment(
+    site: Site, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", site.address)
+    site.files["http://example.invalid/toy.pth"] = CONTENT
+    table = write_table(tmp_path, site, address="http://example.invalid/toy.pth")
+    finished = run_main(main, ["toy", "--table", table, "--output", tmp_path / "out"])
+    assert finished.status == 0, finished.stderr
 
 
 def test_damaged_earlier_download(site: Site, tmp_path: Path, run_main: RunMain) -> None:
@@ -127,7 +148,7 @@ def test_no_network_is_one_line_with_a_way_out(site: Site, tmp_path: Path, run_m
     finished = run_main(main, ["toy", "--table", table, "--output", tmp_path / "out"])
     assert finished.status == 2
     assert len(finished.stderr.splitlines()) == 1
-    assert "no connection" in finished.stderr
+    assert "the download failed" in finished.stderr
     assert f"at {tmp_path / 'out' / 'toy.pth'} and give this command again" in finished.stderr
 
 
@@ -135,8 +156,8 @@ def test_list_and_unknown_names(run_main: RunMain) -> None:
     finished = run_main(main, ["--list"])
     assert finished.status == 0
     lines = finished.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["name", *read_checkpoints()]
-    assert "CC-BY-NC-4.0" in lines[1]
+    assert [line.split()[0] for line in (lines[0], *lines[2:])] == ["name", *read_checkpoints()]
+    assert "CC-BY-NC-4.0" in lines[2]
     all_of_them = f"--list shows all {len(read_checkpoints())}\n"
     for arguments, message in (
         ([], "error: give the name of a checkpoint; "),

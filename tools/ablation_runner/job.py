@@ -101,7 +101,7 @@ def run_job(options: JobOptions) -> None:
         Interrupted: After a signal while pretraining; the step was finished and saved.
     """
     # These load torch.
-    from backbones.opening import open_backbone
+    from backbones.convert import open_backbone
     from pretrain.data.sources import find_images
     from pretrain.run import pretrain
     from tools.runs import BACKBONE_FILE, write_backbone
