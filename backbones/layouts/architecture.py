@@ -1,62 +1,50 @@
-"""From weights under timm's names to the numbers of their architecture, for ViTs, Swins and ResNets."""
+"""From weights under timm's names to the numbers of their architecture, for ViTs, DINOv3's ViTs, Swins and ResNets."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from backbones.layouts.keys import (
-    RESNET_KEYS,
-    SWIN_KEYS,
-    VIT_KEYS,
-    FormatError,
-    KeyTable,
-    abbreviate,
-    apply_table,
-    count_numbered,
-    prefixed,
+from backbones.layouts.keys import FormatError, Weights, abbreviate, count_numbered
+from backbones.spec import (
+    DINOV3_PERIODS,
+    BackboneSpec,
+    DINOv3Spec,
+    MLPKind,
+    ResNetSpec,
+    SwinSpec,
+    ViTSpec,
+    standard_num_heads,
 )
-from backbones.spec import BackboneSpec, MLPKind, ResNetSpec, SwinSpec, ViTSpec, standard_num_heads
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _SMALL_WIDTH = 384
+# DINOv3's heads that are not 64 channels wide: the 7B model's 32.
+_DINOV3_HEADS = {4096: 32}
 
 
-def take_backbone(
-    state_dict: Mapping[str, Tensor], prefix: str, drops: KeyTable, num_heads: int | None
-) -> tuple[BackboneSpec, dict[str, Tensor], dict[str, tuple[str, ...]]]:
-    """Take a backbone that has its family's own names behind a prefix.
+def complete_backbone(weights: Weights, num_heads: int | None, masks: Weights) -> tuple[BackboneSpec, Weights]:
+    """Read the spec off a backbone's weights, and complete or reorder them as our networks have them.
 
     Args:
-        state_dict: The branch, or the whole network.
-        prefix: What stands before each of the backbone's names; may be empty.
-        drops: What else the layout holds, with None as targets; looked at first.
+        weights: A backbone of any family under timm's names.
         num_heads: Attention heads per block of a ViT; None for the usual 64 channels per head.
-
-    Returns:
-        The spec, the weights under timm's names, and the dropped names by rule.
+        masks: A Swin's `attn_mask` buffers, where stored.
 
     Raises:
-        FormatError: If a name is neither the family's nor dropped, or the weights are of no known family.
+        FormatError: If the weights are of no known family.
         ValueError: If the number of heads is needed and not given.
     """
-    names = {name.removeprefix(prefix) for name in state_dict if name.startswith(prefix)}
-    if "layer1.0.conv1.weight" in names:
-        weights, dropped = apply_table(state_dict, {**drops, **prefixed(prefix, RESNET_KEYS)})
+    if "layer1.0.conv1.weight" in weights:
         refuse_num_heads(num_heads)
-        return resnet_spec(weights), with_batch_counters(weights), dropped
-    if any(name.startswith("layers.0.blocks.") for name in names):
-        weights, dropped = apply_table(state_dict, {**drops, **prefixed(prefix, SWIN_KEYS)})
+        return _resnet_spec(weights), _with_batch_counters(weights)
+    if any(name.startswith("layers.0.blocks.") for name in weights):
         refuse_num_heads(num_heads)
-        masks = {name: tensor for name, tensor in state_dict.items() if name.startswith(prefix) and name.endswith("attn_mask")}
         weights = _downsampling_first(weights)
-        return swin_spec(weights, masks), weights, dropped
-    weights, dropped = apply_table(state_dict, {**drops, **prefixed(prefix, VIT_KEYS)})
-    return vit_spec(weights, num_heads), weights, dropped
+        return _swin_spec(weights, masks), weights
+    if "blocks.0.gamma_1" in weights:
+        weights = weights if DINOV3_PERIODS in weights else with_periods(weights, num_heads)
+        return _dinov3_spec(weights, num_heads), weights
+    return vit_spec(weights, num_heads), weights
 
 
 def refuse_num_heads(num_heads: int | None) -> None:
@@ -65,13 +53,7 @@ def refuse_num_heads(num_heads: int | None) -> None:
         raise FormatError("--num-heads applies to ViTs only; the weights of this family show their heads")
 
 
-def check_is_whole(weights: Mapping[str, Tensor], expectation: str) -> None:
-    """Raise FormatError with what the layout's ViTs have, in its own names, if the CLS token or the final norm is missing."""
-    if "cls_token" not in weights or "norm.weight" not in weights:
-        raise FormatError(f"incomplete checkpoint, {expectation}")
-
-
-def vit_spec(state_dict: Mapping[str, Tensor], num_heads: int | None) -> ViTSpec:
+def vit_spec(state_dict: Weights, num_heads: int | None) -> ViTSpec:
     """Read a ViT's numbers off its weights (timm's names).
 
     Positions are resampled by DINO's rule, which the published evaluations share, whatever the layout; with register tokens by that
@@ -127,12 +109,75 @@ def _ratio(hidden: int, embed_dim: int) -> float:
     return ratio if int(embed_dim * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
-def resnet_spec(state_dict: Mapping[str, Tensor]) -> ResNetSpec:
+def _dinov3_spec(state_dict: Weights, num_heads: int | None) -> DINOv3Spec:
+    """Read a DINOv3 ViT's numbers off its weights.
+
+    Args:
+        state_dict: timm's names, with the rotary periods.
+        num_heads: Heads per block; None for what the periods say.
+
+    Raises:
+        FormatError: If the weights are not a DINOv3's, or the heads contradict the periods.
+        ValueError: If the numbers do not fit each other.
+    """
+    gate = "blocks.0.mlp.fc1_g.weight"
+    mlp: MLPKind = "swiglu" if gate in state_dict else "gelu"
+    try:
+        embed_dim, _, patch_size, _ = state_dict["patch_embed.proj.weight"].shape
+        hidden, _ = state_dict[gate if mlp == "swiglu" else "blocks.0.mlp.fc1.weight"].shape
+        (periods,) = state_dict[DINOV3_PERIODS].shape
+        registers = state_dict["reg_token"].shape[1] if "reg_token" in state_dict else 0
+    except (KeyError, ValueError, IndexError) as error:
+        raise FormatError(f"not the weights of a DINOv3 ({error}); the names are {abbreviate(state_dict)}") from error
+    stored = state_dict[DINOV3_PERIODS]
+    if not (stored > 0).all() or not (stored.diff() > 0).all():
+        raise FormatError("the rotary periods must be positive and ascending")
+    heads, rest = divmod(embed_dim, max(4 * periods, 1))
+    if rest or not heads:
+        raise FormatError(f"{periods} rotary periods do not fit a width of {embed_dim}: a head is four times as wide")
+    if num_heads not in (None, heads):
+        raise FormatError(f"--num-heads {num_heads} contradicts the rotary periods, which are those of {heads} heads")
+    return DINOv3Spec(
+        embed_dim=embed_dim,
+        depth=count_numbered(state_dict, "blocks."),
+        num_heads=heads,
+        patch_size=patch_size,
+        hidden_dim=hidden,
+        mlp=mlp,
+        query_value_bias="blocks.0.attn.q_bias" in state_dict,
+        register_tokens=registers,
+    )
+
+
+def with_periods(state_dict: Weights, num_heads: int | None) -> Weights:
+    """Add the rotary periods, as timm and Hugging Face compute them, to weights of theirs, which do not hold them.
+
+    Args:
+        state_dict: timm's names.
+        num_heads: Heads per block; None for those of the published model of this width, else 64 channels per head.
+
+    Raises:
+        FormatError: If the weights are not a ViT's.
+        ValueError: If the number of heads is needed and not given, or no rotary positions fit it.
+    """
+    from backbones.dinov3 import computed_periods
+
+    patches = state_dict.get("patch_embed.proj.weight")
+    if patches is None or patches.ndim != 4:
+        raise FormatError(f"not the weights of a ViT; the names are {abbreviate(state_dict)}")
+    embed_dim = len(patches)
+    heads = num_heads or _DINOV3_HEADS.get(embed_dim) or standard_num_heads(embed_dim)
+    if embed_dim % (4 * heads) or not embed_dim:
+        raise FormatError(f"{heads} heads do not divide a width of {embed_dim} into multiples of 4; pass --num-heads")
+    return {**state_dict, DINOV3_PERIODS: computed_periods(embed_dim // heads)}
+
+
+def _resnet_spec(state_dict: Weights) -> ResNetSpec:
     """Read a ResNet's numbers of blocks off its weights (torchvision's names)."""
     return ResNetSpec(layers=tuple(count_numbered(state_dict, f"layer{stage}.") for stage in (1, 2, 3, 4)))
 
 
-def with_batch_counters(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _with_batch_counters(state_dict: Weights) -> Weights:
     """Add the batch counters of BatchNorm that older files lack; with a fixed momentum they change no feature."""
     import torch
 
@@ -144,7 +189,7 @@ def with_batch_counters(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {**counters, **state_dict}
 
 
-def _downsampling_first(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _downsampling_first(state_dict: Weights) -> Weights:
     """Move each downsampling from the end of its stage to the beginning of the next, where timm >= 0.9 has it."""
     if not any(name.startswith("layers.0.downsample.") for name in state_dict):
         return dict(state_dict)
@@ -155,7 +200,7 @@ def _downsampling_first(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {re.sub(r"^layers\.(\d+)\.downsample\.", renamed, name): tensor for name, tensor in state_dict.items()}
 
 
-def swin_spec(state_dict: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> SwinSpec:
+def _swin_spec(state_dict: Weights, masks: Weights) -> SwinSpec:
     """Read a Swin transformer's numbers off its weights; the bias tables show windows and heads.
 
     Args:
@@ -185,7 +230,7 @@ def swin_spec(state_dict: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> 
     )
 
 
-def _pretraining_size(masks: Mapping[str, Tensor], window_size: int, patch_size: int, num_stages: int) -> int | None:
+def _pretraining_size(masks: Weights, window_size: int, patch_size: int, num_stages: int) -> int | None:
     """Side in pixels of the images that a Swin was trained on, from the first mask; None where there is none."""
     for name, mask in masks.items():
         match = re.search(r"layers\.(\d+)\.blocks\.\d+\.attn_mask$", name)

@@ -12,9 +12,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from backbones.layouts.architecture import take_backbone, vit_spec
-from backbones.layouts.keys import FormatError, KeyTable, apply_table, prefixed
-from backbones.spec import BackboneSpec
+from backbones.layouts.architecture import complete_backbone
+from backbones.layouts.keys import FormatError, KeyTable, Weights, apply_table, own_keys, prefixed
+from backbones.spec import BackboneSpec, ViTSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,27 +43,26 @@ class Conversion:
     """Seed of the pretraining; -1 where the checkpoint states none."""
 
 
-def finish_vit(weights: dict[str, Tensor], num_heads: int | None) -> tuple[BackboneSpec, dict[str, Tensor]]:
-    """A ViT whose renamed weights are complete; see `Layout.finish`."""
-    return vit_spec(weights, num_heads), weights
-
-
 def convert_by_table(layout: Layout, checkpoint: Any, branch: str, num_heads: int | None) -> Conversion:
     """Take a branch's backbone as the layout's table says; see `Layout.converter`."""
     found = layout.find(checkpoint, branch)
     if found is None:
         raise FormatError(f"incomplete checkpoint, it has no {branch} in the {layout.name} layout")
     weights, prefix = found
-    drops = layout.drop_rows(branch)
-    if layout.keys is None:
-        spec, state_dict, dropped = take_backbone(weights, prefix, drops, num_heads)
-    else:
-        renamed, dropped = apply_table(weights, {**drops, **prefixed(prefix, layout.keys)})
-        spec, state_dict = layout.finish(renamed, num_heads)
+    keys = layout.keys or own_keys({name.removeprefix(prefix) for name in weights if name.startswith(prefix)})
+    taken: Weights
+    taken, dropped = apply_table(weights, {**layout.drop_rows(branch), **prefixed(prefix, keys)})
+    for step in layout.steps:
+        taken = step(taken)
+    masks = {name: tensor for name, tensor in weights.items() if name.startswith(prefix) and name.endswith("attn_mask")}
+    spec, taken = complete_backbone(taken, num_heads, masks)
+    # Only a network that pools its patches has a CLS token and no final norm, and then it has timm's fc_norm.
+    if isinstance(spec, ViTSpec) and spec.class_token and not spec.final_norm and "fc_norm.*" not in dropped:
+        raise FormatError("incomplete checkpoint, it has neither norm.weight nor fc_norm.weight (timm's names)")
     epoch = stated_epoch(checkpoint, layout.epoch_at)
     if epoch >= 0 and layout.epoch_is_index:
         epoch += 1
-    return Conversion(format=layout.name, branch=branch, spec=spec, state_dict=state_dict, dropped=dropped, epoch=epoch)
+    return Conversion(format=layout.name, branch=branch, spec=spec, state_dict=dict(taken), dropped=dropped, epoch=epoch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +93,8 @@ class Layout:
     drops: tuple[str, ...] = ()
     """What else a branch's dictionary holds and is left out on purpose, written as the sources of `keys` are, and looked at first.
     A row with `{other}` stands for one row per other branch."""
-    finish: Callable[[dict[str, Tensor], int | None], tuple[BackboneSpec, dict[str, Tensor]]] = finish_vit
-    """From the weights that `keys` renamed, and `--num-heads`, to the spec and timm's weights."""
+    steps: tuple[Callable[[Weights], Weights], ...] = ()
+    """What else turns the renamed weights into timm's, such as joining queries, keys and values."""
     epoch_at: str = "epoch"
     """Path of the number of completed epochs."""
     epoch_is_index: bool = False
@@ -130,7 +129,7 @@ class Layout:
         except KeyError as error:
             raise FormatError(f"incomplete checkpoint, it has no {error}") from error
 
-    def find(self, checkpoint: Any, branch: str) -> tuple[Mapping[str, Tensor], str] | None:
+    def find(self, checkpoint: Any, branch: str) -> tuple[Weights, str] | None:
         """The dictionary that holds a branch, and the prefix of the backbone's names in it; None where there is none."""
         for place in self.weights_at:
             path, _, prefix = place.replace("{branch}", branch).rpartition("/")
@@ -150,7 +149,7 @@ class Layout:
         return dict.fromkeys(row.replace("{branch}", branch) for row in rows)
 
 
-def is_state_dict(value: Any) -> TypeGuard[Mapping[str, Tensor]]:
+def is_state_dict(value: Any) -> TypeGuard[Weights]:
     """Whether this is a non-empty mapping from names to tensors."""
     from torch import Tensor
 
@@ -161,7 +160,7 @@ def is_state_dict(value: Any) -> TypeGuard[Mapping[str, Tensor]]:
     )
 
 
-def state_dict_at(checkpoint: Any, path: str) -> Mapping[str, Tensor]:
+def state_dict_at(checkpoint: Any, path: str) -> Weights:
     """The state dict at a path of keys joined by `/`; the empty path means the checkpoint itself. Empty where there is none.
 
     A checkpoint that names its format itself is not in any other author's layout.

@@ -7,16 +7,8 @@ positions are resampled by DINO's rule, with registers antialiased.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-from backbones.layouts.architecture import check_is_whole, vit_spec
 from backbones.layouts.base import Layout
-from backbones.layouts.keys import FormatError, KeyTable, join_qkv, nested, same
-from backbones.spec import BackboneSpec
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from backbones.layouts.keys import FormatError, KeyTable, Weights, join_qkv, nested, same
 
 _BLOCK: KeyTable = {
     **same("norm1.*", "attn.qkv.*", "attn.proj.*", "ls1.gamma", "norm2.*", "mlp.fc1.*", "mlp.fc2.*"),
@@ -61,19 +53,7 @@ _HUGGINGFACE_KEYS: KeyTable = {
 }
 
 
-def _finish(weights: dict[str, Tensor], num_heads: int | None) -> tuple[BackboneSpec, dict[str, Tensor]]:
-    check_is_whole(weights, "a DINOv2 has cls_token and norm.weight")
-    merged = positions_like_timm(weights)
-    return vit_spec(merged, num_heads), merged
-
-
-def _finish_huggingface(weights: dict[str, Tensor], num_heads: int | None) -> tuple[BackboneSpec, dict[str, Tensor]]:
-    check_is_whole(weights, "a Dinov2Model has embeddings.cls_token and layernorm.weight")
-    merged = positions_like_timm(join_qkv(weights))
-    return vit_spec(merged, num_heads), merged
-
-
-def positions_like_timm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _positions_like_timm(state_dict: Weights) -> Weights:
     """Where there are registers, add the CLS token's position to the token and keep only those of the patches.
 
     Args:
@@ -83,7 +63,7 @@ def positions_like_timm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         FormatError: If the two tensors do not fit each other.
     """
     if "reg_token" not in state_dict:
-        return dict(state_dict)
+        return state_dict
     cls_11D, positions_1ND = (state_dict.get(name) for name in ("cls_token", "pos_embed"))
     if cls_11D is None or positions_1ND is None or positions_1ND.ndim != 3 or cls_11D.shape != positions_1ND[:, :1].shape:
         raise FormatError("cls_token and the first of the positions pos_embed are missing or differ in shape")
@@ -102,7 +82,7 @@ DINOV2 = Layout(
     specialises=("timm", "dino"),
     keys=_KEYS,
     drops=("dino_head.*", "ibot_head.*"),
-    finish=_finish,
+    steps=(_positions_like_timm,),
 )
 # `Dinov2Model` and `Dinov2WithRegistersModel` (transformers, convert_dinov2_to_hf.py and its sibling): bare state dicts, as
 # `pytorch_model.bin` or `model.safetensors`. In models with a head the names have a prefix. Query, key and value are separate,
@@ -115,6 +95,6 @@ HUGGINGFACE_DINOV2 = Layout(
     marks=({"embeddings.patch_embeddings.projection.weight", "encoder.layer.0.layer_scale1.lambda1"},),
     keys=_HUGGINGFACE_KEYS,
     drops=("classifier.*",),
-    finish=_finish_huggingface,
+    steps=(join_qkv, _positions_like_timm),
 )
 LAYOUTS = (DINOV2, HUGGINGFACE_DINOV2)

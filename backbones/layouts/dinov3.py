@@ -9,19 +9,12 @@ A LayerNorm epsilon is not stored: it is 1e-5, that of all released models (`lay
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from backbones.layouts.base import Layout
-from backbones.layouts.keys import FormatError, KeyTable, abbreviate, count_numbered, join_qkv, nested, same
-from backbones.spec import DINOV3_PERIODS, DINOv3Spec, MLPKind, standard_num_heads
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from backbones.layouts.keys import FormatError, KeyTable, Weights, join_qkv, nested, same
+from backbones.spec import DINOV3_PERIODS
 
 _LICENCE = "DINOv3 License"  # of the authors' repository
-# Heads that are not 64 channels wide: the 7B model's 32.
-_PUBLISHED_HEADS = {4096: 32}
 _KEYS: KeyTable = {
     **same("cls_token", "patch_embed.proj.weight", "patch_embed.proj.bias", "norm.*"),
     "storage_tokens": "reg_token",
@@ -77,88 +70,14 @@ _TIMM_KEYS: KeyTable = {
 }
 
 
-def _finish(weights: dict[str, Tensor], num_heads: int | None) -> tuple[DINOv3Spec, dict[str, Tensor]]:
-    state_dict = _split_bias(weights)
-    return dinov3_spec(state_dict, num_heads), state_dict
+def _name_gate(weights: Weights) -> Weights:
+    """Name Hugging Face's `up_proj` after timm: the first layer of a plain MLP, and beside a gate the value."""
+    if "blocks.0.mlp.fc1_g.weight" not in weights:
+        return weights
+    return {re.sub(r"\.mlp\.fc1\.", ".mlp.fc1_x.", name): tensor for name, tensor in weights.items()}
 
 
-def _finish_huggingface(weights: dict[str, Tensor], num_heads: int | None) -> tuple[DINOv3Spec, dict[str, Tensor]]:
-    joined = join_qkv(weights)
-    if "blocks.0.mlp.fc1_g.weight" in joined:
-        # `up_proj` is the first layer of a plain MLP, and beside a gate the value.
-        joined = {re.sub(r"\.mlp\.fc1\.", ".mlp.fc1_x.", name): tensor for name, tensor in joined.items()}
-    return _finish_without_periods(joined, num_heads)
-
-
-def _finish_without_periods(weights: dict[str, Tensor], num_heads: int | None) -> tuple[DINOv3Spec, dict[str, Tensor]]:
-    state_dict = with_periods(weights, num_heads)
-    return dinov3_spec(state_dict, num_heads), state_dict
-
-
-def dinov3_spec(state_dict: Mapping[str, Tensor], num_heads: int | None) -> DINOv3Spec:
-    """Read a DINOv3 ViT's numbers off its weights.
-
-    Args:
-        state_dict: timm's names, with the rotary periods.
-        num_heads: Heads per block; None for what the periods say.
-
-    Raises:
-        FormatError: If the weights are not a DINOv3's, or the heads contradict the periods.
-        ValueError: If the numbers do not fit each other.
-    """
-    gate = "blocks.0.mlp.fc1_g.weight"
-    mlp: MLPKind = "swiglu" if gate in state_dict else "gelu"
-    try:
-        embed_dim, _, patch_size, _ = state_dict["patch_embed.proj.weight"].shape
-        hidden, _ = state_dict[gate if mlp == "swiglu" else "blocks.0.mlp.fc1.weight"].shape
-        (periods,) = state_dict[DINOV3_PERIODS].shape
-        registers = state_dict["reg_token"].shape[1] if "reg_token" in state_dict else 0
-    except (KeyError, ValueError, IndexError) as error:
-        raise FormatError(f"not the weights of a DINOv3 ({error}); the names are {abbreviate(state_dict)}") from error
-    stored = state_dict[DINOV3_PERIODS]
-    if not (stored > 0).all() or not (stored.diff() > 0).all():
-        raise FormatError("the rotary periods must be positive and ascending")
-    heads, rest = divmod(embed_dim, max(4 * periods, 1))
-    if rest or not heads:
-        raise FormatError(f"{periods} rotary periods do not fit a width of {embed_dim}: a head is four times as wide")
-    if num_heads not in (None, heads):
-        raise FormatError(f"--num-heads {num_heads} contradicts the rotary periods, which are those of {heads} heads")
-    return DINOv3Spec(
-        embed_dim=embed_dim,
-        depth=count_numbered(state_dict, "blocks."),
-        num_heads=heads,
-        patch_size=patch_size,
-        hidden_dim=hidden,
-        mlp=mlp,
-        query_value_bias="blocks.0.attn.q_bias" in state_dict,
-        register_tokens=registers,
-    )
-
-
-def with_periods(state_dict: Mapping[str, Tensor], num_heads: int | None) -> dict[str, Tensor]:
-    """Add the rotary periods, as timm and Hugging Face compute them, to weights of theirs, which do not hold them.
-
-    Args:
-        state_dict: timm's names.
-        num_heads: Heads per block; None for those of the published model of this width, else 64 channels per head.
-
-    Raises:
-        FormatError: If the weights are not a ViT's.
-        ValueError: If the number of heads is needed and not given, or no rotary positions fit it.
-    """
-    from backbones.dinov3 import computed_periods
-
-    patches = state_dict.get("patch_embed.proj.weight")
-    if patches is None or patches.ndim != 4:
-        raise FormatError(f"not the weights of a ViT; the names are {abbreviate(state_dict)}")
-    embed_dim = len(patches)
-    heads = num_heads or _PUBLISHED_HEADS.get(embed_dim) or standard_num_heads(embed_dim)
-    if embed_dim % (4 * heads) or not embed_dim:
-        raise FormatError(f"{heads} heads do not divide a width of {embed_dim} into multiples of 4; pass --num-heads")
-    return {**state_dict, DINOV3_PERIODS: computed_periods(embed_dim // heads)}
-
-
-def _split_bias(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _split_bias(state_dict: Weights) -> Weights:
     """The joint biases as timm's `q_bias` and `v_bias`.
 
     Raises:
@@ -200,7 +119,7 @@ DINOV3 = Layout(
     specialises=("dino",),
     keys=_KEYS,
     drops=("dino_head.*", "ibot_head.*"),
-    finish=_finish,
+    steps=(_split_bias,),
 )
 # `DINOv3ViTModel` (transformers, convert_dinov3_vit_to_hf.py and modeling_dinov3_vit.py): bare state dicts, as
 # `model.safetensors`; transformers 5 calls `layer.` in memory `model.layer.`. Query, key and value are separate, keys have no
@@ -217,7 +136,7 @@ HUGGINGFACE_DINOV3 = Layout(
         _HUGGINGFACE_MARKS | {"model.layer.0.attention.q_proj.weight"},
     ),
     keys=_HUGGINGFACE_KEYS,
-    finish=_finish_huggingface,
+    steps=(join_qkv, _name_gate),
 )
 # timm, `eva.py`, `vit_*_dinov3*`: timm's names, and no rotary periods. timm's other `Eva` networks differ in how their
 # positions rotate, which the weights do not show; none of them has a CLS token, registers and LayerScale and no stored
@@ -231,6 +150,5 @@ TIMM_DINOV3 = Layout(
     lacks={"pos_embed"},
     keys=_TIMM_KEYS,
     drops=("head.*",),
-    finish=_finish_without_periods,
 )
 LAYOUTS = (DINOV3, HUGGINGFACE_DINOV3, TIMM_DINOV3)

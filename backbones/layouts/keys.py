@@ -8,13 +8,14 @@ that fits decides. A name that no row fits is an error: nothing is kept, dropped
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+Weights = Mapping[str, "Tensor"]
 KeyTable = Mapping[str, str | None]
 """Source name -> target name, or None where it is dropped on purpose."""
 
@@ -62,7 +63,14 @@ SWIN_KEYS: KeyTable = {
 """A Swin transformer; `backbones.layouts.architecture` moves its downsampling where timm has it."""
 
 
-def apply_table(state_dict: Mapping[str, Tensor], table: KeyTable) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:
+def own_keys(names: Collection[str]) -> KeyTable:
+    """The table of the family whose own names these are."""
+    if "layer1.0.conv1.weight" in names:
+        return RESNET_KEYS
+    return SWIN_KEYS if any(name.startswith("layers.0.blocks.") for name in names) else VIT_KEYS
+
+
+def apply_table(state_dict: Weights, table: KeyTable) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:
     """Rename a state dict.
 
     Returns:
@@ -118,7 +126,7 @@ def _lookup(name: str, rows: tuple[Row, ...]) -> tuple[str, str | None] | None:
     return None
 
 
-def join_qkv(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def join_qkv(state_dict: Weights) -> dict[str, Tensor]:
     """Stack `attn.query`, `attn.key`, `attn.value` of each block into timm's `attn.qkv`, in this order.
 
     Raises:

@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from backbones.layouts.architecture import check_is_whole, refuse_num_heads, resnet_spec, vit_spec, with_batch_counters
 from backbones.layouts.base import Conversion, Layout, convert_by_table, is_state_dict, state_dict_at
 from backbones.layouts.keys import FormatError, KeyTable, abbreviate, join_qkv, nested
-from backbones.spec import BackboneSpec, ViTSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,7 +92,6 @@ def _is_detectron2(checkpoint: Any) -> bool:
 
 
 def _convert_detectron2(layout: Layout, checkpoint: Any, branch: str, num_heads: int | None) -> Conversion:
-    refuse_num_heads(num_heads)
     if checkpoint.get("__author__") == "Caffe2":
         raise FormatError(
             "a network of Detectron's own (MSRA): its strides and its BGR input differ from torchvision's ResNets"
@@ -114,10 +111,6 @@ def _as_tensor(name: object, value: object) -> Tensor:
     raise FormatError(f"{abbreviate([str(name)])} is neither a tensor nor an array of numbers but {type(value).__name__}")
 
 
-def _finish_resnet(weights: dict[str, Tensor], num_heads: int | None) -> tuple[BackboneSpec, dict[str, Tensor]]:
-    return resnet_spec(weights), with_batch_counters(weights)
-
-
 def _is_mmpretrain(checkpoint: Any) -> bool:
     """Whether there is a ViT under mmpretrain's names, or a ResNet behind `backbone.`."""
     return bool(_MMPRETRAIN_MARKS & set(state_dict_at(checkpoint, "state_dict") or state_dict_at(checkpoint, "")))
@@ -128,27 +121,6 @@ def _convert_mmpretrain(layout: Layout, checkpoint: Any, branch: str, num_heads:
     found = layout.find(checkpoint, branch)
     is_resnet = found is not None and "backbone.layer1.0.conv1.weight" in found[0]
     return convert_by_table(replace(layout, keys=None) if is_resnet else layout, checkpoint, branch, num_heads)
-
-
-def _finish_mmpretrain_vit(weights: dict[str, Tensor], num_heads: int | None) -> tuple[BackboneSpec, dict[str, Tensor]]:
-    if "norm.weight" not in weights and "cls_token" in weights:
-        raise FormatError("incomplete checkpoint, it has a CLS token and no final ln1")
-    return vit_spec(weights, num_heads), weights
-
-
-def _finish_huggingface(weights: dict[str, Tensor], num_heads: int | None) -> tuple[BackboneSpec, dict[str, Tensor]]:
-    check_is_whole(weights, "a ViTModel has embeddings.cls_token and layernorm.weight")
-    joined = join_qkv(weights)
-    return vit_spec(joined, num_heads), joined
-
-
-def _convert_timm(layout: Layout, checkpoint: Any, branch: str, num_heads: int | None) -> Conversion:
-    """Only a network that pools its patches has a CLS token and no final norm, and then it has `fc_norm`."""
-    conversion = convert_by_table(layout, checkpoint, branch, num_heads)
-    spec = conversion.spec
-    if isinstance(spec, ViTSpec) and spec.class_token and not spec.final_norm and "fc_norm.*" not in conversion.dropped:
-        raise FormatError("incomplete checkpoint, it has neither norm.weight nor fc_norm.weight")
-    return conversion
 
 
 def _refuse_convnext(layout: Layout, checkpoint: Any, branch: str, num_heads: int | None) -> NoReturn:
@@ -171,7 +143,6 @@ DETECTRON2 = Layout(
         for prefix in _DETECTRON2_PREFIXES
         for name in ("stem.fc.*", "stem.fc1000.*", "fc1000.*", "fpn_lateral{i}.*", "fpn_output{i}.*")
     ),
-    finish=_finish_resnet,
     converter=_convert_detectron2,
 )
 # ViTs and ResNets of mmpretrain, mmselfsup and mmcls (mmpretrain/models/backbones/vision_transformer.py, resnet.py): `{meta,
@@ -190,7 +161,6 @@ MMPRETRAIN = Layout(
         *("neck.*", "head.*", "fc.*", "data_preprocessor.*", "target_generator.*"),
         *("encoder_k.*", "momentum_encoder.*", "target_net.*", "queue", "queue_ptr"),
     ),
-    finish=_finish_mmpretrain_vit,
     epoch_at="meta/epoch",
     converter=_convert_mmpretrain,
 )
@@ -205,7 +175,7 @@ HUGGINGFACE_VIT = Layout(
     marks=({"embeddings.patch_embeddings.projection.weight", "encoder.layer.0.layernorm_before.weight"},),
     keys=_HUGGINGFACE_KEYS,
     drops=("classifier.*", "decoder.*"),
-    finish=_finish_huggingface,
+    steps=(join_qkv,),
 )
 # Plain state dicts with timm's names: timm itself, torchvision's ResNets, DINO's and iBOT's released backbones, MAE's
 # encoder, DetCo's and DenseCL's published ResNets, Microsoft's Swin transformers. Classifiers are dropped, and so is
@@ -220,7 +190,6 @@ TIMM = Layout(
         {"conv1.weight", "layer1.0.conv3.weight"},
     ),
     drops=("head.*", "fc.*", "fc_norm.*", "masked_embed"),
-    converter=_convert_timm,
 )
 # ConvNeXts, among them DINOv3's smaller models: no adapter here runs them. The marks are the names of facebookresearch
 # (dinov3 and ConvNeXt, models/convnext.py), of timm (convnext.py) and of transformers (modeling_dinov3_convnext.py).
