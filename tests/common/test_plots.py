@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.curves import Panel, smoothed, write_panels
+from common.plots import Panel, smoothed, write_panels
 
 
 def test_smoothing_is_a_mean_over_neighbours_that_are_finite() -> None:

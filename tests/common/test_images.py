@@ -1,10 +1,11 @@
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from common.jpeg import breaks_off, ends_whole, is_jpeg, read_header
+from common.images import breaks_off, ends_whole, is_jpeg, read_header, read_lines
 
 
 def _jpeg(progressive: bool) -> bytes:
@@ -20,8 +21,8 @@ def test_only_a_cut_file_breaks_off(progressive: bool) -> None:
     assert is_jpeg(content)
     assert ends_whole(content)
     assert not breaks_off(content)
-    assert not breaks_off(content + b"a few bytes of a camera's own")
-    assert not ends_whole(content + b"a few bytes of a camera's own")
+    assert not breaks_off(content + bytes(2000))
+    assert not ends_whole(content + bytes(2000))
     assert breaks_off(content[: len(content) // 2])
     # As a download leaves it that allocates the file first.
     assert breaks_off(content[: len(content) // 2] + bytes(len(content) // 2))
@@ -49,3 +50,14 @@ def test_a_damaged_header_tells_nothing() -> None:
     for end in range(content.find(b"\xff\xc0") + 9):
         assert read_header(content[:end]) is None
     assert read_header(content[:2] + bytes(100)) is None
+
+
+def test_lists_of_names(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("a.jpg\n\n  b c.jpg \r\n", encoding="utf-8")
+    assert read_lines(path) == ["a.jpg", "b c.jpg"]
+    path.write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(ValueError, match=r"list.txt: not a text file in UTF-8"):
+        read_lines(path)
+    with pytest.raises(ValueError, match=r"none.txt: no such file"):
+        read_lines(tmp_path / "none.txt")

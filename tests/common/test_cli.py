@@ -1,0 +1,237 @@
+"""The command line: typed options, one-line mistakes, exit statuses, stopping on request."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import tyro
+
+from common.cli import STOP_SIGNALS, Interrupted, StopRequest, as_arguments, leave_stopping_to_parent, parse, run_command
+from tests.conftest import RunMain
+
+
+@dataclass(kw_only=True)
+class Inner:
+    """A section."""
+
+    some_rate: float = 0.5
+    """A rate."""
+    scale: tuple[float, float] = (0.5, 1.0)
+    """Two values."""
+
+    def __post_init__(self) -> None:
+        if self.some_rate < 0:
+            raise ValueError(f"some_rate={self.some_rate} is negative")
+
+
+@dataclass(kw_only=True)
+class Options:
+    """Do something."""
+
+    path: Path
+    """Where."""
+    num_heads: int | None = None
+    """How many."""
+    inner: Inner = field(default_factory=Inner)
+    """More."""
+    draw_all: bool = False
+    """Whether."""
+    folders: list[Path] | None = None
+    """Which."""
+    taps: list[int] = field(default_factory=list)
+    """Where."""
+    colour: Literal["red", "blue"] = "red"
+    """Which one."""
+
+    def __post_init__(self) -> None:
+        if self.num_heads == 0:
+            raise ValueError("num_heads=0 must be positive")
+
+
+@dataclass(kw_only=True)
+class Named:
+    """Do something with a file."""
+
+    file: tyro.conf.Positional[Path]
+    """Which."""
+    quick: bool = False
+    """Whether."""
+
+
+def options(*arguments: str) -> Options:
+    return parse(Options, ["--path", "a", *arguments], "x")
+
+
+def test_dashes_and_underscores_are_the_same() -> None:
+    expected = Options(path=Path("a"), num_heads=3, inner=Inner(some_rate=0.25))
+    assert options("--num-heads", "3", "--inner.some-rate=0.25") == expected
+    assert options("--num_heads=3", "--inner.some_rate", "0.25") == expected
+    assert options("--path", "x-y_z").path == Path("x-y_z")
+
+
+def test_the_later_value_wins() -> None:
+    assert options("--taps", "1", "2", "--num-heads", "3", "--num_heads", "4", "--taps", "5").num_heads == 4
+    assert options("--taps", "1", "2", "--taps", "5").taps == [5]
+    assert options("--num-heads", "3", "--num-heads", "null").num_heads is None
+
+
+@pytest.mark.parametrize("arguments", [["a,b", "c"], ['["a,b","c"]'], ["['a,b', c]"]])
+def test_a_list_takes_several_values(arguments: list[str]) -> None:
+    assert options("--folders", *arguments).folders == [Path("a,b"), Path("c")]
+    assert options("--folders", *arguments, "--taps", "-3", "5").taps == [-3, 5]
+    assert options(f"--folders={arguments[-1]}").folders is not None
+
+
+def test_values_of_lists() -> None:
+    assert options("--folders", "2016").folders == [Path("2016")]
+    assert options("--taps", "[]").taps == []
+    assert options("--taps=[3,-5]").taps == [3, -5]
+    assert (
+        options("--inner.scale", "[0.1, 1e-3]").inner.scale
+        == options("--inner.scale", "0.1", "1e-3").inner.scale
+        == (0.1, 1e-3)
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--draw-all"], ["--draw-all", "true"], ["--draw_all=True"], ["--draw-all", "--taps", "1"]]
+)
+def test_a_switch_needs_no_value(arguments: list[str]) -> None:
+    assert options(*arguments).draw_all
+    assert not options(*arguments, "--draw-all", "false").draw_all
+
+
+def test_positional_arguments() -> None:
+    for arguments in (["f"], ["f", "--quick"], ["--quick", "f"], ["--quick", "true", "f"]):
+        assert parse(Named, arguments, "x") == Named(file=Path("f"), quick=len(arguments) > 1)
+    with pytest.raises(ValueError, match="Missing from x: PATH Which"):
+        parse(Named, [], "x")
+    with pytest.raises(ValueError, match="Unrecognized options: g"):
+        parse(Named, ["f", "g"], "x")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--num-headz", "3"], r"^unknown option --num-headz, did you mean --num-heads\? \(see `x --help`\)$"),
+        (["--num", "3"], "^unknown option --num,"),
+        (["--num-heads", "three"], r"^--num-heads: .*INT.*'three'.* \(see `x --help`\)$"),
+        (["--taps", "1", "b"], "^--taps: .*'b'"),
+        (["--taps", "[1"], r"^--taps \[1: not a list; write values with spaces"),
+        (["--inner.scale", "1"], r"'--inner.scale'. Expected 2 values"),
+        (["--colour", "green"], r"'green' for argument '--colour'. Expected one of \('red', 'blue'\)"),
+        (["--draw-all", "perhaps"], r"'perhaps' for argument '--draw-all'. Expected one of \('true', 'false'\)"),
+        (["stray"], "stray"),
+        (["--path"], "^Missing value for argument '--path'"),
+        (["--num-heads", "0"], "^num_heads=0 must be positive$"),
+        (["--inner.some-rate", "-1"], r"^some_rate=-1.0 is negative$"),
+        (["--colour", " ".join(["green"] * 60)], "green green"),
+    ],
+)
+def test_mistakes_are_value_errors_of_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        options(*arguments)
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_is_required() -> None:
+    with pytest.raises(ValueError, match=r"^required: --path \(see `x --help`\)$"):
+        parse(Options, ["--taps", "3"], "x")
+
+
+def test_values_of_a_file_as_arguments() -> None:
+    values = {"path": "a", "inner": {"some_rate": 1e-3, "scale": [0.1, 1]}, "num_heads": None, "draw_all": True, "taps": [1]}
+    expected = Options(path=Path("a"), inner=Inner(some_rate=1e-3, scale=(0.1, 1)), draw_all=True, taps=[1])
+    assert parse(Options, as_arguments(values), "x") == expected
+    assert parse(Options, [*as_arguments(values), "--inner.some-rate", "2"], "x").inner.some_rate == 2
+
+
+def test_help_shows_the_sentence_under_a_field_and_loads_no_torch() -> None:
+    code = (
+        "import sys, tests.common.test_cli as t; from common.cli import parse\n"
+        "try: parse(t.Options, ['--num-headz', '--help'], 'python -m x')\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    for text in ("usage: python -m x", "Do something.", "--num-heads", "How many.", "--inner.some-rate", "{true,false}"):
+        assert text in finished.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "lines"),
+    [
+        (ValueError("first\nsecond"), 2, ["error: first second"]),
+        (FileNotFoundError(2, "gone", "f"), 2, ["error: cannot use f: gone"]),
+        (KeyboardInterrupt(), 130, ["interrupted; the same command line continues"]),
+        (None, 0, []),
+    ],
+)
+def test_exit_statuses(error: BaseException | None, status: int, lines: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    def main(argv: object) -> int:
+        del argv
+        if error is not None:
+            raise error
+        return 0
+
+    with pytest.raises(SystemExit) as caught:
+        run_command(main)
+    assert caught.value.code == status
+    assert capsys.readouterr().err.splitlines() == lines
+
+
+def test_our_own_mistakes_keep_their_traceback() -> None:
+    def main(argv: object) -> int:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        run_command(main)
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_is_remembered_and_its_handler_comes_back(number: signal.Signals) -> None:
+    seen = []
+    before = signal.signal(number, lambda signum, frame: seen.append(signum))
+    try:
+        with StopRequest() as stop:
+            assert stop.signum == 0
+            os.kill(os.getpid(), number)
+            assert stop.signum == number
+            assert not seen
+        os.kill(os.getpid(), number)
+        assert seen == [number]
+    finally:
+        signal.signal(number, before)
+
+
+def test_the_first_signal_counts() -> None:
+    """Slurm sends several one after the other, and torchrun repeats them."""
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signum == signal.SIGUSR1
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGUSR2, 140)])
+def test_the_exit_status_says_which_signal(run_main: RunMain, number: signal.Signals, status: int) -> None:
+    def stopped(argv: object) -> int:
+        raise Interrupted(number)
+
+    assert run_main(stopped, []).status == status
+
+
+def test_workers_survive_a_signal_to_the_group() -> None:
+    child = os.fork()
+    if child == 0:
+        leave_stopping_to_parent(0)
+        for number in STOP_SIGNALS:
+            os.kill(os.getpid(), number)
+        os._exit(7)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 7

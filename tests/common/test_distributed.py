@@ -1,0 +1,198 @@
+"""Devices, groups of processes, precision and memory."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.distributed import choose_device, full_float32, local_rank, peak_memory_bytes, process_group, rank, world_size
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A machine with as many GPUs as the list's only number says, which can be changed."""
+    count = [1]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count[0] > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count[0])
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    return count
+
+
+def test_one_visible_gpu_is_everybodys(gpus: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under Slurm's --gpus-per-task, each process sees one GPU, its own, whatever its local rank is."""
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    for name in ("auto", "cuda", "cuda:0"):
+        assert choose_device(name) == torch.device("cuda", 0)
+
+
+def test_processes_share_the_gpus_of_a_machine(gpus: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus[0] = 2
+    for place, index in (("0", 0), ("1", 1), ("2", 0)):
+        monkeypatch.setenv("LOCAL_RANK", place)
+        assert choose_device("auto") == choose_device("cuda") == torch.device("cuda", index)
+        assert choose_device("cuda:1") == torch.device("cuda", 1)
+        assert choose_device("cpu") == CPU
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "message"),
+    [
+        ("cuda", 0, "device 'cuda': no CUDA device is available here; use cpu or auto"),
+        ("cuda:99", 1, "device 'cuda:99': this machine has 1 usable GPUs"),
+        ("abacus", 1, "device 'abacus' is not known; use auto, cpu, cuda or cuda:N"),
+        ("cuda:x", 1, "is not known"),
+        ("cpu:0", 1, "is not known"),
+    ],
+)
+def test_devices_that_do_not_exist(gpus: list[int], name: str, count: int, message: str) -> None:
+    gpus[0] = count
+    with pytest.raises(ValueError, match=message):
+        choose_device(name)
+
+
+def test_without_a_gpu_auto_is_the_cpu(gpus: list[int]) -> None:
+    gpus[0] = 0
+    assert choose_device("auto") == CPU
+
+
+def test_ranks_come_from_torchruns_variables_before_there_is_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert (rank(), world_size(), local_rank()) == (5, 8, 1)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name)
+    assert (rank(), world_size(), local_rank()) == (0, 1, 0)
+    with process_group(CPU):
+        assert not torch.distributed.is_initialized()
+
+
+EXCHANGES = """
+import torch
+from common.distributed import *
+from common.distributed import gather_objects
+cpu = torch.device("cpu")
+with process_group(cpu):
+    wait_for_all()
+    assert world_size() == 2
+    require_same("a", "the recipe")
+    try:
+        require_same(f"a{rank()}", "the recipe")
+    except ValueError as error:
+        assert str(error) == "the recipe must be the same for all processes, but is a0 (process 0), a1 (process 1)"
+    else:
+        raise AssertionError("a difference went unseen")
+    (total,) = sum_over_processes(torch.tensor([rank() + 1.0]))
+    assert total == 3
+    assert mean_over_processes({"loss": rank() + 1.0}, cpu) == {"loss": 1.5}
+    assert from_first_process(f"text of {rank()}") == "text of 0"
+    assert gather_objects(rank()) == [0, 1]
+    shares = torch.arange(6)[rank()::2]
+    assert gather_from_processes(shares).tolist() == list(range(6))
+    with process_group(cpu):  # in a caller's group there is nothing to join
+        wait_for_all()
+assert not torch.distributed.is_initialized()
+if rank() == 0:
+    print("done")
+"""
+
+
+def test_two_processes_exchange(tmp_path: Path) -> None:
+    script = tmp_path / "exchange.py"
+    script.write_text(EXCHANGES)
+    command = [sys.executable, "-m", "common.launch", "--standalone", "--nproc-per-node", "2", str(script)]
+    finished = subprocess.run(
+        command, cwd=REPOSITORY, env=_environment(), capture_output=True, text=True, check=False, timeout=240
+    )
+    assert (finished.returncode, finished.stdout) == (0, "done\n"), finished.stderr
+
+
+PEER = """
+import sys, torch
+from common.distributed import PeerError, process_group, rank, wait_for_all
+with process_group(torch.device("cpu")):
+    if rank() == 1:
+        sys.exit(3)
+    try:
+        wait_for_all()
+    except PeerError as error:
+        assert "its own message says why" in str(error)
+        open(sys.argv[1], "w").close()
+"""
+
+
+def test_a_process_that_stops_is_noticed_and_its_status_is_the_commands(tmp_path: Path) -> None:
+    script = tmp_path / "peer.py"
+    script.write_text(PEER)
+    command = [
+        sys.executable,
+        "-m",
+        "common.launch",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(script),
+        str(tmp_path / "seen"),
+    ]
+    finished = subprocess.run(
+        command, cwd=REPOSITORY, env=_environment(), capture_output=True, text=True, check=False, timeout=240
+    )
+    assert finished.returncode == 3
+    assert "Traceback" not in finished.stderr
+    assert (tmp_path / "seen").exists()
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+
+
+def allowed() -> tuple[bool, bool]:
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+
+def test_no_tf32_inside_and_as_before_outside() -> None:
+    before = allowed()
+    assert before[0]  # PyTorch's default, without which there is nothing to do
+    with full_float32():
+        assert allowed() == (False, False)
+    assert allowed() == before
+    with pytest.raises(ZeroDivisionError), full_float32():
+        raise ZeroDivisionError
+    assert allowed() == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_convolutions_on_a_gpu() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Conv2d(3, 384, 16, 16).requires_grad_(False)
+    images_B3HW = torch.randn(1, 3, 64, 64)
+    wanted = network.double()(images_B3HW.double())
+    with full_float32():
+        found = network.float().cuda()(images_B3HW.cuda()).cpu().double()
+    torch.testing.assert_close(found, wanted, atol=2e-5, rtol=0)  # TF32 is off by about 1e-3
+
+
+def test_peak_memory_is_this_process_alone() -> None:
+    """A process that a large one starts does not report its parent's memory (getrusage does)."""
+    held = bytearray(600 * 2**20)
+    code = "import torch; from common.distributed import peak_memory_bytes as p; print(p(torch.device('cpu')))"
+    printed = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert len(held) < peak_memory_bytes(CPU)
+    assert 50 * 2**20 < int(printed) < peak_memory_bytes(CPU)
+
+
+def test_waiting_threads_do_not_spin() -> None:
+    code = "import common, os; print(os.environ['OMP_WAIT_POLICY'])"
+    environment = _environment()
+    for given, expected in ((None, "passive\n"), ("active", "active\n")):
+        environment.pop("OMP_WAIT_POLICY", None)
+        environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
+        command = [sys.executable, "-c", code]
+        finished = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
+        assert finished.stdout == expected
