@@ -70,6 +70,14 @@ def draw_colours(
     )
 
 
+def stack_colours(draws: Sequence[ColourDraws]) -> list[ColourDraws]:
+    """The draws of several images, V views each -> those of the same view of all images, for each view."""
+    views = range(len(draws[0].jitter_V))
+    return [
+        ColourDraws(*(np.stack([values[view] for values in fields]) for fields in zip(*draws, strict=True))) for view in views
+    ]
+
+
 # One view by OpenCV.
 
 _TRUNCATE = -0.499  # rounding after this equals Pillow's cutting off of fractions

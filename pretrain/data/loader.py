@@ -20,9 +20,9 @@ from common.cli import leave_stopping_to_parent
 from common.distributed import local_rank
 from common.images import IMAGENET_MEAN, IMAGENET_STD
 from pretrain.config import DataConfig
-from pretrain.data.colours import ColourDraws, change_batch_colours
+from pretrain.data.colours import ColourDraws, change_batch_colours, stack_colours
 from pretrain.data.sources import ImageFiles
-from pretrain.data.views import ViewKind, Views, make_views, stack_boxes
+from pretrain.data.views import Planes, ViewDraws, ViewKind, make_views
 
 # These keep the streams of random numbers apart.
 _ORDER_STREAM, _VIEW_STREAM, _SHARED_STREAM = 0, 1, 2
@@ -41,13 +41,12 @@ class ImageKey(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """An item of the data set."""
+    """The views of one image."""
 
-    views: Views
+    pixels: list[Planes]
+    draws: ViewDraws
     failures: dict[str, str]
     """Unreadable files that were met on the way: path -> reason."""
-    colours: bool
-    """Whether the views' colours have been changed."""
 
 
 @dataclass
@@ -57,11 +56,10 @@ class Batch:
     crops: list[Tensor]
     """uint8 RGB [B, 3, size, size] per view, global ones first; `network_inputs` makes of them what networks take."""
     boxes: list[Tensor]
-    """int64 [B, 5] per view: top, left, height, width, flip, see `CropBox`."""
+    """int64 [B, 5] per view, a `CropBox` for each image."""
     colours: list[ColourDraws]
     """Per view, the changes of colours that are still to be done; empty where the workers have done them."""
     failures: dict[str, str]
-    """Unreadable files that were met: path -> reason."""
 
     def pin_memory(self) -> "Batch":
         """Called by the loader: page-locked crops, for asynchronous copies to a GPU."""
@@ -76,7 +74,7 @@ class MultiCropImages(Dataset[Sample]):
         self.source, self.kinds, self.seed, self.colours = source, kinds, seed, colours
 
     def __getitem__(self, key: ImageKey) -> Sample:
-        """The views of one image.
+        """Make the views of one image.
 
         Raises:
             ValueError: If no image can be read.
@@ -92,7 +90,7 @@ class MultiCropImages(Dataset[Sample]):
             except OSError as error:
                 failures[self.source.describe(place)] = str(error)
             else:
-                return Sample(views, failures, self.colours)
+                return Sample(*views, failures)
         raise ValueError(f"none of the {images} images can be read; the first is {self.source.describe(0)}")
 
 
@@ -112,8 +110,8 @@ class GlobalBatchSampler(Sampler[list[ImageKey]]):
             seed: Determines all permutations.
             rank: This process.
             world_size: Number of processes.
-            shared_by: How many consecutive images of a global batch share their draws; 0 for draws of each one's own. The PW-Self
-                authors' images of one GPU do; here it does not depend on the processes.
+            shared_by: How many consecutive images of a global batch share their draws, as the PW-Self authors' images of one GPU do;
+                0 for draws of each one's own.
 
         Raises:
             ValueError: If the batch does not divide by the processes, or there are fewer images than one batch.
@@ -160,42 +158,34 @@ class GlobalBatchSampler(Sampler[list[ImageKey]]):
         return position * -(-self.batch_size // self.shared_by) + place // self.shared_by
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack the views of several images."""
-    views = range(len(samples[0].views.pixels))
-    draws = [sample.views.colours for sample in samples]
+def collate(samples: Sequence[Sample], *, colours: bool) -> Batch:
+    """Stack the views of several images; `colours` says whether their colours have been changed."""
+    pixels, draws, failures = zip(*samples, strict=True)
+    boxes_VB5 = torch.from_numpy(np.stack([drawn.boxes_V5 for drawn in draws], axis=1))
     return Batch(
-        crops=[torch.from_numpy(np.stack([sample.views.pixels[view] for sample in samples])) for view in views],
-        boxes=[stack_boxes([sample.views.boxes[view] for sample in samples]) for view in views],
-        colours=[]
-        if samples[0].colours
-        else [
-            ColourDraws(*(np.stack([field[view] for field in fields]) for fields in zip(*draws, strict=True))) for view in views
-        ],
-        failures={path: reason for sample in samples for path, reason in sample.failures.items()},
+        crops=[torch.from_numpy(np.stack(crops)) for crops in zip(*pixels, strict=True)],
+        boxes=list(boxes_VB5.contiguous()),
+        colours=[] if colours else stack_colours([drawn.colours for drawn in draws]),
+        failures={path: reason for met in failures for path, reason in met.items()},
     )
 
 
 def build_loader(
     dataset: MultiCropImages, sampler: GlobalBatchSampler, config: DataConfig, pin_memory: bool
-) -> "DataLoader[Batch]":
-    """A loader of the sampler's batches; it may be built before the sampler is given its plan.
+) -> "DataLoader[Sample]":
+    """A loader of the sampler's batches, a `Batch` each; it may be built before the sampler is given its plan.
 
-    Args:
-        dataset: Where views come from.
-        sampler: Which images, in which order.
-        config: The number of workers, and whether each is kept on a core of its own.
-        pin_memory: Whether batches go to a GPU.
+    `pin_memory` says whether batches go to a GPU.
 
     Raises:
         ValueError: If `data.pin_workers` cannot be.
     """
     cores = worker_cores(config.workers) if config.pin_workers else None
     return DataLoader(
-        dataset,  # type: ignore[arg-type]  # the collated batches are what a loader yields
+        dataset,
         batch_sampler=sampler,
         num_workers=config.workers,
-        collate_fn=collate,
+        collate_fn=functools.partial(collate, colours=dataset.colours),
         pin_memory=pin_memory,
         prefetch_factor=2 if config.workers else None,
         worker_init_fn=functools.partial(set_up_worker, cores),

@@ -7,11 +7,9 @@ import json
 import logging
 import os
 import tarfile
-import zipfile
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +17,7 @@ from braceexpand import braceexpand
 
 from common.cifar import LAYOUTS, find_layout, picture_planes, present_train_files, read_records
 from common.distributed import rank, world_size
-from common.files import text_sha256, write_atomically
+from common.files import text_sha256, write_text_atomically
 from common.images import IMAGE_SUFFIXES, read_lines
 from pretrain.config import DataConfig, DataKind
 
@@ -97,9 +95,7 @@ def is_image_name(name: str) -> bool:
 def images_of_folder(folder: Path, option: str = "data.path") -> ImageFiles:
     """Every image under a folder, sorted by path; links to folders are followed, and each folder is entered once.
 
-    Args:
-        folder: Images may be at any depth.
-        option: Which option gave the folder, for the error.
+    `option` is the one that gave the folder, for the error.
 
     Raises:
         ValueError: If the folder is absent or holds no image.
@@ -173,14 +169,11 @@ def images_of_coco(path: Path) -> ImageFiles:
 
 def _require_files(listing: Path, root: Path, names: Sequence[str]) -> None:
     """Look for all files folder by folder: one look at each file would take minutes over a network."""
-    by_folder: dict[Path, dict[str, str]] = defaultdict(dict)
-    for name in names:
-        folder, _, file = name.rpartition("/")
-        by_folder[root / folder if folder or not name.startswith("/") else Path("/")][file] = name
-    missing: list[str] = []
-    for folder_path, files in by_folder.items():
-        present = {entry.name for entry in folder_path.iterdir()} if folder_path.is_dir() else set()
-        missing += [name for file, name in files.items() if file not in present]
+    folders = {name: (root / name).parent for name in names}
+    present = {
+        folder: {entry.name for entry in folder.iterdir()} if folder.is_dir() else set() for folder in set(folders.values())
+    }
+    missing = [name for name in names if name.rpartition("/")[2] not in present[folders[name]]]
     if missing:
         raise ValueError(
             f"data.path: {len(missing)} of the {len(names)} images of {listing} are absent, such as {root / missing[0]}; "
@@ -211,14 +204,6 @@ class CifarImages(ImageFiles):
         return b"P6 %d %d 255\n" % (pixels_HW3.shape[1], pixels_HW3.shape[0]) + pixels_HW3.tobytes()
 
 
-class _ShardIndex(NamedTuple):
-    """Where the N images of a tar file are."""
-
-    names: list[str]
-    starts_N: npt.NDArray[np.int64]
-    lengths_N: npt.NDArray[np.int64]
-
-
 class TarImages(ImageFiles):
     """The images of uncompressed tar shards, as webdataset writes them, read at random.
 
@@ -238,21 +223,18 @@ class TarImages(ImageFiles):
             ValueError: If a shard is damaged or compressed, or none holds an image.
         """
         first = rank() * len(shards) // world_size()
-        found = {number: _cached_index(shards[number], cache) for number in (*range(first, len(shards)), *range(first))}
-        indices = [found[number] for number in range(len(shards))]
-        pairs = zip(shards, indices, strict=True)
-        super().__init__(Path(), [f"{shard.name}/{name}" for shard, index in pairs for name in index.names])
-        if not len(self.names):
+        indices = {shard: _cached_index(shard, cache) for shard in (*shards[first:], *shards[:first])}
+        members = [member for shard in shards for member in indices[shard]]
+        if not members:
             raise ValueError(f"data.path: no image in the {len(shards)} shards, such as {shards[0]}")
-        self._shards = list(shards)
-        self._starts_N = np.concatenate([index.starts_N for index in indices])
-        self._lengths_N = np.concatenate([index.lengths_N for index in indices])
-        self._shard_ends = np.cumsum([len(index.names) for index in indices])
+        super().__init__(Path(), [f"{shard.name}/{name}" for shard in shards for name, _, _ in indices[shard]])
+        self._places_N2 = np.array([member[1:] for member in members])
+        self._shards, self._ends = list(shards), np.cumsum([len(indices[shard]) for shard in shards])
 
     def load(self, index: int) -> bytes:
-        length = int(self._lengths_N[index])
+        start, length = self._places_N2[index].tolist()
         with self._shard(index).open("rb") as stream:
-            stream.seek(int(self._starts_N[index]))
+            stream.seek(start)
             content = stream.read(length)
         if len(content) != length:
             raise OSError(f"the shard ends after {len(content)} of the image's {length} bytes")
@@ -262,7 +244,7 @@ class TarImages(ImageFiles):
         return f"{self._shard(index).parent}/{self.names[index]}"
 
     def _shard(self, index: int) -> Path:
-        return self._shards[int(np.searchsorted(self._shard_ends, index, side="right"))]
+        return self._shards[int(np.searchsorted(self._ends, index, side="right"))]
 
 
 def find_shards(path: Path) -> list[Path]:
@@ -288,43 +270,33 @@ def find_shards(path: Path) -> list[Path]:
     return shards
 
 
-def _cached_index(shard: Path, cache: Path) -> _ShardIndex:
+def _cached_index(shard: Path, cache: Path) -> list[tuple[str, int, int]]:
+    """The name, first byte and length of each image of a shard, from the cache where they have been read before."""
     status = shard.stat()
     identity = f"{shard.resolve()} {status.st_size} {status.st_mtime_ns}"
-    path = cache / f"{shard.stem}-{text_sha256(identity)[:16]}.npz"
+    path = cache / f"{shard.stem}-{text_sha256(identity)[:16]}.json"
     if not path.is_file():
         logger.info("reading where the images of %s are", shard)
-        index = _read_index(shard)
-        text = np.array("\n".join(index.names))
-        write_atomically(path, lambda temporary: np.savez(temporary, text=text, starts=index.starts_N, lengths=index.lengths_N))
-        return index
+        write_text_atomically(path, json.dumps(_read_index(shard)))
     try:
-        with np.load(path, allow_pickle=False) as content:
-            names = str(content["text"]).split("\n") if len(content["starts"]) else []
-            return _ShardIndex(names, content["starts"], content["lengths"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        return [(name, start, length) for name, start, length in json.loads(path.read_text())]
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: damaged index of {shard} ({error}); delete it, and it is written again") from error
 
 
-def _read_index(shard: Path) -> _ShardIndex:
-    """Go through a shard's headers."""
+def _read_index(shard: Path) -> list[tuple[str, int, int]]:
     try:
         with tarfile.open(shard, "r:") as archive:
             members = [member for member in archive if member.isreg() and is_image_name(member.name)]
             end = archive.offset
     except (tarfile.TarError, EOFError) as error:
-        raise ValueError(
-            f"data.path: {shard} is damaged or not an uncompressed tar file: {error}; fetch or write it again"
-        ) from error
+        raise ValueError(f"data.path: {shard} is damaged or not an uncompressed tar file: {error}; write it again") from error
     with shard.open("rb") as stream:
         stream.seek(end)
         # tarfile takes a header that is cut off, or none at all, for the end of the archive.
         if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise ValueError(
-                f"data.path: {shard} is damaged at byte {end}, where a tar file neither goes on nor ends; fetch or write it again"
-            )
-    starts, lengths = ([getattr(member, name) for member in members] for name in ("offset_data", "size"))
-    return _ShardIndex([member.name for member in members], np.array(starts, dtype=np.int64), np.array(lengths, dtype=np.int64))
+            raise ValueError(f"data.path: {shard} is damaged at byte {end}, where a tar file neither goes on nor ends")
+    return [(member.name, member.offset_data, member.size) for member in members]
 
 
 def find_images(folder: Path, option: str = "data.path") -> list[Path]:

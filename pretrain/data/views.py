@@ -1,15 +1,9 @@
 """Multi-crop: one image file to two global and several local views that remember where they come from.
 
 facebookresearch/dino 7c446df, DataAugmentationDINO, whose operations are torchvision's and Pillow's. All numbers of an image are
-drawn before any more than its size is read, by a generator that the caller seeds: so a view is a function of (seed, epoch, image)
+drawn before more than its size is read, by a generator that the caller seeds: so a view is a function of (seed, epoch, image)
 whatever process makes it and wherever its colours are changed. How much is drawn depends on the kinds of views alone, so that images
 of one size that share a generator's seed share everything.
-
-Decoding does no more than the crops need. JPEG files of one or three components go to OpenCV's libjpeg-turbo, whose pixels equal
-Pillow's; all others, and what OpenCV refuses, to Pillow. Where all crops of an image are much smaller than their boxes, the JPEG
-decoder itself scales down by 2, 4 or 8: a crop is never enlarged from a scaled image, and each is still reduced by at least
-`REDUCING_GAP` afterwards, which keeps it within a level of 255 on average of the crop from the whole image. Boxes are those drawn for
-the whole image; in the scaled one they may end between pixels.
 
 Shapes: V views of an image, A attempts to place a box, H x W pixels.
 """
@@ -81,27 +75,9 @@ class CropBox(NamedTuple):
 class ViewDraws(NamedTuple):
     """Everything that is drawn for the views of one image."""
 
-    boxes_V4: npt.NDArray[np.int64]
-    """Top, left, height, width in pixels of the image."""
-    flip_V: npt.NDArray[np.bool_]
-    """Whether the crop is mirrored."""
+    boxes_V5: npt.NDArray[np.int64]
+    """A `CropBox` for each."""
     colours: ColourDraws
-    """What happens after that."""
-
-    def crop_boxes(self) -> list[CropBox]:
-        """Where each view is cut out."""
-        pairs = zip(self.boxes_V4.tolist(), self.flip_V.tolist(), strict=True)
-        return [CropBox._make([*box, flip]) for box, flip in pairs]
-
-
-class Views(NamedTuple):
-    """The views of one image."""
-
-    pixels: list[Planes]
-    """uint8 RGB [3, size, size] of each."""
-    boxes: list[CropBox]
-    colours: ColourDraws
-    """How the colours of each change, or have been changed."""
 
 
 def view_kinds(config: ViewsConfig) -> list[ViewKind]:
@@ -115,15 +91,18 @@ def view_kinds(config: ViewsConfig) -> list[ViewKind]:
 
 def make_views(
     content: bytes, kinds: Sequence[ViewKind], rng: np.random.Generator, *, shared: bool = False, colours: bool = True
-) -> Views:
-    """Make one view of each kind.
+) -> tuple[list[Planes], ViewDraws]:
+    """Make one view of each kind from the content of an image file.
 
     Args:
-        content: An image file's.
+        content: The file's.
         kinds: The views.
         rng: Source of all draws.
         shared: Resize the image to a square of `SHARED_SIZE` first, so that the draws fit every image.
         colours: Whether to change colours; else only crops are made.
+
+    Returns:
+        uint8 RGB [3, size, size] of each view, and what was drawn.
 
     Raises:
         OSError: If the image cannot be decoded.
@@ -135,43 +114,40 @@ def make_views(
         draws = draw_views(kinds, SHARED_SIZE, SHARED_SIZE, rng)
     else:
         draws = draw_views(kinds, width, height, rng)
-        enlargements_V = draws.boxes_V4[:, 2:].min(axis=1) / [kind.size for kind in kinds]
-        pixels_HW3, scale = decode(content, float(enlargements_V.min()))
+        reductions_V = draws.boxes_V5[:, 2:4].min(axis=1) / [kind.size for kind in kinds]
+        pixels_HW3, scale = decode(content, float(reductions_V.min()))
     views = []
     for number, kind in enumerate(kinds):
-        view_3HW = resized_crop(pixels_HW3, scale, draws.boxes_V4[number], kind.size)
-        if draws.flip_V[number]:
+        view_3HW = resized_crop(pixels_HW3, scale, draws.boxes_V5[number, :4], kind.size)
+        if draws.boxes_V5[number, 4]:
             # The rows of all planes as those of one image.
             rows = view_3HW.reshape(3 * kind.size, kind.size)
             view_3HW = cv2.flip(rows, _LEFT_TO_RIGHT).reshape(3, kind.size, kind.size)
         if colours:
-            view_3HW = _planes(change_colours(cv2.merge(list(view_3HW)), draws.colours, number))
+            changed_HW3 = change_colours(cv2.merge(list(view_3HW)), draws.colours, number)
+            view_3HW = np.empty_like(view_3HW, order="C")
+            cv2.split(changed_HW3, list(view_3HW))
             if kind.photometric_patch:
                 changed_3HW = change_each_patch(torch.from_numpy(view_3HW).float() / 255, kind.photometric_patch, rng)
                 view_3HW = (changed_3HW * 255).round().to(torch.uint8).numpy()
         views.append(view_3HW)
-    return Views(views, draws.crop_boxes(), draws.colours)
+    return views, draws
 
 
 def draw_views(kinds: Sequence[ViewKind], width: int, height: int, rng: np.random.Generator) -> ViewDraws:
     """Draw the parameters of one view of each kind, of an image of so many pixels."""
     boxes_V4 = draw_boxes(width, height, np.array([kind.scale for kind in kinds]), rng)
     uniform_VN = rng.random((len(kinds), 1 + NUM_COLOUR_DRAWS))
-    blur_V, solarise_V = ([kind.blur_probability for kind in kinds], [kind.solarise_probability for kind in kinds])
-    return ViewDraws(boxes_V4, uniform_VN[:, 0] < FLIP_PROBABILITY, draw_colours(uniform_VN[:, 1:], blur_V, solarise_V))
+    blur_V, solarise_V = [kind.blur_probability for kind in kinds], [kind.solarise_probability for kind in kinds]
+    flip_V1 = uniform_VN[:, :1] < FLIP_PROBABILITY
+    return ViewDraws(np.hstack([boxes_V4, flip_V1]), draw_colours(uniform_VN[:, 1:], blur_V, solarise_V))
 
 
 def draw_boxes(width: int, height: int, scales_V2: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Draw boxes as torchvision's RandomResizedCrop does.
 
-    The area is uniform within the scale, the aspect ratio log-uniform in 3/4 to 4/3; after ten boxes that do not fit, the largest
-    central box of an allowed aspect ratio is taken.
-
-    Args:
-        width: Of the image, in pixels.
-        height: Of the image, in pixels.
-        scales_V2: Smallest and largest area of each box, as parts of the image's.
-        rng: Source of all draws.
+    The area is uniform within the scales, parts of the image's; the aspect ratio is log-uniform in 3/4 to 4/3; after ten boxes that
+    do not fit, the largest central box of an allowed aspect ratio is taken.
 
     Returns:
         int64 [V, 4]: top, left, height, width in pixels.
@@ -188,17 +164,9 @@ def draw_boxes(width: int, height: int, scales_V2: npt.NDArray[np.float64], rng:
     chosen_V = fits_VA.argmax(axis=1)
     every_V = np.arange(len(scales_V2))
     boxes_V4 = np.stack([values[every_V, chosen_V] for values in (tops_VA, lefts_VA, heights_VA, widths_VA)], axis=1)
-    boxes_V4[~fits_VA.any(axis=1)] = _central_box(width, height)
+    central = min(height, round(width / ASPECT_RATIO[0])), min(width, round(height * ASPECT_RATIO[1]))
+    boxes_V4[~fits_VA.any(axis=1)] = ((height - central[0]) // 2, (width - central[1]) // 2, *central)
     return boxes_V4.astype(np.int64)
-
-
-def _central_box(width: int, height: int) -> tuple[int, int, int, int]:
-    crop_width, crop_height = width, height
-    if width / height < ASPECT_RATIO[0]:
-        crop_height = round(width / ASPECT_RATIO[0])
-    elif width / height > ASPECT_RATIO[1]:
-        crop_width = round(height * ASPECT_RATIO[1])
-    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
 
 
 def image_size(content: bytes) -> tuple[int, int]:
@@ -217,11 +185,16 @@ def image_size(content: bytes) -> tuple[int, int]:
 
 
 def decode(content: bytes, most: float = 1.0) -> tuple[Pixels, int]:
-    """Decode an image as small as allowed.
+    """Decode an image whose size could be read, no larger than needed.
+
+    JPEG files of one or three components go to OpenCV's libjpeg-turbo, whose pixels equal Pillow's; all others, and what OpenCV
+    refuses, to Pillow. Where all crops of an image are much smaller than their boxes, the JPEG decoder itself scales down by 2, 4 or
+    8; each crop is still reduced by at least `REDUCING_GAP` afterwards, which keeps it within a level of 255 on average of the crop
+    from the whole image.
 
     Args:
-        content: Of a file whose `image_size` could be read.
-        most: How much larger the image is than it needs to be, by side; 1 or less decodes it whole.
+        content: An image file's.
+        most: By how much every crop is reduced at least; 1 or less decodes the image whole.
 
     Returns:
         uint8 RGB [H, W, 3], contiguous, and by how much the decoder divided its sides.
@@ -273,13 +246,9 @@ def _opened_by_pillow(content: bytes) -> Iterator[Image.Image]:
 
 
 def resized_crop(pixels_HW3: Pixels, scale: int, box: npt.NDArray[np.int64], size: int) -> Planes:
-    """Cut out a box and resize it bicubically, antialiased: uint8 [3, size, size].
+    """Cut out a box, in pixels of the whole image, and resize it bicubically, antialiased: uint8 [3, size, size].
 
-    Args:
-        pixels_HW3: The image.
-        scale: By how much its sides were divided.
-        box: Top, left, height, width in pixels of the whole image.
-        size: Side in pixels.
+    `pixels_HW3` is the image with its sides divided by `scale`; boxes may end between its pixels.
     """
     top, left, height, width = box.tolist()
     if scale == 1:
@@ -302,25 +271,13 @@ def resize(pixels_HW3: Pixels, size: int, mode: str) -> Planes:
     """Resize to a square, antialiased, on bytes: uint8 [3, size, size].
 
     Torch follows Pillow's algorithm; fewer than one value in a thousand differ by more than a level of 255, at extremes where one
-    of them limits intermediate values.
-
-    Args:
-        pixels_HW3: Contiguous along rows.
-        size: Side in pixels.
-        mode: `bilinear` or `bicubic`.
+    of them limits intermediate values. Rows of pixels are contiguous; the mode is `bilinear` or `bicubic`.
     """
     batch_13HW = torch.from_numpy(pixels_HW3).permute(2, 0, 1)[None]
     planes_3HW: Planes = F.interpolate(batch_13HW, size=(size, size), mode=mode, antialias=True)[0].numpy()
     return planes_3HW
 
 
-def _planes(view_HW3: Pixels) -> Planes:
-    height, width, channels = view_HW3.shape
-    planes_3HW = np.empty((channels, height, width), dtype=np.uint8)
-    cv2.split(view_HW3, list(planes_3HW))
-    return planes_3HW
-
-
 def stack_boxes(boxes: Sequence[CropBox]) -> Tensor:
     """int64 [B, 5]: top, left, height, width, flip."""
-    return torch.tensor([list(box) for box in boxes], dtype=torch.int64)
+    return torch.tensor([list(box) for box in boxes])

@@ -17,8 +17,9 @@ _JITTER = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust
 def pillow_view(image: Image.Image, kind: ViewKind, draws: ViewDraws, view: int) -> npt.NDArray[np.uint8]:
     """uint8 [size, size, 3]."""
     colours = draws.colours
-    cut = F.resized_crop(image, *draws.boxes_V4[view].tolist(), [kind.size, kind.size], InterpolationMode.BICUBIC)
-    if draws.flip_V[view]:
+    *box, flip = draws.boxes_V5[view].tolist()
+    cut = F.resized_crop(image, *box, [kind.size, kind.size], InterpolationMode.BICUBIC)
+    if flip:
         cut = F.hflip(cut)
     if colours.jitter_V[view]:
         for operation in colours.order_V4[view]:

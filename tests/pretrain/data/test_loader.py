@@ -107,8 +107,9 @@ def test_groups_share_boxes_and_flips(image_folder: Path) -> None:
     assert groups[1] == groups[2]
     assert sorted(groups[1].values()) == [group for group in range(6) for _ in range(2)]
     dataset = MultiCropImages(source, view_kinds(VIEWS), seed=3)
-    first, second, other = (dataset[ImageKey(0, index, group)].views for index, group in ((0, 4), (1, 4), (0, 5)))
-    assert first.boxes == second.boxes != other.boxes
+    first, second, other = (dataset[ImageKey(0, index, group)].draws for index, group in ((0, 4), (1, 4), (0, 5)))
+    assert np.array_equal(first.boxes_V5, second.boxes_V5)
+    assert not np.array_equal(first.boxes_V5, other.boxes_V5)
     assert all(map(np.array_equal, first.colours, second.colours))
     assert not all(map(np.array_equal, first.colours, other.colours))
 
@@ -151,8 +152,8 @@ def test_a_replacement_has_the_views_of_its_place(image_folder: Path, tmp_path: 
     for bad in (headless, tmp_path / "absent.jpg"):
         samples.append(MultiCropImages(ImageFiles(tmp_path, [str(bad), str(good)]), view_kinds(VIEWS), 0)[ImageKey(0, 0)])
         assert set(samples[-1].failures) == {str(bad)}
-    assert samples[0].views.boxes == samples[1].views.boxes
-    assert all(map(np.array_equal, samples[0].views.pixels, samples[1].views.pixels))
+    assert np.array_equal(samples[0].draws.boxes_V5, samples[1].draws.boxes_V5)
+    assert all(map(np.array_equal, samples[0].pixels, samples[1].pixels))
 
 
 def test_batch_must_fit_processes_and_images() -> None:
@@ -169,7 +170,7 @@ KINDS = view_kinds(ViewsConfig(global_size=64, local_size=32, local_crops=4))
 
 def batch(folder: Path, colours: bool) -> Batch:
     dataset = MultiCropImages(images_of_folder(folder), KINDS, seed=1, colours=colours)
-    return collate([dataset[ImageKey(epoch, index)] for epoch in range(4) for index in range(12)])
+    return collate([dataset[ImageKey(epoch, index)] for epoch in range(4) for index in range(12)], colours=colours)
 
 
 def levels(inputs: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from pretrain.config import ViewsConfig
 from pretrain.data.colours import ColourDraws, Pixels, change_colours
 from pretrain.data.views import (
     SHARED_SIZE,
+    CropBox,
     ViewDraws,
     ViewKind,
     decode,
@@ -128,7 +129,7 @@ def test_where_nothing_fits_the_largest_central_box() -> None:
 
 def test_operations_occur_as_often_as_published(draws: list[ViewDraws]) -> None:
     drawn = colours(draws)
-    assert_rate(np.stack([draw.flip_V for draw in draws]), 0.5)
+    assert_rate(np.stack([draw.boxes_V5[:, 4] for draw in draws]), 0.5)
     assert_rate(drawn.jitter_V, 0.8)
     assert_rate(drawn.grey_V, 0.2)
     for view, blur in enumerate([1.0, 0.1, *[0.5] * 8]):
@@ -157,8 +158,8 @@ def test_parameters_do_not_depend_on_each_other(draws: list[ViewDraws]) -> None:
     drawn = colours(draws)
     columns = np.column_stack(
         [
-            np.stack([draw.boxes_V4[0] for draw in draws]),
-            np.stack([draw.flip_V[:2] for draw in draws]),
+            np.stack([draw.boxes_V5[0, :4] for draw in draws]),
+            np.stack([draw.boxes_V5[:2, 4] for draw in draws]),
             drawn.jitter_V[:, :2],
             drawn.factors_V4[:, 0],
             drawn.grey_V[:, :2],
@@ -292,35 +293,38 @@ def test_the_box_is_where_the_pixels_come_from() -> None:
     rng = np.random.default_rng(1)
     coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
     pixels = np.asarray(coarse.resize((70, 60), Image.Resampling.BICUBIC))
-    views = make_views(png(pixels), [ViewKind(16, (0.2, 0.8), 0.5, 0.5)] * 20, rng, colours=False)
-    for planes, box in zip(views.pixels, views.boxes, strict=True):
+    views, draws = make_views(png(pixels), [ViewKind(16, (0.2, 0.8), 0.5, 0.5)] * 20, rng, colours=False)
+    boxes = [CropBox._make(box) for box in draws.boxes_V5.tolist()]
+    for planes, box in zip(views, boxes, strict=True):
         cut = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
         expected = np.asarray(Image.fromarray(cut).resize((16, 16), Image.Resampling.BICUBIC)).astype(int)
         if box.flip:
             expected = expected[:, ::-1]
         assert np.abs(planes.transpose(1, 2, 0) - expected).max() <= 1
-    assert {box.flip for box in views.boxes} == {True, False}
+    assert {box.flip for box in boxes} == {True, False}
 
 
 def test_colours_follow_the_geometry() -> None:
     """With colours, a view is what its draws make of the same view without."""
     content = png(noise(50, 70))
-    changed, plain = (make_views(content, SMALL_KINDS, np.random.default_rng(2), colours=colours) for colours in (True, False))
-    assert changed.boxes == plain.boxes
-    for view, (after, before) in enumerate(zip(changed.pixels, plain.pixels, strict=True)):
-        expected = change_colours(np.ascontiguousarray(before.transpose(1, 2, 0)), plain.colours, view)
+    (changed, drawn), (plain, draws) = (
+        make_views(content, SMALL_KINDS, np.random.default_rng(2), colours=colours) for colours in (True, False)
+    )
+    assert np.array_equal(drawn.boxes_V5, draws.boxes_V5)
+    for view, (after, before) in enumerate(zip(changed, plain, strict=True)):
+        expected = change_colours(np.ascontiguousarray(before.transpose(1, 2, 0)), draws.colours, view)
         assert np.array_equal(after.transpose(1, 2, 0), expected)
-    assert not np.array_equal(changed.pixels[0], plain.pixels[0])
+    assert not np.array_equal(changed[0], plain[0])
 
 
 def test_views_depend_on_the_generator_alone() -> None:
     content = encoded(Image.fromarray(noise(50, 70)), quality=95)
     kinds = view_kinds(ViewsConfig(global_size=32, local_size=16, local_crops=3, photometric_patch=8))
     first, again, other = (make_views(content, kinds, np.random.default_rng(seed)) for seed in (5, 5, 6))
-    assert [view.shape for view in first.pixels] == [(3, 32, 32)] * 2 + [(3, 16, 16)] * 3
-    assert first.boxes == again.boxes
-    assert all(map(np.array_equal, first.pixels, again.pixels))
-    assert not all(map(np.array_equal, first.pixels, other.pixels))
+    assert [view.shape for view in first[0]] == [(3, 32, 32)] * 2 + [(3, 16, 16)] * 3
+    assert np.array_equal(first[1].boxes_V5, again[1].boxes_V5)
+    assert all(map(np.array_equal, first[0], again[0]))
+    assert not all(map(np.array_equal, first[0], other[0]))
 
 
 def test_shared_views_are_of_the_resized_image() -> None:
@@ -329,8 +333,8 @@ def test_shared_views_are_of_the_resized_image() -> None:
     resized = np.asarray(Image.fromarray(pixels).resize((SHARED_SIZE, SHARED_SIZE), Image.Resampling.BILINEAR))
     shared = make_views(png(pixels), SMALL_KINDS, np.random.default_rng(0), shared=True, colours=False)
     expected = make_views(png(resized), SMALL_KINDS, np.random.default_rng(0), colours=False)
-    assert shared.boxes == expected.boxes
-    for ours, theirs in zip(shared.pixels, expected.pixels, strict=True):
+    assert np.array_equal(shared[1].boxes_V5, expected[1].boxes_V5)
+    for ours, theirs in zip(shared[0], expected[0], strict=True):
         assert np.abs(ours.astype(int) - theirs).max() <= 2
 
 

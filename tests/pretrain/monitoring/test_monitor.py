@@ -1,14 +1,18 @@
-"""Whole runs that are watched."""
+"""Whole runs that are monitored compute what they compute without, and leave plots and curves."""
 
+import json
 import logging
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pretrain.__main__ import main
+from pretrain.config import WatchConfig
+from pretrain.monitoring.monitor import panels, write_curves
 from pretrain.run import pretrain
 from tests.conftest import RunMain
 from tests.pretrain.conftest import tiny_config, tiny_options
@@ -74,9 +78,9 @@ def test_a_run_may_be_continued_with_other_eyes(image_folder: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("absent", "watch.knn_val: {val} is not a folder"),
+        ("absent", "watch.knn_val: [Errno 2] No such file or directory: '{val}'"),
         ("truncated", "watch.knn_val: cannot read {val}"),
-        ("flat", "one folder per class"),
+        ("flat", "a folder of images per class"),
     ],
 )
 def test_a_labelled_folder_that_cannot_be_used_is_found_before_training(
@@ -103,7 +107,7 @@ def test_pictures_that_cannot_be_written_cost_no_training(
     tmp_path.joinpath("watch").write_text("a file where the folder would be")
     with caplog.at_level(logging.ERROR):
         assert pretrain(tiny_config("dino", image_folder, tmp_path, **WATCHED)).is_file()
-    assert "no pictures of epoch 1" in caplog.text
+    assert "no plots of epoch 1" in caplog.text
     assert "no curves at epoch 2" in caplog.text
 
 
@@ -130,3 +134,42 @@ def test_two_processes_watch_as_one(image_folder: Path, tmp_path: Path) -> None:
     errors = {line for line in finished.stderr.splitlines() if line.startswith("error")}
     assert len(errors) == 1
     assert f"watch.knn_val: cannot read {damaged}" in errors.pop()
+
+
+def test_panels_of_what_there_is() -> None:
+    dino = {"step", "epoch", "loss", "cls_entropy_part", "cls_batch_entropy_part", "cls_centre_norm", "lr", "weight_decay"}
+    titles = [panel.title for panel in panels(dino)]
+    assert titles == ["loss", "entropy of targets\n(part of log K)", "length of the centre", "learning rate"]
+    moby = {"loss", "cls_loss", "patch_loss", "cls_deviation", "patch_similarity", "knn_top1", "lr"}
+    assert [panel.names for panel in panels(moby)] == [
+        ["loss"], ["cls_loss", "patch_loss"], ["cls_deviation", "patch_similarity"], ["knn_top1"], ["lr"],
+    ]  # fmt: skip
+
+
+def test_the_picture_of_a_log(tmp_path: Path) -> None:
+    lines = [
+        {"step": step, "loss": 1 / step, "lr": 0.1} | ({"knn_top1": 9.0} if step % 5 == 0 else {}) for step in range(1, 20)
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_curves(tmp_path, tmp_path / "watch" / "curves.png")
+    with Image.open(tmp_path / "watch" / "curves.png") as picture:
+        assert picture.width > 500
+    (tmp_path / "log.jsonl").write_text("")
+    with pytest.raises(ValueError, match="no line"):
+        write_curves(tmp_path, tmp_path / "curves.png")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"every": -1}, r"watch\.every=-1"),
+        ({"num_images": 0}, r"watch\.num_images=0"),
+        ({"knn_train": Path("a")}, "come together"),
+        ({"knn_val": Path("a")}, "come together"),
+        ({"every": 0, "images": Path("a")}, r"watch\.images has no effect"),
+        ({"every": 0, "knn_train": Path("a"), "knn_val": Path("b")}, r"watch\.knn_train has no effect"),
+    ],
+)
+def test_refused(values: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        WatchConfig(**values)

@@ -1,3 +1,5 @@
+"""The online k-NN is the published rule, image by image; and labelled folders with mistakes are refused."""
+
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,8 @@ from PIL import Image
 from backbones.build import AnyBackbone, build_backbone
 from backbones.spec import ViTSpec
 from pretrain.data.views import read_image
-from pretrain.watching.online_knn import OnlineKNN
-from pretrain.watching.photographs import centre_crop, network_input
+from pretrain.monitoring.knn import OnlineKNN, centre_crop, find_labelled, network_input
+from tests.pretrain.conftest import tiny_config
 
 SIZE = 32
 COLOURS = {"blue": (30, 40, 220), "green": (40, 200, 30), "red": (220, 30, 40)}
@@ -39,6 +41,11 @@ def network(class_token: bool) -> AnyBackbone:
     )
 
 
+def online_knn(train: Path, val: Path, workers: int) -> OnlineKNN:
+    options = {"watch__every": 1, "watch__knn_train": train, "watch__knn_val": val, "data__workers": workers}
+    return OnlineKNN(tiny_config("dino", views__global_size=SIZE, **options), torch.device("cpu"))
+
+
 def feature(backbone: AnyBackbone, path: Path) -> torch.Tensor:
     image = network_input(centre_crop(read_image(path), 37, SIZE))
     tokens = backbone.forward_tokens(image[None])
@@ -59,14 +66,14 @@ def test_equals_the_published_rule_image_by_image(folders: tuple[Path, Path], cl
         for name, row in neighbours:
             votes[name] += float(((row @ query) / 0.07).exp())
         hits.append(max(votes, key=lambda name: votes[name]) == path.parent.name)
-    knn = OnlineKNN(train, val, SIZE, workers=2, device=torch.device("cpu"))
+    knn = online_knn(train, val, workers=2)
     assert knn.accuracy(backbone) == pytest.approx(100 * np.mean(hits))
 
 
 def test_the_network_stays_as_it_is(folders: tuple[Path, Path]) -> None:
     backbone = network(True)
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    accuracy = OnlineKNN(*folders, SIZE, workers=0, device=torch.device("cpu")).accuracy(backbone)
+    accuracy = online_knn(*folders, workers=0).accuracy(backbone)
     assert accuracy is not None
     assert accuracy > 34, "colours are told apart by a random network"
     assert backbone.training
@@ -81,9 +88,42 @@ def test_an_image_that_is_lost_while_training_costs_the_figure_and_nothing_else(
         copy = tmp_path / path.relative_to(val)
         copy.parent.mkdir(exist_ok=True)
         copy.write_bytes(path.read_bytes())
-    knn = OnlineKNN(train, tmp_path, SIZE, workers=1, device=torch.device("cpu"))
+    knn = online_knn(train, tmp_path, workers=1)
     knn.check()
     next((tmp_path / "red").iterdir()).unlink()
     assert knn.accuracy(network(True)) is None
     assert "no k-NN this time" in caplog.text
     assert "red" in caplog.text
+
+
+def test_labels_follow_the_names_of_the_neighbours_classes(image_folder: Path, tmp_path: Path) -> None:
+    images, classes = find_labelled(image_folder, "watch.knn_train")
+    assert classes == ["class0", "class1", "class2"]
+    assert len(images) == 12
+    assert [Path(path).parent.name for path, _ in images] == [classes[label] for _, label in images]
+    one = tmp_path / "val" / "class2" / "deeper"
+    one.mkdir(parents=True)
+    (one / "x.png").write_bytes(next((image_folder / "class0").glob("*.png")).read_bytes())
+    val, _ = find_labelled(tmp_path / "val", "watch.knn_val", classes)
+    assert [label for _, label in val] == [2]
+
+
+def test_mistakes_name_option_and_folder(image_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"watch\.knn_train: .*'/nowhere'; give a folder with a folder of images per class"):
+        find_labelled(Path("/nowhere"), "watch.knn_train")
+    with pytest.raises(ValueError, match=r"class folder in .*class0"):
+        find_labelled(image_folder / "class0", "watch.knn_train")
+    with pytest.raises(ValueError, match=r"2 classes of which there are no neighbours, such as class0"):
+        find_labelled(image_folder, "watch.knn_val", ["class1"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"watch\.knn_val: Found no valid file for the classes empty"):
+        find_labelled(tmp_path, "watch.knn_val")
+
+
+def test_a_damaged_image_is_named(image_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    whole = next((image_folder / "class0").glob("*.png")).read_bytes()
+    (tmp_path / "cat" / "cut.png").write_bytes(whole[:-40])
+    (tmp_path / "cat" / "good.png").write_bytes(whole)
+    with pytest.raises(ValueError, match=r"watch\.knn_train: cannot read .*cut\.png \(.+\); repair or remove it"):
+        online_knn(tmp_path, tmp_path, workers=2).check()

@@ -1,0 +1,61 @@
+"""`python -m pretrain.monitoring`: the plots of training, of a finished checkpoint."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from common.cli import parse, run_command
+
+
+@dataclass(kw_only=True)
+class DrawConfig:
+    """Draw what a checkpoint sees in a few images: attention, principal components, and its method's positives or matches."""
+
+    checkpoint: Path
+    """A checkpoint of any known layout, or a backbone file; of ours also what its method adds to the backbone."""
+    images: Path
+    """Folder of images, at any depth; the first ones are drawn."""
+    output: Path
+    """Folder for the plots."""
+    num_images: int = 4
+    """How many images are drawn."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes a GPU where there is one."""
+
+    def __post_init__(self) -> None:
+        if self.num_images < 1:
+            raise ValueError(f"num_images={self.num_images} must be at least 1")
+
+
+def draw(config: DrawConfig) -> list[Path]:
+    """Write the plots; returns their paths.
+
+    Raises:
+        ValueError: If the checkpoint or the images cannot be used.
+        OSError: If a plot cannot be written.
+    """
+    # Only now: `--help` does without torch.
+    from common.distributed import choose_device
+    from pretrain.data.sources import images_of_folder
+    from pretrain.monitoring.plots import choose_images, draw_all, write_figure
+    from pretrain.monitoring.subject import open_subject
+
+    images = choose_images(images_of_folder(config.images, "images"), config.num_images, spread=False)
+    subject = open_subject(config.checkpoint, choose_device(config.device))
+    paths = []
+    for name, figure in draw_all(subject, images).items():
+        paths.append(config.output / f"{name}.png")
+        write_figure(figure, paths[-1])
+    return paths
+
+
+def main(argv: Sequence[str]) -> int:
+    for path in draw(parse(DrawConfig, argv, "python -m pretrain.monitoring")):
+        logging.getLogger("pretrain.monitoring").info("%s", path)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

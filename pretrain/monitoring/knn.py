@@ -1,0 +1,172 @@
+"""Weighted k-NN with the teacher's backbone during training: the quickest evidence that features tell classes apart.
+
+Shapes: N neighbours, T images to classify, D channels, S images of this process's share.
+"""
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.datasets.folder import find_classes, make_dataset
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as tvf
+
+from backbones.build import AnyBackbone
+from common.distributed import gather_from_processes, gather_objects, rank, sum_over_processes, world_size
+from common.images import IMAGE_SUFFIXES, IMAGENET_MEAN, IMAGENET_STD
+from common.knn import classify, find_neighbours
+from pretrain.config import PretrainConfig
+from pretrain.data.views import read_image
+from pretrain.monitoring.subject import undisturbed
+
+NEIGHBOURS = 20
+"""DINO's k of the published accuracies; fewer where there are fewer neighbours."""
+TEMPERATURE = 0.07
+"""As DINO's."""
+RESIZE_FACTOR = 256 / 224
+"""The shorter side before the centre crop, over the crop's side: DINO's evaluations resize to 256 and crop 224."""
+
+_BATCH = 64
+"""Images per forward pass: a part of what a training step needs."""
+
+logger = logging.getLogger(__name__)
+
+
+def find_labelled(folder: Path, option: str, classes: Sequence[str] = ()) -> tuple[list[tuple[str, int]], list[str]]:
+    """The images of a folder that has a folder per class, with images in it at any depth.
+
+    Args:
+        folder: Where to look.
+        option: Which option gave the folder, for the error.
+        classes: The classes that there may be; by default those of the folder itself.
+
+    Returns:
+        Path and label of each image, and the classes' names in the order of the labels.
+
+    Raises:
+        ValueError: If it is no such folder, has a class without images, or one that is not among `classes`.
+    """
+    try:
+        found, _ = find_classes(folder)
+        names = list(classes) or found
+        if unknown := sorted(set(found) - set(names)):
+            raise ValueError(
+                f"{option}: {folder} has {len(unknown)} classes of which there are no neighbours, such as {unknown[0]}; "
+                "watch.knn_train must have all classes of watch.knn_val"
+            )
+        labels = {name: names.index(name) for name in found}
+        return make_dataset(folder, labels, extensions=tuple(sorted(IMAGE_SUFFIXES))), names
+    except OSError as error:
+        raise ValueError(f"{option}: {error}; give a folder with a folder of images per class") from error
+
+
+def centre_crop(image: Image.Image, resize: int, crop: int) -> Image.Image:
+    """The middle of an image whose shorter side is resized by bicubic interpolation first."""
+    return tvf.center_crop(tvf.resize(image, resize, InterpolationMode.BICUBIC), [crop, crop])
+
+
+def network_input(image: Image.Image) -> Tensor:
+    """float32 [3, H, W], normalised."""
+    return tvf.normalize(tvf.to_tensor(image), list(IMAGENET_MEAN), list(IMAGENET_STD))
+
+
+class OnlineKNN:
+    """Classifies labelled images by their neighbours.
+
+    All processes share the work and the waiting: each reads its part of the images, all exchange features, each classifies its part.
+    So none waits for another longer than a few batches, whatever the time limit of the process group is.
+    """
+
+    def __init__(self, config: PretrainConfig, device: torch.device) -> None:
+        """List the images.
+
+        Raises:
+            ValueError: If a folder is not as `find_labelled` wants it.
+        """
+        watch = config.watch
+        assert watch.knn_train is not None
+        assert watch.knn_val is not None
+        self._train, self._classes = find_labelled(watch.knn_train, "watch.knn_train")
+        self._val, _ = find_labelled(watch.knn_val, "watch.knn_val", self._classes)
+        self._size, self._threads, self._device = config.views.global_size, max(1, config.data.workers), device
+
+    def check(self) -> None:
+        """Decode every image once, so that a damaged one is found before training and not after epochs of it.
+
+        All processes must call it together, and take their parts.
+
+        Raises:
+            ValueError: If one cannot be decoded; on all processes.
+        """
+        for images, option in ((self._train, "watch.knn_train"), (self._val, "watch.knn_val")):
+            with ThreadPoolExecutor(self._threads) as pool:
+                failure = next(filter(None, pool.map(_failure, images[rank() :: world_size()])), "")
+            if failure := _any_failure(failure):
+                raise ValueError(f"{option}: cannot read {failure}; repair or remove it")
+        if rank() == 0:
+            logger.info("k-NN: %d images of %d classes by %d neighbours", len(self._val), len(self._classes), len(self._train))
+
+    def accuracy(self, backbone: AnyBackbone) -> float | None:
+        """Top-1 accuracy in percent, the same on all processes; None, with a warning, if an image can no longer be read.
+
+        The feature is the CLS token after the final norm, or the mean of all patches where there is none, as evaluation has it; in
+        float32. The backbone is left as it is. All processes must call it together.
+        """
+        with undisturbed(backbone):
+            train_ND, val_TD = self._features(backbone, self._train), self._features(backbone, self._val)
+        if train_ND is None or val_TD is None:
+            return None
+        train_labels_N, val_labels_T = (torch.tensor([label for _, label in images]) for images in (self._train, self._val))
+        own_S = torch.arange(rank(), len(self._val), world_size())
+        hits = torch.zeros((), dtype=torch.float64, device=self._device)
+        if len(own_S):
+            k = min(NEIGHBOURS, len(self._train))
+            neighbours = find_neighbours(val_TD[own_S], train_ND, k, self._device)
+            ranks_S = classify(neighbours, train_labels_N, val_labels_T[own_S], [k], TEMPERATURE, len(self._classes))[k]
+            hits = (ranks_S == 0).sum().to(hits)
+        (hits,) = sum_over_processes(hits)
+        return 100 * float(hits) / len(self._val)
+
+    def _features(self, backbone: AnyBackbone, images: Sequence[tuple[str, int]]) -> Tensor | None:
+        """[N, D] of all images, float32 on the CPU; None if an image cannot be read."""
+        share, rows, failure = images[rank() :: world_size()], [], ""
+        try:
+            with ThreadPoolExecutor(self._threads) as pool:
+                for first in range(0, len(share), _BATCH):
+                    images_B3HW = torch.stack(list(pool.map(self._read, share[first : first + _BATCH])))
+                    tokens = backbone.forward_tokens(images_B3HW.to(self._device))
+                    rows.append((tokens.patches.mean(1) if tokens.cls is None else tokens.cls).float())
+        except OSError as error:
+            failure = str(error)
+        if failure := _any_failure(failure):
+            logger.warning("no k-NN this time: %s", failure)
+            return None
+        # All shares must be of one length to be exchanged; what is added comes behind the last image.
+        width = backbone.map_channels([backbone.spec.num_blocks - 1])[0]
+        padding = torch.zeros(-(-len(images) // world_size()) - len(share), width, device=self._device)
+        return gather_from_processes(torch.cat([*rows, padding]))[: len(images)].cpu()
+
+    def _read(self, labelled: tuple[str, int]) -> Tensor:
+        try:
+            image = read_image(Path(labelled[0]))
+        except OSError as error:
+            raise OSError(f"{labelled[0]}: {error}") from error
+        return network_input(centre_crop(image, round(self._size * RESIZE_FACTOR), self._size))
+
+
+def _failure(labelled: tuple[str, int]) -> str:
+    """Why an image cannot be decoded; empty if it can."""
+    try:
+        read_image(Path(labelled[0]))
+    except OSError as error:
+        return f"{labelled[0]} ({error})"
+    return ""
+
+
+def _any_failure(failure: str) -> str:
+    """The first process's failure of all that have one; empty if none has."""
+    return next(filter(None, gather_objects(failure)), "")

@@ -1,0 +1,117 @@
+"""Monitoring of a run: every so many epochs its k-NN accuracy goes to the log, and plots and curves to the folder `watch/`."""
+
+import json
+import logging
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+
+from common.plots import Panel, write_panels
+from pretrain.config import PretrainConfig
+from pretrain.data.sources import ImageFiles, images_of_folder
+from pretrain.log import LOG_FILE
+from pretrain.monitoring.knn import OnlineKNN
+from pretrain.monitoring.plots import choose_images, draw_all, write_figure
+from pretrain.monitoring.subject import subject_of
+from pretrain.observers import Moment as StepInfo
+
+WATCH_FOLDER = "watch"
+CURVES_FILE = "curves.png"
+KNN = "knn_top1"
+"""Name of the k-NN accuracy in the log, in percent."""
+
+logger = logging.getLogger(__name__)
+
+
+class Monitor:
+    """Looks at the teacher every `watch.every` epochs and after the run's last one.
+
+    Not after a step at which the run was asked to stop: what asked may not wait.
+    """
+
+    def __init__(self, config: PretrainConfig, source: ImageFiles, device: torch.device) -> None:
+        """Read what is needed on all processes, so that all of them find before training what is missing or damaged.
+
+        Raises:
+            ValueError: If the images to draw or the labelled ones cannot be used.
+        """
+        self._config, watch = config, config.watch
+        drawn = source if watch.images is None else images_of_folder(watch.images, "watch.images")
+        self._images = choose_images(drawn, watch.num_images, spread=watch.images is None)
+        self._knn = None
+        if watch.knn_train is not None:
+            self._knn = OnlineKNN(config, device)
+            self._knn.check()
+
+    def _is_due(self, info: StepInfo) -> bool:
+        if not info.epoch_ended:
+            return False
+        epochs_done = info.epoch + 1
+        is_complete = epochs_done == self._config.train.epochs
+        return is_complete or (epochs_done % self._config.watch.every == 0 and not info.is_last)
+
+    def before_log(self, info: StepInfo) -> None:
+        """Add the k-NN accuracy to the line of the log that comes next, and draw.
+
+        All processes take part in the k-NN, the first one does the rest.
+        """
+        if not self._is_due(info):
+            return
+        subject, epochs_done = subject_of(info.networks.teacher, self._config), info.epoch + 1
+        if self._knn is not None:
+            accuracy = self._knn.accuracy(subject.backbone)
+            if accuracy is not None and info.log is not None:
+                logger.info("epoch %d: k-NN top-1 %.1f %%", epochs_done, accuracy)
+                info.log.add({KNN: accuracy})
+        if info.log is None:
+            return
+        folder = self._config.train.output / WATCH_FOLDER / f"epoch_{epochs_done:04d}"
+        try:
+            for name, figure in draw_all(subject, self._images).items():
+                pixels = write_figure(figure, folder / f"{name}.png")
+                info.log.board.add_image(f"{WATCH_FOLDER}/{name}", pixels, info.step, dataformats="HWC")
+        except OSError as error:
+            logger.error("no plots of epoch %d: %s", epochs_done, error)
+
+    def after_log(self, info: StepInfo) -> None:
+        """Draw the curves of the log, whose line of this step is written."""
+        output = self._config.train.output
+        if info.log is not None and self._is_due(info):
+            try:
+                write_curves(output, output / WATCH_FOLDER / CURVES_FILE)
+            except OSError as error:
+                logger.error("no curves at epoch %d: %s", info.epoch + 1, error)
+
+
+def write_curves(folder: Path, picture: Path) -> None:
+    """Draw the log in a run's output folder as a PNG.
+
+    Raises:
+        ValueError: If the log has no line.
+        OSError: If a file cannot be read or written.
+    """
+    path = folder / LOG_FILE
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    if not lines:
+        raise ValueError(f"{path} has no line to draw curves from")
+    write_panels(lines, "step", panels({name for line in lines for name in line}), picture)
+
+
+def panels(names: Collection[str]) -> list[Panel]:
+    """What to draw of the numbers that a log has."""
+
+    def both(*diagnostics: str) -> list[str]:
+        return [f"{part}_{diagnostic}" for part in ("cls", "patch") for diagnostic in diagnostics]
+
+    wanted = [
+        ("loss", ["loss"]),
+        ("parts of the loss", ["cls_loss", "patch_loss"]),
+        ("entropy of targets\n(part of log K)", both("entropy_part", "batch_entropy_part")),
+        ("length of the centre", both("centre_norm")),
+        ("spread of embeddings", both("deviation", "similarity", "queue_similarity")),
+        ("k-NN top-1 (%)", [KNN]),
+        ("learning rate", ["lr"]),
+    ]
+    found = [(title, [name for name in candidates if name in names]) for title, candidates in wanted]
+    return [Panel(title, present, smooth=not {KNN, "lr"} & set(present)) for title, present in found if present]

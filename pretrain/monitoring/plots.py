@@ -1,0 +1,269 @@
+"""What a network sees in a few images: attention, principal components, SelfPatch's positives, PW-Self's matches.
+
+Shapes: B images, h x w patches or positions, N of them, D channels, C candidates, k positives, M matches.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import ConnectionPatch, Rectangle
+from matplotlib.typing import ColorType
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as tvf
+
+from common.files import write_atomically
+from pretrain.config import ALL_PATCHES, SelfPatchConfig, ViewsConfig
+from pretrain.data.sources import ImageFiles
+from pretrain.data.views import SHARED_SIZE, CropBox, decode_whole, draw_views, view_kinds
+from pretrain.monitoring.knn import centre_crop, network_input
+from pretrain.monitoring.subject import Subject, image_attention, principal_colours, undisturbed
+from pretrain.objectives.correspondence import matching_patches
+from pretrain.objectives.neighbours import candidate_table, select_positives
+
+SHOWN_SIZE = 448
+"""Side in pixels of images to look at, whatever the side of those that the network sees."""
+ENLARGED = 2
+"""Attention and components are those of images at this multiple of the side of training: a map of 14 x 14 patches shows little."""
+QUERIES = ((0.5, 0.5), (0.3, 0.7), (0.0, 0.25))
+"""Places of the query patches as parts of the image's height and width; the last one shows what happens at the border."""
+
+_PANEL_INCHES = 2.1
+_LONGEST_NAME = 30
+_MOST_HEADS = 12
+"""Maps of more heads than a ViT-B has would be too small to look at; more than 8 maps are drawn smaller."""
+_QUERY, _POSITIVE, _CANDIDATE = "#ff1744", "#00e676", "#ffffff"
+_MOST_PATCHES_WITH_TEXT = 8
+"""Cosines are written into patches while no more than so many are beside each other."""
+_SEED = 0
+_MOST_JOINED = 10
+"""More lines than these would hide the crops."""
+_BOX_COLOURS = ("#4363d8", "#f58231")
+
+DrawnImage = tuple[str, Image.Image]
+"""The end of the path, its folder and file; and the image, RGB."""
+Grid = tuple[int, int]
+Pixels = npt.NDArray[np.uint8]
+
+logger = logging.getLogger(__name__)
+
+
+def choose_images(source: ImageFiles, count: int, spread: bool) -> list[DrawnImage]:
+    """Up to `count` readable images of a data set, the same ones every time.
+
+    With `spread` they are from all over the set rather than the first ones: a sorted set begins with images of one class.
+
+    Raises:
+        ValueError: If none can be read.
+    """
+    images = len(source.names)
+    starts = np.linspace(0, images, count, endpoint=False).astype(int).tolist() if spread else [0]
+    chosen: list[DrawnImage] = []
+    for index in dict.fromkeys([*starts, *range(images)]):
+        if len(chosen) == min(count, images):
+            break
+        path = Path(source.describe(index))
+        try:
+            image = Image.fromarray(decode_whole(source.load(index)))
+        except OSError as error:
+            logger.warning("not drawing the unreadable image %s: %s", path, error)
+        else:
+            chosen.append((f"{path.parent.name}/{path.name}"[-_LONGEST_NAME:], image))
+    if not chosen:
+        raise ValueError(f"none of the {images} images to draw can be read; the first is {source.describe(0)}")
+    return chosen
+
+
+def squares(images: Sequence[DrawnImage], size: int, device: torch.device) -> tuple[list[Pixels], Tensor]:
+    """The images' middles, to look at ([S, S, 3] each, S = `SHOWN_SIZE`) and as a network's input [B, 3, size, size]."""
+    shown = [np.asarray(centre_crop(image, SHOWN_SIZE, SHOWN_SIZE)) for _, image in images]
+    return shown, torch.stack([network_input(centre_crop(image, size, size)) for _, image in images]).to(device)
+
+
+def draw_all(subject: Subject, images: Sequence[DrawnImage]) -> dict[str, Figure]:
+    """Every plot that fits the method, by name; leaves the network as it is."""
+    with undisturbed(*subject.networks):
+        plots = {"attention": draw_attention(subject, images), "components": draw_components(subject, images)}
+        if subject.selfpatch is not None:
+            plots["positives"] = draw_positives(subject, images, subject.selfpatch)
+        if subject.matching_views is not None:
+            plots["matches"] = draw_matches(subject, images, subject.matching_views)
+    return plots
+
+
+def write_figure(figure: Figure, path: Path) -> Pixels:
+    """Write a figure as PNG, atomically; returns its pixels.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    write_atomically(path, figure.savefig)
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def panel_grid(
+    rows: int, columns: int, title: str, headings: Sequence[str] = (), inches: float = _PANEL_INCHES
+) -> tuple[Figure, npt.NDArray[np.object_]]:
+    """A figure of square panels without axes under a title, with headings over the columns; and its panels [rows, columns]."""
+    figure = Figure(figsize=(inches * columns, inches * rows + 0.6), dpi=110, layout="constrained")
+    figure.suptitle(title, fontsize=10, wrap=True)
+    grid: npt.NDArray[np.object_] = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[], frame_on=False)
+    for axes, heading in zip(grid[0], headings, strict=False):
+        axes.set_title(heading, fontsize=9)
+    return figure, grid
+
+
+def _show(axes: Axes, pixels: Pixels) -> None:
+    """Show an image whose coordinates are its own pixels, from the top left corner."""
+    height, width = pixels.shape[:2]
+    axes.imshow(pixels, extent=(0, width, height, 0), interpolation="nearest")
+
+
+def draw_attention(subject: Subject, images: Sequence[DrawnImage]) -> Figure:
+    """One row per image: the image, then its maps, each with colours from its own lowest to its highest value."""
+    shown, images_B3HW = squares(images, ENLARGED * subject.size, subject.device)
+    maps_BHhw, what, heads = image_attention(subject, images_B3HW)
+    maps_BHhw, heads = maps_BHhw[:, : _MOST_HEADS + 1], heads[: _MOST_HEADS + 1]
+    h, w = maps_BHhw.shape[-2:]
+    title = f"{what[0].upper()}{what[1:]}; {h} x {w} positions, dark: least, bright: most of each map"
+    inches = _PANEL_INCHES if len(heads) <= 8 else 0.7 * _PANEL_INCHES
+    figure, grid = panel_grid(len(shown), 1 + len(heads), title, ["image", *heads], inches)
+    for panels, pixels, maps_Hhw in zip(grid, shown, maps_BHhw.cpu().numpy(), strict=True):
+        _show(panels[0], pixels)
+        for axes, map_hw in zip(panels[1:], maps_Hhw, strict=True):
+            axes.imshow(map_hw, cmap="inferno", interpolation="nearest")
+    return figure
+
+
+def draw_components(subject: Subject, images: Sequence[DrawnImage]) -> Figure:
+    """Images above, below each the first three principal components of all images' patch features as red, green and blue."""
+    shown, images_B3HW = squares(images, ENLARGED * subject.size, subject.device)
+    tokens = subject.backbone.forward_tokens(images_B3HW)
+    colours_BN3, explained = principal_colours(tokens.patches)
+    title = (
+        f"Patch features: first three principal components of all {len(shown)} images together as red, green, blue "
+        f"({100 * explained:.0f} % of the variance); patches of one colour are alike"
+    )
+    figure, grid = panel_grid(2, len(shown), title)
+    for (above, below), (name, _), pixels, colours_N3 in zip(grid.T, images, shown, colours_BN3, strict=True):
+        above.set_title(name, fontsize=8)
+        _show(above, pixels)
+        below.imshow(colours_N3.unflatten(0, tokens.grid).numpy(), interpolation="nearest")
+    return figure
+
+
+def draw_positives(subject: Subject, images: Sequence[DrawnImage], config: SelfPatchConfig) -> Figure:
+    """One row per image: the image with its query patches, then one panel per query with the cosines of its candidates.
+
+    Images have the side of the global crops, so grid and neighbourhoods are those of training; candidates that the published wrap
+    puts on the other side of the image are drawn where they are.
+    """
+    shown, images_B3HW = squares(images, subject.size, subject.device)
+    tokens = subject.backbone.forward_tokens(images_B3HW)
+    positives_BNk = select_positives(tokens.patches, tokens.grid, config.window, config.k, config.border).cpu()
+    units_BND = F.normalize(tokens.patches.float(), dim=-1).cpu()
+    h, w = tokens.grid
+    queries = [min(h - 1, int(y * h)) * w + min(w - 1, int(x * w)) for y, x in QUERIES]
+    candidates_NC = candidate_table(tokens.grid, config.window, config.border)
+    where = "all other patches" if config.window == ALL_PATCHES else f"{config.window} x {config.window} patches around"
+    title = (
+        f"SelfPatch's positives. Red: query patch; white: candidates ({where}, border: {config.border}), with their cosine; "
+        f"green: the k = {config.k} positives"
+    )
+    headings = ["queries", *(f"query {number}" for number in range(1, 1 + len(queries)))]
+    figure, grid = panel_grid(len(shown), 1 + len(queries), title, headings, inches=2.9)
+    for panels, pixels, units_ND, positives_Nk in zip(grid, shown, units_BND, positives_BNk, strict=True):
+        _show(panels[0], pixels)
+        for number, (axes, query) in enumerate(zip(panels[1:], queries, strict=True), start=1):
+            _mark(panels[0], query, tokens.grid, _QUERY, str(number))
+            _show(axes, pixels)
+            candidates, positives = candidates_NC[query].tolist(), set(positives_Nk[query].tolist())
+            cosines = (units_ND[candidates] @ units_ND[query]).tolist()
+            with_text = _zoom(axes, tokens.grid, [query, *candidates]) <= _MOST_PATCHES_WITH_TEXT
+            for candidate, cosine in zip(candidates, cosines, strict=True):
+                colour = _POSITIVE if candidate in positives else _CANDIDATE
+                _mark(axes, candidate, tokens.grid, colour, f"{cosine:.2f}" if with_text else "")
+            _mark(axes, query, tokens.grid, _QUERY)
+    return figure
+
+
+def _zoom(axes: Axes, grid: Grid, patches: Sequence[int]) -> int:
+    """Show the patches with one more around them, where that is less than the image; returns how many patches a side then shows."""
+    h, w = grid
+    rows, columns = [patch // w for patch in patches], [patch % w for patch in patches]
+    side = max(max(rows) - min(rows), max(columns) - min(columns)) + 3
+    if side >= min(h, w):
+        return max(h, w)
+    top, left = (max(0, min(least - 1, count - side)) for least, count in ((min(rows), h), (min(columns), w)))
+    axes.set_xlim(left * SHOWN_SIZE / w, (left + side) * SHOWN_SIZE / w)
+    axes.set_ylim((top + side) * SHOWN_SIZE / h, top * SHOWN_SIZE / h)
+    return side
+
+
+def _mark(axes: Axes, patch: int, grid: Grid, colour: ColorType, text: str = "") -> None:
+    """Outline a patch of an image of `SHOWN_SIZE`, with a word inside."""
+    height, width = SHOWN_SIZE / grid[0], SHOWN_SIZE / grid[1]
+    y, x = patch // grid[1] * height, patch % grid[1] * width
+    for edge, line in (("black", 3.5), (colour, 2.0)):
+        # A little inside, so that neighbours do not cover each other's outline.
+        corner, sides = (x + 0.06 * width, y + 0.06 * height), (0.88 * width, 0.88 * height)
+        axes.add_patch(Rectangle(corner, *sides, fill=False, edgecolor=edge, linewidth=line))
+    if text:
+        box = {"boxstyle": "round,pad=0.1", "facecolor": colour, "edgecolor": "none", "alpha": 0.8}
+        axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8, clip_on=True, bbox=box)
+
+
+def draw_matches(subject: Subject, images: Sequence[DrawnImage], views: ViewsConfig) -> Figure:
+    """One row per image: the boxes of two crops, then both crops, joined by some of their matches.
+
+    The first crop is a global one, the second by turns global and local. Boxes are drawn as in training, the same ones every time;
+    colours are left as they are. Matching is geometry alone, so the plot is the same in every epoch.
+    """
+    rng, kinds = np.random.default_rng(_SEED), view_kinds(views)
+    title = "Patch matching: patches of two crops that show the same part of the image; some are joined"
+    headings = ["first crop blue, second orange", "first crop", "second crop"]
+    figure, grid = panel_grid(len(images), 3, title, headings, inches=2.9)
+    for number, (panels, (_, image)) in enumerate(zip(grid, images, strict=True)):
+        if views.shared_by:
+            image = image.resize((SHARED_SIZE, SHARED_SIZE))
+        pair = [kinds[0], kinds[-1] if number % 2 else kinds[1]]
+        boxes = [CropBox._make(box) for box in draw_views(pair, *image.size, rng).boxes_V5.tolist()]
+        _show(panels[0], np.asarray(image))
+        for axes, box, kind, colour in zip(panels[1:], boxes, pair, _BOX_COLOURS, strict=True):
+            panels[0].add_patch(
+                Rectangle((box.left, box.top), box.width, box.height, fill=False, edgecolor=colour, linewidth=2.5)
+            )
+            crop = tvf.resized_crop(image, *box[:4], [SHOWN_SIZE, SHOWN_SIZE], InterpolationMode.BICUBIC)
+            _show(axes, np.asarray(tvf.hflip(crop) if box.flip else crop))
+            axes.set_xlabel(f"{kind.size} pixels{', mirrored' if box.flip else ''}", fontsize=8)
+        sides = [kind.size // subject.stride for kind in pair]
+        panels[0].set_xlabel(f"{_join(figure, panels[1:], boxes, sides)} matches", fontsize=8)
+    return figure
+
+
+def _join(figure: Figure, panels: Sequence[Axes], boxes: Sequence[CropBox], sides: Sequence[int]) -> int:
+    """Mark some matching patches in both crops and draw lines between them; returns how many match in all."""
+    grids = [(side, side) for side in sides]
+    matches_M2 = matching_patches(*boxes, *grids).tolist()
+    joined = np.linspace(0, len(matches_M2) - 1, min(_MOST_JOINED, len(matches_M2))).astype(int)
+    colours = matplotlib.colormaps["rainbow"](np.linspace(0, 1, len(joined)))
+    for index, colour in zip(joined, colours, strict=True):
+        ends = []
+        for axes, patch, side in zip(panels, matches_M2[index], sides, strict=True):
+            _mark(axes, patch, (side, side), colour)
+            ends.append(((patch % side + 0.5) * SHOWN_SIZE / side, (patch // side + 0.5) * SHOWN_SIZE / side))
+        line = ConnectionPatch(*ends, panels[0].transData, panels[1].transData, color=colour, linewidth=1.2)
+        figure.add_artist(line)
+    return len(matches_M2)

@@ -1,0 +1,243 @@
+"""What is drawn in the plots: the marks are where the mathematics says; and `python -m pretrain.monitoring` on every checkpoint."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import ConnectionPatch, Rectangle
+from PIL import Image
+
+from backbones.build import build_backbone
+from backbones.spec import ViTSpec
+from pretrain.config import SelfPatchConfig, ViewsConfig
+from pretrain.data.sources import ImageFiles, find_images, images_of_folder
+from pretrain.monitoring.__main__ import main
+from pretrain.monitoring.plots import (
+    QUERIES,
+    SHOWN_SIZE,
+    DrawnImage,
+    choose_images,
+    draw_all,
+    draw_matches,
+    draw_positives,
+    panel_grid,
+    squares,
+    write_figure,
+)
+from pretrain.monitoring.subject import Subject, open_subject, subject_of
+from pretrain.networks import build_networks
+from pretrain.objectives.neighbours import candidate_table, select_positives
+from pretrain.state import run_settings, save_checkpoint
+from tests.conftest import RunMain
+from tests.pretrain.conftest import tiny_config
+
+CPU = torch.device("cpu")
+SIDE = 12
+PATCH = SHOWN_SIZE / SIDE
+RED, GREEN, WHITE = "#ff1744", "#00e676", "#ffffff"
+
+
+@pytest.fixture
+def subject() -> Subject:
+    torch.manual_seed(0)
+    spec = ViTSpec(embed_dim=16, depth=1, num_heads=2, patch_size=8, image_size=8 * SIDE, class_token=False, final_norm=False)
+    return Subject(backbone=build_backbone(spec).eval(), size=8 * SIDE)
+
+
+@pytest.fixture
+def images_to_draw(image_folder: Path) -> list[DrawnImage]:
+    return choose_images(images_of_folder(image_folder), 2, spread=False)
+
+
+def marked(axes: Axes, colour: str) -> set[int]:
+    """Patches with an outline of a colour."""
+    boxes = [box for box in axes.patches if isinstance(box, Rectangle) and to_hex(box.get_edgecolor()) == colour]
+    return {int(box.get_y() // PATCH) * SIDE + int(box.get_x() // PATCH) for box in boxes}
+
+
+@pytest.mark.parametrize(("window", "border", "k"), [(3, "wrap", 4), (5, "clamp", 2), (0, "wrap", 3)])
+@torch.no_grad()
+def test_positives_and_candidates(subject: Subject, images_to_draw: list[DrawnImage], window: int, border: str, k: int) -> None:
+    config = SelfPatchConfig(window=window, border=border, k=k)  # type: ignore[arg-type]
+    figure = draw_positives(subject, images_to_draw, config)
+    _, images = squares(images_to_draw, subject.size, torch.device("cpu"))
+    positives = select_positives(subject.backbone.forward_tokens(images).patches, (SIDE, SIDE), window, k, config.border)
+    table = candidate_table((SIDE, SIDE), window, config.border)
+    rows = len(images_to_draw)
+    for row in range(rows):
+        overview, *panels = figure.axes[row * 4 : row * 4 + 4]
+        for axes, (y, x) in zip(panels, QUERIES, strict=True):
+            query = int(y * SIDE) * SIDE + int(x * SIDE)
+            expected = set(positives[row, query].tolist())
+            assert marked(axes, RED) == {query}
+            assert marked(axes, GREEN) == expected
+            assert marked(axes, WHITE) == set(table[query].tolist()) - expected
+            for patch in (query, *table[query].tolist()):
+                centre = ((patch % SIDE + 0.5) * PATCH, (patch // SIDE + 0.5) * PATCH)
+                assert axes.get_xlim()[0] < centre[0] < axes.get_xlim()[1]
+                assert axes.get_ylim()[1] < centre[1] < axes.get_ylim()[0]
+        assert len(marked(overview, RED)) == len(QUERIES)
+
+
+def test_an_inner_query_is_enlarged_and_says_its_cosines(subject: Subject, images_to_draw: list[DrawnImage]) -> None:
+    figure = draw_positives(subject, images_to_draw[:1], SelfPatchConfig())
+    inner, border = figure.axes[1], figure.axes[3]
+    assert inner.get_xlim()[1] - inner.get_xlim()[0] == pytest.approx(5 * PATCH)
+    assert len(inner.texts) == 8
+    assert all(-1 <= float(text.get_text()) <= 1 for text in inner.texts)
+    # What wraps lies on the other side of the image.
+    assert border.get_xlim() == (0, SHOWN_SIZE)
+    assert not border.texts
+
+
+def joined_points(figure: Figure) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+    lines = [artist for artist in figure.artists if isinstance(artist, ConnectionPatch)]
+    return [(line.xy1, line.xy2) for line in lines]
+
+
+def box_of(axes: Axes, number: int) -> tuple[float, float, float, float]:
+    box = axes.patches[number]
+    assert isinstance(box, Rectangle)
+    return box.get_x(), box.get_y(), box.get_width(), box.get_height()
+
+
+def test_joined_patches_show_the_same_part_of_the_image(subject: Subject, images_to_draw: list[DrawnImage]) -> None:
+    views = ViewsConfig(global_size=8 * SIDE, local_size=48, local_crops=2)
+    checked = 0
+    for photograph in images_to_draw:
+        figure = draw_matches(subject, [photograph], views)
+        overview, *panels = figure.axes
+        for ends in joined_points(figure):
+            places = []
+            for number, (axes, (x, y)) in enumerate(zip(panels, ends, strict=True)):
+                left, top, width, height = box_of(overview, number)
+                across = 1 - x / SHOWN_SIZE if "mirrored" in axes.get_xlabel() else x / SHOWN_SIZE
+                places.append((left + across * width, top + y / SHOWN_SIZE * height))
+            # Rounding to whole patches of both crops moves a place by a patch of each at most.
+            reach_x, reach_y = (sum(box_of(overview, number)[axis] / SIDE for number in (0, 1)) for axis in (2, 3))
+            assert abs(places[0][0] - places[1][0]) <= reach_x
+            assert abs(places[0][1] - places[1][1]) <= reach_y
+            checked += 1
+        assert int(overview.get_xlabel().split()[0]) >= len(joined_points(figure))
+    assert checked > 5
+
+
+def test_every_method_has_its_pictures(subject: Subject, images_to_draw: list[DrawnImage], tmp_path: Path) -> None:
+    plain = draw_all(subject, images_to_draw[:1])
+    assert list(plain) == ["attention", "components"]
+    with_selfpatch = Subject(backbone=subject.backbone, size=subject.size, selfpatch=SelfPatchConfig())
+    assert list(draw_all(with_selfpatch, images_to_draw[:1])) == ["attention", "components", "positives"]
+    pixels = write_figure(plain["attention"], tmp_path / "a" / "attention.png")
+    assert (tmp_path / "a" / "attention.png").read_bytes().startswith(b"\x89PNG")
+    assert pixels.ndim == 3
+    assert pixels.std() > 10
+
+
+def test_many_maps_of_a_large_network_stay_of_bounded_width() -> None:
+    figure, grid = panel_grid(2, 14, "title", inches=1.5)
+    assert grid.shape == (2, 14)
+    assert figure.get_size_inches()[0] == pytest.approx(21)
+
+
+def test_the_same_images_from_all_over_the_listing_or_the_first_ones(image_folder: Path) -> None:
+    paths = find_images(image_folder)
+    source = images_of_folder(image_folder)
+    spread, first = (choose_images(source, 3, spread) for spread in (True, False))
+    assert [photograph[0].split("/")[-1] for photograph in spread] == [paths[index].name for index in (0, 4, 8)]
+    assert [photograph[0].split("/")[-1] for photograph in first] == [path.name for path in paths[:3]]
+    assert len(choose_images(source, 50, True)) == len(paths)
+
+
+def test_unreadable_images_are_passed_over(tmp_path: Path, image_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    damaged = tmp_path / "a.jpg"
+    damaged.write_bytes(b"no image")
+    good = find_images(image_folder)[:2]
+    with caplog.at_level(logging.WARNING):
+        chosen = choose_images(ImageFiles(tmp_path, ["a.jpg", *map(str, good)]), 2, spread=False)
+    assert len(chosen) == 2
+    assert "a.jpg" in caplog.text
+    with pytest.raises(ValueError, match=r"none of the 1 images.*a\.jpg"):
+        choose_images(ImageFiles(tmp_path, ["a.jpg"]), 2, spread=False)
+
+
+def test_pictures_to_look_at_are_large_whatever_the_network_sees(image_folder: Path) -> None:
+    images_to_draw = choose_images(images_of_folder(image_folder), 2, spread=False)
+    pictures, images = squares(images_to_draw, 32, torch.device("cpu"))
+    assert images.shape == (2, 3, 32, 32)
+    assert pictures[0].shape == (SHOWN_SIZE, SHOWN_SIZE, 3)
+    small = np.asarray(Image.fromarray(pictures[0]).resize((8, 8), Image.Resampling.BOX), dtype=np.float64)
+    seen = images[0].permute(1, 2, 0) * torch.tensor([0.229, 0.224, 0.225]) + torch.tensor([0.485, 0.456, 0.406])
+    seen_small = seen.reshape(8, 4, 8, 4, 3).mean((1, 3)) * 255
+    assert abs(seen_small.numpy() - small).max() < 12, "both show the same part"
+
+
+# A finished checkpoint.
+
+
+def checkpoint_of(method: str, folder: Path) -> Path:
+    config = tiny_config(method)
+    networks = build_networks(config, torch.device("cpu"))
+    path = folder / f"{method}.pth"
+    save_checkpoint(path, run_settings(config, []), networks, 1, 1)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("method", "own"), [("selfpatch", {"positives"}), ("moby_selfpatch", {"positives"}), ("patch_matching", {"matches"})]
+)
+def test_pictures_of_our_checkpoints(image_folder: Path, tmp_path: Path, run_main: RunMain, method: str, own: set[str]) -> None:
+    path = checkpoint_of(method, tmp_path)
+    options = ["--checkpoint", path, "--images", image_folder, "--output", tmp_path / "out", "--num-images", 1]
+    finished = run_main(main, options)
+    assert finished.status == 0, finished.stderr
+    assert {picture.stem for picture in (tmp_path / "out").iterdir()} == {"attention", "components", *own}
+
+
+@torch.no_grad()
+def test_the_subject_is_the_one_that_was_trained(tmp_path: Path) -> None:
+    config = tiny_config("selfpatch", selfpatch__k=2, selfpatch__border="clamp")
+    networks = build_networks(config, torch.device("cpu"))
+    path = tmp_path / "checkpoint.pth"
+    save_checkpoint(path, run_settings(config, []), networks, 1, 1)
+    opened, trained = open_subject(path, CPU), subject_of(networks.teacher, config)
+    assert (opened.size, opened.selfpatch) == (trained.size, trained.selfpatch)
+    images = torch.randn(1, 3, 32, 32)
+    patches = trained.backbone.eval().forward_tokens(images).patches
+    torch.testing.assert_close(opened.backbone.eval().forward_tokens(images).patches, patches)
+    assert opened.aggregation is not None
+    assert trained.aggregation is not None
+    torch.testing.assert_close(opened.aggregation.image_cls(patches), trained.aggregation.image_cls(patches))
+
+
+@pytest.mark.parametrize(("name", "positives"), [("selfpatch_full", True), ("moby_swin_tiny", False), ("dino_full", False)])
+def test_published_layouts(golden_dir: Path, name: str, positives: bool) -> None:
+    subject = open_subject(golden_dir / "formats" / f"{name}.pth", CPU)
+    assert (subject.selfpatch is not None) == positives
+    assert subject.aggregation is None
+    assert subject.size % subject.stride == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--checkpoint", "/nowhere.pth"], "/nowhere.pth: no such checkpoint"),
+        (["--images", "/nowhere"], "images: /nowhere is not a folder"),
+        (["--num_images", "0"], "num_images=0"),
+    ],
+)
+def test_mistakes_are_one_line(image_folder: Path, tmp_path: Path, run_main: RunMain, options: list[str], message: str) -> None:
+    usual = {
+        "--checkpoint": str(checkpoint_of("dino", tmp_path)),
+        "--images": str(image_folder),
+        "--output": str(tmp_path / "out"),
+    }
+    usual |= dict([options])
+    finished = run_main(main, [token for pair in usual.items() for token in pair])
+    assert finished.status == 2
+    assert len(finished.stderr.splitlines()) == 1
+    assert message in finished.stderr

@@ -1,0 +1,191 @@
+"""What a network shows: attention with whose weights it computes, components along known directions; and looking leaves no trace."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from backbones.build import build_backbone
+from backbones.spec import SwinSpec, ViTSpec
+from backbones.vit import ViT
+from pretrain.monitoring.subject import (
+    Subject,
+    aggregation_attention,
+    cls_attention,
+    image_attention,
+    principal_colours,
+    undisturbed,
+)
+from pretrain.objectives.aggregation import Aggregation
+
+SPEC = ViTSpec(
+    embed_dim=24, depth=2, num_heads=3, patch_size=8, image_size=32, class_token=True, final_norm=True, register_tokens=2,
+    class_position=False,
+)  # fmt: skip
+
+
+@pytest.fixture
+def vit() -> ViT:
+    torch.manual_seed(0)
+    network = build_backbone(SPEC).eval()
+    assert isinstance(network, ViT)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return network
+
+
+@torch.no_grad()
+def test_cls_attention_is_what_the_block_uses(vit: ViT) -> None:
+    images = torch.randn(2, 3, 32, 48)
+    attention = vit.blocks[-1].attn
+    seen: list[tuple[Tensor, Tensor]] = []
+    attention.register_forward_hook(lambda module, arguments, output: seen.append((arguments[0], output)))
+    weights, grid = cls_attention(vit, images)
+    assert grid == (4, 6)
+    assert weights.shape == (2, 3, 24)
+    tokens, output = seen[0]
+    values = attention.qkv(tokens).unflatten(2, (3, 3, 8)).permute(2, 0, 3, 1, 4)[2]
+    prefix = vit.num_prefix_tokens
+    # What the CLS token gets from the patches; the rest comes from the prefix, whose weights are not drawn.
+    from_patches = (weights[:, :, None] @ values[:, :, prefix:])[:, :, 0]
+    query, key, _ = attention.qkv(tokens).unflatten(2, (3, 3, 8)).permute(2, 0, 3, 1, 4)
+    all_weights = (query[:, :, :1] * 8**-0.5 @ key.transpose(-2, -1)).softmax(-1)
+    from_prefix = (all_weights[:, :, :, :prefix] @ values[:, :, :prefix])[:, :, 0]
+    torch.testing.assert_close(attention.proj((from_patches + from_prefix).flatten(1)), output[:, 0])
+
+
+@torch.no_grad()
+def test_aggregation_attention_is_what_the_module_uses() -> None:
+    torch.manual_seed(0)
+    aggregation = Aggregation(dim=12, num_heads=3)
+    for parameter in aggregation.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    patches = torch.randn(2, 9, 12)
+    weights = aggregation_attention(aggregation, patches)
+    cls = aggregation.blocks[0](aggregation.cls_token.expand(2, 1, -1), patches, None)
+    last = aggregation.blocks[1]
+    tokens = last.norm1(torch.cat([cls, patches], dim=1))
+    values = last.value(tokens).unflatten(2, (3, 4)).transpose(1, 2)
+    all_weights = torch.cat([1 - weights.sum(-1, keepdim=True), weights], dim=-1)
+    attended = (all_weights[:, :, None] @ values)[:, :, 0].flatten(1)
+    cls = cls + last.projection(attended)[:, None]
+    expected = aggregation.norm(cls + last.mlp(last.norm2(cls)))[:, 0]
+    torch.testing.assert_close(aggregation.image_cls(patches), expected)
+
+
+@torch.no_grad()
+def test_the_maps_of_each_kind_of_network(vit: ViT) -> None:
+    images = torch.randn(2, 3, 64, 64)
+    maps, _, heads = image_attention(Subject(backbone=vit, size=32), images)
+    assert heads == ["mean of heads", "head 1", "head 2", "head 3"]
+    assert maps.shape == (2, 4, 8, 8)
+    torch.testing.assert_close(maps[:, 0], maps[:, 1:].mean(1))
+    swin = build_backbone(SwinSpec(embed_dim=12, depths=(1, 1), num_heads=(2, 2), window_size=4, image_size=32)).eval()
+    cosines, what, _ = image_attention(Subject(backbone=swin, size=32), images)
+    assert cosines.shape == (2, 1, 8, 8)
+    assert "no CLS token" in what
+    with_query, what, _ = image_attention(Subject(backbone=swin, size=32, aggregation=Aggregation(24, 2)), images)
+    assert "SelfPatch" in what
+    assert with_query.shape == (2, 3, 8, 8)
+
+
+@torch.no_grad()
+def test_a_patch_like_the_cls_query_is_bright() -> None:
+    """The place is right: of a black image with one white patch, the white one stands out."""
+    torch.manual_seed(0)
+    vit = build_backbone(
+        ViTSpec(embed_dim=24, depth=1, num_heads=2, patch_size=8, image_size=32, class_token=True, final_norm=True)
+    )
+    assert isinstance(vit, ViT)
+    vit.pos_embed.zero_()
+    images = torch.zeros(1, 3, 32, 32)
+    images[:, :, 8:16, 16:24] = 3.0
+    weights, (h, w) = cls_attention(vit.eval(), images)
+    assert len(weights[0]) == 2
+    for map_N in weights[0]:
+        others = map_N.view(h, w).clone()
+        odd = others[1, 2].item()
+        others[1, 2] = others[0, 0]
+        torch.testing.assert_close(others, others[0, 0].expand(h, w))
+        assert odd != pytest.approx(others[0, 0].item(), rel=1e-3)
+
+
+# Principal components.
+
+
+def test_three_known_directions() -> None:
+    """Patches that lie on three axes of falling length, hidden by a rotation."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.rand(2, 50, 3, generator=generator).sub(0.5) * torch.tensor([9.0, 3.0, 1.0])
+    rotation = torch.linalg.qr(torch.randn(8, 8, generator=generator)).Q
+    colours, explained = principal_colours(scores @ rotation[:3] + 5.0)
+    assert explained == pytest.approx(1)
+    assert colours.shape == (2, 50, 3)
+    for channel in range(3):
+        correlation = torch.corrcoef(torch.stack([colours[..., channel].flatten(), scores[..., channel].flatten()]))[0, 1]
+        assert abs(float(correlation)) > 0.95
+    assert colours.amin() == 0
+    assert colours.amax() == 1
+
+
+def test_colours_are_joint_over_images() -> None:
+    """An image of its own kind has its own colour throughout."""
+    patches = torch.randn(2, 30, 6) * 0.01
+    patches[1] += 4.0
+    red = principal_colours(patches)[0][..., 0]
+    assert (red[0] < 0.1).all() != (red[1] < 0.1).all()
+    assert (red - red.mean(1, keepdim=True)).abs().max() < 0.1
+
+
+def test_the_sign_of_a_direction_is_fixed() -> None:
+    patches = torch.randn(1, 40, 5)
+    patches[..., 2] *= 10
+    red = principal_colours(patches)[0][0, :, 0]
+    assert torch.corrcoef(torch.stack([red, patches[0, :, 2]]))[0, 1] > 0.9, "it points along its largest loading"
+
+
+def test_collapsed_features_have_one_colour() -> None:
+    colours, explained = principal_colours(torch.ones(2, 9, 4))
+    assert explained == 1
+    assert torch.isfinite(colours).all()
+    assert len(colours.flatten(0, 1).unique(dim=0)) == 1
+
+
+def test_fewer_channels_than_colours() -> None:
+    assert principal_colours(torch.randn(1, 9, 2))[0].shape == (1, 9, 3)
+
+
+# Looking leaves no trace.
+
+
+def test_modes_and_random_states_are_restored() -> None:
+    network = nn.Sequential(nn.Linear(2, 2), nn.Dropout(), nn.BatchNorm1d(2))
+    network[1].eval()  # a part that is not in training mode stays so
+
+    def draws() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(0)
+    expected = draws()
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(0)
+    with undisturbed(network):
+        assert not any(module.training for module in network.modules())
+        assert draws() == expected
+        assert not network(torch.rand(3, 2)).requires_grad
+    assert draws() == expected
+    assert [module.training for module in network.modules()] == [True, True, False, True]
+
+
+def test_they_are_restored_after_an_error() -> None:
+    network = nn.Linear(1, 1)
+    try:
+        with undisturbed(network):
+            raise OSError
+    except OSError:
+        pass
+    assert network.training
+    assert torch.is_grad_enabled()
