@@ -1,13 +1,13 @@
 """Whether a backbone's weights and features look trained: statistics on one image, and warnings.
 
-What the warnings rest on, measured here (ViT-Ti/16, ViT-S/16 with and without CLS token, Swin-T and ResNet-50 with fresh weights;
-ViTs after 12 and 36 SelfPatch updates; photographs):
+The warnings rest on measurements made here (ViT-Ti/16, ViT-S/16 with and without CLS token, Swin-T and ResNet-50 with fresh weights;
+ViTs after 12 and 36 SelfPatch updates; natural images):
 
 - Every normalisation layer of a fresh network has exactly weight 1 (or 0, where a residual branch starts closed) and bias 0; after
   a few updates not one has. This is the surest sign, and it shows a part that was never loaded, too.
 - In fresh ViTs the last block's attention is uniform: its entropy is 0.996 to 1.000 of the highest possible. It still is after so few
   updates; a network that attends uniformly is hardly trained, whatever its weights.
-- Mean, deviation, norm, rank and similarity do not tell fresh networks from briefly trained ones: between two photographs the
+- Mean, deviation, norm, rank and similarity do not tell fresh networks from briefly trained ones: between two images the
   similarity of a fresh ViT's patches went from 0.06 to 0.39, and a Swin's from 0.18 to 0.51. They are printed without a verdict,
   except for features that do not depend on the position at all.
 
@@ -25,13 +25,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import Attention
 from torch import Tensor, nn
 
 from backbones.build import AnyBackbone
 from backbones.spec import typical_image_size
 from backbones.vit import ViT
+from common.images import IMAGENET_MEAN, IMAGENET_STD
 
 UNIFORM_ATTENTION = 0.99
 """Entropy of the attention over the highest possible, from which on it counts as uniform."""
@@ -41,31 +41,28 @@ CONSTANT_FEATURES = 0.999
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What one image shows of a backbone."""
+    """What one image shows of a backbone; mean, deviation and norm (length) are those of all patches' features."""
 
     image_size: int
     """Side in pixels of the square that was looked at."""
     mean: float
-    """Of all features of all patches."""
     deviation: float
-    """Of all features of all patches."""
     norm: float
-    """Mean length of a patch's feature vector."""
     effective_rank: float
     """Exponential of the entropy of the normalised singular values of the centred features (Roy and Vetterli, 2007)."""
     highest_rank: int
-    """The most that it could be for so many patches and channels."""
+    """The highest possible rank for this many patches and channels."""
     cosine_similarity: float
     """Mean over all pairs of different patches; NaN where there is one patch or a feature vector is zero."""
     attention_entropy: float | None
-    """Of the last block, over the highest possible; None for networks without plain global attention."""
+    """Entropy of the last block's attention over the highest possible; None for networks without plain global attention."""
     norm_layers: int
     """LayerNorms and BatchNorms."""
     norm_layers_as_initialised: int
     """Those whose weights are all 1 or all 0 and whose biases are all 0, exactly."""
 
     def warnings(self) -> list[str]:
-        """Every sign of an untrained network."""
+        """Whatever looks like an untrained network."""
         found = []
         if self.norm_layers_as_initialised:
             found.append(
@@ -88,11 +85,9 @@ class Inspection:
 
     def lines(self) -> list[tuple[str, str]]:
         """Label and text, in reading order."""
+        features = f"mean {self.mean:.4f}, deviation {self.deviation:.4f}, length {self.norm:.3f} ({self.image_size} px)"
         lines = [
-            (
-                "features",
-                f"mean {self.mean:.4f}, deviation {self.deviation:.4f}, length {self.norm:.3f} ({self.image_size} px)",
-            ),
+            ("features", features),
             ("effective rank", f"{self.effective_rank:.1f} of {self.highest_rank}"),
             ("similarity of patches", f"{self.cosine_similarity:.3f} (mean cosine)"),
         ]
@@ -146,7 +141,7 @@ def _read_image(path: Path, size: int) -> Tensor:
     left, top = (pixels.width - side) // 2, (pixels.height - side) // 2
     square = pixels.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
     image_SS3 = torch.from_numpy(np.array(square)).float() / 255
-    normalised_SS3 = (image_SS3 - torch.tensor(IMAGENET_DEFAULT_MEAN)) / torch.tensor(IMAGENET_DEFAULT_STD)
+    normalised_SS3 = (image_SS3 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
     return normalised_SS3.permute(2, 0, 1)[None]
 
 

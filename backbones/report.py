@@ -1,6 +1,6 @@
 """From a file to a file: open, describe what was taken, look at an image, write."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ Target = Literal["backbone", "timm", "dino", "selfpatch"]
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionReport:
-    """What was taken from one checkpoint."""
+    """What was taken from one checkpoint, and what became of it."""
 
     format: str
     branch: str
@@ -32,23 +32,30 @@ class ConversionReport:
     """Weights and buffers of the backbone."""
     tensors_dropped_by_rule: dict[str, int]
     """How many names each rule of the layout leaves out on purpose."""
-    tensors_left_over: int
+    tensors_left_over: int = 0
     """Always 0: a tensor that is neither taken nor dropped by a rule makes the conversion fail."""
     parameters: int
     """Numbers that training changes; no running statistics."""
     checkpoint_sha256: str
     licence: str
     """Of published weights in this layout, as their authors state it; `not stated` where many authors use the layout."""
+    check: Inspection | None = None
+    """What an image showed, where one was given."""
+    output: str | None = None
+    """The file that was written, if any."""
+    output_layout: Target | None = None
+    note: str = ""
+    """What a reader of the output must know beside it; empty if nothing."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""
-        return asdict(self)
+        return {**asdict(self), "check": self.check.to_json() if self.check else None}
 
     def lines(self) -> list[tuple[str, str]]:
         """Label and text, in reading order."""
         dropped = ", ".join(f"{count} by {rule}" for rule, count in self.tensors_dropped_by_rule.items())
         total = sum(self.tensors_dropped_by_rule.values())
-        return [
+        lines = [
             ("format", self.format),
             ("branch", self.branch),
             ("epoch", str(self.epoch) if self.epoch >= 0 else NOT_STATED),
@@ -60,6 +67,12 @@ class ConversionReport:
             ("published licence", self.licence),
             ("sha256 of checkpoint", self.checkpoint_sha256),
         ]
+        if self.check:
+            lines += self.check.lines()
+        if self.output:
+            written = "backbone file" if self.output_layout == "backbone" else f"{self.output_layout} layout"
+            lines.append(("written", f"{self.output} ({written})"))
+        return [*lines, ("note", self.note)] if self.note else lines
 
 
 def report_conversion(conversion: Conversion, checkpoint_sha256: str) -> ConversionReport:
@@ -77,43 +90,10 @@ def report_conversion(conversion: Conversion, checkpoint_sha256: str) -> Convers
         spec=spec_to_dict(conversion.spec),
         tensors_taken=len(conversion.state_dict),
         tensors_dropped_by_rule={rule: len(names) for rule, names in conversion.dropped.items()},
-        tensors_left_over=0,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         checkpoint_sha256=checkpoint_sha256,
         licence=FORMATS[conversion.format].licence if conversion.format in FORMATS else NOT_STATED,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConvertedFile:
-    """What became of a file."""
-
-    report: ConversionReport
-    inspection: Inspection | None
-    """What an image showed, where one was given."""
-    output: Path | None
-    """What was written, if anything."""
-    target: Target
-    note: str
-    """What a reader of the output must know beside it; empty if nothing."""
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return {
-            **self.report.to_json(),
-            "check": self.inspection.to_json() if self.inspection else None,
-            "output": str(self.output) if self.output else None,
-            "output_layout": self.target if self.output else None,
-            "note": self.note,
-        }
-
-    def lines(self) -> list[tuple[str, str]]:
-        """Label and text, in reading order."""
-        lines = self.report.lines() + (self.inspection.lines() if self.inspection else [])
-        if self.output:
-            written = "backbone file" if self.target == "backbone" else f"{self.target} layout"
-            lines.append(("written", f"{self.output} ({written})"))
-        return [*lines, ("note", self.note)] if self.note else lines
 
 
 def convert_file(
@@ -124,7 +104,7 @@ def convert_file(
     branch: str | None = None,
     num_heads: int | None = None,
     image: Path | None = None,
-) -> ConvertedFile:
+) -> ConversionReport:
     """Convert a checkpoint or a backbone file.
 
     Args:
@@ -144,17 +124,18 @@ def convert_file(
         _check_output(source, output, target)
     conversion = open_backbone(source, format_name, branch, num_heads)
     report = report_conversion(conversion, source_sha256(source, conversion))
-    inspection = None
     if image is not None:
         network = build_backbone(conversion.spec)
         load_strictly(network, conversion.state_dict)
-        inspection = inspect_backbone(network, image)
+        report = replace(report, check=inspect_backbone(network, image))
+    if output is None:
+        return report
     note = ""
-    if output is not None and target == "backbone":
+    if target == "backbone":
         write_conversion(conversion, source, output)
-    elif output is not None:
+    else:
         note = export_backbone(output, target, conversion.spec, conversion.state_dict, conversion.epoch)
-    return ConvertedFile(report=report, inspection=inspection, output=output, target=target, note=note)
+    return replace(report, output=str(output), output_layout=target, note=note)
 
 
 def _check_output(source: Path, output: Path, target: Target) -> None:

@@ -25,23 +25,30 @@ PositionRule = Literal["dino", "antialias"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViTSpec:
-    """A vision transformer in timm's layout.
-
-    Raises:
-        ValueError: If the numbers do not fit each other.
-    """
-
-    family: ClassVar[str] = "vit"
+class _Transformer:
+    """What all transformers have whose blocks are of one width and one stride."""
 
     embed_dim: int
     """Width of the tokens."""
     depth: int
     """Number of blocks."""
     num_heads: int
-    """Attention heads per block. Not visible in the weights."""
+    """Attention heads per block; a ViT's weights do not show them."""
     patch_size: int
     """Side of a patch in pixels."""
+
+    @property
+    def num_blocks(self) -> int:
+        """How many places `forward_maps` can tap."""
+        return self.depth
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTSpec(_Transformer):
+    """A vision transformer in timm's layout. ValueError if the numbers do not fit each other."""
+
+    family: ClassVar[str] = "vit"
+
     image_size: int
     """Side in pixels of the square image whose patch grid the stored position embeddings cover."""
     class_token: bool
@@ -62,11 +69,8 @@ class ViTSpec:
     """How positions are resampled to other grids than the stored one (`backbones.vit.POSITION_RULES`)."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "embed_dim", "depth", "num_heads", "patch_size", "image_size", "mlp_ratio")
-        _require_one_of("mlp", self.mlp, get_args(MLPKind))
+        _check_transformer(self, "image_size", "mlp_ratio")
         _require_one_of("position_rule", self.position_rule, get_args(PositionRule))
-        if self.register_tokens < 0:
-            raise ValueError(f"register_tokens={self.register_tokens} must not be negative")
         if self.register_tokens and self.class_token and self.class_position:
             raise ValueError("with register tokens the CLS token's position must be part of the token: class_position=False")
         if self.embed_dim % self.num_heads:
@@ -84,46 +88,29 @@ class ViTSpec:
         """How many of the stored positions precede those of the patches: 1 for a CLS token that has one, else 0."""
         return int(self.class_token and self.class_position)
 
-    @property
-    def num_blocks(self) -> int:
-        """How many places `forward_maps` can tap."""
-        return self.depth
-
 
 @dataclass(frozen=True, kw_only=True)
-class DINOv3Spec:
+class DINOv3Spec(_Transformer):
     """A DINOv3 vision transformer in timm's layout (`eva.py`): rotary positions, a CLS token, LayerScale, a final norm.
 
-    Raises:
-        ValueError: If the numbers do not fit each other.
+    A head's width is four times the number of stored rotary periods. ValueError if the numbers do not fit each other.
     """
 
     family: ClassVar[str] = "dinov3"
     class_token: ClassVar[bool] = True
     final_norm: ClassVar[bool] = True
 
-    embed_dim: int
-    """Width of the tokens."""
-    depth: int
-    """Number of blocks."""
-    num_heads: int
-    """Attention heads per block. Their width is four times the number of stored rotary periods."""
-    patch_size: int
-    """Side of a patch in pixels."""
     hidden_dim: int
     """Width of the MLP's hidden layer."""
     register_tokens: int
-    """Tokens without a position between the CLS token and the patches; neither `forward_tokens` nor `forward_maps` returns them."""
+    """As for `ViTSpec`."""
     mlp: MLPKind = "gelu"
     """`gelu`: two linear layers; `swiglu`: a gated MLP (the sizes S+, L+, H+ and 7B)."""
     query_value_bias: bool = True
     """Whether queries and values have a bias; keys never have."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "embed_dim", "depth", "num_heads", "patch_size", "hidden_dim")
-        _require_one_of("mlp", self.mlp, get_args(MLPKind))
-        if self.register_tokens < 0:
-            raise ValueError(f"register_tokens={self.register_tokens} must not be negative")
+        _check_transformer(self, "hidden_dim")
         if self.embed_dim % (4 * self.num_heads):
             raise ValueError(
                 f"num_heads={self.num_heads} does not divide embed_dim={self.embed_dim} into widths that are multiples of 4, "
@@ -134,11 +121,6 @@ class DINOv3Spec:
     def head_dim(self) -> int:
         """Width per attention head."""
         return self.embed_dim // self.num_heads
-
-    @property
-    def num_blocks(self) -> int:
-        """How many places `forward_maps` can tap."""
-        return self.depth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +222,7 @@ def spec_from_dict(values: Mapping[str, Any]) -> BackboneSpec:
         raise ValueError(f"not a {family} spec: {error}") from error
 
 
-# How each number reads, in this order. What is not here is said only where it is not at its default.
+# How these fields read, in this order; any other is named if it is not at its default.
 _WORDS = {
     "depth": "{} blocks",
     "depths": "{} blocks",
@@ -249,8 +231,6 @@ _WORDS = {
     "num_heads": "{} heads",
     "window_size": "window {}",
     "patch_size": "patch {}",
-    "hidden_dim": "hidden width {}",
-    "register_tokens": "{} register tokens",
     "image_size": "images of {} px",
     "class_token": "CLS token",
     "final_norm": "final norm",
@@ -260,18 +240,19 @@ _TITLES = {"vit": "ViT", "dinov3": "DINOv3 ViT with rotary positions", "swin": "
 
 def spec_in_words(spec: BackboneSpec) -> str:
     """Every number of a spec, such as `ViT: 12 blocks, 384 wide, 6 heads, patch 16, images of 224 px, CLS token, final norm`."""
-    values = {field.name: (getattr(spec, field.name), field.default) for field in dataclasses.fields(spec)}
-    parts = []
-    for name in sorted(values, key=lambda name: list(_WORDS).index(name) if name in _WORDS else len(_WORDS)):
-        value, default = values[name]
-        if (name not in _WORDS or name == "register_tokens") and value == default:
-            continue
-        text = _WORDS.get(name, name.replace("_", " ") + ("" if isinstance(value, bool) else " {}"))
-        if isinstance(value, bool):
-            parts.append(text if value else f"no {text}")
-        else:
-            parts.append(text.format("-".join(map(str, value)) if isinstance(value, tuple) else value))
-    return f"{_TITLES[spec.family]}: {', '.join(parts)}"
+    parts = [(text, getattr(spec, name)) for name, text in _WORDS.items() if hasattr(spec, name)]
+    for field in dataclasses.fields(spec):
+        value = getattr(spec, field.name)
+        if field.name not in _WORDS and value != field.default:
+            name = field.name.replace("_", " ")
+            parts.append((name if isinstance(value, bool) else f"{name} {{}}", value))
+    return f"{_TITLES[spec.family]}: {', '.join(_in_words(text, value) for text, value in parts)}"
+
+
+def _in_words(text: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return text if value else f"no {text}"
+    return text.format("-".join(map(str, value)) if isinstance(value, tuple) else value)
 
 
 _VIT_SIZES = {(192, 12): "Ti", (384, 12): "S", (768, 12): "B", (1024, 24): "L"}
@@ -317,7 +298,7 @@ def standard_num_heads(embed_dim: int) -> int:
     """Heads of a ViT of this width by the convention of 64 channels per head.
 
     Raises:
-        ValueError: If the width has no such number; then only its author knows it.
+        ValueError: If the width is not a multiple of that; then only the model's author knows the number.
     """
     if embed_dim % STANDARD_HEAD_DIM:
         raise ValueError(
@@ -325,6 +306,13 @@ def standard_num_heads(embed_dim: int) -> int:
             f"{STANDARD_HEAD_DIM}, the usual width of a head; pass --num-heads"
         )
     return embed_dim // STANDARD_HEAD_DIM
+
+
+def _check_transformer(spec: PlainViTSpec, *positive: str) -> None:
+    _require_positive(spec, "embed_dim", "depth", "num_heads", "patch_size", *positive)
+    _require_one_of("mlp", spec.mlp, get_args(MLPKind))
+    if spec.register_tokens < 0:
+        raise ValueError(f"register_tokens={spec.register_tokens} must not be negative")
 
 
 def _require_one_of(name: str, value: object, known: tuple[str, ...]) -> None:

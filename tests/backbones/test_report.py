@@ -43,8 +43,8 @@ VIT = ViTSpec(embed_dim=64, depth=1, num_heads=1, patch_size=16, image_size=64, 
                 mlp="swiglu",
                 query_value_bias=False,
             ),
-            "DINOv3 ViT with rotary positions: 1 blocks, 64 wide, 1 heads, patch 16, hidden width 96, 4 register tokens, mlp swiglu, "
-            "no query value bias",
+            "DINOv3 ViT with rotary positions: 1 blocks, 64 wide, 1 heads, patch 16, CLS token, final norm, hidden dim 96, "
+            "register tokens 4, mlp swiglu, no query value bias",
         ),
     ],
 )
@@ -67,8 +67,7 @@ def test_variants_are_named() -> None:
             class_position=False,
         )
     )
-    assert "patch 14, 4 register tokens, images of 56 px" in words
-    assert words.endswith("final norm, layer scale, no class position")
+    assert words.endswith("final norm, layer scale, register tokens 4, no class position")
 
 
 def test_parameters_are_those_that_training_changes() -> None:
