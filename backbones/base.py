@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from backbones.spec import BackboneSpec, PlainViTSpec
+from backbones.spec import BackboneSpec, PlainViTSpec, ResNetSpec, SwinSpec
 
 
 class Tokens(NamedTuple):
@@ -30,23 +30,15 @@ class Backbone:
     def forward_tokens(self, images_B3HW: Tensor) -> Tokens:
         """Features after the last block and, where the spec has one, the final norm.
 
-        Args:
-            images_B3HW: float images normalised with the ImageNet mean and deviation, of any size that the patch size divides.
-
-        Raises:
-            ValueError: If the image size does not fit the patch size.
+        Images are float, normalised with the ImageNet mean and deviation, of any size that the patch size (a Swin's last stride)
+        divides; ValueError for other sizes.
         """
         raise NotImplementedError
 
     def forward_maps(self, images_B3HW: Tensor, taps: Sequence[int]) -> list[Tensor]:
         """Features [B, D, h, w] after each tapped block (ViT) or stage (Swin, ResNet), without the final norm.
 
-        Args:
-            images_B3HW: As for `forward_tokens`.
-            taps: 0-based, ascending.
-
-        Raises:
-            ValueError: If the image size does not fit the patch size, or a tap does not exist.
+        Images are those of `forward_tokens`. Taps are 0-based and ascending; ValueError if one does not exist.
         """
         check_taps(taps, self.spec)
         features, options = self._embed(images_B3HW)
@@ -63,11 +55,11 @@ class Backbone:
 
     def map_channels(self, taps: Sequence[int]) -> list[int]:
         """D of each map of `forward_maps`."""
-        raise NotImplementedError
+        return [_tap_shape(self.spec, tap)[0] for tap in taps]
 
     def map_strides(self, taps: Sequence[int]) -> list[int]:
         """Input pixels per position of each map of `forward_maps`."""
-        raise NotImplementedError
+        return [_tap_shape(self.spec, tap)[1] for tap in taps]
 
     def _embed(self, images_B3HW: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """The first block's features, and what every block is called with beside its features."""
@@ -99,12 +91,6 @@ class PlainViT(Backbone):
         cls_BD = tokens_BTD[:, 0] if self.spec.class_token else None
         return Tokens(cls_BD, tokens_BTD[:, self.num_prefix_tokens :], self._grid(images_B3HW))
 
-    def map_channels(self, taps: Sequence[int]) -> list[int]:
-        return [self.spec.embed_dim for _ in taps]
-
-    def map_strides(self, taps: Sequence[int]) -> list[int]:
-        return [self.spec.patch_size for _ in taps]
-
     def _blocks(self) -> Any:
         return self.blocks
 
@@ -118,6 +104,17 @@ class PlainViT(Backbone):
         if height % patch or width % patch or not height or not width:
             raise ValueError(f"image size {height} x {width} is not a multiple of the patch size {patch}")
         return height // patch, width // patch
+
+
+def _tap_shape(spec: BackboneSpec, tap: int) -> tuple[int, int]:
+    """Channels, and input pixels per position, after a block or stage."""
+    match spec:
+        case SwinSpec():
+            return spec.embed_dim * 2**tap, spec.patch_size * 2**tap
+        case ResNetSpec():
+            return 256 * 2**tap, 4 * 2**tap
+        case _:
+            return spec.embed_dim, spec.patch_size
 
 
 def check_taps(taps: Sequence[int], spec: BackboneSpec) -> None:

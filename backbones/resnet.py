@@ -3,7 +3,6 @@
 Shapes: B images, D channels, H x W pixels, h x w positions.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from timm.models.resnet import Bottleneck, ResNet
@@ -11,9 +10,6 @@ from torch import Tensor
 
 from backbones.base import Backbone, Tokens
 from backbones.spec import ResNetSpec
-
-_STEM_STRIDE = 4
-_FIRST_STAGE_CHANNELS = 256
 
 
 class BottleneckResNet(Backbone, ResNet):
@@ -29,12 +25,6 @@ class BottleneckResNet(Backbone, ResNet):
         last_BDhw = self.forward_maps(images_B3HW, [self.spec.num_blocks - 1])[0]
         _, _, h, w = last_BDhw.shape
         return Tokens(None, last_BDhw.flatten(2).transpose(1, 2), (h, w))
-
-    def map_channels(self, taps: Sequence[int]) -> list[int]:
-        return [_FIRST_STAGE_CHANNELS * 2**tap for tap in taps]
-
-    def map_strides(self, taps: Sequence[int]) -> list[int]:
-        return [_STEM_STRIDE * 2**tap for tap in taps]
 
     def _embed(self, images_B3HW: Tensor) -> tuple[Tensor, dict[str, Any]]:
         return self.maxpool(self.act1(self.bn1(self.conv1(images_B3HW)))), {}

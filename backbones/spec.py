@@ -222,39 +222,6 @@ def spec_from_dict(values: Mapping[str, Any]) -> BackboneSpec:
         raise ValueError(f"not a {family} spec: {error}") from error
 
 
-# How these fields read, in this order; any other is named if it is not at its default.
-_WORDS = {
-    "depth": "{} blocks",
-    "depths": "{} blocks",
-    "layers": "{} bottleneck blocks",
-    "embed_dim": "{} wide",
-    "num_heads": "{} heads",
-    "window_size": "window {}",
-    "patch_size": "patch {}",
-    "image_size": "images of {} px",
-    "class_token": "CLS token",
-    "final_norm": "final norm",
-}
-_TITLES = {"vit": "ViT", "dinov3": "DINOv3 ViT with rotary positions", "swin": "Swin", "resnet": "ResNet"}
-
-
-def spec_in_words(spec: BackboneSpec) -> str:
-    """Every number of a spec, such as `ViT: 12 blocks, 384 wide, 6 heads, patch 16, images of 224 px, CLS token, final norm`."""
-    parts = [(text, getattr(spec, name)) for name, text in _WORDS.items() if hasattr(spec, name)]
-    for field in dataclasses.fields(spec):
-        value = getattr(spec, field.name)
-        if field.name not in _WORDS and value != field.default:
-            name = field.name.replace("_", " ")
-            parts.append((name if isinstance(value, bool) else f"{name} {{}}", value))
-    return f"{_TITLES[spec.family]}: {', '.join(_in_words(text, value) for text, value in parts)}"
-
-
-def _in_words(text: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return text if value else f"no {text}"
-    return text.format("-".join(map(str, value)) if isinstance(value, tuple) else value)
-
-
 _VIT_SIZES = {(192, 12): "Ti", (384, 12): "S", (768, 12): "B", (1024, 24): "L"}
 _DINOV3_SIZES = {**_VIT_SIZES, (1280, 32): "H", (4096, 40): "7B"}
 _RESNET_DEPTHS = {(3, 4, 6, 3): "R50", (3, 4, 23, 3): "R101", (3, 8, 36, 3): "R152"}
@@ -292,6 +259,17 @@ def architecture_name(spec: Mapping[str, Any]) -> str:
             return _SWIN_SIZES.get((spec["embed_dim"], depths), unnamed)
         case family:
             raise ValueError(f"unknown backbone family {family!r}")
+
+
+def spec_in_words(spec: BackboneSpec) -> str:
+    """The name, and every number that has no usual value, such as `ViT-S/16: embed dim 384, depth 12, num heads 6, ...`."""
+    words = []
+    for field in dataclasses.fields(spec):
+        value = getattr(spec, field.name)
+        if value != field.default:
+            text = "-".join(map(str, value)) if isinstance(value, tuple) else {True: "yes", False: "no"}.get(value, value)
+            words.append(f"{field.name.replace('_', ' ')} {text}")
+    return f"{architecture_name(spec_to_dict(spec))}: {', '.join(words)}"
 
 
 def standard_num_heads(embed_dim: int) -> int:

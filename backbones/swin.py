@@ -3,7 +3,6 @@
 Shapes: B images, D channels, H x W pixels, h x w positions.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from timm.models.swin_transformer import SwinTransformer
@@ -40,12 +39,6 @@ class Swin(Backbone, SwinTransformer):
         features_BhwD = self.norm(self.layers(self._embed(images_B3HW)[0]))
         _, h, w, _ = features_BhwD.shape
         return Tokens(None, features_BhwD.flatten(1, 2), (h, w))
-
-    def map_channels(self, taps: Sequence[int]) -> list[int]:
-        return [self.spec.embed_dim * 2**tap for tap in taps]
-
-    def map_strides(self, taps: Sequence[int]) -> list[int]:
-        return [self.spec.patch_size * 2**tap for tap in taps]
 
     def _embed(self, images_B3HW: Tensor) -> tuple[Tensor, dict[str, Any]]:
         (stride,) = self.map_strides([self.spec.num_blocks - 1])

@@ -48,24 +48,16 @@ def complete_backbone(weights: Weights, num_heads: int | None, masks: Weights) -
 
 
 def refuse_num_heads(num_heads: int | None) -> None:
-    """Raise FormatError if heads are chosen where they cannot be."""
+    """Raise FormatError if the heads of a network are chosen that shows them."""
     if num_heads is not None:
         raise FormatError("--num-heads applies to ViTs only; the weights of this family show their heads")
 
 
 def vit_spec(state_dict: Weights, num_heads: int | None) -> ViTSpec:
-    """Read a ViT's numbers off its weights (timm's names).
+    """Read a ViT's numbers off its weights; arguments and errors are those of `complete_backbone`.
 
     Positions are resampled by DINO's rule, which the published evaluations share, whatever the layout; with register tokens by that
     of DINOv2's models with registers, which is also timm's.
-
-    Args:
-        state_dict: The backbone's weights.
-        num_heads: Heads per block, which the weights do not show; None for the usual 64 channels per head.
-
-    Raises:
-        FormatError: If the weights are not a ViT's.
-        ValueError: If the number of heads is needed and not given.
     """
     try:
         embed_dim, _, patch_size, _ = state_dict["patch_embed.proj.weight"].shape
@@ -110,16 +102,7 @@ def _ratio(hidden: int, embed_dim: int) -> float:
 
 
 def _dinov3_spec(state_dict: Weights, num_heads: int | None) -> DINOv3Spec:
-    """Read a DINOv3 ViT's numbers off its weights.
-
-    Args:
-        state_dict: timm's names, with the rotary periods.
-        num_heads: Heads per block; None for what the periods say.
-
-    Raises:
-        FormatError: If the weights are not a DINOv3's, or the heads contradict the periods.
-        ValueError: If the numbers do not fit each other.
-    """
+    """Read a DINOv3 ViT's numbers off its weights; the rotary periods show the heads, which `num_heads` must not contradict."""
     gate = "blocks.0.mlp.fc1_g.weight"
     mlp: MLPKind = "swiglu" if gate in state_dict else "gelu"
     try:
@@ -152,13 +135,7 @@ def _dinov3_spec(state_dict: Weights, num_heads: int | None) -> DINOv3Spec:
 def with_periods(state_dict: Weights, num_heads: int | None) -> Weights:
     """Add the rotary periods, as timm and Hugging Face compute them, to weights of theirs, which do not hold them.
 
-    Args:
-        state_dict: timm's names.
-        num_heads: Heads per block; None for those of the published model of this width, else 64 channels per head.
-
-    Raises:
-        FormatError: If the weights are not a ViT's.
-        ValueError: If the number of heads is needed and not given, or no rotary positions fit it.
+    The heads are those of the published model of this width, else 64 channels wide, unless `num_heads` states them.
     """
     from backbones.dinov3 import computed_periods
 
@@ -173,7 +150,6 @@ def with_periods(state_dict: Weights, num_heads: int | None) -> Weights:
 
 
 def _resnet_spec(state_dict: Weights) -> ResNetSpec:
-    """Read a ResNet's numbers of blocks off its weights (torchvision's names)."""
     return ResNetSpec(layers=tuple(count_numbered(state_dict, f"layer{stage}.") for stage in (1, 2, 3, 4)))
 
 
@@ -193,23 +169,18 @@ def _downsampling_first(state_dict: Weights) -> Weights:
     """Move each downsampling from the end of its stage to the beginning of the next, where timm >= 0.9 has it."""
     if not any(name.startswith("layers.0.downsample.") for name in state_dict):
         return dict(state_dict)
-
-    def renamed(match: re.Match[str]) -> str:
-        return f"layers.{int(match[1]) + 1}.downsample."
-
-    return {re.sub(r"^layers\.(\d+)\.downsample\.", renamed, name): tensor for name, tensor in state_dict.items()}
+    pattern = re.compile(r"^layers\.(\d+)\.downsample\.")
+    return {
+        pattern.sub(lambda match: f"layers.{int(match[1]) + 1}.downsample.", name): tensor
+        for name, tensor in state_dict.items()
+    }
 
 
 def _swin_spec(state_dict: Weights, masks: Weights) -> SwinSpec:
-    """Read a Swin transformer's numbers off its weights; the bias tables show windows and heads.
+    """Read a Swin transformer's numbers off its weights: the bias tables show windows and heads.
 
-    Args:
-        state_dict: Weights under timm's names.
-        masks: The `attn_mask` buffers, where stored. A shifted block's mask has an entry for each window of the pretraining images
-            and so shows their size; where no mask is stored, it is 224.
-
-    Raises:
-        FormatError: If the weights are not a Swin's.
+    A shifted block's mask has an entry for each window of the pretraining images and so shows their size; where no mask is stored,
+    it is 224.
     """
     stages = range(count_numbered(state_dict, "layers."))
     try:

@@ -110,15 +110,9 @@ class Layout:
         return is_found and (self.also is None or self.also(checkpoint))
 
     def convert(self, checkpoint: Any, branch: str | None = None, num_heads: int | None = None) -> Conversion:
-        """Take the backbone of a checkpoint in this layout.
+        """Take the backbone of a checkpoint in this layout; ValueError if its content does not fit.
 
-        Args:
-            checkpoint: What the file holds.
-            branch: Which of its networks; None for the default, the one behind the published numbers.
-            num_heads: Attention heads per block; None for what the layout or the convention of 64 channels says.
-
-        Raises:
-            ValueError: If the content does not fit the layout.
+        The default branch is the one behind the published numbers, the default heads what the layout or 64 channels per head say.
         """
         if branch is not None and branch not in self.branches:
             raise FormatError(f"the {self.name} layout has no branch {branch!r}; it has {', '.join(self.branches)}")

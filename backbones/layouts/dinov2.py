@@ -54,14 +54,7 @@ _HUGGINGFACE_KEYS: KeyTable = {
 
 
 def _positions_like_timm(state_dict: Weights) -> Weights:
-    """Where there are registers, add the CLS token's position to the token and keep only those of the patches.
-
-    Args:
-        state_dict: timm's names; `cls_token` [1, 1, D], `pos_embed` [1, 1 + N, D].
-
-    Raises:
-        FormatError: If the two tensors do not fit each other.
-    """
+    """Where there are registers, add the CLS token's position to the token and keep only those of the patches."""
     if "reg_token" not in state_dict:
         return state_dict
     cls_11D, positions_1ND = (state_dict.get(name) for name in ("cls_token", "pos_embed"))

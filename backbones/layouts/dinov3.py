@@ -78,11 +78,7 @@ def _name_gate(weights: Weights) -> Weights:
 
 
 def _split_bias(state_dict: Weights) -> Weights:
-    """The joint biases as timm's `q_bias` and `v_bias`.
-
-    Raises:
-        FormatError: If a bias comes without its mask, or the mask lets a bias of the keys through.
-    """
+    """Split the joint biases into timm's `q_bias` and `v_bias`; FormatError if a mask is missing or lets a bias of the keys through."""
     import torch
 
     split = {}

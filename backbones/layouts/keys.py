@@ -71,10 +71,7 @@ def own_keys(names: Collection[str]) -> KeyTable:
 
 
 def apply_table(state_dict: Weights, table: KeyTable) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:
-    """Rename a state dict.
-
-    Returns:
-        The backbone's weights under their target names, and the dropped names by the row that drops them.
+    """The backbone's weights under their target names, and the dropped names by the row that drops them.
 
     Raises:
         FormatError: If no row fits a name, two names have the same target, or nothing is kept.
@@ -127,11 +124,7 @@ def _lookup(name: str, rows: tuple[Row, ...]) -> tuple[str, str | None] | None:
 
 
 def join_qkv(state_dict: Weights) -> dict[str, Tensor]:
-    """Stack `attn.query`, `attn.key`, `attn.value` of each block into timm's `attn.qkv`, in this order.
-
-    Raises:
-        FormatError: If one of the three is missing, or their shapes differ.
-    """
+    """Stack `attn.query`, `attn.key`, `attn.value` of each block into timm's `attn.qkv`; FormatError if they do not fit."""
     import torch
 
     joined: dict[str, Tensor] = {}
