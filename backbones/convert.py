@@ -21,10 +21,9 @@ _COUNTS = (torch.int64, torch.int32)
 def open_backbone(
     path: Path, format_name: str | None = None, branch: str | None = None, num_heads: int | None = None
 ) -> Conversion:
-    """The backbone of whatever people have in hand: a checkpoint of any known layout, a model of timm, or a backbone file.
+    """The backbone of whatever people have: a checkpoint of any known layout, a model of timm, or a backbone file.
 
-    A backbone file describes itself. It must not be taken for a bare state dict: its spec states the heads, which its weights do not
-    show.
+    A backbone file must not be taken for a bare state dict: its spec states the heads, which its weights do not show.
 
     Args:
         path: The file, or `timm:NAME` for a pretrained model of timm.
@@ -57,11 +56,7 @@ def open_backbone(
 def convert_checkpoint(
     path: Path, format_name: str | None = None, branch: str | None = None, num_heads: int | None = None
 ) -> Conversion:
-    """Read a checkpoint and take its backbone; the arguments are those of `open_backbone`.
-
-    Raises:
-        ValueError: If the file is unreadable, the layout unknown, or the content does not fit; one line that names the file.
-    """
+    """`open_backbone` of anything but a backbone file. Every error is one line that names the file."""
     try:
         if is_timm_name(path):
             if format_name not in (None, "timm") or branch not in (None, *FORMATS["timm"].branches):
@@ -76,11 +71,7 @@ def convert_checkpoint(
 def convert_content(
     checkpoint: Any, format_name: str | None = None, branch: str | None = None, num_heads: int | None = None
 ) -> Conversion:
-    """Take the backbone of a loaded checkpoint: complete, finite, and of exactly the spec's names and shapes.
-
-    Raises:
-        ValueError: If the layout is unknown or the content does not fit it.
-    """
+    """Take the backbone of a loaded checkpoint: complete, finite, and of exactly the spec's names and shapes, else ValueError."""
     if format_name is None:
         layout = identify(checkpoint)
     elif format_name not in FORMATS:
@@ -115,16 +106,7 @@ def _check_numbers(state_dict: Mapping[str, Tensor]) -> None:
 
 
 def write_conversion(conversion: Conversion, checkpoint: Path, output: Path) -> Source:
-    """Write a converted checkpoint as a backbone file.
-
-    Args:
-        conversion: What was taken from `checkpoint`.
-        checkpoint: The file, or a model of timm.
-        output: The backbone file.
-
-    Raises:
-        ValueError: If the weights do not fill the spec's network exactly.
-    """
+    """Write what was taken from a checkpoint (a file, or a model of timm) as a backbone file."""
     source = Source(
         format=conversion.format,
         branch=conversion.branch,

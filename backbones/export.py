@@ -39,21 +39,15 @@ class ExportError(ValueError):
 
 
 def export_backbone(path: Path, layout: str, spec: BackboneSpec, state_dict: Mapping[str, Tensor], epoch: int) -> str:
-    """Write a backbone in another layout, atomically, after proving that converting it back is the identity.
+    """Write a backbone in one of `LAYOUTS`, atomically, after proving that converting it back is the identity.
 
-    Args:
-        path: Ends in `.safetensors`, `.pth` or `.pt`.
-        layout: One of `LAYOUTS`.
-        spec: The architecture.
-        state_dict: Weights under timm's names; floating-point ones are written as float32.
-        epoch: Completed epochs, -1 where unknown.
+    Floating-point weights are written as float32. The suffix `.safetensors`, `.pth` or `.pt` decides how.
 
     Returns:
         What a reader of the file must know beside it, empty if nothing.
 
     Raises:
-        ExportError: If the layout cannot hold the backbone, or is unknown.
-        BackboneFileError: If the weights do not fit the spec.
+        ValueError: If the layout cannot hold the backbone, or is unknown, or the weights do not fit the spec.
     """
     check_export(path, layout)
     _check_fits(layout, spec)

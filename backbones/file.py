@@ -80,11 +80,7 @@ def is_backbone_file(path: Path) -> bool:
 
 
 def read_header(path: Path) -> tuple[BackboneSpec, Source]:
-    """The spec and the source of a backbone file, without its weights.
-
-    Raises:
-        BackboneFileError: If it is not a backbone file; names the file and says what to do.
-    """
+    """The spec and the source of a backbone file, without its weights; errors are those of `read_backbone_file`."""
     if not path.is_file():
         raise BackboneFileError(f"{path}: no such file; make it with `python tools/convert_checkpoint.py CKPT {path}`")
     try:
@@ -137,16 +133,10 @@ def load_backbone(path: Path, drop_path_rate: float = 0.0) -> AnyBackbone:
 
 
 def write_backbone_file(path: Path, spec: BackboneSpec, source: Source, state_dict: Mapping[str, Tensor]) -> None:
-    """Write a backbone file atomically, after proving that the weights fill the spec's network exactly.
-
-    Args:
-        path: Ends in `.safetensors`; parent folders are made.
-        spec: The architecture.
-        source: Where the weights come from.
-        state_dict: Weights under timm's names; floating-point ones are stored as float32.
+    """Write a backbone file atomically, with its parent folders; floating-point weights are stored as float32.
 
     Raises:
-        BackboneFileError: If the weights do not fit the spec.
+        BackboneFileError: If the weights do not fill the spec's network exactly.
     """
     from safetensors.torch import save_file
 
@@ -157,11 +147,7 @@ def write_backbone_file(path: Path, spec: BackboneSpec, source: Source, state_di
 
 
 def prepare_weights(spec: BackboneSpec, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights as they are written: they fill the spec's network exactly, floating-point ones are float32, none shares memory.
-
-    Raises:
-        BackboneFileError: As for `check_weights`.
-    """
+    """Weights as they are written: they fill the spec's network exactly, floating-point ones are float32, none shares memory."""
     check_fills(spec, state_dict)
     return {
         name: (value.float() if value.is_floating_point() else value).contiguous().clone() for name, value in state_dict.items()
@@ -169,7 +155,7 @@ def prepare_weights(spec: BackboneSpec, state_dict: Mapping[str, Tensor]) -> dic
 
 
 def check_fills(spec: BackboneSpec, state_dict: Mapping[str, Tensor]) -> AnyBackbone:
-    """The spec's network without memory for its weights, after `check_weights` of it."""
+    """`check_weights` of the spec's network, which is returned without memory for its weights."""
     import torch
 
     from backbones.build import build_backbone
@@ -181,11 +167,7 @@ def check_fills(spec: BackboneSpec, state_dict: Mapping[str, Tensor]) -> AnyBack
 
 
 def check_weights(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Raise unless the weights fit the network name by name and shape by shape.
-
-    Raises:
-        BackboneFileError: With every missing and unexpected name and every wrong shape.
-    """
+    """Raise BackboneFileError, with every missing and unexpected name and every wrong shape, unless the weights fit exactly."""
     own = network.state_dict()
     problems = []
     if missing := sorted(set(own) - set(state_dict)):
@@ -200,10 +182,6 @@ def check_weights(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
 
 
 def load_strictly(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Load weights that must fit exactly.
-
-    Raises:
-        BackboneFileError: As for `check_weights`.
-    """
+    """Load weights into a network after `check_weights`."""
     check_weights(network, state_dict)
     network.load_state_dict(dict(state_dict), strict=True)

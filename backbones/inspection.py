@@ -8,7 +8,7 @@ ViTs after 12 and 36 SelfPatch updates; natural images):
 - In fresh ViTs the last block's attention is uniform: its entropy is 0.996 to 1.000 of the highest possible. It still is after so few
   updates; a network that attends uniformly is hardly trained, whatever its weights.
 - Mean, deviation, norm, rank and similarity do not tell fresh networks from briefly trained ones: between two images the
-  similarity of a fresh ViT's patches went from 0.06 to 0.39, and a Swin's from 0.18 to 0.51. They are printed without a verdict,
+  similarity of a fresh ViT's patches went from 0.06 to 0.39, and a Swin's from 0.18 to 0.51. They are printed without a warning,
   except for features that do not depend on the position at all.
 
 No fully trained published weights were at hand; the limits are ours.
@@ -17,7 +17,6 @@ Shapes: N patches, D channels, T tokens of the last block, h heads.
 """
 
 import math
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,95 +38,62 @@ CONSTANT_FEATURES = 0.999
 """Mean cosine similarity of the patches, from which on they count as all the same."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Inspection:
-    """What one image shows of a backbone; mean, deviation and norm (length) are those of all patches' features."""
-
-    image_size: int
-    """Side in pixels of the square that was looked at."""
-    mean: float
-    deviation: float
-    norm: float
-    effective_rank: float
-    """Exponential of the entropy of the normalised singular values of the centred features (Roy and Vetterli, 2007)."""
-    highest_rank: int
-    """The highest possible rank for this many patches and channels."""
-    cosine_similarity: float
-    """Mean over all pairs of different patches; NaN where there is one patch or a feature vector is zero."""
-    attention_entropy: float | None
-    """Entropy of the last block's attention over the highest possible; None for networks without plain global attention."""
-    norm_layers: int
-    """LayerNorms and BatchNorms."""
-    norm_layers_as_initialised: int
-    """Those whose weights are all 1 or all 0 and whose biases are all 0, exactly."""
-
-    def warnings(self) -> list[str]:
-        """Whatever looks like an untrained network."""
-        found = []
-        if self.norm_layers_as_initialised:
-            found.append(
-                f"{self.norm_layers_as_initialised} of {self.norm_layers} normalisation layers hold exactly their initial values, "
-                "as in an untrained network: was this part of the weights ever trained and loaded?"
-            )
-        if self.attention_entropy is not None and self.attention_entropy >= UNIFORM_ATTENTION:
-            found.append(
-                f"the last block attends uniformly (entropy {self.attention_entropy:.3f} of the highest possible), as in an "
-                "untrained network: hardly trained, or weights in the wrong place"
-            )
-        if not self.cosine_similarity < CONSTANT_FEATURES:
-            found.append("the features are the same at every position: collapsed, or weights in the wrong place")
-        return found
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready values; NaN becomes None."""
-        values = {name: None if value != value else value for name, value in asdict(self).items()}
-        return {**values, "warnings": self.warnings()}
-
-    def lines(self) -> list[tuple[str, str]]:
-        """Label and text, in reading order."""
-        features = f"mean {self.mean:.4f}, deviation {self.deviation:.4f}, length {self.norm:.3f} ({self.image_size} px)"
-        lines = [
-            ("features", features),
-            ("effective rank", f"{self.effective_rank:.1f} of {self.highest_rank}"),
-            ("similarity of patches", f"{self.cosine_similarity:.3f} (mean cosine)"),
-        ]
-        if self.attention_entropy is not None:
-            lines.append(("attention entropy", f"{self.attention_entropy:.3f} of the highest possible, last block"))
-        lines.append(("norms as initialised", f"{self.norm_layers_as_initialised} of {self.norm_layers}"))
-        return lines + [("warning", text) for text in self.warnings()]
-
-
-def inspect_backbone(network: AnyBackbone, image: Path) -> Inspection:
-    """Run an image through a backbone on the CPU.
+def inspect_backbone(network: AnyBackbone, image: Path) -> dict[str, Any]:
+    """Run an image through a backbone on the CPU. ValueError if the file is not a readable image.
 
     Args:
         network: With its weights loaded; put into evaluation mode.
         image: Any image file; its centre square is scaled to the size of pretraining.
 
-    Raises:
-        ValueError: If the file is no readable image.
+    Returns:
+        JSON-ready values: `image_size` of that square; `mean`, `deviation` and `norm` (length) of the patches' features;
+        `effective_rank`, the exponential of the entropy of the normalised singular values of the centred features (Roy and Vetterli,
+        2007), and the `highest_rank` possible; `cosine_similarity`, the mean over all pairs of different patches, None where there is
+        one patch or a feature vector is zero; `attention_entropy` of the last block over the highest possible, None for networks
+        without plain global attention; `norm_layers` and how many of them are `norm_layers_as_initialised`, that is with weights all
+        1 or all 0 and biases all 0, exactly; and `warnings` of an untrained network.
     """
     size = typical_image_size(network.spec)
     images_13SS = _read_image(image, size)
-    features_ND, entropy = _features_and_entropy(network.eval(), images_13SS)
+    features_ND, attention_entropy = _features_and_entropy(network.eval(), images_13SS)
     singular = torch.linalg.svdvals(features_ND - features_ND.mean(0))
     directions_ND = F.normalize(features_ND, dim=1)
     count = len(features_ND)
     similarity = (directions_ND @ directions_ND.T).sum() - (directions_ND**2).sum()
     has_directions = count > 1 and bool((features_ND.norm(dim=1) > 0).all())
     norms = [module for module in network.modules() if isinstance(module, (nn.LayerNorm, nn.BatchNorm2d))]
-    return Inspection(
-        image_size=size,
-        mean=features_ND.mean().item(),
-        deviation=features_ND.std().item(),
-        norm=features_ND.norm(dim=1).mean().item(),
-        effective_rank=math.exp(_entropy(singular / singular.sum().clamp_min(1e-300)).item()),
-        highest_rank=min(count - 1, features_ND.shape[1]),
-        cosine_similarity=similarity.item() / (count * (count - 1)) if has_directions else math.nan,
-        attention_entropy=entropy,
-        norm_layers=len(norms),
-        norm_layers_as_initialised=sum(_is_as_initialised(norm) for norm in norms),
-    )
+    values = {
+        "image_size": size,
+        "mean": features_ND.mean().item(),
+        "deviation": features_ND.std().item(),
+        "norm": features_ND.norm(dim=1).mean().item(),
+        "effective_rank": math.exp(_entropy(singular / singular.sum().clamp_min(1e-300)).item()),
+        "highest_rank": min(count - 1, features_ND.shape[1]),
+        "cosine_similarity": similarity.item() / (count * (count - 1)) if has_directions else None,
+        "attention_entropy": attention_entropy,
+        "norm_layers": len(norms),
+        "norm_layers_as_initialised": sum(_is_as_initialised(norm) for norm in norms),
+    }
+    values = {name: None if value != value else value for name, value in values.items()}  # NaN of a single patch's deviation
+    return {**values, "warnings": _warnings(values)}
+
+
+def _warnings(values: dict[str, Any]) -> list[str]:
+    found = []
+    if untouched := values["norm_layers_as_initialised"]:
+        found.append(
+            f"{untouched} of {values['norm_layers']} normalisation layers hold exactly their initial values, as in an untrained "
+            "network: was this part of the weights ever trained and loaded?"
+        )
+    entropy, similarity = values["attention_entropy"], values["cosine_similarity"]
+    if entropy is not None and entropy >= UNIFORM_ATTENTION:
+        found.append(
+            f"the last block attends uniformly (entropy {entropy:.3f} of the highest possible), as in an untrained network: hardly "
+            "trained, or weights in the wrong place"
+        )
+    if similarity is None or similarity >= CONSTANT_FEATURES:
+        found.append("the features are the same at every position: collapsed, or weights in the wrong place")
+    return found
 
 
 def _read_image(path: Path, size: int) -> Tensor:

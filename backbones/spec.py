@@ -266,9 +266,12 @@ def spec_in_words(spec: BackboneSpec) -> str:
     words = []
     for field in dataclasses.fields(spec):
         value = getattr(spec, field.name)
-        if value != field.default:
-            text = "-".join(map(str, value)) if isinstance(value, tuple) else {True: "yes", False: "no"}.get(value, value)
-            words.append(f"{field.name.replace('_', ' ')} {text}")
+        if value == field.default:
+            continue
+        if isinstance(value, bool):
+            value = "yes" if value else "no"
+        text = "-".join(map(str, value)) if isinstance(value, tuple) else value
+        words.append(f"{field.name.replace('_', ' ')} {text}")
     return f"{architecture_name(spec_to_dict(spec))}: {', '.join(words)}"
 
 

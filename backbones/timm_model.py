@@ -29,15 +29,11 @@ _SEED = 0
 def convert_timm_model(
     source: Path, num_heads: int | None = None, create: Callable[..., nn.Module] = timm.create_model
 ) -> Conversion:
-    """Fetch a pretrained model through timm, and take its backbone.
-
-    Args:
-        source: `timm:NAME`, optionally with a tag: `timm:vit_small_patch16_224.dino`.
-        num_heads: Must be the model's own where given.
-        create: timm's factory.
+    """Fetch a pretrained model `timm:NAME` through timm's factory `create`, and take its backbone.
 
     Raises:
-        FormatError: If timm has no such model or no weights for it, they cannot be fetched, or the network is none of ours.
+        FormatError: If timm has no such model or no weights for it, they cannot be fetched, the network is none of ours, or
+            `num_heads` is not the model's own.
     """
     name = os.fspath(source).removeprefix(TIMM_PREFIX)
     if not timm.is_model(name) or not timm.is_model_pretrained(name):
@@ -52,14 +48,10 @@ def convert_timm_model(
 
 
 def convert_timm_module(model: Any, num_heads: int | None = None) -> Conversion:
-    """Take the backbone of a timm model, and prove it by its features.
-
-    Args:
-        model: Any model of timm; switched to evaluation mode.
-        num_heads: Must be the model's own where given.
+    """Take the backbone of a timm model, which is switched to evaluation mode, and prove it by its features.
 
     Raises:
-        FormatError: If its names, numbers or features are not those of a backbone of ours.
+        FormatError: If its names, numbers or features are not those of a backbone of ours, or `num_heads` is not its own.
     """
     weights = model.state_dict()
     layout = next((FORMATS[name] for name in ("timm", "timm_dinov3") if FORMATS[name].matches(weights)), None)

@@ -50,9 +50,9 @@ def main(argv: Sequence[str]) -> int:
     """Convert and report."""
     description = f"{ConvertOptions.__doc__} Layouts: {', '.join(FORMATS)}."
     options = parse(ConvertOptions, _with_json_value(argv), PROG, description)
-    from backbones.report import convert_file  # loads torch, which --help need not wait for
+    from backbones.report import convert_file, report_lines  # loads torch, which --help need not wait for
 
-    converted = convert_file(
+    facts = convert_file(
         options.checkpoint,
         options.output,
         target=options.to,
@@ -61,13 +61,12 @@ def main(argv: Sequence[str]) -> int:
         num_heads=options.num_heads,
         image=options.check,
     )
-    facts = converted.to_json()
     if options.json == STDOUT:
         print(json.dumps(facts))  # noqa: T201 - the command's own output
         return 0
     if options.json is not None:
         write_text_atomically(Path(options.json), json.dumps(facts, indent=1) + "\n")
-    for label, text in converted.lines():
+    for label, text in report_lines(facts):
         print(f"{label:>21}: {text}")  # noqa: T201
     return 0
 

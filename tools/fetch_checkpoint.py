@@ -1,13 +1,12 @@
 """Download a published checkpoint by name, verify it, and convert it to a backbone file."""
 
-import dataclasses
 import difflib
 import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import tyro
 
@@ -15,9 +14,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.cli import parse, run_command
 from tables.checkpoints import CHECKPOINTS_FILE, PublishedCheckpoint, read_checkpoints
-
-if TYPE_CHECKING:
-    from backbones.report import ConversionReport
 
 PROG = "python tools/fetch_checkpoint.py"
 NOT_STATED = "not stated"
@@ -42,7 +38,7 @@ class FetchOptions:
     """The table of published checkpoints."""
 
 
-def fetch(row: PublishedCheckpoint, folder: Path) -> tuple[Path, "ConversionReport"]:
+def fetch(row: PublishedCheckpoint, folder: Path) -> tuple[Path, dict[str, Any]]:
     """Download, verify, convert. Return the backbone file and what was taken.
 
     A checkpoint that is in the folder already, with the published digest if there is one, is not downloaded again.
@@ -69,9 +65,9 @@ def fetch(row: PublishedCheckpoint, folder: Path) -> tuple[Path, "ConversionRepo
         raise ValueError(f"{checkpoint}: {difference}; remove it to download it again")
     conversion = open_backbone(checkpoint, branch=row.branch or None)
     report = report_conversion(conversion, file_sha256(checkpoint))
-    architecture = architecture_name(report.spec)
+    architecture = architecture_name(report["spec"])
     for what, found, expected, fits in (
-        ("layout", report.format, row.format, report.format == row.format),
+        ("layout", report["format"], row.format, report["format"] == row.format),
         ("network", architecture, row.backbone, row.is_architecture(architecture)),
     ):
         if expected and not fits:
@@ -80,7 +76,7 @@ def fetch(row: PublishedCheckpoint, folder: Path) -> tuple[Path, "ConversionRepo
                 f"`python tools/convert_checkpoint.py {checkpoint} OUT.safetensors`"
             )
     write_conversion(conversion, checkpoint, backbone)
-    return backbone, dataclasses.replace(report, licence=row.licence or NOT_STATED)
+    return backbone, {**report, "licence": row.licence or NOT_STATED}
 
 
 def download(address: str, target: Path, md5: str = "") -> None:
@@ -145,8 +141,10 @@ def main(argv: Sequence[str]) -> int:
         similar = difflib.get_close_matches(options.name, rows)
         hint = f"; of a similar name: {', '.join(similar)}" if similar else ""
         raise ValueError(f"{given}{hint}; --list shows all {len(rows)}")
+    from backbones.report import report_lines  # loads torch
+
     backbone, report = fetch(rows[options.name], options.output)
-    for label, text in [*report.lines(), ("note", rows[options.name].note), ("written", str(backbone))]:
+    for label, text in [*report_lines(report), ("note", rows[options.name].note), ("written", str(backbone))]:
         print(f"{label:>21}: {text}")  # noqa: T201
     return 0
 

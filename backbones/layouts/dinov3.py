@@ -78,7 +78,7 @@ def _name_gate(weights: Weights) -> Weights:
 
 
 def _split_bias(state_dict: Weights) -> Weights:
-    """Split the joint biases into timm's `q_bias` and `v_bias`; FormatError if a mask is missing or lets a bias of the keys through."""
+    """Split the joint biases into timm's `q_bias` and `v_bias`; a mask must not let a bias of the keys through."""
     import torch
 
     split = {}

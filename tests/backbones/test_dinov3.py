@@ -181,5 +181,5 @@ def test_what_other_layouts_cannot_hold_is_refused(tmp_path: Path) -> None:
 def test_inspection(tmp_path: Path) -> None:
     Image.effect_mandelbrot((64, 48), (-2, -1, 1, 1), 50).convert("RGB").save(tmp_path / "image.png")
     found = inspect_backbone(build_backbone(DINOV3), tmp_path / "image.png")
-    assert found.image_size == 224
-    assert found.norm_layers == found.norm_layers_as_initialised == 5
+    assert found["image_size"] == 224
+    assert found["norm_layers"] == found["norm_layers_as_initialised"] == 5

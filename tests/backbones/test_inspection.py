@@ -23,7 +23,7 @@ SPECS = [
 
 
 @pytest.fixture(scope="module")
-def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("image") / "noise.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(path)
     return path
@@ -47,42 +47,42 @@ def trained(spec: BackboneSpec) -> AnyBackbone:
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.family)
-def test_fresh_networks_are_told_from_trained_ones(spec: BackboneSpec, photograph: Path) -> None:
-    found = inspect_backbone(fresh(spec), photograph)
-    assert 0 < found.norm_layers == found.norm_layers_as_initialised
-    assert any("initial values" in warning for warning in found.warnings())
-    found = inspect_backbone(trained(spec), photograph)
-    assert found.norm_layers_as_initialised == 0
-    assert found.warnings() == []
+def test_fresh_networks_are_told_from_trained_ones(spec: BackboneSpec, image_file: Path) -> None:
+    found = inspect_backbone(fresh(spec), image_file)
+    assert 0 < found["norm_layers"] == found["norm_layers_as_initialised"]
+    assert any("initial values" in warning for warning in found["warnings"])
+    found = inspect_backbone(trained(spec), image_file)
+    assert found["norm_layers_as_initialised"] == 0
+    assert found["warnings"] == []
 
 
-def test_a_single_layer_that_was_not_loaded_shows(photograph: Path) -> None:
+def test_a_single_layer_that_was_not_loaded_shows(image_file: Path) -> None:
     network = trained(VIT)
     nn.init.ones_(network.blocks[1].norm1.weight)
-    assert inspect_backbone(network, photograph).warnings() == []  # its trained bias remains
+    assert inspect_backbone(network, image_file)["warnings"] == []  # its trained bias remains
     nn.init.zeros_(network.blocks[1].norm1.bias)
-    (warning,) = inspect_backbone(network, photograph).warnings()
+    (warning,) = inspect_backbone(network, image_file)["warnings"]
     assert warning.startswith("1 of 5 normalisation layers")
 
 
-def test_uniform_attention_shows(photograph: Path) -> None:
+def test_uniform_attention_shows(image_file: Path) -> None:
     network = trained(VIT)
     with torch.no_grad():
         network.blocks[-1].attn.qkv.weight[: 2 * VIT.embed_dim] /= 1000
         network.blocks[-1].attn.qkv.bias[: 2 * VIT.embed_dim] = 0
-    found = inspect_backbone(network, photograph)
-    assert found.attention_entropy == pytest.approx(1, abs=1e-3)
-    (warning,) = found.warnings()
+    found = inspect_backbone(network, image_file)
+    assert found["attention_entropy"] == pytest.approx(1, abs=1e-3)
+    (warning,) = found["warnings"]
     assert "attends uniformly" in warning
 
 
-def test_attention_entropy_is_that_of_the_attention_in_use(photograph: Path) -> None:
+def test_attention_entropy_is_that_of_the_attention_in_use(image_file: Path) -> None:
     """Against PyTorch's attention: with the identity as values, its outputs are its weights."""
     network = trained(VIT).eval()
     attention = network.blocks[-1].attn
     seen = {}
     attention.register_forward_pre_hook(lambda module, arguments: seen.__setitem__("tokens", arguments[0]))
-    found = inspect_backbone(network, photograph).attention_entropy
+    found = inspect_backbone(network, image_file)["attention_entropy"]
     tokens = seen["tokens"]
     queries, keys, _ = attention.qkv(tokens).unflatten(2, (3, 2, 32)).permute(2, 0, 3, 1, 4)
     count = tokens.shape[1]
@@ -91,24 +91,24 @@ def test_attention_entropy_is_that_of_the_attention_in_use(photograph: Path) -> 
     assert found == pytest.approx(torch.special.entr(weights).sum(-1).mean().item() / math.log(count), abs=1e-5)
 
 
-def test_features_without_positions_show(photograph: Path) -> None:
+def test_features_without_positions_show(image_file: Path) -> None:
     network = trained(VIT)
     with torch.no_grad():
         network.norm.weight.zero_()
         network.norm.bias.fill_(1)
-    found = inspect_backbone(network, photograph)
-    assert found.cosine_similarity == pytest.approx(1)
-    assert found.effective_rank == pytest.approx(1)
-    assert any("same at every position" in warning for warning in found.warnings())
+    found = inspect_backbone(network, image_file)
+    assert found["cosine_similarity"] == pytest.approx(1)
+    assert found["effective_rank"] == pytest.approx(1)
+    assert any("same at every position" in warning for warning in found["warnings"])
     with torch.no_grad():
         network.norm.bias.zero_()
-    found = inspect_backbone(network, photograph)
-    assert math.isnan(found.cosine_similarity)
-    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["cosine_similarity"] is None
-    assert any("same at every position" in warning for warning in found.warnings())
+    found = inspect_backbone(network, image_file)
+    assert found["cosine_similarity"] is None
+    json.dumps(found, allow_nan=False)
+    assert any("same at every position" in warning for warning in found["warnings"])
 
 
-def test_statistics_by_hand(photograph: Path) -> None:
+def test_statistics_by_hand(image_file: Path) -> None:
     network = trained(VIT)
     whole = network.forward_tokens
 
@@ -119,19 +119,19 @@ def test_statistics_by_hand(photograph: Path) -> None:
         return whole(images)._replace(patches=corners)
 
     network.forward_tokens = features  # type: ignore[assignment, method-assign]
-    found = inspect_backbone(network, photograph)
-    assert (found.mean, found.norm) == (0, 2)
-    assert found.effective_rank == pytest.approx(2)
+    found = inspect_backbone(network, image_file)
+    assert (found["mean"], found["norm"]) == (0, 2)
+    assert found["effective_rank"] == pytest.approx(2)
     # Of six pairs two are opposite, four are orthogonal.
-    assert found.cosine_similarity == pytest.approx(-2 / 6)
+    assert found["cosine_similarity"] == pytest.approx(-2 / 6)
 
 
-def test_effective_rank_is_that_of_the_centred_features(photograph: Path) -> None:
+def test_effective_rank_is_that_of_the_centred_features(image_file: Path) -> None:
     network = trained(VIT)
-    before = inspect_backbone(network, photograph).effective_rank
+    before = inspect_backbone(network, image_file)["effective_rank"]
     with torch.no_grad():
         network.norm.bias += 10
-    assert inspect_backbone(network, photograph).effective_rank == pytest.approx(before, rel=1e-4)
+    assert inspect_backbone(network, image_file)["effective_rank"] == pytest.approx(before, rel=1e-4)
 
 
 def test_no_image(tmp_path: Path) -> None:

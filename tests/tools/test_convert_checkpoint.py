@@ -40,7 +40,7 @@ def test_readable_report_without_writing(checkpoint: Path, run_main: RunMain) ->
     finished = run_main(main, [checkpoint])
     assert finished.status == 0, finished.stderr
     report = dict(line.strip().split(": ", 1) for line in finished.stdout.splitlines())
-    assert report["architecture"].startswith("ViT: 1 blocks, 64 wide, 1 heads, patch 16")
+    assert report["architecture"].startswith("ViT/16, 64 wide, 1 deep: embed dim 64, depth 1, num heads 1, patch size 16")
     assert report["dropped on purpose"] == "2: 2 by head.*"
     assert (report["left over"], report["published licence"]) == ("0", "not stated")
     assert report["sha256 of checkpoint"] == file_sha256(checkpoint)
