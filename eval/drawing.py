@@ -1,9 +1,10 @@
-"""What pictures of several tasks have in common: labels drawn over a photograph, panels under their titles.
+"""What the images that several tasks draw have in common: labels over an image, panels under their titles.
 
 Shapes: H x W pixels, K colours.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +19,27 @@ CAPTION_HEIGHT = 16
 _OPACITY = 0.5
 
 
+def read_image(path: Path) -> Picture:
+    """Decode an image as it is stored.
+
+    Raises:
+        ValueError: If the file is missing or damaged; names it.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: no such image") from error
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path}: damaged image ({error})") from error
+
+
 def overlay(picture: Picture, labels_HW: npt.NDArray[np.integer], palette_K3: npt.NDArray[np.uint8]) -> Picture:
-    """Blend the labels' colours into a picture; where a label meets another, its contour is drawn in the full colour.
+    """Blend the labels' colours into an image; where a label meets another, its contour is drawn in the full colour.
 
     Args:
         picture: [H, W, 3].
-        labels_HW: Indices into the palette; 0 leaves the picture as it is.
+        labels_HW: Indices into the palette; 0 leaves the image as it is.
         palette_K3: RGB.
     """
     colours_HW3 = palette_K3[labels_HW]
@@ -36,7 +52,7 @@ def side_by_side(panels: Sequence[Picture], titles: Sequence[str], width: int, g
     """Panels beside each other, each under its title.
 
     Args:
-        panels: Of equal shape; one of another width than `width` is resized, which blurs what is drawn in it.
+        panels: Images of equal shape; one of another width than `width` is resized, which blurs what is drawn in it.
         titles: One per panel.
         width: Pixels per panel.
         gap: Pixels between panels.

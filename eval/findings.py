@@ -1,7 +1,8 @@
 """What a look at a data set found, for `python -m eval`, which refuses it, and for `tools/check_data.py`, which lists everything."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 Kind = Literal["missing", "misplaced", "misnamed", "damaged", "wrong", "subset", "note"]
@@ -35,10 +36,19 @@ class Finding:
         return "".join((self.text, f": {shown}" if shown else "", f"; {self.advice}" if self.advice else ""))
 
 
-def refuse(findings: Iterable[Finding]) -> None:
-    """Raise ValueError with all problems among the findings in one line."""
+def refuse(findings: Iterable[Finding], place: Path | None = None) -> None:
+    """Raise ValueError with all problems among the findings in one line, after the name of the place where there is one."""
     if problems := [str(one) for one in findings if one.is_problem]:
-        raise ValueError("; ".join(problems))
+        raise ValueError((f"{place}: " if place else "") + "; ".join(problems))
+
+
+def merged(findings: Iterable[Finding]) -> list[Finding]:
+    """The same findings, those that differ only in their names as one."""
+    names: dict[Finding, tuple[str, ...]] = {}
+    for one in findings:
+        kind = replace(one, names=())
+        names[kind] = names.get(kind, ()) + one.names
+    return [replace(kind, names=listed) for kind, listed in names.items()]
 
 
 def about(kind: Kind, text: str, names: Iterable[str], advice: str = "") -> list[Finding]:

@@ -1,4 +1,4 @@
-"""The options of the DAVIS task."""
+"""The options of the DAVIS task, and those that its other commands share."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,19 @@ from eval.davis.protocol import PropagationSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class DavisConfig(PropagationSettings):
+class SplitOptions:
+    """Which sequences of a DAVIS folder."""
+
+    split: str = "val"
+    """List in ImageSets; `all`: every folder of frames."""
+    year: Literal["2016", "2017"] = "2017"
+    """2016: all objects count as one."""
+    resolution: str = "480p"
+    """Folder below JPEGImages and Annotations; `.` where sequences lie directly in them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DavisConfig(SplitOptions, PropagationSettings):
     """Propagate the first frames' masks through the videos of DAVIS and measure J&F; every default is the published protocol's."""
 
     backbone: Path
@@ -19,12 +31,6 @@ class DavisConfig(PropagationSettings):
     """Folder for result.json, masks and CSV files. The same command line continues an interrupted run."""
     name: str = ""
     """Name of the row in the tables; by default the backbone file's."""
-    split: str = "val"
-    """List in ImageSets; `all`: every folder of frames."""
-    year: Literal["2016", "2017"] = "2017"
-    """2016: all objects count as one."""
-    resolution: str = "480p"
-    """Folder below JPEGImages and Annotations; `.` where sequences lie directly in them."""
     sequences: str = ""
     """Only these sequences of the split, separated by commas."""
     device: str = "auto"
@@ -37,7 +43,6 @@ class DavisConfig(PropagationSettings):
     """Whether to write the masks over the frames as PNG files too, about a megabyte per frame."""
 
     def __post_init__(self) -> None:
-        """Reject values that cannot make a run."""
         super().__post_init__()
         if self.jobs < 0:
             raise ValueError(f"jobs={self.jobs} must be at least 0")

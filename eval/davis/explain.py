@@ -6,30 +6,26 @@ Shapes: M context frames, h x w patches, D channels of a feature.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-import torch
 from PIL import Image, ImageDraw
-from torch import Tensor
 
-from backbones.file import load_backbone
-from common.command import parse_config, run_command
+from common.cli import parse, run_command
 from common.files import write_atomically
-from eval.davis.dataset import DavisSplit, VideoSequence, find_sequences
-from eval.davis.features import FeatureExtractor
-from eval.davis.frames import read_frame_of
-from eval.davis.overlay import read_picture
+from eval.davis.config import SplitOptions
+from eval.davis.data import DavisSplit, VideoSequence, find_sequences
 from eval.davis.protocol import PropagationSettings
-from eval.davis.sharding import Shard
-from eval.drawing import Picture
+from eval.drawing import read_image
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LINE_COLOURS = ((230, 25, 75), (60, 180, 75), (255, 225, 25), (0, 130, 200), (245, 130, 48))
 _TARGET_COLOUR = (255, 255, 255)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainConfig(PropagationSettings):
+class ExplainConfig(SplitOptions, PropagationSettings):
     """Draw the source patches that vote for the label of one pixel: context frames above, the target frame below."""
 
     backbone: Path
@@ -45,20 +41,13 @@ class ExplainConfig(PropagationSettings):
     y: int
     """Row of the pixel in the original frame."""
     output: Path
-    """The picture, a .png file."""
-    split: str = "val"
-    """List in ImageSets; `all`: every folder of frames."""
-    year: Literal["2016", "2017"] = "2017"
-    """Which ImageSets."""
-    resolution: str = "480p"
-    """Folder below JPEGImages and Annotations; `.` where sequences lie directly in them."""
+    """The image, a .png file."""
     width: int = 427
-    """Pixels per frame of the picture."""
+    """Pixels per frame in the image."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, ...; `auto`: a GPU where there is one."""
 
     def __post_init__(self) -> None:
-        """Reject what cannot be drawn."""
         super().__post_init__()
         if self.output.suffix != ".png":
             raise ValueError(f"output={self.output} must end in .png")
@@ -73,8 +62,8 @@ class ExplainConfig(PropagationSettings):
 class Source(NamedTuple):
     """One voting patch."""
 
-    context: int
-    """Which context frame."""
+    frame: int
+    """Number of its frame."""
     row: int
     """On the patch grid."""
     column: int
@@ -83,58 +72,39 @@ class Source(NamedTuple):
     """Share of the vote; all shares sum to 1."""
 
 
-def voting_patches(
-    target_hwD: Tensor, context_MhwD: Tensor, row: int, column: int, settings: PropagationSettings
-) -> list[Source]:
-    """The sources of one target patch by the rule of `eval.davis.affinity.propagate_labels`, the weightiest first.
-
-    Args:
-        target_hwD: Unit-length features of the target frame.
-        context_MhwD: Unit-length features of the context frames.
-        row: Of the target patch.
-        column: Of the target patch.
-        settings: The protocol.
-    """
-    h, w, _ = target_hwD.shape
-    weights_Mhw = ((context_MhwD @ target_hwD[row, column]) / settings.temperature).exp()
-    reach = settings.neighbourhood_radius or max(h, w)
-    far_h, far_w = (torch.arange(h) - row).abs() > reach, (torch.arange(w) - column).abs() > reach
-    weights_Mhw[:, (far_h[:, None] | far_w).to(weights_Mhw.device)] = 0
-    least = weights_Mhw.flatten().topk(min(settings.topk, weights_Mhw.numel())).values[-1]
-    chosen = torch.nonzero((weights_Mhw >= least) & (weights_Mhw > 0))
-    shares = weights_Mhw[tuple(chosen.T)] / weights_Mhw[tuple(chosen.T)].sum()
-    sources = [
-        Source(context, row, column, weight)
-        for (context, row, column), weight in zip(chosen.tolist(), shares.tolist(), strict=True)
-    ]
-    return sorted(sources, key=lambda source: -source.weight)
-
-
-@torch.inference_mode()
 def explain(config: ExplainConfig) -> list[Source]:
-    """Draw and return the sources.
+    """Draw and return the sources, the weightiest first.
 
     Raises:
         ValueError: If the frame or pixel does not exist, or the data or the backbone file cannot be used.
     """
-    split = DavisSplit.from_options(config.davis, config.split, config.year, config.resolution, config.sequence)
-    (sequence,) = find_sequences(split, all_masks=False)
+    # They load torch, which `--help` does not need.
+    import torch
+
+    from backbones.file import load_backbone
+    from common.distributed import choose_device
+    from eval.davis.features import FeatureExtractor
+    from eval.davis.frames import read_frame
+
+    (sequence,) = find_sequences(DavisSplit.chosen(config.davis, config, config.sequence), all_masks=False)
     height, width = sequence.size
     if config.frame >= len(sequence.frames):
         raise ValueError(f"frame={config.frame}: {sequence.name} has frames 0 to {len(sequence.frames) - 1}")
     if not (0 <= config.x < width and 0 <= config.y < height):
         raise ValueError(f"x={config.x}, y={config.y} lies outside the {width} x {height} pixels of {sequence.name}")
-    extract = FeatureExtractor(load_backbone(config.backbone), config.block, Shard().device(config.device))
+    extract = FeatureExtractor(load_backbone(config.backbone), config.block, choose_device(config.device))
     numbers = context_frames(config.frame, config.n_last_frames)
     features = [
-        extract(read_frame_of(sequence.frames[number], sequence.size, config, extract.input_multiple).image[None])[0]
+        extract(read_frame(sequence.frames[number], config, extract.input_multiple, sequence.size).image[None])[0]
         for number in (*numbers, config.frame)
     ]
     h, w, _ = features[-1].shape
     row, column = config.y * h // height, config.x * w // width
-    sources = voting_patches(features[-1], torch.stack(features[:-1]), row, column, config)
-    picture = draw_sources(sequence, numbers, config, sources, (h, w))
-    write_atomically(config.output, picture.save)
+    with torch.inference_mode():
+        votes = voting_patches(features[-1], torch.stack(features[:-1]), row, column, config)
+    sources = [vote._replace(frame=numbers[vote.frame]) for vote in votes]
+    image = draw_sources(sequence, numbers, config, sources, (h, w))
+    write_atomically(config.output, image.save)
     return sources
 
 
@@ -143,27 +113,57 @@ def context_frames(target: int, n_last_frames: int) -> list[int]:
     return [0, *range(max(1, target - n_last_frames), target)]
 
 
+def voting_patches(
+    target_hwD: "Tensor", context_MhwD: "Tensor", row: int, column: int, settings: PropagationSettings
+) -> list[Source]:
+    """The sources of one target patch by the rule of `eval.davis.propagator.propagate_labels`, the weightiest first.
+
+    Args:
+        target_hwD: Unit-length features of the target frame.
+        context_MhwD: Unit-length features of the context frames.
+        row: Row of the target patch.
+        column: Column of the target patch.
+        settings: The protocol.
+
+    Returns:
+        Sources whose `frame` is an index into the context frames.
+    """
+    import torch
+
+    h, w, _ = target_hwD.shape
+    weights_Mhw = ((context_MhwD @ target_hwD[row, column]) / settings.temperature).exp()
+    reach = settings.neighbourhood_radius or max(h, w)
+    far_h, far_w = (torch.arange(h) - row).abs() > reach, (torch.arange(w) - column).abs() > reach
+    weights_Mhw[:, (far_h[:, None] | far_w).to(weights_Mhw.device)] = 0
+    least = weights_Mhw.flatten().topk(min(settings.topk, weights_Mhw.numel())).values[-1]
+    chosen = torch.nonzero((weights_Mhw >= least) & (weights_Mhw > 0))
+    shares = weights_Mhw[tuple(chosen.T)] / weights_Mhw[tuple(chosen.T)].sum()
+    sources = [Source(*place, weight) for place, weight in zip(chosen.tolist(), shares.tolist(), strict=True)]
+    return sorted(sources, key=lambda source: -source.weight)
+
+
 def draw_sources(
     sequence: VideoSequence, numbers: Sequence[int], config: ExplainConfig, sources: Sequence[Source], grid: tuple[int, int]
 ) -> Image.Image:
     """Context frames in rows of four, the target frame below them, and a line from the pixel to each source."""
     per_row = min(4, len(numbers))
-    panels = [_small(read_picture(sequence.frames[number]), config.width) for number in (*numbers, config.frame)]
-    panel_width, panel_height = panels[0].size
+    panels = [Image.fromarray(read_image(sequence.frames[number])) for number in (*numbers, config.frame)]
+    panel_width, panel_height = config.width, max(1, round(panels[0].height * config.width / panels[0].width))
     rows = -(-len(numbers) // per_row)
     canvas = Image.new("RGB", (per_row * panel_width, (rows + 1) * panel_height), "white")
-    corners = [(index % per_row * panel_width, index // per_row * panel_height) for index in range(len(numbers))]
-    corners.append(((per_row - 1) * panel_width // 2, rows * panel_height))
+    corners = {number: (index % per_row * panel_width, index // per_row * panel_height) for index, number in enumerate(numbers)}
+    corners[config.frame] = ((per_row - 1) * panel_width // 2, rows * panel_height)
     draw = ImageDraw.Draw(canvas)
-    for panel, corner, number in zip(panels, corners, (*numbers, config.frame), strict=True):
-        canvas.paste(panel, corner)
-        draw.text((corner[0] + 4, corner[1] + 2), f"frame {number}", fill="white")
+    for panel, (number, (left, top)) in zip(panels, corners.items(), strict=True):
+        canvas.paste(panel.resize((panel_width, panel_height)), (left, top))
+        draw.text((left + 4, top + 2), f"frame {number}", fill="white")
     height, width = sequence.size
-    target = (corners[-1][0] + config.x * panel_width / width, corners[-1][1] + config.y * panel_height / height)
+    target_left, target_top = corners[config.frame]
+    target = (target_left + config.x * panel_width / width, target_top + config.y * panel_height / height)
     for index, source in enumerate(sources):
-        corner, colour = corners[source.context], _LINE_COLOURS[index % len(_LINE_COLOURS)]
-        left = corner[0] + source.column * panel_width / grid[1]
-        top = corner[1] + source.row * panel_height / grid[0]
+        colour = _LINE_COLOURS[index % len(_LINE_COLOURS)]
+        left = corners[source.frame][0] + source.column * panel_width / grid[1]
+        top = corners[source.frame][1] + source.row * panel_height / grid[0]
         right, bottom = left + panel_width / grid[1], top + panel_height / grid[0]
         draw.rectangle((left, top, right, bottom), outline=colour, width=2)
         draw.line((*target, (left + right) / 2, (top + bottom) / 2), fill=colour, width=1 + round(4 * source.weight))
@@ -171,17 +171,11 @@ def draw_sources(
     return canvas
 
 
-def _small(picture: Picture, width: int) -> Image.Image:
-    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
-    return Image.fromarray(np.ascontiguousarray(picture)).resize((width, height))
-
-
 def main(argv: Sequence[str]) -> int:
-    """Parse, draw, list the sources."""
-    config = parse_config(ExplainConfig, "python -m eval.davis.explain", argv)
-    numbers = context_frames(config.frame, config.n_last_frames)
+    """Draw, and print the sources."""
+    config = parse(ExplainConfig, argv, "python -m eval.davis.explain")
     for source in explain(config):
-        print(f"frame {numbers[source.context]}  patch row {source.row} column {source.column}  {source.weight:.3f}")  # noqa: T201
+        print(f"frame {source.frame}  patch row {source.row} column {source.column}  {source.weight:.3f}")  # noqa: T201
     print(config.output)  # noqa: T201 - the command's own output
     return 0
 

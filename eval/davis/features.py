@@ -1,6 +1,6 @@
 """Features of frames from a backbone of any family.
 
-Shapes: B frames, H x W pixels, h x w positions, N = h*w, D channels.
+Shapes: B frames, H x W pixels, h x w positions, D channels.
 """
 
 from collections.abc import Iterable
@@ -11,9 +11,8 @@ from torch import Tensor
 
 from backbones.base import check_taps
 from backbones.build import AnyBackbone, build_backbone
-from backbones.onednn import pack_linear_layers
 from backbones.spec import BackboneSpec
-from common.precision import full_float32
+from common.distributed import full_float32
 from eval.davis.frames import input_size
 from eval.davis.protocol import PropagationSettings
 
@@ -26,12 +25,11 @@ class FeatureExtractor:
     """The patch features that label propagation compares."""
 
     def __init__(self, backbone: AnyBackbone, block: int | None, device: torch.device) -> None:
-        """Keep a backbone ready.
+        """Move a backbone to the device and set it to evaluation mode.
 
         Args:
-            backbone: The network; moved to the device, set to evaluation mode and, on a CPU, made fit for nothing else than being
-                applied (`pack_linear_layers`).
-            block: See `PropagationSettings.block`.
+            backbone: The network.
+            block: As `PropagationSettings.block`.
             device: Where to compute.
 
         Raises:
@@ -40,8 +38,6 @@ class FeatureExtractor:
         if block is not None:
             check_taps([block], backbone.spec)
         self.backbone = backbone.to(device).eval()
-        if device.type == "cpu":
-            pack_linear_layers(self.backbone)
         self.block = block
         self.device = device
 
@@ -87,7 +83,7 @@ class FeatureExtractor:
         return F.normalize(features_BhwD, dim=-1)
 
     def _features(self, images_B3HW: Tensor) -> Tensor:
-        """[B, h, w, D]; CLS token and registers are no part of them."""
+        """[B, h, w, D], without CLS token and registers."""
         if self.block is not None:
             return self.backbone.forward_maps(images_B3HW, [self.block])[0].permute(0, 2, 3, 1)
         tokens = self.backbone.forward_tokens(images_B3HW)
@@ -95,7 +91,7 @@ class FeatureExtractor:
 
 
 def check_sizes(spec: BackboneSpec, sizes: Iterable[tuple[int, int]], settings: PropagationSettings) -> None:
-    """Find out whether frames fit a backbone, by tensors without content.
+    """Check that frames fit a backbone, by tensors without content.
 
     Args:
         spec: The backbone's.
@@ -103,7 +99,7 @@ def check_sizes(spec: BackboneSpec, sizes: Iterable[tuple[int, int]], settings: 
         settings: The protocol.
 
     Raises:
-        ValueError: If some do not in the size in which the protocol shows them, or the backbone has no such block.
+        ValueError: If the size at which the backbone would see some frame does not fit it, or it has no such block.
     """
     device = torch.device("meta")
     with device:

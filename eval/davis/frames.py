@@ -9,20 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from common.images import IMAGENET_MEAN, breaks_off
 from eval.davis.protocol import PropagationSettings
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
 # Masks are drawn on the pixels as they are stored, whatever a camera says of which side is up.
 _STORED_PIXELS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-
-_JPEG_END = b"\xff\xd9"
-# Cameras and editors may append a few bytes after the end marker.
-_JPEG_TAIL_BYTES = 1024
-
-
-class FrameError(ValueError):
-    """A frame that is missing or damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,38 +50,33 @@ def input_size(height: int, width: int, settings: PropagationSettings, multiple:
     return (long, short) if height > width else (short, long)
 
 
-def read_frame(path: Path, settings: PropagationSettings, multiple: int) -> Frame:
+def read_frame(path: Path, settings: PropagationSettings, multiple: int, size: tuple[int, int] | None = None) -> Frame:
     """Decode, resize (OpenCV's bilinear, without antialiasing) and normalise a frame.
 
+    Args:
+        path: The file.
+        settings: The protocol.
+        multiple: What the backbone's input must be a multiple of.
+        size: (height, width) of the sequence's first frame, which the others must have too; None for any.
+
     Raises:
-        FrameError: If the file is missing, damaged or truncated; names it.
+        ValueError: If the file is missing, damaged, truncated or of another size; names it.
     """
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
-        raise FrameError(f"{path}: no such frame") from error
+        raise ValueError(f"{path}: no such frame") from error
     # OpenCV fills the rest of a truncated JPEG with grey and reports nothing.
-    whole = len(content) > 0 and _JPEG_END in content[-_JPEG_TAIL_BYTES:]
+    whole = len(content) > 0 and not breaks_off(content)
     pixels_HW3 = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), _STORED_PIXELS) if whole else None
     if pixels_HW3 is None:
-        raise FrameError(f"{path}: not a JPEG, or a damaged or truncated one")
-    original_height, original_width = pixels_HW3.shape[:2]
-    height, width = input_size(original_height, original_width, settings, multiple)
-    image_3HW = _normalise(cv2.resize(pixels_HW3, (width, height)), settings)
-    return Frame(name=path.stem, image=torch.from_numpy(image_3HW), original_size=(original_height, original_width))
-
-
-def read_frame_of(path: Path, size: tuple[int, int], settings: PropagationSettings, multiple: int) -> Frame:
-    """As `read_frame`, for a sequence whose first frame has this size (height, width).
-
-    Raises:
-        FrameError: Also if the frame has another size.
-    """
-    frame = read_frame(path, settings, multiple)
-    if frame.original_size != size:
-        (height, width), (first_height, first_width) = frame.original_size, size
-        raise FrameError(f"{path}: {width} x {height} pixels, but the first frame has {first_width} x {first_height}")
-    return frame
+        raise ValueError(f"{path}: not a JPEG, or a damaged or truncated one")
+    height, width = pixels_HW3.shape[:2]
+    if size is not None and (height, width) != size:
+        raise ValueError(f"{path}: {width} x {height} pixels, but the first frame has {size[1]} x {size[0]}")
+    input_height, input_width = input_size(height, width, settings, multiple)
+    image_3HW = _normalise(cv2.resize(pixels_HW3, (input_width, input_height)), settings)
+    return Frame(name=path.stem, image=torch.from_numpy(image_3HW), original_size=(height, width))
 
 
 def _normalise(bgr_HW3: NDArray[np.uint8], settings: PropagationSettings) -> NDArray[np.float32]:

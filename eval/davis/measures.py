@@ -1,12 +1,12 @@
 """J and F of every object of one sequence, frame by frame, by the semi-supervised rules of DAVIS-2017.
 
-Source: davisvideochallenge/davis2017-evaluation, `davis2017/evaluation.py` and `results.py`. The first frame is given and the last
-was never scored. The objects are ids 1 to the highest of the first annotation, whether or not it has all of them; higher ids do not
-count.
+Source: davisvideochallenge/davis2017-evaluation, `davis2017/evaluation.py`, `results.py` and `metrics.py`; the definition of
+contours goes back to `seg2bmap` of the Berkeley segmentation benchmark. The first frame is given and the last was never scored. The
+objects are ids 1 to the highest of the first annotation, whether or not it has all of them; higher ids do not count.
 """
 
 import logging
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,21 +14,21 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from eval.davis.bits import BinaryImage
-from eval.davis.boundary import boundary_f, boundary_tolerance
-from eval.davis.dataset import check_length
+from eval.davis.data import FEWEST_FRAMES
 from eval.davis.masks import Mask, read_mask, single_object, without_void
 
 logger = logging.getLogger(__name__)
 
+BinaryImage = npt.NDArray[np.bool_]
+"""[H, W]."""
 
-class ScoringError(ValueError):
-    """Predictions or annotations that cannot be scored; the message names the file."""
+TOLERANCE_OF_DIAGONAL = 0.008
+"""The tolerance of contours is this share of the image diagonal, rounded up to whole pixels: 8 at 854 x 480."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceMeasures:
-    """Per-frame figures of one sequence."""
+    """Measures of one sequence."""
 
     name: str
     """The sequence."""
@@ -47,14 +47,16 @@ def measure_sequence(annotations: Path, predictions: Path, one_object: bool = Fa
         one_object: Whether all objects count as one, as in DAVIS-2016.
 
     Raises:
-        DavisDataError: If there are too few annotations.
-        ScoringError: If a mask is missing, of another size, or has an id that the first annotation has not.
-        MaskError: If a mask is damaged.
+        ValueError: If there are too few annotations, or a mask is missing, damaged, of another size, or has an id that the first
+            annotation has not.
     """
     # OpenCV's own threads would fight with the processes of `--jobs`.
     cv2.setNumThreads(1)
     paths = sorted(annotations.glob("*.png"))
-    check_length(annotations, len(paths))
+    if len(paths) < FEWEST_FRAMES:
+        raise ValueError(
+            f"{annotations}: {len(paths)} annotated frames; the first and the last are not scored, so at least {FEWEST_FRAMES}"
+        )
     first = _read_annotation(paths[0], one_object)
     num_objects = int(first.max())
     if not num_objects:
@@ -62,7 +64,7 @@ def measure_sequence(annotations: Path, predictions: Path, one_object: bool = Fa
     if absent := sorted(set(range(1, num_objects)) - set(np.unique(first).tolist())):
         logger.warning(
             "%s: the first annotation has no object %s; scored all the same, as by the official evaluation: 1 where no mask has it",
-            *(annotations, _listed(absent)),
+            *(annotations, ", ".join(map(str, absent))),
         )
     scored = paths[1:-1]
     region, boundary = np.zeros((num_objects, len(scored))), np.zeros((num_objects, len(scored)))
@@ -75,9 +77,8 @@ def measure_sequence(annotations: Path, predictions: Path, one_object: bool = Fa
         for number in range(num_objects):
             region[number, index], boundary[number, index] = measure_object(annotation, prediction, number + 1)
     if late:
-        logger.warning(
-            "%s: object ids %s appear after the first frame; they are not scored", annotations, _listed(sorted(late))
-        )
+        numbers = ", ".join(map(str, sorted(late)))
+        logger.warning("%s: object ids %s appear after the first frame; they are not scored", annotations, numbers)
     return SequenceMeasures(name=annotations.name, region=region, boundary=boundary)
 
 
@@ -89,7 +90,7 @@ def measure_object(annotation: Mask, prediction: Mask, object_id: int) -> tuple[
     Args:
         annotation: [H, W] ids.
         prediction: [H, W] ids.
-        object_id: Which object.
+        object_id: The object.
 
     Returns:
         Intersection over union (1 if both are empty), and `boundary_f`.
@@ -101,6 +102,66 @@ def measure_object(annotation: Mask, prediction: Mask, object_id: int) -> tuple[
     wanted, found = np.ascontiguousarray(wanted[box]), np.ascontiguousarray(found[box])
     intersection_over_union = np.count_nonzero(wanted & found) / np.count_nonzero(wanted | found)
     return intersection_over_union, boundary_f(wanted, found, boundary_tolerance(*annotation.shape))
+
+
+def boundary_tolerance(height: int, width: int) -> int:
+    """Largest distance in pixels at which contours of an image of this size still agree."""
+    return math.ceil(TOLERANCE_OF_DIAGONAL * float(np.linalg.norm((height, width))))
+
+
+def boundary_f(annotation: BinaryImage, prediction: BinaryImage, tolerance: int) -> float:
+    """Harmonic mean of the shares of either contour that lie within the tolerance of the other.
+
+    Args:
+        annotation: [H, W].
+        prediction: [H, W]. Both may be the same cut-out of larger masks if it leaves at least one pixel around the objects,
+            except where the image ends.
+        tolerance: In pixels, Euclidean; from `boundary_tolerance`.
+
+    Returns:
+        In [0, 1]; 1 if there is no contour at all, 0 if there is only one.
+    """
+    wanted, found = boundary_pixels(annotation), boundary_pixels(prediction)
+    num_wanted, num_found = cv2.countNonZero(wanted), cv2.countNonZero(found)
+    if not num_wanted and not num_found:
+        return 1.0
+    if not num_wanted or not num_found:
+        return 0.0
+    precision = cv2.countNonZero(found & dilate(wanted, tolerance)) / num_found
+    recall = cv2.countNonZero(wanted & dilate(found, tolerance)) / num_wanted
+    if precision + recall == 0:
+        return 0.0
+    return 2 * precision * recall / (precision + recall)
+
+
+def boundary_pixels(mask: BinaryImage) -> Mask:
+    """1 at pixels that differ from their right, lower or lower right neighbour, else 0.
+
+    The image's own edge is no contour: a mask that fills the image has none.
+    """
+    return cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8), anchor=(0, 0))  # type: ignore[return-value]
+
+
+def dilate(image: Mask, radius: int) -> Mask:
+    """Set every pixel within a Euclidean distance of a set one.
+
+    A disk is the union of its inscribed rectangles. From the tallest to the widest, each row of the image is widened a little more,
+    and what is set so far grows up and down by the difference to the next height: short steps, in 60 % of the time that OpenCV takes
+    for the disk at once.
+
+    Args:
+        image: [H, W] of 0 and 1.
+        radius: In pixels.
+    """
+    heights = {math.isqrt(radius**2 - y**2): y for y in range(radius + 1)}  # half width -> half height
+    half_width, half_height = 0, radius
+    widened = result = image
+    for next_width, next_height in sorted(heights.items()):
+        widened = cv2.dilate(widened, np.ones((1, 2 * (next_width - half_width) + 1), np.uint8))
+        result = cv2.dilate(result, np.ones((2 * (half_height - next_height) + 1, 1), np.uint8))
+        result = cv2.bitwise_or(widened, result)
+        half_width, half_height = next_width, next_height
+    return result
 
 
 def _common_box(first: BinaryImage, second: BinaryImage) -> tuple[slice, slice] | None:
@@ -121,16 +182,12 @@ def _read_annotation(path: Path, one_object: bool) -> Mask:
 
 def _read_prediction(path: Path, shape: tuple[int, ...], num_objects: int, one_object: bool) -> Mask:
     if not path.is_file():
-        raise ScoringError(f"{path}: no such prediction; every frame but the first and the last needs one")
+        raise ValueError(f"{path}: no such prediction; every frame but the first and the last needs one")
     ids = read_mask(path)
     if ids.shape != shape:
-        raise ScoringError(f"{path}: {ids.shape[1]} x {ids.shape[0]} pixels, but the annotation has {shape[1]} x {shape[0]}")
+        raise ValueError(f"{path}: {ids.shape[1]} x {ids.shape[0]} pixels, but the annotation has {shape[1]} x {shape[0]}")
     if one_object:
         return single_object(ids)
     if (highest := int(ids.max())) > num_objects:
-        raise ScoringError(f"{path}: object id {highest}, but the first annotation has {num_objects} objects")
+        raise ValueError(f"{path}: object id {highest}, but the first annotation has {num_objects} objects")
     return ids
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers))

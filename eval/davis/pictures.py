@@ -5,20 +5,17 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
-import matplotlib
 import numpy as np
 from PIL import Image
 
-from common.command import parse_config, run_command
+from common.cli import parse, run_command
 from common.files import write_atomically
-from eval.davis.dataset import FEWEST_FRAMES, DavisSplit, VideoSequence, find_sequences
-from eval.davis.masks import MaskError, read_mask
-from eval.davis.overlay import overlay, read_picture
-from eval.davis.scores import score_sequences
-from eval.davis.summary import Scores
-from eval.drawing import Picture, side_by_side
+from eval.davis.config import SplitOptions
+from eval.davis.data import FEWEST_FRAMES, DavisSplit, VideoSequence, find_sequences
+from eval.davis.masks import overlay
+from eval.davis.scores import Scores, score_sequences
+from eval.drawing import side_by_side
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +24,7 @@ ANNOTATIONS_TITLE = "annotation"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PicturesConfig:
+class PicturesConfig(SplitOptions):
     """Animate the masks of one or several backbones beside the annotations, and chart their J&F per sequence."""
 
     davis: Path
@@ -37,13 +34,7 @@ class PicturesConfig:
     output: Path
     """Folder for SEQUENCE.gif and, where every frame is annotated, j_and_f.png."""
     titles: list[str] | None = None
-    """A title for each folder; by default what tells their paths apart."""
-    split: str = "val"
-    """List in ImageSets; `all`: every folder of frames."""
-    year: Literal["2016", "2017"] = "2017"
-    """2016: all objects count as one."""
-    resolution: str = "480p"
-    """Folder below JPEGImages and Annotations; `.` where sequences lie directly in them."""
+    """A title for each folder; by default the parts of their paths that differ."""
     sequences: str = ""
     """Only these sequences of the split, separated by commas."""
     width: int = 320
@@ -52,7 +43,6 @@ class PicturesConfig:
     """Speed of the animations."""
 
     def __post_init__(self) -> None:
-        """Reject what cannot be shown."""
         if not self.compare:
             raise ValueError("compare=[] names no folder of masks")
         if len({folder.resolve() for folder in self.compare}) < len(self.compare):
@@ -61,6 +51,34 @@ class PicturesConfig:
             raise ValueError(f"titles={self.titles}: {len(self.compare)} folders need as many titles, each another")
         if self.width < 16 or self.frames_per_second < 1:
             raise ValueError("width must be at least 16, frames_per_second at least 1")
+
+
+def draw(config: PicturesConfig) -> list[Path]:
+    """Write every animation, and the chart; returns their paths.
+
+    Raises:
+        ValueError: If the data or the masks are incomplete; one line names what.
+    """
+    split = DavisSplit.chosen(config.davis, config, config.sequences)
+    titles = config.titles or panel_titles(config.compare)
+    paths, annotated = [], []
+    for sequence in find_sequences(split, all_masks=False):
+        masks = tuple(sequence.masks[0].parent / f"{frame.stem}.png" for frame in sequence.frames)
+        if all(mask.is_file() for mask in masks):
+            sequence = replace(sequence, masks=masks)
+            annotated += [sequence.name] if len(masks) >= FEWEST_FRAMES else []
+        paths.append(config.output / f"{sequence.name}.gif")
+        folders = [folder / sequence.name for folder in config.compare]
+        write_animation(paths[-1], sequence, folders, titles, config.width, config.frames_per_second)
+        logger.info("%s", paths[-1])
+    if annotated:
+        scores = {
+            title: score_sequences(annotated, split.masks_folder, folder, config.year == "2016")
+            for title, folder in zip(titles, config.compare, strict=True)
+        }
+        paths.append(config.output / CHART_FILE)
+        write_chart(paths[-1], scores)
+    return paths
 
 
 def panel_titles(folders: Sequence[Path]) -> list[str]:
@@ -93,46 +111,36 @@ def write_animation(
     Raises:
         ValueError: If a mask or frame is missing or damaged, or they differ in size.
     """
-    annotated = len(sequence.masks) == len(sequence.frames)
-    sources = ([sequence.masks[0].parent] if annotated else []) + [*folders]
-    names = ([ANNOTATIONS_TITLE] if annotated else []) + [*titles]
+    if len(sequence.masks) == len(sequence.frames):
+        folders, titles = [sequence.masks[0].parent, *folders], [ANNOTATIONS_TITLE, *titles]
     pages = []
     for frame in sequence.frames:
-        picture = read_picture(frame)
-        panels = [_panel(picture, folder / f"{frame.stem}.png") for folder in sources]
-        pages.append(side_by_side(panels, names, width).quantize(256, dither=Image.Dither.NONE))
-    duration_ms = 1000 // frames_per_second
-    write_atomically(
-        path, lambda temporary: pages[0].save(temporary, save_all=True, append_images=pages[1:], duration=duration_ms, loop=0)
-    )
+        panels = [overlay(frame, folder / f"{frame.stem}.png") for folder in folders]
+        pages.append(side_by_side(panels, titles, width).quantize(256, dither=Image.Dither.NONE))
+    options = {"save_all": True, "append_images": pages[1:], "duration": 1000 // frames_per_second, "loop": 0}
+    write_atomically(path, lambda temporary: pages[0].save(temporary, **options))
 
 
-def _panel(frame: Picture, path: Path) -> Picture:
-    mask = read_mask(path)
-    if mask.shape != frame.shape[:2]:
-        (height, width), (frame_height, frame_width) = mask.shape, frame.shape[:2]
-        raise MaskError(f"{path}: {width} x {height} pixels, but its frame has {frame_width} x {frame_height}")
-    return overlay(frame, mask)
-
-
-def sequence_figures(scores: Scores) -> dict[str, float]:
+def sequence_metrics(scores: Scores) -> dict[str, float]:
     """J&F of each sequence, in percent: the mean of its objects'."""
     values: dict[str, list[float]] = defaultdict(list)
-    for name, figures in scores.per_object.items():
-        values[name.rpartition("_")[0]].append(100 * figures["J&F-Mean"])
+    for name, metrics in scores.per_object.items():
+        values[name.rpartition("_")[0]].append(100 * metrics["J&F-Mean"])
     return {name: float(np.mean(of_objects)) for name, of_objects in values.items()}
 
 
 def write_chart(path: Path, scores: dict[str, Scores]) -> None:
     """Write a bar chart of J&F in percent per sequence, one colour per set of masks."""
+    import matplotlib  # slow to load
+
     matplotlib.use("Agg")
     from matplotlib import pyplot  # after the choice of a backend that needs no display
 
-    names = list(sequence_figures(next(iter(scores.values()))))
+    names = list(sequence_metrics(next(iter(scores.values()))))
     places, thickness = np.arange(len(names)), 0.8 / len(scores)
     figure, axes = pyplot.subplots(figsize=(7, 1.5 + 0.3 * len(names) * max(1, len(scores) / 2)), layout="constrained")
     for index, (title, entry) in enumerate(scores.items()):
-        values = sequence_figures(entry)
+        values = sequence_metrics(entry)
         label = f"{title}: {100 * entry.overall['J&F-Mean']:.1f}"
         axes.barh(places + index * thickness, [values[name] for name in names], height=thickness, label=label)
     axes.set_yticks(places + 0.4 - thickness / 2, names)
@@ -144,48 +152,9 @@ def write_chart(path: Path, scores: dict[str, Scores]) -> None:
     pyplot.close(figure)
 
 
-def draw(config: PicturesConfig) -> list[Path]:
-    """Write every picture; returns their paths.
-
-    Raises:
-        ValueError: If the data or the masks are incomplete; one line names what.
-    """
-    split = DavisSplit.from_options(config.davis, config.split, config.year, config.resolution, config.sequences)
-    sequences = find_sequences(split, all_masks=False)
-    annotated = {item.name: item for item in _annotated(split, sequences)}
-    titles = config.titles or panel_titles(config.compare)
-    paths = []
-    for sequence in sequences:
-        path = config.output / f"{sequence.name}.gif"
-        folders = [folder / sequence.name for folder in config.compare]
-        shown = annotated.get(sequence.name, sequence)
-        write_animation(path, shown, folders, titles, config.width, config.frames_per_second)
-        logger.info("%s", path)
-        paths.append(path)
-    if annotated:
-        one_object = config.year == "2016"
-        scores = {
-            title: score_sequences(list(annotated), split.masks_folder, folder, one_object)
-            for title, folder in zip(titles, config.compare, strict=True)
-        }
-        write_chart(config.output / CHART_FILE, scores)
-        paths.append(config.output / CHART_FILE)
-    return paths
-
-
-def _annotated(split: DavisSplit, sequences: Sequence[VideoSequence]) -> list[VideoSequence]:
-    """Those that can be scored, with a mask for every frame, and with all their masks."""
-    complete = []
-    for sequence in sequences:
-        masks = tuple(sequence.masks[0].parent / f"{frame.stem}.png" for frame in sequence.frames)
-        if len(masks) >= FEWEST_FRAMES and all(mask.is_file() for mask in masks):
-            complete.append(replace(sequence, masks=masks))
-    return complete
-
-
 def main(argv: Sequence[str]) -> int:
-    """Parse, draw, list."""
-    for path in draw(parse_config(PicturesConfig, "python -m eval.davis.pictures", argv)):
+    """Draw, and print the paths of what was drawn."""
+    for path in draw(parse(PicturesConfig, argv, "python -m eval.davis.pictures")):
         print(path)  # noqa: T201 - the command's own output
     return 0
 

@@ -4,23 +4,16 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from backbones.file import load_backbone
-from common.command import parse_config, run_command
-from common.files import file_sha256
-from eval.davis.dataset import DavisSplit, find_sequences
-from eval.davis.features import FeatureExtractor, check_sizes
-from eval.davis.fingerprint import fingerprint
+from common.cli import parse, run_command
+from eval.davis.config import SplitOptions
 from eval.davis.protocol import PropagationSettings
-from eval.davis.sharding import joined_processes
-from eval.davis.writing import masks_digest, write_masks
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PropagationConfig(PropagationSettings):
+class PropagationConfig(SplitOptions, PropagationSettings):
     """Write the masks that label propagation with a backbone gives for the sequences of a DAVIS folder."""
 
     backbone: Path
@@ -29,12 +22,6 @@ class PropagationConfig(PropagationSettings):
     """DAVIS folder: ImageSets, JPEGImages, Annotations (the first frames' masks suffice)."""
     output: Path
     """Folder for the masks: SEQUENCE/FRAME.png."""
-    split: str = "val"
-    """List in ImageSets; `all`: every folder of frames."""
-    year: Literal["2016", "2017"] = "2017"
-    """2016: all objects count as one."""
-    resolution: str = "480p"
-    """Folder below JPEGImages and Annotations; `.` where sequences lie directly in them."""
     sequences: str = ""
     """Only these sequences of the split, separated by commas."""
     device: str = "auto"
@@ -47,21 +34,30 @@ def propagate(config: PropagationConfig) -> Path:
     Raises:
         ValueError: If the data, the backbone file or the output folder cannot be used; one line names what.
     """
-    split = DavisSplit.from_options(config.davis, config.split, config.year, config.resolution, config.sequences)
+    # They load torch, which `--help` does not need.
+    from backbones.file import load_backbone
+    from common.distributed import choose_device, process_group
+    from common.files import file_sha256
+    from eval.davis.data import DavisSplit, find_sequences, fingerprint
+    from eval.davis.features import FeatureExtractor, check_sizes
+    from eval.davis.writing import masks_digest, write_masks
+
+    split = DavisSplit.chosen(config.davis, config, config.sequences)
     sequences = find_sequences(split, all_masks=False)
     backbone = load_backbone(config.backbone)
     check_sizes(backbone.spec, (sequence.size for sequence in sequences), config)
     inputs = masks_digest(file_sha256(config.backbone), fingerprint(split, sequences), sequences, config)
-    with joined_processes() as shard:
-        extract = FeatureExtractor(backbone, config.block, shard.device(config.device))
+    device = choose_device(config.device)
+    with process_group(device, "gloo"):
+        extract = FeatureExtractor(backbone, config.block, device)
         logger.info("%d sequences; features %s, stride %d", len(sequences), extract.describe(), extract.stride)
-        write_masks(sequences, config.output, extract, config, inputs, shard)
+        write_masks(sequences, config.output, extract, config, inputs)
     return config.output
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, propagate."""
-    propagate(parse_config(PropagationConfig, "python -m eval.davis.propagation", argv))
+    """Parse the options and propagate."""
+    propagate(parse(PropagationConfig, argv, "python -m eval.davis.propagation"))
     return 0
 
 

@@ -1,58 +1,38 @@
-"""Label propagation through one video: what is remembered and how it moves on.
+"""Label propagation through one video: each frame takes its labels from the most similar patches of the frames before it.
 
-Shapes: M remembered frames, h x w patches, D channels of a feature, C channels of a label, H x W pixels of the network's input.
+The authors compare every patch with every patch of every context frame, multiply by an (hw) x (hw) mask and sort the result. Only the
+(2r+1)^2 neighbours in each frame can count, so the target grid is cut into strips of columns and these into tiles, and a tile is
+compared with the part of the context frames that its patches can reach. What a strip can reach is copied once, row by row of all
+frames, so that each of its tiles finds its part in one piece.
+
+Source: facebookresearch/dino 7c446df, eval_video_segmentation.py.
+
+Shapes: H x W pixels, h x w patches, D channels of a feature, C channels of a label (background and one per object id), M context
+frames; T target patches of a tile, s rows and t columns of a context frame within its reach, S = s*M*t.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from itertools import islice
+from typing import NamedTuple
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
-from eval.davis.affinity import propagate_labels
+from common.distributed import full_float32
 from eval.davis.features import FeatureExtractor
 from eval.davis.frames import Frame
-from eval.davis.labels import first_labels, label_map
 from eval.davis.masks import Mask
 from eval.davis.protocol import PropagationSettings
 
+Mix = Callable[[Tensor, Tensor, int, float], Tensor]
+"""(similarities [T, S], labels [S, C], topk, temperature) -> mean labels [T, C]; the similarities are overwritten."""
 
-class LabelPropagator:
-    """Carries soft labels from frame to frame; remembers the first frame and the last `n_last_frames`."""
-
-    def __init__(self, features_hwD: Tensor, labels_hwC: Tensor, settings: PropagationSettings) -> None:
-        """Start at the first frame.
-
-        Args:
-            features_hwD: Its unit-length features.
-            labels_hwC: Its labels.
-            settings: The protocol.
-        """
-        self.settings = settings
-        frames = 1 + settings.n_last_frames
-        self._features_MhwD = features_hwD.new_empty(frames, *features_hwD.shape)
-        self._labels_MhwC = labels_hwC.new_empty(frames, *labels_hwC.shape)
-        self._features_MhwD[0], self._labels_MhwC[0] = features_hwD, labels_hwC
-        self._steps = 0
-
-    def step(self, features_hwD: Tensor) -> Tensor:
-        """Soft labels [h, w, C] of the next frame from its unit-length features."""
-        settings = self.settings
-        known = 1 + min(self._steps, settings.n_last_frames)
-        labels_hwC = propagate_labels(
-            features_hwD,
-            self._features_MhwD[:known],
-            self._labels_MhwC[:known],
-            settings.neighbourhood_radius,
-            settings.topk,
-            settings.temperature,
-        )
-        if settings.n_last_frames:
-            # The order of the context frames is irrelevant, so the newest replaces the oldest in place.
-            place = 1 + self._steps % settings.n_last_frames
-            self._features_MhwD[place], self._labels_MhwC[place] = features_hwD, labels_hwC
-        self._steps += 1
-        return labels_hwC
+TILE = (10, 13)
+"""Rows and columns of a tile: small ones waste fewer comparisons, large ones multiply faster. Chosen at 30 x 52 and 60 x 104."""
 
 
 @torch.inference_mode()
@@ -61,7 +41,7 @@ def propagate_sequence(
 ) -> Iterator[tuple[Frame, Tensor]]:
     """Masks of all frames but the first.
 
-    Nothing here waits for the device: a GPU has the work of the next frames before it has ended that of the last ones.
+    It does not synchronise with the GPU: later frames are queued while earlier ones run.
 
     Args:
         frames: The sequence, the first frame included; all of one size.
@@ -90,3 +70,209 @@ def _groups(frames: Iterable[Frame], extract: FeatureExtractor) -> Iterator[list
     for first in remaining:
         others = extract.frames_at_once(*first.image.shape[1:]) - 1
         yield [first, *islice(remaining, others)]
+
+
+def first_labels(mask: Mask, grid: tuple[int, int], drop_highest_id: bool) -> Tensor:
+    """Labels of the first frame from its mask.
+
+    Args:
+        mask: Object ids of the first frame, at its original size.
+        grid: (h, w).
+        drop_highest_id: The published way: reduce the mask by nearest neighbour, then count the ids. Otherwise average the mask over
+            each patch, with a channel for every id up to the highest of the whole mask.
+
+    Returns:
+        [h, w, C] float32; each position sums to 1.
+    """
+    h, w = grid
+    if drop_highest_id:
+        small = np.asarray(Image.fromarray(mask).resize((w, h), Image.Resampling.NEAREST))
+        return F.one_hot(torch.from_numpy(small.astype(np.int64))).float()
+    one_hot_HWC = F.one_hot(torch.from_numpy(mask.astype(np.int64))).float()
+    return F.interpolate(one_hot_HWC.permute(2, 0, 1)[None], size=grid, mode="area")[0].permute(1, 2, 0).contiguous()
+
+
+class LabelPropagator:
+    """Carries soft labels from frame to frame; remembers the first frame and the last `n_last_frames`."""
+
+    def __init__(self, features_hwD: Tensor, labels_hwC: Tensor, settings: PropagationSettings) -> None:
+        """Start at the first frame, by its unit-length features and its labels."""
+        self.settings = settings
+        frames = 1 + settings.n_last_frames
+        self._features_MhwD = features_hwD.new_empty(frames, *features_hwD.shape)
+        self._labels_MhwC = labels_hwC.new_empty(frames, *labels_hwC.shape)
+        self._features_MhwD[0], self._labels_MhwC[0] = features_hwD, labels_hwC
+        self._steps = 0
+
+    def step(self, features_hwD: Tensor) -> Tensor:
+        """Soft labels [h, w, C] of the next frame from its unit-length features."""
+        settings = self.settings
+        known = 1 + min(self._steps, settings.n_last_frames)
+        labels_hwC = propagate_labels(
+            features_hwD,
+            self._features_MhwD[:known],
+            self._labels_MhwC[:known],
+            settings.neighbourhood_radius,
+            settings.topk,
+            settings.temperature,
+        )
+        if settings.n_last_frames:
+            # The order of the context frames is irrelevant, so the newest replaces the oldest in place.
+            place = 1 + self._steps % settings.n_last_frames
+            self._features_MhwD[place], self._labels_MhwC[place] = features_hwD, labels_hwC
+        self._steps += 1
+        return labels_hwC
+
+
+@full_float32()
+def propagate_labels(
+    target_hwD: Tensor,
+    context_MhwD: Tensor,
+    labels_MhwC: Tensor,
+    radius: int,
+    topk: int,
+    temperature: float,
+    mix: Mix | None = None,
+) -> Tensor:
+    """Soft labels of a target frame (`label_propagation` in the authors' script).
+
+    Each target patch averages the labels of the source patches whose weight exp(similarity / temperature) is at least the `topk`-th
+    largest over the neighbourhoods in all context frames jointly; ties at the last place all count.
+
+    Args:
+        target_hwD: Unit-length features of the target frame.
+        context_MhwD: Unit-length features of the context frames.
+        labels_MhwC: Their soft labels.
+        radius: Chebyshev radius of a neighbourhood in patches; 0 for no limit.
+        topk: Number of sources.
+        temperature: Divides the similarities.
+        mix: How to average the labels: `_mix_best` or `_mix_all`; by default the faster one on the device.
+
+    Returns:
+        [h, w, C] in the labels' dtype.
+    """
+    h, w, _ = target_hwD.shape
+    result_hwC = labels_MhwC.new_empty(h, w, labels_MhwC.shape[-1])
+    mix = mix or (_mix_best if target_hwD.device.type == "cpu" else _mix_all)
+    for strip in _strips((h, w), radius, target_hwD.device):
+        sources_hMtD = context_MhwD[:, :, strip.sources].transpose(0, 1).contiguous()
+        labels_hMtC = labels_MhwC[:, :, strip.sources].transpose(0, 1).contiguous()
+        for tile in strip.tiles:
+            targets_TD = target_hwD[tile.targets, strip.targets].flatten(0, 1)
+            similarities_TS = targets_TD @ sources_hMtD[tile.sources].flatten(0, 2).T
+            similarities_TS.view(len(targets_TD), -1, *sources_hMtD.shape[1:3]).add_(tile.penalty_Ts1t)
+            mixed_TC = mix(similarities_TS, labels_hMtC[tile.sources].flatten(0, 2), topk, temperature)
+            result_hwC[tile.targets, strip.targets] = mixed_TC.unflatten(0, (-1, strip.targets.stop - strip.targets.start))
+    return result_hwC
+
+
+class _Tile(NamedTuple):
+    """Some rows of a strip and what they can reach."""
+
+    targets: slice
+    """Rows of the target grid."""
+    sources: slice
+    """Rows of a context frame within reach of some target."""
+    penalty_Ts1t: Tensor
+    """float32: -inf where the source is out of this target's reach, else 0."""
+
+
+class _Strip(NamedTuple):
+    """Some columns of the target grid and what they can reach."""
+
+    targets: slice
+    """Columns of the target grid."""
+    sources: slice
+    """Columns of a context frame within reach of some target."""
+    tiles: list[_Tile]
+    """Its rows."""
+
+
+@lru_cache(maxsize=8)
+def _strips(grid: tuple[int, int], radius: int, device: torch.device) -> list[_Strip]:
+    """Cut a grid (h, w) into strips of tiles; `radius` 0 means that everything is within reach."""
+    h, w = grid
+    reach = radius or max(grid)
+
+    def far(targets: slice, sources: slice) -> Tensor:
+        target = torch.arange(targets.start, targets.stop, device=device)
+        source = torch.arange(sources.start, sources.stop, device=device)
+        return (target[:, None] - source).abs() > reach
+
+    result = []
+    for columns, source_columns in _parts(w, TILE[1], reach):
+        tiles = []
+        for rows, source_rows in _parts(h, TILE[0], reach):
+            far_rows, far_columns = far(rows, source_rows), far(columns, source_columns)
+            # [rows, 1, s, 1, 1] | [1, columns, 1, 1, t] -> [T, s, 1, t]
+            out_of_reach = (far_rows[:, None, :, None, None] | far_columns[None, :, None, None, :]).flatten(0, 1)
+            penalty_Ts1t = torch.zeros(out_of_reach.shape, device=device).masked_fill_(out_of_reach, -torch.inf)
+            tiles.append(_Tile(rows, source_rows, penalty_Ts1t))
+        result.append(_Strip(columns, source_columns, tiles))
+    return result
+
+
+def _parts(count: int, side: int, reach: int) -> Iterator[tuple[slice, slice]]:
+    """Cut a side of the grid into parts, each with what it can reach."""
+    for start in range(0, count, side):
+        stop = min(count, start + side)
+        yield slice(start, stop), slice(max(0, start - reach), min(count, stop + reach))
+
+
+def _mix_best(similarities_TS: Tensor, labels_SC: Tensor, topk: int, temperature: float) -> Tensor:
+    """Average labels with the weights of the `topk` best sources and of all that tie with the last of them."""
+    count = min(topk + 1, similarities_TS.shape[1])
+    best_similarities, best = similarities_TS.topk(count, dim=1)
+    weights = best_similarities.div_(temperature).exp_()
+    chosen = weights[:, :topk]
+    mixed_TC = (labels_SC[best[:, :topk]] * chosen[:, :, None]).sum(1) / chosen.sum(1, keepdim=True)
+    if count <= topk:
+        return mixed_TC
+    # As in the reference, weights are compared and not similarities: the exponential can make two of them equal. Equal frames make
+    # ties common. A neighbourhood of fewer than `topk` sources ends in zeros, which need no second look.
+    tied = torch.nonzero((weights[:, topk] == weights[:, topk - 1]) & (weights[:, topk] > 0))[:, 0]
+    if len(tied):
+        mixed_TC[tied] = _mix_all(similarities_TS[tied], labels_SC, topk, temperature)
+    return mixed_TC
+
+
+def _mix_all(similarities_TS: Tensor, labels_SC: Tensor, topk: int, temperature: float) -> Tensor:
+    """The same by a product with all sources, most of weight 0: cheap on a GPU, and it need not synchronise to look for ties."""
+    weights_TS = similarities_TS.div_(temperature).exp_()
+    least_T1 = weights_TS.topk(min(topk, weights_TS.shape[1]), dim=1).values[:, -1:]
+    weights_TS.masked_fill_(weights_TS < least_T1, 0)
+    return weights_TS @ labels_SC / weights_TS.sum(1, keepdim=True)
+
+
+def label_map(labels_hwC: Tensor, stride: int) -> Tensor:
+    """The most likely id of each input pixel.
+
+    Labels are upsampled bilinearly by the stride; each channel is then stretched to [0, 1] over the frame, so that an object that
+    has faded still competes with the background (`norm_mask` in the authors' script; the papers do not describe it).
+
+    Args:
+        labels_hwC: Soft labels.
+        stride: Input pixels per patch.
+
+    Returns:
+        [h*stride, w*stride] uint8 on the labels' device.
+    """
+    labels_1Chw = labels_hwC.permute(2, 0, 1)[None].contiguous()
+    scores_CHW = F.interpolate(labels_1Chw, scale_factor=stride, mode="bilinear", align_corners=False)[0]
+    low_C11 = scores_CHW.amin(dim=(1, 2), keepdim=True)
+    high_C11 = scores_CHW.amax(dim=(1, 2), keepdim=True)
+    stretched_CHW = scores_CHW.sub_(low_C11).div_(high_C11 - low_C11)
+    # A channel without contrast: the authors' 0/0 = NaN wins every comparison, unless the channel is empty.
+    flat_C11 = torch.where(high_C11 > 0, torch.inf, 0.0)
+    levels_CHW = torch.where(high_C11 > low_C11, stretched_CHW, flat_C11)
+    return _first_of_the_highest(levels_CHW)
+
+
+def _first_of_the_highest(levels_CHW: Tensor) -> Tensor:
+    """`argmax` over the channels [H, W] uint8, which takes fifty times as long on a CPU."""
+    highest_HW = levels_CHW[0].clone()
+    ids_HW = torch.zeros(highest_HW.shape, dtype=torch.uint8, device=levels_CHW.device)
+    for channel, level_HW in enumerate(levels_CHW[1:], start=1):
+        ids_HW.masked_fill_(level_HW > highest_HW, channel)
+        torch.maximum(highest_HW, level_HW, out=highest_HW)
+    return ids_HW

@@ -1,6 +1,7 @@
 """`python -m eval.davis.scores`: J&F of anybody's predictions, equal to the official evaluation's.
 
-Imports no torch, so that it starts at once, here and in each process of `--jobs`.
+Source: davisvideochallenge/davis2017-evaluation, `davis2017/utils.py` (`db_statistics`) and `evaluation_method.py`. Loads no torch,
+so that it starts at once, here and in each process of `--jobs`.
 """
 
 import csv
@@ -10,25 +11,35 @@ import multiprocessing
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
-from common.command import parse_config, run_command
+import numpy as np
+import numpy.typing as npt
+
+from common.cli import parse, run_command
 from common.files import write_text_atomically
-from eval.davis.dataset import ALL_SEQUENCES, DavisSplit, image_set_path, read_image_set
-from eval.davis.measures import ScoringError, measure_sequence
+from eval.davis.config import SplitOptions
+from eval.davis.data import ALL_SEQUENCES, DavisSplit, choose_sequences, image_set_path, read_image_set, subfolders
+from eval.davis.measures import SequenceMeasures, measure_sequence
 from eval.davis.official import compare_with_official
-from eval.davis.summary import GLOBAL_FIGURES, Scores, summarise
 
 logger = logging.getLogger(__name__)
 
-PER_SEQUENCE_FIGURES = ("J-Mean", "F-Mean")
+METRICS = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
+"""In the official order."""
+
+LOWER_IS_BETTER = ("J-Decay", "F-Decay")
+
+PER_SEQUENCE_METRICS = ("J-Mean", "F-Mean")
 """Columns of the official per-sequence file."""
+
+_RECALL_THRESHOLD = 0.5
+_DECAY_BINS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoresConfig:
+class ScoresConfig(SplitOptions):
     """Score masks by the semi-supervised rules of DAVIS and write the two CSV files of the official evaluation."""
 
     annotations: Path
@@ -37,25 +48,28 @@ class ScoresConfig:
     """Folder with one folder of masks per sequence, named as the annotations are."""
     output: Path
     """Folder for global_results-SPLIT.csv and per-sequence_results-SPLIT.csv; older ones are replaced, never read."""
-    split: str = "val"
-    """List in ImageSets; `all`, or where there is no ImageSets: every folder of annotations."""
-    year: Literal["2016", "2017"] = "2017"
-    """2016: all objects count as one."""
-    resolution: str = "480p"
-    """Folder below Annotations, if `annotations` is a DAVIS folder."""
     sequences: str = ""
     """Only these sequences, separated by commas."""
     jobs: int = 0
     """Processes; 0: one per core."""
     official: bool = False
-    """Score with the official package (requirements-official.txt) as well, and fail if any figure differs."""
+    """Score with the official package (requirements-official.txt) as well, and fail if any metric differs."""
 
     def __post_init__(self) -> None:
-        """Reject what cannot be."""
         if self.jobs < 0:
             raise ValueError(f"jobs={self.jobs} must be at least 0")
         if self.official and self.year != "2017":
             raise ValueError(f"official=True and year={self.year}: the official package scores year 2017 only")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Fractions, as the official evaluation has them."""
+
+    overall: dict[str, float]
+    """`METRICS` -> mean over all objects."""
+    per_object: dict[str, dict[str, float]]
+    """`SEQUENCE_ID` -> `METRICS` of this object over its frames."""
 
 
 def score_sequences(
@@ -64,7 +78,7 @@ def score_sequences(
     """Score sequences, each in a process of its own where there are several jobs.
 
     Args:
-        names: Which; the figures do not depend on their order.
+        names: The sequences; the metrics do not depend on their order.
         annotations: Folder with one folder of masks per sequence.
         predictions: The same for the predictions.
         one_object: Whether all objects count as one, as in DAVIS-2016.
@@ -75,9 +89,9 @@ def score_sequences(
     """
     for folder in (annotations, predictions):
         if not folder.is_dir():
-            raise ScoringError(f"{folder}: no such folder")
+            raise ValueError(f"{folder}: no such folder")
         if missing := [name for name in names if not (folder / name).is_dir()]:
-            raise ScoringError(f"{folder / missing[0]}: no such folder ({len(missing)} of {len(names)} sequences are missing)")
+            raise ValueError(f"{folder / missing[0]}: no such folder ({len(missing)} of {len(names)} sequences are missing)")
     tasks = [(annotations / name, predictions / name, one_object) for name in names]
     workers = min(jobs or _usable_cores(), len(tasks))
     if workers <= 1:
@@ -87,6 +101,44 @@ def score_sequences(
         return summarise(list(pool.map(measure_sequence, *zip(*tasks, strict=True))))
 
 
+def summarise(sequences: Sequence[SequenceMeasures]) -> Scores:
+    """Mean, recall and decay of each object, and their means over the objects.
+
+    Raises:
+        ValueError: If there is no object at all.
+    """
+    per_object = {
+        f"{sequence.name}_{number}": _of_object(sequence.region[number - 1], sequence.boundary[number - 1])
+        for sequence in sequences
+        for number in range(1, len(sequence.region) + 1)
+    }
+    if not per_object:
+        raise ValueError("no sequence has an object in its first annotation; there is nothing to score")
+    overall = {name: float(np.mean([metrics[name] for metrics in per_object.values()])) for name in METRICS[1:]}
+    return Scores(overall={"J&F-Mean": (overall["J-Mean"] + overall["F-Mean"]) / 2, **overall}, per_object=per_object)
+
+
+def _of_object(region: npt.NDArray[np.float64], boundary: npt.NDArray[np.float64]) -> dict[str, float]:
+    j_mean, j_recall, j_decay = frame_statistics(region)
+    f_mean, f_recall, f_decay = frame_statistics(boundary)
+    values = ((j_mean + f_mean) / 2, j_mean, j_recall, j_decay, f_mean, f_recall, f_decay)
+    return dict(zip(METRICS, values, strict=True))
+
+
+def frame_statistics(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    """Mean, recall (share above 0.5) and decay (mean of the first quarter minus that of the last) of one object over its frames.
+
+    Neighbouring quarters share their border frame. The official code keeps their positions in 8 bits, which wrap in sequences of more
+    than 256 frames; DAVIS has none, and here they do not wrap.
+
+    Args:
+        values: [scored frames]; at least one.
+    """
+    borders = (np.round(np.linspace(1, len(values), _DECAY_BINS + 1) + 1e-10) - 1).astype(int)
+    first, last = values[borders[0] : borders[1] + 1], values[borders[-2] : borders[-1] + 1]
+    return float(np.mean(values)), float(np.mean(values > _RECALL_THRESHOLD)), float(np.mean(first) - np.mean(last))
+
+
 def write_csv_files(folder: Path, split: str, scores: Scores) -> tuple[Path, Path]:
     """Write the two files of the official evaluation, in full precision (the official ones have three decimals).
 
@@ -94,11 +146,11 @@ def write_csv_files(folder: Path, split: str, scores: Scores) -> tuple[Path, Pat
         Paths of the global and of the per-sequence file.
     """
     overall, per_sequence = folder / f"global_results-{split}.csv", folder / f"per-sequence_results-{split}.csv"
-    write_text_atomically(overall, _csv_text(GLOBAL_FIGURES, [[scores.overall[name] for name in GLOBAL_FIGURES]]))
+    write_text_atomically(overall, _csv_text(METRICS, [[scores.overall[name] for name in METRICS]]))
     rows: list[list[str | float]] = [
-        [name, *(figures[column] for column in PER_SEQUENCE_FIGURES)] for name, figures in scores.per_object.items()
+        [name, *(metrics[column] for column in PER_SEQUENCE_METRICS)] for name, metrics in scores.per_object.items()
     ]
-    write_text_atomically(per_sequence, _csv_text(("Sequence", *PER_SEQUENCE_FIGURES), rows))
+    write_text_atomically(per_sequence, _csv_text(("Sequence", *PER_SEQUENCE_METRICS), rows))
     return overall, per_sequence
 
 
@@ -106,40 +158,33 @@ def score(config: ScoresConfig) -> Scores:
     """Score what a config names and write the CSV files.
 
     Raises:
-        ValueError: As `score_sequences` and `compare_with_official`, or if a list of sequences is missing.
+        ValueError: As `score_sequences`, if a list of sequences is missing, or if the official evaluation has other metrics.
     """
     folder, names = _chosen(config)
     logger.info("%d sequences of %s", len(names), folder)
     scores = score_sequences(names, folder, config.predictions, config.year == "2016", config.jobs)
     if config.official:
-        compare_with_official(scores, names, folder, config.predictions)
-        logger.info("the official evaluation has the same figures")
+        compare_with_official(scores.per_object, names, folder, config.predictions)
+        logger.info("the official evaluation has the same metrics")
     write_csv_files(config.output, config.split, scores)
     return scores
 
 
 def _chosen(config: ScoresConfig) -> tuple[Path, list[str]]:
     """The folder of annotations, and the sequences."""
-    split = DavisSplit.from_options(config.annotations, config.split, config.year, config.resolution, config.sequences)
+    split = DavisSplit.chosen(config.annotations, config, config.sequences)
     if (config.annotations / "Annotations").is_dir():
         folder = split.masks_folder
     else:
-        # DAVIS/Annotations/480p: the lists lie beside Annotations.
+        # For DAVIS/Annotations/480p, the lists are beside Annotations.
         folder = config.annotations
-        resolved = folder.resolve()
-        split = DavisSplit.from_options(resolved.parent.parent, split.split, split.year, resolved.name, config.sequences)
+        root, resolution = folder.resolve().parent.parent, folder.resolve().name
+        split = replace(split, root=root, resolution=resolution)
     if not folder.is_dir():
-        raise ScoringError(f"{folder}: no such folder of annotations")
+        raise ValueError(f"{folder}: no such folder of annotations")
     if split.split == ALL_SEQUENCES or not (split.root / "ImageSets").is_dir():
-        known = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    else:
-        known = read_image_set(image_set_path(split))
-    if unknown := [name for name in split.sequences if name not in known]:
-        raise ScoringError(f"{folder}: no annotations of sequence {', '.join(unknown)} in split {split.split!r}")
-    names = [name for name in known if not split.sequences or name in split.sequences]
-    if not names:
-        raise ScoringError(f"{folder}: no sequences to score")
-    return folder, names
+        return folder, choose_sequences(split, subfolders(folder))
+    return folder, choose_sequences(split, read_image_set(image_set_path(split)))
 
 
 def _usable_cores() -> int:
@@ -157,9 +202,9 @@ def _csv_text(header: Sequence[str], rows: Sequence[Sequence[str | float]]) -> s
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, score, show."""
-    scores = score(parse_config(ScoresConfig, "python -m eval.davis.scores", argv))
-    print(_csv_text(GLOBAL_FIGURES, [[scores.overall[name] for name in GLOBAL_FIGURES]]), end="")  # noqa: T201 - the output
+    """Score and print the global metrics as CSV."""
+    scores = score(parse(ScoresConfig, argv, "python -m eval.davis.scores"))
+    print(_csv_text(METRICS, [[scores.overall[name] for name in METRICS]]), end="")  # noqa: T201 - the output
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Writing the masks of whole sequences, so that an interrupted run continues."""
+"""Writing the masks of whole sequences, so that an interrupted run continues, and overlays beside them."""
 
 import json
 import logging
@@ -11,23 +11,23 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from common.allocation import reuse_freed_memory
+from common.distributed import rank, wait_for_all, world_size
 from common.files import file_sha256, remove_leftovers, text_sha256, write_text_atomically
-from eval.davis.dataset import VideoSequence
+from eval.davis.data import VideoSequence
 from eval.davis.features import FeatureExtractor
-from eval.davis.frames import Frame, read_frame_of
-from eval.davis.labels import resize_mask
-from eval.davis.masks import Mask, write_mask
+from eval.davis.frames import Frame, read_frame
+from eval.davis.masks import overlay, resize_mask, write_mask
 from eval.davis.propagator import propagate_sequence
 from eval.davis.protocol import PROTOCOL_VERSION, PropagationSettings, propagation_settings
-from eval.davis.sharding import Shard, wait_for_all
 from eval.result import Dataset
 
 logger = logging.getLogger(__name__)
+
+KEPT_BLOCK = 2**24  # shim: remove
 
 MANIFEST = "propagation.json"
 """Beside the sequences' folders: from what they were made."""
@@ -36,105 +36,26 @@ MANIFEST = "propagation.json"
 _READ_AHEAD = 3
 _WRITE_BEHIND = 8
 
-KEPT_BLOCK = 2**24
-"""See `common.allocation`. Twice as much costs a ViT-S/8 at 480p 50 to 90 MiB of peak memory, and gains nothing."""
-
-
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `folder` if the block ends without an error, so that a folder that exists is complete.
-
-    What `folder` held before is gone then.
-    """
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
-
-
-def write_sequence(
-    sequence: VideoSequence,
-    folder: Path,
-    extract: FeatureExtractor,
-    settings: PropagationSettings,
-    on_frame: Callable[[], object],
-) -> None:
-    """Propagate through a sequence and write `folder/FRAME.png`; the folder appears when all of them are written.
-
-    Frames are decoded ahead and masks are written behind, in threads of their own.
-
-    Raises:
-        FrameError: If a frame is damaged or its size differs from the first frame's.
-        MaskError: If the first mask is damaged.
-    """
-    first_mask = sequence.first_mask()
-    if not first_mask.any():
-        logger.warning("%s: the first mask has no object; all its masks will be empty", sequence.name)
-    with whole_folder(folder) as partial:
-        _propagate_into(partial, sequence, first_mask, extract, settings, on_frame)
-
-
-def _propagate_into(
-    folder: Path,
-    sequence: VideoSequence,
-    first_mask: Mask,
-    extract: FeatureExtractor,
-    settings: PropagationSettings,
-    on_frame: Callable[[], object],
-) -> None:
-    write_mask(folder / f"{sequence.frames[0].stem}.png", first_mask)
-    on_frame()
-
-    def write(frame: Frame, ids_HW: Tensor) -> None:
-        write_mask(folder / f"{frame.name}.png", resize_mask(ids_HW.cpu().numpy(), frame.original_size))
-
-    threads = _threads(extract.device)
-    with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as writers:
-        written: deque[Future[None]] = deque()
-        for frame, ids_HW in propagate_sequence(
-            _read_ahead(readers, sequence, extract, settings), first_mask, extract, settings
-        ):
-            written.append(writers.submit(write, frame, ids_HW))
-            if len(written) > _WRITE_BEHIND:
-                written.popleft().result()
-            on_frame()
-        for future in written:
-            future.result()
-
-
-def _threads(device: torch.device) -> int:
-    """How many decode frames (7 ms each), and how many write masks (5 ms): beside a GPU, one of each may be the slowest part."""
-    return 1 if device.type == "cpu" else 4
-
 
 def write_masks(
-    sequences: Sequence[VideoSequence],
-    folder: Path,
-    extract: FeatureExtractor,
-    settings: PropagationSettings,
-    inputs: str,
-    shard: Shard,
+    sequences: Sequence[VideoSequence], folder: Path, extract: FeatureExtractor, settings: PropagationSettings, inputs: str
 ) -> None:
     """Write the masks of sequences to `folder/SEQUENCE`, except of those that are already there; return when all are.
 
     Args:
-        sequences: All of the run's, whichever process does them.
-        folder: Holds nothing, or what an interrupted run with the same inputs left.
+        sequences: All of the run's; this process writes those of its share.
+        folder: Empty, or what an interrupted run with the same inputs left.
         extract: The features.
         settings: The protocol.
         inputs: Digest of everything that determines the masks.
-        shard: Which process this is.
 
     Raises:
         ValueError: If the folder holds something else, or the data are damaged.
     """
-    reuse_freed_memory(KEPT_BLOCK)
-    if shard.rank == 0:
+    if rank() == 0:
         _claim(folder, inputs)
-    wait_for_all(shard)
-    own = shard.share(sequences)
+    wait_for_all()
+    own = share(sequences, rank(), world_size())
     remaining = [sequence for sequence in own if not (folder / sequence.name).is_dir()]
     if finished := len(own) - len(remaining):
         logger.info("%d of %d sequences were finished by an earlier run", finished, len(own))
@@ -149,23 +70,61 @@ def write_masks(
                 "%s: %d frames in %.1f s (%.2f frames/s); about %.0f s left",
                 *(sequence.name, frames, seconds, frames / seconds, frames_left * seconds / frames),
             )
-    wait_for_all(shard)
+    wait_for_all()
 
 
-def masks_digest(
-    backbone_sha256: str, dataset: Dataset, sequences: Sequence[VideoSequence], settings: PropagationSettings
-) -> str:
-    """Digest of everything that determines the masks; of the frames, gigabytes, by their number and size."""
-    first_masks = [file_sha256(sequence.masks[0]) for sequence in sequences]
-    inputs = [backbone_sha256, asdict(dataset), first_masks, PROTOCOL_VERSION, propagation_settings(settings)]
-    return text_sha256(json.dumps(inputs, sort_keys=True))
+def share(sequences: Sequence[VideoSequence], rank: int, world_size: int) -> list[VideoSequence]:
+    """One process's sequences: the longest first, each to the process with the fewest frames so far, in the given order."""
+    loads = [0] * world_size
+    owner = {}
+    for sequence in sorted(sequences, key=lambda item: (-len(item.frames), item.name)):
+        owner[sequence.name] = least = loads.index(min(loads))
+        loads[least] += len(sequence.frames)
+    return [sequence for sequence in sequences if owner[sequence.name] == rank]
+
+
+def write_sequence(
+    sequence: VideoSequence,
+    folder: Path,
+    extract: FeatureExtractor,
+    settings: PropagationSettings,
+    on_frame: Callable[[], object],
+) -> None:
+    """Propagate through a sequence and write `folder/FRAME.png`; the folder appears when all of them are written.
+
+    Frames are decoded ahead and masks are written behind, in threads of their own.
+
+    Raises:
+        ValueError: If a frame is damaged or its size differs from the first frame's, or the first mask is damaged.
+    """
+    first_mask = sequence.first_mask()
+    if not first_mask.any():
+        logger.warning("%s: the first mask has no object; all its masks will be empty", sequence.name)
+
+    def write(frame: Frame, ids_HW: Tensor) -> None:
+        write_mask(partial / f"{frame.name}.png", resize_mask(ids_HW.cpu().numpy(), frame.original_size))
+
+    # Decoding takes 7 ms a frame, writing 5 ms a mask: beside a GPU, one thread for each may be the slowest part.
+    threads = 1 if extract.device.type == "cpu" else 4
+    with whole_folder(folder) as partial, ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as writers:
+        write_mask(partial / f"{sequence.frames[0].stem}.png", first_mask)
+        on_frame()
+        written: deque[Future[None]] = deque()
+        frames = _read_ahead(readers, sequence, extract, settings)
+        for frame, ids_HW in propagate_sequence(frames, first_mask, extract, settings):
+            written.append(writers.submit(write, frame, ids_HW))
+            if len(written) > _WRITE_BEHIND:
+                written.popleft().result()
+            on_frame()
+        for future in written:
+            future.result()
 
 
 def _read_ahead(
     readers: ThreadPoolExecutor, sequence: VideoSequence, extract: FeatureExtractor, settings: PropagationSettings
 ) -> Iterator[Frame]:
     def read(path: Path) -> Frame:
-        frame = read_frame_of(path, sequence.size, settings, extract.input_multiple)
+        frame = read_frame(path, settings, extract.input_multiple, sequence.size)
         # Only from pinned memory does a copy to a GPU run beside its work.
         return replace(frame, image=frame.image.pin_memory()) if extract.device.type == "cuda" else frame
 
@@ -176,6 +135,42 @@ def _read_ahead(
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
+
+
+def write_overlays(sequences: Sequence[VideoSequence], masks: Path, folder: Path) -> None:
+    """Write `folder/SEQUENCE/FRAME.png` for every frame of this process's share from `masks/SEQUENCE/FRAME.png`.
+
+    Replaces what the folders of the sequences held; returns when every process has written its own.
+    """
+    for sequence in share(sequences, rank(), world_size()):
+        with whole_folder(folder / sequence.name) as partial:
+            for path in sequence.frames:
+                name = f"{path.stem}.png"
+                Image.fromarray(overlay(path, masks / sequence.name / name)).save(partial / name)
+    wait_for_all()
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `folder` if the block ends without an error, so that a folder that exists is complete.
+
+    It replaces what `folder` held before.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+
+
+def masks_digest(
+    backbone_sha256: str, dataset: Dataset, sequences: Sequence[VideoSequence], settings: PropagationSettings
+) -> str:
+    """Digest of everything that determines the masks; of the frames, gigabytes, by their number and size."""
+    first_masks = [file_sha256(sequence.masks[0]) for sequence in sequences]
+    inputs = [backbone_sha256, asdict(dataset), first_masks, PROTOCOL_VERSION, propagation_settings(settings)]
+    return text_sha256(json.dumps(inputs, sort_keys=True))
 
 
 def _claim(folder: Path, inputs: str) -> None:

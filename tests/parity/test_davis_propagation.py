@@ -14,7 +14,7 @@ from backbones.build import build_backbone
 from backbones.convert import convert_checkpoint
 from backbones.file import load_strictly
 from eval.davis import protocol
-from eval.davis.dataset import DavisSplit, find_sequences
+from eval.davis.data import DavisSplit, find_sequences
 from eval.davis.features import FeatureExtractor
 from eval.davis.masks import read_mask
 from eval.davis.protocol import PropagationSettings
@@ -83,30 +83,4 @@ def test_wrong_settings_are_noticed(changed: str, golden_dir: Path, tmp_path: Pa
 
 def test_the_training_deviation_is_noticed(golden_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "PUBLISHED", dataclasses.replace(protocol.PUBLISHED, std=(0.229, 0.224, 0.225)))
-    assert a_case_disagrees(golden_dir, tmp_path)
-
-
-def to_tf32(values: torch.Tensor) -> torch.Tensor:
-    """Rounded to the 10 bits of mantissa that a GPU keeps of the factors of a product where TF32 is allowed."""
-    bits = values.contiguous().view(torch.int32)
-    return ((bits + (1 << 12)) & ~0x1FFF).view(torch.float32)
-
-
-@pytest.mark.parametrize("precision", ["tf32", "bfloat16", pytest.param("float16", marks=pytest.mark.long)])
-def test_lower_precision_leaves_the_bounds(
-    precision: str, golden_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Why propagation offers none of them, and forbids the first, which GPUs would use for the patch embedding.
-    features_in_float32 = FeatureExtractor._features
-
-    def features(extract: FeatureExtractor, images_B3HW: torch.Tensor) -> torch.Tensor:
-        if precision == "tf32":
-            embedding = extract.backbone.get_submodule("patch_embed.proj")
-            embedding.weight.data = to_tf32(embedding.get_parameter("weight"))
-            return features_in_float32(extract, to_tf32(images_B3HW))
-        with torch.autocast("cpu", dtype=getattr(torch, precision)):
-            return features_in_float32(extract, images_B3HW).float()
-
-    monkeypatch.setattr("eval.davis.features.pack_linear_layers", lambda network: None)  # packed ones know no autocast
-    monkeypatch.setattr(FeatureExtractor, "_features", features)
     assert a_case_disagrees(golden_dir, tmp_path)

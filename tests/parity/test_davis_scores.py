@@ -1,13 +1,12 @@
-"""Figures of the official evaluation (davis2017-evaluation)."""
+"""Metrics of the official evaluation (davis2017-evaluation)."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from eval.davis.dataset import DavisSplit, sequence_names
-from eval.davis.scores import score_sequences
-from eval.davis.summary import Scores
+from eval.davis.data import DavisSplit, sequence_names
+from eval.davis.scores import Scores, score_sequences
 
 TOLERANCE = 1e-9
 

@@ -10,7 +10,7 @@ from backbones.build import build_backbone
 from backbones.file import Source, write_backbone_file
 from backbones.spec import ViTSpec
 from eval.davis.config import DavisConfig
-from eval.davis.dataset import DavisSplit, find_sequences
+from eval.davis.data import DavisSplit, find_sequences
 from eval.davis.scores import score_sequences
 from eval.davis.task import evaluate
 

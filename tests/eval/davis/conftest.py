@@ -12,7 +12,7 @@ import torch
 from backbones.build import build_backbone
 from backbones.file import Source, write_backbone_file
 from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, ViTSpec
-from common.command import run_command
+from common.cli import run_command
 from eval.davis.masks import write_mask
 
 SOURCE = Source(format="timm", branch="model", file_name="random.pth", sha256="0" * 64, epoch=-1)

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from eval.davis.affinity import propagate_labels
-from eval.davis.dataset import DavisSplit, find_sequences
+from eval.davis.data import DavisSplit, find_sequences
 from eval.davis.explain import ExplainConfig, Source, context_frames, draw_sources, main, voting_patches
+from eval.davis.propagator import propagate_labels
 from eval.davis.protocol import PropagationSettings
 from tests.eval.davis.conftest import HEIGHT, WIDTH
 
@@ -26,7 +26,7 @@ def test_the_sources_are_those_that_propagation_uses() -> None:
     for row, column in ((0, 0), (3, 4), (5, 6)):
         sources = voting_patches(features[3], features[:3], row, column, settings)
         assert len(sources) == 4
-        found = sum(source.weight * labels[source.context, source.row, source.column] for source in sources)
+        found = sum(source.weight * labels[source.frame, source.row, source.column] for source in sources)
         torch.testing.assert_close(found, expected[row, column])
 
 
@@ -87,4 +87,4 @@ def test_a_frame_of_another_size_is_named(davis: Path, backbone_files: dict[str,
     options |= {"device": "cpu", "frame": 3, "x": 20, "y": 18, "output": tmp_path / "why.png"}
     status, _, errors = run(main, *(part for name, value in options.items() for part in (f"--{name}", value)))
     assert (status, len(errors.splitlines())) == (2, 1)
-    assert f"00002.jpg: {2 * WIDTH} x {HEIGHT} pixels, but the first frame has {WIDTH} x {HEIGHT}" in errors
+    assert f"boat/00002.jpg ({2 * WIDTH} x {HEIGHT} instead of {WIDTH} x {HEIGHT})" in errors

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eval.davis.frames import FrameError, input_size, read_frame
+from eval.davis.frames import input_size, read_frame
 from eval.davis.protocol import PropagationSettings
 from tests.references import davis_propagation as reference
 
@@ -49,11 +49,11 @@ def test_a_damaged_frame_is_named(tmp_path: Path) -> None:
     content = (tmp_path / "whole.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
     (tmp_path / "empty.jpg").write_bytes(b"")
-    (tmp_path / "text.jpg").write_text("no image")
+    (tmp_path / "text.jpg").write_text("not an image")
     for name in ("cut", "empty", "text"):
-        with pytest.raises(FrameError, match=rf"{name}\.jpg: not a JPEG, or a damaged"):
+        with pytest.raises(ValueError, match=rf"{name}\.jpg: not a JPEG, or a damaged"):
             read_frame(tmp_path / f"{name}.jpg", PUBLISHED, 16)
-    with pytest.raises(FrameError, match=r"absent\.jpg: no such frame"):
+    with pytest.raises(ValueError, match=r"absent\.jpg: no such frame"):
         read_frame(tmp_path / "absent.jpg", PUBLISHED, 16)
 
 
@@ -68,6 +68,16 @@ def test_pixels_stay_as_they_are_stored(orientation: int, tmp_path: Path) -> Non
     turned, plain = (read_frame(tmp_path / f"{name}.jpg", PUBLISHED, 16) for name in ("turned", "plain"))
     assert turned.original_size == plain.original_size == (100, 170)
     assert torch.equal(turned.image, plain.image)
+
+
+def test_bytes_after_the_end_marker_are_fine(tmp_path: Path) -> None:
+    """2,000 of them were refused here, and nowhere else."""
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 170, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "frame.jpg"), pixels)
+    before = read_frame(tmp_path / "frame.jpg", PUBLISHED, 16)
+    with (tmp_path / "frame.jpg").open("ab") as stream:
+        stream.write(bytes(2000))
+    assert torch.equal(read_frame(tmp_path / "frame.jpg", PUBLISHED, 16).image, before.image)
 
 
 def test_the_fixed_protocol_has_the_deviation_of_training(tmp_path: Path) -> None:

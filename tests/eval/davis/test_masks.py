@@ -1,10 +1,22 @@
+import io
+import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from eval.davis.masks import MaskError, davis_palette, read_mask, single_object, without_void, write_mask
+from eval.davis.masks import davis_palette, overlay, read_mask, resize_mask, single_object, without_void, write_mask
+
+
+def saved(image: Image.Image, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG", **options)
+    return stream.getvalue()
 
 
 def test_the_palette_is_that_of_pascal_voc() -> None:
@@ -29,23 +41,70 @@ def test_ids_survive_the_file(tmp_path: Path) -> None:
         assert image.mode == "P"
 
 
-def test_grey_and_binary_files_hold_ids_too(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[0, 2]], np.uint8)).save(tmp_path / "grey.png")
-    Image.fromarray(np.array([[False, True]])).save(tmp_path / "binary.png")
-    assert read_mask(tmp_path / "grey.png").tolist() == [[0, 2]]
-    assert read_mask(tmp_path / "binary.png").tolist() == [[0, 1]]
+@settings(deadline=None, max_examples=50)
+@given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40))), st.booleans())
+def test_values_are_pillows(tmp_path_factory: pytest.TempPathFactory, values: np.ndarray, indexed: bool) -> None:
+    path = tmp_path_factory.mktemp("mask") / "mask.png"
+    image = Image.fromarray(values)
+    if indexed:
+        image.putpalette(bytes(range(256)) * 3)
+    image.save(path)
+    assert (read_mask(path) == values).all()
 
 
-def test_files_that_are_no_masks_are_named(tmp_path: Path) -> None:
+def test_real_annotations_are_pillows(real_data_dir: Path) -> None:
+    paths = sorted((real_data_dir / "DAVIS/Annotations").rglob("*.png"))[:50]
+    assert paths
+    for path in paths:
+        with Image.open(path) as image:
+            assert (read_mask(path) == np.asarray(image)).all()
+
+
+def test_every_kind_of_png_that_holds_ids(tmp_path: Path) -> None:
+    values = np.arange(64, dtype=np.uint8).reshape(8, 8) // 16
+    few_colours = Image.fromarray(values)
+    few_colours.putpalette(bytes(12))
+    files = {
+        "filtered": cv2.imencode(".png", values, [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP])[1].tobytes(),
+        "two_bits": saved(few_colours, bits=2),
+        "grey": saved(Image.fromarray(values)),
+        "binary": saved(Image.fromarray(values > 0)),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        assert (read_mask(tmp_path / name) == (values > 0 if name == "binary" else values)).all(), name
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"), [("checksum", "damaged"), ("cut", "damaged"), ("short", "1023 bytes of pixels")]
+)
+def test_damaged_pixels_are_noticed(damage: str, message: str, tmp_path: Path) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 9, (32, 32), np.uint8))
+    image.putpalette(bytes(768))
+    content = saved(image)
+    start = content.index(b"IDAT")
+    length = int.from_bytes(content[start - 4 : start], "big")
+    # Pillow reads a file with too few pixels as if the rest were background.
+    few = b"IDAT" + zlib.compress(zlib.decompress(content[start + 4 : start + 4 + length])[:-33])
+    short = [content[: start - 4], (len(few) - 4).to_bytes(4, "big"), few, zlib.crc32(few).to_bytes(4, "big")]
+    damaged = {
+        "checksum": content[: start + 9] + bytes([content[start + 9] ^ 1]) + content[start + 10 :],
+        "cut": content[: start + length // 2],
+        "short": b"".join([*short, content[start + 8 + length :]]),
+    }[damage]
+    (tmp_path / "damaged.png").write_bytes(damaged)
+    with pytest.raises(ValueError, match=rf"damaged\.png: .*{message}"):
+        read_mask(tmp_path / "damaged.png")
+
+
+def test_files_that_are_not_masks_are_named(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "colour.png")
     Image.new("L", (4, 4)).save(tmp_path / "photo.jpg")
     (tmp_path / "photo.jpg").rename(tmp_path / "photo.png")
-    (tmp_path / "text.png").write_text("no image")
-    write_mask(tmp_path / "whole.png", np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8))
-    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
-    expected = {"colour": "mode RGB", "photo": "a JPEG file", "text": "damaged", "cut": "damaged", "absent": "no such mask"}
+    (tmp_path / "text.png").write_text("not an image")
+    expected = {"colour": "mode RGB", "photo": "a JPEG file", "text": "damaged", "absent": "no such mask"}
     for name, message in expected.items():
-        with pytest.raises(MaskError, match=rf"{name}\.png: .*{message}"):
+        with pytest.raises(ValueError, match=rf"{name}\.png: .*{message}"):
             read_mask(tmp_path / f"{name}.png")
 
 
@@ -53,3 +112,19 @@ def test_void_and_single_object() -> None:
     mask = np.array([[0, 1, 2, 255]], np.uint8)
     assert without_void(mask).tolist() == [[0, 1, 2, 0]]
     assert single_object(mask).tolist() == [[0, 1, 1, 1]]
+
+
+def test_resizing_keeps_ids() -> None:
+    mask = np.array([[0, 3], [7, 0]], np.uint8)
+    assert resize_mask(mask, (4, 2)).tolist() == [[0, 3], [0, 3], [7, 0], [7, 0]]
+
+
+def test_overlays_have_the_palettes_colours(tmp_path: Path) -> None:
+    mask = np.zeros((9, 9), np.uint8)
+    mask[2:7, 2:7] = 1
+    write_mask(tmp_path / "mask.png", mask)
+    Image.fromarray(np.full((9, 9, 3), 100, np.uint8)).save(tmp_path / "frame.png")
+    drawn = overlay(tmp_path / "frame.png", tmp_path / "mask.png")
+    assert drawn[4, 4].tolist() == [114, 50, 50]  # half frame, half the palette's (128, 0, 0)
+    assert drawn[2, 4].tolist() == [128, 0, 0]
+    assert (drawn[mask == 0] == 100).all()

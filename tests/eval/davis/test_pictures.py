@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from eval.davis.masks import read_mask, write_mask
-from eval.davis.pictures import main, panel_titles, sequence_figures, write_chart
-from eval.davis.summary import Scores
+from eval.davis.pictures import main, panel_titles, sequence_metrics, write_chart
+from eval.davis.scores import Scores
 from tests.eval.davis.conftest import FRAMES, HEIGHT, WIDTH
 
 Run = Callable[..., tuple[int, str, str]]
@@ -51,7 +51,7 @@ def test_the_chart_has_a_bar_for_each_sequence_and_title(tmp_path: Path) -> None
         )
         for title, mean in (("low", 0.2), ("high", 0.8))
     }
-    assert sequence_figures(scores["low"]) == pytest.approx({"boat": 25, "a_cart": 25})
+    assert sequence_metrics(scores["low"]) == pytest.approx({"boat": 25, "a_cart": 25})
     write_chart(tmp_path / "chart.png", scores)
     with Image.open(tmp_path / "chart.png") as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)

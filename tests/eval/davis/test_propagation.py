@@ -44,6 +44,13 @@ def spoil_jpeg(davis: Path) -> None:
     path.write_bytes(path.read_bytes()[:900])
 
 
+def spoil_inside(davis: Path) -> None:
+    """Damage that only decoding finds."""
+    path = davis / "JPEGImages/480p/boat/00002.jpg"
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"\xff\xdb")] + content[content.index(b"\xff\xc0") :])
+
+
 def enlarge_frame(davis: Path) -> None:
     cv2.imwrite(str(davis / "JPEGImages/480p/boat/00003.jpg"), np.zeros((HEIGHT, WIDTH + 2, 3), np.uint8))
 
@@ -53,16 +60,16 @@ def shrink_first_mask(davis: Path) -> None:
 
 
 def spoil_first_mask(davis: Path) -> None:
-    (davis / "Annotations/480p/boat/00000.png").write_bytes(b"no image")
+    (davis / "Annotations/480p/boat/00000.png").write_bytes(b"not an image")
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (spoil_jpeg, "boat/00002.jpg: not a JPEG, or a damaged or truncated one"),
-        (enlarge_frame, f"boat/00003.jpg: {WIDTH + 2} x {HEIGHT} pixels, but the first frame has {WIDTH} x {HEIGHT}"),
-        (shrink_first_mask, "boat/00000.png: 5 x 5 pixels"),
-        (spoil_first_mask, "boat/00000.png: damaged mask"),
+        (spoil_jpeg, "files are cut off before their end: JPEGImages/480p/boat/00002.jpg"),
+        (enlarge_frame, f"boat/00003.jpg ({WIDTH + 2} x {HEIGHT} instead of {WIDTH} x {HEIGHT})"),
+        (shrink_first_mask, f"boat/00000.png (5 x 5 instead of {WIDTH} x {HEIGHT})"),
+        (spoil_first_mask, "files are not images by their first bytes: Annotations/480p/boat/00000.png"),
     ],
 )
 def test_damaged_files_are_named_in_one_line(
@@ -87,7 +94,7 @@ def test_other_mistakes_are_one_line(davis: Path, backbone_files: dict[str, Path
         "taps [2] are not ascending indices of this vit's 2 blocks": command(davis, backbone, output, "--block", 2),
         "topk=0 must be at least 1": command(davis, backbone, output, "--topk", 0),
         "temperature=0.01 must be at least 0.0125": command(davis, backbone, output, "--temperature", 0.01),
-        "is not a device": command(davis, backbone, output, "--device", "abacus"),
+        "device 'abacus' is not known": command(davis, backbone, output, "--device", "abacus"),
         "not a multiple of the patch size": command(davis, backbone, output, "--short_side", 68),
         "--unknown": command(davis, backbone, output, "--unknown", 1),
     }
@@ -118,7 +125,7 @@ def test_what_stopped_before_its_first_sequence_does_not_hold_its_folder(
 ) -> None:
     """Another attempt once had to choose another folder, though nothing was in this one."""
     output = tmp_path / "masks"
-    spoil_jpeg(davis)
+    spoil_inside(davis)
     first = command(davis, backbone_files["vit"], output, "--sequences", "boat")
     assert run(*first)[0] == 2
     (output / ".propagation.123.tmp.json").write_text("{")  # as a killed process leaves it

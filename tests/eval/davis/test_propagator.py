@@ -4,18 +4,119 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
 from backbones.build import build_backbone
-from eval.davis.affinity import propagate_labels
-from eval.davis.dataset import DavisSplit, find_sequences
+from eval.davis import propagator
+from eval.davis.data import DavisSplit, find_sequences
 from eval.davis.features import FeatureExtractor
 from eval.davis.frames import Frame, read_frame
 from eval.davis.masks import Mask
-from eval.davis.propagator import LabelPropagator, propagate_sequence
+from eval.davis.propagator import LabelPropagator, first_labels, label_map, propagate_labels, propagate_sequence
 from eval.davis.protocol import LOWEST_TEMPERATURE, PropagationSettings
 from tests.eval.davis.conftest import HEIGHT, SPECS, draw_sequence
+from tests.references import davis_propagation as reference
 
 SETTINGS = PropagationSettings(short_side=64)
+# How a CPU averages the labels, and how a GPU does.
+MIXES = [propagator._mix_best, propagator._mix_all]
+
+
+def reference_labels(target_hwD: Tensor, context: Tensor, labels: Tensor, radius: int, topk: int, temperature: float) -> Tensor:
+    h, w, _ = target_hwD.shape
+    result_Chw = reference.propagate_labels(
+        target_hwD.flatten(0, 1),
+        [features.flatten(0, 1).T for features in context],
+        [soft.permute(2, 0, 1) for soft in labels],
+        reference.reachable(h, w, radius) if radius else None,
+        topk,
+        temperature,
+    )
+    return result_Chw.permute(1, 2, 0)
+
+
+def random_frames(seed: int, frames: int, h: int, w: int) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(seed)
+    features = F.normalize(torch.randn(frames + 1, h, w, 8), dim=-1)
+    return features[0], features[1:], torch.rand(frames, h, w, 3).softmax(-1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    mix=st.sampled_from(MIXES),
+    seed=st.integers(0, 99),
+    frames=st.integers(1, 4),
+    h=st.integers(1, 13),
+    w=st.integers(1, 29),
+    radius=st.integers(0, 6),
+    topk=st.integers(1, 6),
+)
+def test_windows_give_what_the_dense_way_gives(
+    mix: propagator.Mix, seed: int, frames: int, h: int, w: int, radius: int, topk: int
+) -> None:
+    topk = min(topk, frames * h * w)
+    target, context, labels = random_frames(seed, frames, h, w)
+    expected = reference_labels(target, context, labels, radius, topk, 0.1)
+    torch.testing.assert_close(propagate_labels(target, context, labels, radius, topk, 0.1, mix), expected)
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_ties_at_the_last_place_all_count(mix: propagator.Mix) -> None:
+    # A video that stands still: each source appears once per context frame, so the best one fills four places and the fifth is tied.
+    target, context, _ = random_frames(0, 1, 6, 7)
+    still, labels = context.repeat(4, 1, 1, 1), random_frames(1, 4, 6, 7)[2]
+    found = propagate_labels(target, still, labels, 2, 5, 0.1, mix)
+    torch.testing.assert_close(found, reference_labels(target, still, labels, 2, 5, 0.1))
+    torch.testing.assert_close(found, propagate_labels(target, still, labels, 2, 8, 0.1, mix))
+
+
+def test_sources_out_of_reach_do_not_vote() -> None:
+    target, context, _ = random_frames(0, 1, 5, 9)
+    context[0, :, 5:] = target[:, :1]
+    labels = torch.zeros(1, 5, 9, 2)
+    labels[0, :, :5, 0] = 1
+    labels[0, :, 5:, 1] = 1
+    assert propagate_labels(target, context, labels, 4, 1, 0.1)[:, 0, 1].max() == 0
+    assert propagate_labels(target, context, labels, 5, 1, 0.1)[:, 0, 1].max() == 1
+
+
+def thin_object() -> np.ndarray:
+    mask = np.zeros((32, 32), np.uint8)
+    mask[:, 16:] = 1
+    mask[0, 0] = 2  # too thin for a grid of 4 x 4, and the highest id
+    return mask
+
+
+def test_the_published_way_drops_a_thin_object_of_the_highest_id() -> None:
+    labels = first_labels(thin_object(), (4, 4), drop_highest_id=True)
+    assert labels.shape == (4, 4, 2)
+    assert labels[:, 2:, 1].eq(1).all()
+
+
+def test_the_fixed_way_keeps_every_object() -> None:
+    labels = first_labels(thin_object(), (4, 4), drop_highest_id=False)
+    assert labels.shape == (4, 4, 3)
+    assert labels[0, 0, 2] == pytest.approx(1 / 64)
+    torch.testing.assert_close(labels.sum(-1), torch.ones(4, 4))
+
+
+def test_channels_are_stretched_before_they_compete() -> None:
+    labels = torch.zeros(2, 2, 2)
+    labels[..., 0], labels[..., 1] = 0.9, 0.1
+    labels[0, 0] = torch.tensor([0.7, 0.3])
+    ids = label_map(labels, 4)
+    assert ids.shape == (8, 8)
+    assert ids.dtype == torch.uint8
+    assert ids[0, 0] == 1  # although the background's 0.7 is more
+    assert ids[-1, -1] == 0
+
+
+@pytest.mark.parametrize(("background", "first_object", "winner"), [(1.0, 0.0, 0), (0.0, 1.0, 1)])
+def test_a_channel_without_contrast_wins_unless_it_is_empty(background: float, first_object: float, winner: int) -> None:
+    labels = torch.tensor([background, first_object]).expand(3, 3, 2)
+    assert label_map(labels, 2).eq(winner).all()
 
 
 @pytest.mark.parametrize("family", SPECS)
@@ -49,10 +150,8 @@ def test_only_the_fixed_protocol_keeps_an_object_that_is_too_thin_for_the_grid()
 
 @pytest.mark.parametrize("temperature", [LOWEST_TEMPERATURE, 0.1])
 def test_the_temperature_is_that_of_the_settings(temperature: float) -> None:
-    features = F.normalize(torch.randn(3, 4, 4, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
-    labels = torch.rand(2, 4, 4, 2, generator=torch.Generator().manual_seed(1))
-    propagator = LabelPropagator(features[0], labels[0], PropagationSettings(temperature=temperature))
-    propagator._features_MhwD[1], propagator._labels_MhwC[1], propagator._steps = features[1], labels[1], 1
-    found = propagator.step(features[2])
+    features = F.normalize(torch.randn(2, 4, 4, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    labels = torch.rand(1, 4, 4, 2, generator=torch.Generator().manual_seed(1))
+    found = LabelPropagator(features[0], labels[0], PropagationSettings(temperature=temperature)).step(features[1])
     assert torch.isfinite(found).all()
-    torch.testing.assert_close(found, propagate_labels(features[2], features[:2], labels, 12, 5, temperature))
+    torch.testing.assert_close(found, propagate_labels(features[1], features[:1], labels, 12, 5, temperature))

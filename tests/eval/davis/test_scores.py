@@ -1,13 +1,17 @@
 import csv
 import re
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from eval.davis.scores import main, score_sequences
-from eval.davis.summary import GLOBAL_FIGURES
+from eval.davis.measures import SequenceMeasures
+from eval.davis.scores import METRICS, frame_statistics, main, score_sequences, summarise
 from tests.eval.davis.conftest import SEQUENCES
 
 Run = Callable[..., tuple[int, str, str]]
@@ -25,7 +29,7 @@ def test_the_command_writes_the_official_files(davis: Path, predictions: Path, t
     status, printed, errors = run(main, "--annotations", davis, "--predictions", predictions, "--output", output, "--jobs", 1)
     assert (status, errors) == (0, "")
     (overall,) = read_csv(output / "global_results-val.csv")
-    assert tuple(overall) == GLOBAL_FIGURES
+    assert tuple(overall) == METRICS
     assert (output / "global_results-val.csv").read_text() == printed
     rows = read_csv(output / "per-sequence_results-val.csv")
     assert [row["Sequence"] for row in rows] == [f"{name}_{number}" for name in SEQUENCES for number in (1, 2)]
@@ -52,7 +56,7 @@ def test_the_list_beside_the_annotations_chooses(davis: Path, predictions: Path,
     assert len(read_csv(tmp_path / "per-sequence_results-val.csv")) == 2
     status, _, errors = run(main, *arguments, "--sequences", "boat")
     assert status == 2
-    assert "no annotations of sequence boat in split 'val'" in errors
+    assert "no sequence boat in split 'val'; it has cart" in errors
 
 
 def test_processes_give_what_one_process_gives(davis: Path, predictions: Path) -> None:
@@ -87,3 +91,137 @@ def test_options_that_do_not_exist(run: Run) -> None:
     status, _, errors = run(main, "--annotation", "x")
     assert status == 2
     assert "--help" in errors
+
+
+def measures(name: str, objects: int, frames: int, seed: int = 0) -> SequenceMeasures:
+    region, boundary = np.random.default_rng(seed).random((2, objects, frames))
+    return SequenceMeasures(name=name, region=region, boundary=boundary)
+
+
+def test_quarters_share_their_border_frames() -> None:
+    values = np.array([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2])
+    mean, recall, decay = frame_statistics(values)
+    assert mean == pytest.approx(0.6)
+    assert recall == pytest.approx(5 / 9)  # 0.5 itself does not count
+    assert decay == pytest.approx((1.0 + 0.9 + 0.8) / 3 - (0.4 + 0.3 + 0.2) / 3)
+
+
+def test_a_single_frame_has_no_decay() -> None:
+    assert frame_statistics(np.array([0.7])) == (0.7, 1.0, 0.0)
+
+
+def test_decay_of_a_sequence_longer_than_eight_bits() -> None:
+    assert frame_statistics(np.repeat([1.0, 0.0], 300))[2] == 1
+
+
+def test_every_object_counts_once() -> None:
+    scores = summarise([measures("a", 1, 10), measures("b", 3, 5, seed=1)])
+    assert list(scores.per_object) == ["a_1", "b_1", "b_2", "b_3"]
+    assert tuple(scores.overall) == METRICS
+    for name in METRICS:
+        assert scores.overall[name] == pytest.approx(np.mean([metrics[name] for metrics in scores.per_object.values()]))
+
+
+@given(st.permutations([measures(name, 1 + seed % 3, 6, seed) for seed, name in enumerate("abcd")]))
+def test_the_order_of_sequences_changes_nothing(sequences: list[SequenceMeasures]) -> None:
+    ordered = summarise(sorted(sequences, key=lambda item: item.name))
+    assert summarise(sequences).overall == pytest.approx(ordered.overall, abs=1e-12)
+
+
+def test_nothing_to_score() -> None:
+    with pytest.raises(ValueError, match="nothing to score"):
+        summarise([measures("empty", 0, 4)])
+
+
+# A stand-in with the interface of the official package, which is on no index.
+PACKAGE = """
+from pathlib import Path
+
+import numpy as np
+
+from tests.references.davis_scores import measure_sequence
+
+ERROR = {error}
+
+
+def statistics(values):
+    ids = np.round(np.linspace(1, len(values), 5) + 1e-10) - 1
+    ids = ids.astype(np.uint8)
+    first, last = values[ids[0] : ids[1] + 1], values[ids[3] : ids[4] + 1]
+    return np.nanmean(values) + ERROR, np.nanmean(values > 0.5), np.nanmean(first) - np.nanmean(last)
+
+
+class DAVISEvaluation:
+    def __init__(self, davis_root, task, gt_set, sequences="all", codalab=False):
+        assert task == "semi-supervised" and codalab
+        listed = Path(davis_root, "ImageSets", "2017", gt_set + ".txt").read_text().split()
+        assert listed == sequences
+        self.masks = Path(davis_root, "Annotations", "480p")
+        self.sequences = sequences
+
+    def evaluate(self, res_path, metric=("J", "F")):
+        if {gives_up}:
+            raise SystemExit
+        result = {{name: {{"M": [], "R": [], "D": [], "M_per_object": {{}}}} for name in metric}}
+        for name in self.sequences:
+            for measure, objects in zip(metric, measure_sequence(self.masks / name, Path(res_path, name))):
+                for number, values in enumerate(objects):
+                    for figure, value in zip("MRD", statistics(values)):
+                        result[measure][figure].append(value)
+                    result[measure]["M_per_object"][f"{{name}}_{{number + 1}}"] = result[measure]["M"][-1]
+        return result
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    def install(error: float = 0.0, gives_up: bool = False) -> None:
+        package = tmp_path / "site" / "davis2017"
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        (package / "evaluation.py").write_text(PACKAGE.format(error=error, gives_up=gives_up))
+        monkeypatch.syspath_prepend(tmp_path / "site")
+
+    yield install
+    for name in [name for name in sys.modules if name.startswith("davis2017")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def arguments(davis: Path, predictions: Path, tmp_path: Path) -> list[object]:
+    options = {"annotations": davis, "predictions": predictions, "output": tmp_path / "scores", "jobs": 1}
+    return [text for name, value in options.items() for text in (f"--{name}", value)]
+
+
+def test_equal_official_metrics_pass(arguments: list[object], run: Run, install: Callable[..., None], tmp_path: Path) -> None:
+    install()
+    status, _, errors = run(main, *arguments, "--official")
+    assert (status, errors) == (0, "")
+    assert (tmp_path / "scores/global_results-val.csv").is_file()
+
+
+def test_any_official_difference_fails(arguments: list[object], run: Run, install: Callable[..., None], tmp_path: Path) -> None:
+    install(error=1e-8)
+    status, printed, errors = run(main, *arguments, "--official")
+    assert (status, printed) == (2, "")
+    assert errors.startswith("error: 12 metrics differ from the official evaluation's, first: ")
+    assert not (tmp_path / "scores").exists()
+
+
+def test_masks_that_the_official_package_refuses(arguments: list[object], run: Run, install: Callable[..., None]) -> None:
+    install(gives_up=True)
+    status, _, errors = run(main, *arguments, "--official")
+    assert (status, len(errors.splitlines())) == (2, 1)
+    assert "gave up on these masks" in errors
+
+
+def test_a_missing_official_package_is_named(arguments: list[object], run: Run) -> None:
+    status, _, errors = run(main, *arguments, "--official")
+    assert (status, len(errors.splitlines())) == (2, 1)
+    assert "requirements-official.txt" in errors
+
+
+def test_the_official_package_cannot_score_davis_2016(arguments: list[object], run: Run) -> None:
+    status, _, errors = run(main, *arguments, "--official", "--year", "2016")
+    assert (status, len(errors.splitlines())) == (2, 1)
+    assert "2017 only" in errors

@@ -13,12 +13,13 @@ import pytest
 
 from backbones.build import build_backbone
 from backbones.file import write_backbone_file
+from eval.__main__ import main
 from eval.davis.config import DavisConfig
-from eval.davis.masks import read_mask
-from eval.davis.overlay import overlay, read_picture
-from eval.davis.scores import score_sequences
-from eval.davis.summary import GLOBAL_FIGURES
-from eval.davis.task import evaluate, main
+from eval.davis.items import read_items
+from eval.davis.masks import overlay, read_mask
+from eval.davis.scores import METRICS, score_sequences
+from eval.davis.task import evaluate
+from eval.drawing import read_image
 from eval.result import ResultError, read_result
 from tests.eval.davis.conftest import SEQUENCES, SOURCE, SPECS
 from tests.layouts import REGISTERS
@@ -40,11 +41,11 @@ def test_the_command_from_backbone_to_result(davis: Path, backbone_files: dict[s
         "--overlays",
         "true",
     )
-    status, printed, errors = run(main, *arguments, "--jobs", 1, "--name", "tiny", "--device", "cpu")
+    status, printed, errors = run(main, "davis", *arguments, "--jobs", 1, "--name", "tiny", "--device", "cpu")
     assert (status, errors) == (0, "")
     assert "J&F-Mean" in printed
     result = read_result(output / "result.json")
-    assert tuple(result.metrics) == GLOBAL_FIGURES
+    assert tuple(result.metrics) == METRICS
     scores = score_sequences(SEQUENCES, davis / "Annotations/480p", output / "masks")
     for name, metric in result.metrics.items():
         assert metric.value == pytest.approx(100 * scores.overall[name], abs=1e-9)
@@ -57,11 +58,17 @@ def test_the_command_from_backbone_to_result(davis: Path, backbone_files: dict[s
     assert (result.datasets["test"].num_items, result.coverage) == (3, "subset")
     for path in result.artefacts.values():
         assert (output / path).exists()
-    shown = read_picture(output / "overlays/boat/00001.png")
-    frame, mask = read_picture(davis / "JPEGImages/480p/boat/00001.jpg"), read_mask(output / "masks/boat/00001.png")
-    assert mask.any()
-    assert (shown == overlay(frame, mask)).all()
+    frame, mask = davis / "JPEGImages/480p/boat/00001.jpg", output / "masks/boat/00001.png"
+    assert read_mask(mask).any()
+    assert (read_image(output / "overlays/boat/00001.png") == overlay(frame, mask)).all()
     assert json.loads((output / "config.json").read_text())["short_side"] == 64
+    items = read_items(result, output)
+    assert items is not None
+    assert items[0] == SEQUENCES
+    # Every sequence once gives the metrics themselves; the first one alone, those of its objects.
+    metrics = items[1](np.array([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]]))
+    first = [result.breakdown[f"{SEQUENCES[0]}_{number}"]["J&F-Mean"] for number in (1, 2)]
+    assert metrics["J&F-Mean"] == pytest.approx([result.metrics["J&F-Mean"].value, np.mean(first)])
 
 
 def test_a_finished_task_is_not_run_again(
@@ -95,9 +102,8 @@ def test_overlays_can_be_had_later(davis: Path, backbone_files: dict[str, Path],
     for path in (output / "result.json", output / "masks"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     evaluate(DavisConfig(**options, overlays=True, topk=1, n_last_frames=0))
-    frame = read_picture(davis / "JPEGImages/480p/boat/00004.jpg")
-    expected = overlay(frame, read_mask(output / "masks/boat/00004.png"))
-    assert (read_picture(output / "overlays/boat/00004.png") == expected).all()
+    expected = overlay(davis / "JPEGImages/480p/boat/00004.jpg", output / "masks/boat/00004.png")
+    assert (read_image(output / "overlays/boat/00004.png") == expected).all()
 
 
 def test_all_objects_are_one_in_2016(davis: Path, backbone_files: dict[str, Path], tmp_path: Path) -> None:
@@ -118,12 +124,12 @@ def test_frames_that_do_not_fit_are_found_before_anything_runs(davis: Path, tmp_
     backbone = tmp_path / "patch14.safetensors"
     write_backbone_file(backbone, REGISTERS, SOURCE, build_backbone(REGISTERS).state_dict())
     arguments = ("--backbone", backbone, "--data", davis, "--output", tmp_path / "out", "--device", "cpu", "--jobs", 1)
-    status, _, errors = run(main, *arguments)
+    status, _, errors = run(main, "davis", *arguments)
     assert (status, len(errors.splitlines())) == (2, 1)
     assert "not a multiple of the patch size 14" in errors
     assert "--protocol fixed" in errors
     assert not (tmp_path / "out").exists()
-    assert run(main, *arguments, "--protocol", "fixed", "--short-side", 64)[0] == 0
+    assert run(main, "davis", *arguments, "--protocol", "fixed", "--short-side", 64)[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -185,11 +191,11 @@ def test_mistakes_are_one_line(davis: Path, backbone_files: dict[str, Path], tmp
         "jobs=-1 must be at least 0": ("--backbone", backbone_files["vit"], "--data", davis, "--jobs", -1),
     }
     for message, arguments in cases.items():
-        status, _, errors = run(main, *arguments, "--output", tmp_path / "out")
+        status, _, errors = run(main, "davis", *arguments, "--output", tmp_path / "out")
         assert (status, len(errors.splitlines())) == (2, 1), message
         assert message in errors
     (davis / "Annotations/480p/boat/00002.png").unlink()
-    status, _, errors = run(main, "--backbone", backbone_files["vit"], "--data", davis, "--output", tmp_path / "out")
+    status, _, errors = run(main, "davis", "--backbone", backbone_files["vit"], "--data", davis, "--output", tmp_path / "out")
     assert status == 2
     assert "scoring needs a mask of every frame" in errors
     assert not (tmp_path / "out").exists()

@@ -6,19 +6,27 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from backbones.file import load_backbone
 from eval.davis import writing
-from eval.davis.dataset import DavisSplit, find_sequences
+from eval.davis.config import DavisConfig
+from eval.davis.data import DavisSplit, VideoSequence, find_sequences
 from eval.davis.features import FeatureExtractor
 from eval.davis.frames import Frame
+from eval.davis.masks import Mask
 from eval.davis.propagation import PropagationConfig, propagate
 from eval.davis.protocol import PropagationSettings
+from eval.davis.task import evaluate
+from eval.result import read_result
 from tests.eval.davis.conftest import SEQUENCES, draw_sequence
+from tests.eval.davis.test_propagation import spoil_inside
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -39,7 +47,7 @@ def test_finished_sequences_are_kept_and_the_interrupted_one_begins_again(
     disk_is_full = True
     write_mask = writing.write_mask
 
-    def write_until_full(path: Path, mask: writing.Mask) -> None:
+    def write_until_full(path: Path, mask: Mask) -> None:
         calls.append(path.name)
         if disk_is_full and len(calls) >= 8:
             raise OSError(28, "No space left on device", str(path))
@@ -64,15 +72,15 @@ def test_frames_are_read_ahead_and_masks_written_behind(
     (sequence,) = find_sequences(DavisSplit(root=davis, sequences=("boat",)), all_masks=False)
     read, computed = [], []
     third_read, all_computed = Event(), Event()
-    read_frame, write_mask = writing.read_frame_of, writing.write_mask
+    read_frame, write_mask = writing.read_frame, writing.write_mask
 
-    def read_and_tell(path: Path, size: tuple[int, int], settings: PropagationSettings, multiple: int) -> Frame:
+    def read_and_tell(path: Path, *arguments: Any) -> Frame:
         read.append(path)
         if len(read) == 3:
             third_read.set()
-        return read_frame(path, size, settings, multiple)
+        return read_frame(path, *arguments)
 
-    def write_when_all_is_computed(path: Path, mask: writing.Mask) -> None:
+    def write_when_all_is_computed(path: Path, mask: Mask) -> None:
         if path.stem != sequence.frames[0].stem:
             assert all_computed.wait(30), "the network waits for the masks to be written"
         write_mask(path, mask)
@@ -85,20 +93,11 @@ def test_frames_are_read_ahead_and_masks_written_behind(
                 all_computed.set()
             return super().__call__(images_B3HW)
 
-    monkeypatch.setattr(writing, "read_frame_of", read_and_tell)
+    monkeypatch.setattr(writing, "read_frame", read_and_tell)
     monkeypatch.setattr(writing, "write_mask", write_when_all_is_computed)
     extract = Network(load_backbone(backbone_files["vit"]), None, torch.device("cpu"))
     writing.write_sequence(sequence, tmp_path / "boat", extract, PropagationSettings(short_side=64), lambda: None)
     assert len(list((tmp_path / "boat").iterdir())) == len(sequence.frames)
-
-
-def test_several_threads_give_what_one_gives(
-    davis: Path, backbone_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one = propagate(config(davis, backbone_files["vit"], tmp_path / "one"))
-    monkeypatch.setattr(writing, "_threads", lambda device: 4)  # as beside a GPU
-    four = propagate(config(davis, backbone_files["vit"], tmp_path / "four"))
-    assert contents(one) == contents(four)
 
 
 def test_a_killed_run_continues(davis: Path, backbone_files: dict[str, Path], tmp_path: Path) -> None:
@@ -129,3 +128,53 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) 
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def sequence(name: str, frames: int) -> VideoSequence:
+    paths = tuple(Path(f"{index:05d}.jpg") for index in range(frames))
+    return VideoSequence(name=name, frames=paths, masks=paths[:1], one_object=False, size=(4, 4))
+
+
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=30), st.integers(1, 9))
+def test_every_sequence_has_one_owner_and_the_loads_are_close(lengths: list[int], world_size: int) -> None:
+    sequences = [sequence(f"s{index}", length) for index, length in enumerate(lengths)]
+    shares = [writing.share(sequences, rank, world_size) for rank in range(world_size)]
+    assert sorted(item.name for share in shares for item in share) == sorted(item.name for item in sequences)
+    loads = [sum(len(item.frames) for item in share) for share in shares]
+    assert max(loads) - min(loads) <= max(lengths)
+
+
+def run_two(options: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [*launcher, "-m", "eval", "davis", *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, check=False, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.long
+def test_a_mistake_that_one_process_meets_is_one_line_of_each(
+    davis: Path, backbone_files: dict[str, Path], tmp_path: Path
+) -> None:
+    """The other one ended with a traceback of gloo's."""
+    spoil_inside(davis)
+    options = {"backbone": backbone_files["vit"], "data": davis, "output": tmp_path / "out", "short_side": 64, "device": "cpu"}
+    finished = run_two(options)
+    assert finished.returncode != 0
+    errors = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+    # Whichever process ends first, the launcher may stop the other before it has said anything.
+    assert any("boat/00002.jpg: not a JPEG" in line for line in errors)
+    assert "RuntimeError" not in finished.stderr
+
+
+def test_two_processes_give_what_one_gives(davis: Path, backbone_files: dict[str, Path], tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    options = {"backbone": backbone_files["vit"], "data": davis, "short_side": 64, "device": "cpu", "jobs": 1}
+    alone = evaluate(DavisConfig(output=one, **options))
+    finished = run_two(options | {"output": two})
+    assert finished.returncode == 0, finished.stderr
+    assert contents(one / "masks") == contents(two / "masks")
+    assert {path.name for path in (two / "masks").iterdir()} >= set(SEQUENCES)
+    together = read_result(two / "result.json")
+    assert together.metrics == alone.metrics
+    assert (alone.environment.world_size, together.environment.world_size) == (1, 2)

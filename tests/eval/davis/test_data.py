@@ -1,0 +1,271 @@
+"""The DAVIS layout: what is read from it, and what `python -m eval` and the data doctor find alike."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval.davis import data
+from eval.davis.data import DavisSplit, VideoSequence, examine, find_sequences, fingerprint, sequence_names
+from eval.davis.masks import write_mask
+from eval.findings import Finding
+from tests.eval.davis.conftest import FRAMES, HEIGHT, SEQUENCES, WIDTH, draw_sequence
+
+FRAME = "JPEGImages/480p/boat/00002.jpg"
+MASK = "Annotations/480p/boat/00002.png"
+FIRST_MASK = "Annotations/480p/boat/00000.png"
+
+
+def problems(findings: list[Finding]) -> list[Finding]:
+    return [one for one in findings if one.is_problem]
+
+
+def notes(findings: list[Finding]) -> list[Finding]:
+    return [one for one in findings if one.kind == "note"]
+
+
+def test_sequences_come_in_the_order_of_the_list(davis: Path) -> None:
+    (davis / "ImageSets/2017/val.txt").write_text("drone\n\nboat\n")
+    first, second = find_sequences(DavisSplit(root=davis), all_masks=True)
+    assert (first.name, second.name) == ("drone", "boat")
+    assert len(second.frames) == len(second.masks) == FRAMES
+    assert second.size == (HEIGHT, WIDTH)
+    assert np.unique(second.first_mask()).tolist() == [0, 1, 2]
+
+
+def test_a_part_of_the_split(davis: Path) -> None:
+    split = DavisSplit.chosen(davis, DavisSplit(root=davis), "drone, boat")
+    assert sequence_names(split) == ["boat", "drone"]
+    with pytest.raises(ValueError, match="no sequence plane in split 'val'; it has boat, cart, drone"):
+        sequence_names(DavisSplit(root=davis, sequences=("plane",)))
+
+
+def test_any_folder_without_lists(davis: Path) -> None:
+    (davis / "ImageSets/2017/val.txt").unlink()
+    assert sequence_names(DavisSplit(root=davis, split="all")) == list(SEQUENCES)
+
+
+def test_davis_2016_lists_and_masks(davis: Path) -> None:
+    folder = davis / "ImageSets/480p"
+    folder.mkdir()
+    (folder / "val.txt").write_text(
+        "".join(f"/JPEGImages/480p/cart/{i:05d}.jpg /Annotations/480p/cart/{i:05d}.png\n" for i in range(6))
+    )
+    Image.fromarray(np.full((HEIGHT, WIDTH), 255, np.uint8)).save(davis / "Annotations/480p/cart/00000.png")
+    (sequence,) = find_sequences(DavisSplit(root=davis, year="2016"), all_masks=False)
+    assert sequence.name == "cart"
+    assert sequence.first_mask().max() == 1
+
+
+def test_undecided_pixels_of_the_first_mask_are_background(davis: Path) -> None:
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[:9], mask[20:] = 1, 255
+    write_mask(davis / FIRST_MASK, mask)
+    assert find_sequences(DavisSplit(root=davis), all_masks=True)[0].first_mask().max() == 1
+
+
+def test_masks_of_the_first_frames_suffice_for_propagation(davis: Path) -> None:
+    for path in (davis / "Annotations/480p/boat").glob("*.png"):
+        if path.stem != "00000":
+            path.unlink()
+    assert len(find_sequences(DavisSplit(root=davis), all_masks=False)) == len(SEQUENCES)
+    with pytest.raises(ValueError, match=r"frames have no mask: boat/00001\.jpg, .*; scoring needs a mask of every frame"):
+        find_sequences(DavisSplit(root=davis), all_masks=True)
+
+
+def test_everything_that_is_missing_is_named(davis: Path) -> None:
+    (davis / FRAME).unlink()
+    (davis / "Annotations/480p/cart/00000.png").unlink()
+    shutil.rmtree(davis / "JPEGImages/480p/drone")
+    with pytest.raises(ValueError, match=str(davis)) as info:
+        find_sequences(DavisSplit(root=davis), all_masks=False)
+    message = str(info.value)
+    assert f"no {FRAME}" in message
+    assert "frames have no mask: cart/00000.jpg; propagation starts from the first frame's mask" in message
+    assert "sequences have no frames (*.jpg) in JPEGImages/480p: drone" in message
+
+
+def test_a_folder_that_is_not_davis(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"val\.txt: no such file; .* should be a DAVIS folder with ImageSets/2017, JPEGImages"
+    ):
+        find_sequences(DavisSplit(root=tmp_path / "nowhere"), all_masks=True)
+
+
+def test_a_healthy_subset(davis: Path) -> None:
+    for deep in (False, True):
+        assert [(one.kind, one.text) for one in examine(davis, deep)] == [
+            ("subset", "val: 3 of 30 sequences, 18 of 1,999 frames")
+        ]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def flip_a_byte_in_the_middle(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-40] ^= 0xFF
+    path.write_bytes(content)
+
+
+def mask_of(*ids: int) -> Callable[[Path], None]:
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for row, number in enumerate(ids):
+        mask[10 * row : 10 * row + 5] = number
+    return lambda path: write_mask(path, mask)
+
+
+def shrink(path: Path) -> None:
+    Image.open(path).resize((5, 3)).save(path)
+
+
+def as_jpeg(path: Path) -> None:
+    Image.new("L", (WIDTH, HEIGHT)).save(path, "JPEG")
+
+
+def append(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + bytes(2000))
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil", "kind", "text", "name"),
+    [
+        (f"JPEGImages/480p/boat/{FRAMES - 1:05d}.jpg", Path.unlink, "missing", "masks have no frame", "boat/00004.png"),
+        (MASK, Path.unlink, "missing", "frames have no mask", "boat/00002.jpg"),
+        (FRAME, cut, "damaged", "cut off", FRAME),
+        (MASK, cut, "damaged", "cut off", MASK),
+        (FIRST_MASK, flip_a_byte_in_the_middle, "damaged", "damaged inside", FIRST_MASK),
+        (MASK, lambda path: Image.open(path).convert("RGB").save(path), "damaged", "colour", MASK),
+        (MASK, as_jpeg, "damaged", "damaged inside", f"{MASK} (a JPEG file; masks are indexed PNG files)"),
+        (MASK, lambda path: path.write_bytes(path.read_bytes()[:20]), "damaged", "damaged inside", MASK),
+        (FRAME, lambda path: path.rename(path.with_suffix(".JPG")), "misnamed", "do not end in .jpg", FRAME[:-3] + "JPG"),
+        (FRAME, shrink, "wrong", "differ in size from the first frame", f"{FRAME} (5 x 3 instead of {WIDTH} x {HEIGHT})"),
+        (MASK, shrink, "wrong", "differ in size from their frames", f"{MASK} (5 x 3 instead of {WIDTH} x {HEIGHT})"),
+    ],
+)
+def test_what_the_doctor_finds_the_task_refuses(
+    file: str, spoil: Callable[[Path], object], kind: str, text: str, name: str, davis: Path
+) -> None:
+    """Any mask but the first, and any frame, was once looked at only after hours of propagation."""
+    spoil(davis / file)
+    found = problems(examine(davis))
+    assert [(one.kind, text in one.text, name in one.names[0]) for one in found if text in one.text] == [(kind, True, True)]
+    with pytest.raises(ValueError, match=text.replace(".", r"\.")) as info:
+        find_sequences(DavisSplit(root=davis), all_masks=True)
+    for finding in found:
+        assert str(finding) in str(info.value)
+
+
+def test_bytes_after_the_end_of_a_frame_are_fine(davis: Path) -> None:
+    """2,000 of them passed everywhere but in DAVIS."""
+    append(davis / FRAME)
+    assert problems(examine(davis, deep=True)) == []
+    assert len(find_sequences(DavisSplit(root=davis), all_masks=True)) == len(SEQUENCES)
+
+
+def test_only_deep_decodes_everything(davis: Path) -> None:
+    content = bytearray((davis / FRAME).read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 200] = bytes(200)
+    (davis / FRAME).write_bytes(content)
+    flip_a_byte_in_the_middle(davis / MASK)
+    assert problems(examine(davis)) == []
+    (found,) = problems(examine(davis, deep=True))
+    assert [name.partition(" ")[0] for name in found.names] == [FRAME, MASK]
+
+
+@pytest.mark.parametrize(
+    ("file", "ids", "text", "name"),
+    [
+        (FIRST_MASK, (), "first masks show no object", FIRST_MASK),
+        (FIRST_MASK, (255,), "first masks show no object", FIRST_MASK),
+        (MASK, (1, 2, 3), "objects that the first one lacks", "boat/00002.png (3)"),
+        (FIRST_MASK, (1, 2, 4), "gaps in their object ids", "boat (1, 2, 4)"),
+    ],
+)
+def test_object_ids_are_notes(file: str, ids: tuple[int, ...], text: str, name: str, davis: Path) -> None:
+    mask_of(*ids)(davis / file)
+    found = examine(davis, deep=True)
+    assert problems(found) == []
+    assert [one.names for one in notes(found) if text in one.text] == [(name,)]
+
+
+def test_too_few_frames_to_be_scored(davis: Path) -> None:
+    draw_sequence(davis, "short", 9, frames=2)
+    (davis / "ImageSets/2017/val.txt").write_text("boat\nshort\n")
+    split = DavisSplit(root=davis)
+    assert len(find_sequences(split, all_masks=False)) == 2
+    with pytest.raises(ValueError, match=r"fewer than 3 frames, which cannot be scored: short \(2\)"):
+        find_sequences(split, all_masks=True)
+
+
+@pytest.mark.parametrize("prefix", ["", "frame_"])
+def test_numbers_without_zeros(prefix: str, davis: Path) -> None:
+    draw_sequence(davis, "long", 9, frames=12)
+    for folder, suffix in (("JPEGImages", ".jpg"), ("Annotations", ".png")):
+        for path in sorted((davis / folder / "480p/long").iterdir()):
+            path.rename(path.with_name(f"{prefix}{int(path.stem) + 1}{suffix}"))
+    with pytest.raises(ValueError, match=rf"{prefix}12\.jpg comes before {prefix}2\.jpg by its name"):
+        find_sequences(DavisSplit(root=davis, split="all", sequences=("long",)), all_masks=True)
+
+
+@pytest.mark.parametrize("place", ["ImageSets", "JPEGImages", "Annotations/480p"])
+def test_a_missing_folder(davis: Path, place: str) -> None:
+    shutil.rmtree(davis / place)
+    (finding,) = problems(examine(davis))
+    assert (finding.kind, place in finding.text) == ("missing", True)
+    assert "DAVIS-2017-trainval-480p.zip" in finding.advice
+
+
+def test_a_folder_within_its_namesake(davis: Path) -> None:
+    shutil.move(davis / "JPEGImages/480p", davis / "moved")
+    (davis / "JPEGImages/480p").mkdir()
+    shutil.move(davis / "moved", davis / "JPEGImages/480p/480p")
+    assert [one.names for one in examine(davis) if one.kind == "misplaced"] == [("JPEGImages/480p/480p",)]
+
+
+def test_lists_and_sequences(davis: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(data.VAL_FRAMES, "boat", 80)
+    lists = davis / "ImageSets/2017"
+    (lists / "val.txt").write_text("boat\nplane\n")
+    (lists / "train.txt").write_text("cart\n")
+    (lists / "test-dev.txt").write_text("golf\n")
+    found = examine(davis)
+    assert [(one.text, one.names) for one in problems(found)] == [
+        ("sequences of ImageSets/2017/val.txt are absent", ("plane",)),
+    ]
+    assert {(one.text, one.names) for one in notes(found)} == {
+        ("no sequence of ImageSets/2017/test-dev.txt is there; the task needs val only", ()),
+        ("sequences are in no list of ImageSets/2017", ("drone",)),
+        ("sequences have another number of frames than published", ("boat (5 of 80)",)),
+    }
+
+
+def test_published_lengths_add_up() -> None:
+    assert (len(data.VAL_FRAMES), sum(data.VAL_FRAMES.values())) == data.PUBLISHED_SIZES["2017", "val"]
+
+
+def test_the_fingerprint_sees_the_frames(davis: Path) -> None:
+    split = DavisSplit(root=davis)
+    before = fingerprint(split, find_sequences(split, all_masks=True))
+    assert (before.name, before.split, before.num_items, before.coverage) == ("DAVIS-2017", "val", 3, "subset")
+    last = FRAMES - 1
+    (davis / f"JPEGImages/480p/boat/{last:05d}.jpg").unlink()
+    (davis / f"Annotations/480p/boat/{last:05d}.png").unlink()
+    assert fingerprint(split, find_sequences(split, all_masks=True)).listing_sha256 != before.listing_sha256
+
+
+@pytest.mark.parametrize(
+    ("resolution", "frames", "coverage"), [("480p", 1999, "full"), ("480p", 1998, "subset"), ("1080p", 1999, "subset")]
+)
+def test_only_all_frames_at_480p_are_the_benchmark(resolution: str, frames: int, coverage: str, davis: Path) -> None:
+    split = DavisSplit(root=davis, resolution=resolution)
+    shares = [frames // 30 + (index < frames % 30) for index in range(30)]
+    sequences = [
+        VideoSequence(name=f"s{index}", frames=(davis,) * share, masks=(), one_object=False, size=(480, 854))
+        for index, share in enumerate(shares)
+    ]
+    assert fingerprint(split, sequences).coverage == coverage
