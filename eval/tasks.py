@@ -23,6 +23,18 @@ class Column:
     """Name in the result."""
 
 
+@dataclass(frozen=True)
+class Chart:
+    """Values per item, such as a class or a sequence, that the report draws."""
+
+    metric: str
+    """Name in the result's breakdown."""
+    overall: str
+    """Name of the metric over all items."""
+    title: str
+    """Heading on the page."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """Metrics with columns of their own: those of one task under one protocol, and for classification those of one classifier."""
@@ -43,6 +55,10 @@ class Benchmark:
     """Regular expression of the metrics whose columns depend on the results; empty where `columns` has them all."""
     any_dataset: bool = False
     """Whether it is measured on any data set, with one row per data set."""
+    unrelated_settings: str = ""
+    """Regular expression of the protocol's settings that cannot change its metrics, where results hold several benchmarks."""
+    charts: tuple[Chart, ...] = ()
+    """What the report draws; where `metric_pattern` is set, it draws the breakdown of one metric of that pattern instead."""
 
 
 class Download(NamedTuple):
@@ -127,14 +143,23 @@ def _davis_benchmark(key: str, year: str) -> Benchmark:
         protocol=f"davis-{year}-label-propagation",
         items="sequences",
         columns=_davis(key),
+        charts=(Chart("J&F-Mean", "J&F-Mean", "J&F per sequence (mean over its objects)"),),
     )
 
 
 def _ade20k_benchmark(key: str, title: str, protocol: str) -> Benchmark:
-    return Benchmark(key=key, title=title, task="segmentation", protocol=protocol, items="images", columns=_ade20k(key))
+    return Benchmark(
+        key=key,
+        title=title,
+        task="segmentation",
+        protocol=protocol,
+        items="images",
+        columns=_ade20k(key),
+        charts=(Chart("IoU", "mIoU", "IoU per class"),),
+    )
 
 
-def _classifier(key: str, title: str, metric_pattern: str) -> Benchmark:
+def _classifier(key: str, title: str, metric_pattern: str, unrelated_settings: str) -> Benchmark:
     return Benchmark(
         key=key,
         title=title,
@@ -143,6 +168,7 @@ def _classifier(key: str, title: str, metric_pattern: str) -> Benchmark:
         items="images",
         metric_pattern=metric_pattern,
         any_dataset=True,
+        unrelated_settings=unrelated_settings,
     )
 
 
@@ -186,6 +212,10 @@ _ALL = (
                 protocol="coco-mask-rcnn-1x",
                 items="images",
                 columns=_coco(),
+                charts=(
+                    Chart("bbox_mAP", "bbox_mAP", "Box AP per class"),
+                    Chart("segm_mAP", "segm_mAP", "Mask AP per class"),
+                ),
             ),
         ),
         sample_options=(
@@ -238,8 +268,18 @@ _ALL = (
         # A class of every copy of ImageNet; `train` alone would be found in too many places.
         signs=("train/n01440764", "val/n01440764"),
         benchmarks=(
-            _classifier("knn", "k-NN", r"(\d+)-NN top-([15])"),
-            _classifier("linear", "Linear", r"linear top-([15])"),
+            _classifier(
+                "knn",
+                "k-NN",
+                r"(\d+)-NN top-([15])",
+                unrelated_settings=r"classifiers|epochs|batch_size|learning_rates?|training_images|linear_.*",
+            ),
+            _classifier(
+                "linear",
+                "Linear",
+                r"linear top-([15])",
+                unrelated_settings=r"classifiers|temperature|neighbours|knn_features",
+            ),
         ),
         # The probe takes about a hundred passes over ImageNet, k-NN one.
         default_options=("--classifiers", "knn"),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tables.bootstrap import Array
+from tables.significance import Array
 
 IOU_TYPES = ("bbox", "segm")
 METRICS = {"mAP": slice(None), "mAP_50": slice(0, 1), "mAP_75": slice(5, 6)}

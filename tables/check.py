@@ -1,11 +1,11 @@
-"""Whether results may stand in one table: every difference that makes them incomparable, by name."""
+"""`python -m tables check`: whether results may stand in one table, with every difference that makes them incomparable by name."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tables.collect import Evaluated, Measurement, Slot, collect
-from tables.comparability import FIELDS, Difference, differences, row_differences
+from tables.comparability import FIELDS, Difference, benchmark_differences, row_differences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,41 +20,34 @@ class CheckConfig:
     """Differences to accept: fields as this command prints them, such as `heads`, `settings.taps` or all of `dataset.test`."""
 
     def __post_init__(self) -> None:
-        """Reject fields that no difference has."""
+        """Refuse fields that no difference has."""
         if unknown := [name for name in self.allow if name.partition(".")[0] not in FIELDS]:
             raise ValueError(
                 f"--allow {' '.join(unknown)}: fields are {FIELDS[0]} and what begins with {', '.join(FIELDS[1:])}"
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checked:
-    """What was found."""
-
-    num_results: int
-    """How many results were looked at."""
-    lines: list[str]
-    """One for each difference."""
-
-
-def check_results(config: CheckConfig) -> Checked:
+def check_results(config: CheckConfig) -> tuple[int, list[str]]:
     """Compare the results of every benchmark with that of the first row, and the results within every row.
 
-    Published rows are not looked at: figures that may not stand beside them carry their mark in the tables.
+    Published rows are not looked at: results that may not stand beside them carry their mark in the tables.
+
+    Returns:
+        How many results were looked at, and a line for each difference.
 
     Raises:
         ValueError: If a result cannot be used, or no run has one of the names.
     """
     rows = _chosen(collect(config.runs), config.names)
     lines = [line for row in rows for line in _within(row, config.allow)]
-    first: dict[Slot, tuple[Evaluated, Measurement]] = {}
+    first: dict[Slot, Measurement] = {}
     for row in rows:
         for slot, measurements in row.slots.items():
-            _, reference = first.setdefault(slot, (row, measurements[0]))
+            reference = first.setdefault(slot, measurements[0])
             # The seeds of one recipe are alike.
-            found = differences(reference.result, measurements[0].result, slot.benchmark, config.allow)
+            found = benchmark_differences(reference.result, measurements[0].result, slot.benchmark, config.allow)
             lines += [_line(" ".join(filter(None, slot)), reference, measurements[0], one) for one in found]
-    return Checked(num_results=sum(len(row.measurements) for row in rows), lines=lines)
+    return sum(len(row.measurements) for row in rows), lines
 
 
 def _chosen(rows: list[Evaluated], names: list[str]) -> list[Evaluated]:
@@ -65,15 +58,11 @@ def _chosen(rows: list[Evaluated], names: list[str]) -> list[Evaluated]:
 
 
 def _within(row: Evaluated, allow: list[str]) -> Iterator[str]:
-    """The differences between the results of one row of a table."""
-    by_path: dict[str, Measurement] = {}
-    for slot, measurements in row.slots.items():
-        if not slot.dataset:  # what stands in a row per data set is beside nothing else
-            by_path.setdefault(measurements[0].path, measurements[0])
-    for other in list(by_path.values())[1:]:
-        reference = next(iter(by_path.values()))
-        for one in row_differences(reference.result, other.result, allow):
-            yield _line(f"row of {row.name}", reference, other, one)
+    """The differences between the results of one row of a table; what has a row per data set is beside nothing else."""
+    results = list({found[0].path: found[0] for slot, found in row.slots.items() if not slot.dataset}.values())
+    for other in results[1:]:
+        for one in row_differences(results[0].result, other.result, allow):
+            yield _line(f"row of {row.name}", results[0], other, one)
 
 
 def _line(place: str, first: Measurement, second: Measurement, difference: Difference) -> str:

@@ -1,15 +1,16 @@
 """Every result under a folder, checked as far as the tables rely on it, by the row that it belongs to."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from backbones.spec import architecture_name
 from eval.result import RESULT_FILE, Result, ResultError, read_result
-from tables.architecture import architecture_name
 from tables.checks import check_result
-from tables.comparability import replicate_differences
-from tables.layout import BY_DATASET, Benchmark, benchmarks_of
+from tables.comparability import seed_differences
+from tables.layout import benchmarks_of
 
 logger = logging.getLogger(__name__)
 
@@ -18,30 +19,29 @@ class CollectionError(ValueError):
     """Result files that cannot be used; `problems` has one line for each."""
 
     def __init__(self, problems: list[str]) -> None:
-        """Keep the lines beside a summary."""
         super().__init__(f"{len(problems)} problem(s) in the result files; no table was written")
         self.problems = problems
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One result and where it lies."""
+    """One result and its place."""
 
     path: str
-    """Relative to the folder of runs, with forward slashes."""
+    """Path relative to the folder of runs, with forward slashes."""
     folder: Path
-    """Where the result and its artefacts lie."""
+    """Folder of the result and its artefacts."""
     result: Result
-    """Its content."""
+    """What the file holds."""
 
     @property
     def draw(self) -> tuple[str, int]:
-        """What chance gave it: the backbone file and the seed of the evaluation."""
+        """What chance decided: the backbone file and the seed of the evaluation."""
         return self.result.backbone.sha256, self.result.seed
 
 
 class Slot(NamedTuple):
-    """A place for figures in the tables."""
+    """A place for metrics in the tables."""
 
     benchmark: str
     """Key of the benchmark."""
@@ -67,28 +67,15 @@ class Evaluated:
         return tuple(by_path[path] for path in sorted(by_path))
 
     @property
-    def any_result(self) -> Result:
-        """Some result, for what all of them say alike: spec, format and branch of the backbone."""
-        return self.measurements[0].result
-
-    @property
     def run_names(self) -> tuple[str, ...]:
         """The names of all runs."""
         return tuple(sorted({measurement.result.backbone.name for measurement in self.measurements}))
 
-    @property
-    def datasets(self) -> tuple[str, ...]:
-        """The data sets of those benchmarks that stand in a row per data set."""
-        return tuple(sorted({slot.dataset for slot in self.slots if slot.dataset}))
-
 
 def slots_of(result: Result) -> tuple[Slot, ...]:
     """The places in the tables that a result fills."""
-    return tuple(Slot(one.key, _dataset(result, one)) for one in benchmarks_of(result))
-
-
-def _dataset(result: Result, benchmark: Benchmark) -> str:
-    return f"{result.datasets['test'].name} {result.datasets['test'].split}" if benchmark in BY_DATASET else ""
+    test = result.datasets["test"]
+    return tuple(Slot(one.key, f"{test.name} {test.split}" if one.any_dataset else "") for one in benchmarks_of(result))
 
 
 def collect(runs: Path) -> list[Evaluated]:
@@ -96,8 +83,8 @@ def collect(runs: Path) -> list[Evaluated]:
 
     Several results of one recipe are brought together by these rules and no others:
 
-    - Under one name, two results fill one place if they have the same protocol, settings and data (`replicate_differences`) and
-      differ in the seed of the evaluation or in the backbone.
+    - Under one name, two results fill one place if they have the same protocol, settings and data (`seed_differences`) and differ in
+      the seed of the evaluation or in the backbone.
     - Backbones are of one recipe if their files record the same digest of the pretraining's settings apart from its seed, the same
       layout, branch and epoch, and different seeds. Such backbones may have one name.
     - Several names are brought together in one row if their backbones are of one recipe and each has results for the same places,
@@ -108,7 +95,7 @@ def collect(runs: Path) -> list[Evaluated]:
 
     Raises:
         ValueError: If there is no such folder.
-        CollectionError: If a file is damaged, incomplete or of another version; if two hold the same figures of the same name and
+        CollectionError: If a file is damaged, incomplete or of another version; if two hold the same metrics of the same name and
             seed; or if one name stands for two backbones that are not of one recipe.
     """
     if not runs.is_dir():
@@ -130,7 +117,7 @@ def collect(runs: Path) -> list[Evaluated]:
     return _merge_recipes(named)
 
 
-def recipe_of(result: Result) -> tuple[str, ...] | None:
+def _recipe_of(result: Result) -> tuple[str, ...] | None:
     """What a backbone's recipe is known by; None where its file does not record it (only checkpoints made here state it)."""
     source = result.backbone.source
     if not source.get("recipe_sha256") or source.get("seed", -1) < 0:
@@ -140,12 +127,13 @@ def recipe_of(result: Result) -> tuple[str, ...] | None:
 
 def _is_other_seed(first: Result, second: Result) -> bool:
     """Whether two backbones are of one recipe and differ in the seed of their pretraining."""
+    recipe = _recipe_of(first)
     seeds = {result.backbone.source.get("seed") for result in (first, second)}
-    return recipe_of(first) is not None and recipe_of(first) == recipe_of(second) and len(seeds) > 1
+    return recipe is not None and recipe == _recipe_of(second) and len(seeds) > 1
 
 
-def _gather(name: str, measurements: list[Measurement], problems: list[str]) -> Evaluated:
-    """Bring one name's results together; adds what does not fit to `problems`."""
+def _gather(name: str, measurements: Sequence[Measurement], problems: list[str]) -> Evaluated:
+    """Bring one name's results together; what does not fit is added to `problems`."""
     slots: dict[Slot, list[Measurement]] = {}
     for number, one in enumerate(measurements):
         problem = _backbone_problem(name, measurements[:number], one)
@@ -154,7 +142,7 @@ def _gather(name: str, measurements: list[Measurement], problems: list[str]) -> 
             problem = problem or _slot_problem(name, slot, present, one)
             present.append(one)
         if problem:
-            problems.append(problem)
+            problems.append(f"{one.path}: {problem}; remove one or evaluate under another --name")
     return Evaluated(
         name=name,
         architecture=architecture_name(measurements[0].result.backbone.spec),
@@ -162,60 +150,53 @@ def _gather(name: str, measurements: list[Measurement], problems: list[str]) -> 
     )
 
 
-def _backbone_problem(name: str, earlier: list[Measurement], one: Measurement) -> str:
+def _backbone_problem(name: str, earlier: Sequence[Measurement], one: Measurement) -> str:
     for first in earlier:
         if one.result.backbone.sha256 != first.result.backbone.sha256 and not _is_other_seed(first.result, one.result):
-            return (
-                f"{one.path}: {name!r} is another backbone file here than in {first.path}, and not the same recipe with another "
-                "seed; remove one or evaluate under another --name"
-            )
+            return f"{name!r} is another backbone file here than in {first.path}, and not the same recipe with another seed"
     return ""
 
 
-def _slot_problem(name: str, slot: Slot, present: list[Measurement], one: Measurement) -> str:
+def _slot_problem(name: str, slot: Slot, present: Sequence[Measurement], one: Measurement) -> str:
     place = " ".join(filter(None, slot))
     for earlier in present:
         if earlier.draw == one.draw:
+            return f"a second {place} result of {name!r} with the same seed, beside {earlier.path}"
+        if different := seed_differences(earlier.result, one.result, slot.benchmark):
             return (
-                f"{one.path}: a second {place} result of {name!r} with the same seed, beside {earlier.path}; "
-                "remove one or evaluate under another --name"
-            )
-        if different := replicate_differences(earlier.result, one.result, slot.benchmark):
-            return (
-                f"{one.path}: no further seed of the {place} result {earlier.path} of {name!r}, since they differ in "
-                f"{', '.join(different)}; remove one or evaluate under another --name"
+                f"no further seed of the {place} result {earlier.path} of {name!r}, since they differ in {', '.join(different)}"
             )
     return ""
 
 
-def _merge_recipes(named: list[Evaluated]) -> list[Evaluated]:
+def _merge_recipes(named: Sequence[Evaluated]) -> list[Evaluated]:
     """Bring names of one recipe together, where all fill the same places alike; the others stay as they are."""
     groups: dict[tuple[str, ...], list[Evaluated]] = {}
     for one in named:
-        groups.setdefault(recipe_of(one.any_result) or ("name", one.name), []).append(one)
+        groups.setdefault(_recipe_of(one.measurements[0].result) or ("name", one.name), []).append(one)
     rows = []
     for group in groups.values():
         obstacle = _obstacle(group) if len(group) > 1 else ""
         if obstacle:
             logger.info("%s are of one recipe, and stay apart: %s", ", ".join(one.name for one in group), obstacle)
-        rows += group if obstacle or len(group) == 1 else [_joined(group)]
+        rows += group if obstacle or len(group) == 1 else [_join(group)]
     return sorted(rows, key=lambda one: one.name)
 
 
-def _obstacle(group: list[Evaluated]) -> str:
+def _obstacle(group: Sequence[Evaluated]) -> str:
     """Why names of one recipe are no seeds of one row; empty if they are."""
     first, *others = group
     for other in others:
         if set(first.slots) != set(other.slots):
             return f"{first.name} and {other.name} were not measured on the same benchmarks"
         for slot, measurements in first.slots.items():
-            if different := replicate_differences(measurements[0].result, other.slots[slot][0].result, slot.benchmark):
+            if different := seed_differences(measurements[0].result, other.slots[slot][0].result, slot.benchmark):
                 return f"{slot.benchmark} differs in {', '.join(different)}"
     seeds = [seed for row in group for seed in {one.result.backbone.source["seed"] for one in row.measurements}]
     return "two have the same seed" if len(set(seeds)) < len(seeds) else ""
 
 
-def _joined(group: list[Evaluated]) -> Evaluated:
+def _join(group: Sequence[Evaluated]) -> Evaluated:
     slots = {
         slot: tuple(sorted((one for row in group for one in row.slots[slot]), key=lambda one: one.path))
         for slot in group[0].slots

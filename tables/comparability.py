@@ -7,23 +7,19 @@ say) does not count here either, except the attention heads, which published run
 
 import dataclasses
 import json
+import re
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from eval.result import Result
-from tables.layout import KNN, LINEAR
+from eval.tasks import BENCHMARKS
 
 AS_PUBLISHED = "as published"
 AS_PRETRAINED = "as pretrained"
 
 HEADS = "heads"
-COVERAGE = "dataset.test.coverage"
 FIELDS = (HEADS, "protocol", "dataset", "settings")
-"""Of differences, or what they begin with before a dot."""
-
-# The settings of a classification result that are one classifier's alone.
-_OF_KNN = frozenset({"temperature", "neighbours", "knn_features"})
-_OF_LINEAR = frozenset({"epochs", "batch_size", "learning_rate", "learning_rates", "training_images"})
+"""The fields of differences, or what they begin with before a dot."""
 
 
 class Difference(NamedTuple):
@@ -37,17 +33,29 @@ class Difference(NamedTuple):
     """The value in the second one."""
 
     def __str__(self) -> str:
-        """`heads (as pretrained, 8 instead of 6)`."""
+        """Write it as in `heads (as pretrained, 8 instead of 6)`."""
         return f"{self.field} ({self.first}, {self.second})"
 
 
 def deviations_of(result: Result, benchmark: str) -> dict[str, list[Any]]:
-    """The deviations from the published protocol that touch the figures of a benchmark: a probe's epochs change no k-NN figure."""
+    """The deviations from the published protocol that touch the metrics of a benchmark: a probe's epochs change no k-NN metric."""
     return {name: values for name, values in result.protocol.deviations.items() if _concerns(name, benchmark)}
 
 
-def differences(first: Result, second: Result, benchmark: str, allowed: Collection[str] = ()) -> list[Difference]:
-    """What makes the figures of two results incomparable.
+def conditions_of(result: Result, benchmark: str) -> dict[str, str]:
+    """What must be equal for metrics of a benchmark (its key) to be comparable; a deviation that is absent is as published."""
+    deviations = {f"settings.{name}": _text(used) for name, (_, used) in deviations_of(result, benchmark).items()}
+    return {**_protocol(result), **_datasets(result), HEADS: heads_of(result), **deviations}
+
+
+def heads_of(result: Result) -> str:
+    """Whether the network was evaluated with the attention heads of its pretraining."""
+    used, pretrained = result.protocol.settings.get("num_heads"), result.backbone.spec.get("num_heads")
+    return AS_PRETRAINED if used in (None, pretrained) else f"{used} instead of {pretrained}"
+
+
+def benchmark_differences(first: Result, second: Result, benchmark: str, allowed: Collection[str] = ()) -> list[Difference]:
+    """What makes two results of one benchmark (its key) incomparable.
 
     Args:
         first: A result.
@@ -55,42 +63,32 @@ def differences(first: Result, second: Result, benchmark: str, allowed: Collecti
         benchmark: Key of the benchmark.
         allowed: Fields that may differ; `dataset.test` stands for all of `dataset.test.*`.
     """
-    return [one for one in _different(facts(first, benchmark), facts(second, benchmark)) if not _is_allowed(one, allowed)]
+    return _without(allowed, _compare(conditions_of(first, benchmark), conditions_of(second, benchmark)))
 
 
 def row_differences(first: Result, second: Result, allowed: Collection[str] = ()) -> list[Difference]:
-    """What makes the figures of two results of different benchmarks odd beside each other in one row of a table."""
-    of_row = [{HEADS: _heads(result), COVERAGE: result.datasets["test"].coverage} for result in (first, second)]
-    return [one for one in _different(*of_row) if not _is_allowed(one, allowed)]
+    """What makes two results of different benchmarks odd beside each other in one row of a table."""
+    of_row = [{HEADS: heads_of(one), "dataset.test.coverage": one.datasets["test"].coverage} for one in (first, second)]
+    return _without(allowed, _compare(*of_row))
 
 
-def replicate_differences(first: Result, second: Result, benchmark: str) -> list[str]:
-    """In what two results differ that could be seeds of one recipe: every setting and all data, but neither seed nor machine.
+def seed_differences(first: Result, second: Result, benchmark: str) -> list[str]:
+    """What keeps two results of one benchmark from being seeds of one recipe: any setting or data, but neither seed nor machine."""
 
-    Args:
-        first: A result.
-        second: Another one of the same benchmark.
-        benchmark: Key of the benchmark.
-    """
-    return [str(one) for one in _different(_conditions(first, benchmark), _conditions(second, benchmark))]
+    def conditions(result: Result) -> dict[str, str]:
+        settings = {name: value for name, value in result.protocol.settings.items() if _concerns(name, benchmark)}
+        return {
+            **_protocol(result),
+            **_datasets(result),
+            **{f"settings.{name}": _text(value) for name, value in settings.items()},
+            **{f"backbone.{name}": _text(value) for name, value in result.backbone.spec.items()},
+        }
 
-
-def facts(result: Result, benchmark: str) -> dict[str, str]:
-    """What must be equal for figures of a benchmark (its key) to be comparable; a deviation that is absent is as published."""
-    deviations = {f"settings.{name}": _text(used) for name, (_, used) in deviations_of(result, benchmark).items()}
-    return {**_protocol(result), **_datasets(result), HEADS: _heads(result), **deviations}
+    return [str(one) for one in _compare(conditions(first), conditions(second))]
 
 
-def _conditions(result: Result, benchmark: str) -> dict[str, str]:
-    settings = {
-        f"settings.{name}": _text(value) for name, value in result.protocol.settings.items() if _concerns(name, benchmark)
-    }
-    spec = {f"backbone.{name}": _text(value) for name, value in result.backbone.spec.items()}
-    return {**_protocol(result), **_datasets(result), **settings, **spec}
-
-
-def _is_allowed(difference: Difference, allowed: Collection[str]) -> bool:
-    return any(difference.field == name or difference.field.startswith(f"{name}.") for name in allowed)
+def _concerns(setting: str, benchmark: str) -> bool:
+    return not re.fullmatch(BENCHMARKS[benchmark].unrelated_settings, setting)
 
 
 def _protocol(result: Result) -> dict[str, str]:
@@ -105,27 +103,13 @@ def _datasets(result: Result) -> dict[str, str]:
     }
 
 
-def _heads(result: Result) -> str:
-    used, pretrained = result.protocol.settings.get("num_heads"), result.backbone.spec.get("num_heads")
-    return AS_PRETRAINED if used in (None, pretrained) else f"{used} instead of {pretrained}"
-
-
-def _concerns(setting: str, benchmark: str) -> bool:
-    """Whether a setting or deviation can change the figures of a benchmark."""
-    if setting == "classifiers":
-        return False
-    match benchmark:
-        case KNN.key:
-            return setting not in _OF_LINEAR and not setting.startswith("linear_")
-        case LINEAR.key:
-            return setting not in _OF_KNN
-        case _:
-            return True
-
-
-def _different(first: Mapping[str, str], second: Mapping[str, str]) -> list[Difference]:
+def _compare(first: Mapping[str, str], second: Mapping[str, str]) -> list[Difference]:
     pairs = {name: (first.get(name, AS_PUBLISHED), second.get(name, AS_PUBLISHED)) for name in (*first, *second)}
     return [Difference(name, *values) for name, values in pairs.items() if values[0] != values[1]]
+
+
+def _without(allowed: Collection[str], differences: list[Difference]) -> list[Difference]:
+    return [one for one in differences if not any(f"{one.field}.".startswith(f"{name}.") for name in allowed)]
 
 
 def _text(value: Any) -> str:

@@ -12,15 +12,18 @@ Shapes: R resampled sets, N items, K classes. Rows of `counts`: intersection, pr
 
 import csv
 import logging
-import zipfile
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace as Items
+from typing import Any
 
 import numpy as np
 
+from eval.result import Result
 from tables.average_precision import IOU_TYPES, average_precision, read_classes
-from tables.bootstrap import Array, Items
 from tables.collect import Measurement
+from tables.significance import Array
 
 logger = logging.getLogger(__name__)
 
@@ -33,21 +36,16 @@ _TOPS = (1, 5)
 _PERCENT = 100
 
 
-def read_items(measurement: Measurement) -> Items | None:
-    """The items behind a result; None where it carries none, or they cannot be read, which the log says."""
+def read_items_of(result: Result, folder: Path) -> Any:
+    """The items behind a result."""
+    from types import SimpleNamespace
+
     readers = {"davis": _davis, "detection": _detection, "segmentation": _segmentation, "classification": _classification}
-    reader = readers.get(measurement.result.task)
-    try:
-        items = reader(measurement) if reader else None
-    except (OSError, ValueError, KeyError, IndexError, csv.Error, zipfile.BadZipFile) as error:
-        logger.warning(
-            "%s: its single items cannot be read, so no difference is marked significant (%s)", measurement.path, error
-        )
-        return None
-    return items
+    items = readers[result.task](SimpleNamespace(result=result, folder=folder))  # type: ignore[arg-type]
+    return (items.names, items.figures) if items else None
 
 
-def _davis(measurement: Measurement) -> Items | None:
+def _davis(measurement: Measurement) -> Any:
     """The official figures are means over the objects of all sequences; a sequence is drawn with all its objects."""
     if not measurement.result.breakdown:
         return None
@@ -65,7 +63,7 @@ def _davis(measurement: Measurement) -> Items | None:
     return Items(names=tuple(names), figures=figures_of)
 
 
-def _detection(measurement: Measurement) -> Items | None:
+def _detection(measurement: Measurement) -> Any:
     file = measurement.result.artefacts.get(IMAGE_MATCHES)
     if file is None:
         return None
@@ -76,7 +74,7 @@ def _detection(measurement: Measurement) -> Items | None:
     return Items(names=names, figures=partial(average_precision, classes))
 
 
-def _segmentation(measurement: Measurement) -> Items | None:
+def _segmentation(measurement: Measurement) -> Any:
     file = measurement.result.artefacts.get(IMAGE_PIXELS)
     if file is None:
         return None
@@ -114,7 +112,7 @@ def _mean_of_defined(values_RK: Array) -> Array:
     return means_R
 
 
-def _classification(measurement: Measurement) -> Items | None:
+def _classification(measurement: Measurement) -> Any:
     file = measurement.result.artefacts.get(PREDICTIONS)
     if file is None:
         return None

@@ -1,64 +1,11 @@
-"""Which tables there are and what their columns mean: the one place where names of results meet names of the paper."""
+"""Which tables there are. The benchmarks and the columns of their metrics are those of `eval.tasks`."""
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from eval.result import Result
-
-UNIT = "percent"
-
-_KNN_TOP1 = re.compile(r"(\d+)-NN top-1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """Figures that stand in columns of their own: those of one task under one protocol, and for classification of one classifier."""
-
-    key: str
-    """What the columns of the CSV files call it."""
-    title: str
-    """On the page, such as `COCO`."""
-    task: str
-    """The task of its results."""
-    protocol: str
-    """The name of their protocol."""
-    items: str
-    """What one item of the test split is, in the plural."""
-
-
-COCO = Benchmark(key="coco", title="COCO", task="detection", protocol="coco-mask-rcnn-1x", items="images")
-ADE20K = Benchmark(key="ade20k", title="ADE20K", task="segmentation", protocol="ade20k-semantic-fpn-40k", items="images")
-UPERNET = Benchmark(key="upernet", title="ADE20K, UperNet", task="segmentation", protocol="ade20k-upernet-160k", items="images")
-DAVIS = Benchmark(key="davis", title="DAVIS-2017", task="davis", protocol="davis-2017-label-propagation", items="sequences")
-DAVIS_2016 = Benchmark(
-    key="davis_2016", title="DAVIS-2016", task="davis", protocol="davis-2016-label-propagation", items="sequences"
-)
-KNN = Benchmark(key="knn", title="k-NN", task="classification", protocol="dino-classification", items="images")
-LINEAR = Benchmark(key="linear", title="Linear", task="classification", protocol="dino-classification", items="images")
-
-BENCHMARKS = (COCO, ADE20K, UPERNET, DAVIS, DAVIS_2016, KNN, LINEAR)
-BY_DATASET = (KNN, LINEAR)
-"""Benchmarks on any data set: their figures stand in a row per data set."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """A figure of a table."""
-
-    key: str
-    """Name in the CSV files."""
-    heading: str
-    """Name on the page, after the paper's."""
-    benchmark: Benchmark
-    """Whose results hold it."""
-    metric: str
-    """Name in the result."""
-
-    @property
-    def task(self) -> str:
-        """The task of its results."""
-        return self.benchmark.task
+from eval.tasks import BENCHMARKS, Benchmark, Column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,57 +13,27 @@ class Layout:
     """A table's columns."""
 
     name: str
-    """Of the CSV files, reference and output."""
+    """Name of the CSV files, reference and output."""
     title: str
-    """On the page."""
+    """Heading on the page."""
     caption: str
     """What the published rows have in common, and what measured rows do not say."""
     descriptors: tuple[str, ...]
-    """Columns before the figures: what was evaluated."""
+    """Columns before the metrics: what was evaluated."""
     columns: tuple[Column, ...]
-    """The figures."""
+    """The metrics."""
     published: bool = True
     """Whether there are published rows, in a reference table of the same name."""
 
     @property
     def benchmarks(self) -> tuple[Benchmark, ...]:
         """The benchmarks behind the columns, in their order."""
-        return tuple(dict.fromkeys(column.benchmark for column in self.columns))
+        return tuple(BENCHMARKS[key] for key in dict.fromkeys(column.benchmark for column in self.columns))
 
-
-def benchmarks_of(result: Result) -> tuple[Benchmark, ...]:
-    """Which benchmarks a result has figures of; none where no table shows it."""
-    found = [one for one in BENCHMARKS if (one.task, one.protocol) == (result.task, result.protocol.name)]
-    present = {KNN: bool(neighbours_of([result])), LINEAR: "linear top-1" in result.metrics}
-    return tuple(one for one in found if present.get(one, True))
-
-
-def neighbours_of(results: Iterable[Result]) -> list[int]:
-    """Every number of neighbours that classification results have figures for, ascending."""
-    names = (name for result in results for name in result.metrics)
-    return sorted({int(match[1]) for match in map(_KNN_TOP1.fullmatch, names) if match})
-
-
-_COCO = tuple(
-    Column(key=f"coco_{kind}_ap{suffix}", heading=f"{kind} AP{suffix}", benchmark=COCO, metric=f"{prefix}_mAP{ending}")
-    for kind, prefix in (("box", "bbox"), ("mask", "segm"))
-    for suffix, ending in (("", ""), ("50", "_50"), ("75", "_75"))
-)
-
-
-def _ade20k(benchmark: Benchmark) -> tuple[Column, ...]:
-    return tuple(
-        Column(key=f"{benchmark.key}_{name.lower()}", heading=name, benchmark=benchmark, metric=name)
-        for name in ("mIoU", "aAcc", "mAcc")
-    )
-
-
-def _davis(benchmark: Benchmark) -> tuple[Column, ...]:
-    names = (("jf_mean", "(J&F)m", "J&F-Mean"), ("j_mean", "Jm", "J-Mean"), ("f_mean", "Fm", "F-Mean"))
-    return tuple(
-        Column(key=f"{benchmark.key}_{key}", heading=heading, benchmark=benchmark, metric=metric)
-        for key, heading, metric in names
-    )
+    @property
+    def row_per_dataset(self) -> bool:
+        """Whether a backbone has a row for each data set."""
+        return any(benchmark.any_dataset for benchmark in self.benchmarks)
 
 
 _ABLATION = (
@@ -133,14 +50,14 @@ MAIN = Layout(
         "Published rows: pretrained on ImageNet-1k. What measured rows were pretrained on, a result does not state."
     ),
     descriptors=_RUN,
-    columns=(*_COCO, *_ade20k(ADE20K), *_davis(DAVIS)),
+    columns=(*BENCHMARKS["coco"].columns, *BENCHMARKS["ade20k"].columns, *BENCHMARKS["davis"].columns),
 )
 COMPONENTS = Layout(
     name="components",
     title="Components of SelfPatch",
     caption=f"DAVIS-2017 val, mean of J and F in percent. {_ABLATION}",
     descriptors=("part", *_RUN, "neighbours", "k", "aggregation"),
-    columns=_davis(DAVIS)[:1],
+    columns=BENCHMARKS["davis"].columns[:1],
 )
 COMPATIBILITY = Layout(
     name="compatibility",
@@ -150,33 +67,42 @@ COMPATIBILITY = Layout(
         f"{_ABLATION}"
     ),
     descriptors=(*_RUN, "patch_negatives"),
-    columns=_davis(DAVIS)[:1],
+    columns=BENCHMARKS["davis"].columns[:1],
 )
-UPERNET_TABLE = Layout(
+UPERNET = Layout(
     name="upernet",
     title="UperNet on ADE20K",
     caption=(
         "ADE20K validation with UperNet, 160k iterations; all in percent. Published rows: mIoU alone, pretrained on ImageNet-1k."
     ),
     descriptors=_RUN,
-    columns=_ade20k(UPERNET),
+    columns=BENCHMARKS["upernet"].columns,
 )
-DAVIS_2016_TABLE = Layout(
+DAVIS_2016 = Layout(
     name="davis_2016",
     title="DAVIS-2016",
     caption="DAVIS-2016 val (one object per sequence) by label propagation; all in percent. There are no published rows.",
     descriptors=_RUN,
-    columns=_davis(DAVIS_2016),
+    columns=BENCHMARKS["davis_2016"].columns,
     published=False,
 )
 
-LAYOUTS = (MAIN, COMPONENTS, COMPATIBILITY, UPERNET_TABLE, DAVIS_2016_TABLE)
-"""The tables whose columns do not depend on the results; `classification_layout` gives the other one."""
+LAYOUTS = (MAIN, COMPONENTS, COMPATIBILITY, UPERNET, DAVIS_2016)
+"""The tables whose columns do not depend on the results; `layouts_for` adds the others."""
+
+
+def layouts_for(results: Iterable[Result]) -> tuple[Layout, ...]:
+    """All tables: `LAYOUTS`, that of classification, and one for every benchmark of `eval.tasks` that stands in none of these."""
+    layouts = (*LAYOUTS, classification_layout(results))
+    shown = {"knn", "linear", *(column.benchmark for layout in layouts for column in layout.columns)}
+    return (*layouts, *(_own_table(benchmark) for benchmark in BENCHMARKS.values() if benchmark.key not in shown))
 
 
 def classification_layout(results: Iterable[Result]) -> Layout:
     """The table of classification: top-1 and top-5 of k-NN for every k that some result has, and of the linear probe."""
-    classifiers = [(KNN, f"knn{k}", f"{k}-NN") for k in neighbours_of(results)] + [(LINEAR, "linear", "linear")]
+    matches = (re.fullmatch(BENCHMARKS["knn"].metric_pattern, name) for result in results for name in result.metrics)
+    neighbours = sorted({int(match[1]) for match in matches if match})
+    classifiers = [("knn", f"knn{k}", f"{k}-NN") for k in neighbours] + [("linear", "linear", "linear")]
     return Layout(
         name="classification",
         title="Classification",
@@ -187,9 +113,39 @@ def classification_layout(results: Iterable[Result]) -> Layout:
         ),
         descriptors=("dataset", *_RUN, "knn_features", "linear_features"),
         columns=tuple(
-            Column(key=f"{key}_top{top}", heading=f"{name} top-{top}", benchmark=benchmark, metric=f"{name} top-{top}")
+            Column(benchmark, f"{key}_top{top}", f"{name} top-{top}", f"{name} top-{top}")
             for benchmark, key, name in classifiers
             for top in (1, 5)
         ),
         published=False,
     )
+
+
+def _own_table(benchmark: Benchmark) -> Layout:
+    return Layout(
+        name=benchmark.key,
+        title=benchmark.title,
+        caption=f"{benchmark.title}, {benchmark.protocol}; all in percent. There are no published rows.",
+        descriptors=("dataset", *_RUN) if benchmark.any_dataset else _RUN,
+        columns=benchmark.columns,
+        published=False,
+    )
+
+
+def benchmarks_of(result: Result) -> tuple[Benchmark, ...]:
+    """Which benchmarks a result has metrics of; none where no table shows it."""
+    return tuple(
+        benchmark
+        for benchmark in BENCHMARKS.values()
+        if (benchmark.task, benchmark.protocol) == (result.task, result.protocol.name)
+        and (benchmark.columns or _matching(benchmark, result))
+    )
+
+
+def metrics_of(result: Result, benchmark: Benchmark) -> list[str]:
+    """Names of a benchmark's metrics; those that depend on the result are in its order."""
+    return [column.metric for column in benchmark.columns] or _matching(benchmark, result)
+
+
+def _matching(benchmark: Benchmark, result: Result) -> list[str]:
+    return [name for name in result.metrics if re.fullmatch(benchmark.metric_pattern, name)]

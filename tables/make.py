@@ -1,22 +1,20 @@
 """From a folder of runs to the files with the tables."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.files import write_text_atomically
 from tables.collect import Evaluated, collect
-from tables.comparison import Comparison, compare, names_of
-from tables.layout import LAYOUTS, classification_layout
+from tables.compare import Comparison, compare, names_of
+from tables.latex import DOCUMENT, MACROS, MACROS_FILE, render_document, render_latex
+from tables.layout import layouts_for
 from tables.reference import read_reference
-from tables.render_csv import render_csv
-from tables.render_latex import DOCUMENT, MACROS, render_document, render_latex, render_macros
-from tables.render_markdown import render_markdown
-from tables.report.page import REPORT_FILE, render_report
+from tables.render import render_csv, render_markdown
 from tables.rows import Table, build_table
 
 PAGE = "tables.md"
+REPORT_FILE = "report.html"
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +36,7 @@ class TablesConfig:
     """Most DAVIS sequences that report.html shows as films, spread evenly; it names the others."""
 
     def __post_init__(self) -> None:
-        """Reject limits that mean nothing."""
+        """Refuse limits that mean nothing."""
         for name in ("max_picture_mb", "max_films"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
@@ -55,34 +53,33 @@ class Tables:
     comparisons: list[Comparison]
     """The marks of each."""
     baseline: str | None
-    """From which row differences are given."""
+    """The row from which differences are given."""
 
 
 def build_tables(runs: Path, baseline: str | None = None) -> Tables:
     """Read the results and the reference tables, join and compare them.
 
     Raises:
-        ValueError: As `collect` and `read_reference`; if no row is called as the baseline.
+        ValueError: As `collect` and `read_reference`; if no row has the name of the baseline.
     """
     evaluated = collect(runs)
     if not evaluated:
         logger.warning("no results below %s: the tables hold the published rows only", runs)
-    results = [measurement.result for one in evaluated for measurement in one.measurements]
-    layouts = (*LAYOUTS, classification_layout(results))
+    layouts = layouts_for([measurement.result for one in evaluated for measurement in one.measurements])
     tables = [build_table(layout, read_reference(layout), evaluated) for layout in layouts]
+    comparisons = [compare(table, baseline) for table in tables]
     if baseline is not None:
-        _check_baseline(tables, baseline)
-    return Tables(
-        evaluated=evaluated, tables=tables, comparisons=[compare(table, baseline) for table in tables], baseline=baseline
-    )
+        names = dict.fromkeys(name for table in tables for row in table.rows for name in names_of(row))
+        if baseline not in names:
+            raise ValueError(f"--baseline {baseline}: no row is called so; there are {', '.join(names)}")
+        from tables.significance import add_intervals  # needs numpy and the tasks' files of single items
+
+        comparisons = add_intervals(tables, comparisons)
+    return Tables(evaluated=evaluated, tables=tables, comparisons=comparisons, baseline=baseline)
 
 
 def render_all(runs: Path, baseline: str | None = None) -> dict[str, str]:
-    """File name -> content of every table, a pure function of the results, their items and the reference tables.
-
-    Raises:
-        ValueError: As `build_tables`.
-    """
+    """File name -> content of every table, a pure function of the results, their items and the reference tables."""
     return render_tables(build_tables(runs, baseline))
 
 
@@ -93,31 +90,18 @@ def render_tables(made: Tables) -> dict[str, str]:
         files[f"{table.layout.name}.csv"] = render_csv(table, comparison, made.baseline is not None)
         files[f"{table.layout.name}.tex"] = render_latex(table, comparison)
     files[PAGE] = render_markdown(made.tables, made.comparisons, made.evaluated, made.baseline)
-    files[MACROS] = render_macros()
+    files[MACROS_FILE] = MACROS
     files[DOCUMENT] = render_document([table.layout.name for table in made.tables if table.rows])
     return files
 
 
 def make_tables(config: TablesConfig) -> list[Path]:
     """Write every table and the report, after all of them could be made. Returns their paths."""
+    from tables.report.page import render_report  # needs jinja2, Pillow and Matplotlib, which `--help` does not wait for
+
     made = build_tables(config.runs, config.baseline or None)
-    report = render_report(
-        made.tables,
-        made.comparisons,
-        made.evaluated,
-        baseline=made.baseline,
-        max_picture_mb=config.max_picture_mb,
-        max_films=config.max_films,
-    )
-    paths = []
-    for name, content in {**render_tables(made), REPORT_FILE: report}.items():
-        path = config.output / name
-        write_text_atomically(path, content)
-        paths.append(path)
-    return paths
-
-
-def _check_baseline(tables: Sequence[Table], baseline: str) -> None:
-    names = dict.fromkeys(name for table in tables for row in table.rows for name in names_of(row))
-    if baseline not in names:
-        raise ValueError(f"--baseline {baseline}: no row is called so; there are {', '.join(names)}")
+    files = render_tables(made)
+    files[REPORT_FILE] = render_report(made, max_picture_mb=config.max_picture_mb, max_films=config.max_films)
+    for name, content in files.items():
+        write_text_atomically(config.output / name, content)
+    return [config.output / name for name in files]

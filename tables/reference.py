@@ -1,12 +1,17 @@
-"""The published tables, `reference/*.csv`, as the paper prints them."""
+"""What was published: the tables of the papers, and where the checkpoints are. All of it is in `reference/*.csv`."""
 
 import csv
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from tables.layout import Layout
 
 REFERENCE_FOLDER = Path(__file__).parent / "reference"
+CHECKPOINTS_FILE = REFERENCE_FOLDER / "checkpoints.csv"
+
+_DRIVE_PAGE = re.compile(r"https://drive\.google\.com/file/d/([\w-]+)/view.*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,45 +28,93 @@ class PublishedRow:
     """What a reader of the row should know."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PublishedCheckpoint:
+    """One published file; a field that nobody states is empty."""
+
+    name: str
+    """What `tools/fetch_checkpoint.py` calls it."""
+    method: str
+    """As in the tables of results."""
+    backbone: str
+    """As in the tables of results, such as `ViT-S/16`."""
+    pretraining_data: str
+    """The images on which it was trained."""
+    epochs: str
+    """The length of the pretraining."""
+    address: str
+    """As its authors publish it."""
+    file_name: str
+    """The file's name here."""
+    md5: str
+    """The digest, or as many of its first digits as the authors print."""
+    licence: str
+    """Licence of the weights or of the repository that publishes them, as it states."""
+    format: str
+    """Name of a published checkpoint layout, as `backbones` calls it."""
+    branch: str
+    """Which of its networks the published numbers need."""
+    source: str
+    """Where the address and the licence are stated."""
+    note: str
+    """What a user of the file should know."""
+
+    @property
+    def download_address(self) -> str:
+        """The address of the bytes: for Google Drive another one than that of the page, without its question about big files."""
+        if match := _DRIVE_PAGE.fullmatch(self.address):
+            return f"https://drive.usercontent.google.com/download?id={match[1]}&export=download&confirm=t"
+        return self.address
+
+    def is_architecture(self, name: str) -> bool:
+        """Whether an architecture in words, such as `ViT-S/16, 8 heads`, is this backbone, be its number of heads unusual."""
+        return name == self.backbone or name.startswith(f"{self.backbone}, ")
+
+
 def read_reference(layout: Layout, folder: Path = REFERENCE_FOLDER) -> list[PublishedRow]:
     """Read a published table; a layout without published rows has none.
 
     Raises:
-        ValueError: If the file is absent, has other columns than the layout, or a cell that is no number; names file and line.
+        ValueError: If the file is absent, has other columns than the layout, or a cell that is not a number; names file and line.
     """
     if not layout.published:
         return []
-    path = folder / f"{layout.name}.csv"
     keys = [column.key for column in layout.columns]
-    header = [*layout.descriptors, *keys, "source", "note"]
+    rows = []
+    for place, record in _records(folder / f"{layout.name}.csv", [*layout.descriptors, *keys, "source", "note"]):
+        values = {key: record[key] for key in keys}
+        for key, text in values.items():
+            if text and not re.fullmatch(r"\d+(\.\d+)?", text):
+                raise ValueError(f"{place}, {key}: {text!r} is not a number")
+        descriptors = {name: record[name] for name in layout.descriptors}
+        rows.append(PublishedRow(descriptors=descriptors, values=values, source=record["source"], note=record["note"]))
+    return rows
+
+
+def read_checkpoints(path: Path = CHECKPOINTS_FILE) -> dict[str, PublishedCheckpoint]:
+    """Read the published checkpoints, by name.
+
+    Raises:
+        ValueError: If the file is absent or has other columns, cells are missing, or two rows have one name; names file and line.
+    """
+    rows: dict[str, PublishedCheckpoint] = {}
+    for place, record in _records(path, [field.name for field in fields(PublishedCheckpoint)]):
+        row = PublishedCheckpoint(**record)
+        if row.name in rows:
+            raise ValueError(f"{place}: a second row called {row.name}")
+        rows[row.name] = row
+    return rows
+
+
+def _records(path: Path, header: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """The lines of a reference file, each with its place for messages."""
     if not path.is_file():
         raise ValueError(f"{path}: no such reference table; restore it from the repository")
     with path.open(encoding="utf-8", newline="") as stream:
         lines = list(csv.reader(stream, strict=True))
-    if not lines or lines[0] != header:
+    if not lines or lines[0] != list(header):
         raise ValueError(f"{path}: its header must be {','.join(header)}")
-    rows = []
     for number, cells in enumerate(lines[1:], start=2):
         if len(cells) != len(header):
             raise ValueError(f"{path}, line {number}: {len(cells)} cells, wanted {len(header)}")
-        record = dict(zip(header, cells, strict=True))
-        for key in keys:
-            _check_number(record[key], f"{path}, line {number}, {key}")
-        rows.append(
-            PublishedRow(
-                descriptors={name: record[name] for name in layout.descriptors},
-                values={key: record[key] for key in keys},
-                source=record["source"],
-                note=record["note"],
-            )
-        )
-    return rows
-
-
-def _check_number(text: str, place: str) -> None:
-    if not text:
-        return
-    try:
-        float(text)
-    except ValueError as error:
-        raise ValueError(f"{place}: {text!r} is no number") from error
+        yield f"{path}, line {number}", dict(zip(header, cells, strict=True))

@@ -13,7 +13,7 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.cli import parse, run_command
-from tables.checkpoints import CHECKPOINTS_FILE, PublishedCheckpoint, read_checkpoints
+from tables.reference import CHECKPOINTS_FILE, PublishedCheckpoint, read_checkpoints
 
 PROG = "python tools/fetch_checkpoint.py"
 NOT_STATED = "not stated"

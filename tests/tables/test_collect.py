@@ -79,11 +79,11 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         (lambda content: content["protocol"].update(deviations={"topk": 5}), "protocol.deviations.topk is 5, not of type list"),
         (
             lambda content: content.update(task="poetry"),
-            "no table shows figures of the task 'poetry' by the protocol 'davis-2017-label-propagation'",
+            "no table shows metrics of the task 'poetry' by the protocol 'davis-2017-label-propagation'",
         ),
         (
             lambda content: content["protocol"].update(name="davis-2099"),
-            "no table shows figures of the task 'davis' by the protocol 'davis-2099' with these metrics; known: detection by coco-",
+            "no table shows metrics of the task 'davis' by the protocol 'davis-2099' with these names; known: davis by davis-2017-",
         ),
         (
             lambda content: content["metrics"]["J-Mean"].update(interval_95=[3.0, 2.0]),

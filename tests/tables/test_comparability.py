@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from eval.result import Result
-from tables.comparability import differences, replicate_differences, row_differences
+from tables.comparability import benchmark_differences, row_differences, seed_differences
 from tests.tables.conftest import VIT_TINY, make_result
 
 
 def _fields(first: Result, second: Result, benchmark: str = "davis", *allowed: str) -> list[str]:
-    return [one.field for one in differences(first, second, benchmark, allowed)]
+    return [one.field for one in benchmark_differences(first, second, benchmark, allowed)]
 
 
 def test_name_backbone_seed_and_machine_do_not_matter() -> None:
@@ -28,7 +28,7 @@ def test_every_field_is_named_in_both_directions() -> None:
         f"dataset.{role}.{name}" for role in ("train", "test") for name in ("num_items", "listing_sha256", "coverage")
     }
     assert set(_fields(first, second, "coco")) == set(_fields(second, first, "coco")) == wanted
-    (crop,) = [one for one in differences(first, second, "coco") if one.field == "settings.crop"]
+    (crop,) = [one for one in benchmark_differences(first, second, "coco") if one.field == "settings.crop"]
     assert str(crop) == "settings.crop (2, as published)"
 
 
@@ -70,9 +70,9 @@ def test_results_of_one_row_may_differ_in_data_and_protocol_but_not_in_worth() -
 )
 def test_seeds_agree_in_the_settings_of_their_classifier(benchmark: str, settings: dict[str, Any], matters: bool) -> None:
     first, second = make_result("one", "classification"), make_result("one", "classification", settings=settings, seed=1)
-    assert bool(replicate_differences(first, second, benchmark)) == matters
+    assert bool(seed_differences(first, second, benchmark)) == matters
 
 
 def test_seeds_are_of_one_network() -> None:
     first, second = make_result("one", "davis"), make_result("one", "davis", spec={**VIT_TINY, "class_token": True})
-    assert replicate_differences(first, second, "davis") == ["backbone.class_token (false, true)"]
+    assert seed_differences(first, second, "davis") == ["backbone.class_token (false, true)"]

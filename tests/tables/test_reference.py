@@ -1,11 +1,22 @@
-"""The published digits, transcribed a second time, by column instead of by row."""
+"""The published digits, transcribed a second time, by column instead of by row; and the table of published checkpoints."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from tables.layout import COMPATIBILITY, COMPONENTS, DAVIS_2016_TABLE, LAYOUTS, MAIN, UPERNET_TABLE, Layout
-from tables.reference import PublishedRow, read_reference
+from backbones.layouts import FORMATS
+from tables.layout import COMPATIBILITY, COMPONENTS, DAVIS_2016, LAYOUTS, MAIN, UPERNET, Layout
+from tables.reference import (
+    CHECKPOINTS_FILE,
+    REFERENCE_FOLDER,
+    PublishedCheckpoint,
+    PublishedRow,
+    read_checkpoints,
+    read_reference,
+)
 
 MAIN_COLUMNS = {
     "coco_box_ap": "38.9 38.5 40.3 40.3 40.1 39.8 41.1 40.8 42.1",
@@ -21,9 +32,10 @@ MAIN_COLUMNS = {
     "davis_j_mean": "56.0 57.6 52.6 51.2 57.0 51.2 52.0 59.1 60.7",
     "davis_f_mean": "55.0 57.3 48.9 47.3 56.4 55.9 57.3 62.4 64.7",
 }
+CHECKPOINTS = read_checkpoints()
 
 
-def _figure(rows: list[PublishedRow], **descriptors: str) -> str:
+def _value(rows: list[PublishedRow], **descriptors: str) -> str:
     (row,) = [row for row in rows if descriptors.items() <= row.descriptors.items()]
     return row.values["davis_jf_mean"]
 
@@ -33,12 +45,8 @@ def test_main_holds_the_published_digits() -> None:
     methods = ["MoCo-v2", "SwAV", "DenseCL", "ReSim", "DetCo", "MoCo-v3", "MoBY", "DINO", "DINO+SelfPatch"]
     assert [row.descriptors["method"] for row in rows] == methods
     assert [row.descriptors["backbone"] for row in rows] == ["R50"] * 5 + ["ViT-S/16"] * 4
-    for key, digits in MAIN_COLUMNS.items():
-        assert [row.values[key] for row in rows] == digits.split(), key
-
-
-def test_davis_means_are_the_means_of_j_and_f() -> None:
-    for row in read_reference(MAIN):
+    assert {key: " ".join(row.values[key] for row in rows) for key in MAIN_COLUMNS} == MAIN_COLUMNS
+    for row in rows:
         mean = (float(row.values["davis_j_mean"]) + float(row.values["davis_f_mean"])) / 2
         assert float(row.values["davis_jf_mean"]) == pytest.approx(mean, abs=0.1001)
 
@@ -46,12 +54,12 @@ def test_davis_means_are_the_means_of_j_and_f() -> None:
 def test_components_hold_the_published_digits() -> None:
     rows = read_reference(COMPONENTS)
     assert len(rows) == 10
-    assert _figure(rows, part="a") == "55.1"
-    sizes = {size: _figure(rows, part="b", neighbours=size, k="4", aggregation="on") for size in ("3x3", "5x5", "all")}
+    assert _value(rows, part="a") == "55.1"
+    sizes = {size: _value(rows, part="b", neighbours=size, k="4", aggregation="on") for size in ("3x3", "5x5", "all")}
     assert sizes == {"3x3": "57.0", "5x5": "56.5", "all": "47.3"}
-    assert [_figure(rows, part="c", neighbours="3x3", k=k) for k in "1248"] == ["56.3", "56.4", "57.0", "56.5"]
-    assert _figure(rows, part="d", aggregation="off (average pooling)") == "51.4"
-    assert _figure(rows, part="d", aggregation="on") == "57.0"
+    assert [_value(rows, part="c", neighbours="3x3", k=k) for k in "1248"] == ["56.3", "56.4", "57.0", "56.5"]
+    assert _value(rows, part="d", aggregation="off (average pooling)") == "51.4"
+    assert _value(rows, part="d", aggregation="on") == "57.0"
     assert {row.descriptors["backbone"] for row in rows} == {"ViT-Ti/16"}
     assert {row.descriptors["pretraining_data"] for row in rows} == {"COCO"}
 
@@ -60,15 +68,24 @@ def test_compatibility_holds_the_published_digits() -> None:
     rows = read_reference(COMPATIBILITY)
     assert len(rows) == 9
     tiny, swin = "ViT-Ti/16", "Swin-T"
-    assert _figure(rows, method="MoBY", backbone=tiny) == "54.1"
-    assert _figure(rows, method="MoBY+SelfPatch", backbone=tiny, patch_negatives="no") == "58.4"
-    assert _figure(rows, method="MoBY+SelfPatch", backbone=tiny, patch_negatives="yes") == "58.9"
-    assert _figure(rows, method="MoBY", backbone=swin) == "50.8"
-    assert _figure(rows, method="MoBY+SelfPatch", backbone=swin, patch_negatives="yes") == "56.4"
-    assert _figure(rows, method="DINO", backbone=tiny) == "55.1"
-    assert _figure(rows, method="DINO+SelfPatch", backbone=tiny) == "57.0"
-    assert _figure(rows, method="DINO", backbone="ViT-Ti/8") == "61.6"
-    assert _figure(rows, method="DINO+SelfPatch", backbone="ViT-Ti/8") == "65.8"
+    assert _value(rows, method="MoBY", backbone=tiny) == "54.1"
+    assert _value(rows, method="MoBY+SelfPatch", backbone=tiny, patch_negatives="no") == "58.4"
+    assert _value(rows, method="MoBY+SelfPatch", backbone=tiny, patch_negatives="yes") == "58.9"
+    assert _value(rows, method="MoBY", backbone=swin) == "50.8"
+    assert _value(rows, method="MoBY+SelfPatch", backbone=swin, patch_negatives="yes") == "56.4"
+    assert _value(rows, method="DINO", backbone=tiny) == "55.1"
+    assert _value(rows, method="DINO+SelfPatch", backbone=tiny) == "57.0"
+    assert _value(rows, method="DINO", backbone="ViT-Ti/8") == "61.6"
+    assert _value(rows, method="DINO+SelfPatch", backbone="ViT-Ti/8") == "65.8"
+
+
+def test_uper_net_has_two_published_values() -> None:
+    rows = read_reference(UPERNET)
+    assert [(row.descriptors["method"], row.values) for row in rows] == [
+        ("DINO", {"upernet_miou": "42.3", "upernet_aacc": "", "upernet_macc": ""}),
+        ("DINO+SelfPatch", {"upernet_miou": "43.2", "upernet_aacc": "", "upernet_macc": ""}),
+    ]
+    assert read_reference(DAVIS_2016) == []
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
@@ -76,32 +93,74 @@ def test_every_row_says_where_it_is_published(layout: Layout) -> None:
     assert all("CVPR 2022" in row.source or "alinlab/SelfPatch" in row.source for row in read_reference(layout))
 
 
-def test_uper_net_has_two_published_figures() -> None:
-    rows = read_reference(UPERNET_TABLE)
-    assert [(row.descriptors["method"], row.values) for row in rows] == [
-        ("DINO", {"upernet_miou": "42.3", "upernet_aacc": "", "upernet_macc": ""}),
-        ("DINO+SelfPatch", {"upernet_miou": "43.2", "upernet_aacc": "", "upernet_macc": ""}),
-    ]
-    assert read_reference(DAVIS_2016_TABLE) == []
-
-
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("davis_jf_mean", "davis", "its header must be part,method"),
-        (",57.0,", ",5 7.0,", r"components.csv, line 3, davis_jf_mean: '5 7.0' is no number"),
+        (",57.0,", ",5 7.0,", r"components.csv, line 3, davis_jf_mean: '5 7.0' is not a number"),
         ("b,DINO", "b,b,DINO", r"components.csv, line 3: 12 cells, wanted 11"),
     ],
 )
 def test_a_spoilt_reference_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
-    from tables.reference import REFERENCE_FOLDER
-
     text = (REFERENCE_FOLDER / "components.csv").read_text()
     (tmp_path / "components.csv").write_text(text.replace(old, new, 1))
     with pytest.raises(ValueError, match=message):
         read_reference(COMPONENTS, tmp_path)
-
-
-def test_an_absent_reference_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"main\.csv: no such reference table"):
         read_reference(MAIN, tmp_path)
+
+
+@pytest.mark.parametrize("row", CHECKPOINTS.values(), ids=CHECKPOINTS)
+def test_a_checkpoint_is_in_terms_of_what_exists_here(row: PublishedCheckpoint) -> None:
+    assert re.fullmatch(r"[a-z0-9_]+", row.name)
+    assert row.source
+    assert urlsplit(row.address).scheme == "https"
+    assert row.branch in FORMATS[row.format].branches
+    assert re.fullmatch(r"([0-9a-f]{6,32})?", row.md5)
+    assert Path(row.file_name).name == row.file_name != f"{row.name}.safetensors"
+
+
+def test_every_row_of_the_main_table_has_a_checkpoint_of_its_own_file() -> None:
+    published = {(row.descriptors["method"], row.descriptors["backbone"]) for row in read_reference(MAIN)}
+    assert published <= {(row.method, row.backbone) for row in CHECKPOINTS.values()}
+    assert len({row.file_name for row in CHECKPOINTS.values()}) == len(CHECKPOINTS)
+
+
+def test_digests_and_licences_written_down_a_second_time() -> None:
+    assert {row.md5 for row in CHECKPOINTS.values() if row.md5} == {"a04e12f8", "59fd9945", "8cad7c", "b8b06e"}
+    non_commercial = {row.method for row in CHECKPOINTS.values() if row.licence.startswith("CC-BY-NC")}
+    assert non_commercial == {"MoCo-v2", "SwAV", "ReSim", "MoCo-v3", "MAE"}
+    assert {row.licence for row in CHECKPOINTS.values() if row.method == "DenseCL"} == {"GPL-3.0"}
+    assert {row.licence for row in CHECKPOINTS.values() if row.method == "DINOv3"} == {"DINOv3 License"}
+
+
+def test_google_drive_pages_are_no_files() -> None:
+    row = CHECKPOINTS["selfpatch_vit_small_200ep"]
+    assert row.download_address.startswith(
+        "https://drive.usercontent.google.com/download?id=19eeQrK-nl4B9ksFQ_QnewGHVKYDQF4Yw&"
+    )
+    assert CHECKPOINTS["moco_v2_r50_800ep"].download_address == CHECKPOINTS["moco_v2_r50_800ep"].address
+
+
+def test_an_unusual_number_of_heads_is_the_same_architecture() -> None:
+    row = CHECKPOINTS["moco_v3_vit_small_300ep"]
+    names = ("ViT-S/16", "ViT-S/16, 12 heads", "ViT-S/8", "Swin-T")
+    assert [row.is_architecture(name) for name in names] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda text: text.replace("md5", "sha1", 1), "header must be name,method"),
+        (lambda text: text + "one,two\n", f"line {len(CHECKPOINTS) + 2}: 2 cells, wanted 13"),
+        (
+            lambda text: text + text.splitlines()[1] + "\n",
+            f"line {len(CHECKPOINTS) + 2}: a second row called moco_v2_r50_800ep",
+        ),
+    ],
+)
+def test_a_damaged_table_of_checkpoints_is_refused(tmp_path: Path, edit: Callable[[str], str], message: str) -> None:
+    path = tmp_path / "checkpoints.csv"
+    path.write_text(edit(CHECKPOINTS_FILE.read_text(encoding="utf-8")), encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_checkpoints(path)

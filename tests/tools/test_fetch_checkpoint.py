@@ -12,7 +12,7 @@ import torch
 from backbones.build import build_backbone
 from backbones.file import read_backbone_file
 from backbones.spec import ViTSpec
-from tables.checkpoints import CHECKPOINTS_FILE, read_checkpoints
+from tables.reference import CHECKPOINTS_FILE, read_checkpoints
 from tests.conftest import RunMain
 from tests.http_server import Site, serving
 from tools.fetch_checkpoint import main

@@ -15,13 +15,7 @@ WriteRun = Callable[..., Result]
 def render(runs: Path, **options: Any) -> str:
     """The report on a folder of runs."""
     made = build_tables(runs, options.pop("baseline", None))
-    return render_report(
-        made.tables,
-        made.comparisons,
-        made.evaluated,
-        baseline=made.baseline,
-        **{"max_picture_mb": 20, "max_films": 6, **options},
-    )
+    return render_report(made, **{"max_picture_mb": 20, "max_films": 6, **options})
 
 
 def write_report(runs: Path, num_backbones: int) -> Path:

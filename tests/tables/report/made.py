@@ -108,7 +108,7 @@ class Page(HTMLParser):
     """A page's elements; fails where tags do not nest."""
 
     VOID = frozenset({"meta", "input", "img", "br", "link"})
-    SVG_LEAVES = frozenset({"path", "rect", "image"})
+    SVG_LEAVES = frozenset({"image"})
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)

@@ -106,8 +106,8 @@ def test_sixty_results_open_within_two_seconds(visit: Open, tmp_path: Path) -> N
     assert page.locator("details.record").count() == 60
     davis = page.locator("figure.compare").filter(has_text="J&F per sequence").first
     panels = davis.locator("svg.chart").count()
-    assert davis.locator("path.series:not(.off)").count() == 6 * panels
-    assert davis.locator("path.series.off").count() == 6 * panels
+    assert davis.locator("g.series:not(.off)").count() == 6 * panels
+    assert davis.locator("g.series.off").count() == 6 * panels
     milliseconds = []
     for _ in range(6):  # whatever else the machine does can only make it slower
         milliseconds.append(page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd"))
@@ -260,7 +260,7 @@ def test_a_film_plays_stops_and_shows_the_frame_that_is_asked_for(visit: Open) -
 
 def test_a_chart_shows_the_backbones_that_are_ticked(visit: Open) -> None:
     chart = visit().locator("figure.compare").first
-    dot = chart.locator("path.series[data-series='1']").first
+    dot = chart.locator("g.series[data-series='1']").first
     tick = chart.locator(".legend input").nth(1)
     assert dot.is_visible()
     tick.uncheck()

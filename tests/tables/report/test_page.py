@@ -94,7 +94,7 @@ def _hostile(runs: Path, run: WriteRun, name: str) -> str:
 
 
 @pytest.mark.usefixtures("some_runs")
-def test_every_number_leads_to_its_provenance(runs: Path) -> None:
+def test_every_value_leads_to_its_provenance(runs: Path) -> None:
     page = Page(render(runs))
     figures = page.all("a", "figure")
     assert len(figures) > 100

@@ -1,31 +1,31 @@
 import base64
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from tables.make import build_tables
-from tables.notes import numbered
-from tables.report.films import Films, evenly, make_films
-from tables.report.groups import Group, group_entries, number_entries
-from tables.report.pictures import OVER_LIMIT, Embedded, PictureBudget, galleries
+from tables.report.data import Group, group_entries, number_entries
+from tables.report.pictures import PictureBudget, evenly, galleries, make_films
 from tests.tables.report.conftest import WriteRun
+
+OVER_LIMIT = "is beyond the limit on pictures (--max-picture-mb)"
 
 
 def _groups(runs: Path) -> list[Group]:
-    evaluated = build_tables(runs).evaluated
-    return group_entries(number_entries(evaluated, numbered(evaluated)))
+    return group_entries(number_entries(build_tables(runs).evaluated))
 
 
-def _pictures(runs: Path, limit_mb: float = 20) -> dict[str, list[Embedded]]:
+def _pictures(runs: Path, limit_mb: float = 20) -> dict[str, list[dict[str, Any]]]:
     """Name of a backbone -> its pictures."""
     groups = _groups(runs)
     shown = galleries(groups, PictureBudget(limit_mb=limit_mb))
-    return {one.entry.name: one.pictures for group in groups for one in shown[group.anchor]}
+    return {one["entry"].name: one["pictures"] for group in groups for one in shown[group.anchor]}
 
 
-def _films(runs: Path, most: int = 6, limit_mb: float = 20) -> Films:
+def _films(runs: Path, most: int = 6, limit_mb: float = 20) -> dict[str, Any]:
     films = make_films(_groups(runs)[0], most, PictureBudget(limit_mb=limit_mb))
     assert films is not None
     return films
@@ -38,16 +38,20 @@ def _decoded(uri: str) -> Image.Image:
 def test_a_picture_is_in_the_page_itself(runs: Path, run: WriteRun) -> None:
     run("a", "detection")
     first, second = _pictures(runs)["a"]
-    assert (first.title, first.path, first.problem) == ("prediction on 0.jpg", "run0/detection/predictions/000.png", "")
-    image = _decoded(first.uri)
-    assert (image.format, image.size) == ("WEBP", (first.width, first.height)) == ("WEBP", (64, 36))
-    assert second.uri != first.uri
+    assert (first["title"], first["path"], first["problem"]) == (
+        "prediction on 0.jpg",
+        "run0/detection/predictions/000.png",
+        "",
+    )
+    image = _decoded(first["uri"])
+    assert (image.format, image.size) == ("WEBP", (first["width"], first["height"])) == ("WEBP", (64, 36))
+    assert second["uri"] != first["uri"]
 
 
 def test_a_wide_picture_is_reduced(runs: Path, run: WriteRun) -> None:
     run("a", "detection")
     Image.new("RGB", (2080, 500)).save(runs / "run0/detection/predictions/000.png")
-    assert _decoded(_pictures(runs)["a"][0].uri).size == (1040, 250)
+    assert _decoded(_pictures(runs)["a"][0]["uri"]).size == (1040, 250)
 
 
 def test_an_animated_gif_stays_as_it_is(runs: Path, run: WriteRun) -> None:
@@ -55,7 +59,7 @@ def test_an_animated_gif_stays_as_it_is(runs: Path, run: WriteRun) -> None:
     pages = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (0, 100, 200)]
     pages[0].save(runs / "run0/davis/film.gif", save_all=True, append_images=pages[1:])
     (picture,) = _pictures(runs)["a"]
-    assert base64.b64decode(picture.uri.partition(",")[2]) == (runs / "run0/davis/film.gif").read_bytes()
+    assert base64.b64decode(picture["uri"].partition(",")[2]) == (runs / "run0/davis/film.gif").read_bytes()
 
 
 def test_the_limit_cuts_all_results_alike_and_names_what_is_left_out(
@@ -63,10 +67,10 @@ def test_the_limit_cuts_all_results_alike_and_names_what_is_left_out(
 ) -> None:
     for number, name in enumerate("ab"):
         run(name, "detection", number)
-    size = len(_pictures(runs)["a"][0].uri)
+    size = len(_pictures(runs)["a"][0]["uri"])
     shown = _pictures(runs, limit_mb=2.5 * size / 1e6)
-    assert [[bool(one.uri) for one in pictures] for pictures in shown.values()] == [[True, False], [True, False]]
-    assert shown["b"][1].problem == OVER_LIMIT
+    assert [[bool(one["uri"]) for one in pictures] for pictures in shown.values()] == [[True, False], [True, False]]
+    assert shown["b"][1]["problem"] == OVER_LIMIT
     budget = PictureBudget(limit_mb=0)
     galleries(_groups(runs), budget)
     assert budget.omitted == [f"run{number}/detection/predictions/00{turn}.png" for turn in range(2) for number in range(2)]
@@ -82,15 +86,15 @@ def test_a_picture_that_cannot_be_shown_is_named(runs: Path, run: WriteRun, cont
     if content is not None:
         path.write_bytes(content)
     first, second = _pictures(runs)["a"]
-    assert problem in first.problem
-    assert first.uri == ""
-    assert second.uri
+    assert problem in first["problem"]
+    assert first["uri"] == ""
+    assert second["uri"]
 
 
 def test_a_picture_too_large_to_decode_is_named(runs: Path, run: WriteRun, monkeypatch: pytest.MonkeyPatch) -> None:
     run("a", "detection")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert "cannot be read" in _pictures(runs)["a"][0].problem
+    assert "cannot be read" in _pictures(runs)["a"][0]["problem"]
 
 
 @pytest.mark.parametrize("path", ["../../secret.png", "/etc/hosts.png", "predictions/../../../secret.png", "link.png"])
@@ -99,19 +103,19 @@ def test_nothing_outside_the_folder_of_a_result_gets_in(runs: Path, run: WriteRu
     Image.new("RGB", (8, 8)).save(runs / "secret.png")
     (runs / "run0/detection/link.png").symlink_to(runs / "secret.png")
     (picture,) = _pictures(runs)["a"]
-    assert picture.problem == "lies outside its result's folder"
+    assert picture["problem"] == "lies outside its result's folder"
 
 
 def test_films_show_the_same_frames_of_every_backbone(runs: Path, run: WriteRun) -> None:
     run("a", "davis", 1)
     run("b", "davis", 2)
     films = _films(runs)
-    assert [film.sequence for film in films.films] == ["sequence-00", "sequence-01", "sequence-02"]
-    film = films.films[0]
-    assert (film.frames, film.num_frames) == (["000", "001", "002", "003", "004"], 5)
-    assert [strip.entry.name for strip in film.strips] == ["a", "b"]
-    strip = _decoded(film.strips[0].uri).convert("RGB")
-    assert strip.size == (320, 5 * 180) == (film.width, 5 * film.strips[0].height)
+    assert [film["sequence"] for film in films["films"]] == ["sequence-00", "sequence-01", "sequence-02"]
+    film = films["films"][0]
+    assert (film["frames"], film["num_frames"]) == (["000", "001", "002", "003", "004"], 5)
+    assert [strip["entry"].name for strip in film["strips"]] == ["a", "b"]
+    strip = _decoded(film["strips"][0]["uri"]).convert("RGB")
+    assert strip.size == (320, 5 * 180) == (film["width"], 5 * film["strips"][0]["height"])
     # Each frame of the strip has its picture's colour.
     reds = [strip.getpixel((160, 180 * number + 90))[0] for number in range(5)]  # type: ignore[index]
     assert reds == pytest.approx([30 * number for number in range(5)], abs=4)
@@ -120,13 +124,13 @@ def test_films_show_the_same_frames_of_every_backbone(runs: Path, run: WriteRun)
 def test_some_sequences_are_shown_and_the_others_named(runs: Path, run: WriteRun) -> None:
     run("a", "davis")
     films = _films(runs, most=1)
-    assert [film.sequence for film in films.films] == ["sequence-01"]
-    assert films.left_out == ["sequence-00", "sequence-02"]
+    assert [film["sequence"] for film in films["films"]] == ["sequence-01"]
+    assert films["left_out"] == ["sequence-00", "sequence-02"]
 
 
 def test_masks_alone_do_where_there_are_no_overlays(runs: Path, run: WriteRun) -> None:
     run("a", "davis", artefacts={"masks": "overlays"})
-    assert {strip.shows for film in _films(runs).films for strip in film.strips} == {"masks"}
+    assert {strip["shows"] for film in _films(runs)["films"] for strip in film["strips"]} == {"masks"}
 
 
 def test_what_a_film_lacks_is_named(runs: Path, run: WriteRun) -> None:
@@ -137,7 +141,7 @@ def test_what_a_film_lacks_is_named(runs: Path, run: WriteRun) -> None:
         path.unlink()
     (runs / "run1/davis/overlays/sequence-01").rmdir()
     (runs / "run2/davis/overlays").rename(runs / "run2/davis/elsewhere")
-    problems = [strip.problem for strip in _films(runs).films[1].strips]
+    problems = [strip["problem"] for strip in _films(runs)["films"][1]["strips"]]
     # The frames come from all backbones; the second one lacks the sequence, and so only the first one names its frames.
     assert problems == ["", "run1/davis/overlays has no sequence sequence-01", "run2/davis/overlays is missing"]
 
@@ -146,20 +150,22 @@ def test_a_missing_frame_is_named(runs: Path, run: WriteRun) -> None:
     run("a", "davis", 0)
     run("b", "davis", 1)
     (runs / "run0/davis/overlays/sequence-01/003.png").unlink()
-    assert _films(runs).films[1].strips[0].problem == "run0/davis/overlays/sequence-01: 003.png is missing"
+    assert _films(runs)["films"][1]["strips"][0]["problem"] == "run0/davis/overlays/sequence-01 has no frame 003.png"
 
 
 def test_a_sequence_without_frames_is_named(runs: Path, run: WriteRun) -> None:
     run("a", "davis")
     for path in (runs / "run0/davis/overlays/sequence-01").iterdir():
         path.unlink()
-    assert _films(runs).films[1].strips[0].problem == "run0/davis/overlays/sequence-01 holds no frame"
+    assert _films(runs)["films"][1]["strips"][0]["problem"] == "run0/davis/overlays/sequence-01 holds no frame"
 
 
 def test_films_beyond_the_limit_are_named(runs: Path, run: WriteRun) -> None:
     run("a", "davis")
-    problems = [film.strips[0].problem for film in _films(runs, limit_mb=0).films]
-    assert problems == [f"run0/davis/overlays/sequence-0{number} {OVER_LIMIT}" for number in range(3)]
+    problems = [film["strips"][0]["problem"] for film in _films(runs, limit_mb=0)["films"]]
+    assert problems == [
+        f"run0/davis/overlays/sequence-0{number} {'is beyond the limit on pictures (--max-picture-mb)'}" for number in range(3)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from tables.collect import collect
-from tables.comparison import Comparison, Mark, compare
+from tables.compare import Comparison, Mark, compare
 from tables.layout import COMPONENTS, MAIN, Layout, classification_layout
 from tables.make import render_all
 from tables.reference import read_reference
 from tables.rows import Table, build_table
+from tables.significance import add_intervals
 
 Write = Callable[..., Path]
 JF = "davis_jf_mean"
@@ -25,7 +26,8 @@ PUBLISHED = {"MoBY": 54.7, "DINO": 60.7, "DINO+SelfPatch": 62.7}
 
 def _compared(runs: Path, baseline: str | None = None, layout: Layout = MAIN) -> tuple[Table, Comparison]:
     table = build_table(layout, read_reference(layout), collect(runs))
-    return table, compare(table, baseline)
+    (comparison,) = add_intervals([table], [compare(table, baseline)])
+    return table, comparison
 
 
 def _marks(found: tuple[Table, Comparison], key: str = JF) -> dict[str, Mark]:
@@ -60,7 +62,7 @@ def test_what_is_no_benchmark_number_never_competes(runs: Path, write: Write, op
 
 def test_a_single_figure_is_no_best(runs: Path, write: Write) -> None:
     write("one", "classification")
-    layout = classification_layout([collect(runs)[0].any_result])
+    layout = classification_layout([collect(runs)[0].measurements[0].result])
     assert _ranks(_compared(runs, layout=layout), "knn10_top1") == {}
 
 
@@ -103,7 +105,7 @@ def test_data_sets_compete_each_for_itself(runs: Path, write: Write) -> None:
         write(name, "classification", values={"10-NN top-1": first})
         path = write(name, "classification", folder=f"{name}/other", values={"10-NN top-1": second})
         path.write_text(path.read_text().replace('"CIFAR-10"', '"CIFAR-100"'))
-    layout = classification_layout([collect(runs)[0].any_result])
+    layout = classification_layout([collect(runs)[0].measurements[0].result])
     table, comparison = _compared(runs, layout=layout)
     ranks = {
         (row.descriptors["dataset"], row.descriptors["method"]): comparison.mark(number, "knn10_top1").rank

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tables.latex import MACROS, escape
 from tables.make import TablesConfig, make_tables, render_all
-from tables.render_latex import escape, render_macros
 
 Write = Callable[..., Path]
 ODD = r"50%_of #1 & {x}^2~\y $z$ <a|b> ±"
@@ -39,7 +39,7 @@ def test_special_characters_print_themselves() -> None:
 @pytest.mark.usefixtures("odd_results")
 def test_every_table_is_well_formed(runs: Path) -> None:
     files = render_all(runs, "DINO")
-    known = set(re.findall(r"\\newcommand\{(\\\w+)\}", render_macros()))
+    known = set(re.findall(r"\\newcommand\{(\\\w+)\}", MACROS))
     tables = _tables(files)
     assert {f"{name}.tex" for name in re.findall(r"\\input\{(\w+)\}", files["tables.tex"])} == (
         set(tables) - {"davis_2016.tex"} | {"macros.tex"}

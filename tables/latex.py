@@ -1,20 +1,19 @@
-r"""Tables for a paper: LaTeX with booktabs.
+r"""The tables for a paper: LaTeX with booktabs.
 
-Every figure stands in a macro that says what it is (`\pbSample`, `\pbBest`, ...), so that a paper may print it in its own way; the
+Every value stands in a macro that says what it is (`\pbSample`, `\pbBest`, ...), so that a paper may print it in its own way; the
 macros are in a file of their own. `tables.tex` is a document of all tables.
 """
 
 from collections.abc import Mapping, Sequence
 
-from tables.comparison import Comparison, Mark, printed
-from tables.render_markdown import signed
-from tables.rows import Cell, Row, Status, Table
+from tables.compare import Comparison, Mark, marked
+from tables.render import rounded
+from tables.rows import Cell, Row, Status, Table, printed, signed
 
 DOCUMENT = "tables.tex"
-MACROS = "macros.tex"
+MACROS_FILE = "macros.tex"
 
 _FEATURES = ("knn_features", "linear_features")
-_NO_VALUE = "n/a"
 _NOT_RUN = "--"
 
 # Written so that the fonts of the smallest TeX installation have them.
@@ -48,7 +47,7 @@ _STANDINGS: dict[Status, str] = {
 }
 _RANKS = {"best": r"\pbBest", "second": r"\pbSecond"}
 
-_MACROS = r"""% What the figures of the tables are; change these to print them in another way.
+MACROS = r"""% What the figures of the tables are; change these to print them in another way.
 % Published, as printed in the source.
 \newcommand{\pbPublished}[1]{#1}
 % Measured here, on the whole benchmark by the published protocol.
@@ -69,6 +68,7 @@ _MACROS = r"""% What the figures of the tables are; change these to print them i
 \newcommand{\pbDelta}[1]{ (#1)}
 \newcommand{\pbSignificantDelta}[1]{ (#1\textsuperscript{*})}
 """
+"""The file of macros."""
 
 _LEGEND = (
     r"\textsuperscript{m}: measured here; the other upright figures are as published. \textit{[In brackets]}: measured here, not a "
@@ -77,17 +77,8 @@ _LEGEND = (
 )
 
 
-def render_macros() -> str:
-    """The file of macros."""
-    return _MACROS
-
-
 def render_document(names: Sequence[str]) -> str:
-    """A document of all tables, to be compiled in the folder where they lie.
-
-    Args:
-        names: Of the tables' files, without their suffix.
-    """
+    """A document of all tables, to be compiled in the folder that holds them; `names` are those of their files, without suffix."""
     preamble = [
         r"\documentclass{article}",
         r"\usepackage[utf8]{inputenc}",
@@ -102,27 +93,31 @@ def render_document(names: Sequence[str]) -> str:
 
 def render_latex(table: Table, comparison: Comparison) -> str:
     """One table as a float, as wide as the page."""
-    descriptors = _stated(table)
-    features = _feature_numbers(table)
-    caption = " ".join([*map(escape, (f"{table.layout.title}.", table.layout.caption)), _LEGEND, *_feature_legend(features)])
-    columns = "l" * len(descriptors) + "r" * len(table.layout.columns)
+    descriptors = [name for name in table.layout.descriptors if any(row.descriptors[name] for row in table.rows)]
+    # Ways to represent an image are too long for a column: each gets a number, which the caption explains.
+    texts = dict.fromkeys(row.descriptors.get(name, "") for row in table.rows for name in _FEATURES)
+    features = {text: f"({number})" for number, text in enumerate(filter(None, texts), start=1)}
+    legend = "; ".join(f"{number} {escape(text)}" for text, number in features.items())
+    caption = [escape(f"{table.layout.title}."), escape(table.layout.caption), _LEGEND]
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{caption}}}",
+        rf"\caption{{{' '.join([*caption, *([f'Features: {legend}.'] if legend else [])])}}}",
         rf"\label{{tab:{table.layout.name.replace('_', '-')}}}",
         r"\smallskip",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-        rf"\begin{{tabular}}{{{columns}}}",
+        rf"\begin{{tabular}}{{{'l' * len(descriptors)}{'r' * len(table.layout.columns)}}}",
         r"\toprule",
         *_headings(table, descriptors),
         r"\midrule",
     ]
-    for number, row in enumerate(table.rows):
-        if number and (row.evaluated is None) != (table.rows[number - 1].evaluated is None):
+    previous: Row | None = None
+    for row, entries in marked(table, comparison):
+        if previous and (row.evaluated is None) != (previous.evaluated is None):
             lines.append(r"\midrule")
-        figures = [_figure(row.cells.get(column.key), comparison.mark(number, column.key)) for column in table.layout.columns]
-        lines.append(_line([*(_descriptor(row, name, features) for name in descriptors), *figures]))
+        words = [_descriptor(row, name, features) for name in descriptors]
+        lines.append(_line([*words, *(_value(cell, mark) for _, cell, mark in entries)]))
+        previous = row
     lines += [r"\bottomrule", r"\end{tabular}%", "}", r"\end{table}"]
     return "\n".join(lines) + "\n"
 
@@ -132,24 +127,17 @@ def escape(text: str) -> str:
     return " ".join(text.split()).translate(_ESCAPES)
 
 
-def _stated(table: Table) -> list[str]:
-    """The descriptors that some row states."""
-    return [name for name in table.layout.descriptors if any(row.descriptors[name] for row in table.rows)]
-
-
 def _headings(table: Table, descriptors: Sequence[str]) -> list[str]:
     """Two lines: benchmarks over their columns with rules below, then the columns."""
     benchmarks, rules = [""] * len(descriptors), []
     place = len(descriptors)
     for benchmark in table.layout.benchmarks:
-        width = sum(column.benchmark == benchmark for column in table.layout.columns)
+        width = sum(column.benchmark == benchmark.key for column in table.layout.columns)
         benchmarks.append(rf"\multicolumn{{{width}}}{{c}}{{{escape(benchmark.title)}}}")
         rules.append(rf"\cmidrule(lr){{{place + 1}-{place + width}}}")
         place += width
-    names = [escape(name.replace("_", " ")) for name in descriptors] + [
-        escape(column.heading) for column in table.layout.columns
-    ]
-    return [_line(benchmarks), *rules, _line(names)]
+    names = [*(name.replace("_", " ") for name in descriptors), *(column.heading for column in table.layout.columns)]
+    return [_line(benchmarks), *rules, _line([escape(name) for name in names])]
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -158,25 +146,13 @@ def _line(cells: Sequence[str]) -> str:
 
 def _descriptor(row: Row, name: str, features: Mapping[str, str]) -> str:
     text = row.descriptors[name]
-    return f"({features[text]})" if name in _FEATURES and text else escape(text) or _NOT_RUN
+    return features[text] if name in _FEATURES and text else escape(text) or _NOT_RUN
 
 
-def _feature_numbers(table: Table) -> dict[str, str]:
-    """A number for each way to represent an image, whose description is too long for a column."""
-    texts = dict.fromkeys(row.descriptors.get(name, "") for row in table.rows for name in _FEATURES)
-    return {text: str(number) for number, text in enumerate(filter(None, texts), start=1)}
-
-
-def _feature_legend(features: Mapping[str, str]) -> list[str]:
-    return [f"Features: {'; '.join(f'({number}) {escape(text)}' for text, number in features.items())}."] if features else []
-
-
-def _figure(cell: Cell | None, mark: Mark) -> str:
+def _value(cell: Cell | None, mark: Mark) -> str:
     if cell is None:
         return _NOT_RUN
-    text = _NO_VALUE
-    if cell.value is not None:
-        text = printed(cell.value) if cell.measurements else escape(cell.text)
+    text = escape(rounded(cell))
     if cell.spread is not None:
         text = rf"\pbSpread{{{text}}}{{{printed(cell.spread)}}}{{{len(cell.measurements)}}}"
     if mark.rank is not None:
@@ -187,7 +163,6 @@ def _figure(cell: Cell | None, mark: Mark) -> str:
     if cell.interval_95 is not None:
         text = rf"\pbInterval{{{text}}}{{{printed(cell.interval_95[0])}}}{{{printed(cell.interval_95[1])}}}"
     if mark.delta is not None:
-        significant = mark.interval is not None and mark.interval.significant
         delta = signed(mark.delta).replace("-", r"\ensuremath{-}")
-        text += rf"\pb{'Significant' if significant else ''}Delta{{{delta}}}"
+        text += rf"\pb{'Significant' if mark.significant else ''}Delta{{{delta}}}"
     return text

@@ -1,0 +1,365 @@
+"""The page's charts, drawn by Matplotlib: values per sequence or class of several backbones, and training curves.
+
+Each chart becomes an SVG element of the page itself, so that it follows the page's colours, light or dark, and a
+reader can choose the backbones that it shows.
+"""
+
+import io
+import json
+import math
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from eval.tasks import Chart
+from tables.report.data import Entry, Group, page_path
+from tables.report.pictures import ArtefactError, artefact_path
+
+LOG_ARTEFACT = "training_log"
+
+# Names of the style sheet's colours -> the values that stand for them in a drawing.
+_COLOURS = {
+    "c0": "#0b6bcb",
+    "c1": "#c2410c",
+    "c2": "#0f766e",
+    "c3": "#a21caf",
+    "c4": "#8a6500",
+    "c5": "#4b5563",
+    "ink": "#1b1f24",
+    "quiet": "#545c66",
+    "line": "#d9dde2",
+    "page": "#ffffff",
+}
+_NUM_SERIES_COLOURS = 6
+_MARKERS = "osD^"
+_SHAPES = "●■◆▲"
+"""The markers as letters: another shape when the colours have been through, so that neither alone tells backbones apart."""
+_SHOWN_AT_FIRST = 6
+
+_POINTS_PER_INCH = 72
+_FONT_SIZE = 12
+_STEPS = [1, 2, 2.5, 5, 10]
+
+_ROW_HEIGHT, _ROWS_PER_PANEL, _AXIS_HEIGHT = 18, 20, 24
+_LABEL_WIDTH, _PLOT_WIDTH, _MARGIN = 130, 190, 14
+_LONGEST_LABEL = 19
+_FOLDED_FROM = 90
+"""A chart of more rows is shown on demand."""
+_MOST_ROWS, _ENDS = 200, 60
+"""Of more rows, so many from either end are drawn."""
+_USUAL_METRIC = "20-NN top-1"
+"""What papers quote of k-NN; without it, the first metric that all results have is drawn."""
+
+_CURVES_SIZE = (330, 150)
+_MOST_POINTS = 150
+"""Per curve; of a longer log, each point is the mean over equally many lines."""
+_ITERATION, _LOSS, _RATE = "iteration", "loss", "lr"
+
+Log = list[dict[str, float]]
+
+
+def item_charts(group: Group) -> list[dict[str, Any]]:
+    """Every chart of a group's breakdowns, as the template's macro `item_chart` shows it; none for breakdowns that are empty."""
+    charts = (_item_chart(group, chart, f"{group.anchor}-{number}") for number, chart in enumerate(_charts(group)))
+    return [chart for chart in charts if chart["panels"] or chart["without_value"]]
+
+
+def _charts(group: Group) -> Sequence[Chart]:
+    if group.benchmark.charts:
+        return group.benchmark.charts
+    names = [
+        list(dict.fromkeys(name for values in entry.result.breakdown.values() for name in values)) for entry in group.entries
+    ]
+    shared = [
+        name
+        for name in names[0]
+        if re.fullmatch(group.benchmark.metric_pattern, name) and all(name in others for others in names)
+    ]
+    chosen = _USUAL_METRIC if _USUAL_METRIC in shared else next(iter(shared), "")
+    return [Chart(chosen, chosen, f"{chosen} per class")] if chosen else []
+
+
+def values_per_item(entry: Entry, metric: str, items: str) -> dict[str, float]:
+    """A metric's values by item; of sequences, whose objects the breakdown names `SEQUENCE_NUMBER`, the means over the objects."""
+    found: dict[str, list[float]] = {}
+    for name, values in entry.result.breakdown.items():
+        if metric in values:
+            item = re.sub(r"(?<=.)_\d+$", "", name) if items == "sequences" else name
+            found.setdefault(item, []).append(values[metric])
+    return {item: sum(values) / len(values) for item, values in found.items()}
+
+
+def _item_chart(group: Group, chart: Chart, anchor: str) -> dict[str, Any]:
+    columns = [values_per_item(entry, chart.metric, group.benchmark.items) for entry in group.entries]
+    values = {
+        item: {number: column[item] for number, column in enumerate(columns) if math.isfinite(column.get(item, math.nan))}
+        for item in dict.fromkeys(item for column in columns for item in column)
+    }
+    # The best items first; the mean of what is there.
+    shown = sorted(
+        (item for item, of_item in values.items() if of_item),
+        key=lambda item: (-sum(values[item].values()) / len(values[item]), item),
+    )
+    not_drawn = max(0, len(shown) - 2 * _ENDS) if len(shown) > _MOST_ROWS else 0
+    if not_drawn:
+        shown = shown[:_ENDS] + shown[-_ENDS:]
+    ticks = _ticks([value for item in shown for value in values[item].values()])
+    names = [entry.name for entry in group.entries]
+    size = math.ceil(len(shown) / max(1, math.ceil(len(shown) / _ROWS_PER_PANEL)))
+    panels = []
+    for start in range(0, len(shown), max(1, size)):
+        items = shown[start : start + size]
+        label = f"{chart.title}, percent; {len(items)} rows from {items[0]} to {items[-1]}"
+        panels.append(_dots({item: values[item] for item in items}, names, ticks, label, f"{anchor}-{start}"))
+    return {
+        "title": chart.title,
+        "anchor": anchor,
+        "legend": _legend(group, group.entries, chart.overall),
+        "panels": panels,
+        "num_rows": len(shown),
+        "folded": len(shown) > _FOLDED_FROM,
+        "without_value": sorted(item for item, of_item in values.items() if not of_item),
+        "not_drawn": not_drawn,
+    }
+
+
+def _dots(
+    rows: Mapping[str, Mapping[int, float]], names: Sequence[str], ticks: Sequence[float], label: str, salt: str
+) -> Markup:
+    """A row per item, a dot per backbone: {item: {index of the backbone: value}}."""
+    width, height = _LABEL_WIDTH + _PLOT_WIDTH + _MARGIN, _ROW_HEIGHT * len(rows) + _AXIS_HEIGHT
+    figure, axes = _axes(width, height, (_LABEL_WIDTH, _AXIS_HEIGHT, _PLOT_WIDTH, _ROW_HEIGHT * len(rows)))
+    axes.set(xlim=(ticks[0], ticks[-1]), ylim=(len(rows) - 0.5, -0.5), xticks=ticks)
+    axes.grid(axis="x")
+    short = [item if len(item) <= _LONGEST_LABEL else f"{item[: _LONGEST_LABEL - 1]}…" for item in rows]
+    axes.set_yticks(range(len(rows)), short, parse_math=False, color=_COLOURS["ink"])
+    titles = {}
+    for row, (item, of_item) in enumerate(rows.items()):
+        # What lies over a row says its values when the mouse is there.
+        axes.axhspan(row - 0.5, row + 0.5, xmin=-_LABEL_WIDTH / _PLOT_WIDTH, zorder=3, gid=f"row-{row}")
+        titles[f"row-{row}"] = "\n".join([item, *(f"{value:.1f} {names[index]}" for index, value in of_item.items())])
+    for index in dict.fromkeys(index for of_item in rows.values() for index in of_item):
+        places = [(of_item[index], row) for row, of_item in enumerate(rows.values()) if index in of_item]
+        axes.plot(
+            *zip(*places, strict=True),
+            linestyle="",
+            marker=_MARKERS[index // _NUM_SERIES_COLOURS % len(_MARKERS)],
+            markersize=8,
+            color=_COLOURS[f"c{index % _NUM_SERIES_COLOURS}"],
+            markeredgecolor=_COLOURS["page"],
+            markeredgewidth=0.75,
+            zorder=2,
+            gid=f"series-{index}",
+        )
+    return _svg(figure, label, salt, titles)
+
+
+def _legend(group: Group, entries: Sequence[Entry], metric: str) -> list[dict[str, Any]]:
+    """A line for each backbone, with its metric over all items; not every result must have that."""
+    lines = []
+    for index, entry in enumerate(entries):
+        found = entry.result.metrics.get(metric)
+        lines.append(
+            {
+                "index": index,
+                "entry": entry,
+                "status": group.status(entry),
+                "overall": f"{found.value:.1f}" if found is not None and math.isfinite(found.value) else "",
+                "colour": f"c{index % _NUM_SERIES_COLOURS}",
+                "shape": _SHAPES[index // _NUM_SERIES_COLOURS % len(_SHAPES)],
+                "shown": index < _SHOWN_AT_FIRST,
+            }
+        )
+    return lines
+
+
+def training_curves(group: Group) -> dict[str, Any] | None:
+    """The curves of a group, as the template's macro `training_curves` shows them; None for a task that keeps no log."""
+    entries = [entry for entry in group.entries if LOG_ARTEFACT in entry.result.artefacts]
+    if not entries:
+        return None
+    logs: dict[int, Log] = {}
+    runs = []
+    for index, entry in enumerate(entries):
+        relative = entry.result.artefacts[LOG_ARTEFACT]
+        try:
+            logs[index], cut_off = read_log(artefact_path(entry.measurement, relative))
+            plots = _run_plots(logs[index], f"{group.anchor}-run{index}")
+            runs.append({"entry": entry, "plots": plots, "problem": "", "cut_off": cut_off})
+        except ArtefactError as error:
+            problem = f"{page_path(entry.measurement, relative)} {error}"
+            runs.append({"entry": entry, "plots": [], "problem": problem, "cut_off": 0})
+    losses = {index: (log, _LOSS) for index, log in logs.items()}
+    loss = _curves("Total loss", losses, f"{group.anchor}-loss", as_series=True) if len(logs) > 1 else None
+    return {"legend": _legend(group, entries, ""), "loss": loss, "runs": runs}
+
+
+def read_log(path: Path) -> tuple[Log, int]:
+    """The lines of a training log by ascending iteration, and how many could not be read.
+
+    A run that was killed wrote lines after its last checkpoint, and the run that continued from there wrote them anew: where the log
+    goes back, what it says again replaces what it said before.
+
+    Raises:
+        ArtefactError: If there is no line, or one without an iteration.
+    """
+    lines: Log = []
+    cut_off = 0
+    try:
+        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise ArtefactError(f"cannot be read ({error.strerror})") from error
+    for text in texts:
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            cut_off += 1
+            continue
+        if not isinstance(line, dict) or not isinstance(line.get(_ITERATION), int):
+            raise ArtefactError("has a line without an iteration")
+        while lines and lines[-1][_ITERATION] >= line[_ITERATION]:
+            lines.pop()
+        lines.append({name: float(value) for name, value in line.items() if isinstance(value, (int, float))})
+    if not lines:
+        raise ArtefactError("holds no line")
+    return lines, cut_off
+
+
+def _run_plots(log: Log, salt: str) -> list[dict[str, Any]]:
+    """What is no loss and no learning rate is an accuracy of the heads."""
+    names = list(dict.fromkeys(name for line in log for name in line))
+    parts = [name for name in names if "loss" in name and name != _LOSS]
+    panels = {
+        "Total loss": [_LOSS],
+        # A single part is the total loss itself.
+        "Parts of the loss": parts if len(parts) > 1 else [],
+        "Training accuracy (%)": [name for name in names if "loss" not in name and name not in (_ITERATION, _RATE)],
+        "Learning rate": [_RATE],
+    }
+    plots = [
+        _curves(title, {number: (log, name) for number, name in enumerate(shown)}, f"{salt}-{title}")
+        for title, shown in panels.items()
+    ]
+    return [plot for plot in plots if plot]
+
+
+def _curves(title: str, curves: Mapping[int, tuple[Log, str]], salt: str, as_series: bool = False) -> dict[str, Any] | None:
+    """A plot of {index of the colour: (log, name of the value)} over iterations; None where there is no value at all."""
+    points = {index: averaged(log, name) for index, (log, name) in curves.items()}
+    points = {index: line for index, line in points.items() if line}
+    if not points:
+        return None
+    width, height = _CURVES_SIZE
+    figure, axes = _axes(width, height, (52, 22, width - 64, height - 30))
+    last = max(line[-1][0] for line in points.values())
+    y_ticks = _ticks([value for line in points.values() for _, value in line])
+    axes.set(xlim=(0, last), ylim=(y_ticks[0], y_ticks[-1]), yticks=y_ticks)
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS, integer=True))
+    axes.grid(axis="y")
+    for index, line in points.items():
+        axes.plot(
+            *zip(*line, strict=True),
+            color=_COLOURS[f"c{index % _NUM_SERIES_COLOURS}"],
+            linewidth=1.75,
+            marker="o" if len(line) == 1 else "",
+            gid=f"series-{index}" if as_series else None,
+        )
+    named = [] if as_series or len(points) == 1 else [(curves[index][1], f"c{index % _NUM_SERIES_COLOURS}") for index in points]
+    return {
+        "title": title,
+        "svg": _svg(figure, f"{title} over {last:g} iterations", salt),
+        "legend": named,
+        "lines_per_point": max(_bucket(log) for log, _ in curves.values()),
+    }
+
+
+def _bucket(log: Log) -> int:
+    return math.ceil(len(log) / _MOST_POINTS)
+
+
+def averaged(log: Log, name: str) -> list[tuple[float, float]]:
+    """(iteration, value), each the mean over so many lines that few points remain; values that are not finite do not count."""
+    size = _bucket(log)
+    points = []
+    for start in range(0, len(log), size):
+        lines = [line for line in log[start : start + size] if math.isfinite(line.get(name, math.nan))]
+        if lines:
+            points.append((_mean([line[_ITERATION] for line in lines]), _mean([line[name] for line in lines])))
+    return points
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _ticks(values: Sequence[float]) -> list[float]:
+    """Round ticks from 0, or below it where a value is negative, to beyond the highest value."""
+    low, high = min(0.0, *values, 0.0), max(0.0, *values, 0.0)
+    ticks = MaxNLocator(5, steps=_STEPS).tick_values(low, high if high > low else low + 1.0)
+    return [float(tick) for tick in ticks]
+
+
+def _axes(width: float, height: float, place: tuple[float, float, float, float]) -> tuple[Figure, Axes]:
+    """A figure of so many points with plain axes at (left, bottom, width, height)."""
+    left, bottom, inner_width, inner_height = place
+    figure = Figure(figsize=(width / _POINTS_PER_INCH, height / _POINTS_PER_INCH))
+    axes = figure.add_axes((left / width, bottom / height, inner_width / width, inner_height / height))
+    axes.spines[:].set_visible(False)
+    axes.tick_params(
+        length=0, pad=7, labelsize=_FONT_SIZE, labelcolor=_COLOURS["quiet"], grid_color=_COLOURS["line"], grid_linewidth=1
+    )
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _svg(figure: Figure, label: str, salt: str, titles: Mapping[str, str] | None = None) -> Markup:
+    """The drawing as an element of an HTML page.
+
+    Args:
+        figure: What was drawn. Artists with the gid `series-N` can be switched off by the page's script.
+        label: What the chart shows, for those who do not see it.
+        salt: Makes its ids its own.
+        titles: gid -> text that shows when the mouse is there.
+    """
+    for artist in figure.findobj():
+        artist.set_clip_on(False)  # what clips is known by an address, which the page must not have
+    stream = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}), warnings.catch_warnings():
+        # The browser writes the text, in letters that Matplotlib's own font may lack.
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(stream, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    root = ElementTree.fromstring(stream.getvalue())
+    names = {value: name for name, value in _COLOURS.items()}
+    for element in root.iter():
+        # HTML knows SVG's elements and attributes without their namespaces. The page's policy forbids `style`; each of its
+        # properties may be an attribute, too.
+        element.tag = element.tag.rpartition("}")[2]
+        attributes = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
+        properties = dict(one.split(": ", 1) for one in attributes.pop("style", "").split("; ") if one)
+        properties.pop("font-family", None)
+        attributes |= {name: f"var(--{names[value]})" if value in names else value for name, value in properties.items()}
+        gid = attributes.pop("id", "") if element.tag == "g" else ""
+        element.attrib.clear()
+        element.attrib.update(attributes)
+        kind, _, number = gid.partition("-")
+        if kind == "series" and number:
+            element.attrib |= {"class": "series" if int(number) < _SHOWN_AT_FIRST else "series off", "data-series": number}
+        if titles and gid in titles:
+            element.set("class", "row")
+            title = ElementTree.Element("title")
+            title.text = titles[gid]
+            element.insert(0, title)
+    for parent in list(root.iter()):
+        for child in [child for child in parent if child.tag == "style"]:
+            parent.remove(child)
+    root.attrib = {"viewBox": root.attrib["viewBox"], "class": "chart", "role": "img", "aria-label": label}
+    return Markup(ElementTree.tostring(root, encoding="unicode", short_empty_elements=False))  # ElementTree escaped it

@@ -1,0 +1,161 @@
+"""Which differences from the baseline are more than chance: a paired bootstrap over the items that both results were tested on.
+
+Both results are computed again on the same resampled sets of items (images or sequences, drawn with replacement), and the difference
+is significant if the middle 95 % of its values lie on one side of zero. It is the test images' chance alone: not that of training,
+which several seeds show. scipy's bootstrap draws other sets, which would change the recorded marks.
+
+Shapes: R resampled sets, N items.
+"""
+
+import csv
+import dataclasses
+import itertools
+import logging
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.tasks import TASKS, load
+from tables.collect import Measurement
+from tables.compare import FEWEST_ITEMS, RESAMPLES, Comparison, Interval
+from tables.rows import Table
+
+logger = logging.getLogger(__name__)
+
+Array = NDArray[np.float64]
+
+SEED = 0
+_ENDS = (0.025, 0.975)
+
+# Later decimals depend on the order in which a machine adds.
+_DECIMALS = 9
+
+# Bounds the memory of a chunk of resampled sets.
+_DRAWS_PER_CHUNK = 2_000_000
+
+
+class Resampled(NamedTuple):
+    """A result's metrics on all resampled sets of its items."""
+
+    names: tuple[str, ...]
+    """Names of the items."""
+    metrics: Mapping[str, Array]
+    """Metric -> values [R]."""
+
+
+def add_intervals(tables: Sequence[Table], comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The comparisons with an interval for every difference between results that carry the same items."""
+    resampled: dict[str, Resampled | None] = {}
+    intervals: dict[tuple[tuple[Measurement, ...], tuple[Measurement, ...]], dict[str, Interval]] = {}
+
+    def find(measurement: Measurement) -> Resampled | None:
+        if measurement.path not in resampled:
+            resampled[measurement.path] = _resample_result(measurement)
+        return resampled[measurement.path]
+
+    found = []
+    for table, comparison in zip(tables, comparisons, strict=True):
+        marks = dict(comparison.marks)
+        for (number, key), mark in comparison.marks.items():
+            if mark.delta is None:
+                continue
+            cell, other = (table.rows[row].cells[key] for row in (number, comparison.baselines[number]))
+            sides = [[find(one) for one in side.measurements] for side in (cell, other)]
+            if all(sides) and None not in itertools.chain(*sides):
+                pair = tuple(tuple(one.path for one in side.measurements) for side in (cell, other))
+                if pair not in intervals:
+                    intervals[pair] = paired_bootstrap(*sides)
+                marks[number, key] = dataclasses.replace(mark, interval=intervals[pair].get(cell.column.metric))
+        found.append(dataclasses.replace(comparison, marks=marks))
+    return found
+
+
+def read_items(measurement: Measurement) -> tuple[tuple[str, ...], Callable[[Array], Mapping[str, Array]]] | None:
+    """The items behind a result; None where it carries none, or they cannot be read, which the log says.
+
+    Returns:
+        Their names, ascending, so that a draw means the same item in every result; and what computes the metrics on sets of them:
+        weights [R, N], how often each item is in each set -> metric -> values [R] in the metric's unit.
+    """
+    try:
+        items = _reader(measurement.result.task)(measurement.result, measurement.folder)
+        if items and (not items[0] or any(first >= second for first, second in itertools.pairwise(items[0]))):
+            raise ValueError("their names are not unique and ascending")
+    except (OSError, ValueError, KeyError, IndexError, csv.Error, zipfile.BadZipFile) as error:
+        logger.warning(
+            "%s: its single items cannot be read, so no difference is marked significant (%s)", measurement.path, error
+        )
+        return None
+    return (tuple(items[0]), items[1]) if items else None
+
+
+def _reader(task: str) -> Callable[..., Any]:
+    try:
+        return load(TASKS[task].items)
+    except ModuleNotFoundError:
+        from tables.items import read_items_of  # until every task has its own reader
+
+        return read_items_of
+
+
+def _resample_result(measurement: Measurement) -> Resampled | None:
+    items = read_items(measurement)
+    if items is None:
+        return None
+    logger.info("%s: resampling its %d items", measurement.path, len(items[0]))
+    return resample(*items)
+
+
+def resample(
+    names: tuple[str, ...],
+    metrics_of: Callable[[Array], Mapping[str, Array]],
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> Resampled:
+    """Compute a result's metrics on R resampled sets of its items; results on the same items are paired by this."""
+    chunks: dict[str, list[Array]] = {}
+    for weights_RN in resampled_weights(len(names), resamples, seed):
+        for metric, values_R in metrics_of(weights_RN).items():
+            chunks.setdefault(metric, []).append(values_R)
+    return Resampled(names, {metric: np.concatenate(parts) for metric, parts in chunks.items()})
+
+
+def resampled_weights(num_items: int, resamples: int = RESAMPLES, seed: int = SEED) -> Iterator[Array]:
+    """Weights [R', N] of `resamples` sets of `num_items` items drawn with replacement, in chunks; the same for the same arguments."""
+    generator = np.random.default_rng(seed)
+    chunk = max(1, _DRAWS_PER_CHUNK // num_items)
+    for start in range(0, resamples, chunk):
+        rows = min(chunk, resamples - start)
+        drawn_RN = generator.integers(num_items, size=(rows, num_items))
+        drawn_RN += num_items * np.arange(rows)[:, None]
+        counts = np.bincount(drawn_RN.ravel(), minlength=rows * num_items)
+        yield counts.reshape(rows, num_items).astype(np.float64)
+
+
+def paired_bootstrap(first: Sequence[Resampled], second: Sequence[Resampled]) -> dict[str, Interval]:
+    """The intervals of first minus second.
+
+    Args:
+        first: One result; or those of several seeds, whose values are averaged on each set.
+        second: The other.
+
+    Returns:
+        Metric -> interval, for the metrics that all of them have on every set; none for other items on either side, or for fewer
+        than `FEWEST_ITEMS` items.
+    """
+    every = (*first, *second)
+    names = every[0].names
+    if len(names) < FEWEST_ITEMS or any(one.names != names for one in every):
+        return {}
+    intervals = {}
+    for metric in every[0].metrics:
+        if all(metric in one.metrics for one in every):
+            ours_R, theirs_R = (np.mean([one.metrics[metric] for one in side], axis=0) for side in (first, second))
+            if not np.isnan(ours_R - theirs_R).any():
+                # + 0.0 makes zero of minus zero.
+                low, high = (round(float(end), _DECIMALS) + 0.0 for end in np.quantile(ours_R - theirs_R, _ENDS))
+                intervals[metric] = Interval(low=low, high=high)
+    return intervals

@@ -1,0 +1,157 @@
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tables.make import build_tables
+from tables.report.data import Group, group_entries, number_entries
+from tables.report.pictures import ArtefactError
+from tables.report.plots import averaged, item_charts, read_log, training_curves, values_per_item
+from tests.tables.report.conftest import WriteRun
+
+
+def _groups(runs: Path) -> list[Group]:
+    return group_entries(number_entries(build_tables(runs).evaluated))
+
+
+def _charts(runs: Path, group: int = 0) -> list[dict[str, Any]]:
+    return item_charts(_groups(runs)[group])
+
+
+def _rows(chart: dict[str, Any]) -> list[str]:
+    """What each row says when the mouse is there, from the top."""
+    return [text for panel in chart["panels"] for text in re.findall(r"<title>(.*?)</title>", panel, flags=re.DOTALL)]
+
+
+def _davis(**sequences: float) -> dict[str, Any]:
+    return {"breakdown": {name: {"J&F-Mean": value} for name, value in sequences.items()}}
+
+
+def test_a_sequence_is_the_mean_of_its_objects(runs: Path, run: WriteRun) -> None:
+    objects = {"dogs-jump_1": 40.0, "dogs-jump_2": 50.0, "goat_10": 70.0, "no-number": 5.0, "_1": 6.0}
+    run("a", "davis", **_davis(**objects))
+    entry = _groups(runs)[0].entries[0]
+    assert values_per_item(entry, "J&F-Mean", "sequences") == {"dogs-jump": 45.0, "goat": 70.0, "no-number": 5.0, "_1": 6.0}
+    assert values_per_item(entry, "J&F-Mean", "images") == objects
+
+
+def test_items_are_sorted_by_their_mean_and_say_their_values(runs: Path, run: WriteRun) -> None:
+    run("a", "davis", 1, **_davis(x_1=10, y_1=90))
+    run("b", "davis", 2, **_davis(x_1=30, y_1=70, z_1=75))
+    (chart,) = _charts(runs)
+    assert _rows(chart) == ["y\n90.0 a\n70.0 b", "z\n75.0 b", "x\n10.0 a\n30.0 b"]
+    (panel,) = chart["panels"]
+    assert panel.count('data-series="') == 2
+    assert panel.count("<use") == 5
+
+
+def test_classes_without_a_value_are_named(runs: Path, run: WriteRun) -> None:
+    classes = {"cat": {"bbox_mAP": 5.0, "segm_mAP": math.nan}, "dog": {"bbox_mAP": math.nan, "segm_mAP": math.nan}}
+    run("a", "detection", breakdown=classes)
+    boxes, masks = _charts(runs)
+    assert _rows(boxes) == ["cat\n5.0 a"]
+    assert boxes["without_value"] == ["dog"]
+    assert (masks["panels"], masks["without_value"]) == ([], ["cat", "dog"])
+
+
+def test_many_classes_are_shown_from_both_ends(runs: Path, run: WriteRun) -> None:
+    run("a", "classification", breakdown={f"n{k:04}": {"20-NN top-1": k / 10, "10-NN top-1": 1.0} for k in range(1000)})
+    chart = _charts(runs)[0]
+    names = [row.partition("\n")[0] for row in _rows(chart)]
+    assert chart["title"] == "20-NN top-1 per class"
+    assert (len(names), names[0], names[59], names[60], names[-1]) == (120, "n0999", "n0940", "n0059", "n0000")
+    assert (chart["num_rows"], chart["folded"], chart["not_drawn"]) == (120, True, 880)
+
+
+def test_a_chart_needs_a_metric_that_all_results_have(runs: Path, run: WriteRun) -> None:
+    run("a", "classification", 1, breakdown={"cat": {"10-NN top-1": 50.0}}, artefacts={})
+    (chart,) = _charts(runs)  # its metrics have k = 20, too, but its breakdown has not
+    assert chart["title"] == "10-NN top-1 per class"
+    assert [item_charts(group) for group in _groups(runs)[1:]] == [[]]
+
+
+@pytest.mark.parametrize("count", [1, 20, 21, 80, 150])
+def test_panels_are_equally_long(runs: Path, run: WriteRun, count: int) -> None:
+    run("a", "segmentation", breakdown={f"class {k}": {"IoU": float(k % 100)} for k in range(count)})
+    lengths = [panel.count("<title>") for panel in _charts(runs)[0]["panels"]]
+    assert sum(lengths) == count
+    assert max(lengths) <= 20
+    assert max(lengths) - min(lengths) < len(lengths)
+
+
+def test_more_backbones_than_colours_differ_in_shape(runs: Path, run: WriteRun) -> None:
+    for number in range(14):
+        run(f"b{number:02}", "davis", number, **_davis(x_1=number))
+    (chart,) = _charts(runs)
+    assert len({(line["colour"], line["shape"]) for line in chart["legend"]}) == 14
+    assert [line["shown"] for line in chart["legend"]] == [True] * 6 + [False] * 8
+    assert [panel.count('class="series off"') for panel in chart["panels"]] == [8]
+
+
+def test_what_a_continued_run_logs_again_counts(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    losses = [(1, 4.0), (2, 3.0), (3, 9.0), (2, 2.0)]
+    lines = [{"iteration": iteration, "loss": loss} for iteration, loss in losses]
+    path.write_text("\n".join(map(json.dumps, lines)) + '\n{"iteration": 3, "lo')
+    assert read_log(path) == ([lines[0], lines[3]], 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"), [("", "holds no line"), ('{"loss": 1}\n', "without an iteration"), ("3\n", "without")]
+)
+def test_what_is_no_log_is_said(tmp_path: Path, text: str, problem: str) -> None:
+    (tmp_path / "log").write_text(text)
+    with pytest.raises(ArtefactError, match=problem):
+        read_log(tmp_path / "log")
+
+
+def test_a_long_log_is_averaged_and_says_so(runs: Path, run: WriteRun) -> None:
+    run("a", "detection")
+    curves = training_curves(_groups(runs)[0])
+    assert curves is not None
+    plots = {plot["title"]: plot for plot in curves["runs"][0]["plots"]}
+    assert list(plots) == ["Total loss", "Parts of the loss", "Training accuracy (%)", "Learning rate"]
+    assert [name for name, _ in plots["Parts of the loss"]["legend"]] == ["loss_cls", "loss_bbox"]
+    assert plots["Total loss"]["lines_per_point"] == 3
+    log, _ = read_log(runs / "run0/detection/training/training.jsonl")
+    points = averaged(log, "loss")
+    assert len(points) == 134
+    # The first point: the mean of 5/1, 5/2 and 5/3 at iteration 2 of 400.
+    assert points[0] == pytest.approx((2, (5 + 5 / 2 + 5 / 3) / 3))
+
+
+def test_runs_are_compared_by_their_total_loss(runs: Path, run: WriteRun) -> None:
+    run("a", "segmentation", 1)
+    run("b", "segmentation", 2)
+    curves = training_curves(_groups(runs)[0])
+    assert curves is not None
+    assert re.findall(r'data-series="(\d)"', curves["loss"]["svg"]) == ["0", "1"]
+    assert [line["entry"].name for line in curves["legend"]] == ["a", "b"]
+
+
+def test_a_log_that_is_gone_is_named(runs: Path, run: WriteRun) -> None:
+    run("a", "detection")
+    (runs / "run0/detection/training/training.jsonl").unlink()
+    curves = training_curves(_groups(runs)[0])
+    assert curves is not None
+    assert curves["runs"][0]["problem"] == "run0/detection/training/training.jsonl is missing"
+    assert curves["loss"] is None
+
+
+def test_davis_trains_nothing(runs: Path, run: WriteRun) -> None:
+    run("a", "davis")
+    assert training_curves(_groups(runs)[0]) is None
+
+
+def test_incomparable_results_are_apart(runs: Path, run: WriteRun) -> None:
+    run("a", "davis", 1)
+    run("b", "davis", 2)
+    run("c", "davis", 3, version=2)
+    run("d", "davis", 4, listing="1" * 64, coverage="subset")
+    groups = _groups(runs)
+    assert [[entry.name for entry in group.entries] for group in groups] == [["a", "b"], ["c"], ["d"]]
+    assert groups[1].apart == ["protocol.version (1, 2)"]
+    assert [group.title for group in groups] == [f"DAVIS 2017 val ({number})" for number in (1, 2, 3)] or groups[0].apart == []

@@ -1,0 +1,128 @@
+"""The paired bootstrap: properties, and a plain loop over the same draws; and the items of results."""
+
+import random
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tables.collect import collect
+from tables.compare import FEWEST_ITEMS, Interval
+from tables.significance import Resampled, paired_bootstrap, read_items, resample, resampled_weights
+
+Write = Callable[..., Path]
+VALUES = st.lists(st.floats(-50, 50, allow_nan=False), min_size=FEWEST_ITEMS, max_size=30)
+
+
+def _means(values: Sequence[float], **options: int) -> Resampled:
+    """Items with a number each; the metric is its mean."""
+    values_N = np.array(values, dtype=np.float64)
+    names = tuple(f"{number:04d}" for number in range(len(values)))
+    return resample(names, lambda weights_RN: {"mean": weights_RN @ values_N / weights_RN.sum(axis=1)}, **options)
+
+
+def _interval(first: Sequence[float], second: Sequence[float]) -> Interval:
+    return paired_bootstrap([_means(first)], [_means(second)])["mean"]
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(values=VALUES, shift=st.floats(0.01, 20), sign=st.sampled_from([-1, 1]))
+def test_a_constant_shift_is_significant_and_none_is_not(values: list[float], shift: float, sign: int) -> None:
+    interval = _interval([value + sign * shift for value in values], values)
+    assert (interval.low, interval.high) == pytest.approx((sign * shift, sign * shift))
+    assert interval.significant
+    same = _interval(values, values)
+    assert (same.low, same.high, same.significant) == (0, 0, False)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(values=VALUES, others=VALUES)
+def test_exchanging_the_results_mirrors_the_interval(values: list[float], others: list[float]) -> None:
+    count = min(len(values), len(others))
+    forth, back = _interval(values[:count], others[:count]), _interval(others[:count], values[:count])
+    assert (forth.low, forth.high) == pytest.approx((-back.high, -back.low))
+    assert forth.significant == back.significant
+
+
+def test_noise_is_rarely_significant_and_a_clear_difference_always() -> None:
+    """Of 100 pairs without a difference about 5 are called different; resampling 40 items is a little too sure of itself."""
+    generator = random.Random(0)
+    noise = [[generator.gauss(0, 1) for _ in range(40)] for _ in range(200)]
+    wrong = sum(_interval(noise[number], noise[number + 1]).significant for number in range(0, 200, 2))
+    assert wrong <= 12
+    assert all(_interval([value + 3 for value in noise[number]], noise[number + 1]).significant for number in range(0, 40, 2))
+
+
+def test_it_is_a_plain_loop_over_the_same_draws() -> None:
+    generator = random.Random(1)
+    first, second = ([generator.gauss(mean, 2) for _ in range(11)] for mean in (0.5, 0))
+    differences = []
+    for weights_RN in resampled_weights(11, resamples=300, seed=5):
+        for weights_N in weights_RN:
+            drawn = [item for item, weight in enumerate(weights_N) for _ in range(int(weight))]
+            assert len(drawn) == 11
+            differences.append(
+                statistics.fmean(first[item] for item in drawn) - statistics.fmean(second[item] for item in drawn)
+            )
+    ours = [_means(values, resamples=300, seed=5) for values in (first, second)]
+    assert ours[0].metrics["mean"] - ours[1].metrics["mean"] == pytest.approx(np.array(differences))
+    found = paired_bootstrap(ours[:1], ours[1:])["mean"]
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(differences, [0.025, 0.975])))
+
+
+def test_draws_are_uniform() -> None:
+    whole = np.concatenate(list(resampled_weights(7, resamples=1000)))
+    assert (whole.sum(axis=1) == 7).all()
+    assert whole.mean(axis=0) == pytest.approx(np.ones(7), abs=0.1)
+
+
+def test_seeds_are_averaged_on_every_set() -> None:
+    low, high, middle = (_means([value + shift for value in range(8)]) for shift in (-1, 1, 0))
+    interval = paired_bootstrap([low, high], [middle])["mean"]
+    assert (interval.low, interval.high) == pytest.approx((0, 0))
+    assert not interval.significant
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param([1.0] * (FEWEST_ITEMS - 1), [0.0] * (FEWEST_ITEMS - 1), id="too few items"),
+        pytest.param([float("nan")] + [1.0] * 9, [0.0] * 10, id="no value on some set"),
+        pytest.param([1.0] * 7, [1.0] * 8, id="other items"),
+    ],
+)
+def test_what_shows_nothing_has_no_interval(first: list[float], second: list[float]) -> None:
+    assert paired_bootstrap([_means(first)], [_means(second)]) == {}
+
+
+@pytest.mark.parametrize("task", ["davis", "detection", "segmentation", "classification"])
+def test_results_without_items_have_none(runs: Path, write: Write, task: str) -> None:
+    write("one", task)
+    assert read_items(collect(runs)[0].measurements[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("task", "artefact", "content"),
+    [
+        ("detection", "image_matches", b"no archive"),
+        ("segmentation", "image_pixels", b"no archive"),
+        ("segmentation", "image_pixels", None),
+        ("classification", "predictions", b"class,10-NN rank\nx,0\n"),
+        ("classification", "predictions", b"image,class,10-NN rank\nsame,x,0\nsame,x,0\n"),
+        ("classification", "predictions", b"image,class,10-NN rank\nshort\n"),
+        ("classification", "predictions", b""),
+    ],
+)
+def test_damaged_items_are_named_and_mark_nothing(
+    runs: Path, write: Write, caplog: pytest.LogCaptureFixture, task: str, artefact: str, content: bytes | None
+) -> None:
+    path = write("one", task, artefacts={artefact: "items.file"}).parent / "items.file"
+    if content is not None:
+        path.write_bytes(content)
+    assert read_items(collect(runs)[0].measurements[0]) is None
+    assert f"one/{task}/result.json: its single items cannot be read" in caplog.text
+    assert caplog.text.count("\n") == 1
