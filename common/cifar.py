@@ -1,11 +1,11 @@
 """The records of CIFAR-10 and CIFAR-100 in their own binary layouts.
 
 Source: https://www.cs.toronto.edu/~kriz/cifar.html. A record is its label bytes (CIFAR-10: the class; CIFAR-100: the superclass,
-then the class) and 3072 bytes of a 32 x 32 picture: the red plane, the green one, the blue one, each row by row.
+then the class) and 3072 bytes of a 32 x 32 image: the red plane, the green one, the blue one, each row by row.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +14,10 @@ _SIDE = 32
 _PIXEL_BYTES = 3 * _SIDE * _SIDE
 
 
-@dataclass(frozen=True, kw_only=True)
-class CifarLayout:
+class CifarLayout(NamedTuple):
     """One of the two sets."""
 
     name: str
-    """For results."""
     train_files: tuple[str, ...]
     """In the order of the records."""
     test_file: str
@@ -27,41 +25,23 @@ class CifarLayout:
     class_file: str
     """Class names, one a line."""
     num_classes: int
-    """As published."""
     label_bytes: int
-    """Before each picture; the last one is the class."""
-    train_size: int
+    """Before each image; the last one is the class."""
+    train_size: int = 50_000
     """Published number of training images."""
-    test_size: int
+    test_size: int = 10_000
     """Published number of test images."""
 
 
+_CIFAR_10_BATCHES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 LAYOUTS = (
-    CifarLayout(
-        name="CIFAR-10",
-        train_files=tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
-        test_file="test_batch.bin",
-        class_file="batches.meta.txt",
-        num_classes=10,
-        label_bytes=1,
-        train_size=50_000,
-        test_size=10_000,
-    ),
-    CifarLayout(
-        name="CIFAR-100",
-        train_files=("train.bin",),
-        test_file="test.bin",
-        class_file="fine_label_names.txt",
-        num_classes=100,
-        label_bytes=2,
-        train_size=50_000,
-        test_size=10_000,
-    ),
+    CifarLayout("CIFAR-10", _CIFAR_10_BATCHES, "test_batch.bin", "batches.meta.txt", num_classes=10, label_bytes=1),
+    CifarLayout("CIFAR-100", ("train.bin",), "test.bin", "fine_label_names.txt", num_classes=100, label_bytes=2),
 )
 
 
 def find_layout(root: Path) -> CifarLayout | None:
-    """Which CIFAR lies in a folder, if any."""
+    """Which CIFAR a folder holds, if any."""
     return next((layout for layout in LAYOUTS if (root / layout.test_file).is_file()), None)
 
 
@@ -73,9 +53,8 @@ def present_train_files(root: Path, layout: CifarLayout) -> list[str]:
     """
     present = [name for name in layout.train_files if (root / name).is_file()]
     if not present:
-        raise ValueError(
-            f"{root}: {layout.test_file} without {' or '.join(layout.train_files)}, {layout.name}'s training images"
-        )
+        wanted = " or ".join(layout.train_files)
+        raise ValueError(f"{root}: {layout.test_file} without {wanted}, {layout.name}'s training images")
     return present
 
 
@@ -86,7 +65,7 @@ def read_records(root: Path, layout: CifarLayout, files: list[str]) -> tuple[npt
         uint8 [N, label bytes + 3072], and a name for each: its file and place in it.
 
     Raises:
-        ValueError: If a file is no whole number of records.
+        ValueError: If a file is not a whole number of records.
     """
     record_bytes = layout.label_bytes + _PIXEL_BYTES
     batches, names = [], []
@@ -100,5 +79,5 @@ def read_records(root: Path, layout: CifarLayout, files: list[str]) -> tuple[npt
 
 
 def picture_planes(records: npt.NDArray[np.uint8], layout: CifarLayout) -> npt.NDArray[np.uint8]:
-    """The pictures of records: uint8 [N, 3, 32, 32], RGB; a view of the same memory."""
+    """The images of records: uint8 [N, 3, 32, 32], RGB; a view of the same memory."""
     return records[:, layout.label_bytes :].reshape(-1, 3, _SIDE, _SIDE)

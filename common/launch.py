@@ -74,7 +74,7 @@ class LaunchOptions:
         return self.slurm or self.gpus is not None or self.dry_run
 
     def sbatch_parameters(self) -> dict[str, str]:
-        """`sbatch` as a mapping; refuses an entry that is not KEY=VALUE, or has an option of its own here."""
+        """`sbatch` as a mapping."""
         result = {}
         for entry in self.sbatch:
             key, equals, value = entry.partition("=")
@@ -89,15 +89,13 @@ class LaunchOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A command of ours: `python -m MODULE ARGUMENTS`, also as the function of a Slurm job."""
+    """`python -m MODULE ARGUMENTS`, also as the function of a Slurm job."""
 
     module: str
     """Package whose `__main__` has `main(argv)`."""
     arguments: tuple[str, ...]
-    """After the module."""
 
     def __str__(self) -> str:
-        """As a shell would take it."""
         return shlex.join(["python", "-m", self.module, *self.arguments])
 
     def __call__(self) -> None:
@@ -133,11 +131,7 @@ def _leave_to_slurm(signum: int) -> typing.NoReturn:
 
 
 def split_launch_options(argv: Sequence[str]) -> tuple[LaunchOptions, list[str]]:
-    """Take the options of `LaunchOptions` out of a command line.
-
-    Raises:
-        ValueError: For a value that they refuse.
-    """
+    """Take the options of `LaunchOptions` out of a command line."""
     names = {f"--{item.name}" for item in fields(LaunchOptions)}
     own: list[str] = []
     rest: list[str] = []
@@ -161,8 +155,7 @@ def run_or_launch(
         module: Package whose `__main__` has this command.
         argv: After `python -m MODULE`; may hold options of `LaunchOptions`.
         run: The command itself; gets the other options.
-        check: Reads the other options as `run` does, so that a mistake is found before anything is started or queued; none where the
-            caller made them itself.
+        check: Reads the other options as `run` does, so that a mistake is found before anything is started or queued.
 
     Returns:
         Exit status; for a job 0 as soon as it is submitted.

@@ -1,11 +1,11 @@
-"""Curves of numbers that a training run logs: panels below each other over one axis of steps.
+"""Plots of the numbers that a training run logs: panels below each other over one axis of steps.
 
 Shapes: N logged steps.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,20 +15,16 @@ from matplotlib.ticker import MaxNLocator
 
 from common.files import write_atomically
 
-_SMOOTHED_PART = 12
-"""Smoothing averages over this part of the curve."""
-_FEW_POINTS = 60
-"""Up to so many are drawn as points, too."""
+_SMOOTHED_PART = 12  # smoothing averages over this part of the curve
+_FEW_POINTS = 60  # up to so many are drawn as points, too
 
 Series = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Panel:
+class Panel(NamedTuple):
     """Curves that share an axis."""
 
     title: str
-    """Stands at the axis."""
     names: Sequence[str]
     """Which of the logged numbers."""
     smooth: bool = True
@@ -36,12 +32,7 @@ class Panel:
 
 
 def smoothed(values_N: Series, window: int) -> Series:
-    """The mean over `window` values around each, over fewer at the ends; values that are not finite do not count.
-
-    Args:
-        values_N: float64.
-        window: Odd.
-    """
+    """The mean over `window` (odd) values around each, over fewer at the ends; values that are not finite do not count."""
     finite_N = np.isfinite(values_N)
     weights = np.ones(window)
     reach = window // 2
@@ -55,13 +46,10 @@ def write_panels(lines: Sequence[Mapping[str, float]], step: str, panels: Sequen
     """Draw curves into a PNG file, atomically.
 
     Args:
-        lines: Of a log, ascending by step; a number may be absent from some of them.
+        lines: The log's, ascending by step; a number may be absent from some of them.
         step: Name of the number on the common axis.
         panels: From top to bottom, at least one.
         picture: The file.
-
-    Raises:
-        OSError: If it cannot be written.
     """
     steps_N = np.array([line[step] for line in lines])
     window = max(3, 2 * (len(lines) // (2 * _SMOOTHED_PART)) + 1)
@@ -82,7 +70,7 @@ def write_panels(lines: Sequence[Mapping[str, float]], step: str, panels: Sequen
 
 
 def _draw(axes: Axes, steps_N: npt.NDArray[np.int64], values_N: Series, name: str, window: int | None) -> None:
-    """One curve: as logged, and smoothed over it where there is a window."""
+    """Draw one curve: as logged, and smoothed over it where there is a window."""
     there_N = ~np.isnan(values_N)
     marker = "." if there_N.sum() <= _FEW_POINTS else ""
     if window is None:

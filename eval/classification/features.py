@@ -251,21 +251,21 @@ def extract_features(
     """
     names = [name for name in (KNN, LINEAR) if name in config.classifiers]
     train_names = [name for name in names if name == KNN or not config.augment]
-    crop = {"resize": config.resize, "crop": config.crop}
+    transform = partial(centre_crop, resize=config.resize, crop=config.crop)
     words = extractor.representation.describe()
 
-    def fill(images: LabelledImages, wanted: list[str]) -> dict[str, FeatureStore]:
+    def fill(images: LabelledImages, wanted: Sequence[str]) -> dict[str, FeatureStore]:
         stores = {}
         for name in wanted:
             inputs: dict[str, Any] = {
                 "backbone": backbone_sha256,
                 "images": images.content_sha256,
-                "transform": {"name": "centre crop", **crop},
+                "transform": {"name": "centre crop", **transform.keywords},
                 "feature": name,
                 "representation": words[f"{name}_features"],
             }
             stores[name] = FeatureStore(config.cache or config.output / "features", inputs, len(images))
-        _fill(stores, images, partial(centre_crop, **crop), extractor, config)
+        _fill(stores, images, transform, extractor, config)
         return stores
 
     return fill(splits.train, train_names), fill(splits.test, names)
