@@ -29,14 +29,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from common.allocation import reuse_freed_memory
 from common.command import parse_config, run_command
+from common.distributed import choose_device
 from common.memory import peak_memory_bytes
 from pretrain.config import ALL_PATCHES, PretrainConfig, parse_run
 from pretrain.data.views import view_kinds
-from pretrain.distributed import choose_device
 from pretrain.networks import build_networks, choose_autocast
 from pretrain.objectives.base import NUM_GLOBAL_CROPS
-from pretrain.run_schedules import step_settings
-from pretrain.trainer import StepSettings, training_step
+from pretrain.schedules import StepSettings, step_settings
+from pretrain.step import training_step
 from tests.references import selfpatch_step as reference
 
 Part = Literal["authors", "patchbench"]

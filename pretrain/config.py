@@ -430,11 +430,6 @@ class PretrainConfig:
         """Whether SelfPatch's patches have heads and loss of MoBY's kind: on MoBY, and on DINO with negatives."""
         return "selfpatch" in self.traits.sections and ("moby" in self.traits.sections or self.selfpatch.negatives)
 
-    @property
-    def batch_norm(self) -> bool:
-        """Whether any head normalises over the batch."""
-        return self.traits.batch_norm or self.patch_contrast
-
     def __post_init__(self) -> None:
         self._refuse_idle_sections()
         traits, stride = self.traits, self.backbone.stride

@@ -1,24 +1,40 @@
-"""The projection head of DINO, used for the CLS token and, in SelfPatch, for patch tokens.
+"""Projection heads: DINO's, which ends in prototypes, and MoBY's, which normalises over the batch.
 
-Shapes: R rows (all tokens that the head sees in a step), D channels of an embedding.
+Shapes: B images, R rows (all tokens of all views in a step), D channels of an embedding, K prototypes, C channels.
 """
 
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 from torch.nn.utils.parametrizations import weight_norm
 
-from pretrain.config import DINOConfig
-from pretrain.onednn_linear import gelu_linear
-from pretrain.prototype_logits import PrototypeLogits
+from common.distributed import world_size
+from pretrain.config import DINOConfig, MoBYConfig
+
+Role = Literal["student", "teacher"]
 
 INITIAL_DEVIATION = 0.02
 
-_CPU_ROWS = 1536
-"""Rows that go through the layers at once on a CPU: 12 MiB at the published width, which the process keeps for the next ones (see
-`common.allocation`) instead of getting fresh memory from the system."""
+
+class Projections(NamedTuple):
+    """What a head makes of several views.
+
+    DINO's logits are products of embeddings and prototypes. An image of SelfPatch has 680 rows of 4096 logits, but of 256 channels:
+    so heads return the two factors, and losses multiply as many rows at a time as they need.
+    """
+
+    views: Sequence[Tensor]
+    """[B, ..., D] of each view, B images and possibly patches."""
+    prototypes_KD: Tensor | None = None
+    """float32; without them the embeddings themselves are what the loss compares."""
+
+    def logits(self, rows: Tensor) -> Tensor:
+        """float32 [..., K] of embeddings [..., D] of these views, which are multiplied in their own dtype."""
+        return rows.float() if self.prototypes_KD is None else F.linear(rows, self.prototypes_KD.to(rows.dtype)).float()
 
 
 class ProjectionHead(nn.Module):
@@ -27,55 +43,83 @@ class ProjectionHead(nn.Module):
     facebookresearch/dino 7c446df, DINOHead. The last layer's magnitudes start at 1; DINO's option `norm_last_layer` keeps them there.
     """
 
-    def __init__(
-        self, in_dim: int, out_dim: int, hidden_dim: int = 2048, bottleneck_dim: int = 256, norm_last_layer: bool = True
-    ) -> None:
-        """Build the head with fresh weights.
-
-        Args:
-            in_dim: Width of the tokens.
-            out_dim: Number of prototypes.
-            hidden_dim: Width of the two hidden layers.
-            bottleneck_dim: Width of the normalised embedding.
-            norm_last_layer: Whether each prototype keeps length 1.
-        """
+    def __init__(self, in_dim: int, out_dim: int, config: DINOConfig) -> None:
         super().__init__()
         self.mlp = nn.Sequential(
-            nn.Linear(in_dim, hidden_dim),
+            nn.Linear(in_dim, config.hidden_dim),
             nn.GELU(),
-            nn.Linear(hidden_dim, hidden_dim),
+            nn.Linear(config.hidden_dim, config.hidden_dim),
             nn.GELU(),
-            nn.Linear(hidden_dim, bottleneck_dim),
+            nn.Linear(config.hidden_dim, config.bottleneck_dim),
         )
         for layer in self.mlp:
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=INITIAL_DEVIATION)
                 nn.init.zeros_(layer.bias)
-        self.last_layer = weight_norm(nn.Linear(bottleneck_dim, out_dim, bias=False))
+        self.last_layer = weight_norm(nn.Linear(config.bottleneck_dim, out_dim, bias=False))
         magnitudes = self.last_layer.parametrizations.weight.original0
         nn.init.ones_(magnitudes)
-        magnitudes.requires_grad_(not norm_last_layer)
+        magnitudes.requires_grad_(not config.norm_last_layer)
 
-    def forward(self, tokens: Sequence[Tensor]) -> list[PrototypeLogits]:
-        """Logits [..., out_dim] of each tensor of tokens [..., in_dim].
-
-        All tensors go through the layers together, and share the normalised prototypes.
-        """
-        rows = torch.cat([tensor.flatten(0, -2) for tensor in tokens])
-        first, _, second, _, third = self.mlp
-        step = _CPU_ROWS if rows.device.type == "cpu" else max(len(rows), 1)
-        hidden = [gelu_linear(gelu_linear(first(part), second), third) for part in rows.split(step)]
-        embeddings_RD = F.normalize(torch.cat(hidden), dim=-1)
+    def forward(self, views: Sequence[Tensor]) -> Projections:
+        """Views [B, ..., in_dim] -> unit-length embeddings and `out_dim` prototypes; all rows pass the layers together."""
+        rows = torch.cat([view.flatten(0, -2) for view in views])
+        embeddings_RD = F.normalize(self.mlp(rows), dim=-1)
         if torch.is_autocast_enabled(rows.device.type):
             embeddings_RD = embeddings_RD.to(torch.get_autocast_dtype(rows.device.type))
-        prototypes_KD = self.last_layer.weight
-        parts = embeddings_RD.split([tensor.shape[:-1].numel() for tensor in tokens])
-        return [
-            PrototypeLogits(part.view(*tensor.shape[:-1], -1), prototypes_KD)
-            for part, tensor in zip(parts, tokens, strict=True)
-        ]
+        parts = embeddings_RD.split([view.shape[:-1].numel() for view in views])
+        embeddings = [part.view(*view.shape[:-1], -1) for part, view in zip(parts, views, strict=True)]
+        return Projections(embeddings, self.last_layer.weight)
 
 
-def projection_head(in_dim: int, out_dim: int, config: DINOConfig) -> ProjectionHead:
-    """A projection head with the widths of a configuration."""
-    return ProjectionHead(in_dim, out_dim, config.hidden_dim, config.bottleneck_dim, config.norm_last_layer)
+class MoBYHead(nn.Module):
+    """A two-layer projector and, in the student, a two-layer predictor; hidden layers have batch normalisation over all processes."""
+
+    def __init__(self, in_dim: int, config: MoBYConfig, role: Role) -> None:
+        """Build with torch's default initialisation, as the authors do; the teacher has no predictor."""
+        super().__init__()
+
+        def mlp(width: int) -> nn.Sequential:
+            norm = BatchNorm(config.hidden_dim)
+            return nn.Sequential(
+                nn.Linear(width, config.hidden_dim), norm, nn.ReLU(), nn.Linear(config.hidden_dim, config.out_dim)
+            )
+
+        self.projector = mlp(in_dim)
+        self.predictor = mlp(config.out_dim) if role == "student" else nn.Identity()
+
+    def forward(self, views: Sequence[Tensor]) -> Projections:
+        """Views [B, ..., in_dim]; each is normalised by its own statistics, since MoBY passes views one by one."""
+        return Projections([self.predictor(self.projector(view)) for view in views])
+
+
+class BatchNorm(nn.SyncBatchNorm):
+    """Normalises the last dimension by the mean and variance of all rows of all processes, also on the CPU, where torch's cannot."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Normalise [..., C]; in training mode by this batch, otherwise by the running statistics.
+
+        Raises:
+            ValueError: In training mode, if all processes together have a single row, whose variance is no number.
+        """
+        rows_RC = rows.flatten(0, -2)
+        if rows.device.type == "cuda" or world_size() == 1 or not self.training:
+            return super().forward(rows_RC).view_as(rows)
+        values_RC = rows_RC.float()
+        count = all_reduce(torch.tensor(float(len(values_RC))))
+        if count < 2:
+            raise ValueError("batch normalisation needs more than one image; raise train.batch_size")
+        mean_C = all_reduce(values_RC.sum(0)) / count
+        variance_C = all_reduce((values_RC - mean_C).square().sum(0)) / count
+        with torch.no_grad():
+            momentum = self.momentum or 0.0
+            self.running_mean.lerp_(mean_C, momentum)
+            self.running_var.lerp_(variance_C * count / (count - 1), momentum)
+            self.num_batches_tracked.add_(1)
+        # The batch's own statistics are part of the gradient, so they are inputs here and not `running_*`.
+        normalised_RC = (values_RC - mean_C) * torch.rsqrt(variance_C + self.eps)
+        return (normalised_RC * self.weight + self.bias).to(rows.dtype).view_as(rows)

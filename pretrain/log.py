@@ -1,22 +1,56 @@
-"""What a run leaves to look at: JSON lines, TensorBoard, a progress bar."""
+"""What a run leaves to look at: JSON lines, TensorBoard, a progress bar; and the warning when it collapses."""
 
 import json
-from collections.abc import Mapping
+import logging
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import torch
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from common.distributed import mean_over_processes
 from common.files import write_text_atomically
+from pretrain.networks import Networks
+from pretrain.schedules import StepSettings
+
+logger = logging.getLogger(__name__)
 
 LOG_FILE = "log.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
+
+LEAST_INFORMATION = 0.05
+"""Nats that a target says about its image or patch; below it says nothing. Identical targets have 0 but for rounding, below 1e-4.
+On real images a fresh ViT-S/16 of the recipes has 0.45 to 0.66 (CLS, 16 views), the sample recipes' runs stay above 0.59."""
+UNIFORM_PART = 0.5
+"""Of targets that are all alike: entropy as a part of log K above which they count as uniform, below as one constant output. Collapse
+ends at 1 or near 0; between them either name would do."""
+LEAST_DEVIATION = 0.1
+"""Standard deviation of embeddings, 1 if directions are spread evenly; below it the mean cosine of two embeddings is above 0.99.
+Identical ones have 0, the sample recipes' runs stay above 0.69."""
+JUDGED_LINES = 5
+"""Logged steps whose mean is judged: a single batch may be odd."""
+
+State = Literal["healthy", "uniform", "constant"]
+
+_DISTRIBUTION, _EMBEDDING = "batch_entropy", "deviation"
+
+_WHAT = {
+    "uniform": "all targets are alike and spread over all prototypes; they say nothing about the image. "
+    "Sharpen them by a lower dino.teacher_temperature, or lower optim.lr",
+    "constant": "all outputs are alike, whatever the image. Lower optim.lr; with prototypes, soften the targets by a higher "
+    "dino.teacher_temperature, or let the centre follow faster by a lower dino.centre_momentum",
+}
 
 
 class RunLog:
     """Writes one line per logged step; on a continued run, lines after the checkpoint are dropped first.
 
-    `board` takes what does not fit in a line, such as pictures.
+    `board` takes what does not fit in a line, such as plots.
     """
 
     def __init__(self, folder: Path, first_step: int, last_step: int) -> None:
@@ -32,6 +66,7 @@ class RunLog:
         write_text_atomically(self._path, "".join(f"{line}\n" for line in kept))
         self._stream = self._path.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=first_step or None)
+        self.collapse = CollapseWarning()
         self._values: dict[str, float] = {}
         self._bar = tqdm(initial=first_step, total=last_step, unit="step", dynamic_ncols=True, mininterval=1.0)
 
@@ -64,9 +99,102 @@ class RunLog:
         self._stream.close()
 
 
+@dataclass(frozen=True, kw_only=True)
+class StepInfo:
+    """The state of a run right after a step, for those who look at it.
+
+    They may read networks and crops and draw random numbers, but not change weights, gradients or modes: a run that is looked at
+    computes bit for bit what another does.
+    """
+
+    step: int
+    """Steps done in the whole run, this one included."""
+    epoch: int
+    """0-based epoch to which this step belongs."""
+    epoch_ended: bool
+    """Whether this was the epoch's last step; then `epoch + 1` epochs are done."""
+    is_logged: bool
+    """Whether this step gets a line in the log."""
+    is_last: bool
+    """Whether no step follows in this process."""
+    networks: Networks
+    """After the update; the student without wrapper."""
+    losses: Mapping[str, Tensor]
+    """Scalars of this process's share before the update, detached, on its device; `loss` is what was minimised. At logged steps also
+    `Objective.diagnostics` of all processes."""
+    settings: StepSettings
+    """The schedules' values in this step."""
+    log: RunLog | None
+    """Where scalars and images go; None on all processes but the first."""
+
+
+def record_step(info: StepInfo, device: torch.device) -> None:
+    """Log a step on the first process, with what was added to its line by `RunLog.add`; all take part in averaging the losses."""
+    if info.is_logged:
+        values = mean_over_processes({name: value.item() for name, value in info.losses.items()}, device)
+        if info.log is not None:
+            now = info.settings
+            info.log.collapse.update(info.step, values)
+            info.log.add(values)
+            info.log.add({"lr": now.lr, "weight_decay": now.weight_decay, "teacher_momentum": now.teacher_momentum})
+            info.log.write(info.step, info.epoch)
+    if info.log is not None:
+        info.log.advance()
+
+
 def _complete_lines(path: Path) -> list[str]:
     """The lines of a log, without one that a kill cut short."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")
     return text[: text.rfind("\n") + 1].splitlines()
+
+
+def judge(found: Mapping[str, float]) -> State:
+    """The state of one part of the loss by its `distribution_diagnostics` or `embedding_diagnostics`."""
+    if _EMBEDDING in found:
+        return "constant" if found[_EMBEDDING] < LEAST_DEVIATION else "healthy"
+    if found[_DISTRIBUTION] - found["entropy"] >= LEAST_INFORMATION:
+        return "healthy"
+    return "uniform" if found["batch_entropy_part"] > UNIFORM_PART else "constant"
+
+
+class CollapseWarning:
+    """Warns when a part of the loss collapses and tells when it has recovered: once per change.
+
+    Everything counts as healthy until the mean of `JUDGED_LINES` logged steps says otherwise.
+    """
+
+    def __init__(self) -> None:
+        self.states: dict[str, State] = {}
+        self._recent: deque[Mapping[str, float]] = deque(maxlen=JUDGED_LINES)
+
+    def update(self, step: int, values: Mapping[str, float]) -> None:
+        """Take note of a logged step, by the number of steps done and the values that the log gets."""
+        self._recent.append(values)
+        if len(self._recent) < JUDGED_LINES:
+            return
+        means = {name: sum(line[name] for line in self._recent) / JUDGED_LINES for name in values}
+        for part, found in _by_part(means):
+            state = judge(found)
+            before = self.states.get(part, "healthy")
+            self.states[part] = state
+            if state == before:
+                continue
+            shown = ", ".join(f"{part}_{name} {value:.3g}" for name, value in found.items())
+            if state == "healthy":
+                logger.info("step %d: the %s outputs of the teacher are healthy again (%s)", step, part, shown)
+            else:
+                logger.warning("step %d: the teacher's %s outputs have collapsed: %s (%s)", step, part, _WHAT[state], shown)
+
+
+def _by_part(values: Mapping[str, float]) -> Iterator[tuple[str, dict[str, float]]]:
+    """`cls_entropy`, `patch_entropy`, ... -> the diagnostics of `cls` and of `patch`."""
+    for part in ("cls", "patch"):
+        found = {
+            name.removeprefix(f"{part}_"): value
+            for name, value in values.items()
+            if name.startswith(f"{part}_") and name != f"{part}_loss"
+        }
+        if found:
+            yield part, found

@@ -7,10 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-REFERENCE_BATCH = 256
-"""The batch to which `lr` refers; the learning rate grows linearly with the batch."""
-
-
 _POSITIONS = ("pos_embed", "cls_token", "relative_position_bias_table")
 
 
@@ -21,7 +17,7 @@ def build_optimizer(network: nn.Module, decay_positions: bool = True) -> AdamW:
 
     Args:
         network: The student.
-        decay_positions: See `OptimConfig`.
+        decay_positions: Whether position embeddings, relative position biases and CLS tokens decay.
     """
 
     def exempt(name: str, parameter: Tensor) -> bool:

@@ -3,32 +3,29 @@
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import yaml
 
+from common.cli import Interrupted, StopRequest
+from common.distributed import choose_device, peak_memory_bytes, process_group, rank, require_same, world_size
 from common.files import remove_leftovers, write_text_atomically
-from common.interruption import Interrupted, StopRequest
-from common.memory import peak_memory_bytes
-from pretrain.config import PretrainConfig
-from pretrain.data.loader import GlobalBatchSampler, MultiCropImages, UnreadableImages, build_loader
-from pretrain.data.sources import open_source
+from pretrain.checkpoint import (
+    CHECKPOINT_FILE,
+    CheckpointWriter,
+    export_backbones,
+    run_settings,
+    start_or_resume,
+)
+from pretrain.config import PretrainConfig, plain_config
+from pretrain.data.loader import GlobalBatchSampler, MultiCropImages, UnreadableImages, build_loader, network_inputs
+from pretrain.data.sources import ImageFiles, open_source
 from pretrain.data.views import view_kinds
-from pretrain.distributed import choose_device, process_group, rank, require_same, world_size
-from pretrain.exporting import export_backbones
-from pretrain.log import RunLog
-from pretrain.networks import Networks, build_networks
-from pretrain.nonfinite import nonfinite_error
-from pretrain.observers import Moment, Observer
-from pretrain.recording import Recorder
-from pretrain.resuming import start_or_resume
-from pretrain.saving import CheckpointWriter
-from pretrain.sentinel import Sent, Sentinel
-from pretrain.state import CHECKPOINT_FILE, Progress, count_parameters, plain_config, run_settings
-from pretrain.stepping import Stepper
-from pretrain.watching.watcher import CurveDrawer, Watcher
+from pretrain.log import RunLog, StepInfo, record_step
+from pretrain.networks import Networks, build_networks, choose_autocast, count_parameters
+from pretrain.schedules import step_settings
+from pretrain.step import Sentinel, nonfinite_error, seed_step, training_step, wrap_student
 
 logger = logging.getLogger(__name__)
 
@@ -46,161 +43,145 @@ def pretrain(config: PretrainConfig) -> Path:
     Raises:
         ValueError: If the data, the output or the settings do not work; nothing has been trained then. Or if a number is no longer
             finite or the checkpoint cannot be written; the last good checkpoint is kept then.
-        Interrupted: After a signal of `common.interruption.STOP_SIGNALS` to any of the processes: the step was finished and saved.
+        Interrupted: After a signal of `common.cli.STOP_SIGNALS` to any of the processes: the step was finished and saved.
     """
     device = choose_device(config.train.device)
     with process_group(device):
-        return _Run(config, device).train()
+        return _pretrain(config, device)
 
 
-class _Run:
-    """The parts of a run and its loop."""
-
-    def __init__(self, config: PretrainConfig, device: torch.device) -> None:
-        self.config = config
-        self.device = device
-        self.stop = StopRequest()
-        self.checkpoint = config.train.output / CHECKPOINT_FILE
-        self.source = open_source(config.data)
-        self.settings = run_settings(config, self.source.names)
-        listing = f"{len(self.source.names)} in {config.data.path} with digest {self.settings['data.listing_sha256'][:8]}"
-        require_same(listing, "the list of images")
-        train = config.train
-        self.sampler = GlobalBatchSampler(
-            len(self.source.names), train.batch_size, train.seed, rank(), world_size(), config.views.shared_by
+def _pretrain(config: PretrainConfig, device: torch.device) -> Path:
+    train = config.train
+    source = open_source(config.data)
+    images = len(source.names)
+    settings = run_settings(config, source.names)
+    digest = settings["data.listing_sha256"][:8]
+    require_same(f"{images} in {config.data.path} with digest {digest}", "the list of images")
+    sampler = GlobalBatchSampler(images, train.batch_size, train.seed, rank(), world_size(), config.views.shared_by)
+    share = train.batch_size // world_size()
+    if share % train.accumulate:
+        raise ValueError(
+            f"train.accumulate={train.accumulate} does not divide the {share} images of each of the {world_size()} processes "
+            f"(train.batch_size={train.batch_size})"
         )
-        share = train.batch_size // world_size()
-        if share % train.accumulate:
-            raise ValueError(
-                f"train.accumulate={train.accumulate} does not divide the {share} images of each of the {world_size()} processes "
-                f"(train.batch_size={train.batch_size})"
-            )
-        self.dataset = MultiCropImages(
-            self.source, view_kinds(config.views), config.train.seed, colours=not config.views.on_device
+    checkpoint = train.output / CHECKPOINT_FILE
+    if rank() == 0:
+        train.output.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(checkpoint)
+    networks = build_networks(config, device)
+    progress = start_or_resume(checkpoint, train.resume, settings, networks)
+    last_step = train.epochs * sampler.steps_per_epoch
+    if rank() == 0:
+        # Only once the run may go on: the file may be another run's.
+        write_text_atomically(train.output / CONFIG_FILE, yaml.safe_dump(plain_config(config), sort_keys=False))
+        logger.info(
+            "%s: %s, %.2f M parameters in the backbone, %.2f M with heads; %d images, %d steps of %d images; %s, %d processes%s",
+            config.method,
+            networks.spec,
+            count_parameters(networks.student.get_submodule("backbone")) / 1e6,
+            count_parameters(networks.student) / 1e6,
+            images,
+            last_step,
+            train.batch_size,
+            device,
+            world_size(),
+            f"; continuing after step {progress.step}" if progress.step else "",
         )
-        self.loader = build_loader(self.dataset, self.sampler, config.data, pin_memory=device.type == "cuda")
-        self.unreadable = UnreadableImages(config.data.max_unreadable)
-        self.last_step = config.train.epochs * self.sampler.steps_per_epoch
-
-    def train(self) -> Path:
-        self._prepare_output()
-        networks = build_networks(self.config, self.device)
-        progress = start_or_resume(self.checkpoint, self.config.train.resume, self.settings, networks)
-        self._write_config()
-        self._announce(networks, progress.step)
-        if progress.step < self.last_step:
-            self._train(networks, progress)
-        if self.config.train.export and rank() == 0:
-            logger.info("exported %s", " and ".join(map(str, export_backbones(self.checkpoint))))
-        return self.checkpoint
-
-    def _train(self, networks: Networks, progress: Progress) -> None:
+    if progress.step < last_step:
+        sampler.plan(progress.step, last_step)
+        writer = CheckpointWriter(checkpoint, settings, train, sampler.steps_per_epoch, progress.kept)
         start = time.monotonic()
-        with contextlib.ExitStack() as stack:
-            log = RunLog(self.config.train.output, progress.step, self.last_step) if rank() == 0 else None
-            if log is not None:
-                stack.callback(log.close)
-            writer = CheckpointWriter(
-                self.checkpoint, self.settings, self.config.train, self.sampler.steps_per_epoch, progress.kept
-            )
-            observers = self._observers()
-            for observer in (*observers, writer):
-                stack.callback(observer.close)
-            # Before the first step there is nothing to save, and a signal ends the process as ever.
-            stack.enter_context(self.stop)
-            steps, signum = self._loop(networks, progress.step, observers, writer, log)
+        steps, signum = _train(config, device, source, sampler, networks, writer)
         logger.info(
             "%d steps in %.0f s, peak memory %.1f GiB (process %d)",
             steps - progress.step,
             time.monotonic() - start,
-            peak_memory_bytes(self.device) / 2**30,
+            peak_memory_bytes(device) / 2**30,
             rank(),
         )
-        if steps < self.last_step:
+        if steps < last_step:
             interrupted = Interrupted(signum)
             if rank() == 0:
                 logger.info("%s after step %d, which is saved; the same command line continues", interrupted, steps)
             raise interrupted
+    if train.export and rank() == 0:
+        logger.info("exported %s", " and ".join(map(str, export_backbones(checkpoint))))
+    return checkpoint
 
-    def _observers(self) -> list[Observer]:
-        """What looks at every step, in this order; the recorder comes after those that add to its line."""
-        config = self.config
-        return [Watcher(config, self.source, self.device), Recorder(self.device), CurveDrawer(config)]
 
-    def _loop(
-        self,
-        networks: Networks,
-        first_step: int,
-        observers: Sequence[Observer],
-        writer: CheckpointWriter,
-        log: RunLog | None,
-    ) -> tuple[int, int]:
-        """Do the steps until the last one, or until a signal; returns how many are done, and the signal's number."""
-        train, steps_per_epoch = self.config.train, self.sampler.steps_per_epoch
-        self.sampler.plan(first_step, self.last_step)
-        stepper = Stepper(self.config, self.device, networks, steps_per_epoch)
-        sentinel = Sentinel(self.device, lag=1 if self.device.type == "cuda" else 0)
-        for step, batch in enumerate(self.loader, start=first_step):
-            self.unreadable.report(batch.failures)
-            is_complete = step + 1 == self.last_step
-            epoch_ended = (step + 1) % steps_per_epoch == 0
-            is_logged = (step + 1) % train.log_every == 0 or epoch_ended
-            done = stepper.do(step, batch, diagnose=is_logged)
-            verdict = sentinel.check(
-                step + 1, networks, done.losses, self.stop.signum, settle=is_complete or writer.is_due(step + 1)
+def _train(
+    config: PretrainConfig,
+    device: torch.device,
+    source: ImageFiles,
+    sampler: GlobalBatchSampler,
+    networks: Networks,
+    writer: CheckpointWriter,
+) -> tuple[int, int]:
+    """Do the sampler's steps until the last one, or until a signal; returns how many are done, and the signal's number."""
+    train, steps_per_epoch = config.train, sampler.steps_per_epoch
+    dataset = MultiCropImages(source, view_kinds(config.views), train.seed, colours=not config.views.on_device)
+    loader = build_loader(dataset, sampler, config.data, pin_memory=device.type == "cuda")
+    unreadable = UnreadableImages(config.data.max_unreadable)
+    monitor = None
+    if config.watch.every:
+        from pretrain.monitoring.monitor import Monitor
+
+        monitor = Monitor(config, source, device)
+    schedules = step_settings(config, steps_per_epoch)
+    autocast = choose_autocast(train.precision, device)
+    student = wrap_student(networks, device, train.compile)
+    sentinel = Sentinel(device, lag=1 if device.type == "cuda" else 0)
+    with contextlib.ExitStack() as stack:
+        log = RunLog(train.output, sampler.next_step, sampler.last_step) if rank() == 0 else None
+        if log is not None:
+            stack.callback(log.close)
+        # Before the first step there is nothing to save, and a signal ends the process as ever.
+        stop = stack.enter_context(StopRequest())
+        for step, batch in enumerate(loader, start=sampler.next_step + 1):
+            unreadable.report(batch.failures)
+            is_complete = step == sampler.last_step
+            epoch_ended = step % steps_per_epoch == 0
+            is_logged = step % train.log_every == 0 or epoch_ended
+            now = schedules(step - 1)
+            seed_step(train.seed, step - 1)
+            losses = training_step(
+                student,
+                networks.teacher,
+                networks.objective,
+                networks.optimizer,
+                network_inputs(batch, device),
+                now,
+                autocast,
+                batch.boxes,
+                diagnose=is_logged,
+                accumulate=train.accumulate,
             )
-            if verdict.failed is not None:
-                raise self._nonfinite(verdict.failed)
-            is_last = is_complete or verdict.signum > 0
-            moment = Moment(
-                step=step + 1,
-                epoch=step // steps_per_epoch,
+            signum, failed = sentinel.check(step, networks, losses, stop.signum, settle=is_complete or writer.is_due(step))
+            if failed is not None:
+                names = [source.describe(index) for index in sampler.global_batch(failed.step - 1)]
+                raise nonfinite_error(failed, (failed.step - 1) // steps_per_epoch, names, train.output, writer.path)
+            is_last = is_complete or signum > 0
+            if signum:
+                # Who is asked to stop may be killed soon: saving comes first then.
+                writer.write(step, networks)
+            info = StepInfo(
+                step=step,
+                epoch=(step - 1) // steps_per_epoch,
                 epoch_ended=epoch_ended,
                 is_logged=is_logged,
                 is_last=is_last,
                 networks=networks,
-                crops=done.crops,
-                boxes=batch.boxes,
-                losses=done.losses,
-                settings=done.settings,
+                losses=losses,
+                settings=now,
                 log=log,
             )
-            # Who is asked to stop may be killed soon: saving comes first then.
-            for observer in (writer, *observers) if verdict.signum else (*observers, writer):
-                observer.after_step(moment)
+            if monitor is not None:
+                monitor.before_log(info)
+            record_step(info, device)
+            if monitor is not None:
+                monitor.after_log(info)
+            if not signum and (is_last or writer.is_due(step)):
+                writer.write(step, networks)
             if is_last:
-                return step + 1, verdict.signum
-        raise AssertionError("the sampler's plan ends with the run's last step")
-
-    def _nonfinite(self, failed: Sent) -> ValueError:
-        images = [self.source.describe(index) for index in self.sampler.global_batch(failed.step - 1)]
-        epoch = (failed.step - 1) // self.sampler.steps_per_epoch
-        return nonfinite_error(failed, epoch, images, self.config.train.output, self.checkpoint)
-
-    def _prepare_output(self) -> None:
-        if rank() == 0:
-            output = self.config.train.output
-            output.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(self.checkpoint)
-
-    def _write_config(self) -> None:
-        """Only once the run may go on: the file may be another run's."""
-        if rank() == 0:
-            resolved = yaml.safe_dump(plain_config(self.config), sort_keys=False)
-            write_text_atomically(self.config.train.output / CONFIG_FILE, resolved)
-
-    def _announce(self, networks: Networks, first_step: int) -> None:
-        if rank() == 0:
-            logger.info(
-                "%s: %s, %.2f M parameters in the backbone, %.2f M with heads; %d images, %d steps of %d images; %s, %d processes%s",
-                self.config.method,
-                networks.spec,
-                count_parameters(networks.student.get_submodule("backbone")) / 1e6,
-                count_parameters(networks.student) / 1e6,
-                self.sampler.images,
-                self.last_step,
-                self.config.train.batch_size,
-                self.device,
-                world_size(),
-                f"; continuing after step {first_step}" if first_step else "",
-            )
+                return step, signum
+    raise AssertionError("the sampler's plan ends with the run's last step")

@@ -271,7 +271,7 @@ def _launch(job: Job, options: AblationOptions) -> None:
 
 def job_listing(jobs: Sequence[Job], images_per_second: float | None) -> str:
     """The jobs with their cost, by the speed of the first one; None to time it on this machine."""
-    from pretrain.state import CHECKPOINT_FILE
+    from pretrain.checkpoint import CHECKPOINT_FILE
     from tools.ablation_runner.cost import given_speed, measure_work, timed_speed
     from tools.summary import duration, text_table
 

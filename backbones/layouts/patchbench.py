@@ -21,11 +21,14 @@ def is_own_checkpoint(checkpoint: Any) -> bool:
 
 
 def evaluated_branch(checkpoint: Mapping[str, Any]) -> str:
-    """The student of a MoBY run, else the teacher.
+    """The network that the method's authors evaluate: the student of a MoBY run, else the teacher.
 
     DINO's authors, and with them SelfPatch's and PW-Self's, evaluate the teacher; MoBY's evaluate the online encoder (`encoder.` in
     their checkpoints), which is the student here.
     """
+    if "evaluated_branch" in checkpoint:
+        return str(checkpoint["evaluated_branch"])
+    # Checkpoints from before it was recorded only name the method.
     settings = checkpoint["settings"]
     method = settings.get("method") if isinstance(settings, Mapping) else None
     if not isinstance(method, str):

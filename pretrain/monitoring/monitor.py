@@ -10,11 +10,10 @@ import torch
 from common.plots import Panel, write_panels
 from pretrain.config import PretrainConfig
 from pretrain.data.sources import ImageFiles, images_of_folder
-from pretrain.log import LOG_FILE
+from pretrain.log import LOG_FILE, StepInfo
 from pretrain.monitoring.knn import OnlineKNN
 from pretrain.monitoring.plots import choose_images, draw_all, write_figure
 from pretrain.monitoring.subject import subject_of
-from pretrain.observers import Moment as StepInfo
 
 WATCH_FOLDER = "watch"
 CURVES_FILE = "curves.png"

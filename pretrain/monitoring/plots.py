@@ -27,8 +27,8 @@ from pretrain.data.sources import ImageFiles
 from pretrain.data.views import SHARED_SIZE, CropBox, decode_whole, draw_views, view_kinds
 from pretrain.monitoring.knn import centre_crop, network_input
 from pretrain.monitoring.subject import Subject, image_attention, principal_colours, undisturbed
-from pretrain.objectives.correspondence import matching_patches
-from pretrain.objectives.neighbours import candidate_table, select_positives
+from pretrain.objectives.patch_matching import matching_patches
+from pretrain.objectives.selfpatch import candidate_table, select_positives
 
 SHOWN_SIZE = 448
 """Side in pixels of images to look at, whatever the side of those that the network sees."""

@@ -1,144 +1,101 @@
-"""What an objective is: the networks that it trains, and the loss between their outputs.
+"""What the objectives share: their interface, networks of an image-level loss, and diagnostics of the teacher's outputs.
 
-An objective is put together from an image-level loss and, on top of it, a patch-level one. Each brings its own projection heads
-and its running state (centres, queues).
+An objective is put together from an image-level loss and, on top of it, possibly a patch-level one. Each loss brings its own
+projection heads and its running state (centres, queues).
 
-Shapes: V views of one size, B images, N patches, D channels of a token, K prototypes or channels of an embedding.
+Shapes: B images, N patches, D channels of a token, R rows (an image or a patch of a view each), K prototypes or channels of an
+embedding, Q queued embeddings.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any, Literal
+from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.build import AnyBackbone
-from backbones.spec import BackboneSpec, SwinSpec, ViTSpec, spec_from_dict
-from pretrain.prototype_logits import Logits
+from backbones.base import Tokens
+from backbones.build import AnyBackbone, build_backbone
+from backbones.spec import BackboneSpec, SwinSpec, ViTSpec
+from common.distributed import sum_over_processes
+from pretrain.heads import Projections, Role
 
 NUM_GLOBAL_CROPS = 2
 """The first two crops are global in every method here."""
 
-Role = Literal["student", "teacher"]
+MOST_VALUES = 2**24
+"""Probabilities of one process that diagnostics look at; of more rows an even sample. Their 64 MiB do not raise a peak of memory."""
+
+_GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
-@dataclass(frozen=True)
-class ViewOutputs:
-    """A network's outputs for views of one size."""
+class Outputs(NamedTuple):
+    """A network's outputs for all crops that it sees, global ones first."""
 
-    cls_VBK: Logits
-    """Image-level logits, or embeddings."""
-    patches_VBNK: Logits | None = None
-    """Patch-level logits, or embeddings, where the objective has them."""
-    grid: tuple[int, int] | None = None
-    """(h, w) of the patches, where the objective needs it."""
+    cls: Projections
+    """[B, K] of each view."""
+    patches: Projections | None = None
+    """[B, N, K] of each view, where the objective has them."""
+    grids: Sequence[tuple[int, int]] = ()
+    """(h, w) of each view's patches, where the objective needs it."""
 
 
-class ImageLoss(nn.Module, ABC):
-    """A loss between image-level outputs."""
+class Loss(nn.Module, ABC):
+    """A loss between the student's outputs and the teacher's, of images or of patches, with its running state as buffers."""
 
     @abstractmethod
     def head(self, in_dim: int, role: Role) -> nn.Module:
-        """A projection head with fresh weights: a list of `[V, ..., D]`, one for each size of crop, to a list of `[V, ..., K]`.
+        """A projection head with fresh weights: views [B, ..., in_dim] to `Projections`.
 
         The teacher's parameters are among the student's, by name.
         """
 
     @abstractmethod
-    def forward(self, student_VBK: Logits, teacher_VBK: Logits, temperature: float) -> Tensor:
-        """The loss, a scalar in float32.
+    def forward(self, student: Projections, teacher: Projections, temperature: float) -> Tensor:
+        """The loss, a scalar in float32; takes note of the teacher's outputs for `move`.
 
         Args:
-            student_VBK: Outputs of every view, global ones first.
-            teacher_VBK: Outputs of the global views at least.
-            temperature: Sharpening of the teacher's outputs, for losses that sharpen them.
+            student: Outputs for all crops, global ones first.
+            teacher: Outputs for the crops that the teacher sees, without gradient.
+            temperature: Sharpens the teacher's outputs, in losses that sharpen them.
         """
 
     @abstractmethod
-    def observe(self, teacher_VBK: Logits) -> None:
-        """Take note of the teacher's outputs for `move`."""
-
-    @abstractmethod
     def move(self) -> None:
-        """See `Objective.move`."""
+        """Move the running state by what was noted since the last time, all processes together."""
 
     @abstractmethod
-    def diagnostics(self, teacher_VBK: Logits, temperature: float) -> dict[str, Tensor]:
-        """Signs of collapse, see `Objective.diagnostics`."""
-
-
-class PatchLoss(nn.Module, ABC):
-    """A loss between each student patch and the teacher's target of the same patch in the same view."""
-
-    @abstractmethod
-    def head(self, in_dim: int, role: Role) -> nn.Module:
-        """As `ImageLoss.head`."""
-
-    @abstractmethod
-    def forward(self, student: Sequence[Logits], teacher: Sequence[Logits], temperature: float) -> Tensor:
-        """The loss, a scalar in float32: the mean over patches and images, then over views.
-
-        A local view weighs as much as a global one, whatever its number of patches.
-
-        Args:
-            student: [V, B, N, K] for each size of crop.
-            teacher: Likewise, without gradient.
-            temperature: Sharpening of the teacher's outputs, for losses that sharpen them.
-        """
-
-    @abstractmethod
-    def observe(self, teacher: Sequence[Logits]) -> None:
-        """Take note of the teacher's outputs for `move`."""
-
-    @abstractmethod
-    def move(self) -> None:
-        """See `Objective.move`."""
-
-    @abstractmethod
-    def diagnostics(self, teacher: Sequence[Logits], temperature: float) -> dict[str, Tensor]:
-        """Signs of collapse, see `Objective.diagnostics`."""
+    def diagnostics(self, teacher: Projections, temperature: float) -> dict[str, Tensor]:
+        """`distribution_diagnostics` or `embedding_diagnostics` of the teacher's outputs."""
 
 
 class Objective(nn.Module, ABC):
-    """A pretraining loss with its running state (centres, queues) as buffers."""
-
-    @abstractmethod
-    def backbone_spec(self, architecture: Mapping[str, Any], image_size: int) -> BackboneSpec:
-        """The backbone that this objective trains: whether a ViT has a CLS token and a final norm is part of the method.
-
-        Args:
-            architecture: See `backbone_spec`.
-            image_size: Side of the global crops, which the stored positions cover.
-        """
+    """A pretraining loss with its running state (centres, queues) as buffers, made from a `PretrainConfig`."""
 
     @abstractmethod
     def build_network(self, spec: BackboneSpec, drop_path_rate: float, role: Role) -> nn.Module:
-        """A network `crops -> list[ViewOutputs]`, one entry per crop size; submodules `backbone` and `heads`.
+        """A network `crops -> Outputs` with fresh weights; submodules `backbone` and `heads`.
 
         The teacher's parameters are among the student's, by name.
         """
 
-    @abstractmethod
     def teacher_crops(self, crops: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The crops that the teacher sees."""
+        """The crops that the teacher sees: the global ones unless an objective says otherwise."""
+        return crops[:NUM_GLOBAL_CROPS]
 
     @abstractmethod
     def forward(
-        self,
-        student: Sequence[ViewOutputs],
-        teacher: Sequence[ViewOutputs],
-        teacher_temperature: float,
-        boxes: Sequence[Tensor] = (),
+        self, student: Outputs, teacher: Outputs, temperature: float, boxes: Sequence[Tensor] = ()
     ) -> dict[str, Tensor]:
         """The losses, `loss` being the one to minimise, the others its parts; takes note of the teacher's outputs for `move`.
 
         Args:
             student: Outputs for all crops.
             teacher: Outputs for `teacher_crops`, without gradient.
-            teacher_temperature: Sharpening of the targets.
-            boxes: int64 [B, 5] of each crop, see `pretrain.data.views.CropBox`; for objectives that compare places.
+            temperature: Sharpens the targets.
+            boxes: int64 [B, 5] of each crop, where it was cut out (`CropBox`); for objectives that compare places.
         """
 
     @abstractmethod
@@ -150,32 +107,64 @@ class Objective(nn.Module, ABC):
         """
 
     @abstractmethod
-    def diagnostics(self, teacher: Sequence[ViewOutputs], teacher_temperature: float) -> dict[str, Tensor]:
-        """Signs of what the targets say, and of collapse, by the running state as it is; changes nothing.
+    def diagnostics(self, teacher: Outputs, temperature: float) -> dict[str, Tensor]:
+        """What the targets say and whether they have collapsed, by the running state as it is; changes nothing.
 
         All processes must call it together.
 
-        Args:
-            teacher: Outputs for `teacher_crops`.
-            teacher_temperature: Sharpening of the targets.
-
         Returns:
-            Scalars, the same on all processes: those of `pretrain.objectives.diagnostics` after `cls_` and `patch_`.
+            Scalars, the same on all processes, whose names begin with `cls_` or `patch_`.
         """
 
 
-def backbone_spec(architecture: Mapping[str, Any], image_size: int, class_token: bool) -> BackboneSpec:
-    """The spec of a backbone to train.
+class ImageLevelNetwork(nn.Module):
+    """A backbone and a projection head on its image-level token."""
 
-    Args:
-        architecture: Fields of `ViTSpec`, or `family: swin` and fields of `SwinSpec`.
-        image_size: Side of the global crops.
-        class_token: Whether a ViT has a CLS token and a final norm; a Swin never has the one and always the other.
+    def __init__(self, spec: BackboneSpec, loss: Loss, drop_path_rate: float, role: Role) -> None:
+        super().__init__()
+        self.backbone = build_backbone(spec, drop_path_rate)
+        self.heads = nn.ModuleDict({"cls": loss.head(token_width(self.backbone), role)})
+
+    def forward(self, crops: Sequence[Tensor]) -> Outputs:
+        cls: list[Tensor] = []
+        for views, tokens in tokens_by_size(self.backbone, crops):
+            # Swin has no CLS token; its image-level feature is the mean of the last stage.
+            cls += (tokens.patches.mean(1) if tokens.cls is None else tokens.cls).chunk(views)
+        return Outputs(self.heads["cls"](cls))
+
+
+class ImageLevelObjective(Objective):
+    """An image-level loss alone, as published by its authors; the teacher sees the two global crops."""
+
+    def __init__(self, image_loss: Loss) -> None:
+        super().__init__()
+        self.image_loss = image_loss
+
+    def build_network(self, spec: BackboneSpec, drop_path_rate: float, role: Role) -> nn.Module:
+        return ImageLevelNetwork(spec, self.image_loss, drop_path_rate, role)
+
+    def forward(
+        self, student: Outputs, teacher: Outputs, temperature: float, boxes: Sequence[Tensor] = ()
+    ) -> dict[str, Tensor]:
+        del boxes
+        return {"loss": self.image_loss(student.cls, teacher.cls, temperature)}
+
+    def move(self) -> None:
+        self.image_loss.move()
+
+    def diagnostics(self, teacher: Outputs, temperature: float) -> dict[str, Tensor]:
+        return prefixed("cls", self.image_loss.diagnostics(teacher.cls, temperature))
+
+
+def tokens_by_size(backbone: AnyBackbone, crops: Sequence[Tensor]) -> Iterator[tuple[int, Tokens]]:
+    """The backbone's tokens of consecutive crops [B, 3, H, W] of one size, each size in one pass.
+
+    Yields:
+        How many views, and the tokens of the images of all of them.
     """
-    values = {"family": ViTSpec.family, **architecture, "image_size": image_size}
-    if values["family"] == ViTSpec.family:
-        values |= {"class_token": class_token, "final_norm": class_token}
-    return spec_from_dict(values)
+    for _, group in groupby(crops, key=lambda crop: crop.shape[-2:]):
+        views = list(group)
+        yield len(views), backbone.forward_tokens(torch.cat(views))
 
 
 def token_width(backbone: AnyBackbone) -> int:
@@ -197,11 +186,87 @@ def attention_heads(spec: BackboneSpec) -> int:
     raise ValueError(f"a {spec.family} has no attention heads; use a vit or a swin")
 
 
-def group_by_size(crops: Sequence[Tensor]) -> list[list[Tensor]]:
-    """Group consecutive crops [B, 3, H, W] of one size, so that each size is one forward pass."""
-    return [list(group) for _, group in groupby(crops, key=lambda crop: crop.shape[-2:])]
+@torch.no_grad()
+def distribution_diagnostics(
+    teacher: Projections, centre: Tensor, temperature: float, most_values: int = MOST_VALUES
+) -> dict[str, Tensor]:
+    """How the sharpened targets of all processes are spread over the prototypes.
+
+    Their mean entropy is high where each says little, the entropy of their mean is low where all use the same few prototypes; the
+    difference of both is what a target says about its row, the mutual information of row and prototype, and collapse leaves none.
+
+    Args:
+        teacher: [B, K] of each view, or [B, N, K] with a centre for each of N positions.
+        centre: [K] or [N, K], subtracted from the logits.
+        temperature: Divides them then.
+        most_values: Replaces `MOST_VALUES`.
+
+    Returns:
+        Scalars in float32, the same on all processes: `entropy` (nats) and `entropy_part` (of log K, in [0, 1]), the mean over rows;
+        `batch_entropy` and `batch_entropy_part`, those of the mean over rows; `centre_norm`, the length of the centre (mean over
+        positions).
+    """
+    rows_RD = torch.cat([view.flatten(0, -2) for view in teacher.views])
+    most, device = max(1, most_values // centre.shape[-1]), rows_RD.device
+    if len(rows_RD) <= most:
+        chosen_R = torch.arange(len(rows_RD), device=device)
+    else:
+        # Steps of equal length would meet the same positions of the grid again and again.
+        places_R = torch.arange(most, device=device, dtype=torch.float64) * _GOLDEN_RATIO % 1
+        chosen_R = (places_R * len(rows_RD)).long()
+    subtracted = centre if centre.ndim == 1 else centre[chosen_R % len(centre)]
+    log_probabilities_RK = torch.log_softmax((teacher.logits(rows_RD[chosen_R]) - subtracted) / temperature, dim=-1)
+    probabilities_RK = log_probabilities_RK.exp()
+    sum_K, entropies, rows = sum_over_processes(
+        probabilities_RK.sum(0), -(probabilities_RK * log_probabilities_RK).sum(), centre.new_tensor(float(len(chosen_R)))
+    )
+    mean_K = sum_K / rows
+    entropy, batch_entropy = entropies / rows, torch.special.entr(mean_K).sum()
+    largest = torch.log(mean_K.new_tensor(float(len(mean_K)))).clamp(min=torch.finfo(mean_K.dtype).tiny)
+    return {
+        "entropy": entropy,
+        "entropy_part": entropy / largest,
+        "batch_entropy": batch_entropy,
+        "batch_entropy_part": batch_entropy / largest,
+        "centre_norm": torch.linalg.vector_norm(centre, dim=-1).mean(),
+    }
 
 
-def split_views(flat: Tensor, views: int) -> Tensor:
-    """[V*B, ...] -> [V, B, ...]."""
-    return flat.unflatten(0, (views, -1))
+@torch.no_grad()
+def embedding_diagnostics(views: Sequence[Tensor], queue_QK: Tensor | None) -> dict[str, Tensor]:
+    """How the teacher's embeddings of all processes are spread over the directions.
+
+    Args:
+        views: [B, ..., K] of each view; of any length.
+        queue_QK: Unit vectors of past batches, where the loss has negatives.
+
+    Returns:
+        Scalars in float32, the same on all processes. `deviation`: the standard deviation of the unit-length embeddings, mean over
+        dimensions, times sqrt(K): 1 where directions are spread evenly, 0 where all are the same (Chen and He, "Exploring Simple
+        Siamese Representation Learning", CVPR 2021, watch it without the factor). `similarity`: the mean cosine between embeddings
+        of different images; 0 if there is one image. `queue_similarity`: the mean cosine with the queue.
+    """
+    units_BRK = torch.cat([F.normalize(view.float(), dim=-1)[:, None].flatten(1, -2) for view in views], dim=1)
+    images, rows, width = units_BRK.shape
+    image_sums_BK = units_BRK.sum(1)
+    sum_K, squares_K, own, count = sum_over_processes(
+        image_sums_BK.sum(0),
+        units_BRK.square().sum((0, 1)),
+        image_sums_BK.square().sum(),
+        units_BRK.new_tensor(float(images)),
+    )
+    mean_K = sum_K / (count * rows)
+    deviation_K = (squares_K / (count * rows) - mean_K.square()).clamp(min=0).sqrt()
+    found = {
+        "deviation": deviation_K.mean() * width**0.5,
+        # All pairs of rows without those of one image; 0 where there is but one.
+        "similarity": (sum_K.square().sum() - own) / (rows**2 * count * (count - 1).clamp(min=1)),
+    }
+    if queue_QK is not None:
+        found["queue_similarity"] = mean_K @ queue_QK.mean(0)
+    return found
+
+
+def prefixed(prefix: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`entropy` -> `cls_entropy`."""
+    return {f"{prefix}_{name}": value for name, value in values.items()}

@@ -1,114 +1,169 @@
 """DINO: self-distillation of the CLS token between views (Caron et al., ICCV 2021; facebookresearch/dino 7c446df).
 
-Shapes: V views, G global views, B images, N patches, R rows, r some of them, K prototypes.
+Shapes: B images, N patches, D channels of an embedding, K prototypes.
 """
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from pretrain.config import DINOConfig
-from pretrain.heads import ProjectionHead, projection_head
-from pretrain.objectives.base import NUM_GLOBAL_CROPS, ImageLoss, PatchLoss, Role
-from pretrain.objectives.centre import Centre
-from pretrain.objectives.cross_entropy import SharpenedTargets, weighted_cross_entropy
-from pretrain.objectives.diagnostics import distribution_signs
-from pretrain.prototype_logits import Logits, concatenate, flat_rows
+from common.distributed import sum_over_processes
+from pretrain.config import DINOConfig, PretrainConfig
+from pretrain.heads import ProjectionHead, Projections, Role
+from pretrain.objectives.base import NUM_GLOBAL_CROPS, ImageLevelObjective, Loss, distribution_diagnostics
+
+_CHUNK_VALUES = 2**26
+"""Logits of patches that exist at a time, 256 MiB."""
 
 
-class CLSDistillation(ImageLoss):
-    """Cross-entropy between the teacher's view of an image and the student's every other view of it."""
+class DINO(ImageLevelObjective):
+    """DINO as published; CLS token and final norm belong to the backbone."""
 
-    def __init__(self, config: DINOConfig) -> None:
-        """Start with a zero centre."""
-        super().__init__()
-        self.config = config
-        self.student_temperature = config.student_temperature
-        self.centre = Centre(config.out_dim, config.centre_momentum)
+    def __init__(self, config: PretrainConfig) -> None:
+        super().__init__(CLSDistillation(config.dino))
 
-    def head(self, in_dim: int, role: Role) -> ProjectionHead:
-        """See `ImageLoss.head`; student and teacher are alike."""
-        del role
-        return projection_head(in_dim, self.config.out_dim, self.config)
 
-    def forward(self, student_VBK: Logits, teacher_VBK: Logits, temperature: float) -> Tensor:
-        """The loss, a scalar: the mean over pairs (global teacher view, other student view) and images.
+class Centre(nn.Module):
+    """An exponential moving average over steps of the teacher's mean logits, over all processes.
 
-        With 2 global and 8 local crops these are 18 pairs. Computed in float32.
+    Subtracted from the targets, it keeps all prototypes in use (facebookresearch/dino 7c446df, DINOLoss.update_center).
+    """
+
+    mean_K: Tensor
+    """[K], or [N, K]."""
+
+    def __init__(self, dim: int, momentum: float, positions: int = 0) -> None:
+        """Start at zero.
 
         Args:
-            student_VBK: Logits of every view, global ones first.
-            teacher_VBK: Logits of the global views at least; further views are not used as targets.
-            temperature: Sharpening of the targets.
+            dim: Number of prototypes K.
+            momentum: Weight of the past.
+            positions: Keep a mean for each of so many positions N (PW-Self); 0 for one of all.
         """
-        views, images, _ = student_VBK.shape
-        sharpen = SharpenedTargets(teacher_VBK[:NUM_GLOBAL_CROPS], self.centre.mean_K, temperature)
-        targets_GBK = sharpen(slice(None)).unflatten(0, (NUM_GLOBAL_CROPS, images))
-        # The targets enter linearly, so the mean of a student view's targets serves all its pairs at once: for a global view the
-        # other one's, for a local view that of both.
-        kinds_RK = torch.cat([targets_GBK.flip(0), targets_GBK.mean(0, keepdim=True)]).flatten(0, 1)
-        view_V = torch.arange(views, device=kinds_RK.device)
-        kind_R = (view_V.clamp(max=NUM_GLOBAL_CROPS)[:, None] * images + torch.arange(images, device=kinds_RK.device)).flatten()
-        pairs_V = NUM_GLOBAL_CROPS - (view_V < NUM_GLOBAL_CROPS).int()
-        weights_R = (pairs_V / pairs_V.sum() / images).repeat_interleave(images)
-        loss, _ = weighted_cross_entropy(student_VBK, lambda rows: kinds_RK[kind_R[rows]], weights_R, self.student_temperature)
-        return loss
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("mean_K", torch.zeros((positions, dim) if positions else dim))
+        self._sum: Tensor | None = None
+        self._rows = 0
 
-    def observe(self, teacher_VBK: Logits) -> None:
-        """Take note for the centre."""
-        self.centre.observe([teacher_VBK])
+    @torch.no_grad()
+    def observe(self, teacher: Projections) -> None:
+        """Take note of every row of every view."""
+        axes = self.mean_K.ndim
+        # The sum of products is the product of the sum: logits are not needed one by one.
+        embeddings = torch.stack([view.flatten(0, -1 - axes).float().sum(0) for view in teacher.views]).sum(0)
+        total = teacher.logits(embeddings)
+        self._sum = total if self._sum is None else self._sum + total
+        self._rows += sum(view.shape[:-axes].numel() for view in teacher.views)
 
+    @torch.no_grad()
     def move(self) -> None:
-        """Move the centre."""
-        self.centre.move()
+        """Move towards the mean over what was observed since the last time, all processes together."""
+        assert self._sum is not None, "nothing was observed"
+        total, count = sum_over_processes(self._sum, self._sum.new_tensor(float(self._rows)))
+        self.mean_K.lerp_(total / count, 1 - self.momentum)
+        self._sum, self._rows = None, 0
 
-    def diagnostics(self, teacher_VBK: Logits, temperature: float) -> dict[str, Tensor]:
-        """Signs of the global views' targets."""
-        return distribution_signs([teacher_VBK[:NUM_GLOBAL_CROPS]], self.centre.mean_K, temperature)
 
-
-class PatchDistillation(PatchLoss):
-    """Cross-entropy of each student patch with its own target: DINO's loss on patches, as SelfPatch has it."""
+class Distillation(Loss):
+    """What DINO's losses on images and on patches share: head, centre and diagnostics."""
 
     def __init__(self, config: DINOConfig, out_dim: int) -> None:
-        """Start with a zero centre.
-
-        Args:
-            config: Head and temperatures, shared with the image-level loss.
-            out_dim: Number of patch prototypes.
-        """
         super().__init__()
         self.config = config
         self.out_dim = out_dim
         self.centre = Centre(out_dim, config.centre_momentum)
 
     def head(self, in_dim: int, role: Role) -> ProjectionHead:
-        """See `PatchLoss.head`; student and teacher are alike."""
         del role
-        return projection_head(in_dim, self.out_dim, self.config)
-
-    def forward(self, student: Sequence[Logits], teacher: Sequence[Logits], temperature: float) -> Tensor:
-        """See `PatchLoss.forward`."""
-        # Of each size of crop: (views, rows of one view).
-        sizes = [(len(views_VBNK), views_VBNK.shape[1:-1].numel()) for views_VBNK in student]
-        views = sum(count for count, _ in sizes)
-        weights_R = torch.cat(
-            [torch.full((count * rows,), 1 / (views * rows), device=self.centre.mean_K.device) for count, rows in sizes]
-        )
-        student_RK, teacher_RK = (concatenate([flat_rows(group) for group in role]) for role in (student, teacher))
-        targets = SharpenedTargets(teacher_RK, self.centre.mean_K, temperature)
-        loss, _ = weighted_cross_entropy(student_RK, targets, weights_R, self.config.student_temperature)
-        return loss
-
-    def observe(self, teacher: Sequence[Logits]) -> None:
-        """Take note for the centre."""
-        self.centre.observe(teacher)
+        return ProjectionHead(in_dim, self.out_dim, self.config)
 
     def move(self) -> None:
-        """Move the centre."""
         self.centre.move()
 
-    def diagnostics(self, teacher: Sequence[Logits], temperature: float) -> dict[str, Tensor]:
-        """Signs of every view's targets."""
-        return distribution_signs(teacher, self.centre.mean_K, temperature)
+    def diagnostics(self, teacher: Projections, temperature: float) -> dict[str, Tensor]:
+        return distribution_diagnostics(teacher, self.centre.mean_K, temperature)
+
+
+class CLSDistillation(Distillation):
+    """Cross-entropy between the teacher's view of an image and the student's every other view of it."""
+
+    def __init__(self, config: DINOConfig) -> None:
+        super().__init__(config, config.out_dim)
+
+    def forward(self, student: Projections, teacher: Projections, temperature: float) -> Tensor:
+        """The mean over pairs (global teacher view, other student view) and images; 18 pairs with 2 global and 8 local crops."""
+        losses = pair_losses(student, teacher, self.centre.mean_K, temperature, self.config.student_temperature)
+        self.centre.observe(teacher)
+        return torch.stack([losses_B.mean() for losses_B in losses.values()]).mean()
+
+    def diagnostics(self, teacher: Projections, temperature: float) -> dict[str, Tensor]:
+        return super().diagnostics(teacher._replace(views=teacher.views[:NUM_GLOBAL_CROPS]), temperature)
+
+
+class PatchDistillation(Distillation):
+    """Cross-entropy of each student patch with the target of the same patch in the same view: DINO's loss as SelfPatch has it."""
+
+    def forward(self, student: Projections, teacher: Projections, temperature: float) -> Tensor:
+        """The mean over patches and images, then over views: a local view weighs as much as a global one."""
+        losses = []
+        for student_BND, teacher_BND in zip(student.views, teacher.views, strict=True):
+            views = student._replace(views=[student_BND.flatten(0, 1)]), teacher._replace(views=[teacher_BND.flatten(0, 1)])
+            losses.append(row_losses(*views, self.centre.mean_K, temperature, self.config.student_temperature).mean())
+        self.centre.observe(teacher)
+        return torch.stack(losses).mean()
+
+
+def pair_losses(
+    student: Projections, teacher: Projections, centre_K: Tensor, teacher_temperature: float, student_temperature: float
+) -> dict[tuple[int, int], Tensor]:
+    """DINO's cross-entropies [B] in float32 by (global teacher view, other student view); further teacher views are no targets."""
+    targets = [
+        F.softmax((teacher.logits(view_BD) - centre_K) / teacher_temperature, dim=-1)
+        for view_BD in teacher.views[:NUM_GLOBAL_CROPS]
+    ]
+    losses = {}
+    for view, view_BD in enumerate(student.views):
+        log_probabilities_BK = F.log_softmax(student.logits(view_BD) / student_temperature, dim=-1)
+        for target, targets_BK in enumerate(targets):
+            if target != view:
+                losses[target, view] = -(targets_BK * log_probabilities_BK).sum(-1)
+    return losses
+
+
+def row_losses(
+    student: Projections,
+    teacher: Projections,
+    centre: Tensor,
+    teacher_temperature: float,
+    student_temperature: float,
+    positions_R: Tensor | None = None,
+) -> Tensor:
+    """The cross-entropy [R] in float32 of each student row with the teacher's row of its number.
+
+    Logits exist for some rows at a time and are computed again for the gradient. Kept, those of a SelfPatch step (680 patches an
+    image, 4096 prototypes) with both softmaxes would be most of its memory.
+
+    Args:
+        student: One view, [R, D].
+        teacher: One view, [R, D], without gradient.
+        centre: [K]; or [N, K], a centre for each position.
+        teacher_temperature: Divides the centred logits of the teacher.
+        student_temperature: Divides the student's logits.
+        positions_R: int64, the position of each row, for a centre per position.
+    """
+
+    def losses(student_rD: Tensor, teacher_rD: Tensor, positions_r: Tensor | None) -> Tensor:
+        subtracted = centre if positions_r is None else centre[positions_r]
+        targets_rK = F.softmax((teacher.logits(teacher_rD) - subtracted) / teacher_temperature, dim=-1)
+        return -(targets_rK * F.log_softmax(student.logits(student_rD) / student_temperature, dim=-1)).sum(-1)
+
+    (student_RD,), (teacher_RD,) = student.views, teacher.views
+    parts = []
+    step = max(1, _CHUNK_VALUES // centre.shape[-1])
+    for start in range(0, max(1, len(student_RD)), step):
+        part = slice(start, start + step)
+        arguments = student_RD[part], teacher_RD[part], None if positions_R is None else positions_R[part]
+        parts.append(checkpoint(losses, *arguments, use_reentrant=False, preserve_rng_state=False))
+    return torch.cat(parts)

@@ -10,99 +10,124 @@ Patch level: no code of MoBY+SelfPatch was released. Our choice follows from the
 own loss, with heads of MoBY's kind: InfoNCE against a queue of past patch targets ("with negatives"), or the same without the
 negatives, that is BYOL's cosine distance ("without").
 
-Shapes: V views, B images, N patches, D channels of a token, K channels of an embedding.
+Shapes: B images, N patches, K channels of an embedding, Q embeddings kept.
 """
 
-from collections.abc import Sequence
-
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.config import MoBYConfig
-from pretrain.distributed import rank, world_size
-from pretrain.normalisation import SynchronisedBatchNorm
-from pretrain.objectives.base import NUM_GLOBAL_CROPS, ImageLoss, PatchLoss, Role
-from pretrain.objectives.diagnostics import embedding_signs
-from pretrain.objectives.queue import EmbeddingQueue, cosine_distance, info_nce
-from pretrain.prototype_logits import Logits, values
+from common.distributed import gather_from_processes, rank, world_size
+from pretrain.config import MoBYConfig, PretrainConfig
+from pretrain.heads import MoBYHead, Projections, Role
+from pretrain.objectives.base import NUM_GLOBAL_CROPS, ImageLevelObjective, Loss, embedding_diagnostics
 
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
-class MoBYHead(nn.Module):
-    """A two-layer projector and, in the student, a two-layer predictor; hidden layers have batch normalisation over all processes."""
+class MoBY(ImageLevelObjective):
+    """MoBY as published."""
 
-    def __init__(self, in_dim: int, config: MoBYConfig, role: Role) -> None:
-        """Build with torch's default initialisation, as the authors do.
+    def __init__(self, config: PretrainConfig) -> None:
+        super().__init__(ImageContrast(config.moby))
 
-        Args:
-            in_dim: D.
-            config: Widths.
-            role: The teacher has no predictor.
-        """
+
+class EmbeddingQueue(nn.Module):
+    """The Q newest embeddings of past batches of all processes, the negatives of contrastive losses (MoCo, He et al., CVPR 2020).
+
+    It starts with random directions, as MoCo's and MoBY's do.
+    """
+
+    keys_QK: Tensor
+    oldest: Tensor
+
+    def __init__(self, size: int, dim: int) -> None:
         super().__init__()
-        self.projector = _mlp(in_dim, config.hidden_dim, config.out_dim)
-        self.predictor = _mlp(config.out_dim, config.hidden_dim, config.out_dim) if role == "student" else nn.Identity()
+        self.register_buffer("keys_QK", F.normalize(torch.randn(size, dim), dim=-1))
+        self.register_buffer("oldest", torch.zeros((), dtype=torch.int64))
+        self._observed: list[Tensor] = []
 
-    def forward(self, tokens: Sequence[Tensor]) -> list[Tensor]:
-        """Tensors [V, ..., D] -> [V, ..., K]; each view is normalised by its own statistics, since MoBY passes views one by one."""
-        return [torch.stack([self.predictor(self.projector(view)) for view in views]) for views in tokens]
+    def observe(self, keys_BK: Tensor) -> None:
+        """Take note of new embeddings of this process."""
+        self._observed.append(keys_BK.detach())
+
+    def move(self) -> None:
+        """Push what was observed since the last time."""
+        assert self._observed, "nothing was observed"
+        self.push(torch.cat(self._observed))
+        self._observed = []
+
+    @torch.no_grad()
+    def push(self, keys_BK: Tensor) -> None:
+        """Replace the oldest embeddings by all processes' new ones; of more than Q the last ones stay.
+
+        MoBY's code wants the batch to divide the queue; this one goes round.
+        """
+        size = len(self.keys_QK)
+        new = gather_from_processes(F.normalize(keys_BK.float(), dim=-1))
+        slots = (torch.arange(len(new), device=new.device) + self.oldest)[-size:] % size
+        self.keys_QK[slots] = new[-size:]
+        self.oldest.add_(len(new)).remainder_(size)
 
 
-def _mlp(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(in_dim, hidden_dim), SynchronisedBatchNorm(hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, out_dim)
-    )
+def info_nce(queries: Tensor, keys: Tensor, queue: EmbeddingQueue, temperature: float) -> Tensor:
+    """Cross-entropy of each query's own key against it and the queue, by cosine; the mean over queries, a scalar in float32.
+
+    Args:
+        queries: [..., K], with gradient.
+        keys: [..., K], the positives.
+        queue: The negatives.
+        temperature: Divides the cosines.
+    """
+    queries = F.normalize(queries.float(), dim=-1)
+    positive = (queries * F.normalize(keys.detach().float(), dim=-1)).sum(-1, keepdim=True)
+    logits = torch.cat([positive, queries @ queue.keys_QK.T], dim=-1) / temperature
+    return (logits.logsumexp(-1) - logits[..., 0]).mean()
 
 
-class ImageContrast(ImageLoss):
+def cosine_distance(queries: Tensor, keys: Tensor) -> Tensor:
+    """2 - 2 cos(query, key), BYOL's loss (Grill et al., NeurIPS 2020); the mean over queries, a scalar in float32.
+
+    Args:
+        queries: [..., K], with gradient.
+        keys: [..., K].
+    """
+    return 2 - 2 * F.cosine_similarity(queries.float(), keys.detach().float(), dim=-1).mean()
+
+
+class ImageContrast(Loss):
     """InfoNCE between the student's prediction of one view and the teacher's projection of the other, in both directions."""
 
     def __init__(self, config: MoBYConfig) -> None:
-        """Start with queues of random directions."""
         super().__init__()
         self.config = config
         self.queues = nn.ModuleList(EmbeddingQueue(config.queue, config.out_dim) for _ in range(NUM_GLOBAL_CROPS))
 
     def head(self, in_dim: int, role: Role) -> nn.Module:
-        """See `ImageLoss.head`; the teacher has no predictor."""
         return MoBYHead(in_dim, self.config, role)
 
-    def forward(self, student_VBK: Logits, teacher_VBK: Logits, temperature: float) -> Tensor:
-        """See `ImageLoss.forward`: the sum of both directions, each the mean over images; MoBY has two views and sharpens nothing."""
+    def forward(self, student: Projections, teacher: Projections, temperature: float) -> Tensor:
+        """The sum of both directions, each the mean over images; MoBY has two views and sharpens nothing."""
         del temperature
-        student_VBK, teacher_VBK = values(student_VBK), values(teacher_VBK)
-        assert len(student_VBK) == len(teacher_VBK) == NUM_GLOBAL_CROPS
-        first, second = (
-            info_nce(student_VBK[view], teacher_VBK[1 - view], self._queue(1 - view), self.config.temperature)
-            for view in range(NUM_GLOBAL_CROPS)
+        (first, second), (first_key, second_key) = student.views, teacher.views
+        first_queue, second_queue = self.queues
+        loss = info_nce(first, second_key, second_queue, self.config.temperature) + info_nce(
+            second, first_key, first_queue, self.config.temperature
         )
-        return first + second
-
-    def observe(self, teacher_VBK: Logits) -> None:
-        """Take note of each view's projections."""
-        for view, projections_BK in enumerate(values(teacher_VBK)):
-            self._queue(view).observe(projections_BK)
+        for queue, projections_BK in zip(self.queues, teacher.views, strict=True):
+            queue.observe(projections_BK)
+        return loss
 
     def move(self) -> None:
-        """Queue each view's projections."""
-        for view in range(NUM_GLOBAL_CROPS):
-            self._queue(view).move()
+        for queue in self.queues:
+            queue.move()
 
-    def diagnostics(self, teacher_VBK: Logits, temperature: float) -> dict[str, Tensor]:
-        """Signs of both views' projections, beside those of both queues."""
+    def diagnostics(self, teacher: Projections, temperature: float) -> dict[str, Tensor]:
         del temperature
-        return embedding_signs(
-            [values(teacher_VBK)], torch.cat([self._queue(view).keys_QK for view in range(NUM_GLOBAL_CROPS)])
-        )
-
-    def _queue(self, view: int) -> EmbeddingQueue:
-        queue = self.queues[view]
-        assert isinstance(queue, EmbeddingQueue)
-        return queue
+        return embedding_diagnostics(teacher.views, torch.cat([queue.keys_QK for queue in self.queues]))
 
 
-class PatchContrast(PatchLoss):
+class PatchContrast(Loss):
     """MoBY's loss between each student patch and its own target, with a queue of past targets or without negatives.
 
     A batch has some hundred times as many patches as images, which would flush the queue at every step. It takes one patch target
@@ -112,12 +137,6 @@ class PatchContrast(PatchLoss):
     seen: Tensor
 
     def __init__(self, config: MoBYConfig, negatives: bool) -> None:
-        """Start with a queue of random directions.
-
-        Args:
-            config: Heads, temperature and length of the queue.
-            negatives: InfoNCE against the queue if true, else cosine distance.
-        """
         super().__init__()
         self.config = config
         self.queue = EmbeddingQueue(config.queue, config.out_dim) if negatives else None
@@ -125,44 +144,40 @@ class PatchContrast(PatchLoss):
         self._observed = 0
 
     def head(self, in_dim: int, role: Role) -> nn.Module:
-        """See `PatchLoss.head`; the teacher has no predictor."""
         return MoBYHead(in_dim, self.config, role)
 
-    def forward(self, student: Sequence[Logits], teacher: Sequence[Logits], temperature: float) -> Tensor:
-        """See `PatchLoss.forward`."""
+    def forward(self, student: Projections, teacher: Projections, temperature: float) -> Tensor:
+        """The mean over patches and images, then over views: a local view weighs as much as a global one."""
         del temperature
-        total = torch.zeros((), device=self.seen.device)
-        for student_VBNK, teacher_VBNK in zip(map(values, student), map(values, teacher), strict=True):
+        losses = []
+        for student_BNK, teacher_BNK in zip(student.views, teacher.views, strict=True):
             if self.queue is None:
-                loss = cosine_distance(student_VBNK, teacher_VBNK)
+                losses.append(cosine_distance(student_BNK, teacher_BNK))
             else:
-                loss = info_nce(student_VBNK, teacher_VBNK, self.queue, self.config.temperature)
-            total = total + loss * len(student_VBNK)
-        return total / sum(len(views) for views in student)
+                losses.append(info_nce(student_BNK, teacher_BNK, self.queue, self.config.temperature))
+        self.observe(teacher)
+        return torch.stack(losses).mean()
 
     @torch.no_grad()
-    def observe(self, teacher: Sequence[Logits]) -> None:
+    def observe(self, teacher: Projections) -> None:
         """Take note of one target per global view and image."""
         if self.queue is None:
             return
-        targets_VBNK = values(teacher[0])
-        views, images, patches, _ = targets_VBNK.shape
+        images, patches, _ = teacher.views[0].shape
         # Numbers of this process's images among all that were seen: what is queued must not depend on how many processes there are.
         local_B = torch.arange(images, device=self.seen.device)
         numbers_B = self.seen + (self._observed + local_B) * world_size() + rank()
         positions_B = (numbers_B.double() * _GOLDEN_RATIO % 1 * patches).long().clamp(max=patches - 1)
-        for view in range(min(views, NUM_GLOBAL_CROPS)):
-            self.queue.observe(targets_VBNK[view, local_B, positions_B])
+        for targets_BNK in teacher.views[:NUM_GLOBAL_CROPS]:
+            self.queue.observe(targets_BNK[local_B, positions_B])
         self._observed += images
 
     def move(self) -> None:
-        """Queue what was observed."""
         if self.queue is not None:
             self.queue.move()
             self.seen.add_(self._observed * world_size())
             self._observed = 0
 
-    def diagnostics(self, teacher: Sequence[Logits], temperature: float) -> dict[str, Tensor]:
-        """Signs of every view's targets."""
+    def diagnostics(self, teacher: Projections, temperature: float) -> dict[str, Tensor]:
         del temperature
-        return embedding_signs(list(map(values, teacher)), None if self.queue is None else self.queue.keys_QK)
+        return embedding_diagnostics(teacher.views, None if self.queue is None else self.queue.keys_QK)

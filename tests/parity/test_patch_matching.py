@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pretrain.data.views import CropBox
-from pretrain.objectives.correspondence import matching_patches
+from pretrain.objectives.patch_matching import matching_patches
 
 
 def box(crop: dict[str, Any]) -> CropBox:

@@ -10,16 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from backbones.file import load_strictly
-from pretrain.config import ALL_PATCHES, DINOConfig, OptimConfig, SelfPatchConfig
+from backbones.spec import ViTSpec
+from pretrain.config import ALL_PATCHES, DINOConfig, OptimConfig, PretrainConfig, SelfPatchConfig
+from pretrain.heads import Projections
 from pretrain.objectives.aggregation import Aggregation
-from pretrain.objectives.base import ViewOutputs, split_views
-from pretrain.objectives.dino import CLSDistillation, PatchDistillation
-from pretrain.objectives.neighbours import candidate_table, select_positives
-from pretrain.objectives.selfpatch import SelfPatchObjective
-from pretrain.onednn_linear import train_by_onednn
+from pretrain.objectives.base import Outputs
+from pretrain.objectives.selfpatch import SelfPatch, candidate_table, select_positives
 from pretrain.optim import build_optimizer
-from pretrain.schedules import CosineSchedule, TemperatureSchedule
-from pretrain.trainer import StepSettings, training_step
+from pretrain.schedules import CosineSchedule, StepSettings, TemperatureSchedule
+from pretrain.step import training_step
 from tests.references import selfpatch_step as reference
 
 GLOBAL_CROPS = 2
@@ -84,12 +83,12 @@ def test_head(golden_dir: Path) -> None:
         torch.testing.assert_close(student, case["student"], atol=1e-5, rtol=0)
 
 
-def view_logits(groups: list[list[Tensor]], ncrops: int) -> list[ViewOutputs]:
-    views = (GLOBAL_CROPS, ncrops - GLOBAL_CROPS)
-    return [
-        ViewOutputs(split_views(cls.squeeze(1), count), split_views(patches, count))
-        for (cls, patches), count in zip(groups, views, strict=True)
-    ]
+def view_logits(groups: list[list[Tensor]], ncrops: int) -> Outputs:
+    cls, patches = [], []
+    for (group_cls, group_patches), views in zip(groups, (GLOBAL_CROPS, ncrops - GLOBAL_CROPS), strict=True):
+        cls += group_cls.squeeze(1).chunk(views)
+        patches += group_patches.chunk(views)
+    return Outputs(Projections(cls), Projections(patches))
 
 
 def test_loss(golden_dir: Path) -> None:
@@ -108,16 +107,17 @@ def test_loss(golden_dir: Path) -> None:
         end=dino.teacher_temperature,
         warmup_epochs=dino.warmup_teacher_temperature_epochs,
     )
-    image_loss, patch_loss = CLSDistillation(dino), PatchDistillation(dino, config["out_dim_patch"])
-    objective = SelfPatchObjective(image_loss, patch_loss, SelfPatchConfig(out_dim=config["out_dim_patch"]))
+    selfpatch = SelfPatchConfig(out_dim=config["out_dim_patch"])
+    objective = SelfPatch(PretrainConfig(method="selfpatch", dino=dino, selfpatch=selfpatch))
     for step in case["steps"]:
         student, teacher = (view_logits(step[role], config["ncrops"]) for role in ("student", "teacher"))
         losses = objective(student, teacher, temperature(step["epoch"]))
         objective.move()
         for name in ("loss", "cls_loss", "patch_loss"):
             assert losses[name].item() == pytest.approx(step[name], abs=1e-5, rel=1e-6), name
-        torch.testing.assert_close(image_loss.centre.mean_K, step["center"].flatten(), atol=1e-5, rtol=0)
-        torch.testing.assert_close(patch_loss.centre.mean_K, step["patch_center"].flatten(), atol=1e-5, rtol=0)
+        centres = objective.state_dict()
+        torch.testing.assert_close(centres["image_loss.centre.mean_K"], step["center"].flatten(), atol=1e-5, rtol=0)
+        torch.testing.assert_close(centres["patch_loss.centre.mean_K"], step["patch_center"].flatten(), atol=1e-5, rtol=0)
 
 
 def without_key_bias(name: str, value: Tensor) -> Tensor:
@@ -134,26 +134,25 @@ def without_key_bias(name: str, value: Tensor) -> Tensor:
     return value
 
 
-@pytest.mark.parametrize("by_onednn", [False, True])
-def test_train_steps(golden_dir: Path, by_onednn: bool) -> None:
+def test_train_steps(golden_dir: Path) -> None:
     case = load(golden_dir, "train_steps.pt")
     dino = DINOConfig(out_dim=case["out_dim"], hidden_dim=case["hidden_dim"], bottleneck_dim=case["bottleneck_dim"])
     selfpatch = SelfPatchConfig(out_dim=case["out_dim_patch"], k=case["k"])
-    objective = SelfPatchObjective(CLSDistillation(dino), PatchDistillation(dino, selfpatch.out_dim), selfpatch)
-    architecture = {
-        "embed_dim": case["dim"],
-        "depth": case["depth"],
-        "num_heads": case["num_heads"],
-        "patch_size": case["patch_size"],
-    }
+    objective = SelfPatch(PretrainConfig(method="selfpatch", dino=dino, selfpatch=selfpatch))
     # The stored positions need not cover the global crops.
     grid_side = round(case["initial"]["backbone.pos_embed"].shape[1] ** 0.5)
-    spec = objective.backbone_spec(architecture, image_size=grid_side * case["patch_size"])
+    spec = ViTSpec(
+        embed_dim=case["dim"],
+        depth=case["depth"],
+        num_heads=case["num_heads"],
+        patch_size=case["patch_size"],
+        image_size=grid_side * case["patch_size"],
+        class_token=False,
+        final_norm=False,
+    )
     student, teacher = (objective.build_network(spec, 0.0, role) for role in ("student", "teacher"))
     for network in (student, teacher):
         load_strictly(network, ours(case["initial"]))
-        if by_onednn:
-            train_by_onednn(network)
     teacher.requires_grad_(False)
     optimizer = build_optimizer(student)
     for index, step in enumerate(case["steps"]):

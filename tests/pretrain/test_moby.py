@@ -11,13 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain.config import MoBYConfig
-from pretrain.normalisation import SynchronisedBatchNorm
-from pretrain.objectives.moby import ImageContrast, MoBYHead, PatchContrast
-from pretrain.objectives.queue import EmbeddingQueue
+from pretrain.heads import BatchNorm, MoBYHead, Projections
+from pretrain.objectives.moby import EmbeddingQueue, ImageContrast, PatchContrast
 from pretrain.optim import copy_to_teacher, update_teacher
 
 CONFIG = MoBYConfig(hidden_dim=12, out_dim=5, queue=7)
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def views(tensor: Tensor) -> Projections:
+    return Projections(list(tensor))
 
 
 def contrastive_loss(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:
@@ -37,7 +40,7 @@ def test_image_loss_contrasts_each_view_with_the_other() -> None:
     expected = contrastive_loss(student[0], teacher[1], second_queue, 0.2) + contrastive_loss(
         student[1], teacher[0], first_queue, 0.2
     )
-    torch.testing.assert_close(loss(student, teacher, 0.04), expected)
+    torch.testing.assert_close(loss(views(student), views(teacher), 0.04), expected)
 
 
 def test_patch_loss_with_and_without_negatives() -> None:
@@ -47,18 +50,18 @@ def test_patch_loss_with_and_without_negatives() -> None:
     assert with_negatives.queue is not None
     rows = (student.flatten(0, 2), teacher.flatten(0, 2))
     torch.testing.assert_close(
-        with_negatives([student], [teacher], 1.0), contrastive_loss(*rows, with_negatives.queue.keys_QK.T, 0.2)
+        with_negatives(views(student), views(teacher), 1.0), contrastive_loss(*rows, with_negatives.queue.keys_QK.T, 0.2)
     )
     torch.testing.assert_close(
-        without([student], [teacher], 1.0), (F.normalize(rows[0]) - F.normalize(rows[1])).square().sum(-1).mean()
+        without(views(student), views(teacher), 1.0), (F.normalize(rows[0]) - F.normalize(rows[1])).square().sum(-1).mean()
     )
-    assert without([3 * teacher], [teacher], 1.0).item() == pytest.approx(0, abs=1e-6)
+    assert without(views(3 * teacher), views(teacher), 1.0).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_views_weigh_the_same_whatever_their_number_of_patches() -> None:
     loss = PatchContrast(CONFIG, negatives=False)
-    far, near = torch.ones(1, 2, 9, 5), torch.ones(2, 2, 4, 5)
-    assert loss([-far, near], [far, near], 1.0).item() == pytest.approx(4 / 3)
+    far, near = torch.ones(2, 9, 5), torch.ones(2, 4, 5)
+    assert loss(Projections([-far, near, near]), Projections([far, near, near]), 1.0).item() == pytest.approx(4 / 3)
 
 
 def test_the_queue_replaces_the_oldest() -> None:
@@ -75,9 +78,9 @@ def test_the_queue_replaces_the_oldest() -> None:
 def test_queued_patches_go_round_the_grid() -> None:
     """One target per image and global view; 40 images meet each of 8 positions, where random choice would leave gaps."""
     loss = PatchContrast(MoBYConfig(hidden_dim=4, out_dim=8, queue=80), negatives=True)
-    positions = torch.eye(8).expand(2, 10, 8, 8)
+    positions = views(torch.eye(8).expand(2, 10, 8, 8))
     for _ in range(4):
-        loss.observe([positions])
+        loss.observe(positions)
         loss.move()
     assert loss.queue is not None
     counts = loss.queue.keys_QK.sum(0)
@@ -97,17 +100,17 @@ def test_the_teacher_is_the_average_without_the_predictor() -> None:
 
 def test_each_view_has_its_own_statistics() -> None:
     head = MoBYHead(3, CONFIG, "teacher")
-    views = torch.stack([torch.randn(6, 3), 5 + 2 * torch.randn(6, 3)])
-    torch.testing.assert_close(head([views])[0][1], head([views[1:]])[0][0])
+    first, second = torch.randn(6, 3), 5 + 2 * torch.randn(6, 3)
+    torch.testing.assert_close(head([first, second]).views[1], head([second]).views[0])
 
 
 TWO_PROCESSES = """
 import torch, torch.distributed as dist
-from pretrain.normalisation import SynchronisedBatchNorm
-from pretrain.objectives.queue import EmbeddingQueue
+from pretrain.heads import BatchNorm
+from pretrain.objectives.moby import EmbeddingQueue
 dist.init_process_group("gloo")
 torch.manual_seed(0)
-norm, rows = SynchronisedBatchNorm(3), torch.randn(8, 3)
+norm, rows = BatchNorm(3), torch.randn(8, 3)
 share = rows[dist.get_rank()::2].clone().requires_grad_()
 out = norm(share)
 (out ** 3).sum().backward()
@@ -126,7 +129,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     finished = subprocess.run(launch, env=environment, capture_output=True, text=True, timeout=200)
     assert finished.returncode == 0, finished.stderr
     torch.manual_seed(0)
-    norm, rows = SynchronisedBatchNorm(3), torch.randn(8, 3, requires_grad=True)
+    norm, rows = BatchNorm(3), torch.randn(8, 3, requires_grad=True)
     out = norm(rows)
     (out**3).sum().backward()
     for rank in range(2):

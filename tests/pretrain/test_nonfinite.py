@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import pretrain.stepping
+import pretrain.run
 from pretrain.__main__ import main
 from pretrain.data.loader import GlobalBatchSampler
 from pretrain.data.sources import find_images
@@ -28,7 +28,7 @@ POISONED = 5
 
 def poisoned_step(where: str) -> Any:
     """`training_step` with poison in one step."""
-    healthy = pretrain.stepping.training_step
+    healthy = pretrain.run.training_step
     done = 0
 
     def step(student: torch.nn.Module, *arguments: Any, **options: Any) -> dict[str, Tensor]:
@@ -69,7 +69,7 @@ def test_the_run_ends_and_names_the_batch(
 ) -> None:
     """Not only at a step that is logged."""
     options = tiny_options(image_folder, tmp_path, "dino", train__checkpoint_every=checkpoint_every, train__log_every=100)
-    monkeypatch.setattr(pretrain.stepping, "training_step", poisoned_step(where))
+    monkeypatch.setattr(pretrain.run, "training_step", poisoned_step(where))
     finished = run_main(main, [RECIPE, *options])
     assert finished.status == 2
     message = finished.stderr.splitlines()[-1]
@@ -88,7 +88,7 @@ def test_the_run_ends_and_names_the_batch(
 def test_before_the_first_checkpoint_there_is_none(
     image_folder: Path, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pretrain.stepping, "training_step", poisoned_step("loss"))
+    monkeypatch.setattr(pretrain.run, "training_step", poisoned_step("loss"))
     finished = run_main(main, [RECIPE, *tiny_options(image_folder, tmp_path, "dino", train__checkpoint_every=100)])
     assert "no checkpoint was written yet" in finished.stderr.splitlines()[-1]
     assert not (tmp_path / "checkpoint.pth").exists()
@@ -97,17 +97,17 @@ def test_before_the_first_checkpoint_there_is_none(
 ONE_OF_TWO = """
 import sys
 import torch
-import pretrain.stepping
+import pretrain.run
 from common.command import run_command
 from pretrain.__main__ import main
-from pretrain.distributed import rank
-healthy, done = pretrain.stepping.training_step, 0
+from common.distributed import rank
+healthy, done = pretrain.run.training_step, 0
 def step(*arguments, **options):
     global done
     done += 1
     losses = healthy(*arguments, **options)
     return {**losses, "loss": torch.tensor(float("inf"))} if done == 2 and rank() == 1 else losses
-pretrain.stepping.training_step = step
+pretrain.run.training_step = step
 run_command(main)
 """
 

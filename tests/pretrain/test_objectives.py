@@ -8,14 +8,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pretrain.config import ALL_PATCHES, DINOConfig, SelfPatchConfig
-from pretrain.heads import ProjectionHead
+from pretrain.heads import ProjectionHead, Projections
 from pretrain.objectives.aggregation import Aggregation
-from pretrain.objectives.base import ViewOutputs
-from pretrain.objectives.centre import Centre
-from pretrain.objectives.dino import CLSDistillation
-from pretrain.objectives.image_level import ImageLevelObjective
-from pretrain.objectives.neighbours import candidate_table, select_positives
-from pretrain.prototype_logits import values
+from pretrain.objectives.base import ImageLevelObjective, Outputs
+from pretrain.objectives.dino import Centre, CLSDistillation, PatchDistillation
+from pretrain.objectives.selfpatch import candidate_table, select_positives
 
 
 def dino_loss_pair_by_pair(student: Tensor, teacher: Tensor, centre: Tensor, student_t: float, teacher_t: float) -> Tensor:
@@ -35,21 +32,77 @@ def test_cls_loss_is_the_mean_over_pairs(views: int) -> None:
     distillation.centre.mean_K.normal_()
     student, teacher = torch.randn(views, 3, 7), torch.randn(2, 3, 7)
     expected = dino_loss_pair_by_pair(student, teacher, distillation.centre.mean_K, 0.1, 0.04)
-    torch.testing.assert_close(distillation(student, teacher, 0.04), expected)
+    found = distillation(Projections(list(student)), Projections(list(teacher)), 0.04)
+    torch.testing.assert_close(found, expected)
 
 
 def test_dino_centre_moves_by_the_global_crops() -> None:
     image_loss = CLSDistillation(DINOConfig(out_dim=5))
     objective = ImageLevelObjective(image_loss)
     teacher = torch.randn(2, 3, 5)
-    objective([ViewOutputs(torch.randn(4, 3, 5))], [ViewOutputs(teacher)], 0.04)
+    objective(Outputs(Projections(list(torch.randn(4, 3, 5)))), Outputs(Projections(list(teacher))), 0.04)
     objective.move()
     torch.testing.assert_close(image_loss.centre.mean_K, 0.1 * teacher.mean((0, 1)))
 
 
+def patch_loss_of_all_logits(student: Projections, teacher: Projections, centre: Tensor) -> Tensor:
+    losses = []
+    for student_view, teacher_view in zip(student.views, teacher.views, strict=True):
+        targets = F.softmax((teacher_view @ teacher.prototypes_KD.T - centre) / 0.04, dim=-1)
+        log_probabilities = F.log_softmax(student_view @ student.prototypes_KD.T / 0.1, dim=-1)
+        losses.append(torch.sum(-targets * log_probabilities, dim=-1).mean())
+    return sum(losses) / len(losses)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("chunk_values", [1, 7 * 4, 2**26])
+def test_patch_loss_and_its_gradients_are_those_of_all_logits(monkeypatch: pytest.MonkeyPatch, chunk_values: int) -> None:
+    """Two views of 2 x 3 patches and one of 2 x 2, by rows that are computed again for the gradient."""
+    monkeypatch.setattr("pretrain.objectives.dino._CHUNK_VALUES", chunk_values)
+    torch.manual_seed(1)
+    distillation = PatchDistillation(DINOConfig(), out_dim=7)
+    distillation.centre.mean_K.normal_()
+    shapes = [(2, 3, 5), (2, 3, 5), (2, 2, 5)]
+    student = Projections([torch.randn(shape, requires_grad=True) for shape in shapes], torch.randn(7, 5, requires_grad=True))
+    teacher = Projections([torch.randn(shape) for shape in shapes], torch.randn(7, 5))
+    inputs = [*student.views, student.prototypes_KD]
+    expected = patch_loss_of_all_logits(student, teacher, distillation.centre.mean_K)
+    found = distillation(student, teacher, 0.04)
+    torch.testing.assert_close(found, expected)
+    for gradient, wanted in zip(torch.autograd.grad(found, inputs), torch.autograd.grad(expected, inputs), strict=True):
+        torch.testing.assert_close(gradient, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_losses_of_bfloat16_embeddings_are_float32() -> None:
+    torch.manual_seed(3)
+    embeddings, prototypes = F.normalize(torch.randn(1, 11, 5), dim=-1), torch.randn(7, 5, requires_grad=True)
+    losses, gradients = [], []
+    for dtype in (torch.float32, torch.bfloat16):
+        distillation = PatchDistillation(DINOConfig(student_temperature=1.0), out_dim=7)
+        student = Projections([embeddings.to(dtype)], prototypes)
+        losses.append(distillation(student, Projections([torch.zeros(1, 11, 7)]), 1.0))
+        gradients.append(torch.autograd.grad(losses[-1], prototypes)[0])
+    assert losses[1].dtype == gradients[1].dtype == torch.float32
+    torch.testing.assert_close(losses[1], losses[0], atol=0.02, rtol=0)
+    torch.testing.assert_close(gradients[1], gradients[0], atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("positions", [0, 3])
+def test_the_centre_of_products_is_that_of_the_logits(positions: int) -> None:
+    torch.manual_seed(4)
+    by_factors = Projections([torch.randn(2, 3, 5), torch.randn(4, 3, 5)], torch.randn(7, 5))
+    by_logits = Projections([by_factors.logits(view) for view in by_factors.views])
+    centres = []
+    for teacher in (by_factors, by_logits):
+        centre = Centre(7, 0.9, positions)
+        centre.observe(teacher)
+        centre.move()
+        centres.append(centre.mean_K)
+    torch.testing.assert_close(*centres)
+
+
 def test_centre_weighs_rows_not_tensors() -> None:
     centre = Centre(1, momentum=0.5)
-    centre.observe([torch.full((3, 2, 1), 4.0), torch.full((2, 1), 0.0)])
+    centre.observe(Projections([torch.full((3, 2, 1), 4.0), torch.full((2, 1), 0.0)]))
     centre.move()
     assert centre.mean_K.item() == pytest.approx(0.5 * 24 / 8)
 
@@ -129,13 +182,15 @@ def test_summary_of_all_patches_is_the_image_cls() -> None:
 
 
 def test_head_normalises_and_keeps_prototypes_at_length_one() -> None:
-    head = ProjectionHead(8, 5, hidden_dim=6, bottleneck_dim=4)
-    (logits,) = head([torch.randn(2, 3, 8)])
-    assert values(logits).shape == logits.shape == (2, 3, 5)
-    assert values(logits).abs().max() <= 1 + 1e-6
+    config = DINOConfig(hidden_dim=6, bottleneck_dim=4)
+    head = ProjectionHead(8, 5, config)
+    projections = head([torch.randn(2, 8), torch.randn(2, 3, 8)])
+    assert [tuple(projections.logits(view).shape) for view in projections.views] == [(2, 5), (2, 3, 5)]
+    assert projections.logits(projections.views[1]).abs().max() <= 1 + 1e-6
     frozen = [name for name, parameter in head.named_parameters() if not parameter.requires_grad]
     assert frozen == ["last_layer.parametrizations.weight.original0"]
-    assert not [name for name, p in ProjectionHead(8, 5, 6, 4, norm_last_layer=False).named_parameters() if not p.requires_grad]
+    config.norm_last_layer = False
+    assert all(parameter.requires_grad for parameter in ProjectionHead(8, 5, config).parameters())
 
 
 @pytest.mark.parametrize("values", [{"window": 4}, {"window": 1}, {"k": 9}, {"k": 0}, {"weight": -1.0}])

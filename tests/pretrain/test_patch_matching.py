@@ -4,13 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
-from pretrain.config import DINOConfig, MatchingConfig
+from pretrain.config import DINOConfig, MatchingConfig, PretrainConfig, ViewsConfig
 from pretrain.data.views import CropBox, stack_boxes
-from pretrain.objectives.base import ViewOutputs
-from pretrain.objectives.correspondence import matching_patches
-from pretrain.objectives.patch_matching import MatchingObjective
+from pretrain.heads import Projections
+from pretrain.objectives.base import Outputs
+from pretrain.objectives.patch_matching import PatchMatching, matching_patches
 
 DINO = DINOConfig(out_dim=5)
 GLOBAL, LOCAL = (3, 3), (2, 2)
@@ -20,29 +19,35 @@ CORNER = CropBox(64, 64, 32, 32, False)
 ELSEWHERE = CropBox(200, 200, 30, 30, False)
 
 
-def outputs(images: int) -> tuple[list[ViewOutputs], list[ViewOutputs]]:
-    """Two global views of 3 x 3 and one local view of 2 x 2 patches."""
-    sizes = ((2, GLOBAL), (1, LOCAL))
-    student = [ViewOutputs(torch.randn(v, images, 5), torch.randn(v, images, h * w, 5), (h, w)) for v, (h, w) in sizes]
-    return student, [ViewOutputs(torch.randn(2, images, 5), torch.randn(2, images, 9, 5), GLOBAL)]
+def outputs(images: int) -> tuple[Outputs, Outputs]:
+    """Two global views of 3 x 3 and one local view of 2 x 2 patches; logits."""
+
+    def drawn(grids: list[tuple[int, int]]) -> Outputs:
+        patches = [torch.randn(images, h * w, 5) for h, w in grids]
+        return Outputs(Projections([torch.randn(images, 5) for _ in grids]), Projections(patches), grids)
+
+    return drawn([GLOBAL, GLOBAL, LOCAL]), drawn([GLOBAL, GLOBAL])
 
 
-def objective(matching: MatchingConfig) -> MatchingObjective:
-    made = MatchingObjective(DINO, matching, patches=9)
+def objective(matching: MatchingConfig) -> PatchMatching:
+    views = ViewsConfig(global_size=48, local_size=32)
+    made = PatchMatching(PretrainConfig(method="patch_matching", dino=DINO, matching=matching, views=views))
     made.cls_centre.mean_K.normal_()
     made.patch_centre.mean_K.normal_()
     return made
 
 
-def authors_loss(
-    made: MatchingObjective, student: list[Tensor], teacher: Tensor, matches: dict[tuple[int, int], list]
-) -> float:
+def authors_loss(made: PatchMatching, student: Outputs, teacher: Outputs, matches: dict[tuple[int, int], list]) -> float:
     """All images share their boxes: for each pair the mean over [CLS + matched patches]; tokens are [B, 1+N, K]."""
     centre = torch.cat([made.cls_centre.mean_K[None], made.patch_centre.mean_K])
+    tokens_of_teacher, tokens_of_student = (
+        [torch.cat([cls[:, None], patches], dim=1) for cls, patches in zip(role.cls.views, role.patches.views, strict=True)]  # type: ignore[union-attr]
+        for role in (teacher, student)
+    )
     losses = []
     for iq in range(2):
-        targets = torch.softmax((teacher[iq] - centre) / 0.04, dim=-1)
-        for v, logits in enumerate(student):
+        targets = torch.softmax((tokens_of_teacher[iq] - centre) / 0.04, dim=-1)
+        for v, logits in enumerate(tokens_of_student):
             if v == iq:
                 continue
             pairs = [(0, 0)] + [(t + 1, s + 1) for t, s in matches[iq, v]]
@@ -63,12 +68,7 @@ def test_joint_loss_is_the_authors() -> None:
     }  # fmt: skip
     assert matches[0, 2]
     assert not matches[1, 2]
-    tokens = [
-        torch.cat([cls[:, None], patches], dim=1)
-        for group in (*student, *teacher)
-        for cls, patches in zip(group.cls_VBK, group.patches_VBNK, strict=True)  # type: ignore[arg-type]
-    ]
-    expected = authors_loss(made, tokens[:3], torch.stack(tokens[3:]), matches)
+    expected = authors_loss(made, student, teacher, matches)
     found = made(student, teacher, 0.04, [stack_boxes([box] * 4) for box in views])
     assert found["loss"].item() == pytest.approx(expected, abs=1e-5)
 
@@ -78,11 +78,13 @@ def test_each_image_has_the_loss_that_it_has_alone() -> None:
     for matching in (MatchingConfig(), MatchingConfig(loss="weighted", cls_weight=0.7)):
         student, teacher = outputs(images=3)
 
-        def loss(images: slice, matching: MatchingConfig = matching, student=student, teacher=teacher) -> float:  # type: ignore[no-untyped-def]
+        def loss(
+            images: slice, matching: MatchingConfig = matching, roles: tuple[Outputs, Outputs] = (student, teacher)
+        ) -> float:
             torch.manual_seed(1)
             cut = [
-                [ViewOutputs(g.cls_VBK[:, images], g.patches_VBNK[:, images], g.grid) for g in role]
-                for role in (student, teacher)
+                Outputs(*(Projections([view[images] for view in part.views]) for part in (role.cls, role.patches)), role.grids)  # type: ignore[union-attr]
+                for role in roles
             ]
             return objective(matching)(*cut, 0.04, [stack_boxes(view[images]) for view in boxes])["loss"].item()
 
@@ -108,13 +110,15 @@ def test_weighted_loss() -> None:
 
 
 def test_centres_move_per_position() -> None:
-    made = MatchingObjective(DINO, MatchingConfig(), patches=9)
+    made = objective(MatchingConfig())
+    made.cls_centre.mean_K.zero_()
+    made.patch_centre.mean_K.zero_()
     student, teacher = outputs(images=2)
     made(student, teacher, 0.04, [stack_boxes([WHOLE] * 2)] * 3)
     made.move()
-    assert teacher[0].patches_VBNK is not None
-    torch.testing.assert_close(made.patch_centre.mean_K, 0.1 * teacher[0].patches_VBNK.mean((0, 1)))
-    torch.testing.assert_close(made.cls_centre.mean_K, 0.1 * teacher[0].cls_VBK.mean((0, 1)))
+    assert teacher.patches is not None
+    torch.testing.assert_close(made.patch_centre.mean_K, 0.1 * torch.stack([*teacher.patches.views]).mean((0, 1)))
+    torch.testing.assert_close(made.cls_centre.mean_K, 0.1 * torch.stack([*teacher.cls.views]).mean((0, 1)))
 
 
 boxes = st.builds(CropBox, st.integers(0, 60), st.integers(0, 60), st.integers(5, 90), st.integers(5, 90), st.booleans())

@@ -11,11 +11,10 @@ from torch import Tensor
 from backbones.build import build_backbone
 from pretrain.config import PretrainConfig, parse_run
 from pretrain.data.views import CropBox, stack_boxes, view_kinds
-from pretrain.networks import build_networks
-from pretrain.objectives.build import build_objective
+from pretrain.networks import backbone_spec, build_networks
 from pretrain.recipe_files import RECIPES, read_recipe, recipe_names
-from pretrain.run_schedules import step_settings
-from pretrain.trainer import training_step
+from pretrain.schedules import step_settings
+from pretrain.step import training_step
 
 IMAGES = 3
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "pretraining_choices.md"
@@ -131,7 +130,7 @@ def test_every_recipe_takes_a_step(recipe: str) -> None:
 )  # fmt: skip
 def test_backbones_have_their_published_size(recipe: str, millions: float) -> None:
     config = parse_run([recipe])
-    spec = build_objective(config).backbone_spec(config.backbone.architecture(), config.views.global_size)
+    spec = backbone_spec(config)
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in build_backbone(spec).parameters())
     assert parameters / 1e6 == pytest.approx(millions, abs=0.2)

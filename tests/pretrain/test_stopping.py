@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-import pretrain.stepping
+import pretrain.run
 from common.interruption import STOP_SIGNALS, Interrupted
 from pretrain.__main__ import main
 from pretrain.config import parse_run
@@ -47,7 +47,7 @@ def logged(output: Path) -> list[dict[str, float]]:
 
 
 def signal_in_step(monkeypatch: pytest.MonkeyPatch, step: int, send: Callable[[], None]) -> None:
-    healthy = pretrain.stepping.training_step
+    healthy = pretrain.run.training_step
     done = 0
 
     def training_step(*arguments: Any, **options: Any) -> dict[str, torch.Tensor]:
@@ -57,7 +57,7 @@ def signal_in_step(monkeypatch: pytest.MonkeyPatch, step: int, send: Callable[[]
             send()
         return healthy(*arguments, **options)
 
-    monkeypatch.setattr(pretrain.stepping, "training_step", training_step)
+    monkeypatch.setattr(pretrain.run, "training_step", training_step)
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)

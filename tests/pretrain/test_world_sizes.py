@@ -15,8 +15,7 @@ import torch
 from pretrain.__main__ import main
 from pretrain.config import parse_run
 from pretrain.data.loader import GlobalBatchSampler
-from pretrain.optim import REFERENCE_BATCH
-from pretrain.run_schedules import step_settings
+from pretrain.schedules import REFERENCE_BATCH, step_settings
 from tests.pretrain.conftest import has_current_environment, tiny_options
 
 REPOSITORY = Path(__file__).resolve().parents[2]

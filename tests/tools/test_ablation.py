@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from common.cli import parse
+from pretrain.checkpoint import CHECKPOINT_FILE
 from pretrain.config import PretrainConfig, parse_run
 from pretrain.recipe_files import recipe_names
-from pretrain.state import CHECKPOINT_FILE
 from tables.layout import LAYOUTS
 from tests.conftest import REPOSITORY, RunMain
 from tools.ablation import AblationOptions, main, plan_jobs, plan_other_jobs

@@ -16,8 +16,8 @@ from common.distributed import choose_device
 from pretrain.config import PretrainConfig
 from pretrain.data.views import view_kinds
 from pretrain.networks import build_networks, choose_autocast
-from pretrain.run_schedules import step_settings
-from pretrain.trainer import training_step
+from pretrain.schedules import step_settings
+from pretrain.step import training_step
 
 # MoBY's heads normalise over the batch, which takes two images.
 _COUNTED_IMAGES = 2

@@ -98,7 +98,7 @@ def test_a_labelled_folder_that_cannot_be_used_is_found_before_training(
     assert finished.status == 2
     assert message.format(val=val) in finished.stderr.splitlines()[-1]
     assert not (tmp_path / "run" / "checkpoint.pth").exists()
-    assert not logged(tmp_path / "run")
+    assert not (tmp_path / "run" / "log.jsonl").exists()
 
 
 def test_pictures_that_cannot_be_written_cost_no_training(

@@ -14,6 +14,7 @@ from PIL import Image
 
 from backbones.build import build_backbone
 from backbones.spec import ViTSpec
+from pretrain.checkpoint import run_settings, save_checkpoint
 from pretrain.config import SelfPatchConfig, ViewsConfig
 from pretrain.data.sources import ImageFiles, find_images, images_of_folder
 from pretrain.monitoring.__main__ import main
@@ -31,8 +32,7 @@ from pretrain.monitoring.plots import (
 )
 from pretrain.monitoring.subject import Subject, open_subject, subject_of
 from pretrain.networks import build_networks
-from pretrain.objectives.neighbours import candidate_table, select_positives
-from pretrain.state import run_settings, save_checkpoint
+from pretrain.objectives.selfpatch import candidate_table, select_positives
 from tests.conftest import RunMain
 from tests.pretrain.conftest import tiny_config
 

@@ -7,10 +7,10 @@ import torch
 
 from pretrain.config import METHODS, PretrainConfig
 from pretrain.data.views import CropBox, stack_boxes, view_kinds
+from pretrain.log import JUDGED_LINES, CollapseWarning, judge
 from pretrain.networks import Networks, build_networks
-from pretrain.run_schedules import step_settings
-from pretrain.trainer import training_step
-from pretrain.watching.collapse import JUDGED_LINES, CollapseWatch, judge
+from pretrain.schedules import step_settings
+from pretrain.step import training_step
 from tests.pretrain.conftest import tiny_config
 
 IMAGES = 8
@@ -21,7 +21,7 @@ def parts_of(method: str) -> set[str]:
     return {"cls"} if method in ("dino", "moby") else {"cls", "patch"}
 
 
-def signs_of_a_step(config: PretrainConfig, networks: Networks) -> dict[str, float]:
+def diagnostics_of_a_step(config: PretrainConfig, networks: Networks) -> dict[str, float]:
     kinds = view_kinds(config.views)
     boxes = [stack_boxes([CropBox(0, 0, 50, 50, False)] * IMAGES) for _ in kinds]
     crops = [torch.rand(IMAGES, 3, kind.size, kind.size).sub(0.5).mul(4) for kind in kinds]
@@ -58,10 +58,10 @@ def prefer_none(networks: Networks) -> None:
 @EVERY_METHOD
 def test_a_fresh_network_is_healthy(method: str) -> None:
     config = tiny_config(method)
-    watch = CollapseWatch()
+    watch = CollapseWarning()
     networks = build_networks(config, torch.device("cpu"))
     for step in range(JUDGED_LINES):
-        watch.update(step, signs_of_a_step(config, networks))
+        watch.update(step, diagnostics_of_a_step(config, networks))
     assert watch.states == dict.fromkeys(parts_of(method), "healthy")
 
 
@@ -71,11 +71,11 @@ def test_one_constant_output(method: str, caplog: pytest.LogCaptureFixture) -> N
     networks = build_networks(config, torch.device("cpu"))
     blind(networks)
     prefer_one_prototype(networks)
-    signs = signs_of_a_step(config, networks)
-    watch = CollapseWatch()
+    found = diagnostics_of_a_step(config, networks)
+    watch = CollapseWarning()
     with caplog.at_level(logging.WARNING):
         for step in range(2 * JUDGED_LINES):
-            watch.update(step, signs)
+            watch.update(step, found)
     assert watch.states == dict.fromkeys(parts_of(method), "constant")
     assert len(caplog.messages) == len(parts_of(method)), "once per part"
     assert all("collapsed: all outputs are alike, whatever the image" in message for message in caplog.messages)
@@ -86,11 +86,11 @@ def test_uniform_outputs(method: str, caplog: pytest.LogCaptureFixture) -> None:
     config = tiny_config(method)
     networks = build_networks(config, torch.device("cpu"))
     prefer_none(networks)
-    signs = signs_of_a_step(config, networks)
-    watch = CollapseWatch()
+    found = diagnostics_of_a_step(config, networks)
+    watch = CollapseWarning()
     with caplog.at_level(logging.WARNING):
         for step in range(JUDGED_LINES):
-            watch.update(step, signs)
+            watch.update(step, found)
     assert watch.states == dict.fromkeys(parts_of(method), "uniform")
     assert all("spread over all prototypes" in message for message in caplog.messages)
 
@@ -98,7 +98,7 @@ def test_uniform_outputs(method: str, caplog: pytest.LogCaptureFixture) -> None:
 def test_every_change_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     healthy = {"loss": 1.0, "cls_entropy": 1.0, "cls_batch_entropy": 2.0, "cls_batch_entropy_part": 0.5}
     dead = {**healthy, "cls_batch_entropy": 1.0, "cls_batch_entropy_part": 0.1}
-    watch = CollapseWatch()
+    watch = CollapseWarning()
     with caplog.at_level(logging.INFO):
         for step in range(60):
             watch.update(step, dead if 20 <= step < 40 else healthy)
@@ -109,14 +109,14 @@ def test_every_change_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_one_odd_batch_is_no_collapse() -> None:
-    watch = CollapseWatch()
+    watch = CollapseWarning()
     for step in range(30):
         watch.update(step, {"cls_deviation": 0.0 if step == 15 else 0.8})
         assert watch.states in ({}, {"cls": "healthy"})
 
 
 @pytest.mark.parametrize(
-    ("signs", "state"),
+    ("found", "state"),
     [
         ({"entropy": 6.9, "batch_entropy": 6.92, "batch_entropy_part": 0.999}, "uniform"),
         ({"entropy": 0.01, "batch_entropy": 0.03, "batch_entropy_part": 0.01}, "constant"),
@@ -126,5 +126,5 @@ def test_one_odd_batch_is_no_collapse() -> None:
         ({"deviation": 0.7}, "healthy"),
     ],
 )
-def test_judgement(signs: dict[str, float], state: str) -> None:
-    assert judge(signs) == state
+def test_judgement(found: dict[str, float], state: str) -> None:
+    assert judge(found) == state

@@ -1,0 +1,326 @@
+"""The checkpoint: everything that a run needs to go on as if it had never stopped.
+
+How it is written, which older ones stay beside it, where a run starts, and how its backbones are exported.
+"""
+
+import json
+import logging
+import os
+import shutil
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from backbones.checkpoint import CheckpointError, load_checkpoint
+from backbones.convert import convert_checkpoint, write_conversion
+from backbones.layouts.patchbench import FORMAT_MARK, PATCHBENCH, VERSION
+from backbones.spec import spec_to_dict
+from common.distributed import from_first_process, rank
+from common.files import text_sha256, write_atomically
+from pretrain.config import METHODS, PretrainConfig, TrainConfig, plain_config
+from pretrain.networks import Networks
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_FILE = "checkpoint.pth"
+AUTO, NEVER = "auto", "never"
+
+_SEED = "train.seed"
+_PARTS = "train.accumulate"
+
+# Fields that may change when a run is continued: they influence where and how fast it runs, not what it computes.
+_FREE_FIELDS = frozenset(
+    {
+        "data.path",
+        "data.kind",
+        "data.tar_index",
+        "data.workers",
+        "data.pin_workers",
+        "data.max_unreadable",
+        "train.output",
+        "train.device",
+        _PARTS,
+        "train.compile",
+        "train.checkpoint_every",
+        "train.keep_last",
+        "train.keep_every",
+        "train.resume",
+        "train.export",
+        "train.log_every",
+    }
+)
+_FREE_SECTION = "watch"
+"""Looking at a run does not change it."""
+
+
+class CheckpointNotWrittenError(ValueError):
+    """The disk took no checkpoint; the previous one is as it was."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come."""
+
+    step: int
+    """Steps done; the first step to do."""
+    kept: list[str]
+    """Names of the older checkpoints that the run has written beside this one and may remove."""
+
+
+def run_settings(config: PretrainConfig, names: Iterable[str]) -> dict[str, Any]:
+    """What a run is, as flat plain values: its configuration, and a digest of its images' names.
+
+    Args:
+        config: The run.
+        names: The images, in their order, relative to `config.data.path`, which itself may move.
+    """
+    sections = plain_config(config)
+    flat = {
+        f"{section}.{field}": value
+        for section, fields in sections.items()
+        if isinstance(fields, dict) and section != _FREE_SECTION
+        for field, value in fields.items()
+    }
+    return {"method": sections["method"], **flat, "data.listing_sha256": text_sha256("\n".join(names))}
+
+
+def recipe_digest(settings: Mapping[str, Any]) -> str:
+    """What runs of one recipe have in common: a digest of their settings, but for the seed and what computes nothing.
+
+    Args:
+        settings: From `run_settings`.
+    """
+    fixed = {name: value for name, value in settings.items() if name not in (*_free_fields(settings), _SEED)}
+    return text_sha256(json.dumps(fixed, sort_keys=True))
+
+
+def _free_fields(settings: Mapping[str, Any]) -> frozenset[str]:
+    """What may change; of heads with batch normalisation, the parts of a batch may not: it normalises over each."""
+    has_batch_norm = METHODS[settings["method"]].batch_norm or settings["selfpatch.negatives"]
+    return _FREE_FIELDS - {_PARTS} if has_batch_norm else _FREE_FIELDS
+
+
+def save_checkpoint(
+    path: Path, settings: Mapping[str, Any], networks: Networks, step: int, epoch: int, kept: Sequence[str] = ()
+) -> None:
+    """Write a checkpoint atomically.
+
+    Args:
+        path: Where to.
+        settings: From `run_settings`.
+        networks: What is trained, with the losses' and the optimiser's running state.
+        step: Steps done.
+        epoch: Epochs done.
+        kept: Names of the older checkpoints that the run may remove.
+
+    Raises:
+        CheckpointNotWrittenError: If the disk is full or fails; what was at `path` before is still there.
+    """
+    content = {
+        "format": FORMAT_MARK,
+        "version": VERSION,
+        "settings": dict(settings),
+        "evaluated_branch": METHODS[settings["method"]].branch,
+        "recipe_sha256": recipe_digest(settings),
+        "seed": settings[_SEED],
+        "backbone_spec": spec_to_dict(networks.spec),
+        **{name: part.state_dict() for name, part in _parts(networks).items()},
+        "step": step,
+        "epoch": epoch,
+        "kept": list(kept),
+    }
+    try:
+        write_atomically(path, lambda temporary: _write(content, temporary))
+    except OSError as error:
+        before = "the previous one is intact; " if path.exists() else ""
+        raise CheckpointNotWrittenError(
+            f"cannot write the checkpoint {path} after step {step}: {error.strerror or error}; {before}"
+            "make room, or choose another train.output; the same command continues"
+        ) from error
+
+
+def _write(content: Mapping[str, Any], path: Path) -> None:
+    with path.open("wb") as stream:
+        try:
+            torch.save(content, stream)
+        except RuntimeError as error:
+            # torch closes its archive after a failed write and complains of that; the failure itself comes before.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+def _parts(networks: Networks) -> dict[str, nn.Module | Optimizer]:
+    return {
+        "student": networks.student,
+        "teacher": networks.teacher,
+        "objective": networks.objective,
+        "optimizer": networks.optimizer,
+    }
+
+
+class CheckpointWriter:
+    """Writes the checkpoint every `train.checkpoint_every` steps and at the end; the first process does."""
+
+    def __init__(
+        self, path: Path, settings: Mapping[str, Any], train: TrainConfig, steps_per_epoch: int, kept: Sequence[str]
+    ) -> None:
+        """Write to `path`; `kept` names the older checkpoints that this run has written so far and may remove."""
+        self.path = path
+        self._settings = settings
+        self._train = train
+        self._every = train.checkpoint_every or steps_per_epoch
+        self._steps_per_epoch = steps_per_epoch
+        self._kept = list(kept)
+
+    def is_due(self, step: int) -> bool:
+        """Whether the checkpoint is written after this many steps, also if they are not the last."""
+        return step % self._every == 0 or self._is_kept_for_good(step)
+
+    def write(self, step: int, networks: Networks) -> None:
+        """Write the checkpoint after `step` steps; all processes wait for the first one's success.
+
+        Raises:
+            CheckpointNotWrittenError: If there is no room, on all processes; the previous checkpoint is still there.
+        """
+        failure = ""
+        if rank() == 0:
+            try:
+                self._write(step, networks)
+            except CheckpointNotWrittenError as error:
+                failure = str(error)
+        if failure := from_first_process(failure):
+            raise CheckpointNotWrittenError(failure)
+
+    def _write(self, step: int, networks: Networks) -> None:
+        epochs_done = step // self._steps_per_epoch
+        newest = self.path.with_name(f"{self.path.stem}_step{step:08d}{self.path.suffix}")
+        keeps_older = self._train.keep_last > 1
+        kept = [*self._kept, newest.name] if keeps_older and newest.name not in self._kept else self._kept
+        save_checkpoint(self.path, self._settings, networks, step, epochs_done, kept)
+        if keeps_older:
+            link_or_copy(self.path, newest)
+        # Also with a smaller `keep_last` than before the run was continued.
+        self._kept = prune(self.path.parent, kept, self._train.keep_last if keeps_older else 0)
+        if self._is_kept_for_good(step):
+            link_or_copy(self.path, self.path.with_name(f"{self.path.stem}_epoch{epochs_done:04d}{self.path.suffix}"))
+
+    def _is_kept_for_good(self, step: int) -> bool:
+        epochs, rest = divmod(step, self._steps_per_epoch)
+        return bool(self._train.keep_every) and rest == 0 and epochs % self._train.keep_every == 0
+
+
+def link_or_copy(path: Path, other: Path) -> None:
+    """Give a checkpoint a second name that outlives its replacement: a hard link, or a copy where there are none."""
+
+    def make(temporary: Path) -> None:
+        try:
+            os.link(path, temporary)
+        except OSError:
+            # A file system without hard links (many network and FUSE ones). If it is full, the copy says so.
+            shutil.copyfile(path, temporary)
+
+    write_atomically(other, make)
+
+
+def prune(folder: Path, kept: Sequence[str], newest: int) -> list[str]:
+    """Remove the oldest of a run's kept checkpoints, given by name and oldest first; no other file is touched.
+
+    Returns:
+        The `newest` names that stay.
+    """
+    going = kept[: max(0, len(kept) - newest)]
+    for name in going:
+        (folder / name).unlink(missing_ok=True)
+    return list(kept[len(going) :])
+
+
+def start_or_resume(own: Path, resume: str, settings: Mapping[str, Any], networks: Networks) -> Progress:
+    """Restore what `train.resume` says.
+
+    A run that has a checkpoint of its own always continues from that one, also when another is named: the same command line has to
+    go on after an interruption.
+
+    Args:
+        own: Where this run's checkpoint is or will be.
+        resume: `auto`, `never`, or a checkpoint file.
+        settings: From `run_settings`.
+        networks: Fresh; take the checkpoint's values.
+
+    Returns:
+        How far the run is; step 0 if it starts afresh.
+
+    Raises:
+        CheckpointError: If there is a checkpoint that must not be continued or cannot be; a damaged one is never passed over in
+            silence, but an older one is named.
+    """
+    if own.exists():
+        if resume == NEVER:
+            raise CheckpointError(
+                f"{own} exists, and train.resume is {NEVER}; choose another train.output, or train.resume {AUTO} to continue it"
+            )
+        if resume != AUTO and Path(resume) != own and rank() == 0:
+            logger.info("train.resume %s is where this run started; it continues from its own %s", resume, own)
+        return _restore(own, settings, networks)
+    if resume in (AUTO, NEVER):
+        return Progress(0, [])
+    source = Path(resume)
+    if not source.is_file():
+        raise CheckpointError(
+            f"train.resume {resume}: no such file; give {AUTO}, {NEVER}, or a checkpoint of a pretraining run"
+        )
+    progress = _restore(source, settings, networks)
+    # Another run's older checkpoints are not this one's to remove.
+    return progress if source.resolve().parent == own.resolve().parent else Progress(progress.step, [])
+
+
+def _restore(path: Path, settings: Mapping[str, Any], networks: Networks) -> Progress:
+    try:
+        content = load_checkpoint(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; {_way_out(path)}") from error
+    if not isinstance(content, Mapping) or content.get("format") != FORMAT_MARK or content.get("version") != VERSION:
+        raise CheckpointError(f"{path}: not a pretraining checkpoint of this version; choose another train.output")
+    if differences := _differences(content["settings"], settings):
+        raise CheckpointError(
+            f"{path} belongs to a run with other settings: {'; '.join(differences)}; "
+            "give the same ones to continue it, or another train.output to start afresh"
+        )
+    for name, part in _parts(networks).items():
+        part.load_state_dict(content[name])
+    # Runs of before older checkpoints were kept have written none.
+    return Progress(int(content["step"]), list(content.get("kept", [])))
+
+
+def _differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    names = sorted((set(saved) | set(current)) - _free_fields(current))
+    return [f"{name} was {saved.get(name)}, is {current.get(name)}" for name in names if saved.get(name) != current.get(name)]
+
+
+def _way_out(damaged: Path) -> str:
+    """What to do about a damaged checkpoint."""
+    pattern = f"{damaged.stem.split('_')[0]}_*{damaged.suffix}"
+    # A look at the end of a file is enough to leave out those that were cut short.
+    others = [path for path in damaged.parent.glob(pattern) if not path.samefile(damaged) and zipfile.is_zipfile(path)]
+    if not others:
+        return f"there is no older one beside it; remove {damaged.name} to start afresh"
+    newest = max(others, key=lambda path: path.stat().st_mtime_ns)
+    return (
+        f"the newest older one beside it is {newest}: remove {damaged.name} and add --train.resume {newest} to go on from there"
+    )
+
+
+def export_backbones(checkpoint: Path) -> list[Path]:
+    """Write `backbone_teacher.safetensors` and `backbone_student.safetensors` beside the checkpoint; returns the files."""
+    written = []
+    for branch in PATCHBENCH.branches:
+        output = checkpoint.with_name(f"backbone_{branch}.safetensors")
+        write_conversion(convert_checkpoint(checkpoint, branch=branch), checkpoint, output)
+        written.append(output)
+    return written

@@ -1,0 +1,233 @@
+"""One step of self-distillation, and what all processes must know after it."""
+
+import contextlib
+import json
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import AdamW
+
+from common.distributed import gather_from_processes, rank, world_size
+from common.files import write_text_atomically
+from pretrain.networks import Networks
+from pretrain.objectives.base import Objective
+from pretrain.optim import clip_each_gradient, drop_last_layer_gradients, set_schedule, update_teacher
+from pretrain.schedules import StepSettings
+
+NONFINITE_FILE = "nonfinite_batch.json"
+
+
+def training_step(
+    student: nn.Module,
+    teacher: nn.Module,
+    objective: Objective,
+    optimizer: AdamW,
+    crops: Sequence[Tensor],
+    settings: StepSettings,
+    autocast: torch.autocast | None = None,
+    boxes: Sequence[Tensor] = (),
+    diagnose: bool = False,
+    accumulate: int = 1,
+) -> dict[str, Tensor]:
+    """One update of student and teacher.
+
+    With `accumulate` the batch goes through the networks in parts, whose losses are averaged; what is kept between steps (centres,
+    queues) moves once, by all parts. For DINO, SelfPatch and PW-Self this is the step of the whole batch up to rounding and the draws
+    of stochastic depth. MoBY differs: its batch normalisation takes the statistics of each part.
+
+    Args:
+        student: Possibly wrapped in DistributedDataParallel.
+        teacher: The student's moving average; its parameters need no gradient.
+        objective: The loss.
+        optimizer: From `pretrain.optim.build_optimizer`.
+        crops: float32 [B, 3, H, W] per view, global ones first.
+        settings: The schedules at this step.
+        autocast: Reduced precision for the networks; the losses are always in float32.
+        boxes: Where the crops were cut out, for objectives that compare places.
+        diagnose: Whether to add the objective's diagnostics, which cost a little time.
+        accumulate: Number of equal parts in which the batch is processed, one after another.
+
+    Returns:
+        The losses before the update, detached, and `Objective.diagnostics` of the last part's targets if wanted.
+    """
+    set_schedule(optimizer, settings.lr, settings.weight_decay)
+    # Before the forward pass, so that activations can take the place of the last step's gradients.
+    optimizer.zero_grad(set_to_none=True)
+    totals: dict[str, Tensor] = {}
+    diagnostics: dict[str, Tensor] = {}
+    for part in range(accumulate):
+        is_last = part + 1 == accumulate
+        part_crops, part_boxes = ([view.chunk(accumulate)[part] for view in views] for views in (crops, boxes))
+        with _gradient_exchange(student, is_last):
+            with autocast or torch.autocast(crops[0].device.type, enabled=False):
+                with torch.no_grad():
+                    targets = teacher(objective.teacher_crops(part_crops))
+                outputs = student(part_crops)
+            losses = objective(outputs, targets, settings.teacher_temperature, part_boxes)
+            if diagnose and is_last:
+                diagnostics = objective.diagnostics(targets, settings.teacher_temperature)
+            # What the backward pass does not need is free before it.
+            del outputs, targets
+            (losses["loss"] / accumulate).backward()
+        for name, value in losses.items():
+            share = value.detach() / accumulate
+            totals[name] = totals[name] + share if name in totals else share
+    objective.move()
+    bare_student = student.module if isinstance(student, DistributedDataParallel) else student
+    if settings.clip_grad:
+        clip = clip_each_gradient if settings.clip_each else nn.utils.clip_grad_norm_
+        clip(bare_student.parameters(), settings.clip_grad)
+    if settings.freeze_last_layer:
+        drop_last_layer_gradients(bare_student)
+    optimizer.step()
+    update_teacher(teacher, bare_student, settings.teacher_momentum)
+    return totals | diagnostics
+
+
+def _gradient_exchange(student: nn.Module, wanted: bool) -> contextlib.AbstractContextManager[None]:
+    """Processes exchange gradients once per step, with those of the last part."""
+    if isinstance(student, DistributedDataParallel) and not wanted:
+        return student.no_sync()
+    return contextlib.nullcontext()
+
+
+def wrap_student(networks: Networks, device: torch.device, compiled: bool) -> nn.Module:
+    """The student as `training_step` takes it: compiled if asked for, and exchanging gradients where there are several processes.
+
+    The teacher is compiled with it.
+    """
+    if compiled:
+        for network in (networks.student, networks.teacher):
+            network.compile(dynamic=False)
+    if world_size() == 1:
+        return networks.student
+    return DistributedDataParallel(networks.student, device_ids=[device.index] if device.type == "cuda" else None)
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Make stochastic depth a function of (seed, step, process), so that a continued run repeats it without stored states."""
+    torch.manual_seed((seed * 1_000_003 + step) * 1_009 + rank())
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What one step tells all processes, possibly still on its way from the GPU."""
+
+    step: int
+    """Steps done, this one included."""
+    losses: Mapping[str, Tensor]
+    """This process's."""
+    values: Tensor
+    """[2] on the host: the largest signal number, and 1 if a number is not finite, over all processes."""
+    arrived: torch.cuda.Event | None
+    """Passes when `values` are there; None if they are."""
+
+
+class Sentinel:
+    """Tells all processes after every step whether its numbers are finite, and whether somebody was asked to stop.
+
+    It exchanges two numbers per step. With `lag` 0 they are known at once. On a GPU they are read one step later, so that the host
+    stays a step ahead of the device, except before a checkpoint (`settle`), which therefore never holds a number that is not finite.
+    What is looked at is the step's losses and what it left behind: the student's weights and all running state, since a gradient that
+    is not finite leaves weights that are not.
+    """
+
+    def __init__(self, device: torch.device, lag: int) -> None:
+        self._device = device
+        self._lag = lag
+        self._pending: deque[Flags] = deque()
+
+    def check(
+        self, step: int, networks: Networks, losses: Mapping[str, Tensor], signum: int, settle: bool
+    ) -> tuple[int, Flags | None]:
+        """Report a step; every process calls this after every step.
+
+        Args:
+            step: Steps done, this one included.
+            networks: After the update.
+            losses: This process's.
+            signum: The signal that this process got; 0 for none.
+            settle: Wait until everything about this step is known.
+
+        Returns:
+            The signal after which all processes stop here, 0 for none; and the first step with a number that is not finite. Both are
+            the same on all processes.
+        """
+        self._pending.append(self._send(step, networks, losses, signum))
+        lag = 0 if settle else self._lag
+        stop = 0
+        # Once a stop is agreed on, this step is the last one and is saved: nothing about it may stay open.
+        while len(self._pending) > (0 if stop else lag):
+            flags = self._pending.popleft()
+            if flags.arrived is not None:
+                flags.arrived.synchronize()
+            agreed, broken = flags.values.tolist()
+            if broken:
+                return 0, flags
+            stop = stop or int(agreed)
+        return stop, None
+
+    def _send(self, step: int, networks: Networks, losses: Mapping[str, Tensor], signum: int) -> Flags:
+        broken = ~all_finite(networks, losses)
+        values = torch.stack([torch.full((), float(signum), device=self._device), broken.float()])
+        if world_size() > 1:
+            dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        if self._device.type != "cuda":
+            return Flags(step, losses, values, None)
+        host = torch.empty(2, pin_memory=True).copy_(values, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+        return Flags(step, losses, host, arrived)
+
+
+@torch.no_grad()
+def all_finite(networks: Networks, losses: Mapping[str, Tensor]) -> Tensor:
+    """Whether losses, weights and running state are finite; a boolean scalar on their device, without waiting for it."""
+    total = torch.nn.utils.get_total_norm([*_state(networks), *(loss.float() for loss in losses.values())])
+    return torch.isfinite(total)
+
+
+def _state(networks: Networks) -> Iterator[Tensor]:
+    yield from networks.student.parameters()
+    for module in (networks.student, networks.teacher, networks.objective):
+        yield from (buffer for buffer in module.buffers() if buffer.is_floating_point())
+
+
+def nonfinite_error(flags: Flags, epoch: int, images: Sequence[str], output: Path, checkpoint: Path) -> ValueError:
+    """Write down the batch after which a number was no longer finite, and make the error that ends the run.
+
+    All processes call this together.
+
+    Args:
+        flags: The step's.
+        epoch: Its 0-based epoch.
+        images: Where those of the global batch are, in its order; an unreadable one was replaced by the next readable one.
+        output: The run's folder.
+        checkpoint: The last good one, if it exists.
+    """
+    losses = gather_from_processes(flags.losses["loss"].reshape(1)).tolist()
+    path = output / NONFINITE_FILE
+    if rank() == 0:
+        content = {
+            "step": flags.step,
+            "epoch": epoch,
+            # As text: JSON has no word for what is not finite.
+            "losses": [str(loss) for loss in losses],
+            "images": [list(images[process :: world_size()]) for process in range(world_size())],
+        }
+        write_text_atomically(path, json.dumps(content, indent=1) + "\n")
+    bad = [loss for loss in losses if not torch.isfinite(torch.tensor(loss))]
+    what = (
+        f"the loss became {bad[0]}" if bad else f"the loss was {losses[0]:.4g} but the update left weights that are not finite"
+    )
+    kept = f"{checkpoint} is from before" if checkpoint.exists() else "no checkpoint was written yet"
+    return ValueError(
+        f"{what} at step {flags.step} (epoch {epoch}); its {len(images)} images, from {images[0]} on, are listed in {path}; {kept}. "
+        "Lower optim.lr, or use train.precision float32"
+    )
