@@ -31,11 +31,10 @@ class _Transformer:
     embed_dim: int
     """Width of the tokens."""
     depth: int
-    """Number of blocks."""
     num_heads: int
     """Attention heads per block; a ViT's weights do not show them."""
     patch_size: int
-    """Side of a patch in pixels."""
+    """Side in pixels."""
 
     @property
     def num_blocks(self) -> int:
@@ -132,13 +131,11 @@ class SwinSpec:
     embed_dim: int
     """Width of the first stage; every further stage doubles it."""
     depths: tuple[int, ...]
-    """Blocks per stage."""
+    """Blocks of each stage."""
     num_heads: tuple[int, ...]
-    """Attention heads per stage."""
     window_size: int
     """Side of an attention window in tokens."""
     patch_size: int = 4
-    """Side of a patch in pixels."""
     image_size: int = 224
     """Side in pixels of the pretraining images; stages smaller than a window at this size have no shifted windows."""
 

@@ -22,8 +22,7 @@ FORMATS: dict[str, Layout] = {
 
 _DEEPEST = 5
 _NAMES_PER_GROUP = 40
-_SHOWN_GROUPS = 3
-_SHOWN_LAYOUTS = 3
+_SHOWN = 3
 
 
 def layouts_of(checkpoint: Any) -> list[Layout]:
@@ -61,7 +60,7 @@ def describe(checkpoint: Any) -> str:
         group, _, name = path.rpartition("/")
         if group:
             groups.setdefault(group, []).append(name)
-    samples = [f"in {abbreviate([group])}: {abbreviate(names, 4)}" for group, names in list(groups.items())[:_SHOWN_GROUPS]]
+    samples = [f"in {abbreviate([group])}: {abbreviate(names, 4)}" for group, names in list(groups.items())[:_SHOWN]]
     return "; ".join([f"the top-level keys {abbreviate(map(str, checkpoint), 8)}", *samples])
 
 
@@ -70,10 +69,12 @@ def _closest_layouts(checkpoint: Any) -> str:
     paths = list(_paths(checkpoint))
     if not paths:
         return ""
-    typical = {name: layout.typical for name, layout in FORMATS.items()}
-    likeness = {name: max(SequenceMatcher(None, path, wanted).ratio() for path in paths) for name, wanted in typical.items()}
-    best = sorted(typical, key=lambda name: -likeness[name])[:_SHOWN_LAYOUTS]
-    return ", ".join(f"{name} (has {typical[name]})" for name in best)
+
+    def unlikeness(layout: Layout) -> float:
+        return -max(SequenceMatcher(None, path, layout.typical).ratio() for path in paths)
+
+    best = sorted(FORMATS.values(), key=unlikeness)[:_SHOWN]
+    return ", ".join(f"{layout.name} (has {layout.typical})" for layout in best)
 
 
 def _paths(node: Any, before: str = "", depth: int = 0) -> Iterator[str]:

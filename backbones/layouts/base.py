@@ -92,7 +92,7 @@ class Layout:
     """The backbone's names behind the prefix; None where they are timm's, torchvision's or Swin's own."""
     drops: tuple[str, ...] = ()
     """What else a branch's dictionary holds and is left out on purpose, written as the sources of `keys` are, and looked at first.
-    A row with `{other}` stands for one row per other branch."""
+    `{branch}` stands for the wanted branch, `{other}` for the other one."""
     steps: tuple[Callable[[Weights], Weights], ...] = ()
     """What else turns the renamed weights into timm's, such as joining queries, keys and values."""
     epoch_at: str = "epoch"
@@ -136,11 +136,8 @@ class Layout:
 
     def drop_rows(self, branch: str) -> dict[str, str | None]:
         """The rows of `drops` for a chosen branch."""
-        others = [other for other in self.branches if other != branch]
-        rows: list[str] = []
-        for drop in self.drops:
-            rows += [drop.replace("{other}", other) for other in others] if "{other}" in drop else [drop]
-        return dict.fromkeys(row.replace("{branch}", branch) for row in rows)
+        other = next((other for other in self.branches if other != branch), "")
+        return dict.fromkeys(row.replace("{branch}", branch).replace("{other}", other) for row in self.drops)
 
 
 def is_state_dict(value: Any) -> TypeGuard[Weights]:

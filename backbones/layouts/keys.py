@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -76,22 +76,23 @@ def apply_table(state_dict: Weights, table: KeyTable) -> tuple[dict[str, Tensor]
     Raises:
         FormatError: If no row fits a name, two names have the same target, or nothing is kept.
     """
-    rows = _compiled(tuple(table.items()))
     kept: dict[str, Tensor] = {}
     left_out: dict[str, tuple[str, ...]] = {}
     origins: dict[str, str] = {}
     unknown = []
     for name, tensor in state_dict.items():
-        found = _lookup(name, rows)
-        if found is None:
+        found = ((match, source, target) for source, target in table.items() if (match := _pattern(source).fullmatch(name)))
+        match, source, target = next(found, (None, "", None))
+        if match is None:
             unknown.append(name)
-            continue
-        source, target = found
-        if target is None:
+        elif target is None:
             left_out[source] = (*left_out.get(source, ()), name)
-        elif target in kept:
-            raise FormatError(f"{origins[target]} and {name} are both the layout's {target}")
         else:
+            numbers = match.groupdict()
+            rest = numbers.pop("rest", "")
+            target = target.removesuffix("*").format(**numbers) + rest
+            if target in kept:
+                raise FormatError(f"{origins[target]} and {name} are both the layout's {target}")
             kept[target], origins[target] = tensor, name
     if unknown:
         raise FormatError(f"names that no rule of the layout covers: {abbreviate(unknown)}")
@@ -100,27 +101,10 @@ def apply_table(state_dict: Weights, table: KeyTable) -> tuple[dict[str, Tensor]
     return kept, left_out
 
 
-Row = tuple[str, re.Pattern[str], str | None]
-
-
-@lru_cache(maxsize=128)
-def _compiled(rows: tuple[tuple[str, str | None], ...]) -> tuple[Row, ...]:
-    compiled = []
-    for source, target in rows:
-        pattern = re.sub(r"\\\{([ijk])\\\}", r"(?P<\1>[0-9]+)", re.escape(source.removesuffix("*")))
-        rest = "(?P<rest>.+)" if source.endswith("*") else ""
-        compiled.append((source, re.compile(pattern + rest), target))
-    return tuple(compiled)
-
-
-def _lookup(name: str, rows: tuple[Row, ...]) -> tuple[str, str | None] | None:
-    """The source of the first row that fits a name, and the name's target."""
-    for source, pattern, target in rows:
-        if match := pattern.fullmatch(name):
-            groups = match.groupdict()
-            rest = groups.pop("rest", "")
-            return source, None if target is None else target.removesuffix("*").format(**groups) + rest
-    return None
+@cache
+def _pattern(source: str) -> re.Pattern[str]:
+    pattern = re.sub(r"\\\{([ijk])\\\}", r"(?P<\1>[0-9]+)", re.escape(source.removesuffix("*")))
+    return re.compile(pattern + ("(?P<rest>.+)" if source.endswith("*") else ""))
 
 
 def join_qkv(state_dict: Weights) -> dict[str, Tensor]:

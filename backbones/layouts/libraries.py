@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 _NUMBERS = ("float16", "float32", "float64", "int32", "int64")
 _DETECTRON2_PREFIXES = ("", "backbone.bottom_up.")
+_DETECTRON2_BLOCK: KeyTable = {
+    "conv{j}.weight": "conv{j}.weight",
+    "conv{j}.norm.*": "bn{j}.*",
+    "shortcut.weight": "downsample.0.weight",
+    "shortcut.norm.*": "downsample.1.*",
+}
 _DETECTRON2_KEYS: KeyTable = {
     "stem.conv1.weight": "conv1.weight",
     "stem.conv1.norm.*": "bn1.*",
-    **{
-        source.format(detectron=stage + 1, b="{i}", c="{j}"): target.format(torchvision=stage, b="{i}", c="{j}")
-        for stage in (1, 2, 3, 4)
-        for source, target in (
-            ("res{detectron}.{b}.conv{c}.weight", "layer{torchvision}.{b}.conv{c}.weight"),
-            ("res{detectron}.{b}.conv{c}.norm.*", "layer{torchvision}.{b}.bn{c}.*"),
-            ("res{detectron}.{b}.shortcut.weight", "layer{torchvision}.{b}.downsample.0.weight"),
-            ("res{detectron}.{b}.shortcut.norm.*", "layer{torchvision}.{b}.downsample.1.*"),
-        )
-    },
+    **nested("res2.{i}.", "layer1.{i}.", _DETECTRON2_BLOCK),
+    **nested("res3.{i}.", "layer2.{i}.", _DETECTRON2_BLOCK),
+    **nested("res4.{i}.", "layer3.{i}.", _DETECTRON2_BLOCK),
+    **nested("res5.{i}.", "layer4.{i}.", _DETECTRON2_BLOCK),
 }
 _MMPRETRAIN_MARKS = {
     "backbone.layer1.0.conv1.weight",

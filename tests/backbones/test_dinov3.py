@@ -16,8 +16,8 @@ from backbones.convert import convert_checkpoint, convert_content
 from backbones.dinov3 import DINOv3
 from backbones.export import ExportError, export_backbone
 from backbones.file import load_strictly
-from backbones.inspection import inspect_backbone
 from backbones.layouts.architecture import with_periods
+from backbones.report import inspect_backbone
 from backbones.spec import DINOv3Spec, spec_from_dict, spec_to_dict
 from tests.layouts.base import weights_of
 from tests.layouts.dinov3 import DINOV3, GATED, make, without_periods

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from backbones.build import AnyBackbone, build_backbone
-from backbones.inspection import inspect_backbone
+from backbones.report import inspect_backbone
 from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, ViTSpec
 
 VIT = ViTSpec(embed_dim=64, depth=2, num_heads=2, patch_size=16, image_size=64, class_token=True, final_norm=True)
