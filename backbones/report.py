@@ -230,7 +230,7 @@ def _read_image(path: Path, size: int) -> Tensor:
         with Image.open(path) as image:
             pixels = image.convert("RGB")
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: no readable image ({error})") from error
+        raise ValueError(f"{path}: not a readable image ({error})") from error
     side = min(pixels.size)
     left, top = (pixels.width - side) // 2, (pixels.height - side) // 2
     square = pixels.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))

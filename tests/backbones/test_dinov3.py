@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import timm
 import torch
-from PIL import Image
 from torch import Tensor
 
 from backbones.build import build_backbone
@@ -17,7 +16,6 @@ from backbones.dinov3 import DINOv3
 from backbones.export import ExportError, export_backbone
 from backbones.file import load_strictly
 from backbones.layouts.architecture import with_periods
-from backbones.report import inspect_backbone
 from backbones.spec import DINOv3Spec, spec_from_dict, spec_to_dict
 from tests.layouts.base import weights_of
 from tests.layouts.dinov3 import DINOV3, GATED, make, without_periods
@@ -176,10 +174,3 @@ def test_what_other_layouts_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="dino layout holds ViTs only, this is a dinov3; use --to timm"):
         export_backbone(tmp_path / "out.pth", "dino", DINOV3, weights_of(DINOV3), epoch=-1)
     assert not list(tmp_path.iterdir())
-
-
-def test_inspection(tmp_path: Path) -> None:
-    Image.effect_mandelbrot((64, 48), (-2, -1, 1, 1), 50).convert("RGB").save(tmp_path / "image.png")
-    found = inspect_backbone(build_backbone(DINOV3), tmp_path / "image.png")
-    assert found["image_size"] == 224
-    assert found["norm_layers"] == found["norm_layers_as_initialised"] == 5

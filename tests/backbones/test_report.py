@@ -1,16 +1,25 @@
-"""Conversions in words and numbers."""
+"""What is said of a conversion, and how an untrained network is told from a trained one."""
 
+import json
+import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from torch import nn
 
-from backbones.build import build_backbone
+from backbones.build import AnyBackbone, build_backbone
 from backbones.layouts import FORMATS, Conversion
-from backbones.report import report_conversion, report_lines
+from backbones.report import inspect_backbone, report_conversion, report_lines
 from backbones.spec import BackboneSpec, DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec, architecture_name, spec_in_words
 
-VIT = ViTSpec(embed_dim=384, depth=12, num_heads=6, patch_size=16, image_size=224, class_token=True, final_norm=True)
+VIT_S = ViTSpec(embed_dim=384, depth=12, num_heads=6, patch_size=16, image_size=224, class_token=True, final_norm=True)
+VIT = replace(VIT_S, embed_dim=64, depth=2, num_heads=2, image_size=64)
+SWIN = SwinSpec(embed_dim=16, depths=(2, 2), num_heads=(1, 2), window_size=4, image_size=64)
 DINOV3 = DINOv3Spec(embed_dim=384, depth=12, num_heads=6, patch_size=16, hidden_dim=1536, register_tokens=4, mlp="swiglu")
 
 
@@ -18,24 +27,16 @@ DINOV3 = DINOv3Spec(embed_dim=384, depth=12, num_heads=6, patch_size=16, hidden_
     ("spec", "words"),
     [
         (
-            VIT,
+            VIT_S,
             "ViT-S/16: embed dim 384, depth 12, num heads 6, patch size 16, image size 224, class token yes, final norm yes",
         ),
         (
-            replace(VIT, num_heads=12, class_token=False, final_norm=False, mlp_ratio=2.0, layer_scale=True),
-            "ViT-S/16, 12 heads: embed dim 384, depth 12, num heads 12, patch size 16, image size 224, class token no, "
+            replace(VIT, depth=1, num_heads=1, class_token=False, final_norm=False, mlp_ratio=2.0, layer_scale=True),
+            "ViT/16, 64 wide, 1 deep: embed dim 64, depth 1, num heads 1, patch size 16, image size 64, class token no, "
             "final norm no, mlp ratio 2.0, layer scale yes",
         ),
-        (
-            SwinSpec(embed_dim=16, depths=(2, 1), num_heads=(1, 2), window_size=7),
-            "Swin 2-1, 16 wide: embed dim 16, depths 2-1, num heads 1-2, window size 7",
-        ),
+        (SWIN, "Swin 2-2, 16 wide: embed dim 16, depths 2-2, num heads 1-2, window size 4, image size 64"),
         (ResNetSpec(layers=(3, 4, 6, 3)), "R50: layers 3-4-6-3"),
-        (
-            replace(VIT, depth=1),
-            "ViT/16, 384 wide, 1 deep: embed dim 384, depth 1, num heads 6, patch size 16, image size 224, "
-            "class token yes, final norm yes",
-        ),
         (
             DINOV3,
             "ViT-S+/16: embed dim 384, depth 12, num heads 6, patch size 16, hidden dim 1536, register tokens 4, mlp swiglu",
@@ -87,7 +88,125 @@ def test_parameters_are_those_that_training_changes() -> None:
 
 
 def test_every_layout_states_a_licence() -> None:
-    assert all(isinstance(layout.licence, str) and layout.licence for layout in FORMATS.values())
     licences = {name: layout.licence for name, layout in FORMATS.items()}
+    assert all(licences.values())
     known = {"moco_v3": "CC-BY-NC-4.0", "moby": "MIT", "dino": "Apache-2.0", "selfpatch": "Apache-2.0", "timm": "not stated"}
     assert known.items() <= licences.items()
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("image") / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def fresh(spec: BackboneSpec) -> AnyBackbone:
+    torch.manual_seed(0)
+    return build_backbone(spec)
+
+
+def trained(spec: BackboneSpec) -> AnyBackbone:
+    """One step of AdamW moves every weight; the queries and keys are then sharpened as long training does."""
+    network = fresh(spec).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    network.forward_tokens(torch.rand(2, 3, 64, 64)).patches.square().mean().backward()
+    optimizer.step()
+    if isinstance(spec, ViTSpec):
+        with torch.no_grad():
+            network.blocks[-1].attn.qkv.weight[: 2 * spec.embed_dim] *= 30
+    return network
+
+
+@pytest.mark.parametrize(
+    "spec", [VIT, SWIN, replace(DINOV3, depth=1), ResNetSpec(layers=(1, 1, 1, 1))], ids=lambda spec: spec.family
+)
+def test_fresh_networks_are_told_from_trained_ones(spec: BackboneSpec, noise: Path) -> None:
+    found = inspect_backbone(fresh(spec), noise)
+    assert 0 < found["norm_layers"] == found["norm_layers_as_initialised"]
+    assert any("initial values" in warning for warning in found["warnings"])
+    found = inspect_backbone(trained(spec), noise)
+    assert found["norm_layers_as_initialised"] == 0
+    assert found["warnings"] == []
+
+
+def test_a_single_layer_that_was_not_loaded_shows(noise: Path) -> None:
+    network = trained(VIT)
+    nn.init.ones_(network.blocks[1].norm1.weight)
+    assert inspect_backbone(network, noise)["warnings"] == []  # its trained bias remains
+    nn.init.zeros_(network.blocks[1].norm1.bias)
+    (warning,) = inspect_backbone(network, noise)["warnings"]
+    assert warning.startswith("1 of 5 normalisation layers")
+
+
+def test_uniform_attention_shows(noise: Path) -> None:
+    network = trained(VIT)
+    with torch.no_grad():
+        network.blocks[-1].attn.qkv.weight[: 2 * VIT.embed_dim] /= 1000
+        network.blocks[-1].attn.qkv.bias[: 2 * VIT.embed_dim] = 0
+    found = inspect_backbone(network, noise)
+    assert found["attention_entropy"] == pytest.approx(1, abs=1e-3)
+    (warning,) = found["warnings"]
+    assert "attends uniformly" in warning
+
+
+def test_attention_entropy_is_that_of_the_attention_in_use(noise: Path) -> None:
+    """Against PyTorch's attention: with the identity as values, its outputs are its weights."""
+    network = trained(VIT).eval()
+    attention = network.blocks[-1].attn
+    seen = {}
+    attention.register_forward_pre_hook(lambda module, arguments: seen.__setitem__("tokens", arguments[0]))
+    found = inspect_backbone(network, noise)["attention_entropy"]
+    tokens = seen["tokens"]
+    queries, keys, _ = attention.qkv(tokens).unflatten(2, (3, 2, 32)).permute(2, 0, 3, 1, 4)
+    count = tokens.shape[1]
+    identity = torch.eye(count).expand(1, 2, count, count)
+    weights = torch.nn.functional.scaled_dot_product_attention(queries, keys, identity)
+    assert found == pytest.approx(torch.special.entr(weights).sum(-1).mean().item() / math.log(count), abs=1e-5)
+
+
+@pytest.mark.parametrize(("bias", "similarity"), [(1, pytest.approx(1)), (0, None)])
+def test_features_without_positions_show(noise: Path, bias: float, similarity: float | None) -> None:
+    network = trained(VIT)
+    nn.init.zeros_(network.norm.weight)
+    nn.init.constant_(network.norm.bias, bias)
+    found = inspect_backbone(network, noise)
+    assert found["cosine_similarity"] == similarity
+    assert found["effective_rank"] == pytest.approx(1)
+    assert any("same at every position" in warning for warning in found["warnings"])
+    json.dumps(found, allow_nan=False)
+
+
+def test_statistics_by_hand(noise: Path) -> None:
+    network = trained(VIT)
+    whole = network.forward_tokens
+
+    def features(images: torch.Tensor) -> object:
+        corners = torch.zeros(1, 4, 64)
+        corners[0, 0, 0] = corners[0, 1, 1] = 2  # two orthogonal vectors of length 2 ...
+        corners[0, 2, 0] = corners[0, 3, 1] = -2  # ... and their opposites
+        return whole(images)._replace(patches=corners)
+
+    network.forward_tokens = features  # type: ignore[assignment, method-assign]
+    found = inspect_backbone(network, noise)
+    assert (found["mean"], found["norm"]) == (0, 2)
+    assert found["effective_rank"] == pytest.approx(2)
+    # Of six pairs two are opposite, four are orthogonal.
+    assert found["cosine_similarity"] == pytest.approx(-2 / 6)
+
+
+def test_effective_rank_is_that_of_the_centred_features(noise: Path) -> None:
+    network = trained(VIT)
+    before = inspect_backbone(network, noise)["effective_rank"]
+    with torch.no_grad():
+        network.norm.bias += 10
+    assert inspect_backbone(network, noise)["effective_rank"] == pytest.approx(before, rel=1e-4)
+
+
+def test_not_an_image(tmp_path: Path) -> None:
+    path = tmp_path / "page.jpg"
+    path.write_text("<html>")
+    with pytest.raises(ValueError, match=r"page\.jpg: not a readable image"):
+        inspect_backbone(fresh(VIT), path)
+    with pytest.raises(ValueError, match="absent"):
+        inspect_backbone(fresh(VIT), tmp_path / "absent.png")

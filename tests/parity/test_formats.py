@@ -10,6 +10,7 @@ from torch import Tensor
 
 from backbones.build import build_backbone
 from backbones.convert import convert_checkpoint, write_conversion
+from backbones.export import export_backbone
 from backbones.file import load_backbone, load_strictly
 from backbones.layouts import FORMATS
 from backbones.spec import ViTSpec
@@ -94,4 +95,23 @@ def test_other_branches_are_not_taken_unasked(golden_dir: Path) -> None:
             load_strictly(network, other.state_dict)
             assert deviation(network, images, expected["tokens"]) > TOLERANCE, (path.name, branch)
             compared += 1
+    assert compared
+
+
+def test_features_survive_another_layout(golden_dir: Path, tmp_path: Path) -> None:
+    """From a published layout to another and back: bit-identical weights."""
+    compared = 0
+    for path, expected, _ in cases(golden_dir):
+        heads = expected["num_heads"] if isinstance(expected["num_heads"], int) else None
+        source = convert_checkpoint(path, num_heads=heads)
+        if not (isinstance(source.spec, ViTSpec) and source.spec.mlp_ratio == 4):
+            continue
+        layout = "dino" if source.spec.class_token else "selfpatch"
+        output = tmp_path / path.name
+        export_backbone(output, layout, source.spec, source.state_dict, source.epoch)
+        back = convert_checkpoint(output, num_heads=heads)
+        assert (back.format, back.spec, back.epoch) == (layout, source.spec, source.epoch)
+        assert back.state_dict.keys() == source.state_dict.keys()
+        assert all(torch.equal(back.state_dict[name], tensor.float()) for name, tensor in source.state_dict.items())
+        compared += 1
     assert compared

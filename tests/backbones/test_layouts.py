@@ -85,6 +85,8 @@ def test_other_branches_can_be_chosen(name: str) -> None:
 
 def test_torchvision_resnet_in_the_published_layouts() -> None:
     """The reference is torchvision's own network, not ours."""
+    layouts = [name for name, made in MADE.items() if made.spec == RESNET]
+    assert len(layouts) >= 7
     torch.manual_seed(0)
     reference = torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], num_classes=2).eval()
     weights = weights_of(RESNET)
@@ -93,10 +95,8 @@ def test_torchvision_resnet_in_the_published_layouts() -> None:
     with torch.no_grad():
         stem = reference.maxpool(reference.relu(reference.bn1(reference.conv1(images))))
         expected = reference.layer4(reference.layer3(reference.layer2(reference.layer1(stem))))
-        for name, made in MADE.items():
-            if made.spec != RESNET:
-                continue
-            conversion = convert_content(made.checkpoint)
+        for name in layouts:
+            conversion = convert_content(MADE[name].checkpoint)
             network = build_backbone(conversion.spec).eval()
             load_strictly(network, conversion.state_dict)
             torch.testing.assert_close(network.forward_maps(images, [3])[0], expected, atol=1e-4, rtol=1e-4, msg=name)
@@ -182,7 +182,7 @@ def test_a_derived_layout_is_not_read_as_the_one_that_it_specialises() -> None:
             convert_content(MADE[name].checkpoint, general)
 
 
-def test_weights_that_are_no_floats_are_refused() -> None:
+def test_weights_that_are_not_floats_are_refused() -> None:
     weights = {**MADE["timm_vit"].weights, "norm.weight": torch.ones(64, dtype=torch.int64)}
     with pytest.raises(ValueError, match=r"not stored as floating-point numbers: norm\.weight \(torch\.int64\)"):
         convert_content(weights)
