@@ -1,7 +1,5 @@
 """From weights under timm's names to the numbers of their architecture, for ViTs, DINOv3's ViTs, Swins and ResNets."""
 
-from __future__ import annotations
-
 import math
 import re
 

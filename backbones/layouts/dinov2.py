@@ -5,16 +5,13 @@ which have no positions: as in timm, the CLS token's own is added to it, so that
 positions are resampled by DINO's rule, with registers antialiased.
 """
 
-from __future__ import annotations
-
 from backbones.layouts.base import Layout
 from backbones.layouts.keys import FormatError, KeyTable, Weights, join_qkv, nested, same
 
 _BLOCK: KeyTable = {
-    **same("norm1.*", "attn.qkv.*", "attn.proj.*", "ls1.gamma", "norm2.*", "mlp.fc1.*", "mlp.fc2.*"),
+    **same("norm1.*", "attn.qkv.*", "attn.proj.*", "ls1.gamma", "norm2.*", "mlp.fc1.*", "mlp.fc2.*", "ls2.gamma"),
     "mlp.w12.*": "mlp.fc1.*",
     "mlp.w3.*": "mlp.fc2.*",
-    "ls2.gamma": "ls2.gamma",
 }
 _KEYS: KeyTable = {
     **same("cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias", "norm.*"),
@@ -25,25 +22,26 @@ _KEYS: KeyTable = {
         "blocks.{i}.{j}.", "blocks.{j}.", _BLOCK
     ),  # training may number its blocks within chunks, N over the whole network
 }
-_HUGGINGFACE_KEYS: KeyTable = {
+HUGGINGFACE_EMBEDDINGS: KeyTable = {
     "embeddings.cls_token": "cls_token",
     "embeddings.position_embeddings": "pos_embed",
-    "embeddings.register_tokens": "reg_token",
-    "embeddings.mask_token": None,  # stands for masked patches in training only
+    "embeddings.mask_token": None,
     "embeddings.patch_embeddings.projection.*": "patch_embed.proj.*",
+}
+HUGGINGFACE_ATTENTION: KeyTable = {
+    **nested("attention.attention.", "attn.", same("query.*", "key.*", "value.*")),
+    "attention.output.dense.*": "attn.proj.*",
+}
+_HUGGINGFACE_KEYS: KeyTable = {
+    **HUGGINGFACE_EMBEDDINGS,
+    "embeddings.register_tokens": "reg_token",
     **nested(
         "encoder.layer.{i}.",
         "blocks.{i}.",
         {
-            "norm1.*": "norm1.*",
-            "attention.attention.query.*": "attn.query.*",
-            "attention.attention.key.*": "attn.key.*",
-            "attention.attention.value.*": "attn.value.*",
-            "attention.output.dense.*": "attn.proj.*",
+            **same("norm1.*", "norm2.*", "mlp.fc1.*", "mlp.fc2.*"),
+            **HUGGINGFACE_ATTENTION,
             "layer_scale1.lambda1": "ls1.gamma",
-            "norm2.*": "norm2.*",
-            "mlp.fc1.*": "mlp.fc1.*",
-            "mlp.fc2.*": "mlp.fc2.*",
             "mlp.weights_in.*": "mlp.fc1.*",
             "mlp.weights_out.*": "mlp.fc2.*",
             "layer_scale2.lambda1": "ls2.gamma",

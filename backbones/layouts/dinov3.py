@@ -6,8 +6,6 @@ A LayerNorm epsilon is not stored: it is 1e-5, that of all released models (`lay
 1e-6).
 """
 
-from __future__ import annotations
-
 import re
 
 from backbones.layouts.base import Layout

@@ -3,17 +3,13 @@
 ConvNeXts are recognised and refused.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from backbones.layouts.base import Conversion, Layout, convert_by_table, is_state_dict, state_dict_at
-from backbones.layouts.keys import FormatError, KeyTable, abbreviate, join_qkv, nested
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from backbones.layouts.dinov2 import HUGGINGFACE_ATTENTION, HUGGINGFACE_EMBEDDINGS
+from backbones.layouts.keys import FormatError, KeyTable, abbreviate, join_qkv, nested, same
 
 _NUMBERS = ("float16", "float32", "float64", "int32", "int64")
 _DETECTRON2_PREFIXES = ("", "backbone.bottom_up.")
@@ -37,8 +33,7 @@ _MMPRETRAIN_MARKS = {
     "patch_embed.projection.weight",
 }
 _MMPRETRAIN_VIT_KEYS: KeyTable = {
-    "cls_token": "cls_token",
-    "pos_embed": "pos_embed",
+    **same("cls_token", "pos_embed"),
     "mask_token": None,
     "patch_embed.projection.*": "patch_embed.proj.*",
     **nested(
@@ -46,8 +41,7 @@ _MMPRETRAIN_VIT_KEYS: KeyTable = {
         "blocks.{i}.",
         {
             "ln1.*": "norm1.*",
-            "attn.qkv.*": "attn.qkv.*",
-            "attn.proj.*": "attn.proj.*",
+            **same("attn.qkv.*", "attn.proj.*"),
             "attn.gamma1.weight": "ls1.gamma",
             "ln2.*": "norm2.*",
             "ffn.layers.0.0.*": "mlp.fc1.*",
@@ -60,19 +54,13 @@ _MMPRETRAIN_VIT_KEYS: KeyTable = {
     "ln1.*": "norm.*",
 }
 _HUGGINGFACE_KEYS: KeyTable = {
-    "embeddings.cls_token": "cls_token",
-    "embeddings.position_embeddings": "pos_embed",
-    "embeddings.mask_token": None,
-    "embeddings.patch_embeddings.projection.*": "patch_embed.proj.*",
+    **HUGGINGFACE_EMBEDDINGS,
     **nested(
         "encoder.layer.{i}.",
         "blocks.{i}.",
         {
+            **HUGGINGFACE_ATTENTION,
             "layernorm_before.*": "norm1.*",
-            "attention.attention.query.*": "attn.query.*",
-            "attention.attention.key.*": "attn.key.*",
-            "attention.attention.value.*": "attn.value.*",
-            "attention.output.dense.*": "attn.proj.*",
             "layernorm_after.*": "norm2.*",
             "intermediate.dense.*": "mlp.fc1.*",
             "output.dense.*": "mlp.fc2.*",
@@ -100,7 +88,7 @@ def _convert_detectron2(layout: Layout, checkpoint: Any, branch: str, num_heads:
     return convert_by_table(layout, {"model": weights}, branch, num_heads)
 
 
-def _as_tensor(name: object, value: object) -> Tensor:
+def _as_tensor(name: object, value: object) -> Any:
     import numpy as np
     import torch
 
