@@ -16,12 +16,10 @@ from torch import Tensor, nn
 
 from backbones.build import build_backbone
 from backbones.file import TIMM_PREFIX, load_strictly
-from backbones.file import is_timm_name as is_timm_name  # shim: remove
 from backbones.layouts import FORMATS, Conversion, FormatError, abbreviate
 from backbones.layouts.architecture import refuse_num_heads
 from backbones.spec import ResNetSpec, SwinSpec, typical_image_size
 
-PREFIX = TIMM_PREFIX  # shim: remove
 FEATURE_TOLERANCE = 1e-4
 _SEED = 0
 

@@ -1,2 +1,0 @@
-# shim: remove
-NAME = "selfpatch"

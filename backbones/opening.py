@@ -1,2 +1,0 @@
-# shim: remove
-from backbones.convert import open_backbone as open_backbone
