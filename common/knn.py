@@ -43,8 +43,8 @@ def find_neighbours(
     bank: Tensor | Bank,
     k: int,
     device: torch.device,
-    queries_per_block: int = 1024,
-    rows_per_block: int = 16384,
+    queries_per_block: int = 256,
+    rows_per_block: int = 4096,
 ) -> Neighbours:
     """Find the k nearest rows of a bank for every query, exactly and in one pass over the bank.
 
@@ -70,7 +70,8 @@ def find_neighbours(
         rows_MD = _unit(rows_MD, device)
         places_M = _MOST_ROWS - 1 - torch.arange(first, first + len(rows_MD), device=device)
         for number, unit_TD in enumerate(units):
-            keys_TM = (unit_TD @ rows_MD.T * _STEPS).round().long() * _MOST_ROWS + places_M
+            similarities_TM = unit_TD @ rows_MD.T
+            keys_TM = similarities_TM.mul_(_STEPS).round_().long().mul_(_MOST_ROWS).add_(places_M)
             keys_TM = torch.cat([nearest[number], keys_TM], dim=1)
             nearest[number] = keys_TM.topk(min(k, keys_TM.shape[1]), dim=1).values
     keys_Tk = torch.cat(nearest).cpu()
