@@ -11,7 +11,7 @@ Shapes: H x W pixels, h x w patches, D channels of a feature, C channels of a la
 frames; T target patches of a tile, s rows and t columns of a context frame within its reach, S = s*M*t.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
@@ -27,9 +27,6 @@ from eval.davis.features import FeatureExtractor
 from eval.davis.frames import Frame
 from eval.davis.masks import Mask
 from eval.davis.protocol import PropagationSettings
-
-Mix = Callable[[Tensor, Tensor, int, float], Tensor]
-"""(similarities [T, S], labels [S, C], topk, temperature) -> mean labels [T, C]; the similarities are overwritten."""
 
 TILE = (10, 13)
 """Rows and columns of a tile: small ones waste fewer comparisons, large ones multiply faster. Chosen at 30 x 52 and 60 x 104."""
@@ -132,7 +129,6 @@ def propagate_labels(
     radius: int,
     topk: int,
     temperature: float,
-    mix: Mix | None = None,
 ) -> Tensor:
     """Soft labels of a target frame (`label_propagation` in the authors' script).
 
@@ -146,14 +142,12 @@ def propagate_labels(
         radius: Chebyshev radius of a neighbourhood in patches; 0 for no limit.
         topk: Number of sources.
         temperature: Divides the similarities.
-        mix: How to average the labels: `_mix_best` or `_mix_all`; by default the faster one on the device.
 
     Returns:
         [h, w, C] in the labels' dtype.
     """
     h, w, _ = target_hwD.shape
     result_hwC = labels_MhwC.new_empty(h, w, labels_MhwC.shape[-1])
-    mix = mix or (_mix_best if target_hwD.device.type == "cpu" else _mix_all)
     for strip in _strips((h, w), radius, target_hwD.device):
         sources_hMtD = context_MhwD[:, :, strip.sources].transpose(0, 1).contiguous()
         labels_hMtC = labels_MhwC[:, :, strip.sources].transpose(0, 1).contiguous()
@@ -161,7 +155,7 @@ def propagate_labels(
             targets_TD = target_hwD[tile.targets, strip.targets].flatten(0, 1)
             similarities_TS = targets_TD @ sources_hMtD[tile.sources].flatten(0, 2).T
             similarities_TS.view(len(targets_TD), -1, *sources_hMtD.shape[1:3]).add_(tile.penalty_Ts1t)
-            mixed_TC = mix(similarities_TS, labels_hMtC[tile.sources].flatten(0, 2), topk, temperature)
+            mixed_TC = _mean_labels(similarities_TS, labels_hMtC[tile.sources].flatten(0, 2), topk, temperature)
             result_hwC[tile.targets, strip.targets] = mixed_TC.unflatten(0, (-1, strip.targets.stop - strip.targets.start))
     return result_hwC
 
@@ -219,25 +213,12 @@ def _parts(count: int, side: int, reach: int) -> Iterator[tuple[slice, slice]]:
         yield slice(start, stop), slice(max(0, start - reach), min(count, stop + reach))
 
 
-def _mix_best(similarities_TS: Tensor, labels_SC: Tensor, topk: int, temperature: float) -> Tensor:
-    """Average labels with the weights of the `topk` best sources and of all that tie with the last of them."""
-    count = min(topk + 1, similarities_TS.shape[1])
-    best_similarities, best = similarities_TS.topk(count, dim=1)
-    weights = best_similarities.div_(temperature).exp_()
-    chosen = weights[:, :topk]
-    mixed_TC = (labels_SC[best[:, :topk]] * chosen[:, :, None]).sum(1) / chosen.sum(1, keepdim=True)
-    if count <= topk:
-        return mixed_TC
-    # As in the reference, weights are compared and not similarities: the exponential can make two of them equal. Equal frames make
-    # ties common. A neighbourhood of fewer than `topk` sources ends in zeros, which need no second look.
-    tied = torch.nonzero((weights[:, topk] == weights[:, topk - 1]) & (weights[:, topk] > 0))[:, 0]
-    if len(tied):
-        mixed_TC[tied] = _mix_all(similarities_TS[tied], labels_SC, topk, temperature)
-    return mixed_TC
+def _mean_labels(similarities_TS: Tensor, labels_SC: Tensor, topk: int, temperature: float) -> Tensor:
+    """Average labels with the weights of the `topk` best sources and of all that tie with the last of them; overwrites similarities.
 
-
-def _mix_all(similarities_TS: Tensor, labels_SC: Tensor, topk: int, temperature: float) -> Tensor:
-    """The same by a product with all sources, most of weight 0: cheap on a GPU, and it need not synchronise to look for ties."""
+    As in the reference, weights are compared and not similarities: the exponential can make two of them equal. Equal frames make ties
+    common. A product with all sources, most of weight 0, needs no look at which they are, for which one would wait for a GPU.
+    """
     weights_TS = similarities_TS.div_(temperature).exp_()
     least_T1 = weights_TS.topk(min(topk, weights_TS.shape[1]), dim=1).values[:, -1:]
     weights_TS.masked_fill_(weights_TS < least_T1, 0)
@@ -265,14 +246,5 @@ def label_map(labels_hwC: Tensor, stride: int) -> Tensor:
     # A channel without contrast: the authors' 0/0 = NaN wins every comparison, unless the channel is empty.
     flat_C11 = torch.where(high_C11 > 0, torch.inf, 0.0)
     levels_CHW = torch.where(high_C11 > low_C11, stretched_CHW, flat_C11)
-    return _first_of_the_highest(levels_CHW)
-
-
-def _first_of_the_highest(levels_CHW: Tensor) -> Tensor:
-    """`argmax` over the channels [H, W] uint8, which takes fifty times as long on a CPU."""
-    highest_HW = levels_CHW[0].clone()
-    ids_HW = torch.zeros(highest_HW.shape, dtype=torch.uint8, device=levels_CHW.device)
-    for channel, level_HW in enumerate(levels_CHW[1:], start=1):
-        ids_HW.masked_fill_(level_HW > highest_HW, channel)
-        torch.maximum(highest_HW, level_HW, out=highest_HW)
-    return ids_HW
+    # `max` names the first of equal channels, as `argmax` does, which takes eight times as long on a CPU.
+    return levels_CHW.max(dim=0).indices.to(torch.uint8)

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from backbones.build import build_backbone
-from eval.davis import propagator
 from eval.davis.data import DavisSplit, find_sequences
 from eval.davis.features import FeatureExtractor
 from eval.davis.frames import Frame, read_frame
@@ -20,8 +19,6 @@ from tests.eval.davis.conftest import HEIGHT, SPECS, draw_sequence
 from tests.references import davis_propagation as reference
 
 SETTINGS = PropagationSettings(short_side=64)
-# How a CPU averages the labels, and how a GPU does.
-MIXES = [propagator._mix_best, propagator._mix_all]
 
 
 def reference_labels(target_hwD: Tensor, context: Tensor, labels: Tensor, radius: int, topk: int, temperature: float) -> Tensor:
@@ -45,7 +42,6 @@ def random_frames(seed: int, frames: int, h: int, w: int) -> tuple[Tensor, Tenso
 
 @settings(max_examples=60, deadline=None)
 @given(
-    mix=st.sampled_from(MIXES),
     seed=st.integers(0, 99),
     frames=st.integers(1, 4),
     h=st.integers(1, 13),
@@ -53,23 +49,20 @@ def random_frames(seed: int, frames: int, h: int, w: int) -> tuple[Tensor, Tenso
     radius=st.integers(0, 6),
     topk=st.integers(1, 6),
 )
-def test_windows_give_what_the_dense_way_gives(
-    mix: propagator.Mix, seed: int, frames: int, h: int, w: int, radius: int, topk: int
-) -> None:
+def test_windows_give_what_the_dense_way_gives(seed: int, frames: int, h: int, w: int, radius: int, topk: int) -> None:
     topk = min(topk, frames * h * w)
     target, context, labels = random_frames(seed, frames, h, w)
     expected = reference_labels(target, context, labels, radius, topk, 0.1)
-    torch.testing.assert_close(propagate_labels(target, context, labels, radius, topk, 0.1, mix), expected)
+    torch.testing.assert_close(propagate_labels(target, context, labels, radius, topk, 0.1), expected)
 
 
-@pytest.mark.parametrize("mix", MIXES)
-def test_ties_at_the_last_place_all_count(mix: propagator.Mix) -> None:
+def test_ties_at_the_last_place_all_count() -> None:
     # A video that stands still: each source appears once per context frame, so the best one fills four places and the fifth is tied.
     target, context, _ = random_frames(0, 1, 6, 7)
     still, labels = context.repeat(4, 1, 1, 1), random_frames(1, 4, 6, 7)[2]
-    found = propagate_labels(target, still, labels, 2, 5, 0.1, mix)
+    found = propagate_labels(target, still, labels, 2, 5, 0.1)
     torch.testing.assert_close(found, reference_labels(target, still, labels, 2, 5, 0.1))
-    torch.testing.assert_close(found, propagate_labels(target, still, labels, 2, 8, 0.1, mix))
+    torch.testing.assert_close(found, propagate_labels(target, still, labels, 2, 8, 0.1))
 
 
 def test_sources_out_of_reach_do_not_vote() -> None:
