@@ -134,7 +134,7 @@ def plan_jobs(options: AblationOptions) -> list[Job]:
     images = _count_images(options)
     jobs = [job for recipe in dict.fromkeys(row.recipe for row in rows) for job in _plan_recipe(recipe, options, rows, images)]
     if not options.dry_run:
-        from eval.davis.dataset import DavisSplit, find_sequences
+        from eval.davis.data import DavisSplit, find_sequences
 
         davis = jobs[0].options.davis_config()
         find_sequences(
