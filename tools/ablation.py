@@ -137,9 +137,7 @@ def plan_jobs(options: AblationOptions) -> list[Job]:
         from eval.davis.data import DavisSplit, find_sequences
 
         davis = jobs[0].options.davis_config()
-        find_sequences(
-            DavisSplit.from_options(davis.data, davis.split, davis.year, davis.resolution, davis.sequences), all_masks=True
-        )
+        find_sequences(DavisSplit.chosen(davis.data, davis, davis.sequences), all_masks=True)
     return jobs
 
 
