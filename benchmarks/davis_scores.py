@@ -1,12 +1,14 @@
 """J&F on one core: PatchBench beside a plain implementation of the official evaluation and vos-benchmark, on the same masks.
 
-    python -m benchmarks.davis_scores --annotations DAVIS/Annotations/480p --predictions DIR
+    python -m benchmarks.davis_scores --annotations DAVIS/Annotations/480p [--predictions DIR]
 
-Seconds are CPU time, so that other work on the machine disturbs them little. Differences are between the per-object means of J and
-of F, in [0, 1]. vos-benchmark (PyPI) pools objects over a sequence and has no recall or decay.
+Without predictions, each frame's mask is the annotation of the frame before, of sequences with at least 3 annotated frames. Seconds are CPU time, the least of some rounds in turns.
+Differences are between the per-object means of J and of F, in [0, 1]. vos-benchmark (PyPI) pools objects over a sequence and has no
+recall or decay.
 """
 
-import platform
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,9 +19,12 @@ import numpy as np
 import numpy.typing as npt
 from vos_benchmark.benchmark import VideoEvaluator
 
-from common.command import parse_config, run_command
+from benchmarks.turns import table
+from common.cli import parse, run_command
 from eval.davis.measures import measure_sequence
 from tests.references import davis_scores as reference
+
+_LEAST_FRAMES = 3  # the first and the last are not scored
 
 Means = npt.NDArray[np.float64]
 """[objects, (J, F)]: means over the frames."""
@@ -31,35 +36,45 @@ class BenchmarkConfig:
 
     annotations: Path
     """Folder with one folder of masks per sequence."""
-    predictions: Path
-    """The same for the predictions; their sequences are measured."""
+    predictions: Path | None = None
+    """The same for the predictions, whose sequences are measured; by default the annotations a frame late."""
     rounds: int = 3
-    """The best of so many counts, in turns."""
+    """The best of so many counts."""
 
 
 def ours(annotations: Path, predictions: Path) -> Means:
-    """PatchBench."""
     measures = measure_sequence(annotations, predictions)
     return np.stack([measures.region.mean(1), measures.boundary.mean(1)], axis=1)
 
 
 def plain(annotations: Path, predictions: Path) -> Means:
-    """The official evaluation in plain steps."""
     region, boundary = reference.measure_sequence(annotations, predictions)
     return np.stack([region.mean(1), boundary.mean(1)], axis=1)
 
 
 def vos_benchmark(annotations: Path, predictions: Path) -> Means:
-    """vos-benchmark, its function for one video."""
     _, region, boundary = VideoEvaluator(str(annotations.parent), str(predictions.parent))(annotations.name)
     return np.array([[region[number], boundary[number]] for number in sorted(region)]) / 100
 
 
-RUNS: dict[str, Callable[[Path, Path], Means]] = {"plain": plain, "vos-benchmark": vos_benchmark, "PatchBench": ours}
+RUNS: dict[str, Callable[[Path, Path], Means]] = {"PatchBench": ours, "plain": plain, "vos-benchmark": vos_benchmark}
+
+
+def delay(annotations: Path, folder: Path) -> Path:
+    """Predictions that are a frame late."""
+    for sequence in (path for path in annotations.iterdir() if path.is_dir()):
+        masks = sorted(sequence.glob("*.png"))
+        if len(masks) < _LEAST_FRAMES:
+            print(f"{sequence.name} is left out: {len(masks)} annotated frames")
+            continue
+        (folder / sequence.name).mkdir()
+        for before, mask in zip([masks[0], *masks], masks, strict=False):
+            shutil.copy(before, folder / sequence.name / mask.name)
+    return folder
 
 
 def measure(annotations: Path, predictions: Path, rounds: int) -> tuple[dict[str, float], dict[str, Means]]:
-    """Seconds of CPU time, the least of some rounds, and outcomes; the runs take turns."""
+    """Seconds and outcomes."""
     seconds, outcomes = dict.fromkeys(RUNS, float("inf")), {}
     for _ in range(rounds):
         for name, run in RUNS.items():
@@ -72,31 +87,30 @@ def measure(annotations: Path, predictions: Path, rounds: int) -> tuple[dict[str
 def benchmark(config: BenchmarkConfig) -> None:
     """Print a Markdown table with a row per sequence."""
     cv2.setNumThreads(1)
-    print(f"{platform.processor() or platform.machine()}, OpenCV {cv2.__version__}, NumPy {np.__version__}, one core\n")
-    others = [name for name in RUNS if name != "PatchBench"]
-    print("| sequence | objects | frames | PatchBench s |", *(f"{name} s | times ours | difference |" for name in others))
-    print("| " + "--- | " * (4 + 3 * len(others)))
-    total = dict.fromkeys(RUNS, 0.0)
-    for folder in sorted(path for path in config.predictions.iterdir() if path.is_dir()):
-        annotations = config.annotations / folder.name
-        seconds, outcomes = measure(annotations, folder, config.rounds)
-        total = {name: total[name] + seconds[name] for name in RUNS}
-        best = outcomes["PatchBench"]
-        print(
-            f"| {folder.name} | {len(best)} | {len(list(annotations.glob('*.png'))) - 2} | {seconds['PatchBench']:.3f} |",
-            end="",
-        )
-        for name in others:
-            difference = np.abs(outcomes[name] - best).max()
-            print(f" {seconds[name]:.2f} | {seconds[name] / seconds['PatchBench']:.1f} | {difference:.0e} |", end="")
-        print()
-    print(f"| all | | | {total['PatchBench']:.3f} |", end="")
-    print(*(f" {total[name]:.2f} | {total[name] / total['PatchBench']:.1f} | |" for name in others))
+    print(f"OpenCV {cv2.__version__}, NumPy {np.__version__}, one core\n")
+    rows, total = [], dict.fromkeys(RUNS, 0.0)
+    with tempfile.TemporaryDirectory() as name:
+        predictions = config.predictions or delay(config.annotations, Path(name))
+        for folder in sorted(path for path in predictions.iterdir() if path.is_dir()):
+            seconds, outcomes = measure(config.annotations / folder.name, folder, config.rounds)
+            best = outcomes["PatchBench"]
+            differences = {name: f"{np.abs(outcome - best).max():.0e}" for name, outcome in outcomes.items()}
+            rows.append([f"{folder.name}, {len(best)} objects", *_cells(seconds, differences)])
+            total = {name: total[name] + seconds[name] for name in RUNS}
+    rows.append(["all", *_cells(total, dict.fromkeys(RUNS, ""))])
+    table("sequence | PatchBench s | plain s | times ours | difference | vos-benchmark s | times ours | difference", rows)
+
+
+def _cells(seconds: dict[str, float], differences: dict[str, str]) -> list[str]:
+    ours, *others = seconds
+    cells = [f"{seconds[ours]:.3f}"]
+    for name in others:
+        cells += [f"{seconds[name]:.2f}", f"{seconds[name] / seconds[ours]:.1f}", differences[name]]
+    return cells
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, measure."""
-    benchmark(parse_config(BenchmarkConfig, "python -m benchmarks.davis_scores", argv))
+    benchmark(parse(BenchmarkConfig, argv, "python -m benchmarks.davis_scores"))
     return 0
 
 

@@ -2,35 +2,28 @@
 
     python -m benchmarks.knn [--train 100000 --test 2000 --features 384]
 
-The features are drawn: as many Gaussian clusters as classes, of unit length. Seconds are wall time, the best of some rounds in turns;
-peak memory is a process's beyond what it held before; each run has a process of its own. faiss (`IndexFlatIP`) and lightly's
-`knn_predict` (lightly 1.6, `lightly/utils/benchmarking/knn.py`; its steps in plain torch: one similarity matrix, top-k, exponential
-weights, one-hot sum, sort) get everything in memory; PatchBench reads its memory-mapped files. The votes on the neighbours that faiss
-finds are PatchBench's.
+The features are drawn: as many Gaussian clusters as classes, of unit length. Each is a process of its own; they take turns. faiss
+(`IndexFlatIP`) and lightly's `knn_predict` (lightly 1.6, `lightly/utils/benchmarking/knn.py`; its steps in plain torch: one
+similarity matrix, top-k, exponential weights, one-hot sum, sort) get everything in memory; PatchBench reads a memory-mapped file.
+The votes on the neighbours that faiss finds are PatchBench's.
 """
 
-import multiprocessing
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.command import parse_config, run_command
-from common.knn import classify
-from common.memory import peak_memory_bytes
-from common.neighbours import Neighbours, find_neighbours
-from eval.classification.store import FeatureStore
+from benchmarks.turns import MEBIBYTE, Turns, ratio, table, take_turns
+from common.cli import parse, run_command
+from common.knn import Neighbours, classify, find_neighbours
 
 CPU = torch.device("cpu")
-_MEBIBYTE = 2**20
 _SPREAD = 4.0
 
 
@@ -53,77 +46,62 @@ class BenchmarkConfig:
     threads: int = 1
     """Threads of torch and faiss."""
     rounds: int = 2
-    """The best of so many."""
-    only: str = ""
-    """Measure only this one, by its name in the table."""
+    """How often each classifies."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Problem:
     """What every implementation gets."""
 
-    store: FeatureStore
-    """Training features."""
-    train_labels: Tensor
-    """[N]"""
-    test: Tensor
-    """[T, D]"""
-    test_labels: Tensor
-    """[T]"""
     config: BenchmarkConfig
-    """The options."""
-
-    def bank(self) -> Tensor:
-        """Training features in memory [N, D]."""
-        return torch.cat([rows for _, rows in self.store.blocks(1)])
+    train_ND: Tensor
+    """Memory-mapped."""
+    train_labels_N: Tensor
+    test_TD: Tensor
+    test_labels_T: Tensor
 
     def ranks(self, neighbours: Neighbours) -> Tensor:
         """Ranks of the right classes by PatchBench's votes."""
-        config = self.config
-        return classify(neighbours, self.train_labels, self.test_labels, [config.k], config.temperature, config.classes)[
-            config.k
-        ]
+        config, labels = self.config, (self.train_labels_N, self.test_labels_T)
+        return classify(neighbours, *labels, [config.k], config.temperature, config.classes)[config.k]
 
 
-def draw(config: BenchmarkConfig, folder: Path) -> Problem:
-    """Clusters of features, written to a store piece by piece."""
+def draw(config: BenchmarkConfig, folder: Path) -> None:
+    """Write clusters of features, piece by piece."""
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(config.classes, config.features, generator=generator)
+    for name, count in (("train", config.train), ("test", config.test)):
+        labels = torch.randint(config.classes, (count,), generator=generator)
+        np.save(folder / f"{name}_labels.npy", labels.numpy())
+        rows = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, (count, config.features))
+        for piece in torch.arange(count).split(16384):
+            noise = torch.randn(len(piece), config.features, generator=generator)
+            rows[piece[0] : piece[-1] + 1] = F.normalize(centres[labels[piece]] + _SPREAD * noise, dim=1).numpy()
 
-    def rows(labels: Tensor) -> Tensor:
-        noise = torch.randn(len(labels), config.features, generator=generator)
-        return F.normalize(centres[labels] + _SPREAD * noise, dim=1)
 
-    store = FeatureStore(folder, {"benchmark": "drawn"}, config.train)
-    train_labels = torch.randint(config.classes, (config.train,), generator=generator)
-    for number in range(store.num_files):
-        span = store.span(number)
-        store.write(number, rows(train_labels[span.start : span.stop]).numpy())
-    store.finish()
-    test_labels = torch.randint(config.classes, (config.test,), generator=generator)
-    return Problem(store=store, train_labels=train_labels, test=rows(test_labels), test_labels=test_labels, config=config)
+def read(config: BenchmarkConfig, folder: Path) -> Problem:
+    tensors = [torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c")) for name in ("train", "train_labels")]
+    return Problem(config, *tensors, *(torch.from_numpy(np.load(folder / f"{name}.npy")) for name in ("test", "test_labels")))
 
 
 def patchbench(problem: Problem) -> Tensor:
-    """Ours, from the files."""
-    return problem.ranks(find_neighbours(problem.test, problem.store, problem.config.k, CPU))
+    return problem.ranks(find_neighbours(problem.test_TD, problem.train_ND, problem.config.k, CPU))
 
 
 def faiss_flat(problem: Problem) -> Tensor:
-    """Exact inner products by faiss."""
     index = faiss.IndexFlatIP(problem.config.features)
-    index.add(problem.bank().numpy())
-    similarities, indices = index.search(problem.test.numpy(), problem.config.k)
+    index.add(problem.train_ND.numpy())
+    similarities, indices = index.search(problem.test_TD.numpy(), problem.config.k)
     return problem.ranks(Neighbours(torch.from_numpy(similarities).double(), torch.from_numpy(indices)))
 
 
 def lightly_formula(problem: Problem) -> Tensor:
-    """The steps of lightly, in batches of 256 test images as its benchmarks use."""
-    bank_DN, config = problem.bank().t().contiguous(), problem.config
+    """In batches of 256 test images, as lightly's benchmarks use."""
+    bank_DN, config = problem.train_ND.t().contiguous(), problem.config
     parts = []
-    for test, labels in zip(problem.test.split(256), problem.test_labels.split(256), strict=True):
+    for test, labels in zip(problem.test_TD.split(256), problem.test_labels_T.split(256), strict=True):
         weights, indices = (test @ bank_DN).topk(config.k, dim=-1)
-        neighbours = problem.train_labels[indices]
+        neighbours = problem.train_labels_N[indices]
         one_hot = torch.zeros(neighbours.numel(), config.classes).scatter_(1, neighbours.reshape(-1, 1), 1.0)
         votes = (one_hot.view(len(test), config.k, config.classes) * (weights / config.temperature).exp()[:, :, None]).sum(1)
         parts.append((votes.argsort(dim=-1, descending=True) == labels[:, None]).float().argmax(1))
@@ -137,50 +115,37 @@ RUNS: dict[str, Callable[[Problem], Tensor]] = {
 }
 
 
-def _measure(name: str, problem: Problem, results: "multiprocessing.Queue[tuple[float, int, npt.NDArray[np.int64]]]") -> None:
-    torch.set_num_threads(problem.config.threads)
-    faiss.omp_set_num_threads(problem.config.threads)
-    before = peak_memory_bytes(CPU)
-    start = time.perf_counter()
-    ranks = RUNS[name](problem)
-    results.put((time.perf_counter() - start, peak_memory_bytes(CPU) - before, ranks.numpy()))
+def work(turns: Turns, part: str, config: BenchmarkConfig, folder: Path) -> torch.device:
+    torch.set_num_threads(config.threads)
+    faiss.omp_set_num_threads(config.threads)
+    problem = read(config, folder)
+    for _ in range(config.rounds):
+        turns.begin()
+        ranks = RUNS[part](problem)
+        turns.end(100 * float((ranks == 0).double().mean()))
+    torch.save(ranks, folder / f"{part}.pt")
+    return CPU
 
 
 def benchmark(config: BenchmarkConfig) -> None:
-    """Print a Markdown table.
-
-    Raises:
-        ValueError: If `only` names none of the implementations.
-    """
-    if config.only and config.only not in RUNS:
-        raise ValueError(f"only={config.only!r}; known: {', '.join(RUNS)}")
-    names = [name for name in RUNS if config.only in ("", name)]
-    context = multiprocessing.get_context("spawn")  # a forked process would count its parent's memory
-    with tempfile.TemporaryDirectory() as folder:
-        problem = draw(config, Path(folder))
-        seconds, memory, ranks = dict.fromkeys(names, float("inf")), dict.fromkeys(names, 0), {}
-        for _ in range(config.rounds):
-            for name in names:
-                results: multiprocessing.Queue[tuple[float, int, npt.NDArray[np.int64]]] = context.Queue()
-                process = context.Process(target=_measure, args=(name, problem, results))
-                process.start()
-                elapsed, peak, ranks[name] = results.get()
-                process.join()
-                seconds[name], memory[name] = min(seconds[name], elapsed), max(memory[name], peak)
+    """Print a Markdown table."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        draw(config, folder)
+        steps, memory = take_turns(work, list(RUNS), config.rounds, config, folder)
+        ranks = {part: torch.load(folder / f"{part}.pt") for part in RUNS}
     print(f"{config.train} x {config.features}, {config.test} queries, k {config.k}, {config.threads} threads")
     print(f"torch {torch.__version__}, faiss {faiss.__version__}\n")
-    print("| | s | times the first | peak MiB | top-1 | ranks that differ from the first's |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for name in names:
-        top1 = 100 * float((ranks[name] == 0).mean())
-        differing = int((ranks[name] != ranks[names[0]]).sum())
-        ratio = seconds[name] / seconds[names[0]]
-        print(f"| {name} | {seconds[name]:.2f} | {ratio:.2f} | {memory[name] / _MEBIBYTE:.0f} | {top1:.2f} | {differing} |")
+    rows = []
+    for part, taken in steps.items():
+        cpu, ours = [step.cpu for step in taken], [step.cpu for step in steps["PatchBench"]]
+        differing = int((ranks[part] != ranks["PatchBench"]).sum())
+        rows.append([part, f"{min(cpu):.2f}", f"{ratio(cpu, ours):.2f}", memory[part] // MEBIBYTE, f"{taken[-1].value:.2f}", differing])
+    table(" | CPU s | times ours | peak MiB | top-1 | ranks that differ from ours", rows)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, measure."""
-    benchmark(parse_config(BenchmarkConfig, "python -m benchmarks.knn", argv))
+    benchmark(parse(BenchmarkConfig, argv, "python -m benchmarks.knn"))
     return 0
 
 

@@ -1,15 +1,14 @@
-"""Multi-crop input: PatchBench beside DINO's augmentation as torchvision and Pillow do it, on the same photographs.
+"""Multi-crop input: PatchBench beside DINO's augmentation as torchvision and Pillow do it, on the same images.
 
     python -m benchmarks.views --photos DIR [--images 200 --rounds 5]
 
-Both make two views of 224 and eight of 96 pixels of every photograph, with DINO's colour jitter, greyscale, blur and
-solarisation, and end at batches of normalised float32 tensors. The plain pipeline is written from facebookresearch/dino 7c446df,
-DataAugmentationDINO, with the crops' scales of SelfPatch: torchvision's transforms on Pillow's images. The two take turns in one
-process with one thread, and parts of them after that. Seconds are the process's own on the processor, so that other work counts
-little; speeds are medians over the rounds, ratios medians of each round's own.
+Both make two views of 224 and eight of 96 pixels of every image, with DINO's colour jitter, greyscale, blur and solarisation, and end
+at batches of normalised float32 tensors. The plain pipeline is written from facebookresearch/dino 7c446df, DataAugmentationDINO, with
+the crops' scales of SelfPatch: torchvision's transforms on Pillow's images. They take turns in one process with one thread, and parts
+of them after that. Seconds are the process's own on the processor; speeds are medians over the rounds, ratios medians of each round's
+own.
 """
 
-import functools
 import random
 import statistics
 import time
@@ -25,178 +24,155 @@ import torchvision
 from PIL import Image, ImageFilter, ImageOps
 from torchvision import transforms as T
 
-from common.command import parse_config, run_command
+from benchmarks.turns import ratio, table
+from common.cli import parse, run_command
+from common.images import IMAGENET_MEAN, IMAGENET_STD
 from pretrain.config import ViewsConfig
-from pretrain.data.decoding import Picture, decode_whole, resized_crop
-from pretrain.data.delivery import network_inputs
-from pretrain.data.draws import draw_views
-from pretrain.data.images import ImageFiles, images_of_folder
-from pretrain.data.loader import Collate, ImageKey, MultiCropImages
-from pretrain.data.views import IMAGENET_DEVIATION, IMAGENET_MEAN, view_kinds
+from pretrain.data.loader import ImageKey, MultiCropImages, collate, network_inputs
+from pretrain.data.sources import ImageFiles, images_of_folder
+from pretrain.data.views import decode_whole, draw_views, resized_crop, view_kinds
 
 _CPU = torch.device("cpu")
 _BATCH = 32
 _KINDS = view_kinds(ViewsConfig())
-_BICUBIC = T.InterpolationMode.BICUBIC
+
+Turn = Callable[[Sequence[int]], object]
+"""Something done to the images of these numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig:
-    """Measure how many photographs a second one core turns into views."""
+    """Measure how many images a second one core turns into views."""
 
     photos: Path
-    """Folder of photographs, at any depth."""
+    """Folder of images, at any depth."""
     images: int = 200
-    """Photographs per turn, evenly from the whole folder."""
+    """Images per turn, evenly from the whole folder."""
     rounds: int = 5
     """Turns of each."""
 
 
-class PlainBlur:
-    """DINO's: Pillow's filter with a drawn radius."""
-
-    def __init__(self, probability: float) -> None:
-        """Store how often it acts."""
-        self.probability = probability
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        """Blur, or not."""
-        if random.random() > self.probability:
-            return image
-        return image.filter(ImageFilter.GaussianBlur(radius=random.uniform(0.1, 2.0)))
-
-
-class PlainSolarise:
-    """DINO's: Pillow's operation."""
-
-    def __init__(self, probability: float) -> None:
-        """Store how often it acts."""
-        self.probability = probability
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        """Solarise, or not."""
-        return ImageOps.solarize(image) if random.random() < self.probability else image
+def blur(image: Image.Image) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(radius=random.uniform(0.1, 2.0)))
 
 
 def plain_transforms() -> list[T.Compose]:
     """One per view, in order."""
 
-    def transform(size: int, scale: tuple[float, float], *others: Callable[[Image.Image], Image.Image]) -> T.Compose:
-        colours = [T.RandomApply([T.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8), T.RandomGrayscale(0.2)]
-        crop = [T.RandomResizedCrop(size, scale, interpolation=_BICUBIC), T.RandomHorizontalFlip(0.5)]
-        return T.Compose([*crop, *colours, *others, T.ToTensor(), T.Normalize(IMAGENET_MEAN, IMAGENET_DEVIATION)])
+    def transform(size: int, scale: tuple[float, float], blurred: float, solarised: float) -> T.Compose:
+        return T.Compose(
+            [
+                T.RandomResizedCrop(size, scale, interpolation=T.InterpolationMode.BICUBIC),
+                T.RandomHorizontalFlip(0.5),
+                T.RandomApply([T.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
+                T.RandomGrayscale(0.2),
+                T.RandomApply([blur], p=blurred),
+                T.RandomApply([ImageOps.solarize], p=solarised),
+                T.ToTensor(),
+                T.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+            ]
+        )
 
-    local = transform(96, (0.05, 0.25), PlainBlur(0.5))
-    first = transform(224, (0.25, 1.0), PlainBlur(1.0))
-    return [first, transform(224, (0.25, 1.0), PlainBlur(0.1), PlainSolarise(0.2)), *[local] * 8]
-
-
-Turn = Callable[[Sequence[int]], object]
-"""Something done to the photographs of these numbers."""
+    return [transform(kind.size, kind.scale, kind.blur_probability, kind.solarise_probability) for kind in _KINDS]
 
 
 def whole(source: ImageFiles) -> dict[str, Turn]:
     """From files to networks' inputs, as both pipelines do it; and the part of it that workers do where a GPU does the rest."""
-    transforms, paths = plain_transforms(), [Path(source.describe(index)) for index in range(len(source.names))]
+    transforms = plain_transforms()
     all_here, geometry = (MultiCropImages(source, _KINDS, seed=0, colours=colours) for colours in (True, False))
 
-    def plain(images: Sequence[int]) -> None:
+    def batches(images: Sequence[int], make: Callable[[Sequence[int]], object]) -> None:
         for start in range(0, len(images), _BATCH):
-            photographs = [_open(paths[index]) for index in images[start : start + _BATCH]]
-            samples = [[transform(photograph) for transform in transforms] for photograph in photographs]
-            [torch.stack(crops) for crops in zip(*samples, strict=True)]
+            make(images[start : start + _BATCH])
 
-    def ours(images: Sequence[int]) -> None:
-        for start in range(0, len(images), _BATCH):
-            samples = [all_here[ImageKey(0, index)] for index in images[start : start + _BATCH]]
-            network_inputs(Collate(colours=True)(samples), _CPU)
+    def plain(some: Sequence[int]) -> object:
+        opened = [_open(source, index) for index in some]
+        samples = [[transform(image) for transform in transforms] for image in opened]
+        return [torch.stack(crops) for crops in zip(*samples, strict=True)]
 
-    def workers(dataset: MultiCropImages, images: Sequence[int]) -> None:
-        for start in range(0, len(images), _BATCH):
-            Collate(colours=dataset.colours)([dataset[ImageKey(0, index)] for index in images[start : start + _BATCH]])
+    def workers(dataset: MultiCropImages, some: Sequence[int]) -> object:
+        return collate([dataset[ImageKey(0, index)] for index in some], colours=dataset.colours)
 
     return {
-        "plain": plain,
-        "PatchBench": ours,
-        "PatchBench's workers: bytes, normalised on the device": functools.partial(workers, all_here),
-        "PatchBench's workers with views.on_device": functools.partial(workers, geometry),
+        "plain": lambda images: batches(images, plain),
+        "PatchBench": lambda images: batches(images, lambda some: network_inputs(workers(all_here, some), _CPU)),
+        "PatchBench's workers: bytes, normalised on the device": lambda images: batches(
+            images, lambda some: workers(all_here, some)
+        ),
+        "PatchBench's workers with views.on_device": lambda images: batches(images, lambda some: workers(geometry, some)),
     }
 
 
-def _open(path: Path) -> Image.Image:
-    with path.open("rb") as stream:
+def _open(source: ImageFiles, index: int) -> Image.Image:
+    with Path(source.describe(index)).open("rb") as stream:
         return Image.open(stream).convert("RGB")
 
 
 def parts(source: ImageFiles, images: Sequence[int]) -> dict[str, dict[str, Turn]]:
-    """Decoding alone, and the ten crops of decoded photographs alone."""
-    pictures = {index: decode_whole(source.load(index)) for index in images}
-    decoded = {index: Image.fromarray(pixels) for index, pixels in pictures.items()}
-    draws = {
-        index: draw_views(_KINDS, image.width, image.height, np.random.default_rng(index)) for index, image in decoded.items()
-    }
+    """Decoding alone, and the ten crops of decoded images alone."""
+    pixels = {index: decode_whole(source.load(index)) for index in images}
+    decoded = {index: Image.fromarray(pixels[index]) for index in images}
+    boxes = {index: draw_views(_KINDS, *decoded[index].size, np.random.default_rng(index)).boxes_V5[:, :4] for index in images}
 
     def plain_crops(images: Sequence[int]) -> None:
         for index in images:
-            for kind, (top, left, height, width) in zip(_KINDS, draws[index].boxes_V4.tolist(), strict=True):
+            for kind, (top, left, height, width) in zip(_KINDS, boxes[index].tolist(), strict=True):
                 cut = decoded[index].crop((left, top, left + width, top + height))
                 cut.resize((kind.size, kind.size), Image.Resampling.BICUBIC)
 
     def our_crops(images: Sequence[int]) -> None:
         for index in images:
-            for kind, box in zip(_KINDS, draws[index].boxes_V4, strict=True):
-                resized_crop(Picture(pictures[index]), box, kind.size)
+            for kind, box in zip(_KINDS, boxes[index], strict=True):
+                resized_crop(pixels[index], 1, box, kind.size)
 
     return {
         "decoding": {
-            "plain": lambda images: [_open(Path(source.describe(index))) for index in images],
+            "plain": lambda images: [_open(source, index) for index in images],
             "PatchBench": lambda images: [decode_whole(source.load(index)) for index in images],
         },
-        "ten crops of a decoded photograph": {"plain": plain_crops, "PatchBench": our_crops},
+        "ten crops of a decoded image": {"plain": plain_crops, "PatchBench": our_crops},
     }
 
 
-def take_turns(turns: dict[str, Turn], images: Sequence[int], rounds: int) -> dict[str, list[float]]:
-    """Images per second of processor time, per round; the first turn of each is not counted."""
-    speeds: dict[str, list[float]] = {name: [] for name in turns}
-    for number in range(rounds + 1):
+def seconds_of(turns: dict[str, Turn], images: Sequence[int], rounds: int) -> dict[str, list[float]]:
+    """Processor time per round; the first turn of each is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in turns}
+    for _ in range(rounds + 1):
         for name, turn in turns.items():
             start = time.process_time()
             turn(images)
-            if number:
-                speeds[name].append(len(images) / (time.process_time() - start))
-    return speeds
+            seconds[name].append(time.process_time() - start)
+    return {name: values[1:] for name, values in seconds.items()}
 
 
 def benchmark(config: BenchmarkConfig) -> None:
     """Print a Markdown table.
 
     Raises:
-        ValueError: If there is no photograph.
+        ValueError: If there is no image.
     """
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    source = images_of_folder(config.photos)
+    source = images_of_folder(config.photos, "photos")
     every = np.linspace(0, len(source.names), min(config.images, len(source.names)), endpoint=False)
     images = every.astype(int).tolist()
-    pixels = [decode_whole(source.load(index)).shape[:2] for index in images]
-    print(f"{len(images)} photographs of {config.photos}, on average {np.prod(pixels, axis=1).mean() / 1e6:.3f} megapixels")
+    sizes = [decode_whole(source.load(index)).shape[:2] for index in images]
+    print(f"{len(images)} images of {config.photos}, on average {np.prod(sizes, axis=1).mean() / 1e6:.3f} megapixels")
     print(
         f"torch {torch.__version__}, torchvision {torchvision.__version__}, Pillow {PIL.__version__}, OpenCV {cv2.__version__}"
     )
     print(f"{torch.backends.cpu.get_cpu_capability()}, one thread, {config.rounds} rounds\n")
-    print("| | | images/s of one core | times the plain one |")
-    print("| --- | --- | --- | --- |")
+    rows = []
     for part, turns in {"all": whole(source), **parts(source, images)}.items():
-        speeds = take_turns(turns, images, config.rounds)
-        for name, values in speeds.items():
-            ratio = statistics.median(ours / plain for ours, plain in zip(values, speeds["plain"], strict=True))
-            print(f"| {part} | {name} | {statistics.median(values):.1f} | {ratio:.2f} |", flush=True)
+        seconds = seconds_of(turns, images, config.rounds)
+        for name, values in seconds.items():
+            speed = statistics.median(len(images) / value for value in values)
+            rows.append([part, name, f"{speed:.1f}", f"{ratio(seconds['plain'], values):.2f}"])
+    table(" | | images/s of one core | times the plain one", rows)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, measure."""
-    benchmark(parse_config(BenchmarkConfig, "python -m benchmarks.views", argv))
+    benchmark(parse(BenchmarkConfig, argv, "python -m benchmarks.views"))
     return 0
 
 
