@@ -1,30 +1,28 @@
 """Label propagation: PatchBench beside the authors' loop and the network alone; same weights, same frames, one run.
 
-    python -m benchmarks.davis_propagation --davis DAVIS [--patch_size 8] [--frames 12]
+    python -m benchmarks.davis_propagation --davis DAVIS [--patch_size 8] [--frames 12] [--precision bfloat16]
 
-Time per frame is the median over the pairs of frames whose context is full, with decoding and writing; wall time, and CPU time of all
-threads, which other work on the machine disturbs less. Each part is a process of its own, so that its peak memory is its own; they
-advance by two frames in turns, so that other work on the machine disturbs them alike. Ours takes two through the network at once
-where that is faster, and so does the network alone; the loop takes them one by one.
+Time per frame is the median over the pairs of frames whose context is full, with decoding and writing. Each part is a process of its
+own; they advance by two frames in turns. Ours takes two through the network at once where that is faster, and so does the network
+alone; the loop takes them one by one.
 
-The authors' loop runs twice: with our network, which shows what the propagation itself gained, and with a plain version of theirs,
-which computes attention as a matrix; that is what their script costs. The latter also keeps the C library's way with freed memory,
-which our commands change; the others have ours. Either loop builds a mask of reachable pairs once per sequence in Python; its time
-is printed, and shared out over the frames of the whole sequence in the rows of the loop.
+The authors' loop runs twice: with our network, which shows what the propagation itself gains, and with a plain version of theirs,
+which computes attention as a matrix; that is what their script costs. Either loop builds a mask of reachable pairs once per sequence
+in Python; its time is printed, and shared out over the frames of the whole sequence in the rows of the loop.
+
+`--precision` adds ours with a network in lower precision: TF32 for the patch embedding as GPUs would use it unless told otherwise, or
+autocast. How many pixels it changes is why propagation offers no such option.
 """
 
 import logging
-import multiprocessing
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -32,30 +30,20 @@ from torch import Tensor
 from backbones.build import build_backbone
 from backbones.spec import ViTSpec
 from backbones.vit import ViT
-from common.allocation import reuse_freed_memory
-from common.command import parse_config, run_command
-from common.memory import peak_memory_bytes
-from eval.davis.dataset import DavisSplit, VideoSequence, find_sequences
+from benchmarks.turns import MEBIBYTE, Turns, table, take_turns
+from common.cli import parse, run_command
+from eval.davis.data import DavisSplit, VideoSequence, find_sequences
 from eval.davis.features import FeatureExtractor
 from eval.davis.frames import read_frame
-from eval.davis.labels import resize_mask
-from eval.davis.masks import read_mask, write_mask
+from eval.davis.masks import read_mask, resize_mask, write_mask
 from eval.davis.propagator import propagate_sequence
 from eval.davis.protocol import PropagationSettings
-from eval.davis.writing import KEPT_BLOCK
 from tests.references import davis_propagation as reference
 from tests.references.vit import patch_tokens
 
-Part = Literal["network", "patchbench", "loop", "authors"]
+CPU = torch.device("cpu")
 SETTINGS = PropagationSettings()
 FRAMES_PER_STEP = 2
-
-
-class Moment(NamedTuple):
-    """Two clocks, in seconds."""
-
-    wall: float
-    cpu: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +62,34 @@ class BenchmarkConfig:
     """Its attention heads."""
     patch_size: int = 16
     """Its patch size."""
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
+    """Other than float32: add ours in this precision."""
     threads: int = 2
     """Threads of torch."""
 
     def __post_init__(self) -> None:
-        """Reject numbers of frames that would make the last step cheaper than the others, or leave none with a full context."""
         if self.frames % FRAMES_PER_STEP or self.frames <= SETTINGS.n_last_frames + 1 + FRAMES_PER_STEP:
             raise ValueError(f"frames={self.frames} must be even and more than {SETTINGS.n_last_frames + 1 + FRAMES_PER_STEP}")
+
+
+class LowerPrecision(FeatureExtractor):
+    """Features of a network in lower precision."""
+
+    precision = "bfloat16"
+
+    def _features(self, images_B3HW: Tensor) -> Tensor:
+        if self.precision == "tf32":
+            embedding = self.backbone.get_submodule("patch_embed.proj")
+            embedding.weight.data = to_tf32(embedding.get_parameter("weight"))
+            return super()._features(to_tf32(images_B3HW))
+        with torch.autocast("cpu", dtype=getattr(torch, self.precision)):
+            return super()._features(images_B3HW).float()
+
+
+def to_tf32(values: Tensor) -> Tensor:
+    """Round to the 10 bits of mantissa that a GPU keeps of the factors of a product where TF32 is allowed."""
+    bits = values.contiguous().view(torch.int32)
+    return ((bits + (1 << 12)) & ~0x1FFF).view(torch.float32)
 
 
 def build_network(config: BenchmarkConfig) -> ViT:
@@ -100,33 +109,22 @@ def build_network(config: BenchmarkConfig) -> ViT:
     return network
 
 
-def extractor(network: ViT) -> FeatureExtractor:
-    """Ours; the network is then good for nothing else."""
-    return FeatureExtractor(network, None, torch.device("cpu"))
-
-
-def whole_sequence(config: BenchmarkConfig) -> VideoSequence:
-    """The chosen sequence."""
-    split = DavisSplit.from_options(config.davis, "val", "2017", "480p", config.sequence)
-    return find_sequences(split, all_masks=False)[0]
-
-
-def chosen_sequence(config: BenchmarkConfig) -> VideoSequence:
-    """Its first frames.
+def chosen_sequence(config: BenchmarkConfig) -> tuple[VideoSequence, int]:
+    """The first frames of the chosen sequence, and how many it has in all.
 
     Raises:
         ValueError: If it has fewer.
     """
-    sequence = whole_sequence(config)
+    split = DavisSplit(root=config.davis, sequences=(config.sequence,) if config.sequence else ())
+    sequence = find_sequences(split, all_masks=False)[0]
     if len(sequence.frames) < config.frames:
         raise ValueError(f"frames={config.frames}: {sequence.name} has {len(sequence.frames)}")
-    return replace(sequence, frames=sequence.frames[: config.frames])
+    return replace(sequence, frames=sequence.frames[: config.frames]), len(sequence.frames)
 
 
-def run_network(network: ViT, sequence: VideoSequence, output: Path) -> Iterator[None]:
+def run_network(extract: FeatureExtractor, sequence: VideoSequence, output: Path) -> Iterator[None]:
     """Forward passes alone, on decoded images."""
     del output
-    extract = extractor(network)
     image_3HW = read_frame(sequence.frames[0], SETTINGS, extract.input_multiple).image
     at_once = extract.frames_at_once(*image_3HW.shape[1:])
     images_B3HW = torch.stack([image_3HW] * at_once)
@@ -136,10 +134,8 @@ def run_network(network: ViT, sequence: VideoSequence, output: Path) -> Iterator
         yield
 
 
-def run_patchbench(network: ViT, sequence: VideoSequence, output: Path) -> Iterator[None]:
+def run_patchbench(extract: FeatureExtractor, sequence: VideoSequence, output: Path) -> Iterator[None]:
     """Ours, one thing after another; `write_sequence` decodes and writes in threads of their own."""
-    output.mkdir()
-    extract = extractor(network)
     frames = (read_frame(path, SETTINGS, extract.input_multiple) for path in sequence.frames)
     for frame, ids in propagate_sequence(frames, sequence.first_mask(), extract, SETTINGS):
         write_mask(output / f"{frame.name}.png", resize_mask(ids.numpy(), frame.original_size))
@@ -147,117 +143,84 @@ def run_patchbench(network: ViT, sequence: VideoSequence, output: Path) -> Itera
 
 
 @torch.inference_mode()
-def run_reference(tokens: Callable[[Tensor], Tensor], stride: int, sequence: VideoSequence, output: Path) -> Iterator[None]:
-    """The authors' loop with a network [3, H, W] -> [N, D]."""
-    output.mkdir()
-    masks = reference.propagate_sequence(list(sequence.frames), sequence.first_mask(), tokens, stride)
+def run_loop(extract: FeatureExtractor, sequence: VideoSequence, output: Path, *, plain: bool = False) -> Iterator[None]:
+    """The authors' loop with our network, or with a plain one as theirs."""
+    backbone = extract.backbone
+
+    def ours(image_3HW: Tensor) -> Tensor:
+        return backbone.forward_tokens(image_3HW[None]).patches[0]
+
+    tokens = partial(patch_tokens, backbone) if plain else ours
+    masks = reference.propagate_sequence(list(sequence.frames), sequence.first_mask(), tokens, extract.stride)
     for path, mask in zip(sequence.frames[1:], masks, strict=True):
         write_mask(output / f"{path.stem}.png", mask)
         yield
 
 
-def run_loop(network: ViT, sequence: VideoSequence, output: Path) -> Iterator[None]:
-    """The authors' loop with our network."""
-    extract = extractor(network)
-
-    def tokens(image_3HW: Tensor) -> Tensor:
-        return extract.backbone.forward_tokens(image_3HW[None]).patches[0]
-
-    return run_reference(tokens, extract.stride, sequence, output)
-
-
-def run_authors(network: ViT, sequence: VideoSequence, output: Path) -> Iterator[None]:
-    """The authors' loop with a network as theirs."""
-    return run_reference(partial(patch_tokens, network), network.spec.patch_size, sequence, output)
-
-
-RUNS: dict[Part, Callable[[ViT, VideoSequence, Path], Iterator[None]]] = {
+RUNS: dict[str, Callable[[FeatureExtractor, VideoSequence, Path], Iterator[None]]] = {
     "network": run_network,
     "patchbench": run_patchbench,
-    "loop": run_loop,
-    "authors": run_authors,
+    "loop, with our network": run_loop,
+    "loop, with a network like the authors'": partial(run_loop, plain=True),
 }
 
 
-def mask_seconds(stride: int, sequence: VideoSequence) -> float:
-    """What the mask of reachable pairs costs the authors' loop, once per sequence."""
-    image, _ = reference.read_frame(sequence.frames[0])
-    h, w = (side // stride for side in image.shape[1:])
-    start = time.perf_counter()
-    reference.reachable(h, w, SETTINGS.neighbourhood_radius)
-    return time.perf_counter() - start
-
-
-def work(config: BenchmarkConfig, part: Part, output: Path, parent: Connection) -> None:
-    """One part in a process of its own: a step for each message, answered by its time per frame; at the end peak memory in bytes."""
-    if part != "authors":
-        reuse_freed_memory(KEPT_BLOCK)
+def work(turns: Turns, part: str, config: BenchmarkConfig, folder: Path) -> torch.device:
     torch.set_num_threads(config.threads)
-    steps = RUNS[part](build_network(config), chosen_sequence(config), output)
-    while parent.recv():
-        wall, cpu = time.perf_counter(), time.process_time()
+    LowerPrecision.precision = config.precision
+    extract = (FeatureExtractor if part in RUNS else LowerPrecision)(build_network(config), None, CPU)
+    (folder / part).mkdir()
+    sequence, _ = chosen_sequence(config)
+    steps = RUNS.get(part, run_patchbench)(extract, sequence, folder / part)
+    for _ in range((config.frames - 1) // FRAMES_PER_STEP):
+        turns.begin()
         for _ in range(FRAMES_PER_STEP):
             next(steps)
-        parent.send(
-            Moment(
-                *((now - before) / FRAMES_PER_STEP for now, before in ((time.perf_counter(), wall), (time.process_time(), cpu)))
-            )
-        )
-    parent.send(peak_memory_bytes(torch.device("cpu")))
+        turns.end()
+    return CPU
 
 
-def take_turns(config: BenchmarkConfig, folder: Path) -> tuple[dict[Part, Moment], dict[Part, int]]:
-    """Seconds per frame and peak memory in bytes of each part."""
-    context = multiprocessing.get_context("spawn")
-    workers: dict[Part, Connection] = {}
-    for part in RUNS:
-        workers[part], theirs = context.Pipe()
-        context.Process(target=work, args=(config, part, folder / part, theirs), daemon=True).start()
-    steps: dict[Part, list[Moment]] = {part: [] for part in RUNS}
-    for _ in range((len(chosen_sequence(config).frames) - 1) // FRAMES_PER_STEP):
-        for part, worker in workers.items():
-            worker.send(True)
-            steps[part].append(worker.recv())
-    for worker in workers.values():
-        worker.send(False)
-    full = {part: moments[-(-SETTINGS.n_last_frames // FRAMES_PER_STEP) :] for part, moments in steps.items()}
-    seconds = {
-        part: Moment(*(median(moment[clock] for moment in moments) for clock in (0, 1))) for part, moments in full.items()
-    }
-    return seconds, {part: worker.recv() for part, worker in workers.items()}
-
-
-def differing_pixels(ours: Path, theirs: Path) -> int:
-    """Over all masks of two folders."""
-    return sum(int((read_mask(ours / path.name) != read_mask(path)).sum()) for path in theirs.iterdir())
+def mask_seconds(config: BenchmarkConfig, sequence: VideoSequence) -> float:
+    """What the mask of reachable pairs costs the authors' loop, once per sequence."""
+    image, _ = reference.read_frame(sequence.frames[0])
+    start = time.perf_counter()
+    reference.reachable(*(side // config.patch_size for side in image.shape[1:]), SETTINGS.neighbourhood_radius)
+    return time.perf_counter() - start
 
 
 def benchmark(config: BenchmarkConfig) -> None:
     """Print a Markdown table."""
-    sequence = chosen_sequence(config)
+    sequence, whole = chosen_sequence(config)
+    parts = [*RUNS, *([f"patchbench in {config.precision}"] if config.precision != "float32" else [])]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        seconds, memory = take_turns(config, folder)
-        differing = {part: differing_pixels(folder / "patchbench", folder / part) for part in ("loop", "authors")}
-    mask, whole = mask_seconds(config.patch_size, sequence), len(whole_sequence(config).frames)
-    for part in ("loop", "authors"):
-        seconds[part] = Moment(*(clock + mask / whole for clock in seconds[part]))
+        steps, memory = take_turns(work, parts, (config.frames - 1) // FRAMES_PER_STEP, config, folder)
+        masks = {part: {path.name: read_mask(path) for path in (folder / part).iterdir()} for part in parts}
+    mask = mask_seconds(config, sequence)
+    full = -(-SETTINGS.n_last_frames // FRAMES_PER_STEP)
+    wall, cpu = (
+        {
+            part: median(step[clock] for step in taken[full:]) / FRAMES_PER_STEP + (mask / whole if "loop" in part else 0)
+            for part, taken in steps.items()
+        }
+        for clock in (0, 1)
+    )
     print(f"{sequence.name}, {len(sequence.frames)} of {whole} frames; width {config.embed_dim}, patch {config.patch_size}")
-    print(f"{platform.machine()}, {config.threads} threads, torch {torch.__version__}\n")
-    print("| | s/frame | CPU s/frame | times the network | PatchBench is faster by | peak memory | differing pixels |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    network, ours = seconds["network"].wall, seconds["patchbench"].wall
-    for part in RUNS:
-        wall, cpu = seconds[part]
-        ratios = f"{wall / network:.2f} | {wall / ours:.2f}"
-        print(f"| {part} | {wall:.3f} | {cpu:.3f} | {ratios} | {memory[part] / 2**20:.0f} MiB | {differing.get(part, '')} |")
-    print(f"\nmask of reachable pairs: {mask:.1f} s per sequence, included in the loop's rows")
+    print(
+        f"{config.threads} threads, torch {torch.__version__}; mask of reachable pairs: {mask:.1f} s, included in the loop's rows\n"
+    )
+    rows = []
+    for part in parts:
+        ours = masks["patchbench"]
+        pixels = sum(int((ours[file] != theirs).sum()) for file, theirs in masks[part].items())
+        ratios = f"{wall[part] / wall['network']:.2f}", f"{wall[part] / wall['patchbench']:.2f}"
+        rows.append([part, f"{wall[part]:.3f}", f"{cpu[part]:.3f}", *ratios, memory[part] // MEBIBYTE, pixels])
+    table(" | s/frame | CPU s/frame | times the network | PatchBench is faster by | peak MiB | differing pixels", rows)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, measure."""
     logging.disable(logging.INFO)
-    benchmark(parse_config(BenchmarkConfig, "python -m benchmarks.davis_propagation", argv))
+    benchmark(parse(BenchmarkConfig, argv, "python -m benchmarks.davis_propagation"))
     return 0
 
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.davis_scores --annotations DAVIS/Annotations/480p [--predictions DIR]
 
-Without predictions, each frame's mask is the annotation of the frame before, of sequences with at least 3 annotated frames. Seconds are CPU time, the least of some rounds in turns.
-Differences are between the per-object means of J and of F, in [0, 1]. vos-benchmark (PyPI) pools objects over a sequence and has no
-recall or decay.
+Without predictions, each frame's mask is the annotation of the frame before, for sequences with at least 3 annotated frames. Seconds
+are CPU time, the least of some rounds in turns. Differences are between the per-object means of J and of F, in [0, 1]. vos-benchmark
+(PyPI) pools objects over a sequence and has no recall or decay.
 """
 
 import shutil

@@ -140,7 +140,9 @@ def benchmark(config: BenchmarkConfig) -> None:
     for part, taken in steps.items():
         cpu, ours = [step.cpu for step in taken], [step.cpu for step in steps["PatchBench"]]
         differing = int((ranks[part] != ranks["PatchBench"]).sum())
-        rows.append([part, f"{min(cpu):.2f}", f"{ratio(cpu, ours):.2f}", memory[part] // MEBIBYTE, f"{taken[-1].value:.2f}", differing])
+        rows.append(
+            [part, f"{min(cpu):.2f}", f"{ratio(cpu, ours):.2f}", memory[part] // MEBIBYTE, f"{taken[-1].value:.2f}", differing]
+        )
     table(" | CPU s | times ours | peak MiB | top-1 | ranks that differ from ours", rows)
 
 
