@@ -3,30 +3,26 @@
     python -m benchmarks.finetune_step --task detection --data data/coco
     python -m benchmarks.finetune_step --task segmentation --data data/ade/ADEChallengeData2016 --compile
 
-Each part is a process of its own; they advance by a step in turns, each first in its turn. Steps differ in size, and all parts see
-the same images: a ratio is the median of the steps' own ratios. Seconds per step are medians, with loading where it is not hidden;
-CPU seconds are the training process's, all its threads together, which other work on the machine disturbs less; memory is the peak
-(on a GPU: allocated).
+Each part is a process of its own; they advance by a step in turns. Steps differ in size, and all parts see the same images: a ratio is
+the median of the steps' own ratios. Seconds per step are medians, with loading where it is not hidden; CPU seconds are the training
+process's; memory is the peak (on a GPU: allocated).
 
     reference   attention as a matrix and a softmax (timm's blocks with `fused_attn` off), as the published code computes it
     timm        attention as timm's blocks compute it by default
     patchbench  ours
     compiled    ours with its backbone through torch.compile (--compile); steps to warm up see every size of image first
 
-The first two load with two processes that end with each epoch, leave freed memory to the C library, update weights by PyTorch's
-default implementation and, on a GPU, train in float16 with loss scaling, as the published runs do; ours in bfloat16.
+The first two load with two processes that end with each epoch, update weights by PyTorch's default implementation and, on a GPU, train
+in float16 with loss scaling, as the published runs do; ours in bfloat16.
 """
 
 import logging
-import multiprocessing
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from mmengine.hooks import Hook
@@ -37,18 +33,16 @@ import eval.segmentation.task
 from backbones.build import build_backbone
 from backbones.file import Source, write_backbone_file
 from backbones.spec import ViTSpec
-from common.allocation import reuse_freed_memory
-from common.command import parse_config, run_command
-from common.memory import peak_memory_bytes
+from benchmarks.turns import MEBIBYTE, Turns, ratio, table, take_turns
+from common.cli import parse, run_command
+from common.distributed import choose_device
 from eval.detection.config import DetectionConfig
-from eval.openmmlab import launch
-from eval.openmmlab.compatibility import quiet_packages
-from eval.openmmlab.launch import Precision, resolve_device
+from eval.openmmlab.finetune import complete_config
+from eval.openmmlab.operators import quiet_packages
 from eval.openmmlab.runner import FineTuningRunner
 from eval.segmentation.config import SegmentationConfig
 
-Part = Literal["reference", "timm", "patchbench", "compiled"]
-PARTS: tuple[Part, ...] = ("reference", "timm", "patchbench")
+PARTS = ("reference", "timm", "patchbench")
 
 _DEFAULT_WORKERS = 2
 _WARM_UP_STEPS = 2
@@ -79,20 +73,6 @@ class BenchmarkConfig:
     compile: bool = False
     """Whether ours runs a second time, with its backbone through torch.compile."""
 
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """What is compared."""
-        return (*PARTS, "compiled") if self.compile else PARTS
-
-
-class Step(NamedTuple):
-    """What one step took."""
-
-    seconds: float
-    """On the clock."""
-    cpu_seconds: float
-    """Of the training process, over its threads."""
-
 
 @HOOKS.register_module()
 class TurnHook(Hook):
@@ -100,24 +80,18 @@ class TurnHook(Hook):
 
     priority = "LOWEST"
 
-    parent: Connection
-    """To the benchmark; set before the runner is built."""
+    turns: Turns
+    """Set before the runner is built."""
 
     def before_train(self, runner: Any) -> None:
-        """Wait for the first turn."""
-        self.parent.recv()
-        self._begin()
-
-    def _begin(self) -> None:
-        self._start, self._cpu_start = time.perf_counter(), time.process_time()
+        self.turns.begin()
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Report, and wait for the next turn."""
         if runner.device.type == "cuda":
             torch.cuda.synchronize()
-        self.parent.send(Step(time.perf_counter() - self._start, time.process_time() - self._cpu_start))
-        self.parent.recv()
-        self._begin()
+        self.turns.end()
+        if runner.iter + 1 < runner.max_iters:
+            self.turns.begin()
 
 
 def network(config: BenchmarkConfig) -> ViTSpec:
@@ -140,49 +114,36 @@ def write_backbone(config: BenchmarkConfig, path: Path) -> None:
     write_backbone_file(path, network(config), source, build_backbone(network(config)).state_dict())
 
 
-def is_ours(part: Part) -> bool:
-    """Whether a part is PatchBench as it is."""
-    return part in ("patchbench", "compiled")
-
-
-def resolved_config(config: BenchmarkConfig, part: Part, backbone: Path, folder: Path) -> Any:
+def resolved_config(config: BenchmarkConfig, part: str, is_ours: bool, folder: Path, device: torch.device) -> Any:
     """The OpenMMLab config of one part."""
-    steps = config.steps + _WARM_UP_STEPS
-    precision: Precision = "auto"
-    if not is_ours(part) and torch.cuda.is_available():
-        precision = "float16"
     common: dict[str, Any] = {
-        "backbone": backbone,
+        "backbone": folder / "backbone.safetensors",
         "data": config.data,
-        "output": folder,
+        "output": folder / part,
         "batch_size": config.images,
         "device_batch_size": config.images,
-        "workers": config.workers and (config.workers if is_ours(part) else _DEFAULT_WORKERS),
-        "iterations": steps,
-        "precision": precision,
+        "workers": config.workers and (config.workers if is_ours else _DEFAULT_WORKERS),
+        "iterations": config.steps + _WARM_UP_STEPS,
+        "precision": "auto" if is_ours or device.type == "cpu" else "float16",
         "compile": part == "compiled",
     }
-    device = resolve_device("auto")
-    spec = network(config)
     if config.task == "detection":
         options = DetectionConfig(**common, short_side=config.short_side)
-        return eval.detection.task.prepare(options, spec, device).config
-    return eval.segmentation.task.prepare(SegmentationConfig(**common), spec, device).config
+        return eval.detection.task.prepare(options, network(config), device).config
+    return eval.segmentation.task.prepare(SegmentationConfig(**common), network(config), device).config
 
 
-def work(config: BenchmarkConfig, part: Part, backbone: Path, folder: Path, parent: Connection) -> None:
-    """One part in a process of its own."""
+def work(turns: Turns, part: str, config: BenchmarkConfig, folder: Path) -> torch.device:
     logging.disable(logging.WARNING)
-    if is_ours(part):
-        reuse_freed_memory()
     torch.set_num_threads(config.threads)
-    TurnHook.parent = parent
-    device = resolve_device("auto")
-    resolved = resolved_config(config, part, backbone, folder)
+    TurnHook.turns = turns
+    device, is_ours = choose_device("auto"), part in ("patchbench", "compiled")
+    resolved = resolved_config(config, part, is_ours, folder, device)
     resolved.custom_hooks = [*resolved.get("custom_hooks", []), {"type": "TurnHook"}]
-    steps = config.steps + _WARM_UP_STEPS
-    resolved = launch._prepared(resolved, folder, device=device, seed=0, checkpoint_interval=steps)
-    if not is_ours(part):
+    resolved = complete_config(
+        resolved, folder / part, device=device, seed=0, checkpoint_interval=config.steps + _WARM_UP_STEPS
+    )
+    if not is_ours:
         resolved.train_dataloader.persistent_workers = False
         resolved.optim_wrapper.optimizer.pop("fused", None)
     with quiet_packages():
@@ -192,59 +153,30 @@ def work(config: BenchmarkConfig, part: Part, backbone: Path, folder: Path, pare
                 if hasattr(module, "fused_attn"):
                     module.fused_attn = False
         runner.train()
-    parent.send(peak_memory_bytes(device))
-
-
-def take_turns(config: BenchmarkConfig, folder: Path) -> tuple[dict[Part, list[Step]], dict[Part, int]]:
-    """The steps after those to warm up, and peak memory in bytes."""
-    backbone = folder / "backbone.safetensors"
-    write_backbone(config, backbone)
-    context = multiprocessing.get_context("spawn")
-    workers: dict[Part, Connection] = {}
-    for part in config.parts:
-        workers[part], theirs = context.Pipe()
-        # Not a daemon: it has loading processes of its own.
-        context.Process(target=work, args=(config, part, backbone, folder / part, theirs)).start()
-    steps: dict[Part, list[Step]] = {part: [] for part in config.parts}
-    for number in range(config.steps + _WARM_UP_STEPS):
-        first = number % len(config.parts)
-        for part in (*config.parts[first:], *config.parts[:first]):
-            workers[part].send(True)
-            steps[part].append(workers[part].recv())
-    for worker in workers.values():
-        worker.send(True)
-    memory = {part: worker.recv() for part, worker in workers.items()}
-    return {part: values[_WARM_UP_STEPS:] for part, values in steps.items()}, memory
-
-
-def times_as_fast(reference: Sequence[float], other: Sequence[float]) -> float:
-    """The median of the steps' own ratios."""
-    return median(before / after for before, after in zip(reference, other, strict=True))
+    return device
 
 
 def benchmark(config: BenchmarkConfig) -> None:
     """Print a Markdown table."""
+    parts = [*PARTS, "compiled"] if config.compile else list(PARTS)
     with tempfile.TemporaryDirectory() as name:
-        steps, memory = take_turns(config, Path(name))
+        write_backbone(config, Path(name) / "backbone.safetensors")
+        steps, memory = take_turns(work, parts, config.steps + _WARM_UP_STEPS, config, Path(name))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {config.threads} threads"
     print(
         f"{config.task}, {config.images} images per step, ViT of width {config.embed_dim}; {device}, torch {torch.__version__}\n"
     )
-    print("| | s/step | times as fast | CPU s/step | times as fast | peak memory | of the reference's |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    clocks = {part: [step.seconds for step in values] for part, values in steps.items()}
-    cpus = {part: [step.cpu_seconds for step in values] for part, values in steps.items()}
-    for part in config.parts:
-        by_clock, by_cpu = (times_as_fast(times["reference"], times[part]) for times in (clocks, cpus))
-        print(
-            f"| {part} | {median(clocks[part]):.3f} | {by_clock:.2f} | {median(cpus[part]):.3f} | {by_cpu:.2f} "
-            f"| {memory[part] / 2**20:.0f} MiB | {memory[part] / memory['reference']:.2f} |"
-        )
+    wall, cpu = ({part: [step[clock] for step in taken[_WARM_UP_STEPS:]] for part, taken in steps.items()} for clock in (0, 1))
+    rows = []
+    for part in parts:
+        cells = [f"{median(wall[part]):.3f}", f"{ratio(wall['reference'], wall[part]):.2f}"]
+        cells += [f"{median(cpu[part]):.3f}", f"{ratio(cpu['reference'], cpu[part]):.2f}"]
+        rows.append([part, *cells, memory[part] // MEBIBYTE, f"{memory[part] / memory['reference']:.2f}"])
+    table(" | s/step | times as fast | CPU s/step | times as fast | peak MiB | of the reference's", rows)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, measure."""
-    benchmark(parse_config(BenchmarkConfig, "python -m benchmarks.finetune_step", argv))
+    benchmark(parse(BenchmarkConfig, argv, "python -m benchmarks.finetune_step"))
     return 0
 
 

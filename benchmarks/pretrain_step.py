@@ -3,64 +3,40 @@
     python -m benchmarks.pretrain_step [--recipe coco_selfpatch_vit_tiny] [--batch_size 8] [--steps 4] [--compile]
 
 The authors' step is that of `tests/references/selfpatch_*.py`, which the golden training steps hold to their code. Each part is
-a process of its own, so that its peak memory is its own; they advance by a step in turns, so that other work on the machine disturbs
-them alike. Seconds are medians; CPU seconds of all threads are disturbed less. Crops are noise: what they show changes no cost.
+a process of its own; they advance by a step in turns. Seconds are medians. Crops are noise: what they show changes no cost.
 
 On a CPU both compute in float32, unless `--precision bfloat16` is given for ours. On a GPU the authors' step is in float16 with loss
 scaling, as they train, ours in bfloat16; memory is what was allocated there.
 """
 
 import logging
-import multiprocessing
-import os
-import platform
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from common.allocation import reuse_freed_memory
-from common.command import parse_config, run_command
+from benchmarks.turns import MEBIBYTE, Turns, table, take_turns
+from common.cli import parse, run_command
 from common.distributed import choose_device
-from common.memory import peak_memory_bytes
 from pretrain.config import ALL_PATCHES, PretrainConfig, parse_run
 from pretrain.data.views import view_kinds
 from pretrain.networks import build_networks, choose_autocast
-from pretrain.objectives.base import NUM_GLOBAL_CROPS
 from pretrain.schedules import StepSettings, step_settings
 from pretrain.step import training_step
 from tests.references import selfpatch_step as reference
 
-Part = Literal["authors", "patchbench"]
-PARTS: tuple[Part, ...] = ("authors", "patchbench")
+PARTS = ("authors", "patchbench")
 
 _WARM_UP_STEPS = 2
 
-PEAK_FLOPS = {
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "V100": 125e12,
-}
+PEAK_FLOPS = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "V100": 125e12}
 """Dense 16-bit products per second by the vendor's data sheets; the first name that is part of the device's counts."""
-
-
-class Turn(NamedTuple):
-    """One step."""
-
-    wall: float
-    cpu: float
-    loss: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +67,9 @@ class BenchmarkConfig:
             ValueError: If the authors' code has no such step.
         """
         options = {"batch_size": self.batch_size, "device": self.device, "accumulate": self.accumulate}
-        arguments = [str(token) for name, value in options.items() for token in (f"--train.{name}", value)]
-        config = parse_run([self.recipe, *arguments])
+        config = parse_run(
+            [self.recipe, *(str(token) for name, value in options.items() for token in (f"--train.{name}", value))]
+        )
         selfpatch = config.selfpatch
         published = (selfpatch.border, selfpatch.aggregation, selfpatch.negatives) == ("wrap", "attention", False)
         if config.method != "selfpatch" or not published or selfpatch.window == ALL_PATCHES:
@@ -131,13 +108,13 @@ def schedule(config: PretrainConfig) -> StepSettings:
     return step_settings(config, 1)(config.optim.warmup_epochs + config.optim.freeze_last_layer_epochs)
 
 
-def run_authors(options: BenchmarkConfig, device: torch.device, weights: Path, folder: Path) -> Iterator[float]:
+def run_authors(options: BenchmarkConfig, device: torch.device, folder: Path) -> Iterator[float]:
     """The authors' steps; yields losses, writes the weights when closed."""
     config, now = options.run(), schedule(options.run())
     student = reference.Network(dimensions(config), config.backbone.drop_path_rate)
     teacher = reference.Network(dimensions(config))
     for network in (student, teacher):
-        network.load_state_dict(torch.load(weights, mmap=True))
+        network.load_state_dict(torch.load(folder / "initial.pt", mmap=True))
         network.to(device)
     values = reference.Schedule(
         lr=now.lr,
@@ -155,9 +132,8 @@ def run_authors(options: BenchmarkConfig, device: torch.device, weights: Path, f
         torch.save(student.state_dict(), folder / "authors.pt")
 
 
-def run_patchbench(options: BenchmarkConfig, device: torch.device, weights: Path, folder: Path) -> Iterator[float]:
-    """Our steps; yields losses, writes the weights when closed."""
-    del weights  # the seed determines them
+def run_patchbench(options: BenchmarkConfig, device: torch.device, folder: Path) -> Iterator[float]:
+    """Our steps, whose seed determines the weights; yields losses, writes the weights when closed."""
     config = options.run()
     now, autocast = schedule(config), choose_autocast(options.precision, device)
     networks = build_networks(config, device)
@@ -173,43 +149,16 @@ def run_patchbench(options: BenchmarkConfig, device: torch.device, weights: Path
         torch.save(networks.student.state_dict(), folder / "patchbench.pt")
 
 
-def work(options: BenchmarkConfig, part: Part, folder: Path, parent: Connection) -> None:
-    """One part in a process of its own: a step for each message, answered by its time; the peak memory in bytes at the end."""
+def work(turns: Turns, part: str, options: BenchmarkConfig, folder: Path) -> torch.device:
     logging.disable(logging.WARNING)
-    if part == "patchbench":
-        reuse_freed_memory()
     torch.set_num_threads(options.threads)
     device = choose_device(options.device)
-    steps = (run_authors if part == "authors" else run_patchbench)(options, device, folder / "initial.pt", folder)
-    while parent.recv():
-        wall, cpu = time.perf_counter(), time.process_time()
-        loss = next(steps)
-        parent.send(Turn(time.perf_counter() - wall, time.process_time() - cpu, loss))
-    parent.send(peak_memory_bytes(device))
-    steps.close()  # type: ignore[attr-defined]
-    parent.send(None)
-
-
-def take_turns(options: BenchmarkConfig, folder: Path) -> tuple[dict[Part, list[Turn]], dict[Part, int]]:
-    """All steps, and peak memory in bytes, of each part; the weights after them are left in the folder."""
-    torch.save(build_networks(options.run(), torch.device("cpu")).student.state_dict(), folder / "initial.pt")
-    context = multiprocessing.get_context("spawn")
-    workers: dict[Part, Connection] = {}
-    for part in PARTS:
-        workers[part], theirs = context.Pipe()
-        # Not a daemon: compiling starts processes.
-        context.Process(target=work, args=(options, part, folder, theirs)).start()
-    turns: dict[Part, list[Turn]] = {part: [] for part in PARTS}
+    steps = (run_authors if part == "authors" else run_patchbench)(options, device, folder)
     for _ in range(options.steps + _WARM_UP_STEPS):
-        for part, worker in workers.items():
-            worker.send(True)
-            turns[part].append(worker.recv())
-    memory = {}
-    for part, worker in workers.items():
-        worker.send(False)
-        memory[part] = worker.recv()
-        worker.recv()
-    return turns, memory
+        turns.begin()
+        turns.end(next(steps))
+    steps.close()  # type: ignore[attr-defined]
+    return device
 
 
 def largest_difference(folder: Path) -> float:
@@ -228,58 +177,46 @@ def largest_difference(folder: Path) -> float:
 def flops_per_image(config: PretrainConfig) -> float:
     """Of the authors' networks: the teacher forwards, the student forwards and backwards (twice a forward pass)."""
     network = reference.Network(dimensions(config)).to("meta")
-    kinds = view_kinds(config.views)
-    sizes = [
-        [torch.empty(1, 3, kind.size, kind.size, device="meta") for kind in part]
-        for part in (kinds[:NUM_GLOBAL_CROPS], kinds[NUM_GLOBAL_CROPS:])
-    ]
+    crops = [torch.empty(1, 3, kind.size, kind.size, device="meta") for kind in view_kinds(config.views)]
     passes = []
     for as_teacher in (True, False):
         with FlopCounterMode(display=False) as counter:
-            for crops in sizes:
-                network(torch.cat(crops), as_teacher)
+            for some in (crops[:2], crops[2:]):
+                network(torch.cat(some), as_teacher)
         passes.append(counter.get_total_flops())
     return passes[0] + 3 * passes[1]
-
-
-def utilisation(rate: float, device: torch.device) -> str:
-    """FLOP/s, and which part of the device's peak they are where that is known."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    peak = next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
-    return f"{rate / 1e12:.3f} TFLOP/s" + (f", {100 * rate / peak:.1f} %" if peak else " (peak unknown)")
 
 
 def benchmark(options: BenchmarkConfig) -> None:
     """Print a Markdown table."""
     config, device = options.run(), choose_device(options.device)
     with tempfile.TemporaryDirectory() as name:
-        turns, memory = take_turns(options, Path(name))
-        weights = largest_difference(Path(name))
-    loss = max(abs(ours.loss - theirs.loss) for ours, theirs in zip(turns["patchbench"], turns["authors"], strict=True))
-    seconds = {part: median(turn.wall for turn in turns[part][_WARM_UP_STEPS:]) for part in PARTS}
-    cpu = {part: median(turn.cpu for turn in turns[part][_WARM_UP_STEPS:]) for part in PARTS}
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, {options.threads} threads"
+        folder = Path(name)
+        torch.save(build_networks(config, torch.device("cpu")).student.state_dict(), folder / "initial.pt")
+        steps, memory = take_turns(work, PARTS, options.steps + _WARM_UP_STEPS, options, folder)
+        weights = largest_difference(folder)
+    loss = max(abs(ours.value - theirs.value) for ours, theirs in zip(steps["patchbench"], steps["authors"], strict=True))
+    measured = {part: taken[_WARM_UP_STEPS:] for part, taken in steps.items()}
+    wall, cpu = ({part: median(step[clock] for step in taken) for part, taken in measured.items()} for clock in (0, 1))
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {options.threads} threads"
+    peak = next((value for part, value in PEAK_FLOPS.items() if part in where), None)
     print(f"{options.recipe}, {options.batch_size} images per step, {len(view_kinds(config.views))} crops each; {where}")
-    print(
-        f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}, precision {options.precision}, compile {options.compile}\n"
-    )
-    print("| | s/step | CPU s/step | images/s | times as fast | by CPU time | peak memory | of the authors' | products |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(f"torch {torch.__version__}, precision {options.precision}, compile {options.compile}\n")
     flops = flops_per_image(config) * options.batch_size
+    rows = []
     for part in PARTS:
-        ratios = f"{seconds['authors'] / seconds[part]:.2f} | {cpu['authors'] / cpu[part]:.2f}"
-        share = f"{memory[part] / 2**20:.0f} MiB | {memory[part] / memory['authors']:.2f}"
-        rate = utilisation(flops / seconds[part], device)
-        images = options.batch_size / seconds[part]
-        print(f"| {part} | {seconds[part]:.3f} | {cpu[part]:.3f} | {images:.2f} | {ratios} | {share} | {rate} |")
-    print(f"\nlargest difference of the losses of {len(turns['authors'])} steps: {loss:.1e}")
+        rate = f"{flops / wall[part] / 1e12:.3f}" + (f" ({100 * flops / wall[part] / peak:.1f} %)" if peak else "")
+        ratios = f"{wall['authors'] / wall[part]:.2f}", f"{cpu['authors'] / cpu[part]:.2f}"
+        share = memory[part] // MEBIBYTE, f"{memory[part] / memory['authors']:.2f}"
+        rows.append([part, f"{wall[part]:.3f}", f"{cpu[part]:.3f}", *ratios, *share, rate])
+    table(" | s/step | CPU s/step | times as fast | by CPU time | peak MiB | of the authors' | TFLOP/s (of the peak)", rows)
+    print(f"\nlargest difference of the losses of {len(steps['authors'])} steps: {loss:.1e}")
     print(f"largest difference of the weights after them, at a learning rate of {schedule(config).lr:.1e}: {weights:.1e}")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, measure."""
     logging.disable(logging.INFO)
-    benchmark(parse_config(BenchmarkConfig, "python -m benchmarks.pretrain_step", argv))
+    benchmark(parse(BenchmarkConfig, argv, "python -m benchmarks.pretrain_step"))
     return 0
 
 
