@@ -1,14 +1,38 @@
-"""`python -m tables --runs DIR --output DIR` regenerates every table from the result files; `python -m tables check` compares."""
+"""`python -m tables --runs DIR --output DIR` regenerates every table from the result files.
+
+`python -m tables check` says whether results may stand in one table, with every difference that makes them incomparable.
+"""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from common.cli import USER_ERROR, parse, run_command
-from tables.check import CheckConfig, check_results
-from tables.collect import CollectionError
+from tables.collect import CollectionError, Evaluated, Measurement, Slot, collect
+from tables.comparability import FIELDS, Difference, benchmark_differences, row_differences
 from tables.make import TablesConfig, make_tables
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig:
+    """Name every difference that makes results incomparable, one per line; the exit status is 2 if there is any."""
+
+    runs: Path
+    """Folder of results; every result.json below it is read."""
+    names: list[str] = field(default_factory=list)
+    """Only the runs of these names; by default all."""
+    allow: list[str] = field(default_factory=list)
+    """Differences to accept: fields as this command prints them, such as `heads`, `settings.taps` or all of `dataset.test`."""
+
+    def __post_init__(self) -> None:
+        """Refuse fields that no difference has."""
+        if unknown := [name for name in self.allow if name.partition(".")[0] not in FIELDS]:
+            raise ValueError(
+                f"--allow {' '.join(unknown)}: fields are {FIELDS[0]} and what begins with {', '.join(FIELDS[1:])}"
+            )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,10 +53,43 @@ def _make(argv: Sequence[str]) -> int:
 
 
 def _check(argv: Sequence[str]) -> int:
-    num_results, lines = check_results(parse(CheckConfig, argv, "python -m tables check"))
+    """Compare the results of every benchmark with that of the first row, and the results within every row.
+
+    Published rows are not looked at: results that may not stand beside them carry their mark in the tables.
+    """
+    config = parse(CheckConfig, argv, "python -m tables check")
+    rows = _chosen(collect(config.runs), config.names)
+    lines = [line for row in rows for line in _within(row, config.allow)]
+    first: dict[Slot, Measurement] = {}
+    for row in rows:
+        for slot, measurements in row.slots.items():
+            reference = first.setdefault(slot, measurements[0])
+            # The seeds of one recipe are alike.
+            found = benchmark_differences(reference.result, measurements[0].result, slot.benchmark, config.allow)
+            lines += [_line(" ".join(filter(None, slot)), reference, measurements[0], one) for one in found]
+    num_results = sum(len(row.measurements) for row in rows)
     for line in lines or [f"{num_results} results; nothing keeps them from being compared"]:
         print(line)  # noqa: T201 - the command's own output
     return USER_ERROR if lines else 0
+
+
+def _chosen(rows: list[Evaluated], names: list[str]) -> list[Evaluated]:
+    known = sorted({name for row in rows for name in row.run_names})
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"--names {' '.join(unknown)}: no run is called so; there are {', '.join(known) or 'none'}")
+    return [row for row in rows if not names or set(names) & set(row.run_names)]
+
+
+def _within(row: Evaluated, allow: list[str]) -> Iterator[str]:
+    """The differences between the results of one row of a table; what has a row per data set is beside nothing else."""
+    results = list({found[0].path: found[0] for slot, found in row.slots.items() if not slot.dataset}.values())
+    for other in results[1:]:
+        for one in row_differences(results[0].result, other.result, allow):
+            yield _line(f"row of {row.name}", results[0], other, one)
+
+
+def _line(place: str, first: Measurement, second: Measurement, difference: Difference) -> str:
+    return f"{place}: {second.path} has {difference.field} {difference.second}, {first.path} has {difference.first}"
 
 
 if __name__ == "__main__":

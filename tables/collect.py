@@ -1,18 +1,24 @@
 """Every result under a folder, checked as far as the tables rely on it, by the row that it belongs to."""
 
+import dataclasses
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from backbones.spec import architecture_name
 from eval.result import RESULT_FILE, Result, ResultError, read_result
-from tables.checks import check_result
+from eval.tasks import BENCHMARKS
 from tables.comparability import seed_differences
-from tables.layout import benchmarks_of
+from tables.layout import benchmarks_of, metrics_of
 
 logger = logging.getLogger(__name__)
+
+_SOURCE_KINDS = {"format": str, "branch": str, "file_name": str, "epoch": int}
+_LATER_SOURCE_KINDS = {"recipe_sha256": str, "seed": int}
+"""Backbone files from before these were recorded have neither."""
 
 
 class CollectionError(ValueError):
@@ -28,11 +34,22 @@ class Measurement:
     """One result and its place."""
 
     path: str
-    """Path relative to the folder of runs, with forward slashes."""
+    """Relative to the folder of runs, with forward slashes."""
     folder: Path
-    """Folder of the result and its artefacts."""
+    """The folder of the result and its artefacts."""
     result: Result
-    """What the file holds."""
+    number: int = 0
+    """Its number on the pages, in the order of the rows."""
+
+    @property
+    def name(self) -> str:
+        """Name of the backbone."""
+        return self.result.backbone.name
+
+    @property
+    def anchor(self) -> str:
+        """Anchor of its record in the report."""
+        return f"r{self.number}"
 
     @property
     def draw(self) -> tuple[str, int]:
@@ -105,7 +122,7 @@ def collect(runs: Path) -> list[Evaluated]:
     for path in sorted(runs.rglob(RESULT_FILE)):
         try:
             result = read_result(path)
-            check_result(result, path)
+            _check_result(result, path)
         except ResultError as error:
             problems.append(" ".join(str(error).split()))
             continue
@@ -114,7 +131,20 @@ def collect(runs: Path) -> list[Evaluated]:
     named = [_gather(name, by_name[name], problems) for name in sorted(by_name)]
     if problems:
         raise CollectionError(problems)
-    return _merge_recipes(named)
+    return _number(_merge_recipes(named))
+
+
+def _number(rows: Sequence[Evaluated]) -> list[Evaluated]:
+    paths = [measurement.path for row in rows for measurement in row.measurements]
+    numbers = {path: number for number, path in enumerate(paths, start=1)}
+
+    def numbered(measurements: Sequence[Measurement]) -> tuple[Measurement, ...]:
+        return tuple(dataclasses.replace(one, number=numbers[one.path]) for one in measurements)
+
+    return [
+        dataclasses.replace(row, slots={slot: numbered(measurements) for slot, measurements in row.slots.items()})
+        for row in rows
+    ]
 
 
 def _recipe_of(result: Result) -> tuple[str, ...] | None:
@@ -202,3 +232,73 @@ def _join(group: Sequence[Evaluated]) -> Evaluated:
         for slot in group[0].slots
     }
     return Evaluated(name=", ".join(one.name for one in group), architecture=group[0].architecture, slots=slots)
+
+
+def _check_result(result: Result, path: Path) -> None:
+    """Raise ResultError, with the path and every fault, unless the result holds everything that the tables print.
+
+    `eval.result.read_result` sees to the fields' presence; a file edited or damaged since may still hold anything in them.
+    """
+    if faults := list(_type_faults(result, Result, "")) or list(_content_faults(result)):
+        raise ResultError(f"{path}: incomplete or damaged result ({'; '.join(faults)}); run the task again")
+    if not benchmarks_of(result):
+        known = dict.fromkeys(f"{one.task} by {one.protocol}" for one in BENCHMARKS.values())
+        raise ResultError(
+            f"{path}: no table shows metrics of the task {result.task!r} by the protocol {result.protocol.name!r} with these "
+            f"names; known: {', '.join(known)}"
+        )
+
+
+def _type_faults(value: object, hint: Any, place: str) -> Iterator[str]:
+    """Where a value departs from its annotation, for the annotations that `eval.result` uses."""
+    kind, arguments = get_origin(hint) or hint, get_args(hint)
+    children: list[tuple[object, Any, str]] = []
+    if kind is Any or (kind is float and type(value) is int):
+        return
+    if dataclasses.is_dataclass(kind):
+        children = [(getattr(value, name), child, f"{place}.{name}".strip(".")) for name, child in get_type_hints(kind).items()]
+    elif kind is Literal:
+        if value not in arguments:
+            yield f"{place} is {value!r}, none of {', '.join(arguments)}"
+    elif not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+        yield f"{place} is {value!r}, not of type {kind.__name__}"
+    elif isinstance(value, dict):
+        children = [(item, arguments[1], f"{place}.{key}") for key, item in value.items()]
+    elif isinstance(value, list):
+        children = [(item, arguments[0], place) for item in value]
+    for child in children:
+        yield from _type_faults(*child)
+
+
+def _content_faults(result: Result) -> Iterator[str]:
+    for name in dict.fromkeys(name for benchmark in benchmarks_of(result) for name in metrics_of(result, benchmark)):
+        yield from _metric_faults(result, name)
+    if "test" not in result.datasets:
+        yield "no test dataset"
+    if not result.backbone.name:
+        yield "the backbone has no name"
+    try:
+        architecture_name(result.backbone.spec)
+    except (KeyError, ValueError, TypeError) as error:
+        yield f"backbone.spec: {error}"
+    source = result.backbone.source
+    yield from (f"backbone.source states no {key}" for key in _SOURCE_KINDS if key not in source)
+    for key, kind in (_SOURCE_KINDS | _LATER_SOURCE_KINDS).items():
+        if key in source:
+            yield from _type_faults(source[key], kind, f"backbone.source.{key}")
+    for name, values in result.protocol.deviations.items():
+        if len(values) != 2:
+            yield f"deviation {name} is not [published, used]"
+
+
+def _metric_faults(result: Result, name: str) -> Iterator[str]:
+    metric = result.metrics.get(name)
+    if metric is None:
+        yield f"no metric {name}"
+        return
+    if not (math.isnan(metric.value) or 0 <= metric.value <= 100):
+        yield f"metric {name} is {metric.value}, not within 0 to 100"
+    if metric.unit != "percent":
+        yield f"metric {name} is in {metric.unit!r}, not in percent"
+    if metric.interval_95 and not (len(metric.interval_95) == 2 and metric.interval_95[0] <= metric.interval_95[1]):
+        yield f"metric {name} has the interval {metric.interval_95}, not [low, high]"

@@ -28,12 +28,9 @@ class Difference(NamedTuple):
     field: str
     """Such as `protocol.version`, `dataset.test.listing_sha256`, `heads` or `settings.taps`; what `--allow` takes."""
     first: str
-    """The value in the first result."""
     second: str
-    """The value in the second one."""
 
     def __str__(self) -> str:
-        """Write it as in `heads (as pretrained, 8 instead of 6)`."""
         return f"{self.field} ({self.first}, {self.second})"
 
 
@@ -55,14 +52,7 @@ def heads_of(result: Result) -> str:
 
 
 def benchmark_differences(first: Result, second: Result, benchmark: str, allowed: Collection[str] = ()) -> list[Difference]:
-    """What makes two results of one benchmark (its key) incomparable.
-
-    Args:
-        first: A result.
-        second: Another one of the same benchmark.
-        benchmark: Key of the benchmark.
-        allowed: Fields that may differ; `dataset.test` stands for all of `dataset.test.*`.
-    """
+    """What makes two results of one benchmark (its key) incomparable; `allowed` is as `--allow` takes it."""
     return _without(allowed, _compare(conditions_of(first, benchmark), conditions_of(second, benchmark)))
 
 

@@ -7,7 +7,7 @@ are on the same data by the same protocol. `tables.significance` adds which diff
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from eval.tasks import Column
 from tables.comparability import AS_PRETRAINED, HEADS, benchmark_differences, conditions_of, heads_of
@@ -18,14 +18,11 @@ FEWEST_ITEMS = 6
 """With fewer, even differences of one sign everywhere come about by chance in more than 5 % of the cases: 2 x 2^-5 > 0.05."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Interval:
+class Interval(NamedTuple):
     """The middle 95 % of a difference over resampled sets of the items, in the metric's unit."""
 
     low: float
-    """Lower end."""
     high: float
-    """Upper end."""
 
     @property
     def significant(self) -> bool:
@@ -140,8 +137,8 @@ def _excluded(cells: Mapping[int, Cell]) -> dict[int, str]:
             key=lambda rows: (cells[rows[0]].measurements[0].result.protocol.version, len(rows), -rows[0]),
         )
         for number in (number for rows in classes.values() if rows is not chosen for number in rows):
-            results = [cells[row].measurements[0].result for row in (chosen[0], number)]
-            found = benchmark_differences(*results, cells[number].column.benchmark)
+            first, second = (cells[row].measurements[0].result for row in (chosen[0], number))
+            found = benchmark_differences(first, second, cells[number].column.benchmark)
             excluded[number] = ", ".join(f"{one.field} is {one.second}, not {one.first}" for one in found)
     return excluded
 

@@ -13,9 +13,8 @@ class Layout:
     """A table's columns."""
 
     name: str
-    """Name of the CSV files, reference and output."""
+    """Name of the files, reference and output."""
     title: str
-    """Heading on the page."""
     caption: str
     """What the published rows have in common, and what measured rows do not say."""
     descriptors: tuple[str, ...]

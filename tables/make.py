@@ -47,11 +47,10 @@ class Tables:
     """Everything that is rendered."""
 
     evaluated: list[Evaluated]
-    """What was measured."""
     tables: list[Table]
     """All tables, also those without rows."""
     comparisons: list[Comparison]
-    """The marks of each."""
+    """One for each table."""
     baseline: str | None
     """The row from which differences are given."""
 

@@ -23,9 +23,7 @@ class PublishedRow:
     values: dict[str, str]
     """Column key -> the digits as printed; empty where the source states none."""
     source: str
-    """Where it was published."""
     note: str
-    """What a reader of the row should know."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +37,7 @@ class PublishedCheckpoint:
     backbone: str
     """As in the tables of results, such as `ViT-S/16`."""
     pretraining_data: str
-    """The images on which it was trained."""
     epochs: str
-    """The length of the pretraining."""
     address: str
     """As its authors publish it."""
     file_name: str

@@ -133,7 +133,6 @@ def render_markdown(
         evaluated: Everything that was measured; each result gets a note, numbered through the page.
         baseline: The row from which differences are given.
     """
-    numbers = numbered(evaluated)
     parts = [
         "# Results",
         "Figures are in percent and rounded to one decimal here; the CSV files beside this page hold all digits.",
@@ -141,33 +140,27 @@ def render_markdown(
     ]
     for table, comparison in zip(tables, comparisons, strict=True):
         if table.rows:
-            grid = _grid(table, comparison, numbers)
+            grid = _grid(table, comparison)
             parts += [f"## {table.layout.title}", table.layout.caption, grid, *_footer(table, comparison, baseline)]
-    notes = [f"{numbers[one.path]}. {_note(one)}" for row in evaluated for one in row.measurements]
+    notes = [f"{one.number}. {_note(one)}" for row in evaluated for one in row.measurements]
     parts += ["## Notes on what was measured here", "\n".join(notes) or "There are no results yet."]
     if evaluated:
         parts += ["## Backbones measured here", _backbones(evaluated)]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
-def numbered(evaluated: Sequence[Evaluated]) -> dict[str, int]:
-    """Path of every result -> number of its note, in the order of the rows."""
-    paths = [measurement.path for one in evaluated for measurement in one.measurements]
-    return {path: number for number, path in enumerate(paths, start=1)}
-
-
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _grid(table: Table, comparison: Comparison, numbers: Mapping[str, int]) -> str:
+def _grid(table: Table, comparison: Comparison) -> str:
     descriptors, columns = table.layout.descriptors, table.layout.columns
     headings = [*(name.replace("_", " ") for name in descriptors), *(column.heading for column in columns)]
     # Values are aligned to the right.
     lines = [_line(["figures", *headings]), _line(["---", *["---"] * len(descriptors), *["--:"] * len(columns)])]
     for row, entries in marked(table, comparison):
         origin = "measured" if row.evaluated else "published"
-        values = [_markdown_value(cell, mark, numbers) for _, cell, mark in entries]
+        values = [_markdown_value(cell, mark) for _, cell, mark in entries]
         lines.append(_line([origin, *_descriptors(row), *values]))
     return "\n".join(lines)
 
@@ -180,7 +173,7 @@ def _descriptors(row: Row) -> list[str]:
     return texts
 
 
-def _markdown_value(cell: Cell | None, mark: Mark, numbers: Mapping[str, int]) -> str:
+def _markdown_value(cell: Cell | None, mark: Mark) -> str:
     if cell is None:
         return _NOT_RUN
     value = rounded(cell)
@@ -189,7 +182,7 @@ def _markdown_value(cell: Cell | None, mark: Mark, numbers: Mapping[str, int]) -
     fence = {"best": ("**", "**"), "second": ("<u>", "</u>"), None: ("", "")}[mark.rank]
     if cell.status not in BENCHMARK_NUMBERS:
         fence = ("*[", "]*")
-    notes = ",".join(str(numbers[one.path]) for one in cell.measurements)
+    notes = ",".join(str(one.number) for one in cell.measurements)
     text = f"{fence[0]}{value}{fence[1]}" + (f"<sup>{notes}</sup>" if notes else "") + ("‡" if mark.incomparable else "")
     if cell.interval_95 is not None:
         text += f" <sub>{'–'.join(map(printed, cell.interval_95))}</sub>"

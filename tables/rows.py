@@ -43,9 +43,7 @@ class Cell:
     text: str
     """Full precision (measured; the mean of several seeds) or as printed (published); empty where the result has no value."""
     status: Status
-    """What it is worth."""
     column: Column
-    """The metric."""
     measurements: tuple[Measurement, ...] = ()
     """The results behind it, one per seed; none for a published value."""
     spread: float | None = None
@@ -72,7 +70,6 @@ class Row:
     source: str
     """Where a published row was published; `measured here` otherwise."""
     note: str
-    """What a reader should know."""
     evaluated: Evaluated | None
     """What a measured row is about, None for a published one."""
     seeds: tuple["Row", ...] = ()
@@ -86,7 +83,6 @@ class Table:
     """A table, ready to be rendered."""
 
     layout: Layout
-    """Its columns."""
     rows: list[Row]
     """Published ones in the paper's order, then measured ones by name (by data set first, where the layout has one)."""
 

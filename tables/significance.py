@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from eval.tasks import TASKS, load
 from tables.collect import Measurement
 from tables.compare import FEWEST_ITEMS, RESAMPLES, Comparison, Interval
-from tables.rows import Table
+from tables.rows import Cell, Table
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,6 @@ class Resampled(NamedTuple):
     """A result's metrics on all resampled sets of its items."""
 
     names: tuple[str, ...]
-    """Names of the items."""
     metrics: Mapping[str, Array]
     """Metric -> values [R]."""
 
@@ -49,25 +48,26 @@ class Resampled(NamedTuple):
 def add_intervals(tables: Sequence[Table], comparisons: Sequence[Comparison]) -> list[Comparison]:
     """The comparisons with an interval for every difference between results that carry the same items."""
     resampled: dict[str, Resampled | None] = {}
-    intervals: dict[tuple[tuple[Measurement, ...], tuple[Measurement, ...]], dict[str, Interval]] = {}
+    intervals: dict[tuple[str, ...], dict[str, Interval]] = {}
 
-    def find(measurement: Measurement) -> Resampled | None:
-        if measurement.path not in resampled:
-            resampled[measurement.path] = _resample_result(measurement)
-        return resampled[measurement.path]
+    def resample_cell(cell: Cell) -> list[Resampled]:
+        """One for each seed; none for published values, nor where a seed's result carries no items."""
+        for one in cell.measurements:
+            if one.path not in resampled:
+                resampled[one.path] = _resample_result(one)
+        known = [found for one in cell.measurements if (found := resampled[one.path])]
+        return known if len(known) == len(cell.measurements) else []
 
     found = []
     for table, comparison in zip(tables, comparisons, strict=True):
         marks = dict(comparison.marks)
         for (number, key), mark in comparison.marks.items():
-            if mark.delta is None:
-                continue
-            cell, other = (table.rows[row].cells[key] for row in (number, comparison.baselines[number]))
-            sides = [[find(one) for one in side.measurements] for side in (cell, other)]
-            if all(sides) and None not in itertools.chain(*sides):
-                pair = tuple(tuple(one.path for one in side.measurements) for side in (cell, other))
+            if mark.delta is not None:
+                cell, baseline = (table.rows[row].cells[key] for row in (number, comparison.baselines[number]))
+                pair = (*(one.path for one in cell.measurements), "minus", *(one.path for one in baseline.measurements))
                 if pair not in intervals:
-                    intervals[pair] = paired_bootstrap(*sides)
+                    ours, theirs = resample_cell(cell), resample_cell(baseline)
+                    intervals[pair] = paired_bootstrap(ours, theirs) if ours and theirs else {}
                 marks[number, key] = dataclasses.replace(mark, interval=intervals[pair].get(cell.column.metric))
         found.append(dataclasses.replace(comparison, marks=marks))
     return found
@@ -157,5 +157,5 @@ def paired_bootstrap(first: Sequence[Resampled], second: Sequence[Resampled]) ->
             if not np.isnan(ours_R - theirs_R).any():
                 # + 0.0 makes zero of minus zero.
                 low, high = (round(float(end), _DECIMALS) + 0.0 for end in np.quantile(ours_R - theirs_R, _ENDS))
-                intervals[metric] = Interval(low=low, high=high)
+                intervals[metric] = Interval(low, high)
     return intervals

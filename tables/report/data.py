@@ -1,20 +1,27 @@
-"""What the page says of results: which may share a section, and everything that a result states, in the reader's words."""
+"""What the page says, in the reader's words: the tables with links, which results share a section, and what each result states."""
 
 import json
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from backbones.spec import architecture_name
-from eval.result import Dataset, Metric, Result
-from eval.tasks import BENCHMARKS, Benchmark
-from tables.collect import Evaluated, Measurement
+from eval.result import Metric, Result
+from eval.tasks import BENCHMARKS, Benchmark, Column
+from tables.collect import Measurement
 from tables.comparability import benchmark_differences, conditions_of, deviations_of
+from tables.compare import Comparison, Mark, marked
 from tables.layout import benchmarks_of
-from tables.render import numbered
-from tables.rows import VERDICTS, Status, standing
+from tables.render import rounded
+from tables.rows import VERDICTS, Cell, Row, Status, Table, printed, signed, standing
+
+_LETTERS: dict[Status, str] = {"measured-deviating": "D", "measured-subset": "P", "measured-sample": "S"}
+"""Letters beside values that are no benchmark numbers; the page explains them."""
+_NOT_MEASURED = "–"
 
 _COVERAGE = {"full": "the whole split", "subset": "a part of the split", "sample": "generated sample data in its format"}
 _DIRTY = "-dirty"
@@ -24,29 +31,92 @@ _DERIVED_OPTIONS = frozenset({"batch"})
 """What the fine-tuning tasks add to their options in a result: how the processes made up the batch."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A measurement and its number on the page."""
+def make_grid(table: Table, comparison: Comparison) -> dict[str, Any]:
+    """A table as the template's macro `table` shows it."""
+    layout = table.layout
+    others = [name for name in layout.descriptors if name != "method"]
+    titles = groupby(BENCHMARKS[column.benchmark].title for column in layout.columns)
+    rows, origins = [], []
+    for number, (row, entries) in enumerate(marked(table, comparison)):
+        # A row of single results has no origin of its own: each value leads to its result.
+        prefix = {"published": "p", "mean": "s"}.get(row.kind, "")
+        anchor = f"{prefix}-{layout.name}-{number}" if prefix else ""
+        kind = {"published": "published", "mean": f"mean of {len(row.seeds)} seeds"}.get(row.kind, "measured")
+        words = [row.descriptors["method"], kind, *(row.descriptors[name] for name in others)]
+        values = [_grid_value(column, cell, mark, anchor) for column, cell, mark in entries]
+        rows.append({"measured": row.kind != "published", "cells": [*map(_word, words), *values]})
+        if anchor:
+            origins.append(_origin(row, anchor))
+    return {
+        "anchor": f"table-{layout.name}",
+        "layout": layout,
+        "spans": [("", len(others) + 2), *((title, len(list(columns))) for title, columns in titles)],
+        "columns": [
+            ("method", False),
+            ("figures", False),
+            *((name.replace("_", " "), _are_numbers(table.rows, name)) for name in others),
+            *((column.heading, True) for column in layout.columns),
+        ],
+        "rows": rows,
+        "origins": origins,
+    }
 
-    number: int
-    """The same as that of its note in the Markdown tables."""
-    measurement: Measurement
-    """The result and its place."""
 
-    @property
-    def result(self) -> Result:
-        """The result."""
-        return self.measurement.result
+def _word(text: str) -> dict[str, str]:
+    return {"text": text or _NOT_MEASURED, "sort": text, "anchor": ""}
 
-    @property
-    def name(self) -> str:
-        """Name of the backbone."""
-        return self.result.backbone.name
 
-    @property
-    def anchor(self) -> str:
-        """Anchor of its record on the page."""
-        return f"r{self.number}"
+def _grid_value(column: Column, cell: Cell | None, mark: Mark, row_anchor: str) -> dict[str, str]:
+    if cell is None:
+        return _word("")
+    star = "*" if mark.significant else ""
+    return {
+        "text": rounded(cell),
+        "sort": cell.text,
+        "status": cell.status,
+        "letter": _LETTERS.get(cell.status, ""),
+        "rank": mark.rank or "",
+        "spread": "" if cell.spread is None else f"±{printed(cell.spread)}",
+        "interval": "" if cell.interval_95 is None else "–".join(map(printed, cell.interval_95)),
+        "delta": "" if mark.delta is None else f"({signed(mark.delta)}{star})",
+        "incomparable": mark.incomparable,
+        "anchor": cell.measurements[0].anchor if len(cell.measurements) == 1 else row_anchor,
+        "note": ", ".join(str(one.number) for one in cell.measurements),
+        "exact": _exact(cell),
+        "column": f"{BENCHMARKS[column.benchmark].title} {column.heading}",
+        "verdict": sentence(cell.status) + (f"; does not compete: {mark.incomparable}" if mark.incomparable else ""),
+    }
+
+
+def _exact(cell: Cell) -> str:
+    text = cell.text or "no value"
+    if cell.spread is not None:
+        text += f", standard deviation {cell.spread!r} over {len(cell.measurements)} seeds"
+    if cell.interval_95 is not None:
+        text += f", 95 % interval {cell.interval_95[0]:.2f} to {cell.interval_95[1]:.2f}"
+    return text
+
+
+def _origin(row: Row, anchor: str) -> dict[str, Any]:
+    """What a row without a single result is from: a publication, or several seeds with (name, anchor, values) each."""
+    title = ", ".join(text for text in row.descriptors.values() if text)
+    if row.kind == "published":
+        text = row.source + (f". Remark: {row.note}" if row.note else "")
+        return {"anchor": anchor, "title": title, "text": text, "seeds": []}
+    seeds = []
+    for seed in row.seeds:
+        cells = seed.cells.values()
+        values = ", ".join(f"{cell.column.heading} {rounded(cell)}" for cell in cells)
+        anchors = dict.fromkeys(one.anchor for cell in cells for one in cell.measurements)
+        seeds += [(seed.descriptors["method"], anchor, values) for anchor in anchors]
+    text = f"Mean over {len(row.seeds)} seeds of one recipe, with their standard deviation"
+    return {"anchor": anchor, "title": title, "text": text, "seeds": seeds}
+
+
+def _are_numbers(rows: Sequence[Row], descriptor: str) -> bool:
+    """Whether a column can be sorted by number."""
+    texts = [row.descriptors[descriptor] for row in rows if row.descriptors[descriptor]]
+    return bool(texts) and all(re.fullmatch(r"[\d.]+", text) for text in texts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,27 +124,22 @@ class Group:
     """Comparable results of one benchmark, which share a section."""
 
     benchmark: Benchmark
-    """The benchmark."""
-    entries: list[Entry]
-    """By number."""
-    title: str
-    """Benchmark and split; numbered where several sections would have the same."""
-    apart: list[str]
-    """Where an earlier section shows the same benchmark: why these results may not be compared with the first of those."""
+    measurements: list[Measurement]
 
     @property
     def anchor(self) -> str:
-        """Anchor of its section."""
-        return f"{self.benchmark.key}-{self.entries[0].number}"
+        return f"{self.benchmark.key}-{self.measurements[0].number}"
 
-    def status(self, entry: Entry) -> Status:
-        """What an entry's metrics for the benchmark are worth."""
-        return standing(entry.result, self.benchmark.key)
+    @property
+    def title(self) -> str:
+        dataset = self.measurements[0].result.datasets["test"]
+        data = f"{dataset.name} {dataset.split}"
+        return data if data.startswith(self.benchmark.title) else f"{self.benchmark.title}: {data}"
 
     @property
     def summary(self) -> str:
-        """Data and protocol of all entries, as a sentence."""
-        result = self.entries[0].result
+        """Data and protocol of all measurements, as a sentence."""
+        result = self.measurements[0].result
         data, protocol = result.datasets["test"], result.protocol
         deviations = sorted(deviations_of(result, self.benchmark.key))
         return (
@@ -84,44 +149,29 @@ class Group:
         )
 
 
-def number_entries(evaluated: Sequence[Evaluated]) -> list[Entry]:
-    """Every measurement once, by its number."""
-    by_path = {measurement.path: measurement for one in evaluated for measurement in one.measurements}
-    return [Entry(number=number, measurement=by_path[path]) for path, number in numbered(evaluated).items()]
-
-
-def group_entries(entries: Sequence[Entry]) -> list[Group]:
+def group_results(measurements: Sequence[Measurement]) -> list[Group]:
     """Comparable results together, in the order of the benchmarks, then of their first result."""
     groups: list[Group] = []
     for benchmark in BENCHMARKS.values():
-        by_conditions: dict[tuple[tuple[str, str], ...], list[Entry]] = {}
-        for entry in entries:
-            if benchmark in benchmarks_of(entry.result):
-                conditions = conditions_of(entry.result, benchmark.key)
-                by_conditions.setdefault(tuple(sorted(conditions.items())), []).append(entry)
-        titles: dict[str, list[list[Entry]]] = {}
-        for members in by_conditions.values():
-            titles.setdefault(_title(benchmark, members[0].result.datasets["test"]), []).append(members)
-        first: Result | None = None
-        for members in by_conditions.values():
-            title = _title(benchmark, members[0].result.datasets["test"])
-            alike = titles[title]
-            result = members[0].result
-            groups.append(
-                Group(
-                    benchmark=benchmark,
-                    entries=members,
-                    title=title if len(alike) == 1 else f"{title} ({alike.index(members) + 1})",
-                    apart=[str(one) for one in benchmark_differences(first, result, benchmark.key)] if first else [],
-                )
-            )
-            first = first or result
+        by_conditions: dict[tuple[tuple[str, str], ...], list[Measurement]] = {}
+        for measurement in measurements:
+            if benchmark in benchmarks_of(measurement.result):
+                conditions = conditions_of(measurement.result, benchmark.key)
+                by_conditions.setdefault(tuple(sorted(conditions.items())), []).append(measurement)
+        groups += [Group(benchmark=benchmark, measurements=members) for members in by_conditions.values()]
     return groups
 
 
-def _title(benchmark: Benchmark, dataset: Dataset) -> str:
-    data = f"{dataset.name} {dataset.split}"
-    return data if data.startswith(benchmark.title) else f"{benchmark.title}: {data}"
+def make_section(group: Group, groups: Sequence[Group]) -> dict[str, Any]:
+    """The heading of a group, numbered where several have the same, and what sets it apart from the first of its benchmark."""
+    alike = [other.anchor for other in groups if other.title == group.title]
+    first = next(other for other in groups if other.benchmark == group.benchmark)
+    differences = benchmark_differences(first.measurements[0].result, group.measurements[0].result, group.benchmark.key)
+    return {
+        "group": group,
+        "title": group.title if len(alike) == 1 else f"{group.title} ({alike.index(group.anchor) + 1})",
+        "apart": [str(one) for one in differences],
+    }
 
 
 def page_path(measurement: Measurement, relative: str) -> str:
@@ -134,12 +184,12 @@ def sentence(status: Status) -> str:
     return VERDICTS[status][0].upper() + VERDICTS[status][1:]
 
 
-def make_record(entry: Entry) -> dict[str, Any]:
+def make_record(measurement: Measurement) -> dict[str, Any]:
     """Everything about one result, as the template's macro `record` shows it."""
-    result = entry.result
+    result = measurement.result
     code, dirty = result.environment.code.removesuffix(_DIRTY), result.environment.code.endswith(_DIRTY)
     remark = "The code had changes that no commit holds." if dirty else ""
-    files = {name: page_path(entry.measurement, path) for name, path in result.artefacts.items()}
+    files = {name: page_path(measurement, path) for name, path in result.artefacts.items()}
     details = {
         "Settings of the protocol": result.protocol.settings,
         "Options of the task": result.config,
@@ -148,8 +198,8 @@ def make_record(entry: Entry) -> dict[str, Any]:
         "Files beside the result": files,
     }
     return {
-        "entry": entry,
-        "title": f"{entry.name} · {' and '.join(benchmark.title for benchmark in benchmarks_of(result))}",
+        "measurement": measurement,
+        "title": f"{measurement.name} · {' and '.join(benchmark.title for benchmark in benchmarks_of(result))}",
         "verdicts": _verdicts(result),
         "metrics": [_metric(name, metric) for name, metric in result.metrics.items()],
         "deviations": [
@@ -157,7 +207,7 @@ def make_record(entry: Entry) -> dict[str, Any]:
             for name, (published, used) in sorted(result.protocol.deviations.items())
             for line in _deviation(name, published, used)
         ],
-        "facts": _facts(entry),
+        "facts": _facts(measurement),
         "details": [(title, [(name, _text(value)) for name, value in pairs.items()]) for title, pairs in details.items()],
         "checkout": "" if code == "unknown" else f"git checkout {code}",
         "remark": "The result does not state the commit of the code." if code == "unknown" else remark,
@@ -187,24 +237,18 @@ def _deviation(name: str, published: Any, used: Any) -> list[tuple[str, str, str
     """Setting, published and used value; of a setting with parts, the parts that differ."""
     if not (isinstance(published, dict) and isinstance(used, dict)):
         return [(name, _text(published), _text(used))]
-    lines: list[tuple[str, str, str]] = []
-    for part in dict.fromkeys((*published, *used)):
-        if part not in published or part not in used:
-            before, after = (_text(values[part]) if part in values else "none" for values in (published, used))
-            lines.append((f"{name}.{part}", before, after))
-        elif published[part] != used[part]:
-            lines += _deviation(f"{name}.{part}", published[part], used[part])
-    return lines
+    parts = {part: (published.get(part, "none"), used.get(part, "none")) for part in (*published, *used)}
+    return [line for part, values in parts.items() if values[0] != values[1] for line in _deviation(f"{name}.{part}", *values)]
 
 
-def _facts(entry: Entry) -> list[tuple[str, str, bool]]:
+def _facts(measurement: Measurement) -> list[tuple[str, str, bool]]:
     """Label, text, and whether the text is a name or digest to be set as code."""
-    result = entry.result
+    result = measurement.result
     backbone, source, environment = result.backbone, result.backbone.source, result.environment
     epoch = source.get("epoch", -1)
     processes = f", {environment.world_size} processes" if environment.world_size > 1 else ""
     facts = [
-        ("Result file", entry.measurement.path, True),
+        ("Result file", measurement.path, True),
         ("Protocol", f"{result.protocol.name}, version {result.protocol.version}", False),
     ]
     for role, dataset in sorted(result.datasets.items()):

@@ -10,8 +10,7 @@ from markupsafe import Markup
 
 from tables.compare import RESAMPLES
 from tables.make import REPORT_FILE, Tables
-from tables.report.data import group_entries, make_record, number_entries
-from tables.report.grids import make_grid
+from tables.report.data import group_results, make_grid, make_record, make_section
 from tables.report.pictures import PictureBudget, galleries, make_films
 from tables.report.plots import item_charts, training_curves
 
@@ -28,9 +27,8 @@ def render_report(made: Tables, *, max_picture_mb: float, max_films: int) -> str
         max_picture_mb: Megabytes of images; what does not fit is named in its place.
         max_films: DAVIS sequences to show as films, for each set of comparable results.
     """
-    entries = number_entries(made.evaluated)
-    groups = group_entries(entries)
-    numbers = {entry.measurement.path: entry.number for entry in entries}
+    measurements = [measurement for one in made.evaluated for measurement in one.measurements]
+    groups = group_results(measurements)
     budget = PictureBudget(limit_mb=max_picture_mb)
     films = {group.anchor: make_films(group, max_films, budget) for group in groups}
     pictures = galleries(groups, budget)
@@ -53,15 +51,13 @@ def render_report(made: Tables, *, max_picture_mb: float, max_films: int) -> str
     style, script = ((_WEB / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     return environment.get_template("report.html").render(
         grids=[
-            make_grid(table, comparison, numbers)
-            for table, comparison in zip(made.tables, made.comparisons, strict=True)
-            if table.rows
+            make_grid(table, comparison) for table, comparison in zip(made.tables, made.comparisons, strict=True) if table.rows
         ],
         baseline=made.baseline,
         resamples=RESAMPLES,
         sections=[
             {
-                "group": group,
+                **make_section(group, groups),
                 "charts": item_charts(group),
                 "films": films[group.anchor],
                 "galleries": pictures[group.anchor],
@@ -69,8 +65,8 @@ def render_report(made: Tables, *, max_picture_mb: float, max_films: int) -> str
             }
             for group in groups
         ],
-        records=[make_record(entry) for entry in entries],
-        num_backbones=len({entry.result.backbone.sha256 for entry in entries}),
+        records=[make_record(measurement) for measurement in measurements],
+        num_backbones=len({measurement.result.backbone.sha256 for measurement in measurements}),
         style=Markup(style),  # our own files, not the user's text
         script=Markup(script),
         style_digest=_digest(style),

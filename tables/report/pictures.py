@@ -6,15 +6,16 @@ What is left out is named in its place. A film is a strip of frames below each o
 import base64
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
 from tables.collect import Measurement
-from tables.report.data import Entry, Group, page_path
+from tables.report.data import Group, page_path
 
 logger = logging.getLogger(__name__)
 
@@ -51,17 +52,14 @@ class PictureBudget:
     omitted: list[str] = field(default_factory=list)
     """Paths of what was left out for want of room."""
 
-    def take(self, path: str, size: int = 0) -> None:
-        """Count the characters of an image.
-
-        Raises:
-            ArtefactError: If it does not fit.
-        """
+    def take(self, path: str, size: int) -> bool:
+        """Whether an image of so many characters still fits; then it counts."""
         self.closed = self.closed or self.used + size > self.limit_mb * _MEGA
         if self.closed:
             self.omitted.append(path)
-            raise ArtefactError("is beyond the limit on pictures (--max-picture-mb)")
-        self.used += size
+        else:
+            self.used += size
+        return not self.closed
 
 
 def artefact_path(measurement: Measurement, relative: str) -> Path:
@@ -80,7 +78,7 @@ def artefact_path(measurement: Measurement, relative: str) -> Path:
 
 
 def galleries(groups: Sequence[Group], budget: PictureBudget) -> dict[str, list[dict[str, Any]]]:
-    """Images among the artefacts of all results, by the anchor of their group: `entry` and `pictures` of each.
+    """Images among the artefacts of all results, by the anchor of their group: `measurement` and `pictures` of each.
 
     Every result gets its first image before any gets its second, so that a limit cuts all alike.
     """
@@ -88,93 +86,78 @@ def galleries(groups: Sequence[Group], budget: PictureBudget) -> dict[str, list[
     home: dict[int, str] = {}
     shown: dict[str, list[dict[str, Any]]] = {group.anchor: [] for group in groups}
     for group in groups:
-        for entry in group.entries:
-            if home.setdefault(entry.number, group.anchor) == group.anchor and _image_artefacts(entry):
-                shown[group.anchor].append({"entry": entry, "pictures": []})
+        for measurement in group.measurements:
+            if home.setdefault(measurement.number, group.anchor) == group.anchor and _image_artefacts(measurement):
+                shown[group.anchor].append({"measurement": measurement, "pictures": []})
     every = [one for of_group in shown.values() for one in of_group]
-    for turn in range(max((len(_image_artefacts(one["entry"])) for one in every), default=0)):
+    for turn in range(max((len(_image_artefacts(one["measurement"])) for one in every), default=0)):
         for one in every:
-            for name in _image_artefacts(one["entry"])[turn : turn + 1]:
-                one["pictures"].append(_embed(one["entry"], name, budget))
+            for name in _image_artefacts(one["measurement"])[turn : turn + 1]:
+                one["pictures"].append({"title": name, **_embed(one["measurement"], name, budget)})
     return shown
 
 
-def _image_artefacts(entry: Entry) -> list[str]:
-    artefacts = entry.result.artefacts
+def _image_artefacts(measurement: Measurement) -> list[str]:
+    artefacts = measurement.result.artefacts
     return [name for name, path in artefacts.items() if path.lower().endswith(_SUFFIXES) and name != _CURVES_ARTEFACT]
 
 
-def _embed(entry: Entry, name: str, budget: PictureBudget) -> dict[str, Any]:
-    """An artefact inside the page: animated GIFs as they are, others as WebP of limited width; `problem` says why it is missing."""
-    relative = entry.result.artefacts[name]
-    shown_path = page_path(entry.measurement, relative)
-    picture = {"title": name, "path": shown_path, "uri": "", "problem": ""}
-    try:
-        path = artefact_path(entry.measurement, relative)
-        if budget.closed:
-            budget.take(shown_path)
+def _embed(measurement: Measurement, name: str, budget: PictureBudget) -> dict[str, Any]:
+    """An artefact inside the page: animated GIFs as they are, others as WebP of limited width."""
+    relative = measurement.result.artefacts[name]
+
+    def embed() -> dict[str, Any]:
+        path = artefact_path(measurement, relative)
         image = _open(path)
         if path.suffix.lower() == ".gif":
-            uri = _uri("gif", path.read_bytes())
-        else:
-            image = _resize(image, min(_WIDEST, image.width))
-            uri = _webp(image)
-        budget.take(shown_path, len(uri))
-        return {**picture, "uri": uri, "width": image.width, "height": image.height}
-    except ArtefactError as error:
-        return {**picture, "problem": _logged(shown_path, str(error), budget)}
+            return {"uri": _uri("gif", path.read_bytes()), "width": image.width, "height": image.height}
+        image = _resize(image, min(_WIDEST, image.width))
+        return {"uri": _webp(image), "width": image.width, "height": image.height}
+
+    return _within(budget, page_path(measurement, relative), embed)
 
 
 def make_films(group: Group, most: int, budget: PictureBudget) -> dict[str, Any] | None:
     """Films of some sequences, spread evenly over their names, and the names of the others; None without folders of masks."""
-    kinds = {
-        entry.number: next((name for name in _FRAME_FOLDERS if name in entry.result.artefacts), "") for entry in group.entries
-    }
-    entries = [entry for entry in group.entries if kinds[entry.number]]
-    if not entries:
+    kinds = {one.number: [name for name in _FRAME_FOLDERS if name in one.result.artefacts] for one in group.measurements}
+    measurements = [one for one in group.measurements if kinds[one.number]]
+    if not measurements:
         return None
-    roots: dict[int, str] = {}
-    folders: dict[int, dict[str, Path]] = {}
-    problems: dict[int, str] = {}
-    for entry in entries:
-        relative = entry.result.artefacts[kinds[entry.number]]
-        roots[entry.number] = page_path(entry.measurement, relative)
-        try:
-            children = sorted(artefact_path(entry.measurement, relative).iterdir())
-            folders[entry.number] = {path.name: path for path in children if path.is_dir()}
-        except (ArtefactError, OSError) as error:
-            reason = f"cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)
-            problems[entry.number] = f"{roots[entry.number]} {_logged(roots[entry.number], reason, budget)}"
-    sequences = sorted({name for found in folders.values() for name in found})
+    roots = {measurement.number: _sequence_folders(measurement, kinds[measurement.number][0]) for measurement in measurements}
+    sequences = sorted({name for folders, _ in roots.values() for name in folders})
     shown = evenly(sequences, most)
     films = []
     for sequence in shown:
-        of_sequence = {number: found[sequence] for number, found in folders.items() if sequence in found}
-        names = sorted({path.stem for folder in of_sequence.values() for path in folder.glob("*.png")})
+        folders = {number: found[sequence] for number, (found, _) in roots.items() if sequence in found}
+        names = sorted({path.stem for folder in folders.values() for path in folder.glob("*.png")})
         frames = evenly(names, _MOST_FRAMES)
         strips = []
-        for entry in entries:
-            strip = {"entry": entry, "shows": kinds[entry.number], "uri": "", "height": 0}
-            problem = problems.get(entry.number, "")
-            if not problem and entry.number not in of_sequence:
-                problem = f"{roots[entry.number]} has no sequence {sequence}"
-            if not problem:
-                shown_path = f"{roots[entry.number]}/{sequence}"
-                try:
-                    strip["uri"], strip["height"] = _strip(of_sequence[entry.number], frames, shown_path, budget)
-                except ArtefactError as error:
-                    problem = f"{shown_path} {_logged(shown_path, str(error), budget)}"
-            strips.append({**strip, "problem": problem})
+        for measurement in measurements:
+            kind, (_, problem) = kinds[measurement.number][0], roots[measurement.number]
+            path = page_path(measurement, measurement.result.artefacts[kind])
+            if not problem and measurement.number not in folders:
+                problem = f"{path} has no sequence {sequence}"
+            make = partial(_strip, folders.get(measurement.number, Path()), frames)
+            strip = {"uri": "", "problem": problem} if problem else _within(budget, f"{path}/{sequence}", make)
+            strips.append({"measurement": measurement, "shows": kind, **strip})
         films.append({"sequence": sequence, "frames": frames, "num_frames": len(names), "strips": strips, "width": FRAME_WIDTH})
     return {"films": films, "left_out": [name for name in sequences if name not in shown]}
 
 
-def _strip(folder: Path, frames: Sequence[str], shown_path: str, budget: PictureBudget) -> tuple[str, int]:
-    """The `data:` address of a sequence's frames below each other, and the height of one in pixels."""
+def _sequence_folders(measurement: Measurement, artefact: str) -> tuple[dict[str, Path], str]:
+    """Sequence -> folder of its frames; and why they cannot be read."""
+    relative = measurement.result.artefacts[artefact]
+    try:
+        children = sorted(artefact_path(measurement, relative).iterdir())
+    except (ArtefactError, OSError) as error:
+        return {}, _logged(page_path(measurement, relative), error)
+    return {path.name: path for path in children if path.is_dir()}, ""
+
+
+def _strip(folder: Path, frames: Sequence[str]) -> dict[str, Any]:
+    """A sequence's frames below each other, and the height of one in pixels."""
     if not frames:
         raise ArtefactError("holds no frame")
-    if budget.closed:
-        budget.take(shown_path)
     images = []
     for name in frames:
         path = folder / f"{name}.png"
@@ -185,22 +168,30 @@ def _strip(folder: Path, frames: Sequence[str], shown_path: str, budget: Picture
     strip = Image.new("RGB", (FRAME_WIDTH, height * len(images)))
     for number, image in enumerate(images):
         strip.paste(image, (0, number * height))
-    uri = _webp(strip)
-    budget.take(shown_path, len(uri))
-    return uri, height
+    return {"uri": _webp(strip), "height": height}
+
+
+def _within(budget: PictureBudget, path: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What is made, as far as the budget allows; else a `problem` that names the path, which is logged or counted as omitted."""
+    try:
+        made = {} if budget.closed else make()
+    except ArtefactError as error:
+        return {"uri": "", "problem": _logged(path, error)}
+    if not budget.take(path, len(made.get("uri", ""))):
+        return {"uri": "", "problem": f"{path} is beyond the limit on pictures (--max-picture-mb)"}
+    return {**made, "problem": ""}
+
+
+def _logged(path: str, error: ArtefactError | OSError) -> str:
+    problem = f"{path} {error if isinstance(error, ArtefactError) else f'cannot be read ({error.strerror})'}"
+    logger.warning("%s; the report says so in its place", problem)
+    return problem
 
 
 def evenly(items: Sequence[ItemT], count: int) -> list[ItemT]:
     """The middles of `count` equal parts; all items where there are no more."""
     count = min(count, len(items))
     return [items[(2 * part + 1) * len(items) // (2 * count)] for part in range(count)]
-
-
-def _logged(shown_path: str, problem: str, budget: PictureBudget) -> str:
-    """The problem, logged unless it is the limit's, which the page logs once for all."""
-    if shown_path not in budget.omitted:
-        logger.warning("%s %s; the report says so in its place", shown_path, problem)
-    return problem
 
 
 def _open(path: Path) -> Image.Image:

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import re
+import statistics
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,8 +22,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from eval.tasks import Chart
-from tables.report.data import Entry, Group, page_path
+from tables.collect import Measurement
+from tables.report.data import Group, page_path
 from tables.report.pictures import ArtefactError, artefact_path
+from tables.rows import standing
 
 LOG_ARTEFACT = "training_log"
 
@@ -57,7 +60,7 @@ _FOLDED_FROM = 90
 _MOST_ROWS, _ENDS = 200, 60
 """Of more rows, so many from either end are drawn."""
 _USUAL_METRIC = "20-NN top-1"
-"""What papers quote of k-NN; without it, the first metric that all results have is drawn."""
+"""What papers quote of k-NN; without it, some metric that all results have is drawn."""
 
 _CURVES_SIZE = (330, 150)
 _MOST_POINTS = 150
@@ -76,22 +79,18 @@ def item_charts(group: Group) -> list[dict[str, Any]]:
 def _charts(group: Group) -> Sequence[Chart]:
     if group.benchmark.charts:
         return group.benchmark.charts
-    names = [
-        list(dict.fromkeys(name for values in entry.result.breakdown.values() for name in values)) for entry in group.entries
-    ]
-    shared = [
-        name
-        for name in names[0]
-        if re.fullmatch(group.benchmark.metric_pattern, name) and all(name in others for others in names)
-    ]
+    names = (
+        {name for values in measurement.result.breakdown.values() for name in values} for measurement in group.measurements
+    )
+    shared = sorted(name for name in set.intersection(*names) if re.fullmatch(group.benchmark.metric_pattern, name))
     chosen = _USUAL_METRIC if _USUAL_METRIC in shared else next(iter(shared), "")
     return [Chart(chosen, chosen, f"{chosen} per class")] if chosen else []
 
 
-def values_per_item(entry: Entry, metric: str, items: str) -> dict[str, float]:
+def values_per_item(measurement: Measurement, metric: str, items: str) -> dict[str, float]:
     """A metric's values by item; of sequences, whose objects the breakdown names `SEQUENCE_NUMBER`, the means over the objects."""
     found: dict[str, list[float]] = {}
-    for name, values in entry.result.breakdown.items():
+    for name, values in measurement.result.breakdown.items():
         if metric in values:
             item = re.sub(r"(?<=.)_\d+$", "", name) if items == "sequences" else name
             found.setdefault(item, []).append(values[metric])
@@ -99,7 +98,7 @@ def values_per_item(entry: Entry, metric: str, items: str) -> dict[str, float]:
 
 
 def _item_chart(group: Group, chart: Chart, anchor: str) -> dict[str, Any]:
-    columns = [values_per_item(entry, chart.metric, group.benchmark.items) for entry in group.entries]
+    columns = [values_per_item(measurement, chart.metric, group.benchmark.items) for measurement in group.measurements]
     values = {
         item: {number: column[item] for number, column in enumerate(columns) if math.isfinite(column.get(item, math.nan))}
         for item in dict.fromkeys(item for column in columns for item in column)
@@ -113,7 +112,7 @@ def _item_chart(group: Group, chart: Chart, anchor: str) -> dict[str, Any]:
     if not_drawn:
         shown = shown[:_ENDS] + shown[-_ENDS:]
     ticks = _ticks([value for item in shown for value in values[item].values()])
-    names = [entry.name for entry in group.entries]
+    names = [measurement.name for measurement in group.measurements]
     size = math.ceil(len(shown) / max(1, math.ceil(len(shown) / _ROWS_PER_PANEL)))
     panels = []
     for start in range(0, len(shown), max(1, size)):
@@ -123,7 +122,7 @@ def _item_chart(group: Group, chart: Chart, anchor: str) -> dict[str, Any]:
     return {
         "title": chart.title,
         "anchor": anchor,
-        "legend": _legend(group, group.entries, chart.overall),
+        "legend": _legend(group, group.measurements, chart.overall),
         "panels": panels,
         "num_rows": len(shown),
         "folded": len(shown) > _FOLDED_FROM,
@@ -163,16 +162,16 @@ def _dots(
     return _svg(figure, label, salt, titles)
 
 
-def _legend(group: Group, entries: Sequence[Entry], metric: str) -> list[dict[str, Any]]:
+def _legend(group: Group, measurements: Sequence[Measurement], metric: str) -> list[dict[str, Any]]:
     """A line for each backbone, with its metric over all items; not every result must have that."""
     lines = []
-    for index, entry in enumerate(entries):
-        found = entry.result.metrics.get(metric)
+    for index, measurement in enumerate(measurements):
+        found = measurement.result.metrics.get(metric)
         lines.append(
             {
                 "index": index,
-                "entry": entry,
-                "status": group.status(entry),
+                "measurement": measurement,
+                "status": standing(measurement.result, group.benchmark.key),
                 "overall": f"{found.value:.1f}" if found is not None and math.isfinite(found.value) else "",
                 "colour": f"c{index % _NUM_SERIES_COLOURS}",
                 "shape": _SHAPES[index // _NUM_SERIES_COLOURS % len(_SHAPES)],
@@ -184,23 +183,23 @@ def _legend(group: Group, entries: Sequence[Entry], metric: str) -> list[dict[st
 
 def training_curves(group: Group) -> dict[str, Any] | None:
     """The curves of a group, as the template's macro `training_curves` shows them; None for a task that keeps no log."""
-    entries = [entry for entry in group.entries if LOG_ARTEFACT in entry.result.artefacts]
-    if not entries:
+    measurements = [measurement for measurement in group.measurements if LOG_ARTEFACT in measurement.result.artefacts]
+    if not measurements:
         return None
     logs: dict[int, Log] = {}
     runs = []
-    for index, entry in enumerate(entries):
-        relative = entry.result.artefacts[LOG_ARTEFACT]
+    for index, measurement in enumerate(measurements):
+        relative = measurement.result.artefacts[LOG_ARTEFACT]
         try:
-            logs[index], cut_off = read_log(artefact_path(entry.measurement, relative))
+            logs[index], cut_off = read_log(artefact_path(measurement, relative))
             plots = _run_plots(logs[index], f"{group.anchor}-run{index}")
-            runs.append({"entry": entry, "plots": plots, "problem": "", "cut_off": cut_off})
+            runs.append({"measurement": measurement, "plots": plots, "problem": "", "cut_off": cut_off})
         except ArtefactError as error:
-            problem = f"{page_path(entry.measurement, relative)} {error}"
-            runs.append({"entry": entry, "plots": [], "problem": problem, "cut_off": 0})
+            problem = f"{page_path(measurement, relative)} {error}"
+            runs.append({"measurement": measurement, "plots": [], "problem": problem, "cut_off": 0})
     losses = {index: (log, _LOSS) for index, log in logs.items()}
     loss = _curves("Total loss", losses, f"{group.anchor}-loss", as_series=True) if len(logs) > 1 else None
-    return {"legend": _legend(group, entries, ""), "loss": loss, "runs": runs}
+    return {"legend": _legend(group, measurements, ""), "loss": loss, "runs": runs}
 
 
 def read_log(path: Path) -> tuple[Log, int]:
@@ -254,8 +253,8 @@ def _run_plots(log: Log, salt: str) -> list[dict[str, Any]]:
 
 def _curves(title: str, curves: Mapping[int, tuple[Log, str]], salt: str, as_series: bool = False) -> dict[str, Any] | None:
     """A plot of {index of the colour: (log, name of the value)} over iterations; None where there is no value at all."""
-    points = {index: averaged(log, name) for index, (log, name) in curves.items()}
-    points = {index: line for index, line in points.items() if line}
+    found = {index: averaged(log, name) for index, (log, name) in curves.items()}
+    points = {index: line for index, (line, _) in found.items() if line}
     if not points:
         return None
     width, height = _CURVES_SIZE
@@ -278,27 +277,16 @@ def _curves(title: str, curves: Mapping[int, tuple[Log, str]], salt: str, as_ser
         "title": title,
         "svg": _svg(figure, f"{title} over {last:g} iterations", salt),
         "legend": named,
-        "lines_per_point": max(_bucket(log) for log, _ in curves.values()),
+        "lines_per_point": max(size for _, size in found.values()),
     }
 
 
-def _bucket(log: Log) -> int:
-    return math.ceil(len(log) / _MOST_POINTS)
-
-
-def averaged(log: Log, name: str) -> list[tuple[float, float]]:
-    """(iteration, value), each the mean over so many lines that few points remain; values that are not finite do not count."""
-    size = _bucket(log)
-    points = []
-    for start in range(0, len(log), size):
-        lines = [line for line in log[start : start + size] if math.isfinite(line.get(name, math.nan))]
-        if lines:
-            points.append((_mean([line[_ITERATION] for line in lines]), _mean([line[name] for line in lines])))
-    return points
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def averaged(log: Log, name: str) -> tuple[list[tuple[float, float]], int]:
+    """(iteration, value) of few points, each the mean over equally many lines with a finite value; and how many lines that is."""
+    lines = [(line[_ITERATION], line[name]) for line in log if math.isfinite(line.get(name, math.nan))]
+    size = max(1, math.ceil(len(lines) / _MOST_POINTS))
+    parts = [zip(*lines[start : start + size], strict=True) for start in range(0, len(lines), size)]
+    return [(statistics.fmean(iterations), statistics.fmean(values)) for iterations, values in parts], size
 
 
 def _ticks(values: Sequence[float]) -> list[float]:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tables.make import build_tables
-from tables.report.data import Group, group_entries, number_entries
+from tables.report.data import Group, group_results
 from tables.report.pictures import PictureBudget, evenly, galleries, make_films
 from tests.tables.report.conftest import WriteRun
 
@@ -15,14 +15,14 @@ OVER_LIMIT = "is beyond the limit on pictures (--max-picture-mb)"
 
 
 def _groups(runs: Path) -> list[Group]:
-    return group_entries(number_entries(build_tables(runs).evaluated))
+    return group_results([one for row in build_tables(runs).evaluated for one in row.measurements])
 
 
 def _pictures(runs: Path, limit_mb: float = 20) -> dict[str, list[dict[str, Any]]]:
     """Name of a backbone -> its pictures."""
     groups = _groups(runs)
     shown = galleries(groups, PictureBudget(limit_mb=limit_mb))
-    return {one["entry"].name: one["pictures"] for group in groups for one in shown[group.anchor]}
+    return {one["measurement"].name: one["pictures"] for group in groups for one in shown[group.anchor]}
 
 
 def _films(runs: Path, most: int = 6, limit_mb: float = 20) -> dict[str, Any]:
@@ -38,11 +38,7 @@ def _decoded(uri: str) -> Image.Image:
 def test_a_picture_is_in_the_page_itself(runs: Path, run: WriteRun) -> None:
     run("a", "detection")
     first, second = _pictures(runs)["a"]
-    assert (first["title"], first["path"], first["problem"]) == (
-        "prediction on 0.jpg",
-        "run0/detection/predictions/000.png",
-        "",
-    )
+    assert (first["title"], first["problem"]) == ("prediction on 0.jpg", "")
     image = _decoded(first["uri"])
     assert (image.format, image.size) == ("WEBP", (first["width"], first["height"])) == ("WEBP", (64, 36))
     assert second["uri"] != first["uri"]
@@ -70,7 +66,7 @@ def test_the_limit_cuts_all_results_alike_and_names_what_is_left_out(
     size = len(_pictures(runs)["a"][0]["uri"])
     shown = _pictures(runs, limit_mb=2.5 * size / 1e6)
     assert [[bool(one["uri"]) for one in pictures] for pictures in shown.values()] == [[True, False], [True, False]]
-    assert shown["b"][1]["problem"] == OVER_LIMIT
+    assert shown["b"][1]["problem"] == f"run1/detection/predictions/001.png {OVER_LIMIT}"
     budget = PictureBudget(limit_mb=0)
     galleries(_groups(runs), budget)
     assert budget.omitted == [f"run{number}/detection/predictions/00{turn}.png" for turn in range(2) for number in range(2)]
@@ -103,7 +99,7 @@ def test_nothing_outside_the_folder_of_a_result_gets_in(runs: Path, run: WriteRu
     Image.new("RGB", (8, 8)).save(runs / "secret.png")
     (runs / "run0/detection/link.png").symlink_to(runs / "secret.png")
     (picture,) = _pictures(runs)["a"]
-    assert picture["problem"] == "lies outside its result's folder"
+    assert picture["problem"] == f"run0/detection/{path} lies outside its result's folder"
 
 
 def test_films_show_the_same_frames_of_every_backbone(runs: Path, run: WriteRun) -> None:
@@ -113,7 +109,7 @@ def test_films_show_the_same_frames_of_every_backbone(runs: Path, run: WriteRun)
     assert [film["sequence"] for film in films["films"]] == ["sequence-00", "sequence-01", "sequence-02"]
     film = films["films"][0]
     assert (film["frames"], film["num_frames"]) == (["000", "001", "002", "003", "004"], 5)
-    assert [strip["entry"].name for strip in film["strips"]] == ["a", "b"]
+    assert [strip["measurement"].name for strip in film["strips"]] == ["a", "b"]
     strip = _decoded(film["strips"][0]["uri"]).convert("RGB")
     assert strip.size == (320, 5 * 180) == (film["width"], 5 * film["strips"][0]["height"])
     # Each frame of the strip has its picture's colour.

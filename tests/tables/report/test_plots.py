@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from tables.make import build_tables
-from tables.report.data import Group, group_entries, number_entries
+from tables.report.data import Group, group_results, make_section
 from tables.report.pictures import ArtefactError
 from tables.report.plots import averaged, item_charts, read_log, training_curves, values_per_item
 from tests.tables.report.conftest import WriteRun
 
 
 def _groups(runs: Path) -> list[Group]:
-    return group_entries(number_entries(build_tables(runs).evaluated))
+    return group_results([one for row in build_tables(runs).evaluated for one in row.measurements])
 
 
 def _charts(runs: Path, group: int = 0) -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ def _davis(**sequences: float) -> dict[str, Any]:
 def test_a_sequence_is_the_mean_of_its_objects(runs: Path, run: WriteRun) -> None:
     objects = {"dogs-jump_1": 40.0, "dogs-jump_2": 50.0, "goat_10": 70.0, "no-number": 5.0, "_1": 6.0}
     run("a", "davis", **_davis(**objects))
-    entry = _groups(runs)[0].entries[0]
+    entry = _groups(runs)[0].measurements[0]
     assert values_per_item(entry, "J&F-Mean", "sequences") == {"dogs-jump": 45.0, "goat": 70.0, "no-number": 5.0, "_1": 6.0}
     assert values_per_item(entry, "J&F-Mean", "images") == objects
 
@@ -117,8 +117,8 @@ def test_a_long_log_is_averaged_and_says_so(runs: Path, run: WriteRun) -> None:
     assert [name for name, _ in plots["Parts of the loss"]["legend"]] == ["loss_cls", "loss_bbox"]
     assert plots["Total loss"]["lines_per_point"] == 3
     log, _ = read_log(runs / "run0/detection/training/training.jsonl")
-    points = averaged(log, "loss")
-    assert len(points) == 134
+    points, size = averaged(log, "loss")
+    assert (len(points), size) == (134, 3)
     # The first point: the mean of 5/1, 5/2 and 5/3 at iteration 2 of 400.
     assert points[0] == pytest.approx((2, (5 + 5 / 2 + 5 / 3) / 3))
 
@@ -129,7 +129,7 @@ def test_runs_are_compared_by_their_total_loss(runs: Path, run: WriteRun) -> Non
     curves = training_curves(_groups(runs)[0])
     assert curves is not None
     assert re.findall(r'data-series="(\d)"', curves["loss"]["svg"]) == ["0", "1"]
-    assert [line["entry"].name for line in curves["legend"]] == ["a", "b"]
+    assert [line["measurement"].name for line in curves["legend"]] == ["a", "b"]
 
 
 def test_a_log_that_is_gone_is_named(runs: Path, run: WriteRun) -> None:
@@ -152,6 +152,8 @@ def test_incomparable_results_are_apart(runs: Path, run: WriteRun) -> None:
     run("c", "davis", 3, version=2)
     run("d", "davis", 4, listing="1" * 64, coverage="subset")
     groups = _groups(runs)
-    assert [[entry.name for entry in group.entries] for group in groups] == [["a", "b"], ["c"], ["d"]]
-    assert groups[1].apart == ["protocol.version (1, 2)"]
-    assert [group.title for group in groups] == [f"DAVIS 2017 val ({number})" for number in (1, 2, 3)] or groups[0].apart == []
+    assert [[one.name for one in group.measurements] for group in groups] == [["a", "b"], ["c"], ["d"]]
+    sections = [make_section(group, groups) for group in groups]
+    assert [section["title"] for section in sections] == [f"DAVIS-2017: DAVIS 2017 val ({number})" for number in (1, 2, 3)]
+    assert sections[1]["apart"] == ["protocol.version (1, 2)"]
+    assert sections[0]["apart"] == []
