@@ -142,7 +142,9 @@ def _whole_values(argv: Sequence[str], options: Mapping[str, _Option], hint: str
                 raise ValueError(f"unknown option {argument}{f', did you mean {close[0]}?' if close else ''} {hint}")
             arguments.append(name)
             kinds = options[name].kinds
-            if equals:
+            if value.startswith("-"):
+                arguments[-1] = f"{name}={value}"  # a value that looks like an option
+            elif equals:
                 rest.insert(0, value)
             elif bool in kinds and not (rest and (rest[0].lower() in _BOOLEAN_WORDS or (named_only and rest[0][:2] != "--"))):
                 arguments.append("true")
