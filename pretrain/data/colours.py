@@ -4,8 +4,7 @@ What DINO's pipeline asks of torchvision and Pillow (facebookresearch/dino 7c446
 and for a batch of views by torch on any device. OpenCV is several times faster than Pillow and equal up to rounding: solarisation
 everywhere; brightness, contrast, saturation and grey within one level of 255; hue, which Pillow rounds to 8 bits on the way, by less
 on average than torchvision's own operation on tensors; blur within a fraction of a level, and more within 6 pixels of the border,
-which Pillow extends before each of its three box filters and OpenCV before the one filter that equals them. Tests hold these
-differences, and those between one view and a batch.
+which Pillow extends before each of its three box filters and OpenCV before the one filter that equals them.
 
 Shapes: V views of an image, B views in a batch, M of them that an operation concerns, H x W pixels, T taps.
 """
@@ -85,7 +84,6 @@ _GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R 601, Pillow's
 _KEEP_34 = np.column_stack([np.eye(3), [_TRUNCATE] * 3])
 _GREY_34 = np.array([[*_GREY_WEIGHTS, _TRUNCATE]] * 3)
 _SOLARISED = np.where(np.arange(256) < SOLARISE_THRESHOLD, np.arange(256), 255 - np.arange(256)).astype(np.uint8)
-_BOX_PASSES = 3
 _HUES = 255  # Pillow's, cut off; OpenCV writes the nearest of 256, one too high then, and reads one of 255
 _HUE_OFFSET = -1
 
@@ -96,22 +94,22 @@ def change_colours(pixels_HW3: Pixels, draws: ColourDraws, view: int) -> Pixels:
         for operation in draws.order_V4[view]:
             pixels_HW3 = _JITTER[operation](pixels_HW3, float(draws.factors_V4[view, operation]))
     if draws.grey_V[view]:
-        pixels_HW3 = cv2.cvtColor(_grey(pixels_HW3), cv2.COLOR_GRAY2RGB)
+        pixels_HW3 = cv2.cvtColor(cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     if radius := float(draws.radius_V[view]):
         pixels_HW3 = blur(pixels_HW3, radius)
     if draws.solarise_V[view]:
-        pixels_HW3 = solarise(pixels_HW3)
+        pixels_HW3 = cv2.LUT(pixels_HW3, _SOLARISED)
     return pixels_HW3
 
 
-def change_brightness(pixels_HW3: Pixels, factor: float) -> Pixels:
-    """Blend with black."""
-    return _blend_with_level(pixels_HW3, 0, factor)
+def change_brightness(pixels_HW3: Pixels, factor: float, level: int = 0) -> Pixels:
+    """Blend with a grey level, black by default."""
+    return cv2.addWeighted(pixels_HW3, factor, pixels_HW3, 0, (1 - factor) * level + _TRUNCATE)
 
 
 def change_contrast(pixels_HW3: Pixels, factor: float) -> Pixels:
     """Blend with the mean grey level of the image, rounded as Pillow does."""
-    return _blend_with_level(pixels_HW3, int(cv2.mean(_grey(pixels_HW3))[0] + 0.5), factor)
+    return change_brightness(pixels_HW3, factor, int(cv2.mean(cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2GRAY))[0] + 0.5))
 
 
 def change_saturation(pixels_HW3: Pixels, factor: float) -> Pixels:
@@ -132,41 +130,26 @@ def change_hue(pixels_HW3: Pixels, shift: float) -> Pixels:
 
 
 def blur(pixels_HW3: Pixels, radius: float) -> Pixels:
-    """Pillow's GaussianBlur: three box filters whose variances add up to the square of the radius, as one filter."""
+    """Pillow's GaussianBlur."""
     taps_T = box_taps(radius)
     return cv2.sepFilter2D(pixels_HW3, -1, taps_T, taps_T, borderType=cv2.BORDER_REPLICATE)
 
 
-def solarise(pixels_HW3: Pixels) -> Pixels:
-    """Invert the levels from 128 on."""
-    return cv2.LUT(pixels_HW3, _SOLARISED)
-
-
 def box_taps(radius: float) -> npt.NDArray[np.float32]:
-    """The filter that equals Pillow's three box filters for a Gaussian blur: float32 [T], T odd, of sum 1.
+    """The filter that equals the three box filters by which Pillow blurs: float32 [T], T odd, of sum 1.
 
-    A box's whole pixels and the weight of the two at its ends give it a third of the variance: Gwosdek et al., "Theoretical
-    Foundations of Gaussian Convolution by Extended Box Filtering" (SSVM 2011), which Pillow follows.
+    Their variances add up to the square of the radius. A box's whole pixels and the weight of the two at its ends give it a third:
+    Gwosdek et al., "Theoretical Foundations of Gaussian Convolution by Extended Box Filtering" (SSVM 2011), which Pillow follows.
     """
-    variance = radius * radius / _BOX_PASSES
+    variance = radius * radius / 3
     whole = math.floor((math.sqrt(12 * variance + 1) - 1) / 2)
-    end = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
     box_T = np.ones(2 * whole + 3)
-    box_T[[0, -1]] = end
+    box_T[[0, -1]] = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
     taps_T = np.convolve(np.convolve(box_T, box_T), box_T)
     return (taps_T / taps_T.sum()).astype(np.float32)
 
 
-def _blend_with_level(pixels_HW3: Pixels, level: int, factor: float) -> Pixels:
-    return cv2.addWeighted(pixels_HW3, factor, pixels_HW3, 0, (1 - factor) * level + _TRUNCATE)
-
-
-def _grey(pixels_HW3: Pixels) -> Pixels:
-    return cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2GRAY)
-
-
 _JITTER = (change_brightness, change_contrast, change_saturation, change_hue)
-
 
 # A batch of views by torch. Levels are floats that are whole numbers from 0 to 255 after every operation, as Pillow's are. The host
 # knows which views an operation concerns, so that nothing synchronises with a GPU.
@@ -175,12 +158,7 @@ _ALMOST = 1e-3  # a sum of float products may fall short of its whole number by 
 
 
 def change_batch_colours(levels_B3HW: Tensor, draws: ColourDraws) -> None:
-    """Do to each view of a batch, in place, what `change_colours` does to one.
-
-    Args:
-        levels_B3HW: float32 RGB, whole numbers from 0 to 255.
-        draws: Those of these views: V is B.
-    """
+    """Do to each view of a batch, in place, what `change_colours` does to one; its draws have the batch in place of V."""
 
     def change(
         concerned_B: npt.NDArray[np.bool_], operation: Callable[..., Tensor], *numbers: npt.NDArray[np.floating]
@@ -260,28 +238,14 @@ def shift_hue(images_M3HW: Tensor, shifts_M: Tensor) -> Tensor:
 
 # Each patch by itself.
 
-PATCH_BRIGHTNESS, PATCH_HUE = 0.1, 0.1
-PATCH_BLUR_TAPS = 5  # along columns; the published kernel is 1 pixel wide
-PATCH_BLUR_DEVIATION = (0.1, 2.0)
-PATCH_SHARPNESS, PATCH_POSTERISE_BITS = 2.0, 3
-PATCH_PROBABILITY = 0.5  # of sharpness and of posterisation
-
 
 def change_each_patch(view_3HW: Tensor, patch_size: int, rng: np.random.Generator) -> Tensor:
     """Brightness and hue, blur, sharpness and posterisation, drawn for each patch by itself, in an order drawn likewise.
 
     alijavidani/Local_Global_Representation_Learning, branch imagenet100-patch_augmentation, image_to_patches.py: after crop, flip,
-    jitter and blur, before normalisation, each patch goes through four operations in an order of its own. Their code cuts the patches
-    from the image as loaded and not from the resized view, which we take for a slip; here they come from the view. Its sharpness and
-    posterise operations are torchvision's random ones, which act with probability 1/2.
-
-    Args:
-        view_3HW: float32 RGB from 0 to 1; both sides multiples of the patch size.
-        patch_size: P, in pixels.
-        rng: Source of all draws.
-
-    Returns:
-        A new view of the same shape and range.
+    jitter and blur, before normalisation. Their code cuts the patches from the image as loaded and not from the resized view, which
+    we take for a slip; here they come from the view, float32 RGB from 0 to 1, whose sides are multiples of the patch size. Its
+    sharpness and posterise operations are torchvision's random ones, which act with probability 1/2.
     """
     _, height, width = view_3HW.shape
     rows, columns = height // patch_size, width // patch_size
@@ -300,34 +264,32 @@ def change_each_patch(view_3HW: Tensor, patch_size: int, rng: np.random.Generato
 
 def jitter_patches(patches_M3PP: Tensor, rng: np.random.Generator) -> Tensor:
     """Brightness, then hue: a factor common to the channels leaves the hue alone, so that only clipping depends on their order."""
-    count = len(patches_M3PP)
-    factors_M111 = _uniform(rng, 1 - PATCH_BRIGHTNESS, 1 + PATCH_BRIGHTNESS, count)[:, None, None, None]
-    return shift_hue((patches_M3PP * factors_M111).clamp(0, 1), _uniform(rng, -PATCH_HUE, PATCH_HUE, count))
+    factors_M = _uniform(rng, 0.9, 1.1, len(patches_M3PP))
+    brightened = (patches_M3PP * factors_M[:, None, None, None]).clamp(0, 1)
+    return shift_hue(brightened, _uniform(rng, -0.1, 0.1, len(patches_M3PP)))
 
 
 def blur_patches(patches_M3PP: Tensor, rng: np.random.Generator) -> Tensor:
-    """A Gaussian along columns, reflected at the patch's border."""
-    radius = PATCH_BLUR_TAPS // 2
-    deviations_M = _uniform(rng, *PATCH_BLUR_DEVIATION, len(patches_M3PP))
-    offsets_T = torch.arange(-radius, radius + 1.0)
-    kernels_MT = torch.softmax(-0.5 * (offsets_T / deviations_M[:, None]) ** 2, dim=1)
-    padded = F.pad(patches_M3PP, (0, 0, radius, radius), mode="reflect")
-    return torch.einsum("mcywt,mt->mcyw", padded.unfold(2, PATCH_BLUR_TAPS, 1), kernels_MT)
+    """A Gaussian of 5 taps along columns, reflected at the patch's border; the published kernel is 1 pixel wide."""
+    deviations_M = _uniform(rng, 0.1, 2.0, len(patches_M3PP))
+    kernels_MT = torch.softmax(-0.5 * (torch.arange(-2, 3.0) / deviations_M[:, None]) ** 2, dim=1)
+    padded = F.pad(patches_M3PP, (0, 0, 2, 2), mode="reflect")
+    return torch.einsum("mcywt,mt->mcyw", padded.unfold(2, 5, 1), kernels_MT)
 
 
 def sharpen_patches(patches_M3PP: Tensor, rng: np.random.Generator) -> Tensor:
     """Sharpen about half of the patches."""
-    return _in_some(tvf.adjust_sharpness(patches_M3PP, PATCH_SHARPNESS), patches_M3PP, rng)
+    return _in_half(tvf.adjust_sharpness(patches_M3PP, 2.0), patches_M3PP, rng)
 
 
 def posterise_patches(patches_M3PP: Tensor, rng: np.random.Generator) -> Tensor:
-    """Reduce the levels of about half of the patches."""
+    """Keep 3 bits of the levels of about half of the patches."""
     levels = (patches_M3PP * 255).round().to(torch.uint8)
-    return _in_some(tvf.posterize(levels, PATCH_POSTERISE_BITS).float() / 255, patches_M3PP, rng)
+    return _in_half(tvf.posterize(levels, 3).float() / 255, patches_M3PP, rng)
 
 
-def _in_some(changed: Tensor, unchanged: Tensor, rng: np.random.Generator) -> Tensor:
-    acts_M = torch.from_numpy(rng.random(len(changed)) < PATCH_PROBABILITY)
+def _in_half(changed: Tensor, unchanged: Tensor, rng: np.random.Generator) -> Tensor:
+    acts_M = torch.from_numpy(rng.random(len(changed)) < 0.5)
     return changed.where(acts_M[:, None, None, None], unchanged)
 
 

@@ -5,6 +5,7 @@ Neither the number of workers nor of processes nor a restart changes what an ima
 
 import functools
 import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -62,7 +63,7 @@ class Batch:
     failures: dict[str, str]
 
     def pin_memory(self) -> "Batch":
-        """Called by the loader: page-locked crops, for asynchronous copies to a GPU."""
+        """For the loader: page-locked crops can be copied to a GPU asynchronously."""
         return replace(self, crops=[crop.pin_memory() for crop in self.crops])
 
 
@@ -102,16 +103,10 @@ class GlobalBatchSampler(Sampler[list[ImageKey]]):
     """
 
     def __init__(self, images: int, batch_size: int, seed: int, rank: int, world_size: int, shared_by: int = 0) -> None:
-        """Check the run's shape.
+        """Check the run's shape; a global batch has `batch_size` of the `images`.
 
-        Args:
-            images: Number of images.
-            batch_size: Images per global batch.
-            seed: Determines all permutations.
-            rank: This process.
-            world_size: Number of processes.
-            shared_by: How many consecutive images of a global batch share their draws, as the PW-Self authors' images of one GPU do;
-                0 for draws of each one's own.
+        Consecutive images of a global batch, `shared_by` at a time, share their draws, as the PW-Self authors' images of one GPU do;
+        with 0 each has its own.
 
         Raises:
             ValueError: If the batch does not divide by the processes, or there are fewer images than one batch.
@@ -139,9 +134,12 @@ class GlobalBatchSampler(Sampler[list[ImageKey]]):
     def __iter__(self) -> Iterator[list[ImageKey]]:
         for step in range(self.next_step, self.last_step):
             epoch, position = divmod(step, self.steps_per_epoch)
-            batch = self.global_batch(step)
-            shares = range(self.rank, self.batch_size, self.world_size)
-            yield [ImageKey(epoch, batch[place], self._group(position, place)) for place in shares]
+            batch, places = self.global_batch(step), range(self.rank, self.batch_size, self.world_size)
+            groups = [-1] * self.batch_size
+            if self.shared_by:
+                first = position * math.ceil(self.batch_size / self.shared_by)
+                groups = [first + place // self.shared_by for place in range(self.batch_size)]
+            yield [ImageKey(epoch, batch[place], groups[place]) for place in places]
 
     def global_batch(self, step: int) -> list[int]:
         """The images of a step over all processes, in their order; `step` counts the steps done before."""
@@ -150,12 +148,6 @@ class GlobalBatchSampler(Sampler[list[ImageKey]]):
             self._order = np.random.default_rng((_ORDER_STREAM, self.seed, epoch)).permutation(self.images)
             self._order_epoch = epoch
         return self._order[position * self.batch_size : (position + 1) * self.batch_size].tolist()
-
-    def _group(self, position: int, place: int) -> int:
-        """The group of the image at a place of the epoch's batch at a position."""
-        if not self.shared_by:
-            return -1
-        return position * -(-self.batch_size // self.shared_by) + place // self.shared_by
 
 
 def collate(samples: Sequence[Sample], *, colours: bool) -> Batch:
@@ -173,9 +165,7 @@ def collate(samples: Sequence[Sample], *, colours: bool) -> Batch:
 def build_loader(
     dataset: MultiCropImages, sampler: GlobalBatchSampler, config: DataConfig, pin_memory: bool
 ) -> "DataLoader[Sample]":
-    """A loader of the sampler's batches, a `Batch` each; it may be built before the sampler is given its plan.
-
-    `pin_memory` says whether batches go to a GPU.
+    """A loader of the sampler's batches, a `Batch` each, in pinned memory where they go to a GPU.
 
     Raises:
         ValueError: If `data.pin_workers` cannot be.

@@ -98,8 +98,8 @@ def make_views(
         content: The file's.
         kinds: The views.
         rng: Source of all draws.
-        shared: Resize the image to a square of `SHARED_SIZE` first, so that the draws fit every image.
-        colours: Whether to change colours; else only crops are made.
+        shared: Whether to resize the image to a square of `SHARED_SIZE` first, so that the draws fit every image.
+        colours: Whether to change colours; without, only crops are made.
 
     Returns:
         uint8 RGB [3, size, size] of each view, and what was drawn.
