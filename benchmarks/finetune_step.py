@@ -3,17 +3,17 @@
     python -m benchmarks.finetune_step --task detection --data data/coco
     python -m benchmarks.finetune_step --task segmentation --data data/ade/ADEChallengeData2016 --compile
 
-Each part is a process of its own; they advance by a step in turns. Steps differ in size, and all parts see the same images: a ratio is
-the median of the steps' own ratios. Seconds per step are medians, with loading where it is not hidden; CPU seconds are the training
-process's; memory is the peak (on a GPU: allocated).
+Each part is a process of its own; they advance by a step in turns. Steps differ in size, and all parts see the same images: a ratio
+is the median of the steps' own ratios. Seconds per step are medians, with loading where it is not hidden; CPU seconds are the
+training process's; memory is the peak (on a GPU: allocated).
 
     reference   attention as a matrix and a softmax (timm's blocks with `fused_attn` off), as the published code computes it
     timm        attention as timm's blocks compute it by default
     patchbench  ours
     compiled    ours with its backbone through torch.compile (--compile); steps to warm up see every size of image first
 
-The first two load with two processes that end with each epoch, update weights by PyTorch's default implementation and, on a GPU, train
-in float16 with loss scaling, as the published runs do; ours in bfloat16.
+The first two load with two processes that end with each epoch, update weights by PyTorch's default implementation and, on a GPU,
+train in float16 with loss scaling, as the published runs do; ours in bfloat16.
 """
 
 import logging

@@ -19,7 +19,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.turns import MEBIBYTE, Turns, table, take_turns
 from common.cli import parse, run_command
@@ -34,9 +33,6 @@ from tests.references import selfpatch_step as reference
 PARTS = ("authors", "patchbench")
 
 _WARM_UP_STEPS = 2
-
-PEAK_FLOPS = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "V100": 125e12}
-"""Dense 16-bit products per second by the vendor's data sheets; the first name that is part of the device's counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,19 +170,6 @@ def largest_difference(folder: Path) -> float:
     return largest
 
 
-def flops_per_image(config: PretrainConfig) -> float:
-    """Of the authors' networks: the teacher forwards, the student forwards and backwards (twice a forward pass)."""
-    network = reference.Network(dimensions(config)).to("meta")
-    crops = [torch.empty(1, 3, kind.size, kind.size, device="meta") for kind in view_kinds(config.views)]
-    passes = []
-    for as_teacher in (True, False):
-        with FlopCounterMode(display=False) as counter:
-            for some in (crops[:2], crops[2:]):
-                network(torch.cat(some), as_teacher)
-        passes.append(counter.get_total_flops())
-    return passes[0] + 3 * passes[1]
-
-
 def benchmark(options: BenchmarkConfig) -> None:
     """Print a Markdown table."""
     config, device = options.run(), choose_device(options.device)
@@ -199,17 +182,14 @@ def benchmark(options: BenchmarkConfig) -> None:
     measured = {part: taken[_WARM_UP_STEPS:] for part, taken in steps.items()}
     wall, cpu = ({part: median(step[clock] for step in taken) for part, taken in measured.items()} for clock in (0, 1))
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {options.threads} threads"
-    peak = next((value for part, value in PEAK_FLOPS.items() if part in where), None)
     print(f"{options.recipe}, {options.batch_size} images per step, {len(view_kinds(config.views))} crops each; {where}")
     print(f"torch {torch.__version__}, precision {options.precision}, compile {options.compile}\n")
-    flops = flops_per_image(config) * options.batch_size
     rows = []
     for part in PARTS:
-        rate = f"{flops / wall[part] / 1e12:.3f}" + (f" ({100 * flops / wall[part] / peak:.1f} %)" if peak else "")
         ratios = f"{wall['authors'] / wall[part]:.2f}", f"{cpu['authors'] / cpu[part]:.2f}"
         share = memory[part] // MEBIBYTE, f"{memory[part] / memory['authors']:.2f}"
-        rows.append([part, f"{wall[part]:.3f}", f"{cpu[part]:.3f}", *ratios, *share, rate])
-    table(" | s/step | CPU s/step | times as fast | by CPU time | peak MiB | of the authors' | TFLOP/s (of the peak)", rows)
+        rows.append([part, f"{wall[part]:.3f}", f"{cpu[part]:.3f}", *ratios, *share])
+    table(" | s/step | CPU s/step | times as fast | by CPU time | peak MiB | of the authors'", rows)
     print(f"\nlargest difference of the losses of {len(steps['authors'])} steps: {loss:.1e}")
     print(f"largest difference of the weights after them, at a learning rate of {schedule(config).lr:.1e}: {weights:.1e}")
 

@@ -4,9 +4,8 @@
 
 Both make two views of 224 and eight of 96 pixels of every image, with DINO's colour jitter, greyscale, blur and solarisation, and end
 at batches of normalised float32 tensors. The plain pipeline is written from facebookresearch/dino 7c446df, DataAugmentationDINO, with
-the crops' scales of SelfPatch: torchvision's transforms on Pillow's images. They take turns in one process with one thread, and parts
-of them after that. Seconds are the process's own on the processor; speeds are medians over the rounds, ratios medians of each round's
-own.
+the crops' scales of SelfPatch: torchvision's transforms on Pillow's images. They take turns in one process with one thread. Seconds
+are the process's own on the processor; speeds are medians over the rounds, ratios medians of each round's own.
 """
 
 import random
@@ -30,7 +29,7 @@ from common.images import IMAGENET_MEAN, IMAGENET_STD
 from pretrain.config import ViewsConfig
 from pretrain.data.loader import ImageKey, MultiCropImages, collate, network_inputs
 from pretrain.data.sources import ImageFiles, images_of_folder
-from pretrain.data.views import decode_whole, draw_views, resized_crop, view_kinds
+from pretrain.data.views import decode_whole, view_kinds
 
 _CPU = torch.device("cpu")
 _BATCH = 32
@@ -76,7 +75,7 @@ def plain_transforms() -> list[T.Compose]:
     return [transform(kind.size, kind.scale, kind.blur_probability, kind.solarise_probability) for kind in _KINDS]
 
 
-def whole(source: ImageFiles) -> dict[str, Turn]:
+def turns(source: ImageFiles) -> dict[str, Turn]:
     """From files to networks' inputs, as both pipelines do it; and the part of it that workers do where a GPU does the rest."""
     transforms = plain_transforms()
     all_here, geometry = (MultiCropImages(source, _KINDS, seed=0, colours=colours) for colours in (True, False))
@@ -108,32 +107,6 @@ def _open(source: ImageFiles, index: int) -> Image.Image:
         return Image.open(stream).convert("RGB")
 
 
-def parts(source: ImageFiles, images: Sequence[int]) -> dict[str, dict[str, Turn]]:
-    """Decoding alone, and the ten crops of decoded images alone."""
-    pixels = {index: decode_whole(source.load(index)) for index in images}
-    decoded = {index: Image.fromarray(pixels[index]) for index in images}
-    boxes = {index: draw_views(_KINDS, *decoded[index].size, np.random.default_rng(index)).boxes_V5[:, :4] for index in images}
-
-    def plain_crops(images: Sequence[int]) -> None:
-        for index in images:
-            for kind, (top, left, height, width) in zip(_KINDS, boxes[index].tolist(), strict=True):
-                cut = decoded[index].crop((left, top, left + width, top + height))
-                cut.resize((kind.size, kind.size), Image.Resampling.BICUBIC)
-
-    def our_crops(images: Sequence[int]) -> None:
-        for index in images:
-            for kind, box in zip(_KINDS, boxes[index], strict=True):
-                resized_crop(pixels[index], 1, box, kind.size)
-
-    return {
-        "decoding": {
-            "plain": lambda images: [_open(source, index) for index in images],
-            "PatchBench": lambda images: [decode_whole(source.load(index)) for index in images],
-        },
-        "ten crops of a decoded image": {"plain": plain_crops, "PatchBench": our_crops},
-    }
-
-
 def seconds_of(turns: dict[str, Turn], images: Sequence[int], rounds: int) -> dict[str, list[float]]:
     """Processor time per round; the first turn of each is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in turns}
@@ -163,12 +136,11 @@ def benchmark(config: BenchmarkConfig) -> None:
     )
     print(f"{torch.backends.cpu.get_cpu_capability()}, one thread, {config.rounds} rounds\n")
     rows = []
-    for part, turns in {"all": whole(source), **parts(source, images)}.items():
-        seconds = seconds_of(turns, images, config.rounds)
-        for name, values in seconds.items():
-            speed = statistics.median(len(images) / value for value in values)
-            rows.append([part, name, f"{speed:.1f}", f"{ratio(seconds['plain'], values):.2f}"])
-    table(" | | images/s of one core | times the plain one", rows)
+    seconds = seconds_of(turns(source), images, config.rounds)
+    for name, values in seconds.items():
+        speed = statistics.median(len(images) / value for value in values)
+        rows.append([name, f"{speed:.1f}", f"{ratio(seconds['plain'], values):.2f}"])
+    table(" | images/s of one core | times the plain one", rows)
 
 
 def main(argv: Sequence[str]) -> int:

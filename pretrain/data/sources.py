@@ -213,11 +213,10 @@ class TarImages(ImageFiles):
     """
 
     def __init__(self, shards: Sequence[Path], cache: Path) -> None:
-        """Read where the images are; processes begin at different shards and so share the work through the cache.
+        """Read where the images are, numbered in the order of the shards.
 
-        Args:
-            shards: Images are numbered in the order of the shards.
-            cache: Folder for the indices; each belongs to a shard's path, size and time of change.
+        The folder `cache` keeps an index for a shard's path, size and time of change; processes begin at different shards and so
+        share the work.
 
         Raises:
             ValueError: If a shard is damaged or compressed, or none holds an image.
@@ -248,10 +247,7 @@ class TarImages(ImageFiles):
 
 
 def find_shards(path: Path) -> list[Path]:
-    """The shards that a path names, sorted.
-
-    Args:
-        path: A .tar file, a folder of them, or several by braces: `shard-{000..012}.tar`, `{train,val}.tar`.
+    """The shards that a path names, sorted: a .tar file, a folder of them, or `shard-{000..012}.tar` and `{train,val}.tar`.
 
     Raises:
         ValueError: If there is none, or one of those named is absent.

@@ -185,19 +185,12 @@ def image_size(content: bytes) -> tuple[int, int]:
 
 
 def decode(content: bytes, most: float = 1.0) -> tuple[Pixels, int]:
-    """Decode an image whose size could be read, no larger than needed.
+    """Decode an image whose size could be read: uint8 RGB [H, W, 3], contiguous, and by how much the decoder divided its sides.
 
     JPEG files of one or three components go to OpenCV's libjpeg-turbo, whose pixels equal Pillow's; all others, and what OpenCV
-    refuses, to Pillow. Where all crops of an image are much smaller than their boxes, the JPEG decoder itself scales down by 2, 4 or
-    8; each crop is still reduced by at least `REDUCING_GAP` afterwards, which keeps it within a level of 255 on average of the crop
-    from the whole image.
-
-    Args:
-        content: An image file's.
-        most: By how much every crop is reduced at least; 1 or less decodes the image whole.
-
-    Returns:
-        uint8 RGB [H, W, 3], contiguous, and by how much the decoder divided its sides.
+    refuses, to Pillow. Where every crop is reduced by at least `most` and that is much, the JPEG decoder itself scales down by 2, 4
+    or 8; each crop is still reduced by at least `REDUCING_GAP` afterwards, which keeps it within a level of 255 on average of the
+    crop from the whole image.
 
     Raises:
         OSError: If it cannot be decoded.

@@ -37,15 +37,9 @@ logger = logging.getLogger(__name__)
 
 
 def find_labelled(folder: Path, option: str, classes: Sequence[str] = ()) -> tuple[list[tuple[str, int]], list[str]]:
-    """The images of a folder that has a folder per class, with images in it at any depth.
+    """The path and label of each image in a folder that has a folder per class, and the classes' names in the order of the labels.
 
-    Args:
-        folder: Where to look.
-        option: Which option gave the folder, for the error.
-        classes: The classes that there may be; by default those of the folder itself.
-
-    Returns:
-        Path and label of each image, and the classes' names in the order of the labels.
+    Images may be at any depth; `classes` are those that there may be, by default the folder's own. `option` gave the folder.
 
     Raises:
         ValueError: If it is no such folder, has a class without images, or one that is not among `classes`.
@@ -77,8 +71,8 @@ def network_input(image: Image.Image) -> Tensor:
 class OnlineKNN:
     """Classifies labelled images by their neighbours.
 
-    All processes share the work and the waiting: each reads its part of the images, all exchange features, each classifies its part.
-    So none waits for another longer than a few batches, whatever the time limit of the process group is.
+    All processes share the work: each reads its part of the images, all exchange features, each classifies its part. So none waits
+    for another longer than a few batches, whatever the time limit of the process group is.
     """
 
     def __init__(self, config: PretrainConfig, device: torch.device) -> None:

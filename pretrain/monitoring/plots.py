@@ -91,7 +91,7 @@ def squares(images: Sequence[DrawnImage], size: int, device: torch.device) -> tu
 
 def draw_all(subject: Subject, images: Sequence[DrawnImage]) -> dict[str, Figure]:
     """Every plot that fits the method, by name; leaves the network as it is."""
-    with undisturbed(*subject.networks):
+    with undisturbed(subject.backbone, *([subject.aggregation] if subject.aggregation else [])):
         plots = {"attention": draw_attention(subject, images), "components": draw_components(subject, images)}
         if subject.selfpatch is not None:
             plots["positives"] = draw_positives(subject, images, subject.selfpatch)

@@ -27,7 +27,6 @@ from pretrain.config import PretrainConfig, SelfPatchConfig, ViewsConfig
 from pretrain.objectives.aggregation import Aggregation
 from pretrain.objectives.base import attention_heads, token_width
 
-_AGGREGATION = "heads.aggregation."
 _QUANTILES = (0.01, 0.99)
 """The range of each component that is spread over the colours; the few values outside are clipped."""
 
@@ -45,10 +44,6 @@ class Subject:
     """How positives are selected, with SelfPatch."""
     matching_views: ViewsConfig | None = None
     """How crops are drawn, with patch matching."""
-
-    @property
-    def networks(self) -> list[nn.Module]:
-        return [self.backbone] if self.aggregation is None else [self.backbone, self.aggregation]
 
     @property
     def device(self) -> torch.device:
@@ -95,14 +90,9 @@ def open_subject(path: Path, device: torch.device) -> Subject:
 
 
 def _trained_here(backbone: AnyBackbone, checkpoint: Mapping[str, Any]) -> Subject:
-    settings, teacher = checkpoint["settings"], checkpoint["teacher"]
-
-    def section(name: str) -> dict[str, Any]:
-        return {key.removeprefix(f"{name}."): value for key, value in settings.items() if key.startswith(f"{name}.")}
-
-    weights = {name.removeprefix(_AGGREGATION): value for name, value in teacher.items() if name.startswith(_AGGREGATION)}
+    settings = checkpoint["settings"]
     aggregation = None
-    if weights:
+    if weights := _below("heads.aggregation.", checkpoint["teacher"]):
         aggregation = Aggregation(token_width(backbone), attention_heads(backbone.spec))
         load_strictly(aggregation, weights)
         aggregation.to(next(backbone.parameters()).device)
@@ -110,9 +100,13 @@ def _trained_here(backbone: AnyBackbone, checkpoint: Mapping[str, Any]) -> Subje
         backbone=backbone,
         size=settings["views.global_size"],
         aggregation=aggregation,
-        selfpatch=SelfPatchConfig(**section("selfpatch")) if weights else None,
-        matching_views=ViewsConfig(**section("views")) if settings["method"] == "patch_matching" else None,
+        selfpatch=SelfPatchConfig(**_below("selfpatch.", settings)) if weights else None,
+        matching_views=ViewsConfig(**_below("views.", settings)) if settings["method"] == "patch_matching" else None,
     )
+
+
+def _below(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
 
 @contextmanager

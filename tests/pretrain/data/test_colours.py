@@ -59,17 +59,6 @@ def test_jitter_is_pillows(
         assert difference.max() <= largest
 
 
-def test_hue_is_nearer_to_pillows_than_torchvisions_on_tensors() -> None:
-    pixels = picture()
-    planes = torch.from_numpy(pixels).permute(2, 0, 1)
-    ours, tensors = 0.0, 0.0
-    for shift in np.linspace(-0.1, 0.1, 11):
-        expected = F.adjust_hue(Image.fromarray(pixels), shift)
-        ours += differences(change_hue(pixels, shift), expected).mean()
-        tensors += differences(F.adjust_hue(planes, shift).permute(1, 2, 0).numpy(), expected).mean()
-    assert ours < tensors
-
-
 @pytest.mark.parametrize("radius", [0.1, 0.3, 0.7, 1.1, 1.5, 2.0])
 def test_blur_is_pillows(radius: float) -> None:
     """Within 6 pixels of the border, more: see the module."""

@@ -63,13 +63,6 @@ def test_workers_do_not_change_batches(image_folder: Path, colours: bool) -> Non
         assert all(map(equal, alone, made))
 
 
-def test_crops_are_bytes(image_folder: Path) -> None:
-    batch = batches(images_of_folder(image_folder), 0, steps=(0, 1))[0]
-    assert [(crops.dtype, tuple(crops.shape)) for crops in batch.crops] == [
-        (torch.uint8, (4, 3, size, size)) for size in (32, 32, 16)
-    ]
-
-
 def test_a_restart_continues_the_same_batches(image_folder: Path) -> None:
     source = images_of_folder(image_folder)
     whole = batches(source, 0)
@@ -204,23 +197,6 @@ def test_colours_on_the_device_are_the_workers(image_folder: Path) -> None:
         assert (plain.float() - crops.float()).abs().mean() > 5, "colours do change"
 
 
-def test_colours_on_the_device_repeat_themselves(image_folder: Path) -> None:
-    first, again = (network_inputs(batch(image_folder, colours=False), CPU) for _ in range(2))
-    assert all(map(torch.equal, first, again))
-
-
-def test_views_do_not_depend_on_their_neighbours_in_the_batch(image_folder: Path) -> None:
-    whole = batch(image_folder, colours=False)
-    part = Batch(
-        crops=[crops[5:9] for crops in whole.crops],
-        boxes=[boxes[5:9] for boxes in whole.boxes],
-        colours=[type(draws)(*(values[5:9] for values in draws)) for draws in whole.colours],
-        failures={},
-    )
-    for all_inputs, inputs in zip(network_inputs(whole, CPU), network_inputs(part, CPU), strict=True):
-        torch.testing.assert_close(all_inputs[5:9], inputs, atol=0, rtol=0)
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_colours_on_a_gpu_are_those_on_the_cpu(image_folder: Path) -> None:
@@ -278,9 +254,3 @@ def test_too_few_cores(six_cores: None, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="8 workers on this machine and 6 cores"):
         worker_cores(4)
-
-
-def test_systems_without_such_a_thing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "sched_setaffinity")
-    with pytest.raises(ValueError, match="leave it out"):
-        worker_cores(1)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from common.cifar import LAYOUTS, CifarLayout
 from pretrain.__main__ import main
@@ -116,20 +115,6 @@ def test_kinds_of_the_same_images_make_the_same_views(image_folder: Path, tmp_pa
         assert [source.load(index) for index in range(12)] == [folder.load(index) for index in range(12)]
 
 
-def test_other_names_are_other_data(image_folder: Path, tmp_path: Path) -> None:
-    """Every kind's listing is part of what a run is."""
-    (tmp_path / "data").mkdir()
-    path = write_tar(find_images(image_folder), tmp_path / "data")
-
-    def run(data: Path) -> None:
-        options = tiny_options(data, tmp_path / "run", "dino", data__tar_index=tmp_path / "index", train__epochs=1)
-        pretrain(parse_run([RECIPE, *options, "--optim.warmup_epochs", "0"]))
-
-    run(path)
-    with pytest.raises(ValueError, match="listing"):
-        run(path.with_name("shard-{000..000}.tar"))
-
-
 def test_a_cifar_picture_is_its_planes(tmp_path: Path) -> None:
     write_cifar(LAYOUTS[1])([], tmp_path)
     source = CifarImages(tmp_path)
@@ -138,14 +123,6 @@ def test_a_cifar_picture_is_its_planes(tmp_path: Path) -> None:
     for channel in range(3):
         plane = record[2 + channel * 1024 : 2 + (channel + 1) * 1024].reshape(32, 32)
         assert np.array_equal(decode_whole(source.load(4))[..., channel], plane)
-
-
-def test_a_folder_is_told_by_what_it_holds(tmp_path: Path) -> None:
-    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    assert detect_kind(tmp_path) == "folder"
-    (tmp_path / "0.tar").touch()
-    assert detect_kind(tmp_path) == "tar"
-    assert len(opened(tmp_path, tmp_path / "index", "folder").names) == 1
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -154,25 +153,6 @@ def test_orders_of_jitter_are_equally_likely(draws: list[ViewDraws]) -> None:
     assert stats.chisquare(counts).pvalue > UNLIKELY
 
 
-def test_parameters_do_not_depend_on_each_other(draws: list[ViewDraws]) -> None:
-    drawn = colours(draws)
-    columns = np.column_stack(
-        [
-            np.stack([draw.boxes_V5[0, :4] for draw in draws]),
-            np.stack([draw.boxes_V5[:2, 4] for draw in draws]),
-            drawn.jitter_V[:, :2],
-            drawn.factors_V4[:, 0],
-            drawn.grey_V[:, :2],
-            drawn.radius_V[:, 0],
-            drawn.solarise_V[:, 1],
-        ]
-    )
-    correlations = np.corrcoef(columns.T)
-    # Boxes' own numbers do depend on each other: a large box begins near the corner.
-    correlations[:4, :4] = 0
-    assert np.abs(np.triu(correlations, 1)).max() < 4.5 / np.sqrt(IMAGES)
-
-
 def test_the_image_does_not_change_how_much_is_drawn() -> None:
     """So that images that share a generator's seed share their colours, too."""
     after = []
@@ -181,12 +161,6 @@ def test_the_image_does_not_change_how_much_is_drawn() -> None:
         after.append((draw_views(KINDS, width, height, rng).colours, rng.random()))
     assert after[0][1] == after[1][1]
     assert all(np.array_equal(a, b) for a, b in zip(after[0][0], after[1][0], strict=True))
-
-
-def test_blur_and_solarisation_belong_to_the_published_views() -> None:
-    assert [kind.blur_probability for kind in KINDS] == [1.0, 0.1, *[0.5] * 8]
-    assert [kind.solarise_probability for kind in KINDS] == [0.0, 0.2, *[0.0] * 8]
-    assert [kind.scale for kind in KINDS] == [(0.25, 1.0)] * 2 + [(0.05, 0.25)] * 8
 
 
 # Decoded images and crops are Pillow's, within a stated number of levels of 255.
@@ -273,16 +247,6 @@ def test_crops_of_scaled_decoding_are_those_of_the_whole(seed: int) -> None:
     assert scale >= 4
     whole = resized_crop(decode_whole(content), 1, box, 32)
     assert np.abs(resized_crop(pixels, scale, box, 32).astype(int) - whole).mean() < 1
-
-
-def test_the_most_demanding_crop_decides_how_small_an_image_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    content, modes = encoded(scene(1024, 768)), []
-    imdecode = cv2.imdecode
-    monkeypatch.setattr(cv2, "imdecode", lambda buffer, mode: modes.append(mode) or imdecode(buffer, mode))
-    large, small = ViewKind(224, (1.0, 1.0), 0, 0), ViewKind(32, (1.0, 1.0), 0, 0)
-    for kinds in ([small], [small, large]):
-        make_views(content, kinds, np.random.default_rng(0))
-    assert [bool(mode & cv2.IMREAD_REDUCED_GRAYSCALE_8) for mode in modes] == [True, False]
 
 
 # Views.

@@ -68,13 +68,6 @@ def test_every_few_epochs_and_after_the_last(image_folder: Path, tmp_path: Path)
     ]  # fmt: skip
 
 
-def test_a_run_may_be_continued_with_other_eyes(image_folder: Path, tmp_path: Path) -> None:
-    pretrain(tiny_config("dino", image_folder, tmp_path))
-    before = (tmp_path / "checkpoint.pth").read_bytes()
-    pretrain(tiny_config("dino", image_folder, tmp_path, **WATCHED))
-    assert (tmp_path / "checkpoint.pth").read_bytes() == before
-
-
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -3,14 +3,12 @@
 import logging
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
-from PIL import Image
 
 from backbones.build import build_backbone
 from backbones.spec import ViTSpec
@@ -23,12 +21,9 @@ from pretrain.monitoring.plots import (
     SHOWN_SIZE,
     DrawnImage,
     choose_images,
-    draw_all,
     draw_matches,
     draw_positives,
-    panel_grid,
     squares,
-    write_figure,
 )
 from pretrain.monitoring.subject import Subject, open_subject, subject_of
 from pretrain.networks import build_networks
@@ -127,23 +122,6 @@ def test_joined_patches_show_the_same_part_of_the_image(subject: Subject, images
     assert checked > 5
 
 
-def test_every_method_has_its_pictures(subject: Subject, images_to_draw: list[DrawnImage], tmp_path: Path) -> None:
-    plain = draw_all(subject, images_to_draw[:1])
-    assert list(plain) == ["attention", "components"]
-    with_selfpatch = Subject(backbone=subject.backbone, size=subject.size, selfpatch=SelfPatchConfig())
-    assert list(draw_all(with_selfpatch, images_to_draw[:1])) == ["attention", "components", "positives"]
-    pixels = write_figure(plain["attention"], tmp_path / "a" / "attention.png")
-    assert (tmp_path / "a" / "attention.png").read_bytes().startswith(b"\x89PNG")
-    assert pixels.ndim == 3
-    assert pixels.std() > 10
-
-
-def test_many_maps_of_a_large_network_stay_of_bounded_width() -> None:
-    figure, grid = panel_grid(2, 14, "title", inches=1.5)
-    assert grid.shape == (2, 14)
-    assert figure.get_size_inches()[0] == pytest.approx(21)
-
-
 def test_the_same_images_from_all_over_the_listing_or_the_first_ones(image_folder: Path) -> None:
     paths = find_images(image_folder)
     source = images_of_folder(image_folder)
@@ -163,17 +141,6 @@ def test_unreadable_images_are_passed_over(tmp_path: Path, image_folder: Path, c
     assert "a.jpg" in caplog.text
     with pytest.raises(ValueError, match=r"none of the 1 images.*a\.jpg"):
         choose_images(ImageFiles(tmp_path, ["a.jpg"]), 2, spread=False)
-
-
-def test_pictures_to_look_at_are_large_whatever_the_network_sees(image_folder: Path) -> None:
-    images_to_draw = choose_images(images_of_folder(image_folder), 2, spread=False)
-    pictures, images = squares(images_to_draw, 32, torch.device("cpu"))
-    assert images.shape == (2, 3, 32, 32)
-    assert pictures[0].shape == (SHOWN_SIZE, SHOWN_SIZE, 3)
-    small = np.asarray(Image.fromarray(pictures[0]).resize((8, 8), Image.Resampling.BOX), dtype=np.float64)
-    seen = images[0].permute(1, 2, 0) * torch.tensor([0.229, 0.224, 0.225]) + torch.tensor([0.485, 0.456, 0.406])
-    seen_small = seen.reshape(8, 4, 8, 4, 3).mean((1, 3)) * 255
-    assert abs(seen_small.numpy() - small).max() < 12, "both show the same part"
 
 
 # A finished checkpoint.

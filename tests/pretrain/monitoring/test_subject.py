@@ -91,27 +91,6 @@ def test_the_maps_of_each_kind_of_network(vit: ViT) -> None:
     assert with_query.shape == (2, 3, 8, 8)
 
 
-@torch.no_grad()
-def test_a_patch_like_the_cls_query_is_bright() -> None:
-    """The place is right: of a black image with one white patch, the white one stands out."""
-    torch.manual_seed(0)
-    vit = build_backbone(
-        ViTSpec(embed_dim=24, depth=1, num_heads=2, patch_size=8, image_size=32, class_token=True, final_norm=True)
-    )
-    assert isinstance(vit, ViT)
-    vit.pos_embed.zero_()
-    images = torch.zeros(1, 3, 32, 32)
-    images[:, :, 8:16, 16:24] = 3.0
-    weights, (h, w) = cls_attention(vit.eval(), images)
-    assert len(weights[0]) == 2
-    for map_N in weights[0]:
-        others = map_N.view(h, w).clone()
-        odd = others[1, 2].item()
-        others[1, 2] = others[0, 0]
-        torch.testing.assert_close(others, others[0, 0].expand(h, w))
-        assert odd != pytest.approx(others[0, 0].item(), rel=1e-3)
-
-
 # Principal components.
 
 
@@ -151,10 +130,6 @@ def test_collapsed_features_have_one_colour() -> None:
     assert explained == 1
     assert torch.isfinite(colours).all()
     assert len(colours.flatten(0, 1).unique(dim=0)) == 1
-
-
-def test_fewer_channels_than_colours() -> None:
-    assert principal_colours(torch.randn(1, 9, 2))[0].shape == (1, 9, 3)
 
 
 # Looking leaves no trace.
