@@ -7,7 +7,6 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +19,7 @@ from common.cifar import CifarLayout, find_layout, picture_planes, present_train
 from common.files import text_sha256
 from common.images import IMAGE_SUFFIXES, read_lines
 from eval.findings import Finding, about, refuse
-from eval.image_checks import ImageFacts, damage_findings, decode_leniently, is_hidden, look_at_all, look_at_image
+from eval.image_checks import damage_findings, decode_leniently, is_hidden, look_at_all, look_at_image
 from eval.record import describe_dataset
 from eval.result import Dataset
 
@@ -30,6 +29,7 @@ IMAGENET, IMAGENET_100 = "ImageNet-1k", "ImageNet-100"
 PUBLISHED_SIZES = {IMAGENET: (1000, 1_281_167, 50_000), IMAGENET_100: (100, 126_689, 5_000)}
 """(classes, training images, validation images). Sources: ILSVRC-2012; for ImageNet-100 the count of Tian et al.'s classes in it."""
 
+_IMAGENET_100_OPTION = "imagenet-100"
 _IMAGENET_100_LIST = Path(__file__).parent / "lists" / "imagenet100.txt"
 _WORDNET_ID = re.compile(r"n\d{8}")
 _ARCHIVES = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
@@ -41,20 +41,13 @@ _SORT_BY_CLASS = (
 _FILES_AT_ONCE = 50_000  # what is known of a million files would take a gigabyte
 
 
-class ImageFile(NamedTuple):
-    """An image in a file of its own."""
-
-    path: str
-    """Text, since a million Path objects would take a gigabyte."""
-    size: int
-    """In bytes."""
-    modified: int
-    """Time of the last change in ns."""
+ImageFile = tuple[str, int, int]
+"""Path (text, since a million Path objects would take a gigabyte), size in bytes, time of the last change in ns."""
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Images in files of their own; goes to the loader's worker processes."""
+    """Images in files of their own."""
 
     paths: list[str]
 
@@ -75,7 +68,7 @@ class ImageFiles:
 
 @dataclass(frozen=True)
 class CifarImages:
-    """The images of one of CIFAR's splits; goes to the loader's worker processes."""
+    """The images of one of CIFAR's splits."""
 
     pixels_N3HW: npt.NDArray[np.uint8]
     """RGB planes."""
@@ -127,23 +120,17 @@ def read_splits(root: Path, train_folder: str, test_folder: str, classes: str) -
         if classes:
             raise ValueError(f"classes={classes}: {layout.name} is evaluated as a whole; leave the option out")
         return _read_cifar(root, layout)
-    wanted = read_class_list(classes) if classes else None
-    files, findings = _list_images(root, (train_folder, test_folder), wanted)
+    files, findings = _list_images(root, (train_folder, test_folder), read_class_list(classes) if classes else None)
     refuse(findings)
     names = sorted(files[train_folder])
-    if classes == IMAGENET_100.lower():
-        name = IMAGENET_100
-    elif classes:
-        name = f"{root.resolve().name}, classes of {Path(classes).name}"
+    name = root.resolve().name
+    if classes:
+        name = IMAGENET_100 if classes == _IMAGENET_100_OPTION else f"{name}, classes of {Path(classes).name}"
     elif len(names) == PUBLISHED_SIZES[IMAGENET][0] and all(map(_WORDNET_ID.fullmatch, names)):
         name = IMAGENET
-    else:
-        name = root.resolve().name
     _, *sizes = PUBLISHED_SIZES.get(name, (0, 0, 0))
-    splits = [
-        _label(root, folder, files[folder], name, size) for folder, size in zip((train_folder, test_folder), sizes, strict=True)
-    ]
-    return Splits(*splits)
+    folders = (train_folder, test_folder)
+    return Splits(*(_label(root, folder, files[folder], name, size) for folder, size in zip(folders, sizes, strict=True)))
 
 
 def read_class_list(classes: str) -> list[str]:
@@ -155,7 +142,7 @@ def read_class_list(classes: str) -> list[str]:
     Raises:
         ValueError: If there is no such file, or it names nothing or one folder twice.
     """
-    path = _IMAGENET_100_LIST if classes == IMAGENET_100.lower() else Path(classes)
+    path = _IMAGENET_100_LIST if classes == _IMAGENET_100_OPTION else Path(classes)
     if not path.is_file():
         raise ValueError(f"classes={classes}: no such file; give imagenet-100, or a text file with a folder name per line")
     names = [line.split()[0] for line in read_lines(path)]
@@ -183,34 +170,24 @@ def examine(folder: Path, deep: bool, jobs: int) -> list[Finding]:
         return []
     files, findings = _list_images(folder, ("train", "val"), None)
     num_classes, *full_sizes = PUBLISHED_SIZES[IMAGENET]
+    look = decode_leniently if deep else look_at_image
     for (split, images), full in zip(files.items(), full_sizes, strict=True):
-        paths = [Path(image.path) for name in sorted(images) for image in images[name]]
+        paths = [path for name in images for path, _, _ in images[name]]
         if paths and (len(paths), len(images)) != (full, num_classes):
             found = f"{split}: {len(paths):,} of {full:,} images, {len(images):,} of {num_classes:,} classes"
             findings.append(Finding("subset", found))
-        findings += damage_findings(_facts(paths, deep, jobs, f"{IMAGENET} {split}"), folder, _DOWNLOAD)
+        for start in range(0, len(paths), _FILES_AT_ONCE):
+            part = [Path(path) for path in paths[start : start + _FILES_AT_ONCE]]
+            label = f"{IMAGENET} {split} {start + 1:,} to {start + len(part):,} of {len(paths):,}"
+            findings += damage_findings(look_at_all(part, look, jobs, label), folder, _DOWNLOAD)
     return findings
-
-
-def _facts(paths: Sequence[Path], deep: bool, jobs: int, what: str) -> Iterator[ImageFacts]:
-    for start in range(0, len(paths), _FILES_AT_ONCE):
-        part = paths[start : start + _FILES_AT_ONCE]
-        label = f"{what} {start + 1:,} to {start + len(part):,} of {len(paths):,}"
-        yield from look_at_all(part, decode_leniently if deep else look_at_image, jobs, label)
 
 
 def _list_images(
     root: Path, splits: tuple[str, str], wanted: list[str] | None
 ) -> tuple[dict[str, dict[str, list[ImageFile]]], list[Finding]]:
-    """The images by split and class, and what is wrong with the folders.
-
-    Args:
-        root: The data set.
-        splits: Folders below it, of the training images and of the images to classify.
-        wanted: The only classes that count; None: all.
-    """
-    findings: list[Finding] = []
-    found: dict[str, list[str]] = {}
+    """The images by folder and class, sorted, and what is wrong with the folders; `wanted` are the only classes that count."""
+    found, findings = {}, []
     for split in splits:
         found[split], problems = _class_folders(root, split)
         findings += problems
@@ -275,25 +252,24 @@ def _walk(folder: Path) -> tuple[list[ImageFile], list[str]]:
             path = os.path.join(parent, name)  # noqa: PTH118 - a million of them: pathlib takes four times as long
             if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
                 state = os.stat(path)  # noqa: PTH116
-                images.append(ImageFile(path, state.st_size, state.st_mtime_ns))
+                images.append((path, state.st_size, state.st_mtime_ns))
             else:
                 others.append(path)
     return sorted(images), sorted(others)
 
 
 def _label(root: Path, folder: str, files: dict[str, list[ImageFile]], name: str, full_size: int) -> LabelledImages:
-    classes = sorted(files)
-    images = [image for class_name in classes for image in files[class_name]]
-    names = [os.path.relpath(image.path, root / folder) for image in images]
-    logger.info("%s: %d images of %d classes", root / folder, len(images), len(classes))
-    items = [f"{item} {image.size}" for item, image in zip(names, images, strict=True)]
+    images = [image for class_images in files.values() for image in class_images]
+    names = [os.path.relpath(path, root / folder) for path, _, _ in images]
+    logger.info("%s: %d images of %d classes", root / folder, len(images), len(files))
+    items = [f"{item} {size}" for item, (_, size, _) in zip(names, images, strict=True)]
     return LabelledImages(
-        source=ImageFiles([image.path for image in images]),
-        labels=np.repeat(np.arange(len(classes)), [len(files[class_name]) for class_name in classes]),
+        source=ImageFiles([path for path, _, _ in images]),
+        labels=np.repeat(np.arange(len(files)), [len(class_images) for class_images in files.values()]),
         names=names,
-        classes=classes,
+        classes=list(files),
         fingerprint=describe_dataset(root, name, folder, items, full_size),
-        content_sha256=text_sha256("\n".join(f"{image.path} {image.size} {image.modified}" for image in images)),
+        content_sha256=text_sha256("\n".join(f"{path} {size} {modified}" for path, size, modified in images)),
     )
 
 
@@ -305,21 +281,19 @@ def _read_cifar(root: Path, layout: CifarLayout) -> Splits:
     classes = class_file.read_text(encoding="utf-8").split()
     if len(classes) != layout.num_classes:
         raise ValueError(f"{class_file}: {len(classes)} names, {layout.name} has {layout.num_classes} classes")
-    train_files = present_train_files(root, layout)
-    return Splits(
-        train=_read_cifar_split(root, layout, "train", train_files, classes),
-        test=_read_cifar_split(root, layout, "test", [layout.test_file], classes),
-    )
+    parts = {"train": (present_train_files(root, layout), layout.train_size), "test": ([layout.test_file], layout.test_size)}
+    return Splits(*(_label_cifar(root, layout, split, *part, classes) for split, part in parts.items()))
 
 
-def _read_cifar_split(root: Path, layout: CifarLayout, split: str, files: list[str], classes: list[str]) -> LabelledImages:
+def _label_cifar(
+    root: Path, layout: CifarLayout, split: str, files: list[str], full_size: int, classes: list[str]
+) -> LabelledImages:
     records, names = read_records(root, layout, files)
     labels = records[:, layout.label_bytes - 1].astype(np.int64)
     if labels.max() >= len(classes):
         bad = int(np.argmax(labels >= len(classes)))
         raise ValueError(f"{root}: {names[bad]} has label {labels[bad]}, {layout.name} has classes 0 to {len(classes) - 1}")
     items = [f"{name} {hashlib.sha256(record).hexdigest()}" for name, record in zip(names, records, strict=True)]
-    full_size = layout.train_size if split == "train" else layout.test_size
     return LabelledImages(
         source=CifarImages(picture_planes(records, layout)),
         labels=labels,

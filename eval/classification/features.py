@@ -209,12 +209,12 @@ def _stack(items: Sequence[Tensor | ValueError]) -> Tensor | ValueError:
 def load_batches(
     images: LabelledImages, transform: Transform, batches: Sequence[Sequence[int]], workers: int, device: torch.device
 ) -> Iterator[Tensor]:
-    """Decode batches of images in the given order.
+    """Decode batches of images, given by their indices; none may be empty.
 
     Args:
         images: The split.
         transform: Makes the network's input.
-        batches: Indices into the split; no batch is empty.
+        batches: In this order.
         workers: Processes that decode; 0: this one.
         device: Where the batches will go.
 
@@ -249,14 +249,12 @@ def extract_features(
     Raises:
         ValueError: If an image cannot be decoded, or a feature is not finite.
     """
-    names = [name for name in (KNN, LINEAR) if name in config.classifiers]
-    train_names = [name for name in names if name == KNN or not config.augment]
     transform = partial(centre_crop, resize=config.resize, crop=config.crop)
     words = extractor.representation.describe()
 
-    def fill(images: LabelledImages, wanted: Sequence[str]) -> dict[str, FeatureStore]:
+    def filled(images: LabelledImages, names: Sequence[str]) -> dict[str, FeatureStore]:
         stores = {}
-        for name in wanted:
+        for name in names:
             inputs: dict[str, Any] = {
                 "backbone": backbone_sha256,
                 "images": images.content_sha256,
@@ -268,7 +266,8 @@ def extract_features(
         _fill(stores, images, transform, extractor, config)
         return stores
 
-    return fill(splits.train, train_names), fill(splits.test, names)
+    names = [name for name in (KNN, LINEAR) if name in config.classifiers]
+    return filled(splits.train, [name for name in names if name == KNN or not config.augment]), filled(splits.test, names)
 
 
 def _fill(

@@ -17,15 +17,7 @@ import torch
 from backbones.build import build_backbone
 from backbones.file import load_strictly, read_backbone_file
 from backbones.spec import BackboneSpec
-from common.distributed import (
-    choose_device,
-    gather_objects,
-    peak_memory_bytes,
-    process_group,
-    rank,
-    wait_for_all,
-    world_size,
-)
+from common.distributed import choose_device, gather_objects, peak_memory_bytes, process_group, rank, wait_for_all, world_size
 from common.files import write_atomically
 from common.knn import classify, find_neighbours
 from eval.classification.config import ClassificationConfig
@@ -147,15 +139,9 @@ def run_probe(
     extractor: FeatureExtractor,
     inputs: str,
 ) -> ProbeOutcome:
-    """Train and test the linear probe, continuing where an interrupted run stopped.
+    """Train and test the linear probe, continuing where an interrupted run of the same inputs stopped.
 
-    Args:
-        config: The options.
-        splits: The images.
-        train: Features of the training images; None: they are augmented.
-        test: Features of the test images.
-        extractor: For augmented images.
-        inputs: Digest of everything that determines the outcome.
+    Without stored features of the training images, these are augmented.
     """
     device = extractor.device
     if train is None:
