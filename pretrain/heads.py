@@ -93,8 +93,8 @@ class MoBYHead(nn.Module):
         return Projections([self.predictor(self.projector(view)) for view in views])
 
 
-class BatchNorm(nn.SyncBatchNorm):
-    """Normalises the last dimension by the mean and variance of all rows of all processes, also on the CPU, where torch's cannot."""
+class BatchNorm(nn.BatchNorm1d):
+    """Normalises the last dimension by the mean and variance of all rows of all processes; torch's SyncBatchNorm needs GPUs."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -107,10 +107,10 @@ class BatchNorm(nn.SyncBatchNorm):
             ValueError: In training mode, if all processes together have a single row, whose variance is no number.
         """
         rows_RC = rows.flatten(0, -2)
-        if rows.device.type == "cuda" or world_size() == 1 or not self.training:
+        if not self.training or world_size() == 1:
             return super().forward(rows_RC).view_as(rows)
         values_RC = rows_RC.float()
-        count = all_reduce(torch.tensor(float(len(values_RC))))
+        count = all_reduce(torch.tensor(float(len(values_RC)), device=rows.device))
         if count < 2:
             raise ValueError("batch normalisation needs more than one image; raise train.batch_size")
         mean_C = all_reduce(values_RC.sum(0)) / count

@@ -6,15 +6,11 @@ Shapes: B images, N patches, D channels of an embedding, K prototypes.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from common.distributed import sum_over_processes
 from pretrain.config import DINOConfig, PretrainConfig
 from pretrain.heads import ProjectionHead, Projections, Role
 from pretrain.objectives.base import NUM_GLOBAL_CROPS, ImageLevelObjective, Loss, distribution_diagnostics
-
-_CHUNK_VALUES = 2**26
-"""Logits of patches that exist at a time, 256 MiB."""
 
 
 class DINO(ImageLevelObjective):
@@ -109,8 +105,9 @@ class PatchDistillation(Distillation):
         """The mean over patches and images, then over views: a local view weighs as much as a global one."""
         losses = []
         for student_BND, teacher_BND in zip(student.views, teacher.views, strict=True):
-            views = student._replace(views=[student_BND.flatten(0, 1)]), teacher._replace(views=[teacher_BND.flatten(0, 1)])
-            losses.append(row_losses(*views, self.centre.mean_K, temperature, self.config.student_temperature).mean())
+            targets_BNK = F.softmax((teacher.logits(teacher_BND) - self.centre.mean_K) / temperature, dim=-1)
+            log_probabilities_BNK = F.log_softmax(student.logits(student_BND) / self.config.student_temperature, dim=-1)
+            losses.append(-(targets_BNK * log_probabilities_BNK).sum(-1).mean())
         self.centre.observe(teacher)
         return torch.stack(losses).mean()
 
@@ -130,40 +127,3 @@ def pair_losses(
             if target != view:
                 losses[target, view] = -(targets_BK * log_probabilities_BK).sum(-1)
     return losses
-
-
-def row_losses(
-    student: Projections,
-    teacher: Projections,
-    centre: Tensor,
-    teacher_temperature: float,
-    student_temperature: float,
-    positions_R: Tensor | None = None,
-) -> Tensor:
-    """The cross-entropy [R] in float32 of each student row with the teacher's row of its number.
-
-    Logits exist for some rows at a time and are computed again for the gradient. Kept, those of a SelfPatch step (680 patches an
-    image, 4096 prototypes) with both softmaxes would be most of its memory.
-
-    Args:
-        student: One view, [R, D].
-        teacher: One view, [R, D], without gradient.
-        centre: [K]; or [N, K], a centre for each position.
-        teacher_temperature: Divides the centred logits of the teacher.
-        student_temperature: Divides the student's logits.
-        positions_R: int64, the position of each row, for a centre per position.
-    """
-
-    def losses(student_rD: Tensor, teacher_rD: Tensor, positions_r: Tensor | None) -> Tensor:
-        subtracted = centre if positions_r is None else centre[positions_r]
-        targets_rK = F.softmax((teacher.logits(teacher_rD) - subtracted) / teacher_temperature, dim=-1)
-        return -(targets_rK * F.log_softmax(student.logits(student_rD) / student_temperature, dim=-1)).sum(-1)
-
-    (student_RD,), (teacher_RD,) = student.views, teacher.views
-    parts = []
-    step = max(1, _CHUNK_VALUES // centre.shape[-1])
-    for start in range(0, max(1, len(student_RD)), step):
-        part = slice(start, start + step)
-        arguments = student_RD[part], teacher_RD[part], None if positions_R is None else positions_R[part]
-        parts.append(checkpoint(losses, *arguments, use_reentrant=False, preserve_rng_state=False))
-    return torch.cat(parts)

@@ -17,7 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from backbones.build import build_backbone
 from backbones.spec import BackboneSpec
@@ -25,9 +27,12 @@ from pretrain.config import DINOConfig, PretrainConfig
 from pretrain.data.views import CropBox
 from pretrain.heads import ProjectionHead, Projections, Role
 from pretrain.objectives.base import Objective, Outputs, distribution_diagnostics, prefixed, token_width, tokens_by_size
-from pretrain.objectives.dino import Centre, pair_losses, row_losses
+from pretrain.objectives.dino import Centre, pair_losses
 
 Grid = tuple[int, int]
+
+_CHUNK_VALUES = 2**26
+"""Logits of patches that exist at a time, 256 MiB."""
 
 
 class MatchingNetwork(nn.Module):
@@ -77,12 +82,8 @@ class PatchMatching(Objective):
         device = cls_losses_PB.device
         found = match_rows(list(losses), teacher.grids, student.grids, boxes)
         teacher_R, student_R, position_R, counts_PB = (numbers.to(device) for numbers in found)
-        patch_losses_R = row_losses(
-            _chosen(student.patches, student_R),
-            _chosen(teacher.patches, teacher_R),
-            self.patch_centre.mean_K,
-            *temperatures,
-            positions_R=position_R,
+        patch_losses_R = self._patch_losses(
+            _chosen(student.patches, student_R), _chosen(teacher.patches, teacher_R), position_R, temperature
         )
         cell_R = torch.arange(counts_PB.numel(), device=device).repeat_interleave(
             counts_PB.flatten(), output_size=len(teacher_R)
@@ -96,6 +97,22 @@ class PatchMatching(Objective):
             "cls_loss": cls_losses_PB.mean(),
             "patch_loss": (sums_PB.sum(1) / counts_PB.sum(1).clamp(min=1)).mean(),
         }
+
+    def _patch_losses(self, student: Projections, teacher: Projections, position_R: Tensor, temperature: float) -> Tensor:
+        """The cross-entropy [R] in float32 of each student row with the teacher's row of its number.
+
+        Logits exist for some rows at a time and are computed again for the gradient: those of all matches with the CLS token's
+        number of prototypes would be most of a step's memory.
+        """
+
+        def losses(student_rD: Tensor, teacher_rD: Tensor, position_r: Tensor) -> Tensor:
+            centred_rK = teacher.logits(teacher_rD) - self.patch_centre.mean_K[position_r]
+            log_probabilities_rK = F.log_softmax(student.logits(student_rD) / self.dino.student_temperature, dim=-1)
+            return -(F.softmax(centred_rK / temperature, dim=-1) * log_probabilities_rK).sum(-1)
+
+        rows = max(1, _CHUNK_VALUES // self.dino.out_dim)
+        chunks = zip(student.views[0].split(rows), teacher.views[0].split(rows), position_R.split(rows), strict=True)
+        return torch.cat([checkpoint(losses, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks])
 
     def _weights(self, counts_PB: Tensor) -> tuple[Tensor, Tensor]:
         """Weights of the CLS term of each pair and image, and of each of its matches."""

@@ -54,10 +54,8 @@ def patch_loss_of_all_logits(student: Projections, teacher: Projections, centre:
     return sum(losses) / len(losses)  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("chunk_values", [1, 7 * 4, 2**26])
-def test_patch_loss_and_its_gradients_are_those_of_all_logits(monkeypatch: pytest.MonkeyPatch, chunk_values: int) -> None:
-    """Two views of 2 x 3 patches and one of 2 x 2, by rows that are computed again for the gradient."""
-    monkeypatch.setattr("pretrain.objectives.dino._CHUNK_VALUES", chunk_values)
+def test_patch_loss_weighs_views_alike() -> None:
+    """Two views of 2 x 3 patches and one of 2 x 2."""
     torch.manual_seed(1)
     distillation = PatchDistillation(DINOConfig(), out_dim=7)
     distillation.centre.mean_K.normal_()

@@ -57,7 +57,10 @@ def authors_loss(made: PatchMatching, student: Outputs, teacher: Outputs, matche
     return float(sum(losses) / len(losses))
 
 
-def test_joint_loss_is_the_authors() -> None:
+@pytest.mark.parametrize("chunk_values", [1, 5 * 7, 2**26])
+def test_joint_loss_is_the_authors(monkeypatch: pytest.MonkeyPatch, chunk_values: int) -> None:
+    """Also where the logits of patches are made some rows at a time."""
+    monkeypatch.setattr("pretrain.objectives.patch_matching._CHUNK_VALUES", chunk_values)
     torch.manual_seed(0)
     made = objective(MatchingConfig())
     student, teacher = outputs(images=4)
