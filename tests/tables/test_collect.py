@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tables.collect import CollectionError, collect
+from tables.collect import CollectionError, Slot, collect
 from tables.make import render_all
 
 Write = Callable[..., Path]
+RECIPE = "a" * 64
 
 
 def _edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -115,16 +116,6 @@ def test_a_truncated_result_gets_one_line(runs: Path, write: Write, keep: int) -
     assert f"{path}: not a readable result file" in problem
 
 
-def test_every_faulty_file_gets_its_line(runs: Path, write: Write) -> None:
-    paths = [write(name, "davis") for name in ("a", "b", "c")]
-    paths[0].write_text("{")
-    _edit(paths[2], lambda content: content.update(version=7))
-    problems = _problems(runs)
-    assert len(problems) == 2
-    assert str(paths[0]) in problems[0]
-    assert str(paths[2]) in problems[1]
-
-
 def test_a_second_result_of_a_task_is_refused(runs: Path, write: Write) -> None:
     write("one", "davis")
     write("one", "davis", folder="copy/davis")
@@ -135,11 +126,89 @@ def test_a_second_result_of_a_task_is_refused(runs: Path, write: Write) -> None:
     )
 
 
-def test_one_name_for_two_backbones_is_refused(runs: Path, write: Write) -> None:
-    write("one", "davis", sha256="a" * 64)
-    write("one", "segmentation", sha256="b" * 64)
-    (problem,) = _problems(runs)
-    assert "one/segmentation/result.json: 'one' is another backbone file here than in one/davis/result.json" in problem
+def _source(seed: int, recipe: str = RECIPE) -> dict[str, Any]:
+    return {"recipe_sha256": recipe, "seed": seed}
+
+
+def _names(runs: Path) -> list[str]:
+    return [one.name for one in collect(runs)]
+
+
+def test_seeds_of_the_fine_tuning_under_one_name_fill_one_place(runs: Path, write: Write) -> None:
+    for seed in (0, 1, 2):
+        write("one", "segmentation", folder=f"one/segmentation{seed}", seed=seed)
+    (one,) = collect(runs)
+    assert [found.result.seed for found in one.slots[Slot("ade20k", "")]] == [0, 1, 2]
+
+
+def test_seeds_of_the_pretraining_are_one_row_under_one_name_or_several(runs: Path, write: Write) -> None:
+    for seed in (0, 1):
+        write("same", "davis", folder=f"same{seed}/davis", source=_source(seed), sha256=f"{seed}" * 64)
+    for seed, name in enumerate(("left", "right")):
+        write(name, "davis", source=_source(seed, "b" * 64), sha256=f"{seed + 2}" * 64)
+    assert _names(runs) == ["left, right", "same"]
+    assert [len(one.slots[Slot("davis", "")]) for one in collect(runs)] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"source": _source(1, "c" * 64)},
+        {"source": _source(1), "epoch": 100},
+        {"source": {**_source(1), "branch": "student"}},
+        {"source": _source(0)},
+        {"source": {"recipe_sha256": RECIPE}},
+        {"source": {}},
+        {"source": _source(1), "settings": {"topk": 7}},
+        {"source": _source(1), "version": 2},
+        {"source": _source(1), "listing": "f" * 64},
+    ],
+    ids=["recipe", "epoch", "branch", "seed", "no seed", "nothing", "settings", "version", "data"],
+)
+def test_backbones_that_differ_in_more_than_the_seed_stay_apart(runs: Path, write: Write, other: dict[str, Any]) -> None:
+    write("one", "davis", source=_source(0), sha256="1" * 64)
+    write("two", "davis", sha256="2" * 64, **other)
+    assert _names(runs) == ["one", "two"]
+
+
+def test_runs_with_other_benchmarks_stay_apart_and_that_is_said(
+    runs: Path, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    write("one", "davis", source=_source(0), sha256="1" * 64)
+    write("two", "davis", source=_source(1), sha256="2" * 64)
+    write("two", "detection", source=_source(1), sha256="2" * 64)
+    with caplog.at_level("INFO"):
+        assert _names(runs) == ["one", "two"]
+    assert "one, two are of one recipe, and stay apart: one and two were not measured on the same benchmarks" in caplog.text
+
+
+def test_the_same_backbone_under_two_names_is_two_rows(runs: Path, write: Write) -> None:
+    write("six_heads", "davis", source=_source(0), sha256="1" * 64)
+    write("eight_heads", "davis", source=_source(0), sha256="1" * 64)
+    assert _names(runs) == ["eight_heads", "six_heads"]
+
+
+def test_another_seed_with_other_settings_is_refused_under_the_same_name(runs: Path, write: Write) -> None:
+    write("one", "segmentation", settings={"iterations": 40000})
+    write("one", "segmentation", folder="one/again", seed=1, settings={"iterations": 20})
+    assert _problems(runs)[0] == (
+        "one/segmentation/result.json: no further seed of the ade20k result one/again/result.json of 'one', since they differ in "
+        "settings.iterations (20, 40000); remove one or evaluate under another --name"
+    )
+
+
+def test_two_trainings_with_the_same_seed_are_refused_under_one_name(runs: Path, write: Write) -> None:
+    for number, seed in enumerate((0, 1, 1)):
+        write("one", "davis", folder=f"{number}/davis", source=_source(seed), sha256=f"{number}" * 64)
+    assert _problems(runs)[0].startswith(
+        "2/davis/result.json: 'one' is another backbone file here than in 1/davis/result.json, and not"
+    )
+
+
+def test_results_from_before_recipes_were_recorded_are_read(runs: Path, write: Write) -> None:
+    path = write("old", "davis")
+    assert "recipe_sha256" not in json.loads(path.read_text())["backbone"]["source"]
+    assert _names(runs) == ["old"]
 
 
 _JSON = st.one_of(st.none(), st.booleans(), st.integers(-5, 5), st.floats(), st.text(max_size=3), st.just([]), st.just({}))
