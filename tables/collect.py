@@ -29,7 +29,7 @@ class CollectionError(ValueError):
         self.problems = problems
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Measurement:
     """One result and its place."""
 
@@ -131,20 +131,10 @@ def collect(runs: Path) -> list[Evaluated]:
     named = [_gather(name, by_name[name], problems) for name in sorted(by_name)]
     if problems:
         raise CollectionError(problems)
-    return _number(_merge_recipes(named))
-
-
-def _number(rows: Sequence[Evaluated]) -> list[Evaluated]:
-    paths = [measurement.path for row in rows for measurement in row.measurements]
-    numbers = {path: number for number, path in enumerate(paths, start=1)}
-
-    def numbered(measurements: Sequence[Measurement]) -> tuple[Measurement, ...]:
-        return tuple(dataclasses.replace(one, number=numbers[one.path]) for one in measurements)
-
-    return [
-        dataclasses.replace(row, slots={slot: numbered(measurements) for slot, measurements in row.slots.items()})
-        for row in rows
-    ]
+    rows = _merge_recipes(named)
+    for number, one in enumerate((one for row in rows for one in row.measurements), start=1):
+        one.number = number
+    return rows
 
 
 def _recipe_of(result: Result) -> tuple[str, ...] | None:
@@ -153,13 +143,6 @@ def _recipe_of(result: Result) -> tuple[str, ...] | None:
     if not source.get("recipe_sha256") or source.get("seed", -1) < 0:
         return None
     return source["recipe_sha256"], source["format"], source["branch"], str(source["epoch"])
-
-
-def _is_other_seed(first: Result, second: Result) -> bool:
-    """Whether two backbones are of one recipe and differ in the seed of their pretraining."""
-    recipe = _recipe_of(first)
-    seeds = {result.backbone.source.get("seed") for result in (first, second)}
-    return recipe is not None and recipe == _recipe_of(second) and len(seeds) > 1
 
 
 def _gather(name: str, measurements: Sequence[Measurement], problems: list[str]) -> Evaluated:
@@ -182,7 +165,10 @@ def _gather(name: str, measurements: Sequence[Measurement], problems: list[str])
 
 def _backbone_problem(name: str, earlier: Sequence[Measurement], one: Measurement) -> str:
     for first in earlier:
-        if one.result.backbone.sha256 != first.result.backbone.sha256 and not _is_other_seed(first.result, one.result):
+        backbones = first.result.backbone, one.result.backbone
+        recipes = {_recipe_of(first.result), _recipe_of(one.result)}
+        is_other_seed = len(recipes) == 1 and None not in recipes and backbones[0].source["seed"] != backbones[1].source["seed"]
+        if backbones[0].sha256 != backbones[1].sha256 and not is_other_seed:
             return f"{name!r} is another backbone file here than in {first.path}, and not the same recipe with another seed"
     return ""
 

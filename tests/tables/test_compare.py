@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 
+from eval.result import Result
 from tables.collect import collect
+from tables.comparability import benchmark_differences, row_differences, seed_differences
 from tables.compare import Comparison, Mark, compare
 from tables.layout import COMPONENTS, MAIN, Layout, classification_layout
 from tables.make import render_all
 from tables.reference import read_reference
 from tables.rows import Table, build_table
 from tables.significance import add_intervals
+from tests.tables.conftest import VIT_TINY, make_result
 
 Write = Callable[..., Path]
 JF = "davis_jf_mean"
@@ -46,10 +49,7 @@ def _sequences(values: Mapping[str, float]) -> dict[str, dict[str, float]]:
 def test_a_benchmark_number_competes_with_the_published_ones(runs: Path, write: Write) -> None:
     write("one", "davis", values={"J&F-Mean": 70.0})
     assert _ranks(_compared(runs)) == {"one": "best", "DINO+SelfPatch": "second"}
-
-
-def test_what_prints_alike_ties(runs: Path, write: Write) -> None:
-    write("one", "davis", values={"J&F-Mean": 62.74})
+    write("one", "davis", values={"J&F-Mean": 62.74})  # prints as another one does
     assert _ranks(_compared(runs)) == {"one": "best", "DINO+SelfPatch": "best", "DINO": "second"}
 
 
@@ -57,6 +57,7 @@ def test_what_prints_alike_ties(runs: Path, write: Write) -> None:
 def test_what_is_no_benchmark_number_never_competes(runs: Path, write: Write, options: dict[str, Any]) -> None:
     write("one", "davis", values={"J&F-Mean": 99.0}, **options)
     write("two", "davis", values={"J&F-Mean": 98.0}, **options)
+    write("three", "davis", values={"J&F-Mean": float("nan")})
     assert _ranks(_compared(runs)) == {"DINO+SelfPatch": "best", "DINO": "second"}
 
 
@@ -64,11 +65,6 @@ def test_a_single_figure_is_no_best(runs: Path, write: Write) -> None:
     write("one", "classification")
     layout = classification_layout([collect(runs)[0].measurements[0].result])
     assert _ranks(_compared(runs, layout=layout), "knn10_top1") == {}
-
-
-def test_a_missing_value_does_not_compete(runs: Path, write: Write) -> None:
-    write("one", "davis", values={"J&F-Mean": float("nan")})
-    assert _ranks(_compared(runs)) == {"DINO+SelfPatch": "best", "DINO": "second"}
 
 
 def test_an_older_protocol_does_not_compete_and_says_why(runs: Path, write: Write) -> None:
@@ -128,14 +124,9 @@ def test_differences_are_from_the_published_baseline_to_the_same_backbone(runs: 
         {"MoCo-v3": 53.5 - 60.7, "MoBY": 54.7 - 60.7, "DINO+SelfPatch": 62.7 - 60.7, "small": 61.25 - 60.7}
     )
     assert "62.7** (+2.0)" in render_all(runs, "DINO")["tables.md"]
-
-
-def test_a_measured_baseline_of_the_same_name_is_preferred_for_measured_rows(runs: Path, write: Write) -> None:
     write("DINO", "davis", values={"J&F-Mean": 50.0}, spec=VIT_SMALL)
-    write("mine", "davis", values={"J&F-Mean": 51.0}, spec=VIT_SMALL)
-    marks = _marks(_compared(runs, "DINO"))
-    assert marks["mine"].delta == pytest.approx(1.0)
-    assert marks["DINO+SelfPatch"].delta == pytest.approx(2.0)
+    marks = _marks(_compared(runs, "DINO"))  # a measured baseline of that name is preferred for measured rows
+    assert (marks["small"].delta, marks["DINO+SelfPatch"].delta) == pytest.approx((11.25, 2.0))
 
 
 def test_an_ambiguous_baseline_gives_no_difference(runs: Path) -> None:
@@ -165,13 +156,8 @@ def test_only_comparable_results_have_a_difference(runs: Path, write: Write, opt
     write("base", "davis", values={"J&F-Mean": 50.0})
     write("mine", "davis", values={"J&F-Mean": 51.5}, **options)
     assert _marks(_compared(runs, "base"))["mine"].delta == (pytest.approx(1.5) if compared else None)
-
-
-def test_results_on_the_same_sample_data_have_a_difference(runs: Path, write: Write) -> None:
-    for name, value in (("base", 50.0), ("mine", 51.5)):
-        write(name, "davis", values={"J&F-Mean": value}, coverage="sample", deviations={"topk": [5, 7]})
+    write("base", "davis", values={"J&F-Mean": 50.0}, **options)  # alike, if only on the same sample data
     assert _marks(_compared(runs, "base"))["mine"].delta == pytest.approx(1.5)
-    assert "*[51.5]*<sup>2</sup> (+1.5)" in render_all(runs, "base")["tables.md"]
 
 
 def test_a_difference_is_significant_by_the_items_alone(runs: Path, write: Write) -> None:
@@ -199,3 +185,69 @@ def test_items_that_do_not_match_show_nothing(runs: Path, write: Write) -> None:
         write(name, "davis", breakdown=_sequences({f"sequence{number}": 40.0 + first for number in range(first, 12 + first)}))
     mark = _marks(_compared(runs, "base"))["mine"]
     assert (mark.delta, mark.interval) == (0.0, None)
+
+
+def _fields(first: Result, second: Result, benchmark: str = "davis", *allowed: str) -> list[str]:
+    return [one.field for one in benchmark_differences(first, second, benchmark, allowed)]
+
+
+def test_name_backbone_seed_and_machine_do_not_matter() -> None:
+    first = make_result("one", "davis")
+    second = make_result(
+        "another", "davis", seed=3, sha256="f" * 64, epoch=7, spec={**VIT_TINY, "embed_dim": 384, "num_heads": 6}
+    )
+    assert _fields(first, second) == []
+    alike = [make_result(name, "davis", deviations={"topk": [5, 7]}) for name in ("one", "two")]
+    assert _fields(*alike) == []
+
+
+def test_every_field_is_named_in_both_directions() -> None:
+    first = make_result("one", "detection", version=2, listing="1" * 64, deviations={"taps": [[3], [2]], "crop": [1, 2]})
+    second = make_result("two", "detection", coverage="subset", deviations={"taps": [[3], [5]]}, settings={"num_heads": 6})
+    wanted = {"protocol.version", "heads", "settings.taps", "settings.crop"} | {
+        f"dataset.{role}.{name}" for role in ("train", "test") for name in ("num_items", "listing_sha256", "coverage")
+    }
+    assert set(_fields(first, second, "coco")) == set(_fields(second, first, "coco")) == wanted
+    (crop,) = [one for one in benchmark_differences(first, second, "coco") if one.field == "settings.crop"]
+    assert str(crop) == "settings.crop (2, as published)"
+
+
+def test_what_is_allowed_is_left_out_by_field_or_by_its_beginning() -> None:
+    first, second = make_result("one", "detection", version=2, listing="1" * 64), make_result("two", "detection")
+    assert _fields(first, second, "coco", "dataset", "protocol.version") == []
+    assert _fields(first, second, "coco", "dataset.test", "protocol.vers") == [
+        "protocol.version",
+        "dataset.train.listing_sha256",
+    ]
+
+
+def test_results_of_one_row_may_differ_in_data_and_protocol_but_not_in_worth() -> None:
+    davis, coco = make_result("one", "davis"), make_result("one", "detection", version=9)
+    assert row_differences(davis, coco) == []
+    subset = make_result("one", "detection", coverage="subset")
+    assert [one.field for one in row_differences(davis, subset)] == ["dataset.test.coverage"]
+    assert row_differences(davis, subset, ["dataset.test.coverage"]) == []
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "settings", "matters"),
+    [
+        ("knn", {"epochs": 3}, False),
+        ("knn", {"linear_blocks": 1}, False),
+        ("knn", {"classifiers": ["knn"]}, False),
+        ("knn", {"neighbours": [1]}, True),
+        ("knn", {"crop": 96}, True),
+        ("linear", {"neighbours": [1]}, False),
+        ("linear", {"temperature": 0.1}, False),
+        ("linear", {"epochs": 3}, True),
+        ("linear", {"crop": 96}, True),
+    ],
+)
+def test_seeds_agree_in_the_settings_of_their_classifier(benchmark: str, settings: dict[str, Any], matters: bool) -> None:
+    first, second = make_result("one", "classification"), make_result("one", "classification", settings=settings, seed=1)
+    assert bool(seed_differences(first, second, benchmark)) == matters
+
+
+def test_seeds_are_of_one_network() -> None:
+    first, second = make_result("one", "davis"), make_result("one", "davis", spec={**VIT_TINY, "class_token": True})
+    assert seed_differences(first, second, "davis") == ["backbone.class_token (false, true)"]
