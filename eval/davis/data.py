@@ -262,16 +262,11 @@ def _check_folders(split: DavisSplit) -> list[Finding]:
     findings = []
     for folder in (split.frames_folder, split.masks_folder):
         for place in (folder.parent, folder):
-            if (place / place.name).is_dir():
-                shown = place.relative_to(split.root).as_posix()
-                nested = (f"{shown}/{place.name}",)
-                findings.append(
-                    Finding("misplaced", f"{shown} is in another folder of its name", nested, "move its content up")
-                )
+            shown = place.relative_to(split.root).as_posix()
+            nested = [f"{shown}/{place.name}"] if (place / place.name).is_dir() else []
+            findings += about("misplaced", f"{shown} is in another folder of its name", nested, "move its content up")
         if not folder.is_dir():
-            findings.append(
-                Finding("missing", f"there is no folder {folder.relative_to(split.root).as_posix()}", advice=DOWNLOAD)
-            )
+            findings.append(Finding("missing", f"there is no folder {shown}", advice=DOWNLOAD))
     return findings
 
 
@@ -343,11 +338,13 @@ def _check_files(
     ]
     sizes = {fact.path: fact.size for fact in frame_facts if fact.size is not None}
     first = {frames[0].parent: sizes.get(frames[0]) for frames, _ in files}
-    frame_of = {mask: frame for frames, masks in files for frame, mask in zip(frames, masks, strict=False)}
+    by_name = {(path.parent.name, path.stem): size for path, size in sizes.items()}
     return sizes, [
         *damage_findings([*frame_facts, *mask_facts], root, DOWNLOAD),
         *size_findings(((fact, first[fact.path.parent]) for fact in frame_facts), root, "the first frame of their sequence"),
-        *size_findings(((fact, sizes.get(frame_of[fact.path])) for fact in mask_facts), root, "their frames"),
+        *size_findings(
+            ((fact, by_name.get((fact.path.parent.name, fact.path.stem))) for fact in mask_facts), root, "their frames"
+        ),
         *_check_ids(root, mask_facts, first_masks),
     ]
 

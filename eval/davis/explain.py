@@ -60,16 +60,12 @@ class ExplainConfig(SplitOptions, PropagationSettings):
 
 
 class Source(NamedTuple):
-    """One voting patch."""
+    """A patch that votes: its frame's number, its place on the patch grid, its share of the vote (all sum to 1)."""
 
     frame: int
-    """Number of its frame."""
     row: int
-    """On the patch grid."""
     column: int
-    """On the patch grid."""
     weight: float
-    """Share of the vote; all shares sum to 1."""
 
 
 def explain(config: ExplainConfig) -> list[Source]:
@@ -93,7 +89,7 @@ def explain(config: ExplainConfig) -> list[Source]:
     if not (0 <= config.x < width and 0 <= config.y < height):
         raise ValueError(f"x={config.x}, y={config.y} lies outside the {width} x {height} pixels of {sequence.name}")
     extract = FeatureExtractor(load_backbone(config.backbone), config.block, choose_device(config.device))
-    numbers = context_frames(config.frame, config.n_last_frames)
+    numbers = [0, *range(max(1, config.frame - config.n_last_frames), config.frame)]
     features = [
         extract(read_frame(sequence.frames[number], config, extract.input_multiple, sequence.size).image[None])[0]
         for number in (*numbers, config.frame)
@@ -108,25 +104,12 @@ def explain(config: ExplainConfig) -> list[Source]:
     return sources
 
 
-def context_frames(target: int, n_last_frames: int) -> list[int]:
-    """Numbers of the frames that vote for a target frame: the first, and the last ones before the target."""
-    return [0, *range(max(1, target - n_last_frames), target)]
-
-
 def voting_patches(
     target_hwD: "Tensor", context_MhwD: "Tensor", row: int, column: int, settings: PropagationSettings
 ) -> list[Source]:
     """The sources of one target patch by the rule of `eval.davis.propagator.propagate_labels`, the weightiest first.
 
-    Args:
-        target_hwD: Unit-length features of the target frame.
-        context_MhwD: Unit-length features of the context frames.
-        row: Row of the target patch.
-        column: Column of the target patch.
-        settings: The protocol.
-
-    Returns:
-        Sources whose `frame` is an index into the context frames.
+    Features are of unit length; `frame` of a source is an index into the context frames.
     """
     import torch
 

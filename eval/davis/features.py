@@ -25,12 +25,7 @@ class FeatureExtractor:
     """The patch features that label propagation compares."""
 
     def __init__(self, backbone: AnyBackbone, block: int | None, device: torch.device) -> None:
-        """Move a backbone to the device and set it to evaluation mode.
-
-        Args:
-            backbone: The network.
-            block: As `PropagationSettings.block`.
-            device: Where to compute.
+        """Move a backbone to the device and set it to evaluation mode; `block` is that of `PropagationSettings`.
 
         Raises:
             ValueError: If the backbone has no such block.
@@ -91,12 +86,7 @@ class FeatureExtractor:
 
 
 def check_sizes(spec: BackboneSpec, sizes: Iterable[tuple[int, int]], settings: PropagationSettings) -> None:
-    """Check that frames fit a backbone, by tensors without content.
-
-    Args:
-        spec: The backbone's.
-        sizes: (height, width) of the frames' files.
-        settings: The protocol.
+    """Check that frames of files of these (height, width) fit a backbone, by tensors without content.
 
     Raises:
         ValueError: If the size at which the backbone would see some frame does not fit it, or it has no such block.

@@ -35,11 +35,8 @@ def input_size(height: int, width: int, settings: PropagationSettings, multiple:
     as upright for its mask but as lying for its image in the authors' script, which then mixes up rows and columns where the two
     sizes differ; here it is always lying.
 
-    Args:
-        height: Of the original frame.
-        width: Of the original frame.
-        settings: The protocol.
-        multiple: What the backbone's input must be a multiple of; used by the `fixed` protocol only.
+    `height` and `width` are the original frame's; the backbone's input must be a multiple of `multiple`, which only the `fixed`
+    protocol heeds.
     """
     short = settings.short_side
     long_side_multiple = settings.quirks.long_side_multiple

@@ -17,14 +17,10 @@ Array = npt.NDArray[np.float64]
 def read_items(result: Result, folder: Path) -> tuple[tuple[str, ...], Callable[[Array], Mapping[str, Array]]] | None:
     """The sequences, each with all its objects, and the official metrics, which are means over the objects of all sequences.
 
-    Args:
-        result: Of the task `davis`.
-        folder: Folder of the result; everything is in the result itself.
-
     Returns:
         Names [N], and a function from weights [R, N] to metrics [R]; None where the result has no breakdown.
     """
-    del folder
+    del folder  # everything is in the result itself
     objects: dict[str, list[tuple[float, float]]] = {}
     for name, metrics in sorted(result.breakdown.items()):
         objects.setdefault(name.rpartition("_")[0], []).append((metrics["J-Mean"], metrics["F-Mean"]))

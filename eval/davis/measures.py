@@ -7,8 +7,8 @@ objects are ids 1 to the highest of the first annotation, whether or not it has 
 
 import logging
 import math
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -26,16 +26,12 @@ TOLERANCE_OF_DIAGONAL = 0.008
 """The tolerance of contours is this share of the image diagonal, rounded up to whole pixels: 8 at 854 x 480."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SequenceMeasures:
-    """Measures of one sequence."""
+class SequenceMeasures(NamedTuple):
+    """J and F of one sequence, each [objects, scored frames], in [0, 1]."""
 
     name: str
-    """The sequence."""
     region: npt.NDArray[np.float64]
-    """J [objects, scored frames], in [0, 1]."""
     boundary: npt.NDArray[np.float64]
-    """F [objects, scored frames], in [0, 1]."""
 
 
 def measure_sequence(annotations: Path, predictions: Path, one_object: bool = False) -> SequenceMeasures:
@@ -85,15 +81,8 @@ def measure_sequence(annotations: Path, predictions: Path, one_object: bool = Fa
 def measure_object(annotation: Mask, prediction: Mask, object_id: int) -> tuple[float, float]:
     """J and F of one object in one frame.
 
-    Only the part of the frame around the object's two appearances is looked at; one pixel of margin keeps the contours as they are.
-
-    Args:
-        annotation: [H, W] ids.
-        prediction: [H, W] ids.
-        object_id: The object.
-
-    Returns:
-        Intersection over union (1 if both are empty), and `boundary_f`.
+    J is the intersection over union, 1 if both are empty. Only the part of the frame around the object's two appearances is looked
+    at; one pixel of margin keeps the contours as they are.
     """
     wanted, found = annotation == object_id, prediction == object_id
     box = _common_box(wanted, found)
@@ -112,14 +101,8 @@ def boundary_tolerance(height: int, width: int) -> int:
 def boundary_f(annotation: BinaryImage, prediction: BinaryImage, tolerance: int) -> float:
     """Harmonic mean of the shares of either contour that lie within the tolerance of the other.
 
-    Args:
-        annotation: [H, W].
-        prediction: [H, W]. Both may be the same cut-out of larger masks if it leaves at least one pixel around the objects,
-            except where the image ends.
-        tolerance: In pixels, Euclidean; from `boundary_tolerance`.
-
-    Returns:
-        In [0, 1]; 1 if there is no contour at all, 0 if there is only one.
+    It is 1 if there is no contour at all, 0 if there is only one. Both masks may be the same cut-out of larger ones if it leaves at
+    least one pixel around the objects, except where the image ends. The tolerance is Euclidean, from `boundary_tolerance`.
     """
     wanted, found = boundary_pixels(annotation), boundary_pixels(prediction)
     num_wanted, num_found = cv2.countNonZero(wanted), cv2.countNonZero(found)
@@ -143,15 +126,11 @@ def boundary_pixels(mask: BinaryImage) -> Mask:
 
 
 def dilate(image: Mask, radius: int) -> Mask:
-    """Set every pixel within a Euclidean distance of a set one.
+    """Set to 1 every pixel of a binary image within a Euclidean distance of one that is 1, the others being 0.
 
     A disk is the union of its inscribed rectangles. From the tallest to the widest, each row of the image is widened a little more,
     and what is set so far grows up and down by the difference to the next height: short steps, in 60 % of the time that OpenCV takes
     for the disk at once.
-
-    Args:
-        image: [H, W] of 0 and 1.
-        radius: In pixels.
     """
     heights = {math.isqrt(radius**2 - y**2): y for y in range(radius + 1)}  # half width -> half height
     half_width, half_height = 0, radius

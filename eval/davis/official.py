@@ -18,13 +18,7 @@ _STATISTICS = {"M": "Mean", "R": "Recall", "D": "Decay"}
 def compare_with_official(
     per_object: Mapping[str, Mapping[str, float]], names: Sequence[str], annotations: Path, predictions: Path
 ) -> None:
-    """Score again with the official package.
-
-    Args:
-        per_object: `SEQUENCE_ID` -> our metrics.
-        names: Sequences.
-        annotations: Folder with one folder of masks per sequence.
-        predictions: The same for the predictions.
+    """Score the sequences `names` again with the official package; `per_object` has our metrics by `SEQUENCE_ID`.
 
     Raises:
         ValueError: If a metric of any object differs by more than `TOLERANCE`, the package is not installed, or refuses the masks.

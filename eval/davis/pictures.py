@@ -98,15 +98,7 @@ def panel_titles(folders: Sequence[Path]) -> list[str]:
 def write_animation(
     path: Path, sequence: VideoSequence, folders: Sequence[Path], titles: Sequence[str], width: int, frames_per_second: int
 ) -> None:
-    """Write an animated GIF: the annotation where every frame has one, then the masks of each folder.
-
-    Args:
-        path: Ends in `.gif`.
-        sequence: Its frames and annotations.
-        folders: Each holds a mask for every frame.
-        titles: One per folder.
-        width: Pixels per panel.
-        frames_per_second: Speed.
+    """Write an animated GIF: the annotation where every frame has one, then the masks of each folder under its title.
 
     Raises:
         ValueError: If a mask or frame is missing or damaged, or they differ in size.

@@ -70,16 +70,10 @@ def _groups(frames: Iterable[Frame], extract: FeatureExtractor) -> Iterator[list
 
 
 def first_labels(mask: Mask, grid: tuple[int, int], drop_highest_id: bool) -> Tensor:
-    """Labels of the first frame from its mask.
+    """Labels [h, w, C] float32 of the first frame from its mask at its original size; each position sums to 1.
 
-    Args:
-        mask: Object ids of the first frame, at its original size.
-        grid: (h, w).
-        drop_highest_id: The published way: reduce the mask by nearest neighbour, then count the ids. Otherwise average the mask over
-            each patch, with a channel for every id up to the highest of the whole mask.
-
-    Returns:
-        [h, w, C] float32; each position sums to 1.
+    `drop_highest_id` is the published way: reduce the mask by nearest neighbour, then count the ids. Otherwise average the mask over
+    each patch, with a channel for every id up to the highest of the whole mask.
     """
     h, w = grid
     if drop_highest_id:
@@ -161,25 +155,19 @@ def propagate_labels(
 
 
 class _Tile(NamedTuple):
-    """Some rows of a strip and what they can reach."""
+    """Some rows of a strip, the rows of a context frame within their reach, and -inf where a source is out of a target's, else 0."""
 
     targets: slice
-    """Rows of the target grid."""
     sources: slice
-    """Rows of a context frame within reach of some target."""
     penalty_Ts1t: Tensor
-    """float32: -inf where the source is out of this target's reach, else 0."""
 
 
 class _Strip(NamedTuple):
-    """Some columns of the target grid and what they can reach."""
+    """Some columns of the target grid, the columns of a context frame within their reach, and the tiles."""
 
     targets: slice
-    """Columns of the target grid."""
     sources: slice
-    """Columns of a context frame within reach of some target."""
     tiles: list[_Tile]
-    """Its rows."""
 
 
 @lru_cache(maxsize=8)
@@ -226,17 +214,10 @@ def _mean_labels(similarities_TS: Tensor, labels_SC: Tensor, topk: int, temperat
 
 
 def label_map(labels_hwC: Tensor, stride: int) -> Tensor:
-    """The most likely id of each input pixel.
+    """The most likely id of each input pixel [h*stride, w*stride] uint8; `stride` is the input pixels per patch.
 
     Labels are upsampled bilinearly by the stride; each channel is then stretched to [0, 1] over the frame, so that an object that
     has faded still competes with the background (`norm_mask` in the authors' script; the papers do not describe it).
-
-    Args:
-        labels_hwC: Soft labels.
-        stride: Input pixels per patch.
-
-    Returns:
-        [h*stride, w*stride] uint8 on the labels' device.
     """
     labels_1Chw = labels_hwC.permute(2, 0, 1)[None].contiguous()
     scores_CHW = F.interpolate(labels_1Chw, scale_factor=stride, mode="bilinear", align_corners=False)[0]

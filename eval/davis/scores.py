@@ -67,22 +67,17 @@ class Scores:
     """Fractions, as the official evaluation has them."""
 
     overall: dict[str, float]
-    """`METRICS` -> mean over all objects."""
+    """Each of `METRICS`: its mean over all objects."""
     per_object: dict[str, dict[str, float]]
-    """`SEQUENCE_ID` -> `METRICS` of this object over its frames."""
+    """`SEQUENCE_ID` -> the metrics of this object over its frames."""
 
 
 def score_sequences(
     names: Sequence[str], annotations: Path, predictions: Path, one_object: bool = False, jobs: int = 1
 ) -> Scores:
-    """Score sequences, each in a process of its own where there are several jobs.
+    """Score sequences, in several processes where there are several jobs (0: one per core); their order does not matter.
 
-    Args:
-        names: The sequences; the metrics do not depend on their order.
-        annotations: Folder with one folder of masks per sequence.
-        predictions: The same for the predictions.
-        one_object: Whether all objects count as one, as in DAVIS-2016.
-        jobs: Processes; 0: one per core.
+    `annotations` and `predictions` have one folder of masks per sequence; with `one_object`, all objects count as one (DAVIS-2016).
 
     Raises:
         ValueError: If a folder or mask is missing or damaged, or does not fit; the message names it.
@@ -130,9 +125,6 @@ def frame_statistics(values: npt.NDArray[np.float64]) -> tuple[float, float, flo
 
     Neighbouring quarters share their border frame. The official code keeps their positions in 8 bits, which wrap in sequences of more
     than 256 frames; DAVIS has none, and here they do not wrap.
-
-    Args:
-        values: [scored frames]; at least one.
     """
     borders = (np.round(np.linspace(1, len(values), _DECAY_BINS + 1) + 1e-10) - 1).astype(int)
     first, last = values[borders[0] : borders[1] + 1], values[borders[-2] : borders[-1] + 1]
@@ -140,11 +132,7 @@ def frame_statistics(values: npt.NDArray[np.float64]) -> tuple[float, float, flo
 
 
 def write_csv_files(folder: Path, split: str, scores: Scores) -> tuple[Path, Path]:
-    """Write the two files of the official evaluation, in full precision (the official ones have three decimals).
-
-    Returns:
-        Paths of the global and of the per-sequence file.
-    """
+    """Write the global and the per-sequence file of the official evaluation, in full precision (theirs has three decimals)."""
     overall, per_sequence = folder / f"global_results-{split}.csv", folder / f"per-sequence_results-{split}.csv"
     write_text_atomically(overall, _csv_text(METRICS, [[scores.overall[name] for name in METRICS]]))
     rows: list[list[str | float]] = [

@@ -27,8 +27,6 @@ from eval.result import Dataset
 
 logger = logging.getLogger(__name__)
 
-KEPT_BLOCK = 2**24  # shim: remove
-
 MANIFEST = "propagation.json"
 """Beside the sequences' folders: from what they were made."""
 
@@ -40,14 +38,9 @@ _WRITE_BEHIND = 8
 def write_masks(
     sequences: Sequence[VideoSequence], folder: Path, extract: FeatureExtractor, settings: PropagationSettings, inputs: str
 ) -> None:
-    """Write the masks of sequences to `folder/SEQUENCE`, except of those that are already there; return when all are.
+    """Write this process's share of the sequences to `folder/SEQUENCE`, without those that are there; return when all are written.
 
-    Args:
-        sequences: All of the run's; this process writes those of its share.
-        folder: Empty, or what an interrupted run with the same inputs left.
-        extract: The features.
-        settings: The protocol.
-        inputs: Digest of everything that determines the masks.
+    `inputs` is the digest of everything that determines the masks.
 
     Raises:
         ValueError: If the folder holds something else, or the data are damaged.

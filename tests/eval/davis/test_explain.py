@@ -1,7 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,7 +8,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from eval.davis.data import DavisSplit, find_sequences
-from eval.davis.explain import ExplainConfig, Source, context_frames, draw_sources, main, voting_patches
+from eval.davis.explain import ExplainConfig, Source, draw_sources, main, voting_patches
 from eval.davis.propagator import propagate_labels
 from eval.davis.protocol import PropagationSettings
 from tests.eval.davis.conftest import HEIGHT, WIDTH
@@ -28,12 +27,6 @@ def test_the_sources_are_those_that_propagation_uses() -> None:
         assert len(sources) == 4
         found = sum(source.weight * labels[source.frame, source.row, source.column] for source in sources)
         torch.testing.assert_close(found, expected[row, column])
-
-
-def test_the_context_is_the_first_frame_and_the_last_ones() -> None:
-    assert context_frames(1, 7) == [0]
-    assert context_frames(3, 7) == [0, 1, 2]
-    assert context_frames(20, 2) == [0, 18, 19]
 
 
 def test_the_command_draws(davis: Path, backbone_files: dict[str, Path], tmp_path: Path, run: Run) -> None:
@@ -60,12 +53,6 @@ def test_the_command_draws(davis: Path, backbone_files: dict[str, Path], tmp_pat
         assert message in errors
 
 
-def test_voting_needs_no_more_patches_than_there_are() -> None:
-    features = F.normalize(torch.ones(2, 1, 2, 4), dim=-1)
-    sources = voting_patches(features[1], features[:1], 0, 0, PropagationSettings(topk=5))
-    assert [source.weight for source in sources] == pytest.approx([0.5, 0.5])
-
-
 def test_lines_lead_from_the_pixel_to_its_sources(davis: Path, tmp_path: Path) -> None:
     (sequence,) = find_sequences(DavisSplit(root=davis, sequences=("boat",)), all_masks=False)
     config = ExplainConfig(
@@ -79,12 +66,3 @@ def test_lines_lead_from_the_pixel_to_its_sources(davis: Path, tmp_path: Path) -
     # The target's panel lies below the two, in the middle.
     assert (rows.min(), rows.max()) == (pytest.approx(48, abs=2), pytest.approx(HEIGHT + 10, abs=6))
     assert (columns.min(), columns.max()) == (pytest.approx(WIDTH + 16, abs=2), pytest.approx(WIDTH // 2 + 80, abs=6))
-
-
-def test_a_frame_of_another_size_is_named(davis: Path, backbone_files: dict[str, Path], tmp_path: Path, run: Run) -> None:
-    cv2.imwrite(str(davis / "JPEGImages/480p/boat/00002.jpg"), np.zeros((HEIGHT, 2 * WIDTH, 3), np.uint8))
-    options: dict[str, object] = {"backbone": backbone_files["vit"], "davis": davis, "sequence": "boat", "short_side": 64}
-    options |= {"device": "cpu", "frame": 3, "x": 20, "y": 18, "output": tmp_path / "why.png"}
-    status, _, errors = run(main, *(part for name, value in options.items() for part in (f"--{name}", value)))
-    assert (status, len(errors.splitlines())) == (2, 1)
-    assert f"boat/00002.jpg ({2 * WIDTH} x {HEIGHT} instead of {WIDTH} x {HEIGHT})" in errors

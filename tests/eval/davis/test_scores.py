@@ -87,12 +87,6 @@ def test_mistakes_are_one_line(
     assert not output.exists()
 
 
-def test_options_that_do_not_exist(run: Run) -> None:
-    status, _, errors = run(main, "--annotation", "x")
-    assert status == 2
-    assert "--help" in errors
-
-
 def measures(name: str, objects: int, frames: int, seed: int = 0) -> SequenceMeasures:
     region, boundary = np.random.default_rng(seed).random((2, objects, frames))
     return SequenceMeasures(name=name, region=region, boundary=boundary)
@@ -104,10 +98,6 @@ def test_quarters_share_their_border_frames() -> None:
     assert mean == pytest.approx(0.6)
     assert recall == pytest.approx(5 / 9)  # 0.5 itself does not count
     assert decay == pytest.approx((1.0 + 0.9 + 0.8) / 3 - (0.4 + 0.3 + 0.2) / 3)
-
-
-def test_a_single_frame_has_no_decay() -> None:
-    assert frame_statistics(np.array([0.7])) == (0.7, 1.0, 0.0)
 
 
 def test_decay_of_a_sequence_longer_than_eight_bits() -> None:

@@ -165,25 +165,6 @@ def test_every_backbone(
     assert np.isfinite([metric.value for metric in result.metrics.values()]).all()
 
 
-def test_the_fixed_protocol_is_a_deviation(davis: Path, backbone_files: dict[str, Path], tmp_path: Path) -> None:
-    config = DavisConfig(
-        backbone=backbone_files["vit"],
-        data=davis,
-        output=tmp_path / "out",
-        short_side=64,
-        protocol="fixed",
-        device="cpu",
-        jobs=1,
-    )
-    assert set(evaluate(config).protocol.deviations) == {
-        "protocol",
-        "short_side",
-        "std",
-        "long_side_multiple",
-        "drop_highest_id",
-    }
-
-
 def test_mistakes_are_one_line(davis: Path, backbone_files: dict[str, Path], tmp_path: Path, run: Run) -> None:
     cases: dict[str, tuple[object, ...]] = {
         "no such file; make it with": ("--backbone", tmp_path / "none", "--data", davis),

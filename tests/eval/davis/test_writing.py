@@ -5,24 +5,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
-from backbones.file import load_backbone
 from eval.davis import writing
 from eval.davis.config import DavisConfig
-from eval.davis.data import DavisSplit, VideoSequence, find_sequences
-from eval.davis.features import FeatureExtractor
-from eval.davis.frames import Frame
+from eval.davis.data import VideoSequence
 from eval.davis.masks import Mask
 from eval.davis.propagation import PropagationConfig, propagate
-from eval.davis.protocol import PropagationSettings
 from eval.davis.task import evaluate
 from eval.result import read_result
 from tests.eval.davis.conftest import SEQUENCES, draw_sequence
@@ -64,40 +57,6 @@ def test_finished_sequences_are_kept_and_the_interrupted_one_begins_again(
     propagate(config(davis, backbone_files["vit"], output))
     assert len(calls) == sum(len(list((output / name).iterdir())) for name in SEQUENCES[1:])
     assert contents(output) == contents(whole)
-
-
-def test_frames_are_read_ahead_and_masks_written_behind(
-    davis: Path, backbone_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (sequence,) = find_sequences(DavisSplit(root=davis, sequences=("boat",)), all_masks=False)
-    read, computed = [], []
-    third_read, all_computed = Event(), Event()
-    read_frame, write_mask = writing.read_frame, writing.write_mask
-
-    def read_and_tell(path: Path, *arguments: Any) -> Frame:
-        read.append(path)
-        if len(read) == 3:
-            third_read.set()
-        return read_frame(path, *arguments)
-
-    def write_when_all_is_computed(path: Path, mask: Mask) -> None:
-        if path.stem != sequence.frames[0].stem:
-            assert all_computed.wait(30), "the network waits for the masks to be written"
-        write_mask(path, mask)
-
-    class Network(FeatureExtractor):
-        def __call__(self, images_B3HW: Tensor) -> Tensor:
-            assert third_read.wait(30), "frames are not read before the network wants them"
-            computed.extend(images_B3HW)
-            if len(computed) == len(sequence.frames):
-                all_computed.set()
-            return super().__call__(images_B3HW)
-
-    monkeypatch.setattr(writing, "read_frame", read_and_tell)
-    monkeypatch.setattr(writing, "write_mask", write_when_all_is_computed)
-    extract = Network(load_backbone(backbone_files["vit"]), None, torch.device("cpu"))
-    writing.write_sequence(sequence, tmp_path / "boat", extract, PropagationSettings(short_side=64), lambda: None)
-    assert len(list((tmp_path / "boat").iterdir())) == len(sequence.frames)
 
 
 def test_a_killed_run_continues(davis: Path, backbone_files: dict[str, Path], tmp_path: Path) -> None:
