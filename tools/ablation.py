@@ -14,9 +14,9 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.cli import USER_ERROR, parse, run_command
+from common.cli import parse, run_command
 from common.files import write_text_atomically
-from common.launch import Command, LaunchOptions, run_or_launch
+from common.launch import LaunchOptions
 from eval.result import read_result
 from pretrain.config import PretrainConfig, parse_run
 from tools.ablation_runner.job import MODULE, JobOptions, is_finished
@@ -82,17 +82,14 @@ class AblationOptions(LaunchOptions):
 
     @property
     def on_samples(self) -> bool:
-        """Whether sample data is used."""
         return self.scale == "tiny" and self.data is None
 
     @property
     def data_folder(self) -> Path:
-        """The folder of the data sets."""
         return self.data or (SAMPLE_FOLDER if self.on_samples else Path("data"))
 
     @property
     def images_folder(self) -> Path:
-        """The folder of the images to pretrain on."""
         return self.images or self.data_folder / ("photos" if self.on_samples else "coco/train2017")
 
 
@@ -101,9 +98,8 @@ class Job(NamedTuple):
 
     options: JobOptions
     config: PretrainConfig
-    """The resolved pretraining."""
     images: int
-    """Images to pretrain on."""
+    """How many there are to pretrain on."""
     departures: dict[str, str]
     """Where the pretraining departs from the published one."""
     rows: tuple[str, ...]
@@ -111,22 +107,18 @@ class Job(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The run's name."""
         return self.options.name
 
     @property
     def finished(self) -> bool:
-        """Whether its result is there."""
         return is_finished(self.options, self.images)
 
 
 def plan_jobs(options: AblationOptions) -> list[Job]:
     """The jobs of the wanted rows, each run once whatever the number of rows that it fills.
 
-    With --dry-run, absent images count as COCO train2017, and no sample data is drawn.
-
-    Raises:
-        ValueError: If data is absent, or an option does not fit a recipe; no job has been started then.
+    With --dry-run, absent images count as COCO train2017, and no sample data is drawn. ValueError if data is absent, or an option
+    does not fit a recipe.
     """
     rows = choose_rows(options.table, options.only)
     if options.on_samples and not options.dry_run:
@@ -160,7 +152,8 @@ def _plan_recipe(recipe: str, options: AblationOptions, rows: Sequence[AblationR
     published = parse_run([recipe])
     changes = tiny_changes(published) if options.scale == "tiny" else []
     jobs = []
-    for seed in options.seeds or [None]:
+    seeds: Sequence[int | None] = options.seeds or [None]
+    for seed in seeds:
         of_seed = [] if seed is None else [f"train.seed={seed}"]
         unnamed = JobOptions(
             name=recipe,
@@ -193,23 +186,21 @@ def _count_images(options: AblationOptions) -> int:
 
 
 def run_ablation(options: AblationOptions) -> bool:
-    """Run, submit or list the jobs. Return whether none failed.
+    """Run, submit or list the jobs, after all of them were checked. Return whether none failed."""
+    from tools.runs import launch
 
-    Raises:
-        ValueError: If data is absent or an option does not fit; no job has been started then.
-    """
     jobs = plan_jobs(options)
     if options.dry_run:
         print(job_listing(jobs, options.images_per_second))  # noqa: T201 - the command's own output
         for job in jobs:
             print()  # noqa: T201
-            _launch(job, options)
+            launch(MODULE, job.options.arguments(), options)
         return True
     left = [job for job in jobs if not job.finished]
     logger.info("%d jobs, %d of them finished already", len(jobs), len(jobs) - len(left))
     if options.slurm and not options.report_only:
         for job in left:
-            _launch(job, options)
+            launch(MODULE, job.options.arguments(), options)
         print("when they have ended, the same command with --report-only in place of --slurm writes the tables")  # noqa: T201
         return True
     failed = {} if options.report_only else _run_all(left, options)
@@ -234,9 +225,9 @@ def _run_all(jobs: Sequence[Job], options: AblationOptions) -> dict[str, int]:
 
 def _run(job: Job, options: AblationOptions) -> int:
     """Run a job in processes of its own, which end when this one is asked to. Return their status."""
-    from tools.runs import gpus_argument, local_processes
+    from tools.runs import local_processes
 
-    command = [sys.executable, "-m", MODULE, *job.options.arguments(), *gpus_argument(local_processes(options))]
+    command = [sys.executable, "-m", MODULE, *job.options.arguments(), *local_processes(options)]
     before = signal.signal(signal.SIGTERM, _leave)
     try:
         with subprocess.Popen(command) as process:
@@ -255,32 +246,16 @@ def _leave(signum: int, frame: object) -> None:
     raise SystemExit(128 + signum)
 
 
-def _launch(job: Job, options: AblationOptions) -> None:
-    """Submit a job, or print what would be started."""
-    from tools.runs import gpus_argument, launch_arguments, local_processes
-
-    arguments = job.options.arguments()
-    if options.slurm:
-        # Never here, since the options say so.
-        run_or_launch(MODULE, [*arguments, *launch_arguments(options)], lambda _: USER_ERROR)
-    else:
-        print(Command(module=MODULE, arguments=(*arguments, *gpus_argument(local_processes(options)))))  # noqa: T201
-
-
 def job_listing(jobs: Sequence[Job], images_per_second: float | None) -> str:
     """The jobs with their cost, by the speed of the first one; None to time it on this machine."""
     from pretrain.checkpoint import CHECKPOINT_FILE
-    from tools.ablation_runner.cost import given_speed, measure_work, timed_speed
+    from tools.ablation_runner.cost import measure_work, speed_of
     from tools.summary import duration, text_table
 
     # Seeds share their recipe's work.
     work_of = {job.options.recipe: measure_work(job.config, job.images) for job in jobs}
     first = jobs[0]
-    first_work = work_of[first.options.recipe]
-    if images_per_second is None:
-        speed = timed_speed(first.config, first.name, first_work)
-    else:
-        speed = given_speed(images_per_second, first.name, first_work)
+    flops_per_second, basis = speed_of(first.config, first.name, work_of[first.options.recipe], images_per_second)
     lines, left = [], []
     for job in jobs:
         work = work_of[job.options.recipe]
@@ -289,9 +264,9 @@ def job_listing(jobs: Sequence[Job], images_per_second: float | None) -> str:
         if state != "finished":
             left.append(work.flops)
         counts = (str(job.config.train.epochs), f"{work.steps:,}", f"{work.images:,}", f"{work.flops_per_image / 1e9:.1f}")
-        time = duration(work.flops / speed.flops_per_second)
+        time = duration(work.flops / flops_per_second)
         lines.append((job.name, ", ".join(job.rows), state, *counts, _peta(work.flops), time))
-    total = duration(sum(left) / speed.flops_per_second)
+    total = duration(sum(left) / flops_per_second)
     lines.append(("left to do", "", f"{len(left)} jobs", "", "", "", "", _peta(sum(left)), total))
     departing = [
         f"{job.name} departs from its recipe: {', '.join(f'{name} {change}' for name, change in job.departures.items())}"
@@ -299,7 +274,7 @@ def job_listing(jobs: Sequence[Job], images_per_second: float | None) -> str:
         if job.departures
     ]
     explanation = (
-        f"Time: FLOPs of the pretraining over a speed: {speed.basis}. A job that has begun counts in full; the evaluation on DAVIS "
+        f"Time: FLOPs of the pretraining over a speed: {basis}. A job that has begun counts in full; the evaluation on DAVIS "
         "comes on top."
     )
     return "\n".join([text_table(_LISTING, lines, _LISTING[3:]), "", explanation, *departing])
@@ -321,15 +296,9 @@ def _report(options: AblationOptions, jobs: Sequence[Job]) -> None:
     rows = []
     for row in ROWS[options.table]:
         own = [job for job in jobs if job.options.recipe == row.recipe and job.name in finished]
-        rows.append(
-            Compared(
-                row=row,
-                published=row.find_published(published),
-                runs=[job.name for job in own],
-                results=[finished[job.name] for job in own],
-                departures=own[0].departures if own else {},
-            )
-        )
+        names = [job.name for job in own]
+        changes = own[0].departures if own else {}
+        rows.append(Compared(row, row.find_published(published), names, [finished[name] for name in names], changes))
     path = options.output / f"ablation_{options.table}.csv"
     write_text_atomically(path, comparison_csv(rows))
     print(f"{comparison_text(rows)}\n")  # noqa: T201 - the command's own output

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The paper's ablations: pretrain the recipe of each row, evaluate it on DAVIS, put the figures beside the published ones.
+# The paper's ablations: pretrain the recipe of each row, evaluate it on DAVIS, put the results beside the published ones.
 #   bash tools/ablation.sh components|compatibility [--only ROW ...] [--seeds S ...] [--data DIR] [--runs DIR] [--output DIR]
 #   bash tools/ablation.sh components --dry-run        the jobs with their estimated cost; nothing is started
 #   bash tools/ablation.sh components --scale tiny     the same recipes shrunk to a trial of minutes, on generated sample data

@@ -1,30 +1,251 @@
-"""Examine the datasets under a folder, and report what is there, missing or damaged."""
+"""Examine the data sets under a folder, and report what is there, missing or damaged."""
 
+import dataclasses
 import json
 import os
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.command import parse_config, run_command
+from common.cli import parse, run_command
 from common.files import write_text_atomically
-from tools.data_doctor.config import DoctorConfig
+from eval.findings import Finding
+from eval.result import SAMPLE_MARKER
+from eval.tasks import TASKS, Task, load
+from tools.stray_data import find_archives, find_elsewhere, repair_command
+
+State = Literal["not examined", "absent", "problems", "sample data", "subset", "complete"]
+
+_ORDER = ("missing", "misplaced", "misnamed", "damaged", "wrong", "subset", "note")
+_WIDTH = 110
+_INDENT = 13
+_RED, _GREEN, _YELLOW, _BOLD, _PLAIN = "\033[31m", "\033[32m", "\033[33m", "\033[1m", "\033[0m"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig:
+    """Examine the data sets under a folder: what is there, what is missing or damaged, and where to get it.
+
+    Exit status: 0 if everything asked for is usable, 1 if there are problems, 2 for a mistake in the command line.
+    """
+
+    data: Path = Path("data")
+    """Folder that holds `coco`, `ade/ADEChallengeData2016`, `DAVIS` and, for classification, `imagenet`."""
+    tasks: str = ""
+    """Only the data sets of these tasks, separated by commas: davis, detection, segmentation, classification. One that is
+    named here and absent is a problem; by default, whatever is there is examined."""
+    deep: bool = False
+    """Decode every file instead of looking at its header and its end."""
+    jobs: int = 0
+    """Processes; 0: one per core."""
+    names: int = 5
+    """Show so many file names of each kind of problem; the JSON file has all."""
+    json: Path | None = None
+    """Write the report to this file as well, for programs."""
+
+    def __post_init__(self) -> None:
+        for field in ("jobs", "names"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"--{field} {getattr(self, field)} is negative; pass 0 or more")
+        if unknown := [task for task in self.asked_tasks if task not in TASKS]:
+            raise ValueError(f"--tasks: unknown {', '.join(unknown)}; tasks: {', '.join(TASKS)}")
+        if self.tasks and not self.asked_tasks:
+            raise ValueError(f"--tasks names no task; tasks: {', '.join(TASKS)}")
+        if not self.data.is_dir():
+            raise ValueError(
+                f"--data {self.data}: no such folder; it is the one that holds coco, ade/ADEChallengeData2016 and DAVIS "
+                f"(`mkdir -p {self.data}` and the same again: where to get them)"
+            )
+
+    @property
+    def asked_tasks(self) -> list[str]:
+        return [task.strip() for task in self.tasks.split(",") if task.strip()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetReport:
+    """What was found out about one data set."""
+
+    task: Task
+    data: Path
+    """The folder given as `--data`."""
+    asked: bool
+    """Whether the user named its task."""
+    examined: bool
+    """False where the user named other tasks only."""
+    present: bool
+    """Whether any of it is in its folder."""
+    sample: bool
+    """Whether `tools/make_sample_data.py` drew it."""
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        return self.data / self.task.folder
+
+    @property
+    def problems(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.is_problem]
+
+    @property
+    def state(self) -> State:
+        if not self.examined:
+            return "not examined"
+        if self.problems:
+            return "problems"
+        if not self.present:
+            return "absent"
+        if self.sample:
+            return "sample data"
+        return "subset" if any(finding.kind == "subset" for finding in self.findings) else "complete"
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the task can run on it."""
+        return self.state in ("sample data", "subset", "complete")
+
+    def downloads(self) -> list[str]:
+        """Where all of it comes from, as advice."""
+        return [f"get {one.address} and unpack it in {self.data / one.into}" for one in self.task.downloads]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "task": self.task.name,
+            "name": self.task.dataset,
+            "data": str(self.data),
+            "folder": str(self.folder),
+            "downloads": [{"address": one.address, "into": str(self.data / one.into)} for one in self.task.downloads],
+            "asked": self.asked,
+            "examined": self.examined,
+            "present": self.present,
+            "sample": self.sample,
+            "findings": [
+                {**dataclasses.asdict(one), "what": one.text, "problem": one.is_problem, "count": len(one.names) or 1}
+                for one in self.findings
+            ],
+            "state": self.state,
+            "usable": self.is_usable if self.examined else None,
+        }
+
+
+def examine_all(config: DoctorConfig) -> list[DatasetReport]:
+    """Examine what the config asks for; of the rest, see only whether it is there."""
+    asked = config.asked_tasks
+    return [_examine(config, task, task.name in asked, not asked or task.name in asked) for task in TASKS.values()]
+
+
+def _examine(config: DoctorConfig, task: Task, asked: bool, examined: bool) -> DatasetReport:
+    folder = config.data / task.folder
+    report = DatasetReport(
+        task=task,
+        data=config.data,
+        asked=asked,
+        examined=examined,
+        present=folder.is_dir(),
+        sample=(folder / SAMPLE_MARKER).exists(),
+    )
+    if not examined:
+        return report
+    elsewhere = find_elsewhere(task, config.data)
+    # Findings about a folder whose content is elsewhere would say the same again, file by file.
+    examines = report.present and not elsewhere and any(folder.iterdir())
+    found = load(task.examine)(folder, config.deep, config.jobs) if examines else []
+    findings = [
+        dataclasses.replace(one, advice=repair_command(one, folder) or one.advice)
+        for one in (*elsewhere, *found, *find_archives(task, config.data))
+    ]
+    findings.sort(key=lambda finding: _ORDER.index(finding.kind))
+    return dataclasses.replace(report, present=examines, findings=tuple(findings))
+
+
+def is_healthy(reports: Sequence[DatasetReport]) -> bool:
+    """Whether everything asked for is usable; where nothing was named, whatever is there, and something is."""
+    if any(report.problems or (report.asked and not report.is_usable) for report in reports):
+        return False
+    return any(report.is_usable for report in reports)
+
+
+def render(reports: Sequence[DatasetReport], deep: bool, names_shown: int, colours: bool) -> str:
+    """The report as text, with at most `names_shown` names for each finding."""
+    lines = []
+    for report in reports:
+        lines += [*_dataset(report, names_shown, colours), ""]
+    of_state = {state: [one.task.dataset for one in reports if one.state == state] for state in ("problems", "absent")}
+    usable = ", ".join(one.task.dataset for one in reports if one.is_usable)
+    lines.append(f"usable: {usable or 'none'}")
+    lines += [f"to repair: {', '.join(of_state['problems'])}"] if of_state["problems"] else []
+    lines += [f"absent: {', '.join(of_state['absent'])}"] if of_state["absent"] else []
+    lines.append(
+        "every file was decoded"
+        if deep
+        else "files were checked by header and end, DAVIS' masks and some ADE20K label maps by content; --deep decodes everything"
+    )
+    return "\n".join(lines)
+
+
+def _dataset(report: DatasetReport, names_shown: int, colours: bool) -> Iterator[str]:
+    title = f"{report.task.dataset} ({report.task.name}), {report.folder}"
+    state, colour = _state(report)
+    yield f"{_BOLD}{title}{_PLAIN}: {colour}{state}{_PLAIN}" if colours else f"{title}: {state}"
+    for finding in report.findings:
+        text = f"{finding.text} ({len(finding.names):,})" if finding.names else finding.text
+        if finding.names and names_shown:
+            text += f": {', '.join(finding.names[:names_shown])}{', ...' if len(finding.names) > names_shown else ''}"
+        yield _entry(finding.kind, text)
+        if finding.advice:
+            yield f"{'':{_INDENT}}-> {finding.advice}"  # on one line, so that commands can be copied
+    if report.state == "absent":
+        for download in report.downloads():
+            yield f"{'':{_INDENT}}-> {download}"
+
+
+def _state(report: DatasetReport) -> tuple[str, str]:
+    """What to say of a data set, and in which colour."""
+    match report.state:
+        case "not examined":
+            return (
+                "there, not examined" if report.present else f"absent; it comes from {report.task.downloads[0].address}"
+            ), ""
+        case "absent":
+            return "absent", _RED if report.asked else ""
+        case "problems":
+            number = len(report.problems)
+            return f"{number} problem{'s' if number > 1 else ''}", _RED
+        case "complete":
+            return "complete, usable", _GREEN
+        case "subset":
+            return "a subset, usable", _YELLOW
+        case "sample data":
+            return "generated sample data, usable", _YELLOW
+
+
+def _entry(label: str, text: str) -> str:
+    wrapped = textwrap.wrap(text, _WIDTH - _INDENT, break_long_words=False, break_on_hyphens=False)
+    first, *rest = wrapped or [""]
+    return "\n".join([f"  {label:<{_INDENT - 2}}{first}", *(f"{'':{_INDENT}}{line}" for line in rest)])
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, examine, print. Returns 1 if something asked for is not usable."""
-    config = parse_config(DoctorConfig, "python tools/check_data.py", argv)
-    # Not before: the worker processes import this file too, and need none of it.
-    from tools.data_doctor.doctor import examine, to_dict
-    from tools.data_doctor.text import render
-
-    report = examine(config)
-    print(render(report, config.names, sys.stdout.isatty() and "NO_COLOR" not in os.environ))  # noqa: T201 - the command's output
+    """Examine, print. Return 1 if something asked for is not usable."""
+    config = parse(DoctorConfig, argv, "python tools/check_data.py")
+    reports = examine_all(config)
+    colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    print(render(reports, config.deep, config.names, colours))  # noqa: T201 - the command's output
+    healthy = is_healthy(reports)
     if config.json is not None:
-        write_text_atomically(config.json, json.dumps(to_dict(report), indent=1) + "\n")
-    return 0 if report.is_healthy else 1
+        content = {
+            "data": str(config.data),
+            "deep": config.deep,
+            "healthy": healthy,
+            "datasets": [report.to_dict() for report in reports],
+        }
+        write_text_atomically(config.json, json.dumps(content, indent=1) + "\n")
+    return 0 if healthy else 1
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.cli import parse, run_command
-from common.launch import Command, LaunchOptions, run_or_launch
+from common.launch import Command, LaunchOptions
 from eval.tasks import TASKS, load
 from tools.make_sample_data import SAMPLE_FOLDER, SampleConfig, draw_samples
 
@@ -106,17 +106,12 @@ def _is_list(task: str, option: str) -> bool:
 def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[str]]) -> bool:
     """Check everything, convert, run or submit the tasks, write the tables. Return whether nothing failed.
 
-    Args:
-        options: The script's own.
-        task_options: Task -> arguments for it.
-
-    Raises:
-        ValueError: If the checkpoint, a dataset or an option cannot be used; no task has been started then.
+    ValueError says that the checkpoint, a data set or an option cannot be used; no task has been started then.
     """
     # These load torch, which --help and mistakes in the options need not wait for.
     from backbones.convert import open_backbone
     from tables.make import TablesConfig, make_tables
-    from tools.runs import BACKBONE_FILE, gpus_argument, local_processes, run_name, write_backbone
+    from tools.runs import BACKBONE_FILE, launch, local_processes, run_name, write_backbone
     from tools.summary import Ended, summary
 
     tasks = options.chosen_tasks()
@@ -141,11 +136,12 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
         write_backbone(conversion, options.checkpoint, backbone)
     del conversion  # its weights, while the tasks run
     if options.slurm or options.dry_run:
-        _launch(arguments, options)
+        for task, given in arguments.items():
+            launch("eval", [task, *given], options)
         makes_tables = Command(module="tables", arguments=("--runs", str(tables.runs), "--output", str(tables.output)))
         print(f"{'# ' if options.dry_run else ''}when they have ended: {makes_tables}")  # noqa: T201
         return True
-    processes = gpus_argument(local_processes(options))
+    processes = local_processes(options)
     ended = [Ended(task=task, folder=folder / task, status=_run(task, [*arguments[task], *processes])) for task in tasks]
     print(summary(ended, make_tables(tables)))  # noqa: T201
     return not any(one.status for one in ended)
@@ -174,15 +170,7 @@ def _conversion_command(options: EvalAllOptions, output: Path) -> str:
 
 
 def check_tasks(arguments: Mapping[str, Sequence[str]], spec: "BackboneSpec") -> None:
-    """Find mistakes in all tasks' options and data now rather than after hours of other tasks.
-
-    Args:
-        arguments: Task -> its command-line arguments.
-        spec: The backbone's.
-
-    Raises:
-        ValueError: Says for every task which option or file.
-    """
+    """Find mistakes in all tasks' options and data now rather than after hours of other tasks; one ValueError names them all."""
     problems = []
     for task, given in arguments.items():
         try:
@@ -202,18 +190,6 @@ def _run(task: str, arguments: Sequence[str]) -> int:
     if status:
         logger.error("%s: failed with status %d, see above", task, status)
     return status
-
-
-def _launch(arguments: Mapping[str, Sequence[str]], options: EvalAllOptions) -> None:
-    """Submit each task as a job, or print what would be started."""
-    from tools.runs import gpus_argument, launch_arguments, local_processes
-
-    for task, given in arguments.items():
-        if options.slurm:
-            # Never here, since the options say so.
-            run_or_launch("eval", [task, *given, *launch_arguments(options)], lambda _: 1)
-        else:
-            print(Command(module="eval", arguments=(task, *given, *gpus_argument(local_processes(options)))))  # noqa: T201
 
 
 def main(argv: Sequence[str]) -> int:

@@ -12,11 +12,11 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from backbones.layouts.base import NOT_STATED
 from common.cli import parse, run_command
 from tables.reference import CHECKPOINTS_FILE, PublishedCheckpoint, read_checkpoints
 
 PROG = "python tools/fetch_checkpoint.py"
-NOT_STATED = "not stated"
 
 logger = logging.getLogger("fetch_checkpoint")
 
@@ -82,14 +82,8 @@ def fetch(row: PublishedCheckpoint, folder: Path) -> tuple[Path, dict[str, Any]]
 def download(address: str, target: Path, md5: str = "") -> None:
     """Download to `target`, which appears only when it is whole and verified. Proxies are taken from the environment.
 
-    Args:
-        address: http or https.
-        target: The file to write; parent folders are made.
-        md5: The digest, or its first digits as some authors publish it; empty if unknown.
-
-    Raises:
-        ValueError: Without a connection, for an error or a web page as the answer, for an interrupted download, or for another
-            digest.
+    `md5` is the digest, or its first digits as some authors publish it; empty if unknown. ValueError without a connection, for an
+    error or a web page as the answer, for an interrupted download, or for another digest.
     """
     import pooch
 

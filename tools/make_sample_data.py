@@ -16,11 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common.cli import parse, run_command
 from eval.result import SAMPLE_MARKER
 
-SAMPLE_FOLDER = Path("sample")
-"""Where the tools draw sample data unless the user says otherwise."""
-
-GENERATOR_VERSION = 1
-"""Grows whenever a change here changes a drawn byte."""
+SAMPLE_FOLDER = Path("sample")  # where the other tools draw sample data
+GENERATOR_VERSION = 1  # grows whenever a change here changes a drawn byte
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +53,8 @@ class SampleConfig:
 def draw_samples(config: SampleConfig) -> None:
     """Draw every set that is not there yet as configured.
 
-    Each appears under its final name only when it is whole. One that an earlier call drew with other options is replaced.
-
-    Raises:
-        ValueError: If a folder to be written exists and is not sample data.
+    Each appears under its final name only when it is whole. One that an earlier call drew with other options is replaced. ValueError,
+    before anything is drawn, if a folder to be written exists and is not sample data.
     """
     # Slow to load, and not needed for --help.
     import numpy as np
@@ -91,11 +86,7 @@ def _marker(seed: int, options: dict[str, int]) -> dict[str, Any]:
 
 
 def _is_drawn(root: Path, marker: dict[str, Any]) -> bool:
-    """Whether the set is there already, whole and with these options.
-
-    Raises:
-        ValueError: If something else is there.
-    """
+    """Whether the set is there already, whole and with these options; ValueError if something else is."""
     if not root.exists():
         return False
     path = root / SAMPLE_MARKER

@@ -25,4 +25,4 @@ bash tools/pretrain.sh sample_selfpatch
 step "4/4 evaluation, tables and report"
 bash tools/eval_all.sh runs/sample_selfpatch/checkpoint.pth --sample
 printf '\nDone in %d s. Open results/report.html in a browser, or read results/tables.md.\n' "$SECONDS"
-printf 'The figures are of generated data and say only that everything works.\n'
+printf 'The metrics are of generated data and show only that everything works.\n'

@@ -7,11 +7,14 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from backbones.convert import source_sha256, write_conversion
 from backbones.file import TIMM_PREFIX, is_backbone_file, is_timm_name, read_backbone_file
 from backbones.layouts import Conversion
+from common.cli import USER_ERROR, as_arguments
 from common.files import file_sha256, write_atomically
-from common.launch import LaunchOptions
+from common.launch import Command, LaunchOptions, run_or_launch
 
 logger = logging.getLogger(__name__)
 
@@ -26,15 +29,9 @@ def run_name(checkpoint: Path) -> str:
 
 
 def write_backbone(conversion: Conversion, checkpoint: Path, output: Path) -> None:
-    """Make the run's backbone file, unless it is there already from the same checkpoint.
+    """Make the run's backbone file of what `open_backbone` took from a checkpoint; a backbone file is copied.
 
-    Args:
-        conversion: What `open_backbone` took from the checkpoint.
-        checkpoint: A checkpoint, a backbone file, which is copied, or `timm:NAME`.
-        output: The run's backbone file.
-
-    Raises:
-        ValueError: If the file there comes from another checkpoint.
+    A file that is there already from the same checkpoint stays; ValueError if it comes from another one.
     """
     if output.exists():
         if _is_of(output, conversion, checkpoint):
@@ -58,28 +55,20 @@ def _is_of(output: Path, conversion: Conversion, checkpoint: Path) -> bool:
     return same_file and existing.source.branch == conversion.branch and existing.spec == conversion.spec
 
 
-def launch_arguments(options: LaunchOptions) -> list[str]:
-    """The launch options as `common.launch.run_or_launch` takes them at the end of a command line."""
-    arguments = []
-    for item in dataclasses.fields(LaunchOptions):
-        value = getattr(options, item.name)
-        if value is None or value is False or value == []:
-            continue
-        arguments.append(f"--{item.name.replace('_', '-')}")
-        if isinstance(value, list):
-            arguments += map(str, value)
-        elif value is not True:
-            arguments.append(str(value))
-    return arguments
+def launch(module: str, arguments: Sequence[str], options: LaunchOptions) -> None:
+    """Submit `python -m MODULE ARGUMENTS` as a Slurm job where the options say so, else print it."""
+    if options.slurm:
+        values = {item.name: getattr(options, item.name) for item in dataclasses.fields(LaunchOptions)}
+        given = as_arguments({name: value for name, value in values.items() if value not in (None, False, [])})
+        run_or_launch(module, [*arguments, *given], lambda _: USER_ERROR)  # never here, since the options say so
+    else:
+        print(Command(module=module, arguments=(*arguments, *local_processes(options))))  # noqa: T201 - a dry run's output
 
 
-def local_processes(options: LaunchOptions) -> int:
-    """How many processes a command takes that runs here: --gpus, else NPROC_PER_NODE, else the number of GPUs."""
-    import torch  # slow to load, and not needed for --help
+def local_processes(options: LaunchOptions) -> list[str]:
+    """`--gpus N` for a command that runs here, nothing for one process.
 
-    return options.gpus or int(os.environ.get("NPROC_PER_NODE", "0")) or torch.cuda.device_count() or 1
-
-
-def gpus_argument(processes: int) -> Sequence[str]:
-    """`--gpus N` for more than one process."""
+    N is what the options say, else NPROC_PER_NODE, else the number of GPUs.
+    """
+    processes = options.gpus or int(os.environ.get("NPROC_PER_NODE", "0")) or torch.cuda.device_count()
     return ["--gpus", str(processes)] if processes > 1 else []

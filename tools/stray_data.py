@@ -10,7 +10,6 @@ from eval.findings import Finding, about
 from eval.image_checks import is_hidden
 from eval.tasks import Task
 
-_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 _SEARCH_DEPTH = 3
 
 
@@ -52,21 +51,17 @@ def find_archives(task: Task, data: Path) -> list[Finding]:
     for download in task.downloads:
         beginning = Path(download.address).stem.lower()
         entries = [path for place in places if place.is_dir() for path in sorted(place.iterdir())]
-        archives = [
-            path for path in entries if path.name.lower().startswith(beginning) and path.name.lower().endswith(_ARCHIVES)
-        ]
+        archives = [path for path in entries if path.name.lower().startswith(beginning) and path.suffix.lower() == ".zip"]
         if (data / download.brings).exists():
             left_over += archives
             continue
-        # A zip's table of contents is its end; other archives are not judged.
-        broken = [path for path in archives if path.suffix.lower() == ".zip" and not zipfile.is_zipfile(path)]
+        broken = [path for path in archives if not zipfile.is_zipfile(path)]  # the table of contents is a zip's end
         findings += about("damaged", "archives are cut off", map(str, broken), f"get {download.address} again")
-        whole = [path for path in archives if path not in broken]
-        if whole:
+        if whole := [path for path in archives if path not in broken]:
             into = data / download.into
-            findings.append(
-                Finding("missing", "archives are not unpacked", tuple(map(str, whole)), _unpack_command(whole[0], into))
-            )
+            make = "" if into.is_dir() else f"mkdir -p {_quoted(into)} && "
+            command = f"{make}unzip -q {_quoted(whole[0])} -d {_quoted(into)}"
+            findings.append(Finding("missing", "archives are not unpacked", tuple(map(str, whole)), command))
     return findings + about("note", "archives are unpacked and no longer needed", map(str, left_over))
 
 
@@ -100,13 +95,6 @@ def rename_command(renamings: Sequence[tuple[Path, Path]]) -> str:
     ((wrong, right),) = endings
     folder = Path(os.path.commonpath([old.parent for old, _ in renamings]))
     return f"find {_quoted(folder)} -name '*{wrong}' -exec sh -c 'mv -n \"$1\" \"${{1%.*}}{right}\"' _ {{}} \\;"
-
-
-def _unpack_command(archive: Path, into: Path) -> str:
-    make = "" if into.is_dir() else f"mkdir -p {_quoted(into)} && "
-    if archive.suffix.lower() == ".zip":
-        return f"{make}unzip -q {_quoted(archive)} -d {_quoted(into)}"
-    return f"{make}tar -xf {_quoted(archive)} -C {_quoted(into)}"
 
 
 def _quoted(path: Path) -> str:

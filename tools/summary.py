@@ -33,12 +33,7 @@ class Ended:
 
 
 def summary(ended: Sequence[Ended], tables: Sequence[Path]) -> str:
-    """The metrics of the tasks that finished, which tasks failed, and where the files are.
-
-    Args:
-        ended: In the order in which they ran.
-        tables: The files that were written from the results.
-    """
+    """The metrics of the tasks that finished, which tasks failed, and where the files are; `tables` are those made of the results."""
     # A result in a failed task's folder is of other inputs: it is not read.
     results = {one.task: read_result(one.folder / RESULT_FILE) for one in ended if not one.status}
     lines = [line for task, result in results.items() for line in _lines(task, result)]
@@ -83,10 +78,7 @@ def standing_in_words(result: Result, benchmark: str) -> str:
 def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> str:
     """An aligned table for the terminal, empty without rows; columns without any text are left out.
 
-    Args:
-        headings: One per column.
-        rows: As many cells each.
-        right: Headings of the columns that are aligned to the right.
+    `right` has the headings of the columns that are aligned to the right.
     """
     kept = [column for column in range(len(headings)) if any(row[column] for row in rows)]
     if not kept:

@@ -226,7 +226,7 @@ def _class_folders(root: Path, split: str) -> tuple[list[str], list[Finding]]:
         kinds = {entry.name: entry.is_dir() for entry in entries}
     visible = sorted(name for name in kinds if not is_hidden(name))
     names = [name for name in visible if kinds[name]]
-    nested = names if names == [Path(split).name] else []
+    nested = [f"{split}/{name}" for name in names] if names == [Path(split).name] else []
     images = [name for name in visible if not kinds[name] and Path(name).suffix.lower() in IMAGE_SUFFIXES]
     archives = [name for name in visible if not kinds[name] and name.endswith(".tar")]
     others = sorted(f"{split}/{name}" for name in kinds.keys() - {*names, *images, *archives})

@@ -1,13 +1,10 @@
 """The ablations: which recipe is which row, what a run costs, and the command end to end at toy size."""
 
 import csv
-import dataclasses
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 import typing
 from pathlib import Path
 from typing import Any
@@ -18,12 +15,24 @@ from common.cli import parse
 from pretrain.checkpoint import CHECKPOINT_FILE
 from pretrain.config import PretrainConfig, parse_run
 from pretrain.recipe_files import recipe_names
-from tables.layout import LAYOUTS
 from tests.conftest import REPOSITORY, RunMain
+from tests.processes import kill_when
 from tools.ablation import AblationOptions, main, plan_jobs, plan_other_jobs
-from tools.ablation_runner.cost import count_flops, given_speed, measure_work, timed_speed
+from tools.ablation_runner.cost import count_flops, measure_work, speed_of
 from tools.ablation_runner.job import JobOptions, as_options
 from tools.ablation_runner.rows import COCO_IMAGES, ROWS, Table, choose_rows, departures, published_rows, tiny_changes
+from tools.make_sample_data import SampleConfig, draw_samples
+
+
+@pytest.fixture(scope="module")
+def ablation_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sample data as the ablations' `--data` has it: the photographs stand for COCO train2017."""
+    folder = tmp_path_factory.mktemp("ablation")
+    draw_samples(SampleConfig(output=folder, train_images=1, val_images=1, frames=3, photos=2, class_images=1))
+    (folder / "coco" / "train2017").rename(folder / "coco" / "one")
+    (folder / "coco" / "train2017").symlink_to(folder / "photos")
+    return folder
+
 
 WINDOWS = {3: "3x3", 5: "5x5", 0: "all"}
 AGGREGATIONS = {"attention": "on", "average": "off (average pooling)"}
@@ -63,10 +72,6 @@ def test_every_published_row_has_the_recipe_that_it_describes(table: Table) -> N
     assert len({row.name for row in ROWS[table]}) == len(published)
 
 
-def test_the_tables_are_those_whose_rows_are_ablations() -> None:
-    assert set(ROWS) == {layout.name for layout in LAYOUTS} & set(typing.get_args(Table)) == set(typing.get_args(Table))
-
-
 def test_rows_are_chosen_by_their_name_or_recipe_in_the_papers_order() -> None:
     assert choose_rows("components", []) == list(ROWS["components"])
     chosen = choose_rows("components", ["d-off", "coco_selfpatch_vit_tiny", "a"])
@@ -75,10 +80,7 @@ def test_rows_are_chosen_by_their_name_or_recipe_in_the_papers_order() -> None:
         choose_rows("components", ["moby-swin"])
 
 
-RECIPES = sorted({row.recipe for rows in ROWS.values() for row in rows})
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", sorted({row.recipe for rows in ROWS.values() for row in rows}))
 def test_every_recipe_can_be_shortened_and_keeps_method_and_backbone(recipe: str) -> None:
     full = parse_run([recipe])
     tiny = parse_run([recipe, *as_options(tiny_changes(full))])
@@ -140,10 +142,10 @@ def test_speeds() -> None:
     config = tiny("coco_dino_vit_tiny")
     config.train.device = "cpu"
     work = measure_work(config, 48)
-    assert given_speed(10.0, "run", work).flops_per_second == 10 * work.flops_per_image
-    timed = timed_speed(config, "run", work)
-    assert timed.flops_per_second > 0
-    assert "images/s of run, timed just now over 2 steps of 2 random images on the CPU" in timed.basis
+    assert speed_of(config, "run", work, 10.0)[0] == 10 * work.flops_per_image
+    flops_per_second, basis = speed_of(config, "run", work, None)
+    assert flops_per_second > 0
+    assert "images/s of run, timed just now over 2 steps of 2 random images on the CPU" in basis
 
 
 def options(data: Path, table: Table = "components", **others: Any) -> AblationOptions:
@@ -173,11 +175,8 @@ def test_rows_left_out_may_have_been_run_before_unless_the_options_do_not_fit_th
     given = options(ablation_data, "compatibility", only=["dino-ti16"], pretraining=["dino.out_dim=64"])
     planned = plan_jobs(given)
     others = plan_other_jobs(given, planned)
-    assert [job.options.recipe for job in others] == [
-        "coco_selfpatch_vit_tiny",
-        "coco_dino_vit_tiny8",
-        "coco_selfpatch_vit_tiny8",
-    ]
+    recipes = [job.options.recipe for job in others]
+    assert recipes == ["coco_selfpatch_vit_tiny", "coco_dino_vit_tiny8", "coco_selfpatch_vit_tiny8"]
 
 
 def test_each_seed_is_a_run_of_its_own(ablation_data: Path) -> None:
@@ -191,7 +190,9 @@ def test_each_seed_is_a_run_of_its_own(ablation_data: Path) -> None:
 
 
 def test_a_job_survives_its_command_line(ablation_data: Path) -> None:
-    for job in plan_jobs(options(ablation_data, only=["a", "d-on"], seeds=[1], evaluation=["jobs=2", "topk=3"])):
+    jobs = plan_jobs(options(ablation_data, only=["a", "d-on"], seeds=[1], evaluation=["jobs=2", "topk=3"]))
+    assert len(jobs) == 2
+    for job in jobs:
         again = parse(JobOptions, job.options.arguments(), "job")
         assert again == job.options
         assert again.pretrain_config() == job.config
@@ -208,20 +209,14 @@ def test_a_job_survives_its_command_line(ablation_data: Path) -> None:
         ({"pretraining": ["train.epochs"]}, "'train.epochs' is not KEY=VALUE"),
         ({"evaluation": ["top=3"]}, "top"),
         ({"data": Path("nowhere")}, "nowhere/coco/train2017 is not a folder"),
+        ({"seeds": [1, 1]}, "--seeds 1 1"),
+        ({"seeds": [-1]}, "--seeds -1"),
+        ({"images_per_second": 0.0}, "positive"),
     ],
 )
 def test_mistakes_are_found_before_any_job(ablation_data: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        plan_jobs(dataclasses.replace(options(ablation_data, only=["a"]), **changes))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [({"seeds": [1, 1]}, "--seeds 1 1"), ({"seeds": [-1]}, "--seeds -1"), ({"images_per_second": 0.0}, "positive")],
-)
-def test_options_without_meaning(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        AblationOptions(table="components", **changes)
+        plan_jobs(options(**{"data": ablation_data, "only": ["a"], **changes}))
 
 
 EPOCHS = 6
@@ -255,33 +250,17 @@ def test_a_failed_job_is_named_at_the_end_and_the_others_run(
     assert finished.stdout.splitlines()[-1] == f"failed with status 3: {DINO}; the same command tries it again"
 
 
-def start_and_kill(command: list[object], checkpoint: Path, log: Path) -> None:
-    """Kill the command and its job (SIGKILL) as soon as there is a checkpoint, which is after the first epoch."""
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "tools/ablation.py", *map(str, command)],
-            cwd=REPOSITORY,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-        )
-    end = time.monotonic() + 300
-    while not checkpoint.exists():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < end, log.read_text()
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "ended before it could be killed"
-
-
 @pytest.mark.slow
 def test_two_rows_killed_in_the_first_then_the_same_command_fills_the_table(
     ablation_data: Path, tmp_path: Path, run_main: RunMain
 ) -> None:
     command = arguments(ablation_data, tmp_path, "--only", "a", "d-off")
     runs = tmp_path / "runs"
-    start_and_kill(command, runs / DINO / CHECKPOINT_FILE, tmp_path / "log")
+    words = [sys.executable, "tools/ablation.py", *map(str, command)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(words, cwd=REPOSITORY, env=environment, stdout=log, stderr=log, start_new_session=True)
+    kill_when(process, runs / DINO / CHECKPOINT_FILE)  # the first epoch ended
     assert not (runs / DINO / "davis" / "result.json").exists()
     begun = run_main(main, [*command, "--dry-run", "--images-per-second", "1"])
     assert [line.split()[2] for line in begun.stdout.splitlines()[2:4]] == ["begun", "new"]
@@ -338,21 +317,8 @@ def test_a_report_alone_starts_nothing(ablation_data: Path, tmp_path: Path, run_
 
 
 def test_jobs_for_slurm(ablation_data: Path, tmp_path: Path, run_main: RunMain) -> None:
-    slurm = [
-        "--slurm",
-        "--only",
-        "a",
-        "--gpus",
-        "4",
-        "--hours",
-        "2",
-        "--sbatch",
-        "qos=low",
-        "--dry-run",
-        "--images-per-second",
-        "1",
-    ]
-    finished = run_main(main, arguments(ablation_data, tmp_path, *slurm))
+    slurm = "--slurm --only a --gpus 4 --hours 2 --sbatch qos=low --dry-run --images-per-second 1"
+    finished = run_main(main, arguments(ablation_data, tmp_path, *slurm.split()))
     assert finished.status == 0, finished.stderr
     assert f"# each of 4 processes: python -m tools.ablation_runner --name {DINO}" in finished.stdout
     assert "#SBATCH --qos=low" in finished.stdout

@@ -22,22 +22,11 @@ from tools.runs import run_name, write_backbone
 SPEC = ViTSpec(embed_dim=64, depth=4, num_heads=1, patch_size=16, image_size=64, class_token=False, final_norm=False)
 # Small and short enough for a test: sizes and schedules only, no other code path.
 SHORT = {
-    "davis": ["--davis.jobs", "1"],
-    "detection": [
-        "--detection.iterations=2",
-        "--detection.batch-size=2",
-        "--detection.short-side=128",
-        "--detection.workers=0",
-    ],
-    "segmentation": [
-        "--segmentation.iterations=2",
-        "--segmentation.batch-size=2",
-        "--segmentation.crop=64",
-        "--segmentation.train-short-side=64",
-        "--segmentation.test-short-side=64",
-        "--segmentation.workers=0",
-    ],
-    "classification": ["--classification.neighbours", "4", "8", "--classification.workers", "0"],
+    "davis": "--davis.jobs 1",
+    "detection": "--detection.iterations=2 --detection.batch-size=2 --detection.short-side=128 --detection.workers=0",
+    "segmentation": "--segmentation.iterations=2 --segmentation.batch-size=2 --segmentation.crop=64 "
+    "--segmentation.train-short-side=64 --segmentation.test-short-side=64 --segmentation.workers=0",
+    "classification": "--classification.neighbours 4 8 --classification.workers 0",
 }
 
 
@@ -56,21 +45,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_options_of_tasks_are_separated() -> None:
-    arguments = ["--davis.jobs", "2", "--davis.overlays", "--name", "x", "--detection.batch-size=4", "a.pth"]
-    own, of_tasks = split_task_options(arguments)
+def test_options_of_tasks_are_separated_and_lists_take_their_values_up_to_the_next_option() -> None:
+    own, of_tasks = split_task_options(
+        ["--davis.jobs", "2", "--davis.overlays", "--name", "x", "--detection.batch-size=4", "a.pth"]
+    )
     assert own == ["--name", "x", "a.pth"]
-    assert of_tasks == {
-        "davis": ["--jobs", "2", "--overlays"],
-        "detection": ["--batch-size=4"],
-        "segmentation": [],
-        "classification": [],
-    }
-
-
-def test_a_list_takes_its_values_up_to_the_next_option() -> None:
-    arguments = ["a.pth", "--classification.classifiers", "knn", "linear", "--name", "x", "--detection.taps", "[1,2,3,4]", "b"]
-    own, of_tasks = split_task_options(arguments)
+    assert of_tasks["davis"] == ["--jobs", "2", "--overlays"]
+    assert of_tasks["detection"] == ["--batch-size=4"]
+    arguments = "a.pth --classification.classifiers knn linear --name x --detection.taps [1,2,3,4] b"
+    own, of_tasks = split_task_options(arguments.split())
     assert own == ["a.pth", "--name", "x", "b"]
     assert of_tasks["classification"] == ["--classifiers", "knn", "linear"]
     assert of_tasks["detection"] == ["--taps", "[1,2,3,4]"]
@@ -97,7 +80,7 @@ def test_tasks_are_chosen_by_name() -> None:
 @pytest.mark.slow
 def test_every_task_then_tables_and_nothing_twice(data: Path, checkpoint: Path, tmp_path: Path, run_main: RunMain) -> None:
     arguments = [checkpoint, "--data", data, "--runs", tmp_path / "runs", "--results", tmp_path / "results"]
-    arguments += ["--tasks", "all", *(option for options in SHORT.values() for option in options)]
+    arguments += ["--tasks", "all", *(option for options in SHORT.values() for option in options.split())]
     finished = run_main(main, arguments)
     assert finished.status == 0, finished.stderr
     results = {task: tmp_path / "runs" / "toy" / task / "result.json" for task in TASKS}
@@ -203,16 +186,8 @@ def test_dry_runs_print_every_task_and_write_nothing(
     data: Path, checkpoint: Path, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    common = [
-        checkpoint,
-        "--data",
-        data,
-        "--runs",
-        tmp_path / "runs",
-        "--tasks",
-        "davis,classification",
-        *SHORT["classification"],
-    ]
+    common = [checkpoint, "--data", data, "--runs", tmp_path / "runs", "--tasks", "davis,classification"]
+    common += SHORT["classification"].split()
     heads = run_main(main, [*common, "--num-heads", "1", "--dry-run"])
     assert heads.stdout.splitlines()[0].endswith("backbone.safetensors --num-heads 1")
     here = run_main(main, [*common, "--gpus", "3", "--dry-run"])

@@ -35,12 +35,10 @@ class Compared(NamedTuple):
 
     @property
     def evaluation(self) -> str:
-        """What the evaluation is worth."""
         return ", ".join(dict.fromkeys(standing_in_words(result, "davis") for result in self.results))
 
     @property
     def pretraining(self) -> str:
-        """How the pretraining departs from the published one."""
         if not self.runs:
             return "not measured"
         changes = "; ".join(f"{name} {change}" for name, change in self.departures.items())

@@ -36,16 +36,7 @@ class Work(NamedTuple):
 
     @property
     def flops(self) -> float:
-        """Floating-point operations in total."""
         return self.images * self.flops_per_image
-
-
-class Speed(NamedTuple):
-    """How fast a machine trains."""
-
-    flops_per_second: float
-    basis: str
-    """Where the speed comes from, in words."""
 
 
 def measure_work(config: PretrainConfig, images: int) -> Work:
@@ -62,14 +53,14 @@ def count_flops(config: PretrainConfig) -> float:
     return counter.get_total_flops() / _COUNTED_IMAGES
 
 
-def given_speed(images_per_second: float, name: str, work: Work) -> Speed:
-    """The user's speed, over all devices, of the run with this name and work."""
-    basis = f"{images_per_second:g} images/s of {name} as given by --images-per-second, the others by their FLOPs"
-    return Speed(images_per_second * work.flops_per_image, basis)
+def speed_of(config: PretrainConfig, name: str, work: Work, images_per_second: float | None) -> tuple[float, str]:
+    """Floating-point operations per second of the run with this name and work, and in words where this comes from.
 
-
-def timed_speed(config: PretrainConfig, name: str, work: Work) -> Speed:
-    """Train a few steps of the run with this name and work on random images on this machine, on one device."""
+    `images_per_second` is its speed over all devices; None to train a few steps on random images here, on one device.
+    """
+    if images_per_second is not None:
+        basis = f"{images_per_second:g} images/s of {name} as given by --images-per-second, the others by their FLOPs"
+        return images_per_second * work.flops_per_image, basis
     device = choose_device(config.train.device)
     images = min(_TIMED_IMAGES[device.type], config.train.batch_size)
     step = _prepare_step(config, images)
@@ -77,13 +68,13 @@ def timed_speed(config: PretrainConfig, name: str, work: Work) -> Speed:
     start = time.perf_counter()
     for _ in range(_TIMED_STEPS):
         step()
-    seconds = (time.perf_counter() - start) / _TIMED_STEPS
+    images_per_second = images * _TIMED_STEPS / (time.perf_counter() - start)
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else f"the CPU ({torch.get_num_threads()} threads)"
     basis = (
-        f"{images / seconds:.3g} images/s of {name}, timed just now over {_TIMED_STEPS} steps of {images} random images on "
-        f"{place}, one device; the others by their FLOPs"
+        f"{images_per_second:.3g} images/s of {name}, timed just now over {_TIMED_STEPS} steps of {images} random images on {place}, "
+        "one device; the others by their FLOPs"
     )
-    return Speed(images * work.flops_per_image / seconds, basis)
+    return images_per_second * work.flops_per_image, basis
 
 
 def _prepare_step(config: PretrainConfig, images: int) -> Callable[[], None]:

@@ -51,12 +51,10 @@ class JobOptions:
 
     @property
     def folder(self) -> Path:
-        """The run's folder."""
         return self.runs / self.name
 
     @property
     def result(self) -> Path:
-        """The file of the DAVIS result."""
         return self.folder / "davis" / RESULT_FILE
 
     def pretrain_config(self) -> PretrainConfig:
@@ -75,7 +73,6 @@ class JobOptions:
         return parse(DavisConfig, as_options([*own, *self.evaluation]), "python -m eval davis")
 
     def arguments(self) -> list[str]:
-        """The options as a command line gives them."""
         arguments = []
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
@@ -94,12 +91,7 @@ def as_options(settings: Sequence[str]) -> list[str]:
 
 
 def run_job(options: JobOptions) -> None:
-    """Do what is left of a job. Under torchrun or Slurm all processes pretrain; the first one does the rest.
-
-    Raises:
-        ValueError: If a step's options, data or earlier files do not fit.
-        Interrupted: After a signal while pretraining; the step was finished and saved.
-    """
+    """Do what is left of a job. Under torchrun or Slurm all processes pretrain; the first one does the rest."""
     # These load torch.
     from backbones.convert import open_backbone
     from pretrain.data.sources import find_images
@@ -119,11 +111,7 @@ def run_job(options: JobOptions) -> None:
 
 
 def is_finished(options: JobOptions, images: int) -> bool:
-    """Whether a job with these options left the result in its folder, pretrained on this number of images.
-
-    Raises:
-        ValueError: If the job's record is damaged.
-    """
+    """Whether a job with these options left the result in its folder, pretrained on this number of images."""
     path = options.folder / RECORD_FILE
     if not path.is_file() or not options.result.is_file():
         return False

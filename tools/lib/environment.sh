@@ -1,7 +1,7 @@
 # Sourced by the scripts in tools/: finds Python and uv, makes and enters the project's environment.
 # Expects the working directory to be the repository root.
 
-# Threads that spin while they wait make a machine crawl on which other processes run too; on a quiet one, waiting asleep costs some 5 %.
+# Threads that spin while they wait slow down a machine that other processes use too; on a quiet machine, passive waiting costs some 5 %.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 
 fail() {

@@ -32,41 +32,30 @@ JPEG_QUALITY = 92
 
 def draw_photos(root: Path, rng: np.random.Generator, count: int) -> None:
     """Write `count` crops of each subject to pretrain on: `root/SUBJECT/NUMBER.jpg`."""
-    for subject, file_name in COLOUR_PHOTOGRAPHS.items():
-        photograph = read_photograph(file_name)
-        for number in range(count):
-            _write_jpeg(root / subject / f"{number:04d}.jpg", draw_crop(photograph, rng))
+    _draw_crops(root, rng, {".": count})
 
 
 def draw_classes(root: Path, rng: np.random.Generator, count: int) -> None:
     """Write a labelled set in ImageNet's layout, `root/{train,val}/SUBJECT/NUMBER.jpg`: `count` for training, half for `val`."""
+    _draw_crops(root, rng, {"train": count, "val": (count + 1) // 2})
+
+
+def _draw_crops(root: Path, rng: np.random.Generator, counts: dict[str, int]) -> None:
     for subject, file_name in COLOUR_PHOTOGRAPHS.items():
-        photograph = read_photograph(file_name)
-        for split, images in (("train", count), ("val", (count + 1) // 2)):
-            for number in range(images):
-                _write_jpeg(root / split / subject / f"{number:04d}.jpg", draw_crop(photograph, rng))
+        for folder, count in counts.items():
+            for number in range(count):
+                _write_jpeg(root / folder / subject / f"{number:04d}.jpg", draw_crop(read_photograph(file_name), rng))
 
 
 # ADE20K: label maps with 0 = unlabelled, 1 to 150 = classes.
 
 ADE_SIZE = (192, 144)
 """Width and height of every image in pixels. Fine-tuning scales them to the protocol's size, so larger ones would train the same."""
-ADE_CLASSES = {
-    "wall": 1,
-    "sky": 3,
-    "grass": 10,
-    "person": 13,
-    "earth": 14,
-    "table": 16,
-    "motorcycle": 117,
-    "cat": 127,
-}
+ADE_CLASSES = {"wall": 1, "sky": 3, "grass": 10, "person": 13, "earth": 14, "table": 16, "motorcycle": 117, "cat": 127}
 """Numbers in the label maps. ADE20K calls a motorcycle `minibike` and a cat `animal`; none of its 150 classes is a cup."""
 UNLABELLED = 0
-ADE_OBJECTS = (1, 3)
-"""Fewest and most things in an image."""
-ADE_OBJECT_SIZE = (48, 100)
-"""Smallest and largest long side of a thing in pixels."""
+ADE_OBJECTS = (1, 3)  # fewest and most in an image
+ADE_OBJECT_SIZE = (48, 100)  # smallest and largest long side in pixels
 
 
 def draw_ade(root: Path, rng: np.random.Generator, train_images: int, val_images: int) -> None:
@@ -84,9 +73,8 @@ def draw_ade(root: Path, rng: np.random.Generator, train_images: int, val_images
 def _draw_ade_pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Image [H, W, 3] and labels [H, W], both uint8. Later things hide earlier ones, and may pass the border."""
     width, height = ADE_SIZE
-    scene = draw_scene(rng, width, height)
-    image = scene.image.copy()
-    labels = np.where(scene.lower_mask, ADE_CLASSES[scene.lower], ADE_CLASSES[scene.upper]).astype(np.uint8)
+    image, upper, lower, lower_mask = draw_scene(rng, width, height)
+    labels = np.where(lower_mask, ADE_CLASSES[lower], ADE_CLASSES[upper]).astype(np.uint8)
     count = rng.integers(ADE_OBJECTS[0], ADE_OBJECTS[1], endpoint=True)
     for name in rng.choice(cutout_names(), size=count, replace=False):
         long_side = int(rng.integers(*ADE_OBJECT_SIZE, endpoint=True))
@@ -113,14 +101,11 @@ JITTER = 0.04
 
 
 class Actor(NamedTuple):
-    """A thing that moves from one place to another; centres are fractions of the frame's width and height."""
+    """A cut-out that moves from one centre to another (fractions of the frame's width and height) and changes its long side."""
 
     name: str
-    """Name of a cut-out."""
     start: tuple[float, float]
-    """Centre in the first frame."""
     end: tuple[float, float]
-    """Centre in the last frame."""
     size: tuple[int, int]
     """Long side in pixels in the first and in the last frame."""
 
@@ -176,20 +161,15 @@ def _middle(photograph: np.ndarray, wide: int, high: int) -> np.ndarray:
 
 # COCO 2017: detection and instance segmentation, polygons, and one crowd as run lengths per split.
 
-COCO_SIZES = ((176, 128), (128, 160))
-"""Width and height in pixels, in turn."""
-GROUNDS = tuple(name for name in LOWER if name != "table")
-"""No table: it would be a `dining table` without an annotation."""
-COCO_OBJECTS = (2, 4)
-"""Fewest and most things that are tried in an image."""
-COCO_OBJECT_SIZE = (36, 76)
-"""Smallest and largest long side of a thing in pixels."""
+COCO_SIZES = ((176, 128), (128, 160))  # width and height in pixels, in turn
+GROUNDS = tuple(name for name in LOWER if name != "table")  # a table would be a `dining table` without an annotation
+COCO_OBJECTS = (2, 4)  # fewest and most that are tried in an image
+COCO_OBJECT_SIZE = (36, 76)  # smallest and largest long side in pixels
 CROWD_MEMBERS = 4
-CROWD_MEMBER_SIZE = 26
-"""Long side of each member in pixels."""
-ATTEMPTS = 40
-"""How often a free place is looked for; a thing that finds none is left out. The first always finds one."""
+CROWD_MEMBER_SIZE = 26  # long side in pixels
+ATTEMPTS = 40  # to find a free place; a thing that finds none is left out, which the first never does
 
+# Supercategory: official ids, which leave gaps between 1 and 90, and names.
 _COCO_CATEGORIES = """
 person: 1 person
 vehicle: 2 bicycle, 3 car, 4 motorcycle, 5 airplane, 6 bus, 7 train, 8 truck, 9 boat
@@ -208,14 +188,10 @@ indoor: 84 book, 85 clock, 86 vase, 87 scissors, 88 teddy bear, 89 hair drier, 9
 
 
 def coco_categories() -> list[dict[str, Any]]:
-    """The `categories` entry of a COCO annotation file: the 80 with their official ids, which leave gaps between 1 and 90."""
-    entries = []
-    for line in _COCO_CATEGORIES.strip().splitlines():
-        supercategory, _, members = line.partition(": ")
-        for member in members.split(", "):
-            number, _, name = member.partition(" ")
-            entries.append({"supercategory": supercategory, "id": int(number), "name": name})
-    return entries
+    """The `categories` entry of a COCO annotation file."""
+    groups = [line.split(": ") for line in _COCO_CATEGORIES.strip().splitlines()]
+    members = [(group, *member.split(" ", 1)) for group, listed in groups for member in listed.split(", ")]
+    return [{"supercategory": group, "id": int(number), "name": name} for group, number, name in members]
 
 
 CATEGORY_IDS: dict[str, int] = {entry["name"]: entry["id"] for entry in coco_categories()}
@@ -257,7 +233,7 @@ def _draw_coco_image(
     rng: np.random.Generator, width: int, height: int, with_crowd: bool
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """The image, uint8 [height, width, 3], and its annotations without ids. Things do not overlap, so that masks are polygons."""
-    image = draw_scene(rng, width, height, lower=GROUNDS).image.copy()
+    image, *_ = draw_scene(rng, width, height, lower=GROUNDS)
     taken = np.zeros((height, width), dtype=bool)
     annotations = []
     for _ in range(rng.integers(COCO_OBJECTS[0], COCO_OBJECTS[1], endpoint=True)):

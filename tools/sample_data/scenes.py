@@ -8,7 +8,6 @@ Shapes: H, W of an image or mask; N points of a polygon.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -33,15 +32,12 @@ COLOUR_PHOTOGRAPHS = {
 }
 """Subject -> file. `motorcycle_right.png` is the other half of a stereo pair, hence not a subject of its own."""
 
+# Of crops, the smallest and the largest.
 SHORT_SIDE = (128, 224)
-"""Smallest and largest short side of a crop in pixels."""
-CROP_SCALE = (0.45, 1.0)
-"""Short side of a crop over that of its photograph."""
-ASPECT = (0.75, 4 / 3)
-"""Width over height of a crop."""
+CROP_SCALE = (0.45, 1.0)  # short side over that of the photograph
+ASPECT = (0.75, 4 / 3)  # width over height
 
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in pixels."""
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 
 class Surface(NamedTuple):
@@ -66,11 +62,7 @@ LOWER = {
 
 @cache
 def read_photograph(file_name: str) -> np.ndarray:
-    """One photograph, uint8 [H, W, 3]; a grey one gets three equal channels. Read-only, since it is shared.
-
-    Raises:
-        ValueError: If the installed scikit-image does not contain it.
-    """
+    """One photograph, uint8 [H, W, 3]; a grey one gets three equal channels. Read-only, since it is shared."""
     path = FOLDER / file_name
     if not path.is_file():
         raise ValueError(f"{path}: not in this scikit-image; install the version in requirements.txt (bash tools/setup.sh)")
@@ -81,16 +73,7 @@ def read_photograph(file_name: str) -> np.ndarray:
 
 
 def scale_part(photograph: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
-    """Cut a box out of a photograph and scale it.
-
-    Args:
-        photograph: uint8 [H, W, 3].
-        box: Fractions of a pixel count; clipped to the photograph.
-        size: Width and height in pixels.
-
-    Returns:
-        uint8 [height, width, 3].
-    """
+    """Cut a box, clipped to the photograph, out of uint8 [H, W, 3], and scale it to `size` (width, height) in pixels."""
     height, width = photograph.shape[:2]
     left, top, right, bottom = box
     inside = (max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height)))
@@ -111,28 +94,21 @@ def draw_crop(photograph: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return crop[:, ::-1] if rng.random() < 0.5 else crop
 
 
-class Scene(NamedTuple):
-    """A background: a wall or the sky above, a ground below, parted by a sloping line."""
+def draw_scene(
+    rng: np.random.Generator, width: int, height: int, lower: Sequence[str] = tuple(LOWER)
+) -> tuple[np.ndarray, str, str, np.ndarray]:
+    """Draw a background of this size in pixels: a wall or the sky above, one of the grounds below, parted by a sloping line.
 
-    image: np.ndarray
-    """uint8 [H, W, 3]."""
-    upper: str
-    """Key of `UPPER`."""
-    lower: str
-    """Key of `LOWER`."""
-    lower_mask: np.ndarray
-    """bool [H, W]: where it is `lower`."""
-
-
-def draw_scene(rng: np.random.Generator, width: int, height: int, lower: Sequence[str] = tuple(LOWER)) -> Scene:
-    """Draw a background of this size in pixels, with one of the grounds in `lower`."""
+    Returns:
+        The image, uint8 [H, W, 3]; what is above, a key of `UPPER`; what is below; where that is, bool [H, W].
+    """
     upper_name = str(rng.choice(list(UPPER)))
     lower_name = str(rng.choice(list(lower)))
     left_height, right_height = rng.uniform(0.45, 0.7, size=2) * height
     horizon_W = np.linspace(left_height, right_height, width)
     lower_mask = np.arange(height)[:, None] >= horizon_W[None, :]
     above, below = (_cover(surface, rng, width, height) for surface in (UPPER[upper_name], LOWER[lower_name]))
-    return Scene(np.where(lower_mask[:, :, None], below, above), upper_name, lower_name, lower_mask)
+    return np.where(lower_mask[:, :, None], below, above), upper_name, lower_name, lower_mask
 
 
 def _cover(surface: Surface, rng: np.random.Generator, width: int, height: int) -> np.ndarray:
@@ -147,8 +123,7 @@ def _cover(surface: Surface, rng: np.random.Generator, width: int, height: int) 
     return (pixels * np.array(surface.tint)).round().astype(np.uint8)
 
 
-@dataclass(frozen=True)
-class Cutout:
+class Cutout(NamedTuple):
     """A thing that was cut out of a photograph along its outline, at one size."""
 
     pixels: np.ndarray
@@ -211,14 +186,8 @@ def place_mask(cutout: Cutout, left: int, top: int, height: int, width: int) -> 
 def paste(canvas: np.ndarray, cutout: Cutout, left: int, top: int) -> np.ndarray:
     """Paste a cut-out into `canvas`, uint8 [H, W, 3], in place; drop what is beyond the border.
 
-    Args:
-        canvas: The image.
-        cutout: What to paste.
-        left: Column of the cut-out's left border; may be negative.
-        top: Row of its upper border; may be negative.
-
-    Returns:
-        The pixels that it covers, bool [H, W].
+    Its left upper corner comes to the column `left` and the row `top`, which may be negative. Returns the pixels that it covers, bool
+    [H, W].
     """
     mask = place_mask(cutout, left, top, canvas.shape[0], canvas.shape[1])
     rows, columns = np.nonzero(mask)
