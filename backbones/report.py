@@ -54,16 +54,9 @@ def convert_file(
     num_heads: int | None = None,
     image: Path | None = None,
 ) -> dict[str, Any]:
-    """Convert a checkpoint or a backbone file.
+    """Take the backbone of whatever `open_backbone` reads, and write it as `target`, or only look where `output` is None.
 
-    Args:
-        source: The file, or `timm:NAME` for a pretrained model of timm.
-        output: What to write; None to only look.
-        target: What the output becomes.
-        format_name: As for `open_backbone`.
-        branch: As for `open_backbone`.
-        num_heads: As for `open_backbone`.
-        image: An image to run through the backbone.
+    An image, where one is given, is run through it. The other arguments are those of `open_backbone`.
 
     Returns:
         The values of `report_conversion`; what an image showed as `check`; `output` and `output_layout` if anything was written; and
@@ -104,11 +97,7 @@ def _check_output(source: Path, output: Path, target: Target) -> None:
 
 
 def report_conversion(conversion: Conversion, checkpoint_sha256: str) -> dict[str, Any]:
-    """What a conversion took, as JSON-ready values.
-
-    Raises:
-        BackboneFileError: If the weights do not fill the spec's network exactly.
-    """
+    """What a conversion took, as JSON-ready values."""
     network = check_fills(conversion.spec, conversion.state_dict)
     return {
         "format": conversion.format,

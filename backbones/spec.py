@@ -13,10 +13,6 @@ from typing import Any, ClassVar, Literal, get_args
 # MoCo-v3's ViT-S (12 heads of 32) is the known exception.
 STANDARD_HEAD_DIM = 64
 
-# ResNets are usually trained at this size, and DINOv3 with patches of 16 pixels is made for it; no weights of theirs depend on it.
-_RESNET_IMAGE_SIZE = 224
-_DINOV3_GRID_SIDE = 14
-
 DINOV3_PERIODS = "rope.periods"
 """Name of the rotary periods among a DINOv3's weights."""
 
@@ -187,14 +183,13 @@ _FAMILIES: dict[str, type[ViTSpec] | type[DINOv3Spec] | type[SwinSpec] | type[Re
 
 
 def typical_image_size(spec: BackboneSpec) -> int:
-    """Side in pixels of a square image that the network takes: that of pretraining where the spec states it."""
-    match spec:
-        case ViTSpec() | SwinSpec():
-            return spec.image_size
-        case DINOv3Spec():
-            return _DINOV3_GRID_SIDE * spec.patch_size
-        case ResNetSpec():
-            return _RESNET_IMAGE_SIZE
+    """Side in pixels of a square image that the network takes: that of pretraining where the spec states it.
+
+    ResNets are usually trained at 224, and DINOv3 with patches of 16 pixels is made for it; no weights of theirs depend on it.
+    """
+    if isinstance(spec, (ViTSpec, SwinSpec)):
+        return spec.image_size
+    return 14 * spec.patch_size if isinstance(spec, DINOv3Spec) else 224
 
 
 def spec_to_dict(spec: BackboneSpec) -> dict[str, Any]:
@@ -204,11 +199,7 @@ def spec_to_dict(spec: BackboneSpec) -> dict[str, Any]:
 
 
 def spec_from_dict(values: Mapping[str, Any]) -> BackboneSpec:
-    """The inverse of `spec_to_dict`.
-
-    Raises:
-        ValueError: If the family is unknown, or a field is missing, unknown or out of range.
-    """
+    """The inverse of `spec_to_dict`; ValueError for an unknown family and for missing, unknown and impossible fields."""
     fields = dict(values)
     family = fields.pop("family", None)
     if family not in _FAMILIES:
@@ -226,14 +217,9 @@ _SWIN_SIZES = {(96, (2, 2, 6, 2)): "Swin-T", (96, (2, 2, 18, 2)): "Swin-S", (128
 
 
 def architecture_name(spec: Mapping[str, Any]) -> str:
-    """A backbone's name as papers write it, such as `ViT-S/16`; a ViT with an unusual number of heads states it.
+    """A backbone's name as papers write it, such as `ViT-S/16`, from the values of `spec_to_dict`, which results hold.
 
-    Args:
-        spec: The values of `spec_to_dict`, as results hold them.
-
-    Raises:
-        KeyError: If a field is missing.
-        ValueError: If the family is unknown.
+    A ViT with an unusual number of heads states it. KeyError for a missing field, ValueError for an unknown family.
     """
     match spec["family"]:
         case "vit":
@@ -273,11 +259,7 @@ def spec_in_words(spec: BackboneSpec) -> str:
 
 
 def standard_num_heads(embed_dim: int) -> int:
-    """Heads of a ViT of this width by the convention of 64 channels per head.
-
-    Raises:
-        ValueError: If the width is not a multiple of that; then only the model's author knows the number.
-    """
+    """Heads of a ViT of this width by the convention of 64 channels per head; where none fits, only its author knows."""
     if embed_dim % STANDARD_HEAD_DIM:
         raise ValueError(
             f"the number of attention heads cannot be read from the weights, and embed_dim={embed_dim} is not a multiple of "

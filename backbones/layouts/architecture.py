@@ -4,16 +4,7 @@ import math
 import re
 
 from backbones.layouts.keys import FormatError, Weights, abbreviate, count_numbered
-from backbones.spec import (
-    DINOV3_PERIODS,
-    BackboneSpec,
-    DINOv3Spec,
-    MLPKind,
-    ResNetSpec,
-    SwinSpec,
-    ViTSpec,
-    standard_num_heads,
-)
+from backbones.spec import DINOV3_PERIODS, BackboneSpec, DINOv3Spec, MLPKind, ResNetSpec, SwinSpec, ViTSpec, standard_num_heads
 
 _SMALL_WIDTH = 384
 # DINOv3's heads that are not 64 channels wide: the 7B model's 32.
@@ -21,16 +12,12 @@ _DINOV3_HEADS = {4096: 32}
 
 
 def complete_backbone(weights: Weights, num_heads: int | None, masks: Weights) -> tuple[BackboneSpec, Weights]:
-    """Read the spec off a backbone's weights, and complete or reorder them as our networks have them.
+    """Read the spec off weights under timm's names, and complete or reorder them as our networks have them.
 
-    Args:
-        weights: A backbone of any family under timm's names.
-        num_heads: Attention heads per block of a ViT; None for the usual 64 channels per head.
-        masks: A Swin's `attn_mask` buffers, where stored.
+    A ViT's heads are 64 channels wide unless `num_heads` states them; `masks` are a Swin's `attn_mask` buffers, where stored.
 
     Raises:
-        FormatError: If the weights are of no known family.
-        ValueError: If the number of heads is needed and not given.
+        ValueError: If the weights are of no known family, or the number of heads is needed and not given.
     """
     if "layer1.0.conv1.weight" in weights:
         refuse_num_heads(num_heads)

@@ -9,10 +9,9 @@ import timm
 import torch
 from torch import nn
 
-from backbones.convert import convert_checkpoint, write_conversion
+from backbones.convert import convert_checkpoint, convert_timm_model, convert_timm_module, write_conversion
 from backbones.file import is_timm_name, read_backbone_file
 from backbones.spec import DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec
-from backbones.timm_model import convert_timm_model, convert_timm_module
 
 # Deep enough to have every kind of weight, shallow enough for a test.
 SHALLOW = {"depth": 1}

@@ -9,10 +9,9 @@ import timm
 import torch
 
 from backbones.build import build_backbone
-from backbones.convert import open_backbone
+from backbones.convert import convert_timm_model, open_backbone
 from backbones.layouts.patchbench import FORMAT_MARK, VERSION
 from backbones.spec import ViTSpec, spec_to_dict
-from backbones.timm_model import convert_timm_model
 from eval.tasks import TASKS
 from tests.conftest import RunMain
 from tools.eval_all import EvalAllOptions, main, split_task_options
