@@ -4,9 +4,10 @@ Shapes: B images, D channels, H x W pixels, h x w patches or positions, N = h*w,
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from backbones.spec import BackboneSpec, PlainViTSpec, ResNetSpec, SwinSpec
 
@@ -104,6 +105,21 @@ class PlainViT(Backbone):
         if height % patch or width % patch or not height or not width:
             raise ValueError(f"image size {height} x {width} is not a multiple of the patch size {patch}")
         return height // patch, width // patch
+
+
+def timm_arguments(spec: PlainViTSpec, drop_path_rate: float, norm_epsilon: float) -> dict[str, Any]:
+    """What timm's two vision transformers are built with alike; the drop path rate grows linearly from 0 to this one."""
+    return {
+        "patch_size": spec.patch_size,
+        "num_classes": 0,
+        "global_pool": "",
+        "embed_dim": spec.embed_dim,
+        "depth": spec.depth,
+        "num_heads": spec.num_heads,
+        "dynamic_img_size": True,
+        "drop_path_rate": drop_path_rate,
+        "norm_layer": partial(nn.LayerNorm, eps=norm_epsilon),
+    }
 
 
 def _tap_shape(spec: BackboneSpec, tap: int) -> tuple[int, int]:

@@ -11,19 +11,17 @@ Training there also rescales the coordinates at random; fine-tuning here does no
 Shapes: B images, D channels, H x W pixels, h x w patches, N = h*w patches, T = CLS token, registers and patches.
 """
 
-from functools import partial
 from typing import Any
 
 from timm.layers import RotaryEmbeddingDinoV3
 from timm.models.eva import Eva
-from torch import Tensor, nn
+from torch import Tensor
 
-from backbones.base import PlainViT
+from backbones.base import PlainViT, timm_arguments
 from backbones.spec import DINOv3Spec
 
 ROPE_BASE = 100.0
 """Periods are this to the powers 0, 1/n, ... (n-1)/n, n being a quarter of a head's width."""
-NORM_EPSILON = 1e-5  # `layernormbf16`, which all released models have
 INITIAL_LAYER_SCALE = 1e-5
 
 
@@ -43,12 +41,7 @@ class DINOv3(PlainViT, Eva):
 
     def __init__(self, spec: DINOv3Spec, drop_path_rate: float = 0.0) -> None:
         super().__init__(
-            patch_size=spec.patch_size,
-            num_classes=0,
-            global_pool="",
-            embed_dim=spec.embed_dim,
-            depth=spec.depth,
-            num_heads=spec.num_heads,
+            **timm_arguments(spec, drop_path_rate, norm_epsilon=1e-5),  # `layernormbf16`, which all released models have
             qkv_bias=spec.query_value_bias,
             mlp_ratio=(spec.hidden_dim + 0.5) / spec.embed_dim,  # timm multiplies and truncates
             swiglu_mlp=spec.mlp == "swiglu",
@@ -60,9 +53,6 @@ class DINOv3(PlainViT, Eva):
             rope_type="dinov3",
             rope_temperature=ROPE_BASE,
             rope_rotate_half=True,
-            dynamic_img_size=True,
-            drop_path_rate=drop_path_rate,
-            norm_layer=partial(nn.LayerNorm, eps=NORM_EPSILON),
         )
         self.spec = spec
         self.rope.register_buffer("periods", self.rope.periods, persistent=True)

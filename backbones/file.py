@@ -87,7 +87,9 @@ def read_header(path: Path) -> tuple[BackboneSpec, Source]:
         with safe_open(path, framework="numpy") as archive:
             metadata = archive.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise _not_a_backbone_file(path, error) from error
+        raise BackboneFileError(
+            f"{path}: not a backbone file ({error}); convert a checkpoint with `python tools/convert_checkpoint.py CKPT OUT`"
+        ) from error
     if _METADATA_KEY not in metadata:
         raise BackboneFileError(
             f"{path}: safetensors without PatchBench's metadata; convert it with `python tools/convert_checkpoint.py {path} OUT`"
@@ -107,19 +109,10 @@ def read_backbone_file(path: Path) -> BackboneFile:
     Raises:
         BackboneFileError: If it is not one; names the file and says what to do.
     """
-    spec, source = read_header(path)
-    try:
-        with safe_open(path, framework="pt") as archive:
-            state_dict = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 - not iterable itself
-    except (SafetensorError, OSError) as error:
-        raise _not_a_backbone_file(path, error) from error
+    spec, source = read_header(path)  # and with it that the file is whole
+    with safe_open(path, framework="pt") as archive:
+        state_dict = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 - not iterable itself
     return BackboneFile(spec=spec, source=source, state_dict=state_dict, sha256=file_sha256(path))
-
-
-def _not_a_backbone_file(path: Path, error: Exception) -> BackboneFileError:
-    return BackboneFileError(
-        f"{path}: not a backbone file ({error}); convert a checkpoint with `python tools/convert_checkpoint.py CKPT OUT`"
-    )
 
 
 def load_backbone(path: Path, drop_path_rate: float = 0.0) -> AnyBackbone:

@@ -4,7 +4,6 @@ Shapes: B images, D channels, H x W pixels, h x w patches, N = h*w patches, C = 
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from timm.layers import Mlp, SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from backbones.base import PlainViT
+from backbones.base import PlainViT, timm_arguments
 from backbones.spec import MLPKind, PositionRule, ViTSpec
 
 # DINO adds this to the number of patches before it computes the scale of the position grid, so that rounding cannot lose a
@@ -85,13 +84,8 @@ class ViT(PlainViT, VisionTransformer):
 
     def __init__(self, spec: ViTSpec, drop_path_rate: float = 0.0) -> None:
         super().__init__(
+            **timm_arguments(spec, drop_path_rate, norm_epsilon=1e-6),
             img_size=spec.image_size,
-            patch_size=spec.patch_size,
-            num_classes=0,
-            global_pool="",
-            embed_dim=spec.embed_dim,
-            depth=spec.depth,
-            num_heads=spec.num_heads,
             mlp_ratio=spec.mlp_ratio,
             class_token=spec.class_token,
             final_norm=spec.final_norm,
@@ -99,9 +93,6 @@ class ViT(PlainViT, VisionTransformer):
             reg_tokens=spec.register_tokens,
             init_values=INITIAL_LAYER_SCALE if spec.layer_scale else None,
             mlp_layer=_MLP_LAYERS[spec.mlp],
-            dynamic_img_size=True,
-            drop_path_rate=drop_path_rate,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6),
             act_layer=_ACTIVATIONS[spec.mlp],
         )
         self.spec = spec

@@ -1,5 +1,7 @@
 """Every layout is found from its keys, alone, and gives the features of the network that it was made from."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from backbones.convert import convert_checkpoint, convert_content, write_convers
 from backbones.file import load_backbone, load_strictly
 from backbones.layouts import FORMATS, identify, layouts_of
 from backbones.spec import ViTSpec
-from tests.layouts import MOCO_V3_HEADS, RESNET, Made, make_all, prefixed, weights_of
+from tests.layouts import MOCO_V3_HEADS, RESNET, make_all, prefixed, weights_of
 
 MADE = make_all()
 SIDE = {"vit": 112, "dinov3": 112, "swin": 224, "resnet": 64}  # 112: a multiple of the patch sizes 14 and 16
@@ -29,6 +31,7 @@ def features(network: Any) -> torch.Tensor:
 @pytest.mark.parametrize("name", MADE)
 def test_features(name: str, tmp_path: Path) -> None:
     made = MADE[name]
+    assert [layout.name for layout in layouts_of(made.checkpoint)] == [made.layout]
     path = tmp_path / f"{name}.pth"
     torch.save(made.checkpoint, path)
     conversion = convert_checkpoint(path, num_heads=made.num_heads)
@@ -40,12 +43,6 @@ def test_features(name: str, tmp_path: Path) -> None:
     load_strictly(reference, made.weights)
     # Merging DINOv2's CLS position into the token rounds once.
     torch.testing.assert_close(features(load_backbone(output)), features(reference), atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("name", MADE)
-def test_exactly_one_layout_matches(name: str) -> None:
-    made = MADE[name]
-    assert [layout.name for layout in layouts_of(made.checkpoint)] == [made.layout]
 
 
 def test_every_layout_is_made() -> None:
@@ -81,6 +78,20 @@ def test_other_branches_can_be_chosen(name: str) -> None:
     assert not any(tensor.any() for tensor in chosen.state_dict.values())
     with pytest.raises(ValueError, match=f"no branch 'ema'; it has {default}, {other}"):
         convert_content(made.checkpoint, branch="ema")
+
+
+def test_a_teacher_with_batch_normalisation_is_wrapped_too() -> None:
+    """DINO's authors put DistributedDataParallel around it then, as around every student."""
+    checkpoint = MADE["dino_resnet"].checkpoint
+    conversion = convert_content({**checkpoint, "teacher": prefixed("module.", checkpoint["teacher"])})
+    assert (conversion.format, conversion.branch, conversion.spec) == ("dino", "teacher", RESNET)
+    assert conversion.dropped == {"module.head.*": ("module.head.x",)}
+
+
+def test_layouts_and_headers_load_no_torch() -> None:
+    """`--help` lists the layouts, and evaluation checks a backbone file's header before it starts."""
+    code = "import sys, backbones.file, backbones.layouts, backbones.spec; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_torchvision_resnet_in_the_published_layouts() -> None:
@@ -189,7 +200,7 @@ def test_weights_that_are_not_floats_are_refused() -> None:
 
 
 def test_half_precision_is_widened(tmp_path: Path) -> None:
-    made: Made = MADE["timm_vit"]
+    made = MADE["timm_vit"]
     path = tmp_path / "half.pth"
     torch.save({name: tensor.half() for name, tensor in made.weights.items()}, path)
     write_conversion(convert_checkpoint(path), path, tmp_path / "half.safetensors")
