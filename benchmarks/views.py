@@ -27,7 +27,7 @@ from benchmarks.turns import ratio, table
 from common.cli import parse, run_command
 from common.images import IMAGENET_MEAN, IMAGENET_STD
 from pretrain.config import ViewsConfig
-from pretrain.data.loader import ImageKey, MultiCropImages, collate, network_inputs
+from pretrain.data.loader import Batch, ImageKey, MultiCropImages, collate, network_inputs
 from pretrain.data.sources import ImageFiles, images_of_folder
 from pretrain.data.views import decode_whole, view_kinds
 
@@ -89,7 +89,7 @@ def turns(source: ImageFiles) -> dict[str, Turn]:
         samples = [[transform(image) for transform in transforms] for image in opened]
         return [torch.stack(crops) for crops in zip(*samples, strict=True)]
 
-    def workers(dataset: MultiCropImages, some: Sequence[int]) -> object:
+    def workers(dataset: MultiCropImages, some: Sequence[int]) -> Batch:
         return collate([dataset[ImageKey(0, index)] for index in some], colours=dataset.colours)
 
     return {

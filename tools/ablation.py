@@ -175,14 +175,14 @@ def _plan_recipe(recipe: str, options: AblationOptions, rows: Sequence[AblationR
 
 
 def _count_images(options: AblationOptions) -> int:
-    from pretrain.data.sources import find_images
+    from pretrain.data.sources import images_of_folder
     from tools.sample_data.scenes import COLOUR_PHOTOGRAPHS
 
     if options.dry_run and not options.images_folder.is_dir():
         logger.info("%s is not there; counting the images that belong there", options.images_folder)
         drawn = SampleConfig(output=SAMPLE_FOLDER).photos
         return len(COLOUR_PHOTOGRAPHS) * drawn if options.on_samples else COCO_IMAGES
-    return len(find_images(options.images_folder))
+    return len(images_of_folder(options.images_folder).names)
 
 
 def run_ablation(options: AblationOptions) -> bool:

@@ -293,8 +293,3 @@ def _read_index(shard: Path) -> list[tuple[str, int, int]]:
         if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise ValueError(f"data.path: {shard} is damaged at byte {end}, where a tar file neither goes on nor ends")
     return [(member.name, member.offset_data, member.size) for member in members]
-
-
-def find_images(folder: Path, option: str = "data.path") -> list[Path]:
-    """The files of `images_of_folder`."""
-    return [folder / name for name in images_of_folder(folder, option).names]

@@ -118,7 +118,8 @@ def panel_grid(
     figure = Figure(figsize=(inches * columns, inches * rows + 0.6), dpi=110, layout="constrained")
     figure.suptitle(title, fontsize=10, wrap=True)
     grid: npt.NDArray[np.object_] = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
+    panels: list[Axes] = grid.flatten().tolist()
+    for axes in panels:
         axes.set(xticks=[], yticks=[], frame_on=False)
     for axes, heading in zip(grid[0], headings, strict=False):
         axes.set_title(heading, fontsize=9)
@@ -256,7 +257,7 @@ def draw_matches(subject: Subject, images: Sequence[DrawnImage], views: ViewsCon
 def _join(figure: Figure, panels: Sequence[Axes], boxes: Sequence[CropBox], sides: Sequence[int]) -> int:
     """Mark some matching patches in both crops and draw lines between them; returns how many match in all."""
     grids = [(side, side) for side in sides]
-    matches_M2 = matching_patches(*boxes, *grids).tolist()
+    matches_M2 = matching_patches(boxes[0], boxes[1], grids[0], grids[1]).tolist()
     joined = np.linspace(0, len(matches_M2) - 1, min(_MOST_JOINED, len(matches_M2))).astype(int)
     colours = matplotlib.colormaps["rainbow"](np.linspace(0, 1, len(joined)))
     for index, colour in zip(joined, colours, strict=True):
@@ -264,6 +265,6 @@ def _join(figure: Figure, panels: Sequence[Axes], boxes: Sequence[CropBox], side
         for axes, patch, side in zip(panels, matches_M2[index], sides, strict=True):
             _mark(axes, patch, (side, side), colour)
             ends.append(((patch % side + 0.5) * SHOWN_SIZE / side, (patch // side + 0.5) * SHOWN_SIZE / side))
-        line = ConnectionPatch(*ends, panels[0].transData, panels[1].transData, color=colour, linewidth=1.2)
-        figure.add_artist(line)
+        data = panels[0].transData, panels[1].transData
+        figure.add_artist(ConnectionPatch(ends[0], ends[1], data[0], data[1], color=colour, linewidth=1.2))
     return len(matches_M2)

@@ -24,7 +24,7 @@ from backbones.layouts.patchbench import PATCHBENCH
 from backbones.spec import typical_image_size
 from backbones.vit import ViT
 from pretrain.config import PretrainConfig, SelfPatchConfig, ViewsConfig
-from pretrain.objectives.aggregation import Aggregation
+from pretrain.objectives.aggregation import Aggregation, ClassAttentionBlock
 from pretrain.objectives.base import attention_heads, token_width
 
 _QUANTILES = (0.01, 0.99)
@@ -185,6 +185,7 @@ def aggregation_attention(aggregation: Aggregation, patches_BND: Tensor) -> Tens
     *earlier, last = aggregation.blocks
     for block in earlier:
         cls_B1D = block(cls_B1D, patches_BND, None)
+    assert isinstance(last, ClassAttentionBlock)
     tokens_BSD = last.norm1(torch.cat([cls_B1D, patches_BND], dim=1))
     query_BH1d, key_BHSd = (
         layer(tokens).unflatten(-1, (last.num_heads, -1)).transpose(1, 2)

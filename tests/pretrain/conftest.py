@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from pretrain.config import PretrainConfig, parse_run
+from pretrain.data.sources import images_of_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -66,6 +67,11 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(exist_ok=True)
         image.save(path)
     return folder
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The images under a folder, in the order of a run's data set."""
+    return [folder / name for name in images_of_folder(folder).names]
 
 
 def has_current_environment() -> bool:

@@ -16,9 +16,8 @@ from torch import Tensor
 import pretrain.run
 from pretrain.__main__ import main
 from pretrain.data.loader import GlobalBatchSampler
-from pretrain.data.sources import find_images
 from tests.conftest import RunMain
-from tests.pretrain.conftest import tiny_options
+from tests.pretrain.conftest import find_images, tiny_options
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECIPE = "sample_dino"

@@ -94,7 +94,7 @@ def run_job(options: JobOptions) -> None:
     """Do what is left of a job. Under torchrun or Slurm all processes pretrain; the first one does the rest."""
     # These load torch.
     from backbones.convert import open_backbone
-    from pretrain.data.sources import find_images
+    from pretrain.data.sources import images_of_folder
     from pretrain.run import pretrain
     from tools.runs import BACKBONE_FILE, write_backbone
 
@@ -106,7 +106,7 @@ def run_job(options: JobOptions) -> None:
         os.environ.pop(variable, None)
     write_backbone(open_backbone(checkpoint), checkpoint, options.folder / BACKBONE_FILE)
     load(f"{TASKS['davis'].module}:evaluate")(options.davis_config())
-    record = _record(options, len(find_images(options.images)))
+    record = _record(options, len(images_of_folder(options.images).names))
     write_text_atomically(options.folder / RECORD_FILE, json.dumps(record, indent=1) + "\n")
 
 

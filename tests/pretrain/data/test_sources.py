@@ -21,7 +21,6 @@ from pretrain.data.sources import (
     ImageFiles,
     TarImages,
     detect_kind,
-    find_images,
     find_shards,
     images_of_coco,
     images_of_folder,
@@ -31,7 +30,7 @@ from pretrain.data.sources import (
 from pretrain.data.views import decode_whole
 from pretrain.run import pretrain
 from tests.conftest import RunMain
-from tests.pretrain.conftest import tiny_options
+from tests.pretrain.conftest import find_images, tiny_options
 
 RECIPE = "sample_dino"
 

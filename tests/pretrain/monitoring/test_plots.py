@@ -14,7 +14,7 @@ from backbones.build import build_backbone
 from backbones.spec import ViTSpec
 from pretrain.checkpoint import run_settings, save_checkpoint
 from pretrain.config import SelfPatchConfig, ViewsConfig
-from pretrain.data.sources import ImageFiles, find_images, images_of_folder
+from pretrain.data.sources import ImageFiles, images_of_folder
 from pretrain.monitoring.__main__ import main
 from pretrain.monitoring.plots import (
     QUERIES,
@@ -29,7 +29,7 @@ from pretrain.monitoring.subject import Subject, open_subject, subject_of
 from pretrain.networks import build_networks
 from pretrain.objectives.selfpatch import candidate_table, select_positives
 from tests.conftest import RunMain
-from tests.pretrain.conftest import tiny_config
+from tests.pretrain.conftest import find_images, tiny_config
 
 CPU = torch.device("cpu")
 SIDE = 12
