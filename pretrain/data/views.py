@@ -21,7 +21,6 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
 
 from common.images import JpegHeader, breaks_off, read_header
 from pretrain.config import ViewsConfig
@@ -269,8 +268,3 @@ def resize(pixels_HW3: Pixels, size: int, mode: str) -> Planes:
     batch_13HW = torch.from_numpy(pixels_HW3).permute(2, 0, 1)[None]
     planes_3HW: Planes = F.interpolate(batch_13HW, size=(size, size), mode=mode, antialias=True)[0].numpy()
     return planes_3HW
-
-
-def stack_boxes(boxes: Sequence[CropBox]) -> Tensor:
-    """int64 [B, 5]: top, left, height, width, flip."""
-    return torch.tensor([list(box) for box in boxes])

@@ -83,7 +83,7 @@ class Monitor:
                 logger.error("no curves at epoch %d: %s", info.epoch + 1, error)
 
 
-def write_curves(folder: Path, picture: Path) -> None:
+def write_curves(folder: Path, target: Path) -> None:
     """Draw the log in a run's output folder as a PNG.
 
     Raises:
@@ -94,7 +94,7 @@ def write_curves(folder: Path, picture: Path) -> None:
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     if not lines:
         raise ValueError(f"{path} has no line to draw curves from")
-    write_panels(lines, "step", panels({name for line in lines for name in line}), picture)
+    write_panels(lines, "step", panels({name for line in lines for name in line}), target)
 
 
 def panels(names: Collection[str]) -> list[Panel]:

@@ -1,13 +1,17 @@
 """A folder of small photographs-like images, and the options of a run small enough for tests."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
 from pretrain.config import PretrainConfig, parse_run
 from pretrain.data.sources import images_of_folder
+from pretrain.data.views import CropBox
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -72,6 +76,11 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def find_images(folder: Path) -> list[Path]:
     """The images under a folder, in the order of a run's data set."""
     return [folder / name for name in images_of_folder(folder).names]
+
+
+def stack_boxes(boxes: Sequence[CropBox]) -> Tensor:
+    """int64 [B, 5], as a batch has them."""
+    return torch.tensor([list(box) for box in boxes])
 
 
 def has_current_environment() -> bool:

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from pretrain.config import METHODS, PretrainConfig
-from pretrain.data.views import CropBox, stack_boxes, view_kinds
+from pretrain.data.views import CropBox, view_kinds
 from pretrain.log import JUDGED_LINES, CollapseWarning, judge
 from pretrain.networks import Networks, build_networks
 from pretrain.schedules import step_settings
 from pretrain.step import training_step
-from tests.pretrain.conftest import tiny_config
+from tests.pretrain.conftest import stack_boxes, tiny_config
 
 IMAGES = 8
 EVERY_METHOD = pytest.mark.parametrize("method", METHODS)

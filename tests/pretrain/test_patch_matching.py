@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pretrain.config import DINOConfig, MatchingConfig, PretrainConfig, ViewsConfig
-from pretrain.data.views import CropBox, stack_boxes
+from pretrain.data.views import CropBox
 from pretrain.heads import Projections
 from pretrain.objectives.base import Outputs
 from pretrain.objectives.patch_matching import PatchMatching, matching_patches
+from tests.pretrain.conftest import stack_boxes
 
 DINO = DINOConfig(out_dim=5)
 GLOBAL, LOCAL = (3, 3), (2, 2)

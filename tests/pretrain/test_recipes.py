@@ -10,11 +10,12 @@ from torch import Tensor
 
 from backbones.build import build_backbone
 from pretrain.config import PretrainConfig, parse_run
-from pretrain.data.views import CropBox, stack_boxes, view_kinds
+from pretrain.data.views import CropBox, view_kinds
 from pretrain.networks import backbone_spec, build_networks
 from pretrain.recipe_files import RECIPES, read_recipe, recipe_names
 from pretrain.schedules import step_settings
 from pretrain.step import training_step
+from tests.pretrain.conftest import stack_boxes
 
 IMAGES = 3
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "pretraining_choices.md"

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from pretrain.config import PretrainConfig
-from pretrain.data.views import CropBox, stack_boxes, view_kinds
+from pretrain.data.views import CropBox, view_kinds
 from pretrain.networks import Networks, build_networks
 from pretrain.schedules import step_settings
 from pretrain.step import Sentinel, all_finite, seed_step, training_step
-from tests.pretrain.conftest import tiny_config
+from tests.pretrain.conftest import stack_boxes, tiny_config
 
 IMAGES = 4
 CPU = torch.device("cpu")

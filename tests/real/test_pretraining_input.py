@@ -1,4 +1,4 @@
-"""Views of real photographs are those that Pillow makes with the same draws; real data sets are read whole."""
+"""Views of real photos are those that Pillow makes with the same draws; real data sets are read whole."""
 
 import io
 from pathlib import Path
@@ -13,16 +13,16 @@ from pretrain.data.views import decode, decode_whole, draw_views, image_size, ma
 from tests.references.dino_views import pillow_view
 
 KINDS = view_kinds(ViewsConfig())
-PHOTOGRAPHS = 24
+PHOTOS = 24
 MEAN_LEVELS = 1.0
 
 
 @pytest.mark.data
-def test_views_of_photographs_are_pillows(real_data_dir: Path) -> None:
+def test_views_of_photos_are_pillows(real_data_dir: Path) -> None:
     """In levels of 255: 0.3 on average over all views, under 1 for all but a few that are solarised or of strong colours."""
     source = images_of_folder(real_data_dir / "photos")
     means = []
-    for index in np.linspace(0, len(source.names), PHOTOGRAPHS, endpoint=False).astype(int).tolist():
+    for index in np.linspace(0, len(source.names), PHOTOS, endpoint=False).astype(int).tolist():
         content = source.load(index)
         image = Image.open(source.describe(index)).convert("RGB")
         assert np.array_equal(decode_whole(content), np.asarray(image))
@@ -38,8 +38,8 @@ def test_views_of_photographs_are_pillows(real_data_dir: Path) -> None:
 
 
 @pytest.mark.data
-def test_large_photographs_may_be_decoded_smaller(real_data_dir: Path) -> None:
-    """COCO's photographs with crops of 32 pixels take the place of large ones with crops of 224: a level on average, at most."""
+def test_large_photos_may_be_decoded_smaller(real_data_dir: Path) -> None:
+    """COCO's photos with crops of 32 pixels take the place of large ones with crops of 224: a level on average, at most."""
     source = images_of_folder(real_data_dir / "coco/val2017")
     kinds = view_kinds(ViewsConfig(global_size=48, local_size=20))
     scales, means = set(), []
@@ -67,7 +67,7 @@ def test_real_sets_are_read_whole(real_data_dir: Path) -> None:
     assert list(coco.names) == list(folder.names)
     cifar = open_source(DataConfig(path=real_data_dir / "cifar-10-batches-bin"))
     assert len(cifar.names) == 1000
-    picture = decode_whole(cifar.load(0))
-    assert picture.shape == (32, 32, 3)
-    # Neighbouring pixels of a photograph are alike; planes read in a wrong order are not.
-    assert np.abs(np.diff(picture.astype(int), axis=1)).mean() < 25
+    pixels = decode_whole(cifar.load(0))
+    assert pixels.shape == (32, 32, 3)
+    # Neighbouring pixels of a photo are alike; planes read in a wrong order are not.
+    assert np.abs(np.diff(pixels.astype(int), axis=1)).mean() < 25

@@ -27,7 +27,7 @@ from pretrain.data.colours import (
 Reference = Callable[[Image.Image, float], Image.Image]
 
 
-def picture(side: int = 96) -> Pixels:
+def sample(side: int = 96) -> Pixels:
     """Smooth, with strong colours, black, white, edges and a little noise."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)
@@ -52,7 +52,7 @@ def differences(ours: Pixels, theirs: Image.Image) -> Pixels:
 def test_jitter_is_pillows(
     ours: Callable[[Pixels, float], Pixels], theirs: Reference, factors: tuple[float, ...], mean: float, largest: int
 ) -> None:
-    pixels = picture()
+    pixels = sample()
     for factor in factors:
         difference = differences(ours(pixels, factor), theirs(Image.fromarray(pixels), factor))
         assert difference.mean() <= mean
@@ -62,7 +62,7 @@ def test_jitter_is_pillows(
 @pytest.mark.parametrize("radius", [0.1, 0.3, 0.7, 1.1, 1.5, 2.0])
 def test_blur_is_pillows(radius: float) -> None:
     """Within 6 pixels of the border, more: see the module."""
-    pixels = picture()
+    pixels = sample()
     difference = differences(blur(pixels, radius), Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(radius)))
     assert difference[6:-6, 6:-6].mean() <= 0.6
     assert difference[6:-6, 6:-6].max() <= 3
@@ -79,7 +79,7 @@ def test_blur_has_the_variance_of_its_radius(radius: float) -> None:
 
 
 def test_solarisation_and_grey_are_pillows() -> None:
-    pixels = picture()
+    pixels = sample()
     assert np.array_equal(
         change_colours(pixels, draws(solarise_V=[True]), 0), np.asarray(ImageOps.solarize(Image.fromarray(pixels)))
     )
@@ -97,7 +97,7 @@ def draws(**changes: object) -> ColourDraws:
 
 def test_operations_come_in_the_published_order() -> None:
     """Jitter in the drawn order, then grey, blur, solarisation; beside the same steps by Pillow."""
-    pixels = picture()
+    pixels = sample()
     order, factors, radius = [2, 0, 3, 1], [1.3, 0.7, 1.15, 0.06], 1.3
     drawn = draws(jitter_V=[True], order_V4=[order], factors_V4=[factors], radius_V=[radius], solarise_V=[True])
     expected = Image.fromarray(pixels)
@@ -114,7 +114,7 @@ def test_operations_come_in_the_published_order() -> None:
 
 
 def test_without_draws_nothing_changes() -> None:
-    assert np.array_equal(change_colours(picture(), draws(), 0), picture())
+    assert np.array_equal(change_colours(sample(), draws(), 0), sample())
 
 
 # PW-Self's changes of each patch by itself.

@@ -114,7 +114,7 @@ def test_kinds_of_the_same_images_make_the_same_views(image_folder: Path, tmp_pa
         assert [source.load(index) for index in range(12)] == [folder.load(index) for index in range(12)]
 
 
-def test_a_cifar_picture_is_its_planes(tmp_path: Path) -> None:
+def test_a_cifar_image_is_its_planes(tmp_path: Path) -> None:
     write_cifar(LAYOUTS[1])([], tmp_path)
     source = CifarImages(tmp_path)
     record = np.fromfile(tmp_path / "train.bin", dtype=np.uint8).reshape(12, -1)[4]

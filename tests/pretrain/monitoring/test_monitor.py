@@ -48,15 +48,15 @@ def test_watching_changes_nothing_of_what_is_trained(image_folder: Path, tmp_pat
     assert same(trained(tmp_path / "off"), trained(tmp_path / "on"))
     own = {"selfpatch": {"positives"}, "patch_matching": {"matches"}}.get(method, set())
     for epoch in ("epoch_0001", "epoch_0002"):
-        pictures = {path.stem for path in (tmp_path / "on" / "watch" / epoch).iterdir()}
-        assert pictures == {"attention", "components", *own}
+        plots = {path.stem for path in (tmp_path / "on" / "watch" / epoch).iterdir()}
+        assert plots == {"attention", "components", *own}
     assert (tmp_path / "on" / "watch" / "curves.png").is_file()
     assert not (tmp_path / "off" / "watch").exists()
     lines = logged(tmp_path / "on")
     assert [line["step"] for line in lines if 0 <= line.get("knn_top1", -1) <= 100] == [3, 6]
     assert [{**line, "knn_top1": None} for line in lines] == [{**line, "knn_top1": None} for line in logged(tmp_path / "off")]
     board = EventAccumulator(str(tmp_path / "on" / "tensorboard")).Reload()
-    assert set(board.Tags()["images"]) == {f"watch/{name}" for name in pictures}
+    assert set(board.Tags()["images"]) == {f"watch/{name}" for name in plots}
     assert "knn_top1" in board.Tags()["scalars"]
 
 
@@ -94,7 +94,7 @@ def test_a_labelled_folder_that_cannot_be_used_is_found_before_training(
     assert not (tmp_path / "run" / "log.jsonl").exists()
 
 
-def test_pictures_that_cannot_be_written_cost_no_training(
+def test_plots_that_cannot_be_written_cost_no_training(
     image_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tmp_path.joinpath("watch").write_text("a file where the folder would be")
@@ -139,14 +139,14 @@ def test_panels_of_what_there_is() -> None:
     ]  # fmt: skip
 
 
-def test_the_picture_of_a_log(tmp_path: Path) -> None:
+def test_the_curves_of_a_log(tmp_path: Path) -> None:
     lines = [
         {"step": step, "loss": 1 / step, "lr": 0.1} | ({"knn_top1": 9.0} if step % 5 == 0 else {}) for step in range(1, 20)
     ]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     write_curves(tmp_path, tmp_path / "watch" / "curves.png")
-    with Image.open(tmp_path / "watch" / "curves.png") as picture:
-        assert picture.width > 500
+    with Image.open(tmp_path / "watch" / "curves.png") as plot:
+        assert plot.width > 500
     (tmp_path / "log.jsonl").write_text("")
     with pytest.raises(ValueError, match="no line"):
         write_curves(tmp_path, tmp_path / "curves.png")

@@ -85,7 +85,7 @@ def test_an_inner_query_is_enlarged_and_says_its_cosines(subject: Subject, image
     assert inner.get_xlim()[1] - inner.get_xlim()[0] == pytest.approx(5 * PATCH)
     assert len(inner.texts) == 8
     assert all(-1 <= float(text.get_text()) <= 1 for text in inner.texts)
-    # What wraps lies on the other side of the image.
+    # What wraps is on the other side of the image.
     assert border.get_xlim() == (0, SHOWN_SIZE)
     assert not border.texts
 
@@ -104,8 +104,8 @@ def box_of(axes: Axes, number: int) -> tuple[float, float, float, float]:
 def test_joined_patches_show_the_same_part_of_the_image(subject: Subject, images_to_draw: list[DrawnImage]) -> None:
     views = ViewsConfig(global_size=8 * SIDE, local_size=48, local_crops=2)
     checked = 0
-    for photograph in images_to_draw:
-        figure = draw_matches(subject, [photograph], views)
+    for drawn in images_to_draw:
+        figure = draw_matches(subject, [drawn], views)
         overview, *panels = figure.axes
         for ends in joined_points(figure):
             places = []
@@ -126,8 +126,8 @@ def test_the_same_images_from_all_over_the_listing_or_the_first_ones(image_folde
     paths = find_images(image_folder)
     source = images_of_folder(image_folder)
     spread, first = (choose_images(source, 3, spread) for spread in (True, False))
-    assert [photograph[0].split("/")[-1] for photograph in spread] == [paths[index].name for index in (0, 4, 8)]
-    assert [photograph[0].split("/")[-1] for photograph in first] == [path.name for path in paths[:3]]
+    assert [name.split("/")[-1] for name, _ in spread] == [paths[index].name for index in (0, 4, 8)]
+    assert [name.split("/")[-1] for name, _ in first] == [path.name for path in paths[:3]]
     assert len(choose_images(source, 50, True)) == len(paths)
 
 
@@ -157,12 +157,12 @@ def checkpoint_of(method: str, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("method", "own"), [("selfpatch", {"positives"}), ("moby_selfpatch", {"positives"}), ("patch_matching", {"matches"})]
 )
-def test_pictures_of_our_checkpoints(image_folder: Path, tmp_path: Path, run_main: RunMain, method: str, own: set[str]) -> None:
+def test_plots_of_our_checkpoints(image_folder: Path, tmp_path: Path, run_main: RunMain, method: str, own: set[str]) -> None:
     path = checkpoint_of(method, tmp_path)
     options = ["--checkpoint", path, "--images", image_folder, "--output", tmp_path / "out", "--num-images", 1]
     finished = run_main(main, options)
     assert finished.status == 0, finished.stderr
-    assert {picture.stem for picture in (tmp_path / "out").iterdir()} == {"attention", "components", *own}
+    assert {path.stem for path in (tmp_path / "out").iterdir()} == {"attention", "components", *own}
 
 
 @torch.no_grad()
