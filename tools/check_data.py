@@ -73,9 +73,7 @@ class DatasetReport:
 
     task: Task
     data: Path
-    """The folder given as `--data`."""
-    asked: bool
-    """Whether the user named its task."""
+    asked: bool  # whether the user named its task
     examined: bool
     """False where the user named other tasks only."""
     present: bool
@@ -110,7 +108,6 @@ class DatasetReport:
         return self.state in ("sample data", "subset", "complete")
 
     def downloads(self) -> list[str]:
-        """Where all of it comes from, as advice."""
         return [f"get {one.address} and unpack it in {self.data / one.into}" for one in self.task.downloads]
 
     def to_dict(self) -> dict[str, Any]:
@@ -205,7 +202,6 @@ def _dataset(report: DatasetReport, names_shown: int, colours: bool) -> Iterator
 
 
 def _state(report: DatasetReport) -> tuple[str, str]:
-    """What to say of a data set, and in which colour."""
     match report.state:
         case "not examined":
             return (

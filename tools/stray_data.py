@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from eval.findings import Finding, about
-from eval.image_checks import is_hidden
 from eval.tasks import Task
 
 _SEARCH_DEPTH = 3
@@ -37,6 +36,8 @@ def _find_folders(start: Path, signs: Iterable[str]) -> Iterator[Path]:
 
 def _subfolders(folder: Path) -> list[Path]:
     """Visible folders within, by name; none where it cannot be read."""
+    from eval.image_checks import is_hidden  # slow to load, and not needed for --help
+
     if not os.access(folder, os.R_OK | os.X_OK) or not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
