@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from common.jpeg import breaks_off, ends_whole, is_jpeg
+from common.images import breaks_off, ends_whole, is_jpeg
 from eval.findings import Finding, about
 
 _SPELLINGS = {".jpg": (".jpg", ".jpeg", ".jpe"), ".png": (".png",)}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from common.command import run_command
+from common.cli import run_command
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
