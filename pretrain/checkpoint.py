@@ -31,32 +31,15 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_FILE = "checkpoint.pth"
 AUTO, NEVER = "auto", "never"
 
-_SEED = "train.seed"
-_PARTS = "train.accumulate"
+_SEED, _PARTS = "train.seed", "train.accumulate"
 
-# Fields that may change when a run is continued: they influence where and how fast it runs, not what it computes.
-_FREE_FIELDS = frozenset(
-    {
-        "data.path",
-        "data.kind",
-        "data.tar_index",
-        "data.workers",
-        "data.pin_workers",
-        "data.max_unreadable",
-        "train.output",
-        "train.device",
-        _PARTS,
-        "train.compile",
-        "train.checkpoint_every",
-        "train.keep_last",
-        "train.keep_every",
-        "train.resume",
-        "train.export",
-        "train.log_every",
-    }
-)
+# What may change when a run is continued: it influences where and how fast it runs, not what it computes.
 _FREE_SECTION = "watch"
-"""Looking at a run does not change it."""
+_FREE_FIELDS = {
+    *(f"data.{name}" for name in ("path", "kind", "tar_index", "workers", "pin_workers", "max_unreadable")),
+    *(f"train.{name}" for name in ("output", "device", "accumulate", "compile", "checkpoint_every", "keep_last", "keep_every")),
+    *(f"train.{name}" for name in ("resume", "export", "log_every")),
+}
 
 
 class CheckpointNotWrittenError(ValueError):
@@ -74,11 +57,9 @@ class Progress:
 
 
 def run_settings(config: PretrainConfig, names: Iterable[str]) -> dict[str, Any]:
-    """What a run is, as flat plain values: its configuration, and a digest of its images' names.
+    """What a run is, as flat plain values: its configuration, and a digest of its images' names in their order.
 
-    Args:
-        config: The run.
-        names: The images, in their order, relative to `config.data.path`, which itself may move.
+    Names are relative to `config.data.path`, which itself may move.
     """
     sections = plain_config(config)
     flat = {
@@ -91,16 +72,12 @@ def run_settings(config: PretrainConfig, names: Iterable[str]) -> dict[str, Any]
 
 
 def recipe_digest(settings: Mapping[str, Any]) -> str:
-    """What runs of one recipe have in common: a digest of their settings, but for the seed and what computes nothing.
-
-    Args:
-        settings: From `run_settings`.
-    """
+    """What runs of one recipe have in common: a digest of their `run_settings`, but for the seed and what computes nothing."""
     fixed = {name: value for name, value in settings.items() if name not in (*_free_fields(settings), _SEED)}
     return text_sha256(json.dumps(fixed, sort_keys=True))
 
 
-def _free_fields(settings: Mapping[str, Any]) -> frozenset[str]:
+def _free_fields(settings: Mapping[str, Any]) -> set[str]:
     """What may change; of heads with batch normalisation, the parts of a batch may not: it normalises over each."""
     has_batch_norm = METHODS[settings["method"]].batch_norm or settings["selfpatch.negatives"]
     return _FREE_FIELDS - {_PARTS} if has_batch_norm else _FREE_FIELDS
@@ -109,15 +86,9 @@ def _free_fields(settings: Mapping[str, Any]) -> frozenset[str]:
 def save_checkpoint(
     path: Path, settings: Mapping[str, Any], networks: Networks, step: int, epoch: int, kept: Sequence[str] = ()
 ) -> None:
-    """Write a checkpoint atomically.
+    """Write a checkpoint atomically, after so many steps and epochs.
 
-    Args:
-        path: Where to.
-        settings: From `run_settings`.
-        networks: What is trained, with the losses' and the optimiser's running state.
-        step: Steps done.
-        epoch: Epochs done.
-        kept: Names of the older checkpoints that the run may remove.
+    `settings` come from `run_settings`; `kept` names the older checkpoints that the run may remove.
 
     Raises:
         CheckpointNotWrittenError: If the disk is full or fails; what was at `path` before is still there.
@@ -252,9 +223,6 @@ def start_or_resume(own: Path, resume: str, settings: Mapping[str, Any], network
         resume: `auto`, `never`, or a checkpoint file.
         settings: From `run_settings`.
         networks: Fresh; take the checkpoint's values.
-
-    Returns:
-        How far the run is; step 0 if it starts afresh.
 
     Raises:
         CheckpointError: If there is a checkpoint that must not be continued or cannot be; a damaged one is never passed over in

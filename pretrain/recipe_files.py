@@ -31,26 +31,26 @@ def find_recipe(name: str) -> Path:
 
 
 def read_recipe(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A recipe's sections, with those that it extends.
-
-    Args:
-        path: A YAML file.
-        extended_by: The files that led to this one.
+    """A recipe's sections, with those that it extends; `extended_by` are the files that led to this one.
 
     Raises:
         ValueError: If a file is no recipe, is absent, or extends itself.
     """
     if path.resolve() in extended_by:
         raise ValueError(f"{path}: extends itself, by way of {extended_by[-1]}")
-    content = _read_yaml(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a YAML file ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: not a recipe; it must map sections to fields")
     names = content.pop("extends", [])
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{path}: extends: must be the name of a recipe or a list of names, not {names!r}")
     merged: dict[str, Any] = {}
     for name in names:
-        base = read_recipe(_find_base(name, path), (*extended_by, path.resolve()))
-        merged = _merge(merged, base)
+        merged = _merge(merged, read_recipe(_find_base(name, path), (*extended_by, path.resolve())))
     return _merge(merged, content)
 
 
@@ -71,13 +71,3 @@ def _merge(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
         both_sections = isinstance(value, dict) and isinstance(lower.get(name), dict)
         merged[name] = _merge(lower[name], value) if both_sections else value
     return merged
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a YAML file ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: not a recipe; it must map sections to fields")
-    return content

@@ -80,9 +80,9 @@ def select_positives(patches_BND: Tensor, grid: tuple[int, int], window: int, k:
     Args:
         patches_BND: The teacher backbone's output of its last block, without a final norm.
         grid: (h, w) of the patch grid.
-        window: As for `candidate_table`.
+        window: As for `candidate_table`, like `border`.
         k: How many to select.
-        border: As for `candidate_table`.
+        border: What happens at the border of the image.
 
     Returns:
         int64 [B, N, k] patch indices.
@@ -108,15 +108,7 @@ class SelfPatchNetwork(nn.Module):
     def __init__(
         self, spec: BackboneSpec, losses: tuple[Loss, Loss], config: SelfPatchConfig, drop_path_rate: float, role: Role
     ) -> None:
-        """Build with fresh weights.
-
-        Args:
-            spec: The backbone.
-            losses: Of images and of patches; they make the heads.
-            config: How patch targets are made.
-            drop_path_rate: Stochastic depth of the backbone; the aggregation module has none.
-            role: The teacher summarises positives; the student only norms its patches.
-        """
+        """Build with fresh weights; the losses, of images and of patches, make the heads, and only the backbone drops paths."""
         super().__init__()
         self.config = config
         self.role = role
