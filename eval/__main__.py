@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from common.command import parse_config, run_command
+from common.cli import parse, run_command
 from common.launch import run_or_launch
 from eval.record import metrics_line
 from eval.tasks import TASKS, load
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
 def _parse(argv: Sequence[str]) -> Any:
     """The task's config; loads no torch, so that `--help` and mistakes are answered at once."""
     task = TASKS[argv[0]]
-    return parse_config(load(task.config), f"python -m eval {task.name}", argv[1:], task.summary)
+    return parse(load(task.config), argv[1:], f"python -m eval {task.name}", task.summary)
 
 
 def _run(argv: Sequence[str]) -> int:

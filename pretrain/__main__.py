@@ -3,10 +3,9 @@
 import logging
 from collections.abc import Sequence
 
-from common.command import run_command
+from common.cli import run_command
 from common.launch import run_or_launch
 from pretrain.config import parse_run
-from pretrain.run import pretrain
 
 
 def main(argv: Sequence[str]) -> int:
@@ -15,7 +14,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _train(argv: Sequence[str]) -> int:
-    checkpoint = pretrain(parse_run(argv))
+    config = parse_run(argv)
+    from pretrain.run import pretrain  # loads torch, for which `--help` and mistakes need not wait
+
+    checkpoint = pretrain(config)
     logging.getLogger("pretrain").info("checkpoint: %s", checkpoint)
     return 0
 

@@ -97,7 +97,7 @@ ONE_OF_TWO = """
 import sys
 import torch
 import pretrain.run
-from common.command import run_command
+from common.cli import run_command
 from pretrain.__main__ import main
 from common.distributed import rank
 healthy, done = pretrain.run.training_step, 0
@@ -118,7 +118,7 @@ def test_all_processes_end_together(image_folder: Path, tmp_path: Path) -> None:
     script.write_text(ONE_OF_TWO)
     finished = subprocess.run(
         [
-            *(sys.executable, "-m", "common.torchrun", "--standalone", "--nproc-per-node", "2", str(script)),
+            *(sys.executable, "-m", "common.launch", "--standalone", "--nproc-per-node", "2", str(script)),
             *(RECIPE, *tiny_options(image_folder, output, "dino", train__checkpoint_every=1, train__log_every=100)),
         ],
         cwd=REPOSITORY,

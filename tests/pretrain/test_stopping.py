@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import pretrain.run
-from common.interruption import STOP_SIGNALS, Interrupted
+from common.cli import STOP_SIGNALS, Interrupted
 from pretrain.__main__ import main
 from pretrain.config import parse_run
 from pretrain.run import pretrain as run_pretraining

@@ -39,7 +39,7 @@ BEFORE_NORMALISATION = ("projector.0.bias", "predictor.0.bias")
 EACH_RUN = """
 import json, sys
 import torch.distributed as dist
-from common.command import run_command
+from common.cli import run_command
 from pretrain.__main__ import main
 dist.init_process_group("gloo")  # one for all runs: a second one would find what the first left in the launcher's store
 try:
@@ -61,7 +61,7 @@ def launch(processes: int, runs: list[list[str]], folder: Path) -> subprocess.Co
     """All runs one after the other in the same processes, which saves starting them for each."""
     script = folder / "each_run.py"
     script.write_text(EACH_RUN)
-    torchrun = [sys.executable, "-m", "common.torchrun", "--standalone", "--nproc-per-node", str(processes)]
+    torchrun = [sys.executable, "-m", "common.launch", "--standalone", "--nproc-per-node", str(processes)]
     return subprocess.run(
         [*torchrun, str(script), json.dumps(runs)], cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=400
     )
@@ -175,11 +175,11 @@ def test_processes_with_other_lists_of_images_do_not_start(image_folder: Path, t
     next(other.rglob("*.jpg")).unlink()
     script = tmp_path / "own_run.py"
     script.write_text(
-        "import json, os\nfrom common.command import run_command\nfrom pretrain.__main__ import main\n"
+        "import json, os\nfrom common.cli import run_command\nfrom pretrain.__main__ import main\n"
         "run_command(lambda argv: main(json.loads(argv[0])[int(os.environ['RANK'])]))\n"
     )
     runs = [run_of(folder, tmp_path / "run", "dino") for folder in (image_folder, other)]
-    torchrun = [sys.executable, "-m", "common.torchrun", "--standalone", "--nproc-per-node", "2"]
+    torchrun = [sys.executable, "-m", "common.launch", "--standalone", "--nproc-per-node", "2"]
     finished = subprocess.run(
         [*torchrun, str(script), json.dumps(runs)], cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=400
     )

@@ -1,4 +1,0 @@
-# shim: remove
-from common.distributed import full_float32
-
-__all__ = ["full_float32"]
