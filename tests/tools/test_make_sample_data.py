@@ -17,8 +17,8 @@ from pycocotools.cocoeval import COCOeval
 from eval.result import SAMPLE_MARKER
 from tests.conftest import REPOSITORY, RunMain
 from tools.make_sample_data import SampleConfig, draw_samples, main
-from tools.sample_data.formats import ADE_CLASSES, CATEGORY_IDS, SEQUENCES, UNLABELLED, coco_categories
-from tools.sample_data.scenes import COLOUR_PHOTOGRAPHS, Cutout, cutout_names, draw_scene, make_cutout, paste
+from tools.sample_data.formats import ADE_CLASSES, CATEGORY_IDS, UNLABELLED, coco_categories
+from tools.sample_data.scenes import COLOUR_PHOTOGRAPHS, Cutout, paste
 
 ROOTS = ["coco", "ade/ADEChallengeData2016", "DAVIS", "photos", "imagenet"]
 SCRIPT = REPOSITORY / "tools/make_sample_data.py"
@@ -64,17 +64,6 @@ def test_another_seed_gives_other_images(samples: Path, tmp_path: Path) -> None:
     assert [name for name in ours if ours[name] == others[name]] == ["DAVIS/ImageSets/2017/val.txt"]
 
 
-def test_photos_are_colour_images_of_every_subject(samples: Path) -> None:
-    images = sorted((samples / "photos").rglob("*.jpg"))
-    assert {path.parent.name for path in images} == set(COLOUR_PHOTOGRAPHS)
-    assert len(images) == 6 * len(COLOUR_PHOTOGRAPHS)
-    for path in images:
-        with Image.open(path) as image:
-            assert image.mode == "RGB"
-            assert 126 <= min(image.size) <= 226
-            assert np.asarray(image).std() > 5
-
-
 def test_the_labelled_set_has_every_subject_in_both_splits_and_no_image_twice(samples: Path) -> None:
     for split, count in (("train", 8), ("val", 4)):
         folders = sorted((samples / "imagenet" / split).iterdir())
@@ -101,24 +90,6 @@ def test_every_ade_image_has_a_label_map_of_its_size_with_the_benchmarks_numbers
     names = {number: ADE20KDataset.METAINFO["classes"][number - 1] for number in ADE_CLASSES.values()}
     own = {"motorcycle": "minibike", "cat": "animal"}
     assert names == {number: own.get(name, name) for name, number in ADE_CLASSES.items()}
-
-
-@pytest.mark.parametrize("name", SEQUENCES)
-def test_objects_move_and_change_size(samples: Path, name: str) -> None:
-    assert name in (samples / "DAVIS/ImageSets/2017/val.txt").read_text().split()
-    frames = sorted((samples / "DAVIS/JPEGImages/480p" / name).iterdir())
-    masks = [np.asarray(Image.open(path)) for path in sorted((samples / "DAVIS/Annotations/480p" / name).iterdir())]
-    assert [path.name for path in frames] == [f"{number:05d}.jpg" for number in range(8)]
-    objects = len(SEQUENCES[name][1])
-    for path, mask in zip(frames, masks, strict=True):
-        with Image.open(path) as frame:
-            assert frame.size == mask.shape[::-1]
-        assert np.unique(mask).tolist() == list(range(objects + 1))
-    for number in range(1, objects + 1):
-        areas = [(mask == number).sum() for mask in masks]
-        centres = np.array([np.argwhere(mask == number).mean(axis=0) for mask in masks])
-        assert max(areas) > 1.15 * min(areas)
-        assert np.linalg.norm(centres[-1] - centres[0]) > 20
 
 
 @pytest.mark.parametrize(("split", "count"), [("train2017", 8), ("val2017", 4)])
@@ -162,31 +133,6 @@ def test_perfect_detections_score_one_and_ids_are_unique(samples: Path) -> None:
 def test_coco_categories_are_the_official_ones(real_data_dir: Path) -> None:
     official = json.loads((real_data_dir / "coco/annotations/instances_val2017.json").read_text())["categories"]
     assert coco_categories() == official
-
-
-def test_the_line_parts_the_two_surfaces_of_a_scene() -> None:
-    for seed in range(10):
-        image, _, lower, lower_mask = draw_scene(np.random.default_rng(seed), 80, 60, lower=("grass",))
-        assert (image.shape, lower) == ((60, 80, 3), "grass")
-        assert not lower_mask[: 60 * 45 // 100].any()
-        assert lower_mask[60 * 7 // 10 + 1 :].all()
-        # The tinted grass is the only surface whose green is always its strongest channel.
-        is_green = image.argmax(axis=2) == 1
-        assert is_green[lower_mask].mean() > 0.95
-        assert is_green[~lower_mask].mean() < 0.05
-
-
-@pytest.mark.parametrize("name", cutout_names())
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_a_cutout_has_the_wanted_size_and_fills_its_box(name: str, mirrored: bool) -> None:
-    cutout = make_cutout(name, 60, mirrored)
-    assert max(cutout.mask.shape) == 60
-    assert cutout.pixels.shape == (*cutout.mask.shape, 3)
-    rows, columns = np.nonzero(cutout.mask)
-    assert max(rows.min(), columns.min()) <= 1
-    assert rows.max() >= cutout.mask.shape[0] - 3
-    assert columns.max() >= cutout.mask.shape[1] - 3
-    assert 0.3 < cutout.mask.mean() < 0.95
 
 
 @pytest.mark.parametrize(("left", "top"), [(2, 1), (-1, -2), (5, 4), (9, 1), (-4, 0), (0, 30)])
