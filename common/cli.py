@@ -72,8 +72,8 @@ def parse(config_class: type[ConfigT], argv: Sequence[str], prog: str, descripti
     options = dict(_options(config_class))
     hint = f"(see `{prog} --help`)"
     arguments = _whole_values(argv, options, hint)
-    required = [name for name, option in options.items() if option.required and name not in arguments]
-    if required:
+    given = {argument.partition("=")[0] for argument in arguments}
+    if required := [name for name, option in options.items() if option.required and name not in given]:
         raise ValueError(f"required: {', '.join(required)} {hint}")
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors), _wide_terminal():

@@ -72,6 +72,7 @@ def test_dashes_and_underscores_are_the_same() -> None:
     assert options("--num-heads", "3", "--inner.some-rate=0.25") == expected
     assert options("--num_heads=3", "--inner.some_rate", "0.25") == expected
     assert options("--path", "x-y_z").path == Path("x-y_z")
+    assert parse(Options, ["--path=--x"], "x").path == Path("--x")
 
 
 def test_the_later_value_wins() -> None:
