@@ -57,14 +57,7 @@ def test_launch_options_are_taken_out() -> None:
 
 
 def test_without_launch_options_a_command_runs_here() -> None:
-    seen: list[list[str]] = []
-
-    def run(argv: object) -> int:
-        seen.append(list(argv))  # type: ignore[call-overload]
-        return 3
-
-    assert run_or_launch("eval", ["davis", "--jobs", "2"], run) == 3
-    assert seen == [["davis", "--jobs", "2"]]
+    assert run_or_launch("eval", ["davis", "--jobs", "2"], len) == 3
 
 
 @pytest.mark.parametrize(
@@ -96,16 +89,8 @@ def test_the_dry_run_prints_the_job(capsys: pytest.CaptureFixture[str], monkeypa
     assert run_or_launch("eval", ["detection", "--output", "a b", *arguments], never) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("# each of 8 processes: python -m eval detection --output 'a b'\n")
-    for line in (
-        "nodes=2",
-        "ntasks-per-node=4",
-        "gpus-per-node=4",
-        "time=90",
-        "account=x",
-        "job-name=patchbench-eval",
-        "requeue",
-        "signal=USR2@120",
-    ):
+    sizes = "nodes=2 ntasks-per-node=4 gpus-per-node=4 time=90 account=x job-name=patchbench-eval requeue signal=USR2@120"
+    for line in sizes.split():
         assert f"#SBATCH --{line}\n" in printed
 
 

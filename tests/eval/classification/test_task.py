@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from eval.__main__ import main as eval_main
-from eval.classification import linear, task
+from eval.classification import task
 from eval.classification.config import ClassificationConfig
 from eval.classification.items import read_items
 from eval.classification.task import accuracy, evaluate
@@ -23,15 +23,15 @@ from tests.eval.classification.conftest import TEST_IMAGES
 Configure = Callable[..., ClassificationConfig]
 
 
-def main(argv: Sequence[str]) -> int:
-    return eval_main(["classification", *argv])
-
-
 REPOSITORY = Path(__file__).resolve().parents[3]
 OPTIONS = [
     *("--device", "cpu", "--workers", "0", "--resize", "36", "--crop", "32", "--epochs", "3", "--batch-size", "8"),
     *("--neighbours", "1", "5", "--learning-rates", "0.1", "1.0"),
 ]
+
+
+def main(argv: Sequence[str]) -> int:
+    return eval_main(["classification", *argv])
 
 
 def test_the_command_from_backbone_to_result(images: Path, backbone_file: Path, tmp_path: Path, run_main: RunMain) -> None:
@@ -40,13 +40,8 @@ def test_the_command_from_backbone_to_result(images: Path, backbone_file: Path, 
     assert (finished.status, finished.stderr) == (0, "")
     assert "1-NN top-1" in finished.stdout
     result = read_result(output / "result.json")
-    assert list(result.metrics) == [
-        "1-NN top-1",
-        "5-NN top-1",
-        "linear top-1",
-        "linear (rate 1) top-1",
-        "linear top-1, best epoch",
-    ]
+    names = ["1-NN top-1", "5-NN top-1", "linear top-1", "linear (rate 1) top-1", "linear top-1, best epoch"]
+    assert list(result.metrics) == names
     assert result.metrics["5-NN top-1"].value > 60  # colours show through random weights; chance is 33
     with (output / "predictions.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -79,24 +74,6 @@ def test_a_finished_task_is_not_run_again(configure: Configure, monkeypatch: pyt
         evaluate(configure(classifiers=["knn"], temperature=0.1))
 
 
-def test_an_interrupted_probe_continues(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = evaluate(configure(classifiers=["linear"], output=configure().output / "whole"))
-    augmented_batches, epochs = linear.augmented_batches, []
-
-    def interrupted(epoch: int, **given: Any) -> Any:
-        if epoch == 2 and 2 not in epochs:
-            epochs.append(epoch)
-            raise KeyboardInterrupt
-        epochs.append(epoch)
-        return augmented_batches(epoch, **given)
-
-    monkeypatch.setattr(task, "augmented_batches", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(configure(classifiers=["linear"]))
-    assert evaluate(configure(classifiers=["linear"])).metrics == expected.metrics
-    assert epochs == [0, 1, 2, 2]
-
-
 def test_stored_features_are_a_deviation(configure: Configure) -> None:
     result = evaluate(configure(classifiers=["linear"], augment=False))
     assert "training_images" in result.protocol.deviations
@@ -110,14 +87,9 @@ def test_two_processes_give_what_one_gives(configure: Configure, tmp_path: Path,
     config = configure()
     arguments = [*("--backbone", config.backbone, "--data", config.data, "--output", tmp_path / "two"), *OPTIONS]
     arguments += ["--batch-size", "13", "--augment", str(augment).lower(), "--extraction-batch-size", "4"]
-    launcher = [
-        sys.executable,
-        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "eval", "classification"),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [*launcher, *map(str, arguments)], cwd=REPOSITORY, env=environment, check=True, capture_output=True, timeout=300
-    )
+    launcher = [sys.executable, "-m", "common.launch", "--standalone", "--nproc-per-node=2", "-m", "eval", "classification"]
+    command, environment = [*launcher, *map(str, arguments)], {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, capture_output=True, timeout=300)
     together = read_result(tmp_path / "two/result.json")
     assert together.metrics == alone.metrics
     assert (tmp_path / "two/predictions.csv").read_bytes() == (tmp_path / "one/predictions.csv").read_bytes()
