@@ -109,7 +109,13 @@ def signed(delta: float) -> str:
 
 def build_table(layout: Layout, published: Sequence[PublishedRow], evaluated: Sequence[Evaluated]) -> Table:
     """Join published rows and measurements; what has no result for any of the columns gets no row."""
-    rows = [_published_row(layout, row) for row in published]
+    rows = []
+    for row in published:
+        columns = [column for column in layout.columns if row.values[column.key]]
+        cells = {column.key: Cell(text=row.values[column.key], status="published", column=column) for column in columns}
+        rows.append(
+            Row(kind="published", descriptors=row.descriptors, cells=cells, source=row.source, note=row.note, evaluated=None)
+        )
     measured = []
     for one in evaluated:
         datasets = sorted({slot.dataset for slot in one.slots if slot.dataset}) if layout.row_per_dataset else [""]
@@ -119,15 +125,6 @@ def build_table(layout: Layout, published: Sequence[PublishedRow], evaluated: Se
             if slots:
                 measured.append((dataset, one.name, _measured_row(layout, one, slots, dataset)))
     return Table(layout=layout, rows=rows + [row for *_, row in sorted(measured, key=lambda place: place[:2])])
-
-
-def _published_row(layout: Layout, row: PublishedRow) -> Row:
-    cells = {
-        column.key: Cell(text=row.values[column.key], status="published", column=column)
-        for column in layout.columns
-        if row.values[column.key]
-    }
-    return Row(kind="published", descriptors=row.descriptors, cells=cells, source=row.source, note=row.note, evaluated=None)
 
 
 def _measured_row(layout: Layout, evaluated: Evaluated, slots: _Slots, dataset: str) -> Row:

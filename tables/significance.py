@@ -47,6 +47,7 @@ class Resampled(NamedTuple):
 
 def add_intervals(tables: Sequence[Table], comparisons: Sequence[Comparison]) -> list[Comparison]:
     """The comparisons with an interval for every difference between results that carry the same items."""
+    logger.info("resampling the items of results that are compared with the baseline")
     resampled: dict[str, Resampled | None] = {}
     intervals: dict[tuple[str, ...], dict[str, Interval]] = {}
 
@@ -54,7 +55,8 @@ def add_intervals(tables: Sequence[Table], comparisons: Sequence[Comparison]) ->
         """One for each seed; none for published values, nor where a seed's result carries no items."""
         for one in cell.measurements:
             if one.path not in resampled:
-                resampled[one.path] = _resample_result(one)
+                items = read_items(one)
+                resampled[one.path] = resample(*items) if items else None
         known = [found for one in cell.measurements if (found := resampled[one.path])]
         return known if len(known) == len(cell.measurements) else []
 
@@ -99,14 +101,6 @@ def _reader(task: str) -> Callable[..., Any]:
         from tables.items import read_items_of  # until every task has its own reader
 
         return read_items_of
-
-
-def _resample_result(measurement: Measurement) -> Resampled | None:
-    items = read_items(measurement)
-    if items is None:
-        return None
-    logger.info("%s: resampling its %d items", measurement.path, len(items[0]))
-    return resample(*items)
 
 
 def resample(

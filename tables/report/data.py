@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import groupby
 from typing import Any
 
@@ -53,7 +54,7 @@ def make_grid(table: Table, comparison: Comparison) -> dict[str, Any]:
         "spans": [("", len(others) + 2), *((title, len(list(columns))) for title, columns in titles)],
         "columns": [
             ("method", False),
-            ("figures", False),
+            ("row", False),
             *((name.replace("_", " "), _are_numbers(table.rows, name)) for name in others),
             *((column.heading, True) for column in layout.columns),
         ],
@@ -264,19 +265,11 @@ def _facts(measurement: Measurement) -> list[tuple[str, str, bool]]:
         ("Checkpoint, SHA-256", str(source.get("sha256", "not stated")), "sha256" in source),
         ("Seed", str(result.seed), False),
         ("Device", f"{environment.device}{processes}", False),
-        ("Wall time", _duration(result.wall_time_s), False),
+        ("Wall time, h:mm:ss", str(timedelta(seconds=round(result.wall_time_s))), False),
         ("Peak memory", f"{result.peak_memory_bytes / _GIBI:.2f} GiB", False),
         ("Code, commit", environment.code, True),
         ("Inputs, SHA-256", result.inputs_sha256, True),
     ]
-
-
-def _duration(seconds: float) -> str:
-    hours, rest = divmod(round(seconds), 3600)
-    minutes, whole = divmod(rest, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {whole} s" if minutes else f"{seconds:.1f} s"
 
 
 def _text(value: Any) -> str:

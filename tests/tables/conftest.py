@@ -58,7 +58,7 @@ def make_result(
     artefacts: Mapping[str, str] | None = None,
     intervals: Mapping[str, list[float]] | None = None,
 ) -> Result:
-    """A result as a task would write it, with arbitrary figures."""
+    """A result as a task would write it, with arbitrary metrics."""
     figures = {metric: 10.0 + index / 7 for index, metric in enumerate(METRICS[task])} | dict(values or {})
     return Result(
         task=task,

@@ -61,7 +61,7 @@ def test_what_is_no_benchmark_number_never_competes(runs: Path, write: Write, op
     assert _ranks(_compared(runs)) == {"DINO+SelfPatch": "best", "DINO": "second"}
 
 
-def test_a_single_figure_is_no_best(runs: Path, write: Write) -> None:
+def test_a_single_value_is_no_best(runs: Path, write: Write) -> None:
     write("one", "classification")
     layout = classification_layout([collect(runs)[0].measurements[0].result])
     assert _ranks(_compared(runs, layout=layout), "knn10_top1") == {}
@@ -88,7 +88,7 @@ def test_other_data_does_not_compete(runs: Path, write: Write) -> None:
     assert "dataset.test.listing_sha256" in _marks(found)["c"].incomparable
 
 
-def test_changed_heads_do_not_compete_with_published_figures(runs: Path, write: Write) -> None:
+def test_changed_heads_do_not_compete_with_published_values(runs: Path, write: Write) -> None:
     write("same", "detection", values={"bbox_mAP": 50.0}, spec=VIT_SMALL, settings={"num_heads": 6})
     write("other", "detection", values={"bbox_mAP": 60.0}, spec=VIT_SMALL, settings={"num_heads": 8})
     found = _compared(runs)

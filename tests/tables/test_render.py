@@ -178,7 +178,7 @@ def test_every_table_is_well_formed(runs: Path) -> None:
 
 
 @pytest.mark.usefixtures("odd_results")
-def test_what_a_figure_is_worth_can_be_seen(runs: Path) -> None:
+def test_what_a_value_is_worth_can_be_seen(runs: Path) -> None:
     text = render_all(runs)["main.tex"]
     assert r"\pbPublished{\pbBest{42.1}}" in text
     assert r"\pbPublished{\pbSecond{41.1}}" in text

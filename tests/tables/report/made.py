@@ -22,7 +22,7 @@ PER_CLASS = {
 HOSTILE = """<script>hacked=1</script>"' onclick=hacked=1 </script><img src=x onerror=hacked=1>"""
 
 
-def figure(number: int, item: int) -> float:
+def percentage(number: int, item: int) -> float:
     """Some percentage, another one for every run and item."""
     return (37.0 * number + 13.7 * item) % 100
 
@@ -31,9 +31,9 @@ def breakdown(task: str, number: int) -> dict[str, dict[str, float]]:
     """As many items as the benchmark has."""
     if task == "davis":
         names = ("J&F-Mean", "J-Mean", "F-Mean")
-        return {f"{name}_1": dict.fromkeys(names, figure(number, item)) for item, name in enumerate(SEQUENCES)}
+        return {f"{name}_1": dict.fromkeys(names, percentage(number, item)) for item, name in enumerate(SEQUENCES)}
     return {
-        f"class {item}": dict.fromkeys(PER_CLASS[task], figure(number, item) if item % 11 else float("nan"))
+        f"class {item}": dict.fromkeys(PER_CLASS[task], percentage(number, item) if item % 11 else float("nan"))
         for item in range(CLASSES[task])
     }
 
@@ -85,7 +85,7 @@ def write_run(
         runs: The folder of runs.
         name: Of the backbone; the folder is called by `number`, so that a name may be anything.
         task: Of the result.
-        number: Varies the figures.
+        number: Varies the metrics.
         coverage: Of its data.
         config: The task's options.
         change: Fields of the result to replace.

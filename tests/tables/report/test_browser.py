@@ -56,7 +56,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report with figures of every standing."""
+    """A report with metrics of every standing."""
     return write_report(tmp_path_factory.mktemp("seven") / "runs", 7)
 
 
@@ -142,8 +142,8 @@ def test_the_keyboard_sorts_numbers_as_numbers_and_missing_ones_stay_last(visit:
 def test_a_number_opens_its_provenance_and_gives_the_focus_back(visit: Open) -> None:
     page = visit()
     dialog = page.locator("dialog")
-    figure = page.locator("#table-main a.figure.measured[href^='#r']").first
-    figure.focus()
+    value = page.locator("#table-main a.value.measured[href^='#r']").first
+    value.focus()
     page.keyboard.press("Enter")
     assert dialog.is_visible()
     shown = ("backbone-00 · ", "COCO box AP: 10.0", "Result file", "run0/detection/result.json", "python -m eval detection")
@@ -153,8 +153,8 @@ def test_a_number_opens_its_provenance_and_gives_the_focus_back(visit: Open) -> 
     assert page.evaluate("getSelection().toString()").startswith("python -m eval detection")
     page.keyboard.press("Escape")
     assert not dialog.is_visible()
-    assert figure.evaluate("node => node === document.activeElement")
-    page.locator("#table-main a.figure.published").first.click()
+    assert value.evaluate("node => node === document.activeElement")
+    page.locator("#table-main a.value.published").first.click()
     assert "SelfPatch (Yun et al., CVPR 2022)" in dialog.inner_text()
     dialog.get_by_role("button", name="Close").click()
     assert not dialog.is_visible()
@@ -166,7 +166,7 @@ def test_a_phone_needs_no_scrolling_sideways(visit: Open) -> None:
     page.get_by_role("button", name="Open all records").click()
     page.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true; })")
     assert page.evaluate(width) == [360, 360]
-    page.locator("a.figure.measured").first.click()
+    page.locator("a.value.measured").first.click()
     assert page.locator("dialog").evaluate("node => node.scrollWidth <= node.clientWidth && node.offsetWidth <= 360")
 
 
@@ -228,7 +228,7 @@ def test_hostile_names_run_nothing(visit: Open, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text(render(tmp_path / "runs"), encoding="utf-8")
     page = visit(path)
-    page.locator("a.figure.measured").first.click()
+    page.locator("a.value.measured").first.click()
     assert HOSTILE in page.locator("dialog").inner_text()
     assert page.evaluate("typeof hacked") == "undefined"
 
@@ -236,9 +236,9 @@ def test_hostile_names_run_nothing(visit: Open, tmp_path: Path) -> None:
 def test_without_scripts_the_page_is_whole(browser: Browser, report: Path) -> None:
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto(report.as_uri())
-    figure = page.locator("#table-main a.figure.measured").first
-    record = page.locator(f"{figure.get_attribute('href')} dl").first
+    value = page.locator("#table-main a.value.measured").first
+    record = page.locator(f"{value.get_attribute('href')} dl").first
     assert not record.is_visible()
-    figure.click()
+    value.click()
     assert record.is_visible()
     assert not page.locator(".script-only").first.is_visible()

@@ -82,9 +82,9 @@ def _hostile(runs: Path, run: WriteRun, name: str) -> str:
 @pytest.mark.usefixtures("some_runs")
 def test_every_value_leads_to_its_provenance(runs: Path) -> None:
     page = Page(render(runs))
-    figures = page.all("a", "figure")
-    assert len(figures) > 100
-    for one in figures:
+    values = page.all("a", "value")
+    assert len(values) > 100
+    for one in values:
         assert one["href"] is not None
         kind = "p-" if "published" in (one["class"] or "") else "r"
         assert one["href"].startswith(f"#{kind}")
@@ -103,9 +103,9 @@ def test_what_is_no_benchmark_number_is_bracketed(
 ) -> None:
     run("one", "davis", values={"J&F-Mean": 61.25, "J-Mean": 60.0, "F-Mean": 62.0}, **options)
     text = render(runs)
-    shown = re.findall(rf'<a class="figure {status}"[^>]*>([^<]*)<span class="mark" aria-hidden="true">(.)</span>', text)
+    shown = re.findall(rf'<a class="value {status}"[^>]*>([^<]*)<span class="mark" aria-hidden="true">(.)</span>', text)
     assert shown == [("[61.2]", mark), ("[60.0]", mark), ("[62.0]", mark)] + [("[61.2]", mark)] * 2
-    assert "measured" not in [one["class"] for one in Page(text).all("a", "figure")]
+    assert "measured" not in [one["class"] for one in Page(text).all("a", "value")]
 
 
 def test_a_record_holds_what_the_result_states(runs: Path, run: WriteRun) -> None:
@@ -127,7 +127,7 @@ def test_a_record_holds_what_the_result_states(runs: Path, run: WriteRun) -> Non
         f"{result.datasets['test'].listing_sha256}",
         "DAVIS 2017 val, the whole split: 30 items",
         *(result.backbone.sha256, "one.pth: format own, branch teacher, epoch 200", result.inputs_sha256),
-        *("1 h 2 min", "1.50 GiB", "Seed 5", "run0/davis/result.json", "python 3.11"),
+        *("1:02:05", "1.50 GiB", "Seed 5", "run0/davis/result.json", "python 3.11"),
         repr(result.metrics["J-Decay"].value),
         "python -m eval davis \\ --topk 7 \\ --data here",
         "The result does not state the commit of the code.",
@@ -144,7 +144,7 @@ def test_means_over_seeds_lead_to_their_results(runs: Path, run: WriteRun) -> No
     text = render(runs)
     page = Page(text)
     assert "mean of 3 seeds" in page.text
-    (cell,) = set(re.findall(r'<a class="figure measured[^"]*" href="(#s-main-\d+)"', text))
+    (cell,) = set(re.findall(r'<a class="value measured[^"]*" href="(#s-main-\d+)"', text))
     assert cell[1:] in page.values("id")
     assert "61.0 ±1.0" in page.text
     assert "(J&F)m 62.0" in page.text
