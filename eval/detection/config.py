@@ -1,13 +1,12 @@
-"""The options of the detection task."""
+"""The options of the detection task. Loads neither torch nor OpenMMLab."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.openmmlab.launch import Precision
-from eval.openmmlab.options import FineTuningConfig
+from eval.openmmlab.options import FineTuningConfig, Precision
 
 PUBLISHED_SHORT_SIDE = 800
-"""Of test images; training images have 480 to 800, those of a ResNet 640 to 800."""
+"""Short side of test images; training images have 480 to 800, those of a ResNet 640 to 800."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +16,8 @@ class DetectionConfig(FineTuningConfig):
     data: Path
     """The folder with annotations, train2017 and val2017."""
     precision: Precision = "auto"
-    """Of training; `auto` is half precision on a GPU where it is published (ViT, Swin): bfloat16 where the GPU has it, else float16.
-    It is float32 for a ResNet and on the CPU. Tests are float32."""
+    """Precision of training; `auto` is half precision on a GPU where it is published (ViT, Swin): bfloat16 where the GPU has it, else
+    float16. It is float32 for a ResNet and on the CPU. Tests are float32."""
     num_heads: int | None = None
     """Attention heads instead of those that the backbone file states. The published config fine-tunes with 8 a ViT-S that was
     pretrained with 6, apparently by mistake: 8 repeats that."""
@@ -32,7 +31,6 @@ class DetectionConfig(FineTuningConfig):
     ratio to it."""
 
     def __post_init__(self) -> None:
-        """Reject values that cannot make a run."""
         super().__post_init__()
         self.require_at_least(1, "iterations", "short_side")
         if self.epochs is not None and not self.epochs > 0:

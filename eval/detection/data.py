@@ -1,4 +1,4 @@
-"""COCO 2017 as it is distributed: what must lie where, and which images a run uses.
+"""COCO 2017 as it is distributed: which images a run uses, and whether all of it is there and whole.
 
 coco/annotations/instances_{train,val}2017.json
 coco/{train,val}2017/*.jpg
@@ -6,34 +6,50 @@ coco/{train,val}2017/*.jpg
 
 import hashlib
 import json
-import os
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from eval.detection.categories import CATEGORY_NAMES
-from eval.provenance import describe_dataset
+from eval.findings import Finding, Kind, about, refuse
+from eval.image_checks import (
+    damage_findings,
+    decode_image,
+    list_images,
+    look_at_all,
+    look_at_image,
+    size_findings,
+    text_damage,
+)
+from eval.record import describe_dataset
 from eval.result import Dataset
 
 NAME = "COCO 2017"
 ADDRESS = "https://cocodataset.org/#download"
-SplitName = Literal["train2017", "val2017"]
-FULL_SIZES: dict[str, int] = {"train2017": 118_287, "val2017": 5_000}
-FULL_ANNOTATIONS: dict[str, int] = {"train2017": 860_001, "val2017": 36_781}
+FULL_SIZES = {"train2017": 118_287, "val2017": 5_000}
+FULL_ANNOTATIONS = {"train2017": 860_001, "val2017": 36_781}
 FULL_TRAINABLE = 117_266
 """Images of the full train2017 that training uses: those with annotations."""
 
 SMALLEST_SIDE = 32
 """mmdet trains on no image with a side below this."""
 
-_NAMES_SHOWN = 5
-_NEEDED = ("bbox", "area", "segmentation")
+CATEGORY_NAMES = (
+    *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),
+    *("fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow"),
+    *("elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee"),
+    *("skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard"),
+    *("tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple"),
+    *("sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch"),
+    *("potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard"),
+    *("cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors"),
+    *("teddy bear", "hair drier", "toothbrush"),
+)
+"""In the order of the official ids, which run from 1 to 90 with gaps."""
 
-
-class DataError(ValueError):
-    """A dataset folder that is missing or incomplete."""
+_TOLERANCE = 1.0  # pixels that boxes and polygons may reach beyond their image: the official coordinates are rounded
+_FEWEST_COORDINATES = 6  # three points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,20 +58,22 @@ class Split:
 
     root: Path
     """The folder that holds `annotations` and the image folders."""
-    name: SplitName
-    """Of the image folder."""
+    name: str
+    """`train2017` or `val2017`."""
     images: tuple[str, ...]
     """One line per image of the annotation file, in its order: file name and number of annotations."""
     trainable: tuple[str, ...]
     """Those that training uses: with annotations, no side below 32 pixels."""
     limit: int | None
-    """Only the first so many are used on the user's wish."""
+    """The user's wish to use only the first N; None for all."""
     categories: tuple[tuple[int, str], ...]
     """Ids and names, in the order of the annotation file."""
     num_annotations: int
-    """In the annotation file."""
+    """Number of them in the annotation file."""
     annotations_sha256: str
-    """Of the annotation file."""
+    """Digest of the annotation file."""
+    sizes: Mapping[str, tuple[int, int]]
+    """File name -> (width, height) by the annotation file."""
 
     @property
     def annotation_file(self) -> Path:
@@ -67,14 +85,17 @@ class Split:
         """Images per epoch."""
         return len(self.trainable[: self.limit])
 
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The lines of the images that a run takes; all, where the user does not restrict them."""
+        usable = self.trainable if self.name == "train2017" else self.images
+        return usable[: self.limit] if self.limit is not None and self.limit < len(usable) else self.images
+
     def describe(self) -> Dataset:
         """The split's fingerprint."""
-        used = self.trainable if self.name == "train2017" else self.images
-        restricted = self.limit is not None and self.limit < len(used)
-        items = used[: self.limit] if restricted else self.images
-        restricted = restricted or self.num_annotations != FULL_ANNOTATIONS[self.name]
+        restricted = len(self.used) < len(self.images) or self.num_annotations != FULL_ANNOTATIONS[self.name]
         return describe_dataset(
-            self.root, NAME, self.name, items, FULL_SIZES[self.name], restricted, content=self.annotations_sha256
+            self.root, NAME, self.name, self.used, FULL_SIZES[self.name], restricted, content=self.annotations_sha256
         )
 
 
@@ -83,63 +104,106 @@ def check_data(root: Path, max_train_images: int | None = None, max_val_images: 
 
     Args:
         root: The folder that holds `annotations`, `train2017` and `val2017`.
-        max_train_images: Use only the first so many training images that have annotations; None for all.
-        max_val_images: Use only the first so many validation images; None for all.
+        max_train_images: Use only the first N training images that have annotations; None for all.
+        max_val_images: Use only the first N validation images; None for all.
 
     Returns:
         `train2017` and `val2017`.
 
     Raises:
-        DataError: Names every file and folder that is missing or damaged, with what was expected where.
+        ValueError: Names every file and folder that is missing or damaged, with what was expected where.
     """
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; --data is the folder with annotations, train2017 and val2017 of {ADDRESS}")
-    limits: dict[SplitName, int | None] = {"train2017": max_train_images, "val2017": max_val_images}
-    problems: list[str] = []
-    for name in limits:
-        if not _annotation_file(root, name).is_file():
-            problems.append(f"no file {_annotation_file(root, name).relative_to(root)}")
-        if not (root / name).is_dir():
-            problems.append(f"no folder {name} (the full benchmark has {FULL_SIZES[name]} .jpg files there)")
-    splits: dict[str, Split] = {}
-    if not problems:
-        splits = {name: _read_split(root, name, limit, problems) for name, limit in limits.items()}
-    if not problems and splits["train2017"].categories != splits["val2017"].categories:
-        problems.append("the categories of the two annotation files differ")
-    if problems:
-        raise DataError(f"{root} is not a complete COCO 2017: {'; '.join(problems)}; it comes from {ADDRESS}")
+    splits, findings = _read_splits(root, max_train_images, max_val_images)
+    refuse(findings)
     return splits
 
 
-def _annotation_file(root: Path, name: SplitName) -> Path:
+def examine(folder: Path, deep: bool, jobs: int) -> list[Finding]:
+    """Examine all of a COCO folder.
+
+    Args:
+        folder: The folder that holds `annotations`, `train2017` and `val2017`.
+        deep: Whether to decode every image, instead of looking at its header and its end.
+        jobs: Processes at most; 0 for one per core.
+    """
+    splits, findings = _read_splits(folder, None, None)
+    return findings + [finding for split in splits.values() for finding in check_files(split, deep, jobs)]
+
+
+def check_files(split: Split, deep: bool = False, jobs: int = 0) -> list[Finding]:
+    """Look at the image files that a run uses."""
+    names = [name for name, _ in (line.rsplit(" ", 1) for line in split.used)]
+    paths = [path for name in names if (path := split.root / split.name / name).exists()]
+    facts = list(look_at_all(paths, decode_image if deep else look_at_image, jobs, f"{NAME} {split.name}"))
+    pairs = ((fact, split.sizes[fact.path.name]) for fact in facts)
+    return [
+        *damage_findings(facts, split.root, f"get them again from {ADDRESS}"),
+        *size_findings(pairs, split.root, split.annotation_file.name, "they were resized, or are other images"),
+    ]
+
+
+def _annotation_file(root: Path, name: str) -> Path:
     return root / "annotations" / f"instances_{name}.json"
 
 
-def _read_split(root: Path, name: SplitName, limit: int | None, problems: list[str]) -> Split:
-    """One split; what is wrong with it is appended to `problems`."""
-    path = _annotation_file(root, name)
+def _read_splits(root: Path, *limits: int | None) -> tuple[dict[str, Split], list[Finding]]:
+    if not root.is_dir():
+        text = (
+            f"{root}: no such folder; the data of detection is the folder with annotations, train2017 and val2017 of {ADDRESS}"
+        )
+        return {}, [Finding("missing", text)]
+    splits: dict[str, Split] = {}
+    findings: list[Finding] = []
+    for name, limit in zip(FULL_SIZES, limits, strict=True):
+        split, found = _read_split(root, name, limit)
+        findings += found
+        if split is not None:
+            splits[name] = split
+    if len({split.categories for split in splits.values()}) > 1:
+        # mmdet numbers the classes by the order of the file: another order in the other file would exchange them in silence.
+        findings.append(Finding("wrong", "the categories of the two annotation files differ"))
+    return splits, findings
+
+
+def _read_split(root: Path, name: str, limit: int | None) -> tuple[Split | None, list[Finding]]:
+    path, folder = _annotation_file(root, name), root / name
+    shown = path.relative_to(root).as_posix()
+    get = f"get it from {ADDRESS}"
+    findings: list[Finding] = []
+    if not path.is_file():
+        findings.append(Finding("missing", f"{root} has no file {shown}", advice=get))
+    elif damage := text_damage(path):
+        findings.append(Finding("damaged", f"{shown}: annotation files are {damage}", advice=get))
+    if not folder.is_dir():
+        text = f"{root} has no folder {name} (the full benchmark has {FULL_SIZES[name]} .jpg files there)"
+        findings.append(Finding("missing", text, advice=get))
+    if findings:
+        return None, findings
     try:
         encoded = path.read_bytes()
         content = json.loads(encoded)
+        images, annotations = content["images"], content["annotations"]
         categories = tuple((entry["id"], entry["name"]) for entry in content["categories"])
-        annotations = content["annotations"]
         counts = Counter(entry["image_id"] for entry in annotations)
-        images = content["images"]
         listing = [f"{image['file_name']} {counts[image['id']]}" for image in images]
         trainable = [line for line, image in zip(listing, images, strict=True) if _is_trainable(image, counts)]
-        unusable = _unusable(annotations, {number for number, _ in categories}, scored=name == "val2017")
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a COCO annotation file ({error!r}); it comes from {ADDRESS}") from error
-    present = {entry.name for entry in os.scandir(root / name)}
-    if missing := [image["file_name"] for image in images if image["file_name"] not in present]:
-        problems.append(f"{name} lacks {len(missing)} of the {len(images)} images of {path.name}: {_enumerate(missing)}")
+        sizes = {image["file_name"]: (image["width"], image["height"]) for image in images}
+        findings += _annotation_findings(content, path.name, scored=name == "val2017")
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        return None, [Finding("damaged", f"{root}/{shown}: not a COCO annotation file ({error!r})", advice=get)]
+    present, others = list_images(folder, ".jpg", root)
+    missing, unlisted = sorted(sizes.keys() - set(present)), sorted(set(present) - sizes.keys())
+    text = f"{folder} lacks {len(missing)} of the {len(images)} images of {path.name}"
+    findings += about("missing", text, missing, f"get them from {ADDRESS}")
+    findings += about("note", f"nobody reads the images in {name} that are not in {path.name}", unlisted)
     if not trainable:
-        problems.append(f"{path.name} has no image with annotations")
-    if unknown := [category for _, category in categories if category not in CATEGORY_NAMES]:
-        problems.append(f"{path.name} has categories that are not COCO's 80: {_enumerate(unknown)}")
-    if unusable:
-        problems.append(f"{path.name} has {len(unusable)} annotations that cannot be used: {_enumerate(unusable)}")
-    return Split(
+        findings.append(Finding("wrong", f"{path.name} has no image with annotations"))
+    if (len(images), len(annotations)) != (FULL_SIZES[name], FULL_ANNOTATIONS[name]):
+        text = (
+            f"{name}: {len(images):,} of {FULL_SIZES[name]:,} images, {len(annotations):,} of {FULL_ANNOTATIONS[name]:,} boxes"
+        )
+        findings.append(Finding("subset", text))
+    split = Split(
         root=root,
         name=name,
         images=tuple(listing),
@@ -148,27 +212,75 @@ def _read_split(root: Path, name: SplitName, limit: int | None, problems: list[s
         categories=categories,
         num_annotations=len(annotations),
         annotations_sha256=hashlib.sha256(encoded).hexdigest(),
+        sizes=sizes,
     )
-
-
-def _unusable(annotations: Sequence[dict[str, Any]], categories: set[int], scored: bool) -> list[str]:
-    """Annotations on which a run would stumble, or that it would leave out in silence, each with its fault.
-
-    An empty outline only stops the scoring; the training leaves it out.
-    """
-    found = []
-    for entry in annotations:
-        if absent := [name for name in _NEEDED if name not in entry or (scored and entry[name] in (None, [], {}))]:
-            found.append(f"{entry.get('id')} lacks {' and '.join(absent)}")
-        elif entry["category_id"] not in categories:
-            found.append(f"{entry.get('id')} is of the unlisted category {entry['category_id']}")
-    return found
+    return split, findings + others
 
 
 def _is_trainable(image: dict[str, Any], counts: Counter[int]) -> bool:
     return counts[image["id"]] > 0 and min(image["width"], image["height"]) >= SMALLEST_SIDE
 
 
-def _enumerate(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_NAMES_SHOWN])
-    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
+def _annotation_findings(content: Mapping[str, Any], file: str, scored: bool) -> list[Finding]:
+    """What a run would stumble on, or leave out in silence."""
+    categories = {entry["id"]: entry["name"] for entry in content["categories"]}
+    sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
+    unknown = [name for name in categories.values() if name not in CATEGORY_NAMES]
+    findings = about("wrong", f"{file} has categories that are not COCO's {len(CATEGORY_NAMES)}", unknown)
+    for what in ("images", "annotations"):
+        repeated = [str(number) for number, count in Counter(entry["id"] for entry in content[what]).items() if count > 1]
+        findings += about("wrong", f"{file}: ids of {what} occur more than once", repeated)
+    troubles: dict[tuple[Kind, str], list[str]] = defaultdict(list)
+    for entry in content["annotations"]:
+        if (size := sizes.get(entry["image_id"])) is None:
+            troubles["note", "annotations belong to images that are not listed, and are left out"].append(str(entry["id"]))
+            continue
+        for trouble in _troubles(entry, size, categories, scored):
+            troubles[trouble].append(f"{entry['id']} of image {entry['image_id']}")
+    for (kind, text), names in troubles.items():
+        findings += about(kind, f"{file}: {text}", names, "take the official file" if kind == "wrong" else "")
+    return findings
+
+
+def _troubles(
+    entry: Mapping[str, Any], size: tuple[int, int], categories: Mapping[int, str], scored: bool
+) -> Iterator[tuple[Kind, str]]:
+    """What is wrong with one annotation. An empty outline stops only the scoring; the training leaves it out."""
+    needed = ("bbox", "area", "segmentation")
+    if absent := [name for name in needed if name not in entry or (scored and entry[name] in (None, [], {}))]:
+        yield "wrong", f"annotations lack {' and '.join(absent)}"
+        return
+    if entry["category_id"] not in categories:
+        yield "wrong", f"annotations are of the unlisted category {entry['category_id']}"
+    try:
+        left, top, width, height = entry["bbox"]
+        if width < 0 or height < 0:
+            yield "wrong", "boxes have a negative width or height"
+        elif _reaches_beyond((left, left + width), (top, top + height), size):
+            yield "wrong", "boxes reach beyond their image"
+        elif width < 1 or height < 1:
+            # The official train2017 has such boxes too (cocodataset/cocoapi#355).
+            yield "note", "boxes are less than a pixel wide or high; training leaves them out"
+    except (TypeError, ValueError):
+        yield "wrong", "boxes are not four numbers"
+    shape = entry["segmentation"]
+    if isinstance(shape, dict):
+        if shape.get("size") != [size[1], size[0]] or not shape.get("counts"):
+            yield "wrong", "run-length masks are empty, or of another size than their image"
+        return
+    try:
+        usable = [polygon for polygon in shape if len(polygon) >= _FEWEST_COORDINATES and not len(polygon) % 2]
+        if any(_reaches_beyond(polygon[::2], polygon[1::2], size) for polygon in usable):
+            yield "wrong", "polygons reach beyond their image"
+        elif len(usable) < len(shape):
+            kind: Kind = "note" if usable else "wrong"
+            yield kind, "polygons have fewer than three points, or half a point"
+    except TypeError:
+        yield "wrong", "masks are neither polygons nor run lengths"
+
+
+def _reaches_beyond(x: Any, y: Any, size: tuple[int, int]) -> bool:
+    return bool(min(x) < -_TOLERANCE or min(y) < -_TOLERANCE or max(x) > size[0] + _TOLERANCE or max(y) > size[1] + _TOLERANCE)
+
+
+DataError = ValueError  # shim: remove

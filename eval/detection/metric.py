@@ -1,19 +1,139 @@
-"""Average precision as an mmdet metric."""
+"""COCO's average precision in percent and full precision, by pycocotools, and which detections match in every single image.
 
-from collections.abc import Sequence
+Arrays of the .npz file of matches, per IoU type (prefix `bbox_` or `segm_`); D detections, G annotations that count:
+
+- `names` [N]: file names of the tested images, ascending; `categories` [K]: names.
+- `image` int32 [D], `category` int16 [D], `score` float64 [D]: indices into these, and the confidence. In the order of pycocotools:
+  by category, image id, falling score.
+- `matched`, `ignored` uint16 [D]: bit t is set if the detection matches an annotation at threshold t, or matches one that does not
+  count (a crowd).
+- `truth_image` int32 [G], `truth_category` int16 [G]: image and category of every annotation that counts.
+
+Shapes: T IoU thresholds, R recalls, K classes, A areas, M limits of detections per image.
+"""
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+import eval.openmmlab.operators  # noqa: F401 - before anything of mmdet
+
+# isort: split
 from mmdet.evaluation.metrics import CocoMetric
 from mmdet.registry import METRICS
 
-from eval.detection.figures import IOU_TYPES, compute_figures
-from eval.detection.image_matches import match_images, write_matches
+from common.files import write_atomically
+from eval.detection.items import IOU_TYPES
+
+METRIC_NAMES = ("mAP", "mAP_50", "mAP_75")
+"""The first three of pycocotools' twelve statistics."""
+
+_NO_VALUE = -1  # pycocotools' value where there is no ground truth
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def score(
+    truth: COCO, detections: Sequence[Mapping[str, Any]], image_ids: Sequence[int], category_ids: Sequence[int]
+) -> tuple[dict[str, float], Arrays]:
+    """Score detections.
+
+    Args:
+        truth: Ground truth; may list more images than were tested.
+        detections: In COCO's result format: image_id, category_id, score, bbox (left, top, width, height) and segmentation (RLE).
+        image_ids: The images that were tested.
+        category_ids: The categories to average over.
+
+    Returns:
+        `bbox_mAP`, `bbox_mAP_50`, `bbox_mAP_75` and the same for `segm`; then mAP per class, named `class/NAME/bbox_mAP`. NaN where
+        there is no ground truth. And the arrays of matches, over all areas, up to 100 detections per image and class.
+    """
+    classes = [category["name"] for category in truth.loadCats(list(category_ids))]
+    names = {image["id"]: image["file_name"] for image in truth.loadImgs(list(image_ids))}
+    ordered = sorted(names, key=lambda image: names[image])
+    places = {image: place for place, image in enumerate(ordered)}
+    arrays: Arrays = {"names": np.array([names[image] for image in ordered]), "categories": np.array(classes)}
+    overall: dict[str, float] = {}
+    per_class: dict[str, float] = {}
+    for iou_type in IOU_TYPES:
+        evaluation = _evaluate(truth, detections, iou_type, image_ids, category_ids)
+        for name, value in zip(METRIC_NAMES, evaluation.stats, strict=False):
+            overall[f"{iou_type}_{name}"] = _percent(value)
+        precision_TRK = np.asarray(evaluation.eval["precision"])[:, :, :, 0, -1]
+        for index, name in enumerate(classes):
+            defined = precision_TRK[:, :, index][precision_TRK[:, :, index] > _NO_VALUE]
+            per_class[f"class/{name}/{iou_type}_mAP"] = _percent(defined.mean() if defined.size else _NO_VALUE)
+        all_areas = evaluation.params.areaRng[0]
+        records = [record for record in evaluation.evalImgs if record is not None and record["aRng"] == all_areas]
+        arrays |= {f"{iou_type}_{name}": values for name, values in _matches(records, places, category_ids).items()}
+    return {**overall, **per_class}, arrays
+
+
+def _evaluate(
+    truth: COCO,
+    detections: Sequence[Mapping[str, Any]],
+    iou_type: str,
+    image_ids: Sequence[int],
+    category_ids: Sequence[int],
+) -> Any:
+    """Pycocotools' evaluation of boxes or masks alone: mask results carry no box, whose area would be taken for the mask's."""
+    unused = "segmentation" if iou_type == "bbox" else "bbox"
+    results = [{key: value for key, value in detection.items() if key != unused} for detection in detections]
+    with contextlib.redirect_stdout(io.StringIO()):
+        if results:
+            found = truth.loadRes(results)
+        else:  # `loadRes` fails on an empty list
+            found = COCO()
+            found.dataset = {**truth.dataset, "annotations": []}
+            found.createIndex()
+        evaluation = COCOeval(truth, found, iou_type)
+        evaluation.params.imgIds = sorted(image_ids)
+        evaluation.params.catIds = list(category_ids)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
+def _percent(value: float) -> float:
+    return float("nan") if value == _NO_VALUE else 100.0 * float(value)
+
+
+def _matches(records: Sequence[Mapping[str, Any]], places: Mapping[int, int], category_ids: Sequence[int]) -> Arrays:
+    """The arrays of one IoU type, without their prefix, from what pycocotools keeps of each class and image."""
+    categories = {category: number for number, category in enumerate(category_ids)}
+    found: dict[str, list[NDArray[Any]]] = {
+        name: [] for name in ("image", "category", "score", "matched", "ignored", "truth_image", "truth_category")
+    }
+    for record in records:
+        place, category = places[record["image_id"]], categories[record["category_id"]]
+        count, counting = len(record["dtScores"]), int((~np.asarray(record["gtIgnore"], bool)).sum())
+        found["image"].append(np.full(count, place, np.int32))
+        found["category"].append(np.full(count, category, np.int16))
+        found["score"].append(np.asarray(record["dtScores"], np.float64))
+        found["matched"].append(_bits(np.asarray(record["dtMatches"]) > 0))
+        found["ignored"].append(_bits(np.asarray(record["dtIgnore"]) > 0))
+        found["truth_image"].append(np.full(counting, place, np.int32))
+        found["truth_category"].append(np.full(counting, category, np.int16))
+    return {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in found.items()}
+
+
+def _bits(flags_TD: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    """[T, D] -> [D]; bit t is row t."""
+    weights_T = (1 << np.arange(len(flags_TD), dtype=np.uint16))[:, None]
+    return (flags_TD * weights_T).sum(axis=0, dtype=np.uint16)
 
 
 @METRICS.register_module()
 class CocoAveragePrecision(CocoMetric):
-    """`eval.detection.figures` over what mmdet's CocoMetric collects.
+    """`score` over what mmdet's CocoMetric collects.
 
     mmdet's own scoring rounds to three decimals, scores all images of the annotation file even where only some were tested, and
     fails on a head with more classes than the file.
@@ -26,21 +146,22 @@ class CocoAveragePrecision(CocoMetric):
 
         Args:
             ann_file: Path of a COCO annotation file.
-            items_file: .npz file for what matches in every single image, see `eval.detection.image_matches`. None writes none.
+            items_file: .npz file for the matches of every single image; None writes none.
         """
         super().__init__(ann_file=ann_file, metric=list(IOU_TYPES))
         self.items_file = items_file
 
     def compute_metrics(self, results: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, float]:
-        """Score everything that `process` collected; see `eval.detection.figures.compute_figures`."""
+        """Score everything that `process` collected."""
         predictions = [prediction for _, prediction in results]
         # The labels of mmdet's CocoDataset count the categories in this order.
         category_ids = self._coco_api.get_cat_ids(cat_names=self.dataset_meta["classes"])
         image_ids = [prediction["img_id"] for prediction in predictions]
-        detections = _detections(predictions, category_ids)
+        metrics, arrays = score(self._coco_api, _detections(predictions, category_ids), image_ids, category_ids)
         if self.items_file is not None:
-            write_matches(Path(self.items_file), match_images(self._coco_api, detections, image_ids, category_ids))
-        return compute_figures(self._coco_api, detections, image_ids, category_ids)
+            named: dict[str, Any] = dict(arrays)
+            write_atomically(Path(self.items_file), lambda temporary: np.savez_compressed(temporary, **named))
+        return metrics
 
 
 def _detections(predictions: Sequence[dict[str, Any]], category_ids: Sequence[int]) -> list[dict[str, Any]]:

@@ -1,72 +1,187 @@
-"""What the result says about how its figures were made: the constants as used, and where they differ from the published ones."""
+"""From the task's options to the config that mmdet's Runner executes, and what the result says of it: constants and deviations."""
 
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 
-from backbones.spec import BackboneSpec
-from eval.detection.config import DetectionConfig
-from eval.detection.experiment import base_config, has_batch_norm, transforms
-from eval.openmmlab.batch import BatchPlan, published_batch
-from eval.openmmlab.config_values import override_deviations, plain
-from eval.openmmlab.settings import backbone_settings, batch_settings, flat_settings, optimiser_settings
+from backbones.spec import BackboneSpec, PlainViTSpec
+from eval.detection.config import PUBLISHED_SHORT_SIDE, DetectionConfig
+from eval.detection.data import Split
+from eval.openmmlab.config import (
+    backbone_settings,
+    batch_settings,
+    describe_protocol,
+    finish_config,
+    optimiser_settings,
+    override_deviations,
+    part_settings,
+    plain,
+    published_batch,
+    read_family_config,
+    resolve_precision,
+    use_backbone,
+    use_data,
+    use_schedule,
+)
+from eval.openmmlab.options import BatchPlan, Precision
+from eval.openmmlab.pyramid import PATCH_OF_BATCH_NORM, STRIDES, DeconvPyramid
 from eval.result import Protocol
 
 NAME = "coco-mask-rcnn-1x"
 VERSION = 1
 
+MATCHES_FILE = "image_matches.npz"
+"""What the test found in every single image, in the output folder."""
 
-def describe_protocol(
-    config: Config, options: DetectionConfig, spec: BackboneSpec, batch: BatchPlan, device: torch.device
-) -> Protocol:
-    """The protocol of a run.
+# Measuring batch norm's statistics is at most such a part of a run, as warming up is.
+_LARGEST_PART = 10
+
+
+def base_config(spec: BackboneSpec) -> Config:
+    """The config file for a family of backbones, as written; ValueError if there is none."""
+    return read_family_config(Path(__file__).parent / "configs", spec)
+
+
+def training_precision(options: DetectionConfig, spec: BackboneSpec, device: torch.device) -> Precision:
+    """The precision of training: the user's, or half precision where that is published and the device has it.
+
+    Raises:
+        ValueError: If a half precision is asked for on the CPU.
+    """
+    choice = options.precision
+    if choice == "auto" and not base_config(spec).half_precision:
+        choice = "float32"
+    return resolve_precision(choice, device)
+
+
+def resolve(
+    options: DetectionConfig, spec: BackboneSpec, splits: Mapping[str, Split], batch: BatchPlan, precision: Precision
+) -> Config:
+    """Fill in everything that depends on the options, the backbone, the data and the devices.
 
     Args:
-        config: From `eval.detection.experiment.resolve`.
-        options: What the config was resolved from.
-        spec: Of the backbone file.
-        batch: How the processes make up the batch.
-        device: Of this process.
+        options: The task's options.
+        spec: Spec of the backbone file.
+        splits: From `eval.detection.data.check_data`.
+        batch: From `options.plan_batch`.
+        precision: From `training_precision`.
+
+    Raises:
+        ValueError: If an option does not fit the backbone, or an override names nothing or would change nothing.
+    """
+    config = base_config(spec)
+    _resolve_model(config, options, spec)
+    _resolve_schedule(config, options, batch, splits["train2017"].num_training_images)
+    for loader, split in ((config.train_dataloader, splits["train2017"]), (config.test_dataloader, splits["val2017"])):
+        # mmdet takes the first N after leaving out images without annotations.
+        use_data(loader, split.root, split.limit, options.workers)
+        _scale(loader.dataset.pipeline, options.short_side)
+    config.test_evaluator.ann_file = str(splits["val2017"].annotation_file.resolve())
+    config.test_evaluator.items_file = str(options.output / MATCHES_FILE)
+    finish_config(config, options, batch, precision)
+    return config
+
+
+def has_batch_norm(config: Config, spec: BackboneSpec) -> bool:
+    """Whether anything in the network normalises over the images of a batch."""
+    if isinstance(spec, PlainViTSpec) and spec.patch_size == PATCH_OF_BATCH_NORM:
+        return True
+
+    def contains(part: Any) -> bool:
+        if isinstance(part, dict):
+            return "BN" in str((part.get("norm_cfg") or {}).get("type")) or any(map(contains, part.values()))
+        return isinstance(part, list | tuple) and any(map(contains, part))
+
+    return bool(config.model.backbone.get("sync_batch_norm")) or contains(config.model.to_dict())
+
+
+def transforms(pipeline: Sequence[Any]) -> list[Any]:
+    """Every transform of a pipeline, those inside a RandomChoice included; may be changed in place."""
+    found = []
+    for entry in pipeline:
+        found.append(entry)
+        if entry.type == "RandomChoice":
+            found.extend(inner for policy in entry.transforms for inner in policy)
+    return found
+
+
+def _resolve_model(config: Config, options: DetectionConfig, spec: BackboneSpec) -> None:
+    network = use_backbone(config, options, spec)
+    taps = config.model.backbone.taps
+    if isinstance(spec, PlainViTSpec):
+        with torch.device("meta"):
+            DeconvPyramid(spec.embed_dim, spec.patch_size)  # refuses other patch sizes before anything heavy starts
+    elif tuple(strides := network.map_strides(taps)) != STRIDES:
+        raise ValueError(f"the maps of this {spec.family} have strides {strides}; Mask R-CNN takes {list(STRIDES)}")
+    config.model.neck.in_channels = network.map_channels(taps)
+
+
+def _resolve_schedule(config: Config, options: DetectionConfig, batch: BatchPlan, num_images: int) -> None:
+    schedule = config.schedule
+    per_epoch = math.ceil(num_images / batch.total)
+    epochs = options.epochs or (schedule.length if schedule.unit == "epochs" else None)
+    iterations = options.iterations or (max(1, round(epochs * per_epoch)) if epochs else schedule.length)
+    warmup = options.warmup(schedule.warmup_iterations, iterations)
+    schedule.update(
+        length=iterations / per_epoch if schedule.unit == "epochs" else iterations,
+        warmup_iterations=warmup,
+        precise_batch_norm=min(schedule.precise_batch_norm, math.ceil(iterations / _LARGEST_PART)),
+    )
+    if schedule.precise_batch_norm:
+        config.custom_hooks = [{"type": "PreciseBatchNormHook", "iterations": schedule.precise_batch_norm}]
+    # The decay keeps its place in a schedule of another length.
+    milestones = [round(iterations * part) for part in schedule.decay_after]
+    use_schedule(config, iterations, warmup, {"type": "MultiStepLR", "milestones": milestones, "gamma": schedule.decay_factor})
+
+
+def _scale(pipeline: Sequence[Any], short_side: int) -> None:
+    """Bring every size of a pipeline from the published short side to another."""
+    if short_side == PUBLISHED_SHORT_SIDE:
+        return
+
+    def scaled(sides: Sequence[int]) -> tuple[int, ...]:
+        return tuple(max(1, round(side * short_side / PUBLISHED_SHORT_SIDE)) for side in sides)
+
+    # The two policies share one transform object in the file, but not after mmengine has read it.
+    for entry in transforms(pipeline):
+        if entry.type == "Resize":
+            entry.scale = scaled(entry.scale)
+        elif entry.type == "RandomChoiceResize":
+            entry.scales = [scaled(scale) for scale in entry.scales]
+        elif entry.type == "RandomCrop":
+            entry.crop_size = scaled(entry.crop_size)
+
+
+def protocol_of(
+    config: Config, options: DetectionConfig, spec: BackboneSpec, batch: BatchPlan, device: torch.device
+) -> Protocol:
+    """The protocol of a run, from what `resolve` made of its options on these devices.
+
+    Three settings are no deviations: heads follow the backbone file (the published config has 8 for a network of 6), half precision
+    the device, and the number of iterations the number of images where the schedule is in epochs.
     """
     base = base_config(spec)
     published = protocol_settings(base, spec, published_batch(base), torch.device("cuda"))
+    not_compared = ["num_heads", *(["precision"] if base.half_precision else [])]
+    if base.schedule.unit != "iterations":
+        not_compared.append("iterations")
     used = protocol_settings(config, spec, batch, device)
-    deviations = {
-        name: [published.get(name), used[name]]
-        for name in used
-        if name not in _not_compared(base) and used[name] != published.get(name)
-    }
-    deviations |= override_deviations(config, base, options.override)
-    return Protocol(name=NAME, version=VERSION, settings=used, deviations=deviations)
+    return describe_protocol(NAME, VERSION, published, used, override_deviations(config, base, options.override), not_compared)
 
 
 def protocol_settings(config: Config, spec: BackboneSpec, batch: BatchPlan, device: torch.device) -> dict[str, Any]:
-    """Every constant that can change a figure, as JSON-ready values."""
+    """Every constant that can change a metric, as JSON-ready values."""
+    schedule, model, roi_head = config.schedule, config.model, config.model.roi_head
+    train, test = config.train_dataloader.dataset, config.test_dataloader.dataset
+    # Either one multi-scale resizing, or one of two policies: the same, or another before a crop and the same after it.
+    multi_scale, before_crop, *_ = [*_values(train, "RandomChoiceResize", "scales"), None]
+    (flip,) = _values(train, "RandomFlip", "prob")
+    (test_scale,) = _values(test, "Resize", "scale")
     settings = {
-        **_schedule(config),
-        **optimiser_settings(config),
-        **backbone_settings(config, spec),
-        **_heads(config),
-        **_data(config),
-        **batch_settings(batch, device, has_batch_norm(config, spec)),
-        "images_padded_together": batch.per_device,
-    }
-    return {name: plain(value) for name, value in settings.items()}
-
-
-def _not_compared(base: Config) -> set[str]:
-    """Settings that are no deviations.
-
-    Heads follow the backbone file (the published config has 8 for a network of 6), the half precision the device, and the number of
-    iterations the number of images where the schedule is in epochs.
-    """
-    return {"num_heads"} | ({"precision"} if base.half_precision else set()) | ({"iterations"} - {base.schedule.unit})
-
-
-def _schedule(config: Config) -> dict[str, Any]:
-    schedule = config.schedule
-    return {
         "iterations": config.train_cfg.max_iters,
         schedule.unit: schedule.length,
         "decay_after": schedule.decay_after,
@@ -74,33 +189,19 @@ def _schedule(config: Config) -> dict[str, Any]:
         "warmup_iterations": schedule.warmup_iterations,
         "warmup_factor": schedule.warmup_factor,
         "precise_batch_norm": schedule.precise_batch_norm,
-    }
-
-
-def _heads(config: Config) -> dict[str, Any]:
-    model, roi_head = config.model, config.model.roi_head
-    return {
-        **flat_settings("neck", model.neck),
-        **flat_settings("rpn_head", model.rpn_head),
-        **flat_settings("box_features", roi_head.bbox_roi_extractor),
-        **flat_settings("box_head", roi_head.bbox_head),
-        **flat_settings("mask_features", roi_head.mask_roi_extractor),
-        **flat_settings("mask_head", roi_head.mask_head),
+        **optimiser_settings(config),
+        **backbone_settings(config, spec),
+        **part_settings("neck", model.neck),
+        **part_settings("rpn_head", model.rpn_head),
+        **part_settings("box_features", roi_head.bbox_roi_extractor),
+        **part_settings("box_head", roi_head.bbox_head),
+        **part_settings("mask_features", roi_head.mask_roi_extractor),
+        **part_settings("mask_head", roi_head.mask_head),
         "rpn_train": model.train_cfg.rpn,
         "rpn_proposals_train": model.train_cfg.rpn_proposal,
         "rcnn_train": model.train_cfg.rcnn,
         "rpn_test": model.test_cfg.rpn,
         "rcnn_test": model.test_cfg.rcnn,
-    }
-
-
-def _data(config: Config) -> dict[str, Any]:
-    train, test = config.train_dataloader.dataset, config.test_dataloader.dataset
-    # Either one multi-scale resizing, or one of two policies: the same, or another before a crop and the same after it.
-    multi_scale, before_crop, *_ = [*_values(train, "RandomChoiceResize", "scales"), None]
-    (flip,) = _values(train, "RandomFlip", "prob")
-    (test_scale,) = _values(test, "Resize", "scale")
-    return {
         "train_scales": multi_scale,
         "train_scales_before_crop": before_crop,
         "crop": next(iter(_values(train, "RandomCrop", "crop_size")), None),
@@ -109,7 +210,10 @@ def _data(config: Config) -> dict[str, Any]:
         "trained_images": train.filter_cfg,
         "train_transforms": [entry.type for entry in train.pipeline],
         "test_transforms": [entry.type for entry in test.pipeline],
+        **batch_settings(batch, device, has_batch_norm(config, spec)),
+        "images_padded_together": batch.per_device,
     }
+    return {name: plain(value) for name, value in settings.items()}
 
 
 def _values(dataset: Any, transform: str, name: str) -> list[Any]:

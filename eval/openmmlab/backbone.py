@@ -1,4 +1,4 @@
-"""The backbone of a backbone file as an OpenMMLab module, registered for every scope.
+"""The backbone of a backbone file as an OpenMMLab module, registered for mmdet and mmseg alike.
 
 Shapes: B images, D channels, H x W pixels, h x w positions.
 """
@@ -15,9 +15,9 @@ from mmengine.registry import MODELS
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
+from backbones.base import PlainViT, check_taps
 from backbones.build import AnyBackbone, build_backbone
 from backbones.file import BackboneFile, load_strictly, read_backbone_file
-from backbones.plain_vit import PlainViT
 from backbones.resnet import BottleneckResNet
 from backbones.spec import BackboneSpec, PlainViTSpec, ViTSpec
 from backbones.swin import Swin
@@ -29,6 +29,9 @@ PositionResize = Literal["dino", "size"]
 
 _POSITION_RESIZE = {"dino": resize_positions_like_dino, "size": resize_positions_to_size}
 
+PUBLISHED_DEPTH = 12
+"""Blocks of the ViT-S and ViT-Ti for which the published taps are meant."""
+
 _MAP_NORM_EPS = 1e-5  # nn.LayerNorm's, which Swin's dense-prediction code uses
 
 
@@ -36,13 +39,38 @@ def with_heads(spec: BackboneSpec, num_heads: int | None) -> BackboneSpec:
     """The spec with another number of attention heads; None keeps its own.
 
     Raises:
-        ValueError: If it has none to choose, or the number does not divide its width.
+        ValueError: If the family has no heads to choose, or the number does not divide the width.
     """
     if num_heads is None:
         return spec
     if not isinstance(spec, ViTSpec):
         raise ValueError(f"num_heads={num_heads} can be chosen for a ViT only; this backbone is a {spec.family}")
     return dataclasses.replace(spec, num_heads=num_heads)
+
+
+def choose_taps(chosen: Sequence[int] | None, published: Sequence[int], spec: BackboneSpec) -> list[int]:
+    """The taps of a run: the user's, or the published ones; those of a ViT move to the same parts of another depth.
+
+    Args:
+        chosen: The user's; None for the published ones.
+        published: 0-based, ascending: blocks of `PUBLISHED_DEPTH`, or the stages of a Swin or ResNet.
+        spec: The backbone's spec.
+
+    Raises:
+        ValueError: If the backbone has no such blocks.
+    """
+    if chosen is None and spec.num_blocks < len(published):
+        raise ValueError(
+            f"this {spec.family} has {spec.num_blocks} blocks or stages, fewer than the {len(published)} maps that the task takes"
+        )
+    taps = list(published if chosen is None else chosen)
+    if chosen is None and isinstance(spec, PlainViTSpec):
+        taps = [round((tap + 1) * spec.depth / PUBLISHED_DEPTH) - 1 for tap in published]
+    try:
+        check_taps(taps, spec)
+    except ValueError as error:
+        raise ValueError(f"{error}; choose {len(published)} others with --taps") from error
+    return taps
 
 
 @MODELS.register_module()
@@ -79,7 +107,7 @@ class BackboneFromFile(BaseModule):
             drop_path_rate: Stochastic depth of the last block, in [0, 1).
             num_heads: Attention heads instead of those that the file states (ViT only). Weights fit any number that divides the
                 width, but attention is computed differently: only for reproducing runs that were fine-tuned so.
-            position_resize: See `PositionResize` (ViT only).
+            position_resize: How position embeddings follow the input size (ViT only).
             position_image_size: Resize the stored position embeddings once, at loading, to the grid of an image of this side in
                 pixels, by the rule of `position_resize` (ViT only). None keeps the stored grid.
             deconv_pyramid: Whether four equally large maps become strides 4 to 32 (`eval.openmmlab.pyramid`; ViT and DINOv3 only).
@@ -167,7 +195,7 @@ def _shift_all_stages(network: AnyBackbone) -> None:
 
 
 def _input_stride(network: AnyBackbone) -> int:
-    """What must divide the input size: a ViT's patch size, or the last stage's stride."""
+    """The number that must divide the input size: a ViT's patch size, or the last stage's stride."""
     return network.map_strides([network.spec.num_blocks - 1])[0]
 
 

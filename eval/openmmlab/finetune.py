@@ -1,127 +1,201 @@
-"""A fine-tuning task from its options to its result; what differs between tasks is given as functions."""
+"""A fine-tuning task from its options to its result: continues after a kill, never trains a finished run again."""
 
+import json
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TypeVar
 
 import torch
-from mmengine import Config
-from mmengine.dist import is_main_process
+import torch.distributed
+from mmengine.config import Config
 
 from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec
-from eval.evaluation import Evaluation, Figures, figures_line
-from eval.openmmlab.batch import BatchPlan, world_size
-from eval.openmmlab.curves import CURVES_FILE, write_curves
-from eval.openmmlab.launch import Outcome, resolve_device, run
-from eval.openmmlab.options import FineTuningConfig
-from eval.openmmlab.pictures import PREDICTIONS_FOLDER, list_pictures
-from eval.openmmlab.progress import LOG_FILE
-from eval.openmmlab.runner import CONFIG_FILE
-from eval.result import Dataset, Protocol, Result, write_result
+from common.distributed import choose_device, peak_memory_bytes, process_group, rank, world_size
+from common.files import write_text_atomically
+from eval.findings import Finding, refuse
+from eval.openmmlab.config import fuse_updates
+from eval.openmmlab.hooks import LOG_FILE, ProgressHook, StopHook
+from eval.openmmlab.operators import quiet_packages
+from eval.openmmlab.options import BatchPlan, FineTuningConfig
+from eval.openmmlab.plots import draw_curves, list_predictions
+from eval.openmmlab.runner import CHECKPOINT_NAME, CONFIG_FILE, FineTuningRunner, JsonConfig, latest_checkpoint
+from eval.record import Evaluation, Inputs, differences
+from eval.result import Dataset, Metric, Protocol, Result, write_result
 
 logger = logging.getLogger(__name__)
 
 WORK_FOLDER = "training"
+RUN_FILE = "run.json"
 
 OptionsT = TypeVar("OptionsT", bound=FineTuningConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A run that is ready to start."""
+    """A run whose options and data fit each other."""
 
     config: Config
-    """What OpenMMLab's Runner executes."""
+    """A full iteration-based mmengine config with an InfiniteSampler for training. Hooks, visualisation, device, seeds and resuming
+    are set by `complete_config`."""
     protocol: Protocol
-    """How the figures come about."""
     datasets: dict[str, Dataset]
     """`train` and `test`."""
     batch: BatchPlan
-    """How the processes make up the batch."""
-    pictures: dict[str, Any]
-    """The task's `PicturesHook` as an mmengine config, without folder and count."""
+    check_files: Callable[[], Sequence[Finding]]
+    """Looks at the files of the data set, which takes a while."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class FineTuningTask(Generic[OptionsT]):
-    """What one task adds to the common course."""
+Prepare = Callable[[OptionsT, BackboneSpec, torch.device], Prepared]
+"""Checks data and options and resolves the config; raises ValueError for a user's mistake."""
 
-    name: str
-    """As in `python -m eval NAME`."""
-    prepare: Callable[[OptionsT, BackboneSpec, torch.device], Prepared]
-    """Checks data and options and resolves the config; raises ValueError for a user's mistake."""
-    figures: Callable[[OptionsT, Outcome], Figures]
-    """Reads the figures off a finished run."""
+Measured = tuple[dict[str, Metric], dict[str, dict[str, float]], dict[str, str]]
+"""Metrics, breakdown and artefacts of a result."""
 
 
-def evaluate(task: FineTuningTask[OptionsT], options: OptionsT) -> Result:
-    """Run the task, or what is left of it; a finished task with the same inputs is only read.
+def check(options: OptionsT, spec: BackboneSpec, prepare: Prepare[OptionsT]) -> None:
+    """Find a user's mistakes before anything heavy starts.
 
     Raises:
-        ValueError: If an option, the backbone file or the data cannot be used, or the output folder holds something else.
+        ValueError: If data, options and backbone do not fit each other.
     """
-    device = resolve_device(options.device)
+    refuse(prepare(options, spec, choose_device(options.device)).check_files())
+
+
+def evaluate(
+    task: str,
+    options: OptionsT,
+    prepare: Prepare[OptionsT],
+    measured: Callable[[OptionsT, dict[str, float]], Measured],
+) -> Result:
+    """Run a task, or what is left of it; a finished task with the same inputs is only read. Under torchrun, every process calls this.
+
+    Args:
+        task: Name as in `python -m eval TASK`.
+        options: The task's config.
+        prepare: See `Prepare`.
+        measured: Puts together what the result says, from what the config's test evaluator returned.
+
+    Raises:
+        ValueError: If an option, the backbone file or the data cannot be used, the output folder holds something else, or the
+            training has diverged.
+        Interrupted: After a signal of `common.cli.STOP_SIGNALS` during the training: an update was finished and saved.
+    """
+    device = choose_device(options.device)
     backbone = read_backbone_file(options.backbone)
-    prepared = task.prepare(options, backbone.spec, device)
+    prepared = prepare(options, backbone.spec, device)
     evaluation = Evaluation(
-        task=task.name, options=options, backbone=backbone, protocol=prepared.protocol, datasets=prepared.datasets
+        task=task, options=options, backbone=backbone, protocol=prepared.protocol, datasets=prepared.datasets
     )
     if (finished := evaluation.finished()) is not None:
         return finished
-    outcome = run(
-        _with_pictures(prepared, options),
-        options.output / WORK_FOLDER,
-        inputs=evaluation.inputs,
-        device=device,
-        seed=options.seed,
-        checkpoint_interval=options.checkpoint_interval,
-    )
-    figures = task.figures(options, outcome)
-    artefacts = {
-        "checkpoint": str(outcome.checkpoint.relative_to(options.output)),
-        "training_log": f"{WORK_FOLDER}/{LOG_FILE}",
-        "openmmlab_config": f"{WORK_FOLDER}/{CONFIG_FILE}",
-        **figures.artefacts,
-        **_draw_curves(options.output),
-        **(list_pictures(options.output) if options.draw_images else {}),
-    }
-    result = evaluation.record(
-        replace(figures, artefacts=artefacts),
-        device,
-        world_size(),
-        outcome.wall_time_s,
-        outcome.peak_memory_bytes,
-        further_config={"batch": prepared.batch.describe()},
-    )
-    if is_main_process():
-        write_result(options.output, result)
+    if rank() == 0:
+        refuse(prepared.check_files())
+    with process_group(device):
+        start = time.monotonic()
+        work_dir = options.output / WORK_FOLDER
+        _begin(work_dir, evaluation.inputs)
+        config = complete_config(
+            prepared.config, work_dir, device=device, seed=options.seed, checkpoint_interval=options.checkpoint_interval
+        )
+        metrics, breakdown, artefacts = measured(options, _train_and_test(config, work_dir))
+        final = CHECKPOINT_NAME.format(config.train_cfg.max_iters)
+        result = evaluation.record(
+            metrics,
+            breakdown,
+            {
+                "checkpoint": f"{WORK_FOLDER}/{final}",
+                "training_log": f"{WORK_FOLDER}/{LOG_FILE}",
+                "openmmlab_config": f"{WORK_FOLDER}/{CONFIG_FILE}",
+                **artefacts,
+                **draw_curves(options.output, WORK_FOLDER),
+                **(list_predictions(options.output) if options.draw_images else {}),
+            },
+            device,
+            world_size(),
+            time.monotonic() - start,
+            peak_memory_bytes(device),
+            further_config={"batch": prepared.batch.describe()},
+        )
+        if rank() == 0:
+            for earlier in set(work_dir.glob(CHECKPOINT_NAME.format("*"))) - {work_dir / final}:
+                earlier.unlink()
+            write_result(options.output, result)
     return result
 
 
-def _with_pictures(prepared: Prepared, options: FineTuningConfig) -> Config:
-    """The config with the hook that draws predictions, where they are wanted."""
-    if options.draw_images:
-        hook = {**prepared.pictures, "folder": str(options.output / PREDICTIONS_FOLDER), "count": options.draw_images}
-        prepared.config.custom_hooks = [*prepared.config.get("custom_hooks", []), hook]
-    return prepared.config
+def _begin(work_dir: Path, inputs: Inputs) -> None:
+    """Mark the folder as this run's, or make sure that it already is."""
+    path = work_dir / RUN_FILE
+    if path.exists():
+        begun = json.loads(path.read_text(encoding="utf-8"))["inputs"]
+        if begun != inputs:
+            raise ValueError(
+                f"{work_dir} holds an unfinished run with other inputs ({differences(begun, inputs)}); "
+                "choose another --output or remove the folder"
+            )
+    elif rank() == 0:
+        write_text_atomically(path, json.dumps({"inputs": inputs}, indent=1) + "\n")
 
 
-def _draw_curves(output: Path) -> dict[str, str]:
-    """Draw the training curves; the artefact. A picture that fails is an error in the log and no reason to lose the figures."""
-    log, picture = output / WORK_FOLDER / LOG_FILE, output / WORK_FOLDER / CURVES_FILE
-    try:
-        if is_main_process():
-            write_curves(log, picture)
-    except (OSError, ValueError) as error:
-        logger.error("%s is missing, the training curves were not drawn: %s", picture, error)
-        return {}
-    return {"training_curves": f"{WORK_FOLDER}/{CURVES_FILE}"}
+def _train_and_test(config: Config, work_dir: Path) -> dict[str, float]:
+    """What the test evaluator returns after the last update; continues from the newest checkpoint, if there is one."""
+    latest = latest_checkpoint(work_dir)
+    trained = latest is not None and latest[1] == config.train_cfg.max_iters
+    if latest is not None:
+        logger.info("continuing from %s", latest[0])
+        config.load_from, config.resume = str(latest[0]), not trained
+    with quiet_packages():
+        runner = FineTuningRunner.from_cfg(config)
+        hooks = {type(hook): hook for hook in runner.hooks}
+        try:
+            if not trained:
+                with hooks[StopHook].stop:  # before the workers start, which take over how signals are handled
+                    runner.train()
+            return {name: float(value) for name, value in runner.test().items()}
+        finally:
+            hooks[ProgressHook].close()
 
 
-def print_figures(options: FineTuningConfig, result: Result) -> None:
-    """The command's own output: one line."""
-    if is_main_process():
-        print(figures_line(options, result))  # noqa: T201
+def complete_config(config: Config, work_dir: Path, *, device: torch.device, seed: int, checkpoint_interval: int) -> Config:
+    """The config with everything that does not belong to a task's protocol.
+
+    Args:
+        config: From the task's `prepare`.
+        work_dir: Where checkpoints and logs go.
+        device: From `choose_device`.
+        seed: Seeds sampling and everything random.
+        checkpoint_interval: Iterations between two checkpoints; the last iteration always makes one.
+    """
+    config = JsonConfig(config.to_dict())
+    config.work_dir = str(work_dir)
+    config.device = str(device)
+    config.launcher = "pytorch" if torch.distributed.is_initialized() else "none"
+    config.randomness = {"seed": seed}
+    config.log_level = "ERROR"
+    config.load_from, config.resume = None, False
+    # Only the fine-tuned model is tested; the published metrics are those of the last iteration.
+    config.val_cfg = config.val_dataloader = config.val_evaluator = None
+    config.visualizer = {"type": "mmengine.Visualizer", "vis_backends": []}
+    checkpoints = {"type": "CheckpointHook", "by_epoch": False, "interval": checkpoint_interval, "max_keep_ckpts": 2}
+    config.default_hooks = {"logger": None, "checkpoint": {**checkpoints, "filename_tmpl": CHECKPOINT_NAME}}
+    config.custom_hooks = [
+        *config.get("custom_hooks", []),
+        {"type": "ProgressHook"},
+        {"type": "StopHook"},
+        {"type": "PlainCheckpointHook"},
+        {"type": "SeedByIterationHook", "seed": seed},
+    ]
+    fuse_updates(config.optim_wrapper.optimizer, device)
+    # Augmentation must not depend on who loads an image, nor on what was loaded before.
+    train = config.train_dataloader
+    train.sampler = {**train.sampler, "type": "PlaceSampler"}
+    train.dataset = {"type": "SeededByPlace", "dataset": train.dataset, "seed": seed}
+    # Pinned memory only helps copies to a GPU.
+    for loader in (config.train_dataloader, config.test_dataloader):
+        loader.pin_memory = device.type == "cuda"
+        loader.persistent_workers = loader.num_workers > 0
+    return config

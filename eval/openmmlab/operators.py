@@ -1,15 +1,21 @@
-"""mmcv's compiled operators that Mask R-CNN needs, served from torchvision.
+"""Prepares OpenMMLab's packages; import it before anything of mmcv.ops, mmdet or mmseg.
+
+Importing it serves the compiled operators of mmcv that Mask R-CNN needs from torchvision, and makes mmengine read checkpoints safely.
 
 mmcv installs without its extension `mmcv._ext` unless it is compiled on the spot, which takes a quarter of an hour and fails on
 recent PyTorch. `install_operators` puts a module of that name in its place. mmcv looks operators up by name when `mmcv.ops` is
-imported and asserts that each exists, so every name resolves; those that are not served raise when called.
+imported and asserts that each exists, so every name resolves; those that are not served raise when they are called.
 
 Shapes: K regions of interest, N boxes, B images, C channels, H x W feature positions, h x w bins of one region.
 """
 
+import contextlib
 import importlib.util
+import io
+import logging
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -17,7 +23,10 @@ from typing import Any, NoReturn
 
 import torch
 import torchvision
+from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 EXTENSION = "mmcv._ext"
 _AVERAGE_POOLING = 1
@@ -29,9 +38,7 @@ class MissingOperatorError(NotImplementedError):
 
 
 def install_operators() -> bool:
-    """Serve mmcv's extension from torchvision unless the real one is there.
-
-    Call it before anything that looks for operators is imported. Calling it again does nothing.
+    """Serve mmcv's extension from torchvision unless the real one is there. Calling it again does nothing.
 
     Returns:
         Whether torchvision serves the operators.
@@ -42,7 +49,9 @@ def install_operators() -> bool:
     installed = sys.modules.get(EXTENSION)
     if installed is None and importlib.util.find_spec(EXTENSION) is None:
         if early := sorted(_LOOKS_FOR_OPERATORS & set(sys.modules)):
-            raise ImportError(f"import eval.openmmlab before {', '.join(early)}: mmcv's operators have to be in place first")
+            raise ImportError(
+                f"import eval.openmmlab.operators before {', '.join(early)}: mmcv looks for operators when it is imported"
+            )
         # With a spec and a loader: mmengine and mmcv ask importlib.util.find_spec whether the extension exists.
         spec = ModuleSpec(EXTENSION, _TorchvisionLoader(), origin="torchvision")
         installed = importlib.util.module_from_spec(spec)
@@ -70,13 +79,11 @@ class _TorchvisionOperators(ModuleType):
 
 
 class _TorchvisionLoader(Loader):
-    """Makes the stand-in module."""
-
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return _TorchvisionOperators(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing to execute: `install_operators` fills the module."""
+        """Do nothing: `install_operators` fills the module."""
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
@@ -92,7 +99,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     if offset:
         # (x2 - x1 + 1) is the width of the box whose far corner lies one further; torchvision knows no offset.
         boxes = boxes + boxes.new_tensor([0.0, 0.0, offset, offset])
-    # torchvision's kernels take no bfloat16; widening changes neither overlaps of exact inputs nor the order of scores.
+    # Widening changes neither overlaps of exact inputs nor the order of scores.
     return torchvision.ops.nms(_widen(boxes), _widen(scores.detach()), iou_threshold)
 
 
@@ -116,8 +123,8 @@ def roi_align_forward(
         features: [B, C, H, W].
         rois: [K, 5]: image index, then corners in input pixels.
         output: [K, C, h, w], overwritten.
-        argmax_y: Unused; belongs to maximum pooling.
-        argmax_x: Unused; belongs to maximum pooling.
+        argmax_y: Unused, as `argmax_x`; they belong to maximum pooling.
+        argmax_x: Unused.
         aligned_height: h.
         aligned_width: w.
         spatial_scale: Feature positions per input pixel.
@@ -147,21 +154,7 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Gradient of `roi_align_forward` with respect to the features, written to `features_gradient`.
-
-    Args:
-        output_gradient: [K, C, h, w].
-        rois: As given to `roi_align_forward`, like every argument not named here.
-        argmax_y: Unused.
-        argmax_x: Unused.
-        features_gradient: [B, C, H, W], overwritten.
-        aligned_height: h.
-        aligned_width: w.
-        spatial_scale: As forward.
-        sampling_ratio: As forward.
-        pool_mode: As forward.
-        aligned: As forward.
-    """
+    """Gradient of `roi_align_forward` by the features; takes `output_gradient` [K, C, h, w], overwrites `features_gradient`."""
     del argmax_y, argmax_x
     _require_average_pooling(pool_mode)
     gradient = torch.ops.torchvision._roi_align_backward(
@@ -192,3 +185,32 @@ def _widen(values: Tensor) -> Tensor:
 def _require_average_pooling(pool_mode: int) -> None:
     if pool_mode != _AVERAGE_POOLING:
         raise MissingOperatorError("RoIAlign with maximum pooling is not compiled here and torchvision does not serve it")
+
+
+def _load_plain_file(filename: str, map_location: str | torch.device | None) -> dict[str, object]:
+    """Read a checkpoint that holds tensors and plain values only, as ours do; anything else is an UnpicklingError.
+
+    mmengine 0.10.12 tries `weights_only=True` with an allow-list that includes `getattr`, and unpickles anything where that fails.
+    Our runs only read what they wrote themselves, so either could only ever meet a damaged or foreign file.
+    """
+    return torch.load(filename, map_location=map_location, weights_only=True)
+
+
+@contextlib.contextmanager
+def quiet_packages() -> Iterator[None]:
+    """Keep OpenMMLab's and pycocotools' chatter off the command's output; it goes to this module's debug log.
+
+    They print on standard output, where a command's own result belongs, and warn of deprecations inside their own code.
+    """
+    printed = io.StringIO()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(printed):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for line in printed.getvalue().splitlines():
+            logger.debug("%s", line)
+
+
+install_operators()
+CheckpointLoader.register_scheme(prefixes="", loader=_load_plain_file, force=True)

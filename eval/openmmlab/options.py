@@ -1,16 +1,50 @@
-"""The options that every fine-tuning task has."""
+"""The options that every fine-tuning task has, and how the processes make up the batch. Loads neither torch nor OpenMMLab."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from eval.openmmlab.batch import BatchPlan
-from eval.openmmlab.launch import DeviceChoice, Precision
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 NUM_MAPS = 4
 """The feature pyramids take four maps."""
 
 _WARMUP_PART = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """How processes, images per process and gradient accumulation make up the total batch, which is part of a protocol.
+
+    Raises:
+        ValueError: If processes times images per process does not divide the total.
+    """
+
+    total: int
+    """Images per optimiser update, over all processes."""
+    per_device: int
+    """Images per process and forward pass."""
+    world_size: int
+    """Number of processes."""
+
+    def __post_init__(self) -> None:
+        if self.total < 1 or self.per_device < 1:
+            raise ValueError(f"batch size {self.total} and per-device batch {self.per_device} must be positive")
+        if self.total % (self.per_device * self.world_size):
+            raise ValueError(
+                f"the batch of {self.total} images cannot be split into {self.world_size} process(es) of {self.per_device} image(s) "
+                "and whole accumulation steps; choose a per-device batch whose product with the number of processes divides it"
+            )
+
+    @property
+    def accumulation(self) -> int:
+        """Forward passes per optimiser update."""
+        return self.total // (self.per_device * self.world_size)
+
+    def describe(self) -> dict[str, int]:
+        """The plan as the result records it."""
+        return asdict(self) | {"accumulation": self.accumulation}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,17 +54,17 @@ class FineTuningConfig:
     backbone: Path
     """Backbone file to evaluate."""
     data: Path
-    """Folder of the dataset."""
+    """Folder of the data set."""
     output: Path
     """Folder for result.json, checkpoints and logs. The same command line continues an interrupted run."""
     name: str = ""
     """Name of the row in the tables; by default the backbone file's."""
     seed: int = 0
     """Seed of the new layers, the order of the images and their augmentation."""
-    device: DeviceChoice = "auto"
-    """`auto` is the GPU where there is one."""
+    device: str = "auto"
+    """Device to run on: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`."""
     precision: Precision = "float32"
-    """Of training; tests are always float32."""
+    """Precision of training; tests are always float32."""
     workers: int = 4
     """Processes that load images; 0 loads in the main process."""
     batch_size: int | None = None
@@ -40,7 +74,7 @@ class FineTuningConfig:
     published number. Smaller values need less memory: the gradients of several parts then make up the batch, but batch
     normalisation sees fewer images at a time."""
     scale_lr: bool = False
-    """Multiply the learning rate by `batch_size` / published batch size. Without, another batch size keeps the published rate."""
+    """Multiply the learning rate by `batch_size` / published batch size. Without it, another batch size keeps the published rate."""
     compile: bool = False
     """Run the backbone through torch.compile, which takes minutes at first and needs a C++ compiler. On a CPU its steps were 1 %
     faster; on a GPU nobody has measured it here."""
@@ -52,46 +86,36 @@ class FineTuningConfig:
     warmup_iterations: int | None = None
     """Updates during which the learning rate rises; by default the published number, but at most a tenth of all."""
     max_images: int | None = None
-    """Train and test only on the first so many images each."""
+    """Train and test only on the first N images each."""
     max_train_images: int | None = None
-    """Train only on the first so many images."""
+    """Train only on the first N images."""
     max_val_images: int | None = None
-    """Test only on the first so many images."""
+    """Test only on the first N images."""
     draw_images: int = 8
     """Validation images, spread evenly, whose predictions are drawn into OUTPUT/predictions; 0 draws none."""
     checkpoint_interval: int = 1000
     """Updates between checkpoints."""
     override: list[str] = field(default_factory=list)
-    """Any other value of the OpenMMLab config, as in --override '["model.neck.out_channels=128"]', or one by one with
-    --override+ key=value."""
+    """Any other values of the OpenMMLab config, as in --override model.neck.out_channels=128 model.test_cfg.mode=whole."""
 
     def __post_init__(self) -> None:
-        """Reject values that cannot make a run."""
-        self.require_at_least(
-            1,
-            "batch_size",
-            "device_batch_size",
-            "num_heads",
-            "max_images",
-            "max_train_images",
-            "max_val_images",
-            "checkpoint_interval",
-        )
+        self.require_at_least(1, "batch_size", "device_batch_size", "num_heads", "checkpoint_interval")
+        self.require_at_least(1, "max_images", "max_train_images", "max_val_images")
         self.require_at_least(0, "workers", "warmup_iterations", "draw_images")
         if self.taps is not None and len(self.taps) != NUM_MAPS:
             raise ValueError(f"taps={self.taps}: the feature pyramid takes {NUM_MAPS} maps")
 
     def plan_batch(self, published: BatchPlan, world_size: int, shares_statistics: bool = True) -> BatchPlan:
-        """How so many processes make up the batch.
+        """Divide the batch among the processes.
 
         Args:
-            published: From `eval.openmmlab.batch.published_batch`; gives the total where the user does not.
+            published: Batch of the published run; its total is used unless the user gives one.
             world_size: Number of processes.
             shares_statistics: Whether batch normalisation wants as many images at a time as possible; otherwise the published number
                 goes through the network together.
 
         Raises:
-            ValueError: If they cannot.
+            ValueError: If the batch cannot be divided.
         """
         total = self.batch_size or published.total
         share = max(1, total // world_size)
@@ -100,17 +124,17 @@ class FineTuningConfig:
 
     @property
     def image_limits(self) -> tuple[int | None, int | None]:
-        """Most training and validation images; None: all."""
+        """Most training and validation images; None for all."""
         return self.max_train_images or self.max_images, self.max_val_images or self.max_images
 
     def warmup(self, published: int, iterations: int) -> int:
-        """Updates of rising learning rate: what the user said, else the published number, at most a tenth of all."""
+        """Updates of rising learning rate: the user's number, else the published one, at most a tenth of all."""
         if self.warmup_iterations is not None:
             return self.warmup_iterations
         return min(published, iterations // _WARMUP_PART)
 
     def require_at_least(self, least: int, *names: str) -> None:
-        """Raise ValueError unless each of the named fields that is given is at least so large."""
+        """Raise ValueError if one of the named fields is given and smaller than `least`."""
         for name in names:
             value = getattr(self, name)
             if value is not None and value < least:

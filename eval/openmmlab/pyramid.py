@@ -10,7 +10,6 @@ from torch import Tensor, nn
 STRIDES = (4, 8, 16, 32)
 """Input pixels per position of the four maps."""
 
-
 PATCH_OF_BATCH_NORM = 16
 """The patch size whose pyramid has a SyncBN."""
 
@@ -22,19 +21,15 @@ class DeconvPyramid(nn.Module):
     Patch 8: one deconvolution, the map itself, 2x2 and 4x4 maximum pooling. Deconvolutions keep PyTorch's initialisation.
     Source: alinlab/SelfPatch 81aef149, detection/backbone/vit_SelfPatch.py.
 
-    The SyncBN is an ordinary batch norm where there is one process or no GPU (`launch`). No name here contains `norm`, so that the
+    The SyncBN is an ordinary batch norm where there is one process or no GPU (`runner`). No name here contains `norm`, so that the
     published rule that exempts such names from weight decay leaves the SyncBN decayed, as it was.
     """
 
     def __init__(self, embed_dim: int, patch_size: int) -> None:
-        """Build the branches with fresh weights.
-
-        Args:
-            embed_dim: D of every map.
-            patch_size: 16 or 8: the stride of the maps that come in.
+        """Build the branches with fresh weights for maps of D = `embed_dim` channels.
 
         Raises:
-            ValueError: For another patch size; no published pyramid exists for it.
+            ValueError: For a patch size other than 16 and 8; no published pyramid exists for it.
         """
         super().__init__()
         if patch_size == PATCH_OF_BATCH_NORM:
@@ -51,14 +46,7 @@ class DeconvPyramid(nn.Module):
         self.branches = nn.ModuleList(branches)
 
     def forward(self, maps_BDhw: Sequence[Tensor]) -> list[Tensor]:
-        """Resample each map to its stride.
-
-        Args:
-            maps_BDhw: Four maps [B, D, h, w], shallowest first.
-
-        Returns:
-            Four maps of D channels with the strides `STRIDES`.
-        """
+        """Four maps of D channels with the strides `STRIDES`, from four maps [B, D, h, w], shallowest first."""
         return [branch(map_BDhw) for branch, map_BDhw in zip(self.branches, maps_BDhw, strict=True)]
 
 

@@ -1,21 +1,24 @@
-"""mmengine's Runner with checkpoints that are written whole and read strictly, on the device that the user chose."""
+"""mmengine's Runner with checkpoints that are written whole and read strictly, on the device that the user chose.
+
+And its train loop, whose iterations are updates of the weights, however many micro-batches each takes: mmengine accumulates
+gradients over iterations, so that schedules, validation and checkpoints count micro-batches, and a schedule published in updates
+would change with the memory of a GPU. Here the loader delivers the whole batch and the loop divides it.
+"""
 
 import json
-import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import broadcast, get_rank, is_main_process
-from mmengine.hooks import Hook
+from mmengine.dist import broadcast, is_main_process
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
-from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.registry import LOOPS
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 
 from common.files import write_atomically, write_text_atomically
-from eval.openmmlab.seeded_loading import seed_generators
 
 CHECKPOINT_NAME = "iter_{}.pth"
 CONFIG_FILE = "mmengine_config.json"
@@ -31,7 +34,7 @@ class JsonConfig(Config):
 
 
 class FineTuningRunner(Runner):
-    """What `launch.run` builds from a config."""
+    """The Runner that `eval.openmmlab.finetune` builds from a config."""
 
     device: torch.device
 
@@ -86,39 +89,38 @@ def latest_checkpoint(work_dir: Path) -> tuple[Path, int] | None:
     return path, iteration
 
 
-@HOOKS.register_module()
-class PlainCheckpointHook(Hook):
-    """Leaves mmengine's histories of logged values out of checkpoints.
+def micro_batches(batch: Mapping[str, Sequence[Any]], count: int) -> list[dict[str, Sequence[Any]]]:
+    """Divide a batch of mmengine's `pseudo_collate` into `count` equal parts, in order.
 
-    They hold bound methods, for which reading would have to allow `getattr`; without them a checkpoint is tensors and plain values.
-    The losses are kept in the log file of `eval.openmmlab.progress`.
+    A batch is such as `{"inputs": [...], "data_samples": [...]}`, one entry per image; `count` divides the number of images.
+    """
+    size, remainder = divmod(len(batch["inputs"]), count)
+    assert not remainder, f"{len(batch['inputs'])} images do not make {count} equal micro-batches"
+    return [{key: values[part * size : (part + 1) * size] for key, values in batch.items()} for part in range(count)]
+
+
+@LOOPS.register_module()
+class AccumulatingIterLoop(IterBasedTrainLoop):
+    """An `IterBasedTrainLoop` for an optimiser wrapper with `accumulative_counts`.
+
+    The gradient of an iteration is the mean over its micro-batches, which equals the gradient of the whole batch where a loss is
+    a mean over images of one size. Batch normalisation sees one micro-batch at a time.
     """
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Keep of mmengine's message hub only which checkpoints there are."""
-        kept = {key: value for key, value in checkpoint["message_hub"]["runtime_info"].items() if key == "keep_ckpt_ids"}
-        checkpoint["message_hub"] = {"log_scalars": {}, "runtime_info": kept, "resumed_keys": dict.fromkeys(kept, True)}
+    def run(self) -> Any:
+        """Train."""
+        wrapper = self.runner.optim_wrapper
+        self._counts = wrapper._accumulative_counts
+        # The runner initialised the wrapper's counter with iterations; it counts micro-batches.
+        wrapper.initialize_count_status(self.runner.model, self.iter * self._counts, self.max_iters * self._counts)
+        return super().run()
 
-
-@HOOKS.register_module()
-class SeedByIterationHook(Hook):
-    """Seeds every random generator of the training process from (seed, process, iteration) before it computes.
-
-    The randomness of an iteration then does not depend on how the run came there, so a run that was interrupted continues exactly.
-    Loading images has seeds of its own (`eval.openmmlab.seeded_loading`).
-    """
-
-    priority = "VERY_HIGH"
-
-    def __init__(self, seed: int) -> None:
-        """Remember the seed."""
-        self.seed = seed
-
-    def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Seed the computation; the images of this iteration are loaded by now."""
-        seed_generators(self.seed, "computing", get_rank(), runner.iter)
-
-
-def local_rank() -> int:
-    """Index of this process on its machine, as torchrun states it; 0 without torchrun."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    def run_iter(self, data_batch: Mapping[str, Sequence[Any]]) -> None:
+        """Make one update of the weights."""
+        self.runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=data_batch)
+        outputs: dict[str, Any] = {}
+        for part in micro_batches(data_batch, self._counts):
+            for name, value in self.runner.model.train_step(part, optim_wrapper=self.runner.optim_wrapper).items():
+                outputs[name] = outputs.get(name, 0.0) + value.detach() / self._counts
+        self.runner.call_hook("after_train_iter", batch_idx=self._iter, data_batch=data_batch, outputs=outputs)
+        self._iter += 1

@@ -1,1 +1,1 @@
-"""Semantic FPN on ADE20K."""
+"""Semantic FPN and UperNet on ADE20K."""

@@ -1,4 +1,4 @@
-"""The options of the segmentation task."""
+"""The options of the segmentation task. Loads neither torch nor OpenMMLab."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,6 @@ from typing import Literal
 from eval.openmmlab.options import FineTuningConfig
 
 Head = Literal["fpn", "upernet"]
-"""What is fine-tuned on the backbone: Semantic FPN or UperNet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +30,6 @@ class SegmentationConfig(FineTuningConfig):
     ViT's file means to exempt them, but the name that should do so matches nothing there. A Swin's LayerNorms are exempt."""
 
     def __post_init__(self) -> None:
-        """Reject values that cannot make a run."""
         super().__post_init__()
         self.require_at_least(1, "iterations", "crop", "train_short_side", "test_short_side")
         if self.warmup_iterations is not None and self.iterations is not None and self.warmup_iterations > self.iterations:

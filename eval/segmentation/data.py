@@ -1,31 +1,35 @@
-"""ADE20K as the scene-parsing challenge ships it: what must lie where, and which pairs a run uses.
+"""ADE20K as the scene-parsing challenge ships it: which pairs a run uses, and whether all of it is there and whole.
 
 ADEChallengeData2016/images/{training,validation}/NAME.jpg
 ADEChallengeData2016/annotations/{training,validation}/NAME.png      0 = unlabelled, 1 to 150 = classes
 """
 
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from common.jpeg import breaks_off, ends_whole
-from eval.provenance import describe_dataset
+from eval.findings import Finding, about, refuse
+from eval.image_checks import (
+    damage_findings,
+    decode_image,
+    decode_labels,
+    list_images,
+    look_at_all,
+    look_at_image,
+    look_at_labels,
+    size_findings,
+)
+from eval.record import describe_dataset
 from eval.result import Dataset
 
 NAME = "ADE20K"
 ADDRESS = "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip"
 FULL_SIZES = {"training": 20210, "validation": 2000}
-IMAGE_SUFFIX = ".jpg"
-LABEL_SUFFIX = ".png"
+LARGEST_LABEL = 150
 
-_NAMES_SHOWN = 5
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"\x00\x00\x00\x00IEND\xaeB\x60\x82"
-
-
-class DataError(ValueError):
-    """A dataset folder that is missing or incomplete."""
+_LABELS_READ = 200  # label maps per split, spread evenly, whose values are read even where not everything is decoded
+_STEMS = {"training": "ADE_train_{:08d}", "validation": "ADE_val_{:08d}"}
+_MOST_ABSENT_NAMED = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +46,12 @@ class Split:
     """Whether pairs were left out on the user's wish."""
 
     def image(self, stem: str) -> Path:
-        """Path of a photograph."""
-        return self.root / "images" / self.name / f"{stem}{IMAGE_SUFFIX}"
+        """Path of an image."""
+        return self.root / "images" / self.name / f"{stem}.jpg"
 
     def labels(self, stem: str) -> Path:
         """Path of its label map."""
-        return self.root / "annotations" / self.name / f"{stem}{LABEL_SUFFIX}"
+        return self.root / "annotations" / self.name / f"{stem}.png"
 
     def describe(self) -> Dataset:
         """The split's fingerprint: names with the sizes of both files in bytes."""
@@ -56,82 +60,109 @@ class Split:
 
 
 def check_data(root: Path, max_train_images: int | None = None, max_val_images: int | None = None) -> dict[str, Split]:
-    """List both splits, after proving that every photograph has its label map and the other way round, and that they are whole.
-
-    A file that breaks off, replaced after the training, would be another input; so it has to be found before.
+    """List both splits, after proving that every image has its label map and the other way round.
 
     Args:
         root: The folder ADEChallengeData2016.
-        max_train_images: Use only the first so many training pairs by name; None for all.
+        max_train_images: Use only the first N training pairs by name; None for all.
         max_val_images: The same for validation.
 
     Returns:
         `training` and `validation`.
 
     Raises:
-        DataError: Names every folder that is missing or empty, and the unpaired files, with what was expected where.
+        ValueError: Names every folder that is missing or empty, and the unpaired files, with what was expected where.
     """
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; --data is the folder ADEChallengeData2016, unpacked from {ADDRESS}")
-    problems: list[str] = []
-    splits = {}
-    for name, limit in (("training", max_train_images), ("validation", max_val_images)):
-        stems = _paired_stems(root, name, problems)
-        kept = stems if limit is None else stems[:limit]
-        splits[name] = Split(root=root, name=name, stems=tuple(kept), restricted=len(kept) < len(stems))
-        if cut_off := [str(path.relative_to(root)) for path in _files(splits[name]) if _is_cut_off(path)]:
-            problems.append(f"{len(cut_off)} files break off: {_enumerate(cut_off)}")
-    if problems:
-        raise DataError(f"{root} is not a complete ADE20K: {'; '.join(problems)}; it comes from {ADDRESS}")
+    splits, findings = _list_splits(root, {"training": max_train_images, "validation": max_val_images})
+    refuse(findings)
     return splits
 
 
-def _paired_stems(root: Path, split: str, problems: list[str]) -> list[str]:
-    """Ascending stems of a split; what is wrong with it is appended to `problems`."""
-    images = _stems(root / "images" / split, IMAGE_SUFFIX, problems)
-    labels = _stems(root / "annotations" / split, LABEL_SUFFIX, problems)
-    if images is None or labels is None:
-        return []
-    if missing := sorted(images - labels):
-        problems.append(f"annotations/{split} lacks the {LABEL_SUFFIX} of {_enumerate(missing)}")
-    if missing := sorted(labels - images):
-        problems.append(f"images/{split} lacks the {IMAGE_SUFFIX} of {_enumerate(missing)}")
-    return sorted(images & labels)
+def examine(folder: Path, deep: bool, jobs: int) -> list[Finding]:
+    """Examine all of ADE20K.
+
+    Args:
+        folder: The folder ADEChallengeData2016.
+        deep: Whether to decode every file, instead of looking at its header and its end.
+        jobs: Processes at most; 0 for one per core.
+    """
+    splits, findings = _list_splits(folder, {})
+    return findings + [finding for split in splits.values() for finding in check_files(split, deep, jobs)]
 
 
-def _files(split: Split) -> Iterator[Path]:
-    for stem in split.stems:
-        yield split.image(stem)
-        yield split.labels(stem)
+def check_files(split: Split, deep: bool = False, jobs: int = 0) -> list[Finding]:
+    """Look at the files that a run uses.
+
+    A file that breaks off, replaced after the training, would be another input; so it has to be found before.
+    """
+    image_paths, label_paths = [split.image(stem) for stem in split.stems], [split.labels(stem) for stem in split.stems]
+    what = f"{NAME} {split.name}"
+    images = list(look_at_all(image_paths, decode_image if deep else look_at_image, jobs, f"{what} images"))
+    labels = list(look_at_all(label_paths, decode_labels if deep else look_at_labels, jobs, f"{what} label maps"))
+    read = labels
+    if not deep:
+        whole = [fact.path for fact in labels if not fact.damage]
+        chosen = whole[:: max(1, len(whole) // _LABELS_READ)]
+        read = list(look_at_all(chosen, decode_labels, jobs, f"{what} labels"))
+        damaged = {fact.path: fact for fact in read if fact.damage}
+        labels = [damaged.get(fact.path, fact) for fact in labels]
+    foreign = [
+        f"{fact.path.relative_to(split.root).as_posix()} ({', '.join(map(str, values[:5]))})"
+        for fact in read
+        if (values := [value for value in fact.values or () if not 0 <= value <= LARGEST_LABEL])
+    ]
+    return [
+        *damage_findings([*images, *labels], split.root, f"get them again from {ADDRESS}"),
+        *size_findings(
+            ((image, label.size) for image, label in zip(images, labels, strict=True)),
+            split.root,
+            "their label maps",
+            "they were resized, or are other images",
+        ),
+        *about(
+            "wrong",
+            f"label maps hold labels other than 0 to {LARGEST_LABEL}",
+            foreign,
+            "they are of another version of ADE20K, or colour tables",
+        ),
+    ]
 
 
-def _is_cut_off(path: Path) -> bool:
-    """Whether the end of a JPEG or PNG is missing; whatever else is wrong with it shows when it is decoded."""
-    with path.open("rb") as stream:
-        size = stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, size - len(_PNG_END)))
-        tail = stream.read()
-        if size == 0 or tail == _PNG_END or ends_whole(tail):
-            return size == 0
-        stream.seek(0)
-        content = stream.read()
-    return breaks_off(content) or (content.startswith(_PNG_START) and _PNG_END not in content)
+def _list_splits(root: Path, limits: dict[str, int | None]) -> tuple[dict[str, Split], list[Finding]]:
+    if not root.is_dir():
+        text = f"{root}: no such folder; the data of segmentation is the folder ADEChallengeData2016, unpacked from {ADDRESS}"
+        return {}, [Finding("missing", text)]
+    splits, findings = {}, []
+    for name, full in FULL_SIZES.items():
+        images, found = _stems(root, f"images/{name}", ".jpg", full)
+        labels, more = _stems(root, f"annotations/{name}", ".png", full)
+        findings += found + more
+        if not images or not labels:
+            continue
+        text = f"{root}/annotations/{name} lacks the .png of {len(images - labels)} images"
+        findings += about("missing", text, sorted(images - labels), f"get them from {ADDRESS}")
+        text = f"{root}/images/{name} lacks the .jpg of {len(labels - images)} label maps"
+        findings += about("missing", text, sorted(labels - images), f"get them from {ADDRESS}")
+        pairs = sorted(images & labels)
+        absent = sorted({_STEMS[name].format(number) for number in range(1, full + 1)} - set(pairs))
+        if len(pairs) != full:
+            named = tuple(absent) if len(absent) <= _MOST_ABSENT_NAMED else ()
+            findings.append(Finding("subset", f"{name}: {len(pairs):,} of {full:,} pairs of image and label map", named))
+        stems = tuple(pairs[: limits.get(name)])
+        splits[name] = Split(root=root, name=name, stems=stems, restricted=len(stems) < len(pairs))
+    return splits, findings
 
 
-def _stems(folder: Path, suffix: str, problems: list[str]) -> set[str] | None:
-    relative = "/".join(folder.parts[-2:])
-    expected = f"expected {FULL_SIZES[folder.name]} {suffix} files in the full benchmark"
-    if not folder.is_dir():
-        problems.append(f"no folder {relative} ({expected})")
-        return None
-    # Hidden files, such as the `._NAME.jpg` that macOS adds, are no images; mmseg leaves them out too.
-    stems = {path.stem for path in folder.iterdir() if path.suffix == suffix and not path.name.startswith(".")}
-    if not stems:
-        problems.append(f"no {suffix} files in {relative} ({expected})")
-        return None
-    return stems
+def _stems(root: Path, place: str, suffix: Literal[".jpg", ".png"], full: int) -> tuple[set[str], list[Finding]]:
+    """The names without suffix in a folder, and what is wrong with it."""
+    expected = f"(expected {full} {suffix} files in the full benchmark)"
+    if not (root / place).is_dir():
+        return set(), [Finding("missing", f"{root} has no folder {place} {expected}", advice=f"get it from {ADDRESS}")]
+    names, findings = list_images(root / place, suffix, root)
+    if not names:
+        text = f"{root} has no {suffix} files in {place} {expected}"
+        findings.append(Finding("missing", text, advice=f"get them from {ADDRESS}"))
+    return {Path(name).stem for name in names}, findings
 
 
-def _enumerate(names: list[str]) -> str:
-    shown = ", ".join(names[:_NAMES_SHOWN])
-    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
+DataError, IMAGE_SUFFIX, LABEL_SUFFIX = ValueError, ".jpg", ".png"  # shim: remove

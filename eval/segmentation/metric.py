@@ -1,4 +1,7 @@
-"""The figures of `eval.segmentation.figures` as a metric of mmengine's test loop."""
+"""From label maps to mIoU, aAcc and mAcc: reading ADE20K's labels, counting pixels, and the metric of mmengine's test loop.
+
+Shapes: H x W pixels, K classes. The 3 of a count tensor: intersection, predicted, labelled pixels.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,11 +11,87 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
-from mmengine.registry import METRICS
+from mmengine.registry import METRICS, TRANSFORMS
 from torch import Tensor
 
+import eval.openmmlab.operators  # noqa: F401 - before anything of mmseg
+
+# isort: split
+from mmseg.datasets.ade import ADE20KDataset
+from mmseg.datasets.transforms import LoadAnnotations
+
 from common.files import write_atomically, write_text_atomically
-from eval.segmentation.figures import compute_figures, count_pixels
+from eval.openmmlab.loading import ImageFileError
+from eval.segmentation.items import class_scores
+
+IGNORED_LABEL = 255
+CLASSES = tuple(name.strip() for name in ADE20KDataset.METAINFO["classes"])  # some of mmseg's names end in a space
+
+
+@TRANSFORMS.register_module()
+class ReadLabels(LoadAnnotations):
+    """mmseg's `LoadAnnotations` for ADE20K, with checks; 0 (unlabelled) becomes 255, 1 to 150 become 0 to 149."""
+
+    def __init__(self) -> None:
+        super().__init__(reduce_zero_label=True)
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Add `gt_seg_map`.
+
+        Args:
+            results: With `seg_map_path`, and `ori_shape` of the image.
+
+        Raises:
+            ImageFileError: If the file is not a label map, or has another size than its image, or labels beyond 150.
+        """
+        path = results["seg_map_path"]
+        try:
+            results = super().transform(results)
+        except (OSError, SyntaxError) as error:  # Pillow's, for a PNG that breaks off or is none
+            raise ImageFileError(f"{path}: not a readable label map ({error}); copy it again") from error
+        labels_HW = results["gt_seg_map"]
+        if labels_HW.shape != tuple(results["ori_shape"]):
+            raise ImageFileError(f"{path}: label map of shape {labels_HW.shape} for an image of {tuple(results['ori_shape'])}")
+        foreign = labels_HW[(labels_HW >= len(CLASSES)) & (labels_HW != IGNORED_LABEL)]
+        if foreign.size:
+            found = ", ".join(str(label + 1) for label in np.unique(foreign).tolist()[:5])
+            raise ImageFileError(f"{path}: labels {found}; ADE20K's are 0 (unlabelled) and 1 to {len(CLASSES)}")
+        return results
+
+
+def count_pixels(predictions_HW: Tensor, labels_HW: Tensor, num_classes: int) -> Tensor:
+    """Count one image's pixels per class, leaving out those that are not labelled.
+
+    Args:
+        predictions_HW: Integer class indices in [0, K).
+        labels_HW: Integer class indices in [0, K), or IGNORED_LABEL; on the same device.
+        num_classes: K.
+
+    Returns:
+        int64 [3, K] on the CPU: pixels where both agree, predicted pixels, labelled pixels. Counts of several images add up.
+
+    Raises:
+        ValueError: If the two do not fit each other and the classes.
+    """
+    if predictions_HW.shape != labels_HW.shape:
+        raise ValueError(f"prediction of shape {tuple(predictions_HW.shape)} for labels of shape {tuple(labels_HW.shape)}")
+    labelled = labels_HW != IGNORED_LABEL
+    predictions, labels = predictions_HW[labelled].long(), labels_HW[labelled].long()
+    if labels.numel() and (labels.min() < 0 or labels.max() >= num_classes):
+        raise ValueError(
+            f"labels from {int(labels.min())} to {int(labels.max())}, after reduction; valid: 0 to {num_classes - 1} and "
+            f"{IGNORED_LABEL} for unlabelled"
+        )
+    agreed = labels[predictions == labels]
+    return torch.stack([torch.bincount(values, minlength=num_classes) for values in (agreed, predictions, labels)]).cpu()
+
+
+def compute_metrics(counts_3K: Tensor) -> dict[str, float]:
+    """mIoU, aAcc and mAcc in percent from the sum of `count_pixels` over all images; NaN where there is no value."""
+    scores = class_scores(counts_3K[None].numpy())
+    # By torch's mean, whose last digit differs from numpy's: earlier results were made so.
+    miou, macc = (float(torch.from_numpy(values_RK).nanmean()) for values_RK in (scores.iou_RK, scores.accuracy_RK))
+    return {"mIoU": miou, "aAcc": float(scores.accuracy_R[0]), "mAcc": macc}
 
 
 @METRICS.register_module()
@@ -23,7 +102,7 @@ class PixelCounts(BaseMetric):
         """Store where to write.
 
         Args:
-            output_file: JSON file for the counts, from which every figure follows: class -> [intersection, predicted, labelled]
+            output_file: JSON file for the counts, from which every metric follows: class -> [intersection, predicted, labelled]
                 in pixels. None writes none.
             items_file: .npz file for the same counts of every single image, see `write_image_counts`. None writes none.
             kwargs: For mmengine's BaseMetric.
@@ -33,12 +112,7 @@ class PixelCounts(BaseMetric):
         self.items_file = items_file
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Count the pixels of one batch.
-
-        Args:
-            data_batch: Unused; mmengine hands it over.
-            data_samples: With `pred_sem_seg` and `gt_sem_seg`, each [1, H, W].
-        """
+        """Count the pixels of one batch; the samples have `pred_sem_seg` and `gt_sem_seg`, each [1, H, W]."""
         del data_batch
         for sample in data_samples:
             predictions_HW = sample["pred_sem_seg"]["data"].squeeze(0)
@@ -50,21 +124,15 @@ class PixelCounts(BaseMetric):
             self.results.append((Path(sample["seg_map_path"]).stem, counts_3K))
 
     def compute_metrics(self, results: list[tuple[str, Tensor]]) -> dict[str, float]:
-        """The figures over the counts of all processes; writes the files."""
+        """The metrics over the counts of all processes; writes the files."""
         counts_3K = torch.stack([counts_3K for _, counts_3K in results]).sum(dim=0)
         if self.items_file is not None:
             write_image_counts(Path(self.items_file), dict(results))
         if self.output_file is not None:
-            write_counts(Path(self.output_file), self.dataset_meta["classes"], counts_3K)
-        figures = compute_figures(counts_3K)
-        return {"mIoU": figures.miou, "aAcc": figures.aacc, "mAcc": figures.macc}
-
-
-def write_counts(path: Path, classes: Sequence[str], counts_3K: Tensor) -> None:
-    """Write pixel counts per class as JSON, atomically."""
-    # Some of mmseg's class names end in a space.
-    table = {name.strip(): column for name, column in zip(classes, counts_3K.T.tolist(), strict=True)}
-    write_text_atomically(path, json.dumps(table, indent=1) + "\n")
+            names = [name.strip() for name in self.dataset_meta["classes"]]
+            table = dict(zip(names, counts_3K.T.tolist(), strict=True))
+            write_text_atomically(Path(self.output_file), json.dumps(table, indent=1) + "\n")
+        return compute_metrics(counts_3K)
 
 
 def write_image_counts(path: Path, counts: Mapping[str, Tensor]) -> None:
@@ -75,9 +143,3 @@ def write_image_counts(path: Path, counts: Mapping[str, Tensor]) -> None:
     names = sorted(counts)
     counts_N3K = torch.stack([counts[name] for name in names]).numpy().astype(np.int32)
     write_atomically(path, lambda temporary: np.savez_compressed(temporary, names=np.array(names), counts=counts_N3K))
-
-
-def read_counts(path: Path) -> tuple[list[str], Tensor]:
-    """The inverse of `write_counts`: class names and int64 counts [3, K]."""
-    table = json.loads(path.read_text(encoding="utf-8"))
-    return list(table), torch.tensor(list(table.values())).T

@@ -1,61 +1,139 @@
-"""What the result says about how its figures were made: the constants as used, and where they differ from the published ones."""
+"""From the task's options to the config that mmseg's Runner executes, and what the result says of it: constants and deviations."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 
-from backbones.spec import BackboneSpec
-from eval.openmmlab.batch import BatchPlan, published_batch
-from eval.openmmlab.config_values import override_deviations, plain
-from eval.openmmlab.settings import backbone_settings, batch_settings, flat_settings, optimiser_settings
+from backbones.spec import BackboneSpec, ViTSpec
+from eval.openmmlab.config import (
+    backbone_settings,
+    batch_settings,
+    describe_protocol,
+    finish_config,
+    optimiser_settings,
+    override_deviations,
+    part_settings,
+    plain,
+    published_batch,
+    read_family_config,
+    use_backbone,
+    use_data,
+    use_schedule,
+)
+from eval.openmmlab.options import BatchPlan, Precision
 from eval.result import Protocol
 from eval.segmentation.config import Head, SegmentationConfig
-from eval.segmentation.experiment import base_config, transform
+from eval.segmentation.data import Split
 
 NAMES: dict[Head, str] = {"fpn": "ade20k-semantic-fpn-40k", "upernet": "ade20k-upernet-160k"}
 VERSION = 1
 
+COUNTS_FILE = "class_pixels.json"
+"""What the test counted, in the output folder."""
+IMAGES_FILE = "image_pixels.npz"
+"""The same for every single image."""
 
-def describe_protocol(
-    config: Config, options: SegmentationConfig, spec: BackboneSpec, batch: BatchPlan, device: torch.device
-) -> Protocol:
-    """The protocol of a run.
+# Long over short side of the published resizing, (2048, 512).
+_LONGEST_ASPECT = 4
+
+
+def base_config(spec: BackboneSpec, head: Head) -> Config:
+    """The config file for a family of backbones and a head, as written; ValueError if there is none."""
+    return read_family_config(Path(__file__).parent / "configs", spec, "" if head == "fpn" else head)
+
+
+def resolve(
+    options: SegmentationConfig, spec: BackboneSpec, splits: Mapping[str, Split], batch: BatchPlan, precision: Precision
+) -> Config:
+    """Fill in everything that depends on the options, the backbone, the data and the devices.
 
     Args:
-        config: From `eval.segmentation.experiment.resolve`.
-        options: What the config was resolved from.
-        spec: Of the backbone file.
-        batch: How the processes make up the batch.
-        device: Of this process.
+        options: The task's options.
+        spec: Spec of the backbone file.
+        splits: From `eval.segmentation.data.check_data`.
+        batch: From `options.plan_batch`.
+        precision: From `eval.openmmlab.config.resolve_precision`.
+
+    Raises:
+        ValueError: If an option does not fit the backbone, or an override names nothing or would change nothing.
     """
+    config = base_config(spec, options.head)
+    _resolve_model(config, options, spec)
+    _resolve_schedule(config, options)
+    for loader, split in ((config.train_dataloader, splits["training"]), (config.test_dataloader, splits["validation"])):
+        use_data(loader, split.root, len(split.stems), options.workers)
+    transform(config.train_dataloader, "RandomResize").scale = _scale(options.train_short_side)
+    transform(config.train_dataloader, "RandomCrop").crop_size = (options.crop, options.crop)
+    transform(config.test_dataloader, "Resize").scale = _scale(options.test_short_side)
+    config.test_evaluator.output_file = str(options.output / COUNTS_FILE)
+    config.test_evaluator.items_file = str(options.output / IMAGES_FILE)
+    finish_config(config, options, batch, precision)
+    return config
+
+
+def _resolve_model(config: Config, options: SegmentationConfig, spec: BackboneSpec) -> None:
+    channels = use_backbone(config, options, spec).map_channels(config.model.backbone.taps)
+    config.model.data_preprocessor.size = (options.crop, options.crop)
+    if isinstance(spec, ViTSpec):
+        # The crop is padded to whole patches, like every image.
+        config.model.backbone.position_image_size = options.crop + -options.crop % spec.patch_size
+    if config.model.neck is not None:
+        config.model.neck.in_channels = channels
+    else:
+        config.model.decode_head.in_channels = channels
+        config.model.auxiliary_head.in_channels = channels[config.model.auxiliary_head.in_index]
+
+
+def _resolve_schedule(config: Config, options: SegmentationConfig) -> None:
+    schedule, rules = config.schedule, config.optim_wrapper.paramwise_cfg
+    iterations = options.iterations or schedule.iterations
+    warmup = options.warmup(schedule.warmup_iterations, iterations)
+    schedule.update(iterations=iterations, warmup_iterations=warmup)
+    # mmcv 1.x multiplies the polynomial from iteration 0 with the warm-up; mmengine's schedulers do the same when both begin at 0.
+    # They reach their last value one iteration before `end`, hence the + 1.
+    power, least = schedule.poly_power, schedule.min_learning_rate
+    decay = {"type": "PolyLR", "power": power, "eta_min": least, "begin": 0, "end": iterations + 1}
+    use_schedule(config, iterations, warmup, decay)
+    if options.decay_norm:
+        rules.custom_keys.pop("norm", None)
+    elif options.decay_norm is not None:
+        rules.norm_decay_mult = 0.0
+
+
+def _scale(short_side: int) -> tuple[int, int]:
+    return (_LONGEST_ASPECT * short_side, short_side)
+
+
+def transform(loader: Any, name: str) -> Any:
+    """The entry of a data loader's only transform of a type; may be changed in place."""
+    (found,) = [entry for entry in loader.dataset.pipeline if entry.type == name]
+    return found
+
+
+def protocol_of(
+    config: Config, options: SegmentationConfig, spec: BackboneSpec, batch: BatchPlan, device: torch.device
+) -> Protocol:
+    """The protocol of a run, from what `resolve` made of its options on these devices."""
     base = base_config(spec, options.head)
     published = protocol_settings(base, spec, published_batch(base), torch.device("cuda"))
     used = protocol_settings(config, spec, batch, device)
-    deviations = {name: [published.get(name), used[name]] for name in used if used[name] != published.get(name)}
-    deviations |= override_deviations(config, base, options.override)
-    return Protocol(name=NAMES[options.head], version=VERSION, settings=used, deviations=deviations)
+    overrides = override_deviations(config, base, options.override)
+    return describe_protocol(NAMES[options.head], VERSION, published, used, overrides)
 
 
 def protocol_settings(config: Config, spec: BackboneSpec, batch: BatchPlan, device: torch.device) -> dict[str, Any]:
-    """Every constant that can change a figure, as JSON-ready values."""
-    model = config.model
+    """Every constant that can change a metric, as JSON-ready values."""
+    model, train, test = config.model, config.train_dataloader, config.test_dataloader
     settings = {
         **config.schedule,
         **optimiser_settings(config),
         **backbone_settings(config, spec),
-        **flat_settings("neck", model.neck),
-        **flat_settings("head", model.decode_head),
-        **flat_settings("auxiliary_head", model.get("auxiliary_head")),
-        **_data(config),
-        **batch_settings(batch, device),
-    }
-    return {name: plain(value) for name, value in settings.items()}
-
-
-def _data(config: Config) -> dict[str, Any]:
-    train, test = config.train_dataloader, config.test_dataloader
-    return {
+        **part_settings("neck", model.neck),
+        **part_settings("head", model.decode_head),
+        **part_settings("auxiliary_head", model.get("auxiliary_head")),
         "train_scale": transform(train, "RandomResize").scale,
         "train_scale_range": transform(train, "RandomResize").ratio_range,
         "crop": transform(train, "RandomCrop").crop_size,
@@ -65,4 +143,6 @@ def _data(config: Config) -> dict[str, Any]:
         "test_scale": transform(test, "Resize").scale,
         "test_mode": config.model.test_cfg.mode,
         "test_transforms": [entry.type for entry in test.dataset.pipeline],
+        **batch_settings(batch, device),
     }
+    return {name: plain(value) for name, value in settings.items()}

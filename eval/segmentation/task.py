@@ -1,80 +1,59 @@
 """ADE20K: fine-tune Semantic FPN or UperNet on a backbone, test it, and record mIoU, aAcc and mAcc."""
 
-from collections.abc import Sequence
+import json
 
+import numpy as np
 import torch
 
 from backbones.spec import BackboneSpec
-from common.command import parse_config
-from eval.evaluation import Figures
+from common.distributed import world_size
 from eval.openmmlab import finetune
-from eval.openmmlab.batch import published_batch, world_size
-from eval.openmmlab.finetune import FineTuningTask, Prepared
-from eval.openmmlab.launch import Outcome, resolve_device, resolve_precision
+from eval.openmmlab.config import published_batch, resolve_precision
+from eval.openmmlab.finetune import Measured, Prepared
+from eval.openmmlab.plots import draw_predictions
 from eval.result import Metric, Result
 from eval.segmentation.config import SegmentationConfig
-from eval.segmentation.data import check_data
-from eval.segmentation.experiment import COUNTS_FILE, IMAGES_FILE, base_config, resolve
-from eval.segmentation.figures import compute_figures
-from eval.segmentation.metric import read_counts
-from eval.segmentation.protocol import describe_protocol
+from eval.segmentation.data import check_data, check_files
+from eval.segmentation.items import ARTEFACT, class_scores
+from eval.segmentation.protocol import COUNTS_FILE, IMAGES_FILE, base_config, protocol_of, resolve
 
 
 def prepare(options: SegmentationConfig, spec: BackboneSpec, device: torch.device) -> Prepared:
-    """See `FineTuningTask.prepare`."""
-    splits = check_data(options.data, *options.image_limits)
-    batch = options.plan_batch(published_batch(base_config(spec, options.head)), world_size())
-    config = resolve(options, spec, splits, batch, resolve_precision(options.precision, device))
-    return Prepared(
-        config=config,
-        protocol=describe_protocol(config, options, spec, batch, device),
-        datasets={"train": splits["training"].describe(), "test": splits["validation"].describe()},
-        batch=batch,
-        pictures={"type": "SegmentationPictures"},
-    )
-
-
-def figures(options: SegmentationConfig, outcome: Outcome) -> Figures:
-    """See `FineTuningTask.figures`; from the pixels that the test counted."""
-    del outcome
-    classes, counts_3K = read_counts(options.output / COUNTS_FILE)
-    computed = compute_figures(counts_3K)
-    per_class = zip(classes, computed.iou_K.tolist(), computed.acc_K.tolist(), strict=True)
-    return Figures(
-        metrics={
-            "mIoU": Metric(value=computed.miou),
-            "aAcc": Metric(value=computed.aacc),
-            "mAcc": Metric(value=computed.macc),
-        },
-        breakdown={name: {"IoU": iou, "Acc": acc} for name, iou, acc in per_class},
-        artefacts={"class_pixels": COUNTS_FILE, "image_pixels": IMAGES_FILE},
-    )
-
-
-TASK = FineTuningTask(name="segmentation", prepare=prepare, figures=figures)
-
-
-def check(options: SegmentationConfig, spec: BackboneSpec) -> None:
-    """Find a user's mistakes before anything heavy starts.
+    """Check data and options, and resolve the config.
 
     Raises:
         ValueError: If data, options and backbone do not fit each other.
     """
-    prepare(options, spec, resolve_device(options.device))
+    splits = check_data(options.data, *options.image_limits)
+    batch = options.plan_batch(published_batch(base_config(spec, options.head)), world_size())
+    config = resolve(options, spec, splits, batch, resolve_precision(options.precision, device))
+    draw_predictions(config, options, "SegmentationPlots")
+    return Prepared(
+        config=config,
+        protocol=protocol_of(config, options, spec, batch, device),
+        datasets={"train": splits["training"].describe(), "test": splits["validation"].describe()},
+        batch=batch,
+        check_files=lambda: [finding for split in splits.values() for finding in check_files(split)],
+    )
 
 
-def evaluate(options: SegmentationConfig) -> Result:
+def measured(options: SegmentationConfig, tested: dict[str, float]) -> Measured:
+    """Put together what the result says, from what the test returned and the pixels that it counted."""
+    counts = json.loads((options.output / COUNTS_FILE).read_text(encoding="utf-8"))
+    scores = class_scores(np.array(list(counts.values())).T[None])
+    per_class = zip(counts, scores.iou_RK[0].tolist(), scores.accuracy_RK[0].tolist(), strict=True)
+    return (
+        {name: Metric(value=value) for name, value in tested.items()},
+        {name: {"IoU": iou, "Acc": accuracy} for name, iou, accuracy in per_class},
+        {"class_pixels": COUNTS_FILE, ARTEFACT: IMAGES_FILE},
+    )
+
+
+def check(config: SegmentationConfig, spec: BackboneSpec) -> None:
+    """Find a user's mistakes before anything heavy starts; raises ValueError."""
+    finetune.check(config, spec, prepare)
+
+
+def evaluate(config: SegmentationConfig) -> Result:
     """Run the task, or what is left of it; see `eval.openmmlab.finetune.evaluate`."""
-    return finetune.evaluate(TASK, options)
-
-
-def parse(argv: Sequence[str]) -> SegmentationConfig:
-    """The options of `python -m eval segmentation`."""
-    return parse_config(SegmentationConfig, "python -m eval segmentation", argv)
-
-
-def main(argv: Sequence[str]) -> int:
-    """`python -m eval segmentation`."""
-    options = parse(argv)
-    finetune.print_figures(options, evaluate(options))
-    return 0
+    return finetune.evaluate("segmentation", config, prepare, measured)

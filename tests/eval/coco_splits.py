@@ -10,7 +10,7 @@ def full_coco() -> dict[str, Split]:
     """The whole benchmark's; images of val2017 count as annotated."""
     trainable = {**FULL_SIZES, "train2017": FULL_TRAINABLE}
     lines = tuple(f"{index}.jpg 1" for index in range(max(FULL_SIZES.values())))
-    common: dict[str, Any] = {"root": Path("coco"), "limit": None, "categories": ((1, "person"),)}
+    common: dict[str, Any] = {"root": Path("coco"), "limit": None, "categories": ((1, "person"),), "sizes": {}}
     return {
         name: Split(
             name=name,

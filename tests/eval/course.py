@@ -3,6 +3,7 @@
 A killed run continues to the same weights, several processes learn what one learns, a finished task is not run again.
 """
 
+import importlib
 import json
 import signal
 from collections.abc import Callable, Sequence
@@ -16,8 +17,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from backbones.file import read_backbone_file
-from common.interruption import Interrupted
-from eval.openmmlab import launch
+from common.cli import Interrupted
+from eval.__main__ import main
+from eval.openmmlab import finetune
 from eval.result import Result, ResultError, read_result
 from tests.processes import evaluate_in_processes, kill_when, start_evaluation
 
@@ -31,16 +33,27 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 class Task:
     """A task with toy data."""
 
-    module: str
-    """Such as `eval.detection.task`."""
+    name: str
+    """Such as `detection`."""
     options: Callable[..., Any]
     """Its config, from an output folder and further values."""
-    evaluate: Callable[[Any], Result]
-    """Of the module."""
-    main: Callable[[Sequence[str]], int]
-    """Of the module."""
     settled: list[str]
     """Overrides that leave nothing random in computing, where every process draws numbers of its own."""
+
+    @property
+    def module(self) -> str:
+        return f"eval.{self.name}.task"
+
+    def evaluate(self, options: Any, hook: dict[str, Any] | None = None) -> Result:
+        """Run the task, with one more hook."""
+        module = importlib.import_module(self.module)
+
+        def prepare(*arguments: Any) -> Any:
+            prepared = module.prepare(*arguments)
+            prepared.config.custom_hooks = [*prepared.config.get("custom_hooks", []), *([hook] if hook else [])]
+            return prepared
+
+        return finetune.evaluate(self.name, options, prepare, module.measured)
 
 
 @HOOKS.register_module()
@@ -77,10 +90,6 @@ def _training_log(output: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (output / "training" / "training.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def _fail(*args: Any, **kwargs: Any) -> Any:
-    raise AssertionError("ran again")
-
-
 def check_one_line(task: Task, mistakes: Sequence[tuple[Sequence[str], str]]) -> None:
     """Each command line is refused by one line that says what is wrong.
 
@@ -90,7 +99,7 @@ def check_one_line(task: Task, mistakes: Sequence[tuple[Sequence[str], str]]) ->
     """
     for arguments, said in mistakes:
         with pytest.raises((ValueError, OSError)) as caught:
-            task.main(arguments)
+            main([task.name, *arguments])
         assert said in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -117,20 +126,9 @@ class Course:
         assert not torch.equal(before, trained_weights(finished)["backbone.network.blocks.0.attn.qkv.weight"])
         assert [path.name for path in (finished / "training").glob("*.pth")] == [f"iter_{ITERATIONS}.pth"]
 
-    def test_an_interrupted_run_continues_exactly(
-        self, task: Task, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        prepared = launch._prepared
-
-        def killed_at_3(*args: Any, **kwargs: Any) -> Any:
-            config = prepared(*args, **kwargs)
-            config.custom_hooks.append({"type": "KillHook", "iteration": 3})
-            return config
-
-        with monkeypatch.context() as patch:
-            patch.setattr(launch, "_prepared", killed_at_3)
-            with pytest.raises(KeyboardInterrupt):
-                task.evaluate(task.options(tmp_path / "killed"))
+    def test_an_interrupted_run_continues_exactly(self, task: Task, finished: Path, tmp_path: Path) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            task.evaluate(task.options(tmp_path / "killed"), {"type": "KillHook", "iteration": 3})
         assert (tmp_path / "killed" / "training" / "iter_2.pth").exists()
         result = task.evaluate(task.options(tmp_path / "killed"))
         wanted = trained_weights(finished)
@@ -138,7 +136,7 @@ class Course:
             assert torch.equal(value, wanted[name]), name
         assert result.metrics == read_result(finished / "result.json").metrics
 
-    def test_a_killed_process_continues_to_the_same_figures(self, task: Task, finished: Path, tmp_path: Path) -> None:
+    def test_a_killed_process_continues_to_the_same_metrics(self, task: Task, finished: Path, tmp_path: Path) -> None:
         """Whoever loads the images: the uninterrupted run had no workers, this one has two."""
         given = task.options(tmp_path / "killed", workers=2)
         process = start_evaluation(task.module, given, tmp_path / "process")
@@ -150,21 +148,10 @@ class Course:
             assert torch.equal(value, wanted[name]), name
         assert result.metrics == read_result(finished / "result.json").metrics
 
-    def test_a_signal_leaves_a_checkpoint(
-        self, task: Task, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_signal_leaves_a_checkpoint(self, task: Task, finished: Path, tmp_path: Path) -> None:
         """Up to a thousand updates were lost, and a job shorter than that never got on."""
-        prepared = launch._prepared
-
-        def signalled_at_3(*args: Any, **kwargs: Any) -> Any:
-            config = prepared(*args, **kwargs)
-            config.custom_hooks.append({"type": "SignalHook", "iteration": 3})
-            return config
-
-        with monkeypatch.context() as patch:
-            patch.setattr(launch, "_prepared", signalled_at_3)
-            with pytest.raises(Interrupted, match="stopped by SIGUSR2"):
-                task.evaluate(task.options(tmp_path / "stopped", checkpoint_interval=1000))
+        with pytest.raises(Interrupted, match="stopped by SIGUSR2"):
+            task.evaluate(task.options(tmp_path / "stopped", checkpoint_interval=1000), {"type": "SignalHook", "iteration": 3})
         assert [path.name for path in (tmp_path / "stopped/training").glob("*.pth")] == ["iter_3.pth"]
         assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
         result = task.evaluate(task.options(tmp_path / "stopped", checkpoint_interval=1000))
@@ -173,7 +160,7 @@ class Course:
             assert torch.equal(value, wanted[name]), name
         assert result.metrics == read_result(finished / "result.json").metrics
 
-    def test_a_diverged_training_gives_no_figures(self, task: Task, tmp_path: Path) -> None:
+    def test_a_diverged_training_gives_no_metrics(self, task: Task, tmp_path: Path) -> None:
         """NaN went to the end and was tested."""
         given = task.options(tmp_path / "out")
         given = replace(given, override=[*given.override, "optim_wrapper.optimizer.lr=1e30"])
@@ -197,22 +184,26 @@ class Course:
             if not name.endswith(STATISTICS):
                 torch.testing.assert_close(value, wanted[name], rtol=0, atol=2e-5, msg=name)
 
-    def test_a_finished_task_is_not_run_again(self, task: Task, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("eval.openmmlab.finetune.run", _fail)
+    def test_a_finished_task_is_not_run_again(self, task: Task, finished: Path) -> None:
+        before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
         again = task.evaluate(task.options(finished, name="toy"))
-        before = read_result(finished / "result.json")
-        assert (again.inputs_sha256, again.metrics) == (before.inputs_sha256, before.metrics)
+        assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+        assert again == read_result(finished / "result.json")
         with pytest.raises(ResultError, match="other inputs"):
             task.evaluate(task.options(finished, seed=1))
 
-    def test_a_run_killed_after_training_is_only_tested(
-        self, task: Task, finished: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("eval.openmmlab.runner.FineTuningRunner.train", _fail)
-        before = read_result(finished / "result.json")
+    def test_a_run_killed_after_training_is_only_tested(self, task: Task, finished: Path) -> None:
+        before, log = read_result(finished / "result.json"), _training_log(finished)
         (finished / "result.json").unlink()
         again = task.evaluate(task.options(finished, name="toy"))
         assert again.metrics == before.metrics
+        assert _training_log(finished) == log
+
+    def test_a_folder_keeps_to_the_inputs_it_was_begun_with(self, task: Task, tmp_path: Path) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            task.evaluate(task.options(tmp_path / "out"), {"type": "KillHook", "iteration": 1})
+        with pytest.raises(ValueError, match=r"unfinished run with other inputs \(seed 0 -> 1\)"):
+            task.evaluate(task.options(tmp_path / "out", seed=1))
 
     def test_mistakes_in_the_files_are_one_line(self, task: Task, tmp_path: Path) -> None:
         given = task.options(tmp_path / "out")
@@ -238,11 +229,11 @@ class Course:
             [
                 ([*good, "--epoch_count", "3"], "--epoch_count"),
                 ([*good, "--iterations", "0"], "iterations=0 must be at least 1"),
-                ([*good, "--taps", "[0,1]"], "takes 4 maps"),
+                ([*good, "--taps", "0", "1"], "takes 4 maps"),
                 ([*good, "--taps", "[0,1,2,11]"], "--taps"),
                 ([*good, "--precision", "float16"], "needs a GPU"),
                 ([*good, "--device_batch_size", "5"], "cannot be split"),
-                ([*good, "--override+", "model.no_such_key=1"], "model.no_such_key=1"),
+                ([*good, "--override", "model.no_such_key=1"], "model.no_such_key=1"),
             ],
         )
         assert not given.output.exists()

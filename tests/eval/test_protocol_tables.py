@@ -12,15 +12,14 @@ from typing import Any
 import pytest
 import torch
 
-import eval.openmmlab  # noqa: F401 - before anything of mmdet is imported
+import eval.openmmlab.operators  # noqa: F401 - before anything of mmdet is imported
 from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, ViTSpec
 from eval.davis.protocol import PropagationSettings, propagation_settings
-from eval.detection import experiment as detection
+from eval.detection import protocol as detection
 from eval.detection.config import DetectionConfig
 from eval.detection.protocol import protocol_settings as detection_settings
-from eval.openmmlab.batch import published_batch
-from eval.openmmlab.config_values import lookup, plain
-from eval.segmentation import experiment as segmentation
+from eval.openmmlab.config import lookup, plain, published_batch
+from eval.segmentation import protocol as segmentation
 from eval.segmentation.config import Head, SegmentationConfig
 from eval.segmentation.data import Split as AdeSplit
 from eval.segmentation.protocol import protocol_settings as segmentation_settings

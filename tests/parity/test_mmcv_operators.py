@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-import eval.openmmlab  # noqa: F401 - puts the operators in place
+import eval.openmmlab.operators  # noqa: F401 - puts the operators in place
 
 # isort: split
 from mmcv.ops import batched_nms, nms, roi_align

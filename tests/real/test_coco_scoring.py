@@ -1,4 +1,4 @@
-"""faster-coco-eval equals pycocotools on real annotations: crowds, many small objects, ties, classes without ground truth."""
+"""Items of a detection result against pycocotools on real annotations: crowds, small objects, ties, classes without ground truth."""
 
 import math
 from pathlib import Path
@@ -9,9 +9,8 @@ import pytest
 from pycocotools import mask as masks
 from pycocotools.coco import COCO
 
-from eval.detection import coco_scoring
-from eval.detection.coco_scoring import FASTER, PYCOCOTOOLS, preferred_scoring
-from eval.detection.figures import compute_figures
+from eval.detection.items import IOU_TYPES, average_precision, read_classes
+from eval.detection.metric import score
 
 
 @pytest.fixture(scope="module")
@@ -45,25 +44,13 @@ def shaken_detections(truth: COCO, seed: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_both_implementations_give_the_same_figures(truth: COCO, seed: int) -> None:
-    assert FASTER is not None, "faster-coco-eval is in requirements.txt"
-    detections = shaken_detections(truth, seed)
+def test_items_drawn_once_give_the_official_metrics(truth: COCO, seed: int) -> None:
     image_ids = sorted(truth.imgs)[seed:]
-    figures = [
-        compute_figures(truth, detections, image_ids, truth.getCatIds(), scoring=scoring) for scoring in (PYCOCOTOOLS, FASTER)
-    ]
-    slow, fast = figures
-    assert 10 < slow["segm_mAP"] < 90
-    assert list(slow) == list(fast)
-    assert seed == 0 or any(math.isnan(value) for value in slow.values())  # the image left out has a class of its own
-    for name, value in slow.items():
-        assert fast[name] == pytest.approx(value, rel=0, abs=1e-9, nan_ok=True), name
-
-
-def test_without_the_fast_package_the_reference_scores(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert preferred_scoring() is FASTER
-    monkeypatch.setattr(coco_scoring, "FASTER", None)
-    assert preferred_scoring() is PYCOCOTOOLS
-    assert "scoring with pycocotools gives the same figures" in caplog.text
+    metrics, arrays = score(truth, shaken_detections(truth, seed), image_ids, truth.getCatIds())
+    assert 10 < metrics["segm_mAP"] < 90
+    assert seed == 0 or any(math.isnan(value) for value in metrics.values())  # the image left out has a class of its own
+    classes = {iou_type: read_classes(arrays, iou_type) for iou_type in IOU_TYPES}
+    found = average_precision(classes, np.ones((1, len(image_ids))))
+    assert {name: float(values_R[0]) for name, values_R in found.items()} == pytest.approx(
+        {name: metrics[name] for name in found}, rel=0, abs=1e-9
+    )

@@ -1,4 +1,4 @@
-"""Short detection runs on real COCO images: figures, falling losses, and four images learnt by heart."""
+"""Short detection runs on real COCO images: metrics, falling losses, and four images overfitted."""
 
 import json
 import shutil
@@ -112,7 +112,7 @@ def only(images: list[dict[str, Any]], source: Path, target: Path) -> Path:
 
 @pytest.mark.data
 @pytest.mark.long
-def test_four_images_are_learnt_by_heart(real_data_dir: Path, tmp_path: Path) -> None:
+def test_four_images_are_overfitted(real_data_dir: Path, tmp_path: Path) -> None:
     """Proves the whole path: targets, heads, decoding, scoring."""
     source = real_data_dir / "coco"
     content = json.loads((source / "annotations" / "instances_train2017.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Short segmentation runs on real ADE20K pairs: figures, falling losses, and four pairs learnt by heart."""
+"""Short segmentation runs on real ADE20K pairs: metrics, falling losses, and four pairs overfitted."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ ONE_VIEW = [
 def fine_tune(data: Path, folder: Path, side: int, **options: Any) -> Result:
     backbone = write_toy_backbone(folder, SMALL)
     fixed: dict[str, Any] = {"device": "cpu", "workers": 0, "draw_images": 0}
-    sides = {"crop": side, "train_short_side": side, "test_short_side": side}
+    sides: dict[str, Any] = {"crop": side, "train_short_side": side, "test_short_side": side}
     return evaluate(SegmentationConfig(backbone=backbone, data=data, output=folder / "out", **fixed, **sides, **options))
 
 
@@ -73,15 +73,15 @@ def simple_pairs(source: Path, count: int) -> list[Path]:
 
 @pytest.mark.data
 @pytest.mark.long
-def test_four_pairs_are_learnt_by_heart(real_data_dir: Path, tmp_path: Path) -> None:
+def test_four_pairs_are_overfitted(real_data_dir: Path, tmp_path: Path) -> None:
     """Proves the whole path: labels, head, decoding, counting."""
     source, data = real_data_dir / "ade" / "ADEChallengeData2016", tmp_path / "ade"
     for split in ("training", "validation"):
         for kind in ("images", "annotations"):
             (data / kind / split).mkdir(parents=True)
         for labels in simple_pairs(source, 4):
-            photograph = source / "images" / labels.parent.name / f"{labels.stem}.jpg"
+            image = source / "images" / labels.parent.name / f"{labels.stem}.jpg"
             shutil.copy(labels, data / "annotations" / split)
-            shutil.copy(photograph, data / "images" / split)
+            shutil.copy(image, data / "images" / split)
     result = fine_tune(data, tmp_path, side=160, iterations=120, batch_size=4, override=[*THIN, *ONE_VIEW])
     assert result.metrics["mIoU"].value > 60

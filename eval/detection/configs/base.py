@@ -3,7 +3,7 @@
 # samplers, NMS, RoIAlign strides 4 to 32, heads and losses are mmdet's Mask R-CNN R50-FPN, unchanged since mmdet 2.
 #
 # One iteration is one update of the weights from `batch.total` images, over all devices and accumulated micro-batches. What depends
-# on the backbone, the data folder, the devices or the command line is filled in by eval/detection/experiment.py.
+# on the backbone, the data folder, the devices or the command line is filled in by eval/detection/protocol.py.
 _base_ = [
     "mmdet::_base_/models/mask-rcnn_r50_fpn.py",
     "mmdet::_base_/datasets/coco_instance.py",
@@ -13,11 +13,12 @@ _base_ = [
 
 custom_imports = dict(
     imports=[
-        "eval.openmmlab.accumulation",
         "eval.openmmlab.backbone",
-        "eval.openmmlab.images",
-        "eval.openmmlab.precise_batch_norm",
+        "eval.openmmlab.hooks",
+        "eval.openmmlab.loading",
+        "eval.openmmlab.runner",
         "eval.detection.metric",
+        "eval.detection.plots",
         "eval.detection.roi_extractor",
     ],
     allow_failed_imports=False,
@@ -33,7 +34,7 @@ schedule = dict(
     decay_factor=0.1,
     warmup_iterations=1000,
     warmup_factor=0.001,
-    precise_batch_norm=0,  # batches, see eval/openmmlab/precise_batch_norm.py
+    precise_batch_norm=0,  # batches, see eval/openmmlab/hooks.py
 )
 
 model = dict(

@@ -2,7 +2,7 @@
 # segmentation/configs/semfpn_vit-s16_512x512_40k_ade20k.py, states beside mmseg's own files.
 #
 # One iteration is one update of the weights from `batch.total` images, over all devices and accumulated micro-batches. What
-# depends on the backbone, the data folder, the devices or the command line is filled in by eval/segmentation/experiment.py.
+# depends on the backbone, the data folder, the devices or the command line is filled in by eval/segmentation/protocol.py.
 _base_ = [
     "mmseg::_base_/models/fpn_r50.py",
     "mmseg::_base_/datasets/ade20k.py",
@@ -12,12 +12,12 @@ _base_ = [
 
 custom_imports = dict(
     imports=[
-        "eval.openmmlab.accumulation",
         "eval.openmmlab.backbone",
-        "eval.openmmlab.images",
-        "eval.segmentation.labels",
+        "eval.openmmlab.hooks",
+        "eval.openmmlab.loading",
+        "eval.openmmlab.runner",
         "eval.segmentation.metric",
-        "eval.segmentation.pictures",
+        "eval.segmentation.plots",
     ],
     allow_failed_imports=False,
 )
@@ -73,5 +73,5 @@ optim_wrapper = dict(
 
 param_scheduler = None  # made from `schedule`
 
-# The published run also evaluates every 4000 iterations. That changes no figure: the last weights are the ones that are reported.
+# The published run also evaluates every 4000 iterations. That changes no metric: the last weights are reported.
 train_cfg = dict(type="AccumulatingIterLoop", max_iters=1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-import eval.openmmlab  # noqa: F401 - before any test imports mmdet
+import eval.openmmlab.operators  # noqa: F401 - before any test imports mmdet
 from backbones.spec import ViTSpec
 from tests.toy import write_toy_backbone
 

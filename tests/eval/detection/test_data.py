@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from mmdet.datasets import CocoDataset
 
-from eval.detection.categories import CATEGORY_NAMES
-from eval.detection.data import DataError, check_data
+from eval.detection.data import CATEGORY_NAMES, check_data, check_files, examine
 from tests.eval.coco_splits import full_coco
 
 
@@ -42,21 +41,23 @@ def test_limits_are_part_of_the_fingerprint(coco: Path) -> None:
 
 def test_every_missing_part_is_named_at_once(tmp_path: Path) -> None:
     (tmp_path / "train2017").mkdir()
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(ValueError, match="no folder val2017") as caught:
         check_data(tmp_path)
-    for part in ("annotations/instances_train2017.json", "annotations/instances_val2017.json", "no folder val2017", "5000"):
-        assert part in str(caught.value)
-    assert "no folder train2017" not in str(caught.value)
+    message = str(caught.value)
+    assert "annotations/instances_train2017.json" in message
+    assert "annotations/instances_val2017.json" in message
+    assert "no folder val2017 (the full benchmark has 5000" in message
+    assert "no folder train2017" not in message
 
 
 def test_a_missing_folder_says_what_belongs_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the folder with annotations, train2017 and val2017"):
+    with pytest.raises(ValueError, match="the folder with annotations, train2017 and val2017"):
         check_data(tmp_path / "absent")
 
 
 def test_missing_images_are_counted_and_named(damaged: Path) -> None:
     (damaged / "train2017" / "000000000001.jpg").unlink()
-    with pytest.raises(DataError, match=r"train2017 lacks 1 of the 4 images .*: 000000000001\.jpg"):
+    with pytest.raises(ValueError, match=r"train2017 lacks 1 of the 4 images .*: 000000000001\.jpg; get them from"):
         check_data(damaged)
 
 
@@ -64,7 +65,7 @@ def test_missing_images_are_counted_and_named(damaged: Path) -> None:
 def test_a_damaged_annotation_file_is_named(damaged: Path, content: str) -> None:
     path = damaged / "annotations" / "instances_val2017.json"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(DataError, match=r"instances_val2017\.json: not a COCO annotation file"):
+    with pytest.raises(ValueError, match=r"instances_val2017\.json: not a COCO annotation file"):
         check_data(damaged)
 
 
@@ -75,22 +76,63 @@ def _change_categories(root: Path, split: str, change: Any) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
+def _change_annotation(root: Path, split: str, changes: dict[str, Any]) -> None:
+    path = root / f"annotations/instances_{split}.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0].update(changes)
+    path.write_text(json.dumps(content))
+
+
 @pytest.mark.parametrize(
     ("split", "changes", "message"),
     [
-        ("val2017", {"segmentation": []}, "lacks segmentation"),
-        ("val2017", {"area": None}, "lacks area"),
-        ("train2017", {"category_id": 12}, "is of the unlisted category 12"),
+        ("val2017", {"segmentation": []}, "annotations lack segmentation"),
+        ("val2017", {"area": None}, "annotations lack area"),
+        ("train2017", {"category_id": 12}, "annotations are of the unlisted category 12"),
+        ("train2017", {"bbox": [0, 0, "9", 9]}, "boxes are not four numbers"),
+        ("train2017", {"bbox": [0, 0, 9]}, "boxes are not four numbers"),
+        ("train2017", {"bbox": [0, 0, -9, 9]}, "boxes have a negative width or height"),
+        ("train2017", {"bbox": [100, 0, 40, 9]}, "boxes reach beyond their image"),
+        ("train2017", {"segmentation": [[1, 1, 9, 9]]}, "polygons have fewer than three points"),
+        ("train2017", {"segmentation": [[1, 1, 9, 9, 1, 200]]}, "polygons reach beyond their image"),
+        ("train2017", {"segmentation": [["a", 1, 9, 9, 1, 2]]}, "masks are neither polygons nor run lengths"),
+        ("train2017", {"segmentation": {"size": [5, 5], "counts": "x"}}, "run-length masks are empty, or of another size"),
     ],
 )
 def test_annotations_that_cannot_be_used_are_named(damaged: Path, split: str, changes: dict[str, Any], message: str) -> None:
     """Some ended in a traceback of the scoring, after the training; others were left out in silence."""
-    path = damaged / f"annotations/instances_{split}.json"
-    content = json.loads(path.read_text())
-    content["annotations"][0].update(changes)
-    path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=rf"instances_{split}\.json has 1 annotations that cannot be used: \d+ {message}"):
+    _change_annotation(damaged, split, changes)
+    with pytest.raises(ValueError, match=rf"instances_{split}\.json: {message}.*: \d+ of image \d+"):
         check_data(damaged)
+
+
+@pytest.mark.parametrize("changes", [{"bbox": [3, 3, 0.5, 9]}, {"segmentation": [[1, 1, 9, 9], [1, 1, 9, 1, 9, 9]]}])
+def test_what_training_leaves_out_is_only_noted(damaged: Path, changes: dict[str, Any]) -> None:
+    """The official files have such boxes."""
+    _change_annotation(damaged, "train2017", changes)
+    check_data(damaged)
+    (note,) = [finding for finding in examine(damaged, False, 1) if finding.kind == "note"]
+    assert len(note.names) == 1
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_the_data_check_and_the_evaluation_look_at_the_same_files(damaged: Path, deep: bool) -> None:
+    assert {finding.kind for finding in examine(damaged, deep, 1)} == {"subset"}
+    path = damaged / "val2017" / "000000000001.jpg"
+    path.write_bytes(path.read_bytes()[:-20])
+    (found,) = [finding for finding in examine(damaged, deep, 1) if finding.is_problem]
+    assert (found.kind, found.names) == ("damaged", ("val2017/000000000001.jpg",))
+    assert check_files(check_data(damaged)["val2017"], deep, 1) == [found]
+    # Images that a run does not use do not stop it.
+    assert check_files(check_data(damaged, max_val_images=1)["val2017"], deep, 1) == []
+
+
+def test_images_of_another_size_are_named(damaged: Path) -> None:
+    path = damaged / "annotations/instances_val2017.json"
+    path.write_text(path.read_text().replace('"width": 128', '"width": 129'))
+    (found,) = [finding for finding in examine(damaged, False, 1) if finding.is_problem]
+    assert found.kind == "wrong"
+    assert "(128 x 96 instead of 129 x 96)" in found.names[0]
 
 
 def test_other_annotations_are_other_data(damaged: Path) -> None:
@@ -114,12 +156,12 @@ def test_all_images_with_fewer_annotations_are_a_subset() -> None:
 def test_splits_must_agree_on_categories(damaged: Path) -> None:
     # mmdet numbers the classes by the order of the file: another order in the other file would exchange them in silence.
     _change_categories(damaged, "val2017", list.reverse)
-    with pytest.raises(DataError, match="categories of the two annotation files differ"):
+    with pytest.raises(ValueError, match="categories of the two annotation files differ"):
         check_data(damaged)
 
 
 def test_foreign_categories_are_refused(damaged: Path) -> None:
     for split in ("train2017", "val2017"):
         _change_categories(damaged, split, lambda categories: categories.append({"id": 99, "name": "unicorn"}))
-    with pytest.raises(DataError, match="unicorn"):
+    with pytest.raises(ValueError, match="unicorn"):
         check_data(damaged)

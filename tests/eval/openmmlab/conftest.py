@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import eval.openmmlab  # noqa: F401 - before any test imports mmdet
+import eval.openmmlab.operators  # noqa: F401 - before any test imports mmdet
 from backbones.spec import ViTSpec
 from tests.toy import write_toy_backbone
 

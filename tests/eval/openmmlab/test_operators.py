@@ -1,13 +1,16 @@
 import importlib
 import importlib.util
+import os
+import pickle
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from mmengine.runner.checkpoint import CheckpointLoader
 
-import eval.openmmlab  # noqa: F401 - puts the operators in place
-from eval.openmmlab.operators import EXTENSION, MissingOperatorError, install_operators
+from eval.openmmlab.operators import EXTENSION, MissingOperatorError, install_operators, quiet_packages
 
 
 def test_extension_has_a_spec() -> None:
@@ -47,6 +50,7 @@ def test_half_precisions_are_served() -> None:
     features = torch.randn(1, 2, 8, 8, dtype=torch.bfloat16, requires_grad=True)
     pooled = roi_align(features, torch.tensor([[0.0, 0, 0, 8, 8]]).bfloat16(), 2, 1.0, 0, "avg", True)
     pooled.sum().backward()
+    assert features.grad is not None
     assert pooled.dtype == features.grad.dtype == torch.bfloat16
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]], dtype=torch.bfloat16)
     _, kept = nms(boxes, torch.tensor([0.5, 0.9, 0.1], dtype=torch.bfloat16), 0.5)
@@ -64,5 +68,34 @@ def test_coming_too_late_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, EXTENSION)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "mmdet.structures", ModuleType("mmdet.structures"))
-    with pytest.raises(ImportError, match=r"import eval\.openmmlab before .*mmdet\.structures"):
+    with pytest.raises(ImportError, match=r"import eval\.openmmlab\.operators before .*mmdet\.structures"):
         install_operators()
+
+
+class _RunsCode:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_mmengine_never_unpickles_code(tmp_path: Path) -> None:
+    # mmengine's own loader falls back to unpickling whatever it finds.
+    torch.save({"state_dict": _RunsCode(tmp_path / "ran")}, tmp_path / "foreign.pth")
+    with pytest.raises(pickle.UnpicklingError):
+        CheckpointLoader.load_checkpoint(str(tmp_path / "foreign.pth"), map_location="cpu")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_tensors_and_plain_values_are_read(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"weight": torch.ones(2)}, "meta": {"iter": 3}}, tmp_path / "ours.pth")
+    content = CheckpointLoader.load_checkpoint(str(tmp_path / "ours.pth"), map_location="cpu")
+    assert content["meta"] == {"iter": 3}
+    assert torch.equal(content["state_dict"]["weight"], torch.ones(2))
+
+
+def test_quiet_packages_keeps_standard_output_clean(capsys: pytest.CaptureFixture[str]) -> None:
+    with quiet_packages():
+        print("loading annotations into memory...")
+    assert capsys.readouterr().out == ""

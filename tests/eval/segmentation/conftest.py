@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import eval.openmmlab  # noqa: F401 - before any test imports mmseg
+import eval.openmmlab.operators  # noqa: F401 - before any test imports mmseg
 from backbones.spec import ViTSpec
 from tests.toy import write_toy_backbone
 

@@ -1,13 +1,15 @@
 """What is missing from an ADE20K folder is named before anything runs."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from eval.provenance import SAMPLE_MARKER
-from eval.segmentation.data import FULL_SIZES, DataError, check_data
+from eval.findings import Finding
+from eval.result import SAMPLE_MARKER
+from eval.segmentation.data import FULL_SIZES, check_data, check_files, examine
 
 
 @pytest.fixture
@@ -53,40 +55,61 @@ def test_the_whole_benchmark_is_full(root: Path, monkeypatch: pytest.MonkeyPatch
     assert check_data(root, max_train_images=2)["training"].describe().coverage == "subset"
 
 
-@pytest.mark.parametrize("place", ["images/validation/1.jpg", "annotations/training/2.png"])
-def test_files_that_break_off_are_found_before_the_training(root: Path, place: str) -> None:
-    """They were met at their turn, after it; and with the file in order again, the run was refused as one of other data."""
-    path = root / place
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30), dtype=np.uint8)).save(path)
-    check_data(root)
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DataError, match=f"1 files break off: {place}"):
-        check_data(root)
-    path.write_bytes(b"")
-    with pytest.raises(DataError, match=f"1 files break off: {place}"):
-        check_data(root)
-
-
-def test_every_problem_is_named(root: Path) -> None:
+def test_every_unpaired_file_is_named(root: Path) -> None:
     (root / "annotations/training/1.png").unlink()
     (root / "images/validation/0.jpg").unlink()
     (root / "images/validation/2.jpg").unlink()
-    with pytest.raises(DataError) as error:
+    with pytest.raises(ValueError, match=r"annotations/training lacks the \.png of 1 images: 1;") as error:
         check_data(root)
-    assert "annotations/training lacks the .png of 1;" in str(error.value)
-    assert "images/validation lacks the .jpg of 0, 2;" in str(error.value)
+    assert "images/validation lacks the .jpg of 2 label maps: 0, 2;" in str(error.value)
 
 
 def test_many_unpaired_files_are_counted(root: Path) -> None:
     for index in range(20):
         (root / f"images/training/extra{index:02d}.jpg").touch()
-    with pytest.raises(DataError, match="extra00, extra01, extra02, extra03, extra04 and 15 more"):
+    with pytest.raises(ValueError, match="of 20 images: extra00, extra01, extra02 and 17 more"):
         check_data(root)
+
+
+@pytest.fixture
+def pairs(ade: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(ade, tmp_path / "ade"))
+
+
+def problems(root: Path, deep: bool = False) -> list[Finding]:
+    return [finding for finding in examine(root, deep, 1) if finding.is_problem]
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize(
+    "place", ["images/validation/ADE_validation_00000001.jpg", "annotations/training/ADE_training_00000002.png"]
+)
+def test_files_that_break_off_are_found_before_the_training(pairs: Path, place: str, deep: bool) -> None:
+    """They were met at their turn, after it; and with the file in order again, the run was refused as one of other data."""
+    assert problems(pairs, deep) == []
+    path = pairs / place
+    path.write_bytes(path.read_bytes()[:-20])
+    (found,) = problems(pairs, deep)
+    assert (found.kind, found.names) == ("damaged", (place,))
+    split = "validation" if "validation" in place else "training"
+    assert check_files(check_data(pairs)[split], deep, 1) == [found]
+    path.write_bytes(b"")
+    (found,) = problems(pairs, deep)
+    assert "empty" in found.text
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_labels_beyond_the_classes_and_other_sizes_are_found(pairs: Path, deep: bool) -> None:
+    path = pairs / "annotations/training/ADE_training_00000002.png"
+    Image.fromarray(np.full((7, 5), 151, np.uint8)).save(path)
+    size, labels = problems(pairs, deep)
+    assert size.names == ("images/training/ADE_training_00000002.jpg (70 x 50 instead of 5 x 7)",)
+    assert labels.names == ("annotations/training/ADE_training_00000002.png (151)",)
 
 
 def test_missing_folders_name_what_was_expected(tmp_path: Path) -> None:
     (tmp_path / "images" / "training").mkdir(parents=True)
-    with pytest.raises(DataError) as error:
+    with pytest.raises(ValueError, match="no folder annotations/validation") as error:
         check_data(tmp_path)
     message = str(error.value)
     assert "no .jpg files in images/training (expected 20210 .jpg files in the full benchmark)" in message
@@ -94,5 +117,5 @@ def test_missing_folders_name_what_was_expected(tmp_path: Path) -> None:
 
 
 def test_a_missing_root_names_the_address(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere: no such folder; .*ADEChallengeData2016\.zip"):
+    with pytest.raises(ValueError, match=r"nowhere: no such folder; .*ADEChallengeData2016\.zip"):
         check_data(tmp_path / "nowhere")

@@ -1,5 +1,7 @@
-"""The metric of the test loop against mmseg's own, which rounds to two decimals."""
+"""Labels, pixel counts and mIoU: against an independent confusion matrix, mmseg's own, and cases whose answer is visible."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +9,123 @@ import numpy as np
 import pytest
 import torch
 from mmseg.datasets import ADE20KDataset
+from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.evaluation import IoUMetric
+from PIL import Image
 
-from eval.segmentation.figures import compute_figures
-from eval.segmentation.metric import PixelCounts, read_counts
+from eval.openmmlab.loading import ImageFileError
+from eval.segmentation.items import class_scores, weighted_metrics
+from eval.segmentation.metric import IGNORED_LABEL, PixelCounts, ReadLabels, compute_metrics, count_pixels
+
+
+def reference(predictions: list[np.ndarray], labels: list[np.ndarray], num_classes: int) -> tuple[float, float, float]:
+    """Textbook definitions on one confusion matrix in float64, pixel by pixel."""
+    confusion = np.zeros((num_classes, num_classes))
+    for predicted, labelled in zip(predictions, labels, strict=True):
+        for guess, truth in zip(predicted.ravel().tolist(), labelled.ravel().tolist(), strict=True):
+            if truth != IGNORED_LABEL:
+                confusion[truth, guess] += 1
+    ious, accuracies = [], []
+    for index in range(num_classes):
+        union = confusion[index].sum() + confusion[:, index].sum() - confusion[index, index]
+        if union:
+            ious.append(confusion[index, index] / union)
+        if confusion[index].sum():
+            accuracies.append(confusion[index, index] / confusion[index].sum())
+    return 100 * float(np.mean(ious)), 100 * float(np.trace(confusion) / confusion.sum()), 100 * float(np.mean(accuracies))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_maps_match_a_confusion_matrix(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    num_classes = int(rng.integers(2, 30))
+    predictions, labels = [], []
+    total = torch.zeros(3, num_classes, dtype=torch.int64)
+    for _ in range(6):
+        shape = tuple(rng.integers(1, 40, size=2))
+        # The last class is never labelled but predicted, so that its IoU is 0 and it has no accuracy.
+        truth = rng.integers(0, num_classes - 1, size=shape)
+        guess = np.where(rng.random(shape) < 0.6, truth, rng.integers(0, num_classes, size=shape))
+        truth[rng.random(shape) < 0.2] = IGNORED_LABEL
+        predictions.append(guess)
+        labels.append(truth)
+        total += count_pixels(torch.from_numpy(guess), torch.from_numpy(truth), num_classes)
+    assert tuple(compute_metrics(total).values()) == pytest.approx(reference(predictions, labels, num_classes), abs=1e-10)
+
+
+def test_classes_without_value_are_nan_and_leave_the_means() -> None:
+    labels = torch.tensor([[0, 0, 1, IGNORED_LABEL]])
+    predictions = torch.tensor([[0, 2, 1, 3]])
+    counts_3K = count_pixels(predictions, labels, 5)
+    (iou_K,), (accuracy_K,), _ = class_scores(counts_3K[None].numpy())
+    assert iou_K[:3].tolist() == [50.0, 100.0, 0.0]
+    assert np.isnan(iou_K[3:]).all()  # predicted on an unlabelled pixel only, and nowhere at all
+    assert accuracy_K[:2].tolist() == [50.0, 100.0]
+    assert np.isnan(accuracy_K[2:]).all()
+    assert compute_metrics(counts_3K) == {"mIoU": 50.0, "aAcc": pytest.approx(200 / 3), "mAcc": 75.0}
+
+
+def test_nothing_labelled_has_no_value() -> None:
+    counts_3K = count_pixels(torch.zeros(2, 2), torch.full((2, 2), IGNORED_LABEL), 3)
+    assert [math.isnan(value) for value in compute_metrics(counts_3K).values()] == [True] * 3
+
+
+def test_copied_images_score_as_weighted_ones() -> None:
+    counts_N3K = np.random.default_rng(0).integers(0, 50, (4, 3, 6)).astype(float)
+    counts_N3K[:, 0] = counts_N3K.min(axis=1)
+    weights_RN = np.array([[1.0, 1, 1, 1], [0, 2, 0, 2]])
+    metrics = weighted_metrics(counts_N3K, weights_RN)
+    for row, copies in enumerate(([0, 1, 2, 3], [1, 1, 3, 3])):
+        wanted = compute_metrics(torch.from_numpy(counts_N3K[copies].sum(axis=0)))
+        assert {name: values_R[row] for name, values_R in metrics.items()} == pytest.approx(wanted)
+
+
+def test_counts_stay_exact_where_float32_does_not() -> None:
+    one_pixel = count_pixels(torch.zeros(1, 1), torch.zeros(1, 1), 1)
+    beyond_float32 = torch.full((3, 1), 2**24, dtype=torch.int64)
+    assert (beyond_float32 + one_pixel).flatten().tolist() == [2**24 + 1] * 3
+
+
+@pytest.mark.parametrize("label", [-1, 3, 254])
+def test_a_label_outside_the_classes_is_an_error(label: int) -> None:
+    with pytest.raises(ValueError, match="valid: 0 to 2 and 255"):
+        count_pixels(torch.zeros(1, 2), torch.tensor([[0, label]]), 3)
+
+
+def test_shapes_must_agree() -> None:
+    with pytest.raises(ValueError, match=r"\(1, 2\) for labels of shape \(2, 1\)"):
+        count_pixels(torch.zeros(1, 2), torch.zeros(2, 1), 3)
+
+
+def _results(path: Path, shape: tuple[int, int] = (4, 40)) -> dict[str, Any]:
+    return {"seg_map_path": str(path), "ori_shape": shape, "reduce_zero_label": True, "label_map": None, "seg_fields": []}
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    path = tmp_path / "labels.png"
+    Image.fromarray(np.arange(160, dtype=np.uint8).reshape(4, 40).clip(0, 150)).save(path)
+    return path
+
+
+def test_zero_is_ignored_and_the_rest_moves_down(labels: Path) -> None:
+    found = ReadLabels()(_results(labels))["gt_seg_map"].ravel()
+    assert found[:4].tolist() == [255, 0, 1, 2]
+    assert found[150] == 149
+    np.testing.assert_array_equal(found, LoadAnnotations(reduce_zero_label=True)(_results(labels))["gt_seg_map"].ravel())
+
+
+def test_damaged_and_foreign_label_maps_are_named(labels: Path) -> None:
+    with pytest.raises(ImageFileError, match=r"labels\.png: label map of shape \(4, 40\) for an image of \(8, 8\)"):
+        ReadLabels()(_results(labels, (8, 8)))
+    Image.fromarray(np.full((4, 40), 151, np.uint8)).save(labels)
+    with pytest.raises(ImageFileError, match=r"labels\.png: labels 151; ADE20K's are"):
+        ReadLabels()(_results(labels))
+    for content in (labels.read_bytes()[:45], b"", b"<html>"):
+        labels.write_bytes(content)
+        with pytest.raises(ImageFileError, match=r"labels\.png: not a readable label map"):
+            ReadLabels()(_results(labels))
+
 
 META = {"classes": ADE20KDataset.METAINFO["classes"]}
 
@@ -33,7 +148,7 @@ def _samples() -> list[dict[str, Any]]:
     return samples
 
 
-def test_figures_are_mmsegs_before_rounding(tmp_path: Path) -> None:
+def test_metrics_are_mmsegs_before_rounding(tmp_path: Path) -> None:
     ours = PixelCounts(output_file=str(tmp_path / "counts.json"), items_file=str(tmp_path / "images.npz"))
     theirs = IoUMetric(iou_metrics=["mIoU"])
     for metric in (ours, theirs):
@@ -45,13 +160,14 @@ def test_figures_are_mmsegs_before_rounding(tmp_path: Path) -> None:
     for name, value in found.items():
         assert value == pytest.approx(wanted[name], abs=0.005 + 1e-6)
         assert round(value, 2) != value
-    classes, counts_3K = read_counts(tmp_path / "counts.json")
-    assert compute_figures(counts_3K)[:3] == (found["mIoU"], found["aAcc"], found["mAcc"])
+    counts = json.loads((tmp_path / "counts.json").read_text())
+    counts_3K = torch.tensor(list(counts.values())).T
+    assert compute_metrics(counts_3K) == found
     with np.load(tmp_path / "images.npz", allow_pickle=False) as archive:
         assert archive["names"].tolist() == ["labels25", "labels33", "labels40"]
         assert torch.equal(torch.from_numpy(archive["counts"]).sum(dim=0), counts_3K)
-    assert classes[:2] == ["wall", "building"]
-    assert "bed" in classes  # mmseg writes "bed "
+    assert list(counts)[:2] == ["wall", "building"]
+    assert "bed" in counts  # mmseg writes "bed "
 
 
 def test_a_foreign_label_names_its_file() -> None:

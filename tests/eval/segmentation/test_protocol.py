@@ -1,43 +1,171 @@
-"""What a result records of its protocol."""
+"""The resolved config and what a result records of it: rows of the ADE20K tables, options, deviations, weight decay.
+
+`tests/eval/test_protocol_tables.py` holds the published constants against docs/protocols.md.
+"""
 
 import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
+from torch import nn
 
-from backbones.spec import ViTSpec
-from eval.openmmlab.batch import published_batch
+from backbones.build import build_backbone
+from backbones.file import Source, read_backbone_file, write_backbone_file
+from backbones.spec import BackboneSpec, ResNetSpec, ViTSpec
+from eval.openmmlab.config import plain, published_batch
 from eval.result import Protocol
-from eval.segmentation.config import SegmentationConfig
+from eval.segmentation.config import Head, SegmentationConfig
 from eval.segmentation.data import check_data
-from eval.segmentation.experiment import base_config, resolve
-from eval.segmentation.protocol import describe_protocol
+from eval.segmentation.protocol import base_config, protocol_of, resolve
+from eval.segmentation.task import evaluate
+from tests.eval.rows import ROWS, VIT_SMALL, toy
+from tests.toy import write_toy_backbone
 
-VIT_SMALL = ViTSpec(embed_dim=384, depth=12, num_heads=6, patch_size=16, image_size=224, class_token=False, final_norm=False)
-
+GPU, CPU = torch.device("cuda"), torch.device("cpu")
 LOSS = {"type": "CrossEntropyLoss", "use_sigmoid": False}
+PUBLISHED: list[tuple[str, Head]] = [*((name, "fpn") for name in ROWS), ("ViT-S/16", "upernet")]
+
+# Thin layers, for speed.
+THIN: dict[Head, list[str]] = {
+    "fpn": ["model.neck.out_channels=8", "model.decode_head.in_channels=[8,8,8,8]", "model.decode_head.channels=8"],
+    "upernet": ["model.decode_head.channels=8", "model.auxiliary_head.channels=8"],
+}
 
 
-def protocol(ade: Path, device: str = "cuda", world_size: int = 4, **more: Any) -> Protocol:
-    options = SegmentationConfig(backbone=Path("b.safetensors"), data=ade, output=Path("out"), **more)
-    batch = options.plan_batch(published_batch(base_config(VIT_SMALL, options.head)), world_size)
-    config = resolve(options, VIT_SMALL, check_data(ade), batch, options.precision)
-    return describe_protocol(config, options, VIT_SMALL, batch, torch.device(device))
+def resolved(
+    ade: Path, spec: BackboneSpec = VIT_SMALL, world_size: int = 8, device: torch.device = GPU, **more: Any
+) -> tuple[Config, Protocol]:
+    """By default as published, on 8 GPUs."""
+    given = SegmentationConfig(**{"backbone": Path("b"), "data": ade, "output": Path("o"), **more})
+    batch = given.plan_batch(published_batch(base_config(spec, given.head)), world_size)
+    config = resolve(given, spec, check_data(ade, *given.image_limits), batch, given.precision)
+    return config, protocol_of(config, given, spec, batch, device)
 
 
-def test_the_published_protocol_has_no_deviations(ade: Path) -> None:
-    found = protocol(ade)
-    assert found.deviations == {}
-    assert found.settings["num_heads"] == 6
-    assert found.settings["undecayed"] == ["cls_token", "pos_embed"]
-    # One device with the whole batch sees as many images in its batch norm as four with SyncBN.
-    assert protocol(ade, world_size=1).deviations == {}
+def build_model(config: Config) -> Any:
+    config.model.decode_head.norm_cfg.type = "BN"
+    config.model.backbone.sync_batch_norm = False
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        return MODELS.build(config.model)
+
+
+@pytest.mark.parametrize(("name", "head"), PUBLISHED)
+def test_a_row_is_its_published_protocol(ade: Path, name: str, head: Head) -> None:
+    config, protocol = resolved(ade, ROWS[name], head=head)
+    assert protocol.deviations == {}
+    assert protocol.name == {"fpn": "ade20k-semantic-fpn-40k", "upernet": "ade20k-upernet-160k"}[head]
+    assert config.train_cfg.max_iters == {"fpn": 40_000, "upernet": 160_000}[head]
+    assert json.loads(json.dumps(protocol.settings)) == protocol.settings
+
+
+def test_an_upernet_for_vits_only() -> None:
+    with pytest.raises(
+        ValueError, match=r"no segmentation config for a resnet backbone with the head upernet; there is one for: vit$"
+    ):
+        base_config(ResNetSpec(layers=(3, 4, 6, 3)), "upernet")
+
+
+def test_pipelines_are_mmsegs_but_for_the_readers(ade: Path) -> None:
+    stock = Config.fromfile(str(Path(str(__import__("mmseg").__file__)).parent / ".mim/configs/_base_/datasets/ade20k.py"))
+    config, _ = resolved(ade)
+    for loader in ("train_dataloader", "test_dataloader"):
+        theirs = [entry for entry in stock[loader].dataset.pipeline if not entry.type.startswith("Load")]
+        ours = [entry for entry in config[loader].dataset.pipeline if not entry.type.startswith("Read")]
+        assert [plain(entry) for entry in ours] == [plain(entry) for entry in theirs]
+
+
+def test_channels_are_the_backbones(ade: Path) -> None:
+    assert resolved(ade, ROWS["Swin-T"])[0].model.neck.in_channels == [96, 192, 384, 768]
+    assert resolved(ade, ROWS["ResNet-50"])[0].model.neck.in_channels == [256, 512, 1024, 2048]
+    upernet = resolved(ade, head="upernet")[0].model
+    assert (upernet.neck, upernet.decode_head.in_channels, upernet.auxiliary_head.in_channels) == (None, [384] * 4, 384)
+
+
+def test_learning_rate_follows_the_published_formula(ade: Path) -> None:
+    """mmcv 1.x: polynomial over all iterations, times a linear warm-up of 1500 from 1e-6."""
+    config, _ = resolved(ade)
+    optimiser = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=config.optim_wrapper.optimizer.lr)
+    schedulers = [PARAM_SCHEDULERS.build({**entry, "optimizer": optimiser}) for entry in config.param_scheduler]
+    wanted, found = [], []
+    for iteration in range(40_000):
+        rise = 1 - (1 - min(iteration / 1500, 1)) * (1 - 1e-6)
+        wanted.append(6e-5 * (1 - iteration / 40_000) * rise)
+        found.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    # Errors of the step-by-step products add up to about 1e-12 relative; a schedule off by one iteration is off by 2.5e-5.
+    assert found == pytest.approx(wanted, rel=1e-9)
+
+
+def test_a_schedule_without_warm_up(ade: Path) -> None:
+    (decay,) = resolved(ade, ROWS["ResNet-50"])[0].param_scheduler
+    assert decay == {"type": "PolyLR", "power": 0.9, "eta_min": 1e-4, "begin": 0, "end": 40_001, "by_epoch": False}
+    assert len(resolved(ade, iterations=5)[0].param_scheduler) == 1  # too short for a warm-up
+
+
+def test_maps_positions_and_head(ade: Path, tmp_path: Path) -> None:
+    """Four stride-16 maps go into the FPN as they are; the head's strides upsample all the same; output at 1/16."""
+    spec = ViTSpec(**{**vars(VIT_SMALL), "class_token": True})
+    file = tmp_path / "vit_small.safetensors"
+    source = Source(format="timm", branch="none", file_name="none", sha256="0" * 64, epoch=-1)
+    write_backbone_file(file, spec, source, build_backbone(spec).state_dict())
+    model = build_model(resolved(ade, spec, backbone=file)[0]).eval()
+    assert model.backbone.network.pos_embed.shape == (1, 1 + 32 * 32, 384)
+    # 14 x 14 positions to 32 x 32, once, bicubically to the exact size: not by DINO's scale factor.
+    stored_1ND = read_backbone_file(file).state_dict["pos_embed"][:, 1:]
+    stored_1Dhw = stored_1ND.reshape(1, 14, 14, 384).permute(0, 3, 1, 2)
+    wanted_1Dhw = nn.functional.interpolate(stored_1Dhw, size=(32, 32), mode="bicubic", align_corners=False)
+    torch.testing.assert_close(model.backbone.network.pos_embed[:, 1:], wanted_1Dhw.flatten(2).transpose(1, 2))
+    with torch.no_grad():
+        maps = model.backbone(torch.randn(1, 3, 64, 70))
+        assert [tuple(found.shape) for found in maps] == [(1, 384, 4, 5)] * 4
+        levels = model.neck(maps)
+        assert [tuple(found.shape) for found in levels] == [(1, 256, 4, 5)] * 4
+        branches = [head(level) for head, level in zip(model.decode_head.scale_heads, levels, strict=True)]
+        assert [tuple(found.shape[-2:]) for found in branches] == [(4, 5), (8, 10), (16, 20), (32, 40)]
+        assert model.decode_head(levels).shape == (1, 150, 4, 5)
+
+
+def test_the_batch_is_16_however_it_is_split(ade: Path) -> None:
+    for world_size in (1, 2, 4, 8, 16):
+        config, _ = resolved(ade, world_size=world_size)
+        assert (config.train_dataloader.batch_size, config.optim_wrapper.accumulative_counts) == (16 // world_size, 1)
+    config, _ = resolved(ade, world_size=2, device_batch_size=4)
+    assert (config.train_dataloader.batch_size, config.optim_wrapper.accumulative_counts) == (8, 2)
+    with pytest.raises(ValueError, match="cannot be split"):
+        resolved(ade, world_size=3)
+
+
+def test_options_reach_the_config(ade: Path) -> None:
+    sides: dict[str, Any] = {"crop": 100, "train_short_side": 64, "test_short_side": 48}
+    config, _ = resolved(ade, iterations=30, max_train_images=2, num_heads=12, workers=0, **sides)
+    assert config.train_cfg.max_iters == 30
+    assert [entry.end for entry in config.param_scheduler] == [4, 31]  # a tenth of the iterations warms up
+    assert plain(config.model.data_preprocessor.size) == [100, 100]
+    assert config.model.backbone.position_image_size == 112  # whole patches
+    assert config.model.backbone.num_heads == 12
+    assert config.train_dataloader.dataset.pipeline[2].scale == (256, 64)
+    assert config.test_dataloader.dataset.pipeline[1].scale == (192, 48)
+    assert (config.train_dataloader.dataset.indices, config.test_dataloader.dataset.indices) == (2, 3)
+    assert config.train_dataloader.num_workers == 0
+
+
+def test_the_learning_rate_follows_another_batch_only_when_told(ade: Path) -> None:
+    published = resolved(ade)[0].optim_wrapper.optimizer.lr
+    assert resolved(ade, batch_size=8)[0].optim_wrapper.optimizer.lr == published
+    assert resolved(ade, batch_size=8, scale_lr=True)[0].optim_wrapper.optimizer.lr == pytest.approx(published / 2)
 
 
 def test_every_change_is_a_deviation(ade: Path) -> None:
-    found = protocol(
+    _, protocol = resolved(
         ade,
+        world_size=4,
         iterations=100,
         batch_size=8,
         crop=256,
@@ -48,8 +176,8 @@ def test_every_change_is_a_deviation(ade: Path) -> None:
         decay_norm=False,
         precision="bfloat16",
         override=["model.decode_head.dropout_ratio=0", "model.decode_head.loss_decode.loss_weight=2"],
-    ).deviations
-    assert found == {
+    )
+    assert protocol.deviations == {
         "iterations": [40_000, 100],
         "warmup_iterations": [1500, 10],
         "undecayed": [["cls_token", "pos_embed"], ["cls_token", "norm layers", "pos_embed"]],
@@ -70,10 +198,53 @@ def test_every_change_is_a_deviation(ade: Path) -> None:
 
 
 def test_smaller_parts_change_the_batch_norm_only(ade: Path) -> None:
-    assert protocol(ade, world_size=1, device_batch_size=2).deviations == {"batch_norm_images": [16, 2]}
-    assert protocol(ade, device="cpu", world_size=4).deviations == {"batch_norm_images": [16, 4]}
+    assert resolved(ade, world_size=1)[1].deviations == {}
+    assert resolved(ade, world_size=1, device_batch_size=2)[1].deviations == {"batch_norm_images": [16, 2]}
+    assert resolved(ade, world_size=4, device=CPU)[1].deviations == {"batch_norm_images": [16, 4]}
 
 
-def test_settings_survive_the_result_file(ade: Path) -> None:
-    settings = protocol(ade).settings
-    assert json.loads(json.dumps(settings)) == settings
+@pytest.mark.parametrize(
+    ("name", "decay_norm", "exempt"),
+    [
+        # The named trap: the published run of a ViT decays LayerNorm and BatchNorm.
+        ("ViT-S/16", None, ()),
+        ("ViT-S/16", False, ("LayerNorm", "BatchNorm2d")),
+        # Swin's rule matches its LayerNorms, but not the head's batch norm.
+        ("Swin-T", None, ("LayerNorm", "LayerNorm2d")),
+        ("Swin-T", True, ()),
+        ("Swin-T", False, ("LayerNorm", "LayerNorm2d", "BatchNorm2d")),
+        ("ResNet-50", None, ()),
+        ("ResNet-50", False, ("BatchNorm2d",)),
+    ],
+)
+def test_decay_of_norms_and_positions(
+    ade: Path, tmp_path: Path, name: str, decay_norm: bool | None, exempt: tuple[str, ...]
+) -> None:
+    spec = toy(ROWS[name])
+    file = write_toy_backbone(tmp_path, spec)
+    config, _ = resolved(ade, spec, backbone=file, decay_norm=decay_norm, override=THIN["fpn"])
+    model = build_model(config)
+    groups = build_optim_wrapper(model, config.optim_wrapper).optimizer.param_groups
+    undecayed = {id(value) for group in groups if group["weight_decay"] == 0 for value in group["params"]}
+    norms = {id(value) for layer in model.modules() if type(layer).__name__ in exempt for value in layer.parameters()}
+    positions = {
+        id(value) for name, value in model.named_parameters() if name.endswith(("relative_position_bias_table", "pos_embed"))
+    }
+    assert undecayed == (norms | positions) & {id(value) for value in model.parameters() if value.requires_grad}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "head"), PUBLISHED)
+def test_one_update_and_one_test_image(name: str, head: Head, ade: Path, tmp_path: Path) -> None:
+    spec = toy(ROWS[name])
+    sides: dict[str, Any] = {"crop": 64, "train_short_side": 64, "test_short_side": 64}
+    lengths: dict[str, Any] = {"batch_size": 2, "iterations": 1, "max_val_images": 1, "draw_images": 0}
+    paths: dict[str, Any] = {"backbone": write_toy_backbone(tmp_path, spec), "data": ade, "output": tmp_path / "out"}
+    given = SegmentationConfig(**paths, device="cpu", workers=0, head=head, override=THIN[head], **sides, **lengths)
+    result = evaluate(given)
+    assert list(result.metrics) == ["mIoU", "aAcc", "mAcc"]
+    weights = torch.load(tmp_path / "out" / result.artefacts["checkpoint"], weights_only=True)["state_dict"]
+    assert [key for key, value in weights.items() if not value.isfinite().all()] == []
+    assert ("auxiliary_head.conv_seg.weight" in weights) == (head == "upernet")
+    if isinstance(spec, ViTSpec):
+        assert weights["backbone.network.pos_embed"].shape[1] == (64 // spec.patch_size) ** 2

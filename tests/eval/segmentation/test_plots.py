@@ -3,8 +3,8 @@ from mmseg.datasets.ade import ADE20KDataset
 from PIL import Image
 
 from eval.drawing import CAPTION_HEIGHT
-from eval.segmentation.figures import IGNORED_LABEL
-from eval.segmentation.pictures import CLASSES, GAP, LONG_SIDE, draw_segmentation
+from eval.segmentation.metric import CLASSES, IGNORED_LABEL
+from eval.segmentation.plots import GAP, LONG_SIDE, draw_segmentation
 
 WALL, TREE, DOOR = CLASSES.index("wall"), CLASSES.index("tree"), CLASSES.index("door")
 COLOURS = [tuple(colour) for colour in ADE20KDataset.METAINFO["palette"]]
@@ -28,8 +28,8 @@ def test_panels_have_the_palettes_exact_colours() -> None:
     prediction[12:] = DOOR
     picture = draw(truth, prediction)
     height = LONG_SIDE // 2
-    photograph, drawn_truth, drawn_prediction = (panel(picture, number, height) for number in range(3))
-    assert (photograph == 77).all()
+    resized, drawn_truth, drawn_prediction = (panel(picture, number, height) for number in range(3))
+    assert (resized == 77).all()
     assert {tuple(colour) for colour in drawn_truth.reshape(-1, 3)} == {COLOURS[WALL], COLOURS[TREE], (0, 0, 0)}
     assert tuple(drawn_truth[0, 0]) == (0, 0, 0)
     assert tuple(drawn_truth[64, 255]) == COLOURS[WALL]

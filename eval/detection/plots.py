@@ -1,4 +1,4 @@
-"""Pictures of detections: the ground truth beside the prediction, with boxes, masks, class names and scores.
+"""Plots of detections: the ground truth beside the prediction, with boxes, masks, class names and scores.
 
 Shapes: H x W pixels, N instances.
 """
@@ -10,31 +10,31 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from mmengine.registry import HOOKS
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
+from torchvision.ops import box_iou
+from torchvision.utils import draw_bounding_boxes
 
 from eval.drawing import Picture, overlay, side_by_side
-from eval.openmmlab.pictures import PicturesHook
+from eval.openmmlab.plots import PredictionsHook
 
 Colour = tuple[int, int, int]
 """RGB."""
-Rectangle = tuple[float, float, float, float]
-"""Left, top, right, bottom."""
 
 LONG_SIDE = 640
-"""Of a panel in pixels."""
+"""Longer side of a panel in pixels."""
 GAP = 4
 """Pixels between panels."""
 SCORE_SHOWN = 0.5
 """Predictions above it are drawn."""
 BEST_SHOWN = 5
-"""So many are drawn where none is."""
+"""How many are drawn where none is above it."""
 MATCHING_IOU = 0.5
-"""A prediction that overlaps an instance of its class by so much is right."""
+"""A prediction that overlaps an instance of its class at least so much is right."""
 CROWD_COLOUR: Colour = (150, 150, 150)
 _WRONG: Colour = (0, 0, 0)
 
-_FONT_SIZE = 12
 _HUE_STEP = 0.618  # the golden ratio: hues that follow each other lie far apart, and none repeats
 _SHADES = ((0.85, 1.0), (1.0, 0.75), (0.55, 0.95))  # saturation and value, in turn
 
@@ -43,11 +43,10 @@ class Instance(NamedTuple):
     """One object to draw."""
 
     name: str
-    """Of its class."""
-    box: Rectangle
-    """In pixels of the image."""
+    """Name of its class."""
+    box: tuple[float, float, float, float]
+    """Left, top, right, bottom in pixels of the image."""
     mask_HW: npt.NDArray[np.bool_]
-    """Of the image's size."""
     score: float | None = None
     """None in the ground truth."""
     crowd: bool = False
@@ -76,7 +75,7 @@ def match(predictions: Sequence[Instance], truth: Sequence[Instance]) -> list[in
     matches: list[int | None] = []
     for prediction in predictions:
         overlaps = [
-            (not truth[index].crowd, _overlap(prediction.box, truth[index]), index)
+            (not truth[index].crowd, _overlap(prediction, truth[index]), index)
             for index in free
             if truth[index].name == prediction.name
         ]
@@ -87,32 +86,25 @@ def match(predictions: Sequence[Instance], truth: Sequence[Instance]) -> list[in
     return matches
 
 
-def _overlap(box: Rectangle, instance: Instance) -> float:
-    """Intersection over union with an object; over the box's own area with a crowd."""
-    shared, area = _intersection(box, instance.box), _area(box)
-    whole = area if instance.crowd else area + _area(instance.box) - shared
-    return shared / whole if whole > 0 else 0.0
-
-
-def _intersection(one: Rectangle, other: Rectangle) -> float:
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    return max(0.0, width) * max(0.0, height)
-
-
-def _area(box: Rectangle) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
+def _overlap(prediction: Instance, instance: Instance) -> float:
+    """Intersection over union with an object; over the prediction's own area with a crowd."""
+    box, other = prediction.box, instance.box
+    if instance.crowd:  # its part inside the prediction has the same intersection, and no area outside
+        other = (max(box[0], other[0]), max(box[1], other[1]), min(box[2], other[2]), min(box[3], other[3]))
+        if other[0] >= other[2] or other[1] >= other[3]:
+            return 0.0
+    return float(torch.nan_to_num(box_iou(torch.tensor([box]), torch.tensor([other]))))
 
 
 def draw_detections(image: Picture, truth: Sequence[Instance], predictions: Sequence[Instance], name: str) -> Image.Image:
-    """Both panels.
+    """Draw both panels.
 
-    A right prediction has the colour of its instance, and grey in a crowd, where it does not count; the name of a wrong one
-    stands on black.
+    A right prediction has the colour of its instance, and grey in a crowd, where it does not count; the name of a wrong one is
+    written on black.
 
     Args:
         image: [H, W, 3].
-        truth: Crowds included.
+        truth: The annotations, crowds included.
         predictions: All of them.
         name: Title of the image.
     """
@@ -135,56 +127,33 @@ def draw_instances(
     image: Picture, instances: Sequence[Instance], colours: Sequence[Colour], grounds: Sequence[Colour]
 ) -> Picture:
     """The image, enlarged or reduced to `LONG_SIDE`, with instances in the colours given, their names on `grounds`."""
-    height, width = image.shape[:2]
-    scale = LONG_SIDE / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    labels = np.zeros((size[1], size[0]), np.int64)
-    # Small ones lie over large ones.
+    scale = LONG_SIDE / max(image.shape[:2])
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+    labels_HW = np.zeros((height, width), np.int64)
+    # Small ones are drawn over large ones.
     for index in sorted(range(len(instances)), key=lambda index: -int(instances[index].mask_HW.sum())):
-        mask = Image.fromarray(instances[index].mask_HW).resize(size, Image.Resampling.NEAREST)
-        labels[np.asarray(mask)] = index + 1
-    resized = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
-    palette = np.array([(0, 0, 0), *colours], np.uint8)
-    canvas = Image.fromarray(overlay(resized, labels, palette))
-    boxes = [_scaled(instance.box, scale) for instance in instances]
-    draw = ImageDraw.Draw(canvas)
-    for box, colour in zip(boxes, colours, strict=True):
-        draw.rectangle(box, outline=colour, width=2)
-    _draw_labels(canvas, boxes, [_label(instance) for instance in instances], grounds)
-    return np.asarray(canvas)
-
-
-def _scaled(box: Rectangle, scale: float) -> Rectangle:
-    left, top, right, bottom = (scale * value for value in box)
-    return left, top, right, bottom
+        mask = Image.fromarray(instances[index].mask_HW).resize((width, height), Image.Resampling.NEAREST)
+        labels_HW[np.asarray(mask)] = index + 1
+    canvas = torch.from_numpy(overlay(resized, labels_HW, np.array([(0, 0, 0), *colours], np.uint8))).permute(2, 0, 1)
+    if instances:
+        canvas = draw_bounding_boxes(
+            canvas,
+            scale * torch.tensor([instance.box for instance in instances]),
+            [_label(instance) for instance in instances],
+            list(colours),
+            width=2,
+            label_colors=["white" if sum(ground) < 380 else "black" for ground in grounds],
+            label_background_colors=list(grounds),
+            fill_labels=True,
+        )
+    return canvas.permute(1, 2, 0).numpy()
 
 
 def _label(instance: Instance) -> str:
     if instance.crowd:
         return f"{instance.name} (crowd)"
     return instance.name if instance.score is None else f"{instance.name} {instance.score:.2f}"
-
-
-def _draw_labels(canvas: Image.Image, boxes: Sequence[Rectangle], labels: Sequence[str], grounds: Sequence[Colour]) -> None:
-    """Each label at the first free place near its box."""
-    draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(_FONT_SIZE)
-    taken: list[Rectangle] = []
-    for box, label, ground in zip(boxes, labels, grounds, strict=True):
-        width, height = draw.textlength(label, font) + 4, _FONT_SIZE + 4
-        place = _free_place(box, width, height, canvas.size, taken)
-        taken.append(place)
-        draw.rectangle(place, fill=ground)
-        dark = sum(weight * value for weight, value in zip((0.3, 0.6, 0.1), ground, strict=True)) < 130
-        draw.text((place[0] + 2, place[1] + 1), label, fill="white" if dark else "black", font=font)
-
-
-def _free_place(box: Rectangle, width: float, height: float, size: tuple[int, int], taken: Sequence[Rectangle]) -> Rectangle:
-    """Where a label goes: above its box, or further down where others lie already; the first place where all are taken."""
-    left = max(0.0, min(box[0], size[0] - width - 1))
-    tops = [max(0.0, min(box[1] - height + step * height, size[1] - height - 1)) for step in range(6)]
-    places = [(left, top, left + width, top + height) for top in tops]
-    return next((place for place in places if not any(_intersection(place, other) for other in taken)), places[0])
 
 
 def _colour(index: int) -> Colour:
@@ -195,22 +164,16 @@ def _colour(index: int) -> Colour:
 
 
 @HOOKS.register_module()
-class DetectionPictures(PicturesHook):
-    """See `draw_detections`."""
+class DetectionPlots(PredictionsHook):
+    """Draws detections beside their ground truth."""
 
     def __init__(self, folder: str, count: int, classes: Sequence[str]) -> None:
-        """Remember the names.
-
-        Args:
-            folder: See `PicturesHook`.
-            count: See `PicturesHook`.
-            classes: Names by label: the categories of the annotation file, in its order.
-        """
+        """As the base class; `classes` are the names by label: the categories of the annotation file, in its order."""
         super().__init__(folder, count)
         self.classes = list(classes)
 
     def draw(self, image: Picture, sample: Any) -> Image.Image:
-        """See `PicturesHook.draw`."""
+        """Draw one sample of mmdet."""
         truth = self._instances(sample.gt_instances) + self._instances(sample.ignored_instances, crowd=True)
         return draw_detections(image, truth, self._instances(sample.pred_instances), Path(sample.img_path).name)
 
@@ -218,14 +181,9 @@ class DetectionPictures(PicturesHook):
         """From mmdet's form. Labels that the annotation file has no name for cannot count and are left out, as in the scoring."""
         masks_NHW = np.asarray(getattr(data.masks, "masks", data.masks), dtype=bool)
         scores = data.scores.tolist() if "scores" in data else [None] * len(data)
-        rows = zip(data.labels.tolist(), _plain_boxes(data.bboxes), masks_NHW, scores, strict=True)
+        boxes = getattr(data.bboxes, "tensor", data.bboxes).tolist()  # a tensor [N, 4] or mmdet's wrapper of one
         return [
-            Instance(self.classes[label], box, mask_HW, score, crowd)
-            for label, box, mask_HW, score in rows
+            Instance(self.classes[label], tuple(box), mask_HW, score, crowd)
+            for label, box, mask_HW, score in zip(data.labels.tolist(), boxes, masks_NHW, scores, strict=True)
             if label < len(self.classes)
         ]
-
-
-def _plain_boxes(boxes: Any) -> list[Rectangle]:
-    """From a tensor [N, 4] or mmdet's wrapper of one."""
-    return [tuple(box) for box in getattr(boxes, "tensor", boxes).tolist()]

@@ -1,4 +1,4 @@
-"""The train loop whose iterations are updates, in mmengine's own runner."""
+"""The train loop whose iterations are updates, in mmengine's own runner; checkpoints and statistics."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-import eval.openmmlab.accumulation  # noqa: F401 - registers the loop
-from eval.openmmlab.runner import FineTuningRunner
+from eval.openmmlab.hooks import measuring_statistics
+from eval.openmmlab.runner import FineTuningRunner, JsonConfig, latest_checkpoint, micro_batches
 
 IMAGES, UPDATES, BATCH = 12, 5, 4
 
@@ -95,3 +95,45 @@ def test_a_resumed_run_does_not_cut_an_update_in_two(tmp_path: Path) -> None:
     resumed, weight = _train(tmp_path / "twice", 2, resume=True)
     assert len(resumed.losses) == UPDATES - 3
     torch.testing.assert_close(weight, wanted, rtol=0, atol=0)
+
+
+def test_parts_keep_images_and_samples_together_and_in_order() -> None:
+    batch: dict[str, list[Any]] = {"inputs": [0, 1, 2, 3], "data_samples": ["a", "b", "c", "d"]}
+    assert micro_batches(batch, 2) == [
+        {"inputs": [0, 1], "data_samples": ["a", "b"]},
+        {"inputs": [2, 3], "data_samples": ["c", "d"]},
+    ]
+
+
+def test_unequal_parts_are_our_own_mistake() -> None:
+    with pytest.raises(AssertionError, match="3 images"):
+        micro_batches({"inputs": [0, 1, 2], "data_samples": ["a", "b", "c"]}, 2)
+
+
+def test_statistics_are_the_mean_over_batches() -> None:
+    layer = nn.BatchNorm2d(3, momentum=0.3)
+    layer(torch.randn(2, 3, 4, 4) + 100)  # what training left behind
+    batches = [torch.randn(2, 3, 4, 4) * scale + scale for scale in (1, 2, 5)]
+    with torch.no_grad(), measuring_statistics(nn.Sequential(layer)):
+        for batch_B3hw in batches:
+            layer(batch_B3hw)
+    means = torch.stack([batch.mean(dim=(0, 2, 3)) for batch in batches])
+    variances = torch.stack([batch.transpose(0, 1).flatten(1).var(dim=1) for batch in batches])
+    torch.testing.assert_close(layer.running_mean, means.mean(dim=0))
+    torch.testing.assert_close(layer.running_var, variances.mean(dim=0))
+    assert layer.momentum == 0.3
+
+
+def test_latest_checkpoint_goes_by_iteration_not_by_name(tmp_path: Path) -> None:
+    assert latest_checkpoint(tmp_path) is None
+    for iteration in (9, 10):
+        (tmp_path / f"iter_{iteration}.pth").touch()
+    # What a kill while writing leaves behind.
+    (tmp_path / ".iter_11.123.tmp.pth").touch()
+    assert latest_checkpoint(tmp_path) == (tmp_path / "iter_10.pth", 10)
+
+
+def test_config_text_is_json_that_mmengine_reads_back(tmp_path: Path) -> None:
+    config = JsonConfig({"model": {"type": "X", "taps": [1, 2]}})
+    (tmp_path / "config.json").write_text(config.pretty_text, encoding="utf-8")
+    assert JsonConfig.fromfile(tmp_path / "config.json").to_dict() == config.to_dict()

@@ -1,14 +1,19 @@
+"""Damaged images are named; augmentation depends on nothing but seed and place."""
+
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, TRANSFORMS
 from mmengine.runner import Runner
+from PIL import Image
 
-from eval.openmmlab.seeded_loading import Place, PlaceSampler, SeededByPlace, seed_generators
+from eval.openmmlab.loading import ImageFileError, Place, PlaceSampler, ReadImage, SeededByPlace, seed_generators
 
 IMAGES, BATCH = 5, 4
 
@@ -90,3 +95,54 @@ def test_purposes_have_numbers_of_their_own() -> None:
     # NumPy pads seeds with zeros: (seed, position) alone would equal (seed, process, iteration) for iteration 0.
     rolls = [roll(0, "loading", 0), roll(0, "loading", 1), roll(0, "computing", 0, 0), roll(0, "computing", 1, 0)]
     assert len(set(rolls)) == 4
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.jpg"
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8))
+    image.save(path, quality=90)
+    return path
+
+
+def test_whole_images_are_read_as_mmcv_reads_them(photo: Path) -> None:
+    for path in (photo, photo.with_suffix(".png")):
+        Image.open(photo).save(path)
+        ours, theirs = ({"img_path": str(path)} for _ in range(2))
+        ours, theirs = ReadImage()(ours), LoadImageFromFile()(theirs)
+        np.testing.assert_array_equal(ours.pop("img"), theirs.pop("img"))
+        assert ours == theirs
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("part", [0.2, 0.6, 0.99])
+def test_a_jpeg_that_breaks_off_is_named(photo: Path, part: float, progressive: bool) -> None:
+    Image.open(photo).save(photo, progressive=progressive)
+    content = photo.read_bytes()
+    photo.write_bytes(content[: int(part * len(content))])
+    with pytest.raises(ImageFileError, match=r"photo\.jpg: (the JPEG breaks off|not a readable image)"):
+        ReadImage()({"img_path": str(photo)})
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>"])
+def test_what_is_no_image_is_named(photo: Path, content: bytes) -> None:
+    photo.write_bytes(content)
+    with pytest.raises(ImageFileError, match=r"photo\.jpg: not a readable image"):
+        ReadImage()({"img_path": str(photo)})
+
+
+def test_bytes_after_the_end_are_allowed(photo: Path) -> None:
+    photo.write_bytes(photo.read_bytes() + b"\0" * 100)
+    assert ReadImage()({"img_path": str(photo)})["img_shape"] == (40, 60)
+
+
+def test_a_workers_traceback_shrinks_to_its_last_line() -> None:
+    message = "Caught X in worker\nTraceback:\n  ...\neval.openmmlab.loading.ImageFileError: a.jpg: not readable\n"
+    assert str(ImageFileError(message)) == "a.jpg: not readable"
+
+
+def test_a_photo_of_another_size_than_its_annotations_is_named(photo: Path) -> None:
+    """Boxes would lie beside their objects, or outside."""
+    assert ReadImage()({"img_path": str(photo), "height": 40, "width": 60})["img_shape"] == (40, 60)
+    with pytest.raises(ImageFileError, match=r"photo\.jpg: 60 x 40 pixels, but 120 x 80 by the annotations"):
+        ReadImage()({"img_path": str(photo), "height": 80, "width": 120})

@@ -1,0 +1,327 @@
+"""mmengine configs of both tasks: config files by backbone family, what options fill in, overrides, and what a result records.
+
+Every function that takes a config to be filled in changes it in place.
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
+
+from backbones.build import AnyBackbone, build_backbone
+from backbones.spec import BackboneSpec
+from eval.openmmlab.backbone import choose_taps, with_heads
+from eval.openmmlab.operators import quiet_packages
+from eval.openmmlab.options import BatchPlan, FineTuningConfig, Precision
+from eval.result import Protocol
+
+BASE_CONFIG = "base"
+"""Name of the file that a task's other configs inherit."""
+NORM_LAYERS = "norm layers"
+"""Entry of `undecayed` for a rule that exempts normalisation by kind of layer instead of by name."""
+
+_EFFECTIVE = (
+    "model.",
+    "optim_wrapper.",
+    "param_scheduler.",
+    "train_dataloader.dataset.",
+    "test_dataloader.dataset.",
+    "test_evaluator.",
+)
+"""Where an override changes the run. Elsewhere the options have been read already, or `eval.openmmlab.finetune` sets the value."""
+_OPTIONS_OF_THEIR_OWN = ("optim_wrapper.accumulative_counts", "optim_wrapper.dtype", "optim_wrapper.type")
+
+_FUSED_ON_CPU = ("Adam", "AdamW", "SGD")
+
+# These change no metric, or follow from the backbone's widths.
+_NO_SETTINGS = {"backbone_file", "compile", "in_channels"}
+
+
+def read_family_config(folder: Path, spec: BackboneSpec, head: str = "") -> Config:
+    """The config file of a task for a family of backbones, as written: `FAMILY.py`, or `FAMILY_HEAD.py` for another head.
+
+    Args:
+        folder: The task's configs.
+        spec: The backbone's spec.
+        head: Name of the network that is fine-tuned; "" for the task's usual one.
+
+    Raises:
+        ValueError: If there is none for this family and head.
+    """
+    suffix = f"_{head}" if head else ""
+    path = folder / f"{spec.family}{suffix}.py"
+    if not path.is_file():
+        families = [file.stem.removesuffix(suffix) for file in sorted(folder.glob(f"*{suffix}.py"))]
+        known = [family for family in families if family != BASE_CONFIG and "_" not in family]
+        raise ValueError(
+            f"there is no {folder.parent.name} config for a {spec.family} backbone{f' with the head {head}' if head else ''}; "
+            f"there is one for: {', '.join(known)}"
+        )
+    return deepcopy(_read_once(path))
+
+
+@cache  # a config takes a third of a second to read, and several steps of a run ask for it
+def _read_once(path: Path) -> Config:
+    # mmengine looks for mmseg's files in an installed distribution named mmsegmentation; the maintained successor has another
+    # distribution name and the same module name, by which mmengine finds it as well.
+    MODULE2PACKAGE["mmseg"] = "mmseg"
+    with quiet_packages():
+        return Config.fromfile(str(path))
+
+
+def published_batch(config: Config) -> BatchPlan:
+    """The batch of the published run, `batch = dict(total=..., devices=...)` in a task's config file."""
+    total, devices = config.batch.total, config.batch.devices
+    return BatchPlan(total=total, per_device=total // devices, world_size=devices)
+
+
+def use_backbone(config: Config, options: FineTuningConfig, spec: BackboneSpec) -> AnyBackbone:
+    """Fill in the backbone's entry; returns the network without weights, on the meta device.
+
+    Raises:
+        ValueError: If heads or taps do not fit the backbone.
+    """
+    backbone = config.model.backbone
+    backbone.backbone_file = str(options.backbone.resolve())
+    backbone.num_heads = options.num_heads
+    backbone.compile = options.compile
+    backbone.taps = choose_taps(options.taps, backbone.taps, spec)
+    with torch.device("meta"):
+        return build_backbone(with_heads(spec, options.num_heads))
+
+
+def use_data(loader: Config, root: Path, limit: int | None, workers: int) -> None:
+    """Fill in a data loader's folder and how many images it takes, the first `limit` or all."""
+    loader.num_workers = workers
+    loader.dataset.data_root = str(root.resolve())
+    loader.dataset.indices = limit
+
+
+def use_schedule(config: Config, iterations: int, warmup: int, decay: Mapping[str, Any]) -> None:
+    """Fill in the length and the schedulers: `decay`, multiplied with a linear rise over the first `warmup` updates."""
+    config.train_cfg.max_iters = iterations
+    # A scheduler reaches its last value one iteration before `end`, hence the + 1.
+    rise = {"type": "LinearLR", "start_factor": config.schedule.warmup_factor, "begin": 0, "end": warmup + 1}
+    config.param_scheduler = [{**entry, "by_epoch": False} for entry in ([rise, decay] if warmup else [decay])]
+
+
+def finish_config(config: Config, options: FineTuningConfig, batch: BatchPlan, precision: Precision) -> None:
+    """Fill in batch and optimiser, and apply the user's overrides last.
+
+    Raises:
+        ValueError: If an override names nothing or would change nothing.
+    """
+    config.train_dataloader.batch_size = batch.total // batch.world_size
+    if options.scale_lr:
+        config.optim_wrapper.optimizer.lr *= batch.total / published_batch(config).total
+    config.optim_wrapper = optimiser_wrapper(config.optim_wrapper, precision, batch.accumulation)
+    for override in options.override:
+        apply_override(config, override)
+
+
+def resolve_precision(choice: Precision, device: torch.device) -> Precision:
+    """The precision of training: `auto` is bfloat16 on a GPU that has it, float16 on any other GPU, float32 on the CPU.
+
+    Raises:
+        ValueError: If a half precision is asked for on the CPU.
+    """
+    if device.type == "cpu":
+        if choice not in ("auto", "float32"):
+            raise ValueError(f"--precision {choice} needs a GPU; the CPU computes in float32")
+        return "float32"
+    if choice == "auto":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    return choice
+
+
+def optimiser_wrapper(config: dict[str, Any], precision: Precision, accumulation: int) -> dict[str, Any]:
+    """The `optim_wrapper` entry of an mmengine config, with mixed precision and gradient accumulation.
+
+    Args:
+        config: The entry of the task's config: optimizer, paramwise_cfg, clip_grad.
+        precision: Any but `auto`; float16 scales its loss.
+        accumulation: Forward passes per update.
+    """
+    wrapper = {**config, "type": "OptimWrapper", "accumulative_counts": accumulation}
+    if precision != "float32":
+        wrapper |= {"type": "AmpOptimWrapper", "dtype": precision}
+    if precision == "float16":
+        wrapper["loss_scale"] = "dynamic"
+    return wrapper
+
+
+def fuse_updates(optimiser: dict[str, Any], device: torch.device) -> None:
+    """Let an optimiser on the CPU go through the weights once per update; a choice in the config stays.
+
+    Recorded results were made so; PyTorch's default differs in the last digit of the weights.
+    """
+    if device.type == "cpu" and optimiser["type"] in _FUSED_ON_CPU:
+        optimiser.setdefault("fused", True)
+
+
+def lookup(config: Any, path: str) -> Any:
+    """The value at a dotted path, such as `model.decode_head.feature_strides.0`; LookupError if there is none."""
+    node = config
+    for key in path.split("."):
+        if isinstance(node, (list, tuple)) and key.isdecimal():
+            node = node[int(key)]
+        elif isinstance(node, (dict, Config)) and key in node:
+            node = node[key]
+        else:
+            raise LookupError(path)
+    return node
+
+
+def apply_override(config: Config, override: str) -> None:
+    """Set one value by its dotted path; a path that names nothing is an error, since mmengine would add it in silence.
+
+    Args:
+        config: A config that is complete otherwise.
+        override: `path=value`, the value in YAML.
+
+    Raises:
+        ValueError: If it is not of this form, the config has no such path, or the change would have no effect.
+    """
+    path, separator, text = override.partition("=")
+    if not path.startswith(_EFFECTIVE) or path in _OPTIONS_OF_THEIR_OWN:
+        raise ValueError(
+            f"--override {override!r} would change nothing: only values under {', '.join(_EFFECTIVE)} do; batch, schedule, crops, "
+            "precision and workers have options of their own (see --help)"
+        )
+    parent, _, last = path.rpartition(".")
+    try:
+        present, node = lookup(config, path), lookup(config, parent)
+        value = _parse(text)
+    except (LookupError, yaml.YAMLError):
+        separator = ""
+    if not separator or isinstance(node, tuple):
+        raise ValueError(
+            f"--override {override!r}: wanted key=value with a key of the config, such as model.test_cfg.mode=whole"
+        )
+    if isinstance(present, (int, float)) and not isinstance(value, (int, float)):
+        raise ValueError(f"--override {override!r}: {path} is a number ({present}), and {text!r} is not")
+    node[int(last) if isinstance(node, list) else last] = _typed_like(present, value)
+
+
+def _parse(text: str) -> Any:
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 takes 1e-3, without a dot, for a string
+        except ValueError:
+            return value
+    return value
+
+
+def _typed_like(present: Any, value: Any) -> Any:
+    """A value from YAML, which knows no tuples and takes 0 for an integer, in the types of the value it replaces.
+
+    Transforms of mmcv insist on them: a scale is a tuple, a probability a float.
+    """
+    if isinstance(value, list) and isinstance(present, (list, tuple)) and present:
+        items = [_typed_like(present[0], item) for item in value]
+        return tuple(items) if isinstance(present, tuple) else items
+    if isinstance(present, float) and type(value) is int:
+        return float(value)
+    return value
+
+
+def plain(value: Any) -> Any:
+    """Lists and dicts as JSON has them, so that what is read from a file equals what was written."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def describe_protocol(
+    name: str,
+    version: int,
+    published: Mapping[str, Any],
+    used: dict[str, Any],
+    overrides: Mapping[str, list[Any]],
+    not_compared: Sequence[str] = (),
+) -> Protocol:
+    """The protocol of a run.
+
+    Args:
+        name: See `Protocol`, as `version`.
+        version: Of the protocol.
+        published: The settings of the published run.
+        used: Those of this run.
+        overrides: From `override_deviations`.
+        not_compared: Settings that are no deviations, whatever their value.
+    """
+    deviations = {
+        setting: [published.get(setting), value]
+        for setting, value in used.items()
+        if setting not in not_compared and value != published.get(setting)
+    }
+    return Protocol(name=name, version=version, settings=used, deviations={**deviations, **overrides})
+
+
+def override_deviations(config: Config, published: Config, overrides: Sequence[str]) -> dict[str, list[Any]]:
+    """What the user's overrides changed: path -> [published, used].
+
+    Args:
+        config: The config with the overrides.
+        published: The config file as written; has no value for what only a resolved config knows, such as a data folder.
+        overrides: As in `apply_override`.
+    """
+
+    def published_value(path: str) -> Any:
+        try:
+            return lookup(published, path)
+        except LookupError:
+            return None
+
+    paths = [override.partition("=")[0] for override in overrides]
+    return {path: [plain(published_value(path)), plain(lookup(config, path))] for path in paths}
+
+
+def optimiser_settings(config: Config) -> dict[str, Any]:
+    """Optimiser, learning rate, its other constants, which parameters weight decay leaves alone, clipping and precision."""
+    wrapper = config.optim_wrapper
+    constants = {name: value for name, value in wrapper.optimizer.items() if name not in ("type", "lr")}
+    rules = wrapper.get("paramwise_cfg") or {}
+    undecayed = [name for name, rule in rules.get("custom_keys", {}).items() if rule.get("decay_mult") == 0]
+    if rules.get("norm_decay_mult") == 0:
+        undecayed.append(NORM_LAYERS)
+    return {
+        "optimiser": wrapper.optimizer.type,
+        "learning_rate": wrapper.optimizer.lr,
+        **constants,
+        "undecayed": sorted(undecayed),
+        "gradient_clipping": wrapper.get("clip_grad"),
+        "precision": wrapper.get("dtype", "float32"),
+    }
+
+
+def backbone_settings(config: Config, spec: BackboneSpec) -> dict[str, Any]:
+    """How the backbone is used: all options of `BackboneFromFile`."""
+    settings = part_settings("", config.model.backbone)
+    del settings["type"]
+    heads = settings.pop("num_heads", None) or getattr(spec, "num_heads", None)
+    return settings if heads is None else {**settings, "num_heads": plain(heads)}
+
+
+def part_settings(prefix: str, part: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The constants of one part of a network, as `PREFIX.NAME`; a part that is absent has none, "" leaves the names alone."""
+    constants = {name: value for name, value in (part or {}).items() if name not in _NO_SETTINGS}
+    return {f"{prefix}.{name}" if prefix else name: plain(value) for name, value in constants.items()}
+
+
+def batch_settings(batch: BatchPlan, device: torch.device, has_batch_norm: bool = True) -> dict[str, Any]:
+    """Images per update, and images whose statistics batch normalisation shares, where there is any."""
+    if not has_batch_norm:
+        return {"batch_size": batch.total}
+    # Statistics are shared between GPUs (SyncBN), not between processes on the CPU.
+    sharing = batch.world_size if device.type == "cuda" else 1
+    return {"batch_size": batch.total, "batch_norm_images": batch.per_device * sharing}

@@ -1,0 +1,82 @@
+"""IoU and accuracy from pixel counts: of the classes of one set of images, and of any multiset of the tested images.
+
+mmseg's own metric adds float32 histograms, which stop being exact beyond 2^24 pixels of a class (about 60 images of ADE20K),
+and rounds its metrics to two decimals; these do neither. The definitions are the same. Loads no torch.
+
+Shapes: R sets of images, N images, K classes. The 3 of a count array: intersection, predicted, labelled pixels.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.result import Result
+
+Array = NDArray[np.float64]
+
+ARTEFACT = "image_pixels"
+
+
+class ClassScores(NamedTuple):
+    """Scores in percent; NaN where there is no value."""
+
+    iou_RK: Array
+    """Intersection over union; NaN for a class that is neither labelled nor predicted anywhere.
+
+    A class that is predicted but labelled nowhere has 0, which enters the mean: mmseg's rule."""
+    accuracy_RK: Array
+    """Correct over labelled pixels of a class; NaN for a class that is labelled nowhere."""
+    accuracy_R: Array
+    """Correct over labelled pixels of all classes."""
+
+
+def class_scores(counts_R3K: NDArray[np.generic]) -> ClassScores:
+    """The scores of sets of images, from the sums of their images' pixel counts."""
+    intersection_RK, predicted_RK, labelled_RK = counts_R3K.astype(np.float64).transpose(1, 0, 2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return ClassScores(
+            iou_RK=100 * intersection_RK / (predicted_RK + labelled_RK - intersection_RK),
+            accuracy_RK=100 * intersection_RK / labelled_RK,
+            accuracy_R=100 * intersection_RK.sum(axis=1) / labelled_RK.sum(axis=1),
+        )
+
+
+def read_items(result: Result, folder: Path) -> tuple[tuple[str, ...], Callable[[Array], dict[str, Array]]] | None:
+    """The names of the tested images, and how their metrics follow from weights [R, N], how often each is in each set.
+
+    Args:
+        result: Of the segmentation task.
+        folder: Its folder.
+
+    Returns:
+        None where the result has no such artefact.
+
+    Raises:
+        ValueError: If the artefact's arrays do not fit each other.
+    """
+    file = result.artefacts.get(ARTEFACT)
+    if file is None:
+        return None
+    with np.load(folder / file, allow_pickle=False) as archive:
+        names, counts_N3K = tuple(str(name) for name in archive["names"]), archive["counts"].astype(np.float64)
+    if counts_N3K.ndim != 3 or counts_N3K.shape[:2] != (len(names), 3):
+        raise ValueError(f"{file}: counts of shape {counts_N3K.shape} for {len(names)} images")
+    return names, partial(weighted_metrics, counts_N3K)
+
+
+def weighted_metrics(counts_N3K: Array, weights_RN: Array) -> dict[str, Array]:
+    """mIoU, aAcc and mAcc [R] of sets of images."""
+    sums_R3K = (weights_RN @ counts_N3K.reshape(len(counts_N3K), -1)).reshape(len(weights_RN), 3, -1)
+    scores = class_scores(sums_R3K)
+    return {"mIoU": _mean_of_defined(scores.iou_RK), "aAcc": scores.accuracy_R, "mAcc": _mean_of_defined(scores.accuracy_RK)}
+
+
+def _mean_of_defined(values_RK: Array) -> Array:
+    """Mean [R] over what is not NaN; NaN where nothing is."""
+    with np.errstate(invalid="ignore"):
+        means_R: Array = np.nansum(values_RK, axis=1) / (~np.isnan(values_RK)).sum(axis=1)
+    return means_R

@@ -1,0 +1,199 @@
+"""Average precision; on any multiset of images, from what the artefact holds, against COCO's evaluation on copied images."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from pycocotools import mask as masks
+from pycocotools.coco import COCO
+
+from eval.detection.items import IOU_TYPES, average_precision, read_classes, split_metrics
+from eval.detection.metric import score
+from eval.detection.roi_extractor import Float32RoIExtractor
+
+HEIGHT, WIDTH = 40, 60
+PERSON, DOG = 1, 18
+
+
+@pytest.fixture
+def truth() -> COCO:
+    """Two images with a person each; no dog anywhere."""
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": image, "height": HEIGHT, "width": WIDTH, "file_name": f"{image}.jpg"} for image in (1, 2)],
+        "categories": [{"id": PERSON, "name": "person"}, {"id": DOG, "name": "dog"}],
+        "annotations": [
+            {
+                "id": image,
+                "image_id": image,
+                "category_id": PERSON,
+                "bbox": [10, 10, 20, 20],
+                "area": 400,
+                "iscrowd": 0,
+                "segmentation": [[10, 10, 30, 10, 30, 30, 10, 30]],
+            }
+            for image in (1, 2)
+        ],
+    }
+    coco.createIndex()
+    return coco
+
+
+def _detection(image: int, left: float = 10, score: float = 0.9, category: int = PERSON) -> dict[str, Any]:
+    (outline,) = masks.frPyObjects([[left, 10, left + 20, 10, left + 20, 30, left, 30]], HEIGHT, WIDTH)
+    return {"image_id": image, "category_id": category, "score": score, "bbox": [left, 10, 20, 20], "segmentation": outline}
+
+
+def test_perfect_detections_score_100(truth: COCO) -> None:
+    overall, per_class = split_metrics(score(truth, [_detection(1), _detection(2)], [1, 2], [PERSON, DOG])[0])
+    assert list(overall) == ["bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "segm_mAP", "segm_mAP_50", "segm_mAP_75"]
+    assert all(value == pytest.approx(100) for value in overall.values())
+    assert per_class["person"]["segm_mAP"] == pytest.approx(100)
+    # A class without ground truth has no value; it is not a zero and does not lower the mean.
+    assert math.isnan(per_class["dog"]["bbox_mAP"])
+
+
+def test_no_detection_scores_zero(truth: COCO) -> None:
+    overall, _ = split_metrics(score(truth, [], [1, 2], [PERSON, DOG])[0])
+    assert set(overall.values()) == {0.0}
+
+
+def test_overlap_decides_which_thresholds_are_passed(truth: COCO) -> None:
+    # Shifted by 4 of 20 pixels: IoU 16/24 = 0.667 passes 0.5, 0.55, 0.6 and 0.65 of the ten thresholds.
+    overall, _ = split_metrics(score(truth, [_detection(1, left=14), _detection(2, left=14)], [1, 2], [PERSON])[0])
+    assert overall["bbox_mAP_50"] == pytest.approx(100)
+    assert overall["bbox_mAP_75"] == 0
+    assert overall["bbox_mAP"] == pytest.approx(40)
+    assert overall["segm_mAP"] == pytest.approx(40)
+
+
+def test_images_that_were_not_tested_do_not_count(truth: COCO) -> None:
+    overall, _ = split_metrics(score(truth, [_detection(1)], [1], [PERSON])[0])
+    assert overall["bbox_mAP"] == pytest.approx(100)
+
+
+def test_metrics_are_not_rounded(truth: COCO) -> None:
+    # One of two found: 51 of the 101 recall points have precision 1. mmdet would round to 0.505.
+    overall, _ = split_metrics(score(truth, [_detection(1)], [1, 2], [PERSON])[0])
+    assert overall["bbox_mAP"] == pytest.approx(100 * 51 / 101, abs=1e-9)
+
+
+SIDE = 80
+CATEGORIES = (3, 7, 9)
+"""The last one has no annotations."""
+
+
+def _box(generator: np.random.Generator) -> tuple[int, int, int, int]:
+    left, top = generator.integers(0, 40, 2)
+    width, height = generator.integers(8, 40, 2)
+    return int(left), int(top), int(width), int(height)
+
+
+def _outline(box: tuple[int, int, int, int]) -> list[list[float]]:
+    left, top, width, height = box
+    return [[left, top, left + width, top, left + width, top + height, left, top + height]]
+
+
+def _scene(seed: int, num_images: int) -> tuple[list[list[dict[str, Any]]], list[list[dict[str, Any]]]]:
+    """Annotations and detections per image, some of the latter near the former, some crowds; no two scores alike."""
+    generator = np.random.default_rng(seed)
+    truth, found = [], []
+    scores = iter(generator.permutation(1000) / 1000)
+    for image in range(num_images):
+        boxes = [(_box(generator), int(generator.choice(CATEGORIES[:2]))) for _ in range(image % 4)]
+        truth.append(
+            [{"bbox": box, "category_id": category, "iscrowd": int(generator.random() < 0.2)} for box, category in boxes]
+        )
+        near = [((box[0] + int(generator.integers(0, 6)), *box[1:]), category) for box, category in boxes]
+        far = [(_box(generator), int(generator.choice(CATEGORIES))) for _ in range(3)]
+        found.append([{"bbox": box, "category_id": category, "score": float(next(scores))} for box, category in near + far])
+    return truth, found
+
+
+def _coco(truth: list[list[dict[str, Any]]], found: list[list[dict[str, Any]]]) -> tuple[COCO, list[dict[str, Any]]]:
+    coco = COCO()
+    annotations: list[dict[str, Any]] = []
+    for image, of_image in enumerate(truth, start=1):
+        for entry in of_image:
+            _, _, width, height = entry["bbox"]
+            outline = _outline(entry["bbox"])
+            shape = masks.frPyObjects(outline, SIDE, SIDE)[0] if entry["iscrowd"] else outline
+            annotations.append(
+                {
+                    **entry,
+                    "bbox": list(entry["bbox"]),
+                    "id": len(annotations) + 1,
+                    "image_id": image,
+                    "area": width * height,
+                    "segmentation": shape,
+                }
+            )
+    coco.dataset = {
+        "images": [{"id": n, "height": SIDE, "width": SIDE, "file_name": f"{1000 - n}.jpg"} for n in range(1, len(truth) + 1)],
+        "categories": [{"id": category, "name": str(category)} for category in CATEGORIES],
+        "annotations": annotations,
+    }
+    coco.createIndex()
+    detections = [
+        {
+            **entry,
+            "bbox": list(entry["bbox"]),
+            "image_id": n,
+            "segmentation": masks.frPyObjects(_outline(entry["bbox"]), SIDE, SIDE)[0],
+        }
+        for n, of_image in enumerate(found, start=1)
+        for entry in of_image
+    ]
+    return coco, detections
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_copied_images_score_as_weighted_ones(seed: int) -> None:
+    truth, found = _scene(seed, 9)
+    coco, detections = _coco(truth, found)
+    _, arrays = score(coco, detections, list(range(1, 10)), CATEGORIES)
+    classes = {iou_type: read_classes(arrays, iou_type) for iou_type in IOU_TYPES}
+    generator = np.random.default_rng(seed)
+    weights_RN = np.stack([np.ones(9), *(np.bincount(generator.integers(9, size=9), minlength=9) for _ in range(3))])
+    metrics = average_precision(classes, weights_RN.astype(np.float64))
+    # File names fall while ids rise, so that items are not in the order of the ids.
+    for row, weights_N in enumerate(weights_RN.astype(int)):
+        copies = [image for image, weight in enumerate(weights_N[::-1]) for _ in range(weight)]
+        copied = _coco([truth[image] for image in copies], [found[image] for image in copies])
+        wanted, _ = split_metrics(score(*copied, list(range(1, len(copies) + 1)), CATEGORIES)[0])
+        assert {name: values_R[row] for name, values_R in metrics.items()} == pytest.approx(wanted, abs=1e-9)
+
+
+def test_no_detections_score_zero_and_no_annotations_have_no_value() -> None:
+    truth, found = _scene(0, 8)
+    coco, _ = _coco(truth, found)
+    _, arrays = score(coco, [], list(range(1, 9)), CATEGORIES)
+    classes = {"bbox": read_classes(arrays, "bbox")}
+    # The first image is without annotations; it is the last one by name.
+    weights_RN = np.array([np.ones(8), np.eye(8)[-1]])
+    ap_R = average_precision(classes, weights_RN)["bbox_mAP"]
+    assert ap_R[0] == 0
+    assert np.isnan(ap_R[1])
+
+
+OPTIONS = {
+    "roi_layer": {"type": "RoIAlign", "output_size": 2, "sampling_ratio": 0},
+    "out_channels": 1,
+    "featmap_strides": [4, 8],
+}
+
+
+def test_boxes_are_not_rounded_to_the_features_precision() -> None:
+    # A ramp: the average over a box tells where the box is. 301 is no bfloat16 (300 and 302 are).
+    features = tuple(torch.arange(400 // stride).float().expand(1, 1, 8, -1).contiguous() for stride in (4, 8))
+    rois = torch.tensor([[0.0, 281.0, 8.0, 301.0, 28.0]])
+    wanted = SingleRoIExtractor(**OPTIONS)(features, rois)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = Float32RoIExtractor(**OPTIONS)(tuple(level.bfloat16() for level in features), rois)
+        rounded = SingleRoIExtractor(**OPTIONS)(tuple(level.bfloat16() for level in features), rois)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, wanted)
+    assert not torch.allclose(rounded.float(), wanted, atol=0.05)

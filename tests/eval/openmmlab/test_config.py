@@ -1,0 +1,151 @@
+"""Batches, taps, precision and overrides: what options make of a config."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from backbones.spec import ResNetSpec, SwinSpec, ViTSpec
+from eval.openmmlab.backbone import choose_taps
+from eval.openmmlab.config import apply_override, fuse_updates, lookup, optimiser_wrapper, plain, resolve_precision
+from eval.openmmlab.options import BatchPlan, FineTuningConfig
+
+
+def test_image_limits() -> None:
+    def limits(**changes: Any) -> tuple[int | None, int | None]:
+        return FineTuningConfig(backbone=Path("b"), data=Path("d"), output=Path("o"), **changes).image_limits
+
+    assert limits() == (None, None)
+    assert limits(max_images=3) == (3, 3)
+    assert limits(max_images=3, max_val_images=5) == (3, 5)
+    with pytest.raises(ValueError, match="max_images=0 must be at least 1"):
+        limits(max_images=0)
+
+
+@pytest.mark.parametrize(("per_device", "world_size", "accumulation"), [(1, 1, 8), (8, 1, 1), (1, 8, 1), (2, 2, 2)])
+def test_accumulation_makes_up_the_total(per_device: int, world_size: int, accumulation: int) -> None:
+    assert BatchPlan(total=8, per_device=per_device, world_size=world_size).accumulation == accumulation
+
+
+def test_a_split_that_misses_the_total_is_refused() -> None:
+    with pytest.raises(ValueError, match="8 images cannot be split into 3 process"):
+        BatchPlan(total=8, per_device=1, world_size=3)
+
+
+def vit(depth: int) -> ViTSpec:
+    return ViTSpec(embed_dim=24, depth=depth, num_heads=3, patch_size=16, image_size=64, class_token=False, final_norm=False)
+
+
+@pytest.mark.parametrize(
+    ("published", "depth", "taps"),
+    [
+        ((2, 5, 8, 11), 12, [2, 5, 8, 11]),
+        ((2, 5, 8, 11), 24, [5, 11, 17, 23]),
+        ((2, 5, 8, 11), 4, [0, 1, 2, 3]),
+        ((3, 5, 7, 11), 24, [7, 11, 15, 23]),
+    ],
+)
+def test_published_taps_keep_their_place_in_the_depth(published: tuple[int, ...], depth: int, taps: list[int]) -> None:
+    assert choose_taps(None, published, vit(depth)) == taps
+
+
+def test_stages_are_taken_as_published() -> None:
+    swin = SwinSpec(embed_dim=24, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=7)
+    assert choose_taps(None, (0, 1, 2, 3), swin) == [0, 1, 2, 3]
+    assert choose_taps(None, (0, 1, 2, 3), ResNetSpec(layers=(3, 4, 6, 3))) == [0, 1, 2, 3]
+
+
+def test_chosen_taps_are_taken_and_checked() -> None:
+    assert choose_taps([0, 1, 2, 9], (2, 5, 8, 11), vit(12)) == [0, 1, 2, 9]
+    with pytest.raises(ValueError, match="choose 4 others with --taps"):
+        choose_taps([0, 1, 2, 12], (2, 5, 8, 11), vit(12))
+    with pytest.raises(ValueError, match="2 blocks or stages, fewer than the 4 maps"):
+        choose_taps(None, (2, 5, 8, 11), vit(2))
+
+
+def test_half_precision_needs_a_gpu() -> None:
+    cpu = torch.device("cpu")
+    assert resolve_precision("auto", cpu) == "float32"
+    with pytest.raises(ValueError, match="bfloat16 needs a GPU"):
+        resolve_precision("bfloat16", cpu)
+
+
+def test_only_float16_scales_its_loss() -> None:
+    plain_wrapper = {"type": "OptimWrapper", "clip_grad": None, "accumulative_counts": 2}
+    assert optimiser_wrapper({"clip_grad": None}, "float32", 2) == plain_wrapper
+    assert optimiser_wrapper({}, "bfloat16", 1) == {"type": "AmpOptimWrapper", "dtype": "bfloat16", "accumulative_counts": 1}
+    assert optimiser_wrapper({}, "float16", 1)["loss_scale"] == "dynamic"
+
+
+@pytest.mark.parametrize(
+    ("optimiser", "device", "fused"),
+    [
+        ({"type": "AdamW"}, "cpu", True),
+        ({"type": "AdamW", "fused": False}, "cpu", False),
+        ({"type": "LBFGS"}, "cpu", None),
+        ({"type": "AdamW"}, "cuda", None),
+    ],
+)
+def test_updates_on_a_cpu_are_fused(optimiser: dict[str, Any], device: str, fused: bool | None) -> None:
+    fuse_updates(optimiser, torch.device(device))
+    assert optimiser.get("fused") is fused
+
+
+@pytest.fixture
+def config() -> Config:
+    return Config({"model": {"strides": [4, 8], "name": "x", "size": (1, 2)}})
+
+
+def test_lookup(config: Config) -> None:
+    assert lookup(config, "model.strides.1") == 8
+    for path in ("model.absent", "absent", "model.name.more", "model.strides.more"):
+        with pytest.raises(LookupError):
+            lookup(config, path)
+
+
+def test_override_replaces_what_is_there(config: Config) -> None:
+    for override in ("model.strides.0=16", "model.name=null", "model.size=[3, 4]"):
+        apply_override(config, override)
+    assert config.to_dict() == {"model": {"strides": [16, 8], "name": None, "size": (3, 4)}}
+
+
+def test_override_keeps_the_types_that_mmcv_insists_on() -> None:
+    config = Config({"model": {"scales": [(1333, 480), (1333, 800)], "size": (1, 2), "probability": 0.5, "count": 1}})
+    for override in ("scales=[[427, 256]]", "size=[3, 4]", "probability=0", "count=2"):
+        apply_override(config, f"model.{override}")
+    assert config.model.to_dict() == {"scales": [(427, 256)], "size": (3, 4), "probability": 0.0, "count": 2}
+    assert isinstance(config.model.probability, float)
+    assert isinstance(config.model.count, int)
+
+
+@pytest.mark.parametrize("override", ["model.absent=1", "model.name", "model.name=[", "model.size.0=3", "model.strides.2=1"])
+def test_override_of_nothing_is_an_error(config: Config, override: str) -> None:
+    with pytest.raises(ValueError, match="wanted key=value"):
+        apply_override(config, override)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("schedule.warmup_iterations=500", "batch.total=8", "half_precision=false", "load_from=/x.pth"),
+        *("train_dataloader.batch_size=1", "optim_wrapper.accumulative_counts=2", "default_hooks.checkpoint.interval=1"),
+    ],
+)
+def test_overrides_that_would_change_nothing_are_refused(config: Config, override: str) -> None:
+    """The result said that they had been used."""
+    with pytest.raises(ValueError, match=r"would change nothing: only values under model\., optim_wrapper\."):
+        apply_override(config, override)
+
+
+def test_a_number_without_a_dot_stays_a_number(config: Config) -> None:
+    """YAML 1.1 reads 1e-3 as a string, which crashed the scheduler minutes later."""
+    apply_override(config, "model.strides.0=1e-3")
+    assert config.model.strides[0] == 1e-3
+    with pytest.raises(ValueError, match="is a number"):
+        apply_override(config, "model.strides.0=fast")
+
+
+def test_plain_values_equal_what_json_gives_back() -> None:
+    assert plain({"a": (1, {"b": (2.5, None)})}) == {"a": [1, {"b": [2.5, None]}]}
