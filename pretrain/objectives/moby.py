@@ -13,6 +13,8 @@ negatives, that is BYOL's cosine distance ("without").
 Shapes: B images, N patches, K channels of an embedding, Q embeddings kept.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -103,6 +105,9 @@ class ImageContrast(Loss):
         self.config = config
         self.queues = nn.ModuleList(EmbeddingQueue(config.queue, config.out_dim) for _ in range(NUM_GLOBAL_CROPS))
 
+    def _both_queues(self) -> list[EmbeddingQueue]:
+        return cast(list[EmbeddingQueue], list(self.queues))
+
     def head(self, in_dim: int, role: Role) -> nn.Module:
         return MoBYHead(in_dim, self.config, role)
 
@@ -110,21 +115,21 @@ class ImageContrast(Loss):
         """The sum of both directions, each the mean over images; MoBY has two views and sharpens nothing."""
         del temperature
         (first, second), (first_key, second_key) = student.views, teacher.views
-        first_queue, second_queue = self.queues
+        first_queue, second_queue = self._both_queues()
         loss = info_nce(first, second_key, second_queue, self.config.temperature) + info_nce(
             second, first_key, first_queue, self.config.temperature
         )
-        for queue, projections_BK in zip(self.queues, teacher.views, strict=True):
+        for queue, projections_BK in zip(self._both_queues(), teacher.views, strict=True):
             queue.observe(projections_BK)
         return loss
 
     def move(self) -> None:
-        for queue in self.queues:
+        for queue in self._both_queues():
             queue.move()
 
     def diagnostics(self, teacher: Projections, temperature: float) -> dict[str, Tensor]:
         del temperature
-        return embedding_diagnostics(teacher.views, torch.cat([queue.keys_QK for queue in self.queues]))
+        return embedding_diagnostics(teacher.views, torch.cat([queue.keys_QK for queue in self._both_queues()]))
 
 
 class PatchContrast(Loss):

@@ -84,7 +84,8 @@ def test_head(golden_dir: Path) -> None:
 
 
 def view_logits(groups: list[list[Tensor]], ncrops: int) -> Outputs:
-    cls, patches = [], []
+    cls: list[Tensor] = []
+    patches: list[Tensor] = []
     for (group_cls, group_patches), views in zip(groups, (GLOBAL_CROPS, ncrops - GLOBAL_CROPS), strict=True):
         cls += group_cls.squeeze(1).chunk(views)
         patches += group_patches.chunk(views)

@@ -1,5 +1,6 @@
 """A folder of small photographs-like images, and the options of a run small enough for tests."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,6 +82,17 @@ def find_images(folder: Path) -> list[Path]:
 def stack_boxes(boxes: Sequence[CropBox]) -> Tensor:
     """int64 [B, 5], as a batch has them."""
     return torch.tensor([list(box) for box in boxes])
+
+
+def logged(output: Path) -> list[dict[str, float]]:
+    """The lines of a run's log."""
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def weights(output: Path) -> dict[str, torch.Tensor]:
+    """What a run's checkpoint has learnt, by name."""
+    content = torch.load(output / "checkpoint.pth", weights_only=True)
+    return {f"{role}.{name}": value for role in ("student", "teacher", "objective") for name, value in content[role].items()}
 
 
 def has_current_environment() -> bool:

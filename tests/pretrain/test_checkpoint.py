@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -104,7 +105,7 @@ LOSSES_AFTERWARDS = {
 @pytest.mark.parametrize("method", LOSSES_AFTERWARDS)
 def test_a_checkpoint_of_an_older_version_is_continued(image_folder: Path, tmp_path: Path, method: str) -> None:
     """Names of the state, the digest of the images, stochastic depth and all running state fit."""
-    options: dict[str, object] = {
+    options: dict[str, Any] = {
         "backbone__embed_dim": 8, "backbone__depth": 1, "backbone__drop_path_rate": 0.3, "train__checkpoint_every": 3,
     }  # fmt: skip
     if "dino" in METHODS[method].sections:  # type: ignore[index]
@@ -130,7 +131,12 @@ def test_the_newest_and_every_kth_stay(image_folder: Path, tmp_path: Path) -> No
     output.mkdir()
     foreign = output / "checkpoint_step00000001.pth"
     foreign.write_text("of another run")
-    options = {"train__checkpoint_every": 2, "train__keep_last": 3, "train__keep_every": 2, "optim__warmup_epochs": 0}
+    options: dict[str, Any] = {
+        "train__checkpoint_every": 2,
+        "train__keep_last": 3,
+        "train__keep_every": 2,
+        "optim__warmup_epochs": 0,
+    }
     run(image_folder, output, train__epochs=4, **options)
     newest = ["_step00000008", "_step00000010", "_step00000012"]
     assert checkpoints(output) == ["", "_epoch0002", "_epoch0004", "_step00000001", *newest]
@@ -238,7 +244,7 @@ def test_a_named_checkpoint_is_where_another_folder_starts(
     caplog.set_level(logging.INFO)
     source = finished / "checkpoint_step00000002.pth"
     before = sorted(finished.glob("*.pth"))
-    options = {"train__resume": source, "train__checkpoint_every": 1, "train__keep_last": 2}
+    options: dict[str, Any] = {"train__resume": source, "train__checkpoint_every": 1, "train__keep_last": 2}
     branch = run(image_folder, tmp_path / "branch", **options)
     assert any("continuing after step 2" in message for message in caplog.messages)
     assert equal(branch, finished / "checkpoint.pth")
@@ -263,7 +269,7 @@ def test_damaged_checkpoints_name_the_next_older_one(image_folder: Path, finishe
     newest, older, oldest = (finished / f"checkpoint{name}.pth" for name in ("", "_step00000005", "_step00000004"))
     expected = finished.with_name("expected.pth")
     expected.write_bytes(newest.read_bytes())
-    options: dict[str, object] = {"train__checkpoint_every": 1}
+    options: dict[str, Any] = {"train__checkpoint_every": 1}
     for damaged, named in ((newest, older), (older, oldest)):
         damage(damaged)
         with pytest.raises(ValueError, match=rf"{damaged.name}: damaged .*older one beside it is .*{named.name}") as caught:

@@ -1,89 +1,150 @@
-"""Diagnostics of collapse, on teachers that are made healthy or collapsed, for every method."""
+"""Diagnostics of the targets by hand, and networks that are made to collapse, seen through a step of every method."""
 
+import logging
 import math
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
-from pretrain.config import METHODS
+from pretrain.config import METHODS, PretrainConfig
+from pretrain.data.views import CropBox, view_kinds
 from pretrain.heads import Projections
-from pretrain.networks import build_networks
-from pretrain.objectives.base import Objective, Outputs, distribution_diagnostics, embedding_diagnostics
-from tests.pretrain.conftest import tiny_config
+from pretrain.log import JUDGED_LINES, CollapseWarning, judge
+from pretrain.networks import Networks, build_networks
+from pretrain.objectives.base import distribution_diagnostics, embedding_diagnostics
+from pretrain.schedules import step_settings
+from pretrain.step import training_step
+from tests.pretrain.conftest import stack_boxes, tiny_config
 
-VIEWS, IMAGES, PATCHES, WIDTH = 2, 16, 16, 32
+IMAGES = 8
 EVERY_METHOD = pytest.mark.parametrize("method", METHODS)
-TEMPERATURE = 0.04
 
 
-def objective_of(method: str) -> Objective:
-    return build_networks(tiny_config(method), torch.device("cpu")).objective
+def parts_of(method: str) -> set[str]:
+    return {"cls"} if method in ("dino", "moby") else {"cls", "patch"}
 
 
-def outputs(objective: Objective, rows: Tensor) -> Outputs:
-    """Views whose patches are like their image's CLS token; rows [IMAGES, K] of the widest head."""
-    patch_centre = dict(objective.named_buffers()).get("patch_loss.centre.mean_K")
-    narrow = rows if patch_centre is None else rows[:, : len(patch_centre)]
-    patches = Projections([narrow[:, None].expand(-1, PATCHES, -1)] * VIEWS)
-    return Outputs(Projections([rows] * VIEWS), patches, [(4, 4)] * VIEWS)
+def step(config: PretrainConfig, networks: Networks, diagnose: bool = True) -> dict[str, float]:
+    kinds = view_kinds(config.views)
+    boxes = [stack_boxes([CropBox(0, 0, 50, 50, False)] * IMAGES) for _ in kinds]
+    crops = [torch.rand(IMAGES, 3, kind.size, kind.size).sub(0.5).mul(4) for kind in kinds]
+    losses = training_step(
+        networks.student, networks.teacher, networks.objective, networks.optimizer, crops, step_settings(config, 1)(1),
+        boxes=boxes, diagnose=diagnose,
+    )  # fmt: skip
+    return {name: value.item() for name, value in losses.items()}
 
 
-def width_of(objective: Objective) -> int:
-    """K of the CLS head."""
-    return next(buffer.shape[-1] for name, buffer in objective.named_buffers() if "centre" in name or "keys" in name)
+@torch.no_grad()
+def blind(networks: Networks) -> None:
+    """Every token becomes the same, whatever the image and wherever it is."""
+    for name in ("backbone.patch_embed.proj.weight", "backbone.pos_embed"):
+        networks.teacher.get_parameter(name).zero_()
 
 
-@EVERY_METHOD
-def test_a_healthy_teacher(method: str) -> None:
-    """Every image has a direction or prototype of its own."""
-    objective = objective_of(method)
-    width = width_of(objective)
-    found = objective.diagnostics(outputs(objective, torch.eye(width)[:IMAGES]), TEMPERATURE)
-    if "moby" in method:
-        assert found["cls_similarity"] == pytest.approx(0, abs=1e-6)
-        assert found["cls_deviation"] == pytest.approx(math.sqrt(IMAGES - 1) / math.sqrt(width), rel=1e-5)
-        return
-    assert found["cls_entropy"] < 0.01
-    # All images are equally likely, so the prototypes that they take are.
-    assert found["cls_batch_entropy"] == pytest.approx(math.log(IMAGES), abs=0.01)
-    assert found["cls_batch_entropy_part"] == pytest.approx(math.log(IMAGES) / math.log(width), abs=0.01)
-    if method != "dino":
-        assert found["patch_batch_entropy"] - found["patch_entropy"] > 2
+@torch.no_grad()
+def prefer_one_prototype(networks: Networks) -> None:
+    for name, buffer in networks.objective.named_buffers():
+        if "centre" in name:
+            buffer[..., 0] = -100
 
 
-@EVERY_METHOD
-def test_a_teacher_with_one_answer(method: str) -> None:
-    objective = objective_of(method)
-    constant = torch.eye(width_of(objective))[:1].expand(IMAGES, -1)
-    found = objective.diagnostics(outputs(objective, constant), TEMPERATURE)
-    for part in {name.split("_")[0] for name in found}:
-        if "moby" in method:
-            assert found[f"{part}_similarity"] == pytest.approx(1, abs=1e-5)
-            assert found[f"{part}_deviation"] < 1e-3
-        else:
-            assert found[f"{part}_batch_entropy"] < 0.01
-            assert found[f"{part}_entropy"] < 0.01
-
-
-@pytest.mark.parametrize("method", ["dino", "selfpatch", "patch_matching"])
-def test_a_teacher_with_uniform_answers(method: str) -> None:
-    objective = objective_of(method)
-    found = objective.diagnostics(outputs(objective, torch.zeros(IMAGES, width_of(objective))), TEMPERATURE)
-    for part in {name.split("_")[0] for name in found}:
-        assert found[f"{part}_entropy_part"] == pytest.approx(1)
-        assert found[f"{part}_batch_entropy_part"] == pytest.approx(1)
+@torch.no_grad()
+def prefer_none(networks: Networks) -> None:
+    """Logits of zero."""
+    for name, parameter in networks.teacher.named_parameters():
+        if name.endswith("weight.original0"):
+            parameter.zero_()
 
 
 @EVERY_METHOD
 def test_looking_changes_nothing(method: str) -> None:
-    objective = objective_of(method)
-    before = {name: value.clone() for name, value in objective.state_dict().items()}
-    objective.diagnostics(outputs(objective, torch.randn(IMAGES, width_of(objective))), TEMPERATURE)
-    assert before.keys() == objective.state_dict().keys()
-    assert all(torch.equal(value, before[name]) for name, value in objective.state_dict().items())
+    config = tiny_config(method)
+    with_diagnostics, without = (build_networks(config, torch.device("cpu")) for _ in range(2))
+    for networks, diagnose in ((with_diagnostics, True), (without, False)):
+        torch.manual_seed(0)
+        step(config, networks, diagnose)
+    expected = without.objective.state_dict()
+    assert expected
+    for name, value in with_diagnostics.objective.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
+@EVERY_METHOD
+def test_a_fresh_network_is_healthy(method: str) -> None:
+    config = tiny_config(method)
+    watch = CollapseWarning()
+    networks = build_networks(config, torch.device("cpu"))
+    for number in range(JUDGED_LINES):
+        watch.update(number, step(config, networks))
+    assert watch.states == dict.fromkeys(parts_of(method), "healthy")
+
+
+@EVERY_METHOD
+def test_one_constant_output(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    config = tiny_config(method)
+    networks = build_networks(config, torch.device("cpu"))
+    blind(networks)
+    prefer_one_prototype(networks)
+    found = step(config, networks)
+    watch = CollapseWarning()
+    with caplog.at_level(logging.WARNING):
+        for number in range(2 * JUDGED_LINES):
+            watch.update(number, found)
+    assert watch.states == dict.fromkeys(parts_of(method), "constant")
+    assert len(caplog.messages) == len(parts_of(method)), "once per part"
+    assert all("collapsed: all outputs are alike, whatever the image" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("method", ["dino", "selfpatch", "patch_matching"])
+def test_uniform_outputs(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    config = tiny_config(method)
+    networks = build_networks(config, torch.device("cpu"))
+    prefer_none(networks)
+    found = step(config, networks)
+    watch = CollapseWarning()
+    with caplog.at_level(logging.WARNING):
+        for number in range(JUDGED_LINES):
+            watch.update(number, found)
+    assert watch.states == dict.fromkeys(parts_of(method), "uniform")
+    assert all("spread over all prototypes" in message for message in caplog.messages)
+
+
+def test_every_change_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    healthy = {"loss": 1.0, "cls_entropy": 1.0, "cls_batch_entropy": 2.0, "cls_batch_entropy_part": 0.5}
+    dead = {**healthy, "cls_batch_entropy": 1.0, "cls_batch_entropy_part": 0.1}
+    watch = CollapseWarning()
+    with caplog.at_level(logging.INFO):
+        for step in range(60):
+            watch.update(step, dead if 20 <= step < 40 else healthy)
+    first, second = caplog.messages
+    assert first.startswith(f"step {19 + JUDGED_LINES}: the teacher's cls outputs have collapsed")
+    assert "cls_entropy 1," in first
+    assert second.startswith("step 40: the cls outputs of the teacher are healthy again")
+
+
+def test_one_odd_batch_is_no_collapse() -> None:
+    watch = CollapseWarning()
+    for step in range(30):
+        watch.update(step, {"cls_deviation": 0.0 if step == 15 else 0.8})
+        assert watch.states in ({}, {"cls": "healthy"})
+
+
+@pytest.mark.parametrize(
+    ("found", "state"),
+    [
+        ({"entropy": 6.9, "batch_entropy": 6.92, "batch_entropy_part": 0.999}, "uniform"),
+        ({"entropy": 0.01, "batch_entropy": 0.03, "batch_entropy_part": 0.01}, "constant"),
+        # The published runs end with confident targets that differ between images.
+        ({"entropy": 0.3, "batch_entropy": 5.0, "batch_entropy_part": 0.7}, "healthy"),
+        ({"deviation": 0.05}, "constant"),
+        ({"deviation": 0.7}, "healthy"),
+    ],
+)
+def test_judgement(found: dict[str, float], state: str) -> None:
+    assert judge(found) == state
 
 
 def test_entropies_by_hand() -> None:

@@ -45,29 +45,21 @@ def test_dino_centre_moves_by_the_global_crops() -> None:
     torch.testing.assert_close(image_loss.centre.mean_K, 0.1 * teacher.mean((0, 1)))
 
 
-def patch_loss_of_all_logits(student: Projections, teacher: Projections, centre: Tensor) -> Tensor:
-    losses = []
-    for student_view, teacher_view in zip(student.views, teacher.views, strict=True):
-        targets = F.softmax((teacher_view @ teacher.prototypes_KD.T - centre) / 0.04, dim=-1)
-        log_probabilities = F.log_softmax(student_view @ student.prototypes_KD.T / 0.1, dim=-1)
-        losses.append(torch.sum(-targets * log_probabilities, dim=-1).mean())
-    return sum(losses) / len(losses)  # type: ignore[return-value]
-
-
 def test_patch_loss_weighs_views_alike() -> None:
     """Two views of 2 x 3 patches and one of 2 x 2."""
     torch.manual_seed(1)
     distillation = PatchDistillation(DINOConfig(), out_dim=7)
     distillation.centre.mean_K.normal_()
     shapes = [(2, 3, 5), (2, 3, 5), (2, 2, 5)]
-    student = Projections([torch.randn(shape, requires_grad=True) for shape in shapes], torch.randn(7, 5, requires_grad=True))
-    teacher = Projections([torch.randn(shape) for shape in shapes], torch.randn(7, 5))
-    inputs = [*student.views, student.prototypes_KD]
-    expected = patch_loss_of_all_logits(student, teacher, distillation.centre.mean_K)
-    found = distillation(student, teacher, 0.04)
-    torch.testing.assert_close(found, expected)
-    for gradient, wanted in zip(torch.autograd.grad(found, inputs), torch.autograd.grad(expected, inputs), strict=True):
-        torch.testing.assert_close(gradient, wanted, atol=1e-5, rtol=1e-4)
+    prototypes, teacher_prototypes = torch.randn(7, 5), torch.randn(7, 5)
+    student, teacher = ([torch.randn(shape) for shape in shapes] for _ in range(2))
+    losses = []
+    for student_view, teacher_view in zip(student, teacher, strict=True):
+        targets = F.softmax((teacher_view @ teacher_prototypes.T - distillation.centre.mean_K) / 0.04, dim=-1)
+        log_probabilities = F.log_softmax(student_view @ prototypes.T / 0.1, dim=-1)
+        losses.append(torch.sum(-targets * log_probabilities, dim=-1).mean())
+    found = distillation(Projections(student, prototypes), Projections(teacher, teacher_prototypes), 0.04)
+    torch.testing.assert_close(found, torch.stack(losses).mean())
 
 
 def test_losses_of_bfloat16_embeddings_are_float32() -> None:

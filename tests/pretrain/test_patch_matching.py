@@ -87,7 +87,10 @@ def test_each_image_has_the_loss_that_it_has_alone() -> None:
         ) -> float:
             torch.manual_seed(1)
             cut = [
-                Outputs(*(Projections([view[images] for view in part.views]) for part in (role.cls, role.patches)), role.grids)  # type: ignore[union-attr]
+                role._replace(
+                    cls=Projections([view[images] for view in role.cls.views]),
+                    patches=Projections([view[images] for view in role.patches.views]),  # type: ignore[union-attr]
+                )
                 for role in roles
             ]
             return objective(matching)(*cut, 0.04, [stack_boxes(view[images]) for view in boxes])["loss"].item()

@@ -1,6 +1,5 @@
 """Whole runs: killed and continued, and the mistakes a user makes."""
 
-import json
 import os
 import random
 import shutil
@@ -9,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from pretrain.__main__ import main
 from pretrain.config import METHODS, parse_run
 from pretrain.run import pretrain
 from tests.conftest import RunMain
-from tests.pretrain.conftest import tiny_options
+from tests.pretrain.conftest import logged, tiny_options, weights
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECIPE = "sample_selfpatch"
@@ -32,15 +32,6 @@ def command(options: list[str]) -> list[str]:
 
 def run(options: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(options), cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
-
-
-def logged(output: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-
-
-def weights(output: Path) -> dict[str, torch.Tensor]:
-    content = torch.load(output / "checkpoint.pth", weights_only=True)
-    return {f"{role}.{name}": value for role in ("student", "teacher", "objective") for name, value in content[role].items()}
 
 
 def recipe_for(method: str, folder: Path) -> str:
@@ -154,7 +145,7 @@ def test_too_many_unreadable_images_end_the_run(
     ],
 )
 def test_mistakes_are_one_line(
-    image_folder: Path, tmp_path: Path, run_main: RunMain, overrides: dict[str, object], message: str
+    image_folder: Path, tmp_path: Path, run_main: RunMain, overrides: dict[str, Any], message: str
 ) -> None:
     finished = run_main(main, [RECIPE, *tiny_options(image_folder, tmp_path, **overrides)])
     assert finished.status == 2

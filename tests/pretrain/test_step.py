@@ -91,7 +91,7 @@ def test_compiled_networks_take_the_same_step(method: str) -> None:
 
 def test_every_run_step_and_process_draws_its_own_stochastic_depth(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that drew alike would drop the same blocks for all of their shares of a batch."""
-    draws = {}
+    draws: dict[tuple[int, int, int], tuple[float, ...]] = {}
     for place in [(seed, step, process) for seed in (0, 1) for step in (0, 1, 2) for process in (0, 1, 2)]:
         monkeypatch.setenv("RANK", str(place[2]))
         for _ in range(2):

@@ -1,6 +1,5 @@
 """Signals in the middle of a run: the step is finished and saved, and the same command goes on as if nothing had been."""
 
-import json
 import os
 import shlex
 import signal
@@ -20,7 +19,7 @@ from pretrain.__main__ import main
 from pretrain.config import parse_run
 from pretrain.run import pretrain as run_pretraining
 from tests.conftest import RunMain
-from tests.pretrain.conftest import has_current_environment, tiny_options
+from tests.pretrain.conftest import has_current_environment, logged, tiny_options
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECIPE = "sample_selfpatch"
@@ -40,10 +39,6 @@ def assert_same_end(stopped: Path, whole: Path) -> None:
         for name, value in first[part].items():
             assert torch.equal(value, second[part][name]), name
     assert logged(stopped) == logged(whole)
-
-
-def logged(output: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
 
 
 def signal_in_step(monkeypatch: pytest.MonkeyPatch, step: int, send: Callable[[], None]) -> None:

@@ -16,7 +16,7 @@ from pretrain.__main__ import main
 from pretrain.config import parse_run
 from pretrain.data.loader import GlobalBatchSampler
 from pretrain.schedules import REFERENCE_BATCH, step_settings
-from tests.pretrain.conftest import has_current_environment, tiny_options
+from tests.pretrain.conftest import has_current_environment, logged, tiny_options, weights
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")} | {
@@ -65,15 +65,6 @@ def launch(processes: int, runs: list[list[str]], folder: Path) -> subprocess.Co
     return subprocess.run(
         [*torchrun, str(script), json.dumps(runs)], cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=400
     )
-
-
-def logged(output: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-
-
-def weights(output: Path) -> dict[str, torch.Tensor]:
-    content = torch.load(output / "checkpoint.pth", weights_only=True)
-    return {f"{role}.{name}": value for role in ("student", "teacher", "objective") for name, value in content[role].items()}
 
 
 def assert_same_run(output: Path, reference: Path, method: str) -> None:

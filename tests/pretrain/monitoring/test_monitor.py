@@ -15,8 +15,8 @@ from pretrain.config import WatchConfig
 from pretrain.monitoring.monitor import panels, write_curves
 from pretrain.run import pretrain
 from tests.conftest import RunMain
-from tests.pretrain.conftest import tiny_config, tiny_options
-from tests.pretrain.test_world_sizes import launch, logged, run_of
+from tests.pretrain.conftest import logged, tiny_config, tiny_options
+from tests.pretrain.test_world_sizes import launch, run_of
 
 WATCHED = {"watch__every": 1, "watch__num_images": 1}
 
