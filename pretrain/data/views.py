@@ -12,7 +12,6 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple, TypeGuard
 
 import cv2
@@ -212,15 +211,6 @@ def decode_whole(content: bytes) -> Pixels:
     """
     image_size(content)
     return decode(content)[0]
-
-
-def read_image(path: Path) -> Image.Image:
-    """Decode an image file completely to RGB.
-
-    Raises:
-        OSError: If it cannot be read or decoded; also for files cut short.
-    """
-    return Image.fromarray(decode_whole(path.read_bytes()))
 
 
 def _suits_opencv(header: JpegHeader | None) -> TypeGuard[JpegHeader]:

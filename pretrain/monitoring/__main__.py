@@ -29,13 +29,9 @@ class DrawConfig:
             raise ValueError(f"num_images={self.num_images} must be at least 1")
 
 
-def draw(config: DrawConfig) -> list[Path]:
-    """Write the plots; returns their paths.
-
-    Raises:
-        ValueError: If the checkpoint or the images cannot be used.
-        OSError: If a plot cannot be written.
-    """
+def main(argv: Sequence[str]) -> int:
+    """Draw, and say which files were written."""
+    config = parse(DrawConfig, argv, "python -m pretrain.monitoring")
     # Only now: `--help` does without torch.
     from common.distributed import choose_device
     from pretrain.data.sources import images_of_folder
@@ -44,16 +40,9 @@ def draw(config: DrawConfig) -> list[Path]:
 
     images = choose_images(images_of_folder(config.images, "images"), config.num_images, spread=False)
     subject = open_subject(config.checkpoint, choose_device(config.device))
-    paths = []
     for name, figure in draw_all(subject, images).items():
-        paths.append(config.output / f"{name}.png")
-        write_figure(figure, paths[-1])
-    return paths
-
-
-def main(argv: Sequence[str]) -> int:
-    for path in draw(parse(DrawConfig, argv, "python -m pretrain.monitoring")):
-        logging.getLogger("pretrain.monitoring").info("%s", path)
+        write_figure(figure, config.output / f"{name}.png")
+        logging.getLogger("pretrain.monitoring").info("%s", config.output / f"{name}.png")
     return 0
 
 

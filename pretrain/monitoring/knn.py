@@ -20,7 +20,7 @@ from common.distributed import gather_from_processes, gather_objects, rank, sum_
 from common.images import IMAGE_SUFFIXES, IMAGENET_MEAN, IMAGENET_STD
 from common.knn import classify, find_neighbours
 from pretrain.config import PretrainConfig
-from pretrain.data.views import read_image
+from pretrain.data.views import decode_whole
 from pretrain.monitoring.subject import undisturbed
 
 NEIGHBOURS = 20
@@ -145,19 +145,27 @@ class OnlineKNN:
         return gather_from_processes(torch.cat([*rows, padding]))[: len(images)].cpu()
 
     def _read(self, labelled: tuple[str, int]) -> Tensor:
-        try:
-            image = read_image(Path(labelled[0]))
-        except OSError as error:
-            raise OSError(f"{labelled[0]}: {error}") from error
-        return network_input(centre_crop(image, round(self._size * RESIZE_FACTOR), self._size))
+        return network_input(centre_crop(read_image(labelled[0]), round(self._size * RESIZE_FACTOR), self._size))
+
+
+def read_image(path: str) -> Image.Image:
+    """Decode an image file completely to RGB.
+
+    Raises:
+        OSError: If it cannot be; names the file.
+    """
+    try:
+        return Image.fromarray(decode_whole(Path(path).read_bytes()))
+    except OSError as error:
+        raise OSError(f"{path} ({error})") from error
 
 
 def _failure(labelled: tuple[str, int]) -> str:
     """Why an image cannot be decoded; empty if it can."""
     try:
-        read_image(Path(labelled[0]))
+        read_image(labelled[0])
     except OSError as error:
-        return f"{labelled[0]} ({error})"
+        return str(error)
     return ""
 
 

@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Collection
-from pathlib import Path
 
 import torch
 
@@ -78,23 +77,11 @@ class Monitor:
         output = self._config.train.output
         if info.log is not None and self._is_due(info):
             try:
-                write_curves(output, output / WATCH_FOLDER / CURVES_FILE)
+                lines = [json.loads(line) for line in (output / LOG_FILE).read_text(encoding="utf-8").splitlines()]
+                names = {name for line in lines for name in line}
+                write_panels(lines, "step", panels(names), output / WATCH_FOLDER / CURVES_FILE)
             except OSError as error:
                 logger.error("no curves at epoch %d: %s", info.epoch + 1, error)
-
-
-def write_curves(folder: Path, target: Path) -> None:
-    """Draw the log in a run's output folder as a PNG.
-
-    Raises:
-        ValueError: If the log has no line.
-        OSError: If a file cannot be read or written.
-    """
-    path = folder / LOG_FILE
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    if not lines:
-        raise ValueError(f"{path} has no line to draw curves from")
-    write_panels(lines, "step", panels({name for line in lines for name in line}), target)
 
 
 def panels(names: Collection[str]) -> list[Panel]:

@@ -10,8 +10,7 @@ from PIL import Image
 
 from backbones.build import AnyBackbone, build_backbone
 from backbones.spec import ViTSpec
-from pretrain.data.views import read_image
-from pretrain.monitoring.knn import OnlineKNN, centre_crop, find_labelled, network_input
+from pretrain.monitoring.knn import OnlineKNN, centre_crop, find_labelled, network_input, read_image
 from tests.pretrain.conftest import tiny_config
 
 SIZE = 32
@@ -47,7 +46,7 @@ def online_knn(train: Path, val: Path, workers: int) -> OnlineKNN:
 
 
 def feature(backbone: AnyBackbone, path: Path) -> torch.Tensor:
-    image = network_input(centre_crop(read_image(path), 37, SIZE))
+    image = network_input(centre_crop(read_image(str(path)), 37, SIZE))
     tokens = backbone.forward_tokens(image[None])
     return F.normalize((tokens.patches.mean(1) if tokens.cls is None else tokens.cls)[0].double(), dim=0)
 

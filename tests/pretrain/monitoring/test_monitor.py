@@ -1,18 +1,16 @@
 """Whole runs that are monitored compute what they compute without, and leave plots and curves."""
 
-import json
 import logging
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pretrain.__main__ import main
 from pretrain.config import WatchConfig
-from pretrain.monitoring.monitor import panels, write_curves
+from pretrain.monitoring.monitor import panels
 from pretrain.run import pretrain
 from tests.conftest import RunMain
 from tests.pretrain.conftest import logged, tiny_config, tiny_options
@@ -137,19 +135,6 @@ def test_panels_of_what_there_is() -> None:
     assert [panel.names for panel in panels(moby)] == [
         ["loss"], ["cls_loss", "patch_loss"], ["cls_deviation", "patch_similarity"], ["knn_top1"], ["lr"],
     ]  # fmt: skip
-
-
-def test_the_curves_of_a_log(tmp_path: Path) -> None:
-    lines = [
-        {"step": step, "loss": 1 / step, "lr": 0.1} | ({"knn_top1": 9.0} if step % 5 == 0 else {}) for step in range(1, 20)
-    ]
-    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    write_curves(tmp_path, tmp_path / "watch" / "curves.png")
-    with Image.open(tmp_path / "watch" / "curves.png") as plot:
-        assert plot.width > 500
-    (tmp_path / "log.jsonl").write_text("")
-    with pytest.raises(ValueError, match="no line"):
-        write_curves(tmp_path, tmp_path / "curves.png")
 
 
 @pytest.mark.parametrize(
