@@ -20,12 +20,12 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from timm.layers import Attention
 from torch import Tensor, nn
+from torchvision.transforms.functional import normalize, to_tensor
 
 from backbones.build import AnyBackbone, build_backbone
 from backbones.convert import open_backbone, source_sha256, write_conversion
@@ -223,9 +223,7 @@ def _read_image(path: Path, size: int) -> Tensor:
     side = min(pixels.size)
     left, top = (pixels.width - side) // 2, (pixels.height - side) // 2
     square = pixels.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
-    image_SS3 = torch.from_numpy(np.array(square)).float() / 255
-    normalised_SS3 = (image_SS3 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
-    return normalised_SS3.permute(2, 0, 1)[None]
+    return normalize(to_tensor(square), IMAGENET_MEAN, IMAGENET_STD)[None]
 
 
 @torch.no_grad()
