@@ -1,2 +1,0 @@
-# shim: remove
-from backbones.base import PlainViT as PlainViT
