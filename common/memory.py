@@ -1,4 +1,0 @@
-# shim: remove
-from common.distributed import peak_memory_bytes
-
-__all__ = ["peak_memory_bytes"]
