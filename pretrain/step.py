@@ -15,9 +15,8 @@ from torch.optim import AdamW
 
 from common.distributed import gather_from_processes, rank, world_size
 from common.files import write_text_atomically
-from pretrain.networks import Networks
+from pretrain.networks import Networks, clip_each_gradient, drop_last_layer_gradients, set_schedule, update_teacher
 from pretrain.objectives.base import Objective
-from pretrain.optim import clip_each_gradient, drop_last_layer_gradients, set_schedule, update_teacher
 from pretrain.schedules import StepSettings
 
 NONFINITE_FILE = "nonfinite_batch.json"
@@ -45,7 +44,7 @@ def training_step(
         student: Possibly wrapped in DistributedDataParallel.
         teacher: The student's moving average; its parameters need no gradient.
         objective: The loss.
-        optimizer: From `pretrain.optim.build_optimizer`.
+        optimizer: From `pretrain.networks.build_optimizer`.
         crops: float32 [B, 3, H, W] per view, global ones first.
         settings: The schedules at this step.
         autocast: Reduced precision for the networks; the losses are always in float32.

@@ -13,10 +13,10 @@ from backbones.file import load_strictly
 from backbones.spec import ViTSpec
 from pretrain.config import ALL_PATCHES, DINOConfig, OptimConfig, PretrainConfig, SelfPatchConfig
 from pretrain.heads import Projections
+from pretrain.networks import build_optimizer
 from pretrain.objectives.aggregation import Aggregation
 from pretrain.objectives.base import Outputs
 from pretrain.objectives.selfpatch import SelfPatch, candidate_table, select_positives
-from pretrain.optim import build_optimizer
 from pretrain.schedules import StepSettings, cosine, linear
 from pretrain.step import training_step
 from tests.references import selfpatch_step as reference

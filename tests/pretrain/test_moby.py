@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from pretrain.config import MoBYConfig
 from pretrain.heads import MoBYHead, Projections
+from pretrain.networks import copy_to_teacher, update_teacher
 from pretrain.objectives.moby import EmbeddingQueue, ImageContrast, PatchContrast
-from pretrain.optim import copy_to_teacher, update_teacher
 
 CONFIG = MoBYConfig(hidden_dim=12, out_dim=5, queue=7)
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pretrain.config import OptimConfig
-from pretrain.optim import build_optimizer, clip_each_gradient, set_schedule, update_teacher
+from pretrain.networks import build_optimizer, clip_each_gradient, set_schedule, update_teacher
 from pretrain.schedules import cosine, linear
 
 
