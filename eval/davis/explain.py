@@ -121,7 +121,10 @@ def voting_patches(
     least = weights_Mhw.flatten().topk(min(settings.topk, weights_Mhw.numel())).values[-1]
     chosen = torch.nonzero((weights_Mhw >= least) & (weights_Mhw > 0))
     shares = weights_Mhw[tuple(chosen.T)] / weights_Mhw[tuple(chosen.T)].sum()
-    sources = [Source(*place, weight) for place, weight in zip(chosen.tolist(), shares.tolist(), strict=True)]
+    sources = [
+        Source(frame, row, column, weight)
+        for (frame, row, column), weight in zip(chosen.tolist(), shares.tolist(), strict=True)
+    ]
     return sorted(sources, key=lambda source: -source.weight)
 
 
@@ -137,9 +140,9 @@ def draw_sources(
     corners = {number: (index % per_row * panel_width, index // per_row * panel_height) for index, number in enumerate(numbers)}
     corners[config.frame] = ((per_row - 1) * panel_width // 2, rows * panel_height)
     draw = ImageDraw.Draw(canvas)
-    for panel, (number, (left, top)) in zip(panels, corners.items(), strict=True):
-        canvas.paste(panel.resize((panel_width, panel_height)), (left, top))
-        draw.text((left + 4, top + 2), f"frame {number}", fill="white")
+    for panel, (number, corner) in zip(panels, corners.items(), strict=True):
+        canvas.paste(panel.resize((panel_width, panel_height)), corner)
+        draw.text((corner[0] + 4, corner[1] + 2), f"frame {number}", fill="white")
     height, width = sequence.size
     target_left, target_top = corners[config.frame]
     target = (target_left + config.x * panel_width / width, target_top + config.y * panel_height / height)

@@ -122,7 +122,7 @@ def boundary_pixels(mask: BinaryImage) -> Mask:
 
     The image's own edge is no contour: a mask that fills the image has none.
     """
-    return cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8), anchor=(0, 0))  # type: ignore[return-value]
+    return cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8), anchor=(0, 0))
 
 
 def dilate(image: Mask, radius: int) -> Mask:

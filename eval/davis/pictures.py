@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -109,7 +110,7 @@ def write_animation(
     for frame in sequence.frames:
         panels = [overlay(frame, folder / f"{frame.stem}.png") for folder in folders]
         pages.append(side_by_side(panels, titles, width).quantize(256, dither=Image.Dither.NONE))
-    options = {"save_all": True, "append_images": pages[1:], "duration": 1000 // frames_per_second, "loop": 0}
+    options: dict[str, Any] = {"save_all": True, "append_images": pages[1:], "duration": 1000 // frames_per_second, "loop": 0}
     write_atomically(path, lambda temporary: pages[0].save(temporary, **options))
 
 
