@@ -1,6 +1,5 @@
 """`python -m eval TASK`: evaluate one backbone file on one task."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,7 +38,9 @@ def _parse(argv: Sequence[str]) -> Any:
 def _run(argv: Sequence[str]) -> int:
     config = _parse(argv)
     result = load(TASKS[argv[0]].module).evaluate(config)
-    if int(os.environ.get("RANK", "0")) == 0:
+    from common.distributed import rank  # which loads torch, as the task has done
+
+    if rank() == 0:
         print(metrics_line(config.output, result))  # noqa: T201 - the command's own output
     return 0
 

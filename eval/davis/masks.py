@@ -15,8 +15,6 @@ from zlib_ng import zlib_ng
 from eval import drawing
 from eval.drawing import Picture, read_image
 
-MaskError = ValueError  # shim: remove
-
 Mask = npt.NDArray[np.uint8]
 """[H, W] object ids; 0 is background."""
 
