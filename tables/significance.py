@@ -13,7 +13,7 @@ import itertools
 import logging
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +83,7 @@ def read_items(measurement: Measurement) -> tuple[tuple[str, ...], Callable[[Arr
         weights [R, N], how often each item is in each set -> metric -> values [R] in the metric's unit.
     """
     try:
-        items = _reader(measurement.result.task)(measurement.result, measurement.folder)
+        items = load(TASKS[measurement.result.task].items)(measurement.result, measurement.folder)
         if items and (not items[0] or any(first >= second for first, second in itertools.pairwise(items[0]))):
             raise ValueError("their names are not unique and ascending")
     except (OSError, ValueError, KeyError, IndexError, csv.Error, zipfile.BadZipFile) as error:
@@ -92,15 +92,6 @@ def read_items(measurement: Measurement) -> tuple[tuple[str, ...], Callable[[Arr
         )
         return None
     return (tuple(items[0]), items[1]) if items else None
-
-
-def _reader(task: str) -> Callable[..., Any]:
-    try:
-        return load(TASKS[task].items)
-    except ModuleNotFoundError:
-        from tables.items import read_items_of  # until every task has its own reader
-
-        return read_items_of
 
 
 def resample(
