@@ -315,7 +315,7 @@ class WatchConfig:
     """Looking at training; without influence on it."""
 
     every: int = 10
-    """Epochs between pictures, curves and k-NN, which also come after the last epoch; 0 for none of them."""
+    """Epochs between plots, curves and k-NN, which also come after the last epoch; 0 for none of them."""
     images: Path | None = None
     """Folder whose first images are drawn; none: images from all over the training data."""
     num_images: int = 4
@@ -414,7 +414,7 @@ class PretrainConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     """The run."""
     watch: WatchConfig = field(default_factory=WatchConfig)
-    """Pictures, curves and k-NN while it goes on."""
+    """Plots, curves and k-NN while it goes on."""
 
     @property
     def traits(self) -> Method:

@@ -26,8 +26,8 @@ fi
 
 for argument in "$@"; do
     case ${argument%%=*} in
-    # These start the processes themselves.
-    --slurm | --gpus | --dry-run | --dry_run) exec python -m pretrain "$@" ;;
+    # These start the processes themselves, or none.
+    --slurm | --gpus | --dry-run | --dry_run | --help | -h) exec python -m pretrain "$@" ;;
     esac
 done
 
