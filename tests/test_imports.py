@@ -1,0 +1,69 @@
+"""Who may import whom: the directions of the tree, OpenMMLab's place, and that the core does without the comfort built on it."""
+
+import ast
+import functools
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+MAY_IMPORT = {
+    "common": ("common",),
+    "backbones": ("common", "backbones"),
+    "pretrain": ("common", "backbones", "pretrain"),
+    "eval": ("common", "backbones", "eval"),
+    # Of the evaluation, the tables know the form of its results and the registry of its tasks.
+    "tables": ("common", "backbones.spec", "eval.result", "eval.tasks", "tables"),
+    "tools": ("common", "backbones", "pretrain", "eval", "tables", "tools"),
+}
+TASKS = ("eval.classification", "eval.davis", "eval.detection", "eval.segmentation")
+ON_OPENMMLAB = ("eval.openmmlab", "eval.detection", "eval.segmentation")
+OPENMMLAB = ("mmcv", "mmdet", "mmengine", "mmseg")
+COMFORT = ("tables.report", "tables.significance", "pretrain.monitoring")
+ABOVE_COMFORT = ("tools", "tables.__main__", "tables.make", "pretrain.run", "pretrain.watching", *COMFORT)
+"""What puts core and comfort together, and the comfort itself."""
+
+
+def within(name: str, places: tuple[str, ...]) -> bool:
+    """Whether a module is one of these or in one of these packages."""
+    return any(name == place or name.startswith(f"{place}.") for place in places)
+
+
+@functools.cache
+def all_imports() -> list[tuple[str, str]]:
+    """(module of ours, full name of something that it imports) for every import statement of the code."""
+    found = []
+    for path in (path for package in MAY_IMPORT for path in sorted((REPOSITORY / package).rglob("*.py"))):
+        name = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found += [(name, alias.name) for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: a relative import"
+                found += [(name, f"{node.module}.{alias.name}") for alias in node.names]
+    assert len(found) > 1000
+    return found
+
+
+def test_packages_import_in_one_direction() -> None:
+    packages = (*MAY_IMPORT, "benchmarks", "tests")
+    for name, other in all_imports():
+        if within(other, packages):
+            assert within(other, MAY_IMPORT[name.partition(".")[0]]), f"{name} imports {other}"
+
+
+def test_tasks_do_not_know_each_other() -> None:
+    for name, other in all_imports():
+        if within(name, ("eval",)) and within(other, TASKS):
+            assert any(within(name, (task,)) and within(other, (task,)) for task in TASKS), f"{name} imports {other}"
+
+
+def test_only_the_tasks_on_openmmlab_need_it() -> None:
+    for name, other in all_imports():
+        if within(other, ("eval.openmmlab", *OPENMMLAB)):
+            assert within(name, ON_OPENMMLAB), f"{name} imports {other}"
+
+
+def test_the_core_does_without_comfort() -> None:
+    for name, other in all_imports():
+        if within(other, COMFORT) and not within(name, ABOVE_COMFORT):
+            raise AssertionError(f"{name} imports {other}")
