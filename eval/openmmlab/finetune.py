@@ -62,7 +62,7 @@ def check(options: OptionsT, spec: BackboneSpec, prepare: Prepare[OptionsT]) -> 
     Raises:
         ValueError: If data, options and backbone do not fit each other.
     """
-    refuse(prepare(options, spec, choose_device(options.device)).check_files())
+    _refuse_files(options.data, prepare(options, spec, choose_device(options.device)))
 
 
 def evaluate(
@@ -93,7 +93,7 @@ def evaluate(
     if (finished := evaluation.finished()) is not None:
         return finished
     if rank() == 0:
-        refuse(prepared.check_files())
+        _refuse_files(options.data, prepared)
     with process_group(device):
         start = time.monotonic()
         work_dir = options.output / WORK_FOLDER
@@ -125,6 +125,13 @@ def evaluate(
                 earlier.unlink()
             write_result(options.output, result)
     return result
+
+
+def _refuse_files(data: Path, prepared: Prepared) -> None:
+    try:
+        refuse(prepared.check_files())
+    except ValueError as error:
+        raise ValueError(f"{data}: {error}") from error
 
 
 def _begin(work_dir: Path, inputs: Inputs) -> None:

@@ -117,7 +117,7 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Average of bilinear samples in each bin of each region, written to `output`.
+    """Average of bilinear samples in each bin of each region, written to `output`; mmcv's own arguments.
 
     Args:
         features: [B, C, H, W].

@@ -50,13 +50,6 @@ def resolve(
 ) -> Config:
     """Fill in everything that depends on the options, the backbone, the data and the devices.
 
-    Args:
-        options: The task's options.
-        spec: Spec of the backbone file.
-        splits: From `eval.segmentation.data.check_data`.
-        batch: From `options.plan_batch`.
-        precision: From `eval.openmmlab.config.resolve_precision`.
-
     Raises:
         ValueError: If an option does not fit the backbone, or an override names nothing or would change nothing.
     """

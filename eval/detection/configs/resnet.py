@@ -1,12 +1,12 @@
 # The ResNet rows: Detectron2's Mask R-CNN R50-FPN 1x with batch normalisation everywhere, by which the papers of DenseCL, ReSim and
-# DetCo measure; the tables' figures for ResNet-50 are theirs. Source: WXinlong/DenseCL,
+# DetCo measure; the tables' rows for ResNet-50 are theirs. Source: WXinlong/DenseCL,
 # benchmarks/detection/configs/R_50_FPN_1x.yaml, which is HobbitLong/PyContrast 48dbf2f8,
 # pycontrast/detection/configs/R_50_FPN_1x.yaml; where they are silent, facebookresearch/detectron2 31696514,
 # configs/Base-RCNN-FPN.yaml, and 084acd0f, detectron2/config/defaults.py: SGD with momentum 0.9, weight decay 1e-4 but none on
 # norms, linear warm-up of 1000 updates from 0.001, float32. MoCo's authors have SyncBN in backbone and FPN only, and Detectron2's
 # usual box head (facebookresearch/moco#34).
 #
-# mmdet's Mask R-CNN stands in for Detectron2's; it gives SSL backbones somewhat lower figures (open-mmlab/mmdetection#4874). Known
+# mmdet's Mask R-CNN stands in for Detectron2's; it gives SSL backbones somewhat lower AP (open-mmlab/mmdetection#4874). Known
 # differences: RPN matches a box to its best anchor only above an IoU of 0.3 (Detectron2: always); images are not grouped by aspect
 # ratio, since groups would depend on the number of devices.
 _base_ = ["./base.py"]

@@ -1,4 +1,4 @@
-# UperNet for 160k iterations (`--head upernet`). SelfPatch publishes figures (42.3 for DINO, 43.2) and weights, but no config. The
+# UperNet for 160k iterations (`--head upernet`). SelfPatch publishes results (42.3 for DINO, 43.2) and weights, but no config. The
 # closest one is XCiT's, facebookresearch/xcit 9a7df940,
 # semantic_segmentation/configs/xcit/upernet/upernet_xcit_small_12_p16_160k_ade20k.py: its heads, schedule and batch. Optimiser and
 # learning rate are the same in both papers.
