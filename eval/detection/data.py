@@ -281,6 +281,3 @@ def _troubles(
 
 def _reaches_beyond(x: Any, y: Any, size: tuple[int, int]) -> bool:
     return bool(min(x) < -_TOLERANCE or min(y) < -_TOLERANCE or max(x) > size[0] + _TOLERANCE or max(y) > size[1] + _TOLERANCE)
-
-
-DataError = ValueError  # shim: remove

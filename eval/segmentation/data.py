@@ -163,6 +163,3 @@ def _stems(root: Path, place: str, suffix: Literal[".jpg", ".png"], full: int) -
         text = f"{root} has no {suffix} files in {place} {expected}"
         findings.append(Finding("missing", text, advice=f"get them from {ADDRESS}"))
     return {Path(name).stem for name in names}, findings
-
-
-DataError, IMAGE_SUFFIX, LABEL_SUFFIX = ValueError, ".jpg", ".png"  # shim: remove

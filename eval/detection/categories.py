@@ -1,2 +1,0 @@
-# shim: remove
-from eval.detection.data import CATEGORY_NAMES as CATEGORY_NAMES
