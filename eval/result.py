@@ -15,7 +15,7 @@ from common.files import write_text_atomically
 RESULT_VERSION = 1
 RESULT_FILE = "result.json"
 
-# `tools/make_sample_data.py` puts this file at the root of each dataset that it draws, so that no figure on generated data can be
+# `tools/make_sample_data.py` puts this file at the root of each data set that it draws, so that no metric on generated data can be
 # taken for a benchmark's.
 SAMPLE_MARKER = "patchbench_sample.json"
 
@@ -28,7 +28,7 @@ class ResultError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One figure."""
+    """One number that a task measured."""
 
     value: float
     """Full precision; NaN where there is no value."""
@@ -42,12 +42,12 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How the figure was made."""
+    """How the metrics were made."""
 
     name: str
     """Such as `davis-2017-label-propagation`."""
     version: int
-    """Grows whenever a change here can change a figure."""
+    """Grows whenever a change of the code can change a metric."""
     settings: dict[str, Any]
     """Every constant of the protocol as used."""
     deviations: dict[str, list[Any]] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class Dataset:
     num_items: int
     """Images, or sequences for video."""
     listing_sha256: str
-    """Digest of the sorted item names (with sizes where cheap), see `fingerprint`."""
+    """Digest of the sorted item names, with their sizes where these are cheap to get."""
     coverage: Coverage
     """The whole benchmark, a part of it, or generated sample data."""
 
@@ -86,14 +86,14 @@ class BackboneRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """Where the figure was made."""
+    """Where the metrics were made."""
 
     device: str
     """`cpu`, or the GPU's name."""
     world_size: int
     """Number of processes."""
     packages: dict[str, str]
-    """Versions of python and of the packages that can change a figure."""
+    """Versions of python and of the packages that can change a metric."""
     code: str
     """Git commit of PatchBench, with `-dirty` where files differ from it; `unknown` outside a checkout."""
 
@@ -105,21 +105,21 @@ class Result:
     task: str
     """`detection`, `segmentation`, `davis` or `classification`."""
     protocol: Protocol
-    """How."""
+    """How the metrics were made."""
     metrics: dict[str, Metric]
-    """The figures, in the order in which tables print them."""
+    """In the order in which tables print them."""
     breakdown: dict[str, dict[str, float]]
-    """Figures per item: sequence, class or area -> metric name -> value, in the unit of the metrics."""
+    """Metrics per item: sequence, class or area -> metric name -> value, in the unit of the metrics."""
     datasets: dict[str, Dataset]
     """`test`, and `train` where the task fine-tunes."""
     backbone: BackboneRecord
-    """On what network."""
+    """The network that was evaluated."""
     config: dict[str, Any]
     """The task's resolved config."""
     seed: int
     """Seed of everything random."""
     environment: Environment
-    """Where."""
+    """Where the metrics were made."""
     wall_time_s: float
     """Seconds from start to result, of the last session where a run was continued."""
     peak_memory_bytes: int
@@ -139,7 +139,7 @@ class Result:
 
     @property
     def is_benchmark(self) -> bool:
-        """Whether the figures may stand beside published ones: the whole benchmark under the published protocol."""
+        """Whether the metrics may stand beside published ones: the whole benchmark under the published protocol."""
         return self.coverage == "full" and not self.protocol.deviations
 
 
@@ -184,8 +184,8 @@ def _result_from_dict(content: dict[str, Any]) -> Result:
             "protocol": Protocol(**content["protocol"]),
             "metrics": {name: metric(values) for name, values in content["metrics"].items()},
             "breakdown": {
-                item: {name: _null_to_nan(value) for name, value in figures.items()}
-                for item, figures in content["breakdown"].items()
+                item: {name: _null_to_nan(value) for name, value in metrics.items()}
+                for item, metrics in content["breakdown"].items()
             },
             "datasets": {role: Dataset(**values) for role, values in content["datasets"].items()},
             "backbone": BackboneRecord(**content["backbone"]),
