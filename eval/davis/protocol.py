@@ -13,7 +13,7 @@ PROTOCOL_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Quirks:
-    """Properties of the authors' script that nobody would choose today but that every published figure contains.
+    """Properties of the authors' script that nobody would choose today but that every published number contains.
 
     Source: `eval_video_segmentation.py` of facebookresearch/dino 7c446df; SelfPatch 81aef149 changes nothing here.
     """
@@ -27,7 +27,7 @@ class Quirks:
 
 
 PUBLISHED = Quirks(
-    # Training uses .229; the script's .228 is a slip that its figures depend on.
+    # Training uses .229; the script's .228 is a slip that its numbers depend on.
     std=(0.228, 0.224, 0.225),
     # 64 fits every stride up to 64; it narrows 854 pixels to 832, so the aspect ratio changes by 2.6 %.
     long_side_multiple=64,
