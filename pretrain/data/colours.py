@@ -9,6 +9,7 @@ which Pillow extends before each of its three box filters and OpenCV before the 
 Shapes: V views of an image, B views in a batch, M of them that an operation concerns, H x W pixels, T taps.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -21,34 +22,29 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import functional as tvf
 
-JITTER_PROBABILITY = 0.8
-JITTER_EXTENTS = (0.4, 0.4, 0.2, 0.1)
-"""Of brightness, contrast, saturation (factors 1 -+ extent) and hue (parts -+ extent of the circle)."""
-GREY_PROBABILITY = 0.2
+JITTER_PROBABILITY, GREY_PROBABILITY = 0.8, 0.2
+JITTERS = ("brightness", "contrast", "saturation", "hue")
+JITTER_EXTENTS = (0.4, 0.4, 0.2, 0.1)  # factors are 1 -+ extent; of hue: -+ extent, in parts of the circle
 BLUR_RADIUS = (0.1, 2.0)
 SOLARISE_THRESHOLD = 128
-NUM_COLOUR_DRAWS = 13
-"""Jitter, 4 for the order of its operations, 4 for their factors, grey, blur, its radius, solarisation."""
+NUM_COLOUR_DRAWS = 13  # jitter, 4 for the order of its operations, 4 for their factors, grey, blur, its radius, solarisation
 
-Pixels = npt.NDArray[np.uint8]
-"""[H, W, 3] RGB."""
+Pixels = npt.NDArray[np.uint8]  # [H, W, 3] RGB
 
 
 class ColourDraws(NamedTuple):
-    """How the colours of V views change."""
+    """How the colours of V views change.
+
+    The order is that of `JITTERS`, by number; their factors are in the order of that table. The radius is the deviation of the blur
+    in pixels, 0 for none.
+    """
 
     jitter_V: npt.NDArray[np.bool_]
-    """Whether colours are jittered."""
     order_V4: npt.NDArray[np.int64]
-    """Operations in the order of their use: 0 brightness, 1 contrast, 2 saturation, 3 hue."""
     factors_V4: npt.NDArray[np.float64]
-    """Of brightness, contrast and saturation: multiplied; of hue: added, in parts of the circle."""
     grey_V: npt.NDArray[np.bool_]
-    """Whether colours are dropped."""
     radius_V: npt.NDArray[np.float64]
-    """Deviation of the blur in pixels; 0 for none."""
     solarise_V: npt.NDArray[np.bool_]
-    """Whether bright levels are inverted."""
 
 
 def draw_colours(
@@ -69,14 +65,6 @@ def draw_colours(
     )
 
 
-def stack_colours(draws: Sequence[ColourDraws]) -> list[ColourDraws]:
-    """The draws of several images, V views each -> those of the same view of all images, for each view."""
-    views = range(len(draws[0].jitter_V))
-    return [
-        ColourDraws(*(np.stack([values[view] for values in fields]) for fields in zip(*draws, strict=True))) for view in views
-    ]
-
-
 # One view by OpenCV.
 
 _TRUNCATE = -0.499  # rounding after this equals Pillow's cutting off of fractions
@@ -91,48 +79,33 @@ _HUE_OFFSET = -1
 def change_colours(pixels_HW3: Pixels, draws: ColourDraws, view: int) -> Pixels:
     """Jitter, greyscale, blur and solarise a view, in this order, where that was drawn for it; may return the argument itself."""
     if draws.jitter_V[view]:
-        for operation in draws.order_V4[view]:
-            pixels_HW3 = _JITTER[operation](pixels_HW3, float(draws.factors_V4[view, operation]))
+        for number in draws.order_V4[view]:
+            pixels_HW3 = jitter(pixels_HW3, JITTERS[number], float(draws.factors_V4[view, number]))
     if draws.grey_V[view]:
         pixels_HW3 = cv2.cvtColor(cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     if radius := float(draws.radius_V[view]):
-        pixels_HW3 = blur(pixels_HW3, radius)
+        taps_T = box_taps(radius)
+        pixels_HW3 = cv2.sepFilter2D(pixels_HW3, -1, taps_T, taps_T, borderType=cv2.BORDER_REPLICATE)
     if draws.solarise_V[view]:
         pixels_HW3 = cv2.LUT(pixels_HW3, _SOLARISED)
     return pixels_HW3
 
 
-def change_brightness(pixels_HW3: Pixels, factor: float, level: int = 0) -> Pixels:
-    """Blend with a grey level, black by default."""
+def jitter(pixels_HW3: Pixels, operation: str, factor: float) -> Pixels:
+    """Blend with black, with the mean grey level, rounded as Pillow does, or with the image's own greyscale; or turn the hue."""
+    if operation == "saturation":
+        return cv2.transform(pixels_HW3, factor * _KEEP_34 + (1 - factor) * _GREY_34)
+    if operation == "hue":
+        height, width, channels = pixels_HW3.shape
+        hsv_HW3 = cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2HSV_FULL)
+        # One row of bytes on all rows at once is ten times as fast as adding to every third byte; hues wrap round at 256.
+        steps = np.zeros((width, channels), dtype=np.uint8)
+        steps[:, 0] = (int(factor * _HUES) + _HUE_OFFSET) % 256
+        rows = hsv_HW3.reshape(height, width * channels)
+        np.add(rows, steps.reshape(-1), out=rows)
+        return cv2.cvtColor(hsv_HW3, cv2.COLOR_HSV2RGB_FULL)
+    level = 0 if operation == "brightness" else int(cv2.mean(cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2GRAY))[0] + 0.5)
     return cv2.addWeighted(pixels_HW3, factor, pixels_HW3, 0, (1 - factor) * level + _TRUNCATE)
-
-
-def change_contrast(pixels_HW3: Pixels, factor: float) -> Pixels:
-    """Blend with the mean grey level of the image, rounded as Pillow does."""
-    return change_brightness(pixels_HW3, factor, int(cv2.mean(cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2GRAY))[0] + 0.5))
-
-
-def change_saturation(pixels_HW3: Pixels, factor: float) -> Pixels:
-    """Blend with the image's own greyscale."""
-    return cv2.transform(pixels_HW3, factor * _KEEP_34 + (1 - factor) * _GREY_34)
-
-
-def change_hue(pixels_HW3: Pixels, shift: float) -> Pixels:
-    """Turn the hue by a part of the circle, on 8 bits as torchvision does with Pillow."""
-    height, width, channels = pixels_HW3.shape
-    hsv_HW3 = cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2HSV_FULL)
-    # One row of bytes on all rows at once is ten times as fast as adding to every third byte; hues wrap round at 256.
-    steps = np.zeros((width, channels), dtype=np.uint8)
-    steps[:, 0] = (int(shift * _HUES) + _HUE_OFFSET) % 256
-    rows = hsv_HW3.reshape(height, width * channels)
-    np.add(rows, steps.reshape(-1), out=rows)
-    return cv2.cvtColor(hsv_HW3, cv2.COLOR_HSV2RGB_FULL)
-
-
-def blur(pixels_HW3: Pixels, radius: float) -> Pixels:
-    """Pillow's GaussianBlur."""
-    taps_T = box_taps(radius)
-    return cv2.sepFilter2D(pixels_HW3, -1, taps_T, taps_T, borderType=cv2.BORDER_REPLICATE)
 
 
 def box_taps(radius: float) -> npt.NDArray[np.float32]:
@@ -148,8 +121,6 @@ def box_taps(radius: float) -> npt.NDArray[np.float32]:
     taps_T = np.convolve(np.convolve(box_T, box_T), box_T)
     return (taps_T / taps_T.sum()).astype(np.float32)
 
-
-_JITTER = (change_brightness, change_contrast, change_saturation, change_hue)
 
 # A batch of views by torch. Levels are floats that are whole numbers from 0 to 255 after every operation, as Pillow's are. The host
 # knows which views an operation concerns, so that nothing synchronises with a GPU.
@@ -169,9 +140,10 @@ def change_batch_colours(levels_B3HW: Tensor, draws: ColourDraws) -> None:
             index = torch.from_numpy(index_M).to(levels_B3HW.device)
             levels_B3HW[index] = operation(levels_B3HW[index], *given)
 
-    for place in range(len(_BATCH_JITTER)):
-        for number, operation in enumerate(_BATCH_JITTER):
-            change(draws.jitter_V & (draws.order_V4[:, place] == number), operation, draws.factors_V4[:, number])
+    for place in range(len(JITTERS)):
+        for number, name in enumerate(JITTERS):
+            concerned_B = draws.jitter_V & (draws.order_V4[:, place] == number)
+            change(concerned_B, functools.partial(_batch_jitter, operation=name), draws.factors_V4[:, number])
     change(draws.grey_V, lambda levels_M3HW: _batch_grey(levels_M3HW).expand_as(levels_M3HW))
     longest = len(box_taps(BLUR_RADIUS[1]))
     taps_BT = np.zeros((len(levels_B3HW), longest), dtype=np.float32)
@@ -184,14 +156,15 @@ def change_batch_colours(levels_B3HW: Tensor, draws: ColourDraws) -> None:
     change(draws.solarise_V, lambda levels: torch.where(levels < SOLARISE_THRESHOLD, levels, 255 - levels))
 
 
-def _batch_contrast(levels_M3HW: Tensor, factors_M: Tensor) -> Tensor:
-    means_M111 = _batch_grey(levels_M3HW).mean(dim=(1, 2, 3), keepdim=True).round()
-    return _batch_blend(means_M111, levels_M3HW, factors_M)
-
-
-def _batch_hue(levels_M3HW: Tensor, shifts_M: Tensor) -> Tensor:
-    # Pillow's hues are cut off to one of 255, half a step too low on average, and moved by whole steps.
-    return shift_hue(levels_M3HW, ((shifts_M * _HUES).trunc() - 0.5) / _HUES).round().clamp(0, 255)
+def _batch_jitter(levels_M3HW: Tensor, factors_M: Tensor, operation: str) -> Tensor:
+    if operation == "hue":
+        # Pillow's hues are cut off to one of 255, half a step too low on average, and moved by whole steps.
+        return shift_hue(levels_M3HW, ((factors_M * _HUES).trunc() - 0.5) / _HUES).round().clamp(0, 255)
+    ground = torch.zeros_like(levels_M3HW[:, :1]) if operation == "brightness" else _batch_grey(levels_M3HW)
+    if operation == "contrast":
+        ground = ground.mean(dim=(1, 2, 3), keepdim=True).round()
+    # Blend, limit and cut off fractions, as Pillow does.
+    return (ground + factors_M[:, None, None, None] * (levels_M3HW - ground) + _ALMOST).clamp(0, 255).floor()
 
 
 def _batch_blur(levels_M3HW: Tensor, taps_MT: Tensor) -> Tensor:
@@ -210,19 +183,6 @@ def _batch_grey(levels_M3HW: Tensor) -> Tensor:
     return (red + green + blue).round()
 
 
-def _batch_blend(ground: Tensor | float, levels_M3HW: Tensor, factors_M: Tensor) -> Tensor:
-    """Blend, limit and cut off fractions, as Pillow does."""
-    return (ground + factors_M[:, None, None, None] * (levels_M3HW - ground) + _ALMOST).clamp(0, 255).floor()
-
-
-_BATCH_JITTER: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
-    lambda levels_M3HW, factors_M: _batch_blend(0.0, levels_M3HW, factors_M),
-    _batch_contrast,
-    lambda levels_M3HW, factors_M: _batch_blend(_batch_grey(levels_M3HW), levels_M3HW, factors_M),
-    _batch_hue,
-)
-
-
 def shift_hue(images_M3HW: Tensor, shifts_M: Tensor) -> Tensor:
     """Turn the hue of each image by a part of the circle, keeping saturation and value; float RGB, not negative, of any range."""
     red, green, blue = images_M3HW.unbind(1)
@@ -238,6 +198,8 @@ def shift_hue(images_M3HW: Tensor, shifts_M: Tensor) -> Tensor:
 
 # Each patch by itself.
 
+PATCH_OPERATIONS = ("jitter", "blur", "sharpness", "posterisation")
+
 
 def change_each_patch(view_3HW: Tensor, patch_size: int, rng: np.random.Generator) -> Tensor:
     """Brightness and hue, blur, sharpness and posterisation, drawn for each patch by itself, in an order drawn likewise.
@@ -252,49 +214,35 @@ def change_each_patch(view_3HW: Tensor, patch_size: int, rng: np.random.Generato
     patches = view_3HW.unflatten(2, (columns, patch_size)).unflatten(1, (rows, patch_size))
     # 3 rows P columns P -> (rows columns) 3 P P
     patches_M3PP = patches.permute(1, 3, 0, 2, 4).flatten(0, 1).clone()
-    order_M4 = rng.random((len(patches_M3PP), len(_PATCH_OPERATIONS))).argsort(axis=1)
-    for position in range(len(_PATCH_OPERATIONS)):
-        for index, operation in enumerate(_PATCH_OPERATIONS):
-            chosen = torch.from_numpy(np.flatnonzero(order_M4[:, position] == index))
+    order_M4 = rng.random((len(patches_M3PP), len(PATCH_OPERATIONS))).argsort(axis=1)
+    for position in range(len(PATCH_OPERATIONS)):
+        for number, operation in enumerate(PATCH_OPERATIONS):
+            chosen = torch.from_numpy(np.flatnonzero(order_M4[:, position] == number))
             if len(chosen):
-                patches_M3PP[chosen] = operation(patches_M3PP[chosen], rng)
+                patches_M3PP[chosen] = change_patches(operation, patches_M3PP[chosen], rng)
     back = patches_M3PP.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4)
     return back.flatten(3, 4).flatten(1, 2)
 
 
-def jitter_patches(patches_M3PP: Tensor, rng: np.random.Generator) -> Tensor:
-    """Brightness, then hue: a factor common to the channels leaves the hue alone, so that only clipping depends on their order."""
-    factors_M = _uniform(rng, 0.9, 1.1, len(patches_M3PP))
-    brightened = (patches_M3PP * factors_M[:, None, None, None]).clamp(0, 1)
-    return shift_hue(brightened, _uniform(rng, -0.1, 0.1, len(patches_M3PP)))
+def change_patches(operation: str, patches_M3PP: Tensor, rng: np.random.Generator) -> Tensor:
+    """Do one of `PATCH_OPERATIONS` to each patch; sharpening and posterisation to about half of them."""
 
+    def uniform(low: float, high: float) -> Tensor:
+        return torch.from_numpy(rng.uniform(low, high, len(patches_M3PP))).float()
 
-def blur_patches(patches_M3PP: Tensor, rng: np.random.Generator) -> Tensor:
-    """A Gaussian of 5 taps along columns, reflected at the patch's border; the published kernel is 1 pixel wide."""
-    deviations_M = _uniform(rng, 0.1, 2.0, len(patches_M3PP))
-    kernels_MT = torch.softmax(-0.5 * (torch.arange(-2, 3.0) / deviations_M[:, None]) ** 2, dim=1)
-    padded = F.pad(patches_M3PP, (0, 0, 2, 2), mode="reflect")
-    return torch.einsum("mcywt,mt->mcyw", padded.unfold(2, 5, 1), kernels_MT)
-
-
-def sharpen_patches(patches_M3PP: Tensor, rng: np.random.Generator) -> Tensor:
-    """Sharpen about half of the patches."""
-    return _in_half(tvf.adjust_sharpness(patches_M3PP, 2.0), patches_M3PP, rng)
-
-
-def posterise_patches(patches_M3PP: Tensor, rng: np.random.Generator) -> Tensor:
-    """Keep 3 bits of the levels of about half of the patches."""
-    levels = (patches_M3PP * 255).round().to(torch.uint8)
-    return _in_half(tvf.posterize(levels, 3).float() / 255, patches_M3PP, rng)
-
-
-def _in_half(changed: Tensor, unchanged: Tensor, rng: np.random.Generator) -> Tensor:
+    if operation == "jitter":
+        # A factor common to the channels leaves the hue alone, so that only clipping depends on the order of brightness and hue.
+        brightened = (patches_M3PP * uniform(0.9, 1.1)[:, None, None, None]).clamp(0, 1)
+        return shift_hue(brightened, uniform(-0.1, 0.1))
+    if operation == "blur":
+        # 5 taps along columns, reflected at the patch's border; the published kernel is 1 pixel wide.
+        kernels_MT = torch.softmax(-0.5 * (torch.arange(-2, 3.0) / uniform(0.1, 2.0)[:, None]) ** 2, dim=1)
+        padded = F.pad(patches_M3PP, (0, 0, 2, 2), mode="reflect")
+        return torch.einsum("mcywt,mt->mcyw", padded.unfold(2, 5, 1), kernels_MT)
+    if operation == "sharpness":
+        changed = tvf.adjust_sharpness(patches_M3PP, 2.0)
+    else:
+        levels = (patches_M3PP * 255).round().to(torch.uint8)
+        changed = tvf.posterize(levels, 3).float() / 255
     acts_M = torch.from_numpy(rng.random(len(changed)) < 0.5)
-    return changed.where(acts_M[:, None, None, None], unchanged)
-
-
-def _uniform(rng: np.random.Generator, low: float, high: float, count: int) -> Tensor:
-    return torch.from_numpy(rng.uniform(low, high, count)).float()
-
-
-_PATCH_OPERATIONS = (jitter_patches, blur_patches, sharpen_patches, posterise_patches)
+    return changed.where(acts_M[:, None, None, None], patches_M3PP)

@@ -8,7 +8,6 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import cv2
@@ -21,7 +20,7 @@ from common.cli import leave_stopping_to_parent
 from common.distributed import local_rank
 from common.images import IMAGENET_MEAN, IMAGENET_STD
 from pretrain.config import DataConfig
-from pretrain.data.colours import ColourDraws, change_batch_colours, stack_colours
+from pretrain.data.colours import ColourDraws, change_batch_colours
 from pretrain.data.sources import ImageFiles
 from pretrain.data.views import Planes, ViewDraws, ViewKind, make_views
 
@@ -32,39 +31,31 @@ logger = logging.getLogger(__name__)
 
 
 class ImageKey(NamedTuple):
-    """What determines the views of an image, together with the run's seed."""
+    """What determines the views of the image of an index, together with the run's seed.
+
+    It shares all draws with the images of its group in this epoch; with -1 it has its own.
+    """
 
     epoch: int
     image: int
-    """Its index."""
     group: int = -1
-    """The group of images of this epoch with which it shares all draws; -1 for draws of its own."""
 
 
-class Sample(NamedTuple):
-    """The views of one image."""
-
-    pixels: list[Planes]
-    draws: ViewDraws
-    failures: dict[str, str]
-    """Unreadable files that were met on the way: path -> reason."""
+Sample = tuple[list[Planes], ViewDraws, dict[str, str]]
+"""The views of one image, what was drawn for them, and the unreadable files that were met on the way: path -> reason."""
 
 
-@dataclass
-class Batch:
-    """The views of a process's share of a global batch."""
+class Batch(NamedTuple):
+    """The views of a process's share of a global batch, global ones first.
+
+    Per view: uint8 RGB crops [B, 3, size, size], of which `network_inputs` makes what networks take; boxes, int64 [B, 5], a `CropBox`
+    for each image; and the changes of colours that are still to be done, none where the workers have done them.
+    """
 
     crops: list[Tensor]
-    """uint8 RGB [B, 3, size, size] per view, global ones first; `network_inputs` makes of them what networks take."""
     boxes: list[Tensor]
-    """int64 [B, 5] per view, a `CropBox` for each image."""
     colours: list[ColourDraws]
-    """Per view, the changes of colours that are still to be done; empty where the workers have done them."""
     failures: dict[str, str]
-
-    def pin_memory(self) -> "Batch":
-        """For the loader: page-locked crops can be copied to a GPU asynchronously."""
-        return replace(self, crops=[crop.pin_memory() for crop in self.crops])
 
 
 class MultiCropImages(Dataset[Sample]):
@@ -75,11 +66,6 @@ class MultiCropImages(Dataset[Sample]):
         self.source, self.kinds, self.seed, self.colours = source, kinds, seed, colours
 
     def __getitem__(self, key: ImageKey) -> Sample:
-        """Make the views of one image.
-
-        Raises:
-            ValueError: If no image can be read.
-        """
         epoch, index, group = key
         stream, number = (_VIEW_STREAM, index) if group < 0 else (_SHARED_STREAM, group)
         images = len(self.source.names)
@@ -91,7 +77,7 @@ class MultiCropImages(Dataset[Sample]):
             except OSError as error:
                 failures[self.source.describe(place)] = str(error)
             else:
-                return Sample(*views, failures)
+                return (*views, failures)
         raise ValueError(f"none of the {images} images can be read; the first is {self.source.describe(0)}")
 
 
@@ -103,10 +89,7 @@ class GlobalBatchSampler(Sampler[list[ImageKey]]):
     """
 
     def __init__(self, images: int, batch_size: int, seed: int, rank: int, world_size: int, shared_by: int = 0) -> None:
-        """Check the run's shape; a global batch has `batch_size` of the `images`.
-
-        Consecutive images of a global batch, `shared_by` at a time, share their draws, as the PW-Self authors' images of one GPU do;
-        with 0 each has its own.
+        """Consecutive images of a batch, `shared_by` at a time, share their draws, as the PW-Self authors' images of one GPU do.
 
         Raises:
             ValueError: If the batch does not divide by the processes, or there are fewer images than one batch.
@@ -128,7 +111,6 @@ class GlobalBatchSampler(Sampler[list[ImageKey]]):
         self.next_step, self.last_step = next_step, last_step
 
     def __len__(self) -> int:
-        """Number of batches still to come."""
         return self.last_step - self.next_step
 
     def __iter__(self) -> Iterator[list[ImageKey]]:
@@ -154,10 +136,11 @@ def collate(samples: Sequence[Sample], *, colours: bool) -> Batch:
     """Stack the views of several images; `colours` says whether their colours have been changed."""
     pixels, draws, failures = zip(*samples, strict=True)
     boxes_VB5 = torch.from_numpy(np.stack([drawn.boxes_V5 for drawn in draws], axis=1))
+    colours_VB = [np.stack(values, axis=1) for values in zip(*(drawn.colours for drawn in draws), strict=True)]
     return Batch(
         crops=[torch.from_numpy(np.stack(crops)) for crops in zip(*pixels, strict=True)],
         boxes=list(boxes_VB5.contiguous()),
-        colours=[] if colours else stack_colours([drawn.colours for drawn in draws]),
+        colours=[] if colours else [ColourDraws(*values) for values in zip(*colours_VB, strict=True)],
         failures={path: reason for met in failures for path, reason in met.items()},
     )
 
@@ -165,11 +148,7 @@ def collate(samples: Sequence[Sample], *, colours: bool) -> Batch:
 def build_loader(
     dataset: MultiCropImages, sampler: GlobalBatchSampler, config: DataConfig, pin_memory: bool
 ) -> "DataLoader[Sample]":
-    """A loader of the sampler's batches, a `Batch` each, in pinned memory where they go to a GPU.
-
-    Raises:
-        ValueError: If `data.pin_workers` cannot be.
-    """
+    """A loader of the sampler's batches, a `Batch` each, in pinned memory where they go to a GPU."""
     cores = worker_cores(config.workers) if config.pin_workers else None
     return DataLoader(
         dataset,
@@ -191,11 +170,7 @@ def set_up_worker(cores: Sequence[int] | None, worker: int) -> None:
 
 
 def worker_cores(workers: int) -> list[int]:
-    """The cores of a process's workers; the processes of one machine take different ones.
-
-    Raises:
-        ValueError: If the system cannot keep processes to cores, or has fewer cores than workers.
-    """
+    """The cores of a process's workers; the processes of one machine take different ones."""
     if not hasattr(os, "sched_setaffinity"):
         raise ValueError("data.pin_workers: this system cannot keep processes to cores; leave it out")
     cores = sorted(os.sched_getaffinity(0))
@@ -216,11 +191,7 @@ class UnreadableImages:
         self.paths: set[str] = set()
 
     def report(self, failures: dict[str, str]) -> None:
-        """Take note of a batch's failures.
-
-        Raises:
-            ValueError: If more distinct files than the limit are unreadable now.
-        """
+        """Take note of a batch's failures; a ValueError if more distinct files than the limit are unreadable now."""
         for path, reason in failures.items():
             if path not in self.paths:
                 self.paths.add(path)
@@ -233,12 +204,9 @@ class UnreadableImages:
 
 
 def network_inputs(batch: Batch, device: torch.device) -> list[Tensor]:
-    """Move crops to a device, change colours that no worker has changed, and normalise with ImageNet's mean and deviation.
+    """Move crops to a device, change colours that no worker has changed, and normalise: float32 [B, 3, size, size] per view.
 
     Crops travel as bytes, a quarter of what floats would be.
-
-    Returns:
-        float32 [B, 3, size, size] per view.
     """
     mean, deviation = (255 * torch.tensor(values, device=device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     inputs = []

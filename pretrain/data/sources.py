@@ -36,11 +36,7 @@ class ImageFiles:
         self.names: npt.NDArray[np.str_] = np.array(list(names), dtype=np.str_)
 
     def load(self, index: int) -> bytes:
-        """The content of an image file.
-
-        Raises:
-            OSError: If it cannot be read.
-        """
+        """The content of an image file; an OSError if it cannot be read."""
         return Path(self.describe(index)).read_bytes()
 
     def describe(self, index: int) -> str:
@@ -49,30 +45,16 @@ class ImageFiles:
 
 
 def open_source(config: DataConfig) -> ImageFiles:
-    """The images that `data.path` stands for.
-
-    Raises:
-        ValueError: If the data are not of the given kind, incomplete or empty.
-    """
+    """The images that `data.path` stands for; a ValueError if they are not of the given kind, incomplete or empty."""
     path = config.path
     kind = detect_kind(path) if config.kind == "auto" else config.kind
-    if kind == "list":
-        return images_of_list(path)
-    if kind == "coco":
-        return images_of_coco(path)
-    if kind == "cifar":
-        return CifarImages(path)
     if kind == "tar":
         return TarImages(find_shards(path), config.tar_index)
-    return images_of_folder(path)
+    return {"list": images_of_list, "coco": images_of_coco, "cifar": CifarImages, "folder": images_of_folder}[kind](path)
 
 
 def detect_kind(path: Path) -> DataKind:
-    """The kind of data set that a path looks like: any but `auto`.
-
-    Raises:
-        ValueError: If nothing exists there.
-    """
+    """The kind of data set that a path looks like: any but `auto`."""
     if path.suffix == TAR_SUFFIX:
         return "tar"
     if path.is_dir():
@@ -88,87 +70,65 @@ def detect_kind(path: Path) -> DataKind:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file name ends in one of `IMAGE_SUFFIXES`."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 -- a path object for each of a million is slow
 
 
 def images_of_folder(folder: Path, option: str = "data.path") -> ImageFiles:
     """Every image under a folder, sorted by path; links to folders are followed, and each folder is entered once.
 
-    `option` is the one that gave the folder, for the error.
-
-    Raises:
-        ValueError: If the folder is absent or holds no image.
-        OSError: If a folder in it cannot be listed.
+    `option` is the one that gave the folder, for errors. A folder in it that cannot be listed is an OSError.
     """
     if not folder.is_dir():
         raise ValueError(f"{option}: {folder} is not a folder; give a folder of images, at any depth")
+
+    def fail(error: OSError) -> NoReturn:  # by itself, os.walk leaves out the folders that it cannot list
+        raise error
+
     found, entered = [], set()
-    for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=fail):
         status = os.stat(parent)  # noqa: PTH116 -- os.walk speaks in strings
         if (status.st_dev, status.st_ino) in entered:
             folders.clear()
             continue
         entered.add((status.st_dev, status.st_ino))
-        folders.sort()
         relative = Path(parent).relative_to(folder).parts
         found += [(*relative, file) for file in files if is_image_name(file)]
+        folders.sort()
     if not found:
         raise ValueError(f"{option}: no image under {folder}; suffixes looked for: {', '.join(sorted(IMAGE_SUFFIXES))}")
     return ImageFiles(folder, ["/".join(parts) for parts in sorted(found)])
 
 
-def _raise(error: OSError) -> NoReturn:
-    """Given to `os.walk`, which otherwise leaves out the folders that it cannot list."""
-    raise error
-
-
 def images_of_list(path: Path) -> ImageFiles:
-    """The images of a text file with one path a line, relative to its folder or absolute; in its order, repetitions included.
-
-    Raises:
-        ValueError: If the file is absent or empty, or a file that it names is absent.
-    """
-    if not path.is_file():
-        raise ValueError(f"data.path: {path} is not a file; give a text file with the path of an image on each line")
+    """The images of a text file with one path a line, relative to its folder or absolute; in its order, repetitions included."""
     try:
         names = read_lines(path)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"data.path: {error}; give a text file with the path of an image on each line") from error
-    if not names:
-        raise ValueError(f"data.path: {path} names no image; write the path of one on each line")
-    _require_files(path, path.parent, names)
-    return ImageFiles(path.parent, names)
+    return _files_of_listing(path, path.parent, names)
 
 
 def images_of_coco(path: Path) -> ImageFiles:
     """The images that COCO's annotations list, such as `annotations/instances_train2017.json`, from `../train2017`.
 
     They are sorted by file name, as in the folder of images.
-
-    Raises:
-        ValueError: If the annotations cannot be read or list no image, or an image is absent.
     """
-    if not path.is_file():
-        raise ValueError(
-            f"data.path: {path} is not a file; give COCO's annotations, such as annotations/instances_train2017.json"
-        )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         names = sorted(str(image["file_name"]) for image in content["images"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"data.path: {path} is not COCO's annotations: {error!r}; it must be JSON with a list `images`"
+            f"data.path: {path} is not COCO's annotations, JSON with a list `images`, such as "
+            f"annotations/instances_train2017.json: {error!r}"
         ) from error
+    return _files_of_listing(path, path.parent.parent / path.stem.rpartition("_")[2], names)
+
+
+def _files_of_listing(listing: Path, root: Path, names: Sequence[str]) -> ImageFiles:
+    """The images of these names below `root`, all of which must be there."""
     if not names:
-        raise ValueError(f"data.path: {path} lists no image")
-    root = path.parent.parent / path.stem.rpartition("_")[2]
-    _require_files(path, root, names)
-    return ImageFiles(root, names)
-
-
-def _require_files(listing: Path, root: Path, names: Sequence[str]) -> None:
-    """Look for all files folder by folder: one look at each file would take minutes over a network."""
+        raise ValueError(f"data.path: {listing} names no image")
+    # Folder by folder: one look at each file would take minutes over a network.
     folders = {name: (root / name).parent for name in names}
     present = {
         folder: {entry.name for entry in folder.iterdir()} if folder.is_dir() else set() for folder in set(folders.values())
@@ -179,17 +139,14 @@ def _require_files(listing: Path, root: Path, names: Sequence[str]) -> None:
             f"data.path: {len(missing)} of the {len(names)} images of {listing} are absent, such as {root / missing[0]}; "
             "get them, or list those that are there"
         )
+    return ImageFiles(root, names)
 
 
 class CifarImages(ImageFiles):
     """The training images of CIFAR's binary archives without labels, in memory, which forked workers share."""
 
     def __init__(self, root: Path) -> None:
-        """Read the training records; fewer than all files will do.
-
-        Raises:
-            ValueError: If the folder holds no such archive, or a file is damaged.
-        """
+        """Read the training records; fewer than all files will do."""
         layout = find_layout(root)
         if layout is None:
             expected = " or ".join(f"{layout.name}'s {layout.test_file}" for layout in LAYOUTS)
@@ -205,22 +162,15 @@ class CifarImages(ImageFiles):
 
 
 class TarImages(ImageFiles):
-    """The images of uncompressed tar shards, as webdataset writes them, read at random.
+    """The images of uncompressed tar shards, as webdataset writes them, read at random and numbered in the order of the shards.
 
     Images are the members whose name ends as an image's does; labels and captions beside them are ignored. Where each image begins is
-    read once per shard and kept in a file. So any image can be read at any time, and their order is a function of seed and epoch,
-    as for all sources; webdataset itself only streams shards.
+    read once per shard and kept in the folder `cache`, so that any image can be read at any time, and their order is a function of
+    seed and epoch, as for all sources; webdataset itself only streams shards.
     """
 
     def __init__(self, shards: Sequence[Path], cache: Path) -> None:
-        """Read where the images are, numbered in the order of the shards.
-
-        The folder `cache` keeps an index for a shard's path, size and time of change; processes begin at different shards and so
-        share the work.
-
-        Raises:
-            ValueError: If a shard is damaged or compressed, or none holds an image.
-        """
+        # Processes begin at different shards, and so share the work.
         first = rank() * len(shards) // world_size()
         indices = {shard: _cached_index(shard, cache) for shard in (*shards[first:], *shards[:first])}
         members = [member for shard in shards for member in indices[shard]]
@@ -247,11 +197,7 @@ class TarImages(ImageFiles):
 
 
 def find_shards(path: Path) -> list[Path]:
-    """The shards that a path names, sorted: a .tar file, a folder of them, or `shard-{000..012}.tar` and `{train,val}.tar`.
-
-    Raises:
-        ValueError: If there is none, or one of those named is absent.
-    """
+    """The shards that a path names, sorted: a .tar file, a folder of them, or `shard-{000..012}.tar` and `{train,val}.tar`."""
     if path.is_dir():
         shards = sorted(path.glob(f"*{TAR_SUFFIX}"))
         if not shards:
@@ -267,7 +213,7 @@ def find_shards(path: Path) -> list[Path]:
 
 
 def _cached_index(shard: Path, cache: Path) -> list[tuple[str, int, int]]:
-    """The name, first byte and length of each image of a shard, from the cache where they have been read before."""
+    """The name, first byte and length of each image of a shard, from the cache if it has those of the file as it is now."""
     status = shard.stat()
     identity = f"{shard.resolve()} {status.st_size} {status.st_mtime_ns}"
     path = cache / f"{shard.stem}-{text_sha256(identity)[:16]}.json"

@@ -25,12 +25,10 @@ from common.images import JpegHeader, breaks_off, read_header
 from pretrain.config import ViewsConfig
 from pretrain.data.colours import NUM_COLOUR_DRAWS, ColourDraws, Pixels, change_colours, change_each_patch, draw_colours
 
-SHARED_SIZE = 256
-"""Side in pixels to which images are resized first where several share their draws (PW-Self)."""
+SHARED_SIZE = 256  # side in pixels to which images are resized first where several share their draws (PW-Self)
 FLIP_PROBABILITY = 0.5
 ASPECT_RATIO = (3 / 4, 4 / 3)
-REDUCING_GAP = 2.0
-"""How much larger than the crop its box must remain in an image that the decoder scales (Pillow's word for it)."""
+REDUCING_GAP = 2.0  # Pillow's word: how much larger than the crop its box must remain in an image that the decoder scales
 
 _CROP_ATTEMPTS = 10
 _LEFT_TO_RIGHT = 1
@@ -43,21 +41,20 @@ _REDUCTIONS = {
 }
 _MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow refuses more
 
-Planes = npt.NDArray[np.uint8]
-"""[3, H, W]"""
+Planes = npt.NDArray[np.uint8]  # [3, H, W]
 
 
 class ViewKind(NamedTuple):
-    """How views of one kind are made."""
+    """How views of one kind are made: side in pixels, range of the box's area as parts of the image's, probabilities of changes.
+
+    `photometric_patch` is the side of patches that each change by themselves, 0 for none.
+    """
 
     size: int
-    """Side in pixels."""
     scale: tuple[float, float]
-    """Smallest and largest area of the box, as a part of the image."""
     blur_probability: float
     solarise_probability: float
     photometric_patch: int = 0
-    """Side in pixels of patches that each change by themselves; 0 for none."""
 
 
 class CropBox(NamedTuple):
@@ -71,10 +68,9 @@ class CropBox(NamedTuple):
 
 
 class ViewDraws(NamedTuple):
-    """Everything that is drawn for the views of one image."""
+    """Everything that is drawn for the views of one image: a `CropBox` for each, and the changes of colours."""
 
     boxes_V5: npt.NDArray[np.int64]
-    """A `CropBox` for each."""
     colours: ColourDraws
 
 
@@ -90,17 +86,10 @@ def view_kinds(config: ViewsConfig) -> list[ViewKind]:
 def make_views(
     content: bytes, kinds: Sequence[ViewKind], rng: np.random.Generator, *, shared: bool = False, colours: bool = True
 ) -> tuple[list[Planes], ViewDraws]:
-    """Make one view of each kind from the content of an image file.
+    """Make one view of each kind, uint8 RGB, from the content of an image file; returns what was drawn, too.
 
-    Args:
-        content: The file's.
-        kinds: The views.
-        rng: Source of all draws.
-        shared: Whether to resize the image to a square of `SHARED_SIZE` first, so that the draws fit every image.
-        colours: Whether to change colours; without, only crops are made.
-
-    Returns:
-        uint8 RGB [3, size, size] of each view, and what was drawn.
+    With `shared`, the image is resized to a square of `SHARED_SIZE` first, so that the draws fit every image. Without `colours`, only
+    crops are made.
 
     Raises:
         OSError: If the image cannot be decoded.
@@ -118,8 +107,7 @@ def make_views(
     for number, kind in enumerate(kinds):
         view_3HW = resized_crop(pixels_HW3, scale, draws.boxes_V5[number, :4], kind.size)
         if draws.boxes_V5[number, 4]:
-            # The rows of all planes as those of one image.
-            rows = view_3HW.reshape(3 * kind.size, kind.size)
+            rows = view_3HW.reshape(3 * kind.size, kind.size)  # of all planes, as those of one image
             view_3HW = cv2.flip(rows, _LEFT_TO_RIGHT).reshape(3, kind.size, kind.size)
         if colours:
             changed_HW3 = change_colours(cv2.merge(list(view_3HW)), draws.colours, number)
@@ -142,13 +130,10 @@ def draw_views(kinds: Sequence[ViewKind], width: int, height: int, rng: np.rando
 
 
 def draw_boxes(width: int, height: int, scales_V2: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Draw boxes as torchvision's RandomResizedCrop does.
+    """Draw boxes as torchvision's RandomResizedCrop does: top, left, height and width in pixels, int64 [V, 4].
 
     The area is uniform within the scales, parts of the image's; the aspect ratio is log-uniform in 3/4 to 4/3; after ten boxes that
     do not fit, the largest central box of an allowed aspect ratio is taken.
-
-    Returns:
-        int64 [V, 4]: top, left, height, width in pixels.
     """
     uniform_4VA = rng.random((4, len(scales_V2), _CROP_ATTEMPTS))
     smallest_V1, largest_V1 = scales_V2[:, :1], scales_V2[:, 1:]
@@ -168,11 +153,7 @@ def draw_boxes(width: int, height: int, scales_V2: npt.NDArray[np.float64], rng:
 
 
 def image_size(content: bytes) -> tuple[int, int]:
-    """Width and height in pixels of an image file, without decoding it.
-
-    Raises:
-        OSError: If it is not an image, or a JPEG file that breaks off.
-    """
+    """Width and height in pixels, without decoding; an OSError if it is not an image, or a JPEG file that breaks off."""
     if breaks_off(content):
         raise OSError("the JPEG file breaks off")
     header = read_header(content)
@@ -183,15 +164,12 @@ def image_size(content: bytes) -> tuple[int, int]:
 
 
 def decode(content: bytes, most: float = 1.0) -> tuple[Pixels, int]:
-    """Decode an image whose size could be read: uint8 RGB [H, W, 3], contiguous, and by how much the decoder divided its sides.
+    """Decode an image whose size could be read: uint8 RGB [H, W, 3], contiguous; and by how much the decoder divided its sides.
 
     JPEG files of one or three components go to OpenCV's libjpeg-turbo, whose pixels equal Pillow's; all others, and what OpenCV
     refuses, to Pillow. Where every crop is reduced by at least `most` and that is much, the JPEG decoder itself scales down by 2, 4
     or 8; each crop is still reduced by at least `REDUCING_GAP` afterwards, which keeps it within a level of 255 on average of the
-    crop from the whole image.
-
-    Raises:
-        OSError: If it cannot be decoded.
+    crop from the whole image. What cannot be decoded is an OSError.
     """
     if _suits_opencv(read_header(content)):
         scale = max(scale for scale in _REDUCTIONS if scale <= max(most / REDUCING_GAP, 1))
@@ -204,11 +182,7 @@ def decode(content: bytes, most: float = 1.0) -> tuple[Pixels, int]:
 
 
 def decode_whole(content: bytes) -> Pixels:
-    """Decode an image completely: uint8 RGB [H, W, 3].
-
-    Raises:
-        OSError: If it cannot be decoded; also for files cut short.
-    """
+    """Decode an image completely: uint8 RGB [H, W, 3]; files that are cut short and others that cannot be are an OSError."""
     image_size(content)
     return decode(content)[0]
 

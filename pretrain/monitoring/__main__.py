@@ -30,7 +30,6 @@ class DrawConfig:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Draw, and say which files were written."""
     config = parse(DrawConfig, argv, "python -m pretrain.monitoring")
     # Only now: `--help` does without torch.
     from common.distributed import choose_device

@@ -23,26 +23,23 @@ from pretrain.config import PretrainConfig
 from pretrain.data.views import decode_whole
 from pretrain.monitoring.subject import undisturbed
 
-NEIGHBOURS = 20
-"""DINO's k of the published accuracies; fewer where there are fewer neighbours."""
-TEMPERATURE = 0.07
-"""As DINO's."""
-RESIZE_FACTOR = 256 / 224
-"""The shorter side before the centre crop, over the crop's side: DINO's evaluations resize to 256 and crop 224."""
+NEIGHBOURS = 20  # DINO's k of the published accuracies; fewer where there are fewer neighbours
+TEMPERATURE = 0.07  # DINO's, too
+RESIZE_FACTOR = (
+    256 / 224
+)  # shorter side before the centre crop, over the crop's side: DINO's evaluations resize to 256, crop 224
+_BATCH = 64  # images per forward pass: a part of what a training step needs
 
-_BATCH = 64
-"""Images per forward pass: a part of what a training step needs."""
+Labelled = tuple[str, int]  # path and label of an image
 
 logger = logging.getLogger(__name__)
 
 
-def find_labelled(folder: Path, option: str, classes: Sequence[str] = ()) -> tuple[list[tuple[str, int]], list[str]]:
-    """The path and label of each image in a folder that has a folder per class, and the classes' names in the order of the labels.
+def find_labelled(folder: Path, option: str, classes: Sequence[str] = ()) -> tuple[list[Labelled], list[str]]:
+    """The images, at any depth, of a folder that has a folder per class, and the classes' names in the order of the labels.
 
-    Images may be at any depth; `classes` are those that there may be, by default the folder's own. `option` gave the folder.
-
-    Raises:
-        ValueError: If it is no such folder, has a class without images, or one that is not among `classes`.
+    `classes` are those that there may be, by default the folder's own. `option` gave the folder, for the ValueError if it is no such
+    folder, has a class without images, or one that is not among `classes`.
     """
     try:
         found, _ = find_classes(folder)
@@ -72,15 +69,10 @@ class OnlineKNN:
     """Classifies labelled images by their neighbours.
 
     All processes share the work: each reads its part of the images, all exchange features, each classifies its part. So none waits
-    for another longer than a few batches, whatever the time limit of the process group is.
+    for another longer than a few batches, whatever the time limit of the process group is. They call each method together.
     """
 
     def __init__(self, config: PretrainConfig, device: torch.device) -> None:
-        """List the images.
-
-        Raises:
-            ValueError: If a folder is not as `find_labelled` wants it.
-        """
         watch = config.watch
         assert watch.knn_train is not None
         assert watch.knn_val is not None
@@ -91,14 +83,17 @@ class OnlineKNN:
     def check(self) -> None:
         """Decode every image once, so that a damaged one is found before training and not after epochs of it.
 
-        All processes must call it together, and take their parts.
-
         Raises:
             ValueError: If one cannot be decoded; on all processes.
         """
         for images, option in ((self._train, "watch.knn_train"), (self._val, "watch.knn_val")):
-            with ThreadPoolExecutor(self._threads) as pool:
-                failure = next(filter(None, pool.map(_failure, images[rank() :: world_size()])), "")
+            failure = ""
+            try:
+                with ThreadPoolExecutor(self._threads) as pool:
+                    for _ in pool.map(lambda labelled: read_image(labelled[0]).size, images[rank() :: world_size()]):
+                        pass
+            except OSError as error:
+                failure = str(error)
             if failure := _any_failure(failure):
                 raise ValueError(f"{option}: cannot read {failure}; repair or remove it")
         if rank() == 0:
@@ -108,7 +103,7 @@ class OnlineKNN:
         """Top-1 accuracy in percent, the same on all processes; None, with a warning, if an image can no longer be read.
 
         The feature is the CLS token after the final norm, or the mean of all patches where there is none, as evaluation has it; in
-        float32. The backbone is left as it is. All processes must call it together.
+        float32. The backbone is left as it is.
         """
         with undisturbed(backbone):
             train_ND, val_TD = self._features(backbone, self._train), self._features(backbone, self._val)
@@ -125,13 +120,17 @@ class OnlineKNN:
         (hits,) = sum_over_processes(hits)
         return 100 * float(hits) / len(self._val)
 
-    def _features(self, backbone: AnyBackbone, images: Sequence[tuple[str, int]]) -> Tensor | None:
+    def _features(self, backbone: AnyBackbone, images: Sequence[Labelled]) -> Tensor | None:
         """[N, D] of all images, float32 on the CPU; None if an image cannot be read."""
+
+        def read(labelled: Labelled) -> Tensor:
+            return network_input(centre_crop(read_image(labelled[0]), round(self._size * RESIZE_FACTOR), self._size))
+
         share, rows, failure = images[rank() :: world_size()], [], ""
         try:
             with ThreadPoolExecutor(self._threads) as pool:
                 for first in range(0, len(share), _BATCH):
-                    images_B3HW = torch.stack(list(pool.map(self._read, share[first : first + _BATCH])))
+                    images_B3HW = torch.stack(list(pool.map(read, share[first : first + _BATCH])))
                     tokens = backbone.forward_tokens(images_B3HW.to(self._device))
                     rows.append((tokens.patches.mean(1) if tokens.cls is None else tokens.cls).float())
         except OSError as error:
@@ -144,29 +143,13 @@ class OnlineKNN:
         padding = torch.zeros(-(-len(images) // world_size()) - len(share), width, device=self._device)
         return gather_from_processes(torch.cat([*rows, padding]))[: len(images)].cpu()
 
-    def _read(self, labelled: tuple[str, int]) -> Tensor:
-        return network_input(centre_crop(read_image(labelled[0]), round(self._size * RESIZE_FACTOR), self._size))
-
 
 def read_image(path: str) -> Image.Image:
-    """Decode an image file completely to RGB.
-
-    Raises:
-        OSError: If it cannot be; names the file.
-    """
+    """Decode an image file completely to RGB; if it cannot be, the OSError names it."""
     try:
         return Image.fromarray(decode_whole(Path(path).read_bytes()))
     except OSError as error:
         raise OSError(f"{path} ({error})") from error
-
-
-def _failure(labelled: tuple[str, int]) -> str:
-    """Why an image cannot be decoded; empty if it can."""
-    try:
-        read_image(labelled[0])
-    except OSError as error:
-        return str(error)
-    return ""
 
 
 def _any_failure(failure: str) -> str:

@@ -16,8 +16,21 @@ from pretrain.monitoring.subject import subject_of
 
 WATCH_FOLDER = "watch"
 CURVES_FILE = "curves.png"
-KNN = "knn_top1"
-"""Name of the k-NN accuracy in the log, in percent."""
+KNN = "knn_top1"  # name of the k-NN accuracy in the log, in percent
+
+_SPREAD = [f"{part}_{name}" for part in ("cls", "patch") for name in ("deviation", "similarity", "queue_similarity")]
+_PANELS = (
+    Panel("loss", ["loss"]),
+    Panel("parts of the loss", ["cls_loss", "patch_loss"]),
+    Panel(
+        "entropy of targets\n(part of log K)",
+        ["cls_entropy_part", "cls_batch_entropy_part", "patch_entropy_part", "patch_batch_entropy_part"],
+    ),
+    Panel("length of the centre", ["cls_centre_norm", "patch_centre_norm"]),
+    Panel("spread of embeddings", _SPREAD),
+    Panel("k-NN top-1 (%)", [KNN], smooth=False),
+    Panel("learning rate", ["lr"], smooth=False),
+)
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +42,7 @@ class Monitor:
     """
 
     def __init__(self, config: PretrainConfig, source: ImageFiles, device: torch.device) -> None:
-        """Read what is needed on all processes, so that all of them find before training what is missing or damaged.
-
-        Raises:
-            ValueError: If the images to draw or the labelled ones cannot be used.
-        """
+        """Read what is needed on all processes, so that all of them find before training what is missing or damaged."""
         self._config, watch = config, config.watch
         drawn = source if watch.images is None else images_of_folder(watch.images, "watch.images")
         self._images = choose_images(drawn, watch.num_images, spread=watch.images is None)
@@ -43,17 +52,12 @@ class Monitor:
             self._knn.check()
 
     def _is_due(self, info: StepInfo) -> bool:
-        if not info.epoch_ended:
-            return False
         epochs_done = info.epoch + 1
         is_complete = epochs_done == self._config.train.epochs
-        return is_complete or (epochs_done % self._config.watch.every == 0 and not info.is_last)
+        return info.epoch_ended and (is_complete or (epochs_done % self._config.watch.every == 0 and not info.is_last))
 
     def before_log(self, info: StepInfo) -> None:
-        """Add the k-NN accuracy to the line of the log that comes next, and draw.
-
-        All processes take part in the k-NN, the first one does the rest.
-        """
+        """Add the k-NN accuracy, in which all processes take part, to the line of the log that comes next, and draw."""
         if not self._is_due(info):
             return
         subject, epochs_done = subject_of(info.networks.teacher, self._config), info.epoch + 1
@@ -86,18 +90,5 @@ class Monitor:
 
 def panels(names: Collection[str]) -> list[Panel]:
     """What to draw of the numbers that a log has."""
-
-    def both(*diagnostics: str) -> list[str]:
-        return [f"{part}_{diagnostic}" for part in ("cls", "patch") for diagnostic in diagnostics]
-
-    wanted = [
-        ("loss", ["loss"]),
-        ("parts of the loss", ["cls_loss", "patch_loss"]),
-        ("entropy of targets\n(part of log K)", both("entropy_part", "batch_entropy_part")),
-        ("length of the centre", both("centre_norm")),
-        ("spread of embeddings", both("deviation", "similarity", "queue_similarity")),
-        ("k-NN top-1 (%)", [KNN]),
-        ("learning rate", ["lr"]),
-    ]
-    found = [(title, [name for name in candidates if name in names]) for title, candidates in wanted]
-    return [Panel(title, present, smooth=not {KNN, "lr"} & set(present)) for title, present in found if present]
+    present = [panel._replace(names=[name for name in panel.names if name in names]) for panel in _PANELS]
+    return [panel for panel in present if panel.names]

@@ -30,27 +30,17 @@ from pretrain.monitoring.subject import Subject, image_attention, principal_colo
 from pretrain.objectives.patch_matching import matching_patches
 from pretrain.objectives.selfpatch import candidate_table, select_positives
 
-SHOWN_SIZE = 448
-"""Side in pixels of images to look at, whatever the side of those that the network sees."""
-ENLARGED = 2
-"""Attention and components are those of images at this multiple of the side of training: a map of 14 x 14 patches shows little."""
-QUERIES = ((0.5, 0.5), (0.3, 0.7), (0.0, 0.25))
-"""Places of the query patches as parts of the image's height and width; the last one shows what happens at the border."""
+SHOWN_SIZE = 448  # side in pixels of images to look at, whatever the side of those that the network sees
+ENLARGED = 2  # attention and components are those of images so many times as large as in training: 14 x 14 patches show little
+QUERIES = ((0.5, 0.5), (0.3, 0.7), (0.0, 0.25))  # query patches, as parts of height and width; the last one is at the border
 
-_PANEL_INCHES = 2.1
-_LONGEST_NAME = 30
-_MOST_HEADS = 12
-"""Maps of more heads than a ViT-B has would be too small to look at; more than 8 maps are drawn smaller."""
-_QUERY, _POSITIVE, _CANDIDATE = "#ff1744", "#00e676", "#ffffff"
-_MOST_PATCHES_WITH_TEXT = 8
-"""Cosines are written into patches while no more than so many are beside each other."""
-_SEED = 0
-_MOST_JOINED = 10
-"""More lines than these would hide the crops."""
-_BOX_COLOURS = ("#4363d8", "#f58231")
+_PANEL_INCHES, _LARGE_PANEL_INCHES = 2.1, 2.9
+_MOST_HEADS = 12  # maps of more heads than a ViT-B has would be too small to look at; more than 8 maps are drawn smaller
+_MOST_PATCHES_WITH_TEXT = 8  # cosines are written into patches while no more than so many are beside each other
+_MOST_JOINED = 10  # more lines than these would hide the crops
+_QUERY, _POSITIVE, _CANDIDATE, _BOX_COLOURS = "#ff1744", "#00e676", "#ffffff", ("#4363d8", "#f58231")
 
-DrawnImage = tuple[str, Image.Image]
-"""The end of the path, its folder and file; and the image, RGB."""
+DrawnImage = tuple[str, Image.Image]  # the end of the path, its folder and file; and the image, RGB
 Grid = tuple[int, int]
 Pixels = npt.NDArray[np.uint8]
 
@@ -58,12 +48,9 @@ logger = logging.getLogger(__name__)
 
 
 def choose_images(source: ImageFiles, count: int, spread: bool) -> list[DrawnImage]:
-    """Up to `count` readable images of a data set, the same ones every time.
+    """Up to `count` readable images of a data set, the same ones every time; a ValueError if there is none.
 
     With `spread` they are from all over the set rather than the first ones: a sorted set begins with images of one class.
-
-    Raises:
-        ValueError: If none can be read.
     """
     images = len(source.names)
     starts = np.linspace(0, images, count, endpoint=False).astype(int).tolist() if spread else [0]
@@ -74,10 +61,9 @@ def choose_images(source: ImageFiles, count: int, spread: bool) -> list[DrawnIma
         path = Path(source.describe(index))
         try:
             image = Image.fromarray(decode_whole(source.load(index)))
+            chosen.append((f"{path.parent.name}/{path.name}"[-30:], image))
         except OSError as error:
             logger.warning("not drawing the unreadable image %s: %s", path, error)
-        else:
-            chosen.append((f"{path.parent.name}/{path.name}"[-_LONGEST_NAME:], image))
     if not chosen:
         raise ValueError(f"none of the {images} images to draw can be read; the first is {source.describe(0)}")
     return chosen
@@ -101,11 +87,7 @@ def draw_all(subject: Subject, images: Sequence[DrawnImage]) -> dict[str, Figure
 
 
 def write_figure(figure: Figure, path: Path) -> Pixels:
-    """Write a figure as PNG, atomically; returns its pixels.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
+    """Write a figure as PNG, atomically; returns its pixels."""
     write_atomically(path, figure.savefig)
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
@@ -168,8 +150,7 @@ def draw_components(subject: Subject, images: Sequence[DrawnImage]) -> Figure:
 def draw_positives(subject: Subject, images: Sequence[DrawnImage], config: SelfPatchConfig) -> Figure:
     """One row per image: the image with its query patches, then one panel per query with the cosines of its candidates.
 
-    Images have the side of the global crops, so grid and neighbourhoods are those of training; candidates that the published wrap
-    puts on the other side of the image are drawn where they are.
+    Images have the side of the global crops, so grid and neighbourhoods are those of training.
     """
     shown, images_B3HW = squares(images, subject.size, subject.device)
     tokens = subject.backbone.forward_tokens(images_B3HW)
@@ -184,7 +165,7 @@ def draw_positives(subject: Subject, images: Sequence[DrawnImage], config: SelfP
         f"green: the k = {config.k} positives"
     )
     headings = ["queries", *(f"query {number}" for number in range(1, 1 + len(queries)))]
-    figure, grid = panel_grid(len(shown), 1 + len(queries), title, headings, inches=2.9)
+    figure, grid = panel_grid(len(shown), 1 + len(queries), title, headings, inches=_LARGE_PANEL_INCHES)
     for panels, pixels, units_ND, positives_Nk in zip(grid, shown, units_BND, positives_BNk, strict=True):
         _show(panels[0], pixels)
         for number, (axes, query) in enumerate(zip(panels[1:], queries, strict=True), start=1):
@@ -232,10 +213,10 @@ def draw_matches(subject: Subject, images: Sequence[DrawnImage], views: ViewsCon
     The first crop is a global one, the second by turns global and local. Boxes are drawn as in training, the same ones every time;
     colours are left as they are. Matching is geometry alone, so the plot is the same in every epoch.
     """
-    rng, kinds = np.random.default_rng(_SEED), view_kinds(views)
+    rng, kinds = np.random.default_rng(0), view_kinds(views)
     title = "Patch matching: patches of two crops that show the same part of the image; some are joined"
     headings = ["first crop blue, second orange", "first crop", "second crop"]
-    figure, grid = panel_grid(len(images), 3, title, headings, inches=2.9)
+    figure, grid = panel_grid(len(images), 3, title, headings, inches=_LARGE_PANEL_INCHES)
     for number, (panels, (_, image)) in enumerate(zip(grid, images, strict=True)):
         if views.shared_by:
             image = image.resize((SHARED_SIZE, SHARED_SIZE))
@@ -243,9 +224,8 @@ def draw_matches(subject: Subject, images: Sequence[DrawnImage], views: ViewsCon
         boxes = [CropBox._make(box) for box in draw_views(pair, *image.size, rng).boxes_V5.tolist()]
         _show(panels[0], np.asarray(image))
         for axes, box, kind, colour in zip(panels[1:], boxes, pair, _BOX_COLOURS, strict=True):
-            panels[0].add_patch(
-                Rectangle((box.left, box.top), box.width, box.height, fill=False, edgecolor=colour, linewidth=2.5)
-            )
+            outline = {"fill": False, "edgecolor": colour, "linewidth": 2.5}
+            panels[0].add_patch(Rectangle((box.left, box.top), box.width, box.height, **outline))
             crop = tvf.resized_crop(image, *box[:4], [SHOWN_SIZE, SHOWN_SIZE], InterpolationMode.BICUBIC)
             _show(axes, np.asarray(tvf.hflip(crop) if box.flip else crop))
             axes.set_xlabel(f"{kind.size} pixels{', mirrored' if box.flip else ''}", fontsize=8)

@@ -3,14 +3,12 @@
 Shapes: B images, H heads, N = h*w patches, S = all tokens, D channels, d = D/H, R = B*N rows, K components.
 """
 
-import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from timm.layers import Attention
@@ -27,23 +25,22 @@ from pretrain.config import PretrainConfig, SelfPatchConfig, ViewsConfig
 from pretrain.objectives.aggregation import Aggregation, ClassAttentionBlock
 from pretrain.objectives.base import attention_heads, token_width
 
-_QUANTILES = (0.01, 0.99)
-"""The range of each component that is spread over the colours; the few values outside are clipped."""
+_QUANTILES = (0.01, 0.99)  # the range of each component that is spread over the colours; the few values outside are clipped
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A backbone, with the parts of its pretraining that plots show."""
+    """A backbone, with the side in pixels of the global crops that it was trained on, and the parts of its method that plots show.
+
+    These are SelfPatch's module that makes the CLS token from the patches, how it selects positives, and how patch matching draws
+    crops.
+    """
 
     backbone: AnyBackbone
     size: int
-    """Side of the global crops that it was trained on, in pixels."""
     aggregation: Aggregation | None = None
-    """What makes SelfPatch's CLS token from the patches."""
     selfpatch: SelfPatchConfig | None = None
-    """How positives are selected, with SelfPatch."""
     matching_views: ViewsConfig | None = None
-    """How crops are drawn, with patch matching."""
 
     @property
     def device(self) -> torch.device:
@@ -72,9 +69,6 @@ def open_subject(path: Path, device: torch.device) -> Subject:
     """The teacher of a checkpoint of ours with what its method adds; of any other checkpoint or backbone file the backbone alone.
 
     The authors' SelfPatch checkpoints select positives as published: 4 of 3 x 3 patches.
-
-    Raises:
-        ValueError: If the file holds no backbone.
     """
     conversion = open_backbone(path)
     backbone = build_backbone(conversion.spec)
@@ -84,15 +78,15 @@ def open_subject(path: Path, device: torch.device) -> Subject:
         checkpoint = load_checkpoint(path)
         # Not so of a backbone file that was made of one.
         if PATCHBENCH.matches(checkpoint):
-            return _trained_here(backbone, checkpoint)
+            return _trained_here(backbone, checkpoint["settings"], _below("heads.aggregation.", checkpoint["teacher"]))
     published = SelfPatchConfig() if conversion.format == "selfpatch" else None
     return Subject(backbone, size=typical_image_size(conversion.spec), selfpatch=published)
 
 
-def _trained_here(backbone: AnyBackbone, checkpoint: Mapping[str, Any]) -> Subject:
-    settings = checkpoint["settings"]
+def _trained_here(backbone: AnyBackbone, settings: Mapping[str, Any], weights: dict[str, Any]) -> Subject:
+    """With the weights of the aggregation module, which only SelfPatch has."""
     aggregation = None
-    if weights := _below("heads.aggregation.", checkpoint["teacher"]):
+    if weights:
         aggregation = Aggregation(token_width(backbone), attention_heads(backbone.spec))
         load_strictly(aggregation, weights)
         aggregation.to(next(backbone.parameters()).device)
@@ -111,21 +105,17 @@ def _below(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def undisturbed(*networks: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; afterwards every module's mode and all random states are what they were.
+    """Evaluation mode and no gradients inside; afterwards every module's mode is what it was.
 
     Not inference mode: tensors made in it cannot take part in training, and what is cached inside would.
     """
     modes = {module: module.training for network in networks for module in network.modules()}
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     for network in networks:
         network.eval()
     try:
-        with torch.random.fork_rng(devices), torch.no_grad():
+        with torch.no_grad():
             yield
     finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
         for module, mode in modes.items():
             module.training = mode
 
@@ -138,8 +128,7 @@ def image_attention(subject: Subject, images_B3HW: Tensor) -> tuple[Tensor, str,
     position with it says how much the position is like the whole.
 
     Returns:
-        Maps [B, H, h, w], float32: attention weights, which sum to at most 1 over the patches (the rest is for other tokens), or
-        cosines; what they are, in words; and a name for each of the H maps.
+        Maps [B, H, h, w], float32: attention weights, whose rest is for other tokens, or cosines; what they are; a name for each map.
     """
     backbone = subject.backbone
     if subject.aggregation is not None:
@@ -174,8 +163,7 @@ def cls_attention(vit: ViT, images_B3HW: Tensor) -> tuple[Tensor, tuple[int, int
         handle.remove()
     # [B, S, 3D] -> [3, B, H, S, d]
     query_BHSd, key_BHSd, _ = attention.qkv(inputs[0]).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    query_BH1d, key_BHSd = attention.q_norm(query_BHSd[:, :, :1]), attention.k_norm(key_BHSd)
-    weights_BHS = (query_BH1d * attention.scale @ key_BHSd.transpose(-2, -1)).softmax(-1)[:, :, 0]
+    weights_BHS = _cls_weights(attention.q_norm(query_BHSd), attention.k_norm(key_BHSd))
     return weights_BHS[:, :, vit.num_prefix_tokens :], grid
 
 
@@ -187,22 +175,24 @@ def aggregation_attention(aggregation: Aggregation, patches_BND: Tensor) -> Tens
         cls_B1D = block(cls_B1D, patches_BND, None)
     assert isinstance(last, ClassAttentionBlock)
     tokens_BSD = last.norm1(torch.cat([cls_B1D, patches_BND], dim=1))
-    query_BH1d, key_BHSd = (
-        layer(tokens).unflatten(-1, (last.num_heads, -1)).transpose(1, 2)
-        for layer, tokens in ((last.query, tokens_BSD[:, :1]), (last.key, tokens_BSD))
+    query_BHSd, key_BHSd = (
+        layer(tokens_BSD).unflatten(-1, (last.num_heads, -1)).transpose(1, 2) for layer in (last.query, last.key)
     )
-    weights_BHS = (query_BH1d * query_BH1d.shape[-1] ** -0.5 @ key_BHSd.transpose(-2, -1)).softmax(-1)[:, :, 0]
-    return weights_BHS[:, :, 1:]
+    return _cls_weights(query_BHSd, key_BHSd)[:, :, 1:]
+
+
+def _cls_weights(query_BHSd: Tensor, key_BHSd: Tensor) -> Tensor:
+    """How the first token attends to all, [B, H, S]."""
+    query_BH1d = query_BHSd[:, :, :1] * query_BHSd.shape[-1] ** -0.5
+    return (query_BH1d @ key_BHSd.transpose(-2, -1)).softmax(-1)[:, :, 0]
 
 
 def principal_colours(patches_BND: Tensor) -> tuple[Tensor, float]:
     """The first three principal components of all patches of all images together as red, green and blue.
 
     All patches take part, not those of a foreground only: what counts as foreground would itself be a threshold on a component.
-    Signs are fixed by the largest loading, so that plots of one network do not depend on the device.
-
-    Returns:
-        Colours float32 [B, N, 3] in [0, 1], on the CPU, and which part of the variance the three components hold.
+    Signs are fixed by the largest loading, so that plots of one network do not depend on the device. Returns colours float32
+    [B, N, 3] in [0, 1], on the CPU, and which part of the variance the three components hold.
     """
     rows_RD = patches_BND.flatten(0, 1).double().cpu()
     rows_RD = rows_RD - rows_RD.mean(0)

@@ -35,8 +35,8 @@ from tests.pretrain.conftest import find_images, tiny_options
 RECIPE = "sample_dino"
 
 
-def opened(path: Path, index: Path, kind: DataKind = "auto") -> ImageFiles:
-    return open_source(DataConfig(path=path, kind=kind, tar_index=index))
+def opened(path: Path, index: Path) -> ImageFiles:
+    return open_source(DataConfig(path=path, tar_index=index))
 
 
 def write_list(images: list[Path], folder: Path) -> Path:
@@ -67,13 +67,20 @@ def write_cifar(layout: CifarLayout) -> Callable[[list[Path], Path], Path]:
 
 def write_tar(images: list[Path], folder: Path) -> Path:
     for number, share in enumerate((images[:7], images[7:])):
-        with tarfile.open(folder / f"shard-{number:03d}.tar", "w") as archive:
-            for image in share:
-                archive.add(image, image.name)
-                label = tarfile.TarInfo(f"{image.stem}.cls")
-                label.size = 1
-                archive.addfile(label, io.BytesIO(b"0"))
+        labels = {f"{image.stem}.cls": b"0" for image in share}
+        members = {image.name: image.read_bytes() for image in share} | labels
+        write_shard(folder / f"shard-{number:03d}.tar", members)
     return folder / "shard-{000..001}.tar"
+
+
+def write_shard(path: Path, members: Mapping[str, bytes], mode: str = "w") -> Path:
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, content in members.items():
+            information = tarfile.TarInfo(name)
+            information.size = len(content)
+            archive.addfile(information, io.BytesIO(content))
+    return path
 
 
 KINDS: dict[str, tuple[DataKind, Callable[[list[Path], Path], Path]]] = {
@@ -90,28 +97,20 @@ KINDS: dict[str, tuple[DataKind, Callable[[list[Path], Path], Path]]] = {
 def test_every_kind_trains(name: str, image_folder: Path, tmp_path: Path) -> None:
     kind, write = KINDS[name]
     (tmp_path / "data").mkdir()
-    path = write(find_images(image_folder), tmp_path / "data")
+    images = find_images(image_folder)
+    path = write(images, tmp_path / "data")
     assert detect_kind(path) == kind
-    options = tiny_options(
-        path, tmp_path / "run", "dino", data__tar_index=tmp_path / "index", train__batch_size=6, data__workers=2
-    )
-    config = parse_run([RECIPE, *options])
-    content = torch.load(pretrain(config), weights_only=True)
-    source = opened(path, tmp_path / "index")
-    assert len(source.names) == 12
+    index = tmp_path / "index"
+    options = tiny_options(path, tmp_path / "run", "dino", data__tar_index=index, train__batch_size=6, data__workers=2)
+    content = torch.load(pretrain(parse_run([RECIPE, *options])), weights_only=True)
     assert content["step"] == 4
-    assert len(set(source.names)) == 12
+    source = opened(path, index)
+    assert len(set(source.names)) == len(source.names) == 12
+    if kind != "cifar":
+        expected = sorted(images, key=lambda image: image.name) if kind == "coco" else images
+        assert [source.load(index) for index in range(12)] == [image.read_bytes() for image in expected]
     # The same images under the kind's own name, so the run is complete.
     assert torch.load(pretrain(parse_run([RECIPE, *options, "--data.kind", kind])), weights_only=True)["step"] == 4
-
-
-def test_kinds_of_the_same_images_make_the_same_views(image_folder: Path, tmp_path: Path) -> None:
-    images = find_images(image_folder)
-    (tmp_path / "data").mkdir()
-    folder = opened(image_folder, tmp_path)
-    for write in (write_list, write_tar):
-        source = opened(write(images, tmp_path / "data"), tmp_path / "index")
-        assert [source.load(index) for index in range(12)] == [folder.load(index) for index in range(12)]
 
 
 def test_a_cifar_image_is_its_planes(tmp_path: Path) -> None:
@@ -131,8 +130,8 @@ def test_a_cifar_image_is_its_planes(tmp_path: Path) -> None:
         (["--data.kind", "zip"], "zip"),
         (["--data.kind", "cifar"], "does not hold CIFAR-10's test_batch.bin or CIFAR-100's test.bin"),
         (["--data.kind", "tar"], "no .tar file in"),
-        (["--data.kind", "coco"], "is not a file; give COCO's annotations"),
-        (["--data.kind", "list"], "is not a file; give a text file"),
+        (["--data.kind", "coco"], "is not COCO's annotations, JSON with a list `images`"),
+        (["--data.kind", "list"], "give a text file with the path of an image on each line"),
         (["--data.path", "{folder}/{{0..2}}.tar"], "3 of 3 shards are absent"),
         (["--data.path", "{folder}/empty.txt"], "names no image"),
         (["--data.path", "{folder}/broken.tar"], "broken.tar is damaged"),
@@ -201,58 +200,50 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
         images_of_folder(tmp_path, "watch.images")
 
 
-def listed(path: Path, text: str) -> ImageFiles:
-    path.write_text(text)
+def listed(path: Path, content: str | bytes) -> ImageFiles:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return images_of_list(path)
 
 
-def test_lists_keep_their_order(tmp_path: Path) -> None:
-    touch(tmp_path, "a/1.jpg", "a/2.jpg", "far/3.jpg")
+def annotated(root: Path, *names: str, text: str = "") -> ImageFiles:
+    path = touch(root, "annotations/instances_train2017.json") / "annotations/instances_train2017.json"
+    path.write_text(text or json.dumps({"images": [{"id": 7, "file_name": name} for name in names], "annotations": []}))
+    return images_of_coco(path)
+
+
+def test_lists_keep_their_order_and_annotations_are_sorted(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "a/2.jpg", "far/3.jpg", *(f"train2017/{number}.jpg" for number in range(4)))
     images = listed(tmp_path / "list.txt", f"a/2.jpg\n\n  a/1.jpg \r\n{tmp_path}/far/3.jpg\na/2.jpg\n")
     assert list(images.names) == ["a/2.jpg", "a/1.jpg", f"{tmp_path}/far/3.jpg", "a/2.jpg"]
     assert [images.load(index) for index in range(4)] == [b"a/2.jpg", b"a/1.jpg", b"far/3.jpg", b"a/2.jpg"]
-
-
-def test_mistakes_in_lists(tmp_path: Path) -> None:
-    touch(tmp_path, "1.jpg")
-    with pytest.raises(ValueError, match=r"absent\.txt is not a file"):
-        images_of_list(tmp_path / "absent.txt")
-    with pytest.raises(ValueError, match="names no image"):
-        listed(tmp_path / "list.txt", "\n \n")
-    with pytest.raises(ValueError, match=r"2 of the 3 images of .*list\.txt are absent, such as .*2\.jpg"):
-        listed(tmp_path / "list.txt", "1.jpg\n2.jpg\nnowhere/3.jpg")
-    (tmp_path / "list.txt").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(ValueError, match="not a text file"):
-        images_of_list(tmp_path / "list.txt")
-
-
-def annotations(root: Path, *names: str) -> Path:
-    path = root / "annotations/instances_train2017.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"images": [{"id": 7, "file_name": name} for name in names], "annotations": []}))
-    return path
-
-
-def test_coco_lists_its_images(tmp_path: Path) -> None:
-    touch(tmp_path, *(f"train2017/{number}.jpg" for number in range(4)))
-    images = images_of_coco(annotations(tmp_path, "3.jpg", "0.jpg", "2.jpg"))
+    images = annotated(tmp_path, "3.jpg", "0.jpg", "2.jpg")
     assert list(images.names) == ["0.jpg", "2.jpg", "3.jpg"]
     assert images.load(2) == b"train2017/3.jpg"
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("\n \n", "names no image"),
+        ("1.jpg\n2.jpg\nnowhere/3.jpg", r"2 of the 3 images of .*list\.txt are absent, such as .*2\.jpg"),
+        (b"\xff\xd8\xff\xe0", "not a text file"),
+    ],
+)
+def test_mistakes_in_lists(tmp_path: Path, content: str | bytes, message: str) -> None:
+    touch(tmp_path, "1.jpg")
+    with pytest.raises(ValueError, match=message):
+        listed(tmp_path / "list.txt", content)
+
+
 def test_mistakes_in_annotations(tmp_path: Path) -> None:
     touch(tmp_path, "train2017/1.jpg")
-    with pytest.raises(ValueError, match="is not a file"):
-        images_of_coco(tmp_path / "annotations/instances_val2017.json")
-    with pytest.raises(ValueError, match="lists no image"):
-        images_of_coco(annotations(tmp_path))
+    with pytest.raises(ValueError, match="names no image"):
+        annotated(tmp_path)
     with pytest.raises(ValueError, match=r"1 of the 2 images of .* are absent, such as .*train2017/2\.jpg"):
-        images_of_coco(annotations(tmp_path, "1.jpg", "2.jpg"))
+        annotated(tmp_path, "1.jpg", "2.jpg")
     for text in ("{", "[]", "{}", '{"images": [{"id": 1}]}', '{"images": 3}'):
-        path = annotations(tmp_path)
-        path.write_text(text)
         with pytest.raises(ValueError, match="is not COCO's annotations"):
-            images_of_coco(path)
+            annotated(tmp_path, text=text)
 
 
 def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,16 +264,6 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch:
 
 
 # Tar shards are read at random.
-
-
-def write_shard(path: Path, members: Mapping[str, bytes], mode: str = "w") -> Path:
-    path.parent.mkdir(exist_ok=True)
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
-        for name, content in members.items():
-            information = tarfile.TarInfo(name)
-            information.size = len(content)
-            archive.addfile(information, io.BytesIO(content))
-    return path
 
 
 @pytest.fixture
@@ -342,15 +323,12 @@ def test_a_shard_that_shrinks_during_training(shards: list[Path], tmp_path: Path
         source.load(2)
 
 
-def test_a_damaged_index_is_named(shards: list[Path], tmp_path: Path) -> None:
+def test_a_damaged_index_and_shards_without_images_are_named(shards: list[Path], tmp_path: Path) -> None:
     TarImages(shards, tmp_path / "index")
     index = min((tmp_path / "index").iterdir())
     index.write_bytes(index.read_bytes()[:-10])
     with pytest.raises(ValueError, match=rf"{index.name}: damaged index of .*; delete it"):
         TarImages(shards, tmp_path / "index")
-
-
-def test_shards_without_images(shards: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no image in the 1 shards"):
         TarImages([shards[1]], tmp_path / "index")
 

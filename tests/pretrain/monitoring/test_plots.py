@@ -1,6 +1,5 @@
 """What is drawn in the plots: the marks are where the mathematics says; and `python -m pretrain.monitoring` on every checkpoint."""
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from matplotlib.patches import ConnectionPatch, Rectangle
 from backbones.build import build_backbone
 from backbones.spec import ViTSpec
 from pretrain.checkpoint import run_settings, save_checkpoint
-from pretrain.config import SelfPatchConfig, ViewsConfig
+from pretrain.config import PretrainConfig, SelfPatchConfig, ViewsConfig
 from pretrain.data.sources import ImageFiles, images_of_folder
 from pretrain.monitoring.__main__ import main
 from pretrain.monitoring.plots import (
@@ -26,7 +25,7 @@ from pretrain.monitoring.plots import (
     squares,
 )
 from pretrain.monitoring.subject import Subject, open_subject, subject_of
-from pretrain.networks import build_networks
+from pretrain.networks import Networks, build_networks
 from pretrain.objectives.selfpatch import candidate_table, select_positives
 from tests.conftest import RunMain
 from tests.pretrain.conftest import find_images, tiny_config
@@ -63,8 +62,8 @@ def test_positives_and_candidates(subject: Subject, images_to_draw: list[DrawnIm
     _, images = squares(images_to_draw, subject.size, torch.device("cpu"))
     positives = select_positives(subject.backbone.forward_tokens(images).patches, (SIDE, SIDE), window, k, config.border)
     table = candidate_table((SIDE, SIDE), window, config.border)
-    rows = len(images_to_draw)
-    for row in range(rows):
+    assert len(images_to_draw) == 2
+    for row in (0, 1):
         overview, *panels = figure.axes[row * 4 : row * 4 + 4]
         for axes, (y, x) in zip(panels, QUERIES, strict=True):
             query = int(y * SIDE) * SIDE + int(x * SIDE)
@@ -122,22 +121,16 @@ def test_joined_patches_show_the_same_part_of_the_image(subject: Subject, images
     assert checked > 5
 
 
-def test_the_same_images_from_all_over_the_listing_or_the_first_ones(image_folder: Path) -> None:
-    paths = find_images(image_folder)
-    source = images_of_folder(image_folder)
-    spread, first = (choose_images(source, 3, spread) for spread in (True, False))
-    assert [name.split("/")[-1] for name, _ in spread] == [paths[index].name for index in (0, 4, 8)]
-    assert [name.split("/")[-1] for name, _ in first] == [path.name for path in paths[:3]]
+def test_the_same_images_from_all_over_the_listing_or_the_first_ones(
+    image_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, paths = images_of_folder(image_folder), find_images(image_folder)
+    for spread, expected in ((True, (0, 4, 8)), (False, (0, 1, 2))):
+        chosen = choose_images(source, 3, spread)
+        assert [name.split("/")[-1] for name, _ in chosen] == [paths[index].name for index in expected]
     assert len(choose_images(source, 50, True)) == len(paths)
-
-
-def test_unreadable_images_are_passed_over(tmp_path: Path, image_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    damaged = tmp_path / "a.jpg"
-    damaged.write_bytes(b"no image")
-    good = find_images(image_folder)[:2]
-    with caplog.at_level(logging.WARNING):
-        chosen = choose_images(ImageFiles(tmp_path, ["a.jpg", *map(str, good)]), 2, spread=False)
-    assert len(chosen) == 2
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    assert len(choose_images(ImageFiles(tmp_path, ["a.jpg", *map(str, paths[:2])]), 2, spread=False)) == 2
     assert "a.jpg" in caplog.text
     with pytest.raises(ValueError, match=r"none of the 1 images.*a\.jpg"):
         choose_images(ImageFiles(tmp_path, ["a.jpg"]), 2, spread=False)
@@ -146,19 +139,18 @@ def test_unreadable_images_are_passed_over(tmp_path: Path, image_folder: Path, c
 # A finished checkpoint.
 
 
-def checkpoint_of(method: str, folder: Path) -> Path:
-    config = tiny_config(method)
-    networks = build_networks(config, torch.device("cpu"))
-    path = folder / f"{method}.pth"
+def checkpoint_of(config: PretrainConfig, folder: Path) -> tuple[Path, Networks]:
+    networks = build_networks(config, CPU)
+    path = folder / "checkpoint.pth"
     save_checkpoint(path, run_settings(config, []), networks, 1, 1)
-    return path
+    return path, networks
 
 
 @pytest.mark.parametrize(
     ("method", "own"), [("selfpatch", {"positives"}), ("moby_selfpatch", {"positives"}), ("patch_matching", {"matches"})]
 )
 def test_plots_of_our_checkpoints(image_folder: Path, tmp_path: Path, run_main: RunMain, method: str, own: set[str]) -> None:
-    path = checkpoint_of(method, tmp_path)
+    path, _ = checkpoint_of(tiny_config(method), tmp_path)
     options = ["--checkpoint", path, "--images", image_folder, "--output", tmp_path / "out", "--num-images", 1]
     finished = run_main(main, options)
     assert finished.status == 0, finished.stderr
@@ -168,9 +160,7 @@ def test_plots_of_our_checkpoints(image_folder: Path, tmp_path: Path, run_main: 
 @torch.no_grad()
 def test_the_subject_is_the_one_that_was_trained(tmp_path: Path) -> None:
     config = tiny_config("selfpatch", selfpatch__k=2, selfpatch__border="clamp")
-    networks = build_networks(config, torch.device("cpu"))
-    path = tmp_path / "checkpoint.pth"
-    save_checkpoint(path, run_settings(config, []), networks, 1, 1)
+    path, networks = checkpoint_of(config, tmp_path)
     opened, trained = open_subject(path, CPU), subject_of(networks.teacher, config)
     assert (opened.size, opened.selfpatch) == (trained.size, trained.selfpatch)
     images = torch.randn(1, 3, 32, 32)
@@ -198,13 +188,9 @@ def test_published_layouts(golden_dir: Path, name: str, positives: bool) -> None
     ],
 )
 def test_mistakes_are_one_line(image_folder: Path, tmp_path: Path, run_main: RunMain, options: list[str], message: str) -> None:
-    usual = {
-        "--checkpoint": str(checkpoint_of("dino", tmp_path)),
-        "--images": str(image_folder),
-        "--output": str(tmp_path / "out"),
-    }
-    usual |= dict([options])
-    finished = run_main(main, [token for pair in usual.items() for token in pair])
+    checkpoint, _ = checkpoint_of(tiny_config("dino"), tmp_path)
+    usual = ["--checkpoint", checkpoint, "--images", image_folder, "--output", tmp_path / "out"]
+    finished = run_main(main, [*usual, *options])
     assert finished.status == 2
     assert len(finished.stderr.splitlines()) == 1
     assert message in finished.stderr
