@@ -224,8 +224,8 @@ def draw_matches(subject: Subject, images: Sequence[DrawnImage], views: ViewsCon
         boxes = [CropBox._make(box) for box in draw_views(pair, *image.size, rng).boxes_V5.tolist()]
         _show(panels[0], np.asarray(image))
         for axes, box, kind, colour in zip(panels[1:], boxes, pair, _BOX_COLOURS, strict=True):
-            outline = {"fill": False, "edgecolor": colour, "linewidth": 2.5}
-            panels[0].add_patch(Rectangle((box.left, box.top), box.width, box.height, **outline))
+            outline = Rectangle((box.left, box.top), box.width, box.height, fill=False, edgecolor=colour, linewidth=2.5)
+            panels[0].add_patch(outline)
             crop = tvf.resized_crop(image, *box[:4], [SHOWN_SIZE, SHOWN_SIZE], InterpolationMode.BICUBIC)
             _show(axes, np.asarray(tvf.hflip(crop) if box.flip else crop))
             axes.set_xlabel(f"{kind.size} pixels{', mirrored' if box.flip else ''}", fontsize=8)
