@@ -15,22 +15,19 @@ _PIXEL_BYTES = 3 * _SIDE * _SIDE
 
 
 class CifarLayout(NamedTuple):
-    """One of the two sets."""
+    """One of the two sets, which the presence of `test_file` tells; the last label byte is the class.
+
+    `class_file` has the name of a class in each line. The sizes are the published numbers of images.
+    """
 
     name: str
     train_files: tuple[str, ...]
-    """In the order of the records."""
     test_file: str
-    """Its presence tells the set."""
     class_file: str
-    """Class names, one a line."""
     num_classes: int
     label_bytes: int
-    """Before each image; the last one is the class."""
     train_size: int = 50_000
-    """Published number of training images."""
     test_size: int = 10_000
-    """Published number of test images."""
 
 
 _CIFAR_10_BATCHES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
@@ -46,11 +43,7 @@ def find_layout(root: Path) -> CifarLayout | None:
 
 
 def present_train_files(root: Path, layout: CifarLayout) -> list[str]:
-    """The training files that a folder holds, in the order of the records; they may be fewer than all.
-
-    Raises:
-        ValueError: If there is none.
-    """
+    """The training files that a folder holds, in the order of the records: at least one, else ValueError."""
     present = [name for name in layout.train_files if (root / name).is_file()]
     if not present:
         wanted = " or ".join(layout.train_files)
@@ -59,10 +52,7 @@ def present_train_files(root: Path, layout: CifarLayout) -> list[str]:
 
 
 def read_records(root: Path, layout: CifarLayout, files: list[str]) -> tuple[npt.NDArray[np.uint8], list[str]]:
-    """Read the records of some files.
-
-    Returns:
-        uint8 [N, label bytes + 3072], and a name for each: its file and place in it.
+    """Read the records of some files: uint8 [N, label bytes + 3072], and a name for each: its file and place in it.
 
     Raises:
         ValueError: If a file is not a whole number of records.

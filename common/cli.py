@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import functools
 import io
 import itertools
 import json
@@ -13,12 +14,10 @@ import signal
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import tyro
-import yaml
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 ConfigT = TypeVar("ConfigT")
 
@@ -29,25 +28,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """What schedulers send before they kill: SIGTERM (Slurm, Kubernetes, systemd), SIGUSR1 (customary for `sbatch --signal`) and SIGUSR2
 (submitit's)."""
 
-_HELP = ("-h", "--help")
-_BOOLEANS = {"true": True, "false": False}
-_BOOLEAN_WORDS = (*_BOOLEANS, "none", "null")
-_REGISTRY = ConstructorRegistry()
-
-
-@_REGISTRY.primitive_rule
-def _read_boolean(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[bool] | None:
-    """`--switch true` and `--switch false`, where tyro would have `--switch` and `--no-switch`."""
-    if kind.type is not bool:
-        return None
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="{true,false}",
-        instance_from_str=lambda texts: _BOOLEANS[texts[0]],
-        is_instance=lambda value: isinstance(value, bool),
-        str_from_instance=lambda value: [str(value).lower()],
-        choices=tuple(_BOOLEANS),
-    )
+_BOOLEANS = {"true": "True", "false": "False"}  # as tyro spells them
 
 
 def parse(config_class: type[ConfigT], argv: Sequence[str], prog: str, description: str = "") -> ConfigT:
@@ -58,30 +39,40 @@ def parse(config_class: type[ConfigT], argv: Sequence[str], prog: str, descripti
     options, each with the sentence under its field, and exits.
 
     Args:
-        config_class: The dataclass.
+        config_class: The dataclass, whose docstring's first line stands in for `description`.
         argv: Arguments after the command.
         prog: The command as the user types it, such as `python -m eval davis`.
-        description: First lines of `--help`; the first line of the class's docstring by default.
+        description: First lines of `--help`.
 
     Raises:
         ValueError: For an unknown option or a value that its type or the dataclass refuses. Always one line.
     """
-    description = description or (config_class.__doc__ or "").splitlines()[0]
-    if any(argument in _HELP for argument in argv):
-        _call_tyro(config_class, _HELP[1:], prog, description)
+    tyro_cli = functools.partial(
+        tyro.cli,
+        config_class,
+        prog=prog,
+        description=description or (config_class.__doc__ or "").splitlines()[0],
+        config=(tyro.conf.FlagConversionOff,),
+    )
+    if "-h" in argv or "--help" in argv:
+        tyro_cli(args=["--help"])
     options = dict(_options(config_class))
     hint = f"(see `{prog} --help`)"
-    arguments = _whole_values(argv, options, hint)
+    arguments = _whole_values(argv, {name: kinds for name, (kinds, _) in options.items()}, hint)
     given = {argument.partition("=")[0] for argument in arguments}
-    if required := [name for name, option in options.items() if option.required and name not in given]:
-        raise ValueError(f"required: {', '.join(required)} {hint}")
+    if absent := [name for name, (_, required) in options.items() if required and name not in given]:
+        raise ValueError(f"required: {', '.join(absent)} {hint}")
     errors = io.StringIO()
-    with contextlib.redirect_stderr(errors), _wide_terminal():
-        try:
-            return _call_tyro(config_class, arguments, prog, description)
-        except SystemExit:
-            pass
-    message = _first_paragraph(errors.getvalue())
+    columns = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "1000000"  # keeps tyro from breaking messages into lines
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro_cli(args=arguments)
+    except SystemExit:
+        message = _first_paragraph(errors.getvalue())
+    finally:
+        del os.environ["COLUMNS"]
+        os.environ |= {} if columns is None else {"COLUMNS": columns}
     refused = re.match(r"Error parsing (?!-)[^:]+: (.*)", message)  # by the dataclass itself, in our own words
     raise ValueError(refused[1] if refused else f"{message.removeprefix('Error parsing ')} {hint}")
 
@@ -98,15 +89,11 @@ def as_arguments(values: Mapping[str, Any], prefix: str = "") -> list[str]:
     return arguments
 
 
-@dataclasses.dataclass(frozen=True)
-class _Option:
-    kinds: frozenset[Any]
-    """`list[int] | None` -> {list, int, NoneType}."""
-    required: bool
+def _options(config_class: type, prefix: str = "--") -> Iterator[tuple[str, tuple[set[Any], bool]]]:
+    """Name, kinds (`list[int] | None` -> {list, int, NoneType}) and whether it is required, of every option, also of sections.
 
-
-def _options(config_class: type, prefix: str = "--") -> Iterator[tuple[str, _Option]]:
-    """Name and kind of every option of a dataclass and of its sections; names of positional arguments have no dashes."""
+    Names of positional arguments have no dashes; tyro demands these itself.
+    """
     hints = typing.get_type_hints(config_class, include_extras=True)
     for field in dataclasses.fields(config_class):
         hint = hints[field.name]
@@ -114,10 +101,9 @@ def _options(config_class: type, prefix: str = "--") -> Iterator[tuple[str, _Opt
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             yield from _options(hint, f"{name}.")
         elif tyro.conf.Positional in getattr(hint, "__metadata__", ()):
-            yield field.name, _Option(frozenset(), required=False)  # tyro demands it itself
+            yield field.name, (set(), False)
         else:
-            demanded = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-            yield name, _Option(frozenset(_kinds(hint)), demanded)
+            yield name, (set(_kinds(hint)), field.default is field.default_factory is dataclasses.MISSING)
 
 
 def _kinds(hint: Any) -> Iterator[Any]:
@@ -126,10 +112,11 @@ def _kinds(hint: Any) -> Iterator[Any]:
         yield from _kinds(part)
 
 
-def _whole_values(argv: Sequence[str], options: Mapping[str, _Option], hint: str) -> list[str]:
-    """Arguments as tyro takes them: `--a_b=1` -> `--a-b 1`, `--switch` -> `--switch true`, `--list '["A","B"]'` -> `--list A B`."""
+def _whole_values(argv: Sequence[str], options: Mapping[str, set[Any]], hint: str) -> list[str]:
+    """Arguments as tyro takes them: `--a_b=1` -> `--a-b 1`, `--switch` -> `--switch True`, `--list '["A","B"]'` -> `--list A B`."""
     arguments: list[str] = []
-    kinds: frozenset[Any] = frozenset()
+    kinds: set[Any] = set()
+    boolean_words = (*_BOOLEANS, "none", "null")
     named_only = all(name.startswith("--") for name in options)
     rest = list(argv)
     while rest:
@@ -141,23 +128,25 @@ def _whole_values(argv: Sequence[str], options: Mapping[str, _Option], hint: str
                 close = difflib.get_close_matches(name, options, n=1)
                 raise ValueError(f"unknown option {argument}{f', did you mean {close[0]}?' if close else ''} {hint}")
             arguments.append(name)
-            kinds = options[name].kinds
+            kinds = options[name]
             if value.startswith("-"):
                 arguments[-1] = f"{name}={value}"  # a value that looks like an option
             elif equals:
                 rest.insert(0, value)
-            elif bool in kinds and not (rest and (rest[0].lower() in _BOOLEAN_WORDS or (named_only and rest[0][:2] != "--"))):
-                arguments.append("true")
+            elif bool in kinds and not (rest and (rest[0].lower() in boolean_words or (named_only and rest[0][:2] != "--"))):
+                arguments.append("True")
         elif kinds & {list, tuple} and argument.startswith("["):
             arguments += _listed(argument, f"{arguments[-1]} {argument}")
         elif type(None) in kinds and argument == "null":
             arguments.append("None")
         else:
-            arguments.append(argument.lower() if bool in kinds and argument.lower() in _BOOLEANS else argument)
+            arguments.append(_BOOLEANS.get(argument.lower(), argument) if bool in kinds else argument)
     return arguments
 
 
 def _listed(text: str, what: str) -> list[str]:
+    import yaml  # seldom needed
+
     try:
         values = yaml.load(text, yaml.BaseLoader)  # which makes nothing but strings, lists and mappings
     except yaml.YAMLError:
@@ -165,30 +154,6 @@ def _listed(text: str, what: str) -> list[str]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise ValueError(f'{what}: not a list; write values with spaces between them, or as in ["A","B"]')
     return values
-
-
-def _call_tyro(config_class: type[ConfigT], arguments: Sequence[str], prog: str, description: str) -> ConfigT:
-    return tyro.cli(
-        config_class,
-        prog=prog,
-        description=description,
-        args=arguments,
-        config=(tyro.conf.FlagConversionOff,),
-        registry=_REGISTRY,
-    )
-
-
-@contextlib.contextmanager
-def _wide_terminal() -> Iterator[None]:
-    """Keep tyro from breaking messages into lines."""
-    columns = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "1000000"
-    try:
-        yield
-    finally:
-        del os.environ["COLUMNS"]
-        if columns is not None:
-            os.environ["COLUMNS"] = columns
 
 
 def _first_paragraph(box: str) -> str:
@@ -205,37 +170,22 @@ class Interrupted(Exception):  # noqa: N818 - it is no error
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")
         self.signum = signum
-
-    @property
-    def status(self) -> int:
-        """The exit status as shells have it: 128 + N, 143 for SIGTERM.
-
-        Not 0, which would tell a scheduler that the work is complete and need not be started again.
-        """
-        return 128 + self.signum
+        self.status = 128 + signum
+        """The exit status, as shells have it. Not 0, which would tell a scheduler that the work is complete."""
 
 
-class StopRequest:
-    """While entered, signals are only remembered, so that long work can end at its next safe point.
+class StopRequest(contextlib.ExitStack):
+    """While entered, signals are only remembered, so that long work can end at its next safe point."""
 
-    Afterwards whoever handled them before does again.
-    """
-
-    def __init__(self, signals: Sequence[signal.Signals] = STOP_SIGNALS) -> None:
-        self._signals = signals
-        self._previous: dict[signal.Signals, Any] = {}
-        self.signum = 0
-        """The signal that came first; 0 if none."""
+    signum = 0
+    """The signal that came first; 0 if none."""
 
     def __enter__(self) -> "StopRequest":
-        """Take over the signals; only the main thread may."""
-        self._previous = {number: signal.signal(number, self._remember) for number in self._signals}
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for number, handler in self._previous.items():
+        for number in STOP_SIGNALS:
+            previous = signal.signal(number, self._remember)
             # None: a handler that was not installed from Python, which cannot be put back.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            self.callback(signal.signal, number, signal.SIG_DFL if previous is None else previous)
+        return self
 
     def _remember(self, signum: int, frame: FrameType | None) -> None:
         # Repetitions are nothing new: Slurm signals every process, and torchrun passes its own on.
@@ -266,7 +216,10 @@ def run_command(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     try:
         status = main(sys.argv[1:]) or 0
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"error: {_one_line(error)}\n")
+        text = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            text = f"cannot use {error.filename}: {error.strerror}"
+        sys.stderr.write(f"error: {' '.join(text.split())}\n")
         status = USER_ERROR
     except Interrupted as interrupted:
         status = interrupted.status
@@ -274,9 +227,3 @@ def run_command(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
         sys.stderr.write("interrupted; the same command line continues\n")
         status = 130
     sys.exit(status)
-
-
-def _one_line(error: ValueError | OSError) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"cannot use {error.filename}: {error.strerror}"
-    return " ".join(str(error).split())

@@ -29,23 +29,19 @@ def rank() -> int:
 
 
 def world_size() -> int:
-    """Number of processes over all machines."""
     return dist.get_world_size() if dist.is_initialized() else max(1, int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def local_rank() -> int:
-    """This process's number on its machine."""
+    """This process's number on its machine, by torchrun's variable."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def choose_device(name: str) -> torch.device:
     """The device of this process, which becomes CUDA's current one.
 
-    Args:
-        name: `auto` (this process's GPU, else the CPU), `cpu`, `cuda` (this process's GPU), or `cuda:N`.
-
-    Raises:
-        ValueError: If a GPU is asked for and there is none, or for any other name.
+    Named `auto` (this process's GPU, else the CPU), `cpu`, `cuda` (this process's GPU), or `cuda:N`; ValueError for other names and
+    for a GPU that does not exist.
     """
     kind, colon, number = name.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (colon and not (kind == "cuda" and number.isdecimal())):
@@ -68,9 +64,7 @@ def choose_device(name: str) -> torch.device:
 def process_group(device: torch.device, backend: str | None = None) -> Iterator[None]:
     """Join the other processes for the length of the block; nothing to do for a single process or in a caller's group.
 
-    Args:
-        device: From `choose_device`.
-        backend: By default NCCL on GPUs and gloo on the CPU; `gloo` for processes that exchange only what is on the CPU.
+    The backend is NCCL on GPUs and gloo on the CPU, unless `gloo` is given for processes that exchange only what is on the CPU.
     """
     if world_size() == 1 or dist.is_initialized():
         yield
@@ -88,11 +82,7 @@ def _alone() -> bool:
 
 
 def wait_for_all() -> None:
-    """Return when every process has come here.
-
-    Raises:
-        PeerError: If one never will.
-    """
+    """Return when every process has come here; PeerError if one never will."""
     if _alone():
         return
     try:
@@ -102,15 +92,7 @@ def wait_for_all() -> None:
 
 
 def require_same(value: str, what: str) -> None:
-    """Make sure that all processes have the same value.
-
-    Args:
-        value: This process's.
-        what: Its name for the error.
-
-    Raises:
-        ValueError: In all processes, if they differ; shows each one's.
-    """
+    """Raise ValueError in all processes if they differ in a value; `what` names it."""
     values = gather_objects(value)
     if len(set(values)) > 1:
         shown = ", ".join(f"{item} (process {place})" for place, item in enumerate(values))
@@ -135,7 +117,6 @@ def sum_over_processes(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def mean_over_processes(values: dict[str, float], device: torch.device) -> dict[str, float]:
-    """The mean of each number over all processes."""
     if _alone():
         return values
     tensor = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
@@ -145,21 +126,13 @@ def mean_over_processes(values: dict[str, float], device: torch.device) -> dict[
 
 def from_first_process(text: str) -> str:
     """The first process's text, on all of them; all wait for it."""
-    if _alone():
-        return text
-    texts = [text]
-    dist.broadcast_object_list(texts, src=0)
-    return texts[0]
+    return str(gather_objects(text)[0])
 
 
 def gather_from_processes(shares: Tensor) -> Tensor:
     """The whole of what is spread over the processes as the sampler spreads images: every world_size-th row each.
 
-    Args:
-        shares: [B, ...], of equal shape in all processes, without gradient.
-
-    Returns:
-        [B * world_size, ...] in the order of the global batch.
+    From [B, ...], of equal shape in all processes and without gradient, to [B * world_size, ...] in the global batch's order.
     """
     if _alone():
         return shares

@@ -7,13 +7,9 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary path beside `path`, flush it to disk, then rename it to `path`.
+    """Call `write` with a temporary path beside `path`, flush it to disk, then rename it to `path`, whose parent folders are made.
 
     A reader sees the previous content or the whole new one, also after a kill or a power cut.
-
-    Args:
-        path: Final place; parent folders are made.
-        write: Writes the file that it is given.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: writers such as numpy's and Pillow's choose the format by it.
@@ -34,16 +30,13 @@ def remove_leftovers(path: Path) -> None:
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write UTF-8 text by `write_atomically`."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def text_sha256(text: str) -> str:
-    """Hexadecimal SHA-256 of UTF-8 text."""
     return hashlib.sha256(text.encode()).hexdigest()

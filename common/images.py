@@ -20,7 +20,6 @@ _FRAME_BYTES = 10  # marker, length, bits, height, width, number of components
 
 
 def is_jpeg(content: bytes) -> bool:
-    """Whether the bytes begin as a JPEG file does."""
     return content.startswith(_START)
 
 
@@ -36,19 +35,17 @@ def breaks_off(content: bytes) -> bool:
 
 
 class JpegHeader(NamedTuple):
-    """What a JPEG file says about itself before its compressed data."""
+    """What a JPEG file says about itself before its compressed data; components: 1 grey, 3 colours, 4 inks."""
 
     width: int
     height: int
     components: int
-    """1 grey, 3 colours, 4 inks."""
 
 
 def read_header(content: bytes) -> JpegHeader | None:
-    """Size and number of colours of a JPEG file, without decoding anything.
+    """Size and number of colours of a JPEG file, by its beginning.
 
-    Returns:
-        None where the bytes are not a JPEG file, or are damaged before that point.
+    None where the bytes are not a JPEG file, or are damaged before that point.
     """
     if not is_jpeg(content):
         return None
@@ -66,11 +63,7 @@ def read_header(content: bytes) -> JpegHeader | None:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a list, such as names of images, without surrounding spaces and without empty ones.
-
-    Raises:
-        ValueError: If the file is not there or is not a text file.
-    """
+    """The lines of a list, such as names of images, without surrounding spaces and empty ones; ValueError if it is none."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:

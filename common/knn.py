@@ -7,8 +7,8 @@ with exp(similarity / 0.07). Ties are broken by chance there; here the lower tra
 higher.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,42 +19,30 @@ from torch import Tensor
 # which ties are broken, it fits into 64 bits.
 _STEPS = 2**40 - 1
 _MOST_ROWS = 2**23
+_ROWS_PER_BLOCK = 4096
 
 
 class Neighbours(NamedTuple):
-    """The nearest rows of some queries."""
+    """The nearest rows of some queries: cosines (float64, falling, rounded to about 1e-12) and row numbers (int64).
+
+    Of equally near rows the lower comes first.
+    """
 
     similarities_Tk: Tensor
-    """Cosines, float64, falling; rounded to about 1e-12."""
     indices_Tk: Tensor
-    """Rows of the bank, int64; of equally near ones the lower comes first."""
-
-
-class Bank(Protocol):
-    """Rows that need not fit in memory."""
-
-    def blocks(self, rows_per_block: int) -> Iterator[tuple[int, Tensor]]:
-        """First row and rows [M, D], float32, on the CPU, of consecutive blocks."""
-        ...
 
 
 def find_neighbours(
-    queries_TD: Tensor,
-    bank: Tensor | Bank,
-    k: int,
-    device: torch.device,
-    queries_per_block: int = 256,
-    rows_per_block: int = 4096,
+    queries_TD: Tensor, bank: Tensor | Iterable[Tensor], k: int, device: torch.device, queries_per_block: int = 256
 ) -> Neighbours:
     """Find the k nearest rows of a bank for every query, exactly and in one pass over the bank.
 
     Args:
         queries_TD: float32 of any length, on the CPU.
-        bank: Rows [N, D] of any length, at least k and at most 2^23.
+        bank: Rows [N, D] of any length, at least k and at most 2^23; or blocks of them [M, D], which need not fit in memory together.
         k: How many neighbours.
         device: Where to compute.
         queries_per_block: How many queries are compared at once.
-        rows_per_block: With how many rows, at least.
 
     Returns:
         On the CPU.
@@ -64,11 +52,13 @@ def find_neighbours(
     """
     units = [_unit(part, device) for part in queries_TD.split(queries_per_block)]
     nearest = [torch.empty((len(part), 0), dtype=torch.int64, device=device) for part in units]
-    for first, rows_MD in _blocks(bank, rows_per_block):
+    first = 0
+    for rows_MD in bank.split(_ROWS_PER_BLOCK) if isinstance(bank, Tensor) else bank:
         if first + len(rows_MD) > _MOST_ROWS:
             raise ValueError(f"nearest neighbours are sought among at most {_MOST_ROWS} images")
         rows_MD = _unit(rows_MD, device)
         places_M = _MOST_ROWS - 1 - torch.arange(first, first + len(rows_MD), device=device)
+        first += len(rows_MD)
         for number, unit_TD in enumerate(units):
             similarities_TM = unit_TD @ rows_MD.T
             keys_TM = similarities_TM.mul_(_STEPS).round_().long().mul_(_MOST_ROWS).add_(places_M)
@@ -82,20 +72,12 @@ def find_neighbours(
     )
 
 
-def _blocks(bank: Tensor | Bank, rows_per_block: int) -> Iterator[tuple[int, Tensor]]:
-    if not isinstance(bank, Tensor):
-        yield from bank.blocks(rows_per_block)
-        return
-    for first in range(0, len(bank), rows_per_block):
-        yield first, bank[first : first + rows_per_block]
-
-
 def _unit(vectors: Tensor, device: torch.device) -> Tensor:
     return F.normalize(vectors.to(device).double(), dim=1)
 
 
 def vote(neighbours: Neighbours, bank_labels_N: Tensor, k: int, temperature: float, num_classes: int) -> Tensor:
-    """The votes for every class.
+    """The votes of the first k neighbours for every class, [T, C] in float64.
 
     Args:
         neighbours: At least k per query.
@@ -103,9 +85,6 @@ def vote(neighbours: Neighbours, bank_labels_N: Tensor, k: int, temperature: flo
         k: How many neighbours vote.
         temperature: Similarities are divided by this before the exponential.
         num_classes: C.
-
-    Returns:
-        [T, C] float64.
     """
     weights_Tk = (neighbours.similarities_Tk[:, :k] / temperature).exp()
     labels_Tk = bank_labels_N[neighbours.indices_Tk[:, :k]]
@@ -114,14 +93,9 @@ def vote(neighbours: Neighbours, bank_labels_N: Tensor, k: int, temperature: flo
 
 
 def rank_of_truth(scores_TC: Tensor, labels_T: Tensor) -> Tensor:
-    """How many classes come before the right one; of equal scores the lower class comes first.
+    """How many classes come before the right one, int64 [T]: 0 where the top-1 prediction is right.
 
-    Args:
-        scores_TC: Higher is likelier; NaN is never right.
-        labels_T: int64, the right classes.
-
-    Returns:
-        [T] int64; 0 where the top-1 prediction is right.
+    Higher scores are likelier, NaN is never right, and of equal scores the lower class comes first.
     """
     truth_T1 = scores_TC.gather(1, labels_T[:, None])
     before_TC = torch.arange(scores_TC.shape[1], device=scores_TC.device) < labels_T[:, None]

@@ -20,7 +20,7 @@ from common.cli import Interrupted, parse, set_up_process
 if typing.TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
-_NOT_FOR_SBATCH = "nodes", "time", "ntasks_per_node", "gpus_per_node", "cpus_per_task", "job_name"
+_SIZES = "nodes", "time", "ntasks_per_node", "gpus_per_node", "cpus_per_task", "job_name"
 
 WARNING_SECONDS = 120
 """How long before a job's time limit Slurm signals it (SIGUSR2, submitit's choice): time to finish a step and save."""
@@ -58,30 +58,22 @@ class LaunchOptions:
     """Print what would be started or submitted, and stop."""
 
     def __post_init__(self) -> None:
-        for name in ("gpus", "nodes", "cpus_per_gpu"):
+        for name in ("gpus", "nodes", "cpus_per_gpu", "hours"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
-        if not self.hours > 0:
-            raise ValueError(f"hours={self.hours} must be positive")
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}={value} must be positive")
         if self.nodes > 1 and not self.slurm:
             raise ValueError(f"nodes={self.nodes} needs --slurm; without Slurm start torchrun on each machine")
         self.sbatch_parameters()
 
-    @property
-    def elsewhere(self) -> bool:
-        """Whether the command runs in other processes than this one."""
-        return self.slurm or self.gpus is not None or self.dry_run
-
     def sbatch_parameters(self) -> dict[str, str]:
-        """`sbatch` as a mapping."""
         result = {}
         for entry in self.sbatch:
             key, equals, value = entry.partition("=")
             key = key.lstrip("-").replace("-", "_")
             if not equals or not key:
                 raise ValueError(f"--sbatch {entry}: give KEY=VALUE, such as partition=gpu")
-            if key in _NOT_FOR_SBATCH:
+            if key in _SIZES:
                 raise ValueError(f"--sbatch {entry}: use --gpus, --nodes, --hours and --cpus-per-gpu for the job's size")
             result[key] = value
         return result
@@ -89,10 +81,9 @@ class LaunchOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """`python -m MODULE ARGUMENTS`, also as the function of a Slurm job."""
+    """`python -m MODULE ARGUMENTS`, also as the function of a Slurm job; the module's `__main__` has `main(argv)`."""
 
     module: str
-    """Package whose `__main__` has `main(argv)`."""
     arguments: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -108,7 +99,12 @@ class Command:
         try:
             status = importlib.import_module(f"{self.module}.__main__").main(list(self.arguments))
         except Interrupted as interrupted:
-            _leave_to_slurm(interrupted.signum)
+            # Its work is saved: the signal goes to whoever would have had it, and this process waits for the job's end. On SIGUSR2
+            # submitit's handler queues the job again, in its first process. It ignores SIGTERM, which comes with a preemption: a job
+            # that ends by itself then would count as failed and not be queued again.
+            signal.raise_signal(signal.Signals(interrupted.signum))
+            while True:
+                signal.pause()
         if status:
             raise RuntimeError(f"{self} ended with status {status}")
 
@@ -117,17 +113,6 @@ class Command:
         import submitit.helpers
 
         return submitit.helpers.DelayedSubmission(self)
-
-
-def _leave_to_slurm(signum: int) -> typing.NoReturn:
-    """Hand a signal whose work is saved to whoever would have had it, and wait for the job's end.
-
-    On SIGUSR2 submitit's handler queues the job again, in its first process. It ignores SIGTERM, which comes with a preemption: a
-    job that ends by itself then would count as failed and not be queued again.
-    """
-    signal.raise_signal(signal.Signals(signum))
-    while True:
-        signal.pause()
 
 
 def split_launch_options(argv: Sequence[str]) -> tuple[LaunchOptions, list[str]]:
@@ -154,17 +139,11 @@ def run_or_launch(
     Args:
         module: Package whose `__main__` has this command.
         argv: After `python -m MODULE`; may hold options of `LaunchOptions`.
-        run: The command itself; gets the other options.
+        run: The command itself; gets the other options and returns the exit status.
         check: Reads the other options as `run` does, so that a mistake is found before anything is started or queued.
-
-    Returns:
-        Exit status; for a job 0 as soon as it is submitted.
-
-    Raises:
-        ValueError: If the options do not fit each other or the machine, or `check` refuses its own.
     """
     options, rest = split_launch_options(argv)
-    if not options.elsewhere:
+    if not options.slurm and options.gpus is None and not options.dry_run:
         return run(rest)
     if check is not None:
         check(rest)
@@ -172,9 +151,7 @@ def run_or_launch(
     if options.slurm:
         return _submit(command, options)
     if "WORLD_SIZE" in os.environ:
-        raise ValueError(
-            f"--gpus {options.gpus} inside of torchrun, which has started {os.environ['WORLD_SIZE']} processes already"
-        )
+        raise ValueError(f"--gpus {options.gpus} inside of torchrun: leave it out")
     torchrun = ["common.launch", "--standalone", "--nproc-per-node", str(options.gpus or 1), "-m", module, *rest]
     if options.dry_run:
         print(shlex.join(["python", "-m", *torchrun]))  # noqa: T201 - what the user asked for
@@ -202,9 +179,7 @@ def _submit(command: Command, options: LaunchOptions) -> int:
         print(slurm._make_sbatch_string(runner, options.job_folder, **parameters), end="")  # noqa: T201
         return 0
     if slurm.SlurmExecutor.affinity() < 0:
-        raise ValueError(
-            "--slurm: there is no `srun` on this machine; submit from a login node, or use --dry-run to see the job"
-        )
+        raise ValueError("--slurm: no `srun` on this machine; submit from a login node, or see the job with --dry-run")
     executor = slurm.SlurmExecutor(folder=options.job_folder, max_num_timeout=_RESTARTS)
     executor.update_parameters(**parameters)
     job = executor.submit(command)
@@ -213,11 +188,7 @@ def _submit(command: Command, options: LaunchOptions) -> int:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Start processes as torchrun does and wait for them.
-
-    Args:
-        argv: torchrun's options, `-m`, and the module with its arguments.
-    """
+    """Start processes as torchrun does, with its options, and wait for them."""
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -22,13 +21,11 @@ Series = npt.NDArray[np.float64]
 
 
 class Panel(NamedTuple):
-    """Curves that share an axis."""
+    """Curves that share an axis: which of the logged numbers, and whether their running means are drawn, too."""
 
     title: str
     names: Sequence[str]
-    """Which of the logged numbers."""
     smooth: bool = True
-    """Whether a running mean is drawn over what was logged."""
 
 
 def smoothed(values_N: Series, window: int) -> Series:
@@ -43,12 +40,12 @@ def smoothed(values_N: Series, window: int) -> Series:
 
 
 def write_panels(lines: Sequence[Mapping[str, float]], step: str, panels: Sequence[Panel], picture: Path) -> None:
-    """Draw curves into a PNG file, atomically.
+    """Draw panels into a PNG file, from top to bottom, atomically.
 
     Args:
         lines: The log's, ascending by step; a number may be absent from some of them.
         step: Name of the number on the common axis.
-        panels: From top to bottom, at least one.
+        panels: At least one.
         picture: The file.
     """
     steps_N = np.array([line[step] for line in lines])
@@ -59,7 +56,14 @@ def write_panels(lines: Sequence[Mapping[str, float]], step: str, panels: Sequen
     for axes, panel in zip(rows, panels, strict=True):
         for name in panel.names:
             values_N = np.array([line.get(name, np.nan) for line in lines])
-            _draw(axes, steps_N, values_N, name, window if panel.smooth else None)
+            there_N = ~np.isnan(values_N)
+            marker = "." if there_N.sum() <= _FEW_POINTS else ""
+            if panel.smooth:
+                (raw,) = axes.plot(steps_N, values_N, marker=marker, linewidth=0.8, alpha=0.35)
+                axes.plot(steps_N, smoothed(values_N, window), color=raw.get_color(), linewidth=1.8, label=name)
+            else:
+                # What is logged at few steps only is a line all the same.
+                axes.plot(steps_N[there_N], values_N[there_N], marker=marker, label=name)
         axes.set_ylabel(panel.title)
         axes.grid(alpha=0.3)
         if len(panel.names) > 1:
@@ -67,15 +71,3 @@ def write_panels(lines: Sequence[Mapping[str, float]], step: str, panels: Sequen
     rows[-1].set_xlabel(step)
     rows[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     write_atomically(picture, figure.savefig)
-
-
-def _draw(axes: Axes, steps_N: npt.NDArray[np.int64], values_N: Series, name: str, window: int | None) -> None:
-    """Draw one curve: as logged, and smoothed over it where there is a window."""
-    there_N = ~np.isnan(values_N)
-    marker = "." if there_N.sum() <= _FEW_POINTS else ""
-    if window is None:
-        # What is logged at few steps only is a line all the same.
-        axes.plot(steps_N[there_N], values_N[there_N], marker=marker, label=name)
-        return
-    (raw,) = axes.plot(steps_N, values_N, marker=marker, linewidth=0.8, alpha=0.35)
-    axes.plot(steps_N, smoothed(values_N, window), color=raw.get_color(), linewidth=1.8, label=name)

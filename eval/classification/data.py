@@ -32,7 +32,6 @@ PUBLISHED_SIZES = {IMAGENET: (1000, 1_281_167, 50_000), IMAGENET_100: (100, 126_
 _IMAGENET_100_OPTION = "imagenet-100"
 _IMAGENET_100_LIST = Path(__file__).parent / "lists" / "imagenet100.txt"
 _WORDNET_ID = re.compile(r"n\d{8}")
-_ARCHIVES = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
 _DOWNLOAD = "download it from https://image-net.org/download-images.php (demands an account)"
 _SORT_BY_CLASS = (
     "ImageNet's validation images come unsorted: sort them by the devkit's labels, for example with `valprep.sh` of "
@@ -47,31 +46,24 @@ ImageFile = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Images in files of their own."""
+    """Images in files of their own, decoded to RGB as torchvision's `ImageFolder` does."""
 
     paths: list[str]
 
     def __getitem__(self, index: int) -> Image.Image:
-        """Decode an image to RGB, as torchvision's `ImageFolder` does.
-
-        Raises:
-            ValueError: If it cannot be decoded: leaving it out would change the benchmark.
-        """
-        path = self.paths[index]
         try:
-            with Image.open(path) as image:
+            with Image.open(self.paths[index]) as image:
                 return image.convert("RGB")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            # Pillow raises all of these for damaged files, depending on the format.
-            raise ValueError(f"{path}: cannot be decoded ({error}); repair or replace it") from error
+            # Pillow raises all of these for damaged files, depending on the format. Leaving one out would change the benchmark.
+            raise ValueError(f"{self.paths[index]}: cannot be decoded ({error}); repair or replace it") from error
 
 
 @dataclass(frozen=True)
 class CifarImages:
-    """The images of one of CIFAR's splits."""
+    """The images of one of CIFAR's splits, by their RGB planes."""
 
     pixels_N3HW: npt.NDArray[np.uint8]
-    """RGB planes."""
 
     def __getitem__(self, index: int) -> Image.Image:
         return Image.fromarray(np.ascontiguousarray(self.pixels_N3HW[index].transpose(1, 2, 0)))
@@ -79,38 +71,33 @@ class CifarImages:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledImages:
-    """One split of N images."""
+    """One split of N images.
+
+    Labels [N] are indices into the names of the classes, which are the same in both splits; `names` [N] identify the images within
+    their set. `content_sha256` changes with every change of a file, for caches: unlike the fingerprint, which goes into the result,
+    it may differ between copies of the same data.
+    """
 
     source: ImageFiles | CifarImages
-    """Image by index."""
     labels: npt.NDArray[np.int64]
-    """[N], indices into `classes`."""
     names: list[str]
-    """[N], what identifies each image within its set."""
     classes: list[str]
-    """Names of the classes; the same in both splits."""
     fingerprint: Dataset
-    """For the result."""
     content_sha256: str
-    """Changes with every change of a file; for caches. Unlike the fingerprint it may differ between copies of the same data."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
 class Splits(NamedTuple):
-    """A data set."""
+    """A data set: labelled neighbours, or images that a probe is trained on, and those to classify."""
 
     train: LabelledImages
-    """Labelled neighbours, or the images that a probe is trained on."""
     test: LabelledImages
-    """The images to classify."""
 
 
 def read_splits(root: Path, train_folder: str, test_folder: str, classes: str) -> Splits:
-    """List CIFAR's binary files or two folders of class folders; see `ClassificationConfig` for the arguments.
-
-    Labels follow the sorted names of the class folders.
+    """List CIFAR's binary files or two folders of class folders, whose sorted names are the labels.
 
     Raises:
         ValueError: For every problem of `examine` that shows without opening images, and for a list of classes that does not fit.
@@ -128,38 +115,28 @@ def read_splits(root: Path, train_folder: str, test_folder: str, classes: str) -
         name = IMAGENET_100 if classes == _IMAGENET_100_OPTION else f"{name}, classes of {Path(classes).name}"
     elif len(names) == PUBLISHED_SIZES[IMAGENET][0] and all(map(_WORDNET_ID.fullmatch, names)):
         name = IMAGENET
-    _, *sizes = PUBLISHED_SIZES.get(name, (0, 0, 0))
-    folders = (train_folder, test_folder)
-    return Splits(*(_label(root, folder, files[folder], name, size) for folder, size in zip(folders, sizes, strict=True)))
+    _, train_size, test_size = PUBLISHED_SIZES.get(name, (0, 0, 0))
+    return Splits(
+        _label(root, train_folder, files[train_folder], name, train_size),
+        _label(root, test_folder, files[test_folder], name, test_size),
+    )
 
 
 def read_class_list(classes: str) -> list[str]:
-    """The class folders, sorted, that an option's value names.
-
-    Args:
-        classes: `imagenet-100`, or a file with a folder name at the beginning of each line.
-
-    Raises:
-        ValueError: If there is no such file, or it names nothing or one folder twice.
-    """
+    """The class folders, sorted, that an option's value names: `imagenet-100`, or a file with a folder name per line."""
     path = _IMAGENET_100_LIST if classes == _IMAGENET_100_OPTION else Path(classes)
     if not path.is_file():
         raise ValueError(f"classes={classes}: no such file; give imagenet-100, or a text file with a folder name per line")
     names = [line.split()[0] for line in read_lines(path)]
-    if not names:
-        raise ValueError(f"classes={classes}: the file names no class")
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"classes={classes}: {', '.join(repeated[:3])} twice")
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"classes={classes}: the file must name at least one class, and none twice")
     return sorted(names)
 
 
 def examine(folder: Path, deep: bool, jobs: int) -> list[Finding]:
     """Everything that is wrong with CIFAR's files, or with ImageNet or other class folders in `train` and `val`.
 
-    Args:
-        folder: The data set.
-        deep: Decode every image instead of looking at its beginning and end.
-        jobs: Processes; 0: one per core.
+    With `deep`, every image is decoded, not only its beginning and end looked at, by so many processes (0: one per core).
     """
     layout = find_layout(folder)
     if layout is not None:
@@ -187,24 +164,21 @@ def _list_images(
     root: Path, splits: tuple[str, str], wanted: list[str] | None
 ) -> tuple[dict[str, dict[str, list[ImageFile]]], list[Finding]]:
     """The images by folder and class, sorted, and what is wrong with the folders; `wanted` are the only classes that count."""
-    found, findings = {}, []
-    for split in splits:
-        found[split], problems = _class_folders(root, split)
-        findings += problems
-    everyone = wanted or sorted({name for names in found.values() for name in names})
+    found = {split: _class_folders(root, split) for split in splits}
+    findings = [finding for _, problems in found.values() for finding in problems]
+    everyone = set(wanted or (name for names, _ in found.values() for name in names))
     files: dict[str, dict[str, list[ImageFile]]] = {}
-    for split in splits:
-        if found[split]:
-            absent = sorted(set(everyone) - set(found[split]))
-            findings += about("missing", f"{split} lacks classes", absent, "both folders need the same ones" * (wanted is None))
-        listed = {name: _walk(root / split / name) for name in sorted(set(everyone) & set(found[split]))}
-        files[split] = {name: images for name, (images, _) in listed.items()}
-        others = [os.path.relpath(path, root) for _, paths in listed.values() for path in paths]
+    for split, (names, _) in found.items():
+        if names:
+            advice = "" if wanted else "both folders need the same ones"
+            findings += about("missing", f"{split} lacks classes", sorted(everyone.difference(names)), advice)
+        others: list[str] = []
+        files[split] = {name: _walk(root / split / name, others) for name in sorted(everyone.intersection(names))}
         empty = [f"{split}/{name}" for name, images in files[split].items() if not images]
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         findings += [
             *about("missing", "class folders hold no image", empty, f"endings looked for: {suffixes}"),
-            *about("note", "nobody reads files without an image's ending", others),
+            *about("note", "nobody reads files without an image's ending", [os.path.relpath(path, root) for path in others]),
         ]
     return files, findings
 
@@ -213,10 +187,10 @@ def _class_folders(root: Path, split: str) -> tuple[list[str], list[Finding]]:
     """Names of the class folders of a split, and what is wrong with what else is beside them."""
     folder = root / split
     if not folder.is_dir():
-        archive = _ARCHIVES.get(split, "")
-        if archive and (root / archive).is_file():
-            unpack = f"mkdir -p {folder} && tar -xf {root / archive} -C {folder}"
-            return [], [Finding("missing", f"{root / archive} is not unpacked", advice=unpack)]
+        if (archive := root / f"ILSVRC2012_img_{split}.tar").is_file():
+            return [], [
+                Finding("missing", f"{archive} is not unpacked", advice=f"mkdir -p {folder} && tar -xf {archive} -C {folder}")
+            ]
         advice = (
             "--data is the folder that holds train and val, each with a folder per class (--train-folder, --test-folder name "
             f"others), or CIFAR's binary files; for ImageNet, {_DOWNLOAD}"
@@ -244,18 +218,19 @@ def _class_folders(root: Path, split: str) -> tuple[list[str], list[Finding]]:
     return names, findings
 
 
-def _walk(folder: Path) -> tuple[list[ImageFile], list[str]]:
-    """Every image at any depth, sorted by path, and the paths of other files."""
-    images, others = [], []
-    for parent, _, names in os.walk(folder, followlinks=True):
-        for name in names:
+def _walk(folder: Path, others: list[str]) -> list[ImageFile]:
+    """Every image at any depth, sorted by path; the paths of other files are appended to `others`."""
+    images = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()
+        for name in sorted(names):
             path = os.path.join(parent, name)  # noqa: PTH118 - a million of them: pathlib takes four times as long
             if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
                 state = os.stat(path)  # noqa: PTH116
                 images.append((path, state.st_size, state.st_mtime_ns))
             else:
                 others.append(path)
-    return sorted(images), sorted(others)
+    return sorted(images)
 
 
 def _label(root: Path, folder: str, files: dict[str, list[ImageFile]], name: str, full_size: int) -> LabelledImages:
@@ -281,24 +256,22 @@ def _read_cifar(root: Path, layout: CifarLayout) -> Splits:
     classes = class_file.read_text(encoding="utf-8").split()
     if len(classes) != layout.num_classes:
         raise ValueError(f"{class_file}: {len(classes)} names, {layout.name} has {layout.num_classes} classes")
-    parts = {"train": (present_train_files(root, layout), layout.train_size), "test": ([layout.test_file], layout.test_size)}
-    return Splits(*(_label_cifar(root, layout, split, *part, classes) for split, part in parts.items()))
 
+    def label(split: str, files: list[str], full_size: int) -> LabelledImages:
+        records, names = read_records(root, layout, files)
+        labels = records[:, layout.label_bytes - 1].astype(np.int64)
+        if labels.max() >= len(classes):
+            bad = int(np.argmax(labels >= len(classes)))
+            raise ValueError(f"{root}: {names[bad]} has label {labels[bad]}, {layout.name} has classes 0 to {len(classes) - 1}")
+        items = [f"{name} {hashlib.sha256(record).hexdigest()}" for name, record in zip(names, records, strict=True)]
+        return LabelledImages(
+            source=CifarImages(picture_planes(records, layout)),
+            labels=labels,
+            names=names,
+            classes=classes,
+            fingerprint=describe_dataset(root, layout.name, split, items, full_size),
+            content_sha256=text_sha256("\n".join(items)),
+        )
 
-def _label_cifar(
-    root: Path, layout: CifarLayout, split: str, files: list[str], full_size: int, classes: list[str]
-) -> LabelledImages:
-    records, names = read_records(root, layout, files)
-    labels = records[:, layout.label_bytes - 1].astype(np.int64)
-    if labels.max() >= len(classes):
-        bad = int(np.argmax(labels >= len(classes)))
-        raise ValueError(f"{root}: {names[bad]} has label {labels[bad]}, {layout.name} has classes 0 to {len(classes) - 1}")
-    items = [f"{name} {hashlib.sha256(record).hexdigest()}" for name, record in zip(names, records, strict=True)]
-    return LabelledImages(
-        source=CifarImages(picture_planes(records, layout)),
-        labels=labels,
-        names=names,
-        classes=classes,
-        fingerprint=describe_dataset(root, layout.name, split, items, full_size),
-        content_sha256=text_sha256("\n".join(items)),
-    )
+    train_files = present_train_files(root, layout)
+    return Splits(label("train", train_files, layout.train_size), label("test", [layout.test_file], layout.test_size))

@@ -75,7 +75,6 @@ class FeatureExtractor:
     """A backbone that answers with feature vectors."""
 
     def __init__(self, backbone: AnyBackbone, representation: Representation, device: torch.device) -> None:
-        """Move the network to the device, set to evaluation mode; the representation must fit it."""
         self.backbone = backbone.to(device).eval()
         self.representation = representation
         self.device = device
@@ -92,14 +91,9 @@ class FeatureExtractor:
     @torch.inference_mode()
     @full_float32()
     def __call__(self, images_B3HW: Tensor) -> dict[str, Tensor]:
-        """Feature vectors of normalised images.
+        """Feature vectors of normalised images: `knn` [B, D] and `linear` [B, L], float32, on the CPU.
 
-        Returns:
-            `knn` [B, D] and `linear` [B, L], float32, on the CPU.
-
-        Raises:
-            ValueError: If the image size does not fit the backbone, or a feature is not finite: comparisons with NaN would give
-                metrics that mean nothing.
+        Refuses features that are not finite: comparisons with NaN would give metrics that mean nothing.
         """
         self._earlier.clear()
         last = self.backbone.forward_tokens(images_B3HW.to(self.device, non_blocking=True))
@@ -130,7 +124,7 @@ class FeatureStore:
     """
 
     def __init__(self, root: Path, inputs: Mapping[str, Any], num_rows: int) -> None:
-        """Point at a store of N rows in the folder of all stores, which need not exist yet; `inputs` must be JSON-ready."""
+        """A store of N rows in the folder of all stores, which need not exist yet; `inputs` must be JSON-ready."""
         self.description = json.dumps({"version": STORE_VERSION, "rows": num_rows, **inputs}, sort_keys=True, indent=1) + "\n"
         self.folder = root / text_sha256(self.description)[:32]
         self.spans = [range(start, min(start + ROWS_PER_FILE, num_rows)) for start in range(0, num_rows, ROWS_PER_FILE)]
@@ -142,43 +136,33 @@ class FeatureStore:
         return path.is_file() and path.read_text(encoding="utf-8") == self.description
 
     def has(self, number: int) -> bool:
-        """Whether a file is there."""
         return self._path(number).is_file()
 
     def write(self, number: int, rows: npt.NDArray[np.float32]) -> None:
-        """Write one file atomically."""
         assert len(rows) == len(self.spans[number])
         write_atomically(self._path(number), lambda temporary: np.save(temporary, rows))
 
     def finish(self) -> None:
         """Declare the store complete; by one process, when all have written."""
-        absent = [number for number in range(len(self.spans)) if not self.has(number)]
-        if absent:
-            raise ValueError(
-                f"{self.folder}: {len(absent)} files of features are not there; on several machines --cache must be a shared folder"
-            )
+        if absent := sum(not self.has(number) for number in range(len(self.spans))):
+            raise ValueError(f"{self.folder}: {absent} files of features are not there; several machines must share --cache")
         write_text_atomically(self.folder / _DESCRIPTION_FILE, self.description)
 
-    def blocks(self, rows_per_block: int) -> Iterator[tuple[int, Tensor]]:
-        """First row and rows of consecutive blocks of whole files, at least `rows_per_block` rows each but for the last block."""
+    def blocks(self, rows_per_block: int) -> Iterator[Tensor]:
+        """Consecutive blocks of whole files, at least `rows_per_block` rows each but for the last one."""
+        numbers = range(len(self.spans))
         step = -(-rows_per_block // ROWS_PER_FILE)
-        for first in range(0, len(self.spans), step):
-            files = [np.asarray(self._map(number)) for number in range(first, min(first + step, len(self.spans)))]
-            yield first * ROWS_PER_FILE, torch.from_numpy(np.concatenate(files))
+        for first in numbers[::step]:
+            yield torch.from_numpy(np.concatenate([self._map(number) for number in numbers[first : first + step]]))
 
     def rows(self, indices: Tensor) -> Tensor:
         """Rows by index [R], int64 on the CPU, in any order."""
         numbers, places = np.divmod(indices.numpy(), ROWS_PER_FILE)
-        result = np.empty((len(indices), self.width), dtype=np.float32)
+        result = np.empty((len(indices), self._map(0).shape[1]), dtype=np.float32)
         for number in np.unique(numbers):
             wanted = numbers == number
             result[wanted] = self._map(int(number))[places[wanted]]
         return torch.from_numpy(result)
-
-    @property
-    def width(self) -> int:
-        """D."""
-        return int(self._map(0).shape[1])
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:05d}.npy"
@@ -209,7 +193,7 @@ def _stack(items: Sequence[Tensor | ValueError]) -> Tensor | ValueError:
 def load_batches(
     images: LabelledImages, transform: Transform, batches: Sequence[Sequence[int]], workers: int, device: torch.device
 ) -> Iterator[Tensor]:
-    """Decode batches of images, given by their indices; none may be empty.
+    """Decode batches of images, given by their indices, none of them empty; yields [B, 3, H, W] for each, on the CPU.
 
     Args:
         images: The split.
@@ -217,9 +201,6 @@ def load_batches(
         batches: In this order.
         workers: Processes that decode; 0: this one.
         device: Where the batches will go.
-
-    Yields:
-        [B, 3, H, W] for each batch, on the CPU.
 
     Raises:
         ValueError: If an image cannot be decoded; names it.
@@ -242,27 +223,21 @@ def extract_features(
 ) -> tuple[dict[str, FeatureStore], dict[str, FeatureStore]]:
     """Make the features that the run's classifiers need, each image decoded once, or find them in the cache.
 
-    Returns:
-        Stores of the training and of the test images by the name of the feature vector; without `linear` for training images that
-        the probe augments.
-
-    Raises:
-        ValueError: If an image cannot be decoded, or a feature is not finite.
+    Returns stores of the training and of the test images by the name of the feature vector; without `linear` for training images that
+    the probe augments.
     """
     transform = partial(centre_crop, resize=config.resize, crop=config.crop)
     words = extractor.representation.describe()
 
     def filled(images: LabelledImages, names: Sequence[str]) -> dict[str, FeatureStore]:
-        stores = {}
-        for name in names:
-            inputs: dict[str, Any] = {
-                "backbone": backbone_sha256,
-                "images": images.content_sha256,
-                "transform": {"name": "centre crop", **transform.keywords},
-                "feature": name,
-                "representation": words[f"{name}_features"],
-            }
-            stores[name] = FeatureStore(config.cache or config.output / "features", inputs, len(images))
+        common = {
+            "backbone": backbone_sha256,
+            "images": images.content_sha256,
+            "transform": {"name": "centre crop", **transform.keywords},
+        }
+        inputs = {name: {**common, "feature": name, "representation": words[f"{name}_features"]} for name in names}
+        root = config.cache or config.output / "features"
+        stores = {name: FeatureStore(root, inputs[name], len(images)) for name in names}
         _fill(stores, images, transform, extractor, config)
         return stores
 

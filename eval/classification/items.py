@@ -22,10 +22,6 @@ _PERCENT = 100
 def read_items(result: Result, folder: Path) -> tuple[tuple[str, ...], Callable[[Array], Mapping[str, Array]]] | None:
     """The ranks of the right classes that the artefact `predictions` holds; None where the result has none.
 
-    Args:
-        result: The result.
-        folder: Where it and its artefacts are.
-
     Returns:
         Names of the N test images, sorted, and a function from weights [R, N] to {metric: values [R] in percent}.
 
@@ -39,8 +35,8 @@ def read_items(result: Result, folder: Path) -> tuple[tuple[str, ...], Callable[
         header, *lines = list(csv.reader(stream, strict=True))
     lines.sort(key=lambda line: line[header.index("image")])
     names = tuple(line[header.index("image")] for line in lines)
-    columns = {name.removesuffix(_RANK): place for place, name in enumerate(header) if name.endswith(_RANK)}
-    ranks = {name: np.array([int(line[place]) for line in lines]) for name, place in columns.items()}
+    columns = {name: place for place, name in enumerate(header) if name.endswith(_RANK)}
+    ranks = {name.removesuffix(_RANK): np.array([int(line[place]) for line in lines]) for name, place in columns.items()}
     metrics = [f"{name} top-{top}" for name in ranks for top in _TOPS]
     right_NM = np.stack([_PERCENT * (ranks[name] < top) for name in ranks for top in _TOPS], axis=1).astype(np.float64)
 

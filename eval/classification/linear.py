@@ -12,7 +12,7 @@ its part, and all of them get the whole batch and take the same step.
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -42,12 +42,14 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 class ProbeOutcome(NamedTuple):
-    """What the probe found on the test images."""
+    """What the probe found on the test images.
+
+    For each learning rate: how many classes come before the right one after the last epoch, [T]. By epoch and learning rate: the
+    share of right answers.
+    """
 
     ranks: list[Tensor]
-    """For each learning rate [T]: how many classes come before the right one, after the last epoch."""
     top1: list[list[float]]
-    """Share of right answers by epoch and learning rate."""
 
 
 def train_probe(
@@ -68,10 +70,7 @@ def train_probe(
         test_batches: Test features.
         device: Where to train.
         checkpoint: The file of the progress, written by the first process after every epoch.
-        inputs: Digest of everything that determines the outcome.
-
-    Raises:
-        ValueError: If the checkpoint is of another run, or the training diverges.
+        inputs: Digest of everything that determines the outcome; a checkpoint of other inputs is refused.
     """
     width = next(iter(test_batches()))[0].shape[1]
     layers = _fresh_layers(config, width, num_classes).to(device)
@@ -98,9 +97,8 @@ def train_probe(
         top1 = [float((rank_T < 1).double().mean()) for rank_T in ranks]
         outcome = ProbeOutcome(ranks, [*outcome.top1, top1])
         if rank() == 0:
-            progress = {"epoch": epoch + 1, "ranks": outcome.ranks, "top1": outcome.top1}
             probe = {"layers": layers.state_dict(), "optimizer": optimizer.state_dict()}
-            state = {"inputs": inputs, "probe": probe, **progress}
+            state = {"inputs": inputs, "probe": probe, "epoch": epoch + 1, "ranks": outcome.ranks, "top1": outcome.top1}
             write_atomically(checkpoint, partial(torch.save, state))
             shares = zip(config.learning_rates, top1, strict=True)
             words = ", ".join(f"top-1 {100 * share:.2f} at rate {learning_rate:g}" for learning_rate, share in shares)
@@ -141,23 +139,22 @@ def _ranks(layers: nn.ModuleList, batches: Batches) -> list[Tensor]:
     return [torch.cat(found) for found in parts]
 
 
-def epoch_order(num_images: int, seed: int, epoch: int) -> Tensor:
-    """Order [N] of the training images in an epoch."""
-    generator = torch.Generator().manual_seed((seed << 20) + epoch)
-    return torch.randperm(num_images, generator=generator)
+def _epoch_batches(config: ClassificationConfig, num_images: int, epoch: int) -> Sequence[Tensor]:
+    """Indices of the training images in the batches of an epoch."""
+    generator = torch.Generator().manual_seed((config.seed << 20) + epoch)
+    return torch.randperm(num_images, generator=generator).split(config.batch_size)
 
 
 def augmented_batches(
     epoch: int, config: ClassificationConfig, images: LabelledImages, extractor: FeatureExtractor
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Draw a random crop and flip of each image and send it through the backbone: the published protocol."""
-    batches = epoch_order(len(images), config.seed, epoch).split(config.batch_size)
+    batches = _epoch_batches(config, len(images), epoch)
     own = [batch.tensor_split(world_size())[rank()] for batch in batches]
     transform = partial(random_crop_and_flip, crop=config.crop, seed=config.seed, epoch=epoch)
     loaded = load_batches(images, transform, [part.tolist() for part in own if len(part)], config.workers, extractor.device)
     labels_N = torch.from_numpy(images.labels)
-    what = f"epoch {epoch + 1}"
-    bar = tqdm(batches, unit="batch", desc=what, disable=None if rank() == 0 else True, leave=False)
+    bar = tqdm(batches, unit="batch", desc=f"epoch {epoch + 1}", disable=None if rank() == 0 else True, leave=False)
     for batch, part in zip(bar, own, strict=True):
         features_bL = extractor(next(loaded))[LINEAR] if len(part) else None
         # Joined outside of inference mode, so that a layer's backward pass may keep the batch.
@@ -170,12 +167,12 @@ def stored_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Features that were extracted once, from the centre crops: a deviation, by far faster."""
     labels_N = torch.from_numpy(images.labels)
-    for batch in epoch_order(len(images), config.seed, epoch).split(config.batch_size):
+    for batch in _epoch_batches(config, len(images), epoch):
         yield store.rows(batch).to(device), labels_N[batch].to(device)
 
 
 def batches_in_order(images: LabelledImages, store: FeatureStore, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """All features in the images' own order, for testing."""
-    labels_N = torch.from_numpy(images.labels)
-    for first, rows in store.blocks(1):
-        yield rows.to(device), labels_N[first : first + len(rows)].to(device)
+    labels = torch.from_numpy(images.labels).split([len(span) for span in store.spans])
+    for rows_BL, labels_B in zip(store.blocks(1), labels, strict=True):
+        yield rows_BL.to(device), labels_B.to(device)

@@ -19,24 +19,22 @@ _SMALL_BLOCKS = 4
 _AUGMENTED = "random resized crop and flip in every epoch"
 _STORED = "features of centre crops, extracted once"
 
-_COMMON = ("classifiers", "resize", "crop")
-_OF_CLASSIFIER = {"knn": ("neighbours", "temperature"), "linear": ("learning_rates", "epochs", "batch_size")}
+_SETTINGS = {"knn": ("neighbours", "temperature"), "linear": ("learning_rates", "epochs", "batch_size")}
 _COMPARED = ("resize", "crop", "temperature", "epochs", "batch_size")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Representation:
-    """The two feature vectors of an image: k-NN's, and the linear probe's, which begins or ends with k-NN's.
+    """The two feature vectors of an image.
 
-    k-NN's is the CLS token after the final norm (where the backbone has one); without a CLS token, the mean of the patches.
+    k-NN's is the CLS token after the final norm, or, where the backbone has none, the mean of the patches. The probe's is this token
+    of the last `blocks` blocks, each after the final norm, the last block's last; and with `mean_patch` also the mean of the last
+    block's patches.
     """
 
     class_token: bool
-    """Whether the backbone has a CLS token; the mean of the patches stands for it otherwise."""
     blocks: int
-    """The probe sees this token of so many last blocks, each after the final norm, the last block's last."""
     mean_patch: bool
-    """Whether the probe also sees the mean of the last block's patches beside the CLS token."""
 
     def describe(self) -> dict[str, str]:
         """In words, for the result."""
@@ -62,10 +60,9 @@ def published_representation(spec: BackboneSpec) -> Representation:
 
 
 def choose_representation(spec: BackboneSpec, blocks: int | None, mean_patch: bool | None) -> Representation:
-    """The published representation with what the user wants otherwise; a ViT with fewer than four blocks gives all that it has.
+    """The published representation with what the user wants otherwise, refused where the backbone does not have it.
 
-    Raises:
-        ValueError: If the backbone does not have so many blocks, or no CLS token beside which a mean could stand.
+    A ViT with fewer than four blocks gives all that it has.
     """
     published = published_representation(spec)
     chosen = Representation(
@@ -91,25 +88,20 @@ def protocol_of(config: ClassificationConfig, spec: BackboneSpec) -> Protocol:
     chosen = choose_representation(spec, config.linear_blocks, config.linear_mean_patch)
     published = published_representation(spec)
     defaults = ClassificationConfig(backbone=config.backbone, data=config.data, output=config.output)
-    names = [*_COMMON, *(name for classifier in config.classifiers for name in _OF_CLASSIFIER[classifier])]
+    names = ["classifiers", "resize", "crop", *(name for kind in config.classifiers for name in _SETTINGS[kind])]
     settings: dict[str, Any] = {name: getattr(config, name) for name in names}
     pairs = {name: [getattr(defaults, name), getattr(config, name)] for name in names if name in _COMPARED}
     words = chosen.describe()
     if "knn" in config.classifiers:
         settings["knn_features"] = words["knn_features"]
     if "linear" in config.classifiers:
-        training_images = _AUGMENTED if config.augment else _STORED
-        settings |= {
-            "linear_features": words["linear_features"],
-            "linear_blocks": chosen.blocks,
-            "linear_mean_patch": chosen.mean_patch,
-            "training_images": training_images,
-        }
-        pairs |= {
+        settings["linear_features"] = words["linear_features"]
+        compared: dict[str, list[Any]] = {
             "linear_blocks": [published.blocks, chosen.blocks],
             "linear_mean_patch": [published.mean_patch, chosen.mean_patch],
-            "learning_rate": [defaults.learning_rates[0], config.learning_rates[0]],
-            "training_images": [_AUGMENTED, training_images],
+            "training_images": [_AUGMENTED, _AUGMENTED if config.augment else _STORED],
         }
+        settings |= {name: used for name, (_, used) in compared.items()}
+        pairs |= compared | {"learning_rate": [defaults.learning_rates[0], config.learning_rates[0]]}
     deviations = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     return Protocol(name=PROTOCOL_NAME, version=PROTOCOL_VERSION, settings=settings, deviations=deviations)

@@ -4,7 +4,7 @@ Shapes: T test images, N training images, C classes.
 """
 
 import csv
-import logging
+import io
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -18,7 +18,7 @@ from backbones.build import build_backbone
 from backbones.file import load_strictly, read_backbone_file
 from backbones.spec import BackboneSpec
 from common.distributed import choose_device, gather_objects, peak_memory_bytes, process_group, rank, wait_for_all, world_size
-from common.files import write_atomically
+from common.files import write_text_atomically
 from common.knn import classify, find_neighbours
 from eval.classification.config import ClassificationConfig
 from eval.classification.data import LabelledImages, Splits, read_splits
@@ -28,8 +28,6 @@ from eval.classification.protocol import choose_representation, protocol_of
 from eval.record import Evaluation, inputs_digest
 from eval.result import RESULT_FILE, Metric, Result, read_result, write_result
 
-logger = logging.getLogger(__name__)
-
 PROBE_FILE = "linear.pth"
 PREDICTIONS_FILE = "predictions.csv"
 
@@ -37,17 +35,14 @@ _PERCENT = 100
 _TOPS = (1, 5)
 _RESAMPLES = 10_000
 _TAILS = (0.025, 0.975)
+_ROWS_AT_ONCE = 4096  # of the bank
 
-Ranks = npt.NDArray[np.int64]
-"""[T]: how many classes come before the right one."""
+Ranks = Mapping[str, npt.NDArray[np.int64]]
+"""For every classifier [T]: how many classes come before the right one."""
 
 
 def check(config: ClassificationConfig, spec: BackboneSpec) -> Splits:
-    """Find a user's mistakes before anything heavy starts, and list the data.
-
-    Raises:
-        ValueError: If the data cannot be used, or the options do not fit them or the backbone.
-    """
+    """Find a user's mistakes before anything heavy starts, and list the data."""
     choose_representation(spec, config.linear_blocks, config.linear_mean_patch)
     stride = getattr(spec, "patch_size", 1)
     if config.crop % stride:
@@ -67,9 +62,6 @@ def evaluate(config: ClassificationConfig) -> Result:
 
     Under torchrun every process extracts a share of the features, finds a share of the neighbours and makes a part of every batch of
     the probe; the outcome does not depend on their number.
-
-    Raises:
-        ValueError: If an option, the backbone file or the data cannot be used, or the output folder holds something else.
     """
     start = time.monotonic()
     backbone = read_backbone_file(config.backbone)
@@ -94,10 +86,17 @@ def evaluate(config: ClassificationConfig) -> Result:
         representation = choose_representation(backbone.spec, config.linear_blocks, config.linear_mean_patch)
         extractor = FeatureExtractor(network, representation, device)
         train, test = extract_features(config, splits, backbone.sha256, extractor)
-        ranks = run_knn(config, splits, train[KNN], test[KNN], device) if "knn" in config.classifiers else {}
+        ranks = dict(run_knn(config, splits, train[KNN], test[KNN], device)) if "knn" in config.classifiers else {}
         probe = None
         if "linear" in config.classifiers:
-            probe = run_probe(config, splits, train.get(LINEAR), test[LINEAR], extractor, inputs_digest(evaluation.inputs))
+            if LINEAR in train:
+                train_batches = partial(stored_batches, config=config, images=splits.train, store=train[LINEAR], device=device)
+            else:
+                train_batches = partial(augmented_batches, config=config, images=splits.train, extractor=extractor)
+            test_batches = partial(batches_in_order, images=splits.test, store=test[LINEAR], device=device)
+            classes, checkpoint = len(splits.train.classes), config.output / PROBE_FILE
+            inputs = inputs_digest(evaluation.inputs)
+            probe = train_probe(config, classes, train_batches, test_batches, device, checkpoint, inputs)
             for number, (rate, ranks_T) in enumerate(zip(config.learning_rates, probe.ranks, strict=True)):
                 ranks[f"linear (rate {rate:g})" if number else "linear"] = ranks_T.numpy()
         if rank() == 0:
@@ -118,12 +117,14 @@ def evaluate(config: ClassificationConfig) -> Result:
 
 def run_knn(
     config: ClassificationConfig, splits: Splits, train: FeatureStore, test: FeatureStore, device: torch.device
-) -> dict[str, Ranks]:
+) -> Ranks:
     """Classify the test images by their neighbours, each process a share of them; such as `20-NN` -> ranks [T]."""
     own = np.array_split(np.arange(len(splits.test)), world_size())[rank()]
     share = {k: torch.empty(0, dtype=torch.int64) for k in config.neighbours}
     if len(own):
-        neighbours = find_neighbours(test.rows(torch.from_numpy(own)), train, max(config.neighbours), device)
+        neighbours = find_neighbours(
+            test.rows(torch.from_numpy(own)), train.blocks(_ROWS_AT_ONCE), max(config.neighbours), device
+        )
         train_labels, test_labels = (torch.from_numpy(images.labels) for images in splits)
         num_classes = len(splits.train.classes)
         share = classify(neighbours, train_labels, test_labels[own], config.neighbours, config.temperature, num_classes)
@@ -131,31 +132,7 @@ def run_knn(
     return {f"{k}-NN": torch.cat([part[k] for part in shares]).numpy() for k in config.neighbours}
 
 
-def run_probe(
-    config: ClassificationConfig,
-    splits: Splits,
-    train: FeatureStore | None,
-    test: FeatureStore,
-    extractor: FeatureExtractor,
-    inputs: str,
-) -> ProbeOutcome:
-    """Train and test the linear probe, continuing where an interrupted run of the same inputs stopped.
-
-    Without stored features of the training images, these are augmented.
-    """
-    device = extractor.device
-    if train is None:
-        if rank() == 0:
-            logger.info("linear probe: each of %d epochs runs the backbone on augmented images, as published", config.epochs)
-        train_batches = partial(augmented_batches, config=config, images=splits.train, extractor=extractor)
-    else:
-        train_batches = partial(stored_batches, config=config, images=splits.train, store=train, device=device)
-    test_batches = partial(batches_in_order, images=splits.test, store=test, device=device)
-    classes, checkpoint = len(splits.train.classes), config.output / PROBE_FILE
-    return train_probe(config, classes, train_batches, test_batches, device, checkpoint, inputs)
-
-
-def metrics_of(ranks: Mapping[str, Ranks], probe: ProbeOutcome | None, num_classes: int, seed: int) -> dict[str, Metric]:
+def metrics_of(ranks: Ranks, probe: ProbeOutcome | None, num_classes: int, seed: int) -> dict[str, Metric]:
     """Top-1 and top-5 of every classifier with 95 % intervals; no top-5 where every answer would be right.
 
     `linear top-1, best epoch` is what DINO's script prints: the highest test accuracy of all epochs, for the first learning rate.
@@ -167,7 +144,7 @@ def metrics_of(ranks: Mapping[str, Ranks], probe: ProbeOutcome | None, num_class
     return metrics
 
 
-def accuracy(ranks_T: Ranks, top: int, seed: int) -> Metric:
+def accuracy(ranks_T: npt.NDArray[np.int64], top: int, seed: int) -> Metric:
     """Top-n accuracy in percent and its percentile bootstrap interval.
 
     An image drawn with replacement from T is right with probability p, the accuracy, so the number of right ones in a resampled set
@@ -180,7 +157,7 @@ def accuracy(ranks_T: Ranks, top: int, seed: int) -> Metric:
     return Metric(value=_PERCENT * right / total, interval_95=interval)
 
 
-def breakdown_of(ranks: Mapping[str, Ranks], images: LabelledImages) -> dict[str, dict[str, float]]:
+def breakdown_of(ranks: Ranks, images: LabelledImages) -> dict[str, dict[str, float]]:
     """Top-1 accuracy of every class in percent."""
     counts_C = np.bincount(images.labels, minlength=len(images.classes))
     right = {name: np.bincount(images.labels[ranks_T < 1], minlength=len(counts_C)) for name, ranks_T in ranks.items()}
@@ -190,17 +167,13 @@ def breakdown_of(ranks: Mapping[str, Ranks], images: LabelledImages) -> dict[str
     }
 
 
-def _write_predictions(path: Path, ranks: Mapping[str, Ranks], images: LabelledImages) -> None:
+def _write_predictions(path: Path, ranks: Ranks, images: LabelledImages) -> None:
     """Write for every test image, in the same order for every backbone, how many classes each classifier ranks before the right one.
 
     What compares two backbones pairs these by image.
     """
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(["image", "class", *(f"{name} rank" for name in ranks)])
-            for number, (image, label) in enumerate(zip(images.names, images.labels, strict=True)):
-                writer.writerow([image, images.classes[label], *(int(ranks_T[number]) for ranks_T in ranks.values())])
-
-    write_atomically(path, write)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "class", *(f"{name} rank" for name in ranks)])
+    writer.writerows(zip(images.names, (images.classes[label] for label in images.labels), *ranks.values(), strict=True))
+    write_text_atomically(path, text.getvalue())

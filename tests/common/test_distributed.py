@@ -12,6 +12,7 @@ from common.distributed import choose_device, full_float32, local_rank, peak_mem
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 
 
 @pytest.fixture
@@ -24,20 +25,23 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return count
 
 
-def test_one_visible_gpu_is_everybodys(gpus: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under Slurm's --gpus-per-task, each process sees one GPU, its own, whatever its local rank is."""
-    monkeypatch.setenv("LOCAL_RANK", "3")
-    for name in ("auto", "cuda", "cuda:0"):
-        assert choose_device(name) == torch.device("cuda", 0)
-
-
-def test_processes_share_the_gpus_of_a_machine(gpus: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    gpus[0] = 2
-    for place, index in (("0", 0), ("1", 1), ("2", 0)):
-        monkeypatch.setenv("LOCAL_RANK", place)
-        assert choose_device("auto") == choose_device("cuda") == torch.device("cuda", index)
-        assert choose_device("cuda:1") == torch.device("cuda", 1)
-        assert choose_device("cpu") == CPU
+@pytest.mark.parametrize(
+    ("name", "count", "place", "expected"),
+    [
+        # Under Slurm's --gpus-per-task, each process sees one GPU, its own, whatever its local rank is.
+        *((name, 1, 3, "cuda:0") for name in ("auto", "cuda", "cuda:0")),
+        # Otherwise processes share the GPUs of a machine.
+        *((name, 2, place, f"cuda:{place % 2}") for name in ("auto", "cuda") for place in (0, 1, 2)),
+        *((name, 2, 2, name) for name in ("cuda:1", "cpu")),
+        ("auto", 0, 0, "cpu"),
+    ],
+)
+def test_the_device_of_a_process(
+    gpus: list[int], monkeypatch: pytest.MonkeyPatch, name: str, count: int, place: int, expected: str
+) -> None:
+    gpus[0] = count
+    monkeypatch.setenv("LOCAL_RANK", str(place))
+    assert choose_device(name) == torch.device(expected)
 
 
 @pytest.mark.parametrize(
@@ -54,11 +58,6 @@ def test_devices_that_do_not_exist(gpus: list[int], name: str, count: int, messa
     gpus[0] = count
     with pytest.raises(ValueError, match=message):
         choose_device(name)
-
-
-def test_without_a_gpu_auto_is_the_cpu(gpus: list[int]) -> None:
-    gpus[0] = 0
-    assert choose_device("auto") == CPU
 
 
 def test_ranks_come_from_torchruns_variables_before_there_is_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,13 +101,14 @@ if rank() == 0:
 """
 
 
+def run_two(script: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    script.write_text(program)
+    command = [sys.executable, "-m", "common.launch", "--standalone", "--nproc-per-node", "2", str(script), *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=240)
+
+
 def test_two_processes_exchange(tmp_path: Path) -> None:
-    script = tmp_path / "exchange.py"
-    script.write_text(EXCHANGES)
-    command = [sys.executable, "-m", "common.launch", "--standalone", "--nproc-per-node", "2", str(script)]
-    finished = subprocess.run(
-        command, cwd=REPOSITORY, env=_environment(), capture_output=True, text=True, check=False, timeout=240
-    )
+    finished = run_two(tmp_path / "exchange.py", EXCHANGES)
     assert (finished.returncode, finished.stdout) == (0, "done\n"), finished.stderr
 
 
@@ -127,28 +127,10 @@ with process_group(torch.device("cpu")):
 
 
 def test_a_process_that_stops_is_noticed_and_its_status_is_the_commands(tmp_path: Path) -> None:
-    script = tmp_path / "peer.py"
-    script.write_text(PEER)
-    command = [
-        sys.executable,
-        "-m",
-        "common.launch",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        str(script),
-        str(tmp_path / "seen"),
-    ]
-    finished = subprocess.run(
-        command, cwd=REPOSITORY, env=_environment(), capture_output=True, text=True, check=False, timeout=240
-    )
+    finished = run_two(tmp_path / "peer.py", PEER, str(tmp_path / "seen"))
     assert finished.returncode == 3
     assert "Traceback" not in finished.stderr
     assert (tmp_path / "seen").exists()
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 
 
 def allowed() -> tuple[bool, bool]:
@@ -189,10 +171,8 @@ def test_peak_memory_is_this_process_alone() -> None:
 
 def test_waiting_threads_do_not_spin() -> None:
     code = "import common, os; print(os.environ['OMP_WAIT_POLICY'])"
-    environment = _environment()
-    for given, expected in ((None, "passive\n"), ("active", "active\n")):
-        environment.pop("OMP_WAIT_POLICY", None)
-        environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
+    environment = {name: value for name, value in ENVIRONMENT.items() if name != "OMP_WAIT_POLICY"}
+    for given, expected in (({}, "passive\n"), ({"OMP_WAIT_POLICY": "active"}, "active\n")):
         command = [sys.executable, "-c", code]
-        finished = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
+        finished = subprocess.run(command, cwd=REPOSITORY, env=environment | given, capture_output=True, text=True, check=True)
         assert finished.stdout == expected

@@ -26,9 +26,7 @@ def test_only_a_cut_file_breaks_off(progressive: bool) -> None:
     assert breaks_off(content[: len(content) // 2])
     # As a download leaves it that allocates the file first.
     assert breaks_off(content[: len(content) // 2] + bytes(len(content) // 2))
-
-
-def test_other_files_are_not_judged() -> None:
+    # Other files are not judged.
     assert not is_jpeg(b"\x89PNG")
     assert not breaks_off(b"\x89PNG \xff\xda")
 

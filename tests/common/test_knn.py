@@ -30,7 +30,7 @@ def random_rows(count: int, seed: int, scale: float = 1.0) -> Tensor:
 )
 def test_equals_an_exhaustive_search_in_float64(k: int, queries_per_block: int, rows_per_block: int) -> None:
     bank, queries = random_rows(700, 0), random_rows(23, 1, scale=3.0)
-    found = find_neighbours(queries, bank, k, CPU, queries_per_block, rows_per_block)
+    found = find_neighbours(queries, bank.split(rows_per_block), k, CPU, queries_per_block)
     similarities, order = exhaustive(queries, bank, k)
     np.testing.assert_array_equal(found.indices_Tk, order)
     np.testing.assert_allclose(found.similarities_Tk, similarities, rtol=0, atol=1e-12)
@@ -41,12 +41,12 @@ def test_of_equally_near_rows_the_lower_index_comes_first_wherever_the_blocks_en
     queries = bank[:40]
     _, order = exhaustive(queries, bank, 33)
     for rows_per_block in (7, 64, 300):
-        np.testing.assert_array_equal(find_neighbours(queries, bank, 33, CPU, 16, rows_per_block).indices_Tk, order)
+        found = find_neighbours(queries, bank.split(rows_per_block), 33, CPU, 16)
+        np.testing.assert_array_equal(found.indices_Tk, order)
 
 
 def test_collapsed_features() -> None:
-    bank = torch.ones(500, 24)
-    found = find_neighbours(torch.ones(3, 24), bank, 20, CPU, rows_per_block=64)
+    found = find_neighbours(torch.ones(3, 24), torch.ones(500, 24).split(64), 20, CPU)
     assert found.indices_Tk.tolist() == [list(range(20))] * 3
     assert (found.similarities_Tk == 1).all()
 
@@ -59,7 +59,7 @@ def test_rows_that_float32_cannot_tell_apart() -> None:
     bank = torch.cat([bank, random_rows(400, 3)])
     queries = torch.ones(2, 24)
     similarities, order = exhaustive(queries, bank, 50)
-    found = find_neighbours(queries, bank, 50, CPU, rows_per_block=128)
+    found = find_neighbours(queries, bank.split(128), 50, CPU)
     np.testing.assert_allclose(found.similarities_Tk, similarities, rtol=0, atol=1e-12)
     np.testing.assert_array_equal(found.indices_Tk, order)
 
@@ -87,7 +87,7 @@ def test_equals_the_published_classifier_in_float64(k: int) -> None:
     train_labels, test_labels = (np.random.default_rng(seed).integers(0, classes, size) for seed, size in ((0, 600), (1, 150)))
     centres = random_rows(classes, 5)
     train, test = centres[train_labels] + random_rows(600, 2, 1.5), centres[test_labels] + random_rows(150, 3, 1.5)
-    neighbours = find_neighbours(test, train, 200, CPU, 64, 100)
+    neighbours = find_neighbours(test, train.split(100), 200, CPU, 64)
     ranks = classify(neighbours, torch.from_numpy(train_labels), torch.from_numpy(test_labels), [k], 0.07, classes)[k]
     top1, top5 = published_accuracy(train.double().numpy(), train_labels, test.double().numpy(), test_labels, k, classes)
     assert float((ranks < 1).double().mean()) == top1

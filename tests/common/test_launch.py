@@ -63,7 +63,7 @@ def test_without_launch_options_a_command_runs_here() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--gpus", "0"], "gpus=0 must be at least 1"),
+        (["--gpus", "0"], "gpus=0 must be positive"),
         (["--nodes", "2"], "nodes=2 needs --slurm"),
         (["--slurm", "--hours", "0"], "hours"),
         (["--slurm", "--sbatch", "gpu"], "KEY=VALUE"),

@@ -38,7 +38,7 @@ def test_a_list_of_classes(images: Path, tmp_path: Path) -> None:
     splits = read(images, str(names))
     assert splits.test.classes == ["blue", "red"]
     assert len(splits.test) == 2 * TEST_IMAGES
-    for text, message in (("red\nviolet\n", "lacks classes: violet"), ("red\nred\n", "red twice"), ("\n", "names no class")):
+    for text, message in (("red\nviolet\n", "lacks classes: violet"), ("red\nred\n", "none twice"), ("\n", "at least one class")):
         names.write_text(text)
         with pytest.raises(ValueError, match=message):
             read(images, str(names))
@@ -130,7 +130,7 @@ def nest_train(root: Path) -> None:
         (rename_a_class, "missing", "train lacks classes: lime; .*val lacks classes: green"),
         (empty_a_class, "missing", "class folders hold no image: train/red; endings looked for: .bmp, .jpeg"),
         (empty_train, "missing", "train has no class folders; for ImageNet"),
-        (nest_train, "misplaced", "train is in another folder of its name: train; move its content up"),
+        (nest_train, "misplaced", "train is in another folder of its name: train/train; move its content up"),
     ],
 )
 def test_the_evaluation_refuses_what_the_data_check_finds(

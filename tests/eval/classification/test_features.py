@@ -173,7 +173,7 @@ def extract(config: ClassificationConfig, fails_after: int = 10**9) -> tuple[Sto
 
 
 def all_rows(store: FeatureStore) -> torch.Tensor:
-    return torch.cat([rows for _, rows in store.blocks(1)])
+    return torch.cat(list(store.blocks(1)))
 
 
 def test_rows_are_the_images_features_in_order(configure: Configure) -> None:
@@ -241,17 +241,17 @@ def test_a_store_gives_back_what_was_written(tmp_path: Path, monkeypatch: pytest
     store = FeatureStore(tmp_path, {"images": "a"}, len(rows))
     store.write(0, rows[:4])
     assert (store.has(0), store.has(1)) == (True, False)
-    with pytest.raises(ValueError, match=r"2 files of features are not there; .*must be a shared folder"):
+    with pytest.raises(ValueError, match=r"2 files of features are not there; several machines must share --cache"):
         store.finish()
     assert not store.is_complete()
     store.write(1, rows[4:8])
     store.write(2, rows[8:])
     store.finish()
-    assert (len(store.spans), store.width, store.is_complete()) == (3, 3, True)
+    assert (len(store.spans), store.is_complete()) == (3, True)
     for rows_per_block, count in ((1, 3), (5, 2), (100, 1)):
         blocks = list(store.blocks(rows_per_block))
-        assert [first for first, _ in blocks] == [0, 4, 8][:: 4 - count][:count]
-        assert torch.equal(torch.cat([block for _, block in blocks]), torch.from_numpy(rows))
+        assert len(blocks) == count
+        assert torch.equal(torch.cat(blocks), torch.from_numpy(rows))
     indices = torch.tensor([9, 0, 5, 5, 8, 1])
     np.testing.assert_array_equal(store.rows(indices), rows[indices.numpy()])
     assert FeatureStore(tmp_path, {"images": "a"}, 10).is_complete()
