@@ -23,8 +23,9 @@ from torch import Tensor
 from benchmarks.turns import MEBIBYTE, Turns, table, take_turns
 from common.cli import parse, run_command
 from common.distributed import choose_device
-from pretrain.config import ALL_PATCHES, PretrainConfig, parse_run
+from pretrain.config import PretrainConfig, parse_run
 from pretrain.data.views import view_kinds
+from pretrain.methods import ALL_PATCHES
 from pretrain.networks import build_networks, choose_autocast
 from pretrain.schedules import StepSettings, step_settings
 from pretrain.step import training_step

@@ -9,13 +9,10 @@ import os
 import shutil
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
 
 from backbones.checkpoint import CheckpointError, load_checkpoint
 from backbones.convert import convert_checkpoint, write_conversion
@@ -23,7 +20,8 @@ from backbones.layouts.patchbench import FORMAT_MARK, PATCHBENCH, VERSION
 from backbones.spec import spec_to_dict
 from common.distributed import from_first_process, rank
 from common.files import text_sha256, write_atomically
-from pretrain.config import METHODS, PretrainConfig, TrainConfig, plain_config
+from pretrain.config import PretrainConfig, TrainConfig, plain_config
+from pretrain.methods import METHODS
 from pretrain.networks import Networks
 
 logger = logging.getLogger(__name__)
@@ -31,7 +29,9 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_FILE = "checkpoint.pth"
 AUTO, NEVER = "auto", "never"
 
-_SEED, _PARTS = "train.seed", "train.accumulate"
+_SEED = "train.seed"
+_PARTS = ("student", "teacher", "objective", "optimizer")
+"""What is saved of the networks, by name."""
 
 # What may change when a run is continued: it influences where and how fast it runs, not what it computes.
 _FREE_SECTION = "watch"
@@ -46,13 +46,12 @@ class CheckpointNotWrittenError(ValueError):
     """The disk took no checkpoint; the previous one is as it was."""
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):
     """How far a run has come."""
 
     step: int
     """Steps done; the first step to do."""
-    kept: list[str]
+    kept: Sequence[str] = ()
     """Names of the older checkpoints that the run has written beside this one and may remove."""
 
 
@@ -80,7 +79,7 @@ def recipe_digest(settings: Mapping[str, Any]) -> str:
 def _free_fields(settings: Mapping[str, Any]) -> set[str]:
     """What may change; of heads with batch normalisation, the parts of a batch may not: it normalises over each."""
     has_batch_norm = METHODS[settings["method"]].batch_norm or settings["selfpatch.negatives"]
-    return _FREE_FIELDS - {_PARTS} if has_batch_norm else _FREE_FIELDS
+    return _FREE_FIELDS - {"train.accumulate"} if has_batch_norm else _FREE_FIELDS
 
 
 def save_checkpoint(
@@ -101,13 +100,24 @@ def save_checkpoint(
         "recipe_sha256": recipe_digest(settings),
         "seed": settings[_SEED],
         "backbone_spec": spec_to_dict(networks.spec),
-        **{name: part.state_dict() for name, part in _parts(networks).items()},
+        **{name: getattr(networks, name).state_dict() for name in _PARTS},
         "step": step,
         "epoch": epoch,
         "kept": list(kept),
     }
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as stream:
+            try:
+                torch.save(content, stream)
+            except RuntimeError as error:
+                # torch closes its archive after a failed write and complains of that; the failure itself comes before.
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
+
     try:
-        write_atomically(path, lambda temporary: _write(content, temporary))
+        write_atomically(path, write)
     except OSError as error:
         before = "the previous one is intact; " if path.exists() else ""
         raise CheckpointNotWrittenError(
@@ -116,43 +126,22 @@ def save_checkpoint(
         ) from error
 
 
-def _write(content: Mapping[str, Any], path: Path) -> None:
-    with path.open("wb") as stream:
-        try:
-            torch.save(content, stream)
-        except RuntimeError as error:
-            # torch closes its archive after a failed write and complains of that; the failure itself comes before.
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
-
-
-def _parts(networks: Networks) -> dict[str, nn.Module | Optimizer]:
-    return {
-        "student": networks.student,
-        "teacher": networks.teacher,
-        "objective": networks.objective,
-        "optimizer": networks.optimizer,
-    }
-
-
 class CheckpointWriter:
-    """Writes the checkpoint every `train.checkpoint_every` steps and at the end; the first process does."""
+    """Writes the checkpoint every `train.checkpoint_every` steps and at the end; the first process does.
+
+    `kept` names the older checkpoints that this run has written so far and may remove.
+    """
 
     def __init__(
         self, path: Path, settings: Mapping[str, Any], train: TrainConfig, steps_per_epoch: int, kept: Sequence[str]
     ) -> None:
-        """Write to `path`; `kept` names the older checkpoints that this run has written so far and may remove."""
         self.path = path
-        self._settings = settings
-        self._train = train
-        self._every = train.checkpoint_every or steps_per_epoch
-        self._steps_per_epoch = steps_per_epoch
+        self._settings, self._train, self._steps_per_epoch = settings, train, steps_per_epoch
         self._kept = list(kept)
 
     def is_due(self, step: int) -> bool:
         """Whether the checkpoint is written after this many steps, also if they are not the last."""
-        return step % self._every == 0 or self._is_kept_for_good(step)
+        return step % (self._train.checkpoint_every or self._steps_per_epoch) == 0 or self._is_kept_for_good(step)
 
     def write(self, step: int, networks: Networks) -> None:
         """Write the checkpoint after `step` steps; all processes wait for the first one's success.
@@ -170,15 +159,16 @@ class CheckpointWriter:
             raise CheckpointNotWrittenError(failure)
 
     def _write(self, step: int, networks: Networks) -> None:
-        epochs_done = step // self._steps_per_epoch
+        epochs_done, keep_last = step // self._steps_per_epoch, self._train.keep_last
         newest = self.path.with_name(f"{self.path.stem}_step{step:08d}{self.path.suffix}")
-        keeps_older = self._train.keep_last > 1
-        kept = [*self._kept, newest.name] if keeps_older and newest.name not in self._kept else self._kept
-        save_checkpoint(self.path, self._settings, networks, step, epochs_done, kept)
-        if keeps_older:
+        if keep_last > 1 and newest.name not in self._kept:
+            self._kept.append(newest.name)
+        save_checkpoint(self.path, self._settings, networks, step, epochs_done, self._kept)
+        if keep_last > 1:
             link_or_copy(self.path, newest)
-        # Also with a smaller `keep_last` than before the run was continued.
-        self._kept = prune(self.path.parent, kept, self._train.keep_last if keeps_older else 0)
+        # Of one's own; also with a smaller `keep_last` than before the run was continued.
+        while len(self._kept) > (keep_last if keep_last > 1 else 0):
+            self.path.with_name(self._kept.pop(0)).unlink(missing_ok=True)
         if self._is_kept_for_good(step):
             link_or_copy(self.path, self.path.with_name(f"{self.path.stem}_epoch{epochs_done:04d}{self.path.suffix}"))
 
@@ -200,29 +190,11 @@ def link_or_copy(path: Path, other: Path) -> None:
     write_atomically(other, make)
 
 
-def prune(folder: Path, kept: Sequence[str], newest: int) -> list[str]:
-    """Remove the oldest of a run's kept checkpoints, given by name and oldest first; no other file is touched.
-
-    Returns:
-        The `newest` names that stay.
-    """
-    going = kept[: max(0, len(kept) - newest)]
-    for name in going:
-        (folder / name).unlink(missing_ok=True)
-    return list(kept[len(going) :])
-
-
 def start_or_resume(own: Path, resume: str, settings: Mapping[str, Any], networks: Networks) -> Progress:
-    """Restore what `train.resume` says.
+    """Restore what `train.resume` says: `auto`, `never` or a checkpoint file; `own` is where this run's checkpoint is or will be.
 
     A run that has a checkpoint of its own always continues from that one, also when another is named: the same command line has to
     go on after an interruption.
-
-    Args:
-        own: Where this run's checkpoint is or will be.
-        resume: `auto`, `never`, or a checkpoint file.
-        settings: From `run_settings`.
-        networks: Fresh; take the checkpoint's values.
 
     Raises:
         CheckpointError: If there is a checkpoint that must not be continued or cannot be; a damaged one is never passed over in
@@ -237,7 +209,7 @@ def start_or_resume(own: Path, resume: str, settings: Mapping[str, Any], network
             logger.info("train.resume %s is where this run started; it continues from its own %s", resume, own)
         return _restore(own, settings, networks)
     if resume in (AUTO, NEVER):
-        return Progress(0, [])
+        return Progress(0)
     source = Path(resume)
     if not source.is_file():
         raise CheckpointError(
@@ -245,7 +217,7 @@ def start_or_resume(own: Path, resume: str, settings: Mapping[str, Any], network
         )
     progress = _restore(source, settings, networks)
     # Another run's older checkpoints are not this one's to remove.
-    return progress if source.resolve().parent == own.resolve().parent else Progress(progress.step, [])
+    return progress if source.resolve().parent == own.resolve().parent else Progress(progress.step)
 
 
 def _restore(path: Path, settings: Mapping[str, Any], networks: Networks) -> Progress:
@@ -255,20 +227,19 @@ def _restore(path: Path, settings: Mapping[str, Any], networks: Networks) -> Pro
         raise CheckpointError(f"{error}; {_way_out(path)}") from error
     if not isinstance(content, Mapping) or content.get("format") != FORMAT_MARK or content.get("version") != VERSION:
         raise CheckpointError(f"{path}: not a pretraining checkpoint of this version; choose another train.output")
-    if differences := _differences(content["settings"], settings):
+    saved = content["settings"]
+    names = sorted((set(saved) | set(settings)) - _free_fields(settings))
+    differing = [name for name in names if saved.get(name) != settings.get(name)]
+    if differing:
+        described = "; ".join(f"{name} was {saved.get(name)}, is {settings.get(name)}" for name in differing)
         raise CheckpointError(
-            f"{path} belongs to a run with other settings: {'; '.join(differences)}; "
+            f"{path} belongs to a run with other settings: {described}; "
             "give the same ones to continue it, or another train.output to start afresh"
         )
-    for name, part in _parts(networks).items():
-        part.load_state_dict(content[name])
+    for name in _PARTS:
+        getattr(networks, name).load_state_dict(content[name])
     # Runs of before older checkpoints were kept have written none.
-    return Progress(int(content["step"]), list(content.get("kept", [])))
-
-
-def _differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    names = sorted((set(saved) | set(current)) - _free_fields(current))
-    return [f"{name} was {saved.get(name)}, is {current.get(name)}" for name in names if saved.get(name) != current.get(name)]
+    return Progress(int(content["step"]), content.get("kept", ()))
 
 
 def _way_out(damaged: Path) -> str:

@@ -1,21 +1,19 @@
-"""What a pretraining run can be told: one dataclass per section, the table of methods, and how recipes and options set them.
+"""What a pretraining run can be told: one dataclass per section, and how recipes and options set them.
 
 Nothing here loads torch, so that `--help` and a mistaken option are answered at once.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from common.cli import as_arguments, parse
+from pretrain.methods import METHODS, DINOConfig, MatchingConfig, Method, MethodName, MoBYConfig, SelfPatchConfig, at_least
 from pretrain.recipe_files import find_recipe, read_recipe, recipe_names
 
 DataKind = Literal["auto", "folder", "list", "coco", "cifar", "tar"]
-Border = Literal["wrap", "clamp"]
-
-ALL_PATCHES = 0
-"""The window size that stands for every other patch of the image."""
 
 
 @dataclass(kw_only=True)
@@ -39,8 +37,7 @@ class DataConfig:
     """How many distinct unreadable images each process skips (with their names) before the run stops."""
 
     def __post_init__(self) -> None:
-        if self.workers < 0 or self.max_unreadable < 0:
-            raise ValueError("data.workers and data.max_unreadable must not be negative")
+        at_least("data", 0, workers=self.workers, max_unreadable=self.max_unreadable)
         if self.pin_workers and not self.workers:
             raise ValueError("data.pin_workers has no effect with data.workers=0")
 
@@ -73,10 +70,8 @@ class ViewsConfig:
             smallest, largest = getattr(self, name)
             if not 0 < smallest <= largest <= 1:
                 raise ValueError(f"views.{name}={getattr(self, name)} must be ascending within (0, 1]")
-        if self.global_size < 1 or self.local_size < 1 or self.local_crops < 0:
-            raise ValueError("views: sizes must be positive and local_crops not negative")
-        if self.shared_by < 0 or self.photometric_patch < 0:
-            raise ValueError("views.shared_by and views.photometric_patch must not be negative")
+        at_least("views", 1, global_size=self.global_size, local_size=self.local_size)
+        at_least("views", 0, local_crops=self.local_crops, shared_by=self.shared_by, photometric_patch=self.photometric_patch)
         if self.on_device and self.photometric_patch:
             raise ValueError(
                 "views.photometric_patch follows the other changes of colours, in the workers; leave out views.on_device"
@@ -131,105 +126,6 @@ class BackboneConfig:
 
 
 @dataclass(kw_only=True)
-class DINOConfig:
-    """DINO's image-level loss."""
-
-    out_dim: int = 65536
-    """Number of prototypes of the CLS head."""
-    hidden_dim: int = 2048
-    """Width of the hidden layers of every projection head."""
-    bottleneck_dim: int = 256
-    """Width of the normalised embedding in every projection head."""
-    norm_last_layer: bool = True
-    """Keep every prototype at length 1. DINO advises True for small backbones; its VISSL run used False."""
-    student_temperature: float = 0.1
-    """Sharpening of the student's probabilities, CLS and patches."""
-    teacher_temperature: float = 0.04
-    """Sharpening of the teacher's probabilities after the warm-up, CLS and patches."""
-    warmup_teacher_temperature: float = 0.04
-    """Sharpening of the teacher's probabilities in the first epoch."""
-    warmup_teacher_temperature_epochs: int = 0
-    """Epochs over which the teacher's temperature rises linearly."""
-    centre_momentum: float = 0.9
-    """Weight of the past in the running centres."""
-
-    def __post_init__(self) -> None:
-        for name in ("student_temperature", "teacher_temperature", "warmup_teacher_temperature"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"dino.{name}={getattr(self, name)} must be positive")
-        if not 0 <= self.centre_momentum < 1:
-            raise ValueError(f"dino.centre_momentum={self.centre_momentum} must be in [0, 1)")
-        for name in ("out_dim", "hidden_dim", "bottleneck_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"dino.{name}={getattr(self, name)} must be at least 1")
-
-
-@dataclass(kw_only=True)
-class MoBYConfig:
-    """MoBY's heads and loss."""
-
-    hidden_dim: int = 4096
-    """Width of the hidden layer of projector and predictor."""
-    out_dim: int = 256
-    """Width of the embedding."""
-    temperature: float = 0.2
-    """Divides the cosines of the contrastive loss."""
-    queue: int = 4096
-    """Embeddings of past batches that serve as negatives, for each view, and for patches."""
-
-    def __post_init__(self) -> None:
-        if self.hidden_dim < 1 or self.out_dim < 1 or self.queue < 1 or self.temperature <= 0:
-            raise ValueError(f"moby: hidden_dim, out_dim, queue and temperature must be positive: {self}")
-
-
-@dataclass(kw_only=True)
-class SelfPatchConfig:
-    """SelfPatch's patch-level loss."""
-
-    out_dim: int = 4096
-    """Number of prototypes of the patch head on DINO without negatives; heads of MoBY's kind have `moby.out_dim` channels."""
-    window: int = 3
-    """Odd side of the neighbourhood that holds a patch's candidates; 0 for all patches of the image."""
-    k: int = 4
-    """Candidates that are selected as positives, the most similar ones."""
-    border: Border = "wrap"
-    """Neighbourhoods at the image border: `wrap` goes round to the other side, as published; `clamp` stays inside the image."""
-    aggregation: Literal["attention", "average"] = "attention"
-    """How positives become a target: by the class-attention blocks, or their mean, normed (the ablation without aggregation)."""
-    negatives: bool = False
-    """Contrast targets with past ones of other images (`moby.queue`); on DINO this replaces the cross-entropy over prototypes."""
-    weight: float = 0.1
-    """Weight of the patch loss beside the image-level loss."""
-
-    def __post_init__(self) -> None:
-        if self.out_dim < 1 or self.k < 1 or self.weight < 0:
-            raise ValueError(
-                f"selfpatch: out_dim={self.out_dim} and k={self.k} must be positive, weight={self.weight} at least 0"
-            )
-        if self.window != ALL_PATCHES and (self.window < 3 or self.window % 2 == 0):
-            raise ValueError(f"selfpatch.window={self.window} must be odd and at least 3, or {ALL_PATCHES} for all patches")
-        if self.window != ALL_PATCHES and self.k > self.window**2 - 1:
-            raise ValueError(f"selfpatch.k={self.k} exceeds the {self.window**2 - 1} candidates of window={self.window}")
-
-
-@dataclass(kw_only=True)
-class MatchingConfig:
-    """How patch matching weighs CLS tokens and matched patches."""
-
-    loss: Literal["joint", "weighted"] = "joint"
-    """`joint`: the mean over the CLS token and all matched patches (main branch); `weighted`: `cls_weight` times the CLS term plus
-    `1 - cls_weight` times the mean over matched patches (other branches)."""
-    cls_weight: float = 0.9
-    """Weight of the CLS term with `loss: weighted`: 0.9 in the authors' CIFAR branch, 0.8 or 0.7 in others."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.cls_weight <= 1:
-            raise ValueError(f"matching.cls_weight={self.cls_weight} must be in [0, 1]")
-        if self.loss == "joint" and self.cls_weight != type(self).cls_weight:
-            raise ValueError(f"matching.cls_weight={self.cls_weight} has no effect with matching.loss: joint")
-
-
-@dataclass(kw_only=True)
 class OptimConfig:
     """AdamW and its schedules (facebookresearch/dino 7c446df)."""
 
@@ -255,12 +151,13 @@ class OptimConfig:
     """Weight of the past in the teacher's moving average at the start; rises to 1 by a cosine."""
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or self.min_lr < 0 or self.weight_decay < 0 or self.weight_decay_end < 0 or self.clip_grad < 0:
-            raise ValueError(f"optim: learning rates, weight decay and clip_grad must not be negative, and lr not 0: {self}")
+        if self.lr <= 0:
+            raise ValueError(f"optim.lr={self.lr} must be positive")
+        at_least("optim", 0, min_lr=self.min_lr, weight_decay=self.weight_decay, weight_decay_end=self.weight_decay_end)
+        at_least("optim", 0, clip_grad=self.clip_grad, warmup_epochs=self.warmup_epochs)
+        at_least("optim", 0, freeze_last_layer_epochs=self.freeze_last_layer_epochs)
         if not 0 <= self.teacher_momentum <= 1:
             raise ValueError(f"optim.teacher_momentum={self.teacher_momentum} must be in [0, 1]")
-        if self.warmup_epochs < 0 or self.freeze_last_layer_epochs < 0:
-            raise ValueError("optim.warmup_epochs and optim.freeze_last_layer_epochs must not be negative")
 
 
 @dataclass(kw_only=True)
@@ -300,14 +197,11 @@ class TrainConfig:
     """Steps between lines of the log; the last step of every epoch gets one, too."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or self.log_every < 1:
-            raise ValueError("train.epochs, train.batch_size and train.log_every must be at least 1")
-        if self.accumulate < 1 or self.batch_size % self.accumulate:
+        at_least("train", 1, epochs=self.epochs, batch_size=self.batch_size, accumulate=self.accumulate)
+        at_least("train", 1, keep_last=self.keep_last, log_every=self.log_every)
+        at_least("train", 0, checkpoint_every=self.checkpoint_every, keep_every=self.keep_every)
+        if self.batch_size % self.accumulate:
             raise ValueError(f"train.accumulate={self.accumulate} does not divide train.batch_size={self.batch_size}")
-        if self.checkpoint_every < 0 or self.keep_every < 0:
-            raise ValueError("train.checkpoint_every and train.keep_every must not be negative")
-        if self.keep_last < 1:
-            raise ValueError(f"train.keep_last={self.keep_last} must be at least 1, the checkpoint to continue from")
 
 
 @dataclass(kw_only=True)
@@ -327,65 +221,13 @@ class WatchConfig:
     """Folder with a folder of images per class: those that the k-NN classifies."""
 
     def __post_init__(self) -> None:
-        if self.every < 0 or self.num_images < 1:
-            raise ValueError(f"watch.every={self.every} must not be negative, watch.num_images={self.num_images} be at least 1")
+        at_least("watch", 0, every=self.every)
+        at_least("watch", 1, num_images=self.num_images)
         if (self.knn_train is None) != (self.knn_val is None):
             raise ValueError("watch.knn_train and watch.knn_val come together: neighbours, and what they classify")
         idle = [name for name in ("images", "knn_train") if getattr(self, name) is not None]
         if not self.every and idle:
             raise ValueError(f"watch.{idle[0]} has no effect with watch.every: 0")
-
-
-MethodName = Literal["dino", "moby", "selfpatch", "moby_selfpatch", "patch_matching"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """What tells a pretraining method from the others; everything else reads this instead of the method's name."""
-
-    objective: str
-    """`module:class`; the class is made from a `PretrainConfig`, see `pretrain.objectives.base.Objective`."""
-    sections: tuple[str, ...]
-    """The sections of losses that the method reads; options of the others are refused."""
-    class_token: bool = True
-    """Whether a ViT has a CLS token and a final norm; a Swin never has the one and always the other."""
-    families: tuple[str, ...] = ("vit", "swin")
-    """Backbones that the method can train."""
-    branch: Literal["teacher", "student"] = "teacher"
-    """The network that the method's authors evaluate."""
-    prototypes: bool = True
-    """Whether heads end in prototypes, so that targets are sharpened by `dino`'s temperatures and the last layer can be frozen."""
-    batch_norm: bool = False
-    """Whether heads normalise over the batch, so that `train.accumulate` changes what is computed."""
-    local_crops: bool = True
-    """Whether the loss takes local crops."""
-
-
-METHODS: dict[MethodName, Method] = {
-    "dino": Method(objective="pretrain.objectives.dino:DINO", sections=("dino",)),
-    # MoBY's authors evaluate the online encoder (`encoder.` in their checkpoints), which is the student here.
-    "moby": Method(
-        objective="pretrain.objectives.moby:MoBY",
-        sections=("moby",),
-        branch="student",
-        prototypes=False,
-        batch_norm=True,
-        local_crops=False,
-    ),
-    "selfpatch": Method(objective="pretrain.objectives.selfpatch:SelfPatch", sections=("dino", "selfpatch"), class_token=False),
-    "moby_selfpatch": Method(
-        objective="pretrain.objectives.selfpatch:SelfPatch",
-        sections=("moby", "selfpatch"),
-        class_token=False,
-        branch="student",
-        prototypes=False,
-        batch_norm=True,
-        local_crops=False,
-    ),
-    "patch_matching": Method(
-        objective="pretrain.objectives.patch_matching:PatchMatching", sections=("dino", "matching"), families=("vit",)
-    ),
-}
 
 
 @dataclass(kw_only=True)
@@ -431,69 +273,53 @@ class PretrainConfig:
         return "selfpatch" in self.traits.sections and ("moby" in self.traits.sections or self.selfpatch.negatives)
 
     def __post_init__(self) -> None:
-        self._refuse_idle_sections()
-        traits, stride = self.traits, self.backbone.stride
-        for name in ("global_size", "local_size"):
-            size = getattr(self.views, name)
-            if size % stride and (name == "global_size" or self.views.local_crops):
-                raise ValueError(
-                    f"views.{name}={size} is not a multiple of {stride} pixels, the side of one position of the "
-                    f"backbone's final map (backbone.patch_size={self.backbone.patch_size})"
-                )
-        if self.backbone.family not in traits.families:
+        for section in ("dino", "matching", "moby", "selfpatch"):
+            given = getattr(self, section)
+            if given != type(given)() and not self.reads(section):
+                raise ValueError(f"options of `{section}` have no effect with method: {self.method}")
+        if self.patch_contrast and self.selfpatch.out_dim != SelfPatchConfig.out_dim:
             raise ValueError(
-                f"{self.method} needs a CLS token: backbone.family={self.backbone.family} must be {' or '.join(traits.families)}"
+                f"selfpatch.out_dim={self.selfpatch.out_dim} has no effect on MoBY or with negatives; the width is moby.out_dim"
             )
-        if self.views.local_crops and not traits.local_crops:
+        traits, views, family, stride = self.traits, self.views, self.backbone.family, self.backbone.stride
+        if family not in traits.families:
             raise ValueError(
-                f"{self.method} has two global views and no local ones: views.local_crops={self.views.local_crops} must be 0"
+                f"{self.method} needs a CLS token: backbone.family={family} must be {' or '.join(traits.families)}"
             )
-        if self.optim.freeze_last_layer_epochs and not traits.prototypes:
+        if views.local_crops and not traits.local_crops:
             raise ValueError(
-                f"{self.method}'s heads have no layer of prototypes to freeze: "
-                f"optim.freeze_last_layer_epochs={self.optim.freeze_last_layer_epochs} must be 0"
+                f"{self.method} has two global views and no local ones: views.local_crops={views.local_crops} must be 0"
+            )
+        if (frozen := self.optim.freeze_last_layer_epochs) and not traits.prototypes:
+            raise ValueError(
+                f"{self.method}'s heads have no layer of prototypes to freeze: optim.freeze_last_layer_epochs={frozen} must be 0"
             )
         if self.optim.warmup_epochs >= self.train.epochs:
             raise ValueError(
                 f"optim.warmup_epochs={self.optim.warmup_epochs} leaves nothing of train.epochs={self.train.epochs}; lower it"
             )
-        smallest_grid = (self.views.local_size if self.views.local_crops else self.views.global_size) // stride
-        if self.reads("selfpatch") and self.selfpatch.window > smallest_grid:
-            raise ValueError(
-                f"selfpatch.window={self.selfpatch.window} is larger than the patch grid of the smallest crop, "
-                f"{smallest_grid} patches wide"
-            )
-
-    def _refuse_idle_sections(self) -> None:
-        for section in sorted({section for method in METHODS.values() for section in method.sections}):
-            given = getattr(self, section)
-            if given != type(given)() and not self.reads(section):
-                raise ValueError(f"options of `{section}` have no effect with method: {self.method}")
-        if self.patch_contrast and self.selfpatch.out_dim != SelfPatchConfig().out_dim:
-            raise ValueError(
-                f"selfpatch.out_dim={self.selfpatch.out_dim} has no effect on MoBY or with negatives; the width is moby.out_dim"
-            )
+        sizes = {"global_size": views.global_size} | ({"local_size": views.local_size} if views.local_crops else {})
+        for name, size in sizes.items():
+            if size % stride:
+                raise ValueError(
+                    f"views.{name}={size} is not a multiple of {stride} pixels, the side of one position of the "
+                    f"backbone's final map (backbone.patch_size={self.backbone.patch_size})"
+                )
+            if self.reads("selfpatch") and self.selfpatch.window > size // stride:
+                raise ValueError(
+                    f"selfpatch.window={self.selfpatch.window} is larger than the patch grid of views.{name}={size}, "
+                    f"{size // stride} patches wide"
+                )
 
 
 def plain_config(config: PretrainConfig) -> dict[str, Any]:
     """The configuration as YAML has it: sections of plain values, which a recipe may hold."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: plain(item) for name, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(item) for item in value]
-        return str(value) if isinstance(value, Path) else value
-
-    return plain(asdict(config))
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
+    return plain
 
 
 def parse_run(argv: Sequence[str]) -> PretrainConfig:
-    """A run from `RECIPE [--section.field VALUE ...]`.
-
-    Raises:
-        ValueError: For an unknown recipe, field or value.
-    """
+    """A run from `RECIPE [--section.field VALUE ...]`."""
     names = ", ".join(recipe_names())
     command = "bash tools/pretrain.sh RECIPE"
     description = f"Pretrain a backbone. RECIPE is a YAML file or one of {names}; options override it."

@@ -13,7 +13,7 @@ from torch.distributed.nn.functional import all_reduce
 from torch.nn.utils.parametrizations import weight_norm
 
 from common.distributed import world_size
-from pretrain.config import DINOConfig, MoBYConfig
+from pretrain.methods import DINOConfig, MoBYConfig
 
 Role = Literal["student", "teacher"]
 
@@ -73,20 +73,20 @@ class ProjectionHead(nn.Module):
 
 
 class MoBYHead(nn.Module):
-    """A two-layer projector and, in the student, a two-layer predictor; hidden layers have batch normalisation over all processes."""
+    """A two-layer projector and, in the student, a two-layer predictor, with torch's default initialisation as the authors'.
+
+    Hidden layers have batch normalisation over all processes.
+    """
 
     def __init__(self, in_dim: int, config: MoBYConfig, role: Role) -> None:
-        """Build with torch's default initialisation, as the authors do; the teacher has no predictor."""
         super().__init__()
+        hidden, out = config.hidden_dim, config.out_dim
 
         def mlp(width: int) -> nn.Sequential:
-            norm = BatchNorm(config.hidden_dim)
-            return nn.Sequential(
-                nn.Linear(width, config.hidden_dim), norm, nn.ReLU(), nn.Linear(config.hidden_dim, config.out_dim)
-            )
+            return nn.Sequential(nn.Linear(width, hidden), BatchNorm(hidden), nn.ReLU(), nn.Linear(hidden, out))
 
         self.projector = mlp(in_dim)
-        self.predictor = mlp(config.out_dim) if role == "student" else nn.Identity()
+        self.predictor = mlp(out) if role == "student" else nn.Identity()
 
     def forward(self, views: Sequence[Tensor]) -> Projections:
         """Views [B, ..., in_dim]; each is normalised by its own statistics, since MoBY passes views one by one."""
@@ -101,17 +101,13 @@ class BatchNorm(nn.BatchNorm1d):
     num_batches_tracked: Tensor
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Normalise [..., C]; in training mode by this batch, otherwise by the running statistics.
-
-        Raises:
-            ValueError: In training mode, if all processes together have a single row, whose variance is no number.
-        """
+        """Normalise [..., C]; in training mode by this batch, otherwise by the running statistics."""
         rows_RC = rows.flatten(0, -2)
         if not self.training or world_size() == 1:
             return super().forward(rows_RC).view_as(rows)
         values_RC = rows_RC.float()
         count = all_reduce(torch.tensor(float(len(values_RC)), device=rows.device))
-        if count < 2:
+        if count < 2:  # the variance of a single row is no number
             raise ValueError("batch normalisation needs more than one image; raise train.batch_size")
         mean_C = all_reduce(values_RC.sum(0)) / count
         variance_C = all_reduce((values_RC - mean_C).square().sum(0)) / count

@@ -3,10 +3,9 @@
 import json
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -35,11 +34,7 @@ Identical ones have 0, the sample recipes' runs stay above 0.69."""
 JUDGED_LINES = 5
 """Logged steps whose mean is judged: a single batch may be odd."""
 
-State = Literal["healthy", "uniform", "constant"]
-
-_DISTRIBUTION, _EMBEDDING = "batch_entropy", "deviation"
-
-_WHAT = {
+COLLAPSED = {
     "uniform": "all targets are alike and spread over all prototypes; they say nothing about the image. "
     "Sharpen them by a lower dino.teacher_temperature, or lower optim.lr",
     "constant": "all outputs are alike, whatever the image. Lower optim.lr; with prototypes, soften the targets by a higher "
@@ -54,17 +49,13 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, first_step: int, last_step: int) -> None:
-        """Open the logs.
-
-        Args:
-            folder: The run's output.
-            first_step: Steps that are done.
-            last_step: Steps in total.
-        """
-        self._path = folder / LOG_FILE
-        kept = [line for line in _complete_lines(self._path) if json.loads(line)["step"] <= first_step]
-        write_text_atomically(self._path, "".join(f"{line}\n" for line in kept))
-        self._stream = self._path.open("a", encoding="utf-8")
+        """Open the logs of a run with `last_step` steps, `first_step` of which are done."""
+        path = folder / LOG_FILE
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        # A kill may have cut the last line short.
+        lines = text[: text.rfind("\n") + 1].splitlines()
+        write_text_atomically(path, "".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= first_step))
+        self._stream = path.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=first_step or None)
         self.collapse = CollapseWarning()
         self._values: dict[str, float] = {}
@@ -79,12 +70,7 @@ class RunLog:
         self._values.update(values)
 
     def write(self, step: int, epoch: int) -> None:
-        """Log one step: one line with everything added since the last one.
-
-        Args:
-            step: Steps done.
-            epoch: 0-based epoch of the step.
-        """
+        """Write one line with everything added since the last one: after `step` steps, the last of them in this 0-based epoch."""
         values, self._values = self._values, {}
         self._stream.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
         self._stream.flush()
@@ -93,7 +79,6 @@ class RunLog:
             self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Flush and close everything."""
         self._bar.close()
         self.board.close()
         self._stream.close()
@@ -142,31 +127,23 @@ def record_step(info: StepInfo, device: torch.device) -> None:
         info.log.advance()
 
 
-def _complete_lines(path: Path) -> list[str]:
-    """The lines of a log, without one that a kill cut short."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    return text[: text.rfind("\n") + 1].splitlines()
-
-
-def judge(found: Mapping[str, float]) -> State:
-    """The state of one part of the loss by its `distribution_diagnostics` or `embedding_diagnostics`."""
-    if _EMBEDDING in found:
-        return "constant" if found[_EMBEDDING] < LEAST_DEVIATION else "healthy"
-    if found[_DISTRIBUTION] - found["entropy"] >= LEAST_INFORMATION:
+def judge(found: Mapping[str, float]) -> str:
+    """`healthy`, or a key of `COLLAPSED`, by `distribution_diagnostics` or `embedding_diagnostics` of one part of the loss."""
+    if "deviation" in found:
+        return "constant" if found["deviation"] < LEAST_DEVIATION else "healthy"
+    if found["batch_entropy"] - found["entropy"] >= LEAST_INFORMATION:
         return "healthy"
     return "uniform" if found["batch_entropy_part"] > UNIFORM_PART else "constant"
 
 
 class CollapseWarning:
-    """Warns when a part of the loss collapses and tells when it has recovered: once per change.
+    """Warns when a part of the loss, `cls` or `patch`, collapses and tells when it has recovered: once per change.
 
     Everything counts as healthy until the mean of `JUDGED_LINES` logged steps says otherwise.
     """
 
     def __init__(self) -> None:
-        self.states: dict[str, State] = {}
+        self.states: dict[str, str] = {}
         self._recent: deque[Mapping[str, float]] = deque(maxlen=JUDGED_LINES)
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
@@ -174,27 +151,18 @@ class CollapseWarning:
         self._recent.append(values)
         if len(self._recent) < JUDGED_LINES:
             return
-        means = {name: sum(line[name] for line in self._recent) / JUDGED_LINES for name in values}
-        for part, found in _by_part(means):
-            state = judge(found)
-            before = self.states.get(part, "healthy")
+        found: dict[str, dict[str, float]] = {}
+        for name in values:
+            part, _, diagnostic = name.partition("_")
+            if part in ("cls", "patch") and diagnostic != "loss":
+                found.setdefault(part, {})[diagnostic] = sum(line[name] for line in self._recent) / JUDGED_LINES
+        for part, means in found.items():
+            before, state = self.states.get(part, "healthy"), judge(means)
             self.states[part] = state
             if state == before:
                 continue
-            shown = ", ".join(f"{part}_{name} {value:.3g}" for name, value in found.items())
+            shown = ", ".join(f"{part}_{name} {value:.3g}" for name, value in means.items())
             if state == "healthy":
                 logger.info("step %d: the %s outputs of the teacher are healthy again (%s)", step, part, shown)
             else:
-                logger.warning("step %d: the teacher's %s outputs have collapsed: %s (%s)", step, part, _WHAT[state], shown)
-
-
-def _by_part(values: Mapping[str, float]) -> Iterator[tuple[str, dict[str, float]]]:
-    """`cls_entropy`, `patch_entropy`, ... -> the diagnostics of `cls` and of `patch`."""
-    for part in ("cls", "patch"):
-        found = {
-            name.removeprefix(f"{part}_"): value
-            for name, value in values.items()
-            if name.startswith(f"{part}_") and name != f"{part}_loss"
-        }
-        if found:
-            yield part, found
+                logger.warning("step %d: the teacher's %s outputs have collapsed: %s (%s)", step, part, COLLAPSED[state], shown)

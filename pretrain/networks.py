@@ -3,11 +3,11 @@
 import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from backbones.spec import BackboneSpec, spec_from_dict
 from pretrain.config import PretrainConfig
@@ -29,26 +29,19 @@ class Networks:
     objective: Objective
     """The loss; its buffers are running state."""
     optimizer: AdamW
-    """Moves the student's weights."""
 
 
 def build_networks(config: PretrainConfig, device: torch.device) -> Networks:
     """Student and teacher with the same fresh weights, determined by the seed."""
     torch.manual_seed(config.train.seed)
-    objective = build_objective(config).to(device)
+    module, name = config.traits.objective.split(":")
+    objective: Objective = getattr(importlib.import_module(module), name)(config).to(device)
     spec = backbone_spec(config)
     student = objective.build_network(spec, config.backbone.drop_path_rate, "student").to(device)
     teacher = objective.build_network(spec, 0.0, "teacher").to(device)
     copy_to_teacher(teacher, student)
     teacher.requires_grad_(False)
     return Networks(spec, student, teacher, objective, build_optimizer(student, config.optim.decay_positions))
-
-
-def build_objective(config: PretrainConfig) -> Objective:
-    """The objective that the table of methods names."""
-    module, name = config.traits.objective.split(":")
-    objective: Objective = getattr(importlib.import_module(module), name)(config)
-    return objective
 
 
 def backbone_spec(config: PretrainConfig) -> BackboneSpec:
@@ -60,44 +53,27 @@ def backbone_spec(config: PretrainConfig) -> BackboneSpec:
 
 
 def choose_autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The arithmetic of the networks.
-
-    Args:
-        precision: `auto`, `float32` or `bfloat16`.
-        device: Where they run.
-    """
+    """The arithmetic of the networks; `precision` is `auto`, `float32` or `bfloat16`."""
     has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     enabled = precision == "bfloat16" or (precision == "auto" and has_bfloat16)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
-def count_parameters(network: nn.Module) -> int:
-    """Number of weights, trainable or not."""
-    return sum(parameter.numel() for parameter in network.parameters() if isinstance(parameter, Tensor))
-
-
 def build_optimizer(network: nn.Module, decay_positions: bool = True) -> AdamW:
-    """AdamW with two groups: `decay` and `no_decay` (biases and one-dimensional parameters).
+    """AdamW with two groups, `decay` and `no_decay`; their learning rate and weight decay are set before every step.
 
-    Learning rate and weight decay are set before every step by `set_schedule`.
-
-    Args:
-        network: The student.
-        decay_positions: Whether position embeddings, relative position biases and CLS tokens decay.
+    Biases and one-dimensional parameters do not decay; without `decay_positions` neither do position embeddings, relative position
+    biases and CLS tokens.
     """
-
-    def exempt(name: str, parameter: Tensor) -> bool:
-        is_position = name.endswith(_POSITIONS) and not decay_positions
-        return name.endswith(".bias") or parameter.ndim == 1 or is_position
-
-    trainable = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
-    no_decay = [parameter for name, parameter in trainable if exempt(name, parameter)]
-    decay = [parameter for name, parameter in trainable if not exempt(name, parameter)]
-    groups: list[dict[str, Any]] = [
-        {"params": decay, "name": "decay"},
-        {"params": no_decay, "name": "no_decay", "weight_decay": 0.0},
-    ]
-    return AdamW(groups, lr=0.0, fused=True)
+    decay: list[Tensor] = []
+    no_decay: list[Tensor] = []
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            is_exempt_position = name.endswith(_POSITIONS) and not decay_positions
+            is_exempt = name.endswith(".bias") or parameter.ndim == 1 or is_exempt_position
+            (no_decay if is_exempt else decay).append(parameter)
+    exempt = {"params": no_decay, "name": "no_decay", "weight_decay": 0.0}
+    return AdamW([{"params": decay, "name": "decay"}, exempt], lr=0.0, fused=True)
 
 
 def set_schedule(optimizer: AdamW, lr: float, weight_decay: float) -> None:
@@ -112,17 +88,8 @@ def set_schedule(optimizer: AdamW, lr: float, weight_decay: float) -> None:
 def clip_each_gradient(parameters: Iterable[Tensor], max_norm: float) -> None:
     """Scale down every parameter's gradient by itself to at most `max_norm` (facebookresearch/dino 7c446df, utils.clip_gradients)."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if not gradients:
-        return
     factors = [(max_norm / (norm + 1e-6)).clamp(max=1.0) for norm in torch._foreach_norm(gradients)]
     torch._foreach_mul_(gradients, factors)
-
-
-def drop_last_layer_gradients(network: nn.Module) -> None:
-    """Leave the last layers of the projection heads out of this step: neither gradient nor weight decay reaches them."""
-    for name, parameter in network.named_parameters():
-        if ".last_layer." in name:
-            parameter.grad = None
 
 
 def copy_to_teacher(teacher: nn.Module, student: nn.Module) -> None:
@@ -134,6 +101,5 @@ def copy_to_teacher(teacher: nn.Module, student: nn.Module) -> None:
 @torch.no_grad()
 def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """Move every teacher parameter towards the student's of its name: momentum * teacher + (1 - momentum) * student."""
-    moved = dict(teacher.named_parameters())
-    towards = dict(student.named_parameters())
-    torch._foreach_lerp_(list(moved.values()), [towards[name] for name in moved], 1 - momentum)
+    moved, towards = dict(teacher.named_parameters()), dict(student.named_parameters())
+    get_ema_multi_avg_fn(momentum)(list(moved.values()), [towards[name] for name in moved], 0)

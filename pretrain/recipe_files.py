@@ -14,16 +14,11 @@ BASES = "base"
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that come with PatchBench."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a recipe given by name or by path.
-
-    Raises:
-        ValueError: If there is neither; lists the names.
-    """
+    """The file of a recipe given by name or by path."""
     for candidate in (Path(name), RECIPES / f"{name}.yaml"):
         if candidate.is_file():
             return candidate
@@ -31,11 +26,7 @@ def find_recipe(name: str) -> Path:
 
 
 def read_recipe(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A recipe's sections, with those that it extends; `extended_by` are the files that led to this one.
-
-    Raises:
-        ValueError: If a file is no recipe, is absent, or extends itself.
-    """
+    """A recipe's sections, with those that it extends; `extended_by` are the files that led to this one."""
     if path.resolve() in extended_by:
         raise ValueError(f"{path}: extends itself, by way of {extended_by[-1]}")
     try:
@@ -49,19 +40,14 @@ def read_recipe(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{path}: extends: must be the name of a recipe or a list of names, not {names!r}")
     merged: dict[str, Any] = {}
+    folders = (path.parent, path.parent / BASES, RECIPES, RECIPES / BASES)
     for name in names:
-        merged = _merge(merged, read_recipe(_find_base(name, path), (*extended_by, path.resolve())))
+        files = [folder / f"{name.removesuffix('.yaml')}.yaml" for folder in folders]
+        base = next((file for file in files if file.is_file() and file.resolve() != path.resolve()), None)
+        if base is None:
+            raise ValueError(f"{path}: extends {name!r}, and there is no {name}.yaml in {', '.join(map(str, folders))}")
+        merged = _merge(merged, read_recipe(base, (*extended_by, path.resolve())))
     return _merge(merged, content)
-
-
-def _find_base(name: str, extending: Path) -> Path:
-    folders = (extending.parent, extending.parent / BASES, RECIPES, RECIPES / BASES)
-    for candidate in (folder / f"{name.removesuffix('.yaml')}.yaml" for folder in folders):
-        if candidate.is_file() and candidate.resolve() != extending.resolve():
-            return candidate
-    raise ValueError(
-        f"{extending}: extends {name!r}, and there is no {name}.yaml in {extending.parent}, its folder {BASES} or {RECIPES}"
-    )
 
 
 def _merge(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:

@@ -11,19 +11,13 @@ import yaml
 from common.cli import Interrupted, StopRequest
 from common.distributed import choose_device, peak_memory_bytes, process_group, rank, require_same, world_size
 from common.files import remove_leftovers, write_text_atomically
-from pretrain.checkpoint import (
-    CHECKPOINT_FILE,
-    CheckpointWriter,
-    export_backbones,
-    run_settings,
-    start_or_resume,
-)
+from pretrain.checkpoint import CHECKPOINT_FILE, CheckpointWriter, export_backbones, run_settings, start_or_resume
 from pretrain.config import PretrainConfig, plain_config
 from pretrain.data.loader import GlobalBatchSampler, MultiCropImages, UnreadableImages, build_loader, network_inputs
 from pretrain.data.sources import ImageFiles, open_source
 from pretrain.data.views import view_kinds
 from pretrain.log import RunLog, StepInfo, record_step
-from pretrain.networks import Networks, build_networks, choose_autocast, count_parameters
+from pretrain.networks import Networks, build_networks, choose_autocast
 from pretrain.schedules import step_settings
 from pretrain.step import Sentinel, nonfinite_error, seed_step, training_step, wrap_student
 
@@ -33,12 +27,9 @@ CONFIG_FILE = "config.yaml"
 
 
 def pretrain(config: PretrainConfig) -> Path:
-    """Train until the last epoch, continuing where an earlier start of the same run left off.
+    """Train until the last epoch, continuing where an earlier start of the same run left off; returns the checkpoint.
 
     On one device a continued run computes bit for bit what an uninterrupted one does.
-
-    Returns:
-        The checkpoint.
 
     Raises:
         ValueError: If the data, the output or the settings do not work; nothing has been trained then. Or if a number is no longer
@@ -74,17 +65,14 @@ def _pretrain(config: PretrainConfig, device: torch.device) -> Path:
     if rank() == 0:
         # Only once the run may go on: the file may be another run's.
         write_text_atomically(train.output / CONFIG_FILE, yaml.safe_dump(plain_config(config), sort_keys=False))
+        backbone, whole = (
+            sum(parameter.numel() for parameter in network.parameters()) / 1e6
+            for network in (networks.student.get_submodule("backbone"), networks.student)
+        )
+        logger.info("%s: %s, %.2f M parameters, %.2f M with heads", config.method, networks.spec, backbone, whole)
         logger.info(
-            "%s: %s, %.2f M parameters in the backbone, %.2f M with heads; %d images, %d steps of %d images; %s, %d processes%s",
-            config.method,
-            networks.spec,
-            count_parameters(networks.student.get_submodule("backbone")) / 1e6,
-            count_parameters(networks.student) / 1e6,
-            images,
-            last_step,
-            train.batch_size,
-            device,
-            world_size(),
+            "%d images, %d steps of %d images; %s, %d processes%s",
+            *(images, last_step, train.batch_size, device, world_size()),
             f"; continuing after step {progress.step}" if progress.step else "",
         )
     if progress.step < last_step:
@@ -92,13 +80,8 @@ def _pretrain(config: PretrainConfig, device: torch.device) -> Path:
         writer = CheckpointWriter(checkpoint, settings, train, sampler.steps_per_epoch, progress.kept)
         start = time.monotonic()
         steps, signum = _train(config, device, source, sampler, networks, writer)
-        logger.info(
-            "%d steps in %.0f s, peak memory %.1f GiB (process %d)",
-            steps - progress.step,
-            time.monotonic() - start,
-            peak_memory_bytes(device) / 2**30,
-            rank(),
-        )
+        seconds, gibibytes = time.monotonic() - start, peak_memory_bytes(device) / 2**30
+        logger.info("%d steps in %.0f s, peak memory %.1f GiB (process %d)", steps - progress.step, seconds, gibibytes, rank())
         if steps < last_step:
             interrupted = Interrupted(signum)
             if rank() == 0:
@@ -132,9 +115,9 @@ def _train(
     student = wrap_student(networks, device, train.compile)
     sentinel = Sentinel(device, lag=1 if device.type == "cuda" else 0)
     with contextlib.ExitStack() as stack:
-        log = RunLog(train.output, sampler.next_step, sampler.last_step) if rank() == 0 else None
-        if log is not None:
-            stack.callback(log.close)
+        log = None
+        if rank() == 0:
+            log = stack.enter_context(contextlib.closing(RunLog(train.output, sampler.next_step, sampler.last_step)))
         # Before the first step there is nothing to save, and a signal ends the process as ever.
         stop = stack.enter_context(StopRequest())
         for step, batch in enumerate(loader, start=sampler.next_step + 1):

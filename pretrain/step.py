@@ -2,10 +2,11 @@
 
 import contextlib
 import json
+import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -15,7 +16,7 @@ from torch.optim import AdamW
 
 from common.distributed import gather_from_processes, rank, world_size
 from common.files import write_text_atomically
-from pretrain.networks import Networks, clip_each_gradient, drop_last_layer_gradients, set_schedule, update_teacher
+from pretrain.networks import Networks, clip_each_gradient, set_schedule, update_teacher
 from pretrain.objectives.base import Objective
 from pretrain.schedules import StepSettings
 
@@ -48,7 +49,7 @@ def training_step(
         crops: float32 [B, 3, H, W] per view, global ones first.
         settings: The schedules at this step.
         autocast: Reduced precision for the networks; the losses are always in float32.
-        boxes: Where the crops were cut out, for objectives that compare places.
+        boxes: int64 [B, 5] per view, where the crops were cut out, for objectives that compare places.
         diagnose: Whether to add the objective's diagnostics, which cost a little time.
         accumulate: Number of equal parts in which the batch is processed, one after another.
 
@@ -58,12 +59,15 @@ def training_step(
     set_schedule(optimizer, settings.lr, settings.weight_decay)
     # Before the forward pass, so that activations can take the place of the last step's gradients.
     optimizer.zero_grad(set_to_none=True)
+    bare_student = student.module if isinstance(student, DistributedDataParallel) else student
     totals: dict[str, Tensor] = {}
     diagnostics: dict[str, Tensor] = {}
     for part in range(accumulate):
         is_last = part + 1 == accumulate
         part_crops, part_boxes = ([view.chunk(accumulate)[part] for view in views] for views in (crops, boxes))
-        with _gradient_exchange(student, is_last):
+        # Processes exchange gradients once per step, with those of the last part.
+        keeps_gradients = isinstance(student, DistributedDataParallel) and not is_last
+        with student.no_sync() if keeps_gradients else contextlib.nullcontext():  # type: ignore[operator]
             with autocast or torch.autocast(crops[0].device.type, enabled=False):
                 with torch.no_grad():
                     targets = teacher(objective.teacher_crops(part_crops))
@@ -78,29 +82,21 @@ def training_step(
             share = value.detach() / accumulate
             totals[name] = totals[name] + share if name in totals else share
     objective.move()
-    bare_student = student.module if isinstance(student, DistributedDataParallel) else student
     if settings.clip_grad:
         clip = clip_each_gradient if settings.clip_each else nn.utils.clip_grad_norm_
         clip(bare_student.parameters(), settings.clip_grad)
     if settings.freeze_last_layer:
-        drop_last_layer_gradients(bare_student)
+        # Without a gradient, weight decay does not reach them either.
+        for name, parameter in bare_student.named_parameters():
+            if ".last_layer." in name:
+                parameter.grad = None
     optimizer.step()
     update_teacher(teacher, bare_student, settings.teacher_momentum)
     return totals | diagnostics
 
 
-def _gradient_exchange(student: nn.Module, wanted: bool) -> contextlib.AbstractContextManager[None]:
-    """Processes exchange gradients once per step, with those of the last part."""
-    if isinstance(student, DistributedDataParallel) and not wanted:
-        return student.no_sync()
-    return contextlib.nullcontext()
-
-
 def wrap_student(networks: Networks, device: torch.device, compiled: bool) -> nn.Module:
-    """The student as `training_step` takes it: compiled if asked for, and exchanging gradients where there are several processes.
-
-    The teacher is compiled with it.
-    """
+    """The student as `training_step` takes it: exchanging gradients where there are several processes; compiled with the teacher."""
     if compiled:
         for network in (networks.student, networks.teacher):
             network.compile(dynamic=False)
@@ -114,13 +110,12 @@ def seed_step(seed: int, step: int) -> None:
     torch.manual_seed((seed * 1_000_003 + step) * 1_009 + rank())
 
 
-@dataclass(frozen=True)
-class Flags:
+class Flags(NamedTuple):
     """What one step tells all processes, possibly still on its way from the GPU."""
 
     step: int
     """Steps done, this one included."""
-    losses: Mapping[str, Tensor]
+    loss: Tensor
     """This process's."""
     values: Tensor
     """[2] on the host: the largest signal number, and 1 if a number is not finite, over all processes."""
@@ -145,20 +140,21 @@ class Sentinel:
     def check(
         self, step: int, networks: Networks, losses: Mapping[str, Tensor], signum: int, settle: bool
     ) -> tuple[int, Flags | None]:
-        """Report a step; every process calls this after every step.
-
-        Args:
-            step: Steps done, this one included.
-            networks: After the update.
-            losses: This process's.
-            signum: The signal that this process got; 0 for none.
-            settle: Wait until everything about this step is known.
+        """Report a step, with the signal that this process got or 0; every process calls this after every step.
 
         Returns:
             The signal after which all processes stop here, 0 for none; and the first step with a number that is not finite. Both are
             the same on all processes.
         """
-        self._pending.append(self._send(step, networks, losses, signum))
+        values = torch.stack([torch.full((), float(signum), device=self._device), (~all_finite(networks, losses)).float()])
+        if world_size() > 1:
+            dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        arrived = None
+        if self._device.type == "cuda":
+            values = torch.empty(2, pin_memory=True).copy_(values, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+        self._pending.append(Flags(step, losses["loss"], values, arrived))
         lag = 0 if settle else self._lag
         stop = 0
         # Once a stop is agreed on, this step is the last one and is saved: nothing about it may stay open.
@@ -172,45 +168,23 @@ class Sentinel:
             stop = stop or int(agreed)
         return stop, None
 
-    def _send(self, step: int, networks: Networks, losses: Mapping[str, Tensor], signum: int) -> Flags:
-        broken = ~all_finite(networks, losses)
-        values = torch.stack([torch.full((), float(signum), device=self._device), broken.float()])
-        if world_size() > 1:
-            dist.all_reduce(values, op=dist.ReduceOp.MAX)
-        if self._device.type != "cuda":
-            return Flags(step, losses, values, None)
-        host = torch.empty(2, pin_memory=True).copy_(values, non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record()
-        return Flags(step, losses, host, arrived)
-
 
 @torch.no_grad()
 def all_finite(networks: Networks, losses: Mapping[str, Tensor]) -> Tensor:
     """Whether losses, weights and running state are finite; a boolean scalar on their device, without waiting for it."""
-    total = torch.nn.utils.get_total_norm([*_state(networks), *(loss.float() for loss in losses.values())])
-    return torch.isfinite(total)
-
-
-def _state(networks: Networks) -> Iterator[Tensor]:
-    yield from networks.student.parameters()
-    for module in (networks.student, networks.teacher, networks.objective):
-        yield from (buffer for buffer in module.buffers() if buffer.is_floating_point())
+    modules = (networks.student, networks.teacher, networks.objective)
+    buffers = [buffer for module in modules for buffer in module.buffers() if buffer.is_floating_point()]
+    values = [*networks.student.parameters(), *buffers, *(loss.float() for loss in losses.values())]
+    return torch.isfinite(nn.utils.get_total_norm(values))
 
 
 def nonfinite_error(flags: Flags, epoch: int, images: Sequence[str], output: Path, checkpoint: Path) -> ValueError:
     """Write down the batch after which a number was no longer finite, and make the error that ends the run.
 
-    All processes call this together.
-
-    Args:
-        flags: The step's.
-        epoch: Its 0-based epoch.
-        images: Where those of the global batch are, in its order; an unreadable one was replaced by the next readable one.
-        output: The run's folder.
-        checkpoint: The last good one, if it exists.
+    All processes call this together, with the step's 0-based epoch, where the images of the global batch are, in its order (an
+    unreadable one was replaced by the next readable one), the run's folder, and where its last good checkpoint is if there is one.
     """
-    losses = gather_from_processes(flags.losses["loss"].reshape(1)).tolist()
+    losses = gather_from_processes(flags.loss.reshape(1)).tolist()
     path = output / NONFINITE_FILE
     if rank() == 0:
         content = {
@@ -221,10 +195,8 @@ def nonfinite_error(flags: Flags, epoch: int, images: Sequence[str], output: Pat
             "images": [list(images[process :: world_size()]) for process in range(world_size())],
         }
         write_text_atomically(path, json.dumps(content, indent=1) + "\n")
-    bad = [loss for loss in losses if not torch.isfinite(torch.tensor(loss))]
-    what = (
-        f"the loss became {bad[0]}" if bad else f"the loss was {losses[0]:.4g} but the update left weights that are not finite"
-    )
+    bad = [loss for loss in losses if not math.isfinite(loss)]
+    what = f"the loss became {bad[0]}" if bad else "the update left weights that are not finite"
     kept = f"{checkpoint} is from before" if checkpoint.exists() else "no checkpoint was written yet"
     return ValueError(
         f"{what} at step {flags.step} (epoch {epoch}); its {len(images)} images, from {images[0]} on, are listed in {path}; {kept}. "

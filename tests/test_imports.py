@@ -19,7 +19,7 @@ TASKS = ("eval.classification", "eval.davis", "eval.detection", "eval.segmentati
 ON_OPENMMLAB = ("eval.openmmlab", "eval.detection", "eval.segmentation")
 OPENMMLAB = ("mmcv", "mmdet", "mmengine", "mmseg")
 COMFORT = ("tables.report", "tables.significance", "pretrain.monitoring")
-ABOVE_COMFORT = ("tools", "tables.__main__", "tables.make", "pretrain.run", "pretrain.watching", *COMFORT)
+ABOVE_COMFORT = ("tools", "tables.__main__", "tables.make", "pretrain.run", *COMFORT)
 """What puts core and comfort together, and the comfort itself."""
 
 

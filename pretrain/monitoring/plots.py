@@ -22,9 +22,10 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tvf
 
 from common.files import write_atomically
-from pretrain.config import ALL_PATCHES, SelfPatchConfig, ViewsConfig
+from pretrain.config import ViewsConfig
 from pretrain.data.sources import ImageFiles
 from pretrain.data.views import SHARED_SIZE, CropBox, decode_whole, draw_views, view_kinds
+from pretrain.methods import ALL_PATCHES, SelfPatchConfig
 from pretrain.monitoring.knn import centre_crop, network_input
 from pretrain.monitoring.subject import Subject, image_attention, principal_colours, undisturbed
 from pretrain.objectives.patch_matching import matching_patches

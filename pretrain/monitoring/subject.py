@@ -21,7 +21,8 @@ from backbones.file import load_strictly
 from backbones.layouts.patchbench import PATCHBENCH
 from backbones.spec import typical_image_size
 from backbones.vit import ViT
-from pretrain.config import PretrainConfig, SelfPatchConfig, ViewsConfig
+from pretrain.config import PretrainConfig, ViewsConfig
+from pretrain.methods import SelfPatchConfig
 from pretrain.objectives.aggregation import Aggregation, ClassAttentionBlock
 from pretrain.objectives.base import attention_heads, token_width
 

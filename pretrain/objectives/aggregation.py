@@ -3,7 +3,8 @@
 One learnable CLS token and two class-attention blocks summarise either all patches of an image (the image-level CLS of student and
 teacher) or the k positives of each patch (the teacher's patch targets). The same weights do both.
 
-Shapes: B images, N patches, k selected positives, D channels, H heads, d = D/H, L attended tokens.
+Shapes: B images, N patches, Q CLS tokens per image, k selected positives of each, D channels, H heads, d = D/H, S all tokens, L
+attended tokens.
 """
 
 import torch
@@ -18,13 +19,6 @@ class ClassAttentionBlock(nn.Module):
     """Pre-norm attention of a CLS token to itself and a set of tokens, then an MLP on it; tokens stay as they are."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0) -> None:
-        """Build with fresh weights.
-
-        Args:
-            dim: D.
-            num_heads: H.
-            mlp_ratio: Hidden width of the MLP over D.
-        """
         super().__init__()
         self.num_heads = num_heads
         self.norm1 = nn.LayerNorm(dim, eps=_NORM_EPS)
@@ -39,46 +33,40 @@ class ClassAttentionBlock(nn.Module):
         hidden = int(dim * mlp_ratio)
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
-    def _heads(self, tokens: Tensor) -> Tensor:
-        """[..., D] -> [..., H, d]."""
-        return tokens.unflatten(-1, (self.num_heads, -1))
-
     def forward(self, cls_BQD: Tensor, patches_BND: Tensor, positives_BQk: Tensor | None) -> Tensor:
-        """The CLS tokens after attending.
+        """The CLS tokens [B, Q, D] after attending, each to itself and to its own patches.
 
-        Args:
-            cls_BQD: Q CLS tokens per image, each attending to itself and its own set of patches.
-            patches_BND: The image's patch tokens.
-            positives_BQk: Patch indices of each CLS token's set; None for all patches (then Q is 1).
-
-        Returns:
-            [B, Q, D].
+        `positives_BQk` are indices of each CLS token's patches; None stands for all patches (then Q is 1).
         """
         queries = cls_BQD.shape[1]
         tokens_BSD = self.norm1(torch.cat([cls_BQD, patches_BND], dim=1))
-        query_BQH1d = self._heads(self.query(tokens_BSD[:, :queries])).unsqueeze(-2)
+        query_BQH1d = self.query(tokens_BSD[:, :queries]).unflatten(-1, (self.num_heads, 1, -1))
         # Keys and values of a patch do not depend on who attends to it: project once, then gather.
         key_BQHLd, value_BQHLd = (
-            self._heads(_attended(layer(tokens_BSD), queries, positives_BQk)).transpose(2, 3)
+            _attended(layer(tokens_BSD), queries, positives_BQk).unflatten(-1, (self.num_heads, -1)).transpose(2, 3)
             for layer in (self.key, self.value)
         )
         scale = query_BQH1d.shape[-1] ** -0.5
         weights_BQH1L = (query_BQH1d * scale @ key_BQHLd.transpose(-2, -1)).softmax(dim=-1)
-        attended_BQD = (weights_BQH1L @ value_BQHLd).flatten(2)
-        cls_BQD = cls_BQD + self.projection(attended_BQD)
+        cls_BQD = cls_BQD + self.projection((weights_BQH1L @ value_BQHLd).flatten(2))
         return cls_BQD + self.mlp(self.norm2(cls_BQD))
 
 
+def _attended(projected_BSD: Tensor, queries: int, positives_BQk: Tensor | None) -> Tensor:
+    """For each of the `queries` CLS tokens the vectors that it attends to, [B, Q, L, D]: its own, then those of its patches."""
+    if positives_BQk is None:
+        return projected_BSD[:, None]
+    batch_B11 = torch.arange(len(projected_BSD), device=projected_BSD.device)[:, None, None]
+    return torch.cat([projected_BSD[:, :queries, None], projected_BSD[batch_B11, queries + positives_BQk]], dim=2)
+
+
 class Aggregation(nn.Module):
-    """The CLS token, its two class-attention blocks, and the norm that all outputs pass."""
+    """The CLS token, its two class-attention blocks, and the norm that all outputs pass.
+
+    Linear layers and CLS token start as in DINO's ViT.
+    """
 
     def __init__(self, dim: int, num_heads: int) -> None:
-        """Build with fresh weights: linear layers and CLS token as in DINO's ViT.
-
-        Args:
-            dim: Width of the tokens.
-            num_heads: Attention heads, those of the backbone.
-        """
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.blocks = nn.ModuleList([ClassAttentionBlock(dim, num_heads) for _ in range(NUM_BLOCKS)])
@@ -111,18 +99,3 @@ class Aggregation(nn.Module):
         for block in self.blocks:
             cls_BQD = block(cls_BQD, patches_BND, positives_BQk)
         return self.norm(cls_BQD)
-
-
-def _attended(projected_BSD: Tensor, queries: int, positives_BQk: Tensor | None) -> Tensor:
-    """For each CLS token the vectors that it attends to, [B, Q, L, D]: its own, then those of its patches.
-
-    Args:
-        projected_BSD: Q CLS tokens, then N patches.
-        queries: Q.
-        positives_BQk: Each CLS token's patches; None for all patches (then Q is 1).
-    """
-    if positives_BQk is None:
-        return projected_BSD[:, None]
-    batch = torch.arange(len(projected_BSD), device=projected_BSD.device)[:, None, None]
-    own_BQ1D = projected_BSD[:, :queries, None]
-    return torch.cat([own_BQ1D, projected_BSD[batch, queries + positives_BQk]], dim=2)

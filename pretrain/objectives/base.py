@@ -1,4 +1,4 @@
-"""What the objectives share: their interface, networks of an image-level loss, and diagnostics of the teacher's outputs.
+"""What the objectives share: a network with heads, the interfaces of losses and objectives, diagnostics of the teacher's outputs.
 
 An objective is put together from an image-level loss and, on top of it, possibly a patch-level one. Each loss brings its own
 projection heads and its running state (centres, queues).
@@ -8,7 +8,7 @@ embedding, Q queued embeddings.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -28,7 +28,8 @@ NUM_GLOBAL_CROPS = 2
 MOST_VALUES = 2**24
 """Probabilities of one process that diagnostics look at; of more rows an even sample. Their 64 MiB do not raise a peak of memory."""
 
-_GOLDEN_RATIO = (5**0.5 - 1) / 2
+GOLDEN_RATIO = (5**0.5 - 1) / 2
+"""Multiples of it, modulo 1, spread evenly; steps of equal length would meet the same positions of a grid again and again."""
 
 
 class Outputs(NamedTuple):
@@ -39,7 +40,38 @@ class Outputs(NamedTuple):
     patches: Projections | None = None
     """[B, N, K] of each view, where the objective has them."""
     grids: Sequence[tuple[int, int]] = ()
-    """(h, w) of each view's patches, where the objective needs it."""
+    """(h, w) of each view's patches."""
+
+
+class Network(nn.Module):
+    """A backbone and projection heads; crops [B, 3, H, W] to `Outputs`."""
+
+    def __init__(self, spec: BackboneSpec, drop_path_rate: float) -> None:
+        super().__init__()
+        self.backbone = build_backbone(spec, drop_path_rate)
+        self.heads = nn.ModuleDict()
+
+    def features(self, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
+        """What the heads get: [B, D] of each image and, where the objective has them, [B, N, D] of each patch."""
+        # Swin has no CLS token; its image-level feature is the mean of the last stage.
+        return tokens.patches.mean(1) if tokens.cls is None else tokens.cls, None
+
+    def project(self, cls: Sequence[Tensor], patches: Sequence[Tensor]) -> tuple[Projections, Projections | None]:
+        return self.heads["cls"](cls), self.heads["patch"](patches) if patches else None
+
+    def forward(self, crops: Sequence[Tensor]) -> Outputs:
+        cls: list[Tensor] = []
+        patches: list[Tensor] = []
+        grids: list[tuple[int, int]] = []
+        # All crops of one size pass the backbone together.
+        for _, group in groupby(crops, key=lambda crop: crop.shape[-2:]):
+            views = list(group)
+            tokens = self.backbone.forward_tokens(torch.cat(views))
+            cls_BD, patches_BND = self.features(tokens)
+            cls += cls_BD.chunk(len(views))
+            patches += () if patches_BND is None else patches_BND.chunk(len(views))
+            grids += [tokens.grid] * len(views)
+        return Outputs(*self.project(cls, patches), grids)
 
 
 class Loss(nn.Module, ABC):
@@ -47,19 +79,13 @@ class Loss(nn.Module, ABC):
 
     @abstractmethod
     def head(self, in_dim: int, role: Role) -> nn.Module:
-        """A projection head with fresh weights: views [B, ..., in_dim] to `Projections`.
-
-        The teacher's parameters are among the student's, by name.
-        """
+        """A fresh projection head, views [B, ..., in_dim] to `Projections`; the teacher's weights are among the student's by name."""
 
     @abstractmethod
     def forward(self, student: Projections, teacher: Projections, temperature: float) -> Tensor:
         """The loss, a scalar in float32; takes note of the teacher's outputs for `move`.
 
-        Args:
-            student: Outputs for all crops, global ones first.
-            teacher: Outputs for the crops that the teacher sees, without gradient.
-            temperature: Sharpens the teacher's outputs, in losses that sharpen them.
+        The temperature sharpens the teacher's outputs, in losses that sharpen them.
         """
 
     @abstractmethod
@@ -72,14 +98,11 @@ class Loss(nn.Module, ABC):
 
 
 class Objective(nn.Module, ABC):
-    """A pretraining loss with its running state (centres, queues) as buffers, made from a `PretrainConfig`."""
+    """What is minimised, with its running state as buffers; made from a `PretrainConfig`. Its children have a method `move`."""
 
     @abstractmethod
-    def build_network(self, spec: BackboneSpec, drop_path_rate: float, role: Role) -> nn.Module:
-        """A network `crops -> Outputs` with fresh weights; submodules `backbone` and `heads`.
-
-        The teacher's parameters are among the student's, by name.
-        """
+    def build_network(self, spec: BackboneSpec, drop_path_rate: float, role: Role) -> Network:
+        """A network with fresh weights; the teacher's parameters are among the student's, by name."""
 
     def teacher_crops(self, crops: Sequence[Tensor]) -> Sequence[Tensor]:
         """The crops that the teacher sees: the global ones unless an objective says otherwise."""
@@ -91,46 +114,25 @@ class Objective(nn.Module, ABC):
     ) -> dict[str, Tensor]:
         """The losses, `loss` being the one to minimise, the others its parts; takes note of the teacher's outputs for `move`.
 
-        Args:
-            student: Outputs for all crops.
-            teacher: Outputs for `teacher_crops`, without gradient.
-            temperature: Sharpens the targets.
-            boxes: int64 [B, 5] of each crop, where it was cut out (`CropBox`); for objectives that compare places.
+        `boxes` are int64 [B, 5] of each crop, where it was cut out (`CropBox`), for objectives that compare places.
         """
 
-    @abstractmethod
     def move(self) -> None:
         """Move the running state by the teacher's outputs of all calls of `forward` since the last time, all processes together.
 
         Once per step, whatever the number of micro-batches: all of them have targets of the same centres and the same negatives, as
         they had in one batch.
         """
+        for part in self.children():
+            part.move()  # type: ignore[operator]
 
     @abstractmethod
     def diagnostics(self, teacher: Outputs, temperature: float) -> dict[str, Tensor]:
-        """What the targets say and whether they have collapsed, by the running state as it is; changes nothing.
-
-        All processes must call it together.
+        """What the targets say and whether they have collapsed, by the running state as it is; all processes call it together.
 
         Returns:
             Scalars, the same on all processes, whose names begin with `cls_` or `patch_`.
         """
-
-
-class ImageLevelNetwork(nn.Module):
-    """A backbone and a projection head on its image-level token."""
-
-    def __init__(self, spec: BackboneSpec, loss: Loss, drop_path_rate: float, role: Role) -> None:
-        super().__init__()
-        self.backbone = build_backbone(spec, drop_path_rate)
-        self.heads = nn.ModuleDict({"cls": loss.head(token_width(self.backbone), role)})
-
-    def forward(self, crops: Sequence[Tensor]) -> Outputs:
-        cls: list[Tensor] = []
-        for views, tokens in tokens_by_size(self.backbone, crops):
-            # Swin has no CLS token; its image-level feature is the mean of the last stage.
-            cls += (tokens.patches.mean(1) if tokens.cls is None else tokens.cls).chunk(views)
-        return Outputs(self.heads["cls"](cls))
 
 
 class ImageLevelObjective(Objective):
@@ -140,31 +142,18 @@ class ImageLevelObjective(Objective):
         super().__init__()
         self.image_loss = image_loss
 
-    def build_network(self, spec: BackboneSpec, drop_path_rate: float, role: Role) -> nn.Module:
-        return ImageLevelNetwork(spec, self.image_loss, drop_path_rate, role)
+    def build_network(self, spec: BackboneSpec, drop_path_rate: float, role: Role) -> Network:
+        network = Network(spec, drop_path_rate)
+        network.heads["cls"] = self.image_loss.head(token_width(network.backbone), role)
+        return network
 
     def forward(
         self, student: Outputs, teacher: Outputs, temperature: float, boxes: Sequence[Tensor] = ()
     ) -> dict[str, Tensor]:
-        del boxes
         return {"loss": self.image_loss(student.cls, teacher.cls, temperature)}
-
-    def move(self) -> None:
-        self.image_loss.move()
 
     def diagnostics(self, teacher: Outputs, temperature: float) -> dict[str, Tensor]:
         return prefixed("cls", self.image_loss.diagnostics(teacher.cls, temperature))
-
-
-def tokens_by_size(backbone: AnyBackbone, crops: Sequence[Tensor]) -> Iterator[tuple[int, Tokens]]:
-    """The backbone's tokens of consecutive crops [B, 3, H, W] of one size, each size in one pass.
-
-    Yields:
-        How many views, and the tokens of the images of all of them.
-    """
-    for _, group in groupby(crops, key=lambda crop: crop.shape[-2:]):
-        views = list(group)
-        yield len(views), backbone.forward_tokens(torch.cat(views))
 
 
 def token_width(backbone: AnyBackbone) -> int:
@@ -173,11 +162,7 @@ def token_width(backbone: AnyBackbone) -> int:
 
 
 def attention_heads(spec: BackboneSpec) -> int:
-    """Attention heads of the last block.
-
-    Raises:
-        ValueError: For a family without attention.
-    """
+    """Attention heads of the last block."""
     match spec:
         case ViTSpec():
             return spec.num_heads
@@ -202,27 +187,21 @@ def distribution_diagnostics(
         most_values: Replaces `MOST_VALUES`.
 
     Returns:
-        Scalars in float32, the same on all processes: `entropy` (nats) and `entropy_part` (of log K, in [0, 1]), the mean over rows;
-        `batch_entropy` and `batch_entropy_part`, those of the mean over rows; `centre_norm`, the length of the centre (mean over
-        positions).
+        `entropy` (nats) and `entropy_part` (of log K, in [0, 1]), the mean over rows; `batch_entropy` and `batch_entropy_part`, those
+        of the mean over rows; `centre_norm`, the length of the centre (mean over positions).
     """
     rows_RD = torch.cat([view.flatten(0, -2) for view in teacher.views])
-    most, device = max(1, most_values // centre.shape[-1]), rows_RD.device
-    if len(rows_RD) <= most:
-        chosen_R = torch.arange(len(rows_RD), device=device)
-    else:
-        # Steps of equal length would meet the same positions of the grid again and again.
-        places_R = torch.arange(most, device=device, dtype=torch.float64) * _GOLDEN_RATIO % 1
-        chosen_R = (places_R * len(rows_RD)).long()
+    chosen_R = torch.arange(len(rows_RD), device=rows_RD.device)
+    if len(rows_RD) > (most := max(1, most_values // centre.shape[-1])):
+        chosen_R = (chosen_R[:most].double() * GOLDEN_RATIO % 1 * len(rows_RD)).long()
     subtracted = centre if centre.ndim == 1 else centre[chosen_R % len(centre)]
     log_probabilities_RK = torch.log_softmax((teacher.logits(rows_RD[chosen_R]) - subtracted) / temperature, dim=-1)
     probabilities_RK = log_probabilities_RK.exp()
     sum_K, entropies, rows = sum_over_processes(
         probabilities_RK.sum(0), -(probabilities_RK * log_probabilities_RK).sum(), centre.new_tensor(float(len(chosen_R)))
     )
-    mean_K = sum_K / rows
-    entropy, batch_entropy = entropies / rows, torch.special.entr(mean_K).sum()
-    largest = torch.log(mean_K.new_tensor(float(len(mean_K)))).clamp(min=torch.finfo(mean_K.dtype).tiny)
+    entropy, batch_entropy = entropies / rows, torch.special.entr(sum_K / rows).sum()
+    largest = torch.log(sum_K.new_tensor(float(len(sum_K)))).clamp(min=torch.finfo(sum_K.dtype).tiny)
     return {
         "entropy": entropy,
         "entropy_part": entropy / largest,
@@ -234,17 +213,13 @@ def distribution_diagnostics(
 
 @torch.no_grad()
 def embedding_diagnostics(views: Sequence[Tensor], queue_QK: Tensor | None) -> dict[str, Tensor]:
-    """How the teacher's embeddings of all processes are spread over the directions.
-
-    Args:
-        views: [B, ..., K] of each view; of any length.
-        queue_QK: Unit vectors of past batches, where the loss has negatives.
+    """How the teacher's embeddings [B, ..., K] of all views and processes are spread over the directions.
 
     Returns:
-        Scalars in float32, the same on all processes. `deviation`: the standard deviation of the unit-length embeddings, mean over
-        dimensions, times sqrt(K): 1 where directions are spread evenly, 0 where all are the same (Chen and He, "Exploring Simple
-        Siamese Representation Learning", CVPR 2021, watch it without the factor). `similarity`: the mean cosine between embeddings
-        of different images; 0 if there is one image. `queue_similarity`: the mean cosine with the queue.
+        `deviation`: the standard deviation of the unit-length embeddings, mean over dimensions, times sqrt(K): 1 where directions are
+        spread evenly, 0 where all are the same (Chen and He, "Exploring Simple Siamese Representation Learning", CVPR 2021, watch it
+        without the factor). `similarity`: the mean cosine between embeddings of different images; 0 if there is one image.
+        `queue_similarity`: the mean cosine with the queue of past batches' unit vectors, where the loss has one.
     """
     units_BRK = torch.cat([F.normalize(view.float(), dim=-1)[:, None].flatten(1, -2) for view in views], dim=1)
     images, rows, width = units_BRK.shape

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.distributed import sum_over_processes
-from pretrain.config import DINOConfig, PretrainConfig
+from pretrain.config import PretrainConfig
 from pretrain.heads import ProjectionHead, Projections, Role
+from pretrain.methods import DINOConfig
 from pretrain.objectives.base import NUM_GLOBAL_CROPS, ImageLevelObjective, Loss, distribution_diagnostics
 
 
@@ -17,31 +18,24 @@ class DINO(ImageLevelObjective):
     """DINO as published; CLS token and final norm belong to the backbone."""
 
     def __init__(self, config: PretrainConfig) -> None:
-        super().__init__(CLSDistillation(config.dino))
+        super().__init__(CLSDistillation(config.dino, config.dino.out_dim))
 
 
 class Centre(nn.Module):
     """An exponential moving average over steps of the teacher's mean logits, over all processes.
 
-    Subtracted from the targets, it keeps all prototypes in use (facebookresearch/dino 7c446df, DINOLoss.update_center).
+    Subtracted from the targets, it keeps all prototypes in use (facebookresearch/dino 7c446df, DINOLoss.update_center). With
+    `positions` N there is a mean for each of them (PW-Self).
     """
 
     mean_K: Tensor
     """[K], or [N, K]."""
 
     def __init__(self, dim: int, momentum: float, positions: int = 0) -> None:
-        """Start at zero.
-
-        Args:
-            dim: Number of prototypes K.
-            momentum: Weight of the past.
-            positions: Keep a mean for each of so many positions N (PW-Self); 0 for one of all.
-        """
         super().__init__()
         self.momentum = momentum
         self.register_buffer("mean_K", torch.zeros((positions, dim) if positions else dim))
-        self._sum: Tensor | None = None
-        self._rows = 0
+        self._sum, self._rows = torch.zeros(()), 0
 
     @torch.no_grad()
     def observe(self, teacher: Projections) -> None:
@@ -49,17 +43,15 @@ class Centre(nn.Module):
         axes = self.mean_K.ndim
         # The sum of products is the product of the sum: logits are not needed one by one.
         embeddings = torch.stack([view.flatten(0, -1 - axes).float().sum(0) for view in teacher.views]).sum(0)
-        total = teacher.logits(embeddings)
-        self._sum = total if self._sum is None else self._sum + total
+        self._sum = self._sum + teacher.logits(embeddings)
         self._rows += sum(view.shape[:-axes].numel() for view in teacher.views)
 
     @torch.no_grad()
     def move(self) -> None:
         """Move towards the mean over what was observed since the last time, all processes together."""
-        assert self._sum is not None, "nothing was observed"
         total, count = sum_over_processes(self._sum, self._sum.new_tensor(float(self._rows)))
         self.mean_K.lerp_(total / count, 1 - self.momentum)
-        self._sum, self._rows = None, 0
+        self._sum, self._rows = torch.zeros(()), 0
 
 
 class Distillation(Loss):
@@ -67,12 +59,10 @@ class Distillation(Loss):
 
     def __init__(self, config: DINOConfig, out_dim: int) -> None:
         super().__init__()
-        self.config = config
-        self.out_dim = out_dim
+        self.config, self.out_dim = config, out_dim
         self.centre = Centre(out_dim, config.centre_momentum)
 
     def head(self, in_dim: int, role: Role) -> ProjectionHead:
-        del role
         return ProjectionHead(in_dim, self.out_dim, self.config)
 
     def move(self) -> None:
@@ -84,9 +74,6 @@ class Distillation(Loss):
 
 class CLSDistillation(Distillation):
     """Cross-entropy between the teacher's view of an image and the student's every other view of it."""
-
-    def __init__(self, config: DINOConfig) -> None:
-        super().__init__(config, config.out_dim)
 
     def forward(self, student: Projections, teacher: Projections, temperature: float) -> Tensor:
         """The mean over pairs (global teacher view, other student view) and images; 18 pairs with 2 global and 8 local crops."""

@@ -13,18 +13,15 @@ negatives, that is BYOL's cosine distance ("without").
 Shapes: B images, N patches, K channels of an embedding, Q embeddings kept.
 """
 
-from typing import cast
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.distributed import gather_from_processes, rank, world_size
-from pretrain.config import MoBYConfig, PretrainConfig
+from pretrain.config import PretrainConfig
 from pretrain.heads import MoBYHead, Projections, Role
-from pretrain.objectives.base import NUM_GLOBAL_CROPS, ImageLevelObjective, Loss, embedding_diagnostics
-
-_GOLDEN_RATIO = (5**0.5 - 1) / 2
+from pretrain.methods import MoBYConfig
+from pretrain.objectives.base import GOLDEN_RATIO, NUM_GLOBAL_CROPS, ImageLevelObjective, Loss, embedding_diagnostics
 
 
 class MoBY(ImageLevelObjective):
@@ -37,7 +34,7 @@ class MoBY(ImageLevelObjective):
 class EmbeddingQueue(nn.Module):
     """The Q newest embeddings of past batches of all processes, the negatives of contrastive losses (MoCo, He et al., CVPR 2020).
 
-    It starts with random directions, as MoCo's and MoBY's do.
+    It starts with random directions, as MoCo's and MoBY's do. MoBY's code wants the batch to divide the queue; this one goes round.
     """
 
     keys_QK: Tensor
@@ -53,48 +50,26 @@ class EmbeddingQueue(nn.Module):
         """Take note of new embeddings of this process."""
         self._observed.append(keys_BK.detach())
 
-    def move(self) -> None:
-        """Push what was observed since the last time."""
-        assert self._observed, "nothing was observed"
-        self.push(torch.cat(self._observed))
-        self._observed = []
-
     @torch.no_grad()
-    def push(self, keys_BK: Tensor) -> None:
-        """Replace the oldest embeddings by all processes' new ones; of more than Q the last ones stay.
-
-        MoBY's code wants the batch to divide the queue; this one goes round.
-        """
+    def move(self) -> None:
+        """Replace the oldest embeddings by all processes' new ones; of more than Q the last ones stay."""
         size = len(self.keys_QK)
-        new = gather_from_processes(F.normalize(keys_BK.float(), dim=-1))
+        new = gather_from_processes(F.normalize(torch.cat(self._observed).float(), dim=-1))
         slots = (torch.arange(len(new), device=new.device) + self.oldest)[-size:] % size
         self.keys_QK[slots] = new[-size:]
         self.oldest.add_(len(new)).remainder_(size)
+        self._observed = []
 
 
-def info_nce(queries: Tensor, keys: Tensor, queue: EmbeddingQueue, temperature: float) -> Tensor:
+def info_nce(queries: Tensor, keys: Tensor, queue_QK: Tensor, temperature: float) -> Tensor:
     """Cross-entropy of each query's own key against it and the queue, by cosine; the mean over queries, a scalar in float32.
 
-    Args:
-        queries: [..., K], with gradient.
-        keys: [..., K], the positives.
-        queue: The negatives.
-        temperature: Divides the cosines.
+    Queries [..., K] have a gradient; keys [..., K], the positives, have none.
     """
     queries = F.normalize(queries.float(), dim=-1)
     positive = (queries * F.normalize(keys.detach().float(), dim=-1)).sum(-1, keepdim=True)
-    logits = torch.cat([positive, queries @ queue.keys_QK.T], dim=-1) / temperature
+    logits = torch.cat([positive, queries @ queue_QK.T], dim=-1) / temperature
     return (logits.logsumexp(-1) - logits[..., 0]).mean()
-
-
-def cosine_distance(queries: Tensor, keys: Tensor) -> Tensor:
-    """2 - 2 cos(query, key), BYOL's loss (Grill et al., NeurIPS 2020); the mean over queries, a scalar in float32.
-
-    Args:
-        queries: [..., K], with gradient.
-        keys: [..., K].
-    """
-    return 2 - 2 * F.cosine_similarity(queries.float(), keys.detach().float(), dim=-1).mean()
 
 
 class ImageContrast(Loss):
@@ -105,31 +80,28 @@ class ImageContrast(Loss):
         self.config = config
         self.queues = nn.ModuleList(EmbeddingQueue(config.queue, config.out_dim) for _ in range(NUM_GLOBAL_CROPS))
 
-    def _both_queues(self) -> list[EmbeddingQueue]:
-        return cast(list[EmbeddingQueue], list(self.queues))
-
     def head(self, in_dim: int, role: Role) -> nn.Module:
         return MoBYHead(in_dim, self.config, role)
 
     def forward(self, student: Projections, teacher: Projections, temperature: float) -> Tensor:
         """The sum of both directions, each the mean over images; MoBY has two views and sharpens nothing."""
-        del temperature
         (first, second), (first_key, second_key) = student.views, teacher.views
-        first_queue, second_queue = self._both_queues()
-        loss = info_nce(first, second_key, second_queue, self.config.temperature) + info_nce(
-            second, first_key, first_queue, self.config.temperature
-        )
-        for queue, projections_BK in zip(self._both_queues(), teacher.views, strict=True):
-            queue.observe(projections_BK)
+        first_queue_QK, second_queue_QK = self._keys()
+        loss = info_nce(first, second_key, second_queue_QK, self.config.temperature)
+        loss = loss + info_nce(second, first_key, first_queue_QK, self.config.temperature)
+        for queue, projections_BK in zip(self.queues, teacher.views, strict=True):
+            queue.observe(projections_BK)  # type: ignore[operator]
         return loss
 
     def move(self) -> None:
-        for queue in self._both_queues():
-            queue.move()
+        for queue in self.queues:
+            queue.move()  # type: ignore[operator]
 
     def diagnostics(self, teacher: Projections, temperature: float) -> dict[str, Tensor]:
-        del temperature
-        return embedding_diagnostics(teacher.views, torch.cat([queue.keys_QK for queue in self._both_queues()]))
+        return embedding_diagnostics(teacher.views, torch.cat(self._keys()))
+
+    def _keys(self) -> list[Tensor]:
+        return [queue.get_buffer("keys_QK") for queue in self.queues]
 
 
 class PatchContrast(Loss):
@@ -153,28 +125,28 @@ class PatchContrast(Loss):
 
     def forward(self, student: Projections, teacher: Projections, temperature: float) -> Tensor:
         """The mean over patches and images, then over views: a local view weighs as much as a global one."""
-        del temperature
         losses = []
         for student_BNK, teacher_BNK in zip(student.views, teacher.views, strict=True):
             if self.queue is None:
-                losses.append(cosine_distance(student_BNK, teacher_BNK))
+                # 2 - 2 cos(query, key), BYOL's loss (Grill et al., NeurIPS 2020).
+                cosines_BN = F.cosine_similarity(student_BNK.float(), teacher_BNK.detach().float(), dim=-1)
+                losses.append(2 - 2 * cosines_BN.mean())
             else:
-                losses.append(info_nce(student_BNK, teacher_BNK, self.queue, self.config.temperature))
-        self.observe(teacher)
+                losses.append(info_nce(student_BNK, teacher_BNK, self.queue.keys_QK, self.config.temperature))
+        if self.queue is not None:
+            self._observe(self.queue, teacher)
         return torch.stack(losses).mean()
 
     @torch.no_grad()
-    def observe(self, teacher: Projections) -> None:
+    def _observe(self, queue: EmbeddingQueue, teacher: Projections) -> None:
         """Take note of one target per global view and image."""
-        if self.queue is None:
-            return
         images, patches, _ = teacher.views[0].shape
         # Numbers of this process's images among all that were seen: what is queued must not depend on how many processes there are.
         local_B = torch.arange(images, device=self.seen.device)
         numbers_B = self.seen + (self._observed + local_B) * world_size() + rank()
-        positions_B = (numbers_B.double() * _GOLDEN_RATIO % 1 * patches).long().clamp(max=patches - 1)
+        positions_B = (numbers_B.double() * GOLDEN_RATIO % 1 * patches).long().clamp(max=patches - 1)
         for targets_BNK in teacher.views[:NUM_GLOBAL_CROPS]:
-            self.queue.observe(targets_BNK[local_B, positions_B])
+            queue.observe(targets_BNK[local_B, positions_B])
         self._observed += images
 
     def move(self) -> None:
@@ -184,5 +156,4 @@ class PatchContrast(Loss):
             self._observed = 0
 
     def diagnostics(self, teacher: Projections, temperature: float) -> dict[str, Tensor]:
-        del temperature
         return embedding_diagnostics(teacher.views, None if self.queue is None else self.queue.keys_QK)

@@ -19,14 +19,23 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from backbones.build import build_backbone
+from backbones.base import Tokens
 from backbones.spec import BackboneSpec
-from pretrain.config import ALL_PATCHES, Border, PretrainConfig, SelfPatchConfig
+from pretrain.config import PretrainConfig
 from pretrain.heads import Role
+from pretrain.methods import ALL_PATCHES, Border, SelfPatchConfig
 from pretrain.objectives.aggregation import Aggregation
-from pretrain.objectives.base import Loss, Objective, Outputs, attention_heads, prefixed, token_width, tokens_by_size
+from pretrain.objectives.base import (
+    ImageLevelObjective,
+    Loss,
+    Network,
+    Outputs,
+    attention_heads,
+    prefixed,
+    token_width,
+)
 from pretrain.objectives.dino import CLSDistillation, PatchDistillation
 from pretrain.objectives.moby import ImageContrast, PatchContrast
 
@@ -47,48 +56,32 @@ def candidate_table(grid: tuple[int, int], window: int, border: Border = "wrap")
 
     Returns:
         int64 [N, C], C = window^2 - 1, or N - 1.
-
-    Raises:
-        ValueError: If the window is even, or wraps onto itself.
     """
     h, w = grid
-    count = h * w
+    patches_N1 = torch.arange(h * w)[:, None]
     if window == ALL_PATCHES:
-        others = torch.arange(count).expand(count, count)
-        return others[~torch.eye(count, dtype=torch.bool)].view(count, count - 1)
-    if window < 3 or window % 2 == 0 or window > min(h, w):
+        window_NW = torch.arange(h * w).expand(h * w, -1)
+    elif window < 3 or window % 2 == 0 or window > min(h, w):
         raise ValueError(
             f"neighbourhood window {window} on a {h} x {w} grid: use an odd window from 3 to {min(h, w)}, "
             f"or {ALL_PATCHES} for all patches"
         )
-    radius = window // 2
-    y_N1, x_N1 = (torch.arange(count) // w)[:, None], (torch.arange(count) % w)[:, None]
-    if border == "clamp":
-        dy_W, dx_W = torch.cartesian_prod(torch.arange(-radius, radius + 1), torch.arange(-radius, radius + 1)).unbind(1)
-        window_NW = (y_N1.clamp(radius, h - 1 - radius) + dy_W) * w + x_N1.clamp(radius, w - 1 - radius) + dx_W
-        return window_NW[window_NW != torch.arange(count)[:, None]].view(count, window**2 - 1)
-    offsets = [(dy, dx) for dy in range(-radius, radius + 1) for dx in range(-radius, radius + 1) if (dy, dx) != (0, 0)]
-    dy_C, dx_C = torch.tensor(offsets).unbind(1)
-    return (y_N1 + dy_C) % h * w + (x_N1 + dx_C) % w
+    else:
+        radius = window // 2
+        y_N1, x_N1 = patches_N1 // w, patches_N1 % w
+        if border == "clamp":
+            y_N1, x_N1 = y_N1.clamp(radius, h - 1 - radius), x_N1.clamp(radius, w - 1 - radius)
+        offsets = torch.arange(-radius, radius + 1)
+        dy_W, dx_W = torch.cartesian_prod(offsets, offsets).unbind(1)
+        window_NW = (y_N1 + dy_W) % h * w + (x_N1 + dx_W) % w
+    return window_NW[window_NW != patches_N1].view(h * w, -1)
 
 
 def select_positives(patches_BND: Tensor, grid: tuple[int, int], window: int, k: int, border: Border = "wrap") -> Tensor:
-    """The k candidates of each patch that are most similar to it by cosine, which is taken in float32 also under autocast.
+    """The k candidates [B, N, k] of each patch that are most similar to it by cosine, taken in float32 also under autocast.
 
-    Rounded to bfloat16, it would choose others for an eighth of the patches of a ViT-S/16.
-
-    Args:
-        patches_BND: The teacher backbone's output of its last block, without a final norm.
-        grid: (h, w) of the patch grid.
-        window: As for `candidate_table`, like `border`.
-        k: How many to select.
-        border: What happens at the border of the image.
-
-    Returns:
-        int64 [B, N, k] patch indices.
-
-    Raises:
-        ValueError: If there are fewer than k candidates.
+    Rounded to bfloat16, it would choose others for an eighth of the patches of a ViT-S/16. The patches are the output of the teacher
+    backbone's last block, without a final norm.
     """
     table_NC = candidate_table(grid, window, border).to(patches_BND.device)
     if not 1 <= k <= table_NC.shape[1]:
@@ -102,55 +95,42 @@ def select_positives(patches_BND: Tensor, grid: tuple[int, int], window: int, k:
     return candidates_BNC.gather(2, best_BNk)
 
 
-class SelfPatchNetwork(nn.Module):
+class SelfPatchNetwork(Network):
     """A backbone (a ViT has neither CLS token nor final norm), the aggregation module, and the two projection heads."""
 
-    def __init__(
-        self, spec: BackboneSpec, losses: tuple[Loss, Loss], config: SelfPatchConfig, drop_path_rate: float, role: Role
-    ) -> None:
-        """Build with fresh weights; the losses, of images and of patches, make the heads, and only the backbone drops paths."""
-        super().__init__()
-        self.config = config
-        self.role = role
-        self.backbone = build_backbone(spec, drop_path_rate)
-        dim = token_width(self.backbone)
-        self.heads = nn.ModuleDict({"aggregation": Aggregation(dim, attention_heads(spec))})
-        self.heads.update({name: loss.head(dim, role) for name, loss in zip(("cls", "patch"), losses, strict=True)})
+    def __init__(self, spec: BackboneSpec, drop_path_rate: float, config: SelfPatchConfig, role: Role) -> None:
+        super().__init__(spec, drop_path_rate)
+        self.config, self.role = config, role
+        self.heads["aggregation"] = Aggregation(token_width(self.backbone), attention_heads(spec))
 
-    def patch_features(self, patches_BND: Tensor, grid: tuple[int, int]) -> Tensor:
-        """What the patch head sees: the student's normed patches, or the teacher's summaries of their positives."""
+    def features(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """The CLS token of all patches; the student's normed patches, or the teacher's summaries of their positives."""
         aggregation: Aggregation = self.heads["aggregation"]  # type: ignore[assignment]
+        cls_BD = aggregation.image_cls(tokens.patches)
         if self.role == "student":
-            return aggregation.norm(patches_BND)
-        positives_BNk = select_positives(patches_BND, grid, self.config.window, self.config.k, self.config.border)
-        if self.config.aggregation == "average":
-            return aggregation.patch_averages(patches_BND, positives_BNk)
-        return aggregation.patch_summaries(patches_BND, positives_BNk)
-
-    def forward(self, crops: Sequence[Tensor]) -> Outputs:
-        cls: list[Tensor] = []
-        patches: list[Tensor] = []
-        for views, tokens in tokens_by_size(self.backbone, crops):
-            cls += self.heads["aggregation"].image_cls(tokens.patches).chunk(views)  # type: ignore[operator]
-            patches += self.patch_features(tokens.patches, tokens.grid).chunk(views)
-        return Outputs(self.heads["cls"](cls), self.heads["patch"](patches))
+            return cls_BD, aggregation.norm(tokens.patches)
+        config = self.config
+        positives_BNk = select_positives(tokens.patches, tokens.grid, config.window, config.k, config.border)
+        summarise = aggregation.patch_averages if config.aggregation == "average" else aggregation.patch_summaries
+        return cls_BD, summarise(tokens.patches, positives_BNk)
 
 
-class SelfPatch(Objective):
-    """An image-level loss, DINO's or MoBY's, plus `selfpatch.weight` times a patch-level loss."""
+class SelfPatch(ImageLevelObjective):
+    """An image-level loss, DINO's or MoBY's, plus `selfpatch.weight` times a patch-level loss; the teacher sees all crops."""
 
     def __init__(self, config: PretrainConfig) -> None:
-        super().__init__()
-        self.config = config.selfpatch
-        self.image_loss: Loss = CLSDistillation(config.dino) if config.reads("dino") else ImageContrast(config.moby)
+        dino, moby, selfpatch = config.dino, config.moby, config.selfpatch
+        super().__init__(CLSDistillation(dino, dino.out_dim) if config.reads("dino") else ImageContrast(moby))
+        self.config = selfpatch
         self.patch_loss: Loss = (
-            PatchContrast(config.moby, config.selfpatch.negatives)
-            if config.patch_contrast
-            else PatchDistillation(config.dino, config.selfpatch.out_dim)
+            PatchContrast(moby, selfpatch.negatives) if config.patch_contrast else PatchDistillation(dino, selfpatch.out_dim)
         )
 
-    def build_network(self, spec: BackboneSpec, drop_path_rate: float, role: Role) -> nn.Module:
-        return SelfPatchNetwork(spec, (self.image_loss, self.patch_loss), self.config, drop_path_rate, role)
+    def build_network(self, spec: BackboneSpec, drop_path_rate: float, role: Role) -> Network:
+        network = SelfPatchNetwork(spec, drop_path_rate, self.config, role)
+        for name, loss in (("cls", self.image_loss), ("patch", self.patch_loss)):
+            network.heads[name] = loss.head(token_width(network.backbone), role)
+        return network
 
     def teacher_crops(self, crops: Sequence[Tensor]) -> Sequence[Tensor]:
         return crops
@@ -158,17 +138,11 @@ class SelfPatch(Objective):
     def forward(
         self, student: Outputs, teacher: Outputs, temperature: float, boxes: Sequence[Tensor] = ()
     ) -> dict[str, Tensor]:
-        del boxes
         cls_loss = self.image_loss(student.cls, teacher.cls, temperature)
         patch_loss = self.patch_loss(student.patches, teacher.patches, temperature)
         return {"loss": cls_loss + self.config.weight * patch_loss, "cls_loss": cls_loss, "patch_loss": patch_loss}
 
-    def move(self) -> None:
-        self.image_loss.move()
-        self.patch_loss.move()
-
     def diagnostics(self, teacher: Outputs, temperature: float) -> dict[str, Tensor]:
         assert teacher.patches is not None
-        return prefixed("cls", self.image_loss.diagnostics(teacher.cls, temperature)) | prefixed(
-            "patch", self.patch_loss.diagnostics(teacher.patches, temperature)
-        )
+        patches = self.patch_loss.diagnostics(teacher.patches, temperature)
+        return super().diagnostics(teacher, temperature) | prefixed("patch", patches)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from backbones.file import load_strictly
 from backbones.spec import ViTSpec
-from pretrain.config import ALL_PATCHES, DINOConfig, OptimConfig, PretrainConfig, SelfPatchConfig
+from pretrain.config import OptimConfig, PretrainConfig
 from pretrain.heads import Projections
+from pretrain.methods import ALL_PATCHES, DINOConfig, SelfPatchConfig
 from pretrain.networks import build_optimizer
 from pretrain.objectives.aggregation import Aggregation
 from pretrain.objectives.base import Outputs

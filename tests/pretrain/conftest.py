@@ -1,8 +1,10 @@
-"""A folder of small photographs-like images, and the options of a run small enough for tests."""
+"""A folder of small images, and the options, batches and results of runs small enough for tests."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +14,17 @@ from torch import Tensor
 
 from pretrain.config import PretrainConfig, parse_run
 from pretrain.data.sources import images_of_folder
-from pretrain.data.views import CropBox
+from pretrain.data.views import CropBox, view_kinds
+from pretrain.networks import Networks
+from pretrain.schedules import step_settings
+from pretrain.step import training_step
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+# The processes of these tests must not find each other through variables of a job that the tests run in.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")} | {
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": str(REPOSITORY),
+}
 
 TINY = {
     "views.global_size": 32,
@@ -82,6 +92,25 @@ def find_images(folder: Path) -> list[Path]:
 def stack_boxes(boxes: Sequence[CropBox]) -> Tensor:
     """int64 [B, 5], as a batch has them."""
     return torch.tensor([list(box) for box in boxes])
+
+
+def random_batch(config: PretrainConfig, images: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Crops, and the boxes of a different place for each view and image."""
+    kinds = view_kinds(config.views)
+    boxes = [
+        stack_boxes([CropBox(8 * view, 16 * image, 100, 80 + 4 * image, bool(image % 2)) for image in range(images)])
+        for view in range(len(kinds))
+    ]
+    return [torch.randn(images, 3, kind.size, kind.size) for kind in kinds], boxes
+
+
+def take_step(config: PretrainConfig, networks: Networks, images: int, **options: Any) -> dict[str, Tensor]:
+    """A step on random images past the warm-up and the epochs of frozen layers, in which some parameters must not move."""
+    crops, boxes = random_batch(config, images)
+    settings = step_settings(config, steps_per_epoch=4)(4 * config.optim.warmup_epochs + 3)
+    return training_step(
+        networks.student, networks.teacher, networks.objective, networks.optimizer, crops, settings, boxes=boxes, **options
+    )
 
 
 def logged(output: Path) -> list[dict[str, float]]:

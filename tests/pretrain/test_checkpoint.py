@@ -2,7 +2,6 @@
 
 import errno
 import gzip
-import json
 import logging
 import os
 import resource
@@ -20,18 +19,17 @@ from pretrain.__main__ import main
 from pretrain.checkpoint import (
     CheckpointNotWrittenError,
     link_or_copy,
-    prune,
     recipe_digest,
     run_settings,
     save_checkpoint,
 )
-from pretrain.config import METHODS, PretrainConfig, parse_run
+from pretrain.config import PretrainConfig, parse_run
 from pretrain.log import StepInfo
+from pretrain.methods import METHODS, MethodName
 from pretrain.networks import build_networks
 from pretrain.run import pretrain
 from tests.conftest import RunMain
-from tests.pretrain.conftest import tiny_options
-from tools.convert_checkpoint import main as convert
+from tests.pretrain.conftest import logged, tiny_options
 
 RECIPE = "sample_dino"
 RECORDED = Path(__file__).parent / "recorded"
@@ -102,27 +100,30 @@ LOSSES_AFTERWARDS = {
 """Steps 4 to 6 of the runs whose third step left the recorded checkpoints, at 31a9fdb."""
 
 
-@pytest.mark.parametrize("method", LOSSES_AFTERWARDS)
-def test_a_checkpoint_of_an_older_version_is_continued(image_folder: Path, tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("selfpatch", {"selfpatch__out_dim": 8}),
+        ("moby_selfpatch", {"selfpatch__negatives": "true", "moby__hidden_dim": 16, "moby__out_dim": 8, "moby__queue": 8}),
+        ("patch_matching", {}),
+    ],
+)
+def test_a_checkpoint_of_an_older_version_is_continued(
+    image_folder: Path, tmp_path: Path, method: MethodName, options: dict[str, Any]
+) -> None:
     """Names of the state, the digest of the images, stochastic depth and all running state fit."""
-    options: dict[str, Any] = {
-        "backbone__embed_dim": 8, "backbone__depth": 1, "backbone__drop_path_rate": 0.3, "train__checkpoint_every": 3,
-    }  # fmt: skip
-    if "dino" in METHODS[method].sections:  # type: ignore[index]
+    options = {"backbone__embed_dim": 8, "backbone__depth": 1, "backbone__drop_path_rate": 0.3, **options}
+    if "dino" in METHODS[method].sections:
         options |= {"dino__out_dim": 16, "dino__hidden_dim": 16, "dino__bottleneck_dim": 8}
-    if method == "selfpatch":
-        options["selfpatch__out_dim"] = 8
-    if method == "moby_selfpatch":
-        options |= {"selfpatch__negatives": "true", "moby__hidden_dim": 16, "moby__out_dim": 8, "moby__queue": 8}
     recorded = tmp_path / "recorded.pth"
     recorded.write_bytes(gzip.decompress((RECORDED / f"{method}.pth.gz").read_bytes()))
-    checkpoint = run(image_folder, tmp_path / "run", method, train__resume=recorded, **options)
-    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    checkpoint = run(image_folder, tmp_path / "run", method, train__resume=recorded, train__checkpoint_every=3, **options)
+    lines = logged(tmp_path / "run")
     assert [line["step"] for line in lines] == [4, 5, 6]
     assert [line["loss"] for line in lines] == pytest.approx(LOSSES_AFTERWARDS[method], abs=1e-3)
     before, after = (torch.load(path, weights_only=True) for path in (recorded, checkpoint))
     assert after["recipe_sha256"] == before["recipe_sha256"]
-    assert convert_checkpoint(recorded).branch == convert_checkpoint(checkpoint).branch == METHODS[method].branch  # type: ignore[index]
+    assert convert_checkpoint(recorded).branch == convert_checkpoint(checkpoint).branch == METHODS[method].branch
 
 
 def test_the_newest_and_every_kth_stay(image_folder: Path, tmp_path: Path) -> None:
@@ -131,12 +132,7 @@ def test_the_newest_and_every_kth_stay(image_folder: Path, tmp_path: Path) -> No
     output.mkdir()
     foreign = output / "checkpoint_step00000001.pth"
     foreign.write_text("of another run")
-    options: dict[str, Any] = {
-        "train__checkpoint_every": 2,
-        "train__keep_last": 3,
-        "train__keep_every": 2,
-        "optim__warmup_epochs": 0,
-    }
+    options = {"train__checkpoint_every": 2, "train__keep_last": 3, "train__keep_every": 2, "optim__warmup_epochs": 0}
     run(image_folder, output, train__epochs=4, **options)
     newest = ["_step00000008", "_step00000010", "_step00000012"]
     assert checkpoints(output) == ["", "_epoch0002", "_epoch0004", "_step00000001", *newest]
@@ -173,14 +169,6 @@ def test_a_kept_checkpoint_outlives_its_replacement(tmp_path: Path, monkeypatch:
     link_or_copy(path, kept)
     assert kept.read_text() == "new"
     assert sorted(item.name for item in tmp_path.iterdir()) == ["checkpoint.pth", "kept.pth"]
-
-
-@pytest.mark.parametrize(("newest", "staying"), [(0, []), (1, ["c"]), (2, ["b", "c"]), (3, ["a", "b", "c"])])
-def test_the_oldest_go_and_nobody_elses(tmp_path: Path, newest: int, staying: list[str]) -> None:
-    for name in ("a", "b", "c", "foreign"):
-        (tmp_path / name).touch()
-    assert prune(tmp_path, ["gone already", "a", "b", "c"], newest) == staying
-    assert sorted(item.name for item in tmp_path.iterdir()) == [*staying, "foreign"]
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint(image_folder: Path, tmp_path: Path, run_main: RunMain) -> None:
@@ -301,15 +289,3 @@ def test_export_writes_both_also_of_a_finished_run(image_folder: Path, tmp_path:
             assert torch.equal(value, content[branch][f"backbone.{name}"]), name
     conversion = convert_checkpoint(checkpoint)
     assert (conversion.seed, len(conversion.recipe_sha256)) == (7, 64)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_the_default_is_the_network_that_the_method_evaluates(
-    image_folder: Path, tmp_path: Path, run_main: RunMain, method: str
-) -> None:
-    checkpoint = run(image_folder, tmp_path / "run", method)
-    assert convert_checkpoint(checkpoint).branch == ("student" if "moby" in method else "teacher")
-    for branch in ("student", "teacher"):
-        output = tmp_path / f"{branch}.safetensors"
-        assert run_main(convert, [checkpoint, output, "--branch", branch]).status == 0
-        assert read_backbone_file(output).source.branch == branch

@@ -2,39 +2,22 @@
 
 import logging
 import math
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pretrain.config import METHODS, PretrainConfig
-from pretrain.data.views import CropBox, view_kinds
 from pretrain.heads import Projections
 from pretrain.log import JUDGED_LINES, CollapseWarning, judge
+from pretrain.methods import METHODS, MethodName
 from pretrain.networks import Networks, build_networks
 from pretrain.objectives.base import distribution_diagnostics, embedding_diagnostics
-from pretrain.schedules import step_settings
-from pretrain.step import training_step
-from tests.pretrain.conftest import stack_boxes, tiny_config
+from tests.pretrain.conftest import take_step, tiny_config
 
 IMAGES = 8
-EVERY_METHOD = pytest.mark.parametrize("method", METHODS)
-
-
-def parts_of(method: str) -> set[str]:
-    return {"cls"} if method in ("dino", "moby") else {"cls", "patch"}
-
-
-def step(config: PretrainConfig, networks: Networks, diagnose: bool = True) -> dict[str, float]:
-    kinds = view_kinds(config.views)
-    boxes = [stack_boxes([CropBox(0, 0, 50, 50, False)] * IMAGES) for _ in kinds]
-    crops = [torch.rand(IMAGES, 3, kind.size, kind.size).sub(0.5).mul(4) for kind in kinds]
-    losses = training_step(
-        networks.student, networks.teacher, networks.objective, networks.optimizer, crops, step_settings(config, 1)(1),
-        boxes=boxes, diagnose=diagnose,
-    )  # fmt: skip
-    return {name: value.item() for name, value in losses.items()}
+HEALTHY = {"loss": 1.0, "cls_entropy": 1.0, "cls_batch_entropy": 2.0, "cls_batch_entropy_part": 0.5}
 
 
 @torch.no_grad()
@@ -59,66 +42,55 @@ def prefer_none(networks: Networks) -> None:
             parameter.zero_()
 
 
-@EVERY_METHOD
+@pytest.mark.parametrize("method", METHODS)
 def test_looking_changes_nothing(method: str) -> None:
     config = tiny_config(method)
-    with_diagnostics, without = (build_networks(config, torch.device("cpu")) for _ in range(2))
-    for networks, diagnose in ((with_diagnostics, True), (without, False)):
+    states = []
+    for diagnose in (True, False):
+        networks = build_networks(config, torch.device("cpu"))
         torch.manual_seed(0)
-        step(config, networks, diagnose)
-    expected = without.objective.state_dict()
-    assert expected
-    for name, value in with_diagnostics.objective.state_dict().items():
-        assert torch.equal(value, expected[name]), name
+        take_step(config, networks, IMAGES, diagnose=diagnose)
+        states.append(networks.objective.state_dict())
+    assert states[0]
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
 
 
-@EVERY_METHOD
-def test_a_fresh_network_is_healthy(method: str) -> None:
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("spoil", "state", "message"),
+    [
+        ((), "healthy", ""),
+        ((blind, prefer_one_prototype), "constant", "collapsed: all outputs are alike, whatever the image"),
+        ((prefer_none,), "uniform", "spread over all prototypes"),
+    ],
+)
+def test_the_state_of_a_network(
+    method: MethodName, spoil: Sequence[Callable[[Networks], None]], state: str, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if state == "uniform" and not METHODS[method].prototypes:
+        return
     config = tiny_config(method)
-    watch = CollapseWarning()
     networks = build_networks(config, torch.device("cpu"))
-    for number in range(JUDGED_LINES):
-        watch.update(number, step(config, networks))
-    assert watch.states == dict.fromkeys(parts_of(method), "healthy")
-
-
-@EVERY_METHOD
-def test_one_constant_output(method: str, caplog: pytest.LogCaptureFixture) -> None:
-    config = tiny_config(method)
-    networks = build_networks(config, torch.device("cpu"))
-    blind(networks)
-    prefer_one_prototype(networks)
-    found = step(config, networks)
+    for change in spoil:
+        change(networks)
+    found = {name: value.item() for name, value in take_step(config, networks, IMAGES, diagnose=True).items()}
     watch = CollapseWarning()
     with caplog.at_level(logging.WARNING):
         for number in range(2 * JUDGED_LINES):
             watch.update(number, found)
-    assert watch.states == dict.fromkeys(parts_of(method), "constant")
-    assert len(caplog.messages) == len(parts_of(method)), "once per part"
-    assert all("collapsed: all outputs are alike, whatever the image" in message for message in caplog.messages)
-
-
-@pytest.mark.parametrize("method", ["dino", "selfpatch", "patch_matching"])
-def test_uniform_outputs(method: str, caplog: pytest.LogCaptureFixture) -> None:
-    config = tiny_config(method)
-    networks = build_networks(config, torch.device("cpu"))
-    prefer_none(networks)
-    found = step(config, networks)
-    watch = CollapseWarning()
-    with caplog.at_level(logging.WARNING):
-        for number in range(JUDGED_LINES):
-            watch.update(number, found)
-    assert watch.states == dict.fromkeys(parts_of(method), "uniform")
-    assert all("spread over all prototypes" in message for message in caplog.messages)
+    parts = {"cls"} if method in ("dino", "moby") else {"cls", "patch"}
+    assert watch.states == dict.fromkeys(parts, state)
+    assert len(caplog.messages) == (len(parts) if message else 0), "once per part"
+    assert all(message in shown for shown in caplog.messages)
 
 
 def test_every_change_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    healthy = {"loss": 1.0, "cls_entropy": 1.0, "cls_batch_entropy": 2.0, "cls_batch_entropy_part": 0.5}
-    dead = {**healthy, "cls_batch_entropy": 1.0, "cls_batch_entropy_part": 0.1}
+    dead = {**HEALTHY, "cls_batch_entropy": 1.0, "cls_batch_entropy_part": 0.1}
     watch = CollapseWarning()
     with caplog.at_level(logging.INFO):
         for step in range(60):
-            watch.update(step, dead if 20 <= step < 40 else healthy)
+            watch.update(step, dead if 20 <= step < 40 else HEALTHY)
     first, second = caplog.messages
     assert first.startswith(f"step {19 + JUDGED_LINES}: the teacher's cls outputs have collapsed")
     assert "cls_entropy 1," in first

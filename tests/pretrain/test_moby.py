@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.config import MoBYConfig
 from pretrain.heads import MoBYHead, Projections
+from pretrain.methods import MoBYConfig
 from pretrain.networks import copy_to_teacher, update_teacher
 from pretrain.objectives.moby import EmbeddingQueue, ImageContrast, PatchContrast
 
@@ -62,10 +62,12 @@ def test_the_queue_replaces_the_oldest() -> None:
     queue = EmbeddingQueue(5, 2)
     keys = F.normalize(torch.arange(1.0, 17.0).view(8, 2), dim=-1)
     for batch in (keys[:3], keys[3:6], keys[6:8]):
-        queue.push(2 * batch)
+        queue.observe(2 * batch)
+        queue.move()
     kept = sorted(queue.keys_QK.tolist())
     torch.testing.assert_close(torch.tensor(kept), torch.tensor(sorted(keys[3:].tolist())))
-    queue.push(keys)
+    queue.observe(keys)
+    queue.move()
     torch.testing.assert_close(torch.tensor(sorted(queue.keys_QK.tolist())), torch.tensor(sorted(keys[3:].tolist())))
 
 
@@ -74,7 +76,7 @@ def test_queued_patches_go_round_the_grid() -> None:
     loss = PatchContrast(MoBYConfig(hidden_dim=4, out_dim=8, queue=80), negatives=True)
     positions = views(torch.eye(8).expand(2, 10, 8, 8))
     for _ in range(4):
-        loss.observe(positions)
+        loss(positions, positions, 1.0)
         loss.move()
     assert loss.queue is not None
     counts = loss.queue.keys_QK.sum(0)

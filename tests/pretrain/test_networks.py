@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from pretrain.config import OptimConfig
 from pretrain.networks import build_optimizer, clip_each_gradient, set_schedule, update_teacher
 from pretrain.schedules import cosine, linear
 
@@ -20,33 +19,11 @@ def test_biases_and_vectors_do_not_decay() -> None:
     assert len(groups["no_decay"]["params"]) == 3
 
 
-def test_each_tensor_is_clipped_by_itself() -> None:
-    small, large = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
-    small.grad, large.grad = torch.tensor([0.3, 0.4]), torch.tensor([30.0, 40.0])
-    clip_each_gradient([small, large, nn.Parameter(torch.zeros(1))], 1.0)
-    torch.testing.assert_close(small.grad, torch.tensor([0.3, 0.4]))
-    torch.testing.assert_close(large.grad, torch.tensor([0.6, 0.8]))
-
-
-def test_teacher_moves_towards_the_student() -> None:
-    teacher, student = nn.Linear(1, 1), nn.Linear(1, 1)
-    nn.init.constant_(teacher.weight, 1.0)
-    nn.init.constant_(student.weight, 2.0)
-    update_teacher(teacher, student, 0.9)
-    assert teacher.weight.item() == pytest.approx(1.1)
-
-
 def test_schedule_ends() -> None:
     lr = [cosine(step, 1.0, 0.0, 10, warmup_steps=4) for step in range(10)]
     assert lr[:5] == pytest.approx([0, 1 / 3, 2 / 3, 1, 1])
     assert 0 < lr[9] < lr[8]
     assert [linear(epoch, 0.04, 0.07, 4) for epoch in range(5)] == pytest.approx([0.04, 0.05, 0.06, 0.07, 0.07])
-
-
-@pytest.mark.parametrize("values", [{"lr": 0.0}, {"teacher_momentum": 1.5}, {"clip_grad": -1.0}, {"warmup_epochs": -1}])
-def test_optim_config_refuses(values: dict) -> None:
-    with pytest.raises(ValueError, match="optim"):
-        OptimConfig(**values)
 
 
 def test_a_step_is_that_of_plain_loops() -> None:
@@ -75,6 +52,7 @@ def test_a_step_is_that_of_plain_loops() -> None:
                 weight.mul_(1 - 0.01 * 0.3)
             weight.sub_(0.01 * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8))
             averages[name] = 0.9 * averages[name] + 0.1 * weight
-    for name, parameter in student.named_parameters():
-        torch.testing.assert_close(parameter, weights[name])
-        torch.testing.assert_close(teacher.get_parameter(name), averages[name])
+    assert dict(student.named_parameters()).keys() == weights.keys()
+    for name, weight in weights.items():
+        torch.testing.assert_close(student.get_parameter(name).detach(), weight)
+        torch.testing.assert_close(teacher.get_parameter(name).detach(), averages[name])

@@ -2,10 +2,8 @@
 
 import json
 import math
-import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,8 @@ import pretrain.run
 from pretrain.__main__ import main
 from pretrain.data.loader import GlobalBatchSampler
 from tests.conftest import RunMain
-from tests.pretrain.conftest import find_images, tiny_options
+from tests.pretrain.conftest import ENVIRONMENT, REPOSITORY, find_images, tiny_options
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 RECIPE = "sample_dino"
 POISONED = 5
 """The step; three make an epoch."""
@@ -44,27 +41,28 @@ def poisoned_step(where: str) -> Any:
     return step
 
 
-def names(images: Sequence[Path], folder: Path) -> list[str]:
-    sampler = GlobalBatchSampler(len(images), 4, 0, 0, 1)
-    return [str(images[index]) for index in sampler.global_batch(POISONED - 1)]
+def images_of_step(folder: Path, step: int) -> list[str]:
+    images = find_images(folder)
+    return [str(images[index]) for index in GlobalBatchSampler(len(images), 4, 0, 0, 1).global_batch(step - 1)]
 
 
 @pytest.mark.parametrize(
-    ("where", "what"),
+    ("where", "checkpoint_every", "kept_step", "what"),
     [
-        ("loss", "the loss became nan at step 5 (epoch 1)"),
-        ("weights", "left weights that are not finite at step 5 (epoch 1)"),
+        ("loss", 0, 3, "the loss became nan at step 5 (epoch 1)"),
+        ("weights", 1, 4, "left weights that are not finite at step 5 (epoch 1)"),
+        ("loss", 100, None, "no checkpoint was written yet"),
     ],
 )
-@pytest.mark.parametrize("checkpoint_every", [0, 1])
 def test_the_run_ends_and_names_the_batch(
     image_folder: Path,
     tmp_path: Path,
     run_main: RunMain,
     monkeypatch: pytest.MonkeyPatch,
     where: str,
-    what: str,
     checkpoint_every: int,
+    kept_step: int | None,
+    what: str,
 ) -> None:
     """Not only at a step that is logged."""
     options = tiny_options(image_folder, tmp_path, "dino", train__checkpoint_every=checkpoint_every, train__log_every=100)
@@ -75,22 +73,15 @@ def test_the_run_ends_and_names_the_batch(
     assert what in message
     batch = json.loads((tmp_path / "nonfinite_batch.json").read_text())
     assert (batch["step"], batch["epoch"]) == (POISONED, 1)
-    assert batch["images"] == [names(find_images(image_folder), image_folder)]
+    assert batch["images"] == [images_of_step(image_folder, POISONED)]
     assert str(tmp_path / "nonfinite_batch.json") in message
     assert batch["images"][0][0] in message
     assert (batch["losses"] == ["nan"]) == (where == "loss")
-    kept = torch.load(tmp_path / "checkpoint.pth", weights_only=True)
-    assert kept["step"] == (POISONED - 1 if checkpoint_every else 3)
-    assert all(torch.isfinite(value).all() for value in kept["student"].values())
-
-
-def test_before_the_first_checkpoint_there_is_none(
-    image_folder: Path, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pretrain.run, "training_step", poisoned_step("loss"))
-    finished = run_main(main, [RECIPE, *tiny_options(image_folder, tmp_path, "dino", train__checkpoint_every=100)])
-    assert "no checkpoint was written yet" in finished.stderr.splitlines()[-1]
-    assert not (tmp_path / "checkpoint.pth").exists()
+    assert (tmp_path / "checkpoint.pth").exists() == (kept_step is not None)
+    if kept_step is not None:
+        kept = torch.load(tmp_path / "checkpoint.pth", weights_only=True)
+        assert kept["step"] == kept_step
+        assert all(torch.isfinite(value).all() for value in kept["student"].values())
 
 
 ONE_OF_TWO = """
@@ -122,7 +113,7 @@ def test_all_processes_end_together(image_folder: Path, tmp_path: Path) -> None:
             *(RECIPE, *tiny_options(image_folder, output, "dino", train__checkpoint_every=1, train__log_every=100)),
         ],
         cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=200,
@@ -133,7 +124,6 @@ def test_all_processes_end_together(image_folder: Path, tmp_path: Path) -> None:
     batch = json.loads((output / "nonfinite_batch.json").read_text())
     assert batch["losses"][1] == "inf"
     assert math.isfinite(float(batch["losses"][0]))
-    images = find_images(image_folder)
-    whole = [str(images[index]) for index in GlobalBatchSampler(len(images), 4, 0, 0, 1).global_batch(1)]
+    whole = images_of_step(image_folder, 2)
     assert batch["images"] == [whole[0::2], whole[1::2]]
     assert torch.load(output / "checkpoint.pth", weights_only=True)["step"] == 1

@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pretrain.config import ALL_PATCHES, DINOConfig, SelfPatchConfig
 from pretrain.heads import ProjectionHead, Projections
+from pretrain.methods import ALL_PATCHES, DINOConfig
 from pretrain.objectives.aggregation import Aggregation
-from pretrain.objectives.base import ImageLevelObjective, Outputs
 from pretrain.objectives.dino import Centre, CLSDistillation, PatchDistillation
 from pretrain.objectives.selfpatch import candidate_table, select_positives
 
@@ -28,21 +27,12 @@ def dino_loss_pair_by_pair(student: Tensor, teacher: Tensor, centre: Tensor, stu
 @pytest.mark.parametrize("views", [2, 4, 10])
 def test_cls_loss_is_the_mean_over_pairs(views: int) -> None:
     torch.manual_seed(views)
-    distillation = CLSDistillation(DINOConfig(out_dim=7))
+    distillation = CLSDistillation(DINOConfig(), 7)
     distillation.centre.mean_K.normal_()
     student, teacher = torch.randn(views, 3, 7), torch.randn(2, 3, 7)
     expected = dino_loss_pair_by_pair(student, teacher, distillation.centre.mean_K, 0.1, 0.04)
     found = distillation(Projections(list(student)), Projections(list(teacher)), 0.04)
     torch.testing.assert_close(found, expected)
-
-
-def test_dino_centre_moves_by_the_global_crops() -> None:
-    image_loss = CLSDistillation(DINOConfig(out_dim=5))
-    objective = ImageLevelObjective(image_loss)
-    teacher = torch.randn(2, 3, 5)
-    objective(Outputs(Projections(list(torch.randn(4, 3, 5)))), Outputs(Projections(list(teacher))), 0.04)
-    objective.move()
-    torch.testing.assert_close(image_loss.centre.mean_K, 0.1 * teacher.mean((0, 1)))
 
 
 def test_patch_loss_weighs_views_alike() -> None:
@@ -99,40 +89,28 @@ def test_centre_weighs_rows_not_tensors() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(h=st.integers(3, 9), w=st.integers(3, 9), window=st.sampled_from([3, 5, 7]))
-def test_neighbourhoods_are_symmetric_windows(h: int, w: int, window: int) -> None:
+def test_neighbourhoods_are_windows(h: int, w: int, window: int) -> None:
+    """Symmetric ones that wrap round; clamped, they are the same inside the image, and at the border none reaches the other side."""
     if window > min(h, w):
         with pytest.raises(ValueError, match="window"):
             candidate_table((h, w), window)
         return
-    rows = [set(row) for row in candidate_table((h, w), window).tolist()]
-    for patch, row in enumerate(rows):
-        assert len(row) == window**2 - 1
-        assert patch not in row
-        assert all(patch in rows[other] for other in row)
-
-
-def test_the_corner_wraps_round() -> None:
-    assert set(candidate_table((14, 14), 3)[0].tolist()) == {1, 13, 14, 15, 27, 182, 183, 195}
-
-
-@settings(max_examples=50, deadline=None)
-@given(h=st.integers(3, 9), w=st.integers(3, 9), window=st.sampled_from([3, 5, 7]))
-def test_clamped_neighbourhoods_stay_near(h: int, w: int, window: int) -> None:
-    """Inside the image they are the same windows; at the border none reaches the other side."""
-    if window > min(h, w):
-        return
     radius = window // 2
-    clamped, wrapped = (candidate_table((h, w), window, border).tolist() for border in ("clamp", "wrap"))
-    for patch, row in enumerate(clamped):
+    wrapped, clamped = ([set(row) for row in candidate_table((h, w), window, border).tolist()] for border in ("wrap", "clamp"))
+    assert len(wrapped) == len(clamped) == h * w
+    for patch in range(h * w):
         y, x = divmod(patch, w)
-        assert len(set(row)) == window**2 - 1
-        assert patch not in row
-        assert all(max(abs(other // w - y), abs(other % w - x)) < window for other in row)
+        for row in (wrapped[patch], clamped[patch]):
+            assert len(row) == window**2 - 1
+            assert patch not in row
+        assert all(patch in wrapped[other] for other in wrapped[patch])
+        assert all(max(abs(other // w - y), abs(other % w - x)) < window for other in clamped[patch])
         if radius <= y < h - radius and radius <= x < w - radius:
-            assert set(row) == set(wrapped[patch])
+            assert clamped[patch] == wrapped[patch]
 
 
-def test_the_clamped_corner() -> None:
+def test_the_corner_wraps_round_or_stays() -> None:
+    assert set(candidate_table((14, 14), 3)[0].tolist()) == {1, 13, 14, 15, 27, 182, 183, 195}
     assert candidate_table((14, 14), 3, "clamp")[0].tolist() == [1, 2, 14, 15, 16, 28, 29, 30]
 
 
@@ -181,12 +159,6 @@ def test_head_normalises_and_keeps_prototypes_at_length_one() -> None:
     assert frozen == ["last_layer.parametrizations.weight.original0"]
     config.norm_last_layer = False
     assert all(parameter.requires_grad for parameter in ProjectionHead(8, 5, config).parameters())
-
-
-@pytest.mark.parametrize("values", [{"window": 4}, {"window": 1}, {"k": 9}, {"k": 0}, {"weight": -1.0}])
-def test_selfpatch_config_refuses(values: dict) -> None:
-    with pytest.raises(ValueError, match="selfpatch"):
-        SelfPatchConfig(**values)
 
 
 def test_positives_are_chosen_in_float32_under_autocast() -> None:

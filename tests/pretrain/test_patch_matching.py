@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pretrain.config import DINOConfig, MatchingConfig, PretrainConfig, ViewsConfig
+from pretrain.config import PretrainConfig, ViewsConfig
 from pretrain.data.views import CropBox
 from pretrain.heads import Projections
+from pretrain.methods import DINOConfig, MatchingConfig
 from pretrain.objectives.base import Outputs
 from pretrain.objectives.patch_matching import PatchMatching, matching_patches
 from tests.pretrain.conftest import stack_boxes
@@ -148,10 +149,3 @@ def test_matches_are_one_to_one_and_symmetric(
 def test_a_view_matches_its_mirror_image() -> None:
     pairs = matching_patches(WHOLE, WHOLE._replace(flip=True), GLOBAL, GLOBAL).tolist()
     assert pairs == [[0, 2], [1, 1], [2, 0], [3, 5], [4, 4], [5, 3], [6, 8], [7, 7], [8, 6]]
-
-
-def test_refused_configurations() -> None:
-    with pytest.raises(ValueError, match=r"no effect with matching\.loss: joint"):
-        MatchingConfig(cls_weight=0.5)
-    with pytest.raises(ValueError, match=r"cls_weight=1\.5"):
-        MatchingConfig(loss="weighted", cls_weight=1.5)

@@ -6,16 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from backbones.build import build_backbone
 from pretrain.config import PretrainConfig, parse_run
-from pretrain.data.views import CropBox, view_kinds
 from pretrain.networks import backbone_spec, build_networks
 from pretrain.recipe_files import RECIPES, read_recipe, recipe_names
-from pretrain.schedules import step_settings
-from pretrain.step import training_step
-from tests.pretrain.conftest import stack_boxes
+from tests.pretrain.conftest import take_step
 
 IMAGES = 3
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "pretraining_choices.md"
@@ -94,15 +90,6 @@ def toy(recipe: str) -> PretrainConfig:
     return parse_run([recipe, *(str(token) for name, value in options.items() for token in (f"--{name}", value))])
 
 
-def random_batch(config: PretrainConfig) -> tuple[list[Tensor], list[Tensor]]:
-    kinds = view_kinds(config.views)
-    boxes = [
-        stack_boxes([CropBox(8 * view, 16, 100, 80 + 4 * image, bool(image % 2)) for image in range(IMAGES)])
-        for view in range(len(kinds))
-    ]
-    return [torch.randn(IMAGES, 3, kind.size, kind.size) for kind in kinds], boxes
-
-
 @pytest.mark.parametrize("recipe", recipe_names())
 def test_every_recipe_takes_a_step(recipe: str) -> None:
     config = toy(recipe)
@@ -111,13 +98,7 @@ def test_every_recipe_takes_a_step(recipe: str) -> None:
     )
     networks = build_networks(config, torch.device("cpu"))
     before = {name: value.clone() for name, value in networks.student.named_parameters() if value.requires_grad}
-    steps_per_epoch = 4
-    # Past the epochs of warm-up and frozen layers, in which some parameters must not move.
-    settings = step_settings(config, steps_per_epoch)(steps_per_epoch * (config.optim.warmup_epochs + 1))
-    crops, boxes = random_batch(config)
-    losses = training_step(
-        networks.student, networks.teacher, networks.objective, networks.optimizer, crops, settings, boxes=boxes
-    )
+    losses = take_step(config, networks, IMAGES)
     assert all(math.isfinite(value.item()) for value in losses.values())
     still = [name for name, value in networks.student.named_parameters() if name in before and torch.equal(value, before[name])]
     assert not still, "every trainable parameter takes part in the loss"
@@ -172,20 +153,35 @@ def test_bad_extensions_are_named(tmp_path: Path, content: str, message: str) ->
         parse_run([str(recipe)])
 
 
+DINO, MOBY, SWIN, BOTH = "coco_dino_vit_tiny", "coco_moby_vit_tiny", "coco_moby_swin_tiny", "coco_moby_selfpatch_swin_tiny"
+PATCH, MATCHING = "coco_selfpatch_vit_tiny", "imagenet100_matching_vit_tiny"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["coco_dino_vit_tiny", "--selfpatch.k", "2"], "`selfpatch` have no effect"),
-        (["coco_dino_vit_tiny", "--moby.queue", "2"], "`moby` have no effect"),
-        (["coco_moby_vit_tiny", "--dino.out_dim", "2"], "`dino` have no effect"),
-        (["coco_moby_selfpatch_vit_tiny", "--selfpatch.out_dim", "2"], "selfpatch.out_dim=2 has no effect"),
-        (["coco_moby_vit_tiny", "--views.local_crops", "2"], "must be 0"),
-        (["coco_moby_vit_tiny", "--optim.freeze_last_layer_epochs", "1"], "no layer of prototypes to freeze"),
-        (["coco_moby_swin_tiny", "--backbone.depth", "3"], "backbone.depth=3 has no effect"),
-        (["coco_moby_swin_tiny", "--views.global_size", "208"], "multiple of 32"),
-        (["coco_moby_selfpatch_swin_tiny", "--selfpatch.window", "9"], "7 patches wide"),
+        (f"{DINO} --selfpatch.k 2", "`selfpatch` have no effect"),
+        (f"{DINO} --moby.queue 2", "`moby` have no effect"),
+        (f"{MOBY} --dino.out_dim 2", "`dino` have no effect"),
+        ("coco_moby_selfpatch_vit_tiny --selfpatch.out_dim 2", "selfpatch.out_dim=2 has no effect"),
+        (f"{MOBY} --views.local_crops 2", "must be 0"),
+        (f"{MOBY} --optim.freeze_last_layer_epochs 1", "no layer of prototypes to freeze"),
+        (f"{SWIN} --backbone.depth 3", "backbone.depth=3 has no effect"),
+        (f"{SWIN} --views.global_size 208", "multiple of 32"),
+        (f"{BOTH} --selfpatch.window 9", "7 patches wide"),
+        (f"{PATCH} --selfpatch.window 4", "selfpatch.window=4 must be odd"),
+        (f"{PATCH} --selfpatch.window 1", "selfpatch.window=1 must be odd and at least 3"),
+        (f"{PATCH} --selfpatch.k 9", "selfpatch.k=9 exceeds the 8 candidates"),
+        (f"{PATCH} --selfpatch.k 0", "selfpatch.k=0 must be at least 1"),
+        (f"{PATCH} --selfpatch.weight -1", "selfpatch.weight=-1.0 must be at least 0"),
+        (f"{DINO} --optim.lr 0", "optim.lr=0.0 must be positive"),
+        (f"{DINO} --optim.teacher_momentum 1.5", r"optim.teacher_momentum=1.5 must be in \[0, 1\]"),
+        (f"{DINO} --optim.clip_grad -1", "optim.clip_grad=-1.0 must be at least 0"),
+        (f"{DINO} --optim.warmup_epochs -1", "optim.warmup_epochs=-1 must be at least 0"),
+        (f"{MATCHING} --matching.cls_weight 0.5", "no effect with matching.loss: joint"),
+        (f"{MATCHING} --matching.loss weighted --matching.cls_weight 1.5", "cls_weight=1.5"),
     ],
 )
-def test_options_without_effect_are_refused(arguments: list[str], message: str) -> None:
+def test_options_that_cannot_be_are_refused(arguments: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        parse_run(arguments)
+        parse_run(arguments.split())

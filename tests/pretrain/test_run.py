@@ -1,6 +1,5 @@
 """Whole runs: killed and continued, and the mistakes a user makes."""
 
-import os
 import random
 import shutil
 import signal
@@ -16,14 +15,13 @@ import torch
 from backbones.convert import convert_checkpoint
 from backbones.spec import ViTSpec
 from pretrain.__main__ import main
-from pretrain.config import METHODS, parse_run
+from pretrain.config import parse_run
+from pretrain.methods import METHODS
 from pretrain.run import pretrain
 from tests.conftest import RunMain
-from tests.pretrain.conftest import logged, tiny_options, weights
+from tests.pretrain.conftest import ENVIRONMENT, REPOSITORY, logged, tiny_options, weights
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 RECIPE = "sample_selfpatch"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def command(options: list[str]) -> list[str]:
@@ -34,16 +32,11 @@ def run(options: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(options), cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
 
 
-def recipe_for(method: str, folder: Path) -> str:
-    """A recipe without options of other methods."""
-    path = folder / "recipe.yaml"
-    path.write_text(f"method: {method}\n")
-    return str(path)
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_makes_a_checkpoint_that_converts(image_folder: Path, tmp_path: Path, method: str) -> None:
-    config = parse_run([recipe_for(method, tmp_path), *tiny_options(image_folder, tmp_path, method)])
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"method: {method}\n")
+    config = parse_run([str(recipe), *tiny_options(image_folder, tmp_path, method)])
     conversion = convert_checkpoint(pretrain(config))
     assert conversion.format == "patchbench"
     assert isinstance(conversion.spec, ViTSpec)
@@ -84,36 +77,22 @@ def test_killed_and_continued_equals_uninterrupted(image_folder: Path, tmp_path:
     assert not list((tmp_path / "killed").glob(".*")), "a killed writer's temporary file was left"
 
 
-def test_continuing_with_other_settings_is_refused(image_folder: Path, tmp_path: Path) -> None:
-    pretrain(parse_run([RECIPE, *tiny_options(image_folder, tmp_path)]))
-    resolved = (tmp_path / "config.yaml").read_text()
-    with pytest.raises(ValueError, match=r"optim\.lr was 0\.02, is 0\.01"):
-        pretrain(parse_run([RECIPE, *tiny_options(image_folder, tmp_path, optim__lr=0.01)]))
-    assert (tmp_path / "config.yaml").read_text() == resolved
-    workers_only = parse_run([RECIPE, *tiny_options(image_folder, tmp_path, data__workers=1)])
-    before = (tmp_path / "checkpoint.pth").read_bytes()
-    pretrain(workers_only)
-    assert (tmp_path / "checkpoint.pth").read_bytes() == before
-
-
-def test_continuing_on_other_images_is_refused(image_folder: Path, tmp_path: Path) -> None:
+def test_only_the_same_run_is_continued(image_folder: Path, tmp_path: Path) -> None:
     """Other images mean another order of all batches; the folder as such may move."""
-    moved = tmp_path / "moved"
+    moved, output = tmp_path / "moved", tmp_path / "run"
     shutil.copytree(image_folder, moved)
-    output = tmp_path / "run"
-    pretrain(parse_run([RECIPE, *tiny_options(image_folder, output)]))
-    pretrain(parse_run([RECIPE, *tiny_options(moved, output)]))
+
+    def run(folder: Path, **overrides: Any) -> bytes:
+        return pretrain(parse_run([RECIPE, *tiny_options(folder, output, **overrides)])).read_bytes()
+
+    checkpoint, resolved = run(image_folder), (output / "config.yaml").read_text()
+    with pytest.raises(ValueError, match=r"optim\.lr was 0\.02, is 0\.01"):
+        run(image_folder, optim__lr=0.01)
+    assert (output / "config.yaml").read_text() == resolved
+    assert run(moved, data__workers=1) == checkpoint
     next(moved.rglob("*.jpg")).unlink()
     with pytest.raises(ValueError, match="listing"):
-        pretrain(parse_run([RECIPE, *tiny_options(moved, output)]))
-
-
-def test_a_truncated_checkpoint_is_named(image_folder: Path, tmp_path: Path) -> None:
-    pretrain(parse_run([RECIPE, *tiny_options(image_folder, tmp_path)]))
-    path = tmp_path / "checkpoint.pth"
-    path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(ValueError, match=r"checkpoint\.pth: damaged"):
-        pretrain(parse_run([RECIPE, *tiny_options(image_folder, tmp_path)]))
+        run(moved)
 
 
 def test_too_many_unreadable_images_end_the_run(

@@ -1,32 +1,18 @@
 """One step: in parts as in one batch, compiled as not compiled, its draws, and what all processes must know after it."""
 
-import signal
-from collections.abc import Callable
+from signal import SIGTERM
 
 import pytest
 import torch
 from torch import Tensor
 
-from pretrain.config import PretrainConfig
-from pretrain.data.views import CropBox, view_kinds
 from pretrain.networks import Networks, build_networks
-from pretrain.schedules import step_settings
-from pretrain.step import Sentinel, all_finite, seed_step, training_step
-from tests.pretrain.conftest import stack_boxes, tiny_config
+from pretrain.step import Sentinel, all_finite, seed_step
+from tests.pretrain.conftest import take_step, tiny_config
 
 IMAGES = 4
 CPU = torch.device("cpu")
 GOOD, BAD = {"loss": torch.tensor(3.0)}, {"loss": torch.tensor(float("nan"))}
-
-
-def batch(config: PretrainConfig) -> tuple[list[Tensor], list[Tensor]]:
-    torch.manual_seed(0)
-    kinds = view_kinds(config.views)
-    boxes = [
-        stack_boxes([CropBox(8 * view, 16 * image, 100, 80 + 4 * image, bool(image % 2)) for image in range(IMAGES)])
-        for view in range(len(kinds))
-    ]
-    return [torch.randn(IMAGES, 3, kind.size, kind.size) for kind in kinds], boxes
 
 
 def after_a_step(method: str, accumulate: int = 1, compiled: bool = False) -> tuple[Networks, dict[str, Tensor]]:
@@ -35,13 +21,8 @@ def after_a_step(method: str, accumulate: int = 1, compiled: bool = False) -> tu
     if compiled:
         networks.student.compile(dynamic=False)
         networks.teacher.compile(dynamic=False)
-    crops, boxes = batch(config)
-    settings = step_settings(config, steps_per_epoch=4)(6)
-    losses = training_step(
-        networks.student, networks.teacher, networks.objective, networks.optimizer, crops, settings, boxes=boxes,
-        diagnose=True, accumulate=accumulate,
-    )  # fmt: skip
-    return networks, losses
+    torch.manual_seed(0)
+    return networks, take_step(config, networks, IMAGES, diagnose=True, accumulate=accumulate)
 
 
 def assert_same(found: Networks, expected: Networks) -> None:
@@ -106,67 +87,36 @@ def fresh() -> Networks:
     return build_networks(tiny_config("selfpatch"), CPU)
 
 
-def first(tensors: object) -> Tensor:
-    tensor = next(iter(tensors))  # type: ignore[call-overload]
-    assert isinstance(tensor, Tensor)
-    return tensor
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize(
-    "where",
-    [
-        lambda networks: first(networks.student.parameters()),
-        lambda networks: list(networks.student.parameters())[-1],
-        lambda networks: first(buffer for buffer in networks.objective.buffers() if buffer.is_floating_point()),
-    ],
-)
-def test_a_number_that_is_not_finite_is_found_anywhere(where: Callable[[Networks], Tensor], value: float) -> None:
+@pytest.mark.parametrize("where", ["first weight", "last weight", "centre"])
+def test_a_number_that_is_not_finite_is_found_anywhere(where: str, value: float) -> None:
     networks = build_networks(tiny_config("selfpatch"), CPU)
     assert all_finite(networks, GOOD)
+    weights, centres = list(networks.student.parameters()), list(networks.objective.buffers())
     with torch.no_grad():
-        where(networks).view(-1)[-1] = value
+        {"first weight": weights[0], "last weight": weights[-1], "centre": centres[0]}[where].view(-1)[-1] = value
     assert not all_finite(networks, GOOD)
+    assert not all_finite(networks, {"loss": torch.tensor(value)})
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_is_enough(fresh: Networks, value: float) -> None:
-    losses = {"loss": torch.tensor(value), "cls": torch.tensor(1.0)}
-    _, failed = Sentinel(CPU, lag=0).check(5, fresh, losses, 0, settle=False)
-    assert failed is not None
-    assert failed.step == 5
-
-
-def test_a_signal_stops_the_step_it_came_in(fresh: Networks) -> None:
-    sentinel = Sentinel(CPU, lag=0)
-    assert sentinel.check(1, fresh, GOOD, 0, settle=False) == (0, None)
-    assert sentinel.check(2, fresh, GOOD, signal.SIGTERM, settle=False) == (signal.SIGTERM, None)
-
-
-def test_what_is_broken_is_not_saved_because_of_a_signal(fresh: Networks) -> None:
-    signum, failed = Sentinel(CPU, lag=0).check(1, fresh, BAD, signal.SIGTERM, settle=True)
-    assert signum == 0
-    assert failed is not None
-
-
-def test_a_late_answer_names_its_own_step(fresh: Networks) -> None:
-    sentinel = Sentinel(CPU, lag=1)
-    assert sentinel.check(1, fresh, BAD, 0, settle=False) == (0, None)
-    _, failed = sentinel.check(2, fresh, GOOD, 0, settle=False)
-    assert failed is not None
-    assert failed.step == 1
-
-
-def test_nothing_stays_open_before_a_checkpoint(fresh: Networks) -> None:
-    assert Sentinel(CPU, lag=1).check(1, fresh, BAD, 0, settle=True)[1] is not None
-
-
-def test_nothing_stays_open_when_a_late_signal_makes_a_step_the_last(fresh: Networks) -> None:
-    sentinel = Sentinel(CPU, lag=1)
-    assert sentinel.check(1, fresh, GOOD, signal.SIGUSR1, settle=False) == (0, None)
-    _, failed = sentinel.check(2, fresh, BAD, 0, settle=False)
-    assert failed is not None
-    assert failed.step == 2
+@pytest.mark.parametrize(
+    ("lag", "steps"),
+    [
+        # Losses, signal, whether to wait for everything; then the signal that stops all, and the step that failed.
+        (0, [(GOOD, 0, False, 0, None), (BAD, 0, False, 0, 2)]),
+        (0, [(GOOD, 0, False, 0, None), (GOOD, SIGTERM, False, SIGTERM, None)]),
+        pytest.param(0, [(BAD, SIGTERM, True, 0, 1)], id="what is broken is not saved because of a signal"),
+        pytest.param(1, [(BAD, 0, False, 0, None), (GOOD, 0, False, 0, 1)], id="a late answer names its own step"),
+        pytest.param(1, [(BAD, 0, True, 0, 1)], id="nothing stays open before a checkpoint"),
+        pytest.param(1, [(GOOD, SIGTERM, False, 0, None), (BAD, 0, False, 0, 2)], id="nor when a late signal ends the run"),
+    ],
+)
+def test_all_processes_learn_of_failures_and_signals(fresh: Networks, lag: int, steps: list[tuple]) -> None:
+    sentinel = Sentinel(CPU, lag)
+    for step, (losses, signum, settle, stop, failed) in enumerate(steps, start=1):
+        found, flags = sentinel.check(step, fresh, losses, signum, settle)
+        assert (found, flags and flags.step) == (stop, failed)
+    assert steps
 
 
 @pytest.mark.gpu

@@ -14,31 +14,20 @@ import pytest
 import torch
 
 import pretrain.run
-from common.cli import STOP_SIGNALS, Interrupted
+from common.cli import STOP_SIGNALS
 from pretrain.__main__ import main
 from pretrain.config import parse_run
 from pretrain.run import pretrain as run_pretraining
 from tests.conftest import RunMain
-from tests.pretrain.conftest import has_current_environment, logged, tiny_options
+from tests.pretrain.conftest import ENVIRONMENT, REPOSITORY, has_current_environment, logged, tiny_options
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 RECIPE = "sample_selfpatch"
-# The processes of these tests must not find each other through variables of a job that the tests run in.
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")} | {"OMP_NUM_THREADS": "1"}
 
 
 def content(output: Path) -> dict[str, Any]:
     loaded = torch.load(output / "checkpoint.pth", weights_only=True)
     assert isinstance(loaded, dict)
     return loaded
-
-
-def assert_same_end(stopped: Path, whole: Path) -> None:
-    first, second = content(stopped), content(whole)
-    for part in ("student", "teacher", "objective"):
-        for name, value in first[part].items():
-            assert torch.equal(value, second[part][name]), name
-    assert logged(stopped) == logged(whole)
 
 
 def signal_in_step(monkeypatch: pytest.MonkeyPatch, step: int, send: Callable[[], None]) -> None:
@@ -55,21 +44,33 @@ def signal_in_step(monkeypatch: pytest.MonkeyPatch, step: int, send: Callable[[]
     monkeypatch.setattr(pretrain.run, "training_step", training_step)
 
 
+@pytest.fixture(scope="module")
+def whole(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a run that nobody stopped."""
+    return run_pretraining(parse_run([RECIPE, *tiny_options(image_folder, tmp_path_factory.mktemp("whole"))])).parent
+
+
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_ends_the_run_after_the_step(
-    image_folder: Path, tmp_path: Path, run_main: RunMain, caplog: pytest.LogCaptureFixture, number: signal.Signals
+    image_folder: Path, tmp_path: Path, whole: Path, run_main: RunMain, caplog: pytest.LogCaptureFixture, number: signal.Signals
 ) -> None:
+    """Also between checkpoints."""
     caplog.set_level("INFO")
+    command = [RECIPE, *tiny_options(image_folder, tmp_path, train__checkpoint_every=100)]
     with pytest.MonkeyPatch.context() as patch:
         signal_in_step(patch, 2, lambda: os.kill(os.getpid(), number))
-        finished = run_main(main, [RECIPE, *tiny_options(image_folder, tmp_path / "stopped")])
+        finished = run_main(main, command)
     assert finished.status == 128 + number
     assert "Traceback" not in finished.stderr
     assert any(f"stopped by {number.name} after step 2, which is saved" in message for message in caplog.messages)
-    assert content(tmp_path / "stopped")["step"] == 2
-    assert run_main(main, [RECIPE, *tiny_options(image_folder, tmp_path / "stopped")]).status == 0
-    assert run_main(main, [RECIPE, *tiny_options(image_folder, tmp_path / "whole")]).status == 0
-    assert_same_end(tmp_path / "stopped", tmp_path / "whole")
+    assert content(tmp_path)["step"] == 2
+    assert run_main(main, command).status == 0
+    for part in ("student", "teacher", "objective"):
+        stopped, expected = content(tmp_path)[part], content(whole)[part]
+        assert stopped.keys() == expected.keys() != set()
+        for name, value in stopped.items():
+            assert torch.equal(value, expected[name]), name
+    assert logged(tmp_path) == logged(whole)
 
 
 def test_a_signal_in_the_last_step_changes_nothing(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,21 +79,10 @@ def test_a_signal_in_the_last_step_changes_nothing(image_folder: Path, tmp_path:
     assert content(tmp_path)["step"] == 6
 
 
-def test_a_stop_between_checkpoints_is_saved(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    signal_in_step(monkeypatch, 2, lambda: os.kill(os.getpid(), signal.SIGUSR1))
-    with pytest.raises(Interrupted):
-        run_pretraining(parse_run([RECIPE, *tiny_options(image_folder, tmp_path, train__checkpoint_every=100)]))
-    assert content(tmp_path)["step"] == 2
-
-
 def start(arguments: list[str], **variables: str) -> subprocess.Popen[str]:
+    environment = ENVIRONMENT | variables
     return subprocess.Popen(
-        arguments,
-        cwd=REPOSITORY,
-        env=ENVIRONMENT | variables,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+        arguments, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
 
 

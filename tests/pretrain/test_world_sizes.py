@@ -1,7 +1,6 @@
 """The same run in one, two and three processes, and on two machines: the same batches, schedules, losses and weights."""
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -15,14 +14,16 @@ import torch
 from pretrain.__main__ import main
 from pretrain.config import parse_run
 from pretrain.data.loader import GlobalBatchSampler
-from pretrain.schedules import REFERENCE_BATCH, step_settings
-from tests.pretrain.conftest import has_current_environment, logged, tiny_options, weights
+from pretrain.schedules import step_settings
+from tests.pretrain.conftest import (
+    ENVIRONMENT,
+    REPOSITORY,
+    has_current_environment,
+    logged,
+    tiny_options,
+    weights,
+)
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")} | {
-    "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": str(REPOSITORY),
-}
 BATCH = 6
 # Per method, what its run takes besides; of MoBY a smaller step, since AdamW magnifies rounding.
 METHODS: dict[str, dict[str, Any]] = {
@@ -48,6 +49,13 @@ finally:
     dist.destroy_process_group()  # else gloo's threads may end the process by SIGABRT
 """
 
+OWN_RUN = """
+import json, os
+from common.cli import run_command
+from pretrain.__main__ import main
+run_command(lambda argv: main(json.loads(argv[0])[int(os.environ["RANK"])]))
+"""
+
 
 def run_of(images: Path, output: Path, method: str, **more: Any) -> list[str]:
     recipe = output.parent / f"{method}.yaml"
@@ -57,10 +65,10 @@ def run_of(images: Path, output: Path, method: str, **more: Any) -> list[str]:
     return [str(recipe), *tiny_options(images, output, method, **options)]
 
 
-def launch(processes: int, runs: list[list[str]], folder: Path) -> subprocess.CompletedProcess[str]:
+def launch(processes: int, runs: list[list[str]], folder: Path, program: str = EACH_RUN) -> subprocess.CompletedProcess[str]:
     """All runs one after the other in the same processes, which saves starting them for each."""
-    script = folder / "each_run.py"
-    script.write_text(EACH_RUN)
+    script = folder / "program.py"
+    script.write_text(program)
     torchrun = [sys.executable, "-m", "common.launch", "--standalone", "--nproc-per-node", str(processes)]
     return subprocess.run(
         [*torchrun, str(script), json.dumps(runs)], cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=400
@@ -148,14 +156,12 @@ def test_two_machines_compute_the_same(image_folder: Path, tmp_path: Path, alone
     assert_same_run(tmp_path / "run", alone / "selfpatch", "selfpatch")
 
 
-@pytest.mark.parametrize("batch", [6, 256, 1024])
-@pytest.mark.parametrize("processes", [1, 2, 8])
+@pytest.mark.parametrize("batch", [6, 1024])
+@pytest.mark.parametrize("processes", [1, 8])
 def test_the_learning_rate_follows_the_global_batch(monkeypatch: pytest.MonkeyPatch, batch: int, processes: int) -> None:
     monkeypatch.setenv("WORLD_SIZE", str(processes))
     config = parse_run(["imagenet_selfpatch_vit_small", "--train.batch_size", str(batch)])
-    steps_per_epoch = 10
-    peak = step_settings(config, steps_per_epoch)(config.optim.warmup_epochs * steps_per_epoch).lr
-    assert REFERENCE_BATCH == 256
+    peak = step_settings(config, 10)(config.optim.warmup_epochs * 10).lr
     assert peak == pytest.approx(config.optim.lr * batch / 256, rel=1e-12)
 
 
@@ -164,16 +170,8 @@ def test_processes_with_other_lists_of_images_do_not_start(image_folder: Path, t
     other = tmp_path / "other"
     shutil.copytree(image_folder, other)
     next(other.rglob("*.jpg")).unlink()
-    script = tmp_path / "own_run.py"
-    script.write_text(
-        "import json, os\nfrom common.cli import run_command\nfrom pretrain.__main__ import main\n"
-        "run_command(lambda argv: main(json.loads(argv[0])[int(os.environ['RANK'])]))\n"
-    )
     runs = [run_of(folder, tmp_path / "run", "dino") for folder in (image_folder, other)]
-    torchrun = [sys.executable, "-m", "common.launch", "--standalone", "--nproc-per-node", "2"]
-    finished = subprocess.run(
-        [*torchrun, str(script), json.dumps(runs)], cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=400
-    )
+    finished = launch(2, runs, tmp_path, OWN_RUN)
     assert finished.returncode == 2
     assert "the list of images must be the same for all processes, but is 12 in " in finished.stderr
     assert not (tmp_path / "run/checkpoint.pth").exists()

@@ -12,8 +12,9 @@ from matplotlib.patches import ConnectionPatch, Rectangle
 from backbones.build import build_backbone
 from backbones.spec import ViTSpec
 from pretrain.checkpoint import run_settings, save_checkpoint
-from pretrain.config import PretrainConfig, SelfPatchConfig, ViewsConfig
+from pretrain.config import PretrainConfig, ViewsConfig
 from pretrain.data.sources import ImageFiles, images_of_folder
+from pretrain.methods import SelfPatchConfig
 from pretrain.monitoring.__main__ import main
 from pretrain.monitoring.plots import (
     QUERIES,

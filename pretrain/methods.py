@@ -1,0 +1,169 @@
+"""The pretraining methods: the sections of a run's configuration that set their losses, and the table of what tells them apart.
+
+Nothing here loads torch.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Border = Literal["wrap", "clamp"]
+
+ALL_PATCHES = 0
+"""The window size that stands for every other patch of the image."""
+
+
+def at_least(section: str, least: float, **values: float) -> None:
+    """Refuse fields of a section that are smaller."""
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{section}.{name}={value} must be at least {least:g}")
+
+
+@dataclass(kw_only=True)
+class DINOConfig:
+    """DINO's image-level loss."""
+
+    out_dim: int = 65536
+    """Number of prototypes of the CLS head."""
+    hidden_dim: int = 2048
+    """Width of the hidden layers of every projection head."""
+    bottleneck_dim: int = 256
+    """Width of the normalised embedding in every projection head."""
+    norm_last_layer: bool = True
+    """Keep every prototype at length 1. DINO advises True for small backbones; its VISSL run used False."""
+    student_temperature: float = 0.1
+    """Sharpening of the student's probabilities, CLS and patches."""
+    teacher_temperature: float = 0.04
+    """Sharpening of the teacher's probabilities after the warm-up, CLS and patches."""
+    warmup_teacher_temperature: float = 0.04
+    """Sharpening of the teacher's probabilities in the first epoch."""
+    warmup_teacher_temperature_epochs: int = 0
+    """Epochs over which the teacher's temperature rises linearly."""
+    centre_momentum: float = 0.9
+    """Weight of the past in the running centres."""
+
+    def __post_init__(self) -> None:
+        for name in ("student_temperature", "teacher_temperature", "warmup_teacher_temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"dino.{name}={getattr(self, name)} must be positive")
+        if not 0 <= self.centre_momentum < 1:
+            raise ValueError(f"dino.centre_momentum={self.centre_momentum} must be in [0, 1)")
+        at_least("dino", 1, out_dim=self.out_dim, hidden_dim=self.hidden_dim, bottleneck_dim=self.bottleneck_dim)
+
+
+@dataclass(kw_only=True)
+class MoBYConfig:
+    """MoBY's heads and loss."""
+
+    hidden_dim: int = 4096
+    """Width of the hidden layer of projector and predictor."""
+    out_dim: int = 256
+    """Width of the embedding."""
+    temperature: float = 0.2
+    """Divides the cosines of the contrastive loss."""
+    queue: int = 4096
+    """Embeddings of past batches that serve as negatives, for each view, and for patches."""
+
+    def __post_init__(self) -> None:
+        at_least("moby", 1, hidden_dim=self.hidden_dim, out_dim=self.out_dim, queue=self.queue)
+        if self.temperature <= 0:
+            raise ValueError(f"moby.temperature={self.temperature} must be positive")
+
+
+@dataclass(kw_only=True)
+class SelfPatchConfig:
+    """SelfPatch's patch-level loss."""
+
+    out_dim: int = 4096
+    """Number of prototypes of the patch head on DINO without negatives; heads of MoBY's kind have `moby.out_dim` channels."""
+    window: int = 3
+    """Odd side of the neighbourhood that holds a patch's candidates; 0 for all patches of the image."""
+    k: int = 4
+    """Candidates that are selected as positives, the most similar ones."""
+    border: Border = "wrap"
+    """Neighbourhoods at the image border: `wrap` goes round to the other side, as published; `clamp` stays inside the image."""
+    aggregation: Literal["attention", "average"] = "attention"
+    """How positives become a target: by the class-attention blocks, or their mean, normed (the ablation without aggregation)."""
+    negatives: bool = False
+    """Contrast targets with past ones of other images (`moby.queue`); on DINO this replaces the cross-entropy over prototypes."""
+    weight: float = 0.1
+    """Weight of the patch loss beside the image-level loss."""
+
+    def __post_init__(self) -> None:
+        at_least("selfpatch", 1, out_dim=self.out_dim, k=self.k)
+        at_least("selfpatch", 0, weight=self.weight)
+        if self.window == ALL_PATCHES:
+            return
+        if self.window < 3 or self.window % 2 == 0:
+            raise ValueError(f"selfpatch.window={self.window} must be odd and at least 3, or {ALL_PATCHES} for all patches")
+        if self.k > self.window**2 - 1:
+            raise ValueError(f"selfpatch.k={self.k} exceeds the {self.window**2 - 1} candidates of window={self.window}")
+
+
+@dataclass(kw_only=True)
+class MatchingConfig:
+    """How patch matching weighs CLS tokens and matched patches."""
+
+    loss: Literal["joint", "weighted"] = "joint"
+    """`joint`: the mean over the CLS token and all matched patches (main branch); `weighted`: `cls_weight` times the CLS term plus
+    `1 - cls_weight` times the mean over matched patches (other branches)."""
+    cls_weight: float = 0.9
+    """Weight of the CLS term with `loss: weighted`: 0.9 in the authors' CIFAR branch, 0.8 or 0.7 in others."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.cls_weight <= 1:
+            raise ValueError(f"matching.cls_weight={self.cls_weight} must be in [0, 1]")
+        if self.loss == "joint" and self.cls_weight != type(self).cls_weight:
+            raise ValueError(f"matching.cls_weight={self.cls_weight} has no effect with matching.loss: joint")
+
+
+MethodName = Literal["dino", "moby", "selfpatch", "moby_selfpatch", "patch_matching"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """What tells a pretraining method from the others; everything else reads this instead of the method's name."""
+
+    objective: str
+    """`module:class`; the class is made from a `PretrainConfig`, see `pretrain.objectives.base.Objective`."""
+    sections: tuple[str, ...]
+    """The sections of losses that the method reads; options of the others are refused."""
+    class_token: bool = True
+    """Whether a ViT has a CLS token and a final norm; a Swin never has the one and always the other."""
+    families: tuple[str, ...] = ("vit", "swin")
+    """Backbones that the method can train."""
+    branch: Literal["teacher", "student"] = "teacher"
+    """The network that the method's authors evaluate."""
+    prototypes: bool = True
+    """Whether heads end in prototypes, so that targets are sharpened by `dino`'s temperatures and the last layer can be frozen."""
+    batch_norm: bool = False
+    """Whether heads normalise over the batch, so that `train.accumulate` changes what is computed."""
+    local_crops: bool = True
+    """Whether the loss takes local crops."""
+
+
+METHODS: dict[MethodName, Method] = {
+    "dino": Method(objective="pretrain.objectives.dino:DINO", sections=("dino",)),
+    # MoBY's authors evaluate the online encoder (`encoder.` in their checkpoints), which is the student here.
+    "moby": Method(
+        objective="pretrain.objectives.moby:MoBY",
+        sections=("moby",),
+        branch="student",
+        prototypes=False,
+        batch_norm=True,
+        local_crops=False,
+    ),
+    "selfpatch": Method(objective="pretrain.objectives.selfpatch:SelfPatch", sections=("dino", "selfpatch"), class_token=False),
+    "moby_selfpatch": Method(
+        objective="pretrain.objectives.selfpatch:SelfPatch",
+        sections=("moby", "selfpatch"),
+        class_token=False,
+        branch="student",
+        prototypes=False,
+        batch_norm=True,
+        local_crops=False,
+    ),
+    "patch_matching": Method(
+        objective="pretrain.objectives.patch_matching:PatchMatching", sections=("dino", "matching"), families=("vit",)
+    ),
+}
