@@ -10,7 +10,7 @@ import shutil
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -33,8 +33,7 @@ _SEED = "train.seed"
 _PARTS = ("student", "teacher", "objective", "optimizer")
 """What is saved of the networks, by name."""
 
-# What may change when a run is continued: it influences where and how fast it runs, not what it computes.
-_FREE_SECTION = "watch"
+# What may change when a run is continued, besides `watch`: it influences where and how fast it runs, not what it computes.
 _FREE_FIELDS = {
     *(f"data.{name}" for name in ("path", "kind", "tar_index", "workers", "pin_workers", "max_unreadable")),
     *(f"train.{name}" for name in ("output", "device", "accumulate", "compile", "checkpoint_every", "keep_last", "keep_every")),
@@ -46,15 +45,6 @@ class CheckpointNotWrittenError(ValueError):
     """The disk took no checkpoint; the previous one is as it was."""
 
 
-class Progress(NamedTuple):
-    """How far a run has come."""
-
-    step: int
-    """Steps done; the first step to do."""
-    kept: Sequence[str] = ()
-    """Names of the older checkpoints that the run has written beside this one and may remove."""
-
-
 def run_settings(config: PretrainConfig, names: Iterable[str]) -> dict[str, Any]:
     """What a run is, as flat plain values: its configuration, and a digest of its images' names in their order.
 
@@ -64,7 +54,7 @@ def run_settings(config: PretrainConfig, names: Iterable[str]) -> dict[str, Any]
     flat = {
         f"{section}.{field}": value
         for section, fields in sections.items()
-        if isinstance(fields, dict) and section != _FREE_SECTION
+        if isinstance(fields, dict) and section != "watch"
         for field, value in fields.items()
     }
     return {"method": sections["method"], **flat, "data.listing_sha256": text_sha256("\n".join(names))}
@@ -190,11 +180,14 @@ def link_or_copy(path: Path, other: Path) -> None:
     write_atomically(other, make)
 
 
-def start_or_resume(own: Path, resume: str, settings: Mapping[str, Any], networks: Networks) -> Progress:
+def start_or_resume(own: Path, resume: str, settings: Mapping[str, Any], networks: Networks) -> tuple[int, Sequence[str]]:
     """Restore what `train.resume` says: `auto`, `never` or a checkpoint file; `own` is where this run's checkpoint is or will be.
 
     A run that has a checkpoint of its own always continues from that one, also when another is named: the same command line has to
     go on after an interruption.
+
+    Returns:
+        How many steps are done, and the names of the older checkpoints that this run has written and may remove.
 
     Raises:
         CheckpointError: If there is a checkpoint that must not be continued or cannot be; a damaged one is never passed over in
@@ -209,18 +202,18 @@ def start_or_resume(own: Path, resume: str, settings: Mapping[str, Any], network
             logger.info("train.resume %s is where this run started; it continues from its own %s", resume, own)
         return _restore(own, settings, networks)
     if resume in (AUTO, NEVER):
-        return Progress(0)
+        return 0, ()
     source = Path(resume)
     if not source.is_file():
         raise CheckpointError(
             f"train.resume {resume}: no such file; give {AUTO}, {NEVER}, or a checkpoint of a pretraining run"
         )
-    progress = _restore(source, settings, networks)
+    step, kept = _restore(source, settings, networks)
     # Another run's older checkpoints are not this one's to remove.
-    return progress if source.resolve().parent == own.resolve().parent else Progress(progress.step)
+    return step, kept if source.resolve().parent == own.resolve().parent else ()
 
 
-def _restore(path: Path, settings: Mapping[str, Any], networks: Networks) -> Progress:
+def _restore(path: Path, settings: Mapping[str, Any], networks: Networks) -> tuple[int, Sequence[str]]:
     try:
         content = load_checkpoint(path)
     except CheckpointError as error:
@@ -239,7 +232,7 @@ def _restore(path: Path, settings: Mapping[str, Any], networks: Networks) -> Pro
     for name in _PARTS:
         getattr(networks, name).load_state_dict(content[name])
     # Runs of before older checkpoints were kept have written none.
-    return Progress(int(content["step"]), content.get("kept", ()))
+    return int(content["step"]), content.get("kept", ())
 
 
 def _way_out(damaged: Path) -> str:
@@ -257,9 +250,7 @@ def _way_out(damaged: Path) -> str:
 
 def export_backbones(checkpoint: Path) -> list[Path]:
     """Write `backbone_teacher.safetensors` and `backbone_student.safetensors` beside the checkpoint; returns the files."""
-    written = []
-    for branch in PATCHBENCH.branches:
-        output = checkpoint.with_name(f"backbone_{branch}.safetensors")
+    outputs = {branch: checkpoint.with_name(f"backbone_{branch}.safetensors") for branch in PATCHBENCH.branches}
+    for branch, output in outputs.items():
         write_conversion(convert_checkpoint(checkpoint, branch=branch), checkpoint, output)
-        written.append(output)
-    return written
+    return list(outputs.values())

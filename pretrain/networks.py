@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +73,7 @@ def build_optimizer(network: nn.Module, decay_positions: bool = True) -> AdamW:
             is_exempt_position = name.endswith(_POSITIONS) and not decay_positions
             is_exempt = name.endswith(".bias") or parameter.ndim == 1 or is_exempt_position
             (no_decay if is_exempt else decay).append(parameter)
-    exempt = {"params": no_decay, "name": "no_decay", "weight_decay": 0.0}
+    exempt: dict[str, Any] = {"params": no_decay, "name": "no_decay", "weight_decay": 0.0}
     return AdamW([{"params": decay, "name": "decay"}, exempt], lr=0.0, fused=True)
 
 

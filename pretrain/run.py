@@ -60,7 +60,7 @@ def _pretrain(config: PretrainConfig, device: torch.device) -> Path:
         train.output.mkdir(parents=True, exist_ok=True)
         remove_leftovers(checkpoint)
     networks = build_networks(config, device)
-    progress = start_or_resume(checkpoint, train.resume, settings, networks)
+    done, kept = start_or_resume(checkpoint, train.resume, settings, networks)
     last_step = train.epochs * sampler.steps_per_epoch
     if rank() == 0:
         # Only once the run may go on: the file may be another run's.
@@ -73,15 +73,15 @@ def _pretrain(config: PretrainConfig, device: torch.device) -> Path:
         logger.info(
             "%d images, %d steps of %d images; %s, %d processes%s",
             *(images, last_step, train.batch_size, device, world_size()),
-            f"; continuing after step {progress.step}" if progress.step else "",
+            f"; continuing after step {done}" if done else "",
         )
-    if progress.step < last_step:
-        sampler.plan(progress.step, last_step)
-        writer = CheckpointWriter(checkpoint, settings, train, sampler.steps_per_epoch, progress.kept)
+    if done < last_step:
+        sampler.plan(done, last_step)
+        writer = CheckpointWriter(checkpoint, settings, train, sampler.steps_per_epoch, kept)
         start = time.monotonic()
         steps, signum = _train(config, device, source, sampler, networks, writer)
         seconds, gibibytes = time.monotonic() - start, peak_memory_bytes(device) / 2**30
-        logger.info("%d steps in %.0f s, peak memory %.1f GiB (process %d)", steps - progress.step, seconds, gibibytes, rank())
+        logger.info("%d steps in %.0f s, peak memory %.1f GiB (process %d)", steps - done, seconds, gibibytes, rank())
         if steps < last_step:
             interrupted = Interrupted(signum)
             if rank() == 0:

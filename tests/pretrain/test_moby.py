@@ -3,11 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from pretrain.heads import MoBYHead, Projections
 from pretrain.methods import MoBYConfig
-from pretrain.networks import copy_to_teacher, update_teacher
 from pretrain.objectives.moby import EmbeddingQueue, ImageContrast, PatchContrast
 
 CONFIG = MoBYConfig(hidden_dim=12, out_dim=5, queue=7)
@@ -82,16 +81,6 @@ def test_queued_patches_go_round_the_grid() -> None:
     counts = loss.queue.keys_QK.sum(0)
     assert counts.sum() == 80
     assert counts.min() >= 8
-
-
-def test_the_teacher_is_the_average_without_the_predictor() -> None:
-    student, teacher = (MoBYHead(3, CONFIG, role) for role in ("student", "teacher"))
-    copy_to_teacher(teacher, student)
-    assert not [name for name in teacher.state_dict() if "predictor" in name]
-    nn.init.constant_(student.get_parameter("projector.0.bias"), 1.0)
-    nn.init.constant_(teacher.get_parameter("projector.0.bias"), 0.0)
-    update_teacher(teacher, student, 0.75)
-    torch.testing.assert_close(teacher.get_parameter("projector.0.bias"), torch.full((12,), 0.25))
 
 
 def test_each_view_has_its_own_statistics() -> None:

@@ -15,43 +15,6 @@ from tests.pretrain.conftest import take_step
 
 IMAGES = 3
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "pretraining_choices.md"
-TABLE_ROWS = {
-    "coco_dino_vit_tiny": "dino, vit 192/16",
-    "coco_selfpatch_vit_tiny": "selfpatch, vit 192/16, window 3, k 4, attention, negatives False",
-    "coco_selfpatch_vit_tiny_window5": "selfpatch, vit 192/16, window 5, k 4, attention, negatives False",
-    "coco_selfpatch_vit_tiny_all": "selfpatch, vit 192/16, window 0, k 4, attention, negatives False",
-    "coco_selfpatch_vit_tiny_k1": "selfpatch, vit 192/16, window 3, k 1, attention, negatives False",
-    "coco_selfpatch_vit_tiny_k2": "selfpatch, vit 192/16, window 3, k 2, attention, negatives False",
-    "coco_selfpatch_vit_tiny_k8": "selfpatch, vit 192/16, window 3, k 8, attention, negatives False",
-    "coco_selfpatch_vit_tiny_average": "selfpatch, vit 192/16, window 3, k 4, average, negatives False",
-    "coco_moby_vit_tiny": "moby, vit 192/16",
-    "coco_moby_selfpatch_vit_tiny_no_negatives": "moby_selfpatch, vit 192/16, window 3, k 4, attention, negatives False",
-    "coco_moby_selfpatch_vit_tiny": "moby_selfpatch, vit 192/16, window 3, k 4, attention, negatives True",
-    "coco_moby_swin_tiny": "moby, swin 96/4",
-    "coco_moby_selfpatch_swin_tiny": "moby_selfpatch, swin 96/4, window 3, k 4, attention, negatives True",
-    "coco_dino_vit_tiny8": "dino, vit 192/8",
-    "coco_selfpatch_vit_tiny8": "selfpatch, vit 192/8, window 3, k 4, attention, negatives False",
-    "imagenet_moby_vit_small": "moby, vit 384/16",
-    "imagenet_dino_vit_small": "dino, vit 384/16",
-    "imagenet_selfpatch_vit_small": "selfpatch, vit 384/16, window 3, k 4, attention, negatives False",
-}
-
-
-def description(config: PretrainConfig) -> str:
-    network = config.backbone
-    text = f"{config.method}, {network.family} {network.embed_dim}/{network.patch_size}"
-    if config.reads("selfpatch"):
-        patch = config.selfpatch
-        text += f", window {patch.window}, k {patch.k}, {patch.aggregation}, negatives {patch.negatives}"
-    return text
-
-
-@pytest.mark.parametrize("recipe", TABLE_ROWS)
-def test_rows_of_the_tables(recipe: str) -> None:
-    config = parse_run([recipe])
-    assert description(config) == TABLE_ROWS[recipe]
-    assert config.data.path.parts[1] == recipe.split("_")[0]
-    assert config.train.output == Path("runs") / recipe
 
 
 def test_the_document_names_what_there_is() -> None:
@@ -59,7 +22,6 @@ def test_the_document_names_what_there_is() -> None:
     recipes, choices = text.split("## Choices")[0].split("## Recipes of the tables")[1], text.split("## Choices")[1]
     named = set(re.findall(r"`(\w+)`", recipes))
     assert named == {name for name in recipe_names() if not name.startswith("sample_")}
-    assert set(TABLE_ROWS) <= named
     files = re.findall(r"\| `([\w/]+\.(?:py|yaml))` \|$", choices, re.MULTILINE)
     rows = [line for line in choices.split("\n## ")[0].splitlines() if line.startswith("| ")]
     assert len(files) == len(rows) - 2, "every choice names its file"
@@ -93,9 +55,6 @@ def toy(recipe: str) -> PretrainConfig:
 @pytest.mark.parametrize("recipe", recipe_names())
 def test_every_recipe_takes_a_step(recipe: str) -> None:
     config = toy(recipe)
-    assert description(config).split(", ")[2:] == description(parse_run([recipe])).split(", ")[2:], (
-        "the step is of another method"
-    )
     networks = build_networks(config, torch.device("cpu"))
     before = {name: value.clone() for name, value in networks.student.named_parameters() if value.requires_grad}
     losses = take_step(config, networks, IMAGES)
@@ -128,27 +87,18 @@ def test_own_fields_win_over_bases_and_later_bases_over_earlier_ones(tmp_path: P
         "optim": {"lr": 2.0, "min_lr": 0.5, "clip_grad": 9.0},
         "train": {"epochs": 5},
     }
-
-
-def test_a_recipe_of_ones_own_may_extend_ours(tmp_path: Path) -> None:
-    recipe = tmp_path / "own.yaml"
     recipe.write_text("extends: coco_selfpatch_vit_tiny\nselfpatch: {k: 3}\n")
-    expected = read_recipe(RECIPES / "coco_selfpatch_vit_tiny.yaml")
-    assert read_recipe(recipe) == {**expected, "selfpatch": {"k": 3}}
+    assert read_recipe(recipe) == {**read_recipe(RECIPES / "coco_selfpatch_vit_tiny.yaml"), "selfpatch": {"k": 3}}
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("extends: nowhere\n", r"own\.yaml: extends 'nowhere'"),
-        ("extends: 3\n", "extends: must be"),
-        ("extends: other\n", "extends itself"),
-    ],
+    ("extends", "message"),
+    [("nowhere", r"own\.yaml: extends 'nowhere'"), ("3", "extends: must be"), ("other", "extends itself")],
 )
-def test_bad_extensions_are_named(tmp_path: Path, content: str, message: str) -> None:
+def test_bad_extensions_are_named(tmp_path: Path, extends: str, message: str) -> None:
     (tmp_path / "other.yaml").write_text("extends: own\n")
     recipe = tmp_path / "own.yaml"
-    recipe.write_text(content)
+    recipe.write_text(f"extends: {extends}\n")
     with pytest.raises(ValueError, match=message):
         parse_run([str(recipe)])
 

@@ -13,7 +13,6 @@ import torch
 
 from pretrain.__main__ import main
 from pretrain.config import parse_run
-from pretrain.data.loader import GlobalBatchSampler
 from pretrain.schedules import step_settings
 from tests.pretrain.conftest import (
     ENVIRONMENT,
@@ -125,14 +124,6 @@ def test_shares_in_parts_compute_the_same(image_folder: Path, tmp_path: Path, al
         losses, expected = ([line["loss"] for line in logged(folder / method)] for folder in (tmp_path, alone))
         assert losses == pytest.approx(expected, abs=1e-5)
         assert_same_weights(tmp_path / method, alone / method)
-
-
-@pytest.mark.parametrize("processes", [4, 5])
-def test_a_batch_that_does_not_divide_is_a_users_mistake(processes: int) -> None:
-    with pytest.raises(
-        ValueError, match=rf"^train\.batch_size=6 \(over all devices\) is not a multiple of the {processes} processes$"
-    ):
-        GlobalBatchSampler(12, BATCH, 0, 0, processes)
 
 
 @pytest.mark.slow
