@@ -84,7 +84,6 @@ class PlainViT(Backbone):
     norm: Any
 
     def forward_tokens(self, images_B3HW: Tensor) -> Tokens:
-        """As `Backbone.forward_tokens`; registers are left out."""
         tokens_BTD, options = self._embed(images_B3HW)
         for block in self.blocks:
             tokens_BTD = block(tokens_BTD, **options)

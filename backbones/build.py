@@ -13,9 +13,7 @@ AnyBackbone = ViT | DINOv3 | Swin | BottleneckResNet
 def build_backbone(spec: BackboneSpec, drop_path_rate: float = 0.0) -> AnyBackbone:
     """Build the network of a spec with fresh weights.
 
-    Args:
-        spec: The architecture.
-        drop_path_rate: Stochastic depth of the last block, in [0, 1); only active in training mode.
+    `drop_path_rate` is the stochastic depth of the last block, in [0, 1); only active in training mode.
     """
     match spec:
         case ViTSpec():

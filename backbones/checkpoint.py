@@ -102,12 +102,9 @@ class _PlainUnpickler(pickle.Unpickler):
 def load_checkpoint(path: Path) -> Any:
     """Load a `.pth`, `.pt`, `.pth.tar`, `.torch`, `.bin`, `.pkl` or `.safetensors` checkpoint on the CPU.
 
-    Returns:
-        What the file holds: usually a dict, tensors (in Detectron2's pickles NumPy arrays) somewhere inside.
-
-    Raises:
-        CheckpointError: If the file is absent, not a checkpoint, damaged, larger inside than outside, or embeds an object outside the
-            allow-list; one line that names the file.
+    That is usually a dict, with tensors (in Detectron2's pickles NumPy arrays) somewhere inside. CheckpointError, in one line that
+    names the file, if it is absent, not a checkpoint, damaged, larger inside than outside, or embeds an object outside the
+    allow-list.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file (looked for {path.absolute()})")
@@ -132,15 +129,10 @@ def _load(path: Path, head: bytes) -> Any:
     if head.startswith(_ZIP_MARK):
         _refuse_zip_bomb(path)
     elif head.startswith(_PICKLE_MARK) and _LEGACY_TORCH_MARK not in head[: len(_LEGACY_TORCH_MARK) + 2]:
-        return _load_plain_pickle(path)
+        with path.open("rb") as stream:  # torch did not write it, as Detectron2's files; Python 2's strings as Latin-1
+            return _PlainUnpickler(stream, encoding="latin1").load()
     with torch.serialization.safe_globals(ALLOWED_IN_TORCH_FILES):
         return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _load_plain_pickle(path: Path) -> Any:
-    """Load a pickle that torch did not write, as Detectron2's files are; Python 2's strings as Latin-1."""
-    with path.open("rb") as stream:
-        return _PlainUnpickler(stream, encoding="latin1").load()
 
 
 def _refuse_zip_bomb(path: Path) -> None:

@@ -35,6 +35,7 @@ from common.files import file_sha256
 _WEIGHTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _COUNTS = (torch.int64, torch.int32)
 _TIMM_TOLERANCE = 1e-4
+_SHARED = ("format", "branch", "epoch", "recipe_sha256", "seed")  # fields of a conversion and of a file's source
 
 
 def open_backbone(
@@ -60,16 +61,9 @@ def open_backbone(
             f"{path}: is a backbone file already, which states its own layout, branch and heads; leave these options out"
         )
     content = read_backbone_file(path)
-    return Conversion(
-        format=content.source.format,
-        branch=content.source.branch,
-        spec=content.spec,
-        state_dict=content.state_dict,
-        dropped={},
-        epoch=content.source.epoch,
-        recipe_sha256=content.source.recipe_sha256,
-        seed=content.source.seed,
-    )
+    source = dataclasses.asdict(content.source)
+    known = {name: source[name] for name in _SHARED}
+    return Conversion(**known, spec=content.spec, state_dict=content.state_dict, dropped={})
 
 
 def convert_checkpoint(
@@ -129,9 +123,8 @@ def convert_timm_model(
 ) -> Conversion:
     """Fetch a pretrained model `timm:NAME` through timm's factory `create`, and take its backbone.
 
-    Raises:
-        FormatError: If timm has no such model or no weights for it, they cannot be fetched, the network is none of ours, or
-            `num_heads` is not the model's own.
+    FormatError if timm has no such model or no weights for it, they cannot be fetched, the network is none of ours, or `num_heads`
+    is not the model's own.
     """
     name = os.fspath(source).removeprefix(TIMM_PREFIX)
     if not timm.is_model(name) or not timm.is_model_pretrained(name):
@@ -148,8 +141,7 @@ def convert_timm_model(
 def convert_timm_module(model: Any, num_heads: int | None = None) -> Conversion:
     """Take the backbone of a timm model, which is switched to evaluation mode, and prove it by its features.
 
-    Raises:
-        FormatError: If its names, numbers or features are not those of a backbone of ours, or `num_heads` is not its own.
+    FormatError if its names, numbers or features are not those of a backbone of ours, or `num_heads` is not its own.
     """
     weights = model.state_dict()
     layout = next((FORMATS[name] for name in ("timm", "timm_dinov3") if FORMATS[name].matches(weights)), None)
@@ -179,9 +171,8 @@ def _prove(model: Any, conversion: Conversion) -> None:
     images_13HW = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     found_1ND = network.forward_tokens(images_13HW).patches
     expected_1ND = _as_tokens(model.eval().forward_features(images_13HW), spec)[:, -found_1ND.shape[1] :]
-    if found_1ND.shape != expected_1ND.shape or not torch.allclose(
-        found_1ND, expected_1ND, atol=_TIMM_TOLERANCE, rtol=_TIMM_TOLERANCE
-    ):
+    tolerance = _TIMM_TOLERANCE
+    if found_1ND.shape != expected_1ND.shape or not torch.allclose(found_1ND, expected_1ND, rtol=tolerance, atol=tolerance):
         raise FormatError(f"timm's {type(model).__name__} computes other features than our {spec.family} with its weights")
 
 
@@ -196,15 +187,8 @@ def _as_tokens(features: Tensor, spec: object) -> Tensor:
 
 def write_conversion(conversion: Conversion, checkpoint: Path, output: Path) -> Source:
     """Write what was taken from a checkpoint (a file, or a model of timm) as a backbone file."""
-    source = Source(
-        format=conversion.format,
-        branch=conversion.branch,
-        file_name=checkpoint.name,
-        sha256=source_sha256(checkpoint, conversion),
-        epoch=conversion.epoch,
-        recipe_sha256=conversion.recipe_sha256,
-        seed=conversion.seed,
-    )
+    known = {name: getattr(conversion, name) for name in _SHARED}
+    source = Source(**known, file_name=checkpoint.name, sha256=source_sha256(checkpoint, conversion))
     write_backbone_file(output, conversion.spec, source, conversion.state_dict)
     return source
 

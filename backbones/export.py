@@ -41,13 +41,9 @@ class ExportError(ValueError):
 def export_backbone(path: Path, layout: str, spec: BackboneSpec, state_dict: Mapping[str, Tensor], epoch: int) -> str:
     """Write a backbone in one of `LAYOUTS`, atomically, after proving that converting it back is the identity.
 
-    Floating-point weights are written as float32. The suffix `.safetensors`, `.pth` or `.pt` decides how.
-
-    Returns:
-        What a reader of the file must know beside it, empty if nothing.
-
-    Raises:
-        ValueError: If the layout cannot hold the backbone, or is unknown, or the weights do not fit the spec.
+    Floating-point weights are written as float32. The suffix `.safetensors`, `.pth` or `.pt` decides how. The text returned is
+    what a reader of the file must know beside it, empty if nothing. ValueError if the layout cannot hold the backbone or is
+    unknown, or the weights do not fit the spec.
     """
     check_export(path, layout)
     _check_fits(layout, spec)
@@ -87,14 +83,8 @@ def _check_fits(layout: str, spec: BackboneSpec) -> None:
         return
     if not isinstance(spec, ViTSpec):
         raise ExportError(f"the {layout} layout holds ViTs only, this is a {spec.family}; use --to timm")
-    expected = ViTSpec(
-        embed_dim=spec.embed_dim,
-        depth=spec.depth,
-        num_heads=spec.num_heads,
-        patch_size=spec.patch_size,
-        image_size=spec.image_size,
-        **_FIXED[layout],
-    )
+    numbers = {name: getattr(spec, name) for name in ("embed_dim", "depth", "num_heads", "patch_size", "image_size")}
+    expected = ViTSpec(**numbers, **_FIXED[layout])
     if differing := _differences(spec, expected):
         raise ExportError(f"the {layout} layout cannot hold this ViT, its network has {differing}; use --to timm")
 

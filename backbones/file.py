@@ -46,23 +46,20 @@ class Source:
     sha256: str
     """Digest of the checkpoint file."""
     epoch: int
-    """Completed epochs as the checkpoint states them; -1 where it states none."""
+    """Completed epochs; like the seed -1 where the checkpoint states none."""
     recipe_sha256: str = ""
     """Digest of the pretraining's settings apart from its seed; empty where the checkpoint states none (all but PatchBench's own)."""
     seed: int = -1
-    """Seed of the pretraining; -1 where the checkpoint states none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneFile:
-    """The content of a backbone file."""
+    """The content of a backbone file: weights under timm's names; the digest is that of the file, and identifies it in results."""
 
     spec: BackboneSpec
     source: Source
     state_dict: dict[str, Tensor]
-    """Weights under timm's names."""
     sha256: str
-    """Digest of the backbone file itself; identifies the backbone in results."""
 
 
 def is_timm_name(source: Path) -> bool:
@@ -104,11 +101,7 @@ def read_header(path: Path) -> tuple[BackboneSpec, Source]:
 
 
 def read_backbone_file(path: Path) -> BackboneFile:
-    """Read a backbone file with its weights.
-
-    Raises:
-        BackboneFileError: If it is not one; names the file and says what to do.
-    """
+    """Read a backbone file with its weights; BackboneFileError, which names the file and says what to do, if it is not one."""
     spec, source = read_header(path)  # and with it that the file is whole
     with safe_open(path, framework="pt") as archive:
         state_dict = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 - not iterable itself
@@ -128,8 +121,7 @@ def load_backbone(path: Path, drop_path_rate: float = 0.0) -> AnyBackbone:
 def write_backbone_file(path: Path, spec: BackboneSpec, source: Source, state_dict: Mapping[str, Tensor]) -> None:
     """Write a backbone file atomically, with its parent folders; floating-point weights are stored as float32.
 
-    Raises:
-        BackboneFileError: If the weights do not fill the spec's network exactly.
+    BackboneFileError if the weights do not fill the spec's network exactly.
     """
     from safetensors.torch import save_file
 

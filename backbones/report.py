@@ -39,10 +39,8 @@ from common.images import IMAGENET_MEAN, IMAGENET_STD
 
 Target = Literal["backbone", "timm", "dino", "selfpatch"]
 """What is written: a backbone file, or one of `backbones.export.LAYOUTS`."""
-UNIFORM_ATTENTION = 0.99
-"""Entropy of the attention over the highest possible, from which on it counts as uniform."""
-CONSTANT_FEATURES = 0.999
-"""Mean cosine similarity of the patches, from which on they count as all the same."""
+UNIFORM_ATTENTION = 0.99  # entropy of the attention over the highest possible, from which on it counts as uniform
+CONSTANT_FEATURES = 0.999  # mean cosine similarity of the patches, from which on they count as all the same
 
 
 def convert_file(
@@ -56,15 +54,12 @@ def convert_file(
 ) -> dict[str, Any]:
     """Take the backbone of whatever `open_backbone` reads, and write it as `target`, or only look where `output` is None.
 
-    An image, where one is given, is run through it. The other arguments are those of `open_backbone`.
+    An image, where one is given, is run through it. The other arguments are those of `open_backbone`. ValueError, and nothing is
+    written, if the source holds no backbone or does not fit the options, the output cannot hold it, or the image is unreadable.
 
     Returns:
         The values of `report_conversion`; what an image showed as `check`; `output` and `output_layout` if anything was written; and
         as `note` what a reader of the output must know beside it.
-
-    Raises:
-        ValueError: If the source holds no backbone or does not fit the options, the output cannot hold it, or the image
-            is unreadable; nothing is written then.
     """
     if output is not None:
         _check_output(source, output, target)
@@ -117,42 +112,37 @@ def report_conversion(conversion: Conversion, checkpoint_sha256: str) -> dict[st
 def report_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Label and text of everything in a report, in reading order."""
     dropped = report["tensors_dropped_by_rule"]
-    total = sum(dropped.values())
     rules = ", ".join(f"{count} by {rule}" for rule, count in dropped.items())
-    lines = [
-        ("format", report["format"]),
-        ("branch", report["branch"]),
-        ("epoch", str(report["epoch"]) if report["epoch"] >= 0 else NOT_STATED),
-        ("architecture", report["architecture"]),
-        ("parameters", f"{report['parameters']:,}"),
-        ("tensors taken", str(report["tensors_taken"])),
-        ("dropped on purpose", f"{total}: {rules}" if total else "0"),
-        ("left over", str(report["tensors_left_over"])),
-        ("published licence", report["licence"]),
-        ("sha256 of checkpoint", report["checkpoint_sha256"]),
-    ]
+    lines = {
+        "format": report["format"],
+        "branch": report["branch"],
+        "epoch": str(report["epoch"]) if report["epoch"] >= 0 else NOT_STATED,
+        "architecture": report["architecture"],
+        "parameters": f"{report['parameters']:,}",
+        "tensors taken": str(report["tensors_taken"]),
+        "dropped on purpose": f"{sum(dropped.values())}: {rules}" if dropped else "0",
+        "left over": str(report["tensors_left_over"]),
+        "published licence": report["licence"],
+        "sha256 of checkpoint": report["checkpoint_sha256"],
+    }
+    warnings: list[tuple[str, str]] = []
     if check := report.get("check"):
-        lines += _check_lines(check)
+        similarity, entropy = check["cosine_similarity"], check["attention_entropy"]
+        measured = f"mean {check['mean']:.4f}, deviation {check['deviation']:.4f}, length {check['norm']:.3f}"
+        lines["features"] = f"{measured} ({check['image_size']} px)"
+        lines["effective rank"] = f"{check['effective_rank']:.1f} of {check['highest_rank']}"
+        lines["similarity of patches"] = f"{math.nan if similarity is None else similarity:.3f} (mean cosine)"
+        if entropy is not None:
+            lines["attention entropy"] = f"{entropy:.3f} of the highest possible, last block"
+        lines["norms as initialised"] = f"{check['norm_layers_as_initialised']} of {check['norm_layers']}"
+        warnings = [("warning", text) for text in check["warnings"]]
+    further = {}
     if report.get("output"):
-        target = report["output_layout"]
-        lines.append(("written", f"{report['output']} ({'backbone file' if target == 'backbone' else f'{target} layout'})"))
-    return [*lines, ("note", report["note"])] if report.get("note") else lines
-
-
-def _check_lines(check: dict[str, Any]) -> list[tuple[str, str]]:
-    similarity = check["cosine_similarity"]
-    lines = [
-        (
-            "features",
-            f"mean {check['mean']:.4f}, deviation {check['deviation']:.4f}, length {check['norm']:.3f} ({check['image_size']} px)",
-        ),
-        ("effective rank", f"{check['effective_rank']:.1f} of {check['highest_rank']}"),
-        ("similarity of patches", f"{math.nan if similarity is None else similarity:.3f} (mean cosine)"),
-    ]
-    if check["attention_entropy"] is not None:
-        lines.append(("attention entropy", f"{check['attention_entropy']:.3f} of the highest possible, last block"))
-    lines.append(("norms as initialised", f"{check['norm_layers_as_initialised']} of {check['norm_layers']}"))
-    return lines + [("warning", text) for text in check["warnings"]]
+        layout = report["output_layout"]
+        further["written"] = f"{report['output']} ({'backbone file' if layout == 'backbone' else f'{layout} layout'})"
+    if report.get("note"):
+        further["note"] = report["note"]
+    return [*lines.items(), *warnings, *further.items()]
 
 
 def inspect_backbone(network: AnyBackbone, image: Path) -> dict[str, Any]:
@@ -205,8 +195,8 @@ def _warnings(values: dict[str, Any]) -> list[str]:
     entropy, similarity = values["attention_entropy"], values["cosine_similarity"]
     if entropy is not None and entropy >= UNIFORM_ATTENTION:
         found.append(
-            f"the last block attends uniformly (entropy {entropy:.3f} of the highest possible), as in an untrained network: hardly "
-            "trained, or weights in the wrong place"
+            f"the last block attends uniformly (entropy {entropy:.3f} of the highest possible), as in an untrained network: "
+            "hardly trained, or weights in the wrong place"
         )
     if similarity is None or similarity >= CONSTANT_FEATURES:
         found.append("the features are the same at every position: collapsed, or weights in the wrong place")

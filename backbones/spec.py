@@ -34,7 +34,6 @@ class _Transformer:
 
     @property
     def num_blocks(self) -> int:
-        """How many places `forward_maps` can tap."""
         return self.depth
 
 
@@ -114,7 +113,6 @@ class DINOv3Spec(_Transformer):
 
     @property
     def head_dim(self) -> int:
-        """Width per attention head."""
         return self.embed_dim // self.num_heads
 
 
@@ -150,7 +148,6 @@ class SwinSpec:
 
     @property
     def num_blocks(self) -> int:
-        """How many places `forward_maps` can tap: the stages."""
         return len(self.depths)
 
 
@@ -170,7 +167,6 @@ class ResNetSpec:
 
     @property
     def num_blocks(self) -> int:
-        """How many places `forward_maps` can tap: the stages."""
         return len(self.layers)
 
 
@@ -246,16 +242,16 @@ def architecture_name(spec: Mapping[str, Any]) -> str:
 
 def spec_in_words(spec: BackboneSpec) -> str:
     """The name, and every number that has no usual value, such as `ViT-S/16: embed dim 384, depth 12, num heads 6, ...`."""
-    words = []
-    for field in dataclasses.fields(spec):
-        value = getattr(spec, field.name)
-        if value == field.default:
-            continue
-        if isinstance(value, bool):
-            value = "yes" if value else "no"
-        text = "-".join(map(str, value)) if isinstance(value, tuple) else value
-        words.append(f"{field.name.replace('_', ' ')} {text}")
+    values = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
+    usual = {field.name: field.default for field in dataclasses.fields(spec)}
+    words = [f"{name.replace('_', ' ')} {_in_words(value)}" for name, value in values.items() if value != usual[name]]
     return f"{architecture_name(spec_to_dict(spec))}: {', '.join(words)}"
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def standard_num_heads(embed_dim: int) -> int:

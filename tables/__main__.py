@@ -28,7 +28,6 @@ class CheckConfig:
     """Differences to accept: fields as this command prints them, such as `heads`, `settings.taps` or all of `dataset.test`."""
 
     def __post_init__(self) -> None:
-        """Refuse fields that no difference has."""
         if unknown := [name for name in self.allow if name.partition(".")[0] not in FIELDS]:
             raise ValueError(
                 f"--allow {' '.join(unknown)}: fields are {FIELDS[0]} and what begins with {', '.join(FIELDS[1:])}"

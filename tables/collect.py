@@ -17,8 +17,7 @@ from tables.layout import benchmarks_of, metrics_of
 logger = logging.getLogger(__name__)
 
 _SOURCE_KINDS = {"format": str, "branch": str, "file_name": str, "epoch": int}
-_LATER_SOURCE_KINDS = {"recipe_sha256": str, "seed": int}
-"""Backbone files from before these were recorded have neither."""
+_LATER_SOURCE_KINDS = {"recipe_sha256": str, "seed": int}  # backbone files from before these were recorded have neither
 
 
 class CollectionError(ValueError):
@@ -36,19 +35,17 @@ class Measurement:
     path: str
     """Relative to the folder of runs, with forward slashes."""
     folder: Path
-    """The folder of the result and its artefacts."""
     result: Result
     number: int = 0
     """Its number on the pages, in the order of the rows."""
 
     @property
     def name(self) -> str:
-        """Name of the backbone."""
         return self.result.backbone.name
 
     @property
     def anchor(self) -> str:
-        """Anchor of its record in the report."""
+        """The anchor of its record in the report."""
         return f"r{self.number}"
 
     @property
@@ -61,7 +58,6 @@ class Slot(NamedTuple):
     """A place for metrics in the tables."""
 
     benchmark: str
-    """Key of the benchmark."""
     dataset: str
     """Such as `CIFAR-10 test`, where the benchmark stands in a row per data set; else empty."""
 
@@ -73,7 +69,6 @@ class Evaluated:
     name: str
     """The run's name; of several, all of them, separated by commas."""
     architecture: str
-    """Such as `ViT-S/16`."""
     slots: dict[Slot, tuple[Measurement, ...]]
     """The results for each place in the tables, by path: one, or one for each seed. A result may fill several places."""
 
@@ -85,7 +80,6 @@ class Evaluated:
 
     @property
     def run_names(self) -> tuple[str, ...]:
-        """The names of all runs."""
         return tuple(sorted({measurement.result.backbone.name for measurement in self.measurements}))
 
 

@@ -26,7 +26,6 @@ class Interval(NamedTuple):
 
     @property
     def significant(self) -> bool:
-        """Whether zero lies outside."""
         return self.low > 0 or self.high < 0
 
 
@@ -45,18 +44,16 @@ class Mark:
 
     @property
     def significant(self) -> bool:
-        """Whether the difference gets a star."""
         return self.interval is not None and self.interval.significant
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The marks of a table."""
+    """The marks of a table, and the number of the baseline's row by that of a row."""
 
     marks: dict[tuple[int, str], Mark] = field(default_factory=dict)
     """(number of the row, key of the column) -> mark; values without any are left out."""
     baselines: dict[int, int] = field(default_factory=dict)
-    """Number of a row -> that of its baseline."""
 
     def mark(self, row: int, key: str) -> Mark:
         """The mark of a value, empty if there is nothing to say."""
@@ -66,11 +63,9 @@ class Comparison:
 def compare(table: Table, baseline: str | None = None) -> Comparison:
     """Mark a table's values.
 
-    Args:
-        table: Published and measured rows.
-        baseline: The method (of a published row) or name (of a measured one) from which differences are given, to the rows of the
-            same backbone and data set. A measured row is compared with a measured baseline where there is one. Several rows of that
-            name that could be meant give none.
+    `baseline` is the method of a published row, or the name of a measured one, from which differences are given to the rows of
+    the same backbone and data set. A measured row is compared with a measured baseline where there is one. Several rows of that
+    name that could be meant give none.
     """
     marks: dict[tuple[int, str], Mark] = {}
     baselines = {} if baseline is None else _baselines(table, baseline)
@@ -132,10 +127,8 @@ def _excluded(cells: Mapping[int, Cell]) -> dict[int, str]:
         else:
             classes.setdefault(tuple(sorted(conditions.items())), []).append(number)
     if len(classes) > 1:
-        chosen = max(
-            classes.values(),
-            key=lambda rows: (cells[rows[0]].measurements[0].result.protocol.version, len(rows), -rows[0]),
-        )
+        versions = {rows[0]: cells[rows[0]].measurements[0].result.protocol.version for rows in classes.values()}
+        chosen = max(classes.values(), key=lambda rows: (versions[rows[0]], len(rows), -rows[0]))
         for number in (number for rows in classes.values() if rows is not chosen for number in rows):
             first, second = (cells[row].measurements[0].result for row in (chosen[0], number))
             found = benchmark_differences(first, second, cells[number].column.benchmark)

@@ -18,24 +18,9 @@ _NOT_RUN = "--"
 
 # Written so that the fonts of the smallest TeX installation have them.
 _ESCAPES = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "{": r"\{",
-        "}": r"\}",
-        "$": r"\ensuremath{\mathdollar}",
-        "&": r"\&",
-        "#": r"\#",
-        "%": r"\%",
-        "_": r"\_",
-        "^": r"\^{}",
-        "~": r"\~{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        "±": r"\ensuremath{\pm}",
-        "–": "--",
-        "`": "",
-    }
+    {character: f"\\{character}" for character in "{}&#%_"}
+    | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}", "$": r"\ensuremath{\mathdollar}", "±": r"\ensuremath{\pm}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "–": "--", "`": ""}
 )
 
 _STANDINGS: dict[Status, str] = {

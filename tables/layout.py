@@ -10,23 +10,19 @@ from eval.tasks import BENCHMARKS, Benchmark, Column
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """A table's columns."""
+    """A table's columns: descriptors, which say what was evaluated, then metrics."""
 
     name: str
-    """Name of the files, reference and output."""
+    """The name of its files and of its reference table."""
     title: str
     caption: str
     """What the published rows have in common, and what measured rows do not say."""
     descriptors: tuple[str, ...]
-    """Columns before the metrics: what was evaluated."""
     columns: tuple[Column, ...]
-    """The metrics."""
     published: bool = True
-    """Whether there are published rows, in a reference table of the same name."""
 
     @property
     def benchmarks(self) -> tuple[Benchmark, ...]:
-        """The benchmarks behind the columns, in their order."""
         return tuple(BENCHMARKS[key] for key in dict.fromkeys(column.benchmark for column in self.columns))
 
     @property

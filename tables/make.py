@@ -36,7 +36,6 @@ class TablesConfig:
     """Most DAVIS sequences that report.html shows as films, spread evenly; it names the others."""
 
     def __post_init__(self) -> None:
-        """Refuse limits that mean nothing."""
         for name in ("max_picture_mb", "max_films"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
@@ -44,23 +43,17 @@ class TablesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Tables:
-    """Everything that is rendered."""
+    """Everything that is rendered: all tables, also those without rows, with a comparison each."""
 
     evaluated: list[Evaluated]
     tables: list[Table]
-    """All tables, also those without rows."""
     comparisons: list[Comparison]
-    """One for each table."""
     baseline: str | None
     """The row from which differences are given."""
 
 
 def build_tables(runs: Path, baseline: str | None = None) -> Tables:
-    """Read the results and the reference tables, join and compare them.
-
-    Raises:
-        ValueError: As `collect` and `read_reference`; if no row has the name of the baseline.
-    """
+    """Read the results and the reference tables, join and compare them; ValueError if no row has the name of the baseline."""
     evaluated = collect(runs)
     if not evaluated:
         logger.warning("no results below %s: the tables hold the published rows only", runs)

@@ -28,32 +28,27 @@ class PublishedRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedCheckpoint:
-    """One published file; a field that nobody states is empty."""
+    """One published file; a field that nobody states is empty.
+
+    `name` is what `tools/fetch_checkpoint.py` calls it; `method` and `backbone` are as in the tables of results. `md5` may be only
+    the first digits of the digest, where the authors print no more. `licence` is that of the weights, or of the repository that
+    publishes them; `source` says where address and licence are stated. `format` is a layout of `backbones`, and `branch` the one of
+    its networks that the published numbers need.
+    """
 
     name: str
-    """What `tools/fetch_checkpoint.py` calls it."""
     method: str
-    """As in the tables of results."""
     backbone: str
-    """As in the tables of results, such as `ViT-S/16`."""
     pretraining_data: str
     epochs: str
     address: str
-    """As its authors publish it."""
     file_name: str
-    """The file's name here."""
     md5: str
-    """The digest, or as many of its first digits as the authors print."""
     licence: str
-    """Licence of the weights or of the repository that publishes them, as it states."""
     format: str
-    """Name of a published checkpoint layout, as `backbones` calls it."""
     branch: str
-    """Which of its networks the published numbers need."""
     source: str
-    """Where the address and the licence are stated."""
     note: str
-    """What a user of the file should know."""
 
     @property
     def download_address(self) -> str:
@@ -70,8 +65,7 @@ class PublishedCheckpoint:
 def read_reference(layout: Layout, folder: Path = REFERENCE_FOLDER) -> list[PublishedRow]:
     """Read a published table; a layout without published rows has none.
 
-    Raises:
-        ValueError: If the file is absent, has other columns than the layout, or a cell that is not a number; names file and line.
+    ValueError, with file and line, if the file is absent, has other columns than the layout, or a cell that is not a number.
     """
     if not layout.published:
         return []
@@ -90,8 +84,7 @@ def read_reference(layout: Layout, folder: Path = REFERENCE_FOLDER) -> list[Publ
 def read_checkpoints(path: Path = CHECKPOINTS_FILE) -> dict[str, PublishedCheckpoint]:
     """Read the published checkpoints, by name.
 
-    Raises:
-        ValueError: If the file is absent or has other columns, cells are missing, or two rows have one name; names file and line.
+    ValueError, with file and line, if the file is absent or has other columns, cells are missing, or two rows have one name.
     """
     rows: dict[str, PublishedCheckpoint] = {}
     for place, record in _records(path, [field.name for field in fields(PublishedCheckpoint)]):

@@ -65,14 +65,10 @@ def render_csv(table: Table, comparison: Comparison, with_baseline: bool = False
     }
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(
-        [
-            *("row", *table.layout.descriptors),
-            *(key + suffix for key, of_column in suffixes.items() for suffix in of_column),
-            *(f"{one.key}_{part}" for one in table.layout.benchmarks for part in ("items", "deviations", "seeds", "result")),
-            *("pretraining_seed", "evaluation_seed", "backbone_sha256", "source", "note"),
-        ]
-    )
+    names = [key + suffix for key, of_column in suffixes.items() for suffix in of_column]
+    origins = [f"{one.key}_{part}" for one in table.layout.benchmarks for part in ("items", "deviations", "seeds", "result")]
+    about = ["pretraining_seed", "evaluation_seed", "backbone_sha256", "source", "note"]
+    writer.writerow(["row", *table.layout.descriptors, *names, *origins, *about])
     for row, entries in marked(table, comparison):
         writer.writerow(_csv_cells(table, row, {column.key: mark for column, _, mark in entries}, suffixes))
         for seed in row.seeds:
@@ -114,25 +110,14 @@ def _origin(row: Row, benchmark: Benchmark) -> tuple[str, str, str, str]:
         return "", "", "", ""
     first = next(iter(measurements.values())).result
     deviations = deviations_of(first, benchmark.key)
-    return (
-        str(first.datasets["test"].num_items),
-        json.dumps(deviations, sort_keys=True) if deviations else "",
-        str(len(measurements)),
-        "; ".join(measurements),
-    )
+    texts = json.dumps(deviations, sort_keys=True) if deviations else ""
+    return str(first.datasets["test"].num_items), texts, str(len(measurements)), "; ".join(measurements)
 
 
 def render_markdown(
     tables: Sequence[Table], comparisons: Sequence[Comparison], evaluated: Sequence[Evaluated], baseline: str | None = None
 ) -> str:
-    """The page.
-
-    Args:
-        tables: In the order of the page; those without rows are left out.
-        comparisons: Their marks.
-        evaluated: Everything that was measured; each result gets a note, numbered through the page.
-        baseline: The row from which differences are given.
-    """
+    """The page; tables without rows are left out, and each result gets a note, numbered through the page."""
     parts = [
         "# Results",
         "Figures are in percent and rounded to one decimal here; the CSV files beside this page hold all digits.",

@@ -38,22 +38,22 @@ _Slots = Mapping[Slot, tuple[Measurement, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One value of a table."""
+    """One value of a table.
+
+    The text has full precision (measured; the mean of several seeds) or is as printed (published), and is empty where the
+    result has no value. A measured value has one measurement per seed. `spread` is the standard deviation over two or more
+    seeds (n - 1 in the denominator), `interval_95` the interval over resampled items, where a single result states one.
+    """
 
     text: str
-    """Full precision (measured; the mean of several seeds) or as printed (published); empty where the result has no value."""
     status: Status
     column: Column
     measurements: tuple[Measurement, ...] = ()
-    """The results behind it, one per seed; none for a published value."""
     spread: float | None = None
-    """Standard deviation over the seeds (n - 1 in the denominator); None for fewer than two."""
     interval_95: tuple[float, float] | None = None
-    """95 % interval over resampled items, where a single result states one."""
 
     @property
     def value(self) -> float | None:
-        """The value as a number; None where there is none."""
         return float(self.text) if self.text else None
 
 
@@ -68,7 +68,6 @@ class Row:
     cells: dict[str, Cell]
     """Column key -> value; a benchmark that was not measured, or is not stated, has no cells."""
     source: str
-    """Where a published row was published; `measured here` otherwise."""
     note: str
     evaluated: Evaluated | None
     """What a measured row is about, None for a published one."""
@@ -145,15 +144,14 @@ def _measured_row(layout: Layout, evaluated: Evaluated, slots: _Slots, dataset: 
     seeds = []
     for of_draw in by_draw.values():
         result = next(iter(of_draw.values()))[0].result
-        seeds.append(
-            dataclasses.replace(
-                row,
-                kind="seed",
-                descriptors=_descriptors(layout, result.backbone.name, evaluated.architecture, of_draw, dataset),
-                cells=_cells(layout, of_draw),
-                seed_of=(result.backbone.source.get("seed", -1), result.seed),
-            )
+        seed = dataclasses.replace(
+            row,
+            kind="seed",
+            descriptors=_descriptors(layout, result.backbone.name, evaluated.architecture, of_draw, dataset),
+            cells=_cells(layout, of_draw),
+            seed_of=(result.backbone.source.get("seed", -1), result.seed),
         )
+        seeds.append(seed)
     return dataclasses.replace(row, seeds=tuple(sorted(seeds, key=lambda seed: (seed.descriptors["method"], seed.seed_of))))
 
 

@@ -87,18 +87,14 @@ def read_items(measurement: Measurement) -> tuple[tuple[str, ...], Callable[[Arr
         if items and (not items[0] or any(first >= second for first, second in itertools.pairwise(items[0]))):
             raise ValueError("their names are not unique and ascending")
     except (OSError, ValueError, KeyError, IndexError, csv.Error, zipfile.BadZipFile) as error:
-        logger.warning(
-            "%s: its single items cannot be read, so no difference is marked significant (%s)", measurement.path, error
-        )
+        message = "%s: its single items cannot be read, so no difference is marked significant (%s)"
+        logger.warning(message, measurement.path, error)
         return None
     return (tuple(items[0]), items[1]) if items else None
 
 
 def resample(
-    names: tuple[str, ...],
-    metrics_of: Callable[[Array], Mapping[str, Array]],
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
+    names: tuple[str, ...], metrics_of: Callable[[Array], Mapping[str, Array]], resamples: int = RESAMPLES, seed: int = SEED
 ) -> Resampled:
     """Compute a result's metrics on R resampled sets of its items; results on the same items are paired by this."""
     chunks: dict[str, list[Array]] = {}
@@ -121,15 +117,9 @@ def resampled_weights(num_items: int, resamples: int = RESAMPLES, seed: int = SE
 
 
 def paired_bootstrap(first: Sequence[Resampled], second: Sequence[Resampled]) -> dict[str, Interval]:
-    """The intervals of first minus second.
+    """The intervals of first minus second, by metric; several results on a side are seeds, whose values are averaged on each set.
 
-    Args:
-        first: One result; or those of several seeds, whose values are averaged on each set.
-        second: The other.
-
-    Returns:
-        Metric -> interval, for the metrics that all of them have on every set; none for other items on either side, or for fewer
-        than `FEWEST_ITEMS` items.
+    There are intervals for the metrics that all results have on every set; none if the items differ or are fewer than `FEWEST_ITEMS`.
     """
     every = (*first, *second)
     names = every[0].names

@@ -33,11 +33,7 @@ def layouts_of(checkpoint: Any) -> list[Layout]:
 
 
 def identify(checkpoint: Any) -> Layout:
-    """The one layout that a checkpoint has.
-
-    Raises:
-        FormatError: If none or several match; it shows what the checkpoint holds and which layouts come closest.
-    """
+    """The one layout that a checkpoint has; else FormatError, with what the checkpoint holds and which layouts come closest."""
     matching = layouts_of(checkpoint)
     if len(matching) == 1:
         return matching[0]

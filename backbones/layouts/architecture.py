@@ -7,17 +7,14 @@ from backbones.layouts.keys import FormatError, Weights, abbreviate, count_numbe
 from backbones.spec import DINOV3_PERIODS, BackboneSpec, DINOv3Spec, MLPKind, ResNetSpec, SwinSpec, ViTSpec, standard_num_heads
 
 _SMALL_WIDTH = 384
-# DINOv3's heads that are not 64 channels wide: the 7B model's 32.
-_DINOV3_HEADS = {4096: 32}
+_DINOV3_HEADS = {4096: 32}  # those that are not 64 channels wide: the 7B model's
 
 
 def complete_backbone(weights: Weights, num_heads: int | None, masks: Weights) -> tuple[BackboneSpec, Weights]:
     """Read the spec off weights under timm's names, and complete or reorder them as our networks have them.
 
     A ViT's heads are 64 channels wide unless `num_heads` states them; `masks` are a Swin's `attn_mask` buffers, where stored.
-
-    Raises:
-        ValueError: If the weights are of no known family, or the number of heads is needed and not given.
+    ValueError if the weights are of no known family, or the number of heads is needed and not given.
     """
     if "layer1.0.conv1.weight" in weights:
         refuse_num_heads(num_heads)

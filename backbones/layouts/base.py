@@ -24,23 +24,18 @@ NOT_STATED = "not stated"
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """A checkpoint's backbone under timm's names."""
+    """A checkpoint's backbone under timm's names. The last three fields are as in `backbones.file.Source`."""
 
     format: str
     """The layout's name."""
     branch: str
-    """Which of the checkpoint's networks was taken."""
     spec: BackboneSpec
     state_dict: dict[str, Tensor]
-    """Weights under timm's names."""
     dropped: dict[str, tuple[str, ...]]
     """Names that the layout leaves out on purpose (heads, other branches), by the rule that says so, such as `head.*`."""
     epoch: int
-    """Completed epochs as the checkpoint states them; -1 where it states none."""
     recipe_sha256: str = ""
-    """Digest of the pretraining's settings apart from its seed; empty where the checkpoint states none."""
     seed: int = -1
-    """Seed of the pretraining; -1 where the checkpoint states none."""
 
 
 def convert_by_table(layout: Layout, checkpoint: Any, branch: str, num_heads: int | None) -> Conversion:

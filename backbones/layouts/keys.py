@@ -73,8 +73,7 @@ def own_keys(names: Collection[str]) -> KeyTable:
 def apply_table(state_dict: Weights, table: KeyTable) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:
     """The backbone's weights under their target names, and the dropped names by the row that drops them.
 
-    Raises:
-        FormatError: If no row fits a name, two names have the same target, or nothing is kept.
+    FormatError if no row fits a name, two names have the same target, or nothing is kept.
     """
     kept: dict[str, Tensor] = {}
     left_out: dict[str, tuple[str, ...]] = {}

@@ -4,7 +4,7 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import groupby
@@ -26,7 +26,6 @@ _NOT_MEASURED = "–"
 
 _COVERAGE = {"full": "the whole split", "subset": "a part of the split", "sample": "generated sample data in its format"}
 _DIRTY = "-dirty"
-_GIBI = 2**30
 
 _DERIVED_OPTIONS = frozenset({"batch"})
 """What the fine-tuning tasks add to their options in a result: how the processes made up the batch."""
@@ -143,11 +142,9 @@ class Group:
         result = self.measurements[0].result
         data, protocol = result.datasets["test"], result.protocol
         deviations = sorted(deviations_of(result, self.benchmark.key))
-        return (
-            f"{data.num_items} items, {_COVERAGE[data.coverage]}; protocol {protocol.name} version {protocol.version}"
-            + (f", deviating in {', '.join(deviations)}" if deviations else "")
-            + "."
-        )
+        deviating = f", deviating in {', '.join(deviations)}" if deviations else ""
+        words = f"{data.num_items} items, {_COVERAGE[data.coverage]}; protocol {protocol.name} version {protocol.version}"
+        return f"{words}{deviating}."
 
 
 def group_results(measurements: Sequence[Measurement]) -> list[Group]:
@@ -266,7 +263,7 @@ def _facts(measurement: Measurement) -> list[tuple[str, str, bool]]:
         ("Seed", str(result.seed), False),
         ("Device", f"{environment.device}{processes}", False),
         ("Wall time, h:mm:ss", str(timedelta(seconds=round(result.wall_time_s))), False),
-        ("Peak memory", f"{result.peak_memory_bytes / _GIBI:.2f} GiB", False),
+        ("Peak memory", f"{result.peak_memory_bytes / 2**30:.2f} GiB", False),
         ("Code, commit", environment.code, True),
         ("Inputs, SHA-256", result.inputs_sha256, True),
     ]
@@ -282,11 +279,9 @@ def reproduction_command(result: Result) -> str:
     Every option is spelt out, so that the command means the same where a default has changed since. An option without a value
     (None) is left out: None is the default wherever it is allowed.
     """
-    options: Mapping[str, Any] = result.config | (
-        {"gpus": result.environment.world_size} if result.environment.world_size > 1 else {}
-    )
+    gpus = {"gpus": result.environment.world_size} if result.environment.world_size > 1 else {}
     lines = [f"python -m eval {result.task}"]
-    for name, value in options.items():
+    for name, value in (result.config | gpus).items():
         if value is not None and name not in _DERIVED_OPTIONS:
             option, text = f"--{name.replace('_', '-')}", value if isinstance(value, str) else json.dumps(value)
             # A value that looks like an option must not be taken for one.

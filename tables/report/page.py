@@ -33,12 +33,8 @@ def render_report(made: Tables, *, max_picture_mb: float, max_films: int) -> str
     films = {group.anchor: make_films(group, max_films, budget) for group in groups}
     pictures = galleries(groups, budget)
     if budget.omitted:
-        logger.warning(
-            "%s leaves out %d picture(s) beyond --max-picture-mb %g and names them",
-            REPORT_FILE,
-            len(budget.omitted),
-            max_picture_mb,
-        )
+        message = "%s leaves out %d picture(s) beyond --max-picture-mb %g and names them"
+        logger.warning(message, REPORT_FILE, len(budget.omitted), max_picture_mb)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_WEB),
         autoescape=True,

@@ -27,7 +27,6 @@ _CURVES_ARTEFACT = "training_curves"
 _WIDEST = 1040
 """Pixels; wider images are reduced. The images of predictions have two panels of 512 pixels."""
 _QUALITY = 78
-_MEGA = 1_000_000
 
 _FRAME_FOLDERS = ("overlays", "masks")
 """Artefacts with a folder of frames per sequence, the better one first."""
@@ -46,15 +45,13 @@ class PictureBudget:
     limit_mb: float
     """Millions of characters of `data:` addresses."""
     used: int = 0
-    """Characters so far."""
     closed: bool = False
-    """Whether an image did not fit."""
     omitted: list[str] = field(default_factory=list)
     """Paths of what was left out for want of room."""
 
     def take(self, path: str, size: int) -> bool:
         """Whether an image of so many characters still fits; then it counts."""
-        self.closed = self.closed or self.used + size > self.limit_mb * _MEGA
+        self.closed = self.closed or self.used + size > self.limit_mb * 1e6
         if self.closed:
             self.omitted.append(path)
         else:

@@ -310,13 +310,9 @@ def _axes(width: float, height: float, place: tuple[float, float, float, float])
 
 
 def _svg(figure: Figure, label: str, salt: str, titles: Mapping[str, str] | None = None) -> Markup:
-    """The drawing as an element of an HTML page.
+    """The drawing as an element of an HTML page, with `label` for those who do not see it; `salt` makes its ids its own.
 
-    Args:
-        figure: What was drawn. Artists with the gid `series-N` can be switched off by the page's script.
-        label: What the chart shows, for those who do not see it.
-        salt: Makes its ids its own.
-        titles: gid -> text that shows when the mouse is there.
+    Artists with the gid `series-N` can be switched off by the page's script. `titles` (gid -> text) show when the mouse is there.
     """
     for artist in figure.findobj():
         artist.set_clip_on(False)  # what clips is known by an address, which the page must not have

@@ -119,13 +119,6 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
     refused(path, r"would unpack to 50,000,000.*nothing was unpacked")
 
 
-def test_a_tensor_larger_than_its_file_is_refused(tmp_path: Path) -> None:
-    """One number, repeated by strides of zero: 4 TB as soon as anybody makes it contiguous."""
-    path = tmp_path / "wide.pth"
-    torch.save({"pos_embed": torch.ones(1).expand(10**6, 10**6)}, path)
-    refused(path, r"shape \(1000000, 1000000\) that needs 4,000,000,000,000 bytes")
-
-
 def test_an_array_larger_than_memory_is_refused(tmp_path: Path) -> None:
     array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(\x8a\x06" + (2**46).to_bytes(6, "little") + b"tU\x01btR."
     path = tmp_path / "array.pkl"
@@ -133,11 +126,23 @@ def test_an_array_larger_than_memory_is_refused(tmp_path: Path) -> None:
     refused(path, "damaged or truncated checkpoint")
 
 
-@pytest.mark.parametrize("tensor", [torch.eye(3).to_sparse(), torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)])
-def test_sparse_and_quantised_weights_are_refused(tmp_path: Path, tensor: torch.Tensor) -> None:
+@pytest.mark.parametrize(
+    ("tensor", "match"),
+    [
+        # One number, repeated by strides of zero: 4 TB as soon as anybody makes it contiguous.
+        (torch.ones(1).expand(10**6, 10**6), r"shape \(1000000, 1000000\) that needs 4,000,000,000,000 bytes"),
+        (torch.eye(3).to_sparse(), "sparse, quantised|damaged|allow-list"),
+        (torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8), "sparse, quantised|damaged|allow-list"),
+        (torch.tensor([0.0, float("nan")]), r"not finite numbers: norm\.bias"),
+        (torch.tensor([0.0, float("-inf")]), r"not finite numbers: norm\.bias"),
+        (torch.ones(64, dtype=torch.int64), r"not stored as floating-point numbers: norm\.bias \(torch\.int64\)"),
+    ],
+    ids=["huge", "sparse", "quantised", "nan", "infinite", "integers"],
+)
+def test_tensors_that_cannot_be_weights_are_refused(tmp_path: Path, tensor: torch.Tensor, match: str) -> None:
     path = tmp_path / "odd.pth"
-    torch.save({"conv1.weight": tensor}, path)
-    refused(path, r"sparse, quantised|damaged|allow-list")
+    torch.save({**MADE["timm_vit"].weights, "norm.bias": tensor.repeat(32) if len(tensor) == 2 else tensor}, path)
+    refused(path, match)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +168,7 @@ def test_what_downloads_leave_behind(tmp_path: Path, content: bytes, match: str,
     refused(path, "damaged|text file" if suffix == ".safetensors" and match == "text file" else match)
 
 
-@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("kept", [0.1, 0.9, 0.999])
 @pytest.mark.parametrize("zipped", [True, False])
 def test_truncated_checkpoint(tmp_path: Path, kept: float, zipped: bool) -> None:
     path = tmp_path / "cut.pth"
@@ -190,15 +195,6 @@ def test_code_in_a_pickle_does_not_run(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_folder_and_a_missing_file(tmp_path: Path) -> None:
     refused(tmp_path, "no such checkpoint file")
     refused(tmp_path / "absent.pth", "no such checkpoint file")
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_weights_that_are_no_numbers(tmp_path: Path, value: float) -> None:
-    weights = {key: tensor.clone() for key, tensor in MADE["timm_vit"].weights.items()}
-    weights["blocks.1.mlp.fc2.weight"][3, 5] = value
-    path = tmp_path / "nan.pth"
-    torch.save(weights, path)
-    refused(path, r"not finite numbers: blocks\.1\.mlp\.fc2\.weight")
 
 
 @pytest.mark.parametrize("protocol", [2, 4])

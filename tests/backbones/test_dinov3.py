@@ -17,11 +17,10 @@ from backbones.export import ExportError, export_backbone
 from backbones.file import load_strictly
 from backbones.layouts.architecture import with_periods
 from backbones.spec import DINOv3Spec, spec_from_dict, spec_to_dict
-from tests.layouts.base import weights_of
-from tests.layouts.dinov3 import DINOV3, GATED, make, without_periods
+from tests.layouts import DINOV3, GATED, make_all, weights_of, without_periods
 from tests.references.dinov3 import patch_features
 
-MADE = make()
+MADE = make_all()
 SIZES = [(64, 64), (48, 112)]
 SPECS = {"plain": DINOV3, "gated": GATED}
 
@@ -108,30 +107,22 @@ def test_known_mistakes_change_the_features(mistake: Callable[[DINOv3], None]) -
     assert (network.forward_tokens(images(SIZES[1])).patches - expected).abs().max() > 1e-4
 
 
-def test_sizes_that_patches_do_not_divide_are_refused() -> None:
+def test_specs_and_sizes_that_do_not_fit_are_refused() -> None:
     network = build_backbone(DINOV3)
     with pytest.raises(ValueError, match="image size 64 x 72 is not a multiple of the patch size 16"):
         network.forward_tokens(torch.zeros(1, 3, 64, 72))
     with pytest.raises(ValueError, match="taps"):
         network.forward_maps(torch.zeros(1, 3, 64, 64), [2])
-
-
-def test_spec() -> None:
-    assert spec_from_dict(spec_to_dict(GATED)) == GATED
     with pytest.raises(ValueError, match="multiples of 4"):
         dataclasses.replace(DINOV3, num_heads=64)
-    with pytest.raises(ValueError, match="register_tokens=-1"):
-        dataclasses.replace(DINOV3, register_tokens=-1)
+    assert spec_from_dict(spec_to_dict(GATED)) == GATED
 
 
-def test_heads_follow_from_stored_periods() -> None:
+def test_heads_follow_from_stored_periods_or_the_published_model_of_the_width() -> None:
     with pytest.raises(ValueError, match="--num-heads 4 contradicts the rotary periods, which are those of 2 heads"):
         convert_content(MADE["dinov3"].checkpoint, num_heads=4)
     assert convert_content(MADE["timm_dinov3"].checkpoint, num_heads=4).spec.num_heads == 4  # type: ignore[union-attr]
-
-
-def test_the_largest_model_has_wider_heads() -> None:
-    """Its width of 4096 would otherwise give 64 heads of 64 channels."""
+    # The width of the largest model, 4096, would otherwise give 64 heads of 64 channels.
     weights = {"patch_embed.proj.weight": torch.zeros(4096, 1, 1, 1)}
     assert len(with_periods(weights, None)["rope.periods"]) * 4 * 32 == 4096
 

@@ -20,6 +20,7 @@ from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, ViTSpec
 from tests.layouts import VIT, weights_of
 
 SMALL = replace(VIT, depth=1)
+SWIN = SwinSpec(embed_dim=16, depths=(2, 1), num_heads=(1, 2), window_size=4)
 FIXED = {"dino": (True, True), "selfpatch": (False, False)}
 
 vit_specs = st.builds(
@@ -87,10 +88,7 @@ def test_there_and_back_is_the_identity_or_refused(tmp_path: Path, spec: Backbon
     ("spec", "reference"),
     [
         (SMALL, lambda: VisionTransformer(img_size=64, embed_dim=64, depth=1, num_heads=1, num_classes=0, global_pool="")),
-        (
-            SwinSpec(embed_dim=16, depths=(2, 1), num_heads=(1, 2), window_size=4, image_size=224),
-            lambda: SwinTransformer(embed_dim=16, depths=(2, 1), num_heads=(1, 2), window_size=4, num_classes=0),
-        ),
+        (SWIN, lambda: SwinTransformer(embed_dim=16, depths=(2, 1), num_heads=(1, 2), window_size=4, num_classes=0)),
         (ResNetSpec(layers=(1, 1, 2, 1)), lambda: ResNet(Bottleneck, (1, 1, 2, 1), num_classes=0)),
     ],
     ids=["vit", "swin", "resnet"],
@@ -121,12 +119,7 @@ def test_timm_itself_reads_it(tmp_path: Path, spec: BackboneSpec, reference: Any
         ("dino", "out.pth", ResNetSpec(layers=(1, 1, 1, 1)), "ViTs only"),
         ("selfpatch", "out.pth", SMALL, "class_token=False"),
         # Without masks, nothing in a Swin's weights shows the size of its pretraining images.
-        (
-            "timm",
-            "out.pth",
-            SwinSpec(embed_dim=16, depths=(1,), num_heads=(1,), window_size=4, image_size=256),
-            r"image_size=224 \(not 256\)",
-        ),
+        ("timm", "out.pth", replace(SWIN, depths=(1,), num_heads=(1,), image_size=256), r"image_size=224 \(not 256\)"),
         # A hidden width that is not a multiple: 64 * 2.7 is cut to 172.
         ("timm", "out.pth", replace(SMALL, mlp_ratio=2.7), "mlp_ratio=2.6875"),
     ],

@@ -1,6 +1,5 @@
 """Damaged checkpoints of every layout: refused with one line, or the damage did not touch the backbone."""
 
-import copy
 import pickle
 import random
 from pathlib import Path
@@ -84,14 +83,19 @@ def damage_one(checkpoint: Any, kind: str, chance: random.Random) -> Any:
 
 
 def check(made: Made, kinds: list[str], chance: random.Random, folder: Path) -> None:
-    checkpoint = copy.copy(_copied(made.checkpoint))
+    checkpoint = _copied(made.checkpoint)
     for kind in kinds:
         if groups(checkpoint):
             checkpoint = damage_one(checkpoint, kind, chance)
     path, output = folder / "damaged.pth", folder / "damaged.safetensors"
     output.unlink(missing_ok=True)
     torch.save(checkpoint, path)
-    if refusal := _refusal(path, output, made.num_heads):
+    refusal = None
+    try:
+        write_conversion(convert_checkpoint(path, num_heads=made.num_heads), path, output)
+    except ValueError as error:
+        refusal = str(error)
+    if refusal is not None:
         assert "\n" not in refusal
         assert refusal.startswith(f"{path}: ")
         assert not output.exists()
@@ -103,15 +107,6 @@ def check(made: Made, kinds: list[str], chance: random.Random, folder: Path) -> 
     for name, tensor in made.weights.items():
         if not name.endswith(OPTIONAL):
             torch.testing.assert_close(content.state_dict[name], tensor, atol=1e-6, rtol=0)
-
-
-def _refusal(path: Path, output: Path, num_heads: int | None) -> str:
-    """Why the checkpoint is refused; empty if it is not."""
-    try:
-        write_conversion(convert_checkpoint(path, num_heads=num_heads), path, output)
-    except ValueError as error:
-        return str(error)
-    return ""
 
 
 def _copied(node: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -13,25 +14,9 @@ from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, ViTSpec
 Weights = dict[str, Tensor]
 
 VIT = ViTSpec(embed_dim=64, depth=2, num_heads=1, patch_size=16, image_size=64, class_token=True, final_norm=True)
-BARE_VIT = ViTSpec(embed_dim=64, depth=2, num_heads=1, patch_size=16, image_size=64, class_token=False, final_norm=False)
-DINOV2 = ViTSpec(
-    embed_dim=64, depth=2, num_heads=1, patch_size=14, image_size=56, class_token=True, final_norm=True, layer_scale=True
-)
-REGISTERS = ViTSpec(
-    embed_dim=64,
-    depth=2,
-    num_heads=1,
-    patch_size=14,
-    image_size=56,
-    class_token=True,
-    final_norm=True,
-    layer_scale=True,
-    mlp="swiglu",
-    mlp_ratio=2.75,
-    register_tokens=3,
-    class_position=False,
-    position_rule="antialias",
-)
+BARE_VIT = replace(VIT, class_token=False, final_norm=False)
+DINOV2 = replace(VIT, patch_size=14, image_size=56, layer_scale=True)
+REGISTERS = replace(DINOV2, mlp="swiglu", mlp_ratio=2.75, register_tokens=3, class_position=False, position_rule="antialias")
 SWIN = SwinSpec(embed_dim=16, depths=(2, 1), num_heads=(2, 4), window_size=4, image_size=224)
 RESNET = ResNetSpec(layers=(1, 1, 1, 1))
 

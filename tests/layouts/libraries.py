@@ -34,12 +34,9 @@ def detectron2_names(weights: Weights) -> Weights:
     renamed = {}
     for name, tensor in weights.items():
         new = name if "layer" in name else f"stem.{name}"
-        for stage in (1, 2, 3, 4):
-            new = new.replace(f"layer{stage}.", f"res{stage + 1}.")
-        new = (
-            re.sub(r"bn(\d)", r"conv\1.norm", new).replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
-        )
-        renamed[new] = tensor
+        new = re.sub(r"layer(\d)\.", lambda match: f"res{int(match[1]) + 1}.", new)
+        new = re.sub(r"bn(\d)", r"conv\1.norm", new)
+        renamed[new.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")] = tensor
     return renamed
 
 

@@ -26,6 +26,7 @@ def network(case: dict) -> ViT:
 
 @torch.no_grad()
 def test_tokens_and_maps(case: dict, network: ViT) -> None:
+    assert len(case["images"]) > 0
     for images, output, intermediate in zip(case["images"], case["outputs"], case["intermediate"], strict=True):
         tokens = network.forward_tokens(images)
         torch.testing.assert_close(tokens.patches, output, atol=TOLERANCE, rtol=0)

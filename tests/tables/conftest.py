@@ -1,3 +1,5 @@
+import csv
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -5,6 +7,7 @@ from typing import Any
 import pytest
 
 from eval.result import BackboneRecord, Coverage, Dataset, Environment, Metric, Protocol, Result, write_result
+from tables.make import render_all
 
 PROTOCOLS = {
     "detection": "coco-mask-rcnn-1x",
@@ -24,17 +27,17 @@ METRICS = {
     "davis": ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay"),
     "classification": ("10-NN top-1", "10-NN top-5", "20-NN top-1", "20-NN top-5", "linear top-1", "linear top-5"),
 }
-VIT_TINY = {
-    "family": "vit",
-    "embed_dim": 192,
-    "depth": 12,
-    "num_heads": 3,
-    "patch_size": 16,
-    "image_size": 224,
-    "class_token": False,
-    "final_norm": False,
-    "mlp_ratio": 4.0,
+VIT_TINY: dict[str, Any] = {
+    **{"family": "vit", "embed_dim": 192, "depth": 12, "num_heads": 3, "patch_size": 16, "image_size": 224},
+    **{"class_token": False, "final_norm": False, "mlp_ratio": 4.0},
 }
+VIT_SMALL = VIT_TINY | {"embed_dim": 384, "num_heads": 6}
+NO_BENCHMARK_NUMBERS: dict[str, dict[str, Any]] = {
+    "measured-sample": {"coverage": "sample"},
+    "measured-subset": {"coverage": "subset"},
+    "measured-deviating": {"deviations": {"topk": [5, 7]}},
+}
+"""Status -> options of `make_result` for a result of that worth."""
 WriteResult = Callable[..., Path]
 
 
@@ -59,15 +62,13 @@ def make_result(
     intervals: Mapping[str, list[float]] | None = None,
 ) -> Result:
     """A result as a task would write it, with arbitrary metrics."""
-    figures = {metric: 10.0 + index / 7 for index, metric in enumerate(METRICS[task])} | dict(values or {})
+    shown = {metric: 10.0 + index / 7 for index, metric in enumerate(METRICS[task])} | dict(values or {})
     return Result(
         task=task,
         protocol=Protocol(
             name=protocol or PROTOCOLS[task], version=version, settings=dict(settings or {}), deviations=dict(deviations or {})
         ),
-        metrics={
-            metric: Metric(value=value, interval_95=(intervals or {}).get(metric, [])) for metric, value in figures.items()
-        },
+        metrics={metric: Metric(value=value, interval_95=(intervals or {}).get(metric, [])) for metric, value in shown.items()},
         breakdown=dict(breakdown or {}),
         datasets={
             role: Dataset(
@@ -94,6 +95,11 @@ def make_result(
         artefacts=dict(artefacts or {}),
         inputs_sha256="2" * 64,
     )
+
+
+def csv_rows(runs: Path, name: str) -> list[dict[str, str]]:
+    """The rows of a table's CSV file."""
+    return list(csv.DictReader(io.StringIO(render_all(runs)[f"{name}.csv"]), strict=True))
 
 
 @pytest.fixture

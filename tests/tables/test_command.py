@@ -13,9 +13,9 @@ import pytest
 from tables.__main__ import main
 from tables.make import TablesConfig, make_tables
 from tests.conftest import Finished, RunMain
+from tests.tables.conftest import WriteResult
 from tests.tables.report.made import write_run
 
-Write = Callable[..., Path]
 NAMES = ["classification", "compatibility", "components", "davis_2016", "main", "upernet"]
 PAGES = ["macros.tex", "report.html", "tables.md", "tables.tex"]
 FILES = sorted([*(f"{name}{suffix}" for name in NAMES for suffix in (".csv", ".tex")), *PAGES])
@@ -23,14 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PASSED = "nothing keeps them from being compared"
 
 
-def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tables", *arguments]
-    return subprocess.run(
-        command, cwd=REPOSITORY, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
-
-
-def test_the_same_files_give_the_same_bytes_anywhere(runs: Path, tmp_path: Path, write: Write) -> None:
+def test_the_same_files_give_the_same_bytes_anywhere(runs: Path, tmp_path: Path, write: WriteResult) -> None:
     write("b", "davis", coverage="sample")
     write("a", "segmentation", deviations={"z": [1, 2], "a": [True, None]})
     write_run(runs, "c", "detection", 1, coverage="subset")
@@ -41,7 +34,9 @@ def test_the_same_files_give_the_same_bytes_anywhere(runs: Path, tmp_path: Path,
     for path in sorted((path for path in runs.rglob("*") if path.is_file()), reverse=True):
         (moved / path.relative_to(runs)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, moved / path.relative_to(runs))
-    finished = _run("--runs", str(moved), "--output", str(tmp_path / "second"), PYTHONHASHSEED="5", TZ="Asia/Tokyo")
+    command = [sys.executable, "-m", "tables", "--runs", str(moved), "--output", str(tmp_path / "second")]
+    environment = {**os.environ, "PYTHONHASHSEED": "5", "TZ": "Asia/Tokyo"}
+    finished = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     assert sorted(Path(line).name for line in finished.stdout.splitlines()) == FILES
     first, second = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("first", "second"))
@@ -51,7 +46,7 @@ def test_the_same_files_give_the_same_bytes_anywhere(runs: Path, tmp_path: Path,
 
 
 def test_faulty_results_give_their_lines_a_status_and_leave_earlier_tables(
-    run_main: RunMain, runs: Path, tmp_path: Path, write: Write, caplog: pytest.LogCaptureFixture
+    run_main: RunMain, runs: Path, tmp_path: Path, write: WriteResult, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = TablesConfig(runs=runs, output=tmp_path / "out")
     make_tables(config)
@@ -78,18 +73,14 @@ def test_faulty_results_give_their_lines_a_status_and_leave_earlier_tables(
         (["--runs", "missing", "--output", "out"], "error: --runs missing: no such folder"),
         (["--runs", ".", "--output", "out", "--colour", "red"], "--colour"),
         (["--runs", ".", "--output", "out", "--max-picture-mb", "-1"], "max_picture_mb=-1.0 must be at least 0"),
-        (["--runs", ".", "--output", "out", "--max-films", "-1"], "max_films=-1 must be at least 0"),
         (["--runs", "RUNS", "--output", "FILE/out"], "error: "),
         (["check", "--runs", "RUNS", "--names", "nobody"], "error: --names nobody: no run is called so; there are a"),
-        (
-            ["check", "--runs", "RUNS", "--allow", "colour"],
-            "error: --allow colour: fields are heads and what begins with protocol, dataset, settings",
-        ),
+        (["check", "--runs", "RUNS", "--allow", "colour"], "error: --allow colour: fields are heads and what begins with prot"),
         (["check", "--runs", "nowhere"], "error: --runs nowhere: no such folder"),
     ],
 )
 def test_mistakes_are_one_line_and_a_status(
-    run_main: RunMain, runs: Path, tmp_path: Path, write: Write, arguments: list[str], message: str
+    run_main: RunMain, runs: Path, tmp_path: Path, write: WriteResult, arguments: list[str], message: str
 ) -> None:
     write("a", "davis")
     (tmp_path / "file").write_text("")
@@ -98,14 +89,6 @@ def test_mistakes_are_one_line_and_a_status(
     assert (finished.status, finished.stdout) == (2, "")
     assert message in finished.stderr
     assert finished.stderr.count("\n") == 1
-
-
-def test_results_need_no_network_library() -> None:
-    """The tables run where neither torch nor OpenMMLab is installed, and `--help` does not wait for what the report needs."""
-    heavy = {"torch", "timm", "mmengine", "mmcv", "numpy", "jinja2", "PIL", "matplotlib"}
-    code = f"import sys, tables.__main__; print(sorted({heavy} & set(sys.modules)))"
-    finished = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert finished.stdout.strip() == "[]"
 
 
 Check = Callable[..., tuple[int, list[str]]]
@@ -123,62 +106,44 @@ def check(run_main: RunMain, runs: Path) -> Check:
     return run
 
 
-def test_comparable_results_pass(check: Check, write: Write) -> None:
-    for name in ("a", "b"):
-        for task in ("davis", "detection", "classification"):
-            write(name, task)
-    assert check() == (0, [f"6 results; {PASSED}"])
-
-
 @pytest.mark.parametrize(
-    ("task", "options", "line"),
+    ("task", "options", "field", "second", "first"),
     [
-        ("davis", {"version": 2}, "davis: b/davis/result.json has protocol.version 2, a/davis/result.json has 1"),
-        (
-            "davis",
-            {"listing": "f" * 64},
-            f"davis: b/davis/result.json has dataset.test.listing_sha256 {'f' * 64}, a/davis/result.json has {'0' * 64}",
-        ),
-        (
-            "detection",
-            {"deviations": {"taps": [[3, 5, 7, 11], [2, 5, 8, 11]]}},
-            "coco: b/detection/result.json has settings.taps [2, 5, 8, 11], a/detection/result.json has as published",
-        ),
-        (
-            "detection",
-            {"settings": {"num_heads": 8}},
-            "coco: b/detection/result.json has heads 8 instead of 3, a/detection/result.json has as pretrained",
-        ),
+        ("davis", {"version": 2}, "protocol.version", "2", "1"),
+        ("davis", {"listing": "f" * 64}, "dataset.test.listing_sha256", "f" * 64, "0" * 64),
+        ("detection", {"deviations": {"taps": [[3], [2]]}}, "settings.taps", "[2]", "as published"),
+        ("detection", {"settings": {"num_heads": 8}}, "heads", "8 instead of 3", "as pretrained"),
     ],
 )
 def test_a_difference_is_named_and_can_be_allowed(
-    check: Check, write: Write, task: str, options: dict[str, Any], line: str
+    check: Check, write: WriteResult, task: str, options: dict[str, Any], field: str, second: str, first: str
 ) -> None:
     write("a", task)
     write("b", task, **options)
+    benchmark = {"davis": "davis", "detection": "coco"}[task]
+    line = f"{benchmark}: b/{task}/result.json has {field} {second}, a/{task}/result.json has {first}"
     assert check() == (2, [line])
-    field = line.split(" has ")[1].split()[0]
-    allowed = [check("--allow", name) for name in (field, field.rpartition(".")[0] or field)]
-    assert allowed == [(0, [f"2 results; {PASSED}"])] * 2
+    for name in (field, field.rpartition(".")[0] or field):
+        assert check("--allow", name) == (0, [f"2 results; {PASSED}"])
     assert check("--names", "a") == (0, [f"1 results; {PASSED}"])
 
 
-def test_a_row_of_different_worth_or_heads_is_named(check: Check, write: Write) -> None:
+def test_a_row_of_different_worth_or_heads_is_named(check: Check, write: WriteResult) -> None:
     write("a", "davis")
     write("a", "detection", settings={"num_heads": 8})
     write("a", "segmentation", coverage="sample")
-    assert check() == (
-        2,
-        [
-            "row of a: a/detection/result.json has heads 8 instead of 3, a/davis/result.json has as pretrained",
-            "row of a: a/segmentation/result.json has dataset.test.coverage sample, a/davis/result.json has full",
-        ],
-    )
+    lines = [
+        "row of a: a/detection/result.json has heads 8 instead of 3, a/davis/result.json has as pretrained",
+        "row of a: a/segmentation/result.json has dataset.test.coverage sample, a/davis/result.json has full",
+    ]
+    assert check() == (2, lines)
     assert check("--allow", "heads", "dataset.test.coverage")[0] == 0
 
 
-def test_classifiers_settings_touch_their_own_metrics_alone(check: Check, write: Write) -> None:
+def test_classifiers_settings_touch_their_own_metrics_alone(check: Check, write: WriteResult) -> None:
     write("a", "classification")
+    write("like a", "classification")
+    assert check() == (0, [f"2 results; {PASSED}"])
     write("b", "classification", deviations={"epochs": [100, 1]})
     write("c", "classification", deviations={"temperature": [0.07, 0.1]})
     assert [line.partition(" has ")[0] for line in check()[1]] == [

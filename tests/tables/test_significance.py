@@ -2,7 +2,7 @@
 
 import random
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tables.collect import collect
 from tables.compare import FEWEST_ITEMS, Interval
 from tables.significance import Resampled, paired_bootstrap, read_items, resample, resampled_weights
+from tests.tables.conftest import WriteResult
 
-Write = Callable[..., Path]
 VALUES = st.lists(st.floats(-50, 50, allow_nan=False), min_size=FEWEST_ITEMS, max_size=30)
 
 
@@ -74,12 +74,6 @@ def test_it_is_a_plain_loop_over_the_same_draws() -> None:
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(differences, [0.025, 0.975])))
 
 
-def test_draws_are_uniform() -> None:
-    whole = np.concatenate(list(resampled_weights(7, resamples=1000)))
-    assert (whole.sum(axis=1) == 7).all()
-    assert whole.mean(axis=0) == pytest.approx(np.ones(7), abs=0.1)
-
-
 def test_seeds_are_averaged_on_every_set() -> None:
     low, high, middle = (_means([value + shift for value in range(8)]) for shift in (-1, 1, 0))
     interval = paired_bootstrap([low, high], [middle])["mean"]
@@ -100,7 +94,7 @@ def test_what_shows_nothing_has_no_interval(first: list[float], second: list[flo
 
 
 @pytest.mark.parametrize("task", ["davis", "detection", "segmentation", "classification"])
-def test_results_without_items_have_none(runs: Path, write: Write, task: str) -> None:
+def test_results_without_items_have_none(runs: Path, write: WriteResult, task: str) -> None:
     write("one", task)
     assert read_items(collect(runs)[0].measurements[0]) is None
 
@@ -118,7 +112,7 @@ def test_results_without_items_have_none(runs: Path, write: Write, task: str) ->
     ],
 )
 def test_damaged_items_are_named_and_mark_nothing(
-    runs: Path, write: Write, caplog: pytest.LogCaptureFixture, task: str, artefact: str, content: bytes | None
+    runs: Path, write: WriteResult, caplog: pytest.LogCaptureFixture, task: str, artefact: str, content: bytes | None
 ) -> None:
     path = write("one", task, artefacts={artefact: "items.file"}).parent / "items.file"
     if content is not None:

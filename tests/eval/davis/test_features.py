@@ -9,8 +9,7 @@ from backbones.spec import BackboneSpec
 from eval.davis.features import FeatureExtractor, check_sizes
 from eval.davis.protocol import PropagationSettings
 from tests.eval.davis.conftest import SPECS
-from tests.layouts import REGISTERS, weights_of
-from tests.layouts.dinov3 import DINOV3
+from tests.layouts import DINOV3, REGISTERS, weights_of
 
 
 @pytest.fixture(scope="module")

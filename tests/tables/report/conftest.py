@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,9 @@ import pytest
 
 from eval.result import Result
 from tables.make import build_tables
+from tables.report.data import Group, group_results
 from tables.report.page import render_report
+from tests.tables.conftest import NO_BENCHMARK_NUMBERS
 from tests.tables.report.made import write_run
 
 WriteRun = Callable[..., Result]
@@ -18,18 +21,22 @@ def render(runs: Path, **options: Any) -> str:
     return render_report(made, **{"max_picture_mb": 20, "max_films": 6, **options})
 
 
+def groups_of(runs: Path) -> list[Group]:
+    """The comparable results of a folder of runs, together."""
+    return group_results([one for row in build_tables(runs).evaluated for one in row.measurements])
+
+
 def write_report(runs: Path, num_backbones: int) -> Path:
     """A report on so many backbones, each on every task; one of each other standing follows four benchmark numbers."""
-    standings: list[dict[str, Any]] = [{"deviations": {"topk": [5, 7]}}, {"coverage": "subset"}, {"coverage": "sample"}]
+    settings: dict[str, Any] = {f"setting {k}": list(range(20)) for k in range(40)}
+    settings["knn_features"] = "mean of the patches (the backbone has no CLS token), last block"
+    standings = dict(enumerate(NO_BENCHMARK_NUMBERS.values(), start=4))
     for number in range(num_backbones):
-        name = f"backbone-{number:02}"
-        settings = {f"setting {k}": list(range(20)) for k in range(40)}
-        options: dict[str, Any] = standings[number - 4] if 4 <= number < 7 else {}
-        words = {"knn_features": "mean of the patches (the backbone has no CLS token), last block"}
+        options: dict[str, Any] = {"settings": settings, **standings.get(number, {})}
         for task in ("davis", "detection", "segmentation", "classification"):
             values = {"J&F-Mean": 9.5 + number} if task == "davis" else {}
             intervals = {"20-NN top-1": [9.25, 11.75]} if task == "classification" else {}
-            write_run(runs, name, task, number, values=values, intervals=intervals, settings={**settings, **words}, **options)
+            write_run(runs, f"backbone-{number:02}", task, number, values=values, intervals=intervals, **options)
     path = runs.parent / "report.html"
     path.write_text(render(runs), encoding="utf-8")
     return path
@@ -37,9 +44,5 @@ def write_report(runs: Path, num_backbones: int) -> Path:
 
 @pytest.fixture
 def run(runs: Path) -> WriteRun:
-    """Write a result with its artefacts, see `made.write_run`."""
-
-    def write_one(name: str, task: str, number: int = 0, **options: Any) -> Result:
-        return write_run(runs, name, task, number, **options)
-
-    return write_one
+    """Write a result with its artefacts, as `made.write_run` does."""
+    return partial(write_run, runs)

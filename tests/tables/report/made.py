@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,33 +10,25 @@ from typing import Any
 
 from PIL import Image
 
-from eval.result import Coverage, Result, write_result
+from eval.result import Result, write_result
 from tests.tables.conftest import make_result
 
 SEQUENCES = tuple(f"sequence-{number:02}" for number in range(30))
-CLASSES = {"detection": 80, "segmentation": 150, "classification": 10}
-PER_CLASS = {
-    "detection": ("bbox_mAP", "segm_mAP"),
-    "segmentation": ("IoU", "Acc"),
-    "classification": ("10-NN top-1", "20-NN top-1", "linear top-1"),
+ITEMS = {
+    "davis": ([f"{name}_1" for name in SEQUENCES], ("J&F-Mean", "J-Mean", "F-Mean")),
+    "detection": ([f"class {item}" for item in range(80)], ("bbox_mAP", "segm_mAP")),
+    "segmentation": ([f"class {item}" for item in range(150)], ("IoU", "Acc")),
+    "classification": ([f"class {item}" for item in range(10)], ("10-NN top-1", "20-NN top-1", "linear top-1")),
 }
+"""Task -> as many items as the benchmark has, and the metrics that a result states of each."""
 HOSTILE = """<script>hacked=1</script>"' onclick=hacked=1 </script><img src=x onerror=hacked=1>"""
 
 
-def percentage(number: int, item: int) -> float:
-    """Some percentage, another one for every run and item."""
-    return (37.0 * number + 13.7 * item) % 100
-
-
 def breakdown(task: str, number: int) -> dict[str, dict[str, float]]:
-    """As many items as the benchmark has."""
-    if task == "davis":
-        names = ("J&F-Mean", "J-Mean", "F-Mean")
-        return {f"{name}_1": dict.fromkeys(names, percentage(number, item)) for item, name in enumerate(SEQUENCES)}
-    return {
-        f"class {item}": dict.fromkeys(PER_CLASS[task], percentage(number, item) if item % 11 else float("nan"))
-        for item in range(CLASSES[task])
-    }
+    """Another percentage for every run and item; some classes have none."""
+    names, metrics = ITEMS[task]
+    values = [(37.0 * number + 13.7 * item) % 100 if task == "davis" or item % 11 else math.nan for item in range(len(names))]
+    return {name: dict.fromkeys(metrics, value) for name, value in zip(names, values, strict=True)}
 
 
 def write_pictures(folder: Path, count: int, size: tuple[int, int] = (64, 36)) -> None:
@@ -74,31 +67,18 @@ def write_run(
     task: str,
     number: int = 0,
     *,
-    coverage: Coverage = "full",
     config: Mapping[str, Any] | None = None,
     change: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Result:
-    """Write a result with all its artefacts below `runs/NAME/TASK`.
+    """Write a result with all its artefacts below `runs/runNUMBER/TASK`; a backbone's name may be anything.
 
-    Args:
-        runs: The folder of runs.
-        name: Of the backbone; the folder is called by `number`, so that a name may be anything.
-        task: Of the result.
-        number: Varies the metrics.
-        coverage: Of its data.
-        config: The task's options.
-        change: Fields of the result to replace.
-        options: For `make_result`.
+    `change` replaces fields of the result, the further options are those of `make_result`.
     """
     folder = runs / f"run{number}" / task
     artefacts = write_artefacts(folder, task)
-    result = make_result(
-        name,
-        task,
-        coverage=coverage,
-        **{"artefacts": artefacts, "breakdown": breakdown(task, number), "sha256": f"{number:064x}", **options},
-    )
+    made = {"artefacts": artefacts, "breakdown": breakdown(task, number), "sha256": f"{number:064x}"}
+    result = make_result(name, task, **(made | options))
     result = dataclasses.replace(result, config=dict(config or {"seed": 0, "device": "auto"}), **dict(change or {}))
     write_result(folder, result)
     return result
@@ -107,8 +87,7 @@ def write_run(
 class Page(HTMLParser):
     """A page's elements; fails where tags do not nest."""
 
-    VOID = frozenset({"meta", "input", "img", "br", "link"})
-    SVG_LEAVES = frozenset({"image"})
+    VOID = frozenset({"meta", "input", "img", "br", "link", "image"})
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -126,7 +105,7 @@ class Page(HTMLParser):
             self._open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag in self.SVG_LEAVES | self.VOID, f"<{tag}/> is no empty element"
+        assert tag in self.VOID, f"<{tag}/> is no empty element"
         self.elements.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:

@@ -11,7 +11,7 @@ from common.cli import parse
 from eval.result import read_result, write_result
 from eval.tasks import TASKS, load
 from tables.report.data import reproduction_command
-from tests.tables.conftest import make_result
+from tests.tables.conftest import NO_BENCHMARK_NUMBERS, make_result
 from tests.tables.report.conftest import WriteRun, render
 from tests.tables.report.made import HOSTILE, Page
 
@@ -23,18 +23,12 @@ def some_runs(run: WriteRun) -> None:
         run(name, "davis", number)
         run(name, "segmentation", number, coverage="sample")
     run("a", "detection", 0, deviations={"epochs": [12, 0.5]})
-    run(
-        "b",
-        "classification",
-        1,
-        coverage="subset",
-        breakdown={"cat": {"20-NN top-1": 1.0}},
-        intervals={"20-NN top-1": [1.0, 30.0]},
-    )
+    intervals = {"20-NN top-1": [1.0, 30.0]}
+    run("b", "classification", 1, coverage="subset", breakdown={"cat": {"20-NN top-1": 1.0}}, intervals=intervals)
 
 
 @pytest.mark.usefixtures("some_runs")
-def test_the_page_is_whole_and_its_own(runs: Path) -> None:
+def test_the_page_is_whole_its_own_and_every_value_leads_to_its_provenance(runs: Path) -> None:
     text = render(runs)
     page = Page(text)
     ids = page.values("id")
@@ -46,18 +40,18 @@ def test_the_page_is_whole_and_its_own(runs: Path) -> None:
     assert all(source.startswith("data:image/") for source in page.values("src"))
     assert not {tag for tag, _ in page.elements} & {"link", "iframe", "object", "embed", "base", "form"}
     assert not re.search(r"url\(|@import|https?://", text.replace("default-src 'none'", ""))
-    assert {label for name in ("aria-labelledby",) for label in page.values(name)} <= set(ids)
-
-
-@pytest.mark.usefixtures("some_runs")
-def test_the_policy_names_the_very_style_and_script(runs: Path) -> None:
-    page = Page(render(runs))
+    assert set(page.values("aria-labelledby")) <= set(ids)
     (policy,) = [one["content"] for one in page.all("meta") if one.get("http-equiv") == "Content-Security-Policy"]
     assert policy is not None
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
     assert "unsafe" not in policy
     assert (len(page.all("style")), len(page.all("script"))) == (1, 1)
     assert not page.values("style")
+    values = page.all("a", "value")
+    assert len(values) > 100
+    for one in values:
+        kind = "p-" if "published" in (one["class"] or "") else "r"
+        assert (one["href"] or "").startswith(f"#{kind}")
 
 
 def test_names_cannot_break_out(runs: Path, run: WriteRun) -> None:
@@ -79,28 +73,9 @@ def _hostile(runs: Path, run: WriteRun, name: str) -> str:
     return render(runs)
 
 
-@pytest.mark.usefixtures("some_runs")
-def test_every_value_leads_to_its_provenance(runs: Path) -> None:
-    page = Page(render(runs))
-    values = page.all("a", "value")
-    assert len(values) > 100
-    for one in values:
-        assert one["href"] is not None
-        kind = "p-" if "published" in (one["class"] or "") else "r"
-        assert one["href"].startswith(f"#{kind}")
-
-
-@pytest.mark.parametrize(
-    ("options", "status", "mark"),
-    [
-        ({"coverage": "sample"}, "measured-sample", "S"),
-        ({"coverage": "subset"}, "measured-subset", "P"),
-        ({"deviations": {"topk": [5, 7]}}, "measured-deviating", "D"),
-    ],
-)
-def test_what_is_no_benchmark_number_is_bracketed(
-    runs: Path, run: WriteRun, options: dict[str, object], status: str, mark: str
-) -> None:
+@pytest.mark.parametrize(("status", "options"), NO_BENCHMARK_NUMBERS.items(), ids=NO_BENCHMARK_NUMBERS)
+def test_what_is_no_benchmark_number_is_bracketed(runs: Path, run: WriteRun, status: str, options: dict[str, Any]) -> None:
+    mark = {"measured-sample": "S", "measured-subset": "P", "measured-deviating": "D"}[status]
     run("one", "davis", values={"J&F-Mean": 61.25, "J-Mean": 60.0, "F-Mean": 62.0}, **options)
     text = render(runs)
     shown = re.findall(rf'<a class="value {status}"[^>]*>([^<]*)<span class="mark" aria-hidden="true">(.)</span>', text)
@@ -150,18 +125,15 @@ def test_means_over_seeds_lead_to_their_results(runs: Path, run: WriteRun) -> No
     assert "(J&F)m 62.0" in page.text
 
 
-def test_differences_from_a_baseline_are_shown(runs: Path, run: WriteRun) -> None:
+def test_differences_from_a_baseline_are_shown_and_published_rows_without_results(runs: Path, run: WriteRun) -> None:
+    text = Page(render(runs)).text
+    assert "No results yet" in text
+    assert "DINO+SelfPatch published ViT-S/16" in text
     run("base", "davis", 0, values={"J&F-Mean": 50.0})
     run("better", "davis", 1, values={"J&F-Mean": 53.0})
     text = Page(render(runs, baseline="base")).text
     assert "(+3.0)" in text
     assert "difference from base" in text
-
-
-def test_without_results_the_published_rows_remain(runs: Path) -> None:
-    text = Page(render(runs)).text
-    assert "No results yet" in text
-    assert "DINO+SelfPatch published ViT-S/16" in text
 
 
 PLACES: dict[str, Any] = {"backbone": Path("runs/a b/file"), "data": Path("data/$HOME"), "output": Path("runs/x")}

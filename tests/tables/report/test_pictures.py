@@ -6,27 +6,21 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tables.make import build_tables
-from tables.report.data import Group, group_results
-from tables.report.pictures import PictureBudget, evenly, galleries, make_films
-from tests.tables.report.conftest import WriteRun
+from tables.report.pictures import PictureBudget, galleries, make_films
+from tests.tables.report.conftest import WriteRun, groups_of
 
 OVER_LIMIT = "is beyond the limit on pictures (--max-picture-mb)"
 
 
-def _groups(runs: Path) -> list[Group]:
-    return group_results([one for row in build_tables(runs).evaluated for one in row.measurements])
-
-
 def _pictures(runs: Path, limit_mb: float = 20) -> dict[str, list[dict[str, Any]]]:
     """Name of a backbone -> its pictures."""
-    groups = _groups(runs)
+    groups = groups_of(runs)
     shown = galleries(groups, PictureBudget(limit_mb=limit_mb))
     return {one["measurement"].name: one["pictures"] for group in groups for one in shown[group.anchor]}
 
 
 def _films(runs: Path, most: int = 6, limit_mb: float = 20) -> dict[str, Any]:
-    films = make_films(_groups(runs)[0], most, PictureBudget(limit_mb=limit_mb))
+    films = make_films(groups_of(runs)[0], most, PictureBudget(limit_mb=limit_mb))
     assert films is not None
     return films
 
@@ -35,17 +29,13 @@ def _decoded(uri: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
 
 
-def test_a_picture_is_in_the_page_itself(runs: Path, run: WriteRun) -> None:
+def test_a_picture_is_in_the_page_itself_and_a_wide_one_reduced(runs: Path, run: WriteRun) -> None:
     run("a", "detection")
     first, second = _pictures(runs)["a"]
     assert (first["title"], first["problem"]) == ("prediction on 0.jpg", "")
     image = _decoded(first["uri"])
     assert (image.format, image.size) == ("WEBP", (first["width"], first["height"])) == ("WEBP", (64, 36))
     assert second["uri"] != first["uri"]
-
-
-def test_a_wide_picture_is_reduced(runs: Path, run: WriteRun) -> None:
-    run("a", "detection")
     Image.new("RGB", (2080, 500)).save(runs / "run0/detection/predictions/000.png")
     assert _decoded(_pictures(runs)["a"][0]["uri"]).size == (1040, 250)
 
@@ -68,29 +58,25 @@ def test_the_limit_cuts_all_results_alike_and_names_what_is_left_out(
     assert [[bool(one["uri"]) for one in pictures] for pictures in shown.values()] == [[True, False], [True, False]]
     assert shown["b"][1]["problem"] == f"run1/detection/predictions/001.png {OVER_LIMIT}"
     budget = PictureBudget(limit_mb=0)
-    galleries(_groups(runs), budget)
+    galleries(groups_of(runs), budget)
     assert budget.omitted == [f"run{number}/detection/predictions/00{turn}.png" for turn in range(2) for number in range(2)]
 
 
-@pytest.mark.parametrize(
-    ("content", "problem"), [(None, "is missing"), (b"", "cannot be read"), (b"\x89PNG\r\n\x1a\n\0\0", "cannot be read")]
-)
-def test_a_picture_that_cannot_be_shown_is_named(runs: Path, run: WriteRun, content: bytes | None, problem: str) -> None:
+def test_a_picture_that_cannot_be_shown_is_named(runs: Path, run: WriteRun, monkeypatch: pytest.MonkeyPatch) -> None:
     run("a", "detection")
     path = runs / "run0/detection/predictions/000.png"
-    path.unlink()
-    if content is not None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+    Image.new("RGB", (200, 200)).save(path)
+    problems = [_pictures(runs)["a"][0]["problem"]]
+    for content in (b"", b"\x89PNG\r\n\x1a\n\0\0"):
         path.write_bytes(content)
+        problems.append(_pictures(runs)["a"][0]["problem"])
+    assert ["cannot be read" in problem for problem in problems] == [True] * 3
+    path.unlink()
     first, second = _pictures(runs)["a"]
-    assert problem in first["problem"]
+    assert "is missing" in first["problem"]
     assert first["uri"] == ""
     assert second["uri"]
-
-
-def test_a_picture_too_large_to_decode_is_named(runs: Path, run: WriteRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    run("a", "detection")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert "cannot be read" in _pictures(runs)["a"][0]["problem"]
 
 
 @pytest.mark.parametrize("path", ["../../secret.png", "/etc/hosts.png", "predictions/../../../secret.png", "link.png"])
@@ -118,15 +104,11 @@ def test_films_show_the_same_frames_of_every_backbone(runs: Path, run: WriteRun)
 
 
 def test_some_sequences_are_shown_and_the_others_named(runs: Path, run: WriteRun) -> None:
-    run("a", "davis")
+    run("a", "davis", artefacts={"masks": "overlays"})  # masks alone do where there are no overlays
     films = _films(runs, most=1)
     assert [film["sequence"] for film in films["films"]] == ["sequence-01"]
     assert films["left_out"] == ["sequence-00", "sequence-02"]
-
-
-def test_masks_alone_do_where_there_are_no_overlays(runs: Path, run: WriteRun) -> None:
-    run("a", "davis", artefacts={"masks": "overlays"})
-    assert {strip["shows"] for film in _films(runs)["films"] for strip in film["strips"]} == {"masks"}
+    assert [strip["shows"] for strip in films["films"][0]["strips"]] == ["masks"]
 
 
 def test_what_a_film_lacks_is_named(runs: Path, run: WriteRun) -> None:
@@ -144,20 +126,10 @@ def test_what_a_film_lacks_is_named(runs: Path, run: WriteRun) -> None:
         "run3/davis/overlays/sequence-01 has no frame 003.png",
         "",
     ]
-    limit = "is beyond the limit on pictures (--max-picture-mb)"
     problems = {film["strips"][0]["problem"] for film in _films(runs, limit_mb=0)["films"]}
-    assert {f"run0/davis/overlays/sequence-0{number} {limit}" for number in range(3)} <= problems
-
-
-def test_a_sequence_without_frames_is_named(runs: Path, run: WriteRun) -> None:
-    run("a", "davis")
-    for path in (runs / "run0/davis/overlays/sequence-01").iterdir():
-        path.unlink()
-    assert _films(runs)["films"][1]["strips"][0]["problem"] == "run0/davis/overlays/sequence-01 holds no frame"
-
-
-@pytest.mark.parametrize(
-    ("total", "count", "chosen"), [(3, 5, [0, 1, 2]), (6, 3, [1, 3, 5]), (5, 1, [2]), (4, 0, []), (0, 3, [])]
-)
-def test_evenly(total: int, count: int, chosen: list[int]) -> None:
-    assert evenly(range(total), count) == chosen
+    assert {f"run0/davis/overlays/sequence-0{number} {OVER_LIMIT}" for number in range(3)} <= problems
+    for folder in (folders[0], folders[3], folders[4]):
+        for path in folder.iterdir():
+            path.unlink()
+    (film,) = [film for film in _films(runs)["films"] if film["sequence"] == "sequence-01"]
+    assert film["strips"][0]["problem"] == "run0/davis/overlays/sequence-01 holds no frame"

@@ -6,19 +6,14 @@ from typing import Any
 
 import pytest
 
-from tables.make import build_tables
-from tables.report.data import Group, group_results, make_section
+from tables.report.data import make_section
 from tables.report.pictures import ArtefactError
 from tables.report.plots import averaged, item_charts, read_log, training_curves, values_per_item
-from tests.tables.report.conftest import WriteRun
-
-
-def _groups(runs: Path) -> list[Group]:
-    return group_results([one for row in build_tables(runs).evaluated for one in row.measurements])
+from tests.tables.report.conftest import WriteRun, groups_of
 
 
 def _charts(runs: Path, group: int = 0) -> list[dict[str, Any]]:
-    return item_charts(_groups(runs)[group])
+    return item_charts(groups_of(runs)[group])
 
 
 def _rows(chart: dict[str, Any]) -> list[str]:
@@ -33,7 +28,7 @@ def _davis(**sequences: float) -> dict[str, Any]:
 def test_a_sequence_is_the_mean_of_its_objects(runs: Path, run: WriteRun) -> None:
     objects = {"dogs-jump_1": 40.0, "dogs-jump_2": 50.0, "goat_10": 70.0, "no-number": 5.0, "_1": 6.0}
     run("a", "davis", **_davis(**objects))
-    entry = _groups(runs)[0].measurements[0]
+    entry = groups_of(runs)[0].measurements[0]
     assert values_per_item(entry, "J&F-Mean", "sequences") == {"dogs-jump": 45.0, "goat": 70.0, "no-number": 5.0, "_1": 6.0}
     assert values_per_item(entry, "J&F-Mean", "images") == objects
 
@@ -70,16 +65,7 @@ def test_a_chart_needs_a_metric_that_all_results_have(runs: Path, run: WriteRun)
     run("a", "classification", 1, breakdown={"cat": {"10-NN top-1": 50.0}}, artefacts={})
     (chart,) = _charts(runs)  # its metrics have k = 20, too, but its breakdown has not
     assert chart["title"] == "10-NN top-1 per class"
-    assert [item_charts(group) for group in _groups(runs)[1:]] == [[]]
-
-
-@pytest.mark.parametrize("count", [1, 20, 21, 80, 150])
-def test_panels_are_equally_long(runs: Path, run: WriteRun, count: int) -> None:
-    run("a", "segmentation", breakdown={f"class {k}": {"IoU": float(k % 100)} for k in range(count)})
-    lengths = [panel.count("<title>") for panel in _charts(runs)[0]["panels"]]
-    assert sum(lengths) == count
-    assert max(lengths) <= 20
-    assert max(lengths) - min(lengths) < len(lengths)
+    assert [item_charts(group) for group in groups_of(runs)[1:]] == [[]]
 
 
 def test_more_backbones_than_colours_differ_in_shape(runs: Path, run: WriteRun) -> None:
@@ -91,26 +77,21 @@ def test_more_backbones_than_colours_differ_in_shape(runs: Path, run: WriteRun) 
     assert [panel.count('class="series off"') for panel in chart["panels"]] == [8]
 
 
-def test_what_a_continued_run_logs_again_counts(tmp_path: Path) -> None:
+def test_what_a_continued_run_logs_again_counts_and_what_is_no_log_is_said(tmp_path: Path) -> None:
     path = tmp_path / "log"
     losses = [(1, 4.0), (2, 3.0), (3, 9.0), (2, 2.0)]
     lines = [{"iteration": iteration, "loss": loss} for iteration, loss in losses]
     path.write_text("\n".join(map(json.dumps, lines)) + '\n{"iteration": 3, "lo')
     assert read_log(path) == ([lines[0], lines[3]], 1)
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"), [("", "holds no line"), ('{"loss": 1}\n', "without an iteration"), ("3\n", "without")]
-)
-def test_what_is_no_log_is_said(tmp_path: Path, text: str, problem: str) -> None:
-    (tmp_path / "log").write_text(text)
-    with pytest.raises(ArtefactError, match=problem):
-        read_log(tmp_path / "log")
+    for text, problem in (("", "holds no line"), ('{"loss": 1}\n', "without an iteration"), ("3\n", "without")):
+        path.write_text(text)
+        with pytest.raises(ArtefactError, match=problem):
+            read_log(path)
 
 
 def test_a_long_log_is_averaged_and_says_so(runs: Path, run: WriteRun) -> None:
     run("a", "detection")
-    curves = training_curves(_groups(runs)[0])
+    curves = training_curves(groups_of(runs)[0])
     assert curves is not None
     plots = {plot["title"]: plot for plot in curves["runs"][0]["plots"]}
     assert list(plots) == ["Total loss", "Parts of the loss", "Training accuracy (%)", "Learning rate"]
@@ -123,27 +104,18 @@ def test_a_long_log_is_averaged_and_says_so(runs: Path, run: WriteRun) -> None:
     assert points[0] == pytest.approx((2, (5 + 5 / 2 + 5 / 3) / 3))
 
 
-def test_runs_are_compared_by_their_total_loss(runs: Path, run: WriteRun) -> None:
-    run("a", "segmentation", 1)
-    run("b", "segmentation", 2)
-    curves = training_curves(_groups(runs)[0])
+def test_runs_are_compared_by_their_total_loss_and_a_log_that_is_gone_is_named(runs: Path, run: WriteRun) -> None:
+    for number, name in enumerate(("a", "b", "gone"), start=1):
+        run(name, "segmentation", number)
+    (runs / "run3/segmentation/training/training.jsonl").unlink()
+    curves = training_curves(groups_of(runs)[0])
     assert curves is not None
     assert re.findall(r'data-series="(\d)"', curves["loss"]["svg"]) == ["0", "1"]
-    assert [line["measurement"].name for line in curves["legend"]] == ["a", "b"]
-
-
-def test_a_log_that_is_gone_is_named(runs: Path, run: WriteRun) -> None:
-    run("a", "detection")
-    (runs / "run0/detection/training/training.jsonl").unlink()
-    curves = training_curves(_groups(runs)[0])
-    assert curves is not None
-    assert curves["runs"][0]["problem"] == "run0/detection/training/training.jsonl is missing"
-    assert curves["loss"] is None
-
-
-def test_davis_trains_nothing(runs: Path, run: WriteRun) -> None:
-    run("a", "davis")
-    assert training_curves(_groups(runs)[0]) is None
+    assert [line["measurement"].name for line in curves["legend"]] == ["a", "b", "gone"]
+    problems = [one["problem"] for one in curves["runs"]]
+    assert problems == ["", "", "run3/segmentation/training/training.jsonl is missing"]
+    run("trains nothing", "davis")
+    assert training_curves(groups_of(runs)[0]) is None
 
 
 def test_incomparable_results_are_apart(runs: Path, run: WriteRun) -> None:
@@ -151,7 +123,7 @@ def test_incomparable_results_are_apart(runs: Path, run: WriteRun) -> None:
     run("b", "davis", 2)
     run("c", "davis", 3, version=2)
     run("d", "davis", 4, listing="1" * 64, coverage="subset")
-    groups = _groups(runs)
+    groups = groups_of(runs)
     assert [[one.name for one in group.measurements] for group in groups] == [["a", "b"], ["c"], ["d"]]
     sections = [make_section(group, groups) for group in groups]
     assert [section["title"] for section in sections] == [f"DAVIS-2017: DAVIS 2017 val ({number})" for number in (1, 2, 3)]
