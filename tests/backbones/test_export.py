@@ -44,11 +44,9 @@ vit_specs = st.builds(
     ratio=st.sampled_from([2.0, 4.0]),
 )
 swin_specs = st.builds(
-    lambda width, depths, window: SwinSpec(
-        embed_dim=width, depths=depths, num_heads=tuple(2**stage for stage in range(len(depths))), window_size=window
-    ),
+    lambda width, heads, window: SwinSpec(embed_dim=width, depths=heads[::-1], num_heads=heads, window_size=window),
     width=st.sampled_from([16, 24]),
-    depths=st.lists(st.integers(1, 2), min_size=1, max_size=4).map(tuple),
+    heads=st.sampled_from([(1,), (1, 2), (1, 2, 4), (2, 1, 2, 1)]),
     window=st.sampled_from([4, 7]),
 )
 

@@ -7,14 +7,11 @@ from typing import Any
 import pytest
 
 from eval.result import BackboneRecord, Coverage, Dataset, Environment, Metric, Protocol, Result, write_result
+from eval.tasks import BENCHMARKS
 from tables.make import render_all
 
-PROTOCOLS = {
-    "detection": "coco-mask-rcnn-1x",
-    "segmentation": "ade20k-semantic-fpn-40k",
-    "davis": "davis-2017-label-propagation",
-    "classification": "dino-classification",
-}
+PROTOCOLS = {one.task: one.protocol for one in reversed(BENCHMARKS.values())}
+"""Task -> the protocol of its first benchmark."""
 DATASETS = {
     "detection": {"train": ("COCO 2017", "train2017", 118287), "test": ("COCO 2017", "val2017", 5000)},
     "segmentation": {"train": ("ADE20K", "training", 20210), "test": ("ADE20K", "validation", 2000)},

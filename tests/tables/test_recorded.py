@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.result import read_result
 from tables.__main__ import main
 from tables.collect import Measurement, collect
 from tables.layout import benchmarks_of
@@ -42,11 +41,10 @@ def test_every_benchmark_every_seed_and_both_kinds_of_marks_are_among_them(files
     assert "**sample data: not a benchmark number**" in page
 
 
-def _measurements() -> list[Measurement]:
-    return [measurement for row in collect(RESULTS) for measurement in row.measurements]
+MEASUREMENTS = [measurement for row in collect(RESULTS) for measurement in row.measurements]
 
 
-@pytest.mark.parametrize("measurement", _measurements(), ids=lambda measurement: measurement.path)
+@pytest.mark.parametrize("measurement", MEASUREMENTS, ids=lambda measurement: measurement.path)
 def test_the_items_give_the_metrics_of_their_result(measurement: Measurement) -> None:
     """Every item once: what the task computed with code of its own."""
     items = read_items(measurement)
@@ -62,15 +60,10 @@ def test_the_items_give_the_metrics_of_their_result(measurement: Measurement) ->
         assert found[name] == pytest.approx([measurement.result.metrics[name].value], abs=1e-9), name
 
 
-def test_nothing_keeps_them_from_being_compared(run_main: RunMain) -> None:
+def test_nothing_keeps_them_from_being_compared_and_they_name_no_place_of_a_machine(run_main: RunMain) -> None:
     finished = run_main(main, ["check", "--runs", RESULTS])
     assert finished.status == 0, finished.stdout
-
-
-def test_they_name_no_place_of_the_machine_that_made_them() -> None:
-    paths = list(RESULTS.rglob("result.json"))
-    assert paths
-    for path in paths:
-        options = read_result(path).config
-        assert not Path(options["data"]).is_absolute(), path
+    for measurement in MEASUREMENTS:
+        options = measurement.result.config
+        assert not Path(options["data"]).is_absolute(), measurement.path
         assert "/home/" not in json.dumps(options)

@@ -134,12 +134,7 @@ def test_descriptors_that_no_row_states_are_left_out(runs: Path, write: WriteRes
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
 def test_the_document_compiles(runs: Path, tmp_path: Path) -> None:
     make_tables(TablesConfig(runs=runs, output=tmp_path / "out", baseline="DINO"))
-    finished = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"],
-        cwd=tmp_path / "out",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
+    finished = subprocess.run(command, cwd=tmp_path / "out", capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stdout[-2000:]
     assert (tmp_path / "out/tables.pdf").stat().st_size > 10_000
