@@ -41,10 +41,8 @@ def write_pictures(folder: Path, count: int, size: tuple[int, int] = (64, 36)) -
 def write_log(path: Path, lines: int) -> None:
     """A training log of the fine-tuning tasks."""
     path.parent.mkdir(parents=True)
-    entries = [
-        {"iteration": number, "loss": 5 / number, "loss_cls": 3 / number, "loss_bbox": 2 / number, "acc": 50.0, "lr": 1e-4}
-        for number in range(1, lines + 1)
-    ]
+    constant = {"acc": 50.0, "lr": 1e-4}
+    entries = [{"iteration": n, "loss": 5 / n, "loss_cls": 3 / n, "loss_bbox": 2 / n, **constant} for n in range(1, lines + 1)]
     path.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
 
 

@@ -65,25 +65,20 @@ Open = Callable[..., Page]
 def visit(browser: Browser, report: Path) -> Iterator[Open]:
     """Open the report, or another page; fails in the end if the page logged an error or asked for anything but itself."""
     complaints: list[str] = []
-    contexts = []
-
-    def note_request(url: str, path: Path) -> None:
-        if not url.startswith("data:") and url.partition("#")[0] != path.as_uri():
-            complaints.append(f"asked for {url}")
 
     def visit_one(path: Path = report, **options: Any) -> Page:
+        own = ("data:", path.as_uri())
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
         context.set_default_timeout(10_000)
-        contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: note_request(request.url, path))
+        page.on("request", lambda request: request.url.startswith(own) or complaints.append(f"asked for {request.url}"))
         page.goto(path.as_uri())
         return page
 
     yield visit_one
-    for context in contexts:
+    for context in browser.contexts:
         context.close()
     assert complaints == []
 
