@@ -75,9 +75,7 @@ def _free_fields(settings: Mapping[str, Any]) -> set[str]:
 def save_checkpoint(
     path: Path, settings: Mapping[str, Any], networks: Networks, step: int, epoch: int, kept: Sequence[str] = ()
 ) -> None:
-    """Write a checkpoint atomically, after so many steps and epochs.
-
-    `settings` come from `run_settings`; `kept` names the older checkpoints that the run may remove.
+    """Write a checkpoint atomically, after so many steps and epochs; `kept` names the older ones that the run may remove.
 
     Raises:
         CheckpointNotWrittenError: If the disk is full or fails; what was at `path` before is still there.
@@ -134,11 +132,7 @@ class CheckpointWriter:
         return step % (self._train.checkpoint_every or self._steps_per_epoch) == 0 or self._is_kept_for_good(step)
 
     def write(self, step: int, networks: Networks) -> None:
-        """Write the checkpoint after `step` steps; all processes wait for the first one's success.
-
-        Raises:
-            CheckpointNotWrittenError: If there is no room, on all processes; the previous checkpoint is still there.
-        """
+        """Write the checkpoint after `step` steps; all processes wait for the first one's success, or fail with it."""
         failure = ""
         if rank() == 0:
             try:

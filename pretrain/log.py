@@ -45,7 +45,7 @@ COLLAPSED = {
 class RunLog:
     """Writes one line per logged step; on a continued run, lines after the checkpoint are dropped first.
 
-    `board` takes what does not fit in a line, such as plots.
+    `board` takes what does not fit in a line, such as plots; `bar` shows the progress.
     """
 
     def __init__(self, folder: Path, first_step: int, last_step: int) -> None:
@@ -59,11 +59,7 @@ class RunLog:
         self.board = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=first_step or None)
         self.collapse = CollapseWarning()
         self._values: dict[str, float] = {}
-        self._bar = tqdm(initial=first_step, total=last_step, unit="step", dynamic_ncols=True, mininterval=1.0)
-
-    def advance(self) -> None:
-        """Move the progress bar by one step."""
-        self._bar.update()
+        self.bar = tqdm(initial=first_step, total=last_step, unit="step", dynamic_ncols=True, mininterval=1.0)
 
     def add(self, values: Mapping[str, float]) -> None:
         """Add named numbers to the line of the step that is written next."""
@@ -74,12 +70,12 @@ class RunLog:
         values, self._values = self._values, {}
         self._stream.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
         self._stream.flush()
-        self._bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
+        self.bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
         for name, value in values.items():
             self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self._bar.close()
+        self.bar.close()
         self.board.close()
         self._stream.close()
 
@@ -97,18 +93,13 @@ class StepInfo:
     epoch: int
     """0-based epoch to which this step belongs."""
     epoch_ended: bool
-    """Whether this was the epoch's last step; then `epoch + 1` epochs are done."""
     is_logged: bool
-    """Whether this step gets a line in the log."""
     is_last: bool
     """Whether no step follows in this process."""
     networks: Networks
-    """After the update; the student without wrapper."""
     losses: Mapping[str, Tensor]
-    """Scalars of this process's share before the update, detached, on its device; `loss` is what was minimised. At logged steps also
-    `Objective.diagnostics` of all processes."""
+    """Scalars of this process's share before the update, on its device; at logged steps also `Objective.diagnostics`."""
     settings: StepSettings
-    """The schedules' values in this step."""
     log: RunLog | None
     """Where scalars and images go; None on all processes but the first."""
 
@@ -124,7 +115,7 @@ def record_step(info: StepInfo, device: torch.device) -> None:
             info.log.add({"lr": now.lr, "weight_decay": now.weight_decay, "teacher_momentum": now.teacher_momentum})
             info.log.write(info.step, info.epoch)
     if info.log is not None:
-        info.log.advance()
+        info.log.bar.update()
 
 
 def judge(found: Mapping[str, float]) -> str:

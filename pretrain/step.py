@@ -41,20 +41,13 @@ def training_step(
     queues) moves once, by all parts. For DINO, SelfPatch and PW-Self this is the step of the whole batch up to rounding and the draws
     of stochastic depth. MoBY differs: its batch normalisation takes the statistics of each part.
 
-    Args:
-        student: Possibly wrapped in DistributedDataParallel.
-        teacher: The student's moving average; its parameters need no gradient.
-        objective: The loss.
-        optimizer: From `pretrain.networks.build_optimizer`.
-        crops: float32 [B, 3, H, W] per view, global ones first.
-        settings: The schedules at this step.
-        autocast: Reduced precision for the networks; the losses are always in float32.
-        boxes: int64 [B, 5] per view, where the crops were cut out, for objectives that compare places.
-        diagnose: Whether to add the objective's diagnostics, which cost a little time.
-        accumulate: Number of equal parts in which the batch is processed, one after another.
+    The student may be wrapped in DistributedDataParallel. Crops are float32 [B, 3, H, W] of each view, global ones first; boxes are
+    int64 [B, 5], where each view was cut out, for objectives that compare places. `autocast` is the reduced precision of the
+    networks; the losses are always in float32. `diagnose` adds the objective's diagnostics of the last part, which cost a little
+    time.
 
     Returns:
-        The losses before the update, detached, and `Objective.diagnostics` of the last part's targets if wanted.
+        The losses before the update, detached, and the diagnostics.
     """
     set_schedule(optimizer, settings.lr, settings.weight_decay)
     # Before the forward pass, so that activations can take the place of the last step's gradients.
@@ -111,12 +104,10 @@ def seed_step(seed: int, step: int) -> None:
 
 
 class Flags(NamedTuple):
-    """What one step tells all processes, possibly still on its way from the GPU."""
+    """What all processes know after so many steps, possibly still on its way from the GPU; `loss` is this process's alone."""
 
     step: int
-    """Steps done, this one included."""
     loss: Tensor
-    """This process's."""
     values: Tensor
     """[2] on the host: the largest signal number, and 1 if a number is not finite, over all processes."""
     arrived: torch.cuda.Event | None
@@ -133,8 +124,7 @@ class Sentinel:
     """
 
     def __init__(self, device: torch.device, lag: int) -> None:
-        self._device = device
-        self._lag = lag
+        self._device, self._lag = device, lag
         self._pending: deque[Flags] = deque()
 
     def check(
@@ -179,10 +169,9 @@ def all_finite(networks: Networks, losses: Mapping[str, Tensor]) -> Tensor:
 
 
 def nonfinite_error(flags: Flags, epoch: int, images: Sequence[str], output: Path, checkpoint: Path) -> ValueError:
-    """Write down the batch after which a number was no longer finite, and make the error that ends the run.
+    """Write down the batch after which a number was no longer finite, and make the error that ends the run, all processes together.
 
-    All processes call this together, with the step's 0-based epoch, where the images of the global batch are, in its order (an
-    unreadable one was replaced by the next readable one), the run's folder, and where its last good checkpoint is if there is one.
+    `images` are those of the global batch, in its order; an unreadable one was replaced by the next readable one.
     """
     losses = gather_from_processes(flags.loss.reshape(1)).tolist()
     path = output / NONFINITE_FILE

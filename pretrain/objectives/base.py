@@ -75,7 +75,10 @@ class Network(nn.Module):
 
 
 class Loss(nn.Module, ABC):
-    """A loss between the student's outputs and the teacher's, of images or of patches, with its running state as buffers."""
+    """A loss between the student's outputs and the teacher's, of images or of patches, with its running state as buffers.
+
+    Its temperature sharpens the teacher's outputs, in losses that sharpen them.
+    """
 
     @abstractmethod
     def head(self, in_dim: int, role: Role) -> nn.Module:
@@ -83,10 +86,7 @@ class Loss(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, student: Projections, teacher: Projections, temperature: float) -> Tensor:
-        """The loss, a scalar in float32; takes note of the teacher's outputs for `move`.
-
-        The temperature sharpens the teacher's outputs, in losses that sharpen them.
-        """
+        """The loss, a scalar in float32; takes note of the teacher's outputs for `move`."""
 
     @abstractmethod
     def move(self) -> None:
@@ -128,10 +128,9 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def diagnostics(self, teacher: Outputs, temperature: float) -> dict[str, Tensor]:
-        """What the targets say and whether they have collapsed, by the running state as it is; all processes call it together.
+        """What the targets say and whether they have collapsed: scalars whose names begin with `cls_` or `patch_`.
 
-        Returns:
-            Scalars, the same on all processes, whose names begin with `cls_` or `patch_`.
+        All processes call it together and get the same. The running state stays as it is.
         """
 
 
@@ -180,11 +179,7 @@ def distribution_diagnostics(
     Their mean entropy is high where each says little, the entropy of their mean is low where all use the same few prototypes; the
     difference of both is what a target says about its row, the mutual information of row and prototype, and collapse leaves none.
 
-    Args:
-        teacher: [B, K] of each view, or [B, N, K] with a centre for each of N positions.
-        centre: [K] or [N, K], subtracted from the logits.
-        temperature: Divides them then.
-        most_values: Replaces `MOST_VALUES`.
+    The centre, [K] or one for each position of views [B, N, K], is subtracted from the logits.
 
     Returns:
         `entropy` (nats) and `entropy_part` (of log K, in [0, 1]), the mean over rows; `batch_entropy` and `batch_entropy_part`, those

@@ -68,6 +68,7 @@ def least_agreement(case: Path, output: Path, changed: str | None = None) -> flo
 
 
 def test_masks(golden_dir: Path, tmp_path: Path) -> None:
+    assert cases(golden_dir)
     for case in cases(golden_dir):
         assert least_agreement(case, tmp_path / case.name) >= LEAST_AGREEMENT, case.name
 

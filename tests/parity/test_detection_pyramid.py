@@ -55,6 +55,7 @@ def _backbone(case: dict[str, Any], folder: Path, **options: Any) -> BackboneFro
 
 
 def test_maps_equal_the_authors(cases: list[dict[str, Any]], tmp_path: Path) -> None:
+    assert cases
     for case in cases:
         with torch.no_grad():
             maps = _backbone(case, tmp_path)(case["images"])

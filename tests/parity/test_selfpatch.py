@@ -62,7 +62,9 @@ def ours(state_dict: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
 
 
 def test_neighbours(golden_dir: Path) -> None:
-    for (count, k_size), table in load(golden_dir, "neighbours.pt").items():
+    tables = load(golden_dir, "neighbours.pt")
+    assert tables
+    for (count, k_size), table in tables.items():
         side = round(count**0.5)
         window = ALL_PATCHES if k_size >= side and table.shape[1] == count - 1 else k_size
         expected = [set(row) for row in table.tolist()]
@@ -70,7 +72,9 @@ def test_neighbours(golden_dir: Path) -> None:
 
 
 def test_head(golden_dir: Path) -> None:
-    for case in load(golden_dir, "head.pt"):
+    cases = load(golden_dir, "head.pt")
+    assert cases
+    for case in cases:
         aggregation = Aggregation(case["dim"], case["num_heads"])
         load_strictly(aggregation, ours(case["state_dict"], "ca_head."))
         patches = case["x"]
@@ -107,6 +111,7 @@ def test_loss(golden_dir: Path) -> None:
     temperatures = dino.warmup_teacher_temperature, dino.teacher_temperature, dino.warmup_teacher_temperature_epochs
     selfpatch = SelfPatchConfig(out_dim=config["out_dim_patch"])
     objective = SelfPatch(PretrainConfig(method="selfpatch", dino=dino, selfpatch=selfpatch))
+    assert case["steps"]
     for step in case["steps"]:
         student, teacher = (view_logits(step[role], config["ncrops"]) for role in ("student", "teacher"))
         losses = objective(student, teacher, linear(step["epoch"], *temperatures))
@@ -153,6 +158,7 @@ def test_train_steps(golden_dir: Path) -> None:
         load_strictly(network, ours(case["initial"]))
     teacher.requires_grad_(False)
     optimizer = build_optimizer(student)
+    assert case["steps"]
     for index, step in enumerate(case["steps"]):
         settings = StepSettings(
             lr=step["lr"],
@@ -198,6 +204,7 @@ def test_the_benchmarks_reference_takes_the_authors_steps(golden_dir: Path) -> N
         )
         for index, step in enumerate(case["steps"])
     ]
+    assert schedules
     batches = zip([step["crops"] for step in case["steps"]], schedules, strict=True)
     for losses, step in zip(reference.training_steps(student, teacher, batches), case["steps"], strict=True):
         assert losses == pytest.approx({name: step[name] for name in losses}, abs=1e-4)
@@ -221,7 +228,9 @@ def recovered_schedule(values: list[float]) -> dict[str, Any]:
 
 
 def test_schedules(golden_dir: Path) -> None:
-    for name, values in load(golden_dir, "schedules.pt").items():
+    recorded = load(golden_dir, "schedules.pt")
+    assert recorded
+    for name, values in recorded.items():
         schedule = recovered_schedule(values)
         assert [cosine(step, **schedule) for step in range(len(values))] == pytest.approx(values, abs=1e-9), name
 

