@@ -38,7 +38,11 @@ def test_a_list_of_classes(images: Path, tmp_path: Path) -> None:
     splits = read(images, str(names))
     assert splits.test.classes == ["blue", "red"]
     assert len(splits.test) == 2 * TEST_IMAGES
-    for text, message in (("red\nviolet\n", "lacks classes: violet"), ("red\nred\n", "none twice"), ("\n", "at least one class")):
+    for text, message in (
+        ("red\nviolet\n", "lacks classes: violet"),
+        ("red\nred\n", "none twice"),
+        ("\n", "at least one class"),
+    ):
         names.write_text(text)
         with pytest.raises(ValueError, match=message):
             read(images, str(names))

@@ -64,13 +64,12 @@ def test_every_kind_of_png_that_holds_ids(tmp_path: Path) -> None:
     values = np.arange(64, dtype=np.uint8).reshape(8, 8) // 16
     few_colours = Image.fromarray(values)
     few_colours.putpalette(bytes(12))
-    files = {
+    for name, content in {
         "filtered": cv2.imencode(".png", values, [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP])[1].tobytes(),
         "two_bits": saved(few_colours, bits=2),
         "grey": saved(Image.fromarray(values)),
         "binary": saved(Image.fromarray(values > 0)),
-    }
-    for name, content in files.items():
+    }.items():
         (tmp_path / name).write_bytes(content)
         assert (read_mask(tmp_path / name) == (values > 0 if name == "binary" else values)).all(), name
 
@@ -102,8 +101,7 @@ def test_files_that_are_not_masks_are_named(tmp_path: Path) -> None:
     Image.new("L", (4, 4)).save(tmp_path / "photo.jpg")
     (tmp_path / "photo.jpg").rename(tmp_path / "photo.png")
     (tmp_path / "text.png").write_text("not an image")
-    expected = {"colour": "mode RGB", "photo": "a JPEG file", "text": "damaged", "absent": "no such mask"}
-    for name, message in expected.items():
+    for name, message in (("colour", "mode RGB"), ("photo", "a JPEG file"), ("text", "damaged"), ("absent", "no such mask")):
         with pytest.raises(ValueError, match=rf"{name}\.png: .*{message}"):
             read_mask(tmp_path / f"{name}.png")
 

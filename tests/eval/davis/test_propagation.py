@@ -87,7 +87,7 @@ def test_other_mistakes_are_one_line(davis: Path, backbone_files: dict[str, Path
     backbone, output = backbone_files["vit"], tmp_path / "masks"
     (tmp_path / "full").mkdir()
     (tmp_path / "full/note.txt").write_text("mine")
-    cases = {
+    for message, arguments in {
         "no such file; make it with": command(davis, tmp_path / "none.safetensors", output),
         "should be a DAVIS folder": command(tmp_path / "none", backbone, output),
         "files of unknown origin": command(davis, backbone, tmp_path / "full"),
@@ -97,8 +97,7 @@ def test_other_mistakes_are_one_line(davis: Path, backbone_files: dict[str, Path
         "device 'abacus' is not known": command(davis, backbone, output, "--device", "abacus"),
         "not a multiple of the patch size": command(davis, backbone, output, "--short_side", 68),
         "--unknown": command(davis, backbone, output, "--unknown", 1),
-    }
-    for message, arguments in cases.items():
+    }.items():
         status, _, errors = run(*arguments)
         assert (status, len(errors.splitlines())) == (2, 1), message
         assert message in errors

@@ -159,6 +159,7 @@ def test_copied_images_score_as_weighted_ones(seed: int) -> None:
     generator = np.random.default_rng(seed)
     weights_RN = np.stack([np.ones(9), *(np.bincount(generator.integers(9, size=9), minlength=9) for _ in range(3))])
     metrics = average_precision(classes, weights_RN.astype(np.float64))
+    assert weights_RN.shape == (4, 9)
     # File names fall while ids rise, so that items are not in the order of the ids.
     for row, weights_N in enumerate(weights_RN.astype(int)):
         copies = [image for image, weight in enumerate(weights_N[::-1]) for _ in range(weight)]
