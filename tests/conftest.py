@@ -1,4 +1,4 @@
-"""Where the golden and the real data lie; shared fixtures."""
+"""Fixtures for all tests: the folders of recorded and of real data, and commands that run in this process."""
 
 import os
 import sys
@@ -39,6 +39,17 @@ class Finished(NamedTuple):
     stdout: str
     stderr: str
     """Without log lines, which pytest keeps."""
+
+    def output(self) -> str:
+        """The standard output of a command that must have succeeded."""
+        assert self.status == 0, self
+        return self.stdout
+
+    def mistake(self) -> str:
+        """The one line that must tell the user of a mistake."""
+        assert self.status == 2, self
+        (line,) = self.stderr.splitlines()
+        return line
 
 
 RunMain = Callable[[Callable[[Sequence[str]], int | None], Sequence[object]], Finished]

@@ -3,7 +3,10 @@
 import csv
 import hashlib
 import io
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,8 +16,7 @@ from backbones.build import build_backbone
 from backbones.file import read_backbone_file
 from backbones.spec import ViTSpec
 from tables.reference import CHECKPOINTS_FILE, read_checkpoints
-from tests.conftest import RunMain
-from tests.http_server import Site, serving
+from tests.conftest import Finished, RunMain
 from tools.fetch_checkpoint import main
 
 SPEC = ViTSpec(embed_dim=64, depth=1, num_heads=1, patch_size=16, image_size=64, class_token=True, final_norm=True)
@@ -32,140 +34,143 @@ CONTENT = checkpoint_bytes()
 MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
+@dataclass
+class Site:
+    """A server on 127.0.0.1: its files, how it answers, and what was asked for."""
+
+    address: str = ""
+    files: dict[str, bytes] = field(default_factory=lambda: {"/toy.pth": CONTENT})
+    content_type: str = "application/octet-stream"
+    break_after: int | None = None
+    """Number of bytes of a body after which the server closes the connection."""
+    requests: list[str] = field(default_factory=list)
+    """Path of every request; the whole address where the server is asked as a proxy."""
+
+
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    with serving({"/toy.pth": CONTENT}) as site:
+    site = Site()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            site.requests.append(self.path)
+            if self.path not in site.files:
+                self.send_error(404)
+                return
+            content = site.files[self.path]
+            self.send_response(200)
+            self.send_header("Content-Type", site.content_type)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[: site.break_after])
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        site.address = f"http://127.0.0.1:{server.server_address[1]}"
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield site
+        server.shutdown()
 
 
-def write_table(folder: Path, site: Site, **changes: str) -> Path:
-    with CHECKPOINTS_FILE.open(encoding="utf-8", newline="") as stream:
-        header = next(csv.reader(stream))
-    row = dict.fromkeys(header, "") | {
-        "name": "toy",
-        "method": "DINO",
-        "backbone": BACKBONE,
-        "address": f"{site.address}/toy.pth",
-        "file_name": "toy.pth",
-        "md5": MD5[:8],
-        "licence": "CC0-1.0",
-        "format": "dino",
-        "branch": "teacher",
-        "source": "this test",
-    }
-    path = folder / "table.csv"
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows([header, list((row | changes).values())])
-    return path
+Fetch = Callable[..., Finished]
 
 
-def test_download_verify_convert(site: Site, tmp_path: Path, run_main: RunMain) -> None:
-    arguments = ["toy", "--table", write_table(tmp_path, site), "--output", tmp_path / "out"]
-    finished = run_main(main, arguments)
-    assert finished.status == 0, finished.stderr
-    assert "published licence: CC0-1.0" in finished.stdout
+@pytest.fixture
+def fetch(site: Site, tmp_path: Path, run_main: RunMain) -> Fetch:
+    """Fetch the checkpoint of a table's only row, with some cells changed, into `tmp_path/out`."""
+
+    def fetch_toy(**changes: str) -> Finished:
+        with CHECKPOINTS_FILE.open(encoding="utf-8", newline="") as stream:
+            header = next(csv.reader(stream))
+        row = dict.fromkeys(header, "") | {
+            "name": "toy",
+            "method": "DINO",
+            "backbone": BACKBONE,
+            "address": f"{site.address}/toy.pth",
+            "file_name": "toy.pth",
+            "md5": MD5[:8],
+            "licence": "CC0-1.0",
+            "format": "dino",
+            "branch": "teacher",
+            "source": "this test",
+        }
+        path = tmp_path / "table.csv"
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream).writerows([header, list((row | changes).values())])
+        return run_main(main, ["toy", "--table", path, "--output", tmp_path / "out"])
+
+    return fetch_toy
+
+
+def test_download_verify_convert(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    assert "published licence: CC0-1.0" in fetch().output()
     content = read_backbone_file(tmp_path / "out" / "toy.safetensors")
     assert (content.spec, content.source.format, content.source.file_name) == (SPEC, "dino", "toy.pth")
     assert content.source.sha256 == hashlib.sha256(CONTENT).hexdigest()
-    assert run_main(main, arguments).status == 0
+    fetch().output()
+    assert len(site.requests) == 1
+    (tmp_path / "out" / "toy.pth").write_bytes(CONTENT[:-1])
+    assert "remove it to download it again" in fetch().mistake()
     assert len(site.requests) == 1
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "message", "stays"),
     [
-        ({"md5": "a04e12f8"}, f"md5 is {MD5}, published is a04e12f8"),
-        ({"format": "selfpatch"}, "its layout is dino, toy should be selfpatch; not converted"),
+        ({"md5": "a04e12f8"}, f"md5 is {MD5}, published is a04e12f8", False),
+        ({"format": "selfpatch"}, "its layout is dino, toy should be selfpatch; not converted", True),
         # MoBY's published links are swapped: the layout is right, the network is not.
-        ({"backbone": "Swin-T"}, f"its network is {BACKBONE}, toy should be Swin-T; not converted"),
-        ({"branch": "encoder_q"}, "the dino layout has no branch 'encoder_q'"),
+        ({"backbone": "Swin-T"}, f"its network is {BACKBONE}, toy should be Swin-T; not converted", True),
+        ({"branch": "encoder_q"}, "the dino layout has no branch 'encoder_q'", True),
+        ({"address": "SITE/gone.pth"}, "404", False),
+        ({"address": "http://127.0.0.1:9/toy.pth"}, "the download failed", False),
     ],
 )
-def test_a_file_that_is_not_what_the_table_says(
-    site: Site, tmp_path: Path, run_main: RunMain, changes: dict[str, str], message: str
+def test_a_file_that_is_absent_or_not_what_the_table_says(
+    site: Site, fetch: Fetch, tmp_path: Path, changes: dict[str, str], message: str, stays: bool
 ) -> None:
-    finished = run_main(main, ["toy", "--table", write_table(tmp_path, site, **changes), "--output", tmp_path / "out"])
-    assert finished.status == 2, finished
-    assert message in finished.stderr
-    assert len(finished.stderr.splitlines()) == 1
-    assert not list((tmp_path / "out").glob("*.safetensors"))
-    assert (tmp_path / "out" / "toy.pth").exists() == ("md5" not in changes)
+    text = fetch(**{name: value.replace("SITE", site.address) for name, value in changes.items()}).mistake()
+    assert message in text
+    assert [path.name for path in (tmp_path / "out").glob("*")] == (["toy.pth"] if stays else [])
+    assert stays or f"at {tmp_path / 'out' / 'toy.pth'} and give this command again" in text
 
 
 @pytest.mark.parametrize("content_type", ["text/html", "application/octet-stream"])
-def test_error_page(site: Site, tmp_path: Path, run_main: RunMain, content_type: str) -> None:
+def test_error_page(site: Site, fetch: Fetch, tmp_path: Path, content_type: str) -> None:
     site.files["/toy.pth"] = b"<!DOCTYPE html><html><title>Quota exceeded</title></html>"
     site.content_type = content_type
-    finished = run_main(main, ["toy", "--table", write_table(tmp_path, site, md5=""), "--output", tmp_path / "out"])
-    assert finished.status == 2, finished
-    assert "web page" in finished.stderr
-    assert len(finished.stderr.splitlines()) == 1
-    assert not list((tmp_path / "out").glob("*.safetensors"))
+    assert "web page" in fetch(md5="").mistake()
+    assert not list((tmp_path / "out").iterdir())
 
 
-def test_an_interrupted_download_is_never_taken_for_the_whole(site: Site, tmp_path: Path, run_main: RunMain) -> None:
-    arguments = ["toy", "--table", write_table(tmp_path, site, md5=""), "--output", tmp_path / "out"]
+def test_an_interrupted_download_is_never_taken_for_the_whole(site: Site, fetch: Fetch, tmp_path: Path) -> None:
     site.break_after = len(CONTENT) // 2
-    finished = run_main(main, arguments)
-    assert finished.status == 2
-    assert "the same command starts it again" in finished.stderr
+    assert "the same command starts it again" in fetch(md5="").mistake()
     assert not list((tmp_path / "out").iterdir())
     site.break_after = None
-    assert run_main(main, arguments).status == 0
+    fetch(md5="").output()
     assert len(site.requests) == 2
 
 
-def test_an_answer_that_is_an_error(site: Site, tmp_path: Path, run_main: RunMain) -> None:
-    table = write_table(tmp_path, site, address=f"{site.address}/gone.pth")
-    finished = run_main(main, ["toy", "--table", table, "--output", tmp_path / "out"])
-    assert finished.status == 2
-    assert len(finished.stderr.splitlines()) == 1
-    assert "404" in finished.stderr
-
-
-def test_proxies_are_taken_from_the_environment(
-    site: Site, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proxies_are_taken_from_the_environment(site: Site, fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", site.address)
     site.files["http://example.invalid/toy.pth"] = CONTENT
-    table = write_table(tmp_path, site, address="http://example.invalid/toy.pth")
-    finished = run_main(main, ["toy", "--table", table, "--output", tmp_path / "out"])
-    assert finished.status == 0, finished.stderr
-
-
-def test_damaged_earlier_download(site: Site, tmp_path: Path, run_main: RunMain) -> None:
-    (tmp_path / "toy.pth").write_bytes(CONTENT[:-1])
-    finished = run_main(main, ["toy", "--table", write_table(tmp_path, site), "--output", tmp_path])
-    assert finished.status == 2
-    assert "remove it to download it again" in finished.stderr
-    assert not site.requests
-
-
-def test_no_network_is_one_line_with_a_way_out(site: Site, tmp_path: Path, run_main: RunMain) -> None:
-    table = write_table(tmp_path, site, address="http://127.0.0.1:9/toy.pth")
-    finished = run_main(main, ["toy", "--table", table, "--output", tmp_path / "out"])
-    assert finished.status == 2
-    assert len(finished.stderr.splitlines()) == 1
-    assert "the download failed" in finished.stderr
-    assert f"at {tmp_path / 'out' / 'toy.pth'} and give this command again" in finished.stderr
+    fetch(address="http://example.invalid/toy.pth").output()
 
 
 def test_list_and_unknown_names(run_main: RunMain) -> None:
-    finished = run_main(main, ["--list"])
-    assert finished.status == 0
-    lines = finished.stdout.splitlines()
+    lines = run_main(main, ["--list"]).output().splitlines()
     assert [line.split()[0] for line in (lines[0], *lines[2:])] == ["name", *read_checkpoints()]
     assert "CC-BY-NC-4.0" in lines[2]
-    all_of_them = f"--list shows all {len(read_checkpoints())}\n"
     for arguments, message in (
         ([], "error: give the name of a checkpoint; "),
         (["resnet"], "error: no published checkpoint is called 'resnet'; "),
         (["moco_v2_r50"], "error: no published checkpoint is called 'moco_v2_r50'; of a similar name: moco_v2_r50_"),
     ):
-        finished = run_main(main, arguments)
-        assert finished.status == 2
-        assert finished.stderr.startswith(message)
-        assert finished.stderr.endswith(all_of_them)
-        assert len(finished.stderr.splitlines()) == 1
+        text = run_main(main, arguments).mistake()
+        assert text.startswith(message)
+        assert text.endswith(f"--list shows all {len(read_checkpoints())}")
