@@ -18,14 +18,7 @@ _LONGEST_S = 300
 
 
 def start_evaluation(module: str, options: Any, folder: Path, **environment: str) -> "subprocess.Popen[bytes]":
-    """Start `module.evaluate(options)` in another process.
-
-    Args:
-        module: Such as `eval.detection.task`.
-        options: Of the module's task.
-        folder: For the options and what the process says.
-        environment: Variables of the process besides this one's.
-    """
+    """Start `module.evaluate(options)` in another process, which gets further variables; `folder` is for its options and its log."""
     folder.mkdir(parents=True, exist_ok=True)
     given = folder / f"options_{environment.get('RANK', 0)}.pickle"
     given.write_bytes(pickle.dumps(options))
@@ -41,21 +34,16 @@ def start_evaluation(module: str, options: Any, folder: Path, **environment: str
         )
 
 
-def wait_for(process: "subprocess.Popen[bytes]", path: Path) -> None:
-    """Wait until a running process has made a file."""
+def kill_when(process: "subprocess.Popen[bytes]", path: Path) -> None:
+    """Kill a process and its workers (SIGKILL) as soon as it has made a file.
+
+    Workers that outlive their process can wait for ever on a pipe that nobody reads.
+    """
     end = time.monotonic() + _LONGEST_S
     while not path.exists():
         assert process.poll() is None, f"ended with status {process.returncode} before there was a {path}"
         assert time.monotonic() < end, f"no {path} after {_LONGEST_S} s"
         time.sleep(0.002)
-
-
-def kill_when(process: "subprocess.Popen[bytes]", path: Path) -> None:
-    """Kill a process and its workers (SIGKILL) as soon as a file is there.
-
-    Workers that outlive their process can wait for ever on a pipe that nobody reads.
-    """
-    wait_for(process, path)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "ended before it could be killed"
 

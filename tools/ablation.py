@@ -49,29 +49,29 @@ class AblationOptions(LaunchOptions):
     table: tyro.conf.Positional[Table]
     """Which of the published ablations."""
     scale: Scale = "full"
-    """`full`: the recipes as they stand. `tiny`: small crops and heads, three epochs, a minute a row; such runs are named
-    NAME-deviating and are no ablation, only a trial of the way."""
+    """`full`: the recipes as they are. `tiny`: small crops and heads, three epochs, a minute per row; such runs are named
+    NAME-deviating and are not an ablation: they only try out the pipeline."""
     only: list[str] = field(default_factory=list)
     """Only these rows, by their names (as --dry-run lists them) or recipes."""
     seeds: list[int] = field(default_factory=list)
-    """Seeds of the pretraining, each a run of its own called NAME-seedS; the tables give mean and spread. By default the recipe's."""
+    """Seeds of the pretraining, each a run of its own called NAME-seedS; the tables give mean and spread. Default: the recipe's."""
     data: Path | None = None
-    """Folder that holds `coco/train2017` and `DAVIS`; by default `data`, with `--scale tiny` sample data, drawn into sample/."""
+    """Folder that holds `coco/train2017` and `DAVIS`; the default is `data`, with `--scale tiny` the sample data."""
     images: Path | None = None
-    """Folder of images to pretrain on; by default DATA/coco/train2017, or the sample photographs."""
+    """Folder of images to pretrain on; the default is DATA/coco/train2017, or the sample photographs."""
     runs: Path = Path("runs")
     """Folder of runs: checkpoint, backbone file and result of each go to RUNS/NAME."""
     output: Path = Path("results")
     """Folder for the tables."""
     pretraining: list[str] = field(default_factory=list)
-    """Changes to every recipe, SECTION.FIELD=VALUE such as train.epochs=100 data.workers=4; the tables say what departs."""
+    """Changes to every recipe, SECTION.FIELD=VALUE such as train.epochs=100 data.workers=4; the tables name them."""
     evaluation: list[str] = field(default_factory=list)
     """Options of every `python -m eval davis`, OPTION=VALUE such as jobs=4."""
     report_only: bool = False
-    """Start nothing: only put the results of the finished runs beside the published ones, such as after Slurm jobs."""
+    """Start nothing; only put the results of the finished runs beside the published ones, for example after Slurm jobs."""
     images_per_second: float | None = None
-    """For the estimate of --dry-run: images that the first listed job trains on per second, over all devices; by default a step is
-    timed on this machine. The other jobs are scaled by their FLOPs."""
+    """For the estimate of --dry-run: images per second of the first listed job, over all devices; by default a few steps are timed on
+    this machine. The other jobs are scaled by their FLOPs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,11 +99,10 @@ class Job(NamedTuple):
     options: JobOptions
     config: PretrainConfig
     images: int
-    """How many there are to pretrain on."""
+    """Number of images to pretrain on."""
     departures: dict[str, str]
     """Where the pretraining departs from the published one."""
-    rows: tuple[str, ...]
-    """Names of the rows."""
+    rows: tuple[str, ...]  # their names
 
     @property
     def name(self) -> str:
@@ -115,7 +114,7 @@ class Job(NamedTuple):
 
 
 def plan_jobs(options: AblationOptions) -> list[Job]:
-    """The jobs of the wanted rows, each run once whatever the number of rows that it fills.
+    """The jobs of the chosen rows; one that fills several rows is run once.
 
     With --dry-run, absent images count as COCO train2017, and no sample data is drawn. ValueError if data is absent, or an option
     does not fit a recipe.
@@ -179,14 +178,14 @@ def _count_images(options: AblationOptions) -> int:
     from tools.sample_data.scenes import COLOUR_PHOTOGRAPHS
 
     if options.dry_run and not options.images_folder.is_dir():
-        logger.info("%s is not there; counting the images that belong there", options.images_folder)
+        logger.info("%s does not exist; counting the images that belong there", options.images_folder)
         drawn = SampleConfig(output=SAMPLE_FOLDER).photos
         return len(COLOUR_PHOTOGRAPHS) * drawn if options.on_samples else COCO_IMAGES
     return len(images_of_folder(options.images_folder).names)
 
 
 def run_ablation(options: AblationOptions) -> bool:
-    """Run, submit or list the jobs, after all of them were checked. Return whether none failed."""
+    """Check all jobs, then run, submit or list them. Return whether none failed."""
     from tools.runs import launch
 
     jobs = plan_jobs(options)
@@ -213,7 +212,7 @@ def run_ablation(options: AblationOptions) -> bool:
 
 
 def _run_all(jobs: Sequence[Job], options: AblationOptions) -> dict[str, int]:
-    """Run jobs one after another, whether or not one fails. Return the status of those that failed by name."""
+    """Run jobs one after another, even if one fails. Return the exit status of each failed job by its name."""
     failed = {}
     for number, job in enumerate(jobs, start=1):
         logger.info("job %d of %d: %s, for the rows %s", number, len(jobs), job.name, ", ".join(job.rows))
@@ -224,7 +223,7 @@ def _run_all(jobs: Sequence[Job], options: AblationOptions) -> dict[str, int]:
 
 
 def _run(job: Job, options: AblationOptions) -> int:
-    """Run a job in processes of its own, which end when this one is asked to. Return their status."""
+    """Run a job in other processes, which end when this one is told to end. Return the exit status."""
     from tools.runs import local_processes
 
     command = [sys.executable, "-m", MODULE, *job.options.arguments(), *local_processes(options)]
@@ -234,7 +233,7 @@ def _run(job: Job, options: AblationOptions) -> int:
             try:
                 return process.wait()
             except BaseException:
-                # Ctrl-C reaches the job by itself, SIGTERM does not; it saves and ends.
+                # Ctrl-C reaches the job too, SIGTERM does not; on either it saves and ends.
                 process.terminate()
                 raise
     finally:
@@ -247,7 +246,7 @@ def _leave(signum: int, frame: object) -> None:
 
 
 def job_listing(jobs: Sequence[Job], images_per_second: float | None) -> str:
-    """The jobs with their cost, by the speed of the first one; None to time it on this machine."""
+    """List the jobs with their cost at the speed of the first one; None times it on this machine."""
     from pretrain.checkpoint import CHECKPOINT_FILE
     from tools.ablation_runner.cost import measure_work, speed_of
     from tools.summary import duration, text_table
@@ -274,8 +273,8 @@ def job_listing(jobs: Sequence[Job], images_per_second: float | None) -> str:
         if job.departures
     ]
     explanation = (
-        f"Time: FLOPs of the pretraining over a speed: {basis}. A job that has begun counts in full; the evaluation on DAVIS "
-        "comes on top."
+        f"Time is the FLOPs of the pretraining divided by a speed: {basis}. A job that has begun counts in full; the evaluation "
+        "on DAVIS comes on top."
     )
     return "\n".join([text_table(_LISTING, lines, _LISTING[3:]), "", explanation, *departing])
 
@@ -286,7 +285,7 @@ def _peta(flops: float) -> str:
 
 
 def _report(options: AblationOptions, jobs: Sequence[Job]) -> None:
-    """Print and write the comparison of all rows whether or not this command ran them, and the tables of all results."""
+    """Write the comparison of all rows, whether or not this command ran them, and the tables of all results."""
     from tables.make import TablesConfig, make_tables
     from tools.ablation_runner.comparison import Compared, comparison_csv, comparison_text
     from tools.summary import table_files, text_table

@@ -37,14 +37,14 @@ class DoctorConfig:
     data: Path = Path("data")
     """Folder that holds `coco`, `ade/ADEChallengeData2016`, `DAVIS` and, for classification, `imagenet`."""
     tasks: str = ""
-    """Only the data sets of these tasks, separated by commas: davis, detection, segmentation, classification. One that is
-    named here and absent is a problem; by default, whatever is there is examined."""
+    """Only the data sets of these tasks, separated by commas: davis, detection, segmentation, classification. A set that
+    is named here and absent is a problem; by default, all sets that exist are examined."""
     deep: bool = False
     """Decode every file instead of looking at its header and its end."""
     jobs: int = 0
-    """Processes; 0: one per core."""
+    """Number of processes; 0 starts one per core."""
     names: int = 5
-    """Show so many file names of each kind of problem; the JSON file has all."""
+    """Number of file names to show for each kind of problem; the JSON file has all of them."""
     json: Path | None = None
     """Write the report to this file as well, for programs."""
 
@@ -58,8 +58,8 @@ class DoctorConfig:
             raise ValueError(f"--tasks names no task; tasks: {', '.join(TASKS)}")
         if not self.data.is_dir():
             raise ValueError(
-                f"--data {self.data}: no such folder; it is the one that holds coco, ade/ADEChallengeData2016 and DAVIS "
-                f"(`mkdir -p {self.data}` and the same again: where to get them)"
+                f"--data {self.data}: no such folder; pass the one that holds coco, ade/ADEChallengeData2016 and DAVIS "
+                f"(to see where to get them, `mkdir -p {self.data}` and run this command again)"
             )
 
     @property
@@ -69,7 +69,7 @@ class DoctorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetReport:
-    """What was found out about one data set."""
+    """Where one data set is, and what was found in it."""
 
     task: Task
     data: Path
@@ -131,7 +131,7 @@ class DatasetReport:
 
 
 def examine_all(config: DoctorConfig) -> list[DatasetReport]:
-    """Examine what the config asks for; of the rest, see only whether it is there."""
+    """Examine the data sets that the config asks for; of the others, only see whether they exist."""
     asked = config.asked_tasks
     return [_examine(config, task, task.name in asked, not asked or task.name in asked) for task in TASKS.values()]
 
@@ -161,7 +161,7 @@ def _examine(config: DoctorConfig, task: Task, asked: bool, examined: bool) -> D
 
 
 def is_healthy(reports: Sequence[DatasetReport]) -> bool:
-    """Whether everything asked for is usable; where nothing was named, whatever is there, and something is."""
+    """Whether everything asked for is usable; if the user named nothing, whether what exists is usable and anything exists."""
     if any(report.problems or (report.asked and not report.is_usable) for report in reports):
         return False
     return any(report.is_usable for report in reports)
@@ -180,7 +180,7 @@ def render(reports: Sequence[DatasetReport], deep: bool, names_shown: int, colou
     lines.append(
         "every file was decoded"
         if deep
-        else "files were checked by header and end, DAVIS' masks and some ADE20K label maps by content; --deep decodes everything"
+        else "files were checked by header and end, DAVIS masks and some ADE20K label maps by content; --deep decodes everything"
     )
     return "\n".join(lines)
 
@@ -227,7 +227,7 @@ def _entry(label: str, text: str) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Examine, print. Return 1 if something asked for is not usable."""
+    """Examine the data sets and print the report. Return 1 if something asked for is not usable."""
     config = parse(DoctorConfig, argv, "python tools/check_data.py")
     reports = examine_all(config)
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ

@@ -26,19 +26,19 @@ class ConvertOptions:
     checkpoint: tyro.conf.Positional[Path]
     """A backbone file, a model `timm:NAME`, or a checkpoint in one of the layouts above."""
     output: tyro.conf.Positional[Path | None] = None
-    """The file to write; without it, only report."""
+    """The file to write; without it, the command only reports."""
     format: str = "auto"
     """The checkpoint's layout; `auto` finds it from the keys."""
     branch: str = "default"
     """Which of its networks to take; `default` is the one behind the published numbers."""
     num_heads: int | None = None
-    """Attention heads per block, which the weights do not show; by default what the layout or 64 channels per head say."""
+    """Attention heads per block, which the weights do not show; the default follows from the layout or from 64 channels per head."""
     to: Literal["backbone", "timm", "dino", "selfpatch"] = "backbone"
     """What OUTPUT becomes: a backbone file, or a checkpoint for other tools (.safetensors, .pth or .pt)."""
     check: Path | None = None
     """An image to run through the backbone: print feature statistics, and warn where the network looks untrained."""
     json: str | None = None
-    """A file NAME.json for the report; alone or `-`: to stdout instead of the text."""
+    """Write the report to this file, NAME.json; `--json` alone or `-` prints it in place of the text."""
 
     def __post_init__(self) -> None:
         # `--json CKPT OUT` would otherwise overwrite the checkpoint.

@@ -35,28 +35,29 @@ class EvalAllOptions(LaunchOptions):
     checkpoint: tyro.conf.Positional[Path]
     """A checkpoint of any known layout, a backbone file, or timm:NAME for a model of timm."""
     tasks: str = ""
-    """Which tasks, separated by commas: davis, detection, segmentation, classification, or `all`. By default the first three, those
-    of the papers' main table; with --sample all. Classification is by k-NN; `--classification.classifiers knn linear` adds the
-    linear probe."""
+    """Tasks, separated by commas: davis, detection, segmentation, classification, or `all`. The default is the first three, those of
+    the papers' main table, or all of them with --sample. Classification uses k-NN; `--classification.classifiers knn linear` adds
+    the linear probe."""
     data: Path = Path("data")
     """Folder that holds `DAVIS`, `coco`, `ade/ADEChallengeData2016` and, for classification, `imagenet`; --TASK.data gives another
-    place for one task. What a chosen task needs must be there: nothing is left out in silence."""
+    folder for one task. The data of every chosen task must exist: no task is skipped."""
     name: str = ""
-    """The run's name in tables and folders; by default the checkpoint's file name, or its folder's where that is `checkpoint`."""
+    """The run's name in tables and folders; the default is the name of the checkpoint file, or that of its folder
+    if the file is called `checkpoint`."""
     runs: Path = Path("runs")
     """Results go to RUNS/NAME/TASK/result.json."""
     results: Path = Path("results")
     """Folder for the tables."""
     sample: bool = False
-    """Use generated sample data (drawn into sample/) and shortened fine-tuning: a trial of the way, not a measurement."""
+    """Use generated sample data (drawn into sample/) and shortened fine-tuning: this tries out the pipeline and measures nothing."""
     gpus: int | None = None
-    """Processes per task, one per GPU; by default NPROC_PER_NODE, else the number of GPUs, or 1. Of a Slurm job by default 1."""
+    """Processes per task, one per GPU; the default is NPROC_PER_NODE, else the number of GPUs, or 1; for a Slurm job it is 1."""
     format: str = "auto"
     """The checkpoint's layout; `auto` finds it from the keys."""
     branch: str = "default"
     """Which of the checkpoint's networks to take; `default` is the one behind the published numbers."""
     num_heads: int | None = None
-    """Attention heads of the checkpoint's ViT, where neither its layout nor 64 channels per head tell."""
+    """Attention heads of the checkpoint's ViT, if neither its layout nor 64 channels per head give them."""
 
     def chosen_tasks(self) -> list[str]:
         """The tasks to run, in order; ValueError for a task that does not exist."""
@@ -134,7 +135,7 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
         print(f"# before: {_conversion_command(options, backbone)}")  # noqa: T201 - the command's own output
     else:
         write_backbone(conversion, options.checkpoint, backbone)
-    del conversion  # its weights, while the tasks run
+    del conversion  # frees its weights while the tasks run
     if options.slurm or options.dry_run:
         for task, given in arguments.items():
             launch("eval", [task, *given], options)
@@ -148,7 +149,7 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
 
 
 def _task_arguments(task: str, backbone: Path, options: EvalAllOptions, given: Sequence[str]) -> list[str]:
-    """The words after `python -m eval TASK`; of an option given twice the later one, the user's, counts."""
+    """The words after `python -m eval TASK`; of an option that is given twice, the later one counts, which is the user's."""
     known, folder = TASKS[task], backbone.parent
     data = SAMPLE_FOLDER if options.sample else options.data
     return [
@@ -183,9 +184,9 @@ def check_tasks(arguments: Mapping[str, Sequence[str]], spec: "BackboneSpec") ->
 
 
 def _run(task: str, arguments: Sequence[str]) -> int:
-    """Run one task in processes of its own. Return their status."""
+    """Run one task in other processes. Return the exit status."""
     logger.info("%s: starting", task)
-    # On its standard output a task prints its metrics, which the summary has; its progress and errors go to standard error.
+    # A task prints its metrics, which the summary repeats, to standard output; its progress and errors go to standard error.
     status = subprocess.run([sys.executable, "-m", "eval", task, *arguments], check=False, stdout=subprocess.DEVNULL).returncode
     if status:
         logger.error("%s: failed with status %d, see above", task, status)

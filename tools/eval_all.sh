@@ -3,7 +3,7 @@
 #   bash tools/eval_all.sh CKPT [--tasks davis,detection,segmentation,classification] [--data DIR] [--name NAME] [--TASK.OPTION VALUE ...]
 #   bash tools/eval_all.sh timm:NAME ...     a pretrained model of timm
 #   bash tools/eval_all.sh CKPT --sample     on generated sample data, with shortened fine-tuning
-#   bash tools/eval_all.sh CKPT --slurm --gpus 8 --hours 24 --sbatch partition=P     each task as a Slurm job; --dry-run prints them
+#   bash tools/eval_all.sh CKPT --slurm --gpus 8 --hours 24 --sbatch partition=P     submit each task to Slurm; --dry-run prints the jobs
 #   bash tools/eval_all.sh --help
 # Environment: NPROC_PER_NODE, the number of processes (default: the number of GPUs, or 1).
 # Finished tasks are not run again; interrupted or killed, the same command line continues.

@@ -29,9 +29,9 @@ class FetchOptions:
     """Download a published checkpoint by name, verify it, and convert it to a backbone file NAME.safetensors."""
 
     name: tyro.conf.Positional[str] = ""
-    """Which checkpoint; --list shows all."""
+    """Name of the checkpoint; --list shows all of them."""
     list: bool = False
-    """Show the table instead."""
+    """Show the table of checkpoints, and download nothing."""
     output: Path = Path("data/checkpoints")
     """Folder for the checkpoint and the backbone file."""
     table: Path = CHECKPOINTS_FILE
@@ -39,7 +39,7 @@ class FetchOptions:
 
 
 def fetch(row: PublishedCheckpoint, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Download, verify, convert. Return the backbone file and what was taken.
+    """Download, verify and convert a checkpoint. Return the backbone file and the report.
 
     A checkpoint that is in the folder already, with the published digest if there is one, is not downloaded again.
 
@@ -59,7 +59,7 @@ def fetch(row: PublishedCheckpoint, folder: Path) -> tuple[Path, dict[str, Any]]
             download(row.download_address, checkpoint, row.md5)
         except ValueError as error:
             raise ValueError(
-                f"{error}. Or put the file, from {row.address}, at {checkpoint} and give this command again"
+                f"{error}. Or download {row.address} by other means to {checkpoint} and give this command again"
             ) from error
     elif difference := md5_difference(checkpoint, row.md5):
         raise ValueError(f"{checkpoint}: {difference}; remove it to download it again")
@@ -100,13 +100,15 @@ def download(address: str, target: Path, md5: str = "") -> None:
             path=target.parent,
             downloader=pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=_TIMEOUT_S),
         )
-    except OSError as error:  # as all of requests' are
+    except OSError as error:  # the base of all errors of requests
         raise ValueError(f"{address}: the download failed ({error}); the same command starts it again") from error
     try:
         if text_damage(unverified).startswith("web pages"):
-            raise ValueError(f"{address}: a web page instead of the file; open the address in a browser")
+            raise ValueError(f"{address}: the answer is a web page instead of the file; open the address in a browser")
         if difference := md5_difference(unverified, md5):
-            raise ValueError(f"{address}: {difference}; removed. The published file, or the way to it, has changed")
+            raise ValueError(
+                f"{address}: {difference}; the download was removed. The published file or its address has changed"
+            )
         unverified.replace(target)
     finally:
         unverified.unlink(missing_ok=True)
@@ -117,11 +119,11 @@ def md5_difference(path: Path, md5: str) -> str:
     import pooch
 
     found = pooch.file_hash(str(path), alg="md5") if md5 else ""
-    return "" if found.startswith(md5.lower()) else f"its md5 is {found}, published is {md5}"
+    return "" if found.startswith(md5.lower()) else f"its md5 is {found}, the published one is {md5}"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Fetch or list, and report."""
+    """Fetch a checkpoint and print its report, or list all of them."""
     options = parse(FetchOptions, argv, PROG)
     rows = read_checkpoints(options.table)
     if options.list:

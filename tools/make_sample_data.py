@@ -29,7 +29,7 @@ class SampleConfig:
     output: Path
     """Folder to draw into: coco/, ade/ADEChallengeData2016/, DAVIS/, imagenet/ and photos/. Pass it as --data to other commands."""
     seed: int = 0
-    """Everything random depends on it; the same seed gives the same bytes."""
+    """Seed of everything random; the same seed gives the same bytes."""
     train_images: int = 8
     """Training images of the COCO and of the ADE20K set."""
     val_images: int = 4
@@ -39,7 +39,7 @@ class SampleConfig:
     photos: int = 6
     """Pretraining images per subject; there are eight subjects."""
     class_images: int = 8
-    """Labelled training images per subject of the ImageNet-format set, half as many to classify."""
+    """Labelled training images per subject of the ImageNet-format set; its val split has half as many."""
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -51,7 +51,7 @@ class SampleConfig:
 
 
 def draw_samples(config: SampleConfig) -> None:
-    """Draw every set that is not there yet as configured.
+    """Draw every set that does not exist yet as configured.
 
     Each appears under its final name only when it is whole. One that an earlier call drew with other options is replaced. ValueError,
     before anything is drawn, if a folder to be written exists and is not sample data.
@@ -86,7 +86,7 @@ def _marker(seed: int, options: dict[str, int]) -> dict[str, Any]:
 
 
 def _is_drawn(root: Path, marker: dict[str, Any]) -> bool:
-    """Whether the set is there already, whole and with these options; ValueError if something else is."""
+    """Whether the set exists already, drawn with these options; ValueError if something else is in its place."""
     if not root.exists():
         return False
     path = root / SAMPLE_MARKER

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a bare clone to the report: environment, sample data, a short SelfPatch pretraining, every evaluation, the tables and the report.
-# Needs Python 3.11 or newer and, for the environment, a package index; no GPU and no dataset. A few minutes on two CPU cores.
-# Run again, it repeats only what is missing.
+# Needs Python 3.11 or newer and, for the environment, a package index; no GPU and no dataset. It takes a few minutes on two CPU cores.
+# When run again, it repeats only what is missing.
 set -euo pipefail
 if [ $# -gt 0 ]; then
     echo "usage: bash tools/quickstart.sh (no arguments: environment, sample data, pretraining, every evaluation, tables, report)" >&2

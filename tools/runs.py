@@ -1,4 +1,4 @@
-"""A run's folder and processes: what evaluating one checkpoint and running a whole ablation share."""
+"""A run's folder and processes, for the evaluation of one checkpoint and for a whole ablation."""
 
 import dataclasses
 import logging
@@ -29,9 +29,9 @@ def run_name(checkpoint: Path) -> str:
 
 
 def write_backbone(conversion: Conversion, checkpoint: Path, output: Path) -> None:
-    """Make the run's backbone file of what `open_backbone` took from a checkpoint; a backbone file is copied.
+    """Write the run's backbone file from what `open_backbone` took from a checkpoint; a backbone file is copied.
 
-    A file that is there already from the same checkpoint stays; ValueError if it comes from another one.
+    An existing file from the same checkpoint stays; ValueError if it comes from another one.
     """
     if output.exists():
         if _is_of(output, conversion, checkpoint):
@@ -60,7 +60,7 @@ def launch(module: str, arguments: Sequence[str], options: LaunchOptions) -> Non
     if options.slurm:
         values = {item.name: getattr(options, item.name) for item in dataclasses.fields(LaunchOptions)}
         given = as_arguments({name: value for name, value in values.items() if value not in (None, False, [])})
-        run_or_launch(module, [*arguments, *given], lambda _: USER_ERROR)  # never here, since the options say so
+        run_or_launch(module, [*arguments, *given], lambda _: USER_ERROR)  # not called here, since the options ask for Slurm
     else:
         print(Command(module=module, arguments=(*arguments, *local_processes(options))))  # noqa: T201 - a dry run's output
 

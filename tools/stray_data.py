@@ -1,4 +1,4 @@
-"""Where a data set is instead of its folder: under another one, in an archive, or one level too deep; and commands that repair it."""
+"""Find data sets in another folder, in an archive or a level too deep, with the commands that put them in their place."""
 
 import os
 import shlex
@@ -13,7 +13,7 @@ _SEARCH_DEPTH = 3
 
 
 def find_elsewhere(task: Task, data: Path) -> list[Finding]:
-    """A finding where a copy of the data set is near its folder or below `data` instead."""
+    """Return a finding if the data set is not in its folder, but near it or elsewhere below `data`."""
     folder = data / task.folder
     found = next((place for start in (folder, data) for place in _find_folders(start, task.signs)), None)
     if found is None or found == folder:
@@ -35,7 +35,7 @@ def _find_folders(start: Path, signs: Iterable[str]) -> Iterator[Path]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    """Visible folders within, by name; none where it cannot be read."""
+    """Visible subfolders, sorted by name; none if the folder cannot be read."""
     from eval.image_checks import is_hidden  # slow to load, and not needed for --help
 
     if not os.access(folder, os.R_OK | os.X_OK) or not folder.is_dir():
@@ -67,7 +67,7 @@ def find_archives(task: Task, data: Path) -> list[Finding]:
 
 
 def repair_command(finding: Finding, root: Path) -> str:
-    """What to type to rename misnamed files, or to move a folder out of another one of its name; empty for other findings."""
+    """The command that renames misnamed files, or moves a folder out of another one of its name; empty for other findings."""
     paths = [root / name for name in finding.names]
     if finding.kind == "misnamed" and paths:
         suffix = finding.text.split()[-1]  # as `eval.image_checks.list_images` words it
@@ -78,17 +78,17 @@ def repair_command(finding: Finding, root: Path) -> str:
 
 
 def move_command(source: Path, target: Path) -> str:
-    """What to type to have `source` at `target`; where that folder exists, the contents are moved."""
+    """The command that moves `source` to `target`, or only its contents if that folder exists."""
     if not target.exists():
         make = "" if target.parent.is_dir() else f"mkdir -p {_quoted(target.parent)} && "
         return f"{make}mv {_quoted(source)} {_quoted(target)}"
-    # Not `mv SOURCE/*`: the shell takes no list of a hundred thousand names.
+    # Not `mv SOURCE/*`: the shell cannot pass on a hundred thousand names.
     inner = _quoted(source)
     return f"find {inner} -mindepth 1 -maxdepth 1 -exec mv -n {{}} {_quoted(target)} \\; && rmdir {inner}"
 
 
 def rename_command(renamings: Sequence[tuple[Path, Path]]) -> str:
-    """What to type to give files another ending; an example of it where their endings differ too much for one command."""
+    """The command that gives files another ending, or an example of it if their endings differ too much for one command."""
     endings = {(old.suffix, new.suffix) for old, new in renamings}
     if len(renamings) == 1 or len(endings) > 1:
         old, new = renamings[0]

@@ -1,4 +1,4 @@
-"""What the commands print at their end: aligned tables of metrics, what these are worth, and where the files are."""
+"""What the commands print when they end: aligned tables of metrics, what these are worth, and where the files are."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -16,7 +16,7 @@ _RIGHT = ("value", "time", "memory")
 _REMARKS = {
     "sample": "[sample]: generated data, shortened runs; not a benchmark number",
     "subset": "[subset]: a part of the benchmark; not a benchmark number",
-    "deviating": "[deviating]: not by the published protocol; not a benchmark number",
+    "deviating": "[deviating]: departs from the published protocol; not a benchmark number",
 }
 _DEVIATIONS_SHOWN = 3
 
@@ -26,10 +26,8 @@ class Ended:
     """A task that was run."""
 
     task: str
-    folder: Path
-    """Its output."""
-    status: int
-    """0 if it succeeded."""
+    folder: Path  # --output of the task
+    status: int  # the exit status: 0 if it succeeded
 
 
 def summary(ended: Sequence[Ended], tables: Sequence[Path]) -> str:
@@ -59,7 +57,7 @@ def summary(ended: Sequence[Ended], tables: Sequence[Path]) -> str:
 
 
 def table_files(tables: Sequence[Path]) -> list[tuple[str, str]]:
-    """The pages to read by name, the others by their number."""
+    """Label and path of each page to read; the other files are only counted."""
     pages = {".md": "tables", ".html": "report"}
     files = [(pages[path.suffix], str(path)) for path in tables if path.suffix in pages]
     others = [path for path in tables if path.suffix not in pages]
@@ -106,7 +104,7 @@ def duration(seconds: float) -> str:
 
 
 def _lines(task: str, result: Result) -> list[tuple[str, ...]]:
-    """One line per metric; the first one of each benchmark has its standing."""
+    """One line per metric; the first line of each benchmark shows what its metrics are worth."""
     facts = (task, duration(result.wall_time_s), f"{result.peak_memory_bytes / 2**30:.1f} GiB")
     lines: list[tuple[str, ...]] = []
     seen: set[str] = set()

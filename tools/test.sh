@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every check, from a bare clone: environment, lint, format, types, tests.
-#   bash tools/test.sh                   everything but the tests that take minutes each
-#   bash tools/test.sh -m long           those alone
+#   bash tools/test.sh                   everything except the tests that take minutes each
+#   bash tools/test.sh -m long           only those
 #   bash tools/test.sh -m "not slow"     further arguments go to pytest
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

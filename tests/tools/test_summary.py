@@ -4,11 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from eval.result import Result, write_result
 from tests.tables.conftest import make_result
-from tools.summary import Ended, duration, standing_in_words, summary, text_table
+from tools.summary import Ended, duration, summary, text_table
 
 
 def result(task: str, values: dict[str, float], **others: Any) -> Result:
@@ -65,19 +63,6 @@ def test_a_deviating_probe_leaves_knn_a_benchmark(tmp_path: Path) -> None:
     assert "benchmark" in lines[2]
     assert [line.split()[-1] for line in lines[3:6]] == ["70.0", "[deviating]", "61.0"]
     assert [line for line in lines if line.startswith("[deviating]: ")]
-
-
-@pytest.mark.parametrize(
-    ("coverage", "deviations", "word"),
-    [
-        ("full", {}, "benchmark"),
-        ("full", {"topk": [5, 3]}, "[deviating]"),
-        ("subset", {"topk": [5, 3]}, "[subset]"),
-        ("sample", {}, "[sample]"),
-    ],
-)
-def test_standing(coverage: Any, deviations: dict[str, list[Any]], word: str) -> None:
-    assert standing_in_words(make_result("toy", "davis", coverage=coverage, deviations=deviations), "davis") == word
 
 
 def test_a_table_leaves_out_empty_columns() -> None:

@@ -1,1 +1,1 @@
-"""The ablations: which recipe is which row, what they cost, one job after another, and the comparison with the published rows."""
+"""The ablations: the recipe of each row, its cost, the job that runs it, and the comparison with the published rows."""

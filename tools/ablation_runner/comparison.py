@@ -22,8 +22,7 @@ class Compared(NamedTuple):
 
     row: AblationRow
     published: PublishedRow
-    runs: list[str]
-    """Their names."""
+    runs: list[str]  # names
     results: list[Result]
     departures: dict[str, str]
     """Where their pretraining departs from the published one."""
@@ -46,7 +45,7 @@ class Compared(NamedTuple):
 
 
 def comparison_text(rows: Sequence[Compared]) -> str:
-    """The comparison for the terminal: rounded as the paper does, the departures listed once below."""
+    """The comparison for the terminal: rounded as in the paper, with the departures listed once below it."""
     lines = []
     for one in rows:
         values = one.values

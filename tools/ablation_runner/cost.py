@@ -1,4 +1,4 @@
-"""What a pretraining costs: floating-point operations, counted, and from them hours, by a measured or given speed.
+"""The cost of a pretraining: its floating-point operations, which are counted, and its hours at a measured or given speed.
 
 The operations are those of the matrix products and convolutions of a training step, as torch counts them while it takes one on random
 crops of the recipe's sizes (a multiply-add is two). Elementwise work, the decoding of images and the evaluation on DAVIS are left
@@ -26,7 +26,7 @@ _TIMED_IMAGES = {"cpu": 2, "cuda": 64}
 
 
 class Work(NamedTuple):
-    """How much a pretraining has to do."""
+    """The work of a whole pretraining."""
 
     steps: int
     images: int
@@ -54,9 +54,9 @@ def count_flops(config: PretrainConfig) -> float:
 
 
 def speed_of(config: PretrainConfig, name: str, work: Work, images_per_second: float | None) -> tuple[float, str]:
-    """Floating-point operations per second of the run with this name and work, and in words where this comes from.
+    """Floating-point operations per second of the run with this name and work, and a sentence that says where the number comes from.
 
-    `images_per_second` is its speed over all devices; None to train a few steps on random images here, on one device.
+    `images_per_second` is its speed over all devices; None times a few steps on random images here, on one device.
     """
     if images_per_second is not None:
         basis = f"{images_per_second:g} images/s of {name} as given by --images-per-second, the others by their FLOPs"
@@ -78,7 +78,7 @@ def speed_of(config: PretrainConfig, name: str, work: Work, images_per_second: f
 
 
 def _prepare_step(config: PretrainConfig, images: int) -> Callable[[], None]:
-    """A training step on random images, to be called; it waits for a GPU."""
+    """A function that takes a training step on random images and waits until the device has done it."""
     device = choose_device(config.train.device)
     networks = build_networks(config, device)
     crops = [torch.randn(images, 3, kind.size, kind.size, device=device) for kind in view_kinds(config.views)]

@@ -41,7 +41,7 @@ class JobOptions:
     images: Path
     """Folder of images to pretrain on."""
     davis: Path
-    """DAVIS folder."""
+    """The DAVIS folder."""
     runs: Path
     """Folder of runs."""
     pretraining: list[str] = field(default_factory=list)
@@ -102,7 +102,7 @@ def run_job(options: JobOptions) -> None:
     if int(os.environ.get("RANK", "0")) > 0:
         return
     for variable in _GROUP_VARIABLES:
-        # From here on this process is alone: the others end.
+        # From here on this process works alone; the others end.
         os.environ.pop(variable, None)
     write_backbone(open_backbone(checkpoint), checkpoint, options.folder / BACKBONE_FILE)
     load(f"{TASKS['davis'].module}:evaluate")(options.davis_config())
@@ -118,7 +118,7 @@ def is_finished(options: JobOptions, images: int) -> bool:
     try:
         return bool(json.loads(path.read_text(encoding="utf-8")) == _record(options, images))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: damaged ({error}); remove it: the job then finds out itself what is done") from error
+        raise ValueError(f"{path}: damaged ({error}); remove it, and the job finds out itself what is done") from error
 
 
 def _record(options: JobOptions, images: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which recipe is behind which row of the published ablations, shrunk recipes for a trial, and how a run departs from a recipe."""
+"""The recipe behind each row of the published ablations, shrunk recipes for a trial, and how a run departs from a recipe."""
 
 import dataclasses
 from pathlib import Path
@@ -14,7 +14,7 @@ Scale = Literal["tiny", "full"]
 COCO_IMAGES = 118_287
 """Images of COCO train2017, on which the papers pretrained."""
 
-# What a departure is looked for in. The rest (paths, hardware, bookkeeping, the seed) does not change what is computed.
+# Only these are compared. The rest (paths, hardware, bookkeeping, the seed) does not change what is computed.
 _SECTIONS = ("views", "backbone", "dino", "moby", "selfpatch", "matching", "optim")
 _TRAIN_FIELDS = ("epochs", "batch_size", "precision")
 
@@ -23,9 +23,8 @@ class AblationRow(NamedTuple):
     """A row that can be measured."""
 
     name: str
-    """What `--only` calls it."""
-    recipe: str
-    """The name of its recipe in pretrain/recipes."""
+    """The name that `--only` takes."""
+    recipe: str  # its name in pretrain/recipes
     published: dict[str, str]
     """Descriptors that single out the published row."""
 
@@ -33,7 +32,9 @@ class AblationRow(NamedTuple):
         """Its row of the reference table; ValueError if none or several have its descriptors."""
         found = [row for row in rows if self.published.items() <= row.descriptors.items()]
         if len(found) != 1:
-            raise ValueError(f"the row {self.name} is {len(found)} rows of the reference table, wanted 1: {self.published}")
+            raise ValueError(
+                f"the row {self.name} matches {len(found)} rows of the reference table instead of 1: {self.published}"
+            )
         return found[0]
 
 
@@ -103,7 +104,7 @@ def tiny_changes(recipe: PretrainConfig) -> list[str]:
     """
     changes: dict[str, object] = {
         "views.global_size": 96,
-        # Unlike the published learning rate, one for so few and so small steps.
+        # Not the published learning rate, but one that suits a few steps of small batches.
         "optim.lr": 0.01,
         "optim.warmup_epochs": 1,
         "train.epochs": 3,
@@ -124,7 +125,7 @@ def tiny_changes(recipe: PretrainConfig) -> list[str]:
 
 
 def departures(recipe: PretrainConfig, used: PretrainConfig, images: int) -> dict[str, str]:
-    """In what a pretraining on this number of images departs from the published one: name -> `published -> used`."""
+    """How a pretraining on this number of images departs from the published one: name -> `published -> used`."""
     before, now = _compared_fields(recipe), _compared_fields(used)
     changes = {name: f"{before[name]} -> {now[name]}" for name in before if before[name] != now[name]}
     if images != COCO_IMAGES:

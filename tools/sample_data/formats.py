@@ -287,7 +287,7 @@ def _annotation(category_id: int, segmentation: object, mask: np.ndarray, iscrow
 
 
 def _run_lengths(mask: np.ndarray) -> list[int]:
-    """COCO's uncompressed run lengths: down the columns, beginning with the zeros, of which there may be none."""
+    """COCO's uncompressed run lengths: down the columns, beginning with the number of zeros, which may be 0."""
     values = np.concatenate([[False], mask.ravel(order="F")])
     borders = np.flatnonzero(np.diff(values))
     return np.diff(np.concatenate([[0], borders, [mask.size]])).tolist()

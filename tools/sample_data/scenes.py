@@ -32,7 +32,7 @@ COLOUR_PHOTOGRAPHS = {
 }
 """Subject -> file. `motorcycle_right.png` is the other half of a stereo pair, hence not a subject of its own."""
 
-# Of crops, the smallest and the largest.
+# Smallest and largest value of a crop.
 SHORT_SIDE = (128, 224)
 CROP_SCALE = (0.45, 1.0)  # short side over that of the photograph
 ASPECT = (0.75, 4 / 3)  # width over height
@@ -97,7 +97,7 @@ def draw_crop(photograph: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def draw_scene(
     rng: np.random.Generator, width: int, height: int, lower: Sequence[str] = tuple(LOWER)
 ) -> tuple[np.ndarray, str, str, np.ndarray]:
-    """Draw a background of this size in pixels: a wall or the sky above, one of the grounds below, parted by a sloping line.
+    """Draw a background of this size in pixels: a wall or the sky above, one of the grounds below, with a sloping line between them.
 
     Returns:
         The image, uint8 [H, W, 3]; what is above, a key of `UPPER`; what is below; where that is, bool [H, W].
