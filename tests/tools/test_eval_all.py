@@ -114,7 +114,7 @@ def test_mistakes_are_found_before_any_task_starts(
         ([*whole, "--detection.iteration", "3"], "iteration"),
         ([*whole, "--tasks", "davis", "--detection.iterations", "3"], "leaves out"),
         ([*whole, "--tasks", "davis,depth"], "unknown depth; tasks: davis"),
-        ([*whole, "--gpus", "0"], "gpus=0 must be at least 1"),
+        ([*whole, "--gpus", "0"], "gpus=0 must be positive"),
         (["--sample"], "checkpoint"),
         ([foreign, "--data", small_samples, "--tasks", "davis"], "no known layout"),
         ([*whole, "--tasks", "davis", "--runs", "/proc/nowhere"], "/proc/nowhere"),
