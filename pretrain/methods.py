@@ -3,7 +3,7 @@
 Nothing here loads torch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Border = Literal["wrap", "clamp"]
@@ -142,28 +142,22 @@ class Method:
     """Whether the loss takes local crops."""
 
 
-METHODS: dict[MethodName, Method] = {
-    "dino": Method(objective="pretrain.objectives.dino:DINO", sections=("dino",)),
+_DINO = Method(objective="pretrain.objectives.dino:DINO", sections=("dino",))
+_MOBY = Method(
+    objective="pretrain.objectives.moby:MoBY",
+    sections=("moby",),
     # MoBY's authors evaluate the online encoder (`encoder.` in their checkpoints), which is the student here.
-    "moby": Method(
-        objective="pretrain.objectives.moby:MoBY",
-        sections=("moby",),
-        branch="student",
-        prototypes=False,
-        batch_norm=True,
-        local_crops=False,
-    ),
-    "selfpatch": Method(objective="pretrain.objectives.selfpatch:SelfPatch", sections=("dino", "selfpatch"), class_token=False),
-    "moby_selfpatch": Method(
-        objective="pretrain.objectives.selfpatch:SelfPatch",
-        sections=("moby", "selfpatch"),
-        class_token=False,
-        branch="student",
-        prototypes=False,
-        batch_norm=True,
-        local_crops=False,
-    ),
-    "patch_matching": Method(
-        objective="pretrain.objectives.patch_matching:PatchMatching", sections=("dino", "matching"), families=("vit",)
-    ),
+    branch="student",
+    prototypes=False,
+    batch_norm=True,
+    local_crops=False,
+)
+_SELFPATCH, _MATCHING = "pretrain.objectives.selfpatch:SelfPatch", "pretrain.objectives.patch_matching:PatchMatching"
+
+METHODS: dict[MethodName, Method] = {
+    "dino": _DINO,
+    "moby": _MOBY,
+    "selfpatch": replace(_DINO, objective=_SELFPATCH, sections=("dino", "selfpatch"), class_token=False),
+    "moby_selfpatch": replace(_MOBY, objective=_SELFPATCH, sections=("moby", "selfpatch"), class_token=False),
+    "patch_matching": replace(_DINO, objective=_MATCHING, sections=("dino", "matching"), families=("vit",)),
 }

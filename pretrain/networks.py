@@ -77,14 +77,6 @@ def build_optimizer(network: nn.Module, decay_positions: bool = True) -> AdamW:
     return AdamW([{"params": decay, "name": "decay"}, exempt], lr=0.0, fused=True)
 
 
-def set_schedule(optimizer: AdamW, lr: float, weight_decay: float) -> None:
-    """Set the learning rate of both groups and the weight decay of `decay`."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-        if group["name"] == "decay":
-            group["weight_decay"] = weight_decay
-
-
 @torch.no_grad()
 def clip_each_gradient(parameters: Iterable[Tensor], max_norm: float) -> None:
     """Scale down every parameter's gradient by itself to at most `max_norm` (facebookresearch/dino 7c446df, utils.clip_gradients)."""

@@ -16,8 +16,8 @@ from torch.optim import AdamW
 
 from common.distributed import gather_from_processes, rank, world_size
 from common.files import write_text_atomically
-from pretrain.networks import Networks, clip_each_gradient, set_schedule, update_teacher
-from pretrain.objectives.base import Objective
+from pretrain.networks import Networks, clip_each_gradient, update_teacher
+from pretrain.objectives.base import NUM_GLOBAL_CROPS, Objective
 from pretrain.schedules import StepSettings
 
 NONFINITE_FILE = "nonfinite_batch.json"
@@ -49,7 +49,10 @@ def training_step(
     Returns:
         The losses before the update, detached, and the diagnostics.
     """
-    set_schedule(optimizer, settings.lr, settings.weight_decay)
+    for group in optimizer.param_groups:
+        group["lr"] = settings.lr
+        if group["name"] == "decay":
+            group["weight_decay"] = settings.weight_decay
     # Before the forward pass, so that activations can take the place of the last step's gradients.
     optimizer.zero_grad(set_to_none=True)
     bare_student = student.module if isinstance(student, DistributedDataParallel) else student
@@ -63,7 +66,7 @@ def training_step(
         with student.no_sync() if keeps_gradients else contextlib.nullcontext():  # type: ignore[operator]
             with autocast or torch.autocast(crops[0].device.type, enabled=False):
                 with torch.no_grad():
-                    targets = teacher(objective.teacher_crops(part_crops))
+                    targets = teacher(part_crops if objective.teacher_sees_local_crops else part_crops[:NUM_GLOBAL_CROPS])
                 outputs = student(part_crops)
             losses = objective(outputs, targets, settings.teacher_temperature, part_boxes)
             if diagnose and is_last:

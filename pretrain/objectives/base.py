@@ -100,13 +100,11 @@ class Loss(nn.Module, ABC):
 class Objective(nn.Module, ABC):
     """What is minimised, with its running state as buffers; made from a `PretrainConfig`. Its children have a method `move`."""
 
+    teacher_sees_local_crops = False
+
     @abstractmethod
     def build_network(self, spec: BackboneSpec, drop_path_rate: float, role: Role) -> Network:
         """A network with fresh weights; the teacher's parameters are among the student's, by name."""
-
-    def teacher_crops(self, crops: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The crops that the teacher sees: the global ones unless an objective says otherwise."""
-        return crops[:NUM_GLOBAL_CROPS]
 
     @abstractmethod
     def forward(
@@ -162,12 +160,8 @@ def token_width(backbone: AnyBackbone) -> int:
 
 def attention_heads(spec: BackboneSpec) -> int:
     """Attention heads of the last block."""
-    match spec:
-        case ViTSpec():
-            return spec.num_heads
-        case SwinSpec():
-            return spec.num_heads[-1]
-    raise ValueError(f"a {spec.family} has no attention heads; use a vit or a swin")
+    assert isinstance(spec, ViTSpec | SwinSpec), "no other family can be pretrained"
+    return spec.num_heads if isinstance(spec, ViTSpec) else spec.num_heads[-1]
 
 
 @torch.no_grad()

@@ -27,15 +27,7 @@ from pretrain.config import PretrainConfig
 from pretrain.heads import Role
 from pretrain.methods import ALL_PATCHES, Border, SelfPatchConfig
 from pretrain.objectives.aggregation import Aggregation
-from pretrain.objectives.base import (
-    ImageLevelObjective,
-    Loss,
-    Network,
-    Outputs,
-    attention_heads,
-    prefixed,
-    token_width,
-)
+from pretrain.objectives.base import ImageLevelObjective, Loss, Network, Outputs, attention_heads, prefixed, token_width
 from pretrain.objectives.dino import CLSDistillation, PatchDistillation
 from pretrain.objectives.moby import ImageContrast, PatchContrast
 
@@ -118,6 +110,8 @@ class SelfPatchNetwork(Network):
 class SelfPatch(ImageLevelObjective):
     """An image-level loss, DINO's or MoBY's, plus `selfpatch.weight` times a patch-level loss; the teacher sees all crops."""
 
+    teacher_sees_local_crops = True
+
     def __init__(self, config: PretrainConfig) -> None:
         dino, moby, selfpatch = config.dino, config.moby, config.selfpatch
         super().__init__(CLSDistillation(dino, dino.out_dim) if config.reads("dino") else ImageContrast(moby))
@@ -131,9 +125,6 @@ class SelfPatch(ImageLevelObjective):
         for name, loss in (("cls", self.image_loss), ("patch", self.patch_loss)):
             network.heads[name] = loss.head(token_width(network.backbone), role)
         return network
-
-    def teacher_crops(self, crops: Sequence[Tensor]) -> Sequence[Tensor]:
-        return crops
 
     def forward(
         self, student: Outputs, teacher: Outputs, temperature: float, boxes: Sequence[Tensor] = ()

@@ -14,14 +14,7 @@ import torch
 from pretrain.__main__ import main
 from pretrain.config import parse_run
 from pretrain.schedules import step_settings
-from tests.pretrain.conftest import (
-    ENVIRONMENT,
-    REPOSITORY,
-    has_current_environment,
-    logged,
-    tiny_options,
-    weights,
-)
+from tests.pretrain.conftest import ENVIRONMENT, REPOSITORY, has_current_environment, logged, tiny_options, weights
 
 BATCH = 6
 # Per method, what its run takes besides; of MoBY a smaller step, since AdamW magnifies rounding.
