@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from tables.layout import Layout
+from tables.layout import REFERENCE_FOLDER, Layout
 
-REFERENCE_FOLDER = Path(__file__).parent / "reference"
 CHECKPOINTS_FILE = REFERENCE_FOLDER / "checkpoints.csv"
 
 _DRIVE_PAGE = re.compile(r"https://drive\.google\.com/file/d/([\w-]+)/view.*")
