@@ -25,7 +25,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "moby_selfpatch": {"optim__lr": 0.001, "selfpatch__negatives": True},
     "patch_matching": {},
 }
-
+IN_PARTS = ("dino", "selfpatch")
 # Batch normalisation takes these of MoBY's heads out again: their gradient is rounding alone, which AdamW makes steps of full size.
 BEFORE_NORMALISATION = ("projector.0.bias", "predictor.0.bias")
 
@@ -99,24 +99,21 @@ def alone(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.long), 3])
 def test_any_number_of_processes_computes_the_same(image_folder: Path, tmp_path: Path, alone: Path, processes: int) -> None:
-    """Centres, batch normalisation and queues are those of the whole batch; the learning rate follows the whole batch too."""
-    finished = launch(processes, [run_of(image_folder, tmp_path / method, method) for method in METHODS], tmp_path)
+    """Centres, batch normalisation and queues are those of the whole batch; the learning rate follows the whole batch too.
+
+    Of shares in parts, gradients are exchanged once per step, after the last part, whose diagnostics are logged.
+    """
+    runs = [run_of(image_folder, tmp_path / method, method) for method in METHODS]
+    parts = BATCH // processes
+    runs += [run_of(image_folder, tmp_path / "parts" / method, method, train__accumulate=parts) for method in IN_PARTS]
+    finished = launch(processes, runs, tmp_path)
     assert finished.returncode == 0, finished.stderr
     for method in METHODS:
         assert_same_run(tmp_path / method, alone / method, method)
-
-
-@pytest.mark.slow
-def test_shares_in_parts_compute_the_same(image_folder: Path, tmp_path: Path, alone: Path) -> None:
-    """Gradients are exchanged once per step, after the last part. The signs of collapse are those of the last part alone."""
-    methods = ("dino", "selfpatch")
-    runs = [run_of(image_folder, tmp_path / method, method, train__accumulate=3) for method in methods]
-    finished = launch(2, runs, tmp_path)
-    assert finished.returncode == 0, finished.stderr
-    for method in methods:
-        losses, expected = ([line["loss"] for line in logged(folder / method)] for folder in (tmp_path, alone))
+    for method in IN_PARTS:
+        losses, expected = ([line["loss"] for line in logged(folder / method)] for folder in (tmp_path / "parts", alone))
         assert losses == pytest.approx(expected, abs=1e-5)
-        assert_same_weights(tmp_path / method, alone / method)
+        assert_same_weights(tmp_path / "parts" / method, alone / method)
 
 
 @pytest.mark.slow
