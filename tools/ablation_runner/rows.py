@@ -14,8 +14,8 @@ Scale = Literal["tiny", "full"]
 COCO_IMAGES = 118_287
 """Images of COCO train2017, on which the papers pretrained."""
 
-# Only these are compared. The rest (paths, hardware, bookkeeping, the seed) does not change what is computed.
-_SECTIONS = ("views", "backbone", "dino", "moby", "selfpatch", "matching", "optim")
+# Paths, hardware, bookkeeping and the seed do not change what is computed; of `train`, these fields do.
+_NOT_COMPARED = ("method", "data", "train", "watch")
 _TRAIN_FIELDS = ("epochs", "batch_size", "precision")
 
 
@@ -136,5 +136,6 @@ def departures(recipe: PretrainConfig, used: PretrainConfig, images: int) -> dic
 
 def _compared_fields(config: PretrainConfig) -> dict[str, Any]:
     sections = dataclasses.asdict(config)
-    values = {f"{section}.{name}": value for section in _SECTIONS for name, value in sections[section].items()}
+    compared = [section for section in sections if section not in _NOT_COMPARED]
+    values = {f"{section}.{name}": value for section in compared for name, value in sections[section].items()}
     return values | {f"train.{name}": sections["train"][name] for name in _TRAIN_FIELDS}
