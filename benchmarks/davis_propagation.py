@@ -33,8 +33,7 @@ from backbones.vit import ViT
 from benchmarks.turns import MEBIBYTE, Turns, table, take_turns
 from common.cli import parse, run_command
 from eval.davis.data import DavisSplit, VideoSequence, find_sequences
-from eval.davis.features import FeatureExtractor
-from eval.davis.frames import read_frame
+from eval.davis.features import FeatureExtractor, read_frame
 from eval.davis.masks import read_mask, resize_mask, write_mask
 from eval.davis.propagator import propagate_sequence
 from eval.davis.protocol import PropagationSettings

@@ -11,11 +11,10 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any
 
 from backbones.spec import spec_to_dict
 from common.files import text_sha256, write_text_atomically
-from eval import result
 from eval.result import (
     RESULT_FILE,
     SAMPLE_MARKER,
@@ -24,6 +23,7 @@ from eval.result import (
     Dataset,
     Environment,
     Metric,
+    Protocol,
     Result,
     ResultError,
     read_result,
@@ -38,63 +38,25 @@ logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
 
+_SHOWN = 4
+
 Inputs = dict[str, Any]
 """Everything that determines a task's metrics; JSON-ready."""
 
-_SHOWN = 4
-
-_PACKAGES = (
-    "torch",
-    "torchvision",
-    "timm",
-    "numpy",
-    "opencv-python-headless",
-    "pillow",
-    "scipy",
-    "pycocotools",
-    "onedl-mmengine",
-    "onedl-mmcv",
-    "onedl-mmdetection",
-    "onedl-mmsegmentation",
-)
-
-
-class TaskOptions(Protocol):
-    """What every task's config, a dataclass, has."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def backbone(self) -> Path:
-        """The backbone file."""
-
-    @property
-    def name(self) -> str:
-        """The run's name; where it is empty, the backbone file's."""
-
-    @property
-    def output(self) -> Path:
-        """Folder of the result."""
-
-    @property
-    def seed(self) -> int:
-        """Seed of everything random."""
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "pillow", "scipy", "pycocotools")
+_OPENMMLAB_PACKAGES = ("onedl-mmengine", "onedl-mmcv", "onedl-mmdetection", "onedl-mmsegmentation")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One task on one backbone, checked and ready to run."""
+    """One task on one backbone, checked and ready to run; `datasets` are `test`, and `train` where the task learns."""
 
     task: str
-    """Name as in `python -m eval TASK`."""
-    options: TaskOptions
-    """The task's config."""
+    options: Any
+    """The task's config, a dataclass; every task's has `backbone`, `name`, `output` and `seed`."""
     backbone: "BackboneFile"
-    """The network to evaluate."""
-    protocol: result.Protocol
-    """How the metrics come about."""
+    protocol: Protocol
     datasets: dict[str, Dataset]
-    """`test`, and `train` where the task learns."""
 
     @property
     def inputs(self) -> Inputs:
@@ -104,8 +66,7 @@ class Evaluation:
     def finished(self) -> Result | None:
         """The result that the output folder holds, if it was made from the same inputs; the log says so.
 
-        Raises:
-            ResultError: If the folder holds a damaged result, or one of other inputs: nobody's results are overwritten in silence.
+        ResultError if the folder holds a damaged result, or one of other inputs: nobody's results are overwritten in silence.
         """
         path = self.options.output / RESULT_FILE
         if not path.exists():
@@ -160,7 +121,7 @@ class Evaluation:
         )
 
 
-def _inputs(task: str, protocol: result.Protocol, datasets: Mapping[str, Dataset], backbone_sha256: str, seed: int) -> Inputs:
+def _inputs(task: str, protocol: Protocol, datasets: Mapping[str, Dataset], backbone_sha256: str, seed: int) -> Inputs:
     inputs = {
         "task": task,
         "protocol": asdict(protocol),
@@ -199,16 +160,11 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def describe_dataset(
     root: Path, name: str, split: str, items: Iterable[str], full_size: int, restricted: bool = False, content: str = ""
 ) -> Dataset:
-    """Fingerprint one split.
+    """Fingerprint one split, such as `val2017` of `COCO 2017`, in the folder `root`.
 
-    Args:
-        root: Folder of the data set, which holds the marker of sample data where they are generated.
-        name: Such as `COCO 2017`.
-        split: Such as `val2017`.
-        items: One string per item that identifies it (name; also frame count, size or annotation count where known).
-        full_size: Number of items of the whole published split.
-        restricted: Whether the user asked for a part of the split.
-        content: Digest of what belongs to the items, such as their annotations.
+    Each of `items` identifies one (name; also frame count, size or annotation count where known), and the whole published split has
+    `full_size`; `restricted`: the user asked for a part of it. `content` is the digest of what belongs to the items, such as their
+    annotations.
     """
     listing = sorted(items)
     coverage: Coverage = "full" if len(listing) == full_size and not restricted else "subset"
@@ -226,7 +182,7 @@ def describe_dataset(
 def describe_environment(device: "torch.device", world_size: int = 1) -> Environment:
     """Device, package versions and code revision."""
     packages = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *_OPENMMLAB_PACKAGES):
         try:
             packages[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -28,98 +28,91 @@ class ResultError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One number that a task measured."""
+    """One number that a task measured, in full precision; its value is NaN where there is none.
+
+    The unit is `percent` (0 to 100) for everything that a paper prints as such. `interval_95` holds the lower and upper end of the
+    95 % interval by resampling the items; it is empty where the task gives none.
+    """
 
     value: float
-    """Full precision; NaN where there is no value."""
     unit: str = "percent"
-    """`percent` (0 to 100) for everything that a paper prints as such."""
     higher_is_better: bool = True
-    """Direction of improvement."""
     interval_95: list[float] = field(default_factory=list)
-    """Lower and upper end of the 95 % interval by resampling the items; empty where the task gives none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How the metrics were made."""
+    """How the metrics were made: every constant of the protocol as used, by a name such as `davis-2017-label-propagation`.
+
+    The version grows whenever a change of the code can change a metric. `deviations` names the settings that differ from the
+    published protocol: name -> [published, used]; it is empty for a faithful run.
+    """
 
     name: str
-    """Such as `davis-2017-label-propagation`."""
     version: int
-    """Grows whenever a change of the code can change a metric."""
     settings: dict[str, Any]
-    """Every constant of the protocol as used."""
     deviations: dict[str, list[Any]] = field(default_factory=dict)
-    """Settings that differ from the published protocol: name -> [published, used]. Empty for a faithful run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Fingerprint of the data of one split."""
+    """Fingerprint of the data of one split, such as `val2017` of `COCO 2017`.
+
+    Items are images, or sequences for video; `listing_sha256` is the digest of their sorted names, with their sizes where these are
+    cheap to get. `coverage` tells the whole benchmark from a part of it and from generated sample data.
+    """
 
     name: str
-    """Such as `COCO 2017`."""
     split: str
-    """Such as `val2017`."""
     num_items: int
-    """Images, or sequences for video."""
     listing_sha256: str
-    """Digest of the sorted item names, with their sizes where these are cheap to get."""
     coverage: Coverage
-    """The whole benchmark, a part of it, or generated sample data."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneRecord:
-    """Which backbone was evaluated."""
+    """Which backbone was evaluated: the run's name, the digest of its file, its spec as `backbones.spec.spec_to_dict` gives it.
+
+    `source` has format, branch, file name, digest and epoch of the checkpoint that it was converted from.
+    """
 
     name: str
-    """The run's name."""
     sha256: str
-    """Digest of the backbone file."""
     spec: dict[str, Any]
-    """`backbones.spec.spec_to_dict` of its spec."""
     source: dict[str, Any]
-    """Format, branch, file name, digest and epoch of the checkpoint it was converted from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """Where the metrics were made."""
+    """Where the metrics were made: on `cpu` or the GPU of this name, by `world_size` processes.
+
+    `packages` has the versions of python and of the packages that can change a metric; `code` is the Git commit of PatchBench, with
+    `-dirty` where files differ from it, or `unknown` outside a checkout.
+    """
 
     device: str
-    """`cpu`, or the GPU's name."""
     world_size: int
-    """Number of processes."""
     packages: dict[str, str]
-    """Versions of python and of the packages that can change a metric."""
     code: str
-    """Git commit of PatchBench, with `-dirty` where files differ from it; `unknown` outside a checkout."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One finished task on one backbone."""
+    """One finished task, by its name in `python -m eval TASK`, on one backbone."""
 
     task: str
-    """`detection`, `segmentation`, `davis` or `classification`."""
     protocol: Protocol
-    """How the metrics were made."""
     metrics: dict[str, Metric]
     """In the order in which tables print them."""
     breakdown: dict[str, dict[str, float]]
     """Metrics per item: sequence, class or area -> metric name -> value, in the unit of the metrics."""
     datasets: dict[str, Dataset]
-    """`test`, and `train` where the task fine-tunes."""
+    """`test`, and `train` where the task learns."""
     backbone: BackboneRecord
-    """The network that was evaluated."""
     config: dict[str, Any]
     """The task's resolved config."""
     seed: int
-    """Seed of everything random."""
     environment: Environment
-    """Where the metrics were made."""
     wall_time_s: float
     """Seconds from start to result, of the last session where a run was continued."""
     peak_memory_bytes: int
@@ -127,20 +120,14 @@ class Result:
     artefacts: dict[str, str]
     """Name -> path relative to the result file."""
     inputs_sha256: str
-    """Digest of `eval.record.Inputs`, which determine the metrics; a finished task with the same inputs is not run again."""
+    """Digest of the inputs, which determine the metrics; a finished task with the same inputs is not run again."""
     version: int = RESULT_VERSION
-    """Version of this schema."""
 
     @property
     def coverage(self) -> Coverage:
         """The least complete coverage among the datasets."""
         order: list[Coverage] = ["sample", "subset", "full"]
         return min((dataset.coverage for dataset in self.datasets.values()), key=order.index)
-
-    @property
-    def is_benchmark(self) -> bool:
-        """Whether the metrics may stand beside published ones: the whole benchmark under the published protocol."""
-        return self.coverage == "full" and not self.protocol.deviations
 
 
 def write_result(folder: Path, result: Result) -> Path:
@@ -152,11 +139,7 @@ def write_result(folder: Path, result: Result) -> Path:
 
 
 def read_result(path: Path) -> Result:
-    """Read a result file.
-
-    Raises:
-        ResultError: If it is damaged, incomplete, or of another version; names the file.
-    """
+    """Read a result file; ResultError, which names it, if it is damaged, incomplete or of another version."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -175,23 +158,18 @@ def read_result(path: Path) -> Result:
 
 
 def _result_from_dict(content: dict[str, Any]) -> Result:
-    def metric(values: dict[str, Any]) -> Metric:
-        return Metric(**{**values, "value": _null_to_nan(values["value"])})
-
-    return Result(
-        **{
-            **content,
-            "protocol": Protocol(**content["protocol"]),
-            "metrics": {name: metric(values) for name, values in content["metrics"].items()},
-            "breakdown": {
-                item: {name: _null_to_nan(value) for name, value in metrics.items()}
-                for item, metrics in content["breakdown"].items()
-            },
-            "datasets": {role: Dataset(**values) for role, values in content["datasets"].items()},
-            "backbone": BackboneRecord(**content["backbone"]),
-            "environment": Environment(**content["environment"]),
-        }
-    )
+    given = dict(content)
+    given["protocol"] = Protocol(**content["protocol"])
+    given["metrics"] = {
+        name: Metric(**{**values, "value": _null_to_nan(values["value"])}) for name, values in content["metrics"].items()
+    }
+    given["breakdown"] = {
+        item: {name: _null_to_nan(value) for name, value in values.items()} for item, values in content["breakdown"].items()
+    }
+    given["datasets"] = {role: Dataset(**values) for role, values in content["datasets"].items()}
+    given["backbone"] = BackboneRecord(**content["backbone"])
+    given["environment"] = Environment(**content["environment"])
+    return Result(**given)
 
 
 def _null_to_nan(value: float | None) -> float:

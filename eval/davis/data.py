@@ -12,34 +12,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 from common.images import read_lines
+from eval import image_checks
 from eval.davis.config import SplitOptions
 from eval.davis.masks import VOID_ID, Mask, read_mask, read_mask_size, single_object, without_void
 from eval.findings import Finding, about, merged, refuse
-from eval.image_checks import (
-    ImageFacts,
-    damage_findings,
-    decode_image,
-    decode_labels,
-    is_hidden,
-    list_images,
-    look_at_all,
-    look_at_image,
-    look_at_labels,
-    size_findings,
-)
 from eval.record import describe_dataset
 from eval.result import SAMPLE_MARKER, Dataset
 
-ALL_SEQUENCES = "all"
-"""The split that needs no list: every folder of frames."""
-
-FEWEST_FRAMES = 3
-"""A sequence of fewer cannot be scored: neither its first frame counts nor its last."""
-
+ALL_SEQUENCES = "all"  # the split that needs no list: every folder of frames
+FEWEST_FRAMES = 3  # a sequence of fewer cannot be scored: neither its first frame counts nor its last
+# The link is that of https://davischallenge.org/davis2017/code.html.
 DOWNLOAD = "get https://data.vision.ee.ethz.ch/csergi/share/davis/DAVIS-2017-trainval-480p.zip and unpack it"
-"""The link is that of https://davischallenge.org/davis2017/code.html."""
 
 # (year, split) -> sequences, frames. Source: the image sets of the DAVIS 2016 and 2017 downloads (davischallenge.org).
 PUBLISHED_SIZES = {
@@ -68,12 +54,10 @@ _TRAILING_NUMBER = re.compile(r"(.*?)(\d+)")
 
 @dataclass(frozen=True, kw_only=True)
 class DavisSplit(SplitOptions):
-    """Which part of which dataset folder."""
+    """Which part of the data set in the folder `root`: of the split, only `sequences` where there are any."""
 
     root: Path
-    """The folder that holds ImageSets, JPEGImages and Annotations."""
     sequences: tuple[str, ...] = ()
-    """Only these; empty for the whole split."""
 
     @classmethod
     def chosen(cls, root: Path, options: SplitOptions, sequences: str = "") -> "DavisSplit":
@@ -83,29 +67,25 @@ class DavisSplit(SplitOptions):
 
     @property
     def frames_folder(self) -> Path:
-        """Folder of the sequences' folders of frames."""
         return self.root / "JPEGImages" / self.resolution
 
     @property
     def masks_folder(self) -> Path:
-        """Folder of the sequences' folders of masks."""
         return self.root / "Annotations" / self.resolution
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSequence:
-    """One sequence; all its files exist."""
+    """One sequence, all of whose files exist: its frames in order, masks of the first or of every frame.
+
+    `size` is the (height, width) of the first frame; with `one_object`, all objects count as one.
+    """
 
     name: str
-    """Name of its folder."""
     frames: tuple[Path, ...]
-    """In order."""
     masks: tuple[Path, ...]
-    """Of the first frame, or of every frame."""
     one_object: bool
-    """Whether all objects count as one."""
     size: tuple[int, int]
-    """(height, width) of the first frame."""
 
     def first_mask(self) -> Mask:
         """Object ids of the first frame, undecided pixels as background.
@@ -117,48 +97,33 @@ class VideoSequence:
 
 
 def sequence_names(split: DavisSplit) -> list[str]:
-    """Names of the chosen sequences, in the order of the list.
-
-    Raises:
-        ValueError: If the list is missing or empty, or a chosen sequence is not in it.
-    """
-    if split.split == ALL_SEQUENCES:
-        if not split.frames_folder.is_dir():
-            raise ValueError(f"{split.frames_folder}: no such folder; expected one folder of frames per sequence there")
-        names = subfolders(split.frames_folder)
-    else:
-        names = read_image_set(image_set_path(split))
-    return choose_sequences(split, names)
+    """Names of the chosen sequences, in the order of the list; ValueError if it is missing or lacks a chosen one."""
+    if split.split != ALL_SEQUENCES:
+        return choose_sequences(split, read_image_set(image_set_path(split)))
+    if not split.frames_folder.is_dir():
+        raise ValueError(f"{split.frames_folder}: no such folder; expected one folder of frames per sequence there")
+    return choose_sequences(split, subfolders(split.frames_folder))
 
 
 def choose_sequences(split: DavisSplit, names: list[str]) -> list[str]:
-    """Those that the options chose among all sequences of the split.
-
-    Raises:
-        ValueError: If a chosen one is not among them, or there are none.
-    """
+    """Those of all the split's sequences that the options chose; ValueError if a chosen one is not among them, or there are none."""
     if unknown := [name for name in split.sequences if name not in names]:
-        raise ValueError(f"no sequence {', '.join(unknown)} in split {split.split!r}; it has {_some(names)}")
+        shown = ", ".join(names[:_SHOWN]) + (f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+        raise ValueError(f"no sequence {', '.join(unknown)} in split {split.split!r}; it has {shown}")
     if not names:
         raise ValueError(f"split {split.split!r} of {split.root} has no sequences")
     return [name for name in names if not split.sequences or name in split.sequences]
 
 
 def image_set_path(split: DavisSplit) -> Path:
-    """The split's list: by year, or, in the original download of DAVIS-2016, by resolution.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    folder = split.root / "ImageSets"
-    candidates = [folder / split.year / f"{split.split}.txt"]
-    if split.year == "2016":
-        candidates.append(folder / split.resolution / f"{split.split}.txt")
-    for path in candidates:
+    """The split's list: by year, or, in the original download of DAVIS-2016, by resolution. ValueError if there is none."""
+    folders = [split.year, split.resolution] if split.year == "2016" else [split.year]
+    paths = [split.root / "ImageSets" / folder / f"{split.split}.txt" for folder in folders]
+    for path in paths:
         if path.is_file():
             return path
     raise ValueError(
-        f"{candidates[0]}: no such file; {split.root} should be a DAVIS folder with ImageSets/{split.year}, "
+        f"{paths[0]}: no such file; {split.root} should be a DAVIS folder with ImageSets/{split.year}, "
         f"JPEGImages/{split.resolution} and Annotations/{split.resolution}"
     )
 
@@ -167,6 +132,11 @@ def read_image_set(path: Path) -> list[str]:
     """Sequences of a list: a name per line, or (DAVIS-2016) a frame and a mask per line, whose folder is the sequence."""
     names = [line.split()[0] for line in read_lines(path)]
     return list(dict.fromkeys(Path(name).parent.name if name.endswith(".jpg") else name for name in names))
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the visible folders in a folder, sorted."""
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not image_checks.is_hidden(path.name))
 
 
 def fingerprint(split: DavisSplit, sequences: Sequence[VideoSequence]) -> Dataset:
@@ -187,12 +157,8 @@ def fingerprint(split: DavisSplit, sequences: Sequence[VideoSequence]) -> Datase
 def find_sequences(split: DavisSplit, all_masks: bool) -> list[VideoSequence]:
     """The chosen sequences, after checking the files that a run will want.
 
-    Args:
-        split: The chosen part of the data.
-        all_masks: Whether every frame must have a mask that can be scored, or only the first frame one.
-
-    Raises:
-        ValueError: With all that is missing, damaged by its header or end, or does not fit.
+    With `all_masks`, every frame must have a mask that can be scored, otherwise only the first frame one. ValueError with all that
+    is missing, damaged by its header or end, or does not fit.
     """
     sequences, findings = _check_sequences(split, sequence_names(split), all_masks, deep=False, jobs=1)
     refuse(merged(findings), split.root)
@@ -202,10 +168,7 @@ def find_sequences(split: DavisSplit, all_masks: bool) -> list[VideoSequence]:
 def examine(folder: Path, deep: bool = False, jobs: int = 0) -> list[Finding]:
     """Check all listed sequences of DAVIS-2017 at 480p as `find_sequences` does for a split, and see how much there is.
 
-    Args:
-        folder: The data set.
-        deep: Decode every file.
-        jobs: Processes; 0: one per core.
+    With `deep`, every file is decoded; in `jobs` processes, 0: one per core.
     """
     split = DavisSplit(root=folder)
     findings = _check_folders(split)
@@ -217,7 +180,8 @@ def examine(folder: Path, deep: bool = False, jobs: int = 0) -> list[Finding]:
         return findings
     present = {*subfolders(split.frames_folder), *subfolders(split.masks_folder)}
     listed: set[str] = set()
-    for path in (needed, *sorted(path for path in needed.parent.glob("*.txt") if path != needed and not is_hidden(path.name))):
+    others = sorted(path for path in needed.parent.glob("*.txt") if path != needed and not image_checks.is_hidden(path.name))
+    for path in (needed, *others):
         place = path.relative_to(folder).as_posix()
         try:
             names = read_image_set(path)
@@ -238,7 +202,7 @@ def _examine_split(
     if not here and not needed:
         return [Finding("note", f"no sequence of {place} is there; the task needs {_NEEDED_SPLIT} only")]
     sequences, findings = _check_sequences(split, here, name in _FULLY_ANNOTATED, deep, jobs)
-    absent = [one for one in names if one not in present]
+    absent = (one for one in names if one not in present)
     findings += about("missing" if needed else "note", f"sequences of {place} are absent", absent, DOWNLOAD)
     if not names:
         findings.append(Finding("missing", f"{place} names no sequence", advice=DOWNLOAD))
@@ -275,7 +239,7 @@ def _check_sequences(
 ) -> tuple[list[VideoSequence], list[Finding]]:
     """Those sequences whose first frame can be read, and findings about all."""
     root = split.root
-    files: dict[str, tuple[list[Path], list[Path]]] = {}
+    files: list[tuple[str, list[Path], list[Path]]] = []
     findings: list[Finding] = []
     without_frames, short, numbering, without_mask, without_frame = [], [], [], [], []
     for name in names:
@@ -289,25 +253,16 @@ def _check_sequences(
             continue
         numbering += _check_numbering(frames, misnamed, root)
         wanted = frames if all_masks else frames[:1]
-        stems, masked = {frame.stem for frame in frames}, {mask.stem for mask in masks}
-        without_mask += [f"{name}/{frame.name}" for frame in wanted if frame.stem not in masked | misnamed]
+        stems, by_stem = {frame.stem for frame in frames}, {mask.stem: mask for mask in masks}
+        without_mask += [f"{name}/{frame.name}" for frame in wanted if frame.stem not in by_stem.keys() | misnamed]
         without_frame += [f"{name}/{mask.name}" for mask in masks if mask.stem not in stems | misnamed]
         if all_masks and len(frames) < FEWEST_FRAMES:
             short.append(f"{name} ({len(frames)})")
-        by_stem = {mask.stem: mask for mask in masks}
-        files[name] = (frames, [by_stem[frame.stem] for frame in wanted if frame.stem in by_stem])
+        files.append((name, frames, [by_stem[frame.stem] for frame in wanted if frame.stem in by_stem]))
     reason = "scoring needs a mask of every frame" if all_masks else "propagation starts from the first frame's mask"
-    place = split.frames_folder.relative_to(root).as_posix()
-    findings += [
-        *about(
-            "missing", f"sequences have no frames (*.jpg) in {place}", without_frames, f"{DOWNLOAD}, or take them off the list"
-        ),
-        *about("missing", "the numbering of frames goes on after a gap, or differs from their order by name", numbering),
-        *about("missing", "frames have no mask", without_mask, reason),
-        *about("missing", "masks have no frame", without_frame, DOWNLOAD),
-        *about("wrong", f"sequences have fewer than {FEWEST_FRAMES} frames, which cannot be scored", short),
-    ]
-    sizes, found = _check_files(root, list(files.values()), deep, jobs)
+    no_frames = f"sequences have no frames (*.jpg) in {split.frames_folder.relative_to(root).as_posix()}"
+    gap = "the numbering of frames goes on after a gap, or differs from their order by name"
+    sizes, damage = _check_files(root, files, deep, jobs)
     sequences = [
         VideoSequence(
             name=name,
@@ -316,59 +271,75 @@ def _check_sequences(
             one_object=split.year == "2016",
             size=(sizes[frames[0]][1], sizes[frames[0]][0]),
         )
-        for name, (frames, masks) in files.items()
+        for name, frames, masks in files
         if frames[0] in sizes
     ]
-    return sequences, [*findings, *found]
+    return sequences, [
+        *findings,
+        *about("missing", no_frames, without_frames, f"{DOWNLOAD}, or take them off the list"),
+        *about("missing", gap, numbering),
+        *about("missing", "frames have no mask", without_mask, reason),
+        *about("missing", "masks have no frame", without_frame, DOWNLOAD),
+        *about("wrong", f"sequences have fewer than {FEWEST_FRAMES} frames, which cannot be scored", short),
+        *damage,
+    ]
+
+
+def _list(folder: Path, suffix: Literal[".jpg", ".png"], root: Path) -> tuple[list[Path], list[Finding]]:
+    if not folder.is_dir():
+        return [], []
+    names, findings = image_checks.list_images(folder, suffix, root)
+    return [folder / name for name in names], findings
 
 
 def _check_files(
-    root: Path, files: Sequence[tuple[list[Path], list[Path]]], deep: bool, jobs: int
+    root: Path, files: Sequence[tuple[str, list[Path], list[Path]]], deep: bool, jobs: int
 ) -> tuple[dict[Path, tuple[int, int]], list[Finding]]:
-    """(width, height) of each frame that can be read, and findings about the files of sequences (frames, masks)."""
-    frame_paths = [path for frames, _ in files for path in frames]
-    frame_facts = list(look_at_all(frame_paths, decode_image if deep else look_at_image, jobs, "DAVIS frames"))
+    """(width, height) of each frame that can be read, and findings about the files of sequences (name, frames, masks)."""
+    frame_paths = [path for _, frames, _ in files for path in frames]
+    looked_at = image_checks.look_at_all(
+        frame_paths, image_checks.decode_image if deep else image_checks.look_at_image, jobs, "DAVIS frames"
+    )
     # Frames are read as they are stored, whatever their EXIF orientation.
-    frame_facts = [fact._replace(turned=False) for fact in frame_facts]
-    first_masks = {masks[0] for _, masks in files if masks}
-    others = [path for _, masks in files for path in masks if path not in first_masks]
+    frame_facts = [fact._replace(turned=False) for fact in looked_at]
+    first_masks = {masks[0] for _, _, masks in files if masks}
+    others = [path for _, _, masks in files for path in masks if path not in first_masks]
     mask_facts = [
-        *look_at_all(sorted(first_masks), _decode_mask, jobs, "DAVIS first masks"),
-        *look_at_all(others, _decode_mask if deep else _look_at_mask, jobs, "DAVIS masks"),
+        *image_checks.look_at_all(sorted(first_masks), _decode_mask, jobs, "DAVIS first masks"),
+        *image_checks.look_at_all(others, _decode_mask if deep else _look_at_mask, jobs, "DAVIS masks"),
     ]
     sizes = {fact.path: fact.size for fact in frame_facts if fact.size is not None}
-    first = {frames[0].parent: sizes.get(frames[0]) for frames, _ in files}
-    by_name = {(path.parent.name, path.stem): size for path, size in sizes.items()}
+    of_first_frame = {frames[0].parent: sizes.get(frames[0]) for _, frames, _ in files}
+    of_frame = {(path.parent.name, path.stem): size for path, size in sizes.items()}
+    frame_pairs = ((fact, of_first_frame[fact.path.parent]) for fact in frame_facts)
+    mask_pairs = ((fact, of_frame.get((fact.path.parent.name, fact.path.stem))) for fact in mask_facts)
     return sizes, [
-        *damage_findings([*frame_facts, *mask_facts], root, DOWNLOAD),
-        *size_findings(((fact, first[fact.path.parent]) for fact in frame_facts), root, "the first frame of their sequence"),
-        *size_findings(
-            ((fact, by_name.get((fact.path.parent.name, fact.path.stem))) for fact in mask_facts), root, "their frames"
-        ),
+        *image_checks.damage_findings([*frame_facts, *mask_facts], root, DOWNLOAD),
+        *image_checks.size_findings(frame_pairs, root, "the first frame of their sequence"),
+        *image_checks.size_findings(mask_pairs, root, "their frames"),
         *_check_ids(root, mask_facts, first_masks),
     ]
 
 
-def _look_at_mask(path: Path) -> ImageFacts:
-    return _as_read(look_at_labels(path), read_mask_size)
+def _look_at_mask(path: Path) -> image_checks.ImageFacts:
+    return _as_read(image_checks.look_at_labels(path), read_mask_size)
 
 
-def _decode_mask(path: Path) -> ImageFacts:
-    return _as_read(decode_labels(path), read_mask)
+def _decode_mask(path: Path) -> image_checks.ImageFacts:
+    return _as_read(image_checks.decode_labels(path), read_mask)
 
 
-def _as_read(facts: ImageFacts, read: Callable[[Path], object]) -> ImageFacts:
+def _as_read(facts: image_checks.ImageFacts, read: Callable[[Path], object]) -> image_checks.ImageFacts:
     """What the reader of masks says of a file that seems to be a label map."""
-    if facts.damage:
-        return facts
     try:
-        read(facts.path)
+        if not facts.damage:
+            read(facts.path)
     except ValueError as error:
         return facts._replace(damage="damaged inside", detail=str(error).removeprefix(f"{facts.path}: "))
     return facts
 
 
-def _check_ids(root: Path, masks: Iterable[ImageFacts], first_masks: set[Path]) -> list[Finding]:
+def _check_ids(root: Path, masks: Iterable[image_checks.ImageFacts], first_masks: set[Path]) -> list[Finding]:
     """Notes about object ids, where masks were decoded."""
     ids = {fact.path: set(fact.values) - {0, VOID_ID} for fact in masks if fact.values is not None}
     first = {path.parent: ids[path] for path in first_masks if path in ids}
@@ -384,13 +355,6 @@ def _check_ids(root: Path, masks: Iterable[ImageFacts], first_masks: set[Path]) 
         *about("note", "first masks have gaps in their object ids", gaps),
         *about("note", "later masks show objects that the first one lacks; they are not followed", late),
     ]
-
-
-def _list(folder: Path, suffix: str, root: Path) -> tuple[list[Path], list[Finding]]:
-    if not folder.is_dir():
-        return [], []
-    names, findings = list_images(folder, suffix, root)  # type: ignore[arg-type]
-    return [folder / name for name in names], findings
 
 
 def _check_numbering(frames: Sequence[Path], misnamed: set[str], root: Path) -> list[str]:
@@ -409,13 +373,3 @@ def _check_numbering(frames: Sequence[Path], misnamed: set[str], root: Path) -> 
             missing = frame.with_stem(str(before + step).zfill(len(frame.stem)))
             return [f"no {missing.relative_to(root).as_posix()}"]
     return []
-
-
-def subfolders(folder: Path) -> list[str]:
-    """Names of the visible folders in a folder, sorted."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
-
-
-def _some(names: Sequence[str]) -> str:
-    hidden = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f", and {hidden} more" if hidden > 0 else "")

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LINE_COLOURS = ((230, 25, 75), (60, 180, 75), (255, 225, 25), (0, 130, 200), (245, 130, 48))
-_TARGET_COLOUR = (255, 255, 255)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,18 +68,13 @@ class Source(NamedTuple):
 
 
 def explain(config: ExplainConfig) -> list[Source]:
-    """Draw and return the sources, the weightiest first.
-
-    Raises:
-        ValueError: If the frame or pixel does not exist, or the data or the backbone file cannot be used.
-    """
+    """Draw and return the sources, the weightiest first. ValueError if the frame or pixel does not exist, or an input is damaged."""
     # They load torch, which `--help` does not need.
     import torch
 
     from backbones.file import load_backbone
     from common.distributed import choose_device
-    from eval.davis.features import FeatureExtractor
-    from eval.davis.frames import read_frame
+    from eval.davis.features import FeatureExtractor, read_frame
 
     (sequence,) = find_sequences(DavisSplit.chosen(config.davis, config, config.sequence), all_masks=False)
     height, width = sequence.size
@@ -120,11 +114,9 @@ def voting_patches(
     weights_Mhw[:, (far_h[:, None] | far_w).to(weights_Mhw.device)] = 0
     least = weights_Mhw.flatten().topk(min(settings.topk, weights_Mhw.numel())).values[-1]
     chosen = torch.nonzero((weights_Mhw >= least) & (weights_Mhw > 0))
-    shares = weights_Mhw[tuple(chosen.T)] / weights_Mhw[tuple(chosen.T)].sum()
-    sources = [
-        Source(frame, row, column, weight)
-        for (frame, row, column), weight in zip(chosen.tolist(), shares.tolist(), strict=True)
-    ]
+    weights = weights_Mhw[tuple(chosen.T)]
+    shares = (weights / weights.sum()).tolist()
+    sources = [Source(frame, row, column, share) for (frame, row, column), share in zip(chosen.tolist(), shares, strict=True)]
     return sorted(sources, key=lambda source: -source.weight)
 
 
@@ -132,33 +124,32 @@ def draw_sources(
     sequence: VideoSequence, numbers: Sequence[int], config: ExplainConfig, sources: Sequence[Source], grid: tuple[int, int]
 ) -> Image.Image:
     """Context frames in rows of four, the target frame below them, and a line from the pixel to each source."""
-    per_row = min(4, len(numbers))
-    panels = [Image.fromarray(read_image(sequence.frames[number])) for number in (*numbers, config.frame)]
-    panel_width, panel_height = config.width, max(1, round(panels[0].height * config.width / panels[0].width))
-    rows = -(-len(numbers) // per_row)
-    canvas = Image.new("RGB", (per_row * panel_width, (rows + 1) * panel_height), "white")
-    corners = {number: (index % per_row * panel_width, index // per_row * panel_height) for index, number in enumerate(numbers)}
-    corners[config.frame] = ((per_row - 1) * panel_width // 2, rows * panel_height)
-    draw = ImageDraw.Draw(canvas)
-    for panel, (number, corner) in zip(panels, corners.items(), strict=True):
-        canvas.paste(panel.resize((panel_width, panel_height)), corner)
-        draw.text((corner[0] + 4, corner[1] + 2), f"frame {number}", fill="white")
+    columns, rows = min(4, len(numbers)), -(-len(numbers) // 4)
     height, width = sequence.size
-    target_left, target_top = corners[config.frame]
-    target = (target_left + config.x * panel_width / width, target_top + config.y * panel_height / height)
+    panel_width, panel_height = config.width, max(1, round(height * config.width / width))
+    corners = {number: (index % 4 * panel_width, index // 4 * panel_height) for index, number in enumerate(numbers)}
+    corners[config.frame] = ((columns - 1) * panel_width // 2, rows * panel_height)
+    canvas = Image.new("RGB", (columns * panel_width, (rows + 1) * panel_height), "white")
+    draw = ImageDraw.Draw(canvas)
+    for number, (left, top) in corners.items():
+        panel = Image.fromarray(read_image(sequence.frames[number]))
+        canvas.paste(panel.resize((panel_width, panel_height)), (left, top))
+        draw.text((left + 4, top + 2), f"frame {number}", fill="white")
+    left, top = corners[config.frame]
+    x, y = left + config.x * panel_width / width, top + config.y * panel_height / height
+    patch_width, patch_height = panel_width / grid[1], panel_height / grid[0]
     for index, source in enumerate(sources):
         colour = _LINE_COLOURS[index % len(_LINE_COLOURS)]
-        left = corners[source.frame][0] + source.column * panel_width / grid[1]
-        top = corners[source.frame][1] + source.row * panel_height / grid[0]
-        right, bottom = left + panel_width / grid[1], top + panel_height / grid[0]
-        draw.rectangle((left, top, right, bottom), outline=colour, width=2)
-        draw.line((*target, (left + right) / 2, (top + bottom) / 2), fill=colour, width=1 + round(4 * source.weight))
-    draw.ellipse((target[0] - 4, target[1] - 4, target[0] + 4, target[1] + 4), outline=_TARGET_COLOUR, width=2)
+        left, top = corners[source.frame]
+        patch_x, patch_y = left + source.column * patch_width, top + source.row * patch_height
+        draw.rectangle((patch_x, patch_y, patch_x + patch_width, patch_y + patch_height), outline=colour, width=2)
+        centre = (patch_x + patch_width / 2, patch_y + patch_height / 2)
+        draw.line((x, y, *centre), fill=colour, width=1 + round(4 * source.weight))
+    draw.ellipse((x - 4, y - 4, x + 4, y + 4), outline="white", width=2)
     return canvas
 
 
 def main(argv: Sequence[str]) -> int:
-    """Draw, and print the sources."""
     config = parse(ExplainConfig, argv, "python -m eval.davis.explain")
     for source in explain(config):
         print(f"frame {source.frame}  patch row {source.row} column {source.column}  {source.weight:.3f}")  # noqa: T201

@@ -1,35 +1,98 @@
-"""Features of frames from a backbone of any family.
+"""From a frame's file to the features that label propagation compares, by a backbone of any family.
 
 Shapes: B frames, H x W pixels, h x w positions, D channels.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from backbones.base import check_taps
 from backbones.build import AnyBackbone, build_backbone
 from backbones.spec import BackboneSpec
 from common.distributed import full_float32
-from eval.davis.frames import input_size
+from common.images import IMAGENET_MEAN, breaks_off
 from eval.davis.protocol import PropagationSettings
 
+# Masks are drawn on the pixels as they are stored, whatever a camera says of which side is up.
+_STORED_PIXELS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+
+# Up to so many positions, two frames take less time together than one after the other: 4 % for a ViT-S/16 at 480p on a CPU, where
+# three gain no more. The 6,240 positions of a ViT-S/8 stay alone for their memory.
 _PAIRED_POSITIONS = 4096
-"""Up to so many positions, two frames take less time together than one after the other: 4 % for a ViT-S/16 at 480p on a CPU, where
-three gain no more. The 6,240 positions of a ViT-S/8 stay alone for their memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """One frame, ready for the backbone: the name of its file without the suffix, and the file's (height, width)."""
+
+    name: str
+    image: Tensor
+    """[3, H, W] float32, RGB, normalised; H and W fit the backbone."""
+    original_size: tuple[int, int]
+
+
+def input_size(height: int, width: int, settings: PropagationSettings, multiple: int) -> tuple[int, int]:
+    """Size (height, width) at which the backbone sees a frame of this original size.
+
+    Published: the short side is `short_side`, the long side in proportion, rounded down to a multiple of 64. A square frame counts
+    as upright for its mask but as lying for its image in the authors' script, which then mixes up rows and columns where the two
+    sizes differ; here it is always lying. Only the `fixed` protocol heeds `multiple`, of which the backbone's input must be one.
+    """
+    short = settings.short_side
+    long_side_multiple = settings.quirks.long_side_multiple
+    if long_side_multiple is None:
+        scale = short / min(height, width)
+        return tuple(max(1, round(side * scale / multiple)) * multiple for side in (height, width))  # type: ignore[return-value]
+    long = short * max(height, width) // (min(height, width) * long_side_multiple) * long_side_multiple
+    return (long, short) if height > width else (short, long)
+
+
+def read_frame(path: Path, settings: PropagationSettings, multiple: int, size: tuple[int, int] | None = None) -> Frame:
+    """Decode, resize (OpenCV's bilinear, without antialiasing) and normalise a frame.
+
+    `multiple` is what the backbone's input must be a multiple of; `size` the (height, width) of the sequence's first frame, which
+    the others must have too. ValueError, which names the file, if it is missing, damaged, truncated or of another size.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: no such frame") from error
+    # OpenCV fills the rest of a truncated JPEG with grey and reports nothing.
+    whole = len(content) > 0 and not breaks_off(content)
+    pixels_HW3 = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), _STORED_PIXELS) if whole else None
+    if pixels_HW3 is None:
+        raise ValueError(f"{path}: not a JPEG, or a damaged or truncated one")
+    height, width = pixels_HW3.shape[:2]
+    if size is not None and (height, width) != size:
+        raise ValueError(f"{path}: {width} x {height} pixels, but the first frame has {size[1]} x {size[0]}")
+    input_height, input_width = input_size(height, width, settings, multiple)
+    image_3HW = _normalise(cv2.resize(pixels_HW3, (input_width, input_height)), settings)
+    return Frame(name=path.stem, image=torch.from_numpy(image_3HW), original_size=(height, width))
+
+
+def _normalise(bgr_HW3: NDArray[np.uint8], settings: PropagationSettings) -> NDArray[np.float32]:
+    """RGB [3, H, W]; each of the 256 levels is computed once and looked up."""
+    levels = np.arange(256, dtype=np.float32) / np.float32(255)
+    image_3HW = np.empty((3, *bgr_HW3.shape[:2]), dtype=np.float32)
+    for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, settings.quirks.std, strict=True)):
+        table = (levels - np.float32(mean)) / np.float32(std)
+        cv2.LUT(cv2.extractChannel(bgr_HW3, 2 - channel), table, dst=image_3HW[channel])
+    return image_3HW
 
 
 class FeatureExtractor:
     """The patch features that label propagation compares."""
 
     def __init__(self, backbone: AnyBackbone, block: int | None, device: torch.device) -> None:
-        """Move a backbone to the device and set it to evaluation mode; `block` is that of `PropagationSettings`.
-
-        Raises:
-            ValueError: If the backbone has no such block.
-        """
+        """Move a backbone to the device and set it to evaluation mode; ValueError if it has no such block (`PropagationSettings`)."""
         if block is not None:
             check_taps([block], backbone.spec)
         self.backbone = backbone.to(device).eval()
@@ -39,7 +102,8 @@ class FeatureExtractor:
     @property
     def stride(self) -> int:
         """Input pixels per position."""
-        return self.backbone.map_strides([self._last_block if self.block is None else self.block])[0]
+        last_block = self.backbone.spec.num_blocks - 1
+        return self.backbone.map_strides([last_block if self.block is None else self.block])[0]
 
     @property
     def input_multiple(self) -> int:
@@ -49,10 +113,6 @@ class FeatureExtractor:
     def frames_at_once(self, height: int, width: int) -> int:
         """How many frames of this size are best computed together."""
         return 2 if height * width <= _PAIRED_POSITIONS * self.stride**2 else 1
-
-    @property
-    def _last_block(self) -> int:
-        return self.backbone.spec.num_blocks - 1
 
     def describe(self) -> str:
         """What the features are, in words for the result."""
@@ -68,8 +128,7 @@ class FeatureExtractor:
     def __call__(self, images_B3HW: Tensor) -> Tensor:
         """Unit-length features [B, h, w, D] of normalised images.
 
-        Raises:
-            ValueError: If the image size does not fit the backbone, as the published one does not fit patches of 14 pixels.
+        ValueError if the image size does not fit the backbone, as the published one does not fit patches of 14 pixels.
         """
         try:
             features_BhwD = self._features(images_B3HW.to(self.device, non_blocking=True))
@@ -88,8 +147,7 @@ class FeatureExtractor:
 def check_sizes(spec: BackboneSpec, sizes: Iterable[tuple[int, int]], settings: PropagationSettings) -> None:
     """Check that frames of files of these (height, width) fit a backbone, by tensors without content.
 
-    Raises:
-        ValueError: If the size at which the backbone would see some frame does not fit it, or it has no such block.
+    ValueError if the size at which the backbone would see some frame does not fit it, or it has no such block.
     """
     device = torch.device("meta")
     with device:

@@ -15,10 +15,9 @@ Array = npt.NDArray[np.float64]
 
 
 def read_items(result: Result, folder: Path) -> tuple[tuple[str, ...], Callable[[Array], Mapping[str, Array]]] | None:
-    """The sequences, each with all its objects, and the official metrics, which are means over the objects of all sequences.
+    """Names [N] of the sequences, and the official metrics [R] of weights [R, N]: means over the objects of all sequences.
 
-    Returns:
-        Names [N], and a function from weights [R, N] to metrics [R]; None where the result has no breakdown.
+    None where the result has no breakdown.
     """
     del folder  # everything is in the result itself
     objects: dict[str, list[tuple[float, float]]] = {}

@@ -18,8 +18,7 @@ from eval.drawing import Picture, read_image
 Mask = npt.NDArray[np.uint8]
 """[H, W] object ids; 0 is background."""
 
-VOID_ID = 255
-"""Pixels that an annotator left undecided."""
+VOID_ID = 255  # pixels that an annotator left undecided
 
 _ID_MODES = ("P", "L", "1")
 
@@ -44,13 +43,12 @@ _PALETTE_256x3 = davis_palette()
 def read_mask(path: Path) -> Mask:
     """Read object ids from an indexed, grey or binary PNG.
 
-    Raises:
-        ValueError: If there is no such file, it is damaged, not a PNG, or a colour image; names the file.
+    ValueError, which names the file, if there is none, it is damaged, not a PNG, or a colour image.
     """
     with _errors_named(path):
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
-            _check_kind(image)
+            _check_kind(path, image)
             ids = _read_plain(content, image)
             return np.asarray(image, dtype=np.uint8) if ids is None else ids
 
@@ -58,7 +56,7 @@ def read_mask(path: Path) -> Mask:
 def read_mask_size(path: Path) -> tuple[int, int]:
     """(height, width) of a mask by its header; errors as `read_mask`, of damage only what the header shows."""
     with _errors_named(path), Image.open(path) as image:
-        _check_kind(image)
+        _check_kind(path, image)
         return image.height, image.width
 
 
@@ -98,21 +96,16 @@ def _errors_named(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such mask") from error
-    except _NotAMaskError as error:
-        raise ValueError(f"{path}: {error}") from error
     except _DAMAGED as error:
-        raise ValueError(f"{path}: damaged mask ({error})") from error
+        named = str(error).startswith(f"{path}: ")
+        raise ValueError(str(error) if named else f"{path}: damaged mask ({error})") from error
 
 
-class _NotAMaskError(Exception):
-    """An image that does not hold object ids."""
-
-
-def _check_kind(image: Image.Image) -> None:
+def _check_kind(path: Path, image: Image.Image) -> None:
     if image.format != "PNG":
-        raise _NotAMaskError(f"a {image.format} file; masks are indexed PNG files")
+        raise ValueError(f"{path}: a {image.format} file; masks are indexed PNG files")
     if image.mode not in _ID_MODES:
-        raise _NotAMaskError(f"a PNG of mode {image.mode}; masks hold one object id per pixel (mode P, as DAVIS has)")
+        raise ValueError(f"{path}: a PNG of mode {image.mode}; masks hold one object id per pixel (mode P, as DAVIS has)")
 
 
 def write_mask(path: Path, mask: Mask) -> None:
@@ -139,11 +132,7 @@ def without_void(mask: Mask) -> Mask:
 
 
 def overlay(frame: Path, mask: Path) -> Picture:
-    """Draw the mask of a file over its frame, in the colours of the DAVIS palette.
-
-    Raises:
-        ValueError: If one of them is missing or damaged, or they differ in size.
-    """
+    """Draw the mask of a file over its frame, in DAVIS's colours; ValueError if a file is missing or damaged, or the sizes differ."""
     picture, ids = read_image(frame), read_mask(mask)
     if ids.shape != picture.shape[:2]:
         (height, width), (frame_height, frame_width) = ids.shape, picture.shape[:2]

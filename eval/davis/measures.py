@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 BinaryImage = npt.NDArray[np.bool_]
 """[H, W]."""
 
+# The tolerance of contours is this share of the image diagonal, rounded up to whole pixels: 8 at 854 x 480.
 TOLERANCE_OF_DIAGONAL = 0.008
-"""The tolerance of contours is this share of the image diagonal, rounded up to whole pixels: 8 at 854 x 480."""
 
 
 class SequenceMeasures(NamedTuple):
@@ -37,14 +37,9 @@ class SequenceMeasures(NamedTuple):
 def measure_sequence(annotations: Path, predictions: Path, one_object: bool = False) -> SequenceMeasures:
     """Compare the predictions of a sequence with its annotations.
 
-    Args:
-        annotations: Folder with a mask for every frame of the sequence.
-        predictions: Folder with a mask of the same name and size for every frame but the first and the last, at least.
-        one_object: Whether all objects count as one, as in DAVIS-2016.
-
-    Raises:
-        ValueError: If there are too few annotations, or a mask is missing, damaged, of another size, or has an id that the first
-            annotation has not.
+    `annotations` is the folder with a mask for every frame of the sequence, `predictions` that with a mask of the same name and size
+    for every frame but the first and the last, at least. With `one_object`, all objects count as one, as in DAVIS-2016. ValueError
+    if there are too few annotations, or a mask is missing, damaged, of another size, or has an id that the first annotation has not.
     """
     # OpenCV's own threads would fight with the processes of `--jobs`.
     cv2.setNumThreads(1)
@@ -53,7 +48,8 @@ def measure_sequence(annotations: Path, predictions: Path, one_object: bool = Fa
         raise ValueError(
             f"{annotations}: {len(paths)} annotated frames; the first and the last are not scored, so at least {FEWEST_FRAMES}"
         )
-    first = _read_annotation(paths[0], one_object)
+    as_scored = single_object if one_object else without_void
+    first = as_scored(read_mask(paths[0]))
     num_objects = int(first.max())
     if not num_objects:
         logger.warning("%s: the first annotation has no object; the sequence has no share in the score", annotations)
@@ -66,7 +62,7 @@ def measure_sequence(annotations: Path, predictions: Path, one_object: bool = Fa
     region, boundary = np.zeros((num_objects, len(scored))), np.zeros((num_objects, len(scored)))
     late: set[int] = set()
     for index, path in enumerate(scored):
-        annotation = _read_annotation(path, one_object)
+        annotation = as_scored(read_mask(path))
         prediction = _read_prediction(predictions / path.name, annotation.shape, num_objects, one_object)
         if int(annotation.max()) > num_objects:
             late.update(np.unique(annotation[annotation > num_objects]).tolist())
@@ -79,10 +75,9 @@ def measure_sequence(annotations: Path, predictions: Path, one_object: bool = Fa
 
 
 def measure_object(annotation: Mask, prediction: Mask, object_id: int) -> tuple[float, float]:
-    """J and F of one object in one frame.
+    """J and F of one object in one frame; J is the intersection over union, 1 if both are empty.
 
-    J is the intersection over union, 1 if both are empty. Only the part of the frame around the object's two appearances is looked
-    at; one pixel of margin keeps the contours as they are.
+    Only the part of the frame around the object's two appearances is looked at; one pixel of margin keeps the contours as they are.
     """
     wanted, found = annotation == object_id, prediction == object_id
     box = _common_box(wanted, found)
@@ -152,11 +147,6 @@ def _common_box(first: BinaryImage, second: BinaryImage) -> tuple[slice, slice] 
     left, top = (max(0, min(box[side] for box in filled) - 1) for side in (0, 1))
     right, bottom = (max(box[side] for box in filled) + 1 for side in (2, 3))
     return slice(top, bottom), slice(left, right)
-
-
-def _read_annotation(path: Path, one_object: bool) -> Mask:
-    ids = read_mask(path)
-    return single_object(ids) if one_object else without_void(ids)
 
 
 def _read_prediction(path: Path, shape: tuple[int, ...], num_objects: int, one_object: bool) -> Mask:

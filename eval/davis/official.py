@@ -8,9 +8,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-TOLERANCE = 1e-9
-"""Largest difference of a metric: both sum the same numbers in another order."""
-
+TOLERANCE = 1e-9  # largest difference of a metric: both sum the same numbers in another order
 _SPLIT, _YEAR, _RESOLUTION = "val", "2017", "480p"
 _STATISTICS = {"M": "Mean", "R": "Recall", "D": "Decay"}
 
@@ -20,8 +18,7 @@ def compare_with_official(
 ) -> None:
     """Score the sequences `names` again with the official package; `per_object` has our metrics by `SEQUENCE_ID`.
 
-    Raises:
-        ValueError: If a metric of any object differs by more than `TOLERANCE`, the package is not installed, or refuses the masks.
+    ValueError if a metric differs by more than `TOLERANCE`, the package is not installed, or it refuses the masks.
     """
     official = _official_metrics(names, annotations, predictions)
     if set(official) != set(per_object):
@@ -61,7 +58,7 @@ def _official_metrics(names: Sequence[str], annotations: Path, predictions: Path
     return {
         name: {
             f"{measure}-{long}": float(measures[measure][short][index])
-            for measure in ("J", "F")
+            for measure in "JF"
             for short, long in _STATISTICS.items()
         }
         for index, name in enumerate(measures["J"]["M_per_object"])

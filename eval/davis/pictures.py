@@ -3,7 +3,7 @@
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from PIL import Image
 from common.cli import parse, run_command
 from common.files import write_atomically
 from eval.davis.config import SplitOptions
-from eval.davis.data import FEWEST_FRAMES, DavisSplit, VideoSequence, find_sequences
+from eval.davis.data import FEWEST_FRAMES, DavisSplit, find_sequences
 from eval.davis.masks import overlay
 from eval.davis.scores import Scores, score_sequences
 from eval.drawing import side_by_side
@@ -21,7 +21,6 @@ from eval.drawing import side_by_side
 logger = logging.getLogger(__name__)
 
 CHART_FILE = "j_and_f.png"
-ANNOTATIONS_TITLE = "annotation"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,22 +54,18 @@ class PicturesConfig(SplitOptions):
 
 
 def draw(config: PicturesConfig) -> list[Path]:
-    """Write every animation, and the chart; returns their paths.
-
-    Raises:
-        ValueError: If the data or the masks are incomplete; one line names what.
-    """
+    """Write every animation, and the chart; returns their paths. ValueError if the data or the masks are incomplete."""
     split = DavisSplit.chosen(config.davis, config, config.sequences)
     titles = config.titles or panel_titles(config.compare)
     paths, annotated = [], []
     for sequence in find_sequences(split, all_masks=False):
-        masks = tuple(sequence.masks[0].parent / f"{frame.stem}.png" for frame in sequence.frames)
-        if all(mask.is_file() for mask in masks):
-            sequence = replace(sequence, masks=masks)
-            annotated += [sequence.name] if len(masks) >= FEWEST_FRAMES else []
+        folders, shown = [folder / sequence.name for folder in config.compare], titles
+        annotations = sequence.masks[0].parent
+        if all((annotations / f"{frame.stem}.png").is_file() for frame in sequence.frames):
+            folders, shown = [annotations, *folders], ["annotation", *titles]
+            annotated += [sequence.name] if len(sequence.frames) >= FEWEST_FRAMES else []
         paths.append(config.output / f"{sequence.name}.gif")
-        folders = [folder / sequence.name for folder in config.compare]
-        write_animation(paths[-1], sequence, folders, titles, config.width, config.frames_per_second)
+        write_animation(paths[-1], sequence.frames, folders, shown, config.width, config.frames_per_second)
         logger.info("%s", paths[-1])
     if annotated:
         scores = {
@@ -84,30 +79,25 @@ def draw(config: PicturesConfig) -> list[Path]:
 
 def panel_titles(folders: Sequence[Path]) -> list[str]:
     """Names for different folders: without what their paths share at the end, as few parts of them as tell them apart."""
-    parts = [folder.resolve().parts[1:] for folder in folders]
-    shared = 0
-    while len(parts) > 1 and all(len(path) > shared + 1 and path[-1 - shared] == parts[0][-1 - shared] for path in parts):
-        shared += 1
-    rests = [path[: len(path) - shared] for path in parts]
-    for length in range(1, max(map(len, rests)) + 1):
-        titles = ["/".join(rest[-length:]) for rest in rests]
+    paths = [folder.resolve().parts[1:] for folder in folders]
+    while len(paths) > 1 and len({path[-1] for path in paths}) == 1 and min(map(len, paths)) > 1:
+        paths = [path[:-1] for path in paths]
+    for length in range(1, max(map(len, paths)) + 1):
+        titles = ["/".join(path[-length:]) for path in paths]
         if len(set(titles)) == len(titles):
             break
     return titles
 
 
 def write_animation(
-    path: Path, sequence: VideoSequence, folders: Sequence[Path], titles: Sequence[str], width: int, frames_per_second: int
+    path: Path, frames: Sequence[Path], folders: Sequence[Path], titles: Sequence[str], width: int, frames_per_second: int
 ) -> None:
-    """Write an animated GIF: the annotation where every frame has one, then the masks of each folder under its title.
+    """Write an animated GIF of the masks `folder/FRAME.png` over the frames, those of each folder under its title.
 
-    Raises:
-        ValueError: If a mask or frame is missing or damaged, or they differ in size.
+    ValueError if a mask or frame is missing or damaged, or they differ in size.
     """
-    if len(sequence.masks) == len(sequence.frames):
-        folders, titles = [sequence.masks[0].parent, *folders], [ANNOTATIONS_TITLE, *titles]
     pages = []
-    for frame in sequence.frames:
+    for frame in frames:
         panels = [overlay(frame, folder / f"{frame.stem}.png") for folder in folders]
         pages.append(side_by_side(panels, titles, width).quantize(256, dither=Image.Dither.NONE))
     options: dict[str, Any] = {"save_all": True, "append_images": pages[1:], "duration": 1000 // frames_per_second, "loop": 0}
@@ -124,29 +114,24 @@ def sequence_metrics(scores: Scores) -> dict[str, float]:
 
 def write_chart(path: Path, scores: dict[str, Scores]) -> None:
     """Write a bar chart of J&F in percent per sequence, one colour per set of masks."""
-    import matplotlib  # slow to load
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot  # after the choice of a backend that needs no display
+    from matplotlib.figure import Figure  # slow to load
 
     names = list(sequence_metrics(next(iter(scores.values()))))
     places, thickness = np.arange(len(names)), 0.8 / len(scores)
-    figure, axes = pyplot.subplots(figsize=(7, 1.5 + 0.3 * len(names) * max(1, len(scores) / 2)), layout="constrained")
+    figure = Figure(figsize=(7, 1.5 + 0.3 * len(names) * max(1, len(scores) / 2)), layout="constrained")
+    axes = figure.subplots()
     for index, (title, entry) in enumerate(scores.items()):
-        values = sequence_metrics(entry)
         label = f"{title}: {100 * entry.overall['J&F-Mean']:.1f}"
-        axes.barh(places + index * thickness, [values[name] for name in names], height=thickness, label=label)
+        axes.barh(places + index * thickness, list(sequence_metrics(entry).values()), height=thickness, label=label)
     axes.set_yticks(places + 0.4 - thickness / 2, names)
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("J&F-Mean (%)")
     figure.legend(loc="outside upper center", ncols=2)
     write_atomically(path, figure.savefig)
-    pyplot.close(figure)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Draw, and print the paths of what was drawn."""
     for path in draw(parse(PicturesConfig, argv, "python -m eval.davis.pictures")):
         print(path)  # noqa: T201 - the command's own output
     return 0

@@ -1,6 +1,5 @@
 """`python -m eval.davis.propagation`: the masks that label propagation gives, without scores."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +7,6 @@ from pathlib import Path
 from common.cli import parse, run_command
 from eval.davis.config import SplitOptions
 from eval.davis.protocol import PropagationSettings
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,34 +26,27 @@ class PropagationConfig(SplitOptions, PropagationSettings):
 
 
 def propagate(config: PropagationConfig) -> Path:
-    """Write the masks of all chosen sequences; returns their folder.
-
-    Raises:
-        ValueError: If the data, the backbone file or the output folder cannot be used; one line names what.
-    """
+    """Write the masks of all chosen sequences; returns their folder. ValueError if an input or the output folder cannot be used."""
     # They load torch, which `--help` does not need.
     from backbones.file import load_backbone
     from common.distributed import choose_device, process_group
     from common.files import file_sha256
     from eval.davis.data import DavisSplit, find_sequences, fingerprint
     from eval.davis.features import FeatureExtractor, check_sizes
-    from eval.davis.writing import masks_digest, write_masks
+    from eval.davis.writing import write_masks
 
     split = DavisSplit.chosen(config.davis, config, config.sequences)
     sequences = find_sequences(split, all_masks=False)
     backbone = load_backbone(config.backbone)
     check_sizes(backbone.spec, (sequence.size for sequence in sequences), config)
-    inputs = masks_digest(file_sha256(config.backbone), fingerprint(split, sequences), sequences, config)
     device = choose_device(config.device)
     with process_group(device, "gloo"):
         extract = FeatureExtractor(backbone, config.block, device)
-        logger.info("%d sequences; features %s, stride %d", len(sequences), extract.describe(), extract.stride)
-        write_masks(sequences, config.output, extract, config, inputs)
+        write_masks(sequences, config.output, extract, config, file_sha256(config.backbone), fingerprint(split, sequences))
     return config.output
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse the options and propagate."""
     propagate(parse(PropagationConfig, argv, "python -m eval.davis.propagation"))
     return 0
 

@@ -23,34 +23,27 @@ from PIL import Image
 from torch import Tensor
 
 from common.distributed import full_float32
-from eval.davis.features import FeatureExtractor
-from eval.davis.frames import Frame
+from eval.davis.features import FeatureExtractor, Frame
 from eval.davis.masks import Mask
 from eval.davis.protocol import PropagationSettings
 
+# Rows and columns of a tile: small ones waste fewer comparisons, large ones multiply faster. Chosen at 30 x 52 and 60 x 104.
 TILE = (10, 13)
-"""Rows and columns of a tile: small ones waste fewer comparisons, large ones multiply faster. Chosen at 30 x 52 and 60 x 104."""
 
 
 @torch.inference_mode()
 def propagate_sequence(
     frames: Iterable[Frame], first_mask: Mask, extract: FeatureExtractor, settings: PropagationSettings
 ) -> Iterator[tuple[Frame, Tensor]]:
-    """Masks of all frames but the first.
+    """Frame and mask of all frames of a sequence but the first: object ids [H, W] uint8 at the network's input size, on the device.
 
-    It does not synchronise with the GPU: later frames are queued while earlier ones run.
-
-    Args:
-        frames: The sequence, the first frame included; all of one size.
-        first_mask: Object ids of the first frame, at its original size.
-        extract: The features.
-        settings: The protocol.
-
-    Yields:
-        Frame and its object ids [H, W] uint8 at the network's input size, on the device.
+    It does not synchronise with the GPU: later frames are queued while earlier ones run. All frames have one size; `first_mask` has
+    the object ids of the first at its original size.
     """
-    propagator = None
-    for group in _groups(frames, extract):
+    propagator, remaining = None, iter(frames)
+    for first in remaining:
+        # The frames that go through the network together.
+        group = [first, *islice(remaining, extract.frames_at_once(*first.image.shape[1:]) - 1)]
         features_BhwD = extract(torch.stack([frame.image.to(extract.device, non_blocking=True) for frame in group]))
         for frame, features_hwD in zip(group, features_BhwD, strict=True):
             if propagator is None:
@@ -59,14 +52,6 @@ def propagate_sequence(
                 propagator = LabelPropagator(features_hwD, labels_hwC.to(features_hwD.device), settings)
             else:
                 yield frame, label_map(propagator.step(features_hwD), extract.stride)
-
-
-def _groups(frames: Iterable[Frame], extract: FeatureExtractor) -> Iterator[list[Frame]]:
-    """The frames that go through the network together."""
-    remaining = iter(frames)
-    for first in remaining:
-        others = extract.frames_at_once(*first.image.shape[1:]) - 1
-        yield [first, *islice(remaining, others)]
 
 
 def first_labels(mask: Mask, grid: tuple[int, int], drop_highest_id: bool) -> Tensor:
@@ -99,13 +84,9 @@ class LabelPropagator:
         """Soft labels [h, w, C] of the next frame from its unit-length features."""
         settings = self.settings
         known = 1 + min(self._steps, settings.n_last_frames)
+        context = (self._features_MhwD[:known], self._labels_MhwC[:known])
         labels_hwC = propagate_labels(
-            features_hwD,
-            self._features_MhwD[:known],
-            self._labels_MhwC[:known],
-            settings.neighbourhood_radius,
-            settings.topk,
-            settings.temperature,
+            features_hwD, *context, settings.neighbourhood_radius, settings.topk, settings.temperature
         )
         if settings.n_last_frames:
             # The order of the context frames is irrelevant, so the newest replaces the oldest in place.
@@ -117,28 +98,13 @@ class LabelPropagator:
 
 @full_float32()
 def propagate_labels(
-    target_hwD: Tensor,
-    context_MhwD: Tensor,
-    labels_MhwC: Tensor,
-    radius: int,
-    topk: int,
-    temperature: float,
+    target_hwD: Tensor, context_MhwD: Tensor, labels_MhwC: Tensor, radius: int, topk: int, temperature: float
 ) -> Tensor:
-    """Soft labels of a target frame (`label_propagation` in the authors' script).
+    """Soft labels [h, w, C] of a target frame (`label_propagation` in the authors' script), in the dtype of the context's.
 
     Each target patch averages the labels of the source patches whose weight exp(similarity / temperature) is at least the `topk`-th
-    largest over the neighbourhoods in all context frames jointly; ties at the last place all count.
-
-    Args:
-        target_hwD: Unit-length features of the target frame.
-        context_MhwD: Unit-length features of the context frames.
-        labels_MhwC: Their soft labels.
-        radius: Chebyshev radius of a neighbourhood in patches; 0 for no limit.
-        topk: Number of sources.
-        temperature: Divides the similarities.
-
-    Returns:
-        [h, w, C] in the labels' dtype.
+    largest over the neighbourhoods in all context frames jointly; ties at the last place all count. Features are of unit length; the
+    `radius` of a neighbourhood is the Chebyshev distance in patches, 0 for no limit.
     """
     h, w, _ = target_hwD.shape
     result_hwC = labels_MhwC.new_empty(h, w, labels_MhwC.shape[-1])

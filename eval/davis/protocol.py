@@ -4,11 +4,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+# exp(80) = 5.5e34; float32 ends at 3.4e38, and labels are divided by sums of such weights.
 LOWEST_TEMPERATURE = 1 / 80
-"""exp(80) = 5.5e34; float32 ends at 3.4e38, and labels are divided by sums of such weights."""
 
-PROTOCOL_VERSION = 1
-"""Grows whenever a change can change a mask."""
+PROTOCOL_VERSION = 1  # grows whenever a change can change a mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +61,6 @@ class PropagationSettings:
     after the final norm where the backbone has one."""
 
     def __post_init__(self) -> None:
-        """Reject settings that no run can have."""
         for name, least in (("n_last_frames", 0), ("neighbourhood_radius", 0), ("topk", 1), ("short_side", 64)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
@@ -75,7 +73,6 @@ class PropagationSettings:
 
     @property
     def quirks(self) -> Quirks:
-        """The quirks of the chosen protocol."""
         return PUBLISHED if self.protocol == "published" else FIXED
 
 

@@ -9,7 +9,7 @@ import io
 import logging
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,14 +26,9 @@ from eval.davis.official import compare_with_official
 
 logger = logging.getLogger(__name__)
 
-METRICS = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
-"""In the official order."""
-
+METRICS = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")  # in the official order
 LOWER_IS_BETTER = ("J-Decay", "F-Decay")
-
-PER_SEQUENCE_METRICS = ("J-Mean", "F-Mean")
-"""Columns of the official per-sequence file."""
-
+PER_SEQUENCE_METRICS = ("J-Mean", "F-Mean")  # columns of the official per-sequence file
 _RECALL_THRESHOLD = 0.5
 _DECAY_BINS = 4
 
@@ -64,12 +59,13 @@ class ScoresConfig(SplitOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Fractions, as the official evaluation has them."""
+    """Fractions, as the official evaluation has them.
+
+    `per_object` has the metrics of each object over its frames by `SEQUENCE_ID`, `overall` each of `METRICS` as its mean over them.
+    """
 
     overall: dict[str, float]
-    """Each of `METRICS`: its mean over all objects."""
     per_object: dict[str, dict[str, float]]
-    """`SEQUENCE_ID` -> the metrics of this object over its frames."""
 
 
 def score_sequences(
@@ -78,9 +74,7 @@ def score_sequences(
     """Score sequences, in several processes where there are several jobs (0: one per core); their order does not matter.
 
     `annotations` and `predictions` have one folder of masks per sequence; with `one_object`, all objects count as one (DAVIS-2016).
-
-    Raises:
-        ValueError: If a folder or mask is missing or damaged, or does not fit; the message names it.
+    ValueError if a folder or mask is missing or damaged, or does not fit.
     """
     for folder in (annotations, predictions):
         if not folder.is_dir():
@@ -97,15 +91,11 @@ def score_sequences(
 
 
 def summarise(sequences: Sequence[SequenceMeasures]) -> Scores:
-    """Mean, recall and decay of each object, and their means over the objects.
-
-    Raises:
-        ValueError: If there is no object at all.
-    """
+    """Mean, recall and decay of each object, and their means over the objects; ValueError if there is none."""
     per_object = {
-        f"{sequence.name}_{number}": _of_object(sequence.region[number - 1], sequence.boundary[number - 1])
+        f"{sequence.name}_{number}": _of_object(region, boundary)
         for sequence in sequences
-        for number in range(1, len(sequence.region) + 1)
+        for number, (region, boundary) in enumerate(zip(sequence.region, sequence.boundary, strict=True), 1)
     }
     if not per_object:
         raise ValueError("no sequence has an object in its first annotation; there is nothing to score")
@@ -135,19 +125,13 @@ def write_csv_files(folder: Path, split: str, scores: Scores) -> tuple[Path, Pat
     """Write the global and the per-sequence file of the official evaluation, in full precision (theirs has three decimals)."""
     overall, per_sequence = folder / f"global_results-{split}.csv", folder / f"per-sequence_results-{split}.csv"
     write_text_atomically(overall, _csv_text(METRICS, [[scores.overall[name] for name in METRICS]]))
-    rows: list[list[str | float]] = [
-        [name, *(metrics[column] for column in PER_SEQUENCE_METRICS)] for name, metrics in scores.per_object.items()
-    ]
+    rows = [(name, *(metrics[column] for column in PER_SEQUENCE_METRICS)) for name, metrics in scores.per_object.items()]
     write_text_atomically(per_sequence, _csv_text(("Sequence", *PER_SEQUENCE_METRICS), rows))
     return overall, per_sequence
 
 
 def score(config: ScoresConfig) -> Scores:
-    """Score what a config names and write the CSV files.
-
-    Raises:
-        ValueError: As `score_sequences`, if a list of sequences is missing, or if the official evaluation has other metrics.
-    """
+    """Score what a config names and write the CSV files; ValueError also if the official evaluation has other metrics."""
     folder, names = _chosen(config)
     logger.info("%d sequences of %s", len(names), folder)
     scores = score_sequences(names, folder, config.predictions, config.year == "2016", config.jobs)
@@ -181,7 +165,7 @@ def _usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _csv_text(header: Sequence[str], rows: Sequence[Sequence[str | float]]) -> str:
+def _csv_text(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(header)
@@ -190,7 +174,6 @@ def _csv_text(header: Sequence[str], rows: Sequence[Sequence[str | float]]) -> s
 
 
 def main(argv: Sequence[str]) -> int:
-    """Score and print the global metrics as CSV."""
     scores = score(parse(ScoresConfig, argv, "python -m eval.davis.scores"))
     print(_csv_text(METRICS, [[scores.overall[name] for name in METRICS]]), end="")  # noqa: T201 - the output
     return 0

@@ -5,11 +5,12 @@ import logging
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 from torch import Tensor
@@ -18,8 +19,7 @@ from tqdm import tqdm
 from common.distributed import rank, wait_for_all, world_size
 from common.files import file_sha256, remove_leftovers, text_sha256, write_text_atomically
 from eval.davis.data import VideoSequence
-from eval.davis.features import FeatureExtractor
-from eval.davis.frames import Frame, read_frame
+from eval.davis.features import FeatureExtractor, Frame, read_frame
 from eval.davis.masks import overlay, resize_mask, write_mask
 from eval.davis.propagator import propagate_sequence
 from eval.davis.protocol import PROTOCOL_VERSION, PropagationSettings, propagation_settings
@@ -27,8 +27,10 @@ from eval.result import Dataset
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "propagation.json"
-"""Beside the sequences' folders: from what they were made."""
+Item = TypeVar("Item")
+Done = TypeVar("Done")
+
+MANIFEST = "propagation.json"  # beside the sequences' folders: from what they were made
 
 # Frames decoded ahead of the network, and masks waiting to be written, at most.
 _READ_AHEAD = 3
@@ -36,17 +38,23 @@ _WRITE_BEHIND = 8
 
 
 def write_masks(
-    sequences: Sequence[VideoSequence], folder: Path, extract: FeatureExtractor, settings: PropagationSettings, inputs: str
+    sequences: Sequence[VideoSequence],
+    folder: Path,
+    extract: FeatureExtractor,
+    settings: PropagationSettings,
+    backbone_sha256: str,
+    dataset: Dataset,
 ) -> None:
     """Write this process's share of the sequences to `folder/SEQUENCE`, without those that are there; return when all are written.
 
-    `inputs` is the digest of everything that determines the masks.
-
-    Raises:
-        ValueError: If the folder holds something else, or the data are damaged.
+    ValueError if the folder holds masks of another backbone, data set or settings, or the data are damaged.
     """
+    logger.info("%d sequences; features %s, stride %d", len(sequences), extract.describe(), extract.stride)
+    # Of the frames, gigabytes, the data set's number and size stand for their content.
+    first_masks = [file_sha256(sequence.masks[0]) for sequence in sequences]
+    inputs = [backbone_sha256, asdict(dataset), first_masks, PROTOCOL_VERSION, propagation_settings(settings)]
     if rank() == 0:
-        _claim(folder, inputs)
+        _claim(folder, text_sha256(json.dumps(inputs, sort_keys=True)))
     wait_for_all()
     own = share(sequences, rank(), world_size())
     remaining = [sequence for sequence in own if not (folder / sequence.name).is_dir()]
@@ -57,12 +65,11 @@ def write_masks(
         for sequence in remaining:
             start = time.monotonic()
             write_sequence(sequence, folder / sequence.name, extract, settings, bar.update)
-            seconds, frames = time.monotonic() - start, len(sequence.frames)
+            frames = len(sequence.frames)
             frames_left -= frames
-            logger.info(
-                "%s: %d frames in %.1f s (%.2f frames/s); about %.0f s left",
-                *(sequence.name, frames, seconds, frames / seconds, frames_left * seconds / frames),
-            )
+            speed = frames / (time.monotonic() - start)
+            left = frames_left / speed
+            logger.info("%s: %d frames (%.2f frames/s); about %.0f s left", sequence.name, frames, speed, left)
     wait_for_all()
 
 
@@ -85,16 +92,20 @@ def write_sequence(
 ) -> None:
     """Propagate through a sequence and write `folder/FRAME.png`; the folder appears when all of them are written.
 
-    Frames are decoded ahead and masks are written behind, in threads of their own.
-
-    Raises:
-        ValueError: If a frame is damaged or its size differs from the first frame's, or the first mask is damaged.
+    Frames are decoded ahead and masks are written behind, in threads of their own. ValueError if a frame is damaged or its size
+    differs from the first frame's, or the first mask is damaged.
     """
     first_mask = sequence.first_mask()
     if not first_mask.any():
         logger.warning("%s: the first mask has no object; all its masks will be empty", sequence.name)
 
-    def write(frame: Frame, ids_HW: Tensor) -> None:
+    def read(path: Path) -> Frame:
+        frame = read_frame(path, settings, extract.input_multiple, sequence.size)
+        # Only from pinned memory does a copy to a GPU run beside its work.
+        return replace(frame, image=frame.image.pin_memory()) if extract.device.type == "cuda" else frame
+
+    def write(propagated: tuple[Frame, Tensor]) -> None:
+        frame, ids_HW = propagated
         write_mask(partial / f"{frame.name}.png", resize_mask(ids_HW.cpu().numpy(), frame.original_size))
 
     # Decoding takes 7 ms a frame, writing 5 ms a mask: beside a GPU, one thread for each may be the slowest part.
@@ -102,32 +113,23 @@ def write_sequence(
     with whole_folder(folder) as partial, ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as writers:
         write_mask(partial / f"{sequence.frames[0].stem}.png", first_mask)
         on_frame()
-        written: deque[Future[None]] = deque()
-        frames = _read_ahead(readers, sequence, extract, settings)
-        for frame, ids_HW in propagate_sequence(frames, first_mask, extract, settings):
-            written.append(writers.submit(write, frame, ids_HW))
-            if len(written) > _WRITE_BEHIND:
-                written.popleft().result()
+        frames = _in_threads(readers, read, sequence.frames, _READ_AHEAD)
+        masks = propagate_sequence(frames, first_mask, extract, settings)
+        for _ in _in_threads(writers, write, masks, _WRITE_BEHIND):
             on_frame()
-        for future in written:
-            future.result()
 
 
-def _read_ahead(
-    readers: ThreadPoolExecutor, sequence: VideoSequence, extract: FeatureExtractor, settings: PropagationSettings
-) -> Iterator[Frame]:
-    def read(path: Path) -> Frame:
-        frame = read_frame(path, settings, extract.input_multiple, sequence.size)
-        # Only from pinned memory does a copy to a GPU run beside its work.
-        return replace(frame, image=frame.image.pin_memory()) if extract.device.type == "cuda" else frame
-
-    waiting: deque[Future[Frame]] = deque()
-    for path in sequence.frames:
-        waiting.append(readers.submit(read, path))
-        if len(waiting) > _READ_AHEAD:
+def _in_threads(
+    pool: ThreadPoolExecutor, work: Callable[[Item], Done], items: Iterable[Item], most_waiting: int
+) -> Iterator[Done]:
+    """What `work` returns for each item, in their order; later items are worked on before earlier results are asked for."""
+    waiting: deque[Future[Done]] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > most_waiting:
             yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    for future in waiting:
+        yield future.result()
 
 
 def write_overlays(sequences: Sequence[VideoSequence], masks: Path, folder: Path) -> None:
@@ -145,25 +147,13 @@ def write_overlays(sequences: Sequence[VideoSequence], masks: Path, folder: Path
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `folder` if the block ends without an error, so that a folder that exists is complete.
-
-    It replaces what `folder` held before.
-    """
+    """A temporary folder that replaces `folder` if the block ends without an error, so that a folder that exists is complete."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     yield partial
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
-
-
-def masks_digest(
-    backbone_sha256: str, dataset: Dataset, sequences: Sequence[VideoSequence], settings: PropagationSettings
-) -> str:
-    """Digest of everything that determines the masks; of the frames, gigabytes, by their number and size."""
-    first_masks = [file_sha256(sequence.masks[0]) for sequence in sequences]
-    inputs = [backbone_sha256, asdict(dataset), first_masks, PROTOCOL_VERSION, propagation_settings(settings)]
-    return text_sha256(json.dumps(inputs, sort_keys=True))
 
 
 def _claim(folder: Path, inputs: str) -> None:

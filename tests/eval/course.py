@@ -112,7 +112,6 @@ class Course:
         assert all(0 <= metric.value <= 100 for metric in result.metrics.values())
         assert result.artefacts["training_curves"] == "training/curves.png"
         assert result.coverage == "subset"
-        assert not result.is_benchmark
         assert result.backbone.name == "toy"
         assert result.wall_time_s > 0
         assert result.peak_memory_bytes > 0

@@ -1,7 +1,8 @@
-"""The frame around every task: finished or not, and what the record says."""
+"""The frame around every task: finished or not, what the record says, and that it survives its file."""
 
 import json
 import logging
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 
 from backbones.file import read_backbone_file
 from backbones.spec import ResNetSpec
-from eval.record import Evaluation, describe_dataset, describe_environment, differences, inputs_digest, metrics_line
+from eval.record import Evaluation, describe_dataset, differences, inputs_digest, metrics_line
 from eval.result import SAMPLE_MARKER, Dataset, Metric, Protocol, Result, ResultError, read_result, write_result
 from tests.toy import write_toy_backbone
 
@@ -74,6 +75,8 @@ def test_the_record_holds_what_was_given(backbone: Path, tmp_path: Path) -> None
     assert (found.metrics, found.breakdown, found.artefacts) == (METRICS, BREAKDOWN, ARTEFACTS)
     assert found.config == {**asdict(given.options), "batch": 8}
     assert (found.seed, found.environment.world_size, found.wall_time_s, found.peak_memory_bytes) == (3, 2, 1.5, 100)
+    assert (found.environment.device, found.environment.packages["torch"]) == ("cpu", torch.__version__.split("+")[0])
+    assert found.environment.code
     assert found.backbone.name == backbone.stem
     assert record(evaluation(backbone, tmp_path, name="mine")).backbone.name == "mine"
     assert metrics_line(tmp_path, found) == f"mIoU 12.35  (subset data)  {tmp_path / 'result.json'}"
@@ -105,24 +108,39 @@ def test_differences_are_named_by_their_path() -> None:
 
 
 def test_coverage_follows_size_restriction_and_marker(tmp_path: Path) -> None:
-    items = ["b", "a"]
-    assert describe_dataset(tmp_path, "D", "val", items, full_size=2).coverage == "full"
-    assert describe_dataset(tmp_path, "D", "val", items, full_size=3).coverage == "subset"
-    assert describe_dataset(tmp_path, "D", "val", items, full_size=2, restricted=True).coverage == "subset"
+    def described(items: list[str], full_size: int = 2, restricted: bool = False) -> Dataset:
+        return describe_dataset(tmp_path, "D", "val", items, full_size, restricted)
+
+    assert described(["b", "a"]).coverage == "full"
+    assert described(["b", "a"], full_size=3).coverage == "subset"
+    assert described(["b", "a"], restricted=True).coverage == "subset"
+    # The digest is of the set of items.
+    assert described(["b", "a"]) == described(["a", "b"])
+    assert described(["a", "b"]).listing_sha256 != described(["a", "c"]).listing_sha256
     (tmp_path / SAMPLE_MARKER).write_text("{}")
-    assert describe_dataset(tmp_path, "D", "val", items, full_size=2).coverage == "sample"
+    assert described(["b", "a"]).coverage == "sample"
 
 
-def test_the_fingerprint_is_of_the_set_of_items(tmp_path: Path) -> None:
-    first, second, other = (
-        describe_dataset(tmp_path, "D", "val", items, full_size=2).listing_sha256
-        for items in (["a", "b"], ["b", "a"], ["a", "c"])
+def test_round_trip_in_full_precision_with_nan_as_null(backbone: Path, tmp_path: Path) -> None:
+    given = replace(
+        record(evaluation(backbone, tmp_path)),
+        metrics={"J&F-Mean": Metric(value=100 / 3), "empty": Metric(value=math.nan)},
+        breakdown={"dog_1": {"J": 12.5, "F": math.nan}},
     )
-    assert first == second != other
+    path = write_result(tmp_path, given)
+    assert "NaN" not in path.read_text()
+    assert json.loads(path.read_text())["metrics"]["empty"]["value"] is None
+    found = read_result(path)
+    assert found.metrics["J&F-Mean"].value == 100 / 3
+    assert math.isnan(found.metrics["empty"].value)
+    assert math.isnan(found.breakdown["dog_1"]["F"])
+    assert found.environment == given.environment
 
 
-def test_environment_names_versions_and_code() -> None:
-    environment = describe_environment(torch.device("cpu"))
-    assert environment.packages["torch"] == torch.__version__.split("+")[0]
-    assert environment.device == "cpu"
-    assert environment.code
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"version": 1}', '{"version": 99}', "\x00"])
+def test_damaged_files_are_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(text)
+    with pytest.raises(ResultError, match=r"result\.json") as caught:
+        read_result(path)
+    assert "\n" not in str(caught.value)

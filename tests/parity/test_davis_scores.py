@@ -22,16 +22,16 @@ def scores(folder: Path) -> Scores:
     return score_sequences(sequence_names(split), split.masks_folder, folder / "predictions")
 
 
-def test_global_figures(folder: Path, scores: Scores) -> None:
+def test_global_metrics(folder: Path, scores: Scores) -> None:
     expected = json.loads((folder / "expected.json").read_text())["global"]
     assert set(scores.overall) == set(expected)
     assert scores.overall == pytest.approx(expected, rel=0, abs=TOLERANCE)
 
 
-def test_figures_of_every_object(folder: Path, scores: Scores) -> None:
+def test_metrics_of_every_object(folder: Path, scores: Scores) -> None:
     expected = json.loads((folder / "expected.json").read_text())["per_object"]
     assert set(scores.per_object) == set(expected)
-    for name, figures in expected.items():
+    for name, metrics in expected.items():
         found = scores.per_object[name]
-        assert found["J-Mean"] == pytest.approx(figures["J"], rel=0, abs=TOLERANCE), name
-        assert found["F-Mean"] == pytest.approx(figures["F"], rel=0, abs=TOLERANCE), name
+        assert found["J-Mean"] == pytest.approx(metrics["J"], rel=0, abs=TOLERANCE), name
+        assert found["F-Mean"] == pytest.approx(metrics["F"], rel=0, abs=TOLERANCE), name

@@ -57,7 +57,6 @@ def test_the_command_from_backbone_to_result(images: Path, backbone_file: Path, 
     assert result.backbone.name == "tiny"
     assert (result.datasets["train"].num_items, result.datasets["test"].num_items, result.coverage) == (27, 15, "subset")
     assert result.protocol.settings["linear_features"] == "CLS token, last 4 blocks concatenated"
-    assert not result.is_benchmark
     assert all((output / path).is_file() for path in result.artefacts.values())
     assert json.loads((output / "config.json").read_text())["crop"] == 32
 

@@ -1,28 +1,116 @@
-"""Features for propagation from backbones with registers and patches of 14 pixels."""
+"""From a frame's file to features, by the published protocol and the fixed one."""
 
+from pathlib import Path
+
+import cv2
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from backbones.build import build_backbone
 from backbones.file import load_strictly
 from backbones.spec import BackboneSpec
-from eval.davis.features import FeatureExtractor, check_sizes
-from eval.davis.protocol import PropagationSettings
+from eval.davis.features import FeatureExtractor, check_sizes, input_size, read_frame
+from eval.davis.protocol import PropagationSettings, deviations, propagation_settings
 from tests.eval.davis.conftest import SPECS
 from tests.layouts import DINOV3, REGISTERS, weights_of
+from tests.references import davis_propagation as reference
+
+PUBLISHED, FIXED = PropagationSettings(), PropagationSettings(protocol="fixed")
+CPU = torch.device("cpu")
+PIXELS = np.random.default_rng(0).integers(0, 256, (100, 170, 3), np.uint8)
+
+
+def test_the_defaults_are_the_published_protocol() -> None:
+    settings = {"protocol": "published", "n_last_frames": 7, "neighbourhood_radius": 12, "topk": 5, "temperature": 0.1}
+    settings |= {"short_side": 480, "block": None}
+    quirks = {"std": (0.228, 0.224, 0.225), "long_side_multiple": 64, "drop_highest_id": True}
+    assert propagation_settings(PUBLISHED) == settings | quirks
+    assert deviations(PUBLISHED) == {}
+    assert deviations(PropagationSettings(topk=7)) == {"topk": [5, 7]}
+
+
+@pytest.mark.parametrize("wrong", [{"topk": 0}, {"n_last_frames": -1}, {"short_side": 63}, {"temperature": 0.0}, {"block": -1}])
+def test_impossible_settings(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        PropagationSettings(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("settings", "multiple", "original", "expected"),
+    [
+        (PUBLISHED, 16, (480, 854), (480, 832)),
+        (PUBLISHED, 16, (480, 910), (480, 896)),
+        (PUBLISHED, 16, (480, 1152), (480, 1152)),
+        (PUBLISHED, 16, (1080, 1920), (480, 832)),
+        (PUBLISHED, 16, (854, 480), (832, 480)),
+        (FIXED, 16, (480, 854), (480, 848)),
+        (FIXED, 8, (480, 854), (480, 856)),
+        (FIXED, 14, (480, 480), (476, 476)),
+    ],
+)
+def test_the_long_side_is_rounded_down_unless_fixed(
+    settings: PropagationSettings, multiple: int, original: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert input_size(*original, settings, multiple) == expected
+
+
+def test_a_frame_is_read_as_the_authors_read_it(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "00007.jpg"), PIXELS)
+    frame = read_frame(tmp_path / "00007.jpg", PUBLISHED, 16)
+    image, size = reference.read_frame(tmp_path / "00007.jpg")
+    assert (frame.name, frame.original_size) == ("00007", size)
+    torch.testing.assert_close(frame.image, image, rtol=0, atol=1e-6)
+    # 2,000 bytes after the end marker were refused here, and nowhere else.
+    with (tmp_path / "00007.jpg").open("ab") as stream:
+        stream.write(bytes(2000))
+    assert torch.equal(read_frame(tmp_path / "00007.jpg", PUBLISHED, 16).image, frame.image)
+
+
+@pytest.mark.parametrize("name", ["cut", "empty", "text", "absent"])
+def test_a_damaged_frame_is_named(name: str, tmp_path: Path) -> None:
+    whole = cv2.imencode(".jpg", PIXELS)[1].tobytes()
+    contents = {"cut": whole[: len(whole) // 2], "empty": b"", "text": b"not an image"}
+    if name in contents:
+        (tmp_path / f"{name}.jpg").write_bytes(contents[name])
+    message = "not a JPEG, or a damaged" if name in contents else "no such frame"
+    with pytest.raises(ValueError, match=rf"{name}\.jpg: {message}"):
+        read_frame(tmp_path / f"{name}.jpg", PUBLISHED, 16)
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_pixels_stay_as_they_are_stored(orientation: int, tmp_path: Path) -> None:
+    """Masks are drawn on stored pixels; OpenCV turned frames by their EXIF orientation, and the masks not."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(PIXELS).save(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray(PIXELS).save(tmp_path / "plain.jpg")
+    turned, plain = (read_frame(tmp_path / f"{name}.jpg", PUBLISHED, 16) for name in ("turned", "plain"))
+    assert turned.original_size == plain.original_size == (100, 170)
+    assert torch.equal(turned.image, plain.image)
+
+
+@pytest.mark.parametrize(("settings", "deviation"), [(PUBLISHED, 0.228), (FIXED, 0.229)])
+def test_only_the_fixed_protocol_has_the_deviation_of_training(
+    settings: PropagationSettings, deviation: float, tmp_path: Path
+) -> None:
+    cv2.imwrite(str(tmp_path / "white.jpg"), np.full((64, 64, 3), 255, np.uint8))
+    image_3HW = read_frame(tmp_path / "white.jpg", settings, 16).image
+    assert image_3HW[0, 0, 0].item() == pytest.approx((1 - 0.485) / deviation, rel=1e-5)
 
 
 @pytest.fixture(scope="module")
 def extract() -> FeatureExtractor:
+    """Registers and patches of 14 pixels."""
     network = build_backbone(REGISTERS)
     load_strictly(network, weights_of(REGISTERS))
-    return FeatureExtractor(network, None, torch.device("cpu"))
+    return FeatureExtractor(network, None, CPU)
 
 
 @pytest.mark.parametrize("block", [None, 0, 1])
 def test_registers_are_no_features(extract: FeatureExtractor, block: int | None) -> None:
-    chosen = FeatureExtractor(extract.backbone, block, torch.device("cpu"))
-    features_BhwD = chosen(torch.rand(2, 3, 42, 84, generator=torch.Generator().manual_seed(0)))
+    features_BhwD = FeatureExtractor(extract.backbone, block, CPU)(torch.rand(2, 3, 42, 84))
     assert features_BhwD.shape == (2, 3, 6, REGISTERS.embed_dim)
     torch.testing.assert_close(features_BhwD.norm(dim=-1), torch.ones(2, 3, 6))
 
@@ -30,21 +118,17 @@ def test_registers_are_no_features(extract: FeatureExtractor, block: int | None)
 def test_dinov3() -> None:
     network = build_backbone(DINOV3)
     load_strictly(network, weights_of(DINOV3))
-    extract = FeatureExtractor(network, None, torch.device("cpu"))
+    extract = FeatureExtractor(network, None, CPU)
     assert extract.describe() == "after the last of 2 blocks, after the final norm"
     images_B3HW = torch.rand(2, 3, 48, 96, generator=torch.Generator().manual_seed(0))
-    patches_BND = network.forward_tokens(images_B3HW).patches.detach()
-    wanted_BND = torch.nn.functional.normalize(patches_BND, dim=-1)
+    wanted_BND = torch.nn.functional.normalize(network.forward_tokens(images_B3HW).patches.detach(), dim=-1)
     torch.testing.assert_close(extract(images_B3HW).flatten(1, 2), wanted_BND, atol=1e-5, rtol=1e-5)
-
-
-def test_only_few_positions_go_in_pairs(extract: FeatureExtractor) -> None:
-    assert extract.stride == 14
-    assert [extract.frames_at_once(14 * rows, 14 * 64) for rows in (1, 64, 65)] == [2, 2, 1]
 
 
 def test_a_size_that_does_not_fit_names_the_way_out(extract: FeatureExtractor) -> None:
     assert (extract.stride, extract.input_multiple) == (14, 14)
+    # Only few positions go in pairs.
+    assert [extract.frames_at_once(14 * rows, 14 * 64) for rows in (1, 64, 65)] == [2, 2, 1]
     with pytest.raises(ValueError, match=r"480 x 832 is not a multiple of the patch size 14; .*--protocol fixed"):
         extract(torch.rand(1, 3, 480, 832))
 

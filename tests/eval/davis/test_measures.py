@@ -1,4 +1,3 @@
-import logging
 from pathlib import Path
 
 import cv2
@@ -73,8 +72,7 @@ def test_late_objects_are_reported_and_not_scored(tmp_path: Path, caplog: pytest
     late = first.copy()
     late[10:] = 3
     annotations = write_sequence(tmp_path / "truth", [first, late, first])
-    with caplog.at_level(logging.WARNING):
-        measures = measure_sequence(annotations, write_sequence(tmp_path / "found", [first] * 3))
+    measures = measure_sequence(annotations, write_sequence(tmp_path / "found", [first] * 3))
     assert measures.region.tolist() == [[1.0]]
     assert "object ids 3 appear after the first frame; they are not scored" in caplog.text
 
@@ -85,8 +83,7 @@ def test_ids_with_gaps_are_scored_as_the_official_evaluation_does(tmp_path: Path
     late = first.copy()
     late[10:] = 2
     annotations = write_sequence(tmp_path / "truth", [first, first, late, first])
-    with caplog.at_level(logging.WARNING):
-        measures = measure_sequence(annotations, write_sequence(tmp_path / "found", [first] * 4))
+    measures = measure_sequence(annotations, write_sequence(tmp_path / "found", [first] * 4))
     assert measures.region.tolist() == [[1, 1], [1, 0], [1, 1]]
     assert "the first annotation has no object 2; scored all the same" in caplog.text
     assert "appear" not in caplog.text
@@ -108,22 +105,22 @@ def test_predictions_that_cannot_be_scored_are_named(tmp_path: Path) -> None:
     (predictions / "00000.png").unlink()
     (predictions / "00003.png").unlink()
     assert measure_sequence(annotations, predictions).region.tolist() == [[1, 1]]  # the first and the last are not needed
+
+    def refused(message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            measure_sequence(annotations, predictions)
+
     write_mask(predictions / "00002.png", mask * 2)
-    with pytest.raises(ValueError, match=r"found/00002\.png: object id 2, but the first annotation has 1 objects"):
-        measure_sequence(annotations, predictions)
+    refused(r"found/00002\.png: object id 2, but the first annotation has 1 objects")
     write_mask(predictions / "00002.png", mask[:10])
-    with pytest.raises(ValueError, match=r"found/00002\.png: 20 x 10 pixels, but the annotation has 20 x 20"):
-        measure_sequence(annotations, predictions)
+    refused(r"found/00002\.png: 20 x 10 pixels, but the annotation has 20 x 20")
     (predictions / "00002.png").write_bytes(b"\x89PNG")
-    with pytest.raises(ValueError, match=r"found/00002\.png: damaged"):
-        measure_sequence(annotations, predictions)
+    refused(r"found/00002\.png: damaged")
     (predictions / "00002.png").unlink()
-    with pytest.raises(ValueError, match=r"found/00002\.png: no such prediction"):
-        measure_sequence(annotations, predictions)
+    refused(r"found/00002\.png: no such prediction")
     (annotations / "00001.png").unlink()
     (annotations / "00002.png").unlink()
-    with pytest.raises(ValueError, match=r"truth: 2 annotated frames"):
-        measure_sequence(annotations, predictions)
+    refused(r"truth: 2 annotated frames")
 
 
 @settings(max_examples=100, deadline=None)
@@ -132,19 +129,13 @@ def test_boundary_pixels_are_the_official_ones(mask: np.ndarray) -> None:
     assert (boundary_pixels(mask).astype(bool) == reference.boundary(mask)).all()
 
 
-def test_the_tolerance_is_a_disk() -> None:
+@pytest.mark.parametrize(("dy", "dx", "within"), [(0, 5, True), (3, 4, True), (5, 1, False)])
+def test_the_tolerance_is_a_disk(dy: int, dx: int, within: bool) -> None:
     point, shifted = np.zeros((2, 40, 40), bool)
-    point[20, 20] = True
-    for (dy, dx), expected in {(0, 5): 1, (3, 4): 1, (5, 1): 0}.items():
-        shifted[:] = False
-        shifted[20 + dy, 20 + dx] = True
-        # The contour of a pixel is that pixel and its left, upper and upper left neighbours.
-        assert (boundary_f(point, shifted, 5) == 1) == bool(expected)
-
-
-def test_the_tolerance_of_davis() -> None:
-    assert boundary_tolerance(480, 854) == 8
-    assert boundary_tolerance(1080, 1920) == 18
+    point[20, 20] = shifted[20 + dy, 20 + dx] = True
+    # The contour of a pixel is that pixel and its left, upper and upper left neighbours.
+    assert (boundary_f(point, shifted, 5) == 1) == within
+    assert (boundary_tolerance(480, 854), boundary_tolerance(1080, 1920)) == (8, 18)
 
 
 @settings(max_examples=100, deadline=None)

@@ -1,13 +1,22 @@
+"""What the commands `pictures` and `explain` draw."""
+
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
-from eval.davis.masks import read_mask, write_mask
+from eval.davis.data import DavisSplit, find_sequences
+from eval.davis.explain import ExplainConfig, Source, draw_sources, voting_patches
+from eval.davis.explain import main as explain
+from eval.davis.masks import overlay, read_mask, write_mask
 from eval.davis.pictures import main, panel_titles, sequence_metrics, write_chart
+from eval.davis.propagator import propagate_labels
+from eval.davis.protocol import PropagationSettings
 from eval.davis.scores import Scores
 from tests.eval.davis.conftest import FRAMES, HEIGHT, WIDTH
 
@@ -19,6 +28,17 @@ def test_titles_are_what_tells_folders_apart() -> None:
     assert panel_titles([Path("/runs/a/davis/masks")]) == ["masks"]
     three = [Path("/runs/a/davis/masks"), Path("/runs/b/davis/masks"), Path("/theirs/masks")]
     assert panel_titles(three) == ["a/davis", "b/davis", "theirs"]
+
+
+def test_a_mask_has_its_colour_inside_and_on_its_contour(tmp_path: Path) -> None:
+    mask = np.zeros((9, 9), np.uint8)
+    mask[2:7, 2:7] = 1
+    write_mask(tmp_path / "mask.png", mask)
+    Image.fromarray(np.full((9, 9, 3), 100, np.uint8)).save(tmp_path / "frame.png")
+    drawn = overlay(tmp_path / "frame.png", tmp_path / "mask.png")
+    assert drawn[4, 4].tolist() == [114, 50, 50]  # half frame, half the palette's (128, 0, 0)
+    assert drawn[2, 4].tolist() == [128, 0, 0]
+    assert (drawn[mask == 0] == 100).all()
 
 
 def test_the_command_compares_two_backbones(davis: Path, tmp_path: Path, run: Run) -> None:
@@ -34,12 +54,14 @@ def test_the_command_compares_two_backbones(davis: Path, tmp_path: Path, run: Ru
     with Image.open(tmp_path / "out/boat.gif") as animation:
         assert (animation.n_frames, animation.size) == (FRAMES, (3 * WIDTH, HEIGHT + 16))
         animation.seek(2)
-        page = np.asarray(animation.convert("RGB")).astype(int)[16:]
-    truth, perfect, nothing = (page[:, start : start + WIDTH] for start in (0, WIDTH, 2 * WIDTH))
-    inside = read_mask(annotations / "boat/00002.png") == 1
+        page = np.asarray(animation.convert("RGB")).astype(int)
+    assert (page[:16] < 128).any()  # titles
+    truth, perfect, nothing = (page[16:, start : start + WIDTH] for start in (0, WIDTH, 2 * WIDTH))
+    mask = read_mask(annotations / "boat/00002.png")
     assert (truth == perfect).all()
-    assert (truth - nothing)[inside].mean(0)[0] > (truth - nothing)[inside].mean(0)[1] + 20  # the first object is red
-    assert np.abs(truth - nothing)[read_mask(annotations / "boat/00002.png") == 0].mean() < 8  # of 256 colours
+    red, green, _ = (truth - nothing)[mask == 1].mean(0)
+    assert red > green + 20  # the first object is red
+    assert np.abs(truth - nothing)[mask == 0].mean() < 8  # of 256 colours
 
 
 def test_the_chart_has_a_bar_for_each_sequence_and_title(tmp_path: Path) -> None:
@@ -59,14 +81,6 @@ def test_the_chart_has_a_bar_for_each_sequence_and_title(tmp_path: Path) -> None
     assert high / low == pytest.approx(85 / 25, rel=0.05)
 
 
-def test_masks_of_another_size_are_named(davis: Path, tmp_path: Path, run: Run) -> None:
-    shutil.copytree(davis / "Annotations/480p", tmp_path / "masks")
-    write_mask(tmp_path / "masks/boat/00001.png", np.zeros((4, 5), np.uint8))
-    status, _, errors = run(main, "--davis", davis, "--output", tmp_path / "out", "--compare", tmp_path / "masks")
-    assert (status, len(errors.splitlines())) == (2, 1)
-    assert f"boat/00001.png: 5 x 4 pixels, but its frame has {WIDTH} x {HEIGHT}" in errors
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -75,9 +89,68 @@ def test_masks_of_another_size_are_named(davis: Path, tmp_path: Path, run: Run) 
         (("--compare", "nowhere", "--titles", "a", "b"), "1 folders need as many titles"),
         (("--compare", "one", "two", "--titles", "a", "a"), "2 folders need as many titles, each another"),
         (("--compare", "one", "./one"), "compare names a folder twice"),
+        (("--compare", "{}/small"), f"boat/00001.png: 5 x 4 pixels, but its frame has {WIDTH} x {HEIGHT}"),
     ],
 )
 def test_mistakes_are_one_line(options: tuple[str, ...], message: str, davis: Path, tmp_path: Path, run: Run) -> None:
-    status, _, errors = run(main, "--davis", davis, "--output", tmp_path / "out", *options)
+    shutil.copytree(davis / "Annotations/480p", tmp_path / "small")
+    write_mask(tmp_path / "small/boat/00001.png", np.zeros((4, 5), np.uint8))
+    given = (option.format(tmp_path) for option in options)
+    status, _, errors = run(main, "--davis", davis, "--output", tmp_path / "out", *given)
     assert (status, len(errors.splitlines())) == (2, 1)
     assert message in errors
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (3, 4), (5, 6)])
+def test_the_sources_are_those_that_propagation_uses(row: int, column: int) -> None:
+    torch.manual_seed(0)
+    settings = PropagationSettings(neighbourhood_radius=2, topk=4)
+    features = F.normalize(torch.randn(4, 6, 7, 8), dim=-1)
+    labels = torch.rand(3, 6, 7, 2)
+    expected = propagate_labels(features[3], features[:3], labels, 2, 4, settings.temperature)
+    sources = voting_patches(features[3], features[:3], row, column, settings)
+    assert len(sources) == 4
+    found = sum(source.weight * labels[source.frame, source.row, source.column] for source in sources)
+    torch.testing.assert_close(found, expected[row, column])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, ""),
+        ({"frame": 99}, "boat has frames 0 to 4"),
+        ({"frame": 0}, "at least 1"),
+        ({"x": 96}, "outside the 96 x 64 pixels"),
+        ({"output": "why.gif"}, "must end in .png"),
+        ({"sequence": "boat,cart"}, "sequence='boat,cart' must be the name of one sequence"),
+    ],
+)
+def test_a_vote_is_explained(
+    changes: dict[str, object], message: str, davis: Path, backbone_files: dict[str, Path], tmp_path: Path, run: Run
+) -> None:
+    options: dict[str, object] = {"backbone": backbone_files["vit"], "davis": davis, "sequence": "boat", "short_side": 64}
+    options |= {"device": "cpu", "frame": 3, "x": 20, "y": 18, "width": 96, "output": tmp_path / "why.png"} | changes
+    status, printed, errors = run(explain, *(part for name, value in options.items() for part in (f"--{name}", value)))
+    if message:
+        assert (status, len(errors.splitlines())) == (2, 1)
+        assert message in errors
+    else:
+        assert (status, errors) == (0, "")
+        assert len(printed.splitlines()) == 5 + 1
+        with Image.open(tmp_path / "why.png") as picture:
+            assert picture.size == (3 * 96, 2 * 64)
+
+
+def test_lines_lead_from_the_pixel_to_its_sources(davis: Path, tmp_path: Path) -> None:
+    (sequence,) = find_sequences(DavisSplit(root=davis, sequences=("boat",)), all_masks=False)
+    config = ExplainConfig(
+        **{name: tmp_path / f"{name}.png" for name in ("backbone", "davis", "output")},
+        **{"sequence": "boat", "frame": 2, "x": 80, "y": 10, "width": WIDTH},
+    )
+    sources = [Source(1, 6, 2, 1.0)]  # of a grid of 8 x 12 patches: pixels 16 to 24 and 48 to 56 of the second panel
+    drawn = np.asarray(draw_sources(sequence, [0, 1], config, sources, (8, 12))).astype(int)
+    plain = np.asarray(draw_sources(sequence, [0, 1], config, [], (8, 12))).astype(int)
+    rows, columns = np.nonzero(np.abs(drawn - plain).sum(2))
+    # The target's panel lies below the two, in the middle.
+    assert (rows.min(), rows.max()) == (pytest.approx(48, abs=2), pytest.approx(HEIGHT + 10, abs=6))
+    assert (columns.min(), columns.max()) == (pytest.approx(WIDTH + 16, abs=2), pytest.approx(WIDTH // 2 + 80, abs=6))

@@ -1,26 +1,40 @@
+"""The masks of whole sequences: the command, an interrupted run that continues, several processes."""
+
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from eval.davis.masks import read_mask, write_mask
-from eval.davis.propagation import main
+from eval.davis import writing
+from eval.davis.config import DavisConfig
+from eval.davis.data import VideoSequence
+from eval.davis.masks import Mask, read_mask, write_mask
+from eval.davis.propagation import PropagationConfig, main, propagate
+from eval.davis.task import evaluate
+from eval.result import read_result
 from tests.eval.davis.conftest import FRAMES, HEIGHT, SEQUENCES, WIDTH, draw_sequence
+from tests.processes import REPOSITORY, evaluate_in_processes
 
 Run = Callable[..., tuple[int, str, str]]
 
 
-def command(davis: Path, backbone: Path, output: Path, *more: object) -> tuple[object, ...]:
-    return (main, "--backbone", backbone, "--davis", davis, "--output", output, "--short_side", 64, "--device", "cpu", *more)
+@pytest.fixture
+def command(davis: Path, backbone_files: dict[str, Path], tmp_path: Path, run: Run) -> Callable[..., tuple[int, str, str]]:
+    """Run `python -m eval.davis.propagation` with these further options; the later of two values counts."""
+    given = ("--backbone", backbone_files["vit"], "--davis", davis, "--output", tmp_path / "masks")
+    return lambda *more: run(main, *given, "--short_side", 64, "--device", "cpu", *more)
 
 
-def test_the_command_writes_a_mask_for_every_frame(
-    davis: Path, backbone_files: dict[str, Path], tmp_path: Path, run: Run
-) -> None:
+def test_the_command_writes_a_mask_for_every_frame(davis: Path, tmp_path: Path, command: Run) -> None:
     output = tmp_path / "masks"
-    assert run(*command(davis, backbone_files["vit"], output)) == (0, "", "")
+    assert command() == (0, "", "")
     for name in SEQUENCES:
         frames = sorted(path.stem for path in (davis / "JPEGImages/480p" / name).glob("*.jpg"))
         assert sorted(path.stem for path in (output / name).glob("*.png")) == frames
@@ -33,15 +47,10 @@ def test_the_command_writes_a_mask_for_every_frame(
         assert np.mean(second[0] == second[1]) > 0.8  # random features still find most of what hardly moved
 
 
-def test_objects_without_ids_in_the_first_frame(davis: Path, backbone_files: dict[str, Path], tmp_path: Path, run: Run) -> None:
+def test_objects_without_ids_in_the_first_frame(davis: Path, tmp_path: Path, command: Run) -> None:
     write_mask(davis / "Annotations/480p/boat/00000.png", np.zeros((HEIGHT, WIDTH), np.uint8))
-    assert run(*command(davis, backbone_files["vit"], tmp_path / "masks", "--sequences", "boat"))[0] == 0
+    assert command("--sequences", "boat")[0] == 0
     assert not read_mask(tmp_path / "masks/boat/00003.png").any()
-
-
-def spoil_jpeg(davis: Path) -> None:
-    path = davis / "JPEGImages/480p/boat/00002.jpg"
-    path.write_bytes(path.read_bytes()[:900])
 
 
 def spoil_inside(davis: Path) -> None:
@@ -51,95 +60,159 @@ def spoil_inside(davis: Path) -> None:
     path.write_bytes(content[: content.index(b"\xff\xdb")] + content[content.index(b"\xff\xc0") :])
 
 
-def enlarge_frame(davis: Path) -> None:
-    cv2.imwrite(str(davis / "JPEGImages/480p/boat/00003.jpg"), np.zeros((HEIGHT, WIDTH + 2, 3), np.uint8))
-
-
-def shrink_first_mask(davis: Path) -> None:
-    write_mask(davis / "Annotations/480p/boat/00000.png", np.ones((5, 5), np.uint8))
-
-
-def spoil_first_mask(davis: Path) -> None:
-    (davis / "Annotations/480p/boat/00000.png").write_bytes(b"not an image")
-
-
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (spoil_jpeg, "files are cut off before their end: JPEGImages/480p/boat/00002.jpg"),
-        (enlarge_frame, f"boat/00003.jpg ({WIDTH + 2} x {HEIGHT} instead of {WIDTH} x {HEIGHT})"),
-        (shrink_first_mask, f"boat/00000.png (5 x 5 instead of {WIDTH} x {HEIGHT})"),
-        (spoil_first_mask, "files are not images by their first bytes: Annotations/480p/boat/00000.png"),
+        (
+            lambda path: path("JPEGImages", "2.jpg").write_bytes(path("JPEGImages", "2.jpg").read_bytes()[:900]),
+            "files are cut off before their end: JPEGImages/480p/boat/00002.jpg",
+        ),
+        (
+            lambda path: cv2.imwrite(str(path("JPEGImages", "3.jpg")), np.zeros((HEIGHT, WIDTH + 2, 3), np.uint8)),
+            f"boat/00003.jpg ({WIDTH + 2} x {HEIGHT} instead of {WIDTH} x {HEIGHT})",
+        ),
+        (
+            lambda path: write_mask(path("Annotations", "0.png"), np.ones((5, 5), np.uint8)),
+            f"boat/00000.png (5 x 5 instead of {WIDTH} x {HEIGHT})",
+        ),
+        (
+            lambda path: path("Annotations", "0.png").write_bytes(b"not an image"),
+            "files are not images by their first bytes: Annotations/480p/boat/00000.png",
+        ),
     ],
 )
 def test_damaged_files_are_named_in_one_line(
-    spoil: Callable[[Path], None], message: str, davis: Path, backbone_files: dict[str, Path], tmp_path: Path, run: Run
+    spoil: Callable[[Callable[[str, str], Path]], object], message: str, davis: Path, tmp_path: Path, command: Run
 ) -> None:
-    spoil(davis)
-    status, _, errors = run(*command(davis, backbone_files["vit"], tmp_path / "masks"))
-    assert status == 2
+    spoil(lambda folder, name: davis / folder / "480p/boat" / f"0000{name}")
+    status, _, errors = command()
+    assert (status, len(errors.splitlines())) == (2, 1)
     assert message in errors
-    assert len(errors.splitlines()) == 1
     assert not (tmp_path / "masks/boat").exists()
 
 
-def test_other_mistakes_are_one_line(davis: Path, backbone_files: dict[str, Path], tmp_path: Path, run: Run) -> None:
-    backbone, output = backbone_files["vit"], tmp_path / "masks"
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--backbone", "{}/none.safetensors"), "no such file; make it with"),
+        (("--davis", "{}/none"), "should be a DAVIS folder"),
+        (("--output", "{}/full"), "files of unknown origin"),
+        (("--block", "2"), "taps [2] are not ascending indices of this vit's 2 blocks"),
+        (("--topk", "0"), "topk=0 must be at least 1"),
+        (("--temperature", "0.01"), "temperature=0.01 must be at least 0.0125"),
+        (("--device", "abacus"), "device 'abacus' is not known"),
+        (("--short_side", "68"), "not a multiple of the patch size"),
+        (("--unknown", "1"), "--unknown"),
+    ],
+)
+def test_other_mistakes_are_one_line(options: tuple[str, str], message: str, tmp_path: Path, command: Run) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full/note.txt").write_text("mine")
-    for message, arguments in {
-        "no such file; make it with": command(davis, tmp_path / "none.safetensors", output),
-        "should be a DAVIS folder": command(tmp_path / "none", backbone, output),
-        "files of unknown origin": command(davis, backbone, tmp_path / "full"),
-        "taps [2] are not ascending indices of this vit's 2 blocks": command(davis, backbone, output, "--block", 2),
-        "topk=0 must be at least 1": command(davis, backbone, output, "--topk", 0),
-        "temperature=0.01 must be at least 0.0125": command(davis, backbone, output, "--temperature", 0.01),
-        "device 'abacus' is not known": command(davis, backbone, output, "--device", "abacus"),
-        "not a multiple of the patch size": command(davis, backbone, output, "--short_side", 68),
-        "--unknown": command(davis, backbone, output, "--unknown", 1),
-    }.items():
-        status, _, errors = run(*arguments)
-        assert (status, len(errors.splitlines())) == (2, 1), message
-        assert message in errors
+    status, _, errors = command(*(option.format(tmp_path) for option in options))
+    assert (status, len(errors.splitlines())) == (2, 1)
+    assert message in errors
 
 
-def test_masks_of_other_inputs_are_not_mixed(davis: Path, backbone_files: dict[str, Path], tmp_path: Path, run: Run) -> None:
-    output = tmp_path / "masks"
-    first = command(davis, backbone_files["vit"], output, "--sequences", "boat")
-    assert run(*first)[0] == 0
-    for other in (
-        command(davis, backbone_files["vit_with_cls_and_norm"], output, "--sequences", "boat"),
-        (*first, "--topk", 3),
-        (*first, "--year", "2016", "--split", "all"),
-    ):
-        status, _, errors = run(*other)
-        assert status == 2
-        assert "holds masks of other inputs" in errors
+def refused_as_other(command: Run, *options: object) -> bool:
+    status, _, errors = command("--sequences", "boat", *options)
+    return status == 2 and "holds masks of other inputs" in errors
+
+
+def test_masks_of_other_inputs_are_not_mixed(davis: Path, backbone_files: dict[str, Path], command: Run) -> None:
+    assert command("--sequences", "boat")[0] == 0
+    assert refused_as_other(command, "--backbone", backbone_files["vit_with_cls_and_norm"])
+    assert refused_as_other(command, "--topk", 3)
+    assert refused_as_other(command, "--year", "2016", "--split", "all")
     draw_sequence(davis, "longer", 9, frames=FRAMES + 5)
-    assert run(*first)[0] == 0
-
-
-def test_what_stopped_before_its_first_sequence_does_not_hold_its_folder(
-    davis: Path, backbone_files: dict[str, Path], tmp_path: Path, run: Run
-) -> None:
-    """Another attempt once had to choose another folder, though nothing was in this one."""
-    output = tmp_path / "masks"
-    spoil_inside(davis)
-    first = command(davis, backbone_files["vit"], output, "--sequences", "boat")
-    assert run(*first)[0] == 2
-    (output / ".propagation.123.tmp.json").write_text("{")  # as a killed process leaves it
-    assert run(*command(davis, backbone_files["vit"], output, "--sequences", "cart", "--topk", 3))[0] == 0
-    assert not list(output.glob(".propagation*"))
-    status, _, errors = run(*first)
-    assert status == 2
-    assert "holds masks of other inputs" in errors
-
-
-def test_other_first_masks_are_other_inputs(davis: Path, backbone_files: dict[str, Path], tmp_path: Path, run: Run) -> None:
-    """Masks of the old ones were kept."""
-    first = command(davis, backbone_files["vit"], tmp_path / "masks", "--sequences", "boat")
-    assert run(*first)[0] == 0
+    assert command("--sequences", "boat")[0] == 0
+    # Masks of other first masks were kept.
     write_mask(davis / "Annotations/480p/boat/00000.png", np.ones((HEIGHT, WIDTH), np.uint8))
-    status, _, errors = run(*first)
-    assert status == 2
-    assert "holds masks of other inputs" in errors
+    assert refused_as_other(command)
+
+
+def test_what_stopped_before_its_first_sequence_does_not_hold_its_folder(davis: Path, tmp_path: Path, command: Run) -> None:
+    """Another attempt once had to choose another folder, though nothing was in this one."""
+    spoil_inside(davis)
+    assert command("--sequences", "boat")[0] == 2
+    (tmp_path / "masks/.propagation.123.tmp.json").write_text("{")  # as a killed process leaves it
+    assert command("--sequences", "cart", "--topk", 3)[0] == 0
+    assert not list((tmp_path / "masks").glob(".propagation*"))
+    assert refused_as_other(command)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_finished_sequences_are_kept_and_the_interrupted_one_begins_again(
+    davis: Path, backbone_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(name: str) -> Path:
+        options = {"davis": davis, "backbone": backbone_files["vit"], "output": tmp_path / name}
+        return propagate(PropagationConfig(**options, short_side=64, device="cpu"))
+
+    whole, output = run("whole"), tmp_path / "interrupted"
+    calls: list[str] = []
+    disk_is_full = True
+    write_mask = writing.write_mask
+
+    def write_until_full(path: Path, mask: Mask) -> None:
+        calls.append(path.name)
+        if disk_is_full and len(calls) >= 8:
+            raise OSError(28, "No space left on device", str(path))
+        write_mask(path, mask)
+
+    monkeypatch.setattr(writing, "write_mask", write_until_full)
+    with pytest.raises(OSError, match="No space left"):
+        run("interrupted")
+    finished = {path.name for path in output.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    assert finished == {SEQUENCES[0]}
+    assert list(output.glob(".*.partial"))
+    calls.clear()
+    disk_is_full = False
+    run("interrupted")
+    assert len(calls) == sum(len(list((output / name).iterdir())) for name in SEQUENCES[1:])
+    assert contents(output) == contents(whole)
+
+
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=30), st.integers(1, 9))
+def test_every_sequence_has_one_owner_and_the_loads_are_close(lengths: list[int], world_size: int) -> None:
+    sequences = [
+        VideoSequence(name=f"s{index}", frames=(Path("0.jpg"),) * length, masks=(), one_object=False, size=(4, 4))
+        for index, length in enumerate(lengths)
+    ]
+    shares = [writing.share(sequences, rank, world_size) for rank in range(world_size)]
+    assert sorted(item.name for share in shares for item in share) == sorted(item.name for item in sequences)
+    loads = [sum(len(item.frames) for item in share) for share in shares]
+    assert max(loads) - min(loads) <= max(lengths)
+
+
+def test_two_processes_give_what_one_gives(davis: Path, backbone_files: dict[str, Path], tmp_path: Path) -> None:
+    one, two = (
+        DavisConfig(backbone=backbone_files["vit"], data=davis, output=tmp_path / name, short_side=64, device="cpu", jobs=1)
+        for name in ("one", "two")
+    )
+    alone = evaluate(one)
+    evaluate_in_processes("eval.davis.task", two, tmp_path / "processes", 2)
+    assert contents(one.output / "masks") == contents(two.output / "masks")
+    assert {path.name for path in (two.output / "masks").iterdir()} >= set(SEQUENCES)
+    together = read_result(two.output / "result.json")
+    assert together.metrics == alone.metrics
+    assert (alone.environment.world_size, together.environment.world_size) == (1, 2)
+
+
+@pytest.mark.long
+def test_a_mistake_that_one_process_meets_is_one_line_of_each(
+    davis: Path, backbone_files: dict[str, Path], tmp_path: Path
+) -> None:
+    """The other one ended with a traceback of gloo's."""
+    spoil_inside(davis)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "eval", "davis"]
+    options = ["--backbone", str(backbone_files["vit"]), "--data", str(davis), "--output", str(tmp_path / "out")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [*launcher, *options, "--short_side", "64", "--device", "cpu"]
+    ended = subprocess.run(command, cwd=REPOSITORY, env=environment, check=False, capture_output=True, text=True, timeout=300)
+    assert ended.returncode != 0
+    # Whichever process ends first, the launcher may stop the other before it has said anything.
+    assert any(line.startswith("error: ") and "boat/00002.jpg: not a JPEG" in line for line in ended.stderr.splitlines())
+    assert "RuntimeError" not in ended.stderr

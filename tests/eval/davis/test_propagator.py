@@ -10,9 +10,7 @@ from torch import Tensor
 
 from backbones.build import build_backbone
 from eval.davis.data import DavisSplit, find_sequences
-from eval.davis.features import FeatureExtractor
-from eval.davis.frames import Frame, read_frame
-from eval.davis.masks import Mask
+from eval.davis.features import FeatureExtractor, Frame, read_frame
 from eval.davis.propagator import LabelPropagator, first_labels, label_map, propagate_labels, propagate_sequence
 from eval.davis.protocol import LOWEST_TEMPERATURE, PropagationSettings
 from tests.eval.davis.conftest import HEIGHT, SPECS, draw_sequence
@@ -75,21 +73,14 @@ def test_sources_out_of_reach_do_not_vote() -> None:
     assert propagate_labels(target, context, labels, 5, 1, 0.1)[:, 0, 1].max() == 1
 
 
-def thin_object() -> np.ndarray:
+def test_only_the_published_way_drops_a_thin_object_of_the_highest_id() -> None:
     mask = np.zeros((32, 32), np.uint8)
     mask[:, 16:] = 1
     mask[0, 0] = 2  # too thin for a grid of 4 x 4, and the highest id
-    return mask
-
-
-def test_the_published_way_drops_a_thin_object_of_the_highest_id() -> None:
-    labels = first_labels(thin_object(), (4, 4), drop_highest_id=True)
+    labels = first_labels(mask, (4, 4), drop_highest_id=True)
     assert labels.shape == (4, 4, 2)
     assert labels[:, 2:, 1].eq(1).all()
-
-
-def test_the_fixed_way_keeps_every_object() -> None:
-    labels = first_labels(thin_object(), (4, 4), drop_highest_id=False)
+    labels = first_labels(mask, (4, 4), drop_highest_id=False)
     assert labels.shape == (4, 4, 3)
     assert labels[0, 0, 2] == pytest.approx(1 / 64)
     torch.testing.assert_close(labels.sum(-1), torch.ones(4, 4))
@@ -124,21 +115,17 @@ def test_no_step_depends_on_what_the_device_found(family: str, tmp_path: Path) -
     assert all(ids.is_meta and ids.dtype == torch.uint8 and len(ids) == HEIGHT for _, ids in masks)
 
 
-def carried(propagate: PropagationSettings, mask: Mask) -> Mask:
-    """The second frame's mask where nothing moves."""
-    extract = FeatureExtractor(build_backbone(SPECS["vit"]), None, torch.device("cpu"))
-    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
-    frames = [Frame(name=name, image=image, original_size=(64, 64)) for name in "ab"]
-    ((_, ids_HW),) = propagate_sequence(frames, mask, extract, propagate)
-    return ids_HW.numpy()
-
-
-def test_only_the_fixed_protocol_keeps_an_object_that_is_too_thin_for_the_grid() -> None:
+@pytest.mark.parametrize(("protocol", "kept"), [("published", [0, 1]), ("fixed", [0, 1, 2])])
+def test_only_the_fixed_protocol_carries_an_object_that_is_too_thin_for_the_grid(protocol: str, kept: list[int]) -> None:
     mask = np.zeros((64, 64), np.uint8)
     mask[8:24] = 1
     mask[32] = 2  # patches have 8 pixels, and nearest neighbour takes one of the middle
-    assert np.unique(carried(PropagationSettings(short_side=64), mask)).tolist() == [0, 1]
-    assert np.unique(carried(PropagationSettings(short_side=64, protocol="fixed"), mask)).tolist() == [0, 1, 2]
+    extract = FeatureExtractor(build_backbone(SPECS["vit"]), None, torch.device("cpu"))
+    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    frames = [Frame(name=name, image=image, original_size=(64, 64)) for name in "ab"]
+    chosen = PropagationSettings(short_side=64, protocol=protocol)  # type: ignore[arg-type]
+    ((_, ids_HW),) = propagate_sequence(frames, mask, extract, chosen)
+    assert np.unique(ids_HW.numpy()).tolist() == kept
 
 
 @pytest.mark.parametrize("temperature", [LOWEST_TEMPERATURE, 0.1])

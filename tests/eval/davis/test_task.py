@@ -1,12 +1,9 @@
 import json
 import logging
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,20 +24,15 @@ from tests.layouts import REGISTERS
 Run = Callable[..., tuple[int, str, str]]
 
 
-def test_the_command_from_backbone_to_result(davis: Path, backbone_files: dict[str, Path], tmp_path: Path, run: Run) -> None:
-    output = tmp_path / "out"
-    arguments = (
-        "--backbone",
-        backbone_files["vit"],
-        "--data",
-        davis,
-        "--output",
-        output,
-        "--short_side",
-        64,
-        "--overlays",
-        "true",
-    )
+@pytest.fixture
+def config(davis: Path, backbone_files: dict[str, Path], tmp_path: Path) -> DavisConfig:
+    """On three short sequences, by a small ViT."""
+    return DavisConfig(backbone=backbone_files["vit"], data=davis, output=tmp_path / "out", short_side=64, device="cpu", jobs=1)
+
+
+def test_the_command_from_backbone_to_result(davis: Path, config: DavisConfig, run: Run) -> None:
+    output = config.output
+    arguments = ("--backbone", config.backbone, "--data", davis, "--output", output, "--short_side", 64, "--overlays", "true")
     status, printed, errors = run(main, "davis", *arguments, "--jobs", 1, "--name", "tiny", "--device", "cpu")
     assert (status, errors) == (0, "")
     assert "J&F-Mean" in printed
@@ -54,7 +46,6 @@ def test_the_command_from_backbone_to_result(davis: Path, backbone_files: dict[s
     assert result.backbone.name == "tiny"
     assert result.protocol.deviations == {"short_side": [480, 64]}
     assert result.protocol.settings["stride"] == 8
-    assert not result.is_benchmark
     assert (result.datasets["test"].num_items, result.coverage) == (3, "subset")
     for path in result.artefacts.values():
         assert (output / path).exists()
@@ -72,51 +63,41 @@ def test_the_command_from_backbone_to_result(davis: Path, backbone_files: dict[s
 
 
 def test_a_finished_task_is_not_run_again(
-    davis: Path, backbone_files: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    config: DavisConfig, backbone_files: dict[str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = DavisConfig(
-        backbone=backbone_files["vit"], data=davis, output=tmp_path / "out", short_side=64, device="cpu", jobs=1
-    )
     first = evaluate(config)
-    written = (tmp_path / "out/result.json").stat().st_mtime_ns
+    written = (config.output / "result.json").stat().st_mtime_ns
     with caplog.at_level(logging.INFO):
         assert evaluate(config) == first
     assert "finished with the same inputs" in caplog.text
-    assert (tmp_path / "out/result.json").stat().st_mtime_ns == written
+    assert (config.output / "result.json").stat().st_mtime_ns == written
     with pytest.raises(ResultError, match="made from other inputs"):
-        evaluate(
-            DavisConfig(backbone=backbone_files["resnet"], data=davis, output=tmp_path / "out", short_side=64, device="cpu")
-        )
+        evaluate(replace(config, backbone=backbone_files["resnet"]))
 
 
-def test_overlays_can_be_had_later(davis: Path, backbone_files: dict[str, Path], tmp_path: Path) -> None:
+def test_overlays_can_be_had_later(davis: Path, config: DavisConfig) -> None:
     """A finished task once ignored the option; and overlays of other settings were kept."""
-    output = tmp_path / "out"
-    options: dict[str, Any] = {"backbone": backbone_files["vit"], "data": davis, "output": output, "short_side": 64}
-    options |= {"device": "cpu", "jobs": 1, "sequences": "boat"}
-    first = evaluate(DavisConfig(**options))
+    config, output = replace(config, sequences="boat"), config.output
+    first = evaluate(config)
     assert "overlays" not in first.artefacts
-    second = evaluate(DavisConfig(**options, overlays=True))
+    second = evaluate(replace(config, overlays=True))
     assert second == replace(first, artefacts={**first.artefacts, "overlays": "overlays"})
-    assert evaluate(DavisConfig(**options)) == second
-    for path in (output / "result.json", output / "masks"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    evaluate(DavisConfig(**options, overlays=True, topk=1, n_last_frames=0))
+    assert evaluate(config) == second
+    (output / "result.json").unlink()
+    shutil.rmtree(output / "masks")
+    evaluate(replace(config, overlays=True, topk=1, n_last_frames=0))
     expected = overlay(davis / "JPEGImages/480p/boat/00004.jpg", output / "masks/boat/00004.png")
     assert (read_image(output / "overlays/boat/00004.png") == expected).all()
 
 
-def test_all_objects_are_one_in_2016(davis: Path, backbone_files: dict[str, Path], tmp_path: Path) -> None:
+def test_all_objects_are_one_in_2016(davis: Path, config: DavisConfig) -> None:
     (davis / "ImageSets/2017").rename(davis / "ImageSets/2016")
-    config = DavisConfig(
-        backbone=backbone_files["vit"], data=davis, output=tmp_path / "out", short_side=64, year="2016", device="cpu", jobs=1
-    )
-    result = evaluate(config)
+    result = evaluate(replace(config, year="2016"))
     assert set(result.breakdown) == {f"{name}_1" for name in SEQUENCES}
     assert result.datasets["test"].name == "DAVIS-2016"
-    last = read_mask(tmp_path / "out/masks/boat/00004.png")
-    assert np.unique(last).tolist() == [0, 1]
-    scores = score_sequences(SEQUENCES, davis / "Annotations/480p", tmp_path / "out/masks", one_object=True)
+    masks = config.output / "masks"
+    assert np.unique(read_mask(masks / "boat/00004.png")).tolist() == [0, 1]
+    scores = score_sequences(SEQUENCES, davis / "Annotations/480p", masks, one_object=True)
     assert result.metrics["J&F-Mean"].value == pytest.approx(100 * scores.overall["J&F-Mean"], abs=1e-9)
 
 
@@ -145,19 +126,9 @@ def test_frames_that_do_not_fit_are_found_before_anything_runs(davis: Path, tmp_
     ],
 )
 def test_every_backbone(
-    family: str, block: int | None, stride: int, features: str, davis: Path, backbone_files: dict[str, Path], tmp_path: Path
+    family: str, block: int | None, stride: int, features: str, backbone_files: dict[str, Path], config: DavisConfig
 ) -> None:
-    config = DavisConfig(
-        backbone=backbone_files[family],
-        data=davis,
-        output=tmp_path / "out",
-        short_side=64,
-        block=block,
-        sequences="boat",
-        device="cpu",
-        jobs=1,
-    )
-    result = evaluate(config)
+    result = evaluate(replace(config, backbone=backbone_files[family], block=block, sequences="boat"))
     assert result.protocol.settings["features"] == features
     assert result.protocol.settings["stride"] == stride
     assert result.backbone.spec["family"] == SPECS[family].family
@@ -165,27 +136,19 @@ def test_every_backbone(
     assert np.isfinite([metric.value for metric in result.metrics.values()]).all()
 
 
-def test_mistakes_are_one_line(davis: Path, backbone_files: dict[str, Path], tmp_path: Path, run: Run) -> None:
-    cases: dict[str, tuple[object, ...]] = {
-        "no such file; make it with": ("--backbone", tmp_path / "none", "--data", davis),
-        "should be a DAVIS folder": ("--backbone", backbone_files["vit"], "--data", tmp_path / "none"),
-        "jobs=-1 must be at least 0": ("--backbone", backbone_files["vit"], "--data", davis, "--jobs", -1),
-    }
-    for message, arguments in cases.items():
-        status, _, errors = run(main, "davis", *arguments, "--output", tmp_path / "out")
-        assert (status, len(errors.splitlines())) == (2, 1), message
-        assert message in errors
-    (davis / "Annotations/480p/boat/00002.png").unlink()
-    status, _, errors = run(main, "davis", "--backbone", backbone_files["vit"], "--data", davis, "--output", tmp_path / "out")
-    assert status == 2
-    assert "scoring needs a mask of every frame" in errors
-    assert not (tmp_path / "out").exists()
-
-
-def test_davis_needs_no_openmmlab() -> None:
-    program = (
-        "import sys\n"
-        "for name in ('mmengine', 'mmcv', 'mmdet', 'mmseg'): sys.modules[name] = None\n"
-        "import eval.davis.task, eval.davis.scores, eval.davis.propagation"
-    )
-    subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).resolve().parents[3], check=True, timeout=240)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--backbone", "none"), "no such file; make it with"),
+        (("--data", "none"), "should be a DAVIS folder"),
+        (("--jobs", "-1"), "jobs=-1 must be at least 0"),
+        ((), "scoring needs a mask of every frame"),
+    ],
+)
+def test_mistakes_are_one_line(options: tuple[str, ...], message: str, config: DavisConfig, run: Run) -> None:
+    (config.data / "Annotations/480p/boat/00002.png").unlink()
+    arguments = ("--backbone", config.backbone, "--data", config.data, "--output", config.output)
+    status, _, errors = run(main, "davis", *arguments, *options)
+    assert (status, len(errors.splitlines())) == (2, 1)
+    assert message in errors
+    assert not config.output.exists()
