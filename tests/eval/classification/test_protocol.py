@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,14 +12,12 @@ from tests.eval.classification.conftest import SPEC
 from tests.eval.classification.test_features import RESNET, SWIN
 
 SMALL = ViTSpec(embed_dim=384, depth=12, num_heads=6, patch_size=16, image_size=224, class_token=True, final_norm=True)
+BASE = replace(SMALL, embed_dim=768, num_heads=12)
+WITHOUT_CLS = replace(SMALL, class_token=False, final_norm=False)
 PATHS = {"backbone": Path("b"), "data": Path("d"), "output": Path("o")}
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [SMALL, replace(SMALL, embed_dim=768, num_heads=12), replace(SMALL, class_token=False, final_norm=False)],
-    ids=["small", "base", "without cls"],
-)
+@pytest.mark.parametrize("spec", [SMALL, BASE, WITHOUT_CLS], ids=["small", "base", "without cls"])
 def test_the_defaults_are_the_published_protocol(spec: ViTSpec) -> None:
     protocol = protocol_of(ClassificationConfig(**PATHS), spec)
     assert protocol.deviations == {}
@@ -28,52 +27,47 @@ def test_the_defaults_are_the_published_protocol(spec: ViTSpec) -> None:
     assert {name: protocol.settings[name] for name in expected} == expected
 
 
-def test_more_metrics_are_no_deviation() -> None:
-    config = ClassificationConfig(**PATHS, neighbours=[1, 20], learning_rates=[0.001, 0.01])
-    assert protocol_of(config, SMALL).deviations == {}
+CROPS = "random resized crop and flip in every epoch"
 
 
-def test_what_changes_a_metric_is_a_deviation() -> None:
-    config = ClassificationConfig(
-        **PATHS,
-        resize=248,
-        crop=240,
-        temperature=0.1,
-        epochs=10,
-        batch_size=512,
-        learning_rates=[0.01, 0.001],
-        linear_blocks=1,
-        linear_mean_patch=True,
-        augment=False,
-    )
-    deviations = protocol_of(config, SMALL).deviations
-    assert deviations.pop("training_images")[0].startswith("random resized crop")
-    assert deviations == {
-        "resize": [256, 248],
-        "crop": [224, 240],
-        "temperature": [0.07, 0.1],
-        "epochs": [100, 10],
-        "batch_size": [1024, 512],
-        "learning_rate": [0.001, 0.01],
-        "linear_blocks": [4, 1],
-        "linear_mean_patch": [False, True],
-    }
+@pytest.mark.parametrize(
+    ("spec", "options", "deviations"),
+    [
+        (SMALL, {"neighbours": [1, 20], "learning_rates": [0.001, 0.01]}, {}),  # more metrics
+        (SMALL, {"classifiers": ["knn"], "augment": False, "epochs": 3}, {}),  # the probe does not run
+        (SMALL, {"classifiers": ["linear"], "temperature": 1.0}, {}),
+        (replace(SPEC, depth=2), {}, {"linear_blocks": [4, 2]}),
+        (
+            SMALL,
+            {"resize": 248, "crop": 240, "temperature": 0.1, "epochs": 10, "batch_size": 512},
+            {
+                "resize": [256, 248],
+                "crop": [224, 240],
+                "temperature": [0.07, 0.1],
+                "epochs": [100, 10],
+                "batch_size": [1024, 512],
+            },
+        ),
+        (
+            SMALL,
+            {"learning_rates": [0.01, 0.001], "linear_blocks": 1, "linear_mean_patch": True},
+            {"learning_rate": [0.001, 0.01], "linear_blocks": [4, 1], "linear_mean_patch": [False, True]},
+        ),
+        (SMALL, {"augment": False}, {"training_images": [CROPS, "features of centre crops, extracted once"]}),
+    ],
+)
+def test_what_changes_a_metric_is_a_deviation(spec: ViTSpec, options: dict[str, Any], deviations: dict[str, Any]) -> None:
+    config = ClassificationConfig(**PATHS, **options)
+    protocol = protocol_of(config, spec)
+    assert protocol.deviations == deviations
+    # Only what runs is recorded.
+    assert ("epochs" in protocol.settings, "linear_features" in protocol.settings) == ("linear" in config.classifiers,) * 2
+    assert ("temperature" in protocol.settings, "knn_features" in protocol.settings) == ("knn" in config.classifiers,) * 2
 
 
-def test_only_what_runs_is_recorded() -> None:
-    knn = protocol_of(ClassificationConfig(**PATHS, classifiers=["knn"], augment=False, epochs=3), SMALL)
-    assert (knn.deviations, "epochs" in knn.settings, "linear_features" in knn.settings) == ({}, False, False)
-    linear = protocol_of(ClassificationConfig(**PATHS, classifiers=["linear"], temperature=1.0), SMALL)
-    assert (linear.deviations, "temperature" in linear.settings, "knn_features" in linear.settings) == ({}, False, False)
-
-
-def test_a_shallow_backbone_departs_from_the_four_blocks() -> None:
-    config = ClassificationConfig(**PATHS)
-    assert protocol_of(config, replace(SPEC, depth=2)).deviations == {"linear_blocks": [4, 2]}
-
-
-def test_values_that_make_no_run(configure: Callable[..., ClassificationConfig]) -> None:
-    cases: list[tuple[dict[str, object], str]] = [
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
         ({"resize": 20}, "resize=20 is smaller than crop=32"),
         ({"temperature": 0.0}, "temperature=0.0 must be positive"),
         ({"neighbours": []}, "must name at least one value"),
@@ -84,10 +78,11 @@ def test_values_that_make_no_run(configure: Callable[..., ClassificationConfig])
         ({"seed": 2**32}, "seed=4294967296 must be at most"),
         ({"epochs": 0}, "epochs=0 must be at least 1"),
         ({"test_folder": "train"}, "each image would find itself"),
-    ]
-    for changes, message in cases:
-        with pytest.raises(ValueError, match=message):
-            configure(**changes)
+    ],
+)
+def test_values_that_make_no_run(configure: Callable[..., Any], changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        configure(**changes)
 
 
 @pytest.mark.parametrize(
