@@ -22,7 +22,6 @@ from torchvision.transforms import InterpolationMode, RandomHorizontalFlip, Rand
 from torchvision.transforms import functional as F
 from tqdm import tqdm
 
-from backbones.base import Tokens
 from backbones.build import AnyBackbone
 from common.distributed import full_float32, rank, wait_for_all, world_size
 from common.files import text_sha256, write_atomically, write_text_atomically
@@ -96,25 +95,20 @@ class FeatureExtractor:
         Refuses features that are not finite: comparisons with NaN would give metrics that mean nothing.
         """
         self._earlier.clear()
-        last = self.backbone.forward_tokens(images_B3HW.to(self.device, non_blocking=True))
-        token_BD = self._token(last)
-        parts = [*(self._token(self._normed(tokens_BND)) for tokens_BND in self._earlier), token_BD]
+        tokens = self.backbone.forward_tokens(images_B3HW.to(self.device, non_blocking=True))
+        token_BD = tokens.patches.mean(1) if tokens.cls is None else tokens.cls
+        parts = [*map(self._token_of_block, self._earlier), token_BD]
         if self.representation.mean_patch:
-            parts.append(last.patches.mean(1))
+            parts.append(tokens.patches.mean(1))
         features = {KNN: token_BD.float().cpu(), LINEAR: torch.cat(parts, dim=1).float().cpu()}
         if not torch.isfinite(features[LINEAR]).all():
             raise ValueError("the backbone's features are not finite; its weights are damaged")
         return features
 
-    def _normed(self, tokens_BND: Tensor) -> Tokens:
-        normed_BND = self.backbone.get_submodule("norm")(tokens_BND)
+    def _token_of_block(self, tokens_BND: Tensor) -> Tensor:
+        normed_BND: Tensor = self.backbone.get_submodule("norm")(tokens_BND)
         prefix = int(getattr(self.backbone, "num_prefix_tokens"))  # noqa: B009 - of ViTs, the only ones with several blocks
-        cls_BD = normed_BND[:, 0] if self.representation.class_token else None
-        return Tokens(cls_BD, normed_BND[:, prefix:], (1, normed_BND.shape[1] - prefix))
-
-    @staticmethod
-    def _token(tokens: Tokens) -> Tensor:
-        return tokens.patches.mean(1) if tokens.cls is None else tokens.cls
+        return normed_BND[:, 0] if self.representation.class_token else normed_BND[:, prefix:].mean(1)
 
 
 class FeatureStore:
@@ -172,45 +166,31 @@ class FeatureStore:
         return rows
 
 
-class _TransformedImages(Dataset[Tensor | ValueError]):
-    """Images as the network's input, for a DataLoader, which would bury an exception under its workers' tracebacks."""
+class _Batches(Dataset[Tensor | ValueError]):
+    """Batches of the network's input, for a DataLoader, which would bury an exception under its workers' tracebacks."""
 
     def __init__(self, images: LabelledImages, transform: Transform) -> None:
         self.source, self.transform = images.source, transform
 
-    def __getitem__(self, index: int) -> Tensor | ValueError:
+    def __getitem__(self, indices: Sequence[int]) -> Tensor | ValueError:
         try:
-            return self.transform(self.source[index], index)
+            return torch.stack([self.transform(self.source[index], index) for index in indices])
         except ValueError as error:
             return error
-
-
-def _stack(items: Sequence[Tensor | ValueError]) -> Tensor | ValueError:
-    images = [item for item in items if isinstance(item, Tensor)]
-    return torch.stack(images) if len(images) == len(items) else next(item for item in items if isinstance(item, ValueError))
 
 
 def load_batches(
     images: LabelledImages, transform: Transform, batches: Sequence[Sequence[int]], workers: int, device: torch.device
 ) -> Iterator[Tensor]:
-    """Decode batches of images, given by their indices, none of them empty; yields [B, 3, H, W] for each, on the CPU.
+    """Decode batches of images, given by their indices, none of them empty, in so many processes (0: this one).
 
-    Args:
-        images: The split.
-        transform: Makes the network's input.
-        batches: In this order.
-        workers: Processes that decode; 0: this one.
-        device: Where the batches will go.
+    Yields [B, 3, H, W] for each, on the CPU, ready to be sent to `device`.
 
     Raises:
         ValueError: If an image cannot be decoded; names it.
     """
     loader: DataLoader[Tensor | ValueError] = DataLoader(
-        _TransformedImages(images, transform),
-        batch_sampler=[list(batch) for batch in batches],
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        collate_fn=_stack,
+        _Batches(images, transform), batch_size=None, sampler=batches, num_workers=workers, pin_memory=device.type == "cuda"
     )
     for batch in loader:
         if isinstance(batch, ValueError):
