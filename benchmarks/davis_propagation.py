@@ -1,6 +1,6 @@
 """Label propagation: PatchBench beside the authors' loop and the network alone; same weights, same frames, one run.
 
-    python -m benchmarks.davis_propagation --davis DAVIS [--patch_size 8] [--frames 12] [--precision bfloat16]
+    python -m benchmarks.davis_propagation --davis DAVIS [--patch_size 8] [--frames 14] [--precision bfloat16]
 
 Time per frame is the median over the pairs of frames whose context is full, with decoding and writing. Each part is a process of its
 own; they advance by two frames in turns. Ours takes two through the network at once where that is faster, and so does the network
@@ -14,10 +14,9 @@ in Python; its time is printed, and shared out over the frames of the whole sequ
 autocast. How many pixels it changes is why propagation offers no such option.
 """
 
-import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,8 +29,7 @@ from torch import Tensor
 from backbones.build import build_backbone
 from backbones.spec import ViTSpec
 from backbones.vit import ViT
-from benchmarks.turns import MEBIBYTE, Turns, table, take_turns
-from common.cli import parse, run_command
+from benchmarks.turns import MEBIBYTE, Turns, machine, run, table, take_turns
 from eval.davis.data import DavisSplit, VideoSequence, find_sequences
 from eval.davis.features import FeatureExtractor, read_frame
 from eval.davis.masks import read_mask, resize_mask, write_mask
@@ -51,20 +49,12 @@ class BenchmarkConfig:
 
     davis: Path
     """DAVIS folder."""
-    sequence: str = ""
-    """Which sequence; by default the first of the list."""
     frames: int = 20
     """Frames of the sequence to take, more than the 10 that fill the context; even, since two may share a pass of the network."""
-    embed_dim: int = 384
-    """Width of the network: 384 is ViT-S."""
-    num_heads: int = 6
-    """Its attention heads."""
     patch_size: int = 16
-    """Its patch size."""
+    """Of the network, which is a ViT-S."""
     precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
     """Other than float32: add ours in this precision."""
-    threads: int = 2
-    """Threads of torch."""
 
     def __post_init__(self) -> None:
         if self.frames % FRAMES_PER_STEP or self.frames <= SETTINGS.n_last_frames + 1 + FRAMES_PER_STEP:
@@ -91,17 +81,11 @@ def to_tf32(values: Tensor) -> Tensor:
     return ((bits + (1 << 12)) & ~0x1FFF).view(torch.float32)
 
 
-def build_network(config: BenchmarkConfig) -> ViT:
-    """A network with random weights."""
+def build_network(patch_size: int) -> ViT:
+    """A ViT-S with random weights."""
     torch.manual_seed(0)
     spec = ViTSpec(
-        embed_dim=config.embed_dim,
-        depth=12,
-        num_heads=config.num_heads,
-        patch_size=config.patch_size,
-        image_size=224,
-        class_token=False,
-        final_norm=False,
+        embed_dim=384, depth=12, num_heads=6, patch_size=patch_size, image_size=224, class_token=False, final_norm=False
     )
     network = build_backbone(spec).eval()
     assert isinstance(network, ViT)
@@ -109,13 +93,8 @@ def build_network(config: BenchmarkConfig) -> ViT:
 
 
 def chosen_sequence(config: BenchmarkConfig) -> tuple[VideoSequence, int]:
-    """The first frames of the chosen sequence, and how many it has in all.
-
-    Raises:
-        ValueError: If it has fewer.
-    """
-    split = DavisSplit(root=config.davis, sequences=(config.sequence,) if config.sequence else ())
-    sequence = find_sequences(split, all_masks=False)[0]
+    """The frames of the list's first sequence that are taken, and how many it has in all."""
+    sequence = find_sequences(DavisSplit(root=config.davis), all_masks=False)[0]
     if len(sequence.frames) < config.frames:
         raise ValueError(f"frames={config.frames}: {sequence.name} has {len(sequence.frames)}")
     return replace(sequence, frames=sequence.frames[: config.frames]), len(sequence.frames)
@@ -165,9 +144,8 @@ RUNS: dict[str, Callable[[FeatureExtractor, VideoSequence, Path], Iterator[None]
 
 
 def work(turns: Turns, part: str, config: BenchmarkConfig, folder: Path) -> torch.device:
-    torch.set_num_threads(config.threads)
     LowerPrecision.precision = config.precision
-    extract = (FeatureExtractor if part in RUNS else LowerPrecision)(build_network(config), None, CPU)
+    extract = (FeatureExtractor if part in RUNS else LowerPrecision)(build_network(config.patch_size), None, CPU)
     (folder / part).mkdir()
     sequence, _ = chosen_sequence(config)
     steps = RUNS.get(part, run_patchbench)(extract, sequence, folder / part)
@@ -205,24 +183,16 @@ def benchmark(config: BenchmarkConfig) -> None:
         }
         for clock in (0, 1)
     )
-    print(f"{sequence.name}, {len(sequence.frames)} of {whole} frames; width {config.embed_dim}, patch {config.patch_size}")
-    print(
-        f"{config.threads} threads, torch {torch.__version__}; mask of reachable pairs: {mask:.1f} s, included in the loop's rows\n"
-    )
+    print(f"{sequence.name}, {len(sequence.frames)} of {whole} frames, patch {config.patch_size}, {machine(CPU)}")
+    print(f"mask of reachable pairs: {mask:.1f} s, included in the loop's rows\n")
     rows = []
     for part in parts:
         ours = masks["patchbench"]
         pixels = sum(int((ours[file] != theirs).sum()) for file, theirs in masks[part].items())
         ratios = f"{wall[part] / wall['network']:.2f}", f"{wall[part] / wall['patchbench']:.2f}"
         rows.append([part, f"{wall[part]:.3f}", f"{cpu[part]:.3f}", *ratios, memory[part] // MEBIBYTE, pixels])
-    table(" | s/frame | CPU s/frame | times the network | PatchBench is faster by | peak MiB | differing pixels", rows)
-
-
-def main(argv: Sequence[str]) -> int:
-    logging.disable(logging.INFO)
-    benchmark(parse(BenchmarkConfig, argv, "python -m benchmarks.davis_propagation"))
-    return 0
+    table(("", "s/frame", "CPU s/frame", "times the network", "PatchBench is faster by", "peak MiB", "differing pixels"), rows)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run("davis_propagation", BenchmarkConfig, benchmark)

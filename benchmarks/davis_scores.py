@@ -10,7 +10,7 @@ are CPU time, the least of some rounds in turns. Differences are between the per
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,15 +19,13 @@ import numpy as np
 import numpy.typing as npt
 from vos_benchmark.benchmark import VideoEvaluator
 
-from benchmarks.turns import table
-from common.cli import parse, run_command
+from benchmarks.turns import run, table
 from eval.davis.measures import measure_sequence
 from tests.references import davis_scores as reference
 
-_LEAST_FRAMES = 3  # the first and the last are not scored
+_LEAST_FRAMES, _ROUNDS = 3, 3  # the first and the last frame are not scored; the best round counts
 
-Means = npt.NDArray[np.float64]
-"""[objects, (J, F)]: means over the frames."""
+Means = npt.NDArray[np.float64]  # [objects, (J, F)]: means over the frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +36,19 @@ class BenchmarkConfig:
     """Folder with one folder of masks per sequence."""
     predictions: Path | None = None
     """The same for the predictions, whose sequences are measured; by default the annotations a frame late."""
-    rounds: int = 3
-    """The best of so many counts."""
+
+
+def means(region: npt.NDArray[np.float64], boundary: npt.NDArray[np.float64]) -> Means:
+    return np.stack([region.mean(1), boundary.mean(1)], axis=1)
 
 
 def ours(annotations: Path, predictions: Path) -> Means:
     measures = measure_sequence(annotations, predictions)
-    return np.stack([measures.region.mean(1), measures.boundary.mean(1)], axis=1)
+    return means(measures.region, measures.boundary)
 
 
 def plain(annotations: Path, predictions: Path) -> Means:
-    region, boundary = reference.measure_sequence(annotations, predictions)
-    return np.stack([region.mean(1), boundary.mean(1)], axis=1)
+    return means(*reference.measure_sequence(annotations, predictions))
 
 
 def vos_benchmark(annotations: Path, predictions: Path) -> Means:
@@ -73,13 +72,13 @@ def delay(annotations: Path, folder: Path) -> Path:
     return folder
 
 
-def measure(annotations: Path, predictions: Path, rounds: int) -> tuple[dict[str, float], dict[str, Means]]:
+def measure(annotations: Path, predictions: Path) -> tuple[dict[str, float], dict[str, Means]]:
     """Seconds and outcomes."""
     seconds, outcomes = dict.fromkeys(RUNS, float("inf")), {}
-    for _ in range(rounds):
-        for name, run in RUNS.items():
+    for _ in range(_ROUNDS):
+        for name, score in RUNS.items():
             start = time.process_time()
-            outcomes[name] = run(annotations, predictions)
+            outcomes[name] = score(annotations, predictions)
             seconds[name] = min(seconds[name], time.process_time() - start)
     return seconds, outcomes
 
@@ -92,13 +91,14 @@ def benchmark(config: BenchmarkConfig) -> None:
     with tempfile.TemporaryDirectory() as name:
         predictions = config.predictions or delay(config.annotations, Path(name))
         for folder in sorted(path for path in predictions.iterdir() if path.is_dir()):
-            seconds, outcomes = measure(config.annotations / folder.name, folder, config.rounds)
+            seconds, outcomes = measure(config.annotations / folder.name, folder)
             best = outcomes["PatchBench"]
             differences = {name: f"{np.abs(outcome - best).max():.0e}" for name, outcome in outcomes.items()}
             rows.append([f"{folder.name}, {len(best)} objects", *_cells(seconds, differences)])
             total = {name: total[name] + seconds[name] for name in RUNS}
     rows.append(["all", *_cells(total, dict.fromkeys(RUNS, ""))])
-    table("sequence | PatchBench s | plain s | times ours | difference | vos-benchmark s | times ours | difference", rows)
+    theirs = [column for name in ("plain", "vos-benchmark") for column in (f"{name} s", "times ours", "difference")]
+    table(["sequence", "PatchBench s", *theirs], rows)
 
 
 def _cells(seconds: dict[str, float], differences: dict[str, str]) -> list[str]:
@@ -109,10 +109,5 @@ def _cells(seconds: dict[str, float], differences: dict[str, str]) -> list[str]:
     return cells
 
 
-def main(argv: Sequence[str]) -> int:
-    benchmark(parse(BenchmarkConfig, argv, "python -m benchmarks.davis_scores"))
-    return 0
-
-
 if __name__ == "__main__":
-    run_command(main)
+    run("davis_scores", BenchmarkConfig, benchmark)

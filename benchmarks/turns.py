@@ -1,28 +1,32 @@
 """How all benchmarks measure: what is compared takes turns in one run, so that other work on the machine disturbs all alike."""
 
+import logging
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
+from tabulate import tabulate
 
+from common.cli import parse, run_command
 from common.distributed import peak_memory_bytes
 
 MEBIBYTE = 2**20
+WARM_UP_STEPS = 2
+STEP_COLUMNS = ("", "s/step", "times as fast", "CPU s/step", "times as fast", "peak MiB", "of the reference's")
+
+ConfigT = TypeVar("ConfigT")
 
 
 class Step(NamedTuple):
-    """What one step took."""
+    """Seconds on the clock and seconds of the process, all its threads together; and what the step gave, such as a loss."""
 
     wall: float
-    """Seconds on the clock."""
     cpu: float
-    """Seconds of the process, all its threads together; other work on the machine disturbs them less."""
     value: float = 0.0
-    """What the step gave, such as a loss."""
 
 
 class Turns:
@@ -40,15 +44,11 @@ class Turns:
 
 
 def take_turns(
-    work: Callable[..., torch.device], parts: Sequence[str], steps: int, *arguments: Any
+    work: Callable[..., torch.device], parts: Sequence[str], steps: int, *arguments: Any, threads: int = 2
 ) -> tuple[dict[str, list[Step]], dict[str, int]]:
     """Measure parts that advance by a step in turns, each first in its turn; each is a process of its own with its own peak memory.
 
-    Args:
-        work: Called as `work(turns, part, *arguments)` in each process, does the steps, returns the device it worked on.
-        parts: What is compared.
-        steps: How many steps each part does.
-        arguments: What `work` needs besides.
+    `work(turns, part, *arguments)` runs in each process, does the steps, and returns the device that it worked on.
 
     Returns:
         The steps and the peak memory in bytes of each part.
@@ -58,7 +58,7 @@ def take_turns(
     for part in parts:
         pipes[part], theirs = context.Pipe()
         # Not a daemon: some have processes of their own.
-        context.Process(target=_run, args=(work, part, theirs, arguments)).start()
+        context.Process(target=_run, args=(work, part, theirs, threads, arguments)).start()
         theirs.close()
     taken: dict[str, list[Step]] = {part: [] for part in parts}
     for number in range(steps):
@@ -71,11 +71,18 @@ def take_turns(
     return taken, {part: pipe.recv() for part, pipe in pipes.items()}
 
 
-def _run(work: Callable[..., torch.device], part: str, pipe: Connection, arguments: Sequence[Any]) -> None:
+def _run(work: Callable[..., torch.device], part: str, pipe: Connection, threads: int, arguments: Sequence[Any]) -> None:
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(threads)
     turns = Turns(pipe)
     device = work(turns, part, *arguments)
     turns.begin()
     pipe.send(peak_memory_bytes(device))
+
+
+def seconds(steps: Sequence[Step]) -> tuple[list[float], list[float]]:
+    """On the clock and of the process, after the steps to warm up."""
+    return [step.wall for step in steps[WARM_UP_STEPS:]], [step.cpu for step in steps[WARM_UP_STEPS:]]
 
 
 def ratio(before: Sequence[float], after: Sequence[float]) -> float:
@@ -83,8 +90,35 @@ def ratio(before: Sequence[float], after: Sequence[float]) -> float:
     return median(one / other for one, other in zip(before, after, strict=True))
 
 
-def table(header: str, rows: Sequence[Sequence[object]]) -> None:
-    """Print a Markdown table; the header's columns are divided by `|`."""
-    columns = header.split("|")
-    for cells in ([column.strip() for column in columns], ["---"] * len(columns), *rows):
-        print(f"| {' | '.join(map(str, cells))} |", flush=True)
+def step_rows(steps: dict[str, list[Step]], memory: dict[str, int]) -> list[list[object]]:
+    """Rows of `STEP_COLUMNS`; the first part is the reference."""
+    reference = next(iter(steps))
+    rows: list[list[object]] = []
+    for part, taken in steps.items():
+        cells = [part]
+        for before, after in zip(seconds(steps[reference]), seconds(taken), strict=True):
+            cells += [f"{median(after):.3f}", f"{ratio(before, after):.2f}"]
+        rows.append([*cells, memory[part] // MEBIBYTE, f"{memory[part] / memory[reference]:.2f}"])
+    return rows
+
+
+def machine(device: torch.device) -> str:
+    """What a step ran on, for the line above a table."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU, 2 threads"
+    return f"{name}, torch {torch.__version__}"
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a Markdown table."""
+    print(tabulate(rows, columns, tablefmt="github", disable_numparse=True), flush=True)
+
+
+def run(name: str, config_class: type[ConfigT], benchmark: Callable[[ConfigT], None]) -> None:
+    """Run a benchmark as a command."""
+
+    def main(argv: Sequence[str]) -> int:
+        logging.disable(logging.INFO)
+        benchmark(parse(config_class, argv, f"python -m benchmarks.{name}"))
+        return 0
+
+    run_command(main)

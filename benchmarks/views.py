@@ -4,16 +4,15 @@
 
 Both make two views of 224 and eight of 96 pixels of every image, with DINO's colour jitter, greyscale, blur and solarisation, and end
 at batches of normalised float32 tensors. The plain pipeline is written from facebookresearch/dino 7c446df, DataAugmentationDINO, with
-the crops' scales of SelfPatch: torchvision's transforms on Pillow's images. They take turns in one process with one thread. Seconds
-are the process's own on the processor; speeds are medians over the rounds, ratios medians of each round's own.
+the crops' scales of SelfPatch: torchvision's transforms on Pillow's images. Each is a process of its own with one thread; they take
+turns. Seconds are the process's on the processor; speeds are medians over the rounds, ratios medians of each round's own.
 """
 
 import random
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import cv2
 import numpy as np
@@ -23,20 +22,22 @@ import torchvision
 from PIL import Image, ImageFilter, ImageOps
 from torchvision import transforms as T
 
-from benchmarks.turns import ratio, table
-from common.cli import parse, run_command
+from benchmarks.turns import WARM_UP_STEPS, Turns, ratio, run, seconds, table, take_turns
 from common.images import IMAGENET_MEAN, IMAGENET_STD
 from pretrain.config import ViewsConfig
-from pretrain.data.loader import Batch, ImageKey, MultiCropImages, collate, network_inputs
+from pretrain.data.loader import ImageKey, MultiCropImages, collate, network_inputs
 from pretrain.data.sources import ImageFiles, images_of_folder
 from pretrain.data.views import decode_whole, view_kinds
 
 _CPU = torch.device("cpu")
 _BATCH = 32
 _KINDS = view_kinds(ViewsConfig())
-
-Turn = Callable[[Sequence[int]], object]
-"""Something done to the images of these numbers."""
+PARTS = (
+    "plain",
+    "PatchBench",
+    "PatchBench's workers: bytes, normalised on the device",
+    "PatchBench's workers with views.on_device",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,78 +76,52 @@ def plain_transforms() -> list[T.Compose]:
     return [transform(kind.size, kind.scale, kind.blur_probability, kind.solarise_probability) for kind in _KINDS]
 
 
-def turns(source: ImageFiles) -> dict[str, Turn]:
-    """From files to networks' inputs, as both pipelines do it; and the part of it that workers do where a GPU does the rest."""
-    transforms = plain_transforms()
-    all_here, geometry = (MultiCropImages(source, _KINDS, seed=0, colours=colours) for colours in (True, False))
-
-    def batches(images: Sequence[int], make: Callable[[Sequence[int]], object]) -> None:
-        for start in range(0, len(images), _BATCH):
-            make(images[start : start + _BATCH])
-
-    def plain(some: Sequence[int]) -> object:
-        opened = [_open(source, index) for index in some]
+def make_batch(part: str, source: ImageFiles, transforms: Sequence[T.Compose], images: Sequence[int]) -> object:
+    """From files to networks' inputs, as both pipelines do it; or the part of it that workers do where a GPU does the rest."""
+    if part == "plain":
+        opened = [Image.open(source.describe(index)).convert("RGB") for index in images]
         samples = [[transform(image) for transform in transforms] for image in opened]
         return [torch.stack(crops) for crops in zip(*samples, strict=True)]
-
-    def workers(dataset: MultiCropImages, some: Sequence[int]) -> Batch:
-        return collate([dataset[ImageKey(0, index)] for index in some], colours=dataset.colours)
-
-    return {
-        "plain": lambda images: batches(images, plain),
-        "PatchBench": lambda images: batches(images, lambda some: network_inputs(workers(all_here, some), _CPU)),
-        "PatchBench's workers: bytes, normalised on the device": lambda images: batches(
-            images, lambda some: workers(all_here, some)
-        ),
-        "PatchBench's workers with views.on_device": lambda images: batches(images, lambda some: workers(geometry, some)),
-    }
+    dataset = MultiCropImages(source, _KINDS, seed=0, colours=part != PARTS[3])
+    batch = collate([dataset[ImageKey(0, index)] for index in images], colours=dataset.colours)
+    return network_inputs(batch, _CPU) if part == PARTS[1] else batch
 
 
-def _open(source: ImageFiles, index: int) -> Image.Image:
-    with Path(source.describe(index)).open("rb") as stream:
-        return Image.open(stream).convert("RGB")
+def work(turns: Turns, part: str, config: BenchmarkConfig) -> torch.device:
+    cv2.setNumThreads(1)
+    source, images = chosen_images(config)
+    transforms = plain_transforms()
+    for _ in range(config.rounds + WARM_UP_STEPS):
+        turns.begin()
+        for start in range(0, len(images), _BATCH):
+            make_batch(part, source, transforms, images[start : start + _BATCH])
+        turns.end()
+    return _CPU
 
 
-def seconds_of(turns: dict[str, Turn], images: Sequence[int], rounds: int) -> dict[str, list[float]]:
-    """Processor time per round; the first turn of each is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in turns}
-    for _ in range(rounds + 1):
-        for name, turn in turns.items():
-            start = time.process_time()
-            turn(images)
-            seconds[name].append(time.process_time() - start)
-    return {name: values[1:] for name, values in seconds.items()}
+def chosen_images(config: BenchmarkConfig) -> tuple[ImageFiles, list[int]]:
+    source = images_of_folder(config.photos, "photos")
+    every = np.linspace(0, len(source.names), min(config.images, len(source.names)), endpoint=False)
+    return source, every.astype(int).tolist()
 
 
 def benchmark(config: BenchmarkConfig) -> None:
-    """Print a Markdown table.
-
-    Raises:
-        ValueError: If there is no image.
-    """
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    source = images_of_folder(config.photos, "photos")
-    every = np.linspace(0, len(source.names), min(config.images, len(source.names)), endpoint=False)
-    images = every.astype(int).tolist()
+    """Print a Markdown table."""
+    source, images = chosen_images(config)
     sizes = [decode_whole(source.load(index)).shape[:2] for index in images]
     print(f"{len(images)} images of {config.photos}, on average {np.prod(sizes, axis=1).mean() / 1e6:.3f} megapixels")
     print(
         f"torch {torch.__version__}, torchvision {torchvision.__version__}, Pillow {PIL.__version__}, OpenCV {cv2.__version__}"
     )
     print(f"{torch.backends.cpu.get_cpu_capability()}, one thread, {config.rounds} rounds\n")
+    steps, _ = take_turns(work, PARTS, config.rounds + WARM_UP_STEPS, config, threads=1)
     rows = []
-    seconds = seconds_of(turns(source), images, config.rounds)
-    for name, values in seconds.items():
-        speed = statistics.median(len(images) / value for value in values)
-        rows.append([name, f"{speed:.1f}", f"{ratio(seconds['plain'], values):.2f}"])
-    table(" | images/s of one core | times the plain one", rows)
-
-
-def main(argv: Sequence[str]) -> int:
-    benchmark(parse(BenchmarkConfig, argv, "python -m benchmarks.views"))
-    return 0
+    _, plain = seconds(steps["plain"])
+    for part, taken in steps.items():
+        _, cpu = seconds(taken)
+        rows.append([part, f"{median(len(images) / one for one in cpu):.1f}", f"{ratio(plain, cpu):.2f}"])
+    table(("", "images/s of one core", "times the plain one"), rows)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run("views", BenchmarkConfig, benchmark)

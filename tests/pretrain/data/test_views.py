@@ -287,10 +287,3 @@ def test_shared_views_are_of_the_resized_image() -> None:
     assert np.array_equal(shared[1].boxes_V5, expected[1].boxes_V5)
     for ours, theirs in zip(shared[0], expected[0], strict=True):
         assert np.abs(ours.astype(int) - theirs).max() <= 2
-
-
-def test_mistakes_in_the_options() -> None:
-    with pytest.raises(ValueError, match="global_scale"):
-        ViewsConfig(global_scale=(0.9, 0.3))
-    with pytest.raises(ValueError, match=r"leave out views\.on_device"):
-        ViewsConfig(photometric_patch=16, on_device=True)

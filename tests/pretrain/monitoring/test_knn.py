@@ -107,12 +107,3 @@ def test_mistakes_name_option_and_folder(image_folder: Path, tmp_path: Path) -> 
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"watch\.knn_val: Found no valid file for the classes empty"):
         find_labelled(tmp_path, "watch.knn_val")
-
-
-def test_a_damaged_image_is_named(image_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "cat").mkdir()
-    whole = next((image_folder / "class0").glob("*.png")).read_bytes()
-    (tmp_path / "cat" / "cut.png").write_bytes(whole[:-40])
-    (tmp_path / "cat" / "good.png").write_bytes(whole)
-    with pytest.raises(ValueError, match=r"watch\.knn_train: cannot read .*cut\.png \(.+\); repair or remove it"):
-        online_knn(tmp_path, tmp_path, workers=2).check()
