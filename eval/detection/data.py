@@ -54,35 +54,31 @@ _FEWEST_COORDINATES = 6  # three points
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """The images of one split that a run uses."""
+    """What the annotation file lists of one split, `train2017` or `val2017`, and which of its images a run uses.
+
+    - `images`: one line per image, in the order of the file: file name and number of annotations; `trainable`: those of them that
+      training uses, with annotations and no side below 32 pixels.
+    - `limit`: the user's wish to use only the first N; None for all.
+    - `categories`: ids and names, in the order of the file; `sizes`: file name -> (width, height).
+    - `annotations_sha256`: digest of the file.
+    """
 
     root: Path
-    """The folder that holds `annotations` and the image folders."""
     name: str
-    """`train2017` or `val2017`."""
     images: tuple[str, ...]
-    """One line per image of the annotation file, in its order: file name and number of annotations."""
     trainable: tuple[str, ...]
-    """Those that training uses: with annotations, no side below 32 pixels."""
     limit: int | None
-    """The user's wish to use only the first N; None for all."""
     categories: tuple[tuple[int, str], ...]
-    """Ids and names, in the order of the annotation file."""
     num_annotations: int
-    """Number of them in the annotation file."""
     annotations_sha256: str
-    """Digest of the annotation file."""
     sizes: Mapping[str, tuple[int, int]]
-    """File name -> (width, height) by the annotation file."""
 
     @property
     def annotation_file(self) -> Path:
-        """Path of the annotations."""
         return _annotation_file(self.root, self.name)
 
     @property
     def num_training_images(self) -> int:
-        """Images per epoch."""
         return len(self.trainable[: self.limit])
 
     @property
@@ -92,7 +88,6 @@ class Split:
         return usable[: self.limit] if self.limit is not None and self.limit < len(usable) else self.images
 
     def describe(self) -> Dataset:
-        """The split's fingerprint."""
         restricted = len(self.used) < len(self.images) or self.num_annotations != FULL_ANNOTATIONS[self.name]
         return describe_dataset(
             self.root, NAME, self.name, self.used, FULL_SIZES[self.name], restricted, content=self.annotations_sha256
@@ -102,13 +97,7 @@ class Split:
 def check_data(root: Path, max_train_images: int | None = None, max_val_images: int | None = None) -> dict[str, Split]:
     """Read both annotation files, after proving that every image they list is there.
 
-    Args:
-        root: The folder that holds `annotations`, `train2017` and `val2017`.
-        max_train_images: Use only the first N training images that have annotations; None for all.
-        max_val_images: Use only the first N validation images; None for all.
-
-    Returns:
-        `train2017` and `val2017`.
+    The limits take the first N training images that have annotations, and the first N validation images.
 
     Raises:
         ValueError: Names every file and folder that is missing or damaged, with what was expected where.
@@ -119,13 +108,7 @@ def check_data(root: Path, max_train_images: int | None = None, max_val_images: 
 
 
 def examine(folder: Path, deep: bool, jobs: int) -> list[Finding]:
-    """Examine all of a COCO folder.
-
-    Args:
-        folder: The folder that holds `annotations`, `train2017` and `val2017`.
-        deep: Whether to decode every image, instead of looking at its header and its end.
-        jobs: Processes at most; 0 for one per core.
-    """
+    """Examine all of a COCO folder; `deep` decodes every image, in at most so many processes (0: one per core)."""
     splits, findings = _read_splits(folder, None, None)
     return findings + [finding for split in splits.values() for finding in check_files(split, deep, jobs)]
 

@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 
 ARTEFACT = "image_matches"
 IOU_TYPES = ("bbox", "segm")
-METRICS = {"mAP": slice(None), "mAP_50": slice(0, 1), "mAP_75": slice(5, 6)}
+AP_NAMES = {"mAP": slice(None), "mAP_50": slice(0, 1), "mAP_75": slice(5, 6)}
 """Ending of a metric's name -> the IoU thresholds (of 0.5, 0.55, ... 0.95) that it averages over."""
 
 _THRESHOLDS = 10
@@ -31,26 +31,22 @@ _VALUES_PER_STEP = 4_000_000  # bounds the memory of one step
 
 
 class ClassMatches(NamedTuple):
-    """One class's detections by falling confidence, and its annotations."""
+    """One class's detections by falling confidence, and its annotations.
+
+    A detection matches an annotation that counts, or is ignored: it matches one that does not count, and is left out.
+    `truth_image_G` is the image of each annotation that counts.
+    """
 
     image_D: NDArray[np.int64]
     matched_TD: NDArray[np.bool_]
-    """Whether a detection matches an annotation that counts."""
     ignored_TD: NDArray[np.bool_]
-    """Whether it matches one that does not count, and is left out."""
     truth_image_G: NDArray[np.int64]
-    """Image of each annotation that counts."""
 
 
 def read_items(result: Result, folder: Path) -> tuple[tuple[str, ...], Callable[[Array], dict[str, Array]]] | None:
     """The names of the tested images, and how their metrics follow from weights [R, N], how often each is in each set.
 
-    Args:
-        result: Of the detection task.
-        folder: Its folder.
-
-    Returns:
-        None where the result has no such artefact.
+    None where the result, in this folder, has no such artefact.
     """
     file = result.artefacts.get(ARTEFACT)
     if file is None:
@@ -97,16 +93,11 @@ def read_classes(arrays: Mapping[str, NDArray[Any]], iou_type: str) -> list[Clas
 
 
 def average_precision(classes: Mapping[str, list[ClassMatches]], weights_RN: Array) -> dict[str, Array]:
-    """AP, AP50 and AP75 in percent [R], named `bbox_mAP` and so on; NaN for a set without annotations.
-
-    Args:
-        classes: IoU type -> its classes, from `read_classes`.
-        weights_RN: How often each image is in each set.
-    """
+    """AP, AP50 and AP75 in percent [R], named `bbox_mAP` and so on, of `classes` by IoU type; NaN for a set without annotations."""
     metrics = {}
     for iou_type, of_type in classes.items():
         per_class_KRT = np.stack([_class_precision(one, weights_RN) for one in of_type])
-        for ending, thresholds in METRICS.items():
+        for ending, thresholds in AP_NAMES.items():
             chosen_KR = per_class_KRT[:, :, thresholds].mean(axis=2)
             defined_R = (~np.isnan(chosen_KR)).sum(axis=0)
             with np.errstate(invalid="ignore"):

@@ -30,10 +30,7 @@ from mmdet.evaluation.metrics import CocoMetric
 from mmdet.registry import METRICS
 
 from common.files import write_atomically
-from eval.detection.items import IOU_TYPES
-
-METRIC_NAMES = ("mAP", "mAP_50", "mAP_75")
-"""The first three of pycocotools' twelve statistics."""
+from eval.detection.items import AP_NAMES, IOU_TYPES
 
 _NO_VALUE = -1  # pycocotools' value where there is no ground truth
 
@@ -64,7 +61,7 @@ def score(
     per_class: dict[str, float] = {}
     for iou_type in IOU_TYPES:
         evaluation = _evaluate(truth, detections, iou_type, image_ids, category_ids)
-        for name, value in zip(METRIC_NAMES, evaluation.stats, strict=False):
+        for name, value in zip(AP_NAMES, evaluation.stats, strict=False):  # the first three of twelve
             overall[f"{iou_type}_{name}"] = _percent(value)
         precision_TRK = np.asarray(evaluation.eval["precision"])[:, :, :, 0, -1]
         for index, name in enumerate(classes):
@@ -142,17 +139,11 @@ class CocoAveragePrecision(CocoMetric):
     default_prefix = None
 
     def __init__(self, ann_file: str, items_file: str | None = None) -> None:
-        """Read the ground truth.
-
-        Args:
-            ann_file: Path of a COCO annotation file.
-            items_file: .npz file for the matches of every single image; None writes none.
-        """
+        """Read a COCO annotation file; `items_file` is the .npz file for the matches of every single image, None writes none."""
         super().__init__(ann_file=ann_file, metric=list(IOU_TYPES))
         self.items_file = items_file
 
     def compute_metrics(self, results: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, float]:
-        """Score everything that `process` collected."""
         predictions = [prediction for _, prediction in results]
         # The labels of mmdet's CocoDataset count the categories in this order.
         category_ids = self._coco_api.get_cat_ids(cat_names=self.dataset_meta["classes"])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,15 @@ from mmengine.config import Config
 from backbones.spec import BackboneSpec, PlainViTSpec
 from eval.detection.config import PUBLISHED_SHORT_SIDE, DetectionConfig
 from eval.detection.data import Split
+from eval.openmmlab.backbone import PATCH_OF_BATCH_NORM, PYRAMID_STRIDES, build_pyramid
 from eval.openmmlab.config import (
     backbone_settings,
     batch_settings,
     describe_protocol,
     finish_config,
     optimiser_settings,
-    override_deviations,
     part_settings,
     plain,
-    published_batch,
     read_family_config,
     resolve_precision,
     use_backbone,
@@ -28,7 +28,6 @@ from eval.openmmlab.config import (
     use_schedule,
 )
 from eval.openmmlab.options import BatchPlan, Precision
-from eval.openmmlab.pyramid import PATCH_OF_BATCH_NORM, STRIDES, DeconvPyramid
 from eval.result import Protocol
 
 NAME = "coco-mask-rcnn-1x"
@@ -47,25 +46,15 @@ def base_config(spec: BackboneSpec) -> Config:
 
 
 def training_precision(options: DetectionConfig, spec: BackboneSpec, device: torch.device) -> Precision:
-    """The precision of training: the user's, or half precision where that is published and the device has it.
-
-    Raises:
-        ValueError: If a half precision is asked for on the CPU.
-    """
-    choice = options.precision
-    if choice == "auto" and not base_config(spec).half_precision:
-        choice = "float32"
-    return resolve_precision(choice, device)
+    """The precision of training: the user's, or half precision where that is published and the device has it."""
+    published = options.precision != "auto" or base_config(spec).half_precision
+    return resolve_precision(options.precision if published else "float32", device)
 
 
 def resolve(
     options: DetectionConfig, spec: BackboneSpec, splits: Mapping[str, Split], batch: BatchPlan, precision: Precision
 ) -> Config:
-    """Fill in everything that depends on the options, the backbone, the data and the devices.
-
-    Raises:
-        ValueError: If an option does not fit the backbone, or an override names nothing or would change nothing.
-    """
+    """Fill in everything that depends on the options, the backbone, the data and the devices."""
     config = base_config(spec)
     _resolve_model(config, options, spec)
     _resolve_schedule(config, options, batch, splits["train2017"].num_training_images)
@@ -107,9 +96,9 @@ def _resolve_model(config: Config, options: DetectionConfig, spec: BackboneSpec)
     taps = config.model.backbone.taps
     if isinstance(spec, PlainViTSpec):
         with torch.device("meta"):
-            DeconvPyramid(spec.embed_dim, spec.patch_size)  # refuses other patch sizes before anything heavy starts
-    elif tuple(strides := network.map_strides(taps)) != STRIDES:
-        raise ValueError(f"the maps of this {spec.family} have strides {strides}; Mask R-CNN takes {list(STRIDES)}")
+            build_pyramid(spec, taps)  # refuses other patch sizes before anything heavy starts
+    elif tuple(strides := network.map_strides(taps)) != PYRAMID_STRIDES:
+        raise ValueError(f"the maps of this {spec.family} have strides {strides}; Mask R-CNN takes {list(PYRAMID_STRIDES)}")
     config.model.neck.in_channels = network.map_channels(taps)
 
 
@@ -158,15 +147,14 @@ def protocol_of(
     the device, and the number of iterations the number of images where the schedule is in epochs.
     """
     base = base_config(spec)
-    published = protocol_settings(base, spec, published_batch(base), torch.device("cuda"))
     not_compared = ["num_heads", *(["precision"] if base.half_precision else [])]
     if base.schedule.unit != "iterations":
         not_compared.append("iterations")
-    used = protocol_settings(config, spec, batch, device)
-    return describe_protocol(NAME, VERSION, published, used, override_deviations(config, base, options.override), not_compared)
+    settings_of = partial(protocol_settings, spec)
+    return describe_protocol(NAME, VERSION, settings_of, base, config, batch, device, options.override, not_compared)
 
 
-def protocol_settings(config: Config, spec: BackboneSpec, batch: BatchPlan, device: torch.device) -> dict[str, Any]:
+def protocol_settings(spec: BackboneSpec, config: Config, batch: BatchPlan, device: torch.device) -> dict[str, Any]:
     """Every constant that can change a metric, as JSON-ready values."""
     schedule, model, roi_head = config.schedule, config.model, config.model.roi_head
     train, test = config.train_dataloader.dataset, config.test_dataloader.dataset

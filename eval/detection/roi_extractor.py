@@ -23,12 +23,6 @@ class Float32RoIExtractor(SingleRoIExtractor):
     """
 
     def forward(self, feats: tuple[Tensor, ...], rois: Tensor, roi_scale_factor: float | None = None) -> Tensor:
-        """Average features in the bins of each region.
-
-        Args:
-            feats: Maps [B, C, h, w] of decreasing size.
-            rois: [K, 5]: image index, then corners in input pixels.
-            roi_scale_factor: Widens the regions.
-        """
+        """Average features [B, C, h, w] in the bins of each region [K, 5]: image index, then corners in input pixels."""
         with torch.autocast(feats[0].device.type, enabled=False):
             return super().forward(tuple(map_BChw.float() for map_BChw in feats), rois.float(), roi_scale_factor)

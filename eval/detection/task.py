@@ -7,14 +7,7 @@ from common.distributed import world_size
 from eval.detection.config import DetectionConfig
 from eval.detection.data import check_data, check_files
 from eval.detection.items import ARTEFACT, split_metrics
-from eval.detection.protocol import (
-    MATCHES_FILE,
-    base_config,
-    has_batch_norm,
-    protocol_of,
-    resolve,
-    training_precision,
-)
+from eval.detection.protocol import MATCHES_FILE, base_config, has_batch_norm, protocol_of, resolve, training_precision
 from eval.openmmlab import finetune
 from eval.openmmlab.config import published_batch
 from eval.openmmlab.finetune import Measured, Prepared
@@ -23,16 +16,13 @@ from eval.result import Metric, Result
 
 
 def prepare(options: DetectionConfig, spec: BackboneSpec, device: torch.device) -> Prepared:
-    """Check data and options, and resolve the config.
-
-    Raises:
-        ValueError: If data, options and backbone do not fit each other.
-    """
+    """Check data and options, and resolve the config."""
     splits = check_data(options.data, *options.image_limits)
     base = base_config(spec)
     batch = options.plan_batch(published_batch(base), world_size(), has_batch_norm(base, spec))
     config = resolve(options, spec, splits, batch, training_precision(options, spec, device))
-    draw_predictions(config, options, "DetectionPlots", classes=[name for _, name in splits["val2017"].categories])
+    classes = [name for _, name in splits["val2017"].categories]
+    draw_predictions(config, options, "mmdet.DetLocalVisualizer", classes)
     return Prepared(
         config=config,
         protocol=protocol_of(config, options, spec, batch, device),
@@ -44,16 +34,13 @@ def prepare(options: DetectionConfig, spec: BackboneSpec, device: torch.device) 
 
 def measured(options: DetectionConfig, tested: dict[str, float]) -> Measured:
     """Put together what the result says, from what the test returned."""
-    del options
     overall, per_class = split_metrics(tested)
     return {name: Metric(value=value) for name, value in overall.items()}, per_class, {ARTEFACT: MATCHES_FILE}
 
 
 def check(config: DetectionConfig, spec: BackboneSpec) -> None:
-    """Find a user's mistakes before anything heavy starts; raises ValueError."""
     finetune.check(config, spec, prepare)
 
 
 def evaluate(config: DetectionConfig) -> Result:
-    """Run the task, or what is left of it; see `eval.openmmlab.finetune.evaluate`."""
     return finetune.evaluate("detection", config, prepare, measured)

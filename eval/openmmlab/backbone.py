@@ -1,4 +1,4 @@
-"""The backbone of a backbone file as an OpenMMLab module, registered for mmdet and mmseg alike.
+"""The backbone of a backbone file as an OpenMMLab module, registered for mmdet and mmseg alike, and the pyramid of detection.
 
 Shapes: B images, D channels, H x W pixels, h x w positions.
 """
@@ -22,7 +22,6 @@ from backbones.resnet import BottleneckResNet
 from backbones.spec import BackboneSpec, PlainViTSpec, ViTSpec
 from backbones.swin import Swin
 from backbones.vit import ViT, resize_positions_like_dino, resize_positions_to_size
-from eval.openmmlab.pyramid import DeconvPyramid
 
 PositionResize = Literal["dino", "size"]
 """How a ViT's position embeddings follow the input size: DINO's scale factor with its +0.1, or bicubic to the exact size."""
@@ -32,15 +31,17 @@ _POSITION_RESIZE = {"dino": resize_positions_like_dino, "size": resize_positions
 PUBLISHED_DEPTH = 12
 """Blocks of the ViT-S and ViT-Ti for which the published taps are meant."""
 
+PYRAMID_STRIDES = (4, 8, 16, 32)
+"""Input pixels per position of the detection pyramid's four maps."""
+
+PATCH_OF_BATCH_NORM = 16
+"""The patch size whose pyramid has a SyncBN."""
+
 _MAP_NORM_EPS = 1e-5  # nn.LayerNorm's, which Swin's dense-prediction code uses
 
 
 def with_heads(spec: BackboneSpec, num_heads: int | None) -> BackboneSpec:
-    """The spec with another number of attention heads; None keeps its own.
-
-    Raises:
-        ValueError: If the family has no heads to choose, or the number does not divide the width.
-    """
+    """The spec with another number of attention heads; None keeps its own."""
     if num_heads is None:
         return spec
     if not isinstance(spec, ViTSpec):
@@ -49,15 +50,9 @@ def with_heads(spec: BackboneSpec, num_heads: int | None) -> BackboneSpec:
 
 
 def choose_taps(chosen: Sequence[int] | None, published: Sequence[int], spec: BackboneSpec) -> list[int]:
-    """The taps of a run: the user's, or the published ones; those of a ViT move to the same parts of another depth.
+    """The user's taps, or else the published ones; those of a ViT move to the same parts of another depth.
 
-    Args:
-        chosen: The user's; None for the published ones.
-        published: 0-based, ascending: blocks of `PUBLISHED_DEPTH`, or the stages of a Swin or ResNet.
-        spec: The backbone's spec.
-
-    Raises:
-        ValueError: If the backbone has no such blocks.
+    Taps are 0-based and ascending; the published ones are blocks of `PUBLISHED_DEPTH`, or the stages of a Swin or ResNet.
     """
     if chosen is None and spec.num_blocks < len(published):
         raise ValueError(
@@ -110,14 +105,11 @@ class BackboneFromFile(BaseModule):
             position_resize: How position embeddings follow the input size (ViT only).
             position_image_size: Resize the stored position embeddings once, at loading, to the grid of an image of this side in
                 pixels, by the rule of `position_resize` (ViT only). None keeps the stored grid.
-            deconv_pyramid: Whether four equally large maps become strides 4 to 32 (`eval.openmmlab.pyramid`; ViT and DINOv3 only).
+            deconv_pyramid: Whether four equally large maps become strides 4 to 32 (ViT and DINOv3 only).
             compile: Whether to run the network through torch.compile; sizes may vary.
             norm_maps: Whether a new LayerNorm over the channels follows every map, as in Swin's dense-prediction code.
             shift_all_stages: Whether windows are shifted in stages, too, that were one window in pretraining (Swin only).
             sync_batch_norm: Whether the network's batch normalisation shares its statistics between GPUs.
-
-        Raises:
-            ValueError: If the file is not a backbone file, or an option does not fit its backbone.
         """
         super().__init__()
         content = _adapted(read_backbone_file(Path(backbone_file)), num_heads, position_resize, position_image_size)
@@ -126,14 +118,18 @@ class BackboneFromFile(BaseModule):
         load_strictly(self.network, content.state_dict)
         if isinstance(self.network, ViT):
             self.network.resize_positions = _POSITION_RESIZE[position_resize]
+        if shift_all_stages and not isinstance(self.network, Swin):
+            raise ValueError(f"only a Swin has windows to shift; this backbone is a {content.spec.family}")
         if shift_all_stages:
-            _shift_all_stages(self.network)
+            for block in (block for stage in self.network.layers for block in stage.blocks[1::2]):
+                block.shift_size = tuple(side // 2 for side in block.window_size)
         if sync_batch_norm:
             nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
         self.map_channels = self.network.map_channels(self.taps)
-        self._input_stride = _input_stride(self.network)
+        # What must divide the input size: a ViT's patch size, or the last stage's stride.
+        (self._input_stride,) = self.network.map_strides([content.spec.num_blocks - 1])
         self._forward_maps = torch.compile(self.network.forward_maps, dynamic=True) if compile else self.network.forward_maps
-        self.pyramid = _pyramid(content.spec, self.taps) if deconv_pyramid else None
+        self.pyramid = build_pyramid(content.spec, self.taps) if deconv_pyramid else None
         self.map_norms: nn.ModuleList | None = None
         if norm_maps:
             self.map_norms = nn.ModuleList(LayerNorm2d(channels, eps=_MAP_NORM_EPS) for channels in self.map_channels)
@@ -145,11 +141,7 @@ class BackboneFromFile(BaseModule):
         self._is_init = True
 
     def forward(self, images_B3HW: Tensor) -> tuple[Tensor, ...]:
-        """One map [B, D, h, w] per tap, shallowest first.
-
-        Args:
-            images_B3HW: float images normalised with the ImageNet mean and deviation, of any size.
-        """
+        """One map [B, D, h, w] per tap, shallowest first, of images normalised with the ImageNet mean and deviation."""
         height, width = images_B3HW.shape[-2:]
         bottom, right = -height % self._input_stride, -width % self._input_stride
         if bottom or right:
@@ -177,26 +169,49 @@ def _adapted(
     return dataclasses.replace(content, spec=spec, state_dict={**content.state_dict, "pos_embed": resized_1ND})
 
 
-def _pyramid(spec: BackboneSpec, taps: Sequence[int]) -> DeconvPyramid:
+class DeconvPyramid(nn.Module):
+    """XCiT's pyramid, as SelfPatch's detection backbone uses it: each of four equally large maps is resampled to its stride.
+
+    Patch 16: two 2x2 deconvolutions with SyncBN and GELU between them, one deconvolution, the map itself, 2x2 maximum pooling.
+    Patch 8: one deconvolution, the map itself, 2x2 and 4x4 maximum pooling. Deconvolutions keep PyTorch's initialisation.
+    Source: alinlab/SelfPatch 81aef149, detection/backbone/vit_SelfPatch.py.
+
+    The SyncBN is an ordinary batch norm where there is one process or no GPU (`runner`). No name here contains `norm`, so that the
+    published rule that exempts such names from weight decay leaves the SyncBN decayed, as it was.
+    """
+
+    def __init__(self, embed_dim: int, patch_size: int) -> None:
+        super().__init__()
+        if patch_size == PATCH_OF_BATCH_NORM:
+            branches = [
+                nn.Sequential(_double(embed_dim), nn.SyncBatchNorm(embed_dim), nn.GELU(), _double(embed_dim)),
+                _double(embed_dim),
+                nn.Identity(),
+                nn.MaxPool2d(2),
+            ]
+        elif patch_size == 8:
+            branches = [_double(embed_dim), nn.Identity(), nn.MaxPool2d(2), nn.MaxPool2d(4)]
+        else:
+            raise ValueError(f"the detection pyramid is defined for patch size 16 and 8, not {patch_size}")
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, maps_BDhw: Sequence[Tensor]) -> list[Tensor]:
+        """Four maps of D channels with the strides `PYRAMID_STRIDES`, from four maps [B, D, h, w], shallowest first."""
+        return [branch(map_BDhw) for branch, map_BDhw in zip(self.branches, maps_BDhw, strict=True)]
+
+
+def _double(channels: int) -> nn.ConvTranspose2d:
+    """Twice the height and width, by a deconvolution without overlap."""
+    return nn.ConvTranspose2d(channels, channels, kernel_size=2, stride=2)
+
+
+def build_pyramid(spec: BackboneSpec, taps: Sequence[int]) -> DeconvPyramid:
+    """The pyramid with fresh weights; ValueError where none is published for the backbone or the number of maps."""
     if not isinstance(spec, PlainViTSpec):
         raise ValueError(f"the detection pyramid is for a ViT; a {spec.family} has maps of four strides itself")
-    if len(taps) != 4:
+    if len(taps) != len(PYRAMID_STRIDES):
         raise ValueError(f"the detection pyramid takes four maps, not the {len(taps)} of taps {list(taps)}")
     return DeconvPyramid(spec.embed_dim, spec.patch_size)
-
-
-def _shift_all_stages(network: AnyBackbone) -> None:
-    """Shift the windows of every second block by half a window."""
-    if not isinstance(network, Swin):
-        raise ValueError(f"only a Swin has windows to shift; this backbone is a {network.spec.family}")
-    for stage in network.layers:
-        for block in stage.blocks[1::2]:
-            block.shift_size = tuple(side // 2 for side in block.window_size)
-
-
-def _input_stride(network: AnyBackbone) -> int:
-    """The number that must divide the input size: a ViT's patch size, or the last stage's stride."""
-    return network.map_strides([network.spec.num_blocks - 1])[0]
 
 
 def _unused_modules(network: AnyBackbone, last_tap: int) -> list[nn.Module]:

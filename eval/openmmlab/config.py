@@ -3,7 +3,7 @@
 Every function that takes a config to be filled in changes it in place.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -46,13 +46,8 @@ _NO_SETTINGS = {"backbone_file", "compile", "in_channels"}
 def read_family_config(folder: Path, spec: BackboneSpec, head: str = "") -> Config:
     """The config file of a task for a family of backbones, as written: `FAMILY.py`, or `FAMILY_HEAD.py` for another head.
 
-    Args:
-        folder: The task's configs.
-        spec: The backbone's spec.
-        head: Name of the network that is fine-tuned; "" for the task's usual one.
-
     Raises:
-        ValueError: If there is none for this family and head.
+        ValueError: If the folder has none for this family and head.
     """
     suffix = f"_{head}" if head else ""
     path = folder / f"{spec.family}{suffix}.py"
@@ -82,11 +77,7 @@ def published_batch(config: Config) -> BatchPlan:
 
 
 def use_backbone(config: Config, options: FineTuningConfig, spec: BackboneSpec) -> AnyBackbone:
-    """Fill in the backbone's entry; returns the network without weights, on the meta device.
-
-    Raises:
-        ValueError: If heads or taps do not fit the backbone.
-    """
+    """Fill in the backbone's entry; returns the network without weights, on the meta device."""
     backbone = config.model.backbone
     backbone.backbone_file = str(options.backbone.resolve())
     backbone.num_heads = options.num_heads
@@ -112,25 +103,22 @@ def use_schedule(config: Config, iterations: int, warmup: int, decay: Mapping[st
 
 
 def finish_config(config: Config, options: FineTuningConfig, batch: BatchPlan, precision: Precision) -> None:
-    """Fill in batch and optimiser, and apply the user's overrides last.
-
-    Raises:
-        ValueError: If an override names nothing or would change nothing.
-    """
+    """Fill in batch and optimiser, and apply the user's overrides last."""
     config.train_dataloader.batch_size = batch.total // batch.world_size
     if options.scale_lr:
         config.optim_wrapper.optimizer.lr *= batch.total / published_batch(config).total
-    config.optim_wrapper = optimiser_wrapper(config.optim_wrapper, precision, batch.accumulation)
+    wrapper = {**config.optim_wrapper, "type": "OptimWrapper", "accumulative_counts": batch.accumulation}
+    if precision != "float32":
+        wrapper |= {"type": "AmpOptimWrapper", "dtype": precision}
+    if precision == "float16":
+        wrapper["loss_scale"] = "dynamic"
+    config.optim_wrapper = wrapper
     for override in options.override:
         apply_override(config, override)
 
 
 def resolve_precision(choice: Precision, device: torch.device) -> Precision:
-    """The precision of training: `auto` is bfloat16 on a GPU that has it, float16 on any other GPU, float32 on the CPU.
-
-    Raises:
-        ValueError: If a half precision is asked for on the CPU.
-    """
+    """The precision of training: `auto` is bfloat16 on a GPU that has it, float16 on any other GPU, float32 on the CPU."""
     if device.type == "cpu":
         if choice not in ("auto", "float32"):
             raise ValueError(f"--precision {choice} needs a GPU; the CPU computes in float32")
@@ -138,22 +126,6 @@ def resolve_precision(choice: Precision, device: torch.device) -> Precision:
     if choice == "auto":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     return choice
-
-
-def optimiser_wrapper(config: dict[str, Any], precision: Precision, accumulation: int) -> dict[str, Any]:
-    """The `optim_wrapper` entry of an mmengine config, with mixed precision and gradient accumulation.
-
-    Args:
-        config: The entry of the task's config: optimizer, paramwise_cfg, clip_grad.
-        precision: Any but `auto`; float16 scales its loss.
-        accumulation: Forward passes per update.
-    """
-    wrapper = {**config, "type": "OptimWrapper", "accumulative_counts": accumulation}
-    if precision != "float32":
-        wrapper |= {"type": "AmpOptimWrapper", "dtype": precision}
-    if precision == "float16":
-        wrapper["loss_scale"] = "dynamic"
-    return wrapper
 
 
 def fuse_updates(optimiser: dict[str, Any], device: torch.device) -> None:
@@ -179,14 +151,10 @@ def lookup(config: Any, path: str) -> Any:
 
 
 def apply_override(config: Config, override: str) -> None:
-    """Set one value by its dotted path; a path that names nothing is an error, since mmengine would add it in silence.
-
-    Args:
-        config: A config that is complete otherwise.
-        override: `path=value`, the value in YAML.
+    """Set one value of a config that is complete otherwise; the override is `dotted.path=value`, the value in YAML.
 
     Raises:
-        ValueError: If it is not of this form, the config has no such path, or the change would have no effect.
+        ValueError: If the config has no such path, which mmengine would add in silence, or the change would have no effect.
     """
     path, separator, text = override.partition("=")
     if not path.startswith(_EFFECTIVE) or path in _OPTIONS_OF_THEIR_OWN:
@@ -244,46 +212,40 @@ def plain(value: Any) -> Any:
 def describe_protocol(
     name: str,
     version: int,
-    published: Mapping[str, Any],
-    used: dict[str, Any],
-    overrides: Mapping[str, list[Any]],
+    settings_of: Callable[[Config, BatchPlan, torch.device], dict[str, Any]],
+    base: Config,
+    config: Config,
+    batch: BatchPlan,
+    device: torch.device,
+    overrides: Sequence[str],
     not_compared: Sequence[str] = (),
 ) -> Protocol:
-    """The protocol of a run.
+    """The protocol of a run and how it deviates from the published run.
 
     Args:
-        name: See `Protocol`, as `version`.
-        version: Of the protocol.
-        published: The settings of the published run.
-        used: Those of this run.
-        overrides: From `override_deviations`.
+        name: Of the protocol, as `version`.
+        version: Its number.
+        settings_of: The constants of a config, as JSON-ready values.
+        base: The config file as written; it has no value for what only a resolved config knows, such as a data folder.
+        config: The resolved config.
+        batch: Of the run.
+        device: Of the run.
+        overrides: The user's.
         not_compared: Settings that are no deviations, whatever their value.
     """
+    published, used = settings_of(base, published_batch(base), torch.device("cuda")), settings_of(config, batch, device)
     deviations = {
         setting: [published.get(setting), value]
         for setting, value in used.items()
         if setting not in not_compared and value != published.get(setting)
     }
-    return Protocol(name=name, version=version, settings=used, deviations={**deviations, **overrides})
-
-
-def override_deviations(config: Config, published: Config, overrides: Sequence[str]) -> dict[str, list[Any]]:
-    """What the user's overrides changed: path -> [published, used].
-
-    Args:
-        config: The config with the overrides.
-        published: The config file as written; has no value for what only a resolved config knows, such as a data folder.
-        overrides: As in `apply_override`.
-    """
-
-    def published_value(path: str) -> Any:
+    for path in (override.partition("=")[0] for override in overrides):
         try:
-            return lookup(published, path)
+            before = lookup(base, path)
         except LookupError:
-            return None
-
-    paths = [override.partition("=")[0] for override in overrides]
-    return {path: [plain(published_value(path)), plain(lookup(config, path))] for path in paths}
+            before = None
+        deviations[path] = [plain(before), plain(lookup(config, path))]
+    return Protocol(name=name, version=version, settings=used, deviations=deviations)
 
 
 def optimiser_settings(config: Config) -> dict[str, Any]:

@@ -18,11 +18,19 @@ from common.distributed import choose_device, peak_memory_bytes, process_group, 
 from common.files import write_text_atomically
 from eval.findings import Finding, refuse
 from eval.openmmlab.config import fuse_updates
-from eval.openmmlab.hooks import LOG_FILE, ProgressHook, StopHook
 from eval.openmmlab.operators import quiet_packages
 from eval.openmmlab.options import BatchPlan, FineTuningConfig
 from eval.openmmlab.plots import draw_curves, list_predictions
-from eval.openmmlab.runner import CHECKPOINT_NAME, CONFIG_FILE, FineTuningRunner, JsonConfig, latest_checkpoint
+from eval.openmmlab.runner import (
+    CHECKPOINT_NAME,
+    CONFIG_FILE,
+    LOG_FILE,
+    FineTuningRunner,
+    JsonConfig,
+    ProgressHook,
+    StopHook,
+    latest_checkpoint,
+)
 from eval.record import Evaluation, Inputs, differences
 from eval.result import Dataset, Metric, Protocol, Result, write_result
 
@@ -36,17 +44,18 @@ OptionsT = TypeVar("OptionsT", bound=FineTuningConfig)
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A run whose options and data fit each other."""
+    """A run whose options and data fit each other.
+
+    `config` is a full iteration-based mmengine config with an InfiniteSampler for training; `complete_config` adds hooks,
+    visualisation, device, seeds and resuming. `datasets` are `train` and `test`. `check_files` looks at the files of the data set,
+    which takes a while.
+    """
 
     config: Config
-    """A full iteration-based mmengine config with an InfiniteSampler for training. Hooks, visualisation, device, seeds and resuming
-    are set by `complete_config`."""
     protocol: Protocol
     datasets: dict[str, Dataset]
-    """`train` and `test`."""
     batch: BatchPlan
     check_files: Callable[[], Sequence[Finding]]
-    """Looks at the files of the data set, which takes a while."""
 
 
 Prepare = Callable[[OptionsT, BackboneSpec, torch.device], Prepared]
@@ -57,12 +66,8 @@ Measured = tuple[dict[str, Metric], dict[str, dict[str, float]], dict[str, str]]
 
 
 def check(options: OptionsT, spec: BackboneSpec, prepare: Prepare[OptionsT]) -> None:
-    """Find a user's mistakes before anything heavy starts.
-
-    Raises:
-        ValueError: If data, options and backbone do not fit each other.
-    """
-    _refuse_files(options.data, prepare(options, spec, choose_device(options.device)))
+    """Find a user's mistakes before anything heavy starts; raises ValueError."""
+    refuse(prepare(options, spec, choose_device(options.device)).check_files(), options.data)
 
 
 def evaluate(
@@ -93,7 +98,7 @@ def evaluate(
     if (finished := evaluation.finished()) is not None:
         return finished
     if rank() == 0:
-        _refuse_files(options.data, prepared)
+        refuse(prepared.check_files(), options.data)
     with process_group(device):
         start = time.monotonic()
         work_dir = options.output / WORK_FOLDER
@@ -125,13 +130,6 @@ def evaluate(
                 earlier.unlink()
             write_result(options.output, result)
     return result
-
-
-def _refuse_files(data: Path, prepared: Prepared) -> None:
-    try:
-        refuse(prepared.check_files())
-    except ValueError as error:
-        raise ValueError(f"{data}: {error}") from error
 
 
 def _begin(work_dir: Path, inputs: Inputs) -> None:
@@ -168,10 +166,10 @@ def _train_and_test(config: Config, work_dir: Path) -> dict[str, float]:
 
 
 def complete_config(config: Config, work_dir: Path, *, device: torch.device, seed: int, checkpoint_interval: int) -> Config:
-    """The config with everything that does not belong to a task's protocol.
+    """The config from a task's `prepare` with everything that does not belong to its protocol.
 
     Args:
-        config: From the task's `prepare`.
+        config: As in `Prepared`.
         work_dir: Where checkpoints and logs go.
         device: From `choose_device`.
         seed: Seeds sampling and everything random.

@@ -22,7 +22,6 @@ from torch.utils.data import Dataset
 from common.images import breaks_off
 
 Purpose = Literal["loading", "computing"]
-"""What random numbers are for."""
 
 
 class ImageFileError(ValueError):
@@ -39,14 +38,7 @@ class ReadImage(BaseTransform):
     """mmcv's `LoadImageFromFile` with its defaults: 8-bit BGR by OpenCV, which fills the missing part of a JPEG with grey."""
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Add `img` and its sizes.
-
-        Args:
-            results: With `img_path`; `height` and `width` where annotations state them.
-
-        Raises:
-            ImageFileError: If the file is not an image, a JPEG that breaks off, or of another size than the annotations say.
-        """
+        """Add `img` and its sizes; `results` has `img_path`, and `height` and `width` where annotations state them."""
         path = results["img_path"]
         content = Path(path).read_bytes()
         if breaks_off(content):
@@ -64,12 +56,10 @@ class ReadImage(BaseTransform):
 
 
 class Place(NamedTuple):
-    """A place in the order of training."""
+    """A place in the order of training: an image's index in the dataset, and a 0-based position over all processes and epochs."""
 
     image: int
-    """Index in the dataset."""
     position: int
-    """0-based, over all processes and epochs."""
 
 
 @DATA_SAMPLERS.register_module()
@@ -88,17 +78,15 @@ class SeededByPlace(Dataset[Any]):
     """A dataset that seeds Python's, NumPy's and PyTorch's generators from (seed, position) before it loads an image.
 
     It does so in the training process too, where images are loaded without workers: what else is random there has a seed of its own
-    (`eval.openmmlab.hooks.SeedByIterationHook`).
+    (`eval.openmmlab.runner.SeedByIterationHook`).
     """
 
     def __init__(self, dataset: dict[str, Any], seed: int) -> None:
-        """Build a dataset of mmdet or mmseg from its config."""
         self._dataset = DATASETS.build(dataset)
         self._seed = seed
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """Such as the names of the classes."""
         metainfo: dict[str, Any] = self._dataset.metainfo
         return metainfo
 
@@ -117,10 +105,8 @@ class SeededByPlace(Dataset[Any]):
 def seed_generators(seed: int, purpose: Purpose, *counters: int) -> None:
     """Seed Python's, NumPy's and PyTorch's generators of this process, each differently.
 
-    Args:
-        seed: The run's seed.
-        purpose: What the generators are for: the same counters give other numbers for another purpose.
-        counters: Whole numbers of at least 0, such as a position or an iteration; equally many for all seeds of a purpose.
+    The same counters (whole numbers of at least 0, such as a position or an iteration, equally many for all seeds of a purpose)
+    give other numbers for another purpose.
     """
     entropy = [seed, get_args(Purpose).index(purpose), *counters]
     for_python, for_numpy, for_torch = (int(word) for word in np.random.SeedSequence(entropy).generate_state(3))

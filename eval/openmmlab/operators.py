@@ -33,15 +33,8 @@ _AVERAGE_POOLING = 1
 _LOOKS_FOR_OPERATORS = {"mmcv.ops", "mmdet.structures", "mmdet.models", "mmseg.models"}
 
 
-class MissingOperatorError(NotImplementedError):
-    """An mmcv operator that is neither compiled nor served from torchvision."""
-
-
 def install_operators() -> bool:
-    """Serve mmcv's extension from torchvision unless the real one is there. Calling it again does nothing.
-
-    Returns:
-        Whether torchvision serves the operators.
+    """Serve mmcv's extension from torchvision unless the real one is there; returns whether torchvision serves it.
 
     Raises:
         ImportError: If it comes too late: mmdet and mmseg put functions that only raise in place of operators that they miss.
@@ -70,7 +63,7 @@ class _TorchvisionOperators(ModuleType):
             raise AttributeError(name)
 
         def missing_operator(*args: object, **kwargs: object) -> NoReturn:
-            raise MissingOperatorError(
+            raise NotImplementedError(
                 f"mmcv's operator {name!r} is not compiled here and torchvision does not serve it (served: "
                 f"{', '.join(_SERVED)}); install an mmcv with its compiled extension to use it"
             )
@@ -89,11 +82,7 @@ class _TorchvisionLoader(Loader):
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
     """Indices of the boxes that non-maximum suppression keeps, best score first.
 
-    Args:
-        boxes: [N, 4] corners.
-        scores: [N].
-        iou_threshold: A box that overlaps a better one by more is dropped.
-        offset: 0 or 1; added to a box's width and height (1: coordinates are pixel indices).
+    Of boxes [N, 4] by their corners; `offset`, 0 or 1, is added to a box's width and height (1: coordinates are pixel indices).
     """
     boxes = boxes.detach()
     if offset:
@@ -132,7 +121,6 @@ def roi_align_forward(
         pool_mode: 1 for the average; 0, the maximum, is not served.
         aligned: Whether pixel centres lie at half coordinates.
     """
-    del argmax_y, argmax_x
     _require_average_pooling(pool_mode)
     bins = torch.ops.torchvision.roi_align(
         _widen(features), _widen(rois), spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
@@ -155,7 +143,6 @@ def roi_align_backward(
     aligned: bool,
 ) -> None:
     """Gradient of `roi_align_forward` by the features; takes `output_gradient` [K, C, h, w], overwrites `features_gradient`."""
-    del argmax_y, argmax_x
     _require_average_pooling(pool_mode)
     gradient = torch.ops.torchvision._roi_align_backward(
         _widen(output_gradient),
@@ -170,11 +157,7 @@ def roi_align_backward(
     features_gradient.copy_(gradient)
 
 
-_SERVED: dict[str, Any] = {
-    "nms": nms,
-    "roi_align_forward": roi_align_forward,
-    "roi_align_backward": roi_align_backward,
-}
+_SERVED: dict[str, Any] = {f.__name__: f for f in (nms, roi_align_forward, roi_align_backward)}
 
 
 def _widen(values: Tensor) -> Tensor:
@@ -184,7 +167,7 @@ def _widen(values: Tensor) -> Tensor:
 
 def _require_average_pooling(pool_mode: int) -> None:
     if pool_mode != _AVERAGE_POOLING:
-        raise MissingOperatorError("RoIAlign with maximum pooling is not compiled here and torchvision does not serve it")
+        raise NotImplementedError("RoIAlign with maximum pooling is not compiled here and torchvision does not serve it")
 
 
 def _load_plain_file(filename: str, map_location: str | torch.device | None) -> dict[str, object]:

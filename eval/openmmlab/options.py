@@ -15,18 +15,14 @@ _WARMUP_PART = 10
 
 @dataclass(frozen=True, kw_only=True)
 class BatchPlan:
-    """How processes, images per process and gradient accumulation make up the total batch, which is part of a protocol.
+    """How processes, images per process and forward pass, and gradient accumulation make up the total batch of an update.
 
-    Raises:
-        ValueError: If processes times images per process does not divide the total.
+    The total, over all processes, is part of a protocol.
     """
 
     total: int
-    """Images per optimiser update, over all processes."""
     per_device: int
-    """Images per process and forward pass."""
     world_size: int
-    """Number of processes."""
 
     def __post_init__(self) -> None:
         if self.total < 1 or self.per_device < 1:
@@ -106,16 +102,10 @@ class FineTuningConfig:
             raise ValueError(f"taps={self.taps}: the feature pyramid takes {NUM_MAPS} maps")
 
     def plan_batch(self, published: BatchPlan, world_size: int, shares_statistics: bool = True) -> BatchPlan:
-        """Divide the batch among the processes.
+        """Divide the user's batch, or the published run's, among the processes.
 
-        Args:
-            published: Batch of the published run; its total is used unless the user gives one.
-            world_size: Number of processes.
-            shares_statistics: Whether batch normalisation wants as many images at a time as possible; otherwise the published number
-                goes through the network together.
-
-        Raises:
-            ValueError: If the batch cannot be divided.
+        As many images as possible go through the network together where batch normalisation shares their statistics; otherwise
+        the published number.
         """
         total = self.batch_size or published.total
         share = max(1, total // world_size)

@@ -2,23 +2,22 @@
 
 import json
 import logging
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import mmcv
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
+from mmengine.registry import HOOKS, VISUALIZERS
 from mmengine.runner import Runner
-from PIL import Image
 
 from common.files import write_atomically, write_text_atomically
 from common.plots import Panel, write_panels
-from eval.drawing import Picture
-from eval.openmmlab.hooks import LOG_FILE
-from eval.openmmlab.loading import ReadImage
 from eval.openmmlab.options import FineTuningConfig
+from eval.openmmlab.runner import LOG_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +25,10 @@ CURVES_FILE = "curves.png"
 PREDICTIONS_FOLDER = "predictions"
 LIST_FILE = "images.json"
 
-_ITERATION, _TOTAL_LOSS, _LEARNING_RATE = "iteration", "loss", "lr"
+_SCORE_SHOWN = 0.5
+"""Detections with a score above it are drawn."""
+_BEST_SHOWN = 5
+"""So many are drawn where none has."""
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
@@ -34,10 +36,6 @@ def read_log(path: Path) -> list[dict[str, float]]:
 
     A run that was killed wrote lines after its last checkpoint; the run that continued from there writes these iterations anew.
     Where the log goes back, what it says again replaces what it said before. A line that a kill cut off is left out with a warning.
-
-    Raises:
-        ValueError: If it has no line.
-        OSError: If it cannot be read.
     """
     lines: list[dict[str, float]] = []
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -46,7 +44,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
         except json.JSONDecodeError:
             logger.warning("%s: line %d is cut off and left out of the curves", path, number)
             continue
-        while lines and lines[-1][_ITERATION] >= line[_ITERATION]:
+        while lines and lines[-1]["iteration"] >= line["iteration"]:
             lines.pop()
         lines.append(line)
     if not lines:
@@ -54,33 +52,24 @@ def read_log(path: Path) -> list[dict[str, float]]:
     return lines
 
 
-def write_curves(log: Path, plot: Path) -> None:
-    """Draw a log file's curves into a PNG: total loss, its parts, accuracies where there are some, learning rate.
-
-    Raises:
-        ValueError: If the log is empty.
-        OSError: If a file cannot be read or written.
-    """
-    lines = read_log(log)
-    names = sorted({name for line in lines for name in line})
-    parts = [name for name in names if "loss" in name and name != _TOTAL_LOSS]
-    # The rest are accuracies of mmdet's or mmseg's heads.
-    others = [name for name in names if "loss" not in name and name not in (_ITERATION, _LEARNING_RATE)]
-    panels = [
-        Panel("total loss", [_TOTAL_LOSS]),
-        Panel("parts of the loss", parts if len(parts) > 1 else []),  # a single part is the total loss itself
-        Panel("training accuracy (%)", others),
-        Panel("learning rate", [_LEARNING_RATE], smooth=False),
-    ]
-    write_panels(lines, _ITERATION, [panel for panel in panels if panel.names], plot)
-
-
 def draw_curves(output: Path, work_folder: str) -> dict[str, str]:
-    """Draw the training curves; the artefact. A plot that fails is an error in the log and no reason to lose the metrics."""
-    log, plot = output / work_folder / LOG_FILE, output / work_folder / CURVES_FILE
+    """Draw total loss, its parts, accuracies where there are some, and learning rate into a PNG; returns the artefact.
+
+    Where that fails, it is an error in the log and no reason to lose the metrics.
+    """
+    plot = output / work_folder / CURVES_FILE
     try:
         if is_main_process():
-            write_curves(log, plot)
+            lines = read_log(output / work_folder / LOG_FILE)
+            names = sorted({name for line in lines for name in line} - {"iteration", "loss", "lr"})
+            parts = [name for name in names if "loss" in name]
+            panels = [
+                Panel("total loss", ["loss"]),
+                Panel("parts of the loss", parts if len(parts) > 1 else []),  # a single part is the total loss itself
+                Panel("training accuracy (%)", [name for name in names if name not in parts]),  # of mmdet's or mmseg's heads
+                Panel("learning rate", ["lr"], smooth=False),
+            ]
+            write_panels(lines, "iteration", [panel for panel in panels if panel.names], plot)
     except (OSError, ValueError) as error:
         logger.error("%s is missing, the training curves were not drawn: %s", plot, error)
         return {}
@@ -93,8 +82,9 @@ def spread(count: int, total: int) -> list[int]:
     return [(2 * part + 1) * total // (2 * count) for part in range(count)]
 
 
-class PredictionsHook(Hook, ABC):
-    """Draws the predictions on `count` test images, spread evenly over the data set, as `NNN.png`.
+@HOOKS.register_module()
+class PredictionsHook(Hook):
+    """Draws ground truth and prediction beside each other on `count` test images, spread over the data set, as `NNN.png`.
 
     Each process draws those of its images that are among them. A plot that cannot be drawn is an error in the log and no reason
     to lose a test. `images.json` says which image each plot shows.
@@ -102,26 +92,26 @@ class PredictionsHook(Hook, ABC):
 
     priority = "LOW"
 
-    def __init__(self, folder: str, count: int) -> None:
-        """Draw at least one image into a folder, whose earlier plots are removed when a test begins."""
-        self.folder = Path(folder)
-        self.count = count
-        self._shown: dict[str, Path] = {}
-
-    @abstractmethod
-    def draw(self, image: Picture, sample: Any) -> Image.Image:
-        """The plot of one image.
+    def __init__(self, folder: str, count: int, visualizer: str, classes: Sequence[str] | None = None) -> None:
+        """Draw by a visualiser of mmdet or mmseg; plots of an earlier test are removed when a test begins.
 
         Args:
-            image: [H, W, 3] as stored, RGB.
-            sample: The data element that mmdet or mmseg returns, on the CPU: metadata, ground truth and prediction.
+            folder: Where to draw.
+            count: Number of images, at least 1.
+            visualizer: Its registered name, with the package, such as `mmdet.DetLocalVisualizer`.
+            classes: Names by label where they are not the data set's: COCO's labels follow the annotation file.
         """
+        self.folder = Path(folder)
+        self.count = count
+        self.visualizer = VISUALIZERS.get(visualizer)()
+        self.classes = classes
+        self._shown: dict[str, Path] = {}
 
     def before_test(self, runner: Runner) -> None:
-        """Choose the images."""
         dataset = runner.test_dataloader.dataset
         paths = [dataset.get_data_info(index)["img_path"] for index in spread(self.count, len(dataset))]
         self._shown = {path: self.folder / f"{number:03}.png" for number, path in enumerate(paths)}
+        self.visualizer.dataset_meta = {**dataset.metainfo, "classes": self.classes or dataset.metainfo["classes"]}
         if is_main_process():
             self.folder.mkdir(parents=True, exist_ok=True)
             for earlier in (*self.folder.glob("*.png"), *self.folder.glob(LIST_FILE)):
@@ -131,15 +121,24 @@ class PredictionsHook(Hook, ABC):
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Sequence[Any] | None = None
     ) -> None:
-        """Draw the chosen images of a batch."""
         for sample in outputs or ():
-            if (path := self._shown.get(sample.img_path)) is None:
-                continue
-            try:
-                image = ReadImage().transform({"img_path": sample.img_path})["img"][..., ::-1]
-                write_atomically(path, self.draw(image, sample.cpu()).save)
-            except (OSError, ValueError) as error:
-                logger.error("%s is missing, %s was not drawn: %s", path, sample.img_path, error)
+            if (path := self._shown.get(sample.img_path)) is not None:
+                try:
+                    write_atomically(path, partial(self._draw, sample.cpu()))
+                except Exception as error:  # whatever a drawing library raises
+                    logger.error("%s is missing, %s was not drawn: %s", path, sample.img_path, error)
+
+    def _draw(self, sample: Any, path: Path) -> None:
+        options = {}
+        if "pred_instances" in sample:
+            found = sample.pred_instances
+            found = found[found.labels < len(self.visualizer.dataset_meta["classes"])]  # others cannot count
+            confident = found[found.scores > _SCORE_SHOWN]
+            best = found.scores.argsort(descending=True)[:_BEST_SHOWN]
+            sample.pred_instances = confident if len(confident) else found[best]
+            options = {"pred_score_thr": -1.0}
+        image = mmcv.imread(sample.img_path, channel_order="rgb")
+        self.visualizer.add_datasample("", image, sample, out_file=str(path), **options)
 
     def after_test(self, runner: Runner) -> None:
         """List the plots. By now every process has handed over its predictions, so it has drawn them."""
@@ -152,11 +151,11 @@ class PredictionsHook(Hook, ABC):
         barrier()
 
 
-def draw_predictions(config: Config, options: FineTuningConfig, hook: str, **more: Any) -> None:
-    """Add a task's `PredictionsHook`, by its registered name, to a config, where the user wants drawings."""
+def draw_predictions(config: Config, options: FineTuningConfig, visualizer: str, classes: Sequence[str] | None = None) -> None:
+    """Add a `PredictionsHook` to a config, where the user wants drawings."""
     if options.draw_images:
-        entry = {"type": hook, "folder": str(options.output / PREDICTIONS_FOLDER), "count": options.draw_images, **more}
-        config.custom_hooks = [*config.get("custom_hooks", []), entry]
+        hook = {"type": "PredictionsHook", "folder": str(options.output / PREDICTIONS_FOLDER), "count": options.draw_images}
+        config.custom_hooks = [*config.get("custom_hooks", []), {**hook, "visualizer": visualizer, "classes": classes}]
 
 
 def list_predictions(output: Path) -> dict[str, str]:

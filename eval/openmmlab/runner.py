@@ -1,27 +1,42 @@
-"""mmengine's Runner with checkpoints that are written whole and read strictly, on the device that the user chose.
+"""mmengine's Runner, train loop and hooks for fine-tuning: updates, checkpoints, seeds, statistics, progress and log, stopping.
 
-And its train loop, whose iterations are updates of the weights, however many micro-batches each takes: mmengine accumulates
-gradients over iterations, so that schedules, validation and checkpoints count micro-batches, and a schedule published in updates
-would change with the memory of a GPU. Here the loader delivers the whole batch and the loop divides it.
+An iteration of the train loop is an update of the weights, however many micro-batches it takes: mmengine accumulates gradients
+over iterations, so that schedules, validation and checkpoints count micro-batches, and a schedule published in updates would
+change with the memory of a GPU. Here the loader delivers the whole batch and the loop divides it.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from mmengine.config import Config
-from mmengine.dist import broadcast, is_main_process
-from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
-from mmengine.registry import LOOPS
+from mmengine.dist import all_reduce_dict, broadcast, get_rank, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
+from mmengine.registry import HOOKS, LOOPS
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from tqdm import tqdm
 
+from common.cli import Interrupted, StopRequest
+from common.distributed import wait_for_all
 from common.files import write_atomically, write_text_atomically
+from eval.openmmlab.loading import seed_generators
 
 CHECKPOINT_NAME = "iter_{}.pth"
 CONFIG_FILE = "mmengine_config.json"
+LOG_FILE = "training.jsonl"
+
+_LOG_INTERVAL = 50  # most iterations between two lines of the log file
+_LEAST_LINES = 100  # a short run has so many lines all the same
+# Updates after which processes tell each other of signals, which reach one of them; each time they wait for their devices.
+_ASK_OTHERS_EVERY = 10
 
 
 class JsonConfig(Config):
@@ -34,7 +49,7 @@ class JsonConfig(Config):
 
 
 class FineTuningRunner(Runner):
-    """The Runner that `eval.openmmlab.finetune` builds from a config."""
+    """mmengine's Runner with checkpoints that are written whole and read strictly, on the device that the user chose."""
 
     device: torch.device
 
@@ -62,7 +77,6 @@ class FineTuningRunner(Runner):
         return metrics
 
     def dump_config(self) -> None:
-        """Write the resolved config into the work folder."""
         if is_main_process():
             write_text_atomically(Path(self.work_dir) / CONFIG_FILE, self.cfg.pretty_text + "\n")
 
@@ -108,7 +122,6 @@ class AccumulatingIterLoop(IterBasedTrainLoop):
     """
 
     def run(self) -> Any:
-        """Train."""
         wrapper = self.runner.optim_wrapper
         self._counts = wrapper._accumulative_counts
         # The runner initialised the wrapper's counter with iterations; it counts micro-batches.
@@ -124,3 +137,164 @@ class AccumulatingIterLoop(IterBasedTrainLoop):
                 outputs[name] = outputs.get(name, 0.0) + value.detach() / self._counts
         self.runner.call_hook("after_train_iter", batch_idx=self._iter, data_batch=data_batch, outputs=outputs)
         self._iter += 1
+
+
+@HOOKS.register_module()
+class SeedByIterationHook(Hook):
+    """Seeds every random generator of the training process from (seed, process, iteration) before it computes.
+
+    The randomness of an iteration then does not depend on how the run came there, so a run that was interrupted continues exactly.
+    Loading images has seeds of its own (`eval.openmmlab.loading`); the images of an iteration are loaded by then.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def before_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        seed_generators(self.seed, "computing", get_rank(), runner.iter)
+
+
+@contextmanager
+def measuring_statistics(model: nn.Module) -> Iterator[None]:
+    """Within the block, every forward pass in training mode adds a batch to the mean of batch means and variances, from nothing."""
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # by this PyTorch takes the mean over all batches since the reset
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+
+
+@HOOKS.register_module()
+class PreciseBatchNormHook(Hook):
+    """Measures batch normalisation's statistics on training batches after the last update, before its checkpoint is written.
+
+    The running averages of training mix statistics of many versions of the weights. Detectron2's option TEST.PRECISE_BN, part of the
+    ResNet protocols on COCO, replaces them by the plain mean over 200 batches of the training's total size, with the weights fixed.
+    Source: facebookresearch/fvcore 1256a64f, fvcore/nn/precise_bn.py.
+    """
+
+    def __init__(self, iterations: int) -> None:
+        self.iterations = iterations
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        if runner.iter + 1 < runner.max_iters:
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        batches = runner.train_loop.dataloader_iterator
+        with torch.no_grad(), measuring_statistics(model):
+            for _ in range(self.iterations):
+                for part in micro_batches(next(batches), runner.optim_wrapper._accumulative_counts):
+                    with runner.optim_wrapper.optim_context(model):
+                        model(**model.data_preprocessor(part, training=True), mode="loss")
+
+
+@HOOKS.register_module()
+class ProgressHook(Hook):
+    """A progress bar on stderr for training and testing, and a line of losses every few iterations in `training.jsonl`.
+
+    Losses are means over all processes. Where a line is due, a loss that is not finite ends the run by a ValueError: the network
+    would be useless.
+    """
+
+    priority = "BELOW_NORMAL"  # before the schedulers step: the learning rate is that of the iteration
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        self._open("training", runner.max_iters, runner.iter)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        assert self._bar is not None
+        assert outputs is not None
+        self._bar.update()
+        iteration = runner.iter + 1
+        interval = max(1, min(_LOG_INTERVAL, runner.max_iters // _LEAST_LINES))
+        if iteration % interval and iteration != runner.max_iters:
+            return
+        means = {name: torch.as_tensor(value).detach().clone() for name, value in outputs.items()}
+        all_reduce_dict(means, op="mean")
+        line = {name: float(value) for name, value in means.items()}
+        line["lr"] = runner.optim_wrapper.get_lr()["lr"][0]
+        if not math.isfinite(line["loss"]):
+            raise ValueError(
+                f"update {iteration}: the loss is {line['loss']}; the training has diverged. A lower learning rate may help "
+                "(--override optim_wrapper.optimizer.lr=RATE), in another --output"
+            )
+        self._bar.set_postfix({"loss": f"{line['loss']:.3f}", "lr": f"{line['lr']:.1e}"}, refresh=False)
+        if is_main_process():
+            with (Path(runner.work_dir) / LOG_FILE).open("a", encoding="utf-8") as log:
+                log.write(json.dumps({"iteration": iteration, **line}) + "\n")
+
+    def after_train(self, runner: Runner) -> None:
+        self.close()
+
+    def before_test(self, runner: Runner) -> None:
+        self._open("testing", len(runner.test_dataloader), 0)
+
+    def after_test_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        assert self._bar is not None
+        self._bar.update()
+
+    def after_test(self, runner: Runner) -> None:
+        self.close()
+
+    def _open(self, what: str, total: int, initial: int) -> None:
+        self._bar = tqdm(desc=what, total=total, initial=initial, unit="it", mininterval=1.0, disable=not is_main_process())
+
+    def close(self) -> None:
+        """End the bar's line, also where the run ends early."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+@HOOKS.register_module()
+class StopHook(Hook):
+    """Saves a checkpoint after the update in which `stop` was signalled, as by a scheduler, and raises `Interrupted`."""
+
+    priority = "LOWEST"  # whatever else belongs to the update is done
+
+    def __init__(self) -> None:
+        self.stop = StopRequest()
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        iteration = runner.iter + 1
+        if iteration == runner.max_iters or not (signum := self._signum(iteration)):
+            return
+        runner.save_checkpoint(runner.work_dir, filename=CHECKPOINT_NAME.format(iteration), by_epoch=False)
+        wait_for_all()  # until the first process, which writes, has done so
+        raise Interrupted(signum)
+
+    def _signum(self, iteration: int) -> int:
+        """The signal that any process got; 0 if none did, or where processes do not ask each other in this iteration."""
+        if not dist.is_initialized():
+            return self.stop.signum
+        if iteration % _ASK_OTHERS_EVERY:
+            return 0
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        highest = torch.tensor(self.stop.signum, device=device)
+        dist.all_reduce(highest, dist.ReduceOp.MAX)
+        return int(highest)
+
+
+@HOOKS.register_module()
+class PlainCheckpointHook(Hook):
+    """Leaves mmengine's histories of logged values out of checkpoints; of its message hub, keeps only which checkpoints there are.
+
+    They hold bound methods, for which reading would have to allow `getattr`; without them a checkpoint is tensors and plain values.
+    The losses are kept in the log file of `ProgressHook`.
+    """
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        kept = {key: value for key, value in checkpoint["message_hub"]["runtime_info"].items() if key == "keep_ckpt_ids"}
+        checkpoint["message_hub"] = {"log_scalars": {}, "runtime_info": kept, "resumed_keys": dict.fromkeys(kept, True)}

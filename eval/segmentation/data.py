@@ -34,23 +34,20 @@ _MOST_ABSENT_NAMED = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """The pairs of one split that a run uses."""
+    """The pairs of one split, `training` or `validation`, that a run uses, by their file names without suffix, ascending.
+
+    `restricted` says whether pairs were left out on the user's wish.
+    """
 
     root: Path
-    """The folder ADEChallengeData2016."""
     name: str
-    """`training` or `validation`."""
     stems: tuple[str, ...]
-    """File names without suffix, ascending."""
     restricted: bool
-    """Whether pairs were left out on the user's wish."""
 
     def image(self, stem: str) -> Path:
-        """Path of an image."""
         return self.root / "images" / self.name / f"{stem}.jpg"
 
     def labels(self, stem: str) -> Path:
-        """Path of its label map."""
         return self.root / "annotations" / self.name / f"{stem}.png"
 
     def describe(self) -> Dataset:
@@ -60,15 +57,7 @@ class Split:
 
 
 def check_data(root: Path, max_train_images: int | None = None, max_val_images: int | None = None) -> dict[str, Split]:
-    """List both splits, after proving that every image has its label map and the other way round.
-
-    Args:
-        root: The folder ADEChallengeData2016.
-        max_train_images: Use only the first N training pairs by name; None for all.
-        max_val_images: The same for validation.
-
-    Returns:
-        `training` and `validation`.
+    """List both splits, or the first N pairs of each by name, after proving that images and label maps are paired.
 
     Raises:
         ValueError: Names every folder that is missing or empty, and the unpaired files, with what was expected where.
@@ -79,13 +68,7 @@ def check_data(root: Path, max_train_images: int | None = None, max_val_images: 
 
 
 def examine(folder: Path, deep: bool, jobs: int) -> list[Finding]:
-    """Examine all of ADE20K.
-
-    Args:
-        folder: The folder ADEChallengeData2016.
-        deep: Whether to decode every file, instead of looking at its header and its end.
-        jobs: Processes at most; 0 for one per core.
-    """
+    """Examine all of ADE20K; `deep` decodes every file, in at most so many processes (0: one per core)."""
     splits, findings = _list_splits(folder, {})
     return findings + [finding for split in splits.values() for finding in check_files(split, deep, jobs)]
 

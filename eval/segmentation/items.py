@@ -22,16 +22,15 @@ ARTEFACT = "image_pixels"
 
 
 class ClassScores(NamedTuple):
-    """Scores in percent; NaN where there is no value."""
+    """Scores in percent; NaN where there is no value.
+
+    Intersection over union is NaN for a class that is neither labelled nor predicted anywhere. A class that is predicted but
+    labelled nowhere has 0, which enters the mean: mmseg's rule. Accuracy is correct over labelled pixels, of a class or of all.
+    """
 
     iou_RK: Array
-    """Intersection over union; NaN for a class that is neither labelled nor predicted anywhere.
-
-    A class that is predicted but labelled nowhere has 0, which enters the mean: mmseg's rule."""
     accuracy_RK: Array
-    """Correct over labelled pixels of a class; NaN for a class that is labelled nowhere."""
     accuracy_R: Array
-    """Correct over labelled pixels of all classes."""
 
 
 def class_scores(counts_R3K: NDArray[np.generic]) -> ClassScores:
@@ -48,15 +47,7 @@ def class_scores(counts_R3K: NDArray[np.generic]) -> ClassScores:
 def read_items(result: Result, folder: Path) -> tuple[tuple[str, ...], Callable[[Array], dict[str, Array]]] | None:
     """The names of the tested images, and how their metrics follow from weights [R, N], how often each is in each set.
 
-    Args:
-        result: Of the segmentation task.
-        folder: Its folder.
-
-    Returns:
-        None where the result has no such artefact.
-
-    Raises:
-        ValueError: If the artefact's arrays do not fit each other.
+    None where the result, in this folder, has no such artefact.
     """
     file = result.artefacts.get(ARTEFACT)
     if file is None:

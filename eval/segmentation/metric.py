@@ -4,7 +4,8 @@ Shapes: H x W pixels, K classes. The 3 of a count tensor: intersection, predicte
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,7 @@ class ReadLabels(LoadAnnotations):
         super().__init__(reduce_zero_label=True)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Add `gt_seg_map`.
-
-        Args:
-            results: With `seg_map_path`, and `ori_shape` of the image.
-
-        Raises:
-            ImageFileError: If the file is not a label map, or has another size than its image, or labels beyond 150.
-        """
+        """Add `gt_seg_map`; `results` has `seg_map_path`, and `ori_shape` of the image."""
         path = results["seg_map_path"]
         try:
             results = super().transform(results)
@@ -60,18 +54,9 @@ class ReadLabels(LoadAnnotations):
 
 
 def count_pixels(predictions_HW: Tensor, labels_HW: Tensor, num_classes: int) -> Tensor:
-    """Count one image's pixels per class, leaving out those that are not labelled.
+    """Count one image's pixels per class, leaving out those that are not labelled: int64 [3, K] on the CPU; counts add up.
 
-    Args:
-        predictions_HW: Integer class indices in [0, K).
-        labels_HW: Integer class indices in [0, K), or IGNORED_LABEL; on the same device.
-        num_classes: K.
-
-    Returns:
-        int64 [3, K] on the CPU: pixels where both agree, predicted pixels, labelled pixels. Counts of several images add up.
-
-    Raises:
-        ValueError: If the two do not fit each other and the classes.
+    Both maps hold integer class indices in [0, K), the labels also IGNORED_LABEL, on the same device.
     """
     if predictions_HW.shape != labels_HW.shape:
         raise ValueError(f"prediction of shape {tuple(predictions_HW.shape)} for labels of shape {tuple(labels_HW.shape)}")
@@ -99,12 +84,13 @@ class PixelCounts(BaseMetric):
     """Sums the pixel counts of all images, on every process, and reports mIoU, aAcc and mAcc in percent, unrounded."""
 
     def __init__(self, output_file: str | None = None, items_file: str | None = None, **kwargs: Any) -> None:
-        """Store where to write.
+        """Files are written where they are named.
 
         Args:
             output_file: JSON file for the counts, from which every metric follows: class -> [intersection, predicted, labelled]
-                in pixels. None writes none.
-            items_file: .npz file for the same counts of every single image, see `write_image_counts`. None writes none.
+                in pixels.
+            items_file: .npz file for the same counts of every single image, what a bootstrap over images needs: `names` [N] of the
+                images, ascending, and `counts` int32 [N, 3, K].
             kwargs: For mmengine's BaseMetric.
         """
         super().__init__(**kwargs)
@@ -124,22 +110,15 @@ class PixelCounts(BaseMetric):
             self.results.append((Path(sample["seg_map_path"]).stem, counts_3K))
 
     def compute_metrics(self, results: list[tuple[str, Tensor]]) -> dict[str, float]:
-        """The metrics over the counts of all processes; writes the files."""
         counts_3K = torch.stack([counts_3K for _, counts_3K in results]).sum(dim=0)
         if self.items_file is not None:
-            write_image_counts(Path(self.items_file), dict(results))
+            per_image = dict(results)
+            names = sorted(per_image)
+            counts_N3K = torch.stack([per_image[name] for name in names]).numpy().astype(np.int32)
+            write = partial(np.savez_compressed, names=np.array(names), counts=counts_N3K)
+            write_atomically(Path(self.items_file), write)
         if self.output_file is not None:
-            names = [name.strip() for name in self.dataset_meta["classes"]]
-            table = dict(zip(names, counts_3K.T.tolist(), strict=True))
+            classes = [name.strip() for name in self.dataset_meta["classes"]]
+            table = dict(zip(classes, counts_3K.T.tolist(), strict=True))
             write_text_atomically(Path(self.output_file), json.dumps(table, indent=1) + "\n")
         return compute_metrics(counts_3K)
-
-
-def write_image_counts(path: Path, counts: Mapping[str, Tensor]) -> None:
-    """Write every image's counts as a compressed .npz, atomically: what a bootstrap over images needs.
-
-    `names` [N] of the images, ascending, and `counts` int32 [N, 3, K]: intersection, predicted and labelled pixels per class.
-    """
-    names = sorted(counts)
-    counts_N3K = torch.stack([counts[name] for name in names]).numpy().astype(np.int32)
-    write_atomically(path, lambda temporary: np.savez_compressed(temporary, names=np.array(names), counts=counts_N3K))

@@ -1,6 +1,7 @@
 """From the task's options to the config that mmseg's Runner executes, and what the result says of it: constants and deviations."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,8 @@ from eval.openmmlab.config import (
     describe_protocol,
     finish_config,
     optimiser_settings,
-    override_deviations,
     part_settings,
     plain,
-    published_batch,
     read_family_config,
     use_backbone,
     use_data,
@@ -48,11 +47,7 @@ def base_config(spec: BackboneSpec, head: Head) -> Config:
 def resolve(
     options: SegmentationConfig, spec: BackboneSpec, splits: Mapping[str, Split], batch: BatchPlan, precision: Precision
 ) -> Config:
-    """Fill in everything that depends on the options, the backbone, the data and the devices.
-
-    Raises:
-        ValueError: If an option does not fit the backbone, or an override names nothing or would change nothing.
-    """
+    """Fill in everything that depends on the options, the backbone, the data and the devices."""
     config = base_config(spec, options.head)
     _resolve_model(config, options, spec)
     _resolve_schedule(config, options)
@@ -111,13 +106,11 @@ def protocol_of(
 ) -> Protocol:
     """The protocol of a run, from what `resolve` made of its options on these devices."""
     base = base_config(spec, options.head)
-    published = protocol_settings(base, spec, published_batch(base), torch.device("cuda"))
-    used = protocol_settings(config, spec, batch, device)
-    overrides = override_deviations(config, base, options.override)
-    return describe_protocol(NAMES[options.head], VERSION, published, used, overrides)
+    settings_of = partial(protocol_settings, spec)
+    return describe_protocol(NAMES[options.head], VERSION, settings_of, base, config, batch, device, options.override)
 
 
-def protocol_settings(config: Config, spec: BackboneSpec, batch: BatchPlan, device: torch.device) -> dict[str, Any]:
+def protocol_settings(spec: BackboneSpec, config: Config, batch: BatchPlan, device: torch.device) -> dict[str, Any]:
     """Every constant that can change a metric, as JSON-ready values."""
     model, train, test = config.model, config.train_dataloader, config.test_dataloader
     settings = {

@@ -19,15 +19,11 @@ from eval.segmentation.protocol import COUNTS_FILE, IMAGES_FILE, base_config, pr
 
 
 def prepare(options: SegmentationConfig, spec: BackboneSpec, device: torch.device) -> Prepared:
-    """Check data and options, and resolve the config.
-
-    Raises:
-        ValueError: If data, options and backbone do not fit each other.
-    """
+    """Check data and options, and resolve the config."""
     splits = check_data(options.data, *options.image_limits)
     batch = options.plan_batch(published_batch(base_config(spec, options.head)), world_size())
     config = resolve(options, spec, splits, batch, resolve_precision(options.precision, device))
-    draw_predictions(config, options, "SegmentationPlots")
+    draw_predictions(config, options, "mmseg.SegLocalVisualizer")
     return Prepared(
         config=config,
         protocol=protocol_of(config, options, spec, batch, device),
@@ -50,10 +46,8 @@ def measured(options: SegmentationConfig, tested: dict[str, float]) -> Measured:
 
 
 def check(config: SegmentationConfig, spec: BackboneSpec) -> None:
-    """Find a user's mistakes before anything heavy starts; raises ValueError."""
     finetune.check(config, spec, prepare)
 
 
 def evaluate(config: SegmentationConfig) -> Result:
-    """Run the task, or what is left of it; see `eval.openmmlab.finetune.evaluate`."""
     return finetune.evaluate("segmentation", config, prepare, measured)

@@ -73,7 +73,7 @@ def _row(constant: str, value: str, where: str, source: str, difference: str) ->
 def coco(spec: BackboneSpec) -> dict[str, Any]:
     batch = published_batch(detection.base_config(spec))
     config = detection.resolve(DetectionConfig(**PATHS), spec, full_coco(), batch, "float32")
-    return {"config": config, "settings": detection_settings(config, spec, batch, GPU)}
+    return {"config": config, "settings": detection_settings(spec, config, batch, GPU)}
 
 
 def ade20k(spec: BackboneSpec, head: Head = "fpn") -> dict[str, Any]:
@@ -83,7 +83,7 @@ def ade20k(spec: BackboneSpec, head: Head = "fpn") -> dict[str, Any]:
     }
     batch = published_batch(segmentation.base_config(spec, head))
     config = segmentation.resolve(SegmentationConfig(**PATHS, head=head), spec, splits, batch, "float32")
-    return {"config": config, "settings": segmentation_settings(config, spec, batch, GPU)}
+    return {"config": config, "settings": segmentation_settings(spec, config, batch, GPU)}
 
 
 def davis() -> dict[str, Any]:

@@ -14,11 +14,10 @@ _base_ = [
 custom_imports = dict(
     imports=[
         "eval.openmmlab.backbone",
-        "eval.openmmlab.hooks",
         "eval.openmmlab.loading",
         "eval.openmmlab.runner",
         "eval.detection.metric",
-        "eval.detection.plots",
+        "eval.openmmlab.plots",
         "eval.detection.roi_extractor",
     ],
     allow_failed_imports=False,
@@ -34,7 +33,7 @@ schedule = dict(
     decay_factor=0.1,
     warmup_iterations=1000,
     warmup_factor=0.001,
-    precise_batch_norm=0,  # batches, see eval/openmmlab/hooks.py
+    precise_batch_norm=0,  # batches, see eval/openmmlab/runner.py
 )
 
 model = dict(

@@ -13,11 +13,10 @@ _base_ = [
 custom_imports = dict(
     imports=[
         "eval.openmmlab.backbone",
-        "eval.openmmlab.hooks",
         "eval.openmmlab.loading",
         "eval.openmmlab.runner",
         "eval.segmentation.metric",
-        "eval.segmentation.plots",
+        "eval.openmmlab.plots",
     ],
     allow_failed_imports=False,
 )

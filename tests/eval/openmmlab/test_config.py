@@ -9,13 +9,17 @@ from mmengine.config import Config
 
 from backbones.spec import ResNetSpec, SwinSpec, ViTSpec
 from eval.openmmlab.backbone import choose_taps
-from eval.openmmlab.config import apply_override, fuse_updates, lookup, optimiser_wrapper, plain, resolve_precision
-from eval.openmmlab.options import BatchPlan, FineTuningConfig
+from eval.openmmlab.config import apply_override, finish_config, fuse_updates, lookup, plain, resolve_precision
+from eval.openmmlab.options import BatchPlan, FineTuningConfig, Precision
+
+
+def options(**changes: Any) -> FineTuningConfig:
+    return FineTuningConfig(backbone=Path("b"), data=Path("d"), output=Path("o"), **changes)
 
 
 def test_image_limits() -> None:
     def limits(**changes: Any) -> tuple[int | None, int | None]:
-        return FineTuningConfig(backbone=Path("b"), data=Path("d"), output=Path("o"), **changes).image_limits
+        return options(**changes).image_limits
 
     assert limits() == (None, None)
     assert limits(max_images=3) == (3, 3)
@@ -72,11 +76,18 @@ def test_half_precision_needs_a_gpu() -> None:
         resolve_precision("bfloat16", cpu)
 
 
-def test_only_float16_scales_its_loss() -> None:
-    plain_wrapper = {"type": "OptimWrapper", "clip_grad": None, "accumulative_counts": 2}
-    assert optimiser_wrapper({"clip_grad": None}, "float32", 2) == plain_wrapper
-    assert optimiser_wrapper({}, "bfloat16", 1) == {"type": "AmpOptimWrapper", "dtype": "bfloat16", "accumulative_counts": 1}
-    assert optimiser_wrapper({}, "float16", 1)["loss_scale"] == "dynamic"
+@pytest.mark.parametrize(
+    ("precision", "wrapper"),
+    [
+        ("float32", {"type": "OptimWrapper"}),
+        ("bfloat16", {"type": "AmpOptimWrapper", "dtype": "bfloat16"}),
+        ("float16", {"type": "AmpOptimWrapper", "dtype": "float16", "loss_scale": "dynamic"}),
+    ],
+)
+def test_only_float16_scales_its_loss(precision: Precision, wrapper: dict[str, Any]) -> None:
+    config = Config({"train_dataloader": {}, "optim_wrapper": {"clip_grad": None}})
+    finish_config(config, options(), BatchPlan(total=4, per_device=2, world_size=1), precision)
+    assert config.optim_wrapper.to_dict() == {"clip_grad": None, "accumulative_counts": 2, **wrapper}
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from eval.openmmlab.hooks import measuring_statistics
-from eval.openmmlab.runner import FineTuningRunner, JsonConfig, latest_checkpoint, micro_batches
+from eval.openmmlab.runner import FineTuningRunner, JsonConfig, latest_checkpoint, measuring_statistics, micro_batches
 
 IMAGES, UPDATES, BATCH = 12, 5, 4
 
