@@ -38,18 +38,10 @@ def is_hidden(name: str) -> bool:
 
 
 def list_images(folder: Path, suffix: Literal[".jpg", ".png"], root: Path) -> tuple[list[str], list[Finding]]:
-    """The names in a folder whose files should all end in `suffix`, sorted, and what else is in it.
+    """The names in a folder whose files should all end in `suffix`, sorted, and what else is in it, with names relative to `root`.
 
     Files with another spelling of the suffix (`a.JPG`) are `misnamed`; hidden files, unfinished downloads, folders and other files
     are notes.
-
-    Args:
-        folder: The folder of images.
-        suffix: The ending by which the task finds them.
-        root: The data set, to which the names in findings are relative.
-
-    Raises:
-        OSError: If the folder cannot be read.
     """
     with os.scandir(folder) as entries:
         kinds = {entry.name: entry.is_dir() for entry in entries}
@@ -60,7 +52,7 @@ def list_images(folder: Path, suffix: Literal[".jpg", ".png"], root: Path) -> tu
         if is_hidden(name):
             sort = "hidden"
         elif kinds[name]:
-            sort = "folder"
+            sort = "nested" if name == folder.name else "folder"
         elif lower.endswith(_UNFINISHED):
             sort = "unfinished"
         elif Path(lower).suffix in _SPELLINGS[suffix] and f"{Path(name).stem}{suffix}" not in images:
@@ -68,44 +60,41 @@ def list_images(folder: Path, suffix: Literal[".jpg", ".png"], root: Path) -> tu
         else:
             sort = "other"
         sorts[sort].append((folder / name).relative_to(root).as_posix())
-    nested = [name for name in sorts["folder"] if Path(name).name == folder.name]
     place = folder.relative_to(root).as_posix()
     return sorted(images), [
         *about("misnamed", f"files do not end in {suffix}", sorts["misnamed"], "rename them"),
-        *about("misplaced", f"{place} is in another folder of its name", nested, "move its content up"),
+        *about("misplaced", f"{place} is in another folder of its name", sorts["nested"], "move its content up"),
         *about("note", "files are left from an interrupted download", sorts["unfinished"], "remove them"),
         *about("note", "nobody reads the files that operating systems leave", sorts["hidden"]),
-        *about(
-            "note", "nobody reads folders within folders of images", (name for name in sorts["folder"] if name not in nested)
-        ),
+        *about("note", "nobody reads folders within folders of images", sorts["folder"]),
         *about("note", "files do not belong in their folder", sorts["other"]),
     ]
 
 
 class ImageFacts(NamedTuple):
-    """What is known of an image file."""
+    """What is known of an image file.
+
+    - `size`: (width, height) by its header, in pixels; `turned`: whether its EXIF orientation swaps the two when it is read.
+    - `damage`: what is wrong, as a phrase about several files, empty if nothing was seen; `detail`: the decoder's words.
+    - `values`: the different values of a label map, ascending; None where it was not decoded.
+    """
 
     path: Path
     size: tuple[int, int] | None = None
-    """(width, height) by its header, in pixels; None where it has none."""
     turned: bool = False
-    """Whether its EXIF orientation swaps the two when it is read."""
     damage: str = ""
-    """What is wrong, as a phrase about several files; empty if nothing was seen."""
     detail: str = ""
-    """The decoder's words, where there are any."""
     values: tuple[int, ...] | None = None
-    """The different values of a label map, ascending; None where it was not decoded."""
 
 
 def look_at_image(path: Path) -> ImageFacts:
     """Read an image's header and its end."""
-    return _look(path, lambda image: "")
+    return _look(path)
 
 
 def look_at_labels(path: Path) -> ImageFacts:
     """As `look_at_image`, for a label map, which has one channel."""
-    return _look(path, lambda image: "", labels=True)
+    return _look(path, labels=True)
 
 
 def decode_image(path: Path) -> ImageFacts:
@@ -113,42 +102,35 @@ def decode_image(path: Path) -> ImageFacts:
 
     A JPEG has no checksum: a few changed bits that still decode go unseen.
     """
-    return _look(path, lambda image: _png_fault(path, image) or _decoder_fault(path.read_bytes()))
+    return _look(path, lambda image: _decoder_fault(path.read_bytes()))
 
 
 def decode_leniently(path: Path) -> ImageFacts:
     """Decode an image by Pillow, which passes over slips that ImageNet's own files have."""
 
-    def fault(image: Image.Image) -> str:
+    def decode(image: Image.Image) -> None:
         image.convert("RGB")
-        return _png_fault(path, image)
 
-    return _look(path, fault)
+    return _look(path, decode)
 
 
 def decode_labels(path: Path) -> ImageFacts:
     """Decode a label map and collect its values; the checksums of its PNG chunks must be right."""
     values: list[int] = []
 
-    def fault(image: Image.Image) -> str:
+    def decode(image: Image.Image) -> None:
         values.extend(np.unique(np.asarray(image)).tolist())
-        return _png_fault(path, image)
 
-    facts = _look(path, fault, labels=True)
+    facts = _look(path, decode, labels=True)
     return facts if facts.damage else facts._replace(values=tuple(values))
 
 
 def look_at_all(
     paths: Sequence[Path], look: Callable[[Path], ImageFacts], jobs: int, what: str, shown_after_s: float = 0.5
 ) -> Iterator[ImageFacts]:
-    """Look at many files in the order of the paths, with a progress bar where it takes longer than `shown_after_s`.
+    """Look at many files in the order of the paths, with a progress bar named `what` where it takes longer than `shown_after_s`.
 
-    Args:
-        paths: The files.
-        look: One of the functions above, which other processes can import.
-        jobs: At most so many processes; 0: one per usable core.
-        what: Label of the progress bar.
-        shown_after_s: Seconds.
+    `look` is one of the functions above, which other processes can import; `jobs` are processes at most, 0 for one per usable core.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(jobs or cores, len(paths) // _FILES_PER_PROCESS)
@@ -169,14 +151,7 @@ def damage_findings(facts: Iterable[ImageFacts], root: Path, advice: str = "") -
 def size_findings(
     pairs: Iterable[tuple[ImageFacts, tuple[int, int] | None]], root: Path, reference: str, advice: str = ""
 ) -> list[Finding]:
-    """Findings about images of another size than something else states for them.
-
-    Args:
-        pairs: Images with the (width, height) that each should have; None where it is not known.
-        root: The data set.
-        reference: What states the sizes, such as `their label maps`.
-        advice: What to do.
-    """
+    """Findings about images of another (width, height) than `reference`, such as `their label maps`, states, where it is known."""
     wrong, turned = [], []
     for fact, expected in pairs:
         if fact.size is None or expected is None:
@@ -199,8 +174,8 @@ def text_damage(path: Path) -> str:
         return _damage_at_the_start(stream)
 
 
-def _look(path: Path, find_fault: Callable[[Image.Image], str], labels: bool = False) -> ImageFacts:
-    """Check header and end, then call `find_fault` with the opened image."""
+def _look(path: Path, decode: Callable[[Image.Image], str | None] | None = None, labels: bool = False) -> ImageFacts:
+    """Check header and end; then `decode`, which returns a fault it finds, and the checksums of a PNG."""
     try:
         with path.open("rb") as stream:
             if damage := _damage_at_the_start(stream):
@@ -212,7 +187,7 @@ def _look(path: Path, find_fault: Callable[[Image.Image], str], labels: bool = F
                     return facts._replace(damage="cut off before their end")
                 if labels and len(image.getbands()) != 1:
                     return facts._replace(damage="colour images, not one number per pixel")
-                detail = find_fault(image)
+                detail = (decode(image) or _png_fault(path, image)) if decode else ""
                 return facts._replace(damage="damaged inside", detail=detail) if detail else facts
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         return ImageFacts(path, damage="unreadable (broken links, permissions)", detail=error.strerror or "")
@@ -235,20 +210,18 @@ def _damage_at_the_start(stream: io.BufferedReader) -> str:
 def _ends_early(stream: io.BufferedReader) -> bool:
     """Whether a JPEG or PNG lacks its end; keeps the position in the stream."""
     position = stream.tell()
-    try:
+    stream.seek(0)
+    head = stream.read(len(_PNG_START))
+    end = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, end - len(_PNG_END)))
+    tail, early = stream.read(), False
+    if (is_jpeg(head) and not ends_whole(tail)) or (head == _PNG_START and tail != _PNG_END):
+        # Bytes may follow the end; only the whole file tells.
         stream.seek(0)
-        head = stream.read(len(_PNG_START))
-        end = stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, end - len(_PNG_END)))
-        tail = stream.read()
-        if (is_jpeg(head) and not ends_whole(tail)) or (head == _PNG_START and tail != _PNG_END):
-            # Bytes may follow the end; only the whole file tells.
-            stream.seek(0)
-            content = stream.read()
-            return breaks_off(content) if is_jpeg(head) else _PNG_END not in content
-        return False
-    finally:
-        stream.seek(position)
+        content = stream.read()
+        early = breaks_off(content) if is_jpeg(head) else _PNG_END not in content
+    stream.seek(position)
+    return early
 
 
 def _png_fault(path: Path, image: Image.Image) -> str:

@@ -40,13 +40,9 @@ Arrays = dict[str, NDArray[Any]]
 def score(
     truth: COCO, detections: Sequence[Mapping[str, Any]], image_ids: Sequence[int], category_ids: Sequence[int]
 ) -> tuple[dict[str, float], Arrays]:
-    """Score detections.
+    """Score detections in COCO's result format: image_id, category_id, score, bbox (left, top, width, height), segmentation (RLE).
 
-    Args:
-        truth: Ground truth; may list more images than were tested.
-        detections: In COCO's result format: image_id, category_id, score, bbox (left, top, width, height) and segmentation (RLE).
-        image_ids: The images that were tested.
-        category_ids: The categories to average over.
+    The ground truth may list more images than those that were tested, and more categories than those to average over.
 
     Returns:
         `bbox_mAP`, `bbox_mAP_50`, `bbox_mAP_75` and the same for `segm`; then mAP per class, named `class/NAME/bbox_mAP`. NaN where
@@ -74,11 +70,7 @@ def score(
 
 
 def _evaluate(
-    truth: COCO,
-    detections: Sequence[Mapping[str, Any]],
-    iou_type: str,
-    image_ids: Sequence[int],
-    category_ids: Sequence[int],
+    truth: COCO, detections: Sequence[Mapping[str, Any]], iou_type: str, image_ids: Sequence[int], category_ids: Sequence[int]
 ) -> Any:
     """Pycocotools' evaluation of boxes or masks alone: mask results carry no box, whose area would be taken for the mask's."""
     unused = "segmentation" if iou_type == "bbox" else "bbox"

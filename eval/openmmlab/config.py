@@ -222,16 +222,9 @@ def describe_protocol(
 ) -> Protocol:
     """The protocol of a run and how it deviates from the published run.
 
-    Args:
-        name: Of the protocol, as `version`.
-        version: Its number.
-        settings_of: The constants of a config, as JSON-ready values.
-        base: The config file as written; it has no value for what only a resolved config knows, such as a data folder.
-        config: The resolved config.
-        batch: Of the run.
-        device: Of the run.
-        overrides: The user's.
-        not_compared: Settings that are no deviations, whatever their value.
+    `settings_of` gives the constants of a config, as JSON-ready values: of `config`, the resolved one, and of `base`, the config
+    file as written, which has no value for what only a resolved config knows, such as a data folder. Settings in `not_compared`
+    are no deviations, whatever their value.
     """
     published, used = settings_of(base, published_batch(base), torch.device("cuda")), settings_of(config, batch, device)
     deviations = {

@@ -78,11 +78,7 @@ def evaluate(
 ) -> Result:
     """Run a task, or what is left of it; a finished task with the same inputs is only read. Under torchrun, every process calls this.
 
-    Args:
-        task: Name as in `python -m eval TASK`.
-        options: The task's config.
-        prepare: See `Prepare`.
-        measured: Puts together what the result says, from what the config's test evaluator returned.
+    `measured` puts together what the result says, from what the config's test evaluator returned.
 
     Raises:
         ValueError: If an option, the backbone file or the data cannot be used, the output folder holds something else, or the
@@ -168,12 +164,7 @@ def _train_and_test(config: Config, work_dir: Path) -> dict[str, float]:
 def complete_config(config: Config, work_dir: Path, *, device: torch.device, seed: int, checkpoint_interval: int) -> Config:
     """The config from a task's `prepare` with everything that does not belong to its protocol.
 
-    Args:
-        config: As in `Prepared`.
-        work_dir: Where checkpoints and logs go.
-        device: From `choose_device`.
-        seed: Seeds sampling and everything random.
-        checkpoint_interval: Iterations between two checkpoints; the last iteration always makes one.
+    A checkpoint is written every so many iterations and after the last one.
     """
     config = JsonConfig(config.to_dict())
     config.work_dir = str(work_dir)

@@ -92,69 +92,36 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     return torchvision.ops.nms(_widen(boxes), _widen(scores.detach()), iou_threshold)
 
 
-def roi_align_forward(
-    features: Tensor,
-    rois: Tensor,
-    output: Tensor,
-    argmax_y: Tensor,
-    argmax_x: Tensor,
-    *,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    pool_mode: int,
-    aligned: bool,
-) -> None:
+def roi_align_forward(features: Tensor, rois: Tensor, output: Tensor, *argmax: Tensor, **how: Any) -> None:
     """Average of bilinear samples in each bin of each region, written to `output`; mmcv's own arguments.
 
     Args:
         features: [B, C, H, W].
         rois: [K, 5]: image index, then corners in input pixels.
         output: [K, C, h, w], overwritten.
-        argmax_y: Unused, as `argmax_x`; they belong to maximum pooling.
-        argmax_x: Unused.
-        aligned_height: h.
-        aligned_width: w.
-        spatial_scale: Feature positions per input pixel.
-        sampling_ratio: Samples per bin and axis; 0 for as many as the bin has feature positions, rounded up.
-        pool_mode: 1 for the average; 0, the maximum, is not served.
-        aligned: Whether pixel centres lie at half coordinates.
+        argmax: Two that belong to maximum pooling.
+        how: `aligned_height` h and `aligned_width` w; `spatial_scale`, feature positions per input pixel; `sampling_ratio`, samples
+            per bin and axis, 0 for as many as the bin has feature positions, rounded up; `pool_mode`, 1 for the average, 0 for the
+            maximum, which is not served; `aligned`, whether pixel centres lie at half coordinates.
     """
-    _require_average_pooling(pool_mode)
-    bins = torch.ops.torchvision.roi_align(
-        _widen(features), _widen(rois), spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
-    )
-    output.copy_(bins)
+    scale, size, sampling = _arguments(how)
+    output.copy_(torch.ops.torchvision.roi_align(_widen(features), _widen(rois), scale, *size, *sampling))
 
 
 def roi_align_backward(
-    output_gradient: Tensor,
-    rois: Tensor,
-    argmax_y: Tensor,
-    argmax_x: Tensor,
-    features_gradient: Tensor,
-    *,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    pool_mode: int,
-    aligned: bool,
+    output_gradient: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, features_gradient: Tensor, **how: Any
 ) -> None:
     """Gradient of `roi_align_forward` by the features; takes `output_gradient` [K, C, h, w], overwrites `features_gradient`."""
-    _require_average_pooling(pool_mode)
-    gradient = torch.ops.torchvision._roi_align_backward(
-        _widen(output_gradient),
-        _widen(rois),
-        spatial_scale,
-        aligned_height,
-        aligned_width,
-        *features_gradient.shape,
-        sampling_ratio,
-        aligned,
-    )
+    scale, size, sampling = _arguments(how)
+    shape = features_gradient.shape
+    gradient = torch.ops.torchvision._roi_align_backward(_widen(output_gradient), _widen(rois), scale, *size, *shape, *sampling)
     features_gradient.copy_(gradient)
+
+
+def _arguments(how: dict[str, Any]) -> tuple[float, tuple[int, int], tuple[int, bool]]:
+    if how["pool_mode"] != _AVERAGE_POOLING:
+        raise NotImplementedError("RoIAlign with maximum pooling is not compiled here and torchvision does not serve it")
+    return how["spatial_scale"], (how["aligned_height"], how["aligned_width"]), (how["sampling_ratio"], how["aligned"])
 
 
 _SERVED: dict[str, Any] = {f.__name__: f for f in (nms, roi_align_forward, roi_align_backward)}
@@ -163,11 +130,6 @@ _SERVED: dict[str, Any] = {f.__name__: f for f in (nms, roi_align_forward, roi_a
 def _widen(values: Tensor) -> Tensor:
     """Half precisions as float32: not every torchvision kernel takes them."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-
-
-def _require_average_pooling(pool_mode: int) -> None:
-    if pool_mode != _AVERAGE_POOLING:
-        raise NotImplementedError("RoIAlign with maximum pooling is not compiled here and torchvision does not serve it")
 
 
 def _load_plain_file(filename: str, map_location: str | torch.device | None) -> dict[str, object]:

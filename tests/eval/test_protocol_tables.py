@@ -5,7 +5,6 @@ import importlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 import torch
 
 import eval.openmmlab.operators  # noqa: F401 - before anything of mmdet is imported
-from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, ViTSpec
+from backbones.spec import BackboneSpec
 from eval.davis.protocol import PropagationSettings, propagation_settings
 from eval.detection import protocol as detection
 from eval.detection.config import DetectionConfig
@@ -24,12 +23,11 @@ from eval.segmentation.config import Head, SegmentationConfig
 from eval.segmentation.data import Split as AdeSplit
 from eval.segmentation.protocol import protocol_settings as segmentation_settings
 from tests.eval.coco_splits import full_coco
+from tests.eval.rows import ROWS, VIT_SMALL
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "protocols.md"
 COLUMNS = ["Constant", "Value", "Where", "Source", "Where sources and we differ"]
-VIT_SMALL = ViTSpec(embed_dim=384, depth=12, num_heads=6, patch_size=16, image_size=224, class_token=False, final_norm=False)
-SWIN_TINY = SwinSpec(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=7)
-RESNET_50 = ResNetSpec(layers=(3, 4, 6, 3))
+SWIN_TINY, RESNET_50 = ROWS["Swin-T"], ROWS["ResNet-50"]
 GPU = torch.device("cuda")
 PATHS: dict[str, Any] = {"backbone": Path("b.safetensors"), "data": Path("d"), "output": Path("o")}
 
@@ -42,17 +40,9 @@ COMPLETE = (
 NO_CONSTANTS = {"_scope_", "backbone_file", "compile", "val_interval"}
 
 
-@dataclass(frozen=True)
-class Row:
-    constant: str
-    value: Any
-    where: str
-    source: str
-
-
-def tables() -> dict[str, list[Row]]:
-    """The rows under each heading that has a table of constants."""
-    found: dict[str, list[Row]] = {}
+def tables() -> dict[str, list[tuple[str, Any]]]:
+    """The rows under each heading that has a table of constants: where a value is, and what it is."""
+    found: dict[str, list[tuple[str, Any]]] = {}
     for section in DOCUMENT.read_text(encoding="utf-8").split("\n## ")[1:]:
         heading, *lines = section.splitlines()
         cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
@@ -62,12 +52,11 @@ def tables() -> dict[str, list[Row]]:
     return found
 
 
-def _row(constant: str, value: str, where: str, source: str, difference: str) -> Row:
-    del difference
+def _row(constant: str, value: str, where: str, source: str, difference: str) -> tuple[str, Any]:
     assert re.fullmatch(r"`.+`", value), f"{constant}: {value} is not JSON in backticks"
     assert re.fullmatch(r"`(config|settings|code)\.\S+`", where), f"{constant}: {where}"
     assert source, f"{constant} has no source"
-    return Row(constant, json.loads(value.strip("`")), where.strip("`"), source)
+    return where.strip("`"), json.loads(value.strip("`"))
 
 
 def coco(spec: BackboneSpec) -> dict[str, Any]:
@@ -86,10 +75,6 @@ def ade20k(spec: BackboneSpec, head: Head = "fpn") -> dict[str, Any]:
     return {"config": config, "settings": segmentation_settings(spec, config, batch, GPU)}
 
 
-def davis() -> dict[str, Any]:
-    return {"settings": propagation_settings(PropagationSettings())}
-
-
 COCO_VIT, ADE_VIT, DAVIS = "COCO: Mask R-CNN, ViT", "ADE20K: Semantic FPN, ViT", "DAVIS-2017: label propagation"
 PROTOCOLS: dict[str, Callable[[], dict[str, Any]]] = {
     COCO_VIT: lambda: coco(VIT_SMALL),
@@ -99,7 +84,7 @@ PROTOCOLS: dict[str, Callable[[], dict[str, Any]]] = {
     "ADE20K: Semantic FPN, Swin-T": lambda: ade20k(SWIN_TINY),
     "ADE20K: Semantic FPN, ResNet-50": lambda: ade20k(RESNET_50),
     "ADE20K: UperNet, ViT": lambda: ade20k(VIT_SMALL, "upernet"),
-    DAVIS: davis,
+    DAVIS: lambda: {"settings": propagation_settings(PropagationSettings())},
 }
 WHOLE = (COCO_VIT, ADE_VIT)
 """These tables are complete; the other rows of a benchmark state what differs from them."""
@@ -146,8 +131,8 @@ def test_every_table_is_of_a_protocol() -> None:
 def test_the_document_states_what_runs(heading: str) -> None:
     roots = resolved(heading)
     rows = tables()[heading]
-    assert {row.where: row.value for row in rows} == {row.where: value_of(row.where, roots) for row in rows}
-    assert len({row.where for row in rows}) == len(rows)
+    assert dict(rows) == {where: value_of(where, roots) for where, _ in rows}
+    assert len(dict(rows)) == len(rows)
 
 
 def running(roots: dict[str, Any]) -> dict[str, Any]:
@@ -159,7 +144,7 @@ def running(roots: dict[str, Any]) -> dict[str, Any]:
 
 
 def unstated(paths: Iterable[str], heading: str) -> list[str]:
-    stated = [row.where for row in tables()[heading]]
+    stated = [where for where, _ in tables()[heading]]
     return [path for path in paths if not any(f"{path}.".startswith(f"{where}.") for where in stated)]
 
 
@@ -180,4 +165,6 @@ def test_no_difference_from_the_vits_is_missing(heading: str) -> None:
 
 
 def test_no_setting_of_label_propagation_is_missing() -> None:
-    assert not unstated((f"settings.{name}" for name in davis()["settings"]), DAVIS)
+    names = resolved(DAVIS)["settings"]
+    assert names
+    assert not unstated((f"settings.{name}" for name in names), DAVIS)

@@ -1,5 +1,6 @@
 """The whole task on a few drawn images, and the user's mistakes."""
 
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,9 @@ from eval.detection.config import DetectionConfig
 from eval.detection.task import evaluate
 from eval.result import read_result
 from tests.eval.course import OPTIONS, Course, Task
+from tests.eval.rows import THIN_MASK_RCNN
 
-CHANNELS = 16
-# Mask R-CNN with thin layers: the path is the same and takes a tenth of the time.
-THIN = [
-    f"model.neck.out_channels={CHANNELS}",
-    f"model.rpn_head.in_channels={CHANNELS}",
-    f"model.rpn_head.feat_channels={CHANNELS}",
-    f"model.roi_head.bbox_roi_extractor.out_channels={CHANNELS}",
-    f"model.roi_head.mask_roi_extractor.out_channels={CHANNELS}",
-    f"model.roi_head.bbox_head.in_channels={CHANNELS}",
-    f"model.roi_head.bbox_head.fc_out_channels={CHANNELS}",
-    f"model.roi_head.mask_head.in_channels={CHANNELS}",
-    f"model.roi_head.mask_head.conv_out_channels={CHANNELS}",
-    "model.test_cfg.rcnn.score_thr=0.0",
-]
+THIN = [*THIN_MASK_RCNN, "model.test_cfg.rcnn.score_thr=0.0"]
 SETTLED = [
     *THIN,
     "model.backbone.drop_path_rate=0",
@@ -52,22 +41,22 @@ def finished(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestCourse(Course):
-    """Of this task."""
+    pass
 
 
 def test_the_result_is_of_boxes_and_masks(finished: Path) -> None:
     result = read_result(finished / "result.json")
     assert list(result.metrics) == ["bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "segm_mAP", "segm_mAP_50", "segm_mAP_75"]
     assert set(result.breakdown) == {"person", "dog"}
-    assert all(set(figures) == {"bbox_mAP", "segm_mAP"} for figures in result.breakdown.values())
+    assert all(set(values) == {"bbox_mAP", "segm_mAP"} for values in result.breakdown.values())
     drawn = {name: path for name, path in result.artefacts.items() if name.startswith("prediction on")}
     assert sorted(drawn.values()) == ["predictions/000.png", "predictions/001.png"]
     assert result.protocol.deviations["test_scale"] == [[1333, 800], [107, 64]]
 
 
-def test_a_damaged_image_is_named(toy_file: Path, tmp_path: Path, drawing: Any) -> None:
-    coco = drawing(tmp_path / "coco", {"train2017": 2, "val2017": 1})
-    damaged = coco / "train2017" / "000000000001.jpg"
+def test_a_damaged_image_is_named(toy_file: Path, coco: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(coco, tmp_path / "coco"))
+    damaged = root / "train2017" / "000000000001.jpg"
     damaged.write_bytes(damaged.read_bytes()[:300])
     with pytest.raises(ValueError, match=r"files are .*: train2017/000000000001\.jpg"):
-        evaluate(options(toy_file, coco, tmp_path / "out"))
+        evaluate(options(toy_file, root, tmp_path / "out"))

@@ -27,22 +27,16 @@ def write_log(folder: Path, iterations: list[int], loss: float = 2.0, **more: fl
     return folder / "training.jsonl"
 
 
-def test_a_continued_run_replaces_what_it_trained_anew(tmp_path: Path) -> None:
-    # Killed after iteration 40, continued from the checkpoint of iteration 20.
+def test_a_continued_run_replaces_what_it_trained_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    # Killed while it wrote iteration 50, continued from the checkpoint of iteration 20.
     log = write_log(tmp_path, [10, 20, 30, 40], loss=9.0)
-    write_log(tmp_path, [30, 40, 50], loss=1.0)
-    lines = read_log(log)
-    assert [(line["iteration"], line["loss"]) for line in lines] == [(10, 9), (20, 9), (30, 1), (40, 1), (50, 1)]
-
-
-def test_a_line_that_a_kill_cut_off_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    log = write_log(tmp_path, [10])
     with log.open("a", encoding="utf-8") as stream:
-        stream.write('{"iteration": 20, "lo\n')
-    write_log(tmp_path, [30])
+        stream.write('{"iteration": 50, "lo\n')
+    write_log(tmp_path, [30, 40, 50], loss=1.0)
     with caplog.at_level(logging.WARNING):
-        assert [line["iteration"] for line in read_log(log)] == [10, 30]
-    assert "line 2 is cut off" in caplog.text
+        lines = read_log(log)
+    assert [(line["iteration"], line["loss"]) for line in lines] == [(10, 9), (20, 9), (30, 1), (40, 1), (50, 1)]
+    assert "line 5 is cut off" in caplog.text
 
 
 def test_a_loss_of_one_part_has_one_panel_fewer(tmp_path: Path) -> None:
@@ -65,11 +59,9 @@ def test_curves_that_cannot_be_drawn_are_an_error_in_the_log_and_no_artefact(
     assert "no line to draw" in caplog.text
 
 
-def test_the_choice_is_spread_over_the_set_without_repeats() -> None:
-    assert spread(1, 9) == [4]
-    assert spread(4, 100) == [12, 37, 62, 87]
-    assert spread(8, 5) == [0, 1, 2, 3, 4]
-    assert len(set(spread(8, 9))) == 8
+@pytest.mark.parametrize(("count", "total", "chosen"), [(1, 9, [4]), (4, 100, [12, 37, 62, 87]), (8, 5, [0, 1, 2, 3, 4])])
+def test_the_choice_is_spread_over_the_set(count: int, total: int, chosen: list[int]) -> None:
+    assert spread(count, total) == chosen
 
 
 class _Dataset(list[str]):

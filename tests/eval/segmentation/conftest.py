@@ -1,4 +1,4 @@
-"""A toy backbone file and a few ADE20K-format pairs."""
+"""A few ADE20K-format pairs."""
 
 from pathlib import Path
 
@@ -7,20 +7,8 @@ import pytest
 from PIL import Image
 
 import eval.openmmlab.operators  # noqa: F401 - before any test imports mmseg
-from backbones.spec import ViTSpec
-from tests.toy import write_toy_backbone
 
 WIDTH, HEIGHT = 70, 50  # no multiples of the patch size
-
-
-@pytest.fixture(scope="session")
-def toy_spec() -> ViTSpec:
-    return ViTSpec(embed_dim=24, depth=4, num_heads=3, patch_size=16, image_size=64, class_token=True, final_norm=False)
-
-
-@pytest.fixture(scope="session")
-def toy_file(tmp_path_factory: pytest.TempPathFactory, toy_spec: ViTSpec) -> Path:
-    return write_toy_backbone(tmp_path_factory.mktemp("backbones"), toy_spec)
 
 
 @pytest.fixture(scope="session")

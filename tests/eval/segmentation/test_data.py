@@ -30,13 +30,8 @@ def test_pairs_are_sorted_and_limited(root: Path) -> None:
     assert not splits["validation"].restricted
     assert splits["training"].labels("1") == root / "annotations" / "training" / "1.png"
 
-
-def test_a_limit_above_the_number_of_pairs_restricts_nothing(root: Path) -> None:
     assert not check_data(root, max_val_images=3)["validation"].restricted
-
-
-def test_hidden_files_are_no_images(root: Path) -> None:
-    (root / "images/training/._0.jpg").touch()
+    (root / "images/training/._0.jpg").touch()  # a hidden file
     assert check_data(root)["training"].stems == ("0", "1", "2")
 
 
@@ -62,9 +57,7 @@ def test_every_unpaired_file_is_named(root: Path) -> None:
     with pytest.raises(ValueError, match=r"annotations/training lacks the \.png of 1 images: 1;") as error:
         check_data(root)
     assert "images/validation lacks the .jpg of 2 label maps: 0, 2;" in str(error.value)
-
-
-def test_many_unpaired_files_are_counted(root: Path) -> None:
+    (root / "annotations/training/1.png").touch()
     for index in range(20):
         (root / f"images/training/extra{index:02d}.jpg").touch()
     with pytest.raises(ValueError, match="of 20 images: extra00, extra01, extra02 and 17 more"):
@@ -114,8 +107,5 @@ def test_missing_folders_name_what_was_expected(tmp_path: Path) -> None:
     message = str(error.value)
     assert "no .jpg files in images/training (expected 20210 .jpg files in the full benchmark)" in message
     assert "no folder annotations/validation (expected 2000 .png files in the full benchmark)" in message
-
-
-def test_a_missing_root_names_the_address(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere: no such folder; .*ADEChallengeData2016\.zip"):
         check_data(tmp_path / "nowhere")

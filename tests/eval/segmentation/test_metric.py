@@ -18,24 +18,19 @@ from eval.segmentation.items import class_scores, weighted_metrics
 from eval.segmentation.metric import IGNORED_LABEL, PixelCounts, ReadLabels, compute_metrics, count_pixels
 
 
-def reference(predictions: list[np.ndarray], labels: list[np.ndarray], num_classes: int) -> tuple[float, float, float]:
-    """Textbook definitions on one confusion matrix in float64, pixel by pixel."""
+def reference(predictions: list[np.ndarray], labels: list[np.ndarray], num_classes: int) -> list[float]:
+    """Textbook definitions on one confusion matrix in float64."""
     confusion = np.zeros((num_classes, num_classes))
     for predicted, labelled in zip(predictions, labels, strict=True):
-        for guess, truth in zip(predicted.ravel().tolist(), labelled.ravel().tolist(), strict=True):
-            if truth != IGNORED_LABEL:
-                confusion[truth, guess] += 1
-    ious, accuracies = [], []
-    for index in range(num_classes):
-        union = confusion[index].sum() + confusion[:, index].sum() - confusion[index, index]
-        if union:
-            ious.append(confusion[index, index] / union)
-        if confusion[index].sum():
-            accuracies.append(confusion[index, index] / confusion[index].sum())
-    return 100 * float(np.mean(ious)), 100 * float(np.trace(confusion) / confusion.sum()), 100 * float(np.mean(accuracies))
+        known = labelled != IGNORED_LABEL
+        np.add.at(confusion, (labelled[known], predicted[known]), 1)
+    right, of_truth = np.diag(confusion), confusion.sum(axis=1)
+    union = of_truth + confusion.sum(axis=0) - right
+    means = (right[union > 0] / union[union > 0]).mean(), right.sum() / confusion.sum(), (right / of_truth)[of_truth > 0].mean()
+    return [100 * float(mean) for mean in means]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_random_maps_match_a_confusion_matrix(seed: int) -> None:
     rng = np.random.default_rng(seed)
     num_classes = int(rng.integers(2, 30))
@@ -50,7 +45,7 @@ def test_random_maps_match_a_confusion_matrix(seed: int) -> None:
         predictions.append(guess)
         labels.append(truth)
         total += count_pixels(torch.from_numpy(guess), torch.from_numpy(truth), num_classes)
-    assert tuple(compute_metrics(total).values()) == pytest.approx(reference(predictions, labels, num_classes), abs=1e-10)
+    assert list(compute_metrics(total).values()) == pytest.approx(reference(predictions, labels, num_classes), abs=1e-10)
 
 
 def test_classes_without_value_are_nan_and_leave_the_means() -> None:
@@ -64,10 +59,8 @@ def test_classes_without_value_are_nan_and_leave_the_means() -> None:
     assert np.isnan(accuracy_K[2:]).all()
     assert compute_metrics(counts_3K) == {"mIoU": 50.0, "aAcc": pytest.approx(200 / 3), "mAcc": 75.0}
 
-
-def test_nothing_labelled_has_no_value() -> None:
-    counts_3K = count_pixels(torch.zeros(2, 2), torch.full((2, 2), IGNORED_LABEL), 3)
-    assert [math.isnan(value) for value in compute_metrics(counts_3K).values()] == [True] * 3
+    nothing_3K = count_pixels(torch.zeros(2, 2), torch.full((2, 2), IGNORED_LABEL), 3)
+    assert [math.isnan(value) for value in compute_metrics(nothing_3K).values()] == [True] * 3
 
 
 def test_copied_images_score_as_weighted_ones() -> None:
@@ -80,51 +73,35 @@ def test_copied_images_score_as_weighted_ones() -> None:
         assert {name: values_R[row] for name, values_R in metrics.items()} == pytest.approx(wanted)
 
 
-def test_counts_stay_exact_where_float32_does_not() -> None:
-    one_pixel = count_pixels(torch.zeros(1, 1), torch.zeros(1, 1), 1)
-    beyond_float32 = torch.full((3, 1), 2**24, dtype=torch.int64)
-    assert (beyond_float32 + one_pixel).flatten().tolist() == [2**24 + 1] * 3
-
-
 @pytest.mark.parametrize("label", [-1, 3, 254])
-def test_a_label_outside_the_classes_is_an_error(label: int) -> None:
+def test_a_label_outside_the_classes_or_another_shape_is_an_error(label: int) -> None:
     with pytest.raises(ValueError, match="valid: 0 to 2 and 255"):
         count_pixels(torch.zeros(1, 2), torch.tensor([[0, label]]), 3)
-
-
-def test_shapes_must_agree() -> None:
     with pytest.raises(ValueError, match=r"\(1, 2\) for labels of shape \(2, 1\)"):
         count_pixels(torch.zeros(1, 2), torch.zeros(2, 1), 3)
 
 
-def _results(path: Path, shape: tuple[int, int] = (4, 40)) -> dict[str, Any]:
-    return {"seg_map_path": str(path), "ori_shape": shape, "reduce_zero_label": True, "label_map": None, "seg_fields": []}
+def read(path: Path, shape: tuple[int, int] = (4, 40), reader: type[LoadAnnotations] = ReadLabels, **options: Any) -> Any:
+    results = {"seg_map_path": str(path), "ori_shape": shape, "reduce_zero_label": True, "label_map": None, "seg_fields": []}
+    return reader(**options)(results)["gt_seg_map"]
 
 
-@pytest.fixture
-def labels(tmp_path: Path) -> Path:
-    path = tmp_path / "labels.png"
-    Image.fromarray(np.arange(160, dtype=np.uint8).reshape(4, 40).clip(0, 150)).save(path)
-    return path
-
-
-def test_zero_is_ignored_and_the_rest_moves_down(labels: Path) -> None:
-    found = ReadLabels()(_results(labels))["gt_seg_map"].ravel()
+def test_zero_is_ignored_and_damaged_and_foreign_label_maps_are_named(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.png"
+    Image.fromarray(np.arange(160, dtype=np.uint8).reshape(4, 40).clip(0, 150)).save(labels)
+    found = read(labels).ravel()
     assert found[:4].tolist() == [255, 0, 1, 2]
     assert found[150] == 149
-    np.testing.assert_array_equal(found, LoadAnnotations(reduce_zero_label=True)(_results(labels))["gt_seg_map"].ravel())
-
-
-def test_damaged_and_foreign_label_maps_are_named(labels: Path) -> None:
+    np.testing.assert_array_equal(found, read(labels, reader=LoadAnnotations, reduce_zero_label=True).ravel())
     with pytest.raises(ImageFileError, match=r"labels\.png: label map of shape \(4, 40\) for an image of \(8, 8\)"):
-        ReadLabels()(_results(labels, (8, 8)))
+        read(labels, (8, 8))
     Image.fromarray(np.full((4, 40), 151, np.uint8)).save(labels)
     with pytest.raises(ImageFileError, match=r"labels\.png: labels 151; ADE20K's are"):
-        ReadLabels()(_results(labels))
+        read(labels)
     for content in (labels.read_bytes()[:45], b"", b"<html>"):
         labels.write_bytes(content)
         with pytest.raises(ImageFileError, match=r"labels\.png: not a readable label map"):
-            ReadLabels()(_results(labels))
+            read(labels)
 
 
 META = {"classes": ADE20KDataset.METAINFO["classes"]}
@@ -168,12 +145,7 @@ def test_metrics_are_mmsegs_before_rounding(tmp_path: Path) -> None:
         assert torch.equal(torch.from_numpy(archive["counts"]).sum(dim=0), counts_3K)
     assert list(counts)[:2] == ["wall", "building"]
     assert "bed" in counts  # mmseg writes "bed "
-
-
-def test_a_foreign_label_names_its_file() -> None:
-    metric = PixelCounts()
-    metric.dataset_meta = META
     sample = _samples()[0]
     sample["gt_sem_seg"]["data"][0, 10, 10] = 200
     with pytest.raises(ValueError, match=r"labels40\.png: labels from 0 to 200"):
-        metric.process({}, [sample])
+        ours.process({}, [sample])

@@ -4,6 +4,7 @@
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +15,18 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
 from torch import nn
 
-from backbones.build import build_backbone
-from backbones.file import Source, read_backbone_file, write_backbone_file
-from backbones.spec import BackboneSpec, ResNetSpec, ViTSpec
+from backbones.file import read_backbone_file
+from backbones.spec import BackboneSpec, ViTSpec
 from eval.openmmlab.config import plain, published_batch
 from eval.result import Protocol
 from eval.segmentation.config import Head, SegmentationConfig
 from eval.segmentation.data import check_data
 from eval.segmentation.protocol import base_config, protocol_of, resolve
 from eval.segmentation.task import evaluate
-from tests.eval.rows import ROWS, VIT_SMALL, toy
+from tests.eval.rows import ROWS, THIN_HEADS, VIT_SMALL, toy
 from tests.toy import write_toy_backbone
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
-LOSS = {"type": "CrossEntropyLoss", "use_sigmoid": False}
-PUBLISHED: list[tuple[str, Head]] = [*((name, "fpn") for name in ROWS), ("ViT-S/16", "upernet")]
-
-# Thin layers, for speed.
-THIN: dict[Head, list[str]] = {
-    "fpn": ["model.neck.out_channels=8", "model.decode_head.in_channels=[8,8,8,8]", "model.decode_head.channels=8"],
-    "upernet": ["model.decode_head.channels=8", "model.auxiliary_head.channels=8"],
-}
 
 
 def resolved(
@@ -54,20 +46,33 @@ def build_model(config: Config) -> Any:
         return MODELS.build(config.model)
 
 
-@pytest.mark.parametrize(("name", "head"), PUBLISHED)
-def test_a_row_is_its_published_protocol(ade: Path, name: str, head: Head) -> None:
+@pytest.mark.parametrize(
+    ("name", "head", "channels"),
+    [
+        ("ViT-Ti/16", "fpn", [192] * 4),
+        ("ViT-S/16", "fpn", [384] * 4),
+        ("ViT-S/8", "fpn", [384] * 4),
+        ("DINOv3 ViT-S/16", "fpn", [384] * 4),
+        ("Swin-T", "fpn", [96, 192, 384, 768]),
+        ("ResNet-50", "fpn", [256, 512, 1024, 2048]),
+        ("ViT-S/16", "upernet", [384] * 4),
+    ],
+)
+def test_a_row_is_its_published_protocol(ade: Path, name: str, head: Head, channels: list[int]) -> None:
     config, protocol = resolved(ade, ROWS[name], head=head)
     assert protocol.deviations == {}
     assert protocol.name == {"fpn": "ade20k-semantic-fpn-40k", "upernet": "ade20k-upernet-160k"}[head]
     assert config.train_cfg.max_iters == {"fpn": 40_000, "upernet": 160_000}[head]
     assert json.loads(json.dumps(protocol.settings)) == protocol.settings
+    assert (config.model.neck or config.model.decode_head).in_channels == channels
+    if head == "upernet":
+        assert config.model.auxiliary_head.in_channels == channels[0]
 
 
 def test_an_upernet_for_vits_only() -> None:
-    with pytest.raises(
-        ValueError, match=r"no segmentation config for a resnet backbone with the head upernet; there is one for: vit$"
-    ):
-        base_config(ResNetSpec(layers=(3, 4, 6, 3)), "upernet")
+    message = r"no segmentation config for a resnet backbone with the head upernet; there is one for: vit$"
+    with pytest.raises(ValueError, match=message):
+        base_config(ROWS["ResNet-50"], "upernet")
 
 
 def test_pipelines_are_mmsegs_but_for_the_readers(ade: Path) -> None:
@@ -79,16 +84,10 @@ def test_pipelines_are_mmsegs_but_for_the_readers(ade: Path) -> None:
         assert [plain(entry) for entry in ours] == [plain(entry) for entry in theirs]
 
 
-def test_channels_are_the_backbones(ade: Path) -> None:
-    assert resolved(ade, ROWS["Swin-T"])[0].model.neck.in_channels == [96, 192, 384, 768]
-    assert resolved(ade, ROWS["ResNet-50"])[0].model.neck.in_channels == [256, 512, 1024, 2048]
-    upernet = resolved(ade, head="upernet")[0].model
-    assert (upernet.neck, upernet.decode_head.in_channels, upernet.auxiliary_head.in_channels) == (None, [384] * 4, 384)
-
-
 def test_learning_rate_follows_the_published_formula(ade: Path) -> None:
     """mmcv 1.x: polynomial over all iterations, times a linear warm-up of 1500 from 1e-6."""
     config, _ = resolved(ade)
+    assert len(resolved(ade, iterations=5)[0].param_scheduler) == 1  # too short for a warm-up
     optimiser = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=config.optim_wrapper.optimizer.lr)
     schedulers = [PARAM_SCHEDULERS.build({**entry, "optimizer": optimiser}) for entry in config.param_scheduler]
     wanted, found = [], []
@@ -103,28 +102,17 @@ def test_learning_rate_follows_the_published_formula(ade: Path) -> None:
     assert found == pytest.approx(wanted, rel=1e-9)
 
 
-def test_a_schedule_without_warm_up(ade: Path) -> None:
-    (decay,) = resolved(ade, ROWS["ResNet-50"])[0].param_scheduler
-    assert decay == {"type": "PolyLR", "power": 0.9, "eta_min": 1e-4, "begin": 0, "end": 40_001, "by_epoch": False}
-    assert len(resolved(ade, iterations=5)[0].param_scheduler) == 1  # too short for a warm-up
-
-
 def test_maps_positions_and_head(ade: Path, tmp_path: Path) -> None:
     """Four stride-16 maps go into the FPN as they are; the head's strides upsample all the same; output at 1/16."""
-    spec = ViTSpec(**{**vars(VIT_SMALL), "class_token": True})
-    file = tmp_path / "vit_small.safetensors"
-    source = Source(format="timm", branch="none", file_name="none", sha256="0" * 64, epoch=-1)
-    write_backbone_file(file, spec, source, build_backbone(spec).state_dict())
-    model = build_model(resolved(ade, spec, backbone=file)[0]).eval()
-    assert model.backbone.network.pos_embed.shape == (1, 1 + 32 * 32, 384)
-    # 14 x 14 positions to 32 x 32, once, bicubically to the exact size: not by DINO's scale factor.
-    stored_1ND = read_backbone_file(file).state_dict["pos_embed"][:, 1:]
-    stored_1Dhw = stored_1ND.reshape(1, 14, 14, 384).permute(0, 3, 1, 2)
-    wanted_1Dhw = nn.functional.interpolate(stored_1Dhw, size=(32, 32), mode="bicubic", align_corners=False)
+    file = write_toy_backbone(tmp_path, spec := replace(toy(ROWS["ViT-S/16"]), image_size=224, class_token=True))
+    model = build_model(resolved(ade, spec, backbone=file, crop=128)[0]).eval()
+    # 14 x 14 positions to 8 x 8, once, bicubically to the exact size: not by DINO's scale factor.
+    stored_1Dhw = read_backbone_file(file).state_dict["pos_embed"][:, 1:].reshape(1, 14, 14, 48).permute(0, 3, 1, 2)
+    wanted_1Dhw = nn.functional.interpolate(stored_1Dhw, size=(8, 8), mode="bicubic", align_corners=False)
     torch.testing.assert_close(model.backbone.network.pos_embed[:, 1:], wanted_1Dhw.flatten(2).transpose(1, 2))
     with torch.no_grad():
         maps = model.backbone(torch.randn(1, 3, 64, 70))
-        assert [tuple(found.shape) for found in maps] == [(1, 384, 4, 5)] * 4
+        assert [tuple(found.shape) for found in maps] == [(1, 48, 4, 5)] * 4
         levels = model.neck(maps)
         assert [tuple(found.shape) for found in levels] == [(1, 256, 4, 5)] * 4
         branches = [head(level) for head, level in zip(model.decode_head.scale_heads, levels, strict=True)]
@@ -132,14 +120,12 @@ def test_maps_positions_and_head(ade: Path, tmp_path: Path) -> None:
         assert model.decode_head(levels).shape == (1, 150, 4, 5)
 
 
-def test_the_batch_is_16_however_it_is_split(ade: Path) -> None:
-    for world_size in (1, 2, 4, 8, 16):
-        config, _ = resolved(ade, world_size=world_size)
-        assert (config.train_dataloader.batch_size, config.optim_wrapper.accumulative_counts) == (16 // world_size, 1)
-    config, _ = resolved(ade, world_size=2, device_batch_size=4)
+def test_parts_of_the_batch_and_their_statistics(ade: Path) -> None:
+    assert resolved(ade, world_size=16)[1].deviations == resolved(ade, world_size=1)[1].deviations == {}
+    config, protocol = resolved(ade, world_size=2, device_batch_size=4)
     assert (config.train_dataloader.batch_size, config.optim_wrapper.accumulative_counts) == (8, 2)
-    with pytest.raises(ValueError, match="cannot be split"):
-        resolved(ade, world_size=3)
+    assert protocol.deviations == {"batch_norm_images": [16, 8]}
+    assert resolved(ade, world_size=4, device=CPU)[1].deviations == {"batch_norm_images": [16, 4]}
 
 
 def test_options_reach_the_config(ade: Path) -> None:
@@ -156,27 +142,18 @@ def test_options_reach_the_config(ade: Path) -> None:
     assert config.train_dataloader.num_workers == 0
 
 
-def test_the_learning_rate_follows_another_batch_only_when_told(ade: Path) -> None:
-    published = resolved(ade)[0].optim_wrapper.optimizer.lr
-    assert resolved(ade, batch_size=8)[0].optim_wrapper.optimizer.lr == published
-    assert resolved(ade, batch_size=8, scale_lr=True)[0].optim_wrapper.optimizer.lr == pytest.approx(published / 2)
-
-
 def test_every_change_is_a_deviation(ade: Path) -> None:
-    _, protocol = resolved(
-        ade,
-        world_size=4,
-        iterations=100,
-        batch_size=8,
-        crop=256,
-        train_short_side=256,
-        test_short_side=128,
-        taps=[3, 5, 7, 11],
-        num_heads=8,
-        decay_norm=False,
-        precision="bfloat16",
-        override=["model.decode_head.dropout_ratio=0", "model.decode_head.loss_decode.loss_weight=2"],
-    )
+    sides: dict[str, Any] = {"crop": 256, "train_short_side": 256, "test_short_side": 128}
+    more: dict[str, Any] = {
+        "batch_size": 8,
+        "taps": [3, 5, 7, 11],
+        "num_heads": 8,
+        "decay_norm": False,
+        "precision": "bfloat16",
+    }
+    overrides = ["model.decode_head.dropout_ratio=0", "model.decode_head.loss_decode.loss_weight=2"]
+    _, protocol = resolved(ade, world_size=4, iterations=100, override=overrides, **sides, **more)
+    loss = {"type": "CrossEntropyLoss", "use_sigmoid": False}
     assert protocol.deviations == {
         "iterations": [40_000, 100],
         "warmup_iterations": [1500, 10],
@@ -186,7 +163,7 @@ def test_every_change_is_a_deviation(ade: Path) -> None:
         "num_heads": [6, 8],
         "position_image_size": [512, 256],
         "head.dropout_ratio": [0.1, 0],
-        "head.loss_decode": [{**LOSS, "loss_weight": 1.0}, {**LOSS, "loss_weight": 2}],
+        "head.loss_decode": [{**loss, "loss_weight": 1.0}, {**loss, "loss_weight": 2}],
         "train_scale": [[2048, 512], [1024, 256]],
         "crop": [[512, 512], [256, 256]],
         "test_scale": [[2048, 512], [512, 128]],
@@ -195,12 +172,6 @@ def test_every_change_is_a_deviation(ade: Path) -> None:
         "model.decode_head.dropout_ratio": [0.1, 0],
         "model.decode_head.loss_decode.loss_weight": [1.0, 2],
     }
-
-
-def test_smaller_parts_change_the_batch_norm_only(ade: Path) -> None:
-    assert resolved(ade, world_size=1)[1].deviations == {}
-    assert resolved(ade, world_size=1, device_batch_size=2)[1].deviations == {"batch_norm_images": [16, 2]}
-    assert resolved(ade, world_size=4, device=CPU)[1].deviations == {"batch_norm_images": [16, 4]}
 
 
 @pytest.mark.parametrize(
@@ -222,7 +193,7 @@ def test_decay_of_norms_and_positions(
 ) -> None:
     spec = toy(ROWS[name])
     file = write_toy_backbone(tmp_path, spec)
-    config, _ = resolved(ade, spec, backbone=file, decay_norm=decay_norm, override=THIN["fpn"])
+    config, _ = resolved(ade, spec, backbone=file, decay_norm=decay_norm, override=THIN_HEADS["fpn"])
     model = build_model(config)
     groups = build_optim_wrapper(model, config.optim_wrapper).optimizer.param_groups
     undecayed = {id(value) for group in groups if group["weight_decay"] == 0 for value in group["params"]}
@@ -234,13 +205,16 @@ def test_decay_of_norms_and_positions(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "head"), PUBLISHED)
+@pytest.mark.parametrize(
+    ("name", "head"), [("DINOv3 ViT-S/16", "fpn"), ("Swin-T", "fpn"), ("ResNet-50", "fpn"), ("ViT-S/8", "upernet")]
+)
 def test_one_update_and_one_test_image(name: str, head: Head, ade: Path, tmp_path: Path) -> None:
+    """`test_task.py` runs a ViT with Semantic FPN."""
     spec = toy(ROWS[name])
     sides: dict[str, Any] = {"crop": 64, "train_short_side": 64, "test_short_side": 64}
     lengths: dict[str, Any] = {"batch_size": 2, "iterations": 1, "max_val_images": 1, "draw_images": 0}
     paths: dict[str, Any] = {"backbone": write_toy_backbone(tmp_path, spec), "data": ade, "output": tmp_path / "out"}
-    given = SegmentationConfig(**paths, device="cpu", workers=0, head=head, override=THIN[head], **sides, **lengths)
+    given = SegmentationConfig(**paths, device="cpu", workers=0, head=head, override=THIN_HEADS[head], **sides, **lengths)
     result = evaluate(given)
     assert list(result.metrics) == ["mIoU", "aAcc", "mAcc"]
     weights = torch.load(tmp_path / "out" / result.artefacts["checkpoint"], weights_only=True)["state_dict"]

@@ -2,22 +2,26 @@
 
 import json
 import math
-import shutil
+import signal
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 
+from common.cli import Interrupted
 from eval.result import read_result
 from eval.segmentation.config import SegmentationConfig
 from eval.segmentation.task import evaluate
-from tests.eval.course import OPTIONS, Course, Task, arguments, check_one_line
+from tests.eval.course import OPTIONS, Course, Task, arguments, assert_same_weights, check_one_line
+from tests.eval.rows import THIN_HEADS
 
-# Semantic FPN with thin layers: the path is the same and takes a fraction of the time.
-THIN = ["model.neck.out_channels=8", "model.decode_head.in_channels=[8,8,8,8]", "model.decode_head.channels=8"]
+THIN = THIN_HEADS["fpn"]
 SETTLED = [*THIN, "model.backbone.drop_path_rate=0", "model.decode_head.dropout_ratio=0"]
 SIDES = {"crop": 32, "train_short_side": 32, "test_short_side": 40}
 
@@ -41,18 +45,50 @@ def finished(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestCourse(Course):
-    """Of this task."""
-
     @pytest.mark.long  # detection's is run every time
     def test_two_processes_have_the_losses_of_one(self, task: Task, tmp_path: Path) -> None:
         super().test_two_processes_have_the_losses_of_one(task, tmp_path)
+
+
+@HOOKS.register_module()
+class SignalHook(Hook):
+    """Signals the process during an update, as Slurm does before a time limit."""
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def before_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
+        if runner.iter + 1 == self.iteration:
+            signal.raise_signal(signal.SIGUSR2)
+
+
+def test_a_signal_leaves_a_checkpoint(task: Task, finished: Path, tmp_path: Path) -> None:
+    """Up to a thousand updates were lost, and a job shorter than that never got on."""
+    with pytest.raises(Interrupted, match="stopped by SIGUSR2"):
+        task.evaluate(task.options(tmp_path / "stopped", checkpoint_interval=1000), {"type": "SignalHook", "iteration": 3})
+    with pytest.raises(ValueError, match=r"unfinished run with other inputs \(seed 0 -> 1\)"):
+        task.evaluate(task.options(tmp_path / "stopped", seed=1))
+    assert [path.name for path in (tmp_path / "stopped/training").glob("*.pth")] == ["iter_3.pth"]
+    assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
+    result = task.evaluate(task.options(tmp_path / "stopped", checkpoint_interval=1000))
+    assert_same_weights(tmp_path / "stopped", finished)
+    assert result.metrics == read_result(finished / "result.json").metrics
+
+
+def test_a_diverged_training_gives_no_metrics(task: Task, tmp_path: Path) -> None:
+    """NaN went to the end and was tested."""
+    given = task.options(tmp_path / "out")
+    given = replace(given, override=[*given.override, "optim_wrapper.optimizer.lr=1e30"])
+    with pytest.raises(ValueError, match=r"update \d: the loss is (nan|inf); the training has diverged"):
+        task.evaluate(given)
+    assert not (tmp_path / "out/result.json").exists()
 
 
 def test_the_result_is_of_classes(finished: Path) -> None:
     result = read_result(finished / "result.json")
     assert list(result.metrics) == ["mIoU", "aAcc", "mAcc"]
     assert len(result.breakdown) == 150
-    assert all(set(figures) == {"IoU", "Acc"} for figures in result.breakdown.values())
+    assert all(set(values) == {"IoU", "Acc"} for values in result.breakdown.values())
     drawn = {name: path for name, path in result.artefacts.items() if name.startswith("prediction on")}
     assert sorted(drawn.values()) == [f"predictions/00{number}.png" for number in range(3)]
     assert not math.isnan(result.breakdown["wall"]["IoU"])
@@ -73,15 +109,6 @@ def test_a_warm_up_longer_than_the_run_is_one_line(task: Task, tmp_path: Path) -
     good = arguments(given.backbone, given.data, given.output)
     check_one_line(task, [([*good, "--iterations", "3", "--warmup_iterations", "4"], "exceeds iterations=3")])
     assert not given.output.exists()
-
-
-def test_an_image_that_cannot_be_read_is_named(toy_file: Path, ade: Path, tmp_path: Path) -> None:
-    damaged = Path(shutil.copytree(ade, tmp_path / "ade"))
-    path = sorted((damaged / "images" / "training").iterdir())[0]
-    path.write_bytes(b"\xff\xd8 nothing between start and end \xff\xd9")
-    with pytest.raises(ValueError, match=f"files are not images by their first bytes: images/training/{path.name}"):
-        evaluate(options(toy_file, damaged, tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
 
 
 def test_the_task_says_nothing_while_it_is_imported() -> None:
