@@ -70,12 +70,6 @@ def test_a_row_is_its_published_protocol(name: str, together: int, heads: Any, c
 
 
 def test_a_schedule_of_another_length_keeps_its_proportions() -> None:
-    config, _ = resolved()
-    warmup, decay = config.param_scheduler
-    milestones = [8 * UPDATES_PER_EPOCH, 11 * UPDATES_PER_EPOCH]
-    assert config.train_cfg.max_iters == 12 * UPDATES_PER_EPOCH
-    assert decay == {"type": "MultiStepLR", "by_epoch": False, "milestones": milestones, "gamma": 0.1}
-    assert warmup == {"type": "LinearLR", "by_epoch": False, "start_factor": 0.001, "begin": 0, "end": 1001}
     config, _ = resolved(iterations=120)
     warmup, decay = config.param_scheduler
     assert (config.train_cfg.max_iters, decay["milestones"], warmup["end"]) == (120, [80, 110], 13)
@@ -88,8 +82,6 @@ def test_a_schedule_of_another_length_keeps_its_proportions() -> None:
 
 def test_the_resnets_length_is_in_updates() -> None:
     config, _ = resolved(ROWS["ResNet-50"])
-    assert config.train_cfg.max_iters == 90_000
-    assert config.param_scheduler[1].milestones == [60_000, 80_000]
     assert config.custom_hooks == [{"type": "PreciseBatchNormHook", "iterations": 200}]
     assert resolved(ROWS["ResNet-50"], epochs=12)[1].deviations == {"iterations": [90_000, 12 * 7330]}
     assert resolved(ROWS["ResNet-50"], iterations=90)[1].deviations == {

@@ -75,15 +75,6 @@ def test_an_upernet_for_vits_only() -> None:
         base_config(ROWS["ResNet-50"], "upernet")
 
 
-def test_pipelines_are_mmsegs_but_for_the_readers(ade: Path) -> None:
-    stock = Config.fromfile(str(Path(str(__import__("mmseg").__file__)).parent / ".mim/configs/_base_/datasets/ade20k.py"))
-    config, _ = resolved(ade)
-    for loader in ("train_dataloader", "test_dataloader"):
-        theirs = [entry for entry in stock[loader].dataset.pipeline if not entry.type.startswith("Load")]
-        ours = [entry for entry in config[loader].dataset.pipeline if not entry.type.startswith("Read")]
-        assert [plain(entry) for entry in ours] == [plain(entry) for entry in theirs]
-
-
 def test_learning_rate_follows_the_published_formula(ade: Path) -> None:
     """mmcv 1.x: polynomial over all iterations, times a linear warm-up of 1500 from 1e-6."""
     config, _ = resolved(ade)
