@@ -306,7 +306,6 @@ def _report(options: AblationOptions, jobs: Sequence[Job]) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the ablation that the command line names."""
     return 0 if run_ablation(parse(AblationOptions, argv, PROG)) else 1
 
 

@@ -194,7 +194,6 @@ def _run(task: str, arguments: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Evaluate as the command line says."""
     own, task_options = split_task_options(argv)
     return 0 if evaluate_all(parse(EvalAllOptions, own, PROG), task_options) else 1
 

@@ -113,7 +113,6 @@ def _draw_one(root: Path, draw: Callable[[Path], None], marker: dict[str, Any]) 
 
 
 def main(argv: Sequence[str]) -> int:
-    """Draw what the command line asks for."""
     draw_samples(parse(SampleConfig, argv, "python tools/make_sample_data.py"))
     return 0
 
