@@ -13,8 +13,6 @@ from common.cli import as_arguments, parse
 from pretrain.methods import METHODS, DINOConfig, MatchingConfig, Method, MethodName, MoBYConfig, SelfPatchConfig, at_least
 from pretrain.recipe_files import find_recipe, read_recipe, recipe_names
 
-DataKind = Literal["auto", "folder", "list", "coco", "cifar", "tar"]
-
 
 @dataclass(kw_only=True)
 class DataConfig:
@@ -24,8 +22,8 @@ class DataConfig:
     """A folder of images, at any depth; a text file with the path of one on each line; COCO's annotations
     (`annotations/instances_train2017.json` for `train2017`); the folder of CIFAR's binary files; or uncompressed tar shards as
     webdataset writes them: a folder, or `shard-{000..012}.tar`."""
-    kind: DataKind = "auto"
-    """What the path is, where it does not tell by itself."""
+    kind: str = "auto"
+    """What the path is, where it does not tell by itself: `folder`, `list` or another kind of docs/pretraining.md."""
     tar_index: Path = Path("runs/tar_index")
     """Folder where the places of the images in tar shards are kept once they have been read."""
     workers: int = 10
@@ -178,7 +176,7 @@ class TrainConfig:
     stay the same, up to rounding and stochastic depth. Not so with MoBY's heads, whose batch normalisation is over a part."""
     seed: int = 0
     """Seed of the weights, the order of images, the views and stochastic depth."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: str = "auto"
     """`auto` takes this process's GPU where there is one, else the CPU."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the networks; `auto` is bfloat16 on a GPU that has it, else float32. Losses are always float32. The authors' code

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,7 +19,7 @@ from common.cifar import LAYOUTS, find_layout, picture_planes, present_train_fil
 from common.distributed import rank, world_size
 from common.files import text_sha256, write_text_atomically
 from common.images import IMAGE_SUFFIXES, read_lines
-from pretrain.config import DataConfig, DataKind
+from pretrain.config import DataConfig
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +48,19 @@ def open_source(config: DataConfig) -> ImageFiles:
     """The images that `data.path` stands for; a ValueError if they are not of the given kind, incomplete or empty."""
     path = config.path
     kind = detect_kind(path) if config.kind == "auto" else config.kind
-    if kind == "tar":
-        return TarImages(find_shards(path), config.tar_index)
-    return {"list": images_of_list, "coco": images_of_coco, "cifar": CifarImages, "folder": images_of_folder}[kind](path)
+    kinds: dict[str, Callable[[Path], ImageFiles]] = {
+        "folder": images_of_folder,
+        "list": images_of_list,
+        "coco": images_of_coco,
+        "cifar": CifarImages,
+        "tar": lambda shards: TarImages(find_shards(shards), config.tar_index),
+    }
+    if kind not in kinds:
+        raise ValueError(f"data.kind={kind} is not known; use auto, {', '.join(kinds)}")
+    return kinds[kind](path)
 
 
-def detect_kind(path: Path) -> DataKind:
+def detect_kind(path: Path) -> str:
     """The kind of data set that a path looks like: any but `auto`."""
     if path.suffix == TAR_SUFFIX:
         return "tar"

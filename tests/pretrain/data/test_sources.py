@@ -15,7 +15,7 @@ import torch
 
 from common.cifar import LAYOUTS, CifarLayout
 from pretrain.__main__ import main
-from pretrain.config import DataConfig, DataKind, parse_run
+from pretrain.config import DataConfig, parse_run
 from pretrain.data.sources import (
     CifarImages,
     ImageFiles,
@@ -83,7 +83,7 @@ def write_shard(path: Path, members: Mapping[str, bytes], mode: str = "w") -> Pa
     return path
 
 
-KINDS: dict[str, tuple[DataKind, Callable[[list[Path], Path], Path]]] = {
+KINDS: dict[str, tuple[str, Callable[[list[Path], Path], Path]]] = {
     "folder": ("folder", lambda images, folder: images[0].parent.parent),
     "list": ("list", write_list),
     "coco": ("coco", write_coco),
@@ -111,6 +111,11 @@ def test_every_kind_trains(name: str, image_folder: Path, tmp_path: Path) -> Non
         assert [source.load(index) for index in range(12)] == [image.read_bytes() for image in expected]
     # The same images under the kind's own name, so the run is complete.
     assert torch.load(pretrain(parse_run([RECIPE, *options, "--data.kind", kind])), weights_only=True)["step"] == 4
+
+
+def test_an_unknown_kind_lists_the_known_ones(image_folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.kind=lmdb is not known; use auto, folder, list, coco, cifar, tar"):
+        open_source(DataConfig(path=image_folder, kind="lmdb"))
 
 
 def test_a_cifar_image_is_its_planes(tmp_path: Path) -> None:
