@@ -4,11 +4,12 @@
 
 Both make two views of 224 and eight of 96 pixels of every image, with DINO's colour jitter, greyscale, blur and solarisation, and end
 at batches of normalised float32 tensors. The plain pipeline is written from facebookresearch/dino 7c446df, DataAugmentationDINO, with
-the crops' scales of SelfPatch: torchvision's transforms on Pillow's images. Each is a process of its own with one thread; they take
-turns. Seconds are the process's on the processor; speeds are medians over the rounds, ratios medians of each round's own.
+the crops' scales of SelfPatch: torchvision's transforms on Pillow's images. They take turns in one process with one thread. Seconds
+are the process's on the processor; speeds are medians over the rounds, ratios medians of each round's own.
 """
 
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ import torchvision
 from PIL import Image, ImageFilter, ImageOps
 from torchvision import transforms as T
 
-from benchmarks.turns import WARM_UP_STEPS, Turns, ratio, run, seconds, table, take_turns
+from benchmarks.turns import ratio, run, table
 from common.images import IMAGENET_MEAN, IMAGENET_STD
 from pretrain.config import ViewsConfig
 from pretrain.data.loader import ImageKey, MultiCropImages, collate, network_inputs
@@ -87,39 +88,31 @@ def make_batch(part: str, source: ImageFiles, transforms: Sequence[T.Compose], i
     return network_inputs(batch, _CPU) if part == PARTS[1] else batch
 
 
-def work(turns: Turns, part: str, config: BenchmarkConfig) -> torch.device:
-    cv2.setNumThreads(1)
-    source, images = chosen_images(config)
-    transforms = plain_transforms()
-    for _ in range(config.rounds + WARM_UP_STEPS):
-        turns.begin()
-        for start in range(0, len(images), _BATCH):
-            make_batch(part, source, transforms, images[start : start + _BATCH])
-        turns.end()
-    return _CPU
-
-
-def chosen_images(config: BenchmarkConfig) -> tuple[ImageFiles, list[int]]:
-    source = images_of_folder(config.photos, "photos")
-    every = np.linspace(0, len(source.names), min(config.images, len(source.names)), endpoint=False)
-    return source, every.astype(int).tolist()
-
-
 def benchmark(config: BenchmarkConfig) -> None:
     """Print a Markdown table."""
-    source, images = chosen_images(config)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    source, transforms = images_of_folder(config.photos, "photos"), plain_transforms()
+    every = np.linspace(0, len(source.names), min(config.images, len(source.names)), endpoint=False)
+    images = every.astype(int).tolist()
     sizes = [decode_whole(source.load(index)).shape[:2] for index in images]
     print(f"{len(images)} images of {config.photos}, on average {np.prod(sizes, axis=1).mean() / 1e6:.3f} megapixels")
     print(
         f"torch {torch.__version__}, torchvision {torchvision.__version__}, Pillow {PIL.__version__}, OpenCV {cv2.__version__}"
     )
     print(f"{torch.backends.cpu.get_cpu_capability()}, one thread, {config.rounds} rounds\n")
-    steps, _ = take_turns(work, PARTS, config.rounds + WARM_UP_STEPS, config, threads=1)
+    seconds: dict[str, list[float]] = {part: [] for part in PARTS}
+    for number in range(config.rounds + 1):
+        for part in PARTS:
+            start = time.process_time()
+            for first in range(0, len(images), _BATCH):
+                make_batch(part, source, transforms, images[first : first + _BATCH])
+            if number:  # the first round is not counted
+                seconds[part].append(time.process_time() - start)
     rows = []
-    _, plain = seconds(steps["plain"])
-    for part, taken in steps.items():
-        _, cpu = seconds(taken)
-        rows.append([part, f"{median(len(images) / one for one in cpu):.1f}", f"{ratio(plain, cpu):.2f}"])
+    for part, taken in seconds.items():
+        speed = median(len(images) / one for one in taken)
+        rows.append([part, f"{speed:.1f}", f"{ratio(seconds['plain'], taken):.2f}"])
     table(("", "images/s of one core", "times the plain one"), rows)
 
 
