@@ -1,4 +1,4 @@
-"""From a spec to a network."""
+"""Build the network that a spec describes."""
 
 from backbones.dinov3 import DINOv3
 from backbones.resnet import BottleneckResNet

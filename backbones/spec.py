@@ -97,7 +97,7 @@ class DINOv3Spec(_Transformer):
     hidden_dim: int
     """Width of the MLP's hidden layer."""
     register_tokens: int
-    """As for `ViTSpec`."""
+    """Same meaning as in `ViTSpec`."""
     mlp: MLPKind = "gelu"
     """`gelu`: two linear layers; `swiglu`: a gated MLP (the sizes S+, L+, H+ and 7B)."""
     query_value_bias: bool = True

@@ -52,7 +52,7 @@ class BenchmarkConfig:
     frames: int = 20
     """Frames of the sequence to take, more than the 10 that fill the context; even, since two may share a pass of the network."""
     patch_size: int = 16
-    """Of the network, which is a ViT-S."""
+    """Patch size of the network, a ViT-S."""
     precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
     """Other than float32: add ours in this precision."""
 

@@ -53,7 +53,7 @@ class LaunchOptions:
     sbatch: list[str] = field(default_factory=list)
     """More options of sbatch, such as `partition=gpu account=vision`."""
     job_folder: Path = Path("slurm")
-    """For the job's script and output."""
+    """Folder for the job's script and output."""
     dry_run: bool = False
     """Print what would be started or submitted, and stop."""
 

@@ -103,7 +103,7 @@ class Result:
     task: str
     protocol: Protocol
     metrics: dict[str, Metric]
-    """In the order in which tables print them."""
+    """Metrics in the order in which tables print them."""
     breakdown: dict[str, dict[str, float]]
     """Metrics per item: sequence, class or area -> metric name -> value, in the unit of the metrics."""
     datasets: dict[str, Dataset]

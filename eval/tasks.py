@@ -76,7 +76,7 @@ class Task:
     """What the commands, the tables and the data doctor need to know of a task."""
 
     name: str
-    """As in `python -m eval NAME`."""
+    """What `python -m eval NAME` calls it."""
     summary: str
     """First line of its `--help`."""
     config: str

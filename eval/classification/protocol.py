@@ -37,7 +37,7 @@ class Representation:
     mean_patch: bool
 
     def describe(self) -> dict[str, str]:
-        """In words, for the result."""
+        """Describe the features in words, for the result."""
         token = "CLS token" if self.class_token else "mean of the patches or positions (the backbone has no CLS token)"
         of_blocks = f"{token}, last {self.blocks} blocks concatenated" if self.blocks > 1 else f"{token}, last block"
         return {

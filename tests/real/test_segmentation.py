@@ -48,7 +48,7 @@ def losses(folder: Path) -> list[float]:
 
 @pytest.mark.data
 def test_a_few_dozen_updates_lower_the_loss(real_data_dir: Path, tmp_path: Path) -> None:
-    """With the published augmentation."""
+    """The augmentation is the published one."""
     data = real_data_dir / "ade" / "ADEChallengeData2016"
     result = fine_tune(data, tmp_path, side=64, iterations=36, batch_size=4, max_val_images=2, override=THIN)
     found = losses(tmp_path)

@@ -19,14 +19,14 @@ NORM_EPS = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Dimensions:
-    """Of the two networks."""
+    """Dimensions that the two networks share."""
 
     dim: int
     depth: int
     num_heads: int
     patch_size: int
     grid_side: int
-    """Of the stored positions."""
+    """Side of the grid of stored positions."""
     out_dim: int
     out_dim_patch: int
     hidden_dim: int

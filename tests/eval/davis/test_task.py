@@ -26,7 +26,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def config(davis: Path, backbone_files: dict[str, Path], tmp_path: Path) -> DavisConfig:
-    """On three short sequences, by a small ViT."""
+    """A run of a small ViT on three short sequences."""
     return DavisConfig(backbone=backbone_files["vit"], data=davis, output=tmp_path / "out", short_side=64, device="cpu", jobs=1)
 
 

@@ -37,7 +37,7 @@ def resolved(
     device: torch.device = GPU,
     **options: Any,
 ) -> tuple[Config, Protocol]:
-    """By default as published, on 8 GPUs."""
+    """The config as published, on 8 GPUs unless told otherwise."""
     given = DetectionConfig(**{**PATHS, **options})
     base = base_config(spec)
     batch = given.plan_batch(published_batch(base), world_size, has_batch_norm(base, spec))

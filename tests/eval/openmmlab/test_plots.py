@@ -65,7 +65,7 @@ def test_the_choice_is_spread_over_the_set(count: int, total: int, chosen: list[
 
 
 class _Dataset(list[str]):
-    """Of paths."""
+    """A data set of image paths."""
 
     metainfo: ClassVar[dict[str, Any]] = {"classes": ("a ", "b", "c"), "palette": [(255, 0, 0), (0, 255, 0), (0, 0, 255)]}
 

@@ -32,7 +32,7 @@ GPU, CPU = torch.device("cuda"), torch.device("cpu")
 def resolved(
     ade: Path, spec: BackboneSpec = VIT_SMALL, world_size: int = 8, device: torch.device = GPU, **more: Any
 ) -> tuple[Config, Protocol]:
-    """By default as published, on 8 GPUs."""
+    """The config as published, on 8 GPUs unless told otherwise."""
     given = SegmentationConfig(**{"backbone": Path("b"), "data": ade, "output": Path("o"), **more})
     batch = given.plan_batch(published_batch(base_config(spec, given.head)), world_size)
     config = resolve(given, spec, check_data(ade, *given.image_limits), batch, given.precision)

@@ -41,7 +41,7 @@ def batches(source: ImageFiles, workers: int = 0, rank: int = 0, world_size: int
 
 
 def keys(images: int, world_size: int, shared_by: int = 0, steps: tuple[int, int] = (0, 6)) -> list[ImageKey]:
-    """Of all processes."""
+    """The keys that all processes together draw."""
     found = []
     for rank in range(world_size):
         sampler = GlobalBatchSampler(images, 4, 3, rank, world_size, shared_by)
