@@ -6,7 +6,7 @@ from typing import Any
 from common.cli import parse, run_command
 from common.launch import run_or_launch
 from eval.record import metrics_line
-from eval.tasks import TASKS, load
+from eval.tasks import TASKS
 
 USAGE = f"""usage: python -m eval TASK [options]
 
@@ -32,12 +32,12 @@ def main(argv: Sequence[str]) -> int:
 def _parse(argv: Sequence[str]) -> Any:
     """The task's config; loads no torch, so that `--help` and mistakes are answered at once."""
     task = TASKS[argv[0]]
-    return parse(load(task.config), argv[1:], f"python -m eval {task.name}", task.summary)
+    return parse(task.config, argv[1:], f"python -m eval {task.name}", task.summary)
 
 
 def _run(argv: Sequence[str]) -> int:
     config = _parse(argv)
-    result = load(TASKS[argv[0]].module).evaluate(config)
+    result = TASKS[argv[0]].load("task", "evaluate")(config)
     from common.distributed import rank  # which loads torch, as the task has done
 
     if rank() == 0:

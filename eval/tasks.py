@@ -1,7 +1,14 @@
 """The evaluation tasks: the one place that knows which there are.
 
-To add a task: its folder, its entry here, its reference CSV in `tables/reference/`, its page in the docs. Everything is named by
-`module:attribute` and imported on demand, so that reading this registry loads neither torch nor OpenMMLab.
+To add a task: its folder, its entry here, its reference CSV in `tables/reference/`, its page in the docs. The folder `eval/NAME` has
+
+    config.py   `NAMEConfig`, a dataclass of the options; loads no torch
+    task.py     `check(config, spec)` and `evaluate(config) -> Result`
+    data.py     `examine(folder, deep, jobs) -> list[Finding]`, the data check (see `eval.findings`); loads no torch
+    items.py    `read_items(result, folder) -> (names, metrics_of) | None`, for significance; `metrics_of` maps weights [R, N] of the
+                N items in R resampled sets to {metric: values [R]}
+
+They are imported on demand, so that reading this registry loads neither torch nor OpenMMLab.
 """
 
 import importlib
@@ -11,20 +18,15 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True)
 class Column:
-    """A metric in the tables."""
+    """A metric in the tables: the key of its benchmark, its names in the CSV files, on the page as papers print it, in the result."""
 
     benchmark: str
-    """Key of its benchmark."""
     key: str
-    """Name in the CSV files."""
     heading: str
-    """Name on the page, as the papers print it."""
     metric: str
-    """Name in the result."""
 
 
-@dataclass(frozen=True)
-class Chart:
+class Chart(NamedTuple):
     """Values per item, such as a class or a sequence, that the report draws."""
 
     metric: str
@@ -44,9 +46,8 @@ class Benchmark:
     title: str
     """Name on the page, such as `COCO`."""
     task: str
-    """Task of its results."""
     protocol: str
-    """Name of their protocol."""
+    """Name of the protocol in the results."""
     items: str
     """What one item of the test split is, in the plural."""
     columns: tuple[Column, ...] = ()
@@ -62,13 +63,11 @@ class Benchmark:
 
 
 class Download(NamedTuple):
-    """An archive of a data set; the paths are below `--data`."""
+    """An archive of a data set: where to unpack it and what is there then, both below `--data`."""
 
     address: str
     into: str
-    """Where to unpack it."""
     brings: str
-    """What is there once it is unpacked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,23 +78,11 @@ class Task:
     """What `python -m eval NAME` calls it."""
     summary: str
     """First line of its `--help`."""
-    config: str
-    """Its options: a dataclass, in a module that does not load torch."""
-    module: str
-    """Its module, with `check(config, spec)` and `evaluate(config) -> Result`."""
-    examine: str
-    """Its data check: `examine(folder, deep, jobs) -> list[Finding]`, without torch; see `eval.findings`."""
-    items: str
-    """Its item reader for significance: `read_items(result, folder) -> (names, metrics_of) | None`.
-
-    `metrics_of` maps weights [R, N] of the N items in R resampled sets to {metric: values [R]}.
-    """
     folder: str
     """Where its data set is below `--data`."""
     dataset: str
     """The data set's name."""
     downloads: tuple[Download, ...]
-    """Where the data set comes from."""
     signs: tuple[str, ...]
     """Paths in the data set by which a copy in another folder is recognised."""
     benchmarks: tuple[Benchmark, ...]
@@ -107,79 +94,35 @@ class Task:
     in_main_table: bool = True
     """Whether `eval_all.sh` runs it unless tasks are named."""
 
+    def load(self, file: str, name: str) -> Any:
+        """What the file of this name in the task's folder calls `name`."""
+        return getattr(importlib.import_module(f"eval.{self.name}.{file}"), name)
+
+    @property
+    def config(self) -> type[Any]:
+        """The dataclass of its options."""
+        config: type[Any] = self.load("config", f"{self.name.capitalize()}Config")
+        return config
+
+
+# Columns: end of the key, heading, metric.
+_AP = (
+    *(("box_ap", "box AP", "bbox_mAP"), ("box_ap50", "box AP50", "bbox_mAP_50"), ("box_ap75", "box AP75", "bbox_mAP_75")),
+    *(("mask_ap", "mask AP", "segm_mAP"), ("mask_ap50", "mask AP50", "segm_mAP_50"), ("mask_ap75", "mask AP75", "segm_mAP_75")),
+)
+_IOU = (("miou", "mIoU", "mIoU"), ("aacc", "aAcc", "aAcc"), ("macc", "mAcc", "mAcc"))
+_J_AND_F = (("jf_mean", "(J&F)m", "J&F-Mean"), ("j_mean", "Jm", "J-Mean"), ("f_mean", "Fm", "F-Mean"))
+
+
+def _columns(benchmark: str, metrics: tuple[tuple[str, str, str], ...]) -> tuple[Column, ...]:
+    return tuple(Column(benchmark, f"{benchmark}_{key}", heading, metric) for key, heading, metric in metrics)
+
 
 _COCO_SITE = "http://images.cocodataset.org"
-
-
-def load(place: str) -> Any:
-    """Import the module or the `module:attribute` of this name."""
-    name, _, attribute = place.partition(":")
-    module = importlib.import_module(name)
-    return getattr(module, attribute) if attribute else module
-
-
-def _coco() -> tuple[Column, ...]:
-    return tuple(
-        Column("coco", f"coco_{kind}_ap{suffix}", f"{kind} AP{suffix}", f"{prefix}_mAP{ending}")
-        for kind, prefix in (("box", "bbox"), ("mask", "segm"))
-        for suffix, ending in (("", ""), ("50", "_50"), ("75", "_75"))
-    )
-
-
-def _ade20k(benchmark: str) -> tuple[Column, ...]:
-    return tuple(Column(benchmark, f"{benchmark}_{name.lower()}", name, name) for name in ("mIoU", "aAcc", "mAcc"))
-
-
-def _davis(benchmark: str) -> tuple[Column, ...]:
-    names = (("jf_mean", "(J&F)m", "J&F-Mean"), ("j_mean", "Jm", "J-Mean"), ("f_mean", "Fm", "F-Mean"))
-    return tuple(Column(benchmark, f"{benchmark}_{key}", heading, metric) for key, heading, metric in names)
-
-
-def _davis_benchmark(key: str, year: str) -> Benchmark:
-    return Benchmark(
-        key=key,
-        title=f"DAVIS-{year}",
-        task="davis",
-        protocol=f"davis-{year}-label-propagation",
-        items="sequences",
-        columns=_davis(key),
-        charts=(Chart("J&F-Mean", "J&F-Mean", "J&F per sequence (mean over its objects)"),),
-    )
-
-
-def _ade20k_benchmark(key: str, title: str, protocol: str) -> Benchmark:
-    return Benchmark(
-        key=key,
-        title=title,
-        task="segmentation",
-        protocol=protocol,
-        items="images",
-        columns=_ade20k(key),
-        charts=(Chart("IoU", "mIoU", "IoU per class"),),
-    )
-
-
-def _classifier(key: str, title: str, metric_pattern: str, unrelated_settings: str) -> Benchmark:
-    return Benchmark(
-        key=key,
-        title=title,
-        task="classification",
-        protocol="dino-classification",
-        items="images",
-        metric_pattern=metric_pattern,
-        any_dataset=True,
-        unrelated_settings=unrelated_settings,
-    )
-
-
 _ALL = (
     Task(
         name="davis",
         summary="Propagate the first frame's labels through each DAVIS video by a backbone's features, and score the masks.",
-        config="eval.davis.config:DavisConfig",
-        module="eval.davis.task",
-        examine="eval.davis.data:examine",
-        items="eval.davis.items:read_items",
         folder="DAVIS",
         dataset="DAVIS-2017",
         # Linked from https://davischallenge.org/davis2017/code.html.
@@ -187,16 +130,23 @@ _ALL = (
             Download("https://data.vision.ee.ethz.ch/csergi/share/davis/DAVIS-2017-trainval-480p.zip", ".", "DAVIS/JPEGImages"),
         ),
         signs=("JPEGImages", "Annotations"),
-        benchmarks=(_davis_benchmark("davis", "2017"), _davis_benchmark("davis_2016", "2016")),
+        benchmarks=tuple(
+            Benchmark(
+                key=key,
+                title=f"DAVIS-{year}",
+                task="davis",
+                protocol=f"davis-{year}-label-propagation",
+                items="sequences",
+                columns=_columns(key, _J_AND_F),
+                charts=(Chart("J&F-Mean", "J&F-Mean", "J&F per sequence (mean over its objects)"),),
+            )
+            for key, year in (("davis", "2017"), ("davis_2016", "2016"))
+        ),
         sample_options=("--overlays", "true"),
     ),
     Task(
         name="detection",
         summary="Fine-tune Mask R-CNN on COCO and measure box and mask AP; every default is the published protocol's.",
-        config="eval.detection.config:DetectionConfig",
-        module="eval.detection.task",
-        examine="eval.detection.data:examine",
-        items="eval.detection.items:read_items",
         folder="coco",
         dataset="COCO 2017",
         downloads=(
@@ -211,7 +161,7 @@ _ALL = (
                 task="detection",
                 protocol="coco-mask-rcnn-1x",
                 items="images",
-                columns=_coco(),
+                columns=_columns("coco", _AP),
                 charts=(
                     Chart("bbox_mAP", "bbox_mAP", "Box AP per class"),
                     Chart("segm_mAP", "segm_mAP", "Mask AP per class"),
@@ -231,10 +181,6 @@ _ALL = (
     Task(
         name="segmentation",
         summary="Fine-tune Semantic FPN or UperNet on ADE20K and measure mIoU; every default is the published protocol's.",
-        config="eval.segmentation.config:SegmentationConfig",
-        module="eval.segmentation.task",
-        examine="eval.segmentation.data:examine",
-        items="eval.segmentation.items:read_items",
         folder="ade/ADEChallengeData2016",
         dataset="ADE20K",
         downloads=(
@@ -245,9 +191,20 @@ _ALL = (
             ),
         ),
         signs=("images/training", "images/validation", "annotations/training", "annotations/validation"),
-        benchmarks=(
-            _ade20k_benchmark("ade20k", "ADE20K", "ade20k-semantic-fpn-40k"),
-            _ade20k_benchmark("upernet", "ADE20K, UperNet", "ade20k-upernet-160k"),
+        benchmarks=tuple(
+            Benchmark(
+                key=key,
+                title=title,
+                task="segmentation",
+                protocol=protocol,
+                items="images",
+                columns=_columns(key, _IOU),
+                charts=(Chart("IoU", "mIoU", "IoU per class"),),
+            )
+            for key, title, protocol in (
+                ("ade20k", "ADE20K", "ade20k-semantic-fpn-40k"),
+                ("upernet", "ADE20K, UperNet", "ade20k-upernet-160k"),
+            )
         ),
         sample_options=(
             *("--iterations", "40", "--batch-size", "4", "--crop", "128", "--workers", "0"),
@@ -257,29 +214,30 @@ _ALL = (
     Task(
         name="classification",
         summary="Measure a backbone's frozen features by weighted k-NN and a linear probe.",
-        config="eval.classification.config:ClassificationConfig",
-        module="eval.classification.task",
-        examine="eval.classification.data:examine",
-        items="eval.classification.items:read_items",
         folder="imagenet",
         dataset="ImageNet-1k",
         # The page demands an account.
         downloads=(Download("https://image-net.org/download-images.php", "imagenet", "imagenet/train"),),
         # A class of every copy of ImageNet; `train` alone would be found in too many places.
         signs=("train/n01440764", "val/n01440764"),
-        benchmarks=(
-            _classifier(
-                "knn",
-                "k-NN",
-                r"(\d+)-NN top-([15])",
-                unrelated_settings=r"classifiers|epochs|batch_size|learning_rates?|training_images|linear_.*",
-            ),
-            _classifier(
-                "linear",
-                "Linear",
-                r"linear top-([15])",
-                unrelated_settings=r"classifiers|temperature|neighbours|knn_features",
-            ),
+        benchmarks=tuple(
+            Benchmark(
+                key=key,
+                title=title,
+                task="classification",
+                protocol="dino-classification",
+                items="images",
+                metric_pattern=pattern,
+                any_dataset=True,
+                unrelated_settings=unrelated,
+            )
+            for key, title, pattern, unrelated in (
+                (
+                    *("knn", "k-NN", r"(\d+)-NN top-([15])"),
+                    r"classifiers|epochs|batch_size|learning_rates?|training_images|linear_.*",
+                ),
+                ("linear", "Linear", r"linear top-([15])", r"classifiers|temperature|neighbours|knn_features"),
+            )
         ),
         # The probe takes about a hundred passes over ImageNet, k-NN one.
         default_options=("--classifiers", "knn"),

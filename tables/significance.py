@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.tasks import TASKS, load
+from eval.tasks import TASKS
 from tables.collect import Measurement
 from tables.compare import FEWEST_ITEMS, RESAMPLES, Comparison, Interval
 from tables.rows import Cell, Table
@@ -83,7 +83,7 @@ def read_items(measurement: Measurement) -> tuple[tuple[str, ...], Callable[[Arr
         weights [R, N], how often each item is in each set -> metric -> values [R] in the metric's unit.
     """
     try:
-        items = load(TASKS[measurement.result.task].items)(measurement.result, measurement.folder)
+        items = TASKS[measurement.result.task].load("items", "read_items")(measurement.result, measurement.folder)
         if items and (not items[0] or any(first >= second for first, second in itertools.pairwise(items[0]))):
             raise ValueError("their names are not unique and ascending")
     except (OSError, ValueError, KeyError, IndexError, csv.Error, zipfile.BadZipFile) as error:

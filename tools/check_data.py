@@ -16,7 +16,7 @@ from common.cli import parse, run_command
 from common.files import write_text_atomically
 from eval.findings import Finding
 from eval.result import SAMPLE_MARKER
-from eval.tasks import TASKS, Task, load
+from eval.tasks import TASKS, Task
 from tools.stray_data import find_archives, find_elsewhere, repair_command
 
 State = Literal["not examined", "absent", "problems", "sample data", "subset", "complete"]
@@ -151,7 +151,7 @@ def _examine(config: DoctorConfig, task: Task, asked: bool, examined: bool) -> D
     elsewhere = find_elsewhere(task, config.data)
     # Findings about a folder whose content is elsewhere would say the same again, file by file.
     examines = report.present and not elsewhere and any(folder.iterdir())
-    found = load(task.examine)(folder, config.deep, config.jobs) if examines else []
+    found = task.load("data", "examine")(folder, config.deep, config.jobs) if examines else []
     findings = [
         dataclasses.replace(one, advice=repair_command(one, folder) or one.advice)
         for one in (*elsewhere, *found, *find_archives(task, config.data))

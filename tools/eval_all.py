@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.cli import parse, run_command
 from common.launch import Command, LaunchOptions
-from eval.tasks import TASKS, load
+from eval.tasks import TASKS
 from tools.make_sample_data import SAMPLE_FOLDER, SampleConfig, draw_samples
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def split_task_options(argv: Sequence[str]) -> tuple[list[str], dict[str, list[s
 
 def _is_list(task: str, option: str) -> bool:
     """Whether an option of a task is a list; the task itself refuses an option that it does not know."""
-    kind = typing.get_type_hints(load(TASKS[task].config)).get(option.replace("-", "_"))
+    kind = typing.get_type_hints(TASKS[task].config).get(option.replace("-", "_"))
     return any(typing.get_origin(part) is list for part in (kind, *typing.get_args(kind)))
 
 
@@ -175,8 +175,8 @@ def check_tasks(arguments: Mapping[str, Sequence[str]], spec: "BackboneSpec") ->
     problems = []
     for task, given in arguments.items():
         try:
-            config: Any = parse(load(TASKS[task].config), given, f"python -m eval {task}")
-            load(f"{TASKS[task].module}:check")(config, spec)
+            config: Any = parse(TASKS[task].config, given, f"python -m eval {task}")
+            TASKS[task].load("task", "check")(config, spec)
         except ValueError as error:
             problems.append(f"--{task}: {error}")
     if problems:

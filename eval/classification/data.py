@@ -22,6 +22,7 @@ from eval.findings import Finding, about, refuse
 from eval.image_checks import damage_findings, decode_leniently, is_hidden, look_at_all, look_at_image
 from eval.record import describe_dataset
 from eval.result import Dataset
+from eval.tasks import TASKS
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ PUBLISHED_SIZES = {IMAGENET: (1000, 1_281_167, 50_000), IMAGENET_100: (100, 126_
 _IMAGENET_100_OPTION = "imagenet-100"
 _IMAGENET_100_LIST = Path(__file__).parent / "lists" / "imagenet100.txt"
 _WORDNET_ID = re.compile(r"n\d{8}")
-_DOWNLOAD = "download it from https://image-net.org/download-images.php (demands an account)"
+_DOWNLOAD = f"download it from {TASKS['classification'].downloads[0].address} (demands an account)"
 _SORT_BY_CLASS = (
     "ImageNet's validation images come unsorted: sort them by the devkit's labels, for example with `valprep.sh` of "
     "soumith/imagenetloader.torch"

@@ -6,8 +6,8 @@ from typing import Any
 from backbones.spec import BackboneSpec, PlainViTSpec
 from eval.classification.config import ClassificationConfig
 from eval.result import Protocol
+from eval.tasks import BENCHMARKS
 
-PROTOCOL_NAME = "dino-classification"
 PROTOCOL_VERSION = 1
 """Grows whenever a change can change a metric."""
 
@@ -104,4 +104,4 @@ def protocol_of(config: ClassificationConfig, spec: BackboneSpec) -> Protocol:
         settings |= {name: used for name, (_, used) in compared.items()}
         pairs |= compared | {"learning_rate": [defaults.learning_rates[0], config.learning_rates[0]]}
     deviations = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-    return Protocol(name=PROTOCOL_NAME, version=PROTOCOL_VERSION, settings=settings, deviations=deviations)
+    return Protocol(name=BENCHMARKS["knn"].protocol, version=PROTOCOL_VERSION, settings=settings, deviations=deviations)

@@ -15,6 +15,7 @@ from eval.davis.scores import LOWER_IS_BETTER, score_sequences, write_csv_files
 from eval.davis.writing import write_masks, write_overlays
 from eval.record import Evaluation
 from eval.result import RESULT_FILE, Metric, Protocol, Result, read_result, write_result
+from eval.tasks import BENCHMARKS
 
 MASKS_FOLDER = "masks"
 OVERLAYS_FOLDER = "overlays"
@@ -44,7 +45,7 @@ def evaluate(config: DavisConfig) -> Result:
         extract = FeatureExtractor(network, config.block, device)
         dataset = fingerprint(split, sequences)
         protocol = Protocol(
-            name=f"davis-{config.year}-label-propagation",
+            name=BENCHMARKS["davis" if config.year == "2017" else "davis_2016"].protocol,
             version=PROTOCOL_VERSION,
             settings={**propagation_settings(config), "features": extract.describe(), "stride": extract.stride},
             deviations=deviations(config),

@@ -29,8 +29,8 @@ from eval.openmmlab.config import (
 )
 from eval.openmmlab.options import BatchPlan, Precision
 from eval.result import Protocol
+from eval.tasks import BENCHMARKS
 
-NAME = "coco-mask-rcnn-1x"
 VERSION = 1
 
 MATCHES_FILE = "image_matches.npz"
@@ -146,12 +146,12 @@ def protocol_of(
     Three settings are no deviations: heads follow the backbone file (the published config has 8 for a network of 6), half precision
     the device, and the number of iterations the number of images where the schedule is in epochs.
     """
-    base = base_config(spec)
+    name, base = BENCHMARKS["coco"].protocol, base_config(spec)
     not_compared = ["num_heads", *(["precision"] if base.half_precision else [])]
     if base.schedule.unit != "iterations":
         not_compared.append("iterations")
     settings_of = partial(protocol_settings, spec)
-    return describe_protocol(NAME, VERSION, settings_of, base, config, batch, device, options.override, not_compared)
+    return describe_protocol(name, VERSION, settings_of, base, config, batch, device, options.override, not_compared)
 
 
 def protocol_settings(spec: BackboneSpec, config: Config, batch: BatchPlan, device: torch.device) -> dict[str, Any]:

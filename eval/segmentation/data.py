@@ -21,9 +21,10 @@ from eval.image_checks import (
 )
 from eval.record import describe_dataset
 from eval.result import Dataset
+from eval.tasks import TASKS
 
 NAME = "ADE20K"
-ADDRESS = "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip"
+ADDRESS = TASKS["segmentation"].downloads[0].address
 FULL_SIZES = {"training": 20210, "validation": 2000}
 LARGEST_LABEL = 150
 

@@ -26,8 +26,8 @@ from eval.openmmlab.options import BatchPlan, Precision
 from eval.result import Protocol
 from eval.segmentation.config import Head, SegmentationConfig
 from eval.segmentation.data import Split
+from eval.tasks import BENCHMARKS
 
-NAMES: dict[Head, str] = {"fpn": "ade20k-semantic-fpn-40k", "upernet": "ade20k-upernet-160k"}
 VERSION = 1
 
 COUNTS_FILE = "class_pixels.json"
@@ -105,9 +105,10 @@ def protocol_of(
     config: Config, options: SegmentationConfig, spec: BackboneSpec, batch: BatchPlan, device: torch.device
 ) -> Protocol:
     """The protocol of a run, from what `resolve` made of its options on these devices."""
+    name = BENCHMARKS["ade20k" if options.head == "fpn" else options.head].protocol
     base = base_config(spec, options.head)
     settings_of = partial(protocol_settings, spec)
-    return describe_protocol(NAMES[options.head], VERSION, settings_of, base, config, batch, device, options.override)
+    return describe_protocol(name, VERSION, settings_of, base, config, batch, device, options.override)
 
 
 def protocol_settings(spec: BackboneSpec, config: Config, batch: BatchPlan, device: torch.device) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from common.files import file_sha256, write_text_atomically
 from common.launch import run_or_launch
 from eval.davis.config import DavisConfig
 from eval.result import RESULT_FILE
-from eval.tasks import TASKS, load
+from eval.tasks import TASKS
 from pretrain.config import PretrainConfig, parse_run
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def run_job(options: JobOptions) -> None:
         # From here on this process works alone; the others end.
         os.environ.pop(variable, None)
     write_backbone(open_backbone(checkpoint), checkpoint, options.folder / BACKBONE_FILE)
-    load(f"{TASKS['davis'].module}:evaluate")(options.davis_config())
+    TASKS["davis"].load("task", "evaluate")(options.davis_config())
     record = _record(options, len(images_of_folder(options.images).names))
     write_text_atomically(options.folder / RECORD_FILE, json.dumps(record, indent=1) + "\n")
 

@@ -9,7 +9,7 @@ import pytest
 
 from common.cli import parse
 from eval.result import read_result, write_result
-from eval.tasks import TASKS, load
+from eval.tasks import TASKS
 from tables.report.data import reproduction_command
 from tests.tables.conftest import NO_BENCHMARK_NUMBERS, make_result
 from tests.tables.report.conftest import WriteRun, render
@@ -148,7 +148,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("task", "options"), OPTIONS)
 def test_the_task_reads_its_own_options_from_the_command(tmp_path: Path, task: str, options: dict[str, Any]) -> None:
-    config = load(TASKS[task].config)(**PLACES, **options)
+    config = TASKS[task].config(**PLACES, **options)
     # What the fine-tuning tasks add; several processes are started again.
     stored = dataclasses.asdict(config) | {"batch": {"total": 8, "per_device": 8}}
     result = make_result("one", task)
