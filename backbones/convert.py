@@ -27,7 +27,7 @@ from backbones.file import (
     read_backbone_file,
     write_backbone_file,
 )
-from backbones.layouts import FORMATS, Conversion, FormatError, abbreviate, describe, identify, layouts_of
+from backbones.layouts import LAYOUTS, Conversion, LayoutError, abbreviate, describe, identify, layouts_of
 from backbones.layouts.architecture import refuse_num_heads
 from backbones.spec import ResNetSpec, SwinSpec, typical_image_size
 from common.files import file_sha256
@@ -35,11 +35,11 @@ from common.files import file_sha256
 _WEIGHTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _COUNTS = (torch.int64, torch.int32)
 _TIMM_TOLERANCE = 1e-4
-_SHARED = ("format", "branch", "epoch", "recipe_sha256", "seed")  # fields of a conversion and of a file's source
+_SHARED = ("branch", "epoch", "recipe_sha256", "seed")  # fields of a conversion and of a file's source
 
 
 def open_backbone(
-    path: Path, format_name: str | None = None, branch: str | None = None, num_heads: int | None = None
+    path: Path, layout_name: str | None = None, branch: str | None = None, num_heads: int | None = None
 ) -> Conversion:
     """The backbone of whatever people have: a checkpoint of any known layout, a model of timm, or a backbone file.
 
@@ -47,7 +47,7 @@ def open_backbone(
 
     Args:
         path: The file, or `timm:NAME` for a pretrained model of timm.
-        format_name: Layout of a checkpoint; None to find it from the keys.
+        layout_name: Layout of a checkpoint; None to find it from the keys.
         branch: Which of its networks; None for the layout's default.
         num_heads: Attention heads per block; None for what the layout or the convention of 64 channels says.
 
@@ -55,44 +55,43 @@ def open_backbone(
         ValueError: If the file holds no backbone, or options are given that a backbone file leaves no room for.
     """
     if is_timm_name(path) or not is_backbone_file(path):
-        return convert_checkpoint(path, format_name, branch, num_heads)
-    if not format_name is branch is num_heads is None:
-        raise FormatError(
+        return convert_checkpoint(path, layout_name, branch, num_heads)
+    if not layout_name is branch is num_heads is None:
+        raise LayoutError(
             f"{path}: is a backbone file already, which states its own layout, branch and heads; leave these options out"
         )
     content = read_backbone_file(path)
-    source = dataclasses.asdict(content.source)
-    known = {name: source[name] for name in _SHARED}
-    return Conversion(**known, spec=content.spec, state_dict=content.state_dict, dropped={})
+    known = {name: getattr(content.source, name) for name in _SHARED}
+    return Conversion(**known, layout=content.source.format, spec=content.spec, state_dict=content.state_dict, dropped={})
 
 
 def convert_checkpoint(
-    path: Path, format_name: str | None = None, branch: str | None = None, num_heads: int | None = None
+    path: Path, layout_name: str | None = None, branch: str | None = None, num_heads: int | None = None
 ) -> Conversion:
     """`open_backbone` of anything but a backbone file. Every error is one line that names the file."""
     try:
         if is_timm_name(path):
-            if format_name not in (None, "timm") or branch not in (None, *FORMATS["timm"].branches):
-                raise FormatError("a model of timm has no other layout or branch; leave out --format and --branch")
+            if layout_name not in (None, "timm") or branch not in (None, *LAYOUTS["timm"].branches):
+                raise LayoutError("a model of timm has no other layout or branch; leave out --format and --branch")
             return convert_timm_model(path, num_heads)
-        return convert_content(load_checkpoint(path), format_name, branch, num_heads)
+        return convert_content(load_checkpoint(path), layout_name, branch, num_heads)
     except ValueError as error:
         message = " ".join(str(error).splitlines())  # names in a checkpoint may contain anything
-        raise FormatError(message if message.startswith(f"{path}: ") else f"{path}: {message}") from error
+        raise LayoutError(message if message.startswith(f"{path}: ") else f"{path}: {message}") from error
 
 
 def convert_content(
-    checkpoint: Any, format_name: str | None = None, branch: str | None = None, num_heads: int | None = None
+    checkpoint: Any, layout_name: str | None = None, branch: str | None = None, num_heads: int | None = None
 ) -> Conversion:
     """Take the backbone of a loaded checkpoint: complete, finite, and of exactly the spec's names and shapes, else ValueError."""
-    if format_name is None:
+    if layout_name is None:
         layout = identify(checkpoint)
-    elif format_name not in FORMATS:
-        raise FormatError(f"unknown format {format_name!r}; known: {', '.join(FORMATS)}")
+    elif layout_name not in LAYOUTS:
+        raise LayoutError(f"unknown layout {layout_name!r}; known: {', '.join(LAYOUTS)}")
     else:
-        layout = FORMATS[format_name]
+        layout = LAYOUTS[layout_name]
         if layout not in layouts_of(checkpoint):
-            raise FormatError(
+            raise LayoutError(
                 f"not in the {layout.name} layout (which has {layout.typical}); the checkpoint holds {describe(checkpoint)}"
             )
     conversion = layout.convert(checkpoint, branch, num_heads)
@@ -102,7 +101,7 @@ def convert_content(
 
 
 def _check_numbers(state_dict: Mapping[str, Tensor]) -> None:
-    """Raise FormatError if a weight is NaN or infinite, or not stored as a usual floating-point number.
+    """Raise LayoutError if a weight is NaN or infinite, or not stored as a usual floating-point number.
 
     Integers are right for BatchNorm's counters only.
     """
@@ -112,10 +111,10 @@ def _check_numbers(state_dict: Mapping[str, Tensor]) -> None:
         if tensor.dtype not in (_COUNTS if name.endswith("num_batches_tracked") else _WEIGHTS)
     ]
     if odd:
-        raise FormatError(f"weights that are not stored as floating-point numbers: {abbreviate(odd)}")
+        raise LayoutError(f"weights that are not stored as floating-point numbers: {abbreviate(odd)}")
     bad = [name for name, tensor in state_dict.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
     if bad:
-        raise FormatError(f"weights that are not finite numbers: {abbreviate(bad)}")
+        raise LayoutError(f"weights that are not finite numbers: {abbreviate(bad)}")
 
 
 def convert_timm_model(
@@ -123,36 +122,36 @@ def convert_timm_model(
 ) -> Conversion:
     """Fetch a pretrained model `timm:NAME` through timm's factory `create`, and take its backbone.
 
-    FormatError if timm has no such model or no weights for it, they cannot be fetched, the network is none of ours, or `num_heads`
+    LayoutError if timm has no such model or no weights for it, they cannot be fetched, the network is none of ours, or `num_heads`
     is not the model's own.
     """
     name = os.fspath(source).removeprefix(TIMM_PREFIX)
     if not timm.is_model(name) or not timm.is_model_pretrained(name):
         similar = timm.list_pretrained(f"{name.split('.')[0]}*") if name else []
-        raise FormatError(f"timm has no pretrained model {name!r}; of a similar name: {abbreviate(similar) or 'none'}")
+        raise LayoutError(f"timm has no pretrained model {name!r}; of a similar name: {abbreviate(similar) or 'none'}")
     try:
         model = create(name, pretrained=True)
     except (OSError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise FormatError(f"timm cannot fetch the weights of {name} ({reason}); check the network") from error
+        raise LayoutError(f"timm cannot fetch the weights of {name} ({reason}); check the network") from error
     return convert_timm_module(model, num_heads)
 
 
 def convert_timm_module(model: Any, num_heads: int | None = None) -> Conversion:
     """Take the backbone of a timm model, which is switched to evaluation mode, and prove it by its features.
 
-    FormatError if its names, numbers or features are not those of a backbone of ours, or `num_heads` is not its own.
+    LayoutError if its names, numbers or features are not those of a backbone of ours, or `num_heads` is not its own.
     """
     weights = model.state_dict()
-    layout = next((FORMATS[name] for name in ("timm", "timm_dinov3") if FORMATS[name].matches(weights)), None)
+    layout = next((LAYOUTS[name] for name in ("timm", "timm_dinov3") if LAYOUTS[name].matches(weights)), None)
     if layout is None:
-        raise FormatError(f"timm's {type(model).__name__} is none of the supported families (ViT, DINOv3's ViT, Swin, ResNet)")
+        raise LayoutError(f"timm's {type(model).__name__} is none of the supported families (ViT, DINOv3's ViT, Swin, ResNet)")
     # All blocks of a ViT have the same number; a Swin's weights show theirs.
     own_heads = model.blocks[0].attn.num_heads if hasattr(model, "blocks") else None
     if own_heads is None:
         refuse_num_heads(num_heads)
     elif num_heads not in (None, own_heads):
-        raise FormatError(f"--num-heads {num_heads} contradicts the model, which has {own_heads}")
+        raise LayoutError(f"--num-heads {num_heads} contradicts the model, which has {own_heads}")
     conversion = layout.convert(weights, num_heads=own_heads)
     if isinstance(conversion.spec, SwinSpec):
         spec = dataclasses.replace(conversion.spec, image_size=model.patch_embed.img_size[0])
@@ -173,7 +172,7 @@ def _prove(model: Any, conversion: Conversion) -> None:
     expected_1ND = _as_tokens(model.eval().forward_features(images_13HW), spec)[:, -found_1ND.shape[1] :]
     tolerance = _TIMM_TOLERANCE
     if found_1ND.shape != expected_1ND.shape or not torch.allclose(found_1ND, expected_1ND, rtol=tolerance, atol=tolerance):
-        raise FormatError(f"timm's {type(model).__name__} computes other features than our {spec.family} with its weights")
+        raise LayoutError(f"timm's {type(model).__name__} computes other features than our {spec.family} with its weights")
 
 
 def _as_tokens(features: Tensor, spec: object) -> Tensor:
@@ -188,7 +187,7 @@ def _as_tokens(features: Tensor, spec: object) -> Tensor:
 def write_conversion(conversion: Conversion, checkpoint: Path, output: Path) -> Source:
     """Write what was taken from a checkpoint (a file, or a model of timm) as a backbone file."""
     known = {name: getattr(conversion, name) for name in _SHARED}
-    source = Source(**known, file_name=checkpoint.name, sha256=source_sha256(checkpoint, conversion))
+    source = Source(**known, format=conversion.layout, file_name=checkpoint.name, sha256=source_sha256(checkpoint, conversion))
     write_backbone_file(output, conversion.spec, source, conversion.state_dict)
     return source
 

@@ -38,7 +38,7 @@ class Source:
     """Where the weights of a backbone file come from."""
 
     format: str
-    """Name of the checkpoint layout, as in `backbones.layouts.FORMATS`."""
+    """Name of the checkpoint layout, as in `backbones.layouts.LAYOUTS`."""
     branch: str
     """Which of the checkpoint's networks was taken, such as `teacher`."""
     file_name: str

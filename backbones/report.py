@@ -31,7 +31,7 @@ from backbones.build import AnyBackbone, build_backbone
 from backbones.convert import open_backbone, source_sha256, write_conversion
 from backbones.export import check_export, export_backbone
 from backbones.file import check_fills, is_backbone_file, load_strictly
-from backbones.layouts import FORMATS, Conversion
+from backbones.layouts import LAYOUTS, Conversion
 from backbones.layouts.base import NOT_STATED
 from backbones.spec import spec_in_words, spec_to_dict, typical_image_size
 from backbones.vit import ViT
@@ -47,7 +47,7 @@ def convert_file(
     source: Path,
     output: Path | None,
     target: Target = "backbone",
-    format_name: str | None = None,
+    layout_name: str | None = None,
     branch: str | None = None,
     num_heads: int | None = None,
     image: Path | None = None,
@@ -63,7 +63,7 @@ def convert_file(
     """
     if output is not None:
         _check_output(source, output, target)
-    conversion = open_backbone(source, format_name, branch, num_heads)
+    conversion = open_backbone(source, layout_name, branch, num_heads)
     report = report_conversion(conversion, source_sha256(source, conversion))
     report |= {"check": None, "output": None, "output_layout": None, "note": ""}
     if image is not None:
@@ -95,7 +95,7 @@ def report_conversion(conversion: Conversion, checkpoint_sha256: str) -> dict[st
     """What a conversion took, as JSON-ready values."""
     network = check_fills(conversion.spec, conversion.state_dict)
     return {
-        "format": conversion.format,
+        "format": conversion.layout,
         "branch": conversion.branch,
         "epoch": conversion.epoch,
         "architecture": spec_in_words(conversion.spec),
@@ -105,7 +105,7 @@ def report_conversion(conversion: Conversion, checkpoint_sha256: str) -> dict[st
         "tensors_left_over": 0,  # a tensor that is neither taken nor dropped by a rule makes the conversion fail
         "parameters": sum(parameter.numel() for parameter in network.parameters()),  # without running statistics
         "checkpoint_sha256": checkpoint_sha256,
-        "licence": FORMATS[conversion.format].licence if conversion.format in FORMATS else NOT_STATED,
+        "licence": LAYOUTS[conversion.layout].licence if conversion.layout in LAYOUTS else NOT_STATED,
     }
 
 

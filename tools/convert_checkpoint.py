@@ -11,7 +11,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from backbones.layouts import FORMATS
+from backbones.layouts import LAYOUTS
 from common.cli import parse, run_command
 from common.files import write_text_atomically
 
@@ -48,7 +48,7 @@ class ConvertOptions:
 
 def main(argv: Sequence[str]) -> int:
     """Convert and report."""
-    description = f"{ConvertOptions.__doc__} Layouts: {', '.join(FORMATS)}."
+    description = f"{ConvertOptions.__doc__} Layouts: {', '.join(LAYOUTS)}."
     options = parse(ConvertOptions, _with_json_value(argv), PROG, description)
     from backbones.report import convert_file, report_lines  # loads torch, which --help need not wait for
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
         options.checkpoint,
         options.output,
         target=options.to,
-        format_name=None if options.format == "auto" else options.format,
+        layout_name=None if options.format == "auto" else options.format,
         branch=None if options.branch == "default" else options.branch,
         num_heads=options.num_heads,
         image=options.check,

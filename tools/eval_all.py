@@ -125,7 +125,7 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
     arguments = {task: _task_arguments(task, backbone, options, task_options[task]) for task in tasks}
     conversion = open_backbone(
         options.checkpoint,
-        format_name=None if options.format == "auto" else options.format,
+        layout_name=None if options.format == "auto" else options.format,
         branch=None if options.branch == "default" else options.branch,
         num_heads=options.num_heads,
     )

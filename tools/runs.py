@@ -44,7 +44,7 @@ def write_backbone(conversion: Conversion, checkpoint: Path, output: Path) -> No
         logger.info("%s is a backbone file already: %s", checkpoint, conversion.spec)
     else:
         write_conversion(conversion, checkpoint, output)
-        logger.info("%s: %s, branch %s -> %s: %s", checkpoint, conversion.format, conversion.branch, output, conversion.spec)
+        logger.info("%s: %s, branch %s -> %s: %s", checkpoint, conversion.layout, conversion.branch, output, conversion.spec)
 
 
 def _is_of(output: Path, conversion: Conversion, checkpoint: Path) -> bool:

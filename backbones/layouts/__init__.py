@@ -1,6 +1,6 @@
 """Published checkpoint layouts as tables, and which of them a checkpoint has.
 
-To add a layout, put a `Layout` into the `LAYOUTS` of the module that it fits best. A new module also goes into `FORMATS` below.
+To add a layout, put a `Layout` into the `LAYOUTS` of the module that it fits best. A new module also goes into `LAYOUTS` below.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,11 +9,11 @@ from typing import Any
 
 from backbones.layouts import contrastive, dinov2, dinov3, libraries, patchbench, student_teacher
 from backbones.layouts.base import Conversion, Layout
-from backbones.layouts.keys import FormatError, abbreviate
+from backbones.layouts.keys import LayoutError, abbreviate
 
-__all__ = ["FORMATS", "Conversion", "FormatError", "Layout", "abbreviate", "describe", "identify", "layouts_of"]
+__all__ = ["LAYOUTS", "Conversion", "Layout", "LayoutError", "abbreviate", "describe", "identify", "layouts_of"]
 
-FORMATS: dict[str, Layout] = {
+LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for module in (patchbench, student_teacher, dinov2, dinov3, contrastive, libraries)
     for layout in module.LAYOUTS
@@ -27,22 +27,22 @@ _SHOWN = 3
 
 def layouts_of(checkpoint: Any) -> list[Layout]:
     """The layouts that a checkpoint may have: those whose marks it bears, without those that another one of them specialises."""
-    matching = [layout for layout in FORMATS.values() if layout.matches(checkpoint)]
+    matching = [layout for layout in LAYOUTS.values() if layout.matches(checkpoint)]
     general = {name for layout in matching for name in layout.specialises}
     return [layout for layout in matching if layout.name not in general]
 
 
 def identify(checkpoint: Any) -> Layout:
-    """The one layout that a checkpoint has; else FormatError, with what the checkpoint holds and which layouts come closest."""
+    """The one layout that a checkpoint has; else LayoutError, with what the checkpoint holds and which layouts come closest."""
     matching = layouts_of(checkpoint)
     if len(matching) == 1:
         return matching[0]
     holds = f"the checkpoint holds {describe(checkpoint)}"
     if matching:
         names = ", ".join(layout.name for layout in matching)
-        raise FormatError(f"several layouts match: {names}; choose one with --format; {holds}")
+        raise LayoutError(f"several layouts match: {names}; choose one with --format; {holds}")
     closest = _closest_layouts(checkpoint)
-    raise FormatError(f"no known layout matches; {holds}; the closest of {len(FORMATS)} layouts: {closest or 'none'}")
+    raise LayoutError(f"no known layout matches; {holds}; the closest of {len(LAYOUTS)} layouts: {closest or 'none'}")
 
 
 def describe(checkpoint: Any) -> str:
@@ -69,7 +69,7 @@ def _closest_layouts(checkpoint: Any) -> str:
     def unlikeness(layout: Layout) -> float:
         return -max(SequenceMatcher(None, path, layout.typical).ratio() for path in paths)
 
-    best = sorted(FORMATS.values(), key=unlikeness)[:_SHOWN]
+    best = sorted(LAYOUTS.values(), key=unlikeness)[:_SHOWN]
     return ", ".join(f"{layout.name} (has {layout.typical})" for layout in best)
 
 

@@ -3,7 +3,7 @@
 import math
 import re
 
-from backbones.layouts.keys import FormatError, Weights, abbreviate, count_numbered
+from backbones.layouts.keys import LayoutError, Weights, abbreviate, count_numbered
 from backbones.spec import DINOV3_PERIODS, BackboneSpec, DINOv3Spec, MLPKind, ResNetSpec, SwinSpec, ViTSpec, standard_num_heads
 
 _SMALL_WIDTH = 384
@@ -30,9 +30,9 @@ def complete_backbone(weights: Weights, num_heads: int | None, masks: Weights) -
 
 
 def refuse_num_heads(num_heads: int | None) -> None:
-    """Raise FormatError if the heads of a network are chosen that shows them."""
+    """Raise LayoutError if the heads of a network are chosen that shows them."""
     if num_heads is not None:
-        raise FormatError("--num-heads applies to ViTs only; the weights of this family show their heads")
+        raise LayoutError("--num-heads applies to ViTs only; the weights of this family show their heads")
 
 
 def vit_spec(state_dict: Weights, num_heads: int | None) -> ViTSpec:
@@ -48,14 +48,14 @@ def vit_spec(state_dict: Weights, num_heads: int | None) -> ViTSpec:
         _, positions, _ = state_dict["pos_embed"].shape
         registers = state_dict["reg_token"].shape[1] if "reg_token" in state_dict else 0
     except (KeyError, ValueError, IndexError) as error:
-        raise FormatError(f"not the weights of a ViT ({error}); the names are {abbreviate(state_dict)}") from error
+        raise LayoutError(f"not the weights of a ViT ({error}); the names are {abbreviate(state_dict)}") from error
     class_token = "cls_token" in state_dict
     class_position = class_token and math.isqrt(max(positions - 1, 0)) ** 2 == positions - 1
     grid_side = math.isqrt(positions - class_position)
     if grid_side**2 != positions - class_position:
-        raise FormatError(f"pos_embed covers {positions} patches, which is not a square grid")
+        raise LayoutError(f"pos_embed covers {positions} patches, which is not a square grid")
     if num_heads is None and embed_dim == _SMALL_WIDTH and class_position and not state_dict["pos_embed"][:, 0].any():
-        raise FormatError(
+        raise LayoutError(
             "the CLS token's position is zero: fixed sine-cosine positions, as of MoCo-v3's ViT-S, which has 12 heads where every "
             "other ViT-S has 6; say which with --num-heads"
         )
@@ -93,15 +93,15 @@ def _dinov3_spec(state_dict: Weights, num_heads: int | None) -> DINOv3Spec:
         (periods,) = state_dict[DINOV3_PERIODS].shape
         registers = state_dict["reg_token"].shape[1] if "reg_token" in state_dict else 0
     except (KeyError, ValueError, IndexError) as error:
-        raise FormatError(f"not the weights of a DINOv3 ({error}); the names are {abbreviate(state_dict)}") from error
+        raise LayoutError(f"not the weights of a DINOv3 ({error}); the names are {abbreviate(state_dict)}") from error
     stored = state_dict[DINOV3_PERIODS]
     if not (stored > 0).all() or not (stored.diff() > 0).all():
-        raise FormatError("the rotary periods must be positive and ascending")
+        raise LayoutError("the rotary periods must be positive and ascending")
     heads, rest = divmod(embed_dim, max(4 * periods, 1))
     if rest or not heads:
-        raise FormatError(f"{periods} rotary periods do not fit a width of {embed_dim}: a head is four times as wide")
+        raise LayoutError(f"{periods} rotary periods do not fit a width of {embed_dim}: a head is four times as wide")
     if num_heads not in (None, heads):
-        raise FormatError(f"--num-heads {num_heads} contradicts the rotary periods, which are those of {heads} heads")
+        raise LayoutError(f"--num-heads {num_heads} contradicts the rotary periods, which are those of {heads} heads")
     return DINOv3Spec(
         embed_dim=embed_dim,
         depth=count_numbered(state_dict, "blocks."),
@@ -123,11 +123,11 @@ def with_periods(state_dict: Weights, num_heads: int | None) -> Weights:
 
     patches = state_dict.get("patch_embed.proj.weight")
     if patches is None or patches.ndim != 4:
-        raise FormatError(f"not the weights of a ViT; the names are {abbreviate(state_dict)}")
+        raise LayoutError(f"not the weights of a ViT; the names are {abbreviate(state_dict)}")
     embed_dim = len(patches)
     heads = num_heads or _DINOV3_HEADS.get(embed_dim) or standard_num_heads(embed_dim)
     if embed_dim % (4 * heads) or not embed_dim:
-        raise FormatError(f"{heads} heads do not divide a width of {embed_dim} into multiples of 4; pass --num-heads")
+        raise LayoutError(f"{heads} heads do not divide a width of {embed_dim} into multiples of 4; pass --num-heads")
     return {**state_dict, DINOV3_PERIODS: computed_periods(embed_dim // heads)}
 
 
@@ -170,7 +170,7 @@ def _swin_spec(state_dict: Weights, masks: Weights) -> SwinSpec:
         tables = [tuple(state_dict[f"layers.{stage}.blocks.0.attn.relative_position_bias_table"].shape) for stage in stages]
         num_heads = tuple(heads for _, heads in tables)
     except (KeyError, ValueError) as error:
-        raise FormatError(f"not the weights of a Swin ({error}); the names are {abbreviate(state_dict)}") from error
+        raise LayoutError(f"not the weights of a Swin ({error}); the names are {abbreviate(state_dict)}") from error
     # A window of side s has (2s-1)^2 relative positions.
     window_size = (round(tables[0][0] ** 0.5) + 1) // 2
     return SwinSpec(
@@ -190,6 +190,6 @@ def _pretraining_size(masks: Weights, window_size: int, patch_size: int, num_sta
         stage = int(match[1]) if match else num_stages
         windows = math.isqrt(mask.shape[0]) if mask.ndim == 3 else 0
         if stage >= num_stages or mask.shape != (windows**2, window_size**2, window_size**2):
-            raise FormatError(f"{name} of shape {tuple(mask.shape)} is not a mask for windows of side {window_size}")
+            raise LayoutError(f"{name} of shape {tuple(mask.shape)} is not a mask for windows of side {window_size}")
         return windows * window_size * patch_size * 2**stage
     return None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from backbones.layouts.architecture import complete_backbone
-from backbones.layouts.keys import FormatError, KeyTable, Weights, apply_table, own_keys, prefixed
+from backbones.layouts.keys import KeyTable, LayoutError, Weights, apply_table, own_keys, prefixed
 from backbones.spec import BackboneSpec, ViTSpec
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ NOT_STATED = "not stated"
 class Conversion:
     """A checkpoint's backbone under timm's names. The last three fields are as in `backbones.file.Source`."""
 
-    format: str
+    layout: str
     """The layout's name."""
     branch: str
     spec: BackboneSpec
@@ -42,7 +42,7 @@ def convert_by_table(layout: Layout, checkpoint: Any, branch: str, num_heads: in
     """Take a branch's backbone as the layout's table says; see `Layout.converter`."""
     found = layout.find(checkpoint, branch)
     if found is None:
-        raise FormatError(f"incomplete checkpoint, it has no {branch} in the {layout.name} layout")
+        raise LayoutError(f"incomplete checkpoint, it has no {branch} in the {layout.name} layout")
     weights, prefix = found
     keys = layout.keys or own_keys({name.removeprefix(prefix) for name in weights if name.startswith(prefix)})
     taken: Weights
@@ -53,11 +53,11 @@ def convert_by_table(layout: Layout, checkpoint: Any, branch: str, num_heads: in
     spec, taken = complete_backbone(taken, num_heads, masks)
     # Only a network that pools its patches has a CLS token and no final norm, and then it has timm's fc_norm.
     if isinstance(spec, ViTSpec) and spec.class_token and not spec.final_norm and "fc_norm.*" not in dropped:
-        raise FormatError("incomplete checkpoint, it has neither norm.weight nor fc_norm.weight (timm's names)")
+        raise LayoutError("incomplete checkpoint, it has neither norm.weight nor fc_norm.weight (timm's names)")
     epoch = stated_epoch(checkpoint, layout.epoch_at)
     if epoch >= 0 and layout.epoch_is_index:
         epoch += 1
-    return Conversion(format=layout.name, branch=branch, spec=spec, state_dict=dict(taken), dropped=dropped, epoch=epoch)
+    return Conversion(layout=layout.name, branch=branch, spec=spec, state_dict=dict(taken), dropped=dropped, epoch=epoch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +110,13 @@ class Layout:
         The default branch is the one behind the published numbers, the default heads what the layout or 64 channels per head say.
         """
         if branch is not None and branch not in self.branches:
-            raise FormatError(f"the {self.name} layout has no branch {branch!r}; it has {', '.join(self.branches)}")
+            raise LayoutError(f"the {self.name} layout has no branch {branch!r}; it has {', '.join(self.branches)}")
         try:
             if branch is None:
                 branch = self.default_branch(checkpoint) if self.default_branch else self.branches[0]
             return self.converter(self, checkpoint, branch, num_heads)
         except KeyError as error:
-            raise FormatError(f"incomplete checkpoint, it has no {error}") from error
+            raise LayoutError(f"incomplete checkpoint, it has no {error}") from error
 
     def find(self, checkpoint: Any, branch: str) -> tuple[Weights, str] | None:
         """The dictionary that holds a branch, and the prefix of the backbone's names in it; None where there is none."""
@@ -149,7 +149,7 @@ def is_state_dict(value: Any) -> TypeGuard[Weights]:
 def state_dict_at(checkpoint: Any, path: str) -> Weights:
     """The state dict at a path of keys joined by `/`; the empty path means the checkpoint itself. Empty where there is none.
 
-    A checkpoint that names its format itself is not in any other author's layout.
+    A checkpoint with an entry `format` is PatchBench's own and not in any other author's layout.
     """
     if isinstance(checkpoint, Mapping) and "format" in checkpoint:
         return {}

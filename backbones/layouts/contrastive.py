@@ -3,7 +3,7 @@
 from typing import Any
 
 from backbones.layouts.base import Conversion, Layout, convert_by_table, state_dict_at
-from backbones.layouts.keys import FormatError
+from backbones.layouts.keys import LayoutError
 
 MOCO_V3_HEADS = {"vit_small": 12, "vit_base": 12}
 _QUEUES = ("queue", "queue_ptr", "queue2", "queue2_ptr")
@@ -18,7 +18,7 @@ def _convert_moco_v3(layout: Layout, checkpoint: Any, branch: str, num_heads: in
     """Its ViT-S has 12 heads of 32 channels on purpose (issue moco-v3#7), where every other ViT-S has 6."""
     arch = checkpoint.get("arch")
     if num_heads is None and arch not in MOCO_V3_HEADS:
-        raise FormatError(f"MoCo-v3's arch {arch!r} is none of {', '.join(MOCO_V3_HEADS)}; pass --num-heads")
+        raise LayoutError(f"MoCo-v3's arch {arch!r} is none of {', '.join(MOCO_V3_HEADS)}; pass --num-heads")
     return convert_by_table(layout, checkpoint, branch, num_heads or MOCO_V3_HEADS[str(arch)])
 
 

@@ -6,7 +6,7 @@ positions are resampled by DINO's rule, with registers antialiased.
 """
 
 from backbones.layouts.base import Layout
-from backbones.layouts.keys import FormatError, KeyTable, Weights, join_qkv, nested, same
+from backbones.layouts.keys import KeyTable, LayoutError, Weights, join_qkv, nested, same
 
 _BLOCK: KeyTable = {
     **same("norm1.*", "attn.qkv.*", "attn.proj.*", "ls1.gamma", "norm2.*", "mlp.fc1.*", "mlp.fc2.*", "ls2.gamma"),
@@ -57,7 +57,7 @@ def _positions_like_timm(state_dict: Weights) -> Weights:
         return state_dict
     cls_11D, positions_1ND = (state_dict.get(name) for name in ("cls_token", "pos_embed"))
     if cls_11D is None or positions_1ND is None or positions_1ND.ndim != 3 or cls_11D.shape != positions_1ND[:, :1].shape:
-        raise FormatError("cls_token and the first of the positions pos_embed are missing or differ in shape")
+        raise LayoutError("cls_token and the first of the positions pos_embed are missing or differ in shape")
     return {**state_dict, "cls_token": cls_11D + positions_1ND[:, :1], "pos_embed": positions_1ND[:, 1:]}
 
 

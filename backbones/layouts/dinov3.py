@@ -9,7 +9,7 @@ A LayerNorm epsilon is not stored: it is 1e-5, that of all released models (`lay
 import re
 
 from backbones.layouts.base import Layout
-from backbones.layouts.keys import FormatError, KeyTable, Weights, join_qkv, nested, same
+from backbones.layouts.keys import KeyTable, LayoutError, Weights, join_qkv, nested, same
 from backbones.spec import DINOV3_PERIODS
 
 _LICENCE = "DINOv3 License"  # of the authors' repository
@@ -83,17 +83,17 @@ def _split_bias(state_dict: Weights) -> Weights:
     for name, tensor in state_dict.items():
         if name.endswith("attn.qkv.bias_mask"):
             if name.removesuffix("_mask") not in state_dict:
-                raise FormatError(f"incomplete attention: there is {name} but no bias")
+                raise LayoutError(f"incomplete attention: there is {name} but no bias")
             continue
         if not name.endswith("attn.qkv.bias"):
             split[name] = tensor
             continue
         mask = state_dict.get(f"{name}_mask")
         if mask is None or tensor.ndim != 1 or len(tensor) % 3 or mask.shape != tensor.shape:
-            raise FormatError(f"{name} and its mask {name}_mask are missing or do not fit each other")
+            raise LayoutError(f"{name} and its mask {name}_mask are missing or do not fit each other")
         width = len(tensor) // 3
         if not torch.equal(mask.float(), torch.tensor([1.0, 0.0, 1.0]).repeat_interleave(width)):
-            raise FormatError(f"{name}_mask must be one for queries and values and zero for keys, which have no bias here")
+            raise LayoutError(f"{name}_mask must be one for queries and values and zero for keys, which have no bias here")
         query, _, value = tensor.chunk(3)
         split[name.replace("qkv.bias", "q_bias")] = query.clone()
         split[name.replace("qkv.bias", "v_bias")] = value.clone()

@@ -22,7 +22,7 @@ KeyTable = Mapping[str, str | None]
 _LONGEST_NAME = 100
 
 
-class FormatError(ValueError):
+class LayoutError(ValueError):
     """A checkpoint of no known layout, or one whose content does not fit its layout."""
 
 
@@ -73,7 +73,7 @@ def own_keys(names: Collection[str]) -> KeyTable:
 def apply_table(state_dict: Weights, table: KeyTable) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:
     """The backbone's weights under their target names, and the dropped names by the row that drops them.
 
-    FormatError if no row fits a name, two names have the same target, or nothing is kept.
+    LayoutError if no row fits a name, two names have the same target, or nothing is kept.
     """
     kept: dict[str, Tensor] = {}
     left_out: dict[str, tuple[str, ...]] = {}
@@ -91,12 +91,12 @@ def apply_table(state_dict: Weights, table: KeyTable) -> tuple[dict[str, Tensor]
             rest = numbers.pop("rest", "")
             target = target.removesuffix("*").format(**numbers) + rest
             if target in kept:
-                raise FormatError(f"{origins[target]} and {name} are both the layout's {target}")
+                raise LayoutError(f"{origins[target]} and {name} are both the layout's {target}")
             kept[target], origins[target] = tensor, name
     if unknown:
-        raise FormatError(f"names that no rule of the layout covers: {abbreviate(unknown)}")
+        raise LayoutError(f"names that no rule of the layout covers: {abbreviate(unknown)}")
     if not kept:
-        raise FormatError(f"no backbone among the names {abbreviate(state_dict)}")
+        raise LayoutError(f"no backbone among the names {abbreviate(state_dict)}")
     return kept, left_out
 
 
@@ -107,7 +107,7 @@ def _pattern(source: str) -> re.Pattern[str]:
 
 
 def join_qkv(state_dict: Weights) -> dict[str, Tensor]:
-    """Stack `attn.query`, `attn.key`, `attn.value` of each block into timm's `attn.qkv`; FormatError if they do not fit."""
+    """Stack `attn.query`, `attn.key`, `attn.value` of each block into timm's `attn.qkv`; LayoutError if they do not fit."""
     import torch
 
     joined: dict[str, Tensor] = {}
@@ -118,22 +118,22 @@ def join_qkv(state_dict: Weights) -> dict[str, Tensor]:
             continue
         names = [f"{match[1]}{part}.{match[3]}" for part in ("query", "key", "value")]
         if missing := [part for part in names if part not in state_dict]:
-            raise FormatError(f"incomplete attention: there is {name} but no {', '.join(missing)}")
+            raise LayoutError(f"incomplete attention: there is {name} but no {', '.join(missing)}")
         parts = [state_dict[part] for part in names]
         if len({part.shape for part in parts}) > 1 or tensor.ndim == 0:
-            raise FormatError(f"the shapes of {', '.join(names)} differ or are empty: {[tuple(part.shape) for part in parts]}")
+            raise LayoutError(f"the shapes of {', '.join(names)} differ or are empty: {[tuple(part.shape) for part in parts]}")
         joined[f"{match[1]}qkv.{match[3]}"] = torch.cat(parts)
     return joined
 
 
 def count_numbered(names: Iterable[str], prefix: str) -> int:
-    """How many consecutive numbers from 0 follow a prefix among the names; FormatError if there are gaps."""
+    """How many consecutive numbers from 0 follow a prefix among the names; LayoutError if there are gaps."""
     found = {name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)}
     if not all(number.isdecimal() for number in found):
-        raise FormatError(f"{prefix}N is not numbered: {abbreviate(found)}")
+        raise LayoutError(f"{prefix}N is not numbered: {abbreviate(found)}")
     numbers = {int(number) for number in found}
     if numbers != set(range(len(numbers))):
-        raise FormatError(f"{prefix}N is not numbered 0 to {len(numbers) - 1} without gaps: {sorted(numbers)}")
+        raise LayoutError(f"{prefix}N is not numbered 0 to {len(numbers) - 1} without gaps: {sorted(numbers)}")
     return len(numbers)
 
 

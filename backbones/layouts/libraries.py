@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from backbones.layouts.base import Conversion, Layout, convert_by_table, is_state_dict, state_dict_at
 from backbones.layouts.dinov2 import HUGGINGFACE_ATTENTION, HUGGINGFACE_EMBEDDINGS
-from backbones.layouts.keys import FormatError, KeyTable, abbreviate, join_qkv, nested, same
+from backbones.layouts.keys import KeyTable, LayoutError, abbreviate, join_qkv, nested, same
 
 _NUMBERS = ("float16", "float32", "float64", "int32", "int64")
 _DETECTRON2_PREFIXES = ("", "backbone.bottom_up.")
@@ -81,7 +81,7 @@ def _is_detectron2(checkpoint: Any) -> bool:
 
 def _convert_detectron2(layout: Layout, checkpoint: Any, branch: str, num_heads: int | None) -> Conversion:
     if checkpoint.get("__author__") == "Caffe2":
-        raise FormatError(
+        raise LayoutError(
             "a network of Detectron's own (MSRA): its strides and its BGR input differ from torchvision's ResNets"
         )
     weights = {str(name): _as_tensor(name, value) for name, value in checkpoint["model"].items()}
@@ -96,7 +96,7 @@ def _as_tensor(name: object, value: object) -> Any:
         return value
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.name in _NUMBERS:
         return torch.from_numpy(np.array(value))
-    raise FormatError(f"{abbreviate([str(name)])} is neither a tensor nor an array of numbers but {type(value).__name__}")
+    raise LayoutError(f"{abbreviate([str(name)])} is neither a tensor nor an array of numbers but {type(value).__name__}")
 
 
 def _is_mmpretrain(checkpoint: Any) -> bool:
@@ -112,7 +112,7 @@ def _convert_mmpretrain(layout: Layout, checkpoint: Any, branch: str, num_heads:
 
 
 def _refuse_convnext(layout: Layout, checkpoint: Any, branch: str, num_heads: int | None) -> NoReturn:
-    raise FormatError("a ConvNeXt (DINOv3's small models are such): not supported; ViTs, DINOv3's ViTs, Swins and ResNets are")
+    raise LayoutError("a ConvNeXt (DINOv3's small models are such): not supported; ViTs, DINOv3's ViTs, Swins and ResNets are")
 
 
 # A ResNet under Detectron2's names, as ReSim's `*_backbone_*` files and the converters of MoCo, DenseCL and DetCo write it:

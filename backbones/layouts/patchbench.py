@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backbones.layouts.base import Conversion, Layout, is_state_dict, stated_epoch
-from backbones.layouts.keys import FormatError, apply_table
+from backbones.layouts.keys import LayoutError, apply_table
 from backbones.spec import spec_from_dict
 
 FORMAT_MARK = "patchbench-pretraining"
@@ -32,23 +32,23 @@ def evaluated_branch(checkpoint: Mapping[str, Any]) -> str:
     settings = checkpoint["settings"]
     method = settings.get("method") if isinstance(settings, Mapping) else None
     if not isinstance(method, str):
-        raise FormatError("the checkpoint does not say by which method it was trained; choose with --branch")
+        raise LayoutError("the checkpoint does not say by which method it was trained; choose with --branch")
     return "student" if method.startswith("moby") else "teacher"
 
 
 def _convert(layout: Layout, checkpoint: Any, branch: str, num_heads: int | None) -> Conversion:
     """Take a network with the spec that was trained, which the checkpoint states."""
     if checkpoint.get("version") != VERSION:
-        raise FormatError(f"pretraining checkpoint version {checkpoint.get('version')!r}, this PatchBench reads {VERSION}")
+        raise LayoutError(f"pretraining checkpoint version {checkpoint.get('version')!r}, this PatchBench reads {VERSION}")
     spec = spec_from_dict(checkpoint["backbone_spec"])
     if num_heads is not None and num_heads != getattr(spec, "num_heads", None):
-        raise FormatError(f"--num-heads {num_heads} contradicts the checkpoint, which was trained with {spec}")
+        raise LayoutError(f"--num-heads {num_heads} contradicts the checkpoint, which was trained with {spec}")
     network = checkpoint[branch]
     if not is_state_dict(network):
-        raise FormatError(f"the {branch} is not a state dict")
+        raise LayoutError(f"the {branch} is not a state dict")
     state_dict, dropped = apply_table(network, {"backbone.*": "*", "heads.*": None})
     return Conversion(
-        format=layout.name,
+        layout=layout.name,
         branch=branch,
         spec=spec,
         state_dict=state_dict,

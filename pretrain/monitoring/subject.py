@@ -75,12 +75,12 @@ def open_subject(path: Path, device: torch.device) -> Subject:
     backbone = build_backbone(conversion.spec)
     load_strictly(backbone, conversion.state_dict)
     backbone.to(device)
-    if conversion.format == PATCHBENCH.name:
+    if conversion.layout == PATCHBENCH.name:
         checkpoint = load_checkpoint(path)
         # Not so of a backbone file that was made of one.
         if PATCHBENCH.matches(checkpoint):
             return _trained_here(backbone, checkpoint["settings"], _below("heads.aggregation.", checkpoint["teacher"]))
-    published = SelfPatchConfig() if conversion.format == "selfpatch" else None
+    published = SelfPatchConfig() if conversion.layout == "selfpatch" else None
     return Subject(backbone, size=typical_image_size(conversion.spec), selfpatch=published)
 
 

@@ -50,7 +50,7 @@ def backbone_file(tmp_path: Path) -> Path:
 def test_from_a_checkpoint_to_a_backbone_file(tmp_path: Path) -> None:
     path = save(tmp_path / "dino.pth", MADE["dino"].checkpoint)
     conversion = convert_checkpoint(path)
-    assert (conversion.format, conversion.branch, conversion.epoch) == ("dino", "teacher", 3)
+    assert (conversion.layout, conversion.branch, conversion.epoch) == ("dino", "teacher", 3)
     assert conversion.dropped == {"head.*": ("head.last_layer.weight_g",)}
     output = tmp_path / "deep" / "folder" / "dino.safetensors"
     source = write_conversion(conversion, path, output)
@@ -101,11 +101,11 @@ def test_a_backbone_file_states_its_own_heads(backbone_file: Path) -> None:
     """It must not be read as a bare state dict."""
     assert is_backbone_file(backbone_file)
     opened = open_backbone(backbone_file)
-    assert (opened.spec, opened.format, opened.branch, opened.epoch) == (FOUR_HEADS, "moco_v3", "base_encoder", 300)
+    assert (opened.spec, opened.layout, opened.branch, opened.epoch) == (FOUR_HEADS, "moco_v3", "base_encoder", 300)
     with pytest.raises(ValueError, match=r"moco\.safetensors: is a backbone file already"):
         open_backbone(backbone_file, num_heads=1)
     with pytest.raises(ValueError, match="leave these options out"):
-        open_backbone(backbone_file, format_name="timm")
+        open_backbone(backbone_file, layout_name="timm")
 
 
 def test_damaged_backbone_file_is_not_taken_for_a_state_dict(backbone_file: Path) -> None:

@@ -153,7 +153,7 @@ def test_timm_there_and_back(spec: DINOv3Spec, suffix: str, tmp_path: Path) -> N
     assert export_backbone(path, "timm", spec, weights, epoch=-1) == ""
     timm.models.load_checkpoint(timms_own(spec, weights), str(path), strict=True)
     back = convert_checkpoint(path)
-    assert (back.format, back.spec) == ("timm_dinov3", spec)
+    assert (back.layout, back.spec) == ("timm_dinov3", spec)
     assert back.state_dict.keys() == weights.keys()
     assert all(torch.equal(back.state_dict[name], tensor) for name, tensor in weights.items())
 

@@ -76,10 +76,10 @@ def test_there_and_back_is_the_identity_or_refused(tmp_path: Path, spec: Backbon
     assert (note == "") == usual
     back = convert_checkpoint(path, num_heads=None if usual else heads)
     assert back.spec == spec
-    assert back.format == (layout if suffix != ".safetensors" else "timm")
+    assert back.layout == (layout if suffix != ".safetensors" else "timm")
     assert back.state_dict.keys() == weights.keys()
     assert all(torch.equal(back.state_dict[name], tensor) for name, tensor in weights.items())
-    assert back.epoch == (7 if back.format != "timm" else -1)
+    assert back.epoch == (7 if back.layout != "timm" else -1)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from backbones.build import build_backbone
 from backbones.convert import convert_checkpoint, convert_content, write_conversion
 from backbones.file import load_backbone, load_strictly
-from backbones.layouts import FORMATS, identify, layouts_of
+from backbones.layouts import LAYOUTS, identify, layouts_of
 from backbones.spec import ViTSpec
 from tests.layouts import MOCO_V3_HEADS, RESNET, VIT, make_all, prefixed, weights_of
 
@@ -36,7 +36,7 @@ def test_features(name: str, tmp_path: Path) -> None:
     path = tmp_path / f"{name}.pth"
     torch.save(made.checkpoint, path)
     conversion = convert_checkpoint(path, num_heads=made.num_heads)
-    assert conversion.format == made.layout
+    assert conversion.layout == made.layout
     assert conversion.spec == made.spec
     output = tmp_path / "backbone.safetensors"
     write_conversion(conversion, path, output)
@@ -47,7 +47,7 @@ def test_features(name: str, tmp_path: Path) -> None:
 
 
 def test_every_layout_is_made() -> None:
-    assert {made.layout for made in MADE.values()} == set(FORMATS) - {"convnext"}
+    assert {made.layout for made in MADE.values()} == set(LAYOUTS) - {"convnext"}
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -71,7 +71,7 @@ def test_nothing_but_the_layouts_own_names_is_taken(name: str) -> None:
 def test_other_branches_can_be_chosen(name: str) -> None:
     """The made checkpoints fill the branches that are not the default with zeros."""
     made = MADE[name]
-    default, other = FORMATS[made.layout].branches
+    default, other = LAYOUTS[made.layout].branches
     assert convert_content(made.checkpoint).branch == default
     chosen = convert_content(made.checkpoint, branch=other)
     assert chosen.branch == other
@@ -85,7 +85,7 @@ def test_a_teacher_with_batch_normalisation_is_wrapped_too() -> None:
     """DINO's authors put DistributedDataParallel around it then, as around every student."""
     checkpoint = MADE["dino_resnet"].checkpoint
     conversion = convert_content({**checkpoint, "teacher": prefixed("module.", checkpoint["teacher"])})
-    assert (conversion.format, conversion.branch, conversion.spec) == ("dino", "teacher", RESNET)
+    assert (conversion.layout, conversion.branch, conversion.spec) == ("dino", "teacher", RESNET)
     assert conversion.dropped == {"module.head.*": ("module.head.x",)}
 
 
@@ -167,7 +167,7 @@ def test_two_matches_are_an_error() -> None:
     assert convert_content(checkpoint, "moby").spec == MADE["moby"].spec
     with pytest.raises(ValueError, match="not in the timm layout"):
         convert_content(checkpoint, "timm")
-    with pytest.raises(ValueError, match="unknown format 'swim'; known: patchbench"):
+    with pytest.raises(ValueError, match="unknown layout 'swim'; known: patchbench"):
         convert_content(checkpoint, "swim")
     for name, general in (("ibot", "dino"), ("resim", "moco"), ("mae", "timm")):  # which the layout specialises
         with pytest.raises(ValueError, match=f"not in the {general} layout"):

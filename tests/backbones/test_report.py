@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from backbones.build import AnyBackbone, build_backbone
-from backbones.layouts import FORMATS, Conversion
+from backbones.layouts import LAYOUTS, Conversion
 from backbones.report import inspect_backbone, report_conversion, report_lines
 from backbones.spec import (
     BackboneSpec,
@@ -71,7 +71,7 @@ def test_parameters_are_those_that_training_changes() -> None:
     spec = ResNetSpec(layers=(3, 4, 6, 3))
     weights = build_backbone(spec).state_dict()
     dropped = {"fc.*": ("fc.weight", "fc.bias"), "queue": ("queue",)}
-    conversion = Conversion(format="timm", branch="model", spec=spec, state_dict=weights, dropped=dropped, epoch=-1)
+    conversion = Conversion(layout="timm", branch="model", spec=spec, state_dict=weights, dropped=dropped, epoch=-1)
     report = report_conversion(conversion, "0" * 64)
     # torchvision's ResNet-50 has 25,557,032 parameters, its classifier 2,049,000 of them.
     assert report["parameters"] == 25_557_032 - 2_049_000
@@ -82,8 +82,8 @@ def test_parameters_are_those_that_training_changes() -> None:
 
 
 def test_every_layout_states_a_licence() -> None:
-    assert all(layout.licence for layout in FORMATS.values())
-    assert (FORMATS["moco_v3"].licence, FORMATS["timm"].licence) == ("CC-BY-NC-4.0", "not stated")
+    assert all(layout.licence for layout in LAYOUTS.values())
+    assert (LAYOUTS["moco_v3"].licence, LAYOUTS["timm"].licence) == ("CC-BY-NC-4.0", "not stated")
 
 
 @pytest.fixture(scope="module")

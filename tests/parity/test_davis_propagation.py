@@ -41,7 +41,7 @@ def least_agreement(case: Path, output: Path, changed: str | None = None) -> flo
     """Smallest share of equal pixels over all frames of a case, with one setting changed."""
     options = json.loads((case / "case.json").read_text())
     conversion = convert_checkpoint(case / "checkpoint.pth", num_heads=options["num_heads"])
-    assert conversion.format == options["format"]
+    assert conversion.layout == options["format"]
     network = build_backbone(conversion.spec)
     load_strictly(network, conversion.state_dict)
     recorded: dict[str, Any] = {

@@ -38,7 +38,7 @@ def test_a_run_makes_a_checkpoint_that_converts(image_folder: Path, tmp_path: Pa
     recipe.write_text(f"method: {method}\n")
     config = parse_run([str(recipe), *tiny_options(image_folder, tmp_path, method)])
     conversion = convert_checkpoint(pretrain(config))
-    assert conversion.format == "patchbench"
+    assert conversion.layout == "patchbench"
     assert isinstance(conversion.spec, ViTSpec)
     assert conversion.spec.class_token == conversion.spec.final_norm == ("selfpatch" not in method)
     assert conversion.epoch == config.train.epochs

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from backbones.layouts import FORMATS
+from backbones import layouts
 from tables.layout import COMPATIBILITY, COMPONENTS, DAVIS_2016, LAYOUTS, MAIN, UPERNET, Layout
 from tables.reference import CHECKPOINTS_FILE, REFERENCE_FOLDER, PublishedRow, read_checkpoints, read_reference
 
@@ -111,7 +111,7 @@ def test_checkpoints_are_in_terms_of_what_exists_here() -> None:
         assert re.fullmatch(r"[a-z0-9_]+", row.name)
         assert row.source, row.name
         assert urlsplit(row.address).scheme == "https", row.name
-        assert row.branch in FORMATS[row.format].branches, row.name
+        assert row.branch in layouts.LAYOUTS[row.format].branches, row.name
         assert re.fullmatch(r"([0-9a-f]{6,32})?", row.md5), row.name
         assert Path(row.file_name).name == row.file_name != f"{row.name}.safetensors"
 

@@ -12,7 +12,7 @@ from backbones.build import build_backbone
 from backbones.convert import convert_checkpoint, write_conversion
 from backbones.export import export_backbone
 from backbones.file import load_backbone, load_strictly
-from backbones.layouts import FORMATS
+from backbones.layouts import LAYOUTS
 from backbones.spec import ViTSpec
 from backbones.vit import ViT, resize_positions_antialiased, resize_positions_to_size
 
@@ -91,7 +91,7 @@ def test_other_branches_are_not_taken_unasked(golden_dir: Path) -> None:
     for path, expected, images in cases(golden_dir):
         conversion = convert(path, expected)
         assert any(tensor.any() for tensor in conversion.state_dict.values())
-        for branch in FORMATS[conversion.format].branches[1:]:
+        for branch in LAYOUTS[conversion.layout].branches[1:]:
             other = convert(path, expected, branch=branch)
             assert other.branch == branch
             network = build_backbone(other.spec)
@@ -113,7 +113,7 @@ def test_features_survive_another_layout(golden_dir: Path, tmp_path: Path) -> No
         output = tmp_path / path.name
         export_backbone(output, layout, source.spec, source.state_dict, source.epoch)
         back = convert_checkpoint(output, num_heads=heads)
-        assert (back.format, back.spec, back.epoch) == (layout, source.spec, source.epoch)
+        assert (back.layout, back.spec, back.epoch) == (layout, source.spec, source.epoch)
         assert back.state_dict.keys() == source.state_dict.keys()
         assert all(torch.equal(back.state_dict[name], tensor.float()) for name, tensor in source.state_dict.items())
         compared += 1
