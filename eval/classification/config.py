@@ -7,8 +7,6 @@ from typing import Literal
 
 Classifier = Literal["knn", "linear"]
 
-_LARGEST_SEED = 2**32 - 1
-
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationConfig:
@@ -62,18 +60,17 @@ class ClassificationConfig:
     """Seed of the probe's weights, order and crops, and of the bootstrap."""
 
     def __post_init__(self) -> None:
-        counts = {"resize": 1, "crop": 1, "epochs": 1, "batch_size": 1, "extraction_batch_size": 1, "workers": 0, "seed": 0}
-        for name, least in counts.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
-        if self.seed > _LARGEST_SEED:
-            raise ValueError(f"seed={self.seed} must be at most {_LARGEST_SEED}")
+        positive = dict.fromkeys(("resize", "crop", "epochs", "batch_size", "linear_blocks", "extraction_batch_size"), 1)
+        for name, least in {**positive, "workers": 0, "seed": 0}.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name}={value} must be at least {least}")
+        if self.seed >= 2**32:
+            raise ValueError(f"seed={self.seed} must be at most {2**32 - 1}")
         if self.resize < self.crop:
             raise ValueError(f"resize={self.resize} is smaller than crop={self.crop}")
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature={self.temperature} must be positive")
-        if self.linear_blocks is not None and self.linear_blocks < 1:
-            raise ValueError(f"linear_blocks={self.linear_blocks} must be at least 1")
         for name in ("classifiers", "neighbours", "learning_rates"):
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):

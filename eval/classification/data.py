@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import itertools
 import logging
 import os
 import re
@@ -27,13 +28,18 @@ from eval.tasks import TASKS
 logger = logging.getLogger(__name__)
 
 IMAGENET, IMAGENET_100 = "ImageNet-1k", "ImageNet-100"
-PUBLISHED_SIZES = {IMAGENET: (1000, 1_281_167, 50_000), IMAGENET_100: (100, 126_689, 5_000)}
-"""(classes, training images, validation images). Sources: ILSVRC-2012; for ImageNet-100 the count of Tian et al.'s classes in it."""
+PUBLISHED_SIZES = {IMAGENET: (1_281_167, 50_000), IMAGENET_100: (126_689, 5_000)}
+"""Numbers of training and validation images. Sources: ILSVRC-2012; for ImageNet-100 the count of Tian et al.'s classes in it."""
 
+_IMAGENET_CLASSES = 1000
 _IMAGENET_100_OPTION = "imagenet-100"
 _IMAGENET_100_LIST = Path(__file__).parent / "lists" / "imagenet100.txt"
 _WORDNET_ID = re.compile(r"n\d{8}")
 _DOWNLOAD = f"download it from {TASKS['classification'].downloads[0].address} (demands an account)"
+_FOLDERS = (
+    "--data is the folder that holds train and val, each with a folder per class (--train-folder, --test-folder name others), or "
+    f"CIFAR's binary files; for ImageNet, {_DOWNLOAD}"
+)
 _SORT_BY_CLASS = (
     "ImageNet's validation images come unsorted: sort them by the devkit's labels, for example with `valprep.sh` of "
     "soumith/imagenetloader.torch"
@@ -44,30 +50,20 @@ _FILES_AT_ONCE = 50_000  # what is known of a million files would take a gigabyt
 ImageFile = tuple[str, int, int]
 """Path (text, since a million Path objects would take a gigabyte), size in bytes, time of the last change in ns."""
 
-
-@dataclass(frozen=True)
-class ImageFiles:
-    """Images in files of their own, decoded to RGB as torchvision's `ImageFolder` does."""
-
-    paths: list[str]
-
-    def __getitem__(self, index: int) -> Image.Image:
-        try:
-            with Image.open(self.paths[index]) as image:
-                return image.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            # Pillow raises all of these for damaged files, depending on the format. Leaving one out would change the benchmark.
-            raise ValueError(f"{self.paths[index]}: cannot be decoded ({error}); repair or replace it") from error
+Source = list[str] | npt.NDArray[np.uint8]
+"""The images of a split: paths of files, or RGB pixels [N, H, W, 3]."""
 
 
-@dataclass(frozen=True)
-class CifarImages:
-    """The images of one of CIFAR's splits, by their RGB planes."""
-
-    pixels_N3HW: npt.NDArray[np.uint8]
-
-    def __getitem__(self, index: int) -> Image.Image:
-        return Image.fromarray(np.ascontiguousarray(self.pixels_N3HW[index].transpose(1, 2, 0)))
+def read_image(source: Source, index: int) -> Image.Image:
+    """An image in RGB, decoded as torchvision's `ImageFolder` does."""
+    if not isinstance(source, list):
+        return Image.fromarray(np.ascontiguousarray(source[index]))
+    try:
+        with Image.open(source[index]) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # Pillow raises all of these for damaged files, depending on the format. Leaving one out would change the benchmark.
+        raise ValueError(f"{source[index]}: cannot be decoded ({error}); repair or replace it") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +75,7 @@ class LabelledImages:
     it may differ between copies of the same data.
     """
 
-    source: ImageFiles | CifarImages
+    source: Source
     labels: npt.NDArray[np.int64]
     names: list[str]
     classes: list[str]
@@ -100,8 +96,7 @@ class Splits(NamedTuple):
 def read_splits(root: Path, train_folder: str, test_folder: str, classes: str) -> Splits:
     """List CIFAR's binary files or two folders of class folders, whose sorted names are the labels.
 
-    Raises:
-        ValueError: For every problem of `examine` that shows without opening images, and for a list of classes that does not fit.
+    ValueError for every problem of `examine` that shows without opening images, and for a list of classes that does not fit.
     """
     layout = find_layout(root)
     if layout is not None:
@@ -110,17 +105,13 @@ def read_splits(root: Path, train_folder: str, test_folder: str, classes: str) -
         return _read_cifar(root, layout)
     files, findings = _list_images(root, (train_folder, test_folder), read_class_list(classes) if classes else None)
     refuse(findings)
-    names = sorted(files[train_folder])
-    name = root.resolve().name
+    name, found = root.resolve().name, files[train_folder]
     if classes:
         name = IMAGENET_100 if classes == _IMAGENET_100_OPTION else f"{name}, classes of {Path(classes).name}"
-    elif len(names) == PUBLISHED_SIZES[IMAGENET][0] and all(map(_WORDNET_ID.fullmatch, names)):
+    elif len(found) == _IMAGENET_CLASSES and all(map(_WORDNET_ID.fullmatch, found)):
         name = IMAGENET
-    _, train_size, test_size = PUBLISHED_SIZES.get(name, (0, 0, 0))
-    return Splits(
-        _label(root, train_folder, files[train_folder], name, train_size),
-        _label(root, test_folder, files[test_folder], name, test_size),
-    )
+    sizes = PUBLISHED_SIZES.get(name, (0, 0))
+    return Splits(*(_label(root, split, files[split], name, size) for split, size in zip(files, sizes, strict=True)))
 
 
 def read_class_list(classes: str) -> list[str]:
@@ -147,12 +138,11 @@ def examine(folder: Path, deep: bool, jobs: int) -> list[Finding]:
             return [Finding("wrong", str(error))]
         return []
     files, findings = _list_images(folder, ("train", "val"), None)
-    num_classes, *full_sizes = PUBLISHED_SIZES[IMAGENET]
     look = decode_leniently if deep else look_at_image
-    for (split, images), full in zip(files.items(), full_sizes, strict=True):
-        paths = [path for name in images for path, _, _ in images[name]]
-        if paths and (len(paths), len(images)) != (full, num_classes):
-            found = f"{split}: {len(paths):,} of {full:,} images, {len(images):,} of {num_classes:,} classes"
+    for (split, images), full in zip(files.items(), PUBLISHED_SIZES[IMAGENET], strict=True):
+        paths = [path for class_images in images.values() for path, _, _ in class_images]
+        if paths and (len(paths), len(images)) != (full, _IMAGENET_CLASSES):
+            found = f"{split}: {len(paths):,} of {full:,} images, {len(images):,} of {_IMAGENET_CLASSES:,} classes"
             findings.append(Finding("subset", found))
         for start in range(0, len(paths), _FILES_AT_ONCE):
             part = [Path(path) for path in paths[start : start + _FILES_AT_ONCE]]
@@ -165,66 +155,57 @@ def _list_images(
     root: Path, splits: tuple[str, str], wanted: list[str] | None
 ) -> tuple[dict[str, dict[str, list[ImageFile]]], list[Finding]]:
     """The images by folder and class, sorted, and what is wrong with the folders; `wanted` are the only classes that count."""
-    found = {split: _class_folders(root, split) for split in splits}
-    findings = [finding for _, problems in found.values() for finding in problems]
-    everyone = set(wanted or (name for names, _ in found.values() for name in names))
+    findings: list[Finding] = []
+    found = {split: _class_folders(root, split, findings) for split in splits}
+    expected = set(wanted or itertools.chain(*found.values()))
     files: dict[str, dict[str, list[ImageFile]]] = {}
-    for split, (names, _) in found.items():
+    for split, names in found.items():
         if names:
             advice = "" if wanted else "both folders need the same ones"
-            findings += about("missing", f"{split} lacks classes", sorted(everyone.difference(names)), advice)
+            findings += about("missing", f"{split} lacks classes", sorted(expected.difference(names)), advice)
         others: list[str] = []
-        files[split] = {name: _walk(root / split / name, others) for name in sorted(everyone.intersection(names))}
+        files[split] = {name: _walk(root / split / name, others) for name in sorted(expected.intersection(names))}
         empty = [f"{split}/{name}" for name, images in files[split].items() if not images]
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        findings += [
-            *about("missing", "class folders hold no image", empty, f"endings looked for: {suffixes}"),
-            *about("note", "nobody reads files without an image's ending", [os.path.relpath(path, root) for path in others]),
-        ]
+        findings += about("missing", "class folders hold no image", empty, f"endings looked for: {suffixes}")
+        unread = sorted(os.path.relpath(path, root) for path in others)
+        findings += about("note", "nobody reads files without an image's ending", unread)
     return files, findings
 
 
-def _class_folders(root: Path, split: str) -> tuple[list[str], list[Finding]]:
-    """Names of the class folders of a split, and what is wrong with what else is beside them."""
-    folder = root / split
+def _class_folders(root: Path, split: str, findings: list[Finding]) -> list[str]:
+    """Names of the class folders of a split; what is wrong with what else is beside them is added to the findings."""
+    folder, archive = root / split, root / f"ILSVRC2012_img_{split}.tar"
+    if not folder.is_dir() and archive.is_file():
+        advice = f"mkdir -p {folder} && tar -xf {archive} -C {folder}"
+        findings.append(Finding("missing", f"{archive} is not unpacked", advice=advice))
+        return []
     if not folder.is_dir():
-        if (archive := root / f"ILSVRC2012_img_{split}.tar").is_file():
-            return [], [
-                Finding("missing", f"{archive} is not unpacked", advice=f"mkdir -p {folder} && tar -xf {archive} -C {folder}")
-            ]
-        advice = (
-            "--data is the folder that holds train and val, each with a folder per class (--train-folder, --test-folder name "
-            f"others), or CIFAR's binary files; for ImageNet, {_DOWNLOAD}"
-        )
-        return [], [Finding("missing", f"{folder}: no such folder", advice=advice)]
+        findings.append(Finding("missing", f"{folder}: no such folder", advice=_FOLDERS))
+        return []
     with os.scandir(folder) as entries:
         kinds = {entry.name: entry.is_dir() for entry in entries}
     visible = sorted(name for name in kinds if not is_hidden(name))
     names = [name for name in visible if kinds[name]]
-    nested = [f"{split}/{name}" for name in names] if names == [Path(split).name] else []
     images = [name for name in visible if not kinds[name] and Path(name).suffix.lower() in IMAGE_SUFFIXES]
     archives = [name for name in visible if not kinds[name] and name.endswith(".tar")]
     others = sorted(f"{split}/{name}" for name in kinds.keys() - {*names, *images, *archives})
     unpack = f'cd {folder} && for a in *.tar; do mkdir -p "${{a%.tar}}" && tar -xf "$a" -C "${{a%.tar}}" && rm "$a"; done'
-    findings = [
-        *about("misplaced", f"{split} is in another folder of its name", nested, "move its content up"),
-        *about("note" if names else "misplaced", f"images of {split} are not in class folders", images, _SORT_BY_CLASS),
-        *about("missing", f"archives of classes in {split} are not unpacked", archives, unpack),
-        *about("note", "files do not belong in their folder", others),
-    ]
-    if nested:
-        return [], findings
-    if not names and not any(finding.is_problem for finding in findings):
+    nested = [f"{split}/{name}" for name in names] if names == [Path(split).name] else []
+    if not (names or images or archives):
         findings.append(Finding("missing", f"{folder} has no class folders", advice=f"for ImageNet, {_DOWNLOAD}"))
-    return names, findings
+    findings += about("misplaced", f"{split} is in another folder of its name", nested, "move its content up")
+    findings += about("note" if names else "misplaced", f"images of {split} are not in class folders", images, _SORT_BY_CLASS)
+    findings += about("missing", f"archives of classes in {split} are not unpacked", archives, unpack)
+    findings += about("note", "files do not belong in their folder", others)
+    return [] if nested else names
 
 
 def _walk(folder: Path, others: list[str]) -> list[ImageFile]:
     """Every image at any depth, sorted by path; the paths of other files are appended to `others`."""
     images = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders.sort()
-        for name in sorted(names):
+    for parent, _, names in os.walk(folder, followlinks=True):
+        for name in names:
             path = os.path.join(parent, name)  # noqa: PTH118 - a million of them: pathlib takes four times as long
             if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
                 state = os.stat(path)  # noqa: PTH116
@@ -240,7 +221,7 @@ def _label(root: Path, folder: str, files: dict[str, list[ImageFile]], name: str
     logger.info("%s: %d images of %d classes", root / folder, len(images), len(files))
     items = [f"{item} {size}" for item, (_, size, _) in zip(names, images, strict=True)]
     return LabelledImages(
-        source=ImageFiles([path for path, _, _ in images]),
+        source=[path for path, _, _ in images],
         labels=np.repeat(np.arange(len(files)), [len(class_images) for class_images in files.values()]),
         names=names,
         classes=list(files),
@@ -266,7 +247,7 @@ def _read_cifar(root: Path, layout: CifarLayout) -> Splits:
             raise ValueError(f"{root}: {names[bad]} has label {labels[bad]}, {layout.name} has classes 0 to {len(classes) - 1}")
         items = [f"{name} {hashlib.sha256(record).hexdigest()}" for name, record in zip(names, records, strict=True)]
         return LabelledImages(
-            source=CifarImages(picture_planes(records, layout)),
+            source=picture_planes(records, layout).transpose(0, 2, 3, 1),
             labels=labels,
             names=names,
             classes=classes,

@@ -1,6 +1,6 @@
 """From labelled images to stored feature vectors: decoding, the network, files that many processes write and any run reads.
 
-Shapes: N images of a split, B of a batch, H x W pixels, D channels, L features of the probe.
+Shapes: N images of a split, B of a batch, R rows of a store, H x W pixels, D channels, L features of the probe.
 
 Source of the transforms: `eval_knn.py` and `eval_linear.py` of facebookresearch/dino 7c446df.
 """
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision.transforms import InterpolationMode, RandomHorizontalFlip, RandomResizedCrop
 from torchvision.transforms import functional as F
 from tqdm import tqdm
@@ -27,17 +27,12 @@ from common.distributed import full_float32, rank, wait_for_all, world_size
 from common.files import text_sha256, write_atomically, write_text_atomically
 from common.images import IMAGENET_MEAN, IMAGENET_STD
 from eval.classification.config import ClassificationConfig
-from eval.classification.data import LabelledImages, Splits
+from eval.classification.data import LabelledImages, Source, read_image
 from eval.classification.protocol import Representation
 
-KNN, LINEAR = "knn", "linear"
-"""Names of the two feature vectors of an image."""
-
-STORE_VERSION = 1
-"""Grows whenever a change can change a feature."""
-
+KNN, LINEAR = "knn", "linear"  # the two feature vectors of an image, named after the classifiers that take them
 ROWS_PER_FILE = 2048
-_DESCRIPTION_FILE = "complete.json"
+_STORE_VERSION = 1  # grows whenever a change can change a feature
 
 Transform = Callable[[Image.Image, int], Tensor]
 """RGB image and its place in the split -> network input [3, H, W]; goes to the loader's worker processes."""
@@ -57,12 +52,9 @@ def random_crop_and_flip(image: Image.Image, index: int, crop: int, seed: int, e
     """
     digest = hashlib.sha256(f"{seed} {epoch} {index}".encode()).digest()
     # torchvision draws from the global generator only; other users of it must not notice.
-    state = torch.default_generator.get_state()
-    torch.default_generator.manual_seed(int.from_bytes(digest[:6], "big"))
-    try:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int.from_bytes(digest[:6], "big"))
         return _normalised(RandomHorizontalFlip()(RandomResizedCrop(crop)(image)))
-    finally:
-        torch.default_generator.set_state(state)
 
 
 def _normalised(image: Image.Image) -> Tensor:
@@ -96,10 +88,11 @@ class FeatureExtractor:
         """
         self._earlier.clear()
         tokens = self.backbone.forward_tokens(images_B3HW.to(self.device, non_blocking=True))
-        token_BD = tokens.patches.mean(1) if tokens.cls is None else tokens.cls
+        mean_BD = tokens.patches.mean(1)
+        token_BD = mean_BD if tokens.cls is None else tokens.cls
         parts = [*map(self._token_of_block, self._earlier), token_BD]
         if self.representation.mean_patch:
-            parts.append(tokens.patches.mean(1))
+            parts.append(mean_BD)
         features = {KNN: token_BD.float().cpu(), LINEAR: torch.cat(parts, dim=1).float().cpu()}
         if not torch.isfinite(features[LINEAR]).all():
             raise ValueError("the backbone's features are not finite; its weights are damaged")
@@ -112,71 +105,37 @@ class FeatureExtractor:
 
 
 class FeatureStore:
-    """Rows [N, D] in files of `ROWS_PER_FILE`, in a folder whose name is the digest of everything that determines them.
-
-    So a changed input leads to another folder. Each file is whole or absent; the description is written after the last of them.
-    """
+    """Rows [N, D] in files of `ROWS_PER_FILE`, each whole or absent, in a folder named by the digest of what determines them."""
 
     def __init__(self, root: Path, inputs: Mapping[str, Any], num_rows: int) -> None:
-        """A store of N rows in the folder of all stores, which need not exist yet; `inputs` must be JSON-ready."""
-        self.description = json.dumps({"version": STORE_VERSION, "rows": num_rows, **inputs}, sort_keys=True, indent=1) + "\n"
+        """A store in the folder of all stores, which need not exist yet; `inputs` must be JSON-ready."""
+        self.description = json.dumps({"version": _STORE_VERSION, "rows": num_rows, **inputs}, sort_keys=True, indent=1) + "\n"
         self.folder = root / text_sha256(self.description)[:32]
-        self.spans = [range(start, min(start + ROWS_PER_FILE, num_rows)) for start in range(0, num_rows, ROWS_PER_FILE)]
-        """The rows of each file."""
 
-    def is_complete(self) -> bool:
-        """Whether every row is there."""
-        path = self.folder / _DESCRIPTION_FILE
-        return path.is_file() and path.read_text(encoding="utf-8") == self.description
-
-    def has(self, number: int) -> bool:
-        return self._path(number).is_file()
+    def path(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.npy"
 
     def write(self, number: int, rows: npt.NDArray[np.float32]) -> None:
-        assert len(rows) == len(self.spans[number])
-        write_atomically(self._path(number), lambda temporary: np.save(temporary, rows))
-
-    def finish(self) -> None:
-        """Declare the store complete; by one process, when all have written."""
-        if absent := sum(not self.has(number) for number in range(len(self.spans))):
-            raise ValueError(f"{self.folder}: {absent} files of features are not there; several machines must share --cache")
-        write_text_atomically(self.folder / _DESCRIPTION_FILE, self.description)
-
-    def blocks(self, rows_per_block: int) -> Iterator[Tensor]:
-        """Consecutive blocks of whole files, at least `rows_per_block` rows each but for the last one."""
-        numbers = range(len(self.spans))
-        step = -(-rows_per_block // ROWS_PER_FILE)
-        for first in numbers[::step]:
-            yield torch.from_numpy(np.concatenate([self._map(number) for number in numbers[first : first + step]]))
+        write_text_atomically(self.folder / "inputs.json", self.description)  # for whoever wonders what the folder holds
+        write_atomically(self.path(number), lambda temporary: np.save(temporary, rows))
 
     def rows(self, indices: Tensor) -> Tensor:
         """Rows by index [R], int64 on the CPU, in any order."""
         numbers, places = np.divmod(indices.numpy(), ROWS_PER_FILE)
-        result = np.empty((len(indices), self._map(0).shape[1]), dtype=np.float32)
-        for number in np.unique(numbers):
+        width = np.load(self.path(0), mmap_mode="r").shape[1]
+        result = np.empty((len(indices), width), dtype=np.float32)
+        for number in np.unique(numbers).tolist():
             wanted = numbers == number
-            result[wanted] = self._map(int(number))[places[wanted]]
+            result[wanted] = np.load(self.path(number), mmap_mode="r")[places[wanted]]
         return torch.from_numpy(result)
 
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{number:05d}.npy"
 
-    def _map(self, number: int) -> npt.NDArray[np.float32]:
-        rows: npt.NDArray[np.float32] = np.load(self._path(number), mmap_mode="r")
-        return rows
-
-
-class _Batches(Dataset[Tensor | ValueError]):
-    """Batches of the network's input, for a DataLoader, which would bury an exception under its workers' tracebacks."""
-
-    def __init__(self, images: LabelledImages, transform: Transform) -> None:
-        self.source, self.transform = images.source, transform
-
-    def __getitem__(self, indices: Sequence[int]) -> Tensor | ValueError:
-        try:
-            return torch.stack([self.transform(self.source[index], index) for index in indices])
-        except ValueError as error:
-            return error
+def _read_batch(source: Source, transform: Transform, indices: Sequence[int]) -> Tensor | ValueError:
+    # DataLoader would bury an exception under its workers' tracebacks.
+    try:
+        return torch.stack([transform(read_image(source, index), index) for index in indices])
+    except ValueError as error:
+        return error
 
 
 def load_batches(
@@ -184,78 +143,53 @@ def load_batches(
 ) -> Iterator[Tensor]:
     """Decode batches of images, given by their indices, none of them empty, in so many processes (0: this one).
 
-    Yields [B, 3, H, W] for each, on the CPU, ready to be sent to `device`.
-
-    Raises:
-        ValueError: If an image cannot be decoded; names it.
+    Yields [B, 3, H, W] for each, on the CPU, ready to be sent to `device`. ValueError names an image that cannot be decoded.
     """
-    loader: DataLoader[Tensor | ValueError] = DataLoader(
-        _Batches(images, transform), batch_size=None, sampler=batches, num_workers=workers, pin_memory=device.type == "cuda"
-    )
-    for batch in loader:
+    read = partial(_read_batch, images.source, transform)
+    pinned = device.type == "cuda"
+    for batch in DataLoader(batches, batch_size=None, collate_fn=read, num_workers=workers, pin_memory=pinned):  # type: ignore[arg-type]
         if isinstance(batch, ValueError):
             raise batch
         yield batch
 
 
 def extract_features(
-    config: ClassificationConfig, splits: Splits, backbone_sha256: str, extractor: FeatureExtractor
-) -> tuple[dict[str, FeatureStore], dict[str, FeatureStore]]:
-    """Make the features that the run's classifiers need, each image decoded once, or find them in the cache.
-
-    Returns stores of the training and of the test images by the name of the feature vector; without `linear` for training images that
-    the probe augments.
-    """
-    transform = partial(centre_crop, resize=config.resize, crop=config.crop)
-    words = extractor.representation.describe()
-
-    def filled(images: LabelledImages, names: Sequence[str]) -> dict[str, FeatureStore]:
-        common = {
-            "backbone": backbone_sha256,
-            "images": images.content_sha256,
-            "transform": {"name": "centre crop", **transform.keywords},
-        }
-        inputs = {name: {**common, "feature": name, "representation": words[f"{name}_features"]} for name in names}
-        root = config.cache or config.output / "features"
-        stores = {name: FeatureStore(root, inputs[name], len(images)) for name in names}
-        _fill(stores, images, transform, extractor, config)
-        return stores
-
-    names = [name for name in (KNN, LINEAR) if name in config.classifiers]
-    return filled(splits.train, [name for name in names if name == KNN or not config.augment]), filled(splits.test, names)
-
-
-def _fill(
-    stores: dict[str, FeatureStore],
-    images: LabelledImages,
-    transform: Transform,
-    extractor: FeatureExtractor,
     config: ClassificationConfig,
-) -> None:
-    """Fill the stores of one split; what is there already stays.
+    images: LabelledImages,
+    names: Sequence[str],
+    backbone_sha256: str,
+    extractor: FeatureExtractor,
+) -> dict[str, FeatureStore]:
+    """Make the feature vectors of these names for the images of a split, each decoded once; files in the cache stay.
 
     Every process makes each world-size-th file, so the files do not depend on the number of processes.
     """
-    missing = [store for store in stores.values() if not store.is_complete()]
-    if not missing:
-        return
-    own = range(rank(), len(missing[0].spans), world_size())
-    spans = {number: missing[0].spans[number] for number in own if not all(store.has(number) for store in missing)}
-    size = config.extraction_batch_size
-    batches = [span[start : start + size] for span in spans.values() for start in range(0, len(span), size)]
-    loaded = load_batches(images, transform, batches, config.workers, extractor.device)
-    what = f"features of {images.fingerprint.split}"
-    with tqdm(total=sum(map(len, batches)), unit="image", desc=what, disable=None if rank() == 0 else True) as bar:
-        for number, span in spans.items():
-            parts = []
-            for _ in range(0, len(span), size):
-                parts.append(extractor(next(loaded)))
-                bar.update(len(parts[-1][KNN]))
+    crop = {"resize": config.resize, "crop": config.crop}
+    inputs = {"backbone": backbone_sha256, "images": images.content_sha256, "transform": {"name": "centre crop", **crop}}
+    words, root = extractor.representation.describe(), config.cache or config.output / "features"
+    stores = {
+        name: FeatureStore(root, {**inputs, "feature": name, "representation": words[name]}, len(images)) for name in names
+    }
+    spans = torch.arange(len(images)).split(ROWS_PER_FILE)
+    files = [(number, store) for number in range(len(spans)) for store in stores.values()]
+    own = [number for number, store in files if number % world_size() == rank() and not store.path(number).is_file()]
+    parts = {number: spans[number].split(config.extraction_batch_size) for number in own}
+    batches = [part.tolist() for number in parts for part in parts[number]]
+    loaded = load_batches(images, partial(centre_crop, **crop), batches, config.workers, extractor.device)
+    quiet = True if rank() or not batches else None  # None: quiet where no terminal is
+    with tqdm(total=sum(map(len, batches)), unit="image", desc=f"features of {images.fingerprint.split}", disable=quiet) as bar:
+        for number in parts:
+            found = []
+            for part in parts[number]:
+                found.append(extractor(next(loaded)))
+                bar.update(len(part))
             for name, store in stores.items():
-                if not store.has(number):
-                    store.write(number, torch.cat([features[name] for features in parts]).numpy())
+                if not store.path(number).is_file():
+                    store.write(number, torch.cat([features[name] for features in found]).numpy())
     wait_for_all()
-    if rank() == 0:
-        for store in missing:
-            store.finish()
-    wait_for_all()
+    if absent := [str(store.path(number)) for number, store in files if not store.path(number).is_file()]:
+        raise ValueError(
+            f"{absent[0]} and {len(absent) - 1} more files of features are not there; several machines must share --cache"
+        )
+    wait_for_all()  # so that a process whose machine lacks files stops the others with a message
+    return stores

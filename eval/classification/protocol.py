@@ -8,13 +8,11 @@ from eval.classification.config import ClassificationConfig
 from eval.result import Protocol
 from eval.tasks import BENCHMARKS
 
-PROTOCOL_VERSION = 1
-"""Grows whenever a change can change a metric."""
+PROTOCOL_VERSION = 1  # grows whenever a change can change a metric
 
 # The published metrics take the last four blocks of ViT-S (384 wide) and, with mean patches, the last one of ViT-B (768).
 # DINO's tiny and small models are narrower than this, base and larger ones not.
 _BASE_WIDTH = 768
-_SMALL_BLOCKS = 4
 
 _AUGMENTED = "random resized crop and flip in every epoch"
 _STORED = "features of centre crops, extracted once"
@@ -37,13 +35,11 @@ class Representation:
     mean_patch: bool
 
     def describe(self) -> dict[str, str]:
-        """Describe the features in words, for the result."""
+        """Describe both vectors in words, for the result."""
         token = "CLS token" if self.class_token else "mean of the patches or positions (the backbone has no CLS token)"
-        of_blocks = f"{token}, last {self.blocks} blocks concatenated" if self.blocks > 1 else f"{token}, last block"
-        return {
-            "knn_features": f"{token}, last block",
-            "linear_features": of_blocks + (", and mean patch of the last block" if self.mean_patch else ""),
-        }
+        blocks = f"last {self.blocks} blocks concatenated" if self.blocks > 1 else "last block"
+        mean_patch = ", and mean patch of the last block" if self.mean_patch else ""
+        return {"knn": f"{token}, last block", "linear": f"{token}, {blocks}{mean_patch}"}
 
 
 def published_representation(spec: BackboneSpec) -> Representation:
@@ -54,9 +50,8 @@ def published_representation(spec: BackboneSpec) -> Representation:
     """
     if not (isinstance(spec, PlainViTSpec) and spec.class_token):
         return Representation(class_token=False, blocks=1, mean_patch=False)
-    if spec.embed_dim < _BASE_WIDTH:
-        return Representation(class_token=True, blocks=_SMALL_BLOCKS, mean_patch=False)
-    return Representation(class_token=True, blocks=1, mean_patch=True)
+    wide = spec.embed_dim >= _BASE_WIDTH
+    return Representation(class_token=True, blocks=1 if wide else 4, mean_patch=wide)
 
 
 def choose_representation(spec: BackboneSpec, blocks: int | None, mean_patch: bool | None) -> Representation:
@@ -85,17 +80,16 @@ def protocol_of(config: ClassificationConfig, spec: BackboneSpec) -> Protocol:
     More classifiers, neighbours or learning rates than the published ones add metrics and change none. A backbone without a CLS token
     is represented as DINO represents networks that have none, which the settings say.
     """
-    chosen = choose_representation(spec, config.linear_blocks, config.linear_mean_patch)
-    published = published_representation(spec)
+    published, chosen = (
+        published_representation(spec),
+        choose_representation(spec, config.linear_blocks, config.linear_mean_patch),
+    )
     defaults = ClassificationConfig(backbone=config.backbone, data=config.data, output=config.output)
     names = ["classifiers", "resize", "crop", *(name for kind in config.classifiers for name in _SETTINGS[kind])]
     settings: dict[str, Any] = {name: getattr(config, name) for name in names}
-    pairs = {name: [getattr(defaults, name), getattr(config, name)] for name in names if name in _COMPARED}
-    words = chosen.describe()
-    if "knn" in config.classifiers:
-        settings["knn_features"] = words["knn_features"]
+    settings |= {f"{kind}_features": chosen.describe()[kind] for kind in config.classifiers}
+    pairs = {name: [getattr(defaults, name), settings[name]] for name in names if name in _COMPARED}
     if "linear" in config.classifiers:
-        settings["linear_features"] = words["linear_features"]
         compared: dict[str, list[Any]] = {
             "linear_blocks": [published.blocks, chosen.blocks],
             "linear_mean_patch": [published.mean_patch, chosen.mean_patch],

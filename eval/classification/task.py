@@ -3,12 +3,8 @@
 Shapes: T test images, N training images, C classes.
 """
 
-import csv
-import io
 import time
-from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,27 +14,21 @@ from backbones.build import build_backbone
 from backbones.file import load_strictly, read_backbone_file
 from backbones.spec import BackboneSpec
 from common.distributed import choose_device, gather_objects, peak_memory_bytes, process_group, rank, wait_for_all, world_size
-from common.files import write_text_atomically
 from common.knn import classify, find_neighbours
 from eval.classification.config import ClassificationConfig
 from eval.classification.data import LabelledImages, Splits, read_splits
-from eval.classification.features import KNN, LINEAR, FeatureExtractor, FeatureStore, extract_features
-from eval.classification.linear import ProbeOutcome, augmented_batches, batches_in_order, stored_batches, train_probe
+from eval.classification.features import KNN, LINEAR, ROWS_PER_FILE, FeatureExtractor, FeatureStore, extract_features
+from eval.classification.items import PERCENT, PREDICTIONS_FILE, TOPS, Ranks, write_predictions
+from eval.classification.linear import stored_batches, train_probe, training_batches
 from eval.classification.protocol import choose_representation, protocol_of
 from eval.record import Evaluation, inputs_digest
 from eval.result import RESULT_FILE, Metric, Result, read_result, write_result
 
 PROBE_FILE = "linear.pth"
-PREDICTIONS_FILE = "predictions.csv"
 
-_PERCENT = 100
-_TOPS = (1, 5)
 _RESAMPLES = 10_000
 _TAILS = (0.025, 0.975)
 _ROWS_AT_ONCE = 4096  # of the bank
-
-Ranks = Mapping[str, npt.NDArray[np.int64]]
-"""For every classifier [T]: how many classes come before the right one."""
 
 
 def check(config: ClassificationConfig, spec: BackboneSpec) -> Splits:
@@ -85,26 +75,28 @@ def evaluate(config: ClassificationConfig) -> Result:
             evaluation.write_config()
         representation = choose_representation(backbone.spec, config.linear_blocks, config.linear_mean_patch)
         extractor = FeatureExtractor(network, representation, device)
-        train, test = extract_features(config, splits, backbone.sha256, extractor)
-        ranks = dict(run_knn(config, splits, train[KNN], test[KNN], device)) if "knn" in config.classifiers else {}
-        probe = None
-        if "linear" in config.classifiers:
-            if LINEAR in train:
-                train_batches = partial(stored_batches, config=config, images=splits.train, store=train[LINEAR], device=device)
-            else:
-                train_batches = partial(augmented_batches, config=config, images=splits.train, extractor=extractor)
-            test_batches = partial(batches_in_order, images=splits.test, store=test[LINEAR], device=device)
+        stored = [name for name in config.classifiers if name == KNN or not config.augment]
+        train = extract_features(config, splits.train, stored, backbone.sha256, extractor)
+        test = extract_features(config, splits.test, config.classifiers, backbone.sha256, extractor)
+        ranks = run_knn(config, splits, train[KNN], test[KNN], device) if KNN in test else {}
+        top1: list[list[float]] = []
+        if LINEAR in test:
+            train_batches = partial(
+                training_batches, config=config, images=splits.train, store=train.get(LINEAR), extractor=extractor
+            )
+            in_order = torch.arange(len(splits.test)).split(ROWS_PER_FILE)
+            test_batches = partial(stored_batches, in_order, splits.test, test[LINEAR], device)
             classes, checkpoint = len(splits.train.classes), config.output / PROBE_FILE
             inputs = inputs_digest(evaluation.inputs)
-            probe = train_probe(config, classes, train_batches, test_batches, device, checkpoint, inputs)
-            for number, (rate, ranks_T) in enumerate(zip(config.learning_rates, probe.ranks, strict=True)):
-                ranks[f"linear (rate {rate:g})" if number else "linear"] = ranks_T.numpy()
+            ranks_by_rate, top1 = train_probe(config, classes, train_batches, test_batches, checkpoint, inputs)
+            names = ["linear", *(f"linear (rate {rate:g})" for rate in config.learning_rates[1:])]
+            ranks |= {name: ranks_T.numpy() for name, ranks_T in zip(names, ranks_by_rate, strict=True)}
         if rank() == 0:
-            _write_predictions(config.output / PREDICTIONS_FILE, ranks, splits.test)
+            write_predictions(config.output, ranks, splits.test)
             result = evaluation.record(
-                metrics_of(ranks, probe, len(splits.test.classes), config.seed),
+                metrics_of(ranks, top1, len(splits.test.classes), config.seed),
                 breakdown_of(ranks, splits.test),
-                {"predictions": PREDICTIONS_FILE} | ({} if probe is None else {"probe": PROBE_FILE}),
+                {"predictions": PREDICTIONS_FILE} | ({"probe": PROBE_FILE} if top1 else {}),
                 device,
                 world_size(),
                 time.monotonic() - start,
@@ -117,30 +109,27 @@ def evaluate(config: ClassificationConfig) -> Result:
 
 def run_knn(
     config: ClassificationConfig, splits: Splits, train: FeatureStore, test: FeatureStore, device: torch.device
-) -> Ranks:
+) -> dict[str, npt.NDArray[np.int64]]:
     """Classify the test images by their neighbours, each process a share of them; such as `20-NN` -> ranks [T]."""
-    own = np.array_split(np.arange(len(splits.test)), world_size())[rank()]
-    share = {k: torch.empty(0, dtype=torch.int64) for k in config.neighbours}
-    if len(own):
-        neighbours = find_neighbours(
-            test.rows(torch.from_numpy(own)), train.blocks(_ROWS_AT_ONCE), max(config.neighbours), device
-        )
-        train_labels, test_labels = (torch.from_numpy(images.labels) for images in splits)
-        num_classes = len(splits.train.classes)
-        share = classify(neighbours, train_labels, test_labels[own], config.neighbours, config.temperature, num_classes)
+    own = torch.arange(len(splits.test)).tensor_split(world_size())[rank()]
+    bank = (train.rows(rows) for rows in torch.arange(len(splits.train)).split(_ROWS_AT_ONCE))
+    neighbours = find_neighbours(test.rows(own), bank, max(config.neighbours), device)
+    train_labels, test_labels = (torch.from_numpy(images.labels) for images in splits)
+    num_classes = len(splits.train.classes)
+    share = classify(neighbours, train_labels, test_labels[own], config.neighbours, config.temperature, num_classes)
     shares = gather_objects(share)
     return {f"{k}-NN": torch.cat([part[k] for part in shares]).numpy() for k in config.neighbours}
 
 
-def metrics_of(ranks: Ranks, probe: ProbeOutcome | None, num_classes: int, seed: int) -> dict[str, Metric]:
+def metrics_of(ranks: Ranks, top1: list[list[float]], num_classes: int, seed: int) -> dict[str, Metric]:
     """Top-1 and top-5 of every classifier with 95 % intervals; no top-5 where every answer would be right.
 
     `linear top-1, best epoch` is what DINO's script prints: the highest test accuracy of all epochs, for the first learning rate.
     """
-    tops = [top for top in _TOPS if top < num_classes]
+    tops = [top for top in TOPS if top < num_classes]
     metrics = {f"{name} top-{top}": accuracy(ranks_T, top, seed) for name, ranks_T in ranks.items() for top in tops}
-    if probe is not None:
-        metrics["linear top-1, best epoch"] = Metric(value=_PERCENT * max(shares[0] for shares in probe.top1))
+    if top1:
+        metrics["linear top-1, best epoch"] = Metric(value=PERCENT * max(shares[0] for shares in top1))
     return metrics
 
 
@@ -153,8 +142,8 @@ def accuracy(ranks_T: npt.NDArray[np.int64], top: int, seed: int) -> Metric:
     total = len(ranks_T)
     right = int((ranks_T < top).sum())
     resampled = np.random.default_rng(seed).binomial(total, right / total, size=_RESAMPLES) / total
-    interval = [_PERCENT * float(bound) for bound in np.quantile(resampled, _TAILS)]
-    return Metric(value=_PERCENT * right / total, interval_95=interval)
+    interval = [PERCENT * float(bound) for bound in np.quantile(resampled, _TAILS)]
+    return Metric(value=PERCENT * right / total, interval_95=interval)
 
 
 def breakdown_of(ranks: Ranks, images: LabelledImages) -> dict[str, dict[str, float]]:
@@ -162,18 +151,6 @@ def breakdown_of(ranks: Ranks, images: LabelledImages) -> dict[str, dict[str, fl
     counts_C = np.bincount(images.labels, minlength=len(images.classes))
     right = {name: np.bincount(images.labels[ranks_T < 1], minlength=len(counts_C)) for name, ranks_T in ranks.items()}
     return {
-        class_name: {f"{name} top-1": float(_PERCENT * right_C[number] / counts_C[number]) for name, right_C in right.items()}
+        class_name: {f"{name} top-1": float(PERCENT * right_C[number] / counts_C[number]) for name, right_C in right.items()}
         for number, class_name in enumerate(images.classes)
     }
-
-
-def _write_predictions(path: Path, ranks: Ranks, images: LabelledImages) -> None:
-    """Write for every test image, in the same order for every backbone, how many classes each classifier ranks before the right one.
-
-    What compares two backbones pairs these by image.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "class", *(f"{name} rank" for name in ranks)])
-    writer.writerows(zip(images.names, (images.classes[label] for label in images.labels), *ranks.values(), strict=True))
-    write_text_atomically(path, text.getvalue())

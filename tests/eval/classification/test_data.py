@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from common.cifar import LAYOUTS, CifarLayout
-from eval.classification.data import Splits, examine, read_class_list, read_splits
+from eval.classification.data import Splits, examine, read_class_list, read_image, read_splits
 from tests.eval.classification.conftest import TEST_IMAGES, TRAIN_IMAGES
 
 CIFAR_10, CIFAR_100 = LAYOUTS
@@ -28,7 +28,7 @@ def test_labels_follow_the_sorted_folders(images: Path) -> None:
     assert (len(splits.train), len(splits.test)) == (3 * TRAIN_IMAGES, 3 * TEST_IMAGES)
     assert splits.test.names[-1] == "red/deeper/1.JPEG"
     assert splits.test.labels.tolist() == [0] * TEST_IMAGES + [1] * TEST_IMAGES + [2] * TEST_IMAGES
-    assert np.asarray(splits.test.source[0]).mean((0, 1)).argmax() == 2
+    assert np.asarray(read_image(splits.test.source, 0)).mean((0, 1)).argmax() == 2
     assert splits.test.fingerprint.coverage == "subset"
 
 
@@ -182,7 +182,7 @@ def test_cifars_records_become_images(layout: CifarLayout, tmp_path: Path) -> No
     splits = read(tmp_path)
     assert splits.test.labels.tolist() == [3, 4, 5, 6]
     assert (splits.test.classes[3], len(splits.train)) == ("class3", 6)
-    image = np.asarray(splits.test.source[1])
+    image = np.asarray(read_image(splits.test.source, 1))
     planes_3HW = files[layout.test_file][1, layout.label_bytes :].reshape(3, 32, 32)
     np.testing.assert_array_equal(image, planes_3HW.transpose(1, 2, 0))
     assert (splits.train.fingerprint.name, splits.train.fingerprint.coverage) == (layout.name, "subset")
@@ -194,7 +194,9 @@ def test_the_batches_of_cifar(tmp_path: Path) -> None:
     files["data_batch_1.bin"][:2].tofile(tmp_path / "data_batch_3.bin")
     before = read(tmp_path)
     assert before.train.names[5:] == ["data_batch_1.bin:5", "data_batch_3.bin:0", "data_batch_3.bin:1"]
-    np.testing.assert_array_equal(np.asarray(before.train.source[6]), np.asarray(before.train.source[0]))
+    np.testing.assert_array_equal(
+        np.asarray(read_image(before.train.source, 6)), np.asarray(read_image(before.train.source, 0))
+    )
     files["test_batch.bin"][2, 100] ^= 1
     files["test_batch.bin"].tofile(tmp_path / "test_batch.bin")
     after = read(tmp_path)

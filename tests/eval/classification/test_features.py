@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,21 +11,23 @@ from PIL import Image
 
 from backbones.build import build_backbone
 from backbones.file import load_backbone, read_backbone_file
-from backbones.spec import BackboneSpec, DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec
+from backbones.spec import BackboneSpec, DINOv3Spec, PlainViTSpec, ResNetSpec, SwinSpec
 from common.images import IMAGENET_MEAN, IMAGENET_STD
 from eval.classification import features as module
 from eval.classification.config import ClassificationConfig
-from eval.classification.data import read_splits
+from eval.classification.data import read_image, read_splits
 from eval.classification.features import FeatureExtractor, FeatureStore, centre_crop, extract_features, random_crop_and_flip
-from eval.classification.protocol import Representation, choose_representation
-from tests.eval.classification.conftest import SPEC, TEST_IMAGES
+from eval.classification.protocol import choose_representation
+from tests.eval.classification.conftest import SPEC
 
 Configure = Callable[..., ClassificationConfig]
 CPU = torch.device("cpu")
-IMAGES = torch.randn(2, 3, 64, 32, generator=torch.Generator().manual_seed(0))
+ALL = torch.arange(27)  # the training images
+IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 SWIN = SwinSpec(embed_dim=16, depths=(1, 1), num_heads=(2, 2), window_size=4, image_size=32)
 RESNET = ResNetSpec(layers=(1, 1, 1, 1))
 DINOV3 = DINOv3Spec(embed_dim=32, depth=5, num_heads=2, patch_size=16, hidden_dim=64, register_tokens=2)
+WIDE = replace(SPEC, embed_dim=768, num_heads=12, depth=1)
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8))
 
 
@@ -61,70 +62,44 @@ def test_half_of_the_images_are_mirrored() -> None:
     assert 0.4 < mirrored < 0.6
 
 
-def features(spec: BackboneSpec, representation: Representation) -> tuple[dict[str, torch.Tensor], torch.nn.Module]:
+@pytest.mark.parametrize(
+    ("spec", "blocks", "mean_patch", "words"),
+    [
+        (SPEC, 4, False, "CLS token, last 4 blocks concatenated"),
+        (replace(SPEC, register_tokens=2, class_position=False), 4, False, "CLS token, last 4 blocks concatenated"),
+        (DINOV3, 4, False, "CLS token, last 4 blocks concatenated"),
+        (WIDE, 1, True, "CLS token, last block, and mean patch of the last block"),
+        (replace(SPEC, class_token=False), 1, False, "the backbone has no CLS token"),
+        (SWIN, 1, False, "the backbone has no CLS token"),
+        (RESNET, 1, False, "the backbone has no CLS token"),
+        # Other than published.
+        (replace(SPEC, class_token=False), 2, None, "last 2 blocks concatenated"),
+        (SPEC, 2, True, "CLS token, last 2 blocks concatenated, and mean patch of the last block"),
+    ],
+)
+def test_the_vectors_of_an_image(spec: BackboneSpec, blocks: int, mean_patch: bool | None, words: str) -> None:
+    published = choose_representation(spec, None, None)
+    representation = choose_representation(spec, blocks, mean_patch)
+    assert (representation == published) == (blocks != 2)
+    assert words in representation.describe()["linear"]
     torch.manual_seed(0)
     network = build_backbone(spec)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.2)  # norms too: leaving one out must show
     extractor = FeatureExtractor(network, representation, CPU)
     extractor(IMAGES * 2)  # of one call, nothing is left for the next
-    return extractor(IMAGES), network
-
-
-@pytest.mark.parametrize("spec", [SPEC, replace(SPEC, register_tokens=2, class_position=False)])
-def test_small_vit(spec: ViTSpec) -> None:
-    representation = choose_representation(spec, None, None)
-    assert (representation.blocks, representation.mean_patch) == (4, False)
-    found, network = features(spec, representation)
+    found = extractor(IMAGES)
     with torch.inference_mode():
-        tokens, _ = network._embed(IMAGES)
-        cls = []
-        for block in network.blocks:
-            tokens = block(tokens)
-            cls.append(network.norm(tokens)[:, 0])
-    torch.testing.assert_close(found["linear"], torch.cat(cls[-4:], dim=1))
-    torch.testing.assert_close(found["knn"], cls[-1])
-
-
-def test_dinov3() -> None:
-    found, network = features(DINOV3, choose_representation(DINOV3, None, None))
-    with torch.inference_mode():
-        intermediates = network.forward_intermediates(
-            IMAGES, return_prefix_tokens=True, norm=True, output_fmt="NLC", intermediates_only=True
-        )
-    cls = [prefix[:, 0] for _, prefix in intermediates]
-    torch.testing.assert_close(found["linear"], torch.cat(cls[-4:], dim=1))
-    torch.testing.assert_close(found["knn"], cls[-1])
-
-
-@pytest.mark.parametrize(
-    ("spec", "words"),
-    [
-        (replace(SPEC, embed_dim=768, num_heads=12, depth=1), "CLS token, last block, and mean patch of the last block"),
-        (replace(SPEC, class_token=False, final_norm=False), "the backbone has no CLS token"),
-        (SWIN, "the backbone has no CLS token"),
-        (RESNET, "the backbone has no CLS token"),
-    ],
-    ids=["base", "without cls", "swin", "resnet"],
-)
-def test_other_backbones(spec: BackboneSpec, words: str) -> None:
-    representation = choose_representation(spec, None, None)
-    found, network = features(spec, representation)
-    with torch.inference_mode():
-        tokens = network.forward_tokens(IMAGES)
-    mean = tokens.patches.mean(1)
-    torch.testing.assert_close(found["knn"], mean if tokens.cls is None else tokens.cls)
-    torch.testing.assert_close(found["linear"], mean if tokens.cls is None else torch.cat([tokens.cls, mean], dim=1))
-    assert words in representation.describe()["linear_features"]
-
-
-def test_blocks_of_a_vit_without_cls_token() -> None:
-    spec = replace(SPEC, class_token=False)
-    found, network = features(spec, choose_representation(spec, 2, None))
-    with torch.inference_mode():
-        tokens, _ = network._embed(IMAGES)
-        earlier = network.norm(network.blocks[:-1](tokens)).mean(1)
-    torch.testing.assert_close(found["linear"], torch.cat([earlier, found["knn"]], dim=1))
+        if isinstance(spec, PlainViTSpec):
+            options = {"return_prefix_tokens": True, "norm": True, "output_fmt": "NLC", "intermediates_only": True}
+            outputs = network.forward_intermediates(IMAGES, **options)
+            outputs = [output if spec.class_token else (output, None) for output in outputs]
+        else:
+            outputs = [(network.forward_tokens(IMAGES).patches, None)]
+    means = [patches.mean(1) for patches, _ in outputs]
+    vectors = [mean if prefix is None else prefix[:, 0] for mean, (_, prefix) in zip(means, outputs, strict=True)]
+    torch.testing.assert_close(found["knn"], vectors[-1])
+    torch.testing.assert_close(found["linear"], torch.cat([*vectors[-blocks:], *([means[-1]] if mean_patch else [])], dim=1))
 
 
 def test_convolutions_are_not_rounded_to_tf32() -> None:
@@ -157,94 +132,73 @@ class Counting(FeatureExtractor):
         return super().__call__(images_B3HW)
 
 
-Stores = dict[str, FeatureStore]
-
-
-def extract(config: ClassificationConfig, fails_after: int = 10**9) -> tuple[Stores, Stores, Counting]:
+def extract(config: ClassificationConfig, *names: str, fails_after: int = 10**9) -> tuple[list[FeatureStore], int]:
+    """The features of the training images, and how many images went through the backbone for them."""
     extractor = Counting(load_backbone(config.backbone), choose_representation(SPEC, None, None), CPU)
     extractor.fails_after = fails_after
-    splits = read_splits(config.data, "train", "val", "")
-    return *extract_features(config, splits, read_backbone_file(config.backbone).sha256, extractor), extractor
-
-
-def all_rows(store: FeatureStore) -> torch.Tensor:
-    return torch.cat(list(store.blocks(1)))
-
-
-def test_rows_are_the_images_features_in_order(configure: Configure) -> None:
-    config = configure(augment=False)
-    train, test, extractor = extract(config)
-    splits = read_splits(config.data, "train", "val", "")
-    inputs = [centre_crop(splits.test.source[index], index, resize=36, crop=32) for index in range(len(splits.test))]
-    expected = extractor(torch.stack(inputs))
-    assert set(train) == set(test) == {"knn", "linear"}
-    for name in ("knn", "linear"):
-        torch.testing.assert_close(all_rows(test[name]), expected[name])
+    images = read_splits(config.data, "train", "val", "").train
+    stores = extract_features(config, images, names, read_backbone_file(config.backbone).sha256, extractor)
+    return [stores[name] for name in names], extractor.images
 
 
 def test_each_image_goes_through_the_backbone_once(configure: Configure) -> None:
-    train, _, extractor = extract(configure())
-    # The probe's training features are wanted only where it does not augment.
-    assert (extractor.images, set(train)) == (42, {"knn"})
-    assert extract(configure())[2].images == 0
-    assert extract(configure(augment=False))[2].images == 27
-    output = configure().output
-    assert extract(configure(epochs=9, neighbours=[3], output=output / "other", cache=output / "features"))[2].images == 0
+    config = configure()
+    (knn,), images = extract(config, "knn")
+    assert images == 27
+    before = knn.rows(ALL)
+    source = read_splits(config.data, "train", "val", "").train.source
+    inputs = [centre_crop(read_image(source, index), index, resize=36, crop=32) for index in range(27)]
+    expected = FeatureExtractor(load_backbone(config.backbone), choose_representation(SPEC, None, None), CPU)(
+        torch.stack(inputs)
+    )
+    torch.testing.assert_close(before, expected["knn"])
+    (linear, again), images = extract(config, "linear", "knn")
+    assert images == 27
+    torch.testing.assert_close(linear.rows(ALL), expected["linear"])
+    assert torch.equal(again.rows(ALL), before)
+    elsewhere = configure(epochs=9, neighbours=[3], output=config.output / "other", cache=config.output / "features")
+    assert [extract(options, "knn", "linear")[1] for options in (config, elsewhere)] == [0, 0]
 
 
 def test_a_changed_input_never_meets_old_features(configure: Configure) -> None:
-    config = configure(classifiers=["knn"])
-    before = all_rows(extract(config)[1]["knn"])
-    assert extract(configure(classifiers=["knn"], crop=24))[2].images == 42
-    path = config.data / "val/blue/0.png"
+    config = configure()
+    (before,), _ = extract(config, "knn")
+    assert extract(configure(crop=24), "knn")[1] == extract(configure(resize=40), "knn")[1] == 27
+    path = config.data / "train/blue/0.png"
     pixels = np.asarray(Image.open(path))
     Image.fromarray(np.ascontiguousarray(pixels[::-1])).save(path)
-    _, test, extractor = extract(config)
-    assert extractor.images == 15
-    changed = (all_rows(test["knn"]) != before).any(1)
-    assert changed.tolist() == [True] + [False] * (3 * TEST_IMAGES - 1)
+    (after,), images = extract(config, "knn")
+    assert images == 27
+    assert (before.rows(ALL) != after.rows(ALL)).any(1).tolist() == [True] + [False] * 26
     os.utime(path, ns=(1, 1))  # the same size and another time of change is another file too
-    assert extract(config)[2].images == 15
+    assert extract(config, "knn")[1] == 27
 
 
 def test_an_interrupted_extraction_continues(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ROWS_PER_FILE", 4)
-    config = configure(classifiers=["knn"], extraction_batch_size=3)
+    config = configure(extraction_batch_size=3)
     with pytest.raises(KeyboardInterrupt):
-        extract(config, fails_after=10)  # two files and half of the third are done
-    train, test, extractor = extract(config)
-    assert extractor.images == 42 - 8
-    again = configure(classifiers=["knn"], extraction_batch_size=3, output=config.output / "other")
-    other_train, other_test, _ = extract(again)
-    assert torch.equal(all_rows(train["knn"]), all_rows(other_train["knn"]))
-    assert torch.equal(all_rows(test["knn"]), all_rows(other_test["knn"]))
+        extract(config, "knn", fails_after=10)  # two files and half of the third are done
+    (store,), images = extract(config, "knn")
+    assert images == 27 - 8
+    elsewhere = configure(extraction_batch_size=3, output=config.output / "other")
+    (uninterrupted,), _ = extract(elsewhere, "knn")
+    assert torch.equal(store.rows(ALL), uninterrupted.rows(ALL))
+    indices = torch.tensor([26, 0, 5, 5, 8, 1])
+    assert torch.equal(store.rows(indices), store.rows(ALL)[indices])
+
+
+def test_a_second_machine_with_a_cache_of_its_own(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ROWS_PER_FILE", 4)
+    monkeypatch.setattr(module, "world_size", lambda: 2)
+    with pytest.raises(ValueError, match=r"00001.npy and 2 more .* are not there; several machines must share --cache"):
+        extract(configure(), "knn")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_cannot_be_decoded_is_named(configure: Configure, workers: int) -> None:
     config = configure(workers=workers)
-    path = config.data / "val/green/2.png"
+    path = config.data / "train/green/2.png"
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"^\S*val/green/2.png: cannot be decoded \(.*\); repair or replace it$"):
-        extract(config)
-
-
-def test_a_store_gives_back_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ROWS_PER_FILE", 4)
-    rows = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
-    store = FeatureStore(tmp_path, {"images": "a"}, len(rows))
-    store.write(0, rows[:4])
-    with pytest.raises(ValueError, match="2 files of features are not there; several machines must share --cache"):
-        store.finish()
-    assert not store.is_complete()
-    store.write(1, rows[4:8])
-    store.write(2, rows[8:])
-    store.finish()
-    for rows_per_block, count in ((1, 3), (5, 2), (100, 1)):
-        blocks = list(store.blocks(rows_per_block))
-        assert len(blocks) == count
-        assert torch.equal(torch.cat(blocks), torch.from_numpy(rows))
-    indices = torch.tensor([9, 0, 5, 5, 8, 1])
-    np.testing.assert_array_equal(store.rows(indices), rows[indices.numpy()])
-    for images, count in (("a", 10), ("b", 10), ("a", 11)):
-        assert FeatureStore(tmp_path, {"images": images}, count).is_complete() == ((images, count) == ("a", 10))
+    with pytest.raises(ValueError, match=r"^\S*train/green/2.png: cannot be decoded \(.*\); repair or replace it$"):
+        extract(config, "knn")

@@ -56,6 +56,8 @@ def test_the_command_from_backbone_to_result(images: Path, backbone_file: Path, 
     assert result.protocol.settings["linear_features"] == "CLS token, last 4 blocks concatenated"
     assert all((output / path).is_file() for path in result.artefacts.values())
     assert json.loads((output / "config.json").read_text())["crop"] == 32
+    # Those of both classifiers for the test images; of the training images k-NN's only, since the probe augments them.
+    assert len(list((output / "features").iterdir())) == 3
 
 
 def test_a_finished_task_is_not_run_again(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
