@@ -164,8 +164,9 @@ def extract_features(
 
     Every process makes each world-size-th file, so the files do not depend on the number of processes.
     """
-    crop = {"resize": config.resize, "crop": config.crop}
-    inputs = {"backbone": backbone_sha256, "images": images.content_sha256, "transform": {"name": "centre crop", **crop}}
+    transform = partial(centre_crop, resize=config.resize, crop=config.crop)
+    description = {"name": "centre crop", **transform.keywords}
+    inputs = {"backbone": backbone_sha256, "images": images.content_sha256, "transform": description}
     words, root = extractor.representation.describe(), config.cache or config.output / "features"
     stores = {
         name: FeatureStore(root, {**inputs, "feature": name, "representation": words[name]}, len(images)) for name in names
@@ -175,7 +176,7 @@ def extract_features(
     own = [number for number, store in files if number % world_size() == rank() and not store.path(number).is_file()]
     parts = {number: spans[number].split(config.extraction_batch_size) for number in own}
     batches = [part.tolist() for number in parts for part in parts[number]]
-    loaded = load_batches(images, partial(centre_crop, **crop), batches, config.workers, extractor.device)
+    loaded = load_batches(images, transform, batches, config.workers, extractor.device)
     quiet = True if rank() or not batches else None  # None: quiet where no terminal is
     with tqdm(total=sum(map(len, batches)), unit="image", desc=f"features of {images.fingerprint.split}", disable=quiet) as bar:
         for number in parts:
