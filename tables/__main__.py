@@ -35,7 +35,7 @@ class CheckConfig:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write the tables or compare the results; results that cannot be used get a line each."""
+    """Write the tables, or compare the results. Every result that cannot be used is logged with its problem."""
     try:
         return _check(argv[1:]) if argv[:1] == ["check"] else _make(argv)
     except CollectionError as error:
@@ -54,7 +54,7 @@ def _make(argv: Sequence[str]) -> int:
 def _check(argv: Sequence[str]) -> int:
     """Compare the results of every benchmark with that of the first row, and the results within every row.
 
-    Published rows are not looked at: results that may not stand beside them carry their mark in the tables.
+    Published rows are left out: the tables mark the results that are not comparable with them.
     """
     config = parse(CheckConfig, argv, "python -m tables check")
     rows = _chosen(collect(config.runs), config.names)
@@ -63,9 +63,9 @@ def _check(argv: Sequence[str]) -> int:
     for row in rows:
         for slot, measurements in row.slots.items():
             reference = first.setdefault(slot, measurements[0])
-            # The seeds of one recipe are alike.
+            # The first result stands for all seeds of a recipe: `collect` has compared them.
             found = benchmark_differences(reference.result, measurements[0].result, slot.benchmark, config.allow)
-            lines += [_line(" ".join(filter(None, slot)), reference, measurements[0], one) for one in found]
+            lines += [_line(str(slot), reference, measurements[0], difference) for difference in found]
     num_results = sum(len(row.measurements) for row in rows)
     for line in lines or [f"{num_results} results; nothing keeps them from being compared"]:
         print(line)  # noqa: T201 - the command's own output
@@ -75,16 +75,16 @@ def _check(argv: Sequence[str]) -> int:
 def _chosen(rows: list[Evaluated], names: list[str]) -> list[Evaluated]:
     known = sorted({name for row in rows for name in row.run_names})
     if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"--names {' '.join(unknown)}: no run is called so; there are {', '.join(known) or 'none'}")
+        raise ValueError(f"--names {' '.join(unknown)}: no run has this name; there are {', '.join(known) or 'none'}")
     return [row for row in rows if not names or set(names) & set(row.run_names)]
 
 
 def _within(row: Evaluated, allow: list[str]) -> Iterator[str]:
-    """The differences between the results of one row of a table; what has a row per data set is beside nothing else."""
+    """The differences between results that share a row of a table; benchmarks with a row per data set share none."""
     results = list({found[0].path: found[0] for slot, found in row.slots.items() if not slot.dataset}.values())
     for other in results[1:]:
-        for one in row_differences(results[0].result, other.result, allow):
-            yield _line(f"row of {row.name}", results[0], other, one)
+        for difference in row_differences(results[0].result, other.result, allow):
+            yield _line(f"row of {row.name}", results[0], other, difference)
 
 
 def _line(place: str, first: Measurement, second: Measurement, difference: Difference) -> str:

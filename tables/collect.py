@@ -1,4 +1,4 @@
-"""Every result under a folder, checked as far as the tables rely on it, by the row that it belongs to."""
+"""Reads every result under a folder, checks what the tables rely on, and gathers the results of each row."""
 
 import dataclasses
 import logging
@@ -21,7 +21,7 @@ _LATER_SOURCE_KINDS = {"recipe_sha256": str, "seed": int}  # backbone files from
 
 
 class CollectionError(ValueError):
-    """Result files that cannot be used; `problems` has one line for each."""
+    """There are result files that cannot be used; `problems` has one line for each."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__(f"{len(problems)} problem(s) in the result files; no table was written")
@@ -30,14 +30,14 @@ class CollectionError(ValueError):
 
 @dataclass(kw_only=True)
 class Measurement:
-    """One result and its place."""
+    """A result and where it was found."""
 
     path: str
     """Relative to the folder of runs, with forward slashes."""
     folder: Path
     result: Result
     number: int = 0
-    """Its number on the pages, in the order of the rows."""
+    """The number that the pages give it, in the order of the rows."""
 
     @property
     def name(self) -> str:
@@ -47,6 +47,14 @@ class Measurement:
     def anchor(self) -> str:
         """The anchor of its record in the report."""
         return f"r{self.number}"
+
+    @property
+    def recipe(self) -> tuple[str, ...] | None:
+        """What identifies the backbone's recipe; None where its file does not record it (only checkpoints made here do)."""
+        source = self.result.backbone.source
+        if not source.get("recipe_sha256") or source.get("seed", -1) < 0:
+            return None
+        return source["recipe_sha256"], source["format"], source["branch"], str(source["epoch"])
 
     @property
     def draw(self) -> tuple[str, int]:
@@ -59,18 +67,21 @@ class Slot(NamedTuple):
 
     benchmark: str
     dataset: str
-    """Such as `CIFAR-10 test`, where the benchmark stands in a row per data set; else empty."""
+    """Data set and split, such as `CIFAR-10 test`, of a benchmark with a row per data set; else empty."""
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, self))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """What was measured on one recipe: on one backbone, or on several that differ in the seed of their pretraining alone."""
+    """What was measured for one recipe: on one backbone, or on several that differ only in the seed of their pretraining."""
 
     name: str
-    """The run's name; of several, all of them, separated by commas."""
+    """The name of the run, or the names of several runs, separated by commas."""
     architecture: str
     slots: dict[Slot, tuple[Measurement, ...]]
-    """The results for each place in the tables, by path: one, or one for each seed. A result may fill several places."""
+    """For each place in the tables one result, or one for each seed, sorted by path. A result may fill several places."""
 
     @property
     def measurements(self) -> tuple[Measurement, ...]:
@@ -80,34 +91,31 @@ class Evaluated:
 
     @property
     def run_names(self) -> tuple[str, ...]:
-        return tuple(sorted({measurement.result.backbone.name for measurement in self.measurements}))
+        return tuple(sorted({measurement.name for measurement in self.measurements}))
 
 
 def slots_of(result: Result) -> tuple[Slot, ...]:
     """The places in the tables that a result fills."""
     test = result.datasets["test"]
-    return tuple(Slot(one.key, f"{test.name} {test.split}" if one.any_dataset else "") for one in benchmarks_of(result))
+    dataset = f"{test.name} {test.split}"
+    return tuple(Slot(benchmark.key, dataset if benchmark.any_dataset else "") for benchmark in benchmarks_of(result))
 
 
 def collect(runs: Path) -> list[Evaluated]:
-    """Read every `result.json` below a folder.
+    """Read every `result.json` below a folder, and gather the results of each row, sorted by name.
 
-    Several results of one recipe are brought together by these rules and no others:
+    Only these rules combine several results of one recipe:
 
     - Under one name, two results fill one place if they have the same protocol, settings and data (`seed_differences`) and differ in
       the seed of the evaluation or in the backbone.
-    - Backbones are of one recipe if their files record the same digest of the pretraining's settings apart from its seed, the same
-      layout, branch and epoch, and different seeds. Such backbones may have one name.
-    - Several names are brought together in one row if their backbones are of one recipe and each has results for the same places,
-      as above.
-
-    Returns:
-        What stands in a row each, by name.
+    - Backbones belong to one recipe if their files record the same digest of the pretraining settings without the seed, the same
+      layout, branch and epoch, and different seeds. Such backbones may share a name.
+    - Several names share a row if their backbones belong to one recipe and each has results for the same places, as above.
 
     Raises:
         ValueError: If there is no such folder.
         CollectionError: If a file is damaged, incomplete or of another version; if two hold the same metrics of the same name and
-            seed; or if one name stands for two backbones that are not of one recipe.
+            seed; or if one name stands for two backbones that do not belong to one recipe.
     """
     if not runs.is_dir():
         raise ValueError(f"--runs {runs}: no such folder; pass the one that holds NAME/TASK/{RESULT_FILE}")
@@ -122,79 +130,69 @@ def collect(runs: Path) -> list[Evaluated]:
             continue
         measurement = Measurement(path=path.relative_to(runs).as_posix(), folder=path.parent, result=result)
         by_name.setdefault(result.backbone.name, []).append(measurement)
-    named = [_gather(name, by_name[name], problems) for name in sorted(by_name)]
+    named = [_gather(by_name[name], problems) for name in sorted(by_name)]
     if problems:
         raise CollectionError(problems)
     rows = _merge_recipes(named)
-    for number, one in enumerate((one for row in rows for one in row.measurements), start=1):
-        one.number = number
+    for number, measurement in enumerate((measurement for row in rows for measurement in row.measurements), start=1):
+        measurement.number = number
     return rows
 
 
-def _recipe_of(result: Result) -> tuple[str, ...] | None:
-    """What a backbone's recipe is known by; None where its file does not record it (only checkpoints made here state it)."""
-    source = result.backbone.source
-    if not source.get("recipe_sha256") or source.get("seed", -1) < 0:
-        return None
-    return source["recipe_sha256"], source["format"], source["branch"], str(source["epoch"])
-
-
-def _gather(name: str, measurements: Sequence[Measurement], problems: list[str]) -> Evaluated:
-    """Bring one name's results together; what does not fit is added to `problems`."""
+def _gather(measurements: Sequence[Measurement], problems: list[str]) -> Evaluated:
+    """Combine the results of one name; results that do not belong together are added to `problems`."""
     slots: dict[Slot, list[Measurement]] = {}
-    for number, one in enumerate(measurements):
-        problem = _backbone_problem(name, measurements[:number], one)
-        for slot in slots_of(one.result):
+    for number, measurement in enumerate(measurements):
+        problem = _backbone_problem(measurements[:number], measurement)
+        for slot in slots_of(measurement.result):
             present = slots.setdefault(slot, [])
-            problem = problem or _slot_problem(name, slot, present, one)
-            present.append(one)
+            problem = problem or _slot_problem(slot, present, measurement)
+            present.append(measurement)
         if problem:
-            problems.append(f"{one.path}: {problem}; remove one or evaluate under another --name")
+            problems.append(f"{measurement.path}: {problem}; remove one or evaluate under another --name")
     return Evaluated(
-        name=name,
+        name=measurements[0].name,
         architecture=architecture_name(measurements[0].result.backbone.spec),
         slots={slot: tuple(found) for slot, found in slots.items()},
     )
 
 
-def _backbone_problem(name: str, earlier: Sequence[Measurement], one: Measurement) -> str:
-    for first in earlier:
-        backbones = first.result.backbone, one.result.backbone
-        recipes = {_recipe_of(first.result), _recipe_of(one.result)}
-        is_other_seed = len(recipes) == 1 and None not in recipes and backbones[0].source["seed"] != backbones[1].source["seed"]
-        if backbones[0].sha256 != backbones[1].sha256 and not is_other_seed:
-            return f"{name!r} is another backbone file here than in {first.path}, and not the same recipe with another seed"
+def _backbone_problem(earlier: Sequence[Measurement], measurement: Measurement) -> str:
+    backbone, recipe = measurement.result.backbone, measurement.recipe
+    for other in earlier:
+        known = other.result.backbone
+        is_other_seed = recipe is not None and recipe == other.recipe and backbone.source["seed"] != known.source["seed"]
+        if backbone.sha256 != known.sha256 and not is_other_seed:
+            return f"{backbone.name!r} is another backbone file here than in {other.path}, and not the same recipe with another seed"
     return ""
 
 
-def _slot_problem(name: str, slot: Slot, present: Sequence[Measurement], one: Measurement) -> str:
-    place = " ".join(filter(None, slot))
-    for earlier in present:
-        if earlier.draw == one.draw:
-            return f"a second {place} result of {name!r} with the same seed, beside {earlier.path}"
-        if different := seed_differences(earlier.result, one.result, slot.benchmark):
-            return (
-                f"no further seed of the {place} result {earlier.path} of {name!r}, since they differ in {', '.join(different)}"
-            )
+def _slot_problem(slot: Slot, present: Sequence[Measurement], measurement: Measurement) -> str:
+    for other in present:
+        if other.draw == measurement.draw:
+            return f"a second {slot} result of {measurement.name!r} with the same seed, beside {other.path}"
+        if different := seed_differences(other.result, measurement.result, slot.benchmark):
+            names = ", ".join(different)
+            return f"no further seed of the {slot} result {other.path} of {other.name!r}, since they differ in {names}"
     return ""
 
 
 def _merge_recipes(named: Sequence[Evaluated]) -> list[Evaluated]:
-    """Bring names of one recipe together, where all fill the same places alike; the others stay as they are."""
+    """Combine the names of one recipe where all of them fill the same places alike; the others stay as they are."""
     groups: dict[tuple[str, ...], list[Evaluated]] = {}
-    for one in named:
-        groups.setdefault(_recipe_of(one.measurements[0].result) or ("name", one.name), []).append(one)
+    for row in named:
+        groups.setdefault(row.measurements[0].recipe or ("name", row.name), []).append(row)
     rows = []
     for group in groups.values():
         obstacle = _obstacle(group) if len(group) > 1 else ""
         if obstacle:
-            logger.info("%s are of one recipe, and stay apart: %s", ", ".join(one.name for one in group), obstacle)
+            logger.info("%s are of one recipe, and stay apart: %s", ", ".join(row.name for row in group), obstacle)
         rows += group if obstacle or len(group) == 1 else [_join(group)]
-    return sorted(rows, key=lambda one: one.name)
+    return sorted(rows, key=lambda row: row.name)
 
 
 def _obstacle(group: Sequence[Evaluated]) -> str:
-    """Why names of one recipe are no seeds of one row; empty if they are."""
+    """Why names of one recipe cannot be the seeds of one row; empty if they can."""
     first, *others = group
     for other in others:
         if set(first.slots) != set(other.slots):
@@ -202,27 +200,27 @@ def _obstacle(group: Sequence[Evaluated]) -> str:
         for slot, measurements in first.slots.items():
             if different := seed_differences(measurements[0].result, other.slots[slot][0].result, slot.benchmark):
                 return f"{slot.benchmark} differs in {', '.join(different)}"
-    seeds = [seed for row in group for seed in {one.result.backbone.source["seed"] for one in row.measurements}]
+    seeds = [seed for row in group for seed in {found.result.backbone.source["seed"] for found in row.measurements}]
     return "two have the same seed" if len(set(seeds)) < len(seeds) else ""
 
 
 def _join(group: Sequence[Evaluated]) -> Evaluated:
     slots = {
-        slot: tuple(sorted((one for row in group for one in row.slots[slot]), key=lambda one: one.path))
+        slot: tuple(sorted((found for row in group for found in row.slots[slot]), key=lambda measurement: measurement.path))
         for slot in group[0].slots
     }
-    return Evaluated(name=", ".join(one.name for one in group), architecture=group[0].architecture, slots=slots)
+    return Evaluated(name=", ".join(row.name for row in group), architecture=group[0].architecture, slots=slots)
 
 
 def _check_result(result: Result, path: Path) -> None:
     """Raise ResultError, with the path and every fault, unless the result holds everything that the tables print.
 
-    `eval.result.read_result` sees to the fields' presence; a file edited or damaged since may still hold anything in them.
+    `eval.result.read_result` only checks that the fields are there; in a file that was edited or damaged they may hold anything.
     """
     if faults := list(_type_faults(result, Result, "")) or list(_content_faults(result)):
         raise ResultError(f"{path}: incomplete or damaged result ({'; '.join(faults)}); run the task again")
     if not benchmarks_of(result):
-        known = dict.fromkeys(f"{one.task} by {one.protocol}" for one in BENCHMARKS.values())
+        known = dict.fromkeys(f"{benchmark.task} by {benchmark.protocol}" for benchmark in BENCHMARKS.values())
         raise ResultError(
             f"{path}: no table shows metrics of the task {result.task!r} by the protocol {result.protocol.name!r} with these "
             f"names; known: {', '.join(known)}"

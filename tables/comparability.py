@@ -1,8 +1,8 @@
 """Whether two results may be compared, and whether they are seeds of one recipe.
 
-A setting that equals the published one for a backbone's family is taken as equal between families: a ResNet and a ViT are each
-fine-tuned as published for them, and the papers compare them so. What a protocol does not count as a deviation (precision by device,
-say) does not count here either, except the attention heads, which published runs have changed by mistake.
+Settings that are as published for each family of backbones count as equal between families: a ResNet and a ViT are each fine-tuned
+as published for them, and the papers compare them so. What a protocol does not count as a deviation (such as the precision, which
+depends on the device) does not count here either, except the attention heads, which published runs have changed by mistake.
 """
 
 import dataclasses
@@ -19,14 +19,14 @@ AS_PRETRAINED = "as pretrained"
 
 HEADS = "heads"
 FIELDS = (HEADS, "protocol", "dataset", "settings")
-"""The fields of differences, or what they begin with before a dot."""
+"""The names of a difference's field, up to the first dot."""
 
 
 class Difference(NamedTuple):
-    """Something in which two results differ."""
+    """A field in which two results differ, and its two values."""
 
     field: str
-    """Such as `protocol.version`, `dataset.test.listing_sha256`, `heads` or `settings.taps`; what `--allow` takes."""
+    """A name that `--allow` takes, such as `protocol.version`, `dataset.test.listing_sha256`, `heads` or `settings.taps`."""
     first: str
     second: str
 
@@ -35,12 +35,12 @@ class Difference(NamedTuple):
 
 
 def deviations_of(result: Result, benchmark: str) -> dict[str, list[Any]]:
-    """The deviations from the published protocol that touch the metrics of a benchmark: a probe's epochs change no k-NN metric."""
+    """The deviations from the published protocol that affect the metrics of a benchmark: a probe's epochs change no k-NN metric."""
     return {name: values for name, values in result.protocol.deviations.items() if _concerns(name, benchmark)}
 
 
 def conditions_of(result: Result, benchmark: str) -> dict[str, str]:
-    """What must be equal for metrics of a benchmark (its key) to be comparable; a deviation that is absent is as published."""
+    """What must be equal for metrics of a benchmark (its key) to be comparable. A setting that is absent is as published."""
     deviations = {f"settings.{name}": _text(used) for name, (_, used) in deviations_of(result, benchmark).items()}
     return {**_protocol(result), **_datasets(result), HEADS: heads_of(result), **deviations}
 
@@ -57,13 +57,16 @@ def benchmark_differences(first: Result, second: Result, benchmark: str, allowed
 
 
 def row_differences(first: Result, second: Result, allowed: Collection[str] = ()) -> list[Difference]:
-    """What makes two results of different benchmarks odd beside each other in one row of a table."""
-    of_row = [{HEADS: heads_of(one), "dataset.test.coverage": one.datasets["test"].coverage} for one in (first, second)]
-    return _without(allowed, _compare(*of_row))
+    """The differences that are misleading between results of different benchmarks in one row of a table."""
+
+    def conditions(result: Result) -> dict[str, str]:
+        return {HEADS: heads_of(result), "dataset.test.coverage": result.datasets["test"].coverage}
+
+    return _without(allowed, _compare(conditions(first), conditions(second)))
 
 
 def seed_differences(first: Result, second: Result, benchmark: str) -> list[str]:
-    """What keeps two results of one benchmark from being seeds of one recipe: any setting or data, but neither seed nor machine."""
+    """Why two results of one benchmark are not seeds of one recipe: differences in settings or data, not in seed or machine."""
 
     def conditions(result: Result) -> dict[str, str]:
         settings = {name: value for name, value in result.protocol.settings.items() if _concerns(name, benchmark)}
@@ -74,7 +77,7 @@ def seed_differences(first: Result, second: Result, benchmark: str) -> list[str]
             **{f"backbone.{name}": _text(value) for name, value in result.backbone.spec.items()},
         }
 
-    return [str(one) for one in _compare(conditions(first), conditions(second))]
+    return [str(difference) for difference in _compare(conditions(first), conditions(second))]
 
 
 def _concerns(setting: str, benchmark: str) -> bool:
@@ -99,7 +102,8 @@ def _compare(first: Mapping[str, str], second: Mapping[str, str]) -> list[Differ
 
 
 def _without(allowed: Collection[str], differences: list[Difference]) -> list[Difference]:
-    return [one for one in differences if not any(f"{one.field}.".startswith(f"{name}.") for name in allowed)]
+    prefixes = tuple(f"{name}." for name in allowed)
+    return [difference for difference in differences if not f"{difference.field}.".startswith(prefixes)]
 
 
 def _text(value: Any) -> str:

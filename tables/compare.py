@@ -1,8 +1,8 @@
-"""What a table says about its values beside each other: best, second, and differences from a baseline.
+"""How the values of a table compare: the best, the second-best, and differences from a baseline.
 
-Only values that may be compared are (`tables.comparability`). Best and second are among benchmark numbers alone: values on sample
-data or a part of a benchmark, or by a deviating protocol, never compete. Differences are also given between two of these, where both
-are on the same data by the same protocol. `tables.significance` adds which differences are more than chance.
+Only comparable values are compared (see `tables.comparability`). Best and second-best are chosen among benchmark numbers; values on
+sample data, on a part of a benchmark or under a deviating protocol never compete. A difference is also given between two such values
+if data and protocol are the same for both. `tables.significance` adds which differences are more than chance.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ from tables.rows import BENCHMARK_NUMBERS, Cell, Row, Table, printed
 
 RESAMPLES = 1000
 FEWEST_ITEMS = 6
-"""With fewer, even differences of one sign everywhere come about by chance in more than 5 % of the cases: 2 x 2^-5 > 0.05."""
+"""With fewer items, even differences that all have one sign occur by chance in more than 5 % of the cases: 2 x 2^-5 > 0.05."""
 
 
 class Interval(NamedTuple):
-    """The middle 95 % of a difference over resampled sets of the items, in the metric's unit."""
+    """The central 95 % of a difference over resampled sets of the items, in the metric's unit."""
 
     low: float
     high: float
@@ -31,14 +31,14 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """What is said about one value."""
+    """How one value compares with the others."""
 
     rank: Literal["best", "second"] | None = None
-    """Among the benchmark numbers of its column (and data set) that may be compared."""
+    """Its rank among the comparable benchmark numbers of its column (and data set)."""
     delta: float | None = None
     """The value minus the baseline's, in the unit of the metric."""
     interval: Interval | None = None
-    """Of the difference, where both results carry their items."""
+    """The interval of `delta`, if both results carry their items."""
     incomparable: str = ""
     """Why a benchmark number does not compete with the others; empty if it does."""
 
@@ -49,23 +49,23 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The marks of a table, and the number of the baseline's row by that of a row."""
+    """The marks of a table."""
 
     marks: dict[tuple[int, str], Mark] = field(default_factory=dict)
-    """(number of the row, key of the column) -> mark; values without any are left out."""
+    """(number of the row, key of the column) -> mark; values without a mark are left out."""
     baselines: dict[int, int] = field(default_factory=dict)
+    """Number of a row -> number of the row that is its baseline."""
 
     def mark(self, row: int, key: str) -> Mark:
-        """The mark of a value, empty if there is nothing to say."""
         return self.marks.get((row, key), Mark())
 
 
 def compare(table: Table, baseline: str | None = None) -> Comparison:
     """Mark a table's values.
 
-    `baseline` is the method of a published row, or the name of a measured one, from which differences are given to the rows of
-    the same backbone and data set. A measured row is compared with a measured baseline where there is one. Several rows of that
-    name that could be meant give none.
+    `baseline` is the method of a published row or the name of a measured one; the rows of the same backbone and data set get their
+    difference from it. A measured row is compared with a measured baseline if there is one. No difference is given where several
+    rows of that name could be the baseline.
     """
     marks: dict[tuple[int, str], Mark] = {}
     baselines = {} if baseline is None else _baselines(table, baseline)
@@ -86,12 +86,12 @@ def compare(table: Table, baseline: str | None = None) -> Comparison:
 
 
 def names_of(row: Row) -> tuple[str, ...]:
-    """What a row may be called by: its method; a row of several runs, by each of their names, too."""
+    """The names by which the user may give a row as the baseline: its method and, if it was measured, the names of its runs."""
     return (row.descriptors["method"], *(row.evaluated.run_names if row.evaluated else ()))
 
 
 def _ranks(table: Table, cells: Mapping[int, Cell]) -> tuple[dict[int, Literal["best", "second"]], dict[int, str]]:
-    """Best and second by row, and the benchmark numbers that do not compete with why."""
+    """The rank of each row that has one, and the reason for each row that does not compete, by the number of the row."""
     ranks: dict[int, Literal["best", "second"]] = {}
     excluded: dict[int, str] = {}
     datasets: dict[str, dict[int, Cell]] = {}
@@ -99,21 +99,20 @@ def _ranks(table: Table, cells: Mapping[int, Cell]) -> tuple[dict[int, Literal["
         if cell.status in BENCHMARK_NUMBERS:
             datasets.setdefault(table.rows[number].descriptors.get("dataset", ""), {})[number] = cell
     for of_dataset in datasets.values():
-        reasons = _excluded(of_dataset)
-        excluded |= reasons
-        competing = {number: float(printed(_value(cell))) for number, cell in of_dataset.items() if number not in reasons}
-        first, second = (*sorted(set(competing.values()), reverse=True), None, None)[:2]
-        for number, value in competing.items() if len(competing) > 1 else ():
-            if value in (first, second):
-                ranks[number] = "best" if value == first else "second"
+        excluded |= _excluded(of_dataset)
+        competing = {number: float(printed(_value(cell))) for number, cell in of_dataset.items() if number not in excluded}
+        best, second = (*sorted(set(competing.values()), reverse=True), None, None)[:2]
+        if len(competing) > 1:
+            ranks |= dict.fromkeys((number for number, value in competing.items() if value == best), "best")
+            ranks |= dict.fromkeys((number for number, value in competing.items() if value == second), "second")
     return ranks, excluded
 
 
 def _excluded(cells: Mapping[int, Cell]) -> dict[int, str]:
-    """Which of some benchmark numbers may not be compared with the others, with why.
+    """The benchmark numbers that do not compete with the others, with the reason, by the number of the row.
 
-    The measured ones fall into classes that may be compared. Beside published values only such count as keep the attention heads of
-    the pretraining. Of several classes the one by the newest protocol competes, then the largest one, then that of the first row.
+    Measured numbers are comparable within classes of equal conditions. Only numbers with the attention heads of the pretraining
+    compete with published ones. Of several classes, that of the newest protocol competes, then the largest, then the first row's.
     """
     published = any(not cell.measurements for cell in cells.values())
     excluded: dict[int, str] = {}
@@ -132,35 +131,36 @@ def _excluded(cells: Mapping[int, Cell]) -> dict[int, str]:
         for number in (number for rows in classes.values() if rows is not chosen for number in rows):
             first, second = (cells[row].measurements[0].result for row in (chosen[0], number))
             found = benchmark_differences(first, second, cells[number].column.benchmark)
-            excluded[number] = ", ".join(f"{one.field} is {one.second}, not {one.first}" for one in found)
+            excluded[number] = ", ".join(f"{field} is {other}, not {competing}" for field, competing, other in found)
     return excluded
 
 
 def _baselines(table: Table, name: str) -> dict[int, int]:
-    """For each row the one that it is compared with, where exactly one is meant."""
-    called = [number for number, row in enumerate(table.rows) if name in names_of(row)]
+    """Number of a row -> number of its baseline, where exactly one row can be meant."""
+
+    def network(row: Row) -> list[str | None]:
+        return [row.descriptors.get(descriptor) for descriptor in ("backbone", "dataset")]
+
+    named = {number: row for number, row in enumerate(table.rows) if name in names_of(row)}
     found = {}
     for number, row in enumerate(table.rows):
-        candidates = [one for one in called if _same_network(table.rows[one], row)]
-        alike = [one for one in candidates if (table.rows[one].evaluated is None) == (row.evaluated is None)]
+        candidates = [other for other in named if network(named[other]) == network(row)]
+        alike = [other for other in candidates if (named[other].evaluated is None) == (row.evaluated is None)]
         chosen = alike or candidates
-        if len(chosen) == 1 and number not in called:
+        if len(chosen) == 1 and number not in named:
             found[number] = chosen[0]
     return found
 
 
-def _same_network(first: Row, second: Row) -> bool:
-    return all(first.descriptors.get(name) == second.descriptors.get(name) for name in ("backbone", "dataset"))
-
-
 def _may_be_subtracted(cell: Cell, other: Cell) -> bool:
-    """Whether two values of one column may be compared: both measured alike, or both fit to stand beside published ones."""
+    """Whether two values of a column are comparable: both are measured alike, or both can stand beside published values."""
     if cell.measurements and other.measurements:
         results = cell.measurements[0].result, other.measurements[0].result
         return not benchmark_differences(*results, cell.column.benchmark)
     return all(
-        one.status in BENCHMARK_NUMBERS and all(heads_of(found.result) == AS_PRETRAINED for found in one.measurements[:1])
-        for one in (cell, other)
+        value.status in BENCHMARK_NUMBERS
+        and all(heads_of(measurement.result) == AS_PRETRAINED for measurement in value.measurements[:1])
+        for value in (cell, other)
     )
 
 
@@ -170,7 +170,7 @@ def _value(cell: Cell) -> float:
 
 
 def marked(table: Table, comparison: Comparison) -> Sequence[tuple[Row, list[tuple[Column, Cell | None, Mark]]]]:
-    """Every row with its columns, their values and marks; None for what was not measured."""
+    """Every row with its columns, their values (None if not measured) and marks."""
     return [
         (row, [(column, row.cells.get(column.key), comparison.mark(number, column.key)) for column in table.layout.columns])
         for number, row in enumerate(table.rows)

@@ -1,7 +1,7 @@
-r"""The tables for a paper: LaTeX with booktabs.
+r"""The tables in LaTeX with booktabs, for a paper.
 
-Every value stands in a macro that says what it is (`\pbSample`, `\pbBest`, ...), so that a paper may print it in its own way; the
-macros are in a file of their own. `tables.tex` is a document of all tables.
+Every value stands in a macro that says what it is (`\pbSample`, `\pbBest`, ...), so that a paper can print it in its own way;
+`macros.tex` defines them. `tables.tex` is a document with all tables.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ MACROS_FILE = "macros.tex"
 _FEATURES = ("knn_features", "linear_features")
 _NOT_RUN = "--"
 
-# Written so that the fonts of the smallest TeX installation have them.
+# The fonts of the smallest TeX installation have all of these.
 _ESCAPES = str.maketrans(
     {character: f"\\{character}" for character in "{}&#%_"}
     | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}", "$": r"\ensuremath{\mathdollar}", "±": r"\ensuremath{\pm}"}
@@ -53,7 +53,7 @@ MACROS = r"""% What the figures of the tables are; change these to print them in
 \newcommand{\pbDelta}[1]{ (#1)}
 \newcommand{\pbSignificantDelta}[1]{ (#1\textsuperscript{*})}
 """
-"""The file of macros."""
+"""The content of `macros.tex`."""
 
 _LEGEND = (
     r"\textsuperscript{m}: measured here; the other upright figures are as published. \textit{[In brackets]}: measured here, not a "
@@ -63,7 +63,7 @@ _LEGEND = (
 
 
 def render_document(names: Sequence[str]) -> str:
-    """A document of all tables, to be compiled in the folder that holds them; `names` are those of their files, without suffix."""
+    """A document with all tables, to be compiled in their folder; `names` are their file names without suffix."""
     preamble = [
         r"\documentclass{article}",
         r"\usepackage[utf8]{inputenc}",
@@ -77,9 +77,9 @@ def render_document(names: Sequence[str]) -> str:
 
 
 def render_latex(table: Table, comparison: Comparison) -> str:
-    """One table as a float, as wide as the page."""
+    """A table as a float, at most as wide as the page."""
     descriptors = [name for name in table.layout.descriptors if any(row.descriptors[name] for row in table.rows)]
-    # Ways to represent an image are too long for a column: each gets a number, which the caption explains.
+    # How an image is represented takes too many words for a column: each way gets a number, which the caption explains.
     texts = dict.fromkeys(row.descriptors.get(name, "") for row in table.rows for name in _FEATURES)
     features = {text: f"({number})" for number, text in enumerate(filter(None, texts), start=1)}
     legend = "; ".join(f"{number} {escape(text)}" for text, number in features.items())
@@ -108,12 +108,12 @@ def render_latex(table: Table, comparison: Comparison) -> str:
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX prints it, on one line and without Markdown's backticks; letters beyond Latin-1 are left to the engine."""
+    """Text in LaTeX, on one line and without Markdown's backticks. Letters beyond Latin-1 are left to the engine."""
     return " ".join(text.split()).translate(_ESCAPES)
 
 
 def _headings(table: Table, descriptors: Sequence[str]) -> list[str]:
-    """Two lines: benchmarks over their columns with rules below, then the columns."""
+    """Two lines: the benchmarks above their columns, with rules below, and the columns."""
     benchmarks, rules = [""] * len(descriptors), []
     place = len(descriptors)
     for benchmark in table.layout.benchmarks:

@@ -1,4 +1,4 @@
-"""Which tables there are. The benchmarks and the columns of their metrics are those of `eval.tasks`."""
+"""The tables: their names, captions and columns. Benchmarks and metrics are those of `eval.tasks`."""
 
 import re
 from collections.abc import Iterable
@@ -19,13 +19,13 @@ class Layout:
     """The name of its files and of its reference table."""
     title: str
     caption: str
-    """What the published rows have in common, and what measured rows do not say."""
+    """What the published rows have in common, and what a measured row cannot tell."""
     descriptors: tuple[str, ...]
     columns: tuple[Column, ...]
 
     @property
     def published(self) -> bool:
-        """Whether there are published rows: a CSV of the same name in `tables/reference/`."""
+        """Whether there are published rows, in a CSV file of the same name in `tables/reference/`."""
         return (REFERENCE_FOLDER / f"{self.name}.csv").is_file()
 
     @property
@@ -89,18 +89,29 @@ DAVIS_2016 = Layout(
 )
 
 LAYOUTS = (MAIN, COMPONENTS, COMPATIBILITY, UPERNET, DAVIS_2016)
-"""The tables whose columns do not depend on the results; `layouts_for` adds the others."""
+"""The tables whose columns do not depend on the results."""
 
 
 def layouts_for(results: Iterable[Result]) -> tuple[Layout, ...]:
-    """All tables: `LAYOUTS`, that of classification, and one for every benchmark of `eval.tasks` that stands in none of these."""
+    """All tables: `LAYOUTS`, classification, and one for every other benchmark of `eval.tasks`."""
     layouts = (*LAYOUTS, classification_layout(results))
     shown = {"knn", "linear", *(column.benchmark for layout in layouts for column in layout.columns)}
-    return (*layouts, *(_own_table(benchmark) for benchmark in BENCHMARKS.values() if benchmark.key not in shown))
+    own_tables = (
+        Layout(
+            name=benchmark.key,
+            title=benchmark.title,
+            caption=f"{benchmark.title}, {benchmark.protocol}; all in percent.",
+            descriptors=("dataset", *_RUN) if benchmark.any_dataset else _RUN,
+            columns=benchmark.columns,
+        )
+        for benchmark in BENCHMARKS.values()
+        if benchmark.key not in shown
+    )
+    return (*layouts, *own_tables)
 
 
 def classification_layout(results: Iterable[Result]) -> Layout:
-    """The table of classification: top-1 and top-5 of k-NN for every k that some result has, and of the linear probe."""
+    """Top-1 and top-5 of k-NN, for every k that some result has, and of the linear probe."""
     matches = (re.fullmatch(BENCHMARKS["knn"].metric_pattern, name) for result in results for name in result.metrics)
     neighbours = sorted({int(match[1]) for match in matches if match})
     classifiers = [("knn", f"knn{k}", f"{k}-NN") for k in neighbours] + [("linear", "linear", "linear")]
@@ -121,18 +132,8 @@ def classification_layout(results: Iterable[Result]) -> Layout:
     )
 
 
-def _own_table(benchmark: Benchmark) -> Layout:
-    return Layout(
-        name=benchmark.key,
-        title=benchmark.title,
-        caption=f"{benchmark.title}, {benchmark.protocol}; all in percent.",
-        descriptors=("dataset", *_RUN) if benchmark.any_dataset else _RUN,
-        columns=benchmark.columns,
-    )
-
-
 def benchmarks_of(result: Result) -> tuple[Benchmark, ...]:
-    """Which benchmarks a result has metrics of; none where no table shows it."""
+    """The benchmarks of which a result has metrics; none if no table shows it."""
     return tuple(
         benchmark
         for benchmark in BENCHMARKS.values()
@@ -142,7 +143,7 @@ def benchmarks_of(result: Result) -> tuple[Benchmark, ...]:
 
 
 def metrics_of(result: Result, benchmark: Benchmark) -> list[str]:
-    """Names of a benchmark's metrics; those that depend on the result are in its order."""
+    """The names of a benchmark's metrics; names that depend on the result are in its order."""
     return [column.metric for column in benchmark.columns] or _matching(benchmark, result)
 
 

@@ -29,11 +29,11 @@ class TablesConfig:
     """Folder for a CSV and a LaTeX file per table, for tables.md and tables.tex with all of them, and for report.html; made if
     absent."""
     baseline: str = ""
-    """Give differences from this row: a method of the published tables, such as `DINO`, or the name of a run. By default none."""
+    """Give differences from this row: a method of the published tables, such as `DINO`, or the name of a run. Default: none."""
     max_picture_mb: float = 20
-    """Most megabytes of pictures in report.html, which beside them takes one or two; it names those that do not fit."""
+    """Limit on the pictures in report.html, in megabytes; the rest of the page takes one or two. It names what does not fit."""
     max_films: int = 6
-    """Most DAVIS sequences that report.html shows as films, spread evenly; it names the others."""
+    """Largest number of DAVIS sequences that report.html shows as films, spread evenly; it names the others."""
 
     def __post_init__(self) -> None:
         for name in ("max_picture_mb", "max_films"):
@@ -43,7 +43,7 @@ class TablesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Tables:
-    """Everything that is rendered: all tables, also those without rows, with a comparison each."""
+    """Everything that is rendered: all tables, including those without rows, and the comparison of each."""
 
     evaluated: list[Evaluated]
     tables: list[Table]
@@ -57,26 +57,21 @@ def build_tables(runs: Path, baseline: str | None = None) -> Tables:
     evaluated = collect(runs)
     if not evaluated:
         logger.warning("no results below %s: the tables hold the published rows only", runs)
-    layouts = layouts_for([measurement.result for one in evaluated for measurement in one.measurements])
+    layouts = layouts_for([measurement.result for row in evaluated for measurement in row.measurements])
     tables = [build_table(layout, read_reference(layout), evaluated) for layout in layouts]
     comparisons = [compare(table, baseline) for table in tables]
     if baseline is not None:
         names = dict.fromkeys(name for table in tables for row in table.rows for name in names_of(row))
         if baseline not in names:
-            raise ValueError(f"--baseline {baseline}: no row is called so; there are {', '.join(names)}")
+            raise ValueError(f"--baseline {baseline}: no row has this name; there are {', '.join(names)}")
         from tables.significance import add_intervals  # needs numpy and the tasks' files of single items
 
         comparisons = add_intervals(tables, comparisons)
     return Tables(evaluated=evaluated, tables=tables, comparisons=comparisons, baseline=baseline)
 
 
-def render_all(runs: Path, baseline: str | None = None) -> dict[str, str]:
-    """File name -> content of every table, a pure function of the results, their items and the reference tables."""
-    return render_tables(build_tables(runs, baseline))
-
-
 def render_tables(made: Tables) -> dict[str, str]:
-    """File name -> content of every table."""
+    """File name -> content of every table, a pure function of the results, their items and the reference tables."""
     files = {}
     for table, comparison in zip(made.tables, made.comparisons, strict=True):
         files[f"{table.layout.name}.csv"] = render_csv(table, comparison, made.baseline is not None)
@@ -88,7 +83,7 @@ def render_tables(made: Tables) -> dict[str, str]:
 
 
 def make_tables(config: TablesConfig) -> list[Path]:
-    """Write every table and the report, after all of them could be made. Returns their paths."""
+    """Write every table and the report once all of them could be made. Returns their paths."""
     from tables.report.page import render_report  # needs jinja2, Pillow and Matplotlib, which `--help` does not wait for
 
     made = build_tables(config.runs, config.baseline or None)

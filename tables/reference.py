@@ -1,4 +1,4 @@
-"""What was published: the tables of the papers, and where the checkpoints are. All of it is in `reference/*.csv`."""
+"""Reads `reference/*.csv`: the published tables, and the published checkpoints with their addresses."""
 
 import csv
 import re
@@ -27,12 +27,12 @@ class PublishedRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedCheckpoint:
-    """One published file; a field that nobody states is empty.
+    """A published checkpoint; a field that nobody states is empty.
 
-    `name` is what `tools/fetch_checkpoint.py` calls it; `method` and `backbone` are as in the tables of results. `md5` may be only
-    the first digits of the digest, where the authors print no more. `licence` is that of the weights, or of the repository that
-    publishes them; `source` says where address and licence are stated. `format` is a layout of `backbones`, and `branch` the one of
-    its networks that the published numbers need.
+    `name` is the one that `tools/fetch_checkpoint.py` takes; `method` and `backbone` are as in the tables of results. `md5` may hold
+    only the first digits of the digest, if the authors print no more. `licence` is that of the weights, or of the repository that
+    publishes them; `source` says where address and licence are stated. `format` is a layout of `backbones`; `branch` names the
+    network behind the published numbers.
     """
 
     name: str
@@ -51,20 +51,20 @@ class PublishedCheckpoint:
 
     @property
     def download_address(self) -> str:
-        """The address of the bytes: for Google Drive another one than that of the page, without its question about big files."""
+        """The address of the file itself. On Google Drive it differs from that of the page, which asks a question about big files."""
         if match := _DRIVE_PAGE.fullmatch(self.address):
             return f"https://drive.usercontent.google.com/download?id={match[1]}&export=download&confirm=t"
         return self.address
 
     def is_architecture(self, name: str) -> bool:
-        """Whether an architecture in words, such as `ViT-S/16, 8 heads`, is this backbone, be its number of heads unusual."""
+        """Whether an architecture in words, such as `ViT-S/16, 8 heads`, is this backbone; its number of heads may be unusual."""
         return name == self.backbone or name.startswith(f"{self.backbone}, ")
 
 
 def read_reference(layout: Layout, folder: Path = REFERENCE_FOLDER) -> list[PublishedRow]:
-    """Read a published table; a layout without published rows has none.
+    """Read a published table; the list is empty for a layout without published rows.
 
-    ValueError, with file and line, if the file is absent, has other columns than the layout, or a cell that is not a number.
+    ValueError, with file and line, if the file is absent, its columns are not those of the layout, or a value is not a number.
     """
     if not layout.published:
         return []
@@ -81,10 +81,7 @@ def read_reference(layout: Layout, folder: Path = REFERENCE_FOLDER) -> list[Publ
 
 
 def read_checkpoints(path: Path = CHECKPOINTS_FILE) -> dict[str, PublishedCheckpoint]:
-    """Read the published checkpoints, by name.
-
-    ValueError, with file and line, if the file is absent or has other columns, cells are missing, or two rows have one name.
-    """
+    """Read the published checkpoints, by name; ValueError, with file and line, for a damaged file or two rows of one name."""
     rows: dict[str, PublishedCheckpoint] = {}
     for place, record in _records(path, [field.name for field in fields(PublishedCheckpoint)]):
         row = PublishedCheckpoint(**record)

@@ -1,18 +1,19 @@
 """The tables as CSV files and as one Markdown page.
 
-CSV: full precision, and beside every value its standing. Columns: `row`, the kind of the row
-(`tables.rows.Row.kind`: a row of means is followed by one for each of its seeds); the descriptors; for each
-metric `KEY`, `KEY_status`, `KEY_spread` (standard deviation over the seeds), in tables with rows per data set
-`KEY_low` and `KEY_high` (95 % interval over resampled items), and with a baseline `KEY_delta`,
-`KEY_delta_low` and `KEY_delta_high` (minus the baseline's value, and the 95 % interval of that); for each
-benchmark `NAME_items` (images or sequences of the test split), `NAME_deviations` from the published protocol
-(JSON, setting -> [published, used]), `NAME_seeds` (how many results) and `NAME_result` (paths below the
-folder of runs, separated by `; `), all empty in published rows; `pretraining_seed` (-1: not recorded) and
-`evaluation_seed` of a row of one seed; `backbone_sha256`, empty where several seeds have several; `source`;
-`note`.
+The CSV files have full precision, and the standing of every value. Their columns are
 
-Markdown: a value that is no benchmark number never stands bare. It is in brackets and italics, with a number
-that leads to a note saying why.
+- `row`, the kind of the row (`tables.rows.Row.kind`; the rows of its seeds follow a row of means), and the descriptors;
+- for each metric `KEY`, `KEY_status`, `KEY_spread` (standard deviation over the seeds); in tables with rows per data set also
+  `KEY_low` and `KEY_high` (95 % interval over resampled items); with a baseline also `KEY_delta`, `KEY_delta_low` and
+  `KEY_delta_high` (difference from the baseline, and its 95 % interval);
+- for each benchmark `NAME_items` (images or sequences of the test split), `NAME_deviations` from the published protocol (JSON,
+  setting -> [published, used]), `NAME_seeds` (number of results), `NAME_result` (paths below the folder of runs, separated by
+  `; `); all are empty in published rows;
+- `pretraining_seed` (-1: not recorded) and `evaluation_seed` of a row of one seed; `backbone_sha256`, empty if the seeds have several
+  backbones; `source`; `note`.
+
+On the Markdown page, a value that is not a benchmark number stands in brackets and italics, with a number that leads to a note saying
+why.
 """
 
 import csv
@@ -21,11 +22,11 @@ import json
 from collections.abc import Mapping, Sequence
 
 from eval.result import Dataset, Result
-from eval.tasks import BENCHMARKS, Benchmark
+from eval.tasks import BENCHMARKS
 from tables.collect import Evaluated, Measurement, slots_of
 from tables.comparability import deviations_of
 from tables.compare import FEWEST_ITEMS, RESAMPLES, Comparison, Mark, marked
-from tables.rows import BENCHMARK_NUMBERS, VERDICTS, Cell, Row, Status, Table, printed, signed, standing
+from tables.rows import BENCHMARK_NUMBERS, VERDICTS, Cell, Row, Table, printed, signed, standing
 
 _NO_VALUE = "n/a"
 _NOT_RUN = "–"
@@ -52,72 +53,60 @@ before these were recorded; fewer than {FEWEST_ITEMS} items show nothing."""
 
 def render_csv(table: Table, comparison: Comparison, with_baseline: bool = False) -> str:
     """The whole file, with Unix line ends; with a baseline, it has columns for the differences."""
-    deltas = ("_delta", "_delta_low", "_delta_high") if with_baseline else ()
-    suffixes = {
-        column.key: (
-            "",
-            "_status",
-            "_spread",
-            *(("_low", "_high") if BENCHMARKS[column.benchmark].any_dataset else ()),
-            *deltas,
-        )
-        for column in table.layout.columns
-    }
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    names = [key + suffix for key, of_column in suffixes.items() for suffix in of_column]
-    origins = [f"{one.key}_{part}" for one in table.layout.benchmarks for part in ("items", "deviations", "seeds", "result")]
+    values = []
+    for column in table.layout.columns:
+        suffixes = ["", "_status", "_spread"]
+        suffixes += ["_low", "_high"] if BENCHMARKS[column.benchmark].any_dataset else []
+        suffixes += ["_delta", "_delta_low", "_delta_high"] if with_baseline else []
+        values += [f"{column.key}{suffix}" for suffix in suffixes]
+    origins = [
+        f"{benchmark.key}_{part}"
+        for benchmark in table.layout.benchmarks
+        for part in ("items", "deviations", "seeds", "result")
+    ]
     about = ["pretraining_seed", "evaluation_seed", "backbone_sha256", "source", "note"]
-    writer.writerow(["row", *table.layout.descriptors, *names, *origins, *about])
+    header = ["row", *table.layout.descriptors, *values, *origins, *about]
+    stream = io.StringIO()
+    # A table without rows per data set has no columns for the interval of a single result.
+    writer = csv.DictWriter(stream, header, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
     for row, entries in marked(table, comparison):
-        writer.writerow(_csv_cells(table, row, {column.key: mark for column, _, mark in entries}, suffixes))
-        for seed in row.seeds:
-            writer.writerow(_csv_cells(table, seed, {}, suffixes))
+        writer.writerow(_csv_record(table, row, {column.key: mark for column, _, mark in entries}))
+        writer.writerows(_csv_record(table, seed, {}) for seed in row.seeds)
     return stream.getvalue()
 
 
-def _csv_cells(table: Table, row: Row, marks: Mapping[str, Mark], suffixes: Mapping[str, tuple[str, ...]]) -> list[str]:
-    values: list[str] = []
-    for key, of_column in suffixes.items():
-        texts = _csv_values(row.cells[key], marks.get(key, Mark())) if key in row.cells else {}
-        values += [texts.get(suffix, "") for suffix in of_column]
-    origins = [text for benchmark in table.layout.benchmarks for text in _origin(row, benchmark)]
-    digests = {one.result.backbone.sha256 for cell in row.cells.values() for one in cell.measurements}
-    digest = digests.pop() if len(digests) == 1 else ""
-    seeds = [str(seed) for seed in row.seed_of] if row.seed_of else ["", ""]
-    return [row.kind, *row.descriptors.values(), *values, *origins, *seeds, digest, row.source, row.note]
-
-
-def _csv_values(cell: Cell, mark: Mark) -> dict[str, str]:
-    """The texts of one value by the suffix of their column."""
-    values = {"": cell.text, "_status": cell.status}
-    if cell.spread is not None:
-        values["_spread"] = repr(cell.spread)
-    if cell.interval_95 is not None:
-        values |= {"_low": repr(cell.interval_95[0]), "_high": repr(cell.interval_95[1])}
-    if mark.delta is not None:
-        values["_delta"] = repr(mark.delta)
-    if mark.interval is not None:
-        values |= {"_delta_low": repr(mark.interval.low), "_delta_high": repr(mark.interval.high)}
-    return values
-
-
-def _origin(row: Row, benchmark: Benchmark) -> tuple[str, str, str, str]:
-    """Items, deviations, number of seeds and result paths."""
-    cells = (cell for cell in row.cells.values() if cell.column.benchmark == benchmark.key)
-    measurements = {one.path: one for cell in cells for one in cell.measurements}
-    if not measurements:
-        return "", "", "", ""
-    first = next(iter(measurements.values())).result
-    deviations = deviations_of(first, benchmark.key)
-    texts = json.dumps(deviations, sort_keys=True) if deviations else ""
-    return str(first.datasets["test"].num_items), texts, str(len(measurements)), "; ".join(measurements)
+def _csv_record(table: Table, row: Row, marks: Mapping[str, Mark]) -> dict[str, str]:
+    """Name of a column -> text; columns without a text are left out."""
+    record = {"row": row.kind, **row.descriptors, "source": row.source, "note": row.note}
+    for key, cell in row.cells.items():
+        mark = marks.get(key, Mark())
+        low, high = cell.interval_95 or (None, None)
+        delta_low, delta_high = mark.interval or (None, None)
+        numbers = {"spread": cell.spread, "low": low, "high": high}
+        numbers |= {"delta": mark.delta, "delta_low": delta_low, "delta_high": delta_high}
+        record |= {key: cell.text, f"{key}_status": cell.status}
+        record |= {f"{key}_{name}": repr(number) for name, number in numbers.items() if number is not None}
+    for benchmark in table.layout.benchmarks:
+        cells = (cell for cell in row.cells.values() if cell.column.benchmark == benchmark.key)
+        results = {measurement.path: measurement.result for cell in cells for measurement in cell.measurements}
+        if results:
+            first = next(iter(results.values()))
+            deviations = deviations_of(first, benchmark.key)
+            record[f"{benchmark.key}_items"] = str(first.datasets["test"].num_items)
+            record[f"{benchmark.key}_deviations"] = json.dumps(deviations, sort_keys=True) if deviations else ""
+            record |= {f"{benchmark.key}_seeds": str(len(results)), f"{benchmark.key}_result": "; ".join(results)}
+    digests = {found.result.backbone.sha256 for cell in row.cells.values() for found in cell.measurements}
+    record["backbone_sha256"] = digests.pop() if len(digests) == 1 else ""
+    if row.seed_of is not None:
+        record |= {"pretraining_seed": str(row.seed_of[0]), "evaluation_seed": str(row.seed_of[1])}
+    return record
 
 
 def render_markdown(
     tables: Sequence[Table], comparisons: Sequence[Comparison], evaluated: Sequence[Evaluated], baseline: str | None = None
 ) -> str:
-    """The page; tables without rows are left out, and each result gets a note, numbered through the page."""
+    """The page; it leaves out tables without rows, and has a numbered note for each result."""
     parts = [
         "# Results",
         "Figures are in percent and rounded to one decimal here; the CSV files beside this page hold all digits.",
@@ -127,7 +116,7 @@ def render_markdown(
         if table.rows:
             grid = _grid(table, comparison)
             parts += [f"## {table.layout.title}", table.layout.caption, grid, *_footer(table, comparison, baseline)]
-    notes = [f"{one.number}. {_note(one)}" for row in evaluated for one in row.measurements]
+    notes = [f"{measurement.number}. {_note(measurement)}" for row in evaluated for measurement in row.measurements]
     parts += ["## Notes on what was measured here", "\n".join(notes) or "There are no results yet."]
     if evaluated:
         parts += ["## Backbones measured here", _backbones(evaluated)]
@@ -144,18 +133,12 @@ def _grid(table: Table, comparison: Comparison) -> str:
     # Values are aligned to the right.
     lines = [_line(["figures", *headings]), _line(["---", *["---"] * len(descriptors), *["--:"] * len(columns)])]
     for row, entries in marked(table, comparison):
-        origin = "measured" if row.evaluated else "published"
-        values = [_markdown_value(cell, mark) for _, cell, mark in entries]
-        lines.append(_line([origin, *_descriptors(row), *values]))
+        cells = ["measured" if row.evaluated else "published"]
+        for name, text in row.descriptors.items():
+            is_run_name = name == "method" and row.evaluated
+            cells.append((_code(text) if is_run_name else _plain(text)) or _NOT_RUN)
+        lines.append(_line([*cells, *(_markdown_value(cell, mark) for _, cell, mark in entries)]))
     return "\n".join(lines)
-
-
-def _descriptors(row: Row) -> list[str]:
-    texts = []
-    for name, text in row.descriptors.items():
-        is_run_name = name == "method" and row.evaluated is not None
-        texts.append((_code(text) if is_run_name else _plain(text)) or _NOT_RUN)
-    return texts
 
 
 def _markdown_value(cell: Cell | None, mark: Mark) -> str:
@@ -167,7 +150,7 @@ def _markdown_value(cell: Cell | None, mark: Mark) -> str:
     fence = {"best": ("**", "**"), "second": ("<u>", "</u>"), None: ("", "")}[mark.rank]
     if cell.status not in BENCHMARK_NUMBERS:
         fence = ("*[", "]*")
-    notes = ",".join(str(one.number) for one in cell.measurements)
+    notes = ",".join(str(measurement.number) for measurement in cell.measurements)
     text = f"{fence[0]}{value}{fence[1]}" + (f"<sup>{notes}</sup>" if notes else "") + ("‡" if mark.incomparable else "")
     if cell.interval_95 is not None:
         text += f" <sub>{'–'.join(map(printed, cell.interval_95))}</sub>"
@@ -178,14 +161,14 @@ def _markdown_value(cell: Cell | None, mark: Mark) -> str:
 
 
 def rounded(cell: Cell) -> str:
-    """A value as pages print it: a published one with its own digits."""
+    """A value as pages print it; published values keep their digits."""
     if cell.value is None:
         return _NO_VALUE
     return printed(cell.value) if cell.measurements else cell.text
 
 
 def _footer(table: Table, comparison: Comparison, baseline: str | None) -> list[str]:
-    """Sources of the published rows, remarks on them, the baseline, and what does not compete."""
+    """Sources of the published rows, remarks on them, the baseline, and why some values do not compete."""
     published = [row for row in table.rows if row.evaluated is None]
     remarks: dict[str, dict[str, None]] = {}
     for row in published:
@@ -205,18 +188,17 @@ def _footer(table: Table, comparison: Comparison, baseline: str | None) -> list[
 
 
 def _note(measurement: Measurement) -> str:
-    """One result's note, on one line: its path, what it is worth, its data, protocol and seeds."""
+    """The note on a result, on one line: its path, what it is worth, its data, protocol and seeds."""
     result = measurement.result
     standings = {standing(result, slot.benchmark): slot.benchmark for slot in slots_of(result)}
-    verdicts = [_verdict(status) + (f" ({benchmark})" if len(standings) > 1 else "") for status, benchmark in standings.items()]
+    verdicts = []
+    for status, benchmark in standings.items():
+        verdict = VERDICTS[status] if status in BENCHMARK_NUMBERS else f"**{VERDICTS[status]}**"
+        verdicts.append(f"{verdict} ({benchmark})" if len(standings) > 1 else verdict)
     data = "; ".join(_data(role, dataset) for role, dataset in sorted(result.datasets.items()))
     pretraining = result.backbone.source.get("seed", -1)
     seeds = f"Seed {result.seed}" + (f", of the pretraining {pretraining}" if pretraining >= 0 else "")
     return f"{_code(measurement.path)}: {', '.join(verdicts)}. {data}. {_protocol(result)}. {seeds}."
-
-
-def _verdict(status: Status) -> str:
-    return VERDICTS[status] if status in BENCHMARK_NUMBERS else f"**{VERDICTS[status]}**"
 
 
 def _data(role: str, dataset: Dataset) -> str:
@@ -238,12 +220,8 @@ def _protocol(result: Result) -> str:
 def _backbones(evaluated: Sequence[Evaluated]) -> str:
     lines = [_line(["name", "architecture", "checkpoint", "format", "branch", "epoch", "seed", "backbone file sha256"])]
     lines.append(_line(["---"] * 8))
-    records = {
-        (one.result.backbone.name, one.result.backbone.sha256): (row, one.result.backbone)
-        for row in evaluated
-        for one in row.measurements
-    }
-    for row, record in records.values():
+    backbones = [(row, measurement.result.backbone) for row in evaluated for measurement in row.measurements]
+    for row, record in {(record.name, record.sha256): (row, record) for row, record in backbones}.values():
         source = record.source
         epoch, seed = (str(value) if value >= 0 else _NOT_RUN for value in (source["epoch"], source.get("seed", -1)))
         names = [_code(str(source[key])) for key in ("file_name", "format", "branch")]
@@ -252,12 +230,12 @@ def _backbones(evaluated: Sequence[Evaluated]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that stays in its cell of a Markdown table."""
+    """Text that does not break a cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|")
 
 
 def _code(text: str) -> str:
-    """A code span that stays in its cell, whatever the user called things."""
+    """A code span that does not break a cell, whatever characters it holds."""
     inline = _plain(text)
     if not inline:
         return ""

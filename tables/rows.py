@@ -1,4 +1,4 @@
-"""Tables as data: published rows, then a row for every evaluated recipe, each value with its standing."""
+"""Tables as data: the published rows, then a row for every evaluated recipe, each value with its standing."""
 
 import dataclasses
 import math
@@ -17,8 +17,9 @@ from tables.reference import PublishedRow
 Status = Literal["published", "measured", "measured-deviating", "measured-subset", "measured-sample"]
 """What a value is worth; only the first two are benchmark numbers.
 
-`measured`: here, on the whole benchmark, by the published protocol. `measured-deviating`: on the whole benchmark, by a protocol that
-differs (shortened, say). `measured-subset` and `measured-sample`: on a part of the benchmark or on drawn data, by whatever protocol.
+`measured` values come from the whole benchmark and the published protocol, `measured-deviating` ones from the whole benchmark and
+another protocol (a shortened one, say), `measured-subset` and `measured-sample` ones from a part of the benchmark or from drawn data,
+whatever the protocol.
 """
 
 BENCHMARK_NUMBERS: tuple[Status, ...] = ("published", "measured")
@@ -31,8 +32,6 @@ VERDICTS: dict[Status, str] = {
     "measured-sample": "sample data: not a benchmark number",
 }
 
-MEASURED_SOURCE = "measured here"
-
 _Slots = Mapping[Slot, tuple[Measurement, ...]]
 
 
@@ -40,9 +39,9 @@ _Slots = Mapping[Slot, tuple[Measurement, ...]]
 class Cell:
     """One value of a table.
 
-    The text has full precision (measured; the mean of several seeds) or is as printed (published), and is empty where the
-    result has no value. A measured value has one measurement per seed. `spread` is the standard deviation over two or more
-    seeds (n - 1 in the denominator), `interval_95` the interval over resampled items, where a single result states one.
+    `text` is the value, or the mean of several seeds, in full precision; a published value has the printed digits. It is empty where
+    the result has no value. A measured value has one measurement per seed. `spread` is the standard deviation over two or more seeds
+    (n - 1 in the denominator); `interval_95` is the interval over resampled items, if a single result states one.
     """
 
     text: str
@@ -62,19 +61,20 @@ class Row:
     """One line of a table."""
 
     kind: Literal["published", "measured", "mean", "seed"]
-    """`measured`: every value is one result's. `mean`: at least one is the mean over several seeds. `seed`: one of these seeds."""
+    """Each value of a `measured` row is from one result; at least one value of a `mean` row is a mean over seeds, and a `seed` row
+    holds the values of one of these seeds."""
     descriptors: dict[str, str]
     """What was evaluated; empty where unknown."""
     cells: dict[str, Cell]
     """Column key -> value; a benchmark that was not measured, or is not stated, has no cells."""
-    source: str
-    note: str
-    evaluated: Evaluated | None
-    """What a measured row is about, None for a published one."""
+    source: str = "measured here"
+    note: str = ""
+    evaluated: Evaluated | None = None
+    """The results of a measured row; None for a published one."""
     seeds: tuple["Row", ...] = ()
-    """The rows of the single seeds behind a row of means."""
+    """The `seed` rows of a `mean` row."""
     seed_of: tuple[int, int] | None = None
-    """For a row of one seed: the seed of the pretraining (-1 where not recorded) and that of the evaluation."""
+    """The seeds of a `seed` row: that of the pretraining (-1 where not recorded) and that of the evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +83,11 @@ class Table:
 
     layout: Layout
     rows: list[Row]
-    """Published ones in the paper's order, then measured ones by name (by data set first, where the layout has one)."""
+    """Published rows in the paper's order, then measured rows by name (first by data set, where the layout has data sets)."""
 
 
 def standing(result: Result, benchmark: str) -> Status:
-    """What a result's metrics for a benchmark (its key) are worth; results of several benchmarks may be worth less for one."""
+    """What a result's metrics for a benchmark (its key) are worth; a result of two classifiers may be worth less for one of them."""
     if result.coverage == "sample":
         return "measured-sample"
     if result.coverage == "subset":
@@ -96,89 +96,76 @@ def standing(result: Result, benchmark: str) -> Status:
 
 
 def printed(value: float) -> str:
-    """A value as tables print it, to one decimal; a value that prints as another one ties with it."""
+    """A value as tables print it, to one decimal. Values that print alike tie."""
     return f"{value:.1f}"
 
 
 def signed(delta: float) -> str:
-    """A difference as tables print it: `+2.0`, `-0.3`, `0.0` for what rounds to it."""
+    """A difference as tables print it: `+2.0`, `-0.3`, or `0.0` if it rounds to zero."""
     text = f"{delta:+.1f}"
     return text[1:] if float(text) == 0 else text
 
 
 def build_table(layout: Layout, published: Sequence[PublishedRow], evaluated: Sequence[Evaluated]) -> Table:
-    """Join published rows and measurements; what has no result for any of the columns gets no row."""
+    """Join published rows and measurements; a recipe without a result for any of the columns gets no row."""
     rows = []
     for row in published:
         columns = [column for column in layout.columns if row.values[column.key]]
         cells = {column.key: Cell(text=row.values[column.key], status="published", column=column) for column in columns}
-        rows.append(
-            Row(kind="published", descriptors=row.descriptors, cells=cells, source=row.source, note=row.note, evaluated=None)
-        )
+        rows.append(Row(kind="published", descriptors=row.descriptors, cells=cells, source=row.source, note=row.note))
     measured = []
-    for one in evaluated:
-        datasets = sorted({slot.dataset for slot in one.slots if slot.dataset}) if layout.row_per_dataset else [""]
+    for recipe in evaluated:
+        datasets = sorted({slot.dataset for slot in recipe.slots if slot.dataset}) if layout.row_per_dataset else [""]
         for dataset in datasets:
             places = [Slot(benchmark.key, dataset if benchmark.any_dataset else "") for benchmark in layout.benchmarks]
-            slots = {place: one.slots[place] for place in places if place in one.slots}
+            slots = {place: recipe.slots[place] for place in places if place in recipe.slots}
             if slots:
-                measured.append((dataset, one.name, _measured_row(layout, one, slots, dataset)))
+                measured.append((dataset, recipe.name, _measured_row(layout, recipe, slots, dataset)))
     return Table(layout=layout, rows=rows + [row for *_, row in sorted(measured, key=lambda place: place[:2])])
 
 
-def _measured_row(layout: Layout, evaluated: Evaluated, slots: _Slots, dataset: str) -> Row:
-    row = Row(
-        kind="mean" if any(len(found) > 1 for found in slots.values()) else "measured",
-        descriptors=_descriptors(layout, evaluated.name, evaluated.architecture, slots, dataset),
-        cells=_cells(layout, slots),
-        source=MEASURED_SOURCE,
-        note="",
-        evaluated=evaluated,
-    )
-    if row.kind == "measured":
+def _measured_row(layout: Layout, recipe: Evaluated, slots: _Slots, dataset: str) -> Row:
+    row = _row(layout, recipe, recipe.name, slots, dataset)
+    if all(len(found) == 1 for found in slots.values()):
         return row
     by_draw: dict[tuple[str, int], dict[Slot, tuple[Measurement, ...]]] = {}
     for slot, found in slots.items():
-        for one in found:
-            by_draw.setdefault(one.draw, {})[slot] = (one,)
+        for measurement in found:
+            by_draw.setdefault(measurement.draw, {})[slot] = (measurement,)
     seeds = []
     for of_draw in by_draw.values():
         result = next(iter(of_draw.values()))[0].result
-        seed = dataclasses.replace(
-            row,
-            kind="seed",
-            descriptors=_descriptors(layout, result.backbone.name, evaluated.architecture, of_draw, dataset),
-            cells=_cells(layout, of_draw),
-            seed_of=(result.backbone.source.get("seed", -1), result.seed),
-        )
-        seeds.append(seed)
-    return dataclasses.replace(row, seeds=tuple(sorted(seeds, key=lambda seed: (seed.descriptors["method"], seed.seed_of))))
+        seed_of = (result.backbone.source.get("seed", -1), result.seed)
+        seed = _row(layout, recipe, result.backbone.name, of_draw, dataset)
+        seeds.append(dataclasses.replace(seed, kind="seed", seed_of=seed_of))
+    seeds.sort(key=lambda seed: (seed.descriptors["method"], seed.seed_of))
+    return dataclasses.replace(row, kind="mean", seeds=tuple(seeds))
 
 
-def _descriptors(layout: Layout, name: str, architecture: str, slots: _Slots, dataset: str) -> dict[str, str]:
-    results = [one.result for found in slots.values() for one in found]
+def _row(layout: Layout, recipe: Evaluated, name: str, slots: _Slots, dataset: str) -> Row:
+    results = [measurement.result for found in slots.values() for measurement in found]
     epoch = int(results[0].backbone.source["epoch"])
-    known = {"method": name, "backbone": architecture, "dataset": dataset}
-    # -1: the checkpoint states none.
-    known["epochs"] = str(epoch) if epoch >= 0 else ""
+    # An epoch of -1 means that the checkpoint states none.
+    known = {"method": name, "backbone": recipe.architecture, "dataset": dataset, "epochs": str(epoch) if epoch >= 0 else ""}
     for key in ("knn_features", "linear_features"):
-        known[key] = next((str(one.protocol.settings[key]) for one in results if key in one.protocol.settings), "")
-    return {descriptor: known.get(descriptor, "") for descriptor in layout.descriptors}
-
-
-def _cells(layout: Layout, slots: _Slots) -> dict[str, Cell]:
+        known[key] = next((str(result.protocol.settings[key]) for result in results if key in result.protocol.settings), "")
     by_benchmark = {slot.benchmark: found for slot, found in slots.items()}
-    return {
-        column.key: _measured_cell(column, by_benchmark[column.benchmark])
-        for column in layout.columns
-        if column.benchmark in by_benchmark and column.metric in by_benchmark[column.benchmark][0].result.metrics
-    }
+    return Row(
+        kind="measured",
+        descriptors={descriptor: known.get(descriptor, "") for descriptor in layout.descriptors},
+        cells={
+            column.key: _measured_cell(column, by_benchmark[column.benchmark])
+            for column in layout.columns
+            if column.benchmark in by_benchmark and column.metric in by_benchmark[column.benchmark][0].result.metrics
+        },
+        evaluated=recipe,
+    )
 
 
 def _measured_cell(column: Column, measurements: tuple[Measurement, ...]) -> Cell:
-    metrics = [one.result.metrics[column.metric] for one in measurements]
+    metrics = [measurement.result.metrics[column.metric] for measurement in measurements]
     values = [float(metric.value) for metric in metrics]
-    mean = values[0] if len(values) == 1 else statistics.fmean(values)
+    mean = statistics.fmean(values)
     interval = metrics[0].interval_95 if len(metrics) == 1 else []
     return Cell(
         text="" if math.isnan(mean) else repr(mean),

@@ -1,4 +1,4 @@
-"""What the page says, in the reader's words: the tables with links, which results share a section, and what each result states."""
+"""The texts of the page: the tables with links, the sections of comparable results, and a record of each result."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Any
 
 from backbones.spec import architecture_name
-from eval.result import Metric, Result
+from eval.result import Result
 from eval.tasks import BENCHMARKS, Benchmark, Column
 from tables.collect import Measurement
 from tables.comparability import benchmark_differences, conditions_of, deviations_of
@@ -21,14 +21,14 @@ from tables.render import rounded
 from tables.rows import VERDICTS, Cell, Row, Status, Table, printed, signed, standing
 
 _LETTERS: dict[Status, str] = {"measured-deviating": "D", "measured-subset": "P", "measured-sample": "S"}
-"""Letters beside values that are no benchmark numbers; the page explains them."""
+"""Letters beside values that are not benchmark numbers; the page explains them."""
 _NOT_MEASURED = "–"
 
 _COVERAGE = {"full": "the whole split", "subset": "a part of the split", "sample": "generated sample data in its format"}
 _DIRTY = "-dirty"
 
 _DERIVED_OPTIONS = frozenset({"batch"})
-"""What the fine-tuning tasks add to their options in a result: how the processes made up the batch."""
+"""Entries of a result's config that are not options: the fine-tuning tasks record how the processes made up the batch."""
 
 
 def make_grid(table: Table, comparison: Comparison) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def make_grid(table: Table, comparison: Comparison) -> dict[str, Any]:
     titles = groupby(BENCHMARKS[column.benchmark].title for column in layout.columns)
     rows, origins = [], []
     for number, (row, entries) in enumerate(marked(table, comparison)):
-        # A row of single results has no origin of its own: each value leads to its result.
+        # A row of single results has no origin of its own: each of its values links to its result.
         prefix = {"published": "p", "mean": "s"}.get(row.kind, "")
         anchor = f"{prefix}-{layout.name}-{number}" if prefix else ""
         kind = {"published": "published", "mean": f"mean of {len(row.seeds)} seeds"}.get(row.kind, "measured")
@@ -81,7 +81,7 @@ def _grid_value(column: Column, cell: Cell | None, mark: Mark, row_anchor: str) 
         "delta": "" if mark.delta is None else f"({signed(mark.delta)}{star})",
         "incomparable": mark.incomparable,
         "anchor": cell.measurements[0].anchor if len(cell.measurements) == 1 else row_anchor,
-        "note": ", ".join(str(one.number) for one in cell.measurements),
+        "note": ", ".join(str(measurement.number) for measurement in cell.measurements),
         "exact": _exact(cell),
         "column": f"{BENCHMARKS[column.benchmark].title} {column.heading}",
         "verdict": sentence(cell.status) + (f"; does not compete: {mark.incomparable}" if mark.incomparable else ""),
@@ -98,7 +98,7 @@ def _exact(cell: Cell) -> str:
 
 
 def _origin(row: Row, anchor: str) -> dict[str, Any]:
-    """What a row without a single result is from: a publication, or several seeds with (name, anchor, values) each."""
+    """The origin of a row without a single result: a publication, or several seeds with (name, anchor, values) each."""
     title = ", ".join(text for text in row.descriptors.values() if text)
     if row.kind == "published":
         text = row.source + (f". Remark: {row.note}" if row.note else "")
@@ -107,7 +107,7 @@ def _origin(row: Row, anchor: str) -> dict[str, Any]:
     for seed in row.seeds:
         cells = seed.cells.values()
         values = ", ".join(f"{cell.column.heading} {rounded(cell)}" for cell in cells)
-        anchors = dict.fromkeys(one.anchor for cell in cells for one in cell.measurements)
+        anchors = dict.fromkeys(measurement.anchor for cell in cells for measurement in cell.measurements)
         seeds += [(seed.descriptors["method"], anchor, values) for anchor in anchors]
     text = f"Mean over {len(row.seeds)} seeds of one recipe, with their standard deviation"
     return {"anchor": anchor, "title": title, "text": text, "seeds": seeds}
@@ -148,7 +148,7 @@ class Group:
 
 
 def group_results(measurements: Sequence[Measurement]) -> list[Group]:
-    """Comparable results together, in the order of the benchmarks, then of their first result."""
+    """The groups of comparable results, in the order of the benchmarks, then of their first result."""
     groups: list[Group] = []
     for benchmark in BENCHMARKS.values():
         by_conditions: dict[tuple[tuple[str, str], ...], list[Measurement]] = {}
@@ -161,24 +161,24 @@ def group_results(measurements: Sequence[Measurement]) -> list[Group]:
 
 
 def make_section(group: Group, groups: Sequence[Group]) -> dict[str, Any]:
-    """The heading of a group, numbered where several have the same, and what sets it apart from the first of its benchmark."""
+    """The heading of a group, numbered if several have the same, and how it differs from the first group of its benchmark."""
     alike = [other.anchor for other in groups if other.title == group.title]
     first = next(other for other in groups if other.benchmark == group.benchmark)
     differences = benchmark_differences(first.measurements[0].result, group.measurements[0].result, group.benchmark.key)
     return {
         "group": group,
         "title": group.title if len(alike) == 1 else f"{group.title} ({alike.index(group.anchor) + 1})",
-        "apart": [str(one) for one in differences],
+        "apart": [str(difference) for difference in differences],
     }
 
 
 def page_path(measurement: Measurement, relative: str) -> str:
-    """What the page calls an artefact: its path below the folder of runs."""
+    """The path of an artefact below the folder of runs, by which the page names it."""
     return f"{measurement.path.rpartition('/')[0]}/{relative}".lstrip("/")
 
 
 def sentence(status: Status) -> str:
-    """What a value is worth, as a sentence without its full stop."""
+    """What a value is worth, as a sentence without the full stop."""
     return VERDICTS[status][0].upper() + VERDICTS[status][1:]
 
 
@@ -199,11 +199,17 @@ def make_record(measurement: Measurement) -> dict[str, Any]:
         "measurement": measurement,
         "title": f"{measurement.name} · {' and '.join(benchmark.title for benchmark in benchmarks_of(result))}",
         "verdicts": _verdicts(result),
-        "metrics": [_metric(name, metric) for name, metric in result.metrics.items()],
+        "metrics": [
+            {
+                "name": name,
+                "value": repr(float(metric.value)) if math.isfinite(metric.value) else "no value",
+                "unit": f"{metric.unit}, {'higher' if metric.higher_is_better else 'lower'} is better",
+                "interval": " to ".join(f"{end:.2f}" for end in metric.interval_95),
+            }
+            for name, metric in result.metrics.items()
+        ],
         "deviations": [
-            line
-            for name, (published, used) in sorted(result.protocol.deviations.items())
-            for line in _deviation(name, published, used)
+            line for name, values in sorted(result.protocol.deviations.items()) for line in _deviation(name, *values)
         ],
         "facts": _facts(measurement),
         "details": [(title, [(name, _text(value)) for name, value in pairs.items()]) for title, pairs in details.items()],
@@ -214,7 +220,7 @@ def make_record(measurement: Measurement) -> dict[str, Any]:
 
 
 def _verdicts(result: Result) -> list[tuple[Status, str]]:
-    """What the result is worth; for each benchmark where they differ."""
+    """What the result is worth, for each benchmark if they differ."""
     found = {benchmark.title: standing(result, benchmark.key) for benchmark in benchmarks_of(result)}
     if len(set(found.values())) == 1:
         status = next(iter(found.values()))
@@ -222,17 +228,8 @@ def _verdicts(result: Result) -> list[tuple[Status, str]]:
     return [(status, f"{title}: {VERDICTS[status]}") for title, status in found.items()]
 
 
-def _metric(name: str, metric: Metric) -> dict[str, str]:
-    return {
-        "name": name,
-        "value": repr(float(metric.value)) if math.isfinite(metric.value) else "no value",
-        "unit": f"{metric.unit}, {'higher' if metric.higher_is_better else 'lower'} is better",
-        "interval": " to ".join(f"{end:.2f}" for end in metric.interval_95),
-    }
-
-
 def _deviation(name: str, published: Any, used: Any) -> list[tuple[str, str, str]]:
-    """Setting, published and used value; of a setting with parts, the parts that differ."""
+    """Setting, published and used value; for a setting with parts, those of each part that differs."""
     if not (isinstance(published, dict) and isinstance(used, dict)):
         return [(name, _text(published), _text(used))]
     parts = {part: (published.get(part, "none"), used.get(part, "none")) for part in (*published, *used)}
@@ -240,7 +237,7 @@ def _deviation(name: str, published: Any, used: Any) -> list[tuple[str, str, str
 
 
 def _facts(measurement: Measurement) -> list[tuple[str, str, bool]]:
-    """Label, text, and whether the text is a name or digest to be set as code."""
+    """Label, text, and whether the text is set as code, because it is a name or a digest."""
     result = measurement.result
     backbone, source, environment = result.backbone, result.backbone.source, result.environment
     epoch = source.get("epoch", -1)
@@ -274,16 +271,16 @@ def _text(value: Any) -> str:
 
 
 def reproduction_command(result: Result) -> str:
-    """The command that makes a result again, for a POSIX shell, an option per line.
+    """The command that makes a result again, for a POSIX shell, with one option per line.
 
-    Every option is spelt out, so that the command means the same where a default has changed since. An option without a value
-    (None) is left out: None is the default wherever it is allowed.
+    It gives every option, so that it still means the same if a default changes. Options that are None are left out: None is the
+    default wherever it is allowed.
     """
     gpus = {"gpus": result.environment.world_size} if result.environment.world_size > 1 else {}
     lines = [f"python -m eval {result.task}"]
     for name, value in (result.config | gpus).items():
         if value is not None and name not in _DERIVED_OPTIONS:
             option, text = f"--{name.replace('_', '-')}", value if isinstance(value, str) else json.dumps(value)
-            # A value that looks like an option must not be taken for one.
+            # `=` keeps a value that begins with a dash from being read as an option.
             lines.append(shlex.join([f"{option}={text}"] if text.startswith("-") else [option, text]))
     return " \\\n    ".join(lines)

@@ -1,4 +1,4 @@
-"""The page: its content from the results, laid out by the template in `web/`."""
+"""Renders the page from the results by the template in `web/`."""
 
 import base64
 import hashlib
@@ -20,14 +20,14 @@ _WEB = Path(__file__).parent / "web"
 
 
 def render_report(made: Tables, *, max_picture_mb: float, max_films: int) -> str:
-    """The whole page, a pure function of its arguments and the files that the results name.
+    """The whole page, a pure function of its arguments and of the files that the results name.
 
     Args:
-        made: The tables and their marks, in the order of the page; those without rows are left out.
-        max_picture_mb: Megabytes of images; what does not fit is named in its place.
-        max_films: DAVIS sequences to show as films, for each set of comparable results.
+        made: The tables and their marks, in the order of the page, which leaves out tables without rows.
+        max_picture_mb: Limit on the images in megabytes; the page names those that do not fit.
+        max_films: Largest number of DAVIS sequences to show as films, for each set of comparable results.
     """
-    measurements = [measurement for one in made.evaluated for measurement in one.measurements]
+    measurements = [measurement for row in made.evaluated for measurement in row.measurements]
     groups = group_results(measurements)
     budget = PictureBudget(limit_mb=max_picture_mb)
     films = {group.anchor: make_films(group, max_films, budget) for group in groups}
@@ -71,7 +71,7 @@ def render_report(made: Tables, *, max_picture_mb: float, max_films: int) -> str
 
 
 def _code_spans(text: str) -> Markup:
-    """Text whose `names` are set as code, as Markdown sets them."""
+    """Set the `names` in a text as code, as Markdown does."""
     parts = text.split("`")
     return Markup("").join(Markup("<code>{}</code>").format(part) if index % 2 else part for index, part in enumerate(parts))
 

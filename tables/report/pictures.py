@@ -1,6 +1,6 @@
-"""Images inside the page, as far as the limit on their size allows: the artefacts of results, and DAVIS as short films.
+"""Embeds images in the page, up to a limit on their size: the artefacts of results, and DAVIS sequences as short films.
 
-What is left out is named in its place. A film is a strip of frames below each other, of which the page shows one.
+The page names what is left out. A film is a strip of frames below each other, of which the page shows one at a time.
 """
 
 import base64
@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,13 +24,13 @@ ItemT = TypeVar("ItemT")
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 _CURVES_ARTEFACT = "training_curves"
-"""An image that the report draws itself, from the log."""
+"""The artefact that the report does not show, since it draws the curves itself from the log."""
 _WIDEST = 1040
-"""Pixels; wider images are reduced. The images of predictions have two panels of 512 pixels."""
+"""Largest width in pixels; the images of predictions have two panels of 512 pixels."""
 _QUALITY = 78
 
 _FRAME_FOLDERS = ("overlays", "masks")
-"""Artefacts with a folder of frames per sequence, the better one first."""
+"""Artefacts with a folder of frames for each sequence; the first that a result has is shown."""
 _MOST_FRAMES = 16
 FRAME_WIDTH = 320
 
@@ -40,17 +41,17 @@ class ArtefactError(ValueError):
 
 @dataclass(kw_only=True)
 class PictureBudget:
-    """What is left of the megabytes for images. The first that does not fit closes it: what comes later is not even decoded."""
+    """The room for images. The first image that does not fit closes it: later ones are not even decoded."""
 
     limit_mb: float
     """Millions of characters of `data:` addresses."""
     used: int = 0
     closed: bool = False
     omitted: list[str] = field(default_factory=list)
-    """Paths of what was left out for want of room."""
+    """Paths of the images that did not fit."""
 
     def take(self, path: str, size: int) -> bool:
-        """Whether an image of so many characters still fits; then it counts."""
+        """Whether an image of `size` characters still fits; if so, it takes its room."""
         self.closed = self.closed or self.used + size > self.limit_mb * 1e6
         if self.closed:
             self.omitted.append(path)
@@ -63,7 +64,7 @@ def artefact_path(measurement: Measurement, relative: str) -> Path:
     """The path of an artefact.
 
     Raises:
-        ArtefactError: If it is missing or outside its result's folder, from which a page that people pass on must take nothing.
+        ArtefactError: If it is missing, or outside the result's folder: a page that people pass on must not take files from there.
     """
     folder = measurement.folder.resolve()
     path = (folder / relative).resolve()
@@ -75,9 +76,9 @@ def artefact_path(measurement: Measurement, relative: str) -> Path:
 
 
 def galleries(groups: Sequence[Group], budget: PictureBudget) -> dict[str, list[dict[str, Any]]]:
-    """Images among the artefacts of all results, by the anchor of their group: `measurement` and `pictures` of each.
+    """The images among the artefacts of all results: anchor of a group -> `measurement` and `pictures` of each result.
 
-    Every result gets its first image before any gets its second, so that a limit cuts all alike.
+    Every result gets its first image before any gets its second, so that the limit affects all alike.
     """
     # A classification result is in two groups; the first one shows its images.
     home: dict[int, str] = {}
@@ -86,11 +87,11 @@ def galleries(groups: Sequence[Group], budget: PictureBudget) -> dict[str, list[
         for measurement in group.measurements:
             if home.setdefault(measurement.number, group.anchor) == group.anchor and _image_artefacts(measurement):
                 shown[group.anchor].append({"measurement": measurement, "pictures": []})
-    every = [one for of_group in shown.values() for one in of_group]
-    for turn in range(max((len(_image_artefacts(one["measurement"])) for one in every), default=0)):
-        for one in every:
-            for name in _image_artefacts(one["measurement"])[turn : turn + 1]:
-                one["pictures"].append({"title": name, **_embed(one["measurement"], name, budget)})
+    every = [gallery for of_group in shown.values() for gallery in of_group]
+    for turn in zip_longest(*(_image_artefacts(gallery["measurement"]) for gallery in every)):
+        for gallery, name in zip(every, turn, strict=True):
+            if name is not None:
+                gallery["pictures"].append({"title": name, **_embed(gallery["measurement"], name, budget)})
     return shown
 
 
@@ -100,7 +101,7 @@ def _image_artefacts(measurement: Measurement) -> list[str]:
 
 
 def _embed(measurement: Measurement, name: str, budget: PictureBudget) -> dict[str, Any]:
-    """An artefact inside the page: animated GIFs as they are, others as WebP of limited width."""
+    """An artefact as part of the page: animated GIFs stay as they are, other images become WebP of limited width."""
     relative = measurement.result.artefacts[name]
 
     def embed() -> dict[str, Any]:
@@ -115,12 +116,15 @@ def _embed(measurement: Measurement, name: str, budget: PictureBudget) -> dict[s
 
 
 def make_films(group: Group, most: int, budget: PictureBudget) -> dict[str, Any] | None:
-    """Films of some sequences, spread evenly over their names, and the names of the others; None without folders of masks."""
-    kinds = {one.number: [name for name in _FRAME_FOLDERS if name in one.result.artefacts] for one in group.measurements}
-    measurements = [one for one in group.measurements if kinds[one.number]]
+    """Films of at most `most` sequences, and the names of the others; None for results without folders of frames."""
+    kinds = {
+        found.number: next((kind for kind in _FRAME_FOLDERS if kind in found.result.artefacts), "")
+        for found in group.measurements
+    }
+    measurements = [measurement for measurement in group.measurements if kinds[measurement.number]]
     if not measurements:
         return None
-    roots = {measurement.number: _sequence_folders(measurement, kinds[measurement.number][0]) for measurement in measurements}
+    roots = {measurement.number: _sequence_folders(measurement, kinds[measurement.number]) for measurement in measurements}
     sequences = sorted({name for folders, _ in roots.values() for name in folders})
     shown = evenly(sequences, most)
     films = []
@@ -130,7 +134,7 @@ def make_films(group: Group, most: int, budget: PictureBudget) -> dict[str, Any]
         frames = evenly(names, _MOST_FRAMES)
         strips = []
         for measurement in measurements:
-            kind, (_, problem) = kinds[measurement.number][0], roots[measurement.number]
+            kind, (_, problem) = kinds[measurement.number], roots[measurement.number]
             path = page_path(measurement, measurement.result.artefacts[kind])
             if not problem and measurement.number not in folders:
                 problem = f"{path} has no sequence {sequence}"
@@ -142,7 +146,7 @@ def make_films(group: Group, most: int, budget: PictureBudget) -> dict[str, Any]
 
 
 def _sequence_folders(measurement: Measurement, artefact: str) -> tuple[dict[str, Path], str]:
-    """Sequence -> folder of its frames; and why they cannot be read."""
+    """Sequence -> folder of its frames, and the problem if they cannot be read."""
     relative = measurement.result.artefacts[artefact]
     try:
         children = sorted(artefact_path(measurement, relative).iterdir())
@@ -152,7 +156,7 @@ def _sequence_folders(measurement: Measurement, artefact: str) -> tuple[dict[str
 
 
 def _strip(folder: Path, frames: Sequence[str]) -> dict[str, Any]:
-    """A sequence's frames below each other, and the height of one in pixels."""
+    """The frames of a sequence below each other, and the height of a frame in pixels."""
     if not frames:
         raise ArtefactError("holds no frame")
     images = []
@@ -169,7 +173,7 @@ def _strip(folder: Path, frames: Sequence[str]) -> dict[str, Any]:
 
 
 def _within(budget: PictureBudget, path: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What is made, as far as the budget allows; else a `problem` that names the path, which is logged or counted as omitted."""
+    """An image, if the budget allows; else a `problem` that names its path. A problem is logged, or counted as omitted."""
     try:
         made = {} if budget.closed else make()
     except ArtefactError as error:
@@ -186,7 +190,7 @@ def _logged(path: str, error: ArtefactError | OSError) -> str:
 
 
 def evenly(items: Sequence[ItemT], count: int) -> list[ItemT]:
-    """The middles of `count` equal parts; all items where there are no more."""
+    """The items in the middle of `count` equal parts; all of them if there are no more."""
     count = min(count, len(items))
     return [items[(2 * part + 1) * len(items) // (2 * count)] for part in range(count)]
 

@@ -1,7 +1,7 @@
-"""The page's charts, drawn by Matplotlib: values per sequence or class of several backbones, and training curves.
+"""Draws the page's charts with Matplotlib: values per sequence or class of several backbones, and training curves.
 
-Each chart becomes an SVG element of the page itself, so that it follows the page's colours, light or dark, and a
-reader can choose the backbones that it shows.
+Each chart becomes an SVG element of the page, so that it follows the page's light or dark colours, and a reader can choose the
+backbones that it shows.
 """
 
 import io
@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from eval.result import Metric
 from eval.tasks import Chart
 from tables.collect import Measurement
 from tables.report.data import Group, page_path
@@ -29,7 +30,7 @@ from tables.rows import standing
 
 LOG_ARTEFACT = "training_log"
 
-# Names of the style sheet's colours -> the values that stand for them in a drawing.
+# Name of a colour in the style sheet -> the value that stands for it in a drawing.
 _COLOURS = {
     "c0": "#0b6bcb",
     "c1": "#c2410c",
@@ -45,7 +46,7 @@ _COLOURS = {
 _NUM_SERIES_COLOURS = 6
 _MARKERS = "osD^"
 _SHAPES = "●■◆▲"
-"""The markers as letters: another shape when the colours have been through, so that neither alone tells backbones apart."""
+"""The markers as characters. The shape changes after the last colour, so that every backbone differs in colour or shape."""
 _SHOWN_AT_FIRST = 6
 
 _POINTS_PER_INCH = 72
@@ -56,22 +57,22 @@ _ROW_HEIGHT, _ROWS_PER_PANEL, _AXIS_HEIGHT = 18, 20, 24
 _LABEL_WIDTH, _PLOT_WIDTH, _MARGIN = 130, 190, 14
 _LONGEST_LABEL = 19
 _FOLDED_FROM = 90
-"""A chart of more rows is shown on demand."""
+"""Charts with more rows are folded."""
 _MOST_ROWS, _ENDS = 200, 60
-"""Of more rows, so many from either end are drawn."""
+"""A chart with more than `_MOST_ROWS` rows shows `_ENDS` rows from either end."""
 _USUAL_METRIC = "20-NN top-1"
-"""What papers quote of k-NN; without it, some metric that all results have is drawn."""
+"""The k-NN metric that papers quote. Without it, a chart shows the first metric that all results have."""
 
 _CURVES_SIZE = (330, 150)
 _MOST_POINTS = 150
-"""Per curve; of a longer log, each point is the mean over equally many lines."""
+"""Largest number of points of a curve; in a longer log, each point is the mean over several lines."""
 _ITERATION, _LOSS, _RATE = "iteration", "loss", "lr"
 
 Log = list[dict[str, float]]
 
 
 def item_charts(group: Group) -> list[dict[str, Any]]:
-    """Every chart of a group's breakdowns, as the template's macro `item_chart` shows it; none for breakdowns that are empty."""
+    """The charts of a group's breakdowns, as the template's macro `item_chart` shows them; empty breakdowns have none."""
     charts = (_item_chart(group, chart, f"{group.anchor}-{number}") for number, chart in enumerate(_charts(group)))
     return [chart for chart in charts if chart["panels"] or chart["without_value"]]
 
@@ -88,7 +89,7 @@ def _charts(group: Group) -> Sequence[Chart]:
 
 
 def values_per_item(measurement: Measurement, metric: str, items: str) -> dict[str, float]:
-    """A metric's values by item; of sequences, whose objects the breakdown names `SEQUENCE_NUMBER`, the means over the objects."""
+    """A metric's values by item. The value of a sequence is the mean over its objects, named `SEQUENCE_NUMBER` in the breakdown."""
     found: dict[str, list[float]] = {}
     for name, values in measurement.result.breakdown.items():
         if metric in values:
@@ -103,7 +104,7 @@ def _item_chart(group: Group, chart: Chart, anchor: str) -> dict[str, Any]:
         item: {number: column[item] for number, column in enumerate(columns) if math.isfinite(column.get(item, math.nan))}
         for item in dict.fromkeys(item for column in columns for item in column)
     }
-    # The best items first; the mean of what is there.
+    # Items with the highest mean come first.
     shown = sorted(
         (item for item, of_item in values.items() if of_item),
         key=lambda item: (-sum(values[item].values()) / len(values[item]), item),
@@ -134,7 +135,7 @@ def _item_chart(group: Group, chart: Chart, anchor: str) -> dict[str, Any]:
 def _dots(
     rows: Mapping[str, Mapping[int, float]], names: Sequence[str], ticks: Sequence[float], label: str, salt: str
 ) -> Markup:
-    """A row per item, a dot per backbone: {item: {index of the backbone: value}}."""
+    """A chart with a row for each item and a dot for each backbone, from {item: {index of the backbone: value}}."""
     width, height = _LABEL_WIDTH + _PLOT_WIDTH + _MARGIN, _ROW_HEIGHT * len(rows) + _AXIS_HEIGHT
     figure, axes = _axes(width, height, (_LABEL_WIDTH, _AXIS_HEIGHT, _PLOT_WIDTH, _ROW_HEIGHT * len(rows)))
     axes.set(xlim=(ticks[0], ticks[-1]), ylim=(len(rows) - 0.5, -0.5), xticks=ticks)
@@ -143,7 +144,7 @@ def _dots(
     axes.set_yticks(range(len(rows)), short, parse_math=False, color=_COLOURS["ink"])
     titles = {}
     for row, (item, of_item) in enumerate(rows.items()):
-        # What lies over a row says its values when the mouse is there.
+        # This area over a row shows its values when the mouse is there.
         axes.axhspan(row - 0.5, row + 0.5, xmin=-_LABEL_WIDTH / _PLOT_WIDTH, zorder=3, gid=f"row-{row}")
         titles[f"row-{row}"] = "\n".join([item, *(f"{value:.1f} {names[index]}" for index, value in of_item.items())])
     for index in dict.fromkeys(index for of_item in rows.values() for index in of_item):
@@ -163,22 +164,20 @@ def _dots(
 
 
 def _legend(group: Group, measurements: Sequence[Measurement], metric: str) -> list[dict[str, Any]]:
-    """A line for each backbone, with its metric over all items; not every result must have that."""
-    lines = []
-    for index, measurement in enumerate(measurements):
-        found = measurement.result.metrics.get(metric)
-        lines.append(
-            {
-                "index": index,
-                "measurement": measurement,
-                "status": standing(measurement.result, group.benchmark.key),
-                "overall": f"{found.value:.1f}" if found is not None and math.isfinite(found.value) else "",
-                "colour": f"c{index % _NUM_SERIES_COLOURS}",
-                "shape": _SHAPES[index // _NUM_SERIES_COLOURS % len(_SHAPES)],
-                "shown": index < _SHOWN_AT_FIRST,
-            }
-        )
-    return lines
+    """A line for each backbone, with its metric over all items if the result has it."""
+    overall = [measurement.result.metrics.get(metric, Metric(value=math.nan)).value for measurement in measurements]
+    return [
+        {
+            "index": index,
+            "measurement": measurement,
+            "status": standing(measurement.result, group.benchmark.key),
+            "overall": f"{value:.1f}" if math.isfinite(value) else "",
+            "colour": f"c{index % _NUM_SERIES_COLOURS}",
+            "shape": _SHAPES[index // _NUM_SERIES_COLOURS % len(_SHAPES)],
+            "shown": index < _SHOWN_AT_FIRST,
+        }
+        for index, (measurement, value) in enumerate(zip(measurements, overall, strict=True))
+    ]
 
 
 def training_curves(group: Group) -> dict[str, Any] | None:
@@ -190,26 +189,25 @@ def training_curves(group: Group) -> dict[str, Any] | None:
     runs = []
     for index, measurement in enumerate(measurements):
         relative = measurement.result.artefacts[LOG_ARTEFACT]
+        run = {"measurement": measurement, "plots": [], "problem": "", "cut_off": 0}
         try:
-            logs[index], cut_off = read_log(artefact_path(measurement, relative))
-            plots = _run_plots(logs[index], f"{group.anchor}-run{index}")
-            runs.append({"measurement": measurement, "plots": plots, "problem": "", "cut_off": cut_off})
+            logs[index], run["cut_off"] = read_log(artefact_path(measurement, relative))
+            run["plots"] = _run_plots(logs[index], f"{group.anchor}-run{index}")
         except ArtefactError as error:
-            problem = f"{page_path(measurement, relative)} {error}"
-            runs.append({"measurement": measurement, "plots": [], "problem": problem, "cut_off": 0})
+            run["problem"] = f"{page_path(measurement, relative)} {error}"
+        runs.append(run)
     losses = {index: (log, _LOSS) for index, log in logs.items()}
     loss = _curves("Total loss", losses, f"{group.anchor}-loss", as_series=True) if len(logs) > 1 else None
     return {"legend": _legend(group, measurements, ""), "loss": loss, "runs": runs}
 
 
 def read_log(path: Path) -> tuple[Log, int]:
-    """The lines of a training log by ascending iteration, and how many could not be read.
+    """The lines of a training log by ascending iteration, and the number of lines that could not be read.
 
-    A run that was killed wrote lines after its last checkpoint, and the run that continued from there wrote them anew: where the log
-    goes back, what it says again replaces what it said before.
+    A run that continues from a checkpoint logs again what a killed run logged after it; the later lines replace the earlier ones.
 
     Raises:
-        ArtefactError: If there is no line, or one without an iteration.
+        ArtefactError: If there is no line, or a line without an iteration.
     """
     lines: Log = []
     cut_off = 0
@@ -234,13 +232,12 @@ def read_log(path: Path) -> tuple[Log, int]:
 
 
 def _run_plots(log: Log, salt: str) -> list[dict[str, Any]]:
-    """What is no loss and no learning rate is an accuracy of the heads."""
     names = list(dict.fromkeys(name for line in log for name in line))
     parts = [name for name in names if "loss" in name and name != _LOSS]
     panels = {
         "Total loss": [_LOSS],
-        # A single part is the total loss itself.
-        "Parts of the loss": parts if len(parts) > 1 else [],
+        "Parts of the loss": parts if len(parts) > 1 else [],  # a single part is the total loss itself
+        # The only other values are accuracies of the heads.
         "Training accuracy (%)": [name for name in names if "loss" not in name and name not in (_ITERATION, _RATE)],
         "Learning rate": [_RATE],
     }
@@ -252,7 +249,7 @@ def _run_plots(log: Log, salt: str) -> list[dict[str, Any]]:
 
 
 def _curves(title: str, curves: Mapping[int, tuple[Log, str]], salt: str, as_series: bool = False) -> dict[str, Any] | None:
-    """A plot of {index of the colour: (log, name of the value)} over iterations; None where there is no value at all."""
+    """A plot of {index of the colour: (log, name of the value)} over iterations; None if there is no value at all."""
     found = {index: averaged(log, name) for index, (log, name) in curves.items()}
     points = {index: line for index, (line, _) in found.items() if line}
     if not points:
@@ -282,7 +279,7 @@ def _curves(title: str, curves: Mapping[int, tuple[Log, str]], salt: str, as_ser
 
 
 def averaged(log: Log, name: str) -> tuple[list[tuple[float, float]], int]:
-    """(iteration, value) of few points, each the mean over equally many lines with a finite value; and how many lines that is."""
+    """Points (iteration, value), each a mean over lines with a finite value, and the number of lines behind a point."""
     lines = [(line[_ITERATION], line[name]) for line in log if math.isfinite(line.get(name, math.nan))]
     size = max(1, math.ceil(len(lines) / _MOST_POINTS))
     parts = [zip(*lines[start : start + size], strict=True) for start in range(0, len(lines), size)]
@@ -290,14 +287,14 @@ def averaged(log: Log, name: str) -> tuple[list[tuple[float, float]], int]:
 
 
 def _ticks(values: Sequence[float]) -> list[float]:
-    """Round ticks from 0, or below it where a value is negative, to beyond the highest value."""
+    """Round ticks from 0, or from below the lowest negative value, to beyond the highest value."""
     low, high = min(0.0, *values, 0.0), max(0.0, *values, 0.0)
     ticks = MaxNLocator(5, steps=_STEPS).tick_values(low, high if high > low else low + 1.0)
     return [float(tick) for tick in ticks]
 
 
 def _axes(width: float, height: float, place: tuple[float, float, float, float]) -> tuple[Figure, Axes]:
-    """A figure of so many points with plain axes at (left, bottom, width, height)."""
+    """A figure of this size in points, with plain axes at `place` (left, bottom, width, height)."""
     left, bottom, inner_width, inner_height = place
     figure = Figure(figsize=(width / _POINTS_PER_INCH, height / _POINTS_PER_INCH))
     axes = figure.add_axes((left / width, bottom / height, inner_width / width, inner_height / height))
@@ -310,25 +307,25 @@ def _axes(width: float, height: float, place: tuple[float, float, float, float])
 
 
 def _svg(figure: Figure, label: str, salt: str, titles: Mapping[str, str] | None = None) -> Markup:
-    """The drawing as an element of an HTML page, with `label` for those who do not see it; `salt` makes its ids its own.
+    """The drawing as an element of an HTML page. `label` describes it to screen readers, `salt` makes its ids unique in the page.
 
-    Artists with the gid `series-N` can be switched off by the page's script. `titles` (gid -> text) show when the mouse is there.
+    The page's script can switch off artists with the gid `series-N`. `titles` (gid -> text) show when the mouse is there.
     """
     for artist in figure.findobj():
-        artist.set_clip_on(False)  # what clips is known by an address, which the page must not have
+        artist.set_clip_on(False)  # a clip path is referred to by an address, which the page must not have
     stream = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}), warnings.catch_warnings():
-        # The browser writes the text, in letters that Matplotlib's own font may lack.
+        # The browser draws the text; a letter that Matplotlib's font lacks does no harm.
         warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(stream, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     root = ElementTree.fromstring(stream.getvalue())
     names = {value: name for name, value in _COLOURS.items()}
     for element in root.iter():
-        # HTML knows SVG's elements and attributes without their namespaces. The page's policy forbids `style`; each of its
-        # properties may be an attribute, too.
+        # In HTML, SVG's elements and attributes have no namespaces. The page's policy forbids `style`, but each of its properties
+        # can be an attribute.
         element.tag = element.tag.rpartition("}")[2]
         attributes = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
-        properties = dict(one.split(": ", 1) for one in attributes.pop("style", "").split("; ") if one)
+        properties = dict(text.split(": ", 1) for text in attributes.pop("style", "").split("; ") if text)
         properties.pop("font-family", None)
         attributes |= {name: f"var(--{names[value]})" if value in names else value for name, value in properties.items()}
         gid = attributes.pop("id", "") if element.tag == "g" else ""

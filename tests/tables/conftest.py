@@ -8,7 +8,7 @@ import pytest
 
 from eval.result import BackboneRecord, Coverage, Dataset, Environment, Metric, Protocol, Result, write_result
 from eval.tasks import BENCHMARKS
-from tables.make import render_all
+from tables.make import build_tables, render_tables
 
 PROTOCOLS = {one.task: one.protocol for one in reversed(BENCHMARKS.values())}
 """Task -> the protocol of its first benchmark."""
@@ -92,6 +92,11 @@ def make_result(
         artefacts=dict(artefacts or {}),
         inputs_sha256="2" * 64,
     )
+
+
+def render_all(runs: Path, baseline: str | None = None) -> dict[str, str]:
+    """File name -> content of every table."""
+    return render_tables(build_tables(runs, baseline))
 
 
 def csv_rows(runs: Path, name: str) -> list[dict[str, str]]:

@@ -9,8 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tables.collect import CollectionError, Slot, collect
-from tables.make import render_all
-from tests.tables.conftest import WriteResult
+from tests.tables.conftest import WriteResult, render_all
 
 RECIPE = "a" * 64
 

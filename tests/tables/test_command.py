@@ -74,7 +74,7 @@ def test_faulty_results_give_their_lines_a_status_and_leave_earlier_tables(
         (["--runs", ".", "--output", "out", "--colour", "red"], "--colour"),
         (["--runs", ".", "--output", "out", "--max-picture-mb", "-1"], "max_picture_mb=-1.0 must be at least 0"),
         (["--runs", "RUNS", "--output", "FILE/out"], "error: "),
-        (["check", "--runs", "RUNS", "--names", "nobody"], "error: --names nobody: no run is called so; there are a"),
+        (["check", "--runs", "RUNS", "--names", "nobody"], "error: --names nobody: no run has this name; there are a"),
         (["check", "--runs", "RUNS", "--allow", "colour"], "error: --allow colour: fields are heads and what begins with prot"),
         (["check", "--runs", "nowhere"], "error: --runs nowhere: no such folder"),
     ],

@@ -11,11 +11,10 @@ from tables.collect import collect
 from tables.comparability import benchmark_differences, seed_differences
 from tables.compare import Comparison, Mark, compare
 from tables.layout import COMPONENTS, MAIN, Layout, classification_layout
-from tables.make import render_all
 from tables.reference import read_reference
 from tables.rows import Table, build_table
 from tables.significance import add_intervals
-from tests.tables.conftest import NO_BENCHMARK_NUMBERS, VIT_SMALL, VIT_TINY, WriteResult, make_result
+from tests.tables.conftest import NO_BENCHMARK_NUMBERS, VIT_SMALL, VIT_TINY, WriteResult, make_result, render_all
 
 JF = "davis_jf_mean"
 
@@ -111,7 +110,7 @@ def test_an_ambiguous_baseline_gives_no_difference_and_an_unknown_one_is_refused
     _, comparison = _compared(runs, "DINO+SelfPatch", COMPONENTS)
     assert comparison.baselines == {}
     assert not any(mark.delta for mark in comparison.marks.values())
-    with pytest.raises(ValueError, match=r"--baseline nobody: no row is called so; there are MoCo-v2, .*, mine"):
+    with pytest.raises(ValueError, match=r"--baseline nobody: no row has this name; there are MoCo-v2, .*, mine"):
         render_all(runs, "nobody")
 
 

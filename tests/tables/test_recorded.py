@@ -10,9 +10,9 @@ from tables.__main__ import main
 from tables.collect import Measurement, collect
 from tables.layout import benchmarks_of
 from tables.layout import metrics_of as metrics_of_benchmark
-from tables.make import render_all
 from tables.significance import read_items
 from tests.conftest import RunMain
+from tests.tables.conftest import render_all
 
 RECORDED = Path(__file__).parent / "recorded"
 RESULTS, TABLES = RECORDED / "results", RECORDED / "tables"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tables.latex import MACROS, escape
-from tables.make import TablesConfig, make_tables, render_all
+from tables.make import TablesConfig, make_tables
 from tables.rows import VERDICTS, Status
-from tests.tables.conftest import NO_BENCHMARK_NUMBERS, WriteResult, csv_rows
+from tests.tables.conftest import NO_BENCHMARK_NUMBERS, WriteResult, csv_rows, render_all
 
 ODD = r"50%_of #1 & {x}^2~\y $z$ <a|b> ±"
 

@@ -11,10 +11,9 @@ import pytest
 from eval.tasks import BENCHMARKS
 from tables.collect import Slot, collect
 from tables.layout import COMPONENTS, MAIN, Layout
-from tables.make import render_all
 from tables.reference import read_reference
 from tables.rows import Table, build_table, standing
-from tests.tables.conftest import NO_BENCHMARK_NUMBERS, WriteResult, csv_rows
+from tests.tables.conftest import NO_BENCHMARK_NUMBERS, WriteResult, csv_rows, render_all
 
 VALUES = (61.25, 63.5, 60.75)
 

@@ -118,5 +118,5 @@ def test_damaged_items_are_named_and_mark_nothing(
     if content is not None:
         path.write_bytes(content)
     assert read_items(collect(runs)[0].measurements[0]) is None
-    assert f"one/{task}/result.json: its single items cannot be read" in caplog.text
+    assert f"one/{task}/result.json: its items cannot be read" in caplog.text
     assert caplog.text.count("\n") == 1
