@@ -20,7 +20,7 @@ from common.cifar import CifarLayout, find_layout, picture_planes, present_train
 from common.files import text_sha256
 from common.images import IMAGE_SUFFIXES, read_lines
 from eval.findings import Finding, about, refuse
-from eval.image_checks import damage_findings, decode_leniently, is_hidden, look_at_all, look_at_image
+from eval.image_checks import by_pillow, damage_findings, is_hidden, look_at_all
 from eval.record import describe_dataset
 from eval.result import Dataset
 from eval.tasks import TASKS
@@ -138,7 +138,7 @@ def examine(folder: Path, deep: bool, jobs: int) -> list[Finding]:
             return [Finding("wrong", str(error))]
         return []
     files, findings = _list_images(folder, ("train", "val"), None)
-    look = decode_leniently if deep else look_at_image
+    decode = by_pillow if deep else None
     for (split, images), full in zip(files.items(), PUBLISHED_SIZES[IMAGENET], strict=True):
         paths = [path for class_images in images.values() for path, _, _ in class_images]
         if paths and (len(paths), len(images)) != (full, _IMAGENET_CLASSES):
@@ -147,7 +147,7 @@ def examine(folder: Path, deep: bool, jobs: int) -> list[Finding]:
         for start in range(0, len(paths), _FILES_AT_ONCE):
             part = [Path(path) for path in paths[start : start + _FILES_AT_ONCE]]
             label = f"{IMAGENET} {split} {start + 1:,} to {start + len(part):,} of {len(paths):,}"
-            findings += damage_findings(look_at_all(part, look, jobs, label), folder, _DOWNLOAD)
+            findings += damage_findings(look_at_all(part, jobs, label, decode), folder, _DOWNLOAD)
     return findings
 
 

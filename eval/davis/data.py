@@ -8,24 +8,23 @@ Loads no torch.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
 
 from common.images import read_lines
 from eval import image_checks
 from eval.davis.config import SplitOptions
-from eval.davis.masks import VOID_ID, Mask, read_mask, read_mask_size, single_object, without_void
-from eval.findings import Finding, about, merged, refuse
+from eval.davis.masks import VOID_ID, Mask, read_mask, single_object, without_void
+from eval.findings import Finding, about, first_few, merged, refuse
 from eval.record import describe_dataset
 from eval.result import SAMPLE_MARKER, Dataset
+from eval.tasks import TASKS
 
 ALL_SEQUENCES = "all"  # the split that needs no list: every folder of frames
 FEWEST_FRAMES = 3  # a sequence of fewer cannot be scored: neither its first frame counts nor its last
-# The link is that of https://davischallenge.org/davis2017/code.html.
-DOWNLOAD = "get https://data.vision.ee.ethz.ch/csergi/share/davis/DAVIS-2017-trainval-480p.zip and unpack it"
+DOWNLOAD = f"get {TASKS['davis'].downloads[0].address} and unpack it"
 
 # (year, split) -> sequences, frames. Source: the image sets of the DAVIS 2016 and 2017 downloads (davischallenge.org).
 PUBLISHED_SIZES = {
@@ -46,7 +45,6 @@ shooting 40, soapbox 99
 """
 VAL_FRAMES = {name: int(frames) for name, frames in (entry.split() for entry in _VAL.split(","))}
 
-_NEEDED_SPLIT = "val"
 _FULLY_ANNOTATED = ("train", "val")
 _SHOWN = 5
 _TRAILING_NUMBER = re.compile(r"(.*?)(\d+)")
@@ -85,7 +83,7 @@ class VideoSequence:
     frames: tuple[Path, ...]
     masks: tuple[Path, ...]
     one_object: bool
-    size: tuple[int, int]
+    size: tuple[int, int] = (0, 0)
 
     def first_mask(self) -> Mask:
         """Object ids of the first frame, undecided pixels as background.
@@ -108,8 +106,7 @@ def sequence_names(split: DavisSplit) -> list[str]:
 def choose_sequences(split: DavisSplit, names: list[str]) -> list[str]:
     """Those of all the split's sequences that the options chose; ValueError if a chosen one is not among them, or there are none."""
     if unknown := [name for name in split.sequences if name not in names]:
-        shown = ", ".join(names[:_SHOWN]) + (f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-        raise ValueError(f"no sequence {', '.join(unknown)} in split {split.split!r}; it has {shown}")
+        raise ValueError(f"no sequence {', '.join(unknown)} in split {split.split!r}; it has {first_few(names, _SHOWN)}")
     if not names:
         raise ValueError(f"split {split.split!r} of {split.root} has no sequences")
     return [name for name in names if not split.sequences or name in split.sequences]
@@ -168,7 +165,7 @@ def find_sequences(split: DavisSplit, all_masks: bool) -> list[VideoSequence]:
 def examine(folder: Path, deep: bool = False, jobs: int = 0) -> list[Finding]:
     """Check all listed sequences of DAVIS-2017 at 480p as `find_sequences` does for a split, and see how much there is.
 
-    With `deep`, every file is decoded; in `jobs` processes, 0: one per core.
+    With `deep`, frames are decoded too; in `jobs` processes, 0: one per core.
     """
     split = DavisSplit(root=folder)
     findings = _check_folders(split)
@@ -189,33 +186,30 @@ def examine(folder: Path, deep: bool = False, jobs: int = 0) -> list[Finding]:
             findings.append(Finding("damaged", f"{place} is not a list of names", advice=DOWNLOAD))
             continue
         listed.update(names)
-        findings += _examine_split(split, path.stem, place, names, present, deep, jobs)
+        here = [name for name in names if name in present]
+        if path != needed and not here:
+            findings.append(Finding("note", f"no sequence of {place} is there; the task needs {needed.stem} only"))
+            continue
+        absent = [name for name in names if name not in present]
+        findings += about("missing" if path == needed else "note", f"sequences of {place} are absent", absent, DOWNLOAD)
+        if not names:
+            findings.append(Finding("missing", f"{place} names no sequence", advice=DOWNLOAD))
+        sequences, found = _check_sequences(split, here, path.stem in _FULLY_ANNOTATED, deep, jobs)
+        findings += [*found, *_compare_with_published(split, path.stem, sequences)]
     findings += about("note", f"sequences are in no list of ImageSets/{split.year}", sorted(present - listed))
     return merged(findings)
 
 
-def _examine_split(
-    split: DavisSplit, name: str, place: str, names: list[str], present: set[str], deep: bool, jobs: int
-) -> list[Finding]:
-    here = [one for one in names if one in present]
-    needed = name == _NEEDED_SPLIT
-    if not here and not needed:
-        return [Finding("note", f"no sequence of {place} is there; the task needs {_NEEDED_SPLIT} only")]
-    sequences, findings = _check_sequences(split, here, name in _FULLY_ANNOTATED, deep, jobs)
-    absent = (one for one in names if one not in present)
-    findings += about("missing" if needed else "note", f"sequences of {place} are absent", absent, DOWNLOAD)
-    if not names:
-        findings.append(Finding("missing", f"{place} names no sequence", advice=DOWNLOAD))
-    frames = sum(len(sequence.frames) for sequence in sequences)
-    full, full_frames = PUBLISHED_SIZES.get((split.year, name), (len(sequences), frames))
-    if (len(sequences), frames) != (full, full_frames):
-        counts = f"{len(sequences)} of {full} sequences, {frames:,} of {full_frames:,} frames"
-        findings.append(Finding("subset", f"{name}: {counts}"))
-    if needed and not (split.root / SAMPLE_MARKER).exists():
+def _compare_with_published(split: DavisSplit, name: str, sequences: Sequence[VideoSequence]) -> list[Finding]:
+    findings = []
+    size = len(sequences), sum(len(sequence.frames) for sequence in sequences)
+    full = PUBLISHED_SIZES.get((split.year, name), size)
+    if size != full:
+        findings.append(Finding("subset", f"{name}: {size[0]} of {full[0]} sequences, {size[1]:,} of {full[1]:,} frames"))
+    if name == split.split and not (split.root / SAMPLE_MARKER).exists():
+        lengths = [(sequence.name, len(sequence.frames), VAL_FRAMES.get(sequence.name)) for sequence in sequences]
         differing = [
-            f"{item.name} ({len(item.frames)} of {VAL_FRAMES[item.name]})"
-            for item in sequences
-            if len(item.frames) != VAL_FRAMES.get(item.name, len(item.frames))
+            f"{name} ({length} of {published})" for name, length, published in lengths if published not in (length, None)
         ]
         findings += about("note", "sequences have another number of frames than published", differing)
     return findings
@@ -238,133 +232,86 @@ def _check_sequences(
     split: DavisSplit, names: Sequence[str], all_masks: bool, deep: bool, jobs: int
 ) -> tuple[list[VideoSequence], list[Finding]]:
     """Those sequences whose first frame can be read, and findings about all."""
-    root = split.root
-    files: list[tuple[str, list[Path], list[Path]]] = []
-    findings: list[Finding] = []
-    without_frames, short, numbering, without_mask, without_frame = [], [], [], [], []
+    listed, findings = [], []
     for name in names:
-        frames, found = _list(split.frames_folder / name, ".jpg", root)
-        masks, found_masks = _list(split.masks_folder / name, ".png", root)
-        findings += [*found, *found_masks]
-        # What only has a wrong ending is reported as such, not as missing too.
-        misnamed = {Path(file).stem for one in (*found, *found_masks) if one.kind == "misnamed" for file in one.names}
-        if not frames:
-            without_frames += [] if misnamed else [name]
-            continue
-        numbering += _check_numbering(frames, misnamed, root)
-        wanted = frames if all_masks else frames[:1]
-        stems, by_stem = {frame.stem for frame in frames}, {mask.stem: mask for mask in masks}
-        without_mask += [f"{name}/{frame.name}" for frame in wanted if frame.stem not in by_stem.keys() | misnamed]
-        without_frame += [f"{name}/{mask.name}" for mask in masks if mask.stem not in stems | misnamed]
-        if all_masks and len(frames) < FEWEST_FRAMES:
-            short.append(f"{name} ({len(frames)})")
-        files.append((name, frames, [by_stem[frame.stem] for frame in wanted if frame.stem in by_stem]))
-    reason = "scoring needs a mask of every frame" if all_masks else "propagation starts from the first frame's mask"
+        sequence, found = _list_sequence(split, name, all_masks)
+        listed += [sequence] if sequence.frames else []
+        findings += found
+    frame_paths = [path for sequence in listed for path in sequence.frames]
+    mask_paths = [path for sequence in listed for path in sequence.masks]
+    decode = image_checks.by_opencv if deep else None
+    # Frames are read as they are stored, whatever their EXIF orientation.
+    frames = [fact._replace(turned=False) for fact in image_checks.look_at_all(frame_paths, jobs, "DAVIS frames", decode)]
+    masks = list(image_checks.look_at_all(mask_paths, jobs, "DAVIS masks", read_mask, labels=True))
+    sizes = {(fact.path.parent.name, fact.path.stem): fact.size for fact in frames}
+    first_sizes = {sequence.name: sizes[sequence.name, sequence.frames[0].stem] for sequence in listed}
+    frame_pairs = ((fact, first_sizes[fact.path.parent.name]) for fact in frames)
+    mask_pairs = ((fact, sizes[fact.path.parent.name, fact.path.stem]) for fact in masks)
+    ids = {fact.path: set(fact.values) - {0, VOID_ID} for fact in masks if fact.values is not None}
+    findings += [
+        *image_checks.damage_findings([*frames, *masks], split.root, DOWNLOAD),
+        *image_checks.size_findings(frame_pairs, split.root, "the first frame of their sequence"),
+        *image_checks.size_findings(mask_pairs, split.root, "their frames"),
+        *(finding for sequence in listed for finding in _check_ids(split.root, sequence.masks, ids)),
+    ]
+    sized = [(sequence, first_sizes[sequence.name]) for sequence in listed]
+    return [replace(sequence, size=size[::-1]) for sequence, size in sized if size is not None], findings
+
+
+def _list_sequence(split: DavisSplit, name: str, all_masks: bool) -> tuple[VideoSequence, list[Finding]]:
+    """The files of a sequence, whose size is not known yet, and what is wrong with their names."""
+    root, frames_folder, masks_folder = split.root, split.frames_folder / name, split.masks_folder / name
+    frame_names, findings = image_checks.list_images(frames_folder, ".jpg", root) if frames_folder.is_dir() else ([], [])
+    mask_names, more = image_checks.list_images(masks_folder, ".png", root) if masks_folder.is_dir() else ([], [])
+    findings += more
+    # What only has a wrong ending is reported as such, not as missing too.
+    misnamed = {Path(file).stem for finding in findings if finding.kind == "misnamed" for file in finding.names}
+    frames = [frames_folder / file for file in frame_names]
+    masks = {Path(file).stem: masks_folder / file for file in mask_names} if frames else {}
+    wanted = frames if all_masks else frames[:1]
+    without_mask = [f"{name}/{path.name}" for path in wanted if path.stem not in masks.keys() | misnamed]
+    without_frame = [
+        f"{name}/{path.name}" for stem, path in masks.items() if stem not in misnamed.union(p.stem for p in frames)
+    ]
     no_frames = f"sequences have no frames (*.jpg) in {split.frames_folder.relative_to(root).as_posix()}"
     gap = "the numbering of frames goes on after a gap, or differs from their order by name"
-    sizes, damage = _check_files(root, files, deep, jobs)
-    sequences = [
-        VideoSequence(
-            name=name,
-            frames=tuple(frames),
-            masks=tuple(masks),
-            one_object=split.year == "2016",
-            size=(sizes[frames[0]][1], sizes[frames[0]][0]),
-        )
-        for name, frames, masks in files
-        if frames[0] in sizes
-    ]
-    return sequences, [
-        *findings,
-        *about("missing", no_frames, without_frames, f"{DOWNLOAD}, or take them off the list"),
-        *about("missing", gap, numbering),
+    reason = "scoring needs a mask of every frame" if all_masks else "propagation starts from the first frame's mask"
+    short = [f"{name} ({len(frames)})"] if all_masks and 0 < len(frames) < FEWEST_FRAMES else []
+    findings += [
+        *about("missing", no_frames, [] if frames or misnamed else [name], f"{DOWNLOAD}, or take them off the list"),
+        *about("missing", gap, _check_numbering(frames, bool(misnamed), root)),
         *about("missing", "frames have no mask", without_mask, reason),
         *about("missing", "masks have no frame", without_frame, DOWNLOAD),
         *about("wrong", f"sequences have fewer than {FEWEST_FRAMES} frames, which cannot be scored", short),
-        *damage,
     ]
+    files = tuple(masks[path.stem] for path in wanted if path.stem in masks)
+    return VideoSequence(name=name, frames=tuple(frames), masks=files, one_object=split.year == "2016"), findings
 
 
-def _list(folder: Path, suffix: Literal[".jpg", ".png"], root: Path) -> tuple[list[Path], list[Finding]]:
-    if not folder.is_dir():
-        return [], []
-    names, findings = image_checks.list_images(folder, suffix, root)
-    return [folder / name for name in names], findings
-
-
-def _check_files(
-    root: Path, files: Sequence[tuple[str, list[Path], list[Path]]], deep: bool, jobs: int
-) -> tuple[dict[Path, tuple[int, int]], list[Finding]]:
-    """(width, height) of each frame that can be read, and findings about the files of sequences (name, frames, masks)."""
-    frame_paths = [path for _, frames, _ in files for path in frames]
-    looked_at = image_checks.look_at_all(
-        frame_paths, image_checks.decode_image if deep else image_checks.look_at_image, jobs, "DAVIS frames"
-    )
-    # Frames are read as they are stored, whatever their EXIF orientation.
-    frame_facts = [fact._replace(turned=False) for fact in looked_at]
-    first_masks = {masks[0] for _, _, masks in files if masks}
-    others = [path for _, _, masks in files for path in masks if path not in first_masks]
-    mask_facts = [
-        *image_checks.look_at_all(sorted(first_masks), _decode_mask, jobs, "DAVIS first masks"),
-        *image_checks.look_at_all(others, _decode_mask if deep else _look_at_mask, jobs, "DAVIS masks"),
-    ]
-    sizes = {fact.path: fact.size for fact in frame_facts if fact.size is not None}
-    of_first_frame = {frames[0].parent: sizes.get(frames[0]) for _, frames, _ in files}
-    of_frame = {(path.parent.name, path.stem): size for path, size in sizes.items()}
-    frame_pairs = ((fact, of_first_frame[fact.path.parent]) for fact in frame_facts)
-    mask_pairs = ((fact, of_frame.get((fact.path.parent.name, fact.path.stem))) for fact in mask_facts)
-    return sizes, [
-        *image_checks.damage_findings([*frame_facts, *mask_facts], root, DOWNLOAD),
-        *image_checks.size_findings(frame_pairs, root, "the first frame of their sequence"),
-        *image_checks.size_findings(mask_pairs, root, "their frames"),
-        *_check_ids(root, mask_facts, first_masks),
-    ]
-
-
-def _look_at_mask(path: Path) -> image_checks.ImageFacts:
-    return _as_read(image_checks.look_at_labels(path), read_mask_size)
-
-
-def _decode_mask(path: Path) -> image_checks.ImageFacts:
-    return _as_read(image_checks.decode_labels(path), read_mask)
-
-
-def _as_read(facts: image_checks.ImageFacts, read: Callable[[Path], object]) -> image_checks.ImageFacts:
-    """What the reader of masks says of a file that seems to be a label map."""
-    try:
-        if not facts.damage:
-            read(facts.path)
-    except ValueError as error:
-        return facts._replace(damage="damaged inside", detail=str(error).removeprefix(f"{facts.path}: "))
-    return facts
-
-
-def _check_ids(root: Path, masks: Iterable[image_checks.ImageFacts], first_masks: set[Path]) -> list[Finding]:
-    """Notes about object ids, where masks were decoded."""
-    ids = {fact.path: set(fact.values) - {0, VOID_ID} for fact in masks if fact.values is not None}
-    first = {path.parent: ids[path] for path in first_masks if path in ids}
-    empty = [path.relative_to(root).as_posix() for path in sorted(first_masks) if ids.get(path) == set()]
-    gaps, late = [], []
-    for path, found in sorted(ids.items()):
-        if path in first_masks and found and found != set(range(1, max(found) + 1)):
-            gaps.append(f"{path.parent.name} ({', '.join(map(str, sorted(found)))})")
-        if new := sorted(found - first.get(path.parent, found)):
-            late.append(f"{path.parent.name}/{path.name} ({', '.join(map(str, new[:_SHOWN]))})")
+def _check_ids(root: Path, masks: Sequence[Path], ids: dict[Path, set[int]]) -> list[Finding]:
+    """Notes about the object ids of a sequence."""
+    if not masks or (first := ids.get(masks[0])) is None:
+        return []
+    place = masks[0].parent.name
+    gaps = [f"{place} ({', '.join(map(str, sorted(first)))})"] if first != set(range(1, len(first) + 1)) else []
+    late = [(path, sorted(ids.get(path, first) - first)) for path in masks]
+    named = [f"{place}/{path.name} ({', '.join(map(str, new[:_SHOWN]))})" for path, new in late if new]
+    empty = [] if first else [masks[0].relative_to(root).as_posix()]
     return [
         *about("note", "first masks show no object, so that there is nothing to follow", empty),
         *about("note", "first masks have gaps in their object ids", gaps),
-        *about("note", "later masks show objects that the first one lacks; they are not followed", late),
+        *about("note", "later masks show objects that the first one lacks; they are not followed", named),
     ]
 
 
-def _check_numbering(frames: Sequence[Path], misnamed: set[str], root: Path) -> list[str]:
+def _check_numbering(frames: Sequence[Path], some_misnamed: bool, root: Path) -> list[str]:
     """Where numbered frames have a gap, or come in another order by their names."""
     parts = [_TRAILING_NUMBER.fullmatch(frame.stem) for frame in frames]
     for (frame, part), (following, next_part) in pairwise(zip(frames, parts, strict=True)):
         if part and next_part and part[1] == next_part[1] and int(part[2]) > int(next_part[2]):
             shown = frame.relative_to(root).as_posix()
             return [f"{shown} comes before {following.name} by its name, which is their order (fill up the numbers with zeros)"]
-    if len(frames) < 3 or misnamed or not all(frame.stem.isdecimal() for frame in frames):
+    if len(frames) < 3 or some_misnamed or not all(frame.stem.isdecimal() for frame in frames):
         return []
     numbers = [int(frame.stem) for frame in frames]
     step = min(after - before for before, after in pairwise(numbers))

@@ -13,15 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.findings import Finding, Kind, about, refuse
-from eval.image_checks import (
-    damage_findings,
-    decode_image,
-    list_images,
-    look_at_all,
-    look_at_image,
-    size_findings,
-    text_damage,
-)
+from eval.image_checks import by_opencv, damage_findings, list_images, look_at_all, size_findings, text_damage
 from eval.record import describe_dataset
 from eval.result import Dataset
 
@@ -117,7 +109,7 @@ def check_files(split: Split, deep: bool = False, jobs: int = 0) -> list[Finding
     """Look at the image files that a run uses."""
     names = [name for name, _ in (line.rsplit(" ", 1) for line in split.used)]
     paths = [path for name in names if (path := split.root / split.name / name).exists()]
-    facts = list(look_at_all(paths, decode_image if deep else look_at_image, jobs, f"{NAME} {split.name}"))
+    facts = list(look_at_all(paths, jobs, f"{NAME} {split.name}", by_opencv if deep else None))
     pairs = ((fact, split.sizes[fact.path.name]) for fact in facts)
     return [
         *damage_findings(facts, split.root, f"get them again from {ADDRESS}"),

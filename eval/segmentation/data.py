@@ -9,16 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from eval.findings import Finding, about, refuse
-from eval.image_checks import (
-    damage_findings,
-    decode_image,
-    decode_labels,
-    list_images,
-    look_at_all,
-    look_at_image,
-    look_at_labels,
-    size_findings,
-)
+from eval.image_checks import by_opencv, damage_findings, label_map, list_images, look_at_all, size_findings
 from eval.record import describe_dataset
 from eval.result import Dataset
 from eval.tasks import TASKS
@@ -81,13 +72,13 @@ def check_files(split: Split, deep: bool = False, jobs: int = 0) -> list[Finding
     """
     image_paths, label_paths = [split.image(stem) for stem in split.stems], [split.labels(stem) for stem in split.stems]
     what = f"{NAME} {split.name}"
-    images = list(look_at_all(image_paths, decode_image if deep else look_at_image, jobs, f"{what} images"))
-    labels = list(look_at_all(label_paths, decode_labels if deep else look_at_labels, jobs, f"{what} label maps"))
+    images = list(look_at_all(image_paths, jobs, f"{what} images", by_opencv if deep else None))
+    labels = list(look_at_all(label_paths, jobs, f"{what} label maps", label_map if deep else None, labels=True))
     read = labels
     if not deep:
         whole = [fact.path for fact in labels if not fact.damage]
         chosen = whole[:: max(1, len(whole) // _LABELS_READ)]
-        read = list(look_at_all(chosen, decode_labels, jobs, f"{what} labels"))
+        read = list(look_at_all(chosen, jobs, f"{what} labels", label_map, labels=True))
         damaged = {fact.path: fact for fact in read if fact.damage}
         labels = [damaged.get(fact.path, fact) for fact in labels]
     foreign = [

@@ -3,7 +3,6 @@
 import os
 import shutil
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,20 @@ import pytest
 from PIL import Image
 
 from eval.image_checks import (
+    Decode,
     ImageFacts,
+    by_opencv,
+    by_pillow,
     damage_findings,
-    decode_image,
-    decode_labels,
-    decode_leniently,
+    label_map,
     list_images,
+    look_at,
     look_at_all,
-    look_at_image,
-    look_at_labels,
     size_findings,
 )
 
 WIDTH, HEIGHT = 64, 48
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
-Look = Callable[[Path], ImageFacts]
 
 
 @pytest.fixture
@@ -51,14 +49,14 @@ def zero_the_middle(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("look", [look_at_image, decode_image, decode_leniently])
+@pytest.mark.parametrize("decode", [None, by_opencv, by_pillow])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True, "quality": 30}])
-def test_a_whole_image(photo: Path, look: Look, options: dict[str, Any]) -> None:
+def test_a_whole_image(photo: Path, decode: Decode | None, options: dict[str, Any]) -> None:
     Image.open(photo).save(photo, **options)
-    assert look(photo) == ImageFacts(photo, size=(WIDTH, HEIGHT))
+    assert look_at(photo, decode) == ImageFacts(photo, size=(WIDTH, HEIGHT))
 
 
-@pytest.mark.parametrize("look", [look_at_image, decode_image, decode_leniently, look_at_labels, decode_labels])
+@pytest.mark.parametrize("decode", [None, by_opencv, by_pillow, label_map])
 @pytest.mark.parametrize(
     ("content", "damage"),
     [
@@ -69,45 +67,45 @@ def test_a_whole_image(photo: Path, look: Look, options: dict[str, Any]) -> None
         (bytes(5000), "not images"),
     ],
 )
-def test_a_file_that_is_not_an_image(tmp_path: Path, look: Look, content: bytes, damage: str) -> None:
+def test_a_file_that_is_not_an_image(tmp_path: Path, decode: Decode | None, content: bytes, damage: str) -> None:
     path = tmp_path / "file.jpg"
     path.write_bytes(content)
-    assert look(path).damage.startswith(damage)
+    assert look_at(path, decode).damage.startswith(damage)
 
 
 def test_a_broken_link(tmp_path: Path) -> None:
     path = tmp_path / "link.jpg"
     path.symlink_to(tmp_path / "nowhere.jpg")
-    assert "unreadable" in look_at_image(path).damage
+    assert "unreadable" in look_at(path).damage
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_without_permission(photo: Path) -> None:
     photo.chmod(0)
-    assert "unreadable" in look_at_image(photo).damage
+    assert "unreadable" in look_at(photo).damage
 
 
 @pytest.mark.parametrize("filled_up", [False, True])
 def test_a_cut_file_shows_at_its_end(photo: Path, labels: Path, filled_up: bool) -> None:
-    for path, look in ((photo, look_at_image), (labels, look_at_labels)):
+    for path in (photo, labels):
         content = path.read_bytes()
         kept = content[: -len(content) // 3]
         # Some download programs allocate the whole file first.
         path.write_bytes(kept + bytes(len(content) - len(kept)) if filled_up else kept)
-        assert look(path) == ImageFacts(path, size=(WIDTH, HEIGHT), damage="cut off before their end")
+        assert look_at(path) == ImageFacts(path, size=(WIDTH, HEIGHT), damage="cut off before their end")
 
 
 def test_bytes_after_the_end_do_not_matter(photo: Path, labels: Path) -> None:
     for path in (photo, labels):
         path.write_bytes(path.read_bytes() + bytes(2000))
-    for path, look in ((photo, look_at_image), (photo, decode_image), (labels, look_at_labels), (labels, decode_labels)):
-        assert not look(path).damage, look
+    for path, decode in ((photo, None), (photo, by_opencv), (labels, None), (labels, label_map)):
+        assert not look_at(path, decode).damage, decode
 
 
 def test_only_decoding_finds_an_image_damaged_in_its_middle(photo: Path, capfd: pytest.CaptureFixture[str]) -> None:
     zero_the_middle(photo)
-    assert not look_at_image(photo).damage
-    facts = decode_image(photo)
+    assert not look_at(photo).damage
+    facts = look_at(photo, by_opencv)
     assert facts.damage == "damaged inside"
     assert "Corrupt JPEG data" in facts.detail
     assert capfd.readouterr().err == "", "the decoder's warning is not shown"
@@ -119,8 +117,8 @@ def test_only_decoding_finds_a_label_map_damaged_in_its_middle(labels: Path) -> 
     content = bytearray(labels.read_bytes())
     content[len(content) // 2] ^= 0xFF
     labels.write_bytes(content)
-    assert not look_at_labels(labels).damage
-    assert decode_labels(labels).damage == "damaged inside"
+    assert not look_at(labels, labels=True).damage
+    assert look_at(labels, label_map, labels=True).damage == "damaged inside"
 
 
 def test_a_wrong_checksum_alone_is_found(labels: Path) -> None:
@@ -131,15 +129,15 @@ def test_a_wrong_checksum_alone_is_found(labels: Path) -> None:
     content[position + 8 + length] ^= 1
     labels.write_bytes(content)
     assert np.asarray(Image.open(labels)).max() == 6
-    assert decode_labels(labels).damage == "damaged inside"
+    assert look_at(labels, label_map, labels=True).damage == "damaged inside"
 
 
 def test_values_of_a_label_map(labels: Path) -> None:
-    assert decode_labels(labels).values == tuple(range(7))
-    assert look_at_labels(labels).values is None
+    assert look_at(labels, label_map, labels=True).values == tuple(range(7))
+    assert look_at(labels, labels=True).values is None
     Image.open(labels).convert("RGB").save(labels)
-    for look in (look_at_labels, decode_labels):
-        assert look(labels).damage.startswith("colour images")
+    for decode in (None, label_map):
+        assert look_at(labels, decode, labels=True).damage.startswith("colour images")
 
 
 def test_an_orientation_that_turns(photo: Path) -> None:
@@ -147,11 +145,11 @@ def test_an_orientation_that_turns(photo: Path) -> None:
     for orientation, turned in ((6, True), (3, False)):  # 3 is upside down: the size stays
         exif[0x0112] = orientation
         Image.open(photo).save(photo, exif=exif)
-        assert look_at_image(photo).turned is turned
+        assert look_at(photo).turned is turned
 
 
 def test_findings_name_files_by_their_damage_and_size(photo: Path, tmp_path: Path) -> None:
-    facts = [look_at_image(photo), ImageFacts(tmp_path / "a/b.jpg", damage="empty (0 bytes)")]
+    facts = [look_at(photo), ImageFacts(tmp_path / "a/b.jpg", damage="empty (0 bytes)")]
     (damaged,) = damage_findings(facts, tmp_path, "get it again")
     assert str(damaged) == "files are empty (0 bytes): a/b.jpg; get it again"
     assert size_findings([(facts[0], (WIDTH, HEIGHT)), (facts[1], (1, 1)), (facts[0], None)], tmp_path, "x") == []
@@ -169,7 +167,7 @@ def test_entries_of_a_folder_are_sorted_by_what_they_are(tmp_path: Path) -> None
         (folder / name).touch()
     images, findings = list_images(folder, ".jpg", tmp_path / "set")
     assert images == ["a.jpg"]
-    assert [(one.kind, one.names) for one in findings] == [
+    assert {(finding.kind, finding.names) for finding in findings} == {
         ("misnamed", ("val/b.JPG", "val/c.jpeg")),
         ("misplaced", ("val/val",)),
         ("note", ("val/d.jpg.part",)),
@@ -177,14 +175,14 @@ def test_entries_of_a_folder_are_sorted_by_what_they_are(tmp_path: Path) -> None
         ("note", ("val/thumbnails",)),
         # a.JPEG is not a misnamed a.jpg, which is there too.
         ("note", ("val/a.JPEG", "val/e.txt")),
-    ]
+    }
 
 
 def test_several_processes_see_what_one_sees(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [photo, *(shutil.copy(photo, tmp_path / f"{number}.jpg") for number in range(1, 600))]
     zero_the_middle(paths[400])
-    facts = list(look_at_all(paths, decode_image, 2, "COCO 2017 val2017", shown_after_s=0.0))
+    facts = list(look_at_all(paths, 2, "COCO 2017 val2017", by_opencv, shown_after_s=0.0))
     assert "COCO 2017 val2017" in capsys.readouterr().err
     assert [fact.path for fact in facts] == paths
     assert [index for index, fact in enumerate(facts) if fact.damage] == [400]
-    assert list(look_at_all(paths, decode_image, 1, "test")) == facts
+    assert list(look_at_all(paths, 1, "test", by_opencv)) == facts

@@ -116,7 +116,7 @@ def shrink(path: Path) -> None:
         (MASK, Path.unlink, "missing", "frames have no mask", "boat/00002.jpg"),
         (FRAME, cut, "damaged", "cut off", FRAME),
         (MASK, cut, "damaged", "cut off", MASK),
-        (FIRST_MASK, flip_a_byte_in_the_middle, "damaged", "damaged inside", FIRST_MASK),
+        (MASK, flip_a_byte_in_the_middle, "damaged", "damaged inside", MASK),
         (MASK, lambda path: Image.open(path).convert("RGB").save(path), "damaged", "colour", MASK),
         (
             MASK,
@@ -152,14 +152,13 @@ def test_bytes_after_the_end_of_a_frame_are_fine(davis: Path) -> None:
     assert len(find_sequences(DavisSplit(root=davis), all_masks=True)) == len(SEQUENCES)
 
 
-def test_only_deep_decodes_everything(davis: Path) -> None:
+def test_only_deep_decodes_frames(davis: Path) -> None:
     content = bytearray((davis / FRAME).read_bytes())
     content[len(content) // 2 : len(content) // 2 + 200] = bytes(200)
     (davis / FRAME).write_bytes(content)
-    flip_a_byte_in_the_middle(davis / MASK)
     assert problems(examine(davis)) == []
     (found,) = problems(examine(davis, deep=True))
-    assert [name.partition(" ")[0] for name in found.names] == [FRAME, MASK]
+    assert found.names[0].startswith(FRAME)
 
 
 @pytest.mark.parametrize(
