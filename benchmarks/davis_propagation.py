@@ -1,7 +1,5 @@
 """Label propagation: PatchBench beside the authors' loop and the network alone; same weights, same frames, one run.
 
-    python -m benchmarks.davis_propagation --davis DAVIS [--patch_size 8] [--frames 14] [--precision bfloat16]
-
 Time per frame is the median over the pairs of frames whose context is full, with decoding and writing. Each part is a process of its
 own; they advance by two frames in turns. Ours takes two through the network at once where that is faster, and so does the network
 alone; the loop takes them one by one.
@@ -28,8 +26,7 @@ from torch import Tensor
 
 from backbones.build import build_backbone
 from backbones.spec import ViTSpec
-from backbones.vit import ViT
-from benchmarks.turns import MEBIBYTE, Turns, machine, run, table, take_turns
+from benchmarks.turns import MEBIBYTE, Turns, machine, print_table, run, take_turns
 from eval.davis.data import DavisSplit, VideoSequence, find_sequences
 from eval.davis.features import FeatureExtractor, read_frame
 from eval.davis.masks import read_mask, resize_mask, write_mask
@@ -79,17 +76,6 @@ def to_tf32(values: Tensor) -> Tensor:
     """Round to the 10 bits of mantissa that a GPU keeps of the factors of a product where TF32 is allowed."""
     bits = values.contiguous().view(torch.int32)
     return ((bits + (1 << 12)) & ~0x1FFF).view(torch.float32)
-
-
-def build_network(patch_size: int) -> ViT:
-    """A ViT-S with random weights."""
-    torch.manual_seed(0)
-    spec = ViTSpec(
-        embed_dim=384, depth=12, num_heads=6, patch_size=patch_size, image_size=224, class_token=False, final_norm=False
-    )
-    network = build_backbone(spec).eval()
-    assert isinstance(network, ViT)
-    return network
 
 
 def chosen_sequence(config: BenchmarkConfig) -> tuple[VideoSequence, int]:
@@ -144,8 +130,12 @@ RUNS: dict[str, Callable[[FeatureExtractor, VideoSequence, Path], Iterator[None]
 
 
 def work(turns: Turns, part: str, config: BenchmarkConfig, folder: Path) -> torch.device:
+    torch.manual_seed(0)
+    spec = ViTSpec(
+        embed_dim=384, depth=12, num_heads=6, patch_size=config.patch_size, image_size=224, class_token=False, final_norm=False
+    )
     LowerPrecision.precision = config.precision
-    extract = (FeatureExtractor if part in RUNS else LowerPrecision)(build_network(config.patch_size), None, CPU)
+    extract = (FeatureExtractor if part in RUNS else LowerPrecision)(build_backbone(spec).eval(), None, CPU)
     (folder / part).mkdir()
     sequence, _ = chosen_sequence(config)
     steps = RUNS.get(part, run_patchbench)(extract, sequence, folder / part)
@@ -160,14 +150,13 @@ def work(turns: Turns, part: str, config: BenchmarkConfig, folder: Path) -> torc
 def mask_seconds(config: BenchmarkConfig, sequence: VideoSequence) -> float:
     """What the mask of reachable pairs costs the authors' loop, once per sequence."""
     image, _ = reference.read_frame(sequence.frames[0])
+    rows, columns = (side // config.patch_size for side in image.shape[1:])
     start = time.perf_counter()
-    _, height, width = image.shape
-    reference.reachable(height // config.patch_size, width // config.patch_size, SETTINGS.neighbourhood_radius)
+    reference.reachable(rows, columns, SETTINGS.neighbourhood_radius)
     return time.perf_counter() - start
 
 
 def benchmark(config: BenchmarkConfig) -> None:
-    """Print a Markdown table."""
     sequence, whole = chosen_sequence(config)
     parts = [*RUNS, *([f"patchbench in {config.precision}"] if config.precision != "float32" else [])]
     with tempfile.TemporaryDirectory() as name:
@@ -175,23 +164,21 @@ def benchmark(config: BenchmarkConfig) -> None:
         steps, memory = take_turns(work, parts, (config.frames - 1) // FRAMES_PER_STEP, config, folder)
         masks = {part: {path.name: read_mask(path) for path in (folder / part).iterdir()} for part in parts}
     mask = mask_seconds(config, sequence)
-    full = -(-SETTINGS.n_last_frames // FRAMES_PER_STEP)
-    wall, cpu = (
-        {
-            part: median(step[clock] for step in taken[full:]) / FRAMES_PER_STEP + (mask / whole if "loop" in part else 0)
-            for part, taken in steps.items()
-        }
-        for clock in (0, 1)
-    )
     print(f"{sequence.name}, {len(sequence.frames)} of {whole} frames, patch {config.patch_size}, {machine(CPU)}")
     print(f"mask of reachable pairs: {mask:.1f} s, included in the loop's rows\n")
+
+    def seconds(part: str, clock: int) -> float:
+        full = steps[part][-(-SETTINGS.n_last_frames // FRAMES_PER_STEP) :]
+        return median(step[clock] for step in full) / FRAMES_PER_STEP + (mask / whole if "loop" in part else 0)
+
     rows = []
     for part in parts:
-        ours = masks["patchbench"]
-        pixels = sum(int((ours[file] != theirs).sum()) for file, theirs in masks[part].items())
-        ratios = f"{wall[part] / wall['network']:.2f}", f"{wall[part] / wall['patchbench']:.2f}"
-        rows.append([part, f"{wall[part]:.3f}", f"{cpu[part]:.3f}", *ratios, memory[part] // MEBIBYTE, pixels])
-    table(("", "s/frame", "CPU s/frame", "times the network", "PatchBench is faster by", "peak MiB", "differing pixels"), rows)
+        wall = seconds(part, 0)
+        ratios = f"{wall / seconds('network', 0):.2f}", f"{wall / seconds('patchbench', 0):.2f}"
+        pixels = sum(int((masks["patchbench"][file] != theirs).sum()) for file, theirs in masks[part].items())
+        rows.append([part, f"{wall:.3f}", f"{seconds(part, 1):.3f}", *ratios, memory[part] // MEBIBYTE, pixels])
+    columns = ("s/frame", "CPU s/frame", "times the network", "PatchBench is faster by", "peak MiB", "differing pixels")
+    print_table(("", *columns), rows)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,5 @@
 """A fine-tuning step: ours beside the same model as plain OpenMMLab runs it; same weights and images, one run.
 
-    python -m benchmarks.finetune_step --task detection --data data/coco
-    python -m benchmarks.finetune_step --task segmentation --data data/ade/ADEChallengeData2016 --compile
-
 Each part is a process of its own; they advance by a step in turns. Steps differ in size, and all parts see the same images: a ratio
 is the median of the steps' own ratios. Seconds per step are medians, with loading where it is not hidden; CPU seconds are the
 training process's; memory is the peak (on a GPU: allocated).
@@ -30,7 +27,7 @@ import eval.segmentation.task
 from backbones.build import build_backbone
 from backbones.file import Source, write_backbone_file
 from backbones.spec import ViTSpec
-from benchmarks.turns import STEP_COLUMNS, WARM_UP_STEPS, Turns, machine, run, step_rows, table, take_turns
+from benchmarks.turns import WARM_UP_STEPS, Turns, machine, print_steps, run, take_turns
 from common.distributed import choose_device
 from eval.detection.config import DetectionConfig
 from eval.openmmlab.finetune import complete_config
@@ -38,7 +35,7 @@ from eval.openmmlab.operators import quiet_packages
 from eval.openmmlab.runner import FineTuningRunner
 from eval.segmentation.config import SegmentationConfig
 
-PARTS = ("reference", "timm", "patchbench")
+PARTS, OURS = ("reference", "timm", "patchbench", "compiled"), ("patchbench", "compiled")
 
 _IMAGES, _SHORT_SIDE, _WORKERS = 2, 480, 2  # per step; of test images in detection (published: 800), training images likewise
 
@@ -66,9 +63,7 @@ class TurnHook(Hook):
     """Tells how long each step took and waits for its turn."""
 
     priority = "LOWEST"
-
-    turns: Turns
-    """Set before the runner is built."""
+    turns: Turns  # set before the runner is built
 
     def before_train(self, runner: Any) -> None:
         self.turns.begin()
@@ -86,14 +81,7 @@ def network(config: BenchmarkConfig) -> ViTSpec:
     return ViTSpec(embed_dim=width, depth=12, num_heads=heads, patch_size=16, image_size=224, class_token=True, final_norm=True)
 
 
-def write_backbone(config: BenchmarkConfig, path: Path) -> None:
-    """A backbone file with random weights."""
-    torch.manual_seed(0)
-    source = Source(format="random", branch="model", file_name="random", sha256="0" * 64, epoch=-1)
-    write_backbone_file(path, network(config), source, build_backbone(network(config)).state_dict())
-
-
-def resolved_config(config: BenchmarkConfig, part: str, is_ours: bool, folder: Path, device: torch.device) -> Any:
+def resolved_config(config: BenchmarkConfig, part: str, folder: Path, device: torch.device) -> Any:
     """The OpenMMLab config of one part."""
     common: dict[str, Any] = {
         "backbone": folder / "backbone.safetensors",
@@ -103,7 +91,7 @@ def resolved_config(config: BenchmarkConfig, part: str, is_ours: bool, folder: P
         "device_batch_size": _IMAGES,
         "workers": _WORKERS,
         "iterations": config.steps + WARM_UP_STEPS,
-        "precision": "auto" if is_ours or device.type == "cpu" else "float16",
+        "precision": "auto" if part in OURS or device.type == "cpu" else "float16",
         "compile": part == "compiled",
     }
     if config.task == "detection":
@@ -114,11 +102,11 @@ def resolved_config(config: BenchmarkConfig, part: str, is_ours: bool, folder: P
 
 def work(turns: Turns, part: str, config: BenchmarkConfig, folder: Path) -> torch.device:
     TurnHook.turns = turns
-    device, is_ours = choose_device("auto"), part in ("patchbench", "compiled")
-    resolved = resolved_config(config, part, is_ours, folder, device)
+    device = choose_device("auto")
+    resolved = resolved_config(config, part, folder, device)
     resolved.custom_hooks = [*resolved.get("custom_hooks", []), {"type": "TurnHook"}]
     resolved = complete_config(resolved, folder / part, device=device, seed=0, checkpoint_interval=config.steps + WARM_UP_STEPS)
-    if not is_ours:
+    if part not in OURS:
         resolved.train_dataloader.persistent_workers = False
         resolved.optim_wrapper.optimizer.pop("fused", None)
     with quiet_packages():
@@ -132,13 +120,15 @@ def work(turns: Turns, part: str, config: BenchmarkConfig, folder: Path) -> torc
 
 
 def benchmark(config: BenchmarkConfig) -> None:
-    """Print a Markdown table."""
-    parts = [*PARTS, "compiled"] if config.compile else list(PARTS)
+    parts = PARTS if config.compile else PARTS[:-1]
+    torch.manual_seed(0)
+    source = Source(format="random", branch="model", file_name="random", sha256="0" * 64, epoch=-1)
     with tempfile.TemporaryDirectory() as name:
-        write_backbone(config, Path(name) / "backbone.safetensors")
+        weights = build_backbone(network(config)).state_dict()
+        write_backbone_file(Path(name) / "backbone.safetensors", network(config), source, weights)
         steps, memory = take_turns(work, parts, config.steps + WARM_UP_STEPS, config, Path(name))
     print(f"{config.task}, {_IMAGES} images per step, ViT of width {config.embed_dim}; {machine(choose_device('auto'))}\n")
-    table(STEP_COLUMNS, step_rows(steps, memory))
+    print_steps(steps, memory)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """k-NN classification: PatchBench beside the exact index of faiss, on the same features.
 
-    python -m benchmarks.knn [--train 100000 --test 2000]
-
 The features are drawn: as many Gaussian clusters as classes, of unit length. Each is a process of its own; they take turns. faiss
 (`IndexFlatIP`) gets everything in memory; PatchBench reads a memory-mapped file. The votes on the neighbours that faiss finds are
 PatchBench's.
@@ -16,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.turns import MEBIBYTE, Turns, ratio, run, table, take_turns
+from benchmarks.turns import MEBIBYTE, Turns, print_table, ratio, run, take_turns
 from common.knn import Neighbours, classify, find_neighbours
 
 CPU = torch.device("cpu")
@@ -50,10 +48,8 @@ def draw(config: BenchmarkConfig, folder: Path) -> None:
 
 def work(turns: Turns, part: str, folder: Path) -> torch.device:
     faiss.omp_set_num_threads(1)
-    names = ("train", "train_labels", "test", "test_labels")
-    train_ND, train_labels_N, test_TD, test_labels_T = (
-        torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c")) for name in names
-    )
+    arrays = (np.load(folder / f"{name}.npy", mmap_mode="c") for name in ("train", "train_labels", "test", "test_labels"))
+    train_ND, train_labels_N, test_TD, test_labels_T = map(torch.from_numpy, arrays)
     for _ in range(ROUNDS):
         turns.begin()
         if part == "PatchBench":
@@ -70,7 +66,6 @@ def work(turns: Turns, part: str, folder: Path) -> torch.device:
 
 
 def benchmark(config: BenchmarkConfig) -> None:
-    """Print a Markdown table."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         draw(config, folder)
@@ -84,7 +79,7 @@ def benchmark(config: BenchmarkConfig) -> None:
         differing = int((ranks[part] != ranks["PatchBench"]).sum())
         cells = [f"{min(cpu):.2f}", f"{ratio(cpu, ours):.2f}", memory[part] // MEBIBYTE, f"{taken[-1].value:.2f}"]
         rows.append([part, *cells, differing])
-    table(("", "CPU s", "times ours", "peak MiB", "top-1", "ranks that differ from ours"), rows)
+    print_table(("", "CPU s", "times ours", "peak MiB", "top-1", "ranks that differ from ours"), rows)
 
 
 if __name__ == "__main__":

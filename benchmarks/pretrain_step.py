@@ -1,7 +1,5 @@
 """A pretraining step of SelfPatch on DINO: ours beside the authors', with the same weights, crops and stochastic depth, in one run.
 
-    python -m benchmarks.pretrain_step [--recipe coco_selfpatch_vit_tiny] [--batch_size 8] [--steps 4]
-
 The authors' step is that of `tests/references/selfpatch_*.py`, which the golden training steps hold to their code. Each part is
 a process of its own; they advance by a step in turns. Seconds are medians. Crops are noise: what they show changes no cost.
 
@@ -17,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.turns import STEP_COLUMNS, WARM_UP_STEPS, Turns, machine, run, step_rows, table, take_turns
+from benchmarks.turns import WARM_UP_STEPS, Turns, machine, print_steps, run, take_turns
 from common.distributed import choose_device
 from pretrain.config import PretrainConfig, parse_run
 from pretrain.data.views import view_kinds
@@ -52,23 +50,6 @@ def run_config(options: BenchmarkConfig) -> PretrainConfig:
     return config
 
 
-def dimensions(config: PretrainConfig) -> reference.Dimensions:
-    """The authors' networks of a configuration."""
-    return reference.Dimensions(
-        dim=config.backbone.embed_dim,
-        depth=config.backbone.depth,
-        num_heads=config.backbone.num_heads,
-        patch_size=config.backbone.patch_size,
-        grid_side=config.views.global_size // config.backbone.patch_size,
-        out_dim=config.dino.out_dim,
-        out_dim_patch=config.selfpatch.out_dim,
-        hidden_dim=config.dino.hidden_dim,
-        bottleneck_dim=config.dino.bottleneck_dim,
-        k=config.selfpatch.k,
-        window=config.selfpatch.window,
-    )
-
-
 def batches(config: PretrainConfig, device: torch.device) -> Iterator[list[Tensor]]:
     """The same crops and the same draws of stochastic depth for both parts."""
     for seed in range(2**31):
@@ -79,8 +60,22 @@ def batches(config: PretrainConfig, device: torch.device) -> Iterator[list[Tenso
 
 
 def authors_losses(config: PretrainConfig, now: StepSettings, device: torch.device, folder: Path) -> Iterator[float]:
-    student = reference.Network(dimensions(config), config.backbone.drop_path_rate)
-    teacher = reference.Network(dimensions(config))
+    backbone, dino, selfpatch = config.backbone, config.dino, config.selfpatch
+    dimensions = reference.Dimensions(
+        dim=backbone.embed_dim,
+        depth=backbone.depth,
+        num_heads=backbone.num_heads,
+        patch_size=backbone.patch_size,
+        grid_side=config.views.global_size // backbone.patch_size,
+        out_dim=dino.out_dim,
+        out_dim_patch=selfpatch.out_dim,
+        hidden_dim=dino.hidden_dim,
+        bottleneck_dim=dino.bottleneck_dim,
+        k=selfpatch.k,
+        window=selfpatch.window,
+    )
+    student = reference.Network(dimensions, backbone.drop_path_rate)
+    teacher = reference.Network(dimensions)
     for network in (student, teacher):
         network.load_state_dict(torch.load(folder / "initial.pt", mmap=True))
         network.to(device)
@@ -117,7 +112,6 @@ def work(turns: Turns, part: str, options: BenchmarkConfig, folder: Path) -> tor
 
 
 def benchmark(options: BenchmarkConfig) -> None:
-    """Print a Markdown table."""
     config, device = run_config(options), choose_device("auto")
     with tempfile.TemporaryDirectory() as name:
         torch.save(build_networks(config, torch.device("cpu")).student.state_dict(), Path(name) / "initial.pt")
@@ -125,7 +119,7 @@ def benchmark(options: BenchmarkConfig) -> None:
     loss = max(abs(ours.value - theirs.value) for ours, theirs in zip(steps["patchbench"], steps["authors"], strict=True))
     print(f"{options.recipe}, {options.batch_size} images per step, {len(view_kinds(config.views))} crops each")
     print(f"{machine(device)}\n")
-    table(STEP_COLUMNS, step_rows(steps, memory))
+    print_steps(steps, memory)
     print(f"\nlargest difference of the losses of {len(steps['authors'])} steps: {loss:.1e}")
 
 

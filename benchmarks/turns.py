@@ -3,7 +3,7 @@
 import logging
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from statistics import median
 from typing import Any, NamedTuple, TypeVar
@@ -16,9 +16,8 @@ from common.distributed import peak_memory_bytes
 
 MEBIBYTE = 2**20
 WARM_UP_STEPS = 2
-STEP_COLUMNS = ("", "s/step", "times as fast", "CPU s/step", "times as fast", "peak MiB", "of the reference's")
 
-ConfigT = TypeVar("ConfigT")
+T = TypeVar("T")
 
 
 class Step(NamedTuple):
@@ -48,10 +47,8 @@ def take_turns(
 ) -> tuple[dict[str, list[Step]], dict[str, int]]:
     """Measure parts that advance by a step in turns, each first in its turn; each is a process of its own with its own peak memory.
 
-    `work(turns, part, *arguments)` runs in each process, does the steps, and returns the device that it worked on.
-
-    Returns:
-        The steps and the peak memory in bytes of each part.
+    `work(turns, part, *arguments)` runs in each process, does the steps, and returns the device that it worked on. Returns the steps
+    and the peak memory in bytes of each part.
     """
     context = multiprocessing.get_context("spawn")  # a forked process would count its parent's memory
     pipes: dict[str, Connection] = {}
@@ -80,26 +77,35 @@ def _run(work: Callable[..., torch.device], part: str, pipe: Connection, threads
     pipe.send(peak_memory_bytes(device))
 
 
-def seconds(steps: Sequence[Step]) -> tuple[list[float], list[float]]:
-    """On the clock and of the process, after the steps to warm up."""
-    return [step.wall for step in steps[WARM_UP_STEPS:]], [step.cpu for step in steps[WARM_UP_STEPS:]]
+def rounds(parts: Mapping[str, Callable[[], T]], count: int) -> tuple[dict[str, list[float]], dict[str, T]]:
+    """CPU seconds of parts that take turns in this process, and what each gives."""
+    seconds: dict[str, list[float]] = {part: [] for part in parts}
+    given = {}
+    for _ in range(count):
+        for part, do in parts.items():
+            start = time.process_time()
+            given[part] = do()
+            seconds[part].append(time.process_time() - start)
+    return seconds, given
 
 
 def ratio(before: Sequence[float], after: Sequence[float]) -> float:
     """How many times as fast: the median of the steps' own ratios."""
-    return median(one / other for one, other in zip(before, after, strict=True))
+    return median(numerator / denominator for numerator, denominator in zip(before, after, strict=True))
 
 
-def step_rows(steps: dict[str, list[Step]], memory: dict[str, int]) -> list[list[object]]:
-    """Rows of `STEP_COLUMNS`; the first part is the reference."""
-    reference = next(iter(steps))
-    rows: list[list[object]] = []
+def print_steps(steps: Mapping[str, Sequence[Step]], memory: Mapping[str, int]) -> None:
+    """Print a table of steps after those to warm up; the first part is the reference."""
+    reference, *_ = steps
+    rows = []
     for part, taken in steps.items():
-        cells = [part]
-        for before, after in zip(seconds(steps[reference]), seconds(taken), strict=True):
+        cells: list[object] = [part]
+        for clock in (0, 1):
+            before, after = ([step[clock] for step in those[WARM_UP_STEPS:]] for those in (steps[reference], taken))
             cells += [f"{median(after):.3f}", f"{ratio(before, after):.2f}"]
         rows.append([*cells, memory[part] // MEBIBYTE, f"{memory[part] / memory[reference]:.2f}"])
-    return rows
+    columns = ("s/step", "times as fast", "CPU s/step", "times as fast", "peak MiB", "of the reference's")
+    print_table(("", *columns), rows)
 
 
 def machine(device: torch.device) -> str:
@@ -108,12 +114,12 @@ def machine(device: torch.device) -> str:
     return f"{name}, torch {torch.__version__}"
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a Markdown table."""
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table in Markdown."""
     print(tabulate(rows, columns, tablefmt="github", disable_numparse=True), flush=True)
 
 
-def run(name: str, config_class: type[ConfigT], benchmark: Callable[[ConfigT], None]) -> None:
+def run(name: str, config_class: type[T], benchmark: Callable[[T], None]) -> None:
     """Run a benchmark as a command."""
 
     def main(argv: Sequence[str]) -> int:

@@ -13,9 +13,8 @@ from common.distributed import choose_device, peak_memory_bytes, process_group, 
 from common.files import remove_leftovers, write_text_atomically
 from pretrain.checkpoint import CHECKPOINT_FILE, CheckpointWriter, export_backbones, run_settings, start_or_resume
 from pretrain.config import PretrainConfig, plain_config
-from pretrain.data.loader import GlobalBatchSampler, MultiCropImages, UnreadableImages, build_loader, network_inputs
+from pretrain.data.loader import GlobalBatchSampler, MultiCropImages, build_loader, network_inputs, report_unreadable
 from pretrain.data.sources import ImageFiles, open_source
-from pretrain.data.views import view_kinds
 from pretrain.log import RunLog, StepInfo, record_step
 from pretrain.networks import Networks, build_networks, choose_autocast
 from pretrain.schedules import step_settings
@@ -102,9 +101,9 @@ def _train(
 ) -> tuple[int, int]:
     """Do the sampler's steps until the last one, or until a signal; returns how many are done, and the signal's number."""
     train, steps_per_epoch = config.train, sampler.steps_per_epoch
-    dataset = MultiCropImages(source, view_kinds(config.views), train.seed, colours=not config.views.on_device)
+    dataset = MultiCropImages(source, config.views, train.seed)
     loader = build_loader(dataset, sampler, config.data, pin_memory=device.type == "cuda")
-    unreadable = UnreadableImages(config.data.max_unreadable)
+    unreadable: set[str] = set()
     monitor = None
     if config.watch.every:
         from pretrain.monitoring.monitor import Monitor
@@ -121,7 +120,7 @@ def _train(
         # Before the first step there is nothing to save, and a signal ends the process as ever.
         stop = stack.enter_context(StopRequest())
         for step, batch in enumerate(loader, start=sampler.next_step + 1):
-            unreadable.report(batch.failures)
+            report_unreadable(batch.failures, unreadable, config.data.max_unreadable)
             is_complete = step == sampler.last_step
             epoch_ended = step % steps_per_epoch == 0
             is_logged = step % train.log_every == 0 or epoch_ended

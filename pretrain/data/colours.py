@@ -1,10 +1,10 @@
 """How the colours of views change: jitter, greyscale, blur and solarisation; and PW-Self's changes of each patch by itself.
 
 What DINO's pipeline asks of torchvision and Pillow (facebookresearch/dino 7c446df, DataAugmentationDINO), for one view by OpenCV
-and for a batch of views by torch on any device. OpenCV is several times faster than Pillow and equal up to rounding: solarisation
-everywhere; brightness, contrast, saturation and grey within one level of 255; hue, which Pillow rounds to 8 bits on the way, by less
-on average than torchvision's own operation on tensors; blur within a fraction of a level, and more within 6 pixels of the border,
-which Pillow extends before each of its three box filters and OpenCV before the one filter that equals them.
+and for a batch of views by torch on any device. OpenCV is several times faster than Pillow. Solarisation is equal; brightness,
+contrast, saturation and grey are within one level of 255; hue, which Pillow rounds to 8 bits on the way, is nearer on average than
+torchvision's own operation on tensors; blur is within a fraction of a level, except for 6 pixels at the border, which Pillow extends
+before each of its three box filters and OpenCV before the one filter that equals them.
 
 Shapes: V views of an image, B views in a batch, M of them that an operation concerns, H x W pixels, T taps.
 """
@@ -12,7 +12,7 @@ Shapes: V views of an image, B views in a batch, M of them that an operation con
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -33,17 +33,13 @@ Pixels = npt.NDArray[np.uint8]  # [H, W, 3] RGB
 
 
 class ColourDraws(NamedTuple):
-    """How the colours of V views change.
-
-    The order is that of `JITTERS`, by number; their factors are in the order of that table. The radius is the deviation of the blur
-    in pixels, 0 for none.
-    """
+    """How the colours of V views change."""
 
     jitter_V: npt.NDArray[np.bool_]
-    order_V4: npt.NDArray[np.int64]
-    factors_V4: npt.NDArray[np.float64]
+    order_V4: npt.NDArray[np.int64]  # numbers of `JITTERS`
+    factors_V4: npt.NDArray[np.float64]  # of `JITTERS`, in the order of that table
     grey_V: npt.NDArray[np.bool_]
-    radius_V: npt.NDArray[np.float64]
+    radius_V: npt.NDArray[np.float64]  # the deviation of the blur in pixels, 0 for none
     solarise_V: npt.NDArray[np.bool_]
 
 
@@ -131,9 +127,7 @@ _ALMOST = 1e-3  # a sum of float products may fall short of its whole number by 
 def change_batch_colours(levels_B3HW: Tensor, draws: ColourDraws) -> None:
     """Do to each view of a batch, in place, what `change_colours` does to one; its draws have the batch in place of V."""
 
-    def change(
-        concerned_B: npt.NDArray[np.bool_], operation: Callable[..., Tensor], *numbers: npt.NDArray[np.floating]
-    ) -> None:
+    def change(concerned_B: npt.NDArray[np.bool_], operation: Callable[..., Tensor], *numbers: npt.NDArray[Any]) -> None:
         index_M = np.flatnonzero(concerned_B)
         if len(index_M):
             given = [torch.from_numpy(values[index_M]).to(levels_B3HW.device, torch.float32) for values in numbers]
@@ -145,13 +139,9 @@ def change_batch_colours(levels_B3HW: Tensor, draws: ColourDraws) -> None:
             concerned_B = draws.jitter_V & (draws.order_V4[:, place] == number)
             change(concerned_B, functools.partial(_batch_jitter, operation=name), draws.factors_V4[:, number])
     change(draws.grey_V, lambda levels_M3HW: _batch_grey(levels_M3HW).expand_as(levels_M3HW))
-    longest = len(box_taps(BLUR_RADIUS[1]))
-    taps_BT = np.zeros((len(levels_B3HW), longest), dtype=np.float32)
-    for taps_T, radius in zip(taps_BT, draws.radius_V.tolist(), strict=True):
-        if radius:
-            filled = box_taps(radius)
-            margin = (longest - len(filled)) // 2
-            taps_T[margin : longest - margin] = filled
+    filters = [box_taps(radius) for radius in draws.radius_V.tolist()]
+    longest = max(map(len, filters))
+    taps_BT = np.stack([np.pad(taps_T, (longest - len(taps_T)) // 2) for taps_T in filters])
     change(draws.radius_V > 0, _batch_blur, taps_BT)
     change(draws.solarise_V, lambda levels: torch.where(levels < SOLARISE_THRESHOLD, levels, 255 - levels))
 
@@ -209,19 +199,15 @@ def change_each_patch(view_3HW: Tensor, patch_size: int, rng: np.random.Generato
     we take for a slip; here they come from the view, float32 RGB from 0 to 1, whose sides are multiples of the patch size. Its
     sharpness and posterise operations are torchvision's random ones, which act with probability 1/2.
     """
-    _, height, width = view_3HW.shape
-    rows, columns = height // patch_size, width // patch_size
-    patches = view_3HW.unflatten(2, (columns, patch_size)).unflatten(1, (rows, patch_size))
-    # 3 rows P columns P -> (rows columns) 3 P P
-    patches_M3PP = patches.permute(1, 3, 0, 2, 4).flatten(0, 1).clone()
+    # [1, 3 P P, M] -> [M, 3, P, P]
+    patches_M3PP = F.unfold(view_3HW[None], patch_size, stride=patch_size)[0].T.unflatten(1, (3, patch_size, patch_size))
     order_M4 = rng.random((len(patches_M3PP), len(PATCH_OPERATIONS))).argsort(axis=1)
     for position in range(len(PATCH_OPERATIONS)):
         for number, operation in enumerate(PATCH_OPERATIONS):
             chosen = torch.from_numpy(np.flatnonzero(order_M4[:, position] == number))
             if len(chosen):
                 patches_M3PP[chosen] = change_patches(operation, patches_M3PP[chosen], rng)
-    back = patches_M3PP.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4)
-    return back.flatten(3, 4).flatten(1, 2)
+    return F.fold(patches_M3PP.flatten(1).T[None], view_3HW.shape[1:], patch_size, stride=patch_size)[0]
 
 
 def change_patches(operation: str, patches_M3PP: Tensor, rng: np.random.Generator) -> Tensor:

@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from common.cli import leave_stopping_to_parent
 from common.distributed import local_rank
 from common.images import IMAGENET_MEAN, IMAGENET_STD
-from pretrain.config import DataConfig
+from pretrain.config import DataConfig, ViewsConfig
 from pretrain.data.colours import ColourDraws, change_batch_colours
 from pretrain.data.sources import ImageFiles
-from pretrain.data.views import Planes, ViewDraws, ViewKind, make_views
+from pretrain.data.views import Planes, ViewDraws, make_views, view_kinds
 
 # These keep the streams of random numbers apart.
 _ORDER_STREAM, _VIEW_STREAM, _SHARED_STREAM = 0, 1, 2
@@ -31,14 +31,11 @@ logger = logging.getLogger(__name__)
 
 
 class ImageKey(NamedTuple):
-    """What determines the views of the image of an index, together with the run's seed.
-
-    It shares all draws with the images of its group in this epoch; with -1 it has its own.
-    """
+    """What determines the views of an image, together with the run's seed."""
 
     epoch: int
     image: int
-    group: int = -1
+    group: int = -1  # all images of a group share their draws in this epoch; with -1 an image has its own
 
 
 Sample = tuple[list[Planes], ViewDraws, dict[str, str]]
@@ -46,24 +43,19 @@ Sample = tuple[list[Planes], ViewDraws, dict[str, str]]
 
 
 class Batch(NamedTuple):
-    """The views of a process's share of a global batch, global ones first.
+    """The views of a process's share of a global batch, global ones first; `network_inputs` makes of them what networks take."""
 
-    Per view: uint8 RGB crops [B, 3, size, size], of which `network_inputs` makes what networks take; boxes, int64 [B, 5], a `CropBox`
-    for each image; and the changes of colours that are still to be done, none where the workers have done them.
-    """
-
-    crops: list[Tensor]
-    boxes: list[Tensor]
-    colours: list[ColourDraws]
+    crops: list[Tensor]  # of each view: uint8 RGB [B, 3, size, size]
+    boxes: list[Tensor]  # of each view: int64 [B, 5], a `CropBox` for each image
+    colours: list[ColourDraws]  # of each view: the changes still to be done; none where the workers have done them
     failures: dict[str, str]
 
 
 class MultiCropImages(Dataset[Sample]):
     """Views by `ImageKey`; an unreadable image is replaced by the next readable one of the data set."""
 
-    def __init__(self, source: ImageFiles, kinds: Sequence[ViewKind], seed: int, *, colours: bool = True) -> None:
-        """With `colours` false, the changes of colours are left to the training process."""
-        self.source, self.kinds, self.seed, self.colours = source, kinds, seed, colours
+    def __init__(self, source: ImageFiles, views: ViewsConfig, seed: int) -> None:
+        self.source, self.kinds, self.seed, self.colours = source, view_kinds(views), seed, not views.on_device
 
     def __getitem__(self, key: ImageKey) -> Sample:
         epoch, index, group = key
@@ -80,9 +72,21 @@ class MultiCropImages(Dataset[Sample]):
                 return (*views, failures)
         raise ValueError(f"none of the {images} images can be read; the first is {self.source.describe(0)}")
 
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """Stack the views of several images."""
+        pixels, draws, failures = zip(*samples, strict=True)
+        boxes_VB5 = torch.from_numpy(np.stack([drawn.boxes_V5 for drawn in draws], axis=1))
+        colours_VB = [np.stack(values, axis=1) for values in zip(*(drawn.colours for drawn in draws), strict=True)]
+        return Batch(
+            crops=[torch.from_numpy(np.stack(crops)) for crops in zip(*pixels, strict=True)],
+            boxes=list(boxes_VB5.contiguous()),
+            colours=[] if self.colours else [ColourDraws(*values) for values in zip(*colours_VB, strict=True)],
+            failures={path: reason for met in failures for path, reason in met.items()},
+        )
+
 
 class GlobalBatchSampler(Sampler[list[ImageKey]]):
-    """A process's shares of the run's global batches, from a given step on.
+    """A process's shares of the run's global batches.
 
     Every epoch is a fresh permutation of all images, cut into whole global batches (the remainder is left out). Each process
     takes every world_size-th image of a global batch, so that the batches are the same for any number of processes.
@@ -132,19 +136,6 @@ class GlobalBatchSampler(Sampler[list[ImageKey]]):
         return self._order[position * self.batch_size : (position + 1) * self.batch_size].tolist()
 
 
-def collate(samples: Sequence[Sample], *, colours: bool) -> Batch:
-    """Stack the views of several images; `colours` says whether their colours have been changed."""
-    pixels, draws, failures = zip(*samples, strict=True)
-    boxes_VB5 = torch.from_numpy(np.stack([drawn.boxes_V5 for drawn in draws], axis=1))
-    colours_VB = [np.stack(values, axis=1) for values in zip(*(drawn.colours for drawn in draws), strict=True)]
-    return Batch(
-        crops=[torch.from_numpy(np.stack(crops)) for crops in zip(*pixels, strict=True)],
-        boxes=list(boxes_VB5.contiguous()),
-        colours=[] if colours else [ColourDraws(*values) for values in zip(*colours_VB, strict=True)],
-        failures={path: reason for met in failures for path, reason in met.items()},
-    )
-
-
 def build_loader(
     dataset: MultiCropImages, sampler: GlobalBatchSampler, config: DataConfig, pin_memory: bool
 ) -> "DataLoader[Sample]":
@@ -154,7 +145,7 @@ def build_loader(
         dataset,
         batch_sampler=sampler,
         num_workers=config.workers,
-        collate_fn=functools.partial(collate, colours=dataset.colours),
+        collate_fn=dataset.collate,
         pin_memory=pin_memory,
         prefetch_factor=2 if config.workers else None,
         worker_init_fn=functools.partial(set_up_worker, cores),
@@ -183,24 +174,17 @@ def worker_cores(workers: int) -> list[int]:
     return cores[place * workers : (place + 1) * workers]
 
 
-class UnreadableImages:
-    """Counts the distinct files that could not be decoded, names each once, and gives up past a limit."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.paths: set[str] = set()
-
-    def report(self, failures: dict[str, str]) -> None:
-        """Take note of a batch's failures; a ValueError if more distinct files than the limit are unreadable now."""
-        for path, reason in failures.items():
-            if path not in self.paths:
-                self.paths.add(path)
-                logger.warning("skipping the unreadable image %s: %s", path, reason)
-        if len(self.paths) > self.limit:
-            raise ValueError(
-                f"{len(self.paths)} unreadable images, more than data.max_unreadable={self.limit}; "
-                f"the last is {sorted(self.paths)[-1]}; repair or remove them, or raise the limit"
-            )
+def report_unreadable(failures: dict[str, str], known: set[str], limit: int) -> None:
+    """Name the files of a batch that cannot be decoded, each once; a ValueError if more than `limit` distinct ones are known now."""
+    for path, reason in failures.items():
+        if path not in known:
+            known.add(path)
+            logger.warning("skipping the unreadable image %s: %s", path, reason)
+    if len(known) > limit:
+        raise ValueError(
+            f"{len(known)} unreadable images, more than data.max_unreadable={limit}; the last is {max(known)}; "
+            "repair or remove them, or raise the limit"
+        )
 
 
 def network_inputs(batch: Batch, device: torch.device) -> list[Tensor]:

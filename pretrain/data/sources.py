@@ -180,16 +180,16 @@ class TarImages(ImageFiles):
         # Processes begin at different shards, and so share the work.
         first = rank() * len(shards) // world_size()
         indices = {shard: _cached_index(shard, cache) for shard in (*shards[first:], *shards[:first])}
-        members = [member for shard in shards for member in indices[shard]]
-        if not members:
+        places = [(number, *place) for number, shard in enumerate(shards) for _, *place in indices[shard]]
+        if not places:
             raise ValueError(f"data.path: no image in the {len(shards)} shards, such as {shards[0]}")
-        super().__init__(Path(), [f"{shard.name}/{name}" for shard in shards for name, _, _ in indices[shard]])
-        self._places_N2 = np.array([member[1:] for member in members])
-        self._shards, self._ends = list(shards), np.cumsum([len(indices[shard]) for shard in shards])
+        super().__init__(Path(), [f"{shard.name}/{name}" for shard in shards for name, *_ in indices[shard]])
+        # Number of the shard, first byte and length of each image.
+        self._shards, self._places_N3 = list(shards), np.array(places)
 
     def load(self, index: int) -> bytes:
-        start, length = self._places_N2[index].tolist()
-        with self._shard(index).open("rb") as stream:
+        shard, start, length = self._places_N3[index].tolist()
+        with self._shards[shard].open("rb") as stream:
             stream.seek(start)
             content = stream.read(length)
         if len(content) != length:
@@ -197,10 +197,7 @@ class TarImages(ImageFiles):
         return content
 
     def describe(self, index: int) -> str:
-        return f"{self._shard(index).parent}/{self.names[index]}"
-
-    def _shard(self, index: int) -> Path:
-        return self._shards[int(np.searchsorted(self._ends, index, side="right"))]
+        return f"{self._shards[self._places_N3[index, 0]].parent}/{self.names[index]}"
 
 
 def find_shards(path: Path) -> list[Path]:

@@ -32,29 +32,21 @@ REDUCING_GAP = 2.0  # Pillow's word: how much larger than the crop its box must 
 
 _CROP_ATTEMPTS = 10
 _LEFT_TO_RIGHT = 1
-# The flag that scales by so much; those called REDUCED_COLOR add the one for BGR.
-_REDUCTIONS = {
-    1: 0,
-    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
-    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
-    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
-}
+# Flags that scale by so much; those called REDUCED_COLOR add the one for BGR.
+_REDUCTIONS = {1: 0, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
 _MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow refuses more
 
 Planes = npt.NDArray[np.uint8]  # [3, H, W]
 
 
 class ViewKind(NamedTuple):
-    """How views of one kind are made: side in pixels, range of the box's area as parts of the image's, probabilities of changes.
+    """How views of one kind are made."""
 
-    `photometric_patch` is the side of patches that each change by themselves, 0 for none.
-    """
-
-    size: int
-    scale: tuple[float, float]
+    size: int  # side in pixels
+    scale: tuple[float, float]  # range of the box's area, as a part of the image's
     blur_probability: float
     solarise_probability: float
-    photometric_patch: int = 0
+    photometric_patch: int = 0  # side of patches that each change by themselves, 0 for none
 
 
 class CropBox(NamedTuple):
@@ -68,9 +60,9 @@ class CropBox(NamedTuple):
 
 
 class ViewDraws(NamedTuple):
-    """Everything that is drawn for the views of one image: a `CropBox` for each, and the changes of colours."""
+    """Everything that is drawn for the views of one image."""
 
-    boxes_V5: npt.NDArray[np.int64]
+    boxes_V5: npt.NDArray[np.int64]  # a `CropBox` for each
     colours: ColourDraws
 
 
@@ -89,10 +81,7 @@ def make_views(
     """Make one view of each kind, uint8 RGB, from the content of an image file; returns what was drawn, too.
 
     With `shared`, the image is resized to a square of `SHARED_SIZE` first, so that the draws fit every image. Without `colours`, only
-    crops are made.
-
-    Raises:
-        OSError: If the image cannot be decoded.
+    crops are made. An image that cannot be decoded is an OSError.
     """
     width, height = image_size(content)
     if shared:

@@ -33,15 +33,17 @@ def main(argv: Sequence[str]) -> int:
     config = parse(DrawConfig, argv, "python -m pretrain.monitoring")
     # Only now: `--help` does without torch.
     from common.distributed import choose_device
+    from common.files import write_atomically
     from pretrain.data.sources import images_of_folder
-    from pretrain.monitoring.plots import choose_images, draw_all, write_figure
+    from pretrain.monitoring.plots import choose_images, draw_all
     from pretrain.monitoring.subject import open_subject
 
     images = choose_images(images_of_folder(config.images, "images"), config.num_images, spread=False)
     subject = open_subject(config.checkpoint, choose_device(config.device))
     for name, figure in draw_all(subject, images).items():
-        write_figure(figure, config.output / f"{name}.png")
-        logging.getLogger("pretrain.monitoring").info("%s", config.output / f"{name}.png")
+        path = config.output / f"{name}.png"
+        write_atomically(path, figure.savefig)
+        logging.getLogger("pretrain.monitoring").info("%s", path)
     return 0
 
 

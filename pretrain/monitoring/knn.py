@@ -4,7 +4,7 @@ Shapes: N neighbours, T images to classify, D channels, S images of this process
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,9 +25,7 @@ from pretrain.monitoring.subject import undisturbed
 
 NEIGHBOURS = 20  # DINO's k of the published accuracies; fewer where there are fewer neighbours
 TEMPERATURE = 0.07  # DINO's, too
-RESIZE_FACTOR = (
-    256 / 224
-)  # shorter side before the centre crop, over the crop's side: DINO's evaluations resize to 256, crop 224
+RESIZE_FACTOR = 256 / 224  # shorter side before the centre crop, over the crop's: DINO's evaluations resize to 256, crop 224
 _BATCH = 64  # images per forward pass: a part of what a training step needs
 
 Labelled = tuple[str, int]  # path and label of an image
@@ -65,6 +63,14 @@ def network_input(image: Image.Image) -> Tensor:
     return tvf.normalize(tvf.to_tensor(image), list(IMAGENET_MEAN), list(IMAGENET_STD))
 
 
+def read_image(path: str) -> Image.Image:
+    """Decode an image file completely to RGB; if it cannot be, the OSError names it."""
+    try:
+        return Image.fromarray(decode_whole(Path(path).read_bytes()))
+    except OSError as error:
+        raise OSError(f"{path} ({error})") from error
+
+
 class OnlineKNN:
     """Classifies labelled images by their neighbours.
 
@@ -87,14 +93,7 @@ class OnlineKNN:
             ValueError: If one cannot be decoded; on all processes.
         """
         for images, option in ((self._train, "watch.knn_train"), (self._val, "watch.knn_val")):
-            failure = ""
-            try:
-                with ThreadPoolExecutor(self._threads) as pool:
-                    for _ in pool.map(lambda labelled: read_image(labelled[0]).size, images[rank() :: world_size()]):
-                        pass
-            except OSError as error:
-                failure = str(error)
-            if failure := _any_failure(failure):
+            if failure := self._read_share(images, lambda images_B3HW: None):
                 raise ValueError(f"{option}: cannot read {failure}; repair or remove it")
         if rank() == 0:
             logger.info("k-NN: %d images of %d classes by %d neighbours", len(self._val), len(self._classes), len(self._train))
@@ -110,48 +109,39 @@ class OnlineKNN:
         if train_ND is None or val_TD is None:
             return None
         train_labels_N, val_labels_T = (torch.tensor([label for _, label in images]) for images in (self._train, self._val))
-        own_S = torch.arange(rank(), len(self._val), world_size())
-        hits = torch.zeros((), dtype=torch.float64, device=self._device)
-        if len(own_S):
-            k = min(NEIGHBOURS, len(self._train))
-            neighbours = find_neighbours(val_TD[own_S], train_ND, k, self._device)
-            ranks_S = classify(neighbours, train_labels_N, val_labels_T[own_S], [k], TEMPERATURE, len(self._classes))[k]
-            hits = (ranks_S == 0).sum().to(hits)
-        (hits,) = sum_over_processes(hits)
+        own_S, k = torch.arange(rank(), len(self._val), world_size()), min(NEIGHBOURS, len(self._train))
+        neighbours = find_neighbours(val_TD[own_S], train_ND, k, self._device)
+        ranks_S = classify(neighbours, train_labels_N, val_labels_T[own_S], [k], TEMPERATURE, len(self._classes))[k]
+        (hits,) = sum_over_processes((ranks_S == 0).sum().to(self._device, torch.float64))
         return 100 * float(hits) / len(self._val)
 
     def _features(self, backbone: AnyBackbone, images: Sequence[Labelled]) -> Tensor | None:
         """[N, D] of all images, float32 on the CPU; None if an image cannot be read."""
+        rows = []
 
-        def read(labelled: Labelled) -> Tensor:
-            return network_input(centre_crop(read_image(labelled[0]), round(self._size * RESIZE_FACTOR), self._size))
+        def add(images_B3HW: Tensor) -> None:
+            tokens = backbone.forward_tokens(images_B3HW.to(self._device))
+            rows.append((tokens.patches.mean(1) if tokens.cls is None else tokens.cls).float())
 
-        share, rows, failure = images[rank() :: world_size()], [], ""
+        if failure := self._read_share(images, add):
+            logger.warning("no k-NN this time: %s", failure)
+            return None
+        return gather_from_processes(torch.cat(rows))[: len(images)].cpu()
+
+    def _read_share(self, images: Sequence[Labelled], use: Callable[[Tensor], None]) -> str:
+        """Read every world_size-th image and `use` them as batches [B, 3, H, W]; returns which one of all processes is unreadable."""
+
+        def read(index: int) -> Tensor:
+            image = read_image(images[index % len(images)][0])
+            return network_input(centre_crop(image, round(self._size * RESIZE_FACTOR), self._size))
+
+        # Shares must be of one length to be exchanged; the last ones may begin anew with the first images.
+        share = range(rank(), len(images) + -len(images) % world_size(), world_size())
+        failure = ""
         try:
             with ThreadPoolExecutor(self._threads) as pool:
                 for first in range(0, len(share), _BATCH):
-                    images_B3HW = torch.stack(list(pool.map(read, share[first : first + _BATCH])))
-                    tokens = backbone.forward_tokens(images_B3HW.to(self._device))
-                    rows.append((tokens.patches.mean(1) if tokens.cls is None else tokens.cls).float())
+                    use(torch.stack(list(pool.map(read, share[first : first + _BATCH]))))
         except OSError as error:
             failure = str(error)
-        if failure := _any_failure(failure):
-            logger.warning("no k-NN this time: %s", failure)
-            return None
-        # All shares must be of one length to be exchanged; what is added comes behind the last image.
-        width = backbone.map_channels([backbone.spec.num_blocks - 1])[0]
-        padding = torch.zeros(-(-len(images) // world_size()) - len(share), width, device=self._device)
-        return gather_from_processes(torch.cat([*rows, padding]))[: len(images)].cpu()
-
-
-def read_image(path: str) -> Image.Image:
-    """Decode an image file completely to RGB; if it cannot be, the OSError names it."""
-    try:
-        return Image.fromarray(decode_whole(Path(path).read_bytes()))
-    except OSError as error:
-        raise OSError(f"{path} ({error})") from error
-
-
-def _any_failure(failure: str) -> str:
-    """The first process's failure of all that have one; empty if none has."""
-    return next(filter(None, gather_objects(failure)), "")
+        return next(filter(None, gather_objects(failure)), "")

@@ -6,12 +6,13 @@ from collections.abc import Collection
 
 import torch
 
+from common.files import write_atomically
 from common.plots import Panel, write_panels
 from pretrain.config import PretrainConfig
 from pretrain.data.sources import ImageFiles, images_of_folder
 from pretrain.log import LOG_FILE, StepInfo
 from pretrain.monitoring.knn import OnlineKNN
-from pretrain.monitoring.plots import choose_images, draw_all, write_figure
+from pretrain.monitoring.plots import choose_images, draw_all
 from pretrain.monitoring.subject import subject_of
 
 WATCH_FOLDER = "watch"
@@ -61,18 +62,17 @@ class Monitor:
         if not self._is_due(info):
             return
         subject, epochs_done = subject_of(info.networks.teacher, self._config), info.epoch + 1
-        if self._knn is not None:
-            accuracy = self._knn.accuracy(subject.backbone)
-            if accuracy is not None and info.log is not None:
-                logger.info("epoch %d: k-NN top-1 %.1f %%", epochs_done, accuracy)
-                info.log.add({KNN: accuracy})
+        accuracy = self._knn.accuracy(subject.backbone) if self._knn else None
         if info.log is None:
             return
+        if accuracy is not None:
+            logger.info("epoch %d: k-NN top-1 %.1f %%", epochs_done, accuracy)
+            info.log.add({KNN: accuracy})
         folder = self._config.train.output / WATCH_FOLDER / f"epoch_{epochs_done:04d}"
         try:
             for name, figure in draw_all(subject, self._images).items():
-                pixels = write_figure(figure, folder / f"{name}.png")
-                info.log.board.add_image(f"{WATCH_FOLDER}/{name}", pixels, info.step, dataformats="HWC")
+                write_atomically(folder / f"{name}.png", figure.savefig)
+                info.log.board.add_figure(f"{WATCH_FOLDER}/{name}", figure, info.step)
         except OSError as error:
             logger.error("no plots of epoch %d: %s", epochs_done, error)
 

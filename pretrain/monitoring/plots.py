@@ -21,7 +21,6 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tvf
 
-from common.files import write_atomically
 from pretrain.config import ViewsConfig
 from pretrain.data.sources import ImageFiles
 from pretrain.data.views import SHARED_SIZE, CropBox, decode_whole, draw_views, view_kinds
@@ -87,23 +86,14 @@ def draw_all(subject: Subject, images: Sequence[DrawnImage]) -> dict[str, Figure
     return plots
 
 
-def write_figure(figure: Figure, path: Path) -> Pixels:
-    """Write a figure as PNG, atomically; returns its pixels."""
-    write_atomically(path, figure.savefig)
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
-
-
 def panel_grid(
     rows: int, columns: int, title: str, headings: Sequence[str] = (), inches: float = _PANEL_INCHES
 ) -> tuple[Figure, npt.NDArray[np.object_]]:
     """A figure of square panels without axes under a title, with headings over the columns; and its panels [rows, columns]."""
     figure = Figure(figsize=(inches * columns, inches * rows + 0.6), dpi=110, layout="constrained")
     figure.suptitle(title, fontsize=10, wrap=True)
-    grid: npt.NDArray[np.object_] = figure.subplots(rows, columns, squeeze=False)
-    panels: list[Axes] = grid.flatten().tolist()
-    for axes in panels:
-        axes.set(xticks=[], yticks=[], frame_on=False)
+    without_axes = {"xticks": [], "yticks": [], "frame_on": False}
+    grid: npt.NDArray[np.object_] = figure.subplots(rows, columns, squeeze=False, subplot_kw=without_axes)
     for axes, heading in zip(grid[0], headings, strict=False):
         axes.set_title(heading, fontsize=9)
     return figure, grid
@@ -185,11 +175,11 @@ def draw_positives(subject: Subject, images: Sequence[DrawnImage], config: SelfP
 def _zoom(axes: Axes, grid: Grid, patches: Sequence[int]) -> int:
     """Show the patches with one more around them, where that is less than the image; returns how many patches a side then shows."""
     h, w = grid
-    rows, columns = [patch // w for patch in patches], [patch % w for patch in patches]
-    side = max(max(rows) - min(rows), max(columns) - min(columns)) + 3
+    rows, columns = np.divmod(patches, w)
+    side = int(max(np.ptp(rows), np.ptp(columns))) + 3
     if side >= min(h, w):
         return max(h, w)
-    top, left = (max(0, min(least - 1, count - side)) for least, count in ((min(rows), h), (min(columns), w)))
+    top, left = max(0, min(rows.min() - 1, h - side)), max(0, min(columns.min() - 1, w - side))
     axes.set_xlim(left * SHOWN_SIZE / w, (left + side) * SHOWN_SIZE / w)
     axes.set_ylim((top + side) * SHOWN_SIZE / h, top * SHOWN_SIZE / h)
     return side
@@ -246,6 +236,6 @@ def _join(figure: Figure, panels: Sequence[Axes], boxes: Sequence[CropBox], side
         for axes, patch, side in zip(panels, matches_M2[index], sides, strict=True):
             _mark(axes, patch, (side, side), colour)
             ends.append(((patch % side + 0.5) * SHOWN_SIZE / side, (patch // side + 0.5) * SHOWN_SIZE / side))
-        data = panels[0].transData, panels[1].transData
-        figure.add_artist(ConnectionPatch(ends[0], ends[1], data[0], data[1], color=colour, linewidth=1.2))
+        line = ConnectionPatch(ends[0], ends[1], "data", axesA=panels[0], axesB=panels[1], color=colour, linewidth=1.2)
+        figure.add_artist(line)
     return len(matches_M2)

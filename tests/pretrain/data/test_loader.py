@@ -18,25 +18,24 @@ from pretrain.data.loader import (
     GlobalBatchSampler,
     ImageKey,
     MultiCropImages,
-    UnreadableImages,
     build_loader,
-    collate,
     network_inputs,
+    report_unreadable,
     set_up_worker,
     worker_cores,
 )
 from pretrain.data.sources import ImageFiles, images_of_folder
-from pretrain.data.views import view_kinds
 
 CPU = torch.device("cpu")
 VIEWS = ViewsConfig(global_size=32, local_size=16, local_crops=1)
-KINDS = view_kinds(VIEWS)
 
 
-def batches(source: ImageFiles, workers: int = 0, rank: int = 0, world_size: int = 1, colours: bool = True) -> list[Batch]:
+def batches(
+    source: ImageFiles, workers: int = 0, rank: int = 0, world_size: int = 1, views: ViewsConfig = VIEWS
+) -> list[Batch]:
     sampler = GlobalBatchSampler(len(source.names), batch_size=4, seed=3, rank=rank, world_size=world_size)
     sampler.plan(0, 6)
-    dataset = MultiCropImages(source, KINDS, seed=3, colours=colours)
+    dataset = MultiCropImages(source, views, seed=3)
     return list(build_loader(dataset, sampler, DataConfig(workers=workers), pin_memory=False))
 
 
@@ -56,13 +55,16 @@ def equal(a: Batch, b: Batch) -> bool:
     return same_draws and all(map(torch.equal, a.crops, b.crops)) and all(map(torch.equal, a.boxes, b.boxes))
 
 
-@pytest.mark.parametrize("colours", [True, False])
-def test_workers_do_not_change_batches(image_folder: Path, colours: bool) -> None:
-    source = images_of_folder(image_folder)
-    alone = batches(source, colours=colours)
-    assert [len(batch.colours) for batch in alone] == [0 if colours else 3] * 6
+@pytest.mark.parametrize("on_device", [False, True])
+def test_workers_do_not_change_batches(image_folder: Path, on_device: bool) -> None:
+    source, views = (
+        images_of_folder(image_folder),
+        ViewsConfig(global_size=32, local_size=16, local_crops=1, on_device=on_device),
+    )
+    alone = batches(source, views=views)
+    assert [len(batch.colours) for batch in alone] == [3 if on_device else 0] * 6
     for workers in (1, 3):
-        made = batches(source, workers, colours=colours)
+        made = batches(source, workers, views=views)
         assert len(made) == len(alone)
         assert all(map(equal, alone, made))
 
@@ -87,7 +89,7 @@ def test_groups_share_boxes_and_flips(image_folder: Path) -> None:
     groups = [{key.image: key.group for key in keys(12, world_size, shared_by=2, steps=(0, 3))} for world_size in (1, 2)]
     assert groups[0] == groups[1]
     assert sorted(groups[0].values()) == [group for group in range(6) for _ in range(2)]
-    dataset = MultiCropImages(images_of_folder(image_folder), KINDS, seed=3)
+    dataset = MultiCropImages(images_of_folder(image_folder), VIEWS, seed=3)
     first, second, other = (dataset[ImageKey(0, index, group)][1] for index, group in ((0, 4), (1, 4), (0, 5)))
     assert np.array_equal(first.boxes_V5, second.boxes_V5)
     assert not np.array_equal(first.boxes_V5, other.boxes_V5)
@@ -103,14 +105,14 @@ def test_unreadable_images_are_replaced_and_named(image_folder: Path, tmp_path: 
     batch, *_ = batches(ImageFiles(tmp_path, [str(path) for path in (good[0], cut, text, good[1])]))
     assert len(batch.crops[0]) == 4
     assert set(batch.failures) == {str(cut), str(text)}
-    counter = UnreadableImages(limit=2)
-    counter.report(batch.failures)
-    counter.report(batch.failures)
+    known: set[str] = set()
+    for _ in range(2):
+        report_unreadable(batch.failures, known, limit=2)
     assert sum("cut.jpg" in message for message in caplog.messages) == 1
     with pytest.raises(ValueError, match=r"max_unreadable=2.*third\.jpg"):
-        counter.report({"third.jpg": "broken"})
+        report_unreadable({"third.jpg": "broken"}, known, limit=2)
     with pytest.raises(ValueError, match="none of the 2 images"):
-        MultiCropImages(ImageFiles(tmp_path, ["cut.jpg", "text.png"]), KINDS, seed=0)[ImageKey(0, 0)]
+        MultiCropImages(ImageFiles(tmp_path, ["cut.jpg", "text.png"]), VIEWS, seed=0)[ImageKey(0, 0)]
 
 
 def test_a_replacement_has_the_views_of_its_place(image_folder: Path, tmp_path: Path) -> None:
@@ -121,7 +123,7 @@ def test_a_replacement_has_the_views_of_its_place(image_folder: Path, tmp_path: 
     headless.write_bytes(content[: content.find(b"\xff\xda")] + b"\xff\xd9")  # its size can be read, its pixels cannot
     samples = []
     for bad in (headless, tmp_path / "absent.jpg"):
-        samples.append(MultiCropImages(ImageFiles(tmp_path, [str(bad), str(good)]), KINDS, 0)[ImageKey(0, 0)])
+        samples.append(MultiCropImages(ImageFiles(tmp_path, [str(bad), str(good)]), VIEWS, 0)[ImageKey(0, 0)])
         assert set(samples[-1][2]) == {str(bad)}
     (pixels, draws, _), (other_pixels, other_draws, _) = samples
     assert np.array_equal(draws.boxes_V5, other_draws.boxes_V5)
@@ -138,10 +140,10 @@ def test_batch_must_fit_processes_and_images() -> None:
 # What networks get.
 
 
-def batch(folder: Path, colours: bool) -> Batch:
-    kinds = view_kinds(ViewsConfig(global_size=64, local_size=32, local_crops=4))
-    dataset = MultiCropImages(images_of_folder(folder), kinds, seed=1, colours=colours)
-    return collate([dataset[ImageKey(epoch, index)] for epoch in range(4) for index in range(12)], colours=colours)
+def batch(folder: Path, on_device: bool) -> Batch:
+    views = ViewsConfig(global_size=64, local_size=32, local_crops=4, on_device=on_device)
+    dataset = MultiCropImages(images_of_folder(folder), views, seed=1)
+    return dataset.collate([dataset[ImageKey(epoch, index)] for epoch in range(4) for index in range(12)])
 
 
 def levels(inputs: Tensor) -> Tensor:
@@ -151,7 +153,7 @@ def levels(inputs: Tensor) -> Tensor:
 
 def test_colours_on_the_device_are_the_workers(image_folder: Path) -> None:
     """Every operation acts in some of the 48 images: on average within half a level, most values within one; bytes are normalised."""
-    here, there = batch(image_folder, colours=True), batch(image_folder, colours=False)
+    here, there = batch(image_folder, on_device=False), batch(image_folder, on_device=True)
     draws = there.colours[1]
     assert all(acts.any() for acts in (draws.jitter_V, draws.grey_V, draws.solarise_V, draws.radius_V > 0))
     inputs = [network_inputs(made, CPU) for made in (here, there)]
@@ -171,7 +173,7 @@ def test_colours_on_the_device_are_the_workers(image_folder: Path) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_colours_on_a_gpu_are_those_on_the_cpu(image_folder: Path) -> None:
-    made = batch(image_folder, colours=False)
+    made = batch(image_folder, on_device=True)
     pinned = next(iter(DataLoader([made], batch_size=None, pin_memory=True)))
     assert all(crops.is_pinned() for crops in pinned.crops)
     for on_cpu, on_gpu in zip(network_inputs(made, CPU), network_inputs(pinned, torch.device("cuda")), strict=True):
@@ -196,13 +198,9 @@ class Surroundings(Dataset[tuple[set[int], int, int]]):
 def test_workers_are_kept_to_a_core_and_a_thread() -> None:
     allowed = os.sched_getaffinity(0)
     cores = [max(allowed), min(allowed)]
-
-    def made(cores: list[int] | None) -> list[tuple[set[int], int, int]]:
-        set_up = partial(set_up_worker, cores)
-        return [tuple(item) for item in DataLoader(Surroundings(), batch_size=None, num_workers=2, worker_init_fn=set_up)]
-
-    assert made(cores) == [({core}, 1, 1) for core in cores]
-    assert made(None) == [(allowed, 1, 1)] * 2
+    for given, expected in ((cores, [{core} for core in cores]), (None, [allowed] * 2)):
+        loader = DataLoader(Surroundings(), batch_size=None, num_workers=2, worker_init_fn=partial(set_up_worker, given))
+        assert list(map(tuple, loader)) == [(where, 1, 1) for where in expected]
     assert os.sched_getaffinity(0) == allowed
 
 

@@ -41,7 +41,7 @@ RED, GREEN, WHITE = "#ff1744", "#00e676", "#ffffff"
 def subject() -> Subject:
     torch.manual_seed(0)
     spec = ViTSpec(embed_dim=16, depth=1, num_heads=2, patch_size=8, image_size=8 * SIDE, class_token=False, final_norm=False)
-    return Subject(backbone=build_backbone(spec).eval(), size=8 * SIDE)
+    return Subject(build_backbone(spec).eval())
 
 
 @pytest.fixture
