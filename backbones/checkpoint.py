@@ -6,6 +6,7 @@ Configuration classes are rebuilt as empty stand-ins: PatchBench needs neither t
 
 import argparse
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -24,6 +25,12 @@ class CheckpointError(ValueError):
     """A file that is not a readable checkpoint, or one that is refused for safety."""
 
 
+# What downloads leave behind instead of a checkpoint: how such files begin, in lower case.
+_MISTAKEN_FILES = {
+    (b"version https://git-lfs",): "a git-lfs pointer, not the checkpoint; fetch it with `git lfs pull`",
+    (b"<!doctype", b"<html", b"<?xml", b"<head"): "an HTML page, not a checkpoint; the download address led to a web page",
+    (b"\x1f\x8b", b"bzh", b"\xfd7zxz"): "a compressed file; unpack it first",
+}
 _HEAD_BYTES = 512
 _PICKLE_MARK = b"\x80"
 _ZIP_MARK = b"PK"
@@ -102,9 +109,8 @@ class _PlainUnpickler(pickle.Unpickler):
 def load_checkpoint(path: Path) -> Any:
     """Load a `.pth`, `.pt`, `.pth.tar`, `.torch`, `.bin`, `.pkl` or `.safetensors` checkpoint on the CPU.
 
-    That is usually a dict, with tensors (in Detectron2's pickles NumPy arrays) somewhere inside. CheckpointError, in one line that
-    names the file, if it is absent, not a checkpoint, damaged, larger inside than outside, or embeds an object outside the
-    allow-list.
+    CheckpointError, in one line that names the file, if it is absent, not a checkpoint, damaged, larger inside than outside, or
+    embeds an object outside the allow-list.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file (looked for {path.absolute()})")
@@ -172,28 +178,24 @@ def _refuse_odd_tensors(path: Path, checkpoint: Any) -> None:
 
 def _refusal(message: str) -> str:
     """Say which object torch's restricted unpickler stopped at."""
-    for line in message.splitlines():
-        if "Unsupported global" in line or "GLOBAL" in line:
-            name = line.split("GLOBAL ")[-1].split(" was not")[0].strip()
-            return (
-                f"embeds the object {name}, which is not on the allow-list of data-only types; refused, nothing in it was run"
-            )
+    if match := re.search(r"GLOBAL (.*?)( was not|$)", message, re.MULTILINE):
+        return (
+            f"embeds the object {match[1]}, which is not on the allow-list of data-only types; refused, nothing in it was run"
+        )
     detail = next((line for line in reversed(message.splitlines()) if "error:" in line.lower()), message.splitlines()[0])
     return f"damaged or refused checkpoint ({detail.strip()}); nothing in it was run"
 
 
 def _readable_head(path: Path) -> bytes:
-    """The first bytes; what downloads leave behind instead of a checkpoint is refused by name."""
+    """The first bytes; what is not a checkpoint is refused by name."""
     with path.open("rb") as stream:
         head = stream.read(_HEAD_BYTES)
     if not head:
         raise CheckpointError(f"{path}: empty file")
-    if head.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path}: a git-lfs pointer, not the checkpoint; fetch it with `git lfs pull`")
-    if head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        raise CheckpointError(f"{path}: an HTML page, not a checkpoint; the download address led to a web page")
-    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
-        raise CheckpointError(f"{path}: a compressed file; unpack it first")
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for beginnings, what in _MISTAKEN_FILES.items():
+        if text.startswith(beginnings):
+            raise CheckpointError(f"{path}: {what}")
     is_known = path.suffix == ".safetensors" or head.startswith((_ZIP_MARK, _PICKLE_MARK))
     if not is_known and head.isascii() and b"\0" not in head:
         raise CheckpointError(f"{path}: a text file, not a checkpoint")

@@ -41,43 +41,29 @@ _SHARED = ("branch", "epoch", "recipe_sha256", "seed")  # fields of a conversion
 def open_backbone(
     path: Path, layout_name: str | None = None, branch: str | None = None, num_heads: int | None = None
 ) -> Conversion:
-    """The backbone of whatever people have: a checkpoint of any known layout, a model of timm, or a backbone file.
+    """The backbone of whatever people have: a checkpoint of any known layout, a model of timm (`timm:NAME`), or a backbone file.
 
-    A backbone file must not be taken for a bare state dict: its spec states the heads, which its weights do not show.
-
-    Args:
-        path: The file, or `timm:NAME` for a pretrained model of timm.
-        layout_name: Layout of a checkpoint; None to find it from the keys.
-        branch: Which of its networks; None for the layout's default.
-        num_heads: Attention heads per block; None for what the layout or the convention of 64 channels says.
-
-    Raises:
-        ValueError: If the file holds no backbone, or options are given that a backbone file leaves no room for.
+    None stands for the layout that the keys show, for its default branch, and for as many heads as it or 64 channels per head say.
+    ValueError, in one line that names the file, if there is no backbone, or an option is given where there is no choice.
     """
-    if is_timm_name(path) or not is_backbone_file(path):
-        return convert_checkpoint(path, layout_name, branch, num_heads)
-    if not layout_name is branch is num_heads is None:
-        raise LayoutError(
-            f"{path}: is a backbone file already, which states its own layout, branch and heads; leave these options out"
-        )
-    content = read_backbone_file(path)
-    known = {name: getattr(content.source, name) for name in _SHARED}
-    return Conversion(**known, layout=content.source.format, spec=content.spec, state_dict=content.state_dict, dropped={})
-
-
-def convert_checkpoint(
-    path: Path, layout_name: str | None = None, branch: str | None = None, num_heads: int | None = None
-) -> Conversion:
-    """`open_backbone` of anything but a backbone file. Every error is one line that names the file."""
     try:
         if is_timm_name(path):
             if layout_name not in (None, "timm") or branch not in (None, *LAYOUTS["timm"].branches):
                 raise LayoutError("a model of timm has no other layout or branch; leave out --format and --branch")
             return convert_timm_model(path, num_heads)
-        return convert_content(load_checkpoint(path), layout_name, branch, num_heads)
+        # A backbone file must not be taken for a bare state dict: its spec states the heads, which its weights do not show.
+        if not is_backbone_file(path):
+            return convert_content(load_checkpoint(path), layout_name, branch, num_heads)
+        if not layout_name is branch is num_heads is None:
+            raise LayoutError(
+                "is a backbone file already, which states its own layout, branch and heads; leave these options out"
+            )
+        content = read_backbone_file(path)
     except ValueError as error:
         message = " ".join(str(error).splitlines())  # names in a checkpoint may contain anything
         raise LayoutError(message if message.startswith(f"{path}: ") else f"{path}: {message}") from error
+    known = {name: getattr(content.source, name) for name in _SHARED}
+    return Conversion(**known, layout=content.source.format, spec=content.spec, state_dict=content.state_dict, dropped={})
 
 
 def convert_content(
@@ -101,10 +87,7 @@ def convert_content(
 
 
 def _check_numbers(state_dict: Mapping[str, Tensor]) -> None:
-    """Raise LayoutError if a weight is NaN or infinite, or not stored as a usual floating-point number.
-
-    Integers are right for BatchNorm's counters only.
-    """
+    """Raise LayoutError if a weight is NaN or infinite, or not stored as a usual floating-point number."""
     odd = [
         f"{name} ({tensor.dtype})"
         for name, tensor in state_dict.items()
@@ -112,15 +95,14 @@ def _check_numbers(state_dict: Mapping[str, Tensor]) -> None:
     ]
     if odd:
         raise LayoutError(f"weights that are not stored as floating-point numbers: {abbreviate(odd)}")
-    bad = [name for name, tensor in state_dict.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
-    if bad:
+    if bad := [name for name, tensor in state_dict.items() if not torch.isfinite(tensor).all()]:
         raise LayoutError(f"weights that are not finite numbers: {abbreviate(bad)}")
 
 
 def convert_timm_model(
     source: Path, num_heads: int | None = None, create: Callable[..., nn.Module] = timm.create_model
 ) -> Conversion:
-    """Fetch a pretrained model `timm:NAME` through timm's factory `create`, and take its backbone.
+    """Fetch a pretrained model `timm:NAME` through timm's factory `create`, take its backbone, and prove it by its features.
 
     LayoutError if timm has no such model or no weights for it, they cannot be fetched, the network is none of ours, or `num_heads`
     is not the model's own.
@@ -130,18 +112,10 @@ def convert_timm_model(
         similar = timm.list_pretrained(f"{name.split('.')[0]}*") if name else []
         raise LayoutError(f"timm has no pretrained model {name!r}; of a similar name: {abbreviate(similar) or 'none'}")
     try:
-        model = create(name, pretrained=True)
+        model: Any = create(name, pretrained=True).eval()
     except (OSError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise LayoutError(f"timm cannot fetch the weights of {name} ({reason}); check the network") from error
-    return convert_timm_module(model, num_heads)
-
-
-def convert_timm_module(model: Any, num_heads: int | None = None) -> Conversion:
-    """Take the backbone of a timm model, which is switched to evaluation mode, and prove it by its features.
-
-    LayoutError if its names, numbers or features are not those of a backbone of ours, or `num_heads` is not its own.
-    """
     weights = model.state_dict()
     layout = next((LAYOUTS[name] for name in ("timm", "timm_dinov3") if LAYOUTS[name].matches(weights)), None)
     if layout is None:
@@ -156,32 +130,28 @@ def convert_timm_module(model: Any, num_heads: int | None = None) -> Conversion:
     if isinstance(conversion.spec, SwinSpec):
         spec = dataclasses.replace(conversion.spec, image_size=model.patch_embed.img_size[0])
         conversion = dataclasses.replace(conversion, spec=spec)
-    _prove(model, conversion)
+    _check_features(model, conversion)
     return conversion
 
 
 @torch.no_grad()
-def _prove(model: Any, conversion: Conversion) -> None:
-    """Compare features, at the stored grid where there is one, so that no positions are resampled."""
+def _check_features(model: Any, conversion: Conversion) -> None:
+    """Compare our features with timm's, at the stored grid where there is one, so that no positions are resampled."""
     spec = conversion.spec
     network = build_backbone(spec).eval()
     load_strictly(network, conversion.state_dict)
     side = typical_image_size(spec)
     images_13HW = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     found_1ND = network.forward_tokens(images_13HW).patches
-    expected_1ND = _as_tokens(model.eval().forward_features(images_13HW), spec)[:, -found_1ND.shape[1] :]
+    expected_1ND = model.forward_features(images_13HW)
+    if isinstance(spec, SwinSpec):
+        expected_1ND = expected_1ND.flatten(1, 2)  # [1, h, w, D]
+    elif isinstance(spec, ResNetSpec):
+        expected_1ND = expected_1ND.flatten(2).transpose(1, 2)  # [1, D, h, w]
+    expected_1ND = expected_1ND[:, -found_1ND.shape[1] :]
     tolerance = _TIMM_TOLERANCE
     if found_1ND.shape != expected_1ND.shape or not torch.allclose(found_1ND, expected_1ND, rtol=tolerance, atol=tolerance):
         raise LayoutError(f"timm's {type(model).__name__} computes other features than our {spec.family} with its weights")
-
-
-def _as_tokens(features: Tensor, spec: object) -> Tensor:
-    """Timm's features of any family as [B, N, D]: a Swin gives [B, h, w, D], a ResNet [B, D, h, w]."""
-    if isinstance(spec, SwinSpec):
-        return features.flatten(1, 2)
-    if isinstance(spec, ResNetSpec):
-        return features.flatten(2).transpose(1, 2)
-    return features
 
 
 def write_conversion(conversion: Conversion, checkpoint: Path, output: Path) -> Source:

@@ -46,10 +46,8 @@ def export_backbone(path: Path, layout: str, spec: BackboneSpec, state_dict: Map
     unknown, or the weights do not fit the spec.
     """
     check_export(path, layout)
-    _check_fits(layout, spec)
     weights = prepare_weights(spec, state_dict)
-    if isinstance(spec, DINOv3Spec):
-        _check_periods(spec, weights)
+    _check_fits(layout, spec, weights)
     stored = {name: tensor for name, tensor in weights.items() if name != DINOV3_PERIODS}
     content: dict[str, Any] = stored
     if layout in _FIXED and path.suffix in _PICKLES:
@@ -77,8 +75,15 @@ def check_export(path: Path, layout: str) -> None:
         raise ExportError(f"{path}: the suffix chooses how it is written; use {_SAFETENSORS} or {' or '.join(_PICKLES)}")
 
 
-def _check_fits(layout: str, spec: BackboneSpec) -> None:
-    """Refuse a spec that the layout's own tool would build differently."""
+def _check_fits(layout: str, spec: BackboneSpec, weights: Mapping[str, Tensor]) -> None:
+    """Refuse what the layout's own tool would build differently."""
+    if isinstance(spec, DINOv3Spec) and layout == "timm":
+        difference = (weights[DINOV3_PERIODS] / computed_periods(spec.head_dim) - 1).abs().max().item()
+        if difference:
+            raise ExportError(
+                f"timm computes the rotary periods itself, and this backbone's differ from those by up to {difference:.2%} (the "
+                "authors' files hold rounded ones), and so would its features; take timm's own file, by timm:NAME"
+            )
     if layout not in _FIXED:
         return
     if not isinstance(spec, ViTSpec):
@@ -87,16 +92,6 @@ def _check_fits(layout: str, spec: BackboneSpec) -> None:
     expected = ViTSpec(**numbers, **_FIXED[layout])
     if differing := _differences(spec, expected):
         raise ExportError(f"the {layout} layout cannot hold this ViT, its network has {differing}; use --to timm")
-
-
-def _check_periods(spec: DINOv3Spec, weights: Mapping[str, Tensor]) -> None:
-    """Refuse rotary periods that timm, which stores none, would not compute."""
-    difference = (weights[DINOV3_PERIODS] / computed_periods(spec.head_dim) - 1).abs().max().item()
-    if difference:
-        raise ExportError(
-            f"timm computes the rotary periods itself, and this backbone's differ from those by up to {difference:.2%} (the authors' "
-            "files hold rounded ones), and so would its features; take timm's own file, by timm:NAME"
-        )
 
 
 def _check_round_trip(layout: str, content: Mapping[str, Any], spec: BackboneSpec, weights: Mapping[str, Tensor]) -> None:

@@ -54,7 +54,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneFile:
-    """The content of a backbone file: weights under timm's names; the digest is that of the file, and identifies it in results."""
+    """The content of a backbone file, weights under timm's names; the digest is that of the file, and identifies it in results."""
 
     spec: BackboneSpec
     source: Source

@@ -1,17 +1,14 @@
 """From a file to a file: open, say what was taken and whether it looks trained, write.
 
-The warnings rest on measurements made here (ViT-Ti/16, ViT-S/16 with and without CLS token, Swin-T and ResNet-50 with fresh weights;
-ViTs after 12 and 36 SelfPatch updates; natural images):
+The warnings rest on our measurements (ViT-Ti/16, ViT-S/16 with and without CLS token, Swin-T and ResNet-50 with fresh weights; ViTs
+after 12 and 36 SelfPatch updates; natural images; no fully trained published weights):
 
 - Every normalisation layer of a fresh network has exactly weight 1 (or 0, where a residual branch starts closed) and bias 0; after
   a few updates not one has. This is the surest sign, and it shows a part that was never loaded, too.
-- In fresh ViTs the last block's attention is uniform: its entropy is 0.996 to 1.000 of the highest possible. It still is after so few
-  updates; a network that attends uniformly is hardly trained, whatever its weights.
+- In fresh ViTs and after so few updates the last block's attention is uniform: its entropy is 0.996 to 1.000 of the highest possible.
 - Mean, deviation, norm, rank and similarity do not tell fresh networks from briefly trained ones: between two images the
   similarity of a fresh ViT's patches went from 0.06 to 0.39, and a Swin's from 0.18 to 0.51. They are printed without a warning,
   except for features that do not depend on the position at all.
-
-No fully trained published weights were at hand; the limits are ours.
 
 Shapes: N patches, D channels, T tokens of the last block, h heads.
 """
@@ -54,8 +51,8 @@ def convert_file(
 ) -> dict[str, Any]:
     """Take the backbone of whatever `open_backbone` reads, and write it as `target`, or only look where `output` is None.
 
-    An image, where one is given, is run through it. The other arguments are those of `open_backbone`. ValueError, and nothing is
-    written, if the source holds no backbone or does not fit the options, the output cannot hold it, or the image is unreadable.
+    An image, where given, is run through it. ValueError, and nothing is written, if the source holds no backbone or does not fit the
+    options, the output cannot hold it, or the image is unreadable.
 
     Returns:
         The values of `report_conversion`; what an image showed as `check`; `output` and `output_layout` if anything was written; and
@@ -125,7 +122,7 @@ def report_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
         "published licence": report["licence"],
         "sha256 of checkpoint": report["checkpoint_sha256"],
     }
-    warnings: list[tuple[str, str]] = []
+    warnings = []
     if check := report.get("check"):
         similarity, entropy = check["cosine_similarity"], check["attention_entropy"]
         measured = f"mean {check['mean']:.4f}, deviation {check['deviation']:.4f}, length {check['norm']:.3f}"
@@ -136,21 +133,19 @@ def report_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
             lines["attention entropy"] = f"{entropy:.3f} of the highest possible, last block"
         lines["norms as initialised"] = f"{check['norm_layers_as_initialised']} of {check['norm_layers']}"
         warnings = [("warning", text) for text in check["warnings"]]
-    further = {}
+    written = []
     if report.get("output"):
         layout = report["output_layout"]
-        further["written"] = f"{report['output']} ({'backbone file' if layout == 'backbone' else f'{layout} layout'})"
+        written.append(("written", f"{report['output']} ({'backbone file' if layout == 'backbone' else f'{layout} layout'})"))
     if report.get("note"):
-        further["note"] = report["note"]
-    return [*lines.items(), *warnings, *further.items()]
+        written.append(("note", report["note"]))
+    return [*lines.items(), *warnings, *written]
 
 
 def inspect_backbone(network: AnyBackbone, image: Path) -> dict[str, Any]:
-    """Run an image through a backbone on the CPU. ValueError if the file is not a readable image.
+    """Run the centre square of an image, scaled to the size of pretraining, through a backbone on the CPU, in evaluation mode.
 
-    Args:
-        network: With its weights loaded; put into evaluation mode.
-        image: Any image file; its centre square is scaled to the size of pretraining.
+    ValueError if the file is not a readable image.
 
     Returns:
         JSON-ready values: `image_size` of that square; `mean`, `deviation` and `norm` (length) of the patches' features;
@@ -223,11 +218,8 @@ def _features_and_entropy(network: AnyBackbone, images_13SS: Tensor) -> tuple[Te
     if not isinstance(attention, Attention):
         return network.forward_tokens(images_13SS).patches[0].double(), None
     inputs: list[Tensor] = []
-    handle = attention.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0]))
-    try:
+    with attention.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0])):
         features_ND = network.forward_tokens(images_13SS).patches[0].double()
-    finally:
-        handle.remove()
     (tokens_1TD,) = inputs
     qkv_3hTd = attention.qkv(tokens_1TD)[0].unflatten(1, (3, attention.num_heads, -1)).permute(1, 2, 0, 3)
     queries_hTd, keys_hTd = attention.q_norm(qkv_3hTd[0]), attention.k_norm(qkv_3hTd[1])
@@ -241,5 +233,4 @@ def _entropy(probabilities: Tensor) -> Tensor:
 
 
 def _is_as_initialised(norm: nn.LayerNorm | nn.BatchNorm2d) -> bool:
-    weights_alike = bool((norm.weight == 1).all() or (norm.weight == 0).all())
-    return weights_alike and bool((norm.bias == 0).all())
+    return not norm.bias.any() and bool((norm.weight == 1).all() or not norm.weight.any())

@@ -60,7 +60,7 @@ class ViTSpec(_Transformer):
     class_position: bool = True
     """Whether the stored positions begin with one for the CLS token; without effect where there is no CLS token."""
     position_rule: PositionRule = "dino"
-    """How positions are resampled to other grids than the stored one (`backbones.vit.POSITION_RULES`)."""
+    """How positions are resampled to other grids than the stored one (`backbones.vit.resize_positions`)."""
 
     def __post_init__(self) -> None:
         _check_transformer(self, "image_size", "mlp_ratio")
@@ -134,8 +134,6 @@ class SwinSpec:
     """Side in pixels of the pretraining images; stages smaller than a window at this size have no shifted windows."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "depths", tuple(self.depths))
-        object.__setattr__(self, "num_heads", tuple(self.num_heads))
         _require_positive(self, "embed_dim", "window_size", "patch_size", "image_size")
         if len(self.depths) != len(self.num_heads) or not self.depths:
             raise ValueError(f"depths={self.depths} and num_heads={self.num_heads} must have one entry per stage")
@@ -161,7 +159,6 @@ class ResNetSpec:
     """Bottleneck blocks per stage."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))
         if len(self.layers) != 4 or min(self.layers) < 1:
             raise ValueError(f"layers={self.layers}: a ResNet has four stages of at least one block")
 
@@ -173,16 +170,11 @@ class ResNetSpec:
 PlainViTSpec = ViTSpec | DINOv3Spec
 """Transformers all of whose blocks have one width and one stride."""
 BackboneSpec = ViTSpec | DINOv3Spec | SwinSpec | ResNetSpec
-_FAMILIES: dict[str, type[ViTSpec] | type[DINOv3Spec] | type[SwinSpec] | type[ResNetSpec]] = {
-    spec.family: spec for spec in (ViTSpec, DINOv3Spec, SwinSpec, ResNetSpec)
-}
+_FAMILIES: dict[str, type[BackboneSpec]] = {spec.family: spec for spec in get_args(BackboneSpec)}
 
 
 def typical_image_size(spec: BackboneSpec) -> int:
-    """Side in pixels of a square image that the network takes: that of pretraining where the spec states it.
-
-    ResNets are usually trained at 224, and DINOv3 with patches of 16 pixels is made for it; no weights of theirs depend on it.
-    """
+    """Side in pixels of a square image that the network takes: that of pretraining where the spec states it, else some 224."""
     if isinstance(spec, (ViTSpec, SwinSpec)):
         return spec.image_size
     return 14 * spec.patch_size if isinstance(spec, DINOv3Spec) else 224
@@ -196,7 +188,7 @@ def spec_to_dict(spec: BackboneSpec) -> dict[str, Any]:
 
 def spec_from_dict(values: Mapping[str, Any]) -> BackboneSpec:
     """The inverse of `spec_to_dict`; ValueError for an unknown family and for missing, unknown and impossible fields."""
-    fields = dict(values)
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     family = fields.pop("family", None)
     if family not in _FAMILIES:
         raise ValueError(f"unknown backbone family {family!r}; known: {', '.join(_FAMILIES)}")

@@ -4,7 +4,7 @@ Shapes: B images, D channels, H x W pixels, h x w patches, N = h*w patches, C = 
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,62 +15,35 @@ from torch import Tensor, nn
 from backbones.base import PlainViT, timm_arguments
 from backbones.spec import MLPKind, PositionRule, ViTSpec
 
-# DINO adds this to the number of patches before it computes the scale of the position grid, so that rounding cannot lose a
-# row; it also moves every sampling point a little. facebookresearch/dino 7c446df, vision_transformer.py.
-DINO_GRID_EPSILON = 0.1
-
 INITIAL_DEVIATION = 0.02
 INITIAL_LAYER_SCALE = 1e-5  # DINOv2's value; training moves it
 
 _MLP_LAYERS: dict[MLPKind, Callable[..., nn.Module]] = {"gelu": Mlp, "swiglu": SwiGLUPacked}
 _ACTIVATIONS: dict[MLPKind, type[nn.Module]] = {"gelu": nn.GELU, "swiglu": nn.SiLU}
 
+# DINO adds this to the number of patches before it computes the scale of the position grid, so that rounding cannot lose a
+# row; it also moves every sampling point a little. facebookresearch/dino 7c446df, vision_transformer.py.
+_DINO_GRID_EPSILON = 0.1
 
-def resize_positions_like_dino(positions_1ND: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resample a square grid of position embeddings [1, N, D] to (h, w) by bicubic interpolation with DINO's scale factor.
 
-    timm resizes to an exact size with antialiasing instead; the features then differ by up to 1.5e-2 at 480 x 832.
+def resize_positions(positions_1ND: Tensor, grid: tuple[int, int], rule: PositionRule | Literal["size"]) -> Tensor:
+    """Resample a square grid of position embeddings [1, N, D] to [1, h*w, D] by bicubic interpolation, unless it has that size.
 
-    Returns:
-        [1, h*w, D]; the input itself where the grid is already the wanted one. The two other rules do the same.
+    - `dino`: by DINO's scale factor. timm's rule gives features that differ from it by up to 1.5e-2 at 480 x 832.
+    - `size`: to the exact size, without antialiasing. mmseg's rule, and so that of the published ADE20K runs.
+    - `antialias`: to the exact size, with antialiasing. The rule of timm and of DINOv2's models with registers
+      (facebookresearch/dinov2, `interpolate_antialias` and an offset of 0 in `dinov2/hub/backbones.py`).
     """
-    # The result is the floor of the scaled size: 0.1 patch more than wanted yields exactly (h, w).
-    return _resample(positions_1ND, grid, lambda side: {"scale_factor": [(count + DINO_GRID_EPSILON) / side for count in grid]})
-
-
-def resize_positions_to_size(positions_1ND: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The same to an exact size, without antialiasing.
-
-    mmseg's rule, and so that of the published ADE20K runs. DINO's scale factor moves the sampling points a little.
-    """
-    return _resample(positions_1ND, grid, lambda side: {"size": grid})
-
-
-def resize_positions_antialiased(positions_1ND: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The same to an exact size, with antialiasing.
-
-    The rule of DINOv2's models with registers (facebookresearch/dinov2, `interpolate_antialias` and an offset of 0 in
-    `dinov2/hub/backbones.py`) and of timm.
-    """
-    return _resample(positions_1ND, grid, lambda side: {"size": grid, "antialias": True})
-
-
-def _resample(positions_1ND: Tensor, grid: tuple[int, int], target: Callable[[int], dict[str, Any]]) -> Tensor:
-    """Bicubic interpolation of a square grid; `target` gives interpolate's size argument from the grid's side."""
     side = round(positions_1ND.shape[1] ** 0.5)
     if grid == (side, side):
         return positions_1ND
+    # The result of scaling is the floor of the scaled size: 0.1 patch more than wanted yields exactly (h, w).
+    scales = [(count + _DINO_GRID_EPSILON) / side for count in grid]
+    target: dict[str, Any] = {"scale_factor": scales} if rule == "dino" else {"size": grid, "antialias": rule == "antialias"}
     positions_1Dss = positions_1ND.reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    positions_1Dhw = F.interpolate(positions_1Dss, mode="bicubic", align_corners=False, **target(side))
+    positions_1Dhw = F.interpolate(positions_1Dss, mode="bicubic", align_corners=False, **target)
     assert positions_1Dhw.shape[-2:] == grid
     return positions_1Dhw.flatten(2).transpose(1, 2)
-
-
-POSITION_RULES: dict[PositionRule, Callable[[Tensor, tuple[int, int]], Tensor]] = {
-    "dino": resize_positions_like_dino,
-    "antialias": resize_positions_antialiased,
-}
-"""The rules that `ViTSpec.position_rule` names."""
 
 
 class ViT(PlainViT, VisionTransformer):
@@ -96,19 +69,17 @@ class ViT(PlainViT, VisionTransformer):
             act_layer=_ACTIVATIONS[spec.mlp],
         )
         self.spec = spec
-        self.resize_positions = POSITION_RULES[spec.position_rule]
-        nn.init.trunc_normal_(self.pos_embed, std=INITIAL_DEVIATION)
-        if self.cls_token is not None:
-            nn.init.trunc_normal_(self.cls_token, std=INITIAL_DEVIATION)
-        if self.reg_token is not None:
-            nn.init.trunc_normal_(self.reg_token, std=INITIAL_DEVIATION)
+        self.position_rule: PositionRule | Literal["size"] = spec.position_rule
+        for parameter in (self.pos_embed, self.cls_token, self.reg_token):
+            if parameter is not None:
+                nn.init.trunc_normal_(parameter, std=INITIAL_DEVIATION)
 
     def _embed(self, images_B3HW: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """CLS token, registers and patches [B, C+N, D], positions added."""
         grid = self._grid(images_B3HW)
         tokens_BND = self.patch_embed.proj(images_B3HW).flatten(2).transpose(1, 2)
         prefix = self.spec.num_prefix_positions
-        tokens_BND = tokens_BND + self.resize_positions(self.pos_embed[:, prefix:], grid)
+        tokens_BND = tokens_BND + resize_positions(self.pos_embed[:, prefix:], grid, self.position_rule)
         before: list[Tensor] = []
         if self.cls_token is not None:
             before.append(self.cls_token + self.pos_embed[:, :1] if prefix else self.cls_token)

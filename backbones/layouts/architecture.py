@@ -18,7 +18,8 @@ def complete_backbone(weights: Weights, num_heads: int | None, masks: Weights) -
     """
     if "layer1.0.conv1.weight" in weights:
         refuse_num_heads(num_heads)
-        return _resnet_spec(weights), _with_batch_counters(weights)
+        layers = tuple(count_numbered(weights, f"layer{stage}.") for stage in (1, 2, 3, 4))
+        return ResNetSpec(layers=layers), _with_batch_counters(weights)
     if any(name.startswith("layers.0.blocks.") for name in weights):
         refuse_num_heads(num_heads)
         weights = _downsampling_first(weights)
@@ -121,18 +122,12 @@ def with_periods(state_dict: Weights, num_heads: int | None) -> Weights:
     """
     from backbones.dinov3 import computed_periods
 
-    patches = state_dict.get("patch_embed.proj.weight")
-    if patches is None or patches.ndim != 4:
-        raise LayoutError(f"not the weights of a ViT; the names are {abbreviate(state_dict)}")
-    embed_dim = len(patches)
+    patches = state_dict["patch_embed.proj.weight"]
+    embed_dim = len(patches) if patches.ndim else 0
     heads = num_heads or _DINOV3_HEADS.get(embed_dim) or standard_num_heads(embed_dim)
-    if embed_dim % (4 * heads) or not embed_dim:
+    if not heads or embed_dim % (4 * heads):
         raise LayoutError(f"{heads} heads do not divide a width of {embed_dim} into multiples of 4; pass --num-heads")
     return {**state_dict, DINOV3_PERIODS: computed_periods(embed_dim // heads)}
-
-
-def _resnet_spec(state_dict: Weights) -> ResNetSpec:
-    return ResNetSpec(layers=tuple(count_numbered(state_dict, f"layer{stage}.") for stage in (1, 2, 3, 4)))
 
 
 def _with_batch_counters(state_dict: Weights) -> Weights:
@@ -150,20 +145,13 @@ def _with_batch_counters(state_dict: Weights) -> Weights:
 def _downsampling_first(state_dict: Weights) -> Weights:
     """Move each downsampling from the end of its stage to the beginning of the next, where timm >= 0.9 has it."""
     if not any(name.startswith("layers.0.downsample.") for name in state_dict):
-        return dict(state_dict)
-    pattern = re.compile(r"^layers\.(\d+)\.downsample\.")
-    return {
-        pattern.sub(lambda match: f"layers.{int(match[1]) + 1}.downsample.", name): tensor
-        for name, tensor in state_dict.items()
-    }
+        return state_dict
+    pattern = re.compile(r"(?<=^layers\.)\d+(?=\.downsample\.)")
+    return {pattern.sub(lambda stage: str(int(stage[0]) + 1), name): tensor for name, tensor in state_dict.items()}
 
 
 def _swin_spec(state_dict: Weights, masks: Weights) -> SwinSpec:
-    """Read a Swin transformer's numbers off its weights: the bias tables show windows and heads.
-
-    A shifted block's mask has an entry for each window of the pretraining images and so shows their size; where no mask is stored,
-    it is 224.
-    """
+    """Read a Swin transformer's numbers off its weights: the bias tables show windows and heads."""
     stages = range(count_numbered(state_dict, "layers."))
     try:
         embed_dim, _, patch_size, _ = state_dict["patch_embed.proj.weight"].shape
@@ -179,17 +167,21 @@ def _swin_spec(state_dict: Weights, masks: Weights) -> SwinSpec:
         num_heads=num_heads,
         window_size=window_size,
         patch_size=patch_size,
-        image_size=_pretraining_size(masks, window_size, patch_size, len(tables)) or SwinSpec.image_size,
+        image_size=_pretraining_size(masks, window_size, patch_size, len(tables)),
     )
 
 
-def _pretraining_size(masks: Weights, window_size: int, patch_size: int, num_stages: int) -> int | None:
-    """Side in pixels of the images that a Swin was trained on, from the first mask; None where there is none."""
-    for name, mask in masks.items():
-        match = re.search(r"layers\.(\d+)\.blocks\.\d+\.attn_mask$", name)
-        stage = int(match[1]) if match else num_stages
-        windows = math.isqrt(mask.shape[0]) if mask.ndim == 3 else 0
-        if stage >= num_stages or mask.shape != (windows**2, window_size**2, window_size**2):
-            raise LayoutError(f"{name} of shape {tuple(mask.shape)} is not a mask for windows of side {window_size}")
-        return windows * window_size * patch_size * 2**stage
-    return None
+def _pretraining_size(masks: Weights, window_size: int, patch_size: int, num_stages: int) -> int:
+    """Side in pixels of the images that a Swin was trained on, 224 where no mask is stored.
+
+    A shifted block's mask [windows, window size^2, window size^2] has an entry for each window of these images.
+    """
+    if not masks:
+        return SwinSpec.image_size
+    name, mask = next(iter(masks.items()))
+    match = re.search(r"layers\.(\d+)\.blocks\.\d+\.attn_mask$", name)
+    stage = int(match[1]) if match else num_stages
+    windows = math.isqrt(mask.shape[0]) if mask.ndim == 3 else 0
+    if stage >= num_stages or mask.shape != (windows**2, window_size**2, window_size**2):
+        raise LayoutError(f"{name} of shape {tuple(mask.shape)} is not a mask for windows of side {window_size}")
+    return windows * window_size * patch_size * 2**stage

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from backbones.layouts.architecture import complete_backbone
-from backbones.layouts.keys import KeyTable, LayoutError, Weights, apply_table, own_keys, prefixed
+from backbones.layouts.keys import KeyTable, LayoutError, Weights, apply_table, nested, own_keys
 from backbones.spec import BackboneSpec, ViTSpec
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ class Conversion:
     """A checkpoint's backbone under timm's names. The last three fields are as in `backbones.file.Source`."""
 
     layout: str
-    """The layout's name."""
     branch: str
     spec: BackboneSpec
     state_dict: dict[str, Tensor]
@@ -38,15 +37,18 @@ class Conversion:
     seed: int = -1
 
 
-def convert_by_table(layout: Layout, checkpoint: Any, branch: str, num_heads: int | None) -> Conversion:
+def convert_by_table(layout: Layout, checkpoint: Any, branch: str | None, num_heads: int | None) -> Conversion:
     """Take a branch's backbone as the layout's table says; see `Layout.converter`."""
+    branch = branch or layout.branches[0]
+    other = next((name for name in layout.branches if name != branch), "")
     found = layout.find(checkpoint, branch)
     if found is None:
         raise LayoutError(f"incomplete checkpoint, it has no {branch} in the {layout.name} layout")
     weights, prefix = found
     keys = layout.keys or own_keys({name.removeprefix(prefix) for name in weights if name.startswith(prefix)})
+    drops = dict.fromkeys(row.replace("{branch}", branch).replace("{other}", other) for row in layout.drops)
     taken: Weights
-    taken, dropped = apply_table(weights, {**layout.drop_rows(branch), **prefixed(prefix, keys)})
+    taken, dropped = apply_table(weights, {**drops, **nested(prefix, "", keys)})
     for step in layout.steps:
         taken = step(taken)
     masks = {name: tensor for name, tensor in weights.items() if name.startswith(prefix) and name.endswith("attn_mask")}
@@ -94,10 +96,8 @@ class Layout:
     """Path of the number of completed epochs."""
     epoch_is_index: bool = False
     """Whether that number is the index of the last epoch, counted from 0."""
-    default_branch: Callable[[Any], str] | None = None
-    """The default branch where it depends on the checkpoint."""
-    converter: Callable[[Layout, Any, str, int | None], Conversion] = convert_by_table
-    """Takes a branch's backbone: gets the layout, the checkpoint, the branch and `--num-heads`."""
+    converter: Callable[[Layout, Any, str | None, int | None], Conversion] = convert_by_table
+    """Takes a branch's backbone: gets the layout, the checkpoint, the branch (None for the default) and `--num-heads`."""
 
     def matches(self, checkpoint: Any) -> bool:
         """Whether a checkpoint bears this layout's marks; it may be of one that specialises it."""
@@ -112,8 +112,6 @@ class Layout:
         if branch is not None and branch not in self.branches:
             raise LayoutError(f"the {self.name} layout has no branch {branch!r}; it has {', '.join(self.branches)}")
         try:
-            if branch is None:
-                branch = self.default_branch(checkpoint) if self.default_branch else self.branches[0]
             return self.converter(self, checkpoint, branch, num_heads)
         except KeyError as error:
             raise LayoutError(f"incomplete checkpoint, it has no {error}") from error
@@ -129,21 +127,14 @@ class Layout:
                 return weights, prefix
         return None
 
-    def drop_rows(self, branch: str) -> dict[str, str | None]:
-        """The rows of `drops` for a chosen branch."""
-        other = next((other for other in self.branches if other != branch), "")
-        return dict.fromkeys(row.replace("{branch}", branch).replace("{other}", other) for row in self.drops)
-
 
 def is_state_dict(value: Any) -> TypeGuard[Weights]:
     """Whether this is a non-empty mapping from names to tensors."""
     from torch import Tensor
 
-    return (
-        isinstance(value, Mapping)
-        and len(value) > 0
-        and all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())
-    )
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())
 
 
 def state_dict_at(checkpoint: Any, path: str) -> Weights:

@@ -1,8 +1,9 @@
 """Training checkpoints of contrastive methods (MoCo, ReSim, DenseCL, SwAV, MoBY, MoCo-v3) and of MAE."""
 
+from dataclasses import replace
 from typing import Any
 
-from backbones.layouts.base import Conversion, Layout, convert_by_table, state_dict_at
+from backbones.layouts.base import Conversion, Layout, convert_by_table
 from backbones.layouts.keys import LayoutError
 
 MOCO_V3_HEADS = {"vit_small": 12, "vit_base": 12}
@@ -10,11 +11,7 @@ _QUEUES = ("queue", "queue_ptr", "queue2", "queue2_ptr")
 _MOCO_QUEUES = tuple(f"module.{name}" for name in _QUEUES)
 
 
-def _has_pyramid(checkpoint: Any) -> bool:
-    return any(name.startswith("module.encoder_q.fpn_") for name in state_dict_at(checkpoint, "state_dict"))
-
-
-def _convert_moco_v3(layout: Layout, checkpoint: Any, branch: str, num_heads: int | None) -> Conversion:
+def _convert_moco_v3(layout: Layout, checkpoint: Any, branch: str | None, num_heads: int | None) -> Conversion:
     """Its ViT-S has 12 heads of 32 channels on purpose (issue moco-v3#7), where every other ViT-S has 6."""
     arch = checkpoint.get("arch")
     if num_heads is None and arch not in MOCO_V3_HEADS:
@@ -35,14 +32,11 @@ MOCO = Layout(
 )
 # The authors' `resim_fpn_*` files: MoCo's layout and a feature pyramid, which evaluation does not use. ReSim's C4 file has no
 # pyramid and is MoCo's layout; its `*_backbone_*` files are Detectron2's.
-RESIM = Layout(
+RESIM = replace(
+    MOCO,
     name="resim",
     typical="state_dict/module.encoder_q.fpn_lateral3.weight",
-    branches=("encoder_q", "encoder_k"),
-    licence="CC-BY-NC-4.0",  # of the authors' repository
-    weights_at=MOCO.weights_at,
-    marks=MOCO.marks,
-    also=_has_pyramid,
+    marks=({"conv1.weight", "fpn_lateral3.weight"},),
     specialises=("moco",),
     drops=(*MOCO.drops, "module.{branch}.fpn_lateral{i}.*", "module.{branch}.fpn_output{i}.*"),
 )

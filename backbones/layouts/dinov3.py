@@ -79,24 +79,17 @@ def _split_bias(state_dict: Weights) -> Weights:
     """Split the joint biases into timm's `q_bias` and `v_bias`; a mask must not let a bias of the keys through."""
     import torch
 
-    split = {}
-    for name, tensor in state_dict.items():
-        if name.endswith("attn.qkv.bias_mask"):
-            if name.removesuffix("_mask") not in state_dict:
-                raise LayoutError(f"incomplete attention: there is {name} but no bias")
-            continue
-        if not name.endswith("attn.qkv.bias"):
-            split[name] = tensor
-            continue
-        mask = state_dict.get(f"{name}_mask")
-        if mask is None or tensor.ndim != 1 or len(tensor) % 3 or mask.shape != tensor.shape:
-            raise LayoutError(f"{name} and its mask {name}_mask are missing or do not fit each other")
-        width = len(tensor) // 3
-        if not torch.equal(mask.float(), torch.tensor([1.0, 0.0, 1.0]).repeat_interleave(width)):
-            raise LayoutError(f"{name}_mask must be one for queries and values and zero for keys, which have no bias here")
-        query, _, value = tensor.chunk(3)
-        split[name.replace("qkv.bias", "q_bias")] = query.clone()
-        split[name.replace("qkv.bias", "v_bias")] = value.clone()
+    split = {name: tensor for name, tensor in state_dict.items() if ".attn.qkv.bias" not in name}
+    for block in dict.fromkeys(name.partition("qkv.bias")[0] for name in state_dict if ".attn.qkv.bias" in name):
+        bias, mask = (state_dict.get(f"{block}qkv.{name}") for name in ("bias", "bias_mask"))
+        if bias is None or mask is None or bias.ndim != 1 or len(bias) % 3 or mask.shape != bias.shape:
+            raise LayoutError(f"{block}qkv.bias and its mask {block}qkv.bias_mask are missing or do not fit each other")
+        if not torch.equal(mask.float(), torch.tensor([1.0, 0.0, 1.0]).repeat_interleave(len(bias) // 3)):
+            raise LayoutError(
+                f"{block}qkv.bias_mask must be one for queries and values and zero for keys, which have no bias here"
+            )
+        query, _, value = bias.chunk(3)
+        split |= {f"{block}q_bias": query.clone(), f"{block}v_bias": value.clone()}
     return split
 
 

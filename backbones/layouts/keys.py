@@ -31,11 +31,6 @@ def same(*names: str) -> dict[str, str | None]:
     return {name: name for name in names}
 
 
-def prefixed(prefix: str, table: KeyTable) -> dict[str, str | None]:
-    """The table of a layout that puts a prefix before each source name."""
-    return {prefix + source: target for source, target in table.items()}
-
-
 def nested(source: str, target: str, table: KeyTable) -> dict[str, str | None]:
     """Rows below a part of the network that is called `source` in the layout and `target` in timm."""
     return {source + inner: None if outer is None else target + outer for inner, outer in table.items()}
@@ -76,20 +71,18 @@ def apply_table(state_dict: Weights, table: KeyTable) -> tuple[dict[str, Tensor]
     LayoutError if no row fits a name, two names have the same target, or nothing is kept.
     """
     kept: dict[str, Tensor] = {}
-    left_out: dict[str, tuple[str, ...]] = {}
+    dropped: dict[str, tuple[str, ...]] = {}
     origins: dict[str, str] = {}
     unknown = []
     for name, tensor in state_dict.items():
-        found = ((match, source, target) for source, target in table.items() if (match := _pattern(source).fullmatch(name)))
-        match, source, target = next(found, (None, "", None))
+        matches = ((match, source) for source in table if (match := _pattern(source).fullmatch(name)))
+        match, source = next(matches, (None, ""))
         if match is None:
             unknown.append(name)
-        elif target is None:
-            left_out[source] = (*left_out.get(source, ()), name)
+        elif (target := table[source]) is None:
+            dropped[source] = (*dropped.get(source, ()), name)
         else:
-            numbers = match.groupdict()
-            rest = numbers.pop("rest", "")
-            target = target.removesuffix("*").format(**numbers) + rest
+            target = target.replace("*", "{rest}").format(**match.groupdict())
             if target in kept:
                 raise LayoutError(f"{origins[target]} and {name} are both the layout's {target}")
             kept[target], origins[target] = tensor, name
@@ -97,7 +90,7 @@ def apply_table(state_dict: Weights, table: KeyTable) -> tuple[dict[str, Tensor]
         raise LayoutError(f"names that no rule of the layout covers: {abbreviate(unknown)}")
     if not kept:
         raise LayoutError(f"no backbone among the names {abbreviate(state_dict)}")
-    return kept, left_out
+    return kept, dropped
 
 
 @cache
@@ -139,11 +132,6 @@ def count_numbered(names: Iterable[str], prefix: str) -> int:
 
 def abbreviate(names: Iterable[str], most: int = 6) -> str:
     """The first few names in alphabetical order, and how many more there are; on one line, whatever they contain."""
-    shown = sorted(names)
-    more = f" and {len(shown) - most} more" if len(shown) > most else ""
-    return ", ".join(_printable(name) for name in shown[:most]) + more
-
-
-def _printable(name: str) -> str:
-    escaped = name.encode("unicode_escape").decode()
-    return escaped if len(escaped) <= _LONGEST_NAME else f"{escaped[:_LONGEST_NAME]}..."
+    escaped = [name.encode("unicode_escape").decode() for name in sorted(names)]
+    shown = [name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..." for name in escaped[:most]]
+    return ", ".join(shown) + (f" and {len(escaped) - most} more" if len(escaped) > most else "")

@@ -4,12 +4,11 @@ ConvNeXts are recognised and refused.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, NoReturn
 
 from backbones.layouts.base import Conversion, Layout, convert_by_table, is_state_dict, state_dict_at
 from backbones.layouts.dinov2 import HUGGINGFACE_ATTENTION, HUGGINGFACE_EMBEDDINGS
-from backbones.layouts.keys import KeyTable, LayoutError, abbreviate, join_qkv, nested, same
+from backbones.layouts.keys import RESNET_KEYS, KeyTable, LayoutError, abbreviate, join_qkv, nested, same
 
 _NUMBERS = ("float16", "float32", "float64", "int32", "int64")
 _DETECTRON2_PREFIXES = ("", "backbone.bottom_up.")
@@ -32,7 +31,8 @@ _MMPRETRAIN_MARKS = {
     "backbone.patch_embed.projection.weight",
     "patch_embed.projection.weight",
 }
-_MMPRETRAIN_VIT_KEYS: KeyTable = {
+_MMPRETRAIN_KEYS: KeyTable = {
+    **RESNET_KEYS,
     **same("cls_token", "pos_embed"),
     "mask_token": None,
     "patch_embed.projection.*": "patch_embed.proj.*",
@@ -79,7 +79,7 @@ def _is_detectron2(checkpoint: Any) -> bool:
     return any(f"{prefix}stem.conv1.weight" in model for prefix in _DETECTRON2_PREFIXES)
 
 
-def _convert_detectron2(layout: Layout, checkpoint: Any, branch: str, num_heads: int | None) -> Conversion:
+def _convert_detectron2(layout: Layout, checkpoint: Any, branch: str | None, num_heads: int | None) -> Conversion:
     if checkpoint.get("__author__") == "Caffe2":
         raise LayoutError(
             "a network of Detectron's own (MSRA): its strides and its BGR input differ from torchvision's ResNets"
@@ -104,14 +104,7 @@ def _is_mmpretrain(checkpoint: Any) -> bool:
     return bool(_MMPRETRAIN_MARKS & set(state_dict_at(checkpoint, "state_dict") or state_dict_at(checkpoint, "")))
 
 
-def _convert_mmpretrain(layout: Layout, checkpoint: Any, branch: str, num_heads: int | None) -> Conversion:
-    """A ResNet has torchvision's names behind the prefix."""
-    found = layout.find(checkpoint, branch)
-    is_resnet = found is not None and "backbone.layer1.0.conv1.weight" in found[0]
-    return convert_by_table(replace(layout, keys=None) if is_resnet else layout, checkpoint, branch, num_heads)
-
-
-def _refuse_convnext(layout: Layout, checkpoint: Any, branch: str, num_heads: int | None) -> NoReturn:
+def _refuse_convnext(layout: Layout, checkpoint: Any, branch: str | None, num_heads: int | None) -> NoReturn:
     raise LayoutError("a ConvNeXt (DINOv3's small models are such): not supported; ViTs, DINOv3's ViTs, Swins and ResNets are")
 
 
@@ -144,13 +137,12 @@ MMPRETRAIN = Layout(
     branches=("backbone",),
     weights_at=("state_dict/backbone.", "backbone.", "state_dict/", ""),
     also=_is_mmpretrain,
-    keys=_MMPRETRAIN_VIT_KEYS,
+    keys=_MMPRETRAIN_KEYS,
     drops=(
         *("neck.*", "head.*", "fc.*", "data_preprocessor.*", "target_generator.*"),
         *("encoder_k.*", "momentum_encoder.*", "target_net.*", "queue", "queue_ptr"),
     ),
     epoch_at="meta/epoch",
-    converter=_convert_mmpretrain,
 )
 # `ViTModel` and the encoder of `ViTMAEModel` (transformers, modeling_vit.py, modeling_vit_mae.py): bare state dicts, as
 # `pytorch_model.bin` or `model.safetensors`. In models with a head the names begin with `vit.`. Query, key and value are

@@ -16,19 +16,14 @@ VERSION = 1
 
 
 def is_own_checkpoint(checkpoint: Any) -> bool:
-    """Whether a checkpoint says that PatchBench wrote it."""
     return isinstance(checkpoint, Mapping) and checkpoint.get("format") == FORMAT_MARK
 
 
-def evaluated_branch(checkpoint: Mapping[str, Any]) -> str:
-    """The network that the method's authors evaluate: the student of a MoBY run, else the teacher.
-
-    DINO's authors, and with them SelfPatch's and PW-Self's, evaluate the teacher; MoBY's evaluate the online encoder (`encoder.` in
-    their checkpoints), which is the student here.
-    """
+def _evaluated_branch(checkpoint: Mapping[str, Any]) -> str:
+    """The network that the method's authors evaluate, which the checkpoint states."""
     if "evaluated_branch" in checkpoint:
         return str(checkpoint["evaluated_branch"])
-    # Checkpoints from before it was recorded only name the method.
+    # Old checkpoints name the method only. MoBY's authors evaluate the online encoder, which is the student; all others the teacher.
     settings = checkpoint["settings"]
     method = settings.get("method") if isinstance(settings, Mapping) else None
     if not isinstance(method, str):
@@ -36,10 +31,11 @@ def evaluated_branch(checkpoint: Mapping[str, Any]) -> str:
     return "student" if method.startswith("moby") else "teacher"
 
 
-def _convert(layout: Layout, checkpoint: Any, branch: str, num_heads: int | None) -> Conversion:
+def _convert(layout: Layout, checkpoint: Any, branch: str | None, num_heads: int | None) -> Conversion:
     """Take a network with the spec that was trained, which the checkpoint states."""
     if checkpoint.get("version") != VERSION:
         raise LayoutError(f"pretraining checkpoint version {checkpoint.get('version')!r}, this PatchBench reads {VERSION}")
+    branch = branch or _evaluated_branch(checkpoint)
     spec = spec_from_dict(checkpoint["backbone_spec"])
     if num_heads is not None and num_heads != getattr(spec, "num_heads", None):
         raise LayoutError(f"--num-heads {num_heads} contradicts the checkpoint, which was trained with {spec}")
@@ -54,7 +50,7 @@ def _convert(layout: Layout, checkpoint: Any, branch: str, num_heads: int | None
         state_dict=state_dict,
         dropped=dropped,
         epoch=stated_epoch(checkpoint, "epoch"),
-        # Checkpoints from before these were recorded have neither.
+        # Old checkpoints state neither.
         recipe_sha256=str(checkpoint.get("recipe_sha256", "")),
         seed=int(checkpoint.get("seed", -1)),
     )
@@ -66,7 +62,6 @@ PATCHBENCH = Layout(
     branches=("teacher", "student"),  # the licence is that of whoever trained the weights
     weights_at=("{branch}/backbone.",),
     also=is_own_checkpoint,
-    default_branch=evaluated_branch,
     converter=_convert,
 )
 LAYOUTS = (PATCHBENCH,)

@@ -33,7 +33,7 @@ def _has_ibot_head(checkpoint: Any) -> bool:
     return any(name.startswith(heads) for name in state_dict_at(checkpoint, "teacher"))
 
 
-def _convert_vissl(layout: Layout, checkpoint: Any, branch: str, num_heads: int | None) -> Conversion:
+def _convert_vissl(layout: Layout, checkpoint: Any, branch: str | None, num_heads: int | None) -> Conversion:
     """VISSL keeps the heads in a dictionary of their own, beside the trunk."""
     conversion = convert_by_table(layout, checkpoint, branch, num_heads)
     heads = tuple(f"heads.{name}" for name in state_dict_at(checkpoint, f"{_VISSL_MODEL}/heads"))
@@ -64,25 +64,21 @@ DINO = Layout(
 )
 # alijavidani/Local_Global_Representation_Learning 7eeff8c, built on DINO's code, with one head for all tokens. What tells it
 # from DINO's is the centre of its loss: [1, 1 + N, K], one for each token, where DINO has [1, K].
-PW_SELF = Layout(
+PW_SELF = replace(
+    DINO,
     name="pw_self",
     typical="dino_loss/center of shape [1, 1 + N, K]",
-    branches=_BRANCHES,
-    licence="Apache-2.0",  # of the authors' repository
-    weights_at=_BACKBONE,
     marks=({"cls_token"},),
     also=_has_patch_centre,
     specialises=("dino",),
-    drops=_maybe_wrapped("head.*"),
 )
 # bytedance/ibot, main_ibot.py and models/head.py: a ViT or a Swin, and a head with a second last layer for patches. The
 # student alone has the learnt mask embedding.
-IBOT = Layout(
+IBOT = replace(
+    DINO,
     name="ibot",
     typical="teacher/head.last_layer2.weight_g",
-    branches=_BRANCHES,
-    licence="Apache-2.0",  # of the authors' repository
-    weights_at=_BACKBONE,
+    marks=(),
     also=_has_ibot_head,
     specialises=("dino",),
     drops=_maybe_wrapped("head.*", "backbone.masked_embed"),

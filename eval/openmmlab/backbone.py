@@ -21,12 +21,10 @@ from backbones.file import BackboneFile, load_strictly, read_backbone_file
 from backbones.resnet import BottleneckResNet
 from backbones.spec import BackboneSpec, PlainViTSpec, ViTSpec
 from backbones.swin import Swin
-from backbones.vit import ViT, resize_positions_like_dino, resize_positions_to_size
+from backbones.vit import ViT, resize_positions
 
 PositionResize = Literal["dino", "size"]
 """How a ViT's position embeddings follow the input size: DINO's scale factor with its +0.1, or bicubic to the exact size."""
-
-_POSITION_RESIZE = {"dino": resize_positions_like_dino, "size": resize_positions_to_size}
 
 PUBLISHED_DEPTH = 12
 """Blocks of the ViT-S and ViT-Ti for which the published taps are meant."""
@@ -117,7 +115,7 @@ class BackboneFromFile(BaseModule):
         self.network = build_backbone(content.spec, drop_path_rate)
         load_strictly(self.network, content.state_dict)
         if isinstance(self.network, ViT):
-            self.network.resize_positions = _POSITION_RESIZE[position_resize]
+            self.network.position_rule = position_resize
         if shift_all_stages and not isinstance(self.network, Swin):
             raise ValueError(f"only a Swin has windows to shift; this backbone is a {content.spec.family}")
         if shift_all_stages:
@@ -164,7 +162,7 @@ def _adapted(
     spec = dataclasses.replace(spec, image_size=position_image_size)
     side, prefix = spec.grid_side, spec.num_prefix_positions
     positions_1ND = content.state_dict["pos_embed"]
-    patches_1ND = _POSITION_RESIZE[position_resize](positions_1ND[:, prefix:], (side, side))
+    patches_1ND = resize_positions(positions_1ND[:, prefix:], (side, side), position_resize)
     resized_1ND = torch.cat([positions_1ND[:, :prefix], patches_1ND], dim=1)
     return dataclasses.replace(content, spec=spec, state_dict={**content.state_dict, "pos_embed": resized_1ND})
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from backbones.checkpoint import load_checkpoint
-from backbones.convert import convert_checkpoint
+from backbones.convert import open_backbone
 from tests.layouts import make_all
 
 MADE = make_all()
@@ -25,7 +25,7 @@ MADE = make_all()
 
 def refused(path: Path, match: str) -> str:
     with pytest.raises(ValueError, match=match) as caught:
-        convert_checkpoint(path)
+        open_backbone(path)
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
@@ -79,7 +79,7 @@ def test_what_real_files_embed_is_read(tmp_path: Path, foreign_classes: Any, zip
     assert loaded["config"]["MODEL"] == {"TYPE": "moby"}
     assert loaded["best"] == 74.5
     assert np.array_equal(loaded["history"], checkpoint["history"])
-    assert convert_checkpoint(path).spec == MADE["dino"].spec
+    assert open_backbone(path).spec == MADE["dino"].spec
 
 
 @pytest.mark.parametrize("name", ["builtins.eval", "os.system", "numpy.load", "subprocess.Popen", "some_lab.models.ViT"])
@@ -201,6 +201,6 @@ def test_a_folder_and_a_missing_file(tmp_path: Path) -> None:
 def test_detectron2s_own_pickle(tmp_path: Path, protocol: int) -> None:
     path = tmp_path / "detectron2.pkl"
     path.write_bytes(pickle.dumps(MADE["detectron2"].checkpoint, protocol=protocol))
-    conversion = convert_checkpoint(path)
+    conversion = open_backbone(path)
     assert conversion.spec == MADE["detectron2"].spec
     assert all(torch.equal(conversion.state_dict[name], tensor) for name, tensor in MADE["detectron2"].weights.items())

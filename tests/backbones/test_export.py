@@ -14,7 +14,7 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 
 from backbones.build import build_backbone
-from backbones.convert import convert_checkpoint
+from backbones.convert import open_backbone
 from backbones.export import LAYOUTS, ExportError, export_backbone
 from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, ViTSpec
 from tests.layouts import VIT, weights_of
@@ -74,7 +74,7 @@ def test_there_and_back_is_the_identity_or_refused(tmp_path: Path, spec: Backbon
     heads = spec.num_heads if isinstance(spec, ViTSpec) else None
     usual = heads is None or heads * 64 == spec.embed_dim
     assert (note == "") == usual
-    back = convert_checkpoint(path, num_heads=None if usual else heads)
+    back = open_backbone(path, num_heads=None if usual else heads)
     assert back.spec == spec
     assert back.layout == (layout if suffix != ".safetensors" else "timm")
     assert back.state_dict.keys() == weights.keys()
@@ -105,7 +105,7 @@ def test_timm_itself_reads_it(tmp_path: Path, spec: BackboneSpec, reference: Any
     if found.ndim == 4:
         found = found.flatten(1, 2) if isinstance(spec, SwinSpec) else found.flatten(2).transpose(1, 2)
     torch.testing.assert_close(found[:, -ours.shape[1] :], ours, atol=1e-5, rtol=1e-4)
-    assert convert_checkpoint(path).spec == spec
+    assert open_backbone(path).spec == spec
 
 
 @pytest.mark.parametrize(

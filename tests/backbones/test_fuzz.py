@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from torch import Tensor
 
-from backbones.convert import convert_checkpoint, write_conversion
+from backbones.convert import open_backbone, write_conversion
 from backbones.file import read_backbone_file
 from tests.layouts import RESNET, Made, make_all
 
@@ -92,7 +92,7 @@ def check(made: Made, kinds: list[str], chance: random.Random, folder: Path) -> 
     torch.save(checkpoint, path)
     refusal = None
     try:
-        write_conversion(convert_checkpoint(path, num_heads=made.num_heads), path, output)
+        write_conversion(open_backbone(path, num_heads=made.num_heads), path, output)
     except ValueError as error:
         refusal = str(error)
     if refusal is not None:
@@ -151,7 +151,7 @@ def test_damaged_bytes_never_give_a_traceback(data: st.DataObject, tmp_path_fact
     patch = data.draw(st.binary(max_size=64))
     path.write_bytes(content[:start] + patch + content[start + length :])
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - any of ours: so small a file is no backbone in any case
-        convert_checkpoint(path)
+        open_backbone(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
 

@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-import torchvision
 from safetensors.torch import save_file
 
 from backbones.build import build_backbone
-from backbones.convert import convert_checkpoint, convert_content, write_conversion
-from backbones.file import load_backbone, load_strictly
+from backbones.convert import convert_content, open_backbone, write_conversion
+from backbones.file import load_backbone, load_strictly, read_backbone_file
 from backbones.layouts import LAYOUTS, identify, layouts_of
 from backbones.spec import ViTSpec
-from tests.layouts import MOCO_V3_HEADS, RESNET, VIT, make_all, prefixed, weights_of
+from tests.layouts import RESNET, VIT, make_all, prefixed, weights_of
 
 MADE = make_all()
 SIDE = {"vit": 112, "dinov3": 112, "swin": 224, "resnet": 64}  # 112: a multiple of the patch sizes 14 and 16
@@ -33,12 +32,10 @@ def features(network: Any) -> torch.Tensor:
 def test_features(name: str, tmp_path: Path) -> None:
     made = MADE[name]
     assert [layout.name for layout in layouts_of(made.checkpoint)] == [made.layout]
-    path = tmp_path / f"{name}.pth"
+    path, output = tmp_path / f"{name}.pth", tmp_path / "backbone.safetensors"
     torch.save(made.checkpoint, path)
-    conversion = convert_checkpoint(path, num_heads=made.num_heads)
-    assert conversion.layout == made.layout
-    assert conversion.spec == made.spec
-    output = tmp_path / "backbone.safetensors"
+    conversion = open_backbone(path, num_heads=made.num_heads)
+    assert (conversion.layout, conversion.spec) == (made.layout, made.spec)
     write_conversion(conversion, path, output)
     reference = build_backbone(made.spec)
     load_strictly(reference, made.weights)
@@ -74,8 +71,7 @@ def test_other_branches_can_be_chosen(name: str) -> None:
     default, other = LAYOUTS[made.layout].branches
     assert convert_content(made.checkpoint).branch == default
     chosen = convert_content(made.checkpoint, branch=other)
-    assert chosen.branch == other
-    assert chosen.spec == made.spec
+    assert (chosen.branch, chosen.spec) == (other, made.spec)
     assert not any(tensor.any() for tensor in chosen.state_dict.values())
     with pytest.raises(ValueError, match=f"no branch 'ema'; it has {default}, {other}"):
         convert_content(made.checkpoint, branch="ema")
@@ -95,50 +91,30 @@ def test_layouts_and_headers_load_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_torchvision_resnet() -> None:
-    """The reference is torchvision's own network, not ours; `test_features` compares the layouts with ours."""
-    reference = torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], num_classes=2).eval()
-    weights = weights_of(RESNET)
-    reference.load_state_dict(weights | {"fc.weight": torch.ones(2, 2048), "fc.bias": torch.ones(2)})
-    network = build_backbone(RESNET).eval()
-    load_strictly(network, weights)
-    images = torch.rand(1, 3, 64, 96)
-    with torch.no_grad():
-        stem = reference.maxpool(reference.relu(reference.bn1(reference.conv1(images))))
-        expected = reference.layer4(reference.layer3(reference.layer2(reference.layer1(stem))))
-        torch.testing.assert_close(network.forward_maps(images, [3])[0], expected, atol=1e-4, rtol=1e-4)
-
-
 @pytest.mark.parametrize(
-    "checkpoint",
+    ("checkpoint", "message"),
     [
-        {"stages.0.0.dwconv.weight": torch.ones(1), "norms.3.weight": torch.ones(1)},
-        {"state_dict": {"stages.0.blocks.0.conv_dw.weight": torch.ones(1)}},
-        {"stages.0.layers.0.depthwise_conv.weight": torch.ones(1)},
+        ({"stages.0.0.dwconv.weight": torch.ones(1), "norms.3.weight": torch.ones(1)}, "ConvNeXt"),  # the authors'
+        ({"state_dict": {"stages.0.blocks.0.conv_dw.weight": torch.ones(1)}}, "ConvNeXt"),  # timm's
+        ({"stages.0.layers.0.depthwise_conv.weight": torch.ones(1)}, "ConvNeXt"),  # Hugging Face's
+        ({**MADE["detectron2"].checkpoint, "__author__": "Caffe2"}, r"MSRA.*strides"),
     ],
-    ids=["authors", "timm", "Hugging Face"],
 )
-def test_convnexts_are_refused_by_name(checkpoint: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"ConvNeXt \(DINOv3's small models are such\): not supported"):
-        convert_content(checkpoint)
-
-
-def test_detectrons_own_networks_are_refused() -> None:
-    checkpoint = {**MADE["detectron2"].checkpoint, "__author__": "Caffe2"}
-    with pytest.raises(ValueError, match=r"MSRA.*strides"):
+def test_other_networks_are_refused_by_name(checkpoint: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         convert_content(checkpoint)
 
 
 def test_moco_v3_small_has_twelve_heads() -> None:
     """And a state dict stripped of the sign of it is not given six."""
-    spec = replace(VIT, embed_dim=384, depth=1, num_heads=MOCO_V3_HEADS, image_size=32)
+    spec = replace(VIT, embed_dim=384, depth=1, num_heads=12, image_size=32)
     weights = weights_of(spec)
     weights["pos_embed"][:, 0] = 0
     checkpoint = {"state_dict": prefixed("module.base_encoder.", weights), "arch": "vit_small", "epoch": 300}
     assert convert_content(checkpoint).spec == spec
     with pytest.raises(ValueError, match=r"12 heads.*--num-heads"):
         convert_content(weights)
-    assert convert_content(weights, num_heads=MOCO_V3_HEADS).spec == spec
+    assert convert_content(weights, num_heads=12).spec == spec
 
 
 def test_a_vit_without_its_final_norm_is_incomplete() -> None:
@@ -175,7 +151,7 @@ def test_two_matches_are_an_error() -> None:
 
 
 def test_half_precision_of_a_safetensors_file_is_widened(tmp_path: Path) -> None:
-    path = tmp_path / "half.safetensors"
+    path, output = tmp_path / "half.safetensors", tmp_path / "out.safetensors"
     save_file({name: tensor.half() for name, tensor in MADE["huggingface_vit"].checkpoint.items()}, path)
-    write_conversion(convert_checkpoint(path), path, tmp_path / "out.safetensors")
-    assert all(tensor.dtype == torch.float32 for tensor in load_backbone(tmp_path / "out.safetensors").state_dict().values())
+    write_conversion(open_backbone(path), path, output)
+    assert all(tensor.dtype == torch.float32 for tensor in read_backbone_file(output).state_dict.values())

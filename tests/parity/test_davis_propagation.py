@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from backbones.build import build_backbone
-from backbones.convert import convert_checkpoint
+from backbones.convert import open_backbone
 from backbones.file import load_strictly
 from eval.davis import protocol
 from eval.davis.data import DavisSplit, find_sequences
@@ -40,7 +40,7 @@ def cases(golden_dir: Path) -> list[Path]:
 def least_agreement(case: Path, output: Path, changed: str | None = None) -> float:
     """Smallest share of equal pixels over all frames of a case, with one setting changed."""
     options = json.loads((case / "case.json").read_text())
-    conversion = convert_checkpoint(case / "checkpoint.pth", num_heads=options["num_heads"])
+    conversion = open_backbone(case / "checkpoint.pth", num_heads=options["num_heads"])
     assert conversion.layout == options["format"]
     network = build_backbone(conversion.spec)
     load_strictly(network, conversion.state_dict)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from backbones.build import build_backbone
-from backbones.convert import convert_checkpoint, write_conversion
+from backbones.convert import open_backbone, write_conversion
 from backbones.export import export_backbone
 from backbones.file import load_backbone, load_strictly
 from backbones.layouts import LAYOUTS
 from backbones.spec import ViTSpec
-from backbones.vit import ViT, resize_positions_antialiased, resize_positions_to_size
+from backbones.vit import ViT
 
 TOLERANCE = 2e-5
 # Widths and heads of ViT-Ti, -S and -B; MoCo-v3's ViT-S has 12.
@@ -32,7 +32,7 @@ def cases(golden_dir: Path) -> Iterator[tuple[Path, dict[str, Any], list[Tensor]
 def convert(path: Path, expected: dict[str, Any], **options: Any) -> Any:
     """Convert with the recorded heads stated where only the author knows them: in any but a published architecture."""
     try:
-        conversion = convert_checkpoint(path, **options)
+        conversion = open_backbone(path, **options)
     except ValueError as error:
         if "--num-heads" not in str(error):
             raise
@@ -40,7 +40,7 @@ def convert(path: Path, expected: dict[str, Any], **options: Any) -> Any:
         spec = conversion.spec
         if not isinstance(spec, ViTSpec) or (spec.embed_dim, expected["num_heads"]) in PUBLISHED_HEADS:
             return conversion
-    return convert_checkpoint(path, num_heads=expected["num_heads"], **options)
+    return open_backbone(path, num_heads=expected["num_heads"], **options)
 
 
 def deviation(network: torch.nn.Module, images: list[Tensor], tokens: list[Tensor]) -> float:
@@ -76,10 +76,10 @@ def test_known_mistakes_are_caught(golden_dir: Path) -> None:
         load_strictly(network, conversion.state_dict)
         assert deviation(network, images, expected["tokens"]) > TOLERANCE, path.name
         if len(images) > 1:
-            for mistaken in (resize_positions_to_size, resize_positions_antialiased):  # the latter is timm's own
+            for mistaken in ("size", "antialias"):  # the latter is timm's own
                 network = ViT(conversion.spec)
                 load_strictly(network, conversion.state_dict)
-                network.resize_positions = mistaken
+                network.position_rule = mistaken
                 assert deviation(network, images, expected["tokens"]) > TOLERANCE, path.name
         compared += 1
     assert compared
@@ -106,13 +106,13 @@ def test_features_survive_another_layout(golden_dir: Path, tmp_path: Path) -> No
     compared = 0
     for path, expected, _ in cases(golden_dir):
         heads = expected["num_heads"] if isinstance(expected["num_heads"], int) else None
-        source = convert_checkpoint(path, num_heads=heads)
+        source = open_backbone(path, num_heads=heads)
         if not (isinstance(source.spec, ViTSpec) and source.spec.mlp_ratio == 4):
             continue
         layout = "dino" if source.spec.class_token else "selfpatch"
         output = tmp_path / path.name
         export_backbone(output, layout, source.spec, source.state_dict, source.epoch)
-        back = convert_checkpoint(output, num_heads=heads)
+        back = open_backbone(output, num_heads=heads)
         assert (back.layout, back.spec, back.epoch) == (layout, source.spec, source.epoch)
         assert back.state_dict.keys() == source.state_dict.keys()
         assert all(torch.equal(back.state_dict[name], tensor.float()) for name, tensor in source.state_dict.items())

@@ -7,7 +7,7 @@ import torch
 
 from backbones.file import load_strictly
 from backbones.layouts.architecture import vit_spec
-from backbones.vit import ViT, resize_positions_to_size
+from backbones.vit import ViT
 
 TOLERANCE = 2e-5
 
@@ -40,7 +40,7 @@ def test_tokens_and_maps(case: dict, network: ViT) -> None:
 @torch.no_grad()
 def test_exact_size_interpolation_would_fail(case: dict, network: ViT, monkeypatch: pytest.MonkeyPatch) -> None:
     """The +0.1 in DINO's scale matters far more than the tolerance."""
-    monkeypatch.setattr(network, "resize_positions", resize_positions_to_size)
+    monkeypatch.setattr(network, "position_rule", "size")
     worst = max(
         (network.forward_tokens(images).patches - output).abs().max().item()
         for images, output in zip(case["images"], case["outputs"], strict=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from backbones.convert import convert_checkpoint
+from backbones.convert import open_backbone
 from backbones.file import read_backbone_file
 from common.files import file_sha256
 from pretrain.__main__ import main
@@ -115,7 +115,7 @@ def test_a_checkpoint_of_an_older_version_is_continued(
     assert [line["loss"] for line in lines] == pytest.approx(LOSSES_AFTERWARDS[method], abs=1e-3)
     before, after = (torch.load(path, weights_only=True) for path in (recorded, checkpoint))
     assert after["recipe_sha256"] == before["recipe_sha256"]
-    assert convert_checkpoint(recorded).branch == convert_checkpoint(checkpoint).branch == METHODS[method].branch
+    assert open_backbone(recorded).branch == open_backbone(checkpoint).branch == METHODS[method].branch
 
 
 def test_the_newest_and_every_kth_stay(image_folder: Path, tmp_path: Path) -> None:
@@ -278,5 +278,5 @@ def test_export_writes_both_also_of_a_finished_run(image_folder: Path, tmp_path:
         assert len(exported.state_dict) > 10
         for name, value in exported.state_dict.items():
             assert torch.equal(value, content[branch][f"backbone.{name}"]), name
-    conversion = convert_checkpoint(checkpoint)
+    conversion = open_backbone(checkpoint)
     assert (conversion.seed, len(conversion.recipe_sha256)) == (7, 64)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from backbones.convert import convert_checkpoint
+from backbones.convert import open_backbone
 from backbones.spec import ViTSpec
 from pretrain.__main__ import main
 from pretrain.config import parse_run
@@ -37,7 +37,7 @@ def test_a_run_makes_a_checkpoint_that_converts(image_folder: Path, tmp_path: Pa
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"method: {method}\n")
     config = parse_run([str(recipe), *tiny_options(image_folder, tmp_path, method)])
-    conversion = convert_checkpoint(pretrain(config))
+    conversion = open_backbone(pretrain(config))
     assert conversion.layout == "patchbench"
     assert isinstance(conversion.spec, ViTSpec)
     assert conversion.spec.class_token == conversion.spec.final_norm == ("selfpatch" not in method)

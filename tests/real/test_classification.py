@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from backbones.build import AnyBackbone
-from backbones.convert import convert_checkpoint, write_conversion
+from backbones.convert import open_backbone, write_conversion
 from backbones.file import load_backbone
 from backbones.spec import ViTSpec
 from eval.classification.config import ClassificationConfig
@@ -87,7 +87,7 @@ def test_a_backbone_pretrained_on_cifar_beats_chance_and_equals_the_published_cl
     }
     checkpoint = pretrain(parse_run(["sample_dino", *(f"--{name}={value}" for name, value in options.items())]))
     backbone = tmp_path / "pretrained.safetensors"
-    write_conversion(convert_checkpoint(checkpoint), checkpoint, backbone)
+    write_conversion(open_backbone(checkpoint), checkpoint, backbone)
     result = evaluate_on_cpu(tmp_path, backbone, root, classifiers=["knn"], resize=side, crop=side)
     assert (result.datasets["test"].name, result.coverage) == ("CIFAR-10", "subset")
     assert set(result.breakdown) >= {"airplane", "truck"}

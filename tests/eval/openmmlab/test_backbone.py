@@ -7,7 +7,7 @@ from mmengine.registry import DefaultScope
 
 from backbones.file import read_backbone_file
 from backbones.spec import DINOv3Spec, ResNetSpec, SwinSpec
-from backbones.vit import resize_positions_to_size
+from backbones.vit import resize_positions
 from eval.openmmlab.backbone import BackboneFromFile
 from tests.layouts import REGISTERS
 from tests.toy import write_toy_backbone
@@ -45,11 +45,11 @@ def test_positions_are_resized_once_at_loading_and_registers_have_none(toy_file:
     loaded = BackboneFromFile(str(toy_file), TAPS, position_resize="size", position_image_size=128).network.pos_embed
     stored = read_backbone_file(toy_file).state_dict["pos_embed"]
     assert torch.equal(loaded[:, :1], stored[:, :1])
-    assert torch.equal(loaded[:, 1:], resize_positions_to_size(stored[:, 1:], (8, 8)))
+    assert torch.equal(loaded[:, 1:], resize_positions(stored[:, 1:], (8, 8), "size"))
     path = write_toy_backbone(tmp_path, REGISTERS)
     backbone = BackboneFromFile(str(path), [0, 1], position_resize="size", position_image_size=84).eval()
     stored = read_backbone_file(path).state_dict["pos_embed"]
-    assert torch.equal(backbone.network.pos_embed, resize_positions_to_size(stored, (6, 6)))
+    assert torch.equal(backbone.network.pos_embed, resize_positions(stored, (6, 6), "size"))
     assert [tuple(features.shape) for features in backbone(torch.randn(1, 3, 28, 40))] == [(1, 64, 2, 3)] * 2
 
 
