@@ -249,3 +249,13 @@ _ALL = (
 
 TASKS = {task.name: task for task in _ALL}
 BENCHMARKS = {benchmark.key: benchmark for task in _ALL for benchmark in task.benchmarks}
+
+
+def named_tasks(names: str) -> list[str]:
+    """The names in a text, separated by commas; ValueError if one of them is not that of a task, or if there is none."""
+    named = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    unknown = [name for name in named if name not in TASKS]
+    if unknown or not named:
+        problem = f"unknown {', '.join(unknown)}" if unknown else f"{names!r} names no task"
+        raise ValueError(f"--tasks: {problem}; tasks: {', '.join(TASKS)}")
+    return named

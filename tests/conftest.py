@@ -1,4 +1,4 @@
-"""Fixtures for all tests: the folders of recorded and of real data, and commands that run in this process."""
+"""Fixtures for all tests: the folders with recorded and with real data, and commands that run in this process."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Evaluations in processes of their own, as a user starts them."""
+"""Starts evaluations in other processes, as a user does."""
 
 import contextlib
 import os
@@ -11,14 +11,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from tests.conftest import REPOSITORY
 
 _EVALUATE = "import importlib, pickle, sys; importlib.import_module(sys.argv[1]).evaluate(pickle.load(open(sys.argv[2], 'rb')))"
 _LONGEST_S = 300
 
 
 def start_evaluation(module: str, options: Any, folder: Path, **environment: str) -> "subprocess.Popen[bytes]":
-    """Start `module.evaluate(options)` in another process, which gets further variables; `folder` is for its options and its log."""
+    """Start `module.evaluate(options)` in another process with these variables; its options and its log go to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     given = folder / f"options_{environment.get('RANK', 0)}.pickle"
     given.write_bytes(pickle.dumps(options))
@@ -30,15 +30,12 @@ def start_evaluation(module: str, options: Any, folder: Path, **environment: str
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
             stdout=log,
             stderr=log,
-            start_new_session=True,  # a group of its own, to be killed as one
+            start_new_session=True,  # so that its whole group can be killed
         )
 
 
 def kill_when(process: "subprocess.Popen[bytes]", path: Path) -> None:
-    """Kill a process and its workers (SIGKILL) as soon as it has made a file.
-
-    Workers that outlive their process can wait for ever on a pipe that nobody reads.
-    """
+    """Kill a process and its workers (SIGKILL) as soon as it has made a file; workers alone could wait for ever on a pipe."""
     end = time.monotonic() + _LONGEST_S
     while not path.exists():
         assert process.poll() is None, f"ended with status {process.returncode} before there was a {path}"

@@ -1,4 +1,4 @@
-"""Pretrain and evaluate the rows of a published ablation. `tools/ablation.sh` calls this."""
+"""Pretrains and evaluates the rows of a published ablation. `tools/ablation.sh` calls this."""
 
 import dataclasses
 import logging
@@ -35,7 +35,7 @@ from tools.make_sample_data import SAMPLE_FOLDER, SampleConfig, draw_samples
 
 PROG = "bash tools/ablation.sh"
 DEPARTING = "deviating"
-"""At the end of the name of a run that departs from its recipe, so that no table shows it as the recipe's."""
+"""A word in the name of a run that departs from its recipe, so that no table shows it as the recipe's."""
 
 _LISTING = ("job", "rows", "state", "epochs", "steps", "images", "GFLOP/image", "PFLOP", "time")
 
@@ -49,12 +49,12 @@ class AblationOptions(LaunchOptions):
     table: tyro.conf.Positional[Table]
     """Which of the published ablations."""
     scale: Scale = "full"
-    """`full`: the recipes as they are. `tiny`: small crops and heads, three epochs, a minute per row; such runs are named
-    NAME-deviating and are not an ablation: they only try out the pipeline."""
+    """`full`: the recipes as they are. `tiny`: small crops and heads, three epochs, a minute per row; these runs are named
+    NAME-deviating and only try out the pipeline."""
     only: list[str] = field(default_factory=list)
-    """Only these rows, by their names (as --dry-run lists them) or recipes."""
+    """Run only these rows, by their names (as --dry-run lists them) or recipes."""
     seeds: list[int] = field(default_factory=list)
-    """Seeds of the pretraining, each a run of its own called NAME-seedS; the tables give mean and spread. Default: the recipe's."""
+    """Seeds of the pretraining; each has its own run NAME-seedS, and the tables give mean and spread. Default: the recipe's seed."""
     data: Path | None = None
     """Folder that holds `coco/train2017` and `DAVIS`; the default is `data`, with `--scale tiny` the sample data."""
     images: Path | None = None
@@ -68,10 +68,10 @@ class AblationOptions(LaunchOptions):
     evaluation: list[str] = field(default_factory=list)
     """Options of every `python -m eval davis`, OPTION=VALUE such as jobs=4."""
     report_only: bool = False
-    """Start nothing; only put the results of the finished runs beside the published ones, for example after Slurm jobs."""
+    """Start nothing; only put the results of finished runs beside the published ones, for example after Slurm jobs."""
     images_per_second: float | None = None
-    """For the estimate of --dry-run: images per second of the first listed job, over all devices; by default a few steps are timed on
-    this machine. The other jobs are scaled by their FLOPs."""
+    """Images per second of the first listed job over all devices, for the estimate of --dry-run; by default, a few steps are timed.
+    The other jobs are scaled by their FLOPs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,9 +114,9 @@ class Job(NamedTuple):
 
 
 def plan_jobs(options: AblationOptions) -> list[Job]:
-    """The jobs of the chosen rows; one that fills several rows is run once.
+    """The jobs of the chosen rows; rows of one recipe share a job.
 
-    With --dry-run, absent images count as COCO train2017, and no sample data is drawn. ValueError if data is absent, or an option
+    With --dry-run, absent images count as COCO train2017, and no sample data is drawn. ValueError if data is absent, or if an option
     does not fit a recipe.
     """
     rows = choose_rows(options.table, options.only)
@@ -147,12 +147,11 @@ def plan_other_jobs(options: AblationOptions, planned: Sequence[Job]) -> list[Jo
 
 
 def _plan_recipe(recipe: str, options: AblationOptions, rows: Sequence[AblationRow], images: int) -> list[Job]:
-    """One job for each seed."""
+    """A job for each seed."""
     published = parse_run([recipe])
     changes = tiny_changes(published) if options.scale == "tiny" else []
     jobs = []
-    seeds: Sequence[int | None] = options.seeds or [None]
-    for seed in seeds:
+    for seed in options.seeds or [None]:
         of_seed = [] if seed is None else [f"train.seed={seed}"]
         unnamed = JobOptions(
             name=recipe,
@@ -168,7 +167,7 @@ def _plan_recipe(recipe: str, options: AblationOptions, rows: Sequence[AblationR
         name = "-".join([recipe, *([DEPARTING] if found else []), *([] if seed is None else [f"seed{seed}"])])
         job = dataclasses.replace(unnamed, name=name)
         config.train.output = job.folder
-        job.davis_config()  # refuses unknown options now
+        job.davis_config()  # refuses unknown options before any job starts
         jobs.append(Job(job, config, images, found, tuple(row.name for row in rows if row.recipe == recipe)))
     return jobs
 
@@ -185,7 +184,7 @@ def _count_images(options: AblationOptions) -> int:
 
 
 def run_ablation(options: AblationOptions) -> bool:
-    """Check all jobs, then run, submit or list them. Return whether none failed."""
+    """Check all jobs, then run, submit or list them. Return whether all succeeded."""
     from tools.runs import launch
 
     jobs = plan_jobs(options)
@@ -196,7 +195,7 @@ def run_ablation(options: AblationOptions) -> bool:
             launch(MODULE, job.options.arguments(), options)
         return True
     left = [job for job in jobs if not job.finished]
-    logger.info("%d jobs, %d of them finished already", len(jobs), len(jobs) - len(left))
+    logger.info("%d jobs, of which %d are finished", len(jobs), len(jobs) - len(left))
     if options.slurm and not options.report_only:
         for job in left:
             launch(MODULE, job.options.arguments(), options)
@@ -212,7 +211,7 @@ def run_ablation(options: AblationOptions) -> bool:
 
 
 def _run_all(jobs: Sequence[Job], options: AblationOptions) -> dict[str, int]:
-    """Run jobs one after another, even if one fails. Return the exit status of each failed job by its name."""
+    """Run the jobs one after another, also after a failure. Return the exit status of each failed job, by name."""
     failed = {}
     for number, job in enumerate(jobs, start=1):
         logger.info("job %d of %d: %s, for the rows %s", number, len(jobs), job.name, ", ".join(job.rows))
@@ -223,7 +222,7 @@ def _run_all(jobs: Sequence[Job], options: AblationOptions) -> dict[str, int]:
 
 
 def _run(job: Job, options: AblationOptions) -> int:
-    """Run a job in other processes, which end when this one is told to end. Return the exit status."""
+    """Run a job in other processes, which end when this process is told to end. Return the exit status."""
     from tools.runs import local_processes
 
     command = [sys.executable, "-m", MODULE, *job.options.arguments(), *local_processes(options)]
@@ -233,7 +232,7 @@ def _run(job: Job, options: AblationOptions) -> int:
             try:
                 return process.wait()
             except BaseException:
-                # Ctrl-C reaches the job too, SIGTERM does not; on either it saves and ends.
+                # Ctrl-C also reaches the job, SIGTERM does not; on both, the job saves and ends.
                 process.terminate()
                 raise
     finally:
@@ -246,12 +245,11 @@ def _leave(signum: int, frame: object) -> None:
 
 
 def job_listing(jobs: Sequence[Job], images_per_second: float | None) -> str:
-    """List the jobs with their cost at the speed of the first one; None times it on this machine."""
+    """A table of the jobs with their cost at the speed of the first; if that is None, a few steps are timed on this machine."""
     from pretrain.checkpoint import CHECKPOINT_FILE
     from tools.ablation_runner.cost import measure_work, speed_of
     from tools.summary import duration, text_table
 
-    # Seeds share their recipe's work.
     work_of = {job.options.recipe: measure_work(job.config, job.images) for job in jobs}
     first = jobs[0]
     flops_per_second, basis = speed_of(first.config, first.name, work_of[first.options.recipe], images_per_second)
@@ -274,7 +272,7 @@ def job_listing(jobs: Sequence[Job], images_per_second: float | None) -> str:
     ]
     explanation = (
         f"Time is the FLOPs of the pretraining divided by a speed: {basis}. A job that has begun counts in full; the evaluation "
-        "on DAVIS comes on top."
+        "on DAVIS is not included."
     )
     return "\n".join([text_table(_LISTING, lines, _LISTING[3:]), "", explanation, *departing])
 
@@ -285,7 +283,7 @@ def _peta(flops: float) -> str:
 
 
 def _report(options: AblationOptions, jobs: Sequence[Job]) -> None:
-    """Write the comparison of all rows, whether or not this command ran them, and the tables of all results."""
+    """Write the comparison of all rows, including those that an earlier command ran, and the tables of all results."""
     from tables.make import TablesConfig, make_tables
     from tools.ablation_runner.comparison import Compared, comparison_csv, comparison_text
     from tools.summary import table_files, text_table

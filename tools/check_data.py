@@ -1,4 +1,4 @@
-"""Examine the data sets under a folder, and report what is there, missing or damaged."""
+"""Examines the data sets under a folder, and reports what is there, missing or damaged."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from common.cli import parse, run_command
 from common.files import write_text_atomically
 from eval.findings import Finding
 from eval.result import SAMPLE_MARKER
-from eval.tasks import TASKS, Task
+from eval.tasks import TASKS, Task, named_tasks
 from tools.stray_data import find_archives, find_elsewhere, repair_command
 
 State = Literal["not examined", "absent", "problems", "sample data", "subset", "complete"]
@@ -35,10 +35,10 @@ class DoctorConfig:
     """
 
     data: Path = Path("data")
-    """Folder that holds `coco`, `ade/ADEChallengeData2016`, `DAVIS` and, for classification, `imagenet`."""
+    """Folder that holds the data sets."""
     tasks: str = ""
-    """Only the data sets of these tasks, separated by commas: davis, detection, segmentation, classification. A set that
-    is named here and absent is a problem; by default, all sets that exist are examined."""
+    """Examine only the data sets of these tasks, separated by commas; an absent one is then a problem. By default, all data sets that
+    exist are examined."""
     deep: bool = False
     """Decode every file instead of looking at its header and its end."""
     jobs: int = 0
@@ -52,34 +52,25 @@ class DoctorConfig:
         for field in ("jobs", "names"):
             if getattr(self, field) < 0:
                 raise ValueError(f"--{field} {getattr(self, field)} is negative; pass 0 or more")
-        if unknown := [task for task in self.asked_tasks if task not in TASKS]:
-            raise ValueError(f"--tasks: unknown {', '.join(unknown)}; tasks: {', '.join(TASKS)}")
-        if self.tasks and not self.asked_tasks:
-            raise ValueError(f"--tasks names no task; tasks: {', '.join(TASKS)}")
+        if self.tasks:
+            named_tasks(self.tasks)
         if not self.data.is_dir():
             raise ValueError(
-                f"--data {self.data}: no such folder; pass the one that holds coco, ade/ADEChallengeData2016 and DAVIS "
+                f"--data {self.data}: no such folder; pass the one that holds {', '.join(task.folder for task in TASKS.values())} "
                 f"(to see where to get them, `mkdir -p {self.data}` and run this command again)"
             )
-
-    @property
-    def asked_tasks(self) -> list[str]:
-        return [task.strip() for task in self.tasks.split(",") if task.strip()]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetReport:
-    """Where one data set is, and what was found in it."""
+    """Where a data set is, and what was found in it."""
 
     task: Task
     data: Path
     asked: bool  # whether the user named its task
-    examined: bool
-    """False where the user named other tasks only."""
-    present: bool
-    """Whether any of it is in its folder."""
-    sample: bool
-    """Whether `tools/make_sample_data.py` drew it."""
+    examined: bool  # not if the user named other tasks only
+    present: bool  # whether there is anything in its folder
+    sample: bool  # whether `tools/make_sample_data.py` drew it
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -107,23 +98,27 @@ class DatasetReport:
         """Whether the task can run on it."""
         return self.state in ("sample data", "subset", "complete")
 
-    def downloads(self) -> list[str]:
-        return [f"get {one.address} and unpack it in {self.data / one.into}" for one in self.task.downloads]
-
     def to_dict(self) -> dict[str, Any]:
         return {
             "task": self.task.name,
             "name": self.task.dataset,
             "data": str(self.data),
             "folder": str(self.folder),
-            "downloads": [{"address": one.address, "into": str(self.data / one.into)} for one in self.task.downloads],
+            "downloads": [
+                {"address": download.address, "into": str(self.data / download.into)} for download in self.task.downloads
+            ],
             "asked": self.asked,
             "examined": self.examined,
             "present": self.present,
             "sample": self.sample,
             "findings": [
-                {**dataclasses.asdict(one), "what": one.text, "problem": one.is_problem, "count": len(one.names) or 1}
-                for one in self.findings
+                {
+                    **dataclasses.asdict(finding),
+                    "what": finding.text,
+                    "problem": finding.is_problem,
+                    "count": len(finding.names) or 1,
+                }
+                for finding in self.findings
             ],
             "state": self.state,
             "usable": self.is_usable if self.examined else None,
@@ -131,8 +126,8 @@ class DatasetReport:
 
 
 def examine_all(config: DoctorConfig) -> list[DatasetReport]:
-    """Examine the data sets that the config asks for; of the others, only see whether they exist."""
-    asked = config.asked_tasks
+    """Examine the data sets that the config asks for; of the others, only find out whether they exist."""
+    asked = named_tasks(config.tasks) if config.tasks else []
     return [_examine(config, task, task.name in asked, not asked or task.name in asked) for task in TASKS.values()]
 
 
@@ -149,19 +144,19 @@ def _examine(config: DoctorConfig, task: Task, asked: bool, examined: bool) -> D
     if not examined:
         return report
     elsewhere = find_elsewhere(task, config.data)
-    # Findings about a folder whose content is elsewhere would say the same again, file by file.
+    # If the content is elsewhere, findings about the folder would only repeat this for every file.
     examines = report.present and not elsewhere and any(folder.iterdir())
     found = task.load("data", "examine")(folder, config.deep, config.jobs) if examines else []
     findings = [
-        dataclasses.replace(one, advice=repair_command(one, folder) or one.advice)
-        for one in (*elsewhere, *found, *find_archives(task, config.data))
+        dataclasses.replace(finding, advice=repair_command(finding, folder) or finding.advice)
+        for finding in (*elsewhere, *found, *find_archives(task, config.data))
     ]
     findings.sort(key=lambda finding: _ORDER.index(finding.kind))
     return dataclasses.replace(report, present=examines, findings=tuple(findings))
 
 
 def is_healthy(reports: Sequence[DatasetReport]) -> bool:
-    """Whether everything asked for is usable; if the user named nothing, whether what exists is usable and anything exists."""
+    """Whether all data sets that the user named are usable; if none was named, whether those that exist are, and any exists."""
     if any(report.problems or (report.asked and not report.is_usable) for report in reports):
         return False
     return any(report.is_usable for report in reports)
@@ -172,11 +167,11 @@ def render(reports: Sequence[DatasetReport], deep: bool, names_shown: int, colou
     lines = []
     for report in reports:
         lines += [*_dataset(report, names_shown, colours), ""]
-    of_state = {state: [one.task.dataset for one in reports if one.state == state] for state in ("problems", "absent")}
-    usable = ", ".join(one.task.dataset for one in reports if one.is_usable)
+    usable = ", ".join(report.task.dataset for report in reports if report.is_usable)
     lines.append(f"usable: {usable or 'none'}")
-    lines += [f"to repair: {', '.join(of_state['problems'])}"] if of_state["problems"] else []
-    lines += [f"absent: {', '.join(of_state['absent'])}"] if of_state["absent"] else []
+    for label, state in (("to repair", "problems"), ("absent", "absent")):
+        if names := [report.task.dataset for report in reports if report.state == state]:
+            lines.append(f"{label}: {', '.join(names)}")
     lines.append(
         "every file was decoded"
         if deep
@@ -197,27 +192,22 @@ def _dataset(report: DatasetReport, names_shown: int, colours: bool) -> Iterator
         if finding.advice:
             yield f"{'':{_INDENT}}-> {finding.advice}"  # on one line, so that commands can be copied
     if report.state == "absent":
-        for download in report.downloads():
-            yield f"{'':{_INDENT}}-> {download}"
+        for download in report.task.downloads:
+            yield f"{'':{_INDENT}}-> get {download.address} and unpack it in {report.data / download.into}"
 
 
 def _state(report: DatasetReport) -> tuple[str, str]:
-    match report.state:
-        case "not examined":
-            return (
-                "there, not examined" if report.present else f"absent; it comes from {report.task.downloads[0].address}"
-            ), ""
-        case "absent":
-            return "absent", _RED if report.asked else ""
-        case "problems":
-            number = len(report.problems)
-            return f"{number} problem{'s' if number > 1 else ''}", _RED
-        case "complete":
-            return "complete, usable", _GREEN
-        case "subset":
-            return "a subset, usable", _YELLOW
-        case "sample data":
-            return "generated sample data, usable", _YELLOW
+    """The state in words, and its colour."""
+    number = len(report.problems)
+    away = f"absent; it comes from {report.task.downloads[0].address}"
+    return {
+        "not examined": ("there, not examined" if report.present else away, ""),
+        "absent": ("absent", _RED if report.asked else ""),
+        "problems": (f"{number} problem{'s' if number > 1 else ''}", _RED),
+        "complete": ("complete, usable", _GREEN),
+        "subset": ("a subset, usable", _YELLOW),
+        "sample data": ("generated sample data, usable", _YELLOW),
+    }[report.state]
 
 
 def _entry(label: str, text: str) -> str:
@@ -228,7 +218,9 @@ def _entry(label: str, text: str) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Examine the data sets and print the report. Return 1 if something asked for is not usable."""
-    config = parse(DoctorConfig, argv, "python tools/check_data.py")
+    folders = ", ".join(f"{task.name} ({task.dataset} in {task.folder})" for task in TASKS.values())
+    description = f"{(DoctorConfig.__doc__ or '').splitlines()[0]} Tasks: {folders}."
+    config = parse(DoctorConfig, argv, "python tools/check_data.py", description)
     reports = examine_all(config)
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     print(render(reports, config.deep, config.names, colours))  # noqa: T201 - the command's output

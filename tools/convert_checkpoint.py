@@ -1,4 +1,4 @@
-"""Convert any known checkpoint to a backbone file, or to another tool's layout, and report what was taken."""
+"""Converts any known checkpoint to a backbone file, or to another tool's layout, and reports what was taken."""
 
 import json
 import sys
@@ -32,11 +32,11 @@ class ConvertOptions:
     branch: str = "default"
     """Which of its networks to take; `default` is the one behind the published numbers."""
     num_heads: int | None = None
-    """Attention heads per block, which the weights do not show; the default follows from the layout or from 64 channels per head."""
+    """Attention heads per block, which the weights do not show; the default follows from the layout, or is one per 64 channels."""
     to: Literal["backbone", "timm", "dino", "selfpatch"] = "backbone"
-    """What OUTPUT becomes: a backbone file, or a checkpoint for other tools (.safetensors, .pth or .pt)."""
+    """Write a backbone file, or a checkpoint for other tools (.safetensors, .pth or .pt)."""
     check: Path | None = None
-    """An image to run through the backbone: print feature statistics, and warn where the network looks untrained."""
+    """An image to run through the backbone: print statistics of its features, and warn if the network looks untrained."""
     json: str | None = None
     """Write the report to this file, NAME.json; `--json` alone or `-` prints it in place of the text."""
 
@@ -47,10 +47,9 @@ class ConvertOptions:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Convert and report."""
     description = f"{ConvertOptions.__doc__} Layouts: {', '.join(LAYOUTS)}."
     options = parse(ConvertOptions, _with_json_value(argv), PROG, description)
-    from backbones.report import convert_file, report_lines  # loads torch, which --help need not wait for
+    from backbones.report import convert_file, report_lines  # loads torch; --help need not wait for it
 
     facts = convert_file(
         options.checkpoint,

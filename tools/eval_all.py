@@ -1,4 +1,4 @@
-"""Convert a checkpoint, run every task on it, write the tables. `tools/eval_all.sh` calls this."""
+"""Converts a checkpoint, runs every task on it, and writes the tables. `tools/eval_all.sh` calls this."""
 
 import logging
 import shlex
@@ -16,14 +16,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.cli import parse, run_command
 from common.launch import Command, LaunchOptions
-from eval.tasks import TASKS
+from eval.tasks import TASKS, named_tasks
 from tools.make_sample_data import SAMPLE_FOLDER, SampleConfig, draw_samples
 
 if TYPE_CHECKING:
     from backbones.spec import BackboneSpec
 
 PROG = "bash tools/eval_all.sh"
-ALL = "all"
 
 logger = logging.getLogger("eval_all")
 
@@ -35,15 +34,14 @@ class EvalAllOptions(LaunchOptions):
     checkpoint: tyro.conf.Positional[Path]
     """A checkpoint of any known layout, a backbone file, or timm:NAME for a model of timm."""
     tasks: str = ""
-    """Tasks, separated by commas: davis, detection, segmentation, classification, or `all`. The default is the first three, those of
-    the papers' main table, or all of them with --sample. Classification uses k-NN; `--classification.classifiers knn linear` adds
-    the linear probe."""
+    """Tasks, separated by commas, or `all`. The default is the tasks of the papers' main table, or all with --sample. Classification
+    uses k-NN; `--classification.classifiers knn linear` adds the linear probe."""
     data: Path = Path("data")
-    """Folder that holds `DAVIS`, `coco`, `ade/ADEChallengeData2016` and, for classification, `imagenet`; --TASK.data gives another
-    folder for one task. The data of every chosen task must exist: no task is skipped."""
+    """Folder with the data sets of the tasks; --TASK.data gives another folder for one task. The data of every chosen task must
+    exist: no task is skipped."""
     name: str = ""
-    """The run's name in tables and folders; the default is the name of the checkpoint file, or that of its folder
-    if the file is called `checkpoint`."""
+    """Name of the run in tables and folders; the default is the name of the checkpoint file, or of its folder if the file is called
+    `checkpoint`."""
     runs: Path = Path("runs")
     """Results go to RUNS/NAME/TASK/result.json."""
     results: Path = Path("results")
@@ -51,7 +49,7 @@ class EvalAllOptions(LaunchOptions):
     sample: bool = False
     """Use generated sample data (drawn into sample/) and shortened fine-tuning: this tries out the pipeline and measures nothing."""
     gpus: int | None = None
-    """Processes per task, one per GPU; the default is NPROC_PER_NODE, else the number of GPUs, or 1; for a Slurm job it is 1."""
+    """Processes per task, one per GPU. The default is NPROC_PER_NODE, else the number of GPUs, else 1; a Slurm job gets 1."""
     format: str = "auto"
     """The checkpoint's layout; `auto` finds it from the keys."""
     branch: str = "default"
@@ -63,20 +61,13 @@ class EvalAllOptions(LaunchOptions):
         """The tasks to run, in order; ValueError for a task that does not exist."""
         if not self.tasks:
             return [name for name, task in TASKS.items() if self.sample or task.in_main_table]
-        chosen = [task.strip() for task in self.tasks.split(",") if task.strip()]
-        if chosen == [ALL]:
-            return list(TASKS)
-        if unknown := [task for task in chosen if task not in TASKS]:
-            raise ValueError(f"--tasks: unknown {', '.join(unknown)}; tasks: {', '.join(TASKS)}, or {ALL}")
-        if not chosen:
-            raise ValueError(f"--tasks names no task; tasks: {', '.join(TASKS)}, or {ALL}")
-        return list(dict.fromkeys(chosen))
+        return list(TASKS) if self.tasks.strip() == "all" else named_tasks(self.tasks)
 
 
 def split_task_options(argv: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
     """Separate `--TASK.OPTION VALUE` from this script's own arguments.
 
-    A value may also be written `=VALUE`; a switch stands alone; an option that is a list takes all values up to the next option.
+    A value may also follow `=`. A switch has no value; an option that is a list takes all values up to the next option.
     """
     own: list[str] = []
     of_tasks: dict[str, list[str]] = {task: [] for task in TASKS}
@@ -99,7 +90,7 @@ def split_task_options(argv: Sequence[str]) -> tuple[list[str], dict[str, list[s
 
 
 def _is_list(task: str, option: str) -> bool:
-    """Whether an option of a task is a list; the task itself refuses an option that it does not know."""
+    """Whether an option of a task is a list. The task itself refuses unknown options."""
     kind = typing.get_type_hints(TASKS[task].config).get(option.replace("-", "_"))
     return any(typing.get_origin(part) is list for part in (kind, *typing.get_args(kind)))
 
@@ -107,13 +98,13 @@ def _is_list(task: str, option: str) -> bool:
 def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[str]]) -> bool:
     """Check everything, convert, run or submit the tasks, write the tables. Return whether nothing failed.
 
-    ValueError says that the checkpoint, a data set or an option cannot be used; no task has been started then.
+    If the checkpoint, a data set or an option cannot be used, ValueError says so before any task starts.
     """
-    # These load torch, which --help and mistakes in the options need not wait for.
+    # These load torch; --help and mistakes in the options need not wait for it.
     from backbones.convert import open_backbone
     from tables.make import TablesConfig, make_tables
     from tools.runs import BACKBONE_FILE, launch, local_processes, run_name, write_backbone
-    from tools.summary import Ended, summary
+    from tools.summary import summary
 
     tasks = options.chosen_tasks()
     if unused := [task for task, given in task_options.items() if given and task not in tasks]:
@@ -143,13 +134,13 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
         print(f"{'# ' if options.dry_run else ''}when they have ended: {makes_tables}")  # noqa: T201
         return True
     processes = local_processes(options)
-    ended = [Ended(task=task, folder=folder / task, status=_run(task, [*arguments[task], *processes])) for task in tasks]
-    print(summary(ended, make_tables(tables)))  # noqa: T201
-    return not any(one.status for one in ended)
+    statuses = {task: _run(task, [*arguments[task], *processes]) for task in tasks}
+    print(summary(folder, statuses, make_tables(tables)))  # noqa: T201
+    return not any(statuses.values())
 
 
 def _task_arguments(task: str, backbone: Path, options: EvalAllOptions, given: Sequence[str]) -> list[str]:
-    """The words after `python -m eval TASK`; of an option that is given twice, the later one counts, which is the user's."""
+    """The arguments of `python -m eval TASK`. The user's come last, because the later of two values counts."""
     known, folder = TASKS[task], backbone.parent
     data = SAMPLE_FOLDER if options.sample else options.data
     return [
@@ -171,7 +162,7 @@ def _conversion_command(options: EvalAllOptions, output: Path) -> str:
 
 
 def check_tasks(arguments: Mapping[str, Sequence[str]], spec: "BackboneSpec") -> None:
-    """Find mistakes in all tasks' options and data now rather than after hours of other tasks; one ValueError names them all."""
+    """Find the mistakes in the options and data of all tasks before the first of them starts; one ValueError names them all."""
     problems = []
     for task, given in arguments.items():
         try:
@@ -184,9 +175,9 @@ def check_tasks(arguments: Mapping[str, Sequence[str]], spec: "BackboneSpec") ->
 
 
 def _run(task: str, arguments: Sequence[str]) -> int:
-    """Run one task in other processes. Return the exit status."""
+    """Run a task in other processes. Return the exit status."""
     logger.info("%s: starting", task)
-    # A task prints its metrics, which the summary repeats, to standard output; its progress and errors go to standard error.
+    # A task prints its metrics to standard output, and the summary repeats them; progress and errors go to standard error.
     status = subprocess.run([sys.executable, "-m", "eval", task, *arguments], check=False, stdout=subprocess.DEVNULL).returncode
     if status:
         logger.error("%s: failed with status %d, see above", task, status)
@@ -195,7 +186,9 @@ def _run(task: str, arguments: Sequence[str]) -> int:
 
 def main(argv: Sequence[str]) -> int:
     own, task_options = split_task_options(argv)
-    return 0 if evaluate_all(parse(EvalAllOptions, own, PROG), task_options) else 1
+    folders = ", ".join(f"{task.name} (data in {task.folder})" for task in TASKS.values())
+    options = parse(EvalAllOptions, own, PROG, f"{EvalAllOptions.__doc__} Tasks: {folders}.")
+    return 0 if evaluate_all(options, task_options) else 1
 
 
 if __name__ == "__main__":

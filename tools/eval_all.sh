@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Evaluate one checkpoint, of any known layout, on every task, and write the tables and the report.
-#   bash tools/eval_all.sh CKPT [--tasks davis,detection,segmentation,classification] [--data DIR] [--name NAME] [--TASK.OPTION VALUE ...]
+#   bash tools/eval_all.sh CKPT [--tasks TASK,TASK] [--data DIR] [--name NAME] [--TASK.OPTION VALUE ...]
 #   bash tools/eval_all.sh timm:NAME ...     a pretrained model of timm
 #   bash tools/eval_all.sh CKPT --sample     on generated sample data, with shortened fine-tuning
 #   bash tools/eval_all.sh CKPT --slurm --gpus 8 --hours 24 --sbatch partition=P     submit each task to Slurm; --dry-run prints the jobs
-#   bash tools/eval_all.sh --help
+#   bash tools/eval_all.sh --help            every option, and the tasks
 # Environment: NPROC_PER_NODE, the number of processes (default: the number of GPUs, or 1).
-# Finished tasks are not run again; interrupted or killed, the same command line continues.
+# Finished tasks are not run again; after an interruption or a kill, the same command line continues.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/lib/environment.sh

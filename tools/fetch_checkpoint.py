@@ -1,4 +1,4 @@
-"""Download a published checkpoint by name, verify it, and convert it to a backbone file."""
+"""Downloads a published checkpoint by name, verifies it, and converts it to a backbone file."""
 
 import difflib
 import logging
@@ -31,7 +31,7 @@ class FetchOptions:
     name: tyro.conf.Positional[str] = ""
     """Name of the checkpoint; --list shows all of them."""
     list: bool = False
-    """Show the table of checkpoints, and download nothing."""
+    """Show the table of checkpoints and download nothing."""
     output: Path = Path("data/checkpoints")
     """Folder for the checkpoint and the backbone file."""
     table: Path = CHECKPOINTS_FILE
@@ -41,12 +41,12 @@ class FetchOptions:
 def fetch(row: PublishedCheckpoint, folder: Path) -> tuple[Path, dict[str, Any]]:
     """Download, verify and convert a checkpoint. Return the backbone file and the report.
 
-    A checkpoint that is in the folder already, with the published digest if there is one, is not downloaded again.
+    A checkpoint that is already in the folder is not downloaded again if it has the published digest, or none is published.
 
     Raises:
-        ValueError: If the download fails, or the file is not what the table says; a whole download stays in the folder.
+        ValueError: If the download fails, or the file is not what the table says; a complete download stays in the folder.
     """
-    # These load torch, which --help and --list need not wait for.
+    # These load torch; --help and --list need not wait for it.
     from backbones.convert import open_backbone, write_conversion
     from backbones.report import report_conversion
     from backbones.spec import architecture_name
@@ -80,10 +80,10 @@ def fetch(row: PublishedCheckpoint, folder: Path) -> tuple[Path, dict[str, Any]]
 
 
 def download(address: str, target: Path, md5: str = "") -> None:
-    """Download to `target`, which appears only when it is whole and verified. Proxies are taken from the environment.
+    """Download to `target`, which only appears when it is complete and verified. Proxies are taken from the environment.
 
-    `md5` is the digest, or its first digits as some authors publish it; empty if unknown. ValueError without a connection, for an
-    error or a web page as the answer, for an interrupted download, or for another digest.
+    `md5` is the digest, or the first digits that some authors publish; empty if unknown. ValueError if there is no connection, if the
+    answer is an error or a web page, if the download is interrupted, or if the digest differs.
     """
     import pooch
 
@@ -92,7 +92,7 @@ def download(address: str, target: Path, md5: str = "") -> None:
     pooch.get_logger().setLevel("WARNING")
     unverified = target.with_name(f"{target.name}.unverified")
     try:
-        # Written to a temporary file and renamed; a connection that breaks off is an error.
+        # pooch writes to a temporary file and renames it; a broken connection is an error.
         pooch.retrieve(
             address,
             known_hash=None,
@@ -115,7 +115,7 @@ def download(address: str, target: Path, md5: str = "") -> None:
 
 
 def md5_difference(path: Path, md5: str) -> str:
-    """How a file's MD5 digest differs from the published digits (the whole digest or its first ones); empty if it does not."""
+    """How the MD5 digest of a file differs from the published one, or from its first digits; empty if it does not."""
     import pooch
 
     found = pooch.file_hash(str(path), alg="md5") if md5 else ""

@@ -1,4 +1,4 @@
-"""`python tools/make_sample_data.py --output DIR`: draw small data sets in the benchmarks' formats."""
+"""`python tools/make_sample_data.py --output DIR` draws small data sets in the benchmarks' formats."""
 
 import functools
 import json
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig:
-    """Draw small COCO-, ADE20K-, DAVIS- and ImageNet-format sets and a pretraining folder from scikit-image's photographs."""
+    """Draw small data sets in the formats of COCO, ADE20K, DAVIS and ImageNet, and images to pretrain on, from photographs."""
 
     output: Path
     """Folder to draw into: coco/, ade/ADEChallengeData2016/, DAVIS/, imagenet/ and photos/. Pass it as --data to other commands."""
@@ -53,10 +53,10 @@ class SampleConfig:
 def draw_samples(config: SampleConfig) -> None:
     """Draw every set that does not exist yet as configured.
 
-    Each appears under its final name only when it is whole. One that an earlier call drew with other options is replaced. ValueError,
-    before anything is drawn, if a folder to be written exists and is not sample data.
+    A set only appears under its final name when it is complete, and replaces one that was drawn with other options. ValueError,
+    before anything is drawn, if one of the folders exists and is not sample data.
     """
-    # Slow to load, and not needed for --help.
+    # These load slowly; --help need not wait for them.
     import numpy as np
 
     from tools.sample_data.formats import draw_ade, draw_classes, draw_coco, draw_davis, draw_photos
@@ -75,7 +75,7 @@ def draw_samples(config: SampleConfig) -> None:
         if drawn[place]:
             logger.info("%s: already drawn", root)
             continue
-        # One stream per set: changing one leaves the others' bytes alone.
+        # Each set has its own stream of random numbers, so that changing one leaves the bytes of the others alone.
         rng = np.random.default_rng([config.seed, index])
         _draw_one(root, functools.partial(draw, rng=rng, **options), _marker(config.seed, options))
         logger.info("%s: drawn", root)
@@ -86,7 +86,7 @@ def _marker(seed: int, options: dict[str, int]) -> dict[str, Any]:
 
 
 def _is_drawn(root: Path, marker: dict[str, Any]) -> bool:
-    """Whether the set exists already, drawn with these options; ValueError if something else is in its place."""
+    """Whether the set exists, drawn with these options; ValueError if something else is in its place."""
     if not root.exists():
         return False
     path = root / SAMPLE_MARKER
@@ -99,7 +99,7 @@ def _is_drawn(root: Path, marker: dict[str, Any]) -> bool:
 
 
 def _draw_one(root: Path, draw: Callable[[Path], None], marker: dict[str, Any]) -> None:
-    """Draw one set into a temporary folder beside its place, then put it there."""
+    """Draw a set into a temporary folder beside its place, then move it there."""
     temporary = root.with_name(f".{root.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:

@@ -6,8 +6,8 @@
 #   NPROC_PER_NODE   processes on this machine (default: the number of GPUs, or 1)
 #   NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT   several machines: run the same command on each (torchrun's meaning)
 #   Under `srun` with several tasks, Slurm's variables are used instead: one process per task.
-# Interrupted or killed, the same command line continues. SIGTERM, SIGUSR1 and SIGUSR2 let it finish its step and save before it exits
-# with 128 + the signal's number (143, 138, 140). So in a script for sbatch:
+# After an interruption or a kill, the same command line continues. On SIGTERM, SIGUSR1 and SIGUSR2 it finishes its step and saves before
+# it exits with 128 + the signal's number (143, 138, 140). In a script for sbatch:
 #   #SBATCH --requeue --signal=USR1@120
 #   srun bash tools/pretrain.sh RECIPE || { [ $? -eq 138 ] && scontrol requeue "$SLURM_JOB_ID"; }
 # `--slurm --gpus N --nodes M` as options submit such a job instead; with `--dry-run` it is only printed.

@@ -1,4 +1,4 @@
-"""A run's folder and processes, for the evaluation of one checkpoint and for a whole ablation."""
+"""The folder and the processes of a run, for the evaluation of one checkpoint and for the ablations."""
 
 import dataclasses
 import logging
@@ -29,7 +29,7 @@ def run_name(checkpoint: Path) -> str:
 
 
 def write_backbone(conversion: Conversion, checkpoint: Path, output: Path) -> None:
-    """Write the run's backbone file from what `open_backbone` took from a checkpoint; a backbone file is copied.
+    """Write the run's backbone file from a checkpoint opened by `open_backbone`; copy it if it is a backbone file itself.
 
     An existing file from the same checkpoint stays; ValueError if it comes from another one.
     """
@@ -56,19 +56,16 @@ def _is_of(output: Path, conversion: Conversion, checkpoint: Path) -> bool:
 
 
 def launch(module: str, arguments: Sequence[str], options: LaunchOptions) -> None:
-    """Submit `python -m MODULE ARGUMENTS` as a Slurm job where the options say so, else print it."""
+    """Submit `python -m MODULE ARGUMENTS` as a Slurm job if the options ask for it; print it otherwise."""
     if options.slurm:
         values = {item.name: getattr(options, item.name) for item in dataclasses.fields(LaunchOptions)}
         given = as_arguments({name: value for name, value in values.items() if value not in (None, False, [])})
-        run_or_launch(module, [*arguments, *given], lambda _: USER_ERROR)  # not called here, since the options ask for Slurm
+        run_or_launch(module, [*arguments, *given], lambda _: USER_ERROR)  # never called, since the options ask for Slurm
     else:
         print(Command(module=module, arguments=(*arguments, *local_processes(options))))  # noqa: T201 - a dry run's output
 
 
 def local_processes(options: LaunchOptions) -> list[str]:
-    """`--gpus N` for a command that runs here, nothing for one process.
-
-    N is what the options say, else NPROC_PER_NODE, else the number of GPUs.
-    """
+    """`--gpus N` for a command that runs here: as the options say, else NPROC_PER_NODE, else the number of GPUs; none for 1."""
     processes = options.gpus or int(os.environ.get("NPROC_PER_NODE", "0")) or torch.cuda.device_count()
     return ["--gpus", str(processes)] if processes > 1 else []

@@ -1,4 +1,4 @@
-"""Find data sets in another folder, in an archive or a level too deep, with the commands that put them in their place."""
+"""Finds data sets that are in another folder, in an archive or a level too deep, and gives the commands that move them."""
 
 import os
 import shlex
@@ -13,7 +13,7 @@ _SEARCH_DEPTH = 3
 
 
 def find_elsewhere(task: Task, data: Path) -> list[Finding]:
-    """Return a finding if the data set is not in its folder, but near it or elsewhere below `data`."""
+    """Return a finding if the data set is not in its folder, but below it or elsewhere below `data`."""
     folder = data / task.folder
     found = next((place for start in (folder, data) for place in _find_folders(start, task.signs)), None)
     if found is None or found == folder:
@@ -27,7 +27,7 @@ def find_elsewhere(task: Task, data: Path) -> list[Finding]:
 
 
 def _find_folders(start: Path, signs: Iterable[str]) -> Iterator[Path]:
-    """Folders at or a little below `start` that hold any of these relative paths; the shallowest first."""
+    """Folders at or a few levels below `start` that hold any of these relative paths, the shallowest first."""
     level = [start]
     for _ in range(_SEARCH_DEPTH + 1):
         yield from (folder for folder in level if any((folder / sign).exists() for sign in signs))
@@ -45,7 +45,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def find_archives(task: Task, data: Path) -> list[Finding]:
-    """Findings about downloaded archives in the places where people put them: cut off, not unpacked yet, or no longer needed."""
+    """Findings about downloaded archives, where people usually put them: cut off, not unpacked, or no longer needed."""
     folder = data / task.folder
     places = [folder, *(parent for parent in folder.parents if parent.is_relative_to(data))]
     findings, left_over = [], []
@@ -67,7 +67,7 @@ def find_archives(task: Task, data: Path) -> list[Finding]:
 
 
 def repair_command(finding: Finding, root: Path) -> str:
-    """The command that renames misnamed files, or moves a folder out of another one of its name; empty for other findings."""
+    """The command that renames misnamed files, or moves a folder out of another of the same name; empty for other findings."""
     paths = [root / name for name in finding.names]
     if finding.kind == "misnamed" and paths:
         suffix = finding.text.split()[-1]  # as `eval.image_checks.list_images` words it
@@ -78,17 +78,17 @@ def repair_command(finding: Finding, root: Path) -> str:
 
 
 def move_command(source: Path, target: Path) -> str:
-    """The command that moves `source` to `target`, or only its contents if that folder exists."""
+    """The command that moves `source` to `target`, or only its contents if `target` exists."""
     if not target.exists():
         make = "" if target.parent.is_dir() else f"mkdir -p {_quoted(target.parent)} && "
         return f"{make}mv {_quoted(source)} {_quoted(target)}"
-    # Not `mv SOURCE/*`: the shell cannot pass on a hundred thousand names.
+    # `mv SOURCE/*` fails with a hundred thousand names.
     inner = _quoted(source)
     return f"find {inner} -mindepth 1 -maxdepth 1 -exec mv -n {{}} {_quoted(target)} \\; && rmdir {inner}"
 
 
 def rename_command(renamings: Sequence[tuple[Path, Path]]) -> str:
-    """The command that gives files another ending, or an example of it if their endings differ too much for one command."""
+    """The command that gives files another ending; only an example if their endings differ too much for one command."""
     endings = {(old.suffix, new.suffix) for old, new in renamings}
     if len(renamings) == 1 or len(endings) > 1:
         old, new = renamings[0]

@@ -1,13 +1,12 @@
-"""What the commands print when they end: aligned tables of metrics, what these are worth, and where the files are."""
+"""The summary that commands print at their end: the metrics, what they are worth, and where the files are."""
 
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
-from eval.result import RESULT_FILE, Metric, Result, read_result
+from eval.result import RESULT_FILE, Result, read_result
 from eval.tasks import TASKS
 from tables.rows import standing
 
@@ -21,24 +20,22 @@ _REMARKS = {
 _DEVIATIONS_SHOWN = 3
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ended:
-    """A task that was run."""
+def summary(folder: Path, statuses: Mapping[str, int], tables: Sequence[Path]) -> str:
+    """The metrics of the tasks that finished, the tasks that failed, and where the files are.
 
-    task: str
-    folder: Path  # --output of the task
-    status: int  # the exit status: 0 if it succeeded
-
-
-def summary(ended: Sequence[Ended], tables: Sequence[Path]) -> str:
-    """The metrics of the tasks that finished, which tasks failed, and where the files are; `tables` are those made of the results."""
-    # A result in a failed task's folder is of other inputs: it is not read.
-    results = {one.task: read_result(one.folder / RESULT_FILE) for one in ended if not one.status}
+    Args:
+        folder: The run's folder, which holds one for each task.
+        statuses: Task -> its exit status, 0 if it succeeded.
+        tables: The files of the tables made from the results.
+    """
+    paths = {task: folder / task / RESULT_FILE for task in statuses}
+    # A result in the folder of a failed task was made from other inputs: it is not read.
+    results = {task: read_result(paths[task]) for task, status in statuses.items() if not status}
     lines = [line for task, result in results.items() for line in _lines(task, result)]
     failed = [
-        f"{one.task}  failed with status {one.status}, see above; another --name keeps runs apart"
-        for one in ended
-        if one.status
+        f"{task}  failed with status {status}, see above; another --name keeps runs apart"
+        for task, status in statuses.items()
+        if status
     ]
     remarks = [remark for word, remark in _REMARKS.items() if any(f"[{word}]" in line for line in lines)]
     remarks += [
@@ -46,7 +43,7 @@ def summary(ended: Sequence[Ended], tables: Sequence[Path]) -> str:
         for task, result in results.items()
         if result.protocol.deviations
     ]
-    files = [(one.task, str(one.folder / RESULT_FILE)) for one in ended if not one.status]
+    files = [(task, str(paths[task])) for task in results]
     parts = [
         text_table(_HEADINGS, lines, _RIGHT),
         "\n".join(failed),
@@ -57,7 +54,7 @@ def summary(ended: Sequence[Ended], tables: Sequence[Path]) -> str:
 
 
 def table_files(tables: Sequence[Path]) -> list[tuple[str, str]]:
-    """Label and path of each page to read; the other files are only counted."""
+    """Label and path of each page; the other files are only counted."""
     pages = {".md": "tables", ".html": "report"}
     files = [(pages[path.suffix], str(path)) for path in tables if path.suffix in pages]
     others = [path for path in tables if path.suffix not in pages]
@@ -74,9 +71,9 @@ def standing_in_words(result: Result, benchmark: str) -> str:
 
 
 def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> str:
-    """An aligned table for the terminal, empty without rows; columns without any text are left out.
+    """An aligned table for the terminal, without empty columns; empty if there are no rows.
 
-    `right` has the headings of the columns that are aligned to the right.
+    Columns whose heading is in `right` are aligned to the right.
     """
     kept = [column for column in range(len(headings)) if any(row[column] for row in rows)]
     if not kept:
@@ -104,7 +101,7 @@ def duration(seconds: float) -> str:
 
 
 def _lines(task: str, result: Result) -> list[tuple[str, ...]]:
-    """One line per metric; the first line of each benchmark shows what its metrics are worth."""
+    """A line for each metric; the first line of each benchmark says what its metrics are worth."""
     facts = (task, duration(result.wall_time_s), f"{result.peak_memory_bytes / 2**30:.1f} GiB")
     lines: list[tuple[str, ...]] = []
     seen: set[str] = set()
@@ -112,27 +109,24 @@ def _lines(task: str, result: Result) -> list[tuple[str, ...]]:
         metric = result.metrics[name]
         first, time, memory = ("", "", "") if lines else facts
         word = "" if benchmark in seen else standing_in_words(result, benchmark)
-        lines.append((first, name, f"{metric.value:.1f}", _interval(metric), word, time, memory))
+        interval = " to ".join(f"{end:.1f}" for end in metric.interval_95)
+        lines.append((first, name, f"{metric.value:.1f}", interval, word, time, memory))
         seen.add(benchmark)
     return lines
 
 
 def _shown_metrics(task: str, result: Result) -> list[tuple[str, str]]:
-    """Name and benchmark (its key) of the metrics that the tables show; of all metrics for a task whose columns depend on them."""
-    benchmarks = [one for one in TASKS[task].benchmarks if one.protocol == result.protocol.name]
-    columns = [(column.metric, one.key) for one in benchmarks for column in one.columns if column.metric in result.metrics]
+    """Name and benchmark (its key) of the metrics in the tables, or of all metrics if the columns depend on the result."""
+    benchmarks = [benchmark for benchmark in TASKS[task].benchmarks if benchmark.protocol == result.protocol.name]
+    columns = [(column.metric, column.benchmark) for benchmark in benchmarks for column in benchmark.columns]
     if columns:
-        return columns
+        return [(metric, benchmark) for metric, benchmark in columns if metric in result.metrics]
     shown, current = [], ""
     for name in result.metrics:
-        # What no column shows, such as the linear probe at further learning rates, follows the metric that it belongs to.
-        current = next((one.key for one in benchmarks if re.fullmatch(one.metric_pattern, name)), current)
+        # A metric without a column, such as that of the linear probe at another learning rate, follows the one it belongs to.
+        current = next((benchmark.key for benchmark in benchmarks if re.fullmatch(benchmark.metric_pattern, name)), current)
         shown.append((name, current))
     return shown
-
-
-def _interval(metric: Metric) -> str:
-    return " to ".join(f"{end:.1f}" for end in metric.interval_95)
 
 
 def _shortened(names: Sequence[str]) -> str:

@@ -1,8 +1,7 @@
-"""The ablations: which recipe is which row, what a run costs, and the command end to end at toy size."""
+"""The ablations: the recipe of each row, the cost of a run, and the whole command at toy size."""
 
 import csv
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +14,13 @@ from pretrain.config import PretrainConfig, parse_run
 from tests.conftest import REPOSITORY, RunMain
 from tests.processes import kill_when
 from tools.ablation import AblationOptions, Job, main, plan_jobs, plan_other_jobs
-from tools.ablation_runner.cost import count_flops, measure_work, speed_of
+from tools.ablation_runner.cost import measure_work, speed_of
 from tools.ablation_runner.job import as_options
 from tools.ablation_runner.rows import COCO_IMAGES, ROWS, Table, choose_rows, departures, published_rows, tiny_changes
 
 WINDOWS = {3: "3x3", 5: "5x5", 0: "all"}
 AGGREGATIONS = {"attention": "on", "average": "off (average pooling)"}
+DINO, AVERAGE = "coco_dino_vit_tiny-deviating", "coco_selfpatch_vit_tiny_average-deviating"
 METHODS = {"dino": "DINO", "moby": "MoBY", "selfpatch": "DINO+SelfPatch", "moby_selfpatch": "MoBY+SelfPatch"}
 
 
@@ -35,14 +35,10 @@ def ablation_data(small_samples: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def described(config: PretrainConfig) -> dict[str, str]:
-    """What the columns of the published tables say of a recipe."""
+    """The descriptors of a recipe in the published tables."""
     patch = config.selfpatch
-    patch_facts = {
-        "patch_negatives": "yes" if patch.negatives else "no",
-        "neighbours": WINDOWS[patch.window],
-        "k": str(patch.k),
-        "aggregation": AGGREGATIONS[patch.aggregation],
-    }
+    patch_facts = {"patch_negatives": "yes" if patch.negatives else "no", "neighbours": WINDOWS[patch.window]}
+    patch_facts |= {"k": str(patch.k), "aggregation": AGGREGATIONS[patch.aggregation]}
     return {
         "method": METHODS[config.method],
         "backbone": "Swin-T" if config.backbone.family == "swin" else f"ViT-Ti/{config.backbone.patch_size}",
@@ -59,11 +55,6 @@ def test_every_published_row_has_the_recipe_that_it_describes(table: Table) -> N
     for row, reference in zip(ROWS[table], published, strict=True):
         columns = {name: value for name, value in reference.descriptors.items() if name not in ("part", "epochs")}
         assert columns.items() <= described(parse_run([row.recipe])).items(), row.name
-
-
-def test_rows_are_chosen_by_their_name_or_recipe_in_the_papers_order() -> None:
-    chosen = choose_rows("components", ["d-off", "coco_selfpatch_vit_tiny", "a"])
-    assert [row.name for row in chosen] == ["a", "b-3x3", "c-k4", "d-off", "d-on"]
 
 
 def changed(recipe: str, *changes: str) -> PretrainConfig:
@@ -84,7 +75,7 @@ def test_every_recipe_can_be_shortened_and_keeps_method_and_backbone(recipe: str
     assert departures(full, short, COCO_IMAGES)["train.epochs"] == "200 -> 3"
 
 
-def test_what_changes_nothing_that_is_computed_is_no_departure() -> None:
+def test_only_changes_of_what_is_computed_are_departures() -> None:
     name = "coco_selfpatch_vit_tiny"
     elsewhere = ["data.path=x/coco/train2017", "data.workers=3", "train.output=y", "train.log_every=7", "train.seed=4"]
     assert departures(changed(name), changed(name, *elsewhere), COCO_IMAGES) == {}
@@ -101,18 +92,15 @@ def test_flops_of_dino_by_hand() -> None:
         blocks = 2 * 12 * tokens * (12 * width**2 + 2 * width * tokens)
         embedding = 2 * patches * width * 3 * 16**2
         head = 2 * (width * hidden + hidden * hidden + hidden * 64 + 64 * 512)
-        # Backward is twice forward, but for the embedding, whose input needs no gradient, and the frozen last layer's weight.
+        # Backward takes twice the operations of forward, except in the embedding, whose input needs no gradient, and for the weight
+        # of the last layer, which is frozen.
         flops += crops * (3 * blocks + 2 * embedding + 3 * head)
         if side == 96:  # the teacher sees the two global crops
             flops += crops * (blocks + embedding + head)
-    assert count_flops(tiny("coco_dino_vit_tiny")) == pytest.approx(flops, rel=0.01)
-
-
-def test_work_and_speed() -> None:
     config = tiny("coco_dino_vit_tiny", "train.device=cpu")
     work = measure_work(config, 48)
+    assert work.flops_per_image == pytest.approx(flops, rel=0.01)
     assert (work.steps, work.images, work.flops) == (18, 144, 144 * work.flops_per_image)
-    assert measure_work(tiny("coco_dino_vit_tiny", "train.epochs=30"), 48).flops == 10 * work.flops
     assert speed_of(config, "run", work, 10.0)[0] == 10 * work.flops_per_image
     flops_per_second, basis = speed_of(config, "run", work, None)
     assert flops_per_second > 0
@@ -123,7 +111,9 @@ def plan(data: Path, table: Table = "components", **others: Any) -> list[Job]:
     return plan_jobs(AblationOptions(table=table, data=data, scale="tiny", **others))
 
 
-def test_rows_of_one_recipe_share_a_run_and_each_seed_is_a_run_of_its_own(ablation_data: Path) -> None:
+def test_rows_of_one_recipe_share_a_run_and_each_seed_has_its_own(ablation_data: Path) -> None:
+    chosen = choose_rows("components", ["d-off", "coco_selfpatch_vit_tiny", "a"])
+    assert [row.name for row in chosen] == ["a", "b-3x3", "c-k4", "d-off", "d-on"]
     jobs = plan(ablation_data)
     assert [job.rows for job in jobs if len(job.rows) > 1] == [("b-3x3", "c-k4", "d-on")]
     assert sum(len(job.rows) for job in jobs) == len(ROWS["components"])
@@ -135,24 +125,22 @@ def test_rows_of_one_recipe_share_a_run_and_each_seed_is_a_run_of_its_own(ablati
     assert not [job for job in jobs if "train.seed" in job.departures]
 
 
-def test_a_run_that_departs_from_its_recipe_says_so_in_its_name(ablation_data: Path, tmp_path: Path) -> None:
+def test_the_name_of_a_run_says_that_it_departs_from_its_recipe(ablation_data: Path, tmp_path: Path) -> None:
     (short,) = plan(ablation_data, only=["a"])
-    assert short.name == "coco_dino_vit_tiny-deviating"
+    assert short.name == DINO
     assert {"train.epochs", "images"} <= short.departures.keys()
-    # The images are absent: a dry run counts COCO's.
+    # A dry run takes absent images for COCO's.
     absent: dict[str, Any] = {"table": "components", "data": tmp_path / "absent", "only": ["a"], "dry_run": True}
     (full,) = plan_jobs(AblationOptions(**absent))
     assert (full.name, full.departures, full.images) == ("coco_dino_vit_tiny", {}, 118_287)
     (longer,) = plan_jobs(AblationOptions(**absent, pretraining=["train.epochs=300"]))
-    assert (longer.name, longer.departures) == ("coco_dino_vit_tiny-deviating", {"train.epochs": "200 -> 300"})
+    assert (longer.name, longer.departures) == (DINO, {"train.epochs": "200 -> 300"})
 
 
 def test_rows_left_out_may_have_been_run_before_unless_the_options_do_not_fit_them(ablation_data: Path) -> None:
-    options = AblationOptions(
-        table="compatibility", data=ablation_data, scale="tiny", only=["dino-ti16"], pretraining=["dino.out_dim=64"]
-    )
-    others = plan_other_jobs(options, plan_jobs(options))
-    recipes = [job.options.recipe for job in others]
+    changes: dict[str, Any] = {"only": ["dino-ti16"], "pretraining": ["dino.out_dim=64"]}
+    options = AblationOptions(table="compatibility", data=ablation_data, scale="tiny", **changes)
+    recipes = [job.options.recipe for job in plan_other_jobs(options, plan_jobs(options))]
     assert recipes == ["coco_selfpatch_vit_tiny", "coco_dino_vit_tiny8", "coco_selfpatch_vit_tiny8"]
 
 
@@ -178,7 +166,6 @@ SHORTEST = [
     *("--pretraining", f"train.epochs={EPOCHS}", "backbone.depth=2", "views.local_crops=1", "data.workers=0"),
     *("--evaluation", "jobs=1"),
 ]
-DINO, AVERAGE = "coco_dino_vit_tiny-deviating", "coco_selfpatch_vit_tiny_average-deviating"
 
 
 def arguments(data: Path, folder: Path, others: str) -> list[object]:
@@ -211,14 +198,12 @@ def test_two_rows_killed_in_the_first_then_the_same_command_fills_the_table(
     command = arguments(ablation_data, tmp_path, "--only a d-off")
     runs = tmp_path / "runs"
     words = [sys.executable, "tools/ablation.py", *map(str, command)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(words, cwd=REPOSITORY, env=environment, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(words, cwd=REPOSITORY, stdout=log, stderr=log, start_new_session=True)
     kill_when(process, runs / DINO / CHECKPOINT_FILE)  # the first epoch ended
     assert not (runs / DINO / "davis" / "result.json").exists()
     begun = run_main(main, [*command, "--dry-run", "--images-per-second", "1"]).output()
     assert [line.split()[2] for line in begun.splitlines()[2:4]] == ["begun", "new"]
-
     shown = run_main(main, command).output()
     steps = [json.loads(line)["step"] for line in (runs / DINO / "log.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 2 * EPOCHS + 1)), "each step once"
@@ -235,7 +220,6 @@ def test_two_rows_killed_in_the_first_then_the_same_command_fills_the_table(
     assert rows["b-all"]["pretraining"] == "not measured"
     assert f"d-off  {AVERAGE}" in shown
     assert AVERAGE in (tmp_path / "results" / "components.csv").read_text()
-
     stamps = {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()}
     assert run_main(main, [*command, "--report-only"]).output() == shown
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()} == stamps
@@ -247,7 +231,7 @@ def test_the_dry_run_lists_jobs_and_their_cost_and_nothing_is_started(
     command = arguments(ablation_data, tmp_path, "--only a d-off --dry-run --images-per-second 0.025")
     shown = run_main(main, command).output()
     dino, average, left = (line.split() for line in shown.splitlines()[2:5])
-    # 16 photographs make 2 steps of 8 images; 64 images in 4 epochs are 2560 s at 0.025 images per second.
+    # 16 photographs make 2 steps of 8 images; the 64 images of 4 epochs take 2560 s at 0.025 images per second.
     assert dino[:6] == [DINO, "a", "new", "4", "8", "64"]
     assert dino[-4:] == ["42", "min", "40", "s"]
     assert average[:3] == [AVERAGE, "d-off", "new"]
@@ -255,7 +239,6 @@ def test_the_dry_run_lists_jobs_and_their_cost_and_nothing_is_started(
     assert f"0.025 images/s of {DINO} as given" in shown
     assert f"python -m tools.ablation_runner --name {DINO} --recipe coco_dino_vit_tiny" in shown
     assert not list(tmp_path.iterdir())
-
     (tmp_path / "runs").mkdir()
     assert "not measured" in run_main(main, arguments(ablation_data, tmp_path, "--only a --report-only")).output()
     assert (tmp_path / "results" / "ablation_components.csv").is_file()

@@ -1,4 +1,4 @@
-"""The data doctor, through its command: it names what is damaged, says where things are, and its commands repair them."""
+"""The data doctor's command: it names what is damaged, finds what is in another place, and gives commands that repair it."""
 
 import json
 import os
@@ -21,10 +21,8 @@ from tools.check_data import main
 CLASS = "n01440764"
 ADE = "ade/ADEChallengeData2016"
 ADE_IMAGE, ADE_LABELS = f"{ADE}/images/validation/ADE_val_00000002.jpg", f"{ADE}/annotations/validation/ADE_val_00000002.png"
-COCO_IMAGE, COCO_FILE = "coco/val2017/000000000005.jpg", "coco/annotations/instances_val2017.json"
+COCO_IMAGE = "coco/val2017/000000000005.jpg"
 FRAME, MASK = "DAVIS/JPEGImages/480p/coffee-garage/00002.jpg", "DAVIS/Annotations/480p/coffee-garage/00002.png"
-LAUNCHPAD = "DAVIS/JPEGImages/480p/cat-launchpad/00001.jpg"
-CLASS_IMAGE, CLASS_FOLDER = f"imagenet/train/{CLASS}/0001.jpg", f"imagenet/val/{CLASS}"
 
 
 @pytest.fixture
@@ -66,23 +64,6 @@ def run_advice(advice: str) -> bool:
     return subprocess.run(advice, shell=True, check=False, capture_output=True).returncode == 0
 
 
-Damage = Callable[[Path], object]
-
-
-def replace_by(content: bytes) -> Damage:
-    return lambda path: path.write_bytes(content)
-
-
-def rename_to(suffix: str) -> Damage:
-    return lambda path: path.rename(path.with_suffix(suffix))
-
-
-def change_label(path: Path) -> None:
-    labels = np.array(Image.open(path))
-    labels[0, 0] = 151
-    Image.fromarray(labels).save(path)
-
-
 @pytest.mark.parametrize("options", [[], ["--deep"]])
 def test_healthy_subsets_pass(data: Path, run_main: RunMain, options: list[str]) -> None:
     report = run_main(main, ["--data", data, "--jobs", 1, *options]).output()
@@ -95,36 +76,47 @@ def test_healthy_subsets_pass(data: Path, run_main: RunMain, options: list[str])
 @pytest.mark.parametrize(
     ("task", "file", "damage", "kind"),
     [
-        ("detection", COCO_IMAGE, Path.unlink, "missing"),
-        ("detection", COCO_IMAGE, replace_by(b"version https://git-lfs.github.com/spec/v1\n"), "damaged"),
-        ("detection", COCO_IMAGE, rename_to(".JPG"), "misnamed"),
-        ("segmentation", ADE_IMAGE, replace_by(b""), "damaged"),
-        ("detection", COCO_FILE, replace_by(b"[]"), "damaged"),
-        ("segmentation", ADE_LABELS, rename_to(".PNG"), "misnamed"),
-        ("segmentation", ADE_LABELS, change_label, "wrong"),
-        ("davis", MASK, Path.unlink, "missing"),
-        ("davis", FRAME, replace_by(b"\xff\xd8"), "damaged"),
-        ("davis", FRAME, rename_to(".JPEG"), "misnamed"),
-        ("classification", CLASS_IMAGE, replace_by(b"<html>404"), "damaged"),
-        ("classification", CLASS_FOLDER, shutil.rmtree, "missing"),
+        ("detection", COCO_IMAGE, None, "missing"),
+        ("detection", COCO_IMAGE, b"version https://git-lfs.github.com/spec/v1\n", "damaged"),
+        ("detection", COCO_IMAGE, ".JPG", "misnamed"),
+        ("segmentation", ADE_IMAGE, b"", "damaged"),
+        ("detection", "coco/annotations/instances_val2017.json", b"[]", "damaged"),
+        ("segmentation", ADE_LABELS, ".PNG", "misnamed"),
+        ("davis", MASK, None, "missing"),
+        ("davis", FRAME, b"\xff\xd8", "damaged"),
+        ("davis", FRAME, ".JPEG", "misnamed"),
+        ("classification", f"imagenet/train/{CLASS}/0001.jpg", b"<html>404", "damaged"),
+        ("classification", f"imagenet/val/{CLASS}", None, "missing"),
     ],
 )
-def test_a_damaged_file_is_named(data: Path, examine: Examine, task: str, file: str, damage: Damage, kind: str) -> None:
-    damage(data / file)
+def test_a_damaged_file_is_named(
+    data: Path, examine: Examine, task: str, file: str, damage: bytes | str | None, kind: str
+) -> None:
+    """A file gets another content or another suffix, or it is removed."""
+    path = data / file
+    if isinstance(damage, bytes):
+        path.write_bytes(damage)
+    else:
+        path.rename(path.with_suffix(damage) if damage else data / "removed")
     found = problems(examine(task))
     # A misnamed file may count as missing too.
     assert {one for one, _ in found} - ({"missing"} if kind == "misnamed" else set()) == {kind}, found
-    assert any(Path(file).stem in text for _, text in found)
+    assert any(path.stem in text for _, text in found)
 
 
-def test_only_deep_finds_an_image_damaged_in_its_middle(data: Path, examine: Examine) -> None:
-    content = bytearray((data / LAUNCHPAD).read_bytes())
+def test_labels_are_always_decoded_and_images_by_deep(data: Path, examine: Examine) -> None:
+    labels = np.array(Image.open(data / ADE_LABELS))
+    labels[0, 0] = 151
+    Image.fromarray(labels).save(data / ADE_LABELS)
+    assert [kind for kind, _ in problems(examine("segmentation"))] == ["wrong"]
+    frame = data / "DAVIS/JPEGImages/480p/cat-launchpad/00001.jpg"
+    content = bytearray(frame.read_bytes())
     middle = len(content) // 2
     content[middle : middle + 200] = bytes(200)
-    (data / LAUNCHPAD).write_bytes(content)
+    frame.write_bytes(content)
     assert problems(examine("davis")) == []
     ((kind, text),) = problems(examine("davis", "--deep"))
-    assert (kind, Path(LAUNCHPAD).name in text) == ("damaged", True)
+    assert (kind, frame.name in text) == ("damaged", True)
 
 
 def test_hidden_and_foreign_files_are_only_noted(data: Path, examine: Examine) -> None:
@@ -169,7 +161,7 @@ def test_a_folder_in_another_place_is_found_and_the_advice_moves_it(
     assert problems(examine(task)) == []
 
 
-def test_the_advice_renames_all_misnamed_files(data: Path, examine: Examine) -> None:
+def test_the_advice_renames_all_misnamed_files_and_overwrites_nothing(data: Path, examine: Examine) -> None:
     for path in list((data / "DAVIS/JPEGImages").rglob("*.jpg")):
         path.rename(path.with_suffix(".JPEG"))
     commands = {one["advice"] for one in examine("davis")["findings"] if one["kind"] == "misnamed"}
@@ -177,8 +169,6 @@ def test_the_advice_renames_all_misnamed_files(data: Path, examine: Examine) -> 
     assert all(run_advice(command) for command in commands)
     assert problems(examine("davis")) == []
 
-
-def test_advice_overwrites_nothing(data: Path, examine: Examine) -> None:
     shutil.copytree(data / "DAVIS", data / "inner")
     (data / "inner/ImageSets/2017/val.txt").write_text("other")
     for name in ("JPEGImages", "Annotations"):
@@ -211,43 +201,32 @@ def test_real_data_pass(real_data_dir: Path, run_main: RunMain, options: list[st
     assert not [word for word in ("missing", "misplaced", "misnamed", "damaged", "wrong") if word in report]
 
 
-def test_only_sets_that_are_asked_for_are_examined_and_needed(data: Path, run_main: RunMain) -> None:
-    def examined(*options: str) -> Finished:
-        return run_main(main, ["--data", data, "--jobs", 1, *options])
+def test_the_report_names_problems_and_needs_only_the_sets_that_are_asked_for(data: Path, run_main: RunMain) -> None:
+    def examined(*options: str, folder: Path = data) -> Finished:
+        return run_main(main, ["--data", folder, "--jobs", 1, *options])
 
+    wrong, empty = examined("--tasks", "detection", folder=data / "coco"), examined(folder=data / "coco/annotations")
+    assert (wrong.status, f"--data {data}" in wrong.stdout) == (1, True)
+    assert (empty.status, "usable: none" in empty.stdout) == (1, True)
+    for path in (data / "coco/train2017").iterdir():
+        path.write_bytes(b"")
+    damaged = examined("--names", "2")
+    assert (damaged.status, ": 1 problem" in damaged.stdout) == (1, True)
+    assert "files are empty (0 bytes) (4): train2017/000000000001.jpg, train2017/000000000002.jpg, ..." in damaged.stdout
+    assert "there, not examined" in examined("--tasks", "davis").output()
     shutil.rmtree(data / "coco")
     report = examined().output()
     assert f"COCO 2017 (detection), {data}/coco: absent" in report
     assert "http://images.cocodataset.org/zips/train2017.zip" in report
     assert examined("--tasks", "davis,detection").status == 1
-    (data / ADE_IMAGE).write_bytes(b"")
-    report = examined("--tasks", "davis").output()
-    assert "there, not examined" in report
-    assert "absent; it comes from http://images.cocodataset.org" in report
-
-
-def test_neither_an_empty_folder_nor_that_of_one_data_set_is_healthy(data: Path, run_main: RunMain) -> None:
-    wrong = run_main(main, ["--data", data / "coco", "--tasks", "detection"])
-    empty = run_main(main, ["--data", data / "coco/annotations"])
-    assert (wrong.status, empty.status) == (1, 1)
-    assert f"--data {data}" in wrong.stdout
-    assert "usable: none" in empty.stdout
-
-
-def test_a_problem_is_shown_with_names_and_a_count(data: Path, run_main: RunMain) -> None:
-    for path in (data / "coco/train2017").iterdir():
-        path.write_bytes(b"")
-    finished = run_main(main, ["--data", data, "--names", 2])
-    assert finished.status == 1
-    assert ": 1 problem" in finished.stdout
-    assert "files are empty (0 bytes) (4): train2017/000000000001.jpg, train2017/000000000002.jpg, ..." in finished.stdout
+    assert "absent; it comes from http://images.cocodataset.org" in examined("--tasks", "davis").output()
 
 
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
         ("--tasks", "coco", "--tasks: unknown coco; tasks: davis, detection, segmentation, classification"),
-        ("--tasks", ",", "--tasks names no task"),
+        ("--tasks", ",", "',' names no task"),
         ("--jobs", "-1", "--jobs -1 is negative"),
         ("--data", "no/such/folder", "--data no/such/folder: no such folder"),
     ],

@@ -1,4 +1,4 @@
-"""The conversion command: its report, and one line for each mistake."""
+"""The conversion command: its report, and its message for each mistake."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_report_and_file(checkpoint: Path, tmp_path: Path, run_main: RunMain) ->
     assert json.loads(written.read_text())["format"] == "timm"
 
 
-def test_readable_report_and_check_without_writing(checkpoint: Path, run_main: RunMain) -> None:
+def test_readable_report_and_check_write_nothing(checkpoint: Path, run_main: RunMain) -> None:
     image = checkpoint.with_name("image.png")
     Image.effect_noise((80, 64), 60).save(image)
     report = run_main(main, [checkpoint, "--check", image]).output()

@@ -1,4 +1,4 @@
-"""One command for all tasks: what it checks before it starts, what it passes on, what it does not repeat."""
+"""The command for all tasks: what it checks before it starts, what it passes on, and what it does not repeat."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from tools.eval_all import EvalAllOptions, main, split_task_options
 from tools.runs import run_name, write_backbone
 
 SPEC = ViTSpec(embed_dim=64, depth=4, num_heads=1, patch_size=16, image_size=64, class_token=False, final_norm=False)
-# Small and short enough for a test: sizes and schedules only, no other code path.
+# These options change only sizes and schedules.
 SHORT = {
     "davis": "--davis.jobs 1",
     "detection": "--detection.iterations=2 --detection.batch-size=2 --detection.short-side=128 --detection.workers=0",
@@ -53,13 +53,10 @@ def test_options_of_tasks_are_separated_and_lists_take_all_their_values(given: s
     assert split_task_options(given.split()) == (own.split(), {name: [] for name in TASKS} | {task: of_task.split()})
 
 
-def test_names_of_runs(tmp_path: Path) -> None:
-    assert run_name(tmp_path / "dino_small.pth") == "dino_small"
-    assert run_name(tmp_path / "my_run" / "checkpoint.pth") == "my_run"
-    assert run_name(Path("timm:vit_small_patch16_224.dino")) == "vit_small_patch16_224.dino"
+def test_names_of_runs_and_tasks(tmp_path: Path) -> None:
+    checkpoints = (tmp_path / "dino_small.pth", tmp_path / "my_run" / "checkpoint.pth", Path("timm:vit_small_patch16_224.dino"))
+    assert [run_name(path) for path in checkpoints] == ["dino_small", "my_run", "vit_small_patch16_224.dino"]
 
-
-def test_tasks_are_chosen_by_name() -> None:
     def chosen(**options: Any) -> list[str]:
         return EvalAllOptions(checkpoint=Path("a.pth"), **options).chosen_tasks()
 
@@ -82,15 +79,12 @@ def test_every_task_then_tables_and_nothing_twice(
         assert {dataset["coverage"] for dataset in content["datasets"].values()} == {"sample"}
         named = [line for line in shown.splitlines() if line.startswith(f"{task} ")]
         assert len(named) == 2, "once with metrics, once with its file"
-    assert "not a benchmark number" in shown
     main_csv = (results / "main.csv").read_text()
     assert "toy" in main_csv
-
     stamps = {task: path.stat().st_mtime_ns for task, path in paths.items()}
     again = [*places, "--tasks", "davis", "--davis.jobs", "1"]
     assert "J&F-Mean" in run_main(main, again).output()
     assert (results / "main.csv").read_text() == main_csv
-
     # A result of other inputs in the run's folder was once printed as this command's.
     other = run_main(main, [*again, "--davis.topk", "3"])
     assert other.status == 1

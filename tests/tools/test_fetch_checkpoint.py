@@ -1,11 +1,10 @@
-"""The fetching command, from a server on this machine to a backbone file."""
+"""The command that fetches a checkpoint, from a server on this machine to a backbone file."""
 
 import csv
 import hashlib
 import io
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -34,44 +33,40 @@ CONTENT = checkpoint_bytes()
 MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
-@dataclass
-class Site:
-    """A server on 127.0.0.1: its files, and what was asked for."""
+class Handler(BaseHTTPRequestHandler):
+    server: "Site"
 
-    address: str = ""
-    files: dict[str, bytes] = field(default_factory=lambda: {"/toy.pth": CONTENT})
-    break_after: int | None = None
-    """Number of bytes of a body after which the server closes the connection."""
-    requests: list[str] = field(default_factory=list)
-    """Path of every request; the whole address where the server is asked as a proxy."""
+    def do_GET(self) -> None:
+        self.server.num_requests += 1
+        content = self.server.files.get(self.path)
+        self.send_response(404 if content is None else 200)
+        self.send_header("Content-Length", str(len(content or b"")))
+        self.end_headers()
+        self.wfile.write((content or b"")[: self.server.break_after])
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+class Site(ThreadingHTTPServer):
+    """A server on 127.0.0.1 with files by their path; as a proxy, by their whole address."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server_address[1]}"
+        self.files = {"/toy.pth": CONTENT}
+        self.break_after: int | None = None  # number of bytes after which the connection is closed
+        self.num_requests = 0
 
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    site = Site()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            site.requests.append(self.path)
-            if self.path not in site.files:
-                self.send_error(404)
-                return
-            content = site.files[self.path]
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content[: site.break_after])
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        site.address = f"http://127.0.0.1:{server.server_address[1]}"
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    with Site() as site:
+        threading.Thread(target=site.serve_forever, args=(0.02,), daemon=True).start()
         yield site
-        server.shutdown()
+        site.shutdown()
 
 
 Fetch = Callable[..., Finished]
@@ -101,10 +96,9 @@ def test_download_verify_convert(site: Site, fetch: Fetch, tmp_path: Path) -> No
     assert (content.spec, content.source.format, content.source.file_name) == (SPEC, "dino", "toy.pth")
     assert content.source.sha256 == hashlib.sha256(CONTENT).hexdigest()
     fetch().output()
-    assert len(site.requests) == 1
     (tmp_path / "out" / "toy.pth").write_bytes(CONTENT[:-1])
     assert "remove it to download it again" in fetch().mistake()
-    assert len(site.requests) == 1
+    assert site.num_requests == 1
 
 
 @pytest.mark.parametrize(
@@ -128,25 +122,19 @@ def test_a_file_that_is_absent_or_not_what_the_table_says(
     assert stays or f"to {tmp_path / 'out' / 'toy.pth'} and give this command again" in text
 
 
-def test_error_page(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+def test_neither_an_error_page_nor_an_interrupted_download_is_kept_and_proxies_are_used(
+    site: Site, fetch: Fetch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site.files["/toy.pth"] = b"<!DOCTYPE html><html><title>Quota exceeded</title></html>"
     assert "web page" in fetch(md5="").mistake()
-    assert not list((tmp_path / "out").iterdir())
-
-
-def test_an_interrupted_download_is_never_taken_for_the_whole(site: Site, fetch: Fetch, tmp_path: Path) -> None:
-    site.break_after = len(CONTENT) // 2
+    site.files["/toy.pth"], site.break_after = CONTENT, len(CONTENT) // 2
     assert "the same command starts it again" in fetch(md5="").mistake()
     assert not list((tmp_path / "out").iterdir())
     site.break_after = None
-    fetch(md5="").output()
-    assert len(site.requests) == 2
-
-
-def test_proxies_are_taken_from_the_environment(site: Site, fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", site.address)
-    site.files["http://example.invalid/toy.pth"] = CONTENT
-    fetch(address="http://example.invalid/toy.pth").output()
+    site.files = {"http://example.invalid/toy.pth": CONTENT}
+    fetch(address="http://example.invalid/toy.pth", md5="").output()
+    assert site.num_requests == 3
 
 
 def test_list_and_unknown_names(run_main: RunMain) -> None:

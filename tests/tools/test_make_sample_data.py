@@ -1,4 +1,4 @@
-"""The sample data: the same bytes for the same seed, in formats that the benchmarks' own readers accept."""
+"""The sample data have the same bytes for the same seed, in formats that the benchmarks' own readers accept."""
 
 import hashlib
 import json
@@ -38,15 +38,21 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_the_same_seed_gives_the_same_bytes_in_another_process(samples: Path, tmp_path: Path) -> None:
+def test_a_seed_gives_the_same_bytes_in_another_process_and_another_seed_other_images(
+    samples: Path, small_samples: Path, small_sizes: dict[str, Any], tmp_path: Path
+) -> None:
+    command = [sys.executable, REPOSITORY / "tools/make_sample_data.py", "--output", tmp_path / "again", "--seed", "3"]
     environment = {**os.environ, "PYTHONHASHSEED": "77"}
-    command = [sys.executable, str(REPOSITORY / "tools/make_sample_data.py"), "--output", str(tmp_path), "--seed", "3"]
     subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True)
-    assert digests(tmp_path) == digests(samples)
+    assert digests(tmp_path / "again") == digests(samples)
+    draw_samples(SampleConfig(output=tmp_path / "other", seed=4, **small_sizes))
+    ours, others = digests(small_samples), digests(tmp_path / "other")
+    assert set(ours) == set(others)
+    assert [name for name in ours if ours[name] == others[name]] == ["DAVIS/ImageSets/2017/val.txt"]
 
 
 def test_labels_and_annotations_are_those_that_were_recorded(samples: Path) -> None:
-    """The quickstart's metrics depend on them; encoders of images may change with Pillow, so that pixels count, not bytes."""
+    """The quickstart's metrics depend on them. Pixels are compared, since the bytes of an image may change with Pillow."""
     whole = hashlib.sha256()
     for path in sorted(samples.rglob("*")):
         if path.suffix == ".png":
@@ -54,13 +60,6 @@ def test_labels_and_annotations_are_those_that_were_recorded(samples: Path) -> N
         elif path.suffix == ".json" and path.name != SAMPLE_MARKER:
             whole.update(path.read_bytes())
     assert whole.hexdigest() == DIGEST_OF_SEED_3
-
-
-def test_another_seed_gives_other_images(small_samples: Path, small_sizes: dict[str, Any], tmp_path: Path) -> None:
-    draw_samples(SampleConfig(output=tmp_path, seed=4, **small_sizes))
-    ours, others = digests(small_samples), digests(tmp_path)
-    assert set(ours) == set(others)
-    assert [name for name in ours if ours[name] == others[name]] == ["DAVIS/ImageSets/2017/val.txt"]
 
 
 def test_the_labelled_set_has_every_subject_in_both_splits_and_no_image_twice(samples: Path) -> None:
@@ -86,27 +85,24 @@ def test_ade_label_maps_fit_their_images_and_have_the_benchmarks_numbers(samples
         assert ADE20KDataset.METAINFO["classes"][number - 1] == own.get(name, name)
 
 
-@pytest.mark.parametrize(("split", "count"), [("train2017", 8), ("val2017", 4)])
-def test_pycocotools_reads_masks_whose_boxes_and_areas_are_stated(samples: Path, split: str, count: int) -> None:
-    coco = COCO(samples / "coco/annotations" / f"instances_{split}.json")
-    assert (len(coco.imgs), len(coco.cats)) == (count, 80)
-    for image in coco.imgs.values():
-        taken = np.zeros((image["height"], image["width"]), dtype=int)
-        with Image.open(samples / "coco" / split / image["file_name"]) as opened:
-            assert opened.size == taken.T.shape
-        for annotation in coco.imgToAnns[image["id"]]:
-            mask = coco.annToMask(annotation)
-            taken += mask
-            rows, columns = np.nonzero(mask)
-            assert annotation["area"] == mask.sum() > 50
-            assert annotation["bbox"] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
-        assert taken.max() == 1, "masks do not overlap"
-    (crowd,) = [entry for entry in coco.anns.values() if entry["iscrowd"]]
-    assert crowd["category_id"] == CATEGORY_IDS["person"]
-
-
-def test_ids_are_unique_over_both_splits(samples: Path) -> None:
-    train, val = (COCO(samples / f"coco/annotations/instances_{split}2017.json") for split in ("train", "val"))
+def test_pycocotools_reads_masks_whose_boxes_and_areas_are_stated(samples: Path) -> None:
+    sets = {split: COCO(samples / f"coco/annotations/instances_{split}.json") for split in ("train2017", "val2017")}
+    for split, coco in sets.items():
+        assert (len(coco.imgs), len(coco.cats)) == ({"train2017": 8, "val2017": 4}[split], 80)
+        for image in coco.imgs.values():
+            taken = np.zeros((image["height"], image["width"]), dtype=int)
+            with Image.open(samples / "coco" / split / image["file_name"]) as opened:
+                assert opened.size == taken.T.shape
+            for annotation in coco.imgToAnns[image["id"]]:
+                mask = coco.annToMask(annotation)
+                taken += mask
+                rows, columns = np.nonzero(mask)
+                assert annotation["area"] == mask.sum() > 50
+                assert annotation["bbox"] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
+            assert taken.max() == 1, "masks do not overlap"
+        (crowd,) = [entry for entry in coco.anns.values() if entry["iscrowd"]]
+        assert crowd["category_id"] == CATEGORY_IDS["person"]
+    train, val = sets.values()
     assert train.imgs.keys() | val.imgs.keys() == set(range(1, 13))
     assert not train.anns.keys() & val.anns.keys()
 
@@ -129,7 +125,7 @@ def test_paste_covers_exactly_the_mask_and_drops_what_is_beyond_the_border(left:
     assert np.array_equal(canvas[..., 0], np.where(covered, pixels[(rows - top) % 3, (columns - left) % 3, 0], 0))
 
 
-def test_a_drawn_set_stays_and_other_options_replace_it(
+def test_a_drawn_set_stays_other_options_replace_it_and_a_foreign_folder_is_refused(
     small_samples: Path, small_sizes: dict[str, Any], tmp_path: Path
 ) -> None:
     shutil.copytree(small_samples, tmp_path, dirs_exist_ok=True)
@@ -139,14 +135,12 @@ def test_a_drawn_set_stays_and_other_options_replace_it(
     changed = [path.parent.name for path, stamp in before.items() if path.stat().st_mtime_ns != stamp]
     assert changed == ["photos"]
     assert len(list((tmp_path / "photos").rglob("*.jpg"))) == 8
-
-
-def test_a_foreign_folder_is_refused_and_nothing_is_drawn(tmp_path: Path) -> None:
-    (tmp_path / "DAVIS").mkdir()
-    (tmp_path / "DAVIS/mine.txt").write_text("precious")
+    foreign = tmp_path / "elsewhere/DAVIS/mine.txt"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("precious")
     with pytest.raises(ValueError, match=r"DAVIS exists and is not sample data.*--output"):
-        draw_samples(SampleConfig(output=tmp_path))
-    assert [path.name for path in tmp_path.rglob("*")] == ["DAVIS", "mine.txt"]
+        draw_samples(SampleConfig(output=tmp_path / "elsewhere"))
+    assert [path.name for path in (tmp_path / "elsewhere").rglob("*")] == ["DAVIS", "mine.txt"]
 
 
 def test_an_interrupted_drawing_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,31 +4,26 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from eval.result import Result, write_result
+from eval.result import write_result
 from tests.tables.conftest import make_result
-from tools.summary import Ended, duration, summary, text_table
+from tools.summary import duration, summary, text_table
 
 
-def result(task: str, values: dict[str, float], **others: Any) -> Result:
-    """A result with these metrics alone."""
-    made = make_result("toy", task, values=values, **others)
-    metrics = {name: made.metrics[name] for name in values}
-    return dataclasses.replace(made, metrics=metrics, wall_time_s=48.2, peak_memory_bytes=2**29)
+def write(folder: Path, task: str, values: dict[str, float], seconds: float = 48.2, **others: Any) -> None:
+    """Write a result with these metrics alone."""
+    result = make_result("toy", task, values=values, **others)
+    metrics = {name: result.metrics[name] for name in values}
+    write_result(folder / task, dataclasses.replace(result, metrics=metrics, wall_time_s=seconds, peak_memory_bytes=3 * 2**29))
 
 
 def test_metrics_standing_failures_and_files(tmp_path: Path) -> None:
-    measured = {"J&F-Mean": 61.8, "J-Mean": 60.2, "J-Recall": 70.0, "F-Mean": 63.4}
-    davis = result("davis", measured)
-    write_result(tmp_path / "davis", dataclasses.replace(davis, wall_time_s=7503.0, peak_memory_bytes=3 * 2**29))
-    # Of other inputs: must not be shown.
-    write_result(tmp_path / "detection", result("detection", {"bbox_mAP": 99.9}))
-    knn = {"10-NN top-1": 50.0}
+    write(tmp_path, "davis", {"J&F-Mean": 61.8, "J-Mean": 60.2, "J-Recall": 70.0, "F-Mean": 63.4}, 7503.0)
+    # This result is of other inputs and must not be shown.
+    write(tmp_path, "detection", {"bbox_mAP": 99.9})
     facts: dict[str, Any] = {"coverage": "sample", "deviations": {"neighbours": [[10, 20], [10]]}}
-    sample = result("classification", knn, intervals={"10-NN top-1": [25.0, 75.0]}, **facts)
-    write_result(tmp_path / "classification", sample)
-    statuses = {"davis": 0, "detection": 2, "classification": 0}
-    ended = [Ended(task=task, folder=tmp_path / task, status=status) for task, status in statuses.items()]
-    text = summary(ended, [tmp_path / name for name in ("main.csv", "main.tex", "tables.md", "report.html")])
+    write(tmp_path, "classification", {"10-NN top-1": 50.0}, intervals={"10-NN top-1": [25.0, 75.0]}, **facts)
+    tables = [tmp_path / name for name in ("main.csv", "main.tex", "tables.md", "report.html")]
+    text = summary(tmp_path, {"davis": 0, "detection": 2, "classification": 0}, tables)
     shown, _, files = text.partition("what  ")
     assert shown == (
         "task            metric         value  95 % interval    standing          time    memory\n"
@@ -36,7 +31,7 @@ def test_metrics_standing_failures_and_files(tmp_path: Path) -> None:
         "davis           J&F-Mean        61.8                   benchmark   2 h 05 min   1.5 GiB\n"
         "                J-Mean          60.2\n"
         "                F-Mean          63.4\n"
-        "classification  10-NN top-1     50.0  25.0 to 75.0     [sample]          48 s   0.5 GiB\n"
+        "classification  10-NN top-1     50.0  25.0 to 75.0     [sample]          48 s   1.5 GiB\n"
         "\n"
         "detection  failed with status 2, see above; another --name keeps runs apart\n"
         "\n"
@@ -51,15 +46,14 @@ def test_metrics_standing_failures_and_files(tmp_path: Path) -> None:
         ["report", str(tmp_path / "report.html")],
         ["more", "2", "files", "(.csv,", ".tex)", "in", str(tmp_path)],
     ]
-    failed = summary([Ended(task="davis", folder=tmp_path, status=1)], [])
-    assert failed == "davis  failed with status 1, see above; another --name keeps runs apart"
+    assert summary(tmp_path, {"davis": 1}, []) == "davis  failed with status 1, see above; another --name keeps runs apart"
 
 
 def test_a_deviating_probe_leaves_knn_a_benchmark(tmp_path: Path) -> None:
     """The summary once called k-NN [deviating] where only the linear probe's epochs differ, which the tables call measured."""
     metrics = {"10-NN top-1": 50.0, "10-NN top-5": 70.0, "linear top-1": 60.0, "linear top-1, best epoch": 61.0}
-    write_result(tmp_path, result("classification", metrics, deviations={"epochs": [100, 3]}))
-    lines = summary([Ended(task="classification", folder=tmp_path, status=0)], []).splitlines()
+    write(tmp_path, "classification", metrics, deviations={"epochs": [100, 3]})
+    lines = summary(tmp_path, {"classification": 0}, []).splitlines()
     assert "benchmark" in lines[2]
     assert [line.split()[-1] for line in lines[3:6]] == ["70.0", "[deviating]", "61.0"]
     assert [line for line in lines if line.startswith("[deviating]: ")]

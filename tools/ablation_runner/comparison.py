@@ -25,12 +25,18 @@ class Compared(NamedTuple):
     runs: list[str]  # names
     results: list[Result]
     departures: dict[str, str]
-    """Where their pretraining departs from the published one."""
+    """How the pretraining departs from the published one."""
 
     @property
-    def values(self) -> list[float]:
-        """J&F in percent, one per seed."""
-        return [result.metrics[METRIC].value for result in self.results]
+    def mean(self) -> float | None:
+        """Mean J&F over the seeds, in percent."""
+        return statistics.mean(result.metrics[METRIC].value for result in self.results) if self.results else None
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation of J&F over the seeds, in percent."""
+        values = [result.metrics[METRIC].value for result in self.results]
+        return statistics.stdev(values) if len(values) > 1 else None
 
     @property
     def evaluation(self) -> str:
@@ -45,18 +51,17 @@ class Compared(NamedTuple):
 
 
 def comparison_text(rows: Sequence[Compared]) -> str:
-    """The comparison for the terminal: rounded as in the paper, with the departures listed once below it."""
+    """The comparison for the terminal, rounded as in the paper; the departures stand below it."""
     lines = []
-    for one in rows:
-        values = one.values
-        mean = f"{statistics.mean(values):.1f}" if values else ""
-        spread = f"{statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    for compared in rows:
+        mean, spread = ("" if value is None else f"{value:.1f}" for value in (compared.mean, compared.spread))
         # Several runs differ in their seed only.
-        run = f"{one.runs[0].rpartition('-seed')[0]}-seed..." if len(values) > 1 else "".join(one.runs)
-        pretraining = "departs, see below" if one.departures else one.pretraining
-        count = str(len(values)) if values else ""
-        lines.append((one.row.name, run, one.published.values[COLUMN], mean, spread, count, one.evaluation, pretraining))
-    departing = {one.row.recipe: one.pretraining for one in rows if one.departures}
+        several = len(compared.runs) > 1
+        run = f"{compared.runs[0].rpartition('-seed')[0]}-seed..." if several else "".join(compared.runs)
+        published, count = compared.published.values[COLUMN], str(len(compared.runs) or "")
+        pretraining = "departs, see below" if compared.departures else compared.pretraining
+        lines.append((compared.row.name, run, published, mean, spread, count, compared.evaluation, pretraining))
+    departing = {compared.row.recipe: compared.pretraining for compared in rows if compared.departures}
     remarks = "\n".join(f"{recipe} {text}" for recipe, text in departing.items())
     return f"{text_table(_HEADINGS, lines, _HEADINGS[2:6])}\n\n{remarks}".rstrip()
 
@@ -64,25 +69,16 @@ def comparison_text(rows: Sequence[Compared]) -> str:
 def comparison_csv(rows: Sequence[Compared]) -> str:
     """The comparison as CSV in full precision, with Unix line ends.
 
-    Columns: `row`; the descriptors of the published table; `published`; `measured`, the mean over seeds, and `spread`, their standard
-    deviation; `seeds`, how many; `runs`, their names; what the `evaluation` is worth; how the `pretraining` departs.
+    Its columns are `row`; the descriptors of the published table; `published`; `measured`, the mean over seeds, `spread`, their
+    standard deviation, and their number `seeds`; the names of the `runs`; `evaluation`, what the metric is worth; and `pretraining`,
+    how it departs from the published one.
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["row", *rows[0].published.descriptors, *_HEADINGS[2:6], "runs", *_HEADINGS[6:]])
-    for one in rows:
-        values = one.values
-        writer.writerow(
-            [
-                one.row.name,
-                *one.published.descriptors.values(),
-                one.published.values[COLUMN],
-                repr(statistics.mean(values)) if values else "",
-                repr(statistics.stdev(values)) if len(values) > 1 else "",
-                len(values),
-                " ".join(one.runs),
-                one.evaluation,
-                one.pretraining,
-            ]
-        )
+    for compared in rows:
+        numbers = ("" if value is None else repr(value) for value in (compared.mean, compared.spread))
+        published, count = compared.published, len(compared.runs)
+        cells = [compared.row.name, *published.descriptors.values(), published.values[COLUMN], *numbers, count]
+        writer.writerow([*cells, " ".join(compared.runs), compared.evaluation, compared.pretraining])
     return stream.getvalue()

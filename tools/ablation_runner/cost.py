@@ -1,8 +1,7 @@
-"""The cost of a pretraining: its floating-point operations, which are counted, and its hours at a measured or given speed.
+"""The cost of a pretraining: its floating-point operations, and its time at a measured or given speed.
 
-The operations are those of the matrix products and convolutions of a training step, as torch counts them while it takes one on random
-crops of the recipe's sizes (a multiply-add is two). Elementwise work, the decoding of images and the evaluation on DAVIS are left
-out.
+torch counts the operations of the matrix products and convolutions while it takes a training step on random crops of the recipe's
+sizes (a multiply-add counts twice). Elementwise operations, the decoding of images and the evaluation on DAVIS are left out.
 """
 
 import time
@@ -19,7 +18,7 @@ from pretrain.networks import build_networks, choose_autocast
 from pretrain.schedules import step_settings
 from pretrain.step import training_step
 
-# MoBY's heads normalise over the batch, which takes two images.
+# MoBY's heads normalise over the batch, which needs two images.
 _COUNTED_IMAGES = 2
 _TIMED_STEPS = 2
 _TIMED_IMAGES = {"cpu": 2, "cuda": 64}
@@ -30,7 +29,7 @@ class Work(NamedTuple):
 
     steps: int
     images: int
-    """Images over all epochs, each with all its crops."""
+    """Images over all epochs; an image stands for all its crops."""
     flops_per_image: float
     """Floating-point operations of one training step, forward and backward."""
 
@@ -40,23 +39,18 @@ class Work(NamedTuple):
 
 
 def measure_work(config: PretrainConfig, images: int) -> Work:
-    """Count the work of a pretraining on this number of images."""
+    """The work of a pretraining on this number of images. Counting takes seconds on a CPU for a recipe of full size."""
     steps = config.train.epochs * (images // config.train.batch_size)
-    return Work(steps, steps * config.train.batch_size, count_flops(config))
-
-
-def count_flops(config: PretrainConfig) -> float:
-    """Operations of one training step per image, counted during a step of two images: seconds on a CPU at full size."""
     step = _prepare_step(config, _COUNTED_IMAGES)
     with FlopCounterMode(display=False) as counter:
         step()
-    return counter.get_total_flops() / _COUNTED_IMAGES
+    return Work(steps, steps * config.train.batch_size, counter.get_total_flops() / _COUNTED_IMAGES)
 
 
 def speed_of(config: PretrainConfig, name: str, work: Work, images_per_second: float | None) -> tuple[float, str]:
-    """Floating-point operations per second of the run with this name and work, and a sentence that says where the number comes from.
+    """Floating-point operations per second of the run with this name and work, and a text that says where the number comes from.
 
-    `images_per_second` is its speed over all devices; None times a few steps on random images here, on one device.
+    `images_per_second` is the speed of the run over all devices; if it is None, a few steps on random images are timed on one device.
     """
     if images_per_second is not None:
         basis = f"{images_per_second:g} images/s of {name} as given by --images-per-second, the others by their FLOPs"
@@ -78,7 +72,7 @@ def speed_of(config: PretrainConfig, name: str, work: Work, images_per_second: f
 
 
 def _prepare_step(config: PretrainConfig, images: int) -> Callable[[], None]:
-    """A function that takes a training step on random images and waits until the device has done it."""
+    """Returns a function that takes a training step on random images, and waits until the device has done it."""
     device = choose_device(config.train.device)
     networks = build_networks(config, device)
     crops = [torch.randn(images, 3, kind.size, kind.size, device=device) for kind in view_kinds(config.views)]

@@ -1,4 +1,4 @@
-"""One job of an ablation: pretrain a recipe, convert it, evaluate it on DAVIS; here, under torchrun or as a Slurm job.
+"""A job of an ablation: pretrains a recipe, converts it, and evaluates it on DAVIS; here, under torchrun or as a Slurm job.
 
 Each step continues or keeps what an earlier start left.
 """
@@ -32,7 +32,7 @@ _GROUP_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MAS
 
 @dataclass(frozen=True, kw_only=True)
 class JobOptions:
-    """Pretrain a recipe, convert it, evaluate it on DAVIS: one row of the ablations."""
+    """Pretrain a recipe, convert it, and evaluate it on DAVIS, for a row of the ablations."""
 
     name: str
     """The run's name; its files go to RUNS/NAME."""
@@ -58,12 +58,12 @@ class JobOptions:
         return self.folder / "davis" / RESULT_FILE
 
     def pretrain_config(self) -> PretrainConfig:
-        """The pretraining; ValueError if a change does not fit the recipe."""
+        """The config of the pretraining; ValueError if a change does not fit the recipe."""
         own = [f"data.path={self.images}", f"train.output={self.folder}"]
         return parse_run([self.recipe, *as_options([*own, *self.pretraining])])
 
     def davis_config(self) -> DavisConfig:
-        """The evaluation; ValueError if an option is unknown."""
+        """The config of the evaluation; ValueError if an option is unknown."""
         own = [
             f"backbone={self.folder / 'backbone.safetensors'}",
             f"data={self.davis}",
@@ -82,7 +82,7 @@ class JobOptions:
 
 
 def as_options(settings: Sequence[str]) -> list[str]:
-    """KEY=VALUE -> --KEY=VALUE; ValueError for one without a key or a value."""
+    """KEY=VALUE -> --KEY=VALUE; ValueError if the key or the value is missing."""
     for setting in settings:
         key, equals, _ = setting.partition("=")
         if not key.strip("-") or not equals:
@@ -91,7 +91,7 @@ def as_options(settings: Sequence[str]) -> list[str]:
 
 
 def run_job(options: JobOptions) -> None:
-    """Do what is left of a job. Under torchrun or Slurm all processes pretrain; the first one does the rest."""
+    """Do what is left of a job. Under torchrun or Slurm all processes pretrain, and the first one does the rest."""
     # These load torch.
     from backbones.convert import open_backbone
     from pretrain.data.sources import images_of_folder
@@ -102,7 +102,7 @@ def run_job(options: JobOptions) -> None:
     if int(os.environ.get("RANK", "0")) > 0:
         return
     for variable in _GROUP_VARIABLES:
-        # From here on this process works alone; the others end.
+        # From here on this process works alone.
         os.environ.pop(variable, None)
     write_backbone(open_backbone(checkpoint), checkpoint, options.folder / BACKBONE_FILE)
     TASKS["davis"].load("task", "evaluate")(options.davis_config())
@@ -111,14 +111,14 @@ def run_job(options: JobOptions) -> None:
 
 
 def is_finished(options: JobOptions, images: int) -> bool:
-    """Whether a job with these options left the result in its folder, pretrained on this number of images."""
+    """Whether a job with these options and this number of images has left its result in the folder."""
     path = options.folder / RECORD_FILE
     if not path.is_file() or not options.result.is_file():
         return False
     try:
         return bool(json.loads(path.read_text(encoding="utf-8")) == _record(options, images))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: damaged ({error}); remove it, and the job finds out itself what is done") from error
+        raise ValueError(f"{path}: damaged ({error}); remove it, and the job finds out what is done") from error
 
 
 def _record(options: JobOptions, images: int) -> dict[str, Any]:
@@ -131,7 +131,6 @@ def _record(options: JobOptions, images: int) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the job here, or where the launch options say."""
     return run_or_launch(MODULE, argv, _run)
 
 

@@ -1,4 +1,4 @@
-"""The recipe behind each row of the published ablations, shrunk recipes for a trial, and how a run departs from a recipe."""
+"""The recipe of each row of the published ablations, small recipes for a trial, and how a run departs from its recipe."""
 
 import dataclasses
 from pathlib import Path
@@ -14,7 +14,7 @@ Scale = Literal["tiny", "full"]
 COCO_IMAGES = 118_287
 """Images of COCO train2017, on which the papers pretrained."""
 
-# Paths, hardware, bookkeeping and the seed do not change what is computed; of `train`, these fields do.
+# Paths, hardware, bookkeeping and the seed do not change what is computed; these fields of `train` do.
 _NOT_COMPARED = ("method", "data", "train", "watch")
 _TRAIN_FIELDS = ("epochs", "batch_size", "precision")
 
@@ -26,10 +26,10 @@ class AblationRow(NamedTuple):
     """The name that `--only` takes."""
     recipe: str  # its name in pretrain/recipes
     published: dict[str, str]
-    """Descriptors that single out the published row."""
+    """Descriptors that identify the published row."""
 
     def find_published(self, rows: list[PublishedRow]) -> PublishedRow:
-        """Its row of the reference table; ValueError if none or several have its descriptors."""
+        """The row of the reference table; ValueError unless exactly one has the descriptors."""
         found = [row for row in rows if self.published.items() <= row.descriptors.items()]
         if len(found) != 1:
             raise ValueError(
@@ -87,7 +87,7 @@ def published_rows(table: Table) -> list[PublishedRow]:
 
 
 def choose_rows(table: Table, only: list[str]) -> list[AblationRow]:
-    """The rows with these names or recipes, or all, in the paper's order; ValueError lists the rows for a name that is neither."""
+    """The rows with these names or recipes, or all rows, in the paper's order; ValueError for an unknown name lists the rows."""
     rows = ROWS[table]
     known = {name for row in rows for name in (row.name, row.recipe)}
     if unknown := [name for name in only if name not in known]:
@@ -97,14 +97,14 @@ def choose_rows(table: Table, only: list[str]) -> list[AblationRow]:
 
 
 def tiny_changes(recipe: PretrainConfig) -> list[str]:
-    """KEY=VALUE that shrink a recipe to a trial of about a minute on a laptop.
+    """The changes KEY=VALUE that reduce a recipe to a trial of about a minute on a laptop.
 
-    The method and the backbone stay; crops, heads, batch and length shrink. Crops keep the grids that a 5 x 5 neighbourhood (5 x 5
-    patches of 16) and a Swin (3 x 3 positions of 32) need.
+    The method and the backbone stay; crops, heads, batch and length shrink. The crops still have the grids that a 5 x 5 neighbourhood
+    (5 x 5 patches of 16 pixels) and a Swin (3 x 3 positions of 32 pixels) need.
     """
     changes: dict[str, object] = {
         "views.global_size": 96,
-        # Not the published learning rate, but one that suits a few steps of small batches.
+        # Unlike the published learning rate, this one suits a few steps of small batches.
         "optim.lr": 0.01,
         "optim.warmup_epochs": 1,
         "train.epochs": 3,

@@ -1,6 +1,6 @@
 """Small data sets in the formats of COCO, ADE20K, DAVIS and ImageNet, and a folder of images to pretrain on.
 
-Each `draw_...` writes a new folder; everything random comes from its generator. The same generator gives the same bytes.
+Each `draw_...` function writes a new folder. All randomness comes from its generator, so that the same seed gives the same bytes.
 """
 
 import json
@@ -27,7 +27,7 @@ from tools.sample_data.scenes import (
 )
 
 JPEG_QUALITY = 92
-"""High enough that the border of a cut-out stays where its mask says."""
+"""A lower quality would blur the border of a cut-out beyond its mask."""
 
 
 def draw_photos(root: Path, rng: np.random.Generator, count: int) -> None:
@@ -50,9 +50,9 @@ def _draw_crops(root: Path, rng: np.random.Generator, counts: dict[str, int]) ->
 # ADE20K: label maps with 0 = unlabelled, 1 to 150 = classes.
 
 ADE_SIZE = (192, 144)
-"""Width and height of every image in pixels. Fine-tuning scales them to the protocol's size, so larger ones would train the same."""
+"""Width and height of every image in pixels. Fine-tuning scales images, so that larger ones would not cost more."""
 ADE_CLASSES = {"wall": 1, "sky": 3, "grass": 10, "person": 13, "earth": 14, "table": 16, "motorcycle": 117, "cat": 127}
-"""Numbers in the label maps. ADE20K calls a motorcycle `minibike` and a cat `animal`; none of its 150 classes is a cup."""
+"""Numbers in the label maps. ADE20K names a motorcycle `minibike` and a cat `animal`; it has no class for a cup."""
 UNLABELLED = 0
 ADE_OBJECTS = (1, 3)  # fewest and most in an image
 ADE_OBJECT_SIZE = (48, 100)  # smallest and largest long side in pixels
@@ -71,7 +71,7 @@ def draw_ade(root: Path, rng: np.random.Generator, train_images: int, val_images
 
 
 def _draw_ade_pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Image [H, W, 3] and labels [H, W], both uint8. Later things hide earlier ones, and may pass the border."""
+    """Image [H, W, 3] and labels [H, W], both uint8. Later things hide earlier ones, and may cross the border."""
     width, height = ADE_SIZE
     image, upper, lower, lower_mask = draw_scene(rng, width, height)
     labels = np.where(lower_mask, ADE_CLASSES[lower], ADE_CLASSES[upper]).astype(np.uint8)
@@ -91,11 +91,11 @@ def _draw_ade_pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 DAVIS_SIZE = (320, 240)
 """Width and height of a frame in pixels.
 
-The protocol scales the short side to 480 whatever it was, so that the number of patches depends on the shape alone: 4:3 gives
-30 x 40 patches of 16 pixels, against 30 x 52 for a frame of 480 x 854. Smaller files only save the drawing and the scoring.
+The protocol scales the short side to 480, so that only the aspect ratio determines the number of patches: 4:3 gives 30 x 40
+patches of 16 pixels, against 30 x 52 for a frame of 480 x 854. Smaller frames only make drawing and scoring faster.
 """
 PAN = 1.1
-"""The background is this much wider than the frame; the camera pans over the rest."""
+"""Width of the background over that of the frame; the camera pans over the rest."""
 JITTER = 0.04
 """Largest shift of an actor's start or end, as a fraction of the frame."""
 
@@ -117,7 +117,7 @@ SEQUENCES: dict[str, tuple[str, tuple[Actor, ...]]] = {
         (Actor("person", (0.7, 0.62), (0.5, 0.58), (150, 170)), Actor("cup", (0.2, 0.4), (0.5, 0.72), (100, 80))),
     ),
 }
-"""Name -> photograph behind, and the objects 1, 2, ...; later ones hide earlier ones. The generator varies the paths a little."""
+"""Name -> photograph in the background, and the objects 1, 2, ...; later objects hide earlier ones. The paths vary by `JITTER`."""
 
 
 def draw_davis(root: Path, rng: np.random.Generator, frames: int) -> None:
@@ -152,7 +152,7 @@ def _draw_sequence(
 
 
 def _middle(photograph: np.ndarray, wide: int, high: int) -> np.ndarray:
-    """The largest middle part of a photograph with this shape, scaled to uint8 [high, wide, 3]."""
+    """The largest centre crop of a photograph with this aspect ratio, scaled to uint8 [high, wide, 3]."""
     height, width = photograph.shape[:2]
     part = min(width / wide, height / high)
     left, top = (width - part * wide) / 2, (height - part * high) / 2
@@ -167,7 +167,7 @@ COCO_OBJECTS = (2, 4)  # fewest and most that are tried in an image
 COCO_OBJECT_SIZE = (36, 76)  # smallest and largest long side in pixels
 CROWD_MEMBERS = 4
 CROWD_MEMBER_SIZE = 26  # long side in pixels
-ATTEMPTS = 40  # to find a free place; a thing that finds none is left out, which the first never does
+ATTEMPTS = 40  # to find a free place; a thing without one is left out, which never happens to the first
 
 # Supercategory: official ids, which leave gaps between 1 and 90, and names.
 _COCO_CATEGORIES = """
@@ -232,7 +232,7 @@ def _draw_coco_split(folder: Path, rng: np.random.Generator, image_ids: range) -
 def _draw_coco_image(
     rng: np.random.Generator, width: int, height: int, with_crowd: bool
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """The image, uint8 [height, width, 3], and its annotations without ids. Things do not overlap, so that masks are polygons."""
+    """The image, uint8 [height, width, 3], and its annotations without ids. Things do not overlap: their masks are polygons."""
     image, *_ = draw_scene(rng, width, height, lower=GROUNDS)
     taken = np.zeros((height, width), dtype=bool)
     annotations = []
@@ -287,7 +287,7 @@ def _annotation(category_id: int, segmentation: object, mask: np.ndarray, iscrow
 
 
 def _run_lengths(mask: np.ndarray) -> list[int]:
-    """COCO's uncompressed run lengths: down the columns, beginning with the number of zeros, which may be 0."""
+    """COCO's uncompressed run lengths: down the columns, beginning with the number of zeros, which may be none."""
     values = np.concatenate([[False], mask.ravel(order="F")])
     borders = np.flatnonzero(np.diff(values))
     return np.diff(np.concatenate([[0], borders, [mask.size]])).tolist()

@@ -1,7 +1,7 @@
-"""Images to draw data sets from: crops of photographs, backgrounds with exact labels, and things cut out and pasted.
+"""The images of the sample data: crops of photographs, backgrounds with exact labels, and things cut out and pasted.
 
-The photographs are those that scikit-image's wheel contains: the rest of `skimage.data` is fetched from the network on first use. All
-are free to use and distribute; `skimage.data` states their origins.
+The photographs are those in scikit-image's wheel; the others of `skimage.data` would be downloaded on first use. All are free to use
+and distribute; `skimage.data` states their origins.
 
 Shapes: H, W of an image or mask; N points of a polygon.
 """
@@ -30,7 +30,7 @@ COLOUR_PHOTOGRAPHS = {
     "rocket": "rocket.jpg",
     "tissue": "ihc.png",
 }
-"""Subject -> file. `motorcycle_right.png` is the other half of a stereo pair, hence not a subject of its own."""
+"""Subject -> file. `motorcycle_right.png` is the other half of a stereo pair, and so not a subject of its own."""
 
 # Smallest and largest value of a crop.
 SHORT_SIDE = (128, 224)
@@ -41,7 +41,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 
 class Surface(NamedTuple):
-    """A uniform part of a photograph."""
+    """A part of a photograph with a uniform texture."""
 
     file_name: str
     box: Box
@@ -62,7 +62,7 @@ LOWER = {
 
 @cache
 def read_photograph(file_name: str) -> np.ndarray:
-    """One photograph, uint8 [H, W, 3]; a grey one gets three equal channels. Read-only, since it is shared."""
+    """A photograph, uint8 [H, W, 3]; a grey one gets three equal channels. The array is read-only, because it is shared."""
     path = FOLDER / file_name
     if not path.is_file():
         raise ValueError(f"{path}: not in this scikit-image; install the version in requirements.txt (bash tools/setup.sh)")
@@ -73,7 +73,7 @@ def read_photograph(file_name: str) -> np.ndarray:
 
 
 def scale_part(photograph: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
-    """Cut a box, clipped to the photograph, out of uint8 [H, W, 3], and scale it to `size` (width, height) in pixels."""
+    """Cut a box, clipped to the photograph, out of it, and scale it to `size` (width, height) in pixels; uint8 [H, W, 3]."""
     height, width = photograph.shape[:2]
     left, top, right, bottom = box
     inside = (max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height)))
@@ -81,7 +81,7 @@ def scale_part(photograph: np.ndarray, box: Box, size: tuple[int, int]) -> np.nd
 
 
 def draw_crop(photograph: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random crop of a photograph, scaled, and mirrored every other time; uint8 [H, W, 3]."""
+    """A random crop of a photograph, scaled, and mirrored with probability 0.5; uint8 [H, W, 3]."""
     height, width = photograph.shape[:2]
     aspect = rng.uniform(*ASPECT)
     # The largest box of this aspect inside the photograph, times the scale.
@@ -97,10 +97,10 @@ def draw_crop(photograph: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def draw_scene(
     rng: np.random.Generator, width: int, height: int, lower: Sequence[str] = tuple(LOWER)
 ) -> tuple[np.ndarray, str, str, np.ndarray]:
-    """Draw a background of this size in pixels: a wall or the sky above, one of the grounds below, with a sloping line between them.
+    """Draw a background of this size in pixels: a wall or the sky above a sloping line, and one of the grounds below it.
 
     Returns:
-        The image, uint8 [H, W, 3]; what is above, a key of `UPPER`; what is below; where that is, bool [H, W].
+        The image, uint8 [H, W, 3]; the upper part, a key of `UPPER`; the lower part, a key of `LOWER`, and its mask, bool [H, W].
     """
     upper_name = str(rng.choice(list(UPPER)))
     lower_name = str(rng.choice(list(lower)))
@@ -127,7 +127,7 @@ class Cutout(NamedTuple):
     """A thing that was cut out of a photograph along its outline, at one size."""
 
     pixels: np.ndarray
-    """uint8 [H, W, 3]; outside the mask still the photograph's surroundings."""
+    """uint8 [H, W, 3]; outside the mask, it shows the surroundings in the photograph."""
     mask: np.ndarray
     """bool [H, W]: the pixels that COCO's rasteriser gives for `polygon`."""
     polygon: np.ndarray
@@ -160,7 +160,7 @@ def make_cutout(name: str, long_side: int, mirrored: bool = False) -> Cutout:
     if mirrored:
         pixels = pixels[:, ::-1]
         polygon_N2 = polygon_N2 * (-1, 1) + (width, 0)
-    # Rounded first, so that the mask is made of the polygon that a file states.
+    # Rounding comes first, so that the mask belongs to the polygon in the annotation file.
     polygon_N2 = polygon_N2.round(2)
     return Cutout(pixels, rasterise(polygon_N2, height, width), polygon_N2)
 
@@ -184,10 +184,9 @@ def place_mask(cutout: Cutout, left: int, top: int, height: int, width: int) -> 
 
 
 def paste(canvas: np.ndarray, cutout: Cutout, left: int, top: int) -> np.ndarray:
-    """Paste a cut-out into `canvas`, uint8 [H, W, 3], in place; drop what is beyond the border.
+    """Paste a cut-out into `canvas`, uint8 [H, W, 3], in place; what is beyond the border is dropped.
 
-    Its left upper corner comes to the column `left` and the row `top`, which may be negative. Returns the pixels that it covers, bool
-    [H, W].
+    Its upper left corner is at the column `left` and the row `top`, which may be negative. Returns the covered pixels, bool [H, W].
     """
     mask = place_mask(cutout, left, top, canvas.shape[0], canvas.shape[1])
     rows, columns = np.nonzero(mask)

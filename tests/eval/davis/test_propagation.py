@@ -19,8 +19,9 @@ from eval.davis.masks import Mask, read_mask, write_mask
 from eval.davis.propagation import PropagationConfig, main, propagate
 from eval.davis.task import evaluate
 from eval.result import read_result
+from tests.conftest import REPOSITORY
 from tests.eval.davis.conftest import FRAMES, HEIGHT, SEQUENCES, WIDTH, draw_sequence
-from tests.processes import REPOSITORY, evaluate_in_processes
+from tests.processes import evaluate_in_processes
 
 Run = Callable[..., tuple[int, str, str]]
 
