@@ -16,8 +16,8 @@ from timm.models.vision_transformer import VisionTransformer
 from backbones.build import build_backbone
 from backbones.convert import open_backbone
 from backbones.export import LAYOUTS, ExportError, export_backbone
-from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, ViTSpec
-from tests.layouts import VIT, weights_of
+from backbones.spec import BackboneSpec, DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec
+from tests.layouts import DINOV3, GATED, VIT, make_all, weights_of
 
 SMALL = replace(VIT, depth=1)
 SWIN = SwinSpec(embed_dim=16, depths=(2, 1), num_heads=(1, 2), window_size=4)
@@ -53,7 +53,7 @@ swin_specs = st.builds(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    spec=st.one_of(vit_specs, swin_specs),
+    spec=st.one_of(vit_specs, swin_specs, st.sampled_from([DINOV3, GATED])),
     layout=st.sampled_from(LAYOUTS),
     suffix=st.sampled_from([".pth", ".pt", ".safetensors"]),
 )
@@ -76,10 +76,10 @@ def test_there_and_back_is_the_identity_or_refused(tmp_path: Path, spec: Backbon
     assert (note == "") == usual
     back = open_backbone(path, num_heads=None if usual else heads)
     assert back.spec == spec
-    assert back.layout == (layout if suffix != ".safetensors" else "timm")
+    bare = "timm_dinov3" if isinstance(spec, DINOv3Spec) else "timm"
+    assert (back.layout, back.epoch) == ((bare, -1) if layout == "timm" or suffix == ".safetensors" else (layout, 7))
     assert back.state_dict.keys() == weights.keys()
     assert all(torch.equal(back.state_dict[name], tensor) for name, tensor in weights.items())
-    assert back.epoch == (7 if back.layout != "timm" else -1)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +115,7 @@ def test_timm_itself_reads_it(tmp_path: Path, spec: BackboneSpec, reference: Any
         ("mae", "out.pth", SMALL, "timm, dino, selfpatch"),
         ("dino", "out.pth", replace(SMALL, class_token=False), r"class_token=True \(not False\)"),
         ("dino", "out.pth", ResNetSpec(layers=(1, 1, 1, 1)), "ViTs only"),
+        ("dino", "out.pth", DINOV3, "ViTs only, this is a dinov3"),
         ("selfpatch", "out.pth", SMALL, "class_token=False"),
         # Without masks, nothing in a Swin's weights shows the size of its pretraining images.
         ("timm", "out.pth", replace(SWIN, depths=(1,), num_heads=(1,), image_size=256), r"image_size=224 \(not 256\)"),
@@ -131,8 +132,10 @@ def test_what_a_layout_cannot_hold_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_incomplete_weights_are_not_written(tmp_path: Path) -> None:
-    weights = {name: tensor for name, tensor in weights_of(SMALL).items() if name != "norm.bias"}
+def test_weights_that_another_network_would_have_are_not_written(tmp_path: Path) -> None:
+    incomplete = {name: tensor for name, tensor in weights_of(SMALL).items() if name != "norm.bias"}
     with pytest.raises(ValueError, match=r"missing: norm\.bias"):
-        export_backbone(tmp_path / "out.pth", "timm", SMALL, weights, epoch=-1)
+        export_backbone(tmp_path / "out.pth", "timm", SMALL, incomplete, epoch=-1)
+    with pytest.raises(ExportError, match=r"differ from those by up to 0\.\d\d%"):  # timm computes the rotary periods
+        export_backbone(tmp_path / "out.pth", "timm", DINOV3, make_all()["dinov3"].weights, epoch=-1)
     assert not list(tmp_path.iterdir())
