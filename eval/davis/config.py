@@ -20,7 +20,15 @@ class SplitOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DavisConfig(SplitOptions, PropagationSettings):
+class SequenceOptions(SplitOptions):
+    """Some sequences of a DAVIS folder."""
+
+    sequences: str = ""
+    """Only these sequences of the split, separated by commas."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DavisConfig(SequenceOptions, PropagationSettings):
     """Propagate the first frames' masks through the videos of DAVIS and measure J&F; every default is the published protocol's."""
 
     backbone: Path
@@ -31,8 +39,6 @@ class DavisConfig(SplitOptions, PropagationSettings):
     """Folder for result.json, masks and CSV files. The same command line continues an interrupted run."""
     name: str = ""
     """Name of the row in the tables; by default the backbone file's."""
-    sequences: str = ""
-    """Only these sequences of the split, separated by commas."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, ...; `auto`: a GPU where there is one."""
     jobs: int = 0

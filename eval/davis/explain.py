@@ -8,19 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from PIL import Image, ImageDraw
-
 from common.cli import parse, run_command
 from common.files import write_atomically
 from eval.davis.config import SplitOptions
 from eval.davis.data import DavisSplit, VideoSequence, find_sequences
+from eval.davis.masks import read_image
 from eval.davis.protocol import PropagationSettings
-from eval.drawing import read_image
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
-
-_LINE_COLOURS = ((230, 25, 75), (60, 180, 75), (255, 225, 25), (0, 130, 200), (245, 130, 48))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +90,7 @@ def explain(config: ExplainConfig) -> list[Source]:
     with torch.inference_mode():
         votes = voting_patches(features[-1], torch.stack(features[:-1]), row, column, config)
     sources = [vote._replace(frame=numbers[vote.frame]) for vote in votes]
-    image = draw_sources(sequence, numbers, config, sources, (h, w))
-    write_atomically(config.output, image.save)
+    write_atomically(config.output, draw_sources(sequence, numbers, config, sources, (h, w)).savefig)
     return sources
 
 
@@ -122,31 +118,32 @@ def voting_patches(
 
 def draw_sources(
     sequence: VideoSequence, numbers: Sequence[int], config: ExplainConfig, sources: Sequence[Source], grid: tuple[int, int]
-) -> Image.Image:
+) -> "Figure":
     """Context frames in rows of four, the target frame below them, and a line from the pixel to each source."""
-    columns, rows = min(4, len(numbers)), -(-len(numbers) // 4)
+    from matplotlib.figure import Figure
+    from matplotlib.patches import ConnectionPatch, Rectangle
+
     height, width = sequence.size
-    panel_width, panel_height = config.width, max(1, round(height * config.width / width))
-    corners = {number: (index % 4 * panel_width, index // 4 * panel_height) for index, number in enumerate(numbers)}
-    corners[config.frame] = ((columns - 1) * panel_width // 2, rows * panel_height)
-    canvas = Image.new("RGB", (columns * panel_width, (rows + 1) * panel_height), "white")
-    draw = ImageDraw.Draw(canvas)
-    for number, (left, top) in corners.items():
-        panel = Image.fromarray(read_image(sequence.frames[number]))
-        canvas.paste(panel.resize((panel_width, panel_height)), (left, top))
-        draw.text((left + 4, top + 2), f"frame {number}", fill="white")
-    left, top = corners[config.frame]
-    x, y = left + config.x * panel_width / width, top + config.y * panel_height / height
-    patch_width, patch_height = panel_width / grid[1], panel_height / grid[0]
+    columns, rows = min(4, len(numbers)), -(-len(numbers) // 4) + 1
+    figure = Figure((columns * config.width / 100, rows * round(height * config.width / width) / 100), dpi=100)
+    figure.subplots_adjust(0, 0, 1, 1, 0, 0)
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for panel in panels.flat:
+        panel.set_axis_off()
+    panel_of = {**dict(zip(numbers, panels.flat, strict=False)), config.frame: panels[-1, 0]}
+    for number, panel in panel_of.items():
+        panel.imshow(read_image(sequence.frames[number]), extent=(0, width, height, 0), aspect="auto")
+        panel.text(0.01, 0.98, f"frame {number}", color="white", va="top", transform=panel.transAxes)
+    target = panel_of[config.frame]
+    patch_width, patch_height = width / grid[1], height / grid[0]
     for index, source in enumerate(sources):
-        colour = _LINE_COLOURS[index % len(_LINE_COLOURS)]
-        left, top = corners[source.frame]
-        patch_x, patch_y = left + source.column * patch_width, top + source.row * patch_height
-        draw.rectangle((patch_x, patch_y, patch_x + patch_width, patch_y + patch_height), outline=colour, width=2)
-        centre = (patch_x + patch_width / 2, patch_y + patch_height / 2)
-        draw.line((x, y, *centre), fill=colour, width=1 + round(4 * source.weight))
-    draw.ellipse((x - 4, y - 4, x + 4, y + 4), outline="white", width=2)
-    return canvas
+        x, y = source.column * patch_width, source.row * patch_height
+        panel, colour = panel_of[source.frame], f"C{index % 10}"
+        panel.add_patch(Rectangle((x, y), patch_width, patch_height, fill=False, edgecolor=colour))
+        ends = (config.x, config.y), (x + patch_width / 2, y + patch_height / 2), target.transData, panel.transData
+        figure.add_artist(ConnectionPatch(*ends, color=colour, linewidth=1 + 3 * source.weight))
+    target.plot(config.x, config.y, "o", color="white", fillstyle="none")
+    return figure
 
 
 def main(argv: Sequence[str]) -> int:

@@ -2,25 +2,25 @@
 
 import io
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from PIL.ImageFile import ImageFile
 from zlib_ng import zlib_ng
 
-from eval import drawing
-from eval.drawing import Picture, read_image
-
 Mask = npt.NDArray[np.uint8]
 """[H, W] object ids; 0 is background."""
+
+Picture = npt.NDArray[np.uint8]
+"""[H, W, 3] RGB."""
 
 VOID_ID = 255  # pixels that an annotator left undecided
 
 _ID_MODES = ("P", "L", "1")
+_OPACITY = 0.5
 
 # Pillow raises any of these for a damaged PNG.
 _DAMAGED = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
@@ -28,13 +28,8 @@ _DAMAGED = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionB
 
 def davis_palette() -> npt.NDArray[np.uint8]:
     """The palette [256, 3] of PASCAL VOC and DAVIS: each colour's bits are the id's bits, dealt out to R, G, B from the top."""
-    ids = np.arange(256)
-    palette = np.zeros((256, 3), dtype=np.uint8)
-    for level in range(8):
-        for channel in range(3):
-            bit = (ids >> (3 * level + channel)) & 1
-            palette[:, channel] |= (bit << (7 - level)).astype(np.uint8)
-    return palette
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, count=9, bitorder="little")
+    return (bits.reshape(256, 3, 3) * np.array([[128], [64], [32]])).sum(1).astype(np.uint8)
 
 
 _PALETTE_256x3 = davis_palette()
@@ -45,19 +40,19 @@ def read_mask(path: Path) -> Mask:
 
     ValueError, which names the file, if there is none, it is damaged, not a PNG, or a colour image.
     """
-    with _errors_named(path):
+    try:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
-            _check_kind(path, image)
-            ids = _read_plain(content, image)
-            return np.asarray(image, dtype=np.uint8) if ids is None else ids
-
-
-def read_mask_size(path: Path) -> tuple[int, int]:
-    """(height, width) of a mask by its header; errors as `read_mask`, of damage only what the header shows."""
-    with _errors_named(path), Image.open(path) as image:
-        _check_kind(path, image)
-        return image.height, image.width
+            kind, mode = image.format, image.mode
+            if kind == "PNG" and mode in _ID_MODES:
+                ids = _read_plain(content, image)
+                return np.asarray(image, dtype=np.uint8) if ids is None else ids
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: no such mask") from error
+    except _DAMAGED as error:
+        raise ValueError(f"{path}: damaged mask ({error})") from error
+    found = f"a PNG of mode {mode}" if kind == "PNG" else f"a {kind} file"
+    raise ValueError(f"{path}: {found}; masks are PNG files with one object id per pixel (mode P, as DAVIS has)")
 
 
 def _read_plain(content: bytes, image: Image.Image) -> Mask | None:
@@ -90,24 +85,6 @@ def _read_plain(content: bytes, image: Image.Image) -> Mask | None:
     return None if rows_HW[:, 0].any() else np.ascontiguousarray(rows_HW[:, 1:])
 
 
-@contextmanager
-def _errors_named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise ValueError(f"{path}: no such mask") from error
-    except _DAMAGED as error:
-        named = str(error).startswith(f"{path}: ")
-        raise ValueError(str(error) if named else f"{path}: damaged mask ({error})") from error
-
-
-def _check_kind(path: Path, image: Image.Image) -> None:
-    if image.format != "PNG":
-        raise ValueError(f"{path}: a {image.format} file; masks are indexed PNG files")
-    if image.mode not in _ID_MODES:
-        raise ValueError(f"{path}: a PNG of mode {image.mode}; masks hold one object id per pixel (mode P, as DAVIS has)")
-
-
 def write_mask(path: Path, mask: Mask) -> None:
     """Write object ids as an indexed PNG with the DAVIS palette."""
     image = Image.fromarray(mask)
@@ -117,8 +94,7 @@ def write_mask(path: Path, mask: Mask) -> None:
 
 def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
     """Resample object ids to (height, width) by nearest neighbour."""
-    height, width = size
-    return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+    return np.asarray(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))
 
 
 def single_object(mask: Mask) -> Mask:
@@ -131,10 +107,26 @@ def without_void(mask: Mask) -> Mask:
     return np.where(mask == VOID_ID, np.uint8(0), mask) if mask.max() == VOID_ID else mask
 
 
+def read_image(path: Path) -> Picture:
+    """Decode an image as it is stored; ValueError, which names it, if it is missing or damaged."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path}: missing or damaged image ({error})") from error
+
+
 def overlay(frame: Path, mask: Path) -> Picture:
-    """Draw the mask of a file over its frame, in DAVIS's colours; ValueError if a file is missing or damaged, or the sizes differ."""
-    picture, ids = read_image(frame), read_mask(mask)
-    if ids.shape != picture.shape[:2]:
-        (height, width), (frame_height, frame_width) = ids.shape, picture.shape[:2]
+    """Blend the colours of a mask's file into its frame; where ids meet, the contour is drawn in the full colour.
+
+    ValueError if a file is missing or damaged, or the sizes differ.
+    """
+    picture_HW3, ids_HW = read_image(frame), read_mask(mask)
+    if ids_HW.shape != picture_HW3.shape[:2]:
+        (height, width), (frame_height, frame_width) = ids_HW.shape, picture_HW3.shape[:2]
         raise ValueError(f"{mask}: {width} x {height} pixels, but its frame has {frame_width} x {frame_height}")
-    return drawing.overlay(picture, ids, _PALETTE_256x3)
+    colours_HW3 = _PALETTE_256x3[ids_HW]
+    blended_HW3 = ((1 - _OPACITY) * picture_HW3 + _OPACITY * colours_HW3).round().astype(np.uint8)
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    contours_HW1 = cv2.morphologyEx(ids_HW, cv2.MORPH_GRADIENT, cross)[..., None] > 0
+    return np.where(ids_HW[..., None] > 0, np.where(contours_HW1, colours_HW3, blended_HW3), picture_HW3)

@@ -8,23 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageOps
 
 from common.cli import parse, run_command
 from common.files import write_atomically
-from eval.davis.config import SplitOptions
+from eval.davis.config import SequenceOptions
 from eval.davis.data import FEWEST_FRAMES, DavisSplit, find_sequences
 from eval.davis.masks import overlay
 from eval.davis.scores import Scores, score_sequences
-from eval.drawing import side_by_side
 
 logger = logging.getLogger(__name__)
 
 CHART_FILE = "j_and_f.png"
+CAPTION_HEIGHT = 16  # pixels above each panel for its title
 
 
 @dataclass(frozen=True, kw_only=True)
-class PicturesConfig(SplitOptions):
+class PicturesConfig(SequenceOptions):
     """Animate the masks of one or several backbones beside the annotations, and chart their J&F per sequence."""
 
     davis: Path
@@ -35,8 +35,6 @@ class PicturesConfig(SplitOptions):
     """Folder for SEQUENCE.gif and, where every frame is annotated, j_and_f.png."""
     titles: list[str] | None = None
     """A title for each folder; by default the parts of their paths that differ."""
-    sequences: str = ""
-    """Only these sequences of the split, separated by commas."""
     width: int = 320
     """Pixels per panel of an animation."""
     frames_per_second: int = 12
@@ -98,8 +96,12 @@ def write_animation(
     """
     pages = []
     for frame in frames:
-        panels = [overlay(frame, folder / f"{frame.stem}.png") for folder in folders]
-        pages.append(side_by_side(panels, titles, width).quantize(256, dither=Image.Dither.NONE))
+        panels = Image.fromarray(np.hstack([overlay(frame, folder / f"{frame.stem}.png") for folder in folders]))
+        panels = panels.resize((width * len(folders), max(1, round(panels.height * width * len(folders) / panels.width))))
+        page = ImageOps.expand(panels, (0, CAPTION_HEIGHT, 0, 0), "white")
+        for index, title in enumerate(titles):
+            ImageDraw.Draw(page).text((index * width + 4, 2), title, fill="black")
+        pages.append(page.quantize(256, dither=Image.Dither.NONE))
     options: dict[str, Any] = {"save_all": True, "append_images": pages[1:], "duration": 1000 // frames_per_second, "loop": 0}
     write_atomically(path, lambda temporary: pages[0].save(temporary, **options))
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.cli import parse, run_command
-from eval.davis.config import SplitOptions
+from eval.davis.config import SequenceOptions
 from eval.davis.protocol import PropagationSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class PropagationConfig(SplitOptions, PropagationSettings):
+class PropagationConfig(SequenceOptions, PropagationSettings):
     """Write the masks that label propagation with a backbone gives for the sequences of a DAVIS folder."""
 
     backbone: Path
@@ -19,8 +19,6 @@ class PropagationConfig(SplitOptions, PropagationSettings):
     """DAVIS folder: ImageSets, JPEGImages, Annotations (the first frames' masks suffice)."""
     output: Path
     """Folder for the masks: SEQUENCE/FRAME.png."""
-    sequences: str = ""
-    """Only these sequences of the split, separated by commas."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, ...; `auto`: a GPU where there is one."""
 

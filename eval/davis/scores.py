@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from common.cli import parse, run_command
 from common.files import write_text_atomically
-from eval.davis.config import SplitOptions
+from eval.davis.config import SequenceOptions
 from eval.davis.data import ALL_SEQUENCES, DavisSplit, choose_sequences, image_set_path, read_image_set, subfolders
 from eval.davis.measures import SequenceMeasures, measure_sequence
 from eval.davis.official import compare_with_official
@@ -34,7 +34,7 @@ _DECAY_BINS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoresConfig(SplitOptions):
+class ScoresConfig(SequenceOptions):
     """Score masks by the semi-supervised rules of DAVIS and write the two CSV files of the official evaluation."""
 
     annotations: Path
@@ -43,8 +43,6 @@ class ScoresConfig(SplitOptions):
     """Folder with one folder of masks per sequence, named as the annotations are."""
     output: Path
     """Folder for global_results-SPLIT.csv and per-sequence_results-SPLIT.csv; older ones are replaced, never read."""
-    sequences: str = ""
-    """Only these sequences, separated by commas."""
     jobs: int = 0
     """Processes; 0: one per core."""
     official: bool = False

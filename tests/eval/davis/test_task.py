@@ -13,10 +13,9 @@ from backbones.file import write_backbone_file
 from eval.__main__ import main
 from eval.davis.config import DavisConfig
 from eval.davis.items import read_items
-from eval.davis.masks import overlay, read_mask
+from eval.davis.masks import overlay, read_image, read_mask
 from eval.davis.scores import METRICS, score_sequences
 from eval.davis.task import evaluate
-from eval.drawing import read_image
 from eval.result import ResultError, read_result
 from tests.eval.davis.conftest import SEQUENCES, SOURCE, SPECS
 from tests.layouts import REGISTERS
