@@ -18,7 +18,6 @@ from tqdm import tqdm
 from common.images import breaks_off, ends_whole, is_jpeg
 from eval.findings import Finding, Kind, about, merged
 
-Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
 Decode = Callable[[Path], npt.NDArray[Any] | None]
@@ -193,7 +192,7 @@ def look_at_all(
     `jobs` are processes at most, 0 for one per usable core; `decode` is a function that they can import.
     """
     workers = min(jobs or usable_cores(), len(paths) // _FILES_PER_PROCESS)
-    facts = in_processes(partial(look_at, decode=decode, labels=labels), paths, workers, chunksize=32)
+    facts = in_processes(workers, partial(look_at, decode=decode, labels=labels), paths, chunksize=32)
     yield from tqdm(facts, desc=what, total=len(paths), unit="file", delay=shown_after_s, mininterval=0.5, leave=False)
 
 
@@ -203,15 +202,15 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def in_processes(work: Callable[[Item], Outcome], items: Iterable[Item], workers: int, chunksize: int = 1) -> Iterator[Outcome]:
-    """What `work` returns for each item, in their order, from several new processes, or from this one where one is enough."""
+def in_processes(workers: int, work: Callable[..., Outcome], *items: Iterable[Any], chunksize: int = 1) -> Iterator[Outcome]:
+    """As `map`, in several new processes, or in this one where one is enough."""
     if workers <= 1:
-        yield from map(work, items)
+        yield from map(work, *items)
         return
     # Not forks: a fork of a process with threads (torch's, OpenCV's) may hang.
     pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
     try:
-        yield from pool.map(work, items, chunksize=chunksize)
+        yield from pool.map(work, *items, chunksize=chunksize)
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C, what waits is not worth waiting for
 

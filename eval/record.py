@@ -3,6 +3,7 @@
 A folder is continued or read again only for the same inputs, and a difference is named. Loads no torch.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import logging
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from backbones.spec import spec_to_dict
 from common.files import text_sha256, write_text_atomically
+from eval.findings import first_few
 from eval.result import (
     RESULT_FILE,
     SAMPLE_MARKER,
@@ -43,8 +45,10 @@ _SHOWN = 4
 Inputs = dict[str, Any]
 """Everything that determines a task's metrics; JSON-ready."""
 
-_PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "pillow", "scipy", "pycocotools")
-_OPENMMLAB_PACKAGES = ("onedl-mmengine", "onedl-mmcv", "onedl-mmdetection", "onedl-mmsegmentation")
+_PACKAGES = (
+    *("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "pillow", "scipy", "pycocotools"),
+    *("onedl-mmengine", "onedl-mmcv", "onedl-mmdetection", "onedl-mmsegmentation"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +63,12 @@ class Evaluation:
     datasets: dict[str, Dataset]
 
     @property
+    def seed(self) -> int:
+        return int(self.options.seed)
+
+    @property
     def inputs(self) -> Inputs:
-        """Everything that determines the metrics."""
-        return _inputs(self.task, self.protocol, self.datasets, self.backbone.sha256, self.options.seed)
+        return _inputs(self)
 
     def finished(self) -> Result | None:
         """The result that the output folder holds, if it was made from the same inputs; the log says so.
@@ -73,10 +80,8 @@ class Evaluation:
             return None
         found = read_result(path)
         if found.inputs_sha256 != inputs_digest(self.inputs):
-            earlier = _inputs(found.task, found.protocol, found.datasets, found.backbone.sha256, found.seed)
-            raise ResultError(
-                f"{path}: made from other inputs ({differences(earlier, self.inputs)}); choose another --output or remove it"
-            )
+            changed = differences(_inputs(found), self.inputs)
+            raise ResultError(f"{path}: made from other inputs ({changed}); choose another --output or remove it")
         logger.info("%s is finished with the same inputs; not run again", self.options.output)
         if self.options.name not in ("", found.backbone.name):
             logger.warning("it keeps the name %s; for a row of another name, give another --output", found.backbone.name)
@@ -121,13 +126,13 @@ class Evaluation:
         )
 
 
-def _inputs(task: str, protocol: Protocol, datasets: Mapping[str, Dataset], backbone_sha256: str, seed: int) -> Inputs:
+def _inputs(given: Evaluation | Result) -> Inputs:
     inputs = {
-        "task": task,
-        "protocol": asdict(protocol),
-        "datasets": {role: asdict(dataset) for role, dataset in datasets.items()},
-        "backbone": backbone_sha256,
-        "seed": seed,
+        "task": given.task,
+        "protocol": asdict(given.protocol),
+        "datasets": {role: asdict(dataset) for role, dataset in given.datasets.items()},
+        "backbone": given.backbone.sha256,
+        "seed": given.seed,
     }
     described: Inputs = json.loads(json.dumps(inputs, sort_keys=True, default=str))
     return described
@@ -145,8 +150,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         {name: value for name, value in _flat(inputs) if not name.startswith("protocol.deviations")} for inputs in (before, now)
     )
     names = [name for name in {**earlier, **later} if earlier.get(name) != later.get(name)]
-    shown = [f"{name} {earlier.get(name, 'absent')} -> {later.get(name, 'absent')}" for name in names[:_SHOWN]]
-    return ", ".join(shown) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    return first_few((f"{name} {earlier.get(name, 'absent')} -> {later.get(name, 'absent')}" for name in names), _SHOWN)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -170,32 +174,22 @@ def describe_dataset(
     coverage: Coverage = "full" if len(listing) == full_size and not restricted else "subset"
     if (root / SAMPLE_MARKER).exists():
         coverage = "sample"
-    return Dataset(
-        name=name,
-        split=split,
-        num_items=len(listing),
-        listing_sha256=text_sha256("\n".join([*listing, content] if content else listing)),
-        coverage=coverage,
-    )
+    digest = text_sha256("\n".join([*listing, content] if content else listing))
+    return Dataset(name=name, split=split, num_items=len(listing), listing_sha256=digest, coverage=coverage)
 
 
 def describe_environment(device: "torch.device", world_size: int = 1) -> Environment:
     """Device, package versions and code revision."""
     packages = {"python": platform.python_version()}
-    for package in (*_PACKAGES, *_OPENMMLAB_PACKAGES):
-        try:
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # a task runs with only the packages that it needs
             packages[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # a task runs with only the packages that it needs
-    return Environment(device=_device_name(device), world_size=world_size, packages=packages, code=_code_revision())
+    name = device.type
+    if name == "cuda":
+        import torch  # loaded already by whoever has a device; the data doctor, which reads fingerprints, does without
 
-
-def _device_name(device: "torch.device") -> str:
-    if device.type != "cuda":
-        return device.type
-    import torch  # loaded already by whoever has a device; the data doctor, which reads fingerprints, does without
-
-    return torch.cuda.get_device_name(device)
+        name = torch.cuda.get_device_name(device)
+    return Environment(device=name, world_size=world_size, packages=packages, code=_code_revision())
 
 
 def _code_revision() -> str:

@@ -42,7 +42,7 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How the metrics were made: every constant of the protocol as used, by a name such as `davis-2017-label-propagation`.
+    """How the metrics were made: the name of one of the protocols in `eval.tasks`, and every constant as used.
 
     The version grows whenever a change of the code can change a metric. `deviations` names the settings that differ from the
     published protocol: name -> [published, used]; it is empty for a faithful run.
@@ -98,16 +98,14 @@ class Environment:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One finished task, by its name in `python -m eval TASK`, on one backbone."""
+    """One finished task, by its name in `python -m eval TASK`, on one backbone; datasets are `test`, and `train` where it learns."""
 
     task: str
     protocol: Protocol
-    metrics: dict[str, Metric]
-    """Metrics in the order in which tables print them."""
+    metrics: dict[str, Metric]  # in the order in which tables print them
     breakdown: dict[str, dict[str, float]]
     """Metrics per item: sequence, class or area -> metric name -> value, in the unit of the metrics."""
     datasets: dict[str, Dataset]
-    """`test`, and `train` where the task learns."""
     backbone: BackboneRecord
     config: dict[str, Any]
     """The task's resolved config."""
@@ -146,8 +144,7 @@ def read_result(path: Path) -> Result:
         raise ResultError(f"{path}: not a readable result file ({error})") from error
     if not isinstance(content, dict) or "version" not in content:
         raise ResultError(f"{path}: not a result file (no version)")
-    version = content["version"]
-    if version != RESULT_VERSION:
+    if (version := content["version"]) != RESULT_VERSION:
         newer = isinstance(version, int) and version > RESULT_VERSION
         advice = "a newer PatchBench wrote it, update this one" if newer else "run the task again"
         raise ResultError(f"{path}: result version {version}, this PatchBench reads {RESULT_VERSION}; {advice}")
@@ -158,22 +155,19 @@ def read_result(path: Path) -> Result:
 
 
 def _result_from_dict(content: dict[str, Any]) -> Result:
-    given = dict(content)
-    given["protocol"] = Protocol(**content["protocol"])
-    given["metrics"] = {
-        name: Metric(**{**values, "value": _null_to_nan(values["value"])}) for name, values in content["metrics"].items()
+    parts = {
+        "protocol": Protocol(**content["protocol"]),
+        "metrics": {name: Metric(**_null_to_nan(values)) for name, values in content["metrics"].items()},
+        "breakdown": {item: _null_to_nan(values) for item, values in content["breakdown"].items()},
+        "datasets": {role: Dataset(**values) for role, values in content["datasets"].items()},
+        "backbone": BackboneRecord(**content["backbone"]),
+        "environment": Environment(**content["environment"]),
     }
-    given["breakdown"] = {
-        item: {name: _null_to_nan(value) for name, value in values.items()} for item, values in content["breakdown"].items()
-    }
-    given["datasets"] = {role: Dataset(**values) for role, values in content["datasets"].items()}
-    given["backbone"] = BackboneRecord(**content["backbone"])
-    given["environment"] = Environment(**content["environment"])
-    return Result(**given)
+    return Result(**{**content, **parts})
 
 
-def _null_to_nan(value: float | None) -> float:
-    return math.nan if value is None else value
+def _null_to_nan(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: math.nan if value is None else value for name, value in values.items()}
 
 
 def _nan_to_null(value: Any) -> Any:

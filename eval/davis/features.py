@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from backbones.base import check_taps
@@ -74,25 +73,21 @@ def read_frame(path: Path, settings: PropagationSettings, multiple: int, size: t
     if size is not None and (height, width) != size:
         raise ValueError(f"{path}: {width} x {height} pixels, but the first frame has {size[1]} x {size[0]}")
     input_height, input_width = input_size(height, width, settings, multiple)
-    image_3HW = _normalise(cv2.resize(pixels_HW3, (input_width, input_height)), settings)
-    return Frame(name=path.stem, image=torch.from_numpy(image_3HW), original_size=(height, width))
-
-
-def _normalise(bgr_HW3: NDArray[np.uint8], settings: PropagationSettings) -> NDArray[np.float32]:
-    """RGB [3, H, W]; each of the 256 levels is computed once and looked up."""
+    bgr_HW3 = cv2.resize(pixels_HW3, (input_width, input_height))
+    # Each of the 256 levels is normalised once and looked up.
     levels = np.arange(256, dtype=np.float32) / np.float32(255)
-    image_3HW = np.empty((3, *bgr_HW3.shape[:2]), dtype=np.float32)
+    image_3HW = np.empty((3, input_height, input_width), dtype=np.float32)
     for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, settings.quirks.std, strict=True)):
         table = (levels - np.float32(mean)) / np.float32(std)
         cv2.LUT(cv2.extractChannel(bgr_HW3, 2 - channel), table, dst=image_3HW[channel])
-    return image_3HW
+    return Frame(name=path.stem, image=torch.from_numpy(image_3HW), original_size=(height, width))
 
 
 class FeatureExtractor:
     """The patch features that label propagation compares."""
 
     def __init__(self, backbone: AnyBackbone, block: int | None, device: torch.device) -> None:
-        """Move a backbone to the device and set it to evaluation mode; ValueError if it has no such block (`PropagationSettings`)."""
+        """ValueError if the backbone has no such block (`PropagationSettings`)."""
         if block is not None:
             check_taps([block], backbone.spec)
         self.backbone = backbone.to(device).eval()
@@ -102,8 +97,7 @@ class FeatureExtractor:
     @property
     def stride(self) -> int:
         """Input pixels per position."""
-        last_block = self.backbone.spec.num_blocks - 1
-        return self.backbone.map_strides([last_block if self.block is None else self.block])[0]
+        return self.backbone.map_strides([self.backbone.spec.num_blocks - 1 if self.block is None else self.block])[0]
 
     @property
     def input_multiple(self) -> int:
@@ -131,17 +125,15 @@ class FeatureExtractor:
         ValueError if the image size does not fit the backbone, as the published one does not fit patches of 14 pixels.
         """
         try:
-            features_BhwD = self._features(images_B3HW.to(self.device, non_blocking=True))
+            images_B3HW = images_B3HW.to(self.device, non_blocking=True)
+            if self.block is None:
+                tokens = self.backbone.forward_tokens(images_B3HW)
+                features_BhwD = tokens.patches.unflatten(1, tokens.grid)
+            else:
+                features_BhwD = self.backbone.forward_maps(images_B3HW, [self.block])[0].permute(0, 2, 3, 1)
         except ValueError as error:
             raise ValueError(f"{error}; the protocol `fixed` resizes frames to sizes that fit (--protocol fixed)") from error
         return F.normalize(features_BhwD, dim=-1)
-
-    def _features(self, images_B3HW: Tensor) -> Tensor:
-        """[B, h, w, D], without CLS token and registers."""
-        if self.block is not None:
-            return self.backbone.forward_maps(images_B3HW, [self.block])[0].permute(0, 2, 3, 1)
-        tokens = self.backbone.forward_tokens(images_B3HW)
-        return tokens.patches.unflatten(1, tokens.grid)
 
 
 def check_sizes(spec: BackboneSpec, sizes: Iterable[tuple[int, int]], settings: PropagationSettings) -> None:

@@ -1,8 +1,21 @@
-"""The protocol of label propagation: its settings, its quirks, and how a run departs from the published one."""
+"""The protocol of label propagation: its settings, its quirks, and how a run departs from the published one.
+
+Source: `eval_video_segmentation.py` of facebookresearch/dino 7c446df; SelfPatch 81aef149 changes nothing here.
+"""
 
 import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
+
+PUBLISHED_SETTINGS = {
+    "protocol": "published",
+    "n_last_frames": 7,
+    "neighbourhood_radius": 12,
+    "topk": 5,
+    "temperature": 0.1,
+    "short_side": 480,
+    "block": None,
+}
 
 # exp(80) = 5.5e34; float32 ends at 3.4e38, and labels are divided by sums of such weights.
 LOWEST_TEMPERATURE = 1 / 80
@@ -12,10 +25,7 @@ PROTOCOL_VERSION = 1  # grows whenever a change can change a mask
 
 @dataclass(frozen=True, kw_only=True)
 class Quirks:
-    """Properties of the authors' script that nobody would choose today but that every published number contains.
-
-    Source: `eval_video_segmentation.py` of facebookresearch/dino 7c446df; SelfPatch 81aef149 changes nothing here.
-    """
+    """Properties of the authors' script that nobody would choose today but that every published number contains."""
 
     std: tuple[float, float, float]
     """Deviation of the image normalisation, in RGB."""
@@ -84,5 +94,5 @@ def propagation_settings(config: PropagationSettings) -> dict[str, Any]:
 
 def deviations(config: PropagationSettings) -> dict[str, list[Any]]:
     """Settings that differ from the published protocol: name -> [published, used]."""
-    published, used = propagation_settings(PropagationSettings()), propagation_settings(config)
-    return {name: [published[name], used[name]] for name in published if published[name] != used[name]}
+    published = {**PUBLISHED_SETTINGS, **dataclasses.asdict(PUBLISHED)}
+    return {name: [published[name], used] for name, used in propagation_settings(config).items() if used != published[name]}

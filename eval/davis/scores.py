@@ -7,11 +7,9 @@ so that it starts at once, here and in each process of `--jobs`.
 import csv
 import io
 import logging
-import multiprocessing
-import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +21,7 @@ from eval.davis.config import SequenceOptions
 from eval.davis.data import ALL_SEQUENCES, DavisSplit, choose_sequences, image_set_path, read_image_set, subfolders
 from eval.davis.measures import SequenceMeasures, measure_sequence
 from eval.davis.official import compare_with_official
+from eval.image_checks import in_processes, usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -79,33 +78,22 @@ def score_sequences(
             raise ValueError(f"{folder}: no such folder")
         if missing := [name for name in names if not (folder / name).is_dir()]:
             raise ValueError(f"{folder / missing[0]}: no such folder ({len(missing)} of {len(names)} sequences are missing)")
-    tasks = [(annotations / name, predictions / name, one_object) for name in names]
-    workers = min(jobs or _usable_cores(), len(tasks))
-    if workers <= 1:
-        return summarise([measure_sequence(*task) for task in tasks])
-    # Workers are new processes, not forks: a fork of a process with threads (torch's, OpenCV's) may hang.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return summarise(list(pool.map(measure_sequence, *zip(*tasks, strict=True))))
+    folders = [[folder / name for name in names] for folder in (annotations, predictions)]
+    workers = min(jobs or usable_cores(), len(names))
+    return summarise(list(in_processes(workers, measure_sequence, *folders, repeat(one_object))))
 
 
 def summarise(sequences: Sequence[SequenceMeasures]) -> Scores:
     """Mean, recall and decay of each object, and their means over the objects; ValueError if there is none."""
-    per_object = {
-        f"{sequence.name}_{number}": _of_object(region, boundary)
-        for sequence in sequences
-        for number, (region, boundary) in enumerate(zip(sequence.region, sequence.boundary, strict=True), 1)
-    }
+    per_object = {}
+    for sequence in sequences:
+        for number, (region, boundary) in enumerate(zip(sequence.region, sequence.boundary, strict=True), 1):
+            j, f = frame_statistics(region), frame_statistics(boundary)
+            per_object[f"{sequence.name}_{number}"] = dict(zip(METRICS, ((j[0] + f[0]) / 2, *j, *f), strict=True))
     if not per_object:
         raise ValueError("no sequence has an object in its first annotation; there is nothing to score")
     overall = {name: float(np.mean([metrics[name] for metrics in per_object.values()])) for name in METRICS[1:]}
     return Scores(overall={"J&F-Mean": (overall["J-Mean"] + overall["F-Mean"]) / 2, **overall}, per_object=per_object)
-
-
-def _of_object(region: npt.NDArray[np.float64], boundary: npt.NDArray[np.float64]) -> dict[str, float]:
-    j_mean, j_recall, j_decay = frame_statistics(region)
-    f_mean, f_recall, f_decay = frame_statistics(boundary)
-    values = ((j_mean + f_mean) / 2, j_mean, j_recall, j_decay, f_mean, f_recall, f_decay)
-    return dict(zip(METRICS, values, strict=True))
 
 
 def frame_statistics(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
@@ -143,24 +131,15 @@ def score(config: ScoresConfig) -> Scores:
 def _chosen(config: ScoresConfig) -> tuple[Path, list[str]]:
     """The folder of annotations, and the sequences."""
     split = DavisSplit.chosen(config.annotations, config, config.sequences)
-    if (config.annotations / "Annotations").is_dir():
-        folder = split.masks_folder
-    else:
+    folder = split.masks_folder
+    if not (config.annotations / "Annotations").is_dir():
         # For DAVIS/Annotations/480p, the lists are beside Annotations.
         folder = config.annotations
-        root, resolution = folder.resolve().parent.parent, folder.resolve().name
-        split = replace(split, root=root, resolution=resolution)
+        split = replace(split, root=folder.resolve().parent.parent, resolution=folder.resolve().name)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder of annotations")
-    if split.split == ALL_SEQUENCES or not (split.root / "ImageSets").is_dir():
-        return folder, choose_sequences(split, subfolders(folder))
-    return folder, choose_sequences(split, read_image_set(image_set_path(split)))
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Linux only; sees the cores that a container or a Slurm job may use
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    listed = split.split != ALL_SEQUENCES and (split.root / "ImageSets").is_dir()
+    return folder, choose_sequences(split, read_image_set(image_set_path(split)) if listed else subfolders(folder))
 
 
 def _csv_text(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:

@@ -123,7 +123,7 @@ def shrink(path: Path) -> None:
             lambda path: Image.new("L", (WIDTH, HEIGHT)).save(path, "JPEG"),
             "damaged",
             "damaged inside",
-            f"{MASK} (a JPEG file; masks are indexed PNG files)",
+            f"{MASK} (a JPEG file; masks are PNG files",
         ),
         (MASK, lambda path: path.write_bytes(path.read_bytes()[:20]), "damaged", "damaged inside", MASK),
         (FRAME, lambda path: path.rename(path.with_suffix(".JPG")), "misnamed", "do not end in .jpg", FRAME[:-3] + "JPG"),
