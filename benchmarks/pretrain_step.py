@@ -20,7 +20,7 @@ from common.distributed import choose_device
 from pretrain.config import PretrainConfig, parse_run
 from pretrain.data.views import view_kinds
 from pretrain.methods import ALL_PATCHES
-from pretrain.networks import build_networks, choose_autocast
+from pretrain.networks import build_networks
 from pretrain.schedules import StepSettings, step_settings
 from pretrain.step import training_step
 from tests.references import selfpatch_step as reference
@@ -94,10 +94,9 @@ def authors_losses(config: PretrainConfig, now: StepSettings, device: torch.devi
 
 def our_losses(config: PretrainConfig, now: StepSettings, device: torch.device) -> Iterator[float]:
     """The run's seed determines the weights."""
-    networks, autocast = build_networks(config, device), choose_autocast("auto", device)
-    trained = networks.student, networks.teacher, networks.objective, networks.optimizer
+    networks = build_networks(config, device)
     for crops in batches(config, device):
-        yield training_step(*trained, crops, now, autocast)["loss"].item()
+        yield training_step(networks.student, networks, crops, now)["loss"].item()
 
 
 def work(turns: Turns, part: str, options: BenchmarkConfig, folder: Path) -> torch.device:

@@ -1,7 +1,4 @@
-"""The checkpoint: everything that a run needs to go on as if it had never stopped.
-
-How it is written, which older ones stay beside it, where a run starts, and how its backbones are exported.
-"""
+"""The checkpoint: how everything is written that a run needs to go on as if it had never stopped, where a run starts, and export."""
 
 import json
 import logging
@@ -30,8 +27,7 @@ CHECKPOINT_FILE = "checkpoint.pth"
 AUTO, NEVER = "auto", "never"
 
 _SEED = "train.seed"
-_PARTS = ("student", "teacher", "objective", "optimizer")
-"""What is saved of the networks, by name."""
+_PARTS = ("student", "teacher", "objective", "optimizer")  # of the networks
 
 # What may change when a run is continued, besides `watch`: it influences where and how fast it runs, not what it computes.
 _FREE_FIELDS = {
@@ -41,23 +37,16 @@ _FREE_FIELDS = {
 }
 
 
-class CheckpointNotWrittenError(ValueError):
-    """The disk took no checkpoint; the previous one is as it was."""
-
-
 def run_settings(config: PretrainConfig, names: Iterable[str]) -> dict[str, Any]:
     """What a run is, as flat plain values: its configuration, and a digest of its images' names in their order.
 
     Names are relative to `config.data.path`, which itself may move.
     """
     sections = plain_config(config)
-    flat = {
-        f"{section}.{field}": value
-        for section, fields in sections.items()
-        if isinstance(fields, dict) and section != "watch"
-        for field, value in fields.items()
-    }
-    return {"method": sections["method"], **flat, "data.listing_sha256": text_sha256("\n".join(names))}
+    settings = {"method": sections.pop("method")}
+    del sections["watch"]
+    settings |= {f"{section}.{field}": value for section, fields in sections.items() for field, value in fields.items()}
+    return {**settings, "data.listing_sha256": text_sha256("\n".join(names))}
 
 
 def recipe_digest(settings: Mapping[str, Any]) -> str:
@@ -77,8 +66,7 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint atomically, after so many steps and epochs; `kept` names the older ones that the run may remove.
 
-    Raises:
-        CheckpointNotWrittenError: If the disk is full or fails; what was at `path` before is still there.
+    After an OSError, what was at `path` before is still there.
     """
     content = {
         "format": FORMAT_MARK,
@@ -104,21 +92,11 @@ def save_checkpoint(
                     raise error.__context__ from None
                 raise
 
-    try:
-        write_atomically(path, write)
-    except OSError as error:
-        before = "the previous one is intact; " if path.exists() else ""
-        raise CheckpointNotWrittenError(
-            f"cannot write the checkpoint {path} after step {step}: {error.strerror or error}; {before}"
-            "make room, or choose another train.output; the same command continues"
-        ) from error
+    write_atomically(path, write)
 
 
 class CheckpointWriter:
-    """Writes the checkpoint every `train.checkpoint_every` steps and at the end; the first process does.
-
-    `kept` names the older checkpoints that this run has written so far and may remove.
-    """
+    """Writes the checkpoint of a run, on the first process; `kept` names the older ones that the run has written and may remove."""
 
     def __init__(
         self, path: Path, settings: Mapping[str, Any], train: TrainConfig, steps_per_epoch: int, kept: Sequence[str]
@@ -128,19 +106,20 @@ class CheckpointWriter:
         self._kept = list(kept)
 
     def is_due(self, step: int) -> bool:
-        """Whether the checkpoint is written after this many steps, also if they are not the last."""
+        """Whether the checkpoint is written after this many steps, whether or not they are the last."""
         return step % (self._train.checkpoint_every or self._steps_per_epoch) == 0 or self._is_kept_for_good(step)
 
     def write(self, step: int, networks: Networks) -> None:
-        """Write the checkpoint after `step` steps; all processes wait for the first one's success, or fail with it."""
+        """Write the checkpoint after `step` steps; all processes wait for the first one's success, or fail with it (ValueError)."""
         failure = ""
         if rank() == 0:
             try:
                 self._write(step, networks)
-            except CheckpointNotWrittenError as error:
-                failure = str(error)
+            except OSError as error:
+                failure = f"cannot write the checkpoint {self.path} after step {step}: {error.strerror or error}; "
+                failure += "the previous one is intact; " if self.path.exists() else ""
         if failure := from_first_process(failure):
-            raise CheckpointNotWrittenError(failure)
+            raise ValueError(f"{failure}make room, or choose another train.output; the same command continues")
 
     def _write(self, step: int, networks: Networks) -> None:
         epochs_done, keep_last = step // self._steps_per_epoch, self._train.keep_last
@@ -150,7 +129,7 @@ class CheckpointWriter:
         save_checkpoint(self.path, self._settings, networks, step, epochs_done, self._kept)
         if keep_last > 1:
             link_or_copy(self.path, newest)
-        # Of one's own; also with a smaller `keep_last` than before the run was continued.
+        # Perhaps several: `keep_last` may be smaller than before the run was continued.
         while len(self._kept) > (keep_last if keep_last > 1 else 0):
             self.path.with_name(self._kept.pop(0)).unlink(missing_ok=True)
         if self._is_kept_for_good(step):
@@ -178,14 +157,8 @@ def start_or_resume(own: Path, resume: str, settings: Mapping[str, Any], network
     """Restore what `train.resume` says: `auto`, `never` or a checkpoint file; `own` is where this run's checkpoint is or will be.
 
     A run that has a checkpoint of its own always continues from that one, also when another is named: the same command line has to
-    go on after an interruption.
-
-    Returns:
-        How many steps are done, and the names of the older checkpoints that this run has written and may remove.
-
-    Raises:
-        CheckpointError: If there is a checkpoint that must not be continued or cannot be; a damaged one is never passed over in
-            silence, but an older one is named.
+    go on after an interruption. Returns how many steps are done, and the names of the older checkpoints that this run may remove.
+    A CheckpointError says why a checkpoint must not or cannot be continued; of a damaged one it names an older one.
     """
     if own.exists():
         if resume == NEVER:
@@ -216,11 +189,10 @@ def _restore(path: Path, settings: Mapping[str, Any], networks: Networks) -> tup
         raise CheckpointError(f"{path}: not a pretraining checkpoint of this version; choose another train.output")
     saved = content["settings"]
     names = sorted((set(saved) | set(settings)) - _free_fields(settings))
-    differing = [name for name in names if saved.get(name) != settings.get(name)]
-    if differing:
-        described = "; ".join(f"{name} was {saved.get(name)}, is {settings.get(name)}" for name in differing)
+    pairs = {name: (saved.get(name), settings.get(name)) for name in names}
+    if differing := "; ".join(f"{name} was {before}, is {now}" for name, (before, now) in pairs.items() if before != now):
         raise CheckpointError(
-            f"{path} belongs to a run with other settings: {described}; "
+            f"{path} belongs to a run with other settings: {differing}; "
             "give the same ones to continue it, or another train.output to start afresh"
         )
     for name in _PARTS:
@@ -230,16 +202,13 @@ def _restore(path: Path, settings: Mapping[str, Any], networks: Networks) -> tup
 
 
 def _way_out(damaged: Path) -> str:
-    """What to do about a damaged checkpoint."""
     pattern = f"{damaged.stem.split('_')[0]}_*{damaged.suffix}"
     # A look at the end of a file is enough to leave out those that were cut short.
     others = [path for path in damaged.parent.glob(pattern) if not path.samefile(damaged) and zipfile.is_zipfile(path)]
     if not others:
         return f"there is no older one beside it; remove {damaged.name} to start afresh"
     newest = max(others, key=lambda path: path.stat().st_mtime_ns)
-    return (
-        f"the newest older one beside it is {newest}: remove {damaged.name} and add --train.resume {newest} to go on from there"
-    )
+    return f"the newest older one beside it is {newest}: remove {damaged.name} and add --train.resume {newest} to go on from it"
 
 
 def export_backbones(checkpoint: Path) -> list[Path]:

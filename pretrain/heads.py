@@ -21,16 +21,15 @@ INITIAL_DEVIATION = 0.02
 
 
 class Projections(NamedTuple):
-    """What a head makes of several views.
+    """What a head makes of several views: the factors of DINO's logits, so that losses make as many rows at a time as they need.
 
-    DINO's logits are products of embeddings and prototypes. An image of SelfPatch has 680 rows of 4096 logits, but of 256 channels:
-    so heads return the two factors, and losses multiply as many rows at a time as they need.
+    An image of SelfPatch has 680 rows of 4096 logits, but of 256 channels.
     """
 
     views: Sequence[Tensor]
     """[B, ..., D] of each view, B images and possibly patches."""
     prototypes_KD: Tensor | None = None
-    """float32; without them the embeddings themselves are what the loss compares."""
+    """float32; without them the loss compares the embeddings themselves."""
 
     def logits(self, rows: Tensor) -> Tensor:
         """float32 [..., K] of embeddings [..., D] of these views, which are multiplied in their own dtype."""
@@ -45,17 +44,12 @@ class ProjectionHead(nn.Module):
 
     def __init__(self, in_dim: int, out_dim: int, config: DINOConfig) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(
-            nn.Linear(in_dim, config.hidden_dim),
-            nn.GELU(),
-            nn.Linear(config.hidden_dim, config.hidden_dim),
-            nn.GELU(),
-            nn.Linear(config.hidden_dim, config.bottleneck_dim),
-        )
-        for layer in self.mlp:
-            if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=INITIAL_DEVIATION)
-                nn.init.zeros_(layer.bias)
+        hidden = config.hidden_dim
+        layers = nn.Linear(in_dim, hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, config.bottleneck_dim)
+        for layer in layers:
+            nn.init.trunc_normal_(layer.weight, std=INITIAL_DEVIATION)
+            nn.init.zeros_(layer.bias)
+        self.mlp = nn.Sequential(layers[0], nn.GELU(), layers[1], nn.GELU(), layers[2])
         self.last_layer = weight_norm(nn.Linear(config.bottleneck_dim, out_dim, bias=False))
         magnitudes = self.last_layer.parametrizations.weight.original0
         nn.init.ones_(magnitudes)
@@ -73,20 +67,17 @@ class ProjectionHead(nn.Module):
 
 
 class MoBYHead(nn.Module):
-    """A two-layer projector and, in the student, a two-layer predictor, with torch's default initialisation as the authors'.
-
-    Hidden layers have batch normalisation over all processes.
-    """
+    """A two-layer projector and, in the student, a two-layer predictor, with torch's default initialisation as the authors'."""
 
     def __init__(self, in_dim: int, config: MoBYConfig, role: Role) -> None:
         super().__init__()
-        hidden, out = config.hidden_dim, config.out_dim
 
         def mlp(width: int) -> nn.Sequential:
-            return nn.Sequential(nn.Linear(width, hidden), BatchNorm(hidden), nn.ReLU(), nn.Linear(hidden, out))
+            hidden = config.hidden_dim
+            return nn.Sequential(nn.Linear(width, hidden), BatchNorm(hidden), nn.ReLU(), nn.Linear(hidden, config.out_dim))
 
         self.projector = mlp(in_dim)
-        self.predictor = mlp(out) if role == "student" else nn.Identity()
+        self.predictor = mlp(config.out_dim) if role == "student" else nn.Identity()
 
     def forward(self, views: Sequence[Tensor]) -> Projections:
         """Views [B, ..., in_dim]; each is normalised by its own statistics, since MoBY passes views one by one."""

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -23,16 +22,16 @@ LOG_FILE = "log.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 
 LEAST_INFORMATION = 0.05
-"""Nats that a target says about its image or patch; below it says nothing. Identical targets have 0 but for rounding, below 1e-4.
-On real images a fresh ViT-S/16 of the recipes has 0.45 to 0.66 (CLS, 16 views), the sample recipes' runs stay above 0.59."""
+"""What healthy targets say about their image or patch, in nats. Identical targets say nothing, up to rounding (1e-4); on real images
+those of a fresh ViT-S/16 of the recipes say 0.45 to 0.66 (CLS, 16 views), those of the sample recipes' runs at least 0.59."""
 UNIFORM_PART = 0.5
-"""Of targets that are all alike: entropy as a part of log K above which they count as uniform, below as one constant output. Collapse
-ends at 1 or near 0; between them either name would do."""
+"""Targets that are all alike count as uniform if their entropy is a larger part of log K than this, otherwise as one constant output.
+Collapse ends at 1 or near 0; between them either name would do."""
 LEAST_DEVIATION = 0.1
-"""Standard deviation of embeddings, 1 if directions are spread evenly; below it the mean cosine of two embeddings is above 0.99.
-Identical ones have 0, the sample recipes' runs stay above 0.69."""
+"""Standard deviation of healthy embeddings, which is 1 if directions are spread evenly and 0 if all are the same. At this value two
+embeddings have a mean cosine of 0.99; the sample recipes' runs stay above 0.69."""
 JUDGED_LINES = 5
-"""Logged steps whose mean is judged: a single batch may be odd."""
+"""How many logged steps are judged, by their mean: a single batch may be odd."""
 
 COLLAPSED = {
     "uniform": "all targets are alike and spread over all prototypes; they say nothing about the image. "
@@ -43,16 +42,15 @@ COLLAPSED = {
 
 
 class RunLog:
-    """Writes one line per logged step; on a continued run, lines after the checkpoint are dropped first.
+    """Writes one line per logged step of a run with `last_step` steps, `first_step` of which are done.
 
     `board` takes what does not fit in a line, such as plots; `bar` shows the progress.
     """
 
     def __init__(self, folder: Path, first_step: int, last_step: int) -> None:
-        """Open the logs of a run with `last_step` steps, `first_step` of which are done."""
         path = folder / LOG_FILE
         text = path.read_text(encoding="utf-8") if path.exists() else ""
-        # A kill may have cut the last line short.
+        # A kill may have cut the last line short, or come after lines that are newer than the checkpoint.
         lines = text[: text.rfind("\n") + 1].splitlines()
         write_text_atomically(path, "".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= first_step))
         self._stream = path.open("a", encoding="utf-8")
@@ -65,9 +63,9 @@ class RunLog:
         """Add named numbers to the line of the step that is written next."""
         self._values.update(values)
 
-    def write(self, step: int, epoch: int) -> None:
-        """Write one line with everything added since the last one: after `step` steps, the last of them in this 0-based epoch."""
-        values, self._values = self._values, {}
+    def write(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        """Write one line, with what was added since the last one: after `step` steps, the last of them in this 0-based epoch."""
+        values, self._values = {**self._values, **values}, {}
         self._stream.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
         self._stream.flush()
         self.bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
@@ -91,29 +89,29 @@ class StepInfo:
     step: int
     """Steps done in the whole run, this one included."""
     epoch: int
-    """0-based epoch to which this step belongs."""
+    """0-based."""
     epoch_ended: bool
     is_logged: bool
     is_last: bool
     """Whether no step follows in this process."""
     networks: Networks
     losses: Mapping[str, Tensor]
-    """Scalars of this process's share before the update, on its device; at logged steps also `Objective.diagnostics`."""
+    """What `training_step` returned for this process's share."""
     settings: StepSettings
     log: RunLog | None
     """Where scalars and images go; None on all processes but the first."""
 
 
-def record_step(info: StepInfo, device: torch.device) -> None:
-    """Log a step on the first process, with what was added to its line by `RunLog.add`; all take part in averaging the losses."""
+def record_step(info: StepInfo) -> None:
+    """Log a step on the first process; all take part in averaging the losses."""
     if info.is_logged:
-        values = mean_over_processes({name: value.item() for name, value in info.losses.items()}, device)
+        losses, device = info.losses, info.losses["loss"].device
+        values = mean_over_processes({name: value.item() for name, value in losses.items()}, device)
         if info.log is not None:
-            now = info.settings
             info.log.collapse.update(info.step, values)
-            info.log.add(values)
-            info.log.add({"lr": now.lr, "weight_decay": now.weight_decay, "teacher_momentum": now.teacher_momentum})
-            info.log.write(info.step, info.epoch)
+            now = info.settings
+            schedules = {"lr": now.lr, "weight_decay": now.weight_decay, "teacher_momentum": now.teacher_momentum}
+            info.log.write(info.step, info.epoch, values | schedules)
     if info.log is not None:
         info.log.bar.update()
 
@@ -128,17 +126,14 @@ def judge(found: Mapping[str, float]) -> str:
 
 
 class CollapseWarning:
-    """Warns when a part of the loss, `cls` or `patch`, collapses and tells when it has recovered: once per change.
-
-    Everything counts as healthy until the mean of `JUDGED_LINES` logged steps says otherwise.
-    """
+    """Warns when a part of the loss, `cls` or `patch`, collapses and tells when it has recovered: once per change."""
 
     def __init__(self) -> None:
         self.states: dict[str, str] = {}
         self._recent: deque[Mapping[str, float]] = deque(maxlen=JUDGED_LINES)
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
-        """Take note of a logged step, by the number of steps done and the values that the log gets."""
+        """Take note of the values that the log gets after so many steps."""
         self._recent.append(values)
         if len(self._recent) < JUDGED_LINES:
             return

@@ -3,82 +3,88 @@
 Nothing here loads torch.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal, get_type_hints
 
 Border = Literal["wrap", "clamp"]
 
 ALL_PATCHES = 0
 """The window size that stands for every other patch of the image."""
 
+RANGES: dict[str, Callable[[float], bool]] = {
+    "at least 0": lambda value: value >= 0,
+    "at least 1": lambda value: value >= 1,
+    "positive": lambda value: value > 0,
+    "in [0, 1]": lambda value: 0 <= value <= 1,
+    "in [0, 1)": lambda value: 0 <= value < 1,
+}
+Count = Annotated[int, "at least 0"]
+Size = Annotated[int, "at least 1"]
+NotNegative = Annotated[float, "at least 0"]
+Positive = Annotated[float, "positive"]
+Part = Annotated[float, "in [0, 1]"]
+ProperPart = Annotated[float, "in [0, 1)"]
 
-def at_least(section: str, least: float, **values: float) -> None:
-    """Refuse fields of a section that are smaller."""
-    for name, value in values.items():
-        if value < least:
-            raise ValueError(f"{section}.{name}={value} must be at least {least:g}")
+
+class Section:
+    """A section of the configuration, such as `dino` of `DINOConfig`; refuses values outside the range that a field's type names."""
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self), include_extras=True).items():
+            for allowed in getattr(hint, "__metadata__", ()):
+                if not RANGES[allowed](value := getattr(self, name)):
+                    section = type(self).__name__.removesuffix("Config").lower()
+                    raise ValueError(f"{section}.{name}={value} must be {allowed}")
 
 
 @dataclass(kw_only=True)
-class DINOConfig:
+class DINOConfig(Section):
     """DINO's image-level loss."""
 
-    out_dim: int = 65536
+    out_dim: Size = 65536
     """Number of prototypes of the CLS head."""
-    hidden_dim: int = 2048
+    hidden_dim: Size = 2048
     """Width of the hidden layers of every projection head."""
-    bottleneck_dim: int = 256
+    bottleneck_dim: Size = 256
     """Width of the normalised embedding in every projection head."""
     norm_last_layer: bool = True
     """Keep every prototype at length 1. DINO advises True for small backbones; its VISSL run used False."""
-    student_temperature: float = 0.1
+    student_temperature: Positive = 0.1
     """Sharpening of the student's probabilities, CLS and patches."""
-    teacher_temperature: float = 0.04
+    teacher_temperature: Positive = 0.04
     """Sharpening of the teacher's probabilities after the warm-up, CLS and patches."""
-    warmup_teacher_temperature: float = 0.04
+    warmup_teacher_temperature: Positive = 0.04
     """Sharpening of the teacher's probabilities in the first epoch."""
     warmup_teacher_temperature_epochs: int = 0
     """Epochs over which the teacher's temperature rises linearly."""
-    centre_momentum: float = 0.9
+    centre_momentum: ProperPart = 0.9
     """Weight of the past in the running centres."""
 
-    def __post_init__(self) -> None:
-        for name in ("student_temperature", "teacher_temperature", "warmup_teacher_temperature"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"dino.{name}={getattr(self, name)} must be positive")
-        if not 0 <= self.centre_momentum < 1:
-            raise ValueError(f"dino.centre_momentum={self.centre_momentum} must be in [0, 1)")
-        at_least("dino", 1, out_dim=self.out_dim, hidden_dim=self.hidden_dim, bottleneck_dim=self.bottleneck_dim)
-
 
 @dataclass(kw_only=True)
-class MoBYConfig:
+class MoBYConfig(Section):
     """MoBY's heads and loss."""
 
-    hidden_dim: int = 4096
+    hidden_dim: Size = 4096
     """Width of the hidden layer of projector and predictor."""
-    out_dim: int = 256
+    out_dim: Size = 256
     """Width of the embedding."""
-    temperature: float = 0.2
+    temperature: Positive = 0.2
     """Divides the cosines of the contrastive loss."""
-    queue: int = 4096
+    queue: Size = 4096
     """Embeddings of past batches that serve as negatives, for each view, and for patches."""
-
-    def __post_init__(self) -> None:
-        at_least("moby", 1, hidden_dim=self.hidden_dim, out_dim=self.out_dim, queue=self.queue)
-        if self.temperature <= 0:
-            raise ValueError(f"moby.temperature={self.temperature} must be positive")
 
 
 @dataclass(kw_only=True)
-class SelfPatchConfig:
+class SelfPatchConfig(Section):
     """SelfPatch's patch-level loss."""
 
-    out_dim: int = 4096
+    out_dim: Size = 4096
     """Number of prototypes of the patch head on DINO without negatives; heads of MoBY's kind have `moby.out_dim` channels."""
     window: int = 3
     """Odd side of the neighbourhood that holds a patch's candidates; 0 for all patches of the image."""
-    k: int = 4
+    k: Size = 4
     """Candidates that are selected as positives, the most similar ones."""
     border: Border = "wrap"
     """Neighbourhoods at the image border: `wrap` goes round to the other side, as published; `clamp` stays inside the image."""
@@ -86,12 +92,11 @@ class SelfPatchConfig:
     """How positives become a target: by the class-attention blocks, or their mean, normed (the ablation without aggregation)."""
     negatives: bool = False
     """Contrast targets with past ones of other images (`moby.queue`); on DINO this replaces the cross-entropy over prototypes."""
-    weight: float = 0.1
+    weight: NotNegative = 0.1
     """Weight of the patch loss beside the image-level loss."""
 
     def __post_init__(self) -> None:
-        at_least("selfpatch", 1, out_dim=self.out_dim, k=self.k)
-        at_least("selfpatch", 0, weight=self.weight)
+        super().__post_init__()
         if self.window == ALL_PATCHES:
             return
         if self.window < 3 or self.window % 2 == 0:
@@ -101,18 +106,17 @@ class SelfPatchConfig:
 
 
 @dataclass(kw_only=True)
-class MatchingConfig:
+class MatchingConfig(Section):
     """How patch matching weighs CLS tokens and matched patches."""
 
     loss: Literal["joint", "weighted"] = "joint"
     """`joint`: the mean over the CLS token and all matched patches (main branch); `weighted`: `cls_weight` times the CLS term plus
     `1 - cls_weight` times the mean over matched patches (other branches)."""
-    cls_weight: float = 0.9
+    cls_weight: Part = 0.9
     """Weight of the CLS term with `loss: weighted`: 0.9 in the authors' CIFAR branch, 0.8 or 0.7 in others."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.cls_weight <= 1:
-            raise ValueError(f"matching.cls_weight={self.cls_weight} must be in [0, 1]")
+        super().__post_init__()
         if self.loss == "joint" and self.cls_weight != type(self).cls_weight:
             raise ValueError(f"matching.cls_weight={self.cls_weight} has no effect with matching.loss: joint")
 

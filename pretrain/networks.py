@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from backbones.spec import BackboneSpec, spec_from_dict
+from backbones.spec import BackboneSpec, SwinSpec, ViTSpec
 from pretrain.config import PretrainConfig
 from pretrain.objectives.base import Objective
 
@@ -24,12 +24,14 @@ class Networks:
     spec: BackboneSpec
     """The backbone of both networks."""
     student: nn.Module
-    """Trained by the optimiser; not wrapped."""
+    """Trained by the optimiser."""
     teacher: nn.Module
     """The student's moving average, without gradients."""
     objective: Objective
     """The loss; its buffers are running state."""
     optimizer: AdamW
+    autocast: torch.autocast
+    """The arithmetic of student and teacher; losses are always float32."""
 
 
 def build_networks(config: PretrainConfig, device: torch.device) -> Networks:
@@ -40,21 +42,29 @@ def build_networks(config: PretrainConfig, device: torch.device) -> Networks:
     spec = backbone_spec(config)
     student = objective.build_network(spec, config.backbone.drop_path_rate, "student").to(device)
     teacher = objective.build_network(spec, 0.0, "teacher").to(device)
-    copy_to_teacher(teacher, student)
+    # Of a student with further parts (MoBY's predictor) the teacher takes its own.
+    weights = student.state_dict()
+    teacher.load_state_dict({name: weights[name] for name in teacher.state_dict()})
     teacher.requires_grad_(False)
-    return Networks(spec, student, teacher, objective, build_optimizer(student, config.optim.decay_positions))
+    optimizer = build_optimizer(student, config.optim.decay_positions)
+    return Networks(spec, student, teacher, objective, optimizer, choose_autocast(config.train.precision, device))
 
 
 def backbone_spec(config: PretrainConfig) -> BackboneSpec:
     """The backbone that is trained; its stored positions cover the global crops."""
-    values = {**config.backbone.architecture(), "image_size": config.views.global_size}
-    if config.backbone.family == "vit":
-        values |= {"class_token": config.traits.class_token, "final_norm": config.traits.class_token}
-    return spec_from_dict(values)
+    backbone, has_cls = config.backbone, config.traits.class_token
+    sizes: dict[str, Any] = {
+        "embed_dim": backbone.embed_dim,
+        "patch_size": backbone.patch_size,
+        "image_size": config.views.global_size,
+    }
+    if backbone.family == "swin":
+        return SwinSpec(depths=backbone.stage_depths, num_heads=backbone.stage_heads, window_size=backbone.window_size, **sizes)
+    return ViTSpec(depth=backbone.depth, num_heads=backbone.num_heads, class_token=has_cls, final_norm=has_cls, **sizes)
 
 
 def choose_autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The arithmetic of the networks; `precision` is `auto`, `float32` or `bfloat16`."""
+    """`auto`, `float32` or `bfloat16`; the authors' code has float16 with loss scaling instead."""
     has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     enabled = precision == "bfloat16" or (precision == "auto" and has_bfloat16)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
@@ -66,15 +76,13 @@ def build_optimizer(network: nn.Module, decay_positions: bool = True) -> AdamW:
     Biases and one-dimensional parameters do not decay; without `decay_positions` neither do position embeddings, relative position
     biases and CLS tokens.
     """
-    decay: list[Tensor] = []
-    no_decay: list[Tensor] = []
+    exempt = (".bias",) if decay_positions else (".bias", *_POSITIONS)
+    groups: dict[bool, list[Tensor]] = {True: [], False: []}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            is_exempt_position = name.endswith(_POSITIONS) and not decay_positions
-            is_exempt = name.endswith(".bias") or parameter.ndim == 1 or is_exempt_position
-            (no_decay if is_exempt else decay).append(parameter)
-    exempt: dict[str, Any] = {"params": no_decay, "name": "no_decay", "weight_decay": 0.0}
-    return AdamW([{"params": decay, "name": "decay"}, exempt], lr=0.0, fused=True)
+            groups[parameter.ndim > 1 and not name.endswith(exempt)].append(parameter)
+    no_decay: dict[str, Any] = {"params": groups[False], "name": "no_decay", "weight_decay": 0.0}
+    return AdamW([{"params": groups[True], "name": "decay"}, no_decay], lr=0.0, fused=True)
 
 
 @torch.no_grad()
@@ -83,12 +91,6 @@ def clip_each_gradient(parameters: Iterable[Tensor], max_norm: float) -> None:
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     factors = [(max_norm / (norm + 1e-6)).clamp(max=1.0) for norm in torch._foreach_norm(gradients)]
     torch._foreach_mul_(gradients, factors)
-
-
-def copy_to_teacher(teacher: nn.Module, student: nn.Module) -> None:
-    """Start the teacher at the student's weights; of a student with further parts (MoBY's predictor) it takes its own."""
-    weights = student.state_dict()
-    teacher.load_state_dict({name: weights[name] for name in teacher.state_dict()})
 
 
 @torch.no_grad()

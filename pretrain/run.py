@@ -1,8 +1,8 @@
 """A pretraining run from its configuration to its checkpoint."""
 
-import contextlib
 import logging
 import time
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from pretrain.config import PretrainConfig, plain_config
 from pretrain.data.loader import GlobalBatchSampler, MultiCropImages, build_loader, network_inputs, report_unreadable
 from pretrain.data.sources import ImageFiles, open_source
 from pretrain.log import RunLog, StepInfo, record_step
-from pretrain.networks import Networks, build_networks, choose_autocast
+from pretrain.networks import Networks, build_networks
 from pretrain.schedules import step_settings
 from pretrain.step import Sentinel, nonfinite_error, seed_step, training_step, wrap_student
 
@@ -64,11 +64,9 @@ def _pretrain(config: PretrainConfig, device: torch.device) -> Path:
     if rank() == 0:
         # Only once the run may go on: the file may be another run's.
         write_text_atomically(train.output / CONFIG_FILE, yaml.safe_dump(plain_config(config), sort_keys=False))
-        backbone, whole = (
-            sum(parameter.numel() for parameter in network.parameters()) / 1e6
-            for network in (networks.student.get_submodule("backbone"), networks.student)
-        )
-        logger.info("%s: %s, %.2f M parameters, %.2f M with heads", config.method, networks.spec, backbone, whole)
+        parts = networks.student.get_submodule("backbone"), networks.student
+        millions = [sum(parameter.numel() for parameter in part.parameters()) / 1e6 for part in parts]
+        logger.info("%s: %s, %.2f M parameters, %.2f M with heads", config.method, networks.spec, *millions)
         logger.info(
             "%d images, %d steps of %d images; %s, %d processes%s",
             *(images, last_step, train.batch_size, device, world_size()),
@@ -110,39 +108,29 @@ def _train(
 
         monitor = Monitor(config, source, device)
     schedules = step_settings(config, steps_per_epoch)
-    autocast = choose_autocast(train.precision, device)
     student = wrap_student(networks, device, train.compile)
     sentinel = Sentinel(device, lag=1 if device.type == "cuda" else 0)
-    with contextlib.ExitStack() as stack:
-        log = None
-        if rank() == 0:
-            log = stack.enter_context(contextlib.closing(RunLog(train.output, sampler.next_step, sampler.last_step)))
-        # Before the first step there is nothing to save, and a signal ends the process as ever.
-        stop = stack.enter_context(StopRequest())
+    opened: AbstractContextManager[RunLog | None] = nullcontext()
+    if rank() == 0:
+        opened = closing(RunLog(train.output, sampler.next_step, sampler.last_step))
+    # Before the first step there is nothing to save, and a signal ends the process as ever.
+    with opened as log, StopRequest() as stop:
         for step, batch in enumerate(loader, start=sampler.next_step + 1):
             report_unreadable(batch.failures, unreadable, config.data.max_unreadable)
-            is_complete = step == sampler.last_step
             epoch_ended = step % steps_per_epoch == 0
-            is_logged = step % train.log_every == 0 or epoch_ended
-            now = schedules(step - 1)
+            is_logged = epoch_ended or step % train.log_every == 0
+            settings = schedules(step - 1)
             seed_step(train.seed, step - 1)
             losses = training_step(
-                student,
-                networks.teacher,
-                networks.objective,
-                networks.optimizer,
-                network_inputs(batch, device),
-                now,
-                autocast,
-                batch.boxes,
+                *(student, networks, network_inputs(batch, device), settings, batch.boxes),
                 diagnose=is_logged,
                 accumulate=train.accumulate,
             )
-            signum, failed = sentinel.check(step, networks, losses, stop.signum, settle=is_complete or writer.is_due(step))
+            is_complete = step == sampler.last_step
+            is_due = is_complete or writer.is_due(step)
+            signum, failed = sentinel.check(step, networks, losses, stop.signum, settle=is_due)
             if failed is not None:
-                names = [source.describe(index) for index in sampler.global_batch(failed.step - 1)]
-                raise nonfinite_error(failed, (failed.step - 1) // steps_per_epoch, names, train.output, writer.path)
-            is_last = is_complete or signum > 0
+                raise nonfinite_error(failed, sampler, source, writer.path)
             if signum:
                 # Who is asked to stop may be killed soon: saving comes first then.
                 writer.write(step, networks)
@@ -151,19 +139,19 @@ def _train(
                 epoch=(step - 1) // steps_per_epoch,
                 epoch_ended=epoch_ended,
                 is_logged=is_logged,
-                is_last=is_last,
+                is_last=is_complete or signum > 0,
                 networks=networks,
                 losses=losses,
-                settings=now,
+                settings=settings,
                 log=log,
             )
             if monitor is not None:
                 monitor.before_log(info)
-            record_step(info, device)
+            record_step(info)
             if monitor is not None:
                 monitor.after_log(info)
-            if not signum and (is_last or writer.is_due(step)):
-                writer.write(step, networks)
-            if is_last:
+            if signum:
                 return step, signum
-    raise AssertionError("the sampler's plan ends with the run's last step")
+            if is_due:
+                writer.write(step, networks)
+    return sampler.last_step, 0

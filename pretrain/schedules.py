@@ -16,7 +16,7 @@ REFERENCE_BATCH = 256
 def cosine(step: int, start: float, end: float, steps: int, warmup_steps: int = 0) -> float:
     """A linear warm-up from 0, then a half cosine from `start` to `end`; facebookresearch/dino 7c446df, utils.py.
 
-    The last step of the warm-up has already the value `start`; the last of all `steps` is one short of `end`.
+    The last step of the warm-up already has the value `start`; the last of all `steps` is one short of `end`.
     """
     if step < warmup_steps:
         return start * step / max(warmup_steps - 1, 1)
@@ -33,7 +33,7 @@ def linear(epoch: int, start: float, end: float, epochs: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class StepSettings:
-    """The values of all schedules at one step; their meaning is that of the options in `optim` and `dino`."""
+    """The values of all schedules at one step; they mean what the options in `optim` and `dino` do."""
 
     lr: float
     weight_decay: float
@@ -50,10 +50,7 @@ def step_settings(config: PretrainConfig, steps_per_epoch: int) -> Callable[[int
     optim, dino = config.optim, config.dino
     steps = config.train.epochs * steps_per_epoch
     peak = optim.lr * config.train.batch_size / REFERENCE_BATCH
-    # A method without prototypes sharpens nothing.
-    temperatures = 1.0, 1.0, 0
-    if config.traits.prototypes:
-        temperatures = dino.warmup_teacher_temperature, dino.teacher_temperature, dino.warmup_teacher_temperature_epochs
+    temperatures = dino.warmup_teacher_temperature, dino.teacher_temperature, dino.warmup_teacher_temperature_epochs
 
     def settings(step: int) -> StepSettings:
         epoch = step // steps_per_epoch

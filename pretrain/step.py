@@ -12,12 +12,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import AdamW
 
 from common.distributed import gather_from_processes, rank, world_size
 from common.files import write_text_atomically
+from pretrain.data.loader import GlobalBatchSampler
+from pretrain.data.sources import ImageFiles
 from pretrain.networks import Networks, clip_each_gradient, update_teacher
-from pretrain.objectives.base import NUM_GLOBAL_CROPS, Objective
+from pretrain.objectives.base import NUM_GLOBAL_CROPS
 from pretrain.schedules import StepSettings
 
 NONFINITE_FILE = "nonfinite_batch.json"
@@ -25,70 +26,61 @@ NONFINITE_FILE = "nonfinite_batch.json"
 
 def training_step(
     student: nn.Module,
-    teacher: nn.Module,
-    objective: Objective,
-    optimizer: AdamW,
+    networks: Networks,
     crops: Sequence[Tensor],
     settings: StepSettings,
-    autocast: torch.autocast | None = None,
     boxes: Sequence[Tensor] = (),
+    *,
     diagnose: bool = False,
     accumulate: int = 1,
 ) -> dict[str, Tensor]:
-    """One update of student and teacher.
+    """One update of student and teacher; returns the losses before it, detached, and the diagnostics, which `diagnose` asks for.
+
+    The student is that of the networks, as it is or wrapped in DistributedDataParallel. Crops are float32 [B, 3, H, W] of each view,
+    global ones first; boxes are int64 [B, 5], where each view was cut out, for objectives that compare places.
 
     With `accumulate` the batch goes through the networks in parts, whose losses are averaged; what is kept between steps (centres,
     queues) moves once, by all parts. For DINO, SelfPatch and PW-Self this is the step of the whole batch up to rounding and the draws
-    of stochastic depth. MoBY differs: its batch normalisation takes the statistics of each part.
-
-    The student may be wrapped in DistributedDataParallel. Crops are float32 [B, 3, H, W] of each view, global ones first; boxes are
-    int64 [B, 5], where each view was cut out, for objectives that compare places. `autocast` is the reduced precision of the
-    networks; the losses are always in float32. `diagnose` adds the objective's diagnostics of the last part, which cost a little
-    time.
-
-    Returns:
-        The losses before the update, detached, and the diagnostics.
+    of stochastic depth. MoBY differs: its batch normalisation takes the statistics of each part. Diagnostics are of the last part.
     """
+    teacher, objective, optimizer = networks.teacher, networks.objective, networks.optimizer
     for group in optimizer.param_groups:
         group["lr"] = settings.lr
         if group["name"] == "decay":
             group["weight_decay"] = settings.weight_decay
     # Before the forward pass, so that activations can take the place of the last step's gradients.
     optimizer.zero_grad(set_to_none=True)
-    bare_student = student.module if isinstance(student, DistributedDataParallel) else student
-    totals: dict[str, Tensor] = {}
-    diagnostics: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
     for part in range(accumulate):
         is_last = part + 1 == accumulate
         part_crops, part_boxes = ([view.chunk(accumulate)[part] for view in views] for views in (crops, boxes))
         # Processes exchange gradients once per step, with those of the last part.
         keeps_gradients = isinstance(student, DistributedDataParallel) and not is_last
         with student.no_sync() if keeps_gradients else contextlib.nullcontext():  # type: ignore[operator]
-            with autocast or torch.autocast(crops[0].device.type, enabled=False):
+            with networks.autocast:
                 with torch.no_grad():
                     targets = teacher(part_crops if objective.teacher_sees_local_crops else part_crops[:NUM_GLOBAL_CROPS])
                 outputs = student(part_crops)
             losses = objective(outputs, targets, settings.teacher_temperature, part_boxes)
+            for name, value in losses.items():
+                found[name] = found.get(name, 0) + value.detach() / accumulate
             if diagnose and is_last:
-                diagnostics = objective.diagnostics(targets, settings.teacher_temperature)
+                found |= objective.diagnostics(targets, settings.teacher_temperature)
             # What the backward pass does not need is free before it.
             del outputs, targets
             (losses["loss"] / accumulate).backward()
-        for name, value in losses.items():
-            share = value.detach() / accumulate
-            totals[name] = totals[name] + share if name in totals else share
     objective.move()
     if settings.clip_grad:
         clip = clip_each_gradient if settings.clip_each else nn.utils.clip_grad_norm_
-        clip(bare_student.parameters(), settings.clip_grad)
+        clip(networks.student.parameters(), settings.clip_grad)
     if settings.freeze_last_layer:
         # Without a gradient, weight decay does not reach them either.
-        for name, parameter in bare_student.named_parameters():
+        for name, parameter in networks.student.named_parameters():
             if ".last_layer." in name:
                 parameter.grad = None
     optimizer.step()
-    update_teacher(teacher, bare_student, settings.teacher_momentum)
-    return totals | diagnostics
+    update_teacher(teacher, networks.student, settings.teacher_momentum)
+    return found
 
 
 def wrap_student(networks: Networks, device: torch.device, compiled: bool) -> nn.Module:
@@ -135,9 +127,8 @@ class Sentinel:
     ) -> tuple[int, Flags | None]:
         """Report a step, with the signal that this process got or 0; every process calls this after every step.
 
-        Returns:
-            The signal after which all processes stop here, 0 for none; and the first step with a number that is not finite. Both are
-            the same on all processes.
+        Returns, the same on all processes, the signal after which they stop here, 0 for none, and the first step with a number that
+        is not finite.
         """
         values = torch.stack([torch.full((), float(signum), device=self._device), (~all_finite(networks, losses)).float()])
         if world_size() > 1:
@@ -148,10 +139,9 @@ class Sentinel:
             arrived = torch.cuda.Event()
             arrived.record()
         self._pending.append(Flags(step, losses["loss"], values, arrived))
-        lag = 0 if settle else self._lag
         stop = 0
         # Once a stop is agreed on, this step is the last one and is saved: nothing about it may stay open.
-        while len(self._pending) > (0 if stop else lag):
+        while len(self._pending) > (0 if stop or settle else self._lag):
             flags = self._pending.popleft()
             if flags.arrived is not None:
                 flags.arrived.synchronize()
@@ -171,20 +161,21 @@ def all_finite(networks: Networks, losses: Mapping[str, Tensor]) -> Tensor:
     return torch.isfinite(nn.utils.get_total_norm(values))
 
 
-def nonfinite_error(flags: Flags, epoch: int, images: Sequence[str], output: Path, checkpoint: Path) -> ValueError:
+def nonfinite_error(flags: Flags, sampler: GlobalBatchSampler, source: ImageFiles, checkpoint: Path) -> ValueError:
     """Write down the batch after which a number was no longer finite, and make the error that ends the run, all processes together.
 
-    `images` are those of the global batch, in its order; an unreadable one was replaced by the next readable one.
+    An unreadable image of the batch was replaced by the next readable one.
     """
     losses = gather_from_processes(flags.loss.reshape(1)).tolist()
-    path = output / NONFINITE_FILE
+    images = [source.describe(index) for index in sampler.global_batch(flags.step - 1)]
+    epoch, path = (flags.step - 1) // sampler.steps_per_epoch, checkpoint.with_name(NONFINITE_FILE)
     if rank() == 0:
         content = {
             "step": flags.step,
             "epoch": epoch,
             # As text: JSON has no word for what is not finite.
             "losses": [str(loss) for loss in losses],
-            "images": [list(images[process :: world_size()]) for process in range(world_size())],
+            "images": [images[process :: world_size()] for process in range(world_size())],
         }
         write_text_atomically(path, json.dumps(content, indent=1) + "\n")
     bad = [loss for loss in losses if not math.isfinite(loss)]

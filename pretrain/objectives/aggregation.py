@@ -10,15 +10,16 @@ attended tokens.
 import torch
 from torch import Tensor, nn
 
+from pretrain.heads import INITIAL_DEVIATION
+
 NUM_BLOCKS = 2
-INITIAL_DEVIATION = 0.02
 _NORM_EPS = 1e-6
 
 
 class ClassAttentionBlock(nn.Module):
     """Pre-norm attention of a CLS token to itself and a set of tokens, then an MLP on it; tokens stay as they are."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0) -> None:
+    def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.norm1 = nn.LayerNorm(dim, eps=_NORM_EPS)
@@ -30,8 +31,7 @@ class ClassAttentionBlock(nn.Module):
         self.value = nn.Linear(dim, dim)
         self.projection = nn.Linear(dim, dim)
         self.norm2 = nn.LayerNorm(dim, eps=_NORM_EPS)
-        hidden = int(dim * mlp_ratio)
-        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
     def forward(self, cls_BQD: Tensor, patches_BND: Tensor, positives_BQk: Tensor | None) -> Tensor:
         """The CLS tokens [B, Q, D] after attending, each to itself and to its own patches.
@@ -61,10 +61,7 @@ def _attended(projected_BSD: Tensor, queries: int, positives_BQk: Tensor | None)
 
 
 class Aggregation(nn.Module):
-    """The CLS token, its two class-attention blocks, and the norm that all outputs pass.
-
-    Linear layers and CLS token start as in DINO's ViT.
-    """
+    """The CLS token, its two class-attention blocks, and the norm that all outputs pass; weights start as in DINO's ViT."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()

@@ -1,14 +1,13 @@
 """What the objectives share: a network with heads, the interfaces of losses and objectives, diagnostics of the teacher's outputs.
 
-An objective is put together from an image-level loss and, on top of it, possibly a patch-level one. Each loss brings its own
-projection heads and its running state (centres, queues).
+An objective has an image-level loss and possibly a patch-level one, each with its own heads and running state (centres, queues).
 
 Shapes: B images, N patches, D channels of a token, R rows (an image or a patch of a view each), K prototypes or channels of an
 embedding, Q queued embeddings.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -26,10 +25,12 @@ NUM_GLOBAL_CROPS = 2
 """The first two crops are global in every method here."""
 
 MOST_VALUES = 2**24
-"""Probabilities of one process that diagnostics look at; of more rows an even sample. Their 64 MiB do not raise a peak of memory."""
+"""How many probabilities of one process diagnostics look at, 64 MiB; of more rows they take an even sample."""
 
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 """Multiples of it, modulo 1, spread evenly; steps of equal length would meet the same positions of a grid again and again."""
+
+Scalars = dict[str, Tensor]
 
 
 class Outputs(NamedTuple):
@@ -74,10 +75,18 @@ class Network(nn.Module):
         return Outputs(*self.project(cls, patches), grids)
 
 
-class Loss(nn.Module, ABC):
-    """A loss between the student's outputs and the teacher's, of images or of patches, with its running state as buffers.
+class RunningState(nn.Module, ABC):
+    """What a loss keeps in buffers between steps: a centre, a queue. It takes note of the teacher's outputs in its `observe`."""
 
-    Its temperature sharpens the teacher's outputs, in losses that sharpen them.
+    @abstractmethod
+    def move(self) -> None:
+        """Move by what was observed since the last time, all processes together."""
+
+
+class Loss(nn.Module, ABC):
+    """A loss between the student's outputs and the teacher's, of images or of patches.
+
+    DINO's losses sharpen the teacher's outputs by the temperature; MoBY's ignore it.
     """
 
     @abstractmethod
@@ -86,19 +95,15 @@ class Loss(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, student: Projections, teacher: Projections, temperature: float) -> Tensor:
-        """The loss, a scalar in float32; takes note of the teacher's outputs for `move`."""
+        """The loss, a scalar in float32; its running state observes the teacher's outputs."""
 
     @abstractmethod
-    def move(self) -> None:
-        """Move the running state by what was noted since the last time, all processes together."""
-
-    @abstractmethod
-    def diagnostics(self, teacher: Projections, temperature: float) -> dict[str, Tensor]:
+    def diagnostics(self, teacher: Projections, temperature: float) -> Scalars:
         """`distribution_diagnostics` or `embedding_diagnostics` of the teacher's outputs."""
 
 
 class Objective(nn.Module, ABC):
-    """What is minimised, with its running state as buffers; made from a `PretrainConfig`. Its children have a method `move`."""
+    """What is minimised; made from a `PretrainConfig`. Its buffers are running state."""
 
     teacher_sees_local_crops = False
 
@@ -107,25 +112,20 @@ class Objective(nn.Module, ABC):
         """A network with fresh weights; the teacher's parameters are among the student's, by name."""
 
     @abstractmethod
-    def forward(
-        self, student: Outputs, teacher: Outputs, temperature: float, boxes: Sequence[Tensor] = ()
-    ) -> dict[str, Tensor]:
-        """The losses, `loss` being the one to minimise, the others its parts; takes note of the teacher's outputs for `move`.
+    def forward(self, student: Outputs, teacher: Outputs, temperature: float, boxes: Sequence[Tensor] = ()) -> Scalars:
+        """The losses, `loss` being the one to minimise, the others its parts.
 
         `boxes` are int64 [B, 5] of each crop, where it was cut out (`CropBox`), for objectives that compare places.
         """
 
     def move(self) -> None:
-        """Move the running state by the teacher's outputs of all calls of `forward` since the last time, all processes together.
-
-        Once per step, whatever the number of micro-batches: all of them have targets of the same centres and the same negatives, as
-        they had in one batch.
-        """
-        for part in self.children():
-            part.move()  # type: ignore[operator]
+        """Move all running state, once per step: all parts of a batch have targets of the same centres and the same negatives."""
+        for module in self.modules():
+            if isinstance(module, RunningState):
+                module.move()
 
     @abstractmethod
-    def diagnostics(self, teacher: Outputs, temperature: float) -> dict[str, Tensor]:
+    def diagnostics(self, teacher: Outputs, temperature: float) -> Scalars:
         """What the targets say and whether they have collapsed: scalars whose names begin with `cls_` or `patch_`.
 
         All processes call it together and get the same. The running state stays as it is.
@@ -144,12 +144,10 @@ class ImageLevelObjective(Objective):
         network.heads["cls"] = self.image_loss.head(token_width(network.backbone), role)
         return network
 
-    def forward(
-        self, student: Outputs, teacher: Outputs, temperature: float, boxes: Sequence[Tensor] = ()
-    ) -> dict[str, Tensor]:
+    def forward(self, student: Outputs, teacher: Outputs, temperature: float, boxes: Sequence[Tensor] = ()) -> Scalars:
         return {"loss": self.image_loss(student.cls, teacher.cls, temperature)}
 
-    def diagnostics(self, teacher: Outputs, temperature: float) -> dict[str, Tensor]:
+    def diagnostics(self, teacher: Outputs, temperature: float) -> Scalars:
         return prefixed("cls", self.image_loss.diagnostics(teacher.cls, temperature))
 
 
@@ -167,12 +165,11 @@ def attention_heads(spec: BackboneSpec) -> int:
 @torch.no_grad()
 def distribution_diagnostics(
     teacher: Projections, centre: Tensor, temperature: float, most_values: int = MOST_VALUES
-) -> dict[str, Tensor]:
+) -> Scalars:
     """How the sharpened targets of all processes are spread over the prototypes.
 
     Their mean entropy is high where each says little, the entropy of their mean is low where all use the same few prototypes; the
     difference of both is what a target says about its row, the mutual information of row and prototype, and collapse leaves none.
-
     The centre, [K] or one for each position of views [B, N, K], is subtracted from the logits.
 
     Returns:
@@ -201,29 +198,26 @@ def distribution_diagnostics(
 
 
 @torch.no_grad()
-def embedding_diagnostics(views: Sequence[Tensor], queue_QK: Tensor | None) -> dict[str, Tensor]:
+def embedding_diagnostics(views: Sequence[Tensor], queue_QK: Tensor | None) -> Scalars:
     """How the teacher's embeddings [B, ..., K] of all views and processes are spread over the directions.
 
     Returns:
         `deviation`: the standard deviation of the unit-length embeddings, mean over dimensions, times sqrt(K): 1 where directions are
-        spread evenly, 0 where all are the same (Chen and He, "Exploring Simple Siamese Representation Learning", CVPR 2021, watch it
-        without the factor). `similarity`: the mean cosine between embeddings of different images; 0 if there is one image.
+        spread evenly, 0 where all are the same (without the factor in SimSiam, Chen and He, CVPR 2021).
+        `similarity`: the mean cosine between embeddings of different images; 0 if there is one image.
         `queue_similarity`: the mean cosine with the queue of past batches' unit vectors, where the loss has one.
     """
     units_BRK = torch.cat([F.normalize(view.float(), dim=-1)[:, None].flatten(1, -2) for view in views], dim=1)
     images, rows, width = units_BRK.shape
     image_sums_BK = units_BRK.sum(1)
-    sum_K, squares_K, own, count = sum_over_processes(
-        image_sums_BK.sum(0),
-        units_BRK.square().sum((0, 1)),
-        image_sums_BK.square().sum(),
-        units_BRK.new_tensor(float(images)),
-    )
+    squares_K, own = units_BRK.square().sum((0, 1)), image_sums_BK.square().sum()
+    sums = sum_over_processes(image_sums_BK.sum(0), squares_K, own, units_BRK.new_tensor(float(images)))
+    sum_K, squares_K, own, count = sums
     mean_K = sum_K / (count * rows)
     deviation_K = (squares_K / (count * rows) - mean_K.square()).clamp(min=0).sqrt()
     found = {
         "deviation": deviation_K.mean() * width**0.5,
-        # All pairs of rows without those of one image; 0 where there is but one.
+        # All pairs of rows without those of one image.
         "similarity": (sum_K.square().sum() - own) / (rows**2 * count * (count - 1).clamp(min=1)),
     }
     if queue_QK is not None:
@@ -231,6 +225,6 @@ def embedding_diagnostics(views: Sequence[Tensor], queue_QK: Tensor | None) -> d
     return found
 
 
-def prefixed(prefix: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def prefixed(prefix: str, values: Scalars) -> Scalars:
     """`entropy` -> `cls_entropy`."""
     return {f"{prefix}_{name}": value for name, value in values.items()}

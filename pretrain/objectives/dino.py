@@ -5,13 +5,20 @@ Shapes: B images, N patches, D channels of an embedding, K prototypes.
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.distributed import sum_over_processes
 from pretrain.config import PretrainConfig
 from pretrain.heads import ProjectionHead, Projections, Role
 from pretrain.methods import DINOConfig
-from pretrain.objectives.base import NUM_GLOBAL_CROPS, ImageLevelObjective, Loss, distribution_diagnostics
+from pretrain.objectives.base import (
+    NUM_GLOBAL_CROPS,
+    ImageLevelObjective,
+    Loss,
+    RunningState,
+    Scalars,
+    distribution_diagnostics,
+)
 
 
 class DINO(ImageLevelObjective):
@@ -21,15 +28,14 @@ class DINO(ImageLevelObjective):
         super().__init__(CLSDistillation(config.dino, config.dino.out_dim))
 
 
-class Centre(nn.Module):
+class Centre(RunningState):
     """An exponential moving average over steps of the teacher's mean logits, over all processes.
 
     Subtracted from the targets, it keeps all prototypes in use (facebookresearch/dino 7c446df, DINOLoss.update_center). With
-    `positions` N there is a mean for each of them (PW-Self).
+    `positions` N there is a mean for each of them (PW-Self), [N, K] instead of [K].
     """
 
     mean_K: Tensor
-    """[K], or [N, K]."""
 
     def __init__(self, dim: int, momentum: float, positions: int = 0) -> None:
         super().__init__()
@@ -48,7 +54,6 @@ class Centre(nn.Module):
 
     @torch.no_grad()
     def move(self) -> None:
-        """Move towards the mean over what was observed since the last time, all processes together."""
         total, count = sum_over_processes(self._sum, self._sum.new_tensor(float(self._rows)))
         self.mean_K.lerp_(total / count, 1 - self.momentum)
         self._sum, self._rows = torch.zeros(()), 0
@@ -65,10 +70,7 @@ class Distillation(Loss):
     def head(self, in_dim: int, role: Role) -> ProjectionHead:
         return ProjectionHead(in_dim, self.out_dim, self.config)
 
-    def move(self) -> None:
-        self.centre.move()
-
-    def diagnostics(self, teacher: Projections, temperature: float) -> dict[str, Tensor]:
+    def diagnostics(self, teacher: Projections, temperature: float) -> Scalars:
         return distribution_diagnostics(teacher, self.centre.mean_K, temperature)
 
 
@@ -81,7 +83,7 @@ class CLSDistillation(Distillation):
         self.centre.observe(teacher)
         return torch.stack([losses_B.mean() for losses_B in losses.values()]).mean()
 
-    def diagnostics(self, teacher: Projections, temperature: float) -> dict[str, Tensor]:
+    def diagnostics(self, teacher: Projections, temperature: float) -> Scalars:
         return super().diagnostics(teacher._replace(views=teacher.views[:NUM_GLOBAL_CROPS]), temperature)
 
 

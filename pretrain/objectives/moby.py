@@ -21,7 +21,15 @@ from common.distributed import gather_from_processes, rank, world_size
 from pretrain.config import PretrainConfig
 from pretrain.heads import MoBYHead, Projections, Role
 from pretrain.methods import MoBYConfig
-from pretrain.objectives.base import GOLDEN_RATIO, NUM_GLOBAL_CROPS, ImageLevelObjective, Loss, embedding_diagnostics
+from pretrain.objectives.base import (
+    GOLDEN_RATIO,
+    NUM_GLOBAL_CROPS,
+    ImageLevelObjective,
+    Loss,
+    RunningState,
+    Scalars,
+    embedding_diagnostics,
+)
 
 
 class MoBY(ImageLevelObjective):
@@ -31,7 +39,7 @@ class MoBY(ImageLevelObjective):
         super().__init__(ImageContrast(config.moby))
 
 
-class EmbeddingQueue(nn.Module):
+class EmbeddingQueue(RunningState):
     """The Q newest embeddings of past batches of all processes, the negatives of contrastive losses (MoCo, He et al., CVPR 2020).
 
     It starts with random directions, as MoCo's and MoBY's do. MoBY's code wants the batch to divide the queue; this one goes round.
@@ -40,14 +48,13 @@ class EmbeddingQueue(nn.Module):
     keys_QK: Tensor
     oldest: Tensor
 
-    def __init__(self, size: int, dim: int) -> None:
+    def __init__(self, config: MoBYConfig) -> None:
         super().__init__()
-        self.register_buffer("keys_QK", F.normalize(torch.randn(size, dim), dim=-1))
+        self.register_buffer("keys_QK", F.normalize(torch.randn(config.queue, config.out_dim), dim=-1))
         self.register_buffer("oldest", torch.zeros((), dtype=torch.int64))
         self._observed: list[Tensor] = []
 
     def observe(self, keys_BK: Tensor) -> None:
-        """Take note of new embeddings of this process."""
         self._observed.append(keys_BK.detach())
 
     @torch.no_grad()
@@ -72,39 +79,39 @@ def info_nce(queries: Tensor, keys: Tensor, queue_QK: Tensor, temperature: float
     return (logits.logsumexp(-1) - logits[..., 0]).mean()
 
 
-class ImageContrast(Loss):
-    """InfoNCE between the student's prediction of one view and the teacher's projection of the other, in both directions."""
+class Contrast(Loss):
+    """What MoBY's losses on images and on patches share: heads of MoBY's kind."""
 
     def __init__(self, config: MoBYConfig) -> None:
         super().__init__()
         self.config = config
-        self.queues = nn.ModuleList(EmbeddingQueue(config.queue, config.out_dim) for _ in range(NUM_GLOBAL_CROPS))
 
     def head(self, in_dim: int, role: Role) -> nn.Module:
         return MoBYHead(in_dim, self.config, role)
 
+
+class ImageContrast(Contrast):
+    """InfoNCE between the student's prediction of one view and the teacher's projection of the other, in both directions."""
+
+    def __init__(self, config: MoBYConfig) -> None:
+        super().__init__(config)
+        self.queues = nn.ModuleList(EmbeddingQueue(config) for _ in range(NUM_GLOBAL_CROPS))
+
     def forward(self, student: Projections, teacher: Projections, temperature: float) -> Tensor:
-        """The sum of both directions, each the mean over images; MoBY has two views and sharpens nothing."""
-        (first, second), (first_key, second_key) = student.views, teacher.views
-        first_queue_QK, second_queue_QK = self._keys()
-        loss = info_nce(first, second_key, second_queue_QK, self.config.temperature)
-        loss = loss + info_nce(second, first_key, first_queue_QK, self.config.temperature)
-        for queue, projections_BK in zip(self.queues, teacher.views, strict=True):
-            queue.observe(projections_BK)  # type: ignore[operator]
+        """The sum of both directions, each the mean over images."""
+        (first, second), (first_key, second_key), (first_queue, second_queue) = student.views, teacher.views, self.queues
+        temperature = self.config.temperature
+        loss = info_nce(first, second_key, second_queue.get_buffer("keys_QK"), temperature)
+        loss = loss + info_nce(second, first_key, first_queue.get_buffer("keys_QK"), temperature)
+        first_queue.observe(first_key)  # type: ignore[operator]
+        second_queue.observe(second_key)  # type: ignore[operator]
         return loss
 
-    def move(self) -> None:
-        for queue in self.queues:
-            queue.move()  # type: ignore[operator]
-
-    def diagnostics(self, teacher: Projections, temperature: float) -> dict[str, Tensor]:
-        return embedding_diagnostics(teacher.views, torch.cat(self._keys()))
-
-    def _keys(self) -> list[Tensor]:
-        return [queue.get_buffer("keys_QK") for queue in self.queues]
+    def diagnostics(self, teacher: Projections, temperature: float) -> Scalars:
+        return embedding_diagnostics(teacher.views, torch.cat([queue.get_buffer("keys_QK") for queue in self.queues]))
 
 
-class PatchContrast(Loss):
+class PatchContrast(Contrast):
     """MoBY's loss between each student patch and its own target, with a queue of past targets or without negatives.
 
     A batch has some hundred times as many patches as images, which would flush the queue at every step. It takes one patch target
@@ -112,16 +119,12 @@ class PatchContrast(Loss):
     """
 
     seen: Tensor
+    """How many images of all processes the queue has seen."""
 
     def __init__(self, config: MoBYConfig, negatives: bool) -> None:
-        super().__init__()
-        self.config = config
-        self.queue = EmbeddingQueue(config.queue, config.out_dim) if negatives else None
+        super().__init__(config)
+        self.queue = EmbeddingQueue(config) if negatives else None
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
-        self._observed = 0
-
-    def head(self, in_dim: int, role: Role) -> nn.Module:
-        return MoBYHead(in_dim, self.config, role)
 
     def forward(self, student: Projections, teacher: Projections, temperature: float) -> Tensor:
         """The mean over patches and images, then over views: a local view weighs as much as a global one."""
@@ -134,26 +137,15 @@ class PatchContrast(Loss):
             else:
                 losses.append(info_nce(student_BNK, teacher_BNK, self.queue.keys_QK, self.config.temperature))
         if self.queue is not None:
-            self._observe(self.queue, teacher)
+            images, patches, _ = teacher.views[0].shape
+            # By its number among all images that were seen: what is queued must not depend on how many processes there are.
+            local_B = torch.arange(images, device=self.seen.device)
+            numbers_B = self.seen + local_B * world_size() + rank()
+            positions_B = (numbers_B.double() * GOLDEN_RATIO % 1 * patches).long().clamp(max=patches - 1)
+            for targets_BNK in teacher.views[:NUM_GLOBAL_CROPS]:
+                self.queue.observe(targets_BNK[local_B, positions_B])
+            self.seen.add_(images * world_size())
         return torch.stack(losses).mean()
 
-    @torch.no_grad()
-    def _observe(self, queue: EmbeddingQueue, teacher: Projections) -> None:
-        """Take note of one target per global view and image."""
-        images, patches, _ = teacher.views[0].shape
-        # Numbers of this process's images among all that were seen: what is queued must not depend on how many processes there are.
-        local_B = torch.arange(images, device=self.seen.device)
-        numbers_B = self.seen + (self._observed + local_B) * world_size() + rank()
-        positions_B = (numbers_B.double() * GOLDEN_RATIO % 1 * patches).long().clamp(max=patches - 1)
-        for targets_BNK in teacher.views[:NUM_GLOBAL_CROPS]:
-            queue.observe(targets_BNK[local_B, positions_B])
-        self._observed += images
-
-    def move(self) -> None:
-        if self.queue is not None:
-            self.queue.move()
-            self.seen.add_(self._observed * world_size())
-            self._observed = 0
-
-    def diagnostics(self, teacher: Projections, temperature: float) -> dict[str, Tensor]:
+    def diagnostics(self, teacher: Projections, temperature: float) -> Scalars:
         return embedding_diagnostics(teacher.views, None if self.queue is None else self.queue.keys_QK)

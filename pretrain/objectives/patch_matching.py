@@ -25,7 +25,7 @@ from backbones.spec import BackboneSpec
 from pretrain.config import PretrainConfig
 from pretrain.data.views import CropBox
 from pretrain.heads import ProjectionHead, Projections, Role
-from pretrain.objectives.base import Network, Objective, Outputs, distribution_diagnostics, prefixed, token_width
+from pretrain.objectives.base import Network, Objective, Outputs, Scalars, distribution_diagnostics, prefixed, token_width
 from pretrain.objectives.dino import Centre, pair_losses
 
 Grid = tuple[int, int]
@@ -61,20 +61,29 @@ class PatchMatching(Objective):
         network.heads["cls"] = ProjectionHead(token_width(network.backbone), self.dino.out_dim, self.dino)
         return network
 
-    def forward(
-        self, student: Outputs, teacher: Outputs, temperature: float, boxes: Sequence[Tensor] = ()
-    ) -> dict[str, Tensor]:
+    def forward(self, student: Outputs, teacher: Outputs, temperature: float, boxes: Sequence[Tensor] = ()) -> Scalars:
         assert student.patches is not None
         assert teacher.patches is not None
         losses = pair_losses(student.cls, teacher.cls, self.cls_centre.mean_K, temperature, self.dino.student_temperature)
         cls_losses_PB = torch.stack(list(losses.values()))
-        matches_R4 = match_rows(list(losses), teacher.grids, student.grids, boxes)
-        counts_PB = matches_R4[:, 0].bincount(minlength=cls_losses_PB.numel()).view(cls_losses_PB.shape)
-        counts_PB, matches_R4 = counts_PB.to(cls_losses_PB.device), matches_R4.to(cls_losses_PB.device)
-        cell_R, teacher_R, student_R, position_R = matches_R4.unbind(1)
+        matches = [
+            match_views((boxes[target], boxes[view]), (teacher.grids[target], student.grids[view])) for target, view in losses
+        ]
+        of_student, of_teacher, cells, positions = [], [], [], []
+        for pair, ((target, view), matches_R3) in enumerate(zip(losses, matches, strict=True)):
+            image_R, teacher_R, student_R = matches_R3.to(cls_losses_PB.device).unbind(1)
+            of_teacher.append(teacher.patches.views[target][image_R, teacher_R])
+            of_student.append(student.patches.views[view][image_R, student_R])
+            positions.append(teacher_R)
+            cells.append(pair * cls_losses_PB.shape[1] + image_R)
+        cell_R = torch.cat(cells)
         patch_losses_R = self._patch_losses(
-            _chosen(student.patches, student_R), _chosen(teacher.patches, teacher_R), position_R, temperature
+            student.patches._replace(views=of_student),
+            teacher.patches._replace(views=of_teacher),
+            torch.cat(positions),
+            temperature,
         )
+        counts_PB = cell_R.bincount(minlength=cls_losses_PB.numel()).view(cls_losses_PB.shape)
         sums_PB = patch_losses_R.new_zeros(counts_PB.numel()).index_add(0, cell_R, patch_losses_R).view_as(counts_PB)
         cls_weights_PB, patch_weights_PB = self._weights(counts_PB)
         self.cls_centre.observe(teacher.cls)
@@ -98,7 +107,8 @@ class PatchMatching(Objective):
             return -(F.softmax(centred_rK / temperature, dim=-1) * log_probabilities_rK).sum(-1)
 
         rows = max(1, _CHUNK_VALUES // self.dino.out_dim)
-        chunks = zip(student.views[0].split(rows), teacher.views[0].split(rows), position_R.split(rows), strict=True)
+        student_RD, teacher_RD = torch.cat(list(student.views)), torch.cat(list(teacher.views))
+        chunks = zip(student_RD.split(rows), teacher_RD.split(rows), position_R.split(rows), strict=True)
         return torch.cat([checkpoint(losses, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks])
 
     def _weights(self, counts_PB: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,7 +119,7 @@ class PatchMatching(Objective):
         weight = self.matching.cls_weight
         return torch.where(counts_PB > 0, weight, 1.0), (1 - weight) / counts_PB.clamp(min=1)
 
-    def diagnostics(self, teacher: Outputs, temperature: float) -> dict[str, Tensor]:
+    def diagnostics(self, teacher: Outputs, temperature: float) -> Scalars:
         """The patches are all of the teacher's, matched or not."""
         assert teacher.patches is not None
         parts = ("cls", teacher.cls, self.cls_centre), ("patch", teacher.patches, self.patch_centre)
@@ -117,41 +127,16 @@ class PatchMatching(Objective):
         return found[0] | found[1]
 
 
-def _chosen(patches: Projections, rows_R: Tensor) -> Projections:
-    """Some of the rows of all views, counted over views, images and patches in this order."""
-    return patches._replace(views=[torch.cat([view_BND.flatten(0, 1) for view_BND in patches.views])[rows_R]])
-
-
-def match_rows(
-    pairs: Sequence[tuple[int, int]], teacher_grids: Sequence[Grid], student_grids: Sequence[Grid], boxes: Sequence[Tensor]
-) -> Tensor:
-    """Match the patches of pairs of views, each the number of the teacher's view and of the student's.
-
-    The grids are (h, w) of each of their views; the teacher's views are the first of the student's. The boxes are int64 [B, 5] of
-    each of the student's views (`CropBox`).
+def match_views(boxes: tuple[Tensor, Tensor], grids: tuple[Grid, Grid]) -> Tensor:
+    """Match the patches of two views, by their boxes, int64 [B, 5] (`CropBox`), and grids.
 
     Returns:
-        int64 [R, 4], pair after pair, image after image: the number of pair and image, the teacher's and the student's row, counted
-        over views, images and patches, and the match's place in the teacher's grid.
+        int64 [R, 3], image after image: the image, its patch of the first view, of the second.
     """
-    images = len(boxes[0])
-    crops = [
-        [CropBox(top, left, height, width, bool(flip)) for top, left, height, width, flip in view.tolist()] for view in boxes
-    ]
-    teacher_starts, student_starts = (
-        np.cumsum([0, *(images * h * w for h, w in grids)]).tolist() for grids in (teacher_grids, student_grids)
-    )
-    # The first one is empty, so that there is something to join.
-    matches = [torch.empty(0, 4, dtype=torch.int64)]
-    for pair, (target, view) in enumerate(pairs):
-        grids = teacher_grids[target], student_grids[view]
-        teacher_patches, student_patches = (h * w for h, w in grids)
-        for image in range(images):
-            of_teacher, of_student = matching_patches(crops[target][image], crops[view][image], *grids).unbind(1)
-            cell = torch.full_like(of_teacher, pair * images + image)
-            teacher_rows = teacher_starts[target] + image * teacher_patches + of_teacher
-            student_rows = student_starts[view] + image * student_patches + of_student
-            matches.append(torch.stack([cell, teacher_rows, student_rows, of_teacher], dim=1))
+    matches = []
+    for image, (first, second) in enumerate(zip(*(view.tolist() for view in boxes), strict=True)):
+        patches_M2 = matching_patches(CropBox(*first), CropBox(*second), *grids)
+        matches.append(F.pad(patches_M2, (1, 0), value=image))
     return torch.cat(matches)
 
 

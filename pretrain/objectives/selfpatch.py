@@ -27,7 +27,16 @@ from pretrain.config import PretrainConfig
 from pretrain.heads import Role
 from pretrain.methods import ALL_PATCHES, Border, SelfPatchConfig
 from pretrain.objectives.aggregation import Aggregation
-from pretrain.objectives.base import ImageLevelObjective, Loss, Network, Outputs, attention_heads, prefixed, token_width
+from pretrain.objectives.base import (
+    ImageLevelObjective,
+    Loss,
+    Network,
+    Outputs,
+    Scalars,
+    attention_heads,
+    prefixed,
+    token_width,
+)
 from pretrain.objectives.dino import CLSDistillation, PatchDistillation
 from pretrain.objectives.moby import ImageContrast, PatchContrast
 
@@ -126,14 +135,12 @@ class SelfPatch(ImageLevelObjective):
             network.heads[name] = loss.head(token_width(network.backbone), role)
         return network
 
-    def forward(
-        self, student: Outputs, teacher: Outputs, temperature: float, boxes: Sequence[Tensor] = ()
-    ) -> dict[str, Tensor]:
+    def forward(self, student: Outputs, teacher: Outputs, temperature: float, boxes: Sequence[Tensor] = ()) -> Scalars:
         cls_loss = self.image_loss(student.cls, teacher.cls, temperature)
         patch_loss = self.patch_loss(student.patches, teacher.patches, temperature)
         return {"loss": cls_loss + self.config.weight * patch_loss, "cls_loss": cls_loss, "patch_loss": patch_loss}
 
-    def diagnostics(self, teacher: Outputs, temperature: float) -> dict[str, Tensor]:
+    def diagnostics(self, teacher: Outputs, temperature: float) -> Scalars:
         assert teacher.patches is not None
         patches = self.patch_loss.diagnostics(teacher.patches, temperature)
         return super().diagnostics(teacher, temperature) | prefixed("patch", patches)

@@ -14,7 +14,7 @@ from backbones.spec import ViTSpec
 from pretrain.config import OptimConfig, PretrainConfig
 from pretrain.heads import Projections
 from pretrain.methods import ALL_PATCHES, DINOConfig, SelfPatchConfig
-from pretrain.networks import build_optimizer
+from pretrain.networks import Networks, build_optimizer, choose_autocast
 from pretrain.objectives.aggregation import Aggregation
 from pretrain.objectives.base import Outputs
 from pretrain.objectives.selfpatch import SelfPatch, candidate_table, select_positives
@@ -157,7 +157,8 @@ def test_train_steps(golden_dir: Path) -> None:
     for network in (student, teacher):
         load_strictly(network, ours(case["initial"]))
     teacher.requires_grad_(False)
-    optimizer = build_optimizer(student)
+    autocast = choose_autocast("float32", torch.device("cpu"))
+    networks = Networks(spec, student, teacher, objective, build_optimizer(student), autocast)
     assert case["steps"]
     for index, step in enumerate(case["steps"]):
         settings = StepSettings(
@@ -168,7 +169,7 @@ def test_train_steps(golden_dir: Path) -> None:
             clip_grad=step["clip_grad"],
             freeze_last_layer=index < step["freeze_last_layer"],
         )
-        losses = training_step(student, teacher, objective, optimizer, step["crops"], settings)
+        losses = training_step(student, networks, step["crops"], settings)
         for name in ("loss", "cls_loss", "patch_loss"):
             assert losses[name].item() == pytest.approx(step[name], abs=1e-4), (index, name)
     for network, expected in ((student, case["student"]), (teacher, case["teacher"])):

@@ -108,9 +108,7 @@ def take_step(config: PretrainConfig, networks: Networks, images: int, **options
     """A step on random images past the warm-up and the epochs of frozen layers, in which some parameters must not move."""
     crops, boxes = random_batch(config, images)
     settings = step_settings(config, steps_per_epoch=4)(4 * max(1, config.optim.warmup_epochs) + 2)
-    return training_step(
-        networks.student, networks.teacher, networks.objective, networks.optimizer, crops, settings, boxes=boxes, **options
-    )
+    return training_step(networks.student, networks, crops, settings, boxes, **options)
 
 
 def logged(output: Path) -> list[dict[str, float]]:

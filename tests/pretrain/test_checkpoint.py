@@ -16,7 +16,7 @@ from backbones.convert import open_backbone
 from backbones.file import read_backbone_file
 from common.files import file_sha256
 from pretrain.__main__ import main
-from pretrain.checkpoint import CheckpointNotWrittenError, link_or_copy, recipe_digest, run_settings, save_checkpoint
+from pretrain.checkpoint import CheckpointWriter, link_or_copy, recipe_digest, run_settings
 from pretrain.config import PretrainConfig, parse_run
 from pretrain.log import StepInfo
 from pretrain.methods import METHODS, MethodName
@@ -54,7 +54,7 @@ class Stop(BaseException):
 
 
 def run_until(config: PretrainConfig, step: int) -> None:
-    def killed(info: StepInfo, device: torch.device) -> None:
+    def killed(info: StepInfo) -> None:
         if info.step > step:
             raise Stop
 
@@ -199,8 +199,9 @@ def test_a_disk_that_fills_up_at_the_last_moment(tmp_path: Path, monkeypatch: py
     path = tmp_path / "checkpoint.pth"
     path.write_text("previous")
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(CheckpointNotWrittenError, match="No space left on device; the previous one is intact"):
-        save_checkpoint(path, run_settings(config, []), networks, 1, 0)
+    writer = CheckpointWriter(path, run_settings(config, []), config.train, 10, [])
+    with pytest.raises(ValueError, match="No space left on device; the previous one is intact"):
+        writer.write(1, networks)
     assert [item.name for item in tmp_path.iterdir()] == ["checkpoint.pth"]
     assert path.read_text() == "previous"
 

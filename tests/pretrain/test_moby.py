@@ -58,7 +58,7 @@ def test_views_weigh_the_same_whatever_their_number_of_patches() -> None:
 
 
 def test_the_queue_replaces_the_oldest() -> None:
-    queue = EmbeddingQueue(5, 2)
+    queue = EmbeddingQueue(MoBYConfig(queue=5, out_dim=2))
     keys = F.normalize(torch.arange(1.0, 17.0).view(8, 2), dim=-1)
     for batch in (keys[:3], keys[3:6], keys[6:8]):
         queue.observe(2 * batch)
@@ -74,10 +74,10 @@ def test_queued_patches_go_round_the_grid() -> None:
     """One target per image and global view; 40 images meet each of 8 positions, where random choice would leave gaps."""
     loss = PatchContrast(MoBYConfig(hidden_dim=4, out_dim=8, queue=80), negatives=True)
     positions = views(torch.eye(8).expand(2, 10, 8, 8))
+    assert loss.queue is not None
     for _ in range(4):
         loss(positions, positions, 1.0)
-        loss.move()
-    assert loss.queue is not None
+        loss.queue.move()
     counts = loss.queue.keys_QK.sum(0)
     assert counts.sum() == 80
     assert counts.min() >= 8

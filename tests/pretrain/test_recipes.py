@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from backbones.build import build_backbone
-from pretrain.config import PretrainConfig, parse_run
+from pretrain.config import RECIPES, PretrainConfig, parse_run, read_recipe, recipe_names
 from pretrain.networks import backbone_spec, build_networks
-from pretrain.recipe_files import RECIPES, read_recipe, recipe_names
 from tests.pretrain.conftest import take_step
 
 IMAGES = 3
@@ -115,7 +114,7 @@ PATCH, MATCHING = "coco_selfpatch_vit_tiny", "imagenet100_matching_vit_tiny"
         (f"{MOBY} --dino.out_dim 2", "`dino` have no effect"),
         ("coco_moby_selfpatch_vit_tiny --selfpatch.out_dim 2", "selfpatch.out_dim=2 has no effect"),
         (f"{MOBY} --views.local_crops 2", "must be 0"),
-        (f"{MOBY} --optim.freeze_last_layer_epochs 1", "no layer of prototypes to freeze"),
+        (f"{MOBY} --optim.freeze_last_layer_epochs 1", "no prototypes to freeze"),
         (f"{SWIN} --backbone.depth 3", "backbone.depth=3 has no effect"),
         (f"{SWIN} --views.global_size 208", "multiple of 32"),
         (f"{BOTH} --selfpatch.window 9", "7 patches wide"),

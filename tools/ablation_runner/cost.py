@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from common.distributed import choose_device
 from pretrain.config import PretrainConfig
 from pretrain.data.views import view_kinds
-from pretrain.networks import build_networks, choose_autocast
+from pretrain.networks import build_networks
 from pretrain.schedules import step_settings
 from pretrain.step import training_step
 
@@ -77,12 +77,8 @@ def _prepare_step(config: PretrainConfig, images: int) -> Callable[[], None]:
     networks = build_networks(config, device)
     crops = [torch.randn(images, 3, kind.size, kind.size, device=device) for kind in view_kinds(config.views)]
     settings = step_settings(config, steps_per_epoch=1)(config.optim.warmup_epochs)
-    autocast = choose_autocast(config.train.precision, device)
 
     def step() -> None:
-        losses = training_step(
-            networks.student, networks.teacher, networks.objective, networks.optimizer, crops, settings, autocast
-        )
-        losses["loss"].item()
+        training_step(networks.student, networks, crops, settings)["loss"].item()
 
     return step
