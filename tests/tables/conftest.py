@@ -1,16 +1,16 @@
 import csv
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from eval.result import BackboneRecord, Coverage, Dataset, Environment, Metric, Protocol, Result, write_result
+from eval.result import BackboneRecord, Dataset, Environment, Metric, Protocol, Result, write_result
 from eval.tasks import BENCHMARKS
 from tables.make import build_tables, render_tables
 
-PROTOCOLS = {one.task: one.protocol for one in reversed(BENCHMARKS.values())}
+PROTOCOLS = {benchmark.task: benchmark.protocol for benchmark in reversed(BENCHMARKS.values())}
 """Task -> the protocol of its first benchmark."""
 DATASETS = {
     "detection": {"train": ("COCO 2017", "train2017", 118287), "test": ("COCO 2017", "val2017", 5000)},
@@ -35,61 +35,44 @@ NO_BENCHMARK_NUMBERS: dict[str, dict[str, Any]] = {
     "measured-deviating": {"deviations": {"topk": [5, 7]}},
 }
 """Status -> options of `make_result` for a result of that worth."""
+DEFAULTS: dict[str, Any] = {
+    **{"values": {}, "intervals": {}, "breakdown": {}, "artefacts": {}, "seed": 0},
+    **{"coverage": "full", "listing": "0" * 64},
+    **{"version": 1, "settings": {}, "deviations": {}},
+    **{"spec": VIT_TINY, "source": {}, "epoch": 200},
+}
+"""Options of `make_result`, besides `protocol` (the task's first) and `sha256` of the backbone (the name's length)."""
 WriteResult = Callable[..., Path]
 
 
-def make_result(
-    name: str,
-    task: str,
-    *,
-    values: Mapping[str, float] | None = None,
-    coverage: Coverage = "full",
-    deviations: Mapping[str, list[Any]] | None = None,
-    epoch: int = 200,
-    sha256: str | None = None,
-    spec: Mapping[str, Any] | None = None,
-    protocol: str | None = None,
-    version: int = 1,
-    settings: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    source: Mapping[str, Any] | None = None,
-    listing: str = "0" * 64,
-    breakdown: Mapping[str, dict[str, float]] | None = None,
-    artefacts: Mapping[str, str] | None = None,
-    intervals: Mapping[str, list[float]] | None = None,
-) -> Result:
+def make_result(name: str, task: str, *, protocol: str = "", sha256: str = "", **options: Any) -> Result:
     """A result as a task would write it, with arbitrary metrics."""
-    shown = {metric: 10.0 + index / 7 for index, metric in enumerate(METRICS[task])} | dict(values or {})
+    assert options.keys() <= DEFAULTS.keys()
+    given = DEFAULTS | options
+    values = {metric: 10.0 + index / 7 for index, metric in enumerate(METRICS[task])} | given["values"]
+    source = {"format": "own", "branch": "teacher", "file_name": f"{name}.pth", "sha256": "1" * 64, "epoch": given["epoch"]}
+    fingerprint = {"listing_sha256": given["listing"], "coverage": given["coverage"]}
+    settings = {"settings": given["settings"], "deviations": given["deviations"]}
     return Result(
         task=task,
-        protocol=Protocol(
-            name=protocol or PROTOCOLS[task], version=version, settings=dict(settings or {}), deviations=dict(deviations or {})
-        ),
-        metrics={metric: Metric(value=value, interval_95=(intervals or {}).get(metric, [])) for metric, value in shown.items()},
-        breakdown=dict(breakdown or {}),
+        protocol=Protocol(name=protocol or PROTOCOLS[task], version=given["version"], **settings),
+        metrics={
+            metric: Metric(value=value, interval_95=given["intervals"].get(metric, [])) for metric, value in values.items()
+        },
+        breakdown=given["breakdown"],
         datasets={
-            role: Dataset(
-                name=dataset,
-                split=split,
-                num_items=count if coverage == "full" else 2,
-                listing_sha256=listing,
-                coverage=coverage,
-            )
+            role: Dataset(name=dataset, split=split, num_items=count if given["coverage"] == "full" else 2, **fingerprint)
             for role, (dataset, split, count) in DATASETS[task].items()
         },
         backbone=BackboneRecord(
-            name=name,
-            sha256=sha256 or f"{len(name):064x}",
-            spec=dict(spec or VIT_TINY),
-            source={"format": "own", "branch": "teacher", "file_name": f"{name}.pth", "sha256": "1" * 64, "epoch": epoch}
-            | dict(source or {}),
+            name=name, sha256=sha256 or f"{len(name):064x}", spec=given["spec"], source=source | given["source"]
         ),
         config={},
-        seed=seed,
+        seed=given["seed"],
         environment=Environment(device="cpu", world_size=1, packages={"python": "3.11"}, code="unknown"),
         wall_time_s=1.0,
         peak_memory_bytes=1,
-        artefacts=dict(artefacts or {}),
+        artefacts=given["artefacts"],
         inputs_sha256="2" * 64,
     )
 

@@ -14,7 +14,7 @@ from tables.__main__ import main
 from tables.make import TablesConfig, make_tables
 from tests.conftest import Finished, RunMain
 from tests.tables.conftest import WriteResult
-from tests.tables.report.made import write_run
+from tests.tables.report.conftest import write_run
 
 NAMES = ["classification", "compatibility", "components", "davis_2016", "main", "upernet"]
 PAGES = ["macros.tex", "report.html", "tables.md", "tables.tex"]

@@ -1,4 +1,4 @@
-"""The report in a real browser: Chromium, as `$CHROMIUM` names it or as it is on PATH."""
+"""The report in Chromium, the one that `$CHROMIUM` names or that is on PATH."""
 
 import os
 import shutil
@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
-from tests.tables.report.conftest import render, write_report
-from tests.tables.report.made import HOSTILE, write_run
+from tests.tables.report.conftest import HOSTILE, render, write_report, write_run
 
 PHONE = {"width": 360, "height": 740}
 LANDSCAPE_A4 = {"width": 1030, "height": 700}
 
-# The lowest contrast of any text with what is behind it, and that text. Colours are sRGB; WCAG 2's formula.
+# The lowest contrast of any text with its background by WCAG 2's formula, and that text. Colours are sRGB.
 CONTRAST = """() => {
   const parse = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
   const linear = (c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4);
@@ -63,7 +62,7 @@ Open = Callable[..., Page]
 
 @pytest.fixture
 def visit(browser: Browser, report: Path) -> Iterator[Open]:
-    """Open the report, or another page; fails in the end if the page logged an error or asked for anything but itself."""
+    """Open the report, or another page; fail at the end if the page logged an error or requested anything but itself."""
     complaints: list[str] = []
 
     def visit_one(path: Path = report, **options: Any) -> Page:
@@ -84,7 +83,7 @@ def visit(browser: Browser, report: Path) -> Iterator[Open]:
 
 
 def _column(page: Page, heading: str) -> tuple[Locator, Callable[[], list[str]]]:
-    """A heading of the main table, and what reads the sort keys of its column."""
+    """A heading of the main table, and a function that reads the sort keys of its column."""
     table = page.locator("#table-main table")
     cell = table.locator("thead tr:last-child th").filter(has=page.get_by_role("button", name=heading, exact=True))
     index = cell.evaluate("cell => cell.cellIndex")
@@ -97,7 +96,7 @@ def test_sixty_results_open_within_two_seconds(visit: Open, tmp_path: Path) -> N
     page = visit(write_report(tmp_path / "runs", 15))
     assert page.locator("details.record").count() == 60
     milliseconds = []
-    for _ in range(6):  # what else the machine does can only make it slower
+    for _ in range(6):  # other processes can make it slower
         milliseconds.append(page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd"))
         if milliseconds[-1] < 2000:
             return
@@ -178,17 +177,14 @@ def test_paper_shows_what_the_screen_folds(visit: Open) -> None:
     assert page.locator("#table-main a.measured sup").first.is_visible()
 
 
-def test_every_picture_decodes(visit: Open) -> None:
+def test_every_picture_decodes_a_film_plays_and_a_chart_shows_the_ticked_backbones(visit: Open) -> None:
     page = visit()
     page.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true; })")
     assert page.locator(".gallery img").count() == 2 * 2 * 7
     assert page.evaluate("Promise.all([...document.images].map(image => image.decode())).then(() => 'decoded')") == "decoded"
     page.locator(".enlarge").first.click()
     assert page.locator("dialog img").evaluate("image => image.width") == 64
-
-
-def test_a_film_plays_stops_and_shows_the_frame_that_is_asked_for(visit: Open) -> None:
-    page = visit()
+    page.keyboard.press("Escape")
     film = page.locator("figure.film").first
     place = "images => new Set(images.map(image => image.getAttribute('y') || '0')).size"
     film.get_by_role("button", name="Play").click()
@@ -199,10 +195,7 @@ def test_a_film_plays_stops_and_shows_the_frame_that_is_asked_for(visit: Open) -
     assert film.locator("image").count() > 3
     assert film.locator("image").evaluate_all(place) == 1
     assert film.locator("image").first.get_attribute("y") == "-540"
-
-
-def test_a_chart_shows_the_backbones_that_are_ticked(visit: Open) -> None:
-    chart = visit().locator("figure.compare").first
+    chart = page.locator("figure.compare").first
     dot, tick = chart.locator("g.series[data-series='1']").first, chart.locator(".legend input").nth(1)
     assert dot.is_visible()
     tick.uncheck()

@@ -29,7 +29,7 @@ def _decoded(uri: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
 
 
-def test_a_picture_is_in_the_page_itself_and_a_wide_one_reduced(runs: Path, run: WriteRun) -> None:
+def test_pictures_become_part_of_the_page_wide_ones_reduced_and_gifs_as_they_are(runs: Path, run: WriteRun) -> None:
     run("a", "detection")
     first, second = _pictures(runs)["a"]
     assert (first["title"], first["problem"]) == ("prediction on 0.jpg", "")
@@ -38,21 +38,18 @@ def test_a_picture_is_in_the_page_itself_and_a_wide_one_reduced(runs: Path, run:
     assert second["uri"] != first["uri"]
     Image.new("RGB", (2080, 500)).save(runs / "run0/detection/predictions/000.png")
     assert _decoded(_pictures(runs)["a"][0]["uri"]).size == (1040, 250)
-
-
-def test_an_animated_gif_stays_as_it_is(runs: Path, run: WriteRun) -> None:
-    run("a", "davis", artefacts={"film": "film.gif"})
+    run("b", "davis", artefacts={"film": "film.gif"})
     pages = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (0, 100, 200)]
     pages[0].save(runs / "run0/davis/film.gif", save_all=True, append_images=pages[1:])
-    (picture,) = _pictures(runs)["a"]
+    (picture,) = _pictures(runs)["b"]
     assert base64.b64decode(picture["uri"].partition(",")[2]) == (runs / "run0/davis/film.gif").read_bytes()
 
 
 def test_the_limit_cuts_all_results_alike_and_names_what_is_left_out(
     runs: Path, run: WriteRun, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for number, name in enumerate("ab"):
-        run(name, "detection", number)
+    run("a", "detection", 0)
+    run("b", "detection", 1)
     size = len(_pictures(runs)["a"][0]["uri"])
     shown = _pictures(runs, limit_mb=2.5 * size / 1e6)
     assert [[bool(one["uri"]) for one in pictures] for pictures in shown.values()] == [[True, False], [True, False]]
@@ -98,17 +95,13 @@ def test_films_show_the_same_frames_of_every_backbone(runs: Path, run: WriteRun)
     assert [strip["measurement"].name for strip in film["strips"]] == ["a", "b"]
     strip = _decoded(film["strips"][0]["uri"]).convert("RGB")
     assert strip.size == (320, 5 * 180) == (film["width"], 5 * film["strips"][0]["height"])
-    # Each frame of the strip has its picture's colour.
     reds = [strip.getpixel((160, 180 * number + 90))[0] for number in range(5)]  # type: ignore[index]
-    assert reds == pytest.approx([30 * number for number in range(5)], abs=4)
-
-
-def test_some_sequences_are_shown_and_the_others_named(runs: Path, run: WriteRun) -> None:
-    run("a", "davis", artefacts={"masks": "overlays"})  # masks alone do where there are no overlays
+    assert reds == pytest.approx([30 * number for number in range(5)], abs=4), "the colours of the pictures"
+    run("c", "davis", 3, artefacts={"masks": "overlays"})
     films = _films(runs, most=1)
     assert [film["sequence"] for film in films["films"]] == ["sequence-01"]
     assert films["left_out"] == ["sequence-00", "sequence-02"]
-    assert [strip["shows"] for strip in films["films"][0]["strips"]] == ["masks"]
+    assert [strip["shows"] for strip in films["films"][0]["strips"]] == ["overlays", "overlays", "masks"]
 
 
 def test_what_a_film_lacks_is_named(runs: Path, run: WriteRun) -> None:
