@@ -63,14 +63,6 @@ def network_input(image: Image.Image) -> Tensor:
     return tvf.normalize(tvf.to_tensor(image), list(IMAGENET_MEAN), list(IMAGENET_STD))
 
 
-def read_image(path: str) -> Image.Image:
-    """Decode an image file completely to RGB; if it cannot be, the OSError names it."""
-    try:
-        return Image.fromarray(decode_whole(Path(path).read_bytes()))
-    except OSError as error:
-        raise OSError(f"{path} ({error})") from error
-
-
 class OnlineKNN:
     """Classifies labelled images by their neighbours.
 
@@ -132,7 +124,11 @@ class OnlineKNN:
         """Read every world_size-th image and `use` them as batches [B, 3, H, W]; returns which one of all processes is unreadable."""
 
         def read(index: int) -> Tensor:
-            image = read_image(images[index % len(images)][0])
+            path, _ = images[index % len(images)]
+            try:
+                image = Image.fromarray(decode_whole(Path(path).read_bytes()))
+            except OSError as error:
+                raise OSError(f"{path} ({error})") from error
             return network_input(centre_crop(image, round(self._size * RESIZE_FACTOR), self._size))
 
         # Shares must be of one length to be exchanged; the last ones may begin anew with the first images.

@@ -99,10 +99,9 @@ def panel_grid(
     return figure, grid
 
 
-def _show(axes: Axes, pixels: Pixels) -> None:
-    """Show an image whose coordinates are its own pixels, from the top left corner."""
-    height, width = pixels.shape[:2]
-    axes.imshow(pixels, extent=(0, width, height, 0), interpolation="nearest")
+def _show(axes: Axes, pixels: Pixels, grid: Grid = (1, 1)) -> None:
+    """Show an image in coordinates from its top left corner, whose unit is a patch of the grid."""
+    axes.imshow(pixels, extent=(0, grid[1], grid[0], 0), interpolation="nearest")
 
 
 def draw_attention(subject: Subject, images: Sequence[DrawnImage]) -> Figure:
@@ -158,17 +157,17 @@ def draw_positives(subject: Subject, images: Sequence[DrawnImage], config: SelfP
     headings = ["queries", *(f"query {number}" for number in range(1, 1 + len(queries)))]
     figure, grid = panel_grid(len(shown), 1 + len(queries), title, headings, inches=_LARGE_PANEL_INCHES)
     for panels, pixels, units_ND, positives_Nk in zip(grid, shown, units_BND, positives_BNk, strict=True):
-        _show(panels[0], pixels)
+        _show(panels[0], pixels, tokens.grid)
         for number, (axes, query) in enumerate(zip(panels[1:], queries, strict=True), start=1):
-            _mark(panels[0], query, tokens.grid, _QUERY, str(number))
-            _show(axes, pixels)
+            _mark(panels[0], query, w, _QUERY, str(number))
+            _show(axes, pixels, tokens.grid)
             candidates, positives = candidates_NC[query].tolist(), set(positives_Nk[query].tolist())
             cosines = (units_ND[candidates] @ units_ND[query]).tolist()
             with_text = _zoom(axes, tokens.grid, [query, *candidates]) <= _MOST_PATCHES_WITH_TEXT
             for candidate, cosine in zip(candidates, cosines, strict=True):
                 colour = _POSITIVE if candidate in positives else _CANDIDATE
-                _mark(axes, candidate, tokens.grid, colour, f"{cosine:.2f}" if with_text else "")
-            _mark(axes, query, tokens.grid, _QUERY)
+                _mark(axes, candidate, w, colour, f"{cosine:.2f}" if with_text else "")
+            _mark(axes, query, w, _QUERY)
     return figure
 
 
@@ -180,22 +179,20 @@ def _zoom(axes: Axes, grid: Grid, patches: Sequence[int]) -> int:
     if side >= min(h, w):
         return max(h, w)
     top, left = max(0, min(rows.min() - 1, h - side)), max(0, min(columns.min() - 1, w - side))
-    axes.set_xlim(left * SHOWN_SIZE / w, (left + side) * SHOWN_SIZE / w)
-    axes.set_ylim((top + side) * SHOWN_SIZE / h, top * SHOWN_SIZE / h)
+    axes.set(xlim=(left, left + side), ylim=(top + side, top))
     return side
 
 
-def _mark(axes: Axes, patch: int, grid: Grid, colour: ColorType, text: str = "") -> None:
-    """Outline a patch of an image of `SHOWN_SIZE`, with a word inside."""
-    height, width = SHOWN_SIZE / grid[0], SHOWN_SIZE / grid[1]
-    y, x = patch // grid[1] * height, patch % grid[1] * width
+def _mark(axes: Axes, patch: int, columns: int, colour: ColorType, text: str = "") -> tuple[float, float]:
+    """Outline a patch of a grid with so many columns, with a word inside; returns the patch's centre."""
+    y, x = divmod(patch, columns)
     for edge, line in (("black", 3.5), (colour, 2.0)):
         # A little inside, so that neighbours do not cover each other's outline.
-        corner, sides = (x + 0.06 * width, y + 0.06 * height), (0.88 * width, 0.88 * height)
-        axes.add_patch(Rectangle(corner, *sides, fill=False, edgecolor=edge, linewidth=line))
+        axes.add_patch(Rectangle((x + 0.06, y + 0.06), 0.88, 0.88, fill=False, edgecolor=edge, linewidth=line))
     if text:
         box = {"boxstyle": "round,pad=0.1", "facecolor": colour, "edgecolor": "none", "alpha": 0.8}
-        axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8, clip_on=True, bbox=box)
+        axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=8, clip_on=True, bbox=box)
+    return x + 0.5, y + 0.5
 
 
 def draw_matches(subject: Subject, images: Sequence[DrawnImage], views: ViewsConfig) -> Figure:
@@ -208,34 +205,25 @@ def draw_matches(subject: Subject, images: Sequence[DrawnImage], views: ViewsCon
     title = "Patch matching: patches of two crops that show the same part of the image; some are joined"
     headings = ["first crop blue, second orange", "first crop", "second crop"]
     figure, grid = panel_grid(len(images), 3, title, headings, inches=_LARGE_PANEL_INCHES)
-    for number, (panels, (_, image)) in enumerate(zip(grid, images, strict=True)):
+    for number, ((overview, *panels), (_, image)) in enumerate(zip(grid, images, strict=True)):
         if views.shared_by:
             image = image.resize((SHARED_SIZE, SHARED_SIZE))
         pair = [kinds[0], kinds[-1] if number % 2 else kinds[1]]
         boxes = [CropBox._make(box) for box in draw_views(pair, *image.size, rng).boxes_V5.tolist()]
-        _show(panels[0], np.asarray(image))
-        for axes, box, kind, colour in zip(panels[1:], boxes, pair, _BOX_COLOURS, strict=True):
-            outline = Rectangle((box.left, box.top), box.width, box.height, fill=False, edgecolor=colour, linewidth=2.5)
-            panels[0].add_patch(outline)
-            crop = tvf.resized_crop(image, *box[:4], [SHOWN_SIZE, SHOWN_SIZE], InterpolationMode.BICUBIC)
-            _show(axes, np.asarray(tvf.hflip(crop) if box.flip else crop))
-            axes.set_xlabel(f"{kind.size} pixels{', mirrored' if box.flip else ''}", fontsize=8)
         sides = [kind.size // subject.stride for kind in pair]
-        panels[0].set_xlabel(f"{_join(figure, panels[1:], boxes, sides)} matches", fontsize=8)
+        _show(overview, np.asarray(image), (image.height, image.width))
+        for axes, box, kind, side, colour in zip(panels, boxes, pair, sides, _BOX_COLOURS, strict=True):
+            outline = Rectangle((box.left, box.top), box.width, box.height, fill=False, edgecolor=colour, linewidth=2.5)
+            overview.add_patch(outline)
+            crop = tvf.resized_crop(image, *box[:4], [SHOWN_SIZE, SHOWN_SIZE], InterpolationMode.BICUBIC)
+            _show(axes, np.asarray(tvf.hflip(crop) if box.flip else crop), (side, side))
+            axes.set_xlabel(f"{kind.size} pixels{', mirrored' if box.flip else ''}", fontsize=8)
+        matches_M2 = matching_patches(boxes[0], boxes[1], (sides[0], sides[0]), (sides[1], sides[1])).tolist()
+        overview.set_xlabel(f"{len(matches_M2)} matches", fontsize=8)
+        joined = np.linspace(0, len(matches_M2) - 1, min(_MOST_JOINED, len(matches_M2))).astype(int)
+        for index, colour in zip(joined, matplotlib.colormaps["rainbow"](np.linspace(0, 1, len(joined))), strict=True):
+            pairs = zip(panels, matches_M2[index], sides, strict=True)
+            first, second = (_mark(axes, patch, side, colour) for axes, patch, side in pairs)
+            line = ConnectionPatch(first, second, "data", axesA=panels[0], axesB=panels[1], color=colour, linewidth=1.2)
+            figure.add_artist(line)
     return figure
-
-
-def _join(figure: Figure, panels: Sequence[Axes], boxes: Sequence[CropBox], sides: Sequence[int]) -> int:
-    """Mark some matching patches in both crops and draw lines between them; returns how many match in all."""
-    grids = [(side, side) for side in sides]
-    matches_M2 = matching_patches(boxes[0], boxes[1], grids[0], grids[1]).tolist()
-    joined = np.linspace(0, len(matches_M2) - 1, min(_MOST_JOINED, len(matches_M2))).astype(int)
-    colours = matplotlib.colormaps["rainbow"](np.linspace(0, 1, len(joined)))
-    for index, colour in zip(joined, colours, strict=True):
-        ends = []
-        for axes, patch, side in zip(panels, matches_M2[index], sides, strict=True):
-            _mark(axes, patch, (side, side), colour)
-            ends.append(((patch % side + 0.5) * SHOWN_SIZE / side, (patch // side + 0.5) * SHOWN_SIZE / side))
-        line = ConnectionPatch(ends[0], ends[1], "data", axesA=panels[0], axesB=panels[1], color=colour, linewidth=1.2)
-        figure.add_artist(line)
-    return len(matches_M2)

@@ -6,7 +6,6 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
 
 from backbones.build import build_backbone
@@ -16,15 +15,7 @@ from pretrain.config import PretrainConfig, ViewsConfig
 from pretrain.data.sources import ImageFiles, images_of_folder
 from pretrain.methods import SelfPatchConfig
 from pretrain.monitoring.__main__ import main
-from pretrain.monitoring.plots import (
-    QUERIES,
-    SHOWN_SIZE,
-    DrawnImage,
-    choose_images,
-    draw_matches,
-    draw_positives,
-    squares,
-)
+from pretrain.monitoring.plots import QUERIES, DrawnImage, choose_images, draw_matches, draw_positives, squares
 from pretrain.monitoring.subject import Subject, open_subject, subject_of
 from pretrain.networks import Networks, build_networks
 from pretrain.objectives.selfpatch import candidate_table, select_positives
@@ -33,7 +24,6 @@ from tests.pretrain.conftest import find_images, tiny_config
 
 CPU = torch.device("cpu")
 SIDE = 12
-PATCH = SHOWN_SIZE / SIDE
 RED, GREEN, WHITE = "#ff1744", "#00e676", "#ffffff"
 
 
@@ -46,13 +36,15 @@ def subject() -> Subject:
 
 @pytest.fixture
 def images_to_draw(image_folder: Path) -> list[DrawnImage]:
-    return choose_images(images_of_folder(image_folder), 2, spread=False)
+    images = choose_images(images_of_folder(image_folder), 2, spread=False)
+    assert len(images) == 2
+    return images
 
 
 def marked(axes: Axes, colour: str) -> set[int]:
     """Patches with an outline of a colour."""
     boxes = [box for box in axes.patches if isinstance(box, Rectangle) and to_hex(box.get_edgecolor()) == colour]
-    return {int(box.get_y() // PATCH) * SIDE + int(box.get_x() // PATCH) for box in boxes}
+    return {int(box.get_y()) * SIDE + int(box.get_x()) for box in boxes}
 
 
 @pytest.mark.parametrize(("window", "border", "k"), [(3, "wrap", 4), (5, "clamp", 2), (0, "wrap", 3)])
@@ -60,10 +52,9 @@ def marked(axes: Axes, colour: str) -> set[int]:
 def test_positives_and_candidates(subject: Subject, images_to_draw: list[DrawnImage], window: int, border: str, k: int) -> None:
     config = SelfPatchConfig(window=window, border=border, k=k)  # type: ignore[arg-type]
     figure = draw_positives(subject, images_to_draw, config)
-    _, images = squares(images_to_draw, subject.size, torch.device("cpu"))
+    _, images = squares(images_to_draw, subject.size, CPU)
     positives = select_positives(subject.backbone.forward_tokens(images).patches, (SIDE, SIDE), window, k, config.border)
     table = candidate_table((SIDE, SIDE), window, config.border)
-    assert len(images_to_draw) == 2
     for row in (0, 1):
         overview, *panels = figure.axes[row * 4 : row * 4 + 4]
         for axes, (y, x) in zip(panels, QUERIES, strict=True):
@@ -73,52 +64,41 @@ def test_positives_and_candidates(subject: Subject, images_to_draw: list[DrawnIm
             assert marked(axes, GREEN) == expected
             assert marked(axes, WHITE) == set(table[query].tolist()) - expected
             for patch in (query, *table[query].tolist()):
-                centre = ((patch % SIDE + 0.5) * PATCH, (patch // SIDE + 0.5) * PATCH)
-                assert axes.get_xlim()[0] < centre[0] < axes.get_xlim()[1]
-                assert axes.get_ylim()[1] < centre[1] < axes.get_ylim()[0]
+                assert axes.get_xlim()[0] < patch % SIDE + 0.5 < axes.get_xlim()[1]
+                assert axes.get_ylim()[1] < patch // SIDE + 0.5 < axes.get_ylim()[0]
         assert len(marked(overview, RED)) == len(QUERIES)
 
 
 def test_an_inner_query_is_enlarged_and_says_its_cosines(subject: Subject, images_to_draw: list[DrawnImage]) -> None:
     figure = draw_positives(subject, images_to_draw[:1], SelfPatchConfig())
     inner, border = figure.axes[1], figure.axes[3]
-    assert inner.get_xlim()[1] - inner.get_xlim()[0] == pytest.approx(5 * PATCH)
+    assert inner.get_xlim()[1] - inner.get_xlim()[0] == 5
     assert len(inner.texts) == 8
     assert all(-1 <= float(text.get_text()) <= 1 for text in inner.texts)
     # What wraps is on the other side of the image.
-    assert border.get_xlim() == (0, SHOWN_SIZE)
+    assert border.get_xlim() == (0, SIDE)
     assert not border.texts
 
 
-def joined_points(figure: Figure) -> list[tuple[tuple[float, float], tuple[float, float]]]:
-    lines = [artist for artist in figure.artists if isinstance(artist, ConnectionPatch)]
-    return [(line.xy1, line.xy2) for line in lines]
-
-
-def box_of(axes: Axes, number: int) -> tuple[float, float, float, float]:
-    box = axes.patches[number]
-    assert isinstance(box, Rectangle)
-    return box.get_x(), box.get_y(), box.get_width(), box.get_height()
-
-
 def test_joined_patches_show_the_same_part_of_the_image(subject: Subject, images_to_draw: list[DrawnImage]) -> None:
-    views = ViewsConfig(global_size=8 * SIDE, local_size=48, local_crops=2)
     checked = 0
     for drawn in images_to_draw:
-        figure = draw_matches(subject, [drawn], views)
+        figure = draw_matches(subject, [drawn], ViewsConfig(global_size=8 * SIDE, local_size=48, local_crops=2))
         overview, *panels = figure.axes
-        for ends in joined_points(figure):
+        boxes = [box.get_bbox().bounds for box in overview.patches if isinstance(box, Rectangle)]
+        sides = [axes.images[0].get_extent()[1] for axes in panels]
+        lines = [artist for artist in figure.artists if isinstance(artist, ConnectionPatch)]
+        for line in lines:
             places = []
-            for number, (axes, (x, y)) in enumerate(zip(panels, ends, strict=True)):
-                left, top, width, height = box_of(overview, number)
-                across = 1 - x / SHOWN_SIZE if "mirrored" in axes.get_xlabel() else x / SHOWN_SIZE
-                places.append((left + across * width, top + y / SHOWN_SIZE * height))
+            for axes, (x, y), side, (left, top, width, height) in zip(panels, (line.xy1, line.xy2), sides, boxes, strict=True):
+                across = 1 - x / side if "mirrored" in axes.get_xlabel() else x / side
+                places.append((left + across * width, top + y / side * height))
             # Rounding to whole patches of both crops moves a place by a patch of each at most.
-            reach_x, reach_y = (sum(box_of(overview, number)[axis] / SIDE for number in (0, 1)) for axis in (2, 3))
+            reach_x, reach_y = (sum(box[axis] / SIDE for box in boxes) for axis in (2, 3))
             assert abs(places[0][0] - places[1][0]) <= reach_x
             assert abs(places[0][1] - places[1][1]) <= reach_y
             checked += 1
-        assert int(overview.get_xlabel().split()[0]) >= len(joined_points(figure))
+        assert int(overview.get_xlabel().split()[0]) >= len(lines)
     assert checked > 5
 
 
@@ -142,14 +122,14 @@ def test_the_same_images_from_all_over_the_listing_or_the_first_ones(
 
 def checkpoint_of(config: PretrainConfig, folder: Path) -> tuple[Path, Networks]:
     networks = build_networks(config, CPU)
+    for parameter in networks.student.parameters():
+        parameter.data.zero_()
     path = folder / "checkpoint.pth"
     save_checkpoint(path, run_settings(config, []), networks, 1, 1)
     return path, networks
 
 
-@pytest.mark.parametrize(
-    ("method", "own"), [("selfpatch", {"positives"}), ("moby_selfpatch", {"positives"}), ("patch_matching", {"matches"})]
-)
+@pytest.mark.parametrize(("method", "own"), [("selfpatch", {"positives"}), ("patch_matching", {"matches"}), ("dino", set())])
 def test_plots_of_our_checkpoints(image_folder: Path, tmp_path: Path, run_main: RunMain, method: str, own: set[str]) -> None:
     path, _ = checkpoint_of(tiny_config(method), tmp_path)
     options = ["--checkpoint", path, "--images", image_folder, "--output", tmp_path / "out", "--num-images", 1]
@@ -158,12 +138,14 @@ def test_plots_of_our_checkpoints(image_folder: Path, tmp_path: Path, run_main: 
     assert {path.stem for path in (tmp_path / "out").iterdir()} == {"attention", "components", *own}
 
 
+@pytest.mark.parametrize("method", ["selfpatch", "moby_selfpatch"])
 @torch.no_grad()
-def test_the_subject_is_the_one_that_was_trained(tmp_path: Path) -> None:
-    config = tiny_config("selfpatch", selfpatch__k=2, selfpatch__border="clamp")
+def test_the_subject_is_the_teacher_that_was_trained(tmp_path: Path, method: str) -> None:
+    """Also of a MoBY run, whose student is what evaluation takes."""
+    config = tiny_config(method, selfpatch__k=2, selfpatch__border="clamp")
     path, networks = checkpoint_of(config, tmp_path)
     opened, trained = open_subject(path, CPU), subject_of(networks.teacher, config)
-    assert (opened.size, opened.selfpatch) == (trained.size, trained.selfpatch)
+    assert (opened.size, opened.stride, opened.selfpatch) == (32, 8, config.selfpatch)
     images = torch.randn(1, 3, 32, 32)
     patches = trained.backbone.eval().forward_tokens(images).patches
     torch.testing.assert_close(opened.backbone.eval().forward_tokens(images).patches, patches)
