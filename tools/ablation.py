@@ -226,7 +226,7 @@ def _run(job: Job, options: AblationOptions) -> int:
     from tools.runs import local_processes
 
     command = [sys.executable, "-m", MODULE, *job.options.arguments(), *local_processes(options)]
-    before = signal.signal(signal.SIGTERM, _leave)
+    before = signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
     try:
         with subprocess.Popen(command) as process:
             try:
@@ -237,11 +237,6 @@ def _run(job: Job, options: AblationOptions) -> int:
                 raise
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _leave(signum: int, frame: object) -> None:
-    del frame
-    raise SystemExit(128 + signum)
 
 
 def job_listing(jobs: Sequence[Job], images_per_second: float | None) -> str:
