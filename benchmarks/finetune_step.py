@@ -91,21 +91,24 @@ def resolved_config(config: BenchmarkConfig, part: str, folder: Path, device: to
         "device_batch_size": _IMAGES,
         "workers": _WORKERS,
         "iterations": config.steps + WARM_UP_STEPS,
+        "checkpoint_interval": config.steps + WARM_UP_STEPS,
         "precision": "auto" if part in OURS or device.type == "cpu" else "float16",
         "compile": part == "compiled",
     }
     if config.task == "detection":
-        options = DetectionConfig(**common, short_side=_SHORT_SIDE)
-        return eval.detection.task.prepare(options, network(config), device).config
-    return eval.segmentation.task.prepare(SegmentationConfig(**common), network(config), device).config
+        options: Any = DetectionConfig(**common, short_side=_SHORT_SIDE)
+        resolved = eval.detection.task.prepare(options, network(config), device).config
+    else:
+        options = SegmentationConfig(**common)
+        resolved = eval.segmentation.task.prepare(options, network(config), device).config
+    resolved.custom_hooks = [*resolved.get("custom_hooks", []), {"type": "TurnHook"}]
+    return complete_config(resolved, options, device)
 
 
 def work(turns: Turns, part: str, config: BenchmarkConfig, folder: Path) -> torch.device:
     TurnHook.turns = turns
     device = choose_device("auto")
     resolved = resolved_config(config, part, folder, device)
-    resolved.custom_hooks = [*resolved.get("custom_hooks", []), {"type": "TurnHook"}]
-    resolved = complete_config(resolved, folder / part, device=device, seed=0, checkpoint_interval=config.steps + WARM_UP_STEPS)
     if part not in OURS:
         resolved.train_dataloader.persistent_workers = False
         resolved.optim_wrapper.optimizer.pop("fused", None)

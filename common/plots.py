@@ -1,8 +1,9 @@
-"""Plots of the numbers that a training run logs: panels below each other over one axis of steps.
+"""The numbers that a training run logs: reading the log of a fine-tuning run, and plots, panels below each other over one axis.
 
 Shapes: N logged steps.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,35 @@ class Panel(NamedTuple):
     title: str
     names: Sequence[str]
     smooth: bool = True
+
+
+def read_log(path: Path) -> tuple[list[dict[str, float]], int]:
+    """The lines of a log of iterations, ascending, and how many could not be read, since a kill cut them off.
+
+    A run that was killed wrote lines after its last checkpoint, and the run that continued from there wrote them anew: where the log
+    goes back, what it says again replaces what it said before. ValueError, without the path, if it has no line, or one without an
+    iteration.
+    """
+    lines: list[dict[str, float]] = []
+    cut_off = 0
+    try:
+        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror})") from error
+    for text in texts:
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            cut_off += 1
+            continue
+        if not isinstance(line, dict) or not isinstance(line.get("iteration"), int):
+            raise ValueError("has a line without an iteration")
+        while lines and lines[-1]["iteration"] >= line["iteration"]:
+            lines.pop()
+        lines.append({name: float(value) for name, value in line.items() if isinstance(value, (int, float))})
+    if not lines:
+        raise ValueError("holds no line")
+    return lines, cut_off
 
 
 def smoothed(values_N: Series, window: int) -> Series:

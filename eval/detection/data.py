@@ -21,11 +21,8 @@ NAME = "COCO 2017"
 ADDRESS = "https://cocodataset.org/#download"
 FULL_SIZES = {"train2017": 118_287, "val2017": 5_000}
 FULL_ANNOTATIONS = {"train2017": 860_001, "val2017": 36_781}
-FULL_TRAINABLE = 117_266
-"""Images of the full train2017 that training uses: those with annotations."""
-
-SMALLEST_SIDE = 32
-"""mmdet trains on no image with a side below this."""
+FULL_TRAINABLE = 117_266  # images of the full train2017 that training uses: those with annotations
+SMALLEST_SIDE = 32  # mmdet trains on no image with a side below this
 
 CATEGORY_NAMES = (
     *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),
@@ -52,7 +49,6 @@ class Split:
       training uses, with annotations and no side below 32 pixels.
     - `limit`: the user's wish to use only the first N; None for all.
     - `categories`: ids and names, in the order of the file; `sizes`: file name -> (width, height).
-    - `annotations_sha256`: digest of the file.
     """
 
     root: Path
@@ -85,14 +81,23 @@ class Split:
             self.root, NAME, self.name, self.used, FULL_SIZES[self.name], restricted, content=self.annotations_sha256
         )
 
+    def check_files(self, deep: bool = False, jobs: int = 0) -> list[Finding]:
+        """Look at the image files that a run uses; `deep` decodes them, in at most so many processes (0: one per core)."""
+        paths = [self.root / self.name / line.rsplit(" ", 1)[0] for line in self.used]
+        present = [path for path in paths if path.exists()]
+        facts = list(look_at_all(present, jobs, f"{NAME} {self.name}", by_opencv if deep else None))
+        pairs = ((fact, self.sizes[fact.path.name]) for fact in facts)
+        return [
+            *damage_findings(facts, self.root, f"get them again from {ADDRESS}"),
+            *size_findings(pairs, self.root, self.annotation_file.name, "they were resized, or are other images"),
+        ]
+
 
 def check_data(root: Path, max_train_images: int | None = None, max_val_images: int | None = None) -> dict[str, Split]:
     """Read both annotation files, after proving that every image they list is there.
 
-    The limits take the first N training images that have annotations, and the first N validation images.
-
-    Raises:
-        ValueError: Names every file and folder that is missing or damaged, with what was expected where.
+    The limits take the first N training images that have annotations, and the first N validation images. ValueError names every
+    file and folder that is missing or damaged, with what was expected where.
     """
     splits, findings = _read_splits(root, max_train_images, max_val_images)
     refuse(findings)
@@ -100,21 +105,9 @@ def check_data(root: Path, max_train_images: int | None = None, max_val_images: 
 
 
 def examine(folder: Path, deep: bool, jobs: int) -> list[Finding]:
-    """Examine all of a COCO folder; `deep` decodes every image, in at most so many processes (0: one per core)."""
+    """Examine all of a COCO folder, as `Split.check_files` does a split."""
     splits, findings = _read_splits(folder, None, None)
-    return findings + [finding for split in splits.values() for finding in check_files(split, deep, jobs)]
-
-
-def check_files(split: Split, deep: bool = False, jobs: int = 0) -> list[Finding]:
-    """Look at the image files that a run uses."""
-    names = [name for name, _ in (line.rsplit(" ", 1) for line in split.used)]
-    paths = [path for name in names if (path := split.root / split.name / name).exists()]
-    facts = list(look_at_all(paths, jobs, f"{NAME} {split.name}", by_opencv if deep else None))
-    pairs = ((fact, split.sizes[fact.path.name]) for fact in facts)
-    return [
-        *damage_findings(facts, split.root, f"get them again from {ADDRESS}"),
-        *size_findings(pairs, split.root, split.annotation_file.name, "they were resized, or are other images"),
-    ]
+    return findings + [finding for split in splits.values() for finding in split.check_files(deep, jobs)]
 
 
 def _annotation_file(root: Path, name: str) -> Path:
@@ -123,10 +116,8 @@ def _annotation_file(root: Path, name: str) -> Path:
 
 def _read_splits(root: Path, *limits: int | None) -> tuple[dict[str, Split], list[Finding]]:
     if not root.is_dir():
-        text = (
-            f"{root}: no such folder; the data of detection is the folder with annotations, train2017 and val2017 of {ADDRESS}"
-        )
-        return {}, [Finding("missing", text)]
+        contents = f"the data of detection is the folder with annotations, train2017 and val2017 of {ADDRESS}"
+        return {}, [Finding("missing", f"{root}: no such folder; {contents}")]
     splits: dict[str, Split] = {}
     findings: list[Finding] = []
     for name, limit in zip(FULL_SIZES, limits, strict=True):
@@ -161,8 +152,12 @@ def _read_split(root: Path, name: str, limit: int | None) -> tuple[Split | None,
         categories = tuple((entry["id"], entry["name"]) for entry in content["categories"])
         counts = Counter(entry["image_id"] for entry in annotations)
         listing = [f"{image['file_name']} {counts[image['id']]}" for image in images]
-        trainable = [line for line, image in zip(listing, images, strict=True) if _is_trainable(image, counts)]
         sizes = {image["file_name"]: (image["width"], image["height"]) for image in images}
+        trainable = [
+            line
+            for line, image in zip(listing, images, strict=True)
+            if counts[image["id"]] and min(sizes[image["file_name"]]) >= SMALLEST_SIDE
+        ]
         findings += _annotation_findings(content, path.name, scored=name == "val2017")
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         return None, [Finding("damaged", f"{root}/{shown}: not a COCO annotation file ({error!r})", advice=get)]
@@ -174,10 +169,8 @@ def _read_split(root: Path, name: str, limit: int | None) -> tuple[Split | None,
     if not trainable:
         findings.append(Finding("wrong", f"{path.name} has no image with annotations"))
     if (len(images), len(annotations)) != (FULL_SIZES[name], FULL_ANNOTATIONS[name]):
-        text = (
-            f"{name}: {len(images):,} of {FULL_SIZES[name]:,} images, {len(annotations):,} of {FULL_ANNOTATIONS[name]:,} boxes"
-        )
-        findings.append(Finding("subset", text))
+        boxes = f"{len(annotations):,} of {FULL_ANNOTATIONS[name]:,} boxes"
+        findings.append(Finding("subset", f"{name}: {len(images):,} of {FULL_SIZES[name]:,} images, {boxes}"))
     split = Split(
         root=root,
         name=name,
@@ -190,10 +183,6 @@ def _read_split(root: Path, name: str, limit: int | None) -> tuple[Split | None,
         sizes=sizes,
     )
     return split, findings + others
-
-
-def _is_trainable(image: dict[str, Any], counts: Counter[int]) -> bool:
-    return counts[image["id"]] > 0 and min(image["width"], image["height"]) >= SMALLEST_SIDE
 
 
 def _annotation_findings(content: Mapping[str, Any], file: str, scored: bool) -> list[Finding]:

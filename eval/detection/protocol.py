@@ -20,24 +20,23 @@ from eval.openmmlab.config import (
     finish_config,
     optimiser_settings,
     part_settings,
-    plain,
     read_family_config,
     resolve_precision,
+    transform_option,
+    transforms,
     use_backbone,
     use_data,
     use_schedule,
 )
-from eval.openmmlab.options import BatchPlan, Precision
+from eval.openmmlab.options import BatchPlan
 from eval.result import Protocol
-from eval.tasks import BENCHMARKS
 
 VERSION = 1
 
 MATCHES_FILE = "image_matches.npz"
 """What the test found in every single image, in the output folder."""
 
-# Measuring batch norm's statistics is at most such a part of a run, as warming up is.
-_LARGEST_PART = 10
+_LARGEST_PART = 10  # measuring batch norm's statistics is at most such a part of a run, as warming up is
 
 
 def base_config(spec: BackboneSpec) -> Config:
@@ -45,26 +44,21 @@ def base_config(spec: BackboneSpec) -> Config:
     return read_family_config(Path(__file__).parent / "configs", spec)
 
 
-def training_precision(options: DetectionConfig, spec: BackboneSpec, device: torch.device) -> Precision:
-    """The precision of training: the user's, or half precision where that is published and the device has it."""
-    published = options.precision != "auto" or base_config(spec).half_precision
-    return resolve_precision(options.precision if published else "float32", device)
-
-
 def resolve(
-    options: DetectionConfig, spec: BackboneSpec, splits: Mapping[str, Split], batch: BatchPlan, precision: Precision
+    options: DetectionConfig, spec: BackboneSpec, splits: Mapping[str, Split], device: torch.device, world_size: int
 ) -> Config:
     """Fill in everything that depends on the options, the backbone, the data and the devices."""
-    config = base_config(spec)
+    config, train, test = base_config(spec), splits["train2017"], splits["val2017"]
+    batch = options.plan_batch(BatchPlan(**config.batch), world_size, has_batch_norm(config, spec))
     _resolve_model(config, options, spec)
-    _resolve_schedule(config, options, batch, splits["train2017"].num_training_images)
-    for loader, split in ((config.train_dataloader, splits["train2017"]), (config.test_dataloader, splits["val2017"])):
-        # mmdet takes the first N after leaving out images without annotations.
-        use_data(loader, split.root, split.limit, options.workers)
-        _scale(loader.dataset.pipeline, options.short_side)
-    config.test_evaluator.ann_file = str(splits["val2017"].annotation_file.resolve())
+    _resolve_schedule(config, options, batch, train.num_training_images)
+    use_data(config, options, train.limit, test.limit)  # mmdet takes the first N after leaving out images without annotations
+    _scale(config, options.short_side)
+    config.test_evaluator.ann_file = str(test.annotation_file.resolve())
     config.test_evaluator.items_file = str(options.output / MATCHES_FILE)
-    finish_config(config, options, batch, precision)
+    # Half precision is the default only where it is published.
+    precision = "float32" if options.precision == "auto" and not config.half_precision else options.precision
+    finish_config(config, options, batch, resolve_precision(precision, device))
     return config
 
 
@@ -79,16 +73,6 @@ def has_batch_norm(config: Config, spec: BackboneSpec) -> bool:
         return isinstance(part, list | tuple) and any(map(contains, part))
 
     return bool(config.model.backbone.get("sync_batch_norm")) or contains(config.model.to_dict())
-
-
-def transforms(pipeline: Sequence[Any]) -> list[Any]:
-    """Every transform of a pipeline, those inside a RandomChoice included; may be changed in place."""
-    found = []
-    for entry in pipeline:
-        found.append(entry)
-        if entry.type == "RandomChoice":
-            found.extend(inner for policy in entry.transforms for inner in policy)
-    return found
 
 
 def _resolve_model(config: Config, options: DetectionConfig, spec: BackboneSpec) -> None:
@@ -107,21 +91,17 @@ def _resolve_schedule(config: Config, options: DetectionConfig, batch: BatchPlan
     per_epoch = math.ceil(num_images / batch.total)
     epochs = options.epochs or (schedule.length if schedule.unit == "epochs" else None)
     iterations = options.iterations or (max(1, round(epochs * per_epoch)) if epochs else schedule.length)
-    warmup = options.warmup(schedule.warmup_iterations, iterations)
-    schedule.update(
-        length=iterations / per_epoch if schedule.unit == "epochs" else iterations,
-        warmup_iterations=warmup,
-        precise_batch_norm=min(schedule.precise_batch_norm, math.ceil(iterations / _LARGEST_PART)),
-    )
+    schedule.length = iterations / per_epoch if schedule.unit == "epochs" else iterations
+    schedule.precise_batch_norm = min(schedule.precise_batch_norm, math.ceil(iterations / _LARGEST_PART))
     if schedule.precise_batch_norm:
         config.custom_hooks = [{"type": "PreciseBatchNormHook", "iterations": schedule.precise_batch_norm}]
     # The decay keeps its place in a schedule of another length.
     milestones = [round(iterations * part) for part in schedule.decay_after]
-    use_schedule(config, iterations, warmup, {"type": "MultiStepLR", "milestones": milestones, "gamma": schedule.decay_factor})
+    use_schedule(config, options, iterations, {"type": "MultiStepLR", "milestones": milestones, "gamma": schedule.decay_factor})
 
 
-def _scale(pipeline: Sequence[Any], short_side: int) -> None:
-    """Bring every size of a pipeline from the published short side to another."""
+def _scale(config: Config, short_side: int) -> None:
+    """Bring every size of both pipelines from the published short side to another."""
     if short_side == PUBLISHED_SHORT_SIDE:
         return
 
@@ -129,40 +109,36 @@ def _scale(pipeline: Sequence[Any], short_side: int) -> None:
         return tuple(max(1, round(side * short_side / PUBLISHED_SHORT_SIDE)) for side in sides)
 
     # The two policies share one transform object in the file, but not after mmengine has read it.
-    for entry in transforms(pipeline):
-        if entry.type == "Resize":
+    for loader in (config.train_dataloader, config.test_dataloader):
+        for entry in transforms(loader, "scale"):
             entry.scale = scaled(entry.scale)
-        elif entry.type == "RandomChoiceResize":
+        for entry in transforms(loader, "scales"):
             entry.scales = [scaled(scale) for scale in entry.scales]
-        elif entry.type == "RandomCrop":
+        for entry in transforms(loader, "crop_size"):
             entry.crop_size = scaled(entry.crop_size)
 
 
-def protocol_of(
-    config: Config, options: DetectionConfig, spec: BackboneSpec, batch: BatchPlan, device: torch.device
-) -> Protocol:
+def protocol_of(config: Config, options: DetectionConfig, spec: BackboneSpec, device: torch.device) -> Protocol:
     """The protocol of a run, from what `resolve` made of its options on these devices.
 
     Three settings are no deviations: heads follow the backbone file (the published config has 8 for a network of 6), half precision
     the device, and the number of iterations the number of images where the schedule is in epochs.
     """
-    name, base = BENCHMARKS["coco"].protocol, base_config(spec)
+    base = base_config(spec)
     not_compared = ["num_heads", *(["precision"] if base.half_precision else [])]
     if base.schedule.unit != "iterations":
         not_compared.append("iterations")
     settings_of = partial(protocol_settings, spec)
-    return describe_protocol(name, VERSION, settings_of, base, config, batch, device, options.override, not_compared)
+    return describe_protocol("coco", VERSION, settings_of, base, config, device, options.override, not_compared)
 
 
-def protocol_settings(spec: BackboneSpec, config: Config, batch: BatchPlan, device: torch.device) -> dict[str, Any]:
-    """Every constant that can change a metric, as JSON-ready values."""
+def protocol_settings(spec: BackboneSpec, config: Config, device: torch.device) -> dict[str, Any]:
+    """Every constant that can change a metric."""
     schedule, model, roi_head = config.schedule, config.model, config.model.roi_head
-    train, test = config.train_dataloader.dataset, config.test_dataloader.dataset
+    train, test = config.train_dataloader, config.test_dataloader
     # Either one multi-scale resizing, or one of two policies: the same, or another before a crop and the same after it.
-    multi_scale, before_crop, *_ = [*_values(train, "RandomChoiceResize", "scales"), None]
-    (flip,) = _values(train, "RandomFlip", "prob")
-    (test_scale,) = _values(test, "Resize", "scale")
-    settings = {
+    multi_scale, before_crop, *_ = [*(entry.scales for entry in transforms(train, "scales")), None]
+    return {
         "iterations": config.train_cfg.max_iters,
         schedule.unit: schedule.length,
         "decay_after": schedule.decay_after,
@@ -185,18 +161,12 @@ def protocol_settings(spec: BackboneSpec, config: Config, batch: BatchPlan, devi
         "rcnn_test": model.test_cfg.rcnn,
         "train_scales": multi_scale,
         "train_scales_before_crop": before_crop,
-        "crop": next(iter(_values(train, "RandomCrop", "crop_size")), None),
-        "flip": flip,
-        "test_scale": test_scale,
-        "trained_images": train.filter_cfg,
-        "train_transforms": [entry.type for entry in train.pipeline],
-        "test_transforms": [entry.type for entry in test.pipeline],
-        **batch_settings(batch, device, has_batch_norm(config, spec)),
-        "images_padded_together": batch.per_device,
+        "crop": next((entry.crop_size for entry in transforms(train, "crop_size")), None),
+        "flip": transform_option(train, "prob"),
+        "test_scale": transform_option(test, "scale"),
+        "trained_images": train.dataset.filter_cfg,
+        "train_transforms": [entry.type for entry in train.dataset.pipeline],
+        "test_transforms": [entry.type for entry in test.dataset.pipeline],
+        **batch_settings(config, device, has_batch_norm(config, spec)),
+        "images_padded_together": config.batch.per_device,
     }
-    return {name: plain(value) for name, value in settings.items()}
-
-
-def _values(dataset: Any, transform: str, name: str) -> list[Any]:
-    """One option of all transforms of a type, in order."""
-    return [entry[name] for entry in transforms(dataset.pipeline) if entry.type == transform]

@@ -5,11 +5,10 @@ import torch
 from backbones.spec import BackboneSpec
 from common.distributed import world_size
 from eval.detection.config import DetectionConfig
-from eval.detection.data import check_data, check_files
+from eval.detection.data import check_data
 from eval.detection.items import ARTEFACT, split_metrics
-from eval.detection.protocol import MATCHES_FILE, base_config, has_batch_norm, protocol_of, resolve, training_precision
+from eval.detection.protocol import MATCHES_FILE, protocol_of, resolve
 from eval.openmmlab import finetune
-from eval.openmmlab.config import published_batch
 from eval.openmmlab.finetune import Measured, Prepared
 from eval.openmmlab.plots import draw_predictions
 from eval.result import Metric, Result
@@ -18,18 +17,10 @@ from eval.result import Metric, Result
 def prepare(options: DetectionConfig, spec: BackboneSpec, device: torch.device) -> Prepared:
     """Check data and options, and resolve the config."""
     splits = check_data(options.data, *options.image_limits)
-    base = base_config(spec)
-    batch = options.plan_batch(published_batch(base), world_size(), has_batch_norm(base, spec))
-    config = resolve(options, spec, splits, batch, training_precision(options, spec, device))
-    classes = [name for _, name in splits["val2017"].categories]
-    draw_predictions(config, options, "mmdet.DetLocalVisualizer", classes)
-    return Prepared(
-        config=config,
-        protocol=protocol_of(config, options, spec, batch, device),
-        datasets={"train": splits["train2017"].describe(), "test": splits["val2017"].describe()},
-        batch=batch,
-        check_files=lambda: [finding for split in splits.values() for finding in check_files(split)],
-    )
+    config = resolve(options, spec, splits, device, world_size())
+    draw_predictions(config, options, "mmdet.DetLocalVisualizer", [name for _, name in splits["val2017"].categories])
+    protocol = protocol_of(config, options, spec, device)
+    return Prepared(config, protocol, {"train": splits["train2017"], "test": splits["val2017"]})
 
 
 def measured(options: DetectionConfig, tested: dict[str, float]) -> Measured:

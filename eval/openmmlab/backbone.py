@@ -26,15 +26,9 @@ from backbones.vit import ViT, resize_positions
 PositionResize = Literal["dino", "size"]
 """How a ViT's position embeddings follow the input size: DINO's scale factor with its +0.1, or bicubic to the exact size."""
 
-PUBLISHED_DEPTH = 12
-"""Blocks of the ViT-S and ViT-Ti for which the published taps are meant."""
-
-PYRAMID_STRIDES = (4, 8, 16, 32)
-"""Input pixels per position of the detection pyramid's four maps."""
-
-PATCH_OF_BATCH_NORM = 16
-"""The patch size whose pyramid has a SyncBN."""
-
+PUBLISHED_DEPTH = 12  # blocks of the ViT-S and ViT-Ti for which the published taps are meant
+PYRAMID_STRIDES = (4, 8, 16, 32)  # input pixels per position of the detection pyramid's four maps
+PATCH_OF_BATCH_NORM = 16  # the patch size whose pyramid has a SyncBN
 _MAP_NORM_EPS = 1e-5  # nn.LayerNorm's, which Swin's dense-prediction code uses
 
 
@@ -101,13 +95,13 @@ class BackboneFromFile(BaseModule):
             num_heads: Attention heads instead of those that the file states (ViT only). Weights fit any number that divides the
                 width, but attention is computed differently: only for reproducing runs that were fine-tuned so.
             position_resize: How position embeddings follow the input size (ViT only).
-            position_image_size: Resize the stored position embeddings once, at loading, to the grid of an image of this side in
-                pixels, by the rule of `position_resize` (ViT only). None keeps the stored grid.
-            deconv_pyramid: Whether four equally large maps become strides 4 to 32 (ViT and DINOv3 only).
-            compile: Whether to run the network through torch.compile; sizes may vary.
-            norm_maps: Whether a new LayerNorm over the channels follows every map, as in Swin's dense-prediction code.
-            shift_all_stages: Whether windows are shifted in stages, too, that were one window in pretraining (Swin only).
-            sync_batch_norm: Whether the network's batch normalisation shares its statistics between GPUs.
+            position_image_size: Side in pixels of an image to whose grid the stored position embeddings are resized once, at
+                loading, by the rule of `position_resize` (ViT only). None keeps the stored grid.
+            deconv_pyramid: Makes strides 4 to 32 of four equally large maps (ViT and DINOv3 only).
+            compile: Runs the network through torch.compile; sizes may vary.
+            norm_maps: Puts a new LayerNorm over the channels behind every map, as in Swin's dense-prediction code.
+            shift_all_stages: Shifts windows in stages, too, that were one window in pretraining (Swin only).
+            sync_batch_norm: Shares the statistics of the network's batch normalisation between GPUs.
         """
         super().__init__()
         content = _adapted(read_backbone_file(Path(backbone_file)), num_heads, position_resize, position_image_size)
@@ -116,9 +110,9 @@ class BackboneFromFile(BaseModule):
         load_strictly(self.network, content.state_dict)
         if isinstance(self.network, ViT):
             self.network.position_rule = position_resize
-        if shift_all_stages and not isinstance(self.network, Swin):
-            raise ValueError(f"only a Swin has windows to shift; this backbone is a {content.spec.family}")
         if shift_all_stages:
+            if not isinstance(self.network, Swin):
+                raise ValueError(f"only a Swin has windows to shift; this backbone is a {content.spec.family}")
             for block in (block for stage in self.network.layers for block in stage.blocks[1::2]):
                 block.shift_size = tuple(side // 2 for side in block.window_size)
         if sync_batch_norm:
@@ -180,27 +174,21 @@ class DeconvPyramid(nn.Module):
 
     def __init__(self, embed_dim: int, patch_size: int) -> None:
         super().__init__()
+
+        def double() -> nn.ConvTranspose2d:
+            return nn.ConvTranspose2d(embed_dim, embed_dim, kernel_size=2, stride=2)
+
         if patch_size == PATCH_OF_BATCH_NORM:
-            branches = [
-                nn.Sequential(_double(embed_dim), nn.SyncBatchNorm(embed_dim), nn.GELU(), _double(embed_dim)),
-                _double(embed_dim),
-                nn.Identity(),
-                nn.MaxPool2d(2),
-            ]
+            quadruple = nn.Sequential(double(), nn.SyncBatchNorm(embed_dim), nn.GELU(), double())
+            self.branches = nn.ModuleList([quadruple, double(), nn.Identity(), nn.MaxPool2d(2)])
         elif patch_size == 8:
-            branches = [_double(embed_dim), nn.Identity(), nn.MaxPool2d(2), nn.MaxPool2d(4)]
+            self.branches = nn.ModuleList([double(), nn.Identity(), nn.MaxPool2d(2), nn.MaxPool2d(4)])
         else:
             raise ValueError(f"the detection pyramid is defined for patch size 16 and 8, not {patch_size}")
-        self.branches = nn.ModuleList(branches)
 
     def forward(self, maps_BDhw: Sequence[Tensor]) -> list[Tensor]:
         """Four maps of D channels with the strides `PYRAMID_STRIDES`, from four maps [B, D, h, w], shallowest first."""
         return [branch(map_BDhw) for branch, map_BDhw in zip(self.branches, maps_BDhw, strict=True)]
-
-
-def _double(channels: int) -> nn.ConvTranspose2d:
-    """Twice the height and width, by a deconvolution without overlap."""
-    return nn.ConvTranspose2d(channels, channels, kernel_size=2, stride=2)
 
 
 def build_pyramid(spec: BackboneSpec, taps: Sequence[int]) -> DeconvPyramid:

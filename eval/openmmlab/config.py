@@ -3,9 +3,12 @@
 Every function that takes a config to be filled in changes it in place.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
+from dataclasses import asdict
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +23,16 @@ from eval.openmmlab.backbone import choose_taps, with_heads
 from eval.openmmlab.operators import quiet_packages
 from eval.openmmlab.options import BatchPlan, FineTuningConfig, Precision
 from eval.result import Protocol
+from eval.tasks import BENCHMARKS
 
-BASE_CONFIG = "base"
-"""Name of the file that a task's other configs inherit."""
-NORM_LAYERS = "norm layers"
-"""Entry of `undecayed` for a rule that exempts normalisation by kind of layer instead of by name."""
+_BASE_CONFIG = "base"  # the file that a task's other configs inherit
+_WARMUP_PART = 10
 
+# Where an override changes the run. Elsewhere the options have been read already, or `eval.openmmlab.finetune` sets the value.
 _EFFECTIVE = (
-    "model.",
-    "optim_wrapper.",
-    "param_scheduler.",
-    "train_dataloader.dataset.",
-    "test_dataloader.dataset.",
+    *("model.", "optim_wrapper.", "param_scheduler.", "train_dataloader.dataset.", "test_dataloader.dataset."),
     "test_evaluator.",
 )
-"""Where an override changes the run. Elsewhere the options have been read already, or `eval.openmmlab.finetune` sets the value."""
 _OPTIONS_OF_THEIR_OWN = ("optim_wrapper.accumulative_counts", "optim_wrapper.dtype", "optim_wrapper.type")
 
 _FUSED_ON_CPU = ("Adam", "AdamW", "SGD")
@@ -46,14 +44,13 @@ _NO_SETTINGS = {"backbone_file", "compile", "in_channels"}
 def read_family_config(folder: Path, spec: BackboneSpec, head: str = "") -> Config:
     """The config file of a task for a family of backbones, as written: `FAMILY.py`, or `FAMILY_HEAD.py` for another head.
 
-    Raises:
-        ValueError: If the folder has none for this family and head.
+    ValueError if the folder has none for this family and head.
     """
     suffix = f"_{head}" if head else ""
     path = folder / f"{spec.family}{suffix}.py"
     if not path.is_file():
         families = [file.stem.removesuffix(suffix) for file in sorted(folder.glob(f"*{suffix}.py"))]
-        known = [family for family in families if family != BASE_CONFIG and "_" not in family]
+        known = [family for family in families if family != _BASE_CONFIG and "_" not in family]
         raise ValueError(
             f"there is no {folder.parent.name} config for a {spec.family} backbone{f' with the head {head}' if head else ''}; "
             f"there is one for: {', '.join(known)}"
@@ -70,12 +67,6 @@ def _read_once(path: Path) -> Config:
         return Config.fromfile(str(path))
 
 
-def published_batch(config: Config) -> BatchPlan:
-    """The batch of the published run, `batch = dict(total=..., devices=...)` in a task's config file."""
-    total, devices = config.batch.total, config.batch.devices
-    return BatchPlan(total=total, per_device=total // devices, world_size=devices)
-
-
 def use_backbone(config: Config, options: FineTuningConfig, spec: BackboneSpec) -> AnyBackbone:
     """Fill in the backbone's entry; returns the network without weights, on the meta device."""
     backbone = config.model.backbone
@@ -87,15 +78,37 @@ def use_backbone(config: Config, options: FineTuningConfig, spec: BackboneSpec) 
         return build_backbone(with_heads(spec, options.num_heads))
 
 
-def use_data(loader: Config, root: Path, limit: int | None, workers: int) -> None:
-    """Fill in a data loader's folder and how many images it takes, the first `limit` or all."""
-    loader.num_workers = workers
-    loader.dataset.data_root = str(root.resolve())
-    loader.dataset.indices = limit
+def use_data(config: Config, options: FineTuningConfig, *limits: int | None) -> None:
+    """Fill in the data's folder, and how many images training and test take: the first so many, or all."""
+    for loader, limit in zip((config.train_dataloader, config.test_dataloader), limits, strict=True):
+        loader.num_workers = options.workers
+        loader.dataset.data_root = str(options.data.resolve())
+        loader.dataset.indices = limit
 
 
-def use_schedule(config: Config, iterations: int, warmup: int, decay: Mapping[str, Any]) -> None:
-    """Fill in the length and the schedulers: `decay`, multiplied with a linear rise over the first `warmup` updates."""
+def transforms(loader: Config, option: str) -> list[Any]:
+    """The transforms of a data loader that have an option, those inside a RandomChoice included; may be changed in place."""
+    found = []
+    for entry in loader.dataset.pipeline:
+        found += [entry, *chain.from_iterable(entry.get("transforms", []))]
+    return [entry for entry in found if option in entry]
+
+
+def transform_option(loader: Config, option: str) -> Any:
+    """The value of an option that exactly one transform of a data loader has."""
+    (entry,) = transforms(loader, option)
+    return entry[option]
+
+
+def use_schedule(config: Config, options: FineTuningConfig, iterations: int, decay: Mapping[str, Any]) -> None:
+    """Fill in the length and the schedulers: `decay`, multiplied with a linear rise over the first updates.
+
+    The rise takes as many updates as the user says, else the published number, but at most a tenth of all.
+    """
+    warmup = options.warmup_iterations
+    if warmup is None:
+        warmup = min(config.schedule.warmup_iterations, iterations // _WARMUP_PART)
+    config.schedule.warmup_iterations = warmup
     config.train_cfg.max_iters = iterations
     # A scheduler reaches its last value one iteration before `end`, hence the + 1.
     rise = {"type": "LinearLR", "start_factor": config.schedule.warmup_factor, "begin": 0, "end": warmup + 1}
@@ -104,9 +117,10 @@ def use_schedule(config: Config, iterations: int, warmup: int, decay: Mapping[st
 
 def finish_config(config: Config, options: FineTuningConfig, batch: BatchPlan, precision: Precision) -> None:
     """Fill in batch and optimiser, and apply the user's overrides last."""
-    config.train_dataloader.batch_size = batch.total // batch.world_size
     if options.scale_lr:
-        config.optim_wrapper.optimizer.lr *= batch.total / published_batch(config).total
+        config.optim_wrapper.optimizer.lr *= batch.total / config.batch.total
+    config.batch = asdict(batch)
+    config.train_dataloader.batch_size = batch.total // batch.world_size
     wrapper = {**config.optim_wrapper, "type": "OptimWrapper", "accumulative_counts": batch.accumulation}
     if precision != "float32":
         wrapper |= {"type": "AmpOptimWrapper", "dtype": precision}
@@ -153,8 +167,7 @@ def lookup(config: Any, path: str) -> Any:
 def apply_override(config: Config, override: str) -> None:
     """Set one value of a config that is complete otherwise; the override is `dotted.path=value`, the value in YAML.
 
-    Raises:
-        ValueError: If the config has no such path, which mmengine would add in silence, or the change would have no effect.
+    ValueError if the config has no such path, which mmengine would add in silence, or the change would have no effect.
     """
     path, separator, text = override.partition("=")
     if not path.startswith(_EFFECTIVE) or path in _OPTIONS_OF_THEIR_OWN:
@@ -193,40 +206,34 @@ def _typed_like(present: Any, value: Any) -> Any:
     Transforms of mmcv insist on them: a scale is a tuple, a probability a float.
     """
     if isinstance(value, list) and isinstance(present, (list, tuple)) and present:
-        items = [_typed_like(present[0], item) for item in value]
-        return tuple(items) if isinstance(present, tuple) else items
+        return type(present)(_typed_like(present[0], item) for item in value)
     if isinstance(present, float) and type(value) is int:
         return float(value)
     return value
 
 
 def plain(value: Any) -> Any:
-    """Lists and dicts as JSON has them, so that what is read from a file equals what was written."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return value
+    """What is read again where the value is written as JSON: lists instead of tuples, plain dicts."""
+    return json.loads(json.dumps(value))
 
 
 def describe_protocol(
-    name: str,
+    benchmark: str,
     version: int,
-    settings_of: Callable[[Config, BatchPlan, torch.device], dict[str, Any]],
+    settings_of: Callable[[Config, torch.device], dict[str, Any]],
     base: Config,
     config: Config,
-    batch: BatchPlan,
     device: torch.device,
-    overrides: Sequence[str],
-    not_compared: Sequence[str] = (),
+    overrides: Iterable[str],
+    not_compared: Iterable[str] = (),
 ) -> Protocol:
-    """The protocol of a run and how it deviates from the published run.
+    """The protocol of a run on a benchmark, and how it deviates from the published run.
 
-    `settings_of` gives the constants of a config, as JSON-ready values: of `config`, the resolved one, and of `base`, the config
-    file as written, which has no value for what only a resolved config knows, such as a data folder. Settings in `not_compared`
-    are no deviations, whatever their value.
+    `settings_of` gives the constants of a config: of `config`, the resolved one, and of `base`, the config file as written, which
+    has no value for what only a resolved config knows, such as a data folder. Settings in `not_compared` are no deviations,
+    whatever their value.
     """
-    published, used = settings_of(base, published_batch(base), torch.device("cuda")), settings_of(config, batch, device)
+    published, used = plain(settings_of(base, torch.device("cuda"))), plain(settings_of(config, device))
     deviations = {
         setting: [published.get(setting), value]
         for setting, value in used.items()
@@ -237,22 +244,21 @@ def describe_protocol(
             before = lookup(base, path)
         except LookupError:
             before = None
-        deviations[path] = [plain(before), plain(lookup(config, path))]
-    return Protocol(name=name, version=version, settings=used, deviations=deviations)
+        deviations[path] = plain([before, lookup(config, path)])
+    return Protocol(name=BENCHMARKS[benchmark].protocol, version=version, settings=used, deviations=deviations)
 
 
 def optimiser_settings(config: Config) -> dict[str, Any]:
     """Optimiser, learning rate, its other constants, which parameters weight decay leaves alone, clipping and precision."""
     wrapper = config.optim_wrapper
-    constants = {name: value for name, value in wrapper.optimizer.items() if name not in ("type", "lr")}
     rules = wrapper.get("paramwise_cfg") or {}
     undecayed = [name for name, rule in rules.get("custom_keys", {}).items() if rule.get("decay_mult") == 0]
     if rules.get("norm_decay_mult") == 0:
-        undecayed.append(NORM_LAYERS)
+        undecayed.append("norm layers")  # by kind of layer instead of by name
     return {
         "optimiser": wrapper.optimizer.type,
         "learning_rate": wrapper.optimizer.lr,
-        **constants,
+        **{name: value for name, value in wrapper.optimizer.items() if name not in ("type", "lr")},
         "undecayed": sorted(undecayed),
         "gradient_clipping": wrapper.get("clip_grad"),
         "precision": wrapper.get("dtype", "float32"),
@@ -264,17 +270,18 @@ def backbone_settings(config: Config, spec: BackboneSpec) -> dict[str, Any]:
     settings = part_settings("", config.model.backbone)
     del settings["type"]
     heads = settings.pop("num_heads", None) or getattr(spec, "num_heads", None)
-    return settings if heads is None else {**settings, "num_heads": plain(heads)}
+    return settings if heads is None else {**settings, "num_heads": heads}
 
 
 def part_settings(prefix: str, part: Mapping[str, Any] | None) -> dict[str, Any]:
     """The constants of one part of a network, as `PREFIX.NAME`; a part that is absent has none, "" leaves the names alone."""
     constants = {name: value for name, value in (part or {}).items() if name not in _NO_SETTINGS}
-    return {f"{prefix}.{name}" if prefix else name: plain(value) for name, value in constants.items()}
+    return {f"{prefix}.{name}" if prefix else name: value for name, value in constants.items()}
 
 
-def batch_settings(batch: BatchPlan, device: torch.device, has_batch_norm: bool = True) -> dict[str, Any]:
+def batch_settings(config: Config, device: torch.device, has_batch_norm: bool = True) -> dict[str, Any]:
     """Images per update, and images whose statistics batch normalisation shares, where there is any."""
+    batch = config.batch
     if not has_batch_norm:
         return {"batch_size": batch.total}
     # Statistics are shared between GPUs (SyncBN), not between processes on the CPU.

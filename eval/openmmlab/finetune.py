@@ -3,10 +3,9 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed
@@ -16,7 +15,7 @@ from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec
 from common.distributed import choose_device, peak_memory_bytes, process_group, rank, world_size
 from common.files import write_text_atomically
-from eval.findings import Finding, refuse
+from eval.findings import refuse
 from eval.openmmlab.config import fuse_updates
 from eval.openmmlab.operators import quiet_packages
 from eval.openmmlab.options import BatchPlan, FineTuningConfig
@@ -32,7 +31,7 @@ from eval.openmmlab.runner import (
     latest_checkpoint,
 )
 from eval.record import Evaluation, Inputs, differences
-from eval.result import Dataset, Metric, Protocol, Result, write_result
+from eval.result import Metric, Protocol, Result, write_result
 
 logger = logging.getLogger(__name__)
 
@@ -42,20 +41,21 @@ RUN_FILE = "run.json"
 OptionsT = TypeVar("OptionsT", bound=FineTuningConfig)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
+class Prepared(NamedTuple):
     """A run whose options and data fit each other.
 
     `config` is a full iteration-based mmengine config with an InfiniteSampler for training; `complete_config` adds hooks,
-    visualisation, device, seeds and resuming. `datasets` are `train` and `test`. `check_files` looks at the files of the data set,
-    which takes a while.
+    visualisation, device, seeds and resuming. `splits`, `train` and `test`, are the task's own; they have `describe()`, and
+    `check_files()`, which takes a while.
     """
 
     config: Config
     protocol: Protocol
-    datasets: dict[str, Dataset]
-    batch: BatchPlan
-    check_files: Callable[[], Sequence[Finding]]
+    splits: Mapping[str, Any]
+
+    def refuse_damage(self, data: Path) -> None:
+        """Raise ValueError if a file of the data set, in the folder `data`, cannot be used."""
+        refuse([finding for split in self.splits.values() for finding in split.check_files()], data)
 
 
 Prepare = Callable[[OptionsT, BackboneSpec, torch.device], Prepared]
@@ -67,7 +67,7 @@ Measured = tuple[dict[str, Metric], dict[str, dict[str, float]], dict[str, str]]
 
 def check(options: OptionsT, spec: BackboneSpec, prepare: Prepare[OptionsT]) -> None:
     """Find a user's mistakes before anything heavy starts; raises ValueError."""
-    refuse(prepare(options, spec, choose_device(options.device)).check_files(), options.data)
+    prepare(options, spec, choose_device(options.device)).refuse_damage(options.data)
 
 
 def evaluate(
@@ -88,21 +88,19 @@ def evaluate(
     device = choose_device(options.device)
     backbone = read_backbone_file(options.backbone)
     prepared = prepare(options, backbone.spec, device)
-    evaluation = Evaluation(
-        task=task, options=options, backbone=backbone, protocol=prepared.protocol, datasets=prepared.datasets
-    )
+    datasets = {role: split.describe() for role, split in prepared.splits.items()}
+    evaluation = Evaluation(task=task, options=options, backbone=backbone, protocol=prepared.protocol, datasets=datasets)
     if (finished := evaluation.finished()) is not None:
         return finished
     if rank() == 0:
-        refuse(prepared.check_files(), options.data)
+        prepared.refuse_damage(options.data)
     with process_group(device):
         start = time.monotonic()
         work_dir = options.output / WORK_FOLDER
         _begin(work_dir, evaluation.inputs)
-        config = complete_config(
-            prepared.config, work_dir, device=device, seed=options.seed, checkpoint_interval=options.checkpoint_interval
-        )
+        config = complete_config(prepared.config, options, device)
         metrics, breakdown, artefacts = measured(options, _train_and_test(config, work_dir))
+        batch = BatchPlan(**config.batch)
         final = CHECKPOINT_NAME.format(config.train_cfg.max_iters)
         result = evaluation.record(
             metrics,
@@ -119,7 +117,7 @@ def evaluate(
             world_size(),
             time.monotonic() - start,
             peak_memory_bytes(device),
-            further_config={"batch": prepared.batch.describe()},
+            further_config={"batch": {**config.batch, "accumulation": batch.accumulation}},
         )
         if rank() == 0:
             for earlier in set(work_dir.glob(CHECKPOINT_NAME.format("*"))) - {work_dir / final}:
@@ -161,35 +159,33 @@ def _train_and_test(config: Config, work_dir: Path) -> dict[str, float]:
             hooks[ProgressHook].close()
 
 
-def complete_config(config: Config, work_dir: Path, *, device: torch.device, seed: int, checkpoint_interval: int) -> Config:
-    """The config from a task's `prepare` with everything that does not belong to its protocol.
-
-    A checkpoint is written every so many iterations and after the last one.
-    """
+def complete_config(config: Config, options: FineTuningConfig, device: torch.device) -> Config:
+    """The config from a task's `prepare` with everything that does not belong to its protocol."""
     config = JsonConfig(config.to_dict())
-    config.work_dir = str(work_dir)
+    config.work_dir = str(options.output / WORK_FOLDER)
     config.device = str(device)
     config.launcher = "pytorch" if torch.distributed.is_initialized() else "none"
-    config.randomness = {"seed": seed}
+    config.randomness = {"seed": options.seed}
     config.log_level = "ERROR"
     config.load_from, config.resume = None, False
     # Only the fine-tuned model is tested; the published metrics are those of the last iteration.
     config.val_cfg = config.val_dataloader = config.val_evaluator = None
     config.visualizer = {"type": "mmengine.Visualizer", "vis_backends": []}
-    checkpoints = {"type": "CheckpointHook", "by_epoch": False, "interval": checkpoint_interval, "max_keep_ckpts": 2}
+    # A checkpoint is written after the last iteration, too.
+    checkpoints = {"type": "CheckpointHook", "by_epoch": False, "interval": options.checkpoint_interval, "max_keep_ckpts": 2}
     config.default_hooks = {"logger": None, "checkpoint": {**checkpoints, "filename_tmpl": CHECKPOINT_NAME}}
     config.custom_hooks = [
         *config.get("custom_hooks", []),
         {"type": "ProgressHook"},
         {"type": "StopHook"},
         {"type": "PlainCheckpointHook"},
-        {"type": "SeedByIterationHook", "seed": seed},
+        {"type": "SeedByIterationHook", "seed": options.seed},
     ]
     fuse_updates(config.optim_wrapper.optimizer, device)
     # Augmentation must not depend on who loads an image, nor on what was loaded before.
     train = config.train_dataloader
     train.sampler = {**train.sampler, "type": "PlaceSampler"}
-    train.dataset = {"type": "SeededByPlace", "dataset": train.dataset, "seed": seed}
+    train.dataset = {"type": "SeededByPlace", "dataset": train.dataset, "seed": options.seed}
     # Pinned memory only helps copies to a GPU.
     for loader in (config.train_dataloader, config.test_dataloader):
         loader.pin_memory = device.type == "cuda"

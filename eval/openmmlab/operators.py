@@ -36,8 +36,7 @@ _LOOKS_FOR_OPERATORS = {"mmcv.ops", "mmdet.structures", "mmdet.models", "mmseg.m
 def install_operators() -> bool:
     """Serve mmcv's extension from torchvision unless the real one is there; returns whether torchvision serves it.
 
-    Raises:
-        ImportError: If it comes too late: mmdet and mmseg put functions that only raise in place of operators that they miss.
+    ImportError if it comes too late: mmdet and mmseg put functions that only raise in place of operators that they miss.
     """
     installed = sys.modules.get(EXTENSION)
     if installed is None and importlib.util.find_spec(EXTENSION) is None:
@@ -45,11 +44,10 @@ def install_operators() -> bool:
             raise ImportError(
                 f"import eval.openmmlab.operators before {', '.join(early)}: mmcv looks for operators when it is imported"
             )
-        # With a spec and a loader: mmengine and mmcv ask importlib.util.find_spec whether the extension exists.
-        spec = ModuleSpec(EXTENSION, _TorchvisionLoader(), origin="torchvision")
-        installed = importlib.util.module_from_spec(spec)
+        installed = sys.modules[EXTENSION] = _TorchvisionOperators(EXTENSION)
+        # mmengine and mmcv ask importlib for the spec and its loader to see whether the extension exists.
+        installed.__spec__ = ModuleSpec(EXTENSION, Loader(), origin="torchvision")
         vars(installed).update(_SERVED)
-        sys.modules[EXTENSION] = installed
         # What importing a submodule does besides; find_spec has imported mmcv itself.
         sys.modules["mmcv"]._ext = installed  # type: ignore[attr-defined]
     return isinstance(installed, _TorchvisionOperators)
@@ -71,14 +69,6 @@ class _TorchvisionOperators(ModuleType):
         return missing_operator
 
 
-class _TorchvisionLoader(Loader):
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return _TorchvisionOperators(spec.name)
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Do nothing: `install_operators` fills the module."""
-
-
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
     """Indices of the boxes that non-maximum suppression keeps, best score first.
 
@@ -93,16 +83,12 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
 
 
 def roi_align_forward(features: Tensor, rois: Tensor, output: Tensor, *argmax: Tensor, **how: Any) -> None:
-    """Average of bilinear samples in each bin of each region, written to `output`; mmcv's own arguments.
+    """Write the average of bilinear samples in each bin of each region to `output` [K, C, h, w].
 
-    Args:
-        features: [B, C, H, W].
-        rois: [K, 5]: image index, then corners in input pixels.
-        output: [K, C, h, w], overwritten.
-        argmax: Two that belong to maximum pooling.
-        how: `aligned_height` h and `aligned_width` w; `spatial_scale`, feature positions per input pixel; `sampling_ratio`, samples
-            per bin and axis, 0 for as many as the bin has feature positions, rounded up; `pool_mode`, 1 for the average, 0 for the
-            maximum, which is not served; `aligned`, whether pixel centres lie at half coordinates.
+    The arguments are mmcv's own: features [B, C, H, W]; regions [K, 5], image index, then corners in input pixels; two of maximum
+    pooling; and how to sample: `aligned_height` h and `aligned_width` w; `spatial_scale`, feature positions per input pixel;
+    `sampling_ratio`, samples per bin and axis, 0 for as many as the bin has feature positions, rounded up; `pool_mode`, 1 for the
+    average, 0 for the maximum, which is not served; `aligned`, whether pixel centres lie at half coordinates.
     """
     scale, size, sampling = _arguments(how)
     output.copy_(torch.ops.torchvision.roi_align(_widen(features), _widen(rois), scale, *size, *sampling))

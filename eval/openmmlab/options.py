@@ -1,16 +1,13 @@
 """The options that every fine-tuning task has, and how the processes make up the batch. Loads neither torch nor OpenMMLab."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
-NUM_MAPS = 4
-"""The feature pyramids take four maps."""
-
-_WARMUP_PART = 10
+NUM_MAPS = 4  # of the feature pyramids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +34,6 @@ class BatchPlan:
     def accumulation(self) -> int:
         """Forward passes per optimiser update."""
         return self.total // (self.per_device * self.world_size)
-
-    def describe(self) -> dict[str, int]:
-        """The plan as the result records it."""
-        return asdict(self) | {"accumulation": self.accumulation}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,12 +109,6 @@ class FineTuningConfig:
     def image_limits(self) -> tuple[int | None, int | None]:
         """Most training and validation images; None for all."""
         return self.max_train_images or self.max_images, self.max_val_images or self.max_images
-
-    def warmup(self, published: int, iterations: int) -> int:
-        """Updates of rising learning rate: the user's number, else the published one, at most a tenth of all."""
-        if self.warmup_iterations is not None:
-            return self.warmup_iterations
-        return min(published, iterations // _WARMUP_PART)
 
     def require_at_least(self, least: int, *names: str) -> None:
         """Raise ValueError if one of the named fields is given and smaller than `least`."""

@@ -15,7 +15,7 @@ from mmengine.registry import HOOKS, VISUALIZERS
 from mmengine.runner import Runner
 
 from common.files import write_atomically, write_text_atomically
-from common.plots import Panel, write_panels
+from common.plots import Panel, read_log, write_panels
 from eval.openmmlab.options import FineTuningConfig
 from eval.openmmlab.runner import LOG_FILE
 
@@ -31,27 +31,6 @@ _BEST_SHOWN = 5
 """So many are drawn where none has."""
 
 
-def read_log(path: Path) -> list[dict[str, float]]:
-    """The lines of a training log, in ascending order of iteration.
-
-    A run that was killed wrote lines after its last checkpoint; the run that continued from there writes these iterations anew.
-    Where the log goes back, what it says again replaces what it said before. A line that a kill cut off is left out with a warning.
-    """
-    lines: list[dict[str, float]] = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            logger.warning("%s: line %d is cut off and left out of the curves", path, number)
-            continue
-        while lines and lines[-1]["iteration"] >= line["iteration"]:
-            lines.pop()
-        lines.append(line)
-    if not lines:
-        raise ValueError(f"{path} has no line to draw curves from")
-    return lines
-
-
 def draw_curves(output: Path, work_folder: str) -> dict[str, str]:
     """Draw total loss, its parts, accuracies where there are some, and learning rate into a PNG; returns the artefact.
 
@@ -60,7 +39,9 @@ def draw_curves(output: Path, work_folder: str) -> dict[str, str]:
     plot = output / work_folder / CURVES_FILE
     try:
         if is_main_process():
-            lines = read_log(output / work_folder / LOG_FILE)
+            lines, cut_off = read_log(output / work_folder / LOG_FILE)
+            if cut_off:
+                logger.warning("%s leaves out %d lines of the log, which a kill cut off", plot, cut_off)
             names = sorted({name for line in lines for name in line} - {"iteration", "loss", "lr"})
             parts = [name for name in names if "loss" in name]
             panels = [
@@ -71,7 +52,7 @@ def draw_curves(output: Path, work_folder: str) -> dict[str, str]:
             ]
             write_panels(lines, "iteration", [panel for panel in panels if panel.names], plot)
     except (OSError, ValueError) as error:
-        logger.error("%s is missing, the training curves were not drawn: %s", plot, error)
+        logger.error("%s is missing; it was not drawn from %s: %s", plot, LOG_FILE, error)
         return {}
     return {"training_curves": f"{work_folder}/{CURVES_FILE}"}
 

@@ -7,21 +7,21 @@ change with the memory of a GPU. Here the loader delivers the whole batch and th
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
-from mmengine.dist import all_reduce_dict, broadcast, get_rank, is_main_process
+from mmengine.dist import all_reduce, all_reduce_dict, broadcast, get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import HOOKS, LOOPS
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
 from common.cli import Interrupted, StopRequest
@@ -44,7 +44,6 @@ class JsonConfig(Config):
 
     @property
     def pretty_text(self) -> str:
-        """The config as indented JSON; mmengine reads it back."""
         return json.dumps(self.to_dict(), indent=1)
 
 
@@ -104,9 +103,9 @@ def latest_checkpoint(work_dir: Path) -> tuple[Path, int] | None:
 
 
 def micro_batches(batch: Mapping[str, Sequence[Any]], count: int) -> list[dict[str, Sequence[Any]]]:
-    """Divide a batch of mmengine's `pseudo_collate` into `count` equal parts, in order.
+    """Divide a batch of mmengine's `pseudo_collate`, such as `{"inputs": [...], "data_samples": [...]}`, into equal parts, in order.
 
-    A batch is such as `{"inputs": [...], "data_samples": [...]}`, one entry per image; `count` divides the number of images.
+    Each list has one entry per image; `count` divides their number.
     """
     size, remainder = divmod(len(batch["inputs"]), count)
     assert not remainder, f"{len(batch['inputs'])} images do not make {count} equal micro-batches"
@@ -156,19 +155,15 @@ class SeedByIterationHook(Hook):
         seed_generators(self.seed, "computing", get_rank(), runner.iter)
 
 
-@contextmanager
-def measuring_statistics(model: nn.Module) -> Iterator[None]:
-    """Within the block, every forward pass in training mode adds a batch to the mean of batch means and variances, from nothing."""
-    layers = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # by this PyTorch takes the mean over all batches since the reset
-    try:
-        yield
-    finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
+class _ForwardOfBatches(nn.Module):
+    """A model of mmengine that takes a batch as its loader hands it over."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Mapping[str, Sequence[Any]]) -> Any:
+        return self.model(**self.model.data_preprocessor(batch, training=True), mode="loss")
 
 
 @HOOKS.register_module()
@@ -187,12 +182,10 @@ class PreciseBatchNormHook(Hook):
         if runner.iter + 1 < runner.max_iters:
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        batches = runner.train_loop.dataloader_iterator
-        with torch.no_grad(), measuring_statistics(model):
-            for _ in range(self.iterations):
-                for part in micro_batches(next(batches), runner.optim_wrapper._accumulative_counts):
-                    with runner.optim_wrapper.optim_context(model):
-                        model(**model.data_preprocessor(part, training=True), mode="loss")
+        wrapper, batches = runner.optim_wrapper, islice(runner.train_loop.dataloader_iterator, self.iterations)
+        parts = (part for batch in batches for part in micro_batches(batch, wrapper._accumulative_counts))
+        with wrapper.optim_context(model):
+            update_bn(parts, _ForwardOfBatches(model))
 
 
 @HOOKS.register_module()
@@ -277,13 +270,10 @@ class StopHook(Hook):
 
     def _signum(self, iteration: int) -> int:
         """The signal that any process got; 0 if none did, or where processes do not ask each other in this iteration."""
-        if not dist.is_initialized():
-            return self.stop.signum
-        if iteration % _ASK_OTHERS_EVERY:
+        if dist.is_initialized() and iteration % _ASK_OTHERS_EVERY:
             return 0
-        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-        highest = torch.tensor(self.stop.signum, device=device)
-        dist.all_reduce(highest, dist.ReduceOp.MAX)
+        highest = torch.tensor(self.stop.signum)
+        all_reduce(highest, op="max")  # leaves it alone where there is one process
         return int(highest)
 
 

@@ -47,12 +47,40 @@ class Split:
         items = (f"{stem} {self.image(stem).stat().st_size} {self.labels(stem).stat().st_size}" for stem in self.stems)
         return describe_dataset(self.root, NAME, self.name, items, FULL_SIZES[self.name], self.restricted)
 
+    def check_files(self, deep: bool = False, jobs: int = 0) -> list[Finding]:
+        """Look at the files that a run uses; `deep` decodes them, in at most so many processes (0: one per core).
+
+        A file that breaks off, replaced after the training, would be another input; so it has to be found before.
+        """
+        image_paths, label_paths = [self.image(stem) for stem in self.stems], [self.labels(stem) for stem in self.stems]
+        what = f"{NAME} {self.name}"
+        images = list(look_at_all(image_paths, jobs, f"{what} images", by_opencv if deep else None))
+        labels = list(look_at_all(label_paths, jobs, f"{what} label maps", label_map if deep else None, labels=True))
+        read = labels
+        if not deep:
+            whole = [fact.path for fact in labels if not fact.damage]
+            chosen = whole[:: max(1, len(whole) // _LABELS_READ)]
+            read = list(look_at_all(chosen, jobs, f"{what} labels", label_map, labels=True))
+            damaged = {fact.path: fact for fact in read if fact.damage}
+            labels = [damaged.get(fact.path, fact) for fact in labels]
+        foreign = [
+            f"{fact.path.relative_to(self.root).as_posix()} ({', '.join(map(str, values[:5]))})"
+            for fact in read
+            if (values := [value for value in fact.values or () if not 0 <= value <= LARGEST_LABEL])
+        ]
+        pairs = ((image, label.size) for image, label in zip(images, labels, strict=True))
+        text = f"label maps hold labels other than 0 to {LARGEST_LABEL}"
+        return [
+            *damage_findings([*images, *labels], self.root, f"get them again from {ADDRESS}"),
+            *size_findings(pairs, self.root, "their label maps", "they were resized, or are other images"),
+            *about("wrong", text, foreign, "they are of another version of ADE20K, or colour tables"),
+        ]
+
 
 def check_data(root: Path, max_train_images: int | None = None, max_val_images: int | None = None) -> dict[str, Split]:
     """List both splits, or the first N pairs of each by name, after proving that images and label maps are paired.
 
-    Raises:
-        ValueError: Names every folder that is missing or empty, and the unpaired files, with what was expected where.
+    ValueError names every folder that is missing or empty, and the unpaired files, with what was expected where.
     """
     splits, findings = _list_splits(root, {"training": max_train_images, "validation": max_val_images})
     refuse(findings)
@@ -60,47 +88,9 @@ def check_data(root: Path, max_train_images: int | None = None, max_val_images: 
 
 
 def examine(folder: Path, deep: bool, jobs: int) -> list[Finding]:
-    """Examine all of ADE20K; `deep` decodes every file, in at most so many processes (0: one per core)."""
+    """Examine all of ADE20K, as `Split.check_files` does a split."""
     splits, findings = _list_splits(folder, {})
-    return findings + [finding for split in splits.values() for finding in check_files(split, deep, jobs)]
-
-
-def check_files(split: Split, deep: bool = False, jobs: int = 0) -> list[Finding]:
-    """Look at the files that a run uses.
-
-    A file that breaks off, replaced after the training, would be another input; so it has to be found before.
-    """
-    image_paths, label_paths = [split.image(stem) for stem in split.stems], [split.labels(stem) for stem in split.stems]
-    what = f"{NAME} {split.name}"
-    images = list(look_at_all(image_paths, jobs, f"{what} images", by_opencv if deep else None))
-    labels = list(look_at_all(label_paths, jobs, f"{what} label maps", label_map if deep else None, labels=True))
-    read = labels
-    if not deep:
-        whole = [fact.path for fact in labels if not fact.damage]
-        chosen = whole[:: max(1, len(whole) // _LABELS_READ)]
-        read = list(look_at_all(chosen, jobs, f"{what} labels", label_map, labels=True))
-        damaged = {fact.path: fact for fact in read if fact.damage}
-        labels = [damaged.get(fact.path, fact) for fact in labels]
-    foreign = [
-        f"{fact.path.relative_to(split.root).as_posix()} ({', '.join(map(str, values[:5]))})"
-        for fact in read
-        if (values := [value for value in fact.values or () if not 0 <= value <= LARGEST_LABEL])
-    ]
-    return [
-        *damage_findings([*images, *labels], split.root, f"get them again from {ADDRESS}"),
-        *size_findings(
-            ((image, label.size) for image, label in zip(images, labels, strict=True)),
-            split.root,
-            "their label maps",
-            "they were resized, or are other images",
-        ),
-        *about(
-            "wrong",
-            f"label maps hold labels other than 0 to {LARGEST_LABEL}",
-            foreign,
-            "they are of another version of ADE20K, or colour tables",
-        ),
-    ]
+    return findings + [finding for split in splits.values() for finding in split.check_files(deep, jobs)]
 
 
 def _list_splits(root: Path, limits: dict[str, int | None]) -> tuple[dict[str, Split], list[Finding]]:

@@ -16,17 +16,18 @@ from eval.openmmlab.config import (
     finish_config,
     optimiser_settings,
     part_settings,
-    plain,
     read_family_config,
+    resolve_precision,
+    transform_option,
+    transforms,
     use_backbone,
     use_data,
     use_schedule,
 )
-from eval.openmmlab.options import BatchPlan, Precision
+from eval.openmmlab.options import BatchPlan
 from eval.result import Protocol
 from eval.segmentation.config import Head, SegmentationConfig
 from eval.segmentation.data import Split
-from eval.tasks import BENCHMARKS
 
 VERSION = 1
 
@@ -35,8 +36,7 @@ COUNTS_FILE = "class_pixels.json"
 IMAGES_FILE = "image_pixels.npz"
 """The same for every single image."""
 
-# Long over short side of the published resizing, (2048, 512).
-_LONGEST_ASPECT = 4
+_LONGEST_ASPECT = 4  # long over short side of the published resizing, (2048, 512)
 
 
 def base_config(spec: BackboneSpec, head: Head) -> Config:
@@ -45,20 +45,24 @@ def base_config(spec: BackboneSpec, head: Head) -> Config:
 
 
 def resolve(
-    options: SegmentationConfig, spec: BackboneSpec, splits: Mapping[str, Split], batch: BatchPlan, precision: Precision
+    options: SegmentationConfig, spec: BackboneSpec, splits: Mapping[str, Split], device: torch.device, world_size: int
 ) -> Config:
     """Fill in everything that depends on the options, the backbone, the data and the devices."""
     config = base_config(spec, options.head)
+    batch = options.plan_batch(BatchPlan(**config.batch), world_size)
     _resolve_model(config, options, spec)
     _resolve_schedule(config, options)
-    for loader, split in ((config.train_dataloader, splits["training"]), (config.test_dataloader, splits["validation"])):
-        use_data(loader, split.root, len(split.stems), options.workers)
-    transform(config.train_dataloader, "RandomResize").scale = _scale(options.train_short_side)
-    transform(config.train_dataloader, "RandomCrop").crop_size = (options.crop, options.crop)
-    transform(config.test_dataloader, "Resize").scale = _scale(options.test_short_side)
+    use_data(config, options, len(splits["training"].stems), len(splits["validation"].stems))
+    for loader, option, value in (
+        (config.train_dataloader, "scale", (_LONGEST_ASPECT * options.train_short_side, options.train_short_side)),
+        (config.train_dataloader, "crop_size", (options.crop, options.crop)),
+        (config.test_dataloader, "scale", (_LONGEST_ASPECT * options.test_short_side, options.test_short_side)),
+    ):
+        for entry in transforms(loader, option):
+            entry[option] = value
     config.test_evaluator.output_file = str(options.output / COUNTS_FILE)
     config.test_evaluator.items_file = str(options.output / IMAGES_FILE)
-    finish_config(config, options, batch, precision)
+    finish_config(config, options, batch, resolve_precision(options.precision, device))
     return config
 
 
@@ -77,59 +81,43 @@ def _resolve_model(config: Config, options: SegmentationConfig, spec: BackboneSp
 
 def _resolve_schedule(config: Config, options: SegmentationConfig) -> None:
     schedule, rules = config.schedule, config.optim_wrapper.paramwise_cfg
-    iterations = options.iterations or schedule.iterations
-    warmup = options.warmup(schedule.warmup_iterations, iterations)
-    schedule.update(iterations=iterations, warmup_iterations=warmup)
+    schedule.iterations = options.iterations or schedule.iterations
     # mmcv 1.x multiplies the polynomial from iteration 0 with the warm-up; mmengine's schedulers do the same when both begin at 0.
     # They reach their last value one iteration before `end`, hence the + 1.
     power, least = schedule.poly_power, schedule.min_learning_rate
-    decay = {"type": "PolyLR", "power": power, "eta_min": least, "begin": 0, "end": iterations + 1}
-    use_schedule(config, iterations, warmup, decay)
+    decay = {"type": "PolyLR", "power": power, "eta_min": least, "begin": 0, "end": schedule.iterations + 1}
+    use_schedule(config, options, schedule.iterations, decay)
     if options.decay_norm:
         rules.custom_keys.pop("norm", None)
     elif options.decay_norm is not None:
         rules.norm_decay_mult = 0.0
 
 
-def _scale(short_side: int) -> tuple[int, int]:
-    return (_LONGEST_ASPECT * short_side, short_side)
-
-
-def transform(loader: Any, name: str) -> Any:
-    """The entry of a data loader's only transform of a type; may be changed in place."""
-    (found,) = [entry for entry in loader.dataset.pipeline if entry.type == name]
-    return found
-
-
-def protocol_of(
-    config: Config, options: SegmentationConfig, spec: BackboneSpec, batch: BatchPlan, device: torch.device
-) -> Protocol:
+def protocol_of(config: Config, options: SegmentationConfig, spec: BackboneSpec, device: torch.device) -> Protocol:
     """The protocol of a run, from what `resolve` made of its options on these devices."""
-    name = BENCHMARKS["ade20k" if options.head == "fpn" else options.head].protocol
-    base = base_config(spec, options.head)
-    settings_of = partial(protocol_settings, spec)
-    return describe_protocol(name, VERSION, settings_of, base, config, batch, device, options.override)
+    benchmark = "ade20k" if options.head == "fpn" else options.head
+    base, settings_of = base_config(spec, options.head), partial(protocol_settings, spec)
+    return describe_protocol(benchmark, VERSION, settings_of, base, config, device, options.override)
 
 
-def protocol_settings(spec: BackboneSpec, config: Config, batch: BatchPlan, device: torch.device) -> dict[str, Any]:
-    """Every constant that can change a metric, as JSON-ready values."""
+def protocol_settings(spec: BackboneSpec, config: Config, device: torch.device) -> dict[str, Any]:
+    """Every constant that can change a metric."""
     model, train, test = config.model, config.train_dataloader, config.test_dataloader
-    settings = {
+    return {
         **config.schedule,
         **optimiser_settings(config),
         **backbone_settings(config, spec),
         **part_settings("neck", model.neck),
         **part_settings("head", model.decode_head),
         **part_settings("auxiliary_head", model.get("auxiliary_head")),
-        "train_scale": transform(train, "RandomResize").scale,
-        "train_scale_range": transform(train, "RandomResize").ratio_range,
-        "crop": transform(train, "RandomCrop").crop_size,
-        "crop_max_class_share": transform(train, "RandomCrop").cat_max_ratio,
-        "flip": transform(train, "RandomFlip").prob,
+        "train_scale": transform_option(train, "scale"),
+        "train_scale_range": transform_option(train, "ratio_range"),
+        "crop": transform_option(train, "crop_size"),
+        "crop_max_class_share": transform_option(train, "cat_max_ratio"),
+        "flip": transform_option(train, "prob"),
         "train_transforms": [entry.type for entry in train.dataset.pipeline],
-        "test_scale": transform(test, "Resize").scale,
-        "test_mode": config.model.test_cfg.mode,
+        "test_scale": transform_option(test, "scale"),
+        "test_mode": model.test_cfg.mode,
         "test_transforms": [entry.type for entry in test.dataset.pipeline],
-        **batch_settings(batch, device),
+        **batch_settings(config, device),
     }
-    return {name: plain(value) for name, value in settings.items()}

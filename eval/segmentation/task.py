@@ -8,29 +8,22 @@ import torch
 from backbones.spec import BackboneSpec
 from common.distributed import world_size
 from eval.openmmlab import finetune
-from eval.openmmlab.config import published_batch, resolve_precision
 from eval.openmmlab.finetune import Measured, Prepared
 from eval.openmmlab.plots import draw_predictions
 from eval.result import Metric, Result
 from eval.segmentation.config import SegmentationConfig
-from eval.segmentation.data import check_data, check_files
+from eval.segmentation.data import check_data
 from eval.segmentation.items import ARTEFACT, class_scores
-from eval.segmentation.protocol import COUNTS_FILE, IMAGES_FILE, base_config, protocol_of, resolve
+from eval.segmentation.protocol import COUNTS_FILE, IMAGES_FILE, protocol_of, resolve
 
 
 def prepare(options: SegmentationConfig, spec: BackboneSpec, device: torch.device) -> Prepared:
     """Check data and options, and resolve the config."""
     splits = check_data(options.data, *options.image_limits)
-    batch = options.plan_batch(published_batch(base_config(spec, options.head)), world_size())
-    config = resolve(options, spec, splits, batch, resolve_precision(options.precision, device))
+    config = resolve(options, spec, splits, device, world_size())
     draw_predictions(config, options, "mmseg.SegLocalVisualizer")
-    return Prepared(
-        config=config,
-        protocol=protocol_of(config, options, spec, batch, device),
-        datasets={"train": splits["training"].describe(), "test": splits["validation"].describe()},
-        batch=batch,
-        check_files=lambda: [finding for split in splits.values() for finding in check_files(split)],
-    )
+    protocol = protocol_of(config, options, spec, device)
+    return Prepared(config, protocol, {"train": splits["training"], "test": splits["validation"]})
 
 
 def measured(options: SegmentationConfig, tested: dict[str, float]) -> Measured:

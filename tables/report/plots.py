@@ -5,13 +5,11 @@ backbones that it shows.
 """
 
 import io
-import json
 import math
 import re
 import statistics
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -21,11 +19,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from common.plots import read_log
 from eval.result import Metric
 from eval.tasks import Chart
 from tables.collect import Measurement
 from tables.report.data import Group, page_path
-from tables.report.pictures import ArtefactError, artefact_path
+from tables.report.pictures import artefact_path
 from tables.rows import standing
 
 LOG_ARTEFACT = "training_log"
@@ -193,42 +192,12 @@ def training_curves(group: Group) -> dict[str, Any] | None:
         try:
             logs[index], run["cut_off"] = read_log(artefact_path(measurement, relative))
             run["plots"] = _run_plots(logs[index], f"{group.anchor}-run{index}")
-        except ArtefactError as error:
+        except ValueError as error:
             run["problem"] = f"{page_path(measurement, relative)} {error}"
         runs.append(run)
     losses = {index: (log, _LOSS) for index, log in logs.items()}
     loss = _curves("Total loss", losses, f"{group.anchor}-loss", as_series=True) if len(logs) > 1 else None
     return {"legend": _legend(group, measurements, ""), "loss": loss, "runs": runs}
-
-
-def read_log(path: Path) -> tuple[Log, int]:
-    """The lines of a training log by ascending iteration, and the number of lines that could not be read.
-
-    A run that continues from a checkpoint logs again what a killed run logged after it; the later lines replace the earlier ones.
-
-    Raises:
-        ArtefactError: If there is no line, or a line without an iteration.
-    """
-    lines: Log = []
-    cut_off = 0
-    try:
-        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise ArtefactError(f"cannot be read ({error.strerror})") from error
-    for text in texts:
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            cut_off += 1
-            continue
-        if not isinstance(line, dict) or not isinstance(line.get(_ITERATION), int):
-            raise ArtefactError("has a line without an iteration")
-        while lines and lines[-1][_ITERATION] >= line[_ITERATION]:
-            lines.pop()
-        lines.append({name: float(value) for name, value in line.items() if isinstance(value, (int, float))})
-    if not lines:
-        raise ArtefactError("holds no line")
-    return lines, cut_off
 
 
 def _run_plots(log: Log, salt: str) -> list[dict[str, Any]]:

@@ -1,9 +1,11 @@
+import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from common.plots import Panel, smoothed, write_panels
+from common.plots import Panel, read_log, smoothed, write_panels
 
 
 def test_smoothing_is_a_mean_over_neighbours_that_are_finite() -> None:
@@ -21,3 +23,17 @@ def test_a_number_that_few_lines_have_is_a_line_all_the_same(tmp_path: Path) -> 
         write_panels(lines, "step", panels, tmp_path / f"{name}.png")
     pictures = [np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("every", "sparse")]
     assert (pictures[0] == pictures[1]).all()
+
+
+def test_a_continued_run_replaces_lines_of_its_log_and_a_damaged_log_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    losses = [(1, 4.0), (2, 3.0), (3, 9.0), (2, 2.0)]
+    lines = [{"iteration": iteration, "loss": loss} for iteration, loss in losses]
+    path.write_text("\n".join(map(json.dumps, lines)) + '\n{"iteration": 3, "lo')
+    assert read_log(path) == ([lines[0], lines[3]], 1)
+    for text, problem in (("", "holds no line"), ('{"loss": 1}\n', "without an iteration"), ("3\n", "without")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=problem):
+            read_log(path)
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_log(tmp_path / "absent")

@@ -17,7 +17,7 @@ from eval.davis.protocol import PropagationSettings, propagation_settings
 from eval.detection import protocol as detection
 from eval.detection.config import DetectionConfig
 from eval.detection.protocol import protocol_settings as detection_settings
-from eval.openmmlab.config import lookup, plain, published_batch
+from eval.openmmlab.config import lookup, plain
 from eval.segmentation import protocol as segmentation
 from eval.segmentation.config import Head, SegmentationConfig
 from eval.segmentation.data import Split as AdeSplit
@@ -60,9 +60,8 @@ def _row(constant: str, value: str, where: str, source: str, difference: str) ->
 
 
 def coco(spec: BackboneSpec) -> dict[str, Any]:
-    batch = published_batch(detection.base_config(spec))
-    config = detection.resolve(DetectionConfig(**PATHS), spec, full_coco(), batch, "float32")
-    return {"config": config, "settings": detection_settings(spec, config, batch, GPU)}
+    config = detection.resolve(DetectionConfig(**PATHS, precision="float32"), spec, full_coco(), GPU, 8)
+    return {"config": config, "settings": detection_settings(spec, config, GPU)}
 
 
 def ade20k(spec: BackboneSpec, head: Head = "fpn") -> dict[str, Any]:
@@ -70,9 +69,9 @@ def ade20k(spec: BackboneSpec, head: Head = "fpn") -> dict[str, Any]:
         name: AdeSplit(root=Path("ade"), name=name, stems=("a",) * size, restricted=False)
         for name, size in {"training": 20210, "validation": 2000}.items()
     }
-    batch = published_batch(segmentation.base_config(spec, head))
-    config = segmentation.resolve(SegmentationConfig(**PATHS, head=head), spec, splits, batch, "float32")
-    return {"config": config, "settings": segmentation_settings(spec, config, batch, GPU)}
+    base = segmentation.base_config(spec, head)
+    config = segmentation.resolve(SegmentationConfig(**PATHS, head=head), spec, splits, GPU, base.batch.world_size)
+    return {"config": config, "settings": segmentation_settings(spec, config, GPU)}
 
 
 COCO_VIT, ADE_VIT, DAVIS = "COCO: Mask R-CNN, ViT", "ADE20K: Semantic FPN, ViT", "DAVIS-2017: label propagation"

@@ -23,7 +23,7 @@ custom_imports = dict(
     allow_failed_imports=False,
 )
 
-batch = dict(total=8, devices=8)  # 1 image per GPU is published, the number of GPUs inferred
+batch = dict(total=8, per_device=1, world_size=8)  # 1 image per GPU is published, the number of GPUs inferred
 half_precision = True
 
 schedule = dict(

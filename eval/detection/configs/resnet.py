@@ -11,7 +11,7 @@
 # ratio, since groups would depend on the number of devices.
 _base_ = ["./base.py"]
 
-batch = dict(total=16, devices=8)
+batch = dict(total=16, per_device=2)
 half_precision = False
 
 schedule = dict(

@@ -7,7 +7,7 @@
 # number of devices.
 _base_ = ["./base.py"]
 
-batch = dict(total=16, devices=8)
+batch = dict(total=16, per_device=2)
 
 model = dict(
     backbone=dict(

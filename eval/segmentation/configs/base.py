@@ -30,7 +30,7 @@ schedule = dict(
 )
 crop = 512
 scale = (2048, 512)  # largest long and short side, the ratio kept
-batch = dict(total=16, devices=4)  # 4 images per GPU; the number of GPUs is inferred from a comment, "8 GPUs x 2"
+batch = dict(total=16, per_device=4, world_size=4)  # the number of GPUs is inferred from a comment, "8 GPUs x 2"
 
 model = dict(
     pretrained=None,

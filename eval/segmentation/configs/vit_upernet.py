@@ -9,7 +9,7 @@
 # model.backbone.drop_path_rate=0.05.
 _base_ = ["./vit.py"]
 
-batch = dict(total=16, devices=8)
+batch = dict(total=16, per_device=2, world_size=8)
 schedule = dict(iterations=160_000)
 
 sync_batch_norm = dict(type="SyncBN", requires_grad=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from mmdet.datasets import CocoDataset
 
-from eval.detection.data import CATEGORY_NAMES, check_data, check_files, examine
+from eval.detection.data import CATEGORY_NAMES, check_data, examine
 from tests.eval.coco_splits import full_coco
 
 
@@ -111,9 +111,9 @@ def test_the_data_check_and_the_evaluation_look_at_the_same_files(damaged: Path,
     path.write_bytes(path.read_bytes()[:-20])
     (found,) = [finding for finding in examine(damaged, deep, 1) if finding.is_problem]
     assert (found.kind, found.names) == ("damaged", ("val2017/000000000001.jpg",))
-    assert check_files(check_data(damaged)["val2017"], deep, 1) == [found]
+    assert check_data(damaged)["val2017"].check_files(deep, 1) == [found]
     # Images that a run does not use do not stop it.
-    assert check_files(check_data(damaged, max_val_images=1)["val2017"], deep, 1) == []
+    assert check_data(damaged, max_val_images=1)["val2017"].check_files(deep, 1) == []
     _change(damaged, "train2017", lambda content: content["images"][0].update(width=129))
     (found,) = [finding for finding in examine(damaged, deep, 1) if finding.kind == "wrong"]
     assert found.names == ("train2017/000000000000.jpg (128 x 96 instead of 129 x 96)",)

@@ -17,9 +17,9 @@ from mmengine.registry import MODELS, DefaultScope
 from backbones.spec import BackboneSpec, PlainViTSpec, SwinSpec
 from eval.detection.config import DetectionConfig
 from eval.detection.data import Split, check_data
-from eval.detection.protocol import base_config, has_batch_norm, protocol_of, resolve, training_precision, transforms
+from eval.detection.protocol import protocol_of, resolve
 from eval.detection.task import evaluate
-from eval.openmmlab.config import plain, published_batch
+from eval.openmmlab.config import plain, transforms
 from eval.result import Protocol
 from tests.eval.coco_splits import full_coco
 from tests.eval.rows import ROWS, THIN_MASK_RCNN, VIT_SMALL, toy
@@ -38,11 +38,9 @@ def resolved(
     **options: Any,
 ) -> tuple[Config, Protocol]:
     """The config as published, on 8 GPUs unless told otherwise."""
-    given = DetectionConfig(**{**PATHS, **options})
-    base = base_config(spec)
-    batch = given.plan_batch(published_batch(base), world_size, has_batch_norm(base, spec))
-    config = resolve(given, spec, splits or full_coco(), batch, "float32")
-    return config, protocol_of(config, given, spec, batch, device)
+    given = DetectionConfig(**{**PATHS, "precision": "float32", **options})
+    config = resolve(given, spec, splits or full_coco(), device, world_size)
+    return config, protocol_of(config, given, spec, device)
 
 
 @pytest.mark.parametrize(
@@ -93,8 +91,10 @@ def test_the_resnets_length_is_in_updates() -> None:
 
 def test_half_precision_where_it_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **options: True)
-    found = {name: training_precision(DetectionConfig(**PATHS), spec, GPU) for name, spec in ROWS.items()}
-    assert found == {name: "float32" if name == "ResNet-50" else "bfloat16" for name in ROWS}
+    for name, spec in ROWS.items():
+        _, protocol = resolved(spec, precision="auto")
+        assert protocol.settings["precision"] == ("float32" if name == "ResNet-50" else "bfloat16")
+        assert protocol.deviations == {}
 
 
 @pytest.mark.parametrize(
@@ -144,12 +144,12 @@ def test_without_batch_norm_any_number_of_devices_repeats_the_protocol(spec: Bac
 
 
 def test_short_side_scales_every_size() -> None:
-    found = transforms(resolved(short_side=200)[0].train_dataloader.dataset.pipeline)
-    multi_scale = [plain(entry.scales) for entry in found if entry.type == "RandomChoiceResize"]
+    train = resolved(short_side=200)[0].train_dataloader
+    multi_scale = [plain(entry.scales) for entry in transforms(train, "scales")]
     assert multi_scale[0][0] == multi_scale[2][0] == [333, 120]
     assert multi_scale[0][-1] == multi_scale[2][-1] == [333, 200]
     assert multi_scale[1] == [[333, 100], [333, 125], [333, 150]]
-    assert [plain(entry.crop_size) for entry in found if entry.type == "RandomCrop"] == [[96, 150]]
+    assert [plain(entry.crop_size) for entry in transforms(train, "crop_size")] == [[96, 150]]
 
 
 def test_limits_and_learning_rate(coco: Path) -> None:

@@ -78,7 +78,7 @@ def test_half_precision_needs_a_gpu() -> None:
     ],
 )
 def test_only_float16_scales_its_loss(precision: Precision, wrapper: dict[str, Any]) -> None:
-    config = Config({"train_dataloader": {}, "optim_wrapper": {"clip_grad": None}})
+    config = Config({"train_dataloader": {}, "optim_wrapper": {"clip_grad": None}, "batch": {}})
     finish_config(config, options(), BatchPlan(total=4, per_device=2, world_size=1), precision)
     assert config.optim_wrapper.to_dict() == {"clip_grad": None, "accumulative_counts": 2, **wrapper}
 

@@ -1,6 +1,7 @@
 """The train loop whose iterations are updates, in mmengine's own runner; checkpoints and statistics."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,12 +9,13 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from eval.openmmlab.runner import FineTuningRunner, JsonConfig, latest_checkpoint, measuring_statistics, micro_batches
+from eval.openmmlab.runner import FineTuningRunner, JsonConfig, PreciseBatchNormHook, latest_checkpoint, micro_batches
 
 IMAGES, UPDATES, BATCH = 12, 5, 4
 
@@ -104,18 +106,36 @@ def test_parts_keep_images_and_samples_together_and_in_order() -> None:
         micro_batches(batch, 3)
 
 
-def test_statistics_are_the_mean_over_batches() -> None:
-    layer = nn.BatchNorm2d(3, momentum=0.3)
-    layer(torch.randn(2, 3, 4, 4) + 100)  # what training left behind
-    batches = [torch.randn(2, 3, 4, 4) * scale + scale for scale in (1, 2, 5)]
-    with torch.no_grad(), measuring_statistics(nn.Sequential(layer)):
-        for batch_B3hw in batches:
-            layer(batch_B3hw)
-    means = torch.stack([batch.mean(dim=(0, 2, 3)) for batch in batches])
-    variances = torch.stack([batch.transpose(0, 1).flatten(1).var(dim=1) for batch in batches])
-    torch.testing.assert_close(layer.running_mean, means.mean(dim=0))
-    torch.testing.assert_close(layer.running_var, variances.mean(dim=0))
-    assert layer.momentum == 0.3
+class _Normalised(BaseModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.BatchNorm1d(3, momentum=0.3)
+
+    def forward(self, inputs: list[Tensor], data_samples: list[Tensor], mode: str) -> dict[str, Tensor]:
+        assert mode == "loss"
+        return {"loss": self.layer(torch.stack(inputs)).sum()}
+
+
+def test_statistics_are_the_mean_over_the_parts_of_batches_after_the_last_update() -> None:
+    model = _Normalised()
+    model([torch.tensor([100.0, 0, 0]), torch.zeros(3)], [], "loss")  # what training left behind
+    left = model.layer.running_mean.clone()
+    batches_3B3 = torch.randn(3, BATCH, 3) * torch.tensor([1.0, 2, 5])[:, None, None] + 4
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1), accumulative_counts=2)
+    loop = SimpleNamespace(
+        dataloader_iterator=iter([{"inputs": list(batch), "data_samples": list(batch)} for batch in batches_3B3])
+    )
+    runner: Any = SimpleNamespace(iter=3, max_iters=UPDATES, model=model, optim_wrapper=wrapper, train_loop=loop)
+    PreciseBatchNormHook(2).after_train_iter(runner)
+    assert torch.equal(model.layer.running_mean, left)
+    runner.iter = UPDATES - 1
+    PreciseBatchNormHook(2).after_train_iter(runner)
+    parts_P23 = batches_3B3[:2].reshape(4, 2, 3)
+    torch.testing.assert_close(model.layer.running_mean, parts_P23.mean(dim=1).mean(dim=0))
+    torch.testing.assert_close(model.layer.running_var, parts_P23.var(dim=1).mean(dim=0))
+    assert model.layer.momentum == 0.3
+    assert model.layer.weight.grad is None
+    assert len(list(loop.dataloader_iterator)) == 1
 
 
 def test_latest_checkpoint_goes_by_iteration_not_by_name(tmp_path: Path) -> None:

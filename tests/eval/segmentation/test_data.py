@@ -9,7 +9,7 @@ from PIL import Image
 
 from eval.findings import Finding
 from eval.result import SAMPLE_MARKER
-from eval.segmentation.data import FULL_SIZES, check_data, check_files, examine
+from eval.segmentation.data import FULL_SIZES, check_data, examine
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_files_that_break_off_are_found_before_the_training(pairs: Path, place: 
     (found,) = problems(pairs, deep)
     assert (found.kind, found.names) == ("damaged", (place,))
     split = "validation" if "validation" in place else "training"
-    assert check_files(check_data(pairs)[split], deep, 1) == [found]
+    assert check_data(pairs)[split].check_files(deep, 1) == [found]
     path.write_bytes(b"")
     (found,) = problems(pairs, deep)
     assert "empty" in found.text

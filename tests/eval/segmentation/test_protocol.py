@@ -17,7 +17,7 @@ from torch import nn
 
 from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec, ViTSpec
-from eval.openmmlab.config import plain, published_batch
+from eval.openmmlab.config import plain
 from eval.result import Protocol
 from eval.segmentation.config import Head, SegmentationConfig
 from eval.segmentation.data import check_data
@@ -34,9 +34,8 @@ def resolved(
 ) -> tuple[Config, Protocol]:
     """The config as published, on 8 GPUs unless told otherwise."""
     given = SegmentationConfig(**{"backbone": Path("b"), "data": ade, "output": Path("o"), **more})
-    batch = given.plan_batch(published_batch(base_config(spec, given.head)), world_size)
-    config = resolve(given, spec, check_data(ade, *given.image_limits), batch, given.precision)
-    return config, protocol_of(config, given, spec, batch, device)
+    config = resolve(given, spec, check_data(ade, *given.image_limits), device, world_size)
+    return config, protocol_of(config, given, spec, device)
 
 
 def build_model(config: Config) -> Any:

@@ -1,4 +1,3 @@
-import json
 import math
 import re
 from pathlib import Path
@@ -6,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from common.plots import read_log
 from tables.report.data import make_section
-from tables.report.pictures import ArtefactError
-from tables.report.plots import averaged, item_charts, read_log, training_curves, values_per_item
+from tables.report.plots import averaged, item_charts, training_curves, values_per_item
 from tests.tables.report.conftest import WriteRun, groups_of
 
 
@@ -70,18 +69,6 @@ def test_more_backbones_than_colours_differ_in_shape(runs: Path, run: WriteRun) 
     assert len({(line["colour"], line["shape"]) for line in chart["legend"]}) == 14
     assert [line["shown"] for line in chart["legend"]] == [True] * 6 + [False] * 8
     assert [panel.count('class="series off"') for panel in chart["panels"]] == [8]
-
-
-def test_a_continued_run_replaces_lines_of_its_log_and_a_damaged_log_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    losses = [(1, 4.0), (2, 3.0), (3, 9.0), (2, 2.0)]
-    lines = [{"iteration": iteration, "loss": loss} for iteration, loss in losses]
-    path.write_text("\n".join(map(json.dumps, lines)) + '\n{"iteration": 3, "lo')
-    assert read_log(path) == ([lines[0], lines[3]], 1)
-    for text, problem in (("", "holds no line"), ('{"loss": 1}\n', "without an iteration"), ("3\n", "without")):
-        path.write_text(text)
-        with pytest.raises(ArtefactError, match=problem):
-            read_log(path)
 
 
 def test_a_long_log_is_averaged_and_says_so(runs: Path, run: WriteRun) -> None:
