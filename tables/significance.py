@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
 
-SEED = 0
+_SEED = 0
 _ENDS = (0.025, 0.975)
 
 # Further decimals depend on the order in which a machine adds.
@@ -92,23 +92,21 @@ def read_items(measurement: Measurement) -> tuple[tuple[str, ...], Callable[[Arr
     return (tuple(items[0]), items[1]) if items else None
 
 
-def resample(
-    names: tuple[str, ...], metrics_of: Callable[[Array], Mapping[str, Array]], resamples: int = RESAMPLES, seed: int = SEED
-) -> Resampled:
+def resample(names: tuple[str, ...], metrics_of: Callable[[Array], Mapping[str, Array]]) -> Resampled:
     """Compute a result's metrics on R resampled sets of its items. Results with the same items get the same sets."""
     chunks: dict[str, list[Array]] = {}
-    for weights_RN in resampled_weights(len(names), resamples, seed):
+    for weights_RN in resampled_weights(len(names)):
         for metric, values_R in metrics_of(weights_RN).items():
             chunks.setdefault(metric, []).append(values_R)
     return Resampled(names, {metric: np.concatenate(parts) for metric, parts in chunks.items()})
 
 
-def resampled_weights(num_items: int, resamples: int = RESAMPLES, seed: int = SEED) -> Iterator[Array]:
-    """Weights [R', N] of `resamples` sets of `num_items` items drawn with replacement, in chunks; the same for the same arguments."""
-    generator = np.random.default_rng(seed)
+def resampled_weights(num_items: int) -> Iterator[Array]:
+    """Weights [R', N] of `RESAMPLES` sets of items drawn with replacement, in chunks; always the same for a number of items."""
+    generator = np.random.default_rng(_SEED)
     chunk = max(1, _DRAWS_PER_CHUNK // num_items)
-    for start in range(0, resamples, chunk):
-        rows = min(chunk, resamples - start)
+    for start in range(0, RESAMPLES, chunk):
+        rows = min(chunk, RESAMPLES - start)
         drawn_RN = generator.integers(num_items, size=(rows, num_items))
         drawn_RN += num_items * np.arange(rows)[:, None]
         counts = np.bincount(drawn_RN.ravel(), minlength=rows * num_items)

@@ -211,9 +211,8 @@ def _state(report: DatasetReport) -> tuple[str, str]:
 
 
 def _entry(label: str, text: str) -> str:
-    wrapped = textwrap.wrap(text, _WIDTH - _INDENT, break_long_words=False, break_on_hyphens=False)
-    first, *rest = wrapped or [""]
-    return "\n".join([f"  {label:<{_INDENT - 2}}{first}", *(f"{'':{_INDENT}}{line}" for line in rest)])
+    indents = {"initial_indent": f"  {label:<{_INDENT - 2}}", "subsequent_indent": " " * _INDENT}
+    return textwrap.fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False, **indents)
 
 
 def main(argv: Sequence[str]) -> int:

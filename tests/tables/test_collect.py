@@ -149,9 +149,12 @@ def test_runs_with_other_benchmarks_stay_apart_and_that_is_said(
             [{"settings": {"topk": 5}}, {"folder": "one/again", "seed": 1, "settings": {"topk": 7}}],
             "no further seed of the davis result one/again/result.json of 'one', since they differ in settings.topk (7, 5)",
         ),
-        (
-            [{"folder": "a", "source": _source(1)}, {"source": _source(1), "sha256": "f" * 64}],
-            "'one' is another backbone file here than in a/result.json, and not the same recipe with another seed",
+        *(
+            (
+                [{"folder": "a", "source": _source(1)}, {"source": source, "sha256": "f" * 64}],
+                "'one' is another backbone file here than in a/result.json, and not the same recipe with another seed",
+            )
+            for source in (_source(1), _source(2, "b" * 64))
         ),
     ],
 )

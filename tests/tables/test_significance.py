@@ -18,11 +18,11 @@ from tests.tables.conftest import METRICS, WriteResult
 VALUES = st.lists(st.floats(-50, 50, allow_nan=False), min_size=FEWEST_ITEMS, max_size=30)
 
 
-def _means(values: Sequence[float], **options: int) -> Resampled:
+def _means(values: Sequence[float]) -> Resampled:
     """Items with a number each; the metric is its mean."""
     values_N = np.array(values, dtype=np.float64)
     names = tuple(f"{number:04d}" for number in range(len(values)))
-    return resample(names, lambda weights_RN: {"mean": weights_RN @ values_N / weights_RN.sum(axis=1)}, **options)
+    return resample(names, lambda weights_RN: {"mean": weights_RN @ values_N / weights_RN.sum(axis=1)})
 
 
 def _interval(first: Sequence[float], second: Sequence[float]) -> Interval:
@@ -43,14 +43,14 @@ def test_it_is_a_plain_loop_over_the_same_draws() -> None:
     generator = random.Random(1)
     first, second = ([generator.gauss(mean, 2) for _ in range(11)] for mean in (0.5, 0))
     differences = []
-    for weights_RN in resampled_weights(11, resamples=300, seed=5):
+    for weights_RN in resampled_weights(11):
         for weights_N in weights_RN:
             drawn = [item for item, weight in enumerate(weights_N) for _ in range(int(weight))]
             assert len(drawn) == 11
             differences.append(
                 statistics.fmean(first[item] for item in drawn) - statistics.fmean(second[item] for item in drawn)
             )
-    ours = [_means(values, resamples=300, seed=5) for values in (first, second)]
+    ours = [_means(values) for values in (first, second)]
     assert ours[0].metrics["mean"] - ours[1].metrics["mean"] == pytest.approx(np.array(differences))
     found = paired_bootstrap(ours[:1], ours[1:])["mean"]
     assert found == pytest.approx(tuple(np.quantile(differences, [0.025, 0.975])))
