@@ -22,6 +22,7 @@ from statistics import median
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.build import build_backbone
@@ -63,13 +64,15 @@ class LowerPrecision(FeatureExtractor):
 
     precision = "bfloat16"
 
-    def _features(self, images_B3HW: Tensor) -> Tensor:
+    @torch.inference_mode()
+    def __call__(self, images_B3HW: Tensor) -> Tensor:
         if self.precision == "tf32":
             embedding = self.backbone.get_submodule("patch_embed.proj")
             embedding.weight.data = to_tf32(embedding.get_parameter("weight"))
-            return super()._features(to_tf32(images_B3HW))
+            return super().__call__(to_tf32(images_B3HW))
         with torch.autocast("cpu", dtype=getattr(torch, self.precision)):
-            return super()._features(images_B3HW).float()
+            tokens = self.backbone.forward_tokens(images_B3HW)
+        return F.normalize(tokens.patches.float(), dim=-1).unflatten(1, tokens.grid)
 
 
 def to_tf32(values: Tensor) -> Tensor:

@@ -24,8 +24,7 @@ from pretrain.data.colours import ColourDraws, change_batch_colours
 from pretrain.data.sources import ImageFiles
 from pretrain.data.views import Planes, ViewDraws, make_views, view_kinds
 
-# These keep the streams of random numbers apart.
-_ORDER_STREAM, _VIEW_STREAM, _SHARED_STREAM = 0, 1, 2
+_ORDER_STREAM, _VIEW_STREAM, _SHARED_STREAM = 0, 1, 2  # keep random numbers for different ends apart
 
 logger = logging.getLogger(__name__)
 
@@ -93,15 +92,9 @@ class GlobalBatchSampler(Sampler[list[ImageKey]]):
     """
 
     def __init__(self, images: int, batch_size: int, seed: int, rank: int, world_size: int, shared_by: int = 0) -> None:
-        """Consecutive images of a batch, `shared_by` at a time, share their draws, as the PW-Self authors' images of one GPU do.
-
-        Raises:
-            ValueError: If the batch does not divide by the processes, or there are fewer images than one batch.
-        """
+        """Consecutive images of a batch, `shared_by` at a time, share their draws, as the PW-Self authors' images of one GPU do."""
         if batch_size % world_size:
-            raise ValueError(
-                f"train.batch_size={batch_size} (over all devices) is not a multiple of the {world_size} processes"
-            )
+            raise ValueError(f"train.batch_size={batch_size} (of all devices) is not a multiple of the {world_size} processes")
         if images < batch_size:
             raise ValueError(f"{images} images are fewer than one batch of train.batch_size={batch_size}")
         self.images, self.batch_size, self.seed = images, batch_size, seed
@@ -120,12 +113,11 @@ class GlobalBatchSampler(Sampler[list[ImageKey]]):
     def __iter__(self) -> Iterator[list[ImageKey]]:
         for step in range(self.next_step, self.last_step):
             epoch, position = divmod(step, self.steps_per_epoch)
-            batch, places = self.global_batch(step), range(self.rank, self.batch_size, self.world_size)
-            groups = [-1] * self.batch_size
+            keys = [ImageKey(epoch, image) for image in self.global_batch(step)]
             if self.shared_by:
                 first = position * math.ceil(self.batch_size / self.shared_by)
-                groups = [first + place // self.shared_by for place in range(self.batch_size)]
-            yield [ImageKey(epoch, batch[place], groups[place]) for place in places]
+                keys = [key._replace(group=first + place // self.shared_by) for place, key in enumerate(keys)]
+            yield keys[self.rank :: self.world_size]
 
     def global_batch(self, step: int) -> list[int]:
         """The images of a step over all processes, in their order; `step` counts the steps done before."""
@@ -153,7 +145,7 @@ def build_loader(
 
 
 def set_up_worker(cores: Sequence[int] | None, worker: int) -> None:
-    """In each worker when it starts: OpenCV has one thread, as torch has; the worker stays on its core; signals are the parent's."""
+    """Give a worker one thread of OpenCV, as it has of torch, and its own core, if any; signals are the parent's."""
     leave_stopping_to_parent(worker)
     cv2.setNumThreads(0)
     if cores is not None:

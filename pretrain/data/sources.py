@@ -107,7 +107,7 @@ def images_of_folder(folder: Path, option: str = "data.path") -> ImageFiles:
 
 
 def images_of_list(path: Path) -> ImageFiles:
-    """The images of a text file with one path a line, relative to its folder or absolute; in its order, repetitions included."""
+    """The images of a text file with one path a line, relative to its folder or absolute, in its order; also repeated ones."""
     try:
         names = read_lines(path)
     except (OSError, ValueError) as error:
@@ -124,9 +124,9 @@ def images_of_coco(path: Path) -> ImageFiles:
         content = json.loads(path.read_text(encoding="utf-8"))
         names = sorted(str(image["file_name"]) for image in content["images"])
     except (OSError, ValueError, KeyError, TypeError) as error:
+        example = "such as annotations/instances_train2017.json"
         raise ValueError(
-            f"data.path: {path} is not COCO's annotations, JSON with a list `images`, such as "
-            f"annotations/instances_train2017.json: {error!r}"
+            f"data.path: {path} is not COCO's annotations, JSON with a list `images`, {example}: {error!r}"
         ) from error
     return _files_of_listing(path, path.parent.parent / path.stem.rpartition("_")[2], names)
 
@@ -137,9 +137,7 @@ def _files_of_listing(listing: Path, root: Path, names: Sequence[str]) -> ImageF
         raise ValueError(f"data.path: {listing} names no image")
     # Folder by folder: one look at each file would take minutes over a network.
     folders = {name: (root / name).parent for name in names}
-    present = {
-        folder: {entry.name for entry in folder.iterdir()} if folder.is_dir() else set() for folder in set(folders.values())
-    }
+    present = {folder: set(os.listdir(folder) if folder.is_dir() else ()) for folder in set(folders.values())}  # noqa: PTH208
     missing = [name for name in names if name.rpartition("/")[2] not in present[folders[name]]]
     if missing:
         raise ValueError(
@@ -171,9 +169,8 @@ class CifarImages(ImageFiles):
 class TarImages(ImageFiles):
     """The images of uncompressed tar shards, as webdataset writes them, read at random and numbered in the order of the shards.
 
-    Images are the members whose name ends as an image's does; labels and captions beside them are ignored. Where each image begins is
-    read once per shard and kept in the folder `cache`, so that any image can be read at any time, and their order is a function of
-    seed and epoch, as for all sources; webdataset itself only streams shards.
+    Labels and captions beside the images are ignored. Where each image begins is read once per shard and kept in the folder `cache`,
+    so that their order is a function of seed and epoch, as for all sources; webdataset itself only streams shards.
     """
 
     def __init__(self, shards: Sequence[Path], cache: Path) -> None:

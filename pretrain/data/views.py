@@ -1,9 +1,8 @@
 """Multi-crop: one image file to two global and several local views that remember where they come from.
 
 facebookresearch/dino 7c446df, DataAugmentationDINO, whose operations are torchvision's and Pillow's. All numbers of an image are
-drawn before more than its size is read, by a generator that the caller seeds: so a view is a function of (seed, epoch, image)
-whatever process makes it and wherever its colours are changed. How much is drawn depends on the kinds of views alone, so that images
-of one size that share a generator's seed share everything.
+drawn before more than its size is read: so a view depends on the generator's seed, whatever process makes it and wherever its colours
+are changed. How much is drawn depends on the kinds of views alone, so that images of one size and one seed share everything.
 
 Shapes: V views of an image, A attempts to place a box, H x W pixels.
 """
@@ -31,12 +30,11 @@ ASPECT_RATIO = (3 / 4, 4 / 3)
 REDUCING_GAP = 2.0  # Pillow's word: how much larger than the crop its box must remain in an image that the decoder scales
 
 _CROP_ATTEMPTS = 10
-_LEFT_TO_RIGHT = 1
 # Flags that scale by so much; those called REDUCED_COLOR add the one for BGR.
 _REDUCTIONS = {1: 0, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
 _MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow refuses more
 
-Planes = npt.NDArray[np.uint8]  # [3, H, W]
+Planes = npt.NDArray[np.uint8]  # [3, H, W] RGB
 
 
 class ViewKind(NamedTuple):
@@ -68,20 +66,18 @@ class ViewDraws(NamedTuple):
 
 def view_kinds(config: ViewsConfig) -> list[ViewKind]:
     """The kinds of all views of an image, in order: global 1, global 2, local ones."""
-    return [
-        ViewKind(config.global_size, config.global_scale, 1.0, 0.0, config.photometric_patch),
-        ViewKind(config.global_size, config.global_scale, 0.1, 0.2, config.photometric_patch),
-        *[ViewKind(config.local_size, config.local_scale, 0.5, 0.0, config.photometric_patch)] * config.local_crops,
-    ]
+    first = ViewKind(config.global_size, config.global_scale, 1.0, 0.0, config.photometric_patch)
+    local = ViewKind(config.local_size, config.local_scale, 0.5, 0.0, config.photometric_patch)
+    return [first, first._replace(blur_probability=0.1, solarise_probability=0.2), *[local] * config.local_crops]
 
 
 def make_views(
     content: bytes, kinds: Sequence[ViewKind], rng: np.random.Generator, *, shared: bool = False, colours: bool = True
 ) -> tuple[list[Planes], ViewDraws]:
-    """Make one view of each kind, uint8 RGB, from the content of an image file; returns what was drawn, too.
+    """Make one view of each kind from the content of an image file, and say what was drawn; an OSError if it cannot be decoded.
 
     With `shared`, the image is resized to a square of `SHARED_SIZE` first, so that the draws fit every image. Without `colours`, only
-    crops are made. An image that cannot be decoded is an OSError.
+    crops are made.
     """
     width, height = image_size(content)
     if shared:
@@ -96,8 +92,7 @@ def make_views(
     for number, kind in enumerate(kinds):
         view_3HW = resized_crop(pixels_HW3, scale, draws.boxes_V5[number, :4], kind.size)
         if draws.boxes_V5[number, 4]:
-            rows = view_3HW.reshape(3 * kind.size, kind.size)  # of all planes, as those of one image
-            view_3HW = cv2.flip(rows, _LEFT_TO_RIGHT).reshape(3, kind.size, kind.size)
+            view_3HW = torch.from_numpy(view_3HW).flip(2).numpy()
         if colours:
             changed_HW3 = change_colours(cv2.merge(list(view_3HW)), draws.colours, number)
             view_3HW = np.empty_like(view_3HW, order="C")
@@ -110,7 +105,6 @@ def make_views(
 
 
 def draw_views(kinds: Sequence[ViewKind], width: int, height: int, rng: np.random.Generator) -> ViewDraws:
-    """Draw the parameters of one view of each kind, of an image of so many pixels."""
     boxes_V4 = draw_boxes(width, height, np.array([kind.scale for kind in kinds]), rng)
     uniform_VN = rng.random((len(kinds), 1 + NUM_COLOUR_DRAWS))
     blur_V, solarise_V = [kind.blur_probability for kind in kinds], [kind.solarise_probability for kind in kinds]
@@ -153,7 +147,7 @@ def image_size(content: bytes) -> tuple[int, int]:
 
 
 def decode(content: bytes, most: float = 1.0) -> tuple[Pixels, int]:
-    """Decode an image whose size could be read: uint8 RGB [H, W, 3], contiguous; and by how much the decoder divided its sides.
+    """Decode an image whose size could be read, contiguously; also returns by how much the decoder divided its sides.
 
     JPEG files of one or three components go to OpenCV's libjpeg-turbo, whose pixels equal Pillow's; all others, and what OpenCV
     refuses, to Pillow. Where every crop is reduced by at least `most` and that is much, the JPEG decoder itself scales down by 2, 4
@@ -171,7 +165,7 @@ def decode(content: bytes, most: float = 1.0) -> tuple[Pixels, int]:
 
 
 def decode_whole(content: bytes) -> Pixels:
-    """Decode an image completely: uint8 RGB [H, W, 3]; files that are cut short and others that cannot be are an OSError."""
+    """Decode an image completely; files that are cut short and others that cannot be are an OSError."""
     image_size(content)
     return decode(content)[0]
 
@@ -191,10 +185,7 @@ def _opened_by_pillow(content: bytes) -> Iterator[Image.Image]:
 
 
 def resized_crop(pixels_HW3: Pixels, scale: int, box: npt.NDArray[np.int64], size: int) -> Planes:
-    """Cut out a box, in pixels of the whole image, and resize it bicubically, antialiased: uint8 [3, size, size].
-
-    `pixels_HW3` is the image with its sides divided by `scale`; boxes may end between its pixels.
-    """
+    """Cut a box, in pixels of the whole image, out of the image whose sides are divided by `scale`, and resize it bicubically."""
     top, left, height, width = box.tolist()
     if scale == 1:
         return resize(pixels_HW3[top : top + height, left : left + width], size, "bicubic")
@@ -209,14 +200,14 @@ def resized_crop(pixels_HW3: Pixels, scale: int, box: npt.NDArray[np.int64], siz
         min((left + width) / scale, columns) - first_column,
         min((top + height) / scale, rows) - first_row,
     )
-    return np.asarray(part.resize((size, size), Image.Resampling.BICUBIC, box=between)).transpose(2, 0, 1)
+    return np.array(part.resize((size, size), Image.Resampling.BICUBIC, box=between)).transpose(2, 0, 1)
 
 
 def resize(pixels_HW3: Pixels, size: int, mode: str) -> Planes:
-    """Resize to a square, antialiased, on bytes: uint8 [3, size, size].
+    """Resize to a square, antialiased, on bytes whose rows are contiguous; the mode is `bilinear` or `bicubic`.
 
     Torch follows Pillow's algorithm; fewer than one value in a thousand differ by more than a level of 255, at extremes where one
-    of them limits intermediate values. Rows of pixels are contiguous; the mode is `bilinear` or `bicubic`.
+    of them limits intermediate values.
     """
     batch_13HW = torch.from_numpy(pixels_HW3).permute(2, 0, 1)[None]
     planes_3HW: Planes = F.interpolate(batch_13HW, size=(size, size), mode=mode, antialias=True)[0].numpy()

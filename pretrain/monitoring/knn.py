@@ -36,8 +36,7 @@ logger = logging.getLogger(__name__)
 def find_labelled(folder: Path, option: str, classes: Sequence[str] = ()) -> tuple[list[Labelled], list[str]]:
     """The images, at any depth, of a folder that has a folder per class, and the classes' names in the order of the labels.
 
-    `classes` are those that there may be, by default the folder's own. `option` gave the folder, for the ValueError if it is no such
-    folder, has a class without images, or one that is not among `classes`.
+    `classes` are those that there may be, by default the folder's own; `option` is the one that gave the folder, for errors.
     """
     try:
         found, _ = find_classes(folder)
@@ -79,11 +78,7 @@ class OnlineKNN:
         self._size, self._threads, self._device = config.views.global_size, max(1, config.data.workers), device
 
     def check(self) -> None:
-        """Decode every image once, so that a damaged one is found before training and not after epochs of it.
-
-        Raises:
-            ValueError: If one cannot be decoded; on all processes.
-        """
+        """Decode every image once, so that a damaged one is found before training: a ValueError on all processes."""
         for images, option in ((self._train, "watch.knn_train"), (self._val, "watch.knn_val")):
             if failure := self._read_share(images, lambda images_B3HW: None):
                 raise ValueError(f"{option}: cannot read {failure}; repair or remove it")

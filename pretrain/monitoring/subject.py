@@ -32,16 +32,12 @@ _QUANTILES = (0.01, 0.99)  # the range of each component that is spread over the
 
 @dataclass(frozen=True)
 class Subject:
-    """A backbone, and what plots show of its method.
-
-    These are SelfPatch's module that makes the CLS token from the patches, how it selects positives, and how patch matching draws
-    crops.
-    """
+    """A backbone, and what plots show of its method."""
 
     backbone: AnyBackbone
-    aggregation: Aggregation | None = None
-    selfpatch: SelfPatchConfig | None = None
-    matching_views: ViewsConfig | None = None
+    aggregation: Aggregation | None = None  # makes SelfPatch's CLS token from the patches
+    selfpatch: SelfPatchConfig | None = None  # says how positives are selected
+    matching_views: ViewsConfig | None = None  # says how patch matching draws crops
 
     @property
     def size(self) -> int:
@@ -105,14 +101,11 @@ def undisturbed(*networks: nn.Module) -> Iterator[None]:
 
 
 def image_attention(subject: Subject, images_B3HW: Tensor) -> tuple[Tensor, str, list[str]]:
-    """What of each image goes into its feature, for whatever makes the image-level feature of this network.
+    """What of each image goes into its feature: float32 maps [B, H, h, w], what they are, and a name for each map.
 
     SelfPatch's CLS token attends in the aggregation module; a ViT's own one in its last block. Without any (a Swin, a ViT whose
     checkpoint has no aggregation module) the feature is the mean of all positions, which attends to nothing: then the cosine of each
     position with it says how much the position is like the whole.
-
-    Returns:
-        Maps [B, H, h, w], float32: attention weights, whose rest is for other tokens, or cosines; what they are; a name for each map.
     """
     backbone, aggregation = subject.backbone, subject.aggregation
     block: nn.Module

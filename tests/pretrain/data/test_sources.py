@@ -18,7 +18,6 @@ from pretrain.__main__ import main
 from pretrain.config import DataConfig, parse_run
 from pretrain.data.sources import (
     CifarImages,
-    ImageFiles,
     TarImages,
     detect_kind,
     find_shards,
@@ -35,23 +34,15 @@ from tests.pretrain.conftest import find_images, logged, tiny_config, tiny_optio
 RECIPE = "sample_dino"
 
 
-def opened(path: Path, index: Path) -> ImageFiles:
-    return open_source(DataConfig(path=path, tar_index=index))
-
-
 def write_list(images: list[Path], folder: Path) -> Path:
     (folder / "train.txt").write_text("\n".join(map(str, images)))
     return folder / "train.txt"
 
 
 def write_coco(images: list[Path], folder: Path) -> Path:
-    (folder / "train2017").mkdir()
-    (folder / "annotations").mkdir()
     for image in images:
-        (folder / "train2017" / image.name).write_bytes(image.read_bytes())
-    path = folder / "annotations/instances_train2017.json"
-    path.write_text(json.dumps({"images": [{"file_name": image.name} for image in images]}))
-    return path
+        touch(folder, f"train2017/{image.name}").write_bytes(image.read_bytes())
+    return annotate(folder, *(image.name for image in images))
 
 
 def write_cifar(layout: CifarLayout) -> Callable[[list[Path], Path], Path]:
@@ -68,8 +59,7 @@ def write_cifar(layout: CifarLayout) -> Callable[[list[Path], Path], Path]:
 def write_tar(images: list[Path], folder: Path) -> Path:
     for number, share in enumerate((images[:7], images[7:])):
         labels = {f"{image.stem}.cls": b"0" for image in share}
-        members = {image.name: image.read_bytes() for image in share} | labels
-        write_shard(folder / f"shard-{number:03d}.tar", members)
+        write_shard(folder / f"shard-{number:03d}.tar", {image.name: image.read_bytes() for image in share} | labels)
     return folder / "shard-{000..001}.tar"
 
 
@@ -80,6 +70,20 @@ def write_shard(path: Path, members: Mapping[str, bytes], mode: str = "w") -> Pa
             information = tarfile.TarInfo(name)
             information.size = len(content)
             archive.addfile(information, io.BytesIO(content))
+    return path
+
+
+def touch(folder: Path, *names: str) -> Path:
+    """Write files that hold their own names; returns the last one."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    return folder / name
+
+
+def annotate(root: Path, *names: str) -> Path:
+    path = touch(root, "annotations/instances_train2017.json")
+    path.write_text(json.dumps({"images": [{"id": 7, "file_name": name} for name in names], "annotations": []}))
     return path
 
 
@@ -104,7 +108,7 @@ def test_every_kind_trains(name: str, image_folder: Path, tmp_path: Path) -> Non
     options = tiny_options(path, tmp_path / "run", "dino", data__tar_index=index, train__batch_size=6, data__workers=2)
     content = torch.load(pretrain(parse_run([RECIPE, *options])), weights_only=True)
     assert content["step"] == 4
-    source = opened(path, index)
+    source = open_source(DataConfig(path=path, tar_index=index))
     assert len(set(source.names)) == len(source.names) == 12
     if kind != "cifar":
         expected = sorted(images, key=lambda image: image.name) if kind == "coco" else images
@@ -113,26 +117,19 @@ def test_every_kind_trains(name: str, image_folder: Path, tmp_path: Path) -> Non
     assert torch.load(pretrain(parse_run([RECIPE, *options, "--data.kind", kind])), weights_only=True)["step"] == 4
 
 
-def test_an_unknown_kind_lists_the_known_ones(image_folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"data\.kind=lmdb is not known; use auto, folder, list, coco, cifar, tar"):
-        open_source(DataConfig(path=image_folder, kind="lmdb"))
-
-
 def test_a_cifar_image_is_its_planes(tmp_path: Path) -> None:
     write_cifar(LAYOUTS[1])([], tmp_path)
     source = CifarImages(tmp_path)
     record = np.fromfile(tmp_path / "train.bin", dtype=np.uint8).reshape(12, -1)[4]
     assert source.describe(4) == f"{tmp_path}/train.bin:4"
-    for channel in range(3):
-        plane = record[2 + channel * 1024 : 2 + (channel + 1) * 1024].reshape(32, 32)
-        assert np.array_equal(decode_whole(source.load(4))[..., channel], plane)
+    assert np.array_equal(decode_whole(source.load(4)).transpose(2, 0, 1), record[2:].reshape(3, 32, 32))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--data.path", "{folder}/absent"], "absent does not exist; give a folder of images"),
-        (["--data.kind", "zip"], "zip"),
+        (["--data.kind", "zip"], "data.kind=zip is not known; use auto, folder, list, coco, cifar, tar"),
         (["--data.kind", "cifar"], "does not hold CIFAR-10's test_batch.bin or CIFAR-100's test.bin"),
         (["--data.kind", "tar"], "no .tar file in"),
         (["--data.kind", "folder", "--data.path", "{folder}/absent"], "data.path: {folder}/absent is not a folder"),
@@ -151,7 +148,7 @@ def test_a_cifar_image_is_its_planes(tmp_path: Path) -> None:
 )
 def test_mistakes_are_one_line(image_folder: Path, tmp_path: Path, run_main: RunMain, options: list[str], message: str) -> None:
     (tmp_path / "none").mkdir()
-    (tmp_path / "empty.txt").touch()
+    (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "broken.tar").write_bytes(bytes(range(256)) * 8)
     given = [option.format(folder=tmp_path) for option in options]
     finished = run_main(main, [RECIPE, *tiny_options(image_folder, tmp_path / "run", "dino"), *given])
@@ -174,82 +171,49 @@ def test_colours_on_the_device_train(image_folder: Path, tmp_path: Path) -> None
 # Files of folders, lists and COCO's annotations.
 
 
-def touch(folder: Path, *names: str) -> Path:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(name)
-    return folder
-
-
 def test_folders_at_any_depth(tmp_path: Path) -> None:
-    """Sorted folder by folder: `b` before `b-2`, though `-` comes before `/`."""
+    """Sorted folder by folder: `b` before `b-2`, though `-` comes before `/`. Links are followed, but not for ever."""
     touch(tmp_path / "set", "b/2.jpg", "b/1.JPEG", "b-2/x.png", "a.webp", "notes.txt", "b/labels.json")
-    images = images_of_folder(tmp_path / "set")
-    assert list(images.names) == ["a.webp", "b/1.JPEG", "b/2.jpg", "b-2/x.png"]
-    assert images.load(1) == b"b/1.JPEG"
-    assert images.describe(1) == str(tmp_path / "set/b/1.JPEG")
-    assert find_images(tmp_path / "set") == sorted((tmp_path / "set" / name) for name in images.names)
-
-
-def test_links_are_followed_but_not_for_ever(tmp_path: Path) -> None:
     touch(tmp_path / "elsewhere", "1.jpg")
-    touch(tmp_path / "set", "own/2.jpg")
     (tmp_path / "set/linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (tmp_path / "elsewhere/round").symlink_to(tmp_path / "set", target_is_directory=True)
-    assert list(images_of_folder(tmp_path / "set").names) == ["linked/1.jpg", "own/2.jpg"]
-
-
-def listed(path: Path, content: str | bytes) -> ImageFiles:
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return images_of_list(path)
-
-
-def annotated(root: Path, *names: str, text: str = "") -> ImageFiles:
-    path = touch(root, "annotations/instances_train2017.json") / "annotations/instances_train2017.json"
-    path.write_text(text or json.dumps({"images": [{"id": 7, "file_name": name} for name in names], "annotations": []}))
-    return images_of_coco(path)
+    images = images_of_folder(tmp_path / "set")
+    assert list(images.names) == ["a.webp", "b/1.JPEG", "b/2.jpg", "b-2/x.png", "linked/1.jpg"]
+    assert images.load(1) == b"b/1.JPEG"
+    assert images.describe(1) == str(tmp_path / "set/b/1.JPEG")
 
 
 def test_lists_keep_their_order_and_annotations_are_sorted(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "a/2.jpg", "far/3.jpg", *(f"train2017/{number}.jpg" for number in range(4)))
-    images = listed(tmp_path / "list.txt", f"a/2.jpg\n\n  a/1.jpg \r\n{tmp_path}/far/3.jpg\na/2.jpg\n")
+    (tmp_path / "list.txt").write_text(f"a/2.jpg\n\n  a/1.jpg \r\n{tmp_path}/far/3.jpg\na/2.jpg\n")
+    images = images_of_list(tmp_path / "list.txt")
     assert list(images.names) == ["a/2.jpg", "a/1.jpg", f"{tmp_path}/far/3.jpg", "a/2.jpg"]
     assert [images.load(index) for index in range(4)] == [b"a/2.jpg", b"a/1.jpg", b"far/3.jpg", b"a/2.jpg"]
-    images = annotated(tmp_path, "3.jpg", "0.jpg", "2.jpg")
+    images = images_of_coco(annotate(tmp_path, "3.jpg", "0.jpg", "2.jpg"))
     assert list(images.names) == ["0.jpg", "2.jpg", "3.jpg"]
     assert images.load(2) == b"train2017/3.jpg"
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("\n \n", "names no image"),
-        ("1.jpg\n2.jpg\nnowhere/3.jpg", r"2 of the 3 images of .*list\.txt are absent, such as .*2\.jpg"),
-        (b"\xff\xd8\xff\xe0", "not a text file"),
-    ],
-)
-def test_mistakes_in_lists(tmp_path: Path, content: str | bytes, message: str) -> None:
-    touch(tmp_path, "1.jpg")
-    with pytest.raises(ValueError, match=message):
-        listed(tmp_path / "list.txt", content)
-
-
-def test_mistakes_in_annotations(tmp_path: Path) -> None:
-    touch(tmp_path, "train2017/1.jpg")
-    with pytest.raises(ValueError, match="names no image"):
-        annotated(tmp_path)
+def test_absent_images_are_counted_and_named(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg", "train2017/1.jpg")
+    (tmp_path / "list.txt").write_text("1.jpg\n2.jpg\nnowhere/3.jpg")
+    with pytest.raises(ValueError, match=r"2 of the 3 images of .*list\.txt are absent, such as .*2\.jpg"):
+        images_of_list(tmp_path / "list.txt")
     with pytest.raises(ValueError, match=r"1 of the 2 images of .* are absent, such as .*train2017/2\.jpg"):
-        annotated(tmp_path, "1.jpg", "2.jpg")
-    for text in ("{", "[]", "{}", '{"images": [{"id": 1}]}', '{"images": 3}'):
-        with pytest.raises(ValueError, match="is not COCO's annotations"):
-            annotated(tmp_path, text=text)
+        images_of_coco(annotate(tmp_path, "1.jpg", "2.jpg"))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"images": [{"id": 1}]}', '{"images": 3}'])
+def test_other_json_is_not_taken_for_annotations(tmp_path: Path, text: str) -> None:
+    path = annotate(tmp_path)
+    path.write_text(text)
+    with pytest.raises(ValueError, match="is not COCO's annotations"):
+        images_of_coco(path)
 
 
 def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A class of ImageNet could be left out without a word."""
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "1.jpg").touch()
+    touch(tmp_path, "a/1.jpg", "b/1.jpg")
     scandir = os.scandir
 
     def deny(path: str) -> Any:
@@ -276,14 +240,15 @@ def shards(tmp_path: Path) -> list[Path]:
 
 
 def test_images_are_found_and_read(shards: list[Path], tmp_path: Path) -> None:
-    source = TarImages(shards, tmp_path / "index")
+    source: TarImages = pickle.loads(pickle.dumps(TarImages(shards, tmp_path / "index")))
     assert [name[:10] for name in source.names] == ["0.tar/a.jp", "0.tar/b.pn", "2.tar/a.jp", "2.tar/n014"]
     contents = [b"first", b"", b"third" * 1000, b"long"]
     for index in (3, 0, 2, 1, 3):
         assert source.load(index) == contents[index]
     assert source.describe(2) == str(tmp_path / "set/2.tar/a.jpg")
-    copy: TarImages = pickle.loads(pickle.dumps(source))
-    assert copy.load(2) == contents[2]
+    shards[2].write_bytes(shards[2].read_bytes()[:2000])
+    with pytest.raises(OSError, match="of the image's 5000 bytes"):
+        source.load(2)
 
 
 def test_places_are_read_once(shards: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,19 +272,9 @@ def test_damaged_shards_are_named(shards: list[Path], tmp_path: Path) -> None:
         shards[2].write_bytes(damaged)
         with pytest.raises(ValueError, match=r"2\.tar is damaged"):
             TarImages(shards, tmp_path / "index")
-    shards[2].write_bytes(b"no archive" * 100)
-    with pytest.raises(ValueError, match=r"2\.tar is damaged or not an uncompressed tar file"):
-        TarImages(shards, tmp_path / "index")
     write_shard(shards[2], {"a.jpg": b"x"}, "w:gz")
     with pytest.raises(ValueError, match="not an uncompressed tar file"):
         TarImages(shards, tmp_path / "index")
-
-
-def test_a_shard_that_shrinks_during_training(shards: list[Path], tmp_path: Path) -> None:
-    source = TarImages(shards, tmp_path / "index")
-    shards[2].write_bytes(shards[2].read_bytes()[:2000])
-    with pytest.raises(OSError, match="of the image's 5000 bytes"):
-        source.load(2)
 
 
 def test_a_damaged_index_and_shards_without_images_are_named(shards: list[Path], tmp_path: Path) -> None:
@@ -339,8 +294,5 @@ def test_a_damaged_index_and_shards_without_images_are_named(shards: list[Path],
 def test_shards_are_found(shards: list[Path], path: str, numbers: list[int]) -> None:
     folder = shards[0].parent
     assert find_shards(folder / path) == [shards[number] for number in numbers]
-    (folder / "s-008.tar").touch()
-    (folder / "s-009.tar").touch()
-    assert [shard.name for shard in find_shards(folder / "s-{008..009}.tar")] == ["s-008.tar", "s-009.tar"]
     with pytest.raises(ValueError, match=r"2 of 5 shards are absent, such as .*3\.tar"):
         find_shards(folder / "{0..4}.tar")

@@ -22,10 +22,9 @@ WATCHED = {"watch__every": 1, "watch__num_images": 1}
 @pytest.mark.parametrize("method", ["selfpatch", "moby", "patch_matching"])
 def test_watching_changes_nothing_of_what_is_trained(image_folder: Path, tmp_path: Path, method: str) -> None:
     """Weights and running state; stochastic depth draws random numbers in every step."""
-    options = {"backbone__drop_path_rate": 0.3, "optim__lr": 0.002}
     knn = {"watch__knn_train": image_folder, "watch__knn_val": image_folder}
     for name, watch in (("off", {}), ("on", {**WATCHED, **knn})):
-        pretrain(tiny_config(method, image_folder, tmp_path / name, **options, **watch))
+        pretrain(tiny_config(method, image_folder, tmp_path / name, backbone__drop_path_rate=0.3, optim__lr=0.002, **watch))
     off, on = (weights(tmp_path / name) for name in ("off", "on"))
     assert off.keys() == on.keys()
     assert all(torch.equal(off[name], on[name]) for name in off)
