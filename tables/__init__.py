@@ -1,1 +1,1 @@
-"""Result files and reference tables in, published tables out."""
+"""Makes the papers' tables, with rows for what was measured here, from result files and reference tables."""

@@ -1,4 +1,4 @@
-"""From a folder of runs to the files with the tables."""
+"""Makes the files with the tables from a folder of runs."""
 
 import logging
 from dataclasses import dataclass

@@ -47,7 +47,7 @@ class AblationOptions(LaunchOptions):
     """Pretrain the recipes of a published ablation, evaluate each on DAVIS, put the results beside the published ones."""
 
     table: tyro.conf.Positional[Table]
-    """Which of the published ablations."""
+    """The published ablation to run."""
     scale: Scale = "full"
     """`full`: the recipes as they are. `tiny`: small crops and heads, three epochs, a minute per row; these runs are named
     NAME-deviating and only try out the pipeline."""
@@ -151,7 +151,8 @@ def _plan_recipe(recipe: str, options: AblationOptions, rows: Sequence[AblationR
     published = parse_run([recipe])
     changes = tiny_changes(published) if options.scale == "tiny" else []
     jobs = []
-    for seed in options.seeds or [None]:
+    seeds: Sequence[int | None] = options.seeds or [None]
+    for seed in seeds:
         of_seed = [] if seed is None else [f"train.seed={seed}"]
         unnamed = JobOptions(
             name=recipe,

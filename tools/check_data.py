@@ -211,8 +211,10 @@ def _state(report: DatasetReport) -> tuple[str, str]:
 
 
 def _entry(label: str, text: str) -> str:
-    indents = {"initial_indent": f"  {label:<{_INDENT - 2}}", "subsequent_indent": " " * _INDENT}
-    return textwrap.fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False, **indents)
+    first, rest = f"  {label:<{_INDENT - 2}}", " " * _INDENT
+    return textwrap.fill(
+        text, _WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def main(argv: Sequence[str]) -> int:
