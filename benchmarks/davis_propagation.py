@@ -1,8 +1,7 @@
 """Label propagation: PatchBench beside the authors' loop and the network alone; same weights, same frames, one run.
 
-Time per frame is the median over the pairs of frames whose context is full, with decoding and writing. Each part is a process of its
-own; they advance by two frames in turns. Ours takes two through the network at once where that is faster, and so does the network
-alone; the loop takes them one by one.
+Time per frame is the median over the pairs of frames whose context is full, with decoding and writing. Ours takes two frames through
+the network at once where that is faster, and so does the network alone; the loop takes them one by one.
 
 The authors' loop runs twice: with our network, which shows what the propagation itself gains, and with a plain version of theirs,
 which computes attention as a matrix; that is what their script costs. Either loop builds a mask of reachable pairs once per sequence
@@ -112,12 +111,8 @@ def run_patchbench(extract: FeatureExtractor, sequence: VideoSequence, output: P
 @torch.inference_mode()
 def run_loop(extract: FeatureExtractor, sequence: VideoSequence, output: Path, *, plain: bool = False) -> Iterator[None]:
     """The authors' loop with our network, or with a plain one as theirs."""
-    backbone = extract.backbone
-
-    def ours(image_3HW: Tensor) -> Tensor:
-        return backbone.forward_tokens(image_3HW[None]).patches[0]
-
-    tokens = partial(patch_tokens, backbone) if plain else ours
+    network = extract.backbone
+    tokens = partial(patch_tokens, network) if plain else lambda image_3HW: network.forward_tokens(image_3HW[None]).patches[0]
     masks = reference.propagate_sequence(list(sequence.frames), sequence.first_mask(), tokens, extract.stride)
     for path, mask in zip(sequence.frames[1:], masks, strict=True):
         write_mask(output / f"{path.stem}.png", mask)

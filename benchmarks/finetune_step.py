@@ -1,8 +1,7 @@
 """A fine-tuning step: ours beside the same model as plain OpenMMLab runs it; same weights and images, one run.
 
-Each part is a process of its own; they advance by a step in turns. Steps differ in size, and all parts see the same images: a ratio
-is the median of the steps' own ratios. Seconds per step are medians, with loading where it is not hidden; CPU seconds are the
-training process's; memory is the peak (on a GPU: allocated).
+Steps differ in size, and all parts see the same images: a ratio is the median of the steps' own ratios. Seconds per step are medians,
+with loading where it is not hidden; CPU seconds are the training process's; memory is the peak (on a GPU: allocated).
 
     reference   attention as a matrix and a softmax (timm's blocks with `fused_attn` off), as the published code computes it
     timm        attention as timm's blocks compute it by default
@@ -45,7 +44,7 @@ class BenchmarkConfig:
     """Measure the training step of a fine-tuning task."""
 
     task: Literal["detection", "segmentation"]
-    """Which."""
+    """The task."""
     data: Path
     """Folder of the dataset."""
     steps: int = 8
@@ -95,12 +94,10 @@ def resolved_config(config: BenchmarkConfig, part: str, folder: Path, device: to
         "precision": "auto" if part in OURS or device.type == "cpu" else "float16",
         "compile": part == "compiled",
     }
-    if config.task == "detection":
-        options: Any = DetectionConfig(**common, short_side=_SHORT_SIDE)
-        resolved = eval.detection.task.prepare(options, network(config), device).config
-    else:
-        options = SegmentationConfig(**common)
-        resolved = eval.segmentation.task.prepare(options, network(config), device).config
+    is_detection = config.task == "detection"
+    options: Any = DetectionConfig(**common, short_side=_SHORT_SIDE) if is_detection else SegmentationConfig(**common)
+    task = eval.detection.task if is_detection else eval.segmentation.task
+    resolved = task.prepare(options, network(config), device).config
     resolved.custom_hooks = [*resolved.get("custom_hooks", []), {"type": "TurnHook"}]
     return complete_config(resolved, options, device)
 

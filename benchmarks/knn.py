@@ -1,8 +1,7 @@
 """k-NN classification: PatchBench beside the exact index of faiss, on the same features.
 
-The features are drawn: as many Gaussian clusters as classes, of unit length. Each is a process of its own; they take turns. faiss
-(`IndexFlatIP`) gets everything in memory; PatchBench reads a memory-mapped file. The votes on the neighbours that faiss finds are
-PatchBench's.
+The features are drawn: as many Gaussian clusters as classes, of unit length. faiss (`IndexFlatIP`) gets everything in memory;
+PatchBench reads a memory-mapped file, and votes on the neighbours that faiss finds, too.
 """
 
 import tempfile

@@ -1,10 +1,8 @@
 """A pretraining step of SelfPatch on DINO: ours beside the authors', with the same weights, crops and stochastic depth, in one run.
 
-The authors' step is that of `tests/references/selfpatch_*.py`, which the golden training steps hold to their code. Each part is
-a process of its own; they advance by a step in turns. Seconds are medians. Crops are noise: what they show changes no cost.
-
-On a CPU both compute in float32. On a GPU the authors' step is in float16 with loss scaling, as they train, ours in bfloat16, and
-memory is what was allocated.
+The authors' step is that of `tests/references/selfpatch_*.py`, which the golden training steps hold to their code. Seconds are
+medians. Crops are noise: what they show changes no cost. On a CPU both compute in float32. On a GPU the authors' step is in float16
+with loss scaling, as they train, ours in bfloat16, and memory is what was allocated.
 """
 
 import tempfile
@@ -60,33 +58,21 @@ def batches(config: PretrainConfig, device: torch.device) -> Iterator[list[Tenso
 
 
 def authors_losses(config: PretrainConfig, now: StepSettings, device: torch.device, folder: Path) -> Iterator[float]:
-    backbone, dino, selfpatch = config.backbone, config.dino, config.selfpatch
     dimensions = reference.Dimensions(
-        dim=backbone.embed_dim,
-        depth=backbone.depth,
-        num_heads=backbone.num_heads,
-        patch_size=backbone.patch_size,
-        grid_side=config.views.global_size // backbone.patch_size,
-        out_dim=dino.out_dim,
-        out_dim_patch=selfpatch.out_dim,
-        hidden_dim=dino.hidden_dim,
-        bottleneck_dim=dino.bottleneck_dim,
-        k=selfpatch.k,
-        window=selfpatch.window,
+        dim=config.backbone.embed_dim,
+        grid_side=config.views.global_size // config.backbone.patch_size,
+        out_dim_patch=config.selfpatch.out_dim,
+        **{name: getattr(config.backbone, name) for name in ("depth", "num_heads", "patch_size")},
+        **{name: getattr(config.dino, name) for name in ("out_dim", "hidden_dim", "bottleneck_dim")},
+        **{name: getattr(config.selfpatch, name) for name in ("k", "window")},
     )
-    student = reference.Network(dimensions, backbone.drop_path_rate)
+    student = reference.Network(dimensions, config.backbone.drop_path_rate)
     teacher = reference.Network(dimensions)
     for network in (student, teacher):
         network.load_state_dict(torch.load(folder / "initial.pt", mmap=True))
         network.to(device)
-    values = reference.Schedule(
-        lr=now.lr,
-        weight_decay=now.weight_decay,
-        momentum=now.teacher_momentum,
-        temperature=now.teacher_temperature,
-        clip_grad=now.clip_grad,
-        freeze_last_layer=now.freeze_last_layer,
-    )
+    shared = {name: getattr(now, name) for name in ("lr", "weight_decay", "clip_grad", "freeze_last_layer")}
+    values = reference.Schedule(momentum=now.teacher_momentum, temperature=now.teacher_temperature, **shared)
     steps = ((crops, values) for crops in batches(config, device))
     for losses in reference.training_steps(student, teacher, steps, half_precision=device.type == "cuda"):
         yield losses["loss"]

@@ -53,9 +53,8 @@ class Monitor:
             self._knn.check()
 
     def _is_due(self, info: StepInfo) -> bool:
-        epochs_done = info.epoch + 1
-        is_complete = epochs_done == self._config.train.epochs
-        return info.epoch_ended and (is_complete or (epochs_done % self._config.watch.every == 0 and not info.is_last))
+        done, config = info.epoch + 1, self._config
+        return info.epoch_ended and (done == config.train.epochs or (done % config.watch.every == 0 and not info.is_last))
 
     def before_log(self, info: StepInfo) -> None:
         """Add the k-NN accuracy, in which all processes take part, to the line of the log that comes next, and draw."""

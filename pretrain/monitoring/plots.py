@@ -77,7 +77,7 @@ def squares(images: Sequence[DrawnImage], size: int, device: torch.device) -> tu
 
 def draw_all(subject: Subject, images: Sequence[DrawnImage]) -> dict[str, Figure]:
     """Every plot that fits the method, by name; leaves the network as it is."""
-    with undisturbed(subject.backbone, *([subject.aggregation] if subject.aggregation else [])):
+    with undisturbed(subject.backbone):
         plots = {"attention": draw_attention(subject, images), "components": draw_components(subject, images)}
         if subject.selfpatch is not None:
             plots["positives"] = draw_positives(subject, images, subject.selfpatch)

@@ -84,14 +84,13 @@ def open_subject(path: Path, device: torch.device) -> Subject:
 
 
 @contextmanager
-def undisturbed(*networks: nn.Module) -> Iterator[None]:
+def undisturbed(network: nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients inside; afterwards every module's mode is what it was.
 
     Not inference mode: tensors made in it cannot take part in training, and what is cached inside would.
     """
-    modes = {module: module.training for network in networks for module in network.modules()}
-    for network in networks:
-        network.eval()
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
     try:
         with torch.no_grad():
             yield
