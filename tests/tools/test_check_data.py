@@ -168,15 +168,16 @@ def test_the_advice_renames_all_misnamed_files_and_overwrites_nothing(data: Path
     assert commands
     assert all(run_advice(command) for command in commands)
     assert problems(examine("davis")) == []
-
+    (data / "DAVIS/notes.txt").touch()
     shutil.copytree(data / "DAVIS", data / "inner")
-    (data / "inner/ImageSets/2017/val.txt").write_text("other")
+    for name in ("notes.txt", "ImageSets/2017/val.txt"):
+        (data / "inner" / name).write_text("other")
     for name in ("JPEGImages", "Annotations"):
         shutil.rmtree(data / "DAVIS" / name)
     (data / "inner").rename(data / "DAVIS/DAVIS")
     (finding,) = [one for one in examine("davis")["findings"] if one["problem"]]
     assert not run_advice(finding["advice"])
-    assert (data / "DAVIS/ImageSets/2017/val.txt").read_text() != "other"
+    assert "other" not in [(data / "DAVIS" / name).read_text() for name in ("notes.txt", "ImageSets/2017/val.txt")]
 
 
 def test_an_archive_that_is_not_unpacked(data: Path, examine: Examine) -> None:
