@@ -15,10 +15,7 @@ _PIXEL_BYTES = 3 * _SIDE * _SIDE
 
 
 class CifarLayout(NamedTuple):
-    """One of the two sets, which the presence of `test_file` tells; the last label byte is the class.
-
-    `class_file` has the name of a class in each line. The sizes are the published numbers of images.
-    """
+    """One of the sets, told by its `test_file`; `class_file` names a class in each line, the sizes are the published ones."""
 
     name: str
     train_files: tuple[str, ...]
@@ -30,9 +27,9 @@ class CifarLayout(NamedTuple):
     test_size: int = 10_000
 
 
-_CIFAR_10_BATCHES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
+_BATCHES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 LAYOUTS = (
-    CifarLayout("CIFAR-10", _CIFAR_10_BATCHES, "test_batch.bin", "batches.meta.txt", num_classes=10, label_bytes=1),
+    CifarLayout("CIFAR-10", _BATCHES, "test_batch.bin", "batches.meta.txt", num_classes=10, label_bytes=1),
     CifarLayout("CIFAR-100", ("train.bin",), "test.bin", "fine_label_names.txt", num_classes=100, label_bytes=2),
 )
 
@@ -52,11 +49,7 @@ def present_train_files(root: Path, layout: CifarLayout) -> list[str]:
 
 
 def read_records(root: Path, layout: CifarLayout, files: list[str]) -> tuple[npt.NDArray[np.uint8], list[str]]:
-    """Read the records of some files: uint8 [N, label bytes + 3072], and a name for each: its file and place in it.
-
-    Raises:
-        ValueError: If a file is not a whole number of records.
-    """
+    """Read the records of some files: uint8 [N, label bytes + 3072], and a name for each: its file and place in it."""
     record_bytes = layout.label_bytes + _PIXEL_BYTES
     batches, names = [], []
     for file in files:

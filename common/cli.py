@@ -21,12 +21,10 @@ import tyro
 
 ConfigT = TypeVar("ConfigT")
 
-USER_ERROR = 2
-"""Exit status for a mistake of the user's; a crash of ours exits with Python's 1 and a traceback."""
+USER_ERROR = 2  # exit status for a mistake of the user's; a crash of ours exits with Python's 1 and a traceback
 
+# What schedulers send before they kill: Slurm, Kubernetes and systemd; what is customary for `sbatch --signal`; submitit.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""What schedulers send before they kill: SIGTERM (Slurm, Kubernetes, systemd), SIGUSR1 (customary for `sbatch --signal`) and SIGUSR2
-(submitit's)."""
 
 _BOOLEANS = {"true": "True", "false": "False"}  # as tyro spells them
 
@@ -36,24 +34,12 @@ def parse(config_class: type[ConfigT], argv: Sequence[str], prog: str, descripti
 
     `--num-heads` and `--num_heads` are the same, `--switch` means `--switch true`, a list is `--list A B` or `--list '["A","B"]'`,
     and of an option given twice the later value wins. Fields annotated with `tyro.conf.Positional` take no name. `--help` prints the
-    options, each with the sentence under its field, and exits.
-
-    Args:
-        config_class: The dataclass, whose docstring's first line stands in for `description`.
-        argv: Arguments after the command.
-        prog: The command as the user types it, such as `python -m eval davis`.
-        description: First lines of `--help`.
-
-    Raises:
-        ValueError: For an unknown option or a value that its type or the dataclass refuses. Always one line.
+    description, by default the first line of the dataclass's docstring, and the options, each with the sentence under its field, and
+    exits. `prog` is the command as the user types it. ValueErrors, for an unknown option or a refused value, have one line.
     """
-    tyro_cli = functools.partial(
-        tyro.cli,
-        config_class,
-        prog=prog,
-        description=description or (config_class.__doc__ or "").splitlines()[0],
-        config=(tyro.conf.FlagConversionOff,),
-    )
+    description = description or (config_class.__doc__ or "").splitlines()[0]
+    switches = (tyro.conf.FlagConversionOff,)  # take `true` or `false`, as in a recipe
+    tyro_cli = functools.partial(tyro.cli, config_class, prog=prog, description=description, config=switches)
     if "-h" in argv or "--help" in argv:
         tyro_cli(args=["--help"])
     options = dict(_options(config_class))
@@ -63,7 +49,7 @@ def parse(config_class: type[ConfigT], argv: Sequence[str], prog: str, descripti
     if absent := [name for name, (_, required) in options.items() if required and name not in given]:
         raise ValueError(f"required: {', '.join(absent)} {hint}")
     errors = io.StringIO()
-    columns = os.environ.get("COLUMNS")
+    environment = dict(os.environ)
     os.environ["COLUMNS"] = "1000000"  # keeps tyro from breaking messages into lines
     try:
         with contextlib.redirect_stderr(errors):
@@ -72,7 +58,7 @@ def parse(config_class: type[ConfigT], argv: Sequence[str], prog: str, descripti
         message = _first_paragraph(errors.getvalue())
     finally:
         del os.environ["COLUMNS"]
-        os.environ |= {} if columns is None else {"COLUMNS": columns}
+        os.environ |= environment
     refused = re.match(r"Error parsing (?!-)[^:]+: (.*)", message)  # by the dataclass itself, in our own words
     raise ValueError(refused[1] if refused else f"{message.removeprefix('Error parsing ')} {hint}")
 
@@ -90,10 +76,7 @@ def as_arguments(values: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def _options(config_class: type, prefix: str = "--") -> Iterator[tuple[str, tuple[set[Any], bool]]]:
-    """Name, kinds (`list[int] | None` -> {list, int, NoneType}) and whether it is required, of every option, also of sections.
-
-    Names of positional arguments have no dashes; tyro demands these itself.
-    """
+    """Name, kinds (`list[int] | None` -> {list, int, NoneType}) and whether it is required, of every option, also of sections."""
     hints = typing.get_type_hints(config_class, include_extras=True)
     for field in dataclasses.fields(config_class):
         hint = hints[field.name]
@@ -101,7 +84,7 @@ def _options(config_class: type, prefix: str = "--") -> Iterator[tuple[str, tupl
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             yield from _options(hint, f"{name}.")
         elif tyro.conf.Positional in getattr(hint, "__metadata__", ()):
-            yield field.name, (set(), False)
+            yield field.name, (set(), False)  # tyro demands these itself
         else:
             yield name, (set(_kinds(hint)), field.default is field.default_factory is dataclasses.MISSING)
 
@@ -170,8 +153,7 @@ class Interrupted(Exception):  # noqa: N818 - it is no error
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")
         self.signum = signum
-        self.status = 128 + signum
-        """The exit status, as shells have it. Not 0, which would tell a scheduler that the work is complete."""
+        self.status = 128 + signum  # as shells have it; 0 would tell a scheduler that the work is complete
 
 
 class StopRequest(contextlib.ExitStack):
@@ -209,8 +191,7 @@ def run_command(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """Run a command's `main(argv)` and exit: 0, or its status; a user's mistake is one line on stderr and status 2.
 
     ValueErrors and OSErrors (a missing file, a full disk, a folder without permission) count as the user's; anything else is ours
-    and keeps its traceback. Ctrl-C exits with 130, and work that a signal stopped after saving its state with 128 + the signal's
-    number; the work itself has told how it went.
+    and keeps its traceback. Ctrl-C exits with 130, and work that a signal stopped after saving its state with `Interrupted.status`.
     """
     set_up_process()
     try:

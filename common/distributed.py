@@ -1,6 +1,7 @@
 """One process or several, under torchrun or Slurm: the device, the group, what they exchange; precision and memory of a device."""
 
 import os
+import re
 import resource
 import sys
 from collections.abc import Iterator
@@ -16,11 +17,6 @@ from torch import Tensor
 # The first process to finish an evaluation waits for the last; half an hour, gloo's default, can be too short on a CPU. A process
 # that dies is noticed at once all the same.
 _LONGEST_WAIT = timedelta(days=7)
-_KIBIBYTE = 1024
-
-
-class PeerError(ValueError):
-    """Another process has stopped, for a reason that it has told itself."""
 
 
 def rank() -> int:
@@ -40,19 +36,18 @@ def local_rank() -> int:
 def choose_device(name: str) -> torch.device:
     """The device of this process, which becomes CUDA's current one.
 
-    Named `auto` (this process's GPU, else the CPU), `cpu`, `cuda` (this process's GPU), or `cuda:N`; ValueError for other names and
-    for a GPU that does not exist.
+    `auto` is this process's GPU, else the CPU; `cuda` is this process's GPU.
     """
-    kind, colon, number = name.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (colon and not (kind == "cuda" and number.isdecimal())):
+    known = re.fullmatch(r"auto|cpu|cuda(?::([0-9]+))?", name)
+    if not known:
         raise ValueError(f"device {name!r} is not known; use auto, cpu, cuda or cuda:N")
-    if kind == "cpu" or (kind == "auto" and not torch.cuda.is_available()):
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise ValueError(f"device {name!r}: no CUDA device is available here; use cpu or auto")
     count = torch.cuda.device_count()
     # Under Slurm's --gpus-per-task, each process sees one GPU, its own.
-    index = int(number) if colon else local_rank() % count
+    index = int(known[1]) if known[1] else local_rank() % count
     if index >= count:
         raise ValueError(f"device {name!r}: this machine has {count} usable GPUs; use auto or cuda")
     device = torch.device("cuda", index)
@@ -62,9 +57,9 @@ def choose_device(name: str) -> torch.device:
 
 @contextmanager
 def process_group(device: torch.device, backend: str | None = None) -> Iterator[None]:
-    """Join the other processes for the length of the block; nothing to do for a single process or in a caller's group.
+    """Join the other processes for the length of the block, if there are others and no group yet; NCCL on GPUs, gloo on the CPU.
 
-    The backend is NCCL on GPUs and gloo on the CPU, unless `gloo` is given for processes that exchange only what is on the CPU.
+    `gloo` can also be given as the backend, for processes that exchange only what is on the CPU.
     """
     if world_size() == 1 or dist.is_initialized():
         yield
@@ -82,17 +77,17 @@ def _alone() -> bool:
 
 
 def wait_for_all() -> None:
-    """Return when every process has come here; PeerError if one never will."""
+    """Return when every process has come here; ValueError if one never will."""
     if _alone():
         return
     try:
         dist.barrier()
     except RuntimeError as error:
-        raise PeerError("another process of this run has stopped; its own message says why") from error
+        raise ValueError("another process of this run has stopped; its own message says why") from error
 
 
 def require_same(value: str, what: str) -> None:
-    """Raise ValueError in all processes if they differ in a value; `what` names it."""
+    """Raise ValueError in all processes if they differ in a value, which `what` names."""
     values = gather_objects(value)
     if len(set(values)) > 1:
         shown = ", ".join(f"{item} (process {place})" for place, item in enumerate(values))
@@ -117,23 +112,12 @@ def sum_over_processes(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def mean_over_processes(values: dict[str, float], device: torch.device) -> dict[str, float]:
-    if _alone():
-        return values
-    tensor = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
-    dist.all_reduce(tensor)
-    return dict(zip(values, (tensor / dist.get_world_size()).tolist(), strict=True))
-
-
-def from_first_process(text: str) -> str:
-    """The first process's text, on all of them; all wait for it."""
-    return str(gather_objects(text)[0])
+    (sums,) = sum_over_processes(torch.tensor(list(values.values()), dtype=torch.float64, device=device))
+    return dict(zip(values, (sums / world_size()).tolist(), strict=True))
 
 
 def gather_from_processes(shares: Tensor) -> Tensor:
-    """The whole of what is spread over the processes as the sampler spreads images: every world_size-th row each.
-
-    From [B, ...], of equal shape in all processes and without gradient, to [B * world_size, ...] in the global batch's order.
-    """
+    """The global batch [B * world_size, ...] of shares [B, ...], each every world_size-th row of it; without gradient."""
     if _alone():
         return shares
     gathered = [torch.empty_like(shares) for _ in range(dist.get_world_size())]
@@ -145,8 +129,8 @@ def gather_from_processes(shares: Tensor) -> Tensor:
 def full_float32() -> Iterator[None]:
     """Keep GPUs from rounding the factors of float32 products to TF32, with its 10 bits of mantissa, inside the block.
 
-    On NVIDIA GPUs since Ampere, PyTorch does that to convolutions unless told otherwise (`torch.backends.cudnn.allow_tf32`): to every
-    layer of a ResNet and to the patch embedding of a ViT. Features would then depend on the machine. Also a decorator.
+    On NVIDIA GPUs since Ampere, PyTorch does that to convolutions unless told otherwise: to every layer of a ResNet and to the patch
+    embedding of a ViT. Features would then depend on the machine. Also a decorator.
     """
     convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
@@ -160,9 +144,9 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Peak GPU memory allocated by this process on a GPU; elsewhere the process's peak resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if status.exists():
-        # getrusage would also count what the parent process held when it started this one.
-        kibibytes = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(kibibytes) * _KIBIBYTE
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else _KIBIBYTE)
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # On Linux, getrusage would also count what the parent process held when it started this one.
+    kibibytes = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert kibibytes is not None
+    return int(kibibytes[1]) * 1024

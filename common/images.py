@@ -4,12 +4,12 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
+# Mean and deviation of RGB values from 0 to 1, by which every backbone here wants its input normalised.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Mean and deviation of RGB values from 0 to 1, by which every backbone here wants its input normalised."""
 
+# Endings of image files in lower case: those of torchvision's `ImageFolder`.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
-"""Endings of image files in lower case: torchvision's `ImageFolder`."""
 
 _START = b"\xff\xd8"
 _SCAN = b"\xff\xda"
@@ -43,10 +43,7 @@ class JpegHeader(NamedTuple):
 
 
 def read_header(content: bytes) -> JpegHeader | None:
-    """Size and number of colours of a JPEG file, by its beginning.
-
-    None where the bytes are not a JPEG file, or are damaged before that point.
-    """
+    """What the beginning of a file says; None where it is not a JPEG's, or is damaged before that point."""
     if not is_jpeg(content):
         return None
     position = len(_START)

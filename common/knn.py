@@ -19,7 +19,7 @@ from torch import Tensor
 # which ties are broken, it fits into 64 bits.
 _STEPS = 2**40 - 1
 _MOST_ROWS = 2**23
-_ROWS_PER_BLOCK = 4096
+_QUERIES_PER_BLOCK, _ROWS_PER_BLOCK = 256, 4096
 
 
 class Neighbours(NamedTuple):
@@ -32,25 +32,13 @@ class Neighbours(NamedTuple):
     indices_Tk: Tensor
 
 
-def find_neighbours(
-    queries_TD: Tensor, bank: Tensor | Iterable[Tensor], k: int, device: torch.device, queries_per_block: int = 256
-) -> Neighbours:
-    """Find the k nearest rows of a bank for every query, exactly and in one pass over the bank.
+def find_neighbours(queries_TD: Tensor, bank: Tensor | Iterable[Tensor], k: int, device: torch.device) -> Neighbours:
+    """Find the k nearest rows of a bank for every query on a device, exactly and in one pass over the bank; the result is on the CPU.
 
-    Args:
-        queries_TD: float32 of any length, on the CPU.
-        bank: Rows [N, D] of any length, at least k and at most 2^23; or blocks of them [M, D], which need not fit in memory together.
-        k: How many neighbours.
-        device: Where to compute.
-        queries_per_block: How many queries are compared at once.
-
-    Returns:
-        On the CPU.
-
-    Raises:
-        ValueError: If the bank has too many rows.
+    Vectors need not have unit length. The bank has k to 2^23 rows [N, D], else ValueError; where they do not fit in memory together,
+    it is blocks of them [M, D].
     """
-    units = [_unit(part, device) for part in queries_TD.split(queries_per_block)]
+    units = [_unit(part, device) for part in queries_TD.split(_QUERIES_PER_BLOCK)]
     nearest = [torch.empty((len(part), 0), dtype=torch.int64, device=device) for part in units]
     first = 0
     for rows_MD in bank.split(_ROWS_PER_BLOCK) if isinstance(bank, Tensor) else bank:
@@ -65,7 +53,7 @@ def find_neighbours(
             keys_TM = torch.cat([nearest[number], keys_TM], dim=1)
             nearest[number] = keys_TM.topk(min(k, keys_TM.shape[1]), dim=1).values
     keys_Tk = torch.cat(nearest).cpu()
-    assert keys_Tk.shape[1] == k
+    assert keys_Tk.shape[1] == k, "the bank has fewer rows"
     return Neighbours(
         similarities_Tk=keys_Tk.div(_MOST_ROWS, rounding_mode="floor").double() / _STEPS,
         indices_Tk=_MOST_ROWS - 1 - keys_Tk % _MOST_ROWS,
@@ -77,15 +65,7 @@ def _unit(vectors: Tensor, device: torch.device) -> Tensor:
 
 
 def vote(neighbours: Neighbours, bank_labels_N: Tensor, k: int, temperature: float, num_classes: int) -> Tensor:
-    """The votes of the first k neighbours for every class, [T, C] in float64.
-
-    Args:
-        neighbours: At least k per query.
-        bank_labels_N: int64 classes of the bank's rows.
-        k: How many neighbours vote.
-        temperature: Similarities are divided by this before the exponential.
-        num_classes: C.
-    """
+    """The votes of the first k neighbours for every class, [T, C] in float64; labels are int64."""
     weights_Tk = (neighbours.similarities_Tk[:, :k] / temperature).exp()
     labels_Tk = bank_labels_N[neighbours.indices_Tk[:, :k]]
     votes_TC = torch.zeros((len(weights_Tk), num_classes), dtype=torch.float64)

@@ -10,29 +10,21 @@ import os
 import shlex
 import signal
 import sys
-import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from common.cli import Interrupted, parse, set_up_process
 
-if typing.TYPE_CHECKING:
-    from submitit.helpers import DelayedSubmission
-
 _SIZES = "nodes", "time", "ntasks_per_node", "gpus_per_node", "cpus_per_task", "job_name"
-
-WARNING_SECONDS = 120
-"""How long before a job's time limit Slurm signals it (SIGUSR2, submitit's choice): time to finish a step and save."""
-
-SAVING_SECONDS = 90
-"""From a signal until torchrun kills processes that still run: one step and one checkpoint. If one process fails, the others have
-torchrun's 30 seconds."""
-
-_FORWARDED = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"
-
+# How long before a job's time limit Slurm signals it (SIGUSR2, submitit's choice): time to finish a step and save.
+_WARNING_SECONDS = 120
+# From a signal until torchrun kills processes that still run: one step and one checkpoint. If one process fails, the others have
+# torchrun's 30 seconds.
+_SAVING_SECONDS = 90
+# How often a job may reach its time limit; each time it is queued again and continues. Only a job without progress needs a limit.
 _RESTARTS = 100
-"""How often a job may reach its time limit; each time it is queued again and continues. Only a job without progress needs a limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +100,8 @@ class Command:
         if status:
             raise RuntimeError(f"{self} ended with status {status}")
 
-    def checkpoint(self) -> "DelayedSubmission":
-        """The same command again: it continues from its own last checkpoint. Called before the time limit and at preemption."""
+    def checkpoint(self) -> Any:
+        """Called by submitit before the time limit and at preemption: the same command again, to continue from its own checkpoint."""
         import submitit.helpers
 
         return submitit.helpers.DelayedSubmission(self)
@@ -117,13 +109,13 @@ class Command:
 
 def split_launch_options(argv: Sequence[str]) -> tuple[LaunchOptions, list[str]]:
     """Take the options of `LaunchOptions` out of a command line."""
-    names = {f"--{item.name}" for item in fields(LaunchOptions)}
+    names = {f"--{item.name.replace('_', '-')}" for item in fields(LaunchOptions)}
     own: list[str] = []
     rest: list[str] = []
     current = rest
     for argument in argv:
         if argument.startswith("--"):
-            current = own if argument.partition("=")[0].replace("-", "_").replace("__", "--", 1) in names else rest
+            current = own if argument.partition("=")[0].replace("_", "-") in names else rest
         current.append(argument)
     return parse(LaunchOptions, own, "launching"), rest
 
@@ -134,13 +126,10 @@ def run_or_launch(
     run: Callable[[Sequence[str]], int],
     check: Callable[[Sequence[str]], object] | None = None,
 ) -> int:
-    """Run a command here, or where its launch options say.
+    """Run `python -m MODULE ARGV` here, or where the options of `LaunchOptions` in it say.
 
-    Args:
-        module: Package whose `__main__` has this command.
-        argv: After `python -m MODULE`; may hold options of `LaunchOptions`.
-        run: The command itself; gets the other options and returns the exit status.
-        check: Reads the other options as `run` does, so that a mistake is found before anything is started or queued.
+    `run` is the command itself: it gets the other options and returns the exit status. `check` reads these as `run` does, so that a
+    mistake is found before anything is started or queued.
     """
     options, rest = split_launch_options(argv)
     if not options.slurm and options.gpus is None and not options.dry_run:
@@ -163,14 +152,14 @@ def _submit(command: Command, options: LaunchOptions) -> int:
     from submitit.slurm import slurm
 
     processes = options.gpus or 1
-    parameters: dict[str, typing.Any] = {
+    parameters: dict[str, Any] = {
         "job_name": f"patchbench-{command.module}",
         "nodes": options.nodes,
         "ntasks_per_node": processes,
         "gpus_per_node": processes,
         "cpus_per_task": options.cpus_per_gpu,
         "time": max(1, round(options.hours * 60)),
-        "signal_delay_s": WARNING_SECONDS,
+        "signal_delay_s": _WARNING_SECONDS,
         "additional_parameters": {"requeue": True, **options.sbatch_parameters()},
     }
     if options.dry_run:
@@ -193,9 +182,9 @@ def main(argv: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SAVING_SECONDS))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(_SAVING_SECONDS))
     try:
-        run.run(run.parse_args(["--signals-to-handle", _FORWARDED, *argv]))
+        run.run(run.parse_args(["--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2", *argv]))
     except SignalException as error:
         return Interrupted(error.sigval).status
     except ChildFailedError as error:

@@ -17,7 +17,6 @@ from common.files import write_atomically
 
 _SMOOTHED_PART = 12  # smoothing averages over this part of the curve
 _FEW_POINTS = 60  # up to so many are drawn as points, too
-
 Series = npt.NDArray[np.float64]
 
 
@@ -70,13 +69,9 @@ def smoothed(values_N: Series, window: int) -> Series:
 
 
 def write_panels(lines: Sequence[Mapping[str, float]], step: str, panels: Sequence[Panel], picture: Path) -> None:
-    """Draw panels into a PNG file, from top to bottom, atomically.
+    """Draw panels, at least one, from top to bottom into a PNG file, atomically.
 
-    Args:
-        lines: The log's, ascending by step; a number may be absent from some of them.
-        step: Name of the number on the common axis.
-        panels: At least one.
-        picture: The file.
+    `lines` are the log's, ascending by `step`, the name of the number on the common axis; others may be absent from some of them.
     """
     steps_N = np.array([line[step] for line in lines])
     window = max(3, 2 * (len(lines) // (2 * _SMOOTHED_PART)) + 1)

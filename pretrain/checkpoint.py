@@ -15,7 +15,7 @@ from backbones.checkpoint import CheckpointError, load_checkpoint
 from backbones.convert import open_backbone, write_conversion
 from backbones.layouts.patchbench import FORMAT_MARK, PATCHBENCH, VERSION
 from backbones.spec import spec_to_dict
-from common.distributed import from_first_process, rank
+from common.distributed import gather_objects, rank
 from common.files import text_sha256, write_atomically
 from pretrain.config import PretrainConfig, TrainConfig, plain_config
 from pretrain.methods import METHODS
@@ -118,7 +118,7 @@ class CheckpointWriter:
             except OSError as error:
                 failure = f"cannot write the checkpoint {self.path} after step {step}: {error.strerror or error}; "
                 failure += "the previous one is intact; " if self.path.exists() else ""
-        if failure := from_first_process(failure):
+        if failure := gather_objects(failure)[0]:
             raise ValueError(f"{failure}make room, or choose another train.output; the same command continues")
 
     def _write(self, step: int, networks: Networks) -> None:

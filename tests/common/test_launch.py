@@ -2,7 +2,6 @@
 
 import os
 import re
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -22,79 +21,57 @@ def never(argv: object) -> int:
 
 
 @pytest.mark.parametrize(
-    ("command", "message"),
+    ("main", "arguments", "message"),
     [
-        ([pretrain_main, "sample_selfpach"], "sample_selfpach"),
-        ([pretrain_main, "sample_selfpatch", "--train.epoch", "3"], "train.epoch"),
-        ([eval_main, "davis", "--backbone", "b", "--data", "d", "--outputt", "o"], "outputt"),
+        (pretrain_main, "sample_selfpach", "sample_selfpach"),
+        (pretrain_main, "sample_selfpatch --train.epoch 3", "train.epoch"),
+        (eval_main, "davis --backbone b --data d --outputt o", "outputt"),
     ],
 )
 @pytest.mark.parametrize("where", [["--gpus", "2"], ["--slurm"]])
-def test_a_mistake_is_found_before_a_job_is_printed(command: list[Any], message: str, where: list[str]) -> None:
-    main, *argv = command
+def test_a_mistake_is_found_before_a_job_is_printed(main: Any, arguments: str, message: str, where: list[str]) -> None:
     with pytest.raises(ValueError, match=message):
-        main([*argv, *where, "--dry-run"])
+        main([*arguments.split(), *where, "--dry-run"])
 
 
 def test_launch_options_are_taken_out() -> None:
-    argv = [
-        "davis",
-        "--gpus",
-        "4",
-        "--data",
-        "d",
-        "--slurm",
-        "--sbatch",
-        "partition=a",
-        "qos=b",
-        "--cpus-per-gpu=3",
-        "--jobs",
-        "2",
-    ]
-    options, rest = split_launch_options(argv)
+    command = "davis --gpus 4 --data d --slurm --sbatch partition=a qos=b --cpus-per-gpu=3 --job_folder f --jobs 2"
+    options, rest = split_launch_options(command.split())
     assert rest == ["davis", "--data", "d", "--jobs", "2"]
-    assert options == LaunchOptions(gpus=4, slurm=True, sbatch=["partition=a", "qos=b"], cpus_per_gpu=3)
-
-
-def test_without_launch_options_a_command_runs_here() -> None:
-    assert run_or_launch("eval", ["davis", "--jobs", "2"], len) == 3
+    sbatch = ["partition=a", "qos=b"]
+    assert options == LaunchOptions(gpus=4, slurm=True, sbatch=sbatch, cpus_per_gpu=3, job_folder=Path("f"))
+    assert run_or_launch("eval", rest, len) == 5  # without launch options, a command runs here
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "world_size", "message"),
     [
-        (["--gpus", "0"], "gpus=0 must be positive"),
-        (["--nodes", "2"], "nodes=2 needs --slurm"),
-        (["--slurm", "--hours", "0"], "hours"),
-        (["--slurm", "--sbatch", "gpu"], "KEY=VALUE"),
-        (["--slurm", "--sbatch", "time=3"], "--hours"),
-        (["--slurm"], "no `srun`"),
+        ("--gpus 0", None, "gpus=0 must be positive"),
+        ("--nodes 2", None, "nodes=2 needs --slurm"),
+        ("--slurm --hours 0", None, "hours"),
+        ("--slurm --sbatch gpu", None, "KEY=VALUE"),
+        ("--slurm --sbatch time=3", None, "--hours"),
+        ("--slurm", None, "no `srun`"),
+        ("--gpus 2", "2", "inside of torchrun"),
     ],
 )
-def test_mistakes(arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes(arguments: str, world_size: str | None, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
+    if world_size is not None:
+        monkeypatch.setenv("WORLD_SIZE", world_size)
     with pytest.raises(ValueError, match=re.escape(message)):
-        run_or_launch("eval", ["davis", *arguments], never)
+        run_or_launch("eval", ["davis", *arguments.split()], never)
 
 
-def test_processes_of_torchrun_start_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="inside of torchrun"):
-        run_or_launch("eval", ["davis", "--gpus", "2"], never)
-
-
-def test_the_dry_run_prints_the_job(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dry_run_prints_the_job_or_torchrun(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    arguments = ["--slurm", "--nodes", "2", "--gpus", "4", "--hours", "1.5", "--sbatch", "account=x", "--dry-run"]
-    assert run_or_launch("eval", ["detection", "--output", "a b", *arguments], never) == 0
+    options = "--slurm --nodes 2 --gpus 4 --hours 1.5 --sbatch account=x --dry-run"
+    assert run_or_launch("eval", ["detection", "--output", "a b", *options.split()], never) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("# each of 8 processes: python -m eval detection --output 'a b'\n")
     sizes = "nodes=2 ntasks-per-node=4 gpus-per-node=4 time=90 account=x job-name=patchbench-eval requeue signal=USR2@120"
     for line in sizes.split():
         assert f"#SBATCH --{line}\n" in printed
-
-
-def test_the_dry_run_prints_torchrun(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_or_launch("eval", ["davis", "--gpus", "2", "--dry-run"], never) == 0
     assert capsys.readouterr().out == "python -m common.launch --standalone --nproc-per-node 2 -m eval davis\n"
 
@@ -106,36 +83,33 @@ cp "$last" {folder}/submitted.sh
 echo "Submitted batch job 77"
 """
 
+MAIN = """
+import torch.distributed as dist
+from pathlib import Path
+def main(argv):
+    dist.init_process_group("gloo")
+    Path(argv[0], f"{dist.get_rank()}.txt").write_text(str(dist.get_world_size()))
+    dist.barrier()
+    dist.destroy_process_group()
+"""
+
 
 def test_a_job_is_submitted_and_its_processes_find_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes of a job, started as srun would start them, join and run the command."""
-    programs = tmp_path / "bin"
+    programs, package, jobs = (tmp_path / name for name in ("bin", "joined", "jobs"))
     programs.mkdir()
-    for name, text in {"sbatch": SBATCH.format(folder=tmp_path), "srun": "#!/bin/sh\n"}.items():
+    sbatch = SBATCH.format(folder=tmp_path)
+    for name, text in {"sbatch": sbatch, "srun": "#!/bin/sh\n", "scontrol": "#!/bin/sh\necho localhost\n"}.items():
         (programs / name).write_text(text)
-        (programs / name).chmod((programs / name).stat().st_mode | stat.S_IXUSR)
+        (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    package = tmp_path / "joined"
     package.mkdir()
     (package / "__init__.py").touch()
-    (package / "__main__.py").write_text(
-        "import torch.distributed as dist\n"
-        "from pathlib import Path\n"
-        "def main(argv):\n"
-        "    dist.init_process_group('gloo')\n"
-        "    Path(argv[0], f'{dist.get_rank()}.txt').write_text(str(dist.get_world_size()))\n"
-        "    dist.barrier()\n"
-        "    dist.destroy_process_group()\n"
-        "    return 0\n"
-    )
-    jobs = tmp_path / "jobs"
-    arguments = [str(tmp_path), "--slurm", "--gpus", "2", "--job-folder", str(jobs)]
-    assert run_or_launch("joined", arguments, never) == 0
+    (package / "__main__.py").write_text(MAIN)
+    assert run_or_launch("joined", [str(tmp_path), "--slurm", "--gpus", "2", "--job-folder", str(jobs)], never) == 0
     assert "#SBATCH --ntasks-per-node=2" in (tmp_path / "submitted.sh").read_text()
     job = {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "2", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "localhost"}
     job |= {"SLURM_NODEID": "0", "SUBMITIT_EXECUTOR": "slurm", "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
-    (programs / "scontrol").write_text("#!/bin/sh\necho localhost\n")
-    (programs / "scontrol").chmod(0o755)
     command = [sys.executable, "-m", "submitit.core._submit", str(jobs)]
     processes = [
         subprocess.Popen(command, env={**os.environ, **job, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)})
