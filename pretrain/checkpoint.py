@@ -162,9 +162,8 @@ def start_or_resume(own: Path, resume: str, settings: Mapping[str, Any], network
     """
     if own.exists():
         if resume == NEVER:
-            raise CheckpointError(
-                f"{own} exists, and train.resume is {NEVER}; choose another train.output, or train.resume {AUTO} to continue it"
-            )
+            way_out = f"choose another train.output, or train.resume {AUTO} to continue it"
+            raise CheckpointError(f"{own} exists, and train.resume is {NEVER}; {way_out}")
         if resume != AUTO and Path(resume) != own and rank() == 0:
             logger.info("train.resume %s is where this run started; it continues from its own %s", resume, own)
         return _restore(own, settings, networks)
@@ -172,9 +171,7 @@ def start_or_resume(own: Path, resume: str, settings: Mapping[str, Any], network
         return 0, ()
     source = Path(resume)
     if not source.is_file():
-        raise CheckpointError(
-            f"train.resume {resume}: no such file; give {AUTO}, {NEVER}, or a checkpoint of a pretraining run"
-        )
+        raise CheckpointError(f"train.resume {resume}: no such file; give {AUTO}, {NEVER}, or a checkpoint of a run")
     step, kept = _restore(source, settings, networks)
     # Another run's older checkpoints are not this one's to remove.
     return step, kept if source.resolve().parent == own.resolve().parent else ()
@@ -189,12 +186,11 @@ def _restore(path: Path, settings: Mapping[str, Any], networks: Networks) -> tup
         raise CheckpointError(f"{path}: not a pretraining checkpoint of this version; choose another train.output")
     saved = content["settings"]
     names = sorted((set(saved) | set(settings)) - _free_fields(settings))
-    pairs = {name: (saved.get(name), settings.get(name)) for name in names}
-    if differing := "; ".join(f"{name} was {before}, is {now}" for name, (before, now) in pairs.items() if before != now):
-        raise CheckpointError(
-            f"{path} belongs to a run with other settings: {differing}; "
-            "give the same ones to continue it, or another train.output to start afresh"
-        )
+    differing = [name for name in names if saved.get(name) != settings.get(name)]
+    if differing:
+        shown = "; ".join(f"{name} was {saved.get(name)}, is {settings.get(name)}" for name in differing)
+        way_out = "give the same ones to continue it, or another train.output to start afresh"
+        raise CheckpointError(f"{path} belongs to a run with other settings: {shown}; {way_out}")
     for name in _PARTS:
         getattr(networks, name).load_state_dict(content[name])
     # Runs of before older checkpoints were kept have written none.

@@ -99,7 +99,7 @@ class ViewsConfig(Section):
 
 @dataclass(kw_only=True)
 class BackboneConfig(Section):
-    """The network to pretrain. Whether a ViT has a CLS token and a final norm follows from the method."""
+    """The network to pretrain; whether a ViT has a CLS token and a final norm follows from the method."""
 
     family: Literal["vit", "swin"] = "vit"
     """Vision transformer or Swin transformer."""
@@ -201,7 +201,7 @@ class TrainConfig(Section):
 
 @dataclass(kw_only=True)
 class WatchConfig(Section):
-    """Looking at training; without influence on it."""
+    """Plots, curves and k-NN while the run goes on; without influence on it."""
 
     every: Count = 10
     """Epochs between plots, curves and k-NN, which also come after the last epoch; 0 for none of them."""
@@ -231,25 +231,15 @@ class PretrainConfig:
     """`dino`, `moby`: an image-level loss alone; `selfpatch`: SelfPatch on DINO, as published; `moby_selfpatch`: on MoBY;
     `patch_matching`: PW-Self, on DINO."""
     data: DataConfig = field(default_factory=DataConfig)
-    """Where images come from."""
     views: ViewsConfig = field(default_factory=ViewsConfig)
-    """Crops."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    """The network."""
     dino: DINOConfig = field(default_factory=DINOConfig)
-    """DINO's loss and heads."""
     moby: MoBYConfig = field(default_factory=MoBYConfig)
-    """MoBY's loss and heads; also those of SelfPatch's patches on MoBY or with negatives."""
     selfpatch: SelfPatchConfig = field(default_factory=SelfPatchConfig)
-    """The patch-level loss; only with SelfPatch."""
     matching: MatchingConfig = field(default_factory=MatchingConfig)
-    """The loss of patch matching; only with it."""
     optim: OptimConfig = field(default_factory=OptimConfig)
-    """The optimiser."""
     train: TrainConfig = field(default_factory=TrainConfig)
-    """The run."""
     watch: WatchConfig = field(default_factory=WatchConfig)
-    """Plots, curves and k-NN while it goes on."""
 
     @property
     def traits(self) -> Method:

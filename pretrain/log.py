@@ -4,7 +4,6 @@ import json
 import logging
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -13,7 +12,6 @@ from tqdm import tqdm
 
 from common.distributed import mean_over_processes
 from common.files import write_text_atomically
-from pretrain.networks import Networks
 from pretrain.schedules import StepSettings
 
 logger = logging.getLogger(__name__)
@@ -56,16 +54,10 @@ class RunLog:
         self._stream = path.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=first_step or None)
         self.collapse = CollapseWarning()
-        self._values: dict[str, float] = {}
         self.bar = tqdm(initial=first_step, total=last_step, unit="step", dynamic_ncols=True, mininterval=1.0)
 
-    def add(self, values: Mapping[str, float]) -> None:
-        """Add named numbers to the line of the step that is written next."""
-        self._values.update(values)
-
     def write(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        """Write one line, with what was added since the last one: after `step` steps, the last of them in this 0-based epoch."""
-        values, self._values = {**self._values, **values}, {}
+        """Write one line after `step` steps, the last of them in this 0-based epoch."""
         self._stream.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
         self._stream.flush()
         self.bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
@@ -78,42 +70,15 @@ class RunLog:
         self._stream.close()
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepInfo:
-    """The state of a run right after a step, for those who look at it.
-
-    They may read networks and crops and draw random numbers, but not change weights, gradients or modes: a run that is looked at
-    computes bit for bit what another does.
-    """
-
-    step: int
-    """Steps done in the whole run, this one included."""
-    epoch: int
-    """0-based."""
-    epoch_ended: bool
-    is_logged: bool
-    is_last: bool
-    """Whether no step follows in this process."""
-    networks: Networks
-    losses: Mapping[str, Tensor]
-    """What `training_step` returned for this process's share."""
-    settings: StepSettings
-    log: RunLog | None
-    """Where scalars and images go; None on all processes but the first."""
-
-
-def record_step(info: StepInfo) -> None:
-    """Log a step on the first process; all take part in averaging the losses."""
-    if info.is_logged:
-        losses, device = info.losses, info.losses["loss"].device
-        values = mean_over_processes({name: value.item() for name, value in losses.items()}, device)
-        if info.log is not None:
-            info.log.collapse.update(info.step, values)
-            now = info.settings
-            schedules = {"lr": now.lr, "weight_decay": now.weight_decay, "teacher_momentum": now.teacher_momentum}
-            info.log.write(info.step, info.epoch, values | schedules)
-    if info.log is not None:
-        info.log.bar.update()
+def record_step(
+    log: RunLog | None, step: int, epoch: int, losses: Mapping[str, Tensor], now: StepSettings, monitored: Mapping[str, float]
+) -> None:
+    """Log a step on the first process, which has the log; all take part in averaging the losses."""
+    values = mean_over_processes({name: value.item() for name, value in losses.items()}, losses["loss"].device)
+    if log is not None:
+        log.collapse.update(step, values)
+        schedules = {"lr": now.lr, "weight_decay": now.weight_decay, "teacher_momentum": now.teacher_momentum}
+        log.write(step, epoch, {**monitored, **values, **schedules})
 
 
 def judge(found: Mapping[str, float]) -> str:

@@ -40,7 +40,7 @@ class Section:
 
 @dataclass(kw_only=True)
 class DINOConfig(Section):
-    """DINO's image-level loss."""
+    """DINO's loss and heads."""
 
     out_dim: Size = 65536
     """Number of prototypes of the CLS head."""
@@ -64,7 +64,7 @@ class DINOConfig(Section):
 
 @dataclass(kw_only=True)
 class MoBYConfig(Section):
-    """MoBY's heads and loss."""
+    """MoBY's loss and heads; also those of SelfPatch's patches on MoBY or with negatives."""
 
     hidden_dim: Size = 4096
     """Width of the hidden layer of projector and predictor."""
@@ -78,7 +78,7 @@ class MoBYConfig(Section):
 
 @dataclass(kw_only=True)
 class SelfPatchConfig(Section):
-    """SelfPatch's patch-level loss."""
+    """SelfPatch's patch-level loss; only with SelfPatch."""
 
     out_dim: Size = 4096
     """Number of prototypes of the patch head on DINO without negatives; heads of MoBY's kind have `moby.out_dim` channels."""
@@ -107,7 +107,7 @@ class SelfPatchConfig(Section):
 
 @dataclass(kw_only=True)
 class MatchingConfig(Section):
-    """How patch matching weighs CLS tokens and matched patches."""
+    """How patch matching weighs CLS tokens and matched patches; only with patch matching."""
 
     loss: Literal["joint", "weighted"] = "joint"
     """`joint`: the mean over the CLS token and all matched patches (main branch); `weighted`: `cls_weight` times the CLS term plus

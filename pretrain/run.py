@@ -15,7 +15,7 @@ from pretrain.checkpoint import CHECKPOINT_FILE, CheckpointWriter, export_backbo
 from pretrain.config import PretrainConfig, plain_config
 from pretrain.data.loader import GlobalBatchSampler, MultiCropImages, build_loader, network_inputs, report_unreadable
 from pretrain.data.sources import ImageFiles, open_source
-from pretrain.log import RunLog, StepInfo, record_step
+from pretrain.log import RunLog, record_step
 from pretrain.networks import Networks, build_networks
 from pretrain.schedules import step_settings
 from pretrain.step import Sentinel, nonfinite_error, seed_step, training_step, wrap_student
@@ -117,6 +117,8 @@ def _train(
     with opened as log, StopRequest() as stop:
         for step, batch in enumerate(loader, start=sampler.next_step + 1):
             report_unreadable(batch.failures, unreadable, config.data.max_unreadable)
+            is_complete = step == sampler.last_step
+            is_due = is_complete or writer.is_due(step)
             epoch_ended = step % steps_per_epoch == 0
             is_logged = epoch_ended or step % train.log_every == 0
             settings = schedules(step - 1)
@@ -126,30 +128,22 @@ def _train(
                 diagnose=is_logged,
                 accumulate=train.accumulate,
             )
-            is_complete = step == sampler.last_step
-            is_due = is_complete or writer.is_due(step)
             signum, failed = sentinel.check(step, networks, losses, stop.signum, settle=is_due)
             if failed is not None:
                 raise nonfinite_error(failed, sampler, source, writer.path)
             if signum:
                 # Who is asked to stop may be killed soon: saving comes first then.
                 writer.write(step, networks)
-            info = StepInfo(
-                step=step,
-                epoch=(step - 1) // steps_per_epoch,
-                epoch_ended=epoch_ended,
-                is_logged=is_logged,
-                is_last=is_complete or signum > 0,
-                networks=networks,
-                losses=losses,
-                settings=settings,
-                log=log,
-            )
-            if monitor is not None:
-                monitor.before_log(info)
-            record_step(info)
-            if monitor is not None:
-                monitor.after_log(info)
+            # Who asked the run to stop does not wait for plots either.
+            watching = monitor if epoch_ended and (is_complete or not signum) else None
+            epochs_done = step // steps_per_epoch
+            monitored = watching.before_log(step, epochs_done, networks.teacher, log) if watching else {}
+            if is_logged:
+                record_step(log, step, (step - 1) // steps_per_epoch, losses, settings, monitored)
+            if log is not None:
+                log.bar.update()
+                if watching:
+                    watching.after_log(epochs_done)
             if signum:
                 return step, signum
             if is_due:

@@ -5,12 +5,13 @@ import logging
 from collections.abc import Collection
 
 import torch
+from torch import nn
 
 from common.files import write_atomically
 from common.plots import Panel, write_panels
 from pretrain.config import PretrainConfig
 from pretrain.data.sources import ImageFiles, images_of_folder
-from pretrain.log import LOG_FILE, StepInfo
+from pretrain.log import LOG_FILE, RunLog
 from pretrain.monitoring.knn import OnlineKNN
 from pretrain.monitoring.plots import choose_images, draw_all
 from pretrain.monitoring.subject import subject_of
@@ -39,7 +40,8 @@ logger = logging.getLogger(__name__)
 class Monitor:
     """Looks at the teacher every `watch.every` epochs and after the run's last one.
 
-    Not after a step at which the run was asked to stop: what asked may not wait.
+    It may read networks and draw random numbers, but not change weights, gradients or modes: a run that is looked at computes bit for
+    bit what another does.
     """
 
     def __init__(self, config: PretrainConfig, source: ImageFiles, device: torch.device) -> None:
@@ -52,39 +54,41 @@ class Monitor:
             self._knn = OnlineKNN(config, device)
             self._knn.check()
 
-    def _is_due(self, info: StepInfo) -> bool:
-        done, config = info.epoch + 1, self._config
-        return info.epoch_ended and (done == config.train.epochs or (done % config.watch.every == 0 and not info.is_last))
+    def _is_due(self, epochs_done: int) -> bool:
+        return epochs_done == self._config.train.epochs or epochs_done % self._config.watch.every == 0
 
-    def before_log(self, info: StepInfo) -> None:
-        """Add the k-NN accuracy, in which all processes take part, to the line of the log that comes next, and draw."""
-        if not self._is_due(info):
-            return
-        subject, epochs_done = subject_of(info.networks.teacher, self._config), info.epoch + 1
+    def before_log(self, step: int, epochs_done: int, teacher: nn.Module, log: RunLog | None) -> dict[str, float]:
+        """Draw at the end of an epoch, on the first process, which has the log; returns what the log's next line gets.
+
+        That is the k-NN accuracy, in which all processes take part.
+        """
+        if not self._is_due(epochs_done):
+            return {}
+        subject = subject_of(teacher, self._config)
         accuracy = self._knn.accuracy(subject.backbone) if self._knn else None
-        if info.log is None:
-            return
+        if log is None:
+            return {}
         if accuracy is not None:
             logger.info("epoch %d: k-NN top-1 %.1f %%", epochs_done, accuracy)
-            info.log.add({KNN: accuracy})
         folder = self._config.train.output / WATCH_FOLDER / f"epoch_{epochs_done:04d}"
         try:
             for name, figure in draw_all(subject, self._images).items():
                 write_atomically(folder / f"{name}.png", figure.savefig)
-                info.log.board.add_figure(f"{WATCH_FOLDER}/{name}", figure, info.step)
+                log.board.add_figure(f"{WATCH_FOLDER}/{name}", figure, step)
         except OSError as error:
             logger.error("no plots of epoch %d: %s", epochs_done, error)
+        return {} if accuracy is None else {KNN: accuracy}
 
-    def after_log(self, info: StepInfo) -> None:
-        """Draw the curves of the log, whose line of this step is written."""
+    def after_log(self, epochs_done: int) -> None:
+        """Draw the curves of the log, whose line of this epoch's end is written; for the first process."""
         output = self._config.train.output
-        if info.log is not None and self._is_due(info):
+        if self._is_due(epochs_done):
             try:
                 lines = [json.loads(line) for line in (output / LOG_FILE).read_text(encoding="utf-8").splitlines()]
                 names = {name for line in lines for name in line}
                 write_panels(lines, "step", panels(names), output / WATCH_FOLDER / CURVES_FILE)
             except OSError as error:
-                logger.error("no curves at epoch %d: %s", info.epoch + 1, error)
+                logger.error("no curves at epoch %d: %s", epochs_done, error)
 
 
 def panels(names: Collection[str]) -> list[Panel]:

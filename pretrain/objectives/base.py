@@ -132,7 +132,7 @@ class Objective(nn.Module, ABC):
         """
 
 
-class ImageLevelObjective(Objective):
+class ImageObjective(Objective):
     """An image-level loss alone, as published by its authors; the teacher sees the two global crops."""
 
     def __init__(self, image_loss: Loss) -> None:

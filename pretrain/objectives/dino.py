@@ -11,17 +11,10 @@ from common.distributed import sum_over_processes
 from pretrain.config import PretrainConfig
 from pretrain.heads import ProjectionHead, Projections, Role
 from pretrain.methods import DINOConfig
-from pretrain.objectives.base import (
-    NUM_GLOBAL_CROPS,
-    ImageLevelObjective,
-    Loss,
-    RunningState,
-    Scalars,
-    distribution_diagnostics,
-)
+from pretrain.objectives.base import NUM_GLOBAL_CROPS, ImageObjective, Loss, RunningState, distribution_diagnostics
 
 
-class DINO(ImageLevelObjective):
+class DINO(ImageObjective):
     """DINO as published; CLS token and final norm belong to the backbone."""
 
     def __init__(self, config: PretrainConfig) -> None:
@@ -70,7 +63,7 @@ class Distillation(Loss):
     def head(self, in_dim: int, role: Role) -> ProjectionHead:
         return ProjectionHead(in_dim, self.out_dim, self.config)
 
-    def diagnostics(self, teacher: Projections, temperature: float) -> Scalars:
+    def diagnostics(self, teacher: Projections, temperature: float) -> dict[str, Tensor]:
         return distribution_diagnostics(teacher, self.centre.mean_K, temperature)
 
 
@@ -83,7 +76,7 @@ class CLSDistillation(Distillation):
         self.centre.observe(teacher)
         return torch.stack([losses_B.mean() for losses_B in losses.values()]).mean()
 
-    def diagnostics(self, teacher: Projections, temperature: float) -> Scalars:
+    def diagnostics(self, teacher: Projections, temperature: float) -> dict[str, Tensor]:
         return super().diagnostics(teacher._replace(views=teacher.views[:NUM_GLOBAL_CROPS]), temperature)
 
 

@@ -21,18 +21,10 @@ from common.distributed import gather_from_processes, rank, world_size
 from pretrain.config import PretrainConfig
 from pretrain.heads import MoBYHead, Projections, Role
 from pretrain.methods import MoBYConfig
-from pretrain.objectives.base import (
-    GOLDEN_RATIO,
-    NUM_GLOBAL_CROPS,
-    ImageLevelObjective,
-    Loss,
-    RunningState,
-    Scalars,
-    embedding_diagnostics,
-)
+from pretrain.objectives.base import GOLDEN_RATIO, NUM_GLOBAL_CROPS, ImageObjective, Loss, RunningState, embedding_diagnostics
 
 
-class MoBY(ImageLevelObjective):
+class MoBY(ImageObjective):
     """MoBY as published."""
 
     def __init__(self, config: PretrainConfig) -> None:
@@ -107,7 +99,7 @@ class ImageContrast(Contrast):
         second_queue.observe(second_key)  # type: ignore[operator]
         return loss
 
-    def diagnostics(self, teacher: Projections, temperature: float) -> Scalars:
+    def diagnostics(self, teacher: Projections, temperature: float) -> dict[str, Tensor]:
         return embedding_diagnostics(teacher.views, torch.cat([queue.get_buffer("keys_QK") for queue in self.queues]))
 
 
@@ -147,5 +139,5 @@ class PatchContrast(Contrast):
             self.seen.add_(images * world_size())
         return torch.stack(losses).mean()
 
-    def diagnostics(self, teacher: Projections, temperature: float) -> Scalars:
+    def diagnostics(self, teacher: Projections, temperature: float) -> dict[str, Tensor]:
         return embedding_diagnostics(teacher.views, None if self.queue is None else self.queue.keys_QK)

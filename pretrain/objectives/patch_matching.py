@@ -66,23 +66,16 @@ class PatchMatching(Objective):
         assert teacher.patches is not None
         losses = pair_losses(student.cls, teacher.cls, self.cls_centre.mean_K, temperature, self.dino.student_temperature)
         cls_losses_PB = torch.stack(list(losses.values()))
-        matches = [
-            match_views((boxes[target], boxes[view]), (teacher.grids[target], student.grids[view])) for target, view in losses
-        ]
         of_student, of_teacher, cells, positions = [], [], [], []
-        for pair, ((target, view), matches_R3) in enumerate(zip(losses, matches, strict=True)):
+        for pair, (target, view) in enumerate(losses):
+            matches_R3 = match_views((boxes[target], boxes[view]), (teacher.grids[target], student.grids[view]))
             image_R, teacher_R, student_R = matches_R3.to(cls_losses_PB.device).unbind(1)
             of_teacher.append(teacher.patches.views[target][image_R, teacher_R])
             of_student.append(student.patches.views[view][image_R, student_R])
             positions.append(teacher_R)
             cells.append(pair * cls_losses_PB.shape[1] + image_R)
-        cell_R = torch.cat(cells)
-        patch_losses_R = self._patch_losses(
-            student.patches._replace(views=of_student),
-            teacher.patches._replace(views=of_teacher),
-            torch.cat(positions),
-            temperature,
-        )
+        matched = student.patches._replace(views=of_student), teacher.patches._replace(views=of_teacher)
+        patch_losses_R, cell_R = self._patch_losses(*matched, torch.cat(positions), temperature), torch.cat(cells)
         counts_PB = cell_R.bincount(minlength=cls_losses_PB.numel()).view(cls_losses_PB.shape)
         sums_PB = patch_losses_R.new_zeros(counts_PB.numel()).index_add(0, cell_R, patch_losses_R).view_as(counts_PB)
         cls_weights_PB, patch_weights_PB = self._weights(counts_PB)
@@ -128,11 +121,7 @@ class PatchMatching(Objective):
 
 
 def match_views(boxes: tuple[Tensor, Tensor], grids: tuple[Grid, Grid]) -> Tensor:
-    """Match the patches of two views, by their boxes, int64 [B, 5] (`CropBox`), and grids.
-
-    Returns:
-        int64 [R, 3], image after image: the image, its patch of the first view, of the second.
-    """
+    """Match the patches of two views by their boxes, int64 [B, 5] (`CropBox`): int64 [R, 3] of image and its patch of either view."""
     matches = []
     for image, (first, second) in enumerate(zip(*(view.tolist() for view in boxes), strict=True)):
         patches_M2 = matching_patches(CropBox(*first), CropBox(*second), *grids)
@@ -145,11 +134,7 @@ def matching_patches(first: CropBox, second: CropBox, first_grid: Grid, second_g
 
     The intersection of the boxes is a block of patches in each crop, rounded to whole patches; where the blocks differ in size, rows
     and columns of the larger one are left out evenly. A block that rounding would move past the grid is cut off there, before the
-    sizes are compared.
-
-    Returns:
-        int64 [M, 2] of M matches: 0-based patch of the first crop, of the second; row-major. Empty where the boxes do not meet in a
-        whole patch.
+    sizes are compared. Returns the patch of either crop in int64 [M, 2], row-major; none where the boxes meet in no whole patch.
     """
     rows = _match_axis((first.top, first.height), (second.top, second.height), (first_grid[0], second_grid[0]))
     columns = _match_axis((first.left, first.width), (second.left, second.width), (first_grid[1], second_grid[1]))

@@ -27,16 +27,7 @@ from pretrain.config import PretrainConfig
 from pretrain.heads import Role
 from pretrain.methods import ALL_PATCHES, Border, SelfPatchConfig
 from pretrain.objectives.aggregation import Aggregation
-from pretrain.objectives.base import (
-    ImageLevelObjective,
-    Loss,
-    Network,
-    Outputs,
-    Scalars,
-    attention_heads,
-    prefixed,
-    token_width,
-)
+from pretrain.objectives.base import ImageObjective, Loss, Network, Outputs, Scalars, attention_heads, prefixed, token_width
 from pretrain.objectives.dino import CLSDistillation, PatchDistillation
 from pretrain.objectives.moby import ImageContrast, PatchContrast
 
@@ -48,25 +39,16 @@ def candidate_table(grid: tuple[int, int], window: int, border: Border = "wrap")
     With `wrap` the window goes round the image border on both axes, as in the authors' code: every patch has the same number of
     candidates, and those of the top left corner include the three other corners. The paper speaks of adjacent patches and does not
     mention the wrap. With `clamp`, ours, the window is moved inwards until it lies inside the image, which also leaves every patch
-    the same number of candidates, all near it.
-
-    Args:
-        grid: (h, w) of the patch grid.
-        window: Odd side of the window, at most the smaller grid side; or ALL_PATCHES.
-        border: What happens where the window would leave the image; without effect for all patches.
-
-    Returns:
-        int64 [N, C], C = window^2 - 1, or N - 1.
+    the same number of candidates, all near it. The window's side is odd and at most the smaller side of the grid (h, w); with
+    ALL_PATCHES there is no border. Returns int64 [N, C], C = window^2 - 1, or N - 1.
     """
     h, w = grid
     patches_N1 = torch.arange(h * w)[:, None]
     if window == ALL_PATCHES:
         window_NW = torch.arange(h * w).expand(h * w, -1)
     elif window < 3 or window % 2 == 0 or window > min(h, w):
-        raise ValueError(
-            f"neighbourhood window {window} on a {h} x {w} grid: use an odd window from 3 to {min(h, w)}, "
-            f"or {ALL_PATCHES} for all patches"
-        )
+        allowed = f"an odd window from 3 to {min(h, w)}, or {ALL_PATCHES} for all patches"
+        raise ValueError(f"neighbourhood window {window} on a {h} x {w} grid: use {allowed}")
     else:
         radius = window // 2
         y_N1, x_N1 = patches_N1 // w, patches_N1 % w
@@ -116,7 +98,7 @@ class SelfPatchNetwork(Network):
         return cls_BD, summarise(tokens.patches, positives_BNk)
 
 
-class SelfPatch(ImageLevelObjective):
+class SelfPatch(ImageObjective):
     """An image-level loss, DINO's or MoBY's, plus `selfpatch.weight` times a patch-level loss; the teacher sees all crops."""
 
     teacher_sees_local_crops = True

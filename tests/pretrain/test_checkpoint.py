@@ -18,7 +18,7 @@ from common.files import file_sha256
 from pretrain.__main__ import main
 from pretrain.checkpoint import CheckpointWriter, link_or_copy, recipe_digest, run_settings
 from pretrain.config import PretrainConfig, parse_run
-from pretrain.log import StepInfo
+from pretrain.log import RunLog
 from pretrain.methods import METHODS, MethodName
 from pretrain.networks import build_networks
 from pretrain.run import pretrain
@@ -54,8 +54,8 @@ class Stop(BaseException):
 
 
 def run_until(config: PretrainConfig, step: int) -> None:
-    def killed(info: StepInfo) -> None:
-        if info.step > step:
+    def killed(log: RunLog, done: int, *_: object) -> None:
+        if done > step:
             raise Stop
 
     with pytest.MonkeyPatch.context() as patch:
