@@ -136,14 +136,13 @@ def _train(
                 writer.write(step, networks)
             # Who asked the run to stop does not wait for plots either.
             watching = monitor if epoch_ended and (is_complete or not signum) else None
-            epochs_done = step // steps_per_epoch
-            monitored = watching.before_log(step, epochs_done, networks.teacher, log) if watching else {}
+            monitored = watching.before_log(step, step // steps_per_epoch, networks.teacher, log) if watching else {}
             if is_logged:
                 record_step(log, step, (step - 1) // steps_per_epoch, losses, settings, monitored)
             if log is not None:
                 log.bar.update()
                 if watching:
-                    watching.after_log(epochs_done)
+                    watching.after_log(step // steps_per_epoch)
             if signum:
                 return step, signum
             if is_due:
