@@ -33,7 +33,7 @@ from eval.davis.masks import read_mask, resize_mask, write_mask
 from eval.davis.propagator import propagate_sequence
 from eval.davis.protocol import PropagationSettings
 from tests.references import davis_propagation as reference
-from tests.references.vit import patch_tokens
+from tests.references.vit import patch_features
 
 CPU = torch.device("cpu")
 SETTINGS = PropagationSettings()
@@ -112,7 +112,12 @@ def run_patchbench(extract: FeatureExtractor, sequence: VideoSequence, output: P
 def run_loop(extract: FeatureExtractor, sequence: VideoSequence, output: Path, *, plain: bool = False) -> Iterator[None]:
     """The authors' loop with our network, or with a plain one as theirs."""
     network = extract.backbone
-    tokens = partial(patch_tokens, network) if plain else lambda image_3HW: network.forward_tokens(image_3HW[None]).patches[0]
+
+    def tokens(image_3HW: Tensor) -> Tensor:
+        if plain:
+            return patch_features(network.state_dict(), image_3HW[None], network.spec.num_heads)[0]
+        return network.forward_tokens(image_3HW[None]).patches[0]
+
     masks = reference.propagate_sequence(list(sequence.frames), sequence.first_mask(), tokens, extract.stride)
     for path, mask in zip(sequence.frames[1:], masks, strict=True):
         write_mask(output / f"{path.stem}.png", mask)

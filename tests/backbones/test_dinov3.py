@@ -16,7 +16,7 @@ from backbones.file import load_strictly
 from backbones.layouts.architecture import with_periods
 from backbones.spec import DINOv3Spec, spec_from_dict, spec_to_dict
 from tests.layouts import DINOV3, GATED, make_all, weights_of, without_periods
-from tests.references.dinov3 import patch_features
+from tests.references.vit import patch_features
 
 MADE = make_all()
 SIZES = [(64, 64), (48, 112)]

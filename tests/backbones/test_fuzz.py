@@ -41,6 +41,8 @@ def damage_one(checkpoint: Any, kind: str, chance: random.Random) -> Any:
     """One mutation of a copy of a checkpoint; its content may end up as it was."""
     group = chance.choice(groups(checkpoint))
     names = [name for name, value in group.items() if isinstance(value, (Tensor, np.ndarray)) and not name.endswith(OPTIONAL)]
+    if {"reg_token", "pos_embed"} <= group.keys():  # timm has networks with registers and without CLS token
+        names = [name for name in names if name != "cls_token"]
     if not names:
         return checkpoint
     name = chance.choice(names)

@@ -11,7 +11,7 @@ from backbones.convert import convert_content
 from backbones.file import load_strictly
 from backbones.spec import ViTSpec, spec_from_dict, spec_to_dict
 from tests.layouts import DINOV2, REGISTERS, VIT, make_all
-from tests.references.dinov2 import dinov2_features
+from tests.references.vit import patch_features
 
 TOLERANCE = 2e-5
 
@@ -26,7 +26,7 @@ def test_dinov2(name: str, size: tuple[int, int]) -> None:
     network = build_backbone(conversion.spec).eval()
     load_strictly(network, conversion.state_dict)
     images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    expected = dinov2_features(made.checkpoint, images, num_heads=1, patch=14)
+    expected = patch_features(made.checkpoint, images, num_heads=1)
     found = network.forward_tokens(images)
     torch.testing.assert_close(found.patches, expected, atol=TOLERANCE, rtol=0)
     assert found.grid == (size[0] // 14, size[1] // 14)
