@@ -78,10 +78,10 @@ def test_torchvisions_resnet_without_batch_counters(tmp_path: Path) -> None:
     torch.testing.assert_close(network.forward_maps(images, [3])[0], expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("image_size", [128, 224])
+@pytest.mark.parametrize("image_size", [112, 224])
 def test_swin_masks_show_the_pretraining_size(tmp_path: Path, image_size: int) -> None:
-    # At 128 pixels the last stage fits one window of 8, so its second block is not shifted; at 224 it is.
-    numbers: dict[str, Any] = {"embed_dim": 16, "depths": (2, 1, 2), "num_heads": (2, 4, 4), "window_size": 8}
+    # At 112 pixels the last stage fits one window of 7, so its second block is not shifted; at 224 it is.
+    numbers: dict[str, Any] = {"embed_dim": 16, "depths": (1, 2, 2), "num_heads": (2, 4, 4), "window_size": 7}
     reference = SwinTransformer(img_size=image_size, num_classes=0, **numbers).eval()
     state = {**reference.state_dict(), **{name: buffer for name, buffer in reference.named_buffers() if buffer is not None}}
     path = save(tmp_path / "swin.pth", {"model": state})

@@ -43,6 +43,12 @@ def test_features(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(features(load_backbone(output)), features(reference), atol=1e-5, rtol=1e-5)
 
 
+def test_epochs_are_completed_ones() -> None:
+    """Some layouts state the index of the last epoch instead."""
+    expected = {"dino": 3, "dino_vissl": 300, "moby": 300, "mae": 800, "densecl": 200, "mmpretrain_vit": 100, "timm_vit": -1}
+    assert {name: convert_content(MADE[name].checkpoint).epoch for name in expected} == expected
+
+
 def test_every_layout_is_made() -> None:
     assert {made.layout for made in MADE.values()} == set(LAYOUTS) - {"convnext"}
 
@@ -126,14 +132,38 @@ def test_a_vit_without_its_final_norm_is_incomplete() -> None:
     assert not pooled.spec.final_norm
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("timm_vit", {"patch_embed.proj.weight": torch.ones(3)}, "not the weights of a ViT"),
+        ("timm_swin", {"layers.0.blocks.0.attn.relative_position_bias_table": torch.ones(3)}, "not the weights of a Swin"),
+        ("dinov2_registers", {"cls_token": None}, "cls_token and the first of the positions"),
+        ("huggingface_vit_bare", {"encoder.layer.1.attention.attention.key.weight": None}, r"no blocks\.1\.attn\.key\.weight"),
+        ("moby_swin", {"encoder.layers.0.blocks.1.attn_mask": torch.ones(3, 16, 16)}, "not a mask for windows of side 4"),
+        ("dinov2", {"blocks.0.1.norm1.weight": torch.ones(64)}, r"are both the layout's blocks\.1\.norm1\.weight"),
+        ("torchvision_resnet", {"layer1.2.bn1.bias": torch.ones(64)}, r"layer1\.N is not numbered 0 to 1 without gaps"),
+    ],
+)
+def test_incomplete_weights_are_named(name: str, change: dict[str, torch.Tensor | None], message: str) -> None:
+    checkpoint = MADE[name].checkpoint
+    group = next((key for key in ("state_dict", "model") if key in checkpoint), None)
+    weights = {**(checkpoint[group] if group else checkpoint), **change}
+    weights = {key: tensor for key, tensor in weights.items() if tensor is not None}
+    with pytest.raises(ValueError, match=message):
+        convert_content({**checkpoint, group: weights} if group else weights)
+
+
 def test_unknown_layouts_are_described() -> None:
-    checkpoint = {"net": {f"backbone.encoder_q.layer1.{i}.conv1.weight": torch.ones(1) for i in range(9)}, "epoch": 1}
+    checkpoint: Any = {"net": {f"backbone.encoder_q.layer1.{i}.conv1.weight": torch.ones(1) for i in range(9)}, "epoch": 1}
     with pytest.raises(ValueError, match="no known layout") as caught:
         identify(checkpoint)
     message = str(caught.value)
     assert "the top-level keys epoch, net; in net: backbone.encoder_q.layer1.0.conv1.weight" in message
     assert "moco (has state_dict/module.encoder_q.conv1.weight)" in message
     assert "\n" not in message
+    for checkpoint, description in (({}, "nothing"), (3, "a int")):
+        with pytest.raises(ValueError, match=f"holds {description}; the closest of .*: none"):
+            identify(checkpoint)
 
 
 def test_two_matches_are_an_error() -> None:
