@@ -135,7 +135,7 @@ def make_student_teacher() -> dict[str, Made]:
 
 
 def two_encoders(encoder: Weights) -> Weights:
-    """With the momentum encoder, all zeros."""
+    """Add the momentum encoder, all zeros, to the encoder."""
     return encoder | {name.replace("encoder_q", "encoder_k"): tensor for name, tensor in zeros_like(encoder).items()}
 
 
