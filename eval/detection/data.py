@@ -37,6 +37,7 @@ CATEGORY_NAMES = (
 )
 """In the order of the official ids, which run from 1 to 90 with gaps."""
 
+_ANNOTATIONS = "annotations/instances_{}.json"
 _TOLERANCE = 1.0  # pixels that boxes and polygons may reach beyond their image: the official coordinates are rounded
 _FEWEST_COORDINATES = 6  # three points
 
@@ -63,7 +64,7 @@ class Split:
 
     @property
     def annotation_file(self) -> Path:
-        return _annotation_file(self.root, self.name)
+        return self.root / _ANNOTATIONS.format(self.name)
 
     @property
     def num_training_images(self) -> int:
@@ -110,10 +111,6 @@ def examine(folder: Path, deep: bool, jobs: int) -> list[Finding]:
     return findings + [finding for split in splits.values() for finding in split.check_files(deep, jobs)]
 
 
-def _annotation_file(root: Path, name: str) -> Path:
-    return root / "annotations" / f"instances_{name}.json"
-
-
 def _read_splits(root: Path, *limits: int | None) -> tuple[dict[str, Split], list[Finding]]:
     if not root.is_dir():
         contents = f"the data of detection is the folder with annotations, train2017 and val2017 of {ADDRESS}"
@@ -132,8 +129,8 @@ def _read_splits(root: Path, *limits: int | None) -> tuple[dict[str, Split], lis
 
 
 def _read_split(root: Path, name: str, limit: int | None) -> tuple[Split | None, list[Finding]]:
-    path, folder = _annotation_file(root, name), root / name
-    shown = path.relative_to(root).as_posix()
+    shown = _ANNOTATIONS.format(name)
+    path, folder = root / shown, root / name
     get = f"get it from {ADDRESS}"
     findings: list[Finding] = []
     if not path.is_file():

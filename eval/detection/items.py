@@ -57,19 +57,6 @@ def read_items(result: Result, folder: Path) -> tuple[tuple[str, ...], Callable[
     return tuple(str(name) for name in arrays["names"]), partial(average_precision, classes)
 
 
-def split_metrics(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Divide what `eval.detection.metric.score` returns into the metrics over all classes, and those per class."""
-    overall: dict[str, float] = {}
-    per_class: dict[str, dict[str, float]] = {}
-    for name, value in metrics.items():
-        if name.startswith("class/"):
-            category, metric = name.removeprefix("class/").rsplit("/", 1)
-            per_class.setdefault(category, {})[metric] = value
-        else:
-            overall[name] = value
-    return overall, per_class
-
-
 def read_classes(arrays: Mapping[str, NDArray[Any]], iou_type: str) -> list[ClassMatches]:
     """The classes that have annotations, from the arrays of the artefact, for boxes (`bbox`) or masks (`segm`)."""
     image, category, score, matched, ignored, truth_image, truth_category = (

@@ -39,14 +39,13 @@ Arrays = dict[str, NDArray[Any]]
 
 def score(
     truth: COCO, detections: Sequence[Mapping[str, Any]], image_ids: Sequence[int], category_ids: Sequence[int]
-) -> tuple[dict[str, float], Arrays]:
+) -> tuple[dict[str, float], dict[str, dict[str, float]], Arrays]:
     """Score detections in COCO's result format: image_id, category_id, score, bbox (left, top, width, height), segmentation (RLE).
 
     The ground truth may list more images than those that were tested, and more categories than those to average over.
 
-    Returns:
-        `bbox_mAP`, `bbox_mAP_50`, `bbox_mAP_75` and the same for `segm`; then mAP per class, named `class/NAME/bbox_mAP`. NaN where
-        there is no ground truth. And the arrays of matches, over all areas, up to 100 detections per image and class.
+    Returns `bbox_mAP`, `bbox_mAP_50`, `bbox_mAP_75` and the same for `segm`; the two mAP of every class, NaN where there is no ground
+    truth; and the arrays of matches, over all areas, up to 100 detections per image and class.
     """
     classes = [category["name"] for category in truth.loadCats(list(category_ids))]
     names = {image["id"]: image["file_name"] for image in truth.loadImgs(list(image_ids))}
@@ -54,7 +53,7 @@ def score(
     places = {image: place for place, image in enumerate(ordered)}
     arrays: Arrays = {"names": np.array([names[image] for image in ordered]), "categories": np.array(classes)}
     overall: dict[str, float] = {}
-    per_class: dict[str, float] = {}
+    per_class: dict[str, dict[str, float]] = {name: {} for name in classes}
     for iou_type in IOU_TYPES:
         evaluation = _evaluate(truth, detections, iou_type, image_ids, category_ids)
         for name, value in zip(AP_NAMES, evaluation.stats, strict=False):  # the first three of twelve
@@ -62,11 +61,11 @@ def score(
         precision_TRK = np.asarray(evaluation.eval["precision"])[:, :, :, 0, -1]
         for index, name in enumerate(classes):
             defined = precision_TRK[:, :, index][precision_TRK[:, :, index] > _NO_VALUE]
-            per_class[f"class/{name}/{iou_type}_mAP"] = _percent(defined.mean() if defined.size else _NO_VALUE)
+            per_class[name][f"{iou_type}_mAP"] = _percent(defined.mean() if defined.size else _NO_VALUE)
         all_areas = evaluation.params.areaRng[0]
         records = [record for record in evaluation.evalImgs if record is not None and record["aRng"] == all_areas]
         arrays |= {f"{iou_type}_{name}": values for name, values in _matches(records, places, category_ids).items()}
-    return {**overall, **per_class}, arrays
+    return overall, per_class, arrays
 
 
 def _evaluate(
@@ -130,21 +129,20 @@ class CocoAveragePrecision(CocoMetric):
 
     default_prefix = None
 
-    def __init__(self, ann_file: str, items_file: str | None = None) -> None:
-        """Read a COCO annotation file; `items_file` is the .npz file for the matches of every single image, None writes none."""
+    def __init__(self, ann_file: str, items_file: str) -> None:
+        """Read a COCO annotation file; `items_file` is the .npz file for the matches of every single image."""
         super().__init__(ann_file=ann_file, metric=list(IOU_TYPES))
-        self.items_file = items_file
+        self.items_file = Path(items_file)
 
-    def compute_metrics(self, results: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, float]:
+    def compute_metrics(self, results: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
         predictions = [prediction for _, prediction in results]
         # The labels of mmdet's CocoDataset count the categories in this order.
         category_ids = self._coco_api.get_cat_ids(cat_names=self.dataset_meta["classes"])
         image_ids = [prediction["img_id"] for prediction in predictions]
-        metrics, arrays = score(self._coco_api, _detections(predictions, category_ids), image_ids, category_ids)
-        if self.items_file is not None:
-            named: dict[str, Any] = dict(arrays)
-            write_atomically(Path(self.items_file), lambda temporary: np.savez_compressed(temporary, **named))
-        return metrics
+        metrics, breakdown, arrays = score(self._coco_api, _detections(predictions, category_ids), image_ids, category_ids)
+        named: dict[str, Any] = dict(arrays)
+        write_atomically(self.items_file, lambda temporary: np.savez_compressed(temporary, **named))
+        return {**metrics, "breakdown": breakdown}
 
 
 def _detections(predictions: Sequence[dict[str, Any]], category_ids: Sequence[int]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from backbones.spec import BackboneSpec, PlainViTSpec
 from eval.detection.config import PUBLISHED_SHORT_SIDE, DetectionConfig
 from eval.detection.data import Split
-from eval.openmmlab.backbone import PATCH_OF_BATCH_NORM, PYRAMID_STRIDES, build_pyramid
+from eval.openmmlab.backbone import PATCH_OF_BATCH_NORM, PYRAMID_STRIDES, DeconvPyramid
 from eval.openmmlab.config import (
     backbone_settings,
     batch_settings,
@@ -80,7 +80,7 @@ def _resolve_model(config: Config, options: DetectionConfig, spec: BackboneSpec)
     taps = config.model.backbone.taps
     if isinstance(spec, PlainViTSpec):
         with torch.device("meta"):
-            build_pyramid(spec, taps)  # refuses other patch sizes before anything heavy starts
+            DeconvPyramid(spec)  # refuses other patch sizes before anything heavy starts
     elif tuple(strides := network.map_strides(taps)) != PYRAMID_STRIDES:
         raise ValueError(f"the maps of this {spec.family} have strides {strides}; Mask R-CNN takes {list(PYRAMID_STRIDES)}")
     config.model.neck.in_channels = network.map_channels(taps)

@@ -6,12 +6,14 @@ from backbones.spec import BackboneSpec
 from common.distributed import world_size
 from eval.detection.config import DetectionConfig
 from eval.detection.data import check_data
-from eval.detection.items import ARTEFACT, split_metrics
+from eval.detection.items import ARTEFACT
 from eval.detection.protocol import MATCHES_FILE, protocol_of, resolve
 from eval.openmmlab import finetune
-from eval.openmmlab.finetune import Measured, Prepared
+from eval.openmmlab.finetune import Prepared
 from eval.openmmlab.plots import draw_predictions
-from eval.result import Metric, Result
+from eval.result import Result
+
+ARTEFACTS = {ARTEFACT: MATCHES_FILE}
 
 
 def prepare(options: DetectionConfig, spec: BackboneSpec, device: torch.device) -> Prepared:
@@ -23,15 +25,9 @@ def prepare(options: DetectionConfig, spec: BackboneSpec, device: torch.device) 
     return Prepared(config, protocol, {"train": splits["train2017"], "test": splits["val2017"]})
 
 
-def measured(options: DetectionConfig, tested: dict[str, float]) -> Measured:
-    """Put together what the result says, from what the test returned."""
-    overall, per_class = split_metrics(tested)
-    return {name: Metric(value=value) for name, value in overall.items()}, per_class, {ARTEFACT: MATCHES_FILE}
-
-
 def check(config: DetectionConfig, spec: BackboneSpec) -> None:
     finetune.check(config, spec, prepare)
 
 
 def evaluate(config: DetectionConfig) -> Result:
-    return finetune.evaluate("detection", config, prepare, measured)
+    return finetune.evaluate("detection", config, prepare, ARTEFACTS)

@@ -121,7 +121,9 @@ class BackboneFromFile(BaseModule):
         # What must divide the input size: a ViT's patch size, or the last stage's stride.
         (self._input_stride,) = self.network.map_strides([content.spec.num_blocks - 1])
         self._forward_maps = torch.compile(self.network.forward_maps, dynamic=True) if compile else self.network.forward_maps
-        self.pyramid = build_pyramid(content.spec, self.taps) if deconv_pyramid else None
+        if deconv_pyramid and len(self.taps) != len(PYRAMID_STRIDES):
+            raise ValueError(f"the detection pyramid takes four maps, not the {len(self.taps)} of taps {self.taps}")
+        self.pyramid = DeconvPyramid(content.spec) if deconv_pyramid else None
         self.map_norms: nn.ModuleList | None = None
         if norm_maps:
             self.map_norms = nn.ModuleList(LayerNorm2d(channels, eps=_MAP_NORM_EPS) for channels in self.map_channels)
@@ -169,35 +171,29 @@ class DeconvPyramid(nn.Module):
     Source: alinlab/SelfPatch 81aef149, detection/backbone/vit_SelfPatch.py.
 
     The SyncBN is an ordinary batch norm where there is one process or no GPU (`runner`). No name here contains `norm`, so that the
-    published rule that exempts such names from weight decay leaves the SyncBN decayed, as it was.
+    published rule that exempts such names from weight decay leaves the SyncBN decayed, as it was. ValueError where no pyramid is
+    published for the backbone.
     """
 
-    def __init__(self, embed_dim: int, patch_size: int) -> None:
+    def __init__(self, spec: BackboneSpec) -> None:
         super().__init__()
+        if not isinstance(spec, PlainViTSpec):
+            raise ValueError(f"the detection pyramid is for a ViT; a {spec.family} has maps of four strides itself")
 
         def double() -> nn.ConvTranspose2d:
-            return nn.ConvTranspose2d(embed_dim, embed_dim, kernel_size=2, stride=2)
+            return nn.ConvTranspose2d(spec.embed_dim, spec.embed_dim, kernel_size=2, stride=2)
 
-        if patch_size == PATCH_OF_BATCH_NORM:
-            quadruple = nn.Sequential(double(), nn.SyncBatchNorm(embed_dim), nn.GELU(), double())
+        if spec.patch_size == PATCH_OF_BATCH_NORM:
+            quadruple = nn.Sequential(double(), nn.SyncBatchNorm(spec.embed_dim), nn.GELU(), double())
             self.branches = nn.ModuleList([quadruple, double(), nn.Identity(), nn.MaxPool2d(2)])
-        elif patch_size == 8:
+        elif spec.patch_size == 8:
             self.branches = nn.ModuleList([double(), nn.Identity(), nn.MaxPool2d(2), nn.MaxPool2d(4)])
         else:
-            raise ValueError(f"the detection pyramid is defined for patch size 16 and 8, not {patch_size}")
+            raise ValueError(f"the detection pyramid is defined for patch size 16 and 8, not {spec.patch_size}")
 
     def forward(self, maps_BDhw: Sequence[Tensor]) -> list[Tensor]:
         """Four maps of D channels with the strides `PYRAMID_STRIDES`, from four maps [B, D, h, w], shallowest first."""
         return [branch(map_BDhw) for branch, map_BDhw in zip(self.branches, maps_BDhw, strict=True)]
-
-
-def build_pyramid(spec: BackboneSpec, taps: Sequence[int]) -> DeconvPyramid:
-    """The pyramid with fresh weights; ValueError where none is published for the backbone or the number of maps."""
-    if not isinstance(spec, PlainViTSpec):
-        raise ValueError(f"the detection pyramid is for a ViT; a {spec.family} has maps of four strides itself")
-    if len(taps) != len(PYRAMID_STRIDES):
-        raise ValueError(f"the detection pyramid takes four maps, not the {len(taps)} of taps {list(taps)}")
-    return DeconvPyramid(spec.embed_dim, spec.patch_size)
 
 
 def _unused_modules(network: AnyBackbone, last_tap: int) -> list[nn.Module]:

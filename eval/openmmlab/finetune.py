@@ -28,7 +28,7 @@ from eval.openmmlab.runner import (
     JsonConfig,
     ProgressHook,
     StopHook,
-    latest_checkpoint,
+    list_checkpoints,
 )
 from eval.record import Evaluation, Inputs, differences
 from eval.result import Metric, Protocol, Result, write_result
@@ -61,24 +61,17 @@ class Prepared(NamedTuple):
 Prepare = Callable[[OptionsT, BackboneSpec, torch.device], Prepared]
 """Checks data and options and resolves the config; raises ValueError for a user's mistake."""
 
-Measured = tuple[dict[str, Metric], dict[str, dict[str, float]], dict[str, str]]
-"""Metrics, breakdown and artefacts of a result."""
-
 
 def check(options: OptionsT, spec: BackboneSpec, prepare: Prepare[OptionsT]) -> None:
     """Find a user's mistakes before anything heavy starts; raises ValueError."""
     prepare(options, spec, choose_device(options.device)).refuse_damage(options.data)
 
 
-def evaluate(
-    task: str,
-    options: OptionsT,
-    prepare: Prepare[OptionsT],
-    measured: Callable[[OptionsT, dict[str, float]], Measured],
-) -> Result:
+def evaluate(task: str, options: OptionsT, prepare: Prepare[OptionsT], artefacts: Mapping[str, str]) -> Result:
     """Run a task, or what is left of it; a finished task with the same inputs is only read. Under torchrun, every process calls this.
 
-    `measured` puts together what the result says, from what the config's test evaluator returned.
+    `artefacts` are the files that the config's test evaluator writes; it returns the metrics, and by the name `breakdown` those of
+    each class.
 
     Raises:
         ValueError: If an option, the backbone file or the data cannot be used, the output folder holds something else, or the
@@ -99,11 +92,12 @@ def evaluate(
         work_dir = options.output / WORK_FOLDER
         _begin(work_dir, evaluation.inputs)
         config = complete_config(prepared.config, options, device)
-        metrics, breakdown, artefacts = measured(options, _train_and_test(config, work_dir))
+        metrics = _train_and_test(config, work_dir)
+        breakdown = metrics.pop("breakdown")
         batch = BatchPlan(**config.batch)
         final = CHECKPOINT_NAME.format(config.train_cfg.max_iters)
         result = evaluation.record(
-            metrics,
+            {name: Metric(value=float(value)) for name, value in metrics.items()},
             breakdown,
             {
                 "checkpoint": f"{WORK_FOLDER}/{final}",
@@ -120,8 +114,9 @@ def evaluate(
             further_config={"batch": {**config.batch, "accumulation": batch.accumulation}},
         )
         if rank() == 0:
-            for earlier in set(work_dir.glob(CHECKPOINT_NAME.format("*"))) - {work_dir / final}:
-                earlier.unlink()
+            for path in list_checkpoints(work_dir).values():
+                if path.name != final:
+                    path.unlink()
             write_result(options.output, result)
     return result
 
@@ -140,13 +135,13 @@ def _begin(work_dir: Path, inputs: Inputs) -> None:
         write_text_atomically(path, json.dumps({"inputs": inputs}, indent=1) + "\n")
 
 
-def _train_and_test(config: Config, work_dir: Path) -> dict[str, float]:
+def _train_and_test(config: Config, work_dir: Path) -> dict[str, Any]:
     """What the test evaluator returns after the last update; continues from the newest checkpoint, if there is one."""
-    latest = latest_checkpoint(work_dir)
-    trained = latest is not None and latest[1] == config.train_cfg.max_iters
-    if latest is not None:
-        logger.info("continuing from %s", latest[0])
-        config.load_from, config.resume = str(latest[0]), not trained
+    found = list_checkpoints(work_dir)
+    trained = config.train_cfg.max_iters in found
+    if found:
+        config.load_from, config.resume = str(found[max(found)]), not trained
+        logger.info("continuing from %s", config.load_from)
     with quiet_packages():
         runner = FineTuningRunner.from_cfg(config)
         hooks = {type(hook): hook for hook in runner.hooks}
@@ -154,7 +149,7 @@ def _train_and_test(config: Config, work_dir: Path) -> dict[str, float]:
             if not trained:
                 with hooks[StopHook].stop:  # before the workers start, which take over how signals are handled
                     runner.train()
-            return {name: float(value) for name, value in runner.test().items()}
+            return runner.test()
         finally:
             hooks[ProgressHook].close()
 

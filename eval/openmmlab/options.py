@@ -22,8 +22,6 @@ class BatchPlan:
     world_size: int
 
     def __post_init__(self) -> None:
-        if self.total < 1 or self.per_device < 1:
-            raise ValueError(f"batch size {self.total} and per-device batch {self.per_device} must be positive")
         if self.total % (self.per_device * self.world_size):
             raise ValueError(
                 f"the batch of {self.total} images cannot be split into {self.world_size} process(es) of {self.per_device} image(s) "

@@ -25,10 +25,8 @@ CURVES_FILE = "curves.png"
 PREDICTIONS_FOLDER = "predictions"
 LIST_FILE = "images.json"
 
-_SCORE_SHOWN = 0.5
-"""Detections with a score above it are drawn."""
-_BEST_SHOWN = 5
-"""So many are drawn where none has."""
+_SCORE_SHOWN = 0.5  # detections with a score above it are drawn
+_BEST_SHOWN = 5  # so many are drawn where none has
 
 
 def draw_curves(output: Path, work_folder: str) -> dict[str, str]:
@@ -74,13 +72,9 @@ class PredictionsHook(Hook):
     priority = "LOW"
 
     def __init__(self, folder: str, count: int, visualizer: str, classes: Sequence[str] | None = None) -> None:
-        """Draw by a visualiser of mmdet or mmseg; plots of an earlier test are removed when a test begins.
+        """Draw by a visualiser of mmdet or mmseg, such as `mmdet.DetLocalVisualizer`; a test removes the plots of an earlier one.
 
-        Args:
-            folder: Where to draw.
-            count: Number of images, at least 1.
-            visualizer: Its registered name, with the package, such as `mmdet.DetLocalVisualizer`.
-            classes: Names by label where they are not the data set's: COCO's labels follow the annotation file.
+        `classes` are names by label where they are not the data set's: COCO's labels follow the annotation file.
         """
         self.folder = Path(folder)
         self.count = count

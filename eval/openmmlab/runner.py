@@ -68,11 +68,11 @@ class FineTuningRunner(Runner):
         device_ids = None if self.device.type == "cpu" else [self.device.index]
         return MMDistributedDataParallel(module=model, device_ids=device_ids, broadcast_buffers=False)
 
-    def test(self) -> dict[str, float]:
+    def test(self) -> dict[str, Any]:
         """Test the model as process 0 saves it: without SyncBN, the running statistics of the processes differ."""
         for buffer in self.model.buffers():
             broadcast(buffer, src=0)
-        metrics: dict[str, float] = super().test()
+        metrics: dict[str, Any] = super().test()
         return metrics
 
     def dump_config(self) -> None:
@@ -93,13 +93,9 @@ class FineTuningRunner(Runner):
             write_atomically(Path(out_dir) / filename, lambda path: write(str(path.parent), path.name, *args, **kwargs))
 
 
-def latest_checkpoint(work_dir: Path) -> tuple[Path, int] | None:
-    """The newest checkpoint of a run and its iteration, or None where there is none."""
-    found = [(int(path.stem.removeprefix("iter_")), path) for path in work_dir.glob(CHECKPOINT_NAME.format("*"))]
-    if not found:
-        return None
-    iteration, path = max(found)
-    return path, iteration
+def list_checkpoints(work_dir: Path) -> dict[int, Path]:
+    """The checkpoints of a run by their iteration, in no order."""
+    return {int(path.stem.removeprefix("iter_")): path for path in work_dir.glob(CHECKPOINT_NAME.format("*"))}
 
 
 def micro_batches(batch: Mapping[str, Sequence[Any]], count: int) -> list[dict[str, Sequence[Any]]]:
@@ -228,9 +224,6 @@ class ProgressHook(Hook):
             with (Path(runner.work_dir) / LOG_FILE).open("a", encoding="utf-8") as log:
                 log.write(json.dumps({"iteration": iteration, **line}) + "\n")
 
-    def after_train(self, runner: Runner) -> None:
-        self.close()
-
     def before_test(self, runner: Runner) -> None:
         self._open("testing", len(runner.test_dataloader), 0)
 
@@ -238,17 +231,16 @@ class ProgressHook(Hook):
         assert self._bar is not None
         self._bar.update()
 
-    def after_test(self, runner: Runner) -> None:
-        self.close()
-
     def _open(self, what: str, total: int, initial: int) -> None:
         self._bar = tqdm(desc=what, total=total, initial=initial, unit="it", mininterval=1.0, disable=not is_main_process())
 
-    def close(self) -> None:
+    def close(self, runner: Runner | None = None) -> None:
         """End the bar's line, also where the run ends early."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+    after_train = after_test = close
 
 
 @HOOKS.register_module()

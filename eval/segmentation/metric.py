@@ -58,67 +58,56 @@ def count_pixels(predictions_HW: Tensor, labels_HW: Tensor, num_classes: int) ->
 
     Both maps hold integer class indices in [0, K), the labels also IGNORED_LABEL, on the same device.
     """
-    if predictions_HW.shape != labels_HW.shape:
-        raise ValueError(f"prediction of shape {tuple(predictions_HW.shape)} for labels of shape {tuple(labels_HW.shape)}")
     labelled = labels_HW != IGNORED_LABEL
     predictions, labels = predictions_HW[labelled].long(), labels_HW[labelled].long()
-    if labels.numel() and (labels.min() < 0 or labels.max() >= num_classes):
-        raise ValueError(
-            f"labels from {int(labels.min())} to {int(labels.max())}, after reduction; valid: 0 to {num_classes - 1} and "
-            f"{IGNORED_LABEL} for unlabelled"
-        )
     agreed = labels[predictions == labels]
     return torch.stack([torch.bincount(values, minlength=num_classes) for values in (agreed, predictions, labels)]).cpu()
 
 
-def compute_metrics(counts_3K: Tensor) -> dict[str, float]:
-    """mIoU, aAcc and mAcc in percent from the sum of `count_pixels` over all images; NaN where there is no value."""
+def compute_metrics(counts_3K: Tensor) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """mIoU, aAcc and mAcc from the sum of `count_pixels` over all images, and IoU and Acc of every class.
+
+    All are in percent, NaN where there is no value.
+    """
     scores = class_scores(counts_3K[None].numpy())
     # By torch's mean, whose last digit differs from numpy's: earlier results were made so.
     miou, macc = (float(torch.from_numpy(values_RK).nanmean()) for values_RK in (scores.iou_RK, scores.accuracy_RK))
-    return {"mIoU": miou, "aAcc": float(scores.accuracy_R[0]), "mAcc": macc}
+    per_class = zip(scores.iou_RK[0].tolist(), scores.accuracy_RK[0].tolist(), strict=True)
+    metrics = {"mIoU": miou, "aAcc": float(scores.accuracy_R[0]), "mAcc": macc}
+    return metrics, [{"IoU": iou, "Acc": accuracy} for iou, accuracy in per_class]
 
 
 @METRICS.register_module()
 class PixelCounts(BaseMetric):
     """Sums the pixel counts of all images, on every process, and reports mIoU, aAcc and mAcc in percent, unrounded."""
 
-    def __init__(self, output_file: str | None = None, items_file: str | None = None, **kwargs: Any) -> None:
-        """Files are written where they are named.
+    def __init__(self, output_file: str, items_file: str) -> None:
+        """Say where to write the counts, from which every metric follows.
 
         Args:
-            output_file: JSON file for the counts, from which every metric follows: class -> [intersection, predicted, labelled]
-                in pixels.
-            items_file: .npz file for the same counts of every single image, what a bootstrap over images needs: `names` [N] of the
-                images, ascending, and `counts` int32 [N, 3, K].
-            kwargs: For mmengine's BaseMetric.
+            output_file: JSON file: class -> [intersection, predicted, labelled] in pixels.
+            items_file: .npz file with those of every single image, what a bootstrap over images needs: `names` [N] of the images,
+                ascending, and `counts` int32 [N, 3, K].
         """
-        super().__init__(**kwargs)
-        self.output_file = output_file
-        self.items_file = items_file
+        super().__init__()
+        self.output_file = Path(output_file)
+        self.items_file = Path(items_file)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Count the pixels of one batch; the samples have `pred_sem_seg` and `gt_sem_seg`, each [1, H, W]."""
-        del data_batch
         for sample in data_samples:
             predictions_HW = sample["pred_sem_seg"]["data"].squeeze(0)
             labels_HW = sample["gt_sem_seg"]["data"].squeeze(0).to(predictions_HW.device)
-            try:
-                counts_3K = count_pixels(predictions_HW, labels_HW, len(self.dataset_meta["classes"]))
-            except ValueError as error:
-                raise ValueError(f"{sample['seg_map_path']}: {error}") from error
+            counts_3K = count_pixels(predictions_HW, labels_HW, len(CLASSES))
             self.results.append((Path(sample["seg_map_path"]).stem, counts_3K))
 
-    def compute_metrics(self, results: list[tuple[str, Tensor]]) -> dict[str, float]:
-        counts_3K = torch.stack([counts_3K for _, counts_3K in results]).sum(dim=0)
-        if self.items_file is not None:
-            per_image = dict(results)
-            names = sorted(per_image)
-            counts_N3K = torch.stack([per_image[name] for name in names]).numpy().astype(np.int32)
-            write = partial(np.savez_compressed, names=np.array(names), counts=counts_N3K)
-            write_atomically(Path(self.items_file), write)
-        if self.output_file is not None:
-            classes = [name.strip() for name in self.dataset_meta["classes"]]
-            table = dict(zip(classes, counts_3K.T.tolist(), strict=True))
-            write_text_atomically(Path(self.output_file), json.dumps(table, indent=1) + "\n")
-        return compute_metrics(counts_3K)
+    def compute_metrics(self, results: list[tuple[str, Tensor]]) -> dict[str, Any]:
+        per_image = dict(sorted(results))
+        counts_N3K = torch.stack(list(per_image.values()))
+        counts_3K = counts_N3K.sum(dim=0)
+        arrays: dict[str, Any] = {"names": np.array(list(per_image)), "counts": counts_N3K.numpy().astype(np.int32)}
+        write_atomically(self.items_file, partial(np.savez_compressed, **arrays))
+        table = dict(zip(CLASSES, counts_3K.T.tolist(), strict=True))
+        write_text_atomically(self.output_file, json.dumps(table, indent=1) + "\n")
+        metrics, per_class = compute_metrics(counts_3K)
+        return {**metrics, "breakdown": dict(zip(CLASSES, per_class, strict=True))}

@@ -49,7 +49,7 @@ class Task:
             prepared.config.custom_hooks = [*prepared.config.get("custom_hooks", []), *([hook] if hook else [])]
             return prepared
 
-        return finetune.evaluate(self.name, options, prepare, module.measured)
+        return finetune.evaluate(self.name, options, prepare, module.ARTEFACTS)
 
 
 def trained_weights(output: Path) -> dict[str, torch.Tensor]:

@@ -13,12 +13,8 @@ _base_ = [
 
 custom_imports = dict(
     imports=[
-        "eval.openmmlab.backbone",
-        "eval.openmmlab.loading",
-        "eval.openmmlab.runner",
-        "eval.detection.metric",
-        "eval.openmmlab.plots",
-        "eval.detection.roi_extractor",
+        *(f"eval.openmmlab.{name}" for name in ("backbone", "loading", "runner", "plots")),
+        *("eval.detection.metric", "eval.detection.roi_extractor"),
     ],
     allow_failed_imports=False,
 )
@@ -92,9 +88,7 @@ optim_wrapper = dict(
     optimizer=dict(type="AdamW", lr=5e-5, betas=(0.9, 0.999), weight_decay=0.05),
     # By substring of the parameter's name. `norm` matches the LayerNorms of the blocks (norm1, norm2); the SyncBN of the pyramid has
     # no such name and is decayed, as published.
-    paramwise_cfg=dict(
-        custom_keys=dict(pos_embed=dict(decay_mult=0.0), cls_token=dict(decay_mult=0.0), norm=dict(decay_mult=0.0))
-    ),
+    paramwise_cfg=dict(custom_keys={name: dict(decay_mult=0.0) for name in ("pos_embed", "cls_token", "norm")}),
     clip_grad=None,
 )
 

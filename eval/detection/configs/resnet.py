@@ -14,12 +14,7 @@ _base_ = ["./base.py"]
 batch = dict(total=16, per_device=2)
 half_precision = False
 
-schedule = dict(
-    unit="iterations",
-    length=90_000,
-    decay_after=(60 / 90, 80 / 90),
-    precise_batch_norm=200,
-)
+schedule = dict(unit="iterations", length=90_000, decay_after=(60 / 90, 80 / 90), precise_batch_norm=200)
 
 sync_batch_norm = dict(type="SyncBN", requires_grad=True)
 

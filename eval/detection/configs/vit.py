@@ -2,13 +2,6 @@
 # deconvolution pyramid. Position embeddings stay at the pretraining grid and are interpolated by DINO's rule in every pass.
 _base_ = ["./base.py"]
 
-model = dict(
-    backbone=dict(
-        taps=(3, 5, 7, 11),
-        num_heads=None,  # the backbone file's; the published config says 8, see DetectionConfig.num_heads
-        drop_path_rate=0.05,
-        position_resize="dino",
-        position_image_size=None,
-        deconv_pyramid=True,
-    )
-)
+# The heads are the backbone file's; the published config says 8, see DetectionConfig.num_heads.
+positions = dict(position_resize="dino", position_image_size=None)
+model = dict(backbone=dict(taps=(3, 5, 7, 11), num_heads=None, drop_path_rate=0.05, **positions, deconv_pyramid=True))

@@ -11,23 +11,11 @@ _base_ = [
 ]
 
 custom_imports = dict(
-    imports=[
-        "eval.openmmlab.backbone",
-        "eval.openmmlab.loading",
-        "eval.openmmlab.runner",
-        "eval.segmentation.metric",
-        "eval.openmmlab.plots",
-    ],
+    imports=[*(f"eval.openmmlab.{name}" for name in ("backbone", "loading", "runner", "plots")), "eval.segmentation.metric"],
     allow_failed_imports=False,
 )
 
-schedule = dict(
-    iterations=40_000,
-    warmup_iterations=1_500,
-    warmup_factor=1e-6,
-    poly_power=1.0,
-    min_learning_rate=0.0,
-)
+schedule = dict(iterations=40_000, warmup_iterations=1_500, warmup_factor=1e-6, poly_power=1.0, min_learning_rate=0.0)
 crop = 512
 scale = (2048, 512)  # largest long and short side, the ratio kept
 batch = dict(total=16, per_device=4, world_size=4)  # the number of GPUs is inferred from a comment, "8 GPUs x 2"

@@ -7,21 +7,7 @@
 # timm shifts windows before it pads a map to whole windows, Swin's code after: borders differ.
 _base_ = ["./base.py"]
 
-model = dict(
-    backbone=dict(
-        taps=(0, 1, 2, 3),
-        drop_path_rate=0.1,
-        norm_maps=True,
-        shift_all_stages=True,
-    )
-)
+model = dict(backbone=dict(taps=(0, 1, 2, 3), drop_path_rate=0.1, norm_maps=True, shift_all_stages=True))
 
-optim_wrapper = dict(
-    paramwise_cfg=dict(
-        custom_keys=dict(
-            _delete_=True,
-            relative_position_bias_table=dict(decay_mult=0.0),
-            norm=dict(decay_mult=0.0),
-        )
-    )
-)
+undecayed = dict(relative_position_bias_table=dict(decay_mult=0.0), norm=dict(decay_mult=0.0))
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(_delete_=True, **undecayed)))

@@ -2,13 +2,5 @@
 # and from there to the grid of each test image, both bicubically to the exact size.
 _base_ = ["./base.py"]
 
-model = dict(
-    backbone=dict(
-        taps=(2, 5, 8, 11),
-        num_heads=None,  # the backbone file's
-        drop_path_rate=0.1,
-        position_resize="size",
-        position_image_size={{_base_.crop}},
-        deconv_pyramid=False,
-    )
-)
+positions = dict(position_resize="size", position_image_size={{_base_.crop}})
+model = dict(backbone=dict(taps=(2, 5, 8, 11), num_heads=None, drop_path_rate=0.1, **positions, deconv_pyramid=False))

@@ -11,7 +11,7 @@ from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from pycocotools import mask as masks
 from pycocotools.coco import COCO
 
-from eval.detection.items import IOU_TYPES, average_precision, read_classes, split_metrics
+from eval.detection.items import IOU_TYPES, average_precision, read_classes
 from eval.detection.metric import score
 from eval.detection.roi_extractor import Float32RoIExtractor
 
@@ -51,7 +51,7 @@ def _detection(image: int, left: int = 10) -> dict[str, Any]:
 
 
 def test_perfect_detections_score_100(truth: COCO) -> None:
-    overall, per_class = split_metrics(score(truth, [_detection(1), _detection(2)], [1, 2], [PERSON, DOG])[0])
+    overall, per_class, _ = score(truth, [_detection(1), _detection(2)], [1, 2], [PERSON, DOG])
     assert list(overall) == ["bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "segm_mAP", "segm_mAP_50", "segm_mAP_75"]
     assert all(value == pytest.approx(100) for value in overall.values())
     assert per_class["person"]["segm_mAP"] == pytest.approx(100)
@@ -73,7 +73,7 @@ def test_perfect_detections_score_100(truth: COCO) -> None:
 def test_visible_cases(
     truth: COCO, detections: list[dict[str, Any]], images: list[int], mean: float, at_50: float, at_75: float
 ) -> None:
-    overall, _ = split_metrics(score(truth, detections, images, [PERSON])[0])
+    overall, *_ = score(truth, detections, images, [PERSON])
     assert list(overall.values()) == pytest.approx([mean, at_50, at_75] * 2, abs=1e-9)
 
 
@@ -121,7 +121,7 @@ def _coco(truth: list[list[dict[str, Any]]], found: list[list[dict[str, Any]]]) 
 def test_copied_images_score_as_weighted_ones(seed: int) -> None:
     truth, found = _scene(seed, 9)
     coco, detections = _coco(truth, found)
-    _, arrays = score(coco, detections, list(range(1, 10)), CATEGORIES)
+    *_, arrays = score(coco, detections, list(range(1, 10)), CATEGORIES)
     classes = {iou_type: read_classes(arrays, iou_type) for iou_type in IOU_TYPES}
     generator = np.random.default_rng(seed)
     weights_RN = np.stack([np.ones(9), *(np.bincount(generator.integers(9, size=9), minlength=9) for _ in range(3))])
@@ -130,14 +130,14 @@ def test_copied_images_score_as_weighted_ones(seed: int) -> None:
     for row, weights_N in enumerate(weights_RN.astype(int)):
         copies = [image for image, weight in enumerate(weights_N[::-1]) for _ in range(weight)]
         copied = _coco([truth[image] for image in copies], [found[image] for image in copies])
-        wanted, _ = split_metrics(score(*copied, list(range(1, len(copies) + 1)), CATEGORIES)[0])
+        wanted, *_ = score(*copied, list(range(1, len(copies) + 1)), CATEGORIES)
         assert {name: values_R[row] for name, values_R in metrics.items()} == pytest.approx(wanted, abs=1e-9)
 
 
 def test_no_detections_score_zero_and_no_annotations_have_no_value() -> None:
     truth, found = _scene(0, 8)
     coco, _ = _coco(truth, found)
-    _, arrays = score(coco, [], list(range(1, 9)), CATEGORIES)
+    *_, arrays = score(coco, [], list(range(1, 9)), CATEGORIES)
     classes = {"bbox": read_classes(arrays, "bbox")}
     # The first image is without annotations; it is the last one by name.
     weights_RN = np.array([np.ones(8), np.eye(8)[-1]])

@@ -80,6 +80,8 @@ def test_a_dinov3_goes_through_the_pyramid(tmp_path: Path) -> None:
     file = str(write_toy_backbone(tmp_path, DINOV3))
     maps = BackboneFromFile(file, TAPS, deconv_pyramid=True)(torch.randn(2, 3, 64, 96))
     assert [tuple(map_BDhw.shape[-2:]) for map_BDhw in maps] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+    with pytest.raises(ValueError, match="takes four maps, not the 2"):
+        BackboneFromFile(file, TAPS[:2], deconv_pyramid=True)
     with pytest.raises(ValueError, match="num_heads=6 can be chosen for a ViT only"):
         BackboneFromFile(file, TAPS, num_heads=6)
 

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from eval.openmmlab.runner import FineTuningRunner, JsonConfig, PreciseBatchNormHook, latest_checkpoint, micro_batches
+from eval.openmmlab.runner import FineTuningRunner, JsonConfig, PreciseBatchNormHook, list_checkpoints, micro_batches
 
 IMAGES, UPDATES, BATCH = 12, 5, 4
 
@@ -138,13 +138,10 @@ def test_statistics_are_the_mean_over_the_parts_of_batches_after_the_last_update
     assert len(list(loop.dataloader_iterator)) == 1
 
 
-def test_latest_checkpoint_goes_by_iteration_not_by_name(tmp_path: Path) -> None:
-    assert latest_checkpoint(tmp_path) is None
-    for iteration in (9, 10):
-        (tmp_path / f"iter_{iteration}.pth").touch()
-    # What a kill while writing leaves behind.
-    (tmp_path / ".iter_11.123.tmp.pth").touch()
-    assert latest_checkpoint(tmp_path) == (tmp_path / "iter_10.pth", 10)
+def test_what_a_kill_while_writing_leaves_behind_is_no_checkpoint(tmp_path: Path) -> None:
+    for name in ("iter_9.pth", "iter_10.pth", ".iter_11.123.tmp.pth"):
+        (tmp_path / name).touch()
+    assert list_checkpoints(tmp_path) == {9: tmp_path / "iter_9.pth", 10: tmp_path / "iter_10.pth"}
 
 
 def test_config_text_is_json_that_mmengine_reads_back(tmp_path: Path) -> None:
