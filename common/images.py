@@ -1,8 +1,11 @@
-"""What all readers of images agree on: which files are images, which JPEG is whole, how pixels are normalised, lists of names."""
+"""What all readers of images agree on: which files are images, which JPEG is whole, how pixels are normalised, which are shown."""
 
 import struct
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+ItemT = TypeVar("ItemT")
 
 # Mean and deviation of RGB values from 0 to 1, by which every backbone here wants its input normalised.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -68,3 +71,9 @@ def read_lines(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a text file in UTF-8 ({error})") from error
     return [line.strip() for line in lines if line.strip()]
+
+
+def evenly(items: Sequence[ItemT], count: int) -> list[ItemT]:
+    """The items in the middle of `count` equal parts; all of them if there are no more."""
+    count = min(count, len(items))
+    return [items[(2 * part + 1) * len(items) // (2 * count)] for part in range(count)]

@@ -9,12 +9,14 @@ from typing import Any
 
 import mmcv
 from mmengine.config import Config
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, VISUALIZERS
 from mmengine.runner import Runner
 
+from common.distributed import gather_objects, wait_for_all
 from common.files import write_atomically, write_text_atomically
+from common.images import evenly
 from common.plots import Panel, read_log, write_panels
 from eval.openmmlab.options import FineTuningConfig
 from eval.openmmlab.runner import LOG_FILE
@@ -55,18 +57,12 @@ def draw_curves(output: Path, work_folder: str) -> dict[str, str]:
     return {"training_curves": f"{work_folder}/{CURVES_FILE}"}
 
 
-def spread(count: int, total: int) -> list[int]:
-    """The middles of `count` equal parts of `range(total)`; all of it where it has no more."""
-    count = min(count, total)
-    return [(2 * part + 1) * total // (2 * count) for part in range(count)]
-
-
 @HOOKS.register_module()
 class PredictionsHook(Hook):
     """Draws ground truth and prediction beside each other on `count` test images, spread over the data set, as `NNN.png`.
 
-    Each process draws those of its images that are among them. A plot that cannot be drawn is an error in the log and no reason
-    to lose a test. `images.json` says which image each plot shows.
+    The first process draws them all at the end, since mmengine's visualisers do nothing in the others. A plot that cannot be drawn
+    is an error in the log and no reason to lose a test. `images.json` says which image each plot shows.
     """
 
     priority = "LOW"
@@ -80,50 +76,60 @@ class PredictionsHook(Hook):
         self.count = count
         self.visualizer = VISUALIZERS.get(visualizer)()
         self.classes = classes
-        self._shown: dict[str, Path] = {}
+        self._samples: dict[str, Any] = {}
 
     def before_test(self, runner: Runner) -> None:
         dataset = runner.test_dataloader.dataset
-        paths = [dataset.get_data_info(index)["img_path"] for index in spread(self.count, len(dataset))]
-        self._shown = {path: self.folder / f"{number:03}.png" for number, path in enumerate(paths)}
-        self.visualizer.dataset_meta = {**dataset.metainfo, "classes": self.classes or dataset.metainfo["classes"]}
+        chosen = evenly(range(len(dataset)), self.count)
+        self._samples = dict.fromkeys(dataset.get_data_info(index)["img_path"] for index in chosen)
+        classes = self.classes or dataset.metainfo["classes"]
+        self.num_classes = len(classes)
+        self.visualizer.dataset_meta = {**dataset.metainfo, "classes": classes}
         if is_main_process():
             self.folder.mkdir(parents=True, exist_ok=True)
             for earlier in (*self.folder.glob("*.png"), *self.folder.glob(LIST_FILE)):
                 earlier.unlink()
-        barrier()
 
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Sequence[Any] | None = None
     ) -> None:
+        """Keep what the plots show of this process's images."""
         for sample in outputs or ():
-            if (path := self._shown.get(sample.img_path)) is not None:
-                try:
-                    write_atomically(path, partial(self._draw, sample.cpu()))
-                except Exception as error:  # whatever a drawing library raises
-                    logger.error("%s is missing, %s was not drawn: %s", path, sample.img_path, error)
+            if sample.img_path in self._samples:
+                sample.pop("seg_logits", None)  # a number per class and pixel
+                if "pred_instances" in sample:
+                    sample.pred_instances = self._best(sample.pred_instances)
+                self._samples[sample.img_path] = sample.cpu()
 
-    def _draw(self, sample: Any, path: Path) -> None:
-        options = {}
-        if "pred_instances" in sample:
-            found = sample.pred_instances
-            found = found[found.labels < len(self.visualizer.dataset_meta["classes"])]  # others cannot count
-            confident = found[found.scores > _SCORE_SHOWN]
-            best = found.scores.argsort(descending=True)[:_BEST_SHOWN]
-            sample.pred_instances = confident if len(confident) else found[best]
-            options = {"pred_score_thr": -1.0}
-        image = mmcv.imread(sample.img_path, channel_order="rgb")
-        self.visualizer.add_datasample("", image, sample, out_file=str(path), **options)
+    def _best(self, found: Any) -> Any:
+        """The detections to draw."""
+        found = found[found.labels < self.num_classes]  # others cannot count
+        confident = found[found.scores > _SCORE_SHOWN]
+        return confident if len(confident) else found[found.scores.argsort(descending=True)[:_BEST_SHOWN]]
 
     def after_test(self, runner: Runner) -> None:
-        """List the plots. By now every process has handed over its predictions, so it has drawn them."""
+        shares = gather_objects(self._samples)
         if is_main_process():
-            names = {path.name: Path(image).name for image, path in self._shown.items() if path.is_file()}
+            samples = {path: sample for share in shares for path, sample in share.items() if sample is not None}
+            names = {}
+            for number, path in enumerate(self._samples):
+                plot = self.folder / f"{number:03}.png"
+                try:
+                    write_atomically(plot, partial(self._draw, samples[path]))
+                    names[plot.name] = Path(path).name
+                except Exception as error:  # whatever a drawing library raises
+                    logger.error("%s is missing, %s was not drawn: %s", plot, path, error)
             try:
                 write_text_atomically(self.folder / LIST_FILE, json.dumps(names, indent=1) + "\n")
             except OSError as error:
                 logger.error("%s was not written: %s", self.folder / LIST_FILE, error)
-        barrier()
+        wait_for_all()  # until there are the plots, which every process lists
+
+    def _draw(self, sample: Any, path: Path) -> None:
+        image = mmcv.imread(sample.img_path, channel_order="rgb")
+        # Labels of segments would lie on top of each other, and in the colours of the segments.
+        options: dict[str, Any] = {"pred_score_thr": -1.0} if "pred_instances" in sample else {"with_labels": False}
+        self.visualizer.add_datasample("", image, sample, out_file=str(path), **options)
 
 
 def draw_predictions(config: Config, options: FineTuningConfig, visualizer: str, classes: Sequence[str] | None = None) -> None:

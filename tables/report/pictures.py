@@ -11,16 +11,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from common.images import evenly
 from tables.collect import Measurement
 from tables.report.data import Group, page_path
 
 logger = logging.getLogger(__name__)
-
-ItemT = TypeVar("ItemT")
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 _CURVES_ARTEFACT = "training_curves"
@@ -187,12 +186,6 @@ def _logged(path: str, error: ArtefactError | OSError) -> str:
     problem = f"{path} {error if isinstance(error, ArtefactError) else f'cannot be read ({error.strerror})'}"
     logger.warning("%s; the report says so in its place", problem)
     return problem
-
-
-def evenly(items: Sequence[ItemT], count: int) -> list[ItemT]:
-    """The items in the middle of `count` equal parts; all of them if there are no more."""
-    count = min(count, len(items))
-    return [items[(2 * part + 1) * len(items) // (2 * count)] for part in range(count)]
 
 
 def _open(path: Path) -> Image.Image:

@@ -112,6 +112,12 @@ class Course:
         task.evaluate(task.options(tmp_path / "one", **splits))
         given = task.options(tmp_path / "two", **splits)
         evaluate_in_processes(task.module, given, tmp_path / "processes", world_size=2)
+        # Each drew its own images; all but the first's were missing, since mmengine's visualisers draw in the first process only.
+        logs = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "processes").glob("*.log"))
+        assert "missing" not in logs
+        drawn = [{path.name for path in (tmp_path / name / "predictions").iterdir()} for name in ("one", "two")]
+        assert drawn[0] == drawn[1]
+        assert len(drawn[0]) == read_result(tmp_path / "two/result.json").datasets["test"].num_items + 1  # and the list
         one, two = (_training_log(tmp_path / name) for name in ("one", "two"))
         assert [line["iteration"] for line in one] == list(range(1, ITERATIONS + 1))
         for alone, together in zip(one, two, strict=True):

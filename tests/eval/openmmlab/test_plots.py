@@ -1,7 +1,6 @@
 """Curves of a log, and drawn predictions, without a network."""
 
 import json
-import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -14,7 +13,7 @@ from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 from PIL import Image
 
-from eval.openmmlab.plots import PREDICTIONS_FOLDER, PredictionsHook, draw_curves, list_predictions, spread
+from eval.openmmlab.plots import PREDICTIONS_FOLDER, PredictionsHook, draw_curves, list_predictions
 
 HEIGHT, WIDTH = 64, 96
 
@@ -47,11 +46,6 @@ def test_curves_that_cannot_be_drawn_are_an_error_in_the_log_and_no_artefact(
     (tmp_path / "empty/training.jsonl").write_text('{"iteration": 1, "loss": 2, "lr": 1}\n{"iter', encoding="utf-8")
     assert draw_curves(tmp_path, "empty")
     assert "leaves out 1 lines" in caplog.text
-
-
-@pytest.mark.parametrize(("count", "total", "chosen"), [(1, 9, [4]), (4, 100, [12, 37, 62, 87]), (8, 5, [0, 1, 2, 3, 4])])
-def test_the_choice_is_spread_over_the_set(count: int, total: int, chosen: list[int]) -> None:
-    assert spread(count, total) == chosen
 
 
 class _Dataset(list[str]):
@@ -89,19 +83,19 @@ def detected(path: str, labels: list[int], scores: list[float]) -> DetDataSample
     return sample
 
 
-def test_processes_together_draw_every_chosen_image(runner: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_chosen_images_are_drawn_or_an_error_in_the_log(
+    runner: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path / "out" / PREDICTIONS_FOLDER
     folder.mkdir(parents=True)
     (folder / "007.png").touch()  # of an earlier test with more images
-    hooks = [PredictionsHook(str(folder), 3, "mmseg.SegLocalVisualizer") for _ in range(2)]
-    for hook in hooks:
-        hook.before_test(runner)
+    hook = PredictionsHook(str(folder), 3, "mmseg.SegLocalVisualizer")
+    hook.before_test(runner)
     paths = runner.test_dataloader.dataset
     Path(paths[3]).write_bytes(b"")
-    with caplog.at_level(logging.ERROR):
-        for number, path in enumerate(paths):
-            hooks[number % 2].after_test_iter(runner, number // 2, outputs=[segmented(path)])
-    hooks[0].after_test(runner)
+    for number, path in enumerate(paths):
+        hook.after_test_iter(runner, number, outputs=[segmented(path)])
+    hook.after_test(runner)
     # The images chosen are 1, 3 and 5; drawing the second fails, which is said and does not end the test.
     assert list_predictions(tmp_path / "out") == {
         "prediction on 1.png": "predictions/000.png",
@@ -127,6 +121,7 @@ def test_detections_are_drawn_by_confidence_and_named_by_the_annotation_file(run
     ]
     for path, (labels, scores) in zip(paths, found, strict=True):
         hook.after_test_iter(runner, 0, outputs=[detected(path, labels, scores)])
+    hook.after_test(runner)
     images = [np.asarray(Image.open(tmp_path / f"out/{number:03}.png")).astype(int) for number in range(6)]
     background = [np.array([10 * number, 0, 200]) for number in range(6)]
     changed = [(abs(image - colour).sum(axis=2) > 30)[:, WIDTH:] for image, colour in zip(images, background, strict=True)]
