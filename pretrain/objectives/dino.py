@@ -86,9 +86,9 @@ class PatchDistillation(Distillation):
     def forward(self, student: Projections, teacher: Projections, temperature: float) -> Tensor:
         """The mean over patches and images, then over views: a local view weighs as much as a global one."""
         losses = []
-        for student_BND, teacher_BND in zip(student.views, teacher.views, strict=True):
+        for logits_BNK, teacher_BND in zip(student.logits_by_view(), teacher.views, strict=True):
             targets_BNK = F.softmax((teacher.logits(teacher_BND) - self.centre.mean_K) / temperature, dim=-1)
-            log_probabilities_BNK = F.log_softmax(student.logits(student_BND) / self.config.student_temperature, dim=-1)
+            log_probabilities_BNK = F.log_softmax(logits_BNK / self.config.student_temperature, dim=-1)
             losses.append(-(targets_BNK * log_probabilities_BNK).sum(-1).mean())
         self.centre.observe(teacher)
         return torch.stack(losses).mean()
@@ -103,8 +103,8 @@ def pair_losses(
         for view_BD in teacher.views[:NUM_GLOBAL_CROPS]
     ]
     losses = {}
-    for view, view_BD in enumerate(student.views):
-        log_probabilities_BK = F.log_softmax(student.logits(view_BD) / student_temperature, dim=-1)
+    for view, logits_BK in enumerate(student.logits_by_view()):
+        log_probabilities_BK = F.log_softmax(logits_BK / student_temperature, dim=-1)
         for target, targets_BK in enumerate(targets):
             if target != view:
                 losses[target, view] = -(targets_BK * log_probabilities_BK).sum(-1)
