@@ -69,18 +69,7 @@ def propagate_sequence(
     topk: int = 5,
     temperature: float = 0.1,
 ) -> Iterator[np.ndarray]:
-    """Masks of all frames but the first.
-
-    Args:
-        frames: Paths of the frames.
-        first_mask: Ids of the first one.
-        tokens: Image [3, H, W] -> patch tokens [N, D].
-        patch_size: Of the network.
-        n_last_frames: Context besides the first frame.
-        radius: Of the neighbourhood in patches; 0 for none.
-        topk: Sources.
-        temperature: Of the affinity.
-    """
+    """Masks of all frames but the first; `tokens` maps an image [3, H, W] to patch tokens [N, D]; a radius of 0 means no limit."""
     first, _ = read_frame(frames[0])
     h, w = first.shape[1] // patch_size, first.shape[2] // patch_size
     small = np.array(Image.fromarray(first_mask).resize((w, h), Image.Resampling.NEAREST))

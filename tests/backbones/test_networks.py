@@ -1,4 +1,4 @@
-"""DINOv3's ViT against timm's own, and the authors' layout against its description written out."""
+"""ViTs with what DINOv2 and DINOv3 add to them, against descriptions that are written out and against timm's own."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.build import build_backbone
@@ -14,19 +15,19 @@ from backbones.convert import convert_content
 from backbones.dinov3 import DINOv3
 from backbones.file import load_strictly
 from backbones.layouts.architecture import with_periods
-from backbones.spec import DINOv3Spec, spec_from_dict, spec_to_dict
-from tests.layouts import DINOV3, GATED, make_all, weights_of, without_periods
+from backbones.spec import BackboneSpec, DINOv3Spec, ViTSpec, spec_from_dict, spec_to_dict
+from tests.layouts import DINOV2, DINOV3, GATED, REGISTERS, VIT, make_all, weights_of, without_periods
 from tests.references.vit import patch_features
 
 MADE = make_all()
+TOLERANCE = 2e-5
 SIZES = [(64, 64), (48, 112)]
 SPECS = {"plain": DINOV3, "gated": GATED}
 
 
-def network_of(spec: DINOv3Spec, weights: dict[str, Tensor]) -> DINOv3:
+def network_of(spec: BackboneSpec, weights: dict[str, Tensor]) -> Any:
     network = build_backbone(spec).eval()
     load_strictly(network, weights)
-    assert isinstance(network, DINOv3)
     return network
 
 
@@ -68,9 +69,9 @@ def test_timms_own_features(spec: DINOv3Spec, size: tuple[int, int]) -> None:
 def test_the_authors_layout_against_the_description(name: str, size: tuple[int, int]) -> None:
     """Hidden bias of the keys, rounded periods, gate and value, registers, coordinates of rows and columns."""
     conversion = convert_content(MADE[name].checkpoint)
-    network = network_of(conversion.spec, conversion.state_dict)  # type: ignore[arg-type]
+    network = network_of(conversion.spec, conversion.state_dict)
     expected = patch_features(MADE[name].checkpoint, images(size), conversion.spec.num_heads)  # type: ignore[arg-type]
-    torch.testing.assert_close(network.forward_tokens(images(size)).patches, expected, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(network.forward_tokens(images(size)).patches, expected, atol=TOLERANCE, rtol=1e-5)
 
 
 def _one_axis_for_both(network: DINOv3) -> None:
@@ -99,7 +100,7 @@ def _rotated_registers(network: DINOv3) -> None:
 @torch.no_grad()
 def test_known_mistakes_change_the_features(mistake: Callable[[DINOv3], None]) -> None:
     conversion = convert_content(MADE["dinov3"].checkpoint)
-    network = network_of(conversion.spec, conversion.state_dict)  # type: ignore[arg-type]
+    network = network_of(conversion.spec, conversion.state_dict)
     mistake(network)
     expected = patch_features(MADE["dinov3"].checkpoint, images(SIZES[1]), DINOV3.num_heads)
     assert (network.forward_tokens(images(SIZES[1])).patches - expected).abs().max() > 1e-4
@@ -145,3 +146,56 @@ def test_damaged_files_are_refused(change: dict[str, Tensor | None], message: st
     checkpoint = {name: tensor for name, tensor in {**MADE["dinov3"].checkpoint, **change}.items() if tensor is not None}
     with pytest.raises(ValueError, match=message):
         convert_content(checkpoint)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["dinov2", "dinov2_registers"])
+@pytest.mark.parametrize("size", [(56, 56), (84, 140), (42, 56)])
+def test_dinov2(name: str, size: tuple[int, int]) -> None:
+    """The published order of steps, at the stored grid, enlarged and reduced."""
+    made = MADE[name]
+    conversion = convert_content(made.checkpoint)
+    network = network_of(conversion.spec, conversion.state_dict)
+    pixels = images(size)
+    expected = patch_features(made.checkpoint, pixels, num_heads=1)
+    found = network.forward_tokens(pixels)
+    torch.testing.assert_close(found.patches, expected, atol=TOLERANCE, rtol=0)
+    assert found.grid == (size[0] // 14, size[1] // 14)
+    other_rule = "antialias" if name == "dinov2" else "dino"
+    mistaken = network_of(dataclasses.replace(conversion.spec, position_rule=other_rule), conversion.state_dict)
+    deviation = (mistaken.forward_tokens(pixels).patches - expected).abs().max().item()
+    assert (deviation > 10 * TOLERANCE) == (size != (56, 56))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("spec", [REGISTERS, dataclasses.replace(REGISTERS, class_token=False)], ids=["with CLS", "without"])
+def test_maps_hold_patches_only(spec: ViTSpec) -> None:
+    network = build_backbone(spec).eval()
+    pixels = images((28, 56))
+    last = network.forward_maps(pixels, [0, 1])[1]
+    assert last.shape == (2, 64, 2, 4)
+    tokens = network.forward_tokens(pixels)
+    assert (tokens.cls is None) == (not spec.class_token)
+    normed = F.layer_norm(last.flatten(2).transpose(1, 2), (64,), eps=1e-6)
+    torch.testing.assert_close(tokens.patches, normed, atol=TOLERANCE, rtol=0)
+
+
+def test_older_files_lack_the_new_fields() -> None:
+    new = ("mlp", "layer_scale", "register_tokens", "class_position", "position_rule")
+    stored = {key: value for key, value in spec_to_dict(VIT).items() if key not in new}
+    assert spec_from_dict(stored) == VIT
+    assert spec_from_dict(spec_to_dict(REGISTERS)) == REGISTERS
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"mlp": "relu"}, "mlp='relu'; known: gelu, swiglu"),
+        ({"position_rule": "nearest"}, "position_rule='nearest'; known: dino, antialias"),
+        ({"register_tokens": -1}, "must not be negative"),
+        ({"register_tokens": 4}, "class_position=False"),
+    ],
+)
+def test_specs_that_make_no_network(change: dict, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        spec_from_dict(spec_to_dict(DINOV2) | change)
