@@ -91,7 +91,7 @@ def chosen_sequence(config: BenchmarkConfig) -> tuple[VideoSequence, int]:
 def run_network(extract: FeatureExtractor, sequence: VideoSequence, output: Path) -> Iterator[None]:
     """Forward passes alone, on decoded images."""
     del output
-    image_3HW = read_frame(sequence.frames[0], SETTINGS, extract.input_multiple).image
+    image_3HW = read_frame(sequence.frames[0], SETTINGS, extract.input_multiple)
     at_once = extract.frames_at_once(*image_3HW.shape[1:])
     images_B3HW = torch.stack([image_3HW] * at_once)
     for number in range(len(sequence.frames) - 1):
@@ -102,9 +102,10 @@ def run_network(extract: FeatureExtractor, sequence: VideoSequence, output: Path
 
 def run_patchbench(extract: FeatureExtractor, sequence: VideoSequence, output: Path) -> Iterator[None]:
     """Ours, one thing after another; `write_sequence` decodes and writes in threads of their own."""
-    frames = (read_frame(path, SETTINGS, extract.input_multiple) for path in sequence.frames)
-    for frame, ids in propagate_sequence(frames, sequence.first_mask(), extract, SETTINGS):
-        write_mask(output / f"{frame.name}.png", resize_mask(ids.numpy(), frame.original_size))
+    images = (read_frame(path, SETTINGS, extract.input_multiple) for path in sequence.frames)
+    masks = propagate_sequence(images, sequence.first_mask(), extract, SETTINGS)
+    for path, ids_HW in zip(sequence.frames[1:], masks, strict=True):
+        write_mask(output / f"{path.stem}.png", resize_mask(ids_HW.numpy(), sequence.size))
         yield
 
 

@@ -32,9 +32,10 @@ _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB\x60\x82"
 _ORIENTATION = 0x0112
 _TURNED_BY_A_QUARTER = (5, 6, 7, 8)
+SHOWN_AFTER_S = 0.5  # for what is done sooner, a progress bar would only flicker
 _FILES_PER_PROCESS = 256  # fewer are read sooner than a process starts
-# Pillow raises these for broken headers; it reports broken PNG chunks as SyntaxError.
-_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+# Pillow raises any of these for a damaged file; it reports broken PNG chunks as SyntaxError.
+PILLOW_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 
 
 def is_hidden(name: str) -> bool:
@@ -73,19 +74,14 @@ def list_images(folder: Path, suffix: Literal[".jpg", ".png"], root: Path) -> tu
 
 
 class ImageFacts(NamedTuple):
-    """What is known of an image file.
-
-    - `size`: (width, height) by its header, in pixels; `turned`: whether its EXIF orientation swaps the two when it is read.
-    - `damage`: what is wrong, as a phrase about several files, empty if nothing was seen; `detail`: the decoder's words.
-    - `values`: the different values of a label map, ascending; None where it was not decoded.
-    """
+    """What is known of an image file."""
 
     path: Path
-    size: tuple[int, int] | None = None
-    turned: bool = False
-    damage: str = ""
-    detail: str = ""
-    values: tuple[int, ...] | None = None
+    size: tuple[int, int] | None = None  # (width, height) by its header, in pixels
+    turned: bool = False  # its EXIF orientation swaps the two when it is read
+    damage: str = ""  # what is wrong, as a phrase about several files
+    detail: str = ""  # the decoder's words
+    values: tuple[int, ...] | None = None  # the different ones of a label map, ascending; None where it was not decoded
 
 
 def look_at(path: Path, decode: Decode | None = None, labels: bool = False) -> ImageFacts:
@@ -118,7 +114,7 @@ def look_at(path: Path, decode: Decode | None = None, labels: bool = False) -> I
         return facts._replace(damage="unreadable (broken links, permissions)", detail=error.strerror or "")
     except UnidentifiedImageError:
         return facts._replace(damage="not images by their first bytes")
-    except _PILLOW_ERRORS as error:
+    except PILLOW_ERRORS as error:
         return facts._replace(damage="damaged inside", detail=" ".join(str(error).removeprefix(f"{path}: ").split()))
 
 
@@ -180,26 +176,20 @@ def by_opencv(path: Path) -> None:
 
 
 def look_at_all(
-    paths: Sequence[Path],
-    jobs: int,
-    what: str,
-    decode: Decode | None = None,
-    labels: bool = False,
-    shown_after_s: float = 0.5,
+    paths: Sequence[Path], jobs: int, what: str, decode: Decode | None = None, labels: bool = False
 ) -> Iterator[ImageFacts]:
-    """Look at many files in the order of the paths, with a progress bar named `what` where it takes longer than `shown_after_s`.
+    """Look at many files in the order of the paths, with a progress bar named `what` where it takes a while.
 
     `jobs` are processes at most, 0 for one per usable core; `decode` is a function that they can import.
     """
     workers = min(jobs or usable_cores(), len(paths) // _FILES_PER_PROCESS)
     facts = in_processes(workers, partial(look_at, decode=decode, labels=labels), paths, chunksize=32)
-    yield from tqdm(facts, desc=what, total=len(paths), unit="file", delay=shown_after_s, mininterval=0.5, leave=False)
+    yield from tqdm(facts, desc=what, total=len(paths), unit="file", delay=SHOWN_AFTER_S, mininterval=0.5, leave=False)
 
 
 def usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Linux only; sees the cores that a container or a Slurm job may use
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Those that a container or a Slurm job may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_processes(workers: int, work: Callable[..., Outcome], *items: Iterable[Any], chunksize: int = 1) -> Iterator[Outcome]:
@@ -217,11 +207,12 @@ def in_processes(workers: int, work: Callable[..., Outcome], *items: Iterable[An
 
 def damage_findings(facts: Iterable[ImageFacts], root: Path, advice: str = "") -> list[Finding]:
     """One finding for each sort of damage."""
-    damaged = [fact for fact in facts if fact.damage]
-    names = [fact.path.relative_to(root).as_posix() + (f" ({fact.detail})" if fact.detail else "") for fact in damaged]
-    return merged(
-        Finding("damaged", f"files are {fact.damage}", (name,), advice) for fact, name in zip(damaged, names, strict=True)
-    )
+    findings = []
+    for fact in facts:
+        if fact.damage:
+            name = fact.path.relative_to(root).as_posix() + (f" ({fact.detail})" if fact.detail else "")
+            findings.append(Finding("damaged", f"files are {fact.damage}", (name,), advice))
+    return merged(findings)
 
 
 def size_findings(

@@ -9,6 +9,7 @@ import json
 import logging
 import platform
 import subprocess
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -70,16 +71,17 @@ class Evaluation:
     def inputs(self) -> Inputs:
         return _inputs(self)
 
-    def finished(self) -> Result | None:
-        """The result that the output folder holds, if it was made from the same inputs; the log says so.
+    @property
+    def inputs_sha256(self) -> str:
+        return text_sha256(json.dumps(self.inputs, sort_keys=True))
 
-        ResultError if the folder holds a damaged result, or one of other inputs: nobody's results are overwritten in silence.
-        """
+    def finished(self) -> Result | None:
+        """The result that the output folder holds; ResultError if it is damaged or of other inputs, so that none is overwritten."""
         path = self.options.output / RESULT_FILE
         if not path.exists():
             return None
         found = read_result(path)
-        if found.inputs_sha256 != inputs_digest(self.inputs):
+        if found.inputs_sha256 != self.inputs_sha256:
             changed = differences(_inputs(found), self.inputs)
             raise ResultError(f"{path}: made from other inputs ({changed}); choose another --output or remove it")
         logger.info("%s is finished with the same inputs; not run again", self.options.output)
@@ -88,7 +90,6 @@ class Evaluation:
         return found
 
     def write_config(self) -> None:
-        """Write the options beside the place of the result, before the run starts."""
         text = json.dumps(asdict(self.options), indent=1, default=str)
         write_text_atomically(self.options.output / CONFIG_FILE, text + "\n")
 
@@ -98,12 +99,15 @@ class Evaluation:
         breakdown: dict[str, dict[str, float]],
         artefacts: dict[str, str],
         device: "torch.device",
-        world_size: int,
-        wall_time_s: float,
-        peak_memory_bytes: int,
+        start: float,
         further_config: Mapping[str, Any] | None = None,
     ) -> Result:
-        """Put together what `result.json` holds; `further_config` is recorded beside the options, the rest as in `Result`."""
+        """Put together what `result.json` holds of a run that began at `start` (`time.monotonic`).
+
+        `further_config` is recorded beside the options.
+        """
+        from common.distributed import peak_memory_bytes  # loads torch, as whoever has a device has done
+
         return Result(
             task=self.task,
             protocol=self.protocol,
@@ -118,11 +122,11 @@ class Evaluation:
             ),
             config={**asdict(self.options), **(further_config or {})},
             seed=self.options.seed,
-            environment=describe_environment(device, world_size),
-            wall_time_s=wall_time_s,
-            peak_memory_bytes=peak_memory_bytes,
+            environment=_environment(device),
+            wall_time_s=time.monotonic() - start,
+            peak_memory_bytes=peak_memory_bytes(device),
             artefacts=artefacts,
-            inputs_sha256=inputs_digest(self.inputs),
+            inputs_sha256=self.inputs_sha256,
         )
 
 
@@ -136,11 +140,6 @@ def _inputs(given: Evaluation | Result) -> Inputs:
     }
     described: Inputs = json.loads(json.dumps(inputs, sort_keys=True, default=str))
     return described
-
-
-def inputs_digest(inputs: Inputs) -> str:
-    """Digest for `Result.inputs_sha256`."""
-    return text_sha256(json.dumps(inputs, sort_keys=True))
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -167,8 +166,7 @@ def describe_dataset(
     """Fingerprint one split, such as `val2017` of `COCO 2017`, in the folder `root`.
 
     Each of `items` identifies one (name; also frame count, size or annotation count where known), and the whole published split has
-    `full_size`; `restricted`: the user asked for a part of it. `content` is the digest of what belongs to the items, such as their
-    annotations.
+    `full_size`; `restricted`: the user asked for a part of it. `content` is a digest of, for example, the items' annotations.
     """
     listing = sorted(items)
     coverage: Coverage = "full" if len(listing) == full_size and not restricted else "subset"
@@ -178,27 +176,23 @@ def describe_dataset(
     return Dataset(name=name, split=split, num_items=len(listing), listing_sha256=digest, coverage=coverage)
 
 
-def describe_environment(device: "torch.device", world_size: int = 1) -> Environment:
-    """Device, package versions and code revision."""
+def _environment(device: "torch.device") -> Environment:
+    import torch
+
+    from common.distributed import world_size
+
     packages = {"python": platform.python_version()}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # a task runs with only the packages that it needs
             packages[package] = importlib.metadata.version(package)
-    name = device.type
-    if name == "cuda":
-        import torch  # loaded already by whoever has a device; the data doctor, which reads fingerprints, does without
-
-        name = torch.cuda.get_device_name(device)
-    return Environment(device=name, world_size=world_size, packages=packages, code=_code_revision())
-
-
-def _code_revision() -> str:
     root = Path(__file__).resolve().parent.parent
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+        code = subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        code = "unknown"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return Environment(device=name, world_size=world_size(), packages=packages, code=code)
 
 
 def metrics_line(folder: Path, found: Result) -> str:

@@ -44,8 +44,8 @@ class Metric:
 class Protocol:
     """How the metrics were made: the name of one of the protocols in `eval.tasks`, and every constant as used.
 
-    The version grows whenever a change of the code can change a metric. `deviations` names the settings that differ from the
-    published protocol: name -> [published, used]; it is empty for a faithful run.
+    The version grows whenever a change of the code can change a metric. `deviations` has the settings that differ from the published
+    protocol: name -> [published, used].
     """
 
     name: str
@@ -103,22 +103,17 @@ class Result:
     task: str
     protocol: Protocol
     metrics: dict[str, Metric]  # in the order in which tables print them
-    breakdown: dict[str, dict[str, float]]
-    """Metrics per item: sequence, class or area -> metric name -> value, in the unit of the metrics."""
+    breakdown: dict[str, dict[str, float]]  # sequence, class or area -> metric -> value, in the unit of the metrics
     datasets: dict[str, Dataset]
     backbone: BackboneRecord
-    config: dict[str, Any]
-    """The task's resolved config."""
+    config: dict[str, Any]  # resolved
     seed: int
     environment: Environment
-    wall_time_s: float
-    """Seconds from start to result, of the last session where a run was continued."""
+    wall_time_s: float  # from start to result, of the last session where a run was continued
     peak_memory_bytes: int
     """Largest resident memory of one process, or allocated memory of one GPU where one was used."""
-    artefacts: dict[str, str]
-    """Name -> path relative to the result file."""
-    inputs_sha256: str
-    """Digest of the inputs, which determine the metrics; a finished task with the same inputs is not run again."""
+    artefacts: dict[str, str]  # name -> path relative to the result file
+    inputs_sha256: str  # of what determines the metrics; a finished task with the same inputs is not run again
     version: int = RESULT_VERSION
 
     @property

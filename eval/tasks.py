@@ -27,35 +27,26 @@ class Column:
 
 
 class Chart(NamedTuple):
-    """Values per item, such as a class or a sequence, that the report draws."""
+    """Values per item, such as a class or a sequence, that the report draws under the title."""
 
-    metric: str
-    """Name in the result's breakdown."""
-    overall: str
-    """Name of the metric over all items."""
+    metric: str  # name in the result's breakdown
+    overall: str  # name of the metric over all items
     title: str
-    """Heading on the page."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """Metrics with columns of their own: those of one task under one protocol, and for classification those of one classifier."""
 
-    key: str
-    """What the columns of the CSV files call it."""
-    title: str
-    """Name on the page, such as `COCO`."""
+    key: str  # what the columns of the CSV files call it
+    title: str  # name on the page, such as `COCO`
     task: str
-    protocol: str
-    """Name of the protocol in the results."""
-    items: str
-    """What one item of the test split is, in the plural."""
-    columns: tuple[Column, ...] = ()
-    """Columns that do not depend on the results."""
+    protocol: str  # its name in the results
+    items: str  # what one item of the test split is, in the plural
+    columns: tuple[Column, ...] = ()  # those that do not depend on the results
     metric_pattern: str = ""
     """Regular expression of the metrics whose columns depend on the results; empty where `columns` has them all."""
-    any_dataset: bool = False
-    """Whether it is measured on any data set, with one row per data set."""
+    any_dataset: bool = False  # measured on any data set, with one row per data set
     unrelated_settings: str = ""
     """Regular expression of the protocol's settings that cannot change its metrics, where results hold several benchmarks."""
     charts: tuple[Chart, ...] = ()
@@ -74,25 +65,16 @@ class Download(NamedTuple):
 class Task:
     """What the commands, the tables and the data doctor need to know of a task."""
 
-    name: str
-    """What `python -m eval NAME` calls it."""
-    summary: str
-    """First line of its `--help`."""
-    folder: str
-    """Where its data set is below `--data`."""
+    name: str  # what `python -m eval NAME` calls it
+    summary: str  # first line of its `--help`
+    folder: str  # of its data set below `--data`
     dataset: str
-    """The data set's name."""
     downloads: tuple[Download, ...]
-    signs: tuple[str, ...]
-    """Paths in the data set by which a copy in another folder is recognised."""
+    signs: tuple[str, ...]  # paths in the data set by which a copy in another folder is recognised
     benchmarks: tuple[Benchmark, ...]
-    """What the tables show of it."""
-    default_options: tuple[str, ...] = ()
-    """Options that `eval_all.sh` takes unless the user gives others."""
-    sample_options: tuple[str, ...] = ()
-    """Options that make it run in about a minute on sample data."""
-    in_main_table: bool = True
-    """Whether `eval_all.sh` runs it unless tasks are named."""
+    default_options: tuple[str, ...] = ()  # those that `eval_all.sh` takes unless the user gives others
+    sample_options: tuple[str, ...] = ()  # make it run in about a minute on sample data
+    in_main_table: bool = True  # `eval_all.sh` runs it unless tasks are named
 
     def load(self, file: str, name: str) -> Any:
         """What the file of this name in the task's folder calls `name`."""
@@ -119,6 +101,7 @@ def _columns(benchmark: str, metrics: tuple[tuple[str, str, str], ...]) -> tuple
 
 
 _COCO_SITE = "http://images.cocodataset.org"
+_ADE_SITE = "http://data.csail.mit.edu/places/ADEchallenge"
 _ALL = (
     Task(
         name="davis",
@@ -183,13 +166,7 @@ _ALL = (
         summary="Fine-tune Semantic FPN or UperNet on ADE20K and measure mIoU; every default is the published protocol's.",
         folder="ade/ADEChallengeData2016",
         dataset="ADE20K",
-        downloads=(
-            Download(
-                "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",
-                "ade",
-                "ade/ADEChallengeData2016/images",
-            ),
-        ),
+        downloads=(Download(f"{_ADE_SITE}/ADEChallengeData2016.zip", "ade", "ade/ADEChallengeData2016/images"),),
         signs=("images/training", "images/validation", "annotations/training", "annotations/validation"),
         benchmarks=tuple(
             Benchmark(

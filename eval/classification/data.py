@@ -20,7 +20,7 @@ from common.cifar import CifarLayout, find_layout, picture_planes, present_train
 from common.files import text_sha256
 from common.images import IMAGE_SUFFIXES, read_lines
 from eval.findings import Finding, about, refuse
-from eval.image_checks import by_pillow, damage_findings, is_hidden, look_at_all
+from eval.image_checks import PILLOW_ERRORS, by_pillow, damage_findings, is_hidden, look_at_all
 from eval.record import describe_dataset
 from eval.result import Dataset
 from eval.tasks import TASKS
@@ -46,7 +46,6 @@ _SORT_BY_CLASS = (
 )
 _FILES_AT_ONCE = 50_000  # what is known of a million files would take a gigabyte
 
-
 ImageFile = tuple[str, int, int]
 """Path (text, since a million Path objects would take a gigabyte), size in bytes, time of the last change in ns."""
 
@@ -61,8 +60,7 @@ def read_image(source: Source, index: int) -> Image.Image:
     try:
         with Image.open(source[index]) as image:
             return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # Pillow raises all of these for damaged files, depending on the format. Leaving one out would change the benchmark.
+    except PILLOW_ERRORS as error:  # leaving the image out would change the benchmark
         raise ValueError(f"{source[index]}: cannot be decoded ({error}); repair or replace it") from error
 
 
@@ -98,8 +96,7 @@ def read_splits(root: Path, train_folder: str, test_folder: str, classes: str) -
 
     ValueError for every problem of `examine` that shows without opening images, and for a list of classes that does not fit.
     """
-    layout = find_layout(root)
-    if layout is not None:
+    if (layout := find_layout(root)) is not None:
         if classes:
             raise ValueError(f"classes={classes}: {layout.name} is evaluated as a whole; leave the option out")
         return _read_cifar(root, layout)
@@ -128,10 +125,9 @@ def read_class_list(classes: str) -> list[str]:
 def examine(folder: Path, deep: bool, jobs: int) -> list[Finding]:
     """Everything that is wrong with CIFAR's files, or with ImageNet or other class folders in `train` and `val`.
 
-    With `deep`, every image is decoded, not only its beginning and end looked at, by so many processes (0: one per core).
+    With `deep`, every image is decoded, not only its beginning and end looked at.
     """
-    layout = find_layout(folder)
-    if layout is not None:
+    if (layout := find_layout(folder)) is not None:
         try:
             _read_cifar(folder, layout)
         except ValueError as error:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import InterpolationMode, RandomHorizontalFlip, RandomResizedCrop
 from torchvision.transforms import functional as F
@@ -63,8 +63,6 @@ def _normalised(image: Image.Image) -> Tensor:
 
 
 class FeatureExtractor:
-    """A backbone that answers with feature vectors."""
-
     def __init__(self, backbone: AnyBackbone, representation: Representation, device: torch.device) -> None:
         self.backbone = backbone.to(device).eval()
         self.representation = representation
@@ -73,19 +71,12 @@ class FeatureExtractor:
         if representation.blocks > 1:
             # `forward_tokens` gives the last block only; hooks see the others' outputs on the same way to it.
             for block in list(self.backbone.get_submodule("blocks").children())[-representation.blocks : -1]:
-                block.register_forward_hook(self._keep)
-
-    def _keep(self, block: nn.Module, inputs: Any, tokens_BND: Tensor) -> None:
-        del block, inputs
-        self._earlier.append(tokens_BND)
+                block.register_forward_hook(lambda _block, _inputs, tokens_BND: self._earlier.append(tokens_BND))
 
     @torch.inference_mode()
     @full_float32()
     def __call__(self, images_B3HW: Tensor) -> dict[str, Tensor]:
-        """Feature vectors of normalised images: `knn` [B, D] and `linear` [B, L], float32, on the CPU.
-
-        Refuses features that are not finite: comparisons with NaN would give metrics that mean nothing.
-        """
+        """Feature vectors of normalised images: `knn` [B, D] and `linear` [B, L], float32, on the CPU."""
         self._earlier.clear()
         tokens = self.backbone.forward_tokens(images_B3HW.to(self.device, non_blocking=True))
         mean_BD = tokens.patches.mean(1)
@@ -94,7 +85,7 @@ class FeatureExtractor:
         if self.representation.mean_patch:
             parts.append(mean_BD)
         features = {KNN: token_BD.float().cpu(), LINEAR: torch.cat(parts, dim=1).float().cpu()}
-        if not torch.isfinite(features[LINEAR]).all():
+        if not torch.isfinite(features[LINEAR]).all():  # comparisons with NaN would give metrics that mean nothing
             raise ValueError("the backbone's features are not finite; its weights are damaged")
         return features
 
@@ -108,7 +99,6 @@ class FeatureStore:
     """Rows [N, D] in files of `ROWS_PER_FILE`, each whole or absent, in a folder named by the digest of what determines them."""
 
     def __init__(self, root: Path, inputs: Mapping[str, Any], num_rows: int) -> None:
-        """A store in the folder of all stores, which need not exist yet; `inputs` must be JSON-ready."""
         self.description = json.dumps({"version": _STORE_VERSION, "rows": num_rows, **inputs}, sort_keys=True, indent=1) + "\n"
         self.folder = root / text_sha256(self.description)[:32]
 
@@ -189,8 +179,7 @@ def extract_features(
                     store.write(number, torch.cat([features[name] for features in found]).numpy())
     wait_for_all()
     if absent := [str(store.path(number)) for number, store in files if not store.path(number).is_file()]:
-        raise ValueError(
-            f"{absent[0]} and {len(absent) - 1} more files of features are not there; several machines must share --cache"
-        )
+        others = f"{len(absent) - 1} more files of features"
+        raise ValueError(f"{absent[0]} and {others} are not there; several machines must share --cache")
     wait_for_all()  # so that a process whose machine lacks files stops the others with a message
     return stores

@@ -49,8 +49,8 @@ def train_probe(
     `train_batches` takes a 0-based epoch. `checkpoint` is the file of the progress, which the first process writes after every epoch;
     `inputs` is the digest of everything that determines the outcome, and a checkpoint of other inputs is refused.
 
-    Returns for each learning rate how many classes come before the right one after the last epoch, [T]; and by epoch and learning
-    rate the share of right answers.
+    Returns by learning rate how many classes come before the right one after the last epoch, [T]; and by epoch and learning rate the
+    share of right answers.
     """
     some_BL, _ = next(iter(test_batches()))
     layers = _fresh_layers(config, some_BL.shape[1], num_classes).to(some_BL.device)

@@ -35,7 +35,6 @@ class Representation:
     mean_patch: bool
 
     def describe(self) -> dict[str, str]:
-        """Describe both vectors in words, for the result."""
         token = "CLS token" if self.class_token else "mean of the patches or positions (the backbone has no CLS token)"
         blocks = f"last {self.blocks} blocks concatenated" if self.blocks > 1 else "last block"
         mean_patch = ", and mean patch of the last block" if self.mean_patch else ""
@@ -80,10 +79,8 @@ def protocol_of(config: ClassificationConfig, spec: BackboneSpec) -> Protocol:
     More classifiers, neighbours or learning rates than the published ones add metrics and change none. A backbone without a CLS token
     is represented as DINO represents networks that have none, which the settings say.
     """
-    published, chosen = (
-        published_representation(spec),
-        choose_representation(spec, config.linear_blocks, config.linear_mean_patch),
-    )
+    published = published_representation(spec)
+    chosen = choose_representation(spec, config.linear_blocks, config.linear_mean_patch)
     defaults = ClassificationConfig(backbone=config.backbone, data=config.data, output=config.output)
     names = ["classifiers", "resize", "crop", *(name for kind in config.classifiers for name in _SETTINGS[kind])]
     settings: dict[str, Any] = {name: getattr(config, name) for name in names}

@@ -13,7 +13,7 @@ import torch
 from backbones.build import build_backbone
 from backbones.file import load_strictly, read_backbone_file
 from backbones.spec import BackboneSpec
-from common.distributed import choose_device, gather_objects, peak_memory_bytes, process_group, rank, wait_for_all, world_size
+from common.distributed import choose_device, gather_objects, process_group, rank, wait_for_all, world_size
 from common.knn import classify, find_neighbours
 from eval.classification.config import ClassificationConfig
 from eval.classification.data import LabelledImages, Splits, read_splits
@@ -21,7 +21,7 @@ from eval.classification.features import KNN, LINEAR, ROWS_PER_FILE, FeatureExtr
 from eval.classification.items import PERCENT, PREDICTIONS_FILE, TOPS, Ranks, write_predictions
 from eval.classification.linear import stored_batches, train_probe, training_batches
 from eval.classification.protocol import choose_representation, protocol_of
-from eval.record import Evaluation, inputs_digest
+from eval.record import Evaluation
 from eval.result import RESULT_FILE, Metric, Result, read_result, write_result
 
 PROBE_FILE = "linear.pth"
@@ -39,9 +39,8 @@ def check(config: ClassificationConfig, spec: BackboneSpec) -> Splits:
         raise ValueError(f"crop={config.crop} is not a multiple of the backbone's patch size {stride}")
     splits = read_splits(config.data, config.train_folder, config.test_folder, config.classes)
     if "knn" in config.classifiers and max(config.neighbours) > len(splits.train):
-        raise ValueError(
-            f"neighbours={config.neighbours}: {config.data} has {len(splits.train)} training images; leave the larger numbers out"
-        )
+        found = f"{config.data} has {len(splits.train)} training images"
+        raise ValueError(f"neighbours={config.neighbours}: {found}; leave the larger numbers out")
     if len(splits.train.classes) < 2:
         raise ValueError(f"{config.data}: one class only; there is nothing to classify")
     return splits
@@ -87,8 +86,9 @@ def evaluate(config: ClassificationConfig) -> Result:
             in_order = torch.arange(len(splits.test)).split(ROWS_PER_FILE)
             test_batches = partial(stored_batches, in_order, splits.test, test[LINEAR], device)
             classes, checkpoint = len(splits.train.classes), config.output / PROBE_FILE
-            inputs = inputs_digest(evaluation.inputs)
-            ranks_by_rate, top1 = train_probe(config, classes, train_batches, test_batches, checkpoint, inputs)
+            ranks_by_rate, top1 = train_probe(
+                config, classes, train_batches, test_batches, checkpoint, evaluation.inputs_sha256
+            )
             names = ["linear", *(f"linear (rate {rate:g})" for rate in config.learning_rates[1:])]
             ranks |= {name: ranks_T.numpy() for name, ranks_T in zip(names, ranks_by_rate, strict=True)}
         if rank() == 0:
@@ -98,9 +98,7 @@ def evaluate(config: ClassificationConfig) -> Result:
                 breakdown_of(ranks, splits.test),
                 {"predictions": PREDICTIONS_FILE} | ({"probe": PROBE_FILE} if top1 else {}),
                 device,
-                world_size(),
-                time.monotonic() - start,
-                peak_memory_bytes(device),
+                start,
             )
             write_result(config.output, result)
         wait_for_all()

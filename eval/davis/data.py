@@ -52,7 +52,7 @@ _TRAILING_NUMBER = re.compile(r"(.*?)(\d+)")
 
 @dataclass(frozen=True, kw_only=True)
 class DavisSplit(SplitOptions):
-    """Which part of the data set in the folder `root`: of the split, only `sequences` where there are any."""
+    """The split in the folder `root`, or only those of its `sequences` where there are any."""
 
     root: Path
     sequences: tuple[str, ...] = ()
@@ -154,8 +154,7 @@ def fingerprint(split: DavisSplit, sequences: Sequence[VideoSequence]) -> Datase
 def find_sequences(split: DavisSplit, all_masks: bool) -> list[VideoSequence]:
     """The chosen sequences, after checking the files that a run will want.
 
-    With `all_masks`, every frame must have a mask that can be scored, otherwise only the first frame one. ValueError with all that
-    is missing, damaged by its header or end, or does not fit.
+    With `all_masks`, every frame must have a mask, otherwise only the first one. ValueError names all that is wrong.
     """
     sequences, findings = _check_sequences(split, sequence_names(split), all_masks, deep=False, jobs=1)
     refuse(merged(findings), split.root)
@@ -163,10 +162,7 @@ def find_sequences(split: DavisSplit, all_masks: bool) -> list[VideoSequence]:
 
 
 def examine(folder: Path, deep: bool = False, jobs: int = 0) -> list[Finding]:
-    """Check all listed sequences of DAVIS-2017 at 480p as `find_sequences` does for a split, and see how much there is.
-
-    With `deep`, frames are decoded too; in `jobs` processes, 0: one per core.
-    """
+    """Check all listed sequences of DAVIS-2017 at 480p as `find_sequences` does for a split; with `deep`, decode frames too."""
     split = DavisSplit(root=folder)
     findings = _check_folders(split)
     try:

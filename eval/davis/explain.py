@@ -65,7 +65,7 @@ class Source(NamedTuple):
 
 
 def explain(config: ExplainConfig) -> list[Source]:
-    """Draw and return the sources, the weightiest first. ValueError if the frame or pixel does not exist, or an input is damaged."""
+    """Draw and return the sources, the weightiest first."""
     # They load torch, which `--help` does not need.
     import torch
 
@@ -82,7 +82,7 @@ def explain(config: ExplainConfig) -> list[Source]:
     extract = FeatureExtractor(load_backbone(config.backbone), config.block, choose_device(config.device))
     numbers = [0, *range(max(1, config.frame - config.n_last_frames), config.frame)]
     features = [
-        extract(read_frame(sequence.frames[number], config, extract.input_multiple, sequence.size).image[None])[0]
+        extract(read_frame(sequence.frames[number], config, extract.input_multiple, sequence.size)[None])[0]
         for number in (*numbers, config.frame)
     ]
     h, w, _ = features[-1].shape

@@ -4,7 +4,6 @@ Shapes: B frames, H x W pixels, h x w positions, D channels.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -28,16 +27,6 @@ _STORED_PIXELS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 _PAIRED_POSITIONS = 4096
 
 
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """One frame, ready for the backbone: the name of its file without the suffix, and the file's (height, width)."""
-
-    name: str
-    image: Tensor
-    """[3, H, W] float32, RGB, normalised; H and W fit the backbone."""
-    original_size: tuple[int, int]
-
-
 def input_size(height: int, width: int, settings: PropagationSettings, multiple: int) -> tuple[int, int]:
     """Size (height, width) at which the backbone sees a frame of this original size.
 
@@ -54,11 +43,10 @@ def input_size(height: int, width: int, settings: PropagationSettings, multiple:
     return (long, short) if height > width else (short, long)
 
 
-def read_frame(path: Path, settings: PropagationSettings, multiple: int, size: tuple[int, int] | None = None) -> Frame:
-    """Decode, resize (OpenCV's bilinear, without antialiasing) and normalise a frame.
+def read_frame(path: Path, settings: PropagationSettings, multiple: int, size: tuple[int, int] | None = None) -> Tensor:
+    """Decode, resize (OpenCV's bilinear, without antialiasing) and normalise a frame: [3, H, W] float32, RGB.
 
-    `multiple` is what the backbone's input must be a multiple of; `size` the (height, width) of the sequence's first frame, which
-    the others must have too. ValueError, which names the file, if it is missing, damaged, truncated or of another size.
+    `size` is the (height, width) of the sequence's first frame, which the others must have too.
     """
     try:
         content = path.read_bytes()
@@ -80,12 +68,10 @@ def read_frame(path: Path, settings: PropagationSettings, multiple: int, size: t
     for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, settings.quirks.std, strict=True)):
         table = (levels - np.float32(mean)) / np.float32(std)
         cv2.LUT(cv2.extractChannel(bgr_HW3, 2 - channel), table, dst=image_3HW[channel])
-    return Frame(name=path.stem, image=torch.from_numpy(image_3HW), original_size=(height, width))
+    return torch.from_numpy(image_3HW)
 
 
 class FeatureExtractor:
-    """The patch features that label propagation compares."""
-
     def __init__(self, backbone: AnyBackbone, block: int | None, device: torch.device) -> None:
         """ValueError if the backbone has no such block (`PropagationSettings`)."""
         if block is not None:
@@ -120,10 +106,7 @@ class FeatureExtractor:
     @torch.inference_mode()
     @full_float32()
     def __call__(self, images_B3HW: Tensor) -> Tensor:
-        """Unit-length features [B, h, w, D] of normalised images.
-
-        ValueError if the image size does not fit the backbone, as the published one does not fit patches of 14 pixels.
-        """
+        """Unit-length features [B, h, w, D] of normalised images; the published size does not fit patches of 14 pixels."""
         try:
             images_B3HW = images_B3HW.to(self.device, non_blocking=True)
             if self.block is None:
@@ -137,11 +120,8 @@ class FeatureExtractor:
 
 
 def check_sizes(spec: BackboneSpec, sizes: Iterable[tuple[int, int]], settings: PropagationSettings) -> None:
-    """Check that frames of files of these (height, width) fit a backbone, by tensors without content.
-
-    ValueError if the size at which the backbone would see some frame does not fit it, or it has no such block.
-    """
-    device = torch.device("meta")
+    """Check that frames of files of these (height, width) fit a backbone, and that it has the block; ValueError otherwise."""
+    device = torch.device("meta")  # its tensors have no content
     with device:
         network = build_backbone(spec)
     extract = FeatureExtractor(network, settings.block, device)

@@ -1,7 +1,6 @@
 """Object masks as indexed PNG files: reading and writing them, their palette, and drawing them over frames."""
 
 import io
-import struct
 from pathlib import Path
 
 import cv2
@@ -10,6 +9,8 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.ImageFile import ImageFile
 from zlib_ng import zlib_ng
+
+from eval.image_checks import PILLOW_ERRORS
 
 Mask = npt.NDArray[np.uint8]
 """[H, W] object ids; 0 is background."""
@@ -22,24 +23,13 @@ VOID_ID = 255  # pixels that an annotator left undecided
 _ID_MODES = ("P", "L", "1")
 _OPACITY = 0.5
 
-# Pillow raises any of these for a damaged PNG.
-_DAMAGED = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
-
-
-def davis_palette() -> npt.NDArray[np.uint8]:
-    """The palette [256, 3] of PASCAL VOC and DAVIS: each colour's bits are the id's bits, dealt out to R, G, B from the top."""
-    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, count=9, bitorder="little")
-    return (bits.reshape(256, 3, 3) * np.array([[128], [64], [32]])).sum(1).astype(np.uint8)
-
-
-_PALETTE_256x3 = davis_palette()
+# The palette of PASCAL VOC and DAVIS: each colour's bits are the id's bits, dealt out to R, G, B from the top.
+_BITS_256x9 = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, count=9, bitorder="little")
+PALETTE_256x3 = (_BITS_256x9.reshape(256, 3, 3) * np.array([[128], [64], [32]])).sum(1).astype(np.uint8)
 
 
 def read_mask(path: Path) -> Mask:
-    """Read object ids from an indexed, grey or binary PNG.
-
-    ValueError, which names the file, if there is none, it is damaged, not a PNG, or a colour image.
-    """
+    """Read object ids from an indexed, grey or binary PNG; ValueError, which names the file, if it is none."""
     try:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
@@ -49,7 +39,7 @@ def read_mask(path: Path) -> Mask:
                 return np.asarray(image, dtype=np.uint8) if ids is None else ids
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such mask") from error
-    except _DAMAGED as error:
+    except PILLOW_ERRORS as error:
         raise ValueError(f"{path}: damaged mask ({error})") from error
     found = f"a PNG of mode {mode}" if kind == "PNG" else f"a {kind} file"
     raise ValueError(f"{path}: {found}; masks are PNG files with one object id per pixel (mode P, as DAVIS has)")
@@ -88,7 +78,7 @@ def _read_plain(content: bytes, image: Image.Image) -> Mask | None:
 def write_mask(path: Path, mask: Mask) -> None:
     """Write object ids as an indexed PNG with the DAVIS palette."""
     image = Image.fromarray(mask)
-    image.putpalette(_PALETTE_256x3.tobytes())
+    image.putpalette(PALETTE_256x3.tobytes())
     image.save(path)
 
 
@@ -112,20 +102,17 @@ def read_image(path: Path) -> Picture:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError) as error:
+    except PILLOW_ERRORS as error:
         raise ValueError(f"{path}: missing or damaged image ({error})") from error
 
 
 def overlay(frame: Path, mask: Path) -> Picture:
-    """Blend the colours of a mask's file into its frame; where ids meet, the contour is drawn in the full colour.
-
-    ValueError if a file is missing or damaged, or the sizes differ.
-    """
+    """Blend the colours of a mask's file into its frame; where ids meet, the contour is drawn in the full colour."""
     picture_HW3, ids_HW = read_image(frame), read_mask(mask)
     if ids_HW.shape != picture_HW3.shape[:2]:
         (height, width), (frame_height, frame_width) = ids_HW.shape, picture_HW3.shape[:2]
         raise ValueError(f"{mask}: {width} x {height} pixels, but its frame has {frame_width} x {frame_height}")
-    colours_HW3 = _PALETTE_256x3[ids_HW]
+    colours_HW3 = PALETTE_256x3[ids_HW]
     blended_HW3 = ((1 - _OPACITY) * picture_HW3 + _OPACITY * colours_HW3).round().astype(np.uint8)
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     contours_HW1 = cv2.morphologyEx(ids_HW, cv2.MORPH_GRADIENT, cross)[..., None] > 0

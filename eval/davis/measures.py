@@ -38,8 +38,7 @@ def measure_sequence(annotations: Path, predictions: Path, one_object: bool = Fa
     """Compare the predictions of a sequence with its annotations.
 
     `annotations` is the folder with a mask for every frame of the sequence, `predictions` that with a mask of the same name and size
-    for every frame but the first and the last, at least. With `one_object`, all objects count as one, as in DAVIS-2016. ValueError
-    if there are too few annotations, or a mask is missing, damaged, of another size, or has an id that the first annotation has not.
+    for every frame but the first and the last, at least. With `one_object`, all objects count as one, as in DAVIS-2016.
     """
     # OpenCV's own threads would fight with the processes of `--jobs`.
     cv2.setNumThreads(1)
@@ -75,14 +74,13 @@ def measure_sequence(annotations: Path, predictions: Path, one_object: bool = Fa
 
 
 def measure_object(annotation: Mask, prediction: Mask, object_id: int) -> tuple[float, float]:
-    """J and F of one object in one frame; J is the intersection over union, 1 if both are empty.
-
-    Only the part of the frame around the object's two appearances is looked at; one pixel of margin keeps the contours as they are.
-    """
+    """J and F of one object in one frame; J is the intersection over union, 1 if both are empty."""
     wanted, found = annotation == object_id, prediction == object_id
-    box = _common_box(wanted, found)
-    if box is None:
+    # Only the part of the frame around both is looked at; one pixel of margin keeps the contours as they are.
+    x, y, width, height = cv2.boundingRect((wanted | found).view(np.uint8))
+    if not width:
         return 1.0, 1.0
+    box = slice(max(0, y - 1), y + height + 1), slice(max(0, x - 1), x + width + 1)
     wanted, found = np.ascontiguousarray(wanted[box]), np.ascontiguousarray(found[box])
     intersection_over_union = np.count_nonzero(wanted & found) / np.count_nonzero(wanted | found)
     return intersection_over_union, boundary_f(wanted, found, boundary_tolerance(*annotation.shape))
@@ -107,9 +105,7 @@ def boundary_f(annotation: BinaryImage, prediction: BinaryImage, tolerance: int)
         return 0.0
     precision = cv2.countNonZero(found & dilate(wanted, tolerance)) / num_found
     recall = cv2.countNonZero(wanted & dilate(found, tolerance)) / num_wanted
-    if precision + recall == 0:
-        return 0.0
-    return 2 * precision * recall / (precision + recall)
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
 def boundary_pixels(mask: BinaryImage) -> Mask:
@@ -136,17 +132,6 @@ def dilate(image: Mask, radius: int) -> Mask:
         result = cv2.bitwise_or(widened, result)
         half_width, half_height = next_width, next_height
     return result
-
-
-def _common_box(first: BinaryImage, second: BinaryImage) -> tuple[slice, slice] | None:
-    """Rows and columns that hold both masks and a pixel around them; None if both are empty."""
-    boxes = [cv2.boundingRect(mask.view(np.uint8)) for mask in (first, second)]
-    filled = [(x, y, x + width, y + height) for x, y, width, height in boxes if width]
-    if not filled:
-        return None
-    left, top = (max(0, min(box[side] for box in filled) - 1) for side in (0, 1))
-    right, bottom = (max(box[side] for box in filled) + 1 for side in (2, 3))
-    return slice(top, bottom), slice(left, right)
 
 
 def _read_prediction(path: Path, shape: tuple[int, ...], num_objects: int, one_object: bool) -> Mask:

@@ -20,21 +20,6 @@ def compare_with_official(
 
     ValueError if a metric differs by more than `TOLERANCE`, the package is not installed, or it refuses the masks.
     """
-    official = _official_metrics(names, annotations, predictions)
-    if set(official) != set(per_object):
-        raise ValueError(f"the official evaluation has objects {sorted(official)}, not {sorted(per_object)}")
-    differing = [
-        f"{name} {metric} {per_object[name][metric]!r} here, {value!r} there"
-        for name, metrics in official.items()
-        for metric, value in metrics.items()
-        if not abs(per_object[name][metric] - value) <= TOLERANCE
-    ]
-    if differing:
-        raise ValueError(f"{len(differing)} metrics differ from the official evaluation's, first: {differing[0]}")
-
-
-def _official_metrics(names: Sequence[str], annotations: Path, predictions: Path) -> dict[str, dict[str, float]]:
-    """`SEQUENCE_ID` -> J and F each as mean, recall and decay, fractions."""
     try:
         package = importlib.import_module("davis2017.evaluation")
     except ImportError as error:
@@ -55,7 +40,7 @@ def _official_metrics(names: Sequence[str], annotations: Path, predictions: Path
             measures = evaluation.evaluate(str(predictions))
         except SystemExit as error:  # after a line on stdout
             raise ValueError("the official evaluation gave up on these masks") from error
-    return {
+    official = {
         name: {
             f"{measure}-{long}": float(measures[measure][short][index])
             for measure in "JF"
@@ -63,3 +48,13 @@ def _official_metrics(names: Sequence[str], annotations: Path, predictions: Path
         }
         for index, name in enumerate(measures["J"]["M_per_object"])
     }
+    if set(official) != set(per_object):
+        raise ValueError(f"the official evaluation has objects {sorted(official)}, not {sorted(per_object)}")
+    differing = [
+        f"{name} {metric} {per_object[name][metric]!r} here, {value!r} there"
+        for name, metrics in official.items()
+        for metric, value in metrics.items()
+        if not abs(per_object[name][metric] - value) <= TOLERANCE
+    ]
+    if differing:
+        raise ValueError(f"{len(differing)} metrics differ from the official evaluation's, first: {differing[0]}")

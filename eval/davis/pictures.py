@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
@@ -52,7 +51,7 @@ class PicturesConfig(SequenceOptions):
 
 
 def draw(config: PicturesConfig) -> list[Path]:
-    """Write every animation, and the chart; returns their paths. ValueError if the data or the masks are incomplete."""
+    """Write every animation, and the chart; returns their paths."""
     split = DavisSplit.chosen(config.davis, config, config.sequences)
     titles = config.titles or panel_titles(config.compare)
     paths, annotated = [], []
@@ -63,7 +62,7 @@ def draw(config: PicturesConfig) -> list[Path]:
             folders, shown = [annotations, *folders], ["annotation", *titles]
             annotated += [sequence.name] if len(sequence.frames) >= FEWEST_FRAMES else []
         paths.append(config.output / f"{sequence.name}.gif")
-        write_animation(paths[-1], sequence.frames, folders, shown, config.width, config.frames_per_second)
+        write_animation(paths[-1], sequence.frames, folders, shown, config)
         logger.info("%s", paths[-1])
     if annotated:
         scores = {
@@ -88,13 +87,10 @@ def panel_titles(folders: Sequence[Path]) -> list[str]:
 
 
 def write_animation(
-    path: Path, frames: Sequence[Path], folders: Sequence[Path], titles: Sequence[str], width: int, frames_per_second: int
+    path: Path, frames: Sequence[Path], folders: Sequence[Path], titles: Sequence[str], config: PicturesConfig
 ) -> None:
-    """Write an animated GIF of the masks `folder/FRAME.png` over the frames, those of each folder under its title.
-
-    ValueError if a mask or frame is missing or damaged, or they differ in size.
-    """
-    pages = []
+    """Write an animated GIF of the masks `folder/FRAME.png` over the frames, those of each folder under its title."""
+    width, pages = config.width, []
     for frame in frames:
         panels = Image.fromarray(np.hstack([overlay(frame, folder / f"{frame.stem}.png") for folder in folders]))
         panels = panels.resize((width * len(folders), max(1, round(panels.height * width * len(folders) / panels.width))))
@@ -102,8 +98,8 @@ def write_animation(
         for index, title in enumerate(titles):
             ImageDraw.Draw(page).text((index * width + 4, 2), title, fill="black")
         pages.append(page.quantize(256, dither=Image.Dither.NONE))
-    options: dict[str, Any] = {"save_all": True, "append_images": pages[1:], "duration": 1000 // frames_per_second, "loop": 0}
-    write_atomically(path, lambda temporary: pages[0].save(temporary, **options))
+    duration_ms = 1000 // config.frames_per_second
+    write_atomically(path, lambda gif: pages[0].save(gif, save_all=True, append_images=pages[1:], duration=duration_ms, loop=0))
 
 
 def sequence_metrics(scores: Scores) -> dict[str, float]:

@@ -24,7 +24,7 @@ class PropagationConfig(SequenceOptions, PropagationSettings):
 
 
 def propagate(config: PropagationConfig) -> Path:
-    """Write the masks of all chosen sequences; returns their folder. ValueError if an input or the output folder cannot be used."""
+    """Write the masks of all chosen sequences; returns their folder."""
     # They load torch, which `--help` does not need.
     from backbones.file import load_backbone
     from common.distributed import choose_device, process_group

@@ -8,23 +8,21 @@ frames, so that each of its tiles finds its part in one piece.
 Source: facebookresearch/dino 7c446df, eval_video_segmentation.py.
 
 Shapes: H x W pixels, h x w patches, D channels of a feature, C channels of a label (background and one per object id), M context
-frames; T target patches of a tile, s rows and t columns of a context frame within its reach, S = s*M*t.
+frames; T = r*c target patches of a tile, s rows and t columns of a context frame within its reach, S = s*M*t.
 """
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from common.distributed import full_float32
-from eval.davis.features import FeatureExtractor, Frame
-from eval.davis.masks import Mask
+from eval.davis.features import FeatureExtractor
+from eval.davis.masks import Mask, resize_mask
 from eval.davis.protocol import PropagationSettings
 
 # Rows and columns of a tile: small ones waste fewer comparisons, large ones multiply faster. Chosen at 30 x 52 and 60 x 104.
@@ -33,25 +31,24 @@ TILE = (10, 13)
 
 @torch.inference_mode()
 def propagate_sequence(
-    frames: Iterable[Frame], first_mask: Mask, extract: FeatureExtractor, settings: PropagationSettings
-) -> Iterator[tuple[Frame, Tensor]]:
-    """Frame and mask of all frames of a sequence but the first: object ids [H, W] uint8 at the network's input size, on the device.
+    images: Iterable[Tensor], first_mask: Mask, extract: FeatureExtractor, settings: PropagationSettings
+) -> Iterator[Tensor]:
+    """Masks of all frames of a sequence but the first: object ids [H, W] uint8 at the network's input size, on the device.
 
-    It does not synchronise with the GPU: later frames are queued while earlier ones run. All frames have one size; `first_mask` has
-    the object ids of the first at its original size.
+    It does not synchronise with the GPU: later frames are queued while earlier ones run. The images are of one size, as `read_frame`
+    gives them; `first_mask` has the object ids of the first at its original size.
     """
-    propagator, remaining = None, iter(frames)
+    propagator, remaining = None, iter(images)
     for first in remaining:
-        # The frames that go through the network together.
-        group = [first, *islice(remaining, extract.frames_at_once(*first.image.shape[1:]) - 1)]
-        features_BhwD = extract(torch.stack([frame.image.to(extract.device, non_blocking=True) for frame in group]))
-        for frame, features_hwD in zip(group, features_BhwD, strict=True):
+        # The images that go through the network together.
+        group = [first, *islice(remaining, extract.frames_at_once(*first.shape[1:]) - 1)]
+        for features_hwD in extract(torch.stack([image.to(extract.device, non_blocking=True) for image in group])):
             if propagator is None:
                 grid = (features_hwD.shape[0], features_hwD.shape[1])
                 labels_hwC = first_labels(first_mask, grid, settings.quirks.drop_highest_id)
                 propagator = LabelPropagator(features_hwD, labels_hwC.to(features_hwD.device), settings)
             else:
-                yield frame, label_map(propagator.step(features_hwD), extract.stride)
+                yield label_map(propagator.step(features_hwD), extract.stride)
 
 
 def first_labels(mask: Mask, grid: tuple[int, int], drop_highest_id: bool) -> Tensor:
@@ -60,10 +57,8 @@ def first_labels(mask: Mask, grid: tuple[int, int], drop_highest_id: bool) -> Te
     `drop_highest_id` is the published way: reduce the mask by nearest neighbour, then count the ids. Otherwise average the mask over
     each patch, with a channel for every id up to the highest of the whole mask.
     """
-    h, w = grid
     if drop_highest_id:
-        small = np.asarray(Image.fromarray(mask).resize((w, h), Image.Resampling.NEAREST))
-        return F.one_hot(torch.from_numpy(small.astype(np.int64))).float()
+        return F.one_hot(torch.from_numpy(resize_mask(mask, grid).astype(np.int64))).float()
     one_hot_HWC = F.one_hot(torch.from_numpy(mask.astype(np.int64))).float()
     return F.interpolate(one_hot_HWC.permute(2, 0, 1)[None], size=grid, mode="area")[0].permute(1, 2, 0).contiguous()
 
@@ -107,64 +102,31 @@ def propagate_labels(
     `radius` of a neighbourhood is the Chebyshev distance in patches, 0 for no limit.
     """
     h, w, _ = target_hwD.shape
+    reach, device = radius or max(h, w), target_hwD.device
     result_hwC = labels_MhwC.new_empty(h, w, labels_MhwC.shape[-1])
-    for strip in _strips((h, w), radius, target_hwD.device):
-        sources_hMtD = context_MhwD[:, :, strip.sources].transpose(0, 1).contiguous()
-        labels_hMtC = labels_MhwC[:, :, strip.sources].transpose(0, 1).contiguous()
-        for tile in strip.tiles:
-            targets_TD = target_hwD[tile.targets, strip.targets].flatten(0, 1)
-            similarities_TS = targets_TD @ sources_hMtD[tile.sources].flatten(0, 2).T
-            similarities_TS.view(len(targets_TD), -1, *sources_hMtD.shape[1:3]).add_(tile.penalty_Ts1t)
-            mixed_TC = _mean_labels(similarities_TS, labels_hMtC[tile.sources].flatten(0, 2), topk, temperature)
-            result_hwC[tile.targets, strip.targets] = mixed_TC.unflatten(0, (-1, strip.targets.stop - strip.targets.start))
+    for columns, near_columns, penalty_ct in _parts(w, TILE[1], reach, device):
+        sources_hMtD = context_MhwD[:, :, near_columns].transpose(0, 1).contiguous()
+        labels_hMtC = labels_MhwC[:, :, near_columns].transpose(0, 1).contiguous()
+        for rows, near_rows, penalty_rs in _parts(h, TILE[0], reach, device):
+            targets_rcD = target_hwD[rows, columns]
+            similarities_TS = targets_rcD.flatten(0, 1) @ sources_hMtD[near_rows].flatten(0, 2).T
+            penalty_rcs1t = penalty_rs[:, None, :, None, None] + penalty_ct[:, None, None]
+            similarities_TS.view(*targets_rcD.shape[:2], -1, *sources_hMtD.shape[1:3]).add_(penalty_rcs1t)
+            mixed_TC = _mean_labels(similarities_TS, labels_hMtC[near_rows].flatten(0, 2), topk, temperature)
+            result_hwC[rows, columns] = mixed_TC.unflatten(0, targets_rcD.shape[:2])
     return result_hwC
 
 
-class _Tile(NamedTuple):
-    """Some rows of a strip, the rows of a context frame within their reach, and -inf where a source is out of a target's, else 0."""
-
-    targets: slice
-    sources: slice
-    penalty_Ts1t: Tensor
-
-
-class _Strip(NamedTuple):
-    """Some columns of the target grid, the columns of a context frame within their reach, and the tiles."""
-
-    targets: slice
-    sources: slice
-    tiles: list[_Tile]
-
-
-@lru_cache(maxsize=8)
-def _strips(grid: tuple[int, int], radius: int, device: torch.device) -> list[_Strip]:
-    """Cut a grid (h, w) into strips of tiles; `radius` 0 means that everything is within reach."""
-    h, w = grid
-    reach = radius or max(grid)
-
-    def far(targets: slice, sources: slice) -> Tensor:
-        target = torch.arange(targets.start, targets.stop, device=device)
-        source = torch.arange(sources.start, sources.stop, device=device)
-        return (target[:, None] - source).abs() > reach
-
-    result = []
-    for columns, source_columns in _parts(w, TILE[1], reach):
-        tiles = []
-        for rows, source_rows in _parts(h, TILE[0], reach):
-            far_rows, far_columns = far(rows, source_rows), far(columns, source_columns)
-            # [rows, 1, s, 1, 1] | [1, columns, 1, 1, t] -> [T, s, 1, t]
-            out_of_reach = (far_rows[:, None, :, None, None] | far_columns[None, :, None, None, :]).flatten(0, 1)
-            penalty_Ts1t = torch.zeros(out_of_reach.shape, device=device).masked_fill_(out_of_reach, -torch.inf)
-            tiles.append(_Tile(rows, source_rows, penalty_Ts1t))
-        result.append(_Strip(columns, source_columns, tiles))
-    return result
-
-
-def _parts(count: int, side: int, reach: int) -> Iterator[tuple[slice, slice]]:
-    """Cut a side of the grid into parts, each with what it can reach."""
+@lru_cache(maxsize=16)
+def _parts(count: int, side: int, reach: int, device: torch.device) -> list[tuple[slice, slice, Tensor]]:
+    """Cut a side of the grid into parts, each with what it can reach, and for every pair of the two -inf if it is too far, else 0."""
+    places, parts = torch.arange(count, device=device), []
     for start in range(0, count, side):
         stop = min(count, start + side)
-        yield slice(start, stop), slice(max(0, start - reach), min(count, stop + reach))
+        near = slice(max(0, start - reach), min(count, stop + reach))
+        too_far = (places[start:stop, None] - places[near]).abs() > reach
+        parts.append((slice(start, stop), near, torch.zeros(too_far.shape, device=device).masked_fill_(too_far, -torch.inf)))
+    return parts
 
 
 def _mean_labels(similarities_TS: Tensor, labels_SC: Tensor, topk: int, temperature: float) -> Tensor:

@@ -7,15 +7,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-PUBLISHED_SETTINGS = {
-    "protocol": "published",
-    "n_last_frames": 7,
-    "neighbourhood_radius": 12,
-    "topk": 5,
-    "temperature": 0.1,
-    "short_side": 480,
-    "block": None,
-}
+from common.images import IMAGENET_STD
 
 # exp(80) = 5.5e34; float32 ends at 3.4e38, and labels are divided by sums of such weights.
 LOWEST_TEMPERATURE = 1 / 80
@@ -25,14 +17,16 @@ PROTOCOL_VERSION = 1  # grows whenever a change can change a mask
 
 @dataclass(frozen=True, kw_only=True)
 class Quirks:
-    """Properties of the authors' script that nobody would choose today but that every published number contains."""
+    """Properties of the authors' script that nobody would choose today but that every published number contains.
+
+    - `std`: deviation of the image normalisation, in RGB.
+    - `long_side_multiple`: the long side is rounded down to a multiple of this; None: both sides to the nearest that fits.
+    - `drop_highest_id`: the objects are counted in the first mask after its reduction to the patch grid by nearest neighbour.
+    """
 
     std: tuple[float, float, float]
-    """Deviation of the image normalisation, in RGB."""
     long_side_multiple: int | None
-    """The short side is exact and the long side rounded down to a multiple of this; None: both to the nearest that fits."""
     drop_highest_id: bool
-    """Whether the objects are counted in the first mask after its reduction to the patch grid by nearest neighbour."""
 
 
 PUBLISHED = Quirks(
@@ -45,9 +39,8 @@ PUBLISHED = Quirks(
     drop_highest_id=True,
 )
 
-FIXED = Quirks(std=(0.229, 0.224, 0.225), long_side_multiple=None, drop_highest_id=False)
-"""Each quirk turned off: ImageNet's deviation, the nearest size, and a first mask averaged over each patch, so that every object
-has some weight on the grid."""
+# The first mask is averaged over each patch, so that every object has some weight on the grid.
+FIXED = Quirks(std=IMAGENET_STD, long_side_multiple=None, drop_highest_id=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,5 +87,5 @@ def propagation_settings(config: PropagationSettings) -> dict[str, Any]:
 
 def deviations(config: PropagationSettings) -> dict[str, list[Any]]:
     """Settings that differ from the published protocol: name -> [published, used]."""
-    published = {**PUBLISHED_SETTINGS, **dataclasses.asdict(PUBLISHED)}
+    published = propagation_settings(PropagationSettings())
     return {name: [published[name], used] for name, used in propagation_settings(config).items() if used != published[name]}

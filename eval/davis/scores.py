@@ -71,7 +71,6 @@ def score_sequences(
     """Score sequences, in several processes where there are several jobs (0: one per core); their order does not matter.
 
     `annotations` and `predictions` have one folder of masks per sequence; with `one_object`, all objects count as one (DAVIS-2016).
-    ValueError if a folder or mask is missing or damaged, or does not fit.
     """
     for folder in (annotations, predictions):
         if not folder.is_dir():

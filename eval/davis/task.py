@@ -6,7 +6,7 @@ from dataclasses import replace
 from backbones.build import build_backbone
 from backbones.file import load_strictly, read_backbone_file
 from backbones.spec import BackboneSpec
-from common.distributed import choose_device, peak_memory_bytes, process_group, rank, wait_for_all, world_size
+from common.distributed import choose_device, process_group, rank, wait_for_all
 from eval.davis.config import DavisConfig
 from eval.davis.data import DavisSplit, VideoSequence, find_sequences, fingerprint
 from eval.davis.features import FeatureExtractor, check_sizes
@@ -22,18 +22,14 @@ OVERLAYS_FOLDER = "overlays"
 
 
 def check(config: DavisConfig, spec: BackboneSpec) -> None:
-    """Find a user's mistakes before anything heavy starts.
-
-    ValueError if the data is not complete, does not fit the backbone, or the backbone has no such block.
-    """
+    """Find a user's mistakes before anything heavy starts."""
     _find(config, spec)
 
 
 def evaluate(config: DavisConfig) -> Result:
     """Run the task, or what is left of it; a finished task with the same inputs is only read.
 
-    Under torchrun, every process propagates its share of the sequences and the first one scores. ValueError if an option, the
-    backbone file or the data cannot be used, or the output folder holds something else.
+    Under torchrun, every process propagates its share of the sequences and the first one scores.
     """
     start = time.monotonic()
     backbone = read_backbone_file(config.backbone)
@@ -69,13 +65,10 @@ def evaluate(config: DavisConfig) -> Result:
                 scores = score_sequences(names, split.masks_folder, masks, config.year == "2016", config.jobs)
                 overall, per_sequence = write_csv_files(config.output, config.split, scores)
                 artefacts |= {"overall": overall.name, "per_sequence": per_sequence.name}
-                metrics = {
-                    name: Metric(value=value, higher_is_better=name not in LOWER_IS_BETTER)
-                    for name, value in _percent(scores.overall).items()
-                }
+                percent = _percent(scores.overall)
+                metrics = {name: Metric(value=percent[name], higher_is_better=name not in LOWER_IS_BETTER) for name in percent}
                 breakdown = {name: _percent(values) for name, values in scores.per_object.items()}
-                measured = (device, world_size(), time.monotonic() - start, peak_memory_bytes(device))
-                result = evaluation.record(metrics, breakdown, artefacts, *measured)
+                result = evaluation.record(metrics, breakdown, artefacts, device, start)
             else:
                 result = replace(finished, artefacts={**finished.artefacts, **artefacts})
             write_result(config.output, result)

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from common.distributed import rank, wait_for_all, world_size
 from common.files import file_sha256, remove_leftovers, text_sha256, write_text_atomically
 from eval.davis.data import VideoSequence
-from eval.davis.features import FeatureExtractor, Frame, read_frame
+from eval.davis.features import FeatureExtractor, read_frame
 from eval.davis.masks import overlay, resize_mask, write_mask
 from eval.davis.propagator import propagate_sequence
 from eval.davis.protocol import PROTOCOL_VERSION, PropagationSettings, propagation_settings
@@ -45,10 +45,7 @@ def write_masks(
     backbone_sha256: str,
     dataset: Dataset,
 ) -> None:
-    """Write this process's share of the sequences to `folder/SEQUENCE`, without those that are there; return when all are written.
-
-    ValueError if the folder holds masks of another backbone, data set or settings, or the data are damaged.
-    """
+    """Write this process's share of the sequences to `folder/SEQUENCE`, without those that are there; return when all are written."""
     logger.info("%d sequences; features %s, stride %d", len(sequences), extract.describe(), extract.stride)
     # Of the frames, gigabytes, the data set's number and size stand for their content.
     first_masks = [file_sha256(sequence.masks[0]) for sequence in sequences]
@@ -68,8 +65,7 @@ def write_masks(
             frames = len(sequence.frames)
             frames_left -= frames
             speed = frames / (time.monotonic() - start)
-            left = frames_left / speed
-            logger.info("%s: %d frames (%.2f frames/s); about %.0f s left", sequence.name, frames, speed, left)
+            logger.info("%s: %d frames (%.2f frames/s); about %.0f s left", sequence.name, frames, speed, frames_left / speed)
     wait_for_all()
 
 
@@ -92,30 +88,29 @@ def write_sequence(
 ) -> None:
     """Propagate through a sequence and write `folder/FRAME.png`; the folder appears when all of them are written.
 
-    Frames are decoded ahead and masks are written behind, in threads of their own. ValueError if a frame is damaged or its size
-    differs from the first frame's, or the first mask is damaged.
+    Frames are decoded ahead and masks are written behind, in threads of their own.
     """
     first_mask = sequence.first_mask()
     if not first_mask.any():
         logger.warning("%s: the first mask has no object; all its masks will be empty", sequence.name)
 
-    def read(path: Path) -> Frame:
-        frame = read_frame(path, settings, extract.input_multiple, sequence.size)
+    def read(path: Path) -> Tensor:
+        image_3HW = read_frame(path, settings, extract.input_multiple, sequence.size)
         # Only from pinned memory does a copy to a GPU run beside its work.
-        return replace(frame, image=frame.image.pin_memory()) if extract.device.type == "cuda" else frame
+        return image_3HW.pin_memory() if extract.device.type == "cuda" else image_3HW
 
-    def write(propagated: tuple[Frame, Tensor]) -> None:
-        frame, ids_HW = propagated
-        write_mask(partial / f"{frame.name}.png", resize_mask(ids_HW.cpu().numpy(), frame.original_size))
+    def write(propagated: tuple[Path, Tensor]) -> None:
+        path, ids_HW = propagated
+        write_mask(partial / f"{path.stem}.png", resize_mask(ids_HW.cpu().numpy(), sequence.size))
 
     # Decoding takes 7 ms a frame, writing 5 ms a mask: beside a GPU, one thread for each may be the slowest part.
     threads = 1 if extract.device.type == "cpu" else 4
     with whole_folder(folder) as partial, ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as writers:
         write_mask(partial / f"{sequence.frames[0].stem}.png", first_mask)
         on_frame()
-        frames = _in_threads(readers, read, sequence.frames, _READ_AHEAD)
-        masks = propagate_sequence(frames, first_mask, extract, settings)
-        for _ in _in_threads(writers, write, masks, _WRITE_BEHIND):
+        images = _in_threads(readers, read, sequence.frames, _READ_AHEAD)
+        masks = propagate_sequence(images, first_mask, extract, settings)
+        for _ in _in_threads(writers, write, zip(sequence.frames[1:], masks, strict=True), _WRITE_BEHIND):
             on_frame()
 
 
@@ -133,10 +128,7 @@ def _in_threads(
 
 
 def write_overlays(sequences: Sequence[VideoSequence], masks: Path, folder: Path) -> None:
-    """Write `folder/SEQUENCE/FRAME.png` for every frame of this process's share from `masks/SEQUENCE/FRAME.png`.
-
-    Replaces what the folders of the sequences held; returns when every process has written its own.
-    """
+    """Write `folder/SEQUENCE/FRAME.png`, replacing what was there, from `masks/SEQUENCE/FRAME.png`; return when all are written."""
     for sequence in share(sequences, rank(), world_size()):
         with whole_folder(folder / sequence.name) as partial:
             for path in sequence.frames:

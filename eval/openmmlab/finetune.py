@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec
-from common.distributed import choose_device, peak_memory_bytes, process_group, rank, world_size
+from common.distributed import choose_device, process_group, rank
 from common.files import write_text_atomically
 from eval.findings import refuse
 from eval.openmmlab.config import fuse_updates
@@ -108,9 +108,7 @@ def evaluate(task: str, options: OptionsT, prepare: Prepare[OptionsT], artefacts
                 **(list_predictions(options.output) if options.draw_images else {}),
             },
             device,
-            world_size(),
-            time.monotonic() - start,
-            peak_memory_bytes(device),
+            start,
             further_config={"batch": {**config.batch, "accumulation": batch.accumulation}},
         )
         if rank() == 0:

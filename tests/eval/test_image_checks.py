@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eval import image_checks
 from eval.image_checks import (
     Decode,
     ImageFacts,
@@ -178,10 +179,13 @@ def test_entries_of_a_folder_are_sorted_by_what_they_are(tmp_path: Path) -> None
     }
 
 
-def test_several_processes_see_what_one_sees(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_processes_see_what_one_sees(
+    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(image_checks, "SHOWN_AFTER_S", 0.0)
     paths = [photo, *(shutil.copy(photo, tmp_path / f"{number}.jpg") for number in range(1, 600))]
     zero_the_middle(paths[400])
-    facts = list(look_at_all(paths, 2, "COCO 2017 val2017", by_opencv, shown_after_s=0.0))
+    facts = list(look_at_all(paths, 2, "COCO 2017 val2017", by_opencv))
     assert "COCO 2017 val2017" in capsys.readouterr().err
     assert [fact.path for fact in facts] == paths
     assert [index for index, fact in enumerate(facts) if fact.damage] == [400]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from eval.davis.masks import davis_palette, read_mask, resize_mask, single_object, without_void, write_mask
+from eval.davis.masks import PALETTE_256x3, read_mask, resize_mask, single_object, without_void, write_mask
 
 
 def saved(image: Image.Image, **options: object) -> bytes:
@@ -21,8 +21,8 @@ def saved(image: Image.Image, **options: object) -> bytes:
 
 def test_the_palette_is_that_of_pascal_voc() -> None:
     first_rows = [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
-    assert davis_palette()[:4].tolist() == first_rows
-    assert davis_palette()[[7, 8, 21, 255]].tolist() == [[128, 128, 128], [64, 0, 0], [128, 64, 128], [224, 224, 192]]
+    assert PALETTE_256x3[:4].tolist() == first_rows
+    assert PALETTE_256x3[[7, 8, 21, 255]].tolist() == [[128, 128, 128], [64, 0, 0], [128, 64, 128], [224, 224, 192]]
 
 
 def test_ids_survive_the_file(tmp_path: Path) -> None:
