@@ -64,9 +64,8 @@ def run_advice(advice: str) -> bool:
     return subprocess.run(advice, shell=True, check=False, capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("options", [[], ["--deep"]])
-def test_healthy_subsets_pass(data: Path, run_main: RunMain, options: list[str]) -> None:
-    report = run_main(main, ["--data", data, "--jobs", 1, *options]).output()
+def test_healthy_subsets_pass(data: Path, run_main: RunMain) -> None:
+    report = run_main(main, ["--data", data, "--jobs", 1]).output()
     assert report.count("a subset, usable") == 4
     assert "usable: DAVIS-2017, COCO 2017, ADE20K, ImageNet-1k" in report
     assert "2 of 5,000 images" in report
@@ -81,10 +80,8 @@ def test_healthy_subsets_pass(data: Path, run_main: RunMain, options: list[str])
         ("detection", COCO_IMAGE, ".JPG", "misnamed"),
         ("segmentation", ADE_IMAGE, b"", "damaged"),
         ("detection", "coco/annotations/instances_val2017.json", b"[]", "damaged"),
-        ("segmentation", ADE_LABELS, ".PNG", "misnamed"),
         ("davis", MASK, None, "missing"),
         ("davis", FRAME, b"\xff\xd8", "damaged"),
-        ("davis", FRAME, ".JPEG", "misnamed"),
         ("classification", f"imagenet/train/{CLASS}/0001.jpg", b"<html>404", "damaged"),
         ("classification", f"imagenet/val/{CLASS}", None, "missing"),
     ],
@@ -135,18 +132,15 @@ def test_hidden_and_foreign_files_are_only_noted(data: Path, examine: Examine) -
 @pytest.mark.parametrize(
     ("task", "folder", "place"),
     [
-        ("davis", "DAVIS", "DAVIS/DAVIS"),
         ("davis", "DAVIS", "videos/DAVIS"),
         ("detection", "coco", "COCO2017"),
         ("detection", "coco", "else where/coco"),
         ("segmentation", ADE, "ADEChallengeData2016"),
-        ("classification", "imagenet", "ILSVRC2012"),
         ("classification", "imagenet", "imagenet/ILSVRC/Data/CLS-LOC"),  # as Kaggle ships it
         # A folder in its namesake, as some archives are unpacked.
         ("detection", "coco/train2017", "coco/train2017/train2017"),
         ("davis", "DAVIS/JPEGImages/480p", "DAVIS/JPEGImages/480p/480p"),
         ("segmentation", f"{ADE}/images/training", f"{ADE}/images/training/training"),
-        ("classification", "imagenet/train", "imagenet/train/train"),
     ],
 )
 def test_a_folder_in_another_place_is_found_and_the_advice_moves_it(
@@ -195,10 +189,9 @@ def test_an_archive_that_is_not_unpacked(data: Path, examine: Examine) -> None:
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("options", [[], ["--deep"]])
-def test_real_data_pass(real_data_dir: Path, run_main: RunMain, options: list[str]) -> None:
+def test_real_data_pass(real_data_dir: Path, run_main: RunMain) -> None:
     tasks = ["--tasks", "davis,detection,segmentation"]
-    report = run_main(main, ["--data", real_data_dir, *tasks, "--jobs", 1, *options]).output()
+    report = run_main(main, ["--data", real_data_dir, *tasks, "--jobs", 1, "--deep"]).output()
     assert not [word for word in ("missing", "misplaced", "misnamed", "damaged", "wrong") if word in report]
 
 

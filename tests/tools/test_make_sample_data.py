@@ -109,8 +109,8 @@ def test_pycocotools_reads_masks_whose_boxes_and_areas_are_stated(samples: Path)
 
 @pytest.mark.data
 def test_coco_categories_are_the_official_ones(real_data_dir: Path) -> None:
-    official = json.loads((real_data_dir / "coco/annotations/instances_val2017.json").read_text())["categories"]
-    assert coco_categories() == official
+    official = json.loads((real_data_dir / "coco/annotations/instances_val2017.json").read_text())
+    assert coco_categories() == official["categories"]
 
 
 @pytest.mark.parametrize(("left", "top"), [(2, 1), (-1, -2), (5, 4), (9, 1), (-4, 0), (0, 30)])

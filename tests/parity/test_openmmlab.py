@@ -1,4 +1,4 @@
-"""Taps and deconvolution pyramid against the authors' detection backbone."""
+"""Taps and pyramid against the authors' detection backbone, and operators served from torchvision against compiled mmcv."""
 
 from pathlib import Path
 from typing import Any
@@ -6,9 +6,13 @@ from typing import Any
 import pytest
 import torch
 
+import eval.openmmlab.operators  # noqa: F401 - puts the operators in place
 from backbones.file import Source, write_backbone_file
 from backbones.spec import ViTSpec
 from eval.openmmlab.backbone import BackboneFromFile
+
+# isort: split
+from mmcv.ops import batched_nms, nms, roi_align
 
 TOLERANCE = 2e-5
 SOURCE = Source(format="timm", branch="none", file_name="golden.pth", sha256="0" * 64, epoch=-1)
@@ -68,3 +72,34 @@ def test_exact_size_interpolation_would_be_noticed(cases: list[dict[str, Any]], 
             maps = _backbone(case, tmp_path, position_resize="size")(case["images"])
         differences += [float((found - wanted).abs().max()) for found, wanted in zip(maps, case["outputs"], strict=True)]
     assert max(differences) > 10 * TOLERANCE
+
+
+@pytest.fixture(scope="module")
+def golden(golden_dir: Path) -> dict[str, Any]:
+    return torch.load(golden_dir / "mmcv_ops.pt", weights_only=True)
+
+
+@pytest.mark.parametrize(("offset", "name"), [(0, "nms"), (1, "nms_off")])
+def test_nms(golden: dict[str, Any], offset: int, name: str) -> None:
+    _, kept = nms(golden["boxes"], golden["scores"], 0.5, offset=offset)
+    assert torch.equal(kept, golden["outputs"][name])
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({"iou_threshold": 0.5}, "bnms"), ({"iou_threshold": 0.7, "split_thr": 100}, "bnms_big")],
+)
+def test_batched_nms(golden: dict[str, Any], options: dict[str, Any], name: str) -> None:
+    _, kept = batched_nms(golden["boxes"], golden["scores"], golden["ids"], {"type": "nms", **options})
+    assert torch.equal(kept, golden["outputs"][name])
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+def test_roi_align_and_its_gradient(golden: dict[str, Any], aligned: bool, sampling_ratio: int) -> None:
+    wanted = golden["outputs"][f"ra{aligned}{sampling_ratio}"]
+    features = golden["features"].clone().requires_grad_()
+    pooled = roi_align(features, golden["rois"], wanted.shape[-1], 1 / 8, sampling_ratio, "avg", aligned)
+    assert torch.equal(pooled, wanted)
+    (pooled * torch.arange(wanted.shape[-1])).sum().backward()
+    assert torch.equal(features.grad, golden["outputs"][f"rg{aligned}{sampling_ratio}"])

@@ -1,8 +1,9 @@
-"""The command that fetches a checkpoint, from a server on this machine to a backbone file."""
+"""The commands that convert a checkpoint and that fetch a published one, from a server on this machine to a backbone file."""
 
 import csv
 import hashlib
 import io
+import json
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,26 +11,84 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from backbones.build import build_backbone
-from backbones.file import read_backbone_file
+from backbones.file import load_backbone, read_backbone_file
 from backbones.spec import ViTSpec
+from common.files import file_sha256
 from tables.reference import CHECKPOINTS_FILE, read_checkpoints
 from tests.conftest import Finished, RunMain
-from tools.fetch_checkpoint import main
+from tools.convert_checkpoint import main as convert
+from tools.fetch_checkpoint import main as fetch_checkpoint
 
 SPEC = ViTSpec(embed_dim=64, depth=1, num_heads=1, patch_size=16, image_size=64, class_token=True, final_norm=True)
+
+
+@pytest.fixture
+def with_head(tmp_path: Path) -> Path:
+    path = tmp_path / "model.pth"
+    torch.save({**build_backbone(SPEC).state_dict(), "head.weight": torch.ones(3, 64), "head.bias": torch.ones(3)}, path)
+    return path
+
+
+def test_report_and_file(with_head: Path, tmp_path: Path, run_main: RunMain) -> None:
+    output, written = tmp_path / "model.safetensors", tmp_path / "reports" / "model.json"
+    facts = json.loads(run_main(convert, [with_head, output, "--json"]).output())
+    assert (facts["format"], facts["tensors_dropped_by_rule"], facts["tensors_left_over"]) == ("timm", {"head.*": 2}, 0)
+    assert facts["parameters"] == sum(tensor.numel() for tensor in build_backbone(SPEC).state_dict().values())
+    assert load_backbone(output).spec == SPEC
+    assert "architecture" in run_main(convert, [with_head, "--json", written]).output()
+    assert json.loads(written.read_text())["format"] == "timm"
+
+
+def test_readable_report_and_check_write_nothing(with_head: Path, run_main: RunMain) -> None:
+    image = with_head.with_name("image.png")
+    Image.effect_noise((80, 64), 60).save(image)
+    report = run_main(convert, [with_head, "--check", image]).output()
+    digest = f"sha256 of checkpoint: {file_sha256(with_head)}"
+    shown = ("dropped on purpose: 2: 2 by head.*", digest, "warning: 3 of 3 normalisation layers")
+    assert [text for text in shown if text not in report] == []
+    assert {path.name for path in with_head.parent.iterdir()} == {with_head.name, image.name}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_to_another_layout_and_back(with_head: Path, tmp_path: Path, suffix: str, run_main: RunMain) -> None:
+    backbone, exported, again = tmp_path / "a.safetensors", tmp_path / f"b{suffix}", tmp_path / "c.safetensors"
+    for arguments in ([with_head, backbone], [backbone, exported, "--to", "dino"], [exported, again]):
+        run_main(convert, arguments).output()
+    assert "is a backbone file already" in run_main(convert, [backbone, tmp_path / "d.safetensors"]).mistake()
+    weights, found = (load_backbone(path).state_dict() for path in (backbone, again))
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in found.items())
+
+
+def test_mistakes_are_one_line(with_head: Path, tmp_path: Path, run_main: RunMain) -> None:
+    output, cut = tmp_path / "out.safetensors", tmp_path / "cut.pth"
+    cut.write_bytes(with_head.read_bytes()[:2000])
+    for arguments, message in (
+        ((tmp_path / "absent.pth", output), "absent.pth"),
+        ((cut, output), "cut.pth"),
+        ((with_head, tmp_path / "out.pth"), ".safetensors"),
+        ((with_head, output, "--format", "selfpatch"), "selfpatch"),
+        ((with_head, output, "--branch", "student"), "student"),
+        ((with_head, output, "--heads", "3"), "--heads"),
+        ((with_head, output, "--to", "selfpatch"), "class_token=False"),
+        ((with_head, with_head, "--to", "timm"), "checkpoint itself"),
+        (("--json", with_head, output), "must end in .json"),
+        ((with_head, output, "--check", tmp_path / "no.png"), "no.png"),
+        ((with_head, "/proc/nowhere/out.safetensors"), "/proc/nowhere"),
+    ):
+        assert message in run_main(convert, arguments).mistake()
+        assert not output.exists()
+
+
 BACKBONE = "ViT/16, 64 wide, 1 deep"
 
 
-def checkpoint_bytes() -> bytes:
-    torch.manual_seed(0)
-    stream = io.BytesIO()
-    torch.save({"teacher": {f"backbone.{name}": tensor for name, tensor in build_backbone(SPEC).state_dict().items()}}, stream)
-    return stream.getvalue()
-
-
-CONTENT = checkpoint_bytes()
+STREAM = io.BytesIO()
+torch.save({"teacher": {f"backbone.{name}": tensor for name, tensor in build_backbone(SPEC).state_dict().items()}}, STREAM)
+CONTENT = STREAM.getvalue()
 MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
@@ -85,7 +144,7 @@ def fetch(site: Site, tmp_path: Path, run_main: RunMain) -> Fetch:
         path = tmp_path / "table.csv"
         with path.open("w", encoding="utf-8", newline="") as stream:
             csv.writer(stream).writerows([header, list(row.values())])
-        return run_main(main, ["toy", "--table", path, "--output", tmp_path / "out"])
+        return run_main(fetch_checkpoint, ["toy", "--table", path, "--output", tmp_path / "out"])
 
     return fetch_toy
 
@@ -138,7 +197,7 @@ def test_neither_an_error_page_nor_an_interrupted_download_is_kept_and_proxies_a
 
 
 def test_list_and_unknown_names(run_main: RunMain) -> None:
-    lines = run_main(main, ["--list"]).output().splitlines()
+    lines = run_main(fetch_checkpoint, ["--list"]).output().splitlines()
     assert [line.split()[0] for line in (lines[0], *lines[2:])] == ["name", *read_checkpoints()]
     assert "CC-BY-NC-4.0" in lines[2]
     for arguments, message in (
@@ -146,6 +205,6 @@ def test_list_and_unknown_names(run_main: RunMain) -> None:
         (["resnet"], "error: no published checkpoint is called 'resnet'; "),
         (["moco_v2_r50"], "error: no published checkpoint is called 'moco_v2_r50'; of a similar name: moco_v2_r50_"),
     ):
-        text = run_main(main, arguments).mistake()
+        text = run_main(fetch_checkpoint, arguments).mistake()
         assert text.startswith(message)
         assert text.endswith(f"--list shows all {len(read_checkpoints())}")
