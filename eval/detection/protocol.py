@@ -12,22 +12,8 @@ from mmengine.config import Config
 from backbones.spec import BackboneSpec, PlainViTSpec
 from eval.detection.config import PUBLISHED_SHORT_SIDE, DetectionConfig
 from eval.detection.data import Split
+from eval.openmmlab import config as shared
 from eval.openmmlab.backbone import PATCH_OF_BATCH_NORM, PYRAMID_STRIDES, DeconvPyramid
-from eval.openmmlab.config import (
-    backbone_settings,
-    batch_settings,
-    describe_protocol,
-    finish_config,
-    optimiser_settings,
-    part_settings,
-    read_family_config,
-    resolve_precision,
-    transform_option,
-    transforms,
-    use_backbone,
-    use_data,
-    use_schedule,
-)
 from eval.openmmlab.options import BatchPlan
 from eval.result import Protocol
 
@@ -41,7 +27,7 @@ _LARGEST_PART = 10  # measuring batch norm's statistics is at most such a part o
 
 def base_config(spec: BackboneSpec) -> Config:
     """The config file for a family of backbones, as written; ValueError if there is none."""
-    return read_family_config(Path(__file__).parent / "configs", spec)
+    return shared.read_family_config(Path(__file__).parent / "configs", spec)
 
 
 def resolve(
@@ -52,13 +38,12 @@ def resolve(
     batch = options.plan_batch(BatchPlan(**config.batch), world_size, has_batch_norm(config, spec))
     _resolve_model(config, options, spec)
     _resolve_schedule(config, options, batch, train.num_training_images)
-    use_data(config, options, train.limit, test.limit)  # mmdet takes the first N after leaving out images without annotations
+    # mmdet takes the first N after leaving out images without annotations.
+    shared.use_data(config, options, train.limit, test.limit)
     _scale(config, options.short_side)
     config.test_evaluator.ann_file = str(test.annotation_file.resolve())
     config.test_evaluator.items_file = str(options.output / MATCHES_FILE)
-    # Half precision is the default only where it is published.
-    precision = "float32" if options.precision == "auto" and not config.half_precision else options.precision
-    finish_config(config, options, batch, resolve_precision(precision, device))
+    shared.finish_config(config, options, batch, device)
     return config
 
 
@@ -76,7 +61,7 @@ def has_batch_norm(config: Config, spec: BackboneSpec) -> bool:
 
 
 def _resolve_model(config: Config, options: DetectionConfig, spec: BackboneSpec) -> None:
-    network = use_backbone(config, options, spec)
+    network = shared.use_backbone(config, options, spec)
     taps = config.model.backbone.taps
     if isinstance(spec, PlainViTSpec):
         with torch.device("meta"):
@@ -97,7 +82,8 @@ def _resolve_schedule(config: Config, options: DetectionConfig, batch: BatchPlan
         config.custom_hooks = [{"type": "PreciseBatchNormHook", "iterations": schedule.precise_batch_norm}]
     # The decay keeps its place in a schedule of another length.
     milestones = [round(iterations * part) for part in schedule.decay_after]
-    use_schedule(config, options, iterations, {"type": "MultiStepLR", "milestones": milestones, "gamma": schedule.decay_factor})
+    decay = {"type": "MultiStepLR", "milestones": milestones, "gamma": schedule.decay_factor}
+    shared.use_schedule(config, options, iterations, decay)
 
 
 def _scale(config: Config, short_side: int) -> None:
@@ -110,12 +96,11 @@ def _scale(config: Config, short_side: int) -> None:
 
     # The two policies share one transform object in the file, but not after mmengine has read it.
     for loader in (config.train_dataloader, config.test_dataloader):
-        for entry in transforms(loader, "scale"):
-            entry.scale = scaled(entry.scale)
-        for entry in transforms(loader, "scales"):
+        for option in ("scale", "crop_size"):
+            for entry in shared.transforms(loader, option):
+                entry[option] = scaled(entry[option])
+        for entry in shared.transforms(loader, "scales"):
             entry.scales = [scaled(scale) for scale in entry.scales]
-        for entry in transforms(loader, "crop_size"):
-            entry.crop_size = scaled(entry.crop_size)
 
 
 def protocol_of(config: Config, options: DetectionConfig, spec: BackboneSpec, device: torch.device) -> Protocol:
@@ -129,7 +114,7 @@ def protocol_of(config: Config, options: DetectionConfig, spec: BackboneSpec, de
     if base.schedule.unit != "iterations":
         not_compared.append("iterations")
     settings_of = partial(protocol_settings, spec)
-    return describe_protocol("coco", VERSION, settings_of, base, config, device, options.override, not_compared)
+    return shared.describe_protocol("coco", VERSION, settings_of, base, config, device, options.override, not_compared)
 
 
 def protocol_settings(spec: BackboneSpec, config: Config, device: torch.device) -> dict[str, Any]:
@@ -137,7 +122,7 @@ def protocol_settings(spec: BackboneSpec, config: Config, device: torch.device) 
     schedule, model, roi_head = config.schedule, config.model, config.model.roi_head
     train, test = config.train_dataloader, config.test_dataloader
     # Either one multi-scale resizing, or one of two policies: the same, or another before a crop and the same after it.
-    multi_scale, before_crop, *_ = [*(entry.scales for entry in transforms(train, "scales")), None]
+    multi_scale, before_crop, *_ = [*(entry.scales for entry in shared.transforms(train, "scales")), None]
     return {
         "iterations": config.train_cfg.max_iters,
         schedule.unit: schedule.length,
@@ -146,14 +131,14 @@ def protocol_settings(spec: BackboneSpec, config: Config, device: torch.device) 
         "warmup_iterations": schedule.warmup_iterations,
         "warmup_factor": schedule.warmup_factor,
         "precise_batch_norm": schedule.precise_batch_norm,
-        **optimiser_settings(config),
-        **backbone_settings(config, spec),
-        **part_settings("neck", model.neck),
-        **part_settings("rpn_head", model.rpn_head),
-        **part_settings("box_features", roi_head.bbox_roi_extractor),
-        **part_settings("box_head", roi_head.bbox_head),
-        **part_settings("mask_features", roi_head.mask_roi_extractor),
-        **part_settings("mask_head", roi_head.mask_head),
+        **shared.optimiser_settings(config),
+        **shared.backbone_settings(config, spec),
+        **shared.part_settings("neck", model.neck),
+        **shared.part_settings("rpn_head", model.rpn_head),
+        **shared.part_settings("box_features", roi_head.bbox_roi_extractor),
+        **shared.part_settings("box_head", roi_head.bbox_head),
+        **shared.part_settings("mask_features", roi_head.mask_roi_extractor),
+        **shared.part_settings("mask_head", roi_head.mask_head),
         "rpn_train": model.train_cfg.rpn,
         "rpn_proposals_train": model.train_cfg.rpn_proposal,
         "rcnn_train": model.train_cfg.rcnn,
@@ -161,12 +146,12 @@ def protocol_settings(spec: BackboneSpec, config: Config, device: torch.device) 
         "rcnn_test": model.test_cfg.rcnn,
         "train_scales": multi_scale,
         "train_scales_before_crop": before_crop,
-        "crop": next((entry.crop_size for entry in transforms(train, "crop_size")), None),
-        "flip": transform_option(train, "prob"),
-        "test_scale": transform_option(test, "scale"),
+        "crop": next((entry.crop_size for entry in shared.transforms(train, "crop_size")), None),
+        "flip": shared.transform_option(train, "prob"),
+        "test_scale": shared.transform_option(test, "scale"),
         "trained_images": train.dataset.filter_cfg,
         "train_transforms": [entry.type for entry in train.dataset.pipeline],
         "test_transforms": [entry.type for entry in test.dataset.pipeline],
-        **batch_settings(config, device, has_batch_norm(config, spec)),
+        **shared.batch_settings(config, device, has_batch_norm(config, spec)),
         "images_padded_together": config.batch.per_device,
     }

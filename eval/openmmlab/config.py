@@ -21,7 +21,7 @@ from backbones.build import AnyBackbone, build_backbone
 from backbones.spec import BackboneSpec
 from eval.openmmlab.backbone import choose_taps, with_heads
 from eval.openmmlab.operators import quiet_packages
-from eval.openmmlab.options import BatchPlan, FineTuningConfig, Precision
+from eval.openmmlab.options import BatchPlan, FineTuningConfig
 from eval.result import Protocol
 from eval.tasks import BENCHMARKS
 
@@ -115,8 +115,18 @@ def use_schedule(config: Config, options: FineTuningConfig, iterations: int, dec
     config.param_scheduler = [{**entry, "by_epoch": False} for entry in ([rise, decay] if warmup else [decay])]
 
 
-def finish_config(config: Config, options: FineTuningConfig, batch: BatchPlan, precision: Precision) -> None:
-    """Fill in batch and optimiser, and apply the user's overrides last."""
+def finish_config(config: Config, options: FineTuningConfig, batch: BatchPlan, device: torch.device) -> None:
+    """Fill in batch, optimiser and precision, and apply the user's overrides last.
+
+    `auto` is bfloat16 on a GPU that has it and float16 on any other, where half precision is published; otherwise float32.
+    """
+    precision = options.precision
+    if device.type == "cpu" and precision not in ("auto", "float32"):
+        raise ValueError(f"--precision {precision} needs a GPU; the CPU computes in float32")
+    if precision == "auto":
+        precision = "float32"
+        if device.type != "cpu" and config.get("half_precision", True):
+            precision = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     if options.scale_lr:
         config.optim_wrapper.optimizer.lr *= batch.total / config.batch.total
     config.batch = asdict(batch)
@@ -129,17 +139,6 @@ def finish_config(config: Config, options: FineTuningConfig, batch: BatchPlan, p
     config.optim_wrapper = wrapper
     for override in options.override:
         apply_override(config, override)
-
-
-def resolve_precision(choice: Precision, device: torch.device) -> Precision:
-    """The precision of training: `auto` is bfloat16 on a GPU that has it, float16 on any other GPU, float32 on the CPU."""
-    if device.type == "cpu":
-        if choice not in ("auto", "float32"):
-            raise ValueError(f"--precision {choice} needs a GPU; the CPU computes in float32")
-        return "float32"
-    if choice == "auto":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-    return choice
 
 
 def fuse_updates(optimiser: dict[str, Any], device: torch.device) -> None:

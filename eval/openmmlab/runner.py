@@ -254,19 +254,14 @@ class StopHook(Hook):
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         iteration = runner.iter + 1
-        if iteration == runner.max_iters or not (signum := self._signum(iteration)):
+        if iteration == runner.max_iters or (dist.is_initialized() and iteration % _ASK_OTHERS_EVERY):
             return
-        runner.save_checkpoint(runner.work_dir, filename=CHECKPOINT_NAME.format(iteration), by_epoch=False)
-        wait_for_all()  # until the first process, which writes, has done so
-        raise Interrupted(signum)
-
-    def _signum(self, iteration: int) -> int:
-        """The signal that any process got; 0 if none did, or where processes do not ask each other in this iteration."""
-        if dist.is_initialized() and iteration % _ASK_OTHERS_EVERY:
-            return 0
-        highest = torch.tensor(self.stop.signum)
-        all_reduce(highest, op="max")  # leaves it alone where there is one process
-        return int(highest)
+        signum = torch.tensor(self.stop.signum)
+        all_reduce(signum, op="max")  # leaves it alone where there is one process
+        if signum:
+            runner.save_checkpoint(runner.work_dir, filename=CHECKPOINT_NAME.format(iteration), by_epoch=False)
+            wait_for_all()  # until the first process, which writes, has done so
+            raise Interrupted(int(signum))
 
 
 @HOOKS.register_module()

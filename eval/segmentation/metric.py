@@ -84,10 +84,8 @@ class PixelCounts(BaseMetric):
     def __init__(self, output_file: str, items_file: str) -> None:
         """Say where to write the counts, from which every metric follows.
 
-        Args:
-            output_file: JSON file: class -> [intersection, predicted, labelled] in pixels.
-            items_file: .npz file with those of every single image, what a bootstrap over images needs: `names` [N] of the images,
-                ascending, and `counts` int32 [N, 3, K].
+        `output_file` is JSON: class -> [intersection, predicted, labelled] in pixels. `items_file` is an .npz file with those of
+        every image, for a bootstrap over images: `names` [N] of the images, ascending, and `counts` int32 [N, 3, K].
         """
         super().__init__()
         self.output_file = Path(output_file)

@@ -9,21 +9,7 @@ import torch
 from mmengine.config import Config
 
 from backbones.spec import BackboneSpec, ViTSpec
-from eval.openmmlab.config import (
-    backbone_settings,
-    batch_settings,
-    describe_protocol,
-    finish_config,
-    optimiser_settings,
-    part_settings,
-    read_family_config,
-    resolve_precision,
-    transform_option,
-    transforms,
-    use_backbone,
-    use_data,
-    use_schedule,
-)
+from eval.openmmlab import config as shared
 from eval.openmmlab.options import BatchPlan
 from eval.result import Protocol
 from eval.segmentation.config import Head, SegmentationConfig
@@ -41,7 +27,7 @@ _LONGEST_ASPECT = 4  # long over short side of the published resizing, (2048, 51
 
 def base_config(spec: BackboneSpec, head: Head) -> Config:
     """The config file for a family of backbones and a head, as written; ValueError if there is none."""
-    return read_family_config(Path(__file__).parent / "configs", spec, "" if head == "fpn" else head)
+    return shared.read_family_config(Path(__file__).parent / "configs", spec, "" if head == "fpn" else head)
 
 
 def resolve(
@@ -52,22 +38,22 @@ def resolve(
     batch = options.plan_batch(BatchPlan(**config.batch), world_size)
     _resolve_model(config, options, spec)
     _resolve_schedule(config, options)
-    use_data(config, options, len(splits["training"].stems), len(splits["validation"].stems))
+    shared.use_data(config, options, len(splits["training"].stems), len(splits["validation"].stems))
     for loader, option, value in (
         (config.train_dataloader, "scale", (_LONGEST_ASPECT * options.train_short_side, options.train_short_side)),
         (config.train_dataloader, "crop_size", (options.crop, options.crop)),
         (config.test_dataloader, "scale", (_LONGEST_ASPECT * options.test_short_side, options.test_short_side)),
     ):
-        for entry in transforms(loader, option):
+        for entry in shared.transforms(loader, option):
             entry[option] = value
     config.test_evaluator.output_file = str(options.output / COUNTS_FILE)
     config.test_evaluator.items_file = str(options.output / IMAGES_FILE)
-    finish_config(config, options, batch, resolve_precision(options.precision, device))
+    shared.finish_config(config, options, batch, device)
     return config
 
 
 def _resolve_model(config: Config, options: SegmentationConfig, spec: BackboneSpec) -> None:
-    channels = use_backbone(config, options, spec).map_channels(config.model.backbone.taps)
+    channels = shared.use_backbone(config, options, spec).map_channels(config.model.backbone.taps)
     config.model.data_preprocessor.size = (options.crop, options.crop)
     if isinstance(spec, ViTSpec):
         # The crop is padded to whole patches, like every image.
@@ -86,7 +72,7 @@ def _resolve_schedule(config: Config, options: SegmentationConfig) -> None:
     # They reach their last value one iteration before `end`, hence the + 1.
     power, least = schedule.poly_power, schedule.min_learning_rate
     decay = {"type": "PolyLR", "power": power, "eta_min": least, "begin": 0, "end": schedule.iterations + 1}
-    use_schedule(config, options, schedule.iterations, decay)
+    shared.use_schedule(config, options, schedule.iterations, decay)
     if options.decay_norm:
         rules.custom_keys.pop("norm", None)
     elif options.decay_norm is not None:
@@ -97,7 +83,7 @@ def protocol_of(config: Config, options: SegmentationConfig, spec: BackboneSpec,
     """The protocol of a run, from what `resolve` made of its options on these devices."""
     benchmark = "ade20k" if options.head == "fpn" else options.head
     base, settings_of = base_config(spec, options.head), partial(protocol_settings, spec)
-    return describe_protocol(benchmark, VERSION, settings_of, base, config, device, options.override)
+    return shared.describe_protocol(benchmark, VERSION, settings_of, base, config, device, options.override)
 
 
 def protocol_settings(spec: BackboneSpec, config: Config, device: torch.device) -> dict[str, Any]:
@@ -105,19 +91,19 @@ def protocol_settings(spec: BackboneSpec, config: Config, device: torch.device) 
     model, train, test = config.model, config.train_dataloader, config.test_dataloader
     return {
         **config.schedule,
-        **optimiser_settings(config),
-        **backbone_settings(config, spec),
-        **part_settings("neck", model.neck),
-        **part_settings("head", model.decode_head),
-        **part_settings("auxiliary_head", model.get("auxiliary_head")),
-        "train_scale": transform_option(train, "scale"),
-        "train_scale_range": transform_option(train, "ratio_range"),
-        "crop": transform_option(train, "crop_size"),
-        "crop_max_class_share": transform_option(train, "cat_max_ratio"),
-        "flip": transform_option(train, "prob"),
+        **shared.optimiser_settings(config),
+        **shared.backbone_settings(config, spec),
+        **shared.part_settings("neck", model.neck),
+        **shared.part_settings("head", model.decode_head),
+        **shared.part_settings("auxiliary_head", model.get("auxiliary_head")),
+        "train_scale": shared.transform_option(train, "scale"),
+        "train_scale_range": shared.transform_option(train, "ratio_range"),
+        "crop": shared.transform_option(train, "crop_size"),
+        "crop_max_class_share": shared.transform_option(train, "cat_max_ratio"),
+        "flip": shared.transform_option(train, "prob"),
         "train_transforms": [entry.type for entry in train.dataset.pipeline],
-        "test_scale": transform_option(test, "scale"),
+        "test_scale": shared.transform_option(test, "scale"),
         "test_mode": model.test_cfg.mode,
         "test_transforms": [entry.type for entry in test.dataset.pipeline],
-        **batch_settings(config, device),
+        **shared.batch_settings(config, device),
     }

@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from backbones.spec import SwinSpec, ViTSpec
 from eval.openmmlab.backbone import choose_taps
-from eval.openmmlab.config import apply_override, finish_config, fuse_updates, resolve_precision
+from eval.openmmlab.config import apply_override, finish_config, fuse_updates
 from eval.openmmlab.options import BatchPlan, FineTuningConfig, Precision
 
 
@@ -62,13 +62,6 @@ def test_chosen_taps_are_taken_and_checked() -> None:
         choose_taps(None, (2, 5, 8, 11), vit(2))
 
 
-def test_half_precision_needs_a_gpu() -> None:
-    cpu = torch.device("cpu")
-    assert resolve_precision("auto", cpu) == "float32"
-    with pytest.raises(ValueError, match="bfloat16 needs a GPU"):
-        resolve_precision("bfloat16", cpu)
-
-
 @pytest.mark.parametrize(
     ("precision", "wrapper"),
     [
@@ -77,10 +70,19 @@ def test_half_precision_needs_a_gpu() -> None:
         ("float16", {"type": "AmpOptimWrapper", "dtype": "float16", "loss_scale": "dynamic"}),
     ],
 )
-def test_only_float16_scales_its_loss(precision: Precision, wrapper: dict[str, Any]) -> None:
-    config = Config({"train_dataloader": {}, "optim_wrapper": {"clip_grad": None}, "batch": {}})
-    finish_config(config, options(), BatchPlan(total=4, per_device=2, world_size=1), precision)
-    assert config.optim_wrapper.to_dict() == {"clip_grad": None, "accumulative_counts": 2, **wrapper}
+def test_half_precision_needs_a_gpu_and_only_float16_scales_its_loss(precision: Precision, wrapper: dict[str, Any]) -> None:
+    def finished(precision: Precision, device: str) -> dict[str, Any]:
+        config = Config({"train_dataloader": {}, "optim_wrapper": {"clip_grad": None}, "batch": {}})
+        plan = BatchPlan(total=4, per_device=2, world_size=1)
+        finish_config(config, options(precision=precision), plan, torch.device(device))
+        return dict(config.optim_wrapper.to_dict())
+
+    always = {"clip_grad": None, "accumulative_counts": 2}
+    assert finished(precision, "cuda") == {**always, **wrapper}
+    assert finished("auto", "cpu") == {**always, "type": "OptimWrapper"}
+    if precision != "float32":
+        with pytest.raises(ValueError, match=f"{precision} needs a GPU"):
+            finished(precision, "cpu")
 
 
 @pytest.mark.parametrize(
