@@ -2,34 +2,47 @@
 
 import os
 import sys
+import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from filelock import FileLock
 
 from common.cli import run_command
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-def _data_folder(variable: str, default: str) -> Path:
-    folder = Path(os.environ.get(variable, REPOSITORY / default))
-    if not folder.is_dir():
-        pytest.skip(f"no {variable}: {folder} does not exist")
-    return folder
-
-
 @pytest.fixture(scope="session")
-def golden_dir() -> Path:
-    """Recorded outputs of the reference implementations."""
-    return _data_folder("GOLDEN_DIR", "../shared/golden")
+def golden_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recorded outputs of the reference implementations: the folder `$GOLDEN_DIR`, or what tests/golden holds, unpacked once."""
+    if "GOLDEN_DIR" in os.environ:
+        folder = Path(os.environ["GOLDEN_DIR"])
+        assert folder.is_dir(), f"GOLDEN_DIR={folder} is not a folder"
+        return folder
+    shared_by_workers = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared_by_workers = shared_by_workers.parent
+    folder = shared_by_workers / "golden"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            unfinished = folder.with_suffix(".unfinished")
+            for path in sorted((REPOSITORY / "tests/golden").glob("*.tar.xz")):
+                with tarfile.open(path) as archive:
+                    archive.extractall(unfinished, filter="data")
+            unfinished.rename(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
 def real_data_dir() -> Path:
     """Small subsets of the public datasets."""
-    return _data_folder("REAL_DATA_DIR", "../shared/data")
+    folder = Path(os.environ.get("REAL_DATA_DIR", REPOSITORY / "../shared/data"))
+    if not folder.is_dir():
+        pytest.skip(f"no REAL_DATA_DIR: {folder} does not exist")
+    return folder
 
 
 class Finished(NamedTuple):

@@ -35,9 +35,7 @@ def reachable(h: int, w: int, radius: int) -> Tensor:
     allowed = torch.zeros(h, w, h, w)
     for i in range(h):
         for j in range(w):
-            for p in range(max(0, i - radius), min(h, i + radius + 1)):
-                for q in range(max(0, j - radius), min(w, j + radius + 1)):
-                    allowed[i, j, p, q] = 1
+            allowed[i, j, max(0, i - radius) : i + radius + 1, max(0, j - radius) : j + radius + 1] = 1
     return allowed.reshape(h * w, h * w)
 
 
