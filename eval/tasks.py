@@ -5,8 +5,9 @@ To add a task: its folder, its entry here, its reference CSV in `tables/referenc
     config.py   `NAMEConfig`, a dataclass of the options; loads no torch
     task.py     `check(config, spec)` and `evaluate(config) -> Result`
     data.py     `examine(folder, deep, jobs) -> list[Finding]`, the data check (see `eval.findings`); loads no torch
-    items.py    `read_items(result, folder) -> (names, metrics_of) | None`, for significance; `metrics_of` maps weights [R, N] of the
-                N items in R resampled sets to {metric: values [R]}
+    items.py    `read_items(result, folder) -> (names, means, metrics_of) | None`, for significance: the names of the N test items,
+                ascending; {metric: values [N]} of the metrics that are means over them; and, for the others, None or a function
+                from weights [R, N] of the items in R resampled sets to {metric: values [R]}
 
 They are imported on demand, so that reading this registry loads neither torch nor OpenMMLab.
 """

@@ -14,12 +14,12 @@ from tables.comparability import AS_PRETRAINED, HEADS, benchmark_differences, co
 from tables.rows import BENCHMARK_NUMBERS, Cell, Row, Table, printed
 
 RESAMPLES = 1000
-FEWEST_ITEMS = 6
-"""With fewer items, even differences that all have one sign occur by chance in more than 5 % of the cases: 2 x 2^-5 > 0.05."""
+FEWEST_ITEMS = 10
+"""With fewer items, no test of a difference keeps to its 5 %."""
 
 
 class Interval(NamedTuple):
-    """The central 95 % of a difference over resampled sets of the items, in the metric's unit."""
+    """A difference and its uncertainty over the choice of the test items, in the metric's unit (see `tables.significance`)."""
 
     low: float
     high: float

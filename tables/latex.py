@@ -49,7 +49,7 @@ MACROS = r"""% What the figures of the tables are; change these to print them in
 \newcommand{\pbSpread}[3]{#1\,\ensuremath{\pm}\,#2 (n=#3)}
 % Figure and its 95 % interval over resampled items.
 \newcommand{\pbInterval}[3]{#1\textsubscript{#2--#3}}
-% Difference from the baseline; significant by a paired bootstrap over items.
+% Difference from the baseline; significant by a paired test over items.
 \newcommand{\pbDelta}[1]{ (#1)}
 \newcommand{\pbSignificantDelta}[1]{ (#1\textsuperscript{*})}
 """
@@ -58,7 +58,7 @@ MACROS = r"""% What the figures of the tables are; change these to print them in
 _LEGEND = (
     r"\textsuperscript{m}: measured here; the other upright figures are as published. \textit{[In brackets]}: measured here, not a "
     r"benchmark number. Bold and underlined: best and second of the benchmark numbers of a column. In parentheses: difference from "
-    r"the baseline; *: significant by a paired bootstrap over the test items (95\,\%)."
+    r"the baseline; *: significant by a paired test over the test items (5\,\%)."
 )
 
 

@@ -42,8 +42,8 @@ protocol; the note says which |
 | 62.7<sup>1</sup>‡ | a benchmark number that does not compete; below the table stands why |
 | 62.7 ± 0.3 (n=3) | mean and standard deviation over so many seeds |
 | 62.7 <sub>61.9–63.5</sub> | with its 95 % interval over resampled test images |
-| 62.7 (+2.0), (+2.0\\*) | difference from the baseline, where both are comparable; with a star, significant: a paired bootstrap \
-over the images or sequences of both ({RESAMPLES} resampled sets, two-sided 95 %) excludes zero |
+| 62.7 (+2.0), (+2.0\\*) | difference from the baseline, where both are comparable; with a star, significant at 5 %: by a paired \
+sign-flip test over the images or sequences of both, for mIoU, mAcc and AP by a paired bootstrap ({RESAMPLES} draws) |
 | n/a | measured here, but the task gave no value |
 | – | not measured, or not stated |
 

@@ -1,10 +1,11 @@
-"""Finds which differences from the baseline are more than chance, by a paired bootstrap over the test items of both results.
+"""Finds which differences from the baseline are more than chance, by the test items (images, sequences) of both results.
 
-The metrics of both results are computed on the same resampled sets of items (images or sequences, drawn with replacement). Their
-difference is significant if the central 95 % of its values lie on one side of zero. This covers the choice of the test images, not
-the randomness of training, which several seeds show. scipy's bootstrap draws other sets, which would change the recorded marks.
+A metric that is a mean over items gets a paired sign-flip test: if both systems were equal, the sign of each item's difference would
+be arbitrary, so the difference is compared with those under random signs. Other metrics (mIoU, mAcc, average precision) get a paired
+bootstrap: both results on the same resampled sets of items, drawn with replacement. `docs/tables.md` says how often each test marks
+equal systems. Both cover the choice of the test items, not the randomness of training, which several seeds show.
 
-Shapes: R resampled sets, N items.
+Shapes: R random draws, N items.
 """
 
 import csv
@@ -28,36 +29,38 @@ logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
 _SEED = 0
-_ENDS = (0.025, 0.975)
+_LEVEL = 0.05
 
 # Further decimals depend on the order in which a machine adds.
 _DECIMALS = 9
 
-# Limits the memory of a chunk of resampled sets.
+# Limits the memory of a chunk of draws.
 _DRAWS_PER_CHUNK = 2_000_000
 
 
-class Resampled(NamedTuple):
-    """A result's metrics on all resampled sets of its items, by the names of the items."""
+class Items(NamedTuple):
+    """The single items behind a result."""
 
     names: tuple[str, ...]
-    metrics: Mapping[str, Array]
-    """Metric -> values [R]."""
+    """Names [N] of the items, ascending, so that a draw means the same item in every result."""
+    means: Mapping[str, Array]
+    """Metric -> values [N], whose mean is the metric."""
+    resampled: Mapping[str, Array]
+    """Every other metric -> its values [R] on the resampled sets."""
 
 
 def add_intervals(tables: Sequence[Table], comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Add an interval to every difference between results that carry the same items."""
-    logger.info("resampling the items of results that are compared with the baseline")
-    resampled: dict[str, Resampled | None] = {}
+    logger.info("testing differences from the baseline by the items of the results")
+    read: dict[str, Items | None] = {}
     intervals: dict[tuple[tuple[str, ...], ...], dict[str, Interval]] = {}
 
-    def resample_cell(cell: Cell) -> list[Resampled]:
-        """The metrics of each seed; none for published values, or if the result of a seed carries no items."""
+    def items_of(cell: Cell) -> list[Items]:
+        """The items of each seed; none for published values, or if the result of a seed carries no items."""
         for measurement in cell.measurements:
-            if measurement.path not in resampled:
-                items = read_items(measurement)
-                resampled[measurement.path] = resample(*items) if items else None
-        known = [found for measurement in cell.measurements if (found := resampled[measurement.path])]
+            if measurement.path not in read:
+                read[measurement.path] = read_items(measurement)
+        known = [found for measurement in cell.measurements if (found := read[measurement.path])]
         return known if len(known) == len(cell.measurements) else []
 
     found = []
@@ -68,66 +71,95 @@ def add_intervals(tables: Sequence[Table], comparisons: Sequence[Comparison]) ->
                 cell, baseline = (table.rows[row].cells[key] for row in (number, comparison.baselines[number]))
                 pair = tuple(tuple(measurement.path for measurement in side.measurements) for side in (cell, baseline))
                 if pair not in intervals:
-                    ours, theirs = resample_cell(cell), resample_cell(baseline)
-                    intervals[pair] = paired_bootstrap(ours, theirs) if ours and theirs else {}
+                    ours, theirs = items_of(cell), items_of(baseline)
+                    intervals[pair] = difference_intervals(ours, theirs) if ours and theirs else {}
                 marks[number, key] = dataclasses.replace(mark, interval=intervals[pair].get(cell.column.metric))
         found.append(dataclasses.replace(comparison, marks=marks))
     return found
 
 
-def read_items(measurement: Measurement) -> tuple[tuple[str, ...], Callable[[Array], Mapping[str, Array]]] | None:
-    """The items behind a result; None if it carries none, or if they cannot be read, which is logged.
-
-    Returns:
-        The names of the items, ascending, so that a draw means the same item in every result; and a function that computes metrics on
-        sets of them: weights [R, N] (how often each item is in each set) -> {metric: values [R] in the metric's unit}.
-    """
+def read_items(measurement: Measurement) -> Items | None:
+    """The items behind a result; None if it carries none, or if they cannot be read, which is logged."""
     try:
-        items = TASKS[measurement.result.task].load("items", "read_items")(measurement.result, measurement.folder)
-        if items and (not items[0] or any(first >= second for first, second in itertools.pairwise(items[0]))):
+        found = TASKS[measurement.result.task].load("items", "read_items")(measurement.result, measurement.folder)
+        if found is None:
+            return None
+        names, means, metrics_of = found
+        if not names or any(first >= second for first, second in itertools.pairwise(names)):
             raise ValueError("their names are not unique and ascending")
     except (OSError, ValueError, KeyError, IndexError, csv.Error, zipfile.BadZipFile) as error:
         logger.warning("%s: its items cannot be read, so no difference is marked significant (%s)", measurement.path, error)
         return None
-    return (tuple(items[0]), items[1]) if items else None
+    return Items(names, means, resample(len(names), metrics_of) if metrics_of else {})
 
 
-def resample(names: tuple[str, ...], metrics_of: Callable[[Array], Mapping[str, Array]]) -> Resampled:
-    """Compute a result's metrics on R resampled sets of its items. Results with the same items get the same sets."""
+def resample(num_items: int, metrics_of: Callable[[Array], Mapping[str, Array]]) -> dict[str, Array]:
+    """Compute metrics [R] on R resampled sets, from `metrics_of(weights [R', N])`. Equal numbers of items get the same sets."""
     chunks: dict[str, list[Array]] = {}
-    for weights_RN in resampled_weights(len(names)):
+    for weights_RN in resampled_weights(num_items):
         for metric, values_R in metrics_of(weights_RN).items():
             chunks.setdefault(metric, []).append(values_R)
-    return Resampled(names, {metric: np.concatenate(parts) for metric, parts in chunks.items()})
+    return {metric: np.concatenate(parts) for metric, parts in chunks.items()}
 
 
 def resampled_weights(num_items: int) -> Iterator[Array]:
     """Weights [R', N] of `RESAMPLES` sets of items drawn with replacement, in chunks; always the same for a number of items."""
     generator = np.random.default_rng(_SEED)
-    chunk = max(1, _DRAWS_PER_CHUNK // num_items)
-    for start in range(0, RESAMPLES, chunk):
-        rows = min(chunk, RESAMPLES - start)
+    for rows in _chunks(num_items):
         drawn_RN = generator.integers(num_items, size=(rows, num_items))
         drawn_RN += num_items * np.arange(rows)[:, None]
         counts = np.bincount(drawn_RN.ravel(), minlength=rows * num_items)
         yield counts.reshape(rows, num_items).astype(np.float64)
 
 
-def paired_bootstrap(first: Sequence[Resampled], second: Sequence[Resampled]) -> dict[str, Interval]:
-    """The intervals of first minus second, by metric; the values of several seeds on a side are averaged on each set.
+def difference_intervals(first: Sequence[Items], second: Sequence[Items]) -> dict[str, Interval]:
+    """The intervals of first minus second, by metric, averaged over the seeds of a side.
 
-    There are intervals for the metrics that all results have on every set; none if the items differ or are fewer than `FEWEST_ITEMS`.
+    There are intervals for the metrics that all results have; none if the items differ or are fewer than `FEWEST_ITEMS`.
     """
     seeds = (*first, *second)
     names = seeds[0].names
     if len(names) < FEWEST_ITEMS or any(seed.names != names for seed in seeds):
         return {}
     intervals = {}
-    for metric in seeds[0].metrics:
-        if all(metric in seed.metrics for seed in seeds):
-            ours_R, theirs_R = (np.mean([seed.metrics[metric] for seed in side], axis=0) for side in (first, second))
-            if not np.isnan(ours_R - theirs_R).any():
-                # + 0.0 makes zero of minus zero.
-                low, high = (round(float(end), _DECIMALS) + 0.0 for end in np.quantile(ours_R - theirs_R, _ENDS))
-                intervals[metric] = Interval(low, high)
+    for kind, interval_of in (("means", sign_flip_interval), ("resampled", bootstrap_interval)):
+        for metric in getattr(seeds[0], kind):
+            if all(metric in getattr(seed, kind) for seed in seeds):
+                ours, theirs = (np.mean([getattr(seed, kind)[metric] for seed in side], axis=0) for side in (first, second))
+                if not np.isnan(ours - theirs).any():
+                    intervals[metric] = interval_of(ours - theirs)
     return intervals
+
+
+def sign_flip_interval(differences_N: Array) -> Interval:
+    """The mean difference, plus and minus the largest one that chance explains.
+
+    It excludes zero exactly if the two-sided sign-flip test rejects at 5 %: if at most 5 % of the mean differences, the observed one
+    among them, are as far from zero as the observed one.
+    """
+    generator = np.random.default_rng(_SEED)
+    num_items = len(differences_N)
+    flipped_R = np.concatenate(
+        [np.abs((2.0 * generator.integers(2, size=(rows, num_items)) - 1) @ differences_N) for rows in _chunks(num_items)]
+    )
+    as_far_by_chance = int(_LEVEL * (RESAMPLES + 1))
+    limit = np.sort(flipped_R.round(_DECIMALS))[-as_far_by_chance] / num_items
+    mean = differences_N.mean()
+    return _interval(mean - limit, mean + limit)
+
+
+def bootstrap_interval(differences_R: Array) -> Interval:
+    """The central 95 % of the differences on resampled sets."""
+    return _interval(*np.quantile(differences_R, (_LEVEL / 2, 1 - _LEVEL / 2)))
+
+
+def _interval(low: float, high: float) -> Interval:
+    # + 0.0 makes zero of minus zero.
+    return Interval(round(float(low), _DECIMALS) + 0.0, round(float(high), _DECIMALS) + 0.0)
+
+
+def _chunks(num_items: int) -> Iterator[int]:
+    """Numbers of draws that sum to `RESAMPLES`."""
+    chunk = max(1, _DRAWS_PER_CHUNK // num_items)
+    for start in range(0, RESAMPLES, chunk):
+        yield min(chunk, RESAMPLES - start)

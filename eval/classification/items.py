@@ -1,11 +1,11 @@
 """The predictions for single images: what the task writes, and significance reads.
 
-Shapes: R resampled sets, N images, M metrics.
+Shapes: N images.
 """
 
 import csv
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +35,8 @@ def write_predictions(folder: Path, ranks: Ranks, images: LabelledImages) -> Non
     write_text_atomically(folder / PREDICTIONS_FILE, text.getvalue())
 
 
-def read_items(result: Result, folder: Path) -> tuple[tuple[str, ...], Callable[[Array], Mapping[str, Array]]] | None:
-    """Names of the N test images, sorted, and a function from weights [R, N] to {metric: values [R] in percent}.
+def read_items(result: Result, folder: Path) -> tuple[tuple[str, ...], Mapping[str, Array], None] | None:
+    """Names of the N test images, sorted, and every accuracy in percent as a mean over them.
 
     None where the result has no predictions. OSError, ValueError, LookupError or csv.Error if the file cannot be read.
     """
@@ -45,13 +45,9 @@ def read_items(result: Result, folder: Path) -> tuple[tuple[str, ...], Callable[
         return None
     with (folder / file).open(encoding="utf-8", newline="") as stream:
         lines = sorted(csv.DictReader(stream, restval="", strict=True), key=lambda line: line[_IMAGE])
-    names = tuple(line[_IMAGE] for line in lines)
     columns = [column for column in lines[0] if column.endswith(_RANK)]
     ranks = {column.removesuffix(_RANK): np.array([int(line[column]) for line in lines]) for column in columns}
-    metrics = [f"{name} top-{top}" for name in ranks for top in TOPS]
-    right_NM = np.stack([PERCENT * (ranks[name] < top) for name in ranks for top in TOPS], axis=1).astype(np.float64)
-
-    def metrics_of(weights_RN: Array) -> Mapping[str, Array]:
-        return dict(zip(metrics, (weights_RN @ right_NM).T / weights_RN.sum(axis=1), strict=True))
-
-    return names, metrics_of
+    right = {
+        f"{name} top-{top}": PERCENT * (ranks_N < top).astype(np.float64) for name, ranks_N in ranks.items() for top in TOPS
+    }
+    return tuple(line[_IMAGE] for line in lines), right, None

@@ -1,9 +1,6 @@
-"""The single items behind a result of DAVIS, for the significance of differences: metrics on any multiset of sequences.
+"""The sequences behind a result of DAVIS, for the significance of differences."""
 
-Shapes: R resampled sets, N sequences.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +11,10 @@ from eval.result import Result
 Array = npt.NDArray[np.float64]
 
 
-def read_items(result: Result, folder: Path) -> tuple[tuple[str, ...], Callable[[Array], Mapping[str, Array]]] | None:
-    """Names [N] of the sequences, and the official metrics [R] of weights [R, N]: means over the objects of all sequences.
+def read_items(result: Result, folder: Path) -> tuple[tuple[str, ...], Mapping[str, Array], None] | None:
+    """Names [N] of the sequences, and the official metrics as means over them; None where the result has no breakdown.
 
-    None where the result has no breakdown.
+    The metrics are means over objects: a sequence weighs as much as it has objects.
     """
     del folder  # everything is in the result itself
     objects: dict[str, list[tuple[float, float]]] = {}
@@ -26,11 +23,6 @@ def read_items(result: Result, folder: Path) -> tuple[tuple[str, ...], Callable[
     if not objects:
         return None
     names = tuple(sorted(objects))
-    sums_N3 = np.array([(*np.sum(objects[name], axis=0), len(objects[name])) for name in names])
-
-    def metrics_of(weights_RN: Array) -> Mapping[str, Array]:
-        region_R, boundary_R, objects_R = (weights_RN @ sums_N3).T
-        j_R, f_R = region_R / objects_R, boundary_R / objects_R
-        return {"J&F-Mean": (j_R + f_R) / 2, "J-Mean": j_R, "F-Mean": f_R}
-
-    return names, metrics_of
+    per_sequence = len(names) / len(result.breakdown)
+    j_N, f_N = per_sequence * np.array([np.sum(objects[name], axis=0) for name in names]).T
+    return names, {"J&F-Mean": (j_N + f_N) / 2, "J-Mean": j_N, "F-Mean": f_N}, None

@@ -43,8 +43,10 @@ class ClassMatches(NamedTuple):
     truth_image_G: NDArray[np.int64]
 
 
-def read_items(result: Result, folder: Path) -> tuple[tuple[str, ...], Callable[[Array], dict[str, Array]]] | None:
-    """The names of the tested images, and how their metrics follow from weights [R, N], how often each is in each set.
+def read_items(
+    result: Result, folder: Path
+) -> tuple[tuple[str, ...], Mapping[str, Array], Callable[[Array], Mapping[str, Array]]] | None:
+    """The names of the tested images, no means, and how the metrics follow from weights [R, N], how often each is in each set.
 
     None where the result, in this folder, has no such artefact.
     """
@@ -54,7 +56,7 @@ def read_items(result: Result, folder: Path) -> tuple[tuple[str, ...], Callable[
     with np.load(folder / file, allow_pickle=False) as archive:
         arrays = dict(archive)
     classes = {iou_type: read_classes(arrays, iou_type) for iou_type in IOU_TYPES}
-    return tuple(str(name) for name in arrays["names"]), partial(average_precision, classes)
+    return tuple(str(name) for name in arrays["names"]), {}, partial(average_precision, classes)
 
 
 def read_classes(arrays: Mapping[str, NDArray[Any]], iou_type: str) -> list[ClassMatches]:

@@ -6,7 +6,7 @@ and rounds its metrics to two decimals; these do neither. The definitions are th
 Shapes: R sets of images, N images, K classes. The 3 of a count array: intersection, predicted, labelled pixels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -44,8 +44,10 @@ def class_scores(counts_R3K: NDArray[np.generic]) -> ClassScores:
         )
 
 
-def read_items(result: Result, folder: Path) -> tuple[tuple[str, ...], Callable[[Array], dict[str, Array]]] | None:
-    """The names of the tested images, and how their metrics follow from weights [R, N], how often each is in each set.
+def read_items(
+    result: Result, folder: Path
+) -> tuple[tuple[str, ...], Mapping[str, Array], Callable[[Array], Mapping[str, Array]]] | None:
+    """The names of the tested images, aAcc as a mean over them, and how mIoU and mAcc follow from weights [R, N] in R sets.
 
     None where the result, in this folder, has no such artefact.
     """
@@ -56,14 +58,24 @@ def read_items(result: Result, folder: Path) -> tuple[tuple[str, ...], Callable[
         names, counts_N3K = tuple(str(name) for name in archive["names"]), archive["counts"].astype(np.float64)
     if counts_N3K.ndim != 3 or counts_N3K.shape[:2] != (len(names), 3):
         raise ValueError(f"{file}: counts of shape {counts_N3K.shape} for {len(names)} images")
-    return names, partial(weighted_metrics, counts_N3K)
+    correct_N, _, labelled_N = counts_N3K.sum(axis=2).T
+    return names, {"aAcc": 100 * len(names) * correct_N / labelled_N.sum()}, partial(class_means, counts_N3K)
 
 
-def weighted_metrics(counts_N3K: Array, weights_RN: Array) -> dict[str, Array]:
-    """mIoU, aAcc and mAcc [R] of sets of images."""
+def class_means(counts_N3K: Array, weights_RN: Array) -> dict[str, Array]:
+    """Compute mIoU and mAcc [R] of sets of images.
+
+    A mean is over the classes that are labelled in the set. A class that the whole test set labels nowhere stays as the metric has
+    it, 0 if it is predicted. Otherwise a class that a set happens to miss would be 0 for a system that predicts it and no value for
+    another.
+    """
     sums_R3K = (weights_RN @ counts_N3K.reshape(len(counts_N3K), -1)).reshape(len(weights_RN), 3, -1)
+    whole_3K = counts_N3K.sum(axis=0)
     scores = class_scores(sums_R3K)
-    return {"mIoU": _mean_of_defined(scores.iou_RK), "aAcc": scores.accuracy_R, "mAcc": _mean_of_defined(scores.accuracy_RK)}
+    missed_RK = (sums_R3K[:, 2] == 0) & (whole_3K[2] > 0)
+    only_predicted_K = (whole_3K[2] == 0) & (whole_3K[1] > 0)
+    iou_RK = np.where(missed_RK, np.nan, np.where(only_predicted_K, 0, scores.iou_RK))
+    return {"mIoU": _mean_of_defined(iou_RK), "mAcc": _mean_of_defined(scores.accuracy_RK)}
 
 
 def _mean_of_defined(values_RK: Array) -> Array:
