@@ -27,6 +27,15 @@ CHECKPOINT_FILE = "checkpoint.pth"
 AUTO, NEVER = "auto", "never"
 
 _SEED = "train.seed"
+
+# Fields that the first checkpoints did not have, with the value that fits those; left out where they have it.
+_ADDED_FIELDS = {
+    "views.interpolation": "bicubic",
+    "views.saturation": 0.2,
+    "optim.start_lr": 0.0,
+    "optim.scale_ends": False,
+    "optim.update_every": "step",
+}
 _PARTS = ("student", "teacher", "objective", "optimizer")  # of the networks
 
 # What may change when a run is continued, besides `watch`: it influences where and how fast it runs, not what it computes.
@@ -46,6 +55,9 @@ def run_settings(config: PretrainConfig, names: Iterable[str]) -> dict[str, Any]
     settings = {"method": sections.pop("method")}
     del sections["watch"]
     settings |= {f"{section}.{field}": value for section, fields in sections.items() for field, value in fields.items()}
+    for name, value in _ADDED_FIELDS.items():
+        if settings[name] == value:
+            del settings[name]
     return {**settings, "data.listing_sha256": text_sha256("\n".join(names))}
 
 

@@ -19,6 +19,7 @@ from pretrain.methods import (
     METHODS,
     Count,
     DINOConfig,
+    Interpolation,
     MatchingConfig,
     Method,
     MethodName,
@@ -73,8 +74,12 @@ class ViewsConfig(Section):
     """Smallest and largest area of a local crop, as a part of the image. DINO's own recipes use (0.05, 0.4)."""
     local_crops: Count = 8
     """Number of local crops."""
+    interpolation: Interpolation = "bicubic"
+    """How crops are resized: `bicubic`, as by DINO and SelfPatch; `bilinear`, as by MoBY and VISSL."""
+    saturation: Part = 0.2
+    """Largest change of the saturation, as a part; VISSL has 0.4."""
     shared_by: Count = 0
-    """How many images of a batch, resized to 256 x 256, share all draws (PW-Self: those of one GPU); 0 for none."""
+    """How many images of a batch, resized to 256 x 256, share all draws (PW-Self's main branch: those of one GPU); 0 for none."""
     photometric_patch: Count = 0
     """Side in pixels of patches that each change colours and sharpness by themselves (PW-Self's later branch); 0 for none."""
     on_device: bool = False
@@ -140,9 +145,15 @@ class OptimConfig(Section):
     lr: Positive = 0.0005
     """Peak learning rate for a global batch of 256; scaled linearly with the batch."""
     min_lr: NotNegative = 1e-6
-    """Learning rate at the end; not scaled."""
+    """Learning rate at the end."""
+    start_lr: NotNegative = 0.0
+    """Learning rate at the start of the warm-up."""
+    scale_ends: bool = False
+    """Whether `min_lr` and `start_lr` are scaled with the batch as `lr` is, as in MoBY."""
     warmup_epochs: Count = 10
-    """Epochs of linear warm-up of the learning rate from 0."""
+    """Epochs of linear warm-up of the learning rate."""
+    update_every: Literal["step", "epoch"] = "step"
+    """When learning rate and weight decay change: every step, as in DINO, or every epoch, as in VISSL's run."""
     weight_decay: NotNegative = 0.04
     """Weight decay at the start; never on biases and other one-dimensional parameters."""
     weight_decay_end: NotNegative = 0.4
@@ -152,7 +163,7 @@ class OptimConfig(Section):
     clip_each: bool = True
     """Whether `clip_grad` bounds each parameter tensor by itself, as in DINO; otherwise all together, as in MoBY."""
     decay_positions: bool = True
-    """Whether position embeddings, relative position biases and CLS tokens decay, as in DINO; not so in MoBY and Swin."""
+    """Whether position embeddings, relative position biases and CLS tokens decay, as in the code of DINO, SelfPatch and MoBY."""
     freeze_last_layer_epochs: Count = 1
     """Epochs at the start in which the last layers of the projection heads do not move."""
     teacher_momentum: Part = 0.996
@@ -271,6 +282,8 @@ class PretrainConfig:
             raise ValueError(f"{method} has no prototypes to freeze: optim.freeze_last_layer_epochs={frozen} must be 0")
         if (warmup := self.optim.warmup_epochs) >= self.train.epochs:
             raise ValueError(f"optim.warmup_epochs={warmup} leaves nothing of train.epochs={self.train.epochs}; lower it")
+        if self.matching.loss == "sum" and not self.views.shared_by:
+            raise ValueError("matching.loss: sum is over the images that share their draws; views.shared_by=0 must be positive")
         for name, size in self.views.sizes().items():
             if size % stride:
                 raise ValueError(

@@ -36,7 +36,7 @@ class Projections(NamedTuple):
         return rows.float() if self.prototypes_KD is None else F.linear(rows, self.prototypes_KD.to(rows.dtype)).float()
 
     def logits_by_view(self) -> list[Tensor]:
-        """The logits of every view, by one product, whose backward pass writes the prototypes' gradient once and not for each view."""
+        """The logits of every view, by one product: its backward pass writes the prototypes' gradient once, not for each view."""
         logits_RK = self.logits(torch.cat([view.flatten(0, -2) for view in self.views]))
         parts = logits_RK.split([view.shape[:-1].numel() for view in self.views])
         return [part.view(*view.shape[:-1], -1) for part, view in zip(parts, self.views, strict=True)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal, get_type_hints
 
 Border = Literal["wrap", "clamp"]
+Interpolation = Literal["bicubic", "bilinear"]
 
 ALL_PATCHES = 0
 """The window size that stands for every other patch of the image."""
@@ -109,11 +110,12 @@ class SelfPatchConfig(Section):
 class MatchingConfig(Section):
     """How patch matching weighs CLS tokens and matched patches; only with patch matching."""
 
-    loss: Literal["joint", "weighted"] = "joint"
+    loss: Literal["joint", "weighted", "sum"] = "joint"
     """`joint`: the mean over the CLS token and all matched patches (main branch); `weighted`: `cls_weight` times the CLS term plus
-    `1 - cls_weight` times the mean over matched patches (other branches)."""
+    `1 - cls_weight` times the mean over matched patches (branch QCRI_Cifar10); `sum`: likewise with the sum over matched patches, and
+    summed over the images of a device (branch QCRI_ImageNet_same_batch_augmentation)."""
     cls_weight: Part = 0.9
-    """Weight of the CLS term with `loss: weighted`: 0.9 in the authors' CIFAR branch, 0.8 or 0.7 in others."""
+    """Weight of the CLS term with `loss: weighted` or `sum`: 0.9 in the authors' branch QCRI_Cifar10, 0.8 in that with the sum."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,13 +13,13 @@ REFERENCE_BATCH = 256
 """The batch to which `optim.lr` refers; the learning rate grows linearly with the batch, whatever the number of processes."""
 
 
-def cosine(step: int, start: float, end: float, steps: int, warmup_steps: int = 0) -> float:
-    """A linear warm-up from 0, then a half cosine from `start` to `end`; facebookresearch/dino 7c446df, utils.py.
+def cosine(step: int, start: float, end: float, steps: int, warmup_steps: int = 0, warmup_start: float = 0.0) -> float:
+    """A linear warm-up from `warmup_start`, then a half cosine from `start` to `end`; facebookresearch/dino 7c446df, utils.py.
 
     The last step of the warm-up already has the value `start`; the last of all `steps` is one short of `end`.
     """
     if step < warmup_steps:
-        return start * step / max(warmup_steps - 1, 1)
+        return warmup_start + (start - warmup_start) * step / max(warmup_steps - 1, 1)
     progress = (step - warmup_steps) / (steps - warmup_steps)
     return end + 0.5 * (start - end) * (1 + math.cos(math.pi * progress))
 
@@ -48,15 +48,22 @@ class StepSettings:
 def step_settings(config: PretrainConfig, steps_per_epoch: int) -> Callable[[int], StepSettings]:
     """The values of all schedules by the number of steps done before."""
     optim, dino = config.optim, config.dino
+    scale = config.train.batch_size / REFERENCE_BATCH
+    lr, min_lr, start_lr = (
+        optim.lr * scale,
+        *(value * (scale if optim.scale_ends else 1) for value in (optim.min_lr, optim.start_lr)),
+    )
     steps = config.train.epochs * steps_per_epoch
-    peak = optim.lr * config.train.batch_size / REFERENCE_BATCH
+    # Learning rate and weight decay count either in steps or in epochs.
+    unit = 1 if optim.update_every == "step" else steps_per_epoch
+    units, warmup_units = steps // unit, optim.warmup_epochs * steps_per_epoch // unit
     temperatures = dino.warmup_teacher_temperature, dino.teacher_temperature, dino.warmup_teacher_temperature_epochs
 
     def settings(step: int) -> StepSettings:
         epoch = step // steps_per_epoch
         return StepSettings(
-            lr=cosine(step, peak, optim.min_lr, steps, optim.warmup_epochs * steps_per_epoch),
-            weight_decay=cosine(step, optim.weight_decay, optim.weight_decay_end, steps),
+            lr=cosine(step // unit, lr, min_lr, units, warmup_units, start_lr),
+            weight_decay=cosine(step // unit, optim.weight_decay, optim.weight_decay_end, units),
             teacher_momentum=cosine(step, optim.teacher_momentum, 1.0, steps),
             teacher_temperature=linear(epoch, *temperatures),
             clip_grad=optim.clip_grad,

@@ -24,7 +24,7 @@ from torchvision.transforms import functional as tvf
 
 JITTER_PROBABILITY, GREY_PROBABILITY = 0.8, 0.2
 JITTERS = ("brightness", "contrast", "saturation", "hue")
-JITTER_EXTENTS = (0.4, 0.4, 0.2, 0.1)  # factors are 1 -+ extent; of hue: -+ extent, in parts of the circle
+JITTER_EXTENTS = (0.4, 0.4, 0.1)  # of all but saturation: factors are 1 -+ extent; of hue: -+ extent, in parts of the circle
 BLUR_RADIUS = (0.1, 2.0)
 SOLARISE_THRESHOLD = 128
 NUM_COLOUR_DRAWS = 13  # jitter, 4 for the order of its operations, 4 for their factors, grey, blur, its radius, solarisation
@@ -44,10 +44,14 @@ class ColourDraws(NamedTuple):
 
 
 def draw_colours(
-    uniform_VN: npt.NDArray[np.float64], blur_probability_V: Sequence[float], solarise_probability_V: Sequence[float]
+    uniform_VN: npt.NDArray[np.float64],
+    blur_probability_V: Sequence[float],
+    solarise_probability_V: Sequence[float],
+    saturation_V: Sequence[float],
 ) -> ColourDraws:
-    """The changes of V views, given `NUM_COLOUR_DRAWS` numbers from 0 to 1 for each."""
-    factors_V4 = (2 * uniform_VN[:, 5:9] - 1) * JITTER_EXTENTS
+    """The changes of V views, given `NUM_COLOUR_DRAWS` numbers from 0 to 1 for each and the largest change of saturation."""
+    brightness, contrast, hue = JITTER_EXTENTS
+    factors_V4 = (2 * uniform_VN[:, 5:9] - 1) * [(brightness, contrast, saturation, hue) for saturation in saturation_V]
     factors_V4[:, :3] += 1
     smallest, largest = BLUR_RADIUS
     blurs_V = uniform_VN[:, 10] < blur_probability_V
@@ -194,10 +198,9 @@ PATCH_OPERATIONS = ("jitter", "blur", "sharpness", "posterisation")
 def change_each_patch(view_3HW: Tensor, patch_size: int, rng: np.random.Generator) -> Tensor:
     """Brightness and hue, blur, sharpness and posterisation, drawn for each patch by itself, in an order drawn likewise.
 
-    alijavidani/Local_Global_Representation_Learning, branch imagenet100-patch_augmentation, image_to_patches.py: after crop, flip,
-    jitter and blur, before normalisation. Their code cuts the patches from the image as loaded and not from the resized view, which
-    we take for a slip; here they come from the view, float32 RGB from 0 to 1, whose sides are multiples of the patch size. Its
-    sharpness and posterise operations are torchvision's random ones, which act with probability 1/2.
+    alijavidani/dino 26acb86, branch imagenet100-patch_augmentation, image_to_patches.py and main_dino.py:561-564: of global and local
+    views, after crop, flip, jitter and blur, before normalisation. The view is float32 RGB from 0 to 1, its sides multiples of the
+    patch size. The sharpness and posterise operations are torchvision's random ones, which act with probability 1/2.
     """
     # [1, 3 P P, M] -> [M, 3, P, P]
     patches_M3PP = F.unfold(view_3HW[None], patch_size, stride=patch_size)[0].T.unflatten(1, (3, patch_size, patch_size))

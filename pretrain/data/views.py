@@ -23,6 +23,7 @@ from PIL import Image
 from common.images import JpegHeader, breaks_off, read_header
 from pretrain.config import ViewsConfig
 from pretrain.data.colours import NUM_COLOUR_DRAWS, ColourDraws, Pixels, change_colours, change_each_patch, draw_colours
+from pretrain.methods import Interpolation
 
 SHARED_SIZE = 256  # side in pixels to which images are resized first where several share their draws (PW-Self)
 FLIP_PROBABILITY = 0.5
@@ -45,6 +46,8 @@ class ViewKind(NamedTuple):
     blur_probability: float
     solarise_probability: float
     photometric_patch: int = 0  # side of patches that each change by themselves, 0 for none
+    interpolation: Interpolation = "bicubic"
+    saturation: float = 0.2  # largest change
 
 
 class CropBox(NamedTuple):
@@ -66,8 +69,9 @@ class ViewDraws(NamedTuple):
 
 def view_kinds(config: ViewsConfig) -> list[ViewKind]:
     """The kinds of all views of an image, in order: global 1, global 2, local ones."""
-    first = ViewKind(config.global_size, config.global_scale, 1.0, 0.0, config.photometric_patch)
-    local = ViewKind(config.local_size, config.local_scale, 0.5, 0.0, config.photometric_patch)
+    alike = config.photometric_patch, config.interpolation, config.saturation
+    first = ViewKind(config.global_size, config.global_scale, 1.0, 0.0, *alike)
+    local = ViewKind(config.local_size, config.local_scale, 0.5, 0.0, *alike)
     return [first, first._replace(blur_probability=0.1, solarise_probability=0.2), *[local] * config.local_crops]
 
 
@@ -90,7 +94,7 @@ def make_views(
         pixels_HW3, scale = decode(content, float(reductions_V.min()))
     views = []
     for number, kind in enumerate(kinds):
-        view_3HW = resized_crop(pixels_HW3, scale, draws.boxes_V5[number, :4], kind.size)
+        view_3HW = resized_crop(pixels_HW3, scale, draws.boxes_V5[number, :4], kind.size, kind.interpolation)
         if draws.boxes_V5[number, 4]:
             view_3HW = torch.from_numpy(view_3HW).flip(2).numpy()
         if colours:
@@ -108,8 +112,9 @@ def draw_views(kinds: Sequence[ViewKind], width: int, height: int, rng: np.rando
     boxes_V4 = draw_boxes(width, height, np.array([kind.scale for kind in kinds]), rng)
     uniform_VN = rng.random((len(kinds), 1 + NUM_COLOUR_DRAWS))
     blur_V, solarise_V = [kind.blur_probability for kind in kinds], [kind.solarise_probability for kind in kinds]
+    saturation_V = [kind.saturation for kind in kinds]
     flip_V1 = uniform_VN[:, :1] < FLIP_PROBABILITY
-    return ViewDraws(np.hstack([boxes_V4, flip_V1]), draw_colours(uniform_VN[:, 1:], blur_V, solarise_V))
+    return ViewDraws(np.hstack([boxes_V4, flip_V1]), draw_colours(uniform_VN[:, 1:], blur_V, solarise_V, saturation_V))
 
 
 def draw_boxes(width: int, height: int, scales_V2: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -184,11 +189,13 @@ def _opened_by_pillow(content: bytes) -> Iterator[Image.Image]:
         raise OSError(str(error)) from error
 
 
-def resized_crop(pixels_HW3: Pixels, scale: int, box: npt.NDArray[np.int64], size: int) -> Planes:
-    """Cut a box, in pixels of the whole image, out of the image whose sides are divided by `scale`, and resize it bicubically."""
+def resized_crop(
+    pixels_HW3: Pixels, scale: int, box: npt.NDArray[np.int64], size: int, interpolation: Interpolation = "bicubic"
+) -> Planes:
+    """Cut a box, in pixels of the whole image, out of the image whose sides are divided by `scale`, and resize it to a square."""
     top, left, height, width = box.tolist()
     if scale == 1:
-        return resize(pixels_HW3[top : top + height, left : left + width], size, "bicubic")
+        return resize(pixels_HW3[top : top + height, left : left + width], size, interpolation)
     # Pillow resizes from boxes that end between pixels; nothing from outside the box's pixels gets in.
     rows, columns, _ = pixels_HW3.shape
     first_row, first_column = top // scale, left // scale
@@ -200,15 +207,15 @@ def resized_crop(pixels_HW3: Pixels, scale: int, box: npt.NDArray[np.int64], siz
         min((left + width) / scale, columns) - first_column,
         min((top + height) / scale, rows) - first_row,
     )
-    return np.array(part.resize((size, size), Image.Resampling.BICUBIC, box=between)).transpose(2, 0, 1)
+    return np.array(part.resize((size, size), Image.Resampling[interpolation.upper()], box=between)).transpose(2, 0, 1)
 
 
-def resize(pixels_HW3: Pixels, size: int, mode: str) -> Planes:
-    """Resize to a square, antialiased, on bytes whose rows are contiguous; the mode is `bilinear` or `bicubic`.
+def resize(pixels_HW3: Pixels, size: int, interpolation: Interpolation) -> Planes:
+    """Resize to a square, antialiased, on bytes whose rows are contiguous.
 
     Torch follows Pillow's algorithm; fewer than one value in a thousand differ by more than a level of 255, at extremes where one
     of them limits intermediate values.
     """
     batch_13HW = torch.from_numpy(pixels_HW3).permute(2, 0, 1)[None]
-    planes_3HW: Planes = F.interpolate(batch_13HW, size=(size, size), mode=mode, antialias=True)[0].numpy()
+    planes_3HW: Planes = F.interpolate(batch_13HW, size=(size, size), mode=interpolation, antialias=True)[0].numpy()
     return planes_3HW

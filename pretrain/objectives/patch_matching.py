@@ -5,9 +5,9 @@ student all crops; one head serves the CLS token and all patches. For each pair 
 crops were cut from, and whether they were mirrored, say which patches match. Centres are kept per position of the teacher's grid, as
 published.
 
-The published code shares crop boxes and all other draws over a batch (`views.shared_by`), so that every image of it has the same
-matches. With crops of its own, which we allow as well, each image has its own number of matches; our choice: a mean per image, then
-over images, which is the published loss where the numbers are equal.
+The main branch and QCRI_ImageNet_same_batch_augmentation (f35bf24) share crop boxes and all other draws over the images of a GPU
+(`views.shared_by`), so that all of these have the same matches. In the other branches each image has crops of its own, and its own
+number of matches: there is a mean per image, then over images.
 
 Shapes: P pairs of views, B images, N patches, K prototypes, D channels, R matches of all pairs and images together.
 """
@@ -51,7 +51,7 @@ class PatchMatching(Objective):
 
     def __init__(self, config: PretrainConfig) -> None:
         super().__init__()
-        self.dino, self.matching = config.dino, config.matching
+        self.dino, self.matching, self.images_per_sum = config.dino, config.matching, config.views.shared_by
         patches = (config.views.global_size // config.backbone.stride) ** 2
         self.cls_centre = Centre(self.dino.out_dim, self.dino.centre_momentum)
         self.patch_centre = Centre(self.dino.out_dim, self.dino.centre_momentum, positions=patches)
@@ -106,11 +106,17 @@ class PatchMatching(Objective):
 
     def _weights(self, counts_PB: Tensor) -> tuple[Tensor, Tensor]:
         """Weights of the CLS term of each pair and image, and of each of its matches."""
-        if self.matching.loss == "joint":
-            return 1 / (1 + counts_PB), 1 / (1 + counts_PB)
-        # Where nothing matches, the CLS term is all there is.
         weight = self.matching.cls_weight
-        return torch.where(counts_PB > 0, weight, 1.0), (1 - weight) / counts_PB.clamp(min=1)
+        match self.matching.loss:
+            case "joint":
+                return 1 / (1 + counts_PB), 1 / (1 + counts_PB)
+            case "weighted":
+                # Where nothing matches, the CLS term keeps its weight: 0.9 in branch QCRI_Cifar10 (1cb4878, main_dino.py:481-486).
+                return torch.full_like(counts_PB, weight, dtype=torch.float32), (1 - weight) / counts_PB.clamp(min=1)
+            case "sum":
+                # The authors' sum over the images of a GPU, for any number of processes: the mean over all images, times theirs.
+                ones_PB = torch.full_like(counts_PB, self.images_per_sum, dtype=torch.float32)
+                return weight * ones_PB, (1 - weight) * ones_PB
 
     def diagnostics(self, teacher: Outputs, temperature: float) -> Scalars:
         """The patches are all of the teacher's, matched or not."""

@@ -31,8 +31,8 @@ def outputs(images: int) -> tuple[Outputs, Outputs]:
     return drawn([GLOBAL, GLOBAL, LOCAL]), drawn([GLOBAL, GLOBAL])
 
 
-def objective(matching: MatchingConfig) -> PatchMatching:
-    views = ViewsConfig(global_size=48, local_size=32)
+def objective(matching: MatchingConfig, shared_by: int = 0) -> PatchMatching:
+    views = ViewsConfig(global_size=48, local_size=32, shared_by=shared_by)
     made = PatchMatching(PretrainConfig(method="patch_matching", dino=DINO, matching=matching, views=views))
     made.cls_centre.mean_K.normal_()
     made.patch_centre.mean_K.normal_()
@@ -99,12 +99,26 @@ def test_each_image_has_the_loss_that_it_has_alone(matching: MatchingConfig) -> 
     alone = [losses(slice(image, image + 1), boxes)["loss"] for image in range(3)]
     assert losses(slice(0, 3), boxes)["loss"] == pytest.approx(sum(alone) / 3, abs=1e-5)
     apart = losses(slice(0, 3), [[CropBox(100 * view, 0, 50, 50, False)] * 3 for view in range(3)])
-    assert apart["loss"] == pytest.approx(apart["cls_loss"])
+    # The authors' code for CIFAR-10 keeps the weight of the CLS term where nothing matches.
+    assert apart["loss"] == pytest.approx(apart["cls_loss"] * (0.7 if matching.loss == "weighted" else 1))
     assert apart["patch_loss"] == 0
     if matching.loss == "weighted":
         # All pairs with a global view have 9 matches, those with the local one 4: parts are averaged over pairs.
         same = losses(slice(0, 3), [[WHOLE] * 3] * 3)
         assert same["loss"] == pytest.approx(0.7 * same["cls_loss"] + 0.3 * same["patch_loss"], abs=1e-5)
+
+
+def test_the_sum_is_over_matches_and_the_images_that_share_their_draws() -> None:
+    made = objective(MatchingConfig(loss="sum", cls_weight=0.8), shared_by=2)
+    roles = outputs(images=4)
+    apart = made(*roles, 0.04, [stack_boxes([CropBox(100 * view, 0, 50, 50, False)] * 4) for view in range(3)])
+    assert apart["loss"].item() == pytest.approx(2 * 0.8 * apart["cls_loss"].item())
+    # With the global views alone, all pairs have 9 matches.
+    student, teacher = roles
+    assert student.patches is not None
+    student = Outputs(Projections(student.cls.views[:2]), Projections(student.patches.views[:2]), student.grids[:2])
+    same = made(student, teacher, 0.04, [stack_boxes([WHOLE] * 4)] * 2)
+    assert same["loss"].item() == pytest.approx(2 * (0.8 * same["cls_loss"].item() + 0.2 * 9 * same["patch_loss"].item()))
 
 
 def test_centres_move_per_position() -> None:

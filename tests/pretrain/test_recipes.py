@@ -76,6 +76,34 @@ def test_backbones_have_their_published_size(recipe: str, millions: float) -> No
     assert parameters / 1e6 == pytest.approx(millions, abs=0.2)
 
 
+# Images that share their draws, batch, prototypes, patch, epochs, loss, weight of the CLS term; the sources are in the recipes.
+MATCHING_RUNS = {
+    "cifar10_matching_vit_tiny": (0, 3 * 130, 1000, 16, 100, "weighted", 0.9),
+    "imagenet100_matching_vit_tiny": (0, 3 * 90, 1000, 16, 100, "joint", 0.9),
+    "imagenet100_matching_vit_base_patches": (0, 3 * 30, 10000, 16, 120, "joint", 0.9),
+    "imagenet_matching_vit_base": (4, 4 * 4, 65536, 16, 100, "sum", 0.8),
+    "imagenet_matching_vit_small8": (6, 4 * 6, 10000, 8, 100, "joint", 0.9),
+}
+
+
+@pytest.mark.parametrize("recipe", MATCHING_RUNS)
+def test_patch_matching_runs_as_the_authors_branches(recipe: str) -> None:
+    run = parse_run([recipe])
+    found = (run.views.shared_by, run.train.batch_size, run.dino.out_dim, run.backbone.patch_size, run.train.epochs)
+    assert (*found, run.matching.loss, run.matching.cls_weight) == MATCHING_RUNS[recipe]
+    assert (run.views.global_scale, run.views.local_scale) == ((0.4, 1.0), (0.05, 0.4))
+
+
+def test_dino_row_is_vissls_recipe_and_the_authors_own_is_another() -> None:
+    vissl, boost = parse_run(["imagenet_dino_vit_small"]), parse_run(["imagenet_dino_vit_small_boost"])
+    for run in (vissl, boost):
+        assert (run.train.batch_size, run.train.epochs, run.dino.norm_last_layer) == (1024, 300, False)
+        assert (run.dino.warmup_teacher_temperature, run.dino.teacher_temperature) == (0.04, 0.07)
+    assert (vissl.optim.clip_grad, vissl.views.saturation, vissl.views.interpolation) == (0, 0.4, "bilinear")
+    assert (boost.optim.clip_grad, boost.views.saturation, boost.views.interpolation) == (3, 0.2, "bicubic")
+    assert parse_run(["imagenet_moby_vit_small"]).views.interpolation == "bilinear"
+
+
 def test_own_fields_win_over_bases_and_later_bases_over_earlier_ones(tmp_path: Path) -> None:
     (tmp_path / "first.yaml").write_text("method: dino\noptim: {lr: 1.0, min_lr: 0.5}\ntrain: {epochs: 5}\n")
     (tmp_path / "second.yaml").write_text("optim: {lr: 2.0, clip_grad: 7.0}\n")
@@ -129,6 +157,7 @@ PATCH, MATCHING = "coco_selfpatch_vit_tiny", "imagenet100_matching_vit_tiny"
         (f"{DINO} --optim.warmup_epochs -1", "optim.warmup_epochs=-1 must be at least 0"),
         (f"{MATCHING} --matching.cls_weight 0.5", "no effect with matching.loss: joint"),
         (f"{MATCHING} --matching.loss weighted --matching.cls_weight 1.5", "cls_weight=1.5"),
+        (f"{MATCHING} --matching.loss sum", "views.shared_by=0 must be positive"),
     ],
 )
 def test_options_that_cannot_be_are_refused(arguments: str, message: str) -> None:

@@ -18,7 +18,7 @@ JITTER = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_
 def pillow_view(image: Image.Image, kind: ViewKind, draws: ViewDraws, view: int) -> npt.NDArray[np.uint8]:
     """uint8 [size, size, 3]."""
     *box, flip = draws.boxes_V5[view].tolist()
-    cut = F.resized_crop(image, *box, [kind.size, kind.size], InterpolationMode.BICUBIC)
+    cut = F.resized_crop(image, *box, [kind.size, kind.size], InterpolationMode(kind.interpolation))
     return pillow_colours(F.hflip(cut) if flip else cut, draws.colours, view)
 
 

@@ -29,6 +29,8 @@ from pretrain.data.views import (
     resized_crop,
     view_kinds,
 )
+from pretrain.methods import Interpolation
+from tests.references.dino_views import pillow_view
 
 IMAGES = 4000
 UNLIKELY = 1e-4
@@ -107,6 +109,25 @@ def test_where_nothing_fits_the_largest_central_box() -> None:
     theirs = RandomResizedCrop.get_params(image, [1.0, 1.0], [3 / 4, 4 / 3])
     assert boxes(600, 100, (1.0, 1.0), 2).tolist() == [list(theirs)] * 2
     assert boxes(100, 600, (1.0, 1.0), 1).tolist() == [[(600 - 133) // 2, 0, 133, 100]]
+
+
+def test_saturation_changes_by_as_much_as_the_kind_says() -> None:
+    kinds = view_kinds(ViewsConfig(saturation=0.4))
+    rng = np.random.default_rng(0)
+    factors_VN4 = np.stack([draw_views(kinds, 400, 300, rng).colours.factors_V4 for _ in range(IMAGES)])
+    smallest, largest = factors_VN4.min((0, 1)), factors_VN4.max((0, 1))
+    assert largest == pytest.approx([1.4, 1.4, 1.4, 0.1], abs=1e-3)
+    assert smallest == pytest.approx([0.6, 0.6, 0.6, -0.1], abs=1e-3)
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_crops_are_resized_as_pillow_does(interpolation: Interpolation) -> None:
+    kinds = [ViewKind(64, (0.2, 1.0), 0, 0, interpolation=interpolation)]
+    content = png(noise(120, 200))
+    (ours,), draws = make_views(content, kinds, np.random.default_rng(3), colours=False)
+    plain = draws._replace(colours=ColourDraws(*(np.zeros_like(values) for values in draws.colours)))
+    theirs = pillow_view(Image.open(io.BytesIO(content)), kinds[0], plain, 0)
+    assert np.abs(ours.transpose(1, 2, 0).astype(int) - theirs).max() <= 1
 
 
 def test_operations_occur_as_often_as_published(draws: list[ViewDraws]) -> None:
