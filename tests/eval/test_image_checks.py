@@ -80,12 +80,6 @@ def test_a_broken_link(tmp_path: Path) -> None:
     assert "unreadable" in look_at(path).damage
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission(photo: Path) -> None:
-    photo.chmod(0)
-    assert "unreadable" in look_at(photo).damage
-
-
 @pytest.mark.parametrize("filled_up", [False, True])
 def test_a_cut_file_shows_at_its_end(photo: Path, labels: Path, filled_up: bool) -> None:
     for path in (photo, labels):

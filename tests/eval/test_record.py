@@ -84,11 +84,6 @@ def test_the_record_holds_what_was_given(backbone: Path, tmp_path: Path) -> None
     assert metrics_line(tmp_path, found) == f"mIoU 12.35  (subset data)  {tmp_path / 'result.json'}"
 
 
-def test_options_are_written_before_the_run(backbone: Path, tmp_path: Path) -> None:
-    evaluation(backbone, tmp_path / "out").write_config()
-    assert json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))["seed"] == 3
-
-
 def test_the_digest_depends_on_every_input(backbone: Path, tmp_path: Path) -> None:
     given = evaluation(backbone, tmp_path)
     others = [

@@ -1,21 +1,17 @@
 import shutil
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import torch
 
-from backbones.build import build_backbone
-from backbones.file import Source, write_backbone_file
 from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, ViTSpec
-from common.cli import run_command
 from eval.davis.masks import write_mask
+from tests.conftest import RunMain
+from tests.toy import write_toy_backbone
 
-SOURCE = Source(format="timm", branch="model", file_name="random.pth", sha256="0" * 64, epoch=-1)
 HEIGHT, WIDTH = 64, 96
 FRAMES = 5
 SEQUENCES = ("boat", "cart", "drone")
@@ -63,29 +59,13 @@ def davis(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def backbone_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Backbone files with random weights, one per family."""
-    folder = tmp_path_factory.mktemp("backbones")
-    files = {}
-    for name, spec in SPECS.items():
-        torch.manual_seed(0)
-        files[name] = folder / f"{name}.safetensors"
-        write_backbone_file(files[name], spec, SOURCE, build_backbone(spec).state_dict())
-    return files
+    return {name: write_toy_backbone(tmp_path_factory.mktemp(name), spec) for name, spec in SPECS.items()}
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run a command's main as the shell would: exit status, stdout, and the error lines of stderr."""
-
-    def run_main(main: Callable[[Sequence[str]], int], *arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit_info:
-            run_command(main)
-        captured = capsys.readouterr()
-        errors = [line for line in captured.err.splitlines() if line.startswith(("error:", "Traceback"))]
-        return int(exit_info.value.code or 0), captured.out, "\n".join(errors)
-
-    return run_main
+def run(run_main: RunMain) -> Callable[..., tuple[int, str, str]]:
+    """Run a command's main as the shell would: exit status, stdout and stderr."""
+    return lambda main, *arguments: tuple(run_main(main, arguments))
 
 
 @pytest.fixture

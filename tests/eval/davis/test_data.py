@@ -20,7 +20,7 @@ FIRST_MASK = "Annotations/480p/boat/00000.png"
 
 
 def problems(findings: list[Finding]) -> list[Finding]:
-    return [one for one in findings if one.is_problem]
+    return [finding for finding in findings if finding.is_problem]
 
 
 def test_sequences_come_in_the_order_of_the_list(davis: Path) -> None:
@@ -118,14 +118,6 @@ def shrink(path: Path) -> None:
         (MASK, cut, "damaged", "cut off", MASK),
         (MASK, flip_a_byte_in_the_middle, "damaged", "damaged inside", MASK),
         (MASK, lambda path: Image.open(path).convert("RGB").save(path), "damaged", "colour", MASK),
-        (
-            MASK,
-            lambda path: Image.new("L", (WIDTH, HEIGHT)).save(path, "JPEG"),
-            "damaged",
-            "damaged inside",
-            f"{MASK} (a JPEG file; masks are PNG files",
-        ),
-        (MASK, lambda path: path.write_bytes(path.read_bytes()[:20]), "damaged", "damaged inside", MASK),
         (FRAME, lambda path: path.rename(path.with_suffix(".JPG")), "misnamed", "do not end in .jpg", FRAME[:-3] + "JPG"),
         (FRAME, shrink, "wrong", "differ in size from the first frame", f"{FRAME} (5 x 3 instead of {WIDTH} x {HEIGHT})"),
         (MASK, shrink, "wrong", "differ in size from their frames", f"{MASK} (5 x 3 instead of {WIDTH} x {HEIGHT})"),

@@ -12,7 +12,7 @@ from backbones.build import build_backbone
 from backbones.file import load_strictly
 from backbones.spec import BackboneSpec
 from eval.davis.features import FeatureExtractor, check_sizes, input_size, read_frame
-from eval.davis.protocol import PropagationSettings, deviations, propagation_settings
+from eval.davis.protocol import PropagationSettings, deviations
 from tests.eval.davis.conftest import SPECS
 from tests.layouts import DINOV3, REGISTERS, weights_of
 from tests.references import davis_propagation as reference
@@ -23,10 +23,6 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (100, 170, 3), np.uint8)
 
 
 def test_the_defaults_are_the_published_protocol() -> None:
-    settings = {"protocol": "published", "n_last_frames": 7, "neighbourhood_radius": 12, "topk": 5, "temperature": 0.1}
-    settings |= {"short_side": 480, "block": None}
-    quirks = {"std": (0.228, 0.224, 0.225), "long_side_multiple": 64, "drop_highest_id": True}
-    assert propagation_settings(PUBLISHED) == settings | quirks
     assert deviations(PUBLISHED) == {}
     assert deviations(PropagationSettings(topk=7)) == {"topk": [5, 7]}
 

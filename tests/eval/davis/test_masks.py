@@ -44,14 +44,6 @@ def test_values_are_pillows(tmp_path_factory: pytest.TempPathFactory, values: np
     assert (read_mask(path) == values).all()
 
 
-def test_real_annotations_are_pillows(real_data_dir: Path) -> None:
-    paths = sorted((real_data_dir / "DAVIS/Annotations").rglob("*.png"))[:50]
-    assert paths
-    for path in paths:
-        with Image.open(path) as image:
-            assert (read_mask(path) == np.asarray(image)).all()
-
-
 @pytest.mark.parametrize("kind", ["filtered", "two_bits", "grey", "binary"])
 def test_every_kind_of_png_that_holds_ids(kind: str, tmp_path: Path) -> None:
     values = np.arange(64, dtype=np.uint8).reshape(8, 8) // 16

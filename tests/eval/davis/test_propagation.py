@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -59,37 +58,6 @@ def spoil_inside(davis: Path) -> None:
     path = davis / "JPEGImages/480p/boat/00002.jpg"
     content = path.read_bytes()
     path.write_bytes(content[: content.index(b"\xff\xdb")] + content[content.index(b"\xff\xc0") :])
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (
-            lambda path: path("JPEGImages", "2.jpg").write_bytes(path("JPEGImages", "2.jpg").read_bytes()[:900]),
-            "files are cut off before their end: JPEGImages/480p/boat/00002.jpg",
-        ),
-        (
-            lambda path: cv2.imwrite(str(path("JPEGImages", "3.jpg")), np.zeros((HEIGHT, WIDTH + 2, 3), np.uint8)),
-            f"boat/00003.jpg ({WIDTH + 2} x {HEIGHT} instead of {WIDTH} x {HEIGHT})",
-        ),
-        (
-            lambda path: write_mask(path("Annotations", "0.png"), np.ones((5, 5), np.uint8)),
-            f"boat/00000.png (5 x 5 instead of {WIDTH} x {HEIGHT})",
-        ),
-        (
-            lambda path: path("Annotations", "0.png").write_bytes(b"not an image"),
-            "files are not images by their first bytes: Annotations/480p/boat/00000.png",
-        ),
-    ],
-)
-def test_damaged_files_are_named_in_one_line(
-    spoil: Callable[[Callable[[str, str], Path]], object], message: str, davis: Path, tmp_path: Path, command: Run
-) -> None:
-    spoil(lambda folder, name: davis / folder / "480p/boat" / f"0000{name}")
-    status, _, errors = command()
-    assert (status, len(errors.splitlines())) == (2, 1)
-    assert message in errors
-    assert not (tmp_path / "masks/boat").exists()
 
 
 @pytest.mark.parametrize(

@@ -108,9 +108,6 @@ def test_every_object_counts_once() -> None:
     assert tuple(scores.overall) == METRICS
     for name in METRICS:
         assert scores.overall[name] == pytest.approx(np.mean([metrics[name] for metrics in scores.per_object.values()]))
-
-
-def test_nothing_to_score() -> None:
     with pytest.raises(ValueError, match="nothing to score"):
         summarise([measures("empty", 0, 4)])
 

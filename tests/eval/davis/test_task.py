@@ -1,5 +1,4 @@
 import json
-import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,17 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backbones.build import build_backbone
-from backbones.file import write_backbone_file
 from eval.__main__ import main
 from eval.davis.config import DavisConfig
 from eval.davis.items import read_items
 from eval.davis.masks import overlay, read_image, read_mask
 from eval.davis.scores import METRICS, score_sequences
 from eval.davis.task import evaluate
-from eval.result import ResultError, read_result
-from tests.eval.davis.conftest import SEQUENCES, SOURCE, SPECS
+from eval.result import read_result
+from tests.eval.davis.conftest import SEQUENCES, SPECS
 from tests.layouts import REGISTERS
+from tests.toy import write_toy_backbone
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -60,19 +58,6 @@ def test_the_command_from_backbone_to_result(davis: Path, config: DavisConfig, r
     )
 
 
-def test_a_finished_task_is_not_run_again(
-    config: DavisConfig, backbone_files: dict[str, Path], caplog: pytest.LogCaptureFixture
-) -> None:
-    first = evaluate(config)
-    written = (config.output / "result.json").stat().st_mtime_ns
-    with caplog.at_level(logging.INFO):
-        assert evaluate(config) == first
-    assert "finished with the same inputs" in caplog.text
-    assert (config.output / "result.json").stat().st_mtime_ns == written
-    with pytest.raises(ResultError, match="made from other inputs"):
-        evaluate(replace(config, backbone=backbone_files["resnet"]))
-
-
 def test_overlays_can_be_had_later(davis: Path, config: DavisConfig) -> None:
     """A finished task once ignored the option; and overlays of other settings were kept."""
     config, output = replace(config, sequences="boat"), config.output
@@ -100,8 +85,7 @@ def test_all_objects_are_one_in_2016(davis: Path, config: DavisConfig) -> None:
 
 
 def test_frames_that_do_not_fit_are_found_before_anything_runs(davis: Path, tmp_path: Path, run: Run) -> None:
-    backbone = tmp_path / "patch14.safetensors"
-    write_backbone_file(backbone, REGISTERS, SOURCE, build_backbone(REGISTERS).state_dict())
+    backbone = write_toy_backbone(tmp_path, REGISTERS)
     arguments = ("--backbone", backbone, "--data", davis, "--output", tmp_path / "out", "--device", "cpu", "--jobs", 1)
     status, _, errors = run(main, "davis", *arguments)
     assert (status, len(errors.splitlines())) == (2, 1)
