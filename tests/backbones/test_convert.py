@@ -40,13 +40,6 @@ def save(path: Path, content: Any) -> Path:
     return path
 
 
-@pytest.fixture
-def backbone_file(tmp_path: Path) -> Path:
-    path = tmp_path / "moco.safetensors"
-    write_backbone_file(path, FOUR_HEADS, SOURCE, build_backbone(FOUR_HEADS).state_dict())
-    return path
-
-
 def test_from_a_checkpoint_to_a_backbone_file(tmp_path: Path) -> None:
     path = save(tmp_path / "dino.pth", MADE["dino"].checkpoint)
     conversion = open_backbone(path)
@@ -102,8 +95,10 @@ def test_num_heads_must_be_stated_for_unusual_widths(tmp_path: Path) -> None:
     assert open_backbone(path, num_heads=3).spec == spec
 
 
-def test_a_backbone_file_states_its_own_heads(backbone_file: Path) -> None:
+def test_a_backbone_file_states_its_own_heads(tmp_path: Path) -> None:
     """It must not be read as a bare state dict, also if it is damaged."""
+    backbone_file = tmp_path / "moco.safetensors"
+    write_backbone_file(backbone_file, FOUR_HEADS, SOURCE, build_backbone(FOUR_HEADS).state_dict())
     opened = open_backbone(backbone_file)
     assert (opened.spec, opened.layout, opened.branch, opened.epoch) == (FOUR_HEADS, "moco_v3", "base_encoder", 300)
     with pytest.raises(ValueError, match=r"moco\.safetensors: is a backbone file already"):
@@ -125,7 +120,6 @@ def test_anything_else_is_not_a_backbone_file(tmp_path: Path, content: bytes | N
         read_backbone_file(path)
 
 
-# Deep enough to have every kind of weight, shallow enough for a test.
 SHALLOW = {"depth": 1}
 
 
@@ -187,14 +181,12 @@ def test_names_and_weights_that_cannot_be_had() -> None:
 
 
 def test_a_named_model_becomes_a_backbone_file(tmp_path: Path) -> None:
-    source, create, digests = Path("timm:vit_small_patch16_224.dino"), untrained(depth=1), []
-    for num_heads in (None, 6):
-        output = tmp_path / f"{num_heads}" / "named.safetensors"
-        write_conversion(convert_timm_model(source, num_heads, create), source, output)
-        _, written = read_header(output)
-        assert (written.file_name, written.format) == ("timm:vit_small_patch16_224.dino", "timm")
-        digests.append(written.sha256)
-    assert digests[0] == digests[1]
-    assert len(digests[0]) == 64
+    source, create = Path("timm:vit_small_patch16_224.dino"), untrained(depth=1)
+    written = [
+        write_conversion(convert_timm_model(source, num_heads, create), source, tmp_path / f"{num_heads}.safetensors")
+        for num_heads in (None, 6)
+    ]
+    assert written[0] == written[1] == read_header(tmp_path / "6.safetensors")[1]
+    assert (written[0].file_name, written[0].format, len(written[0].sha256)) == (str(source), "timm", 64)
     with pytest.raises(ValueError, match="--num-heads 12 contradicts the model, which has 6"):
         convert_timm_model(source, 12, create)

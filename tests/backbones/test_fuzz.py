@@ -84,14 +84,11 @@ def check(made: Made, kinds: list[str], chance: random.Random, folder: Path) -> 
     path, output = folder / "damaged.pth", folder / "damaged.safetensors"
     output.unlink(missing_ok=True)
     torch.save(checkpoint, path)
-    refusal = None
     try:
         write_conversion(open_backbone(path, num_heads=made.num_heads), path, output)
     except ValueError as error:
-        refusal = str(error)
-    if refusal is not None:
-        assert refusal.startswith(f"{path}: ")
-        assert "\n" not in refusal
+        assert str(error).startswith(f"{path}: ")  # noqa: PT017 - the damage may also leave the backbone whole
+        assert "\n" not in str(error)  # noqa: PT017
         assert not output.exists()
         return
     # Accepted: then it is the whole backbone, bit for bit, of the branch that had been there.
@@ -123,7 +120,7 @@ def test_damaged_bytes_never_give_a_traceback(data: st.DataObject, tmp_path_fact
     folder = tmp_path_factory.getbasetemp()
     kind = data.draw(st.sampled_from(["zip", "legacy", "pickle", "safetensors"]))
     path = folder / ("bytes.safetensors" if kind == "safetensors" else "bytes.pth")
-    content = _serialised(folder, kind)
+    content = serialised(folder, kind)
     start = data.draw(st.integers(0, len(content) - 1))
     length = data.draw(st.integers(0, 64))
     patch = data.draw(st.binary(max_size=64))
@@ -134,14 +131,11 @@ def test_damaged_bytes_never_give_a_traceback(data: st.DataObject, tmp_path_fact
     assert "\n" not in str(caught.value)
 
 
-def _serialised(folder: Path, kind: str) -> bytes:
+def serialised(folder: Path, kind: str) -> bytes:
     tensors = {"a.weight": torch.ones(3, 2), "b": torch.zeros(4)}
-    path = folder / "whole"
-    match kind:
-        case "pickle":
-            return pickle.dumps({"model": {name: tensor.numpy() for name, tensor in tensors.items()}})
-        case "safetensors":
-            return save(tensors)
-        case _:
-            torch.save({"state_dict": tensors, "epoch": 1}, path, _use_new_zipfile_serialization=kind == "zip")
-            return path.read_bytes()
+    if kind == "pickle":
+        return pickle.dumps({"model": {name: tensor.numpy() for name, tensor in tensors.items()}})
+    if kind == "safetensors":
+        return save(tensors)
+    torch.save({"state_dict": tensors, "epoch": 1}, folder / "whole", _use_new_zipfile_serialization=kind == "zip")
+    return (folder / "whole").read_bytes()

@@ -74,10 +74,6 @@ def test_the_authors_layout_against_the_description(name: str, size: tuple[int, 
     torch.testing.assert_close(network.forward_tokens(images(size)).patches, expected, atol=TOLERANCE, rtol=1e-5)
 
 
-def _one_axis_for_both(network: DINOv3) -> None:
-    network.rope.normalize_coords = "max"
-
-
 def _computed_periods(network: DINOv3) -> None:
     network.rope.periods.copy_(weights_of(DINOV3)["rope.periods"])
 
@@ -96,7 +92,7 @@ def _rotated_registers(network: DINOv3) -> None:
     )
 
 
-@pytest.mark.parametrize("mistake", [_one_axis_for_both, _computed_periods, _neighbouring_channels, _rotated_registers])
+@pytest.mark.parametrize("mistake", [_computed_periods, _neighbouring_channels, _rotated_registers])
 @torch.no_grad()
 def test_known_mistakes_change_the_features(mistake: Callable[[DINOv3], None]) -> None:
     conversion = convert_content(MADE["dinov3"].checkpoint)

@@ -31,19 +31,16 @@ SWIN = SwinSpec(embed_dim=16, depths=(2, 2), num_heads=(1, 2), window_size=4, im
 DINOV3 = DINOv3Spec(embed_dim=384, depth=12, num_heads=6, patch_size=16, hidden_dim=1536, register_tokens=4, mlp="swiglu")
 
 
+WIDTHS = "embed dim 384, depth 12, num heads 6, patch size 16"
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        (
-            VIT_S,
-            "ViT-S/16: embed dim 384, depth 12, num heads 6, patch size 16, image size 224, class token yes, final norm yes",
-        ),
+        (VIT_S, f"ViT-S/16: {WIDTHS}, image size 224, class token yes, final norm yes"),
         (SWIN, "Swin 2-2, 16 wide: embed dim 16, depths 2-2, num heads 1-2, window size 4, image size 64"),
         (ResNetSpec(layers=(3, 4, 6, 3)), "R50: layers 3-4-6-3"),
-        (
-            DINOV3,
-            "ViT-S+/16: embed dim 384, depth 12, num heads 6, patch size 16, hidden dim 1536, register tokens 4, mlp swiglu",
-        ),
+        (DINOV3, f"ViT-S+/16: {WIDTHS}, hidden dim 1536, register tokens 4, mlp swiglu"),
     ],
 )
 def test_spec_in_words(spec: BackboneSpec, words: str) -> None:
@@ -77,11 +74,7 @@ def test_parameters_are_those_that_training_changes() -> None:
     assert report["parameters"] == 25_557_032 - 2_049_000
     assert (report["tensors_taken"], report["tensors_left_over"]) == (318, 0)
     lines = dict(report_lines(report))
-    assert lines["dropped on purpose"] == "3: 2 by fc.*, 1 by queue"
-    assert lines["epoch"] == "not stated"
-
-
-def test_every_layout_states_a_licence() -> None:
+    assert (lines["dropped on purpose"], lines["epoch"]) == ("3: 2 by fc.*, 1 by queue", "not stated")
     assert all(layout.licence for layout in LAYOUTS.values())
     assert (LAYOUTS["moco_v3"].licence, LAYOUTS["timm"].licence) == ("CC-BY-NC-4.0", "not stated")
 
