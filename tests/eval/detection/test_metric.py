@@ -31,12 +31,12 @@ def _annotated(images: Sequence[int], annotations: list[dict[str, Any]], categor
     return coco
 
 
-def _object(image: int, category: int, box: Sequence[int], **more: Any) -> dict[str, Any]:
-    left, top, width, height = box
+def _object(image: int, category_id: int, bbox: Sequence[int], **more: Any) -> dict[str, Any]:
+    left, top, width, height = bbox
     outline = [[left, top, left + width, top, left + width, top + height, left, top + height]]
     shape = outline if more.get("iscrowd") == 0 else masks.frPyObjects(outline, SIDE, SIDE)[0]
     area = {"area": width * height} if "iscrowd" in more else {}
-    return {"image_id": image, "category_id": category, "bbox": list(box), "segmentation": shape, **area, **more}
+    return {"image_id": image, "category_id": category_id, "bbox": list(bbox), "segmentation": shape, **area, **more}
 
 
 @pytest.fixture
@@ -105,13 +105,7 @@ def _scene(seed: int, num_images: int) -> tuple[list[list[dict[str, Any]]], list
 
 def _coco(truth: list[list[dict[str, Any]]], found: list[list[dict[str, Any]]]) -> tuple[COCO, list[dict[str, Any]]]:
     def placed(images: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-        return [
-            _object(
-                image, entry["category_id"], entry["bbox"], **{key: entry[key] for key in entry if key in ("iscrowd", "score")}
-            )
-            for image, of_image in enumerate(images, start=1)
-            for entry in of_image
-        ]
+        return [_object(image, **entry) for image, of_image in enumerate(images, start=1) for entry in of_image]
 
     categories = {category: str(category) for category in CATEGORIES}
     return _annotated(range(1, len(truth) + 1), placed(truth), categories, SIDE), placed(found)

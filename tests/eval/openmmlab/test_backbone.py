@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.registry import DefaultScope
 
 from backbones.file import read_backbone_file
 from backbones.spec import DINOv3Spec, ResNetSpec, SwinSpec
@@ -21,14 +20,6 @@ def test_weights_survive_mmengines_initialisation(toy_file: Path) -> None:
     backbone.init_weights()
     stored = read_backbone_file(toy_file).state_dict
     assert all(torch.equal(value, stored[name]) for name, value in backbone.network.state_dict().items())
-
-
-@pytest.mark.parametrize(("scope", "package"), [("mmdet", "mmdet.registry"), ("mmseg", "mmseg.registry")])
-def test_found_from_both_scopes(toy_file: Path, scope: str, package: str) -> None:
-    registry = pytest.importorskip(package).MODELS
-    with DefaultScope.overwrite_default_scope(scope):
-        built = registry.build({"type": "BackboneFromFile", "backbone_file": str(toy_file), "taps": TAPS})
-    assert isinstance(built, BackboneFromFile)
 
 
 def test_any_size_is_padded_with_zeros_at_the_bottom_and_right(toy_file: Path) -> None:

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from eval.openmmlab.runner import FineTuningRunner, JsonConfig, PreciseBatchNormHook, list_checkpoints, micro_batches
+from eval.openmmlab.runner import FineTuningRunner, JsonConfig, PreciseBatchNormHook, list_checkpoints
 
 IMAGES, UPDATES, BATCH = 12, 5, 4
 
@@ -96,14 +96,6 @@ def test_a_resumed_run_does_not_cut_an_update_in_two(tmp_path: Path) -> None:
     resumed, weight = _train(tmp_path / "twice", 2, resume=True)
     assert len(resumed.losses) == UPDATES - 3
     torch.testing.assert_close(weight, wanted, rtol=0, atol=0)
-
-
-def test_parts_keep_images_and_samples_together_and_in_order() -> None:
-    batch: dict[str, list[Any]] = {"inputs": [0, 1, 2, 3], "data_samples": ["a", "b", "c", "d"]}
-    parts = micro_batches(batch, 2)
-    assert parts == [{"inputs": [0, 1], "data_samples": ["a", "b"]}, {"inputs": [2, 3], "data_samples": ["c", "d"]}]
-    with pytest.raises(AssertionError, match="4 images"):
-        micro_batches(batch, 3)
 
 
 class _Normalised(BaseModel):

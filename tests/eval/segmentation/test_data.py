@@ -35,19 +35,16 @@ def test_pairs_are_sorted_and_limited(root: Path) -> None:
     assert check_data(root)["training"].stems == ("0", "1", "2")
 
 
-def test_fingerprint_depends_on_names_sizes_and_marker(root: Path) -> None:
+def test_fingerprint_depends_on_names_sizes_and_marker(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = check_data(root)["training"].describe()
     assert (before.name, before.split, before.num_items, before.coverage) == ("ADE20K", "training", 3, "subset")
     (root / "annotations/training/1.png").write_bytes(b"other")
     assert check_data(root)["training"].describe().listing_sha256 != before.listing_sha256
-    (root / SAMPLE_MARKER).touch()
-    assert check_data(root)["training"].describe().coverage == "sample"
-
-
-def test_the_whole_benchmark_is_full(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FULL_SIZES, "training", 3)
     assert check_data(root)["training"].describe().coverage == "full"
     assert check_data(root, max_train_images=2)["training"].describe().coverage == "subset"
+    (root / SAMPLE_MARKER).touch()
+    assert check_data(root)["training"].describe().coverage == "sample"
 
 
 def test_every_unpaired_file_is_named(root: Path) -> None:

@@ -134,15 +134,9 @@ def test_options_reach_the_config(ade: Path) -> None:
 
 def test_every_change_is_a_deviation(ade: Path) -> None:
     sides: dict[str, Any] = {"crop": 256, "train_short_side": 256, "test_short_side": 128}
-    more: dict[str, Any] = {
-        "batch_size": 8,
-        "taps": [3, 5, 7, 11],
-        "num_heads": 8,
-        "decay_norm": False,
-        "precision": "bfloat16",
-    }
+    more: dict[str, Any] = {"taps": [3, 5, 7, 11], "num_heads": 8, "decay_norm": False, "precision": "bfloat16"}
     overrides = ["model.decode_head.dropout_ratio=0", "model.decode_head.loss_decode.loss_weight=2"]
-    _, protocol = resolved(ade, world_size=4, iterations=100, override=overrides, **sides, **more)
+    _, protocol = resolved(ade, world_size=4, iterations=100, batch_size=8, override=overrides, **sides, **more)
     loss = {"type": "CrossEntropyLoss", "use_sigmoid": False}
     assert protocol.deviations == {
         "iterations": [40_000, 100],
