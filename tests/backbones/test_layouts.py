@@ -1,5 +1,7 @@
 """Every layout is found from its keys, alone, and gives the features of the network that it was made from."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,12 @@ def test_a_teacher_with_batch_normalisation_is_wrapped_too() -> None:
     conversion = convert_content({**checkpoint, "teacher": prefixed("module.", checkpoint["teacher"])})
     assert (conversion.layout, conversion.branch, conversion.spec) == ("dino", "teacher", RESNET)
     assert conversion.dropped == {"module.head.*": ("module.head.x",)}
+
+
+def test_layouts_and_headers_load_no_torch() -> None:
+    """`--help` lists the layouts, and evaluation checks a backbone file's header before it starts."""
+    code = "import sys, backbones.file, backbones.layouts, backbones.spec; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(

@@ -83,13 +83,11 @@ def run(runs: Path) -> WriteRun:
 
 
 def render(runs: Path, **options: Any) -> str:
-    """The report on a folder of runs."""
     made = build_tables(runs, options.pop("baseline", None))
     return render_report(made, **{"max_picture_mb": 20, "max_films": 6, **options})
 
 
 def groups_of(runs: Path) -> list[Group]:
-    """The groups of comparable results in a folder of runs."""
     return group_results([measurement for row in build_tables(runs).evaluated for measurement in row.measurements])
 
 
