@@ -3,11 +3,9 @@
 import ast
 import functools
 from collections.abc import Callable
-from pathlib import Path
 
 from eval.tasks import TASKS
-
-REPOSITORY = Path(__file__).resolve().parents[1]
+from tests.conftest import REPOSITORY
 
 MAY_IMPORT = {
     "common": ("common",),

@@ -2,13 +2,11 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from eval.tasks import TASKS
-
-REPOSITORY = Path(__file__).resolve().parents[1]
+from tests.conftest import REPOSITORY
 
 MODULES = [
     *(f"eval {task}" for task in TASKS),

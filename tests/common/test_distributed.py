@@ -9,20 +9,18 @@ import pytest
 import torch
 
 from common.distributed import choose_device, full_float32, local_rank, peak_memory_bytes, process_group, rank, world_size
+from tests.conftest import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 
 
 @pytest.fixture
-def gpus(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A machine with as many GPUs as the list's only number says, which can be changed."""
-    count = [1]
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: count[0] > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: count[0])
+def _gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """A machine with `count` GPUs, a parameter of the test."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-    return count
 
 
 @pytest.mark.parametrize(
@@ -36,10 +34,8 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         ("auto", 0, 0, "cpu"),
     ],
 )
-def test_the_device_of_a_process(
-    gpus: list[int], monkeypatch: pytest.MonkeyPatch, name: str, count: int, place: int, expected: str
-) -> None:
-    gpus[0] = count
+@pytest.mark.usefixtures("_gpus")
+def test_the_device_of_a_process(monkeypatch: pytest.MonkeyPatch, name: str, place: int, expected: str) -> None:
     monkeypatch.setenv("LOCAL_RANK", str(place))
     assert choose_device(name) == torch.device(expected)
 
@@ -54,8 +50,8 @@ def test_the_device_of_a_process(
         ("cpu:0", 1, "is not known"),
     ],
 )
-def test_devices_that_do_not_exist(gpus: list[int], name: str, count: int, message: str) -> None:
-    gpus[0] = count
+@pytest.mark.usefixtures("_gpus")
+def test_devices_that_do_not_exist(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         choose_device(name)
 

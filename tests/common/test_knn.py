@@ -42,6 +42,7 @@ REPEATED = random_rows(60, 0).repeat(5, 1)[torch.randperm(300, generator=torch.G
         *((REPEATED, REPEATED[:40], 33, rows_per_block) for rows_per_block in (7, 64, 300)),
         (torch.cat([NEAR, random_rows(400, 3)]), torch.ones(2, 24), 50, 128),
         (random_rows(700, 0), torch.empty(0, 24), 20, 128),
+        (torch.ones(500, 24), torch.ones(3, 24), 20, 64),  # collapsed features
     ],
 )
 def test_equals_an_exhaustive_search_in_float64(bank: Tensor, queries: Tensor, k: int, rows_per_block: int) -> None:
@@ -50,12 +51,6 @@ def test_equals_an_exhaustive_search_in_float64(bank: Tensor, queries: Tensor, k
         found = find_neighbours(queries, given, k, CPU)
         np.testing.assert_array_equal(found.indices_Tk, order)
         np.testing.assert_allclose(found.similarities_Tk, similarities, rtol=0, atol=1e-12)
-
-
-def test_collapsed_features() -> None:
-    found = find_neighbours(torch.ones(3, 24), torch.ones(500, 24).split(64), 20, CPU)
-    assert found.indices_Tk.tolist() == [list(range(20))] * 3
-    assert (found.similarities_Tk == 1).all()
 
 
 def published_ranks(

@@ -12,8 +12,7 @@ import pytest
 from common.launch import Command, LaunchOptions, run_or_launch, split_launch_options
 from eval.__main__ import main as eval_main
 from pretrain.__main__ import main as pretrain_main
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.conftest import REPOSITORY
 
 
 def never(argv: object) -> int:

@@ -18,8 +18,8 @@ from pretrain.data.views import CropBox, view_kinds
 from pretrain.networks import Networks
 from pretrain.schedules import step_settings
 from pretrain.step import training_step
+from tests.conftest import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 # The processes of these tests must not find each other through variables of a job that the tests run in.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")} | {
     "OMP_NUM_THREADS": "1",

@@ -185,6 +185,7 @@ DAMAGED = {
     "text": b"no image at all",
     "empty": b"",
     "no pixels": encoded(SCENE).split(b"\xff\xda")[0] + b"\xff\xd9",
+    "decompression bomb": encoded(SCENE).replace(b"\x08\x00\x3d\x00\x61\x03", b"\x08\xff\xff\xff\xff\x03"),  # height, width
     "no size": b"\xff\xd8\xff\xc0\x00\x11\x08\x00\x00\x00\x00\x03" + bytes(20) + b"\xff\xd9",
 }
 
@@ -203,14 +204,6 @@ def test_damaged_images_are_errors(damage: str) -> None:
         decode_whole(DAMAGED[damage])
     with pytest.raises(OSError, match=r"\w"):
         make_views(DAMAGED[damage], SMALL_KINDS, np.random.default_rng(0))
-
-
-def test_a_bomb_is_refused() -> None:
-    content = bytearray(encoded(SCENE))
-    frame = content.find(b"\xff\xc0")
-    content[frame + 5 : frame + 9] = b"\xff\xff\xff\xff"
-    with pytest.raises(OSError, match="exceeds limit"):
-        decode_whole(bytes(content))
 
 
 @pytest.mark.parametrize(("mode", "size"), [("bicubic", 24), ("bicubic", 96), ("bicubic", 150), ("bilinear", 40)])
