@@ -59,8 +59,6 @@ class BenchmarkConfig:
 
 
 class LowerPrecision(FeatureExtractor):
-    """Features of a network in lower precision."""
-
     precision = "bfloat16"
 
     @torch.inference_mode()

@@ -67,7 +67,6 @@ def delay(annotations: Path, folder: Path) -> Path:
 
 
 def benchmark(config: BenchmarkConfig) -> None:
-    """Print a row per sequence."""
     cv2.setNumThreads(1)
     print(f"OpenCV {cv2.__version__}, NumPy {np.__version__}, one core\n")
     measured: dict[str, tuple[dict[str, float], dict[str, str]]] = {}

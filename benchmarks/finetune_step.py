@@ -81,7 +81,6 @@ def network(config: BenchmarkConfig) -> ViTSpec:
 
 
 def resolved_config(config: BenchmarkConfig, part: str, folder: Path, device: torch.device) -> Any:
-    """The OpenMMLab config of one part."""
     common: dict[str, Any] = {
         "backbone": folder / "backbone.safetensors",
         "data": config.data,

@@ -33,7 +33,6 @@ class BenchmarkConfig:
 
 
 def draw(config: BenchmarkConfig, folder: Path) -> None:
-    """Write clusters of features, piece by piece."""
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(CLASSES, CHANNELS, generator=generator)
     for name, count in (("train", config.train), ("test", config.test)):

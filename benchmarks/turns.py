@@ -115,13 +115,10 @@ def machine(device: torch.device) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table in Markdown."""
     print(tabulate(rows, columns, tablefmt="github", disable_numparse=True), flush=True)
 
 
 def run(name: str, config_class: type[T], benchmark: Callable[[T], None]) -> None:
-    """Run a benchmark as a command."""
-
     def main(argv: Sequence[str]) -> int:
         logging.disable(logging.INFO)
         benchmark(parse(config_class, argv, f"python -m benchmarks.{name}"))

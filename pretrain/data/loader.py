@@ -72,7 +72,6 @@ class MultiCropImages(Dataset[Sample]):
         raise ValueError(f"none of the {images} images can be read; the first is {self.source.describe(0)}")
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
-        """Stack the views of several images."""
         pixels, draws, failures = zip(*samples, strict=True)
         boxes_VB5 = torch.from_numpy(np.stack([drawn.boxes_V5 for drawn in draws], axis=1))
         colours_VB = [np.stack(values, axis=1) for values in zip(*(drawn.colours for drawn in draws), strict=True)]

@@ -151,7 +151,6 @@ class CifarImages(ImageFiles):
     """The training images of CIFAR's binary archives without labels, in memory, which forked workers share."""
 
     def __init__(self, root: Path) -> None:
-        """Read the training records; fewer than all files will do."""
         layout = find_layout(root)
         if layout is None:
             expected = " or ".join(f"{layout.name}'s {layout.test_file}" for layout in LAYOUTS)

@@ -55,7 +55,6 @@ class Subject:
 
 
 def subject_of(teacher: nn.Module, config: PretrainConfig) -> Subject:
-    """The teacher of a run."""
     assert isinstance(teacher, Network)
     if not config.reads("selfpatch"):
         return Subject(teacher.backbone, matching_views=config.views if config.reads("matching") else None)
