@@ -24,6 +24,8 @@ ARTEFACT = "image_matches"
 IOU_TYPES = ("bbox", "segm")
 AP_NAMES = {"mAP": slice(None), "mAP_50": slice(0, 1), "mAP_75": slice(5, 6)}
 """Ending of a metric's name -> the IoU thresholds (of 0.5, 0.55, ... 0.95) that it averages over."""
+COLUMNS = ("image", "category", "score", "matched", "ignored", "truth_image", "truth_category")
+"""The arrays of an IoU type in the artefact, without their prefix."""
 
 _THRESHOLDS = 10
 _RECALLS = np.linspace(0, 1, 101)
@@ -61,10 +63,7 @@ def read_items(
 
 def read_classes(arrays: Mapping[str, NDArray[Any]], iou_type: str) -> list[ClassMatches]:
     """The classes that have annotations, from the arrays of the artefact, for boxes (`bbox`) or masks (`segm`)."""
-    image, category, score, matched, ignored, truth_image, truth_category = (
-        arrays[f"{iou_type}_{name}"]
-        for name in ("image", "category", "score", "matched", "ignored", "truth_image", "truth_category")
-    )
+    image, category, score, matched, ignored, truth_image, truth_category = (arrays[f"{iou_type}_{name}"] for name in COLUMNS)
     classes = []
     for number in range(len(arrays["categories"])):
         of_class = np.flatnonzero(category == number)

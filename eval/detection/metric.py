@@ -30,7 +30,7 @@ from mmdet.evaluation.metrics import CocoMetric
 from mmdet.registry import METRICS
 
 from common.files import write_atomically
-from eval.detection.items import AP_NAMES, IOU_TYPES
+from eval.detection.items import AP_NAMES, COLUMNS, IOU_TYPES
 
 _NO_VALUE = -1  # pycocotools' value where there is no ground truth
 
@@ -97,9 +97,7 @@ def _percent(value: float) -> float:
 def _matches(records: Sequence[Mapping[str, Any]], places: Mapping[int, int], category_ids: Sequence[int]) -> Arrays:
     """The arrays of one IoU type, without their prefix, from what pycocotools keeps of each class and image."""
     categories = {category: number for number, category in enumerate(category_ids)}
-    found: dict[str, list[NDArray[Any]]] = {
-        name: [] for name in ("image", "category", "score", "matched", "ignored", "truth_image", "truth_category")
-    }
+    found: dict[str, list[NDArray[Any]]] = {name: [] for name in COLUMNS}
     for record in records:
         place, category = places[record["image_id"]], categories[record["category_id"]]
         count, counting = len(record["dtScores"]), int((~np.asarray(record["gtIgnore"], bool)).sum())

@@ -95,8 +95,7 @@ class BackboneFromFile(BaseModule):
             num_heads: Attention heads instead of those that the file states (ViT only). Weights fit any number that divides the
                 width, but attention is computed differently: only for reproducing runs that were fine-tuned so.
             position_resize: How position embeddings follow the input size (ViT only).
-            position_image_size: Side in pixels of an image to whose grid the stored position embeddings are resized once, at
-                loading, by the rule of `position_resize` (ViT only). None keeps the stored grid.
+            position_image_size: Side of an image to whose grid the stored position embeddings are resized at loading (ViT only).
             deconv_pyramid: Makes strides 4 to 32 of four equally large maps (ViT and DINOv3 only).
             compile: Runs the network through torch.compile; sizes may vary.
             norm_maps: Puts a new LayerNorm over the channels behind every map, as in Swin's dense-prediction code.

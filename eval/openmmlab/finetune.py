@@ -71,12 +71,8 @@ def evaluate(task: str, options: OptionsT, prepare: Prepare[OptionsT], artefacts
     """Run a task, or what is left of it; a finished task with the same inputs is only read. Under torchrun, every process calls this.
 
     `artefacts` are the files that the config's test evaluator writes; it returns the metrics, and by the name `breakdown` those of
-    each class.
-
-    Raises:
-        ValueError: If an option, the backbone file or the data cannot be used, the output folder holds something else, or the
-            training has diverged.
-        Interrupted: After a signal of `common.cli.STOP_SIGNALS` during the training: an update was finished and saved.
+    each class. ValueError for a user's mistake or a training that has diverged; Interrupted after a signal during the training, of
+    which an update was finished and saved.
     """
     device = choose_device(options.device)
     backbone = read_backbone_file(options.backbone)

@@ -105,8 +105,7 @@ class SeededByPlace(Dataset[Any]):
 def seed_generators(seed: int, purpose: Purpose, *counters: int) -> None:
     """Seed Python's, NumPy's and PyTorch's generators of this process, each differently.
 
-    The same counters (whole numbers of at least 0, such as a position or an iteration, equally many for all seeds of a purpose)
-    give other numbers for another purpose.
+    The same counters (at least 0, equally many for all seeds of a purpose) give other numbers for another purpose.
     """
     entropy = [seed, get_args(Purpose).index(purpose), *counters]
     for_python, for_numpy, for_torch = (int(word) for word in np.random.SeedSequence(entropy).generate_state(3))
