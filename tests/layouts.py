@@ -184,8 +184,7 @@ DETECTRON2 = (
     *((rf"^layer{stage}\.(.*)downsample\.1", rf"res{stage + 1}.\1shortcut.norm") for stage in (1, 2, 3, 4)),
     *((rf"^layer{stage}\.(.*)bn(\d)", rf"res{stage + 1}.\1conv\2.norm") for stage in (1, 2, 3, 4)),
     *((rf"^layer{stage}\.", f"res{stage + 1}.") for stage in (1, 2, 3, 4)),
-    (r"^bn1", "stem.conv1.norm"),
-    (r"^conv1", "stem.conv1"),
+    *((r"^bn1", "stem.conv1.norm"), (r"^conv1", "stem.conv1")),
 )
 
 

@@ -1,5 +1,6 @@
-"""SelfPatch against tensors recorded from the authors' code. Every dimension comes from the golden files."""
+"""SelfPatch and PW-Self against recordings of their authors' code. Every dimension comes from the golden files."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 from backbones.file import load_strictly
 from backbones.spec import ViTSpec
 from pretrain.config import OptimConfig, PretrainConfig
+from pretrain.data.views import CropBox
 from pretrain.heads import Projections
 from pretrain.methods import ALL_PATCHES, DINOConfig, SelfPatchConfig
 from pretrain.networks import Networks, build_optimizer, choose_autocast
 from pretrain.objectives.aggregation import Aggregation
 from pretrain.objectives.base import Outputs
+from pretrain.objectives.patch_matching import matching_patches
 from pretrain.objectives.selfpatch import SelfPatch, candidate_table, select_positives
 from pretrain.schedules import StepSettings, cosine, linear
 from pretrain.step import training_step
@@ -242,3 +245,18 @@ def test_default_constants_are_the_authors() -> None:
     assert (optim.weight_decay, optim.weight_decay_end, optim.teacher_momentum) == (0.04, 0.4, 0.996)
     assert (dino.out_dim, dino.student_temperature, dino.teacher_temperature, dino.centre_momentum) == (65536, 0.1, 0.04, 0.9)
     assert (selfpatch.out_dim, selfpatch.window, selfpatch.k, selfpatch.weight) == (4096, 3, 4, 0.1)
+
+
+def test_geometric_matches_of_pw_self(golden_dir: Path) -> None:
+    def box(crop: dict[str, Any]) -> CropBox:
+        return CropBox(crop["top"], crop["left"], crop["height"], crop["width"], crop["flip"])
+
+    path = golden_dir / "patch_matching.json"
+    if not path.exists():
+        pytest.skip(f"{path} does not exist")
+    cases = json.loads(path.read_text())
+    assert cases
+    for index, case in enumerate(cases):
+        first, second = case["crop1"], case["crop2"]
+        grids = [(crop["grid"], crop["grid"]) for crop in (first, second)]
+        assert matching_patches(box(first), box(second), *grids).tolist() == case["pairs"], index
