@@ -138,8 +138,7 @@ def _inputs(given: Evaluation | Result) -> Inputs:
         "backbone": given.backbone.sha256,
         "seed": given.seed,
     }
-    described: Inputs = json.loads(json.dumps(inputs, sort_keys=True, default=str))
-    return described
+    return dict(json.loads(json.dumps(inputs, sort_keys=True, default=str)))
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

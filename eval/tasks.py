@@ -45,8 +45,7 @@ class Benchmark:
     protocol: str  # its name in the results
     items: str  # what one item of the test split is, in the plural
     columns: tuple[Column, ...] = ()  # those that do not depend on the results
-    metric_pattern: str = ""
-    """Regular expression of the metrics whose columns depend on the results; empty where `columns` has them all."""
+    metric_pattern: str = ""  # regular expression of the metrics that have columns where the results have them
     any_dataset: bool = False  # measured on any data set, with one row per data set
     unrelated_settings: str = ""
     """Regular expression of the protocol's settings that cannot change its metrics, where results hold several benchmarks."""

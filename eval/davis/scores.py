@@ -128,7 +128,6 @@ def score(config: ScoresConfig) -> Scores:
 
 
 def _chosen(config: ScoresConfig) -> tuple[Path, list[str]]:
-    """The folder of annotations, and the sequences."""
     split = DavisSplit.chosen(config.annotations, config, config.sequences)
     folder = split.masks_folder
     if not (config.annotations / "Annotations").is_dir():

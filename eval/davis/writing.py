@@ -60,9 +60,8 @@ def write_masks(
     frames_left = sum(len(sequence.frames) for sequence in remaining)
     with tqdm(total=frames_left, unit="frame", desc="propagation", disable=None) as bar:
         for sequence in remaining:
-            start = time.monotonic()
+            start, frames = time.monotonic(), len(sequence.frames)
             write_sequence(sequence, folder / sequence.name, extract, settings, bar.update)
-            frames = len(sequence.frames)
             frames_left -= frames
             speed = frames / (time.monotonic() - start)
             logger.info("%s: %d frames (%.2f frames/s); about %.0f s left", sequence.name, frames, speed, frames_left / speed)

@@ -63,11 +63,8 @@ def spoil_inside(davis: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--backbone", "{}/none.safetensors"), "no such file; make it with"),
-        (("--davis", "{}/none"), "should be a DAVIS folder"),
         (("--output", "{}/full"), "files of unknown origin"),
         (("--block", "2"), "taps [2] are not ascending indices of this vit's 2 blocks"),
-        (("--topk", "0"), "topk=0 must be at least 1"),
         (("--temperature", "0.01"), "temperature=0.01 must be at least 0.0125"),
         (("--device", "abacus"), "device 'abacus' is not known"),
         (("--short_side", "68"), "not a multiple of the patch size"),
