@@ -150,6 +150,7 @@ def test_findings_name_files_by_their_damage_and_size(photo: Path, tmp_path: Pat
     assert size_findings([(facts[0], (WIDTH, HEIGHT)), (facts[1], (1, 1)), (facts[0], None)], tmp_path, "x") == []
     (wrong,) = size_findings([(facts[0], (32, 24))], tmp_path, "their label maps")
     assert (wrong.kind, wrong.names) == ("wrong", ("photo.jpg (64 x 48 instead of 32 x 24)",))
+    assert size_findings([(facts[0]._replace(turned=True), (HEIGHT, WIDTH))], tmp_path, "x") == []
     (note,) = size_findings([(facts[0]._replace(turned=True), (WIDTH, HEIGHT))], tmp_path, "x")
     assert (note.kind, note.names) == ("note", ("photo.jpg",))
 

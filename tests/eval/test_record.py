@@ -79,6 +79,11 @@ def test_the_record_holds_what_was_given(backbone: Path, tmp_path: Path) -> None
     assert 2**20 < found.peak_memory_bytes < 2**40
     assert (found.environment.device, found.environment.packages["torch"]) == ("cpu", torch.__version__.split("+")[0])
     assert found.environment.code
+    both = {"train": replace(DATASET, coverage="full"), "test": replace(DATASET, coverage="sample")}
+    assert [replace(found, datasets=datasets).coverage for datasets in (both, {**both, "test": DATASET})] == [
+        "sample",
+        "subset",
+    ]
     assert found.backbone.name == backbone.stem
     assert record(evaluation(backbone, tmp_path, name="mine")).backbone.name == "mine"
     assert metrics_line(tmp_path, found) == f"mIoU 12.35  (subset data)  {tmp_path / 'result.json'}"
@@ -100,6 +105,8 @@ def test_differences_are_named_by_their_path() -> None:
     before = {"a": {"b": 1, "c": (1, 2)}, "d": 3}
     assert differences(before, before) == ""
     assert differences(before, {"a": {"b": 2, "c": (1, 2)}, "e": 0}) == "a.b 1 -> 2, d 3 -> absent, e absent -> 0"
+    repeated = [{"protocol": {"deviations": {"epochs": [12, epochs]}}} for epochs in (1, 2)]
+    assert differences(*repeated) == "", "the settings have them already"
     many = {str(index): index for index in range(6)}
     assert differences({}, many).endswith("3 absent -> 3 and 2 more")
 

@@ -153,6 +153,13 @@ def test_every_sequence_has_one_owner_and_the_loads_are_close(lengths: list[int]
     assert max(loads) - min(loads) <= max(lengths)
 
 
+def test_short_sequences_go_together() -> None:
+    sequences = [
+        VideoSequence(name=name, frames=(Path("0.jpg"),) * int(name), masks=(), one_object=False) for name in ("5", "3", "2")
+    ]
+    assert [[item.name for item in writing.share(sequences, rank, 2)] for rank in (0, 1)] == [["5"], ["3", "2"]]
+
+
 def test_two_processes_give_what_one_gives(davis: Path, backbone_files: dict[str, Path], tmp_path: Path) -> None:
     one, two = (
         DavisConfig(backbone=backbone_files["vit"], data=davis, output=tmp_path / name, short_side=64, device="cpu", jobs=1)

@@ -98,6 +98,7 @@ def test_quarters_share_their_border_frames() -> None:
 
 def test_decay_of_a_sequence_longer_than_eight_bits() -> None:
     assert frame_statistics(np.repeat([1.0, 0.0], 300))[2] == 1
+    assert frame_statistics(np.arange(17.0)[::-1])[2] == 12  # from the third frame to the fifteenth
 
 
 def test_every_object_counts_once() -> None:
