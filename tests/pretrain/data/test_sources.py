@@ -246,6 +246,8 @@ def test_images_are_found_and_read(shards: list[Path], tmp_path: Path) -> None:
     for index in (3, 0, 2, 1, 3):
         assert source.load(index) == contents[index]
     assert source.describe(2) == str(tmp_path / "set/2.tar/a.jpg")
+    other = write_shard(tmp_path / "other/0.tar", {"a.jpg": b""})
+    assert TarImages([shards[0], other], tmp_path / "index").describe(2) == str(other / "a.jpg")
     shards[2].write_bytes(shards[2].read_bytes()[:2000])
     with pytest.raises(OSError, match="of the image's 5000 bytes"):
         source.load(2)
@@ -268,7 +270,10 @@ def test_damaged_shards_are_named(shards: list[Path], tmp_path: Path) -> None:
     long_header = content.find(b"././@PaxHeader")
     # Within a header, between members, within an image, within the last one; and with nonsense in place of a header.
     parts = [content[:end] for end in (700, long_header, 3000, content.rfind(b"long") + 2)]
-    for damaged in (*parts, content[:long_header] + b"x" * 512 + content[long_header + 512 :]):
+    nonsense = (
+        content[:long_header] + block + content[long_header + len(block) :] for block in (b"x" * 512, b"x" + bytes(1023))
+    )
+    for damaged in (*parts, *nonsense):
         shards[2].write_bytes(damaged)
         with pytest.raises(ValueError, match=r"2\.tar is damaged"):
             TarImages(shards, tmp_path / "index")
