@@ -88,7 +88,7 @@ def our_losses(config: PretrainConfig, now: StepSettings, device: torch.device) 
 def work(turns: Turns, part: str, options: BenchmarkConfig, folder: Path) -> torch.device:
     config, device = run_config(options), choose_device("auto")
     # Past warm-up and frozen layers.
-    now = step_settings(config, 1)(config.optim.warmup_epochs + config.optim.freeze_last_layer_epochs)
+    now = step_settings(config, 1, config.optim.warmup_epochs + config.optim.freeze_last_layer_epochs)
     losses = authors_losses(config, now, device, folder) if part == "authors" else our_losses(config, now, device)
     for _ in range(options.steps + WARM_UP_STEPS):
         turns.begin()

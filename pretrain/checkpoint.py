@@ -1,4 +1,4 @@
-"""The checkpoint: how everything is written that a run needs to go on as if it had never stopped, where a run starts, and export."""
+"""The checkpoint: all that a run needs to go on as if it had never stopped, where a run starts, and export."""
 
 import json
 import logging
@@ -107,38 +107,62 @@ def save_checkpoint(
     write_atomically(path, write)
 
 
-class CheckpointWriter:
-    """Writes the checkpoint of a run, on the first process; `kept` names the older ones that the run has written and may remove."""
+class Checkpoint:
+    """A run's checkpoint: where the run starts, and when it is written, by the first process, and which older ones stay."""
 
-    def __init__(
-        self, path: Path, settings: Mapping[str, Any], train: TrainConfig, steps_per_epoch: int, kept: Sequence[str]
-    ) -> None:
-        self.path = path
-        self._settings, self._train, self._steps_per_epoch = settings, train, steps_per_epoch
-        self._kept = list(kept)
+    def __init__(self, train: TrainConfig, settings: Mapping[str, Any], networks: Networks, steps_per_epoch: int) -> None:
+        self.path = train.output / CHECKPOINT_FILE
+        self._train, self._settings, self._networks, self._steps_per_epoch = train, settings, networks, steps_per_epoch
+        self._kept: list[str] = []  # the names of older ones that the run has written and may remove
+
+    def restore(self) -> int:
+        """Start as `train.resume` says: `auto`, `never` or a checkpoint file; returns how many steps are done.
+
+        A run that has a checkpoint of its own always continues from that one, also when another is named: the same command line has
+        to go on after an interruption. A CheckpointError says why a checkpoint must not or cannot be continued; of a damaged one it
+        names an older one.
+        """
+        source, resume = self.path, self._train.resume
+        if source.exists():
+            if resume == NEVER:
+                way_out = f"choose another train.output, or train.resume {AUTO} to continue it"
+                raise CheckpointError(f"{source} exists, and train.resume is {NEVER}; {way_out}")
+            if resume != AUTO and Path(resume) != source and rank() == 0:
+                logger.info("train.resume %s is where this run started; it continues from its own %s", resume, source)
+        elif resume in (AUTO, NEVER):
+            return 0
+        elif not (source := Path(resume)).is_file():
+            raise CheckpointError(f"train.resume {resume}: no such file; give {AUTO}, {NEVER}, or a checkpoint of a run")
+        content = _load(source, self._settings)
+        for name in _PARTS:
+            getattr(self._networks, name).load_state_dict(content[name])
+        # Another run's older checkpoints are not this one's to remove.
+        if source.resolve().parent == self.path.resolve().parent:
+            self._kept = list(content.get("kept", ()))  # the first runs kept no older ones
+        return int(content["step"])
 
     def is_due(self, step: int) -> bool:
         """Whether the checkpoint is written after this many steps, whether or not they are the last."""
         return step % (self._train.checkpoint_every or self._steps_per_epoch) == 0 or self._is_kept_for_good(step)
 
-    def write(self, step: int, networks: Networks) -> None:
+    def write(self, step: int) -> None:
         """Write the checkpoint after `step` steps; all processes wait for the first one's success, or fail with it (ValueError)."""
         failure = ""
         if rank() == 0:
             try:
-                self._write(step, networks)
+                self._write(step)
             except OSError as error:
                 failure = f"cannot write the checkpoint {self.path} after step {step}: {error.strerror or error}; "
                 failure += "the previous one is intact; " if self.path.exists() else ""
         if failure := gather_objects(failure)[0]:
             raise ValueError(f"{failure}make room, or choose another train.output; the same command continues")
 
-    def _write(self, step: int, networks: Networks) -> None:
+    def _write(self, step: int) -> None:
         epochs_done, keep_last = step // self._steps_per_epoch, self._train.keep_last
         newest = self.path.with_name(f"{self.path.stem}_step{step:08d}{self.path.suffix}")
         if keep_last > 1 and newest.name not in self._kept:
             self._kept.append(newest.name)
-        save_checkpoint(self.path, self._settings, networks, step, epochs_done, self._kept)
+        save_checkpoint(self.path, self._settings, self._networks, step, epochs_done, self._kept)
         if keep_last > 1:
             link_or_copy(self.path, newest)
         # Perhaps several: `keep_last` may be smaller than before the run was continued.
@@ -148,8 +172,25 @@ class CheckpointWriter:
             link_or_copy(self.path, self.path.with_name(f"{self.path.stem}_epoch{epochs_done:04d}{self.path.suffix}"))
 
     def _is_kept_for_good(self, step: int) -> bool:
-        epochs, rest = divmod(step, self._steps_per_epoch)
-        return bool(self._train.keep_every) and rest == 0 and epochs % self._train.keep_every == 0
+        return bool(self._train.keep_every) and step % (self._train.keep_every * self._steps_per_epoch) == 0
+
+
+def _load(path: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A checkpoint that a run with these settings may continue."""
+    try:
+        content = load_checkpoint(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; {_way_out(path)}") from error
+    if not isinstance(content, Mapping) or content.get("format") != FORMAT_MARK or content.get("version") != VERSION:
+        raise CheckpointError(f"{path}: not a pretraining checkpoint of this version; choose another train.output")
+    saved = content["settings"]
+    names = sorted((set(saved) | set(settings)) - _free_fields(settings))
+    differing = [name for name in names if saved.get(name) != settings.get(name)]
+    if differing:
+        shown = "; ".join(f"{name} was {saved.get(name)}, is {settings.get(name)}" for name in differing)
+        way_out = "give the same ones to continue it, or another train.output to start afresh"
+        raise CheckpointError(f"{path} belongs to a run with other settings: {shown}; {way_out}")
+    return content
 
 
 def link_or_copy(path: Path, other: Path) -> None:
@@ -165,50 +206,6 @@ def link_or_copy(path: Path, other: Path) -> None:
     write_atomically(other, make)
 
 
-def start_or_resume(own: Path, resume: str, settings: Mapping[str, Any], networks: Networks) -> tuple[int, Sequence[str]]:
-    """Restore what `train.resume` says: `auto`, `never` or a checkpoint file; `own` is where this run's checkpoint is or will be.
-
-    A run that has a checkpoint of its own always continues from that one, also when another is named: the same command line has to
-    go on after an interruption. Returns how many steps are done, and the names of the older checkpoints that this run may remove.
-    A CheckpointError says why a checkpoint must not or cannot be continued; of a damaged one it names an older one.
-    """
-    if own.exists():
-        if resume == NEVER:
-            way_out = f"choose another train.output, or train.resume {AUTO} to continue it"
-            raise CheckpointError(f"{own} exists, and train.resume is {NEVER}; {way_out}")
-        if resume != AUTO and Path(resume) != own and rank() == 0:
-            logger.info("train.resume %s is where this run started; it continues from its own %s", resume, own)
-        return _restore(own, settings, networks)
-    if resume in (AUTO, NEVER):
-        return 0, ()
-    source = Path(resume)
-    if not source.is_file():
-        raise CheckpointError(f"train.resume {resume}: no such file; give {AUTO}, {NEVER}, or a checkpoint of a run")
-    step, kept = _restore(source, settings, networks)
-    # Another run's older checkpoints are not this one's to remove.
-    return step, kept if source.resolve().parent == own.resolve().parent else ()
-
-
-def _restore(path: Path, settings: Mapping[str, Any], networks: Networks) -> tuple[int, Sequence[str]]:
-    try:
-        content = load_checkpoint(path)
-    except CheckpointError as error:
-        raise CheckpointError(f"{error}; {_way_out(path)}") from error
-    if not isinstance(content, Mapping) or content.get("format") != FORMAT_MARK or content.get("version") != VERSION:
-        raise CheckpointError(f"{path}: not a pretraining checkpoint of this version; choose another train.output")
-    saved = content["settings"]
-    names = sorted((set(saved) | set(settings)) - _free_fields(settings))
-    differing = [name for name in names if saved.get(name) != settings.get(name)]
-    if differing:
-        shown = "; ".join(f"{name} was {saved.get(name)}, is {settings.get(name)}" for name in differing)
-        way_out = "give the same ones to continue it, or another train.output to start afresh"
-        raise CheckpointError(f"{path} belongs to a run with other settings: {shown}; {way_out}")
-    for name in _PARTS:
-        getattr(networks, name).load_state_dict(content[name])
-    # Runs of before older checkpoints were kept have written none.
-    return int(content["step"]), content.get("kept", ())
-
-
 def _way_out(damaged: Path) -> str:
     pattern = f"{damaged.stem.split('_')[0]}_*{damaged.suffix}"
     # A look at the end of a file is enough to leave out those that were cut short.
@@ -221,7 +218,8 @@ def _way_out(damaged: Path) -> str:
 
 def export_backbones(checkpoint: Path) -> list[Path]:
     """Write `backbone_teacher.safetensors` and `backbone_student.safetensors` beside the checkpoint; returns the files."""
-    outputs = {branch: checkpoint.with_name(f"backbone_{branch}.safetensors") for branch in PATCHBENCH.branches}
-    for branch, output in outputs.items():
-        write_conversion(open_backbone(checkpoint, branch=branch), checkpoint, output)
-    return list(outputs.values())
+    outputs = []
+    for branch in PATCHBENCH.branches:
+        outputs.append(checkpoint.with_name(f"backbone_{branch}.safetensors"))
+        write_conversion(open_backbone(checkpoint, branch=branch), checkpoint, outputs[-1])
+    return outputs

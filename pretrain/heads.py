@@ -3,7 +3,7 @@
 Shapes: B images, R rows (all tokens of all views in a step), D channels of an embedding, K prototypes, C channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -26,10 +26,8 @@ class Projections(NamedTuple):
     An image of SelfPatch has 680 rows of 4096 logits, but of 256 channels.
     """
 
-    views: Sequence[Tensor]
-    """[B, ..., D] of each view, B images and possibly patches."""
-    prototypes_KD: Tensor | None = None
-    """float32; without them the loss compares the embeddings themselves."""
+    views: Sequence[Tensor]  # [B, ..., D] of each view, B images and possibly patches
+    prototypes_KD: Tensor | None = None  # float32; without them the loss compares the embeddings themselves
 
     def logits(self, rows: Tensor) -> Tensor:
         """float32 [..., K] of embeddings [..., D] of these views, which are multiplied in their own dtype."""
@@ -37,9 +35,14 @@ class Projections(NamedTuple):
 
     def logits_by_view(self) -> list[Tensor]:
         """The logits of every view, by one product: its backward pass writes the prototypes' gradient once, not for each view."""
-        logits_RK = self.logits(torch.cat([view.flatten(0, -2) for view in self.views]))
-        parts = logits_RK.split([view.shape[:-1].numel() for view in self.views])
-        return [part.view(*view.shape[:-1], -1) for part, view in zip(parts, self.views, strict=True)]
+        return by_rows(self.logits, self.views)
+
+
+def by_rows(layer: Callable[[Tensor], Tensor], views: Sequence[Tensor]) -> list[Tensor]:
+    """What a layer on rows [R, ...] makes of views [B, ..., D], all of whose rows pass it together."""
+    rows = layer(torch.cat([view.flatten(0, -2) for view in views]))
+    parts = rows.split([view.shape[:-1].numel() for view in views])
+    return [part.view(*view.shape[:-1], -1) for part, view in zip(parts, views, strict=True)]
 
 
 class ProjectionHead(nn.Module):
@@ -62,14 +65,12 @@ class ProjectionHead(nn.Module):
         magnitudes.requires_grad_(not config.norm_last_layer)
 
     def forward(self, views: Sequence[Tensor]) -> Projections:
-        """Views [B, ..., in_dim] -> unit-length embeddings and `out_dim` prototypes; all rows pass the layers together."""
-        rows = torch.cat([view.flatten(0, -2) for view in views])
-        embeddings_RD = F.normalize(self.mlp(rows), dim=-1)
-        if torch.is_autocast_enabled(rows.device.type):
-            embeddings_RD = embeddings_RD.to(torch.get_autocast_dtype(rows.device.type))
-        parts = embeddings_RD.split([view.shape[:-1].numel() for view in views])
-        embeddings = [part.view(*view.shape[:-1], -1) for part, view in zip(parts, views, strict=True)]
-        return Projections(embeddings, self.last_layer.weight)
+        """Views [B, ..., in_dim] -> unit-length embeddings and `out_dim` prototypes."""
+        return Projections(by_rows(self._embed, views), self.last_layer.weight)
+
+    def _embed(self, rows: Tensor) -> Tensor:
+        embeddings_RD, device = F.normalize(self.mlp(rows), dim=-1), rows.device.type
+        return embeddings_RD.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else embeddings_RD
 
 
 class MoBYHead(nn.Module):

@@ -130,22 +130,14 @@ MethodName = Literal["dino", "moby", "selfpatch", "moby_selfpatch", "patch_match
 class Method:
     """What tells a pretraining method from the others; everything else reads this instead of the method's name."""
 
-    objective: str
-    """`module:class`; the class is made from a `PretrainConfig`, see `pretrain.objectives.base.Objective`."""
-    sections: tuple[str, ...]
-    """The sections of losses that the method reads; options of the others are refused."""
-    class_token: bool = True
-    """Whether a ViT has a CLS token and a final norm; a Swin never has the one and always the other."""
-    families: tuple[str, ...] = ("vit", "swin")
-    """Backbones that the method can train."""
-    branch: Literal["teacher", "student"] = "teacher"
-    """The network that the method's authors evaluate."""
-    prototypes: bool = True
-    """Whether heads end in prototypes, so that targets are sharpened by `dino`'s temperatures and the last layer can be frozen."""
-    batch_norm: bool = False
-    """Whether heads normalise over the batch, so that `train.accumulate` changes what is computed."""
-    local_crops: bool = True
-    """Whether the loss takes local crops."""
+    objective: str  # `module:class`; the class is made from a `PretrainConfig`, see `pretrain.objectives.base.Objective`
+    sections: tuple[str, ...]  # those of losses that the method reads; options of the others are refused
+    class_token: bool = True  # whether a ViT has a CLS token and a final norm; a Swin never has the one and always the other
+    families: tuple[str, ...] = ("vit", "swin")  # backbones that the method can train
+    branch: Literal["teacher", "student"] = "teacher"  # the network that the method's authors evaluate
+    prototypes: bool = True  # heads end in them: `dino`'s temperatures sharpen targets, and the last layer can be frozen
+    batch_norm: bool = False  # heads normalise over the batch, so that `train.accumulate` changes what is computed
+    local_crops: bool = True  # whether the loss takes them
 
 
 _DINO = Method(objective="pretrain.objectives.dino:DINO", sections=("dino",))

@@ -21,17 +21,12 @@ _POSITIONS = ("pos_embed", "cls_token", "relative_position_bias_table")
 class Networks:
     """What is trained, and what trains it."""
 
-    spec: BackboneSpec
-    """The backbone of both networks."""
+    spec: BackboneSpec  # of the backbone of both networks
     student: nn.Module
-    """Trained by the optimiser."""
-    teacher: nn.Module
-    """The student's moving average, without gradients."""
-    objective: Objective
-    """The loss; its buffers are running state."""
+    teacher: nn.Module  # the student's moving average, without gradients
+    objective: Objective  # its buffers are running state
     optimizer: AdamW
-    autocast: torch.autocast
-    """The arithmetic of student and teacher; losses are always float32."""
+    autocast: torch.autocast  # the arithmetic of student and teacher; losses are always float32
 
 
 def build_networks(config: PretrainConfig, device: torch.device) -> Networks:
@@ -52,12 +47,8 @@ def build_networks(config: PretrainConfig, device: torch.device) -> Networks:
 
 def backbone_spec(config: PretrainConfig) -> BackboneSpec:
     """The backbone that is trained; its stored positions cover the global crops."""
-    backbone, has_cls = config.backbone, config.traits.class_token
-    sizes: dict[str, Any] = {
-        "embed_dim": backbone.embed_dim,
-        "patch_size": backbone.patch_size,
-        "image_size": config.views.global_size,
-    }
+    backbone, has_cls, side = config.backbone, config.traits.class_token, config.views.global_size
+    sizes: dict[str, Any] = {"embed_dim": backbone.embed_dim, "patch_size": backbone.patch_size, "image_size": side}
     if backbone.family == "swin":
         return SwinSpec(depths=backbone.stage_depths, num_heads=backbone.stage_heads, window_size=backbone.window_size, **sizes)
     return ViTSpec(depth=backbone.depth, num_heads=backbone.num_heads, class_token=has_cls, final_norm=has_cls, **sizes)

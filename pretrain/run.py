@@ -11,7 +11,7 @@ import yaml
 from common.cli import Interrupted, StopRequest
 from common.distributed import choose_device, peak_memory_bytes, process_group, rank, require_same, world_size
 from common.files import remove_leftovers, write_text_atomically
-from pretrain.checkpoint import CHECKPOINT_FILE, CheckpointWriter, export_backbones, run_settings, start_or_resume
+from pretrain.checkpoint import Checkpoint, export_backbones, run_settings
 from pretrain.config import PretrainConfig, plain_config
 from pretrain.data.loader import GlobalBatchSampler, MultiCropImages, build_loader, network_inputs, report_unreadable
 from pretrain.data.sources import ImageFiles, open_source
@@ -54,12 +54,12 @@ def _pretrain(config: PretrainConfig, device: torch.device) -> Path:
             f"train.accumulate={train.accumulate} does not divide the {share} images of each of the {world_size()} processes "
             f"(train.batch_size={train.batch_size})"
         )
-    checkpoint = train.output / CHECKPOINT_FILE
+    networks = build_networks(config, device)
+    checkpoint = Checkpoint(train, settings, networks, sampler.steps_per_epoch)
     if rank() == 0:
         train.output.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(checkpoint)
-    networks = build_networks(config, device)
-    done, kept = start_or_resume(checkpoint, train.resume, settings, networks)
+        remove_leftovers(checkpoint.path)
+    done = checkpoint.restore()
     last_step = train.epochs * sampler.steps_per_epoch
     if rank() == 0:
         # Only once the run may go on: the file may be another run's.
@@ -74,9 +74,8 @@ def _pretrain(config: PretrainConfig, device: torch.device) -> Path:
         )
     if done < last_step:
         sampler.plan(done, last_step)
-        writer = CheckpointWriter(checkpoint, settings, train, sampler.steps_per_epoch, kept)
         start = time.monotonic()
-        steps, signum = _train(config, device, source, sampler, networks, writer)
+        steps, signum = _train(config, device, source, sampler, networks, checkpoint)
         seconds, gibibytes = time.monotonic() - start, peak_memory_bytes(device) / 2**30
         logger.info("%d steps in %.0f s, peak memory %.1f GiB (process %d)", steps - done, seconds, gibibytes, rank())
         if steps < last_step:
@@ -85,8 +84,8 @@ def _pretrain(config: PretrainConfig, device: torch.device) -> Path:
                 logger.info("%s after step %d, which is saved; the same command line continues", interrupted, steps)
             raise interrupted
     if train.export and rank() == 0:
-        logger.info("exported %s", " and ".join(map(str, export_backbones(checkpoint))))
-    return checkpoint
+        logger.info("exported %s", " and ".join(map(str, export_backbones(checkpoint.path))))
+    return checkpoint.path
 
 
 def _train(
@@ -95,7 +94,7 @@ def _train(
     source: ImageFiles,
     sampler: GlobalBatchSampler,
     networks: Networks,
-    writer: CheckpointWriter,
+    checkpoint: Checkpoint,
 ) -> tuple[int, int]:
     """Do the sampler's steps until the last one, or until a signal; returns how many are done, and the signal's number."""
     train, steps_per_epoch = config.train, sampler.steps_per_epoch
@@ -107,7 +106,6 @@ def _train(
         from pretrain.monitoring.monitor import Monitor
 
         monitor = Monitor(config, source, device)
-    schedules = step_settings(config, steps_per_epoch)
     student = wrap_student(networks, device, train.compile)
     sentinel = Sentinel(device, lag=1 if device.type == "cuda" else 0)
     opened: AbstractContextManager[RunLog | None] = nullcontext()
@@ -118,10 +116,10 @@ def _train(
         for step, batch in enumerate(loader, start=sampler.next_step + 1):
             report_unreadable(batch.failures, unreadable, config.data.max_unreadable)
             is_complete = step == sampler.last_step
-            is_due = is_complete or writer.is_due(step)
+            is_due = is_complete or checkpoint.is_due(step)
             epoch_ended = step % steps_per_epoch == 0
             is_logged = epoch_ended or step % train.log_every == 0
-            settings = schedules(step - 1)
+            settings = step_settings(config, steps_per_epoch, step - 1)
             seed_step(train.seed, step - 1)
             losses = training_step(
                 *(student, networks, network_inputs(batch, device), settings, batch.boxes),
@@ -130,10 +128,10 @@ def _train(
             )
             signum, failed = sentinel.check(step, networks, losses, stop.signum, settle=is_due)
             if failed is not None:
-                raise nonfinite_error(failed, sampler, source, writer.path)
+                raise nonfinite_error(failed, sampler, source, checkpoint.path)
             if signum:
                 # Who is asked to stop may be killed soon: saving comes first then.
-                writer.write(step, networks)
+                checkpoint.write(step)
             # Who asked the run to stop does not wait for plots either.
             watching = monitor if epoch_ended and (is_complete or not signum) else None
             monitored = watching.before_log(step, step // steps_per_epoch, networks.teacher, log) if watching else {}
@@ -146,5 +144,5 @@ def _train(
             if signum:
                 return step, signum
             if is_due:
-                writer.write(step, networks)
+                checkpoint.write(step)
     return sampler.last_step, 0

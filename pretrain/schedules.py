@@ -4,7 +4,6 @@ Each schedule is a function of the step or epoch alone, so that a resumed run ne
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from pretrain.config import PretrainConfig
@@ -26,9 +25,7 @@ def cosine(step: int, start: float, end: float, steps: int, warmup_steps: int = 
 
 def linear(epoch: int, start: float, end: float, epochs: int) -> float:
     """From `start` in the first epoch to `end`, which the last of the `epochs` has already; constant afterwards."""
-    if epoch >= epochs:
-        return end
-    return start + (end - start) * epoch / max(epochs - 1, 1)
+    return end if epoch >= epochs else start + (end - start) * epoch / max(epochs - 1, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,34 +38,26 @@ class StepSettings:
     teacher_temperature: float
     clip_grad: float
     clip_each: bool = True
-    freeze_last_layer: bool
-    """Whether the heads' last layers stay as they are in this step."""
+    freeze_last_layer: bool  # in this step
 
 
-def step_settings(config: PretrainConfig, steps_per_epoch: int) -> Callable[[int], StepSettings]:
-    """The values of all schedules by the number of steps done before."""
-    optim, dino = config.optim, config.dino
-    scale = config.train.batch_size / REFERENCE_BATCH
-    lr, min_lr, start_lr = (
-        optim.lr * scale,
-        *(value * (scale if optim.scale_ends else 1) for value in (optim.min_lr, optim.start_lr)),
-    )
+def step_settings(config: PretrainConfig, steps_per_epoch: int, step: int) -> StepSettings:
+    """The values of all schedules where `step` steps are done."""
+    optim, dino, epoch = config.optim, config.dino, step // steps_per_epoch
     steps = config.train.epochs * steps_per_epoch
+    scale = config.train.batch_size / REFERENCE_BATCH
+    scale_of_ends = scale if optim.scale_ends else 1
     # Learning rate and weight decay count either in steps or in epochs.
     unit = 1 if optim.update_every == "step" else steps_per_epoch
-    units, warmup_units = steps // unit, optim.warmup_epochs * steps_per_epoch // unit
+    place, units, warmup_units = step // unit, steps // unit, optim.warmup_epochs * steps_per_epoch // unit
+    ends = optim.lr * scale, optim.min_lr * scale_of_ends
     temperatures = dino.warmup_teacher_temperature, dino.teacher_temperature, dino.warmup_teacher_temperature_epochs
-
-    def settings(step: int) -> StepSettings:
-        epoch = step // steps_per_epoch
-        return StepSettings(
-            lr=cosine(step // unit, lr, min_lr, units, warmup_units, start_lr),
-            weight_decay=cosine(step // unit, optim.weight_decay, optim.weight_decay_end, units),
-            teacher_momentum=cosine(step, optim.teacher_momentum, 1.0, steps),
-            teacher_temperature=linear(epoch, *temperatures),
-            clip_grad=optim.clip_grad,
-            clip_each=optim.clip_each,
-            freeze_last_layer=epoch < optim.freeze_last_layer_epochs,
-        )
-
-    return settings
+    return StepSettings(
+        lr=cosine(place, *ends, units, warmup_units, optim.start_lr * scale_of_ends),
+        weight_decay=cosine(place, optim.weight_decay, optim.weight_decay_end, units),
+        teacher_momentum=cosine(step, optim.teacher_momentum, 1.0, steps),
+        teacher_temperature=linear(epoch, *temperatures),
+        clip_grad=optim.clip_grad,
+        clip_each=optim.clip_each,
+        freeze_last_layer=epoch < optim.freeze_last_layer_epochs,
+    )

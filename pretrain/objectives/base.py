@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from backbones.base import Tokens
 from backbones.build import AnyBackbone, build_backbone
-from backbones.spec import BackboneSpec, SwinSpec, ViTSpec
+from backbones.spec import BackboneSpec
 from common.distributed import sum_over_processes
 from pretrain.heads import Projections, Role
 
@@ -27,21 +27,15 @@ NUM_GLOBAL_CROPS = 2
 MOST_VALUES = 2**24
 """How many probabilities of one process diagnostics look at, 64 MiB; of more rows they take an even sample."""
 
-GOLDEN_RATIO = (5**0.5 - 1) / 2
-"""Multiples of it, modulo 1, spread evenly; steps of equal length would meet the same positions of a grid again and again."""
-
 Scalars = dict[str, Tensor]
 
 
 class Outputs(NamedTuple):
     """A network's outputs for all crops that it sees, global ones first."""
 
-    cls: Projections
-    """[B, K] of each view."""
-    patches: Projections | None = None
-    """[B, N, K] of each view, where the objective has them."""
-    grids: Sequence[tuple[int, int]] = ()
-    """(h, w) of each view's patches."""
+    cls: Projections  # [B, K] of each view
+    patches: Projections | None = None  # [B, N, K] of each view, where the objective has them
+    grids: Sequence[tuple[int, int]] = ()  # (h, w) of each view's patches
 
 
 class Network(nn.Module):
@@ -84,10 +78,7 @@ class RunningState(nn.Module, ABC):
 
 
 class Loss(nn.Module, ABC):
-    """A loss between the student's outputs and the teacher's, of images or of patches.
-
-    DINO's losses sharpen the teacher's outputs by the temperature; MoBY's ignore it.
-    """
+    """A loss between outputs of student and teacher, of images or patches; DINO's sharpen the teacher's by the temperature."""
 
     @abstractmethod
     def head(self, in_dim: int, role: Role) -> nn.Module:
@@ -95,11 +86,10 @@ class Loss(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, student: Projections, teacher: Projections, temperature: float) -> Tensor:
-        """The loss, a scalar in float32; its running state observes the teacher's outputs."""
+        """A scalar in float32; the running state observes the teacher's outputs."""
 
     @abstractmethod
-    def diagnostics(self, teacher: Projections, temperature: float) -> Scalars:
-        """`distribution_diagnostics` or `embedding_diagnostics` of the teacher's outputs."""
+    def diagnostics(self, teacher: Projections, temperature: float) -> Scalars: ...
 
 
 class Objective(nn.Module, ABC):
@@ -126,10 +116,7 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def diagnostics(self, teacher: Outputs, temperature: float) -> Scalars:
-        """What the targets say and whether they have collapsed: scalars whose names begin with `cls_` or `patch_`.
-
-        All processes call it together and get the same. The running state stays as it is.
-        """
+        """Whether targets say anything: scalars `cls_...` and `patch_...`, the same on all processes, which call it together."""
 
 
 class ImageObjective(Objective):
@@ -156,10 +143,12 @@ def token_width(backbone: AnyBackbone) -> int:
     return backbone.map_channels([backbone.spec.num_blocks - 1])[0]
 
 
-def attention_heads(spec: BackboneSpec) -> int:
-    """Attention heads of the last block."""
-    assert isinstance(spec, ViTSpec | SwinSpec), "no other family can be pretrained"
-    return spec.num_heads if isinstance(spec, ViTSpec) else spec.num_heads[-1]
+def spread_evenly(numbers_R: Tensor, places: int) -> Tensor:
+    """A place in range(places) for each number; those of consecutive numbers lie evenly.
+
+    They are multiples of the golden ratio, modulo 1: steps of equal length would meet the same positions of a grid again and again.
+    """
+    return (numbers_R.double() * ((5**0.5 - 1) / 2) % 1 * places).long().clamp(max=places - 1)
 
 
 @torch.no_grad()
@@ -170,16 +159,14 @@ def distribution_diagnostics(
 
     Their mean entropy is high where each says little, the entropy of their mean is low where all use the same few prototypes; the
     difference of both is what a target says about its row, the mutual information of row and prototype, and collapse leaves none.
-    The centre, [K] or one for each position of views [B, N, K], is subtracted from the logits.
-
-    Returns:
-        `entropy` (nats) and `entropy_part` (of log K, in [0, 1]), the mean over rows; `batch_entropy` and `batch_entropy_part`, those
-        of the mean over rows; `centre_norm`, the length of the centre (mean over positions).
+    The centre, [K] or one for each position of views [B, N, K], is subtracted from the logits. Entropies are in nats, and as parts of
+    log K in [0, 1]: `entropy` is the mean over rows, `batch_entropy` that of the mean over rows. `centre_norm` is the length of the
+    centre (mean over positions).
     """
     rows_RD = torch.cat([view.flatten(0, -2) for view in teacher.views])
     chosen_R = torch.arange(len(rows_RD), device=rows_RD.device)
     if len(rows_RD) > (most := max(1, most_values // centre.shape[-1])):
-        chosen_R = (chosen_R[:most].double() * GOLDEN_RATIO % 1 * len(rows_RD)).long()
+        chosen_R = spread_evenly(chosen_R[:most], len(rows_RD))
     subtracted = centre if centre.ndim == 1 else centre[chosen_R % len(centre)]
     log_probabilities_RK = torch.log_softmax((teacher.logits(rows_RD[chosen_R]) - subtracted) / temperature, dim=-1)
     probabilities_RK = log_probabilities_RK.exp()
@@ -201,11 +188,9 @@ def distribution_diagnostics(
 def embedding_diagnostics(views: Sequence[Tensor], queue_QK: Tensor | None) -> Scalars:
     """How the teacher's embeddings [B, ..., K] of all views and processes are spread over the directions.
 
-    Returns:
-        `deviation`: the standard deviation of the unit-length embeddings, mean over dimensions, times sqrt(K): 1 where directions are
-        spread evenly, 0 where all are the same (without the factor in SimSiam, Chen and He, CVPR 2021).
-        `similarity`: the mean cosine between embeddings of different images; 0 if there is one image.
-        `queue_similarity`: the mean cosine with the queue of past batches' unit vectors, where the loss has one.
+    `deviation` is the standard deviation of the unit-length embeddings, mean over dimensions, times sqrt(K): 1 where directions are
+    spread evenly, 0 where all are the same (without the factor in SimSiam, Chen and He, CVPR 2021). `similarity` is the mean cosine
+    between embeddings of different images, 0 if there is one image; `queue_similarity` that with the queue of past unit vectors.
     """
     units_BRK = torch.cat([F.normalize(view.float(), dim=-1)[:, None].flatten(1, -2) for view in views], dim=1)
     images, rows, width = units_BRK.shape

@@ -21,7 +21,7 @@ from common.distributed import gather_from_processes, rank, world_size
 from pretrain.config import PretrainConfig
 from pretrain.heads import MoBYHead, Projections, Role
 from pretrain.methods import MoBYConfig
-from pretrain.objectives.base import GOLDEN_RATIO, NUM_GLOBAL_CROPS, ImageObjective, Loss, RunningState, embedding_diagnostics
+from pretrain.objectives.base import NUM_GLOBAL_CROPS, ImageObjective, Loss, RunningState, embedding_diagnostics, spread_evenly
 
 
 class MoBY(ImageObjective):
@@ -61,10 +61,7 @@ class EmbeddingQueue(RunningState):
 
 
 def info_nce(queries: Tensor, keys: Tensor, queue_QK: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of each query's own key against it and the queue, by cosine; the mean over queries, a scalar in float32.
-
-    Queries [..., K] have a gradient; keys [..., K], the positives, have none.
-    """
+    """Cross-entropy of each query's own key [..., K] against it and the queue, by cosine; the mean over queries, in float32."""
     queries = F.normalize(queries.float(), dim=-1)
     positive = (queries * F.normalize(keys.detach().float(), dim=-1)).sum(-1, keepdim=True)
     logits = torch.cat([positive, queries @ queue_QK.T], dim=-1) / temperature
@@ -91,13 +88,11 @@ class ImageContrast(Contrast):
 
     def forward(self, student: Projections, teacher: Projections, temperature: float) -> Tensor:
         """The sum of both directions, each the mean over images."""
-        (first, second), (first_key, second_key), (first_queue, second_queue) = student.views, teacher.views, self.queues
-        temperature = self.config.temperature
-        loss = info_nce(first, second_key, second_queue.get_buffer("keys_QK"), temperature)
-        loss = loss + info_nce(second, first_key, first_queue.get_buffer("keys_QK"), temperature)
-        first_queue.observe(first_key)  # type: ignore[operator]
-        second_queue.observe(second_key)  # type: ignore[operator]
-        return loss
+        losses = []
+        for query_BK, key_BK, queue in zip(student.views, teacher.views[::-1], reversed(self.queues), strict=True):
+            losses.append(info_nce(query_BK, key_BK, queue.get_buffer("keys_QK"), self.config.temperature))
+            queue.observe(key_BK)  # type: ignore[operator]
+        return losses[0] + losses[1]
 
     def diagnostics(self, teacher: Projections, temperature: float) -> dict[str, Tensor]:
         return embedding_diagnostics(teacher.views, torch.cat([queue.get_buffer("keys_QK") for queue in self.queues]))
@@ -133,9 +128,8 @@ class PatchContrast(Contrast):
             # By its number among all images that were seen: what is queued must not depend on how many processes there are.
             local_B = torch.arange(images, device=self.seen.device)
             numbers_B = self.seen + local_B * world_size() + rank()
-            positions_B = (numbers_B.double() * GOLDEN_RATIO % 1 * patches).long().clamp(max=patches - 1)
             for targets_BNK in teacher.views[:NUM_GLOBAL_CROPS]:
-                self.queue.observe(targets_BNK[local_B, positions_B])
+                self.queue.observe(targets_BNK[local_B, spread_evenly(numbers_B, patches)])
             self.seen.add_(images * world_size())
         return torch.stack(losses).mean()
 

@@ -121,9 +121,9 @@ class PatchMatching(Objective):
     def diagnostics(self, teacher: Outputs, temperature: float) -> Scalars:
         """The patches are all of the teacher's, matched or not."""
         assert teacher.patches is not None
-        parts = ("cls", teacher.cls, self.cls_centre), ("patch", teacher.patches, self.patch_centre)
-        found = [prefixed(name, distribution_diagnostics(rows, centre.mean_K, temperature)) for name, rows, centre in parts]
-        return found[0] | found[1]
+        cls = distribution_diagnostics(teacher.cls, self.cls_centre.mean_K, temperature)
+        patches = distribution_diagnostics(teacher.patches, self.patch_centre.mean_K, temperature)
+        return prefixed("cls", cls) | prefixed("patch", patches)
 
 
 def match_views(boxes: tuple[Tensor, Tensor], grids: tuple[Grid, Grid]) -> Tensor:

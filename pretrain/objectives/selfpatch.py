@@ -22,12 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.base import Tokens
-from backbones.spec import BackboneSpec
+from backbones.spec import BackboneSpec, SwinSpec, ViTSpec
 from pretrain.config import PretrainConfig
 from pretrain.heads import Role
 from pretrain.methods import ALL_PATCHES, Border, SelfPatchConfig
 from pretrain.objectives.aggregation import Aggregation
-from pretrain.objectives.base import ImageObjective, Loss, Network, Outputs, Scalars, attention_heads, prefixed, token_width
+from pretrain.objectives.base import ImageObjective, Loss, Network, Outputs, Scalars, prefixed, token_width
 from pretrain.objectives.dino import CLSDistillation, PatchDistillation
 from pretrain.objectives.moby import ImageContrast, PatchContrast
 
@@ -84,7 +84,9 @@ class SelfPatchNetwork(Network):
     def __init__(self, spec: BackboneSpec, drop_path_rate: float, config: SelfPatchConfig, role: Role) -> None:
         super().__init__(spec, drop_path_rate)
         self.config, self.role = config, role
-        self.heads["aggregation"] = Aggregation(token_width(self.backbone), attention_heads(spec))
+        assert isinstance(spec, ViTSpec | SwinSpec), "no other family can be pretrained"
+        attention_heads = spec.num_heads if isinstance(spec, ViTSpec) else spec.num_heads[-1]
+        self.heads["aggregation"] = Aggregation(token_width(self.backbone), attention_heads)
 
     def features(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """The CLS token of all patches; the student's normed patches, or the teacher's summaries of their positives."""

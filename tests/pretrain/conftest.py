@@ -107,7 +107,7 @@ def random_batch(config: PretrainConfig, images: int) -> tuple[list[Tensor], lis
 def take_step(config: PretrainConfig, networks: Networks, images: int, **options: Any) -> dict[str, Tensor]:
     """A step on random images past the warm-up and the epochs of frozen layers, in which some parameters must not move."""
     crops, boxes = random_batch(config, images)
-    settings = step_settings(config, steps_per_epoch=4)(4 * max(1, config.optim.warmup_epochs) + 2)
+    settings = step_settings(config, 4, 4 * max(1, config.optim.warmup_epochs) + 2)
     return training_step(networks.student, networks, crops, settings, boxes, **options)
 
 

@@ -16,7 +16,7 @@ from backbones.convert import open_backbone
 from backbones.file import read_backbone_file
 from common.files import file_sha256
 from pretrain.__main__ import main
-from pretrain.checkpoint import CheckpointWriter, link_or_copy, recipe_digest, run_settings
+from pretrain.checkpoint import Checkpoint, link_or_copy, recipe_digest, run_settings
 from pretrain.config import PretrainConfig, parse_run
 from pretrain.log import RunLog
 from pretrain.methods import METHODS, MethodName
@@ -199,9 +199,9 @@ def test_a_disk_that_fills_up_at_the_last_moment(tmp_path: Path, monkeypatch: py
     path = tmp_path / "checkpoint.pth"
     path.write_text("previous")
     monkeypatch.setattr("os.fsync", full)
-    writer = CheckpointWriter(path, run_settings(config, []), config.train, 10, [])
+    checkpoint = Checkpoint(config.train, run_settings(config, []), networks, 10)
     with pytest.raises(ValueError, match="No space left on device; the previous one is intact"):
-        writer.write(1, networks)
+        checkpoint.write(1)
     assert [item.name for item in tmp_path.iterdir()] == ["checkpoint.pth"]
     assert path.read_text() == "previous"
 

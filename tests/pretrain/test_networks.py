@@ -55,9 +55,9 @@ def test_moby_decays_positions_cls_tokens_and_bias_tables() -> None:
 def test_recipes_have_their_authors_schedules(
     recipe: str, epochs: tuple[float, ...], lr: tuple[float, ...], weight_decay: tuple[float | None, ...]
 ) -> None:
-    settings = step_settings(parse_run([recipe]), steps_per_epoch=100)
+    config = parse_run([recipe])
     for epoch, rate, decay in zip(epochs, lr, weight_decay, strict=True):
-        found = settings(round(100 * epoch))
+        found = step_settings(config, 100, round(100 * epoch))
         assert found.lr == pytest.approx(rate, rel=1e-3, abs=1e-7)
         assert decay is None or found.weight_decay == pytest.approx(decay, rel=1e-3)
 

@@ -142,7 +142,7 @@ def test_two_machines_compute_the_same(image_folder: Path, tmp_path: Path, alone
 def test_the_learning_rate_follows_the_global_batch(monkeypatch: pytest.MonkeyPatch, batch: int, processes: int) -> None:
     monkeypatch.setenv("WORLD_SIZE", str(processes))
     config = parse_run(["imagenet_selfpatch_vit_small", "--train.batch_size", str(batch)])
-    peak = step_settings(config, 10)(config.optim.warmup_epochs * 10).lr
+    peak = step_settings(config, 10, config.optim.warmup_epochs * 10).lr
     assert peak == pytest.approx(config.optim.lr * batch / 256, rel=1e-12)
 
 

@@ -76,7 +76,7 @@ def _prepare_step(config: PretrainConfig, images: int) -> Callable[[], None]:
     device = choose_device(config.train.device)
     networks = build_networks(config, device)
     crops = [torch.randn(images, 3, kind.size, kind.size, device=device) for kind in view_kinds(config.views)]
-    settings = step_settings(config, steps_per_epoch=1)(config.optim.warmup_epochs)
+    settings = step_settings(config, 1, config.optim.warmup_epochs)
 
     def step() -> None:
         training_step(networks.student, networks, crops, settings)["loss"].item()
