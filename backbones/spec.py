@@ -131,7 +131,7 @@ class SwinSpec:
     """Side of an attention window in tokens."""
     patch_size: int = 4
     image_size: int = 224
-    """Side in pixels of the pretraining images; stages smaller than a window at this size have no shifted windows."""
+    """Side in pixels of the pretraining images; a stage smaller than `window_size` at this size has windows of its own size."""
 
     def __post_init__(self) -> None:
         _require_positive(self, "embed_dim", "window_size", "patch_size", "image_size")

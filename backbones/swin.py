@@ -15,8 +15,9 @@ from backbones.spec import SwinSpec
 class Swin(Backbone, SwinTransformer):
     """A Swin transformer for any input size that its strides divide.
 
-    Windows and shifts are those of the pretraining size (`spec.image_size`): a stage that fits one window there has no shifted
-    windows at other sizes either. Feature maps that a window does not divide are padded at the bottom and right.
+    Windows are those of the pretraining size (`spec.image_size`). Every second block shifts them along each side that is longer than
+    a window, at whatever size: the last stage is one window in pretraining and unshifted, and at larger sizes shifted, as in the
+    authors' code for detection and segmentation. Feature maps that a window does not divide are padded at the bottom and right.
     """
 
     spec: SwinSpec
@@ -45,6 +46,12 @@ class Swin(Backbone, SwinTransformer):
         height, width = images_B3HW.shape[-2:]
         if height % stride or width % stride or not height or not width:
             raise ValueError(f"image size {height} x {width} is not a multiple of this Swin's stride {stride}")
+        for stage, stage_stride in zip(self.layers, self.map_strides(range(self.spec.num_blocks)), strict=True):
+            for block in stage.blocks[1::2]:
+                sides = height // stage_stride, width // stage_stride
+                block.shift_size = tuple(
+                    window // 2 if side > window else 0 for side, window in zip(sides, block.window_size, strict=True)
+                )
         return self.patch_embed(images_B3HW), {}
 
     def _blocks(self) -> Any:

@@ -13,7 +13,8 @@ They are imported on demand, so that reading this registry loads neither torch n
 """
 
 import importlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 
@@ -47,6 +48,9 @@ class Benchmark:
     columns: tuple[Column, ...] = ()  # those that do not depend on the results
     metric_pattern: str = ""  # regular expression of the metrics that have columns where the results have them
     any_dataset: bool = False  # measured on any data set, with one row per data set
+    footnotes: Mapping[str, str] = field(default_factory=dict)
+    """Deviations that leave a benchmark number comparable, each with the footnote that such a number gets: those of settings in which
+    the network is evaluated as it was pretrained."""
     unrelated_settings: str = ""
     """Regular expression of the protocol's settings that cannot change its metrics, where results hold several benchmarks."""
     charts: tuple[Chart, ...] = ()
@@ -145,6 +149,9 @@ _ALL = (
                 protocol="coco-mask-rcnn-1x",
                 items="images",
                 columns=_columns("coco", _AP),
+                footnotes={
+                    "num_heads": "the released configuration fine-tunes with 8 attention heads, this run with the checkpoint's"
+                },
                 charts=(
                     Chart("bbox_mAP", "bbox_mAP", "Box AP per class"),
                     Chart("segm_mAP", "segm_mAP", "Mask AP per class"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from eval.tasks import Column
-from tables.comparability import AS_PRETRAINED, HEADS, benchmark_differences, conditions_of, heads_of
+from tables.comparability import HEADS, benchmark_differences, conditions_of
 from tables.rows import BENCHMARK_NUMBERS, Cell, Row, Table, printed
 
 RESAMPLES = 1000
@@ -111,26 +111,25 @@ def _ranks(table: Table, cells: Mapping[int, Cell]) -> tuple[dict[int, Literal["
 def _excluded(cells: Mapping[int, Cell]) -> dict[int, str]:
     """The benchmark numbers that do not compete with the others, with the reason, by the number of the row.
 
-    Measured numbers are comparable within classes of equal conditions. Only numbers with the attention heads of the pretraining
-    compete with published ones. Of several classes, that of the newest protocol competes, then the largest, then the first row's.
+    Measured numbers are comparable within classes of equal conditions, whatever the attention heads: benchmark numbers have those of
+    the pretraining or of the released configuration. Of several classes, that of the newest protocol competes, then the largest, then
+    the first row's.
     """
-    published = any(not cell.measurements for cell in cells.values())
     excluded: dict[int, str] = {}
     classes: dict[tuple[tuple[str, str], ...], list[int]] = {}
     for number, cell in cells.items():
         if not cell.measurements:
             continue
         conditions = conditions_of(cell.measurements[0].result, cell.column.benchmark)
-        if published and conditions[HEADS] != AS_PRETRAINED:
-            excluded[number] = f"{HEADS}: {conditions[HEADS]}"
-        else:
-            classes.setdefault(tuple(sorted(conditions.items())), []).append(number)
+        classes.setdefault(tuple(sorted((name, value) for name, value in conditions.items() if name != HEADS)), []).append(
+            number
+        )
     if len(classes) > 1:
         versions = {rows[0]: cells[rows[0]].measurements[0].result.protocol.version for rows in classes.values()}
         chosen = max(classes.values(), key=lambda rows: (versions[rows[0]], len(rows), -rows[0]))
         for number in (number for rows in classes.values() if rows is not chosen for number in rows):
             first, second = (cells[row].measurements[0].result for row in (chosen[0], number))
-            found = benchmark_differences(first, second, cells[number].column.benchmark)
+            found = benchmark_differences(first, second, cells[number].column.benchmark, allowed=[HEADS])
             excluded[number] = ", ".join(f"{field} is {other}, not {competing}" for field, competing, other in found)
     return excluded
 
@@ -157,11 +156,7 @@ def _may_be_subtracted(cell: Cell, other: Cell) -> bool:
     if cell.measurements and other.measurements:
         results = cell.measurements[0].result, other.measurements[0].result
         return not benchmark_differences(*results, cell.column.benchmark)
-    return all(
-        value.status in BENCHMARK_NUMBERS
-        and all(heads_of(measurement.result) == AS_PRETRAINED for measurement in value.measurements[:1])
-        for value in (cell, other)
-    )
+    return all(value.status in BENCHMARK_NUMBERS for value in (cell, other))
 
 
 def _value(cell: Cell) -> float:

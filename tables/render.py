@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from eval.result import Dataset, Result
 from eval.tasks import BENCHMARKS
 from tables.collect import Evaluated, Measurement, slots_of
-from tables.comparability import deviations_of
+from tables.comparability import deviations_of, footnotes_of
 from tables.compare import FEWEST_ITEMS, RESAMPLES, Comparison, Mark, marked
 from tables.rows import BENCHMARK_NUMBERS, VERDICTS, Cell, Row, Table, printed, signed, standing
 
@@ -198,7 +198,9 @@ def _note(measurement: Measurement) -> str:
     data = "; ".join(_data(role, dataset) for role, dataset in sorted(result.datasets.items()))
     pretraining = result.backbone.source.get("seed", -1)
     seeds = f"Seed {result.seed}" + (f", of the pretraining {pretraining}" if pretraining >= 0 else "")
-    return f"{_code(measurement.path)}: {', '.join(verdicts)}. {data}. {_protocol(result)}. {seeds}."
+    footnotes = {text: None for slot in slots_of(result) for text in footnotes_of(result, slot.benchmark).values()}
+    sentences = [", ".join(verdicts), data, _protocol(result), *(text[0].upper() + text[1:] for text in footnotes), seeds]
+    return f"{_code(measurement.path)}: {'. '.join(sentences)}."
 
 
 def _data(role: str, dataset: Dataset) -> str:

@@ -26,6 +26,11 @@ PERCENT = 100
 _IMAGE, _RANK = "image", " rank"
 
 
+def counted(classifier: str, top: int) -> int:
+    """How many answers of a classifier count for top-n: of k-NN min(n, k), as in DINO's eval_knn.py, since others got no vote."""
+    return min(top, int(classifier.removesuffix("-NN"))) if classifier.endswith("-NN") else top
+
+
 def write_predictions(folder: Path, ranks: Ranks, images: LabelledImages) -> None:
     """Write the ranks of every test image, in the same order for every backbone, so that two backbones can be compared by image."""
     text = io.StringIO()
@@ -48,6 +53,8 @@ def read_items(result: Result, folder: Path) -> tuple[tuple[str, ...], Mapping[s
     columns = [column for column in lines[0] if column.endswith(_RANK)]
     ranks = {column.removesuffix(_RANK): np.array([int(line[column]) for line in lines]) for column in columns}
     right = {
-        f"{name} top-{top}": PERCENT * (ranks_N < top).astype(np.float64) for name, ranks_N in ranks.items() for top in TOPS
+        f"{name} top-{top}": PERCENT * (ranks_N < counted(name, top)).astype(np.float64)
+        for name, ranks_N in ranks.items()
+        for top in TOPS
     }
     return tuple(line[_IMAGE] for line in lines), right, None

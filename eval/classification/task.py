@@ -18,7 +18,7 @@ from common.knn import classify, find_neighbours
 from eval.classification.config import ClassificationConfig
 from eval.classification.data import LabelledImages, Splits, read_splits
 from eval.classification.features import KNN, LINEAR, ROWS_PER_FILE, FeatureExtractor, FeatureStore, extract_features
-from eval.classification.items import PERCENT, PREDICTIONS_FILE, TOPS, Ranks, write_predictions
+from eval.classification.items import PERCENT, PREDICTIONS_FILE, TOPS, Ranks, counted, write_predictions
 from eval.classification.linear import stored_batches, train_probe, training_batches
 from eval.classification.protocol import choose_representation, protocol_of
 from eval.record import Evaluation
@@ -125,7 +125,9 @@ def metrics_of(ranks: Ranks, top1: list[list[float]], num_classes: int, seed: in
     `linear top-1, best epoch` is what DINO's script prints: the highest test accuracy of all epochs, for the first learning rate.
     """
     tops = [top for top in TOPS if top < num_classes]
-    metrics = {f"{name} top-{top}": accuracy(ranks_T, top, seed) for name, ranks_T in ranks.items() for top in tops}
+    metrics = {
+        f"{name} top-{top}": accuracy(ranks_T, counted(name, top), seed) for name, ranks_T in ranks.items() for top in tops
+    }
     if top1:
         metrics["linear top-1, best epoch"] = Metric(value=PERCENT * max(shares[0] for shares in top1))
     return metrics

@@ -19,8 +19,8 @@ class DetectionConfig(FineTuningConfig):
     """Precision of training; `auto` is half precision on a GPU where it is published (ViT, Swin): bfloat16 where the GPU has it, else
     float16. It is float32 for a ResNet and on the CPU. Tests are float32."""
     num_heads: int | None = None
-    """Attention heads instead of those that the backbone file states. The published config fine-tunes with 8 a ViT-S that was
-    pretrained with 6, apparently by mistake: 8 repeats that."""
+    """Attention heads instead of those that the backbone file states. The released configuration fine-tunes with 8 a ViT-S that was
+    pretrained with 6, apparently by mistake: 8 repeats that, and any other number is recorded as a deviation."""
     epochs: float | None = None
     """Passes over the training images; by default the published length, 12 epochs (ViT, Swin) or 90,000 iterations (ResNet). The
     learning rate falls at the same parts of any length."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from backbones.spec import BackboneSpec, PlainViTSpec
+from backbones.spec import BackboneSpec, PlainViTSpec, ViTSpec
 from eval.detection.config import PUBLISHED_SHORT_SIDE, DetectionConfig
 from eval.detection.data import Split
 from eval.openmmlab import config as shared
@@ -17,7 +17,10 @@ from eval.openmmlab.backbone import PATCH_OF_BATCH_NORM, PYRAMID_STRIDES, Deconv
 from eval.openmmlab.options import BatchPlan
 from eval.result import Protocol
 
-VERSION = 1
+VERSION = 2  # grows whenever a change can change a metric
+
+_RELEASED_HEADS = {384: 8}
+"""Heads in the released configuration by the width of the ViT: SP-det's num_heads=8 for ViT-S, left over from XCiT-S12."""
 
 MATCHES_FILE = "image_matches.npz"
 """What the test found in every single image, in the output folder."""
@@ -106,11 +109,14 @@ def _scale(config: Config, short_side: int) -> None:
 def protocol_of(config: Config, options: DetectionConfig, spec: BackboneSpec, device: torch.device) -> Protocol:
     """The protocol of a run, from what `resolve` made of its options on these devices.
 
-    Three settings are no deviations: heads follow the backbone file (the published config has 8 for a network of 6), half precision
-    the device, and the number of iterations the number of images where the schedule is in epochs.
+    Two settings are no deviations: half precision follows the device, and the number of iterations the number of images where the
+    schedule is in epochs. Heads of the backbone file that are not the released configuration's are one; the tables show them as a
+    footnote (`eval.tasks.Benchmark.footnotes`).
     """
     base = base_config(spec)
-    not_compared = ["num_heads", *(["precision"] if base.half_precision else [])]
+    if isinstance(spec, ViTSpec):
+        base.model.backbone.num_heads = _RELEASED_HEADS.get(spec.embed_dim)
+    not_compared = ["precision"] if base.half_precision else []
     if base.schedule.unit != "iterations":
         not_compared.append("iterations")
     settings_of = partial(protocol_settings, spec)
@@ -148,6 +154,8 @@ def protocol_settings(spec: BackboneSpec, config: Config, device: torch.device) 
         "train_scales_before_crop": before_crop,
         "crop": next((entry.crop_size for entry in shared.transforms(train, "crop_size")), None),
         "flip": shared.transform_option(train, "prob"),
+        "resized_by": next((entry.backend for entry in shared.transforms(test, "backend")), "cv2"),
+        "masks_as_polygons": any(not entry.poly2mask for entry in shared.transforms(train, "poly2mask")),
         "test_scale": shared.transform_option(test, "scale"),
         "trained_images": train.dataset.filter_cfg,
         "train_transforms": [entry.type for entry in train.dataset.pipeline],

@@ -41,6 +41,23 @@ def with_heads(spec: BackboneSpec, num_heads: int | None) -> BackboneSpec:
     return dataclasses.replace(spec, num_heads=num_heads)
 
 
+def without_class_token(content: BackboneFile) -> BackboneFile:
+    """A ViT's backbone file without the CLS token and its position; ValueError where there is none."""
+    spec = content.spec
+    check_class_token(spec)
+    assert isinstance(spec, ViTSpec)
+    state_dict = {name: tensor for name, tensor in content.state_dict.items() if name != "cls_token"}
+    state_dict["pos_embed"] = state_dict["pos_embed"][:, spec.num_prefix_positions :]
+    return dataclasses.replace(content, spec=dataclasses.replace(spec, class_token=False), state_dict=state_dict)
+
+
+def check_class_token(spec: BackboneSpec) -> None:
+    """ValueError if a backbone has no CLS token that could be left out."""
+    if not isinstance(spec, ViTSpec) or not spec.class_token or spec.register_tokens:
+        kind = f"{spec.family} without a CLS token" if isinstance(spec, ViTSpec) and not spec.class_token else spec.family
+        raise ValueError(f"--no-class-token leaves out the CLS token of a ViT without registers; this backbone is a {kind}")
+
+
 def choose_taps(chosen: Sequence[int] | None, published: Sequence[int], spec: BackboneSpec) -> list[int]:
     """The user's taps, or else the published ones; those of a ViT move to the same parts of another depth.
 
@@ -78,12 +95,12 @@ class BackboneFromFile(BaseModule):
         taps: Sequence[int],
         drop_path_rate: float = 0.0,
         num_heads: int | None = None,
+        class_token: bool = True,
         position_resize: PositionResize = "dino",
         position_image_size: int | None = None,
         deconv_pyramid: bool = False,
         compile: bool = False,
         norm_maps: bool = False,
-        shift_all_stages: bool = False,
         sync_batch_norm: bool = False,
     ) -> None:
         """Build the network and load its weights strictly.
@@ -94,26 +111,24 @@ class BackboneFromFile(BaseModule):
             drop_path_rate: Stochastic depth of the last block, in [0, 1).
             num_heads: Attention heads instead of those that the file states (ViT only). Weights fit any number that divides the
                 width, but attention is computed differently: only for reproducing runs that were fine-tuned so.
+            class_token: Keeps the CLS token that a ViT has; without it, patches attend to each other alone, as in the released
+                fine-tuning backbones.
             position_resize: How position embeddings follow the input size (ViT only).
             position_image_size: Side of an image to whose grid the stored position embeddings are resized at loading (ViT only).
             deconv_pyramid: Makes strides 4 to 32 of four equally large maps (ViT and DINOv3 only).
             compile: Runs the network through torch.compile; sizes may vary.
             norm_maps: Puts a new LayerNorm over the channels behind every map, as in Swin's dense-prediction code.
-            shift_all_stages: Shifts windows in stages, too, that were one window in pretraining (Swin only).
             sync_batch_norm: Shares the statistics of the network's batch normalisation between GPUs.
         """
         super().__init__()
-        content = _adapted(read_backbone_file(Path(backbone_file)), num_heads, position_resize, position_image_size)
+        content = _adapted(
+            read_backbone_file(Path(backbone_file)), num_heads, class_token, position_resize, position_image_size
+        )
         self.taps = list(taps)
         self.network = build_backbone(content.spec, drop_path_rate)
         load_strictly(self.network, content.state_dict)
         if isinstance(self.network, ViT):
             self.network.position_rule = position_resize
-        if shift_all_stages:
-            if not isinstance(self.network, Swin):
-                raise ValueError(f"only a Swin has windows to shift; this backbone is a {content.spec.family}")
-            for block in (block for stage in self.network.layers for block in stage.blocks[1::2]):
-                block.shift_size = tuple(side // 2 for side in block.window_size)
         if sync_batch_norm:
             nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
         self.map_channels = self.network.map_channels(self.taps)
@@ -146,11 +161,17 @@ class BackboneFromFile(BaseModule):
 
 
 def _adapted(
-    content: BackboneFile, num_heads: int | None, position_resize: PositionResize, position_image_size: int | None
+    content: BackboneFile,
+    num_heads: int | None,
+    class_token: bool,
+    position_resize: PositionResize,
+    position_image_size: int | None,
 ) -> BackboneFile:
-    """The file's content with another head count or position grid where asked for."""
+    """The file's content with another head count or position grid, or without the CLS token, where asked for."""
     if position_resize not in get_args(PositionResize):
         raise ValueError(f"position_resize={position_resize!r}; known: {', '.join(get_args(PositionResize))}")
+    if not class_token:
+        content = without_class_token(content)
     spec = with_heads(content.spec, num_heads)
     if not isinstance(spec, ViTSpec) or position_image_size is None or position_image_size == spec.image_size:
         return dataclasses.replace(content, spec=spec)

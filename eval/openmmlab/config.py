@@ -19,7 +19,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 
 from backbones.build import AnyBackbone, build_backbone
 from backbones.spec import BackboneSpec
-from eval.openmmlab.backbone import choose_taps, with_heads
+from eval.openmmlab.backbone import check_class_token, choose_taps, with_heads
 from eval.openmmlab.operators import quiet_packages
 from eval.openmmlab.options import BatchPlan, FineTuningConfig
 from eval.result import Protocol
@@ -72,6 +72,9 @@ def use_backbone(config: Config, options: FineTuningConfig, spec: BackboneSpec) 
     backbone = config.model.backbone
     backbone.backbone_file = str(options.backbone.resolve())
     backbone.num_heads = options.num_heads
+    if options.no_class_token:
+        check_class_token(spec)
+        backbone.class_token = False
     backbone.compile = options.compile
     backbone.taps = choose_taps(options.taps, backbone.taps, spec)
     with torch.device("meta"):

@@ -70,6 +70,9 @@ class FineTuningConfig:
     any other depth. A Swin or ResNet gives a map per stage."""
     num_heads: int | None = None
     """Attention heads instead of those that the backbone file states (ViT)."""
+    no_class_token: bool = False
+    """Leave out a ViT's CLS token. By default it stays, which is our choice: the released fine-tuning backbones have none, and nobody
+    states how the rows of DINO, MoBY and MoCo-v3 were made."""
     warmup_iterations: int | None = None
     """Updates during which the learning rate rises; by default the published number, but at most a tenth of all."""
     max_images: int | None = None

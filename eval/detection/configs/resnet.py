@@ -6,9 +6,10 @@
 # norms, linear warm-up of 1000 updates from 0.001, float32. MoCo's authors have SyncBN in backbone and FPN only, and Detectron2's
 # usual box head (facebookresearch/moco#34).
 #
-# mmdet's Mask R-CNN stands in for Detectron2's; it gives SSL backbones somewhat lower AP (open-mmlab/mmdetection#4874). Known
-# differences: RPN matches a box to its best anchor only above an IoU of 0.3 (Detectron2: always); images are not grouped by aspect
-# ratio, since groups would depend on the number of devices.
+# mmdet's Mask R-CNN stands in for Detectron2's; it gives SSL backbones somewhat lower AP (open-mmlab/mmdetection#4874). As there,
+# Pillow resizes the images, with antialiasing, mask targets come from polygons, and the second stage matches no proposal below its
+# threshold. Known differences: RPN matches a box to its best anchor only above an IoU of 0.3 (Detectron2: always); images are not
+# grouped by aspect ratio, since groups would depend on the number of devices.
 _base_ = ["./base.py"]
 
 batch = dict(total=16, per_device=2)
@@ -26,16 +27,24 @@ model = dict(
         bbox_head=dict(type="Shared4Conv1FCBBoxHead", conv_out_channels=256, norm_cfg=sync_batch_norm),
         mask_head=dict(norm_cfg=sync_batch_norm),
     ),
+    train_cfg=dict(rcnn=dict(assigner=dict(match_low_quality=False))),
 )
 
 train_pipeline = [
     dict(type="ReadImage"),
-    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-    dict(type="RandomChoiceResize", scales=[(1333, side) for side in range(640, 801, 32)], keep_ratio=True),
+    dict(type="LoadAnnotations", with_bbox=True, with_mask=True, poly2mask=False),
+    dict(type="RandomChoiceResize", scales=[(1333, side) for side in range(640, 801, 32)], keep_ratio=True, backend="pillow"),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackDetInputs"),
 ]
+test_pipeline = [
+    dict(type="ReadImage"),
+    dict(type="Resize", scale=(1333, 800), keep_ratio=True, backend="pillow"),
+    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
+    dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
+]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type="SGD", lr=0.02, momentum=0.9, weight_decay=1e-4),

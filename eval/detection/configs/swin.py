@@ -9,8 +9,10 @@ _base_ = ["./base.py"]
 
 batch = dict(total=16, per_device=2)
 
-# The last stage is one window in pretraining, of 224 pixels; the published code shifts its windows all the same.
-model = dict(backbone=dict(taps=(0, 1, 2, 3), drop_path_rate=0.1, norm_maps=True, shift_all_stages=True))
+# schedule_1x.py:8 there (c7b20110) warms up for 500 updates.
+schedule = dict(warmup_iterations=500)
+
+model = dict(backbone=dict(taps=(0, 1, 2, 3), drop_path_rate=0.1, norm_maps=True))
 
 undecayed = dict(relative_position_bias_table=dict(decay_mult=0.0), norm=dict(decay_mult=0.0))
 optim_wrapper = dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(custom_keys=dict(_delete_=True, **undecayed)))

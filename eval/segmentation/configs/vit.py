@@ -3,4 +3,6 @@
 _base_ = ["./base.py"]
 
 positions = dict(position_resize="size", position_image_size={{_base_.crop}})
-model = dict(backbone=dict(taps=(2, 5, 8, 11), num_heads=None, drop_path_rate=0.1, **positions, deconv_pyramid=False))
+model = dict(
+    backbone=dict(taps=(2, 5, 8, 11), num_heads=None, class_token=True, drop_path_rate=0.1, **positions, deconv_pyramid=False)
+)

@@ -10,7 +10,7 @@ import pytest
 from eval.__main__ import main
 from eval.classification.config import ClassificationConfig
 from eval.classification.items import read_items
-from eval.classification.task import accuracy, evaluate
+from eval.classification.task import accuracy, evaluate, metrics_of
 from eval.result import ResultError, read_result
 from tests.conftest import RunMain
 from tests.eval.classification.conftest import TEST_IMAGES
@@ -102,6 +102,19 @@ def test_the_items_give_the_metrics_again(configure: Configure) -> None:
         assert means[name].mean() == pytest.approx(result.metrics[name].value)
         assert set(means[name]) <= {0, 100}
     assert read_items(replace(result, artefacts={}), config.output) is None
+    lines = ["image,class,a rank", *(f"{rank},red,{rank}" for rank in range(6))]
+    (config.output / "predictions.csv").write_text("\n".join(lines))
+    found = read_items(result, config.output)
+    assert found is not None
+    assert {name: values.sum() for name, values in found[1].items()} == {"a top-1": 100, "a top-5": 500}
+
+
+def test_top_5_of_few_neighbours_counts_as_many_answers() -> None:
+    """DINO's eval_knn.py counts min(5, k): classes without a vote are no answers."""
+    ranks = {f"{k}-NN": np.arange(7) for k in (1, 3, 10)}
+    metrics = metrics_of(ranks, [], num_classes=7, seed=0)
+    found = {name: metric.value for name, metric in metrics.items() if "top-5" in name}
+    assert found == pytest.approx({"1-NN top-5": 100 / 7, "3-NN top-5": 300 / 7, "10-NN top-5": 500 / 7})
 
 
 def test_the_interval_is_that_of_resampled_images() -> None:

@@ -1,11 +1,13 @@
+import dataclasses
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from backbones.build import build_backbone
 from backbones.file import read_backbone_file
-from backbones.spec import DINOv3Spec, ResNetSpec, SwinSpec
+from backbones.spec import DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec
 from backbones.vit import resize_positions
 from eval.openmmlab.backbone import BackboneFromFile
 from tests.layouts import REGISTERS
@@ -114,15 +116,33 @@ def test_stages_of_a_swin_are_normalised_and_shifted(tmp_path: Path) -> None:
     spec = SwinSpec(embed_dim=24, depths=(2, 2, 2, 2), num_heads=(3, 6, 12, 24), window_size=7)
     file = write_toy_backbone(tmp_path, spec)
     plain = BackboneFromFile(str(file), TAPS).eval()
-    as_published = BackboneFromFile(str(file), TAPS, norm_maps=True, shift_all_stages=True).eval()
-    shifts = [[block.shift_size for block in stage.blocks] for stage in as_published.network.layers]
-    assert shifts == [[(0, 0), (3, 3)]] * 4
-    assert [block.shift_size for block in plain.network.layers[3].blocks] == [(0, 0), (0, 0)]
+    as_published = BackboneFromFile(str(file), TAPS, norm_maps=True).eval()
     images = torch.randn(1, 3, 256, 288)
     before, after = plain(images), as_published(images)
+    shifts = [[block.shift_size for block in stage.blocks] for stage in as_published.network.layers]
+    assert shifts == [[(0, 0), (3, 3)]] * 4
+    plain(images[..., :224])  # a window covers the last map's width alone
+    assert [block.shift_size for block in plain.network.layers[3].blocks] == [(0, 0), (3, 0)]
+    plain(images[..., :224, :224])
+    assert [block.shift_size for block in plain.network.layers[3].blocks] == [(0, 0), (0, 0)]
+    assert [block.shift_size for block in plain.network.layers[2].blocks] == [(0, 0), (3, 3)]
     assert [tuple(map_BDhw.shape[1:]) for map_BDhw in after] == [(24, 64, 72), (48, 32, 36), (96, 16, 18), (192, 8, 9)]
-    for unshifted_BDhw, normed_BDhw in zip(before[:3], after[:3], strict=True):
-        wanted_BhwD = torch.nn.functional.layer_norm(unshifted_BDhw.permute(0, 2, 3, 1), unshifted_BDhw.shape[1:2])
+    for plain_BDhw, normed_BDhw in zip(before, after, strict=True):
+        wanted_BhwD = torch.nn.functional.layer_norm(plain_BDhw.permute(0, 2, 3, 1), plain_BDhw.shape[1:2])
         torch.testing.assert_close(normed_BDhw.permute(0, 2, 3, 1), wanted_BhwD)
-    with pytest.raises(ValueError, match="only a Swin has windows"):
-        BackboneFromFile(str(write_toy_backbone(tmp_path, ResNetSpec(layers=(1, 1, 1, 1)))), TAPS, shift_all_stages=True)
+
+
+def test_without_its_class_token_a_vit_is_one_that_never_had_it(tmp_path: Path) -> None:
+    spec = ViTSpec(embed_dim=24, depth=4, num_heads=3, patch_size=16, image_size=64, class_token=True, final_norm=True)
+    file = write_toy_backbone(tmp_path, spec)
+    kept, without = (BackboneFromFile(str(file), TAPS, class_token=keep).eval() for keep in (True, False))
+    bare = build_backbone(dataclasses.replace(spec, class_token=False)).eval()
+    weights = {name: value for name, value in kept.network.state_dict().items() if name != "cls_token"}
+    weights["pos_embed"] = weights["pos_embed"][:, 1:]
+    bare.load_state_dict(weights)
+    images = torch.randn(1, 3, 96, 64)
+    for found_BDhw, wanted_BDhw in zip(without(images), bare.forward_maps(images, TAPS), strict=True):
+        torch.testing.assert_close(found_BDhw, wanted_BDhw)
+    assert not torch.allclose(without(images)[0], kept(images)[0])
+    with pytest.raises(ValueError, match=r"--no-class-token leaves out the CLS token .* this backbone is a resnet"):
+        BackboneFromFile(str(write_toy_backbone(tmp_path, ResNetSpec(layers=(1, 1, 1, 1)))), TAPS, class_token=False)
