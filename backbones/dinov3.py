@@ -20,8 +20,7 @@ from torch import Tensor
 from backbones.base import PlainViT, timm_arguments
 from backbones.spec import DINOv3Spec
 
-ROPE_BASE = 100.0
-"""Periods are this to the powers 0, 1/n, ... (n-1)/n, n being a quarter of a head's width."""
+ROPE_BASE = 100.0  # Periods are this to the powers 0, 1/n, ... (n-1)/n, n being a quarter of a head's width.
 INITIAL_LAYER_SCALE = 1e-5
 
 

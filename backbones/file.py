@@ -37,16 +37,11 @@ class BackboneFileError(ValueError):
 class Source:
     """Where the weights of a backbone file come from."""
 
-    format: str
-    """Name of the checkpoint layout, as in `backbones.layouts.LAYOUTS`."""
-    branch: str
-    """Which of the checkpoint's networks was taken, such as `teacher`."""
-    file_name: str
-    """Name of the checkpoint file, without its folder."""
-    sha256: str
-    """Digest of the checkpoint file."""
-    epoch: int
-    """Completed epochs; like the seed -1 where the checkpoint states none."""
+    format: str  # Name of the checkpoint layout, as in `backbones.layouts.LAYOUTS`.
+    branch: str  # Which of the checkpoint's networks was taken, such as `teacher`.
+    file_name: str  # Name of the checkpoint file, without its folder.
+    sha256: str  # Digest of the checkpoint file.
+    epoch: int  # Completed epochs; like the seed -1 where the checkpoint states none.
     recipe_sha256: str = ""
     """Digest of the pretraining's settings apart from its seed; empty where the checkpoint states none (all but PatchBench's own)."""
     seed: int = -1

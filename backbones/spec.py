@@ -13,8 +13,7 @@ from typing import Any, ClassVar, Literal, get_args
 # MoCo-v3's ViT-S (12 heads of 32) is the known exception.
 STANDARD_HEAD_DIM = 64
 
-DINOV3_PERIODS = "rope.periods"
-"""Name of the rotary periods among a DINOv3's weights."""
+DINOV3_PERIODS = "rope.periods"  # Name of the rotary periods among a DINOv3's weights.
 
 MLPKind = Literal["gelu", "swiglu"]
 PositionRule = Literal["dino", "antialias"]
@@ -24,13 +23,10 @@ PositionRule = Literal["dino", "antialias"]
 class _Transformer:
     """What all transformers have whose blocks are of one width and one stride."""
 
-    embed_dim: int
-    """Width of the tokens."""
+    embed_dim: int  # Width of the tokens.
     depth: int
-    num_heads: int
-    """Attention heads per block; a ViT's weights do not show them."""
-    patch_size: int
-    """Side in pixels."""
+    num_heads: int  # Attention heads per block; a ViT's weights do not show them.
+    patch_size: int  # Side in pixels.
 
     @property
     def num_blocks(self) -> int:
@@ -45,16 +41,13 @@ class ViTSpec(_Transformer):
 
     image_size: int
     """Side in pixels of the square image whose patch grid the stored position embeddings cover."""
-    class_token: bool
-    """Whether a CLS token with a position of its own precedes the patch tokens."""
-    final_norm: bool
-    """Whether a LayerNorm follows the last block."""
+    class_token: bool  # Whether a CLS token with a position of its own precedes the patch tokens.
+    final_norm: bool  # Whether a LayerNorm follows the last block.
     mlp_ratio: float = 4.0
     """Width of the MLP's first layer over `embed_dim`. That of `swiglu` holds gate and value: half of it is the hidden width."""
     mlp: MLPKind = "gelu"
     """`gelu`: two linear layers; `swiglu`: a gated MLP, gate first (DINOv2's giant model)."""
-    layer_scale: bool = False
-    """Whether each branch of a block ends with a learnt factor per channel."""
+    layer_scale: bool = False  # Whether each branch of a block ends with a learnt factor per channel.
     register_tokens: int = 0
     """Tokens without a position between the CLS token and the patches; neither `forward_tokens` nor `forward_maps` returns them."""
     class_position: bool = True
@@ -94,14 +87,10 @@ class DINOv3Spec(_Transformer):
     class_token: ClassVar[bool] = True
     final_norm: ClassVar[bool] = True
 
-    hidden_dim: int
-    """Width of the MLP's hidden layer."""
-    register_tokens: int
-    """Same meaning as in `ViTSpec`."""
-    mlp: MLPKind = "gelu"
-    """`gelu`: two linear layers; `swiglu`: a gated MLP (the sizes S+, L+, H+ and 7B)."""
-    query_value_bias: bool = True
-    """Whether queries and values have a bias; keys never have."""
+    hidden_dim: int  # Width of the MLP's hidden layer.
+    register_tokens: int  # Same meaning as in `ViTSpec`.
+    mlp: MLPKind = "gelu"  # `gelu`: two linear layers; `swiglu`: a gated MLP (the sizes S+, L+, H+ and 7B).
+    query_value_bias: bool = True  # Whether queries and values have a bias; keys never have.
 
     def __post_init__(self) -> None:
         _check_transformer(self, "hidden_dim")
@@ -122,13 +111,10 @@ class SwinSpec:
 
     family: ClassVar[str] = "swin"
 
-    embed_dim: int
-    """Width of the first stage; every further stage doubles it."""
-    depths: tuple[int, ...]
-    """Blocks of each stage."""
+    embed_dim: int  # Width of the first stage; every further stage doubles it.
+    depths: tuple[int, ...]  # Blocks of each stage.
     num_heads: tuple[int, ...]
-    window_size: int
-    """Side of an attention window in tokens."""
+    window_size: int  # Side of an attention window in tokens.
     patch_size: int = 4
     image_size: int = 224
     """Side in pixels of the pretraining images; a stage smaller than `window_size` at this size has windows of its own size."""
@@ -155,8 +141,7 @@ class ResNetSpec:
 
     family: ClassVar[str] = "resnet"
 
-    layers: tuple[int, ...]
-    """Bottleneck blocks per stage."""
+    layers: tuple[int, ...]  # Bottleneck blocks per stage.
 
     def __post_init__(self) -> None:
         if len(self.layers) != 4 or min(self.layers) < 1:
@@ -167,8 +152,7 @@ class ResNetSpec:
         return len(self.layers)
 
 
-PlainViTSpec = ViTSpec | DINOv3Spec
-"""Transformers all of whose blocks have one width and one stride."""
+PlainViTSpec = ViTSpec | DINOv3Spec  # Transformers all of whose blocks have one width and one stride.
 BackboneSpec = ViTSpec | DINOv3Spec | SwinSpec | ResNetSpec
 _FAMILIES: dict[str, type[BackboneSpec]] = {spec.family: spec for spec in get_args(BackboneSpec)}
 

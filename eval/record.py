@@ -43,8 +43,7 @@ CONFIG_FILE = "config.json"
 
 _SHOWN = 4
 
-Inputs = dict[str, Any]
-"""Everything that determines a task's metrics; JSON-ready."""
+Inputs = dict[str, Any]  # Everything that determines a task's metrics; JSON-ready.
 
 _PACKAGES = (
     *("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "pillow", "scipy", "pycocotools"),
@@ -57,8 +56,7 @@ class Evaluation:
     """One task on one backbone, checked and ready to run; `datasets` are `test`, and `train` where the task learns."""
 
     task: str
-    options: Any
-    """The task's config, a dataclass; every task's has `backbone`, `name`, `output` and `seed`."""
+    options: Any  # The task's config, a dataclass; every task's has `backbone`, `name`, `output` and `seed`.
     backbone: "BackboneFile"
     protocol: Protocol
     datasets: dict[str, Dataset]

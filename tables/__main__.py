@@ -20,10 +20,8 @@ logger = logging.getLogger(__name__)
 class CheckConfig:
     """Name every difference that makes results incomparable, one per line; the exit status is 2 if there is any."""
 
-    runs: Path
-    """Folder of results; every result.json below it is read."""
-    names: list[str] = field(default_factory=list)
-    """Only the runs of these names; by default all."""
+    runs: Path  # Folder of results; every result.json below it is read.
+    names: list[str] = field(default_factory=list)  # Only the runs of these names; by default all.
     allow: list[str] = field(default_factory=list)
     """Differences to accept: fields as this command prints them, such as `heads`, `settings.taps` or all of `dataset.test`."""
 

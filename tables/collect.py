@@ -32,12 +32,10 @@ class CollectionError(ValueError):
 class Measurement:
     """A result and where it was found."""
 
-    path: str
-    """Relative to the folder of runs, with forward slashes."""
+    path: str  # Relative to the folder of runs, with forward slashes.
     folder: Path
     result: Result
-    number: int = 0
-    """The number that the pages give it, in the order of the rows."""
+    number: int = 0  # The number that the pages give it, in the order of the rows.
 
     @property
     def name(self) -> str:
@@ -77,8 +75,7 @@ class Slot(NamedTuple):
 class Evaluated:
     """What was measured for one recipe: on one backbone, or on several that differ only in the seed of their pretraining."""
 
-    name: str
-    """The name of the run, or the names of several runs, separated by commas."""
+    name: str  # The name of the run, or the names of several runs, separated by commas.
     architecture: str
     slots: dict[Slot, tuple[Measurement, ...]]
     """For each place in the tables one result, or one for each seed, sorted by path. A result may fill several places."""

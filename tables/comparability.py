@@ -20,8 +20,7 @@ AS_PUBLISHED = "as published"
 AS_PRETRAINED = "as pretrained"
 
 HEADS = "heads"
-FIELDS = (HEADS, "protocol", "dataset", "settings")
-"""The names of a difference's field, up to the first dot."""
+FIELDS = (HEADS, "protocol", "dataset", "settings")  # The names of a difference's field, up to the first dot.
 
 
 class Difference(NamedTuple):

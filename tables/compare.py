@@ -14,8 +14,7 @@ from tables.comparability import HEADS, benchmark_differences, conditions_of
 from tables.rows import BENCHMARK_NUMBERS, Cell, Row, Table, printed
 
 RESAMPLES = 1000
-FEWEST_ITEMS = 10
-"""With fewer items, no test of a difference keeps to its 5 %."""
+FEWEST_ITEMS = 10  # With fewer items, no test of a difference keeps to its 5 %.
 
 
 class Interval(NamedTuple):
@@ -35,12 +34,9 @@ class Mark:
 
     rank: Literal["best", "second"] | None = None
     """Its rank among the comparable benchmark numbers of its column (and data set)."""
-    delta: float | None = None
-    """The value minus the baseline's, in the unit of the metric."""
-    interval: Interval | None = None
-    """The interval of `delta`, if both results carry their items."""
-    incomparable: str = ""
-    """Why a benchmark number does not compete with the others; empty if it does."""
+    delta: float | None = None  # The value minus the baseline's, in the unit of the metric.
+    interval: Interval | None = None  # The interval of `delta`, if both results carry their items.
+    incomparable: str = ""  # Why a benchmark number does not compete with the others; empty if it does.
 
     @property
     def significant(self) -> bool:

@@ -15,11 +15,9 @@ REFERENCE_FOLDER = Path(__file__).parent / "reference"
 class Layout:
     """A table's columns: descriptors, which say what was evaluated, then metrics."""
 
-    name: str
-    """The name of its files and of its reference table."""
+    name: str  # The name of its files and of its reference table.
     title: str
-    caption: str
-    """What the published rows have in common, and what a measured row cannot tell."""
+    caption: str  # What the published rows have in common, and what a measured row cannot tell.
     descriptors: tuple[str, ...]
     columns: tuple[Column, ...]
 

@@ -23,8 +23,7 @@ logger = logging.getLogger(__name__)
 class TablesConfig:
     """Write the paper's tables with a row for every evaluated backbone (CSV, Markdown, LaTeX), and a report to look through."""
 
-    runs: Path
-    """Folder of results; every result.json below it is read."""
+    runs: Path  # Folder of results; every result.json below it is read.
     output: Path
     """Folder for a CSV and a LaTeX file per table, for tables.md and tables.tex with all of them, and for report.html; made if
     absent."""
@@ -48,8 +47,7 @@ class Tables:
     evaluated: list[Evaluated]
     tables: list[Table]
     comparisons: list[Comparison]
-    baseline: str | None
-    """The row from which differences are given."""
+    baseline: str | None  # The row from which differences are given.
 
 
 def build_tables(runs: Path, baseline: str | None = None) -> Tables:

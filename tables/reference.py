@@ -17,10 +17,8 @@ _DRIVE_PAGE = re.compile(r"https://drive\.google\.com/file/d/([\w-]+)/view.*")
 class PublishedRow:
     """One row of a published table."""
 
-    descriptors: dict[str, str]
-    """Descriptor -> text, empty where the source states nothing."""
-    values: dict[str, str]
-    """Column key -> the digits as printed; empty where the source states none."""
+    descriptors: dict[str, str]  # Descriptor -> text, empty where the source states nothing.
+    values: dict[str, str]  # Column key -> the digits as printed; empty where the source states none.
     source: str
     note: str
 

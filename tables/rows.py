@@ -63,16 +63,13 @@ class Row:
     kind: Literal["published", "measured", "mean", "seed"]
     """Each value of a `measured` row is from one result; at least one value of a `mean` row is a mean over seeds, and a `seed` row
     holds the values of one of these seeds."""
-    descriptors: dict[str, str]
-    """What was evaluated; empty where unknown."""
+    descriptors: dict[str, str]  # What was evaluated; empty where unknown.
     cells: dict[str, Cell]
     """Column key -> value; a benchmark that was not measured, or is not stated, has no cells."""
     source: str = "measured here"
     note: str = ""
-    evaluated: Evaluated | None = None
-    """The results of a measured row; None for a published one."""
-    seeds: tuple["Row", ...] = ()
-    """The `seed` rows of a `mean` row."""
+    evaluated: Evaluated | None = None  # The results of a measured row; None for a published one.
+    seeds: tuple["Row", ...] = ()  # The `seed` rows of a `mean` row.
     seed_of: tuple[int, int] | None = None
     """The seeds of a `seed` row: that of the pretraining (-1 where not recorded) and that of the evaluation."""
 

@@ -43,10 +43,8 @@ class Items(NamedTuple):
 
     names: tuple[str, ...]
     """Names [N] of the items, ascending, so that a draw means the same item in every result."""
-    means: Mapping[str, Array]
-    """Metric -> values [N], whose mean is the metric."""
-    resampled: Mapping[str, Array]
-    """Every other metric -> its values [R] on the resampled sets."""
+    means: Mapping[str, Array]  # Metric -> values [N], whose mean is the metric.
+    resampled: Mapping[str, Array]  # Every other metric -> its values [R] on the resampled sets.
 
 
 def add_intervals(tables: Sequence[Table], comparisons: Sequence[Comparison]) -> list[Comparison]:

@@ -46,8 +46,7 @@ logger = logging.getLogger("ablation")
 class AblationOptions(LaunchOptions):
     """Pretrain the recipes of a published ablation, evaluate each on DAVIS, put the results beside the published ones."""
 
-    table: tyro.conf.Positional[Table]
-    """The published ablation to run."""
+    table: tyro.conf.Positional[Table]  # The published ablation to run.
     scale: Scale = "full"
     """`full`: the recipes as they are. `tiny`: small crops and heads, three epochs, a minute per row; these runs are named
     NAME-deviating and only try out the pipeline."""
@@ -59,10 +58,8 @@ class AblationOptions(LaunchOptions):
     """Folder that holds `coco/train2017` and `DAVIS`; the default is `data`, with `--scale tiny` the sample data."""
     images: Path | None = None
     """Folder of images to pretrain on; the default is DATA/coco/train2017, or the sample photographs."""
-    runs: Path = Path("runs")
-    """Folder of runs: checkpoint, backbone file and result of each go to RUNS/NAME."""
-    output: Path = Path("results")
-    """Folder for the tables."""
+    runs: Path = Path("runs")  # Folder of runs: checkpoint, backbone file and result of each go to RUNS/NAME.
+    output: Path = Path("results")  # Folder for the tables.
     pretraining: list[str] = field(default_factory=list)
     """Changes to every recipe, SECTION.FIELD=VALUE such as train.epochs=100 data.workers=4; the tables name them."""
     evaluation: list[str] = field(default_factory=list)
@@ -98,10 +95,8 @@ class Job(NamedTuple):
 
     options: JobOptions
     config: PretrainConfig
-    images: int
-    """Number of images to pretrain on."""
-    departures: dict[str, str]
-    """Where the pretraining departs from the published one."""
+    images: int  # Number of images to pretrain on.
+    departures: dict[str, str]  # Where the pretraining departs from the published one.
     rows: tuple[str, ...]  # their names
 
     @property

@@ -34,19 +34,14 @@ class DoctorConfig:
     Exit status: 0 if everything asked for is usable, 1 if there are problems, 2 for a mistake in the command line.
     """
 
-    data: Path = Path("data")
-    """Folder that holds the data sets."""
+    data: Path = Path("data")  # Folder that holds the data sets.
     tasks: str = ""
     """Examine only the data sets of these tasks, separated by commas; an absent one is then a problem. By default, all data sets that
     exist are examined."""
-    deep: bool = False
-    """Decode every file instead of looking at its header and its end."""
-    jobs: int = 0
-    """Number of processes; 0 starts one per core."""
-    names: int = 5
-    """Number of file names to show for each kind of problem; the JSON file has all of them."""
-    json: Path | None = None
-    """Write the report to this file as well, for programs."""
+    deep: bool = False  # Decode every file instead of looking at its header and its end.
+    jobs: int = 0  # Number of processes; 0 starts one per core.
+    names: int = 5  # Number of file names to show for each kind of problem; the JSON file has all of them.
+    json: Path | None = None  # Write the report to this file as well, for programs.
 
     def __post_init__(self) -> None:
         for field in ("jobs", "names"):

@@ -42,16 +42,13 @@ class EvalAllOptions(LaunchOptions):
     name: str = ""
     """Name of the run in tables and folders; the default is the name of the checkpoint file, or of its folder if the file is called
     `checkpoint`."""
-    runs: Path = Path("runs")
-    """Results go to RUNS/NAME/TASK/result.json."""
-    results: Path = Path("results")
-    """Folder for the tables."""
+    runs: Path = Path("runs")  # Results go to RUNS/NAME/TASK/result.json.
+    results: Path = Path("results")  # Folder for the tables.
     sample: bool = False
     """Use generated sample data (drawn into sample/) and shortened fine-tuning: this tries out the pipeline and measures nothing."""
     gpus: int | None = None
     """Processes per task, one per GPU. The default is NPROC_PER_NODE, else the number of GPUs, else 1; a Slurm job gets 1."""
-    format: str = "auto"
-    """The checkpoint's layout; `auto` finds it from the keys."""
+    format: str = "auto"  # The checkpoint's layout; `auto` finds it from the keys.
     branch: str = "default"
     """Which of the checkpoint's networks to take; `default` is the one behind the published numbers."""
     num_heads: int | None = None

@@ -28,14 +28,10 @@ _COLUMNS = ("name", "method", "backbone", "epochs", "format", "licence", "addres
 class FetchOptions:
     """Download a published checkpoint by name, verify it, and convert it to a backbone file NAME.safetensors."""
 
-    name: tyro.conf.Positional[str] = ""
-    """Name of the checkpoint; --list shows all of them."""
-    list: bool = False
-    """Show the table of checkpoints and download nothing."""
-    output: Path = Path("data/checkpoints")
-    """Folder for the checkpoint and the backbone file."""
-    table: Path = CHECKPOINTS_FILE
-    """The table of published checkpoints."""
+    name: tyro.conf.Positional[str] = ""  # Name of the checkpoint; --list shows all of them.
+    list: bool = False  # Show the table of checkpoints and download nothing.
+    output: Path = Path("data/checkpoints")  # Folder for the checkpoint and the backbone file.
+    table: Path = CHECKPOINTS_FILE  # The table of published checkpoints.
 
 
 def fetch(row: PublishedCheckpoint, folder: Path) -> tuple[Path, dict[str, Any]]:

@@ -28,16 +28,11 @@ class SampleConfig:
 
     output: Path
     """Folder to draw into: coco/, ade/ADEChallengeData2016/, DAVIS/, imagenet/ and photos/. Pass it as --data to other commands."""
-    seed: int = 0
-    """Seed of everything random; the same seed gives the same bytes."""
-    train_images: int = 8
-    """Training images of the COCO and of the ADE20K set."""
-    val_images: int = 4
-    """Validation images of the COCO and of the ADE20K set."""
-    frames: int = 8
-    """Frames of each of the two DAVIS sequences."""
-    photos: int = 6
-    """Pretraining images per subject; there are eight subjects."""
+    seed: int = 0  # Seed of everything random; the same seed gives the same bytes.
+    train_images: int = 8  # Training images of the COCO and of the ADE20K set.
+    val_images: int = 4  # Validation images of the COCO and of the ADE20K set.
+    frames: int = 8  # Frames of each of the two DAVIS sequences.
+    photos: int = 6  # Pretraining images per subject; there are eight subjects.
     class_images: int = 8
     """Labelled training images per subject of the ImageNet-format set; its val split has half as many."""
 

@@ -66,14 +66,11 @@ def convert_by_table(layout: Layout, checkpoint: Any, branch: str | None, num_he
 class Layout:
     """A published checkpoint layout: how to recognise it, and how to take its backbone."""
 
-    name: str
-    """What `--format` calls it."""
+    name: str  # What `--format` calls it.
     typical: str
     """One path that no other layout has, such as `teacher/backbone.cls_token`; error messages show it."""
-    branches: tuple[str, ...] = ("model",)
-    """The networks in it that can be taken, the default first."""
-    licence: str = NOT_STATED
-    """Of published weights in this layout, as their authors state it."""
+    branches: tuple[str, ...] = ("model",)  # The networks in it that can be taken, the default first.
+    licence: str = NOT_STATED  # Of published weights in this layout, as their authors state it.
     weights_at: tuple[str, ...]
     """Where the weights may be: the keys of nested dictionaries, joined by `/`, and after the last `/` what stands before each of the
     backbone's names. The first place that bears one of the marks counts. `{branch}` stands for the wanted branch."""
@@ -81,8 +78,7 @@ class Layout:
     """Groups of the backbone's names: the layout is recognised by all the names of one group. Without any: by `also` alone."""
     lacks: AbstractSet[str] = frozenset()
     """Names of a backbone that is not of this layout, although it bears a mark."""
-    also: Callable[[Any], bool] | None = None
-    """What else must be true of the checkpoint."""
+    also: Callable[[Any], bool] | None = None  # What else must be true of the checkpoint.
     specialises: tuple[str, ...] = ()
     """Layouts whose marks this one bears, too. Where both are recognised, this one is meant."""
     keys: KeyTable | None = None
@@ -92,10 +88,8 @@ class Layout:
     `{branch}` stands for the wanted branch, `{other}` for the other one."""
     steps: tuple[Callable[[Weights], Weights], ...] = ()
     """What else turns the renamed weights into timm's, such as joining queries, keys and values."""
-    epoch_at: str = "epoch"
-    """Path of the number of completed epochs."""
-    epoch_is_index: bool = False
-    """Whether that number is the index of the last epoch, counted from 0."""
+    epoch_at: str = "epoch"  # Path of the number of completed epochs.
+    epoch_is_index: bool = False  # Whether that number is the index of the last epoch, counted from 0.
     converter: Callable[[Layout, Any, str | None, int | None], Conversion] = convert_by_table
     """Takes a branch's backbone: gets the layout, the checkpoint, the branch (None for the default) and `--num-heads`."""
 

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Weights = Mapping[str, "Tensor"]
-KeyTable = Mapping[str, str | None]
-"""Source name -> target name, or None where it is dropped on purpose."""
+KeyTable = Mapping[str, str | None]  # Source name -> target name, or None where it is dropped on purpose.
 
 _LONGEST_NAME = 100
 

@@ -11,10 +11,8 @@ from eval.davis.protocol import PropagationSettings
 class SplitOptions:
     """Which sequences of a DAVIS folder."""
 
-    split: str = "val"
-    """List in ImageSets; `all`: every folder of frames."""
-    year: Literal["2016", "2017"] = "2017"
-    """2016: all objects count as one."""
+    split: str = "val"  # List in ImageSets; `all`: every folder of frames.
+    year: Literal["2016", "2017"] = "2017"  # 2016: all objects count as one.
     resolution: str = "480p"
     """Folder below JPEGImages and Annotations; `.` where sequences lie directly in them."""
 
@@ -23,28 +21,21 @@ class SplitOptions:
 class SequenceOptions(SplitOptions):
     """Some sequences of a DAVIS folder."""
 
-    sequences: str = ""
-    """Only these sequences of the split, separated by commas."""
+    sequences: str = ""  # Only these sequences of the split, separated by commas.
 
 
 @dataclass(frozen=True, kw_only=True)
 class DavisConfig(SequenceOptions, PropagationSettings):
     """Propagate the first frames' masks through the videos of DAVIS and measure J&F; every default is the published protocol's."""
 
-    backbone: Path
-    """Backbone file to evaluate."""
-    data: Path
-    """DAVIS folder: ImageSets, JPEGImages, Annotations."""
+    backbone: Path  # Backbone file to evaluate.
+    data: Path  # DAVIS folder: ImageSets, JPEGImages, Annotations.
     output: Path
     """Folder for result.json, masks and CSV files. The same command line continues an interrupted run."""
-    name: str = ""
-    """Name of the row in the tables; by default the backbone file's."""
-    device: str = "auto"
-    """`cpu`, `cuda`, `cuda:1`, ...; `auto`: a GPU where there is one."""
-    jobs: int = 0
-    """Processes that score; 0: one per core."""
-    seed: int = 0
-    """Recorded in the result; nothing in this task is random."""
+    name: str = ""  # Name of the row in the tables; by default the backbone file's.
+    device: str = "auto"  # `cpu`, `cuda`, `cuda:1`, ...; `auto`: a GPU where there is one.
+    jobs: int = 0  # Processes that score; 0: one per core.
+    seed: int = 0  # Recorded in the result; nothing in this task is random.
     overlays: bool = False
     """Whether to write the masks over the frames as PNG files too, about a megabyte per frame."""
 

@@ -24,24 +24,15 @@ if TYPE_CHECKING:
 class ExplainConfig(SplitOptions, PropagationSettings):
     """Draw the source patches that vote for the label of one pixel: context frames above, the target frame below."""
 
-    backbone: Path
-    """Backbone file."""
-    davis: Path
-    """DAVIS folder: ImageSets, JPEGImages, Annotations."""
-    sequence: str
-    """Name of the sequence."""
-    frame: int
-    """The target frame, counted from 0; at least 1."""
-    x: int
-    """Column of the pixel in the original frame."""
-    y: int
-    """Row of the pixel in the original frame."""
-    output: Path
-    """The image, a .png file."""
-    width: int = 427
-    """Pixels per frame in the image."""
-    device: str = "auto"
-    """`cpu`, `cuda`, `cuda:1`, ...; `auto`: a GPU where there is one."""
+    backbone: Path  # Backbone file.
+    davis: Path  # DAVIS folder: ImageSets, JPEGImages, Annotations.
+    sequence: str  # Name of the sequence.
+    frame: int  # The target frame, counted from 0; at least 1.
+    x: int  # Column of the pixel in the original frame.
+    y: int  # Row of the pixel in the original frame.
+    output: Path  # The image, a .png file.
+    width: int = 427  # Pixels per frame in the image.
+    device: str = "auto"  # `cpu`, `cuda`, `cuda:1`, ...; `auto`: a GPU where there is one.
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,11 +12,9 @@ from zlib_ng import zlib_ng
 
 from eval.image_checks import PILLOW_ERRORS
 
-Mask = npt.NDArray[np.uint8]
-"""[H, W] object ids; 0 is background."""
+Mask = npt.NDArray[np.uint8]  # [H, W] object ids; 0 is background.
 
-Picture = npt.NDArray[np.uint8]
-"""[H, W, 3] RGB."""
+Picture = npt.NDArray[np.uint8]  # [H, W, 3] RGB.
 
 VOID_ID = 255  # pixels that an annotator left undecided
 

@@ -19,8 +19,7 @@ from eval.davis.masks import Mask, read_mask, single_object, without_void
 
 logger = logging.getLogger(__name__)
 
-BinaryImage = npt.NDArray[np.bool_]
-"""[H, W]."""
+BinaryImage = npt.NDArray[np.bool_]  # [H, W].
 
 # The tolerance of contours is this share of the image diagonal, rounded up to whole pixels: 8 at 854 x 480.
 TOLERANCE_OF_DIAGONAL = 0.008

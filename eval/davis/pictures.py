@@ -26,18 +26,13 @@ CAPTION_HEIGHT = 16  # pixels above each panel for its title
 class PicturesConfig(SequenceOptions):
     """Animate the masks of one or several backbones beside the annotations, and chart their J&F per sequence."""
 
-    davis: Path
-    """DAVIS folder: ImageSets, JPEGImages, Annotations."""
-    compare: list[Path]
-    """Folders of masks, such as `runs/a/davis/masks runs/b/davis/masks`; one suffices."""
-    output: Path
-    """Folder for SEQUENCE.gif and, where every frame is annotated, j_and_f.png."""
+    davis: Path  # DAVIS folder: ImageSets, JPEGImages, Annotations.
+    compare: list[Path]  # Folders of masks, such as `runs/a/davis/masks runs/b/davis/masks`; one suffices.
+    output: Path  # Folder for SEQUENCE.gif and, where every frame is annotated, j_and_f.png.
     titles: list[str] | None = None
     """A title for each folder; by default the parts of their paths that differ."""
-    width: int = 320
-    """Pixels per panel of an animation."""
-    frames_per_second: int = 12
-    """Speed of the animations."""
+    width: int = 320  # Pixels per panel of an animation.
+    frames_per_second: int = 12  # Speed of the animations.
 
     def __post_init__(self) -> None:
         if not self.compare:

@@ -13,14 +13,10 @@ from eval.davis.protocol import PropagationSettings
 class PropagationConfig(SequenceOptions, PropagationSettings):
     """Write the masks that label propagation with a backbone gives for the sequences of a DAVIS folder."""
 
-    backbone: Path
-    """Backbone file."""
-    davis: Path
-    """DAVIS folder: ImageSets, JPEGImages, Annotations (the first frames' masks suffice)."""
-    output: Path
-    """Folder for the masks: SEQUENCE/FRAME.png."""
-    device: str = "auto"
-    """`cpu`, `cuda`, `cuda:1`, ...; `auto`: a GPU where there is one."""
+    backbone: Path  # Backbone file.
+    davis: Path  # DAVIS folder: ImageSets, JPEGImages, Annotations (the first frames' masks suffice).
+    output: Path  # Folder for the masks: SEQUENCE/FRAME.png.
+    device: str = "auto"  # `cpu`, `cuda`, `cuda:1`, ...; `auto`: a GPU where there is one.
 
 
 def propagate(config: PropagationConfig) -> Path:

@@ -49,16 +49,14 @@ class PropagationSettings:
 
     protocol: Literal["published", "fixed"] = "published"
     """`published` keeps the quirks of the authors' script (input size, deviation .228, first mask); `fixed` turns them off."""
-    n_last_frames: int = 7
-    """Frames before the target that vote, besides the first frame."""
+    n_last_frames: int = 7  # Frames before the target that vote, besides the first frame.
     neighbourhood_radius: int = 12
     """Largest distance (Chebyshev, in patches) from which a patch takes labels; 0: no limit."""
     topk: int = 5
     """Source patches that vote for a target patch, over all context frames jointly; more where the last place is tied."""
     temperature: float = 0.1
     """Similarities are divided by this before the exponential; at least 1/80, below which that is no number of float32."""
-    short_side: int = 480
-    """Shorter side in pixels of the frames that the backbone sees."""
+    short_side: int = 480  # Shorter side in pixels of the frames that the backbone sees.
     block: int | None = None
     """0-based block (ViT) or stage (Swin, ResNet) whose output serves as features, without the final norm; not given: the last one's,
     after the final norm where the backbone has one."""

@@ -38,12 +38,10 @@ class ScoresConfig(SequenceOptions):
 
     annotations: Path
     """DAVIS folder, or a folder with one folder of masks per sequence, such as DAVIS/Annotations/480p."""
-    predictions: Path
-    """Folder with one folder of masks per sequence, named as the annotations are."""
+    predictions: Path  # Folder with one folder of masks per sequence, named as the annotations are.
     output: Path
     """Folder for global_results-SPLIT.csv and per-sequence_results-SPLIT.csv; older ones are replaced, never read."""
-    jobs: int = 0
-    """Processes; 0: one per core."""
+    jobs: int = 0  # Processes; 0: one per core.
     official: bool = False
     """Score with the official package (requirements-official.txt) as well, and fail if any metric differs."""
 

@@ -24,8 +24,7 @@ logger = logging.getLogger(__name__)
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 _CURVES_ARTEFACT = "training_curves"
 """The artefact that the report does not show, since it draws the curves itself from the log."""
-_WIDEST = 1040
-"""Largest width in pixels; the images of predictions have two panels of 512 pixels."""
+_WIDEST = 1040  # Largest width in pixels; the images of predictions have two panels of 512 pixels.
 _QUALITY = 78
 
 _FRAME_FOLDERS = ("overlays", "masks")
@@ -42,12 +41,10 @@ class ArtefactError(ValueError):
 class PictureBudget:
     """The room for images. The first image that does not fit closes it: later ones are not even decoded."""
 
-    limit_mb: float
-    """Millions of characters of `data:` addresses."""
+    limit_mb: float  # Millions of characters of `data:` addresses.
     used: int = 0
     closed: bool = False
-    omitted: list[str] = field(default_factory=list)
-    """Paths of the images that did not fit."""
+    omitted: list[str] = field(default_factory=list)  # Paths of the images that did not fit.
 
     def take(self, path: str, size: int) -> bool:
         """Whether an image of `size` characters still fits; if so, it takes its room."""

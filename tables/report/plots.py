@@ -55,10 +55,8 @@ _STEPS = [1, 2, 2.5, 5, 10]
 _ROW_HEIGHT, _ROWS_PER_PANEL, _AXIS_HEIGHT = 18, 20, 24
 _LABEL_WIDTH, _PLOT_WIDTH, _MARGIN = 130, 190, 14
 _LONGEST_LABEL = 19
-_FOLDED_FROM = 90
-"""Charts with more rows are folded."""
-_MOST_ROWS, _ENDS = 200, 60
-"""A chart with more than `_MOST_ROWS` rows shows `_ENDS` rows from either end."""
+_FOLDED_FROM = 90  # Charts with more rows are folded.
+_MOST_ROWS, _ENDS = 200, 60  # A chart with more than `_MOST_ROWS` rows shows `_ENDS` rows from either end.
 _USUAL_METRIC = "20-NN top-1"
 """The k-NN metric that papers quote. Without it, a chart shows the first metric that all results have."""
 

@@ -24,8 +24,7 @@ class Compared(NamedTuple):
     published: PublishedRow
     runs: list[str]  # names
     results: list[Result]
-    departures: dict[str, str]
-    """How the pretraining departs from the published one."""
+    departures: dict[str, str]  # How the pretraining departs from the published one.
 
     @property
     def mean(self) -> float | None:

@@ -28,10 +28,8 @@ class Work(NamedTuple):
     """The work of a whole pretraining."""
 
     steps: int
-    images: int
-    """Images over all epochs; an image stands for all its crops."""
-    flops_per_image: float
-    """Floating-point operations of one training step, forward and backward."""
+    images: int  # Images over all epochs; an image stands for all its crops.
+    flops_per_image: float  # Floating-point operations of one training step, forward and backward.
 
     @property
     def flops(self) -> float:

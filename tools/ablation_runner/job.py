@@ -34,20 +34,13 @@ _GROUP_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MAS
 class JobOptions:
     """Pretrain a recipe, convert it, and evaluate it on DAVIS, for a row of the ablations."""
 
-    name: str
-    """The run's name; its files go to RUNS/NAME."""
-    recipe: str
-    """A recipe in pretrain/recipes."""
-    images: Path
-    """Folder of images to pretrain on."""
-    davis: Path
-    """The DAVIS folder."""
-    runs: Path
-    """Folder of runs."""
-    pretraining: list[str] = field(default_factory=list)
-    """Changes to the recipe, SECTION.FIELD=VALUE."""
-    evaluation: list[str] = field(default_factory=list)
-    """Options of `python -m eval davis`, OPTION=VALUE."""
+    name: str  # The run's name; its files go to RUNS/NAME.
+    recipe: str  # A recipe in pretrain/recipes.
+    images: Path  # Folder of images to pretrain on.
+    davis: Path  # The DAVIS folder.
+    runs: Path  # Folder of runs.
+    pretraining: list[str] = field(default_factory=list)  # Changes to the recipe, SECTION.FIELD=VALUE.
+    evaluation: list[str] = field(default_factory=list)  # Options of `python -m eval davis`, OPTION=VALUE.
 
     @property
     def folder(self) -> Path:

@@ -11,8 +11,7 @@ from tables.reference import PublishedRow, read_reference
 Table = Literal["components", "compatibility"]
 Scale = Literal["tiny", "full"]
 
-COCO_IMAGES = 118_287
-"""Images of COCO train2017, on which the papers pretrained."""
+COCO_IMAGES = 118_287  # Images of COCO train2017, on which the papers pretrained.
 
 # Paths, hardware, bookkeeping and the seed do not change what is computed; these fields of `train` do.
 _NOT_COMPARED = ("method", "data", "train", "watch")
@@ -22,11 +21,9 @@ _TRAIN_FIELDS = ("epochs", "batch_size", "precision")
 class AblationRow(NamedTuple):
     """A row that can be measured."""
 
-    name: str
-    """The name that `--only` takes."""
+    name: str  # The name that `--only` takes.
     recipe: str  # its name in pretrain/recipes
-    published: dict[str, str]
-    """Descriptors that identify the published row."""
+    published: dict[str, str]  # Descriptors that identify the published row.
 
     def find_published(self, rows: list[PublishedRow]) -> PublishedRow:
         """The row of the reference table; ValueError unless exactly one has the descriptors."""

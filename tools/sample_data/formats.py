@@ -26,8 +26,7 @@ from tools.sample_data.scenes import (
     scale_part,
 )
 
-JPEG_QUALITY = 92
-"""A lower quality would blur the border of a cut-out beyond its mask."""
+JPEG_QUALITY = 92  # A lower quality would blur the border of a cut-out beyond its mask.
 
 
 def draw_photos(root: Path, rng: np.random.Generator, count: int) -> None:
@@ -94,10 +93,8 @@ DAVIS_SIZE = (320, 240)
 The protocol scales the short side to 480, so that only the aspect ratio determines the number of patches: 4:3 gives 30 x 40
 patches of 16 pixels, against 30 x 52 for a frame of 480 x 854. Smaller frames only make drawing and scoring faster.
 """
-PAN = 1.1
-"""Width of the background over that of the frame; the camera pans over the rest."""
-JITTER = 0.04
-"""Largest shift of an actor's start or end, as a fraction of the frame."""
+PAN = 1.1  # Width of the background over that of the frame; the camera pans over the rest.
+JITTER = 0.04  # Largest shift of an actor's start or end, as a fraction of the frame.
 
 
 class Actor(NamedTuple):
@@ -106,8 +103,7 @@ class Actor(NamedTuple):
     name: str
     start: tuple[float, float]
     end: tuple[float, float]
-    size: tuple[int, int]
-    """Long side in pixels in the first and in the last frame."""
+    size: tuple[int, int]  # Long side in pixels in the first and in the last frame.
 
 
 SEQUENCES: dict[str, tuple[str, tuple[Actor, ...]]] = {

@@ -126,12 +126,9 @@ def _cover(surface: Surface, rng: np.random.Generator, width: int, height: int) 
 class Cutout(NamedTuple):
     """A thing that was cut out of a photograph along its outline, at one size."""
 
-    pixels: np.ndarray
-    """uint8 [H, W, 3]; outside the mask, it shows the surroundings in the photograph."""
-    mask: np.ndarray
-    """bool [H, W]: the pixels that COCO's rasteriser gives for `polygon`."""
-    polygon: np.ndarray
-    """float [N, 2]: x, y in this cut-out's pixels."""
+    pixels: np.ndarray  # uint8 [H, W, 3]; outside the mask, it shows the surroundings in the photograph.
+    mask: np.ndarray  # bool [H, W]: the pixels that COCO's rasteriser gives for `polygon`.
+    polygon: np.ndarray  # float [N, 2]: x, y in this cut-out's pixels.
 
 
 @cache
