@@ -1,17 +1,16 @@
 """Label propagation: PatchBench beside the authors' loop and the network alone; same weights, same frames, one run.
 
 Time per frame is the median over the pairs of frames whose context is full, with decoding and writing. Ours takes two frames through
-the network at once where that is faster, and so does the network alone; the loop takes them one by one.
-
-The authors' loop runs twice: with our network, which shows what the propagation itself gains, and with a plain version of theirs,
-which computes attention as a matrix; that is what their script costs. Either loop builds a mask of reachable pairs once per sequence
-in Python; its time is printed, and shared out over the frames of the whole sequence in the rows of the loop.
+the network at once where that is faster, and so does the network alone; the loop takes them one by one. The loop runs twice: with our
+network, which shows what the propagation itself gains, and with a plain version of theirs, which computes attention as a matrix; that
+is what their script costs. It builds a mask of reachable pairs once per sequence in Python, whose time is printed and shared out over
+the frames of the whole sequence.
 
 `--precision` adds ours with a network in lower precision: TF32 for the patch embedding as GPUs would use it unless told otherwise, or
 autocast. How many pixels it changes is why propagation offers no such option.
 """
 
-import tempfile
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -29,7 +28,7 @@ from backbones.spec import ViTSpec
 from benchmarks.turns import MEBIBYTE, Turns, machine, print_table, run, take_turns
 from eval.davis.data import DavisSplit, VideoSequence, find_sequences
 from eval.davis.features import FeatureExtractor, read_frame
-from eval.davis.masks import read_mask, resize_mask, write_mask
+from eval.davis.masks import Mask, read_mask, resize_mask, write_mask
 from eval.davis.propagator import propagate_sequence
 from eval.davis.protocol import PropagationSettings
 from tests.references import davis_propagation as reference
@@ -86,9 +85,8 @@ def chosen_sequence(config: BenchmarkConfig) -> tuple[VideoSequence, int]:
     return replace(sequence, frames=sequence.frames[: config.frames]), len(sequence.frames)
 
 
-def run_network(extract: FeatureExtractor, sequence: VideoSequence, output: Path) -> Iterator[None]:
+def run_network(extract: FeatureExtractor, sequence: VideoSequence) -> Iterator[None]:
     """Forward passes alone, on decoded images."""
-    del output
     image_3HW = read_frame(sequence.frames[0], SETTINGS, extract.input_multiple)
     at_once = extract.frames_at_once(*image_3HW.shape[1:])
     images_B3HW = torch.stack([image_3HW] * at_once)
@@ -98,17 +96,15 @@ def run_network(extract: FeatureExtractor, sequence: VideoSequence, output: Path
         yield
 
 
-def run_patchbench(extract: FeatureExtractor, sequence: VideoSequence, output: Path) -> Iterator[None]:
+def run_patchbench(extract: FeatureExtractor, sequence: VideoSequence) -> Iterator[Mask]:
     """Ours, one thing after another; `write_sequence` decodes and writes in threads of their own."""
     images = (read_frame(path, SETTINGS, extract.input_multiple) for path in sequence.frames)
-    masks = propagate_sequence(images, sequence.first_mask(), extract, SETTINGS)
-    for path, ids_HW in zip(sequence.frames[1:], masks, strict=True):
-        write_mask(output / f"{path.stem}.png", resize_mask(ids_HW.numpy(), sequence.size))
-        yield
+    for ids_HW in propagate_sequence(images, sequence.first_mask(), extract, SETTINGS):
+        yield resize_mask(ids_HW.numpy(), sequence.size)
 
 
 @torch.inference_mode()
-def run_loop(extract: FeatureExtractor, sequence: VideoSequence, output: Path, *, plain: bool = False) -> Iterator[None]:
+def run_loop(extract: FeatureExtractor, sequence: VideoSequence, *, plain: bool = False) -> Iterator[Mask]:
     """The authors' loop with our network, or with a plain one as theirs."""
     network = extract.backbone
 
@@ -117,13 +113,10 @@ def run_loop(extract: FeatureExtractor, sequence: VideoSequence, output: Path, *
             return patch_features(network.state_dict(), image_3HW[None], network.spec.num_heads)[0]
         return network.forward_tokens(image_3HW[None]).patches[0]
 
-    masks = reference.propagate_sequence(list(sequence.frames), sequence.first_mask(), tokens, extract.stride)
-    for path, mask in zip(sequence.frames[1:], masks, strict=True):
-        write_mask(output / f"{path.stem}.png", mask)
-        yield
+    yield from reference.propagate_sequence(list(sequence.frames), sequence.first_mask(), tokens, extract.stride)
 
 
-RUNS: dict[str, Callable[[FeatureExtractor, VideoSequence, Path], Iterator[None]]] = {
+RUNS: dict[str, Callable[[FeatureExtractor, VideoSequence], Iterator[Mask | None]]] = {
     "network": run_network,
     "patchbench": run_patchbench,
     "loop, with our network": run_loop,
@@ -140,32 +133,25 @@ def work(turns: Turns, part: str, config: BenchmarkConfig, folder: Path) -> torc
     extract = (FeatureExtractor if part in RUNS else LowerPrecision)(build_backbone(spec).eval(), None, CPU)
     (folder / part).mkdir()
     sequence, _ = chosen_sequence(config)
-    steps = RUNS.get(part, run_patchbench)(extract, sequence, folder / part)
+    frames = zip(sequence.frames[1:], RUNS.get(part, run_patchbench)(extract, sequence), strict=True)
     for _ in range((config.frames - 1) // FRAMES_PER_STEP):
         turns.begin()
-        for _ in range(FRAMES_PER_STEP):
-            next(steps)
+        for path, mask in itertools.islice(frames, FRAMES_PER_STEP):
+            if mask is not None:
+                write_mask(folder / part / f"{path.stem}.png", mask)
         turns.end()
     return CPU
 
 
-def mask_seconds(config: BenchmarkConfig, sequence: VideoSequence) -> float:
-    """What the mask of reachable pairs costs the authors' loop, once per sequence."""
-    image, _ = reference.read_frame(sequence.frames[0])
-    rows, columns = (side // config.patch_size for side in image.shape[1:])
-    start = time.perf_counter()
-    reference.reachable(rows, columns, SETTINGS.neighbourhood_radius)
-    return time.perf_counter() - start
-
-
-def benchmark(config: BenchmarkConfig) -> None:
+def benchmark(config: BenchmarkConfig, folder: Path) -> None:
     sequence, whole = chosen_sequence(config)
     parts = [*RUNS, *([f"patchbench in {config.precision}"] if config.precision != "float32" else [])]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        steps, memory = take_turns(work, parts, (config.frames - 1) // FRAMES_PER_STEP, config, folder)
-        masks = {part: {path.name: read_mask(path) for path in (folder / part).iterdir()} for part in parts}
-    mask = mask_seconds(config, sequence)
+    steps, memory = take_turns(work, parts, (config.frames - 1) // FRAMES_PER_STEP, config, folder)
+    masks = {part: {path.name: read_mask(path) for path in (folder / part).iterdir()} for part in parts}
+    _, height, width = reference.read_frame(sequence.frames[0])[0].shape
+    start = time.perf_counter()
+    reference.reachable(height // config.patch_size, width // config.patch_size, SETTINGS.neighbourhood_radius)
+    mask = time.perf_counter() - start
     print(f"{sequence.name}, {len(sequence.frames)} of {whole} frames, patch {config.patch_size}, {machine(CPU)}")
     print(f"mask of reachable pairs: {mask:.1f} s, included in the loop's rows\n")
 
@@ -175,12 +161,13 @@ def benchmark(config: BenchmarkConfig) -> None:
 
     rows = []
     for part in parts:
-        wall = seconds(part, 0)
-        ratios = f"{wall / seconds('network', 0):.2f}", f"{wall / seconds('patchbench', 0):.2f}"
+        ratios = (f"{seconds(part, 0) / seconds(other, 0):.2f}" for other in ("network", "patchbench"))
         pixels = sum(int((masks["patchbench"][file] != theirs).sum()) for file, theirs in masks[part].items())
-        rows.append([part, f"{wall:.3f}", f"{seconds(part, 1):.3f}", *ratios, memory[part] // MEBIBYTE, pixels])
-    columns = ("s/frame", "CPU s/frame", "times the network", "PatchBench is faster by", "peak MiB", "differing pixels")
-    print_table(("", *columns), rows)
+        times = f"{seconds(part, 0):.3f}", f"{seconds(part, 1):.3f}"
+        rows.append([part, *times, *ratios, memory[part] // MEBIBYTE, pixels])
+    print_table(
+        ("", "s/frame", "CPU s/frame", "times the network", "PatchBench is faster by", "peak MiB", "differing pixels"), rows
+    )
 
 
 if __name__ == "__main__":

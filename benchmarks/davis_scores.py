@@ -6,8 +6,7 @@ are CPU time, the least of some rounds in turns. Differences are between the per
 """
 
 import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,6 @@ from eval.davis.measures import measure_sequence
 from tests.references import davis_scores as reference
 
 _LEAST_FRAMES, _ROUNDS = 3, 3  # the first and the last frame are not scored; the best round counts
-
 Means = npt.NDArray[np.float64]  # [(J, F), objects]: means over the frames
 
 
@@ -66,29 +64,30 @@ def delay(annotations: Path, folder: Path) -> Path:
     return folder
 
 
-def benchmark(config: BenchmarkConfig) -> None:
+def row(name: str, seconds: Sequence[float], differences: Sequence[str]) -> list[str]:
+    """The cells of the table's row, from what the parts took and by how much they differ from ours."""
+    ours, *others = seconds
+    cells = [name, f"{ours:.3f}"]
+    for theirs, difference in zip(others, differences, strict=True):
+        cells += [f"{theirs:.2f}", f"{theirs / ours:.1f}", difference]
+    return cells
+
+
+def benchmark(config: BenchmarkConfig, folder: Path) -> None:
     cv2.setNumThreads(1)
     print(f"OpenCV {cv2.__version__}, NumPy {np.__version__}, one core\n")
-    measured: dict[str, tuple[dict[str, float], dict[str, str]]] = {}
-    with tempfile.TemporaryDirectory() as name:
-        predictions = config.predictions or delay(config.annotations, Path(name))
-        for folder in sorted(path for path in predictions.iterdir() if path.is_dir()):
-            parts = {part: partial(score, config.annotations / folder.name, folder) for part, score in RUNS.items()}
-            seconds, outcomes = rounds(parts, _ROUNDS)
-            best = outcomes["PatchBench"]
-            differences = {part: f"{np.abs(outcome - best).max():.0e}" for part, outcome in outcomes.items()}
-            measured[f"{folder.name}, {best.shape[1]} objects"] = {part: min(seconds[part]) for part in RUNS}, differences
-    total = {part: sum(seconds[part] for seconds, _ in measured.values()) for part in RUNS}
-    measured["all"] = total, dict.fromkeys(RUNS, "")
-    columns, rows = ["sequence", "PatchBench s"], []
-    for sequence, (least, differences) in measured.items():
-        ours = least["PatchBench"]
-        rows.append([sequence, f"{ours:.3f}"])
-        for part in ("plain", "vos-benchmark"):
-            rows[-1] += [f"{least[part]:.2f}", f"{least[part] / ours:.1f}", differences[part]]
-    for part in ("plain", "vos-benchmark"):
-        columns += [f"{part} s", "times ours", "difference"]
-    print_table(columns, rows)
+    predictions = config.predictions or delay(config.annotations, folder)
+    rows, taken = [], []
+    for masks in sorted(path for path in predictions.iterdir() if path.is_dir()):
+        parts = {part: partial(score, config.annotations / masks.name, masks) for part, score in RUNS.items()}
+        seconds, means = rounds(parts, _ROUNDS)
+        taken.append([min(seconds[part]) for part in RUNS])
+        ours, *others = means.values()
+        differences = [f"{np.abs(theirs - ours).max():.0e}" for theirs in others]
+        rows.append(row(f"{masks.name}, {ours.shape[1]} objects", taken[-1], differences))
+    rows.append(row("all", np.sum(taken, axis=0).tolist(), ["", ""]))
+    columns = [name for part in list(RUNS)[1:] for name in (f"{part} s", "times ours", "difference")]
+    print_table(["sequence", "PatchBench s", *columns], rows)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ The first two load with two processes that end with each epoch, update weights b
 train in float16 with loss scaling, as the published runs do; ours in bfloat16.
 """
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,18 +20,15 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-import eval.detection.task
-import eval.segmentation.task
 from backbones.build import build_backbone
 from backbones.file import Source, write_backbone_file
 from backbones.spec import ViTSpec
 from benchmarks.turns import WARM_UP_STEPS, Turns, machine, print_steps, run, take_turns
 from common.distributed import choose_device
-from eval.detection.config import DetectionConfig
 from eval.openmmlab.finetune import complete_config
 from eval.openmmlab.operators import quiet_packages
 from eval.openmmlab.runner import FineTuningRunner
-from eval.segmentation.config import SegmentationConfig
+from eval.tasks import TASKS
 
 PARTS, OURS = ("reference", "timm", "patchbench", "compiled"), ("patchbench", "compiled")
 
@@ -81,7 +77,7 @@ def network(config: BenchmarkConfig) -> ViTSpec:
 
 
 def resolved_config(config: BenchmarkConfig, part: str, folder: Path, device: torch.device) -> Any:
-    common: dict[str, Any] = {
+    values: dict[str, Any] = {
         "backbone": folder / "backbone.safetensors",
         "data": config.data,
         "output": folder / part,
@@ -92,11 +88,10 @@ def resolved_config(config: BenchmarkConfig, part: str, folder: Path, device: to
         "checkpoint_interval": config.steps + WARM_UP_STEPS,
         "precision": "auto" if part in OURS or device.type == "cpu" else "float16",
         "compile": part == "compiled",
+        **({"short_side": _SHORT_SIDE} if config.task == "detection" else {}),
     }
-    is_detection = config.task == "detection"
-    options: Any = DetectionConfig(**common, short_side=_SHORT_SIDE) if is_detection else SegmentationConfig(**common)
-    task = eval.detection.task if is_detection else eval.segmentation.task
-    resolved = task.prepare(options, network(config), device).config
+    options: Any = TASKS[config.task].config(**values)
+    resolved = TASKS[config.task].load("task", "prepare")(options, network(config), device).config
     resolved.custom_hooks = [*resolved.get("custom_hooks", []), {"type": "TurnHook"}]
     return complete_config(resolved, options, device)
 
@@ -118,14 +113,12 @@ def work(turns: Turns, part: str, config: BenchmarkConfig, folder: Path) -> torc
     return device
 
 
-def benchmark(config: BenchmarkConfig) -> None:
+def benchmark(config: BenchmarkConfig, folder: Path) -> None:
     parts = PARTS if config.compile else PARTS[:-1]
     torch.manual_seed(0)
     source = Source(format="random", branch="model", file_name="random", sha256="0" * 64, epoch=-1)
-    with tempfile.TemporaryDirectory() as name:
-        weights = build_backbone(network(config)).state_dict()
-        write_backbone_file(Path(name) / "backbone.safetensors", network(config), source, weights)
-        steps, memory = take_turns(work, parts, config.steps + WARM_UP_STEPS, config, Path(name))
+    write_backbone_file(folder / "backbone.safetensors", network(config), source, build_backbone(network(config)).state_dict())
+    steps, memory = take_turns(work, parts, config.steps + WARM_UP_STEPS, config, folder)
     print(f"{config.task}, {_IMAGES} images per step, ViT of width {config.embed_dim}; {machine(choose_device('auto'))}\n")
     print_steps(steps, memory)
 

@@ -5,7 +5,6 @@ medians. Crops are noise: what they show changes no cost. On a CPU both compute 
 with loss scaling, as they train, ours in bfloat16, and memory is what was allocated.
 """
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,6 @@ from pretrain.networks import build_networks
 from pretrain.schedules import StepSettings, step_settings
 from pretrain.step import training_step
 from tests.references import selfpatch_step as reference
-
-PARTS = ("authors", "patchbench")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +47,10 @@ def run_config(options: BenchmarkConfig) -> PretrainConfig:
 
 def batches(config: PretrainConfig, device: torch.device) -> Iterator[list[Tensor]]:
     """The same crops and the same draws of stochastic depth for both parts."""
+    sizes = [kind.size for kind in view_kinds(config.views)]
     for seed in range(2**31):
-        generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
-        kinds = view_kinds(config.views)
-        yield [torch.randn(config.train.batch_size, 3, kind.size, kind.size, generator=generator).to(device) for kind in kinds]
+        yield [torch.randn(config.train.batch_size, 3, size, size).to(device) for size in sizes]
 
 
 def authors_losses(config: PretrainConfig, now: StepSettings, device: torch.device, folder: Path) -> Iterator[float]:
@@ -78,32 +74,34 @@ def authors_losses(config: PretrainConfig, now: StepSettings, device: torch.devi
         yield losses["loss"]
 
 
-def our_losses(config: PretrainConfig, now: StepSettings, device: torch.device) -> Iterator[float]:
-    """The run's seed determines the weights."""
+def our_losses(config: PretrainConfig, now: StepSettings, device: torch.device, folder: Path) -> Iterator[float]:
+    del folder  # the run's seed determines the weights
     networks = build_networks(config, device)
     for crops in batches(config, device):
         yield training_step(networks.student, networks, crops, now)["loss"].item()
+
+
+PARTS = {"authors": authors_losses, "patchbench": our_losses}
 
 
 def work(turns: Turns, part: str, options: BenchmarkConfig, folder: Path) -> torch.device:
     config, device = run_config(options), choose_device("auto")
     # Past warm-up and frozen layers.
     now = step_settings(config, 1, config.optim.warmup_epochs + config.optim.freeze_last_layer_epochs)
-    losses = authors_losses(config, now, device, folder) if part == "authors" else our_losses(config, now, device)
+    losses = PARTS[part](config, now, device, folder)
     for _ in range(options.steps + WARM_UP_STEPS):
         turns.begin()
         turns.end(next(losses))
     return device
 
 
-def benchmark(options: BenchmarkConfig) -> None:
+def benchmark(options: BenchmarkConfig, folder: Path) -> None:
     config, device = run_config(options), choose_device("auto")
-    with tempfile.TemporaryDirectory() as name:
-        torch.save(build_networks(config, torch.device("cpu")).student.state_dict(), Path(name) / "initial.pt")
-        steps, memory = take_turns(work, PARTS, options.steps + WARM_UP_STEPS, options, Path(name))
+    torch.save(build_networks(config, torch.device("cpu")).student.state_dict(), folder / "initial.pt")
+    steps, memory = take_turns(work, list(PARTS), options.steps + WARM_UP_STEPS, options, folder)
     loss = max(abs(ours.value - theirs.value) for ours, theirs in zip(steps["patchbench"], steps["authors"], strict=True))
-    print(f"{options.recipe}, {options.batch_size} images per step, {len(view_kinds(config.views))} crops each")
-    print(f"{machine(device)}\n")
+    crops = len(view_kinds(config.views))
+    print(f"{options.recipe}, {options.batch_size} images per step, {crops} crops each; {machine(device)}\n")
     print_steps(steps, memory)
     print(f"\nlargest difference of the losses of {len(steps['authors'])} steps: {loss:.1e}")
 

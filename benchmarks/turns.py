@@ -2,9 +2,11 @@
 
 import logging
 import multiprocessing
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple, TypeVar
 
@@ -45,10 +47,9 @@ class Turns:
 def take_turns(
     work: Callable[..., torch.device], parts: Sequence[str], steps: int, *arguments: Any, threads: int = 2
 ) -> tuple[dict[str, list[Step]], dict[str, int]]:
-    """Measure parts that advance by a step in turns, each first in its turn; each is a process of its own with its own peak memory.
+    """Measure parts that advance by a step in turns, each first in its turn: the steps and the peak memory in bytes of each.
 
-    `work(turns, part, *arguments)` runs in each process, does the steps, and returns the device that it worked on. Returns the steps
-    and the peak memory in bytes of each part.
+    Each is a process of its own, in which `work(turns, part, *arguments)` does the steps and returns the device that it worked on.
     """
     context = multiprocessing.get_context("spawn")  # a forked process would count its parent's memory
     pipes: dict[str, Connection] = {}
@@ -97,15 +98,14 @@ def ratio(before: Sequence[float], after: Sequence[float]) -> float:
 def print_steps(steps: Mapping[str, Sequence[Step]], memory: Mapping[str, int]) -> None:
     """Print a table of steps after those to warm up; the first part is the reference."""
     reference, *_ = steps
-    rows = []
+    rows: list[list[object]] = []
     for part, taken in steps.items():
-        cells: list[object] = [part]
+        rows.append([part])
         for clock in (0, 1):
             before, after = ([step[clock] for step in those[WARM_UP_STEPS:]] for those in (steps[reference], taken))
-            cells += [f"{median(after):.3f}", f"{ratio(before, after):.2f}"]
-        rows.append([*cells, memory[part] // MEBIBYTE, f"{memory[part] / memory[reference]:.2f}"])
-    columns = ("s/step", "times as fast", "CPU s/step", "times as fast", "peak MiB", "of the reference's")
-    print_table(("", *columns), rows)
+            rows[-1] += [f"{median(after):.3f}", f"{ratio(before, after):.2f}"]
+        rows[-1] += [memory[part] // MEBIBYTE, f"{memory[part] / memory[reference]:.2f}"]
+    print_table(("", "s/step", "times as fast", "CPU s/step", "times as fast", "peak MiB", "of the reference's"), rows)
 
 
 def machine(device: torch.device) -> str:
@@ -118,10 +118,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     print(tabulate(rows, columns, tablefmt="github", disable_numparse=True), flush=True)
 
 
-def run(name: str, config_class: type[T], benchmark: Callable[[T], None]) -> None:
-    def main(argv: Sequence[str]) -> int:
+def run(name: str, config_class: type[T], benchmark: Callable[[T, Path], None]) -> None:
+    """Run a benchmark as a command, with an empty folder that goes with it."""
+
+    def main(argv: Sequence[str]) -> None:
         logging.disable(logging.INFO)
-        benchmark(parse(config_class, argv, f"python -m benchmarks.{name}"))
-        return 0
+        with tempfile.TemporaryDirectory() as folder:
+            benchmark(parse(config_class, argv, f"python -m benchmarks.{name}"), Path(folder))
 
     run_command(main)

@@ -1,9 +1,8 @@
 """Multi-crop input: PatchBench beside DINO's augmentation as torchvision and Pillow do it, on the same images.
 
-Both make two views of 224 and eight of 96 pixels of every image, with DINO's colour jitter, greyscale, blur and solarisation, and end
-at batches of normalised float32 tensors. The plain pipeline is written from facebookresearch/dino 7c446df, DataAugmentationDINO, with
-the crops' scales of SelfPatch: torchvision's transforms on Pillow's images. They take turns in one process with one thread. Seconds
-are the process's on the processor; speeds are medians over the rounds, ratios medians of each round's own.
+Both make two views of 224 and eight of 96 pixels of every image and end at batches of normalised float32 tensors. The plain pipeline
+is written from facebookresearch/dino 7c446df, DataAugmentationDINO, with the crops' scales of SelfPatch. They take turns in one
+process with one thread. Seconds are CPU time; speeds are medians over the rounds, ratios medians of each round's own.
 """
 
 import random
@@ -22,7 +21,7 @@ from PIL import Image, ImageFilter, ImageOps
 from torchvision import transforms as T
 
 from benchmarks.turns import print_table, ratio, rounds, run
-from common.images import IMAGENET_MEAN, IMAGENET_STD
+from common.images import IMAGENET_MEAN, IMAGENET_STD, evenly
 from pretrain.config import ViewsConfig
 from pretrain.data.loader import ImageKey, MultiCropImages, network_inputs
 from pretrain.data.sources import ImageFiles, images_of_folder
@@ -39,7 +38,7 @@ PARTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig:
-    """Measure how many images a second one core turns into views."""
+    """Measure how many images a second a core turns into views."""
 
     photos: Path
     """Folder of images, at any depth."""
@@ -84,23 +83,19 @@ def make_batches(part: str, source: ImageFiles, images: Sequence[int]) -> None:
                 network_inputs(batch, torch.device("cpu"))
 
 
-def benchmark(config: BenchmarkConfig) -> None:
+def benchmark(config: BenchmarkConfig, _folder: Path) -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     source = images_of_folder(config.photos, "photos")
-    every = np.linspace(0, len(source.names), min(config.images, len(source.names)), endpoint=False)
-    images = every.astype(int).tolist()
+    images = evenly(range(len(source.names)), config.images)
     sizes = [decode_whole(source.load(index)).shape[:2] for index in images]
     print(f"{len(images)} images of {config.photos}, on average {np.prod(sizes, axis=1).mean() / 1e6:.3f} megapixels")
     versions = {"torch": torch, "torchvision": torchvision, "Pillow": PIL, "OpenCV": cv2}
     print(", ".join(f"{name} {module.__version__}" for name, module in versions.items()))
     print(f"{torch.backends.cpu.get_cpu_capability()}, one thread, {config.rounds} rounds\n")
-    # The first round is not counted.
     seconds, _ = rounds({part: partial(make_batches, part, source, images) for part in PARTS}, config.rounds + 1)
-    rows = [
-        [part, f"{len(images) / median(taken[1:]):.1f}", f"{ratio(seconds['plain'][1:], taken[1:]):.2f}"]
-        for part, taken in seconds.items()
-    ]
+    counted = {part: taken[1:] for part, taken in seconds.items()}  # the first round fills caches
+    rows = [[part, f"{len(images) / median(s):.1f}", f"{ratio(counted['plain'], s):.2f}"] for part, s in counted.items()]
     print_table(("", "images/s of one core", "times the plain one"), rows)
 
 

@@ -41,11 +41,9 @@ def find_layout(root: Path) -> CifarLayout | None:
 
 def present_train_files(root: Path, layout: CifarLayout) -> list[str]:
     """The training files that a folder holds, in the order of the records: at least one, else ValueError."""
-    present = [name for name in layout.train_files if (root / name).is_file()]
-    if not present:
-        wanted = " or ".join(layout.train_files)
-        raise ValueError(f"{root}: {layout.test_file} without {wanted}, {layout.name}'s training images")
-    return present
+    if present := [name for name in layout.train_files if (root / name).is_file()]:
+        return present
+    raise ValueError(f"{root}: {layout.test_file} without {' or '.join(layout.train_files)}, {layout.name}'s training images")
 
 
 def read_records(root: Path, layout: CifarLayout, files: list[str]) -> tuple[npt.NDArray[np.uint8], list[str]]:

@@ -14,7 +14,6 @@ import signal
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import tyro
@@ -27,6 +26,7 @@ USER_ERROR = 2  # exit status for a mistake of the user's; a crash of ours exits
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 _BOOLEANS = {"true": "True", "false": "False"}  # as tyro spells them
+_SWITCH_WORDS = (*_BOOLEANS, "none", "null")
 
 
 def parse(config_class: type[ConfigT], argv: Sequence[str], prog: str, description: str = "") -> ConfigT:
@@ -99,15 +99,13 @@ def _whole_values(argv: Sequence[str], options: Mapping[str, set[Any]], hint: st
     """Arguments as tyro takes them: `--a_b=1` -> `--a-b 1`, `--switch` -> `--switch True`, `--list '["A","B"]'` -> `--list A B`."""
     arguments: list[str] = []
     kinds: set[Any] = set()
-    boolean_words = (*_BOOLEANS, "none", "null")
     named_only = all(name.startswith("--") for name in options)
     rest = list(argv)
     while rest:
         argument = rest.pop(0)
         if argument.startswith("--"):
-            name, equals, value = argument.partition("=")
-            name = name.replace("_", "-")
-            if name not in options:
+            written, equals, value = argument.partition("=")
+            if (name := written.replace("_", "-")) not in options:
                 close = difflib.get_close_matches(name, options, n=1)
                 raise ValueError(f"unknown option {argument}{f', did you mean {close[0]}?' if close else ''} {hint}")
             arguments.append(name)
@@ -116,7 +114,7 @@ def _whole_values(argv: Sequence[str], options: Mapping[str, set[Any]], hint: st
                 arguments[-1] = f"{name}={value}"  # a value that looks like an option
             elif equals:
                 rest.insert(0, value)
-            elif bool in kinds and not (rest and (rest[0].lower() in boolean_words or (named_only and rest[0][:2] != "--"))):
+            elif bool in kinds and not (rest and (rest[0].lower() in _SWITCH_WORDS or (named_only and rest[0][:2] != "--"))):
                 arguments.append("True")
         elif kinds & {list, tuple} and argument.startswith("["):
             arguments += _listed(argument, f"{arguments[-1]} {argument}")
@@ -159,8 +157,7 @@ class Interrupted(Exception):  # noqa: N818 - it is no error
 class StopRequest(contextlib.ExitStack):
     """While entered, signals are only remembered, so that long work can end at its next safe point."""
 
-    signum = 0
-    """The signal that came first; 0 if none."""
+    signum = 0  # of the signal that came first; 0 if none
 
     def __enter__(self) -> "StopRequest":
         for number in STOP_SIGNALS:
@@ -169,15 +166,13 @@ class StopRequest(contextlib.ExitStack):
             self.callback(signal.signal, number, signal.SIG_DFL if previous is None else previous)
         return self
 
-    def _remember(self, signum: int, frame: FrameType | None) -> None:
+    def _remember(self, signum: int, *_: object) -> None:
         # Repetitions are nothing new: Slurm signals every process, and torchrun passes its own on.
-        del frame
         self.signum = self.signum or signum
 
 
-def leave_stopping_to_parent(worker: int) -> None:
+def leave_stopping_to_parent() -> None:
     """For the start of a data loader's worker: a signal to the whole group must not end it while the parent finishes its step."""
-    del worker
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

@@ -14,8 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-# The first process to finish an evaluation waits for the last; half an hour, gloo's default, can be too short on a CPU. A process
-# that dies is noticed at once all the same.
+# The first process to finish an evaluation waits for the last, longer than gloo's half hour on a CPU; who dies is noticed at once.
 _LONGEST_WAIT = timedelta(days=7)
 
 
@@ -34,10 +33,7 @@ def local_rank() -> int:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of this process, which becomes CUDA's current one.
-
-    `auto` is this process's GPU, else the CPU; `cuda` is this process's GPU.
-    """
+    """The device of this process, which becomes CUDA's current one: its GPU for `cuda`; for `auto` that or, without any, the CPU."""
     known = re.fullmatch(r"auto|cpu|cuda(?::([0-9]+))?", name)
     if not known:
         raise ValueError(f"device {name!r} is not known; use auto, cpu, cuda or cuda:N")
@@ -57,9 +53,9 @@ def choose_device(name: str) -> torch.device:
 
 @contextmanager
 def process_group(device: torch.device, backend: str | None = None) -> Iterator[None]:
-    """Join the other processes for the length of the block, if there are others and no group yet; NCCL on GPUs, gloo on the CPU.
+    """Join the other processes for the length of the block, if there are others and no group yet.
 
-    `gloo` can also be given as the backend, for processes that exchange only what is on the CPU.
+    By NCCL on GPUs and gloo on the CPU; processes that exchange only what is on the CPU give `gloo` themselves.
     """
     if world_size() == 1 or dist.is_initialized():
         yield
@@ -72,16 +68,11 @@ def process_group(device: torch.device, backend: str | None = None) -> Iterator[
         dist.destroy_process_group()
 
 
-def _alone() -> bool:
-    return not dist.is_initialized() or dist.get_world_size() == 1
-
-
 def wait_for_all() -> None:
     """Return when every process has come here; ValueError if one never will."""
-    if _alone():
-        return
     try:
-        dist.barrier()
+        if dist.is_initialized():
+            dist.barrier()
     except RuntimeError as error:
         raise ValueError("another process of this run has stopped; its own message says why") from error
 
@@ -96,7 +87,7 @@ def require_same(value: str, what: str) -> None:
 
 def gather_objects(value: Any) -> list[Any]:
     """Every process's value, in their order, on all of them; it must be picklable."""
-    if _alone():
+    if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
@@ -105,7 +96,7 @@ def gather_objects(value: Any) -> list[Any]:
 
 def sum_over_processes(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The sum of each tensor over all processes, computed in place."""
-    if not _alone():
+    if dist.is_initialized():
         for tensor in tensors:
             dist.all_reduce(tensor)
     return tensors
@@ -118,7 +109,7 @@ def mean_over_processes(values: dict[str, float], device: torch.device) -> dict[
 
 def gather_from_processes(shares: Tensor) -> Tensor:
     """The global batch [B * world_size, ...] of shares [B, ...], each every world_size-th row of it; without gradient."""
-    if _alone():
+    if not dist.is_initialized():
         return shares
     gathered = [torch.empty_like(shares) for _ in range(dist.get_world_size())]
     dist.all_gather(gathered, shares.contiguous())

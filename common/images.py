@@ -14,9 +14,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # Endings of image files in lower case: those of torchvision's `ImageFolder`.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 
-_START = b"\xff\xd8"
-_SCAN = b"\xff\xda"
-_END = b"\xff\xd9"
+_START, _SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _MARKER = 0xFF
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of a frame, whatever its coding; the three are tables
 _FRAME_BYTES = 10  # marker, length, bits, height, width, number of components

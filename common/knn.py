@@ -1,10 +1,9 @@
 """Nearest neighbours by cosine similarity, and weighted k-NN classification (Wu et al., CVPR 2018) as DINO evaluates with it.
 
-Shapes: N rows of the bank, M of one of its blocks, T queries, D channels, k neighbours, C classes.
+Source: `eval_knn.py` of facebookresearch/dino 7c446df: each of the k nearest training images votes for its class with
+exp(similarity / 0.07). Ties are broken by chance there; here the lower training image is the nearer, and the lower class comes first.
 
-Source: `eval_knn.py` of facebookresearch/dino 7c446df: each of the k nearest training images by cosine similarity votes for its class
-with exp(similarity / 0.07). Ties are broken by chance there; here the lower training image is the nearer, and the lower class ranks
-higher.
+Shapes: N rows of the bank, M of one of its blocks, T queries, D channels, k neighbours, C classes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,13 +22,10 @@ _QUERIES_PER_BLOCK, _ROWS_PER_BLOCK = 256, 4096
 
 
 class Neighbours(NamedTuple):
-    """The nearest rows of some queries: cosines (float64, falling, rounded to about 1e-12) and row numbers (int64).
+    """The nearest rows of some queries, of equally near ones the lower first."""
 
-    Of equally near rows the lower comes first.
-    """
-
-    similarities_Tk: Tensor
-    indices_Tk: Tensor
+    similarities_Tk: Tensor  # cosines: float64, falling, rounded to about 1e-12
+    indices_Tk: Tensor  # row numbers: int64
 
 
 def find_neighbours(queries_TD: Tensor, bank: Tensor | Iterable[Tensor], k: int, device: torch.device) -> Neighbours:
@@ -48,28 +44,17 @@ def find_neighbours(queries_TD: Tensor, bank: Tensor | Iterable[Tensor], k: int,
         places_M = _MOST_ROWS - 1 - torch.arange(first, first + len(rows_MD), device=device)
         first += len(rows_MD)
         for number, unit_TD in enumerate(units):
-            similarities_TM = unit_TD @ rows_MD.T
-            keys_TM = similarities_TM.mul_(_STEPS).round_().long().mul_(_MOST_ROWS).add_(places_M)
+            keys_TM = (unit_TD @ rows_MD.T).mul_(_STEPS).round_().long().mul_(_MOST_ROWS).add_(places_M)
             keys_TM = torch.cat([nearest[number], keys_TM], dim=1)
             nearest[number] = keys_TM.topk(min(k, keys_TM.shape[1]), dim=1).values
     keys_Tk = torch.cat(nearest).cpu()
     assert keys_Tk.shape[1] == k, "the bank has fewer rows"
-    return Neighbours(
-        similarities_Tk=keys_Tk.div(_MOST_ROWS, rounding_mode="floor").double() / _STEPS,
-        indices_Tk=_MOST_ROWS - 1 - keys_Tk % _MOST_ROWS,
-    )
+    cosines_Tk = keys_Tk.div(_MOST_ROWS, rounding_mode="floor").double() / _STEPS
+    return Neighbours(cosines_Tk, _MOST_ROWS - 1 - keys_Tk % _MOST_ROWS)
 
 
 def _unit(vectors: Tensor, device: torch.device) -> Tensor:
     return F.normalize(vectors.to(device).double(), dim=1)
-
-
-def vote(neighbours: Neighbours, bank_labels_N: Tensor, k: int, temperature: float, num_classes: int) -> Tensor:
-    """The votes of the first k neighbours for every class, [T, C] in float64; labels are int64."""
-    weights_Tk = (neighbours.similarities_Tk[:, :k] / temperature).exp()
-    labels_Tk = bank_labels_N[neighbours.indices_Tk[:, :k]]
-    votes_TC = torch.zeros((len(weights_Tk), num_classes), dtype=torch.float64)
-    return votes_TC.scatter_add_(1, labels_Tk, weights_Tk)
 
 
 def rank_of_truth(scores_TC: Tensor, labels_T: Tensor) -> Tensor:
@@ -86,5 +71,11 @@ def rank_of_truth(scores_TC: Tensor, labels_T: Tensor) -> Tensor:
 def classify(
     neighbours: Neighbours, bank_labels_N: Tensor, labels_T: Tensor, ks: Sequence[int], temperature: float, num_classes: int
 ) -> dict[int, Tensor]:
-    """The right class's rank for several k: k -> [T]."""
-    return {k: rank_of_truth(vote(neighbours, bank_labels_N, k, temperature, num_classes), labels_T) for k in ks}
+    """Let the first k neighbours vote, for several k, and rank the right class: k -> [T]; labels are int64."""
+    ranks = {}
+    for k in ks:
+        weights_Tk = (neighbours.similarities_Tk[:, :k] / temperature).exp()
+        votes_TC = torch.zeros((len(weights_Tk), num_classes), dtype=torch.float64)
+        votes_TC.scatter_add_(1, bank_labels_N[neighbours.indices_Tk[:, :k]], weights_Tk)
+        ranks[k] = rank_of_truth(votes_TC, labels_T)
+    return ranks

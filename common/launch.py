@@ -1,8 +1,7 @@
 """Where a command runs: in this process, in several on this machine, or as a Slurm job.
 
-`python -m common.launch OPTIONS -m MODULE ...` is torchrun, as our commands need it. Three differences: SIGUSR1 and SIGUSR2 reach the
-processes too; these get time to save their state; and the exit status is that of the process which failed first, or 128 + N after
-signal N, without a traceback of torchrun's own under the process's message.
+`python -m common.launch OPTIONS -m MODULE ...` is torchrun, but SIGUSR1 and SIGUSR2 reach the processes too; these get time to save
+their state; and the exit status is that of the process which failed first, or 128 + N after signal N, without torchrun's traceback.
 """
 
 import importlib
@@ -18,13 +17,9 @@ from typing import Any
 from common.cli import Interrupted, parse, set_up_process
 
 _SIZES = "nodes", "time", "ntasks_per_node", "gpus_per_node", "cpus_per_task", "job_name"
-# How long before a job's time limit Slurm signals it (SIGUSR2, submitit's choice): time to finish a step and save.
-_WARNING_SECONDS = 120
-# From a signal until torchrun kills processes that still run: one step and one checkpoint. If one process fails, the others have
-# torchrun's 30 seconds.
-_SAVING_SECONDS = 90
-# How often a job may reach its time limit; each time it is queued again and continues. Only a job without progress needs a limit.
-_RESTARTS = 100
+_WARNING_SECONDS = 120  # before its time limit Slurm signals a job (SIGUSR2, submitit's choice), to finish a step and save
+_SAVING_SECONDS = 90  # from a signal until torchrun kills processes, for a step and a checkpoint; if a process fails, it is 30
+_RESTARTS = 100  # how often a job may reach its time limit and be queued again; only a job without progress needs a limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,14 +105,13 @@ class Command:
 def split_launch_options(argv: Sequence[str]) -> tuple[LaunchOptions, list[str]]:
     """Take the options of `LaunchOptions` out of a command line."""
     names = {f"--{item.name.replace('_', '-')}" for item in fields(LaunchOptions)}
-    own: list[str] = []
-    rest: list[str] = []
-    current = rest
+    parts: dict[bool, list[str]] = {True: [], False: []}
+    is_own = False
     for argument in argv:
         if argument.startswith("--"):
-            current = own if argument.partition("=")[0].replace("_", "-") in names else rest
-        current.append(argument)
-    return parse(LaunchOptions, own, "launching"), rest
+            is_own = argument.partition("=")[0].replace("_", "-") in names
+        parts[is_own].append(argument)
+    return parse(LaunchOptions, parts[True], "launching"), parts[False]
 
 
 def run_or_launch(
@@ -126,10 +120,9 @@ def run_or_launch(
     run: Callable[[Sequence[str]], int],
     check: Callable[[Sequence[str]], object] | None = None,
 ) -> int:
-    """Run `python -m MODULE ARGV` here, or where the options of `LaunchOptions` in it say.
+    """Run `python -m MODULE ARGV` here, by `run` with the other options, or where the options of `LaunchOptions` in it say.
 
-    `run` is the command itself: it gets the other options and returns the exit status. `check` reads these as `run` does, so that a
-    mistake is found before anything is started or queued.
+    `check` reads the other options as `run` does, so that a mistake is found before anything is started or queued.
     """
     options, rest = split_launch_options(argv)
     if not options.slurm and options.gpus is None and not options.dry_run:

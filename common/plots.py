@@ -1,7 +1,4 @@
-"""The numbers that a training run logs: reading the log of a fine-tuning run, and plots, panels below each other over one axis.
-
-Shapes: N logged steps.
-"""
+"""The numbers that a training run logs at N steps: reading the log of a fine-tuning run, and plots, panels over one axis."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -31,16 +28,15 @@ class Panel(NamedTuple):
 def read_log(path: Path) -> tuple[list[dict[str, float]], int]:
     """The lines of a log of iterations, ascending, and how many could not be read, since a kill cut them off.
 
-    A run that was killed wrote lines after its last checkpoint, and the run that continued from there wrote them anew: where the log
-    goes back, what it says again replaces what it said before. ValueError, without the path, if it has no line, or one without an
-    iteration.
+    After a kill, the run that continues from the last checkpoint writes the lines since then anew: where the log goes back, they
+    replace the earlier ones. ValueError, without the path, if it has no line, or one without an iteration.
     """
-    lines: list[dict[str, float]] = []
-    cut_off = 0
     try:
         texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror})") from error
+    lines: list[dict[str, float]] = []
+    cut_off = 0
     for text in texts:
         try:
             line = json.loads(text)
@@ -60,10 +56,8 @@ def read_log(path: Path) -> tuple[list[dict[str, float]], int]:
 def smoothed(values_N: Series, window: int) -> Series:
     """The mean over `window` (odd) values around each, over fewer at the ends; values that are not finite do not count."""
     finite_N = np.isfinite(values_N)
-    weights = np.ones(window)
-    reach = window // 2
-    sums_N = np.convolve(np.where(finite_N, values_N, 0.0), weights)[reach : reach + len(values_N)]
-    counts_N = np.convolve(finite_N.astype(np.float64), weights)[reach : reach + len(values_N)]
+    inner = slice(window // 2, window // 2 + len(values_N))
+    sums_N, counts_N = (np.convolve(each_N, np.ones(window))[inner] for each_N in (np.where(finite_N, values_N, 0.0), finite_N))
     with np.errstate(invalid="ignore"):
         return sums_N / counts_N
 

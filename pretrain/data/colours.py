@@ -1,17 +1,17 @@
 """How the colours of views change: jitter, greyscale, blur and solarisation; and PW-Self's changes of each patch by itself.
 
-What DINO's pipeline asks of torchvision and Pillow (facebookresearch/dino 7c446df, DataAugmentationDINO), for one view by OpenCV
-and for a batch of views by torch on any device. OpenCV is several times faster than Pillow. Solarisation is equal; brightness,
-contrast, saturation and grey are within one level of 255; hue, which Pillow rounds to 8 bits on the way, is nearer on average than
-torchvision's own operation on tensors; blur is within a fraction of a level, except for 6 pixels at the border, which Pillow extends
-before each of its three box filters and OpenCV before the one filter that equals them.
+What DINO's pipeline asks of torchvision and Pillow (facebookresearch/dino 7c446df, DataAugmentationDINO), for a view by OpenCV, which
+is several times faster, and for a batch of views by torch on any device. Solarisation is equal; brightness, contrast, saturation and
+grey are within a level of 255; hue, which Pillow rounds to 8 bits on the way, is nearer on average than torchvision's own operation
+on tensors; blur is within a fraction of a level, except for 6 pixels at the border, which Pillow extends before each of its three box
+filters and OpenCV before the one filter that equals them.
 
 Shapes: V views of an image, B views in a batch, M of them that an operation concerns, H x W pixels, T taps.
 """
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import cv2
@@ -30,6 +30,7 @@ SOLARISE_THRESHOLD = 128
 NUM_COLOUR_DRAWS = 13  # jitter, 4 for the order of its operations, 4 for their factors, grey, blur, its radius, solarisation
 
 Pixels = npt.NDArray[np.uint8]  # [H, W, 3] RGB
+Values = npt.NDArray[np.float64]
 
 
 class ColourDraws(NamedTuple):
@@ -37,30 +38,26 @@ class ColourDraws(NamedTuple):
 
     jitter_V: npt.NDArray[np.bool_]
     order_V4: npt.NDArray[np.int64]  # numbers of `JITTERS`
-    factors_V4: npt.NDArray[np.float64]  # of `JITTERS`, in the order of that table
+    factors_V4: Values  # of `JITTERS`, in the order of that table
     grey_V: npt.NDArray[np.bool_]
-    radius_V: npt.NDArray[np.float64]  # the deviation of the blur in pixels, 0 for none
+    radius_V: Values  # the deviation of the blur in pixels, 0 for none
     solarise_V: npt.NDArray[np.bool_]
 
 
 def draw_colours(
-    uniform_VN: npt.NDArray[np.float64],
-    blur_probability_V: Sequence[float],
-    solarise_probability_V: Sequence[float],
-    saturation_V: Sequence[float],
+    uniform_VN: Values, blur_probability_V: Values, solarise_probability_V: Values, saturation_V: Values
 ) -> ColourDraws:
     """The changes of V views, given `NUM_COLOUR_DRAWS` numbers from 0 to 1 for each and the largest change of saturation."""
     brightness, contrast, hue = JITTER_EXTENTS
-    factors_V4 = (2 * uniform_VN[:, 5:9] - 1) * [(brightness, contrast, saturation, hue) for saturation in saturation_V]
-    factors_V4[:, :3] += 1
+    extents_V4 = [(brightness, contrast, saturation, hue) for saturation in saturation_V]
     smallest, largest = BLUR_RADIUS
-    blurs_V = uniform_VN[:, 10] < blur_probability_V
+    radius_V = smallest + (largest - smallest) * uniform_VN[:, 11]
     return ColourDraws(
         jitter_V=uniform_VN[:, 0] < JITTER_PROBABILITY,
         order_V4=uniform_VN[:, 1:5].argsort(axis=1),
-        factors_V4=factors_V4,
+        factors_V4=(2 * uniform_VN[:, 5:9] - 1) * extents_V4 + (1, 1, 1, 0),
         grey_V=uniform_VN[:, 9] < GREY_PROBABILITY,
-        radius_V=np.where(blurs_V, smallest + (largest - smallest) * uniform_VN[:, 11], 0.0),
+        radius_V=np.where(uniform_VN[:, 10] < blur_probability_V, radius_V, 0.0),
         solarise_V=uniform_VN[:, 12] < solarise_probability_V,
     )
 
@@ -69,8 +66,8 @@ def draw_colours(
 
 _TRUNCATE = -0.499  # rounding after this equals Pillow's cutting off of fractions
 _GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R 601, Pillow's
-_KEEP_34 = np.column_stack([np.eye(3), [_TRUNCATE] * 3])
-_GREY_34 = np.array([[*_GREY_WEIGHTS, _TRUNCATE]] * 3)
+_KEEP_34, _GREY_34 = np.eye(3, 4), np.array([[*_GREY_WEIGHTS, 0]] * 3)
+_KEEP_34[:, 3] = _GREY_34[:, 3] = _TRUNCATE
 _SOLARISED = np.where(np.arange(256) < SOLARISE_THRESHOLD, np.arange(256), 255 - np.arange(256)).astype(np.uint8)
 _HUES = 255  # Pillow's, cut off; OpenCV writes the nearest of 256, one too high then, and reads one of 255
 _HUE_OFFSET = -1
@@ -138,15 +135,14 @@ def change_batch_colours(levels_B3HW: Tensor, draws: ColourDraws) -> None:
             index = torch.from_numpy(index_M).to(levels_B3HW.device)
             levels_B3HW[index] = operation(levels_B3HW[index], *given)
 
-    for place in range(len(JITTERS)):
+    for numbers_B in draws.order_V4.T:
         for number, name in enumerate(JITTERS):
-            concerned_B = draws.jitter_V & (draws.order_V4[:, place] == number)
-            change(concerned_B, functools.partial(_batch_jitter, operation=name), draws.factors_V4[:, number])
+            jitter = functools.partial(_batch_jitter, operation=name)
+            change(draws.jitter_V & (numbers_B == number), jitter, draws.factors_V4[:, number])
     change(draws.grey_V, lambda levels_M3HW: _batch_grey(levels_M3HW).expand_as(levels_M3HW))
     filters = [box_taps(radius) for radius in draws.radius_V.tolist()]
     longest = max(map(len, filters))
-    taps_BT = np.stack([np.pad(taps_T, (longest - len(taps_T)) // 2) for taps_T in filters])
-    change(draws.radius_V > 0, _batch_blur, taps_BT)
+    change(draws.radius_V > 0, _batch_blur, np.stack([np.pad(taps_T, (longest - len(taps_T)) // 2) for taps_T in filters]))
     change(draws.solarise_V, lambda levels: torch.where(levels < SOLARISE_THRESHOLD, levels, 255 - levels))
 
 
@@ -205,10 +201,9 @@ def change_each_patch(view_3HW: Tensor, patch_size: int, rng: np.random.Generato
     # [1, 3 P P, M] -> [M, 3, P, P]
     patches_M3PP = F.unfold(view_3HW[None], patch_size, stride=patch_size)[0].T.unflatten(1, (3, patch_size, patch_size))
     order_M4 = rng.random((len(patches_M3PP), len(PATCH_OPERATIONS))).argsort(axis=1)
-    for position in range(len(PATCH_OPERATIONS)):
+    for numbers_M in order_M4.T:
         for number, operation in enumerate(PATCH_OPERATIONS):
-            chosen = torch.from_numpy(np.flatnonzero(order_M4[:, position] == number))
-            if len(chosen):
+            if len(chosen := torch.from_numpy(np.flatnonzero(numbers_M == number))):
                 patches_M3PP[chosen] = change_patches(operation, patches_M3PP[chosen], rng)
     return F.fold(patches_M3PP.flatten(1).T[None], view_3HW.shape[1:], patch_size, stride=patch_size)[0]
 
@@ -231,7 +226,6 @@ def change_patches(operation: str, patches_M3PP: Tensor, rng: np.random.Generato
     if operation == "sharpness":
         changed = tvf.adjust_sharpness(patches_M3PP, 2.0)
     else:
-        levels = (patches_M3PP * 255).round().to(torch.uint8)
-        changed = tvf.posterize(levels, 3).float() / 255
+        changed = tvf.posterize((patches_M3PP * 255).round().to(torch.uint8), 3).float() / 255
     acts_M = torch.from_numpy(rng.random(len(changed)) < 0.5)
     return changed.where(acts_M[:, None, None, None], patches_M3PP)

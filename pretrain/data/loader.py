@@ -1,7 +1,4 @@
-"""Batches of views, in an order and with contents that depend on (seed, epoch, image) alone.
-
-Neither the number of workers nor of processes nor a restart changes what an image looks like or which batch it is in.
-"""
+"""Batches of views, in an order and with contents that depend on (seed, epoch, image), not on workers, processes or restarts."""
 
 import functools
 import logging
@@ -37,8 +34,8 @@ class ImageKey(NamedTuple):
     group: int = -1  # all images of a group share their draws in this epoch; with -1 an image has its own
 
 
+# The views of an image, what was drawn for them, and the unreadable files that were met on the way: path -> reason.
 Sample = tuple[list[Planes], ViewDraws, dict[str, str]]
-"""The views of one image, what was drawn for them, and the unreadable files that were met on the way: path -> reason."""
 
 
 class Batch(NamedTuple):
@@ -84,10 +81,9 @@ class MultiCropImages(Dataset[Sample]):
 
 
 class GlobalBatchSampler(Sampler[list[ImageKey]]):
-    """A process's shares of the run's global batches.
+    """A process's shares of the run's global batches: every world_size-th image, so that any number of processes has the same.
 
-    Every epoch is a fresh permutation of all images, cut into whole global batches (the remainder is left out). Each process
-    takes every world_size-th image of a global batch, so that the batches are the same for any number of processes.
+    Every epoch is a fresh permutation of all images, cut into whole global batches; the remainder is left out.
     """
 
     def __init__(self, images: int, batch_size: int, seed: int, rank: int, world_size: int, shared_by: int = 0) -> None:
@@ -105,9 +101,6 @@ class GlobalBatchSampler(Sampler[list[ImageKey]]):
     def plan(self, next_step: int, last_step: int) -> None:
         """Yield the batches of steps `next_step` to `last_step` - 1 of the run."""
         self.next_step, self.last_step = next_step, last_step
-
-    def __len__(self) -> int:
-        return self.last_step - self.next_step
 
     def __iter__(self) -> Iterator[list[ImageKey]]:
         for step in range(self.next_step, self.last_step):
@@ -138,14 +131,13 @@ def build_loader(
         num_workers=config.workers,
         collate_fn=dataset.collate,
         pin_memory=pin_memory,
-        prefetch_factor=2 if config.workers else None,
         worker_init_fn=functools.partial(set_up_worker, cores),
     )
 
 
 def set_up_worker(cores: Sequence[int] | None, worker: int) -> None:
     """Give a worker one thread of OpenCV, as it has of torch, and its own core, if any; signals are the parent's."""
-    leave_stopping_to_parent(worker)
+    leave_stopping_to_parent()
     cv2.setNumThreads(0)
     if cores is not None:
         os.sched_setaffinity(0, {cores[worker]})
@@ -156,13 +148,12 @@ def worker_cores(workers: int) -> list[int]:
     if not hasattr(os, "sched_setaffinity"):
         raise ValueError("data.pin_workers: this system cannot keep processes to cores; leave it out")
     cores = sorted(os.sched_getaffinity(0))
-    place, local_processes = local_rank(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if local_processes * workers > len(cores):
+    wanted, first = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) * workers, local_rank() * workers
+    if wanted > len(cores):
         raise ValueError(
-            f"data.pin_workers: {local_processes * workers} workers on this machine and {len(cores)} cores for them; "
-            "lower data.workers or leave it out"
+            f"data.pin_workers: {wanted} workers on this machine and {len(cores)} cores for them; lower data.workers or leave it out"
         )
-    return cores[place * workers : (place + 1) * workers]
+    return cores[first : first + workers]
 
 
 def report_unreadable(failures: dict[str, str], known: set[str], limit: int) -> None:
@@ -179,10 +170,7 @@ def report_unreadable(failures: dict[str, str], known: set[str], limit: int) -> 
 
 
 def network_inputs(batch: Batch, device: torch.device) -> list[Tensor]:
-    """Move crops to a device, change colours that no worker has changed, and normalise: float32 [B, 3, size, size] per view.
-
-    Crops travel as bytes, a quarter of what floats would be.
-    """
+    """Move crops to a device, as bytes, change colours that no worker has changed, and normalise: float32 [B, 3, S, S] per view."""
     mean, deviation = (255 * torch.tensor(values, device=device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     inputs = []
     for view, crops in enumerate(batch.crops):

@@ -1,13 +1,10 @@
-"""The images to pretrain on: numbered and named; each is read as the content of an image file.
-
-The names tell the images of a set apart wherever it is stored, and a run continues only with the same names in the same order.
-"""
+"""The images to pretrain on, each read as the content of an image file; a run continues only with the same names in this order."""
 
 import json
 import logging
 import os
 import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,13 +24,12 @@ TAR_SUFFIX = ".tar"
 
 
 class ImageFiles:
-    """Images in files of their own. The other sources differ in how they are read; copies of a source go to the workers."""
+    """Images in files of their own, named by their paths, relative to `root` or absolute; other sources are read in other ways."""
 
-    def __init__(self, root: Path, names: Iterable[str]) -> None:
-        """`names` are the paths of the files, relative to `root` or absolute."""
+    def __init__(self, root: Path, names: Sequence[str]) -> None:
         self.root = root
-        # One array, which forked workers share. Of a list each worker would get a copy: Python counts references inside the strings.
-        self.names: npt.NDArray[np.str_] = np.array(list(names), dtype=np.str_)
+        # An array, which forked workers share. Of a list each worker would get a copy: Python counts references inside the strings.
+        self.names: npt.NDArray[np.str_] = np.array(names, dtype=np.str_)
 
     def load(self, index: int) -> bytes:
         """The content of an image file; an OSError if it cannot be read."""
@@ -81,10 +77,7 @@ def is_image_name(name: str) -> bool:
 
 
 def images_of_folder(folder: Path, option: str = "data.path") -> ImageFiles:
-    """Every image under a folder, sorted by path; links to folders are followed, and each folder is entered once.
-
-    `option` is the one that gave the folder, for errors. A folder in it that cannot be listed is an OSError.
-    """
+    """Every image under a folder, which `option` gave, sorted by path; links to folders are followed, each folder is entered once."""
     if not folder.is_dir():
         raise ValueError(f"{option}: {folder} is not a folder; give a folder of images, at any depth")
 
@@ -94,12 +87,11 @@ def images_of_folder(folder: Path, option: str = "data.path") -> ImageFiles:
     found, entered = [], set()
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=fail):
         status = os.stat(parent)  # noqa: PTH116 -- os.walk speaks in strings
-        if (status.st_dev, status.st_ino) in entered:
+        if (inode := (status.st_dev, status.st_ino)) in entered:
             folders.clear()
             continue
-        entered.add((status.st_dev, status.st_ino))
-        relative = Path(parent).relative_to(folder).parts
-        found += [(*relative, file) for file in files if is_image_name(file)]
+        entered.add(inode)
+        found += [(*Path(parent).relative_to(folder).parts, file) for file in files if is_image_name(file)]
         folders.sort()
     if not found:
         raise ValueError(f"{option}: no image under {folder}; suffixes looked for: {', '.join(sorted(IMAGE_SUFFIXES))}")
@@ -116,18 +108,13 @@ def images_of_list(path: Path) -> ImageFiles:
 
 
 def images_of_coco(path: Path) -> ImageFiles:
-    """The images that COCO's annotations list, such as `annotations/instances_train2017.json`, from `../train2017`.
-
-    They are sorted by file name, as in the folder of images.
-    """
+    """The images that COCO's `annotations/instances_train2017.json` lists, from `../train2017`, sorted as in that folder."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         names = sorted(str(image["file_name"]) for image in content["images"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        example = "such as annotations/instances_train2017.json"
-        raise ValueError(
-            f"data.path: {path} is not COCO's annotations, JSON with a list `images`, {example}: {error!r}"
-        ) from error
+        wanted = "COCO's annotations, JSON with a list `images`, such as annotations/instances_train2017.json"
+        raise ValueError(f"data.path: {path} is not {wanted}: {error!r}") from error
     return _files_of_listing(path, path.parent.parent / path.stem.rpartition("_")[2], names)
 
 
@@ -148,7 +135,7 @@ def _files_of_listing(listing: Path, root: Path, names: Sequence[str]) -> ImageF
 
 
 class CifarImages(ImageFiles):
-    """The training images of CIFAR's binary archives without labels, in memory, which forked workers share."""
+    """The training images of CIFAR's binary archives without labels, in memory; fewer than all training files will do."""
 
     def __init__(self, root: Path) -> None:
         layout = find_layout(root)
@@ -166,22 +153,22 @@ class CifarImages(ImageFiles):
 
 
 class TarImages(ImageFiles):
-    """The images of uncompressed tar shards, as webdataset writes them, read at random and numbered in the order of the shards.
+    """The images of uncompressed tar shards, as webdataset writes them, read at random; what is beside the images is ignored.
 
-    Labels and captions beside the images are ignored. Where each image begins is read once per shard and kept in the folder `cache`,
-    so that their order is a function of seed and epoch, as for all sources; webdataset itself only streams shards.
+    Where each image begins is read once per shard and kept in the folder `cache`, so that their order is a function of seed and
+    epoch, as for all sources; webdataset itself only streams shards.
     """
 
     def __init__(self, shards: Sequence[Path], cache: Path) -> None:
         # Processes begin at different shards, and so share the work.
         first = rank() * len(shards) // world_size()
         indices = {shard: _cached_index(shard, cache) for shard in (*shards[first:], *shards[:first])}
-        places = [(number, *place) for number, shard in enumerate(shards) for _, *place in indices[shard]]
-        if not places:
+        images = [(number, *image) for number, shard in enumerate(shards) for image in indices[shard]]
+        if not images:
             raise ValueError(f"data.path: no image in the {len(shards)} shards, such as {shards[0]}")
-        super().__init__(Path(), [f"{shard.name}/{name}" for shard in shards for name, *_ in indices[shard]])
+        super().__init__(Path(), [f"{shards[number].name}/{name}" for number, name, *_ in images])
         # Number of the shard, first byte and length of each image.
-        self._shards, self._places_N3 = list(shards), np.array(places)
+        self._shards, self._places_N3 = shards, np.array([(number, *place) for number, _, *place in images])
 
     def load(self, index: int) -> bytes:
         shard, start, length = self._places_N3[index].tolist()
@@ -204,7 +191,7 @@ def find_shards(path: Path) -> list[Path]:
             raise ValueError(f"data.path: no {TAR_SUFFIX} file in {path}")
         return shards
     try:
-        shards = sorted({Path(name) for name in braceexpand(str(path))})
+        shards = sorted(set(map(Path, braceexpand(str(path)))))
     except ValueError as error:
         raise ValueError(f"data.path: {path}: {error}; write shards such as shard-{{000..012}}.tar or {{a,b}}.tar") from error
     if missing := [shard for shard in shards if not shard.is_file()]:
@@ -215,8 +202,8 @@ def find_shards(path: Path) -> list[Path]:
 def _cached_index(shard: Path, cache: Path) -> list[tuple[str, int, int]]:
     """The name, first byte and length of each image of a shard, from the cache if it has those of the file as it is now."""
     status = shard.stat()
-    identity = f"{shard.resolve()} {status.st_size} {status.st_mtime_ns}"
-    path = cache / f"{shard.stem}-{text_sha256(identity)[:16]}.json"
+    digest = text_sha256(f"{shard.resolve()} {status.st_size} {status.st_mtime_ns}")
+    path = cache / f"{shard.stem}-{digest[:16]}.json"
     if not path.is_file():
         logger.info("reading where the images of %s are", shard)
         write_text_atomically(path, json.dumps(_read_index(shard)))

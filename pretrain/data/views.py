@@ -1,8 +1,8 @@
 """Multi-crop: one image file to two global and several local views that remember where they come from.
 
 facebookresearch/dino 7c446df, DataAugmentationDINO, whose operations are torchvision's and Pillow's. All numbers of an image are
-drawn before more than its size is read: so a view depends on the generator's seed, whatever process makes it and wherever its colours
-are changed. How much is drawn depends on the kinds of views alone, so that images of one size and one seed share everything.
+drawn before more than its size is read: so a view depends on the generator's seed, wherever it is made and its colours are changed.
+How much is drawn depends on the kinds of views alone, so that images of one size and one seed share everything.
 
 Shapes: V views of an image, A attempts to place a box, H x W pixels.
 """
@@ -101,20 +101,18 @@ def make_views(
             changed_HW3 = change_colours(cv2.merge(list(view_3HW)), draws.colours, number)
             view_3HW = np.empty_like(view_3HW, order="C")
             cv2.split(changed_HW3, list(view_3HW))
-            if kind.photometric_patch:
-                changed_3HW = change_each_patch(torch.from_numpy(view_3HW).float() / 255, kind.photometric_patch, rng)
-                view_3HW = (changed_3HW * 255).round().to(torch.uint8).numpy()
+        if colours and kind.photometric_patch:
+            changed_3HW = change_each_patch(torch.from_numpy(view_3HW).float() / 255, kind.photometric_patch, rng)
+            view_3HW = (changed_3HW * 255).round().to(torch.uint8).numpy()
         views.append(view_3HW)
     return views, draws
 
 
 def draw_views(kinds: Sequence[ViewKind], width: int, height: int, rng: np.random.Generator) -> ViewDraws:
     boxes_V4 = draw_boxes(width, height, np.array([kind.scale for kind in kinds]), rng)
-    uniform_VN = rng.random((len(kinds), 1 + NUM_COLOUR_DRAWS))
-    blur_V, solarise_V = [kind.blur_probability for kind in kinds], [kind.solarise_probability for kind in kinds]
-    saturation_V = [kind.saturation for kind in kinds]
-    flip_V1 = uniform_VN[:, :1] < FLIP_PROBABILITY
-    return ViewDraws(np.hstack([boxes_V4, flip_V1]), draw_colours(uniform_VN[:, 1:], blur_V, solarise_V, saturation_V))
+    flip_V1, uniform_VN = np.split(rng.random((len(kinds), 1 + NUM_COLOUR_DRAWS)), [1], axis=1)
+    extents = np.array([(kind.blur_probability, kind.solarise_probability, kind.saturation) for kind in kinds])
+    return ViewDraws(np.hstack([boxes_V4, flip_V1 < FLIP_PROBABILITY]), draw_colours(uniform_VN, *extents.T))
 
 
 def draw_boxes(width: int, height: int, scales_V2: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -132,9 +130,8 @@ def draw_boxes(width: int, height: int, scales_V2: npt.NDArray[np.float64], rng:
     fits_VA = (widths_VA > 0) & (widths_VA <= width) & (heights_VA > 0) & (heights_VA <= height)
     tops_VA = np.floor(uniform_4VA[2] * (height - heights_VA + 1))
     lefts_VA = np.floor(uniform_4VA[3] * (width - widths_VA + 1))
-    chosen_V = fits_VA.argmax(axis=1)
-    every_V = np.arange(len(scales_V2))
-    boxes_V4 = np.stack([values[every_V, chosen_V] for values in (tops_VA, lefts_VA, heights_VA, widths_VA)], axis=1)
+    boxes_VA4 = np.stack([tops_VA, lefts_VA, heights_VA, widths_VA], axis=2)
+    boxes_V4 = boxes_VA4[np.arange(len(scales_V2)), fits_VA.argmax(axis=1)]  # the first that fits
     central = min(height, round(width / ASPECT_RATIO[0])), min(width, round(height * ASPECT_RATIO[1]))
     boxes_V4[~fits_VA.any(axis=1)] = ((height - central[0]) // 2, (width - central[1]) // 2, *central)
     return boxes_V4.astype(np.int64)
@@ -155,9 +152,9 @@ def decode(content: bytes, most: float = 1.0) -> tuple[Pixels, int]:
     """Decode an image whose size could be read, contiguously; also returns by how much the decoder divided its sides.
 
     JPEG files of one or three components go to OpenCV's libjpeg-turbo, whose pixels equal Pillow's; all others, and what OpenCV
-    refuses, to Pillow. Where every crop is reduced by at least `most` and that is much, the JPEG decoder itself scales down by 2, 4
-    or 8; each crop is still reduced by at least `REDUCING_GAP` afterwards, which keeps it within a level of 255 on average of the
-    crop from the whole image. What cannot be decoded is an OSError.
+    refuses, to Pillow; what that refuses is an OSError. Where every crop is reduced by at least `most` and that is much, the JPEG
+    decoder scales down by 2, 4 or 8; each crop is still reduced by `REDUCING_GAP` afterwards, which keeps it within a level of 255 on
+    average of the crop from the whole image.
     """
     if _suits_opencv(read_header(content)):
         scale = max(scale for scale in _REDUCTIONS if scale <= max(most / REDUCING_GAP, 1))
@@ -193,28 +190,22 @@ def resized_crop(
     pixels_HW3: Pixels, scale: int, box: npt.NDArray[np.int64], size: int, interpolation: Interpolation = "bicubic"
 ) -> Planes:
     """Cut a box, in pixels of the whole image, out of the image whose sides are divided by `scale`, and resize it to a square."""
-    top, left, height, width = box.tolist()
+    low_2, high_2 = box[:2] / scale, np.minimum((box[:2] + box[2:]) / scale, pixels_HW3.shape[:2])  # rows, columns
+    first_2 = np.floor(low_2).astype(int)
+    rows, columns = map(slice, first_2, np.ceil(high_2).astype(int))
+    part_HW3 = pixels_HW3[rows, columns]
     if scale == 1:
-        return resize(pixels_HW3[top : top + height, left : left + width], size, interpolation)
+        return resize(part_HW3, size, interpolation)
     # Pillow resizes from boxes that end between pixels; nothing from outside the box's pixels gets in.
-    rows, columns, _ = pixels_HW3.shape
-    first_row, first_column = top // scale, left // scale
-    end_row, end_column = math.ceil((top + height) / scale), math.ceil((left + width) / scale)
-    part = Image.fromarray(np.ascontiguousarray(pixels_HW3[first_row:end_row, first_column:end_column]))
-    between = (
-        left / scale - first_column,
-        top / scale - first_row,
-        min((left + width) / scale, columns) - first_column,
-        min((top + height) / scale, rows) - first_row,
-    )
+    between = (*(low_2 - first_2)[::-1], *(high_2 - first_2)[::-1])
+    part = Image.fromarray(np.ascontiguousarray(part_HW3))
     return np.array(part.resize((size, size), Image.Resampling[interpolation.upper()], box=between)).transpose(2, 0, 1)
 
 
 def resize(pixels_HW3: Pixels, size: int, interpolation: Interpolation) -> Planes:
     """Resize to a square, antialiased, on bytes whose rows are contiguous.
 
-    Torch follows Pillow's algorithm; fewer than one value in a thousand differ by more than a level of 255, at extremes where one
-    of them limits intermediate values.
+    Fewer than a value in a thousand is more than a level of 255 off Pillow's, at extremes where one limits intermediate values.
     """
     batch_13HW = torch.from_numpy(pixels_HW3).permute(2, 0, 1)[None]
     planes_3HW: Planes = F.interpolate(batch_13HW, size=(size, size), mode=interpolation, antialias=True)[0].numpy()

@@ -34,9 +34,9 @@ logger = logging.getLogger(__name__)
 
 
 def find_labelled(folder: Path, option: str, classes: Sequence[str] = ()) -> tuple[list[Labelled], list[str]]:
-    """The images, at any depth, of a folder that has a folder per class, and the classes' names in the order of the labels.
+    """The images, at any depth, of a folder of class folders, which `option` gave, and the classes' names in the labels' order.
 
-    `classes` are those that there may be, by default the folder's own; `option` is the one that gave the folder, for errors.
+    `classes` are those that there may be, by default the folder's own.
     """
     try:
         found, _ = find_classes(folder)
@@ -46,8 +46,7 @@ def find_labelled(folder: Path, option: str, classes: Sequence[str] = ()) -> tup
                 f"{option}: {folder} has {len(unknown)} classes of which there are no neighbours, such as {unknown[0]}; "
                 "watch.knn_train must have all classes of watch.knn_val"
             )
-        labels = {name: names.index(name) for name in found}
-        return make_dataset(folder, labels, extensions=tuple(sorted(IMAGE_SUFFIXES))), names
+        return make_dataset(folder, {name: names.index(name) for name in found}, extensions=tuple(IMAGE_SUFFIXES)), names
     except OSError as error:
         raise ValueError(f"{option}: {error}; give a folder with a folder of images per class") from error
 
@@ -63,22 +62,19 @@ def network_input(image: Image.Image) -> Tensor:
 
 
 class OnlineKNN:
-    """Classifies labelled images by their neighbours.
+    """Classifies labelled images by their neighbours; all processes call each method together.
 
-    All processes share the work: each reads its part of the images, all exchange features, each classifies its part. So none waits
-    for another longer than a few batches, whatever the time limit of the process group is. They call each method together.
+    Each reads its part of the images, all exchange features, each classifies its part. So none waits for another longer than a few
+    batches, whatever the time limit of the process group is.
     """
 
     def __init__(self, config: PretrainConfig, device: torch.device) -> None:
-        watch = config.watch
-        assert watch.knn_train is not None
-        assert watch.knn_val is not None
-        self._train, self._classes = find_labelled(watch.knn_train, "watch.knn_train")
-        self._val, _ = find_labelled(watch.knn_val, "watch.knn_val", self._classes)
-        self._size, self._threads, self._device = config.views.global_size, max(1, config.data.workers), device
-
-    def check(self) -> None:
         """Decode every image once, so that a damaged one is found before training: a ValueError on all processes."""
+        train, val = config.watch.knn_train, config.watch.knn_val
+        assert train is not None and val is not None  # noqa: PT018
+        self._train, self._classes = find_labelled(train, "watch.knn_train")
+        self._val, _ = find_labelled(val, "watch.knn_val", self._classes)
+        self._size, self._threads, self._device = config.views.global_size, max(1, config.data.workers), device
         for images, option in ((self._train, "watch.knn_train"), (self._val, "watch.knn_val")):
             if failure := self._read_share(images, lambda images_B3HW: None):
                 raise ValueError(f"{option}: cannot read {failure}; repair or remove it")
@@ -86,11 +82,7 @@ class OnlineKNN:
             logger.info("k-NN: %d images of %d classes by %d neighbours", len(self._val), len(self._classes), len(self._train))
 
     def accuracy(self, backbone: AnyBackbone) -> float | None:
-        """Top-1 accuracy in percent, the same on all processes; None, with a warning, if an image can no longer be read.
-
-        The feature is the CLS token after the final norm, or the mean of all patches where there is none, as evaluation has it; in
-        float32. The backbone is left as it is.
-        """
+        """Top-1 accuracy in percent, the same on all processes; None, with a warning, if an image can no longer be read."""
         with undisturbed(backbone):
             train_ND, val_TD = self._features(backbone, self._train), self._features(backbone, self._val)
         if train_ND is None or val_TD is None:
@@ -103,7 +95,7 @@ class OnlineKNN:
         return 100 * float(hits) / len(self._val)
 
     def _features(self, backbone: AnyBackbone, images: Sequence[Labelled]) -> Tensor | None:
-        """[N, D] of all images, float32 on the CPU; None if an image cannot be read."""
+        """The CLS tokens or, where there are none, the means of all patches, as evaluation has it: float32 [N, D] on the CPU."""
         rows = []
 
         def add(images_B3HW: Tensor) -> None:
@@ -129,10 +121,10 @@ class OnlineKNN:
         # Shares must be of one length to be exchanged; the last ones may begin anew with the first images.
         share = range(rank(), len(images) + -len(images) % world_size(), world_size())
         failure = ""
-        try:
-            with ThreadPoolExecutor(self._threads) as pool:
+        with ThreadPoolExecutor(self._threads) as pool:
+            try:
                 for first in range(0, len(share), _BATCH):
                     use(torch.stack(list(pool.map(read, share[first : first + _BATCH]))))
-        except OSError as error:
-            failure = str(error)
+            except OSError as error:
+                failure = str(error)
         return next(filter(None, gather_objects(failure)), "")

@@ -20,16 +20,17 @@ WATCH_FOLDER = "watch"
 CURVES_FILE = "curves.png"
 KNN = "knn_top1"  # name of the k-NN accuracy in the log, in percent
 
-_SPREAD = [f"{part}_{name}" for part in ("cls", "patch") for name in ("deviation", "similarity", "queue_similarity")]
+
+def _of_cls_and_patches(*names: str) -> list[str]:
+    return [f"{part}_{name}" for part in ("cls", "patch") for name in names]
+
+
 _PANELS = (
     Panel("loss", ["loss"]),
-    Panel("parts of the loss", ["cls_loss", "patch_loss"]),
-    Panel(
-        "entropy of targets\n(part of log K)",
-        ["cls_entropy_part", "cls_batch_entropy_part", "patch_entropy_part", "patch_batch_entropy_part"],
-    ),
-    Panel("length of the centre", ["cls_centre_norm", "patch_centre_norm"]),
-    Panel("spread of embeddings", _SPREAD),
+    Panel("parts of the loss", _of_cls_and_patches("loss")),
+    Panel("entropy of targets\n(part of log K)", _of_cls_and_patches("entropy_part", "batch_entropy_part")),
+    Panel("length of the centre", _of_cls_and_patches("centre_norm")),
+    Panel("spread of embeddings", _of_cls_and_patches("deviation", "similarity", "queue_similarity")),
     Panel("k-NN top-1 (%)", [KNN], smooth=False),
     Panel("learning rate", ["lr"], smooth=False),
 )
@@ -38,10 +39,9 @@ logger = logging.getLogger(__name__)
 
 
 class Monitor:
-    """Looks at the teacher every `watch.every` epochs and after the run's last one.
+    """Looks at the teacher every `watch.every` epochs and after the run's last one, which computes bit for bit what another run does.
 
-    It may read networks and draw random numbers, but not change weights, gradients or modes: a run that is looked at computes bit for
-    bit what another does.
+    So it may read networks and draw random numbers, but not change weights, gradients or modes.
     """
 
     def __init__(self, config: PretrainConfig, source: ImageFiles, device: torch.device) -> None:
@@ -49,19 +49,13 @@ class Monitor:
         self._config, watch = config, config.watch
         drawn = source if watch.images is None else images_of_folder(watch.images, "watch.images")
         self._images = choose_images(drawn, watch.num_images, spread=watch.images is None)
-        self._knn = None
-        if watch.knn_train is not None:
-            self._knn = OnlineKNN(config, device)
-            self._knn.check()
+        self._knn = OnlineKNN(config, device) if watch.knn_train is not None else None
 
     def _is_due(self, epochs_done: int) -> bool:
         return epochs_done == self._config.train.epochs or epochs_done % self._config.watch.every == 0
 
     def before_log(self, step: int, epochs_done: int, teacher: nn.Module, log: RunLog | None) -> dict[str, float]:
-        """Draw at the end of an epoch, on the first process, which has the log; returns what the log's next line gets.
-
-        That is the k-NN accuracy, in which all processes take part.
-        """
+        """At an epoch's end, draw, on the first process, which has the log, and return what its next line gets: the k-NN accuracy."""
         if not self._is_due(epochs_done):
             return {}
         subject = subject_of(teacher, self._config)

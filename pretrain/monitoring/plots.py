@@ -53,25 +53,25 @@ def choose_images(source: ImageFiles, count: int, spread: bool) -> list[DrawnIma
     With `spread` they are from all over the set rather than the first ones: a sorted set begins with images of one class.
     """
     images = len(source.names)
-    starts = np.linspace(0, images, count, endpoint=False).astype(int).tolist() if spread else [0]
+    starts = np.linspace(0, images, count, endpoint=False).astype(int).tolist() if spread else []
     chosen: list[DrawnImage] = []
     for index in dict.fromkeys([*starts, *range(images)]):
-        if len(chosen) == min(count, images):
-            break
         path = Path(source.describe(index))
         try:
-            image = Image.fromarray(decode_whole(source.load(index)))
-            chosen.append((f"{path.parent.name}/{path.name}"[-30:], image))
+            chosen.append((f"{path.parent.name}/{path.name}"[-30:], Image.fromarray(decode_whole(source.load(index)))))
         except OSError as error:
             logger.warning("not drawing the unreadable image %s: %s", path, error)
+        if len(chosen) == count:
+            break
     if not chosen:
         raise ValueError(f"none of the {images} images to draw can be read; the first is {source.describe(0)}")
     return chosen
 
 
-def squares(images: Sequence[DrawnImage], size: int, device: torch.device) -> tuple[list[Pixels], Tensor]:
-    """The images' middles, to look at ([S, S, 3] each, S = `SHOWN_SIZE`) and as a network's input [B, 3, size, size]."""
+def squares(subject: Subject, images: Sequence[DrawnImage], enlarged: int = 1) -> tuple[list[Pixels], Tensor]:
+    """The images' middles, to look at ([S, S, 3] each, S = `SHOWN_SIZE`) and as the network's input [B, 3, size, size]."""
     shown = [np.asarray(centre_crop(image, SHOWN_SIZE, SHOWN_SIZE)) for _, image in images]
+    size, device = enlarged * subject.size, next(subject.backbone.parameters()).device
     return shown, torch.stack([network_input(centre_crop(image, size, size)) for _, image in images]).to(device)
 
 
@@ -92,8 +92,7 @@ def panel_grid(
     """A figure of square panels without axes under a title, with headings over the columns; and its panels [rows, columns]."""
     figure = Figure(figsize=(inches * columns, inches * rows + 0.6), dpi=110, layout="constrained")
     figure.suptitle(title, fontsize=10, wrap=True)
-    without_axes = {"xticks": [], "yticks": [], "frame_on": False}
-    grid: npt.NDArray[np.object_] = figure.subplots(rows, columns, squeeze=False, subplot_kw=without_axes)
+    grid = figure.subplots(rows, columns, squeeze=False, subplot_kw={"xticks": [], "yticks": [], "frame_on": False})
     for axes, heading in zip(grid[0], headings, strict=False):
         axes.set_title(heading, fontsize=9)
     return figure, grid
@@ -106,23 +105,23 @@ def _show(axes: Axes, pixels: Pixels, grid: Grid = (1, 1)) -> None:
 
 def draw_attention(subject: Subject, images: Sequence[DrawnImage]) -> Figure:
     """One row per image: the image, then its maps, each with colours from its own lowest to its highest value."""
-    shown, images_B3HW = squares(images, ENLARGED * subject.size, subject.device)
+    shown, images_B3HW = squares(subject, images, ENLARGED)
     maps_BHhw, what, heads = image_attention(subject, images_B3HW)
     maps_BHhw, heads = maps_BHhw[:, : _MOST_HEADS + 1], heads[: _MOST_HEADS + 1]
     h, w = maps_BHhw.shape[-2:]
     title = f"{what[0].upper()}{what[1:]}; {h} x {w} positions, dark: least, bright: most of each map"
     inches = _PANEL_INCHES if len(heads) <= 8 else 0.7 * _PANEL_INCHES
     figure, grid = panel_grid(len(shown), 1 + len(heads), title, ["image", *heads], inches)
-    for panels, pixels, maps_Hhw in zip(grid, shown, maps_BHhw.cpu().numpy(), strict=True):
-        _show(panels[0], pixels)
-        for axes, map_hw in zip(panels[1:], maps_Hhw, strict=True):
+    for (overview, *panels), pixels, maps_Hhw in zip(grid, shown, maps_BHhw.cpu().numpy(), strict=True):
+        _show(overview, pixels)
+        for axes, map_hw in zip(panels, maps_Hhw, strict=True):
             axes.imshow(map_hw, cmap="inferno", interpolation="nearest")
     return figure
 
 
 def draw_components(subject: Subject, images: Sequence[DrawnImage]) -> Figure:
     """Images above, below each the first three principal components of all images' patch features as red, green and blue."""
-    shown, images_B3HW = squares(images, ENLARGED * subject.size, subject.device)
+    shown, images_B3HW = squares(subject, images, ENLARGED)
     tokens = subject.backbone.forward_tokens(images_B3HW)
     colours_BN3, explained = principal_colours(tokens.patches)
     title = (
@@ -142,24 +141,23 @@ def draw_positives(subject: Subject, images: Sequence[DrawnImage], config: SelfP
 
     Images have the side of the global crops, so grid and neighbourhoods are those of training.
     """
-    shown, images_B3HW = squares(images, subject.size, subject.device)
+    shown, images_B3HW = squares(subject, images)
     tokens = subject.backbone.forward_tokens(images_B3HW)
     positives_BNk = select_positives(tokens.patches, tokens.grid, config.window, config.k, config.border).cpu()
     units_BND = F.normalize(tokens.patches.float(), dim=-1).cpu()
     h, w = tokens.grid
-    queries = [min(h - 1, int(y * h)) * w + min(w - 1, int(x * w)) for y, x in QUERIES]
+    queries = {f"query {place}": int(y * h) * w + int(x * w) for place, (y, x) in enumerate(QUERIES, start=1)}
     candidates_NC = candidate_table(tokens.grid, config.window, config.border)
     where = "all other patches" if config.window == ALL_PATCHES else f"{config.window} x {config.window} patches around"
     title = (
         f"SelfPatch's positives. Red: query patch; white: candidates ({where}, border: {config.border}), with their cosine; "
         f"green: the k = {config.k} positives"
     )
-    headings = ["queries", *(f"query {number}" for number in range(1, 1 + len(queries)))]
-    figure, grid = panel_grid(len(shown), 1 + len(queries), title, headings, inches=_LARGE_PANEL_INCHES)
-    for panels, pixels, units_ND, positives_Nk in zip(grid, shown, units_BND, positives_BNk, strict=True):
-        _show(panels[0], pixels, tokens.grid)
-        for number, (axes, query) in enumerate(zip(panels[1:], queries, strict=True), start=1):
-            _mark(panels[0], query, w, _QUERY, str(number))
+    figure, grid = panel_grid(len(shown), 1 + len(queries), title, ["queries", *queries], inches=_LARGE_PANEL_INCHES)
+    for (overview, *panels), pixels, units_ND, positives_Nk in zip(grid, shown, units_BND, positives_BNk, strict=True):
+        _show(overview, pixels, tokens.grid)
+        for axes, (heading, query) in zip(panels, queries.items(), strict=True):
+            _mark(overview, query, w, _QUERY, heading[-1])
             _show(axes, pixels, tokens.grid)
             candidates, positives = candidates_NC[query].tolist(), set(positives_Nk[query].tolist())
             cosines = (units_ND[candidates] @ units_ND[query]).tolist()
@@ -173,12 +171,11 @@ def draw_positives(subject: Subject, images: Sequence[DrawnImage], config: SelfP
 
 def _zoom(axes: Axes, grid: Grid, patches: Sequence[int]) -> int:
     """Show the patches with one more around them, where that is less than the image; returns how many patches a side then shows."""
-    h, w = grid
-    rows, columns = np.divmod(patches, w)
-    side = int(max(np.ptp(rows), np.ptp(columns))) + 3
-    if side >= min(h, w):
-        return max(h, w)
-    top, left = max(0, min(rows.min() - 1, h - side)), max(0, min(columns.min() - 1, w - side))
+    places_N2 = np.stack(np.divmod(patches, grid[1]), axis=1)
+    side = int(np.ptp(places_N2, axis=0).max()) + 3
+    if side >= min(grid):
+        return max(grid)
+    top, left = np.clip(places_N2.min(axis=0) - 1, 0, np.subtract(grid, side))
     axes.set(xlim=(left, left + side), ylim=(top + side, top))
     return side
 
@@ -198,8 +195,8 @@ def _mark(axes: Axes, patch: int, columns: int, colour: ColorType, text: str = "
 def draw_matches(subject: Subject, images: Sequence[DrawnImage], views: ViewsConfig) -> Figure:
     """One row per image: the boxes of two crops, then both crops, joined by some of their matches.
 
-    The first crop is a global one, the second by turns global and local. Boxes are drawn as in training, the same ones every time;
-    colours are left as they are. Matching is geometry alone, so the plot is the same in every epoch.
+    The first crop is a global one, the second by turns global and local. Boxes are drawn as in training, always from the same seed,
+    and matching is geometry alone, so the plot is the same in every epoch; colours are left as they are.
     """
     rng, kinds = np.random.default_rng(0), view_kinds(views)
     title = "Patch matching: patches of two crops that show the same part of the image; some are joined"

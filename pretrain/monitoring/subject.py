@@ -46,12 +46,8 @@ class Subject:
 
     @property
     def stride(self) -> int:
-        """Pixels per side of one patch or position."""
+        """Pixels per side of a patch or position."""
         return self.backbone.map_strides([self.backbone.spec.num_blocks - 1])[0]
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.backbone.parameters()).device
 
 
 def subject_of(teacher: nn.Module, config: PretrainConfig) -> Subject:
@@ -64,10 +60,7 @@ def subject_of(teacher: nn.Module, config: PretrainConfig) -> Subject:
 
 
 def open_subject(path: Path, device: torch.device) -> Subject:
-    """The teacher of a checkpoint of ours with what its method adds; of any other checkpoint or backbone file the backbone alone.
-
-    The authors' SelfPatch checkpoints select positives as published: 4 of 3 x 3 patches.
-    """
+    """The teacher of a checkpoint of ours with what its method adds; of any other checkpoint or backbone file the backbone alone."""
     conversion = open_backbone(path)
     # A backbone file that was made of a checkpoint of ours names the same layout.
     if conversion.layout == PATCHBENCH.name and is_own_checkpoint(checkpoint := load_checkpoint(path)):
@@ -79,19 +72,17 @@ def open_subject(path: Path, device: torch.device) -> Subject:
         return subject_of(teacher, config)
     backbone = build_backbone(conversion.spec)
     load_strictly(backbone, conversion.state_dict)
+    # The authors' checkpoints select positives as published: 4 of 3 x 3 patches.
     return Subject(backbone.to(device), selfpatch=SelfPatchConfig() if conversion.layout == "selfpatch" else None)
 
 
 @contextmanager
 def undisturbed(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; afterwards every module's mode is what it was.
-
-    Not inference mode: tensors made in it cannot take part in training, and what is cached inside would.
-    """
+    """Evaluation mode and no gradients inside; afterwards every module's mode is what it was."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad():  # not inference mode: what is cached in it could not take part in training
             yield
     finally:
         for module, mode in modes.items():
@@ -102,8 +93,7 @@ def image_attention(subject: Subject, images_B3HW: Tensor) -> tuple[Tensor, str,
     """What of each image goes into its feature: float32 maps [B, H, h, w], what they are, and a name for each map.
 
     SelfPatch's CLS token attends in the aggregation module; a ViT's own one in its last block. Without any (a Swin, a ViT whose
-    checkpoint has no aggregation module) the feature is the mean of all positions, which attends to nothing: then the cosine of each
-    position with it says how much the position is like the whole.
+    checkpoint has no aggregation module) the feature is the mean of all positions; then the map is each position's cosine with it.
     """
     backbone, aggregation = subject.backbone, subject.aggregation
     block: nn.Module
@@ -116,7 +106,7 @@ def image_attention(subject: Subject, images_B3HW: Tensor) -> tuple[Tensor, str,
         tokens = backbone.forward_tokens(images_B3HW)
         cosines_BN = F.cosine_similarity(tokens.patches, tokens.patches.mean(1, keepdim=True), dim=-1)
         what = "no CLS token: cosine of each position with the mean of all, which is the image's feature"
-        return cosines_BN[:, None].unflatten(2, tokens.grid).float(), what, ["cosine with the mean"]
+        return cosines_BN.unflatten(1, (1, *tokens.grid)).float(), what, ["cosine with the mean"]
     normed: list[Tensor] = []  # what the block's attention gets
     with block.get_submodule("norm1").register_forward_hook(lambda module, inputs, output: normed.append(output)):
         tokens = backbone.forward_tokens(images_B3HW)
@@ -138,9 +128,9 @@ def _cls_weights(block: nn.Module, tokens_BSD: Tensor) -> Tensor:
         query_BHSd, key_BHSd = (layer(tokens_BSD).unflatten(2, (block.num_heads, -1)).transpose(1, 2) for layer in layers)
     else:
         attention: Attention = block.get_submodule("attn")
-        # [B, S, 3D] -> [3, B, H, S, d]
-        projected_3BHSd = attention.qkv(tokens_BSD).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        query_BHSd, key_BHSd = attention.q_norm(projected_3BHSd[0]), attention.k_norm(projected_3BHSd[1])
+        # [B, S, 3D] -> three times [B, H, S, d]
+        query_BHSd, key_BHSd, _ = attention.qkv(tokens_BSD).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        query_BHSd, key_BHSd = attention.q_norm(query_BHSd), attention.k_norm(key_BHSd)
     query_BH1d = query_BHSd[:, :, :1] * query_BHSd.shape[-1] ** -0.5
     return (query_BH1d @ key_BHSd.transpose(-2, -1)).softmax(-1)[:, :, 0]
 
@@ -148,9 +138,9 @@ def _cls_weights(block: nn.Module, tokens_BSD: Tensor) -> Tensor:
 def principal_colours(patches_BND: Tensor) -> tuple[Tensor, float]:
     """The first three principal components of all patches of all images together as red, green and blue.
 
-    All patches take part, not those of a foreground only: what counts as foreground would itself be a threshold on a component.
-    Signs are fixed by the largest loading, so that plots of one network do not depend on the device. Returns colours float32
-    [B, N, 3] in [0, 1], on the CPU, and which part of the variance the three components hold.
+    All patches take part, since what counts as foreground would itself be a threshold on a component. Signs are fixed by the largest
+    loading, so that plots of a network do not depend on the device. Returns colours float32 [B, N, 3] in [0, 1], on the CPU, and
+    which part of the variance the three components hold.
     """
     rows_RD = patches_BND.flatten(0, 1).double().cpu()
     left, deviations, directions = torch.linalg.svd(rows_RD - rows_RD.mean(0), full_matrices=False)

@@ -191,7 +191,7 @@ def test_the_first_signal_is_remembered_and_its_handler_comes_back(number: signa
 def test_workers_survive_a_signal_to_the_group() -> None:
     child = os.fork()
     if child == 0:
-        leave_stopping_to_parent(0)
+        leave_stopping_to_parent()
         for number in STOP_SIGNALS:
             os.kill(os.getpid(), number)
         os._exit(7)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.knn import Neighbours, classify, find_neighbours, rank_of_truth, vote
+from common.knn import classify, find_neighbours, rank_of_truth
 
 CPU = torch.device("cpu")
 
@@ -79,14 +79,6 @@ def test_equals_the_published_classifier_in_float64() -> None:
         expected = published_ranks(train.double().numpy(), train_labels, test.double().numpy(), test_labels, k, classes)
         assert ranks[k].tolist() == expected
         assert 0.1 < np.mean(np.array(expected) < 1) < 0.9  # a comparison of anything but all or nothing
-
-
-def test_votes_by_hand() -> None:
-    neighbours = Neighbours(torch.tensor([[0.9, 0.5, 0.4]], dtype=torch.float64), torch.tensor([[2, 0, 1]]))
-    labels = torch.tensor([1, 1, 0])
-    votes = vote(neighbours, labels, 3, 0.5, 3)[0]
-    assert votes.tolist() == pytest.approx([math.exp(1.8), math.exp(1.0) + math.exp(0.8), 0])
-    assert vote(neighbours, labels, 1, 0.5, 3)[0].tolist() == pytest.approx([math.exp(1.8), 0, 0])
 
 
 def test_the_rank_of_the_right_class() -> None:

@@ -52,7 +52,7 @@ def marked(axes: Axes, colour: str) -> set[int]:
 def test_positives_and_candidates(subject: Subject, images_to_draw: list[DrawnImage], window: int, border: str, k: int) -> None:
     config = SelfPatchConfig(window=window, border=border, k=k)  # type: ignore[arg-type]
     figure = draw_positives(subject, images_to_draw, config)
-    _, images = squares(images_to_draw, subject.size, CPU)
+    _, images = squares(subject, images_to_draw)
     positives = select_positives(subject.backbone.forward_tokens(images).patches, (SIDE, SIDE), window, k, config.border)
     table = candidate_table((SIDE, SIDE), window, config.border)
     for row in (0, 1):
