@@ -47,10 +47,7 @@ _FREE_FIELDS = {
 
 
 def run_settings(config: PretrainConfig, names: Iterable[str]) -> dict[str, Any]:
-    """What a run is, as flat plain values: its configuration, and a digest of its images' names in their order.
-
-    Names are relative to `config.data.path`, which itself may move.
-    """
+    """What a run is, as flat plain values: its configuration, and a digest of its images' names below `data.path`, in order."""
     sections = plain_config(config)
     settings = {"method": sections.pop("method")}
     del sections["watch"]
@@ -76,10 +73,7 @@ def _free_fields(settings: Mapping[str, Any]) -> set[str]:
 def save_checkpoint(
     path: Path, settings: Mapping[str, Any], networks: Networks, step: int, epoch: int, kept: Sequence[str] = ()
 ) -> None:
-    """Write a checkpoint atomically, after so many steps and epochs; `kept` names the older ones that the run may remove.
-
-    After an OSError, what was at `path` before is still there.
-    """
+    """Write a checkpoint after so many steps and epochs, or leave (OSError) what was there; the run may remove the older `kept`."""
     content = {
         "format": FORMAT_MARK,
         "version": VERSION,
@@ -119,8 +113,7 @@ class Checkpoint:
         """Start as `train.resume` says: `auto`, `never` or a checkpoint file; returns how many steps are done.
 
         A run that has a checkpoint of its own always continues from that one, also when another is named: the same command line has
-        to go on after an interruption. A CheckpointError says why a checkpoint must not or cannot be continued; of a damaged one it
-        names an older one.
+        to go on after an interruption. A CheckpointError says why that is not possible; of a damaged file it names an older one.
         """
         source, resume = self.path, self._train.resume
         if source.exists():

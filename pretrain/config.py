@@ -6,6 +6,7 @@ order; the file's own fields win. A name is a file beside the extending one or i
 Nothing here loads torch, so that `--help` and a mistaken option are answered at once.
 """
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -286,14 +287,10 @@ class PretrainConfig:
             raise ValueError("matching.loss: sum is over the images that share their draws; views.shared_by=0 must be positive")
         for name, size in self.views.sizes().items():
             if size % stride:
-                raise ValueError(
-                    f"views.{name}={size} is not a multiple of {stride} pixels, the side of one position of the "
-                    f"backbone's final map (backbone.patch_size={self.backbone.patch_size})"
-                )
+                what = f"the side of one position of the backbone's final map (backbone.patch_size={self.backbone.patch_size})"
+                raise ValueError(f"views.{name}={size} is not a multiple of {stride} pixels, {what}")
             if self.reads("selfpatch") and (window := self.selfpatch.window) > (side := size // stride):
-                raise ValueError(
-                    f"selfpatch.window={window} exceeds the patch grid of views.{name}={size}, {side} patches wide"
-                )
+                raise ValueError(f"selfpatch.window={window} exceeds the grid of views.{name}={size}, {side} patches wide")
 
 
 def plain_config(config: PretrainConfig) -> dict[str, Any]:
@@ -334,21 +331,16 @@ def read_recipe(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{path}: extends: must be the name of a recipe or a list of names, not {names!r}")
-    merged: dict[str, Any] = {}
+    layers: list[dict[str, Any]] = []
     folders = (path.parent, path.parent / BASES, RECIPES, RECIPES / BASES)
     for name in names:
         files = [folder / f"{name.removesuffix('.yaml')}.yaml" for folder in folders]
         base = next((file for file in files if file.is_file() and file.resolve() != path.resolve()), None)
         if base is None:
             raise ValueError(f"{path}: extends {name!r}, and there is no {name}.yaml in {', '.join(map(str, folders))}")
-        merged = _merge(merged, read_recipe(base, (*extended_by, path.resolve())))
-    return _merge(merged, content)
-
-
-def _merge(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
-    """The fields of both; where both have one, the upper one's, and of sections both."""
-    merged = lower | upper
-    for name, value in upper.items():
-        if isinstance(value, dict) and isinstance(lower.get(name), dict):
-            merged[name] = _merge(lower[name], value)
+        layers.append(read_recipe(base, (*extended_by, path.resolve())))
+    merged: dict[str, Any] = {}
+    for section, value in itertools.chain(*(layer.items() for layer in (*layers, content))):
+        lower = merged.get(section)
+        merged[section] = lower | value if isinstance(lower, dict) and isinstance(value, dict) else value
     return merged

@@ -21,10 +21,7 @@ INITIAL_DEVIATION = 0.02
 
 
 class Projections(NamedTuple):
-    """What a head makes of several views: the factors of DINO's logits, so that losses make as many rows at a time as they need.
-
-    An image of SelfPatch has 680 rows of 4096 logits, but of 256 channels.
-    """
+    """What a head makes of several views: the factors of DINO's logits, so that losses make as many rows at a time as they need."""
 
     views: Sequence[Tensor]  # [B, ..., D] of each view, B images and possibly patches
     prototypes_KD: Tensor | None = None  # float32; without them the loss compares the embeddings themselves

@@ -20,8 +20,8 @@ LOG_FILE = "log.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 
 LEAST_INFORMATION = 0.05
-"""What healthy targets say about their image or patch, in nats. Identical targets say nothing, up to rounding (1e-4); on real images
-those of a fresh ViT-S/16 of the recipes say 0.45 to 0.66 (CLS, 16 views), those of the sample recipes' runs at least 0.59."""
+"""What healthy targets say about their image or patch, in nats. Identical ones say nothing, up to rounding (1e-4); on real images
+those of a fresh ViT-S/16 say 0.45 to 0.66 (CLS, 16 views), those of the sample recipes' runs at least 0.59."""
 UNIFORM_PART = 0.5
 """Targets that are all alike count as uniform if their entropy is a larger part of log K than this, otherwise as one constant output.
 Collapse ends at 1 or near 0; between them either name would do."""

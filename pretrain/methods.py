@@ -130,7 +130,7 @@ MethodName = Literal["dino", "moby", "selfpatch", "moby_selfpatch", "patch_match
 class Method:
     """What tells a pretraining method from the others; everything else reads this instead of the method's name."""
 
-    objective: str  # `module:class`; the class is made from a `PretrainConfig`, see `pretrain.objectives.base.Objective`
+    objective: str  # `module:class` in `pretrain.objectives`, made from a `PretrainConfig`: see `Objective` in `base`
     sections: tuple[str, ...]  # those of losses that the method reads; options of the others are refused
     class_token: bool = True  # whether a ViT has a CLS token and a final norm; a Swin never has the one and always the other
     families: tuple[str, ...] = ("vit", "swin")  # backbones that the method can train
@@ -140,22 +140,18 @@ class Method:
     local_crops: bool = True  # whether the loss takes them
 
 
-_DINO = Method(objective="pretrain.objectives.dino:DINO", sections=("dino",))
+_DINO = Method(objective="dino:DINO", sections=("dino",))
+# MoBY's authors evaluate the online encoder (`encoder.` in their checkpoints), which is the student here.
 _MOBY = Method(
-    objective="pretrain.objectives.moby:MoBY",
-    sections=("moby",),
-    # MoBY's authors evaluate the online encoder (`encoder.` in their checkpoints), which is the student here.
-    branch="student",
-    prototypes=False,
-    batch_norm=True,
-    local_crops=False,
+    objective="moby:MoBY", sections=("moby",), branch="student", prototypes=False, batch_norm=True, local_crops=False
 )
-_SELFPATCH, _MATCHING = "pretrain.objectives.selfpatch:SelfPatch", "pretrain.objectives.patch_matching:PatchMatching"
 
 METHODS: dict[MethodName, Method] = {
     "dino": _DINO,
     "moby": _MOBY,
-    "selfpatch": replace(_DINO, objective=_SELFPATCH, sections=("dino", "selfpatch"), class_token=False),
-    "moby_selfpatch": replace(_MOBY, objective=_SELFPATCH, sections=("moby", "selfpatch"), class_token=False),
-    "patch_matching": replace(_DINO, objective=_MATCHING, sections=("dino", "matching"), families=("vit",)),
+    "selfpatch": replace(_DINO, objective="selfpatch:SelfPatch", sections=("dino", "selfpatch"), class_token=False),
+    "moby_selfpatch": replace(_MOBY, objective="selfpatch:SelfPatch", sections=("moby", "selfpatch"), class_token=False),
+    "patch_matching": replace(
+        _DINO, objective="patch_matching:PatchMatching", sections=("dino", "matching"), families=("vit",)
+    ),
 }

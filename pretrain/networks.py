@@ -33,7 +33,7 @@ def build_networks(config: PretrainConfig, device: torch.device) -> Networks:
     """Student and teacher with the same fresh weights, determined by the seed."""
     torch.manual_seed(config.train.seed)
     module, name = config.traits.objective.split(":")
-    objective: Objective = getattr(importlib.import_module(module), name)(config).to(device)
+    objective: Objective = getattr(importlib.import_module(f"pretrain.objectives.{module}"), name)(config).to(device)
     spec = backbone_spec(config)
     student = objective.build_network(spec, config.backbone.drop_path_rate, "student").to(device)
     teacher = objective.build_network(spec, 0.0, "teacher").to(device)

@@ -31,8 +31,8 @@ def pretrain(config: PretrainConfig) -> Path:
     On one device a continued run computes bit for bit what an uninterrupted one does.
 
     Raises:
-        ValueError: If the data, the output or the settings do not work; nothing has been trained then. Or if a number is no longer
-            finite or the checkpoint cannot be written; the last good checkpoint is kept then.
+        ValueError: If the data, the output or the settings do not work, before training; or if a number is no longer finite or the
+            checkpoint cannot be written, with the last good checkpoint kept.
         Interrupted: After a signal of `common.cli.STOP_SIGNALS` to any of the processes: the step was finished and saved.
     """
     device = choose_device(config.train.device)
@@ -43,10 +43,9 @@ def pretrain(config: PretrainConfig) -> Path:
 def _pretrain(config: PretrainConfig, device: torch.device) -> Path:
     train = config.train
     source = open_source(config.data)
-    images = len(source.names)
-    settings = run_settings(config, source.names)
-    digest = settings["data.listing_sha256"][:8]
-    require_same(f"{images} in {config.data.path} with digest {digest}", "the list of images")
+    images, settings = len(source.names), run_settings(config, source.names)
+    listing = f"{images} in {config.data.path} with digest {settings['data.listing_sha256'][:8]}"
+    require_same(listing, "the list of images")
     sampler = GlobalBatchSampler(images, train.batch_size, train.seed, rank(), world_size(), config.views.shared_by)
     share = train.batch_size // world_size()
     if share % train.accumulate:
@@ -67,11 +66,8 @@ def _pretrain(config: PretrainConfig, device: torch.device) -> Path:
         parts = networks.student.get_submodule("backbone"), networks.student
         millions = [sum(parameter.numel() for parameter in part.parameters()) / 1e6 for part in parts]
         logger.info("%s: %s, %.2f M parameters, %.2f M with heads", config.method, networks.spec, *millions)
-        logger.info(
-            "%d images, %d steps of %d images; %s, %d processes%s",
-            *(images, last_step, train.batch_size, device, world_size()),
-            f"; continuing after step {done}" if done else "",
-        )
+        progress = f"{images} images, {last_step} steps of {train.batch_size} images; {device}, {world_size()} processes"
+        logger.info("%s%s", progress, f"; continuing after step {done}" if done else "")
     if done < last_step:
         sampler.plan(done, last_step)
         start = time.monotonic()
@@ -79,10 +75,9 @@ def _pretrain(config: PretrainConfig, device: torch.device) -> Path:
         seconds, gibibytes = time.monotonic() - start, peak_memory_bytes(device) / 2**30
         logger.info("%d steps in %.0f s, peak memory %.1f GiB (process %d)", steps - done, seconds, gibibytes, rank())
         if steps < last_step:
-            interrupted = Interrupted(signum)
             if rank() == 0:
-                logger.info("%s after step %d, which is saved; the same command line continues", interrupted, steps)
-            raise interrupted
+                logger.info("%s after step %d, which is saved; the same command line continues", Interrupted(signum), steps)
+            raise Interrupted(signum)
     if train.export and rank() == 0:
         logger.info("exported %s", " and ".join(map(str, export_backbones(checkpoint.path))))
     return checkpoint.path

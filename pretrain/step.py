@@ -36,12 +36,12 @@ def training_step(
 ) -> dict[str, Tensor]:
     """One update of student and teacher; returns the losses before it, detached, and the diagnostics, which `diagnose` asks for.
 
-    The student is that of the networks, as it is or wrapped in DistributedDataParallel. Crops are float32 [B, 3, H, W] of each view,
-    global ones first; boxes are int64 [B, 5], where each view was cut out, for objectives that compare places.
+    The student is that of the networks or its DistributedDataParallel. Crops are float32 [B, 3, H, W] of each view, global ones
+    first; boxes are int64 [B, 5], where each view was cut out.
 
-    With `accumulate` the batch goes through the networks in parts, whose losses are averaged; what is kept between steps (centres,
-    queues) moves once, by all parts. For DINO, SelfPatch and PW-Self this is the step of the whole batch up to rounding and the draws
-    of stochastic depth. MoBY differs: its batch normalisation takes the statistics of each part. Diagnostics are of the last part.
+    With `accumulate` the batch goes through the networks in parts, whose losses are averaged; centres and queues move once, by all
+    parts. This is the step of the whole batch up to rounding and the draws of stochastic depth, but for MoBY, whose batch
+    normalisation takes the statistics of each part. Diagnostics are of the last part.
     """
     teacher, objective, optimizer = networks.teacher, networks.objective, networks.optimizer
     for group in optimizer.param_groups:
@@ -103,19 +103,16 @@ class Flags(NamedTuple):
 
     step: int
     loss: Tensor
-    values: Tensor
-    """[2] on the host: the largest signal number, and 1 if a number is not finite, over all processes."""
-    arrived: torch.cuda.Event | None
-    """Passes when `values` are there; None if they are."""
+    values: Tensor  # [2] on the host: the largest signal number, and 1 if a number is not finite, over all processes
+    arrived: torch.cuda.Event | None  # passes when `values` are there; None if they are
 
 
 class Sentinel:
     """Tells all processes after every step whether its numbers are finite, and whether somebody was asked to stop.
 
-    It exchanges two numbers per step. With `lag` 0 they are known at once. On a GPU they are read one step later, so that the host
-    stays a step ahead of the device, except before a checkpoint (`settle`), which therefore never holds a number that is not finite.
-    What is looked at is the step's losses and what it left behind: the student's weights and all running state, since a gradient that
-    is not finite leaves weights that are not.
+    With `lag` 0 it knows at once. On a GPU it reads its two numbers one step later, so that the host stays a step ahead, except
+    before a checkpoint (`settle`), which therefore never holds a number that is not finite. It looks at losses, the student's
+    weights and all running state: a gradient that is not finite leaves weights that are not.
     """
 
     def __init__(self, device: torch.device, lag: int) -> None:
@@ -127,8 +124,7 @@ class Sentinel:
     ) -> tuple[int, Flags | None]:
         """Report a step, with the signal that this process got or 0; every process calls this after every step.
 
-        Returns, the same on all processes, the signal after which they stop here, 0 for none, and the first step with a number that
-        is not finite.
+        All get the signal after which they stop here, 0 for none, and the first step with a number that is not finite.
         """
         values = torch.stack([torch.full((), float(signum), device=self._device), (~all_finite(networks, losses)).float()])
         if world_size() > 1:
@@ -170,13 +166,9 @@ def nonfinite_error(flags: Flags, sampler: GlobalBatchSampler, source: ImageFile
     images = [source.describe(index) for index in sampler.global_batch(flags.step - 1)]
     epoch, path = (flags.step - 1) // sampler.steps_per_epoch, checkpoint.with_name(NONFINITE_FILE)
     if rank() == 0:
-        content = {
-            "step": flags.step,
-            "epoch": epoch,
-            # As text: JSON has no word for what is not finite.
-            "losses": [str(loss) for loss in losses],
-            "images": [images[process :: world_size()] for process in range(world_size())],
-        }
+        shares = [images[process :: world_size()] for process in range(world_size())]
+        # Losses are text: JSON has no word for what is not finite.
+        content = {"step": flags.step, "epoch": epoch, "losses": [str(loss) for loss in losses], "images": shares}
         write_text_atomically(path, json.dumps(content, indent=1) + "\n")
     bad = [loss for loss in losses if not math.isfinite(loss)]
     what = f"the loss became {bad[0]}" if bad else "the update left weights that are not finite"

@@ -34,10 +34,7 @@ class ClassAttentionBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
     def forward(self, cls_BQD: Tensor, patches_BND: Tensor, positives_BQk: Tensor | None) -> Tensor:
-        """The CLS tokens [B, Q, D] after attending, each to itself and to its own patches.
-
-        `positives_BQk` are indices of each CLS token's patches; None stands for all patches (then Q is 1).
-        """
+        """The CLS tokens after attending, each to itself and to the patches of its indices `positives_BQk`; None: all (Q is 1)."""
         queries = cls_BQD.shape[1]
         tokens_BSD = self.norm1(torch.cat([cls_BQD, patches_BND], dim=1))
         query_BQH1d = self.query(tokens_BSD[:, :queries]).unflatten(-1, (self.num_heads, 1, -1))
@@ -56,8 +53,11 @@ def _attended(projected_BSD: Tensor, queries: int, positives_BQk: Tensor | None)
     """For each of the `queries` CLS tokens the vectors that it attends to, [B, Q, L, D]: its own, then those of its patches."""
     if positives_BQk is None:
         return projected_BSD[:, None]
-    batch_B11 = torch.arange(len(projected_BSD), device=projected_BSD.device)[:, None, None]
-    return torch.cat([projected_BSD[:, :queries, None], projected_BSD[batch_B11, queries + positives_BQk]], dim=2)
+    return torch.cat([projected_BSD[:, :queries, None], _select(projected_BSD, queries + positives_BQk)], dim=2)
+
+
+def _select(tokens_BSD: Tensor, indices_BQk: Tensor) -> Tensor:
+    return tokens_BSD[torch.arange(len(tokens_BSD), device=tokens_BSD.device)[:, None, None], indices_BQk]
 
 
 class Aggregation(nn.Module):
@@ -88,8 +88,7 @@ class Aggregation(nn.Module):
         Where the mean sits is unpublished. Here it takes the place of the attention blocks alone, so that targets pass the norm and
         the head as the student's patches do.
         """
-        batch_B11 = torch.arange(len(patches_BND), device=patches_BND.device)[:, None, None]
-        return self.norm(patches_BND[batch_B11, positives_BNk].mean(dim=2))
+        return self.norm(_select(patches_BND, positives_BNk).mean(dim=2))
 
     def _summarise(self, patches_BND: Tensor, positives_BQk: Tensor | None, queries: int) -> Tensor:
         cls_BQD = self.cls_token.expand(len(patches_BND), queries, -1)

@@ -92,21 +92,27 @@ class Loss(nn.Module, ABC):
     def diagnostics(self, teacher: Projections, temperature: float) -> Scalars: ...
 
 
-class Objective(nn.Module, ABC):
-    """What is minimised; made from a `PretrainConfig`. Its buffers are running state."""
+class Objective(nn.Module):
+    """What is minimised, made from a `PretrainConfig`; its buffers are running state.
+
+    By itself it is an image-level loss alone, as published by its authors: the teacher sees the two global crops.
+    """
 
     teacher_sees_local_crops = False
+    image_loss: Loss
 
-    @abstractmethod
     def build_network(self, spec: BackboneSpec, drop_path_rate: float, role: Role) -> Network:
         """A network with fresh weights; the teacher's parameters are among the student's, by name."""
+        network = Network(spec, drop_path_rate)
+        network.heads["cls"] = self.image_loss.head(token_width(network.backbone), role)
+        return network
 
-    @abstractmethod
     def forward(self, student: Outputs, teacher: Outputs, temperature: float, boxes: Sequence[Tensor] = ()) -> Scalars:
         """The losses, `loss` being the one to minimise, the others its parts.
 
         `boxes` are int64 [B, 5] of each crop, where it was cut out (`CropBox`), for objectives that compare places.
         """
+        return {"loss": self.image_loss(student.cls, teacher.cls, temperature)}
 
     def move(self) -> None:
         """Move all running state, once per step: all parts of a batch have targets of the same centres and the same negatives."""
@@ -114,27 +120,8 @@ class Objective(nn.Module, ABC):
             if isinstance(module, RunningState):
                 module.move()
 
-    @abstractmethod
     def diagnostics(self, teacher: Outputs, temperature: float) -> Scalars:
         """Whether targets say anything: scalars `cls_...` and `patch_...`, the same on all processes, which call it together."""
-
-
-class ImageObjective(Objective):
-    """An image-level loss alone, as published by its authors; the teacher sees the two global crops."""
-
-    def __init__(self, image_loss: Loss) -> None:
-        super().__init__()
-        self.image_loss = image_loss
-
-    def build_network(self, spec: BackboneSpec, drop_path_rate: float, role: Role) -> Network:
-        network = Network(spec, drop_path_rate)
-        network.heads["cls"] = self.image_loss.head(token_width(network.backbone), role)
-        return network
-
-    def forward(self, student: Outputs, teacher: Outputs, temperature: float, boxes: Sequence[Tensor] = ()) -> Scalars:
-        return {"loss": self.image_loss(student.cls, teacher.cls, temperature)}
-
-    def diagnostics(self, teacher: Outputs, temperature: float) -> Scalars:
         return prefixed("cls", self.image_loss.diagnostics(teacher.cls, temperature))
 
 

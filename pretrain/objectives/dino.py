@@ -11,14 +11,15 @@ from common.distributed import sum_over_processes
 from pretrain.config import PretrainConfig
 from pretrain.heads import ProjectionHead, Projections, Role
 from pretrain.methods import DINOConfig
-from pretrain.objectives.base import NUM_GLOBAL_CROPS, ImageObjective, Loss, RunningState, distribution_diagnostics
+from pretrain.objectives.base import NUM_GLOBAL_CROPS, Loss, Objective, RunningState, distribution_diagnostics
 
 
-class DINO(ImageObjective):
+class DINO(Objective):
     """DINO as published; CLS token and final norm belong to the backbone."""
 
     def __init__(self, config: PretrainConfig) -> None:
-        super().__init__(CLSDistillation(config.dino, config.dino.out_dim))
+        super().__init__()
+        self.image_loss = CLSDistillation(config.dino, config.dino.out_dim)
 
 
 class Centre(RunningState):
@@ -38,7 +39,6 @@ class Centre(RunningState):
 
     @torch.no_grad()
     def observe(self, teacher: Projections) -> None:
-        """Take note of every row of every view."""
         axes = self.mean_K.ndim
         # The sum of products is the product of the sum: logits are not needed one by one.
         embeddings = torch.stack([view.flatten(0, -1 - axes).float().sum(0) for view in teacher.views]).sum(0)
@@ -98,10 +98,8 @@ def pair_losses(
     student: Projections, teacher: Projections, centre_K: Tensor, teacher_temperature: float, student_temperature: float
 ) -> dict[tuple[int, int], Tensor]:
     """DINO's cross-entropies [B] in float32 by (global teacher view, other student view); further teacher views are no targets."""
-    targets = [
-        F.softmax((teacher.logits(view_BD) - centre_K) / teacher_temperature, dim=-1)
-        for view_BD in teacher.views[:NUM_GLOBAL_CROPS]
-    ]
+    teacher_logits = [teacher.logits(view_BD) for view_BD in teacher.views[:NUM_GLOBAL_CROPS]]
+    targets = [F.softmax((logits_BK - centre_K) / teacher_temperature, dim=-1) for logits_BK in teacher_logits]
     losses = {}
     for view, logits_BK in enumerate(student.logits_by_view()):
         log_probabilities_BK = F.log_softmax(logits_BK / student_temperature, dim=-1)

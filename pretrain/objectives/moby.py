@@ -21,14 +21,15 @@ from common.distributed import gather_from_processes, rank, world_size
 from pretrain.config import PretrainConfig
 from pretrain.heads import MoBYHead, Projections, Role
 from pretrain.methods import MoBYConfig
-from pretrain.objectives.base import NUM_GLOBAL_CROPS, ImageObjective, Loss, RunningState, embedding_diagnostics, spread_evenly
+from pretrain.objectives.base import NUM_GLOBAL_CROPS, Loss, Objective, RunningState, embedding_diagnostics, spread_evenly
 
 
-class MoBY(ImageObjective):
+class MoBY(Objective):
     """MoBY as published."""
 
     def __init__(self, config: PretrainConfig) -> None:
-        super().__init__(ImageContrast(config.moby))
+        super().__init__()
+        self.image_loss = ImageContrast(config.moby)
 
 
 class EmbeddingQueue(RunningState):

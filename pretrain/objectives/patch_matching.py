@@ -66,16 +66,14 @@ class PatchMatching(Objective):
         assert teacher.patches is not None
         losses = pair_losses(student.cls, teacher.cls, self.cls_centre.mean_K, temperature, self.dino.student_temperature)
         cls_losses_PB = torch.stack(list(losses.values()))
-        of_student, of_teacher, cells, positions = [], [], [], []
+        matched = []
         for pair, (target, view) in enumerate(losses):
             matches_R3 = match_views((boxes[target], boxes[view]), (teacher.grids[target], student.grids[view]))
             image_R, teacher_R, student_R = matches_R3.to(cls_losses_PB.device).unbind(1)
-            of_teacher.append(teacher.patches.views[target][image_R, teacher_R])
-            of_student.append(student.patches.views[view][image_R, student_R])
-            positions.append(teacher_R)
-            cells.append(pair * cls_losses_PB.shape[1] + image_R)
-        matched = student.patches._replace(views=of_student), teacher.patches._replace(views=of_teacher)
-        patch_losses_R, cell_R = self._patch_losses(*matched, torch.cat(positions), temperature), torch.cat(cells)
+            rows = student.patches.views[view][image_R, student_R], teacher.patches.views[target][image_R, teacher_R]
+            matched.append((*rows, teacher_R, pair * cls_losses_PB.shape[1] + image_R))
+        *rows_of_both, position_R, cell_R = map(torch.cat, zip(*matched, strict=True))
+        patch_losses_R = self._patch_losses(student.patches, teacher.patches, temperature, *rows_of_both, position_R)
         counts_PB = cell_R.bincount(minlength=cls_losses_PB.numel()).view(cls_losses_PB.shape)
         sums_PB = patch_losses_R.new_zeros(counts_PB.numel()).index_add(0, cell_R, patch_losses_R).view_as(counts_PB)
         cls_weights_PB, patch_weights_PB = self._weights(counts_PB)
@@ -87,11 +85,11 @@ class PatchMatching(Objective):
             "patch_loss": (sums_PB.sum(1) / counts_PB.sum(1).clamp(min=1)).mean(),
         }
 
-    def _patch_losses(self, student: Projections, teacher: Projections, position_R: Tensor, temperature: float) -> Tensor:
-        """The cross-entropy [R] in float32 of each student row with the teacher's row of its number.
+    def _patch_losses(self, student: Projections, teacher: Projections, temperature: float, *rows: Tensor) -> Tensor:
+        """The cross-entropy [R] in float32 of student rows [R, D] with teacher rows [R, D] of these positions [R].
 
-        Logits exist for some rows at a time and are computed again for the gradient: those of all matches with the CLS token's
-        number of prototypes would be most of a step's memory.
+        Logits exist for some rows at a time and are computed again for the gradient: those of all matches would be most of a step's
+        memory.
         """
 
         def losses(student_rD: Tensor, teacher_rD: Tensor, position_r: Tensor) -> Tensor:
@@ -99,9 +97,8 @@ class PatchMatching(Objective):
             log_probabilities_rK = F.log_softmax(student.logits(student_rD) / self.dino.student_temperature, dim=-1)
             return -(F.softmax(centred_rK / temperature, dim=-1) * log_probabilities_rK).sum(-1)
 
-        rows = max(1, _CHUNK_VALUES // self.dino.out_dim)
-        student_RD, teacher_RD = torch.cat(list(student.views)), torch.cat(list(teacher.views))
-        chunks = zip(student_RD.split(rows), teacher_RD.split(rows), position_R.split(rows), strict=True)
+        at_a_time = max(1, _CHUNK_VALUES // self.dino.out_dim)
+        chunks = zip(*(values.split(at_a_time) for values in rows), strict=True)
         return torch.cat([checkpoint(losses, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks])
 
     def _weights(self, counts_PB: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ from pretrain.config import PretrainConfig
 from pretrain.heads import Role
 from pretrain.methods import ALL_PATCHES, Border, SelfPatchConfig
 from pretrain.objectives.aggregation import Aggregation
-from pretrain.objectives.base import ImageObjective, Loss, Network, Outputs, Scalars, prefixed, token_width
+from pretrain.objectives.base import Loss, Network, Objective, Outputs, Scalars, prefixed, token_width
 from pretrain.objectives.dino import CLSDistillation, PatchDistillation
 from pretrain.objectives.moby import ImageContrast, PatchContrast
 
@@ -36,11 +36,10 @@ from pretrain.objectives.moby import ImageContrast, PatchContrast
 def candidate_table(grid: tuple[int, int], window: int, border: Border = "wrap") -> Tensor:
     """Candidates of each patch: the square window around it, without the patch itself (SelfPatch, section 3.1; get_local_index).
 
-    With `wrap` the window goes round the image border on both axes, as in the authors' code: every patch has the same number of
-    candidates, and those of the top left corner include the three other corners. The paper speaks of adjacent patches and does not
-    mention the wrap. With `clamp`, ours, the window is moved inwards until it lies inside the image, which also leaves every patch
-    the same number of candidates, all near it. The window's side is odd and at most the smaller side of the grid (h, w); with
-    ALL_PATCHES there is no border. Returns int64 [N, C], C = window^2 - 1, or N - 1.
+    With `wrap` the window goes round the image border on both axes, as in the authors' code; the paper speaks of adjacent patches
+    and does not mention it. With `clamp`, ours, the window is moved inwards until it lies inside the image, so that every patch has
+    as many candidates, all near it. The window's side is odd and at most the smaller side of the grid (h, w); with ALL_PATCHES
+    there is no border. Returns int64 [N, C], C = window^2 - 1, or N - 1.
     """
     h, w = grid
     patches_N1 = torch.arange(h * w)[:, None]
@@ -61,10 +60,9 @@ def candidate_table(grid: tuple[int, int], window: int, border: Border = "wrap")
 
 
 def select_positives(patches_BND: Tensor, grid: tuple[int, int], window: int, k: int, border: Border = "wrap") -> Tensor:
-    """The k candidates [B, N, k] of each patch that are most similar to it by cosine, taken in float32 also under autocast.
+    """The k candidates [B, N, k] of each patch that are most similar to it by cosine; patches are without a final norm.
 
-    Rounded to bfloat16, it would choose others for an eighth of the patches of a ViT-S/16. The patches are the output of the teacher
-    backbone's last block, without a final norm.
+    The cosine is taken in float32 also under autocast: in bfloat16 it would choose others for an eighth of a ViT-S/16's patches.
     """
     table_NC = candidate_table(grid, window, border).to(patches_BND.device)
     if not 1 <= k <= table_NC.shape[1]:
@@ -100,15 +98,16 @@ class SelfPatchNetwork(Network):
         return cls_BD, summarise(tokens.patches, positives_BNk)
 
 
-class SelfPatch(ImageObjective):
+class SelfPatch(Objective):
     """An image-level loss, DINO's or MoBY's, plus `selfpatch.weight` times a patch-level loss; the teacher sees all crops."""
 
     teacher_sees_local_crops = True
 
     def __init__(self, config: PretrainConfig) -> None:
         dino, moby, selfpatch = config.dino, config.moby, config.selfpatch
-        super().__init__(CLSDistillation(dino, dino.out_dim) if config.reads("dino") else ImageContrast(moby))
+        super().__init__()
         self.config = selfpatch
+        self.image_loss = CLSDistillation(dino, dino.out_dim) if config.reads("dino") else ImageContrast(moby)
         self.patch_loss: Loss = (
             PatchContrast(moby, selfpatch.negatives) if config.patch_contrast else PatchDistillation(dino, selfpatch.out_dim)
         )
