@@ -1,8 +1,11 @@
 """A folder of small images, and the options, batches and results of runs small enough for tests."""
 
+import itertools
 import json
 import os
-from collections.abc import Sequence
+import subprocess
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from pretrain.config import PretrainConfig, parse_run
 from pretrain.data.sources import images_of_folder
@@ -59,6 +62,14 @@ def tiny_options(folder: Path, output: Path, method: str = "selfpatch", **overri
         options["selfpatch.out_dim"] = 16
     options.update({name.replace("__", "."): value for name, value in overrides.items()})
     return [token for name, value in options.items() for token in (f"--{name}", str(value))]
+
+
+def bare_run(images: Path, output: Path, method: str = "dino", **overrides: object) -> list[str]:
+    """The command line of a tiny run whose recipe, beside its output, names the method alone."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    recipe = output.parent / f"{method}.yaml"
+    recipe.write_text(f"method: {method}\n")
+    return [str(recipe), *tiny_options(images, output, method, **overrides)]
 
 
 def tiny_config(
@@ -111,15 +122,50 @@ def take_step(config: PretrainConfig, networks: Networks, images: int, **options
     return training_step(networks.student, networks, crops, settings, boxes, **options)
 
 
+def after_step(patch: pytest.MonkeyPatch, number: int, act: Callable[[nn.Module, dict[str, Tensor]], None]) -> None:
+    """Let a run's step of this number end with `act(student, losses)`."""
+    done = itertools.count(1)
+
+    def step(student: nn.Module, *arguments: Any, **options: Any) -> dict[str, Tensor]:
+        losses = training_step(student, *arguments, **options)
+        if next(done) == number:
+            act(student, losses)
+        return losses
+
+    patch.setattr("pretrain.run.training_step", step)
+
+
+def start(arguments: Sequence[str], **variables: str) -> "subprocess.Popen[str]":
+    """Start a command in a group of processes of its own."""
+    environment = ENVIRONMENT | variables
+    return subprocess.Popen(
+        arguments, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def wait_for_steps(process: "subprocess.Popen[str]", output: Path, steps: int) -> None:
+    deadline = time.monotonic() + 240
+    while not (output / "log.jsonl").exists() or len(logged(output)) < steps:
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def logged(output: Path) -> list[dict[str, float]]:
     """The lines of a run's log."""
     return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
 
 
-def weights(output: Path) -> dict[str, torch.Tensor]:
+def weights(output: Path) -> dict[str, Tensor]:
     """What a run's checkpoint has learnt, by name."""
     content = torch.load(output / "checkpoint.pth", weights_only=True)
     return {f"{role}.{name}": value for role in ("student", "teacher", "objective") for name, value in content[role].items()}
+
+
+def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Bit for bit."""
+    assert found.keys() == expected.keys() != set()
+    assert not [name for name, value in found.items() if not torch.equal(value, expected[name])]
 
 
 def has_current_environment() -> bool:

@@ -18,35 +18,21 @@ from common.files import file_sha256
 from pretrain.__main__ import main
 from pretrain.checkpoint import Checkpoint, link_or_copy, recipe_digest, run_settings
 from pretrain.config import PretrainConfig, parse_run
-from pretrain.log import RunLog
 from pretrain.methods import METHODS, MethodName
 from pretrain.networks import build_networks
 from pretrain.run import pretrain
 from tests.conftest import RunMain
-from tests.pretrain.conftest import logged, tiny_options
+from tests.pretrain.conftest import after_step, assert_equal, bare_run, logged, tiny_config, weights
 
-RECIPE = "sample_dino"
 RECORDED = Path(__file__).parent / "recorded"
 
 
-def config_of(images: Path, output: Path, method: str = "dino", **options: object) -> PretrainConfig:
-    recipe = output.parent / f"{method}.yaml"
-    recipe.write_text(f"method: {method}\n")
-    return parse_run([str(recipe), *tiny_options(images, output, method, **options)])
-
-
 def run(images: Path, output: Path, method: str = "dino", **options: object) -> Path:
-    return pretrain(config_of(images, output, method, **options))
+    return pretrain(parse_run(bare_run(images, output, method, **options)))
 
 
 def checkpoints(output: Path) -> list[str]:
     return sorted(path.name.removeprefix("checkpoint").removesuffix(".pth") for path in output.glob("*.pth"))
-
-
-def equal(first: Path, second: Path) -> bool:
-    found, expected = (torch.load(path, weights_only=True)["student"] for path in (first, second))
-    assert found
-    return all(torch.equal(value, expected[name]) for name, value in found.items())
 
 
 class Stop(BaseException):
@@ -54,12 +40,11 @@ class Stop(BaseException):
 
 
 def run_until(config: PretrainConfig, step: int) -> None:
-    def killed(log: RunLog, done: int, *_: object) -> None:
-        if done > step:
-            raise Stop
+    def kill(*_: object) -> None:
+        raise Stop
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pretrain.run.record_step", killed)
+        after_step(patch, step + 1, kill)
         with pytest.raises(Stop):
             pretrain(config)
 
@@ -136,7 +121,7 @@ def test_the_newest_and_every_kth_stay(image_folder: Path, tmp_path: Path) -> No
 
 
 def test_a_continued_run_goes_on_removing_its_own(image_folder: Path, tmp_path: Path) -> None:
-    config = config_of(image_folder, tmp_path / "run", train__checkpoint_every=1, train__epochs=3)
+    config = parse_run(bare_run(image_folder, tmp_path / "run", train__checkpoint_every=1, train__epochs=3))
     run_until(config, 4)
     assert checkpoints(tmp_path / "run") == ["", "_step00000003", "_step00000004"]
     config.train.keep_last = 1
@@ -166,7 +151,7 @@ def test_a_kept_checkpoint_outlives_its_replacement(tmp_path: Path, monkeypatch:
 def test_a_full_disk_leaves_the_previous_checkpoint(image_folder: Path, tmp_path: Path, run_main: RunMain) -> None:
     """The limit on a file's size stands for the disk: the same failure of the same system call, in the middle of the file."""
     output = tmp_path / "run"
-    options = [RECIPE, *tiny_options(image_folder, output, "dino", train__checkpoint_every=1)]
+    options = bare_run(image_folder, output, train__checkpoint_every=1)
     run_until(parse_run(options), 2)
     path = output / "checkpoint.pth"
     before = path.read_bytes()
@@ -194,15 +179,14 @@ def test_a_disk_that_fills_up_at_the_last_moment(tmp_path: Path, monkeypatch: py
     def full(descriptor: int) -> None:
         raise OSError(errno.EDQUOT, "No space left on device")
 
-    config = parse_run([RECIPE, *tiny_options(tmp_path, tmp_path, "dino")])
+    config = tiny_config("dino", output=tmp_path)
     networks = build_networks(config, torch.device("cpu"))
     path = tmp_path / "checkpoint.pth"
     path.write_text("previous")
     monkeypatch.setattr("os.fsync", full)
-    checkpoint = Checkpoint(config.train, run_settings(config, []), networks, 10)
     with pytest.raises(ValueError, match="No space left on device; the previous one is intact"):
-        checkpoint.write(1)
-    assert [item.name for item in tmp_path.iterdir()] == ["checkpoint.pth"]
+        Checkpoint(config.train, run_settings(config, []), networks, 10).write(1)
+    assert list(tmp_path.iterdir()) == [path]
     assert path.read_text() == "previous"
 
 
@@ -212,12 +196,6 @@ def finished(image_folder: Path, tmp_path: Path) -> Path:
     return run(image_folder, tmp_path / "run", train__checkpoint_every=1, train__keep_last=6).parent
 
 
-def test_never_refuses_what_is_there(image_folder: Path, finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"checkpoint\.pth exists, and train\.resume is never"):
-        run(image_folder, finished, train__resume="never")
-    assert equal(run(image_folder, tmp_path / "afresh", train__resume="never"), finished / "checkpoint.pth")
-
-
 def test_a_named_checkpoint_is_where_another_folder_starts(
     image_folder: Path, finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -225,9 +203,9 @@ def test_a_named_checkpoint_is_where_another_folder_starts(
     source = finished / "checkpoint_step00000002.pth"
     before = sorted(finished.glob("*.pth"))
     options: dict[str, Any] = {"train__resume": source, "train__checkpoint_every": 1, "train__keep_last": 2}
-    branch = run(image_folder, tmp_path / "branch", **options)
+    run(image_folder, tmp_path / "branch", **options)
     assert any("continuing after step 2" in message for message in caplog.messages)
-    assert equal(branch, finished / "checkpoint.pth")
+    assert_equal(weights(tmp_path / "branch"), weights(finished))
     assert sorted(finished.glob("*.pth")) == before, "the run that it came from keeps its checkpoints"
     caplog.clear()
     run(image_folder, tmp_path / "branch", **options)
@@ -236,6 +214,8 @@ def test_a_named_checkpoint_is_where_another_folder_starts(
         run(image_folder, tmp_path / "other", train__resume=source, optim__lr=0.01)
     with pytest.raises(ValueError, match=r"train\.resume latest: no such file; give auto, never, or a checkpoint"):
         run(image_folder, tmp_path / "other", train__resume="latest")
+    with pytest.raises(ValueError, match=r"checkpoint\.pth exists, and train\.resume is never"):
+        run(image_folder, finished, train__resume="never")
 
 
 def damage(path: Path) -> None:
@@ -247,9 +227,8 @@ def damage(path: Path) -> None:
 def test_damaged_checkpoints_name_the_next_older_one(image_folder: Path, finished: Path) -> None:
     """And what they say to do leads to the same end."""
     newest, older, oldest = (finished / f"checkpoint{name}.pth" for name in ("", "_step00000005", "_step00000004"))
-    expected = finished.with_name("expected.pth")
-    expected.write_bytes(newest.read_bytes())
-    options: dict[str, Any] = {"train__checkpoint_every": 1}
+    expected = weights(finished)
+    options: dict[str, Any] = {"train__checkpoint_every": 1, "train__keep_last": 1}
     for damaged, named in ((newest, older), (older, oldest)):
         damage(damaged)
         with pytest.raises(ValueError, match=rf"{damaged.name}: damaged .*older one beside it is .*{named.name}") as caught:
@@ -258,13 +237,11 @@ def test_damaged_checkpoints_name_the_next_older_one(image_folder: Path, finishe
         assert f"remove {damaged.name} and add --train.resume {named}" in str(caught.value)
         damaged.unlink()
         options["train__resume"] = named
-    assert equal(run(image_folder, finished, **options), expected)
-
-
-def test_without_an_older_one_a_damaged_checkpoint_says_so(image_folder: Path, tmp_path: Path) -> None:
-    damage(run(image_folder, tmp_path / "run", train__keep_last=1))
+    run(image_folder, finished, **options)
+    assert_equal(weights(finished), expected)
+    damage(newest)
     with pytest.raises(ValueError, match=r"no older one beside it; remove checkpoint\.pth to start afresh"):
-        run(image_folder, tmp_path / "run")
+        run(image_folder, finished)
 
 
 def test_export_writes_both_also_of_a_finished_run(image_folder: Path, tmp_path: Path) -> None:

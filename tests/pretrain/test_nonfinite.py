@@ -3,41 +3,20 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-import pretrain.run
 from pretrain.__main__ import main
 from pretrain.data.loader import GlobalBatchSampler
 from tests.conftest import RunMain
-from tests.pretrain.conftest import find_images, tiny_options
+from tests.pretrain.conftest import after_step, find_images, tiny_options
 from tests.pretrain.test_world_sizes import launch
 
 RECIPE = "sample_dino"
 POISONED = 5
 """The step; three make an epoch."""
-
-
-def poisoned_step(where: str) -> Any:
-    """`training_step` with poison in one step."""
-    healthy = pretrain.run.training_step
-    done = 0
-
-    def step(student: torch.nn.Module, *arguments: Any, **options: Any) -> dict[str, Tensor]:
-        nonlocal done
-        done += 1
-        losses: dict[str, Tensor] = healthy(student, *arguments, **options)
-        if done == POISONED and where == "loss":
-            losses = {**losses, "loss": torch.tensor(float("nan"))}
-        elif done == POISONED:
-            with torch.no_grad():
-                next(student.parameters()).fill_(float("inf"))
-        return losses
-
-    return step
 
 
 def images_of_step(folder: Path, step: int) -> list[str]:
@@ -64,8 +43,16 @@ def test_the_run_ends_and_names_the_batch(
     what: str,
 ) -> None:
     """Not only at a step that is logged."""
+
+    @torch.no_grad()
+    def poison(student: nn.Module, losses: dict[str, Tensor]) -> None:
+        if where == "loss":
+            losses["loss"] = torch.tensor(float("nan"))
+        else:
+            next(student.parameters()).fill_(float("inf"))
+
     options = tiny_options(image_folder, tmp_path, "dino", train__checkpoint_every=checkpoint_every, train__log_every=100)
-    monkeypatch.setattr(pretrain.run, "training_step", poisoned_step(where))
+    after_step(monkeypatch, POISONED, poison)
     finished = run_main(main, [RECIPE, *options])
     assert finished.status == 2
     message = finished.stderr.splitlines()[-1]
@@ -84,18 +71,12 @@ def test_the_run_ends_and_names_the_batch(
 
 
 ONE_OF_TWO = """
-import json, torch
-import pretrain.run
+import json, pytest, torch
 from common.cli import run_command
-from pretrain.__main__ import main
 from common.distributed import rank
-healthy, done = pretrain.run.training_step, 0
-def step(*arguments, **options):
-    global done
-    done += 1
-    losses = healthy(*arguments, **options)
-    return {**losses, "loss": torch.tensor(float("inf"))} if done == 2 and rank() == 1 else losses
-pretrain.run.training_step = step
+from pretrain.__main__ import main
+from tests.pretrain.conftest import after_step
+after_step(pytest.MonkeyPatch(), 2, lambda _, losses: losses.update({"loss": torch.tensor(float("inf"))} if rank() else {}))
 run_command(lambda argv: main(*json.loads(argv[0])))
 """
 

@@ -3,14 +3,12 @@
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from backbones.convert import open_backbone
 from backbones.spec import ViTSpec
@@ -19,60 +17,46 @@ from pretrain.config import parse_run
 from pretrain.methods import METHODS
 from pretrain.run import pretrain
 from tests.conftest import RunMain
-from tests.pretrain.conftest import ENVIRONMENT, REPOSITORY, logged, tiny_options, weights
+from tests.pretrain.conftest import assert_equal, bare_run, logged, start, tiny_options, wait_for_steps, weights
 
 RECIPE = "sample_selfpatch"
 
 
-def command(options: list[str]) -> list[str]:
-    return [sys.executable, "-m", "pretrain", RECIPE, *options]
-
-
-def run(options: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(options), cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_makes_a_checkpoint_that_converts(image_folder: Path, tmp_path: Path, method: str) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(f"method: {method}\n")
-    config = parse_run([str(recipe), *tiny_options(image_folder, tmp_path, method)])
+    output = tmp_path / "run"
+    config = parse_run(bare_run(image_folder, output, method, train__resume="never"))
     conversion = open_backbone(pretrain(config))
     assert conversion.layout == "patchbench"
     assert isinstance(conversion.spec, ViTSpec)
     assert conversion.spec.class_token == conversion.spec.final_norm == ("selfpatch" not in method)
     assert conversion.epoch == config.train.epochs
-    lines = logged(tmp_path)
-    assert [line["step"] for line in lines] == list(range(1, 7))
-    assert any(tmp_path.glob("tensorboard/*"))
-    assert parse_run([str(tmp_path / "config.yaml")]) == config, "the resolved config is a recipe"
+    assert [line["step"] for line in logged(output)] == list(range(1, 7))
+    assert any(output.glob("tensorboard/*"))
+    assert parse_run([str(output / "config.yaml")]) == config, "the resolved config is a recipe"
 
 
 @pytest.mark.slow
-def test_killed_and_continued_equals_uninterrupted(image_folder: Path, tmp_path: Path) -> None:
+def test_killed_and_continued_equals_uninterrupted(
+    image_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Stochastic depth, views, optimiser and centres all continue; the kill comes at whatever moment it comes."""
 
-    def options(output: Path) -> list[str]:
-        return tiny_options(image_folder, output, train__epochs=14, train__checkpoint_every=1, backbone__drop_path_rate=0.3)
+    def command(output: Path) -> list[str]:
+        options = {"train__epochs": 14, "train__checkpoint_every": 1, "backbone__drop_path_rate": 0.3}
+        return [RECIPE, *tiny_options(image_folder, output, **options)]
 
-    process = subprocess.Popen(
-        command(options(tmp_path / "killed")), cwd=REPOSITORY, env=ENVIRONMENT, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    log = tmp_path / "killed" / "log.jsonl"
-    while time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") >= 2):
-        time.sleep(0.005)
+    process = start([sys.executable, "-m", "pretrain", *command(tmp_path / "killed")])
+    wait_for_steps(process, tmp_path / "killed", 2)
     time.sleep(random.uniform(0, 0.5))
     process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-    continued = run(options(tmp_path / "killed"))
-    assert continued.returncode == 0, continued.stderr
-    assert "continuing after step" in continued.stderr
-    uninterrupted = run(options(tmp_path / "whole"))
-    assert uninterrupted.returncode == 0, uninterrupted.stderr
-    expected = weights(tmp_path / "whole")
-    for name, value in weights(tmp_path / "killed").items():
-        assert torch.equal(value, expected[name]), name
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+    caplog.set_level("INFO")
+    pretrain(parse_run(command(tmp_path / "killed")))
+    assert any("continuing after step" in message for message in caplog.messages)
+    pretrain(parse_run(command(tmp_path / "whole")))
+    assert_equal(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
     assert logged(tmp_path / "killed") == logged(tmp_path / "whole")
     assert not list((tmp_path / "killed").glob(".*")), "a killed writer's temporary file was left"
 

@@ -51,14 +51,12 @@ def test_in_parts_moby_queues_as_many(method: str) -> None:
     """Its batch normalisation makes the embeddings differ, but not their number and places."""
     whole, parts = (after_a_step(method, accumulate)[0].objective.state_dict() for accumulate in (1, 2))
     fresh = build_networks(tiny_config(method), CPU).objective.state_dict()
-    counters = [name for name in whole if name.endswith(("oldest", "seen"))]
-    queues = [name for name in whole if name.endswith("keys_QK")]
-    assert counters
-    assert queues
-    for name in counters:
-        assert torch.equal(parts[name], whole[name]), name
-    for name in queues:
-        assert torch.equal((whole[name] == fresh[name]).all(1), (parts[name] == fresh[name]).all(1)), name
+    assert any(name.endswith("oldest") for name in whole)
+    for name in whole:
+        if name.endswith("keys_QK"):
+            assert torch.equal((whole[name] == fresh[name]).all(1), (parts[name] == fresh[name]).all(1)), name
+        else:
+            assert torch.equal(parts[name], whole[name]), name
 
 
 @pytest.mark.long
@@ -80,11 +78,6 @@ def test_every_run_step_and_process_draws_its_own_stochastic_depth(monkeypatch: 
             drawn = tuple(torch.rand(4).tolist())
             assert draws.setdefault(place, drawn) == drawn, "a continued run repeats them"
     assert len(set(draws.values())) == len(draws)
-
-
-@pytest.fixture(scope="module")
-def fresh() -> Networks:
-    return build_networks(tiny_config("selfpatch"), CPU)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -111,8 +104,8 @@ def test_a_number_that_is_not_finite_is_found_anywhere(where: str, value: float)
         pytest.param(1, [(GOOD, SIGTERM, False, 0, None), (BAD, 0, False, 0, 2)], id="nor when a late signal ends the run"),
     ],
 )
-def test_all_processes_learn_of_failures_and_signals(fresh: Networks, lag: int, steps: list[tuple]) -> None:
-    sentinel = Sentinel(CPU, lag)
+def test_all_processes_learn_of_failures_and_signals(lag: int, steps: list[tuple]) -> None:
+    fresh, sentinel = build_networks(tiny_config("selfpatch"), CPU), Sentinel(CPU, lag)
     for step, (losses, signum, settle, stop, failed) in enumerate(steps, start=1):
         found, flags = sentinel.check(step, fresh, losses, signum, settle)
         assert (found, flags and flags.step) == (stop, failed)

@@ -5,43 +5,37 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-import pretrain.run
 from common.cli import STOP_SIGNALS
 from pretrain.__main__ import main
 from pretrain.config import parse_run
 from pretrain.run import pretrain as run_pretraining
 from tests.conftest import RunMain
-from tests.pretrain.conftest import ENVIRONMENT, REPOSITORY, has_current_environment, logged, tiny_options
+from tests.pretrain.conftest import (
+    after_step,
+    assert_equal,
+    has_current_environment,
+    logged,
+    start,
+    tiny_options,
+    wait_for_steps,
+    weights,
+)
 
 RECIPE = "sample_selfpatch"
 
 
-def content(output: Path) -> dict[str, Any]:
-    loaded = torch.load(output / "checkpoint.pth", weights_only=True)
-    assert isinstance(loaded, dict)
-    return loaded
+def saved_step(output: Path) -> int:
+    return int(torch.load(output / "checkpoint.pth", weights_only=True)["step"])
 
 
-def signal_in_step(monkeypatch: pytest.MonkeyPatch, step: int, send: Callable[[], None]) -> None:
-    healthy = pretrain.run.training_step
-    done = 0
-
-    def training_step(*arguments: Any, **options: Any) -> dict[str, torch.Tensor]:
-        nonlocal done
-        done += 1
-        if done == step:
-            send()
-        return healthy(*arguments, **options)
-
-    monkeypatch.setattr(pretrain.run, "training_step", training_step)
+def signal_in_step(patch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> None:
+    after_step(patch, step, lambda *_: os.kill(os.getpid(), number))
 
 
 @pytest.fixture(scope="module")
@@ -58,40 +52,21 @@ def test_a_signal_ends_the_run_after_the_step(
     caplog.set_level("INFO")
     command = [RECIPE, *tiny_options(image_folder, tmp_path, train__checkpoint_every=100)]
     with pytest.MonkeyPatch.context() as patch:
-        signal_in_step(patch, 2, lambda: os.kill(os.getpid(), number))
+        signal_in_step(patch, 2, number)
         finished = run_main(main, command)
     assert finished.status == 128 + number
     assert "Traceback" not in finished.stderr
     assert any(f"stopped by {number.name} after step 2, which is saved" in message for message in caplog.messages)
-    assert content(tmp_path)["step"] == 2
+    assert saved_step(tmp_path) == 2
     assert run_main(main, command).status == 0
-    for part in ("student", "teacher", "objective"):
-        stopped, expected = content(tmp_path)[part], content(whole)[part]
-        assert stopped.keys() == expected.keys() != set()
-        for name, value in stopped.items():
-            assert torch.equal(value, expected[name]), name
+    assert_equal(weights(tmp_path), weights(whole))
     assert logged(tmp_path) == logged(whole)
 
 
 def test_a_signal_in_the_last_step_changes_nothing(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    signal_in_step(monkeypatch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    signal_in_step(monkeypatch, 6, signal.SIGTERM)
     run_pretraining(parse_run([RECIPE, *tiny_options(image_folder, tmp_path)]))
-    assert content(tmp_path)["step"] == 6
-
-
-def start(arguments: list[str], **variables: str) -> subprocess.Popen[str]:
-    environment = ENVIRONMENT | variables
-    return subprocess.Popen(
-        arguments, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-
-
-def wait_for_steps(process: subprocess.Popen[str], output: Path, steps: int) -> None:
-    deadline = time.monotonic() + 240
-    while not (output / "log.jsonl").exists() or len(logged(output)) < steps:
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    assert saved_step(tmp_path) == 6
 
 
 def long_options(images: Path, output: Path, **more: Any) -> list[str]:
@@ -100,32 +75,24 @@ def long_options(images: Path, output: Path, **more: Any) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_whole_group_is_signalled(image_folder: Path, tmp_path: Path) -> None:
-    """As Slurm does at `scancel`: the workers that load images must outlive it until the step is done."""
-    process = start([sys.executable, "-m", "pretrain", RECIPE, *long_options(image_folder, tmp_path, data__workers=2)])
+@pytest.mark.parametrize("how", ["as a group", "by the script"])
+def test_a_signal_from_outside(image_folder: Path, tmp_path: Path, how: str) -> None:
+    """Slurm's `scancel` reaches the workers that load images too, which must outlive it; a script passes it on to two processes."""
+    arguments = [RECIPE, *long_options(image_folder, tmp_path, data__workers=2 if how == "as a group" else 0)]
+    if how == "as a group":
+        process, number = start([sys.executable, "-m", "pretrain", *arguments]), signal.SIGTERM
+    elif has_current_environment():
+        process, number = start(["bash", "tools/pretrain.sh", *arguments], NPROC_PER_NODE="2"), signal.SIGUSR1
+    else:
+        pytest.skip("tools/pretrain.sh would install first; run tools/setup.sh")
     wait_for_steps(process, tmp_path, 3)
-    os.killpg(process.pid, signal.SIGTERM)
+    (os.killpg if how == "as a group" else os.kill)(process.pid, number)
     _, messages = process.communicate(timeout=120)
-    assert process.returncode == 143, messages
-    assert "Traceback" not in messages
-    step = content(tmp_path)["step"]
-    assert f"stopped by SIGTERM after step {step}, which is saved" in messages
-    assert logged(tmp_path)[-1]["step"] == step
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not has_current_environment(), reason="tools/pretrain.sh would install first; run tools/setup.sh")
-def test_the_script_passes_a_signal_on_to_all_processes(image_folder: Path, tmp_path: Path) -> None:
-    """Two processes; only the script gets the signal."""
-    arguments = ["bash", "tools/pretrain.sh", RECIPE, *long_options(image_folder, tmp_path)]
-    process = start(arguments, NPROC_PER_NODE="2")
-    wait_for_steps(process, tmp_path, 3)
-    os.kill(process.pid, signal.SIGUSR1)
-    _, messages = process.communicate(timeout=120)
-    assert process.returncode == 138, messages
-    step = content(tmp_path)["step"]
-    assert f"stopped by SIGUSR1 after step {step}, which is saved" in messages
+    assert process.returncode == 128 + number, messages
     assert "Traceback" not in messages, messages
+    step = saved_step(tmp_path)
+    assert f"stopped by {number.name} after step {step}, which is saved" in messages
+    assert logged(tmp_path)[-1]["step"] == step
 
 
 @pytest.mark.slow
@@ -159,7 +126,7 @@ def test_a_slurm_job_saves_and_is_queued_again(image_folder: Path, tmp_path: Pat
         for process in processes:
             process.send_signal(signal.SIGUSR2)
         _, messages = processes[0].communicate(timeout=120)
-        step = content(output)["step"]
+        step = saved_step(output)
         assert f"stopped by SIGUSR2 after step {step}, which is saved" in messages
         assert called.read_text() == "requeue 77\n"
         assert processes[1].poll() is None, "the others wait for Slurm to end the job"

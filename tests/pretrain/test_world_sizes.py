@@ -12,9 +12,7 @@ import pytest
 import torch
 
 from pretrain.__main__ import main
-from pretrain.config import parse_run
-from pretrain.schedules import step_settings
-from tests.pretrain.conftest import ENVIRONMENT, REPOSITORY, has_current_environment, logged, tiny_options, weights
+from tests.pretrain.conftest import ENVIRONMENT, REPOSITORY, bare_run, has_current_environment, logged, start, weights
 
 BATCH = 6
 # Per method, what its run takes besides; of MoBY a smaller step, since AdamW magnifies rounding.
@@ -50,11 +48,8 @@ run_command(lambda argv: main(json.loads(argv[0])[int(os.environ["RANK"])]))
 
 
 def run_of(images: Path, output: Path, method: str, **more: Any) -> list[str]:
-    recipe = output.parent / f"{method}.yaml"
-    recipe.parent.mkdir(parents=True, exist_ok=True)
-    recipe.write_text(f"method: {method}\n")
     options: dict[str, Any] = {"train__batch_size": BATCH, "backbone__drop_path_rate": 0.0} | METHODS[method] | more
-    return [str(recipe), *tiny_options(images, output, method, **options)]
+    return bare_run(images, output, method, **options)
 
 
 def launch(processes: int, runs: list[list[str]], folder: Path, program: str = EACH_RUN) -> subprocess.CompletedProcess[str]:
@@ -125,25 +120,11 @@ def test_two_machines_compute_the_same(image_folder: Path, tmp_path: Path, alone
         port = str(free.getsockname()[1])
     variables = {"NNODES": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port, "NPROC_PER_NODE": "1"}
     command = ["bash", "tools/pretrain.sh", *run_of(image_folder, tmp_path / "run", "selfpatch")]
-    nodes = [
-        subprocess.Popen(
-            command, cwd=REPOSITORY, env=ENVIRONMENT | variables | {"NODE_RANK": str(node)}, stderr=subprocess.PIPE, text=True
-        )
-        for node in range(2)
-    ]
+    nodes = [start(command, **variables, NODE_RANK=str(node)) for node in range(2)]
     messages = [node.communicate(timeout=200)[1] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], messages
     assert "2 processes" in messages[0] + messages[1]
     assert_same_run(tmp_path / "run", alone / "selfpatch", "selfpatch")
-
-
-@pytest.mark.parametrize("batch", [6, 1024])
-@pytest.mark.parametrize("processes", [1, 8])
-def test_the_learning_rate_follows_the_global_batch(monkeypatch: pytest.MonkeyPatch, batch: int, processes: int) -> None:
-    monkeypatch.setenv("WORLD_SIZE", str(processes))
-    config = parse_run(["imagenet_selfpatch_vit_small", "--train.batch_size", str(batch)])
-    peak = step_settings(config, 10, config.optim.warmup_epochs * 10).lr
-    assert peak == pytest.approx(config.optim.lr * batch / 256, rel=1e-12)
 
 
 def test_processes_with_other_lists_of_images_do_not_start(image_folder: Path, tmp_path: Path) -> None:
