@@ -39,9 +39,9 @@ logger = logging.getLogger(__name__)
 
 
 class Monitor:
-    """Looks at the teacher every `watch.every` epochs and after the run's last one, which computes bit for bit what another run does.
+    """Looks at the teacher every `watch.every` epochs and after the run's last one.
 
-    So it may read networks and draw random numbers, but not change weights, gradients or modes.
+    A run computes bit for bit the same without it: it may read networks and draw random numbers, but change nothing else.
     """
 
     def __init__(self, config: PretrainConfig, source: ImageFiles, device: torch.device) -> None:

@@ -12,7 +12,8 @@ from common.distributed import choose_device, full_float32, local_rank, peak_mem
 from tests.conftest import REPOSITORY
 
 CPU = torch.device("cpu")
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+ENVIRONMENT |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 
 
 @pytest.fixture
@@ -57,20 +58,16 @@ def test_devices_that_do_not_exist(name: str, message: str) -> None:
 
 
 def test_ranks_come_from_torchruns_variables_before_there_is_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
-        monkeypatch.setenv(name, value)
-    assert (rank(), world_size(), local_rank()) == (5, 8, 1)
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(name)
     assert (rank(), world_size(), local_rank()) == (0, 1, 0)
     with process_group(CPU):
         assert not torch.distributed.is_initialized()
+    for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert (rank(), world_size(), local_rank()) == (5, 8, 1)
 
 
 EXCHANGES = """
-import torch
 from common.distributed import *
-from common.distributed import gather_objects
 cpu = torch.device("cpu")
 with process_group(cpu):
     wait_for_all()
@@ -96,10 +93,16 @@ if rank() == 0:
 """
 
 
+def run(*arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python."""
+    given = {**ENVIRONMENT, **environment}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, env=given, capture_output=True, text=True, check=check, timeout=240)
+
+
 def run_two(script: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     script.write_text(program)
-    command = [sys.executable, "-m", "common.launch", "--standalone", "--nproc-per-node", "2", str(script), *arguments]
-    return subprocess.run(command, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=240)
+    return run("-m", "common.launch", "--standalone", "--nproc-per-node", "2", str(script), *arguments, check=False)
 
 
 def test_two_processes_exchange(tmp_path: Path) -> None:
@@ -128,18 +131,15 @@ def test_a_process_that_stops_is_noticed_and_its_status_is_the_commands(tmp_path
     assert (tmp_path / "seen").exists()
 
 
-def allowed() -> tuple[bool, bool]:
-    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-
-
 def test_no_tf32_inside_and_as_before_outside() -> None:
-    before = allowed()
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.allow_tf32, products.allow_tf32
     assert before[0]  # PyTorch's default, without which there is nothing to do
     with full_float32():
-        assert allowed() == (False, False)
+        assert (convolutions.allow_tf32, products.allow_tf32) == (False, False)
     with pytest.raises(ZeroDivisionError), full_float32():
         raise ZeroDivisionError
-    assert allowed() == before
+    assert (convolutions.allow_tf32, products.allow_tf32) == before
 
 
 @pytest.mark.gpu
@@ -158,15 +158,12 @@ def test_peak_memory_is_this_process_alone() -> None:
     """A process that a large one starts does not report its parent's memory (getrusage does)."""
     held = bytearray(600 * 2**20)
     code = "import torch; from common.distributed import peak_memory_bytes as p; print(p(torch.device('cpu')))"
-    printed = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    printed = run("-c", code).stdout
     assert len(held) < peak_memory_bytes(CPU)
     assert 50 * 2**20 < int(printed) < peak_memory_bytes(CPU)
 
 
 def test_waiting_threads_do_not_spin() -> None:
     code = "import common, os; print(os.environ['OMP_WAIT_POLICY'])"
-    environment = {name: value for name, value in ENVIRONMENT.items() if name != "OMP_WAIT_POLICY"}
-    for given, expected in (({}, "passive\n"), ({"OMP_WAIT_POLICY": "active"}, "active\n")):
-        command = [sys.executable, "-c", code]
-        finished = subprocess.run(command, cwd=REPOSITORY, env=environment | given, capture_output=True, text=True, check=True)
-        assert finished.stdout == expected
+    assert run("-c", code).stdout == "passive\n"
+    assert run("-c", code, OMP_WAIT_POLICY="active").stdout == "active\n"

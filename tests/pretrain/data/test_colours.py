@@ -34,9 +34,7 @@ SAMPLE = sample()
 
 def draws(**changes: object) -> ColourDraws:
     """Of one view, in which nothing is drawn but what is given."""
-    nothing = ColourDraws(
-        np.array([False]), np.array([[0, 1, 2, 3]]), np.array([[1.0, 1.0, 1.0, 0.0]]), *(np.zeros(1) for _ in range(3))
-    )
+    nothing = ColourDraws(np.zeros(1, bool), np.arange(4)[None], np.array([[1.0, 1.0, 1.0, 0.0]]), *np.zeros((3, 1)))
     return nothing._replace(**{name: np.array(value) for name, value in changes.items()})
 
 
@@ -113,15 +111,12 @@ def test_blur_is_torchvisions_with_the_published_kernel() -> None:
 def test_patches_change_by_themselves() -> None:
     view = torch.rand(3, 16, 24)
     changed = change_each_patch(view, 8, np.random.default_rng(0))
-    assert changed.shape == view.shape
     assert changed.min() >= 0
     assert changed.max() <= 1
     other = view.clone()
     other[:, 8:, 8:16] = torch.rand(3, 8, 8)
     differs = (change_each_patch(other, 8, np.random.default_rng(0)) != changed).any(0)
-    assert differs[8:, 8:16].any()
-    differs[8:, 8:16] = False
-    assert not differs.any()
+    assert differs[8:, 8:16].sum() == differs.sum() > 0
 
 
 def test_half_of_the_patches_are_posterised() -> None:

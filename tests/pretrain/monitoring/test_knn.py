@@ -97,6 +97,8 @@ def test_mistakes_name_option_and_folder(image_folder: Path, tmp_path: Path) -> 
         find_labelled(Path("/nowhere"), "watch.knn_train")
     with pytest.raises(ValueError, match=r"2 classes of which there are no neighbours, such as class0"):
         find_labelled(image_folder, "watch.knn_val", ["class1"])
+    with pytest.raises(ValueError, match="give a folder with a folder of images per class"):
+        find_labelled(image_folder / "class0", "watch.knn_val")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"watch\.knn_val: Found no valid file for the classes empty"):
         find_labelled(tmp_path, "watch.knn_val")

@@ -50,26 +50,13 @@ def test_every_few_epochs_and_after_the_last(image_folder: Path, tmp_path: Path)
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        ("absent", "watch.knn_val: [Errno 2] No such file or directory: '{val}'"),
-        ("truncated", "watch.knn_val: cannot read {val}"),
-        ("flat", "a folder of images per class"),
-    ],
-)
-def test_a_labelled_folder_that_cannot_be_used_is_found_before_training(
-    image_folder: Path, tmp_path: Path, run_main: RunMain, damage: str, message: str
-) -> None:
-    val = tmp_path / "val"
-    if damage != "absent":
-        shutil.copytree(image_folder / "class0" if damage == "flat" else image_folder, val)
-        path = next(val.rglob("*.jpg"))
-        path.write_bytes(path.read_bytes()[:300])
+def test_a_damaged_image_to_classify_is_found_before_training(image_folder: Path, tmp_path: Path, run_main: RunMain) -> None:
+    val = shutil.copytree(image_folder, tmp_path / "val")
+    path = next(val.rglob("*.jpg"))
+    path.write_bytes(path.read_bytes()[:300])
     watch = {**WATCHED, "watch__knn_train": image_folder, "watch__knn_val": val}
     finished = run_main(main, ["sample_dino", *tiny_options(image_folder, tmp_path / "run", "dino", **watch)])
-    assert finished.status == 2
-    assert message.format(val=val) in finished.stderr.splitlines()[-1]
+    assert f"watch.knn_val: cannot read {path}" in finished.mistake()
     assert not (tmp_path / "run" / "log.jsonl").exists()
 
 
