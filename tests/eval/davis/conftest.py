@@ -7,10 +7,14 @@ import cv2
 import numpy as np
 import pytest
 
+import eval.__main__
 from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, ViTSpec
+from eval.davis import explain, pictures, propagation, scores
 from eval.davis.masks import write_mask
-from tests.conftest import RunMain
+from tests.conftest import Finished, RunMain
 from tests.toy import write_toy_backbone
+
+Run = Callable[..., Finished]
 
 HEIGHT, WIDTH = 64, 96
 FRAMES = 5
@@ -63,12 +67,6 @@ def backbone_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def run(run_main: RunMain) -> Callable[..., tuple[int, str, str]]:
-    """Run a command's main as the shell would: exit status, stdout and stderr."""
-    return lambda main, *arguments: tuple(run_main(main, arguments))
-
-
-@pytest.fixture
 def predictions(davis: Path, tmp_path: Path) -> Path:
     """Each frame's prediction is the annotation of the frame before."""
     folder = tmp_path / "predictions"
@@ -78,3 +76,26 @@ def predictions(davis: Path, tmp_path: Path) -> Path:
         for before, path in pairwise(paths):
             shutil.copy(before, folder / name / path.name)
     return folder
+
+
+@pytest.fixture
+def run(davis: Path, predictions: Path, backbone_files: dict[str, Path], tmp_path: Path, run_main: RunMain) -> Run:
+    """Run a command on the toy data with further options; the later of two values counts."""
+    output = ("--output", tmp_path / "out")
+    model = (*output, "--backbone", backbone_files["vit"], "--short_side", 64, "--device", "cpu")
+    vote = ("--output", tmp_path / "out.png", "--sequence", "boat", "--frame", 3, "--x", 20, "--y", 18)
+    commands = {
+        "task": (eval.__main__.main, ("davis", *model, "--data", davis, "--jobs", 1)),
+        "propagation": (propagation.main, (*model, "--davis", davis)),
+        "scores": (scores.main, (*output, "--annotations", davis, "--predictions", predictions, "--jobs", 1)),
+        "pictures": (pictures.main, (*output, "--davis", davis)),
+        "explain": (explain.main, (*model, "--davis", davis, *vote)),
+    }
+
+    def run(command: str, *options: object) -> Finished:
+        main, given = commands[command]
+        finished = run_main(main, [*given, *options])
+        assert bool(finished.stderr) == bool(finished.status)
+        return finished
+
+    return run

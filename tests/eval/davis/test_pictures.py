@@ -1,7 +1,6 @@
 """What the commands `pictures` and `explain` draw."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +13,12 @@ from PIL import Image
 
 from eval.davis.data import DavisSplit, find_sequences
 from eval.davis.explain import ExplainConfig, Source, draw_sources, voting_patches
-from eval.davis.explain import main as explain
 from eval.davis.masks import overlay, read_mask, write_mask
-from eval.davis.pictures import main, panel_titles, sequence_metrics, write_chart
+from eval.davis.pictures import panel_titles, sequence_metrics, write_chart
 from eval.davis.propagator import propagate_labels
 from eval.davis.protocol import PropagationSettings
 from eval.davis.scores import Scores
-from tests.eval.davis.conftest import FRAMES, HEIGHT, WIDTH
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.eval.davis.conftest import FRAMES, HEIGHT, WIDTH, Run
 
 
 def test_titles_are_what_tells_folders_apart() -> None:
@@ -49,9 +45,8 @@ def test_the_command_compares_two_backbones(davis: Path, tmp_path: Path, run: Ru
     for path in (annotations / "boat").iterdir():
         write_mask(empty / "boat" / path.name, np.zeros((HEIGHT, WIDTH), np.uint8))
     shutil.copytree(annotations, tmp_path / "perfect")
-    options = ("--davis", davis, "--output", tmp_path / "out", "--sequences", "boat", "--width", WIDTH)
-    status, printed, errors = run(main, *options, "--compare", tmp_path / "perfect", empty, "--titles", "[one,two]")
-    assert (status, errors) == (0, "")
+    folders = ("--compare", tmp_path / "perfect", empty, "--titles", "[one,two]")
+    printed = run("pictures", "--sequences", "boat", "--width", WIDTH, *folders).output()
     assert printed.splitlines() == [str(tmp_path / "out/boat.gif"), str(tmp_path / "out/j_and_f.png")]
     with Image.open(tmp_path / "out/boat.gif") as animation:
         assert (animation.n_frames, animation.size) == (FRAMES, (3 * WIDTH, HEIGHT + 16))
@@ -83,26 +78,6 @@ def test_the_chart_has_a_bar_for_each_sequence_and_title(tmp_path: Path) -> None
     assert high / low == pytest.approx(85 / 25, rel=0.05)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--compare", "[]"), "names no folder of masks"),
-        (("--compare", "nowhere"), "nowhere/boat/00000.png: no such mask"),
-        (("--compare", "nowhere", "--titles", "a", "b"), "1 folders need as many titles"),
-        (("--compare", "one", "two", "--titles", "a", "a"), "2 folders need as many titles, each another"),
-        (("--compare", "one", "./one"), "compare names a folder twice"),
-        (("--compare", "{}/small"), f"boat/00001.png: 5 x 4 pixels, but its frame has {WIDTH} x {HEIGHT}"),
-    ],
-)
-def test_mistakes_are_one_line(options: tuple[str, ...], message: str, davis: Path, tmp_path: Path, run: Run) -> None:
-    shutil.copytree(davis / "Annotations/480p", tmp_path / "small")
-    write_mask(tmp_path / "small/boat/00001.png", np.zeros((4, 5), np.uint8))
-    given = (option.format(tmp_path) for option in options)
-    status, _, errors = run(main, "--davis", davis, "--output", tmp_path / "out", *given)
-    assert (status, len(errors.splitlines())) == (2, 1)
-    assert message in errors
-
-
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (3, 4), (5, 6)])
 def test_the_sources_are_those_that_propagation_uses(row: int, column: int) -> None:
     torch.manual_seed(0)
@@ -116,31 +91,10 @@ def test_the_sources_are_those_that_propagation_uses(row: int, column: int) -> N
     torch.testing.assert_close(found, expected[row, column])
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({}, ""),
-        ({"frame": 99}, "boat has frames 0 to 4"),
-        ({"frame": 0}, "at least 1"),
-        ({"x": 96}, "outside the 96 x 64 pixels"),
-        ({"output": "why.gif"}, "must end in .png"),
-        ({"sequence": "boat,cart"}, "sequence='boat,cart' must be the name of one sequence"),
-    ],
-)
-def test_a_vote_is_explained(
-    changes: dict[str, object], message: str, davis: Path, backbone_files: dict[str, Path], tmp_path: Path, run: Run
-) -> None:
-    options: dict[str, object] = {"backbone": backbone_files["vit"], "davis": davis, "sequence": "boat", "short_side": 64}
-    options |= {"device": "cpu", "frame": 3, "x": 20, "y": 18, "width": 96, "output": tmp_path / "why.png"} | changes
-    status, printed, errors = run(explain, *(part for name, value in options.items() for part in (f"--{name}", value)))
-    if message:
-        assert (status, len(errors.splitlines())) == (2, 1)
-        assert message in errors
-    else:
-        assert (status, errors) == (0, "")
-        assert len(printed.splitlines()) == 5 + 1
-        with Image.open(tmp_path / "why.png") as picture:
-            assert picture.size == (3 * 96, 2 * 64)
+def test_a_vote_is_explained(tmp_path: Path, run: Run) -> None:
+    assert len(run("explain", "--width", 96).output().splitlines()) == 5 + 1
+    with Image.open(tmp_path / "out.png") as picture:
+        assert picture.size == (3 * 96, 2 * 64)
 
 
 def test_lines_lead_from_the_pixel_to_its_sources(davis: Path, tmp_path: Path) -> None:

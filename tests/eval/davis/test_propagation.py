@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +14,17 @@ from eval.davis import writing
 from eval.davis.config import DavisConfig
 from eval.davis.data import VideoSequence
 from eval.davis.masks import Mask, read_mask, write_mask
-from eval.davis.propagation import PropagationConfig, main, propagate
+from eval.davis.propagation import PropagationConfig, propagate
 from eval.davis.task import evaluate
 from eval.result import read_result
 from tests.conftest import REPOSITORY
-from tests.eval.davis.conftest import FRAMES, HEIGHT, SEQUENCES, WIDTH, draw_sequence
+from tests.eval.davis.conftest import FRAMES, HEIGHT, SEQUENCES, WIDTH, Run, draw_sequence
 from tests.processes import evaluate_in_processes
 
-Run = Callable[..., tuple[int, str, str]]
 
-
-@pytest.fixture
-def command(davis: Path, backbone_files: dict[str, Path], tmp_path: Path, run: Run) -> Callable[..., tuple[int, str, str]]:
-    """Run `python -m eval.davis.propagation` with these further options; the later of two values counts."""
-    given = ("--backbone", backbone_files["vit"], "--davis", davis, "--output", tmp_path / "masks")
-    return lambda *more: run(main, *given, "--short_side", 64, "--device", "cpu", *more)
-
-
-def test_the_command_writes_a_mask_for_every_frame(davis: Path, tmp_path: Path, command: Run) -> None:
-    output = tmp_path / "masks"
-    assert command() == (0, "", "")
+def test_the_command_writes_a_mask_for_every_frame(davis: Path, tmp_path: Path, run: Run) -> None:
+    output = tmp_path / "out"
+    assert run("propagation").output() == ""
     for name in SEQUENCES:
         frames = sorted(path.stem for path in (davis / "JPEGImages/480p" / name).glob("*.jpg"))
         assert sorted(path.stem for path in (output / name).glob("*.png")) == frames
@@ -47,10 +37,10 @@ def test_the_command_writes_a_mask_for_every_frame(davis: Path, tmp_path: Path, 
         assert np.mean(second[0] == second[1]) > 0.8  # random features still find most of what hardly moved
 
 
-def test_objects_without_ids_in_the_first_frame(davis: Path, tmp_path: Path, command: Run) -> None:
+def test_objects_without_ids_in_the_first_frame(davis: Path, tmp_path: Path, run: Run) -> None:
     write_mask(davis / "Annotations/480p/boat/00000.png", np.zeros((HEIGHT, WIDTH), np.uint8))
-    assert command("--sequences", "boat")[0] == 0
-    assert not read_mask(tmp_path / "masks/boat/00003.png").any()
+    run("propagation", "--sequences", "boat").output()
+    assert not read_mask(tmp_path / "out/boat/00003.png").any()
 
 
 def spoil_inside(davis: Path) -> None:
@@ -60,50 +50,30 @@ def spoil_inside(davis: Path) -> None:
     path.write_bytes(content[: content.index(b"\xff\xdb")] + content[content.index(b"\xff\xc0") :])
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--output", "{}/full"), "files of unknown origin"),
-        (("--block", "2"), "taps [2] are not ascending indices of this vit's 2 blocks"),
-        (("--temperature", "0.01"), "temperature=0.01 must be at least 0.0125"),
-        (("--device", "abacus"), "device 'abacus' is not known"),
-        (("--short_side", "68"), "not a multiple of the patch size"),
-        (("--unknown", "1"), "--unknown"),
-    ],
-)
-def test_other_mistakes_are_one_line(options: tuple[str, str], message: str, tmp_path: Path, command: Run) -> None:
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full/note.txt").write_text("mine")
-    status, _, errors = command(*(option.format(tmp_path) for option in options))
-    assert (status, len(errors.splitlines())) == (2, 1)
-    assert message in errors
+def refused_as_other(run: Run, *options: object) -> bool:
+    return "holds masks of other inputs" in run("propagation", "--sequences", "boat", *options).mistake()
 
 
-def refused_as_other(command: Run, *options: object) -> bool:
-    status, _, errors = command("--sequences", "boat", *options)
-    return status == 2 and "holds masks of other inputs" in errors
-
-
-def test_masks_of_other_inputs_are_not_mixed(davis: Path, backbone_files: dict[str, Path], command: Run) -> None:
-    assert command("--sequences", "boat")[0] == 0
-    assert refused_as_other(command, "--backbone", backbone_files["vit_with_cls_and_norm"])
-    assert refused_as_other(command, "--topk", 3)
-    assert refused_as_other(command, "--year", "2016", "--split", "all")
+def test_masks_of_other_inputs_are_not_mixed(davis: Path, backbone_files: dict[str, Path], run: Run) -> None:
+    run("propagation", "--sequences", "boat").output()
+    assert refused_as_other(run, "--backbone", backbone_files["vit_with_cls_and_norm"])
+    assert refused_as_other(run, "--topk", 3)
+    assert refused_as_other(run, "--year", "2016", "--split", "all")
     draw_sequence(davis, "longer", 9, frames=FRAMES + 5)
-    assert command("--sequences", "boat")[0] == 0
+    run("propagation", "--sequences", "boat").output()
     # Masks of other first masks were kept.
     write_mask(davis / "Annotations/480p/boat/00000.png", np.ones((HEIGHT, WIDTH), np.uint8))
-    assert refused_as_other(command)
+    assert refused_as_other(run)
 
 
-def test_what_stopped_before_its_first_sequence_does_not_hold_its_folder(davis: Path, tmp_path: Path, command: Run) -> None:
+def test_what_stopped_before_its_first_sequence_does_not_hold_its_folder(davis: Path, tmp_path: Path, run: Run) -> None:
     """Another attempt once had to choose another folder, though nothing was in this one."""
     spoil_inside(davis)
-    assert command("--sequences", "boat")[0] == 2
-    (tmp_path / "masks/.propagation.123.tmp.json").write_text("{")  # as a killed process leaves it
-    assert command("--sequences", "cart", "--topk", 3)[0] == 0
-    assert not list((tmp_path / "masks").glob(".propagation*"))
-    assert refused_as_other(command)
+    run("propagation", "--sequences", "boat").mistake()
+    (tmp_path / "out/.propagation.123.tmp.json").write_text("{")  # as a killed process leaves it
+    run("propagation", "--sequences", "cart", "--topk", 3).output()
+    assert not list((tmp_path / "out").glob(".propagation*"))
+    assert refused_as_other(run)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

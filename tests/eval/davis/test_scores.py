@@ -1,18 +1,14 @@
 import csv
-import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from eval.davis.measures import SequenceMeasures
-from eval.davis.scores import METRICS, frame_statistics, main, score_sequences, summarise
-from tests.eval.davis.conftest import SEQUENCES
-
-Run = Callable[..., tuple[int, str, str]]
+from eval.davis.scores import METRICS, frame_statistics, score_sequences, summarise
+from tests.eval.davis.conftest import SEQUENCES, Run
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -20,12 +16,11 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_the_command_writes_the_official_files(davis: Path, predictions: Path, tmp_path: Path, run: Run) -> None:
-    output = tmp_path / "scores"
+def test_the_command_writes_the_official_files(tmp_path: Path, run: Run) -> None:
+    output = tmp_path / "out"
     output.mkdir()
     (output / "global_results-val.csv").write_text("J&F-Mean\n1.0\n")  # the official code would believe this
-    status, printed, errors = run(main, "--annotations", davis, "--predictions", predictions, "--output", output, "--jobs", 1)
-    assert (status, errors) == (0, "")
+    printed = run("scores").output()
     (overall,) = read_csv(output / "global_results-val.csv")
     assert tuple(overall) == METRICS
     assert (output / "global_results-val.csv").read_text() == printed
@@ -35,25 +30,21 @@ def test_the_command_writes_the_official_files(davis: Path, predictions: Path, t
     assert 0.2 < float(overall["J-Mean"]) < 0.95
 
 
-def test_folders_of_masks_without_lists(davis: Path, predictions: Path, tmp_path: Path, run: Run) -> None:
+def test_folders_of_masks_without_lists(davis: Path, tmp_path: Path, run: Run) -> None:
     annotations = tmp_path / "mine"
     shutil.copytree(davis / "Annotations/480p", annotations)
-    options = ("--predictions", predictions, "--output", tmp_path, "--jobs", 1)
     folders = (annotations, davis / "Annotations/480p", davis)
-    outputs = {run(main, "--annotations", folder, *options) for folder in folders}
-    ((status, printed, _),) = outputs
-    assert (status, printed.count("\n")) == (0, 2)
+    (printed,) = {run("scores", "--annotations", folder).output() for folder in folders}
+    assert printed.count("\n") == 2
 
 
 def test_the_list_beside_the_annotations_chooses(davis: Path, predictions: Path, tmp_path: Path, run: Run) -> None:
     (davis / "ImageSets/2017/val.txt").write_text("cart\n")
     shutil.rmtree(predictions / "boat")
-    arguments = ("--annotations", davis / "Annotations/480p", "--predictions", predictions, "--output", tmp_path, "--jobs", 1)
-    assert run(main, *arguments)[0] == 0
-    assert len(read_csv(tmp_path / "per-sequence_results-val.csv")) == 2
-    status, _, errors = run(main, *arguments, "--sequences", "boat")
-    assert status == 2
-    assert "no sequence boat in split 'val'; it has cart" in errors
+    beside = ("--annotations", davis / "Annotations/480p")
+    run("scores", *beside).output()
+    assert len(read_csv(tmp_path / "out/per-sequence_results-val.csv")) == 2
+    assert "no sequence boat in split 'val'; it has cart" in run("scores", *beside, "--sequences", "boat").mistake()
 
 
 def test_processes_give_what_one_process_gives(davis: Path, predictions: Path) -> None:
@@ -61,26 +52,6 @@ def test_processes_give_what_one_process_gives(davis: Path, predictions: Path) -
     alone = score_sequences(SEQUENCES, annotations, predictions, jobs=1)
     assert score_sequences(SEQUENCES, annotations, predictions, jobs=2) == alone
     assert score_sequences(SEQUENCES[::-1], annotations, predictions).overall == pytest.approx(alone.overall, abs=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda folder: shutil.rmtree(folder / "cart"), r"predictions/cart: no such folder \(1 of 3 sequences are missing\)"),
-        (lambda folder: (folder / "cart/00002.png").write_text("x"), r"cart/00002\.png: damaged mask"),
-        (shutil.rmtree, r"predictions: no such folder"),
-    ],
-)
-def test_mistakes_are_one_line(
-    spoil: Callable[[Path], object], message: str, davis: Path, predictions: Path, tmp_path: Path, run: Run
-) -> None:
-    spoil(predictions)
-    output = tmp_path / "scores"
-    status, _, errors = run(main, "--annotations", davis, "--predictions", predictions, "--output", output, "--jobs", 1)
-    assert status == 2
-    assert len(errors.splitlines()) == 1
-    assert re.search(message, errors)
-    assert not output.exists()
 
 
 def measures(name: str, objects: int, frames: int, seed: int = 0) -> SequenceMeasures:
@@ -143,48 +114,29 @@ class DAVISEvaluation:
 """
 
 
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    def install(error: float = 0.0, gives_up: bool = False) -> None:
-        package = tmp_path / "site" / "davis2017"
-        package.mkdir(parents=True)
-        (package / "__init__.py").touch()
-        (package / "evaluation.py").write_text(PACKAGE.format(error=error, gives_up=gives_up))
-        monkeypatch.syspath_prepend(tmp_path / "site")
-
-    yield install
-    for name in [name for name in sys.modules if name.startswith("davis2017")]:
-        del sys.modules[name]
-
-
 @pytest.mark.parametrize(
-    ("package", "options", "message"),
+    ("error", "gives_up", "message"),
     [
-        ({}, (), ""),
-        ({"error": 1e-8}, (), "12 metrics differ from the official evaluation's, first: "),
-        ({"gives_up": True}, (), "gave up on these masks"),
-        (None, (), "requirements-official.txt"),
-        (None, ("--year", "2016"), "2017 only"),
+        (0.0, False, ""),
+        (1e-8, False, "12 metrics differ from the official evaluation's, first: "),
+        (0.0, True, "gave up on these masks"),
     ],
 )
 def test_any_difference_from_the_official_metrics_fails(
-    package: dict[str, object] | None,
-    options: tuple[str, ...],
-    message: str,
-    davis: Path,
-    predictions: Path,
-    tmp_path: Path,
-    run: Run,
-    install: Callable[..., None],
+    error: float, gives_up: bool, message: str, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if package is not None:
-        install(**package)
-    output = tmp_path / "scores"
-    given = ("--annotations", davis, "--predictions", predictions, "--output", output, "--jobs", 1, "--official", *options)
-    status, printed, errors = run(main, *given)
+    package = tmp_path / "site/davis2017"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "evaluation.py").write_text(PACKAGE.format(error=error, gives_up=gives_up))
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    finished = run("scores", "--official")
+    for name in [name for name in sys.modules if name.startswith("davis2017")]:
+        del sys.modules[name]
+    output = tmp_path / "out"
     if message:
-        assert (status, printed, len(errors.splitlines()), output.exists()) == (2, "", 1, False)
-        assert message in errors
+        assert message in finished.mistake()
+        assert (finished.stdout, output.exists()) == ("", False)
     else:
-        assert (status, errors) == (0, "")
+        finished.output()
         assert (output / "global_results-val.csv").is_file()

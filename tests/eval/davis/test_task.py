@@ -1,24 +1,20 @@
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from eval.__main__ import main
 from eval.davis.config import DavisConfig
 from eval.davis.items import read_items
 from eval.davis.masks import overlay, read_image, read_mask
 from eval.davis.scores import METRICS, score_sequences
 from eval.davis.task import evaluate
 from eval.result import read_result
-from tests.eval.davis.conftest import SEQUENCES, SPECS
+from tests.eval.davis.conftest import SEQUENCES, SPECS, Run
 from tests.layouts import REGISTERS
 from tests.toy import write_toy_backbone
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -27,12 +23,9 @@ def config(davis: Path, backbone_files: dict[str, Path], tmp_path: Path) -> Davi
     return DavisConfig(backbone=backbone_files["vit"], data=davis, output=tmp_path / "out", short_side=64, device="cpu", jobs=1)
 
 
-def test_the_command_from_backbone_to_result(davis: Path, config: DavisConfig, run: Run) -> None:
-    output = config.output
-    arguments = ("--backbone", config.backbone, "--data", davis, "--output", output, "--short_side", 64, "--overlays", "true")
-    status, printed, errors = run(main, "davis", *arguments, "--jobs", 1, "--name", "tiny", "--device", "cpu")
-    assert (status, errors) == (0, "")
-    assert "J&F-Mean" in printed
+def test_the_command_from_backbone_to_result(davis: Path, tmp_path: Path, run: Run) -> None:
+    output = tmp_path / "out"
+    assert "J&F-Mean" in run("task", "--overlays", "true", "--name", "tiny").output()
     result = read_result(output / "result.json")
     assert tuple(result.metrics) == METRICS
     scores = score_sequences(SEQUENCES, davis / "Annotations/480p", output / "masks")
@@ -84,15 +77,13 @@ def test_all_objects_are_one_in_2016(davis: Path, config: DavisConfig) -> None:
     assert result.metrics["J&F-Mean"].value == pytest.approx(100 * scores.overall["J&F-Mean"], abs=1e-9)
 
 
-def test_frames_that_do_not_fit_are_found_before_anything_runs(davis: Path, tmp_path: Path, run: Run) -> None:
-    backbone = write_toy_backbone(tmp_path, REGISTERS)
-    arguments = ("--backbone", backbone, "--data", davis, "--output", tmp_path / "out", "--device", "cpu", "--jobs", 1)
-    status, _, errors = run(main, "davis", *arguments)
-    assert (status, len(errors.splitlines())) == (2, 1)
-    assert "not a multiple of the patch size 14" in errors
-    assert "--protocol fixed" in errors
+def test_frames_that_do_not_fit_are_found_before_anything_runs(tmp_path: Path, run: Run) -> None:
+    given = ("--backbone", write_toy_backbone(tmp_path, REGISTERS))
+    mistake = run("task", *given).mistake()
+    assert "not a multiple of the patch size 14" in mistake
+    assert "--protocol fixed" in mistake
     assert not (tmp_path / "out").exists()
-    assert run(main, "davis", *arguments, "--protocol", "fixed", "--short-side", 64)[0] == 0
+    run("task", *given, "--protocol", "fixed").output()
 
 
 @pytest.mark.parametrize(
@@ -116,21 +107,3 @@ def test_every_backbone(
     assert result.backbone.spec["family"] == SPECS[family].family
     assert ("block" in result.protocol.deviations) == (block is not None)
     assert np.isfinite([metric.value for metric in result.metrics.values()]).all()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--backbone", "none"), "no such file; make it with"),
-        (("--data", "none"), "should be a DAVIS folder"),
-        (("--jobs", "-1"), "jobs=-1 must be at least 0"),
-        ((), "scoring needs a mask of every frame"),
-    ],
-)
-def test_mistakes_are_one_line(options: tuple[str, ...], message: str, config: DavisConfig, run: Run) -> None:
-    (config.data / "Annotations/480p/boat/00002.png").unlink()
-    arguments = ("--backbone", config.backbone, "--data", config.data, "--output", config.output)
-    status, _, errors = run(main, "davis", *arguments, *options)
-    assert (status, len(errors.splitlines())) == (2, 1)
-    assert message in errors
-    assert not config.output.exists()
