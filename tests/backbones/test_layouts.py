@@ -25,7 +25,10 @@ def features(network: Any) -> torch.Tensor:
     side = SIDE[network.spec.family]
     images = torch.rand(1, 3, side, side + side, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        return network.eval().forward_tokens(images).patches
+        tokens = network.eval().forward_tokens(images)
+    rows, columns = tokens.grid
+    assert (columns, rows * columns) == (2 * rows, tokens.patches.shape[1])
+    return tokens.patches
 
 
 @pytest.mark.parametrize("name", MADE)

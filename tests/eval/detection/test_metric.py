@@ -115,7 +115,9 @@ def _coco(truth: list[list[dict[str, Any]]], found: list[list[dict[str, Any]]]) 
 def test_copied_images_score_as_weighted_ones(seed: int) -> None:
     truth, found = _scene(seed, 9)
     coco, detections = _coco(truth, found)
-    *_, arrays = score(coco, detections, list(range(1, 10)), CATEGORIES)
+    overall, per_class, arrays = score(coco, detections, list(range(1, 10)), CATEGORIES)
+    for name in ("bbox_mAP", "segm_mAP"):
+        assert np.nanmean([values[name] for values in per_class.values()]) == pytest.approx(overall[name])
     classes = {iou_type: read_classes(arrays, iou_type) for iou_type in IOU_TYPES}
     generator = np.random.default_rng(seed)
     weights_RN = np.stack([np.ones(9), *(np.bincount(generator.integers(9, size=9), minlength=9) for _ in range(3))])

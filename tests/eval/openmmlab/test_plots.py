@@ -74,8 +74,11 @@ def segmented(path: str, truth: int = 0, predicted: int = 1) -> SegDataSample:
 
 def detected(path: str, labels: list[int], scores: list[float]) -> DetDataSample:
     def instances(labels: list[int], **more: Any) -> InstanceData:
-        boxes, masks = torch.tensor([[8.0, 8.0, 60.0, 40.0]] * len(labels)), torch.zeros(len(labels), HEIGHT, WIDTH, dtype=bool)
-        masks[:, 8:40, 8:60] = True
+        boxes, masks = torch.zeros(len(labels), 4), torch.zeros(len(labels), HEIGHT, WIDTH, dtype=bool)
+        for number in range(len(labels)):  # each in a place of its own
+            left = 8 + 45 * number
+            boxes[number] = torch.tensor([left, 8, left + 35, 40])
+            masks[number, 8:40, left : left + 35] = True
         return InstanceData(bboxes=boxes.reshape(-1, 4), labels=torch.tensor(labels, dtype=torch.long), masks=masks, **more)
 
     sample = DetDataSample(metainfo={"img_path": path})
