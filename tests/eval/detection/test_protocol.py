@@ -7,12 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from mmdet.structures.mask import PolygonMasks
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, TRANSFORMS, DefaultScope
+from PIL import Image
 
 from backbones.spec import BackboneSpec, PlainViTSpec, SwinSpec
 from eval.detection.config import DetectionConfig
@@ -87,6 +90,17 @@ def test_the_resnets_length_is_in_updates() -> None:
         "warmup_iterations": [1000, 9],
         "precise_batch_norm": [200, 9],
     }
+
+
+def test_a_resnets_images_and_masks_are_made_as_detectron2_makes_them(coco: Path) -> None:
+    config, _ = resolved(ROWS["ResNet-50"], check_data(coco), data=coco)
+    image = np.random.default_rng(0).integers(0, 256, (1000, 1500, 3), dtype=np.uint8)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        resized = TRANSFORMS.build(config.test_dataloader.dataset.pipeline[1])({"img": image})["img"]
+        sample = DATASETS.build(config.train_dataloader.dataset)[0]
+    antialiased = Image.fromarray(image).resize((1200, 800), Image.Resampling.BILINEAR)
+    assert (resized == np.asarray(antialiased)).all()
+    assert isinstance(sample["data_samples"].gt_instances.masks, PolygonMasks)
 
 
 def test_half_precision_where_it_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
