@@ -13,8 +13,7 @@ PUBLISHED_SHORT_SIDE = 800
 class DetectionConfig(FineTuningConfig):
     """Fine-tune Mask R-CNN on COCO and measure box and mask AP; every default is the published protocol's."""
 
-    data: Path
-    """The folder with annotations, train2017 and val2017."""
+    data: Path  # The folder with annotations, train2017 and val2017.
     precision: Precision = "auto"
     """Precision of training; `auto` is half precision on a GPU where it is published (ViT, Swin): bfloat16 where the GPU has it, else
     float16. It is float32 for a ResNet and on the CPU. Tests are float32."""
@@ -24,8 +23,7 @@ class DetectionConfig(FineTuningConfig):
     epochs: float | None = None
     """Passes over the training images; by default the published length, 12 epochs (ViT, Swin) or 90,000 iterations (ResNet). The
     learning rate falls at the same parts of any length."""
-    iterations: int | None = None
-    """Updates of the weights, instead of epochs."""
+    iterations: int | None = None  # Updates of the weights, instead of epochs.
     short_side: int = PUBLISHED_SHORT_SIDE
     """Short side of test images in pixels. All other sizes (of training images, the limit of 1333, the crop of 384 to 600) keep their
     ratio to it."""

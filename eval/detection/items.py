@@ -22,10 +22,10 @@ Array = NDArray[np.float64]
 
 ARTEFACT = "image_matches"
 IOU_TYPES = ("bbox", "segm")
+# Ending of a metric's name -> the IoU thresholds (of 0.5, 0.55, ... 0.95) that it averages over.
 AP_NAMES = {"mAP": slice(None), "mAP_50": slice(0, 1), "mAP_75": slice(5, 6)}
-"""Ending of a metric's name -> the IoU thresholds (of 0.5, 0.55, ... 0.95) that it averages over."""
+# The arrays of an IoU type in the artefact, without their prefix.
 COLUMNS = ("image", "category", "score", "matched", "ignored", "truth_image", "truth_category")
-"""The arrays of an IoU type in the artefact, without their prefix."""
 
 _THRESHOLDS = 10
 _RECALLS = np.linspace(0, 1, 101)
@@ -69,14 +69,10 @@ def read_classes(arrays: Mapping[str, NDArray[Any]], iou_type: str) -> list[Clas
         of_class = np.flatnonzero(category == number)
         order = of_class[np.argsort(-score[of_class], kind="stable")]
         ignored_TD = _flags(ignored[order])
-        one = ClassMatches(
-            image_D=image[order].astype(np.int64),
-            matched_TD=_flags(matched[order]) & ~ignored_TD,
-            ignored_TD=ignored_TD,
-            truth_image_G=truth_image[truth_category == number].astype(np.int64),
-        )
-        if len(one.truth_image_G):
-            classes.append(one)
+        matched_TD = _flags(matched[order]) & ~ignored_TD
+        truth_image_G = truth_image[truth_category == number].astype(np.int64)
+        if len(truth_image_G):
+            classes.append(ClassMatches(image[order].astype(np.int64), matched_TD, ignored_TD, truth_image_G))
     return classes
 
 
@@ -103,7 +99,10 @@ def _class_precision(one: ClassMatches, weights_RN: Array) -> Array:
 
 def _precision(one: ClassMatches, touched_U: NDArray[np.int64], weights_RN: Array) -> Array:
     annotations_R = weights_RN[:, one.truth_image_G].sum(axis=1)
-    needed_RJ = _needed_matches(np.maximum(annotations_R, 1))
+    # How many matches reach each of the J = 101 recalls, by the comparison of floating-point numbers that pycocotools makes.
+    at_least_one_R1 = np.maximum(annotations_R, 1)[:, None]
+    needed_RJ = np.floor(at_least_one_R1 * _RECALLS)
+    needed_RJ += needed_RJ / at_least_one_R1 < _RECALLS
     # Precision falls from one match to the next and is made monotone, so that only the matches need be looked at.
     weights_RD = weights_RN[:, one.image_D]
     seen_RU = np.cumsum(weights_RD, axis=1)[:, touched_U]
@@ -116,13 +115,6 @@ def _precision(one: ClassMatches, touched_U: NDArray[np.int64], weights_RN: Arra
         result_RT[:, threshold] = _mean_at_recalls(true_RU, precision_RU, needed_RJ)
     result_RT[annotations_R == 0] = np.nan
     return result_RT
-
-
-def _needed_matches(annotations_R: Array) -> Array:
-    """How many matches reach each of the J = 101 recalls, by the comparison of floating-point numbers that pycocotools makes."""
-    needed_RJ = np.floor(annotations_R[:, None] * _RECALLS)
-    needed_RJ += needed_RJ / annotations_R[:, None] < _RECALLS
-    return needed_RJ
 
 
 def _mean_at_recalls(true_RU: Array, precision_RU: Array, needed_RJ: Array) -> Array:

@@ -15,6 +15,7 @@ Shapes: T IoU thresholds, R recalls, K classes, A areas, M limits of detections 
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from eval.detection.items import AP_NAMES, COLUMNS, IOU_TYPES
 
 _NO_VALUE = -1  # pycocotools' value where there is no ground truth
 
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, Any]
 
 
 def score(
@@ -137,27 +138,18 @@ class CocoAveragePrecision(CocoMetric):
         # The labels of mmdet's CocoDataset count the categories in this order.
         category_ids = self._coco_api.get_cat_ids(cat_names=self.dataset_meta["classes"])
         image_ids = [prediction["img_id"] for prediction in predictions]
-        metrics, breakdown, arrays = score(self._coco_api, _detections(predictions, category_ids), image_ids, category_ids)
-        named: dict[str, Any] = dict(arrays)
-        write_atomically(self.items_file, lambda temporary: np.savez_compressed(temporary, **named))
+        metrics, breakdown, arrays = score(self._coco_api, self._detections(predictions, category_ids), image_ids, category_ids)
+        write_atomically(self.items_file, partial(np.savez_compressed, **arrays))
         return {**metrics, "breakdown": breakdown}
 
-
-def _detections(predictions: Sequence[dict[str, Any]], category_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Detections in COCO's result format. Classes that the annotation file does not have cannot count and are left out."""
-    detections = []
-    for prediction in predictions:
-        for index, label in enumerate(prediction["labels"]):
-            if label >= len(category_ids):
-                continue
-            left, top, right, bottom = (float(value) for value in prediction["bboxes"][index])
-            detections.append(
-                {
-                    "image_id": prediction["img_id"],
-                    "category_id": category_ids[label],
-                    "score": float(prediction["scores"][index]),
-                    "bbox": [left, top, right - left, bottom - top],
-                    "segmentation": prediction["masks"][index],
-                }
-            )
-    return detections
+    def _detections(self, predictions: Sequence[dict[str, Any]], category_ids: Sequence[int]) -> list[dict[str, Any]]:
+        """Detections in COCO's result format. Classes that the annotation file does not have cannot count and are left out."""
+        detections = []
+        for prediction in predictions:
+            values = (prediction[key] for key in ("labels", "scores", "bboxes", "masks"))
+            for label, confidence, box, mask in zip(*values, strict=True):
+                if label < len(category_ids):
+                    ids = {"image_id": prediction["img_id"], "category_id": category_ids[label]}
+                    outline = {"bbox": self.xyxy2xywh(box), "segmentation": mask}
+                    detections.append({**ids, "score": float(confidence), **outline})
+        return detections

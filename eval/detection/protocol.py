@@ -22,8 +22,7 @@ VERSION = 2  # grows whenever a change can change a metric
 _RELEASED_HEADS = {384: 8}
 """Heads in the released configuration by the width of the ViT: SP-det's num_heads=8 for ViT-S, left over from XCiT-S12."""
 
-MATCHES_FILE = "image_matches.npz"
-"""What the test found in every single image, in the output folder."""
+MATCHES_FILE = "image_matches.npz"  # what the test found in every single image, in the output folder
 
 _LARGEST_PART = 10  # measuring batch norm's statistics is at most such a part of a run, as warming up is
 
@@ -139,12 +138,9 @@ def protocol_settings(spec: BackboneSpec, config: Config, device: torch.device) 
         "precise_batch_norm": schedule.precise_batch_norm,
         **shared.optimiser_settings(config),
         **shared.backbone_settings(config, spec),
-        **shared.part_settings("neck", model.neck),
-        **shared.part_settings("rpn_head", model.rpn_head),
-        **shared.part_settings("box_features", roi_head.bbox_roi_extractor),
-        **shared.part_settings("box_head", roi_head.bbox_head),
-        **shared.part_settings("mask_features", roi_head.mask_roi_extractor),
-        **shared.part_settings("mask_head", roi_head.mask_head),
+        **shared.part_settings(neck=model.neck, rpn_head=model.rpn_head),
+        **shared.part_settings(box_features=roi_head.bbox_roi_extractor, box_head=roi_head.bbox_head),
+        **shared.part_settings(mask_features=roi_head.mask_roi_extractor, mask_head=roi_head.mask_head),
         "rpn_train": model.train_cfg.rpn,
         "rpn_proposals_train": model.train_cfg.rpn_proposal,
         "rcnn_train": model.train_cfg.rcnn,

@@ -32,30 +32,18 @@ PATCH_OF_BATCH_NORM = 16  # the patch size whose pyramid has a SyncBN
 _MAP_NORM_EPS = 1e-5  # nn.LayerNorm's, which Swin's dense-prediction code uses
 
 
-def with_heads(spec: BackboneSpec, num_heads: int | None) -> BackboneSpec:
-    """The spec with another number of attention heads; None keeps its own."""
-    if num_heads is None:
-        return spec
-    if not isinstance(spec, ViTSpec):
-        raise ValueError(f"num_heads={num_heads} can be chosen for a ViT only; this backbone is a {spec.family}")
-    return dataclasses.replace(spec, num_heads=num_heads)
-
-
-def without_class_token(content: BackboneFile) -> BackboneFile:
-    """A ViT's backbone file without the CLS token and its position; ValueError where there is none."""
-    spec = content.spec
-    check_class_token(spec)
-    assert isinstance(spec, ViTSpec)
-    state_dict = {name: tensor for name, tensor in content.state_dict.items() if name != "cls_token"}
-    state_dict["pos_embed"] = state_dict["pos_embed"][:, spec.num_prefix_positions :]
-    return dataclasses.replace(content, spec=dataclasses.replace(spec, class_token=False), state_dict=state_dict)
-
-
-def check_class_token(spec: BackboneSpec) -> None:
-    """ValueError if a backbone has no CLS token that could be left out."""
-    if not isinstance(spec, ViTSpec) or not spec.class_token or spec.register_tokens:
-        kind = f"{spec.family} without a CLS token" if isinstance(spec, ViTSpec) and not spec.class_token else spec.family
-        raise ValueError(f"--no-class-token leaves out the CLS token of a ViT without registers; this backbone is a {kind}")
+def adapted_spec(spec: BackboneSpec, num_heads: int | None, class_token: bool) -> BackboneSpec:
+    """The spec with another number of attention heads, or without its CLS token, where asked for; ValueError where it cannot be."""
+    if num_heads is not None:
+        if not isinstance(spec, ViTSpec):
+            raise ValueError(f"num_heads={num_heads} can be chosen for a ViT only; this backbone is a {spec.family}")
+        spec = dataclasses.replace(spec, num_heads=num_heads)
+    if not class_token:
+        if not isinstance(spec, ViTSpec) or not spec.class_token or spec.register_tokens:
+            kind = f"{spec.family} without a CLS token" if isinstance(spec, ViTSpec) and not spec.class_token else spec.family
+            raise ValueError(f"--no-class-token leaves out the CLS token of a ViT without registers; this backbone is a {kind}")
+        spec = dataclasses.replace(spec, class_token=False)
+    return spec
 
 
 def choose_taps(chosen: Sequence[int] | None, published: Sequence[int], spec: BackboneSpec) -> list[int]:
@@ -121,23 +109,27 @@ class BackboneFromFile(BaseModule):
             sync_batch_norm: Shares the statistics of the network's batch normalisation between GPUs.
         """
         super().__init__()
-        content = _adapted(
-            read_backbone_file(Path(backbone_file)), num_heads, class_token, position_resize, position_image_size
-        )
+        if position_resize not in get_args(PositionResize):
+            raise ValueError(f"position_resize={position_resize!r}; known: {', '.join(get_args(PositionResize))}")
+        content = read_backbone_file(Path(backbone_file))
+        weights, spec = content.state_dict, adapted_spec(content.spec, num_heads, class_token)
+        if isinstance(spec, ViTSpec):
+            spec = dataclasses.replace(spec, image_size=position_image_size or spec.image_size)
+            weights = _adapted(content, spec, position_resize)
         self.taps = list(taps)
-        self.network = build_backbone(content.spec, drop_path_rate)
-        load_strictly(self.network, content.state_dict)
+        self.network = build_backbone(spec, drop_path_rate)
+        load_strictly(self.network, weights)
         if isinstance(self.network, ViT):
             self.network.position_rule = position_resize
         if sync_batch_norm:
             nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
         self.map_channels = self.network.map_channels(self.taps)
         # What must divide the input size: a ViT's patch size, or the last stage's stride.
-        (self._input_stride,) = self.network.map_strides([content.spec.num_blocks - 1])
+        (self._input_stride,) = self.network.map_strides([spec.num_blocks - 1])
         self._forward_maps = torch.compile(self.network.forward_maps, dynamic=True) if compile else self.network.forward_maps
         if deconv_pyramid and len(self.taps) != len(PYRAMID_STRIDES):
             raise ValueError(f"the detection pyramid takes four maps, not the {len(self.taps)} of taps {self.taps}")
-        self.pyramid = DeconvPyramid(content.spec) if deconv_pyramid else None
+        self.pyramid = DeconvPyramid(spec) if deconv_pyramid else None
         self.map_norms: nn.ModuleList | None = None
         if norm_maps:
             self.map_norms = nn.ModuleList(LayerNorm2d(channels, eps=_MAP_NORM_EPS) for channels in self.map_channels)
@@ -160,27 +152,16 @@ class BackboneFromFile(BaseModule):
         return tuple(maps_BDhw if self.pyramid is None else self.pyramid(maps_BDhw))
 
 
-def _adapted(
-    content: BackboneFile,
-    num_heads: int | None,
-    class_token: bool,
-    position_resize: PositionResize,
-    position_image_size: int | None,
-) -> BackboneFile:
-    """The file's content with another head count or position grid, or without the CLS token, where asked for."""
-    if position_resize not in get_args(PositionResize):
-        raise ValueError(f"position_resize={position_resize!r}; known: {', '.join(get_args(PositionResize))}")
-    if not class_token:
-        content = without_class_token(content)
-    spec = with_heads(content.spec, num_heads)
-    if not isinstance(spec, ViTSpec) or position_image_size is None or position_image_size == spec.image_size:
-        return dataclasses.replace(content, spec=spec)
-    spec = dataclasses.replace(spec, image_size=position_image_size)
-    side, prefix = spec.grid_side, spec.num_prefix_positions
-    positions_1ND = content.state_dict["pos_embed"]
-    patches_1ND = resize_positions(positions_1ND[:, prefix:], (side, side), position_resize)
-    resized_1ND = torch.cat([positions_1ND[:, :prefix], patches_1ND], dim=1)
-    return dataclasses.replace(content, spec=spec, state_dict={**content.state_dict, "pos_embed": resized_1ND})
+def _adapted(content: BackboneFile, wanted: ViTSpec, rule: PositionResize) -> dict[str, Tensor]:
+    """The weights of a ViT on the position grid of another spec, and without the CLS token where that has none."""
+    stored, positions_1ND = content.spec, content.state_dict["pos_embed"]
+    assert isinstance(stored, ViTSpec)
+    prefix_1ND, patches_1ND = positions_1ND.tensor_split([stored.num_prefix_positions], dim=1)
+    if wanted.image_size != stored.image_size:
+        patches_1ND = resize_positions(patches_1ND, (wanted.grid_side, wanted.grid_side), rule)
+    positions_1ND = torch.cat([prefix_1ND[:, : wanted.num_prefix_positions], patches_1ND], dim=1)
+    kept = {name: value for name, value in content.state_dict.items() if wanted.class_token or name != "cls_token"}
+    return {**kept, "pos_embed": positions_1ND}
 
 
 class DeconvPyramid(nn.Module):

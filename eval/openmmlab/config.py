@@ -19,7 +19,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 
 from backbones.build import AnyBackbone, build_backbone
 from backbones.spec import BackboneSpec
-from eval.openmmlab.backbone import check_class_token, choose_taps, with_heads
+from eval.openmmlab.backbone import adapted_spec, choose_taps
 from eval.openmmlab.operators import quiet_packages
 from eval.openmmlab.options import BatchPlan, FineTuningConfig
 from eval.result import Protocol
@@ -35,10 +35,7 @@ _EFFECTIVE = (
 )
 _OPTIONS_OF_THEIR_OWN = ("optim_wrapper.accumulative_counts", "optim_wrapper.dtype", "optim_wrapper.type")
 
-_FUSED_ON_CPU = ("Adam", "AdamW", "SGD")
-
-# These change no metric, or follow from the backbone's widths.
-_NO_SETTINGS = {"backbone_file", "compile", "in_channels"}
+_NO_SETTINGS = {"backbone_file", "compile", "in_channels"}  # These change no metric, or follow from the backbone's widths.
 
 
 def read_family_config(folder: Path, spec: BackboneSpec, head: str = "") -> Config:
@@ -73,12 +70,11 @@ def use_backbone(config: Config, options: FineTuningConfig, spec: BackboneSpec) 
     backbone.backbone_file = str(options.backbone.resolve())
     backbone.num_heads = options.num_heads
     if options.no_class_token:
-        check_class_token(spec)
         backbone.class_token = False
     backbone.compile = options.compile
     backbone.taps = choose_taps(options.taps, backbone.taps, spec)
     with torch.device("meta"):
-        return build_backbone(with_heads(spec, options.num_heads))
+        return build_backbone(adapted_spec(spec, options.num_heads, not options.no_class_token))
 
 
 def use_data(config: Config, options: FineTuningConfig, *limits: int | None) -> None:
@@ -142,15 +138,6 @@ def finish_config(config: Config, options: FineTuningConfig, batch: BatchPlan, d
     config.optim_wrapper = wrapper
     for override in options.override:
         apply_override(config, override)
-
-
-def fuse_updates(optimiser: dict[str, Any], device: torch.device) -> None:
-    """Let an optimiser on the CPU go through the weights once per update; a choice in the config stays.
-
-    Recorded results were made so; PyTorch's default differs in the last digit of the weights.
-    """
-    if device.type == "cpu" and optimiser["type"] in _FUSED_ON_CPU:
-        optimiser.setdefault("fused", True)
 
 
 def lookup(config: Any, path: str) -> Any:
@@ -269,16 +256,16 @@ def optimiser_settings(config: Config) -> dict[str, Any]:
 
 def backbone_settings(config: Config, spec: BackboneSpec) -> dict[str, Any]:
     """How the backbone is used: all options of `BackboneFromFile`."""
-    settings = part_settings("", config.model.backbone)
-    del settings["type"]
+    options = config.model.backbone.items()
+    settings = {name: value for name, value in options if name not in (*_NO_SETTINGS, "type")}
     heads = settings.pop("num_heads", None) or getattr(spec, "num_heads", None)
     return settings if heads is None else {**settings, "num_heads": heads}
 
 
-def part_settings(prefix: str, part: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The constants of one part of a network, as `PREFIX.NAME`; a part that is absent has none, "" leaves the names alone."""
-    constants = {name: value for name, value in (part or {}).items() if name not in _NO_SETTINGS}
-    return {f"{prefix}.{name}" if prefix else name: value for name, value in constants.items()}
+def part_settings(**parts: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The constants of a network's parts, as `PART.NAME`; a part that is absent has none."""
+    constants = ((f"{part}.{name}", name, value) for part, options in parts.items() for name, value in (options or {}).items())
+    return {setting: value for setting, name, value in constants if name not in _NO_SETTINGS}
 
 
 def batch_settings(config: Config, device: torch.device, has_batch_norm: bool = True) -> dict[str, Any]:

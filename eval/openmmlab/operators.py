@@ -33,24 +33,23 @@ _AVERAGE_POOLING = 1
 _LOOKS_FOR_OPERATORS = {"mmcv.ops", "mmdet.structures", "mmdet.models", "mmseg.models"}
 
 
-def install_operators() -> bool:
-    """Serve mmcv's extension from torchvision unless the real one is there; returns whether torchvision serves it.
+def install_operators() -> None:
+    """Serve mmcv's extension from torchvision unless the real one is there.
 
     ImportError if it comes too late: mmdet and mmseg put functions that only raise in place of operators that they miss.
     """
-    installed = sys.modules.get(EXTENSION)
-    if installed is None and importlib.util.find_spec(EXTENSION) is None:
-        if early := sorted(_LOOKS_FOR_OPERATORS & set(sys.modules)):
-            raise ImportError(
-                f"import eval.openmmlab.operators before {', '.join(early)}: mmcv looks for operators when it is imported"
-            )
-        installed = sys.modules[EXTENSION] = _TorchvisionOperators(EXTENSION)
-        # mmengine and mmcv ask importlib for the spec and its loader to see whether the extension exists.
-        installed.__spec__ = ModuleSpec(EXTENSION, Loader(), origin="torchvision")
-        vars(installed).update(_SERVED)
-        # What importing a submodule does besides; find_spec has imported mmcv itself.
-        sys.modules["mmcv"]._ext = installed  # type: ignore[attr-defined]
-    return isinstance(installed, _TorchvisionOperators)
+    if EXTENSION in sys.modules or importlib.util.find_spec(EXTENSION) is not None:
+        return
+    if early := sorted(_LOOKS_FOR_OPERATORS & set(sys.modules)):
+        raise ImportError(
+            f"import eval.openmmlab.operators before {', '.join(early)}: mmcv looks for operators when it is imported"
+        )
+    installed = sys.modules[EXTENSION] = _TorchvisionOperators(EXTENSION)
+    # mmengine and mmcv ask importlib for the spec and its loader to see whether the extension exists.
+    installed.__spec__ = ModuleSpec(EXTENSION, Loader(), origin="torchvision")
+    vars(installed).update(_SERVED)
+    # What importing a submodule does besides; find_spec has imported mmcv itself.
+    sys.modules["mmcv"]._ext = installed  # type: ignore[attr-defined]
 
 
 class _TorchvisionOperators(ModuleType):

@@ -38,22 +38,15 @@ class BatchPlan:
 class FineTuningConfig:
     """Fine-tune a head on a backbone and measure it; every default is the published protocol's."""
 
-    backbone: Path
-    """Backbone file to evaluate."""
-    data: Path
-    """Folder of the data set."""
+    backbone: Path  # Backbone file to evaluate.
+    data: Path  # Folder of the data set.
     output: Path
     """Folder for result.json, checkpoints and logs. The same command line continues an interrupted run."""
-    name: str = ""
-    """Name of the row in the tables; by default the backbone file's."""
-    seed: int = 0
-    """Seed of the new layers, the order of the images and their augmentation."""
-    device: str = "auto"
-    """Device to run on: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`."""
-    precision: Precision = "float32"
-    """Precision of training; tests are always float32."""
-    workers: int = 4
-    """Processes that load images; 0 loads in the main process."""
+    name: str = ""  # Name of the row in the tables; by default the backbone file's.
+    seed: int = 0  # Seed of the new layers, the order of the images and their augmentation.
+    device: str = "auto"  # Device to run on: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+    precision: Precision = "float32"  # Precision of training; tests are always float32.
+    workers: int = 4  # Processes that load images; 0 loads in the main process.
     batch_size: int | None = None
     """Images per update, over all devices; by default the published number for the backbone's family."""
     device_batch_size: int | None = None
@@ -68,23 +61,18 @@ class FineTuningConfig:
     taps: list[int] | None = None
     """0-based blocks of a ViT whose outputs are the four maps; by default the published ones for 12 blocks, and the same parts of
     any other depth. A Swin or ResNet gives a map per stage."""
-    num_heads: int | None = None
-    """Attention heads instead of those that the backbone file states (ViT)."""
+    num_heads: int | None = None  # Attention heads instead of those that the backbone file states (ViT).
     no_class_token: bool = False
     """Leave out a ViT's CLS token. By default it stays, which is our choice: the released fine-tuning backbones have none, and nobody
     states how the rows of DINO, MoBY and MoCo-v3 were made."""
     warmup_iterations: int | None = None
     """Updates during which the learning rate rises; by default the published number, but at most a tenth of all."""
-    max_images: int | None = None
-    """Train and test only on the first N images each."""
-    max_train_images: int | None = None
-    """Train only on the first N images."""
-    max_val_images: int | None = None
-    """Test only on the first N images."""
+    max_images: int | None = None  # Train and test only on the first N images each.
+    max_train_images: int | None = None  # Train only on the first N images.
+    max_val_images: int | None = None  # Test only on the first N images.
     draw_images: int = 8
     """Validation images, spread evenly, whose predictions are drawn into OUTPUT/predictions; 0 draws none."""
-    checkpoint_interval: int = 1000
-    """Updates between checkpoints."""
+    checkpoint_interval: int = 1000  # Updates between checkpoints.
     override: list[str] = field(default_factory=list)
     """Any other values of the OpenMMLab config, as in --override model.neck.out_channels=128 model.test_cfg.mode=whole."""
 

@@ -90,9 +90,7 @@ class PredictionsHook(Hook):
             for earlier in (*self.folder.glob("*.png"), *self.folder.glob(LIST_FILE)):
                 earlier.unlink()
 
-    def after_test_iter(
-        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Sequence[Any] | None = None
-    ) -> None:
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Any = None) -> None:
         """Keep what the plots show of this process's images."""
         for sample in outputs or ():
             if sample.img_path in self._samples:

@@ -195,16 +195,12 @@ class ProgressHook(Hook):
     priority = "BELOW_NORMAL"  # before the schedulers step: the learning rate is that of the iteration
 
     def __init__(self) -> None:
-        self._bar: tqdm[Any] | None = None
+        self._bar: tqdm[Any] = tqdm(disable=True)
 
     def before_train(self, runner: Runner) -> None:
         self._open("training", runner.max_iters, runner.iter)
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: dict[str, Any] | None = None
-    ) -> None:
-        assert self._bar is not None
-        assert outputs is not None
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Any = None) -> None:
         self._bar.update()
         iteration = runner.iter + 1
         interval = max(1, min(_LOG_INTERVAL, runner.max_iters // _LEAST_LINES))
@@ -228,7 +224,6 @@ class ProgressHook(Hook):
         self._open("testing", len(runner.test_dataloader), 0)
 
     def after_test_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        assert self._bar is not None
         self._bar.update()
 
     def _open(self, what: str, total: int, initial: int) -> None:
@@ -236,9 +231,7 @@ class ProgressHook(Hook):
 
     def close(self, runner: Runner | None = None) -> None:
         """End the bar's line, also where the run ends early."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        self._bar.close()
 
     after_train = after_test = close
 

@@ -13,14 +13,12 @@ Head = Literal["fpn", "upernet"]
 class SegmentationConfig(FineTuningConfig):
     """Fine-tune Semantic FPN or UperNet on ADE20K and measure mIoU, aAcc and mAcc; every default is the published protocol's."""
 
-    data: Path
-    """The folder ADEChallengeData2016, with images/ and annotations/."""
+    data: Path  # The folder ADEChallengeData2016, with images/ and annotations/.
     head: Head = "fpn"
     """`fpn` is Semantic FPN; `upernet` (ViT only) is UperNet with four times as many updates, which has a table of its own."""
     iterations: int | None = None
     """Updates of the weights; by default the published 40,000 for Semantic FPN and 160,000 for UperNet."""
-    crop: int = 512
-    """Side of the square training crop in pixels."""
+    crop: int = 512  # Side of the square training crop in pixels.
     train_short_side: int = 512
     """Before cropping, images are resized to this short side (long side at most four times as much) times 0.5 to 2."""
     test_short_side: int = 512

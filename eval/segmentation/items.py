@@ -9,7 +9,6 @@ Shapes: R sets of images, N images, K classes. The 3 of a count array: intersect
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,27 +20,17 @@ Array = NDArray[np.float64]
 ARTEFACT = "image_pixels"
 
 
-class ClassScores(NamedTuple):
-    """Scores in percent; NaN where there is no value.
+def class_scores(counts_R3K: NDArray[np.generic]) -> tuple[Array, Array, Array]:
+    """Sets of images in percent, from the sums of their pixel counts: IoU [R, K] and accuracy [R, K] of classes, accuracy [R] of all.
 
-    Intersection over union is NaN for a class that is neither labelled nor predicted anywhere. A class that is predicted but
-    labelled nowhere has 0, which enters the mean: mmseg's rule. Accuracy is correct over labelled pixels, of a class or of all.
+    NaN where there is no value. Intersection over union is NaN for a class that is neither labelled nor predicted anywhere. A class
+    that is predicted but labelled nowhere has 0, which enters the mean: mmseg's rule. Accuracy is correct over labelled pixels.
     """
-
-    iou_RK: Array
-    accuracy_RK: Array
-    accuracy_R: Array
-
-
-def class_scores(counts_R3K: NDArray[np.generic]) -> ClassScores:
-    """The scores of sets of images, from the sums of their images' pixel counts."""
     intersection_RK, predicted_RK, labelled_RK = counts_R3K.astype(np.float64).transpose(1, 0, 2)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return ClassScores(
-            iou_RK=100 * intersection_RK / (predicted_RK + labelled_RK - intersection_RK),
-            accuracy_RK=100 * intersection_RK / labelled_RK,
-            accuracy_R=100 * intersection_RK.sum(axis=1) / labelled_RK.sum(axis=1),
-        )
+        iou_RK = 100 * intersection_RK / (predicted_RK + labelled_RK - intersection_RK)
+        accuracy_R = 100 * intersection_RK.sum(axis=1) / labelled_RK.sum(axis=1)
+        return iou_RK, 100 * intersection_RK / labelled_RK, accuracy_R
 
 
 def read_items(
@@ -71,11 +60,11 @@ def class_means(counts_N3K: Array, weights_RN: Array) -> dict[str, Array]:
     """
     sums_R3K = (weights_RN @ counts_N3K.reshape(len(counts_N3K), -1)).reshape(len(weights_RN), 3, -1)
     whole_3K = counts_N3K.sum(axis=0)
-    scores = class_scores(sums_R3K)
+    iou_RK, accuracy_RK, _ = class_scores(sums_R3K)
     missed_RK = (sums_R3K[:, 2] == 0) & (whole_3K[2] > 0)
     only_predicted_K = (whole_3K[2] == 0) & (whole_3K[1] > 0)
-    iou_RK = np.where(missed_RK, np.nan, np.where(only_predicted_K, 0, scores.iou_RK))
-    return {"mIoU": _mean_of_defined(iou_RK), "mAcc": _mean_of_defined(scores.accuracy_RK)}
+    iou_RK = np.where(missed_RK, np.nan, np.where(only_predicted_K, 0, iou_RK))
+    return {"mIoU": _mean_of_defined(iou_RK), "mAcc": _mean_of_defined(accuracy_RK)}
 
 
 def _mean_of_defined(values_RK: Array) -> Array:

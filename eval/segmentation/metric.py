@@ -69,12 +69,13 @@ def compute_metrics(counts_3K: Tensor) -> tuple[dict[str, float], list[dict[str,
 
     All are in percent, NaN where there is no value.
     """
-    scores = class_scores(counts_3K[None].numpy())
+    iou_1K, accuracy_1K, (accuracy,) = class_scores(counts_3K[None].numpy())
     # By torch's mean, whose last digit differs from numpy's: earlier results were made so.
-    miou, macc = (float(torch.from_numpy(values_RK).nanmean()) for values_RK in (scores.iou_RK, scores.accuracy_RK))
-    per_class = zip(scores.iou_RK[0].tolist(), scores.accuracy_RK[0].tolist(), strict=True)
-    metrics = {"mIoU": miou, "aAcc": float(scores.accuracy_R[0]), "mAcc": macc}
-    return metrics, [{"IoU": iou, "Acc": accuracy} for iou, accuracy in per_class]
+    miou, macc = (float(torch.from_numpy(values_1K).nanmean()) for values_1K in (iou_1K, accuracy_1K))
+    per_class = [
+        {"IoU": iou, "Acc": of_class} for iou, of_class in zip(iou_1K[0].tolist(), accuracy_1K[0].tolist(), strict=True)
+    ]
+    return {"mIoU": miou, "aAcc": float(accuracy), "mAcc": macc}, per_class
 
 
 @METRICS.register_module()

@@ -17,10 +17,8 @@ from eval.segmentation.data import Split
 
 VERSION = 1
 
-COUNTS_FILE = "class_pixels.json"
-"""What the test counted, in the output folder."""
-IMAGES_FILE = "image_pixels.npz"
-"""The same for every single image."""
+COUNTS_FILE = "class_pixels.json"  # what the test counted, in the output folder
+IMAGES_FILE = "image_pixels.npz"  # the same for every single image
 
 _LONGEST_ASPECT = 4  # long over short side of the published resizing, (2048, 512)
 
@@ -93,9 +91,7 @@ def protocol_settings(spec: BackboneSpec, config: Config, device: torch.device) 
         **config.schedule,
         **shared.optimiser_settings(config),
         **shared.backbone_settings(config, spec),
-        **shared.part_settings("neck", model.neck),
-        **shared.part_settings("head", model.decode_head),
-        **shared.part_settings("auxiliary_head", model.get("auxiliary_head")),
+        **shared.part_settings(neck=model.neck, head=model.decode_head, auxiliary_head=model.get("auxiliary_head")),
         "train_scale": shared.transform_option(train, "scale"),
         "train_scale_range": shared.transform_option(train, "ratio_range"),
         "crop": shared.transform_option(train, "crop_size"),

@@ -9,7 +9,8 @@ from mmengine.config import Config
 
 from backbones.spec import SwinSpec, ViTSpec
 from eval.openmmlab.backbone import choose_taps
-from eval.openmmlab.config import apply_override, finish_config, fuse_updates
+from eval.openmmlab.config import apply_override, finish_config
+from eval.openmmlab.finetune import complete_config
 from eval.openmmlab.options import BatchPlan, FineTuningConfig, Precision
 
 
@@ -91,8 +92,9 @@ def test_half_precision_needs_a_gpu_and_only_float16_scales_its_loss(precision: 
     ],
 )
 def test_updates_on_a_cpu_are_fused(optimiser: dict[str, Any], device: str, fused: bool | None) -> None:
-    fuse_updates(optimiser, torch.device(device))
-    assert optimiser.get("fused") is fused
+    loader = {"num_workers": 0, "sampler": {}, "dataset": {}}
+    config = Config({"optim_wrapper": {"optimizer": optimiser}, "train_dataloader": loader, "test_dataloader": loader})
+    assert complete_config(config, options(), torch.device(device)).optim_wrapper.optimizer.get("fused") is fused
 
 
 def test_override_replaces_what_is_there_in_the_types_that_mmcv_insists_on() -> None:
