@@ -84,6 +84,7 @@ def render_latex(table: Table, comparison: Comparison) -> str:
     features = {text: f"({number})" for number, text in enumerate(filter(None, texts), start=1)}
     legend = "; ".join(f"{number} {escape(text)}" for text, number in features.items())
     caption = [escape(f"{table.layout.title}."), escape(table.layout.caption), _LEGEND]
+    caption += [escape(f"{row.descriptors['method']}: {row.note}.") for row in table.rows if row.evaluated and row.note]
     lines = [
         r"\begin{table}",
         r"\centering",

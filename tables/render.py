@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from eval.result import Dataset, Result
 from eval.tasks import BENCHMARKS
 from tables.collect import Evaluated, Measurement, slots_of
-from tables.comparability import deviations_of, footnotes_of
+from tables.comparability import deviations_of
 from tables.compare import FEWEST_ITEMS, RESAMPLES, Comparison, Mark, marked
 from tables.rows import BENCHMARK_NUMBERS, VERDICTS, Cell, Row, Table, printed, signed, standing
 
@@ -171,9 +171,10 @@ def _footer(table: Table, comparison: Comparison, baseline: str | None) -> list[
     """Sources of the published rows, remarks on them, the baseline, and why some values do not compete."""
     published = [row for row in table.rows if row.evaluated is None]
     remarks: dict[str, dict[str, None]] = {}
-    for row in published:
+    for row in table.rows:
         if row.note:
-            remarks.setdefault(row.note, {})[row.descriptors["method"]] = None
+            name = row.descriptors["method"]
+            remarks.setdefault(row.note, {})[name if row.evaluated is None else _code(name)] = None
     lines = [f"Published rows: {_plain(source)}." for source in dict.fromkeys(row.source for row in published)]
     lines += [f"{', '.join(methods)} – {_plain(text)}." for text, methods in remarks.items()]
     if comparison.baselines and baseline is not None:
@@ -198,9 +199,7 @@ def _note(measurement: Measurement) -> str:
     data = "; ".join(_data(role, dataset) for role, dataset in sorted(result.datasets.items()))
     pretraining = result.backbone.source.get("seed", -1)
     seeds = f"Seed {result.seed}" + (f", of the pretraining {pretraining}" if pretraining >= 0 else "")
-    footnotes = {text: None for slot in slots_of(result) for text in footnotes_of(result, slot.benchmark).values()}
-    sentences = [", ".join(verdicts), data, _protocol(result), *(text[0].upper() + text[1:] for text in footnotes), seeds]
-    return f"{_code(measurement.path)}: {'. '.join(sentences)}."
+    return f"{_code(measurement.path)}: {', '.join(verdicts)}. {data}. {_protocol(result)}. {seeds}."
 
 
 def _data(role: str, dataset: Dataset) -> str:

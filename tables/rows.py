@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from eval.result import Result
-from eval.tasks import Column
+from eval.tasks import BENCHMARKS, Column
 from tables.collect import Evaluated, Measurement, Slot
-from tables.comparability import deviations_of
+from tables.comparability import deviations_of, footnotes_of
 from tables.layout import Layout
 from tables.reference import PublishedRow
 
@@ -147,6 +147,12 @@ def _row(layout: Layout, recipe: Evaluated, name: str, slots: _Slots, dataset: s
     for key in ("knn_features", "linear_features"):
         known[key] = next((str(result.protocol.settings[key]) for result in results if key in result.protocol.settings), "")
     by_benchmark = {slot.benchmark: found for slot, found in slots.items()}
+    footnotes = {
+        f"{BENCHMARKS[key].title}: {text}": None
+        for key, found in by_benchmark.items()
+        for measurement in found
+        for text in footnotes_of(measurement.result, key).values()
+    }
     return Row(
         kind="measured",
         descriptors={descriptor: known.get(descriptor, "") for descriptor in layout.descriptors},
@@ -155,6 +161,7 @@ def _row(layout: Layout, recipe: Evaluated, name: str, slots: _Slots, dataset: s
             for column in layout.columns
             if column.benchmark in by_benchmark and column.metric in by_benchmark[column.benchmark][0].result.metrics
         },
+        note="; ".join(footnotes),
         evaluated=recipe,
     )
 

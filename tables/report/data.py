@@ -14,7 +14,7 @@ from backbones.spec import architecture_name
 from eval.result import Result
 from eval.tasks import BENCHMARKS, Benchmark, Column
 from tables.collect import Measurement
-from tables.comparability import benchmark_differences, conditions_of, deviations_of
+from tables.comparability import benchmark_differences, conditions_of, deviations_of, footnotes_of
 from tables.compare import Comparison, Mark, marked
 from tables.layout import benchmarks_of
 from tables.render import rounded
@@ -70,6 +70,10 @@ def _grid_value(column: Column, cell: Cell | None, mark: Mark, row_anchor: str) 
     if cell is None:
         return _word("")
     star = "*" if mark.significant else ""
+    verdicts = [sentence(cell.status), *([f"does not compete: {mark.incomparable}"] if mark.incomparable else [])]
+    verdicts += dict.fromkeys(
+        text for measurement in cell.measurements for text in footnotes_of(measurement.result, column.benchmark).values()
+    )
     return {
         "text": rounded(cell),
         "sort": cell.text,
@@ -84,7 +88,7 @@ def _grid_value(column: Column, cell: Cell | None, mark: Mark, row_anchor: str) 
         "note": ", ".join(str(measurement.number) for measurement in cell.measurements),
         "exact": _exact(cell),
         "column": f"{BENCHMARKS[column.benchmark].title} {column.heading}",
-        "verdict": sentence(cell.status) + (f"; does not compete: {mark.incomparable}" if mark.incomparable else ""),
+        "verdict": "; ".join(verdicts),
     }
 
 
