@@ -43,14 +43,11 @@ FRAMES_PER_STEP = 2
 class BenchmarkConfig:
     """Measure label propagation on the CPU."""
 
-    davis: Path
-    """DAVIS folder."""
+    davis: Path  # DAVIS folder.
     frames: int = 20
     """Frames of the sequence to take, more than the 10 that fill the context; even, since two may share a pass of the network."""
-    patch_size: int = 16
-    """Patch size of the network, a ViT-S."""
-    precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
-    """Other than float32: add ours in this precision."""
+    patch_size: int = 16  # Patch size of the network, a ViT-S.
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"  # Other than float32: add ours in this precision.
 
     def __post_init__(self) -> None:
         if self.frames % FRAMES_PER_STEP or self.frames <= SETTINGS.n_last_frames + 1 + FRAMES_PER_STEP:

@@ -28,8 +28,7 @@ Means = npt.NDArray[np.float64]  # [(J, F), objects]: means over the frames
 class BenchmarkConfig:
     """Measure the scoring of masks."""
 
-    annotations: Path
-    """Folder with one folder of masks per sequence."""
+    annotations: Path  # Folder with one folder of masks per sequence.
     predictions: Path | None = None
     """The same for the predictions, whose sequences are measured; by default the annotations a frame late."""
 

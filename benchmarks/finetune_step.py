@@ -39,18 +39,12 @@ _IMAGES, _SHORT_SIDE, _WORKERS = 2, 480, 2  # per step; of test images in detect
 class BenchmarkConfig:
     """Measure the training step of a fine-tuning task."""
 
-    task: Literal["detection", "segmentation"]
-    """The task."""
-    data: Path
-    """Folder of the dataset."""
-    steps: int = 8
-    """Steps to measure, after two to warm up."""
-    embed_dim: int = 384
-    """Width of the ViT: 384 is ViT-S/16."""
-    num_heads: int = 6
-    """Its attention heads."""
-    compile: bool = False
-    """Whether ours runs a second time, with its backbone through torch.compile."""
+    task: Literal["detection", "segmentation"]  # The task.
+    data: Path  # Folder of the dataset.
+    steps: int = 8  # Steps to measure, after two to warm up.
+    embed_dim: int = 384  # Width of the ViT: 384 is ViT-S/16.
+    num_heads: int = 6  # Its attention heads.
+    compile: bool = False  # Whether ours runs a second time, with its backbone through torch.compile.
 
 
 @HOOKS.register_module()

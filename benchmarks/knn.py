@@ -25,10 +25,8 @@ _SPREAD = 4.0
 class BenchmarkConfig:
     """Measure weighted k-NN."""
 
-    train: int = 100_000
-    """Labelled features."""
-    test: int = 2_000
-    """Features to classify."""
+    train: int = 100_000  # Labelled features.
+    test: int = 2_000  # Features to classify.
 
 
 def draw(config: BenchmarkConfig, folder: Path) -> None:

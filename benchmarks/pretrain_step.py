@@ -27,12 +27,9 @@ from tests.references import selfpatch_step as reference
 class BenchmarkConfig:
     """Measure a training step of SelfPatch on DINO."""
 
-    recipe: str = "coco_selfpatch_vit_tiny"
-    """Network, crops, heads and loss; a recipe of SelfPatch on DINO as published."""
-    batch_size: int = 8
-    """Images per step."""
-    steps: int = 4
-    """Steps to measure, after two to warm up."""
+    recipe: str = "coco_selfpatch_vit_tiny"  # Network, crops, heads and loss; a recipe of SelfPatch on DINO as published.
+    batch_size: int = 8  # Images per step.
+    steps: int = 4  # Steps to measure, after two to warm up.
 
 
 def run_config(options: BenchmarkConfig) -> PretrainConfig:

@@ -40,12 +40,9 @@ PARTS = (
 class BenchmarkConfig:
     """Measure how many images a second a core turns into views."""
 
-    photos: Path
-    """Folder of images, at any depth."""
-    images: int = 200
-    """Images per turn, evenly from the whole folder."""
-    rounds: int = 5
-    """Turns of each."""
+    photos: Path  # Folder of images, at any depth.
+    images: int = 200  # Images per turn, evenly from the whole folder.
+    rounds: int = 5  # Turns of each.
 
 
 def blur(image: Image.Image) -> Image.Image:

@@ -31,23 +31,16 @@ class LaunchOptions:
     slurm: bool = False
     """Submit a Slurm job instead of running here; it continues by itself after a time limit or a preemption: a signal some minutes
     before lets it save, and it is queued again."""
-    nodes: int = 1
-    """Machines of the Slurm job."""
-    hours: float = 24.0
-    """Time limit of the Slurm job."""
-    cpus_per_gpu: int = 8
-    """Cores for each process of the Slurm job."""
-    sbatch: list[str] = field(default_factory=list)
-    """More options of sbatch, such as `partition=gpu account=vision`."""
-    job_folder: Path = Path("slurm")
-    """Folder for the job's script and output."""
-    dry_run: bool = False
-    """Print what would be started or submitted, and stop."""
+    nodes: int = 1  # Machines of the Slurm job.
+    hours: float = 24.0  # Time limit of the Slurm job.
+    cpus_per_gpu: int = 8  # Cores for each process of the Slurm job.
+    sbatch: list[str] = field(default_factory=list)  # More options of sbatch, such as `partition=gpu account=vision`.
+    job_folder: Path = Path("slurm")  # Folder for the job's script and output.
+    dry_run: bool = False  # Print what would be started or submitted, and stop.
 
     def __post_init__(self) -> None:
         for name in ("gpus", "nodes", "cpus_per_gpu", "hours"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
+            if (value := getattr(self, name)) is not None and not value > 0:
                 raise ValueError(f"{name}={value} must be positive")
         if self.nodes > 1 and not self.slurm:
             raise ValueError(f"nodes={self.nodes} needs --slurm; without Slurm start torchrun on each machine")

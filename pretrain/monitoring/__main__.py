@@ -13,16 +13,11 @@ from common.cli import parse, run_command
 class DrawConfig:
     """Draw what a checkpoint sees in a few images: attention, principal components, and its method's positives or matches."""
 
-    checkpoint: Path
-    """A checkpoint of any known layout, or a backbone file; of ours also what its method adds to the backbone."""
-    images: Path
-    """Folder of images, at any depth; the first ones are drawn."""
-    output: Path
-    """Folder for the plots."""
-    num_images: int = 4
-    """How many images are drawn."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes a GPU where there is one."""
+    checkpoint: Path  # A checkpoint of any known layout, or a backbone file; of ours also what its method adds to the backbone.
+    images: Path  # Folder of images, at any depth; the first ones are drawn.
+    output: Path  # Folder for the plots.
+    num_images: int = 4  # How many images are drawn.
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # `auto` takes a GPU where there is one.
 
     def __post_init__(self) -> None:
         if self.num_images < 1:
