@@ -190,7 +190,7 @@ def resized_crop(
     pixels_HW3: Pixels, scale: int, box: npt.NDArray[np.int64], size: int, interpolation: Interpolation = "bicubic"
 ) -> Planes:
     """Cut a box, in pixels of the whole image, out of the image whose sides are divided by `scale`, and resize it to a square."""
-    low_2, high_2 = box[:2] / scale, np.minimum((box[:2] + box[2:]) / scale, pixels_HW3.shape[:2])  # rows, columns
+    low_2, high_2 = box[:2] / scale, (box[:2] + box[2:]) / scale  # rows, columns
     first_2 = np.floor(low_2).astype(int)
     rows, columns = map(slice, first_2, np.ceil(high_2).astype(int))
     part_HW3 = pixels_HW3[rows, columns]

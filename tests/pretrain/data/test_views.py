@@ -240,10 +240,11 @@ def test_colours_follow_the_geometry() -> None:
 
 
 def test_shared_views_are_of_the_resized_image() -> None:
-    """PW-Self resizes by torchvision's Resize on Pillow images first."""
-    image = scene(240, 410)
+    """PW-Self resizes by torchvision's Resize on Pillow images first; noise tells interpolations apart."""
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 255, (410, 240, 3), dtype=np.uint8))
     resized = image.resize((SHARED_SIZE, SHARED_SIZE), Image.Resampling.BILINEAR)
-    views, draws = make_views(encoded(image, "PNG"), SMALL_KINDS, np.random.default_rng(0), shared=True, colours=False)
-    expected, expected_draws = make_views(encoded(resized, "PNG"), SMALL_KINDS, np.random.default_rng(0), colours=False)
+    kinds = view_kinds(ViewsConfig(global_size=200, local_size=100, local_crops=1))
+    views, draws = make_views(encoded(image, "PNG"), kinds, np.random.default_rng(0), shared=True, colours=False)
+    expected, expected_draws = make_views(encoded(resized, "PNG"), kinds, np.random.default_rng(0), colours=False)
     assert np.array_equal(draws.boxes_V5, expected_draws.boxes_V5)
     assert all(np.abs(ours.astype(int) - theirs).max() <= 2 for ours, theirs in zip(views, expected, strict=True))

@@ -20,11 +20,11 @@ COLOURS = {"blue": (30, 40, 220), "green": (40, 200, 30), "red": (220, 30, 40)}
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Classes that differ in colour; five neighbours and two images to classify of each."""
+    """Classes that differ in colour; one, five and nine neighbours, and two images to classify of each."""
     root = tmp_path_factory.mktemp("labelled")
     rng = np.random.default_rng(0)
-    for split, count in (("train", 5), ("val", 2)):
-        for name, colour in COLOURS.items():
+    for split, counts in (("train", (1, 5, 9)), ("val", (2, 2, 2))):
+        for (name, colour), count in zip(COLOURS.items(), counts, strict=True):
             (root / split / name).mkdir(parents=True)
             for index in range(count):
                 pixels = np.clip(np.array(colour) + rng.normal(0, 25, (40, 50, 3)), 0, 255).astype(np.uint8)
