@@ -88,10 +88,9 @@ class ViewsConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("global_scale", "local_scale"):
-            smallest, largest = getattr(self, name)
+        for name, (smallest, largest) in {"global_scale": self.global_scale, "local_scale": self.local_scale}.items():
             if not 0 < smallest <= largest <= 1:
-                raise ValueError(f"views.{name}={getattr(self, name)} must be ascending within (0, 1]")
+                raise ValueError(f"views.{name}={(smallest, largest)} must be ascending within (0, 1]")
         if self.on_device and self.photometric_patch:
             raise ValueError("views.photometric_patch follows the workers' changes of colours; leave out views.on_device")
         sizes = list(self.sizes().values())
@@ -99,7 +98,7 @@ class ViewsConfig(Section):
             raise ValueError(f"views.photometric_patch={self.photometric_patch} does not divide the crops of {sizes} pixels")
 
     def sizes(self) -> dict[str, int]:
-        """Sides of the crops by the name of their option; local ones only where there are any."""
+        """Sides of the crops by option; local ones only where there are any."""
         return {"global_size": self.global_size} | ({"local_size": self.local_size} if self.local_crops else {})
 
 
@@ -255,7 +254,6 @@ class PretrainConfig:
 
     @property
     def traits(self) -> Method:
-        """The method's row of the table."""
         return METHODS[self.method]
 
     def reads(self, section: str) -> bool:
@@ -295,8 +293,7 @@ class PretrainConfig:
 
 def plain_config(config: PretrainConfig) -> dict[str, Any]:
     """The configuration as YAML has it: sections of plain values, which a recipe may hold."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
-    return plain
+    return dict(json.loads(json.dumps(asdict(config), default=str)))
 
 
 def parse_run(argv: Sequence[str]) -> PretrainConfig:

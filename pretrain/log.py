@@ -110,10 +110,8 @@ class CollapseWarning:
         for part, means in found.items():
             before, state = self.states.get(part, "healthy"), judge(means)
             self.states[part] = state
-            if state == before:
-                continue
             shown = ", ".join(f"{part}_{name} {value:.3g}" for name, value in means.items())
-            if state == "healthy":
+            if state != before and state == "healthy":
                 logger.info("step %d: the %s outputs of the teacher are healthy again (%s)", step, part, shown)
-            else:
+            elif state != before:
                 logger.warning("step %d: the teacher's %s outputs have collapsed: %s (%s)", step, part, COLLAPSED[state], shown)

@@ -46,7 +46,7 @@ def build_networks(config: PretrainConfig, device: torch.device) -> Networks:
 
 
 def backbone_spec(config: PretrainConfig) -> BackboneSpec:
-    """The backbone that is trained; its stored positions cover the global crops."""
+    """The stored positions cover the global crops."""
     backbone, has_cls, side = config.backbone, config.traits.class_token, config.views.global_size
     sizes: dict[str, Any] = {"embed_dim": backbone.embed_dim, "patch_size": backbone.patch_size, "image_size": side}
     if backbone.family == "swin":
@@ -64,8 +64,7 @@ def choose_autocast(precision: str, device: torch.device) -> torch.autocast:
 def build_optimizer(network: nn.Module, decay_positions: bool = True) -> AdamW:
     """AdamW with two groups, `decay` and `no_decay`; their learning rate and weight decay are set before every step.
 
-    Biases and one-dimensional parameters do not decay; without `decay_positions` neither do position embeddings, relative position
-    biases and CLS tokens.
+    Biases and one-dimensional parameters do not decay; without `decay_positions`, neither does what `_POSITIONS` names.
     """
     exempt = (".bias",) if decay_positions else (".bias", *_POSITIONS)
     groups: dict[bool, list[Tensor]] = {True: [], False: []}

@@ -84,7 +84,7 @@ def training_step(
 
 
 def wrap_student(networks: Networks, device: torch.device, compiled: bool) -> nn.Module:
-    """The student as `training_step` takes it: exchanging gradients where there are several processes; compiled with the teacher."""
+    """The student as `training_step` takes it, exchanging gradients where there are several processes; compiled with the teacher."""
     if compiled:
         for network in (networks.student, networks.teacher):
             network.compile(dynamic=False)

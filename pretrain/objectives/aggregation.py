@@ -85,8 +85,7 @@ class Aggregation(nn.Module):
     def patch_averages(self, patches_BND: Tensor, positives_BNk: Tensor) -> Tensor:
         """For each patch the normed mean [B, N, D] of its positives: the ablation without attention.
 
-        Where the mean sits is unpublished. Here it takes the place of the attention blocks alone, so that targets pass the norm and
-        the head as the student's patches do.
+        Where the mean sits is unpublished. Here it takes the place of the attention alone: targets pass the norm and the head.
         """
         return self.norm(_select(patches_BND, positives_BNk).mean(dim=2))
 

@@ -53,8 +53,6 @@ class Centre(RunningState):
 
 
 class Distillation(Loss):
-    """What DINO's losses on images and on patches share: head, centre and diagnostics."""
-
     def __init__(self, config: DINOConfig, out_dim: int) -> None:
         super().__init__()
         self.config, self.out_dim = config, out_dim

@@ -70,8 +70,6 @@ def info_nce(queries: Tensor, keys: Tensor, queue_QK: Tensor, temperature: float
 
 
 class Contrast(Loss):
-    """What MoBY's losses on images and on patches share: heads of MoBY's kind."""
-
     def __init__(self, config: MoBYConfig) -> None:
         super().__init__()
         self.config = config
@@ -106,8 +104,7 @@ class PatchContrast(Contrast):
     of each global view instead, from positions that go evenly round the grid, so that it spans as many images as MoBY's own.
     """
 
-    seen: Tensor
-    """How many images of all processes the queue has seen."""
+    seen: Tensor  # how many images of all processes the queue has seen
 
     def __init__(self, config: MoBYConfig, negatives: bool) -> None:
         super().__init__(config)

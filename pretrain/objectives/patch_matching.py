@@ -102,7 +102,7 @@ class PatchMatching(Objective):
         return torch.cat([checkpoint(losses, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks])
 
     def _weights(self, counts_PB: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights of the CLS term of each pair and image, and of each of its matches."""
+        """Of the CLS term of each pair and image, and of each of its matches."""
         weight = self.matching.cls_weight
         match self.matching.loss:
             case "joint":
@@ -133,11 +133,10 @@ def match_views(boxes: tuple[Tensor, Tensor], grids: tuple[Grid, Grid]) -> Tenso
 
 
 def matching_patches(first: CropBox, second: CropBox, first_grid: Grid, second_grid: Grid) -> Tensor:
-    """One-to-one matches between the patches of two crops of one image, by geometry alone.
+    """One-to-one matches of the patches of two crops of one image: int64 [M, 2], row-major.
 
     The intersection of the boxes is a block of patches in each crop, rounded to whole patches; where the blocks differ in size, rows
-    and columns of the larger one are left out evenly. A block that rounding would move past the grid is cut off there, before the
-    sizes are compared. Returns the patch of either crop in int64 [M, 2], row-major; none where the boxes meet in no whole patch.
+    and columns of the larger one are left out evenly. A block that rounding would move past the grid is cut off there before.
     """
     rows = _match_axis((first.top, first.height), (second.top, second.height), (first_grid[0], second_grid[0]))
     columns = _match_axis((first.left, first.width), (second.left, second.width), (first_grid[1], second_grid[1]))

@@ -75,6 +75,8 @@ def test_prototypes_start_at_length_one_and_may_stay_there(kept: bool, frozen: l
     head = ProjectionHead(8, 5, DINOConfig(hidden_dim=6, bottleneck_dim=4, norm_last_layer=kept))
     torch.testing.assert_close(head.last_layer.weight.norm(dim=1), torch.ones(5))
     assert [name for name, parameter in head.named_parameters() if not parameter.requires_grad] == frozen
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert head([torch.randn(2, 8)]).views[0].dtype == torch.bfloat16
 
 
 def test_positives_are_chosen_in_float32_under_autocast() -> None:

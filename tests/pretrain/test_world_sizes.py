@@ -129,8 +129,7 @@ def test_two_machines_compute_the_same(image_folder: Path, tmp_path: Path, alone
 
 def test_processes_with_other_lists_of_images_do_not_start(image_folder: Path, tmp_path: Path) -> None:
     """They trained on with other permutations, or waited for each other for ever."""
-    other = tmp_path / "other"
-    shutil.copytree(image_folder, other)
+    other = shutil.copytree(image_folder, tmp_path / "other")
     next(other.rglob("*.jpg")).unlink()
     runs = [run_of(folder, tmp_path / "run", "dino") for folder in (image_folder, other)]
     finished = launch(2, runs, tmp_path, OWN_RUN)
