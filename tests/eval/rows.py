@@ -1,8 +1,11 @@
-"""The backbones of the tables' rows: their real specs, and toys of the same structure for running them."""
+"""What the tables' rows are made from without their files: specs of backbones, toys of the same structure, and COCO's splits."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from backbones.spec import BackboneSpec, DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec
+from eval.detection.data import FULL_ANNOTATIONS, FULL_SIZES, FULL_TRAINABLE, Split
 
 VIT_SMALL = ViTSpec(embed_dim=384, depth=12, num_heads=6, patch_size=16, image_size=224, class_token=False, final_norm=False)
 
@@ -41,3 +44,21 @@ THIN_HEADS = {
     "fpn": ["model.neck.out_channels=8", "model.decode_head.in_channels=[8,8,8,8]", "model.decode_head.channels=8"],
     "upernet": ["model.decode_head.channels=8", "model.auxiliary_head.channels=8"],
 }
+
+
+def full_coco() -> dict[str, Split]:
+    """The splits of the whole benchmark; images of val2017 count as annotated."""
+    trainable = {**FULL_SIZES, "train2017": FULL_TRAINABLE}
+    lines = tuple(f"{index}.jpg 1" for index in range(max(FULL_SIZES.values())))
+    common: dict[str, Any] = {"root": Path("coco"), "limit": None, "categories": ((1, "person"),), "sizes": {}}
+    return {
+        name: Split(
+            name=name,
+            images=lines[:size],
+            trainable=lines[: trainable[name]],
+            num_annotations=FULL_ANNOTATIONS[name],
+            annotations_sha256="0" * 64,
+            **common,
+        )
+        for name, size in FULL_SIZES.items()
+    }

@@ -4,7 +4,7 @@ import functools
 import importlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,7 @@ from eval.segmentation import protocol as segmentation
 from eval.segmentation.config import Head, SegmentationConfig
 from eval.segmentation.data import Split as AdeSplit
 from eval.segmentation.protocol import protocol_settings as segmentation_settings
-from tests.eval.coco_splits import full_coco
-from tests.eval.rows import ROWS, VIT_SMALL
+from tests.eval.rows import ROWS, VIT_SMALL, full_coco
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "protocols.md"
 COLUMNS = ["Constant", "Value", "Where", "Source", "Where sources and we differ"]
@@ -31,7 +30,7 @@ SWIN_TINY, RESNET_50 = ROWS["Swin-T"], ROWS["ResNet-50"]
 GPU = torch.device("cuda")
 PATHS: dict[str, Any] = {"backbone": Path("b.safetensors"), "data": Path("d"), "output": Path("o")}
 
-# Parts of a resolved config all of whose values must be in the table.
+# Parts of a resolved config all of whose values must be in the table; of label propagation, all settings.
 COMPLETE = (
     *("model", "optim_wrapper", "param_scheduler", "train_cfg"),
     *("train_dataloader.batch_size", "train_dataloader.dataset.pipeline", "test_dataloader.dataset.pipeline"),
@@ -59,11 +58,13 @@ def _row(constant: str, value: str, where: str, source: str, difference: str) ->
     return where.strip("`"), json.loads(value.strip("`"))
 
 
+@functools.cache
 def coco(spec: BackboneSpec) -> dict[str, Any]:
     config = detection.resolve(DetectionConfig(**PATHS, precision="float32"), spec, full_coco(), GPU, 8)
     return {"config": config, "settings": detection_settings(spec, config, GPU)}
 
 
+@functools.cache
 def ade20k(spec: BackboneSpec, head: Head = "fpn") -> dict[str, Any]:
     splits = {
         name: AdeSplit(root=Path("ade"), name=name, stems=("a",) * size, restricted=False)
@@ -74,25 +75,19 @@ def ade20k(spec: BackboneSpec, head: Head = "fpn") -> dict[str, Any]:
     return {"config": config, "settings": segmentation_settings(spec, config, GPU)}
 
 
-COCO_VIT, ADE_VIT, DAVIS = "COCO: Mask R-CNN, ViT", "ADE20K: Semantic FPN, ViT", "DAVIS-2017: label propagation"
+# What runs, by the heading of its table: where values are looked up, by the first part of their path.
 PROTOCOLS: dict[str, Callable[[], dict[str, Any]]] = {
-    COCO_VIT: lambda: coco(VIT_SMALL),
+    "COCO: Mask R-CNN, ViT": lambda: coco(VIT_SMALL),
     "COCO: Mask R-CNN, Swin-T": lambda: coco(SWIN_TINY),
     "COCO: Mask R-CNN, ResNet-50": lambda: coco(RESNET_50),
-    ADE_VIT: lambda: ade20k(VIT_SMALL),
+    "ADE20K: Semantic FPN, ViT": lambda: ade20k(VIT_SMALL),
     "ADE20K: Semantic FPN, Swin-T": lambda: ade20k(SWIN_TINY),
     "ADE20K: Semantic FPN, ResNet-50": lambda: ade20k(RESNET_50),
     "ADE20K: UperNet, ViT": lambda: ade20k(VIT_SMALL, "upernet"),
-    DAVIS: lambda: {"settings": propagation_settings(PropagationSettings())},
+    "DAVIS-2017: label propagation": lambda: {"settings": propagation_settings(PropagationSettings())},
 }
-WHOLE = (COCO_VIT, ADE_VIT)
-"""These tables are complete; the other rows of a benchmark state what differs from them."""
-
-
-@functools.cache
-def resolved(heading: str) -> dict[str, Any]:
-    """What runs: where values are looked up, by the first part of their path."""
-    return PROTOCOLS[heading]()
+# These tables are complete; the others of a benchmark state what differs from them.
+WHOLE = {"COCO": "COCO: Mask R-CNN, ViT", "ADE20K": "ADE20K: Semantic FPN, ViT", "DAVIS-2017": "DAVIS-2017: label propagation"}
 
 
 def value_of(where: str, roots: dict[str, Any]) -> Any:
@@ -110,16 +105,23 @@ def _constants(value: Any) -> Any:
 
 
 def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """All single values below one with their paths, without those that are no constants."""
-    items: Sequence[tuple[Any, Any]] = []
-    if isinstance(value, dict):
-        items = [(key, item) for key, item in value.items() if key not in NO_CONSTANTS]
+    """All single values below one with their paths."""
+    if value and isinstance(value, dict):
+        items: Iterable[tuple[Any, Any]] = value.items()
     elif isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
-        items = list(enumerate(value))
-    if not items:
+        items = enumerate(value)
+    else:
         yield path, value
+        return
     for key, item in items:
         yield from leaves(item, f"{path}.{key}")
+
+
+def running(heading: str) -> dict[str, Any]:
+    """Every constant that runs: path -> value."""
+    roots = PROTOCOLS[heading]()
+    parts = [f"config.{part}" for part in COMPLETE] if "config" in roots else [f"settings.{name}" for name in roots["settings"]]
+    return {path: value for part in parts for path, value in leaves(value_of(part, roots), part)}
 
 
 def test_every_table_is_of_a_protocol() -> None:
@@ -128,42 +130,18 @@ def test_every_table_is_of_a_protocol() -> None:
 
 @pytest.mark.parametrize("heading", PROTOCOLS)
 def test_the_document_states_what_runs(heading: str) -> None:
-    roots = resolved(heading)
+    roots = PROTOCOLS[heading]()
     rows = tables()[heading]
     assert dict(rows) == {where: value_of(where, roots) for where, _ in rows}
     assert len(dict(rows)) == len(rows)
 
 
-def running(roots: dict[str, Any]) -> dict[str, Any]:
-    """Every constant of a resolved config: path -> value."""
-    found: dict[str, Any] = {}
-    for part in COMPLETE:
-        found.update(leaves(plain(lookup(roots["config"].to_dict(), part)), f"config.{part}"))
-    return found
-
-
-def unstated(paths: Iterable[str], heading: str) -> list[str]:
-    stated = [where for where, _ in tables()[heading]]
-    return [path for path in paths if not any(f"{path}.".startswith(f"{where}.") for where in stated)]
-
-
-@pytest.mark.parametrize("heading", WHOLE)
+@pytest.mark.parametrize("heading", PROTOCOLS)
 def test_no_constant_that_runs_is_missing(heading: str) -> None:
-    assert not unstated(running(resolved(heading)), heading)
-
-
-@pytest.mark.parametrize("heading", sorted(set(PROTOCOLS) - {*WHOLE, DAVIS}))
-def test_no_difference_from_the_vits_is_missing(heading: str) -> None:
-    whole = COCO_VIT if heading.startswith("COCO") else ADE_VIT
-    usual, found = running(resolved(whole)), running(resolved(heading))
-    absent = object()
-    differing = [path for path in {**usual, **found} if usual.get(path, absent) != found.get(path, absent)]
+    whole, absent = WHOLE[heading.partition(":")[0]], object()
+    found, usual = running(heading), {} if heading == whole else running(whole)
+    wanted = [path for path in {**usual, **found} if usual.get(path, absent) != found.get(path, absent)]
+    assert wanted
     # What is gone is covered by the row of what it was a part of.
-    assert differing
-    assert not unstated(differing, heading)
-
-
-def test_no_setting_of_label_propagation_is_missing() -> None:
-    names = resolved(DAVIS)["settings"]
-    assert names
-    assert not unstated((f"settings.{name}" for name in names), DAVIS)
+    stated = [where for where, _ in tables()[heading]]
+    assert not [path for path in wanted if not any(f"{path}.".startswith(f"{where}.") for where in stated)]

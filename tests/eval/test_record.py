@@ -53,21 +53,15 @@ def test_a_recorded_task_is_found_finished(backbone: Path, tmp_path: Path, caplo
     given = evaluation(backbone, tmp_path)
     assert given.finished() is None
     write_result(tmp_path, record(given))
+    # It keeps its name, and says so.
     with caplog.at_level(logging.INFO):
-        assert given.finished() == read_result(tmp_path / "result.json")
+        assert evaluation(backbone, tmp_path, name="mine").finished() == read_result(tmp_path / "result.json")
     assert "not run again" in caplog.text
+    assert "keeps the name" in caplog.text
     with pytest.raises(ResultError, match=r"other inputs \(seed 3 -> 4\)"):
         evaluation(backbone, tmp_path, seed=4).finished()
     with pytest.raises(ResultError, match=r"other inputs \(protocol.settings.epochs 1 -> 2\)"):
         evaluation(backbone, tmp_path, epochs=2).finished()
-
-
-def test_a_finished_task_keeps_its_name_and_says_so(backbone: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write_result(tmp_path, record(evaluation(backbone, tmp_path)))
-    found = evaluation(backbone, tmp_path, name="mine").finished()
-    assert found is not None
-    assert found.backbone.name == backbone.stem
-    assert "keeps the name" in caplog.text
 
 
 def test_the_record_holds_what_was_given(backbone: Path, tmp_path: Path) -> None:
@@ -79,11 +73,9 @@ def test_the_record_holds_what_was_given(backbone: Path, tmp_path: Path) -> None
     assert 2**20 < found.peak_memory_bytes < 2**40
     assert (found.environment.device, found.environment.packages["torch"]) == ("cpu", torch.__version__.split("+")[0])
     assert found.environment.code
-    both = {"train": replace(DATASET, coverage="full"), "test": replace(DATASET, coverage="sample")}
-    assert [replace(found, datasets=datasets).coverage for datasets in (both, {**both, "test": DATASET})] == [
-        "sample",
-        "subset",
-    ]
+    train = replace(DATASET, coverage="full")
+    for test in (DATASET, replace(DATASET, coverage="sample")):
+        assert replace(found, datasets={"train": train, "test": test}).coverage == test.coverage
     assert found.backbone.name == backbone.stem
     assert record(evaluation(backbone, tmp_path, name="mine")).backbone.name == "mine"
     assert metrics_line(tmp_path, found) == f"mIoU 12.35  (subset data)  {tmp_path / 'result.json'}"

@@ -20,10 +20,6 @@ def batches(epoch: int) -> list[tuple[Tensor, Tensor]]:
     return [(FEATURES[batch], LABELS[batch]) for batch in order]
 
 
-def in_order() -> list[tuple[Tensor, Tensor]]:
-    return [(FEATURES, LABELS)]
-
-
 def reference(rate: float, epochs: int) -> Tensor:
     """The weights by torch's own layer, optimiser and schedule."""
     layer = torch.nn.Linear(10, 3)
@@ -47,7 +43,7 @@ def train(
         **{"backbone": Path("b"), "data": Path("d"), "output": checkpoint.parent},
         **{"learning_rates": list(rates), "epochs": 6, "batch_size": 16, "seed": 3},
     )
-    return train_probe(config, 3, train_batches, in_order, checkpoint, inputs)
+    return train_probe(config, 3, train_batches, lambda: [(FEATURES, LABELS)], checkpoint, inputs)
 
 
 def weights(checkpoint: Path) -> list[Tensor]:
@@ -86,8 +82,5 @@ def test_an_interrupted_probe_ends_where_an_uninterrupted_one_does(tmp_path: Pat
 
 
 def test_divergence_is_an_error(tmp_path: Path) -> None:
-    def huge(epoch: int) -> Batches:
-        return [(features * 1e4, labels) for features, labels in batches(epoch)]
-
     with pytest.raises(ValueError, match="smaller learning_rates"):
-        train(tmp_path / "linear.pth", 1e38, train_batches=huge)
+        train(tmp_path / "linear.pth", 1e38, train_batches=lambda _: [(FEATURES * 1e4, LABELS)])

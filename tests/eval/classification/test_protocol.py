@@ -37,17 +37,9 @@ CROPS = "random resized crop and flip in every epoch"
         (SMALL, {"classifiers": ["knn"], "augment": False, "epochs": 3}, {}),  # the probe does not run
         (SMALL, {"classifiers": ["linear"], "temperature": 1.0}, {}),
         (replace(SPEC, depth=2), {}, {"linear_blocks": [4, 2]}),
-        (
-            SMALL,
-            {"resize": 248, "crop": 240, "temperature": 0.1, "epochs": 10, "batch_size": 512},
-            {
-                "resize": [256, 248],
-                "crop": [224, 240],
-                "temperature": [0.07, 0.1],
-                "epochs": [100, 10],
-                "batch_size": [1024, 512],
-            },
-        ),
+        (SMALL, {"resize": 248, "crop": 240}, {"resize": [256, 248], "crop": [224, 240]}),
+        (SMALL, {"temperature": 0.1}, {"temperature": [0.07, 0.1]}),
+        (SMALL, {"epochs": 10, "batch_size": 512}, {"epochs": [100, 10], "batch_size": [1024, 512]}),
         (
             SMALL,
             {"learning_rates": [0.01, 0.001], "linear_blocks": 1, "linear_mean_patch": True},

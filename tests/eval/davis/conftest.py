@@ -1,7 +1,8 @@
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import eval.__main__
 from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, ViTSpec
 from eval.davis import explain, pictures, propagation, scores
+from eval.davis.data import VideoSequence
 from eval.davis.masks import write_mask
 from tests.conftest import Finished, RunMain
 from tests.toy import write_toy_backbone
@@ -46,6 +48,12 @@ def draw_sequence(root: Path, name: str, seed: int, frames: int = FRAMES, height
             mask[top : top + 20, left : left + 20] = number + 1
         cv2.imwrite(str(images / f"{index:05d}.jpg"), image)
         write_mask(masks / f"{index:05d}.png", mask)
+
+
+def sequences_of(lengths: Sequence[int]) -> list[VideoSequence]:
+    """Sequences without files."""
+    common: dict[str, Any] = {"masks": (), "one_object": False, "size": (480, 854)}
+    return [VideoSequence(name=f"s{index}", frames=(Path("0.jpg"),) * length, **common) for index, length in enumerate(lengths)]
 
 
 @pytest.fixture

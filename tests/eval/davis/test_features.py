@@ -6,13 +6,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from backbones.build import build_backbone
 from backbones.file import load_strictly
-from backbones.spec import BackboneSpec
+from backbones.spec import BackboneSpec, DINOv3Spec, ViTSpec
 from eval.davis.features import FeatureExtractor, check_sizes, input_size, read_frame
-from eval.davis.protocol import PropagationSettings, deviations
+from eval.davis.protocol import PropagationSettings
 from tests.eval.davis.conftest import SPECS
 from tests.layouts import DINOV3, REGISTERS, weights_of
 from tests.references import davis_propagation as reference
@@ -20,11 +21,6 @@ from tests.references import davis_propagation as reference
 PUBLISHED, FIXED = PropagationSettings(), PropagationSettings(protocol="fixed")
 CPU = torch.device("cpu")
 PIXELS = np.random.default_rng(0).integers(0, 256, (100, 170, 3), np.uint8)
-
-
-def test_the_defaults_are_the_published_protocol() -> None:
-    assert deviations(PUBLISHED) == {}
-    assert deviations(PropagationSettings(topk=7)) == {"topk": [5, 7]}
 
 
 @pytest.mark.parametrize("wrong", [{"topk": 0}, {"n_last_frames": -1}, {"short_side": 63}, {"temperature": 0.0}, {"block": -1}])
@@ -84,41 +80,32 @@ def test_pixels_stay_as_they_are_stored(orientation: int, tmp_path: Path) -> Non
     assert torch.equal(turned, plain)
 
 
-@pytest.mark.parametrize(("settings", "deviation"), [(PUBLISHED, 0.228), (FIXED, 0.229)])
-def test_only_the_fixed_protocol_has_the_deviation_of_training(
-    settings: PropagationSettings, deviation: float, tmp_path: Path
-) -> None:
+def test_only_the_fixed_protocol_has_the_deviation_of_training(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "white.jpg"), np.full((64, 64, 3), 255, np.uint8))
-    image_3HW = read_frame(tmp_path / "white.jpg", settings, 16)
-    assert image_3HW[0, 0, 0].item() == pytest.approx((1 - 0.485) / deviation, rel=1e-5)
+    published, fixed = (read_frame(tmp_path / "white.jpg", settings, 16)[0, 0, 0] for settings in (PUBLISHED, FIXED))
+    assert [published * 0.228, fixed * 0.229] == pytest.approx([1 - 0.485] * 2, rel=1e-5)
 
 
-@pytest.fixture(scope="module")
-def extract() -> FeatureExtractor:
-    """Registers and patches of 14 pixels."""
-    network = build_backbone(REGISTERS)
-    load_strictly(network, weights_of(REGISTERS))
-    return FeatureExtractor(network, None, CPU)
+def extractor(spec: BackboneSpec, block: int | None = None) -> FeatureExtractor:
+    network = build_backbone(spec)
+    load_strictly(network, weights_of(spec))
+    return FeatureExtractor(network, block, CPU)
 
 
-@pytest.mark.parametrize("block", [None, 0, 1])
-def test_registers_are_no_features(extract: FeatureExtractor, block: int | None) -> None:
-    features_BhwD = FeatureExtractor(extract.backbone, block, CPU)(torch.rand(2, 3, 42, 84))
-    assert features_BhwD.shape == (2, 3, 6, REGISTERS.embed_dim)
-    torch.testing.assert_close(features_BhwD.norm(dim=-1), torch.ones(2, 3, 6))
+@pytest.mark.parametrize("spec", [REGISTERS, DINOV3])
+def test_only_patches_are_features(spec: ViTSpec | DINOv3Spec) -> None:
+    extract, patch = extractor(spec), spec.patch_size
+    images_B3HW = torch.rand(2, 3, 3 * patch, 6 * patch, generator=torch.Generator().manual_seed(0))
+    wanted_BND = F.normalize(extract.backbone.forward_tokens(images_B3HW).patches.detach(), dim=-1)
+    torch.testing.assert_close(extract(images_B3HW), wanted_BND.unflatten(1, (3, 6)), atol=1e-5, rtol=1e-5)
+    for block in (0, 1):
+        found_BhwD = extractor(spec, block)(images_B3HW)
+        assert found_BhwD.shape == (2, 3, 6, spec.embed_dim)
+        torch.testing.assert_close(found_BhwD.norm(dim=-1), torch.ones(2, 3, 6))
 
 
-def test_dinov3() -> None:
-    network = build_backbone(DINOV3)
-    load_strictly(network, weights_of(DINOV3))
-    extract = FeatureExtractor(network, None, CPU)
-    assert extract.describe() == "after the last of 2 blocks, after the final norm"
-    images_B3HW = torch.rand(2, 3, 48, 96, generator=torch.Generator().manual_seed(0))
-    wanted_BND = torch.nn.functional.normalize(network.forward_tokens(images_B3HW).patches.detach(), dim=-1)
-    torch.testing.assert_close(extract(images_B3HW).flatten(1, 2), wanted_BND, atol=1e-5, rtol=1e-5)
-
-
-def test_a_size_that_does_not_fit_names_the_way_out(extract: FeatureExtractor) -> None:
+def test_a_size_that_does_not_fit_names_the_way_out() -> None:
+    extract = extractor(REGISTERS)
     assert (extract.stride, extract.input_multiple) == (14, 14)
     # Only few positions go in pairs.
     assert [extract.frames_at_once(14 * rows, 14 * 64) for rows in (1, 64, 65)] == [2, 2, 1]
@@ -126,13 +113,11 @@ def test_a_size_that_does_not_fit_names_the_way_out(extract: FeatureExtractor) -
         extract(torch.rand(1, 3, 480, 832))
 
 
-def test_convolutions_are_not_rounded_to_tf32(extract: FeatureExtractor) -> None:
-    allowed = []
-    hook = extract.backbone.get_submodule("patch_embed.proj").register_forward_pre_hook(
-        lambda *_: allowed.append(torch.backends.cudnn.allow_tf32)
-    )
+def test_convolutions_are_not_rounded_to_tf32() -> None:
+    extract, allowed = extractor(REGISTERS), []
+    convolution = extract.backbone.get_submodule("patch_embed.proj")
+    convolution.register_forward_pre_hook(lambda *_: allowed.append(torch.backends.cudnn.allow_tf32))
     extract(torch.rand(1, 3, 42, 84))
-    hook.remove()
     assert allowed == [False]
     assert torch.backends.cudnn.allow_tf32
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
 from eval.davis.data import DavisSplit, find_sequences
@@ -104,14 +103,12 @@ def test_lines_lead_from_the_pixel_to_its_sources(davis: Path, tmp_path: Path) -
         **{"sequence": "boat", "frame": 2, "x": 80, "y": 10, "width": WIDTH},
     )
     sources = [Source(1, 6, 2, 1.0)]  # of a grid of 8 x 12 patches: pixels 16 to 24 and 48 to 56 of the second panel
-    found = [_pixels(draw_sources(sequence, [0, 1], config, drawn, (8, 12))) for drawn in (sources, [])]
+    found = []
+    for drawn in (sources, []):
+        canvas = FigureCanvasAgg(draw_sources(sequence, [0, 1], config, drawn, (8, 12)))
+        canvas.draw()
+        found.append(np.asarray(canvas.buffer_rgba()).astype(int))
     rows, columns = np.nonzero(np.abs(found[0] - found[1]).sum(2))
     # The target's panel lies below the first one.
     assert (rows.min(), rows.max()) == (pytest.approx(48, abs=2), pytest.approx(HEIGHT + 10, abs=6))
     assert (columns.min(), columns.max()) == (pytest.approx(80, abs=6), pytest.approx(WIDTH + 24, abs=2))
-
-
-def _pixels(figure: Figure) -> np.ndarray:
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba()).astype(int)

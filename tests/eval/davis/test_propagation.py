@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 
 from eval.davis import writing
 from eval.davis.config import DavisConfig
-from eval.davis.data import VideoSequence
 from eval.davis.masks import Mask, read_mask, write_mask
 from eval.davis.propagation import PropagationConfig, propagate
 from eval.davis.task import evaluate
 from eval.result import read_result
 from tests.conftest import REPOSITORY
-from tests.eval.davis.conftest import FRAMES, HEIGHT, SEQUENCES, WIDTH, Run, draw_sequence
+from tests.eval.davis.conftest import FRAMES, HEIGHT, SEQUENCES, WIDTH, Run, draw_sequence, sequences_of
 from tests.processes import evaluate_in_processes
 
 
@@ -113,10 +112,7 @@ def test_finished_sequences_are_kept_and_the_interrupted_one_begins_again(
 
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=30), st.integers(1, 9))
 def test_every_sequence_has_one_owner_and_the_loads_are_close(lengths: list[int], world_size: int) -> None:
-    sequences = [
-        VideoSequence(name=f"s{index}", frames=(Path("0.jpg"),) * length, masks=(), one_object=False, size=(4, 4))
-        for index, length in enumerate(lengths)
-    ]
+    sequences = sequences_of(lengths)
     shares = [writing.share(sequences, rank, world_size) for rank in range(world_size)]
     assert sorted(item.name for share in shares for item in share) == sorted(item.name for item in sequences)
     loads = [sum(len(item.frames) for item in share) for share in shares]
@@ -124,10 +120,10 @@ def test_every_sequence_has_one_owner_and_the_loads_are_close(lengths: list[int]
 
 
 def test_short_sequences_go_together() -> None:
-    sequences = [
-        VideoSequence(name=name, frames=(Path("0.jpg"),) * int(name), masks=(), one_object=False) for name in ("5", "3", "2")
+    assert [[item.name for item in writing.share(sequences_of([5, 3, 2]), rank, 2)] for rank in (0, 1)] == [
+        ["s0"],
+        ["s1", "s2"],
     ]
-    assert [[item.name for item in writing.share(sequences, rank, 2)] for rank in (0, 1)] == [["5"], ["3", "2"]]
 
 
 def test_two_processes_give_what_one_gives(davis: Path, backbone_files: dict[str, Path], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from mmdet.datasets import CocoDataset
 
 from eval.detection.data import CATEGORY_NAMES, check_data, examine
-from tests.eval.coco_splits import full_coco
+from tests.eval.rows import full_coco
 
 
 @pytest.fixture

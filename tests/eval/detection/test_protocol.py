@@ -24,8 +24,7 @@ from eval.detection.protocol import protocol_of, resolve
 from eval.detection.task import evaluate
 from eval.openmmlab.config import plain, transforms
 from eval.result import Protocol
-from tests.eval.coco_splits import full_coco
-from tests.eval.rows import ROWS, THIN_MASK_RCNN, VIT_SMALL, toy
+from tests.eval.rows import ROWS, THIN_MASK_RCNN, VIT_SMALL, full_coco, toy
 from tests.toy import write_toy_backbone
 
 GPU = torch.device("cuda")
