@@ -48,8 +48,7 @@ class DataConfig(Section):
     """What the path is, where it does not tell by itself: `folder`, `list` or another kind of docs/pretraining.md."""
     tar_index: Path = Path("runs/tar_index")
     """Folder where the places of the images in tar shards are kept once they have been read."""
-    workers: Count = 10
-    """Processes per device that decode and augment; 0 to do it in the training process."""
+    workers: Count = 10  # Processes per device that decode and augment; 0 to do it in the training process.
     pin_workers: bool = False
     """Keep each worker on a core of its own; not where a second run on the machine would choose the same cores."""
     max_unreadable: Count = 10
@@ -65,20 +64,16 @@ class DataConfig(Section):
 class ViewsConfig(Section):
     """Sizes and scales of the crops."""
 
-    global_size: Size = 224
-    """Side of the two global crops in pixels."""
+    global_size: Size = 224  # Side of the two global crops in pixels.
     global_scale: tuple[float, float] = (0.25, 1.0)
     """Smallest and largest area of a global crop, as a part of the image. DINO's own recipes use (0.4, 1)."""
-    local_size: Size = 96
-    """Side of the local crops in pixels."""
+    local_size: Size = 96  # Side of the local crops in pixels.
     local_scale: tuple[float, float] = (0.05, 0.25)
     """Smallest and largest area of a local crop, as a part of the image. DINO's own recipes use (0.05, 0.4)."""
-    local_crops: Count = 8
-    """Number of local crops."""
+    local_crops: Count = 8  # Number of local crops.
     interpolation: Interpolation = "bicubic"
     """How crops are resized: `bicubic`, as by DINO and SelfPatch; `bilinear`, as by MoBY and VISSL."""
-    saturation: Part = 0.2
-    """Largest change of the saturation, as a part; VISSL has 0.4."""
+    saturation: Part = 0.2  # Largest change of the saturation, as a part; VISSL has 0.4.
     shared_by: Count = 0
     """How many images of a batch, resized to 256 x 256, share all draws (PW-Self's main branch: those of one GPU); 0 for none."""
     photometric_patch: Count = 0
@@ -106,22 +101,15 @@ class ViewsConfig(Section):
 class BackboneConfig(Section):
     """The network to pretrain; whether a ViT has a CLS token and a final norm follows from the method."""
 
-    family: Literal["vit", "swin"] = "vit"
-    """Vision transformer or Swin transformer."""
+    family: Literal["vit", "swin"] = "vit"  # Vision transformer or Swin transformer.
     embed_dim: int = 384
     """Width: 192 for ViT-Ti, 384 for ViT-S, 768 for ViT-B; of a Swin's first stage, 96 for Swin-T."""
-    depth: int = 12
-    """Number of blocks of a ViT."""
-    num_heads: int = 6
-    """Attention heads of a ViT: 3 for ViT-Ti, 6 for ViT-S, 12 for ViT-B."""
-    patch_size: int = 16
-    """Side of a patch in pixels; 4 for a Swin."""
-    stage_depths: tuple[int, ...] = (2, 2, 6, 2)
-    """Blocks per stage of a Swin."""
-    stage_heads: tuple[int, ...] = (3, 6, 12, 24)
-    """Attention heads per stage of a Swin."""
-    window_size: int = 7
-    """Side of a Swin's attention windows in tokens."""
+    depth: int = 12  # Number of blocks of a ViT.
+    num_heads: int = 6  # Attention heads of a ViT: 3 for ViT-Ti, 6 for ViT-S, 12 for ViT-B.
+    patch_size: int = 16  # Side of a patch in pixels; 4 for a Swin.
+    stage_depths: tuple[int, ...] = (2, 2, 6, 2)  # Blocks per stage of a Swin.
+    stage_heads: tuple[int, ...] = (3, 6, 12, 24)  # Attention heads per stage of a Swin.
+    window_size: int = 7  # Side of a Swin's attention windows in tokens.
     drop_path_rate: ProperPart = 0.1
     """Stochastic depth of the student's last block, growing linearly from 0; the teacher has none."""
 
@@ -142,24 +130,18 @@ class BackboneConfig(Section):
 class OptimConfig(Section):
     """AdamW and its schedules (facebookresearch/dino 7c446df)."""
 
-    lr: Positive = 0.0005
-    """Peak learning rate for a global batch of 256; scaled linearly with the batch."""
-    min_lr: NotNegative = 1e-6
-    """Learning rate at the end."""
-    start_lr: NotNegative = 0.0
-    """Learning rate at the start of the warm-up."""
+    lr: Positive = 0.0005  # Peak learning rate for a global batch of 256; scaled linearly with the batch.
+    min_lr: NotNegative = 1e-6  # Learning rate at the end.
+    start_lr: NotNegative = 0.0  # Learning rate at the start of the warm-up.
     scale_ends: bool = False
     """Whether `min_lr` and `start_lr` are scaled with the batch as `lr` is, as in MoBY."""
-    warmup_epochs: Count = 10
-    """Epochs of linear warm-up of the learning rate."""
+    warmup_epochs: Count = 10  # Epochs of linear warm-up of the learning rate.
     update_every: Literal["step", "epoch"] = "step"
     """When learning rate and weight decay change: every step, as in DINO, or every epoch, as in VISSL's run."""
     weight_decay: NotNegative = 0.04
     """Weight decay at the start; never on biases and other one-dimensional parameters."""
-    weight_decay_end: NotNegative = 0.4
-    """Weight decay at the end of its cosine."""
-    clip_grad: NotNegative = 3.0
-    """Largest gradient norm; 0 for no clipping."""
+    weight_decay_end: NotNegative = 0.4  # Weight decay at the end of its cosine.
+    clip_grad: NotNegative = 3.0  # Largest gradient norm; 0 for no clipping.
     clip_each: bool = True
     """Whether `clip_grad` bounds each parameter tensor by itself, as in DINO; otherwise all together, as in MoBY."""
     decay_positions: bool = True
@@ -174,35 +156,27 @@ class OptimConfig(Section):
 class TrainConfig(Section):
     """Length, batch, hardware and bookkeeping."""
 
-    output: Path = Path("runs/pretrain")
-    """Folder for the checkpoint, the logs and the resolved config."""
+    output: Path = Path("runs/pretrain")  # Folder for the checkpoint, the logs and the resolved config.
     resume: str = "auto"
     """`auto` continues the checkpoint in `train.output`, if any; `never` refuses to; from a checkpoint file a new run starts."""
-    epochs: Size = 200
-    """Epochs in total."""
-    batch_size: Size = 1024
-    """Images per step over all devices together."""
+    epochs: Size = 200  # Epochs in total.
+    batch_size: Size = 1024  # Images per step over all devices together.
     accumulate: Size = 1
     """Parts in which each device processes its share of the batch, one after another, to save memory; the batch and what it computes
     stay the same, up to rounding and stochastic depth. Not so with MoBY's heads, whose batch normalisation is over a part."""
-    seed: int = 0
-    """Seed of the weights, the order of images, the views and stochastic depth."""
-    device: str = "auto"
-    """`auto` takes this process's GPU where there is one, else the CPU."""
+    seed: int = 0  # Seed of the weights, the order of images, the views and stochastic depth.
+    device: str = "auto"  # `auto` takes this process's GPU where there is one, else the CPU.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the networks, though never of losses; `auto` is bfloat16 on a GPU that has it, else float32."""
     compile: bool = False
     """Compile the networks with `torch.compile`: minutes at the start, faster steps on a GPU."""
-    checkpoint_every: Count = 0
-    """Steps between writes of the checkpoint; 0 for once per epoch."""
+    checkpoint_every: Count = 0  # Steps between writes of the checkpoint; 0 for once per epoch.
     keep_last: Size = 2
     """How many of the newest checkpoints stay, the one to continue from included; an older one helps where that is damaged."""
-    keep_every: Count = 0
-    """Besides, keep the checkpoint of every so many epochs for good; 0 for none."""
+    keep_every: Count = 0  # Besides, keep the checkpoint of every so many epochs for good; 0 for none.
     export: bool = False
     """Write the backbones of teacher and student as files for evaluation when the run is complete."""
-    log_every: Size = 10
-    """Steps between lines of the log; the last step of every epoch gets one, too."""
+    log_every: Size = 10  # Steps between lines of the log; the last step of every epoch gets one, too.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -218,12 +192,10 @@ class WatchConfig(Section):
     """Epochs between plots, curves and k-NN, which also come after the last epoch; 0 for none of them."""
     images: Path | None = None
     """Folder whose first images are drawn; none: images from all over the training data."""
-    num_images: Size = 4
-    """How many images are drawn."""
+    num_images: Size = 4  # How many images are drawn.
     knn_train: Path | None = None
     """Folder with a folder of images per class: the neighbours of an online k-NN, whose features every process holds in memory."""
-    knn_val: Path | None = None
-    """Folder with a folder of images per class: those that the k-NN classifies."""
+    knn_val: Path | None = None  # Folder with a folder of images per class: those that the k-NN classifies.
 
     def __post_init__(self) -> None:
         super().__post_init__()

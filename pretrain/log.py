@@ -28,8 +28,7 @@ Collapse ends at 1 or near 0; between them either name would do."""
 LEAST_DEVIATION = 0.1
 """Standard deviation of healthy embeddings, which is 1 if directions are spread evenly and 0 if all are the same. At this value two
 embeddings have a mean cosine of 0.99; the sample recipes' runs stay above 0.69."""
-JUDGED_LINES = 5
-"""How many logged steps are judged, by their mean: a single batch may be odd."""
+JUDGED_LINES = 5  # How many logged steps are judged, by their mean: a single batch may be odd.
 
 COLLAPSED = {
     "uniform": "all targets are alike and spread over all prototypes; they say nothing about the image. "

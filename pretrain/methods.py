@@ -10,8 +10,7 @@ from typing import Annotated, Literal, get_type_hints
 Border = Literal["wrap", "clamp"]
 Interpolation = Literal["bicubic", "bilinear"]
 
-ALL_PATCHES = 0
-"""The window size that stands for every other patch of the image."""
+ALL_PATCHES = 0  # The window size that stands for every other patch of the image.
 
 RANGES: dict[str, Callable[[float], bool]] = {
     "at least 0": lambda value: value >= 0,
@@ -43,38 +42,28 @@ class Section:
 class DINOConfig(Section):
     """DINO's loss and heads."""
 
-    out_dim: Size = 65536
-    """Number of prototypes of the CLS head."""
-    hidden_dim: Size = 2048
-    """Width of the hidden layers of every projection head."""
-    bottleneck_dim: Size = 256
-    """Width of the normalised embedding in every projection head."""
+    out_dim: Size = 65536  # Number of prototypes of the CLS head.
+    hidden_dim: Size = 2048  # Width of the hidden layers of every projection head.
+    bottleneck_dim: Size = 256  # Width of the normalised embedding in every projection head.
     norm_last_layer: bool = True
     """Keep every prototype at length 1. DINO advises True for small backbones; its VISSL run used False."""
-    student_temperature: Positive = 0.1
-    """Sharpening of the student's probabilities, CLS and patches."""
+    student_temperature: Positive = 0.1  # Sharpening of the student's probabilities, CLS and patches.
     teacher_temperature: Positive = 0.04
     """Sharpening of the teacher's probabilities after the warm-up, CLS and patches."""
     warmup_teacher_temperature: Positive = 0.04
     """Sharpening of the teacher's probabilities in the first epoch."""
-    warmup_teacher_temperature_epochs: int = 0
-    """Epochs over which the teacher's temperature rises linearly."""
-    centre_momentum: ProperPart = 0.9
-    """Weight of the past in the running centres."""
+    warmup_teacher_temperature_epochs: int = 0  # Epochs over which the teacher's temperature rises linearly.
+    centre_momentum: ProperPart = 0.9  # Weight of the past in the running centres.
 
 
 @dataclass(kw_only=True)
 class MoBYConfig(Section):
     """MoBY's loss and heads; also those of SelfPatch's patches on MoBY or with negatives."""
 
-    hidden_dim: Size = 4096
-    """Width of the hidden layer of projector and predictor."""
-    out_dim: Size = 256
-    """Width of the embedding."""
-    temperature: Positive = 0.2
-    """Divides the cosines of the contrastive loss."""
-    queue: Size = 4096
-    """Embeddings of past batches that serve as negatives, for each view, and for patches."""
+    hidden_dim: Size = 4096  # Width of the hidden layer of projector and predictor.
+    out_dim: Size = 256  # Width of the embedding.
+    temperature: Positive = 0.2  # Divides the cosines of the contrastive loss.
+    queue: Size = 4096  # Embeddings of past batches that serve as negatives, for each view, and for patches.
 
 
 @dataclass(kw_only=True)
@@ -85,16 +74,14 @@ class SelfPatchConfig(Section):
     """Number of prototypes of the patch head on DINO without negatives; heads of MoBY's kind have `moby.out_dim` channels."""
     window: int = 3
     """Odd side of the neighbourhood that holds a patch's candidates; 0 for all patches of the image."""
-    k: Size = 4
-    """Candidates that are selected as positives, the most similar ones."""
+    k: Size = 4  # Candidates that are selected as positives, the most similar ones.
     border: Border = "wrap"
     """Neighbourhoods at the image border: `wrap` goes round to the other side, as published; `clamp` stays inside the image."""
     aggregation: Literal["attention", "average"] = "attention"
     """How positives become a target: by the class-attention blocks, or their mean, normed (the ablation without aggregation)."""
     negatives: bool = False
     """Contrast targets with past ones of other images (`moby.queue`); on DINO this replaces the cross-entropy over prototypes."""
-    weight: NotNegative = 0.1
-    """Weight of the patch loss beside the image-level loss."""
+    weight: NotNegative = 0.1  # Weight of the patch loss beside the image-level loss.
 
     def __post_init__(self) -> None:
         super().__post_init__()

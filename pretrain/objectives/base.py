@@ -21,8 +21,7 @@ from backbones.spec import BackboneSpec
 from common.distributed import sum_over_processes
 from pretrain.heads import Projections, Role
 
-NUM_GLOBAL_CROPS = 2
-"""The first two crops are global in every method here."""
+NUM_GLOBAL_CROPS = 2  # The first two crops are global in every method here.
 
 MOST_VALUES = 2**24
 """How many probabilities of one process diagnostics look at, 64 MiB; of more rows they take an even sample."""

@@ -30,8 +30,7 @@ from pretrain.objectives.dino import Centre, pair_losses
 
 Grid = tuple[int, int]
 
-_CHUNK_VALUES = 2**26
-"""Logits of patches that exist at a time, 256 MiB."""
+_CHUNK_VALUES = 2**26  # Logits of patches that exist at a time, 256 MiB.
 
 
 class MatchingNetwork(Network):
