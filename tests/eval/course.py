@@ -29,12 +29,9 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 class Task:
     """A task with toy data."""
 
-    name: str
-    """Such as `detection`."""
-    options: Callable[..., Any]
-    """Its config, from an output folder and further values."""
-    settled: list[str]
-    """Overrides that leave nothing random in computing, where every process draws numbers of its own."""
+    name: str  # such as `detection`
+    options: Callable[..., Any]  # its config, from an output folder and further values
+    settled: list[str]  # overrides that leave nothing random in computing, where every process draws numbers of its own
 
     @property
     def module(self) -> str:

@@ -9,6 +9,8 @@ from backbones.spec import ViTSpec
 from eval.classification.config import ClassificationConfig
 from tests.toy import write_toy_backbone
 
+Configure = Callable[..., ClassificationConfig]
+
 SPEC = ViTSpec(embed_dim=32, depth=5, num_heads=2, patch_size=8, image_size=32, class_token=True, final_norm=True)
 TRAIN_IMAGES, TEST_IMAGES = 9, 5
 COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 40, 50)}
@@ -36,7 +38,7 @@ def backbone_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def configure(images: Path, backbone_file: Path, tmp_path: Path) -> Callable[..., ClassificationConfig]:
+def configure(images: Path, backbone_file: Path, tmp_path: Path) -> Configure:
     """Options for a quick run; keyword arguments replace some."""
 
     def make(**changes: object) -> ClassificationConfig:

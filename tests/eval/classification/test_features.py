@@ -1,7 +1,6 @@
 """From images to feature vectors: transforms, the network's outputs, and the files that keep them."""
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -18,9 +17,8 @@ from eval.classification.config import ClassificationConfig
 from eval.classification.data import read_image, read_splits
 from eval.classification.features import FeatureExtractor, FeatureStore, centre_crop, extract_features, random_crop_and_flip
 from eval.classification.protocol import choose_representation
-from tests.eval.classification.conftest import SPEC
+from tests.eval.classification.conftest import SPEC, Configure
 
-Configure = Callable[..., ClassificationConfig]
 CPU = torch.device("cpu")
 ALL = torch.arange(27)  # the training images
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ import pytest
 from backbones.spec import BackboneSpec, ViTSpec
 from eval.classification.config import ClassificationConfig
 from eval.classification.protocol import choose_representation, protocol_of
-from tests.eval.classification.conftest import SPEC
+from tests.eval.classification.conftest import SPEC, Configure
 from tests.eval.classification.test_features import RESNET, SWIN
 
 SMALL = ViTSpec(embed_dim=384, depth=12, num_heads=6, patch_size=16, image_size=224, class_token=True, final_norm=True)
@@ -72,7 +71,7 @@ def test_what_changes_a_metric_is_a_deviation(spec: ViTSpec, options: dict[str, 
         ({"test_folder": "train"}, "each image would find itself"),
     ],
 )
-def test_values_that_make_no_run(configure: Callable[..., Any], changes: dict[str, object], message: str) -> None:
+def test_values_that_make_no_run(configure: Configure, changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         configure(**changes)
 

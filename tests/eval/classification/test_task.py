@@ -1,6 +1,5 @@
 import csv
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,15 +7,12 @@ import numpy as np
 import pytest
 
 from eval.__main__ import main
-from eval.classification.config import ClassificationConfig
 from eval.classification.items import read_items
 from eval.classification.task import accuracy, evaluate, metrics_of
 from eval.result import ResultError, read_result
 from tests.conftest import RunMain
-from tests.eval.classification.conftest import TEST_IMAGES
+from tests.eval.classification.conftest import TEST_IMAGES, Configure
 from tests.processes import evaluate_in_processes
-
-Configure = Callable[..., ClassificationConfig]
 
 OPTIONS = [
     *("--device", "cpu", "--workers", "0", "--resize", "36", "--crop", "32", "--epochs", "3", "--batch-size", "8"),

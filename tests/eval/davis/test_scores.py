@@ -2,6 +2,8 @@ import csv
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from eval.davis.measures import SequenceMeasures
 from eval.davis.scores import METRICS, frame_statistics, score_sequences, summarise
 from tests.eval.davis.conftest import SEQUENCES, Run
+from tests.references import davis_scores as reference
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -83,60 +86,47 @@ def test_every_object_counts_once() -> None:
         summarise([measures("empty", 0, 4)])
 
 
-# A stand-in with the interface of the official package, which is on no index.
-PACKAGE = """
-from pathlib import Path
+class Official:
+    """A stand-in with the interface of the official package, which is on no index."""
 
-from eval.davis.scores import frame_statistics
-from tests.references.davis_scores import measure_sequence
+    error, gives_up = 0.0, False
 
+    def __init__(self, davis_root: str, task: str, gt_set: str, sequences: list[str], codalab: bool) -> None:
+        assert (task, gt_set, codalab) == ("semi-supervised", "val", True)
+        assert Path(davis_root, "ImageSets/2017/val.txt").read_text().split() == sequences
+        self.masks, self.sequences = Path(davis_root, "Annotations/480p"), sequences
 
-class DAVISEvaluation:
-    def __init__(self, davis_root, task, gt_set, sequences="all", codalab=False):
-        assert task == "semi-supervised" and codalab
-        listed = Path(davis_root, "ImageSets", "2017", gt_set + ".txt").read_text().split()
-        assert listed == sequences
-        self.masks = Path(davis_root, "Annotations", "480p")
-        self.sequences = sequences
-
-    def evaluate(self, res_path, metric=("J", "F")):
-        if {gives_up}:
+    def evaluate(self, res_path: str) -> dict[str, Any]:
+        if self.gives_up:
             raise SystemExit
-        result = {{name: {{"M": [], "R": [], "D": [], "M_per_object": {{}}}} for name in metric}}
+        result: dict[str, Any] = {measure: {"M": [], "R": [], "D": [], "M_per_object": {}} for measure in "JF"}
         for name in self.sequences:
-            for measure, objects in zip(metric, measure_sequence(self.masks / name, Path(res_path, name))):
-                for number, values in enumerate(objects):
+            for measure, objects in zip("JF", reference.measure_sequence(self.masks / name, Path(res_path, name)), strict=True):
+                for number, values in enumerate(objects, 1):
                     mean, recall, decay = frame_statistics(values)
-                    for letter, value in zip("MRD", (mean + {error}, recall, decay)):
+                    for letter, value in zip("MRD", (mean + self.error, recall, decay), strict=True):
                         result[measure][letter].append(value)
-                    result[measure]["M_per_object"][f"{{name}}_{{number + 1}}"] = result[measure]["M"][-1]
+                    result[measure]["M_per_object"][f"{name}_{number}"] = mean + self.error
         return result
-"""
 
 
 @pytest.mark.parametrize(
-    ("error", "gives_up", "message"),
+    ("attribute", "value", "message"),
     [
-        (0.0, False, ""),
-        (1e-8, False, "12 metrics differ from the official evaluation's, first: "),
-        (0.0, True, "gave up on these masks"),
+        ("error", 0.0, ""),
+        ("error", 1e-8, "12 metrics differ from the official evaluation's, first: "),
+        ("gives_up", True, "gave up on these masks"),
     ],
 )
 def test_any_difference_from_the_official_metrics_fails(
-    error: float, gives_up: bool, message: str, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    attribute: str, value: object, message: str, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = tmp_path / "site/davis2017"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "evaluation.py").write_text(PACKAGE.format(error=error, gives_up=gives_up))
-    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setattr(Official, attribute, value)
+    monkeypatch.setitem(sys.modules, "davis2017.evaluation", SimpleNamespace(DAVISEvaluation=Official))
     finished = run("scores", "--official")
-    for name in [name for name in sys.modules if name.startswith("davis2017")]:
-        del sys.modules[name]
-    output = tmp_path / "out"
     if message:
         assert message in finished.mistake()
-        assert (finished.stdout, output.exists()) == ("", False)
+        assert (finished.stdout, (tmp_path / "out").exists()) == ("", False)
     else:
         finished.output()
-        assert (output / "global_results-val.csv").is_file()
+        assert (tmp_path / "out/global_results-val.csv").is_file()
