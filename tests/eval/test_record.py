@@ -35,37 +35,40 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_toy_backbone(tmp_path_factory.mktemp("backbone"), ResNetSpec(layers=(1, 1, 1, 1)))
 
 
-def evaluation(backbone: Path, output: Path, name: str = "", seed: int = 3, epochs: int = 1) -> Evaluation:
+@pytest.fixture
+def given(backbone: Path, tmp_path: Path) -> Evaluation:
     return Evaluation(
         task="segmentation",
-        options=Options(backbone=backbone, output=output, name=name, seed=seed),
+        options=Options(backbone=backbone, output=tmp_path),
         backbone=read_backbone_file(backbone),
-        protocol=Protocol(name="p", version=1, settings={"epochs": epochs}),
+        protocol=Protocol(name="p", version=1, settings={"epochs": 1}),
         datasets={"test": DATASET},
     )
+
+
+def changed(given: Evaluation, **options: object) -> Evaluation:
+    return replace(given, options=Options(**(asdict(given.options) | options)))
 
 
 def record(given: Evaluation) -> Result:
     return given.record(METRICS, BREAKDOWN, ARTEFACTS, torch.device("cpu"), time.monotonic() - 1.5, further_config={"batch": 8})
 
 
-def test_a_recorded_task_is_found_finished(backbone: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    given = evaluation(backbone, tmp_path)
+def test_a_recorded_task_is_found_finished(given: Evaluation, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert given.finished() is None
     write_result(tmp_path, record(given))
     # It keeps its name, and says so.
     with caplog.at_level(logging.INFO):
-        assert evaluation(backbone, tmp_path, name="mine").finished() == read_result(tmp_path / "result.json")
+        assert changed(given, name="mine").finished() == read_result(tmp_path / "result.json")
     assert "not run again" in caplog.text
     assert "keeps the name" in caplog.text
     with pytest.raises(ResultError, match=r"other inputs \(seed 3 -> 4\)"):
-        evaluation(backbone, tmp_path, seed=4).finished()
+        changed(given, seed=4).finished()
     with pytest.raises(ResultError, match=r"other inputs \(protocol.settings.epochs 1 -> 2\)"):
-        evaluation(backbone, tmp_path, epochs=2).finished()
+        replace(given, protocol=replace(given.protocol, settings={"epochs": 2})).finished()
 
 
-def test_the_record_holds_what_was_given(backbone: Path, tmp_path: Path) -> None:
-    given = evaluation(backbone, tmp_path)
+def test_the_record_holds_what_was_given(given: Evaluation, backbone: Path, tmp_path: Path) -> None:
     found = record(given)
     assert (found.metrics, found.breakdown, found.artefacts) == (METRICS, BREAKDOWN, ARTEFACTS)
     assert found.config == {**asdict(given.options), "batch": 8}
@@ -77,18 +80,17 @@ def test_the_record_holds_what_was_given(backbone: Path, tmp_path: Path) -> None
     for test in (DATASET, replace(DATASET, coverage="sample")):
         assert replace(found, datasets={"train": train, "test": test}).coverage == test.coverage
     assert found.backbone.name == backbone.stem
-    assert record(evaluation(backbone, tmp_path, name="mine")).backbone.name == "mine"
+    assert record(changed(given, name="mine")).backbone.name == "mine"
     assert metrics_line(tmp_path, found) == f"mIoU 12.35  (subset data)  {tmp_path / 'result.json'}"
 
 
-def test_the_digest_depends_on_every_input(backbone: Path, tmp_path: Path) -> None:
-    given = evaluation(backbone, tmp_path)
+def test_the_digest_depends_on_every_input(given: Evaluation) -> None:
     others = [
         replace(given, task="other"),
         replace(given, protocol=replace(given.protocol, settings={"epochs": 4})),
         replace(given, datasets={"test": replace(DATASET, num_items=3)}),
         replace(given, backbone=replace(given.backbone, sha256="1")),
-        replace(given, options=Options(backbone=backbone, output=tmp_path, seed=4)),
+        changed(given, seed=4),
     ]
     assert len({one.inputs_sha256 for one in (given, *others)}) == 6
 
@@ -117,20 +119,20 @@ def test_coverage_follows_size_restriction_and_marker(tmp_path: Path) -> None:
     assert described(["b", "a"]).coverage == "sample"
 
 
-def test_round_trip_in_full_precision_with_nan_as_null(backbone: Path, tmp_path: Path) -> None:
-    given = replace(
-        record(evaluation(backbone, tmp_path)),
+def test_round_trip_in_full_precision_with_nan_as_null(given: Evaluation, tmp_path: Path) -> None:
+    result = replace(
+        record(given),
         metrics={"J&F-Mean": Metric(value=100 / 3), "empty": Metric(value=math.nan)},
         breakdown={"dog_1": {"J": 12.5, "F": math.nan}},
     )
-    path = write_result(tmp_path, given)
+    path = write_result(tmp_path, result)
     assert "NaN" not in path.read_text()
     assert json.loads(path.read_text())["metrics"]["empty"]["value"] is None
     found = read_result(path)
     assert found.metrics["J&F-Mean"].value == 100 / 3
     assert math.isnan(found.metrics["empty"].value)
     assert math.isnan(found.breakdown["dog_1"]["F"])
-    assert found.environment == given.environment
+    assert found.environment == result.environment
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"version": 1}', '{"version": 99}', "\x00"])

@@ -1,5 +1,6 @@
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,21 +11,21 @@ from eval.__main__ import main
 from eval.classification.items import read_items
 from eval.classification.task import accuracy, evaluate, metrics_of
 from eval.result import ResultError, read_result
-from tests.conftest import RunMain
+from tests.conftest import Finished, RunMain
 from tests.eval.classification.conftest import TEST_IMAGES, Configure
 from tests.processes import evaluate_in_processes
 
-OPTIONS = [
-    *("--device", "cpu", "--workers", "0", "--resize", "36", "--crop", "32", "--epochs", "3", "--batch-size", "8"),
-    *("--neighbours", "1", "5", "--learning-rates", "0.1", "1.0"),
-]
+
+@pytest.fixture
+def run(images: Path, backbone_file: Path, tmp_path: Path, run_main: RunMain) -> Callable[..., Finished]:
+    given = ("--backbone", backbone_file, "--data", images, "--output", tmp_path / "out", "--workers", 0, "--device", "cpu")
+    return lambda *more: run_main(main, ["classification", *given, *more])
 
 
-def test_the_command_from_backbone_to_result(images: Path, backbone_file: Path, tmp_path: Path, run_main: RunMain) -> None:
+def test_the_command_from_backbone_to_result(tmp_path: Path, run: Callable[..., Finished]) -> None:
     output = tmp_path / "out"
-    finished = run_main(
-        main, ["classification", "--backbone", backbone_file, "--data", images, "--output", output, "--name", "tiny", *OPTIONS]
-    )
+    training = ("--resize", 36, "--crop", 32, "--epochs", 3, "--batch-size", 8)
+    finished = run("--name", "tiny", *training, "--neighbours", 1, 5, "--learning-rates", 0.1, 1.0)
     assert (finished.status, finished.stderr) == (0, "")
     assert "1-NN top-1" in finished.stdout
     result = read_result(output / "result.json")
@@ -63,20 +64,19 @@ def test_two_processes_give_what_one_gives(configure: Configure, tmp_path: Path,
     assert together.environment.world_size == 2
 
 
-def test_mistakes_are_one_line(images: Path, backbone_file: Path, tmp_path: Path, run_main: RunMain) -> None:
-    good = {"--backbone": backbone_file, "--data": images, "--output": tmp_path / "out", "--workers": 0, "--device": "cpu"}
-    cases: dict[str, dict[str, object]] = {
-        "no such file; make it with": {"--backbone": tmp_path / "none"},
-        "no such folder; --data is the folder": {"--data": tmp_path / "none"},
-        "27 training images; leave the larger numbers out": {"--crop": 32},
-        "crop=30 is not a multiple of the backbone's patch size 8": {"--crop": 30},
-        "this backbone has 5 blocks": {"--linear-blocks": 9},
-        "svm": {"--classifiers": "svm"},
-    }
-    for message, changes in cases.items():
-        finished = run_main(main, ["classification", *(part for pair in (good | changes).items() for part in pair)])
-        assert (finished.status, len(finished.stderr.splitlines())) == (2, 1), finished.stderr
-        assert message in finished.stderr
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--backbone none", "no such file; make it with"),
+        ("--data none", "no such folder; --data is the folder"),
+        ("--crop 32", "27 training images; leave the larger numbers out"),
+        ("--crop 30", "crop=30 is not a multiple of the backbone's patch size 8"),
+        ("--linear-blocks 9", "this backbone has 5 blocks"),
+        ("--classifiers svm", "svm"),
+    ],
+)
+def test_mistakes_are_one_line(options: str, message: str, tmp_path: Path, run: Callable[..., Finished]) -> None:
+    assert message in run(*options.split()).mistake()
     assert not (tmp_path / "out").exists()
 
 

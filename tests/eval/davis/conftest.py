@@ -11,6 +11,7 @@ import pytest
 import eval.__main__
 from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, ViTSpec
 from eval.davis import explain, pictures, propagation, scores
+from eval.davis.config import DavisConfig
 from eval.davis.data import VideoSequence
 from eval.davis.masks import write_mask
 from tests.conftest import Finished, RunMain
@@ -72,6 +73,12 @@ def davis(tmp_path: Path) -> Path:
 def backbone_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Backbone files with random weights, one per family."""
     return {name: write_toy_backbone(tmp_path_factory.mktemp(name), spec) for name, spec in SPECS.items()}
+
+
+@pytest.fixture
+def config(davis: Path, backbone_files: dict[str, Path], tmp_path: Path) -> DavisConfig:
+    """A run of a small ViT on three short sequences."""
+    return DavisConfig(backbone=backbone_files["vit"], data=davis, output=tmp_path / "out", short_side=64, device="cpu", jobs=1)
 
 
 @pytest.fixture

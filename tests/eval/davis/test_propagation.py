@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ from hypothesis import strategies as st
 from eval.davis import writing
 from eval.davis.config import DavisConfig
 from eval.davis.masks import Mask, read_mask, write_mask
-from eval.davis.propagation import PropagationConfig, propagate
 from eval.davis.task import evaluate
 from eval.result import read_result
 from tests.conftest import REPOSITORY
@@ -80,13 +80,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_finished_sequences_are_kept_and_the_interrupted_one_begins_again(
-    davis: Path, backbone_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run(name: str) -> Path:
-        options = {"davis": davis, "backbone": backbone_files["vit"], "output": tmp_path / name}
-        return propagate(PropagationConfig(**options, short_side=64, device="cpu"))
-
-    whole, output = run("whole"), tmp_path / "interrupted"
+    whole, output = tmp_path / "whole", tmp_path / "out"
+    run("propagation", "--output", whole).output()
     calls: list[str] = []
     disk_is_full = True
     write_mask = writing.write_mask
@@ -98,14 +95,13 @@ def test_finished_sequences_are_kept_and_the_interrupted_one_begins_again(
         write_mask(path, mask)
 
     monkeypatch.setattr(writing, "write_mask", write_until_full)
-    with pytest.raises(OSError, match="No space left"):
-        run("interrupted")
+    assert "No space left" in run("propagation").mistake()
     finished = {path.name for path in output.iterdir() if path.is_dir() and not path.name.startswith(".")}
     assert finished == {SEQUENCES[0]}
     assert list(output.glob(".*.partial"))
     calls.clear()
     disk_is_full = False
-    run("interrupted")
+    run("propagation").output()
     assert len(calls) == sum(len(list((output / name).iterdir())) for name in SEQUENCES[1:])
     assert contents(output) == contents(whole)
 
@@ -126,11 +122,8 @@ def test_short_sequences_go_together() -> None:
     ]
 
 
-def test_two_processes_give_what_one_gives(davis: Path, backbone_files: dict[str, Path], tmp_path: Path) -> None:
-    one, two = (
-        DavisConfig(backbone=backbone_files["vit"], data=davis, output=tmp_path / name, short_side=64, device="cpu", jobs=1)
-        for name in ("one", "two")
-    )
+def test_two_processes_give_what_one_gives(config: DavisConfig, tmp_path: Path) -> None:
+    one, two = (replace(config, output=tmp_path / name) for name in ("one", "two"))
     alone = evaluate(one)
     evaluate_in_processes("eval.davis.task", two, tmp_path / "processes", 2)
     assert contents(one.output / "masks") == contents(two.output / "masks")
@@ -141,13 +134,11 @@ def test_two_processes_give_what_one_gives(davis: Path, backbone_files: dict[str
 
 
 @pytest.mark.long
-def test_a_mistake_that_one_process_meets_is_one_line_of_each(
-    davis: Path, backbone_files: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_mistake_that_one_process_meets_is_one_line_of_each(config: DavisConfig) -> None:
     """The other one ended with a traceback of gloo's."""
-    spoil_inside(davis)
+    spoil_inside(config.data)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "eval", "davis"]
-    options = ["--backbone", str(backbone_files["vit"]), "--data", str(davis), "--output", str(tmp_path / "out")]
+    options = ["--backbone", str(config.backbone), "--data", str(config.data), "--output", str(config.output)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [*launcher, *options, "--short_side", "64", "--device", "cpu"]
     ended = subprocess.run(command, cwd=REPOSITORY, env=environment, check=False, capture_output=True, text=True, timeout=300)

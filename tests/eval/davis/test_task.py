@@ -21,12 +21,6 @@ from tests.layouts import REGISTERS
 from tests.toy import write_toy_backbone
 
 
-@pytest.fixture
-def config(davis: Path, backbone_files: dict[str, Path], tmp_path: Path) -> DavisConfig:
-    """A run of a small ViT on three short sequences."""
-    return DavisConfig(backbone=backbone_files["vit"], data=davis, output=tmp_path / "out", short_side=64, device="cpu", jobs=1)
-
-
 def test_the_command_from_backbone_to_result(davis: Path, tmp_path: Path, run: Run) -> None:
     output = tmp_path / "out"
     assert "J&F-Mean" in run("task", "--overlays", "true", "--name", "tiny").output()
