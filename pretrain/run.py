@@ -18,7 +18,7 @@ from pretrain.data.sources import ImageFiles, open_source
 from pretrain.log import RunLog, record_step
 from pretrain.networks import Networks, build_networks
 from pretrain.schedules import step_settings
-from pretrain.step import Sentinel, nonfinite_error, seed_step, training_step, wrap_student
+from pretrain.step import agree, nonfinite_error, seed_step, training_step, wrap_student
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,6 @@ def _train(
 
         monitor = Monitor(config, source, device)
     student = wrap_student(networks, device, train.compile)
-    sentinel = Sentinel(device, lag=1 if device.type == "cuda" else 0)
     opened: AbstractContextManager[RunLog | None] = nullcontext()
     if rank() == 0:
         opened = closing(RunLog(train.output, sampler.next_step, sampler.last_step))
@@ -121,9 +120,9 @@ def _train(
                 diagnose=is_logged,
                 accumulate=train.accumulate,
             )
-            signum, failed = sentinel.check(step, networks, losses, stop.signum, settle=is_due)
-            if failed is not None:
-                raise nonfinite_error(failed, sampler, source, checkpoint.path)
+            signum, broken = agree(networks, losses, stop.signum)
+            if broken:
+                raise nonfinite_error(step, losses["loss"], sampler, source, checkpoint.path)
             if signum:
                 # Who is asked to stop may be killed soon: saving comes first then.
                 checkpoint.write(step)

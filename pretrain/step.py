@@ -3,10 +3,8 @@
 import contextlib
 import json
 import math
-from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -98,82 +96,45 @@ def seed_step(seed: int, step: int) -> None:
     torch.manual_seed((seed * 1_000_003 + step) * 1_009 + rank())
 
 
-class Flags(NamedTuple):
-    """What all processes know after so many steps, possibly still on its way from the GPU; `loss` is this process's alone."""
+def agree(networks: Networks, losses: Mapping[str, Tensor], signum: int) -> tuple[int, bool]:
+    """What all processes know after a step: the signal after which they stop, 0 for none, and whether a number is not finite.
 
-    step: int
-    loss: Tensor
-    values: Tensor  # [2] on the host: the largest signal number, and 1 if a number is not finite, over all processes
-    arrived: torch.cuda.Event | None  # passes when `values` are there; None if they are
-
-
-class Sentinel:
-    """Tells all processes after every step whether its numbers are finite, and whether somebody was asked to stop.
-
-    With `lag` 0 it knows at once. On a GPU it reads its two numbers one step later, so that the host stays a step ahead, except
-    before a checkpoint (`settle`), which therefore never holds a number that is not finite. It looks at losses, the student's
-    weights and all running state: a gradient that is not finite leaves weights that are not.
+    Each calls it after every step with the signal that it got, or 0. Losses, the student's weights and all running state are looked
+    at: a gradient that is not finite leaves weights that are not. This waits for the device, as DINO's loop does in every step.
     """
-
-    def __init__(self, device: torch.device, lag: int) -> None:
-        self._device, self._lag = device, lag
-        self._pending: deque[Flags] = deque()
-
-    def check(
-        self, step: int, networks: Networks, losses: Mapping[str, Tensor], signum: int, settle: bool
-    ) -> tuple[int, Flags | None]:
-        """Report a step, with the signal that this process got or 0; every process calls this after every step.
-
-        All get the signal after which they stop here, 0 for none, and the first step with a number that is not finite.
-        """
-        values = torch.stack([torch.full((), float(signum), device=self._device), (~all_finite(networks, losses)).float()])
-        if world_size() > 1:
-            dist.all_reduce(values, op=dist.ReduceOp.MAX)
-        arrived = None
-        if self._device.type == "cuda":
-            values = torch.empty(2, pin_memory=True).copy_(values, non_blocking=True)
-            arrived = torch.cuda.Event()
-            arrived.record()
-        self._pending.append(Flags(step, losses["loss"], values, arrived))
-        stop = 0
-        # Once a stop is agreed on, this step is the last one and is saved: nothing about it may stay open.
-        while len(self._pending) > (0 if stop or settle else self._lag):
-            flags = self._pending.popleft()
-            if flags.arrived is not None:
-                flags.arrived.synchronize()
-            agreed, broken = flags.values.tolist()
-            if broken:
-                return 0, flags
-            stop = stop or int(agreed)
-        return stop, None
+    values = torch.stack([losses["loss"].new_full((), float(signum)), (~all_finite(networks, losses)).to(losses["loss"])])
+    if world_size() > 1:
+        dist.all_reduce(values, op=dist.ReduceOp.MAX)
+    agreed, broken = values.tolist()
+    return int(agreed), bool(broken)
 
 
 @torch.no_grad()
 def all_finite(networks: Networks, losses: Mapping[str, Tensor]) -> Tensor:
-    """Whether losses, weights and running state are finite; a boolean scalar on their device, without waiting for it."""
+    """Whether losses, weights and running state are finite; a boolean scalar on their device."""
     modules = (networks.student, networks.teacher, networks.objective)
     buffers = [buffer for module in modules for buffer in module.buffers() if buffer.is_floating_point()]
     values = [*networks.student.parameters(), *buffers, *(loss.float() for loss in losses.values())]
     return torch.isfinite(nn.utils.get_total_norm(values))
 
 
-def nonfinite_error(flags: Flags, sampler: GlobalBatchSampler, source: ImageFiles, checkpoint: Path) -> ValueError:
+def nonfinite_error(step: int, loss: Tensor, sampler: GlobalBatchSampler, source: ImageFiles, checkpoint: Path) -> ValueError:
     """Write down the batch after which a number was no longer finite, and make the error that ends the run, all processes together.
 
     An unreadable image of the batch was replaced by the next readable one.
     """
-    losses = gather_from_processes(flags.loss.reshape(1)).tolist()
-    images = [source.describe(index) for index in sampler.global_batch(flags.step - 1)]
-    epoch, path = (flags.step - 1) // sampler.steps_per_epoch, checkpoint.with_name(NONFINITE_FILE)
+    losses = gather_from_processes(loss.reshape(1)).tolist()
+    images = [source.describe(index) for index in sampler.global_batch(step - 1)]
+    epoch, path = (step - 1) // sampler.steps_per_epoch, checkpoint.with_name(NONFINITE_FILE)
     if rank() == 0:
         shares = [images[process :: world_size()] for process in range(world_size())]
         # Losses are text: JSON has no word for what is not finite.
-        content = {"step": flags.step, "epoch": epoch, "losses": [str(loss) for loss in losses], "images": shares}
+        content = {"step": step, "epoch": epoch, "losses": [str(loss) for loss in losses], "images": shares}
         write_text_atomically(path, json.dumps(content, indent=1) + "\n")
     bad = [loss for loss in losses if not math.isfinite(loss)]
     what = f"the loss became {bad[0]}" if bad else "the update left weights that are not finite"
     kept = f"{checkpoint} is from before" if checkpoint.exists() else "no checkpoint was written yet"
     return ValueError(
-        f"{what} at step {flags.step} (epoch {epoch}); its {len(images)} images, from {images[0]} on, are listed in {path}; {kept}. "
+        f"{what} at step {step} (epoch {epoch}); its {len(images)} images, from {images[0]} on, are listed in {path}; {kept}. "
         "Lower optim.lr, or use train.precision float32"
     )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pretrain.networks import Networks, build_networks
-from pretrain.step import Sentinel, all_finite, seed_step
+from pretrain.step import agree, all_finite, seed_step
 from tests.pretrain.conftest import take_step, tiny_config
 
 IMAGES = 4
@@ -92,34 +92,6 @@ def test_a_number_that_is_not_finite_is_found_anywhere(where: str, value: float)
     assert not all_finite(networks, {"loss": torch.tensor(value)})
 
 
-@pytest.mark.parametrize(
-    ("lag", "steps"),
-    [
-        # Losses, signal, whether to wait for everything; then the signal that stops all, and the step that failed.
-        (0, [(GOOD, 0, False, 0, None), (BAD, 0, False, 0, 2)]),
-        (0, [(GOOD, 0, False, 0, None), (GOOD, SIGTERM, False, SIGTERM, None)]),
-        pytest.param(0, [(BAD, SIGTERM, True, 0, 1)], id="what is broken is not saved because of a signal"),
-        pytest.param(1, [(BAD, 0, False, 0, None), (GOOD, 0, False, 0, 1)], id="a late answer names its own step"),
-        pytest.param(1, [(BAD, 0, True, 0, 1)], id="nothing stays open before a checkpoint"),
-        pytest.param(1, [(GOOD, SIGTERM, False, 0, None), (BAD, 0, False, 0, 2)], id="nor when a late signal ends the run"),
-    ],
-)
-def test_all_processes_learn_of_failures_and_signals(lag: int, steps: list[tuple]) -> None:
-    fresh, sentinel = build_networks(tiny_config("selfpatch"), CPU), Sentinel(CPU, lag)
-    for step, (losses, signum, settle, stop, failed) in enumerate(steps, start=1):
-        found, flags = sentinel.check(step, fresh, losses, signum, settle)
-        assert (found, flags and flags.step) == (stop, failed)
-    assert steps
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_the_sentinel_on_a_gpu() -> None:
-    device = torch.device("cuda")
-    networks = build_networks(tiny_config("selfpatch"), device)
-    sentinel = Sentinel(device, lag=1)
-    losses = {"loss": torch.tensor(float("nan"), device=device)}
-    assert sentinel.check(1, networks, losses, 0, settle=False) == (0, None)
-    _, failed = sentinel.check(2, networks, {"loss": torch.tensor(3.0, device=device)}, 0, settle=False)
-    assert failed is not None
-    assert failed.step == 1
+@pytest.mark.parametrize(("losses", "signum", "broken"), [(GOOD, 0, False), (GOOD, SIGTERM, False), (BAD, SIGTERM, True)])
+def test_processes_learn_of_failures_and_signals(losses: dict[str, Tensor], signum: int, broken: bool) -> None:
+    assert agree(build_networks(tiny_config("selfpatch"), CPU), losses, signum) == (signum, broken)
