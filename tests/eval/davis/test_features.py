@@ -58,15 +58,14 @@ def test_a_frame_is_read_as_the_authors_read_it(tmp_path: Path) -> None:
     assert torch.equal(read_frame(tmp_path / "00007.jpg", PUBLISHED, 16), found)
 
 
-@pytest.mark.parametrize("name", ["cut", "empty", "text", "absent"])
-def test_a_damaged_frame_is_named(name: str, tmp_path: Path) -> None:
-    whole = cv2.imencode(".jpg", PIXELS)[1].tobytes()
-    contents = {"cut": whole[: len(whole) // 2], "empty": b"", "text": b"not an image"}
-    if name in contents:
-        (tmp_path / f"{name}.jpg").write_bytes(contents[name])
-    message = "not a JPEG, or a damaged" if name in contents else "no such frame"
-    with pytest.raises(ValueError, match=rf"{name}\.jpg: {message}"):
-        read_frame(tmp_path / f"{name}.jpg", PUBLISHED, 16)
+@pytest.mark.parametrize("content", [cv2.imencode(".jpg", PIXELS)[1].tobytes()[:5000], b"", b"not an image"])
+def test_a_damaged_frame_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "00001.jpg"
+    with pytest.raises(ValueError, match=r"00001\.jpg: no such frame"):
+        read_frame(path, PUBLISHED, 16)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"00001\.jpg: not a JPEG, or a damaged"):
+        read_frame(path, PUBLISHED, 16)
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
