@@ -44,15 +44,11 @@ class DataConfig(Section):
 
     path: Path = Path("data/imagenet/train")
     """A folder of images, a list of paths, COCO's annotations, CIFAR's folder, or tar shards (see docs/pretraining.md)."""
-    kind: str = "auto"
-    """What the path is, where it does not tell by itself: `folder`, `list` or another kind of docs/pretraining.md."""
-    tar_index: Path = Path("runs/tar_index")
-    """Folder where the places of the images in tar shards are kept once they have been read."""
+    kind: str = "auto"  # What the path is, where that cannot be seen: `folder`, `list`, `coco`, `cifar` or `tar`.
+    tar_index: Path = Path("runs/tar_index")  # Folder for the places of the images in tar shards, which are read once.
     workers: Count = 10  # Processes per device that decode and augment; 0 to do it in the training process.
-    pin_workers: bool = False
-    """Keep each worker on a core of its own; not where a second run on the machine would choose the same cores."""
-    max_unreadable: Count = 10
-    """How many distinct unreadable images each process skips (with their names) before the run stops."""
+    pin_workers: bool = False  # Keep each worker on a core of its own; not beside a second run on the machine.
+    max_unreadable: Count = 10  # Distinct unreadable images that each process skips, by name, before the run stops.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,8 +67,7 @@ class ViewsConfig(Section):
     local_scale: tuple[float, float] = (0.05, 0.25)
     """Smallest and largest area of a local crop, as a part of the image. DINO's own recipes use (0.05, 0.4)."""
     local_crops: Count = 8  # Number of local crops.
-    interpolation: Interpolation = "bicubic"
-    """How crops are resized: `bicubic`, as by DINO and SelfPatch; `bilinear`, as by MoBY and VISSL."""
+    interpolation: Interpolation = "bicubic"  # How crops are resized; `bilinear`: MoBY and VISSL.
     saturation: Part = 0.2  # Largest change of the saturation, as a part; VISSL has 0.4.
     shared_by: Count = 0
     """How many images of a batch, resized to 256 x 256, share all draws (PW-Self's main branch: those of one GPU); 0 for none."""
@@ -110,8 +105,7 @@ class BackboneConfig(Section):
     stage_depths: tuple[int, ...] = (2, 2, 6, 2)  # Blocks per stage of a Swin.
     stage_heads: tuple[int, ...] = (3, 6, 12, 24)  # Attention heads per stage of a Swin.
     window_size: int = 7  # Side of a Swin's attention windows in tokens.
-    drop_path_rate: ProperPart = 0.1
-    """Stochastic depth of the student's last block, growing linearly from 0; the teacher has none."""
+    drop_path_rate: ProperPart = 0.1  # Stochastic depth of the student's last block, linear from 0; the teacher has none.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,23 +127,16 @@ class OptimConfig(Section):
     lr: Positive = 0.0005  # Peak learning rate for a global batch of 256; scaled linearly with the batch.
     min_lr: NotNegative = 1e-6  # Learning rate at the end.
     start_lr: NotNegative = 0.0  # Learning rate at the start of the warm-up.
-    scale_ends: bool = False
-    """Whether `min_lr` and `start_lr` are scaled with the batch as `lr` is, as in MoBY."""
+    scale_ends: bool = False  # Whether `min_lr` and `start_lr` are scaled with the batch as `lr` is (MoBY).
     warmup_epochs: Count = 10  # Epochs of linear warm-up of the learning rate.
-    update_every: Literal["step", "epoch"] = "step"
-    """When learning rate and weight decay change: every step, as in DINO, or every epoch, as in VISSL's run."""
-    weight_decay: NotNegative = 0.04
-    """Weight decay at the start; never on biases and other one-dimensional parameters."""
+    update_every: Literal["step", "epoch"] = "step"  # When rate and weight decay change; `epoch`: VISSL.
+    weight_decay: NotNegative = 0.04  # Weight decay at the start; never on biases and other vectors.
     weight_decay_end: NotNegative = 0.4  # Weight decay at the end of its cosine.
     clip_grad: NotNegative = 3.0  # Largest gradient norm; 0 for no clipping.
-    clip_each: bool = True
-    """Whether `clip_grad` bounds each parameter tensor by itself, as in DINO; otherwise all together, as in MoBY."""
-    decay_positions: bool = True
-    """Whether position embeddings, relative position biases and CLS tokens decay, as in the code of DINO, SelfPatch and MoBY."""
-    freeze_last_layer_epochs: Count = 1
-    """Epochs at the start in which the last layers of the projection heads do not move."""
-    teacher_momentum: Part = 0.996
-    """Weight of the past in the teacher's moving average at the start; rises to 1 by a cosine."""
+    clip_each: bool = True  # Whether `clip_grad` bounds each tensor by itself (DINO), or all together (MoBY).
+    decay_positions: bool = True  # Whether position embeddings, position biases and CLS tokens decay, as published.
+    freeze_last_layer_epochs: Count = 1  # First epochs in which the last layers of the projection heads do not move.
+    teacher_momentum: Part = 0.996  # Weight of the past in the teacher's moving average at the start; it rises to 1.
 
 
 @dataclass(kw_only=True)
@@ -168,14 +155,12 @@ class TrainConfig(Section):
     device: str = "auto"  # `auto` takes this process's GPU where there is one, else the CPU.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the networks, though never of losses; `auto` is bfloat16 on a GPU that has it, else float32."""
-    compile: bool = False
-    """Compile the networks with `torch.compile`: minutes at the start, faster steps on a GPU."""
+    compile: bool = False  # Compile the networks with `torch.compile`: minutes at the start, faster steps on a GPU.
     checkpoint_every: Count = 0  # Steps between writes of the checkpoint; 0 for once per epoch.
     keep_last: Size = 2
     """How many of the newest checkpoints stay, the one to continue from included; an older one helps where that is damaged."""
     keep_every: Count = 0  # Besides, keep the checkpoint of every so many epochs for good; 0 for none.
-    export: bool = False
-    """Write the backbones of teacher and student as files for evaluation when the run is complete."""
+    export: bool = False  # Write the backbones of teacher and student for evaluation when the run is complete.
     log_every: Size = 10  # Steps between lines of the log; the last step of every epoch gets one, too.
 
     def __post_init__(self) -> None:
@@ -190,8 +175,7 @@ class WatchConfig(Section):
 
     every: Count = 10
     """Epochs between plots, curves and k-NN, which also come after the last epoch; 0 for none of them."""
-    images: Path | None = None
-    """Folder whose first images are drawn; none: images from all over the training data."""
+    images: Path | None = None  # Folder whose first images are drawn; none: from all over the training data.
     num_images: Size = 4  # How many images are drawn.
     knn_train: Path | None = None
     """Folder with a folder of images per class: the neighbours of an online k-NN, whose features every process holds in memory."""

@@ -45,13 +45,10 @@ class DINOConfig(Section):
     out_dim: Size = 65536  # Number of prototypes of the CLS head.
     hidden_dim: Size = 2048  # Width of the hidden layers of every projection head.
     bottleneck_dim: Size = 256  # Width of the normalised embedding in every projection head.
-    norm_last_layer: bool = True
-    """Keep every prototype at length 1. DINO advises True for small backbones; its VISSL run used False."""
+    norm_last_layer: bool = True  # Keep every prototype at length 1, DINO's advice for small backbones; VISSL: False.
     student_temperature: Positive = 0.1  # Sharpening of the student's probabilities, CLS and patches.
-    teacher_temperature: Positive = 0.04
-    """Sharpening of the teacher's probabilities after the warm-up, CLS and patches."""
-    warmup_teacher_temperature: Positive = 0.04
-    """Sharpening of the teacher's probabilities in the first epoch."""
+    teacher_temperature: Positive = 0.04  # Sharpening of the teacher's probabilities after the warm-up.
+    warmup_teacher_temperature: Positive = 0.04  # Sharpening of the teacher's probabilities in the first epoch.
     warmup_teacher_temperature_epochs: int = 0  # Epochs over which the teacher's temperature rises linearly.
     centre_momentum: ProperPart = 0.9  # Weight of the past in the running centres.
 
@@ -72,8 +69,7 @@ class SelfPatchConfig(Section):
 
     out_dim: Size = 4096
     """Number of prototypes of the patch head on DINO without negatives; heads of MoBY's kind have `moby.out_dim` channels."""
-    window: int = 3
-    """Odd side of the neighbourhood that holds a patch's candidates; 0 for all patches of the image."""
+    window: int = 3  # Odd side of the neighbourhood of a patch's candidates; 0 for all patches of the image.
     k: Size = 4  # Candidates that are selected as positives, the most similar ones.
     border: Border = "wrap"
     """Neighbourhoods at the image border: `wrap` goes round to the other side, as published; `clamp` stays inside the image."""
