@@ -44,31 +44,21 @@ _FEWEST_COORDINATES = 6  # three points
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """What the annotation file lists of one split, `train2017` or `val2017`, and which of its images a run uses.
-
-    - `images`: one line per image, in the order of the file: file name and number of annotations; `trainable`: those of them that
-      training uses, with annotations and no side below 32 pixels.
-    - `limit`: the user's wish to use only the first N; None for all.
-    - `categories`: ids and names, in the order of the file; `sizes`: file name -> (width, height).
-    """
+    """What the annotation file lists of one split, `train2017` or `val2017`, and which of its images a run uses."""
 
     root: Path
     name: str
-    images: tuple[str, ...]
-    trainable: tuple[str, ...]
-    limit: int | None
-    categories: tuple[tuple[int, str], ...]
+    images: tuple[str, ...]  # a line per image, in the order of the file: file name and number of annotations
+    trainable: tuple[str, ...]  # those that training uses: with annotations, and no side below 32 pixels
+    limit: int | None  # the user's wish to use only the first N; None for all
+    categories: tuple[tuple[int, str], ...]  # ids and names, in the order of the file
     num_annotations: int
     annotations_sha256: str
-    sizes: Mapping[str, tuple[int, int]]
+    sizes: Mapping[str, tuple[int, int]]  # file name -> (width, height)
 
     @property
     def annotation_file(self) -> Path:
         return self.root / _ANNOTATIONS.format(self.name)
-
-    @property
-    def num_training_images(self) -> int:
-        return len(self.trainable[: self.limit])
 
     @property
     def used(self) -> tuple[str, ...]:
@@ -79,7 +69,7 @@ class Split:
     def describe(self) -> Dataset:
         restricted = len(self.used) < len(self.images) or self.num_annotations != FULL_ANNOTATIONS[self.name]
         return describe_dataset(
-            self.root, NAME, self.name, self.used, FULL_SIZES[self.name], restricted, content=self.annotations_sha256
+            self.root, NAME, self.name, self.used, FULL_SIZES[self.name], restricted, self.annotations_sha256
         )
 
     def check_files(self, deep: bool = False, jobs: int = 0) -> list[Finding]:

@@ -12,8 +12,6 @@ Arrays of the .npz file of matches, per IoU type (prefix `bbox_` or `segm_`); D 
 Shapes: T IoU thresholds, R recalls, K classes, A areas, M limits of detections per image.
 """
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,7 +22,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-import eval.openmmlab.operators  # noqa: F401 - before anything of mmdet
+from eval.openmmlab.operators import quiet_packages  # before anything of mmdet
 
 # isort: split
 from mmdet.evaluation.metrics import CocoMetric
@@ -75,7 +73,7 @@ def _evaluate(
     """Pycocotools' evaluation of boxes or masks alone: mask results carry no box, whose area would be taken for the mask's."""
     unused = "segmentation" if iou_type == "bbox" else "bbox"
     results = [{key: value for key, value in detection.items() if key != unused} for detection in detections]
-    with contextlib.redirect_stdout(io.StringIO()):
+    with quiet_packages():
         if results:
             found = truth.loadRes(results)
         else:  # `loadRes` fails on an empty list

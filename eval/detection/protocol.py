@@ -24,8 +24,6 @@ _RELEASED_HEADS = {384: 8}
 
 MATCHES_FILE = "image_matches.npz"  # what the test found in every single image, in the output folder
 
-_LARGEST_PART = 10  # measuring batch norm's statistics is at most such a part of a run, as warming up is
-
 
 def base_config(spec: BackboneSpec) -> Config:
     """The config file for a family of backbones, as written; ValueError if there is none."""
@@ -34,19 +32,31 @@ def base_config(spec: BackboneSpec) -> Config:
 
 def resolve(
     options: DetectionConfig, spec: BackboneSpec, splits: Mapping[str, Split], device: torch.device, world_size: int
-) -> Config:
-    """Fill in everything that depends on the options, the backbone, the data and the devices."""
+) -> tuple[Config, Protocol]:
+    """Fill in everything that depends on the options, the backbone, the data and the devices; and the protocol of such a run.
+
+    Two settings are no deviations: half precision follows the device, and the number of iterations the number of images where the
+    schedule is in epochs. Heads of the backbone file that are not the released configuration's are one; the tables show them as a
+    footnote (`eval.tasks.Benchmark.footnotes`).
+    """
     config, train, test = base_config(spec), splits["train2017"], splits["val2017"]
     batch = options.plan_batch(BatchPlan(**config.batch), world_size, has_batch_norm(config, spec))
     _resolve_model(config, options, spec)
-    _resolve_schedule(config, options, batch, train.num_training_images)
+    _resolve_schedule(config, options, batch, len(train.trainable[: train.limit]))
     # mmdet takes the first N after leaving out images without annotations.
     shared.use_data(config, options, train.limit, test.limit)
     _scale(config, options.short_side)
     config.test_evaluator.ann_file = str(test.annotation_file.resolve())
     config.test_evaluator.items_file = str(options.output / MATCHES_FILE)
     shared.finish_config(config, options, batch, device)
-    return config
+    base = base_config(spec)
+    if isinstance(spec, ViTSpec):
+        base.model.backbone.num_heads = _RELEASED_HEADS.get(spec.embed_dim)
+    not_compared = ["precision"] if base.half_precision else []
+    if base.schedule.unit != "iterations":
+        not_compared.append("iterations")
+    settings_of = partial(protocol_settings, spec)
+    return config, shared.describe_protocol("coco", VERSION, settings_of, base, config, device, options.override, not_compared)
 
 
 def has_batch_norm(config: Config, spec: BackboneSpec) -> bool:
@@ -79,7 +89,7 @@ def _resolve_schedule(config: Config, options: DetectionConfig, batch: BatchPlan
     epochs = options.epochs or (schedule.length if schedule.unit == "epochs" else None)
     iterations = options.iterations or (max(1, round(epochs * per_epoch)) if epochs else schedule.length)
     schedule.length = iterations / per_epoch if schedule.unit == "epochs" else iterations
-    schedule.precise_batch_norm = min(schedule.precise_batch_norm, math.ceil(iterations / _LARGEST_PART))
+    schedule.precise_batch_norm = min(schedule.precise_batch_norm, math.ceil(iterations / shared.LARGEST_PART))
     if schedule.precise_batch_norm:
         config.custom_hooks = [{"type": "PreciseBatchNormHook", "iterations": schedule.precise_batch_norm}]
     # The decay keeps its place in a schedule of another length.
@@ -103,23 +113,6 @@ def _scale(config: Config, short_side: int) -> None:
                 entry[option] = scaled(entry[option])
         for entry in shared.transforms(loader, "scales"):
             entry.scales = [scaled(scale) for scale in entry.scales]
-
-
-def protocol_of(config: Config, options: DetectionConfig, spec: BackboneSpec, device: torch.device) -> Protocol:
-    """The protocol of a run, from what `resolve` made of its options on these devices.
-
-    Two settings are no deviations: half precision follows the device, and the number of iterations the number of images where the
-    schedule is in epochs. Heads of the backbone file that are not the released configuration's are one; the tables show them as a
-    footnote (`eval.tasks.Benchmark.footnotes`).
-    """
-    base = base_config(spec)
-    if isinstance(spec, ViTSpec):
-        base.model.backbone.num_heads = _RELEASED_HEADS.get(spec.embed_dim)
-    not_compared = ["precision"] if base.half_precision else []
-    if base.schedule.unit != "iterations":
-        not_compared.append("iterations")
-    settings_of = partial(protocol_settings, spec)
-    return shared.describe_protocol("coco", VERSION, settings_of, base, config, device, options.override, not_compared)
 
 
 def protocol_settings(spec: BackboneSpec, config: Config, device: torch.device) -> dict[str, Any]:

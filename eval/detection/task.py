@@ -7,7 +7,7 @@ from common.distributed import world_size
 from eval.detection.config import DetectionConfig
 from eval.detection.data import check_data
 from eval.detection.items import ARTEFACT
-from eval.detection.protocol import MATCHES_FILE, protocol_of, resolve
+from eval.detection.protocol import MATCHES_FILE, resolve
 from eval.openmmlab import finetune
 from eval.openmmlab.finetune import Prepared
 from eval.openmmlab.plots import draw_predictions
@@ -19,9 +19,8 @@ ARTEFACTS = {ARTEFACT: MATCHES_FILE}
 def prepare(options: DetectionConfig, spec: BackboneSpec, device: torch.device) -> Prepared:
     """Check data and options, and resolve the config."""
     splits = check_data(options.data, *options.image_limits)
-    config = resolve(options, spec, splits, device, world_size())
+    config, protocol = resolve(options, spec, splits, device, world_size())
     draw_predictions(config, options, "mmdet.DetLocalVisualizer", [name for _, name in splits["val2017"].categories])
-    protocol = protocol_of(config, options, spec, device)
     return Prepared(config, protocol, {"train": splits["train2017"], "test": splits["val2017"]})
 
 

@@ -26,7 +26,7 @@ from eval.result import Protocol
 from eval.tasks import BENCHMARKS
 
 _BASE_CONFIG = "base"  # the file that a task's other configs inherit
-_WARMUP_PART = 10
+LARGEST_PART = 10  # warming up, and measuring batch norm's statistics, are at most such a part of a run
 
 # Where an override changes the run. Elsewhere the options have been read already, or `eval.openmmlab.finetune` sets the value.
 _EFFECTIVE = (
@@ -39,10 +39,7 @@ _NO_SETTINGS = {"backbone_file", "compile", "in_channels"}  # These change no me
 
 
 def read_family_config(folder: Path, spec: BackboneSpec, head: str = "") -> Config:
-    """The config file of a task for a family of backbones, as written: `FAMILY.py`, or `FAMILY_HEAD.py` for another head.
-
-    ValueError if the folder has none for this family and head.
-    """
+    """The config file of a task for a family of backbones, as written: `FAMILY.py`, or `FAMILY_HEAD.py` for another head."""
     suffix = f"_{head}" if head else ""
     path = folder / f"{spec.family}{suffix}.py"
     if not path.is_file():
@@ -87,10 +84,8 @@ def use_data(config: Config, options: FineTuningConfig, *limits: int | None) -> 
 
 def transforms(loader: Config, option: str) -> list[Any]:
     """The transforms of a data loader that have an option, those inside a RandomChoice included; may be changed in place."""
-    found = []
-    for entry in loader.dataset.pipeline:
-        found += [entry, *chain.from_iterable(entry.get("transforms", []))]
-    return [entry for entry in found if option in entry]
+    nested = ([entry, *chain.from_iterable(entry.get("transforms", []))] for entry in loader.dataset.pipeline)
+    return [entry for entry in chain.from_iterable(nested) if option in entry]
 
 
 def transform_option(loader: Config, option: str) -> Any:
@@ -106,7 +101,7 @@ def use_schedule(config: Config, options: FineTuningConfig, iterations: int, dec
     """
     warmup = options.warmup_iterations
     if warmup is None:
-        warmup = min(config.schedule.warmup_iterations, iterations // _WARMUP_PART)
+        warmup = min(config.schedule.warmup_iterations, iterations // LARGEST_PART)
     config.schedule.warmup_iterations = warmup
     config.train_cfg.max_iters = iterations
     # A scheduler reaches its last value one iteration before `end`, hence the + 1.
@@ -115,10 +110,7 @@ def use_schedule(config: Config, options: FineTuningConfig, iterations: int, dec
 
 
 def finish_config(config: Config, options: FineTuningConfig, batch: BatchPlan, device: torch.device) -> None:
-    """Fill in batch, optimiser and precision, and apply the user's overrides last.
-
-    `auto` is bfloat16 on a GPU that has it and float16 on any other, where half precision is published; otherwise float32.
-    """
+    """Fill in batch, optimiser and precision, and apply the user's overrides last."""
     precision = options.precision
     if device.type == "cpu" and precision not in ("auto", "float32"):
         raise ValueError(f"--precision {precision} needs a GPU; the CPU computes in float32")

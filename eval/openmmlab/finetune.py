@@ -45,13 +45,12 @@ class Prepared(NamedTuple):
     """A run whose options and data fit each other.
 
     `config` is a full iteration-based mmengine config with an InfiniteSampler for training; `complete_config` adds hooks,
-    visualisation, device, seeds and resuming. `splits`, `train` and `test`, are the task's own; they have `describe()`, and
-    `check_files()`, which takes a while.
+    visualisation, device, seeds and resuming.
     """
 
     config: Config
     protocol: Protocol
-    splits: Mapping[str, Any]
+    splits: Mapping[str, Any]  # the task's own, `train` and `test`; their `check_files()` takes a while
 
     def refuse_damage(self, data: Path) -> None:
         """Raise ValueError if a file of the data set, in the folder `data`, cannot be used."""
@@ -163,9 +162,7 @@ def complete_config(config: Config, options: FineTuningConfig, device: torch.dev
     config.default_hooks = {"logger": None, "checkpoint": {**checkpoints, "filename_tmpl": CHECKPOINT_NAME}}
     config.custom_hooks = [
         *config.get("custom_hooks", []),
-        {"type": "ProgressHook"},
-        {"type": "StopHook"},
-        {"type": "PlainCheckpointHook"},
+        *({"type": name} for name in ("ProgressHook", "StopHook", "PlainCheckpointHook")),
         {"type": "SeedByIterationHook", "seed": options.seed},
     ]
     if device.type == "cpu" and config.optim_wrapper.optimizer.type in _FUSED_ON_CPU:

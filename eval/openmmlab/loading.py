@@ -87,8 +87,7 @@ class SeededByPlace(Dataset[Any]):
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        metainfo: dict[str, Any] = self._dataset.metainfo
-        return metainfo
+        return dict(self._dataset.metainfo)
 
     def full_init(self) -> None:
         """Read the annotations, before worker processes share them."""

@@ -72,16 +72,13 @@ class FineTuningRunner(Runner):
         """Test the model as process 0 saves it: without SyncBN, the running statistics of the processes differ."""
         for buffer in self.model.buffers():
             broadcast(buffer, src=0)
-        metrics: dict[str, Any] = super().test()
-        return metrics
+        return dict(super().test())
 
     def dump_config(self) -> None:
         if is_main_process():
             write_text_atomically(Path(self.work_dir) / CONFIG_FILE, self.cfg.pretty_text + "\n")
 
-    def load_checkpoint(
-        self, filename: str, map_location: Any = "cpu", strict: bool = True, revise_keys: Any = ()
-    ) -> dict[str, Any]:
+    def load_checkpoint(self, filename: str, map_location: Any = "cpu", strict: bool = True, revise_keys: Any = ()) -> Any:
         """Load a checkpoint of this run: every weight must be there and fit. mmengine's default forgives both."""
         assert strict
         return super().load_checkpoint(filename, map_location="cpu", strict=True, revise_keys=list(revise_keys))

@@ -26,15 +26,12 @@ _MOST_ABSENT_NAMED = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """The pairs of one split, `training` or `validation`, that a run uses, by their file names without suffix, ascending.
-
-    `restricted` says whether pairs were left out on the user's wish.
-    """
+    """The pairs of one split, `training` or `validation`, that a run uses, by their file names without suffix, ascending."""
 
     root: Path
     name: str
     stems: tuple[str, ...]
-    restricted: bool
+    restricted: bool  # pairs were left out on the user's wish
 
     def image(self, stem: str) -> Path:
         return self.root / "images" / self.name / f"{stem}.jpg"

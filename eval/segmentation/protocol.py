@@ -30,8 +30,8 @@ def base_config(spec: BackboneSpec, head: Head) -> Config:
 
 def resolve(
     options: SegmentationConfig, spec: BackboneSpec, splits: Mapping[str, Split], device: torch.device, world_size: int
-) -> Config:
-    """Fill in everything that depends on the options, the backbone, the data and the devices."""
+) -> tuple[Config, Protocol]:
+    """Fill in everything that depends on the options, the backbone, the data and the devices; and the protocol of such a run."""
     config = base_config(spec, options.head)
     batch = options.plan_batch(BatchPlan(**config.batch), world_size)
     _resolve_model(config, options, spec)
@@ -47,7 +47,9 @@ def resolve(
     config.test_evaluator.output_file = str(options.output / COUNTS_FILE)
     config.test_evaluator.items_file = str(options.output / IMAGES_FILE)
     shared.finish_config(config, options, batch, device)
-    return config
+    benchmark = "ade20k" if options.head == "fpn" else options.head
+    base, settings_of = base_config(spec, options.head), partial(protocol_settings, spec)
+    return config, shared.describe_protocol(benchmark, VERSION, settings_of, base, config, device, options.override)
 
 
 def _resolve_model(config: Config, options: SegmentationConfig, spec: BackboneSpec) -> None:
@@ -75,13 +77,6 @@ def _resolve_schedule(config: Config, options: SegmentationConfig) -> None:
         rules.custom_keys.pop("norm", None)
     elif options.decay_norm is not None:
         rules.norm_decay_mult = 0.0
-
-
-def protocol_of(config: Config, options: SegmentationConfig, spec: BackboneSpec, device: torch.device) -> Protocol:
-    """The protocol of a run, from what `resolve` made of its options on these devices."""
-    benchmark = "ade20k" if options.head == "fpn" else options.head
-    base, settings_of = base_config(spec, options.head), partial(protocol_settings, spec)
-    return shared.describe_protocol(benchmark, VERSION, settings_of, base, config, device, options.override)
 
 
 def protocol_settings(spec: BackboneSpec, config: Config, device: torch.device) -> dict[str, Any]:

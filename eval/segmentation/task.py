@@ -11,7 +11,7 @@ from eval.result import Result
 from eval.segmentation.config import SegmentationConfig
 from eval.segmentation.data import check_data
 from eval.segmentation.items import ARTEFACT
-from eval.segmentation.protocol import COUNTS_FILE, IMAGES_FILE, protocol_of, resolve
+from eval.segmentation.protocol import COUNTS_FILE, IMAGES_FILE, resolve
 
 ARTEFACTS = {"class_pixels": COUNTS_FILE, ARTEFACT: IMAGES_FILE}
 
@@ -19,9 +19,8 @@ ARTEFACTS = {"class_pixels": COUNTS_FILE, ARTEFACT: IMAGES_FILE}
 def prepare(options: SegmentationConfig, spec: BackboneSpec, device: torch.device) -> Prepared:
     """Check data and options, and resolve the config."""
     splits = check_data(options.data, *options.image_limits)
-    config = resolve(options, spec, splits, device, world_size())
+    config, protocol = resolve(options, spec, splits, device, world_size())
     draw_predictions(config, options, "mmseg.SegLocalVisualizer")
-    protocol = protocol_of(config, options, spec, device)
     return Prepared(config, protocol, {"train": splits["training"], "test": splits["validation"]})
 
 

@@ -21,14 +21,13 @@ def test_images_without_annotations_are_listed_but_not_trained_on(coco: Path) ->
     splits = check_data(coco)
     train = splits["train2017"]
     assert CocoDataset.METAINFO["classes"] == CATEGORY_NAMES
-    assert (len(train.images), train.num_training_images) == (4, 3)
+    assert (len(train.images), len(train.trainable)) == (4, 3)
     assert train.describe().num_items == 4
     assert train.images[0] == "000000000000.jpg 2"
     assert splits["val2017"].describe().coverage == "subset"
     # Limits are part of the fingerprint; one beyond the data changes nothing.
     limited = check_data(coco, max_train_images=2, max_val_images=1)
-    assert limited["train2017"].num_training_images == 2
-    assert limited["val2017"].describe().num_items == 1
+    assert [limited[name].describe().num_items for name in splits] == [2, 1]
     digests = {one[name].describe().listing_sha256 for one in (splits, limited) for name in splits}
     assert len(digests) == 4
     assert check_data(coco, max_val_images=99)["val2017"].describe() == splits["val2017"].describe()

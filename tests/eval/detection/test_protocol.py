@@ -20,7 +20,7 @@ from PIL import Image
 from backbones.spec import BackboneSpec, PlainViTSpec, SwinSpec
 from eval.detection.config import DetectionConfig
 from eval.detection.data import Split, check_data
-from eval.detection.protocol import protocol_of, resolve
+from eval.detection.protocol import resolve
 from eval.detection.task import evaluate
 from eval.openmmlab.config import plain, transforms
 from eval.result import Protocol
@@ -41,8 +41,7 @@ def resolved(
 ) -> tuple[Config, Protocol]:
     """The config as published, on 8 GPUs unless told otherwise."""
     given = DetectionConfig(**{**PATHS, "precision": "float32", **options})
-    config = resolve(given, spec, splits or full_coco(), device, world_size)
-    return config, protocol_of(config, given, spec, device)
+    return resolve(given, spec, splits or full_coco(), device, world_size)
 
 
 HEADS = {"num_heads": [8, 6]}

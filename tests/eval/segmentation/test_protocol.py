@@ -21,7 +21,7 @@ from eval.openmmlab.config import plain
 from eval.result import Protocol
 from eval.segmentation.config import Head, SegmentationConfig
 from eval.segmentation.data import check_data
-from eval.segmentation.protocol import base_config, protocol_of, resolve
+from eval.segmentation.protocol import base_config, resolve
 from eval.segmentation.task import evaluate
 from tests.eval.rows import ROWS, THIN_HEADS, VIT_SMALL, toy
 from tests.toy import write_toy_backbone
@@ -34,8 +34,7 @@ def resolved(
 ) -> tuple[Config, Protocol]:
     """The config as published, on 8 GPUs unless told otherwise."""
     given = SegmentationConfig(**{"backbone": Path("b"), "data": ade, "output": Path("o"), **more})
-    config = resolve(given, spec, check_data(ade, *given.image_limits), device, world_size)
-    return config, protocol_of(config, given, spec, device)
+    return resolve(given, spec, check_data(ade, *given.image_limits), device, world_size)
 
 
 def build_model(config: Config) -> Any:
