@@ -73,7 +73,14 @@ def check_one_line(task: Task, mistakes: Sequence[tuple[Sequence[str], str]]) ->
 
 
 class Course:
-    """Needs the fixtures `task` and `finished`, the output folder of a run with the name `toy`."""
+    """Needs the fixture `task`."""
+
+    @pytest.fixture(scope="class")
+    def finished(self, task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """The output folder of a run with the name `toy`."""
+        output = tmp_path_factory.mktemp("finished") / task.name
+        task.evaluate(task.options(output, name="toy"))
+        return output
 
     def test_the_record_is_complete(self, task: Task, finished: Path) -> None:
         result = read_result(finished / "result.json")

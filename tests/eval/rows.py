@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mmengine.optim import build_optim_wrapper
+
 from backbones.spec import BackboneSpec, DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec
 from eval.detection.data import FULL_ANNOTATIONS, FULL_SIZES, FULL_TRAINABLE, Split
 
@@ -30,6 +32,18 @@ def toy(spec: BackboneSpec) -> BackboneSpec:
             return replace(spec, embed_dim=8 * spec.num_heads[0])
         case ResNetSpec():
             return replace(spec, layers=(1, 1, 1, 1))
+
+
+def check_decay(model: Any, optim_wrapper: Any, undecayed_layers: tuple[str, ...]) -> None:
+    """Weight decay leaves alone the layers of these kinds, position embeddings and position biases, and nothing else."""
+    groups = build_optim_wrapper(model, optim_wrapper).optimizer.param_groups
+    undecayed = {id(value) for group in groups if group["weight_decay"] == 0 for value in group["params"]}
+    layers = [layer for layer in model.modules() if type(layer).__name__ in undecayed_layers]
+    assert {type(layer).__name__ for layer in layers} == set(undecayed_layers)
+    wanted = [value for layer in layers for value in layer.parameters()]
+    ends = ("relative_position_bias_table", "pos_embed")
+    wanted += [value for name, value in model.named_parameters() if name.endswith(ends)]
+    assert undecayed == {id(value) for value in wanted if value.requires_grad}
 
 
 # Mask R-CNN and both heads of segmentation with thin layers: the path is the same and takes a tenth of the time.

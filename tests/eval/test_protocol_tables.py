@@ -60,7 +60,7 @@ def _row(constant: str, value: str, where: str, source: str, difference: str) ->
 
 @functools.cache
 def coco(spec: BackboneSpec) -> dict[str, Any]:
-    config = detection.resolve(DetectionConfig(**PATHS, precision="float32"), spec, full_coco(), GPU, 8)
+    config = detection.resolve(DetectionConfig(**PATHS, precision="float32"), spec, full_coco(), GPU, 8)[0]
     return {"config": config, "settings": detection_settings(spec, config, GPU)}
 
 
@@ -71,7 +71,7 @@ def ade20k(spec: BackboneSpec, head: Head = "fpn") -> dict[str, Any]:
         for name, size in {"training": 20210, "validation": 2000}.items()
     }
     base = segmentation.base_config(spec, head)
-    config = segmentation.resolve(SegmentationConfig(**PATHS, head=head), spec, splits, GPU, base.batch.world_size)
+    config = segmentation.resolve(SegmentationConfig(**PATHS, head=head), spec, splits, GPU, base.batch.world_size)[0]
     return {"config": config, "settings": segmentation_settings(spec, config, GPU)}
 
 

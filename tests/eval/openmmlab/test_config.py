@@ -36,20 +36,10 @@ def vit(depth: int) -> ViTSpec:
     return ViTSpec(embed_dim=24, depth=depth, num_heads=3, patch_size=16, image_size=64, class_token=False, final_norm=False)
 
 
-@pytest.mark.parametrize(
-    ("published", "depth", "taps"),
-    [
-        ((2, 5, 8, 11), 12, [2, 5, 8, 11]),
-        ((2, 5, 8, 11), 24, [5, 11, 17, 23]),
-        ((2, 5, 8, 11), 4, [0, 1, 2, 3]),
-        ((3, 5, 7, 11), 24, [7, 11, 15, 23]),
-    ],
-)
-def test_published_taps_keep_their_place_in_the_depth(published: tuple[int, ...], depth: int, taps: list[int]) -> None:
-    assert choose_taps(None, published, vit(depth)) == taps
-
-
-def test_chosen_taps_are_taken_and_checked() -> None:
+def test_published_taps_keep_their_place_in_the_depth_and_chosen_ones_are_checked() -> None:
+    published = {12: [2, 5, 8, 11], 24: [5, 11, 17, 23], 4: [0, 1, 2, 3]}
+    assert {depth: choose_taps(None, (2, 5, 8, 11), vit(depth)) for depth in published} == published
+    assert choose_taps(None, (3, 5, 7, 11), vit(24)) == [7, 11, 15, 23]
     assert choose_taps([0, 1, 2, 9], (2, 5, 8, 11), vit(12)) == [0, 1, 2, 9]
     swin = SwinSpec(embed_dim=24, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=7)
     assert choose_taps(None, (0, 1, 2, 3), swin) == [0, 1, 2, 3]
@@ -98,40 +88,46 @@ def test_updates_on_a_cpu_are_fused(optimiser: dict[str, Any], device: str, fuse
 
 
 def test_override_replaces_what_is_there_in_the_types_that_mmcv_insists_on() -> None:
-    before = {"strides": [4, 8], "name": "x", "scales": [(1333, 480), (1333, 800)], "size": (1, 2), "part": 0.5, "count": 1}
+    # YAML 1.1 reads 1e-3 as a string, which crashed the scheduler minutes later.
+    before = {
+        "rate": 0.1,
+        "strides": [4, 8],
+        "name": "x",
+        "scales": [(1333, 480), (1333, 800)],
+        "size": (1, 2),
+        "part": 0.5,
+        "count": 1,
+    }
     config = Config({"model": before})
-    for override in ("strides.0=16", "name=null", "scales=[[427, 256]]", "size=[3, 4]", "part=0", "count=2"):
+    for override in ("rate=1e-3", "strides.0=16", "name=null", "scales=[[427, 256]]", "size=[3, 4]", "part=0", "count=2"):
         apply_override(config, f"model.{override}")
-    wanted = {"strides": [16, 8], "name": None, "scales": [(427, 256)], "size": (3, 4), "part": 0.0, "count": 2}
+    wanted = {"rate": 1e-3, "strides": [16, 8], "name": None, "scales": [(427, 256)], "size": (3, 4), "part": 0.0, "count": 2}
     assert config.model.to_dict() == wanted
     assert (type(config.model.part), type(config.model.count)) == (float, int)
 
 
-@pytest.fixture
-def config() -> Config:
-    return Config({"model": {"strides": [4, 8], "name": "x", "size": (1, 2)}})
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("absent=1", "strides.more=1", "name.more=1", "name", "name=[", "size.0=3", "strides.2=1"), "wanted key=value"),
+        (("strides.0=fast",), "is a number"),
+    ],
+)
+def test_overrides_of_nothing_and_of_numbers_by_words_are_refused(overrides: tuple[str, ...], message: str) -> None:
+    config = Config({"model": {"strides": [4, 8], "name": "x", "size": (1, 2)}})
+    for override in overrides:
+        with pytest.raises(ValueError, match=message):
+            apply_override(config, f"model.{override}")
 
 
-NO_KEY = [
-    f"model.{rest}" for rest in ("absent=1", "strides.more=1", "name.more=1", "name", "name=[", "size.0=3", "strides.2=1")
-]
-NO_EFFECT = [
-    *("schedule.warmup_iterations=500", "batch.total=8", "half_precision=false", "load_from=/x.pth"),
-    *("train_dataloader.batch_size=1", "optim_wrapper.accumulative_counts=2", "default_hooks.checkpoint.interval=1"),
-]
-
-
-@pytest.mark.parametrize("override", NO_KEY + NO_EFFECT)
-def test_overrides_of_nothing_and_without_effect_are_refused(config: Config, override: str) -> None:
-    """The result said that the latter had been used."""
-    message = "wanted key=value" if override in NO_KEY else r"would change nothing: only values under model\., optim_wrapper\."
-    with pytest.raises(ValueError, match=message):
-        apply_override(config, override)
-
-
-def test_a_number_without_a_dot_stays_a_number(config: Config) -> None:
-    """YAML 1.1 reads 1e-3 as a string, which crashed the scheduler minutes later."""
-    apply_override(config, "model.strides.0=1e-3")
-    assert config.model.strides[0] == 1e-3
-    with pytest.raises(ValueError, match="is a number"):
-        apply_override(config, "model.strides.0=fast")
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("schedule.warmup_iterations=500", "batch.total=8", "half_precision=false", "load_from=/x.pth"),
+        *("train_dataloader.batch_size=1", "optim_wrapper.accumulative_counts=2", "default_hooks.checkpoint.interval=1"),
+    ],
+)
+def test_overrides_without_effect_are_refused(override: str) -> None:
+    """The result said that they had been used."""
+    with pytest.raises(ValueError, match=r"would change nothing: only values under model\., optim_wrapper\."):
+        apply_override(Config({}), override)

@@ -34,16 +34,9 @@ DICE = {"type": "SeededByPlace", "dataset": {"type": "_Dice", "pipeline": [{"typ
 
 
 def loaded(workers: int = 0, batches: int = 4, skip: int = 0, **dataset: Any) -> list[Any]:
-    loader = Runner.build_dataloader(
-        {
-            "dataset": {**DICE, **dataset},
-            "sampler": {"type": "PlaceSampler", "shuffle": True},
-            "batch_size": BATCH,
-            "num_workers": workers,
-            "collate_fn": {"type": "default_collate"},
-        },
-        seed=7,
-    )
+    parts = {"dataset": {**DICE, **dataset}, "sampler": {"type": "PlaceSampler", "shuffle": True}}
+    how = {"batch_size": BATCH, "num_workers": workers, "collate_fn": {"type": "default_collate"}}
+    loader = Runner.build_dataloader({**parts, **how}, seed=7)
     if skip:
         loader.sampler.skip(skip)
     random.seed(workers)  # what the generators did before must not matter
@@ -90,17 +83,15 @@ def test_purposes_have_numbers_of_their_own() -> None:
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    path = tmp_path / "photo.jpg"
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8))
-    image.save(path, quality=90)
-    return path
+    image.save(tmp_path / "photo.jpg", quality=90)
+    return tmp_path / "photo.jpg"
 
 
 def test_whole_images_are_read_as_mmcv_reads_them(photo: Path) -> None:
     for path in (photo, photo.with_suffix(".png")):
         Image.open(photo).save(path)
-        ours, theirs = ({"img_path": str(path)} for _ in range(2))
-        ours, theirs = ReadImage()(ours), LoadImageFromFile()(theirs)
+        ours, theirs = (reader()({"img_path": str(path)}) for reader in (ReadImage, LoadImageFromFile))
         np.testing.assert_array_equal(ours.pop("img"), theirs.pop("img"))
         assert ours == theirs
 

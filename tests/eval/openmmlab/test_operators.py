@@ -9,33 +9,31 @@ from types import ModuleType
 import pytest
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.utils.dl_utils.misc import mmcv_full_available
 
 from eval.openmmlab.operators import EXTENSION, install_operators, quiet_packages
 
+# isort: split
+from mmcv.ops import nms, roi_align
 
-def test_extension_has_a_spec() -> None:
-    # mmengine asks importlib.util.find_spec whether mmcv is complete; a module without __spec__ makes that a ValueError.
+
+def test_mmengine_takes_mmcv_for_complete() -> None:
+    # It asks importlib.util.find_spec; a module without __spec__ makes that a ValueError.
+    assert mmcv_full_available()
     spec = importlib.util.find_spec(EXTENSION)
     assert spec is not None
     assert spec.loader is not None
-    from mmengine.utils.dl_utils.misc import mmcv_full_available
-
-    assert mmcv_full_available()
 
 
 def test_what_is_not_served_is_named_when_called_not_when_looked_up() -> None:
     softnms = importlib.import_module(EXTENSION).softnms
     with pytest.raises(NotImplementedError, match="softnms"):
         softnms(torch.zeros(1, 4))
-    from mmcv.ops import roi_align
-
     with pytest.raises(NotImplementedError, match="maximum pooling"):
         roi_align(torch.zeros(1, 1, 4, 4), torch.zeros(1, 5), 2, 1.0, 0, "max", True)
 
 
 def test_half_precisions_are_served() -> None:
-    from mmcv.ops import nms, roi_align
-
     features = torch.randn(1, 2, 8, 8, dtype=torch.bfloat16, requires_grad=True)
     pooled = roi_align(features, torch.tensor([[0.0, 0, 0, 8, 8]]).bfloat16(), 2, 1.0, 0, "avg", True)
     pooled.sum().backward()

@@ -45,25 +45,21 @@ class _Line(BaseModel):
 
 class _Recorder(Hook):
     def __init__(self) -> None:
-        self.losses: list[float] = []
-        self.rates: list[float] = []
+        self.seen: list[tuple[float, float]] = []
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        self.losses.append(float(outputs["loss"]))
-        self.rates.append(runner.optim_wrapper.get_lr()["lr"][0])
+        self.seen.append((float(outputs["loss"]), runner.optim_wrapper.get_lr()["lr"][0]))
 
 
-def _train(work_dir: Path, accumulation: int, updates: int = UPDATES, resume: bool = False) -> tuple[_Recorder, Tensor]:
+def _train(
+    work_dir: Path, accumulation: int, updates: int = UPDATES, resume: bool = False
+) -> tuple[list[tuple[float, float]], Tensor]:
+    """Loss and learning rate of every update, and the weights after the last one."""
+    how = {"sampler": {"type": "InfiniteSampler", "shuffle": True, "seed": 0}, "collate_fn": {"type": "pseudo_collate"}}
     runner = FineTuningRunner(
         model={"type": "_Line"},
         work_dir=str(work_dir),
-        train_dataloader={
-            "batch_size": BATCH,
-            "num_workers": 0,
-            "sampler": {"type": "InfiniteSampler", "shuffle": True, "seed": 0},
-            "dataset": _Numbers(),
-            "collate_fn": {"type": "pseudo_collate"},
-        },
+        train_dataloader={"dataset": _Numbers(), "batch_size": BATCH, "num_workers": 0, **how},
         train_cfg={"type": "AccumulatingIterLoop", "max_iters": updates},
         optim_wrapper={"optimizer": {"type": "SGD", "lr": 1e-3}, "accumulative_counts": accumulation},
         param_scheduler=[{"type": "PolyLR", "power": 1.0, "end": UPDATES + 1, "by_epoch": False}],
@@ -77,16 +73,16 @@ def _train(work_dir: Path, accumulation: int, updates: int = UPDATES, resume: bo
     recorder = _Recorder()
     runner.register_hook(recorder, priority="VERY_LOW")
     model = runner.train()
-    return recorder, model.layer.weight.detach().cpu().clone()
+    return recorder.seen, model.layer.weight.detach().cpu().clone()
 
 
 @pytest.mark.parametrize("accumulation", [2, 4])
 def test_updates_do_not_depend_on_the_number_of_parts(tmp_path: Path, accumulation: int) -> None:
     whole, whole_weight = _train(tmp_path / "whole", 1)
     parts, parts_weight = _train(tmp_path / "parts", accumulation)
-    assert len(parts.losses) == UPDATES
-    assert parts.losses == pytest.approx(whole.losses, rel=1e-5)
-    assert parts.rates == whole.rates
+    assert len(parts) == UPDATES
+    assert [loss for loss, _ in parts] == pytest.approx([loss for loss, _ in whole], rel=1e-5)
+    assert [rate for _, rate in parts] == [rate for _, rate in whole]
     torch.testing.assert_close(parts_weight, whole_weight, rtol=1e-5, atol=1e-7)
 
 
@@ -94,7 +90,7 @@ def test_a_resumed_run_does_not_cut_an_update_in_two(tmp_path: Path) -> None:
     _, wanted = _train(tmp_path / "once", 2)
     _train(tmp_path / "twice", 2, updates=3)
     resumed, weight = _train(tmp_path / "twice", 2, resume=True)
-    assert len(resumed.losses) == UPDATES - 3
+    assert len(resumed) == UPDATES - 3
     torch.testing.assert_close(weight, wanted, rtol=0, atol=0)
 
 

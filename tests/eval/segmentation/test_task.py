@@ -17,7 +17,6 @@ from mmengine.registry import HOOKS
 from common.cli import Interrupted
 from eval.result import read_result
 from eval.segmentation.config import SegmentationConfig
-from eval.segmentation.task import evaluate
 from tests.eval.course import OPTIONS, Course, Task, arguments, assert_same_weights, check_one_line
 from tests.eval.rows import THIN_HEADS
 
@@ -33,15 +32,16 @@ def options(toy_file: Path, data: Path, output: Path, **more: Any) -> Segmentati
 
 @pytest.fixture(scope="module")
 def task(toy_file: Path, ade: Path) -> Task:
-    given = partial(options, toy_file, ade)
-    return Task(name="segmentation", options=given, settled=SETTLED)
+    return Task(name="segmentation", options=partial(options, toy_file, ade), settled=SETTLED)
 
 
-@pytest.fixture(scope="module")
-def finished(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("finished") / "segmentation"
-    evaluate(task.options(output, name="toy"))
-    return output
+@HOOKS.register_module()
+class SignalHook(Hook):
+    """Signals the process during an update, as Slurm does before a time limit."""
+
+    def before_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
+        if runner.iter == 2:
+            signal.raise_signal(signal.SIGUSR2)
 
 
 class TestCourse(Course):
@@ -49,30 +49,32 @@ class TestCourse(Course):
     def test_two_processes_have_the_losses_of_one(self, task: Task, tmp_path: Path) -> None:
         super().test_two_processes_have_the_losses_of_one(task, tmp_path)
 
+    def test_a_signal_leaves_a_checkpoint(self, task: Task, finished: Path, tmp_path: Path) -> None:
+        """Up to a thousand updates were lost, and a job shorter than that never got on."""
+        given = task.options(tmp_path, checkpoint_interval=1000)
+        with pytest.raises(Interrupted, match="stopped by SIGUSR2"):
+            task.evaluate(given, {"type": "SignalHook"})
+        with pytest.raises(ValueError, match=r"unfinished run with other inputs \(seed 0 -> 1\)"):
+            task.evaluate(replace(given, seed=1))
+        assert [path.name for path in (tmp_path / "training").glob("*.pth")] == ["iter_3.pth"]
+        assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
+        result = task.evaluate(given)
+        assert_same_weights(tmp_path, finished)
+        assert result.metrics == read_result(finished / "result.json").metrics
 
-@HOOKS.register_module()
-class SignalHook(Hook):
-    """Signals the process during an update, as Slurm does before a time limit."""
-
-    def __init__(self, iteration: int) -> None:
-        self.iteration = iteration
-
-    def before_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
-        if runner.iter + 1 == self.iteration:
-            signal.raise_signal(signal.SIGUSR2)
-
-
-def test_a_signal_leaves_a_checkpoint(task: Task, finished: Path, tmp_path: Path) -> None:
-    """Up to a thousand updates were lost, and a job shorter than that never got on."""
-    with pytest.raises(Interrupted, match="stopped by SIGUSR2"):
-        task.evaluate(task.options(tmp_path / "stopped", checkpoint_interval=1000), {"type": "SignalHook", "iteration": 3})
-    with pytest.raises(ValueError, match=r"unfinished run with other inputs \(seed 0 -> 1\)"):
-        task.evaluate(task.options(tmp_path / "stopped", seed=1))
-    assert [path.name for path in (tmp_path / "stopped/training").glob("*.pth")] == ["iter_3.pth"]
-    assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
-    result = task.evaluate(task.options(tmp_path / "stopped", checkpoint_interval=1000))
-    assert_same_weights(tmp_path / "stopped", finished)
-    assert result.metrics == read_result(finished / "result.json").metrics
+    def test_every_labelled_pixel_is_counted_once(self, finished: Path) -> None:
+        result = read_result(finished / "result.json")
+        assert list(result.metrics) == ["mIoU", "aAcc", "mAcc"]
+        assert [set(values) for values in result.breakdown.values()] == [{"IoU", "Acc"}] * 150
+        drawn = {path for name, path in result.artefacts.items() if name.startswith("prediction on")}
+        assert drawn == {f"predictions/00{number}.png" for number in range(3)}
+        assert not math.isnan(result.breakdown["wall"]["IoU"])
+        assert math.isnan(result.breakdown["sky"]["Acc"])  # labelled nowhere
+        assert [result.datasets[role].num_items for role in ("train", "test")] == [4, 3]
+        counts = json.loads((finished / "class_pixels.json").read_text(encoding="utf-8"))
+        _, predicted, labelled = (sum(numbers) for numbers in zip(*counts.values(), strict=True))
+        assert predicted == labelled == 3 * 50 * (70 - 4)
+        assert {name for name, (_, _, labelled) in counts.items() if labelled} == {"wall", "door"}
 
 
 def test_a_diverged_training_gives_no_metrics(task: Task, tmp_path: Path) -> None:
@@ -82,26 +84,6 @@ def test_a_diverged_training_gives_no_metrics(task: Task, tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"update \d: the loss is (nan|inf); the training has diverged"):
         task.evaluate(given)
     assert not (tmp_path / "out/result.json").exists()
-
-
-def test_the_result_is_of_classes(finished: Path) -> None:
-    result = read_result(finished / "result.json")
-    assert list(result.metrics) == ["mIoU", "aAcc", "mAcc"]
-    assert len(result.breakdown) == 150
-    assert all(set(values) == {"IoU", "Acc"} for values in result.breakdown.values())
-    drawn = {name: path for name, path in result.artefacts.items() if name.startswith("prediction on")}
-    assert sorted(drawn.values()) == [f"predictions/00{number}.png" for number in range(3)]
-    assert not math.isnan(result.breakdown["wall"]["IoU"])
-    assert math.isnan(result.breakdown["sky"]["Acc"])  # labelled nowhere
-    assert result.datasets["train"].num_items == 4
-    assert result.datasets["test"].num_items == 3
-
-
-def test_every_labelled_pixel_is_counted_once(finished: Path, ade: Path) -> None:
-    counts = json.loads((finished / "class_pixels.json").read_text(encoding="utf-8"))
-    assert sum(labelled for _, _, labelled in counts.values()) == 3 * 50 * (70 - 4)
-    assert sum(predicted for _, predicted, _ in counts.values()) == 3 * 50 * (70 - 4)
-    assert {name for name, (_, _, labelled) in counts.items() if labelled} == {"wall", "door"}
 
 
 def test_a_warm_up_longer_than_the_run_is_one_line(task: Task, tmp_path: Path) -> None:
