@@ -59,6 +59,7 @@ def make_grid(table: Table, comparison: Comparison) -> dict[str, Any]:
         ],
         "rows": rows,
         "origins": origins,
+        "footnotes": [f"{row.descriptors['method']} – {row.note}." for row in table.rows if row.evaluated and row.note],
     }
 
 

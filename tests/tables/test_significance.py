@@ -49,7 +49,7 @@ def test_a_constant_shift_is_significant_and_none_is_not(values: list[float], sh
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(st.integers(0, 10**6), st.floats(0, 1.5))
 def test_the_sign_flip_test_is_that_over_all_signs(seed: int, shift: float) -> None:
-    """With 10 items, all 1,024 signs can be tried."""
+    """For 10 items, the test enumerates all 1,024 signs."""
     differences_N = np.random.default_rng(seed).normal(shift, 1, 10)
     all_signs = np.array(list(itertools.product((-1, 1), repeat=10)))
     probability = np.mean(np.abs(all_signs @ differences_N) >= abs(differences_N.sum()) - 1e-12)

@@ -111,6 +111,11 @@ def test_what_is_no_benchmark_number_is_bracketed(runs: Path, run: WriteRun, sta
     assert not re.search(r'class="value measured[" ]', text)
 
 
+def test_a_footnote_stands_below_the_table(runs: Path, run: WriteRun) -> None:
+    run("one", "detection", deviations={"num_heads": [8, 3]})
+    assert '<p class="note">one – COCO: the released configuration fine-tunes with 8 attention heads' in render(runs)
+
+
 def test_a_record_holds_what_the_result_states(runs: Path, run: WriteRun) -> None:
     result = run(
         "one",
