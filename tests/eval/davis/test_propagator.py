@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,44 +64,16 @@ def test_ties_at_the_last_place_all_count() -> None:
     torch.testing.assert_close(found, propagate_labels(target, still, labels, 2, 8, 0.1))
 
 
-def test_sources_out_of_reach_do_not_vote() -> None:
-    target, context, _ = random_frames(0, 1, 5, 9)
-    context[0, :, 5:] = target[:, :1]
-    labels = torch.zeros(1, 5, 9, 2)
-    labels[0, :, :5, 0] = 1
-    labels[0, :, 5:, 1] = 1
-    assert propagate_labels(target, context, labels, 4, 1, 0.1)[:, 0, 1].max() == 0
-    assert propagate_labels(target, context, labels, 5, 1, 0.1)[:, 0, 1].max() == 1
-
-
-def test_only_the_published_way_drops_a_thin_object_of_the_highest_id() -> None:
-    mask = np.zeros((32, 32), np.uint8)
-    mask[:, 16:] = 1
-    mask[0, 0] = 2  # too thin for a grid of 4 x 4, and the highest id
-    labels = first_labels(mask, (4, 4), drop_highest_id=True)
-    assert labels.shape == (4, 4, 2)
-    assert labels[:, 2:, 1].eq(1).all()
-    labels = first_labels(mask, (4, 4), drop_highest_id=False)
-    assert labels.shape == (4, 4, 3)
-    assert labels[0, 0, 2] == pytest.approx(1 / 64)
-    torch.testing.assert_close(labels.sum(-1), torch.ones(4, 4))
-
-
 def test_channels_are_stretched_before_they_compete() -> None:
-    labels = torch.zeros(2, 2, 2)
-    labels[..., 0], labels[..., 1] = 0.9, 0.1
+    labels = torch.tensor([0.9, 0.1]).repeat(2, 2, 1)
     labels[0, 0] = torch.tensor([0.7, 0.3])
     ids = label_map(labels, 4)
-    assert ids.shape == (8, 8)
-    assert ids.dtype == torch.uint8
+    assert (ids.shape, ids.dtype) == ((8, 8), torch.uint8)
     assert ids[0, 0] == 1  # although the background's 0.7 is more
     assert ids[-1, -1] == 0
-
-
-@pytest.mark.parametrize(("background", "first_object", "winner"), [(1.0, 0.0, 0), (0.0, 1.0, 1)])
-def test_a_channel_without_contrast_wins_unless_it_is_empty(background: float, first_object: float, winner: int) -> None:
-    labels = torch.tensor([background, first_object]).expand(3, 3, 2)
-    assert label_map(labels, 2).eq(winner).all()
+    # A channel without contrast wins, unless it is empty.
+    for winner, flat in enumerate(torch.eye(2)):
+        assert label_map(flat.expand(3, 3, 2), 2).eq(winner).all()
 
 
 @pytest.mark.parametrize("family", SPECS)
@@ -115,22 +88,24 @@ def test_no_step_depends_on_what_the_device_found(family: str, tmp_path: Path) -
     assert all(ids.is_meta and ids.dtype == torch.uint8 and len(ids) == HEIGHT for ids in masks)
 
 
-@pytest.mark.parametrize(("protocol", "kept"), [("published", [0, 1]), ("fixed", [0, 1, 2])])
-def test_only_the_fixed_protocol_carries_an_object_that_is_too_thin_for_the_grid(protocol: str, kept: list[int]) -> None:
+def test_only_the_fixed_protocol_carries_an_object_that_is_too_thin_for_the_grid() -> None:
     mask = np.zeros((64, 64), np.uint8)
     mask[8:24] = 1
     mask[32] = 2  # patches have 8 pixels, and nearest neighbour takes one of the middle
+    published, fixed = (first_labels(mask, (8, 8), drop_highest_id) for drop_highest_id in (True, False))
+    assert (published.shape, fixed.shape) == ((8, 8, 2), (8, 8, 3))
+    assert published[1:3, :, 1].eq(1).all()
+    assert fixed[4, :, 2].eq(1 / 8).all()
+    torch.testing.assert_close(fixed.sum(-1), torch.ones(8, 8))
     extract = FeatureExtractor(build_backbone(SPECS["vit"]), None, torch.device("cpu"))
     image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
-    chosen = PropagationSettings(short_side=64, protocol=protocol)  # type: ignore[arg-type]
-    (ids_HW,) = propagate_sequence([image, image], mask, extract, chosen)
-    assert np.unique(ids_HW.numpy()).tolist() == kept
+    for chosen, kept in ((SETTINGS, [0, 1]), (replace(SETTINGS, protocol="fixed"), [0, 1, 2])):
+        (ids_HW,) = propagate_sequence([image, image], mask, extract, chosen)
+        assert np.unique(ids_HW.numpy()).tolist() == kept
 
 
-@pytest.mark.parametrize("temperature", [LOWEST_TEMPERATURE, 0.1])
-def test_the_temperature_is_that_of_the_settings(temperature: float) -> None:
-    features = F.normalize(torch.randn(2, 4, 4, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
-    labels = torch.rand(1, 4, 4, 2, generator=torch.Generator().manual_seed(1))
-    found = LabelPropagator(features[0], labels[0], PropagationSettings(temperature=temperature)).step(features[1])
+def test_the_lowest_temperature_gives_numbers() -> None:
+    target, context, labels = random_frames(0, 1, 4, 4)
+    found = LabelPropagator(context[0], labels[0], PropagationSettings(temperature=LOWEST_TEMPERATURE)).step(target)
     assert torch.isfinite(found).all()
-    torch.testing.assert_close(found, propagate_labels(features[1], features[:1], labels, 12, 5, temperature))
+    torch.testing.assert_close(found, propagate_labels(target, context, labels, 12, 5, LOWEST_TEMPERATURE))
