@@ -1,7 +1,7 @@
 """The DAVIS layout: what is read from it, and what `python -m eval` and the data doctor find alike."""
 
 import re
-import subprocess
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from eval.davis.data import DavisSplit, examine, find_sequences, fingerprint, se
 from eval.davis.masks import write_mask
 from eval.findings import Finding
 from tests.eval.davis.conftest import FRAMES, HEIGHT, SEQUENCES, WIDTH, draw_sequence, sequences_of
-from tests.eval.test_image_checks import zero_the_middle
 
 FRAME = "JPEGImages/480p/boat/00002.jpg"
 MASK = "Annotations/480p/boat/00002.png"
@@ -36,18 +35,15 @@ def test_sequences_come_in_the_order_of_the_list(davis: Path) -> None:
     assert np.unique(second.first_mask()).tolist() == [0, 1, 2]
     place.unlink()
     assert sequence_names(DavisSplit(root=davis, split="all")) == list(SEQUENCES)
-    with pytest.raises(
-        ValueError, match=r"val\.txt: no such file; .* should be a DAVIS folder with ImageSets/2017, JPEGImages"
-    ):
+    with pytest.raises(ValueError, match=r"val\.txt: no such file; .* should be a DAVIS folder with ImageSets/2017"):
         sequence_names(DavisSplit(root=davis))
 
 
 def test_davis_2016_lists_and_masks(davis: Path) -> None:
     folder = davis / "ImageSets/480p"
     folder.mkdir()
-    (folder / "val.txt").write_text(
-        "".join(f"/JPEGImages/480p/cart/{i:05d}.jpg /Annotations/480p/cart/{i:05d}.png\n" for i in range(6))
-    )
+    lines = [f"/JPEGImages/480p/cart/{index:05d}.jpg /Annotations/480p/cart/{index:05d}.png\n" for index in range(6)]
+    (folder / "val.txt").write_text("".join(lines))
     Image.fromarray(np.full((HEIGHT, WIDTH), 255, np.uint8)).save(davis / "Annotations/480p/cart/00000.png")
     (sequence,) = find_sequences(DavisSplit(root=davis, year="2016"), all_masks=False)
     assert sequence.name == "cart"
@@ -57,25 +53,19 @@ def test_davis_2016_lists_and_masks(davis: Path) -> None:
     assert find_sequences(DavisSplit(root=davis), all_masks=False)[0].first_mask().max() == 1
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (
-            "rm DAVIS/Annotations/480p/boat/0000[1-9].png",
-            r"frames have no mask: boat/00001\.jpg, .*; scoring needs a mask of every frame",
-        ),
-        ("rm DAVIS/*/480p/boat/0000[2-9].*", r"fewer than 3 frames, which cannot be scored: boat \(2\)"),
-    ],
-)
-def test_what_suffices_for_propagation_but_not_for_scoring(spoil: str, message: str, davis: Path) -> None:
-    subprocess.run(spoil, shell=True, cwd=davis.parent, check=True)
+def test_what_suffices_for_propagation_but_not_for_scoring(davis: Path) -> None:
+    for path in [*davis.glob("Annotations/480p/boat/0000[1-9].png"), *davis.glob("*/480p/cart/0000[2-9].*")]:
+        path.unlink()
     assert len(find_sequences(DavisSplit(root=davis), all_masks=False)) == len(SEQUENCES)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=r"no mask: boat/00001\.jpg, .*; scoring needs a mask of every frame") as info:
         find_sequences(DavisSplit(root=davis), all_masks=True)
+    assert "fewer than 3 frames, which cannot be scored: cart (2)" in str(info.value)
 
 
 def test_everything_that_is_missing_is_named(davis: Path) -> None:
-    subprocess.run(f"rm -r {FRAME} Annotations/480p/cart/00000.png JPEGImages/480p/drone", shell=True, cwd=davis, check=True)
+    (davis / FRAME).unlink()
+    (davis / "Annotations/480p/cart/00000.png").unlink()
+    shutil.rmtree(davis / "JPEGImages/480p/drone")
     with pytest.raises(ValueError, match=str(davis)) as info:
         find_sequences(DavisSplit(root=davis), all_masks=False)
     assert f"no {FRAME}" in str(info.value)
@@ -89,9 +79,8 @@ def test_a_healthy_subset(davis: Path, further_bytes: int) -> None:
     with (davis / FRAME).open("ab") as stream:
         stream.write(bytes(further_bytes))
     for deep in (False, True):
-        assert [(found.kind, found.text) for found in examine(davis, deep)] == [
-            ("subset", "val: 3 of 30 sequences, 18 of 1,999 frames")
-        ]
+        (found,) = examine(davis, deep)
+        assert (found.kind, found.text) == ("subset", "val: 3 of 30 sequences, 18 of 1,999 frames")
     assert len(find_sequences(DavisSplit(root=davis), all_masks=True)) == len(SEQUENCES)
 
 
@@ -143,13 +132,6 @@ def test_what_the_doctor_finds_the_task_refuses(
         assert str(finding) in str(info.value)
 
 
-def test_only_deep_decodes_frames(davis: Path) -> None:
-    zero_the_middle(davis / FRAME)
-    assert problems(examine(davis)) == []
-    (found,) = problems(examine(davis, deep=True))
-    assert found.names[0].startswith(FRAME)
-
-
 @pytest.mark.parametrize(
     ("file", "ids", "text", "name"),
     [
@@ -175,20 +157,12 @@ def test_numbers_without_zeros(prefix: str, davis: Path) -> None:
         find_sequences(DavisSplit(root=davis, split="all", sequences=("long",)), all_masks=True)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "finding"),
-    [
-        ("rm -r ImageSets", "ImageSets.*DAVIS-2017-trainval-480p.zip"),
-        ("rm -r JPEGImages", "JPEGImages.*DAVIS-2017-trainval-480p.zip"),
-        ("rm -r Annotations/480p", "Annotations/480p.*DAVIS-2017-trainval-480p.zip"),
-        ("cd JPEGImages; mkdir a; mv 480p a; mv a 480p", "JPEGImages/480p is in another .*: JPEGImages/480p/480p; move"),
-    ],
-)
-def test_a_folder_is_missing_or_within_its_namesake(spoil: str, finding: str, davis: Path) -> None:
-    subprocess.run(spoil, shell=True, cwd=davis, check=True)
+@pytest.mark.parametrize("folder", ["ImageSets", "JPEGImages", "Annotations/480p"])
+def test_a_missing_folder_is_one_finding(folder: str, davis: Path) -> None:
+    shutil.rmtree(davis / folder)
     (found,) = problems(examine(davis))
-    assert found.kind == ("missing" if spoil.startswith("rm") else "misplaced")
-    assert re.search(finding, str(found))
+    assert found.kind == "missing"
+    assert re.search(f"{folder}.*DAVIS-2017-trainval-480p.zip", str(found))
 
 
 def test_lists_and_sequences(davis: Path, monkeypatch: pytest.MonkeyPatch) -> None:

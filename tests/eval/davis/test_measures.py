@@ -5,14 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from skimage.morphology import disk
 
 from eval.davis.masks import write_mask
-from eval.davis.measures import boundary_f, boundary_pixels, boundary_tolerance, dilate, measure_object, measure_sequence
+from eval.davis.measures import dilate, measure_object, measure_sequence
 from tests.references import davis_scores as reference
-
-MASKS = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12).flatmap(lambda shape: hnp.arrays(bool, shape))
 
 
 def blobs(seed: int, height: int, width: int, count: int) -> np.ndarray:
@@ -67,23 +64,17 @@ def test_one_object_merges_ids_on_both_sides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("first_ids", "late_id", "region", "said"),
+    ("lower_id", "late_id", "region", "said"),
     [
-        ((1, 0), 3, [[1, 1]], "object ids 3 appear after the first frame; they are not scored"),
+        (0, 3, [[1, 1]], "object ids 3 appear after the first frame; they are not scored"),
         # As the official evaluation does.
-        ((1, 3), 2, [[1, 1], [1, 0], [1, 1]], "the first annotation has no object 2; scored all the same"),
+        (3, 2, [[1, 1], [1, 0], [1, 1]], "the first annotation has no object 2; scored all the same"),
     ],
 )
 def test_objects_that_the_first_frame_lacks(
-    first_ids: tuple[int, int],
-    late_id: int,
-    region: list[list[int]],
-    said: str,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+    lower_id: int, late_id: int, region: list[list[int]], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = np.zeros((20, 20), np.uint8)
-    first[:5], first[5:8] = first_ids
+    first = np.repeat([1, lower_id, 0], [5, 3, 12])[:, None].repeat(20, axis=1).astype(np.uint8)
     late = first.copy()
     late[10:] = late_id
     annotations = write_sequence(tmp_path / "truth", [first, first, late, first])
@@ -109,36 +100,19 @@ def test_predictions_that_cannot_be_scored_are_named(tmp_path: Path) -> None:
     (predictions / "00003.png").unlink()
     assert measure_sequence(annotations, predictions).region.tolist() == [[1, 1]]  # the first and the last are not needed
 
-    def refused(message: str) -> None:
-        with pytest.raises(ValueError, match=message):
+    for wrong, message in (
+        (mask * 2, "object id 2, but the first annotation has 1 objects"),
+        (mask[:10], "20 x 10 pixels, but the annotation has 20 x 20"),
+        (None, "no such prediction"),
+    ):
+        if wrong is None:
+            (predictions / "00002.png").unlink()
+        else:
+            write_mask(predictions / "00002.png", wrong)
+        with pytest.raises(ValueError, match=rf"found/00002\.png: {message}"):
             measure_sequence(annotations, predictions)
-
-    write_mask(predictions / "00002.png", mask * 2)
-    refused(r"found/00002\.png: object id 2, but the first annotation has 1 objects")
-    write_mask(predictions / "00002.png", mask[:10])
-    refused(r"found/00002\.png: 20 x 10 pixels, but the annotation has 20 x 20")
-    (predictions / "00002.png").write_bytes(b"\x89PNG")
-    refused(r"found/00002\.png: damaged")
-    (predictions / "00002.png").unlink()
-    refused(r"found/00002\.png: no such prediction")
-    (annotations / "00001.png").unlink()
-    (annotations / "00002.png").unlink()
-    refused(r"truth: 2 annotated frames")
-
-
-@settings(max_examples=100, deadline=None)
-@given(mask=MASKS)
-def test_boundary_pixels_are_the_official_ones(mask: np.ndarray) -> None:
-    assert (boundary_pixels(mask).astype(bool) == reference.boundary(mask)).all()
-
-
-@pytest.mark.parametrize(("dy", "dx", "within"), [(0, 5, True), (3, 4, True), (5, 1, False)])
-def test_the_tolerance_is_a_disk(dy: int, dx: int, within: bool) -> None:
-    point, shifted = np.zeros((2, 40, 40), bool)
-    point[20, 20] = shifted[20 + dy, 20 + dx] = True
-    # The contour of a pixel is that pixel and its left, upper and upper left neighbours.
-    assert (boundary_f(point, shifted, 5) == 1) == within
-    assert (boundary_tolerance(480, 854), boundary_tolerance(1080, 1920)) == (8, 18)
+    with pytest.raises(ValueError, match=r"empty: 0 annotated frames"):
+        measure_sequence(tmp_path / "empty", predictions)
 
 
 @settings(max_examples=100, deadline=None)

@@ -116,10 +116,8 @@ def test_every_sequence_has_one_owner_and_the_loads_are_close(lengths: list[int]
 
 
 def test_short_sequences_go_together() -> None:
-    assert [[item.name for item in writing.share(sequences_of([5, 3, 2]), rank, 2)] for rank in (0, 1)] == [
-        ["s0"],
-        ["s1", "s2"],
-    ]
+    shares = [[item.name for item in writing.share(sequences_of([5, 3, 2]), rank, 2)] for rank in (0, 1)]
+    assert shares == [["s0"], ["s1", "s2"]]
 
 
 def test_two_processes_give_what_one_gives(config: DavisConfig, tmp_path: Path) -> None:
