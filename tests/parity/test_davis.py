@@ -63,14 +63,8 @@ def generate_cases(root: Path) -> Path:
         network = build_backbone(spec).eval()
         case.mkdir()
         export_backbone(case / "checkpoint.pth", layout, spec, network.state_dict(), epoch=0)
-        options = {
-            "format": layout,
-            "num_heads": 3,
-            "n_last_frames": 7,
-            "size_mask_neighborhood": 12,
-            "topk": 5,
-            "davis": davis.name,
-        }
+        options = {"format": layout, "num_heads": 3, "davis": davis.name}
+        options |= {"n_last_frames": 7, "size_mask_neighborhood": 12, "topk": 5}
         (case / "case.json").write_text(json.dumps(options))
 
         def patch_tokens(image: Tensor, network: AnyBackbone = network) -> Tensor:

@@ -7,15 +7,15 @@ import pytest
 import torch
 
 import eval.openmmlab.operators  # noqa: F401 - puts the operators in place
-from backbones.file import Source, write_backbone_file
-from backbones.spec import ViTSpec
+from backbones.file import write_backbone_file
+from backbones.layouts.architecture import vit_spec
 from eval.openmmlab.backbone import BackboneFromFile
+from tests.toy import SOURCE
 
 # isort: split
 from mmcv.ops import batched_nms, nms, roi_align
 
 TOLERANCE = 2e-5
-SOURCE = Source(format="timm", branch="none", file_name="golden.pth", sha256="0" * 64, epoch=-1)
 # The authors' name of each branch; identity and pooling have no weights.
 BRANCHES = {"fpn1.": "branches.0.", "fpn2.": "branches.1."}
 
@@ -26,11 +26,12 @@ def cases(golden_dir: Path) -> list[dict[str, Any]]:
 
 
 def _pyramid_state(case: dict[str, Any]) -> dict[str, torch.Tensor]:
-    state = {}
-    for name, value in case["state_dict"].items():
-        for theirs, ours in BRANCHES.items():
-            if name.startswith(theirs):
-                state[name.replace(theirs, ours, 1)] = value
+    state = {
+        name.replace(theirs, ours, 1): value
+        for theirs, ours in BRANCHES.items()
+        for name, value in case["state_dict"].items()
+        if name.startswith(theirs)
+    }
     # The authors' pyramid keeps the only deconvolution of a branch in a Sequential.
     branch = 0 if case["patch_size"] == 8 else 1
     return {name.replace(f"branches.{branch}.0.", f"branches.{branch}."): value for name, value in state.items()}
@@ -38,17 +39,7 @@ def _pyramid_state(case: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 def _backbone(case: dict[str, Any], folder: Path, **options: Any) -> BackboneFromFile:
     weights = {name: value for name, value in case["state_dict"].items() if not name.startswith(tuple(BRANCHES))}
-    grid_side = round(weights["pos_embed"].shape[1] ** 0.5)
-    spec = ViTSpec(
-        embed_dim=case["embed_dim"],
-        depth=case["depth"],
-        num_heads=case["num_heads"],
-        patch_size=case["patch_size"],
-        image_size=case["patch_size"] * grid_side,
-        class_token=False,
-        final_norm=False,
-    )
-    write_backbone_file(folder / "golden.safetensors", spec, SOURCE, weights)
+    write_backbone_file(folder / "golden.safetensors", vit_spec(weights, case["num_heads"]), SOURCE, weights)
     backbone = BackboneFromFile(str(folder / "golden.safetensors"), case["out_indices"], deconv_pyramid=True, **options)
     assert backbone.pyramid is not None
     backbone.pyramid.load_state_dict(_pyramid_state(case), strict=True)

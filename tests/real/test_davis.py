@@ -4,15 +4,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
-from backbones.build import build_backbone
-from backbones.file import Source, write_backbone_file
 from backbones.spec import ViTSpec
 from eval.davis.config import DavisConfig
 from eval.davis.data import DavisSplit, find_sequences
 from eval.davis.scores import score_sequences
 from eval.davis.task import evaluate
+from tests.toy import write_toy_backbone
 
 pytestmark = pytest.mark.data
 
@@ -27,26 +25,14 @@ def test_annotations_score_full_marks(real_data_dir: Path) -> None:
 def test_a_few_frames_end_to_end(real_data_dir: Path, tmp_path: Path) -> None:
     whole = find_sequences(DavisSplit(root=real_data_dir / "DAVIS"), all_masks=True)[0]
     root = tmp_path / "DAVIS"
-    for kind, paths in (("JPEGImages", whole.frames), ("Annotations", whole.masks)):
+    for kind, files in (("JPEGImages", whole.frames), ("Annotations", whole.masks)):
         folder = root / kind / "480p" / whole.name
         folder.mkdir(parents=True)
-        for path in paths[:6]:
+        for path in files[:6]:
             shutil.copy(path, folder)
-    torch.manual_seed(0)
     spec = ViTSpec(embed_dim=64, depth=2, num_heads=2, patch_size=16, image_size=224, class_token=False, final_norm=False)
-    source = Source(format="timm", branch="model", file_name="random.pth", sha256="0" * 64, epoch=-1)
-    write_backbone_file(tmp_path / "vit.safetensors", spec, source, build_backbone(spec).state_dict())
-    result = evaluate(
-        DavisConfig(
-            backbone=tmp_path / "vit.safetensors",
-            data=root,
-            output=tmp_path / "out",
-            split="all",
-            device="cpu",
-            jobs=1,
-            overlays=True,
-        )
-    )
+    paths = {"backbone": write_toy_backbone(tmp_path, spec), "data": root, "output": tmp_path / "out"}
+    result = evaluate(DavisConfig(**paths, split="all", device="cpu", jobs=1, overlays=True))
     assert not result.protocol.deviations
     # Even random features follow a swan over six frames.
     assert result.metrics["J-Mean"].value > 60
