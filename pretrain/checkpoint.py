@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,43 +70,13 @@ def _free_fields(settings: Mapping[str, Any]) -> set[str]:
     return _FREE_FIELDS - {"train.accumulate"} if has_batch_norm else _FREE_FIELDS
 
 
-def save_checkpoint(
-    path: Path, settings: Mapping[str, Any], networks: Networks, step: int, epoch: int, kept: Sequence[str] = ()
-) -> None:
-    """Write a checkpoint after so many steps and epochs, or leave (OSError) what was there; the run may remove the older `kept`."""
-    content = {
-        "format": FORMAT_MARK,
-        "version": VERSION,
-        "settings": dict(settings),
-        "evaluated_branch": METHODS[settings["method"]].branch,
-        "recipe_sha256": recipe_digest(settings),
-        "seed": settings[_SEED],
-        "backbone_spec": spec_to_dict(networks.spec),
-        **{name: getattr(networks, name).state_dict() for name in _PARTS},
-        "step": step,
-        "epoch": epoch,
-        "kept": list(kept),
-    }
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as stream:
-            try:
-                torch.save(content, stream)
-            except RuntimeError as error:
-                # torch closes its archive after a failed write and complains of that; the failure itself comes before.
-                if isinstance(error.__context__, OSError):
-                    raise error.__context__ from None
-                raise
-
-    write_atomically(path, write)
-
-
 class Checkpoint:
     """A run's checkpoint: where the run starts, and when it is written, by the first process, and which older ones stay."""
 
     def __init__(self, train: TrainConfig, settings: Mapping[str, Any], networks: Networks, steps_per_epoch: int) -> None:
         self.path = train.output / CHECKPOINT_FILE
-        self._train, self._settings, self._networks, self._steps_per_epoch = train, settings, networks, steps_per_epoch
+        self.networks = networks
+        self._train, self._settings, self._steps_per_epoch = train, settings, steps_per_epoch
         self._kept: list[str] = []  # the names of older ones that the run has written and may remove
 
     def restore(self) -> int:
@@ -128,7 +98,7 @@ class Checkpoint:
             raise CheckpointError(f"train.resume {resume}: no such file; give {AUTO}, {NEVER}, or a checkpoint of a run")
         content = _load(source, self._settings)
         for name in _PARTS:
-            getattr(self._networks, name).load_state_dict(content[name])
+            getattr(self.networks, name).load_state_dict(content[name])
         # Another run's older checkpoints are not this one's to remove.
         if source.resolve().parent == self.path.resolve().parent:
             self._kept = list(content.get("kept", ()))  # the first runs kept no older ones
@@ -144,25 +114,47 @@ class Checkpoint:
         if rank() == 0:
             try:
                 self._write(step)
-            except OSError as error:
-                failure = f"cannot write the checkpoint {self.path} after step {step}: {error.strerror or error}; "
+            except (OSError, RuntimeError) as error:
+                # torch closes its archive after a failed write and complains of that; the failure itself comes before.
+                cause = error if isinstance(error, OSError) else error.__context__
+                if not isinstance(cause, OSError):
+                    raise
+                failure = f"cannot write the checkpoint {self.path} after step {step}: {cause.strerror or cause}; "
                 failure += "the previous one is intact; " if self.path.exists() else ""
         if failure := gather_objects(failure)[0]:
             raise ValueError(f"{failure}make room, or choose another train.output; the same command continues")
 
     def _write(self, step: int) -> None:
-        epochs_done, keep_last = step // self._steps_per_epoch, self._train.keep_last
+        settings, epoch, keep_last = self._settings, step // self._steps_per_epoch, self._train.keep_last
         newest = self.path.with_name(f"{self.path.stem}_step{step:08d}{self.path.suffix}")
         if keep_last > 1 and newest.name not in self._kept:
             self._kept.append(newest.name)
-        save_checkpoint(self.path, self._settings, self._networks, step, epochs_done, self._kept)
+        content = {
+            "format": FORMAT_MARK,
+            "version": VERSION,
+            "settings": dict(settings),
+            "evaluated_branch": METHODS[settings["method"]].branch,
+            "recipe_sha256": recipe_digest(settings),
+            "seed": settings[_SEED],
+            "backbone_spec": spec_to_dict(self.networks.spec),
+            **{name: getattr(self.networks, name).state_dict() for name in _PARTS},
+            "step": step,
+            "epoch": epoch,
+            "kept": self._kept,
+        }
+
+        def save(temporary: Path) -> None:
+            with temporary.open("wb") as stream:
+                torch.save(content, stream)
+
+        write_atomically(self.path, save)
         if keep_last > 1:
             link_or_copy(self.path, newest)
         # Perhaps several: `keep_last` may be smaller than before the run was continued.
         while len(self._kept) > (keep_last if keep_last > 1 else 0):
             self.path.with_name(self._kept.pop(0)).unlink(missing_ok=True)
         if self._is_kept_for_good(step):
-            link_or_copy(self.path, self.path.with_name(f"{self.path.stem}_epoch{epochs_done:04d}{self.path.suffix}"))
+            link_or_copy(self.path, self.path.with_name(f"{self.path.stem}_epoch{epoch:04d}{self.path.suffix}"))
 
     def _is_kept_for_good(self, step: int) -> bool:
         return bool(self._train.keep_every) and step % (self._train.keep_every * self._steps_per_epoch) == 0

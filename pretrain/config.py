@@ -163,11 +163,6 @@ class TrainConfig(Section):
     export: bool = False  # Write the backbones of teacher and student for evaluation when the run is complete.
     log_every: Size = 10  # Steps between lines of the log; the last step of every epoch gets one, too.
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.batch_size % self.accumulate:
-            raise ValueError(f"train.accumulate={self.accumulate} does not divide train.batch_size={self.batch_size}")
-
 
 @dataclass(kw_only=True)
 class WatchConfig(Section):
@@ -237,6 +232,8 @@ class PretrainConfig:
             raise ValueError(f"{method} has no prototypes to freeze: optim.freeze_last_layer_epochs={frozen} must be 0")
         if (warmup := self.optim.warmup_epochs) >= self.train.epochs:
             raise ValueError(f"optim.warmup_epochs={warmup} leaves nothing of train.epochs={self.train.epochs}; lower it")
+        if (batch := self.train.batch_size) % (parts := self.train.accumulate):
+            raise ValueError(f"train.accumulate={parts} does not divide train.batch_size={batch}")
         if self.matching.loss == "sum" and not self.views.shared_by:
             raise ValueError("matching.loss: sum is over the images that share their draws; views.shared_by=0 must be positive")
         for name, size in self.views.sizes().items():

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from pretrain.config import PretrainConfig, plain_config
 from pretrain.data.loader import GlobalBatchSampler, MultiCropImages, build_loader, network_inputs, report_unreadable
 from pretrain.data.sources import ImageFiles, open_source
 from pretrain.log import RunLog, record_step
-from pretrain.networks import Networks, build_networks
+from pretrain.networks import build_networks
 from pretrain.schedules import step_settings
 from pretrain.step import agree, nonfinite_error, seed_step, training_step, wrap_student
 
@@ -46,13 +46,7 @@ def _pretrain(config: PretrainConfig, device: torch.device) -> Path:
     images, settings = len(source.names), run_settings(config, source.names)
     listing = f"{images} in {config.data.path} with digest {settings['data.listing_sha256'][:8]}"
     require_same(listing, "the list of images")
-    sampler = GlobalBatchSampler(images, train.batch_size, train.seed, rank(), world_size(), config.views.shared_by)
-    share = train.batch_size // world_size()
-    if share % train.accumulate:
-        raise ValueError(
-            f"train.accumulate={train.accumulate} does not divide the {share} images of each of the {world_size()} processes "
-            f"(train.batch_size={train.batch_size})"
-        )
+    sampler = GlobalBatchSampler(images, train, rank(), world_size(), config.views.shared_by)
     networks = build_networks(config, device)
     checkpoint = Checkpoint(train, settings, networks, sampler.steps_per_epoch)
     if rank() == 0:
@@ -71,7 +65,7 @@ def _pretrain(config: PretrainConfig, device: torch.device) -> Path:
     if done < last_step:
         sampler.plan(done, last_step)
         start = time.monotonic()
-        steps, signum = _train(config, device, source, sampler, networks, checkpoint)
+        steps, signum = _train(config, device, source, sampler, checkpoint)
         seconds, gibibytes = time.monotonic() - start, peak_memory_bytes(device) / 2**30
         logger.info("%d steps in %.0f s, peak memory %.1f GiB (process %d)", steps - done, seconds, gibibytes, rank())
         if steps < last_step:
@@ -84,15 +78,10 @@ def _pretrain(config: PretrainConfig, device: torch.device) -> Path:
 
 
 def _train(
-    config: PretrainConfig,
-    device: torch.device,
-    source: ImageFiles,
-    sampler: GlobalBatchSampler,
-    networks: Networks,
-    checkpoint: Checkpoint,
+    config: PretrainConfig, device: torch.device, source: ImageFiles, sampler: GlobalBatchSampler, checkpoint: Checkpoint
 ) -> tuple[int, int]:
     """Do the sampler's steps until the last one, or until a signal; returns how many are done, and the signal's number."""
-    train, steps_per_epoch = config.train, sampler.steps_per_epoch
+    train, steps_per_epoch, networks = config.train, sampler.steps_per_epoch, checkpoint.networks
     dataset = MultiCropImages(source, config.views, train.seed)
     loader = build_loader(dataset, sampler, config.data, pin_memory=device.type == "cuda")
     unreadable: set[str] = set()
@@ -102,21 +91,22 @@ def _train(
 
         monitor = Monitor(config, source, device)
     student = wrap_student(networks, device, train.compile)
-    opened: AbstractContextManager[RunLog | None] = nullcontext()
-    if rank() == 0:
-        opened = closing(RunLog(train.output, sampler.next_step, sampler.last_step))
     # Before the first step there is nothing to save, and a signal ends the process as ever.
-    with opened as log, StopRequest() as stop:
+    with StopRequest() as stop:
+        log = stop.enter_context(closing(RunLog(train.output, sampler.next_step, sampler.last_step))) if rank() == 0 else None
         for step, batch in enumerate(loader, start=sampler.next_step + 1):
             report_unreadable(batch.failures, unreadable, config.data.max_unreadable)
             is_complete = step == sampler.last_step
-            is_due = is_complete or checkpoint.is_due(step)
-            epoch_ended = step % steps_per_epoch == 0
-            is_logged = epoch_ended or step % train.log_every == 0
-            settings = step_settings(config, steps_per_epoch, step - 1)
+            epochs_done, begun = divmod(step, steps_per_epoch)
+            is_logged = not begun or step % train.log_every == 0
+            now = step_settings(config, steps_per_epoch, step - 1)
             seed_step(train.seed, step - 1)
             losses = training_step(
-                *(student, networks, network_inputs(batch, device), settings, batch.boxes),
+                student,
+                networks,
+                network_inputs(batch, device),
+                now,
+                batch.boxes,
                 diagnose=is_logged,
                 accumulate=train.accumulate,
             )
@@ -127,16 +117,17 @@ def _train(
                 # Who is asked to stop may be killed soon: saving comes first then.
                 checkpoint.write(step)
             # Who asked the run to stop does not wait for plots either.
-            watching = monitor if epoch_ended and (is_complete or not signum) else None
-            monitored = watching.before_log(step, step // steps_per_epoch, networks.teacher, log) if watching else {}
+            is_due = monitor and not begun and not signum and epochs_done % config.watch.every == 0
+            watching = monitor if is_complete or is_due else None
+            monitored = watching.before_log(step, epochs_done, networks.teacher, log) if watching else {}
             if is_logged:
-                record_step(log, step, (step - 1) // steps_per_epoch, losses, settings, monitored)
+                record_step(log, step, (step - 1) // steps_per_epoch, losses, now, monitored)
             if log is not None:
                 log.bar.update()
                 if watching:
-                    watching.after_log(step // steps_per_epoch)
+                    watching.after_log(epochs_done)
             if signum:
                 return step, signum
-            if is_due:
+            if is_complete or checkpoint.is_due(step):
                 checkpoint.write(step)
     return sampler.last_step, 0

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from common.cli import leave_stopping_to_parent
 from common.distributed import local_rank
 from common.images import IMAGENET_MEAN, IMAGENET_STD
-from pretrain.config import DataConfig, ViewsConfig
+from pretrain.config import DataConfig, TrainConfig, ViewsConfig
 from pretrain.data.colours import ColourDraws, change_batch_colours
 from pretrain.data.sources import ImageFiles
 from pretrain.data.views import Planes, ViewDraws, make_views, view_kinds
@@ -86,13 +86,17 @@ class GlobalBatchSampler(Sampler[list[ImageKey]]):
     Every epoch is a fresh permutation of all images, cut into whole global batches; the remainder is left out.
     """
 
-    def __init__(self, images: int, batch_size: int, seed: int, rank: int, world_size: int, shared_by: int = 0) -> None:
+    def __init__(self, images: int, train: TrainConfig, rank: int, world_size: int, shared_by: int = 0) -> None:
         """Consecutive images of a batch, `shared_by` at a time, share their draws, as the PW-Self authors' images of one GPU do."""
-        if batch_size % world_size:
-            raise ValueError(f"train.batch_size={batch_size} (of all devices) is not a multiple of the {world_size} processes")
+        batch_size, accumulate = train.batch_size, train.accumulate
+        if batch_size % (world_size * accumulate):
+            parts = (
+                f"{world_size} processes" if accumulate == 1 else f"{world_size} processes times train.accumulate={accumulate}"
+            )
+            raise ValueError(f"train.batch_size={batch_size} (of all devices) is not a multiple of the {parts}")
         if images < batch_size:
             raise ValueError(f"{images} images are fewer than one batch of train.batch_size={batch_size}")
-        self.images, self.batch_size, self.seed = images, batch_size, seed
+        self.images, self.batch_size, self.seed = images, batch_size, train.seed
         self.rank, self.world_size, self.shared_by = rank, world_size, shared_by
         self.steps_per_epoch = images // batch_size
         self.next_step = self.last_step = 0

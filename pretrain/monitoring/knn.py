@@ -4,20 +4,20 @@ Shapes: N neighbours, T images to classify, D channels, S images of this process
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.datasets.folder import find_classes, make_dataset
+from torchvision.datasets import ImageFolder
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tvf
 
 from backbones.build import AnyBackbone
 from common.distributed import gather_from_processes, gather_objects, rank, sum_over_processes, world_size
-from common.images import IMAGE_SUFFIXES, IMAGENET_MEAN, IMAGENET_STD
+from common.images import IMAGENET_MEAN, IMAGENET_STD
 from common.knn import classify, find_neighbours
 from pretrain.config import PretrainConfig
 from pretrain.data.views import decode_whole
@@ -28,25 +28,13 @@ TEMPERATURE = 0.07  # DINO's, too
 RESIZE_FACTOR = 256 / 224  # shorter side before the centre crop, over the crop's: DINO's evaluations resize to 256, crop 224
 _BATCH = 64  # images per forward pass: a part of what a training step needs
 
-Labelled = tuple[str, int]  # path and label of an image
-
 logger = logging.getLogger(__name__)
 
 
-def find_labelled(folder: Path, option: str, classes: Sequence[str] = ()) -> tuple[list[Labelled], list[str]]:
-    """The images, at any depth, of a folder of class folders, which `option` gave, and the classes' names in the labels' order.
-
-    `classes` are those that there may be, by default the folder's own.
-    """
+def find_labelled(folder: Path, option: str) -> ImageFolder:
+    """The images, at any depth, of a folder of class folders, which `option` gave."""
     try:
-        found, _ = find_classes(folder)
-        names = list(classes) or found
-        if unknown := sorted(set(found) - set(names)):
-            raise ValueError(
-                f"{option}: {folder} has {len(unknown)} classes of which there are no neighbours, such as {unknown[0]}; "
-                "watch.knn_train must have all classes of watch.knn_val"
-            )
-        return make_dataset(folder, {name: names.index(name) for name in found}, extensions=tuple(IMAGE_SUFFIXES)), names
+        return ImageFolder(folder)
     except OSError as error:
         raise ValueError(f"{option}: {error}; give a folder with a folder of images per class") from error
 
@@ -72,43 +60,49 @@ class OnlineKNN:
         """Decode every image once, so that a damaged one is found before training: a ValueError on all processes."""
         train, val = config.watch.knn_train, config.watch.knn_val
         assert train is not None and val is not None  # noqa: PT018
-        self._train, self._classes = find_labelled(train, "watch.knn_train")
-        self._val, _ = find_labelled(val, "watch.knn_val", self._classes)
+        neighbours, others = find_labelled(train, "watch.knn_train"), find_labelled(val, "watch.knn_val")
+        if unknown := sorted(set(others.classes) - set(neighbours.classes)):
+            raise ValueError(
+                f"watch.knn_val: {val} has {len(unknown)} classes of which there are no neighbours, such as {unknown[0]}; "
+                "watch.knn_train must have all classes of watch.knn_val"
+            )
+        self._train, self._num_classes = neighbours.samples, len(neighbours.classes)
+        self._val = [(path, neighbours.class_to_idx[others.classes[label]]) for path, label in others.samples]
         self._size, self._threads, self._device = config.views.global_size, max(1, config.data.workers), device
         for images, option in ((self._train, "watch.knn_train"), (self._val, "watch.knn_val")):
-            if failure := self._read_share(images, lambda images_B3HW: None):
-                raise ValueError(f"{option}: cannot read {failure}; repair or remove it")
+            try:
+                for _ in self._batches(images):
+                    pass
+            except OSError as error:
+                raise ValueError(f"{option}: cannot read {error}; repair or remove it") from error
         if rank() == 0:
-            logger.info("k-NN: %d images of %d classes by %d neighbours", len(self._val), len(self._classes), len(self._train))
+            logger.info("k-NN: %d images of %d classes by %d neighbours", len(self._val), self._num_classes, len(self._train))
 
     def accuracy(self, backbone: AnyBackbone) -> float | None:
         """Top-1 accuracy in percent, the same on all processes; None, with a warning, if an image can no longer be read."""
-        with undisturbed(backbone):
-            train_ND, val_TD = self._features(backbone, self._train), self._features(backbone, self._val)
-        if train_ND is None or val_TD is None:
+        try:
+            with undisturbed(backbone):
+                train_ND, val_TD = (self._features(backbone, images) for images in (self._train, self._val))
+        except OSError as error:
+            logger.warning("no k-NN this time: %s", error)
             return None
         train_labels_N, val_labels_T = (torch.tensor([label for _, label in images]) for images in (self._train, self._val))
         own_S, k = torch.arange(rank(), len(self._val), world_size()), min(NEIGHBOURS, len(self._train))
         neighbours = find_neighbours(val_TD[own_S], train_ND, k, self._device)
-        ranks_S = classify(neighbours, train_labels_N, val_labels_T[own_S], [k], TEMPERATURE, len(self._classes))[k]
+        ranks_S = classify(neighbours, train_labels_N, val_labels_T[own_S], [k], TEMPERATURE, self._num_classes)[k]
         (hits,) = sum_over_processes((ranks_S == 0).sum().to(self._device, torch.float64))
         return 100 * float(hits) / len(self._val)
 
-    def _features(self, backbone: AnyBackbone, images: Sequence[Labelled]) -> Tensor | None:
+    def _features(self, backbone: AnyBackbone, images: Sequence[tuple[str, int]]) -> Tensor:
         """The CLS tokens or, where there are none, the means of all patches, as evaluation has it: float32 [N, D] on the CPU."""
         rows = []
-
-        def add(images_B3HW: Tensor) -> None:
+        for images_B3HW in self._batches(images):
             tokens = backbone.forward_tokens(images_B3HW.to(self._device))
             rows.append((tokens.patches.mean(1) if tokens.cls is None else tokens.cls).float())
-
-        if failure := self._read_share(images, add):
-            logger.warning("no k-NN this time: %s", failure)
-            return None
         return gather_from_processes(torch.cat(rows))[: len(images)].cpu()
 
-    def _read_share(self, images: Sequence[Labelled], use: Callable[[Tensor], None]) -> str:
-        """Read every world_size-th image and `use` them as batches [B, 3, H, W]; returns which one of all processes is unreadable."""
+    def _batches(self, images: Sequence[tuple[str, int]]) -> Iterator[Tensor]:
+        """Every world_size-th image, in batches [B, 3, H, W]; at the end an OSError on all processes if one could not be read."""
 
         def read(index: int) -> Tensor:
             path, _ = images[index % len(images)]
@@ -124,7 +118,8 @@ class OnlineKNN:
         with ThreadPoolExecutor(self._threads) as pool:
             try:
                 for first in range(0, len(share), _BATCH):
-                    use(torch.stack(list(pool.map(read, share[first : first + _BATCH]))))
+                    yield torch.stack(list(pool.map(read, share[first : first + _BATCH])))
             except OSError as error:
                 failure = str(error)
-        return next(filter(None, gather_objects(failure)), "")
+        for unreadable in filter(None, gather_objects(failure)):
+            raise OSError(unreadable)

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 class Monitor:
-    """Looks at the teacher every `watch.every` epochs and after the run's last one.
+    """Looks at the teacher at the ends of epochs.
 
     A run computes bit for bit the same without it: it may read networks and draw random numbers, but change nothing else.
     """
@@ -51,13 +51,8 @@ class Monitor:
         self._images = choose_images(drawn, watch.num_images, spread=watch.images is None)
         self._knn = OnlineKNN(config, device) if watch.knn_train is not None else None
 
-    def _is_due(self, epochs_done: int) -> bool:
-        return epochs_done == self._config.train.epochs or epochs_done % self._config.watch.every == 0
-
     def before_log(self, step: int, epochs_done: int, teacher: nn.Module, log: RunLog | None) -> dict[str, float]:
         """At an epoch's end, draw, on the first process, which has the log, and return what its next line gets: the k-NN accuracy."""
-        if not self._is_due(epochs_done):
-            return {}
         subject = subject_of(teacher, self._config)
         accuracy = self._knn.accuracy(subject.backbone) if self._knn else None
         if log is None:
@@ -76,13 +71,12 @@ class Monitor:
     def after_log(self, epochs_done: int) -> None:
         """Draw the curves of the log, whose line of this epoch's end is written; for the first process."""
         output = self._config.train.output
-        if self._is_due(epochs_done):
-            try:
-                lines = [json.loads(line) for line in (output / LOG_FILE).read_text(encoding="utf-8").splitlines()]
-                names = {name for line in lines for name in line}
-                write_panels(lines, "step", panels(names), output / WATCH_FOLDER / CURVES_FILE)
-            except OSError as error:
-                logger.error("no curves at epoch %d: %s", epochs_done, error)
+        try:
+            lines = [json.loads(line) for line in (output / LOG_FILE).read_text(encoding="utf-8").splitlines()]
+            names = {name for line in lines for name in line}
+            write_panels(lines, "step", panels(names), output / WATCH_FOLDER / CURVES_FILE)
+        except OSError as error:
+            logger.error("no curves at epoch %d: %s", epochs_done, error)
 
 
 def panels(names: Collection[str]) -> list[Panel]:

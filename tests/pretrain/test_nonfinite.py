@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.__main__ import main
+from pretrain.config import TrainConfig
 from pretrain.data.loader import GlobalBatchSampler
 from tests.conftest import RunMain
 from tests.pretrain.conftest import after_step, find_images, tiny_options
@@ -21,7 +22,9 @@ POISONED = 5
 
 def images_of_step(folder: Path, step: int) -> list[str]:
     images = find_images(folder)
-    return [str(images[index]) for index in GlobalBatchSampler(len(images), 4, 0, 0, 1).global_batch(step - 1)]
+    return [
+        str(images[index]) for index in GlobalBatchSampler(len(images), TrainConfig(batch_size=4), 0, 1).global_batch(step - 1)
+    ]
 
 
 @pytest.mark.parametrize(

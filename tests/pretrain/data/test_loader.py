@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from common.images import IMAGENET_MEAN, IMAGENET_STD
-from pretrain.config import DataConfig, ViewsConfig
+from pretrain.config import DataConfig, TrainConfig, ViewsConfig
 from pretrain.data.loader import (
     Batch,
     GlobalBatchSampler,
@@ -29,12 +29,13 @@ from pretrain.data.sources import ImageFiles, images_of_folder
 
 CPU = torch.device("cpu")
 VIEWS = ViewsConfig(global_size=32, local_size=16, local_crops=1)
+TRAIN = TrainConfig(batch_size=4, seed=3)
 
 
 def batches(
     source: ImageFiles, workers: int = 0, rank: int = 0, world_size: int = 1, views: ViewsConfig = VIEWS
 ) -> list[Batch]:
-    sampler = GlobalBatchSampler(len(source.names), batch_size=4, seed=3, rank=rank, world_size=world_size)
+    sampler = GlobalBatchSampler(len(source.names), TRAIN, rank, world_size)
     sampler.plan(0, 6)
     dataset = MultiCropImages(source, views, seed=3)
     return list(build_loader(dataset, sampler, DataConfig(workers=workers), pin_memory=False))
@@ -44,7 +45,7 @@ def keys(images: int, world_size: int, shared_by: int = 0, steps: tuple[int, int
     """The keys that all processes together draw."""
     found = []
     for rank in range(world_size):
-        sampler = GlobalBatchSampler(images, 4, 3, rank, world_size, shared_by)
+        sampler = GlobalBatchSampler(images, TRAIN, rank, world_size, shared_by)
         sampler.plan(*steps)
         found += [key for batch in sampler for key in batch]
     return found
@@ -128,9 +129,11 @@ def test_a_replacement_has_the_views_of_its_place(image_folder: Path, tmp_path: 
 
 def test_batch_must_fit_processes_and_images() -> None:
     with pytest.raises(ValueError, match="multiple of the 3 processes"):
-        GlobalBatchSampler(100, batch_size=4, seed=0, rank=0, world_size=3)
+        GlobalBatchSampler(100, TRAIN, rank=0, world_size=3)
+    with pytest.raises(ValueError, match=r"multiple of the 2 processes times train\.accumulate=4"):
+        GlobalBatchSampler(100, TrainConfig(batch_size=4, accumulate=4), rank=0, world_size=2)
     with pytest.raises(ValueError, match="fewer than one batch"):
-        GlobalBatchSampler(3, batch_size=4, seed=0, rank=0, world_size=1)
+        GlobalBatchSampler(3, TRAIN, rank=0, world_size=1)
 
 
 # What networks get.

@@ -11,7 +11,7 @@ from PIL import Image
 
 from backbones.build import AnyBackbone, build_backbone
 from backbones.spec import ViTSpec
-from pretrain.monitoring.knn import OnlineKNN, centre_crop, find_labelled, network_input
+from pretrain.monitoring.knn import OnlineKNN, centre_crop, network_input
 from tests.pretrain.conftest import tiny_config
 
 SIZE = 32
@@ -80,25 +80,22 @@ def test_an_image_that_is_lost_while_training_costs_the_metric_and_nothing_else(
     assert "red" in caplog.text
 
 
-def test_labels_follow_the_names_of_the_neighbours_classes(image_folder: Path, tmp_path: Path) -> None:
-    images, classes = find_labelled(image_folder, "watch.knn_train")
-    assert classes == ["class0", "class1", "class2"]
-    assert len(images) == 12
-    assert [Path(path).parent.name for path, _ in images] == [classes[label] for _, label in images]
-    one = tmp_path / "val" / "class2" / "deeper"
-    one.mkdir(parents=True)
-    (one / "x.png").write_bytes(next((image_folder / "class0").glob("*.png")).read_bytes())
-    val, _ = find_labelled(tmp_path / "val", "watch.knn_val", classes)
-    assert [label for _, label in val] == [2]
+def test_labels_follow_the_names_of_the_neighbours_classes(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """A class of images to classify may be absent; they may lie deeper."""
+    deeper = shutil.copytree(folders[1] / "red", tmp_path / "val" / "red" / "deeper").parent.parent
+    knn = online_knn(folders[0], deeper, workers=1)
+    assert knn.accuracy(network(True)) == 100
 
 
-def test_mistakes_name_option_and_folder(image_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"watch\.knn_train: .*'/nowhere'; give a folder with a folder of images per class"):
-        find_labelled(Path("/nowhere"), "watch.knn_train")
-    with pytest.raises(ValueError, match=r"2 classes of which there are no neighbours, such as class0"):
-        find_labelled(image_folder, "watch.knn_val", ["class1"])
-    with pytest.raises(ValueError, match="give a folder with a folder of images per class"):
-        find_labelled(image_folder / "class0", "watch.knn_val")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"watch\.knn_val: Found no valid file for the classes empty"):
-        find_labelled(tmp_path, "watch.knn_val")
+def test_mistakes_name_option_and_folder(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    (empty / "red").mkdir(parents=True)
+    one = shutil.copytree(folders[0] / "red", tmp_path / "one" / "red").parent
+    for train, val, message in (
+        (Path("/nowhere"), folders[1], r"watch\.knn_train: .*'/nowhere'; give a folder with a folder of images per class"),
+        (folders[0], folders[1] / "red", "give a folder with a folder of images per class"),
+        (folders[0], empty, r"watch\.knn_val: Found no valid file for the classes red"),
+        (one, folders[1], "2 classes of which there are no neighbours, such as blue"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            online_knn(train, val, workers=1)

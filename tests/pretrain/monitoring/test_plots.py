@@ -10,7 +10,7 @@ from matplotlib.patches import ConnectionPatch, Rectangle
 
 from backbones.build import build_backbone
 from backbones.spec import ViTSpec
-from pretrain.checkpoint import run_settings, save_checkpoint
+from pretrain.checkpoint import Checkpoint, run_settings
 from pretrain.config import PretrainConfig, ViewsConfig
 from pretrain.data.sources import ImageFiles, images_of_folder
 from pretrain.methods import SelfPatchConfig
@@ -120,18 +120,18 @@ def test_the_same_images_from_all_over_the_listing_or_the_first_ones(
 # A finished checkpoint.
 
 
-def checkpoint_of(config: PretrainConfig, folder: Path) -> tuple[Path, Networks]:
+def checkpoint_of(config: PretrainConfig) -> tuple[Path, Networks]:
     networks = build_networks(config, CPU)
     for parameter in networks.student.parameters():
         parameter.data.zero_()
-    path = folder / "checkpoint.pth"
-    save_checkpoint(path, run_settings(config, []), networks, 1, 1)
-    return path, networks
+    checkpoint = Checkpoint(config.train, run_settings(config, []), networks, 1)
+    checkpoint.write(1)
+    return checkpoint.path, networks
 
 
 @pytest.mark.parametrize(("method", "own"), [("selfpatch", {"positives"}), ("patch_matching", {"matches"}), ("dino", set())])
 def test_plots_of_our_checkpoints(image_folder: Path, tmp_path: Path, run_main: RunMain, method: str, own: set[str]) -> None:
-    path, _ = checkpoint_of(tiny_config(method), tmp_path)
+    path, _ = checkpoint_of(tiny_config(method, output=tmp_path))
     options = ["--checkpoint", path, "--images", image_folder, "--output", tmp_path / "out", "--num-images", 1]
     finished = run_main(main, options)
     assert finished.status == 0, finished.stderr
@@ -142,8 +142,8 @@ def test_plots_of_our_checkpoints(image_folder: Path, tmp_path: Path, run_main: 
 @torch.no_grad()
 def test_the_subject_is_the_teacher_that_was_trained(tmp_path: Path, method: str) -> None:
     """Also of a MoBY run, whose student is what evaluation takes."""
-    config = tiny_config(method, selfpatch__k=2, selfpatch__border="clamp")
-    path, networks = checkpoint_of(config, tmp_path)
+    config = tiny_config(method, output=tmp_path, selfpatch__k=2, selfpatch__border="clamp")
+    path, networks = checkpoint_of(config)
     opened, trained = open_subject(path, CPU), subject_of(networks.teacher, config)
     assert (opened.size, opened.stride, opened.selfpatch) == (32, 8, config.selfpatch)
     images = torch.randn(1, 3, 32, 32)
@@ -171,7 +171,7 @@ def test_published_layouts(golden_dir: Path, name: str, positives: bool) -> None
     ],
 )
 def test_mistakes_are_one_line(image_folder: Path, tmp_path: Path, run_main: RunMain, options: list[str], message: str) -> None:
-    checkpoint, _ = checkpoint_of(tiny_config("dino"), tmp_path)
+    checkpoint, _ = checkpoint_of(tiny_config("dino", output=tmp_path))
     usual = ["--checkpoint", checkpoint, "--images", image_folder, "--output", tmp_path / "out"]
     finished = run_main(main, [*usual, *options])
     assert finished.status == 2
