@@ -13,15 +13,12 @@ from pretrain.checkpoint import CHECKPOINT_FILE
 from pretrain.config import PretrainConfig, parse_run
 from tests.conftest import REPOSITORY, RunMain
 from tests.processes import kill_when
-from tools.ablation import AblationOptions, Job, main, plan_jobs, plan_other_jobs
+from tools.ablation import AblationOptions, Job, main, plan_jobs
 from tools.ablation_runner.cost import measure_work, speed_of
 from tools.ablation_runner.job import as_options
 from tools.ablation_runner.rows import COCO_IMAGES, ROWS, Table, choose_rows, departures, published_rows, tiny_changes
 
-WINDOWS = {3: "3x3", 5: "5x5", 0: "all"}
-AGGREGATIONS = {"attention": "on", "average": "off (average pooling)"}
 DINO, AVERAGE = "coco_dino_vit_tiny-deviating", "coco_selfpatch_vit_tiny_average-deviating"
-METHODS = {"dino": "DINO", "moby": "MoBY", "selfpatch": "DINO+SelfPatch", "moby_selfpatch": "MoBY+SelfPatch"}
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +33,19 @@ def ablation_data(small_samples: Path, tmp_path_factory: pytest.TempPathFactory)
 
 def described(config: PretrainConfig) -> dict[str, str]:
     """The descriptors of a recipe in the published tables."""
-    patch = config.selfpatch
-    patch_facts = {"patch_negatives": "yes" if patch.negatives else "no", "neighbours": WINDOWS[patch.window]}
-    patch_facts |= {"k": str(patch.k), "aggregation": AGGREGATIONS[patch.aggregation]}
-    return {
-        "method": METHODS[config.method],
+    methods = {"dino": "DINO", "moby": "MoBY", "selfpatch": "DINO+SelfPatch", "moby_selfpatch": "MoBY+SelfPatch"}
+    found = {
+        "method": methods[config.method],
         "backbone": "Swin-T" if config.backbone.family == "swin" else f"ViT-Ti/{config.backbone.patch_size}",
         "pretraining_data": {"train2017": "COCO"}[config.data.path.name],
-        **(patch_facts if config.reads("selfpatch") else dict.fromkeys(patch_facts, "")),
+        **dict.fromkeys(("patch_negatives", "neighbours", "k", "aggregation"), ""),
     }
+    if config.reads("selfpatch"):
+        patch = config.selfpatch
+        found |= {"patch_negatives": "yes" if patch.negatives else "no", "k": str(patch.k)}
+        found["neighbours"] = {3: "3x3", 5: "5x5", 0: "all"}[patch.window]
+        found["aggregation"] = {"attention": "on", "average": "off (average pooling)"}[patch.aggregation]
+    return found
 
 
 @pytest.mark.parametrize("table", ["components", "compatibility"])
@@ -65,9 +66,7 @@ def changed(recipe: str, *changes: str) -> PretrainConfig:
 def test_every_recipe_can_be_shortened_and_keeps_method_and_backbone(recipe: str) -> None:
     full = parse_run([recipe])
     short = changed(recipe, *tiny_changes(full))
-    assert (short.method, short.backbone) == (full.method, full.backbone)
-    for name in ("window", "k", "aggregation", "negatives", "border"):
-        assert getattr(short.selfpatch, name) == getattr(full.selfpatch, name)
+    assert described(short) == described(full)
     assert short.train.epochs * short.train.batch_size < full.train.batch_size
     assert departures(full, short, COCO_IMAGES)["train.epochs"] == "200 -> 3"
 
@@ -99,9 +98,7 @@ def test_flops_of_dino_by_hand() -> None:
     assert work.flops_per_image == pytest.approx(flops, rel=0.01)
     assert (work.steps, work.images, work.flops) == (18, 144, 144 * work.flops_per_image)
     assert speed_of(config, "run", work, 10.0)[0] == 10 * work.flops_per_image
-    flops_per_second, basis = speed_of(config, "run", work, None)
-    assert flops_per_second > 0
-    assert "images/s of run, timed just now over 2 steps of 2 random images on the CPU" in basis
+    assert "timed just now over 2 steps of 2 random images on the CPU" in speed_of(config, "run", work, None)[1]
 
 
 def plan(data: Path, table: Table = "components", **others: Any) -> list[Job]:
@@ -114,11 +111,11 @@ def test_rows_of_one_recipe_share_a_run_and_each_seed_has_its_own(ablation_data:
     jobs = plan(ablation_data)
     assert [job.rows for job in jobs if len(job.rows) > 1] == [("b-3x3", "c-k4", "d-on")]
     assert sum(len(job.rows) for job in jobs) == len(ROWS["components"])
-    assert len({job.options.folder for job in jobs}) == len(jobs)
-    jobs = plan(ablation_data, "compatibility", only=["moby-swin", "dino-ti8"], seeds=[0, 3])
-    names = [f"coco_{recipe}-deviating-seed{seed}" for recipe in ("moby_swin_tiny", "dino_vit_tiny8") for seed in (0, 3)]
-    assert [job.name for job in jobs] == names
-    assert [job.config.train.seed for job in jobs] == [0, 3, 0, 3]
+    jobs = plan(ablation_data, "compatibility", only=["moby-swin"], seeds=[0, 3])
+    assert [(job.name, job.config.train.seed) for job in jobs] == [
+        ("coco_moby_swin_tiny-deviating-seed0", 0),
+        ("coco_moby_swin_tiny-deviating-seed3", 3),
+    ]
     assert not [job for job in jobs if "train.seed" in job.departures]
 
 
@@ -132,13 +129,6 @@ def test_the_name_of_a_run_says_that_it_departs_from_its_recipe(ablation_data: P
     assert (full.name, full.departures, full.images) == ("coco_dino_vit_tiny", {}, 118_287)
     (longer,) = plan_jobs(AblationOptions(**absent, pretraining=["train.epochs=300"]))
     assert (longer.name, longer.departures) == (DINO, {"train.epochs": "200 -> 300"})
-
-
-def test_rows_left_out_may_have_been_run_before_unless_the_options_do_not_fit_them(ablation_data: Path) -> None:
-    changes: dict[str, Any] = {"only": ["dino-ti16"], "pretraining": ["dino.out_dim=64"]}
-    options = AblationOptions(table="compatibility", data=ablation_data, scale="tiny", **changes)
-    recipes = [job.options.recipe for job in plan_other_jobs(options, plan_jobs(options))]
-    assert recipes == ["coco_selfpatch_vit_tiny", "coco_dino_vit_tiny8", "coco_selfpatch_vit_tiny8"]
 
 
 @pytest.mark.parametrize(
@@ -175,16 +165,15 @@ def test_a_failed_job_is_named_at_the_end_and_the_others_run(
 ) -> None:
     started = []
 
-    def fail_first(command: list[str]) -> "subprocess.Popen[bytes]":
+    def start(command: list[str]) -> "subprocess.Popen[bytes]":
         started.append(command[command.index("--name") + 1])
-        return Popen([sys.executable, "-c", f"raise SystemExit({3 if len(started) == 1 else 0})"])
+        return popen([sys.executable, "-c", f"raise SystemExit({3 if len(started) == 1 else 0})"])
 
-    Popen = subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", fail_first)
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", start)
     (tmp_path / "runs").mkdir()
-    finished = run_main(main, arguments(ablation_data, tmp_path, "--only a b-all d-off"))
-    assert finished.status == 1
-    assert started == [DINO, "coco_selfpatch_vit_tiny_all-deviating", AVERAGE]
+    finished = run_main(main, arguments(ablation_data, tmp_path, "--only a d-off"))
+    assert (finished.status, started) == (1, [DINO, AVERAGE])
     assert finished.stdout.splitlines()[-1] == f"failed with status 3: {DINO}; the same command tries it again"
 
 
@@ -211,15 +200,10 @@ def test_two_rows_killed_in_the_first_then_the_same_command_fills_the_table(
     assert list(rows) == [row.name for row in ROWS["components"]]
     assert [name for name, row in rows.items() if row["measured"]] == ["a", "d-off"]
     off = rows["d-off"]
-    assert (off["published"], float(off["measured"]), off["runs"]) == ("51.4", measured, AVERAGE)
-    assert off["evaluation"] == "[sample]"
+    assert (off["published"], float(off["measured"]), off["evaluation"]) == ("51.4", measured, "[sample]")
     assert f"train.epochs 200 -> {EPOCHS}" in off["pretraining"]
-    assert rows["b-all"]["pretraining"] == "not measured"
-    assert f"d-off  {AVERAGE}" in shown
     assert AVERAGE in (tmp_path / "results" / "components.csv").read_text()
-    stamps = {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()}
     assert run_main(main, [*command, "--report-only"]).output() == shown
-    assert {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()} == stamps
 
 
 def test_the_dry_run_lists_jobs_and_their_cost_and_nothing_is_started(
@@ -227,16 +211,10 @@ def test_the_dry_run_lists_jobs_and_their_cost_and_nothing_is_started(
 ) -> None:
     command = arguments(ablation_data, tmp_path, "--only a d-off --dry-run --images-per-second 0.025")
     shown = run_main(main, command).output()
-    dino, average, left = (line.split() for line in shown.splitlines()[2:5])
+    dino, average = (line.split() for line in shown.splitlines()[2:4])
     # 16 photographs make 2 steps of 8 images; the 64 images of 4 epochs take 2560 s at 0.025 images per second.
     assert dino[:6] == [DINO, "a", "new", "4", "8", "64"]
     assert dino[-4:] == ["42", "min", "40", "s"]
     assert average[:3] == [AVERAGE, "d-off", "new"]
-    assert left[:5] == ["left", "to", "do", "2", "jobs"]
-    assert f"0.025 images/s of {DINO} as given" in shown
     assert f"python -m tools.ablation_runner --name {DINO} --recipe coco_dino_vit_tiny" in shown
     assert not list(tmp_path.iterdir())
-    (tmp_path / "runs").mkdir()
-    assert "not measured" in run_main(main, arguments(ablation_data, tmp_path, "--only a --report-only")).output()
-    assert (tmp_path / "results" / "ablation_components.csv").is_file()
-    assert not list((tmp_path / "runs").iterdir())
