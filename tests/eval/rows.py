@@ -47,13 +47,13 @@ def check_decay(model: Any, optim_wrapper: Any, undecayed_layers: tuple[str, ...
 
 
 # Mask R-CNN and both heads of segmentation with thin layers: the path is the same and takes a tenth of the time.
-_WIDTHS = (
+WIDTHS = (
     *("neck.out_channels", "rpn_head.in_channels", "rpn_head.feat_channels"),
     *("roi_head.bbox_roi_extractor.out_channels", "roi_head.mask_roi_extractor.out_channels"),
     *("roi_head.bbox_head.in_channels", "roi_head.bbox_head.fc_out_channels"),
     *("roi_head.mask_head.in_channels", "roi_head.mask_head.conv_out_channels"),
 )
-THIN_MASK_RCNN = [f"model.{name}=16" for name in _WIDTHS]
+THIN_MASK_RCNN = [f"model.{name}=16" for name in WIDTHS]
 THIN_HEADS = {
     "fpn": ["model.neck.out_channels=8", "model.decode_head.in_channels=[8,8,8,8]", "model.decode_head.channels=8"],
     "upernet": ["model.decode_head.channels=8", "model.auxiliary_head.channels=8"],
