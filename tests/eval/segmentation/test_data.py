@@ -13,52 +13,44 @@ from eval.segmentation.data import FULL_SIZES, check_data, examine
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    for split in FULL_SIZES:
-        for folder, suffix in (("images", ".jpg"), ("annotations", ".png")):
-            (tmp_path / folder / split).mkdir(parents=True)
-            for index in (2, 0, 1):
-                (tmp_path / folder / split / f"{index}{suffix}").write_bytes(b"x" * (index + 1))
-    return tmp_path
-
-
-def test_pairs_are_sorted_and_limited(root: Path) -> None:
-    splits = check_data(root, max_train_images=2, max_val_images=3)
-    assert [split.stems for split in splits.values()] == [("0", "1"), ("0", "1", "2")]
-    assert [split.restricted for split in splits.values()] == [True, False]
-    assert splits["training"].labels("1") == root / "annotations" / "training" / "1.png"
-    (root / "images/training/._0.jpg").touch()  # a hidden file
-    assert check_data(root)["training"].stems == ("0", "1", "2")
-
-
-def test_fingerprint_depends_on_names_sizes_and_marker(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = check_data(root)["training"].describe()
-    assert (before.name, before.split, before.num_items, before.coverage) == ("ADE20K", "training", 3, "subset")
-    (root / "annotations/training/1.png").write_bytes(b"other")
-    assert check_data(root)["training"].describe().listing_sha256 != before.listing_sha256
-    monkeypatch.setitem(FULL_SIZES, "training", 3)
-    assert check_data(root)["training"].describe().coverage == "full"
-    assert check_data(root, max_train_images=2)["training"].describe().coverage == "subset"
-    (root / SAMPLE_MARKER).touch()
-    assert check_data(root)["training"].describe().coverage == "sample"
-
-
-def test_every_unpaired_file_is_named(root: Path) -> None:
-    for name in ("annotations/training/1.png", "images/validation/0.jpg", "images/validation/2.jpg"):
-        (root / name).unlink()
-    with pytest.raises(ValueError, match=r"annotations/training lacks the \.png of 1 images: 1;") as error:
-        check_data(root)
-    assert "images/validation lacks the .jpg of 2 label maps: 0, 2;" in str(error.value)
-    (root / "annotations/training/1.png").touch()
-    for index in range(20):
-        (root / f"images/training/extra{index:02d}.jpg").touch()
-    with pytest.raises(ValueError, match="of 20 images: extra00, extra01, extra02 and 17 more"):
-        check_data(root)
-
-
-@pytest.fixture
 def pairs(ade: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(ade, tmp_path / "ade"))
+
+
+def test_pairs_are_sorted_and_limited(pairs: Path) -> None:
+    splits = check_data(pairs, max_train_images=2, max_val_images=3)
+    stems = [f"ADE_{name}_{index:08d}" for name, count in (("training", 2), ("validation", 3)) for index in range(count)]
+    assert [stem for split in splits.values() for stem in split.stems] == stems
+    assert [split.restricted for split in splits.values()] == [True, False]
+    assert splits["training"].labels("1") == pairs / "annotations/training/1.png"
+    (pairs / "images/training/._0.jpg").touch()  # a hidden file
+    assert check_data(pairs) == check_data(pairs, max_train_images=4)
+
+
+def test_fingerprint_depends_on_names_sizes_and_marker(pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = check_data(pairs)["training"].describe()
+    assert (before.name, before.split, before.num_items, before.coverage) == ("ADE20K", "training", 4, "subset")
+    (pairs / "annotations/training/ADE_training_00000001.png").write_bytes(b"other")
+    assert check_data(pairs)["training"].describe().listing_sha256 != before.listing_sha256
+    monkeypatch.setitem(FULL_SIZES, "training", 4)
+    assert check_data(pairs)["training"].describe().coverage == "full"
+    assert check_data(pairs, max_train_images=2)["training"].describe().coverage == "subset"
+    (pairs / SAMPLE_MARKER).touch()
+    assert check_data(pairs)["training"].describe().coverage == "sample"
+
+
+def test_every_unpaired_file_is_named(pairs: Path) -> None:
+    for index in (0, 2):
+        (pairs / f"images/validation/ADE_validation_{index:08d}.jpg").unlink()
+    (pairs / "images/training/extra.jpg").touch()
+    with pytest.raises(ValueError, match=r"annotations/training lacks the \.png of 1 images: extra;") as error:
+        check_data(pairs)
+    lacking = "ADE_validation_00000000, ADE_validation_00000002;"
+    assert f"images/validation lacks the .jpg of 2 label maps: {lacking}" in str(error.value)
+    for index in range(20):
+        (pairs / f"images/training/extra{index:02d}.jpg").touch()
+    with pytest.raises(ValueError, match="of 21 images: extra, extra00, extra01 and 18 more"):
+        check_data(pairs)
 
 
 def problems(root: Path, deep: bool) -> list[Finding]:
