@@ -107,33 +107,43 @@ def _coco(truth: list[list[dict[str, Any]]], found: list[list[dict[str, Any]]]) 
     return _annotated(range(1, len(truth) + 1), placed(truth), categories, SIDE), placed(found)
 
 
+def _weighted(arrays: dict[str, Any], weights_RN: np.ndarray) -> dict[str, np.ndarray]:
+    return average_precision({iou_type: read_classes(arrays, iou_type) for iou_type in IOU_TYPES}, weights_RN.astype(float))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_copied_images_score_as_weighted_ones(seed: int) -> None:
     truth, found = _scene(seed, 9)
     coco, detections = _coco(truth, found)
-    overall, per_class, arrays = score(coco, detections, list(range(1, 10)), CATEGORIES)
+    overall, per_class, arrays = score(coco, detections, range(1, 10), CATEGORIES)
     for name in ("bbox_mAP", "segm_mAP"):
         assert np.nanmean([values[name] for values in per_class.values()]) == pytest.approx(overall[name])
-    classes = {iou_type: read_classes(arrays, iou_type) for iou_type in IOU_TYPES}
     generator = np.random.default_rng(seed)
     weights_RN = np.stack([np.ones(9), *(np.bincount(generator.integers(9, size=9), minlength=9) for _ in range(3))])
-    metrics = average_precision(classes, weights_RN.astype(np.float64))
+    metrics = _weighted(arrays, weights_RN)
     assert len(weights_RN) == 4
     for row, weights_N in enumerate(weights_RN.astype(int)):
         copies = [image for image, weight in enumerate(weights_N[::-1]) for _ in range(weight)]
         copied = _coco([truth[image] for image in copies], [found[image] for image in copies])
-        wanted, *_ = score(*copied, list(range(1, len(copies) + 1)), CATEGORIES)
+        wanted, *_ = score(*copied, range(1, len(copies) + 1), CATEGORIES)
         assert {name: values_R[row] for name, values_R in metrics.items()} == pytest.approx(wanted, abs=1e-9)
 
 
+def test_of_equal_scores_the_image_with_the_lower_id_is_first() -> None:
+    """As in COCO's evaluation, though items are in the order of their names."""
+    coco, detections = _coco(*_scene(0, 40))
+    tied = [{**detection, "score": round(detection["score"], 1)} for detection in detections]
+    wanted, _, arrays = score(coco, tied, range(1, 41), CATEGORIES)
+    found = _weighted(arrays, np.ones((1, 40)))
+    assert {name: values_R[0] for name, values_R in found.items()} == pytest.approx(wanted, abs=1e-9)
+    assert score(coco, detections, range(1, 41), CATEGORIES)[0] != wanted
+
+
 def test_no_detections_score_zero_and_no_annotations_have_no_value() -> None:
-    truth, found = _scene(0, 8)
-    coco, _ = _coco(truth, found)
-    *_, arrays = score(coco, [], list(range(1, 9)), CATEGORIES)
-    classes = {"bbox": read_classes(arrays, "bbox")}
+    coco, _ = _coco(*_scene(0, 8))
+    *_, arrays = score(coco, [], range(1, 9), CATEGORIES)
     # The first image is without annotations; it is the last one by name.
-    weights_RN = np.array([np.ones(8), np.eye(8)[-1]])
-    ap_R = average_precision(classes, weights_RN)["bbox_mAP"]
+    ap_R = _weighted(arrays, np.array([np.ones(8), np.eye(8)[-1]]))["bbox_mAP"]
     assert ap_R[0] == 0
     assert np.isnan(ap_R[1])
 
