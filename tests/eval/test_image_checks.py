@@ -39,11 +39,16 @@ def zero_the_middle(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("decode", [None, by_opencv, by_pillow])
+@pytest.mark.parametrize("further_bytes", [0, 2000])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True, "quality": 30}])
-def test_a_whole_image(photo: Path, decode: Decode | None, options: dict[str, Any]) -> None:
+def test_whole_images_and_bytes_after_their_end(photo: Path, labels: Path, options: dict[str, Any], further_bytes: int) -> None:
     Image.open(photo).save(photo, **options)
-    assert look_at(photo, decode) == ImageFacts(photo, size=(WIDTH, HEIGHT))
+    for path in (photo, labels):
+        path.write_bytes(path.read_bytes() + bytes(further_bytes))
+    for decode in (None, by_opencv, by_pillow):
+        assert look_at(photo, decode) == ImageFacts(photo, size=(WIDTH, HEIGHT))
+    for decode, values in ((None, None), (label_map, tuple(range(7)))):
+        assert look_at(labels, decode, labels=True) == ImageFacts(labels, size=(WIDTH, HEIGHT), values=values)
 
 
 @pytest.mark.parametrize("decode", [None, by_opencv, by_pillow, label_map])
@@ -76,13 +81,6 @@ def test_a_cut_file_shows_at_its_end(photo: Path, labels: Path, filled_up: bool)
         assert look_at(path) == ImageFacts(path, size=(WIDTH, HEIGHT), damage="cut off before their end")
 
 
-def test_bytes_after_the_end_do_not_matter(photo: Path, labels: Path) -> None:
-    for path in (photo, labels):
-        path.write_bytes(path.read_bytes() + bytes(2000))
-    for path, decode in ((photo, None), (photo, by_opencv), (labels, None), (labels, label_map)):
-        assert not look_at(path, decode).damage, decode
-
-
 def test_only_decoding_finds_an_image_damaged_in_its_middle(photo: Path, capfd: pytest.CaptureFixture[str]) -> None:
     zero_the_middle(photo)
     assert not look_at(photo).damage
@@ -94,8 +92,8 @@ def test_only_decoding_finds_an_image_damaged_in_its_middle(photo: Path, capfd: 
     assert capfd.readouterr().err == "still here"
 
 
-def test_only_decoding_finds_a_wrong_checksum_of_a_label_map(labels: Path) -> None:
-    """Pillow decodes this file without a word."""
+def test_damaged_label_maps(labels: Path) -> None:
+    """Pillow decodes a file with a wrong checksum without a word."""
     content = bytearray(labels.read_bytes())
     position = content.index(b"IDAT") - 4
     (length,) = struct.unpack_from(">I", content, position)
@@ -104,12 +102,7 @@ def test_only_decoding_finds_a_wrong_checksum_of_a_label_map(labels: Path) -> No
     assert np.asarray(Image.open(labels)).max() == 6
     assert not look_at(labels, labels=True).damage
     assert look_at(labels, label_map, labels=True).damage == "damaged inside"
-
-
-def test_values_of_a_label_map(labels: Path) -> None:
-    assert look_at(labels, label_map, labels=True).values == tuple(range(7))
-    assert look_at(labels, labels=True).values is None
-    Image.open(labels).convert("RGB").save(labels)
+    Image.new("RGB", (4, 4)).save(labels)
     for decode in (None, label_map):
         assert look_at(labels, decode, labels=True).damage.startswith("colour images")
 
@@ -122,15 +115,15 @@ def test_an_orientation_that_turns(photo: Path) -> None:
         assert look_at(photo).turned is turned
 
 
-def test_findings_name_files_by_their_damage_and_size(photo: Path, tmp_path: Path) -> None:
-    facts = [look_at(photo), ImageFacts(tmp_path / "a/b.jpg", damage="empty (0 bytes)")]
-    (damaged,) = image_checks.damage_findings(facts, tmp_path, "get it again")
-    assert str(damaged) == "files are empty (0 bytes): a/b.jpg; get it again"
-    assert image_checks.size_findings([(facts[0], (WIDTH, HEIGHT)), (facts[1], (1, 1)), (facts[0], None)], tmp_path, "x") == []
-    (wrong,) = image_checks.size_findings([(facts[0], (32, 24))], tmp_path, "their label maps")
+def test_findings_name_files_by_their_damage_and_size(tmp_path: Path) -> None:
+    (damaged,) = image_checks.damage_findings([ImageFacts(tmp_path / "a/b.jpg", damage="empty")], tmp_path, "get it again")
+    assert str(damaged) == "files are empty: a/b.jpg; get it again"
+    facts = ImageFacts(tmp_path / "photo.jpg", size=(64, 48))
+    turned, unknown = facts._replace(turned=True), facts._replace(size=None)
+    pairs = [(facts, (64, 48)), (facts, None), (unknown, (1, 1)), (turned, (48, 64))]
+    assert image_checks.size_findings(pairs, tmp_path, "x") == []
+    wrong, note = image_checks.size_findings([(facts, (32, 24)), (turned, (64, 48))], tmp_path, "their label maps")
     assert (wrong.kind, wrong.names) == ("wrong", ("photo.jpg (64 x 48 instead of 32 x 24)",))
-    assert image_checks.size_findings([(facts[0]._replace(turned=True), (HEIGHT, WIDTH))], tmp_path, "x") == []
-    (note,) = image_checks.size_findings([(facts[0]._replace(turned=True), (WIDTH, HEIGHT))], tmp_path, "x")
     assert (note.kind, note.names) == ("note", ("photo.jpg",))
 
 
