@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
@@ -24,19 +25,9 @@ SWIN = SwinSpec(embed_dim=16, depths=(2, 1), num_heads=(2, 4), window_size=4, im
 RESNET = ResNetSpec(layers=(1, 1, 1, 1))
 
 
-class Made(NamedTuple):
-    """A checkpoint and what must come out of it."""
-
-    layout: str
-    checkpoint: Any
-    spec: BackboneSpec
-    weights: Weights
-    num_heads: int | None = None
-
-
-def weights_of(spec: BackboneSpec, seed: int = 0) -> Weights:
+def weights_of(spec: BackboneSpec) -> Weights:
     """Weights all of which matter: PyTorch starts norms, biases and LayerScale at values that hide mistakes."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     weights = {}
     for name, tensor in build_backbone(spec).state_dict().items():
         if not tensor.is_floating_point() or name == "rope.periods":  # which training does not change
@@ -52,282 +43,215 @@ def prefixed(prefix: str, weights: Weights) -> Weights:
     return {prefix + name: tensor for name, tensor in weights.items()}
 
 
-def zeros_like(weights: Weights) -> Weights:
-    return {name: torch.zeros_like(tensor) for name, tensor in weights.items()}
+# What some layouts hold in another form than timm's.
 
 
-def head(prefix: str, *names: str) -> Weights:
-    return {prefix + name: torch.ones(2) for name in names}
-
-
-def substituted(weights: Weights, *rules: tuple[str, str]) -> Weights:
-    """Names changed by the first rule, a pattern and its replacement, that fits."""
-    renamed = {}
+def renamed(weights: Weights, names: Mapping[str, str]) -> Weights:
+    """Every pattern is replaced in turn."""
+    result = {}
     for name, tensor in weights.items():
-        fitting = ((pattern, target) for pattern, target in rules if re.search(pattern, name))
-        renamed[re.sub(*next(fitting, ("$^", "")), name)] = tensor
-    assert len(renamed) == len(weights)
-    return renamed
+        for pattern, target in names.items():
+            name = re.sub(pattern, target, name)
+        result[name] = tensor
+    assert len(result) == len(weights)
+    return result
 
 
-def old_downsampling(weights: Weights) -> Weights:
-    """Swin's own order: downsampling at the end of the stage before."""
-    return substituted(
-        weights, *((rf"^layers\.{stage}\.downsample", f"layers.{stage - 1}.downsample") for stage in range(1, 9))
-    )
+def arrays(weights: Weights) -> dict[str, Any]:
+    return {name: tensor.numpy() for name, tensor in weights.items()}
 
 
-def split_qkv(weights: Weights, attention: str) -> Weights:
-    """Separate query, key and value; `attention` is their prefix, in which `{}` stands for the block's number."""
+def split_qkv(weights: Weights) -> Weights:
     split: Weights = {}
     for name, tensor in weights.items():
-        if match := re.fullmatch(r"blocks\.(\d+)\.attn\.qkv\.(\w+)", name):
-            for part, value in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
-                split[f"{attention.format(match[1])}{part}.{match[2]}"] = value.clone()
-        else:
-            split[name] = tensor
+        parts = ("query", "key", "value") if ".qkv." in name else ("",)
+        split |= {name.replace("qkv", part): value.clone() for part, value in zip(parts, tensor.chunk(len(parts)), strict=True)}
     return split
 
 
-@cache
-def make_all() -> dict[str, Made]:
-    """Every layout by a name of its own; some layouts have several variants."""
-    return {
-        **make_student_teacher(),
-        **make_contrastive(),
-        **make_dinov2(),
-        **make_dinov3(),
-        **make_huggingface(),
-        **make_libraries(),
-    }
-
-
-def student_teacher(weights: Weights, *heads: str, prefix: str = "backbone.", **rest: Any) -> dict[str, Any]:
-    teacher = prefixed(prefix, weights) | head("", *heads)
-    student = prefixed("module.", zeros_like(teacher))
-    return {"student": student, "teacher": teacher, "epoch": 3, "args": argparse.Namespace(arch="toy"), **rest}
-
-
-def make_student_teacher() -> dict[str, Made]:
-    vit, bare, swin, resnet = (weights_of(spec) for spec in (VIT, BARE_VIT, SWIN, RESNET))
-    own = prefixed("backbone.", vit) | head("heads.", "x")
-    facts = {"format": "patchbench-pretraining", "version": 1, "settings": {"method": "dino"}, "epoch": 3}
-    patchbench = {**facts, "backbone_spec": spec_to_dict(VIT), "student": own, "teacher": own}
-    selfpatch = student_teacher(bare, "ca_head.cls_token", "c_head.x", "p_head.x")
-    dino = student_teacher(vit, "head.last_layer.weight_g", dino_loss={"center": torch.zeros(1, 8)})
-    pw_self = student_teacher(vit, "head.x", dino_loss={"center": torch.zeros(1, 17, 8)})
-    ibot = student_teacher(vit, "head.mlp.0.weight", "head.last_layer2.weight_g")
-    ibot_swin = student_teacher(old_downsampling(swin), "head.last_layer2.weight_g")
-    esvit = student_teacher(old_downsampling(swin), "head.x", "head_dense.x", prefix="")
-    vissl_model = {"trunk": vit, "heads": {"0.mlp.0.weight": torch.ones(2)}}
-    dino_vissl = {"classy_state_dict": {"base_model": {"model": vissl_model}}, "phase_idx": 299}
-    return {
-        "patchbench": Made("patchbench", patchbench, VIT, vit),
-        "selfpatch": Made("selfpatch", selfpatch, BARE_VIT, bare),
-        "dino": Made("dino", dino, VIT, vit),
-        "pw_self": Made("pw_self", pw_self, VIT, vit),
-        "ibot": Made("ibot", ibot, VIT, vit),
-        "ibot_swin": Made("ibot", ibot_swin, SWIN, swin),
-        "esvit": Made("esvit", esvit, SWIN, swin),
-        "dino_resnet": Made("dino", student_teacher(resnet, "head.x"), RESNET, resnet),
-        "dino_vissl": Made("dino_vissl", dino_vissl, VIT, vit),
-    }
-
-
-def two_encoders(encoder: Weights) -> Weights:
-    """Add the momentum encoder, all zeros, to the encoder."""
-    return encoder | {name.replace("encoder_q", "encoder_k"): tensor for name, tensor in zeros_like(encoder).items()}
-
-
-def moco(weights: Weights, *further: str) -> dict[str, Any]:
-    encoder = prefixed("module.encoder_q.", weights) | head("module.encoder_q.", "fc.0.weight", "fc.2.weight", *further)
-    state_dict = two_encoders(encoder) | head("module.", "queue", "queue_ptr")
-    return {"epoch": 200, "arch": "resnet50", "state_dict": state_dict, "optimizer": {}}
-
-
-def make_contrastive() -> dict[str, Made]:
-    vit, swin, resnet = (weights_of(spec) for spec in (VIT, SWIN, RESNET))
-    densecl = two_encoders(prefixed("encoder_q.0.", resnet) | head("encoder_q.1.", "mlp.0.weight", "mlp2.0.weight"))
-    densecl |= prefixed("backbone.", zeros_like(resnet)) | head("", "queue", "queue_ptr", "queue2", "queue2_ptr")
-    swav = prefixed("module.", resnet | head("", "projection_head.0.weight", "prototypes.weight"))
-    moby = prefixed("encoder.", vit) | head("", "queue1", "projector.x")
-    moby_swin = prefixed("encoder.", old_downsampling(swin)) | {
-        "encoder.layers.0.blocks.1.attn_mask": torch.zeros(14**2, 16, 16),
-        "encoder.layers.0.blocks.0.attn.relative_position_index": torch.zeros(16, 16, dtype=torch.int64),
-    }
-    moco_v3 = prefixed("module.base_encoder.", vit) | head("module.base_encoder.", "head.0.weight")
-    mae_decoder = head("", "mask_token", "decoder_pos_embed", "decoder_embed.weight", "decoder_blocks.0.norm1.weight")
-    return {
-        "moco": Made("moco", moco(resnet), RESNET, resnet),
-        "resim": Made("resim", moco(resnet, "fpn_lateral3.weight", "fpn_output4.bias"), RESNET, resnet),
-        "densecl": Made("densecl", {"meta": {"epoch": 200}, "state_dict": densecl}, RESNET, resnet),
-        "swav": Made("swav", swav, RESNET, resnet),
-        "moby": Made("moby", {"model": moby, "epoch": 299}, VIT, vit),
-        "moby_swin": Made("moby", {"model": moby_swin, "epoch": 299}, SWIN, swin),
-        "moco_v3": Made("moco_v3", {"state_dict": moco_v3, "arch": "vit_small", "epoch": 300}, VIT, vit, num_heads=1),
-        "mae": Made("mae", {"model": vit | mae_decoder, "epoch": 799}, VIT, vit),
-    }
-
-
-MMPRETRAIN = (
-    (r"^patch_embed\.proj\.", "patch_embed.projection."),
-    (r"^blocks\.(\d+)\.norm(\d)\.", r"layers.\1.ln\2."),
-    (r"^blocks\.(\d+)\.attn\.", r"layers.\1.attn."),
-    (r"^blocks\.(\d+)\.ls1\.gamma", r"layers.\1.attn.gamma1.weight"),
-    (r"^blocks\.(\d+)\.mlp\.fc1\.", r"layers.\1.ffn.layers.0.0."),
-    (r"^blocks\.(\d+)\.mlp\.fc2\.", r"layers.\1.ffn.layers.1."),
-    (r"^blocks\.(\d+)\.ls2\.gamma", r"layers.\1.ffn.gamma2.weight"),
-    (r"^norm\.", "ln1."),
-)
-DETECTRON2 = (
-    *((rf"^layer{stage}\.(.*)downsample\.0", rf"res{stage + 1}.\1shortcut") for stage in (1, 2, 3, 4)),
-    *((rf"^layer{stage}\.(.*)downsample\.1", rf"res{stage + 1}.\1shortcut.norm") for stage in (1, 2, 3, 4)),
-    *((rf"^layer{stage}\.(.*)bn(\d)", rf"res{stage + 1}.\1conv\2.norm") for stage in (1, 2, 3, 4)),
-    *((rf"^layer{stage}\.", f"res{stage + 1}.") for stage in (1, 2, 3, 4)),
-    *((r"^bn1", "stem.conv1.norm"), (r"^conv1", "stem.conv1")),
-)
-
-
-def make_libraries() -> dict[str, Made]:
-    vit, registers, dinov2, swin, resnet = (weights_of(spec) for spec in (VIT, REGISTERS, DINOV2, SWIN, RESNET))
-    arrays = {name: tensor.numpy() for name, tensor in substituted(resnet, *DETECTRON2).items()}
-    detectron2 = {"model": arrays, "__author__": "MOCO", "matching_heuristics": True}
-    mm_vit = prefixed("backbone.", substituted(dinov2, *MMPRETRAIN)) | head("", "head.x")
-    mm_resnet = prefixed("backbone.", resnet) | head("", "neck.x", "queue")
-    microsoft = {"model": old_downsampling(swin) | head("", "head.weight")}
-    return {
-        "detectron2": Made("detectron2", detectron2, RESNET, resnet),
-        "mmpretrain_vit": Made("mmpretrain", {"meta": {"epoch": 100}, "state_dict": mm_vit}, DINOV2, dinov2),
-        "mmpretrain_resnet": Made("mmpretrain", {"meta": {"epoch": 100}, "state_dict": mm_resnet}, RESNET, resnet),
-        "timm_vit": Made("timm", {"state_dict": vit | head("", "head.weight")}, VIT, vit),
-        "timm_registers": Made("timm", registers, REGISTERS, registers),
-        "timm_swin": Made("timm", {"model": swin}, SWIN, swin),
-        "microsoft_swin": Made("timm", microsoft, SWIN, swin),
-        "torchvision_resnet": Made("timm", resnet | head("", "fc.weight", "fc.bias"), RESNET, resnet),
-    }
-
-
-HUGGINGFACE = (
-    (r"^cls_token", "embeddings.cls_token"),
-    (r"^pos_embed", "embeddings.position_embeddings"),
-    (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
-    (r"^blocks\.(\d+)\.attn\.proj\.", r"encoder.layer.\1.attention.output.dense."),
-    (r"^norm\.", "layernorm."),
-)
-HUGGINGFACE_VIT = (
-    *HUGGINGFACE,
-    (r"^blocks\.(\d+)\.norm1\.", r"encoder.layer.\1.layernorm_before."),
-    (r"^blocks\.(\d+)\.norm2\.", r"encoder.layer.\1.layernorm_after."),
-    (r"^blocks\.(\d+)\.mlp\.fc1\.", r"encoder.layer.\1.intermediate.dense."),
-    (r"^blocks\.(\d+)\.mlp\.fc2\.", r"encoder.layer.\1.output.dense."),
-)
-HUGGINGFACE_ATTENTION = "encoder.layer.{}.attention.attention."
-
-
-def make_huggingface() -> dict[str, Made]:
-    vit = weights_of(VIT)
-    bare = substituted(split_qkv(vit, HUGGINGFACE_ATTENTION), *HUGGINGFACE_VIT)
-    return {
-        "huggingface_vit": Made("huggingface_vit", prefixed("vit.", bare) | head("", "classifier.weight"), VIT, vit),
-        "huggingface_vit_bare": Made("huggingface_vit", bare | head("", "pooler.dense.weight"), VIT, vit),
-    }
-
-
-HUGGINGFACE_DINOV2 = (
-    *HUGGINGFACE,
-    (r"^reg_token", "embeddings.register_tokens"),
-    (r"^blocks\.(\d+)\.norm(\d)\.", r"encoder.layer.\1.norm\2."),
-    (r"^blocks\.(\d+)\.ls(\d)\.gamma", r"encoder.layer.\1.layer_scale\2.lambda1"),
-)
-MLP = (r"^blocks\.(\d+)\.mlp\.fc(\d)\.", r"encoder.layer.\1.mlp.fc\2.")
-GATED_MLP = (
-    (r"^blocks\.(\d+)\.mlp\.fc1\.", r"encoder.layer.\1.mlp.weights_in."),
-    (r"^blocks\.(\d+)\.mlp\.fc2\.", r"encoder.layer.\1.mlp.weights_out."),
-)
-
-
-def make_dinov2() -> dict[str, Made]:
-    dinov2, registers = weights_of(DINOV2), weights_of(REGISTERS)
-    own = {**dinov2, "mask_token": torch.zeros(1, 64)}
-    chunked = substituted(own, (r"^blocks\.(\d+)\.", r"blocks.0.\1."))
-    training = {"teacher": prefixed("backbone.", chunked) | head("dino_head.", "x")}
-    hf = substituted(split_qkv(dinov2, HUGGINGFACE_ATTENTION), *HUGGINGFACE_DINOV2, MLP)
-    # Beside registers the positions begin with one for CLS, here 0.25 everywhere, which timm's CLS token contains.
-    position = torch.full_like(registers["cls_token"], 0.25)
-    with_position = {
-        **registers,
-        "cls_token": registers["cls_token"] - position,
-        "pos_embed": torch.cat([position, registers["pos_embed"]], dim=1),
-    }
-    own_registers = substituted(with_position, (r"^reg_token", "register_tokens"), (r"\.fc1\.", ".w12."), (r"\.fc2\.", ".w3."))
-    hf_registers = substituted(split_qkv(with_position, HUGGINGFACE_ATTENTION), *HUGGINGFACE_DINOV2, *GATED_MLP)
-    return {
-        "dinov2": Made("dinov2", own, DINOV2, dinov2),
-        "dinov2_registers": Made("dinov2", own_registers | {"mask_token": torch.zeros(1, 64)}, REGISTERS, registers),
-        "dinov2_training": Made("dinov2", training, DINOV2, dinov2),
-        "huggingface_dinov2": Made("huggingface_dinov2", hf | head("embeddings.", "mask_token"), DINOV2, dinov2),
-        "huggingface_registers": Made("huggingface_dinov2", hf_registers, REGISTERS, registers),
-    }
-
-
-DINOV3_OWN = (
-    (r"^reg_token", "storage_tokens"),
-    (r"^rope\.periods", "rope_embed.periods"),
-    (r"\.gamma_(\d)$", r".ls\1.gamma"),
-    (r"\.fc1_g\.", ".w1."),
-    (r"\.fc1_x\.", ".w2."),
-)
-HUGGINGFACE_DINOV3 = (
-    (r"^(cls_token)", r"embeddings.\1"),
-    (r"^reg_token", "embeddings.register_tokens"),
-    (r"^patch_embed\.proj\.", "embeddings.patch_embeddings."),
-    (r"^blocks\.(\d+)\.norm", r"layer.\1.norm"),
-    (r"^blocks\.(\d+)\.attn\.([qv])_bias", r"layer.\1.attention.\2_proj.bias"),
-    (r"\.query\.", ".q_proj."),
-    (r"\.key\.", ".k_proj."),
-    (r"\.value\.", ".v_proj."),
-    (r"^blocks\.(\d+)\.attn\.proj\.", r"layer.\1.attention.o_proj."),
-    (r"^blocks\.(\d+)\.gamma_(\d)", r"layer.\1.layer_scale\2.lambda1"),
-    (r"^blocks\.(\d+)\.mlp\.fc1_g\.", r"layer.\1.mlp.gate_proj."),
-    (r"^blocks\.(\d+)\.mlp\.fc1(_x)?\.", r"layer.\1.mlp.up_proj."),
-    (r"^blocks\.(\d+)\.mlp\.fc2\.", r"layer.\1.mlp.down_proj."),
-)
-
-
-def joint_bias(weights: Weights) -> Weights:
-    """The authors' bias of queries, keys and values with its mask; the keys' part, which the mask hides, is not zero."""
-    joined = {name: tensor for name, tensor in weights.items() if not name.endswith(("q_bias", "v_bias"))}
-    for name in weights.keys() - joined.keys():
-        block = name[: -len("q_bias")]
-        query, value = weights[f"{block}q_bias"], weights[f"{block}v_bias"]
-        joined[f"{block}qkv.bias"] = torch.cat([query, torch.full_like(query, 7.0), value])
-        joined[f"{block}qkv.bias_mask"] = torch.tensor([1.0, 0.0, 1.0]).repeat_interleave(len(query))
-    return joined
+def with_class_position(weights: Weights) -> Weights:
+    """Beside registers the positions begin with one for CLS, here 0.25 everywhere, which timm's CLS token contains."""
+    token = weights["cls_token"]
+    position = torch.full_like(token, 0.25)
+    return {**weights, "cls_token": token - position, "pos_embed": torch.cat([position, weights["pos_embed"]], dim=1)}
 
 
 def without_periods(weights: Weights) -> Weights:
     return {name: tensor for name, tensor in weights.items() if name != "rope.periods"}
 
 
-def make_dinov3() -> dict[str, Made]:
-    plain, gated = weights_of(DINOV3), weights_of(GATED)
-    # The released files hold periods that were rounded.
+def joint_bias(weights: Weights) -> Weights:
+    """The authors' bias of queries, keys and values with its mask; the keys' part, which the mask hides, is not zero."""
+    joined = {name: tensor for name, tensor in weights.items() if not name.endswith(("q_bias", "v_bias"))}
+    for block in ("blocks.0.attn.", "blocks.1.attn."):
+        query, value = weights[f"{block}q_bias"], weights[f"{block}v_bias"]
+        joined[f"{block}qkv.bias"] = torch.cat([query, torch.full_like(query, 7.0), value])
+        joined[f"{block}qkv.bias_mask"] = torch.tensor([1.0, 0.0, 1.0]).repeat_interleave(len(query))
+    return joined
+
+
+# What the layouts call the parts of a network: timm's names and theirs, as patterns that are replaced one after the other.
+
+SWINS_OWN = {"layers.1.downsample": "layers.0.downsample"}  # at the end of the stage before
+DETECTRON2 = (
+    {"^conv1": "stem.conv1", "^bn1": "stem.conv1.norm", r"bn(\d)": r"conv\1.norm"}
+    | {"downsample.0": "shortcut", "downsample.1": "shortcut.norm"}
+    | {"layer4": "res5", "layer3": "res4", "layer2": "res3", "layer1": "res2"}
+)
+MMPRETRAIN = (
+    {"patch_embed.proj": "patch_embed.projection", "^blocks": "layers", r"\.norm": ".ln", "^norm": "ln1"}
+    | {"ls1.gamma": "attn.gamma1.weight", "ls2.gamma": "ffn.gamma2.weight"}
+    | {"mlp.fc1": "ffn.layers.0.0", "mlp.fc2": "ffn.layers.1"}
+)
+HUGGINGFACE = (
+    {"cls_token": "embeddings.cls_token", "reg_token": "embeddings.register_tokens"}
+    | {"pos_embed": "embeddings.position_embeddings", "patch_embed.proj": "embeddings.patch_embeddings.projection"}
+    | {"attn.proj": "attention.output.dense", "attn.": "attention.attention.", "^blocks": "encoder.layer", "^norm": "layernorm"}
+)
+HUGGINGFACE_VIT = (
+    split_qkv,
+    HUGGINGFACE,
+    {"norm1": "layernorm_before", "norm2": "layernorm_after", "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense"},
+)
+HUGGINGFACE_DINOV2 = (split_qkv, HUGGINGFACE, {r"ls(\d).gamma": r"layer_scale\1.lambda1"})
+HUGGINGFACE_REGISTERS = (*HUGGINGFACE_DINOV2, {"fc1": "weights_in", "fc2": "weights_out"})
+HUGGINGFACE_DINOV3 = (
+    without_periods,
+    split_qkv,
+    {"cls_token": "embeddings.cls_token", "reg_token": "embeddings.register_tokens", "^blocks": "layer"},
+    {"patch_embed.proj": "embeddings.patch_embeddings", r"gamma_(\d)": r"layer_scale\1.lambda1"},
+    {r"attn.(q|v)_bias": r"attention.\1_proj.bias", "attn.proj": "attention.o_proj"},
+    {"attn.query": "attention.q_proj", "attn.key": "attention.k_proj", "attn.value": "attention.v_proj"},
+    {"fc1_g": "gate_proj", "fc1_x": "up_proj", "fc1": "up_proj", "fc2": "down_proj"},
+)
+DINOV2_REGISTERS = {"reg_token": "register_tokens", "fc1": "w12", "fc2": "w3"}
+DINOV3_OWN = {"reg_token": "storage_tokens", "^rope": "rope_embed", r"gamma_(\d)": r"ls\1.gamma"}
+DINOV3_GATED = {**DINOV3_OWN, "fc1_g": "w1", "fc1_x": "w2", "fc2": "w3"}
+
+
+class Made(NamedTuple):
+    """A checkpoint and what must come out of it."""
+
+    layout: str
+    checkpoint: Any
+    spec: BackboneSpec
+    weights: Weights
+    num_heads: int | None = None
+
+
+_kept_weights_of = cache(weights_of)
+
+
+def made(
+    layout: str,
+    spec: BackboneSpec,
+    place: str,
+    others: str = "",
+    *forms: Mapping[str, str] | Callable[[Weights], Any],
+    weights: Weights | None = None,
+    zeroed: Mapping[str, str] | None = None,
+    **rest: Any,
+) -> Made:
+    """A checkpoint that is written down by paths: the keys of nested dictionaries, joined by `/`.
+
+    `place` comes before the backbone's names, `forms` turn timm's weights into the layout's, `others` are tensors beside them, which
+    conversion leaves out, and `rest` is the rest. Other branches are all zeros: `zeroed` says what their paths have instead.
+    """
+    weights = weights or _kept_weights_of(spec)
+    laid_out: Weights = weights
+    for form in forms:
+        laid_out = form(laid_out) if callable(form) else renamed(laid_out, form)
+    group = place[: place.rfind("/") + 1]
+    entries = prefixed(place, laid_out) | prefixed(group, {name: torch.ones(2) for name in others.split()})
+    for branch, other in (zeroed or {}).items():
+        entries |= {path.replace(branch, other): torch.zeros_like(entries[path]) for path in entries if branch in path}
+    checkpoint: dict[str, Any] = {}
+    for path, value in {**entries, **rest}.items():
+        *keys, name = path.split("/")
+        node = checkpoint
+        for key in keys:
+            node = node.setdefault(key, {})
+        node[name] = value
+    return Made(layout, checkpoint, spec, weights)
+
+
+def student_teacher(
+    layout: str,
+    spec: BackboneSpec,
+    others: str,
+    *forms: Any,
+    place: str = "teacher/backbone.",
+    centre: tuple[int, ...] = (1, 8),
+) -> Made:
+    rest = {"epoch": 3, "args": argparse.Namespace(arch="toy"), "dino_loss/center": torch.zeros(centre)}
+    return made(layout, spec, place, others, *forms, zeroed={"teacher/": "student/module."}, **rest)
+
+
+def moco(layout: str, *others: str) -> Made:
+    heads = " ".join(f"module.encoder_q.{name}" for name in ("fc.0.weight", "fc.2.weight", *others))
+    queue = {f"state_dict/module.{name}": torch.ones(2) for name in ("queue", "queue_ptr")}
+    branches = {"encoder_q": "encoder_k"}
+    return made(layout, RESNET, "state_dict/module.encoder_q.", heads, zeroed=branches, epoch=200, arch="resnet50", **queue)
+
+
+@cache
+def make_all() -> dict[str, Made]:
+    """Every layout by a name of its own; some layouts have several variants."""
+    own = prefixed("backbone.", _kept_weights_of(VIT)) | {"heads.x": torch.ones(2)}
+    patchbench = {"format": "patchbench-pretraining", "version": 1, "settings": {"method": "dino"}, "epoch": 3}
+    patchbench |= {"backbone_spec": spec_to_dict(VIT), "student": own, "teacher": own}
+    vissl = "classy_state_dict/base_model/model"
+    densecl = "encoder_q.1.mlp.0.weight encoder_q.1.mlp2.0.weight queue queue_ptr queue2 queue2_ptr"
+    branches = {"encoder_q": "encoder_k", "encoder_q.0.": "backbone."}
+    buffers = {
+        "model/encoder.layers.0.blocks.1.attn_mask": torch.zeros(14**2, 16, 16),
+        "model/encoder.layers.0.blocks.0.attn.relative_position_index": torch.zeros(16, 16, dtype=torch.int64),
+    }
+    moco_v3 = made("moco_v3", VIT, "state_dict/module.base_encoder.", "module.base_encoder.head.x", epoch=300, arch="vit_small")
+    decoder = "mask_token decoder_pos_embed decoder_embed.weight decoder_blocks.0.norm1.weight"
+    # The files that the authors of DINOv3 released hold periods that were rounded.
+    plain = _kept_weights_of(DINOV3)
     rounded = {**plain, "rope.periods": plain["rope.periods"].bfloat16().float()}
-    mask_token = {"mask_token": torch.zeros(1, 128)}
-    own = substituted(joint_bias(rounded), *DINOV3_OWN) | mask_token
-    own_gated = substituted(gated, *DINOV3_OWN, (r"\.fc2\.", ".w3.")) | mask_token | head("local_cls_norm.", "weight", "bias")
-    training = {"teacher": prefixed("backbone.", own) | head("", "dino_head.x", "ibot_head.x")}
-    hf, hf_gated = (
-        substituted(split_qkv(without_periods(weights), "layer.{}.attention."), *HUGGINGFACE_DINOV3)
-        for weights in (plain, gated)
-    )
-    in_memory = substituted(hf_gated, (r"^layer\.", "model.layer."))
+    training = "backbone.mask_token dino_head.x ibot_head.x"
+    detectron2 = {"__author__": "MOCO", "matching_heuristics": True}
     return {
-        "dinov3": Made("dinov3", own, DINOV3, rounded),
-        "dinov3_gated": Made("dinov3", own_gated, GATED, gated),
-        "dinov3_training": Made("dinov3", training, DINOV3, rounded),
-        "huggingface_dinov3": Made("huggingface_dinov3", hf | head("embeddings.", "mask_token"), DINOV3, plain),
-        "huggingface_dinov3_gated": Made("huggingface_dinov3", in_memory, GATED, gated),
-        "timm_dinov3": Made("timm_dinov3", without_periods(plain) | head("", "head.weight"), DINOV3, plain),
-        "timm_dinov3_gated": Made("timm_dinov3", {"state_dict": without_periods(gated)}, GATED, gated),
+        "patchbench": Made("patchbench", patchbench, VIT, _kept_weights_of(VIT)),
+        "selfpatch": student_teacher("selfpatch", BARE_VIT, "ca_head.cls_token c_head.x p_head.x"),
+        "dino": student_teacher("dino", VIT, "head.last_layer.weight_g"),
+        "dino_resnet": student_teacher("dino", RESNET, "head.x"),
+        "pw_self": student_teacher("pw_self", VIT, "head.x", centre=(1, 17, 8)),
+        "ibot": student_teacher("ibot", VIT, "head.mlp.0.weight head.last_layer2.weight_g"),
+        "ibot_swin": student_teacher("ibot", SWIN, "head.last_layer2.weight_g", SWINS_OWN),
+        "esvit": student_teacher("esvit", SWIN, "head.x head_dense.x", SWINS_OWN, place="teacher/"),
+        "dino_vissl": made("dino_vissl", VIT, f"{vissl}/trunk/", phase_idx=299, **{f"{vissl}/heads/x": torch.ones(2)}),
+        "moco": moco("moco"),
+        "resim": moco("resim", "fpn_lateral3.weight", "fpn_output4.bias"),
+        "densecl": made("densecl", RESNET, "state_dict/encoder_q.0.", densecl, zeroed=branches, **{"meta/epoch": 200}),
+        "swav": made("swav", RESNET, "module.", "module.projection_head.0.weight module.prototypes.weight"),
+        "moby": made("moby", VIT, "model/encoder.", "queue1 projector.x", epoch=299),
+        "moby_swin": made("moby", SWIN, "model/encoder.", "", SWINS_OWN, epoch=299, **buffers),
+        "moco_v3": moco_v3._replace(num_heads=1),
+        "mae": made("mae", VIT, "model/", decoder, epoch=799),
+        "dinov2": made("dinov2", DINOV2, "", "mask_token"),
+        "dinov2_registers": made("dinov2", REGISTERS, "", "mask_token", with_class_position, DINOV2_REGISTERS),
+        "dinov2_training": made("dinov2", DINOV2, "teacher/backbone.", training, {"^blocks": "blocks.0"}),
+        "dinov3": made("dinov3", DINOV3, "", "mask_token", joint_bias, DINOV3_OWN, weights=rounded),
+        "dinov3_gated": made("dinov3", GATED, "", "mask_token local_cls_norm.weight", DINOV3_GATED),
+        "dinov3_training": made("dinov3", DINOV3, "teacher/backbone.", training, joint_bias, DINOV3_OWN, weights=rounded),
+        "timm_dinov3": made("timm_dinov3", DINOV3, "", "head.weight", without_periods),
+        "timm_dinov3_gated": made("timm_dinov3", GATED, "state_dict/", "", without_periods),
+        "huggingface_dinov3": made("huggingface_dinov3", DINOV3, "", "embeddings.mask_token", *HUGGINGFACE_DINOV3),
+        "huggingface_dinov3_gated": made("huggingface_dinov3", GATED, "", "", *HUGGINGFACE_DINOV3, {"^layer": "model.layer"}),
+        "huggingface_dinov2": made("huggingface_dinov2", DINOV2, "", "embeddings.mask_token", *HUGGINGFACE_DINOV2),
+        "huggingface_registers": made("huggingface_dinov2", REGISTERS, "", "", with_class_position, *HUGGINGFACE_REGISTERS),
+        "huggingface_vit": made("huggingface_vit", VIT, "vit.", "classifier.weight", *HUGGINGFACE_VIT),
+        "huggingface_vit_bare": made("huggingface_vit", VIT, "", "pooler.dense.weight", *HUGGINGFACE_VIT),
+        "detectron2": made("detectron2", RESNET, "model/", "", DETECTRON2, arrays, **detectron2),
+        "mmpretrain_vit": made("mmpretrain", DINOV2, "state_dict/backbone.", "head.x", MMPRETRAIN, **{"meta/epoch": 100}),
+        "mmpretrain_resnet": made("mmpretrain", RESNET, "state_dict/backbone.", "neck.x queue"),
+        "timm_vit": made("timm", VIT, "state_dict/", "head.weight"),
+        "timm_registers": made("timm", REGISTERS, ""),
+        "timm_swin": made("timm", SWIN, "model/"),
+        "microsoft_swin": made("timm", SWIN, "model/", "head.weight", SWINS_OWN),
+        "torchvision_resnet": made("timm", RESNET, "", "fc.weight fc.bias"),
     }

@@ -69,7 +69,7 @@ def damage_one(checkpoint: Any, kind: str, chance: random.Random) -> Any:
             inner = dict(group)
             group.clear()
             group[chance.choice(["state_dict", "model", "teacher", "net", "x"])] = inner
-        case "unwrap":
+        case "unwrap" if value.any():  # not a branch of zeros, which could then be nested where the wanted one was
             return group
         case "empty":
             group.clear()
