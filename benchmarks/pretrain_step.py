@@ -1,6 +1,6 @@
 """A pretraining step of SelfPatch on DINO: ours beside the authors', with the same weights, crops and stochastic depth, in one run.
 
-The authors' step is that of `tests/references/selfpatch_*.py`, which the golden training steps hold to their code. Seconds are
+The authors' step is that of `tests/references/selfpatch.py`, which the golden training steps hold to their code. Seconds are
 medians. Crops are noise: what they show changes no cost. On a CPU both compute in float32. On a GPU the authors' step is in float16
 with loss scaling, as they train, ours in bfloat16, and memory is what was allocated.
 """
@@ -20,7 +20,7 @@ from pretrain.methods import ALL_PATCHES
 from pretrain.networks import build_networks
 from pretrain.schedules import StepSettings, step_settings
 from pretrain.step import training_step
-from tests.references import selfpatch_step as reference
+from tests.references import selfpatch as reference
 
 
 @dataclass(frozen=True, kw_only=True)

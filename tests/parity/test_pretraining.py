@@ -23,7 +23,7 @@ from pretrain.objectives.patch_matching import matching_patches
 from pretrain.objectives.selfpatch import SelfPatch, candidate_table, select_positives
 from pretrain.schedules import StepSettings, cosine, linear
 from pretrain.step import training_step
-from tests.references import selfpatch_step as reference
+from tests.references import selfpatch as reference
 
 GLOBAL_CROPS = 2
 

@@ -26,7 +26,7 @@ def patch_features(weights: Weights, images_B3HW: Tensor, num_heads: int) -> Ten
     if "rope_embed.periods" in weights:
         angles, epsilon = _angles(weights["rope_embed.periods"], rows, columns), 1e-5
     else:
-        tokens = tokens + _positions(weights["pos_embed"], (rows, columns), "cls_token" in weights, registers is not None)
+        tokens = tokens + positions(weights["pos_embed"], (rows, columns), "cls_token" in weights, registers is not None)
     if registers is not None:
         tokens = torch.cat([tokens[:, :1], registers.expand(batch, -1, -1), tokens[:, 1:]], dim=1)
     depth = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
@@ -40,7 +40,7 @@ def patch_features(weights: Weights, images_B3HW: Tensor, num_heads: int) -> Ten
     return tokens[:, -rows * columns :]
 
 
-def _positions(positions_1ND: Tensor, grid: tuple[int, int], has_cls: bool, has_registers: bool) -> Tensor:
+def positions(positions_1ND: Tensor, grid: tuple[int, int], has_cls: bool, has_registers: bool) -> Tensor:
     """Resized to the size with antialiasing where there are registers, else by a scale factor with 0.1 added to the grid."""
     before_1CD, patches_1ND = positions_1ND[:, :has_cls], positions_1ND[:, has_cls:]
     side = round(patches_1ND.shape[1] ** 0.5)
@@ -72,11 +72,16 @@ def _attention(tokens: Tensor, weights: Weights, at: str, num_heads: int, angles
     if bias is not None and f"{at}qkv.bias_mask" in weights:
         bias = torch.where(weights[f"{at}qkv.bias_mask"] > 0, bias, 0)
     joint = F.linear(tokens, weights[f"{at}qkv.weight"], bias)
-    query, key, value = (part.unflatten(2, (num_heads, -1)).transpose(1, 2) for part in joint.chunk(3, dim=2))
+    return _linear(attention(*joint.chunk(3, dim=2), num_heads, angles), weights, f"{at}proj")
+
+
+def attention(queries: Tensor, keys: Tensor, values: Tensor, num_heads: int, angles: Tensor | None = None) -> Tensor:
+    """As a matrix and a softmax, of [B, N, D] each."""
+    query, key, value = (part.unflatten(2, (num_heads, -1)).transpose(1, 2) for part in (queries, keys, values))
     if angles is not None:
         query, key = _turned(query, angles), _turned(key, angles)
     attention = (query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])).softmax(-1)
-    return _linear((attention @ value).transpose(1, 2).flatten(2), weights, f"{at}proj")
+    return (attention @ value).transpose(1, 2).flatten(2)
 
 
 def _turned(x: Tensor, angles: Tensor) -> Tensor:
@@ -88,13 +93,13 @@ def _turned(x: Tensor, angles: Tensor) -> Tensor:
 
 
 def _mlp(tokens: Tensor, weights: Weights, at: str) -> Tensor:
+    if f"{at}fc1.weight" in weights:
+        return _linear(F.gelu(_linear(tokens, weights, f"{at}fc1")), weights, f"{at}fc2")
     if f"{at}w12.weight" in weights:
         gate, value = _linear(tokens, weights, f"{at}w12").chunk(2, dim=-1)
-        return _linear(F.silu(gate) * value, weights, f"{at}w3")
-    if f"{at}w3.weight" in weights:
+    else:
         gate, value = _linear(tokens, weights, f"{at}w1"), _linear(tokens, weights, f"{at}w2")
-        return _linear(F.silu(gate) * value, weights, f"{at}w3")
-    return _linear(F.gelu(_linear(tokens, weights, f"{at}fc1")), weights, f"{at}fc2")
+    return _linear(F.silu(gate) * value, weights, f"{at}w3")
 
 
 def _linear(tokens: Tensor, weights: Weights, name: str) -> Tensor:
