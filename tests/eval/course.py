@@ -87,9 +87,6 @@ class Course:
         assert all(0 <= metric.value <= 100 for metric in result.metrics.values())
         assert result.artefacts["training_curves"] == "training/curves.png"
         assert result.coverage == "subset"
-        assert result.backbone.name == "toy"
-        assert result.wall_time_s > 0
-        assert result.peak_memory_bytes > 0
         for path in result.artefacts.values():
             assert (finished / path).is_file()
         lines = (finished / result.artefacts["training_log"]).read_text(encoding="utf-8").splitlines()
@@ -131,19 +128,16 @@ class Course:
             if not name.endswith(STATISTICS):
                 torch.testing.assert_close(value, wanted[name], rtol=0, atol=2e-5, msg=name)
 
-    def test_a_finished_task_is_not_run_again(self, task: Task, finished: Path) -> None:
+    def test_what_is_finished_is_not_run_again(self, task: Task, finished: Path) -> None:
+        result, log = read_result(finished / "result.json"), _training_log(finished)
         before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
-        again = task.evaluate(task.options(finished, name="toy"))
+        assert task.evaluate(task.options(finished, name="toy")) == result
         assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
-        assert again == read_result(finished / "result.json")
         with pytest.raises(ResultError, match="other inputs"):
             task.evaluate(task.options(finished, seed=1))
-
-    def test_a_run_killed_after_training_is_only_tested(self, task: Task, finished: Path) -> None:
-        before, log = read_result(finished / "result.json"), _training_log(finished)
+        # A run that was killed after training is only tested.
         (finished / "result.json").unlink()
-        again = task.evaluate(task.options(finished, name="toy"))
-        assert again.metrics == before.metrics
+        assert task.evaluate(task.options(finished, name="toy")).metrics == result.metrics
         assert _training_log(finished) == log
 
     def test_mistakes_are_one_line(self, task: Task, tmp_path: Path) -> None:

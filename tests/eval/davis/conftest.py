@@ -15,6 +15,7 @@ from eval.davis.config import DavisConfig
 from eval.davis.data import VideoSequence
 from eval.davis.masks import write_mask
 from tests.conftest import Finished, RunMain
+from tests.layouts import DINOV3
 from tests.toy import write_toy_backbone
 
 Run = Callable[..., Finished]
@@ -28,6 +29,7 @@ SPECS: dict[str, BackboneSpec] = {
     "vit_with_cls_and_norm": ViTSpec(
         embed_dim=32, depth=2, num_heads=2, patch_size=16, image_size=64, class_token=True, final_norm=True
     ),
+    "dinov3": DINOV3,
     "swin": SwinSpec(embed_dim=16, depths=(1, 1), num_heads=(2, 2), window_size=4, image_size=64),
     "resnet": ResNetSpec(layers=(1, 1, 1, 1)),
 }

@@ -11,10 +11,9 @@ from PIL import Image
 
 from backbones.build import build_backbone
 from backbones.file import load_strictly
-from backbones.spec import BackboneSpec, DINOv3Spec, ViTSpec
-from eval.davis.features import FeatureExtractor, check_sizes, input_size, read_frame
+from backbones.spec import DINOv3Spec, ViTSpec
+from eval.davis.features import FeatureExtractor, input_size, read_frame
 from eval.davis.protocol import PropagationSettings
-from tests.eval.davis.conftest import SPECS
 from tests.layouts import DINOV3, REGISTERS, weights_of
 from tests.references import davis_propagation as reference
 
@@ -85,7 +84,7 @@ def test_only_the_fixed_protocol_has_the_deviation_of_training(tmp_path: Path) -
     assert [published * 0.228, fixed * 0.229] == pytest.approx([1 - 0.485] * 2, rel=1e-5)
 
 
-def extractor(spec: BackboneSpec, block: int | None = None) -> FeatureExtractor:
+def extractor(spec: ViTSpec | DINOv3Spec, block: int | None = None) -> FeatureExtractor:
     network = build_backbone(spec)
     load_strictly(network, weights_of(spec))
     return FeatureExtractor(network, block, CPU)
@@ -119,10 +118,3 @@ def test_convolutions_are_not_rounded_to_tf32() -> None:
     extract(torch.rand(1, 3, 42, 84))
     assert allowed == [False]
     assert torch.backends.cudnn.allow_tf32
-
-
-@pytest.mark.parametrize("spec", [REGISTERS, DINOV3, *SPECS.values()])
-def test_sizes_are_checked_for_every_family(spec: BackboneSpec) -> None:
-    check_sizes(spec, [(64, 96), (96, 64)], PropagationSettings(short_side=64, protocol="fixed"))
-    with pytest.raises(ValueError, match=r"taps \[9\]"):
-        check_sizes(spec, [(64, 96)], PropagationSettings(short_side=64, protocol="fixed", block=9))

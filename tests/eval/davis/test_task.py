@@ -15,6 +15,7 @@ from eval.davis.masks import overlay, read_image, read_mask, write_mask
 from eval.davis.scores import METRICS, score_sequences
 from eval.davis.task import evaluate
 from eval.result import read_result
+from eval.tasks import BENCHMARKS
 from tests.eval.davis.conftest import HEIGHT, SEQUENCES, SPECS, WIDTH, Run
 from tests.layouts import REGISTERS
 from tests.toy import write_toy_backbone
@@ -67,7 +68,7 @@ def test_all_objects_are_one_in_2016(davis: Path, config: DavisConfig) -> None:
     (davis / "ImageSets/2017").rename(davis / "ImageSets/2016")
     result = evaluate(replace(config, year="2016"))
     assert set(result.breakdown) == {f"{name}_1" for name in SEQUENCES}
-    assert result.datasets["test"].name == "DAVIS-2016"
+    assert (result.datasets["test"].name, result.protocol.name) == ("DAVIS-2016", BENCHMARKS["davis_2016"].protocol)
     masks = config.output / "masks"
     assert np.unique(read_mask(masks / "boat/00004.png")).tolist() == [0, 1]
     scores = score_sequences(SEQUENCES, davis / "Annotations/480p", masks, one_object=True)
@@ -89,6 +90,7 @@ def test_data_that_do_not_fit_are_found_before_anything_runs(davis: Path, tmp_pa
         ("vit_with_cls_and_norm", None, 16, "after the last of 2 blocks, after the final norm"),
         ("vit_with_cls_and_norm", 1, 16, "after block 1 of 2 (0-based), without the final norm"),
         ("vit", 0, 8, "after block 0 of 2 (0-based), without the final norm"),
+        ("dinov3", None, 16, "after the last of 2 blocks, after the final norm"),
         ("swin", None, 8, "after the last of 2 blocks, after the final norm"),
         ("swin", 0, 4, "after block 0 of 2 (0-based), without the final norm"),
         ("resnet", None, 32, "after the last of 4 blocks"),
