@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from backbones.build import build_backbone
+from backbones.build import AnyBackbone, build_backbone
 from backbones.file import load_backbone, read_backbone_file
 from backbones.spec import BackboneSpec, DINOv3Spec, PlainViTSpec, ResNetSpec, SwinSpec
 from common.images import IMAGENET_MEAN, IMAGENET_STD
@@ -96,12 +96,12 @@ def test_the_vectors_of_an_image(spec: BackboneSpec, blocks: int, mean_patch: bo
     torch.testing.assert_close(found["linear"], torch.cat([*vectors[-blocks:], *([means[-1]] if mean_patch else [])], dim=1))
 
 
-def published_extractor(spec: BackboneSpec) -> FeatureExtractor:
-    return FeatureExtractor(build_backbone(spec), choose_representation(spec, None, None), CPU)
+def published_extractor(network: AnyBackbone) -> FeatureExtractor:
+    return FeatureExtractor(network, choose_representation(network.spec, None, None), CPU)
 
 
 def test_convolutions_are_not_rounded_to_tf32() -> None:
-    extractor, allowed = published_extractor(RESNET), []
+    extractor, allowed = published_extractor(build_backbone(RESNET)), []
     convolution = extractor.backbone.get_submodule("conv1")
     convolution.register_forward_pre_hook(lambda *_: allowed.append(torch.backends.cudnn.allow_tf32))
     extractor(IMAGES)
@@ -110,32 +110,25 @@ def test_convolutions_are_not_rounded_to_tf32() -> None:
 
 
 def test_features_that_are_not_finite() -> None:
-    extractor = published_extractor(SPEC)
+    extractor = published_extractor(build_backbone(SPEC))
     extractor.backbone.get_parameter("norm.weight").data[3] = torch.nan
     with pytest.raises(ValueError, match="not finite; its weights are damaged"):
         extractor(IMAGES)
 
 
-class Counting(FeatureExtractor):
-    """Counts the images that go through the backbone."""
-
-    images = 0
-    fails_after = 10**9
-
-    def __call__(self, images_B3HW: torch.Tensor) -> dict[str, torch.Tensor]:
-        if self.images >= self.fails_after:
-            raise KeyboardInterrupt
-        self.images += len(images_B3HW)
-        return super().__call__(images_B3HW)
-
-
 def extract(config: ClassificationConfig, *names: str, fails_after: int = 10**9) -> tuple[list[FeatureStore], int]:
     """The features of the training images, and how many images went through the backbone for them."""
-    extractor = Counting(load_backbone(config.backbone), choose_representation(SPEC, None, None), CPU)
-    extractor.fails_after = fails_after
+    extractor, seen = published_extractor(load_backbone(config.backbone)), []
+
+    def count(_: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        if len(seen) >= fails_after:
+            raise KeyboardInterrupt
+        seen.extend(inputs[0])
+
+    extractor.backbone.get_submodule("patch_embed.proj").register_forward_pre_hook(count)
     images = read_splits(config.data, "train", "val", "").train
     stores = extract_features(config, images, names, read_backbone_file(config.backbone).sha256, extractor)
-    return [stores[name] for name in names], extractor.images
+    return [stores[name] for name in names], len(seen)
 
 
 def test_each_image_goes_through_the_backbone_once(configure: Configure) -> None:
@@ -145,9 +138,7 @@ def test_each_image_goes_through_the_backbone_once(configure: Configure) -> None
     before = knn.rows(ALL)
     source = read_splits(config.data, "train", "val", "").train.source
     inputs = [centre_crop(read_image(source, index), index, resize=36, crop=32) for index in range(27)]
-    expected = FeatureExtractor(load_backbone(config.backbone), choose_representation(SPEC, None, None), CPU)(
-        torch.stack(inputs)
-    )
+    expected = published_extractor(load_backbone(config.backbone))(torch.stack(inputs))
     torch.testing.assert_close(before, expected["knn"])
     (linear, again), images = extract(config, "linear", "knn")
     assert images == 27
