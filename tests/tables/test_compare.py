@@ -56,9 +56,7 @@ def test_an_older_protocol_and_other_data_do_not_compete_and_say_why(runs: Path,
     assert _ranks(found) == {"DINO+SelfPatch": "best", "new2": "second"}
     assert _marks(found)["old"].incomparable == "protocol.version is 1, not 2"
     assert "dataset.test.listing_sha256" in _marks(found)["other data"].incomparable
-    page = render_all(runs)["tables.md"]
-    assert "99.0<sup>3</sup>‡" in page
-    assert "- ‡ `old` does not compete: protocol.version is 1, not 2." in page
+    assert "- ‡ `old` does not compete: protocol.version is 1, not 2." in render_all(runs)["tables.md"]
     assert r"\pbIncomparable{\pbMeasured{99.0}}" in render_all(runs)["main.tex"]
 
 
@@ -73,8 +71,7 @@ def test_heads_of_pretraining_and_of_the_released_configuration_both_compete(run
     page = render_all(runs)["tables.md"]
     assert "50.0</u><sup>1</sup>" in page
     assert "*[70.0]*" in page
-    assert "- `as pretrained` – COCO: the released configuration fine-tunes with 8 attention heads" in page
-    assert page.count("fine-tunes with 8 attention heads") == 1
+    assert page.count("- `as pretrained` – COCO: the released configuration fine-tunes with 8 attention heads") == 1
     assert "as pretrained: COCO: the released configuration" in render_all(runs)["main.tex"]
     assert render_all(runs)["main.csv"].count("fine-tunes with 8 attention heads") == 1
     # Between the two there is no difference, which would be that of the heads; from a published row there is one for each.

@@ -58,16 +58,11 @@ def test_the_sign_flip_test_is_that_over_all_signs(seed: int, shift: float) -> N
 
 
 @pytest.mark.parametrize("num_items", [10, 30, 100])
-@pytest.mark.parametrize("skewed", [False, True])
-def test_equal_systems_are_told_apart_in_five_percent(num_items: int, skewed: bool) -> None:
+def test_equal_systems_are_told_apart_in_five_percent(num_items: int) -> None:
     """A percentile bootstrap did so in 9 to 11 % at 10 items."""
-    generator = np.random.default_rng(num_items + skewed)
-    trials = 1500
-    ours, theirs = (
-        generator.exponential(10, (trials, num_items)) if skewed else generator.normal(0, 1, (trials, num_items)) for _ in "ab"
-    )
-    marked = sum(sign_flip_interval(differences_N).significant for differences_N in ours - theirs)
-    assert 0.035 < marked / trials < 0.065
+    differences_TN = np.random.default_rng(num_items).normal(0, 1, (1500, num_items))
+    marked = [sign_flip_interval(differences_N).significant for differences_N in differences_TN]
+    assert 0.035 < np.mean(marked) < 0.065
 
 
 def test_the_bootstrap_is_a_plain_loop_over_the_same_draws() -> None:
@@ -144,12 +139,9 @@ def test_results_without_items_have_none(runs: Path, write: WriteResult) -> None
     ("task", "artefact", "content"),
     [
         ("detection", "image_matches", b"no archive"),
-        ("segmentation", "image_pixels", b"no archive"),
         ("segmentation", "image_pixels", None),
         ("classification", "predictions", b"class,10-NN rank\nx,0\n"),
         ("classification", "predictions", b"image,class,10-NN rank\nsame,x,0\nsame,x,0\n"),
-        ("classification", "predictions", b"image,class,10-NN rank\nshort\n"),
-        ("classification", "predictions", b""),
     ],
 )
 def test_damaged_items_are_named_and_mark_nothing(

@@ -18,7 +18,7 @@ from tests.conftest import RunMain
 from tests.tables.conftest import make_result
 from tools.eval_all import EvalAllOptions, main, split_task_options
 from tools.runs import run_name, write_backbone
-from tools.summary import duration, summary, text_table
+from tools.summary import duration, summary
 
 SPEC = ViTSpec(embed_dim=64, depth=4, num_heads=1, patch_size=16, image_size=64, class_token=False, final_norm=False)
 # These options change only sizes and schedules.
@@ -168,31 +168,17 @@ def test_metrics_standing_failures_and_files(tmp_path: Path) -> None:
     write(tmp_path, "detection", {"bbox_mAP": 99.9})
     facts: dict[str, Any] = {"coverage": "sample", "deviations": {"neighbours": [[10, 20], [10]]}}
     write(tmp_path, "classification", {"10-NN top-1": 50.0}, intervals={"10-NN top-1": [25.0, 75.0]}, **facts)
-    tables = [tmp_path / name for name in ("main.csv", "main.tex", "tables.md", "report.html")]
-    text = summary(tmp_path, {"davis": 0, "detection": 2, "classification": 0}, tables)
-    shown, _, files = text.partition("what  ")
-    assert shown == (
-        "task            metric         value  95 % interval    standing          time    memory\n"
-        "--------------  -----------  -------  ---------------  ----------  ----------  --------\n"
-        "davis           J&F-Mean        61.8                   benchmark   2 h 05 min   1.5 GiB\n"
-        "                J-Mean          60.2\n"
-        "                F-Mean          63.4\n"
-        "classification  10-NN top-1     50.0  25.0 to 75.0     [sample]          48 s   1.5 GiB\n"
-        "\n"
-        "detection  failed with status 2, see above; another --name keeps runs apart\n"
-        "\n"
-        "[sample]: generated data, shortened runs; not a benchmark number\n"
-        "classification: differs from the published protocol in neighbours\n"
-        "\n"
-    )
-    assert [line.split() for line in files.splitlines()[2:]] == [
-        ["davis", str(tmp_path / "davis" / "result.json")],
-        ["classification", str(tmp_path / "classification" / "result.json")],
-        ["tables", str(tmp_path / "tables.md")],
-        ["report", str(tmp_path / "report.html")],
-        ["more", "2", "files", "(.csv,", ".tex)", "in", str(tmp_path)],
-    ]
-    assert summary(tmp_path, {"davis": 1}, []) == "davis  failed with status 1, see above; another --name keeps runs apart"
+    tables = [tmp_path / name for name in ("main.csv", "tables.md")]
+    words = " ".join(summary(tmp_path, {"davis": 0, "detection": 2, "classification": 0}, tables).split())
+    for shown in (
+        "davis J&F-Mean 61.8 benchmark 2 h 05 min 1.5 GiB J-Mean 60.2 F-Mean 63.4 classification",
+        "classification 10-NN top-1 50.0 25.0 to 75.0 [sample] 48 s 1.5 GiB detection failed with status 2",
+        "[sample]: generated data",
+        "classification: differs from the published protocol in neighbours",
+        f"tables {tmp_path}/tables.md more 1 files (.csv)",
+    ):
+        assert shown in words
+    assert "99.9" not in words
 
 
 def test_a_deviating_probe_leaves_knn_a_benchmark(tmp_path: Path) -> None:
@@ -205,9 +191,6 @@ def test_a_deviating_probe_leaves_knn_a_benchmark(tmp_path: Path) -> None:
     assert [line for line in lines if line.startswith("[deviating]: ")]
 
 
-def test_a_table_leaves_out_empty_columns_and_durations_are_rounded() -> None:
-    table = text_table(("name", "value", "none"), [("a", "1.0", ""), ("bbb", "10.0", "")], ("value",))
-    assert table.splitlines() == ["name      value", "------  -------", "a           1.0", "bbb        10.0"]
-    assert text_table(("name",), []) == ""
+def test_durations_are_rounded() -> None:
     times = {0.2: "0 s", 59.4: "59 s", 59.6: "1 min 00 s", 3599.4: "59 min 59 s", 3600: "1 h 00 min", 7199.9: "2 h 00 min"}
     assert {seconds: duration(seconds) for seconds in times} == times

@@ -66,9 +66,8 @@ def write_run(
     return result
 
 
-def render(runs: Path, **options: Any) -> str:
-    made = build_tables(runs, options.pop("baseline", None))
-    return render_report(made, **{"max_picture_mb": 20, "max_films": 6, **options})
+def render(runs: Path, baseline: str | None = None) -> str:
+    return render_report(build_tables(runs, baseline), max_picture_mb=20, max_films=6)
 
 
 def groups_of(runs: Path) -> list[Group]:

@@ -40,9 +40,10 @@ def test_the_page_loads_nothing_and_every_value_leads_to_its_provenance(runs: Pa
     for number, name in enumerate("ab"):
         write_run(runs, name, "davis", number)
         write_run(runs, name, "segmentation", number, coverage="sample")
-    write_run(runs, "a", "detection", deviations={"epochs": [12, 0.5]})
+    write_run(runs, "a", "detection", deviations={"num_heads": [8, 3]})
     write_run(runs, "b", "classification", 1, coverage="subset", intervals={"20-NN top-1": [1.0, 30.0]})
     text = render(runs)
+    assert '<p class="note">a – COCO: the released configuration fine-tunes with 8 attention heads' in text
     page = Page(text)
     ids = page.values("id")
     assert len(ids) == len(set(ids))
@@ -88,21 +89,10 @@ def test_what_is_no_benchmark_number_is_bracketed(runs: Path, status: str, optio
     assert not re.search(r'class="value measured[" ]', text)
 
 
-def test_a_footnote_stands_below_the_table(runs: Path) -> None:
-    write_run(runs, "one", "detection", deviations={"num_heads": [8, 3]})
-    assert '<p class="note">one – COCO: the released configuration fine-tunes with 8 attention heads' in render(runs)
-
-
 def test_a_record_holds_what_the_result_states(runs: Path) -> None:
-    result = write_run(
-        runs,
-        "one",
-        "davis",
-        deviations={"topk": [5, 7], "nested": [{"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}}]},
-        settings={"temperature": 0.1},
-        change={"config": {"topk": 7, "data": "here"}, "wall_time_s": 3725.0, "peak_memory_bytes": 3 * 2**29},
-        seed=5,
-    )
+    deviations = {"topk": [5, 7], "nested": [{"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}}]}
+    change = {"config": {"topk": 7, "data": "here"}, "wall_time_s": 3725.0, "peak_memory_bytes": 3 * 2**29}
+    result = write_run(runs, "one", "davis", change=change, deviations=deviations, settings={"temperature": 0.1}, seed=5)
     dirty = dataclasses.replace(result.environment, code=f"{'a' * 40}-dirty")
     write_run(runs, "two", "davis", 1, change={"environment": dirty})
     text = Page(render(runs)).text
@@ -124,9 +114,8 @@ def test_published_rows_means_over_seeds_with_their_results_and_differences_are_
     empty = Page(render(runs)).text
     assert [part for part in ("No results yet", "DINO+SelfPatch published ViT-S/16") if part not in empty] == []
     for seed in range(3):
-        write_run(
-            runs, "same", "davis", seed, values={"J&F-Mean": 60.0 + seed}, source={"recipe_sha256": "e" * 64, "seed": seed}
-        )
+        source = {"recipe_sha256": "e" * 64, "seed": seed}
+        write_run(runs, "same", "davis", seed, values={"J&F-Mean": 60.0 + seed}, source=source)
     write_run(runs, "base", "davis", 3, values={"J&F-Mean": 58.0})
     text = render(runs, baseline="base")
     page = Page(text)

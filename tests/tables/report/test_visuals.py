@@ -24,12 +24,6 @@ def _pictures(runs: Path, limit_mb: float = 20) -> dict[str, list[dict[str, Any]
     return {one["measurement"].name: one["pictures"] for group in groups for one in shown[group.anchor]}
 
 
-def _films(runs: Path, most: int = 6) -> dict[str, Any]:
-    films = make_films(groups_of(runs)[0], most, PictureBudget(limit_mb=20))
-    assert films is not None
-    return films
-
-
 def _decoded(uri: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
 
@@ -81,7 +75,8 @@ def test_nothing_outside_the_folder_of_a_result_gets_in(runs: Path, path: str) -
 def test_films_show_the_same_frames_of_every_backbone_and_name_what_is_missing(runs: Path) -> None:
     for number, name in enumerate("abc"):
         write_run(runs, name, "davis", number)
-    shown = _films(runs, most=1)
+    shown = make_films(groups_of(runs)[0], 1, PictureBudget(limit_mb=20))
+    assert shown is not None
     assert ([film["sequence"] for film in shown["films"]], shown["left_out"]) == (
         ["sequence-01"],
         ["sequence-00", "sequence-02"],
@@ -94,14 +89,10 @@ def test_films_show_the_same_frames_of_every_backbone_and_name_what_is_missing(r
     assert reds == pytest.approx([30 * number for number in range(5)], abs=4), "the colours of the pictures"
     (runs / "run1/davis/overlays").rename(runs / "elsewhere")
     (runs / "run2/davis/overlays/sequence-01/003.png").unlink()
-    problems = [(strip["measurement"].name, strip["problem"]) for strip in _films(runs, most=1)["films"][0]["strips"]]
+    film = make_films(groups_of(runs)[0], 1, PictureBudget(limit_mb=20))["films"][0]  # type: ignore[index]
+    problems = [(strip["measurement"].name, strip["problem"]) for strip in film["strips"]]
     missing = [("b", "run1/davis/overlays is missing"), ("c", "run2/davis/overlays/sequence-01 has no frame 003.png")]
     assert problems == [("a", ""), *missing]
-
-
-def _rows(chart: dict[str, Any]) -> list[str]:
-    """What each row says when the mouse is there, from the top."""
-    return [text for panel in chart["panels"] for text in re.findall(r"<title>(.*?)</title>", panel, flags=re.DOTALL)]
 
 
 def _davis(**objects: float) -> dict[str, Any]:
@@ -120,7 +111,8 @@ def test_items_are_sorted_by_their_mean_and_say_their_values(runs: Path) -> None
     write_run(runs, "a", "davis", 1, **_davis(x_1=10, y_1=90, none_1=math.nan))
     write_run(runs, "b", "davis", 2, **_davis(x_1=30, y_1=70, z_1=75))
     (chart,) = item_charts(groups_of(runs)[0])
-    assert _rows(chart) == ["y\n90.0 a\n70.0 b", "z\n75.0 b", "x\n10.0 a\n30.0 b"]
+    rows = re.findall(r"<title>(.*?)</title>", chart["panels"][0], flags=re.DOTALL)  # shown when the mouse is there
+    assert rows == ["y\n90.0 a\n70.0 b", "z\n75.0 b", "x\n10.0 a\n30.0 b"]
     assert chart["without_value"] == ["none"]
 
 
