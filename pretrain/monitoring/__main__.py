@@ -30,8 +30,7 @@ def main(argv: Sequence[str]) -> int:
     from common.distributed import choose_device
     from common.files import write_atomically
     from pretrain.data.sources import images_of_folder
-    from pretrain.monitoring.plots import choose_images, draw_all
-    from pretrain.monitoring.subject import open_subject
+    from pretrain.monitoring.plots import choose_images, draw_all, open_subject
 
     images = choose_images(images_of_folder(config.images, "images"), config.num_images, spread=False)
     subject = open_subject(config.checkpoint, choose_device(config.device))

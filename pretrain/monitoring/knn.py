@@ -6,11 +6,12 @@ Shapes: N neighbours, T images to classify, D channels, S images of this process
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tvf
@@ -21,7 +22,6 @@ from common.images import IMAGENET_MEAN, IMAGENET_STD
 from common.knn import classify, find_neighbours
 from pretrain.config import PretrainConfig
 from pretrain.data.views import decode_whole
-from pretrain.monitoring.subject import undisturbed
 
 NEIGHBOURS = 20  # DINO's k of the published accuracies; fewer where there are fewer neighbours
 TEMPERATURE = 0.07  # DINO's, too
@@ -47,6 +47,19 @@ def centre_crop(image: Image.Image, resize: int, crop: int) -> Image.Image:
 def network_input(image: Image.Image) -> Tensor:
     """float32 [3, H, W], normalised."""
     return tvf.normalize(tvf.to_tensor(image), list(IMAGENET_MEAN), list(IMAGENET_STD))
+
+
+@contextmanager
+def undisturbed(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients inside; afterwards every module's mode is what it was."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad():  # not inference mode: what is cached in it could not take part in training
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 class OnlineKNN:

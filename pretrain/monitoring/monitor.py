@@ -13,8 +13,7 @@ from pretrain.config import PretrainConfig
 from pretrain.data.sources import ImageFiles, images_of_folder
 from pretrain.log import LOG_FILE, RunLog
 from pretrain.monitoring.knn import OnlineKNN
-from pretrain.monitoring.plots import choose_images, draw_all
-from pretrain.monitoring.subject import subject_of
+from pretrain.monitoring.plots import choose_images, draw_all, subject_of
 
 WATCH_FOLDER = "watch"
 CURVES_FILE = "curves.png"

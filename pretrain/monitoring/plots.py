@@ -1,10 +1,12 @@
 """What a network sees in a few images: attention, principal components, SelfPatch's positives, PW-Self's matches.
 
-Shapes: B images, h x w patches or positions, N of them, D channels, C candidates, k positives, M matches.
+Shapes: B images, h x w patches or positions, N of them, S all tokens, D channels, H heads, d = D/H, C candidates, k positives, M
+matches, R = B*N rows.
 """
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -17,18 +19,28 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
 from matplotlib.typing import ColorType
 from PIL import Image
-from torch import Tensor
+from timm.layers import Attention
+from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tvf
 
-from pretrain.config import ViewsConfig
+from backbones.build import AnyBackbone, build_backbone
+from backbones.checkpoint import load_checkpoint
+from backbones.convert import open_backbone
+from backbones.file import load_strictly
+from backbones.layouts.patchbench import PATCHBENCH, is_own_checkpoint
+from backbones.spec import typical_image_size
+from backbones.vit import ViT
+from common.cli import as_arguments, parse
+from pretrain.config import PretrainConfig, ViewsConfig
 from pretrain.data.sources import ImageFiles
 from pretrain.data.views import SHARED_SIZE, CropBox, decode_whole, draw_views, view_kinds
 from pretrain.methods import ALL_PATCHES, SelfPatchConfig
-from pretrain.monitoring.knn import centre_crop, network_input
-from pretrain.monitoring.subject import Subject, image_attention, principal_colours, undisturbed
+from pretrain.monitoring.knn import centre_crop, network_input, undisturbed
+from pretrain.networks import build_networks
+from pretrain.objectives.base import Network
 from pretrain.objectives.patch_matching import matching_patches
-from pretrain.objectives.selfpatch import candidate_table, select_positives
+from pretrain.objectives.selfpatch import Aggregation, candidate_table, select_positives
 
 SHOWN_SIZE = 448  # side in pixels of images to look at, whatever the side of those that the network sees
 ENLARGED = 2  # attention and components are those of images so many times as large as in training: 14 x 14 patches show little
@@ -37,6 +49,7 @@ QUERIES = ((0.5, 0.5), (0.3, 0.7), (0.0, 0.25))  # query patches, as parts of he
 _PANEL_INCHES, _LARGE_PANEL_INCHES = 2.1, 2.9
 _MOST_HEADS = 12  # maps of more heads than a ViT-B has would be too small to look at; more than 8 maps are drawn smaller
 _MOST_PATCHES_WITH_TEXT = 8  # cosines are written into patches while no more than so many are beside each other
+_QUANTILES = (0.01, 0.99)  # the range of each component that is spread over the colours; the few values outside are clipped
 _MOST_JOINED = 10  # more lines than these would hide the crops
 _QUERY, _POSITIVE, _CANDIDATE, _BOX_COLOURS = "#ff1744", "#00e676", "#ffffff", ("#4363d8", "#f58231")
 
@@ -45,6 +58,52 @@ Grid = tuple[int, int]
 Pixels = npt.NDArray[np.uint8]
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A backbone, and what plots show of its method."""
+
+    backbone: AnyBackbone
+    aggregation: Aggregation | None = None  # makes SelfPatch's CLS token from the patches
+    selfpatch: SelfPatchConfig | None = None  # says how positives are selected
+    matching_views: ViewsConfig | None = None  # says how patch matching draws crops
+
+    @property
+    def size(self) -> int:
+        """Side in pixels of the global crops that the backbone was trained on."""
+        return typical_image_size(self.backbone.spec)
+
+    @property
+    def stride(self) -> int:
+        """Pixels per side of a patch or position."""
+        return self.backbone.map_strides([self.backbone.spec.num_blocks - 1])[0]
+
+
+def subject_of(teacher: nn.Module, config: PretrainConfig) -> Subject:
+    assert isinstance(teacher, Network)
+    if not config.reads("selfpatch"):
+        return Subject(teacher.backbone, matching_views=config.views if config.reads("matching") else None)
+    aggregation = teacher.heads["aggregation"]
+    assert isinstance(aggregation, Aggregation)
+    return Subject(teacher.backbone, aggregation, config.selfpatch)
+
+
+def open_subject(path: Path, device: torch.device) -> Subject:
+    """The teacher of a checkpoint of ours with what its method adds; of any other checkpoint or backbone file the backbone alone."""
+    conversion = open_backbone(path)
+    # A backbone file that was made of a checkpoint of ours names the same layout.
+    if conversion.layout == PATCHBENCH.name and is_own_checkpoint(checkpoint := load_checkpoint(path)):
+        # How the data were read shapes no network.
+        settings = {name: value for name, value in checkpoint["settings"].items() if not name.startswith("data.")}
+        config = parse(PretrainConfig, as_arguments(settings), "python -m pretrain.monitoring")
+        teacher = build_networks(config, device).teacher
+        teacher.load_state_dict(checkpoint["teacher"])
+        return subject_of(teacher, config)
+    backbone = build_backbone(conversion.spec)
+    load_strictly(backbone, conversion.state_dict)
+    # The authors' checkpoints select positives as published: 4 of 3 x 3 patches.
+    return Subject(backbone.to(device), selfpatch=SelfPatchConfig() if conversion.layout == "selfpatch" else None)
 
 
 def choose_images(source: ImageFiles, count: int, spread: bool) -> list[DrawnImage]:
@@ -103,6 +162,45 @@ def _show(axes: Axes, pixels: Pixels, grid: Grid = (1, 1)) -> None:
     axes.imshow(pixels, extent=(0, grid[1], grid[0], 0), interpolation="nearest")
 
 
+def image_attention(subject: Subject, images_B3HW: Tensor) -> tuple[Tensor, str, list[str]]:
+    """What of each image goes into its feature: float32 maps [B, H, h, w], what they are, and a name for each map.
+
+    SelfPatch's CLS token attends in the aggregation module; a ViT's own one in its last block. Without any (a Swin, a ViT whose
+    checkpoint has no aggregation module) the feature is the mean of all positions; then the map is each position's cosine with it.
+    """
+    backbone, aggregation = subject.backbone, subject.aggregation
+    if aggregation is not None:
+        what, layers = "SelfPatch's CLS token, second block of the aggregation module", ("query", "key")
+        attention = aggregation.blocks[-1]
+    # Only timm's own attention has the weights that are computed below.
+    elif isinstance(backbone, ViT) and backbone.spec.class_token and type(backbone.blocks[-1].attn) is Attention:
+        what, layers = "the CLS token, last block", ("q_norm", "k_norm")
+        attention = backbone.blocks[-1].attn
+    else:
+        tokens = backbone.forward_tokens(images_B3HW)
+        cosines_BN = F.cosine_similarity(tokens.patches, tokens.patches.mean(1, keepdim=True), dim=-1)
+        what = "no CLS token: cosine of each position with the mean of all, which is the image's feature"
+        return cosines_BN.unflatten(1, (1, *tokens.grid)).float(), what, ["cosine with the mean"]
+    seen: list[Tensor] = []  # queries and keys of all tokens: [B, H, S, d] or [B, S, D]
+    for_queries, for_keys = (
+        attention.get_submodule(name).register_forward_hook(lambda module, inputs, output: seen.append(output))
+        for name in layers
+    )
+    with for_queries, for_keys:
+        tokens = backbone.forward_tokens(images_B3HW)
+        if aggregation is not None:
+            aggregation.image_cls(tokens.patches)
+    heads: int = attention.num_heads  # type: ignore[assignment]
+    query_BHSd, key_BHSd = (each if each.ndim == 4 else each.unflatten(2, (heads, -1)).transpose(1, 2) for each in seen)
+    query_BH1d = query_BHSd[:, :, :1] * query_BHSd.shape[-1] ** -0.5
+    weights_BHS = (query_BH1d @ key_BHSd.transpose(-2, -1)).softmax(-1)[:, :, 0]
+    maps_BHhw = weights_BHS[:, :, -tokens.patches.shape[1] :].unflatten(2, tokens.grid).float()  # patches come last
+    names = [f"head {head}" for head in range(1, heads + 1)]
+    if heads > 1:
+        maps_BHhw, names = torch.cat([maps_BHhw.mean(1, keepdim=True), maps_BHhw], dim=1), ["mean of heads", *names]
+    return maps_BHhw, f"attention of {what}", names
+
+
 def draw_attention(subject: Subject, images: Sequence[DrawnImage]) -> Figure:
     """One row per image: the image, then its maps, each with colours from its own lowest to its highest value."""
     shown, images_B3HW = squares(subject, images, ENLARGED)
@@ -117,6 +215,24 @@ def draw_attention(subject: Subject, images: Sequence[DrawnImage]) -> Figure:
         for axes, map_hw in zip(panels, maps_Hhw, strict=True):
             axes.imshow(map_hw, cmap="inferno", interpolation="nearest")
     return figure
+
+
+def principal_colours(patches_BND: Tensor) -> tuple[Tensor, float]:
+    """The first three principal components of all patches of all images together as red, green and blue.
+
+    All patches take part, since what counts as foreground would itself be a threshold on a component. Signs are fixed by the largest
+    loading, so that plots of a network do not depend on the device. Returns colours float32 [B, N, 3] in [0, 1], on the CPU, and
+    which part of the variance the three components hold.
+    """
+    rows_RD = patches_BND.flatten(0, 1).double().cpu()
+    left, deviations, directions = torch.linalg.svd(rows_RD - rows_RD.mean(0), full_matrices=False)
+    signs_31 = directions[:3].gather(1, directions[:3].abs().argmax(1, keepdim=True)).sign()
+    scores_R3 = left[:, :3] * deviations[:3] * signs_31.T
+    low_13, high_13 = (scores_R3.quantile(part, dim=0, keepdim=True) for part in _QUANTILES)
+    colours_R3 = ((scores_R3 - low_13) / (high_13 - low_13).clamp(min=torch.finfo(torch.float32).eps)).clamp(0, 1)
+    variances = deviations**2
+    explained = float(variances[:3].sum() / variances.sum()) if variances.any() else 1.0
+    return colours_R3.float().unflatten(0, patches_BND.shape[:2]), explained
 
 
 def draw_components(subject: Subject, images: Sequence[DrawnImage]) -> Figure:

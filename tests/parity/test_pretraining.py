@@ -16,12 +16,10 @@ from pretrain.config import OptimConfig, PretrainConfig
 from pretrain.data.views import CropBox
 from pretrain.heads import Projections
 from pretrain.methods import ALL_PATCHES, DINOConfig, SelfPatchConfig
-from pretrain.networks import Networks, build_optimizer, choose_autocast
-from pretrain.objectives.aggregation import Aggregation
+from pretrain.networks import Networks, StepSettings, build_optimizer, choose_autocast, cosine, linear
 from pretrain.objectives.base import Outputs
 from pretrain.objectives.patch_matching import matching_patches
-from pretrain.objectives.selfpatch import SelfPatch, candidate_table, select_positives
-from pretrain.schedules import StepSettings, cosine, linear
+from pretrain.objectives.selfpatch import Aggregation, SelfPatch, candidate_table, select_positives
 from pretrain.step import training_step
 from tests.references import selfpatch as reference
 

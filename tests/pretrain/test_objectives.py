@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from pretrain.heads import ProjectionHead, Projections
 from pretrain.methods import DINOConfig
-from pretrain.objectives.aggregation import Aggregation
 from pretrain.objectives.dino import Centre, PatchDistillation
-from pretrain.objectives.selfpatch import candidate_table, select_positives
+from pretrain.objectives.selfpatch import Aggregation, candidate_table, select_positives
 
 
 def test_losses_of_bfloat16_embeddings_are_float32() -> None:

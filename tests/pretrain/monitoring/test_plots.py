@@ -15,8 +15,17 @@ from pretrain.config import PretrainConfig, ViewsConfig
 from pretrain.data.sources import ImageFiles, images_of_folder
 from pretrain.methods import SelfPatchConfig
 from pretrain.monitoring.__main__ import main
-from pretrain.monitoring.plots import QUERIES, DrawnImage, choose_images, draw_matches, draw_positives, squares
-from pretrain.monitoring.subject import Subject, open_subject, subject_of
+from pretrain.monitoring.plots import (
+    QUERIES,
+    DrawnImage,
+    Subject,
+    choose_images,
+    draw_matches,
+    draw_positives,
+    open_subject,
+    squares,
+    subject_of,
+)
 from pretrain.networks import Networks, build_networks
 from pretrain.objectives.selfpatch import candidate_table, select_positives
 from tests.conftest import RunMain

@@ -9,8 +9,9 @@ from torch import nn
 from backbones.build import build_backbone
 from backbones.spec import SwinSpec, ViTSpec
 from backbones.vit import ViT
-from pretrain.monitoring.subject import Subject, image_attention, principal_colours, undisturbed
-from pretrain.objectives.aggregation import Aggregation
+from pretrain.monitoring.knn import undisturbed
+from pretrain.monitoring.plots import Subject, image_attention, principal_colours
+from pretrain.objectives.selfpatch import Aggregation
 
 SPEC = ViTSpec(
     embed_dim=24, depth=2, num_heads=3, patch_size=8, image_size=32, class_token=True, final_norm=True, register_tokens=2,
