@@ -43,23 +43,12 @@ class Dimensions:
     window: int = 3
 
 
-class SelfAttention(nn.Module):
-    def __init__(self, dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, tokens_BND: Tensor) -> Tensor:
-        return self.proj(attention(*self.qkv(tokens_BND).chunk(3, dim=2), self.num_heads))
-
-
 class Block(nn.Module):
     def __init__(self, dim: int, num_heads: int, drop_path: float) -> None:
         super().__init__()
-        self.drop_path = drop_path
+        self.num_heads, self.drop_path = num_heads, drop_path
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.attn = SelfAttention(dim, num_heads)
+        self.attn = nn.ModuleDict({"qkv": nn.Linear(dim, 3 * dim), "proj": nn.Linear(dim, dim)})
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(dim, 4 * dim), "fc2": nn.Linear(4 * dim, dim)})
 
@@ -71,7 +60,8 @@ class Block(nn.Module):
         return branch_BND.div(keep) * branch_BND.new_empty(len(branch_BND), 1, 1).bernoulli_(keep)
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
-        tokens_BND = tokens_BND + self.kept(self.attn(self.norm1(tokens_BND)))
+        joint = self.attn["qkv"](self.norm1(tokens_BND)).chunk(3, dim=2)
+        tokens_BND = tokens_BND + self.kept(self.attn["proj"](attention(*joint, self.num_heads)))
         hidden = F.gelu(self.mlp["fc1"](self.norm2(tokens_BND)))
         return tokens_BND + self.kept(self.mlp["fc2"](hidden))
 
