@@ -1,10 +1,9 @@
-"""Starts evaluations in other processes, as a user does."""
+"""Starts evaluations in other processes, as a user does: `python -m tests.processes MODULE OPTIONS` is one of them."""
 
-import contextlib
+import importlib
 import os
 import pickle
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,25 +12,23 @@ from typing import Any
 
 from tests.conftest import REPOSITORY
 
-_EVALUATE = "import importlib, pickle, sys; importlib.import_module(sys.argv[1]).evaluate(pickle.load(open(sys.argv[2], 'rb')))"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 _LONGEST_S = 300
 
 
-def start_evaluation(module: str, options: Any, folder: Path, **environment: str) -> "subprocess.Popen[bytes]":
-    """Start `module.evaluate(options)` in another process with these variables; its options and its log go to `folder`."""
+def _evaluation(module: str, options: Any, folder: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
-    given = folder / f"options_{environment.get('RANK', 0)}.pickle"
+    given = folder / "options.pickle"
     given.write_bytes(pickle.dumps(options))
-    command = [sys.executable, "-c", _EVALUATE, module, str(given)]
-    with given.with_suffix(".log").open("wb") as log:
-        return subprocess.Popen(
-            command,
-            cwd=REPOSITORY,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # so that its whole group can be killed
-        )
+    return ["-m", "tests.processes", module, str(given)]
+
+
+def start_evaluation(module: str, options: Any, folder: Path) -> "subprocess.Popen[bytes]":
+    """Start `module.evaluate(options)` in another process; its options and its log go to `folder`."""
+    command = [sys.executable, *_evaluation(module, options, folder)]
+    with (folder / "messages.log").open("wb") as log:
+        # A session of its own, so that its whole group can be killed.
+        return subprocess.Popen(command, cwd=REPOSITORY, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True)
 
 
 def kill_when(process: "subprocess.Popen[bytes]", path: Path) -> None:
@@ -45,20 +42,20 @@ def kill_when(process: "subprocess.Popen[bytes]", path: Path) -> None:
     assert process.wait() == -signal.SIGKILL, "ended before it could be killed"
 
 
-def evaluate_in_processes(module: str, options: Any, folder: Path, world_size: int) -> None:
-    """Run `module.evaluate(options)` in several processes that find each other as torchrun's do."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    group = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": str(world_size)}
-    processes = [
-        start_evaluation(module, options, folder, RANK=str(rank), LOCAL_RANK=str(rank), **group) for rank in range(world_size)
-    ]
-    try:
-        statuses = [process.wait(timeout=_LONGEST_S) for process in processes]
-    finally:
-        for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-    logs = [path.read_text() for path in sorted(folder.glob("options_*.log"))]
-    assert statuses == [0] * world_size, "\n".join(logs)
+def run_two(*program: str) -> "subprocess.CompletedProcess[str]":
+    """Run a script, or `-m` and a module, with its arguments in two processes."""
+    command = [sys.executable, "-m", "common.launch", "--standalone", "--nproc-per-node", "2", *program]
+    return subprocess.run(
+        command, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=_LONGEST_S
+    )
+
+
+def evaluate_in_two(module: str, options: Any, folder: Path) -> str:
+    """Run `module.evaluate(options)` in two processes, and return their log."""
+    finished = run_two(*_evaluation(module, options, folder))
+    assert finished.returncode == 0, finished.stderr
+    return finished.stderr
+
+
+if __name__ == "__main__":
+    importlib.import_module(sys.argv[1]).evaluate(pickle.loads(Path(sys.argv[2]).read_bytes()))

@@ -1,6 +1,5 @@
 """Devices, groups of processes, precision and memory."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +8,9 @@ import pytest
 import torch
 
 from common.distributed import choose_device, full_float32, local_rank, peak_memory_bytes, process_group, rank, world_size
-from tests.conftest import REPOSITORY
+from tests.processes import ENVIRONMENT, run_two
 
 CPU = torch.device("cpu")
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-ENVIRONMENT |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 
 
 @pytest.fixture
@@ -93,20 +90,9 @@ if rank() == 0:
 """
 
 
-def run(*arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python."""
-    given = {**ENVIRONMENT, **environment}
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=REPOSITORY, env=given, capture_output=True, text=True, check=check, timeout=240)
-
-
-def run_two(script: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    script.write_text(program)
-    return run("-m", "common.launch", "--standalone", "--nproc-per-node", "2", str(script), *arguments, check=False)
-
-
 def test_two_processes_exchange(tmp_path: Path) -> None:
-    finished = run_two(tmp_path / "exchange.py", EXCHANGES)
+    (tmp_path / "exchange.py").write_text(EXCHANGES)
+    finished = run_two(str(tmp_path / "exchange.py"))
     assert (finished.returncode, finished.stdout) == (0, "done\n"), finished.stderr
 
 
@@ -125,7 +111,8 @@ with process_group(torch.device("cpu")):
 
 
 def test_a_process_that_stops_is_noticed_and_its_status_is_the_commands(tmp_path: Path) -> None:
-    finished = run_two(tmp_path / "peer.py", PEER, str(tmp_path / "seen"))
+    (tmp_path / "peer.py").write_text(PEER)
+    finished = run_two(str(tmp_path / "peer.py"), str(tmp_path / "seen"))
     assert finished.returncode == 3
     assert "Traceback" not in finished.stderr
     assert (tmp_path / "seen").exists()
@@ -154,16 +141,20 @@ def test_convolutions_on_a_gpu() -> None:
     torch.testing.assert_close(found, wanted, atol=2e-5, rtol=0)  # TF32 is off by about 1e-3
 
 
+def printed_by(code: str, **environment: str) -> str:
+    return subprocess.check_output([sys.executable, "-c", code], env={**ENVIRONMENT, **environment}, text=True)
+
+
 def test_peak_memory_is_this_process_alone() -> None:
     """A process that a large one starts does not report its parent's memory (getrusage does)."""
     held = bytearray(600 * 2**20)
-    code = "import torch; from common.distributed import peak_memory_bytes as p; print(p(torch.device('cpu')))"
-    printed = run("-c", code).stdout
+    printed = printed_by("import torch; from common.distributed import peak_memory_bytes as p; print(p(torch.device('cpu')))")
     assert len(held) < peak_memory_bytes(CPU)
     assert 50 * 2**20 < int(printed) < peak_memory_bytes(CPU)
 
 
-def test_waiting_threads_do_not_spin() -> None:
+def test_waiting_threads_do_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import common, os; print(os.environ['OMP_WAIT_POLICY'])"
-    assert run("-c", code).stdout == "passive\n"
-    assert run("-c", code, OMP_WAIT_POLICY="active").stdout == "active\n"
+    assert printed_by(code, OMP_WAIT_POLICY="active") == "active\n"
+    monkeypatch.delitem(ENVIRONMENT, "OMP_WAIT_POLICY", raising=False)
+    assert printed_by(code) == "passive\n"

@@ -13,7 +13,7 @@ from eval.classification.task import accuracy, evaluate, metrics_of
 from eval.result import ResultError, read_result
 from tests.conftest import Finished, RunMain
 from tests.eval.classification.conftest import TEST_IMAGES, Configure
-from tests.processes import evaluate_in_processes
+from tests.processes import evaluate_in_two
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_two_processes_give_what_one_gives(configure: Configure, tmp_path: Path,
     changes = {"augment": augment, "learning_rates": [0.1, 1.0], "batch_size": 13}
     alone = evaluate(configure(output=tmp_path / "one", **changes))
     two = configure(output=tmp_path / "two", **changes)
-    evaluate_in_processes("eval.classification.task", two, tmp_path / "processes", 2)
+    evaluate_in_two("eval.classification.task", two, tmp_path / "processes")
     together = read_result(tmp_path / "two/result.json")
     assert together.metrics == alone.metrics
     assert (tmp_path / "two/predictions.csv").read_bytes() == (tmp_path / "one/predictions.csv").read_bytes()

@@ -18,7 +18,7 @@ from eval.davis.task import evaluate
 from eval.result import read_result
 from tests.conftest import REPOSITORY
 from tests.eval.davis.conftest import FRAMES, HEIGHT, SEQUENCES, WIDTH, Run, draw_sequence, sequences_of
-from tests.processes import evaluate_in_processes
+from tests.processes import evaluate_in_two
 
 
 def test_the_command_writes_a_mask_for_every_frame(davis: Path, tmp_path: Path, run: Run) -> None:
@@ -116,7 +116,7 @@ def test_short_sequences_go_together() -> None:
 def test_two_processes_give_what_one_gives(config: DavisConfig, tmp_path: Path) -> None:
     one, two = (replace(config, output=tmp_path / name) for name in ("one", "two"))
     alone = evaluate(one)
-    evaluate_in_processes("eval.davis.task", two, tmp_path / "processes", 2)
+    evaluate_in_two("eval.davis.task", two, tmp_path / "processes")
     assert contents(one.output / "masks") == contents(two.output / "masks")
     assert {path.name for path in (two.output / "masks").iterdir()} >= set(SEQUENCES)
     together = read_result(two.output / "result.json")
