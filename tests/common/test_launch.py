@@ -1,18 +1,14 @@
-"""Launching: what torchrun and Slurm are asked for, and that processes started so do the work together."""
+"""Launching: what torchrun and Slurm are asked for. Tests of pretraining start processes so, and a job that is queued again."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from common.launch import Command, LaunchOptions, run_or_launch, split_launch_options
+from common.launch import LaunchOptions, run_or_launch, split_launch_options
 from eval.__main__ import main as eval_main
 from pretrain.__main__ import main as pretrain_main
-from tests.conftest import REPOSITORY
 
 
 def never(argv: object) -> int:
@@ -42,21 +38,20 @@ def test_launch_options_are_taken_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "world_size", "message"),
+    ("arguments", "message"),
     [
-        ("--gpus 0", None, "gpus=0 must be positive"),
-        ("--nodes 2", None, "nodes=2 needs --slurm"),
-        ("--slurm --hours 0", None, "hours"),
-        ("--slurm --sbatch gpu", None, "KEY=VALUE"),
-        ("--slurm --sbatch time=3", None, "--hours"),
-        ("--slurm", None, "no `srun`"),
-        ("--gpus 2", "2", "inside of torchrun"),
+        ("--gpus 0", "gpus=0 must be positive"),
+        ("--nodes 2", "nodes=2 needs --slurm"),
+        ("--slurm --hours 0", "hours"),
+        ("--slurm --sbatch gpu", "KEY=VALUE"),
+        ("--slurm --sbatch time=3", "--hours"),
+        ("--slurm", "no `srun`"),
+        ("--gpus 2", "inside of torchrun"),
     ],
 )
-def test_mistakes(arguments: str, world_size: str | None, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes(arguments: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    if world_size is not None:
-        monkeypatch.setenv("WORLD_SIZE", world_size)
+    monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=re.escape(message)):
         run_or_launch("eval", ["davis", *arguments.split()], never)
 
@@ -72,51 +67,3 @@ def test_the_dry_run_prints_the_job_or_torchrun(capsys: pytest.CaptureFixture[st
         assert f"#SBATCH --{line}\n" in printed
     assert run_or_launch("eval", ["davis", "--gpus", "2", "--dry-run"], never) == 0
     assert capsys.readouterr().out == "python -m common.launch --standalone --nproc-per-node 2 -m eval davis\n"
-
-
-SBATCH = """#!/bin/sh
-# Stands in for Slurm: accepts a job, whose script is the last argument, and says its number.
-for last; do :; done
-cp "$last" {folder}/submitted.sh
-echo "Submitted batch job 77"
-"""
-
-MAIN = """
-import torch.distributed as dist
-from pathlib import Path
-def main(argv):
-    dist.init_process_group("gloo")
-    Path(argv[0], f"{dist.get_rank()}.txt").write_text(str(dist.get_world_size()))
-    dist.barrier()
-    dist.destroy_process_group()
-"""
-
-
-def test_a_job_is_submitted_and_its_processes_find_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two processes of a job, started as srun would start them, join and run the command."""
-    programs, package, jobs = (tmp_path / name for name in ("bin", "joined", "jobs"))
-    programs.mkdir()
-    sbatch = SBATCH.format(folder=tmp_path)
-    for name, text in {"sbatch": sbatch, "srun": "#!/bin/sh\n", "scontrol": "#!/bin/sh\necho localhost\n"}.items():
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / "__main__.py").write_text(MAIN)
-    assert run_or_launch("joined", [str(tmp_path), "--slurm", "--gpus", "2", "--job-folder", str(jobs)], never) == 0
-    assert "#SBATCH --ntasks-per-node=2" in (tmp_path / "submitted.sh").read_text()
-    job = {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "2", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "localhost"}
-    job |= {"SLURM_NODEID": "0", "SUBMITIT_EXECUTOR": "slurm", "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
-    command = [sys.executable, "-m", "submitit.core._submit", str(jobs)]
-    processes = [
-        subprocess.Popen(command, env={**os.environ, **job, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)})
-        for rank in range(2)
-    ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)] == ["2", "2"]
-
-
-def test_a_job_continues_with_the_same_command() -> None:
-    command = Command(module="eval", arguments=("davis", "--jobs", "2"))
-    assert command.checkpoint().function is command

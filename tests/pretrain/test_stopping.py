@@ -127,6 +127,7 @@ def test_a_slurm_job_saves_and_is_queued_again(image_folder: Path, tmp_path: Pat
             process.send_signal(signal.SIGUSR2)
         _, messages = processes[0].communicate(timeout=120)
         step = saved_step(output)
+        assert "cpu, 2 processes" in messages
         assert f"stopped by SIGUSR2 after step {step}, which is saved" in messages
         assert called.read_text() == "requeue 77\n"
         assert processes[1].poll() is None, "the others wait for Slurm to end the job"
