@@ -3,9 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from common.plots import Panel, read_log, smoothed, write_panels
+from common.plots import read_log, smoothed
 
 
 def test_smoothing_is_a_mean_over_neighbours_that_are_finite() -> None:
@@ -13,15 +12,6 @@ def test_smoothing_is_a_mean_over_neighbours_that_are_finite() -> None:
     assert smoothed(values, 3).tolist() == [2.0, 2.0, 4.0, 5.0, 5.0]
     assert smoothed(np.array([4.0]), 3).tolist() == [4.0]
     assert np.isnan(smoothed(np.array([np.nan, np.nan]), 3)).all()
-
-
-def test_a_number_that_few_lines_have_is_a_line_all_the_same(tmp_path: Path) -> None:
-    every = [{"step": step, "accuracy": 3.0 * step} for step in (1, 3, 5)]
-    sparse = [every[0], {"step": 2}, every[1], {"step": 4}, every[2]]
-    for name, lines in (("every", every), ("sparse", sparse)):
-        write_panels(lines, "step", [Panel("accuracy", ["accuracy"], smooth=False)], tmp_path / f"{name}.png")
-    pictures = [np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("every", "sparse")]
-    assert (pictures[0] == pictures[1]).all()
 
 
 def test_a_continued_run_replaces_lines_of_its_log_and_a_damaged_log_is_refused(tmp_path: Path) -> None:
