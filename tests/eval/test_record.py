@@ -113,19 +113,12 @@ def test_coverage_follows_size_restriction_and_marker(tmp_path: Path) -> None:
 
 
 def test_round_trip_in_full_precision_with_nan_as_null(given: Evaluation, tmp_path: Path) -> None:
-    result = replace(
-        record(given),
-        metrics={"J&F-Mean": Metric(value=100 / 3), "empty": Metric(value=math.nan)},
-        breakdown={"dog_1": {"J": 12.5, "F": math.nan}},
-    )
+    metrics = {"J&F-Mean": Metric(value=100 / 3), "empty": Metric(value=math.nan)}
+    result = replace(record(given), config={}, metrics=metrics, breakdown={"dog_1": {"J": 12.5, "F": math.nan}})
     path = write_result(tmp_path, result)
-    assert "NaN" not in path.read_text()
     assert json.loads(path.read_text())["metrics"]["empty"]["value"] is None
-    found = read_result(path)
-    assert found.metrics["J&F-Mean"].value == 100 / 3
-    assert math.isnan(found.metrics["empty"].value)
-    assert math.isnan(found.breakdown["dog_1"]["F"])
-    assert found.environment == result.environment
+    assert "NaN" not in path.read_text()
+    assert repr(read_result(path)) == repr(result), "NaN is not equal to itself"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"version": 1}', '{"version": 99}', "\x00"])

@@ -79,7 +79,6 @@ def test_values_that_make_no_run(configure: Configure, changes: dict[str, object
 @pytest.mark.parametrize(
     ("spec", "blocks", "mean_patch", "message"),
     [
-        (SPEC, 6, None, "linear_blocks=6: this backbone has 5 blocks"),
         (SWIN, 2, None, "only a ViT's blocks"),
         (RESNET, None, True, "no CLS token"),
     ],

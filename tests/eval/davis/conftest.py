@@ -26,9 +26,6 @@ SEQUENCES = ("boat", "cart", "drone")
 
 SPECS: dict[str, BackboneSpec] = {
     "vit": ViTSpec(embed_dim=32, depth=2, num_heads=2, patch_size=8, image_size=64, class_token=False, final_norm=False),
-    "vit_with_cls_and_norm": ViTSpec(
-        embed_dim=32, depth=2, num_heads=2, patch_size=16, image_size=64, class_token=True, final_norm=True
-    ),
     "dinov3": DINOV3,
     "swin": SwinSpec(embed_dim=16, depths=(1, 1), num_heads=(2, 2), window_size=4, image_size=64),
     "resnet": ResNetSpec(layers=(1, 1, 1, 1)),

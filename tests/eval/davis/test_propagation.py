@@ -51,7 +51,7 @@ def refused_as_other(run: Run, *options: object) -> bool:
 
 def test_masks_of_other_inputs_are_not_mixed(davis: Path, backbone_files: dict[str, Path], run: Run) -> None:
     run("propagation", "--sequences", "boat").output()
-    assert refused_as_other(run, "--backbone", backbone_files["vit_with_cls_and_norm"])
+    assert refused_as_other(run, "--backbone", backbone_files["dinov3"])
     assert refused_as_other(run, "--topk", 3)
     assert refused_as_other(run, "--year", "2016", "--split", "all")
     draw_sequence(davis, "longer", 9, frames=FRAMES + 5)

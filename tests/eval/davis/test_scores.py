@@ -32,28 +32,23 @@ def test_the_command_writes_the_official_files(tmp_path: Path, run: Run) -> None
     assert 0.2 < float(overall["J-Mean"]) < 0.95
 
 
-def test_folders_of_masks_without_lists(davis: Path, tmp_path: Path, run: Run) -> None:
-    annotations = tmp_path / "mine"
-    shutil.copytree(davis / "Annotations/480p", annotations)
-    folders = (annotations, davis / "Annotations/480p", davis)
-    (printed,) = {run("scores", "--annotations", folder).output() for folder in folders}
+def test_which_sequences_are_scored(davis: Path, predictions: Path, tmp_path: Path, run: Run) -> None:
+    beside = davis / "Annotations/480p"
+    without_lists = shutil.copytree(beside, tmp_path / "mine")
+    (printed,) = {run("scores", "--annotations", folder).output() for folder in (without_lists, beside, davis)}
     assert printed.count("\n") == 2
-
-
-def test_the_list_beside_the_annotations_chooses(davis: Path, predictions: Path, tmp_path: Path, run: Run) -> None:
+    # A list beside the annotations chooses.
     (davis / "ImageSets/2017/val.txt").write_text("cart\n")
     shutil.rmtree(predictions / "boat")
-    beside = ("--annotations", davis / "Annotations/480p")
-    run("scores", *beside).output()
+    run("scores", "--annotations", beside).output()
     assert len(read_csv(tmp_path / "out/per-sequence_results-val.csv")) == 2
-    assert "no sequence boat in split 'val'; it has cart" in run("scores", *beside, "--sequences", "boat").mistake()
+    mistake = run("scores", "--annotations", beside, "--sequences", "boat").mistake()
+    assert "no sequence boat in split 'val'; it has cart" in mistake
 
 
 def test_processes_give_what_one_process_gives(davis: Path, predictions: Path) -> None:
-    annotations = davis / "Annotations/480p"
-    alone = score_sequences(SEQUENCES, annotations, predictions, jobs=1)
-    assert score_sequences(SEQUENCES, annotations, predictions, jobs=2) == alone
-    assert score_sequences(SEQUENCES[::-1], annotations, predictions).overall == pytest.approx(alone.overall, abs=1e-12)
+    alone, several = (score_sequences(SEQUENCES, davis / "Annotations/480p", predictions, jobs=jobs) for jobs in (1, 2))
+    assert several == alone
 
 
 def measures(name: str, objects: int, frames: int, seed: int = 0) -> SequenceMeasures:

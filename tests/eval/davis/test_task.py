@@ -87,10 +87,10 @@ def test_data_that_do_not_fit_are_found_before_anything_runs(davis: Path, tmp_pa
 @pytest.mark.parametrize(
     ("family", "block", "stride", "features"),
     [
-        ("vit_with_cls_and_norm", None, 16, "after the last of 2 blocks, after the final norm"),
-        ("vit_with_cls_and_norm", 1, 16, "after block 1 of 2 (0-based), without the final norm"),
+        ("vit", None, 8, "after the last of 2 blocks"),
         ("vit", 0, 8, "after block 0 of 2 (0-based), without the final norm"),
         ("dinov3", None, 16, "after the last of 2 blocks, after the final norm"),
+        ("dinov3", 1, 16, "after block 1 of 2 (0-based), without the final norm"),
         ("swin", None, 8, "after the last of 2 blocks, after the final norm"),
         ("swin", 0, 4, "after block 0 of 2 (0-based), without the final norm"),
         ("resnet", None, 32, "after the last of 4 blocks"),
