@@ -171,7 +171,7 @@ def test_lists_and_sequences(davis: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (lists / "test-dev.txt").write_text("golf\n")
     found = examine(davis)
     assert [(one.text, one.names) for one in problems(found)] == [
-        ("sequences of ImageSets/2017/val.txt are absent", ("plane",)),
+        ("sequences of ImageSets/2017/val.txt are absent", ("plane",))
     ]
     assert {(one.text, one.names) for one in found if one.kind == "note"} == {
         ("no sequence of ImageSets/2017/test-dev.txt is there; the task needs val only", ()),

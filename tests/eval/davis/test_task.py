@@ -116,7 +116,6 @@ def test_every_backbone(
         ("task", "--jobs -1", "jobs=-1 must be at least 0"),
         ("propagation", "--output {}/full", "files of unknown origin"),
         ("propagation", "--block 2", "taps [2] are not ascending indices of this vit's 2 blocks"),
-        ("propagation", "--temperature 0.01", "temperature=0.01 must be at least 0.0125"),
         ("propagation", "--device abacus", "device 'abacus' is not known"),
         ("propagation", "--short_side 68", "not a multiple of the patch size"),
         ("propagation", "--unknown 1", "--unknown"),
