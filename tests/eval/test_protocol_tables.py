@@ -1,10 +1,10 @@
 """docs/protocols.md against what runs: every value that it states, and no constant that it leaves out."""
 
-import functools
 import importlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from tests.eval.rows import ROWS, VIT_SMALL, full_coco
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "protocols.md"
 COLUMNS = ["Constant", "Value", "Where", "Source", "Where sources and we differ"]
-SWIN_TINY, RESNET_50 = ROWS["Swin-T"], ROWS["ResNet-50"]
+BACKBONES = {"ViT": VIT_SMALL, "Swin-T": ROWS["Swin-T"], "ResNet-50": ROWS["ResNet-50"]}
 GPU = torch.device("cuda")
 PATHS: dict[str, Any] = {"backbone": Path("b.safetensors"), "data": Path("d"), "output": Path("o")}
 
@@ -58,13 +58,13 @@ def _row(constant: str, value: str, where: str, source: str, difference: str) ->
     return where.strip("`"), json.loads(value.strip("`"))
 
 
-@functools.cache
+@cache
 def coco(spec: BackboneSpec) -> dict[str, Any]:
     config = detection.resolve(DetectionConfig(**PATHS, precision="float32"), spec, full_coco(), GPU, 8)[0]
     return {"config": config, "settings": detection_settings(spec, config, GPU)}
 
 
-@functools.cache
+@cache
 def ade20k(spec: BackboneSpec, head: Head = "fpn") -> dict[str, Any]:
     splits = {
         name: AdeSplit(root=Path("ade"), name=name, stems=("a",) * size, restricted=False)
@@ -77,13 +77,9 @@ def ade20k(spec: BackboneSpec, head: Head = "fpn") -> dict[str, Any]:
 
 # What runs, by the heading of its table: where values are looked up, by the first part of their path.
 PROTOCOLS: dict[str, Callable[[], dict[str, Any]]] = {
-    "COCO: Mask R-CNN, ViT": lambda: coco(VIT_SMALL),
-    "COCO: Mask R-CNN, Swin-T": lambda: coco(SWIN_TINY),
-    "COCO: Mask R-CNN, ResNet-50": lambda: coco(RESNET_50),
-    "ADE20K: Semantic FPN, ViT": lambda: ade20k(VIT_SMALL),
-    "ADE20K: Semantic FPN, Swin-T": lambda: ade20k(SWIN_TINY),
-    "ADE20K: Semantic FPN, ResNet-50": lambda: ade20k(RESNET_50),
-    "ADE20K: UperNet, ViT": lambda: ade20k(VIT_SMALL, "upernet"),
+    **{f"COCO: Mask R-CNN, {name}": partial(coco, spec) for name, spec in BACKBONES.items()},
+    **{f"ADE20K: Semantic FPN, {name}": partial(ade20k, spec) for name, spec in BACKBONES.items()},
+    "ADE20K: UperNet, ViT": partial(ade20k, VIT_SMALL, "upernet"),
     "DAVIS-2017: label propagation": lambda: {"settings": propagation_settings(PropagationSettings())},
 }
 
@@ -104,14 +100,12 @@ def _constants(value: Any) -> Any:
 
 def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     """All single values below one with their paths."""
-    if value and isinstance(value, dict):
-        items: Iterable[tuple[Any, Any]] = value.items()
-    elif isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
-        items = enumerate(value)
-    else:
+    items: dict[Any, Any] = value if isinstance(value, dict) else {}
+    if isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+        items = dict(enumerate(value))
+    if not items:
         yield path, value
-        return
-    for key, item in items:
+    for key, item in items.items():
         yield from leaves(item, f"{path}.{key}")
 
 
