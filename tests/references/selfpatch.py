@@ -61,7 +61,7 @@ class Block(nn.Module):
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
         joint = self.attn["qkv"](self.norm1(tokens_BND)).chunk(3, dim=2)
-        tokens_BND = tokens_BND + self.kept(self.attn["proj"](attention(*joint, self.num_heads)))
+        tokens_BND = tokens_BND + self.kept(self.attn["proj"](attention(joint, self.num_heads)))
         hidden = F.gelu(self.mlp["fc1"](self.norm2(tokens_BND)))
         return tokens_BND + self.kept(self.mlp["fc2"](hidden))
 
@@ -94,8 +94,8 @@ class ClassAttentionBlock(nn.Module):
 
     def forward(self, patches_BND: Tensor, cls_B1D: Tensor) -> Tensor:
         tokens_BLD = self.norm1(torch.cat([cls_B1D, patches_BND], dim=1))
-        query, key, value = self.query(tokens_BLD[:, :1]), self.key(tokens_BLD), self.value(tokens_BLD)
-        cls_B1D = cls_B1D + self.projection(attention(query, key, value, self.num_heads))
+        parts = self.query(tokens_BLD[:, :1]), self.key(tokens_BLD), self.value(tokens_BLD)
+        cls_B1D = cls_B1D + self.projection(attention(parts, self.num_heads))
         return cls_B1D + self.mlp(self.norm2(cls_B1D))
 
 

@@ -5,6 +5,7 @@ dinov2/hub/backbones.py; facebookresearch/dinov3 6876159a, dinov3/layers/rope_po
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -72,12 +73,12 @@ def _attention(tokens: Tensor, weights: Weights, at: str, num_heads: int, angles
     if bias is not None and f"{at}qkv.bias_mask" in weights:
         bias = torch.where(weights[f"{at}qkv.bias_mask"] > 0, bias, 0)
     joint = F.linear(tokens, weights[f"{at}qkv.weight"], bias)
-    return _linear(attention(*joint.chunk(3, dim=2), num_heads, angles), weights, f"{at}proj")
+    return _linear(attention(joint.chunk(3, dim=2), num_heads, angles), weights, f"{at}proj")
 
 
-def attention(queries: Tensor, keys: Tensor, values: Tensor, num_heads: int, angles: Tensor | None = None) -> Tensor:
-    """As a matrix and a softmax, of [B, N, D] each."""
-    query, key, value = (part.unflatten(2, (num_heads, -1)).transpose(1, 2) for part in (queries, keys, values))
+def attention(parts: Sequence[Tensor], num_heads: int, angles: Tensor | None = None) -> Tensor:
+    """As a matrix and a softmax; the parts are queries, keys and values [B, N, D]."""
+    query, key, value = (part.unflatten(2, (num_heads, -1)).transpose(1, 2) for part in parts)
     if angles is not None:
         query, key = _turned(query, angles), _turned(key, angles)
     attention = (query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])).softmax(-1)
