@@ -26,8 +26,6 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_FILE = "checkpoint.pth"
 AUTO, NEVER = "auto", "never"
 
-_SEED = "train.seed"
-
 # Fields that the first checkpoints did not have, with the value that fits those; left out where they have it.
 _ADDED_FIELDS = {
     "views.interpolation": "bicubic",
@@ -60,13 +58,13 @@ def run_settings(config: PretrainConfig, names: Iterable[str]) -> dict[str, Any]
 
 def recipe_digest(settings: Mapping[str, Any]) -> str:
     """What runs of one recipe have in common: a digest of their `run_settings`, but for the seed and what computes nothing."""
-    fixed = {name: value for name, value in settings.items() if name not in (*_free_fields(settings), _SEED)}
+    fixed = {name: value for name, value in settings.items() if name not in (*_free_fields(settings), "train.seed")}
     return text_sha256(json.dumps(fixed, sort_keys=True))
 
 
 def _free_fields(settings: Mapping[str, Any]) -> set[str]:
     """What may change; of heads with batch normalisation, the parts of a batch may not: it normalises over each."""
-    has_batch_norm = METHODS[settings["method"]].batch_norm or settings["selfpatch.negatives"]
+    has_batch_norm = not METHODS[settings["method"]].prototypes or settings["selfpatch.negatives"]
     return _FREE_FIELDS - {"train.accumulate"} if has_batch_norm else _FREE_FIELDS
 
 
@@ -74,8 +72,7 @@ class Checkpoint:
     """A run's checkpoint: where the run starts, and when it is written, by the first process, and which older ones stay."""
 
     def __init__(self, train: TrainConfig, settings: Mapping[str, Any], networks: Networks, steps_per_epoch: int) -> None:
-        self.path = train.output / CHECKPOINT_FILE
-        self.networks = networks
+        self.path, self.networks = train.output / CHECKPOINT_FILE, networks
         self._train, self._settings, self._steps_per_epoch = train, settings, steps_per_epoch
         self._kept: list[str] = []  # the names of older ones that the run has written and may remove
 
@@ -135,7 +132,7 @@ class Checkpoint:
             "settings": dict(settings),
             "evaluated_branch": METHODS[settings["method"]].branch,
             "recipe_sha256": recipe_digest(settings),
-            "seed": settings[_SEED],
+            "seed": settings["train.seed"],
             "backbone_spec": spec_to_dict(self.networks.spec),
             **{name: getattr(self.networks, name).state_dict() for name in _PARTS},
             "step": step,

@@ -20,7 +20,6 @@ from pretrain.methods import (
     METHODS,
     Count,
     DINOConfig,
-    Interpolation,
     MatchingConfig,
     Method,
     MethodName,
@@ -34,8 +33,9 @@ from pretrain.methods import (
     Size,
 )
 
+Interpolation = Literal["bicubic", "bilinear"]
+
 RECIPES = Path(__file__).resolve().parent / "recipes"
-BASES = "base"
 
 
 @dataclass(kw_only=True)
@@ -282,7 +282,7 @@ def read_recipe(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{path}: extends: must be the name of a recipe or a list of names, not {names!r}")
     layers: list[dict[str, Any]] = []
-    folders = (path.parent, path.parent / BASES, RECIPES, RECIPES / BASES)
+    folders = (path.parent, path.parent / "base", RECIPES, RECIPES / "base")
     for name in names:
         files = [folder / f"{name.removesuffix('.yaml')}.yaml" for folder in folders]
         base = next((file for file in files if file.is_file() and file.resolve() != path.resolve()), None)

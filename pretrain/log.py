@@ -17,7 +17,6 @@ from pretrain.networks import StepSettings
 logger = logging.getLogger(__name__)
 
 LOG_FILE = "log.jsonl"
-TENSORBOARD_FOLDER = "tensorboard"
 
 LEAST_INFORMATION = 0.05
 """What healthy targets say about their image or patch, in nats. Identical ones say nothing, up to rounding (1e-4); on real images
@@ -51,7 +50,7 @@ class RunLog:
         lines = text[: text.rfind("\n") + 1].splitlines()
         write_text_atomically(path, "".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= first_step))
         self._stream = path.open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=first_step or None)
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step or None)
         self.collapse = CollapseWarning()
         self.bar = tqdm(initial=first_step, total=last_step, unit="step", dynamic_ncols=True, mininterval=1.0)
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal, get_type_hints
 
 Border = Literal["wrap", "clamp"]
-Interpolation = Literal["bicubic", "bilinear"]
 
 ALL_PATCHES = 0  # The window size that stands for every other patch of the image.
 
@@ -118,16 +117,13 @@ class Method:
     class_token: bool = True  # whether a ViT has a CLS token and a final norm; a Swin never has the one and always the other
     families: tuple[str, ...] = ("vit", "swin")  # backbones that the method can train
     branch: Literal["teacher", "student"] = "teacher"  # the network that the method's authors evaluate
-    prototypes: bool = True  # heads end in them: `dino`'s temperatures sharpen targets, and the last layer can be frozen
-    batch_norm: bool = False  # heads normalise over the batch, so that `train.accumulate` changes what is computed
+    prototypes: bool = True  # heads end in them, which can be frozen; without, heads normalise over the batch or parts of it
     local_crops: bool = True  # whether the loss takes them
 
 
 _DINO = Method(objective="dino:DINO", sections=("dino",))
 # MoBY's authors evaluate the online encoder (`encoder.` in their checkpoints), which is the student here.
-_MOBY = Method(
-    objective="moby:MoBY", sections=("moby",), branch="student", prototypes=False, batch_norm=True, local_crops=False
-)
+_MOBY = Method(objective="moby:MoBY", sections=("moby",), branch="student", prototypes=False, local_crops=False)
 
 METHODS: dict[MethodName, Method] = {
     "dino": _DINO,

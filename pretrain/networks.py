@@ -15,8 +15,6 @@ from backbones.spec import BackboneSpec, SwinSpec, ViTSpec
 from pretrain.config import PretrainConfig
 from pretrain.objectives.base import Objective
 
-_POSITIONS = ("pos_embed", "cls_token", "relative_position_bias_table")
-
 
 @dataclass
 class Networks:
@@ -65,9 +63,9 @@ def choose_autocast(precision: str, device: torch.device) -> torch.autocast:
 def build_optimizer(network: nn.Module, decay_positions: bool = True) -> AdamW:
     """AdamW with two groups, `decay` and `no_decay`; their learning rate and weight decay are set before every step.
 
-    Biases and one-dimensional parameters do not decay; without `decay_positions`, neither does what `_POSITIONS` names.
+    Biases and one-dimensional parameters do not decay; without `decay_positions`, neither do positions and CLS tokens.
     """
-    exempt = (".bias",) if decay_positions else (".bias", *_POSITIONS)
+    exempt = (".bias",) if decay_positions else (".bias", "pos_embed", "cls_token", "relative_position_bias_table")
     groups: dict[bool, list[Tensor]] = {True: [], False: []}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
@@ -93,8 +91,7 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
 
 # Schedules: functions of the step or epoch alone, so that a resumed run needs no state.
 
-REFERENCE_BATCH = 256
-"""The batch to which `optim.lr` refers; the learning rate grows linearly with the batch, whatever the number of processes."""
+REFERENCE_BATCH = 256  # `optim.lr` refers to it; the learning rate grows linearly with the batch of all processes together
 
 
 def cosine(step: int, start: float, end: float, steps: int, warmup_steps: int = 0, warmup_start: float = 0.0) -> float:

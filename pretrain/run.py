@@ -21,8 +21,6 @@ from pretrain.step import agree, nonfinite_error, seed_step, training_step, wrap
 
 logger = logging.getLogger(__name__)
 
-CONFIG_FILE = "config.yaml"
-
 
 def pretrain(config: PretrainConfig) -> Path:
     """Train until the last epoch, continuing where an earlier start of the same run left off; returns the checkpoint.
@@ -55,7 +53,7 @@ def _pretrain(config: PretrainConfig, device: torch.device) -> Path:
     last_step = train.epochs * sampler.steps_per_epoch
     if rank() == 0:
         # Only once the run may go on: the file may be another run's.
-        write_text_atomically(train.output / CONFIG_FILE, yaml.safe_dump(plain_config(config), sort_keys=False))
+        write_text_atomically(train.output / "config.yaml", yaml.safe_dump(plain_config(config), sort_keys=False))
         parts = networks.student.get_submodule("backbone"), networks.student
         millions = [sum(parameter.numel() for parameter in part.parameters()) / 1e6 for part in parts]
         logger.info("%s: %s, %.2f M parameters, %.2f M with heads", config.method, networks.spec, *millions)

@@ -18,8 +18,6 @@ from pretrain.data.sources import ImageFiles
 from pretrain.networks import Networks, StepSettings, clip_each_gradient, update_teacher
 from pretrain.objectives.base import NUM_GLOBAL_CROPS
 
-NONFINITE_FILE = "nonfinite_batch.json"
-
 
 def training_step(
     student: nn.Module,
@@ -124,7 +122,7 @@ def nonfinite_error(step: int, loss: Tensor, sampler: GlobalBatchSampler, source
     """
     losses = gather_from_processes(loss.reshape(1)).tolist()
     images = [source.describe(index) for index in sampler.global_batch(step - 1)]
-    epoch, path = (step - 1) // sampler.steps_per_epoch, checkpoint.with_name(NONFINITE_FILE)
+    epoch, path = (step - 1) // sampler.steps_per_epoch, checkpoint.with_name("nonfinite_batch.json")
     if rank() == 0:
         shares = [images[process :: world_size()] for process in range(world_size())]
         # Losses are text: JSON has no word for what is not finite.

@@ -90,9 +90,7 @@ class GlobalBatchSampler(Sampler[list[ImageKey]]):
         """Consecutive images of a batch, `shared_by` at a time, share their draws, as the PW-Self authors' images of one GPU do."""
         batch_size, accumulate = train.batch_size, train.accumulate
         if batch_size % (world_size * accumulate):
-            parts = (
-                f"{world_size} processes" if accumulate == 1 else f"{world_size} processes times train.accumulate={accumulate}"
-            )
+            parts = f"{world_size} processes times train.accumulate={accumulate}"
             raise ValueError(f"train.batch_size={batch_size} (of all devices) is not a multiple of the {parts}")
         if images < batch_size:
             raise ValueError(f"{images} images are fewer than one batch of train.batch_size={batch_size}")

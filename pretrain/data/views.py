@@ -21,9 +21,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from common.images import JpegHeader, breaks_off, read_header
-from pretrain.config import ViewsConfig
+from pretrain.config import Interpolation, ViewsConfig
 from pretrain.data.colours import NUM_COLOUR_DRAWS, ColourDraws, Pixels, change_colours, change_each_patch, draw_colours
-from pretrain.methods import Interpolation
 
 SHARED_SIZE = 256  # side in pixels to which images are resized first where several share their draws (PW-Self)
 FLIP_PROBABILITY = 0.5

@@ -5,7 +5,8 @@ matches, R = B*N rows.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,14 +33,14 @@ from backbones.layouts.patchbench import PATCHBENCH, is_own_checkpoint
 from backbones.spec import typical_image_size
 from backbones.vit import ViT
 from common.cli import as_arguments, parse
+from common.images import IMAGENET_MEAN, IMAGENET_STD
 from pretrain.config import PretrainConfig, ViewsConfig
 from pretrain.data.sources import ImageFiles
 from pretrain.data.views import SHARED_SIZE, CropBox, decode_whole, draw_views, view_kinds
 from pretrain.methods import ALL_PATCHES, SelfPatchConfig
-from pretrain.monitoring.knn import centre_crop, network_input, undisturbed
 from pretrain.networks import build_networks
 from pretrain.objectives.base import Network
-from pretrain.objectives.patch_matching import matching_patches
+from pretrain.objectives.patch_matching import Grid, matching_patches
 from pretrain.objectives.selfpatch import Aggregation, candidate_table, select_positives
 
 SHOWN_SIZE = 448  # side in pixels of images to look at, whatever the side of those that the network sees
@@ -54,7 +55,6 @@ _MOST_JOINED = 10  # more lines than these would hide the crops
 _QUERY, _POSITIVE, _CANDIDATE, _BOX_COLOURS = "#ff1744", "#00e676", "#ffffff", ("#4363d8", "#f58231")
 
 DrawnImage = tuple[str, Image.Image]  # the end of the path, its folder and file; and the image, RGB
-Grid = tuple[int, int]
 Pixels = npt.NDArray[np.uint8]
 
 logger = logging.getLogger(__name__)
@@ -127,6 +127,29 @@ def choose_images(source: ImageFiles, count: int, spread: bool) -> list[DrawnIma
     return chosen
 
 
+def centre_crop(image: Image.Image, resize: int, crop: int) -> Image.Image:
+    """The middle of an image whose shorter side is resized by bicubic interpolation first."""
+    return tvf.center_crop(tvf.resize(image, resize, InterpolationMode.BICUBIC), [crop, crop])
+
+
+def network_input(image: Image.Image) -> Tensor:
+    """float32 [3, H, W], normalised."""
+    return tvf.normalize(tvf.to_tensor(image), list(IMAGENET_MEAN), list(IMAGENET_STD))
+
+
+@contextmanager
+def undisturbed(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients inside; afterwards every module's mode is what it was."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad():  # not inference mode: what is cached in it could not take part in training
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
 def squares(subject: Subject, images: Sequence[DrawnImage], enlarged: int = 1) -> tuple[list[Pixels], Tensor]:
     """The images' middles, to look at ([S, S, 3] each, S = `SHOWN_SIZE`) and as the network's input [B, 3, size, size]."""
     shown = [np.asarray(centre_crop(image, SHOWN_SIZE, SHOWN_SIZE)) for _, image in images]
@@ -189,7 +212,7 @@ def image_attention(subject: Subject, images_B3HW: Tensor) -> tuple[Tensor, str,
     with for_queries, for_keys:
         tokens = backbone.forward_tokens(images_B3HW)
         if aggregation is not None:
-            aggregation.image_cls(tokens.patches)
+            aggregation(tokens.patches)
     heads: int = attention.num_heads  # type: ignore[assignment]
     query_BHSd, key_BHSd = (each if each.ndim == 4 else each.unflatten(2, (heads, -1)).transpose(1, 2) for each in seen)
     query_BH1d = query_BHSd[:, :, :1] * query_BHSd.shape[-1] ** -0.5

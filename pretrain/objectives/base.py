@@ -23,8 +23,7 @@ from pretrain.heads import Projections, Role
 
 NUM_GLOBAL_CROPS = 2  # The first two crops are global in every method here.
 
-MOST_VALUES = 2**24
-"""How many probabilities of one process diagnostics look at, 64 MiB; of more rows they take an even sample."""
+MOST_VALUES = 2**24  # Probabilities of one process that diagnostics look at, 64 MiB; of more rows they take an even sample.
 
 Scalars = dict[str, Tensor]
 
@@ -138,9 +137,7 @@ def spread_evenly(numbers_R: Tensor, places: int) -> Tensor:
 
 
 @torch.no_grad()
-def distribution_diagnostics(
-    teacher: Projections, centre: Tensor, temperature: float, most_values: int = MOST_VALUES
-) -> Scalars:
+def distribution_diagnostics(teacher: Projections, centre: Tensor, temperature: float) -> Scalars:
     """How the sharpened targets of all processes are spread over the prototypes.
 
     Their mean entropy is high where each says little, the entropy of their mean is low where all use the same few prototypes; the
@@ -151,7 +148,7 @@ def distribution_diagnostics(
     """
     rows_RD = torch.cat([view.flatten(0, -2) for view in teacher.views])
     chosen_R = torch.arange(len(rows_RD), device=rows_RD.device)
-    if len(rows_RD) > (most := max(1, most_values // centre.shape[-1])):
+    if len(rows_RD) > (most := max(1, MOST_VALUES // centre.shape[-1])):
         chosen_R = spread_evenly(chosen_R[:most], len(rows_RD))
     subtracted = centre if centre.ndim == 1 else centre[chosen_R % len(centre)]
     log_probabilities_RK = torch.log_softmax((teacher.logits(rows_RD[chosen_R]) - subtracted) / temperature, dim=-1)

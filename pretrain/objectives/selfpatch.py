@@ -140,13 +140,12 @@ class Aggregation(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=INITIAL_DEVIATION)
                 nn.init.zeros_(module.bias)
 
-    def image_cls(self, patches_BND: Tensor) -> Tensor:
-        """The normed image-level CLS token [B, D], a summary of all patches."""
-        return self._summarise(patches_BND, None, 1)[:, 0]
-
-    def patch_summaries(self, patches_BND: Tensor, positives_BNk: Tensor) -> Tensor:
-        """For each patch the normed summary [B, N, D] of its positives; the patch itself is not attended to."""
-        return self._summarise(patches_BND, positives_BNk, patches_BND.shape[1])
+    def forward(self, patches_BND: Tensor, positives_BNk: Tensor | None = None) -> Tensor:
+        """The normed summaries [B, N, D] of each patch's positives, without itself; or [B, 1, D] of all patches, the image's CLS."""
+        cls_BQD = self.cls_token.expand(len(patches_BND), 1 if positives_BNk is None else positives_BNk.shape[1], -1)
+        for block in self.blocks:
+            cls_BQD = block(cls_BQD, patches_BND, positives_BNk)
+        return self.norm(cls_BQD)
 
     def patch_averages(self, patches_BND: Tensor, positives_BNk: Tensor) -> Tensor:
         """For each patch the normed mean [B, N, D] of its positives: the ablation without attention.
@@ -154,12 +153,6 @@ class Aggregation(nn.Module):
         Where the mean sits is unpublished. Here it takes the place of the attention alone: targets pass the norm and the head.
         """
         return self.norm(_select(patches_BND, positives_BNk).mean(dim=2))
-
-    def _summarise(self, patches_BND: Tensor, positives_BQk: Tensor | None, queries: int) -> Tensor:
-        cls_BQD = self.cls_token.expand(len(patches_BND), queries, -1)
-        for block in self.blocks:
-            cls_BQD = block(cls_BQD, patches_BND, positives_BQk)
-        return self.norm(cls_BQD)
 
 
 class SelfPatchNetwork(Network):
@@ -175,12 +168,12 @@ class SelfPatchNetwork(Network):
     def features(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """The CLS token of all patches; the student's normed patches, or the teacher's summaries of their positives."""
         aggregation: Aggregation = self.heads["aggregation"]  # type: ignore[assignment]
-        cls_BD = aggregation.image_cls(tokens.patches)
+        cls_BD = aggregation(tokens.patches)[:, 0]
         if self.role == "student":
             return cls_BD, aggregation.norm(tokens.patches)
         config = self.config
         positives_BNk = select_positives(tokens.patches, tokens.grid, config.window, config.k, config.border)
-        summarise = aggregation.patch_averages if config.aggregation == "average" else aggregation.patch_summaries
+        summarise = aggregation.patch_averages if config.aggregation == "average" else aggregation
         return cls_BD, summarise(tokens.patches, positives_BNk)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import stats
 from torchvision.transforms import ColorJitter, RandomResizedCrop
 
-from pretrain.config import ViewsConfig
+from pretrain.config import Interpolation, ViewsConfig
 from pretrain.data.colours import ColourDraws, change_colours
 from pretrain.data.views import (
     SHARED_SIZE,
@@ -27,7 +27,6 @@ from pretrain.data.views import (
     resized_crop,
     view_kinds,
 )
-from pretrain.methods import Interpolation
 from tests.references.dino_views import pillow_view
 
 IMAGES = 4000

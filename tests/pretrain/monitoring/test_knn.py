@@ -11,7 +11,8 @@ from PIL import Image
 
 from backbones.build import AnyBackbone, build_backbone
 from backbones.spec import ViTSpec
-from pretrain.monitoring.knn import OnlineKNN, centre_crop, network_input
+from pretrain.monitoring.monitor import OnlineKNN
+from pretrain.monitoring.plots import centre_crop, network_input
 from tests.pretrain.conftest import tiny_config
 
 SIZE = 32

@@ -160,7 +160,7 @@ def test_the_subject_is_the_teacher_that_was_trained(tmp_path: Path, method: str
     torch.testing.assert_close(opened.backbone.eval().forward_tokens(images).patches, patches)
     assert opened.aggregation is not None
     assert trained.aggregation is not None
-    torch.testing.assert_close(opened.aggregation.image_cls(patches), trained.aggregation.image_cls(patches))
+    torch.testing.assert_close(opened.aggregation(patches), trained.aggregation(patches))
 
 
 @pytest.mark.parametrize(("name", "positives"), [("selfpatch_full", True), ("moby_swin_tiny", False), ("dino_full", False)])
