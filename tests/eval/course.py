@@ -14,10 +14,12 @@ import pytest
 import torch
 
 from backbones.file import read_backbone_file
+from backbones.spec import BackboneSpec
 from eval.__main__ import main
 from eval.openmmlab import finetune
 from eval.result import Result, ResultError, read_result
 from tests.processes import evaluate_in_two, kill_when, start_evaluation
+from tests.toy import write_toy_backbone
 
 ITERATIONS = 4
 OPTIONS: dict[str, Any] = {"device": "cpu", "workers": 0, "iterations": ITERATIONS, "checkpoint_interval": 2}
@@ -57,6 +59,18 @@ def trained_weights(output: Path) -> dict[str, torch.Tensor]:
 
 def assert_same_weights(output: Path, wanted: Path) -> None:
     torch.testing.assert_close(trained_weights(output), trained_weights(wanted), rtol=0, atol=0)
+
+
+def weights_of_one_update(
+    task: Task, spec: BackboneSpec, folder: Path, override: list[str], **more: Any
+) -> dict[str, torch.Tensor]:
+    """Finite weights of a whole run with one update and one test image."""
+    lengths = {"batch_size": 2, "device_batch_size": 2, "iterations": 1, "max_val_images": 1, "draw_images": 0}
+    given = task.options(folder / "out", backbone=write_toy_backbone(folder, spec), override=override, **lengths, **more)
+    task.evaluate(given)
+    weights = trained_weights(given.output)
+    assert all(value.isfinite().all() for value in weights.values())
+    return weights
 
 
 def _training_log(output: Path) -> list[dict[str, float]]:

@@ -24,17 +24,15 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / split).mkdir()
         content: dict[str, Any] = {"images": [], "annotations": [], "categories": CATEGORIES}
         for index in range(count + empty):
-            name, width, height = f"{index:012d}.jpg", 128, 96
-            image = Image.fromarray(random.integers(0, 80, (height, width, 3), dtype=np.uint8))
+            image = Image.fromarray(random.integers(0, 80, (96, 128, 3), dtype=np.uint8))
             for slot in range(2 if index < count else 0):
                 left, top = 8 + 60 * slot, int(random.integers(4, 30))
                 right, bottom = left + 44, top + 50
                 ImageDraw.Draw(image).rectangle((left, top, right, bottom), fill=(230, 60 + 150 * slot, 40))
-                box = {"bbox": [left, top, 44, 50], "area": 44 * 50, "iscrowd": 0}
-                outline = {"segmentation": [[left, top, right, top, right, bottom, left, bottom]]}
                 ids = {"id": len(content["annotations"]) + 1, "image_id": index, "category_id": CATEGORIES[slot]["id"]}
-                content["annotations"].append({**ids, **box, **outline})
-            image.save(root / split / name)
-            content["images"].append({"id": index, "file_name": name, "width": width, "height": height})
+                shape = {"bbox": [left, top, 44, 50], "segmentation": [[left, top, right, top, right, bottom, left, bottom]]}
+                content["annotations"].append({**ids, **shape, "area": 44 * 50, "iscrowd": 0})
+            content["images"].append({"id": index, "file_name": f"{index:012d}.jpg", "width": 128, "height": 96})
+            image.save(root / split / f"{index:012d}.jpg")
         (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content), encoding="utf-8")
     return root

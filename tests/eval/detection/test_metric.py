@@ -19,11 +19,11 @@ SIDE = 80
 PERSON, DOG = 1, 18
 
 
-def _annotated(images: Sequence[int], annotations: list[dict[str, Any]], categories: dict[int, str], side: int) -> COCO:
+def _annotated(images: Sequence[int], annotations: list[dict[str, Any]], categories: dict[int, str]) -> COCO:
     coco = COCO()
     coco.dataset = {
         # File names fall while ids rise, so that items are not in the order of the ids.
-        "images": [{"id": image, "height": side, "width": side, "file_name": f"{1000 - image}.jpg"} for image in images],
+        "images": [{"id": image, "height": SIDE, "width": SIDE, "file_name": f"{1000 - image}.jpg"} for image in images],
         "categories": [{"id": number, "name": name} for number, name in categories.items()],
         "annotations": [{"id": number, **entry} for number, entry in enumerate(annotations, start=1)],
     }
@@ -43,7 +43,7 @@ def _object(image: int, category_id: int, bbox: Sequence[int], **more: Any) -> d
 def truth() -> COCO:
     """Two images with a person each; no dog anywhere."""
     persons = [_object(image, PERSON, (10, 10, 20, 20), iscrowd=0) for image in (1, 2)]
-    return _annotated((1, 2), persons, {PERSON: "person", DOG: "dog"}, SIDE)
+    return _annotated((1, 2), persons, {PERSON: "person", DOG: "dog"})
 
 
 def _detection(image: int, left: int = 10) -> dict[str, Any]:
@@ -73,8 +73,7 @@ def test_visible_cases(
     assert math.isnan(per_class["dog"]["bbox_mAP"])
 
 
-CATEGORIES = (3, 7, 9)
-"""The last one has no annotations."""
+CATEGORIES = (3, 7, 9)  # the last one has no annotations
 
 
 def _box(generator: np.random.Generator) -> tuple[int, int, int, int]:
@@ -104,7 +103,7 @@ def _coco(truth: list[list[dict[str, Any]]], found: list[list[dict[str, Any]]]) 
         return [_object(image, **entry) for image, of_image in enumerate(images, start=1) for entry in of_image]
 
     categories = {category: str(category) for category in CATEGORIES}
-    return _annotated(range(1, len(truth) + 1), placed(truth), categories, SIDE), placed(found)
+    return _annotated(range(1, len(truth) + 1), placed(truth), categories), placed(found)
 
 
 def _weighted(arrays: dict[str, Any], weights_RN: np.ndarray) -> dict[str, np.ndarray]:

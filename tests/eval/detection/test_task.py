@@ -10,8 +10,8 @@ import pytest
 from eval.detection.config import DetectionConfig
 from eval.detection.task import evaluate
 from eval.result import read_result
-from tests.eval.course import OPTIONS, Course, Task
-from tests.eval.rows import THIN_MASK_RCNN
+from tests.eval.course import OPTIONS, Course, Task, weights_of_one_update
+from tests.eval.rows import ROWS, THIN_MASK_RCNN, toy
 
 THIN = [*THIN_MASK_RCNN, "model.test_cfg.rcnn.score_thr=0.0"]
 SETTLED = [
@@ -22,8 +22,8 @@ SETTLED = [
 
 
 def options(toy_file: Path, coco: Path, output: Path, **more: Any) -> DetectionConfig:
-    values = {**OPTIONS, "batch_size": 2, "device_batch_size": 1, "short_side": 64, "override": THIN}
-    return DetectionConfig(backbone=toy_file, data=coco, output=output, **{**values, **more})
+    values = {**OPTIONS, "backbone": toy_file, "batch_size": 2, "device_batch_size": 1, "short_side": 64, "override": THIN}
+    return DetectionConfig(data=coco, output=output, **{**values, **more})
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +48,18 @@ def test_a_damaged_image_is_named(toy_file: Path, coco: Path, tmp_path: Path) ->
     damaged.write_bytes(damaged.read_bytes()[:300])
     with pytest.raises(ValueError, match=r"files are .*: train2017/000000000001\.jpg"):
         evaluate(options(toy_file, root, tmp_path / "out"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ViT-S/8", "DINOv3 ViT-S/16", "Swin-T", "ResNet-50"])
+def test_one_update_and_one_test_image(task: Task, name: str, tmp_path: Path) -> None:
+    thin = [*THIN_MASK_RCNN, "model.test_cfg.rpn.max_per_img=20", "model.train_cfg.rcnn.sampler.num=32"]
+    if name == "ResNet-50":
+        thin.append("model.roi_head.bbox_head.conv_out_channels=16")
+    weights = weights_of_one_update(task, toy(ROWS[name]), tmp_path, thin)
+    assert any(key.startswith("backbone.pyramid.") for key in weights) == ("ViT" in name)
+    if name == "ResNet-50":
+        # After the update statistics were measured afresh, on one batch: a tenth of the updates, rounded up.
+        counted = {key: int(value) for key, value in weights.items() if key.endswith("num_batches_tracked")}
+        assert set(counted.values()) == {1}
+        assert {key.split(".")[0] for key in counted} == {"backbone", "neck", "roi_head"}

@@ -15,13 +15,12 @@ from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
 from torch import nn
 
 from backbones.file import read_backbone_file
-from backbones.spec import BackboneSpec, ViTSpec
+from backbones.spec import BackboneSpec
 from eval.openmmlab.config import plain
 from eval.result import Protocol
-from eval.segmentation.config import Head, SegmentationConfig
+from eval.segmentation.config import SegmentationConfig
 from eval.segmentation.data import check_data
 from eval.segmentation.protocol import resolve
-from eval.segmentation.task import evaluate
 from tests.eval.rows import ROWS, THIN_HEADS, VIT_SMALL, check_decay, toy
 from tests.toy import write_toy_backbone
 
@@ -162,23 +161,3 @@ def test_decay_of_norms_and_positions(
     file = write_toy_backbone(tmp_path, spec)
     config, _ = resolved(ade, spec, backbone=file, decay_norm=decay_norm, override=THIN_HEADS["fpn"])
     check_decay(build_model(config), config.optim_wrapper, exempt)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "head"), [("DINOv3 ViT-S/16", "fpn"), ("Swin-T", "fpn"), ("ResNet-50", "fpn"), ("ViT-S/8", "upernet")]
-)
-def test_one_update_and_one_test_image(name: str, head: Head, ade: Path, tmp_path: Path) -> None:
-    """`test_task.py` runs a ViT with Semantic FPN."""
-    spec = toy(ROWS[name])
-    sides: dict[str, Any] = {"crop": 64, "train_short_side": 64, "test_short_side": 64}
-    lengths: dict[str, Any] = {"batch_size": 2, "iterations": 1, "max_val_images": 1, "draw_images": 0}
-    paths: dict[str, Any] = {"backbone": write_toy_backbone(tmp_path, spec), "data": ade, "output": tmp_path / "out"}
-    given = SegmentationConfig(**paths, device="cpu", workers=0, head=head, override=THIN_HEADS[head], **sides, **lengths)
-    result = evaluate(given)
-    assert list(result.metrics) == ["mIoU", "aAcc", "mAcc"]
-    weights = torch.load(tmp_path / "out" / result.artefacts["checkpoint"], weights_only=True)["state_dict"]
-    assert [key for key, value in weights.items() if not value.isfinite().all()] == []
-    assert ("auxiliary_head.conv_seg.weight" in weights) == (head == "upernet")
-    if isinstance(spec, ViTSpec):
-        assert weights["backbone.network.pos_embed"].shape[1] == (64 // spec.patch_size) ** 2
