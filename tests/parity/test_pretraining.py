@@ -230,7 +230,7 @@ def test_default_constants_are_the_authors() -> None:
 
 def test_geometric_matches_of_pw_self(golden_dir: Path) -> None:
     def box(crop: dict[str, Any]) -> CropBox:
-        return CropBox(crop["top"], crop["left"], crop["height"], crop["width"], crop["flip"])
+        return CropBox(*(crop[name] for name in ("top", "left", "height", "width", "flip")))
 
     cases = json.loads((golden_dir / "patch_matching.json").read_text())
     assert cases
