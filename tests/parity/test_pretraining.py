@@ -130,6 +130,11 @@ def without_key_bias(name: str, value: Tensor) -> Tensor:
     return value
 
 
+def student_settings(index: int, step: dict[str, Any]) -> dict[str, Any]:
+    constants = {name: step[name] for name in ("lr", "weight_decay", "clip_grad")}
+    return {**constants, "freeze_last_layer": index < step["freeze_last_layer"]}
+
+
 def test_train_steps(golden_dir: Path) -> None:
     case = load(golden_dir, "train_steps.pt")
     dino = DINOConfig(out_dim=case["out_dim"], hidden_dim=case["hidden_dim"], bottleneck_dim=case["bottleneck_dim"])
@@ -145,14 +150,8 @@ def test_train_steps(golden_dir: Path) -> None:
     networks = Networks(spec, student, teacher, objective, build_optimizer(student), autocast)
     assert case["steps"]
     for index, step in enumerate(case["steps"]):
-        settings = StepSettings(
-            lr=step["lr"],
-            weight_decay=step["weight_decay"],
-            teacher_momentum=step["momentum"],
-            teacher_temperature=dino.teacher_temperature,
-            clip_grad=step["clip_grad"],
-            freeze_last_layer=index < step["freeze_last_layer"],
-        )
+        of_teacher = {"teacher_momentum": step["momentum"], "teacher_temperature": dino.teacher_temperature}
+        settings = StepSettings(**student_settings(index, step), **of_teacher)
         losses = training_step(student, networks, step["crops"], settings)
         for name in ("loss", "cls_loss", "patch_loss"):
             assert losses[name].item() == pytest.approx(step[name], abs=1e-4), (index, name)
@@ -180,12 +179,7 @@ def test_the_benchmarks_reference_takes_the_authors_steps(golden_dir: Path) -> N
         network.load_state_dict(ours(case["initial"]))
     schedules = [
         reference.Schedule(
-            lr=step["lr"],
-            weight_decay=step["weight_decay"],
-            momentum=step["momentum"],
-            temperature=DINOConfig().teacher_temperature,
-            clip_grad=step["clip_grad"],
-            freeze_last_layer=index < step["freeze_last_layer"],
+            **student_settings(index, step), momentum=step["momentum"], temperature=DINOConfig().teacher_temperature
         )
         for index, step in enumerate(case["steps"])
     ]

@@ -7,15 +7,14 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS
-from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from eval.openmmlab.runner import FineTuningRunner, JsonConfig, PreciseBatchNormHook, list_checkpoints
+from common.plots import read_log
+from eval.openmmlab.runner import LOG_FILE, FineTuningRunner, JsonConfig, PreciseBatchNormHook, list_checkpoints
 
 IMAGES, UPDATES, BATCH = 12, 5, 4
 
@@ -43,18 +42,10 @@ class _Line(BaseModel):
         return {"loss": (self.layer(torch.stack(inputs)).squeeze(1) - torch.stack(data_samples)).square().mean()}
 
 
-class _Recorder(Hook):
-    def __init__(self) -> None:
-        self.seen: list[tuple[float, float]] = []
-
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        self.seen.append((float(outputs["loss"]), runner.optim_wrapper.get_lr()["lr"][0]))
-
-
 def _train(
     work_dir: Path, accumulation: int, updates: int = UPDATES, resume: bool = False
-) -> tuple[list[tuple[float, float]], Tensor]:
-    """Loss and learning rate of every update, and the weights after the last one."""
+) -> tuple[list[dict[str, float]], Tensor]:
+    """The log of every update in this folder, and the weights after the last one."""
     how = {"sampler": {"type": "InfiniteSampler", "shuffle": True, "seed": 0}, "collate_fn": {"type": "pseudo_collate"}}
     runner = FineTuningRunner(
         model={"type": "_Line"},
@@ -63,34 +54,32 @@ def _train(
         train_cfg={"type": "AccumulatingIterLoop", "max_iters": updates},
         optim_wrapper={"optimizer": {"type": "SGD", "lr": 1e-3}, "accumulative_counts": accumulation},
         param_scheduler=[{"type": "PolyLR", "power": 1.0, "end": UPDATES + 1, "by_epoch": False}],
-        custom_hooks=[{"type": "PlainCheckpointHook"}],
+        custom_hooks=[{"type": "PlainCheckpointHook"}, {"type": "ProgressHook"}],
         default_hooks={"logger": None, "checkpoint": {"type": "CheckpointHook", "interval": 1, "by_epoch": False}},
         log_level="ERROR",
         resume=resume,
         experiment_name=f"{work_dir.name}_{updates}",
         cfg=Config({"device": "cpu"}),
     )
-    recorder = _Recorder()
-    runner.register_hook(recorder, priority="VERY_LOW")
-    model = runner.train()
-    return recorder.seen, model.layer.weight.detach().cpu().clone()
+    weight = runner.train().layer.weight
+    return read_log(work_dir / LOG_FILE)[0], weight.detach()
 
 
 @pytest.mark.parametrize("accumulation", [2, 4])
 def test_updates_do_not_depend_on_the_number_of_parts(tmp_path: Path, accumulation: int) -> None:
     whole, whole_weight = _train(tmp_path / "whole", 1)
     parts, parts_weight = _train(tmp_path / "parts", accumulation)
-    assert len(parts) == UPDATES
-    assert [loss for loss, _ in parts] == pytest.approx([loss for loss, _ in whole], rel=1e-5)
-    assert [rate for _, rate in parts] == [rate for _, rate in whole]
+    assert [line["iteration"] for line in parts] == list(range(1, UPDATES + 1))
+    assert [line["loss"] for line in parts] == pytest.approx([line["loss"] for line in whole], rel=1e-5)
+    assert [line["lr"] for line in parts] == [line["lr"] for line in whole]
     torch.testing.assert_close(parts_weight, whole_weight, rtol=1e-5, atol=1e-7)
 
 
 def test_a_resumed_run_does_not_cut_an_update_in_two(tmp_path: Path) -> None:
-    _, wanted = _train(tmp_path / "once", 2)
+    log, wanted = _train(tmp_path / "once", 2)
     _train(tmp_path / "twice", 2, updates=3)
     resumed, weight = _train(tmp_path / "twice", 2, resume=True)
-    assert len(resumed) == UPDATES - 3
+    assert resumed == log
     torch.testing.assert_close(weight, wanted, rtol=0, atol=0)
 
 
