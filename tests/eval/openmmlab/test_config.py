@@ -1,5 +1,6 @@
 """Batches, taps, precision and overrides: what options make of a config."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,11 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from backbones.spec import SwinSpec, ViTSpec
 from eval.openmmlab.backbone import choose_taps
 from eval.openmmlab.config import apply_override, finish_config
 from eval.openmmlab.finetune import complete_config
 from eval.openmmlab.options import BatchPlan, FineTuningConfig, Precision
+from tests.eval.rows import ROWS, VIT_SMALL
 
 
 def options(**changes: Any) -> FineTuningConfig:
@@ -32,21 +33,17 @@ def test_accumulation_makes_up_the_total_or_the_split_is_refused() -> None:
         BatchPlan(total=8, per_device=1, world_size=3)
 
 
-def vit(depth: int) -> ViTSpec:
-    return ViTSpec(embed_dim=24, depth=depth, num_heads=3, patch_size=16, image_size=64, class_token=False, final_norm=False)
-
-
 def test_published_taps_keep_their_place_in_the_depth_and_chosen_ones_are_checked() -> None:
+    vits = {depth: replace(VIT_SMALL, depth=depth) for depth in (2, 4, 12, 24)}
     published = {12: [2, 5, 8, 11], 24: [5, 11, 17, 23], 4: [0, 1, 2, 3]}
-    assert {depth: choose_taps(None, (2, 5, 8, 11), vit(depth)) for depth in published} == published
-    assert choose_taps(None, (3, 5, 7, 11), vit(24)) == [7, 11, 15, 23]
-    assert choose_taps([0, 1, 2, 9], (2, 5, 8, 11), vit(12)) == [0, 1, 2, 9]
-    swin = SwinSpec(embed_dim=24, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=7)
-    assert choose_taps(None, (0, 1, 2, 3), swin) == [0, 1, 2, 3]
+    assert {depth: choose_taps(None, (2, 5, 8, 11), vits[depth]) for depth in published} == published
+    assert choose_taps(None, (3, 5, 7, 11), vits[24]) == [7, 11, 15, 23]
+    assert choose_taps([0, 1, 2, 9], (2, 5, 8, 11), vits[12]) == [0, 1, 2, 9]
+    assert choose_taps(None, (0, 1, 2, 3), ROWS["Swin-T"]) == [0, 1, 2, 3]
     with pytest.raises(ValueError, match="choose 4 others with --taps"):
-        choose_taps([0, 1, 2, 12], (2, 5, 8, 11), vit(12))
+        choose_taps([0, 1, 2, 12], (2, 5, 8, 11), vits[12])
     with pytest.raises(ValueError, match="2 blocks or stages, fewer than the 4 maps"):
-        choose_taps(None, (2, 5, 8, 11), vit(2))
+        choose_taps(None, (2, 5, 8, 11), vits[2])
 
 
 @pytest.mark.parametrize(
