@@ -115,13 +115,15 @@ def test_the_advice_renames_all_misnamed_files(data: Path, examine: Examine) -> 
 
 
 def test_the_advice_overwrites_nothing(data: Path, examine: Examine) -> None:
-    inner = shutil.copytree(data / "DAVIS", data / "DAVIS/DAVIS")
-    (inner / "ImageSets/2017/val.txt").write_text("other")
+    (data / "DAVIS/notes.txt").write_text("own")
+    shutil.copytree(data / "DAVIS", data / "inner")
+    (data / "inner/notes.txt").write_text("other")
     for name in ("JPEGImages", "Annotations"):
         shutil.rmtree(data / "DAVIS" / name)
+    (data / "inner").rename(data / "DAVIS/DAVIS")
     (finding,) = [one for one in examine("davis")["findings"] if one["problem"]]
     assert subprocess.run(finding["advice"], shell=True, check=False, capture_output=True).returncode != 0
-    assert (data / "DAVIS/ImageSets/2017/val.txt").read_text() != "other"
+    assert (data / "DAVIS/notes.txt").read_text() == "own"
 
 
 def test_an_archive_that_is_not_unpacked_or_cut_off(data: Path, examine: Examine) -> None:

@@ -18,7 +18,7 @@ from tests.conftest import RunMain
 from tests.tables.conftest import make_result
 from tools.eval_all import EvalAllOptions, main, split_task_options
 from tools.runs import run_name, write_backbone
-from tools.summary import duration, summary
+from tools.summary import summary
 
 SPEC = ViTSpec(embed_dim=64, depth=4, num_heads=1, patch_size=16, image_size=64, class_token=False, final_norm=False)
 # These options change only sizes and schedules.
@@ -189,8 +189,3 @@ def test_a_deviating_probe_leaves_knn_a_benchmark(tmp_path: Path) -> None:
     assert "benchmark" in lines[2]
     assert [line.split()[-1] for line in lines[3:6]] == ["70.0", "[deviating]", "61.0"]
     assert [line for line in lines if line.startswith("[deviating]: ")]
-
-
-def test_durations_are_rounded() -> None:
-    times = {0.2: "0 s", 59.4: "59 s", 59.6: "1 min 00 s", 3599.4: "59 min 59 s", 3600: "1 h 00 min", 7199.9: "2 h 00 min"}
-    assert {seconds: duration(seconds) for seconds in times} == times

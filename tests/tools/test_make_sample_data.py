@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mmseg.datasets import ADE20KDataset
 from PIL import Image
 from pycocotools.coco import COCO
 
 from eval.result import SAMPLE_MARKER
 from tests.conftest import REPOSITORY, RunMain
 from tools.make_sample_data import SampleConfig, draw_samples, main
-from tools.sample_data.formats import ADE_CLASSES, CATEGORY_IDS, coco_categories
+from tools.sample_data.formats import CATEGORY_IDS, coco_categories
 
 # Over all label maps and annotation files of seed 3, as first recorded.
 DIGEST_OF_SEED_3 = "6ca0b0596fdf7a9e0cc998649aa896ce1e1f89fdead6ceea9a01ed8f0d0ff7a5"
@@ -64,12 +63,6 @@ def test_labels_and_annotations_are_those_that_were_recorded(samples: Path) -> N
 def test_no_image_of_the_labelled_set_or_to_pretrain_on_is_there_twice(samples: Path) -> None:
     found = [digest for name, digest in digests(samples).items() if name.startswith(("imagenet", "photos"))]
     assert len(set(found)) == len(found) == 8 * (8 + 4 + 6) + 2  # a marker for each set
-
-
-def test_ade_classes_have_the_benchmarks_numbers() -> None:
-    own = {"motorcycle": "minibike", "cat": "animal"}
-    for name, number in ADE_CLASSES.items():
-        assert ADE20KDataset.METAINFO["classes"][number - 1] == own.get(name, name)
 
 
 def test_pycocotools_reads_masks_whose_boxes_and_areas_are_stated(samples: Path) -> None:
