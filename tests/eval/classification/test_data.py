@@ -11,6 +11,7 @@ from PIL import Image
 from common.cifar import LAYOUTS, CifarLayout
 from eval.classification.data import Splits, examine, read_class_list, read_image, read_splits
 from tests.eval.classification.conftest import TEST_IMAGES, TRAIN_IMAGES
+from tests.eval.test_image_checks import zero_the_checksum
 
 CIFAR_10, CIFAR_100 = LAYOUTS
 
@@ -91,9 +92,7 @@ def test_the_evaluation_refuses_what_the_data_check_finds(spoil: str, kind: str,
 
 def test_the_data_check_names_damage_and_notes_what_nobody_reads(images: Path) -> None:
     cut, changed = images / "train/red/0.png", images / "val/blue/0.png"
-    content = bytearray(changed.read_bytes())
-    content[-30] ^= 255
-    changed.write_bytes(content)
+    zero_the_checksum(changed)
     cut.write_bytes(cut.read_bytes()[:-20])
     for name in ("val/blue/list.txt", "val/.DS_Store", "train/sheet.png"):
         (images / name).write_text("mine")

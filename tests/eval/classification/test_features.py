@@ -169,8 +169,7 @@ def test_an_interrupted_extraction_continues(configure: Configure, monkeypatch: 
         extract(config, "knn", fails_after=10)  # two files and half of the third are done
     (store,), images = extract(config, "knn")
     assert images == 27 - 8
-    elsewhere = configure(extraction_batch_size=3, output=config.output / "other")
-    (uninterrupted,), _ = extract(elsewhere, "knn")
+    (uninterrupted,), _ = extract(replace(config, output=config.output / "other"), "knn")
     assert torch.equal(store.rows(ALL), uninterrupted.rows(ALL))
     indices = torch.tensor([26, 0, 5, 5, 8, 1])
     assert torch.equal(store.rows(indices), store.rows(ALL)[indices])

@@ -3,16 +3,14 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from eval.classification.config import ClassificationConfig
 from eval.classification.linear import Batches, train_probe
 
 LABELS = torch.arange(60) % 3
-FEATURES = F.one_hot(LABELS, 3).float() @ torch.randn(3, 10, generator=torch.Generator().manual_seed(0)) + torch.randn(
-    60, 10, generator=torch.Generator().manual_seed(1)
-)
+CENTRES, NOISE = (torch.randn(rows, 10, generator=torch.Generator().manual_seed(rows)) for rows in (3, 60))
+FEATURES = CENTRES[LABELS] + NOISE
 
 
 def batches(epoch: int) -> list[tuple[Tensor, Tensor]]:

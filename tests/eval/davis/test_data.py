@@ -13,6 +13,7 @@ from eval.davis.data import DavisSplit, examine, find_sequences, fingerprint, se
 from eval.davis.masks import write_mask
 from eval.findings import Finding
 from tests.eval.davis.conftest import FRAMES, HEIGHT, SEQUENCES, WIDTH, draw_sequence, sequences_of
+from tests.eval.test_image_checks import zero_the_checksum
 
 FRAME = "JPEGImages/480p/boat/00002.jpg"
 MASK = "Annotations/480p/boat/00002.png"
@@ -72,20 +73,14 @@ def test_everything_that_is_missing_is_named(davis: Path) -> None:
     assert "sequences have no frames (*.jpg) in JPEGImages/480p: drone" in str(info.value)
 
 
-@pytest.mark.parametrize("further_bytes", [0, 2000])
-def test_a_healthy_subset(davis: Path, further_bytes: int) -> None:
+def test_a_healthy_subset(davis: Path) -> None:
     """2,000 bytes after the end of a frame passed everywhere but in DAVIS."""
     with (davis / FRAME).open("ab") as stream:
-        stream.write(bytes(further_bytes))
+        stream.write(bytes(2000))
     for deep in (False, True):
         (found,) = examine(davis, deep)
         assert (found.kind, found.text) == ("subset", "val: 3 of 30 sequences, 18 of 1,999 frames")
     assert len(find_sequences(DavisSplit(root=davis), all_masks=True)) == len(SEQUENCES)
-
-
-def zero_the_checksum(path: Path) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[:-16] + bytes(4) + content[-12:])
 
 
 def mask_of(*ids: int) -> Callable[[Path], None]:
