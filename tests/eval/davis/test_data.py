@@ -160,8 +160,9 @@ def test_lists_and_sequences(davis: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ("sequences have another number of frames than published", ("boat (5 of 80)",)),
     }
     shutil.rmtree(davis / "JPEGImages")
-    (missing,) = problems(examine(davis))
-    assert "there is no folder JPEGImages/480p" in str(missing)
+    (lists / "val.txt").unlink()
+    folder, listing = map(str, problems(examine(davis)))
+    assert ("there is no folder JPEGImages/480p" in folder, "val.txt: no such file" in listing) == (True, True)
 
 
 def test_only_all_frames_at_480p_are_the_benchmark(tmp_path: Path) -> None:
