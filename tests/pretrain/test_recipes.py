@@ -158,6 +158,15 @@ PATCH, MATCHING = "coco_selfpatch_vit_tiny", "imagenet100_matching_vit_tiny"
         (f"{MATCHING} --matching.cls_weight 0.5", "no effect with matching.loss: joint"),
         (f"{MATCHING} --matching.loss weighted --matching.cls_weight 1.5", "cls_weight=1.5"),
         (f"{MATCHING} --matching.loss sum", "views.shared_by=0 must be positive"),
+        (f"{DINO} --data.pin_workers true --data.workers 0", "data.pin_workers has no effect with data.workers=0"),
+        (f"{DINO} --views.global_scale 0.9 0.3", "views.global_scale"),
+        (f"{DINO} --views.photometric_patch 16 --views.on_device true", "leave out views.on_device"),
+        (f"{DINO} --views.photometric_patch 64", "views.photometric_patch=64 does not divide the crops"),
+        (f"{DINO} --optim.warmup_epochs 200", "warmup_epochs=200 leaves nothing"),
+        (f"{DINO} --train.accumulate 3", "train.accumulate=3 does not divide train.batch_size=256"),
+        (f"{DINO} --watch.num_images 0", "watch.num_images=0"),
+        (f"{DINO} --watch.knn_val a", "come together"),
+        (f"{DINO} --watch.every 0 --watch.images a", "watch.images has no effect"),
     ],
 )
 def test_options_that_cannot_be_are_refused(arguments: str, message: str) -> None:

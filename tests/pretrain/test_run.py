@@ -88,24 +88,15 @@ def test_too_many_unreadable_images_end_the_run(
     assert finished.status == 2
     assert "cut.jpg" in finished.stderr.splitlines()[-1]
     caplog.clear()
-    skipped = run_main(main, [RECIPE, *tiny_options(folder, tmp_path / "run2", data__max_unreadable=1)])
-    assert skipped.status == 0, skipped.stderr
+    run_main(main, [RECIPE, *tiny_options(folder, tmp_path / "run2", data__max_unreadable=1)]).output()
     assert any("skipping the unreadable image" in message for message in caplog.messages)
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        ({"train__epochs": "many"}, "many"),
-        ({"data__path": "/nowhere"}, "/nowhere"),
-        ({"train__output": "/proc/nowhere"}, "/proc/nowhere"),
-        ({"optim__warmup_epochs": 2}, "warmup_epochs"),
-    ],
+    ("overrides", "message"), [({"train__epochs": "many"}, "many"), ({"train__output": "/proc/nowhere"}, "/proc/nowhere")]
 )
 def test_mistakes_are_one_line(
     image_folder: Path, tmp_path: Path, run_main: RunMain, overrides: dict[str, Any], message: str
 ) -> None:
     finished = run_main(main, [RECIPE, *tiny_options(image_folder, tmp_path, **overrides)])
-    assert finished.status == 2
-    assert len(finished.stderr.splitlines()) == 1, finished.stderr
-    assert message in finished.stderr
+    assert message in finished.mistake()

@@ -29,7 +29,7 @@ from pretrain.data.sources import (
 from pretrain.data.views import decode_whole
 from pretrain.run import pretrain
 from tests.conftest import RunMain
-from tests.pretrain.conftest import find_images, logged, tiny_config, tiny_options
+from tests.pretrain.conftest import find_images, tiny_options
 
 RECIPE = "sample_dino"
 
@@ -141,9 +141,6 @@ def test_a_cifar_image_is_its_planes(tmp_path: Path) -> None:
         (["--data.path", "{folder}/empty.txt"], "names no image"),
         (["--data.path", "{folder}/broken.tar"], "broken.tar is damaged"),
         (["--data.pin_workers", "true", "--data.workers", "4000"], "4000 workers on this machine"),
-        (["--data.pin_workers", "true"], "data.pin_workers has no effect with data.workers=0"),
-        (["--views.global_scale", "0.9", "0.3"], "global_scale"),
-        (["--views.photometric_patch", "16", "--views.on_device", "true"], "leave out views.on_device"),
     ],
 )
 def test_mistakes_are_one_line(image_folder: Path, tmp_path: Path, run_main: RunMain, options: list[str], message: str) -> None:
@@ -152,20 +149,7 @@ def test_mistakes_are_one_line(image_folder: Path, tmp_path: Path, run_main: Run
     (tmp_path / "broken.tar").write_bytes(bytes(range(256)) * 8)
     given = [option.format(folder=tmp_path) for option in options]
     finished = run_main(main, [RECIPE, *tiny_options(image_folder, tmp_path / "run", "dino"), *given])
-    assert finished.status == 2
-    assert message.format(folder=tmp_path) in finished.stderr
-    assert len(finished.stderr.splitlines()) == 1, finished.stderr
-
-
-def test_colours_on_the_device_train(image_folder: Path, tmp_path: Path) -> None:
-    """To nearly the same loss as with colours changed in the workers."""
-    losses = []
-    for name in ("true", "false"):
-        options = {"views__on_device": name, "train__epochs": 1, "optim__warmup_epochs": 0}
-        pretrain(tiny_config("patch_matching", image_folder, tmp_path / name, **options))
-        losses.append([line["loss"] for line in logged(tmp_path / name)])
-    assert losses[0] != losses[1]
-    assert losses[0] == pytest.approx(losses[1], abs=0.05)
+    assert message.format(folder=tmp_path) in finished.mistake()
 
 
 # Files of folders, lists and COCO's annotations.
@@ -194,20 +178,17 @@ def test_lists_keep_their_order_and_annotations_are_sorted(tmp_path: Path) -> No
     assert images.load(2) == b"train2017/3.jpg"
 
 
-def test_absent_images_are_counted_and_named(tmp_path: Path) -> None:
+def test_absent_images_are_counted_and_other_json_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "1.jpg", "train2017/1.jpg")
     (tmp_path / "list.txt").write_text("1.jpg\n2.jpg\nnowhere/3.jpg")
     with pytest.raises(ValueError, match=r"2 of the 3 images of .*list\.txt are absent, such as .*2\.jpg"):
         images_of_list(tmp_path / "list.txt")
     with pytest.raises(ValueError, match=r"1 of the 2 images of .* are absent, such as .*train2017/2\.jpg"):
         images_of_coco(annotate(tmp_path, "1.jpg", "2.jpg"))
-
-
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"images": [{"id": 1}]}', '{"images": 3}'])
-def test_other_json_is_not_taken_for_annotations(tmp_path: Path, text: str) -> None:
-    (tmp_path / "instances.json").write_text(text)
-    with pytest.raises(ValueError, match="is not COCO's annotations"):
-        images_of_coco(tmp_path / "instances.json")
+    for text in ("{", "[]", "{}", '{"images": [{"id": 1}]}', '{"images": 3}'):
+        (tmp_path / "instances.json").write_text(text)
+        with pytest.raises(ValueError, match="is not COCO's annotations"):
+            images_of_coco(tmp_path / "instances.json")
 
 
 def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
