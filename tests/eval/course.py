@@ -61,12 +61,10 @@ def assert_same_weights(output: Path, wanted: Path) -> None:
     torch.testing.assert_close(trained_weights(output), trained_weights(wanted), rtol=0, atol=0)
 
 
-def weights_of_one_update(
-    task: Task, spec: BackboneSpec, folder: Path, override: list[str], **more: Any
-) -> dict[str, torch.Tensor]:
+def weights_of_one_update(task: Task, spec: BackboneSpec, folder: Path, **more: Any) -> dict[str, torch.Tensor]:
     """Finite weights of a whole run with one update and one test image."""
     lengths = {"batch_size": 2, "device_batch_size": 2, "iterations": 1, "max_val_images": 1, "draw_images": 0}
-    given = task.options(folder / "out", backbone=write_toy_backbone(folder, spec), override=override, **lengths, **more)
+    given = task.options(folder / "out", backbone=write_toy_backbone(folder, spec), **lengths, **more)
     task.evaluate(given)
     weights = trained_weights(given.output)
     assert all(value.isfinite().all() for value in weights.values())

@@ -56,7 +56,7 @@ def test_one_update_and_one_test_image(task: Task, name: str, tmp_path: Path) ->
     thin = [*THIN_MASK_RCNN, "model.test_cfg.rpn.max_per_img=20", "model.train_cfg.rcnn.sampler.num=32"]
     if name == "ResNet-50":
         thin.append("model.roi_head.bbox_head.conv_out_channels=16")
-    weights = weights_of_one_update(task, toy(ROWS[name]), tmp_path, thin)
+    weights = weights_of_one_update(task, toy(ROWS[name]), tmp_path, override=thin)
     assert any(key.startswith("backbone.pyramid.") for key in weights) == ("ViT" in name)
     if name == "ResNet-50":
         # After the update statistics were measured afresh, on one batch: a tenth of the updates, rounded up.

@@ -72,6 +72,7 @@ def test_updates_do_not_depend_on_the_number_of_parts(tmp_path: Path, accumulati
     assert [line["iteration"] for line in parts] == list(range(1, UPDATES + 1))
     assert [line["loss"] for line in parts] == pytest.approx([line["loss"] for line in whole], rel=1e-5)
     assert [line["lr"] for line in parts] == [line["lr"] for line in whole]
+    assert whole[0]["lr"] == 1e-3  # that of the update, not the next one's
     torch.testing.assert_close(parts_weight, whole_weight, rtol=1e-5, atol=1e-7)
 
 

@@ -82,7 +82,7 @@ class TestCourse(Course):
     ("name", "head"), [("DINOv3 ViT-S/16", "fpn"), ("Swin-T", "fpn"), ("ResNet-50", "fpn"), ("ViT-S/8", "upernet")]
 )
 def test_one_update_and_one_test_image(task: Task, name: str, head: str, tmp_path: Path) -> None:
-    weights = weights_of_one_update(task, toy(ROWS[name]), tmp_path, THIN_HEADS[head], head=head)
+    weights = weights_of_one_update(task, toy(ROWS[name]), tmp_path, override=THIN_HEADS[head], head=head)
     assert ("auxiliary_head.conv_seg.weight" in weights) == (head == "upernet")
 
 
