@@ -70,9 +70,9 @@ def split_qkv(weights: Weights) -> Weights:
 
 
 def with_class_position(weights: Weights) -> Weights:
-    """Beside registers the positions begin with one for CLS, here 0.25 everywhere, which timm's CLS token contains."""
+    """Beside registers the positions begin with one for CLS, which timm's CLS token contains."""
     token = weights["cls_token"]
-    position = torch.full_like(token, 0.25)
+    position = torch.linspace(-1, 1, token.shape[-1]).expand_as(token)  # LayerNorm would hide the same value in all channels
     return {**weights, "cls_token": token - position, "pos_embed": torch.cat([position, weights["pos_embed"]], dim=1)}
 
 
