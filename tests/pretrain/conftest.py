@@ -50,8 +50,8 @@ TINY = {
 }
 
 
-def tiny_options(folder: Path, output: Path, method: str = "selfpatch", **overrides: object) -> list[str]:
-    """Command-line options of a tiny run; overrides as `section__field=value`."""
+def tiny_run(folder: Path, output: Path, method: str = "selfpatch", **overrides: object) -> list[str]:
+    """The command line of a tiny run; overrides as `section__field=value`."""
     options: dict[str, object] = {**TINY, "data.path": folder, "train.output": output, "method": method}
     if "moby" in method:
         options = {name: value for name, value in options.items() if not name.startswith("dino.")}
@@ -60,7 +60,8 @@ def tiny_options(folder: Path, output: Path, method: str = "selfpatch", **overri
     if method == "selfpatch":
         options["selfpatch.out_dim"] = 16
     options.update({name.replace("__", "."): value for name, value in overrides.items()})
-    return [token for name, value in options.items() for token in (f"--{name}", str(value))]
+    recipe = "sample_matching" if method == "patch_matching" else f"sample_{method}"
+    return [recipe, *(token for name, value in options.items() for token in (f"--{name}", str(value)))]
 
 
 def bare_run(images: Path, output: Path, method: str = "dino", **overrides: object) -> list[str]:
@@ -68,15 +69,13 @@ def bare_run(images: Path, output: Path, method: str = "dino", **overrides: obje
     output.parent.mkdir(parents=True, exist_ok=True)
     recipe = output.parent / f"{method}.yaml"
     recipe.write_text(f"method: {method}\n")
-    return [str(recipe), *tiny_options(images, output, method, **overrides)]
+    return [str(recipe), *tiny_run(images, output, method, **overrides)[1:]]
 
 
 def tiny_config(
     method: str, folder: Path = Path("images"), output: Path = Path("output"), **overrides: object
 ) -> PretrainConfig:
-    """The configuration of a tiny run."""
-    recipe = "sample_matching" if method == "patch_matching" else f"sample_{method}"
-    return parse_run([recipe, *tiny_options(folder, output, method, **overrides)])
+    return parse_run(tiny_run(folder, output, method, **overrides))
 
 
 @pytest.fixture(scope="session")

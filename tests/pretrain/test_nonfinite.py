@@ -12,10 +12,9 @@ from pretrain.__main__ import main
 from pretrain.config import TrainConfig
 from pretrain.data.loader import GlobalBatchSampler
 from tests.conftest import RunMain
-from tests.pretrain.conftest import after_step, find_images, tiny_options
+from tests.pretrain.conftest import after_step, find_images, tiny_run
 from tests.pretrain.test_world_sizes import launch
 
-RECIPE = "sample_dino"
 POISONED = 5
 """The step; three make an epoch."""
 
@@ -54,9 +53,9 @@ def test_the_run_ends_and_names_the_batch(
         else:
             next(student.parameters()).fill_(float("inf"))
 
-    options = tiny_options(image_folder, tmp_path, "dino", train__checkpoint_every=checkpoint_every, train__log_every=100)
+    options = tiny_run(image_folder, tmp_path, "dino", train__checkpoint_every=checkpoint_every, train__log_every=100)
     after_step(monkeypatch, POISONED, poison)
-    finished = run_main(main, [RECIPE, *options])
+    finished = run_main(main, options)
     assert finished.status == 2
     message = finished.stderr.splitlines()[-1]
     assert what in message
@@ -88,8 +87,8 @@ run_command(lambda argv: main(*json.loads(argv[0])))
 def test_all_processes_end_together(image_folder: Path, tmp_path: Path) -> None:
     """Also where only one of them saw it; its share of the batch is told apart."""
     output = tmp_path / "run"
-    options = tiny_options(image_folder, output, "dino", train__checkpoint_every=1, train__log_every=100)
-    finished = launch(2, [[RECIPE, *options]], tmp_path, ONE_OF_TWO)
+    options = tiny_run(image_folder, output, "dino", train__checkpoint_every=1, train__log_every=100)
+    finished = launch(2, [options], tmp_path, ONE_OF_TWO)
     assert finished.returncode == 2, finished.stderr
     assert finished.stderr.count("error: the loss became inf at step 2") == 2
     assert "Traceback" not in finished.stderr

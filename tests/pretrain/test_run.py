@@ -17,9 +17,7 @@ from pretrain.config import parse_run
 from pretrain.methods import METHODS
 from pretrain.run import pretrain
 from tests.conftest import RunMain
-from tests.pretrain.conftest import assert_equal, bare_run, logged, start, tiny_options, wait_for_steps, weights
-
-RECIPE = "sample_selfpatch"
+from tests.pretrain.conftest import assert_equal, bare_run, logged, start, tiny_run, wait_for_steps, weights
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -44,7 +42,7 @@ def test_killed_and_continued_equals_uninterrupted(
 
     def command(output: Path) -> list[str]:
         options = {"train__epochs": 14, "train__checkpoint_every": 1, "backbone__drop_path_rate": 0.3}
-        return [RECIPE, *tiny_options(image_folder, output, **options)]
+        return tiny_run(image_folder, output, **options)
 
     process = start([sys.executable, "-m", "pretrain", *command(tmp_path / "killed")])
     wait_for_steps(process, tmp_path / "killed", 2)
@@ -67,7 +65,7 @@ def test_only_the_same_run_is_continued(image_folder: Path, tmp_path: Path) -> N
     shutil.copytree(image_folder, moved)
 
     def run(folder: Path, **overrides: Any) -> bytes:
-        return pretrain(parse_run([RECIPE, *tiny_options(folder, output, **overrides)])).read_bytes()
+        return pretrain(parse_run(tiny_run(folder, output, **overrides))).read_bytes()
 
     checkpoint, resolved = run(image_folder), (output / "config.yaml").read_text()
     with pytest.raises(ValueError, match=r"optim\.lr was 0\.02, is 0\.01"):
@@ -84,11 +82,11 @@ def test_too_many_unreadable_images_end_the_run(
 ) -> None:
     folder = shutil.copytree(image_folder, tmp_path / "images")
     (folder / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut short")
-    finished = run_main(main, [RECIPE, *tiny_options(folder, tmp_path / "run", data__max_unreadable=0)])
+    finished = run_main(main, tiny_run(folder, tmp_path / "run", data__max_unreadable=0))
     assert finished.status == 2
     assert "cut.jpg" in finished.stderr.splitlines()[-1]
     caplog.clear()
-    run_main(main, [RECIPE, *tiny_options(folder, tmp_path / "run2", data__max_unreadable=1)]).output()
+    run_main(main, tiny_run(folder, tmp_path / "run2", data__max_unreadable=1)).output()
     assert any("skipping the unreadable image" in message for message in caplog.messages)
 
 
@@ -98,5 +96,5 @@ def test_too_many_unreadable_images_end_the_run(
 def test_mistakes_are_one_line(
     image_folder: Path, tmp_path: Path, run_main: RunMain, overrides: dict[str, Any], message: str
 ) -> None:
-    finished = run_main(main, [RECIPE, *tiny_options(image_folder, tmp_path, **overrides)])
+    finished = run_main(main, tiny_run(image_folder, tmp_path, **overrides))
     assert message in finished.mistake()

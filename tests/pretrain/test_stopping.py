@@ -22,12 +22,10 @@ from tests.pretrain.conftest import (
     has_current_environment,
     logged,
     start,
-    tiny_options,
+    tiny_run,
     wait_for_steps,
     weights,
 )
-
-RECIPE = "sample_selfpatch"
 
 
 def saved_step(output: Path) -> int:
@@ -41,7 +39,7 @@ def signal_in_step(patch: pytest.MonkeyPatch, step: int, number: signal.Signals)
 @pytest.fixture(scope="module")
 def whole(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of a run that nobody stopped."""
-    return run_pretraining(parse_run([RECIPE, *tiny_options(image_folder, tmp_path_factory.mktemp("whole"))])).parent
+    return run_pretraining(parse_run(tiny_run(image_folder, tmp_path_factory.mktemp("whole")))).parent
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
@@ -50,7 +48,7 @@ def test_a_signal_ends_the_run_after_the_step(
 ) -> None:
     """Also between checkpoints."""
     caplog.set_level("INFO")
-    command = [RECIPE, *tiny_options(image_folder, tmp_path, train__checkpoint_every=100)]
+    command = tiny_run(image_folder, tmp_path, train__checkpoint_every=100)
     with pytest.MonkeyPatch.context() as patch:
         signal_in_step(patch, 2, number)
         finished = run_main(main, command)
@@ -65,20 +63,20 @@ def test_a_signal_ends_the_run_after_the_step(
 
 def test_a_signal_in_the_last_step_changes_nothing(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     signal_in_step(monkeypatch, 6, signal.SIGTERM)
-    run_pretraining(parse_run([RECIPE, *tiny_options(image_folder, tmp_path)]))
+    run_pretraining(parse_run(tiny_run(image_folder, tmp_path)))
     assert saved_step(tmp_path) == 6
 
 
 def long_options(images: Path, output: Path, **more: Any) -> list[str]:
     """Enough steps for a signal to come before the last."""
-    return tiny_options(images, output, train__epochs=200, train__checkpoint_every=10_000, **more)
+    return tiny_run(images, output, train__epochs=200, train__checkpoint_every=10_000, **more)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["as a group", "by the script"])
 def test_a_signal_from_outside(image_folder: Path, tmp_path: Path, how: str) -> None:
     """Slurm's `scancel` reaches the workers that load images too, which must outlive it; a script passes it on to two processes."""
-    arguments = [RECIPE, *long_options(image_folder, tmp_path, data__workers=2 if how == "as a group" else 0)]
+    arguments = long_options(image_folder, tmp_path, data__workers=2 if how == "as a group" else 0)
     if how == "as a group":
         process, number = start([sys.executable, "-m", "pretrain", *arguments]), signal.SIGTERM
     elif has_current_environment():
@@ -111,7 +109,7 @@ def test_a_slurm_job_saves_and_is_queued_again(image_folder: Path, tmp_path: Pat
         (programs / name).chmod(0o755)
     options = long_options(image_folder, output)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    assert main([RECIPE, *options, "--slurm", "--gpus", "2", "--job-folder", str(jobs)]) == 0
+    assert main([*options, "--slurm", "--gpus", "2", "--job-folder", str(jobs)]) == 0
     variables = {"PATH": os.environ["PATH"]}
     job = {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "2", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "localhost"}
     variables |= job | {"SLURM_NODEID": "0", "SUBMITIT_EXECUTOR": "slurm"}

@@ -29,9 +29,7 @@ from pretrain.data.sources import (
 from pretrain.data.views import decode_whole
 from pretrain.run import pretrain
 from tests.conftest import RunMain
-from tests.pretrain.conftest import find_images, tiny_options
-
-RECIPE = "sample_dino"
+from tests.pretrain.conftest import find_images, tiny_run
 
 
 def write_list(images: list[Path], folder: Path) -> Path:
@@ -105,8 +103,8 @@ def test_every_kind_trains(name: str, image_folder: Path, tmp_path: Path) -> Non
     path = write(images, tmp_path / "data")
     assert detect_kind(path) == kind
     index = tmp_path / "index"
-    options = tiny_options(path, tmp_path / "run", "dino", data__tar_index=index, train__batch_size=6, data__workers=2)
-    content = torch.load(pretrain(parse_run([RECIPE, *options])), weights_only=True)
+    options = tiny_run(path, tmp_path / "run", "dino", data__tar_index=index, train__batch_size=6, data__workers=2)
+    content = torch.load(pretrain(parse_run(options)), weights_only=True)
     assert content["step"] == 4
     source = open_source(DataConfig(path=path, tar_index=index))
     assert len(set(source.names)) == len(source.names) == 12
@@ -114,7 +112,7 @@ def test_every_kind_trains(name: str, image_folder: Path, tmp_path: Path) -> Non
         expected = sorted(images, key=lambda image: image.name) if kind == "coco" else images
         assert [source.load(index) for index in range(12)] == [image.read_bytes() for image in expected]
     # The same images under the kind's own name, so the run is complete.
-    assert torch.load(pretrain(parse_run([RECIPE, *options, "--data.kind", kind])), weights_only=True)["step"] == 4
+    assert torch.load(pretrain(parse_run([*options, "--data.kind", kind])), weights_only=True)["step"] == 4
 
 
 def test_a_cifar_image_is_its_planes(tmp_path: Path) -> None:
@@ -148,7 +146,7 @@ def test_mistakes_are_one_line(image_folder: Path, tmp_path: Path, run_main: Run
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "broken.tar").write_bytes(bytes(range(256)) * 8)
     given = [option.format(folder=tmp_path) for option in options]
-    finished = run_main(main, [RECIPE, *tiny_options(image_folder, tmp_path / "run", "dino"), *given])
+    finished = run_main(main, [*tiny_run(image_folder, tmp_path / "run", "dino"), *given])
     assert message.format(folder=tmp_path) in finished.mistake()
 
 
