@@ -16,7 +16,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pretrain.config import PretrainConfig, parse_run
-from pretrain.data.sources import images_of_folder
 from pretrain.data.views import CropBox, view_kinds
 from pretrain.networks import Networks, step_settings
 from pretrain.step import training_step
@@ -91,11 +90,6 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(exist_ok=True)
         image.save(path)
     return folder
-
-
-def find_images(folder: Path) -> list[Path]:
-    """The images under a folder, in the order of a run's data set."""
-    return [folder / name for name in images_of_folder(folder).names]
 
 
 def stack_boxes(boxes: Sequence[CropBox]) -> Tensor:

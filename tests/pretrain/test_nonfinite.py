@@ -11,19 +11,17 @@ from torch import Tensor, nn
 from pretrain.__main__ import main
 from pretrain.config import TrainConfig
 from pretrain.data.loader import GlobalBatchSampler
+from pretrain.data.sources import images_of_folder
 from tests.conftest import RunMain
-from tests.pretrain.conftest import after_step, find_images, tiny_run
+from tests.pretrain.conftest import after_step, tiny_run
 from tests.pretrain.test_world_sizes import launch
 
-POISONED = 5
-"""The step; three make an epoch."""
+POISONED = 5  # the step; three make an epoch
 
 
 def images_of_step(folder: Path, step: int) -> list[str]:
-    images = find_images(folder)
-    return [
-        str(images[index]) for index in GlobalBatchSampler(len(images), TrainConfig(batch_size=4), 0, 1).global_batch(step - 1)
-    ]
+    source, sampler = images_of_folder(folder), GlobalBatchSampler(12, TrainConfig(batch_size=4), 0, 1)
+    return [source.describe(index) for index in sampler.global_batch(step - 1)]
 
 
 @pytest.mark.parametrize(

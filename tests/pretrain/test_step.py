@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pretrain.networks import Networks, build_networks
-from pretrain.step import agree, all_finite, seed_step
+from pretrain.step import agree, all_finite, seed_step, wrap_student
 from tests.pretrain.conftest import take_step, tiny_config
 
 IMAGES = 4
@@ -18,9 +18,7 @@ GOOD, BAD = {"loss": torch.tensor(3.0)}, {"loss": torch.tensor(float("nan"))}
 def after_a_step(method: str, accumulate: int = 1, compiled: bool = False) -> tuple[Networks, dict[str, Tensor]]:
     config = tiny_config(method, backbone__drop_path_rate=0.0)
     networks = build_networks(config, CPU)
-    if compiled:
-        networks.student.compile(dynamic=False)
-        networks.teacher.compile(dynamic=False)
+    wrap_student(networks, CPU, compiled)
     torch.manual_seed(0)
     return networks, take_step(config, networks, IMAGES, diagnose=True, accumulate=accumulate)
 

@@ -29,7 +29,7 @@ from pretrain.data.sources import (
 from pretrain.data.views import decode_whole
 from pretrain.run import pretrain
 from tests.conftest import RunMain
-from tests.pretrain.conftest import find_images, tiny_run
+from tests.pretrain.conftest import tiny_run
 
 
 def write_list(images: list[Path], folder: Path) -> Path:
@@ -99,7 +99,7 @@ KINDS: dict[str, tuple[str, Callable[[list[Path], Path], Path]]] = {
 def test_every_kind_trains(name: str, image_folder: Path, tmp_path: Path) -> None:
     kind, write = KINDS[name]
     (tmp_path / "data").mkdir()
-    images = find_images(image_folder)
+    images = [image_folder / name for name in images_of_folder(image_folder).names]
     path = write(images, tmp_path / "data")
     assert detect_kind(path) == kind
     index = tmp_path / "index"
