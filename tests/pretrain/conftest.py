@@ -97,19 +97,14 @@ def stack_boxes(boxes: Sequence[CropBox]) -> Tensor:
     return torch.tensor([list(box) for box in boxes])
 
 
-def random_batch(config: PretrainConfig, images: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Crops, and the boxes of a different place for each view and image."""
+def take_step(config: PretrainConfig, networks: Networks, images: int, **options: Any) -> dict[str, Tensor]:
+    """A step on random images, whose views lie in different places, past the warm-up and the epochs of frozen layers."""
     kinds = view_kinds(config.views)
+    crops = [torch.randn(images, 3, kind.size, kind.size) for kind in kinds]
     boxes = [
         stack_boxes([CropBox(8 * view, 16 * image, 100, 80 + 4 * image, bool(image % 2)) for image in range(images)])
         for view in range(len(kinds))
     ]
-    return [torch.randn(images, 3, kind.size, kind.size) for kind in kinds], boxes
-
-
-def take_step(config: PretrainConfig, networks: Networks, images: int, **options: Any) -> dict[str, Tensor]:
-    """A step on random images past the warm-up and the epochs of frozen layers, in which some parameters must not move."""
-    crops, boxes = random_batch(config, images)
     settings = step_settings(config, 4, 4 * max(1, config.optim.warmup_epochs) + 2)
     return training_step(networks.student, networks, crops, settings, boxes, **options)
 

@@ -57,11 +57,6 @@ def test_neighbourhoods_are_windows(h: int, w: int, window: int) -> None:
             assert clamped[patch] == wrapped[patch]
 
 
-def test_the_corner_wraps_round_or_stays() -> None:
-    assert set(candidate_table((14, 14), 3)[0].tolist()) == {1, 13, 14, 15, 27, 182, 183, 195}
-    assert candidate_table((14, 14), 3, "clamp")[0].tolist() == [1, 2, 14, 15, 16, 28, 29, 30]
-
-
 def test_average_of_the_positives() -> None:
     aggregation = Aggregation(dim=6, num_heads=2)
     patches, positives = torch.randn(2, 4, 6), torch.tensor([[[1, 2]] * 4, [[0, 3]] * 4])

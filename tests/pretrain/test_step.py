@@ -23,25 +23,20 @@ def after_a_step(method: str, accumulate: int = 1, compiled: bool = False) -> tu
     return networks, take_step(config, networks, IMAGES, diagnose=True, accumulate=accumulate)
 
 
-def assert_same(found: Networks, expected: Networks) -> None:
+@pytest.mark.parametrize("method", ["dino", "selfpatch", "patch_matching"])
+@pytest.mark.parametrize(("accumulate", "compiled"), [(2, False), (4, False), pytest.param(1, True, marks=pytest.mark.long)])
+def test_a_batch_in_parts_or_compiled_is_the_same_step(method: str, accumulate: int, compiled: bool) -> None:
     """By gradients: of those that are next to nothing AdamW makes steps of either direction."""
+    (expected, losses), (found, same) = after_a_step(method), after_a_step(method, accumulate, compiled)
+    assert same.keys() == losses.keys()
+    assert same["loss"].item() == pytest.approx(losses["loss"].item(), abs=1e-5)
     gradients = {name: parameter.grad for name, parameter in expected.student.named_parameters()}
     assert sum(gradient is not None for gradient in gradients.values()) > 10
     for name, parameter in found.student.named_parameters():
         torch.testing.assert_close(parameter.grad, gradients[name], atol=1e-5, rtol=1e-4, msg=name)
-    state = dict(expected.objective.named_buffers())
-    for name, buffer in found.objective.named_buffers():
-        torch.testing.assert_close(buffer, state[name], atol=1e-6, rtol=1e-5, msg=name)
-
-
-@pytest.mark.parametrize("method", ["dino", "selfpatch", "patch_matching"])
-@pytest.mark.parametrize("accumulate", [2, 4])
-def test_a_batch_in_parts_is_the_same_step(method: str, accumulate: int) -> None:
-    whole, losses = after_a_step(method)
-    parts, share = after_a_step(method, accumulate)
-    assert_same(parts, whole)
-    assert share["loss"].item() == pytest.approx(losses["loss"].item(), abs=1e-5)
-    assert share.keys() == losses.keys()
+    torch.testing.assert_close(
+        dict(found.objective.named_buffers()), dict(expected.objective.named_buffers()), atol=1e-6, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("method", ["moby", "moby_selfpatch"])
@@ -55,15 +50,6 @@ def test_in_parts_moby_queues_as_many(method: str) -> None:
             assert torch.equal((whole[name] == fresh[name]).all(1), (parts[name] == fresh[name]).all(1)), name
         else:
             assert torch.equal(parts[name], whole[name]), name
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("method", ["dino", "selfpatch", "patch_matching", "moby_selfpatch"])
-def test_compiled_networks_take_the_same_step(method: str) -> None:
-    plain, losses = after_a_step(method)
-    compiled, same = after_a_step(method, compiled=True)
-    assert_same(compiled, plain)
-    assert same["loss"].item() == pytest.approx(losses["loss"].item(), abs=1e-5)
 
 
 def test_every_run_step_and_process_draws_its_own_stochastic_depth(monkeypatch: pytest.MonkeyPatch) -> None:

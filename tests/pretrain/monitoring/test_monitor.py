@@ -17,8 +17,7 @@ from pretrain.__main__ import main
 from pretrain.monitoring.monitor import OnlineKNN
 from pretrain.monitoring.plots import centre_crop, network_input
 from pretrain.run import pretrain
-from tests.conftest import RunMain
-from tests.pretrain.conftest import assert_equal, logged, tiny_config, tiny_run, weights
+from tests.pretrain.conftest import assert_equal, logged, tiny_config, weights
 from tests.pretrain.test_world_sizes import launch, run_of
 
 WATCHED = {"watch__every": 1, "watch__num_images": 1}
@@ -54,16 +53,6 @@ def test_every_few_epochs_and_after_the_last(image_folder: Path, tmp_path: Path)
     assert found == ["curves.png", "epoch_0002", "epoch_0004", "epoch_0005"]
 
 
-def test_a_damaged_image_to_classify_is_found_before_training(image_folder: Path, tmp_path: Path, run_main: RunMain) -> None:
-    val = shutil.copytree(image_folder, tmp_path / "val")
-    path = next(val.rglob("*.jpg"))
-    path.write_bytes(path.read_bytes()[:300])
-    watch = {**WATCHED, "watch__knn_train": image_folder, "watch__knn_val": val}
-    finished = run_main(main, tiny_run(image_folder, tmp_path / "run", "dino", **watch))
-    assert f"watch.knn_val: cannot read {path}" in finished.mistake()
-    assert not (tmp_path / "run" / "log.jsonl").exists()
-
-
 def test_plots_that_cannot_be_written_cost_no_training(
     image_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -94,6 +83,7 @@ def test_two_processes_watch_as_one(image_folder: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "2" / "watch" / "epoch_0002").iterdir())) == 2
     (error,) = {line for line in finished.stderr.splitlines() if line.startswith("error")}
     assert f"watch.knn_val: cannot read {damaged}" in error
+    assert not (tmp_path / "refused" / "log.jsonl").exists()
 
 
 # k-NN.
