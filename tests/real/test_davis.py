@@ -8,10 +8,18 @@ import pytest
 from backbones.spec import ViTSpec
 from eval.davis.config import DavisConfig
 from eval.davis.data import DavisSplit, find_sequences
+from eval.davis.scores import score_sequences
 from eval.davis.task import evaluate
 from tests.toy import write_toy_backbone
 
 pytestmark = pytest.mark.data
+
+
+def test_annotations_score_full_marks(real_data_dir: Path) -> None:
+    split = DavisSplit(root=real_data_dir / "DAVIS")
+    names = [sequence.name for sequence in find_sequences(split, all_masks=True)]
+    overall = score_sequences(names[:1], split.masks_folder, split.masks_folder).overall
+    assert overall["J-Mean"] == overall["F-Mean"] == 1
 
 
 def test_a_few_frames_end_to_end(real_data_dir: Path, tmp_path: Path) -> None:
