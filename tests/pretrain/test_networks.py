@@ -11,12 +11,14 @@ from tests.pretrain.test_recipes import toy
 
 def test_biases_and_vectors_do_not_decay() -> None:
     network = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3))
-    network.register_parameter("positions", nn.Parameter(torch.zeros(1, 4, 3)))
+    network.register_parameter("pos_embed", nn.Parameter(torch.zeros(1, 4, 3)))
     optimizer = build_optimizer(network)
     groups = {group["name"]: group for group in optimizer.param_groups}
     assert [tuple(parameter.shape) for parameter in groups["decay"]["params"]] == [(1, 4, 3), (3, 2)]
     assert groups["no_decay"]["weight_decay"] == 0
     assert len(groups["no_decay"]["params"]) == 3
+    decayed, _ = build_optimizer(network, decay_positions=False).param_groups
+    assert [tuple(parameter.shape) for parameter in decayed["params"]] == [(3, 2)]
 
 
 def test_moby_decays_positions_cls_tokens_and_bias_tables() -> None:

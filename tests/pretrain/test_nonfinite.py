@@ -25,33 +25,27 @@ def images_of_step(folder: Path, step: int) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("where", "checkpoint_every", "kept_step", "what"),
+    ("every", "kept", "what"),
     [
-        ("loss", 0, 3, "the loss became nan at step 5 (epoch 1)"),
-        ("weights", 1, 4, "left weights that are not finite at step 5 (epoch 1)"),
-        ("loss", 100, None, "no checkpoint was written yet"),
+        (0, 3, "the loss became nan at step 5 (epoch 1)"),
+        (1, 4, "left weights that are not finite at step 5 (epoch 1)"),
+        (100, 0, "no checkpoint was written yet"),
     ],
 )
 def test_the_run_ends_and_names_the_batch(
-    image_folder: Path,
-    tmp_path: Path,
-    run_main: RunMain,
-    monkeypatch: pytest.MonkeyPatch,
-    where: str,
-    checkpoint_every: int,
-    kept_step: int | None,
-    what: str,
+    image_folder: Path, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch, every: int, kept: int, what: str
 ) -> None:
-    """Not only at a step that is logged."""
+    """Not only at a step that is logged; checkpoints come at every so many steps, and the one of the step `kept` stays."""
+    of_weights = "weights" in what
 
     @torch.no_grad()
     def poison(student: nn.Module, losses: dict[str, Tensor]) -> None:
-        if where == "loss":
-            losses["loss"] = torch.tensor(float("nan"))
-        else:
+        if of_weights:
             next(student.parameters()).fill_(float("inf"))
+        else:
+            losses["loss"] = torch.tensor(float("nan"))
 
-    options = tiny_run(image_folder, tmp_path, "dino", train__checkpoint_every=checkpoint_every, train__log_every=100)
+    options = tiny_run(image_folder, tmp_path, "dino", train__checkpoint_every=every, train__log_every=100)
     after_step(monkeypatch, POISONED, poison)
     finished = run_main(main, options)
     assert finished.status == 2
@@ -62,12 +56,12 @@ def test_the_run_ends_and_names_the_batch(
     assert batch["images"] == [images_of_step(image_folder, POISONED)]
     assert str(tmp_path / "nonfinite_batch.json") in message
     assert batch["images"][0][0] in message
-    assert (batch["losses"] == ["nan"]) == (where == "loss")
-    assert (tmp_path / "checkpoint.pth").exists() == (kept_step is not None)
-    if kept_step is not None:
-        kept = torch.load(tmp_path / "checkpoint.pth", weights_only=True)
-        assert kept["step"] == kept_step
-        assert all(torch.isfinite(value).all() for value in kept["student"].values())
+    assert (batch["losses"] != ["nan"]) == of_weights
+    assert (tmp_path / "checkpoint.pth").exists() == bool(kept)
+    if kept:
+        content = torch.load(tmp_path / "checkpoint.pth", weights_only=True)
+        assert content["step"] == kept
+        assert all(torch.isfinite(value).all() for value in content["student"].values())
 
 
 ONE_OF_TWO = """
