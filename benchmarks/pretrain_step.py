@@ -17,7 +17,8 @@ from common.distributed import choose_device
 from pretrain.config import PretrainConfig, parse_run
 from pretrain.data.views import view_kinds
 from pretrain.methods import ALL_PATCHES
-from pretrain.networks import StepSettings, build_networks, step_settings
+from pretrain.networks import build_networks
+from pretrain.schedules import StepSettings, step_settings
 from pretrain.step import training_step
 from tests.references import selfpatch as reference
 

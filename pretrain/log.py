@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from common.distributed import mean_over_processes
 from common.files import write_text_atomically
-from pretrain.networks import StepSettings
+from pretrain.schedules import StepSettings
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from pretrain.config import PretrainConfig, plain_config
 from pretrain.data.loader import GlobalBatchSampler, MultiCropImages, build_loader, network_inputs, report_unreadable
 from pretrain.data.sources import ImageFiles, open_source
 from pretrain.log import RunLog, record_step
-from pretrain.networks import build_networks, step_settings
+from pretrain.networks import build_networks
+from pretrain.schedules import step_settings
 from pretrain.step import agree, nonfinite_error, seed_step, training_step, wrap_student
 
 logger = logging.getLogger(__name__)

@@ -15,8 +15,9 @@ from common.distributed import gather_from_processes, rank, world_size
 from common.files import write_text_atomically
 from pretrain.data.loader import GlobalBatchSampler
 from pretrain.data.sources import ImageFiles
-from pretrain.networks import Networks, StepSettings, clip_each_gradient, update_teacher
+from pretrain.networks import Networks, clip_each_gradient, update_teacher
 from pretrain.objectives.base import NUM_GLOBAL_CROPS
+from pretrain.schedules import StepSettings
 
 
 def training_step(

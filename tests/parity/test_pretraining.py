@@ -16,10 +16,11 @@ from pretrain.config import OptimConfig, PretrainConfig
 from pretrain.data.views import CropBox
 from pretrain.heads import Projections
 from pretrain.methods import ALL_PATCHES, DINOConfig, SelfPatchConfig
-from pretrain.networks import Networks, StepSettings, build_optimizer, choose_autocast, cosine, linear
+from pretrain.networks import Networks, build_optimizer, choose_autocast
 from pretrain.objectives.base import Outputs
 from pretrain.objectives.patch_matching import matching_patches
 from pretrain.objectives.selfpatch import Aggregation, SelfPatch, candidate_table, select_positives
+from pretrain.schedules import StepSettings, cosine, linear
 from pretrain.step import training_step
 from tests.references import selfpatch as reference
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from pretrain.config import PretrainConfig, parse_run
 from pretrain.data.views import CropBox, view_kinds
-from pretrain.networks import Networks, step_settings
+from pretrain.networks import Networks
+from pretrain.schedules import step_settings
 from pretrain.step import training_step
 from tests.conftest import REPOSITORY
 

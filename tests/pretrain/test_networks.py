@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from pretrain.config import parse_run
-from pretrain.networks import build_networks, build_optimizer, step_settings
+from pretrain.networks import build_networks, build_optimizer
+from pretrain.schedules import step_settings
 from tests.pretrain.test_recipes import toy
 
 

@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from common.distributed import choose_device
 from pretrain.config import PretrainConfig
 from pretrain.data.views import view_kinds
-from pretrain.networks import build_networks, step_settings
+from pretrain.networks import build_networks
+from pretrain.schedules import step_settings
 from pretrain.step import training_step
 
 # MoBY's heads normalise over the batch, which needs two images.
