@@ -1,4 +1,4 @@
-"""What all readers of images agree on: which files are images, which JPEG is whole, how pixels are normalised, which are shown."""
+"""Files of images: their suffixes, which JPEG is whole and how large, lists of names, and ImageNet's normalisation."""
 
 import struct
 from collections.abc import Sequence

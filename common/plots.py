@@ -1,4 +1,4 @@
-"""The numbers that a training run logs at N steps: reading the log of a fine-tuning run, and plots, panels over one axis."""
+"""Reads the numbers that a fine-tuning run logged at N steps, and plots such numbers in panels over one axis."""
 
 import json
 from collections.abc import Mapping, Sequence

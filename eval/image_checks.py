@@ -57,12 +57,12 @@ def list_images(folder: Path, suffix: Literal[".jpg", ".png"], root: Path) -> tu
         kind: Kind = "note"
         advice = ""
         if is_hidden(name):
-            text = "nobody reads the files that operating systems leave"
+            text = "files that operating systems leave are ignored"
         elif kinds[name] and name == folder.name:
             kind, text = "misplaced", f"{folder.relative_to(root).as_posix()} is in another folder of its name"
             advice = "move its content up"
         elif kinds[name]:
-            text = "nobody reads folders within folders of images"
+            text = "folders within folders of images are ignored"
         elif name.lower().endswith(_UNFINISHED):
             text, advice = "files are left from an interrupted download", "remove them"
         elif Path(name.lower()).suffix in _SPELLINGS[suffix] and f"{Path(name).stem}{suffix}" not in images:

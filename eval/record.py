@@ -1,4 +1,4 @@
-"""The frame around every task: what it is given, whether that was evaluated before, and the record of what came out.
+"""What every task does before and after its work: whether its inputs were evaluated before, and the record of what came out.
 
 A folder is continued or read again only for the same inputs, and a difference is named. Loads no torch.
 """

@@ -17,6 +17,7 @@ import yaml
 
 from common.cli import as_arguments, parse
 from pretrain.methods import (
+    LOSS_SECTIONS,
     METHODS,
     Count,
     DINOConfig,
@@ -218,7 +219,7 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         method, traits, family, stride = self.method, self.traits, self.backbone.family, self.backbone.stride
-        for section in ("dino", "matching", "moby", "selfpatch"):
+        for section in LOSS_SECTIONS:
             given = getattr(self, section)
             if given != type(given)() and not self.reads(section):
                 raise ValueError(f"options of `{section}` have no effect with method: {method}")

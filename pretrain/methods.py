@@ -125,6 +125,7 @@ _DINO = Method(objective="dino:DINO", sections=("dino",))
 # MoBY's authors evaluate the online encoder (`encoder.` in their checkpoints), which is the student here.
 _MOBY = Method(objective="moby:MoBY", sections=("moby",), branch="student", prototypes=False, local_crops=False)
 
+# To add a method: its name above, its section of losses, if it has one of its own, in `PretrainConfig`, and its line here.
 METHODS: dict[MethodName, Method] = {
     "dino": _DINO,
     "moby": _MOBY,
@@ -134,3 +135,5 @@ METHODS: dict[MethodName, Method] = {
         _DINO, objective="patch_matching:PatchMatching", sections=("dino", "matching"), families=("vit",)
     ),
 }
+
+LOSS_SECTIONS = sorted({section for method in METHODS.values() for section in method.sections})

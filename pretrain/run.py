@@ -112,9 +112,9 @@ def _train(
             if broken:
                 raise nonfinite_error(step, losses["loss"], sampler, source, checkpoint.path)
             if signum:
-                # Who is asked to stop may be killed soon: saving comes first then.
+                # A scheduler kills a process some time after its signal, so the checkpoint comes before everything else.
                 checkpoint.write(step)
-            # Who asked the run to stop does not wait for plots either.
+            # For the same reason, no plots are drawn after a signal.
             is_due = monitor and not begun and not signum and epochs_done % config.watch.every == 0
             watching = monitor if is_complete or is_due else None
             monitored = watching.before_log(step, epochs_done, networks.teacher, log) if watching else {}

@@ -66,10 +66,10 @@ def _closest_layouts(checkpoint: Any) -> str:
     if not paths:
         return ""
 
-    def unlikeness(layout: Layout) -> float:
-        return -max(SequenceMatcher(None, path, layout.typical).ratio() for path in paths)
+    def likeness(layout: Layout) -> float:
+        return max(SequenceMatcher(None, path, layout.typical).ratio() for path in paths)
 
-    best = sorted(LAYOUTS.values(), key=unlikeness)[:_SHOWN]
+    best = sorted(LAYOUTS.values(), key=likeness, reverse=True)[:_SHOWN]
     return ", ".join(f"{layout.name} (has {layout.typical})" for layout in best)
 
 

@@ -18,9 +18,8 @@ _KEYS: KeyTable = {
     "register_tokens": "reg_token",
     "mask_token": None,  # stands for masked patches in training only
     **nested("blocks.{i}.", "blocks.{i}.", _BLOCK),
-    **nested(
-        "blocks.{i}.{j}.", "blocks.{j}.", _BLOCK
-    ),  # training may number its blocks within chunks, N over the whole network
+    # Training may number its blocks within chunks, N over the whole network.
+    **nested("blocks.{i}.{j}.", "blocks.{j}.", _BLOCK),
 }
 HUGGINGFACE_EMBEDDINGS: KeyTable = {
     "embeddings.cls_token": "cls_token",

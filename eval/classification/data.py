@@ -165,7 +165,7 @@ def _list_images(
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         findings += about("missing", "class folders hold no image", empty, f"endings looked for: {suffixes}")
         unread = sorted(os.path.relpath(path, root) for path in others)
-        findings += about("note", "nobody reads files without an image's ending", unread)
+        findings += about("note", "files without an image's ending are ignored", unread)
     return files, findings
 
 

@@ -1,4 +1,4 @@
-"""The DAVIS layout: which sequences, frames and masks there are, and what is the matter with them.
+"""The DAVIS layout: which sequences, frames and masks there are, and whether they are whole and fit each other.
 
 ROOT/ImageSets/2017/val.txt             one sequence per line
 ROOT/JPEGImages/480p/SEQUENCE/*.jpg     frames

@@ -12,7 +12,7 @@ from common.images import IMAGENET_STD
 # exp(80) = 5.5e34; float32 ends at 3.4e38, and labels are divided by sums of such weights.
 LOWEST_TEMPERATURE = 1 / 80
 
-PROTOCOL_VERSION = 2  # grows whenever a change can change a mask
+PROTOCOL_VERSION = 2  # grows whenever a change can change a mask or a metric
 
 
 @dataclass(frozen=True, kw_only=True)

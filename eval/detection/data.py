@@ -152,7 +152,7 @@ def _read_split(root: Path, name: str, limit: int | None) -> tuple[Split | None,
     missing, unlisted = sorted(sizes.keys() - set(present)), sorted(set(present) - sizes.keys())
     text = f"{folder} lacks {len(missing)} of the {len(images)} images of {path.name}"
     findings += about("missing", text, missing, f"get them from {ADDRESS}")
-    findings += about("note", f"nobody reads the images in {name} that are not in {path.name}", unlisted)
+    findings += about("note", f"images in {name} that are not in {path.name} are ignored", unlisted)
     if not trainable:
         findings.append(Finding("wrong", f"{path.name} has no image with annotations"))
     if (len(images), len(annotations)) != (FULL_SIZES[name], FULL_ANNOTATIONS[name]):

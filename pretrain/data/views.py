@@ -147,16 +147,16 @@ def image_size(content: bytes) -> tuple[int, int]:
         return image.size
 
 
-def decode(content: bytes, most: float = 1.0) -> tuple[Pixels, int]:
+def decode(content: bytes, reduction: float = 1.0) -> tuple[Pixels, int]:
     """Decode an image whose size could be read, contiguously; also returns by how much the decoder divided its sides.
 
     JPEG files of one or three components go to OpenCV's libjpeg-turbo, whose pixels equal Pillow's; all others, and what OpenCV
-    refuses, to Pillow; what that refuses is an OSError. Where every crop is reduced by at least `most` and that is much, the JPEG
+    refuses, to Pillow; what that refuses is an OSError. Where every crop is reduced by at least `reduction` and that is much, the JPEG
     decoder scales down by 2, 4 or 8; each crop is still reduced by `REDUCING_GAP` afterwards, which keeps it within a level of 255 on
     average of the crop from the whole image.
     """
     if _suits_opencv(read_header(content)):
-        scale = max(scale for scale in _REDUCTIONS if scale <= max(most / REDUCING_GAP, 1))
+        scale = max(scale for scale in _REDUCTIONS if scale <= max(reduction / REDUCING_GAP, 1))
         mode = _REDUCTIONS[scale] | cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
         pixels_HW3 = cv2.imdecode(np.frombuffer(content, np.uint8), mode)
         if pixels_HW3 is not None:
