@@ -151,7 +151,7 @@ def decode(content: bytes, reduction: float = 1.0) -> tuple[Pixels, int]:
     """Decode an image whose size could be read, contiguously; also returns by how much the decoder divided its sides.
 
     JPEG files of one or three components go to OpenCV's libjpeg-turbo, whose pixels equal Pillow's; all others, and what OpenCV
-    refuses, to Pillow; what that refuses is an OSError. Where every crop is reduced by at least `reduction` and that is much, the JPEG
+    refuses, to Pillow; what that refuses is an OSError. Where every crop is reduced at least by `reduction`, and by much, the JPEG
     decoder scales down by 2, 4 or 8; each crop is still reduced by `REDUCING_GAP` afterwards, which keeps it within a level of 255 on
     average of the crop from the whole image.
     """
