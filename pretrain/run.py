@@ -59,7 +59,8 @@ def _pretrain(config: PretrainConfig, device: torch.device) -> Path:
         millions = [sum(parameter.numel() for parameter in part.parameters()) / 1e6 for part in parts]
         logger.info("%s: %s, %.2f M parameters, %.2f M with heads", config.method, networks.spec, *millions)
         progress = f"{images} images, {last_step} steps of {train.batch_size} images; {device}, {world_size()} processes"
-        logger.info("%s%s", progress, f"; continuing after step {done}" if done else "")
+        state = "; complete already" if done == last_step else f"; continuing after step {done}" if done else ""
+        logger.info("%s%s", progress, state)
     if done < last_step:
         sampler.plan(done, last_step)
         start = time.monotonic()

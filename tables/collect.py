@@ -182,7 +182,7 @@ def _merge_recipes(named: Sequence[Evaluated]) -> list[Evaluated]:
     rows = []
     for group in groups.values():
         obstacle = _obstacle(group) if len(group) > 1 else ""
-        if obstacle:
+        if obstacle and len({row.measurements[0].result.backbone.sha256 for row in group}) > 1:
             logger.info("%s are of one recipe, and stay apart: %s", ", ".join(row.name for row in group), obstacle)
         rows += group if obstacle or len(group) == 1 else [_join(group)]
     return sorted(rows, key=lambda row: row.name)

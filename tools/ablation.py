@@ -241,7 +241,8 @@ def job_listing(jobs: Sequence[Job], images_per_second: float | None) -> str:
     from tools.ablation_runner.cost import measure_work, speed_of
     from tools.summary import duration, text_table
 
-    work_of = {job.options.recipe: measure_work(job.config, job.images) for job in jobs}
+    of_recipe = {job.options.recipe: job for job in jobs}  # seeds do not change the work
+    work_of = {recipe: measure_work(job.config, job.images) for recipe, job in of_recipe.items()}
     first = jobs[0]
     flops_per_second, basis = speed_of(first.config, first.name, work_of[first.options.recipe], images_per_second)
     lines, left = [], []
@@ -258,7 +259,7 @@ def job_listing(jobs: Sequence[Job], images_per_second: float | None) -> str:
     lines.append(("left to do", "", f"{len(left)} jobs", "", "", "", "", _peta(sum(left)), total))
     departing = [
         f"{job.name} departs from its recipe: {', '.join(f'{name} {change}' for name, change in job.departures.items())}"
-        for job in {job.options.recipe: job for job in jobs}.values()
+        for job in of_recipe.values()
         if job.departures
     ]
     explanation = (

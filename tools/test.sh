@@ -12,5 +12,5 @@ ruff check .
 ruff format --check .
 mypy
 bash -n tools/*.sh tools/lib/*.sh
-# One thread per test process: with more, they and the processes that they start would wait for each other.
+# One thread per test process: threads of several processes on the same cores would wait for each other.
 OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist worksteal -m "not long" "$@"

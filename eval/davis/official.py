@@ -25,7 +25,7 @@ def compare_with_official(
     except ImportError as error:
         raise ValueError(
             f"--official needs the official evaluation package ({error}); "
-            "`uv pip install --no-deps -r requirements-official.txt` installs it from its repository"
+            "`uv pip install --python .venv/bin/python --no-deps -r requirements-official.txt` installs it from its repository"
         ) from error
     with tempfile.TemporaryDirectory() as folder:
         # A DAVIS folder as the package wants it, around anybody's folder of annotations.
