@@ -9,7 +9,7 @@ Nothing here loads torch, so that `--help` and a mistaken option are answered at
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,14 +17,11 @@ import yaml
 
 from common.cli import as_arguments, parse
 from pretrain.methods import (
-    LOSS_SECTIONS,
     METHODS,
     Count,
-    DINOConfig,
-    MatchingConfig,
+    LossSections,
     Method,
     MethodName,
-    MoBYConfig,
     NotNegative,
     Part,
     Positive,
@@ -187,7 +184,7 @@ class WatchConfig(Section):
 
 
 @dataclass(kw_only=True)
-class PretrainConfig:
+class PretrainConfig(LossSections):
     """A pretraining run."""
 
     method: MethodName
@@ -196,10 +193,6 @@ class PretrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    dino: DINOConfig = field(default_factory=DINOConfig)
-    moby: MoBYConfig = field(default_factory=MoBYConfig)
-    selfpatch: SelfPatchConfig = field(default_factory=SelfPatchConfig)
-    matching: MatchingConfig = field(default_factory=MatchingConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
@@ -219,10 +212,10 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         method, traits, family, stride = self.method, self.traits, self.backbone.family, self.backbone.stride
-        for section in LOSS_SECTIONS:
-            given = getattr(self, section)
-            if given != type(given)() and not self.reads(section):
-                raise ValueError(f"options of `{section}` have no effect with method: {method}")
+        for section in fields(LossSections):
+            given = getattr(self, section.name)
+            if given != type(given)() and not self.reads(section.name):
+                raise ValueError(f"options of `{section.name}` have no effect with method: {method}")
         if self.patch_contrast and (width := self.selfpatch.out_dim) != SelfPatchConfig.out_dim:
             raise ValueError(f"selfpatch.out_dim={width} has no effect on MoBY or with negatives; the width is moby.out_dim")
         if family not in traits.families:
@@ -247,7 +240,7 @@ class PretrainConfig:
 
 def plain_config(config: PretrainConfig) -> dict[str, Any]:
     """The configuration as YAML has it: sections of plain values, which a recipe may hold."""
-    return dict(json.loads(json.dumps(asdict(config), default=str)))
+    return {"method": config.method, **json.loads(json.dumps(asdict(config), default=str))}
 
 
 def parse_run(argv: Sequence[str]) -> PretrainConfig:

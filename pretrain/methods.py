@@ -4,7 +4,7 @@ Nothing here loads torch.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, get_type_hints
 
 Border = Literal["wrap", "clamp"]
@@ -105,6 +105,17 @@ class MatchingConfig(Section):
             raise ValueError(f"matching.cls_weight={self.cls_weight} has no effect with matching.loss: joint")
 
 
+@dataclass(kw_only=True)
+class LossSections:
+    """The sections of a run's configuration that set losses; options of those that its method does not read are refused."""
+
+    dino: DINOConfig = field(default_factory=DINOConfig)
+    moby: MoBYConfig = field(default_factory=MoBYConfig)
+    selfpatch: SelfPatchConfig = field(default_factory=SelfPatchConfig)
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
+
+
+# To add a method: its name, its section of losses above, if it has one of its own, and its line in METHODS.
 MethodName = Literal["dino", "moby", "selfpatch", "moby_selfpatch", "patch_matching"]
 
 
@@ -125,7 +136,6 @@ _DINO = Method(objective="dino:DINO", sections=("dino",))
 # MoBY's authors evaluate the online encoder (`encoder.` in their checkpoints), which is the student here.
 _MOBY = Method(objective="moby:MoBY", sections=("moby",), branch="student", prototypes=False, local_crops=False)
 
-# To add a method: its name above, its section of losses, if it has one of its own, in `PretrainConfig`, and its line here.
 METHODS: dict[MethodName, Method] = {
     "dino": _DINO,
     "moby": _MOBY,
@@ -135,5 +145,3 @@ METHODS: dict[MethodName, Method] = {
         _DINO, objective="patch_matching:PatchMatching", sections=("dino", "matching"), families=("vit",)
     ),
 }
-
-LOSS_SECTIONS = sorted({section for method in METHODS.values() for section in method.sections})
