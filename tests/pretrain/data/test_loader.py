@@ -50,7 +50,9 @@ def keys(images: int, world_size: int, shared_by: int = 0, steps: tuple[int, int
 
 
 def equal(a: Batch, b: Batch) -> bool:
-    same_draws = all(all(map(np.array_equal, *pair)) for pair in zip(a.colours, b.colours, strict=False))
+    if len(a.colours) != len(b.colours):
+        return False
+    same_draws = all(all(map(np.array_equal, *pair)) for pair in zip(a.colours, b.colours, strict=True))
     return same_draws and all(map(torch.equal, a.crops, b.crops)) and all(map(torch.equal, a.boxes, b.boxes))
 
 
