@@ -1,29 +1,31 @@
 """Reading somebody's checkpoint without running any code in it.
 
-Published checkpoints embed objects beside tensors. The lists below say which of them are rebuilt; everything else is refused by name.
-Configuration classes are rebuilt as empty stand-ins: PatchBench needs neither their values nor their packages.
+The loaders of torch, Python and NumPy never see an untrusted pickle: they call what it names with the arguments that it invents.
+`backbones.pickles` reads the objects, and the functions below make tensors of them, after comparing every type, size and stride with
+the bytes that there are. What published checkpoints embed beside tensors becomes plain values, or an empty stand-in where it is a
+configuration, whose values and packages PatchBench does not need; anything else is refused by name.
 """
 
 import argparse
-import pickle
-import re
+import io
+import mmap
+import struct
 import zipfile
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy._core.multiarray import _reconstruct as numpy_reconstruct
-from numpy._core.multiarray import scalar as numpy_scalar
 from safetensors.torch import load_file
 from torch import Tensor
 
+from backbones.file import check_header_size
+from backbones.layouts.keys import one_line
+from backbones.pickles import MOST_STEPS, CheckpointError, Global, Ignored, checked_sizes, of_type, unpickle
 
-class CheckpointError(ValueError):
-    """A file that is not a readable checkpoint, or one that is refused for safety."""
-
+__all__ = ["CheckpointError", "load_checkpoint"]
 
 # What downloads leave behind instead of a checkpoint: how such files begin, in lower case.
 _MISTAKEN_FILES = {
@@ -34,156 +36,305 @@ _MISTAKEN_FILES = {
 _HEAD_BYTES = 512
 _PICKLE_MARK = b"\x80"
 _ZIP_MARK = b"PK"
-# The pickled number 0x1950a86a20f9469cfc6c, with which torch's files begin if they are not zip archives.
-_LEGACY_TORCH_MARK = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # with which torch's files begin if they are not zip archives
+_LEGACY_PROTOCOL = 1001
 # torch.save does not compress, so the content is as large as the file.
 _LARGEST_EXPANSION = 10
+_DEEPEST = 100  # containers in containers
 
-_NUMPY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")  # the names of numpy 1 and of numpy 2
-_NUMBER_TYPES = (
-    *("float16", "float32", "float64", "int8", "int16", "int32", "int64"),
-    *("uint8", "uint16", "uint32", "uint64", "bool"),
-)
+_ODD_TENSOR = "holds a sparse, quantised or empty tensor; only dense numbers can be weights"
 
 
-class _ConfigNode:
-    """Stands in for yacs' CfgNode, a dict subclass, which torch's restricted unpickler cannot fill: becomes an OrderedDict."""
-
-    def __new__(cls) -> Any:
-        return OrderedDict()
-
-
-class _OmegaConfPart:
-    """Stands in for the containers, nodes and annotations of an omegaconf configuration."""
+class _Storage(NamedTuple):
+    dtype: torch.dtype
+    content: Tensor
+    """Its bytes, uint8 [n]."""
 
 
-_OMEGACONF = (
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype | None = None) -> Tensor:
+    """A view of a storage, all of which lies in it."""
+    dtype, content = dtype or of_type(storage, _Storage).dtype, storage.content
+    sizes, strides = checked_sizes(tuple(size)), checked_sizes(stride)
+    (start,) = checked_sizes((offset,))
+    last = start + sum((side - 1) * step for side, step in zip(sizes, strides, strict=True))
+    numbers = content[: len(content) // dtype.itemsize * dtype.itemsize].view(dtype)
+    if 0 in sizes:
+        return numbers.new_empty(sizes)
+    if last >= len(numbers):
+        raise CheckpointError(
+            f"holds a tensor of shape {sizes} that reaches beyond its {len(content):,} bytes; damaged or refused"
+        )
+    return numbers.as_strided(sizes, strides, start)
+
+
+def _tensor_v2(*arguments: Any) -> Tensor:
+    """Followed by whether it requires a gradient, its hooks, and marks of a lazy conjugation or negation."""
+    _refuse_marks(*arguments[6:])
+    storage, offset, size, stride, *_ = arguments
+    return _tensor(storage, offset, size, stride)
+
+
+def _tensor_v3(*arguments: Any) -> Tensor:
+    """Likewise, and its type before the marks."""
+    _refuse_marks(*arguments[7:])
+    storage, offset, size, stride, _, _, dtype, *_ = arguments
+    return _tensor(storage, offset, size, stride, of_type(dtype, torch.dtype))
+
+
+def _refuse_marks(marks: Any = None) -> None:
+    if marks:
+        raise CheckpointError(_ODD_TENSOR)
+
+
+def _same_tensor(tensor: Any, *_: Any) -> Tensor:
+    """A parameter, or a tensor of another device: only its values matter."""
+    return of_type(tensor, Tensor)
+
+
+def _with_attributes(make: Any, _: Any, arguments: Any, __: Any) -> Tensor:
+    """A tensor with attributes in Python, which are left out."""
+    if of_type(make, Global).make not in (_tensor_v2, _tensor_v3, _same_tensor):
+        raise CheckpointError(f"makes a tensor by {make.name}; refused")
+    return make.make(*of_type(arguments, tuple))
+
+
+_DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
+_STORAGES = {
+    **{"Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16},
+    **{"Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8},
+    **{"Bool": torch.bool, "ComplexFloat": torch.complex64, "ComplexDouble": torch.complex128},
+}
+_CONFIGURATIONS = (  # of omegaconf, which fairseq and VISSL use
     *("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"),
     *("omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata", "typing.Any"),
     *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes", "Path")),
 )
-_PLAIN_TYPES = (dict, list, tuple, str, int, float, bool)  # omegaconf states the types of its values
-
-ALLOWED_IN_TORCH_FILES: list[Any] = [
-    argparse.Namespace,  # DINO, SelfPatch, iBOT, MAE: the training options
-    (_ConfigNode, "yacs.config.CfgNode"),  # MoBY: the training config
-    *((_OmegaConfPart, name) for name in _OMEGACONF),  # fairseq, VISSL: the training config
-    *((kind, f"builtins.{kind.__name__}") for kind in _PLAIN_TYPES),
-    *((numpy_scalar, f"{module}.scalar") for module in _NUMPY_MODULES),  # logged numbers
-    *((numpy_reconstruct, f"{module}._reconstruct") for module in _NUMPY_MODULES),  # Detectron2: the weights
-    np.ndarray,
-    np.dtype,
-    *(type(np.dtype(name)) for name in _NUMBER_TYPES),
-]
-"""Beside what torch's own restricted unpickler allows, for `torch.serialization.safe_globals`."""
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    """The only use of `_codecs.encode` in pickles: bytes, written as Latin-1 text by protocol 2."""
-    if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"bytes in the encoding {encoding!r}")
-    return text.encode("latin1")
-
-
-# No Python classes: a hostile pickle could set attributes on those.
-_ALLOWED_IN_PLAIN_PICKLES: dict[str, Any] = {
-    **{f"{module}._reconstruct": numpy_reconstruct for module in _NUMPY_MODULES},
-    **{f"{module}.scalar": numpy_scalar for module in _NUMPY_MODULES},
-    "numpy.ndarray": np.ndarray,
-    "numpy.dtype": np.dtype,
-    "collections.OrderedDict": OrderedDict,
-    "_codecs.encode": _encode,
+_FUNCTIONS: dict[str, Callable[..., Any] | None] = {
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor_v2,
+    "torch._utils._rebuild_tensor_v3": _tensor_v3,
+    "torch._utils._rebuild_parameter": _same_tensor,
+    "torch._utils._rebuild_parameter_with_state": _same_tensor,
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _same_tensor,
+    "torch._tensor._rebuild_from_type_v2": _with_attributes,
+    "torch.nn.parameter.Parameter": _same_tensor,
+    "torch.Tensor": None,
+    "torch.Size": lambda sizes: torch.Size(checked_sizes(tuple(sizes))),
+    "torch.device": Ignored,
+    "argparse.Namespace": lambda: argparse.Namespace(),  # DINO, SelfPatch, iBOT, MAE: the training options
+    "yacs.config.CfgNode": lambda: OrderedDict(),  # MoBY: the training config, a dict subclass
+    **dict.fromkeys(_CONFIGURATIONS, Ignored),
+    # omegaconf states the types of its values.
+    **dict.fromkeys(f"builtins.{kind}" for kind in ("dict", "list", "tuple", "str", "int", "float", "bool")),
 }
+_NAMES: dict[str, Any] = {
+    **_DTYPES,
+    **{f"torch.{kind}Storage": dtype for kind, dtype in _STORAGES.items()},
+    "torch.storage.UntypedStorage": torch.uint8,
+    **{name: Global(name, make) for name, make in _FUNCTIONS.items()},
+}
+_ODD_NAMES = (
+    *(f"torch._utils.{name}" for name in ("_rebuild_sparse_tensor", "_rebuild_qtensor", "_rebuild_meta_tensor_no_storage")),
+    *("torch.serialization._get_layout", "torch.per_tensor_affine", "torch.per_channel_affine"),
+    *(f"torch.{kind}Storage" for kind in ("QUInt8", "QInt8", "QInt32", "QUInt4x2", "QUInt2x4")),
+)
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Rebuilds containers, numbers, strings and NumPy arrays."""
+def _refuse_odd(*_: Any) -> Any:
+    raise CheckpointError(_ODD_TENSOR)
 
-    def find_class(self, module: str, name: str) -> Any:
-        full_name = f"{module}.{name}"
-        if full_name not in _ALLOWED_IN_PLAIN_PICKLES:
-            raise pickle.UnpicklingError(f"Unsupported global: GLOBAL {full_name} was not allowed")
-        return _ALLOWED_IN_PLAIN_PICKLES[full_name]
+
+_NAMES |= {name: Global(name, _refuse_odd) for name in _ODD_NAMES}
 
 
 def load_checkpoint(path: Path) -> Any:
     """Load a `.pth`, `.pt`, `.pth.tar`, `.torch`, `.bin`, `.pkl` or `.safetensors` checkpoint on the CPU.
 
-    CheckpointError, in one line that names the file, if it is absent, not a checkpoint, damaged, larger inside than outside, or
-    embeds an object outside the allow-list.
+    Parameters become plain tensors. CheckpointError, in one line that names the file, if it is absent, not a checkpoint, damaged,
+    larger inside than outside, or embeds an object outside the allow-list.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file (looked for {path.absolute()})")
-    head = _readable_head(path)
+        what = "there is something else of that name, such as a folder or a pipe; " if path.exists() else ""
+        raise CheckpointError(f"{path}: no such checkpoint file ({what}looked for {path.absolute()})")
+    size = path.stat().st_size
     try:
-        checkpoint = _load(path, head)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path}: {_refusal(str(error))}") from error
-    except CheckpointError:
+        head = _readable_head(path)
+        checkpoint = _load(path, head, size)
+        _check_content(checkpoint, size)
+        return checkpoint
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {one_line(str(error))}") from error
+    except MemoryError as error:
+        raise CheckpointError(f"{path}: does not fit into memory") from error
+    except PermissionError:
         raise
     except Exception as error:  # whatever a reader raises for a file cut short or scrambled, depending on where
-        kind = "safetensors file" if path.suffix == ".safetensors" else "or truncated checkpoint"
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        kind = "safetensors file" if _is_safetensors(path, head) else "or truncated checkpoint"
+        first_line = one_line((str(error).splitlines() or [type(error).__name__])[0], 200)
         raise CheckpointError(f"{path}: damaged {kind} ({first_line}); copy or download it again") from error
-    _refuse_odd_tensors(path, checkpoint)
-    return checkpoint
 
 
-def _load(path: Path, head: bytes) -> Any:
-    if path.suffix == ".safetensors":
+def _load(path: Path, head: bytes, size: int) -> Any:
+    if _is_safetensors(path, head):
+        check_header_size(path)
         return load_file(path)
-    if head.startswith(_ZIP_MARK):
-        _refuse_zip_bomb(path)
-    elif head.startswith(_PICKLE_MARK) and _LEGACY_TORCH_MARK not in head[: len(_LEGACY_TORCH_MARK) + 2]:
-        with path.open("rb") as stream:  # torch did not write it, as Detectron2's files; Python 2's strings as Latin-1
-            return _PlainUnpickler(stream, encoding="latin1").load()
-    with torch.serialization.safe_globals(ALLOWED_IN_TORCH_FILES):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    with path.open("rb") as stream:
+        if head.startswith(_ZIP_MARK):
+            return _load_zip(stream, size)
+        if not head.startswith(_PICKLE_MARK):
+            raise CheckpointError("damaged or truncated checkpoint (neither torch's, nor a pickle, nor safetensors)")
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as pages:
+            # Such as Detectron2's files, which torch did not write.
+            first = unpickle(pages, size, _NAMES)
+            return _load_legacy(stream, pages, size) if type(first) is int and first == _LEGACY_MAGIC else first
 
 
-def _refuse_zip_bomb(path: Path) -> None:
-    """Refuse an archive before any of it is unpacked, from its table of contents."""
-    with zipfile.ZipFile(path) as archive:
+def _is_safetensors(path: Path, head: bytes) -> bool:
+    """By its suffix, or by its beginning: the length of a JSON object, and its brace."""
+    return path.suffix.lower() == ".safetensors" or (head[8:9] == b"{" and not head.startswith((_ZIP_MARK, _PICKLE_MARK)))
+
+
+def _load_zip(stream: io.BufferedReader, size: int) -> Any:
+    """An archive of torch's: `NAME/data.pkl`, and the bytes of each storage in `NAME/data/KEY`."""
+    with zipfile.ZipFile(stream) as archive:
+        entries = {entry.filename: entry for entry in archive.infolist()}
         inside = sum(entry.file_size for entry in archive.infolist())
-    outside = path.stat().st_size
-    if inside > _LARGEST_EXPANSION * outside:
-        raise CheckpointError(
-            f"{path}: a zip archive of {outside:,} bytes that would unpack to {inside:,}; torch does not compress, so this is "
-            "not a checkpoint; refused, nothing was unpacked"
-        )
+        if inside > _LARGEST_EXPANSION * size:
+            raise CheckpointError(
+                f"a zip archive of {size:,} bytes that would unpack to {inside:,}; torch does not compress, so this is not a "
+                "checkpoint; refused, nothing was unpacked"
+            )
+        pickles = [name for name in entries if name.endswith("/data.pkl")]
+        if len(pickles) != 1 or len(entries) != len(archive.infolist()):
+            raise CheckpointError("damaged or truncated checkpoint (a zip archive, but not one that torch wrote)")
+        folder = pickles[0].removesuffix("data.pkl")
+        order = entries.get(f"{folder}byteorder")
+        is_swapped = order is not None and bytes(_entry(stream, archive, order, size).numpy()) == b"big"
+        contents: dict[str, Tensor] = {}
+
+        def storage(described: Any) -> _Storage:
+            dtype, key, count, _ = _described(described)
+            if key not in contents:
+                contents[key] = _entry(stream, archive, entries[f"{folder}data/{key}"], size)
+                if is_swapped:
+                    width = dtype.itemsize // (2 if dtype.is_complex else 1)
+                    contents[key] = contents[key].view(-1, width).flip(1).flatten()
+            return _of_count(dtype, contents[key], count)
+
+        objects = bytes(_entry(stream, archive, entries[pickles[0]], size).numpy())
+        return unpickle(io.BytesIO(objects), len(objects), _NAMES, storage)
 
 
-def _refuse_odd_tensors(path: Path, checkpoint: Any) -> None:
-    """Refuse tensors that would need more memory than the file has bytes, and those that are not dense numbers."""
-    size = path.stat().st_size
-    waiting, seen = [checkpoint], set()
-    while waiting:
-        node = waiting.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, Mapping):
-            waiting.extend(node.values())
-        elif isinstance(node, (list, tuple)):
-            waiting.extend(node)
-        elif isinstance(node, Tensor):
-            if node.layout != torch.strided or node.is_quantized or node.is_meta:
-                raise CheckpointError(f"{path}: holds a sparse, quantised or empty tensor; only dense numbers can be weights")
-            needed = node.numel() * node.element_size()
-            if needed > max(size, node.untyped_storage().nbytes()):
+def _entry(stream: io.BufferedReader, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, size: int) -> Tensor:
+    """The bytes of an entry, read at once where they are as they are; zipfile's own reader is half as fast."""
+    if entry.compress_type != zipfile.ZIP_STORED:
+        return torch.frombuffer(bytearray(archive.read(entry)) or bytearray(1), dtype=torch.uint8)[: entry.file_size]
+    stream.seek(entry.header_offset)
+    head = struct.unpack("<4s22xHH", stream.read(30))
+    if head[0] != b"PK\3\4" or entry.header_offset + 30 + sum(head[1:]) + entry.file_size > size:
+        raise CheckpointError("damaged or truncated checkpoint (its table of contents is not that of its entries)")
+    stream.seek(sum(head[1:]), io.SEEK_CUR)
+    content = torch.empty(entry.file_size, dtype=torch.uint8)
+    _fill(stream, content)
+    return content
+
+
+def _load_legacy(stream: io.BufferedReader, pages: mmap.mmap, size: int) -> Any:
+    """A file of torch before 1.6, behind its magic number: more pickles, and then the storages in a stated order."""
+    if unpickle(pages, size, _NAMES) != _LEGACY_PROTOCOL:
+        raise CheckpointError("damaged or truncated checkpoint (an unknown version of torch's format)")
+    unpickle(pages, size, _NAMES)  # facts of the machine that wrote it
+    contents: dict[str, Tensor] = {}
+    widths: dict[str, int] = {}
+    num_bytes = 0
+
+    def storage(described: Any) -> _Storage:
+        nonlocal num_bytes
+        dtype, key, count, view = _described(described)
+        if key not in contents:
+            num_bytes += count * dtype.itemsize
+            if num_bytes > size:
                 raise CheckpointError(
-                    f"{path}: holds a tensor of shape {tuple(node.shape)} that needs {needed:,} bytes; the file has {size:,}; refused"
+                    f"damaged or truncated checkpoint (its tensors need {num_bytes:,} bytes, it has {size:,})"
                 )
+            contents[key], widths[key] = torch.empty(count * dtype.itemsize, dtype=torch.uint8), dtype.itemsize
+        whole = _of_count(dtype, contents[key], count)
+        if view is None:
+            return whole
+        _, start, length = of_type(view, tuple)
+        start, length = (part * dtype.itemsize for part in checked_sizes((start, length)))
+        return _of_count(dtype, whole.content[start : start + length], length // dtype.itemsize)
+
+    content = unpickle(pages, size, _NAMES, storage)
+    keys = of_type(unpickle(pages, size, _NAMES), list)
+    if Counter(of_type(key, str) for key in keys) != Counter(contents.keys()):
+        raise CheckpointError("damaged or truncated checkpoint (its list of tensors is not that of its objects)")
+    stream.seek(pages.tell())
+    for key in keys:
+        if struct.unpack("<q", stream.read(8)) != (len(contents[key]) // widths[key],):
+            raise CheckpointError("damaged or truncated checkpoint (its tensors have other sizes than stated)")
+        _fill(stream, contents[key])
+    return content
 
 
-def _refusal(message: str) -> str:
-    """Say which object torch's restricted unpickler stopped at."""
-    if match := re.search(r"GLOBAL (.*?)( was not|$)", message, re.MULTILINE):
-        return (
-            f"embeds the object {match[1]}, which is not on the allow-list of data-only types; refused, nothing in it was run"
-        )
-    detail = next((line for line in reversed(message.splitlines()) if "error:" in line.lower()), message.splitlines()[0])
-    return f"damaged or refused checkpoint ({detail.strip()}); nothing in it was run"
+def _fill(stream: io.BufferedReader, content: Tensor) -> None:
+    if len(content) and stream.readinto(content.numpy().data) != len(content):
+        raise CheckpointError("damaged or truncated checkpoint (it ends within a tensor)")
+
+
+def _described(described: Any) -> tuple[torch.dtype, str, int, Any]:
+    """Type, key, number of elements and view of a storage, as torch's pickles refer to it."""
+    kind, dtype, key, _, count, *view = of_type(described, tuple)
+    if kind != "storage":
+        raise CheckpointError("refers to something that is no tensor's storage; refused")
+    if not isinstance(dtype, torch.dtype):
+        raise CheckpointError(_ODD_TENSOR)
+    return dtype, of_type(key, str), checked_sizes((count,))[0], view[0] if view else None
+
+
+def _of_count(dtype: torch.dtype, content: Tensor, count: int) -> _Storage:
+    if len(content) != count * dtype.itemsize:
+        raise CheckpointError(f"damaged or truncated checkpoint ({count:,} numbers of {dtype} in {len(content):,} bytes)")
+    return _Storage(dtype, content)
+
+
+def _check_content(checkpoint: Any, size: int) -> None:
+    """Refuse what would take whoever reads or copies it more time, depth or memory than the file accounts for.
+
+    Level by level, and each part as often as it is referred to: a few references to references can stand for millions of tensors.
+    """
+    num_parts = num_bytes = 0
+    level: dict[int, tuple[Any, int]] = {0: (checkpoint, 1)}
+    for _ in range(_DEEPEST):
+        below: dict[int, tuple[Any, int]] = {}
+        for node, times in level.values():
+            num_parts += times
+            if isinstance(node, (Tensor, np.ndarray)):
+                needed = node.nbytes
+                if needed > max(size, node.untyped_storage().nbytes() if isinstance(node, Tensor) else needed):
+                    raise CheckpointError(
+                        f"holds a tensor of shape {tuple(node.shape)} that needs {needed:,} bytes; the file has {size:,}; refused"
+                    )
+                num_bytes += times * needed
+            for child in _children(node):
+                below[id(child)] = child, below.get(id(child), (None, 0))[1] + times
+            if num_parts > 2 * MOST_STEPS or num_bytes > _LARGEST_EXPANSION * size:
+                raise CheckpointError(
+                    f"repeats its parts: it would need {num_bytes:,} bytes or more; the file has {size:,}; refused"
+                )
+        if not below:
+            return
+        level = below
+    raise CheckpointError(f"nests its parts deeper than {_DEEPEST} levels, or in themselves; refused")
+
+
+def _children(node: Any) -> Iterator[Any]:
+    if isinstance(node, argparse.Namespace):
+        node = vars(node)
+    if isinstance(node, Mapping):
+        yield from node.values()
+    elif type(node) in (list, tuple):
+        yield from node
 
 
 def _readable_head(path: Path) -> bytes:
@@ -191,12 +342,12 @@ def _readable_head(path: Path) -> bytes:
     with path.open("rb") as stream:
         head = stream.read(_HEAD_BYTES)
     if not head:
-        raise CheckpointError(f"{path}: empty file")
+        raise CheckpointError("empty file")
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for beginnings, what in _MISTAKEN_FILES.items():
         if text.startswith(beginnings):
-            raise CheckpointError(f"{path}: {what}")
-    is_known = path.suffix == ".safetensors" or head.startswith((_ZIP_MARK, _PICKLE_MARK))
+            raise CheckpointError(what)
+    is_known = _is_safetensors(path, head) or head.startswith((_ZIP_MARK, _PICKLE_MARK))
     if not is_known and head.isascii() and b"\0" not in head:
-        raise CheckpointError(f"{path}: a text file, not a checkpoint")
+        raise CheckpointError("a text file, not a checkpoint")
     return head

@@ -27,6 +27,7 @@ FILE_VERSION = 1
 TIMM_PREFIX = "timm:"
 """Before the name of a pretrained model of timm, which stands for a checkpoint file in every command."""
 _METADATA_KEY = "patchbench"
+_LARGEST_HEADER = 2**24  # bytes; of a ViT-g it is 2**17
 
 
 class BackboneFileError(ValueError):
@@ -60,6 +61,14 @@ class BackboneFile:
 def is_timm_name(source: Path) -> bool:
     """Whether this names a model of timm and not a file."""
     return os.fspath(source).startswith(TIMM_PREFIX)
+
+
+def check_header_size(path: Path) -> None:
+    """Raise BackboneFileError for a safetensors file whose header would take memory out of proportion."""
+    with path.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+    if size > min(_LARGEST_HEADER, path.stat().st_size):
+        raise BackboneFileError(f"{path}: not a backbone file (its header of {size:,} bytes is not one)")
 
 
 def is_backbone_file(path: Path) -> bool:

@@ -70,7 +70,7 @@ def apply_table(state_dict: Weights, table: KeyTable) -> tuple[dict[str, Tensor]
     LayoutError if no row fits a name, two names have the same target, or nothing is kept.
     """
     kept: dict[str, Tensor] = {}
-    dropped: dict[str, tuple[str, ...]] = {}
+    dropped: dict[str, list[str]] = {}
     origins: dict[str, str] = {}
     unknown = []
     for name, tensor in state_dict.items():
@@ -79,7 +79,7 @@ def apply_table(state_dict: Weights, table: KeyTable) -> tuple[dict[str, Tensor]
         if match is None:
             unknown.append(name)
         elif (target := table[source]) is None:
-            dropped[source] = (*dropped.get(source, ()), name)
+            dropped.setdefault(source, []).append(name)
         else:
             target = target.replace("*", "{rest}").format(**match.groupdict())
             if target in kept:
@@ -89,7 +89,7 @@ def apply_table(state_dict: Weights, table: KeyTable) -> tuple[dict[str, Tensor]
         raise LayoutError(f"names that no rule of the layout covers: {abbreviate(unknown)}")
     if not kept:
         raise LayoutError(f"no backbone among the names {abbreviate(state_dict)}")
-    return kept, dropped
+    return kept, {source: tuple(names) for source, names in dropped.items()}
 
 
 @cache
@@ -134,3 +134,9 @@ def abbreviate(names: Iterable[str], most: int = 6) -> str:
     escaped = [name.encode("unicode_escape").decode() for name in sorted(names)]
     shown = [name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..." for name in escaped[:most]]
     return ", ".join(shown) + (f" and {len(escaped) - most} more" if len(escaped) > most else "")
+
+
+def one_line(text: str, most: int = 400) -> str:
+    """A message or a name from somebody's file, without control characters and cut after so many."""
+    shown = "".join(character if character.isprintable() else " " for character in text[: most + 1])
+    return shown if len(text) <= most else f"{shown[:most]}..."
