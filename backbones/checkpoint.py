@@ -21,9 +21,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from backbones.file import check_header_size
-from backbones.layouts.keys import one_line
+from backbones.file import has_sane_header
 from backbones.pickles import MOST_STEPS, CheckpointError, Global, Ignored, checked_sizes, of_type, unpickle
+from backbones.spec import one_line
 
 __all__ = ["CheckpointError", "load_checkpoint"]
 
@@ -176,7 +176,10 @@ def load_checkpoint(path: Path) -> Any:
 
 def _load(path: Path, head: bytes, size: int) -> Any:
     if _is_safetensors(path, head):
-        check_header_size(path)
+        if not has_sane_header(path):
+            raise CheckpointError(
+                "damaged safetensors file (its header is longer than it or than any known one); download it again"
+            )
         return load_file(path)
     with path.open("rb") as stream:
         if head.startswith(_ZIP_MARK):

@@ -7,13 +7,13 @@ proved for each: on the same random image the converted backbone must give timm'
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from backbones.build import build_backbone
 from backbones.checkpoint import load_checkpoint
@@ -21,6 +21,7 @@ from backbones.file import (
     TIMM_PREFIX,
     Source,
     check_fills,
+    check_numbers,
     is_backbone_file,
     is_timm_name,
     load_strictly,
@@ -29,12 +30,11 @@ from backbones.file import (
 )
 from backbones.layouts import LAYOUTS, Conversion, LayoutError, abbreviate, describe, identify, layouts_of
 from backbones.layouts.architecture import refuse_num_heads
-from backbones.spec import ResNetSpec, SwinSpec, typical_image_size
+from backbones.spec import ResNetSpec, SwinSpec, one_line, typical_image_size
 from common.files import file_sha256
 
-_WEIGHTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_COUNTS = (torch.int64, torch.int32)
 _TIMM_TOLERANCE = 1e-4
+_LONGEST_MESSAGE = 800
 _SHARED = ("branch", "epoch", "recipe_sha256", "seed")  # fields of a conversion and of a file's source
 
 
@@ -60,8 +60,8 @@ def open_backbone(
             )
         content = read_backbone_file(path)
     except ValueError as error:
-        message = " ".join(str(error).splitlines())  # names in a checkpoint may contain anything
-        raise LayoutError(message if message.startswith(f"{path}: ") else f"{path}: {message}") from error
+        message = one_line(str(error).removeprefix(f"{path}: "), _LONGEST_MESSAGE)  # names in a checkpoint may contain anything
+        raise LayoutError(f"{path}: {message}") from error
     known = {name: getattr(content.source, name) for name in _SHARED}
     return Conversion(**known, layout=content.source.format, spec=content.spec, state_dict=content.state_dict, dropped={})
 
@@ -82,21 +82,8 @@ def convert_content(
             )
     conversion = layout.convert(checkpoint, branch, num_heads)
     check_fills(conversion.spec, conversion.state_dict)
-    _check_numbers(conversion.state_dict)
+    check_numbers(conversion.state_dict)
     return conversion
-
-
-def _check_numbers(state_dict: Mapping[str, Tensor]) -> None:
-    """Raise LayoutError if a weight is NaN or infinite, or not stored as a usual floating-point number."""
-    odd = [
-        f"{name} ({tensor.dtype})"
-        for name, tensor in state_dict.items()
-        if tensor.dtype not in (_COUNTS if name.endswith("num_batches_tracked") else _WEIGHTS)
-    ]
-    if odd:
-        raise LayoutError(f"weights that are not stored as floating-point numbers: {abbreviate(odd)}")
-    if bad := [name for name, tensor in state_dict.items() if not torch.isfinite(tensor).all()]:
-        raise LayoutError(f"weights that are not finite numbers: {abbreviate(bad)}")
 
 
 def convert_timm_model(
@@ -157,7 +144,9 @@ def _check_features(model: Any, conversion: Conversion) -> None:
 def write_conversion(conversion: Conversion, checkpoint: Path, output: Path) -> Source:
     """Write what was taken from a checkpoint (a file, or a model of timm) as a backbone file."""
     known = {name: getattr(conversion, name) for name in _SHARED}
-    source = Source(**known, format=conversion.layout, file_name=checkpoint.name, sha256=source_sha256(checkpoint, conversion))
+    source = Source(
+        **known, format=conversion.layout, file_name=one_line(checkpoint.name), sha256=source_sha256(checkpoint, conversion)
+    )
     write_backbone_file(output, conversion.spec, source, conversion.state_dict)
     return source
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from backbones.spec import BackboneSpec, spec_from_dict, spec_to_dict
+from backbones.layouts.keys import abbreviate
+from backbones.spec import BackboneSpec, one_line, spec_from_dict, spec_to_dict
 from common.files import file_sha256, write_atomically
 
 if TYPE_CHECKING:
@@ -27,7 +29,10 @@ FILE_VERSION = 1
 TIMM_PREFIX = "timm:"
 """Before the name of a pretrained model of timm, which stands for a checkpoint file in every command."""
 _METADATA_KEY = "patchbench"
-_LARGEST_HEADER = 2**24  # bytes; of a ViT-g it is 2**17
+_LARGEST_HEADER = 2**24  # bytes; that of a ViT-g has some 2**17
+_LONGEST_METADATA = 2**16
+_LONGEST_TEXT = 1000
+_NAMES_SHOWN = 12  # of each kind of mistake
 
 
 class BackboneFileError(ValueError):
@@ -63,17 +68,18 @@ def is_timm_name(source: Path) -> bool:
     return os.fspath(source).startswith(TIMM_PREFIX)
 
 
-def check_header_size(path: Path) -> None:
-    """Raise BackboneFileError for a safetensors file whose header would take memory out of proportion."""
+def has_sane_header(path: Path) -> bool:
+    """Whether the header of a safetensors file lies in it and takes no memory out of proportion."""
     with path.open("rb") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-    if size > min(_LARGEST_HEADER, path.stat().st_size):
-        raise BackboneFileError(f"{path}: not a backbone file (its header of {size:,} bytes is not one)")
+        return int.from_bytes(stream.read(8), "little") <= min(_LARGEST_HEADER, path.stat().st_size)
 
 
 def is_backbone_file(path: Path) -> bool:
     """Whether a file is safetensors with a backbone file's metadata; `read_backbone_file` says whether it is a whole one."""
     try:
+        # Opening a pipe would wait for its writer.
+        if not path.is_file() or not has_sane_header(path):
+            return False
         with safe_open(path, framework="numpy") as archive:
             return _METADATA_KEY in (archive.metadata() or {})
     except (SafetensorError, OSError):
@@ -85,30 +91,61 @@ def read_header(path: Path) -> tuple[BackboneSpec, Source]:
     if not path.is_file():
         raise BackboneFileError(f"{path}: no such file; make it with `python tools/convert_checkpoint.py CKPT {path}`")
     try:
+        if not has_sane_header(path):
+            raise SafetensorError("no safetensors header")
         with safe_open(path, framework="numpy") as archive:
             metadata = archive.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise BackboneFileError(
-            f"{path}: not a backbone file ({error}); convert a checkpoint with `python tools/convert_checkpoint.py CKPT OUT`"
+            f"{path}: not a backbone file ({one_line(str(error), 200)}); convert a checkpoint with "
+            "`python tools/convert_checkpoint.py CKPT OUT`"
         ) from error
     if _METADATA_KEY not in metadata:
         raise BackboneFileError(
             f"{path}: safetensors without PatchBench's metadata; convert it with `python tools/convert_checkpoint.py {path} OUT`"
         )
     try:
-        content = json.loads(metadata[_METADATA_KEY])
-        if content["version"] != FILE_VERSION:
-            raise BackboneFileError(f"{path}: backbone file version {content['version']}, this PatchBench reads {FILE_VERSION}")
-        return spec_from_dict(content["spec"]), Source(**content["source"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise BackboneFileError(f"{path}: damaged metadata ({error!r}); convert the checkpoint again") from error
+        return _facts(metadata[_METADATA_KEY])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = one_line(str(error) if type(error) is ValueError else repr(error))
+        raise BackboneFileError(f"{path}: damaged metadata ({reason}); convert the checkpoint again") from error
+
+
+def _facts(text: str) -> tuple[BackboneSpec, Source]:
+    """The spec and the source that the metadata states, each field of its own type and in its range."""
+    if len(text) > _LONGEST_METADATA:
+        raise ValueError(f"{len(text):,} characters of JSON")
+    content = json.loads(text, parse_constant=lambda name: name)  # Infinity and NaN become text, which is no number
+    if type(content["version"]) is not int or content["version"] != FILE_VERSION:
+        raise ValueError(
+            f"backbone file version {one_line(repr(content['version']), 40)}, this PatchBench reads {FILE_VERSION}"
+        )
+    source = Source(**content["source"])
+    for field in fields(Source):
+        value: Any = getattr(source, field.name)
+        if field.type == "int":
+            fits = type(value) is int and -1 <= value < 2**64
+        else:
+            fits = type(value) is str and value.isprintable() and len(value) <= _LONGEST_TEXT
+            fits = fits and ("sha256" not in field.name or re.fullmatch("[0-9a-f]{64}|", value) is not None)
+        if not fits:
+            raise ValueError(f"{field.name} of the source is not {'a count' if field.type == 'int' else 'a usual text'}")
+    return spec_from_dict(content["spec"]), source
 
 
 def read_backbone_file(path: Path) -> BackboneFile:
-    """Read a backbone file with its weights; BackboneFileError, which names the file and says what to do, if it is not one."""
+    """Read a backbone file with its weights, which fill the network and are finite.
+
+    BackboneFileError, which names the file and says what to do, if it is not one.
+    """
     spec, source = read_header(path)  # and with it that the file is whole
-    with safe_open(path, framework="pt") as archive:
-        state_dict = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 - not iterable itself
+    try:
+        with safe_open(path, framework="pt") as archive:
+            state_dict = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 - not iterable itself
+        check_fills(spec, state_dict)
+        check_numbers(state_dict)
+    except (SafetensorError, ValueError) as error:
+        raise BackboneFileError(f"{path}: {one_line(str(error))}; convert the checkpoint again") from error
     return BackboneFile(spec=spec, source=source, state_dict=state_dict, sha256=file_sha256(path))
 
 
@@ -125,19 +162,34 @@ def load_backbone(path: Path, drop_path_rate: float = 0.0) -> AnyBackbone:
 def write_backbone_file(path: Path, spec: BackboneSpec, source: Source, state_dict: Mapping[str, Tensor]) -> None:
     """Write a backbone file atomically, with its parent folders; floating-point weights are stored as float32.
 
-    BackboneFileError if the weights do not fill the spec's network exactly.
+    BackboneFileError if the weights do not fill the spec's network exactly, are not finite as float32, or there is no room.
     """
     from safetensors.torch import save_file
 
     tensors = prepare_weights(spec, state_dict)
     metadata = {"version": FILE_VERSION, "spec": spec_to_dict(spec), "source": asdict(source)}
     header = {_METADATA_KEY: json.dumps(metadata)}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+    write_weights(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+
+
+def write_weights(path: Path, write: Callable[[Path], object]) -> None:
+    """`write_atomically` for the writers of safetensors and torch; BackboneFileError, which names the file, if the disk refuses."""
+    try:
+        write_atomically(path, write)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # torch closes its archive after a failed write and complains of that; the failure itself comes before.
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        reason = cause.strerror if isinstance(cause, OSError) else None
+        kept = "; what was there is unchanged" if path.exists() else ""
+        raise BackboneFileError(
+            f"{path} cannot be written ({reason or one_line(str(cause), 200)}){kept}; make room, or choose another place"
+        ) from error
 
 
 def prepare_weights(spec: BackboneSpec, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights as they are written: they fill the spec's network exactly, floating-point ones are float32, none shares memory."""
     check_fills(spec, state_dict)
+    check_numbers(state_dict)
     return {
         name: (value.float() if value.is_floating_point() else value).contiguous().clone() for name, value in state_dict.items()
     }
@@ -156,18 +208,39 @@ def check_fills(spec: BackboneSpec, state_dict: Mapping[str, Tensor]) -> AnyBack
 
 
 def check_weights(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Raise BackboneFileError, with every missing and unexpected name and every wrong shape, unless the weights fit exactly."""
+    """Raise BackboneFileError, with the missing and unexpected names and the wrong shapes, unless the weights fit exactly."""
     own = network.state_dict()
     problems = []
     if missing := sorted(set(own) - set(state_dict)):
-        problems.append(f"missing: {', '.join(missing)}")
+        problems.append(f"missing: {abbreviate(missing, _NAMES_SHOWN)}")
     if unexpected := sorted(set(state_dict) - set(own)):
-        problems.append(f"unexpected: {', '.join(unexpected)}")
-    for name in sorted(set(own) & set(state_dict)):
-        if own[name].shape != state_dict[name].shape:
-            problems.append(f"{name} has shape {tuple(state_dict[name].shape)}, wanted {tuple(own[name].shape)}")
+        problems.append(f"unexpected: {abbreviate(unexpected, _NAMES_SHOWN)}")
+    wrong = [
+        f"{name} has shape {tuple(state_dict[name].shape)}, wanted {tuple(own[name].shape)}"
+        for name in sorted(set(own) & set(state_dict))
+        if own[name].shape != state_dict[name].shape
+    ]
+    problems += wrong[:_NAMES_SHOWN]
+    if len(wrong) > _NAMES_SHOWN:
+        problems.append(f"and {len(wrong) - _NAMES_SHOWN} more wrong shapes")
     if problems:
         raise BackboneFileError("the weights do not fit the backbone; " + "; ".join(problems))
+
+
+def check_numbers(state_dict: Mapping[str, Tensor]) -> None:
+    """Raise BackboneFileError if a weight is not stored as a usual floating-point number, or is not finite as float32."""
+    import torch
+
+    weights, counts = ("float16", "bfloat16", "float32", "float64"), ("int32", "int64")
+    odd = [
+        f"{name} ({tensor.dtype})"
+        for name, tensor in state_dict.items()
+        if str(tensor.dtype).removeprefix("torch.") not in (counts if name.endswith("num_batches_tracked") else weights)
+    ]
+    if odd:
+        raise BackboneFileError(f"weights that are not stored as floating-point numbers: {abbreviate(odd)}")
+    if bad := [name for name, tensor in state_dict.items() if not torch.isfinite(tensor.float()).all()]:
+        raise BackboneFileError(f"weights that are not finite numbers: {abbreviate(bad)}")
 
 
 def load_strictly(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:

@@ -5,6 +5,7 @@ from weight shapes, so nothing here has a guessed default: the layouts fill ever
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
@@ -14,6 +15,14 @@ from typing import Any, ClassVar, Literal, get_args
 STANDARD_HEAD_DIM = 64
 
 DINOV3_PERIODS = "rope.periods"  # Name of the rotary periods among a DINOv3's weights.
+
+# Far beyond every published network: an absurd one must not be built before its weights are compared with it.
+_LARGEST: Mapping[str, int] = {
+    **{"embed_dim": 2**15, "hidden_dim": 2**18, "mlp_ratio": 64, "num_heads": 2**10, "register_tokens": 2**10},
+    **{"depth": 500, "depths": 500, "layers": 500, "patch_size": 2**10, "image_size": 2**12, "window_size": 64},
+}
+_MOST_STAGES = 8
+_LARGEST_BUFFERS = 2**32  # bytes; a Swin's follow from its numbers and are in no file
 
 MLPKind = Literal["gelu", "swiglu"]
 PositionRule = Literal["dino", "antialias"]
@@ -56,8 +65,7 @@ class ViTSpec(_Transformer):
     """How positions are resampled to other grids than the stored one (`backbones.vit.resize_positions`)."""
 
     def __post_init__(self) -> None:
-        _check_transformer(self, "image_size", "mlp_ratio")
-        _require_one_of("position_rule", self.position_rule, get_args(PositionRule))
+        _check_fields(self)
         if self.register_tokens and self.class_token and self.class_position:
             raise ValueError("with register tokens the CLS token's position must be part of the token: class_position=False")
         if self.embed_dim % self.num_heads:
@@ -93,7 +101,7 @@ class DINOv3Spec(_Transformer):
     query_value_bias: bool = True  # Whether queries and values have a bias; keys never have.
 
     def __post_init__(self) -> None:
-        _check_transformer(self, "hidden_dim")
+        _check_fields(self)
         if self.embed_dim % (4 * self.num_heads):
             raise ValueError(
                 f"num_heads={self.num_heads} does not divide embed_dim={self.embed_dim} into widths that are multiples of 4, "
@@ -120,14 +128,23 @@ class SwinSpec:
     """Side in pixels of the pretraining images; a stage smaller than `window_size` at this size has windows of its own size."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "embed_dim", "window_size", "patch_size", "image_size")
+        _check_fields(self)
         if len(self.depths) != len(self.num_heads) or not self.depths:
             raise ValueError(f"depths={self.depths} and num_heads={self.num_heads} must have one entry per stage")
-        if min(self.depths) < 1 or min(self.num_heads) < 1:
-            raise ValueError(f"depths={self.depths} and num_heads={self.num_heads} must be positive")
         if any(self.embed_dim * 2**stage % heads for stage, heads in enumerate(self.num_heads)):
             raise ValueError(
                 f"num_heads={self.num_heads} do not divide the widths of the stages, {self.embed_dim} doubled per stage"
+            )
+
+        side = self.image_size // self.patch_size
+        if side < 2 ** (len(self.depths) - 1):
+            raise ValueError(
+                f"image_size={self.image_size} is too small for {len(self.depths)} stages of patch_size={self.patch_size}"
+            )
+        # The relative positions and the mask of each block.
+        if sum(self.depths) * (8 * self.window_size**4 + 4 * side**2 * self.window_size**2) > _LARGEST_BUFFERS:
+            raise ValueError(
+                f"window_size={self.window_size} at image_size={self.image_size} takes more memory than any known Swin"
             )
 
     @property
@@ -144,7 +161,8 @@ class ResNetSpec:
     layers: tuple[int, ...]  # Bottleneck blocks per stage.
 
     def __post_init__(self) -> None:
-        if len(self.layers) != 4 or min(self.layers) < 1:
+        _check_fields(self)
+        if len(self.layers) != 4:
             raise ValueError(f"layers={self.layers}: a ResNet has four stages of at least one block")
 
     @property
@@ -172,14 +190,16 @@ def spec_to_dict(spec: BackboneSpec) -> dict[str, Any]:
 
 def spec_from_dict(values: Mapping[str, Any]) -> BackboneSpec:
     """The inverse of `spec_to_dict`; ValueError for an unknown family and for missing, unknown and impossible fields."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"not a spec but {_shown(values)}")
     fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     family = fields.pop("family", None)
-    if family not in _FAMILIES:
-        raise ValueError(f"unknown backbone family {family!r}; known: {', '.join(_FAMILIES)}")
+    if not isinstance(family, str) or family not in _FAMILIES:
+        raise ValueError(f"unknown backbone family {_shown(family)}; known: {', '.join(_FAMILIES)}")
     try:
         return _FAMILIES[family](**fields)
     except TypeError as error:
-        raise ValueError(f"not a {family} spec: {error}") from error
+        raise ValueError(f"not a {family} spec: {one_line(str(error), 200)}") from error
 
 
 _VIT_SIZES = {(192, 12): "Ti", (384, 12): "S", (768, 12): "B", (1024, 24): "L"}
@@ -230,6 +250,12 @@ def _in_words(value: object) -> str:
     return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+def one_line(text: str, most: int = 400) -> str:
+    """A message or a name from somebody's file, without control characters and cut after so many."""
+    shown = "".join(character if character.isprintable() else " " for character in text[: most + 1])
+    return shown if len(text) <= most else f"{shown[:most]}..."
+
+
 def standard_num_heads(embed_dim: int) -> int:
     """Heads of a ViT of this width by the convention of 64 channels per head; where none fits, only its author knows."""
     if embed_dim % STANDARD_HEAD_DIM:
@@ -240,19 +266,37 @@ def standard_num_heads(embed_dim: int) -> int:
     return embed_dim // STANDARD_HEAD_DIM
 
 
-def _check_transformer(spec: PlainViTSpec, *positive: str) -> None:
-    _require_positive(spec, "embed_dim", "depth", "num_heads", "patch_size", *positive)
-    _require_one_of("mlp", spec.mlp, get_args(MLPKind))
-    if spec.register_tokens < 0:
-        raise ValueError(f"register_tokens={spec.register_tokens} must not be negative")
+def _check_fields(spec: BackboneSpec) -> None:
+    """Raise ValueError unless every field has exactly its type (True and 2.0 are no integers) and a value that a network can have."""
+    for field in dataclasses.fields(spec):
+        name, value, known = field.name, getattr(spec, field.name), get_args(field.type)
+        if field.type is bool:
+            if type(value) is not bool:
+                raise ValueError(f"{name}={_shown(value)} must be true or false")
+        elif field.type in (MLPKind, PositionRule):
+            if value not in known:
+                raise ValueError(f"{name}={_shown(value)}; known: {', '.join(known)}")
+        else:
+            _check_numbers(name, value, field.type)
 
 
-def _require_one_of(name: str, value: object, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"{name}={value!r}; known: {', '.join(known)}")
+def _check_numbers(name: str, value: Any, kind: Any) -> None:
+    numbers, what = (value,), "an integer"
+    kinds: tuple[type, ...] = (int,)
+    if kind is float:
+        kinds, what = (int, float), "a number"
+    elif kind is not int:
+        numbers, what = value if type(value) is tuple else (None,), f"a list of at most {_MOST_STAGES} integers"
+    if len(numbers) > _MOST_STAGES or not all(type(number) in kinds and math.isfinite(number) for number in numbers):
+        raise ValueError(f"{name}={_shown(value)} must be {what}")
+    if name == "register_tokens" and value < 0:
+        raise ValueError(f"{name}={_shown(value)} must not be negative")
+    if name != "register_tokens" and min(numbers, default=1) <= 0:
+        raise ValueError(f"{name}={_shown(value)} must be positive")
+    if max(numbers, default=0) > _LARGEST[name]:
+        raise ValueError(f"{name}={_shown(value)} is beyond every known network; at most {_LARGEST[name]}")
 
 
-def _require_positive(spec: BackboneSpec, *names: str) -> None:
-    for name in names:
-        if not getattr(spec, name) > 0:
-            raise ValueError(f"{name}={getattr(spec, name)} must be positive")
+def _shown(value: object) -> str:
+    plain = value is None or type(value) in (str, bool, int, float) or (type(value) is tuple and len(value) <= _MOST_STAGES)
+    return one_line(repr(value), 80) if plain else f"a {type(value).__name__}"

@@ -5,6 +5,7 @@ To add a layout, put a `Layout` into the `LAYOUTS` of the module that it fits be
 
 from collections.abc import Iterator, Mapping
 from difflib import SequenceMatcher
+from itertools import islice
 from typing import Any
 
 from backbones.layouts import contrastive, dinov2, dinov3, libraries, patchbench, student_teacher
@@ -22,6 +23,8 @@ LAYOUTS: dict[str, Layout] = {
 
 _DEEPEST = 5
 _NAMES_PER_GROUP = 40
+_MOST_PATHS = 1000
+_LONGEST_PATH = 200
 _SHOWN = 3
 
 
@@ -52,7 +55,7 @@ def describe(checkpoint: Any) -> str:
     if not checkpoint:
         return "nothing"
     groups: dict[str, list[str]] = {}
-    for path in _paths(checkpoint):
+    for path in islice(_paths(checkpoint), _MOST_PATHS):
         group, _, name = path.rpartition("/")
         if group:
             groups.setdefault(group, []).append(name)
@@ -62,7 +65,7 @@ def describe(checkpoint: Any) -> str:
 
 def _closest_layouts(checkpoint: Any) -> str:
     """The layouts whose typical path is most like one of the checkpoint's, best first, each with that path."""
-    paths = list(_paths(checkpoint))
+    paths = list(islice(_paths(checkpoint), _MOST_PATHS))
     if not paths:
         return ""
 
@@ -78,7 +81,7 @@ def _paths(node: Any, before: str = "", depth: int = 0) -> Iterator[str]:
     if not isinstance(node, Mapping) or depth == _DEEPEST:
         return
     for key in list(node)[:_NAMES_PER_GROUP]:
-        path = f"{before}/{key}" if before else str(key)
+        path = (f"{before}/{key}" if before else str(key))[:_LONGEST_PATH]
         if isinstance(node[key], Mapping):
             yield from _paths(node[key], path, depth + 1)
         else:

@@ -96,7 +96,7 @@ def _dinov3_spec(state_dict: Weights, num_heads: int | None) -> DINOv3Spec:
     except (KeyError, ValueError, IndexError) as error:
         raise LayoutError(f"not the weights of a DINOv3 ({error}); the names are {abbreviate(state_dict)}") from error
     stored = state_dict[DINOV3_PERIODS]
-    if not (stored > 0).all() or not (stored.diff() > 0).all():
+    if not stored.is_floating_point() or not (stored > 0).all() or not (stored.diff() > 0).all():
         raise LayoutError("the rotary periods must be positive and ascending")
     heads, rest = divmod(embed_dim, max(4 * periods, 1))
     if rest or not heads:

@@ -6,7 +6,6 @@ command's `--help` can list the layouts at once.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NOT_STATED = "not stated"
+_MOST_EPOCHS = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,12 +144,15 @@ def state_dict_at(checkpoint: Any, path: str) -> Weights:
 
 def stated_epoch(checkpoint: Any, path: str) -> int:
     """The number of epochs at a path of keys, -1 where there is none."""
+    import numpy as np
     from torch import Tensor
 
-    epoch = -1 if is_state_dict(checkpoint) else _entry(checkpoint, path)
+    epoch: Any = -1 if is_state_dict(checkpoint) else _entry(checkpoint, path)
     if isinstance(epoch, Tensor):
         epoch = epoch.item() if epoch.numel() == 1 else None
-    return int(epoch) if isinstance(epoch, (int, float)) and math.isfinite(epoch) else -1
+    if isinstance(epoch, np.generic):
+        epoch = epoch.item()
+    return int(epoch) if type(epoch) in (int, float) and 0 <= epoch < _MOST_EPOCHS else -1
 
 
 def _entry(node: Any, path: str) -> Any:

@@ -14,9 +14,11 @@ _MOCO_QUEUES = tuple(f"module.{name}" for name in _QUEUES)
 def _convert_moco_v3(layout: Layout, checkpoint: Any, branch: str | None, num_heads: int | None) -> Conversion:
     """Its ViT-S has 12 heads of 32 channels on purpose (issue moco-v3#7), where every other ViT-S has 6."""
     arch = checkpoint.get("arch")
+    if not isinstance(arch, str):
+        arch = type(arch).__name__
     if num_heads is None and arch not in MOCO_V3_HEADS:
         raise LayoutError(f"MoCo-v3's arch {arch!r} is none of {', '.join(MOCO_V3_HEADS)}; pass --num-heads")
-    return convert_by_table(layout, checkpoint, branch, num_heads or MOCO_V3_HEADS[str(arch)])
+    return convert_by_table(layout, checkpoint, branch, num_heads or MOCO_V3_HEADS[arch])
 
 
 # facebookresearch/moco, main_moco.py (v2), and what others train with its code: `{epoch, arch, state_dict, optimizer}`. The

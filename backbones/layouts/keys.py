@@ -134,9 +134,3 @@ def abbreviate(names: Iterable[str], most: int = 6) -> str:
     escaped = [name.encode("unicode_escape").decode() for name in sorted(names)]
     shown = [name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..." for name in escaped[:most]]
     return ", ".join(shown) + (f" and {len(escaped) - most} more" if len(escaped) > most else "")
-
-
-def one_line(text: str, most: int = 400) -> str:
-    """A message or a name from somebody's file, without control characters and cut after so many."""
-    shown = "".join(character if character.isprintable() else " " for character in text[: most + 1])
-    return shown if len(text) <= most else f"{shown[:most]}..."

@@ -80,7 +80,8 @@ def _is_detectron2(checkpoint: Any) -> bool:
 
 
 def _convert_detectron2(layout: Layout, checkpoint: Any, branch: str | None, num_heads: int | None) -> Conversion:
-    if checkpoint.get("__author__") == "Caffe2":
+    author = checkpoint.get("__author__")
+    if isinstance(author, str) and author == "Caffe2":
         raise LayoutError(
             "a network of Detectron's own (MSRA): its strides and its BGR input differ from torchvision's ResNets"
         )

@@ -16,13 +16,17 @@ VERSION = 1
 
 
 def is_own_checkpoint(checkpoint: Any) -> bool:
-    return isinstance(checkpoint, Mapping) and checkpoint.get("format") == FORMAT_MARK
+    mark = checkpoint.get("format") if isinstance(checkpoint, Mapping) else None
+    return isinstance(mark, str) and mark == FORMAT_MARK
 
 
 def _evaluated_branch(checkpoint: Mapping[str, Any]) -> str:
     """The network that the method's authors evaluate, which the checkpoint states."""
     if "evaluated_branch" in checkpoint:
-        return str(checkpoint["evaluated_branch"])
+        branch = checkpoint["evaluated_branch"]
+        if type(branch) is not str or branch not in PATCHBENCH.branches:
+            raise LayoutError(f"the checkpoint's evaluated_branch is none of {', '.join(PATCHBENCH.branches)}")
+        return branch
     # Old checkpoints name the method only. MoBY's authors evaluate the online encoder, which is the student; all others the teacher.
     settings = checkpoint["settings"]
     method = settings.get("method") if isinstance(settings, Mapping) else None
@@ -33,8 +37,10 @@ def _evaluated_branch(checkpoint: Mapping[str, Any]) -> str:
 
 def _convert(layout: Layout, checkpoint: Any, branch: str | None, num_heads: int | None) -> Conversion:
     """Take a network with the spec that was trained, which the checkpoint states."""
-    if checkpoint.get("version") != VERSION:
-        raise LayoutError(f"pretraining checkpoint version {checkpoint.get('version')!r}, this PatchBench reads {VERSION}")
+    version = checkpoint.get("version")
+    if type(version) is not int or version != VERSION:
+        shown = version if type(version) in (int, float, str) else f"of type {type(version).__name__}"
+        raise LayoutError(f"pretraining checkpoint version {shown}, this PatchBench reads {VERSION}")
     branch = branch or _evaluated_branch(checkpoint)
     spec = spec_from_dict(checkpoint["backbone_spec"])
     if num_heads is not None and num_heads != getattr(spec, "num_heads", None):
@@ -42,6 +48,10 @@ def _convert(layout: Layout, checkpoint: Any, branch: str | None, num_heads: int
     network = checkpoint[branch]
     if not is_state_dict(network):
         raise LayoutError(f"the {branch} is not a state dict")
+    # Old checkpoints state neither.
+    recipe, seed = checkpoint.get("recipe_sha256", ""), checkpoint.get("seed", -1)
+    if type(recipe) is not str or type(seed) is not int or not -1 <= seed < 2**64:
+        raise LayoutError("the checkpoint's recipe_sha256 must be text and its seed an integer")
     state_dict, dropped = apply_table(network, {"backbone.*": "*", "heads.*": None})
     return Conversion(
         layout=layout.name,
@@ -50,9 +60,8 @@ def _convert(layout: Layout, checkpoint: Any, branch: str | None, num_heads: int
         state_dict=state_dict,
         dropped=dropped,
         epoch=stated_epoch(checkpoint, "epoch"),
-        # Old checkpoints state neither.
-        recipe_sha256=str(checkpoint.get("recipe_sha256", "")),
-        seed=int(checkpoint.get("seed", -1)),
+        recipe_sha256=recipe,
+        seed=seed,
     )
 
 
