@@ -7,6 +7,7 @@ configuration, whose values and packages PatchBench does not need; anything else
 """
 
 import argparse
+import errno
 import io
 import mmap
 import struct
@@ -41,6 +42,7 @@ _LEGACY_PROTOCOL = 1001
 # torch.save does not compress, so the content is as large as the file.
 _LARGEST_EXPANSION = 10
 _DEEPEST = 100  # containers in containers
+_WITH_PARTS = (Mapping, list, tuple, argparse.Namespace, Tensor, np.ndarray)
 
 _ODD_TENSOR = "holds a sparse, quantised or empty tensor; only dense numbers can be weights"
 
@@ -164,11 +166,11 @@ def load_checkpoint(path: Path) -> Any:
         return checkpoint
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {one_line(str(error))}") from error
-    except MemoryError as error:
-        raise CheckpointError(f"{path}: does not fit into memory") from error
     except PermissionError:
         raise
     except Exception as error:  # whatever a reader raises for a file cut short or scrambled, depending on where
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+            raise CheckpointError(f"{path}: does not fit into memory") from error
         kind = "safetensors file" if _is_safetensors(path, head) else "or truncated checkpoint"
         first_line = one_line((str(error).splitlines() or [type(error).__name__])[0], 200)
         raise CheckpointError(f"{path}: damaged {kind} ({first_line}); copy or download it again") from error
@@ -311,7 +313,6 @@ def _check_content(checkpoint: Any, size: int) -> None:
     for _ in range(_DEEPEST):
         below: dict[int, tuple[Any, int]] = {}
         for node, times in level.values():
-            num_parts += times
             if isinstance(node, (Tensor, np.ndarray)):
                 needed = node.nbytes
                 if needed > max(size, node.untyped_storage().nbytes() if isinstance(node, Tensor) else needed):
@@ -320,10 +321,13 @@ def _check_content(checkpoint: Any, size: int) -> None:
                     )
                 num_bytes += times * needed
             for child in _children(node):
-                below[id(child)] = child, below.get(id(child), (None, 0))[1] + times
+                num_parts += times
+                if isinstance(child, _WITH_PARTS):
+                    below[id(child)] = child, below.get(id(child), (None, 0))[1] + times
             if num_parts > 2 * MOST_STEPS or num_bytes > _LARGEST_EXPANSION * size:
                 raise CheckpointError(
-                    f"repeats its parts: it would need {num_bytes:,} bytes or more; the file has {size:,}; refused"
+                    f"refers to the same parts again and again, {num_parts:,} times with {num_bytes:,} bytes; the file has {size:,}; "
+                    "refused"
                 )
         if not below:
             return
@@ -336,7 +340,7 @@ def _children(node: Any) -> Iterator[Any]:
         node = vars(node)
     if isinstance(node, Mapping):
         yield from node.values()
-    elif type(node) in (list, tuple):
+    elif isinstance(node, (list, tuple)):
         yield from node
 
 

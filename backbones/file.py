@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from safetensors import SafetensorError, safe_open
 
@@ -115,7 +115,9 @@ def _facts(text: str) -> tuple[BackboneSpec, Source]:
     """The spec and the source that the metadata states, each field of its own type and in its range."""
     if len(text) > _LONGEST_METADATA:
         raise ValueError(f"{len(text):,} characters of JSON")
-    content = json.loads(text, parse_constant=lambda name: name)  # Infinity and NaN become text, which is no number
+    content = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_without_repetition)
+    if not isinstance(content, dict) or not isinstance(content.get("source"), dict):
+        raise ValueError("not a JSON object with a version, a spec and a source")
     if type(content["version"]) is not int or content["version"] != FILE_VERSION:
         raise ValueError(
             f"backbone file version {one_line(repr(content['version']), 40)}, this PatchBench reads {FILE_VERSION}"
@@ -131,6 +133,16 @@ def _facts(text: str) -> tuple[BackboneSpec, Source]:
         if not fits:
             raise ValueError(f"{field.name} of the source is not {'a count' if field.type == 'int' else 'a usual text'}")
     return spec_from_dict(content["spec"]), source
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a name is there twice")
+    return dict(pairs)
 
 
 def read_backbone_file(path: Path) -> BackboneFile:

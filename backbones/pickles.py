@@ -157,7 +157,7 @@ class _Machine:
         elif type(target) is set:
             target.update(self.key(item) for item in items)
         elif type(target) is not Ignored:
-            raise CheckpointError(f"appends to {_shown(target)}, which is no list; refused")
+            raise CheckpointError(f"appends to {_shown(target)}, which is not a list; refused")
 
     def set_items(self, items: Sequence[Any]) -> None:
         target = self.stack[-1]
@@ -177,7 +177,9 @@ class _Machine:
         for part in parts:
             is_atom = type(part) in _ATOMS or isinstance(part, np.generic)
             if not is_atom or (type(part) is int and part.bit_length() > 64):
-                raise CheckpointError(f"uses {_shown(part)} as a key; only numbers, text and tuples of those can be; refused")
+                raise CheckpointError(
+                    f"has {_shown(part)} as a key; only text, numbers of up to 64 bits and tuples of those can be; refused"
+                )
         return value
 
     def ordered(self, pairs: Any = ()) -> OrderedDict[Any, Any]:
@@ -212,12 +214,12 @@ def _popped(stack: list[Any], count: int) -> tuple[Any, ...]:
 
 def of_type(value: Any, *kinds: type) -> Any:
     if type(value) not in kinds:
-        raise CheckpointError(f"damaged or truncated checkpoint (it has {_shown(value)} instead of a {kinds[0].__name__})")
+        raise CheckpointError(f"damaged or truncated checkpoint (it has {_shown(value)} where a {kinds[0].__name__} belongs)")
     return value
 
 
 def _shown(value: Any) -> str:
-    return value.name if type(value) is Global else f"a {type(value).__name__}"
+    return value.name if type(value) is Global else f"something of type {type(value).__name__}"
 
 
 def _num_bytes(value: Any) -> int:
@@ -258,7 +260,7 @@ def _number_type(code: Any, *_: Any) -> _Pending:
 def _array(shape: Any, kind: Any, data: Any, order: str) -> np.ndarray[Any, Any]:
     """An array in this machine's order of bytes, which cannot be written to if that is the data's own."""
     if not isinstance(kind, np.dtype):
-        raise CheckpointError(f"damaged or truncated checkpoint (it has {_shown(kind)} instead of a type of numbers)")
+        raise CheckpointError(f"damaged or truncated checkpoint (it has {_shown(kind)} where a type of numbers belongs)")
     if type(data) is str:  # Python 2's
         data = data.encode("latin1")
     sides = checked_sizes(shape)

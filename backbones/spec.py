@@ -287,7 +287,7 @@ def _check_numbers(name: str, value: Any, kind: Any) -> None:
         kinds, what = (int, float), "a number"
     elif kind is not int:
         numbers, what = value if type(value) is tuple else (None,), f"a list of at most {_MOST_STAGES} integers"
-    if len(numbers) > _MOST_STAGES or not all(type(number) in kinds and math.isfinite(number) for number in numbers):
+    if len(numbers) > _MOST_STAGES or not all(type(number) in kinds and abs(number) < math.inf for number in numbers):
         raise ValueError(f"{name}={_shown(value)} must be {what}")
     if name == "register_tokens" and value < 0:
         raise ValueError(f"{name}={_shown(value)} must not be negative")
@@ -299,4 +299,4 @@ def _check_numbers(name: str, value: Any, kind: Any) -> None:
 
 def _shown(value: object) -> str:
     plain = value is None or type(value) in (str, bool, int, float) or (type(value) is tuple and len(value) <= _MOST_STAGES)
-    return one_line(repr(value), 80) if plain else f"a {type(value).__name__}"
+    return one_line(repr(value), 80) if plain else f"something of type {type(value).__name__}"

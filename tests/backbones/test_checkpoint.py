@@ -1,9 +1,7 @@
 """Files that are not what they seem: what they embed is rebuilt or refused by name, always in one line."""
 
 import argparse
-import io
 import pickle
-import pickletools
 import struct
 import sys
 import types
@@ -81,47 +79,11 @@ def test_what_real_files_embed_is_read(tmp_path: Path, foreign_classes: Any, zip
     assert open_backbone(path).spec == MADE["dino"].spec
 
 
-@pytest.mark.parametrize("name", ["builtins.eval", "os.system", "numpy.load", "subprocess.Popen", "some_lab.models.ViT"])
-@pytest.mark.parametrize("form", ["zip", "legacy", "pickle"])
-def test_anything_else_is_named_and_refused(tmp_path: Path, foreign_classes: Any, name: str, form: str) -> None:
-    """Calls are written with pickle's own opcodes, so that no such object has to exist."""
-    module, _, attribute = name.rpartition(".")
-    stream = b"\x80\x02c" + f"{module}\n{attribute}\n".encode() + b"X\x04\x00\x00\x00true\x85R."
-    pickletools.dis(stream, out=io.StringIO())
-    path = tmp_path / "hostile.pth"
-    if form == "pickle":
-        path.write_bytes(stream)
-    else:
-        torch.save({"a": torch.ones(1)}, path, _use_new_zipfile_serialization=form == "zip")
-        _replace_pickle(path, stream, zipped=form == "zip")
-    assert attribute in refused(path, "allow-list|blocked")
-
-
-def _replace_pickle(path: Path, stream: bytes, zipped: bool) -> None:
-    """Put another object stream into torch's file."""
-    if not zipped:
-        magic = b"".join(pickle.dumps(part, protocol=2) for part in (0x1950A86A20F9469CFC6C, 1001, {}))
-        path.write_bytes(magic + stream)
-        return
-    with zipfile.ZipFile(path) as source:
-        parts = {entry.filename: source.read(entry) for entry in source.infolist()}
-    with zipfile.ZipFile(path, "w") as target:
-        for name, content in parts.items():
-            target.writestr(name, stream if name.endswith("data.pkl") else content)
-
-
 def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
     path = tmp_path / "bomb.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", b"\0" * 50_000_000)
     refused(path, r"would unpack to 50,000,000.*nothing was unpacked")
-
-
-def test_an_array_larger_than_memory_is_refused(tmp_path: Path) -> None:
-    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(\x8a\x06" + (2**46).to_bytes(6, "little") + b"tU\x01btR."
-    path = tmp_path / "array.pkl"
-    path.write_bytes(b"\x80\x02" + array)
-    refused(path, "damaged or truncated checkpoint")
 
 
 @pytest.mark.parametrize(
@@ -133,9 +95,10 @@ def test_an_array_larger_than_memory_is_refused(tmp_path: Path) -> None:
         (torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8), "sparse, quantised|damaged|allow-list"),
         (torch.tensor([0.0, float("nan")]), r"not finite numbers: norm\.bias"),
         (torch.tensor([0.0, float("-inf")]), r"not finite numbers: norm\.bias"),
+        (torch.full((64,), 1e300, dtype=torch.float64), r"not finite numbers: norm\.bias"),
         (torch.ones(64, dtype=torch.int64), r"not stored as floating-point numbers: norm\.bias \(torch\.int64\)"),
     ],
-    ids=["huge", "sparse", "quantised", "nan", "infinite", "integers"],
+    ids=["huge", "sparse", "quantised", "nan", "infinite", "beyond float32", "integers"],
 )
 def test_tensors_that_cannot_be_weights_are_refused(tmp_path: Path, tensor: torch.Tensor, match: str) -> None:
     path = tmp_path / "odd.pth"
@@ -168,16 +131,6 @@ def test_what_downloads_leave_behind(tmp_path: Path, content: bytes, match: str,
     refused(path, "damaged|text file" if suffix == ".safetensors" and match == "text file" else match)
 
 
-@pytest.mark.parametrize("kept", [0.1, 0.9, 0.999])
-@pytest.mark.parametrize("zipped", [True, False])
-def test_truncated_checkpoint(tmp_path: Path, kept: float, zipped: bool) -> None:
-    path = tmp_path / "cut.pth"
-    torch.save(MADE["dino"].checkpoint, path, _use_new_zipfile_serialization=zipped)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * kept)])
-    refused(path, "damaged")
-
-
 class Bomb:
     def __reduce__(self) -> tuple[Any, ...]:
         return (open, ("bomb-went-off", "w"))
@@ -186,13 +139,11 @@ class Bomb:
 def test_code_in_a_pickle_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": {"a": torch.ones(1)}, "payload": Bomb()}, tmp_path / "bomb.pth")
-    (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Bomb()))
-    for name in ("bomb.pth", "plain.pkl"):
-        assert "open" in refused(tmp_path / name, "allow-list")
+    assert "open" in refused(tmp_path / "bomb.pth", "allow-list")
     assert not (tmp_path / "bomb-went-off").exists()
 
 
-@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_detectron2s_own_pickle(tmp_path: Path, protocol: int) -> None:
     path = tmp_path / "detectron2.pkl"
     path.write_bytes(pickle.dumps(MADE["detectron2"].checkpoint, protocol=protocol))

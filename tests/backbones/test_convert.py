@@ -3,8 +3,10 @@
 Everything but the download of timm's models is tested, which needs a network.
 """
 
+import json
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from safetensors.torch import save_file
 from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 
@@ -26,7 +29,7 @@ from backbones.file import (
     read_header,
     write_backbone_file,
 )
-from backbones.spec import DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec
+from backbones.spec import DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec, spec_to_dict
 from tests.layouts import VIT, make_all, weights_of
 
 MADE = make_all()
@@ -118,6 +121,37 @@ def test_anything_else_is_not_a_backbone_file(tmp_path: Path, content: bytes | N
     assert not is_backbone_file(path)
     with pytest.raises(ValueError, match=r"file\.safetensors.*convert_checkpoint"):
         read_backbone_file(path)
+
+
+NAN = torch.full((64,), torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("text", "replacement", "weights", "match"),
+    [
+        ("", "", {}, ""),
+        ('"depth": 2', '"depth": 2.0', {}, r"depth=2\.0 must be an integer"),
+        ('"depth": 2', '"depth": 2, "depth": 2', {}, "a name is there twice"),
+        ('"mlp_ratio": 4.0', '"mlp_ratio": Infinity', {}, "Infinity is no JSON number"),
+        ('"epoch": 300', '"epoch": 3e2', {}, "epoch of the source is not a count"),
+        ('"branch": "', '"branch": "\\n', {}, "branch of the source is not a usual text"),
+        ('"version": 1', '"version": true', {}, "backbone file version True, this PatchBench reads 1"),
+        ('"version": 1', '"version": ' + "[" * 9000, {}, "recursion depth"),
+        ("", "", {"norm.bias": NAN}, r"not finite numbers: norm\.bias"),
+        ("", "", {"norm.bias": torch.full((64,), 1e300, dtype=torch.float64)}, r"not finite numbers: norm\.bias"),
+        ("", "", {"norm.bias": torch.ones(64, dtype=torch.int32)}, r"not stored as floating-point numbers: norm\.bias"),
+        ("", "", {"norm.bias": torch.ones(65)}, r"norm\.bias has shape \(65,\), wanted \(64,\)"),
+    ],
+)
+def test_a_backbone_file_is_trusted_no_more_than_a_checkpoint(
+    tmp_path: Path, text: str, replacement: str, weights: dict[str, torch.Tensor], match: str
+) -> None:
+    path, facts = tmp_path / "vit.safetensors", {"version": 1, "spec": spec_to_dict(VIT), "source": asdict(SOURCE)}
+    metadata = json.dumps(facts).replace(text, replacement) if text else json.dumps(facts)
+    save_file({**weights_of(VIT), **weights}, path, metadata={"patchbench": metadata})
+    for read in (read_backbone_file, load_backbone, open_backbone):
+        with pytest.raises(ValueError, match=f"^{path}: .*{match}") if match else nullcontext():
+            read(path)
 
 
 SHALLOW = {"depth": 1}

@@ -1,5 +1,6 @@
 """Backbones in other tools' layouts: there and back is the identity, and what a layout cannot hold is refused."""
 
+import resource
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from backbones.build import build_backbone
 from backbones.convert import open_backbone
 from backbones.export import LAYOUTS, ExportError, export_backbone
+from backbones.report import convert_file
 from backbones.spec import BackboneSpec, DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec
 from tests.layouts import DINOV3, GATED, VIT, make_all, weights_of
 
@@ -134,3 +136,23 @@ def test_weights_that_another_network_would_have_are_not_written(tmp_path: Path)
     with pytest.raises(ExportError, match=r"differ from those by up to 0\.\d\d%"):  # timm computes the rotary periods
         export_backbone(tmp_path / "out.pth", "timm", DINOV3, make_all()["dinov3"].weights, epoch=-1)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("target", "name"), [("backbone", "out.safetensors"), ("timm", "out.safetensors"), ("dino", "out.pth")]
+)
+def test_a_full_disk_names_the_file_and_leaves_what_was_there(tmp_path: Path, target: Any, name: str) -> None:
+    source, output = tmp_path / "source.pth", tmp_path / name
+    torch.save(weights_of(SMALL), source)
+    output.write_text("before")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(
+            ValueError, match=rf"{name} cannot be written \(.*[Ff]ile too large.*\); what was there is unchanged"
+        ):
+            convert_file(source, output, target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert output.read_text() == "before"
+    assert {path.name for path in tmp_path.iterdir()} == {"source.pth", name}
