@@ -15,7 +15,7 @@ import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -44,7 +44,9 @@ _LARGEST_EXPANSION = 10
 _DEEPEST = 100  # containers in containers
 _WITH_PARTS = (Mapping, list, tuple, argparse.Namespace, Tensor, np.ndarray)
 
-_ODD_TENSOR = "holds a sparse, quantised or empty tensor; only dense numbers can be weights"
+
+def _refuse_odd(*_: Any) -> NoReturn:
+    raise CheckpointError("holds a sparse, quantised or empty tensor; only dense numbers can be weights")
 
 
 class _Storage(NamedTuple):
@@ -63,29 +65,20 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtyp
     if 0 in sizes:
         return numbers.new_empty(sizes)
     if last >= len(numbers):
-        raise CheckpointError(
-            f"holds a tensor of shape {sizes} that reaches beyond its {len(content):,} bytes; damaged or refused"
-        )
+        raise CheckpointError(f"holds a tensor of shape {sizes} that reaches beyond its {len(content):,} bytes; refused")
     return numbers.as_strided(sizes, strides, start)
 
 
 def _tensor_v2(*arguments: Any) -> Tensor:
     """Followed by whether it requires a gradient, its hooks, and marks of a lazy conjugation or negation."""
-    _refuse_marks(*arguments[6:])
-    storage, offset, size, stride, *_ = arguments
-    return _tensor(storage, offset, size, stride)
+    storage, offset, size, stride, _, _, *marks = arguments
+    return _tensor(storage, offset, size, stride) if not any(marks) else _refuse_odd()
 
 
 def _tensor_v3(*arguments: Any) -> Tensor:
     """Likewise, and its type before the marks."""
-    _refuse_marks(*arguments[7:])
-    storage, offset, size, stride, _, _, dtype, *_ = arguments
-    return _tensor(storage, offset, size, stride, of_type(dtype, torch.dtype))
-
-
-def _refuse_marks(marks: Any = None) -> None:
-    if marks:
-        raise CheckpointError(_ODD_TENSOR)
+    storage, offset, size, stride, _, _, dtype, *marks = arguments
+    return _tensor(storage, offset, size, stride, of_type(dtype, torch.dtype)) if not any(marks) else _refuse_odd()
 
 
 def _same_tensor(tensor: Any, *_: Any) -> Tensor:
@@ -111,6 +104,11 @@ _CONFIGURATIONS = (  # of omegaconf, which fairseq and VISSL use
     *("omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata", "typing.Any"),
     *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes", "Path")),
 )
+_ODD_NAMES = (
+    *(f"torch._utils.{name}" for name in ("_rebuild_sparse_tensor", "_rebuild_qtensor", "_rebuild_meta_tensor_no_storage")),
+    *("torch.serialization._get_layout", "torch.per_tensor_affine", "torch.per_channel_affine"),
+    *(f"torch.{kind}Storage" for kind in ("QUInt8", "QInt8", "QInt32", "QUInt4x2", "QUInt2x4")),
+)
 _FUNCTIONS: dict[str, Callable[..., Any] | None] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor_v2,
@@ -126,6 +124,7 @@ _FUNCTIONS: dict[str, Callable[..., Any] | None] = {
     "argparse.Namespace": lambda: argparse.Namespace(),  # DINO, SelfPatch, iBOT, MAE: the training options
     "yacs.config.CfgNode": lambda: OrderedDict(),  # MoBY: the training config, a dict subclass
     **dict.fromkeys(_CONFIGURATIONS, Ignored),
+    **dict.fromkeys(_ODD_NAMES, _refuse_odd),
     # omegaconf states the types of its values.
     **dict.fromkeys(f"builtins.{kind}" for kind in ("dict", "list", "tuple", "str", "int", "float", "bool")),
 }
@@ -135,18 +134,6 @@ _NAMES: dict[str, Any] = {
     "torch.storage.UntypedStorage": torch.uint8,
     **{name: Global(name, make) for name, make in _FUNCTIONS.items()},
 }
-_ODD_NAMES = (
-    *(f"torch._utils.{name}" for name in ("_rebuild_sparse_tensor", "_rebuild_qtensor", "_rebuild_meta_tensor_no_storage")),
-    *("torch.serialization._get_layout", "torch.per_tensor_affine", "torch.per_channel_affine"),
-    *(f"torch.{kind}Storage" for kind in ("QUInt8", "QInt8", "QInt32", "QUInt4x2", "QUInt2x4")),
-)
-
-
-def _refuse_odd(*_: Any) -> Any:
-    raise CheckpointError(_ODD_TENSOR)
-
-
-_NAMES |= {name: Global(name, _refuse_odd) for name in _ODD_NAMES}
 
 
 def load_checkpoint(path: Path) -> Any:
@@ -179,9 +166,7 @@ def load_checkpoint(path: Path) -> Any:
 def _load(path: Path, head: bytes, size: int) -> Any:
     if _is_safetensors(path, head):
         if not has_sane_header(path):
-            raise CheckpointError(
-                "damaged safetensors file (its header is longer than it or than any known one); download it again"
-            )
+            raise CheckpointError("damaged safetensors file (longer header than any known one); copy or download it again")
         return load_file(path)
     with path.open("rb") as stream:
         if head.startswith(_ZIP_MARK):
@@ -232,7 +217,9 @@ def _load_zip(stream: io.BufferedReader, size: int) -> Any:
 
 def _entry(stream: io.BufferedReader, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, size: int) -> Tensor:
     """The bytes of an entry, read at once where they are as they are; zipfile's own reader is half as fast."""
-    if entry.compress_type != zipfile.ZIP_STORED:
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise CheckpointError("a zip archive, packed as torch does not pack; refused")
+    if entry.compress_type == zipfile.ZIP_DEFLATED:
         return torch.frombuffer(bytearray(archive.read(entry)) or bytearray(1), dtype=torch.uint8)[: entry.file_size]
     stream.seek(entry.header_offset)
     head = struct.unpack("<4s22xHH", stream.read(30))
@@ -259,9 +246,7 @@ def _load_legacy(stream: io.BufferedReader, pages: mmap.mmap, size: int) -> Any:
         if key not in contents:
             num_bytes += count * dtype.itemsize
             if num_bytes > size:
-                raise CheckpointError(
-                    f"damaged or truncated checkpoint (its tensors need {num_bytes:,} bytes, it has {size:,})"
-                )
+                raise CheckpointError(f"damaged or truncated checkpoint (tensors of {num_bytes:,} bytes in {size:,})")
             contents[key], widths[key] = torch.empty(count * dtype.itemsize, dtype=torch.uint8), dtype.itemsize
         whole = _of_count(dtype, contents[key], count)
         if view is None:
@@ -293,7 +278,7 @@ def _described(described: Any) -> tuple[torch.dtype, str, int, Any]:
     if kind != "storage":
         raise CheckpointError("refers to something that is no tensor's storage; refused")
     if not isinstance(dtype, torch.dtype):
-        raise CheckpointError(_ODD_TENSOR)
+        _refuse_odd()
     return dtype, of_type(key, str), checked_sizes((count,))[0], view[0] if view else None
 
 
@@ -314,21 +299,17 @@ def _check_content(checkpoint: Any, size: int) -> None:
         below: dict[int, tuple[Any, int]] = {}
         for node, times in level.values():
             if isinstance(node, (Tensor, np.ndarray)):
-                needed = node.nbytes
-                if needed > max(size, node.untyped_storage().nbytes() if isinstance(node, Tensor) else needed):
-                    raise CheckpointError(
-                        f"holds a tensor of shape {tuple(node.shape)} that needs {needed:,} bytes; the file has {size:,}; refused"
-                    )
-                num_bytes += times * needed
+                num_bytes += times * node.nbytes
+                if isinstance(node, Tensor) and node.nbytes > max(size, node.untyped_storage().nbytes()):
+                    tensor = f"a tensor of shape {tuple(node.shape)} that needs {node.nbytes:,} bytes"
+                    raise CheckpointError(f"holds {tensor}; the file has {size:,}; refused")
             for child in _children(node):
                 num_parts += times
                 if isinstance(child, _WITH_PARTS):
                     below[id(child)] = child, below.get(id(child), (None, 0))[1] + times
             if num_parts > 2 * MOST_STEPS or num_bytes > _LARGEST_EXPANSION * size:
-                raise CheckpointError(
-                    f"refers to the same parts again and again, {num_parts:,} times with {num_bytes:,} bytes; the file has {size:,}; "
-                    "refused"
-                )
+                needed = f"{num_parts:,} parts of {num_bytes:,} bytes in all"
+                raise CheckpointError(f"refers to itself again and again, as {needed}; the file has {size:,} bytes; refused")
         if not below:
             return
         level = below

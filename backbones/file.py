@@ -181,10 +181,10 @@ def write_backbone_file(path: Path, spec: BackboneSpec, source: Source, state_di
     tensors = prepare_weights(spec, state_dict)
     metadata = {"version": FILE_VERSION, "spec": spec_to_dict(spec), "source": asdict(source)}
     header = {_METADATA_KEY: json.dumps(metadata)}
-    write_weights(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+    write_file(path, lambda temporary: save_file(tensors, temporary, metadata=header))
 
 
-def write_weights(path: Path, write: Callable[[Path], object]) -> None:
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """`write_atomically` for the writers of safetensors and torch; BackboneFileError, which names the file, if the disk refuses."""
     try:
         write_atomically(path, write)

@@ -111,11 +111,12 @@ class _Machine:
         self.stack.append(value.value if type(value) is _Pending and value.value is not None else value)
 
     def look_up(self, name: str) -> None:
-        name = re.sub("^__builtin__", "builtins", name)  # Python 2's
+        # The names that Python 2 and NumPy 2 have for them.
+        name = re.sub(r"^numpy\._core\.", "numpy.core.", re.sub(r"^__builtin__\.", "builtins.", name))
         if name not in self.names:
-            shown = one_line(name, 100)
+            embedded = f"embeds the object {one_line(name, 100)}"
             raise CheckpointError(
-                f"embeds the object {shown}, which is not on the allow-list of data-only types; refused, nothing in it was run"
+                f"{embedded}, which is not on the allow-list of data-only types; refused, nothing in it was run"
             )
         self.stack.append(self.names[name])
 
@@ -144,10 +145,7 @@ class _Machine:
         elif type(target) is argparse.Namespace:
             self.spend(len(of_type(state, dict)))
             vars(target).update({of_type(name, str): value for name, value in state.items()})
-        elif type(target) not in (
-            Ignored,
-            OrderedDict,
-        ):  # torch's state dicts have versions of their modules, which ours need not
+        elif type(target) not in (Ignored, OrderedDict):  # state dicts have the versions of torch's modules, which no one needs
             raise CheckpointError(f"sets the state of {_shown(target)}, which has none; refused")
 
     def add(self, items: Sequence[Any]) -> None:
@@ -175,10 +173,10 @@ class _Machine:
         if type(value) is tuple:
             self.spend(_STEPS_PER_TUPLE_KEY + len(value))
         for part in parts:
-            is_atom = type(part) in _ATOMS or isinstance(part, np.generic)
+            is_atom = type(part) in _ATOMS or isinstance(part, np.integer)
             if not is_atom or (type(part) is int and part.bit_length() > 64):
                 raise CheckpointError(
-                    f"has {_shown(part)} as a key; only text, numbers of up to 64 bits and tuples of those can be; refused"
+                    f"has {_shown(part)} as a key; only text, small numbers and tuples of them can be; refused"
                 )
         return value
 
@@ -187,11 +185,6 @@ class _Machine:
 
     def set_of(self, items: Any = ()) -> set[Any]:
         return {self.key(item) for item in items}
-
-    def new_dict(self) -> None:
-        items = self.since_mark()
-        self.stack.append({})
-        self.set_items(items)
 
     def instance(self, name: str) -> None:
         arguments = self.since_mark()
@@ -267,9 +260,8 @@ def _array(shape: Any, kind: Any, data: Any, order: str) -> np.ndarray[Any, Any]
     needed = math.prod(sides) * kind.itemsize
     if len(of_type(data, bytes, bytearray)) != needed:
         raise CheckpointError(f"holds an array whose shape needs {needed:,} bytes, in {len(data):,}; damaged or refused")
-    return (
-        np.frombuffer(data, kind).astype(kind.newbyteorder("="), copy=False).reshape(sides, order="F" if order == "F" else "C")
-    )
+    numbers = np.frombuffer(data, kind).astype(kind.newbyteorder("="), copy=False)
+    return numbers.reshape(sides, order="F" if order == "F" else "C")
 
 
 def checked_sizes(sizes: Any) -> tuple[int, ...]:
@@ -291,10 +283,6 @@ def _reconstruct(kind: Any, shape: Any, code: Any) -> _Pending:
     return _Pending(finish)
 
 
-def _scalar(kind: Any, data: Any) -> Any:
-    return _array((1,), kind, data, "C")[0]
-
-
 _FUNCTIONS: dict[str, Callable[..., Any] | None] = {
     "collections.Counter": lambda counts: of_type(counts, dict),  # the state of a learning rate schedule
     "builtins.bytearray": _byte_array,
@@ -303,12 +291,9 @@ _FUNCTIONS: dict[str, Callable[..., Any] | None] = {
     "_codecs.encode": _text_bytes,
     "numpy.ndarray": None,
     "numpy.dtype": _number_type,
-    **{f"numpy.{core}.multiarray._reconstruct": _reconstruct for core in ("core", "_core")},  # of NumPy 1 and 2
-    **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
-    **{
-        f"numpy.{core}.numeric._frombuffer": lambda data, kind, shape, order: _array(shape, kind, data, order)
-        for core in ("core", "_core")
-    },
+    "numpy.core.multiarray._reconstruct": _reconstruct,
+    "numpy.core.multiarray.scalar": lambda kind, data: _array((1,), kind, data, "C")[0],
+    "numpy.core.numeric._frombuffer": lambda data, kind, shape, order: _array(shape, kind, data, order),
 }
 _NAMES = {name: Global(name, make) for name, make in _FUNCTIONS.items()}
 
@@ -336,8 +321,6 @@ _STEPS: dict[str, Callable[[_Machine, Any], object]] = {
     "TUPLE1": lambda machine, _: machine.push(_popped(machine.stack, 1)),
     "TUPLE2": lambda machine, _: machine.push(_popped(machine.stack, 2)),
     "TUPLE3": lambda machine, _: machine.push(_popped(machine.stack, 3)),
-    "LIST": lambda machine, _: machine.push(machine.since_mark()),
-    "DICT": lambda machine, _: machine.new_dict(),
     "FROZENSET": lambda machine, _: machine.push(frozenset(map(machine.key, machine.since_mark()))),
     "APPEND": lambda machine, _: machine.add(_popped(machine.stack, 1)),
     "APPENDS": lambda machine, _: machine.add(machine.since_mark()),
