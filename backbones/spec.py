@@ -19,7 +19,7 @@ DINOV3_PERIODS = "rope.periods"  # Name of the rotary periods among a DINOv3's w
 # Far beyond every published network: an absurd one must not be built before its weights are compared with it.
 _LARGEST: Mapping[str, int] = {
     **{"embed_dim": 2**15, "hidden_dim": 2**18, "mlp_ratio": 64, "num_heads": 2**10, "register_tokens": 2**10},
-    **{"depth": 500, "depths": 500, "layers": 500, "patch_size": 2**10, "image_size": 2**12, "window_size": 64},
+    **{"depth": 100, "depths": 100, "layers": 200, "patch_size": 2**10, "image_size": 2**12, "window_size": 64},
 }
 _MOST_STAGES = 8
 _LARGEST_BUFFERS = 2**32  # bytes; a Swin's follow from its numbers and are in no file
@@ -293,7 +293,7 @@ def _check_numbers(name: str, value: Any, kind: Any) -> None:
         raise ValueError(f"{name}={_shown(value)} must not be negative")
     if name != "register_tokens" and min(numbers, default=1) <= 0:
         raise ValueError(f"{name}={_shown(value)} must be positive")
-    if max(numbers, default=0) > _LARGEST[name]:
+    if (sum(numbers) if name in ("depths", "layers") else max(numbers, default=0)) > _LARGEST[name]:
         raise ValueError(f"{name}={_shown(value)} is beyond every known network; at most {_LARGEST[name]}")
 
 
