@@ -99,7 +99,7 @@ def test_num_heads_must_be_stated_for_unusual_widths(tmp_path: Path) -> None:
 
 
 def test_a_backbone_file_states_its_own_heads(tmp_path: Path) -> None:
-    """It must not be read as a bare state dict, also if it is damaged."""
+    """It must not be read as a bare state dict."""
     backbone_file = tmp_path / "moco.safetensors"
     write_backbone_file(backbone_file, FOUR_HEADS, SOURCE, build_backbone(FOUR_HEADS).state_dict())
     opened = open_backbone(backbone_file)
@@ -108,9 +108,6 @@ def test_a_backbone_file_states_its_own_heads(tmp_path: Path) -> None:
         open_backbone(backbone_file, num_heads=1)
     with pytest.raises(ValueError, match="leave these options out"):
         open_backbone(backbone_file, layout_name="timm")
-    backbone_file.write_bytes(backbone_file.read_bytes().replace(rb"\"num_heads\": 4", rb"\"num_heats\": 4"))
-    with pytest.raises(ValueError, match="num_heats"):
-        open_backbone(backbone_file)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not safetensors at all", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
@@ -132,6 +129,7 @@ NAN = torch.full((64,), torch.nan)
         ("", "", {}, ""),
         ('"depth": 2', '"depth": 2.0', {}, r"depth=2\.0 must be an integer"),
         ('"depth": 2', '"depth": 2, "depth": 2', {}, "a name is there twice"),
+        ('"num_heads"', '"num_heats"', {}, "num_heats"),
         ('"mlp_ratio": 4.0', '"mlp_ratio": Infinity', {}, "Infinity is no JSON number"),
         ('"epoch": 300', '"epoch": 3e2', {}, "epoch of the source is not a count"),
         ('"branch": "', '"branch": "\\n', {}, "branch of the source is not a usual text"),

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -81,12 +80,6 @@ def tensor(count: int, offset: int, size: list[int], stride: list[int]) -> bytes
     return call("torch._utils._rebuild_tensor_v2", storage, *places, b"\x89", call("collections.OrderedDict"))
 
 
-def nested(inner: bytes, times: int, wrap: Callable[[bytes], bytes]) -> bytes:
-    for _ in range(times):
-        inner = wrap(inner)
-    return inner
-
-
 def repeated(start: bytes, step: bytes) -> bytes:
     """An object that refers twice to one that refers twice to one and so on."""
     levels = [b"0" + start + b"q" + bytes([level + 1]) + step.replace(b"?", b"h" + bytes([level])) for level in range(90)]
@@ -113,7 +106,7 @@ ATTACKS: dict[str, tuple[bytes, str]] = {
     "memo of 4 GiB": (b"]r\xff\xff\xff\xff", "holds a list"),
     "2^62 bytes": (b"\x8e" + struct.pack("<Q", 2**62) + b"abc", "damaged"),
     "list of a gigabyte": (call("builtins.list", call("builtins.bytearray", number(1_200_000_000))), "damaged"),
-    "chain of encodings": (nested(text("a"), 60, lambda inner: call("_codecs.encode", inner, text("hex"))), "another encoding"),
+    "chain of encodings": ((named("_codecs.encode") + b"(") * 60 + text("a") + (text("hex") + b"tR") * 60, "another encoding"),
     "deep key": (b"})" + b"\x85" * 200_000 + b"Ns", "as a key"),
     "deep list": (b"]" * 50_000 + b"a" * 49_999, "deeper than 100 levels"),
     "list in itself": (b"]q\x00h\x00a", "or in themselves"),
@@ -132,8 +125,7 @@ ATTACKS: dict[str, tuple[bytes, str]] = {
     "tensor in a negative storage": (tensor(-4, 0, [4], [1]), "impossible shape"),
     "tensor of one more": (tensor(4, 0, [5], [1]), "reaches beyond its 16 bytes"),
     "tensor backwards": (tensor(4, 3, [4], [-1]), "impossible shape"),
-    "tensor before": (tensor(4, -9, [4], [1]), "impossible shape"),
-    "tensor far behind": (tensor(4, 2**61, [4], [1]), "impossible shape"),
+    "tensor far away": (tensor(4, 2**61, [4], [1]), "impossible shape"),
     "tensor of one number": (tensor(4, 0, [2**20, 2**20], [0, 0]), "needs 4,398,046,511,104 bytes"),
     "tensor of 2^96": (tensor(4, 0, [2**32] * 3, [0] * 3), "damaged"),
     "tensor of other strides": (tensor(4, 0, [4, 4], [1]), "damaged"),
