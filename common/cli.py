@@ -18,12 +18,18 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
+from common.files import shortened
+
 ConfigT = TypeVar("ConfigT")
 
 USER_ERROR = 2  # exit status for a mistake of the user's; a crash of ours exits with Python's 1 and a traceback
 
 # What schedulers send before they kill: Slurm, Kubernetes and systemd; what is customary for `sbatch --signal`; submitit.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+SECTION = "PATCHBENCH_SECTION"  # environment variable with the section of a command's options in that of its caller
+_SPEAKER = "PATCHBENCH_SPEAKER"  # environment variable with the process that the user started
+_LONGEST_MESSAGE = 700
 
 _BOOLEANS = {"true": "True", "false": "False"}  # as tyro spells them
 _SWITCH_WORDS = (*_BOOLEANS, "none", "null")
@@ -182,24 +188,56 @@ def set_up_process() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
 
 
+class _Output(io.FileIO):
+    """Standard output or error. When its reader has left, as `| head` does, the rest goes nowhere, and the work goes on."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return memoryview(data).nbytes
+
+
 def run_command(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """Run a command's `main(argv)` and exit: 0, or its status; a user's mistake is one line on stderr and status 2.
 
     ValueErrors and OSErrors (a missing file, a full disk, a folder without permission) count as the user's; anything else is ours
     and keeps its traceback. Ctrl-C exits with 130, and work that a signal stopped after saving its state with `Interrupted.status`.
     """
+    for name, stream in (("stdout", sys.__stdout__), ("stderr", sys.__stderr__)):
+        if stream is not None and getattr(sys, name) is stream:  # not in tests, which capture them
+            raw = io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False))
+            setattr(sys, name, io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True))
     set_up_process()
+    own = str(os.getpid())
+    speaks = os.environ.setdefault(_SPEAKER, own) == own  # and not a process of a command that says the same
     try:
         status = main(sys.argv[1:]) or 0
     except (ValueError, OSError) as error:
         text = str(error)
         if isinstance(error, OSError) and error.filename is not None:
-            text = f"cannot use {error.filename}: {error.strerror}"
-        sys.stderr.write(f"error: {' '.join(text.split())}\n")
+            text = f"cannot use {error.filename}: {error.strerror or error}"
+        sys.stderr.write(f"error: {one_line(as_typed(text, os.environ.get(SECTION, '')))}\n")
         status = USER_ERROR
     except Interrupted as interrupted:
         status = interrupted.status
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command line continues\n")
+        if speaks:
+            sys.stderr.write("interrupted; the same command line continues\n")
         status = 130
     sys.exit(status)
+
+
+def one_line(text: str) -> str:
+    """A message for one line of a terminal: without line breaks, control characters, and the middle of what is very long."""
+    shown = "".join(character if character.isprintable() else " " for character in text)
+    return shortened(" ".join(shown.split()), _LONGEST_MESSAGE)
+
+
+def as_typed(text: str, section: str) -> str:
+    """A message about the options of `python -m eval TASK`, with the names that they have in `eval_all.sh`: `--TASK.OPTION`."""
+    if not section:
+        return text
+    return re.sub(
+        r"(?<![\w-])--(?=[a-z])(?!(?:name|help)\b)", f"--{section}.", text.replace("another --output", "another --name")
+    )

@@ -1,11 +1,13 @@
 """One process or several, under torchrun or Slurm: the device, the group, what they exchange; precision and memory of a device."""
 
+import logging
 import os
 import re
 import resource
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from common.files import lock_folder
+
 # The first process to finish an evaluation waits for the last, longer than gloo's half hour on a CPU; who dies is noticed at once.
 _LONGEST_WAIT = timedelta(days=7)
+_PATIENCE_SECONDS = 20  # before a process says that it waits for others to begin
+
+logger = logging.getLogger(__name__)
 
 
 def rank() -> int:
@@ -61,7 +68,14 @@ def process_group(device: torch.device, backend: str | None = None) -> Iterator[
         yield
         return
     backend = backend or ("nccl" if device.type == "cuda" else "gloo")
-    dist.init_process_group(backend, timeout=_LONGEST_WAIT if backend == "gloo" else None)
+    address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    text = "process %d of %d waits for the others at %s; start them, or unset RANK, WORLD_SIZE and SLURM_NTASKS to run alone"
+    reminder = threading.Timer(_PATIENCE_SECONDS, logger.warning, (text, rank(), world_size(), address))
+    reminder.start()
+    try:
+        dist.init_process_group(backend, timeout=_LONGEST_WAIT if backend == "gloo" else None)
+    finally:
+        reminder.cancel()
     try:
         yield
     finally:
@@ -75,6 +89,21 @@ def wait_for_all() -> None:
             dist.barrier()
     except RuntimeError as error:
         raise ValueError("another process of this run has stopped; its own message says why") from error
+
+
+@contextmanager
+def hold_folder(folder: Path) -> Iterator[None]:
+    """`lock_folder` by the first process, for all of them: all fail together where another run holds the folder."""
+    failure = ""
+    with ExitStack() as stack:
+        if rank() == 0:
+            try:
+                stack.enter_context(lock_folder(folder))
+            except (OSError, ValueError) as error:
+                failure = str(error)
+        if failure := gather_objects(failure)[0]:
+            raise ValueError(failure)
+        yield
 
 
 def require_same(value: str, what: str) -> None:

@@ -1,15 +1,67 @@
-"""Writing files so that a reader never sees half of one, and identifying them."""
+"""Writing files so that a reader never sees half of one, whose turn it is to write, what files may be called, and their digests."""
 
 import hashlib
+import json
+import math
 import os
-from collections.abc import Callable
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+import filelock
+
+LOCK_FILE = ".lock"
+
+_LONGEST_NUMBER = 40  # characters; Python writes at most 24
+_LONGEST_NAME = 200  # file systems allow 255 bytes, and some files are named after a run
+_FORMULA_STARTS = ("=", "+", "-", "@")  # of a cell that a spreadsheet would compute
+
+
+def check_name(name: str, what: str, nested: bool = False) -> str:
+    """Return a name that a user or a file gave to something; ValueError, which begins with `what`, if it could do harm.
+
+    It must stay in its folder, on its line of a list, and what it is in a spreadsheet; `nested` names are relative paths.
+    """
+    parts = name.split("/") if nested else [name]
+    strays = any(part.startswith(".") or not part or "/" in part or "\\" in part for part in parts)
+    if strays or not name.isprintable() or len(name) > _LONGEST_NAME or name.startswith(_FORMULA_STARTS):
+        below = "a path below its folder, of names that have" if nested else "a name of"
+        allowed = f"{below} at most {_LONGEST_NAME} printable characters, without slashes and not beginning with . = + - or @"
+        raise ValueError(f"{what} {shortened(ascii(name), 100)}: give {allowed}")
+    return name
+
+
+def shortened(text: str, most: int) -> str:
+    """A text in at most so many characters; of a longer one, its beginning and its end."""
+    return text if len(text) <= most else f"{text[: most // 2 - 2]} ... {text[-(most // 2 - 3) :]}"
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Make this process the only one that writes into a folder, which is made; ValueError says who does so already.
+
+    The operating system frees the lock when the process ends, however it ends, and network file systems pass it on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK_FILE
+    try:
+        held = filelock.FileLock(path).acquire(blocking=False)
+    except filelock.Timeout as error:
+        holder = path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
+        raise ValueError(f"{folder} is in use by {holder}; wait for its end, or choose another output folder") from error
+    with held:
+        since = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %Z}"
+        path.write_text(f"process {os.getpid()} on {platform.node()} since {since}\n", encoding="utf-8")
+        yield
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path beside `path`, flush it to disk, then rename it to `path`, whose parent folders are made.
 
-    A reader sees the previous content or the whole new one, also after a kill or a power cut.
+    A reader sees the previous content or the whole new one, also after a kill or a power cut. OSErrors name the path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: writers such as numpy's and Pillow's choose the format by it.
@@ -19,6 +71,14 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        # torch closes its archive after a failed write and complains of that; the failure itself comes before.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        if cause.errno is not None:
+            cause.filename = str(path)
+        raise cause from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -31,6 +91,21 @@ def remove_leftovers(path: Path) -> None:
 
 def write_text_atomically(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text holds; ValueError also where it is nested too deeply or has numbers that fit no column of a table."""
+
+    def number(written: str) -> float:
+        value = float(written)
+        if len(written) > _LONGEST_NUMBER or not math.isfinite(value):
+            raise ValueError(f"{shortened(written, _LONGEST_NUMBER)} is no number of 64 bits")
+        return int(written) if written.lstrip("-").isdecimal() else value
+
+    try:
+        return json.loads(text, parse_int=number, parse_float=number, parse_constant=number)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def file_sha256(path: Path) -> str:

@@ -1,9 +1,13 @@
 """Files of images: their suffixes, which JPEG is whole and how large, lists of names, and ImageNet's normalisation."""
 
+import os
+import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
+
+from PIL import Image
 
 ItemT = TypeVar("ItemT")
 
@@ -14,8 +18,14 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # Endings of image files in lower case: those of torchvision's `ImageFolder`.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 
-_START, _SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+MOST_PIXELS = 89_478_485  # Pillow's limit of what is no attack
+
+_START, _END = b"\xff\xd8", b"\xff\xd9"
 _MARKER = 0xFF
+_SEGMENT = re.compile(
+    rb"\xff[^\x00\xd0-\xd7\xff]"
+)  # not a byte of compressed data, which a zero follows, nor a restart within it
+_SYSTEM_FILES = ("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir")
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of a frame, whatever its coding; the three are tables
 _FRAME_BYTES = 10  # marker, length, bits, height, width, number of components
 
@@ -30,9 +40,19 @@ def ends_whole(tail: bytes) -> bool:
 
 
 def breaks_off(content: bytes) -> bool:
-    """Whether a JPEG file, given whole, lacks its end; decoders fill the missing part with grey. Bytes after the end are allowed."""
-    # Within the compressed data, these two bytes never follow each other.
-    return is_jpeg(content) and content.rfind(_END) < content.rfind(_SCAN)
+    """Whether a JPEG file, given whole, lacks its end; decoders fill the missing part with grey.
+
+    Anything may follow the end, such as the film of a motion photo, in which the bytes of markers mean nothing. So the markers are
+    followed from the start, over what lies between them.
+    """
+    if not is_jpeg(content) or ends_whole(content):
+        return False
+    position = len(_START)
+    while segment := _SEGMENT.search(content, position):
+        if segment[0] == _END:
+            return False
+        position = segment.end() + int.from_bytes(content[segment.end() : segment.end() + 2], "big")
+    return True
 
 
 class JpegHeader(NamedTuple):
@@ -60,15 +80,58 @@ def read_header(content: bytes) -> JpegHeader | None:
     return None
 
 
+def is_hidden(name: str) -> bool:
+    """Whether nobody means an entry of a folder: hidden files such as macOS's `._a.jpg`, `.ipynb_checkpoints`, `Thumbs.db`."""
+    return name.startswith(".") or name in _SYSTEM_FILES
+
+
+def is_image_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a path object for each of a million is slow
+
+
+def walk_files(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each folder at any depth, as text, with the names of the files in it, but for what is hidden; OSError if it cannot be listed.
+
+    Links to folders are followed, and each folder is entered once.
+    """
+
+    def fail(error: OSError) -> NoReturn:  # by itself, os.walk leaves out the folders that it cannot list
+        raise error
+
+    entered = set()
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=fail):
+        status = os.stat(parent)  # noqa: PTH116 - os.walk speaks in strings
+        if (inode := (status.st_dev, status.st_ino)) in entered:
+            folders.clear()
+            continue
+        entered.add(inode)
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        yield parent, [name for name in files if not is_hidden(name)]
+
+
 def read_lines(path: Path) -> list[str]:
     """The lines of a list, such as names of images, without surrounding spaces and empty ones; ValueError if it is none."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # Windows editors begin a file with a mark
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a text file in UTF-8 ({error})") from error
     return [line.strip() for line in lines if line.strip()]
+
+
+def require_decodable(size: tuple[int, int]) -> None:
+    """ValueError for an image of a (width, height) whose pixels could fill the memory: a file of a few bytes may state any size."""
+    if size[0] * size[1] > MOST_PIXELS:
+        raise ValueError(f"{size[0]} x {size[1]} pixels, more than the {MOST_PIXELS:,} that are decoded")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An opened image in RGB; of 16 bits of grey the upper 8 stay, where Pillow itself would turn nearly all to white."""
+    require_decodable(image.size)
+    if image.mode.startswith("I"):
+        image = image.convert("I").point(lambda level: level * (1 / 256) + 0).convert("L")
+    return image.convert("RGB")
 
 
 def evenly(items: Sequence[ItemT], count: int) -> list[ItemT]:

@@ -7,6 +7,7 @@ their state; and the exit status is that of the process which failed first, or 1
 import importlib
 import os
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -14,12 +15,35 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from common.cli import Interrupted, parse, set_up_process
+from common.cli import Interrupted, parse, run_command, set_up_process
+
+_SHARED_MEMORY = Path("/dev/shm")
+_BATCHES_UNDER_WAY = 2  # for each loading process: PyTorch's prefetch_factor
 
 _SIZES = "nodes", "time", "ntasks_per_node", "gpus_per_node", "cpus_per_task", "job_name"
 _WARNING_SECONDS = 120  # before its time limit Slurm signals a job (SIGUSR2, submitit's choice), to finish a step and save
 _SAVING_SECONDS = 90  # from a signal until torchrun kills processes, for a step and a checkpoint; if a process fails, it is 30
 _RESTARTS = 100  # how often a job may reach its time limit and be queued again; only a job without progress needs a limit
+
+
+def usable_cores() -> int:
+    """Those that a container or a Slurm job may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def loader_processes(wanted: int, batch_bytes: int, option: str) -> int:
+    """How many processes load batches of so many bytes: as many as `option` wants, but no more than there are cores.
+
+    ValueError if the shared memory through which batches pass cannot hold those that are under way, on which loaders would hang.
+    """
+    processes = min(wanted, usable_cores())
+    needed = processes * _BATCHES_UNDER_WAY * batch_bytes
+    if processes and _SHARED_MEMORY.is_dir() and (free := shutil.disk_usage(_SHARED_MEMORY).free) < needed:
+        raise ValueError(
+            f"{option} {wanted}: {processes} loading processes need {needed >> 20} MiB of shared memory, and {_SHARED_MEMORY} has "
+            f"{free >> 20} MiB; give {option} 0, or more of it (docker run --shm-size)"
+        )
+    return processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +68,9 @@ class LaunchOptions:
                 raise ValueError(f"{name}={value} must be positive")
         if self.nodes > 1 and not self.slurm:
             raise ValueError(f"nodes={self.nodes} needs --slurm; without Slurm start torchrun on each machine")
+        for text in (*self.sbatch, str(self.job_folder)):
+            if not text.isprintable():
+                raise ValueError(f"--sbatch or --job-folder {text!a}: control characters could add lines to the job's script")
         self.sbatch_parameters()
 
     def sbatch_parameters(self) -> dict[str, str]:
@@ -172,6 +199,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         run.run(run.parse_args(["--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2", *argv]))
     except SignalException as error:
+        if error.sigval == signal.SIGINT:
+            raise KeyboardInterrupt from None
         return Interrupted(error.sigval).status
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
@@ -181,4 +210,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_command(main)

@@ -1,6 +1,5 @@
 """Reads the numbers that a fine-tuning run logged at N steps, and plots such numbers in panels over one axis."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +9,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from common.files import write_atomically
+from common.files import parse_json, write_atomically
 
 _SMOOTHED_PART = 12  # smoothing averages over this part of the curve
 _FEW_POINTS = 60  # up to so many are drawn as points, too
@@ -39,8 +38,8 @@ def read_log(path: Path) -> tuple[list[dict[str, float]], int]:
     cut_off = 0
     for text in texts:
         try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
+            line = parse_json(text)
+        except ValueError:
             cut_off += 1
             continue
         if not isinstance(line, dict) or not isinstance(line.get("iteration"), int):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from common.cli import parse, run_command
+from common.files import check_name
 from common.launch import run_or_launch
 from eval.record import metrics_line
 from eval.tasks import TASKS
@@ -32,7 +33,10 @@ def main(argv: Sequence[str]) -> int:
 def _parse(argv: Sequence[str]) -> Any:
     """The task's config; loads no torch, so that `--help` and mistakes are answered at once."""
     task = TASKS[argv[0]]
-    return parse(task.config, argv[1:], f"python -m eval {task.name}", task.summary)
+    config = parse(task.config, argv[1:], f"python -m eval {task.name}", task.summary)
+    if config.name:
+        check_name(config.name, "--name")
+    return config
 
 
 def _run(argv: Sequence[str]) -> int:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal["missing", "misplaced", "misnamed", "damaged", "wrong", "subset", "note"]
-"""`missing`: a file or folder is not there; `misplaced`: it is in another folder; `misnamed`: its ending is another one;
+Kind = Literal["missing", "misplaced", "damaged", "wrong", "subset", "note"]
+"""`missing`: a file or folder is not there; `misplaced`: it is in another folder;
 `damaged`: it cannot be read; `wrong`: it can, but does not fit the data set. Two kinds are no problems: `subset`, a split has fewer
 items than the published one, or other ones; and `note`, something to know."""
 

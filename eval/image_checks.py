@@ -15,7 +15,8 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from common.images import breaks_off, ends_whole, is_jpeg
+from common.images import breaks_off, ends_whole, is_hidden, is_jpeg, require_decodable, to_rgb
+from common.launch import usable_cores
 from eval.findings import Finding, Kind, about, merged
 
 Outcome = TypeVar("Outcome")
@@ -25,35 +26,29 @@ Decode = Callable[[Path], npt.NDArray[Any] | None]
 
 _SPELLINGS = {".jpg": (".jpg", ".jpeg", ".jpe"), ".png": (".png",)}
 _UNFINISHED = (".part", ".crdownload", ".aria2", ".tmp", ".download", ".partial")
-_SYSTEM_FILES = ("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir")
 _LFS_START = b"version https://git-lfs.github.com/"
 _PAGE_STARTS = (b"<!doctype", b"<html", b"<?xml", b"<head")
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB\x60\x82"
-_ORIENTATION = 0x0112
-_TURNED_BY_A_QUARTER = (5, 6, 7, 8)
 SHOWN_AFTER_S = 0.5  # for what is done sooner, a progress bar would only flicker
 _FILES_PER_PROCESS = 256  # fewer are read sooner than a process starts
 # Pillow raises any of these for a damaged file; it reports broken PNG chunks as SyntaxError.
 PILLOW_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 
 
-def is_hidden(name: str) -> bool:
-    """Whether an operating system left it: hidden files such as the `._a.jpg` of macOS, `Thumbs.db`, `__MACOSX`."""
-    return name.startswith(".") or name in _SYSTEM_FILES
+def list_images(folder: Path, suffix: Literal[".jpg", ".png"], root: Path) -> tuple[dict[str, Path], list[Finding]]:
+    """The images of one format in a folder by their names without suffix, sorted, and what else is in it, relative to `root`.
 
-
-def list_images(folder: Path, suffix: Literal[".jpg", ".png"], root: Path) -> tuple[list[str], list[Finding]]:
-    """The names in a folder whose files should all end in `suffix`, sorted, and what else is in it, with names relative to `root`.
-
-    Files with another spelling of the suffix (`a.JPG`) are `misnamed`; hidden files, unfinished downloads, folders and other files
-    are notes.
+    A folder that is not there has none. The suffix may have any of its spellings (`a.JPG`, `a.jpeg`). Two images of one name are
+    `wrong`; hidden files, unfinished downloads, folders and other files are notes.
     """
+    if not folder.is_dir():
+        return {}, []
     with os.scandir(folder) as entries:
         kinds = {entry.name: entry.is_dir() for entry in entries}
-    images = {name for name, is_folder in kinds.items() if name.endswith(suffix) and not is_folder and not is_hidden(name)}
+    images: dict[str, Path] = {}
     findings = []
-    for name in sorted(kinds.keys() - images):
+    for name in sorted(kinds):
         kind: Kind = "note"
         advice = ""
         if is_hidden(name):
@@ -65,12 +60,15 @@ def list_images(folder: Path, suffix: Literal[".jpg", ".png"], root: Path) -> tu
             text = "folders within folders of images are ignored"
         elif name.lower().endswith(_UNFINISHED):
             text, advice = "files are left from an interrupted download", "remove them"
-        elif Path(name.lower()).suffix in _SPELLINGS[suffix] and f"{Path(name).stem}{suffix}" not in images:
-            kind, text, advice = "misnamed", f"files do not end in {suffix}", "rename them"
-        else:
+        elif Path(name.lower()).suffix not in _SPELLINGS[suffix]:
             text = "files do not belong in their folder"
+        elif (stem := Path(name).stem) in images:
+            kind, text, advice = "wrong", f"files have the name of another image beside them, {images[stem].name}", "remove one"
+        else:
+            images[stem] = folder / name
+            continue
         findings.append(Finding(kind, text, ((folder / name).relative_to(root).as_posix(),), advice))
-    return sorted(images), merged(findings)
+    return images, merged(findings)
 
 
 class ImageFacts(NamedTuple):
@@ -78,7 +76,6 @@ class ImageFacts(NamedTuple):
 
     path: Path
     size: tuple[int, int] | None = None  # (width, height) by its header, in pixels
-    turned: bool = False  # its EXIF orientation swaps the two when it is read
     damage: str = ""  # what is wrong, as a phrase about several files
     detail: str = ""  # the decoder's words
     values: tuple[int, ...] | None = None  # the different ones of a label map, ascending; None where it was not decoded
@@ -95,8 +92,8 @@ def look_at(path: Path, decode: Decode | None = None, labels: bool = False) -> I
             if damage := _damage_at_the_start(head):
                 return facts._replace(damage=damage)
             with Image.open(stream) as image:
-                turned = "exif" in image.info and image.getexif().get(_ORIENTATION) in _TURNED_BY_A_QUARTER
-                facts = facts._replace(size=image.size, turned=turned)
+                require_decodable(image.size)
+                facts = facts._replace(size=image.size)
         if _ends_early(path, head, tail):
             return facts._replace(damage="cut off before their end")
         if labels and len(image.getbands()) != 1:
@@ -142,12 +139,13 @@ def _ends_early(path: Path, head: bytes, tail: bytes) -> bool:
 def by_pillow(path: Path) -> None:
     """Decode an image by Pillow, which passes over slips that ImageNet's own files have."""
     with Image.open(path) as image:
-        image.convert("RGB")
+        to_rgb(image)
 
 
 def label_map(path: Path) -> npt.NDArray[Any]:
     """Decode a label map by Pillow."""
     with Image.open(path) as image:
+        require_decodable(image.size)
         return np.asarray(image)
 
 
@@ -187,11 +185,6 @@ def look_at_all(
     yield from tqdm(facts, desc=what, total=len(paths), unit="file", delay=SHOWN_AFTER_S, mininterval=0.5, leave=False)
 
 
-def usable_cores() -> int:
-    """Those that a container or a Slurm job may use, where the system tells."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def in_processes(workers: int, work: Callable[..., Outcome], *items: Iterable[Any], chunksize: int = 1) -> Iterator[Outcome]:
     """As `map`, in several new processes, or in this one where one is enough."""
     if workers <= 1:
@@ -219,17 +212,9 @@ def size_findings(
     pairs: Iterable[tuple[ImageFacts, tuple[int, int] | None]], root: Path, reference: str, advice: str = ""
 ) -> list[Finding]:
     """Findings about images of another (width, height) than `reference`, such as `their label maps`, states, where it is known."""
-    wrong, turned = [], []
-    for fact, expected in pairs:
-        if fact.size is None or expected is None:
-            continue
-        name = fact.path.relative_to(root).as_posix()
-        read = fact.size[::-1] if fact.turned else fact.size
-        if expected not in (fact.size, read):
-            wrong.append(f"{name} ({fact.size[0]} x {fact.size[1]} instead of {expected[0]} x {expected[1]})")
-        elif expected != read:
-            turned.append(name)
-    return [
-        *about("wrong", f"images differ in size from {reference}", wrong, advice),
-        *about("note", f"the EXIF orientation turns images when they are read, unlike {reference}", turned),
+    wrong = [
+        f"{fact.path.relative_to(root).as_posix()} ({fact.size[0]} x {fact.size[1]} instead of {expected[0]} x {expected[1]})"
+        for fact, expected in pairs
+        if fact.size is not None and expected is not None and fact.size != expected
     ]
+    return about("wrong", f"images differ in size from {reference}", wrong, advice)

@@ -10,13 +10,13 @@ import logging
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backbones.spec import spec_to_dict
-from common.files import text_sha256, write_text_atomically
+from common.files import parse_json, text_sha256, write_text_atomically
 from eval.findings import first_few
 from eval.result import (
     RESULT_FILE,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
+_PARTS_FILE = ".parts.json"  # seconds that earlier parts of an interrupted run took, and when the present one began
 
 _SHOWN = 4
 
@@ -87,6 +88,26 @@ class Evaluation:
             logger.warning("it keeps the name %s; for a row of another name, give another --output", found.backbone.name)
         return found
 
+    @contextlib.contextmanager
+    def begun(self, is_complete: Callable[[Result], bool] = lambda _: True) -> Iterator[Result | None]:
+        """Give the result that the output folder holds, or None; unless it is complete, no other run may write there meanwhile.
+
+        All processes of a run call this together.
+        """
+        from common.distributed import hold_folder, rank, wait_for_all  # loads torch, as whoever runs a task has done
+
+        finished = self.finished()
+        wait_for_all()  # so that a fast process does not write a result before a slow one has looked for it
+        if finished is not None and is_complete(finished):
+            yield finished
+            return
+        with hold_folder(self.options.output):
+            finished = self.finished()  # perhaps by the run that held the folder until now
+            if rank() == 0 and finished is None:
+                _begin_part(self.options.output)
+                self.write_config()
+            yield finished
+
     def write_config(self) -> None:
         text = json.dumps(asdict(self.options), indent=1, default=str)
         write_text_atomically(self.options.output / CONFIG_FILE, text + "\n")
@@ -121,11 +142,31 @@ class Evaluation:
             config={**asdict(self.options), **(further_config or {})},
             seed=self.options.seed,
             environment=_environment(device),
-            wall_time_s=time.monotonic() - start,
+            wall_time_s=_earlier_parts(self.options.output)[0] + time.monotonic() - start,
             peak_memory_bytes=peak_memory_bytes(device),
             artefacts=artefacts,
             inputs_sha256=self.inputs_sha256,
         )
+
+
+def _earlier_parts(folder: Path) -> tuple[float, float]:
+    """How many seconds a run has taken before its present part, and when that began in seconds since the epoch."""
+    path = folder / _PARTS_FILE
+    if not path.exists():
+        return 0.0, 0.0
+    try:
+        seconds, begin = map(float, parse_json(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: damaged ({error}); remove it, and the time of earlier parts is lost") from error
+    return seconds, begin
+
+
+def _begin_part(folder: Path) -> None:
+    """Add the time of a part that was interrupted to those before it; what has no other sign of its end ended with its last file."""
+    seconds, begin = _earlier_parts(folder)
+    if begin:
+        seconds += max(0.0, max(path.stat().st_mtime for path in folder.rglob("*")) - begin)
+    write_text_atomically(folder / _PARTS_FILE, json.dumps([seconds, time.time()]) + "\n")
 
 
 def _inputs(given: Evaluation | Result) -> Inputs:
@@ -189,7 +230,7 @@ def _environment(device: "torch.device") -> Environment:
     except (OSError, subprocess.SubprocessError):
         code = "unknown"
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return Environment(device=name, world_size=world_size(), packages=packages, code=code)
+    return Environment(device=name, world_size=world_size(), threads=torch.get_num_threads(), packages=packages, code=code)
 
 
 def metrics_line(folder: Path, found: Result) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from common.files import write_text_atomically
+from common.files import parse_json, write_text_atomically
 
 RESULT_VERSION = 1
 RESULT_FILE = "result.json"
@@ -94,6 +94,7 @@ class Environment:
     world_size: int
     packages: dict[str, str]
     code: str
+    threads: int = 0  # of torch in each process; 0 in results from before this was recorded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,7 @@ class Result:
     config: dict[str, Any]  # resolved
     seed: int
     environment: Environment
-    wall_time_s: float  # from start to result, of the last session where a run was continued
+    wall_time_s: float  # from start to result; of a run that was interrupted the sum of its parts
     peak_memory_bytes: int
     """Largest resident memory of one process, or allocated memory of one GPU where one was used."""
     artefacts: dict[str, str]  # name -> path relative to the result file
@@ -134,8 +135,8 @@ def write_result(folder: Path, result: Result) -> Path:
 def read_result(path: Path) -> Result:
     """Read a result file; ResultError, which names it, if it is damaged, incomplete or of another version."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        content = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ResultError(f"{path}: not a readable result file ({error})") from error
     if not isinstance(content, dict) or "version" not in content:
         raise ResultError(f"{path}: not a result file (no version)")

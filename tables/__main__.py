@@ -3,17 +3,14 @@
 `python -m tables check` says whether results may stand in one table, with every difference that makes them incomparable.
 """
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.cli import USER_ERROR, parse, run_command
-from tables.collect import CollectionError, Evaluated, Measurement, Slot, collect
+from tables.collect import Evaluated, Measurement, Slot, collect
 from tables.comparability import FIELDS, Difference, benchmark_differences, row_differences
 from tables.make import TablesConfig, make_tables
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +30,8 @@ class CheckConfig:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write the tables, or compare the results. Every result that cannot be used is logged with its problem."""
-    try:
-        return _check(argv[1:]) if argv[:1] == ["check"] else _make(argv)
-    except CollectionError as error:
-        for problem in error.problems:
-            logger.error("%s", problem)
-        raise
+    """Write the tables, or compare the results."""
+    return _check(argv[1:]) if argv[:1] == ["check"] else _make(argv)
 
 
 def _make(argv: Sequence[str]) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from backbones.spec import architecture_name
+from common.cli import one_line
 from eval.result import RESULT_FILE, Result, ResultError, read_result
 from eval.tasks import BENCHMARKS
 from tables.comparability import seed_differences
@@ -21,7 +22,7 @@ _LATER_SOURCE_KINDS = {"recipe_sha256": str, "seed": int}  # backbone files from
 
 
 class CollectionError(ValueError):
-    """There are result files that cannot be used; `problems` has one line for each."""
+    """There are result files that cannot be used; `problems` has one line for each, as the log has."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__(f"{len(problems)} problem(s) in the result files; no table was written")
@@ -123,12 +124,14 @@ def collect(runs: Path) -> list[Evaluated]:
             result = read_result(path)
             _check_result(result, path)
         except ResultError as error:
-            problems.append(" ".join(str(error).split()))
+            problems.append(one_line(str(error)))
             continue
         measurement = Measurement(path=path.relative_to(runs).as_posix(), folder=path.parent, result=result)
         by_name.setdefault(result.backbone.name, []).append(measurement)
     named = [_gather(by_name[name], problems) for name in sorted(by_name)]
     if problems:
+        for problem in problems:
+            logger.error("%s", problem)
         raise CollectionError(problems)
     rows = _merge_recipes(named)
     for number, measurement in enumerate((measurement for row in rows for measurement in row.measurements), start=1):

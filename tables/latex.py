@@ -7,7 +7,7 @@ Every value stands in a macro that says what it is (`\pbSample`, `\pbBest`, ...)
 from collections.abc import Mapping, Sequence
 
 from tables.compare import Comparison, Mark, marked
-from tables.render import rounded
+from tables.render import plain, rounded
 from tables.rows import Cell, Row, Status, Table, printed, signed
 
 DOCUMENT = "tables.tex"
@@ -110,7 +110,7 @@ def render_latex(table: Table, comparison: Comparison) -> str:
 
 def escape(text: str) -> str:
     """Text in LaTeX, on one line and without Markdown's backticks. Letters beyond Latin-1 are left to the engine."""
-    return " ".join(text.split()).translate(_ESCAPES)
+    return plain(text).translate(_ESCAPES)
 
 
 def _headings(table: Table, descriptors: Sequence[str]) -> list[str]:
@@ -127,7 +127,8 @@ def _headings(table: Table, descriptors: Sequence[str]) -> list[str]:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return " & ".join(cells) + r" \\"
+    # A [ or * after the end of the row before would be taken for an argument of that.
+    return ("{}" if cells[0].startswith(("[", "*")) else "") + " & ".join(cells) + r" \\"
 
 
 def _descriptor(row: Row, name: str, features: Mapping[str, str]) -> str:

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.files import write_text_atomically
+from common.files import lock_folder, write_text_atomically
 from tables.collect import Evaluated, collect
 from tables.compare import Comparison, compare, names_of
 from tables.latex import DOCUMENT, MACROS, MACROS_FILE, render_document, render_latex
@@ -87,6 +87,7 @@ def make_tables(config: TablesConfig) -> list[Path]:
     made = build_tables(config.runs, config.baseline or None)
     files = render_tables(made)
     files[REPORT_FILE] = render_report(made, max_picture_mb=config.max_picture_mb, max_films=config.max_films)
-    for name, content in files.items():
-        write_text_atomically(config.output / name, content)
+    with lock_folder(config.output):
+        for name, content in files.items():
+            write_text_atomically(config.output / name, content)
     return [config.output / name for name in files]

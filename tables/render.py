@@ -19,6 +19,7 @@ why.
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 
 from eval.result import Dataset, Result
@@ -28,6 +29,7 @@ from tables.comparability import deviations_of
 from tables.compare import FEWEST_ITEMS, RESAMPLES, Comparison, Mark, marked
 from tables.rows import BENCHMARK_NUMBERS, VERDICTS, Cell, Row, Table, printed, signed, standing
 
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?")
 _NO_VALUE = "n/a"
 _NOT_RUN = "–"
 
@@ -71,9 +73,16 @@ def render_csv(table: Table, comparison: Comparison, with_baseline: bool = False
     writer = csv.DictWriter(stream, header, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for row, entries in marked(table, comparison):
-        writer.writerow(_csv_record(table, row, {column.key: mark for column, _, mark in entries}))
-        writer.writerows(_csv_record(table, seed, {}) for seed in row.seeds)
+        records = [_csv_record(table, row, {column.key: mark for column, _, mark in entries})]
+        for record in (*records, *(_csv_record(table, seed, {}) for seed in row.seeds)):
+            writer.writerow({name: csv_text(text) for name, text in record.items()})
     return stream.getvalue()
+
+
+def csv_text(text: str) -> str:
+    """A cell that no spreadsheet computes: text that begins like a formula, and is no number, gets an apostrophe before it."""
+    shown = plain(text)
+    return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) and not _NUMBER.fullmatch(shown) else shown
 
 
 def _csv_record(table: Table, row: Row, marks: Mapping[str, Mark]) -> dict[str, str]:
@@ -230,9 +239,14 @@ def _backbones(evaluated: Sequence[Evaluated]) -> str:
     return "\n".join(lines)
 
 
+def plain(text: str) -> str:
+    """Text on one line, without control characters."""
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+
+
 def _plain(text: str) -> str:
     """Text that does not break a cell of a Markdown table."""
-    return " ".join(text.split()).replace("|", "\\|")
+    return plain(text).replace("|", "\\|")
 
 
 def _code(text: str) -> str:

@@ -21,7 +21,7 @@ from tools.stray_data import find_archives, find_elsewhere, repair_command
 
 State = Literal["not examined", "absent", "problems", "sample data", "subset", "complete"]
 
-_ORDER = ("missing", "misplaced", "misnamed", "damaged", "wrong", "subset", "note")
+_ORDER = ("missing", "misplaced", "damaged", "wrong", "subset", "note")
 _WIDTH = 110
 _INDENT = 13
 _RED, _GREEN, _YELLOW, _BOLD, _PLAIN = "\033[31m", "\033[32m", "\033[33m", "\033[1m", "\033[0m"

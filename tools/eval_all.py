@@ -1,11 +1,12 @@
 """Converts a checkpoint, runs every task on it, and writes the tables. `tools/eval_all.sh` calls this."""
 
 import logging
+import os
 import shlex
 import subprocess
 import sys
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,8 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.cli import parse, run_command
+from common.cli import SECTION, as_typed, parse, run_command
+from common.files import check_name
 from common.launch import Command, LaunchOptions
 from eval.tasks import TASKS, named_tasks
 from tools.make_sample_data import SAMPLE_FOLDER, SampleConfig, draw_samples
@@ -97,18 +99,22 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
 
     If the checkpoint, a data set or an option cannot be used, ValueError says so before any task starts.
     """
+    tasks = options.chosen_tasks()
+    if unused := [task for task, given in task_options.items() if given and task not in tasks]:
+        raise ValueError(f"options are given for {', '.join(unused)}, which --tasks leaves out")
+    placeholders = ("--backbone", "none", "--data", "none", "--output", "none")
+    _join_problems(
+        tasks, lambda task: parse(TASKS[task].config, [*placeholders, *task_options[task]], f"python -m eval {task}")
+    )
     # These load torch; --help and mistakes in the options need not wait for it.
     from backbones.convert import open_backbone
     from tables.make import TablesConfig, make_tables
     from tools.runs import BACKBONE_FILE, launch, local_processes, run_name, write_backbone
     from tools.summary import summary
 
-    tasks = options.chosen_tasks()
-    if unused := [task for task, given in task_options.items() if given and task not in tasks]:
-        raise ValueError(f"options are given for {', '.join(unused)}, which --tasks leaves out")
     if options.sample:
         draw_samples(SampleConfig(output=SAMPLE_FOLDER))
-    folder = options.runs / (options.name or run_name(options.checkpoint))
+    folder = options.runs / check_name(options.name or run_name(options.checkpoint), "--name")
     backbone = folder / BACKBONE_FILE
     arguments = {task: _task_arguments(task, backbone, options, task_options[task]) for task in tasks}
     conversion = open_backbone(
@@ -132,8 +138,13 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
         return True
     processes = local_processes(options)
     statuses = {task: _run(task, [*arguments[task], *processes]) for task in tasks}
-    print(summary(folder, statuses, make_tables(tables)))  # noqa: T201
-    return not any(statuses.values())
+    try:
+        files = make_tables(tables)
+    except ValueError as error:
+        files = []
+        logger.error("no tables: %s", error)
+    print(summary(folder, statuses, files))  # noqa: T201
+    return bool(files) and not any(statuses.values())
 
 
 def _task_arguments(task: str, backbone: Path, options: EvalAllOptions, given: Sequence[str]) -> list[str]:
@@ -160,13 +171,21 @@ def _conversion_command(options: EvalAllOptions, output: Path) -> str:
 
 def check_tasks(arguments: Mapping[str, Sequence[str]], spec: "BackboneSpec") -> None:
     """Find the mistakes in the options and data of all tasks before the first of them starts; one ValueError names them all."""
+
+    def check(task: str) -> None:
+        config: Any = parse(TASKS[task].config, arguments[task], f"python -m eval {task}")
+        TASKS[task].load("task", "check")(config, spec)
+
+    _join_problems(arguments, check)
+
+
+def _join_problems(tasks: Iterable[str], check: Callable[[str], object]) -> None:
     problems = []
-    for task, given in arguments.items():
+    for task in tasks:
         try:
-            config: Any = parse(TASKS[task].config, given, f"python -m eval {task}")
-            TASKS[task].load("task", "check")(config, spec)
+            check(task)
         except ValueError as error:
-            problems.append(f"--{task}: {error}")
+            problems.append(f"--{task}: {as_typed(str(error), task)}")
     if problems:
         raise ValueError("; ".join(problems))
 
@@ -175,7 +194,9 @@ def _run(task: str, arguments: Sequence[str]) -> int:
     """Run a task in other processes. Return the exit status."""
     logger.info("%s: starting", task)
     # A task prints its metrics to standard output, and the summary repeats them; progress and errors go to standard error.
-    status = subprocess.run([sys.executable, "-m", "eval", task, *arguments], check=False, stdout=subprocess.DEVNULL).returncode
+    command = [sys.executable, "-m", "eval", task, *arguments]
+    environment = {**os.environ, SECTION: task}
+    status = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, env=environment).returncode
     if status:
         logger.error("%s: failed with status %d, see above", task, status)
     return status

@@ -8,7 +8,7 @@
 # Environment: NPROC_PER_NODE, the number of processes (default: the number of GPUs, or 1).
 # Finished tasks are not run again; after an interruption or a kill, the same command line continues.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/lib/environment.sh
 enter_environment
 exec python tools/eval_all.py "$@"

@@ -3,7 +3,7 @@
 #   bash tools/lock.sh              keep the present pins where requirements.in still allows them
 #   bash tools/lock.sh --upgrade    take the newest versions that requirements.in allows
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/lib/environment.sh
 find_uv
 

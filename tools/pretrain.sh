@@ -12,7 +12,7 @@
 #   srun bash tools/pretrain.sh RECIPE || { [ $? -eq 138 ] && scontrol requeue "$SLURM_JOB_ID"; }
 # `--slurm --gpus N --nodes M` as options submit such a job instead; with `--dry-run` it is only printed.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/lib/environment.sh
 enter_environment
 
@@ -31,6 +31,8 @@ for argument in "$@"; do
     esac
 done
 
+# Mistakes are answered before torch is loaded, which takes seconds.
+python -m pretrain "$@" --dry-run >/dev/null
 processes=${NPROC_PER_NODE:-$(python -c 'import torch; print(max(1, torch.cuda.device_count()))')}
 if [ -n "${NNODES:-}" ] && [ "$NNODES" -gt 1 ]; then
     : "${MASTER_ADDR:?error: with NNODES=$NNODES set MASTER_ADDR to the first machine}"

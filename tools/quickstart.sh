@@ -7,7 +7,7 @@ if [ $# -gt 0 ]; then
     echo "usage: bash tools/quickstart.sh (no arguments: environment, sample data, pretraining, every evaluation, tables, report)" >&2
     case $1 in -h | --help) exit 0 ;; *) exit 2 ;; esac
 fi
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/lib/environment.sh
 
 step() {

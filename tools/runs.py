@@ -24,7 +24,7 @@ BACKBONE_FILE = "backbone.safetensors"
 def run_name(checkpoint: Path) -> str:
     """The name of a run that the user did not name."""
     if is_timm_name(checkpoint):
-        return str(checkpoint).removeprefix(TIMM_PREFIX)
+        return str(checkpoint).removeprefix(TIMM_PREFIX).rpartition("/")[2]
     return checkpoint.resolve().parent.name if checkpoint.stem == "checkpoint" else checkpoint.stem
 
 

@@ -3,7 +3,7 @@
 #   bash tools/setup.sh                     the plain torch wheels: they run with and without a GPU
 #   TORCH_BACKEND=cpu bash tools/setup.sh   the small CPU-only wheels, where PyTorch's own index can be reached
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/lib/environment.sh
 ensure_environment
 echo "environment ready: .venv (python $(.venv/bin/python -c 'import platform; print(platform.python_version())'))"

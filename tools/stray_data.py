@@ -3,7 +3,7 @@
 import os
 import shlex
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from eval.findings import Finding, about
@@ -36,7 +36,7 @@ def _find_folders(start: Path, signs: Iterable[str]) -> Iterator[Path]:
 
 def _subfolders(folder: Path) -> list[Path]:
     """Visible subfolders, sorted by name; none if the folder cannot be read."""
-    from eval.image_checks import is_hidden  # slow to load, and not needed for --help
+    from common.images import is_hidden  # slow to load, and not needed for --help
 
     if not os.access(folder, os.R_OK | os.X_OK) or not folder.is_dir():
         return []
@@ -67,11 +67,8 @@ def find_archives(task: Task, data: Path) -> list[Finding]:
 
 
 def repair_command(finding: Finding, root: Path) -> str:
-    """The command that renames misnamed files, or moves a folder out of another of the same name; empty for other findings."""
+    """The command that moves a folder out of another of the same name; empty for other findings."""
     paths = [root / name for name in finding.names]
-    if finding.kind == "misnamed" and paths:
-        suffix = finding.text.split()[-1]  # as `eval.image_checks.list_images` words it
-        return rename_command([(path, path.with_suffix(suffix)) for path in paths])
     if finding.kind == "misplaced" and len(paths) == 1 and paths[0].is_dir() and paths[0].name == paths[0].parent.name:
         return move_command(paths[0], paths[0].parent)
     return ""
@@ -85,17 +82,6 @@ def move_command(source: Path, target: Path) -> str:
     # `mv SOURCE/*` fails with a hundred thousand names.
     inner = _quoted(source)
     return f"find {inner} -mindepth 1 -maxdepth 1 -exec mv -n {{}} {_quoted(target)} \\; && rmdir {inner}"
-
-
-def rename_command(renamings: Sequence[tuple[Path, Path]]) -> str:
-    """The command that gives files another ending; only an example if their endings differ too much for one command."""
-    endings = {(old.suffix, new.suffix) for old, new in renamings}
-    if len(renamings) == 1 or len(endings) > 1:
-        old, new = renamings[0]
-        return f"{'as in: ' if len(renamings) > 1 else ''}mv -n {_quoted(old)} {_quoted(new)}"
-    ((wrong, right),) = endings
-    folder = Path(os.path.commonpath([old.parent for old, _ in renamings]))
-    return f"find {_quoted(folder)} -name '*{wrong}' -exec sh -c 'mv -n \"$1\" \"${{1%.*}}{right}\"' _ {{}} \\;"
 
 
 def _quoted(path: Path) -> str:

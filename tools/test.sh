@@ -4,7 +4,7 @@
 #   bash tools/test.sh -m long           only those
 #   bash tools/test.sh -m "not slow"     further arguments go to pytest
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/lib/environment.sh
 enter_environment
 

@@ -17,10 +17,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from common.cifar import CifarLayout, find_layout, picture_planes, present_train_files, read_records
-from common.files import text_sha256
-from common.images import IMAGE_SUFFIXES, read_lines
+from common.files import check_name, text_sha256
+from common.images import IMAGE_SUFFIXES, is_hidden, is_image_name, read_lines, to_rgb, walk_files
 from eval.findings import Finding, about, refuse
-from eval.image_checks import PILLOW_ERRORS, by_pillow, damage_findings, is_hidden, look_at_all
+from eval.image_checks import PILLOW_ERRORS, by_pillow, damage_findings, look_at_all
 from eval.record import describe_dataset
 from eval.result import Dataset
 from eval.tasks import TASKS
@@ -54,12 +54,12 @@ Source = list[str] | npt.NDArray[np.uint8]
 
 
 def read_image(source: Source, index: int) -> Image.Image:
-    """An image in RGB, decoded as torchvision's `ImageFolder` does."""
+    """An image in RGB, decoded as torchvision's `ImageFolder` does, but for 16 bits of grey."""
     if not isinstance(source, list):
         return Image.fromarray(np.ascontiguousarray(source[index]))
     try:
         with Image.open(source[index]) as image:
-            return image.convert("RGB")
+            return to_rgb(image)
     except PILLOW_ERRORS as error:  # leaving the image out would change the benchmark
         raise ValueError(f"{source[index]}: cannot be decoded ({error}); repair or replace it") from error
 
@@ -100,7 +100,8 @@ def read_splits(root: Path, train_folder: str, test_folder: str, classes: str) -
         if classes:
             raise ValueError(f"classes={classes}: {layout.name} is evaluated as a whole; leave the option out")
         return _read_cifar(root, layout)
-    files, findings = _list_images(root, (train_folder, test_folder), read_class_list(classes) if classes else None)
+    wanted = read_class_list(classes, root / train_folder) if classes else None
+    files, findings = _list_images(root, (train_folder, test_folder), wanted)
     refuse(findings)
     name, found = root.resolve().name, files[train_folder]
     if classes:
@@ -111,12 +112,14 @@ def read_splits(root: Path, train_folder: str, test_folder: str, classes: str) -
     return Splits(*(_label(root, split, files[split], name, size) for split, size in zip(files, sizes, strict=True)))
 
 
-def read_class_list(classes: str) -> list[str]:
-    """The class folders, sorted, that an option's value names: `imagenet-100`, or a file with a folder name per line."""
+def read_class_list(classes: str, folder: Path) -> list[str]:
+    """The class folders in a folder, sorted, that an option's value names: `imagenet-100`, or a file with a folder name per line."""
     path = _IMAGENET_100_LIST if classes == _IMAGENET_100_OPTION else Path(classes)
     if not path.is_file():
         raise ValueError(f"classes={classes}: no such file; give imagenet-100, or a text file with a folder name per line")
-    names = [line.split()[0] for line in read_lines(path)]
+    # Words after the name of a folder are a remark, unless they are part of it.
+    lines = read_lines(path)
+    names = [check_name(line if (folder / line).is_dir() else line.split()[0], f"classes={classes}:") for line in lines]
     if not names or len(set(names)) != len(names):
         raise ValueError(f"classes={classes}: the file must name at least one class, and none twice")
     return sorted(names)
@@ -152,6 +155,8 @@ def _list_images(
 ) -> tuple[dict[str, dict[str, list[ImageFile]]], list[Finding]]:
     """The images by folder and class, sorted, and what is wrong with the folders; `wanted` are the only classes that count."""
     findings: list[Finding] = []
+    if len({(root / split).resolve() for split in splits}) < len(splits):
+        return {}, [Finding("wrong", f"{root}: {splits[0]} and {splits[1]} are the same folder", advice="test on other images")]
     found = {split: _class_folders(root, split, findings) for split in splits}
     expected = set(wanted or itertools.chain(*found.values()))
     files: dict[str, dict[str, list[ImageFile]]] = {}
@@ -183,7 +188,7 @@ def _class_folders(root: Path, split: str, findings: list[Finding]) -> list[str]
         kinds = {entry.name: entry.is_dir() for entry in entries}
     visible = sorted(name for name in kinds if not is_hidden(name))
     names = [name for name in visible if kinds[name]]
-    images = [name for name in visible if not kinds[name] and Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    images = [name for name in visible if not kinds[name] and is_image_name(name)]
     archives = [name for name in visible if not kinds[name] and name.endswith(".tar")]
     others = sorted(f"{split}/{name}" for name in kinds.keys() - {*names, *images, *archives})
     unpack = f'cd {folder} && for a in *.tar; do mkdir -p "${{a%.tar}}" && tar -xf "$a" -C "${{a%.tar}}" && rm "$a"; done'
@@ -200,10 +205,10 @@ def _class_folders(root: Path, split: str, findings: list[Finding]) -> list[str]
 def _walk(folder: Path, others: list[str]) -> list[ImageFile]:
     """Every image at any depth, sorted by path; the paths of other files are appended to `others`."""
     images = []
-    for parent, _, names in os.walk(folder, followlinks=True):
+    for parent, names in walk_files(folder):
         for name in names:
             path = os.path.join(parent, name)  # noqa: PTH118 - a million of them: pathlib takes four times as long
-            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
+            if is_image_name(name):
                 state = os.stat(path)  # noqa: PTH116
                 images.append((path, state.st_size, state.st_mtime_ns))
             else:

@@ -26,6 +26,7 @@ from backbones.build import AnyBackbone
 from common.distributed import full_float32, rank, wait_for_all, world_size
 from common.files import text_sha256, write_atomically, write_text_atomically
 from common.images import IMAGENET_MEAN, IMAGENET_STD
+from common.launch import loader_processes
 from eval.classification.config import ClassificationConfig
 from eval.classification.data import LabelledImages, Source, read_image
 from eval.classification.protocol import Representation
@@ -101,9 +102,18 @@ class FeatureStore:
     def __init__(self, root: Path, inputs: Mapping[str, Any], num_rows: int) -> None:
         self.description = json.dumps({"version": _STORE_VERSION, "rows": num_rows, **inputs}, sort_keys=True, indent=1) + "\n"
         self.folder = root / text_sha256(self.description)[:32]
+        self._num_rows = num_rows
 
     def path(self, number: int) -> Path:
         return self.folder / f"{number:05d}.npy"
+
+    def has(self, number: int) -> bool:
+        """Whether a file is there and whole, also after a crash of the machine that wrote it."""
+        try:
+            rows = np.load(self.path(number), mmap_mode="r")
+        except (OSError, ValueError, EOFError):
+            return False
+        return len(rows) == min(ROWS_PER_FILE, self._num_rows - number * ROWS_PER_FILE)
 
     def write(self, number: int, rows: npt.NDArray[np.float32]) -> None:
         write_text_atomically(self.folder / "inputs.json", self.description)  # for whoever wonders what the folder holds
@@ -137,6 +147,8 @@ def load_batches(
     """
     read = partial(_read_batch, images.source, transform)
     pinned = device.type == "cuda"
+    image_bytes = transform(Image.new("RGB", (64, 64)), 0).nbytes
+    workers = loader_processes(workers, max(map(len, batches), default=0) * image_bytes, "--workers")
     for batch in DataLoader(batches, batch_size=None, collate_fn=read, num_workers=workers, pin_memory=pinned):  # type: ignore[arg-type]
         if isinstance(batch, ValueError):
             raise batch
@@ -163,7 +175,7 @@ def extract_features(
     }
     spans = torch.arange(len(images)).split(ROWS_PER_FILE)
     files = [(number, store) for number in range(len(spans)) for store in stores.values()]
-    own = [number for number, store in files if number % world_size() == rank() and not store.path(number).is_file()]
+    own = [number for number, store in files if number % world_size() == rank() and not store.has(number)]
     parts = {number: spans[number].split(config.extraction_batch_size) for number in own}
     batches = [part.tolist() for number in parts for part in parts[number]]
     loaded = load_batches(images, transform, batches, config.workers, extractor.device)
@@ -175,10 +187,10 @@ def extract_features(
                 found.append(extractor(next(loaded)))
                 bar.update(len(part))
             for name, store in stores.items():
-                if not store.path(number).is_file():
+                if not store.has(number):
                     store.write(number, torch.cat([features[name] for features in found]).numpy())
     wait_for_all()
-    if absent := [str(store.path(number)) for number, store in files if not store.path(number).is_file()]:
+    if absent := [str(store.path(number)) for number, store in files if not store.has(number)]:
         others = f"{len(absent) - 1} more files of features"
         raise ValueError(f"{absent[0]} and {others} are not there; several machines must share --cache")
     wait_for_all()  # so that a process whose machine lacks files stops the others with a message

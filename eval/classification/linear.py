@@ -12,6 +12,7 @@ its part, and all of them get the whole batch and take the same step.
 
 import logging
 import math
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -60,7 +61,9 @@ def train_probe(
     first = 0
     ranks: list[Tensor] = []
     top1: list[list[float]] = []
-    if checkpoint.exists():
+    if checkpoint.exists() and not zipfile.is_zipfile(checkpoint):
+        logger.warning("%s breaks off: the probe is trained anew", checkpoint)
+    elif checkpoint.exists():
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         if state["inputs"] != inputs:
             raise ValueError(f"{checkpoint}: of an unfinished run with other inputs; choose another --output or remove it")

@@ -66,43 +66,40 @@ def evaluate(config: ClassificationConfig) -> Result:
             protocol=protocol_of(config, backbone.spec),
             datasets={"train": splits.train.fingerprint, "test": splits.test.fingerprint},
         )
-        finished = evaluation.finished()
-        wait_for_all()  # so that a fast process does not write a result before a slow one has looked for it
-        if finished is not None:
-            return finished
-        if rank() == 0:
-            evaluation.write_config()
-        representation = choose_representation(backbone.spec, config.linear_blocks, config.linear_mean_patch)
-        extractor = FeatureExtractor(network, representation, device)
-        stored = [name for name in config.classifiers if name == KNN or not config.augment]
-        train = extract_features(config, splits.train, stored, backbone.sha256, extractor)
-        test = extract_features(config, splits.test, config.classifiers, backbone.sha256, extractor)
-        ranks = run_knn(config, splits, train[KNN], test[KNN], device) if KNN in test else {}
-        top1: list[list[float]] = []
-        if LINEAR in test:
-            train_batches = partial(
-                training_batches, config=config, images=splits.train, store=train.get(LINEAR), extractor=extractor
-            )
-            in_order = torch.arange(len(splits.test)).split(ROWS_PER_FILE)
-            test_batches = partial(stored_batches, in_order, splits.test, test[LINEAR], device)
-            classes, checkpoint = len(splits.train.classes), config.output / PROBE_FILE
-            ranks_by_rate, top1 = train_probe(
-                config, classes, train_batches, test_batches, checkpoint, evaluation.inputs_sha256
-            )
-            names = ["linear", *(f"linear (rate {rate:g})" for rate in config.learning_rates[1:])]
-            ranks |= {name: ranks_T.numpy() for name, ranks_T in zip(names, ranks_by_rate, strict=True)}
-        if rank() == 0:
-            write_predictions(config.output, ranks, splits.test)
-            result = evaluation.record(
-                metrics_of(ranks, top1, len(splits.test.classes), config.seed),
-                breakdown_of(ranks, splits.test),
-                {"predictions": PREDICTIONS_FILE} | ({"probe": PROBE_FILE} if top1 else {}),
-                device,
-                start,
-            )
-            write_result(config.output, result)
-        wait_for_all()
-        return read_result(config.output / RESULT_FILE)
+        with evaluation.begun() as finished:
+            if finished is not None:
+                return finished
+            representation = choose_representation(backbone.spec, config.linear_blocks, config.linear_mean_patch)
+            extractor = FeatureExtractor(network, representation, device)
+            stored = [name for name in config.classifiers if name == KNN or not config.augment]
+            train = extract_features(config, splits.train, stored, backbone.sha256, extractor)
+            test = extract_features(config, splits.test, config.classifiers, backbone.sha256, extractor)
+            ranks = run_knn(config, splits, train[KNN], test[KNN], device) if KNN in test else {}
+            top1: list[list[float]] = []
+            if LINEAR in test:
+                train_batches = partial(
+                    training_batches, config=config, images=splits.train, store=train.get(LINEAR), extractor=extractor
+                )
+                in_order = torch.arange(len(splits.test)).split(ROWS_PER_FILE)
+                test_batches = partial(stored_batches, in_order, splits.test, test[LINEAR], device)
+                classes, checkpoint = len(splits.train.classes), config.output / PROBE_FILE
+                ranks_by_rate, top1 = train_probe(
+                    config, classes, train_batches, test_batches, checkpoint, evaluation.inputs_sha256
+                )
+                names = ["linear", *(f"linear (rate {rate:g})" for rate in config.learning_rates[1:])]
+                ranks |= {name: ranks_T.numpy() for name, ranks_T in zip(names, ranks_by_rate, strict=True)}
+            if rank() == 0:
+                write_predictions(config.output, ranks, splits.test)
+                result = evaluation.record(
+                    metrics_of(ranks, top1, len(splits.test.classes), config.seed),
+                    breakdown_of(ranks, splits.test),
+                    {"predictions": PREDICTIONS_FILE} | ({"probe": PROBE_FILE} if top1 else {}),
+                    device,
+                    start,
+                )
+                write_result(config.output, result)
+            wait_for_all()
+            return read_result(config.output / RESULT_FILE)
 
 
 def run_knn(

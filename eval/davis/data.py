@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from common.images import read_lines
+from common.files import check_name
+from common.images import is_hidden, read_lines
 from eval import image_checks
 from eval.davis.config import SplitOptions
 from eval.davis.masks import VOID_ID, Mask, read_mask, single_object, without_void
@@ -126,14 +127,18 @@ def image_set_path(split: DavisSplit) -> Path:
 
 
 def read_image_set(path: Path) -> list[str]:
-    """Sequences of a list: a name per line, or (DAVIS-2016) a frame and a mask per line, whose folder is the sequence."""
-    names = [line.split()[0] for line in read_lines(path)]
-    return list(dict.fromkeys(Path(name).parent.name if name.endswith(".jpg") else name for name in names))
+    """Sequences of a list: a name per line, or (DAVIS-2016) a frame and a mask per line, whose folder is the sequence.
+
+    ValueError for a name that leads out of the folders of frames and masks.
+    """
+    frame_and_mask = re.compile(r".*?/([^/]+)/[^/]+\.jpg\s.*")
+    names = [frame_and_mask.sub(r"\1", line) for line in read_lines(path)]
+    return [check_name(name, f"{path}: sequence") for name in dict.fromkeys(names)]
 
 
 def subfolders(folder: Path) -> list[str]:
     """Names of the visible folders in a folder, sorted."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not image_checks.is_hidden(path.name))
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
 def fingerprint(split: DavisSplit, sequences: Sequence[VideoSequence]) -> Dataset:
@@ -173,13 +178,13 @@ def examine(folder: Path, deep: bool = False, jobs: int = 0) -> list[Finding]:
         return findings
     present = {*subfolders(split.frames_folder), *subfolders(split.masks_folder)}
     listed: set[str] = set()
-    others = sorted(path for path in needed.parent.glob("*.txt") if path != needed and not image_checks.is_hidden(path.name))
+    others = sorted(path for path in needed.parent.glob("*.txt") if path != needed and not is_hidden(path.name))
     for path in (needed, *others):
         place = path.relative_to(folder).as_posix()
         try:
             names = read_image_set(path)
-        except ValueError:
-            findings.append(Finding("damaged", f"{place} is not a list of names", advice=DOWNLOAD))
+        except ValueError as error:
+            findings.append(Finding("damaged", str(error), advice=DOWNLOAD))
             continue
         listed.update(names)
         here = [name for name in names if name in present]
@@ -236,8 +241,7 @@ def _check_sequences(
     frame_paths = [path for sequence in listed for path in sequence.frames]
     mask_paths = [path for sequence in listed for path in sequence.masks]
     decode = image_checks.by_opencv if deep else None
-    # Frames are read as they are stored, whatever their EXIF orientation.
-    frames = [fact._replace(turned=False) for fact in image_checks.look_at_all(frame_paths, jobs, "DAVIS frames", decode)]
+    frames = list(image_checks.look_at_all(frame_paths, jobs, "DAVIS frames", decode))
     masks = list(image_checks.look_at_all(mask_paths, jobs, "DAVIS masks", read_mask, labels=True))
     sizes = {(fact.path.parent.name, fact.path.stem): fact.size for fact in frames}
     first_sizes = {sequence.name: sizes[sequence.name, sequence.frames[0].stem] for sequence in listed}
@@ -257,25 +261,20 @@ def _check_sequences(
 def _list_sequence(split: DavisSplit, name: str, all_masks: bool) -> tuple[VideoSequence, list[Finding]]:
     """The files of a sequence, whose size is not known yet, and what is wrong with their names."""
     root, frames_folder, masks_folder = split.root, split.frames_folder / name, split.masks_folder / name
-    frame_names, findings = image_checks.list_images(frames_folder, ".jpg", root) if frames_folder.is_dir() else ([], [])
-    mask_names, more = image_checks.list_images(masks_folder, ".png", root) if masks_folder.is_dir() else ([], [])
+    stems, findings = image_checks.list_images(frames_folder, ".jpg", root)
+    masks, more = image_checks.list_images(masks_folder, ".png", root) if stems else ({}, [])
     findings += more
-    # What only has a wrong ending is reported as such, not as missing too.
-    misnamed = {Path(file).stem for finding in findings if finding.kind == "misnamed" for file in finding.names}
-    frames = [frames_folder / file for file in frame_names]
-    masks = {Path(file).stem: masks_folder / file for file in mask_names} if frames else {}
+    frames = list(stems.values())
     wanted = frames if all_masks else frames[:1]
-    without_mask = [f"{name}/{path.name}" for path in wanted if path.stem not in masks.keys() | misnamed]
-    without_frame = [
-        f"{name}/{path.name}" for stem, path in masks.items() if stem not in misnamed.union(p.stem for p in frames)
-    ]
+    without_mask = [f"{name}/{path.name}" for path in wanted if path.stem not in masks]
+    without_frame = [f"{name}/{path.name}" for stem, path in masks.items() if stem not in stems]
     no_frames = f"sequences have no frames (*.jpg) in {split.frames_folder.relative_to(root).as_posix()}"
     gap = "the numbering of frames goes on after a gap, or differs from their order by name"
     reason = "scoring needs a mask of every frame" if all_masks else "propagation starts from the first frame's mask"
     short = [f"{name} ({len(frames)})"] if all_masks and 0 < len(frames) < FEWEST_FRAMES else []
     findings += [
-        *about("missing", no_frames, [] if frames or misnamed else [name], f"{DOWNLOAD}, or take them off the list"),
-        *about("missing", gap, _check_numbering(frames, bool(misnamed), root)),
+        *about("missing", no_frames, [] if frames else [name], f"{DOWNLOAD}, or take them off the list"),
+        *about("missing", gap, _check_numbering(frames, root)),
         *about("missing", "frames have no mask", without_mask, reason),
         *about("missing", "masks have no frame", without_frame, DOWNLOAD),
         *about("wrong", f"sequences have fewer than {FEWEST_FRAMES} frames, which cannot be scored", short),
@@ -300,14 +299,14 @@ def _check_ids(root: Path, masks: Sequence[Path], ids: dict[Path, set[int]]) -> 
     ]
 
 
-def _check_numbering(frames: Sequence[Path], some_misnamed: bool, root: Path) -> list[str]:
+def _check_numbering(frames: Sequence[Path], root: Path) -> list[str]:
     """Where numbered frames have a gap, or come in another order by their names."""
     parts = [_TRAILING_NUMBER.fullmatch(frame.stem) for frame in frames]
     for (frame, part), (following, next_part) in pairwise(zip(frames, parts, strict=True)):
         if part and next_part and part[1] == next_part[1] and int(part[2]) > int(next_part[2]):
             shown = frame.relative_to(root).as_posix()
             return [f"{shown} comes before {following.name} by its name, which is their order (fill up the numbers with zeros)"]
-    if len(frames) < 3 or some_misnamed or not all(frame.stem.isdecimal() for frame in frames):
+    if len(frames) < 3 or not all(frame.stem.isdecimal() for frame in frames):
         return []
     numbers = [int(frame.stem) for frame in frames]
     step = min(after - before for before, after in pairwise(numbers))

@@ -10,6 +10,7 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 from zlib_ng import zlib_ng
 
+from common.images import require_decodable, to_rgb
 from eval.image_checks import PILLOW_ERRORS
 
 Mask = npt.NDArray[np.uint8]  # [H, W] object ids; 0 is background.
@@ -32,6 +33,7 @@ def read_mask(path: Path) -> Mask:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
             kind, mode = image.format, image.mode
+            require_decodable(image.size)
             if kind == "PNG" and mode in _ID_MODES:
                 ids = _read_plain(content, image)
                 return np.asarray(image, dtype=np.uint8) if ids is None else ids
@@ -99,7 +101,7 @@ def read_image(path: Path) -> Picture:
     """Decode an image as it is stored; ValueError, which names it, if it is missing or damaged."""
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            return np.asarray(to_rgb(image))
     except PILLOW_ERRORS as error:
         raise ValueError(f"{path}: missing or damaged image ({error})") from error
 

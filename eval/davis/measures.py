@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from eval.davis.data import FEWEST_FRAMES
 from eval.davis.masks import Mask, read_mask, single_object, without_void
+from eval.image_checks import list_images
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ def measure_sequence(annotations: Path, predictions: Path, one_object: bool = Fa
     """
     # OpenCV's own threads would fight with the processes of `--jobs`.
     cv2.setNumThreads(1)
-    paths = sorted(annotations.glob("*.png"))
+    paths = list(list_images(annotations, ".png", annotations)[0].values())
+    predicted, _ = list_images(predictions, ".png", predictions)
     if len(paths) < FEWEST_FRAMES:
         raise ValueError(
             f"{annotations}: {len(paths)} annotated frames; the first and the last are not scored, so at least {FEWEST_FRAMES}"
@@ -61,7 +63,8 @@ def measure_sequence(annotations: Path, predictions: Path, one_object: bool = Fa
     late: set[int] = set()
     for index, path in enumerate(scored):
         annotation = as_scored(read_mask(path))
-        prediction = _read_prediction(predictions / path.name, annotation.shape, num_objects, one_object)
+        prediction_path = predicted.get(path.stem, predictions / f"{path.stem}.png")
+        prediction = _read_prediction(prediction_path, annotation.shape, num_objects, one_object)
         if int(annotation.max()) > num_objects:
             late.update(np.unique(annotation[annotation > num_objects]).tolist())
         for number in range(num_objects):

@@ -23,7 +23,7 @@ def propagate(config: PropagationConfig) -> Path:
     """Write the masks of all chosen sequences; returns their folder."""
     # They load torch, which `--help` does not need.
     from backbones.file import load_backbone
-    from common.distributed import choose_device, process_group
+    from common.distributed import choose_device, hold_folder, process_group
     from common.files import file_sha256
     from eval.davis.data import DavisSplit, find_sequences, fingerprint
     from eval.davis.features import FeatureExtractor, check_sizes
@@ -34,7 +34,7 @@ def propagate(config: PropagationConfig) -> Path:
     backbone = load_backbone(config.backbone)
     check_sizes(backbone.spec, (sequence.size for sequence in sequences), config)
     device = choose_device(config.device)
-    with process_group(device, "gloo"):
+    with process_group(device, "gloo"), hold_folder(config.output):
         extract = FeatureExtractor(backbone, config.block, device)
         write_masks(sequences, config.output, extract, config, file_sha256(config.backbone), fingerprint(split, sequences))
     return config.output

@@ -17,11 +17,12 @@ import numpy.typing as npt
 
 from common.cli import parse, run_command
 from common.files import write_text_atomically
+from common.launch import usable_cores
 from eval.davis.config import SequenceOptions
 from eval.davis.data import ALL_SEQUENCES, DavisSplit, choose_sequences, image_set_path, read_image_set, subfolders
 from eval.davis.measures import SequenceMeasures, measure_sequence
 from eval.davis.official import compare_with_official
-from eval.image_checks import in_processes, usable_cores
+from eval.image_checks import in_processes
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,12 @@
 """DAVIS: label propagation with a backbone's features, and J&F of the masks."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
 
 from backbones.build import build_backbone
 from backbones.file import load_strictly, read_backbone_file
@@ -47,33 +52,49 @@ def evaluate(config: DavisConfig) -> Result:
             deviations=deviations(config),
         )
         evaluation = Evaluation(task="davis", options=config, backbone=backbone, protocol=protocol, datasets={"test": dataset})
-        finished = evaluation.finished()
-        wait_for_all()  # so that a fast process does not write a result before a slow one has looked for it
-        if finished is not None and (not config.overlays or OVERLAYS_FOLDER in finished.artefacts):
-            return finished
-        if rank() == 0 and finished is None:
-            evaluation.write_config()
-        masks = config.output / MASKS_FOLDER
-        write_masks(sequences, masks, extract, config, backbone.sha256, dataset)
-        artefacts = {"masks": MASKS_FOLDER}
-        if config.overlays:
-            write_overlays(sequences, masks, config.output / OVERLAYS_FOLDER)
-            artefacts["overlays"] = OVERLAYS_FOLDER
-        if rank() == 0:
-            if finished is None:
-                names = [sequence.name for sequence in sequences]
-                scores = score_sequences(names, split.masks_folder, masks, config.year == "2016", config.jobs)
-                overall, per_sequence = write_csv_files(config.output, config.split, scores)
-                artefacts |= {"overall": overall.name, "per_sequence": per_sequence.name}
-                percent = _percent(scores.overall)
-                metrics = {name: Metric(value=percent[name], higher_is_better=name not in LOWER_IS_BETTER) for name in percent}
-                breakdown = {name: _percent(values) for name, values in scores.per_object.items()}
-                result = evaluation.record(metrics, breakdown, artefacts, device, start)
-            else:
-                result = replace(finished, artefacts={**finished.artefacts, **artefacts})
-            write_result(config.output, result)
-        wait_for_all()
-        return read_result(config.output / RESULT_FILE)
+        has_all = partial(_has_all, config)
+        with evaluation.begun(has_all) as finished:
+            if finished is not None and has_all(finished):
+                return finished
+            masks = config.output / MASKS_FOLDER
+            write_masks(sequences, masks, extract, config, backbone.sha256, dataset)
+            artefacts = {"masks": MASKS_FOLDER}
+            if config.overlays:
+                write_overlays(sequences, masks, config.output / OVERLAYS_FOLDER)
+                artefacts["overlays"] = OVERLAYS_FOLDER
+            if rank() == 0:
+                if finished is None:
+                    names = [sequence.name for sequence in sequences]
+                    result = _scored(evaluation, names, split.masks_folder, artefacts, device, start)
+                else:
+                    result = replace(finished, artefacts={**finished.artefacts, **artefacts})
+                write_result(config.output, result)
+            wait_for_all()
+            return read_result(config.output / RESULT_FILE)
+
+
+def _has_all(config: DavisConfig, found: Result) -> bool:
+    return not config.overlays or OVERLAYS_FOLDER in found.artefacts
+
+
+def _scored(
+    evaluation: Evaluation,
+    names: Sequence[str],
+    annotations: Path,
+    artefacts: dict[str, str],
+    device: torch.device,
+    start: float,
+) -> Result:
+    """The result of the masks in the output folder."""
+    config = evaluation.options
+    masks = config.output / MASKS_FOLDER
+    scores = score_sequences(names, annotations, masks, config.year == "2016", config.jobs)
+    overall, per_sequence = write_csv_files(config.output, config.split, scores)
+    artefacts |= {"overall": overall.name, "per_sequence": per_sequence.name}
+    percent = _percent(scores.overall)
+    metrics = {name: Metric(value=percent[name], higher_is_better=name not in LOWER_IS_BETTER) for name in percent}
+    breakdown = {name: _percent(values) for name, values in scores.per_object.items()}
+    return evaluation.record(metrics, breakdown, artefacts, device, start)
 
 
 def _find(config: DavisConfig, spec: BackboneSpec) -> tuple[DavisSplit, list[VideoSequence]]:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections import deque
@@ -23,6 +24,7 @@ from eval.davis.features import FeatureExtractor, read_frame
 from eval.davis.masks import overlay, resize_mask, write_mask
 from eval.davis.propagator import propagate_sequence
 from eval.davis.protocol import PROTOCOL_VERSION, PropagationSettings, propagation_settings
+from eval.image_checks import look_at
 from eval.result import Dataset
 
 logger = logging.getLogger(__name__)
@@ -54,7 +56,7 @@ def write_masks(
         _claim(folder, text_sha256(json.dumps(inputs, sort_keys=True)))
     wait_for_all()
     own = share(sequences, rank(), world_size())
-    remaining = [sequence for sequence in own if not (folder / sequence.name).is_dir()]
+    remaining = [sequence for sequence in own if not _is_whole(sequence, folder / sequence.name)]
     if finished := len(own) - len(remaining):
         logger.info("%d of %d sequences were finished by an earlier run", finished, len(own))
     frames_left = sum(len(sequence.frames) for sequence in remaining)
@@ -139,25 +141,31 @@ def write_overlays(sequences: Sequence[VideoSequence], masks: Path, folder: Path
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder that replaces `folder` if the block ends without an error, so that a folder that exists is complete."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    for leftover in folder.parent.glob(f".{folder.name}.*.partial"):
+        shutil.rmtree(leftover)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
     yield partial
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
 
 
+def _is_whole(sequence: VideoSequence, folder: Path) -> bool:
+    """Whether every mask of a sequence is there and whole, also after a crash of the machine that wrote them."""
+    facts = (look_at(folder / f"{frame.stem}.png", labels=True) for frame in sequence.frames)
+    return folder.is_dir() and all(fact.size == sequence.size[::-1] and not fact.damage for fact in facts)
+
+
 def _claim(folder: Path, inputs: str) -> None:
     """Make a folder this run's, unless it holds another's masks; what stopped before its first sequence does not count."""
-    manifest = folder / MANIFEST
+    manifest, text = folder / MANIFEST, json.dumps({"inputs_sha256": inputs}, indent=1) + "\n"
     entries = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
     if manifest.is_file():
-        foreign = json.loads(manifest.read_text(encoding="utf-8")).get("inputs_sha256") != inputs
-        if foreign and entries != [manifest]:
+        if manifest.read_text(encoding="utf-8") != text and entries != [manifest]:
             raise ValueError(
                 f"{folder}: holds masks of other inputs (backbone, data or settings differ); choose another --output or remove it"
             )
     elif entries:
         raise ValueError(f"{folder}: holds files of unknown origin; choose an empty --output")
     remove_leftovers(manifest)
-    write_text_atomically(manifest, json.dumps({"inputs_sha256": inputs}, indent=1) + "\n")
+    write_text_atomically(manifest, text)

@@ -6,12 +6,14 @@ coco/{train,val}2017/*.jpg
 
 import hashlib
 import json
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.files import shortened
 from eval.findings import Finding, Kind, about, refuse
 from eval.image_checks import by_opencv, damage_findings, list_images, look_at_all, size_findings, text_damage
 from eval.record import describe_dataset
@@ -40,6 +42,8 @@ CATEGORY_NAMES = (
 _ANNOTATIONS = "annotations/instances_{}.json"
 _TOLERANCE = 1.0  # pixels that boxes and polygons may reach beyond their image: the official coordinates are rounded
 _FEWEST_COORDINATES = 6  # three points
+_MOST_BITS = 60  # of the length of a run
+_WHOLE_NUMBERS = {"images": ("id", "width", "height"), "annotations": ("id", "image_id", "category_id"), "categories": ("id",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +139,10 @@ def _read_split(root: Path, name: str, limit: int | None) -> tuple[Split | None,
     try:
         encoded = path.read_bytes()
         content = json.loads(encoded)
+        for what, fields in _WHOLE_NUMBERS.items():
+            for entry in content[what]:
+                if wrong := [field for field in fields if type(entry[field]) is not int]:
+                    raise TypeError(f"{what}: {wrong[0]} {entry[wrong[0]]!r} is not a whole number")
         images, annotations = content["images"], content["annotations"]
         categories = tuple((entry["id"], entry["name"]) for entry in content["categories"])
         counts = Counter(entry["image_id"] for entry in annotations)
@@ -146,10 +154,12 @@ def _read_split(root: Path, name: str, limit: int | None) -> tuple[Split | None,
             if counts[image["id"]] and min(sizes[image["file_name"]]) >= SMALLEST_SIDE
         ]
         findings += _annotation_findings(content, path.name, scored=name == "val2017")
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        return None, [Finding("damaged", f"{root}/{shown}: not a COCO annotation file ({error!r})", advice=get)]
-    present, others = list_images(folder, ".jpg", root)
-    missing, unlisted = sorted(sizes.keys() - set(present)), sorted(set(present) - sizes.keys())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = shortened(repr(error), 200)
+        return None, [Finding("damaged", f"{root}/{shown}: not a COCO annotation file ({reason})", advice=get)]
+    found, others = list_images(folder, ".jpg", root)
+    present = {path.name for path in found.values()}
+    missing, unlisted = sorted(sizes.keys() - present), sorted(present - sizes.keys())
     text = f"{folder} lacks {len(missing)} of the {len(images)} images of {path.name}"
     findings += about("missing", text, missing, f"get them from {ADDRESS}")
     findings += about("note", f"images in {name} that are not in {path.name} are ignored", unlisted)
@@ -178,9 +188,15 @@ def _annotation_findings(content: Mapping[str, Any], file: str, scored: bool) ->
     sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
     unknown = [name for name in categories.values() if name not in CATEGORY_NAMES]
     findings = about("wrong", f"{file} has categories that are not COCO's {len(CATEGORY_NAMES)}", unknown)
-    for what in ("images", "annotations"):
-        repeated = [str(number) for number, count in Counter(entry["id"] for entry in content[what]).items() if count > 1]
-        findings += about("wrong", f"{file}: ids of {what} occur more than once", repeated)
+    for what, field in (
+        ("images", "id"),
+        ("images", "file_name"),
+        ("annotations", "id"),
+        ("categories", "id"),
+        ("categories", "name"),
+    ):
+        repeated = [str(value) for value, count in Counter(entry[field] for entry in content[what]).items() if count > 1]
+        findings += about("wrong", f"{file}: {what} have the same {field} more than once", repeated)
     troubles: dict[tuple[Kind, str], list[str]] = defaultdict(list)
     for entry in content["annotations"]:
         if (size := sizes.get(entry["image_id"])) is None:
@@ -197,38 +213,66 @@ def _troubles(
     entry: Mapping[str, Any], size: tuple[int, int], categories: Mapping[int, str], scored: bool
 ) -> Iterator[tuple[Kind, str]]:
     """What is wrong with one annotation. An empty outline stops only the scoring; the training leaves it out."""
-    needed = ("bbox", "area", "segmentation")
+    needed = ("bbox", "area", "segmentation", *(("iscrowd",) if scored else ()))
     if absent := [name for name in needed if name not in entry or (scored and entry[name] in (None, [], {}))]:
         yield "wrong", f"annotations lack {' and '.join(absent)}"
         return
     if entry["category_id"] not in categories:
         yield "wrong", f"annotations are of the unlisted category {entry['category_id']}"
-    try:
-        left, top, width, height = entry["bbox"]
-        if width < 0 or height < 0:
-            yield "wrong", "boxes have a negative width or height"
-        elif _reaches_beyond((left, left + width), (top, top + height), size):
-            yield "wrong", "boxes reach beyond their image"
-        elif width < 1 or height < 1:
-            # The official train2017 has such boxes too (cocodataset/cocoapi#355).
-            yield "note", "boxes are less than a pixel wide or high; training leaves them out"
-    except (TypeError, ValueError):
+    if entry.get("iscrowd", 0) not in (0, 1) or not _are_numbers([entry["area"]]) or entry["area"] < 0:
+        yield "wrong", "annotations have an iscrowd that is neither 0 nor 1, or an area that is not a positive number"
+    box, shape = entry["bbox"], entry["segmentation"]
+    if not _are_numbers(box) or len(box) != 4:
         yield "wrong", "boxes are not four numbers"
-    shape = entry["segmentation"]
-    if isinstance(shape, dict):
-        if shape.get("size") != [size[1], size[0]] or not shape.get("counts"):
-            yield "wrong", "run-length masks are empty, or of another size than their image"
         return
-    try:
+    left, top, width, height = box
+    if width < 0 or height < 0:
+        yield "wrong", "boxes have a negative width or height"
+    elif _reaches_beyond((left, left + width), (top, top + height), size):
+        yield "wrong", "boxes reach beyond their image"
+    elif width < 1 or height < 1:
+        # The official train2017 has such boxes too (cocodataset/cocoapi#355).
+        yield "note", "boxes are less than a pixel wide or high; training leaves them out"
+    if isinstance(shape, dict):
+        if shape.get("size") != [size[1], size[0]] or _run_lengths(shape.get("counts")) != size[0] * size[1]:
+            yield "wrong", "run-length masks are damaged, or of another size than their image"
+    elif not isinstance(shape, list) or not all(map(_are_numbers, shape)):
+        yield "wrong", "masks are neither lists of polygons nor run lengths"
+    else:
         usable = [polygon for polygon in shape if len(polygon) >= _FEWEST_COORDINATES and not len(polygon) % 2]
         if any(_reaches_beyond(polygon[::2], polygon[1::2], size) for polygon in usable):
             yield "wrong", "polygons reach beyond their image"
         elif len(usable) < len(shape):
-            kind: Kind = "note" if usable else "wrong"
+            # Scoring stops at one such polygon, training leaves it out.
+            kind: Kind = "note" if usable and not scored else "wrong"
             yield kind, "polygons have fewer than three points, or half a point"
-    except TypeError:
-        yield "wrong", "masks are neither polygons nor run lengths"
 
 
-def _reaches_beyond(x: Any, y: Any, size: tuple[int, int]) -> bool:
+def _are_numbers(values: Any) -> bool:
+    """Whether it is a list of finite numbers."""
+    return isinstance(values, list) and all(type(value) in (int, float) and math.isfinite(value) for value in values)
+
+
+def _run_lengths(counts: Any) -> int:
+    """How many pixels the runs of a COCO mask have together, whether a list or its compressed text; -1 if it is damaged."""
+    if isinstance(counts, list):
+        return sum(counts) if all(type(run) is int and run >= 0 for run in counts) else -1
+    if not isinstance(counts, str) or not all(48 <= ord(character) < 112 for character in counts):
+        return -1
+    # pycocotools, rleFrString: 5 bits a character, the lowest first, the 6th says that more follow; from the third run on, the
+    # difference to the run before the last.
+    runs: list[int] = []
+    value = shift = 0
+    for code in (ord(character) - 48 for character in counts):
+        if shift > _MOST_BITS:
+            return -1
+        value |= (code & 31) << shift
+        shift += 5
+        if not code & 32:
+            runs.append((value - (1 << shift) if code & 16 else value) + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    return sum(runs) if not shift and min(runs, default=-1) >= 0 else -1
+
+
+def _reaches_beyond(x: Sequence[float], y: Sequence[float], size: tuple[int, int]) -> bool:
     return bool(min(x) < -_TOLERANCE or min(y) < -_TOLERANCE or max(x) > size[0] + _TOLERANCE or max(y) > size[1] + _TOLERANCE)

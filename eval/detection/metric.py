@@ -46,6 +46,7 @@ def score(
     Returns `bbox_mAP`, `bbox_mAP_50`, `bbox_mAP_75` and the same for `segm`; the two mAP of every class, NaN where there is no ground
     truth; and the arrays of matches, over all areas, up to 100 detections per image and class.
     """
+    truth = _renumbered(truth)
     classes = [category["name"] for category in truth.loadCats(list(category_ids))]
     names = {image["id"]: image["file_name"] for image in truth.loadImgs(list(image_ids))}
     ordered = sorted(names, key=lambda image: names[image])
@@ -65,6 +66,16 @@ def score(
         records = [record for record in evaluation.evalImgs if record is not None and record["aRng"] == all_areas]
         arrays |= {f"{iou_type}_{name}": values for name, values in _matches(records, places, category_ids).items()}
     return overall, per_class, arrays
+
+
+def _renumbered(truth: COCO) -> COCO:
+    """The same ground truth with annotations numbered from 1: pycocotools, and `_matches`, take the id 0 for "matches nothing"."""
+    result = COCO()
+    annotations = [{**entry, "id": number} for number, entry in enumerate(truth.dataset["annotations"], 1)]
+    result.dataset = {**truth.dataset, "annotations": annotations}
+    with quiet_packages():
+        result.createIndex()
+    return result
 
 
 def _evaluate(

@@ -4,6 +4,7 @@ Every function that takes a config to be filled in changes it in place.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import asdict
@@ -19,6 +20,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 
 from backbones.build import AnyBackbone, build_backbone
 from backbones.spec import BackboneSpec
+from common.launch import loader_processes
 from eval.openmmlab.backbone import adapted_spec, choose_taps
 from eval.openmmlab.operators import quiet_packages
 from eval.openmmlab.options import BatchPlan, FineTuningConfig
@@ -77,7 +79,6 @@ def use_backbone(config: Config, options: FineTuningConfig, spec: BackboneSpec) 
 def use_data(config: Config, options: FineTuningConfig, *limits: int | None) -> None:
     """Fill in the data's folder, and how many images training and test take: the first so many, or all."""
     for loader, limit in zip((config.train_dataloader, config.test_dataloader), limits, strict=True):
-        loader.num_workers = options.workers
         loader.dataset.data_root = str(options.data.resolve())
         loader.dataset.indices = limit
 
@@ -122,6 +123,9 @@ def finish_config(config: Config, options: FineTuningConfig, batch: BatchPlan, d
         config.optim_wrapper.optimizer.lr *= batch.total / config.batch.total
     config.batch = asdict(batch)
     config.train_dataloader.batch_size = batch.total // batch.world_size
+    image_bytes = 3 * math.prod(transform_option(config.test_dataloader, "scale"))
+    for loader in (config.train_dataloader, config.test_dataloader):
+        loader.num_workers = loader_processes(options.workers, loader.batch_size * image_bytes, "--workers")
     wrapper = {**config.optim_wrapper, "type": "OptimWrapper", "accumulative_counts": batch.accumulation}
     if precision != "float32":
         wrapper |= {"type": "AmpOptimWrapper", "dtype": precision}

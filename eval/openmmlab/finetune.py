@@ -14,7 +14,7 @@ from mmengine.config import Config
 from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec
 from common.distributed import choose_device, process_group, rank
-from common.files import write_text_atomically
+from common.files import parse_json, write_text_atomically
 from eval.findings import refuse
 from eval.openmmlab.operators import quiet_packages
 from eval.openmmlab.options import FineTuningConfig
@@ -78,11 +78,11 @@ def evaluate(task: str, options: OptionsT, prepare: Prepare[OptionsT], artefacts
     prepared = prepare(options, backbone.spec, device)
     datasets = {role: split.describe() for role, split in prepared.splits.items()}
     evaluation = Evaluation(task=task, options=options, backbone=backbone, protocol=prepared.protocol, datasets=datasets)
-    if (finished := evaluation.finished()) is not None:
-        return finished
-    if rank() == 0:
-        prepared.refuse_damage(options.data)
-    with process_group(device):
+    with process_group(device), evaluation.begun() as finished:
+        if finished is not None:
+            return finished
+        if rank() == 0:
+            prepared.refuse_damage(options.data)
         start = time.monotonic()
         work_dir = options.output / WORK_FOLDER
         _begin(work_dir, evaluation.inputs)
@@ -110,14 +110,17 @@ def evaluate(task: str, options: OptionsT, prepare: Prepare[OptionsT], artefacts
                 if path.name != final:
                     path.unlink()
             write_result(options.output, result)
-    return result
+        return result
 
 
 def _begin(work_dir: Path, inputs: Inputs) -> None:
     """Mark the folder as this run's, or make sure that it already is."""
     path = work_dir / RUN_FILE
     if path.exists():
-        begun = json.loads(path.read_text(encoding="utf-8"))["inputs"]
+        try:
+            begun = parse_json(path.read_text(encoding="utf-8"))["inputs"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: damaged ({error}); remove {work_dir} to train anew") from error
         if begun != inputs:
             raise ValueError(
                 f"{work_dir} holds an unfinished run with other inputs ({differences(begun, inputs)}); "
@@ -137,6 +140,7 @@ def _train_and_test(config: Config, work_dir: Path) -> dict[str, Any]:
     with quiet_packages():
         runner = FineTuningRunner.from_cfg(config)
         hooks = {type(hook): hook for hook in runner.hooks}
+        runner._test_loop = runner.build_test_loop(runner._test_loop)  # finds what is wrong with its data before the training
         try:
             if not trained:
                 with hooks[StopHook].stop:  # before the workers start, which take over how signals are handled

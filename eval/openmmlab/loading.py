@@ -35,7 +35,10 @@ class ImageFileError(ValueError):
 
 @TRANSFORMS.register_module()
 class ReadImage(BaseTransform):
-    """mmcv's `LoadImageFromFile` with its defaults: 8-bit BGR by OpenCV, which fills the missing part of a JPEG with grey."""
+    """mmcv's `LoadImageFromFile` with its defaults: 8-bit BGR by OpenCV, which fills the missing part of a JPEG with grey.
+
+    Unlike there, the EXIF orientation is ignored: annotations are on the pixels as they are stored.
+    """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add `img` and its sizes; `results` has `img_path`, and `height` and `width` where annotations state them."""
@@ -43,7 +46,7 @@ class ReadImage(BaseTransform):
         content = Path(path).read_bytes()
         if breaks_off(content):
             raise ImageFileError(f"{path}: the JPEG breaks off after {len(content)} bytes; copy it again")
-        image = mmcv.imfrombytes(content, flag="color", backend="cv2") if content else None
+        image = mmcv.imfrombytes(content, flag="color_ignore_orientation", backend="cv2") if content else None
         if image is None:
             raise ImageFileError(f"{path}: not a readable image ({len(content)} bytes); copy it again")
         size = image.shape[:2]

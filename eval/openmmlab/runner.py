@@ -7,6 +7,7 @@ change with the memory of a GPU. Here the loader delivers the whole batch and th
 
 import json
 import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -91,8 +92,9 @@ class FineTuningRunner(Runner):
 
 
 def list_checkpoints(work_dir: Path) -> dict[int, Path]:
-    """The checkpoints of a run by their iteration, in no order."""
-    return {int(path.stem.removeprefix("iter_")): path for path in work_dir.glob(CHECKPOINT_NAME.format("*"))}
+    """The checkpoints of a run by their iteration, in no order, without those that break off after a crash of the machine."""
+    paths = [path for path in work_dir.glob(CHECKPOINT_NAME.format("*")) if zipfile.is_zipfile(path)]
+    return {int(path.stem.removeprefix("iter_")): path for path in paths}
 
 
 def micro_batches(batch: Mapping[str, Sequence[Any]], count: int) -> list[dict[str, Sequence[Any]]]:

@@ -4,6 +4,7 @@ ADEChallengeData2016/images/{training,validation}/NAME.jpg
 ADEChallengeData2016/annotations/{training,validation}/NAME.png      0 = unlabelled, 1 to 150 = classes
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,22 +27,20 @@ _MOST_ABSENT_NAMED = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """The pairs of one split, `training` or `validation`, that a run uses, by their file names without suffix, ascending."""
+    """The pairs of image and label map of one split, `training` or `validation`, that a run uses.
+
+    `pairs` has them by the names that both files share without their suffixes, ascending; `restricted`: pairs were left out on the
+    user's wish.
+    """
 
     root: Path
     name: str
-    stems: tuple[str, ...]
-    restricted: bool  # pairs were left out on the user's wish
-
-    def image(self, stem: str) -> Path:
-        return self.root / "images" / self.name / f"{stem}.jpg"
-
-    def labels(self, stem: str) -> Path:
-        return self.root / "annotations" / self.name / f"{stem}.png"
+    pairs: Mapping[str, tuple[Path, Path]]
+    restricted: bool
 
     def describe(self) -> Dataset:
         """The split's fingerprint: names with the sizes of both files in bytes."""
-        items = (f"{stem} {self.image(stem).stat().st_size} {self.labels(stem).stat().st_size}" for stem in self.stems)
+        items = (f"{stem} {image.stat().st_size} {labels.stat().st_size}" for stem, (image, labels) in self.pairs.items())
         return describe_dataset(self.root, NAME, self.name, items, FULL_SIZES[self.name], self.restricted)
 
     def check_files(self, deep: bool = False, jobs: int = 0) -> list[Finding]:
@@ -49,7 +48,7 @@ class Split:
 
         A file that breaks off, replaced after the training, would be another input; so it has to be found before.
         """
-        image_paths, label_paths = [self.image(stem) for stem in self.stems], [self.labels(stem) for stem in self.stems]
+        image_paths, label_paths = zip(*self.pairs.values(), strict=True)
         what = f"{NAME} {self.name}"
         images = list(look_at_all(image_paths, jobs, f"{what} images", by_opencv if deep else None))
         labels = list(look_at_all(label_paths, jobs, f"{what} label maps", label_map if deep else None, labels=True))
@@ -96,32 +95,32 @@ def _list_splits(root: Path, limits: dict[str, int | None]) -> tuple[dict[str, S
         return {}, [Finding("missing", text)]
     splits, findings = {}, []
     for name, full in FULL_SIZES.items():
-        images, found = _stems(root, f"images/{name}", ".jpg", full)
-        labels, more = _stems(root, f"annotations/{name}", ".png", full)
+        images, found = _files(root, f"images/{name}", ".jpg", full)
+        labels, more = _files(root, f"annotations/{name}", ".png", full)
         findings += found + more
         if not images or not labels:
             continue
-        text = f"{root}/annotations/{name} lacks the .png of {len(images - labels)} images"
-        findings += about("missing", text, sorted(images - labels), f"get them from {ADDRESS}")
-        text = f"{root}/images/{name} lacks the .jpg of {len(labels - images)} label maps"
-        findings += about("missing", text, sorted(labels - images), f"get them from {ADDRESS}")
-        pairs = sorted(images & labels)
-        absent = sorted({_STEMS[name].format(number) for number in range(1, full + 1)} - set(pairs))
-        if len(pairs) != full:
+        text = f"{root}/annotations/{name} lacks the .png of {len(images.keys() - labels)} images"
+        findings += about("missing", text, sorted(images.keys() - labels), f"get them from {ADDRESS}")
+        text = f"{root}/images/{name} lacks the .jpg of {len(labels.keys() - images)} label maps"
+        findings += about("missing", text, sorted(labels.keys() - images), f"get them from {ADDRESS}")
+        stems = [stem for stem in images if stem in labels]
+        absent = sorted({_STEMS[name].format(number) for number in range(1, full + 1)} - set(stems))
+        if len(stems) != full:
             named = tuple(absent) if len(absent) <= _MOST_ABSENT_NAMED else ()
-            findings.append(Finding("subset", f"{name}: {len(pairs):,} of {full:,} pairs of image and label map", named))
-        stems = tuple(pairs[: limits.get(name)])
-        splits[name] = Split(root=root, name=name, stems=stems, restricted=len(stems) < len(pairs))
+            findings.append(Finding("subset", f"{name}: {len(stems):,} of {full:,} pairs of image and label map", named))
+        pairs = {stem: (images[stem], labels[stem]) for stem in stems[: limits.get(name)]}
+        splits[name] = Split(root=root, name=name, pairs=pairs, restricted=len(pairs) < len(stems))
     return splits, findings
 
 
-def _stems(root: Path, place: str, suffix: Literal[".jpg", ".png"], full: int) -> tuple[set[str], list[Finding]]:
-    """The names without suffix in a folder, and what is wrong with it."""
+def _files(root: Path, place: str, suffix: Literal[".jpg", ".png"], full: int) -> tuple[dict[str, Path], list[Finding]]:
+    """The files in a folder by their names without suffix, and what is wrong with it."""
     expected = f"(expected {full} {suffix} files in the full benchmark)"
     if not (root / place).is_dir():
-        return set(), [Finding("missing", f"{root} has no folder {place} {expected}", advice=f"get it from {ADDRESS}")]
-    names, findings = list_images(root / place, suffix, root)
-    if not names:
+        return {}, [Finding("missing", f"{root} has no folder {place} {expected}", advice=f"get it from {ADDRESS}")]
+    files, findings = list_images(root / place, suffix, root)
+    if not files:
         text = f"{root} has no {suffix} files in {place} {expected}"
         findings.append(Finding("missing", text, advice=f"get them from {ADDRESS}"))
-    return {Path(name).stem for name in names}, findings
+    return files, findings

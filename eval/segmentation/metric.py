@@ -11,46 +11,59 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmcv.transforms import BaseTransform
 from mmengine.evaluator import BaseMetric
-from mmengine.registry import METRICS, TRANSFORMS
+from mmengine.registry import DATASETS, METRICS, TRANSFORMS
 from torch import Tensor
 
 import eval.openmmlab.operators  # noqa: F401 - before anything of mmseg
 
 # isort: split
 from mmseg.datasets.ade import ADE20KDataset
-from mmseg.datasets.transforms import LoadAnnotations
 
 from common.files import write_atomically, write_text_atomically
+from eval.image_checks import PILLOW_ERRORS, label_map
 from eval.openmmlab.loading import ImageFileError
+from eval.segmentation.data import LARGEST_LABEL, check_data
 from eval.segmentation.items import class_scores
 
 IGNORED_LABEL = 255
 CLASSES = tuple(name.strip() for name in ADE20KDataset.METAINFO["classes"])  # some of mmseg's names end in a space
 
 
-@TRANSFORMS.register_module()
-class ReadLabels(LoadAnnotations):
-    """mmseg's `LoadAnnotations` for ADE20K, with checks; 0 (unlabelled) becomes 255, 1 to 150 become 0 to 149."""
+@DATASETS.register_module()
+class ListedADE20K(ADE20KDataset):
+    """mmseg's ADE20K of the files that the data check listed; mmseg itself would also take those in folders below, and `.JPG` not."""
 
-    def __init__(self) -> None:
-        super().__init__(reduce_zero_label=True)
+    def load_data_list(self) -> list[dict[str, Any]]:
+        split = Path(self.data_prefix["img_path"]).name
+        fixed = {"label_map": self.label_map, "reduce_zero_label": self.reduce_zero_label, "seg_fields": []}
+        pairs = check_data(Path(self.data_root))[split].pairs.values()
+        return [{"img_path": str(image), "seg_map_path": str(labels), **fixed} for image, labels in pairs]
+
+
+@TRANSFORMS.register_module()
+class ReadLabels(BaseTransform):
+    """Reads a label map of ADE20K; 0 (unlabelled) becomes 255, 1 to 150 become 0 to 149.
+
+    mmseg's `LoadAnnotations` would keep the lower 8 bits of labels of 16, and take 255 for unlabelled.
+    """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add `gt_seg_map`; `results` has `seg_map_path`, and `ori_shape` of the image."""
-        path = results["seg_map_path"]
+        path, size = results["seg_map_path"], tuple(results["ori_shape"])
         try:
-            results = super().transform(results)
-        except (OSError, SyntaxError) as error:  # Pillow's, for a PNG that breaks off or is none
+            labels_HW = label_map(path)
+        except PILLOW_ERRORS as error:  # for a PNG that breaks off or is none
             raise ImageFileError(f"{path}: not a readable label map ({error}); copy it again") from error
-        labels_HW = results["gt_seg_map"]
-        if labels_HW.shape != tuple(results["ori_shape"]):
-            raise ImageFileError(f"{path}: label map of shape {labels_HW.shape} for an image of {tuple(results['ori_shape'])}")
-        foreign = labels_HW[(labels_HW >= len(CLASSES)) & (labels_HW != IGNORED_LABEL)]
+        if labels_HW.shape != size:
+            raise ImageFileError(f"{path}: label map of shape {labels_HW.shape} for an image of {size}")
+        foreign = labels_HW[(labels_HW < 0) | (labels_HW > LARGEST_LABEL)]
         if foreign.size:
-            found = ", ".join(str(label + 1) for label in np.unique(foreign).tolist()[:5])
-            raise ImageFileError(f"{path}: labels {found}; ADE20K's are 0 (unlabelled) and 1 to {len(CLASSES)}")
-        return results
+            found = ", ".join(map(str, np.unique(foreign).tolist()[:5]))
+            raise ImageFileError(f"{path}: labels {found}; ADE20K's are 0 (unlabelled) and 1 to {LARGEST_LABEL}")
+        # In 8 bits, 0 - 1 is 255.
+        return {**results, "gt_seg_map": labels_HW.astype(np.uint8) - np.uint8(1), "seg_fields": ["gt_seg_map"]}
 
 
 def count_pixels(predictions_HW: Tensor, labels_HW: Tensor, num_classes: int) -> Tensor:

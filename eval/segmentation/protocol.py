@@ -34,9 +34,13 @@ def resolve(
     """Fill in everything that depends on the options, the backbone, the data and the devices; and the protocol of such a run."""
     config = base_config(spec, options.head)
     batch = options.plan_batch(BatchPlan(**config.batch), world_size)
+    if options.head == "upernet" and batch.per_device == 1 and (world_size == 1 or device.type == "cpu"):
+        raise ValueError("head=upernet pools to 1 x 1, so that one image has no batch statistics; raise device_batch_size to 2")
     _resolve_model(config, options, spec)
     _resolve_schedule(config, options)
-    shared.use_data(config, options, len(splits["training"].stems), len(splits["validation"].stems))
+    shared.use_data(config, options, len(splits["training"].pairs), len(splits["validation"].pairs))
+    for loader in (config.train_dataloader, config.test_dataloader):
+        loader.dataset.type = "ListedADE20K"
     for loader, option, value in (
         (config.train_dataloader, "scale", (_LONGEST_ASPECT * options.train_short_side, options.train_short_side)),
         (config.train_dataloader, "crop_size", (options.crop, options.crop)),

@@ -51,6 +51,8 @@ ensure_environment() {
     echo "installing requirements.txt into .venv" >&2
     # Where Python may not keep compiled modules, every start of every command would compile them again.
     "$UV" pip install ${PYTHONDONTWRITEBYTECODE:+--compile-bytecode} --python .venv/bin/python ${TORCH_BACKEND:+--torch-backend "$TORCH_BACKEND"} --requirements requirements.txt --overrides requirements-override.in
+    # Where PYTHONSAFEPATH keeps the working directory out of Python's path, the project's modules are found all the same.
+    pwd | tee .venv/lib/python*/site-packages/patchbench.pth >/dev/null
     printf '%s' "$wanted" >"$stamp"
 }
 
