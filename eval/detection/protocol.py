@@ -44,7 +44,7 @@ def resolve(
     _resolve_model(config, options, spec)
     _resolve_schedule(config, options, batch, len(train.trainable[: train.limit]))
     # mmdet takes the first N after leaving out images without annotations.
-    shared.use_data(config, options, train.limit, test.limit)
+    shared.use_data(config, options, batch, train.limit, test.limit)
     _scale(config, options.short_side)
     config.test_evaluator.ann_file = str(test.annotation_file.resolve())
     config.test_evaluator.items_file = str(options.output / MATCHES_FILE)

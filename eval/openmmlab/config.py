@@ -76,9 +76,11 @@ def use_backbone(config: Config, options: FineTuningConfig, spec: BackboneSpec) 
         return build_backbone(adapted_spec(spec, options.num_heads, not options.no_class_token))
 
 
-def use_data(config: Config, options: FineTuningConfig, *limits: int | None) -> None:
-    """Fill in the data's folder, and how many images training and test take: the first so many, or all."""
+def use_data(config: Config, options: FineTuningConfig, batch: BatchPlan, *limits: int | None) -> None:
+    """Fill in the data's folder, the loading processes, and how many images training and test take: the first so many, or all."""
+    share_bytes = 3 * math.prod(transform_option(config.test_dataloader, "scale")) * batch.total // batch.world_size
     for loader, limit in zip((config.train_dataloader, config.test_dataloader), limits, strict=True):
+        loader.num_workers = loader_processes(options.workers, share_bytes, "--workers")
         loader.dataset.data_root = str(options.data.resolve())
         loader.dataset.indices = limit
 
@@ -123,9 +125,6 @@ def finish_config(config: Config, options: FineTuningConfig, batch: BatchPlan, d
         config.optim_wrapper.optimizer.lr *= batch.total / config.batch.total
     config.batch = asdict(batch)
     config.train_dataloader.batch_size = batch.total // batch.world_size
-    image_bytes = 3 * math.prod(transform_option(config.test_dataloader, "scale"))
-    for loader in (config.train_dataloader, config.test_dataloader):
-        loader.num_workers = loader_processes(options.workers, loader.batch_size * image_bytes, "--workers")
     wrapper = {**config.optim_wrapper, "type": "OptimWrapper", "accumulative_counts": batch.accumulation}
     if precision != "float32":
         wrapper |= {"type": "AmpOptimWrapper", "dtype": precision}

@@ -38,7 +38,7 @@ def resolve(
         raise ValueError("head=upernet pools to 1 x 1, so that one image has no batch statistics; raise device_batch_size to 2")
     _resolve_model(config, options, spec)
     _resolve_schedule(config, options)
-    shared.use_data(config, options, len(splits["training"].pairs), len(splits["validation"].pairs))
+    shared.use_data(config, options, batch, len(splits["training"].pairs), len(splits["validation"].pairs))
     for loader in (config.train_dataloader, config.test_dataloader):
         loader.dataset.type = "ListedADE20K"
     for loader, option, value in (

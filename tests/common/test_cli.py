@@ -1,7 +1,10 @@
 """The command line: typed options, one-line mistakes, exit statuses, stopping on request."""
 
 import os
+import shlex
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +13,8 @@ from unittest.mock import Mock
 import pytest
 import tyro
 
-from common.cli import STOP_SIGNALS, Interrupted, StopRequest, as_arguments, leave_stopping_to_parent, parse
-from tests.conftest import RunMain
+from common.cli import STOP_SIGNALS, Interrupted, StopRequest, as_arguments, as_typed, leave_stopping_to_parent, one_line, parse
+from tests.conftest import REPOSITORY, RunMain
 
 
 @dataclass(kw_only=True)
@@ -177,3 +180,27 @@ def test_workers_survive_a_signal_to_the_group() -> None:
         os._exit(7)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 7
+
+
+def test_a_message_has_one_line_without_control_characters_and_is_cut() -> None:
+    assert one_line("a\n b\x1b[2J\u2028c") == "a b [2J c"
+    assert one_line("x" * 5000 + " do that").endswith("x do that")
+    assert len(one_line("x" * 5000)) <= 700
+
+
+def test_advice_has_the_options_of_the_command_that_was_typed() -> None:
+    text = "choose another --output; frames do not fit (--protocol fixed), a-b--c, see `--help`"
+    assert as_typed(text, "davis") == "choose another --name; frames do not fit (--davis.protocol fixed), a-b--c, see `--help`"
+    assert as_typed(text, "") == text
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_reader_that_leaves_changes_nothing(lines: int, tmp_path: Path) -> None:
+    """The work goes on and the status is its own."""
+    code = "import sys; from common.cli import run_command; from pathlib import Path\ndef main(argv):\n"
+    code += f"  for _ in range({lines}): print('line'); print('line', file=sys.stderr)\n"
+    code += f"  Path({str(tmp_path / 'done')!r}).touch(); return 3\nrun_command(main)"
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} 2>&1 | head -n 1; exit ${{PIPESTATUS[0]}}"
+    finished = subprocess.run(["bash", "-c", command], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (3, "line\n", "")
+    assert (tmp_path / "done").exists()

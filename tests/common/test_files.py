@@ -1,10 +1,25 @@
-"""Nobody sees half a file."""
+"""Nobody sees half a file, writes where another run does, or leads a name out of its folder."""
 
+import errno
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from common.files import file_sha256, remove_leftovers, text_sha256, write_atomically, write_text_atomically
+from common.files import (
+    check_name,
+    file_sha256,
+    lock_folder,
+    parse_json,
+    remove_leftovers,
+    text_sha256,
+    write_atomically,
+    write_text_atomically,
+)
+from tests.conftest import REPOSITORY
 
 
 def test_a_failed_write_leaves_the_previous_content(tmp_path: Path) -> None:
@@ -29,3 +44,51 @@ def test_digests(tmp_path: Path) -> None:
     path.write_text("abc")
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert file_sha256(path) == text_sha256("abc") == expected
+
+
+def test_a_full_disk_names_the_file_also_behind_torchs_complaint(tmp_path: Path) -> None:
+    def fill(_: Path) -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        finally:
+            raise RuntimeError("unexpected pos 64 vs 0")
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*file.pth'"):
+        write_atomically(tmp_path / "file.pth", fill)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "/abs", "a/b", "..", ".hidden", "a\\b", "a\nb", "a\x1b[2J", "", "=1+1", "-x", "@x", "x" * 201]
+)
+def test_a_name_stays_in_its_folder_on_its_line_and_out_of_formulas(name: str) -> None:
+    with pytest.raises(ValueError, match=r"--name .* without slashes and not beginning with"):
+        check_name(name, "--name")
+
+
+def test_a_nested_name_stays_below_its_folder() -> None:
+    assert check_name("train/cat 1/0001.jpg", "file_name", nested=True) == "train/cat 1/0001.jpg"
+    assert check_name("[abl] *1", "--name") == "[abl] *1"
+    for name in ("../x.jpg", "a/../../x.jpg", "/etc/x.jpg", "a//x.jpg", "a/.x.jpg"):
+        with pytest.raises(ValueError, match=r"file_name .* a path below its folder"):
+            check_name(name, "file_name", nested=True)
+
+
+def test_a_folder_has_one_writer_and_its_death_frees_it(tmp_path: Path) -> None:
+    hold = "with lock_folder(Path(sys.argv[1])): print('held', flush=True); time.sleep(99)"
+    code = f"import sys, time; from common.files import *\n{hold}"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(ValueError, match=rf"is in use by process {holder.pid} on .* since 20\d\d-"), lock_folder(tmp_path):
+            pass
+        os.kill(holder.pid, signal.SIGKILL)
+    with lock_folder(tmp_path):
+        assert f"process {os.getpid()} on " in (tmp_path / ".lock").read_text()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 4000, "1e999", "NaN", "-Infinity", "{", "\x00"])
+def test_json_that_no_result_holds_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"nested too deeply|no number of 64 bits|could not|line 1 column|Expecting"):
+        parse_json(text)
+    assert parse_json('{"a": [1, -2.5e-3, null, true]}') == {"a": [1, -2.5e-3, None, True]}

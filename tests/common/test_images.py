@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.images import breaks_off, ends_whole, is_jpeg, read_header, read_lines
+from common.images import breaks_off, ends_whole, is_jpeg, read_header, read_lines, require_decodable, to_rgb, walk_files
 
 
 def jpeg(mode: str = "RGB", **options: Any) -> bytes:
@@ -26,6 +26,13 @@ def test_only_a_cut_file_breaks_off(progressive: bool) -> None:
     # The last one is as a download leaves it that allocates the file first.
     damage = {content: False, content + bytes(2000): False, half: True, half + bytes(2000): True}
     assert {given: breaks_off(given) for given in damage} == damage
+    # A motion photo's film may hold any bytes, such as those that begin and end a JPEG's compressed data.
+    film = b"\0\0\0\x18ftypmp42" + np.random.default_rng(1).bytes(200_000) + b"\xff\xda\xff\xd9\xff\xda"
+    assert not breaks_off(content + film)
+    assert breaks_off(half + film.replace(b"\xff\xd9", b""))
+    thumbnail = jpeg(progressive=progressive, exif=b"Exif\0\0" + content)
+    assert not breaks_off(thumbnail + film)
+    assert breaks_off(thumbnail[: len(content) + 900])
     # Other files are not judged.
     assert not is_jpeg(b"\x89PNG")
     assert not breaks_off(b"\x89PNG \xff\xda")
@@ -42,10 +49,37 @@ def test_the_header_tells_the_size() -> None:
 
 def test_lists_of_names(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
-    path.write_text("a.jpg\n\n  b c.jpg \r\n", encoding="utf-8")
-    assert read_lines(path) == ["a.jpg", "b c.jpg"]
+    path.write_text("\ufeffa.jpg\n\n  b c.jpg \r\nd\u2028e.jpg", encoding="utf-8")
+    assert read_lines(path) == ["a.jpg", "b c.jpg", "d\u2028e.jpg"]
     path.write_bytes(b"\xff\xd8\xff")
     with pytest.raises(ValueError, match=r"list.txt: not a text file in UTF-8"):
         read_lines(path)
     with pytest.raises(ValueError, match=r"none.txt: no such file"):
         read_lines(tmp_path / "none.txt")
+
+
+def test_folders_are_walked_once_without_hidden_entries(tmp_path: Path) -> None:
+    for name in ("a/1.jpg", "a/._1.jpg", "b/Thumbs.db", "b/c/2.JPG", ".ipynb_checkpoints/3.jpg", "__MACOSX/4.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "b/c/loop").symlink_to(tmp_path)
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "b/c")
+    found = [Path(parent).relative_to(tmp_path) / name for parent, names in walk_files(tmp_path) for name in names]
+    assert sorted(map(str, found)) == ["a/1.jpg", "b/c/2.JPG"]
+    with pytest.raises(FileNotFoundError):
+        list(walk_files(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize("suffix", ["PNG", "TIFF"])
+def test_16_bits_of_grey_keep_the_upper_8(suffix: str) -> None:
+    """Pillow alone turns all but the darkest 255 of 65536 levels to white."""
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None].repeat(4, 0)
+    stream = io.BytesIO()
+    Image.fromarray(ramp).save(stream, suffix)
+    assert np.array_equal(np.asarray(to_rgb(Image.open(stream)))[..., 1], ramp >> 8)
+
+
+def test_an_image_that_would_fill_the_memory_is_refused() -> None:
+    require_decodable((9000, 9000))
+    with pytest.raises(ValueError, match="20000 x 20000 pixels, more than"):
+        require_decodable((20_000, 20_000))

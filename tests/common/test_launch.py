@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from common.launch import LaunchOptions, run_or_launch, split_launch_options
+from common.launch import LaunchOptions, loader_processes, run_or_launch, split_launch_options, usable_cores
 from eval.__main__ import main as eval_main
 from pretrain.__main__ import main as pretrain_main
 
@@ -45,6 +45,7 @@ def test_launch_options_are_taken_out() -> None:
         ("--slurm --hours 0", "hours"),
         ("--slurm --sbatch gpu", "KEY=VALUE"),
         ("--slurm --sbatch time=3", "--hours"),
+        ("--slurm --sbatch a=b\n#SBATCH", "control characters could add lines"),
         ("--slurm", "no `srun`"),
         ("--gpus 2", "inside of torchrun"),
     ],
@@ -53,7 +54,7 @@ def test_mistakes(arguments: str, message: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=re.escape(message)):
-        run_or_launch("eval", ["davis", *arguments.split()], never)
+        run_or_launch("eval", ["davis", *arguments.split(" ")], never)
 
 
 def test_the_dry_run_prints_the_job_or_torchrun(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,3 +68,11 @@ def test_the_dry_run_prints_the_job_or_torchrun(capsys: pytest.CaptureFixture[st
         assert f"#SBATCH --{line}\n" in printed
     assert run_or_launch("eval", ["davis", "--gpus", "2", "--dry-run"], never) == 0
     assert capsys.readouterr().out == "python -m common.launch --standalone --nproc-per-node 2 -m eval davis\n"
+
+
+def test_there_are_no_more_loading_processes_than_cores_and_batches_fit_the_shared_memory() -> None:
+    """Loaders hung in containers whose /dev/shm has 64 MiB."""
+    assert loader_processes(0, 2**60, "--workers") == 0
+    assert loader_processes(10_000, 1, "--workers") == usable_cores()
+    with pytest.raises(ValueError, match=r"--workers 1: 1 loading processes need \d+ MiB .* --workers 0, .*--shm-size"):
+        loader_processes(1, 2**60, "--workers")

@@ -15,6 +15,7 @@ import torch
 
 from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec
+from common.files import lock_folder
 from eval.__main__ import main
 from eval.openmmlab import finetune
 from eval.result import Result, ResultError, read_result
@@ -115,6 +116,7 @@ class Course:
         kill_when(process, tmp_path / "killed" / "training" / "iter_2.pth")
         assert not (tmp_path / "killed" / "result.json").exists()
         result = task.evaluate(given)
+        assert result.wall_time_s > json.loads((tmp_path / "killed" / ".parts.json").read_text(encoding="utf-8"))[0] > 0
         assert_same_weights(tmp_path / "killed", finished)
         assert result.metrics == read_result(finished / "result.json").metrics
 
@@ -146,6 +148,9 @@ class Course:
         assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
         with pytest.raises(ResultError, match="other inputs"):
             task.evaluate(task.options(finished, seed=1))
+        other = finished.with_name("other")
+        with lock_folder(other), pytest.raises(ValueError, match=rf"{other} is in use by process \d+ on .* since"):
+            task.evaluate(task.options(other))
         # A run that was killed after training is only tested.
         (finished / "result.json").unlink()
         assert task.evaluate(task.options(finished, name="toy")).metrics == result.metrics

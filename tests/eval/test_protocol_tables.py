@@ -67,7 +67,7 @@ def coco(spec: BackboneSpec) -> dict[str, Any]:
 @cache
 def ade20k(spec: BackboneSpec, head: Head = "fpn") -> dict[str, Any]:
     splits = {
-        name: AdeSplit(root=Path("ade"), name=name, stems=("a",) * size, restricted=False)
+        name: AdeSplit(root=Path("ade"), name=name, pairs={str(n): (Path(), Path()) for n in range(size)}, restricted=False)
         for name, size in {"training": 20210, "validation": 2000}.items()
     }
     base = segmentation.base_config(spec, head)

@@ -37,7 +37,7 @@ def test_the_same_files_give_the_same_bytes_anywhere(runs: Path, tmp_path: Path,
     finished = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     assert sorted(Path(line).name for line in finished.stdout.splitlines()) == FILES
-    first, second = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("first", "second"))
+    first, second = ({path.name: path.read_bytes() for path in (tmp_path / name).glob("[!.]*")} for name in ("first", "second"))
     assert sorted(first) == FILES
     assert first == second
     assert [name for name, content in first.items() if str(tmp_path).encode() in content] == []

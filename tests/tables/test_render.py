@@ -120,12 +120,12 @@ def _measured_cells(page: str) -> list[list[str]]:
 def test_values_keep_precision_and_odd_names_their_cell_and_a_missing_value_is_no_task_that_was_not_run(
     runs: Path, write: WriteResult
 ) -> None:
-    name, deviations = 'a,"b"\nc|tick`d', {"topk": [5, 7], "b": [[1], 'x,"y"']}
+    name, shown, deviations = '=a,"b"\n\x07c|tick`d', '\'=a,"b" c|tick`d', {"topk": [5, 7], "b": [[1], 'x,"y"']}
     write(name, "davis", folder="odd/davis", values={"J&F-Mean": 100 / 3}, coverage="subset", deviations=deviations)
     write("one", "segmentation", values={"mIoU": float("nan")})
-    assert [csv_rows(runs, table)[-1]["method"] for table in ("components", "compatibility")] == [name] * 2
+    assert [csv_rows(runs, table)[-1]["method"] for table in ("components", "compatibility")] == [shown] * 2
     odd, one = csv_rows(runs, "main")[-2:]
-    assert (odd["method"], float(odd["davis_jf_mean"]), odd["davis_jf_mean_status"]) == (name, 100 / 3, "measured-subset")
+    assert (odd["method"], float(odd["davis_jf_mean"]), odd["davis_jf_mean_status"]) == (shown, 100 / 3, "measured-subset")
     assert json.loads(odd["davis_deviations"]) == deviations
     assert (one["ade20k_miou"], one["ade20k_miou_status"]) == ("", "measured")
     odd_cells, cells = _measured_cells(render_all(runs)["tables.md"].split("## Components")[0])
@@ -205,3 +205,10 @@ def test_the_document_compiles(runs: Path, tmp_path: Path) -> None:
     finished = subprocess.run(command, cwd=tmp_path / "out", capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stdout[-2000:]
     assert (tmp_path / "out/tables.pdf").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", ["[abl] 1", "*"])
+def test_a_row_never_begins_with_an_argument_of_the_line_before(name: str, runs: Path, write: WriteResult) -> None:
+    """LaTeX takes a bracket or star after the end of a row for the space below it."""
+    write(name, "davis")
+    assert f"\n{{}}{name} & " in render_all(runs)["main.tex"]

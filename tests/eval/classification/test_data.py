@@ -24,6 +24,10 @@ def test_labels_follow_the_sorted_folders(images: Path) -> None:
     (images / "val/red/deeper").mkdir()
     shutil.move(images / "val/red/1.png", images / "val/red/deeper/1.JPEG")
     (images / "val/red/notes.txt").write_text("not an image")
+    (images / "val/red/deeper/again").symlink_to(images / "val/red")
+    for hidden in ("train/.ipynb_checkpoints", "val/__MACOSX"):
+        shutil.copytree(images / "val/blue", images / hidden)
+    shutil.copy(images / "val/blue/0.png", images / "val/red/._0.png")
     splits = read(images)
     assert splits.train.classes == splits.test.classes == ["blue", "green", "red"]
     assert (len(splits.train), len(splits.test)) == (3 * TRAIN_IMAGES, 3 * TEST_IMAGES)
@@ -47,7 +51,7 @@ def test_a_list_of_classes(images: Path, tmp_path: Path) -> None:
 
 
 def test_the_published_sets_are_known_by_their_classes(tmp_path: Path) -> None:
-    names = read_class_list("imagenet-100")
+    names = read_class_list("imagenet-100", tmp_path)
     assert len(names) == 100
     assert names == sorted(names)
     assert {"n01558993", "n02869837", "n13040303"} < set(names)
@@ -166,3 +170,11 @@ def test_damaged_cifar(tmp_path: Path) -> None:
     refuses("2 names, CIFAR-10 has 10 classes")
     (tmp_path / "batches.meta.txt").unlink()
     refuses("no such file; CIFAR-10's binary archive holds it")
+
+
+def test_a_test_set_that_is_the_training_set_is_refused(images: Path) -> None:
+    """Each image was its own neighbour."""
+    shutil.rmtree(images / "val")
+    (images / "val").symlink_to("train")
+    with pytest.raises(ValueError, match="train and val are the same folder; test on other images"):
+        read(images)

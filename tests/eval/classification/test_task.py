@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.files import lock_folder
 from eval.__main__ import main
 from eval.classification.items import read_items
 from eval.classification.task import accuracy, evaluate, metrics_of
@@ -111,3 +112,14 @@ def test_the_interval_is_that_of_resampled_images() -> None:
     assert accuracy(ranks, 1, seed=0) == found
     assert accuracy(np.zeros(5, np.int64), 1, 0).interval_95 == [100, 100]
     assert accuracy(np.full(5, 7), 5, 0).value == 0
+
+
+def test_damaged_features_are_made_again_and_a_second_run_is_refused(configure: Configure) -> None:
+    config = configure(classifiers=["knn"])
+    with lock_folder(config.output), pytest.raises(ValueError, match="is in use by process"):
+        evaluate(config)
+    first = evaluate(config)
+    (config.output / "result.json").unlink()
+    for path in (config.output / "features").rglob("*.npy"):
+        path.write_bytes(path.read_bytes()[:-8])
+    assert evaluate(config).metrics == first.metrics

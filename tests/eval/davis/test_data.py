@@ -102,7 +102,7 @@ def shrink(path: Path) -> None:
         (FRAME, lambda path: path.write_bytes(path.read_bytes()[:-30]), "damaged", "cut off", FRAME),
         (MASK, zero_the_checksum, "damaged", "damaged inside", MASK),
         (MASK, lambda path: Image.open(path).convert("RGB").save(path), "damaged", "colour", MASK),
-        (FRAME, lambda path: path.rename(path.with_suffix(".JPG")), "misnamed", "do not end in .jpg", FRAME[:-3] + "JPG"),
+        (FRAME, lambda path: shutil.copy(path, path.with_suffix(".JPG")), "wrong", "the name of another image", FRAME),
         (FRAME, shrink, "wrong", "differ in size from the first frame", f"{FRAME} (5 x 3 instead of {WIDTH} x {HEIGHT})"),
         (MASK, shrink, "wrong", "differ in size from their frames", f"{MASK} (5 x 3 instead of {WIDTH} x {HEIGHT})"),
     ],

@@ -1,6 +1,7 @@
 """From a backbone and DAVIS to a result, and what any of the commands says of a mistake."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.files import lock_folder
 from eval.davis.config import DavisConfig
 from eval.davis.items import read_items
 from eval.davis.masks import overlay, read_image, read_mask, write_mask
@@ -138,3 +140,52 @@ def test_wrong_options_are_one_line(command: str, options: str, message: str, da
     write_mask(tmp_path / "small/boat/00001.png", np.zeros((4, 5), np.uint8))
     assert message in run(command, *options.format(tmp_path).split()).mistake()
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_crash_damaged_is_done_again_and_times_add_up(config: DavisConfig) -> None:
+    """A folder with half a sequence once failed for ever, and the time was that of the last part."""
+    first = evaluate(config)
+    output, masks = config.output, config.output / "masks"
+    (masks / "boat/00003.png").unlink()
+    (masks / "cart/00001.png").write_bytes((masks / "cart/00001.png").read_bytes()[:-20])
+    (masks / ".drone.77.partial").mkdir()
+    (output / "result.json").unlink()
+    shutil.rmtree(masks / "drone")
+    seconds, begin = json.loads((output / ".parts.json").read_text())
+    (output / ".parts.json").write_text(json.dumps([seconds + 1000, begin]))
+    second = evaluate(config)
+    assert second.metrics == first.metrics
+    assert 1000 < second.wall_time_s < 1000 + 60
+    assert sorted(path.name for path in masks.iterdir()) == [*SEQUENCES, "propagation.json"]
+
+
+def test_a_second_run_in_the_folder_is_refused(config: DavisConfig, run: Run, backbone_files: dict[str, Path]) -> None:
+    with lock_folder(config.output):
+        with pytest.raises(ValueError, match=rf"{config.output} is in use by process {os.getpid()} on "):
+            evaluate(config)
+        assert "is in use by" in run("propagation").mistake()
+    evaluate(config)
+    with lock_folder(config.output):
+        assert evaluate(config).task == "davis", "what is finished is only read"
+
+
+@pytest.mark.parametrize("name", ["../../evil", "{root}/Annotations/480p/boat", "boat/../cart", "=boat"])
+def test_a_list_cannot_lead_out_of_its_folders(name: str, davis: Path, run: Run) -> None:
+    """By an absolute path, annotations were scored as predictions: J&F 100."""
+    (davis / "ImageSets/2017/val.txt").write_text(f"boat\n{name.format(root=davis)}\n")
+    for command in ("task", "propagation", "scores"):
+        assert re.search(r"val\.txt: sequence '.*' ?: give a name of", run(command).mistake()), command
+
+
+@pytest.mark.parametrize("suffix", [".JPG", ".jpeg", ".JPEG"])
+def test_suffixes_may_have_any_case_and_hidden_files_are_nobodys(suffix: str, config: DavisConfig, davis: Path) -> None:
+    expected = evaluate(config).metrics
+    for path in list(davis.glob("*/480p/*/*")):
+        path.rename(path.with_suffix(suffix if path.suffix == ".jpg" else ".PNG"))
+    for hidden in (
+        "JPEGImages/480p/boat/._00000.jpg",
+        "Annotations/480p/boat/._00000.png",
+        "JPEGImages/480p/.ipynb_checkpoints",
+    ):
+        (davis / hidden).mkdir() if "ipynb" in hidden else (davis / hidden).write_bytes(b"\0\5\x16\7")
+    assert evaluate(replace(config, output=config.output.with_name("other"))).metrics == expected

@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -43,7 +44,7 @@ def test_every_missing_part_is_named_at_once(tmp_path: Path) -> None:
         check_data(tmp_path / "absent")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"images": []}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"images": []}', "[" * 99_999])
 def test_missing_images_and_damaged_annotation_files_are_named(damaged: Path, content: str) -> None:
     (damaged / "train2017" / "000000000001.jpg").unlink()
     with pytest.raises(ValueError, match=r"train2017 lacks 1 of the 4 images .*: 000000000001\.jpg; get them from"):
@@ -72,14 +73,41 @@ def _change(root: Path, split: str, change: Callable[[dict[str, Any]], object]) 
         ("train2017", {"bbox": [100, 0, 40, 9]}, "boxes reach beyond their image"),
         ("train2017", {"segmentation": [[1, 1, 9, 9]]}, "polygons have fewer than three points"),
         ("train2017", {"segmentation": [[1, 1, 9, 9, 1, 200]]}, "polygons reach beyond their image"),
-        ("train2017", {"segmentation": [["a", 1, 9, 9, 1, 2]]}, "masks are neither polygons nor run lengths"),
-        ("train2017", {"segmentation": {"size": [5, 5], "counts": "x"}}, "run-length masks are empty, or of another size"),
+        ("train2017", {"segmentation": [["a", 1, 9, 9, 1, 2]]}, "masks are neither lists of polygons nor run lengths"),
+        ("train2017", {"segmentation": {"size": [5, 5], "counts": "x"}}, "run-length masks are damaged, or of another size"),
+        ("train2017", {"segmentation": {"size": [80, 120], "counts": [5, -5, 9600]}}, "run-length masks are damaged"),
+        ("train2017", {"segmentation": {"size": [80, 120], "counts": "o" * 99}}, "run-length masks are damaged"),
+        ("train2017", {"segmentation": [[[1, 1, 9, 9, 1, 9]]]}, "masks are neither lists of polygons nor run lengths"),
+        ("val2017", {"segmentation": [[1, 1, 9, 9], [1, 1, 9, 1, 9, 9]]}, "polygons have fewer than three points"),
+        ("val2017", {"bbox": [math.nan, 0, 9, 9]}, "boxes are not four numbers"),
+        ("val2017", {"iscrowd": None}, "annotations lack iscrowd"),
+        ("val2017", {"iscrowd": 2}, "annotations have an iscrowd that is neither 0 nor 1"),
     ],
 )
 def test_annotations_that_cannot_be_used_are_named(damaged: Path, split: str, changes: dict[str, Any], message: str) -> None:
     """Some ended in a traceback of the scoring, after the training; others were left out in silence."""
     _change(damaged, split, lambda content: content["annotations"][0].update(changes))
     with pytest.raises(ValueError, match=rf"instances_{split}\.json: {message}.*: \d+ of image \d+"):
+        check_data(damaged)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content["annotations"][1].update(id=content["annotations"][0]["id"]), "annotations have the same id"),
+        (lambda content: content["images"].append({**content["images"][0], "id": 99}), "images have the same file_name"),
+        (lambda content: content["categories"].append({"id": 91, "name": "person"}), "categories have the same name"),
+        (lambda content: content["annotations"][0].update(id="7"), "annotations: id '7' is not a whole number"),
+        (lambda content: content["images"][0].update(width=128.0), "images: width 128.0 is not a whole number"),
+        (lambda content: content["images"][0].update(file_name="/etc/passwd"), "lacks 1 of the 2 images"),
+        (lambda content: content.update(images=None), "not a COCO annotation file"),
+    ],
+)
+def test_entries_that_cannot_be_told_apart_or_counted_are_named(
+    damaged: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    _change(damaged, "val2017", change)
+    with pytest.raises(ValueError, match=message):
         check_data(damaged)
 
 

@@ -160,3 +160,14 @@ def test_boxes_are_not_rounded_to_the_features_precision() -> None:
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, wanted)
     assert not torch.allclose(rounded.float(), wanted, atol=0.05)
+
+
+@pytest.mark.parametrize("first", [0, -1])
+def test_any_numbering_of_annotations_scores_alike(first: int, truth: COCO) -> None:
+    """pycocotools takes the id 0 for "matches nothing": perfect detections had half the AP."""
+    for number, entry in enumerate(truth.dataset["annotations"], start=first):
+        entry["id"] = number
+    truth.createIndex()
+    metrics, _, arrays = score(truth, [_detection(1), _detection(2)], [1, 2], [PERSON, DOG])
+    assert metrics["bbox_mAP"] == metrics["segm_mAP"] == pytest.approx(100)
+    assert arrays["bbox_matched"].all()

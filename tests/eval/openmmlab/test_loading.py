@@ -120,3 +120,14 @@ def test_a_photo_of_another_size_than_its_annotations_is_named(photo: Path) -> N
     # A worker hands over its whole traceback, which shrinks to the last line.
     message = "Caught X in worker\nTraceback:\n  ...\neval.openmmlab.loading.ImageFileError: a.jpg: not readable\n"
     assert str(ImageFileError(message)) == "a.jpg: not readable"
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_the_orientation_is_ignored_since_annotations_are_on_stored_pixels(orientation: int, tmp_path: Path) -> None:
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[:32] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    found = ReadImage()({"img_path": str(tmp_path / "turned.jpg"), "height": 64, "width": 96})["img"]
+    assert np.abs(found.astype(int) - pixels).max() < 9

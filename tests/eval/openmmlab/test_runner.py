@@ -117,8 +117,10 @@ def test_statistics_are_the_mean_over_the_parts_of_batches_after_the_last_update
 
 
 def test_what_a_kill_while_writing_leaves_behind_is_no_checkpoint(tmp_path: Path) -> None:
-    for name in ("iter_9.pth", "iter_10.pth", ".iter_11.123.tmp.pth"):
-        (tmp_path / name).touch()
+    for name in ("iter_9.pth", "iter_10.pth", ".iter_11.123.tmp.pth", "iter_12.pth"):
+        torch.save({}, tmp_path / name)
+    cut_off = tmp_path / "iter_12.pth"
+    cut_off.write_bytes(cut_off.read_bytes()[:-9])
     assert list_checkpoints(tmp_path) == {9: tmp_path / "iter_9.pth", 10: tmp_path / "iter_10.pth"}
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from eval.findings import Finding
 from eval.result import SAMPLE_MARKER
 from eval.segmentation.data import FULL_SIZES, check_data, examine
+from eval.segmentation.metric import ListedADE20K
 
 
 @pytest.fixture
@@ -20,9 +21,8 @@ def pairs(ade: Path, tmp_path: Path) -> Path:
 def test_pairs_are_sorted_and_limited(pairs: Path) -> None:
     splits = check_data(pairs, max_train_images=2, max_val_images=3)
     stems = [f"ADE_{name}_{index:08d}" for name, count in (("training", 2), ("validation", 3)) for index in range(count)]
-    assert [stem for split in splits.values() for stem in split.stems] == stems
+    assert [stem for split in splits.values() for stem in split.pairs] == stems
     assert [split.restricted for split in splits.values()] == [True, False]
-    assert splits["training"].labels("1") == pairs / "annotations/training/1.png"
     (pairs / "images/training/._0.jpg").touch()  # a hidden file
     assert check_data(pairs) == check_data(pairs, max_train_images=4)
 
@@ -91,3 +91,20 @@ def test_missing_folders_name_what_was_expected(tmp_path: Path) -> None:
     assert "no .jpg files in images/training (expected 20210 .jpg files in the full benchmark)" in str(error.value)
     with pytest.raises(ValueError, match=r"nowhere: no such folder; .*ADEChallengeData2016\.zip"):
         check_data(tmp_path / "nowhere")
+
+
+def test_what_is_checked_is_what_is_read(pairs: Path) -> None:
+    """mmseg took files in folders below, too, and was then cut to the checked number."""
+    for part, suffix in (("images", "jpg"), ("annotations", "png")):
+        first = pairs / part / f"validation/ADE_validation_00000000.{suffix}"
+        (first.parent / "0_old").mkdir()
+        shutil.copy(first, first.parent / "0_old")
+        first.rename(first.with_suffix(f".{suffix.upper()}"))
+    prefix = {"img_path": "images/validation", "seg_map_path": "annotations/validation"}
+    found = ListedADE20K(data_root=str(pairs), data_prefix=prefix, pipeline=[], indices=2, test_mode=True)
+    stated = [
+        (found.get_data_info(index)["img_path"], found.get_data_info(index)["seg_map_path"]) for index in range(len(found))
+    ]
+    checked = check_data(pairs, max_val_images=2)["validation"].pairs.values()
+    assert stated == [(str(image), str(labels)) for image, labels in checked]
+    assert Path(stated[0][0]).name == "ADE_validation_00000000.JPG"

@@ -95,9 +95,11 @@ def test_zero_is_ignored_and_damaged_and_foreign_label_maps_are_named(tmp_path: 
     np.testing.assert_array_equal(found, read(labels, reader=LoadAnnotations, reduce_zero_label=True).ravel())
     with pytest.raises(ImageFileError, match=r"labels\.png: label map of shape \(4, 40\) for an image of \(8, 8\)"):
         read(labels, (8, 8))
-    Image.fromarray(np.full((4, 40), 151, np.uint8)).save(labels)
-    with pytest.raises(ImageFileError, match=r"labels\.png: labels 151; ADE20K's are"):
-        read(labels)
+    # The lower 8 bits of 300 are a class's, and 255 was taken for 0 here.
+    for label, kind in ((151, np.uint8), (255, np.uint8), (300, np.uint16)):
+        Image.fromarray(np.full((4, 40), label, kind)).save(labels)
+        with pytest.raises(ImageFileError, match=rf"labels\.png: labels {label}; ADE20K's are"):
+            read(labels)
     for content in (labels.read_bytes()[:45], b"", b"<html>"):
         labels.write_bytes(content)
         with pytest.raises(ImageFileError, match=r"labels\.png: not a readable label map"):

@@ -114,6 +114,15 @@ def test_options_reach_the_config(ade: Path) -> None:
     assert config.train_dataloader.num_workers == 0
 
 
+def test_one_image_a_process_has_no_statistics_where_uper_net_pools_to_one_pixel(ade: Path) -> None:
+    """It died in its first update."""
+    alone: dict[str, Any] = {"head": "upernet", "batch_size": 2, "device_batch_size": 1}
+    for world_size, device in ((1, GPU), (2, CPU)):
+        with pytest.raises(ValueError, match="raise device_batch_size to 2"):
+            resolved(ade, world_size=world_size, device=device, **alone)
+    resolved(ade, world_size=2, device=GPU, **alone)
+
+
 def test_every_change_is_a_deviation(ade: Path) -> None:
     sides: dict[str, Any] = {"crop": 256, "train_short_side": 256, "test_short_side": 128}
     more: dict[str, Any] = {"taps": [3, 5, 7, 11], "num_heads": 8, "decay_norm": False, "precision": "bfloat16"}
