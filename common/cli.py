@@ -14,6 +14,7 @@ import signal
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import tyro
@@ -76,7 +77,7 @@ def as_arguments(values: Mapping[str, Any], prefix: str = "") -> list[str]:
         if isinstance(value, Mapping):
             arguments += as_arguments(value, f"{prefix}{name}.")
         else:
-            text = json.dumps(value) if isinstance(value, bool | list | tuple) else str(value)
+            text = json.dumps(value, default=str) if isinstance(value, bool | list | tuple) else str(value)
             arguments += [f"--{prefix}{name}", text]
     return arguments
 
@@ -123,12 +124,25 @@ def _whole_values(argv: Sequence[str], options: Mapping[str, set[Any]], hint: st
             elif bool in kinds and not (rest and (rest[0].lower() in _SWITCH_WORDS or (named_only and rest[0][:2] != "--"))):
                 arguments.append("True")
         elif kinds & {list, tuple} and argument.startswith("["):
-            arguments += _listed(argument, f"{arguments[-1]} {argument}")
-        elif type(None) in kinds and argument == "null":
+            name, values = arguments[-1], _listed(argument, f"{arguments[-1]} {argument}")
+            arguments += [expanded(value, name) if Path in kinds else value for value in values]
+        elif type(None) in kinds and argument in ("None", "null"):
             arguments.append("None")
+        elif Path in kinds:
+            if argument in ("None", "null"):  # an empty value of a recipe
+                raise ValueError(f"{arguments[-1]} {argument}: a path is needed {hint}")
+            arguments.append(expanded(argument, arguments[-1]))
         else:
             arguments.append(_BOOLEANS.get(argument.lower(), argument) if bool in kinds else argument)
     return arguments
+
+
+def expanded(path: str, option: str) -> str:
+    """A path with the home folder that its `~` stands for, also where no shell has looked at it, as in a recipe."""
+    whole = os.path.expanduser(path)  # noqa: PTH111 - pathlib's fails with a RuntimeError
+    if whole.startswith("~"):
+        raise ValueError(f"{option} {path}: no such home folder; write the path in full")
+    return whole
 
 
 def _listed(text: str, what: str) -> list[str]:
@@ -136,7 +150,7 @@ def _listed(text: str, what: str) -> list[str]:
 
     try:
         values = yaml.load(text, yaml.BaseLoader)  # which makes nothing but strings, lists and mappings
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         values = None
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise ValueError(f'{what}: not a list; write values with spaces between them, or as in ["A","B"]')

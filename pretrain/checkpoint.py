@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,7 @@ from backbones.checkpoint import CheckpointError, load_checkpoint
 from backbones.convert import open_backbone, write_conversion
 from backbones.layouts.patchbench import FORMAT_MARK, PATCHBENCH, VERSION
 from backbones.spec import spec_to_dict
+from common.cli import expanded
 from common.distributed import gather_objects, rank
 from common.files import text_sha256, write_atomically
 from pretrain.config import PretrainConfig, TrainConfig, plain_config
@@ -82,7 +84,7 @@ class Checkpoint:
         A run that has a checkpoint of its own always continues from that one, also when another is named: the same command line has
         to go on after an interruption. A CheckpointError says why that is not possible; of a damaged file it names an older one.
         """
-        source, resume = self.path, self._train.resume
+        source, resume = self.path, expanded(self._train.resume, "train.resume")
         if source.exists():
             if resume == NEVER:
                 way_out = f"choose another train.output, or train.resume {AUTO} to continue it"
@@ -98,7 +100,10 @@ class Checkpoint:
             getattr(self.networks, name).load_state_dict(content[name])
         # Another run's older checkpoints are not this one's to remove.
         if source.resolve().parent == self.path.resolve().parent:
-            self._kept = list(content.get("kept", ()))  # the first runs kept no older ones
+            # The first runs kept no older ones.
+            self._kept = [
+                name for name in content.get("kept", ()) if re.fullmatch(rf"{self.path.stem}_step\d+\.pth", str(name))
+            ]
         return int(content["step"])
 
     def is_due(self, step: int) -> bool:
@@ -111,12 +116,10 @@ class Checkpoint:
         if rank() == 0:
             try:
                 self._write(step)
-            except (OSError, RuntimeError) as error:
-                # torch closes its archive after a failed write and complains of that; the failure itself comes before.
-                cause = error if isinstance(error, OSError) else error.__context__
-                if not isinstance(cause, OSError):
-                    raise
-                failure = f"cannot write the checkpoint {self.path} after step {step}: {cause.strerror or cause}; "
+            except OSError as error:
+                failure = (
+                    f"cannot write the checkpoint {error.filename or self.path} after step {step}: {error.strerror or error}; "
+                )
                 failure += "the previous one is intact; " if self.path.exists() else ""
         if failure := gather_objects(failure)[0]:
             raise ValueError(f"{failure}make room, or choose another train.output; the same command continues")
@@ -165,6 +168,9 @@ def _load(path: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         raise CheckpointError(f"{error}; {_way_out(path)}") from error
     if not isinstance(content, Mapping) or content.get("format") != FORMAT_MARK or content.get("version") != VERSION:
         raise CheckpointError(f"{path}: not a pretraining checkpoint of this version; choose another train.output")
+    parts = all(isinstance(content.get(name), Mapping) for name in ("settings", *_PARTS))
+    if not parts or not isinstance(content.get("step"), int) or not isinstance(content.get("kept", []), list):
+        raise CheckpointError(f"{path}: damaged: parts of the checkpoint are missing; {_way_out(path)}")
     saved = content["settings"]
     names = sorted((set(saved) | set(settings)) - _free_fields(settings))
     differing = [name for name in names if saved.get(name) != settings.get(name)]

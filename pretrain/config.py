@@ -8,14 +8,15 @@ Nothing here loads torch, so that `--help` and a mistaken option are answered at
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from common.cli import as_arguments, parse
+from common.cli import as_arguments, expanded, one_line, parse
 from pretrain.methods import (
     METHODS,
     Count,
@@ -27,6 +28,7 @@ from pretrain.methods import (
     Positive,
     ProperPart,
     Section,
+    Seed,
     SelfPatchConfig,
     Size,
 )
@@ -34,6 +36,8 @@ from pretrain.methods import (
 Interpolation = Literal["bicubic", "bilinear"]
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
+
+_LARGEST_RECIPE = 1_000_000  # bytes; YAML takes seconds to read so many
 
 
 @dataclass(kw_only=True)
@@ -149,7 +153,7 @@ class TrainConfig(Section):
     accumulate: Size = 1
     """Parts in which each device processes its share of the batch, one after another, to save memory; the batch and what it computes
     stay the same, up to rounding and stochastic depth. Not so with MoBY's heads, whose batch normalisation is over a part."""
-    seed: int = 0  # Seed of the weights, the order of images, the views and stochastic depth.
+    seed: Seed = 0  # Seed of the weights, the order of images, the views and stochastic depth.
     device: str = "auto"  # `auto` takes this process's GPU where there is one, else the CPU.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the networks, though never of losses; `auto` is bfloat16 on a GPU that has it, else float32."""
@@ -178,6 +182,8 @@ class WatchConfig(Section):
         super().__post_init__()
         if (self.knn_train is None) != (self.knn_val is None):
             raise ValueError("watch.knn_train and watch.knn_val come together: neighbours, and what they classify")
+        if self.knn_train and self.knn_val and self.knn_train.resolve() == self.knn_val.resolve():
+            raise ValueError(f"watch.knn_val: {self.knn_val} is watch.knn_train: each image would be its own neighbour")
         for name in ("images", "knn_train"):
             if not self.every and getattr(self, name) is not None:
                 raise ValueError(f"watch.{name} has no effect with watch.every: 0")
@@ -251,7 +257,8 @@ def parse_run(argv: Sequence[str]) -> PretrainConfig:
         if "-h" in argv or "--help" in argv:
             parse(PretrainConfig, ["--help"], command, description)
         raise ValueError(f"the first argument is a recipe: {recipes}")
-    candidates = [path for path in (Path(argv[0]), RECIPES / f"{argv[0]}.yaml") if path.is_file()]
+    given = expanded(argv[0], "the recipe")
+    candidates = [path for path in (Path(given), RECIPES / f"{argv[0]}.yaml") if path.is_file()]
     if not candidates:
         raise ValueError(f"no recipe {argv[0]!r}; give {recipes}")
     return parse(PretrainConfig, [*as_arguments(read_recipe(candidates[0])), *argv[1:]], command, description)
@@ -261,16 +268,46 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
+class _RecipeLoader(yaml.SafeLoader):
+    """YAML without aliases, a few of which can stand for billions of values, in which no key is given twice."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(None, None, "recipes have no aliases; write the value", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        content = super().construct_mapping(node, deep)
+        spelled = Counter(str(key.value).replace("-", "_") for key, _ in node.value)  # either way of an option
+        if twice := [name for name, count in spelled.items() if count > 1]:
+            raise yaml.MarkedYAMLError(None, None, f"{twice[0]} is given twice; keep one", node.start_mark)
+        return {str(name).replace("-", "_"): value for name, value in content.items()}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """What a recipe itself says; a ValueError names the file of one that says nothing, or the same twice."""
+    if (size := path.stat().st_size) > _LARGEST_RECIPE:
+        raise ValueError(f"{path}: {size} bytes are no recipe; it must map sections to fields")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), _RecipeLoader)
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deeply for a recipe; it must map sections to fields") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{path}: not a recipe in YAML ({one_line(str(error))})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: not a recipe; it must map sections to fields")
+    for section, value in content.items():
+        if value is None or (section not in ("method", "extends") and not isinstance(value, dict)):
+            found = "empty" if value is None else repr(value)
+            raise ValueError(f"{path}: {section}: is {found}; give it fields or a value, or remove it")
+    return content
+
+
 def read_recipe(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A recipe's sections, with those that it extends; `extended_by` are the files that led to this one."""
     if path.resolve() in extended_by:
         raise ValueError(f"{path}: extends itself, by way of {extended_by[-1]}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a YAML file ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: not a recipe; it must map sections to fields")
+    content = _read_yaml(path)
     names = content.pop("extends", [])
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

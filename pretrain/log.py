@@ -2,8 +2,10 @@
 
 import json
 import logging
+import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
@@ -44,28 +46,61 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, first_step: int, last_step: int) -> None:
-        path = folder / LOG_FILE
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        # A kill may have cut the last line short, or come after lines that are newer than the checkpoint.
-        lines = text[: text.rfind("\n") + 1].splitlines()
-        write_text_atomically(path, "".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= first_step))
-        self._stream = path.open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step or None)
+        self._path, self._board_folder = folder / LOG_FILE, folder / "tensorboard"
+        text = self._path.read_text(encoding="utf-8", errors="replace") if self._path.exists() else ""
+        # Of lines that are newer than the checkpoint, the run writes others.
+        lines = [line for line in text.splitlines() if -1 < _step_of(line) <= first_step]
+        write_text_atomically(self._path, "".join(f"{line}\n" for line in lines))
+        self._stream = self._path.open("a", encoding="utf-8")
+        threading.excepthook = _show_failure
+        with names_file(self._board_folder):
+            # TensorBoard forgets this step and later ones.
+            self.board = SummaryWriter(str(self._board_folder), purge_step=first_step + 1)
         self.collapse = CollapseWarning()
         self.bar = tqdm(initial=first_step, total=last_step, unit="step", dynamic_ncols=True, mininterval=1.0)
 
     def write(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """Write one line after `step` steps, the last of them in this 0-based epoch."""
-        self._stream.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
-        self._stream.flush()
+        with names_file(self._path):
+            self._stream.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
+            self._stream.flush()
         self.bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
-        for name, value in values.items():
-            self.board.add_scalar(name, value, step)
+        with names_file(self._board_folder):
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
         self.bar.close()
-        self.board.close()
-        self._stream.close()
+        with names_file(self._path), self._stream:
+            pass
+        with names_file(self._board_folder):
+            self.board.flush()  # says whether everything was written, which closing does not
+            self.board.close()
+
+
+@contextmanager
+def names_file(path: Path) -> Iterator[None]:
+    """Have OSErrors of writing, such as that of a full disk, say which file is meant."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def _step_of(line: str) -> int:
+    """The step of a line of the log; -1 of one that a kill or a crash has damaged."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
+        return -1
+
+
+def _show_failure(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes in a thread of its own, whose failure the next call raises: no traceback of it is needed besides."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)
 
 
 def record_step(

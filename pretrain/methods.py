@@ -3,6 +3,7 @@
 Nothing here loads torch.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, get_type_hints
@@ -12,14 +13,16 @@ Border = Literal["wrap", "clamp"]
 ALL_PATCHES = 0  # The window size that stands for every other patch of the image.
 
 RANGES: dict[str, Callable[[float], bool]] = {
-    "at least 0": lambda value: value >= 0,
-    "at least 1": lambda value: value >= 1,
-    "positive": lambda value: value > 0,
+    "at least 0": lambda value: 0 <= value < math.inf,
+    "at least 1": lambda value: 1 <= value < math.inf,
+    "positive": lambda value: 0 < value < math.inf,
+    "in [0, 2^32)": lambda value: 0 <= value < 2**32,
     "in [0, 1]": lambda value: 0 <= value <= 1,
     "in [0, 1)": lambda value: 0 <= value < 1,
 }
 Count = Annotated[int, "at least 0"]
 Size = Annotated[int, "at least 1"]
+Seed = Annotated[int, "in [0, 2^32)"]
 NotNegative = Annotated[float, "at least 0"]
 Positive = Annotated[float, "positive"]
 Part = Annotated[float, "in [0, 1]"]
@@ -48,7 +51,7 @@ class DINOConfig(Section):
     student_temperature: Positive = 0.1  # Sharpening of the student's probabilities, CLS and patches.
     teacher_temperature: Positive = 0.04  # Sharpening of the teacher's probabilities after the warm-up.
     warmup_teacher_temperature: Positive = 0.04  # Sharpening of the teacher's probabilities in the first epoch.
-    warmup_teacher_temperature_epochs: int = 0  # Epochs over which the teacher's temperature rises linearly.
+    warmup_teacher_temperature_epochs: Count = 0  # Epochs over which the teacher's temperature rises linearly.
     centre_momentum: ProperPart = 0.9  # Weight of the past in the running centres.
 
 

@@ -9,8 +9,8 @@ import torch
 import yaml
 
 from common.cli import Interrupted, StopRequest
-from common.distributed import choose_device, peak_memory_bytes, process_group, rank, require_same, world_size
-from common.files import remove_leftovers, write_text_atomically
+from common.distributed import choose_device, hold_folder, peak_memory_bytes, process_group, rank, require_same, world_size
+from common.files import write_text_atomically
 from pretrain.checkpoint import Checkpoint, export_backbones, run_settings
 from pretrain.config import PretrainConfig, plain_config
 from pretrain.data.loader import GlobalBatchSampler, MultiCropImages, build_loader, network_inputs, report_unreadable
@@ -35,12 +35,13 @@ def pretrain(config: PretrainConfig) -> Path:
     """
     device = choose_device(config.train.device)
     with process_group(device):
-        return _pretrain(config, device)
+        source = open_source(config.data)
+        with hold_folder(config.train.output):
+            return _pretrain(config, device, source)
 
 
-def _pretrain(config: PretrainConfig, device: torch.device) -> Path:
+def _pretrain(config: PretrainConfig, device: torch.device, source: ImageFiles) -> Path:
     train = config.train
-    source = open_source(config.data)
     images, settings = len(source.names), run_settings(config, source.names)
     listing = f"{images} in {config.data.path} with digest {settings['data.listing_sha256'][:8]}"
     require_same(listing, "the list of images")
@@ -48,8 +49,8 @@ def _pretrain(config: PretrainConfig, device: torch.device) -> Path:
     networks = build_networks(config, device)
     checkpoint = Checkpoint(train, settings, networks, sampler.steps_per_epoch)
     if rank() == 0:
-        train.output.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(checkpoint.path)
+        for leftover in train.output.glob(".*.tmp.*"):  # of killed writers
+            leftover.unlink(missing_ok=True)
     done = checkpoint.restore()
     last_step = train.epochs * sampler.steps_per_epoch
     if rank() == 0:

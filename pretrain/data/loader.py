@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from common.cli import leave_stopping_to_parent
 from common.distributed import local_rank
 from common.images import IMAGENET_MEAN, IMAGENET_STD
+from common.launch import loader_processes
 from pretrain.config import DataConfig, TrainConfig, ViewsConfig
 from pretrain.data.colours import ColourDraws, change_batch_colours
 from pretrain.data.sources import ImageFiles
@@ -127,10 +128,15 @@ def build_loader(
 ) -> "DataLoader[Sample]":
     """A loader of the sampler's batches, a `Batch` each, in pinned memory where they go to a GPU."""
     cores = worker_cores(config.workers) if config.pin_workers else None
+    share = sampler.batch_size // sampler.world_size
+    batch_bytes = share * sum(3 * kind.size**2 for kind in dataset.kinds) * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    workers = loader_processes(config.workers, batch_bytes, "--data.workers")
+    if workers < config.workers:
+        logger.info("%d workers, as many as there are cores, instead of data.workers=%d", workers, config.workers)
     return DataLoader(
         dataset,
         batch_sampler=sampler,
-        num_workers=config.workers,
+        num_workers=workers,
         collate_fn=dataset.collate,
         pin_memory=pin_memory,
         worker_init_fn=functools.partial(set_up_worker, cores),

@@ -2,11 +2,12 @@
 
 import json
 import logging
+import operator
 import os
+import re
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -14,19 +15,24 @@ from braceexpand import braceexpand
 
 from common.cifar import LAYOUTS, find_layout, picture_planes, present_train_files, read_records
 from common.distributed import rank, world_size
-from common.files import text_sha256, write_text_atomically
-from common.images import IMAGE_SUFFIXES, read_lines
+from common.files import check_name, parse_json, text_sha256, write_text_atomically
+from common.images import IMAGE_SUFFIXES, is_hidden, is_image_name, read_lines, walk_files
 from pretrain.config import DataConfig
 
 logger = logging.getLogger(__name__)
 
 TAR_SUFFIX = ".tar"
 
+# In a name, these would shift the names after it in a listing, or cannot be written at all.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
 
 class ImageFiles:
     """Images in files of their own, named by their paths, relative to `root` or absolute; other sources are read in other ways."""
 
     def __init__(self, root: Path, names: Sequence[str]) -> None:
+        if (name := next(filter(_CONTROLS.search, names), None)) is not None:
+            raise ValueError(f"data.path: {name!a} in {root}: the name of an image must not have control characters; rename it")
         self.root = root
         # An array, which forked workers share. Of a list each worker would get a copy: Python counts references inside the strings.
         self.names: npt.NDArray[np.str_] = np.array(names, dtype=np.str_)
@@ -58,22 +64,22 @@ def open_source(config: DataConfig) -> ImageFiles:
 
 def detect_kind(path: Path) -> str:
     """The kind of data set that a path looks like: any but `auto`."""
-    if path.suffix == TAR_SUFFIX:
-        return "tar"
     if path.is_dir():
-        if find_layout(path):
-            return "cifar"
-        return "tar" if next(path.glob(f"*{TAR_SUFFIX}"), None) else "folder"
+        archives = {"cifar": find_layout(path), "tar": _shards_in(path)}
+        kinds = [kind for kind, there in archives.items() if there]
+        if kinds and any(is_image_name(name) for _, names in walk_files(path) for name in names):
+            kinds.append("folder")
+        if len(kinds) > 1:
+            raise ValueError(f"data.path: {path} looks like {' and '.join(kinds)}; say which by --data.kind")
+        return kinds[0] if kinds else "folder"
+    if path.suffix.lower() == TAR_SUFFIX:
+        return "tar"
     if not path.is_file():
         raise ValueError(
             f"data.path: {path} does not exist; give a folder of images, a text file of their paths, COCO's annotations, "
             "a folder of CIFAR's binary files, or tar shards"
         )
-    return "coco" if path.suffix == ".json" else "list"
-
-
-def is_image_name(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 -- a path object for each of a million is slow
+    return "coco" if path.suffix.lower() == ".json" else "list"
 
 
 def images_of_folder(folder: Path, option: str = "data.path") -> ImageFiles:
@@ -81,18 +87,9 @@ def images_of_folder(folder: Path, option: str = "data.path") -> ImageFiles:
     if not folder.is_dir():
         raise ValueError(f"{option}: {folder} is not a folder; give a folder of images, at any depth")
 
-    def fail(error: OSError) -> NoReturn:  # by itself, os.walk leaves out the folders that it cannot list
-        raise error
-
-    found, entered = [], set()
-    for parent, folders, files in os.walk(folder, followlinks=True, onerror=fail):
-        status = os.stat(parent)  # noqa: PTH116 -- os.walk speaks in strings
-        if (inode := (status.st_dev, status.st_ino)) in entered:
-            folders.clear()
-            continue
-        entered.add(inode)
-        found += [(*Path(parent).relative_to(folder).parts, file) for file in files if is_image_name(file)]
-        folders.sort()
+    found: list[tuple[str, ...]] = []
+    for parent, names in walk_files(folder):
+        found += [(*Path(parent).relative_to(folder).parts, name) for name in filter(is_image_name, names)]
     if not found:
         raise ValueError(f"{option}: no image under {folder}; suffixes looked for: {', '.join(sorted(IMAGE_SUFFIXES))}")
     return ImageFiles(folder, ["/".join(parts) for parts in sorted(found)])
@@ -112,9 +109,11 @@ def images_of_coco(path: Path) -> ImageFiles:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         names = sorted(str(image["file_name"]) for image in content["images"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         wanted = "COCO's annotations, JSON with a list `images`, such as annotations/instances_train2017.json"
         raise ValueError(f"data.path: {path} is not {wanted}: {error!r}") from error
+    for name in names:
+        check_name(name, f"data.path: {path}: file_name", nested=True)
     return _files_of_listing(path, path.parent.parent / path.stem.rpartition("_")[2], names)
 
 
@@ -122,6 +121,7 @@ def _files_of_listing(listing: Path, root: Path, names: Sequence[str]) -> ImageF
     """The images of these names below `root`, all of which must be there."""
     if not names:
         raise ValueError(f"data.path: {listing} names no image")
+    images = ImageFiles(root, names)
     # Folder by folder: one look at each file would take minutes over a network.
     folders = {name: (root / name).parent for name in names}
     present = {folder: set(os.listdir(folder) if folder.is_dir() else ()) for folder in set(folders.values())}  # noqa: PTH208
@@ -131,7 +131,7 @@ def _files_of_listing(listing: Path, root: Path, names: Sequence[str]) -> ImageF
             f"data.path: {len(missing)} of the {len(names)} images of {listing} are absent, such as {root / missing[0]}; "
             "get them, or list those that are there"
         )
-    return ImageFiles(root, names)
+    return images
 
 
 class CifarImages(ImageFiles):
@@ -153,7 +153,7 @@ class CifarImages(ImageFiles):
 
 
 class TarImages(ImageFiles):
-    """The images of uncompressed tar shards, as webdataset writes them, read at random; what is beside the images is ignored.
+    """The images of uncompressed tar shards, as webdataset writes them, read at random; what else is in them is ignored.
 
     Where each image begins is read once per shard and kept in the folder `cache`, so that their order is a function of seed and
     epoch, as for all sources; webdataset itself only streams shards.
@@ -163,7 +163,8 @@ class TarImages(ImageFiles):
         # Processes begin at different shards, and so share the work.
         first = rank() * len(shards) // world_size()
         indices = {shard: _cached_index(shard, cache) for shard in (*shards[first:], *shards[:first])}
-        images = [(number, *image) for number, shard in enumerate(shards) for image in indices[shard]]
+        found = [(number, *image) for number, shard in enumerate(shards) for image in indices[shard]]
+        images = [image for image in found if not any(part != "." and is_hidden(part) for part in image[1].split("/"))]
         if not images:
             raise ValueError(f"data.path: no image in the {len(shards)} shards, such as {shards[0]}")
         super().__init__(Path(), [f"{shards[number].name}/{name}" for number, name, *_ in images])
@@ -186,10 +187,9 @@ class TarImages(ImageFiles):
 def find_shards(path: Path) -> list[Path]:
     """The shards that a path names, sorted: a .tar file, a folder of them, or `shard-{000..012}.tar` and `{train,val}.tar`."""
     if path.is_dir():
-        shards = sorted(path.glob(f"*{TAR_SUFFIX}"))
-        if not shards:
-            raise ValueError(f"data.path: no {TAR_SUFFIX} file in {path}")
-        return shards
+        if shards := _shards_in(path):
+            return shards
+        raise ValueError(f"data.path: no {TAR_SUFFIX} file in {path}")
     try:
         shards = sorted(set(map(Path, braceexpand(str(path)))))
     except ValueError as error:
@@ -199,18 +199,26 @@ def find_shards(path: Path) -> list[Path]:
     return shards
 
 
+def _shards_in(folder: Path) -> list[Path]:
+    named = (path for path in folder.iterdir() if path.suffix.lower() == TAR_SUFFIX and not is_hidden(path.name))
+    return sorted(path for path in named if path.is_file())
+
+
 def _cached_index(shard: Path, cache: Path) -> list[tuple[str, int, int]]:
     """The name, first byte and length of each image of a shard, from the cache if it has those of the file as it is now."""
     status = shard.stat()
     digest = text_sha256(f"{shard.resolve()} {status.st_size} {status.st_mtime_ns}")
     path = cache / f"{shard.stem}-{digest[:16]}.json"
-    if not path.is_file():
-        logger.info("reading where the images of %s are", shard)
-        write_text_atomically(path, json.dumps(_read_index(shard)))
     try:
-        return [(name, start, length) for name, start, length in json.loads(path.read_text())]
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: damaged index of {shard} ({error}); delete it, and it is written again") from error
+        cached = parse_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+        places = [(str(name), operator.index(start), operator.index(length)) for name, start, length in cached or ()]
+    except (ValueError, TypeError):
+        cached = None
+    if cached is None or any(min(place) < 0 or sum(place) > status.st_size for _, *place in places):
+        logger.info("reading where the images of %s are", shard)
+        places = _read_index(shard)
+        write_text_atomically(path, json.dumps(places))
+    return places
 
 
 def _read_index(shard: Path) -> list[tuple[str, int, int]]:

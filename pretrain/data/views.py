@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from common.images import JpegHeader, breaks_off, read_header
+from common.images import MOST_PIXELS, JpegHeader, breaks_off, read_header, require_decodable, to_rgb
 from pretrain.config import Interpolation, ViewsConfig
 from pretrain.data.colours import NUM_COLOUR_DRAWS, ColourDraws, Pixels, change_colours, change_each_patch, draw_colours
 
@@ -32,7 +32,6 @@ REDUCING_GAP = 2.0  # Pillow's word: how much larger than the crop its box must 
 _CROP_ATTEMPTS = 10
 # Flags that scale by so much; those called REDUCED_COLOR add the one for BGR.
 _REDUCTIONS = {1: 0, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
-_MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow refuses more
 
 Planes = npt.NDArray[np.uint8]  # [3, H, W] RGB
 
@@ -137,7 +136,7 @@ def draw_boxes(width: int, height: int, scales_V2: npt.NDArray[np.float64], rng:
 
 
 def image_size(content: bytes) -> tuple[int, int]:
-    """Width and height in pixels, without decoding; an OSError if it is not an image, or a JPEG file that breaks off."""
+    """Width and height in pixels, without decoding; an OSError if it is not an image, a JPEG file that breaks off, or too large."""
     if breaks_off(content):
         raise OSError("the JPEG file breaks off")
     header = read_header(content)
@@ -162,7 +161,7 @@ def decode(content: bytes, reduction: float = 1.0) -> tuple[Pixels, int]:
         if pixels_HW3 is not None:
             return pixels_HW3, scale
     with _opened_by_pillow(content) as image:
-        return np.array(image.convert("RGB")), 1
+        return np.array(to_rgb(image)), 1
 
 
 def decode_whole(content: bytes) -> Pixels:
@@ -172,13 +171,14 @@ def decode_whole(content: bytes) -> Pixels:
 
 
 def _suits_opencv(header: JpegHeader | None) -> TypeGuard[JpegHeader]:
-    return header is not None and header.components in (1, 3) and 0 < header.width * header.height <= _MAX_PIXELS
+    return header is not None and header.components in (1, 3) and 0 < header.width * header.height <= MOST_PIXELS
 
 
 @contextmanager
 def _opened_by_pillow(content: bytes) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(content)) as image:
+            require_decodable(image.size)
             yield image
     except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
         # Pillow raises these too for damaged files, depending on the format.

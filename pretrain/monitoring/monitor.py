@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.datasets import ImageFolder
 
 from backbones.build import AnyBackbone
 from common.distributed import gather_from_processes, gather_objects, rank, sum_over_processes, world_size
 from common.files import write_atomically
+from common.images import is_hidden
 from common.knn import classify, find_neighbours
 from common.plots import Panel, write_panels
 from pretrain.config import PretrainConfig
@@ -59,18 +59,17 @@ class OnlineKNN:
         """Decode every image once, so that a damaged one is found before training: a ValueError on all processes."""
         folders = []
         for option in ("knn_train", "knn_val"):
-            try:
-                folders.append(ImageFolder(getattr(config.watch, option)))
-            except OSError as error:
-                raise ValueError(f"watch.{option}: {error}; give a folder with a folder of images per class") from error
+            folders.append(images_by_class(getattr(config.watch, option), f"watch.{option}"))
         neighbours, others = folders
-        if unknown := sorted(set(others.classes) - set(neighbours.classes)):
+        if unknown := sorted(set(others) - set(neighbours)):
             raise ValueError(
-                f"watch.knn_val: {others.root} has {len(unknown)} classes of which there are no neighbours, such as {unknown[0]}; "
-                "watch.knn_train must have all classes of watch.knn_val"
+                f"watch.knn_val: {config.watch.knn_val} has {len(unknown)} classes of which there are no neighbours, such as "
+                f"{unknown[0]}; watch.knn_train must have all classes of watch.knn_val"
             )
-        self._train, self._num_classes = neighbours.samples, len(neighbours.classes)
-        self._val = [(path, neighbours.class_to_idx[others.classes[label]]) for path, label in others.samples]
+        self._num_classes, labels = len(neighbours), {name: label for label, name in enumerate(neighbours)}
+        self._train, self._val = (
+            [(path, labels[name]) for name, paths in found.items() for path in paths] for found in (neighbours, others)
+        )
         self._size, self._threads, self._device = config.views.global_size, max(1, config.data.workers), device
         for images, option in ((self._train, "watch.knn_train"), (self._val, "watch.knn_val")):
             try:
@@ -126,6 +125,20 @@ class OnlineKNN:
                 failure = str(error)
         for unreadable in filter(None, gather_objects(failure)):
             raise OSError(unreadable)
+
+
+def images_by_class(folder: Path, option: str) -> dict[str, list[str]]:
+    """The paths of the images in each class's folder, sorted; a ValueError if a class, or an image's class, is missing."""
+    images = images_of_folder(folder, option)
+    entries = sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+    found: dict[str, list[str]] = {path.name: [] for path in entries}
+    for path in map(images.describe, range(len(images.names))):
+        if (parts := Path(path).relative_to(folder).parts)[1:] == ():
+            raise ValueError(f"{option}: {path} is in no class; give a folder with a folder of images per class")
+        found[parts[0]].append(path)
+    if empty := [name for name, paths in found.items() if not paths]:
+        raise ValueError(f"{option}: {folder / empty[0]} holds no image; every class needs some")
+    return found
 
 
 class Monitor:

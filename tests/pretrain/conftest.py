@@ -3,9 +3,12 @@
 import itertools
 import json
 import os
+import resource
+import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +124,19 @@ def after_step(patch: pytest.MonkeyPatch, number: int, act: Callable[[nn.Module,
         return losses
 
     patch.setattr("pretrain.run.training_step", step)
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """A limit on a file's size stands for the disk: the same failure of the same system call, in the middle of the file."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def start(arguments: Sequence[str], **variables: str) -> "subprocess.Popen[str]":

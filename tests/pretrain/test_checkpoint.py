@@ -4,8 +4,6 @@ import errno
 import gzip
 import logging
 import os
-import resource
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from pretrain.methods import METHODS, MethodName
 from pretrain.networks import build_networks
 from pretrain.run import pretrain
 from tests.conftest import RunMain
-from tests.pretrain.conftest import after_step, assert_equal, bare_run, logged, tiny_config, weights
+from tests.pretrain.conftest import after_step, assert_equal, bare_run, full_disk, logged, tiny_config, weights
 
 RECORDED = Path(__file__).parent / "recorded"
 
@@ -152,20 +150,14 @@ def test_a_full_disk_leaves_the_previous_checkpoint(image_folder: Path, tmp_path
     run_until(parse_run(options), 2)
     path = output / "checkpoint.pth"
     before = path.read_bytes()
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
-    try:
+    with full_disk(len(before) // 2):
         finished = run_main(main, options)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
     assert finished.status == 2
     message = finished.stderr.splitlines()[-1]
     assert message.startswith(f"error: cannot write the checkpoint {path} after step 3: ")
     assert "the previous one is intact" in message
     assert path.read_bytes() == before
-    assert not list(output.glob(".*")), "half a checkpoint was left"
+    assert not list(output.glob(".*.tmp.*")), "half a checkpoint was left"
     assert run_main(main, options).status == 0
     assert torch.load(path, weights_only=True)["step"] == 6
 

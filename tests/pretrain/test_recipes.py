@@ -128,6 +128,66 @@ def test_bad_extensions_are_named(tmp_path: Path, extends: str, message: str) ->
         parse_run([str(recipe)])
 
 
+LAUGHS = "a: &a [x, x, x, x]\n" + "".join(
+    f"{b}: &{b} [*{a}, *{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optim: {lr: 1}\noptim: {clip_grad: 1}", "optim is given twice"),
+        ("optim:\n  lr: 1\n  lr: 2", "lr is given twice.*line 2"),
+        ("optim: {clip-grad: 1, clip_grad: 2}", "clip_grad is given twice"),
+        ("method: dino\nmethod: moby", "method is given twice"),
+        ("optim: {lr: {a: 1, a: 2}}", "a is given twice"),
+        ("optim.lr: 1", "optim.lr: is 1; give it fields"),
+        ("optim:", "optim: is empty"),
+        ("optim: 3", "optim: is 3"),
+        ("method: ~", "method: is empty"),
+        (LAUGHS, "recipes have no aliases"),
+        ("a: &a [*a]", "recipes have no aliases"),
+        ("[" * 20_000, "nested too deeply"),
+        ("optim: {lr: " + "{a: " * 20_000, "nested too deeply"),
+        ("# " + "x" * 1_000_000, "1000002 bytes are no recipe"),
+        ("optim: {lr: 2001-99-99}", "not a recipe in YAML"),
+        ("optim: {lr: " + "9" * 5000 + "}", "not a recipe in YAML"),
+        ("\x00", "not a recipe in YAML"),
+        ("a: [", "not a recipe in YAML"),
+        ("just text", "not a recipe; it must map sections to fields"),
+        ("", "not a recipe; it must map sections to fields"),
+    ],
+)
+def test_recipes_that_say_nothing_or_two_things_are_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "own.yaml").write_text(text)
+    (tmp_path / "over.yaml").write_text("extends: own\nmethod: dino\n")
+    for recipe in ("own", "over"):
+        with pytest.raises(ValueError, match=rf"^{tmp_path}/own\.yaml: .*{message}") as caught:
+            parse_run([f"{tmp_path}/{recipe}.yaml"])
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00r", b"\x80\x04\x95", bytes(range(256))])
+def test_other_files_are_no_recipes(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "own.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=r"own\.yaml: not a recipe in YAML"):
+        parse_run([f"{tmp_path}/own.yaml"])
+
+
+def test_home_folders_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every option that is a path, on the command line and in recipes, where no shell does it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own.yaml").write_text("extends: sample_dino\ndata: {path: ~/set, tar_index: '~'}\nwatch: {images: ~/a b}\n")
+    run = parse_run(["~/own.yaml", "--train.output=~/run", "--watch.knn_train", "~/1", "--watch.knn-val", "~/2"])
+    assert (run.data.path, run.data.tar_index, run.watch.images) == (tmp_path / "set", tmp_path, tmp_path / "a b")
+    assert (run.train.output, run.watch.knn_train, run.watch.knn_val) == (tmp_path / "run", tmp_path / "1", tmp_path / "2")
+    with pytest.raises(ValueError, match=r"data\.path ~nobody-of-this-name/set: no such home folder"):
+        parse_run(["sample_dino", "--data.path", "~nobody-of-this-name/set"])
+    (tmp_path / "own.yaml").write_text("extends: sample_dino\ndata: {path: ~}\n")
+    with pytest.raises(ValueError, match=r"--data\.path None: a path is needed"):
+        parse_run(["~/own.yaml"])
+
+
 DINO, MOBY, SWIN, BOTH = "coco_dino_vit_tiny", "coco_moby_vit_tiny", "coco_moby_swin_tiny", "coco_moby_selfpatch_swin_tiny"
 PATCH, MATCHING = "coco_selfpatch_vit_tiny", "imagenet100_matching_vit_tiny"
 
@@ -150,6 +210,10 @@ PATCH, MATCHING = "coco_selfpatch_vit_tiny", "imagenet100_matching_vit_tiny"
         (f"{PATCH} --selfpatch.k 0", "selfpatch.k=0 must be at least 1"),
         (f"{PATCH} --selfpatch.weight -1", "selfpatch.weight=-1.0 must be at least 0"),
         (f"{DINO} --optim.lr 0", "optim.lr=0.0 must be positive"),
+        (f"{DINO} --optim.lr inf", "optim.lr=inf must be positive"),
+        (f"{DINO} --train.seed -1", r"train.seed=-1 must be in \[0, 2\^32\)"),
+        (f"{DINO} --train.seed 4294967296", r"train.seed=4294967296 must be in \[0, 2\^32\)"),
+        (f"{DINO} --watch.knn_train a/b/.. --watch.knn_val a", "watch.knn_val: a is watch.knn_train"),
         (f"{DINO} --optim.teacher_momentum 1.5", r"optim.teacher_momentum=1.5 must be in \[0, 1\]"),
         (f"{DINO} --optim.clip_grad -1", "optim.clip_grad=-1.0 must be at least 0"),
         (f"{DINO} --optim.warmup_epochs -1", "optim.warmup_epochs=-1 must be at least 0"),

@@ -12,6 +12,7 @@ import pytest
 
 from backbones.convert import open_backbone
 from backbones.spec import ViTSpec
+from common.distributed import hold_folder
 from pretrain.__main__ import main
 from pretrain.config import parse_run
 from pretrain.methods import METHODS
@@ -56,7 +57,7 @@ def test_killed_and_continued_equals_uninterrupted(
     pretrain(parse_run(command(tmp_path / "whole")))
     assert_equal(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
     assert logged(tmp_path / "killed") == logged(tmp_path / "whole")
-    assert not list((tmp_path / "killed").glob(".*")), "a killed writer's temporary file was left"
+    assert not list((tmp_path / "killed").glob(".*.tmp.*")), "a killed writer's temporary file was left"
 
 
 def test_only_the_same_run_is_continued(image_folder: Path, tmp_path: Path) -> None:
@@ -75,6 +76,46 @@ def test_only_the_same_run_is_continued(image_folder: Path, tmp_path: Path) -> N
     next(moved.rglob("*.jpg")).unlink()
     with pytest.raises(ValueError, match="listing"):
         run(moved)
+
+
+@pytest.mark.parametrize("seeds", [(0, 0), (0, 1)])
+def test_two_runs_at_once(image_folder: Path, tmp_path: Path, seeds: tuple[int, int]) -> None:
+    """The second says who is there and touches nothing, be it the same run or another; the first one's death frees the folder."""
+    output = tmp_path / "run"
+    first, second = (
+        tiny_run(image_folder, output, "dino", train__epochs=99, train__seed=seed, data__workers=1) for seed in seeds
+    )
+    process = start([sys.executable, "-m", "pretrain", *first])
+    try:
+        wait_for_steps(process, output, 2)
+        half = output / ".checkpoint.1.tmp.pth"
+        half.write_text("half a checkpoint")
+        before = (output / "config.yaml").read_bytes()
+        with pytest.raises(
+            ValueError, match=rf"run is in use by process {process.pid} on .* since \d{{4}}-.*; wait for its end"
+        ):
+            pretrain(parse_run(second))
+        assert half.exists()
+        assert (output / "config.yaml").read_bytes() == before
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    with hold_folder(output):
+        pass
+
+
+def test_a_damaged_log_heals(image_folder: Path, tmp_path: Path) -> None:
+    """A power cut may leave zeros for lines."""
+    options = tiny_run(image_folder, tmp_path, "dino")
+    pretrain(parse_run([*options, "--train.checkpoint_every", "1"]))
+    log = tmp_path / "log.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(lines[0] + bytes(99) + b"\n\xff[]\n5\n" + b"".join(lines[1:4]) + lines[4][:9])
+    (tmp_path / "checkpoint.pth").unlink()
+    pretrain(
+        parse_run([*options, "--train.resume", str(tmp_path / "checkpoint_step00000005.pth"), "--train.checkpoint_every", "1"])
+    )
+    assert [line["step"] for line in logged(tmp_path)] == [1, 2, 3, 4, 6]
 
 
 def test_too_many_unreadable_images_end_the_run(

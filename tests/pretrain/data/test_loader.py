@@ -1,9 +1,14 @@
 """Batches do not depend on workers, processes or restarts; unreadable images are named; networks get normalised floats."""
 
+import logging
 import os
+import shutil
+import warnings
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -194,6 +199,26 @@ def test_workers_are_kept_to_a_core_and_a_thread() -> None:
         loader = DataLoader(Surroundings(), batch_size=None, num_workers=2, worker_init_fn=partial(set_up_worker, given))
         assert list(map(tuple, loader)) == [(where, 1, 1) for where in expected]
     assert os.sched_getaffinity(0) == allowed
+
+
+def test_workers_are_no_more_than_there_are_cores(
+    image_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And shared memory must hold two batches for each, of all processes of the machine; on less of it they would hang."""
+    dataset, sampler = MultiCropImages(images_of_folder(image_folder), VIEWS, seed=0), GlobalBatchSampler(12, TRAIN, 0, 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    caplog.set_level(logging.INFO)
+    for wanted, workers in ((5, 2), (1, 1), (0, 0)):
+        with warnings.catch_warnings(action="error"):
+            assert build_loader(dataset, sampler, DataConfig(workers=wanted), pin_memory=False).num_workers == workers
+    assert caplog.messages == ["2 workers, as many as there are cores, instead of data.workers=5"]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    needed = 2 * 2 * 2 * TRAIN.batch_size * sum(3 * kind.size**2 for kind in dataset.kinds)
+    for free, enough in ((needed - 1, False), (needed, True)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder, free=free: Mock(free=free))
+        refused = pytest.raises(ValueError, match=r"--data\.workers 5: .*--data\.workers 0, .*--shm-size")
+        with nullcontext() if enough else refused:
+            build_loader(dataset, sampler, DataConfig(workers=5), pin_memory=False)
 
 
 def test_each_worker_has_a_core(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,6 +165,59 @@ def test_folders_at_any_depth(tmp_path: Path) -> None:
     assert images.describe(1) == str(tmp_path / "set/b/1.JPEG")
 
 
+def test_hidden_entries_are_no_images(tmp_path: Path) -> None:
+    """In folders and in shards, as macOS's archiver and Jupyter leave them; a folder of data may itself be hidden."""
+    hidden = "._a.jpg", "cat/.ipynb_checkpoints/a.jpg", "__MACOSX/a.jpg", "@eaDir/a.jpg"
+    touch(tmp_path / ".set", "a.JPG", "cat/a.jpg", *hidden)
+    assert list(images_of_folder(tmp_path / ".set").names) == ["a.JPG", "cat/a.jpg"]
+    write_shard(tmp_path / "shards/0.TAR", dict.fromkeys(("./a.JPG", "cat/a.jpg", *hidden), b""))
+    touch(tmp_path / "shards", "._0.tar")
+    source = open_source(DataConfig(path=tmp_path / "shards", tar_index=tmp_path / "index"))
+    assert list(source.names) == ["0.TAR/./a.JPG", "0.TAR/cat/a.jpg"]
+
+
+def test_a_folder_of_two_kinds_asks_which(tmp_path: Path) -> None:
+    """One archive among photographs would be all that is trained on."""
+    touch(tmp_path, "class/a.jpg")
+    shard = write_shard(tmp_path / "backup.tar", {"b.jpg": b""})
+    with pytest.raises(ValueError, match=r"looks like tar and folder; say which by --data\.kind"):
+        open_source(DataConfig(path=tmp_path))
+    for kind, names in (("folder", ["class/a.jpg"]), ("tar", ["backup.tar/b.jpg"])):
+        source = open_source(DataConfig(path=tmp_path, kind=kind, tar_index=tmp_path / "index"))
+        assert list(source.names) == names
+    shard.unlink()
+    touch(tmp_path, "test_batch.bin")
+    with pytest.raises(ValueError, match="looks like cifar and folder"):
+        open_source(DataConfig(path=tmp_path))
+
+
+@pytest.mark.parametrize("name", ["a\n.jpg", "a\x1b[2J.jpg", "a\x7f.jpg", "a\u2028.jpg"])
+def test_names_with_control_characters_are_refused(tmp_path: Path, name: str) -> None:
+    """They would shift the listing, by whose digest a run knows its images again."""
+    touch(tmp_path / "set", name)
+    (tmp_path / "list.txt").write_text("b.jpg\n" + name.replace("\n", "\x01") + "\n")
+    for source, path in (("folder", "set"), ("list", "list.txt"), ("tar", "0.tar"), ("coco", "annotations/x_train2017.json")):
+        write_shard(tmp_path / "0.tar", {name: b""})
+        annotate(tmp_path, name).rename(tmp_path / "annotations/x_train2017.json")
+        config = DataConfig(path=tmp_path / path, kind=source, tar_index=tmp_path / "index")
+        with pytest.raises(ValueError, match=r"control characters|printable characters") as caught:
+            open_source(config)
+        assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["/etc/a.jpg", "../a.jpg", "x/../../a.jpg", "", ".a.jpg", "a//b.jpg"])
+def test_cocos_names_stay_in_their_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=r"instances_train2017\.json: file_name .*: give a path below its folder"):
+        images_of_coco(annotate(tmp_path, "1.jpg", name))
+
+
+def test_lists_of_other_systems(tmp_path: Path) -> None:
+    """A mark at the beginning, carriage returns, spaces inside of names and after them."""
+    touch(tmp_path, "a b.jpg", "c.jpg")
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa b.jpg\r\nc.jpg  \r\n\r\n")
+    assert list(images_of_list(tmp_path / "list.txt").names) == ["a b.jpg", "c.jpg"]
+
+
 def test_lists_keep_their_order_and_annotations_are_sorted(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "a/2.jpg", "far/3.jpg", *(f"train2017/{number}.jpg" for number in range(4)))
     (tmp_path / "list.txt").write_text(f"a/2.jpg\n\n  a/1.jpg \r\n{tmp_path}/far/3.jpg\na/2.jpg\n")
@@ -183,7 +236,7 @@ def test_absent_images_are_counted_and_other_json_is_refused(tmp_path: Path) -> 
         images_of_list(tmp_path / "list.txt")
     with pytest.raises(ValueError, match=r"1 of the 2 images of .* are absent, such as .*train2017/2\.jpg"):
         images_of_coco(annotate(tmp_path, "1.jpg", "2.jpg"))
-    for text in ("{", "[]", "{}", '{"images": [{"id": 1}]}', '{"images": 3}'):
+    for text in ("[" * 99999, "{", "[]", "{}", '{"images": [{"id": 1}]}', '{"images": 3}'):
         (tmp_path / "instances.json").write_text(text)
         with pytest.raises(ValueError, match="is not COCO's annotations"):
             images_of_coco(tmp_path / "instances.json")
@@ -254,12 +307,19 @@ def test_damaged_shards_are_named(shards: list[Path], tmp_path: Path) -> None:
         TarImages(shards, tmp_path / "index")
 
 
-def test_a_damaged_index_and_shards_without_images_are_named(shards: list[Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content", ['[["a.jpg", 512', '[["a.jpg", 512, 99999999]]', '[["a.jpg", -512, 5]]', '[["a.jpg"]]', "[" * 9999]
+)
+def test_a_damaged_index_is_written_again(shards: list[Path], tmp_path: Path, content: str) -> None:
     TarImages(shards, tmp_path / "index")
     index = min((tmp_path / "index").iterdir())
-    index.write_bytes(index.read_bytes()[:-10])
-    with pytest.raises(ValueError, match=rf"{index.name}: damaged index of .*; delete it"):
-        TarImages(shards, tmp_path / "index")
+    whole = index.read_bytes()
+    index.write_text(content)
+    assert TarImages(shards, tmp_path / "index").load(0) == b"first"
+    assert index.read_bytes() == whole
+
+
+def test_shards_without_images_are_named(shards: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no image in the 1 shards"):
         TarImages([shards[1]], tmp_path / "index")
 

@@ -3,6 +3,7 @@
 import functools
 import io
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -164,6 +165,35 @@ def test_pixels_are_pillows(kind: str) -> None:
     content = IMAGES_OF_A_SCENE[kind]
     assert image_size(content) == (97, 61)
     assert np.array_equal(decode_whole(content), np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bits_of_grey_keep_their_upper_eight(form: str) -> None:
+    ramp_HW = np.linspace(0, 65535, 256).astype(np.uint16)[None].repeat(2, 0)
+    pixels_HW3 = decode_whole(encoded(Image.fromarray(ramp_HW), form))
+    assert np.array_equal(pixels_HW3, np.repeat(ramp_HW[..., None] >> 8, 3, axis=2))
+
+
+@pytest.mark.parametrize("form", ["jpeg", "progressive", "444", "grey", "cmyk"])
+def test_a_photo_with_a_film_after_it_is_whole(form: str) -> None:
+    content = IMAGES_OF_A_SCENE[form]
+    film = b"\0\0\0\x18ftypmp42\0\0\0\0isommp42" + np.random.default_rng(1).bytes(99_999)
+    assert np.array_equal(decode_whole(content + film), decode_whole(content))
+    with pytest.raises(OSError, match="breaks off"):
+        decode_whole(content[:-200] + bytes(999))
+
+
+@pytest.mark.parametrize(("width", "height"), [(9460, 9460), (65500, 2000)])
+def test_images_too_large_to_decode_are_known_by_their_header(monkeypatch: pytest.MonkeyPatch, width: int, height: int) -> None:
+    """Pillow itself only warns of twice as many pixels; OpenCV decodes what it gets."""
+    size = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    jpeg = encoded(SCENE).replace(b"\x08\x00\x3d\x00\x61\x03", b"\x08" + size + b"\x03")
+    bitmap = encoded(Image.new("1", (width, height)), "PNG")
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    for content in (jpeg, bitmap):
+        for read in (image_size, decode, lambda content: make_views(content, SMALL_KINDS, np.random.default_rng(0))):
+            with pytest.raises(OSError, match=f"{width} x {height} pixels"):
+                read(content)
 
 
 @pytest.mark.parametrize("damage", DAMAGED)

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from backbones.build import AnyBackbone, build_backbone
 from backbones.spec import ViTSpec
 from pretrain.__main__ import main
-from pretrain.monitoring.monitor import OnlineKNN
+from pretrain.monitoring.monitor import OnlineKNN, images_by_class
 from pretrain.monitoring.plots import centre_crop, network_input
 from pretrain.run import pretrain
 from tests.pretrain.conftest import assert_equal, logged, tiny_config, weights
@@ -28,7 +28,7 @@ COLOURS = {"blue": (30, 40, 220), "green": (40, 200, 30), "red": (220, 30, 40)}
 @pytest.mark.parametrize("method", ["selfpatch", "moby", "patch_matching"])
 def test_watching_changes_nothing_of_what_is_trained(image_folder: Path, tmp_path: Path, method: str) -> None:
     """Weights and running state; stochastic depth draws random numbers in every step."""
-    knn = {"watch__knn_train": image_folder, "watch__knn_val": image_folder}
+    knn = {"watch__knn_train": image_folder, "watch__knn_val": shutil.copytree(image_folder, tmp_path / "val")}
     for name, watch in (("off", {}), ("on", {**WATCHED, **knn})):
         pretrain(tiny_config(method, image_folder, tmp_path / name, backbone__drop_path_rate=0.3, optim__lr=0.002, **watch))
     assert_equal(weights(tmp_path / "on"), weights(tmp_path / "off"))
@@ -155,14 +155,25 @@ def test_labels_follow_the_names_of_the_neighbours_classes(folders: tuple[Path, 
     assert knn.accuracy(network(True)) == 100
 
 
+def test_hidden_folders_are_no_classes(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    train = shutil.copytree(folders[0], tmp_path / "train")
+    for hidden in (".ipynb_checkpoints", "__MACOSX", "red/.ipynb_checkpoints"):
+        shutil.copytree(train / "green", train / hidden)
+    found = images_by_class(train, "option")
+    assert {name: len(paths) for name, paths in found.items()} == {"blue": 1, "green": 5, "red": 9}
+    (train / "white").mkdir()
+    with pytest.raises(ValueError, match=r"option: .*white holds no image"):
+        images_by_class(train, "option")
+
+
 def test_mistakes_name_option_and_folder(folders: tuple[Path, Path], tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     (empty / "red").mkdir(parents=True)
     one = shutil.copytree(folders[0] / "red", tmp_path / "one" / "red").parent
     for train, val, message in (
-        (Path("/nowhere"), folders[1], r"watch\.knn_train: .*'/nowhere'; give a folder with a folder of images per class"),
+        (Path("/nowhere"), folders[1], r"watch\.knn_train: /nowhere is not a folder"),
         (folders[0], folders[1] / "red", "give a folder with a folder of images per class"),
-        (folders[0], empty, r"watch\.knn_val: Found no valid file for the classes red"),
+        (folders[0], empty, r"watch\.knn_val: no image under .*empty"),
         (one, folders[1], "2 classes of which there are no neighbours, such as blue"),
     ):
         with pytest.raises(ValueError, match=message):
