@@ -20,7 +20,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".t
 
 MOST_PIXELS = 89_478_485  # Pillow's limit of what is no attack
 
-_START, _END = b"\xff\xd8", b"\xff\xd9"
+_START, _PIXELS, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _MARKER = 0xFF
 _SEGMENT = re.compile(
     rb"\xff[^\x00\xd0-\xd7\xff]"
@@ -43,13 +43,14 @@ def breaks_off(content: bytes) -> bool:
     """Whether a JPEG file, given whole, lacks its end; decoders fill the missing part with grey.
 
     Anything may follow the end, such as the film of a motion photo, in which the bytes of markers mean nothing. So the markers are
-    followed from the start, over what lies between them.
+    followed from the start, over what lies between them. A file whose last bytes are an end is whole once its pixels have begun;
+    before, the end is that of a thumbnail.
     """
-    if not is_jpeg(content) or ends_whole(content):
+    if not is_jpeg(content):
         return False
     position = len(_START)
     while segment := _SEGMENT.search(content, position):
-        if segment[0] == _END:
+        if segment[0] == _END or (segment[0] == _PIXELS and ends_whole(content)):
             return False
         position = segment.end() + int.from_bytes(content[segment.end() : segment.end() + 2], "big")
     return True

@@ -8,9 +8,13 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from common.files import parse_json, write_text_atomically
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 RESULT_VERSION = 1
 RESULT_FILE = "result.json"
@@ -18,6 +22,8 @@ RESULT_FILE = "result.json"
 # `tools/make_sample_data.py` puts this file at the root of each data set that it draws, so that no metric on generated data can be
 # taken for a benchmark's.
 SAMPLE_MARKER = "patchbench_sample.json"
+
+_MOST_BYTES = 1 << 30  # of the arrays of all items; an archive of a few bytes may state any size
 
 Coverage = Literal["full", "subset", "sample"]
 
@@ -148,6 +154,21 @@ def read_result(path: Path) -> Result:
         return _result_from_dict(content)
     except (KeyError, TypeError, AttributeError) as error:
         raise ResultError(f"{path}: incomplete result ({error}); run the task again") from error
+
+
+def read_arrays(path: Path) -> "dict[str, NDArray[np.generic]]":
+    """The arrays of the single items behind a result, from an .npz file; ValueError, which names it, if it is damaged."""
+    import numpy as np  # which commands that only answer `--help` need not load
+
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if (stated := sum(member.file_size for member in archive.zip.infolist())) > _MOST_BYTES:
+                raise ValueError(f"{stated:,} bytes of arrays")
+            return {name: np.asarray(array) for name, array in archive.items()}
+    except OSError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise a dozen types for damage, some of them Python's tokenizer's
+        raise ValueError(f"{path}: damaged arrays ({error!r})") from error
 
 
 def _result_from_dict(content: dict[str, Any]) -> Result:

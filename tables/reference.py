@@ -93,8 +93,11 @@ def _records(path: Path, header: Sequence[str]) -> Iterator[tuple[str, dict[str,
     """The lines of a reference file, each with its place for messages."""
     if not path.is_file():
         raise ValueError(f"{path}: no such reference table; restore it from the repository")
-    with path.open(encoding="utf-8", newline="") as stream:
-        lines = list(csv.reader(stream, strict=True))
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            lines = list(csv.reader(stream, strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not a CSV file in UTF-8 ({error}); restore it from the repository") from error
     if not lines or lines[0] != list(header):
         raise ValueError(f"{path}: its header must be {','.join(header)}")
     for number, cells in enumerate(lines[1:], start=2):

@@ -12,13 +12,14 @@ import csv
 import dataclasses
 import itertools
 import logging
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.cli import one_line
+from common.files import check_name
 from eval.tasks import TASKS
 from tables.collect import Measurement
 from tables.compare import FEWEST_ITEMS, RESAMPLES, Comparison, Interval
@@ -79,16 +80,19 @@ def add_intervals(tables: Sequence[Table], comparisons: Sequence[Comparison]) ->
 def read_items(measurement: Measurement) -> Items | None:
     """The items behind a result; None if it carries none, or if they cannot be read, which is logged."""
     try:
+        for name, file in measurement.result.artefacts.items():
+            check_name(file, f"artefact {name}", nested=True)
         found = TASKS[measurement.result.task].load("items", "read_items")(measurement.result, measurement.folder)
         if found is None:
             return None
         names, means, metrics_of = found
         if not names or any(first >= second for first, second in itertools.pairwise(names)):
             raise ValueError("their names are not unique and ascending")
-    except (OSError, ValueError, KeyError, IndexError, csv.Error, zipfile.BadZipFile) as error:
-        logger.warning("%s: its items cannot be read, so no difference is marked significant (%s)", measurement.path, error)
+        return Items(names, means, resample(len(names), metrics_of) if metrics_of else {})
+    except (OSError, ValueError, LookupError, csv.Error) as error:
+        shown = one_line(str(error))
+        logger.warning("%s: its items cannot be read, so no difference is marked significant (%s)", measurement.path, shown)
         return None
-    return Items(names, means, resample(len(names), metrics_of) if metrics_of else {})
 
 
 def resample(num_items: int, metrics_of: Callable[[Array], Mapping[str, Array]]) -> dict[str, Array]:

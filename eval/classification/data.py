@@ -118,8 +118,8 @@ def read_class_list(classes: str, folder: Path) -> list[str]:
     if not path.is_file():
         raise ValueError(f"classes={classes}: no such file; give imagenet-100, or a text file with a folder name per line")
     # Words after the name of a folder are a remark, unless they are part of it.
-    lines = read_lines(path)
-    names = [check_name(line if (folder / line).is_dir() else line.split()[0], f"classes={classes}:") for line in lines]
+    present = set(os.listdir(folder)) if folder.is_dir() else set()  # noqa: PTH208
+    names = [check_name(line if line in present else line.split()[0], f"classes={classes}:") for line in read_lines(path)]
     if not names or len(set(names)) != len(names):
         raise ValueError(f"classes={classes}: the file must name at least one class, and none twice")
     return sorted(names)
@@ -236,9 +236,11 @@ def _read_cifar(root: Path, layout: CifarLayout) -> Splits:
     class_file = root / layout.class_file
     if not class_file.is_file():
         raise ValueError(f"{class_file}: no such file; {layout.name}'s binary archive holds it beside {layout.test_file}")
-    classes = class_file.read_text(encoding="utf-8").split()
-    if len(classes) != layout.num_classes:
-        raise ValueError(f"{class_file}: {len(classes)} names, {layout.name} has {layout.num_classes} classes")
+    classes = [name for line in read_lines(class_file) for name in line.split()]
+    if len(set(classes)) != layout.num_classes or len(classes) != layout.num_classes:
+        raise ValueError(
+            f"{class_file}: {len(classes)} names, {layout.name} has {layout.num_classes} classes, each with its own"
+        )
 
     def label(split: str, files: list[str], full_size: int) -> LabelledImages:
         records, names = read_records(root, layout, files)

@@ -49,8 +49,9 @@ def read_items(result: Result, folder: Path) -> tuple[tuple[str, ...], Mapping[s
     if file is None:
         return None
     with (folder / file).open(encoding="utf-8", newline="") as stream:
-        lines = sorted(csv.DictReader(stream, restval="", strict=True), key=lambda line: line[_IMAGE])
-    columns = [column for column in lines[0] if column.endswith(_RANK)]
+        reader = csv.DictReader(stream, restval="", strict=True)
+        lines = sorted(reader, key=lambda line: line[_IMAGE])
+    columns = [column for column in reader.fieldnames or () if column.endswith(_RANK)]
     ranks = {column.removesuffix(_RANK): np.array([int(line[column]) for line in lines]) for column in columns}
     right = {
         f"{name} top-{top}": PERCENT * (ranks_N < counted(name, top)).astype(np.float64)

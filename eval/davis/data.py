@@ -48,6 +48,7 @@ VAL_FRAMES = {name: int(frames) for name, frames in (entry.split() for entry in 
 
 _FULLY_ANNOTATED = ("train", "val")
 _SHOWN = 5
+_END_OF_FRAME = re.compile(r"\.jpg\s")
 _TRAILING_NUMBER = re.compile(r"(.*?)(\d+)")
 
 
@@ -131,8 +132,11 @@ def read_image_set(path: Path) -> list[str]:
 
     ValueError for a name that leads out of the folders of frames and masks.
     """
-    frame_and_mask = re.compile(r".*?/([^/]+)/[^/]+\.jpg\s.*")
-    names = [frame_and_mask.sub(r"\1", line) for line in read_lines(path)]
+    names = []
+    for line in read_lines(path):
+        frame, *mask = _END_OF_FRAME.split(line, maxsplit=1)
+        folders = frame.split("/")[:-1]
+        names.append(folders[-1] if mask and len(folders) > 1 else line)
     return [check_name(name, f"{path}: sequence") for name in dict.fromkeys(names)]
 
 

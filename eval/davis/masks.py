@@ -52,6 +52,8 @@ def _read_plain(content: bytes, image: Image.Image) -> Mask | None:
     at 480p, and this 0.3 ms; with Pillow alone, J&F would take 2.6 times as long.
     """
     assert isinstance(image, ImageFile)
+    if not image.tile:
+        raise ValueError("no pixels")  # of which Pillow would make background
     _, _, offset, layout = image.tile[0]
     if layout not in ("P", "L") or image.info.get("interlace"):
         return None

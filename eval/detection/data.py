@@ -5,6 +5,7 @@ coco/{train,val}2017/*.jpg
 """
 
 import hashlib
+import itertools
 import json
 import math
 from collections import Counter, defaultdict
@@ -43,7 +44,11 @@ _ANNOTATIONS = "annotations/instances_{}.json"
 _TOLERANCE = 1.0  # pixels that boxes and polygons may reach beyond their image: the official coordinates are rounded
 _FEWEST_COORDINATES = 6  # three points
 _MOST_BITS = 60  # of the length of a run
-_WHOLE_NUMBERS = {"images": ("id", "width", "height"), "annotations": ("id", "image_id", "category_id"), "categories": ("id",)}
+_FIELDS: dict[str, dict[str, type]] = {
+    "images": {"id": int, "width": int, "height": int, "file_name": str},
+    "annotations": {"id": int, "image_id": int, "category_id": int},
+    "categories": {"id": int, "name": str},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +123,9 @@ def _read_splits(root: Path, *limits: int | None) -> tuple[dict[str, Split], lis
             splits[name] = split
     if len({split.categories for split in splits.values()}) > 1:
         # mmdet numbers the classes by the order of the file: another order in the other file would exchange them in silence.
-        findings.append(Finding("wrong", "the categories of the two annotation files differ"))
+        findings.append(
+            Finding("wrong", "the categories of the two annotation files differ", tuple(map(_ANNOTATIONS.format, splits)))
+        )
     return splits, findings
 
 
@@ -139,10 +146,10 @@ def _read_split(root: Path, name: str, limit: int | None) -> tuple[Split | None,
     try:
         encoded = path.read_bytes()
         content = json.loads(encoded)
-        for what, fields in _WHOLE_NUMBERS.items():
-            for entry in content[what]:
-                if wrong := [field for field in fields if type(entry[field]) is not int]:
-                    raise TypeError(f"{what}: {wrong[0]} {entry[wrong[0]]!r} is not a whole number")
+        for what, fields in _FIELDS.items():
+            for entry, (field, kind) in itertools.product(content[what], fields.items()):
+                if type(entry[field]) is not kind:
+                    raise TypeError(f"{what}: {field} {entry[field]!r} is not a {'whole number' if kind is int else 'text'}")
         images, annotations = content["images"], content["annotations"]
         categories = tuple((entry["id"], entry["name"]) for entry in content["categories"])
         counts = Counter(entry["image_id"] for entry in annotations)

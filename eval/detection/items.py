@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.result import Result
+from eval.result import Result, read_arrays
 
 Array = NDArray[np.float64]
 
@@ -55,10 +55,26 @@ def read_items(
     file = result.artefacts.get(ARTEFACT)
     if file is None:
         return None
-    with np.load(folder / file, allow_pickle=False) as archive:
-        arrays = dict(archive)
+    arrays = read_arrays(folder / file)
+    for iou_type in IOU_TYPES:
+        _check_columns(arrays, iou_type, file)
     classes = {iou_type: read_classes(arrays, iou_type) for iou_type in IOU_TYPES}
     return tuple(str(name) for name in arrays["names"]), {}, partial(average_precision, classes)
+
+
+def _check_columns(arrays: Mapping[str, NDArray[Any]], iou_type: str, file: str) -> None:
+    """ValueError unless the columns of detections are equally long and hold what they should, and those of annotations too."""
+    columns = {name: arrays[f"{iou_type}_{name}"] for name in COLUMNS}
+    detections, annotations = ([columns[name].shape for name in part] for part in (COLUMNS[:5], COLUMNS[5:]))
+    shapes = [[arrays["names"].shape], [arrays["categories"].shape], detections, annotations]
+    if any(len(set(each)) > 1 or len(each[0]) != 1 for each in shapes):
+        raise ValueError(f"{file}: the columns of {iou_type} differ in length")
+    sizes = {"image": arrays["names"].size, "category": arrays["categories"].size}
+    for name, values in columns.items():
+        limit = sizes.get(name.removeprefix("truth_"), 1 << _THRESHOLDS)
+        whole = values.dtype.kind in "iu" and values.min(initial=0) >= 0 and values.max(initial=0) < limit
+        if len(values) and not (np.isfinite(values).all() if name == "score" and values.dtype.kind == "f" else whole):
+            raise ValueError(f"{file}: {iou_type}_{name} holds values that are none")
 
 
 def read_classes(arrays: Mapping[str, NDArray[Any]], iou_type: str) -> list[ClassMatches]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.result import Result
+from eval.result import Result, read_arrays
 
 Array = NDArray[np.float64]
 
@@ -43,10 +43,13 @@ def read_items(
     file = result.artefacts.get(ARTEFACT)
     if file is None:
         return None
-    with np.load(folder / file, allow_pickle=False) as archive:
-        names, counts_N3K = tuple(str(name) for name in archive["names"]), archive["counts"].astype(np.float64)
-    if counts_N3K.ndim != 3 or counts_N3K.shape[:2] != (len(names), 3):
-        raise ValueError(f"{file}: counts of shape {counts_N3K.shape} for {len(names)} images")
+    arrays = read_arrays(folder / file)
+    names, pixels_N3K = tuple(map(str, arrays["names"].ravel())), arrays["counts"]
+    if pixels_N3K.dtype.kind not in "iu" or pixels_N3K.ndim != 3 or pixels_N3K.shape[:2] != (len(names), 3):
+        raise ValueError(f"{file}: {pixels_N3K.dtype} counts of shape {pixels_N3K.shape} for {len(names)} images")
+    counts_N3K = pixels_N3K.astype(np.float64)
+    if counts_N3K.min(initial=0) < 0 or not counts_N3K[:, 2].any():
+        raise ValueError(f"{file}: negative counts, or no labelled pixel")
     correct_N, _, labelled_N = counts_N3K.sum(axis=2).T
     return names, {"aAcc": 100 * len(names) * correct_N / labelled_N.sum()}, partial(class_means, counts_N3K)
 

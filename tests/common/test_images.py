@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from common.images import breaks_off, ends_whole, is_jpeg, read_header, read_lines, require_decodable, to_rgb, walk_files
@@ -36,6 +38,16 @@ def test_only_a_cut_file_breaks_off(progressive: bool) -> None:
     # Other files are not judged.
     assert not is_jpeg(b"\x89PNG")
     assert not breaks_off(b"\x89PNG \xff\xda")
+
+
+@given(more=st.binary(max_size=300), cut=st.integers(2, 10_000), progressive=st.booleans())
+def test_a_jpeg_is_whole_whatever_follows_and_no_part_of_it_is(more: bytes, cut: int, progressive: bool) -> None:
+    thumbnail = b"\xff\xe1" + (len(jpeg()) + 2).to_bytes(2, "big") + jpeg()
+    plain = jpeg(progressive=progressive)
+    content = plain[:2] + thumbnail + plain[2:]
+    assert not breaks_off(content + more)
+    assert breaks_off(content[: 2 + len(thumbnail)])  # ends as a JPEG does: with the end of the thumbnail
+    assert breaks_off(content[: min(cut, len(content) - 1)])
 
 
 def test_the_header_tells_the_size() -> None:

@@ -87,6 +87,13 @@ def test_a_damaged_reference_is_refused(tmp_path: Path, name: str, edit: Callabl
         read_checkpoints(tmp_path / "checkpoints.csv") if name == "checkpoints" else read_reference(COMPONENTS, tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"method,\xff\n", b'method,"open\n', b"method," + b"long " * 50_000])
+def test_a_reference_that_is_no_table_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "checkpoints.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"^\S*/checkpoints.csv: not a CSV file in UTF-8 \(.*\); restore it"):
+        read_checkpoints(tmp_path / "checkpoints.csv")
+
+
 def test_checkpoints_are_in_terms_of_what_exists_here() -> None:
     assert len(CHECKPOINTS) == 36
     for row in CHECKPOINTS.values():

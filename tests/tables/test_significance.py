@@ -1,9 +1,11 @@
 """The sign-flip test and the paired bootstrap, by their properties and error rates; and the items of results."""
 
+import io
 import itertools
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,10 +137,38 @@ def test_results_without_items_have_none(runs: Path, write: WriteResult) -> None
     assert [read_items(measurement) for measurement in collect(runs)[0].measurements] == [None] * 4
 
 
+def archive(**changes: Any) -> bytes:
+    """The items of one image, for detection and segmentation alike, but for some arrays."""
+    columns: dict[str, Any] = {
+        "image": [0],
+        "category": [0],
+        "matched": [1],
+        "ignored": [0],
+        "truth_image": [0],
+        "truth_category": [0],
+    }
+    columns = {name: np.array(values, np.int32) for name, values in columns.items()} | {"score": np.array([0.5])} | changes
+    arrays = {f"{kind}_{name}": values for kind in ("bbox", "segm") for name, values in columns.items()}
+    stream = io.BytesIO()
+    counts = changes.get("counts", np.ones((1, 3, 2), np.int32))
+    np.savez(stream, names=np.array(["a"]), categories=np.array(["b"]), counts=counts, **arrays)
+    return stream.getvalue()
+
+
 @pytest.mark.parametrize(
     ("task", "artefact", "content"),
     [
         ("detection", "image_matches", b"no archive"),
+        ("detection", "image_matches", archive(image=np.zeros(2, np.int32))),
+        ("detection", "image_matches", archive(image=np.array([3], np.int32))),
+        ("detection", "image_matches", archive(image=np.array([-1], np.int32))),
+        ("detection", "image_matches", archive(score=np.array([np.nan]))),
+        ("detection", "image_matches", archive(matched=np.array(["x"]))),
+        ("detection", "image_matches", archive(truth_image=np.zeros(0), truth_category=np.zeros(0))),
+        ("segmentation", "image_pixels", archive(counts=np.full((1, 3, 2), -1))),
+        ("segmentation", "image_pixels", archive(counts=np.zeros((1, 3, 2)))),
+        ("segmentation", "image_pixels", archive(counts=np.zeros(()))),
+        ("segmentation", "image_pixels", archive()[:-40]),
         ("segmentation", "image_pixels", None),
         ("classification", "predictions", b"class,10-NN rank\nx,0\n"),
         ("classification", "predictions", b"image,class,10-NN rank\nsame,x,0\nsame,x,0\n"),

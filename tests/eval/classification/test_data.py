@@ -50,6 +50,13 @@ def test_a_list_of_classes(images: Path, tmp_path: Path) -> None:
             read(images, str(names))
 
 
+def test_a_list_of_classes_may_hold_anything(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("blue\n" + "x" * 5000)
+    with pytest.raises(ValueError, match=r"^classes=\S*/list.txt: .*give a name of at most 200") as refused:
+        read_class_list(str(tmp_path / "list.txt"), images / "train")
+    assert len(str(refused.value)) < 600
+
+
 def test_the_published_sets_are_known_by_their_classes(tmp_path: Path) -> None:
     names = read_class_list("imagenet-100", tmp_path)
     assert len(names) == 100
@@ -168,6 +175,10 @@ def test_damaged_cifar(tmp_path: Path) -> None:
     refuses(r"without data_batch_1.bin or")
     (tmp_path / "batches.meta.txt").write_text("cat dog")
     refuses("2 names, CIFAR-10 has 10 classes")
+    (tmp_path / "batches.meta.txt").write_text("cat " * 10)
+    refuses("10 names, CIFAR-10 has 10 classes, each with its own")
+    (tmp_path / "batches.meta.txt").write_bytes(b"\xff")
+    refuses("batches.meta.txt: not a text file in UTF-8")
     (tmp_path / "batches.meta.txt").unlink()
     refuses("no such file; CIFAR-10's binary archive holds it")
 

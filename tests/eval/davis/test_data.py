@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from eval.davis import data
-from eval.davis.data import DavisSplit, examine, find_sequences, fingerprint, sequence_names
+from eval.davis.data import DavisSplit, examine, find_sequences, fingerprint, read_image_set, sequence_names
 from eval.davis.masks import write_mask
 from eval.findings import Finding
 from tests.eval.davis.conftest import FRAMES, HEIGHT, SEQUENCES, WIDTH, draw_sequence, sequences_of
@@ -51,6 +51,12 @@ def test_davis_2016_lists_and_masks(davis: Path) -> None:
     # Undecided pixels are background where objects are told apart.
     mask_of(1, 255)(davis / FIRST_MASK)
     assert find_sequences(DavisSplit(root=davis), all_masks=False)[0].first_mask().max() == 1
+
+
+def test_a_line_of_any_length_is_read_at_once(tmp_path: Path) -> None:
+    (tmp_path / "val.txt").write_text("a/" * 50_000 + "b/0.jpg")
+    with pytest.raises(ValueError, match=r"val\.txt: sequence"):
+        read_image_set(tmp_path / "val.txt")
 
 
 def test_what_suffices_for_propagation_but_not_for_scoring(davis: Path) -> None:

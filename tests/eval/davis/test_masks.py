@@ -57,6 +57,7 @@ def test_files_that_are_not_masks_are_named(tmp_path: Path) -> None:
         (content[: start + 9] + bytes([content[start + 9] ^ 1]) + content[start + 10 :], "damaged"),
         (content[: start + length // 2], "damaged"),
         (b"".join([*short, content[start + 8 + length :]]), "1023 bytes of pixels"),
+        (content[: start - 4] + content[start + 8 + length :], "no pixels"),
         (b"not an image", "damaged"),
         (saved(Image.new("RGB", (4, 4))), "mode RGB"),
         (cv2.imencode(".jpg", np.zeros((4, 4)))[1].tobytes(), "a JPEG file"),

@@ -1,0 +1,320 @@
+"""Damaged files of every kind that somebody else wrote: each ends in one line that names it, or in a right value.
+
+`python -m tests.test_fuzz PARSER COUNT FOLDER` is one batch, in a process whose memory is limited, and which a hang ends.
+"""
+
+import importlib
+import io
+import itertools
+import json
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import traceback
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common.cli import one_line
+from tests.conftest import REPOSITORY
+from tests.processes import ENVIRONMENT
+from tools.make_sample_data import SampleConfig, draw_samples
+
+MEMORY = 1 << 30  # bytes beyond what the imports took
+SECONDS_EACH, SECONDS_ALL = 20, 1500
+BINARY = (".npz", ".png", ".jpg", ".tar", ".bin")
+
+HOSTILE = (
+    *("null", "true", "-1", "0", "0.5", "1e999", "-1e308", "NaN", "-Infinity", "1e18", "9" * 5000, "4294967296", "-0.0"),
+    *(
+        "[]",
+        "{}",
+        "[null]",
+        '""',
+        '"x"',
+        '"1"',
+        '"\\u0000\\n\\u001b[2J"',
+        '"../../../x"',
+        '"/etc/passwd"',
+        '"=1+1"',
+        '"\\ud800"',
+    ),
+    *(
+        f'"{"long " * 20000}"',
+        "[" * 50_000 + "]" * 50_000,
+        '{"a":' * 50_000 + "1" + "}" * 50_000,
+        "~",
+        "&a [*a]",
+        ": :",
+        "\x00",
+    ),
+)
+WORD = re.compile(rb'"[^"]*"|[\w.+-]+|[\[\]{},:\n]')
+
+
+def mutated(content: bytes, suffix: str, chance: random.Random) -> bytes:
+    """One to three changes: of words or bytes, in containers also of what is inside, so that their checksums stay right."""
+    for _ in range(chance.randint(1, 3)):
+        words = [] if suffix in BINARY else list(WORD.finditer(content))
+        if suffix in CONTAINERS and chance.random() < 0.7:
+            content = CONTAINERS[suffix](content, chance)
+        elif words and chance.random() < 0.8:
+            word, other = chance.choice(words), chance.choice(words)
+            new = chance.choice([*2 * [chance.choice(HOSTILE).encode()], other[0], b"", 2 * word[0]])
+            content = content[: word.start()] + new + content[word.end() :]
+        else:
+            content = changed_bytes(content, chance)
+    return content
+
+
+def changed_bytes(content: bytes, chance: random.Random) -> bytes:
+    start = chance.randrange(len(content) + 1)
+    part = content[start : start + chance.choice([1, 1, 2, 4, 64, len(content)])]
+    new = chance.choice(
+        [chance.randbytes(len(part)), b"", 2 * part, bytes(len(part)), b"\xff" * len(part), b"\xef\xbb\xbf\r\n"]
+    )
+    return content[:start] + new + content[start + len(part) :]
+
+
+def changed_npz(content: bytes, chance: random.Random) -> bytes:
+    """Another header or other values of an array of an archive, or another array in its place."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        name = chance.choice(list(members))
+    except Exception:  # what an earlier change damaged
+        return content
+    stream = io.BytesIO()
+    kind = chance.choice(["<f8", "<i8", "<U3", "|b1", "<c16", "<i2", "<u4", "M8[s]", "S3"])
+    shape = chance.choice([(), (0,), (1,), (3,), (3, 3, 2), (0, 3, 0), (7, 1)])
+    np.save(stream, np.full(shape, chance.choice([0, 1, -1, 2**31])).astype(kind))
+    damaged = mutated(members[name], chance.choice([".npy", ".bin"]), chance)
+    members[name] = chance.choice([damaged, stream.getvalue()])
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+    return stream.getvalue()
+
+
+def changed_png(content: bytes, chance: random.Random) -> bytes:
+    """Another content of a chunk, a chunk less, or one twice."""
+    position, chunks = 8, []
+    while position + 12 <= len(content):
+        length = int.from_bytes(content[position : position + 4], "big")
+        chunks.append((content[position + 4 : position + 8], content[position + 8 : position + 8 + length]))
+        position += 12 + length
+    number = chance.randrange(len(chunks)) if chunks else 0
+    kind, data = chunks[number] if chunks else (b"IHDR", b"")
+    try:
+        new = zlib.compress(changed_bytes(zlib.decompress(data), chance))
+    except zlib.error:
+        new = changed_bytes(data, chance)
+    chunks[number : number + 1] = chance.choice([*4 * [[(kind, new)]], [], 2 * [(kind, data)]])
+    packed = (len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big") for kind, data in chunks)
+    return content[:8] + b"".join(packed)
+
+
+def changed_tar(content: bytes, chance: random.Random) -> bytes:
+    """Another field in the header of a member."""
+    start = 512 * chance.randrange(1 + len(content) // 512)
+    header = bytearray(content[start : start + 512].ljust(512, b"\0"))
+    place, length = chance.choice(
+        [(0, 100), (100, 8), (124, 12), (124, 12), (136, 12), (156, 1), (157, 100), (257, 8), (345, 155)]
+    )
+    texts = (b"7" * length, b"\xff" * length, b"\x80" + bytes(length - 1), b"-1", b"../../x", b"/x.jpg", b"a\n.jpg", b"g", b"x")
+    header[place : place + length] = chance.choice(texts)[:length].ljust(length, b"\0")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return content[:start] + bytes(header) + content[start + 512 :]
+
+
+CONTAINERS = {".npz": changed_npz, ".png": changed_png, ".tar": changed_tar}
+
+
+def write_whole_files(root: Path) -> None:
+    draw_samples(SampleConfig(output=root, train_images=1, val_images=1, frames=3, photos=1, class_images=1))
+    shutil.copytree(REPOSITORY / "tests/tables/recorded/results", root / "results")
+    shutil.copytree(REPOSITORY / "tables/reference", root / "reference", ignore=shutil.ignore_patterns("*.py"))
+    for name in ("data_batch_1.bin", "test_batch.bin"):
+        (root / "cifar").mkdir(exist_ok=True)
+        (root / "cifar" / name).write_bytes(
+            b"".join(bytes([label]) + random.Random(label).randbytes(3072) for label in range(3))
+        )
+    (root / "cifar/batches.meta.txt").write_text("\n".join("abcdefghij"))
+    (root / "imagenet/classes.txt").write_text("cat\ncoffee with a remark\n")
+    (root / "recipe.yaml").write_text(
+        "extends: [coco, vit_tiny16]\nmethod: selfpatch\ndata: {path: ~/photos, workers: 2}\n"
+        "selfpatch: {k: 2, window: 3}\nviews:\n  global_scale: [0.3, 1]\ntrain: {output: out, seed: 1, epochs: 20}\n"
+    )
+    lines = ({"iteration": step, "loss": 1 / step, "lr": 0.1} for step in range(1, 6))
+    (root / "training.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (root / "list.txt").write_text("photos/cat/0000.jpg\nphotos/rocket/0000.jpg\n")
+    with tarfile.open(root / "shard.tar", "w") as archive:
+        archive.add(root / "photos")
+
+
+def of(module: str, name: str) -> Any:
+    """What a module of ours calls `name`, loaded only in the process that needs it."""
+    return getattr(importlib.import_module(module), name)
+
+
+def read_results(root: Path) -> None:
+    of("tables.make", "render_tables")(of("tables.make", "build_tables")(root / "results"))
+
+
+def read_items(root: Path) -> None:
+    for row in of("tables.collect", "collect")(root / "results/selfpatch_b"):
+        for measurement in row.measurements:
+            of("tables.significance", "read_items")(measurement)
+
+
+def read_coco(root: Path) -> None:
+    """What the check lets pass must be scorable."""
+    from pycocotools.coco import COCO
+
+    splits = of("eval.detection.data", "check_data")(root / "coco")
+    of("eval.findings", "refuse")(of("eval.detection.data", "examine")(root / "coco", deep=True, jobs=1))
+    truth = COCO(str(splits["val2017"].annotation_file))
+    listed = sorted(truth.getImgIds())
+    annotations = [entry for entry in truth.dataset["annotations"] if entry["image_id"] in listed]
+    detections = [{**entry, "score": 1.0, "segmentation": truth.annToRLE(entry)} for entry in annotations]
+    overall, _, _ = of("eval.detection.metric", "score")(truth, detections, listed, truth.getCatIds())
+    assert all(np.isnan(value) or 0 <= value <= 100.0001 for value in overall.values()), overall
+
+
+def read_davis(root: Path) -> None:
+    """Masks that pass are scored; compared with themselves they are right."""
+    split = of("eval.davis.data", "DavisSplit")(root=root / "DAVIS")
+    found = of("eval.davis.data", "find_sequences")(split, all_masks=True)
+    assert {sequence.first_mask().shape for sequence in found} == {sequence.size for sequence in found}
+    masks = split.masks_folder
+    scores = of("eval.davis.scores", "score_sequences")([sequence.name for sequence in found], masks, masks)
+    assert scores.overall["J&F-Mean"] == 1
+    of("eval.davis.data", "examine")(root / "DAVIS", deep=True, jobs=1)
+
+
+def read_ade(root: Path) -> None:
+    """What the check lets pass must be readable by the task."""
+    read = of("eval.segmentation.metric", "ReadLabels")()
+    for split in of("eval.segmentation.data", "check_data")(root / "ade/ADEChallengeData2016").values():
+        of("eval.findings", "refuse")(split.check_files(deep=True, jobs=1))
+        for _, path in split.pairs.values():
+            shape = of("eval.image_checks", "label_map")(path).shape
+            labels_HW = read.transform({"seg_map_path": str(path), "ori_shape": shape})["gt_seg_map"]
+            assert not ((labels_HW >= 150) & (labels_HW < 255)).any()
+
+
+def read_classes(root: Path) -> None:
+    folder = root / "imagenet"
+    for classes in ("", str(folder / "classes.txt")):
+        of("eval.findings", "refuse")(of("eval.classification.data", "examine")(folder, deep=True, jobs=1))
+        for images in of("eval.classification.data", "read_splits")(folder, "train", "val", classes):
+            of("eval.classification.data", "read_image")(images.source, 0)
+
+
+def read_cifar(root: Path) -> None:
+    for images in of("eval.classification.data", "read_splits")(root / "cifar", "train", "val", ""):
+        assert images.labels.max() < len(images.classes) == len(set(images.classes))
+    assert not of("eval.classification.data", "examine")(root / "cifar", deep=True, jobs=1)
+
+
+def read_recipe(root: Path) -> None:
+    of("pretrain.config", "plain_config")(of("pretrain.config", "parse_run")([str(root / "recipe.yaml")]))
+
+
+def read_source(path: Path, root: Path) -> None:
+    source = of("pretrain.data.sources", "open_source")(
+        of("pretrain.config", "DataConfig")(path=path, tar_index=root / "index")
+    )
+    for index in range(len(source.names)):
+        source.load(index)
+
+
+def read_log(root: Path) -> None:
+    lines, _ = of("common.plots", "read_log")(root / "training.jsonl")
+    steps = [line["iteration"] for line in lines]
+    assert steps == sorted(set(steps))
+    of("common.files", "parse_json")((root / "training.jsonl").read_text(errors="replace").splitlines()[0])
+
+
+def read_reference(root: Path) -> None:
+    for layout in of("tables.layout", "LAYOUTS"):
+        of("tables.reference", "read_reference")(layout, root / "reference")
+    of("tables.reference", "read_checkpoints")(root / "reference/checkpoints.csv")
+
+
+# Name -> patterns of the files that are damaged, one at a time; what reads them. Errors name the file, but for those of `LOGGED`.
+PARSERS: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "results": ("results/*/*/result.json", read_results),
+    "items": ("results/selfpatch_b/*/[ip]*.*", read_items),
+    "coco": ("coco/annotations/*.json", read_coco),
+    "davis": ("DAVIS/*/*/**/*.*", read_davis),
+    "ade": ("ade/*/annotations/*/*.png", read_ade),
+    "classes": ("imagenet/classes.txt", read_classes),
+    "images": ("imagenet/train/*/*.jpg", read_classes),
+    "cifar": ("cifar/*", read_cifar),
+    "recipe": ("recipe.yaml", read_recipe),
+    "list": ("list.txt", lambda root: read_source(root / "list.txt", root)),
+    "listing": (
+        "coco/annotations/*train*.json",
+        lambda root: read_source(root / "coco/annotations/instances_train2017.json", root),
+    ),
+    "tar": ("shard.tar", lambda root: read_source(root / "shard.tar", root)),
+    "log": ("training.jsonl", read_log),
+    "reference": ("reference/*.csv", read_reference),
+}
+LOGGED = ("results", "recipe", "log")  # the log names results; callers name the log; an option may stand in for a recipe's
+
+
+def run_batch(name: str, count: int, root: Path) -> Iterator[str]:
+    """The numbers of the inputs, each before it is read, and what is wrong with how that ended."""
+    pattern, read = PARSERS[name]
+    write_whole_files(root)
+    files = sorted(root.glob(pattern))
+    read(root)  # whole files are read, and what that needs is loaded
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    for number in range(count):
+        chance = random.Random(number)
+        path = chance.choice(files)
+        whole = path.read_bytes()
+        path.write_bytes(mutated(whole, path.suffix, chance))
+        yield f"{number} {path.name}"
+        signal.alarm(SECONDS_EACH)  # which ends the process
+        try:
+            read(root)
+        except (ValueError, OSError) as error:
+            if name not in LOGGED and path.stem not in one_line(str(error)):
+                yield f"wrong: {type(error).__name__} {one_line(str(error))}"
+        except Exception as error:
+            yield f"wrong: {error!r:.300} {traceback.extract_tb(error.__traceback__)[-4:]}"
+        signal.alarm(0)
+        path.write_bytes(whole)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", PARSERS)
+def test_damaged_files_end_in_one_line_or_a_right_value(name: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.test_fuzz", name, "2000", str(tmp_path)]
+    finished = subprocess.run(
+        command, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=SECONDS_ALL
+    )
+    lines = finished.stdout.splitlines()
+    assert finished.returncode == 0, f"status {finished.returncode} after {lines[-1:]}: {finished.stderr[-2000:]}"
+    assert not [f"{before}: {line}" for before, line in itertools.pairwise(lines) if line.startswith("wrong")]
+
+
+if __name__ == "__main__":
+    for line in run_batch(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])):
+        print(line, flush=True)
