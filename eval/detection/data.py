@@ -161,7 +161,7 @@ def _read_split(root: Path, name: str, limit: int | None) -> tuple[Split | None,
             if counts[image["id"]] and min(sizes[image["file_name"]]) >= SMALLEST_SIDE
         ]
         findings += _annotation_findings(content, path.name, scored=name == "val2017")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         reason = shortened(repr(error), 200)
         return None, [Finding("damaged", f"{root}/{shown}: not a COCO annotation file ({reason})", advice=get)]
     found, others = list_images(folder, ".jpg", root)

@@ -135,14 +135,19 @@ def test_the_data_check_and_the_evaluation_look_at_the_same_files(damaged: Path,
     assert found.names == ("train2017/000000000000.jpg (128 x 96 instead of 129 x 96)",)
 
 
-def test_names_are_text(damaged: Path) -> None:
-    path = damaged / "annotations/instances_val2017.json"
-    content = json.loads(path.read_text())
-    for what, field in (("images", "file_name"), ("categories", "name")):
-        changed = {**content, what: [{**content[what][0], field: 7}, *content[what][1:]]}
-        path.write_text(json.dumps(changed))
-        with pytest.raises(ValueError, match=f"instances_val2017.json: not a COCO.*{what}: {field} 7 is not a text"):
-            check_data(damaged)
+@pytest.mark.parametrize(
+    ("what", "changes", "message"),
+    [
+        ("images", {"file_name": 7}, "images: file_name 7 is not a text"),
+        ("categories", {"name": 7}, "categories: name 7 is not a text"),
+        ("annotations", {"area": 10**400}, "OverflowError"),
+        ("annotations", {"bbox": [0, 0, 10**400, 1]}, "OverflowError"),
+    ],
+)
+def test_fields_of_another_kind_are_named(damaged: Path, what: str, changes: dict[str, Any], message: str) -> None:
+    _change(damaged, "val2017", lambda content: content[what][0].update(changes))
+    with pytest.raises(ValueError, match=rf"instances_val2017\.json: not a COCO annotation file.*{message}"):
+        check_data(damaged)
 
 
 def test_other_annotations_are_other_data(damaged: Path) -> None:
