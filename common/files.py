@@ -83,6 +83,17 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def names_file(path: Path) -> Iterator[None]:
+    """Have OSErrors of writing, such as that of a full disk, say which file is meant."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def remove_leftovers(path: Path) -> None:
     """Remove the temporary files that killed writers of `path` left beside it. Only for a path with a single writer."""
     for leftover in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):

@@ -100,10 +100,8 @@ class Checkpoint:
             getattr(self.networks, name).load_state_dict(content[name])
         # Another run's older checkpoints are not this one's to remove.
         if source.resolve().parent == self.path.resolve().parent:
-            # The first runs kept no older ones.
-            self._kept = [
-                name for name in content.get("kept", ()) if re.fullmatch(rf"{self.path.stem}_step\d+\.pth", str(name))
-            ]
+            kept = map(str, content.get("kept", ()))  # the first runs kept no older ones
+            self._kept = list(filter(re.compile(rf"{self.path.stem}_step\d+\.pth").fullmatch, kept))
         return int(content["step"])
 
     def is_due(self, step: int) -> bool:
@@ -117,9 +115,8 @@ class Checkpoint:
             try:
                 self._write(step)
             except OSError as error:
-                failure = (
-                    f"cannot write the checkpoint {error.filename or self.path} after step {step}: {error.strerror or error}; "
-                )
+                what, why = error.filename or self.path, error.strerror or error
+                failure = f"cannot write the checkpoint {what} after step {step}: {why}; "
                 failure += "the previous one is intact; " if self.path.exists() else ""
         if failure := gather_objects(failure)[0]:
             raise ValueError(f"{failure}make room, or choose another train.output; the same command continues")
@@ -173,8 +170,7 @@ def _load(path: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         raise CheckpointError(f"{path}: damaged: parts of the checkpoint are missing; {_way_out(path)}")
     saved = content["settings"]
     names = sorted((set(saved) | set(settings)) - _free_fields(settings))
-    differing = [name for name in names if saved.get(name) != settings.get(name)]
-    if differing:
+    if differing := [name for name in names if saved.get(name) != settings.get(name)]:
         shown = "; ".join(f"{name} was {saved.get(name)}, is {settings.get(name)}" for name in differing)
         way_out = "give the same ones to continue it, or another train.output to start afresh"
         raise CheckpointError(f"{path} belongs to a run with other settings: {shown}; {way_out}")
@@ -206,8 +202,7 @@ def _way_out(damaged: Path) -> str:
 
 def export_backbones(checkpoint: Path) -> list[Path]:
     """Write `backbone_teacher.safetensors` and `backbone_student.safetensors` beside the checkpoint; returns the files."""
-    outputs = []
-    for branch in PATCHBENCH.branches:
-        outputs.append(checkpoint.with_name(f"backbone_{branch}.safetensors"))
-        write_conversion(open_backbone(checkpoint, branch=branch), checkpoint, outputs[-1])
-    return outputs
+    outputs = {branch: checkpoint.with_name(f"backbone_{branch}.safetensors") for branch in PATCHBENCH.branches}
+    for branch, output in outputs.items():
+        write_conversion(open_backbone(checkpoint, branch=branch), checkpoint, output)
+    return list(outputs.values())

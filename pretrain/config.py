@@ -8,15 +8,13 @@ Nothing here loads torch, so that `--help` and a mistaken option are answered at
 
 import itertools
 import json
-from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from common.cli import as_arguments, expanded, one_line, parse
+from common.cli import as_arguments, expanded, parse
+from common.strict_yaml import parse_yaml
 from pretrain.methods import (
     METHODS,
     Count,
@@ -36,8 +34,6 @@ from pretrain.methods import (
 Interpolation = Literal["bicubic", "bilinear"]
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
-
-_LARGEST_RECIPE = 1_000_000  # bytes; YAML takes seconds to read so many
 
 
 @dataclass(kw_only=True)
@@ -257,8 +253,7 @@ def parse_run(argv: Sequence[str]) -> PretrainConfig:
         if "-h" in argv or "--help" in argv:
             parse(PretrainConfig, ["--help"], command, description)
         raise ValueError(f"the first argument is a recipe: {recipes}")
-    given = expanded(argv[0], "the recipe")
-    candidates = [path for path in (Path(given), RECIPES / f"{argv[0]}.yaml") if path.is_file()]
+    candidates = [path for path in (Path(expanded(argv[0], "the recipe")), RECIPES / f"{argv[0]}.yaml") if path.is_file()]
     if not candidates:
         raise ValueError(f"no recipe {argv[0]!r}; give {recipes}")
     return parse(PretrainConfig, [*as_arguments(read_recipe(candidates[0])), *argv[1:]], command, description)
@@ -268,37 +263,17 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-class _RecipeLoader(yaml.SafeLoader):
-    """YAML without aliases, a few of which can stand for billions of values, in which no key is given twice."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(None, None, "recipes have no aliases; write the value", self.peek_event().start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        content = super().construct_mapping(node, deep)
-        spelled = Counter(str(key.value).replace("-", "_") for key, _ in node.value)  # either way of an option
-        if twice := [name for name, count in spelled.items() if count > 1]:
-            raise yaml.MarkedYAMLError(None, None, f"{twice[0]} is given twice; keep one", node.start_mark)
-        return {str(name).replace("-", "_"): value for name, value in content.items()}
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    """What a recipe itself says; a ValueError names the file of one that says nothing, or the same twice."""
-    if (size := path.stat().st_size) > _LARGEST_RECIPE:
-        raise ValueError(f"{path}: {size} bytes are no recipe; it must map sections to fields")
+def _read_sections(path: Path) -> dict[str, Any]:
+    """What a recipe itself says; a ValueError names the file of one that says nothing, or two things."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8-sig"), _RecipeLoader)
-    except RecursionError:
-        raise ValueError(f"{path}: nested too deeply for a recipe; it must map sections to fields") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{path}: not a recipe in YAML ({one_line(str(error))})") from error
+        content = parse_yaml(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a recipe in YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: not a recipe; it must map sections to fields")
     for section, value in content.items():
         if value is None or (section not in ("method", "extends") and not isinstance(value, dict)):
-            found = "empty" if value is None else repr(value)
+            found = "nothing" if value is None else repr(value)
             raise ValueError(f"{path}: {section}: is {found}; give it fields or a value, or remove it")
     return content
 
@@ -307,7 +282,7 @@ def read_recipe(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any
     """A recipe's sections, with those that it extends; `extended_by` are the files that led to this one."""
     if path.resolve() in extended_by:
         raise ValueError(f"{path}: extends itself, by way of {extended_by[-1]}")
-    content = _read_yaml(path)
+    content = _read_sections(path)
     names = content.pop("extends", [])
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

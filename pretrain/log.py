@@ -4,8 +4,7 @@ import json
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -13,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from common.distributed import mean_over_processes
-from common.files import write_text_atomically
+from common.files import names_file, write_text_atomically
 from pretrain.schedules import StepSettings
 
 logger = logging.getLogger(__name__)
@@ -49,13 +48,14 @@ class RunLog:
         self._path, self._board_folder = folder / LOG_FILE, folder / "tensorboard"
         text = self._path.read_text(encoding="utf-8", errors="replace") if self._path.exists() else ""
         # Of lines that are newer than the checkpoint, the run writes others.
-        lines = [line for line in text.splitlines() if -1 < _step_of(line) <= first_step]
-        write_text_atomically(self._path, "".join(f"{line}\n" for line in lines))
+        write_text_atomically(self._path, "".join(f"{line}\n" for line in text.splitlines() if 0 <= _step(line) <= first_step))
         self._stream = self._path.open("a", encoding="utf-8")
-        threading.excepthook = _show_failure
+        # TensorBoard writes in a thread, whose failure the next call raises: no traceback besides.
+        threading.excepthook = lambda failed: (
+            None if isinstance(failed.exc_value, OSError) else threading.__excepthook__(failed)
+        )
         with names_file(self._board_folder):
-            # TensorBoard forgets this step and later ones.
-            self.board = SummaryWriter(str(self._board_folder), purge_step=first_step + 1)
+            self.board = SummaryWriter(str(self._board_folder), purge_step=first_step + 1)  # which it forgets, and later ones
         self.collapse = CollapseWarning()
         self.bar = tqdm(initial=first_step, total=last_step, unit="step", dynamic_ncols=True, mininterval=1.0)
 
@@ -78,29 +78,12 @@ class RunLog:
             self.board.close()
 
 
-@contextmanager
-def names_file(path: Path) -> Iterator[None]:
-    """Have OSErrors of writing, such as that of a full disk, say which file is meant."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
-        raise
-
-
-def _step_of(line: str) -> int:
+def _step(line: str) -> int:
     """The step of a line of the log; -1 of one that a kill or a crash has damaged."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, TypeError, KeyError):
         return -1
-
-
-def _show_failure(failure: threading.ExceptHookArgs) -> None:
-    """TensorBoard writes in a thread of its own, whose failure the next call raises: no traceback of it is needed besides."""
-    if not isinstance(failure.exc_value, OSError):
-        threading.__excepthook__(failure)
 
 
 def record_step(

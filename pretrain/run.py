@@ -81,7 +81,8 @@ def _train(
     config: PretrainConfig, device: torch.device, source: ImageFiles, sampler: GlobalBatchSampler, checkpoint: Checkpoint
 ) -> tuple[int, int]:
     """Do the sampler's steps until the last one, or until a signal; returns how many are done, and the signal's number."""
-    train, steps_per_epoch, networks = config.train, sampler.steps_per_epoch, checkpoint.networks
+    train, steps_per_epoch = config.train, sampler.steps_per_epoch
+    networks, parts = checkpoint.networks, train.accumulate
     dataset = MultiCropImages(source, config.views, train.seed)
     loader = build_loader(dataset, sampler, config.data, pin_memory=device.type == "cuda")
     unreadable: set[str] = set()
@@ -102,13 +103,7 @@ def _train(
             now = step_settings(config, steps_per_epoch, step - 1)
             seed_step(train.seed, step - 1)
             losses = training_step(
-                student,
-                networks,
-                network_inputs(batch, device),
-                now,
-                batch.boxes,
-                diagnose=is_logged,
-                accumulate=train.accumulate,
+                student, networks, network_inputs(batch, device), now, batch.boxes, diagnose=is_logged, accumulate=parts
             )
             signum, broken = agree(networks, losses, stop.signum)
             if broken:

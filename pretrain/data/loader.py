@@ -133,13 +133,9 @@ def build_loader(
     workers = loader_processes(config.workers, batch_bytes, "--data.workers")
     if workers < config.workers:
         logger.info("%d workers, as many as there are cores, instead of data.workers=%d", workers, config.workers)
+    set_up, collate = functools.partial(set_up_worker, cores), dataset.collate
     return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=workers,
-        collate_fn=dataset.collate,
-        pin_memory=pin_memory,
-        worker_init_fn=functools.partial(set_up_worker, cores),
+        dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate, pin_memory=pin_memory, worker_init_fn=set_up
     )
 
 
@@ -158,9 +154,7 @@ def worker_cores(workers: int) -> list[int]:
     cores = sorted(os.sched_getaffinity(0))
     wanted, first = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) * workers, local_rank() * workers
     if wanted > len(cores):
-        raise ValueError(
-            f"data.pin_workers: {wanted} workers on this machine and {len(cores)} cores for them; lower data.workers or leave it out"
-        )
+        raise ValueError(f"data.pin_workers: {wanted} workers on this machine and {len(cores)} cores; lower data.workers")
     return cores[first : first + workers]
 
 
@@ -171,10 +165,8 @@ def report_unreadable(failures: dict[str, str], known: set[str], limit: int) -> 
             known.add(path)
             logger.warning("skipping the unreadable image %s: %s", path, reason)
     if len(known) > limit:
-        raise ValueError(
-            f"{len(known)} unreadable images, more than data.max_unreadable={limit}; the last is {max(known)}; "
-            "repair or remove them, or raise the limit"
-        )
+        found = f"{len(known)} unreadable images, more than data.max_unreadable={limit}; the last is {max(known)}"
+        raise ValueError(f"{found}; repair or remove them, or raise the limit")
 
 
 def network_inputs(batch: Batch, device: torch.device) -> list[Tensor]:

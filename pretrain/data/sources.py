@@ -32,7 +32,7 @@ class ImageFiles:
 
     def __init__(self, root: Path, names: Sequence[str]) -> None:
         if (name := next(filter(_CONTROLS.search, names), None)) is not None:
-            raise ValueError(f"data.path: {name!a} in {root}: the name of an image must not have control characters; rename it")
+            raise ValueError(f"{name!a} in {root}: the name of an image must not have control characters; rename it")
         self.root = root
         # An array, which forked workers share. Of a list each worker would get a copy: Python counts references inside the strings.
         self.names: npt.NDArray[np.str_] = np.array(names, dtype=np.str_)
@@ -75,10 +75,8 @@ def detect_kind(path: Path) -> str:
     if path.suffix.lower() == TAR_SUFFIX:
         return "tar"
     if not path.is_file():
-        raise ValueError(
-            f"data.path: {path} does not exist; give a folder of images, a text file of their paths, COCO's annotations, "
-            "a folder of CIFAR's binary files, or tar shards"
-        )
+        wanted = "a folder of images, a text file of their paths, COCO's annotations, a folder of CIFAR's binary files, or tar shards"
+        raise ValueError(f"data.path: {path} does not exist; give {wanted}")
     return "coco" if path.suffix.lower() == ".json" else "list"
 
 
@@ -86,7 +84,6 @@ def images_of_folder(folder: Path, option: str = "data.path") -> ImageFiles:
     """Every image under a folder, which `option` gave, sorted by path; links to folders are followed, each folder is entered once."""
     if not folder.is_dir():
         raise ValueError(f"{option}: {folder} is not a folder; give a folder of images, at any depth")
-
     found: list[tuple[str, ...]] = []
     for parent, names in walk_files(folder):
         found += [(*Path(parent).relative_to(folder).parts, name) for name in filter(is_image_name, names)]
@@ -125,12 +122,9 @@ def _files_of_listing(listing: Path, root: Path, names: Sequence[str]) -> ImageF
     # Folder by folder: one look at each file would take minutes over a network.
     folders = {name: (root / name).parent for name in names}
     present = {folder: set(os.listdir(folder) if folder.is_dir() else ()) for folder in set(folders.values())}  # noqa: PTH208
-    missing = [name for name in names if name.rpartition("/")[2] not in present[folders[name]]]
-    if missing:
-        raise ValueError(
-            f"data.path: {len(missing)} of the {len(names)} images of {listing} are absent, such as {root / missing[0]}; "
-            "get them, or list those that are there"
-        )
+    if missing := [name for name in names if name.rpartition("/")[2] not in present[folders[name]]]:
+        found = f"{len(missing)} of the {len(names)} images of {listing} are absent, such as {root / missing[0]}"
+        raise ValueError(f"data.path: {found}; get them, or list those that are there")
     return images
 
 

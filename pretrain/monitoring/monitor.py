@@ -57,19 +57,13 @@ class OnlineKNN:
 
     def __init__(self, config: PretrainConfig, device: torch.device) -> None:
         """Decode every image once, so that a damaged one is found before training: a ValueError on all processes."""
-        folders = []
-        for option in ("knn_train", "knn_val"):
-            folders.append(images_by_class(getattr(config.watch, option), f"watch.{option}"))
-        neighbours, others = folders
-        if unknown := sorted(set(others) - set(neighbours)):
-            raise ValueError(
-                f"watch.knn_val: {config.watch.knn_val} has {len(unknown)} classes of which there are no neighbours, such as "
-                f"{unknown[0]}; watch.knn_train must have all classes of watch.knn_val"
-            )
-        self._num_classes, labels = len(neighbours), {name: label for label, name in enumerate(neighbours)}
-        self._train, self._val = (
-            [(path, labels[name]) for name, paths in found.items() for path in paths] for found in (neighbours, others)
-        )
+        found = [images_by_class(getattr(config.watch, name), f"watch.{name}") for name in ("knn_train", "knn_val")]
+        labels = {name: label for label, name in enumerate(found[0])}
+        if unknown := [name for name in found[1] if name not in labels]:
+            what = f"watch.knn_val: {config.watch.knn_val} has {len(unknown)} classes of which there are no neighbours"
+            raise ValueError(f"{what}, such as {unknown[0]}; watch.knn_train must have them")
+        samples = ([(path, labels[name]) for name, paths in each.items() for path in paths] for each in found)
+        (self._train, self._val), self._num_classes = samples, len(labels)
         self._size, self._threads, self._device = config.views.global_size, max(1, config.data.workers), device
         for images, option in ((self._train, "watch.knn_train"), (self._val, "watch.knn_val")):
             try:
@@ -130,8 +124,8 @@ class OnlineKNN:
 def images_by_class(folder: Path, option: str) -> dict[str, list[str]]:
     """The paths of the images in each class's folder, sorted; a ValueError if a class, or an image's class, is missing."""
     images = images_of_folder(folder, option)
-    entries = sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
-    found: dict[str, list[str]] = {path.name: [] for path in entries}
+    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+    found: dict[str, list[str]] = {name: [] for name in classes}
     for path in map(images.describe, range(len(images.names))):
         if (parts := Path(path).relative_to(folder).parts)[1:] == ():
             raise ValueError(f"{option}: {path} is in no class; give a folder with a folder of images per class")

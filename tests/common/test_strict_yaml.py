@@ -1,0 +1,35 @@
+"""YAML in which nothing is said twice, and nothing stands for more than is written."""
+
+import pytest
+
+from common.strict_yaml import parse_yaml
+
+
+def test_what_is_written_is_read() -> None:
+    text = "a-b: {c: [1, 2.5, x], d: ~}\ne: 'a: b'\n"
+    assert parse_yaml(text) == {"a_b": {"c": [1, 2.5, "x"], "d": None}, "e": "a: b"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3", "a is given twice; keep one"),
+        ("a: [{b: {c: 1, c: 2}}]", "c is given twice"),
+        ("a-b: 1\na_b: 2", "a_b is given twice"),
+        ("a: 1\n'a': 2", "a is given twice"),
+        ("<<: {a: 1}\na: 2", "a is given twice"),
+        ("a: &x [1]\nb: *x", "aliases are not allowed"),
+        ("&x [*x]", "aliases are not allowed"),
+        ("[" * 99_999, "nested too deeply"),
+        ("{a: " * 99_999, "nested too deeply"),
+        ("#" * 1_000_001, "1,000,001 characters, more than 1,000,000"),
+        ("\0", "unacceptable character"),
+        ("a: 2001-99-99", "month must be"),
+        ("? {a: 1}\n: 2", "unhashable key"),
+        ("!!python/object/apply:os.getcwd []", "could not determine a constructor"),
+    ],
+)
+def test_what_is_refused_is_one_line(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        parse_yaml(text)
+    assert "\n" not in str(caught.value)
