@@ -35,40 +35,10 @@ MEMORY = 1 << 30  # bytes beyond what the imports took
 SECONDS_EACH, SECONDS_ALL = 20, 3000
 BINARY = (".npz", ".png", ".jpg", ".tar", ".bin")
 
-HOSTILE = [
-    *[
-        "null",
-        "true",
-        "-1",
-        "0",
-        "0.5",
-        "1e999",
-        "-1e308",
-        "NaN",
-        "-Infinity",
-        "1e18",
-        "4294967296",
-        "-0.0",
-        "[]",
-        "{}",
-        "[null]",
-        "~",
-        ":",
-        "<f8",
-        "|O",
-        "(3,3)",
-        "&a[*a]",
-        "\x00",
-    ],
-    *[r'""', r'"x"', r'"1"', r'"\u0000\n\u001b[2J"', r'"../../../x"', r'"/etc/passwd"', r'"=1+1"', r'"\ud800"'],
-    *(
-        "9" * 5000,
-        "long " * 20_000,
-        f'"{"long " * 20_000}"',
-        "[" * 50_000 + "]" * 50_000,
-        '{"a":' * 50_000 + "1" + "}" * 50_000,
-    ),
-]
+TEXTS = r'''null true -1 0 0.5 1e999 -1e308 NaN -Infinity 1e18 4294967296 -0.0 [] {} [null] ~ : <f8 |O (3,3) &a[*a]
+"" "x" "1" "\u0000\n\u001b[2J" "../../../x" "/etc/passwd" "=1+1" "\ud800"'''
+LONG = ("9" * 5000, f'"{"long " * 20_000}"', "[" * 50_000 + "]" * 50_000, '{"a":' * 50_000 + "1" + "}" * 50_000)
+HOSTILE = [*TEXTS.split(), *LONG, "\x00"]
 WORD = re.compile(rb'"[^"]*"|[\w.+-]+|[\[\]{},:\n]')
 
 
@@ -228,10 +198,6 @@ def read_cifar(root: Path) -> None:
         assert images.labels.max() < len(images.classes) == len(set(images.classes))
 
 
-def read_recipe(root: Path) -> None:
-    of("pretrain.config", "plain_config")(of("pretrain.config", "parse_run")([str(root / "recipe.yaml")]))
-
-
 def read_source(name: str, root: Path) -> None:
     data = of("pretrain.config", "DataConfig")(path=root / name, tar_index=root / "index")
     source = of("pretrain.data.sources", "open_source")(data)
@@ -262,7 +228,7 @@ PARSERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "classes": ("imagenet/classes.txt", read_classes),
     "images": ("imagenet/train/*/*.jpg", read_classes),
     "cifar": ("cifar/*", read_cifar),
-    "recipe": ("recipe.yaml", read_recipe),
+    "recipe": ("recipe.yaml", lambda root: of("pretrain.config", "parse_run")([str(root / "recipe.yaml")])),
     "list": ("list.txt", partial(read_source, "list.txt")),
     "listing": ("coco/*/*train*.json", partial(read_source, "coco/annotations/instances_train2017.json")),
     "tar": ("shard.tar", partial(read_source, "shard.tar")),
@@ -304,9 +270,8 @@ def run_batch(name: str, count: int, root: Path) -> Iterator[str]:
 @pytest.mark.parametrize("name", [*sorted(PARSERS.keys() - {"tar"}), pytest.param("tar", marks=READS_ANY_SIZE)])
 def test_damaged_files_end_in_one_line_or_a_right_value(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.test_fuzz", name, "2000", str(tmp_path)]
-    finished = subprocess.run(
-        command, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=SECONDS_ALL
-    )
+    options: dict[str, Any] = {"cwd": REPOSITORY, "env": ENVIRONMENT, "timeout": SECONDS_ALL}
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     lines = finished.stdout.splitlines()
     assert finished.returncode == 0, f"status {finished.returncode} after {lines[-1:]}: {finished.stderr[-2000:]}"
     assert not [f"{before}: {line}" for before, line in itertools.pairwise(lines) if line.startswith("wrong")]
