@@ -51,9 +51,7 @@ class RunLog:
         write_text_atomically(self._path, "".join(f"{line}\n" for line in text.splitlines() if 0 <= _step(line) <= first_step))
         self._stream = self._path.open("a", encoding="utf-8")
         # TensorBoard writes in a thread, whose failure the next call raises: no traceback besides.
-        threading.excepthook = lambda failed: (
-            None if isinstance(failed.exc_value, OSError) else threading.__excepthook__(failed)
-        )
+        threading.excepthook = lambda end: None if isinstance(end.exc_value, OSError) else threading.__excepthook__(end)
         with names_file(self._board_folder):
             self.board = SummaryWriter(str(self._board_folder), purge_step=first_step + 1)  # which it forgets, and later ones
         self.collapse = CollapseWarning()
