@@ -24,7 +24,7 @@ from torch import Tensor
 
 from backbones.file import has_sane_header
 from backbones.pickles import MOST_STEPS, CheckpointError, Global, Ignored, checked_sizes, of_type, unpickle
-from backbones.spec import one_line
+from common.files import one_line
 
 __all__ = ["CheckpointError", "load_checkpoint"]
 

@@ -30,8 +30,8 @@ from backbones.file import (
 )
 from backbones.layouts import LAYOUTS, Conversion, LayoutError, abbreviate, describe, identify, layouts_of
 from backbones.layouts.architecture import refuse_num_heads
-from backbones.spec import ResNetSpec, SwinSpec, one_line, typical_image_size
-from common.files import file_sha256
+from backbones.spec import ResNetSpec, SwinSpec, typical_image_size
+from common.files import file_sha256, one_line
 
 _TIMM_TOLERANCE = 1e-4
 _LONGEST_MESSAGE = 800

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from backbones.convert import convert_content
 from backbones.dinov3 import computed_periods
-from backbones.file import prepare_weights, write_file
+from backbones.file import prepare_weights
 from backbones.spec import DINOV3_PERIODS, STANDARD_HEAD_DIM, BackboneSpec, DINOv3Spec, PlainViTSpec, ViTSpec
+from common.files import write_atomically
 
 LAYOUTS = ("timm", "dino", "selfpatch")
 _SAFETENSORS = ".safetensors"
@@ -56,14 +57,14 @@ def export_backbone(path: Path, layout: str, spec: BackboneSpec, state_dict: Map
     _check_round_trip(layout, content, spec, weights)
     if path.suffix == _SAFETENSORS:
         # Hugging Face's readers ask for this entry.
-        write_file(path, lambda temporary: save_file(stored, temporary, metadata={"format": "pt"}))
+        write_atomically(path, lambda temporary: save_file(stored, temporary, metadata={"format": "pt"}))
     else:
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as stream:  # of which torch's errors say more than of a path
                 torch.save(content, stream)
 
-        write_file(path, write)
+        write_atomically(path, write)
     if isinstance(spec, PlainViTSpec) and spec.num_heads * STANDARD_HEAD_DIM != spec.embed_dim:
         return (
             f"this layout does not store the {spec.num_heads} attention heads; read it back with --num-heads {spec.num_heads}"

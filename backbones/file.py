@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from safetensors import SafetensorError, safe_open
 
 from backbones.layouts.keys import abbreviate
-from backbones.spec import BackboneSpec, one_line, spec_from_dict, spec_to_dict
-from common.files import file_sha256, write_atomically
+from backbones.spec import BackboneSpec, spec_from_dict, spec_to_dict
+from common.files import file_sha256, one_line, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -174,28 +174,14 @@ def load_backbone(path: Path, drop_path_rate: float = 0.0) -> AnyBackbone:
 def write_backbone_file(path: Path, spec: BackboneSpec, source: Source, state_dict: Mapping[str, Tensor]) -> None:
     """Write a backbone file atomically, with its parent folders; floating-point weights are stored as float32.
 
-    BackboneFileError if the weights do not fill the spec's network exactly, are not finite as float32, or there is no room.
+    BackboneFileError if the weights do not fill the spec's network exactly or are not finite as float32.
     """
     from safetensors.torch import save_file
 
     tensors = prepare_weights(spec, state_dict)
     metadata = {"version": FILE_VERSION, "spec": spec_to_dict(spec), "source": asdict(source)}
     header = {_METADATA_KEY: json.dumps(metadata)}
-    write_file(path, lambda temporary: save_file(tensors, temporary, metadata=header))
-
-
-def write_file(path: Path, write: Callable[[Path], object]) -> None:
-    """`write_atomically` for the writers of safetensors and torch; BackboneFileError, which names the file, if the disk refuses."""
-    try:
-        write_atomically(path, write)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        # torch closes its archive after a failed write and complains of that; the failure itself comes before.
-        cause = error.__context__ if isinstance(error.__context__, OSError) else error
-        reason = cause.strerror if isinstance(cause, OSError) else None
-        kept = "; what was there is unchanged" if path.exists() else ""
-        raise BackboneFileError(
-            f"{path} cannot be written ({reason or one_line(str(cause), 200)}){kept}; make room, or choose another place"
-        ) from error
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
 
 
 def prepare_weights(spec: BackboneSpec, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from backbones.spec import one_line
+from common.files import one_line
 
 MOST_STEPS = 2_000_000  # a ViT-g with the state of its optimiser needs some 100,000
 _MOST_COPIES = 4  # bytes that may be made per byte of the stream: text becomes bytes, and bytes become an array

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
+from common.files import one_line
+
 # Width per attention head in every ViT of DINO, SelfPatch, MoBY and timm (192/3, 384/6, 768/12, 1024/16).
 # MoCo-v3's ViT-S (12 heads of 32) is the known exception.
 STANDARD_HEAD_DIM = 64
@@ -248,12 +250,6 @@ def _in_words(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def one_line(text: str, most: int = 400) -> str:
-    """A message or a name from somebody's file, without control characters and cut after so many."""
-    shown = "".join(character if character.isprintable() else " " for character in text[: most + 1])
-    return shown if len(text) <= most else f"{shown[:most]}..."
 
 
 def standard_num_heads(embed_dim: int) -> int:

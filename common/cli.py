@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from common.files import shortened
+from common.files import one_line
 
 ConfigT = TypeVar("ConfigT")
 
@@ -30,7 +30,6 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 SECTION = "PATCHBENCH_SECTION"  # environment variable with the section of a command's options in that of its caller
 _SPEAKER = "PATCHBENCH_SPEAKER"  # environment variable with the process that the user started
-_LONGEST_MESSAGE = 700
 
 _BOOLEANS = {"true": "True", "false": "False"}  # as tyro spells them
 _SWITCH_WORDS = (*_BOOLEANS, "none", "null")
@@ -240,12 +239,6 @@ def run_command(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
             sys.stderr.write("interrupted; the same command line continues\n")
         status = 130
     sys.exit(status)
-
-
-def one_line(text: str) -> str:
-    """A message for one line of a terminal: without line breaks, control characters, and the middle of what is very long."""
-    shown = "".join(character if character.isprintable() else " " for character in text)
-    return shortened(" ".join(shown.split()), _LONGEST_MESSAGE)
 
 
 def as_typed(text: str, section: str) -> str:

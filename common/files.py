@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -30,13 +31,15 @@ def check_name(name: str, what: str, nested: bool = False) -> str:
     if strays or not name.isprintable() or len(name) > _LONGEST_NAME or name.startswith(_FORMULA_STARTS):
         below = "a path below its folder, of names that have" if nested else "a name of"
         allowed = f"{below} at most {_LONGEST_NAME} printable characters, without slashes and not beginning with . = + - or @"
-        raise ValueError(f"{what} {shortened(ascii(name), 100)}: give {allowed}")
+        raise ValueError(f"{what} {one_line(ascii(name), 100)}: give {allowed}")
     return name
 
 
-def shortened(text: str, most: int) -> str:
-    """A text in at most so many characters; of a longer one, its beginning and its end."""
-    return text if len(text) <= most else f"{text[: most // 2 - 2]} ... {text[-(most // 2 - 3) :]}"
+def one_line(text: str, most: int = 700) -> str:
+    """A text on one line, without control characters; of one with more than `most` characters, the beginning and the end."""
+    shown = "".join(character if character.isprintable() else " " for character in text[: 2 * most] + text[2 * most :][-most:])
+    line = " ".join(shown.split())
+    return line if len(line) <= most else f"{line[: most // 2 - 2]} ... {line[-(most // 2 - 3) :]}"
 
 
 @contextmanager
@@ -71,9 +74,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)
-    except (OSError, RuntimeError) as error:
+    except Exception as error:
         # torch closes its archive after a failed write and complains of that; the failure itself comes before.
         cause = error if isinstance(error, OSError) else error.__context__
+        if number := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors'
+            cause = OSError(int(number[1]), os.strerror(int(number[1])))
         if not isinstance(cause, OSError):
             raise
         if cause.errno is not None:
@@ -110,7 +115,7 @@ def parse_json(text: str) -> Any:
     def number(written: str) -> float:
         value = float(written)
         if len(written) > _LONGEST_NUMBER or not math.isfinite(value):
-            raise ValueError(f"{shortened(written, _LONGEST_NUMBER)} is no number of 64 bits")
+            raise ValueError(f"{one_line(written, _LONGEST_NUMBER)} is no number of 64 bits")
         return int(written) if written.lstrip("-").isdecimal() else value
 
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from backbones.spec import architecture_name
-from common.cli import one_line
+from common.files import one_line
 from eval.result import RESULT_FILE, Result, ResultError, read_result
 from eval.tasks import BENCHMARKS
 from tables.comparability import seed_differences

@@ -18,8 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from common.cli import one_line
-from common.files import check_name
+from common.files import check_name, one_line
 from eval.tasks import TASKS
 from tables.collect import Measurement
 from tables.compare import FEWEST_ITEMS, RESAMPLES, Comparison, Interval

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.cli import one_line
+from common.files import one_line
 from tests.conftest import REPOSITORY
 from tests.processes import ENVIRONMENT
 from tools.make_sample_data import SampleConfig, draw_samples

@@ -47,8 +47,8 @@ class ConvertOptions:
 def main(argv: Sequence[str]) -> int:
     description = f"{ConvertOptions.__doc__} Layouts: {', '.join(LAYOUTS)}."
     options = parse(ConvertOptions, _with_json_value(argv), PROG, description)
-    from backbones.file import write_file
     from backbones.report import convert_file, report_lines  # loads torch; --help need not wait for it
+    from common.files import write_text_atomically
 
     facts = convert_file(
         options.checkpoint,
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
         print(json.dumps(facts))  # noqa: T201 - the command's own output
         return 0
     if options.json is not None:
-        write_file(Path(options.json), lambda temporary: temporary.write_text(json.dumps(facts, indent=1) + "\n"))
+        write_text_atomically(Path(options.json), json.dumps(facts, indent=1) + "\n")
     for label, text in report_lines(facts):
         print(f"{label:>21}: {text}")  # noqa: T201
     return 0

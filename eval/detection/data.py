@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.files import shortened
+from common.files import one_line
 from eval.findings import Finding, Kind, about, refuse
 from eval.image_checks import by_opencv, damage_findings, list_images, look_at_all, size_findings, text_damage
 from eval.record import describe_dataset
@@ -162,7 +162,7 @@ def _read_split(root: Path, name: str, limit: int | None) -> tuple[Split | None,
         ]
         findings += _annotation_findings(content, path.name, scored=name == "val2017")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        reason = shortened(repr(error), 200)
+        reason = one_line(repr(error), 200)
         return None, [Finding("damaged", f"{root}/{shown}: not a COCO annotation file ({reason})", advice=get)]
     found, others = list_images(folder, ".jpg", root)
     present = {path.name for path in found.values()}

@@ -13,7 +13,8 @@ from unittest.mock import Mock
 import pytest
 import tyro
 
-from common.cli import STOP_SIGNALS, Interrupted, StopRequest, as_arguments, as_typed, leave_stopping_to_parent, one_line, parse
+from common.cli import STOP_SIGNALS, Interrupted, StopRequest, as_arguments, as_typed, leave_stopping_to_parent, parse
+from common.files import one_line
 from tests.conftest import REPOSITORY, RunMain
 
 
