@@ -12,8 +12,9 @@ import io
 import mmap
 import struct
 import zipfile
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -23,7 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from backbones.file import has_sane_header
-from backbones.pickles import MOST_STEPS, CheckpointError, Global, Ignored, checked_sizes, of_type, unpickle
+from backbones.pickles import MOST_STEPS, CheckpointError, Global, Ignored, checked_sizes, damaged, of_type, unpickle
 from common.files import one_line
 
 __all__ = ["CheckpointError", "load_checkpoint"]
@@ -35,8 +36,7 @@ _MISTAKEN_FILES = {
     (b"\x1f\x8b", b"bzh", b"\xfd7zxz"): "a compressed file; unpack it first",
 }
 _HEAD_BYTES = 512
-_PICKLE_MARK = b"\x80"
-_ZIP_MARK = b"PK"
+_MARKS = {b"\x80": "pickle", b"PK": "zip"}
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # with which torch's files begin if they are not zip archives
 _LEGACY_PROTOCOL = 1001
 # torch.save does not compress, so the content is as large as the file.
@@ -58,8 +58,7 @@ class _Storage(NamedTuple):
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype | None = None) -> Tensor:
     """A view of a storage, all of which lies in it."""
     dtype, content = dtype or of_type(storage, _Storage).dtype, storage.content
-    sizes, strides = checked_sizes(tuple(size)), checked_sizes(stride)
-    (start,) = checked_sizes((offset,))
+    sizes, strides, (start,) = checked_sizes(size), checked_sizes(stride), checked_sizes((offset,))
     last = start + sum((side - 1) * step for side, step in zip(sizes, strides, strict=True))
     numbers = content[: len(content) // dtype.itemsize * dtype.itemsize].view(dtype)
     if 0 in sizes:
@@ -69,16 +68,10 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtyp
     return numbers.as_strided(sizes, strides, start)
 
 
-def _tensor_v2(*arguments: Any) -> Tensor:
-    """Followed by whether it requires a gradient, its hooks, and marks of a lazy conjugation or negation."""
-    storage, offset, size, stride, _, _, *marks = arguments
-    return _tensor(storage, offset, size, stride) if not any(marks) else _refuse_odd()
-
-
-def _tensor_v3(*arguments: Any) -> Tensor:
-    """Likewise, and its type before the marks."""
-    storage, offset, size, stride, _, _, dtype, *marks = arguments
-    return _tensor(storage, offset, size, stride, of_type(dtype, torch.dtype)) if not any(marks) else _refuse_odd()
+def _tensor_v2(storage: Any, offset: Any, size: Any, stride: Any, _: Any, __: Any, *more: Any) -> Tensor:
+    """`more`: of version 3 the type, and marks of a lazy conjugation or negation; before, a gradient's need and its hooks."""
+    dtype, *marks = more if more and isinstance(more[0], torch.dtype) else (None, *more)
+    return _tensor(storage, offset, size, stride, dtype) if not any(marks) else _refuse_odd()
 
 
 def _same_tensor(tensor: Any, *_: Any) -> Tensor:
@@ -88,7 +81,7 @@ def _same_tensor(tensor: Any, *_: Any) -> Tensor:
 
 def _with_attributes(make: Any, _: Any, arguments: Any, __: Any) -> Tensor:
     """A tensor with attributes in Python, which are left out."""
-    if of_type(make, Global).make not in (_tensor_v2, _tensor_v3, _same_tensor):
+    if of_type(make, Global).make not in (_tensor_v2, _same_tensor):
         raise CheckpointError(f"makes a tensor by {make.name}; refused")
     return make.make(*of_type(arguments, tuple))
 
@@ -109,19 +102,19 @@ _ODD_NAMES = (
     *("torch.serialization._get_layout", "torch.per_tensor_affine", "torch.per_channel_affine"),
     *(f"torch.{kind}Storage" for kind in ("QUInt8", "QInt8", "QInt32", "QUInt4x2", "QUInt2x4")),
 )
+_SAME_TENSOR = (
+    *(f"torch._utils._rebuild_{name}" for name in ("parameter", "parameter_with_state", "device_tensor_from_cpu_tensor")),
+    "torch.nn.parameter.Parameter",
+)
 _FUNCTIONS: dict[str, Callable[..., Any] | None] = {
     "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor_v2,
-    "torch._utils._rebuild_tensor_v3": _tensor_v3,
-    "torch._utils._rebuild_parameter": _same_tensor,
-    "torch._utils._rebuild_parameter_with_state": _same_tensor,
-    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _same_tensor,
+    **dict.fromkeys(("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3"), _tensor_v2),
+    **dict.fromkeys(_SAME_TENSOR, _same_tensor),
     "torch._tensor._rebuild_from_type_v2": _with_attributes,
-    "torch.nn.parameter.Parameter": _same_tensor,
     "torch.Tensor": None,
-    "torch.Size": lambda sizes: torch.Size(checked_sizes(tuple(sizes))),
+    "torch.Size": lambda sizes: torch.Size(checked_sizes(sizes)),
     "torch.device": Ignored,
-    "argparse.Namespace": lambda: argparse.Namespace(),  # DINO, SelfPatch, iBOT, MAE: the training options
+    "argparse.Namespace": argparse.Namespace,  # DINO, SelfPatch, iBOT, MAE: the training options
     "yacs.config.CfgNode": lambda: OrderedDict(),  # MoBY: the training config, a dict subclass
     **dict.fromkeys(_CONFIGURATIONS, Ignored),
     **dict.fromkeys(_ODD_NAMES, _refuse_odd),
@@ -145,10 +138,8 @@ def load_checkpoint(path: Path) -> Any:
     if not path.is_file():
         what = "there is something else of that name, such as a folder or a pipe; " if path.exists() else ""
         raise CheckpointError(f"{path}: no such checkpoint file ({what}looked for {path.absolute()})")
-    size = path.stat().st_size
     try:
-        head = _readable_head(path)
-        checkpoint = _load(path, head, size)
+        checkpoint = _load(path, size := path.stat().st_size)
         _check_content(checkpoint, size)
         return checkpoint
     except CheckpointError as error:
@@ -158,30 +149,43 @@ def load_checkpoint(path: Path) -> Any:
     except Exception as error:  # whatever a reader raises for a file cut short or scrambled, depending on where
         if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
             raise CheckpointError(f"{path}: does not fit into memory") from error
-        kind = "safetensors file" if _is_safetensors(path, head) else "or truncated checkpoint"
-        first_line = one_line((str(error).splitlines() or [type(error).__name__])[0], 200)
-        raise CheckpointError(f"{path}: damaged {kind} ({first_line}); copy or download it again") from error
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path}: {damaged(one_line(first_line, 200))}") from error
 
 
-def _load(path: Path, head: bytes, size: int) -> Any:
-    if _is_safetensors(path, head):
+def _load(path: Path, size: int) -> Any:
+    form = _form(path)
+    if form == "safetensors":
         if not has_sane_header(path):
-            raise CheckpointError("damaged safetensors file (longer header than any known one); copy or download it again")
+            raise damaged("a longer header than that of any known safetensors file")
         return load_file(path)
     with path.open("rb") as stream:
-        if head.startswith(_ZIP_MARK):
+        if form == "zip":
             return _load_zip(stream, size)
-        if not head.startswith(_PICKLE_MARK):
-            raise CheckpointError("damaged or truncated checkpoint (neither torch's, nor a pickle, nor safetensors)")
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as pages:
             # Such as Detectron2's files, which torch did not write.
             first = unpickle(pages, size, _NAMES)
             return _load_legacy(stream, pages, size) if type(first) is int and first == _LEGACY_MAGIC else first
 
 
-def _is_safetensors(path: Path, head: bytes) -> bool:
-    """By its suffix, or by its beginning: the length of a JSON object, and its brace."""
-    return path.suffix.lower() == ".safetensors" or (head[8:9] == b"{" and not head.startswith((_ZIP_MARK, _PICKLE_MARK)))
+def _form(path: Path) -> str:
+    """How a file is stored, by its first bytes; what is no checkpoint is refused by name."""
+    with path.open("rb") as stream:
+        head = stream.read(_HEAD_BYTES)
+    if not head:
+        raise CheckpointError("empty file")
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for beginnings, what in _MISTAKEN_FILES.items():
+        if text.startswith(beginnings):
+            raise CheckpointError(what)
+    if path.suffix.lower() != ".safetensors":
+        for mark, form in _MARKS.items():
+            if head.startswith(mark):
+                return form
+        if head[8:9] != b"{":  # the length of a JSON object, and its brace
+            is_text = head.isascii() and b"\0" not in head
+            raise CheckpointError("a text file, not a checkpoint") if is_text else damaged("of no known format")
+    return "safetensors"
 
 
 def _load_zip(stream: io.BufferedReader, size: int) -> Any:
@@ -196,23 +200,18 @@ def _load_zip(stream: io.BufferedReader, size: int) -> Any:
             )
         pickles = [name for name in entries if name.endswith("/data.pkl")]
         if len(pickles) != 1 or len(entries) != len(archive.infolist()):
-            raise CheckpointError("damaged or truncated checkpoint (a zip archive, but not one that torch wrote)")
+            raise damaged("a zip archive, but not one that torch wrote")
         folder = pickles[0].removesuffix("data.pkl")
         order = entries.get(f"{folder}byteorder")
         is_swapped = order is not None and bytes(_entry(stream, archive, order, size).numpy()) == b"big"
-        contents: dict[str, Tensor] = {}
 
-        def storage(described: Any) -> _Storage:
-            dtype, key, count, _ = _described(described)
-            if key not in contents:
-                contents[key] = _entry(stream, archive, entries[f"{folder}data/{key}"], size)
-                if is_swapped:
-                    width = dtype.itemsize // (2 if dtype.is_complex else 1)
-                    contents[key] = contents[key].view(-1, width).flip(1).flatten()
-            return _of_count(dtype, contents[key], count)
+        def content(key: str, dtype: torch.dtype, _: int) -> Tensor:
+            found = _entry(stream, archive, entries[f"{folder}data/{key}"], size)
+            width = dtype.itemsize // (2 if dtype.is_complex else 1)
+            return found.view(-1, width).flip(1).flatten() if is_swapped else found
 
         objects = bytes(_entry(stream, archive, entries[pickles[0]], size).numpy())
-        return unpickle(io.BytesIO(objects), len(objects), _NAMES, storage)
+        return unpickle(io.BytesIO(objects), len(objects), _NAMES, partial(_storage, {}, content))
 
 
 def _entry(stream: io.BufferedReader, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, size: int) -> Tensor:
@@ -224,7 +223,7 @@ def _entry(stream: io.BufferedReader, archive: zipfile.ZipFile, entry: zipfile.Z
     stream.seek(entry.header_offset)
     head = struct.unpack("<4s22xHH", stream.read(30))
     if head[0] != b"PK\3\4" or entry.header_offset + 30 + sum(head[1:]) + entry.file_size > size:
-        raise CheckpointError("damaged or truncated checkpoint (its table of contents is not that of its entries)")
+        raise damaged("its table of contents is not that of its entries")
     stream.seek(sum(head[1:]), io.SEEK_CUR)
     content = torch.empty(entry.file_size, dtype=torch.uint8)
     _fill(stream, content)
@@ -234,58 +233,53 @@ def _entry(stream: io.BufferedReader, archive: zipfile.ZipFile, entry: zipfile.Z
 def _load_legacy(stream: io.BufferedReader, pages: mmap.mmap, size: int) -> Any:
     """A file of torch before 1.6, behind its magic number: more pickles, and then the storages in a stated order."""
     if unpickle(pages, size, _NAMES) != _LEGACY_PROTOCOL:
-        raise CheckpointError("damaged or truncated checkpoint (an unknown version of torch's format)")
+        raise damaged("an unknown version of torch's format")
     unpickle(pages, size, _NAMES)  # facts of the machine that wrote it
-    contents: dict[str, Tensor] = {}
-    widths: dict[str, int] = {}
+    storages: dict[str, _Storage] = {}
     num_bytes = 0
 
-    def storage(described: Any) -> _Storage:
+    def content(_: str, dtype: torch.dtype, count: int) -> Tensor:
         nonlocal num_bytes
-        dtype, key, count, view = _described(described)
-        if key not in contents:
-            num_bytes += count * dtype.itemsize
-            if num_bytes > size:
-                raise CheckpointError(f"damaged or truncated checkpoint (tensors of {num_bytes:,} bytes in {size:,})")
-            contents[key], widths[key] = torch.empty(count * dtype.itemsize, dtype=torch.uint8), dtype.itemsize
-        whole = _of_count(dtype, contents[key], count)
-        if view is None:
-            return whole
-        _, start, length = of_type(view, tuple)
-        start, length = (part * dtype.itemsize for part in checked_sizes((start, length)))
-        return _of_count(dtype, whole.content[start : start + length], length // dtype.itemsize)
+        num_bytes += count * dtype.itemsize
+        if num_bytes > size:
+            raise damaged(f"tensors of {num_bytes:,} bytes in {size:,}")
+        return torch.empty(count * dtype.itemsize, dtype=torch.uint8)
 
-    content = unpickle(pages, size, _NAMES, storage)
+    checkpoint = unpickle(pages, size, _NAMES, partial(_storage, storages, content))
     keys = of_type(unpickle(pages, size, _NAMES), list)
-    if Counter(of_type(key, str) for key in keys) != Counter(contents.keys()):
-        raise CheckpointError("damaged or truncated checkpoint (its list of tensors is not that of its objects)")
+    if sorted(of_type(key, str) for key in keys) != sorted(storages):
+        raise damaged("its list of tensors is not that of its objects")
     stream.seek(pages.tell())
-    for key in keys:
-        if struct.unpack("<q", stream.read(8)) != (len(contents[key]) // widths[key],):
-            raise CheckpointError("damaged or truncated checkpoint (its tensors have other sizes than stated)")
-        _fill(stream, contents[key])
-    return content
+    for dtype, whole in map(storages.__getitem__, keys):
+        if struct.unpack("<q", stream.read(8)) != (len(whole) // dtype.itemsize,):
+            raise damaged("its tensors have other sizes than stated")
+        _fill(stream, whole)
+    return checkpoint
 
 
 def _fill(stream: io.BufferedReader, content: Tensor) -> None:
     if len(content) and stream.readinto(content.numpy().data) != len(content):
-        raise CheckpointError("damaged or truncated checkpoint (it ends within a tensor)")
+        raise damaged("it ends within a tensor")
 
 
-def _described(described: Any) -> tuple[torch.dtype, str, int, Any]:
-    """Type, key, number of elements and view of a storage, as torch's pickles refer to it."""
+def _storage(storages: dict[str, _Storage], content: Callable[[str, torch.dtype, int], Tensor], described: Any) -> _Storage:
+    """The storage that a pickle of torch's refers to by type, key, number of elements and, in old files, a part of them.
+
+    `content` reads or makes what is not yet among `storages`.
+    """
     kind, dtype, key, _, count, *view = of_type(described, tuple)
     if kind != "storage":
         raise CheckpointError("refers to something that is no tensor's storage; refused")
     if not isinstance(dtype, torch.dtype):
         _refuse_odd()
-    return dtype, of_type(key, str), checked_sizes((count,))[0], view[0] if view else None
-
-
-def _of_count(dtype: torch.dtype, content: Tensor, count: int) -> _Storage:
-    if len(content) != count * dtype.itemsize:
-        raise CheckpointError(f"damaged or truncated checkpoint ({count:,} numbers of {dtype} in {len(content):,} bytes)")
-    return _Storage(dtype, content)
+    checked_sizes((count,))
+    if of_type(key, str) not in storages:
+        storages[key] = _Storage(dtype, content(key, dtype, count))
+    whole, width = storages[key].content, dtype.itemsize
+    start, length = checked_sizes(view[0][1:]) if view and view[0] is not None else (0, count)
+    if len(whole) != count * width or start + length > count:
+        raise damaged(f"{count:,} numbers of {dtype} in {len(whole):,} bytes")
+    return _Storage(dtype, whole[start * width : (start + length) * width])
 
 
 def _check_content(checkpoint: Any, size: int) -> None:
@@ -298,44 +292,21 @@ def _check_content(checkpoint: Any, size: int) -> None:
     for _ in range(_DEEPEST):
         below: dict[int, tuple[Any, int]] = {}
         for node, times in level.values():
-            if isinstance(node, (Tensor, np.ndarray)):
-                num_bytes += times * node.nbytes
-                if isinstance(node, Tensor) and node.nbytes > max(size, node.untyped_storage().nbytes()):
-                    tensor = f"a tensor of shape {tuple(node.shape)} that needs {node.nbytes:,} bytes"
-                    raise CheckpointError(f"holds {tensor}; the file has {size:,}; refused")
+            num_bytes += times * node.nbytes if isinstance(node, (Tensor, np.ndarray)) else 0
             for child in _children(node):
                 num_parts += times
                 if isinstance(child, _WITH_PARTS):
                     below[id(child)] = child, below.get(id(child), (None, 0))[1] + times
             if num_parts > 2 * MOST_STEPS or num_bytes > _LARGEST_EXPANSION * size:
-                needed = f"{num_parts:,} parts of {num_bytes:,} bytes in all"
-                raise CheckpointError(f"refers to itself again and again, as {needed}; the file has {size:,} bytes; refused")
+                needed = f"{num_parts:,} parts that need {num_bytes:,} bytes"
+                raise CheckpointError(f"refers to the same again and again: {needed}; the file has {size:,}; refused")
         if not below:
             return
         level = below
     raise CheckpointError(f"nests its parts deeper than {_DEEPEST} levels, or in themselves; refused")
 
 
-def _children(node: Any) -> Iterator[Any]:
-    if isinstance(node, argparse.Namespace):
-        node = vars(node)
-    if isinstance(node, Mapping):
-        yield from node.values()
-    elif isinstance(node, (list, tuple)):
-        yield from node
-
-
-def _readable_head(path: Path) -> bytes:
-    """The first bytes; what is not a checkpoint is refused by name."""
-    with path.open("rb") as stream:
-        head = stream.read(_HEAD_BYTES)
-    if not head:
-        raise CheckpointError("empty file")
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    for beginnings, what in _MISTAKEN_FILES.items():
-        if text.startswith(beginnings):
-            raise CheckpointError(what)
-    is_known = _is_safetensors(path, head) or head.startswith((_ZIP_MARK, _PICKLE_MARK))
-    if not is_known and head.isascii() and b"\0" not in head:
-        raise CheckpointError("a text file, not a checkpoint")
-    return head
+def _children(node: Any) -> Iterable[Any]:
+    if isinstance(node, (Mapping, argparse.Namespace)):
+        return (node if isinstance(node, Mapping) else vars(node)).values()
+    return node if isinstance(node, (list, tuple)) else ()

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from backbones.file import (
     TIMM_PREFIX,
     Source,
     check_fills,
-    check_numbers,
     is_backbone_file,
     is_timm_name,
     load_strictly,
@@ -55,9 +55,7 @@ def open_backbone(
         if not is_backbone_file(path):
             return convert_content(load_checkpoint(path), layout_name, branch, num_heads)
         if not layout_name is branch is num_heads is None:
-            raise LayoutError(
-                "is a backbone file already, which states its own layout, branch and heads; leave these options out"
-            )
+            raise LayoutError("is a backbone file already, which states its layout, branch and heads; leave these options out")
         content = read_backbone_file(path)
     except ValueError as error:
         message = one_line(str(error).removeprefix(f"{path}: "), _LONGEST_MESSAGE)  # names in a checkpoint may contain anything
@@ -77,12 +75,10 @@ def convert_content(
     else:
         layout = LAYOUTS[layout_name]
         if layout not in layouts_of(checkpoint):
-            raise LayoutError(
-                f"not in the {layout.name} layout (which has {layout.typical}); the checkpoint holds {describe(checkpoint)}"
-            )
+            missing = f"not in the {layout.name} layout (which has {layout.typical})"
+            raise LayoutError(f"{missing}; the checkpoint holds {describe(checkpoint)}")
     conversion = layout.convert(checkpoint, branch, num_heads)
     check_fills(conversion.spec, conversion.state_dict)
-    check_numbers(conversion.state_dict)
     return conversion
 
 
@@ -136,17 +132,16 @@ def _check_features(model: Any, conversion: Conversion) -> None:
     elif isinstance(spec, ResNetSpec):
         expected_1ND = expected_1ND.flatten(2).transpose(1, 2)  # [1, D, h, w]
     expected_1ND = expected_1ND[:, -found_1ND.shape[1] :]
-    tolerance = _TIMM_TOLERANCE
-    if found_1ND.shape != expected_1ND.shape or not torch.allclose(found_1ND, expected_1ND, rtol=tolerance, atol=tolerance):
+    same = partial(torch.allclose, rtol=_TIMM_TOLERANCE, atol=_TIMM_TOLERANCE)
+    if found_1ND.shape != expected_1ND.shape or not same(found_1ND, expected_1ND):
         raise LayoutError(f"timm's {type(model).__name__} computes other features than our {spec.family} with its weights")
 
 
 def write_conversion(conversion: Conversion, checkpoint: Path, output: Path) -> Source:
     """Write what was taken from a checkpoint (a file, or a model of timm) as a backbone file."""
     known = {name: getattr(conversion, name) for name in _SHARED}
-    source = Source(
-        **known, format=conversion.layout, file_name=one_line(checkpoint.name), sha256=source_sha256(checkpoint, conversion)
-    )
+    digest = source_sha256(checkpoint, conversion)
+    source = Source(**known, format=conversion.layout, file_name=one_line(checkpoint.name), sha256=digest)
     write_backbone_file(output, conversion.spec, source, conversion.state_dict)
     return source
 

@@ -66,9 +66,8 @@ def export_backbone(path: Path, layout: str, spec: BackboneSpec, state_dict: Map
 
         write_atomically(path, write)
     if isinstance(spec, PlainViTSpec) and spec.num_heads * STANDARD_HEAD_DIM != spec.embed_dim:
-        return (
-            f"this layout does not store the {spec.num_heads} attention heads; read it back with --num-heads {spec.num_heads}"
-        )
+        heads = spec.num_heads
+        return f"this layout does not store the {heads} attention heads; read it back with --num-heads {heads}"
     return ""
 
 
@@ -109,10 +108,9 @@ def _check_round_trip(layout: str, content: Mapping[str, Any], spec: BackboneSpe
         raise ExportError(f"{refusal}: {error}") from error
     if type(found.spec) is not type(spec) or found.spec != spec:
         raise ExportError(f"{refusal}: converted back it would have {_differences(spec, found.spec)}")
-    changed = [
-        name for name in weights if name not in found.state_dict or not torch.equal(found.state_dict[name], weights[name])
-    ]
-    if changed or len(found.state_dict) != len(weights):
+    tensors = found.state_dict
+    changed = [name for name in weights if name not in tensors or not torch.equal(tensors[name], weights[name])]
+    if changed or len(tensors) != len(weights):
         raise ExportError(f"{refusal}: converted back, {len(changed)} of its {len(weights)} tensors would differ")
 
 

@@ -110,36 +110,32 @@ def report_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Label and text of everything in a report, in reading order."""
     dropped = report["tensors_dropped_by_rule"]
     rules = ", ".join(f"{count} by {rule}" for rule, count in dropped.items())
-    lines = {
-        "format": report["format"],
-        "branch": report["branch"],
-        "epoch": str(report["epoch"]) if report["epoch"] >= 0 else NOT_STATED,
-        "architecture": report["architecture"],
-        "parameters": f"{report['parameters']:,}",
-        "tensors taken": str(report["tensors_taken"]),
-        "dropped on purpose": f"{sum(dropped.values())}: {rules}" if dropped else "0",
-        "left over": str(report["tensors_left_over"]),
-        "published licence": report["licence"],
-        "sha256 of checkpoint": report["checkpoint_sha256"],
-    }
-    warnings = []
+    lines = [
+        ("format", report["format"]),
+        ("branch", report["branch"]),
+        ("epoch", str(report["epoch"]) if report["epoch"] >= 0 else NOT_STATED),
+        ("architecture", report["architecture"]),
+        ("parameters", f"{report['parameters']:,}"),
+        ("tensors taken", str(report["tensors_taken"])),
+        ("dropped on purpose", f"{sum(dropped.values())}: {rules}" if dropped else "0"),
+        ("left over", str(report["tensors_left_over"])),
+        ("published licence", report["licence"]),
+        ("sha256 of checkpoint", report["checkpoint_sha256"]),
+    ]
     if check := report.get("check"):
         similarity, entropy = check["cosine_similarity"], check["attention_entropy"]
         measured = f"mean {check['mean']:.4f}, deviation {check['deviation']:.4f}, length {check['norm']:.3f}"
-        lines["features"] = f"{measured} ({check['image_size']} px)"
-        lines["effective rank"] = f"{check['effective_rank']:.1f} of {check['highest_rank']}"
-        lines["similarity of patches"] = f"{math.nan if similarity is None else similarity:.3f} (mean cosine)"
+        lines.append(("features", f"{measured} ({check['image_size']} px)"))
+        lines.append(("effective rank", f"{check['effective_rank']:.1f} of {check['highest_rank']}"))
+        lines.append(("similarity of patches", f"{math.nan if similarity is None else similarity:.3f} (mean cosine)"))
         if entropy is not None:
-            lines["attention entropy"] = f"{entropy:.3f} of the highest possible, last block"
-        lines["norms as initialised"] = f"{check['norm_layers_as_initialised']} of {check['norm_layers']}"
-        warnings = [("warning", text) for text in check["warnings"]]
-    written = []
+            lines.append(("attention entropy", f"{entropy:.3f} of the highest possible, last block"))
+        lines.append(("norms as initialised", f"{check['norm_layers_as_initialised']} of {check['norm_layers']}"))
+        lines += [("warning", text) for text in check["warnings"]]
     if report.get("output"):
         layout = report["output_layout"]
-        written.append(("written", f"{report['output']} ({'backbone file' if layout == 'backbone' else f'{layout} layout'})"))
-    if report.get("note"):
-        written.append(("note", report["note"]))
-    return [*lines.items(), *warnings, *written]
+        lines.append(("written", f"{report['output']} ({'backbone file' if layout == 'backbone' else f'{layout} layout'})"))
+    return [*lines, ("note", report["note"])] if report.get("note") else lines
 
 
 def inspect_backbone(network: AnyBackbone, image: Path) -> dict[str, Any]:
@@ -183,16 +179,12 @@ def inspect_backbone(network: AnyBackbone, image: Path) -> dict[str, Any]:
 def _warnings(values: dict[str, Any]) -> list[str]:
     found = []
     if untouched := values["norm_layers_as_initialised"]:
-        found.append(
-            f"{untouched} of {values['norm_layers']} normalisation layers hold exactly their initial values, as in an untrained "
-            "network: was this part of the weights ever trained and loaded?"
-        )
+        layers = f"{untouched} of {values['norm_layers']} normalisation layers hold exactly their initial values"
+        found.append(f"{layers}, as in an untrained network: was this part of the weights ever trained and loaded?")
     entropy, similarity = values["attention_entropy"], values["cosine_similarity"]
     if entropy is not None and entropy >= UNIFORM_ATTENTION:
-        found.append(
-            f"the last block attends uniformly (entropy {entropy:.3f} of the highest possible), as in an untrained network: "
-            "hardly trained, or weights in the wrong place"
-        )
+        uniform = f"the last block attends uniformly (entropy {entropy:.3f} of the highest possible)"
+        found.append(f"{uniform}, as in an untrained network: hardly trained, or weights in the wrong place")
     if similarity is None or similarity >= CONSTANT_FEATURES:
         found.append("the features are the same at every position: collapsed, or weights in the wrong place")
     return found

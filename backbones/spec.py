@@ -105,10 +105,8 @@ class DINOv3Spec(_Transformer):
     def __post_init__(self) -> None:
         _check_fields(self)
         if self.embed_dim % (4 * self.num_heads):
-            raise ValueError(
-                f"num_heads={self.num_heads} does not divide embed_dim={self.embed_dim} into widths that are multiples of 4, "
-                "which rotary positions in two dimensions need"
-            )
+            needed = "into widths that are multiples of 4, which rotary positions in two dimensions need"
+            raise ValueError(f"num_heads={self.num_heads} does not divide embed_dim={self.embed_dim} {needed}")
 
     @property
     def head_dim(self) -> int:
@@ -134,20 +132,15 @@ class SwinSpec:
         if len(self.depths) != len(self.num_heads) or not self.depths:
             raise ValueError(f"depths={self.depths} and num_heads={self.num_heads} must have one entry per stage")
         if any(self.embed_dim * 2**stage % heads for stage, heads in enumerate(self.num_heads)):
-            raise ValueError(
-                f"num_heads={self.num_heads} do not divide the widths of the stages, {self.embed_dim} doubled per stage"
-            )
-
+            raise ValueError(f"num_heads={self.num_heads} do not divide the stages' widths, {self.embed_dim} doubled per stage")
         side = self.image_size // self.patch_size
         if side < 2 ** (len(self.depths) - 1):
-            raise ValueError(
-                f"image_size={self.image_size} is too small for {len(self.depths)} stages of patch_size={self.patch_size}"
-            )
+            given = f"image_size={self.image_size}, patch_size={self.patch_size}"
+            raise ValueError(f"{given}: too small for {len(self.depths)} stages")
         # The relative positions and the mask of each block.
         if sum(self.depths) * (8 * self.window_size**4 + 4 * side**2 * self.window_size**2) > _LARGEST_BUFFERS:
-            raise ValueError(
-                f"window_size={self.window_size} at image_size={self.image_size} takes more memory than any known Swin"
-            )
+            given = f"window_size={self.window_size}, image_size={self.image_size}"
+            raise ValueError(f"{given}: takes more memory than any known Swin")
 
     @property
     def num_blocks(self) -> int:
@@ -240,9 +233,8 @@ def architecture_name(spec: Mapping[str, Any]) -> str:
 
 def spec_in_words(spec: BackboneSpec) -> str:
     """The name, and every number that has no usual value, such as `ViT-S/16: embed dim 384, depth 12, num heads 6, ...`."""
-    values = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
-    usual = {field.name: field.default for field in dataclasses.fields(spec)}
-    words = [f"{name.replace('_', ' ')} {_in_words(value)}" for name, value in values.items() if value != usual[name]]
+    values = {field: getattr(spec, field.name) for field in dataclasses.fields(spec)}
+    words = [f"{field.name.replace('_', ' ')} {_in_words(value)}" for field, value in values.items() if value != field.default]
     return f"{architecture_name(spec_to_dict(spec))}: {', '.join(words)}"
 
 
@@ -255,42 +247,35 @@ def _in_words(value: object) -> str:
 def standard_num_heads(embed_dim: int) -> int:
     """Heads of a ViT of this width by the convention of 64 channels per head; where none fits, only its author knows."""
     if embed_dim % STANDARD_HEAD_DIM:
-        raise ValueError(
-            f"the number of attention heads cannot be read from the weights, and embed_dim={embed_dim} is not a multiple of "
-            f"{STANDARD_HEAD_DIM}, the usual width of a head; pass --num-heads"
-        )
+        width = f"embed_dim={embed_dim} is not a multiple of {STANDARD_HEAD_DIM}, the usual width of a head"
+        raise ValueError(f"the weights do not show the number of attention heads, and {width}; pass --num-heads")
     return embed_dim // STANDARD_HEAD_DIM
 
 
 def _check_fields(spec: BackboneSpec) -> None:
     """Raise ValueError unless every field has exactly its type (True and 2.0 are no integers) and a value that a network can have."""
     for field in dataclasses.fields(spec):
-        name, value, known = field.name, getattr(spec, field.name), get_args(field.type)
+        value, known = getattr(spec, field.name), get_args(field.type)
+        given = f"{field.name}={_shown(value)}"
         if field.type is bool:
             if type(value) is not bool:
-                raise ValueError(f"{name}={_shown(value)} must be true or false")
+                raise ValueError(f"{given} must be true or false")
         elif field.type in (MLPKind, PositionRule):
             if value not in known:
-                raise ValueError(f"{name}={_shown(value)}; known: {', '.join(known)}")
+                raise ValueError(f"{given}; known: {', '.join(known)}")
         else:
-            _check_numbers(name, value, field.type)
-
-
-def _check_numbers(name: str, value: Any, kind: Any) -> None:
-    numbers, what = (value,), "an integer"
-    kinds: tuple[type, ...] = (int,)
-    if kind is float:
-        kinds, what = (int, float), "a number"
-    elif kind is not int:
-        numbers, what = value if type(value) is tuple else (None,), f"a list of at most {_MOST_STAGES} integers"
-    if len(numbers) > _MOST_STAGES or not all(type(number) in kinds and abs(number) < math.inf for number in numbers):
-        raise ValueError(f"{name}={_shown(value)} must be {what}")
-    if name == "register_tokens" and value < 0:
-        raise ValueError(f"{name}={_shown(value)} must not be negative")
-    if name != "register_tokens" and min(numbers, default=1) <= 0:
-        raise ValueError(f"{name}={_shown(value)} must be positive")
-    if (sum(numbers) if name in ("depths", "layers") else max(numbers, default=0)) > _LARGEST[name]:
-        raise ValueError(f"{name}={_shown(value)} is beyond every known network; at most {_LARGEST[name]}")
+            is_list, kinds = field.type == tuple[int, ...], (int, float) if field.type is float else (int,)
+            numbers = value if is_list else (value,)
+            is_right = (type(value) is tuple) == is_list and len(numbers) <= _MOST_STAGES
+            if not is_right or not all(type(number) in kinds and abs(number) < math.inf for number in numbers):
+                what = (
+                    f"a list of at most {_MOST_STAGES} integers" if is_list else "a number" if float in kinds else "an integer"
+                )
+                raise ValueError(f"{given} must be {what}")
+            if min(numbers, default=1) < (lowest := field.name != "register_tokens"):
+                raise ValueError(f"{given} must {'be positive' if lowest else 'not be negative'}")
+            if (sum(numbers) if field.name in ("depths", "layers") else max(numbers, default=0)) > _LARGEST[field.name]:
+                raise ValueError(f"{given} is beyond every known network; at most {_LARGEST[field.name]}")
 
 
 def _shown(value: object) -> str:

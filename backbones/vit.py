@@ -80,9 +80,6 @@ class ViT(PlainViT, VisionTransformer):
         tokens_BND = self.patch_embed.proj(images_B3HW).flatten(2).transpose(1, 2)
         prefix = self.spec.num_prefix_positions
         tokens_BND = tokens_BND + resize_positions(self.pos_embed[:, prefix:], grid, self.position_rule)
-        before: list[Tensor] = []
-        if self.cls_token is not None:
-            before.append(self.cls_token + self.pos_embed[:, :1] if prefix else self.cls_token)
-        if self.reg_token is not None:
-            before.append(self.reg_token)
+        cls_11D = self.cls_token + self.pos_embed[:, :1] if prefix else self.cls_token
+        before = [token for token in (cls_11D, self.reg_token) if token is not None]
         return torch.cat([*(token.expand(len(tokens_BND), -1, -1) for token in before), tokens_BND], dim=1), {}

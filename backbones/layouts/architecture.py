@@ -56,10 +56,8 @@ def vit_spec(state_dict: Weights, num_heads: int | None) -> ViTSpec:
     if grid_side**2 != positions - class_position:
         raise LayoutError(f"pos_embed covers {positions} patches, which is not a square grid")
     if num_heads is None and embed_dim == _SMALL_WIDTH and class_position and not state_dict["pos_embed"][:, 0].any():
-        raise LayoutError(
-            "the CLS token's position is zero: fixed sine-cosine positions, as of MoCo-v3's ViT-S, which has 12 heads where every "
-            "other ViT-S has 6; say which with --num-heads"
-        )
+        what = "fixed sine-cosine positions, as of MoCo-v3's ViT-S, which has 12 heads where every other ViT-S has 6"
+        raise LayoutError(f"the CLS token's position is zero: {what}; say which with --num-heads")
     mlp: MLPKind = "swiglu" if values * 2 == hidden else "gelu"
     return ViTSpec(
         embed_dim=embed_dim,
@@ -134,11 +132,8 @@ def _with_batch_counters(state_dict: Weights) -> Weights:
     """Add the batch counters of BatchNorm that older files lack; with a fixed momentum they change no feature."""
     import torch
 
-    counters = {
-        name.replace("running_mean", "num_batches_tracked"): torch.tensor(0)
-        for name in state_dict
-        if name.endswith("running_mean")
-    }
+    means = [name for name in state_dict if name.endswith("running_mean")]
+    counters = {name.replace("running_mean", "num_batches_tracked"): torch.tensor(0) for name in means}
     return {**counters, **state_dict}
 
 

@@ -6,6 +6,7 @@ command's `--help` can list the layouts at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -148,9 +149,7 @@ def stated_epoch(checkpoint: Any, path: str) -> int:
     from torch import Tensor
 
     epoch: Any = -1 if is_state_dict(checkpoint) else _entry(checkpoint, path)
-    if isinstance(epoch, Tensor):
-        epoch = epoch.item() if epoch.numel() == 1 else None
-    if isinstance(epoch, np.generic):
+    if isinstance(epoch, (Tensor, np.generic)) and math.prod(epoch.shape) == 1:
         epoch = epoch.item()
     return int(epoch) if type(epoch) in (int, float) and 0 <= epoch < _MOST_EPOCHS else -1
 

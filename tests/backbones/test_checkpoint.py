@@ -90,7 +90,7 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
     ("tensor", "match"),
     [
         # One number, repeated by strides of zero: 4 TB as soon as anybody makes it contiguous.
-        (torch.ones(1).expand(10**6, 10**6), r"shape \(1000000, 1000000\) that needs 4,000,000,000,000 bytes"),
+        (torch.ones(1).expand(10**6, 10**6), r"parts that need 4,000,000,\d{3},\d{3} bytes"),
         (torch.eye(3).to_sparse(), "sparse, quantised|damaged|allow-list"),
         (torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8), "sparse, quantised|damaged|allow-list"),
         (torch.tensor([0.0, float("nan")]), r"not finite numbers: norm\.bias"),

@@ -130,7 +130,7 @@ NAN = torch.full((64,), torch.nan)
         ('"depth": 2', '"depth": 2.0', {}, r"depth=2\.0 must be an integer"),
         ('"depth": 2', '"depth": 2, "depth": 2', {}, "a name is there twice"),
         ('"num_heads"', '"num_heats"', {}, "num_heats"),
-        ('"mlp_ratio": 4.0', '"mlp_ratio": Infinity', {}, "Infinity is no JSON number"),
+        ('"mlp_ratio": 4.0', '"mlp_ratio": Infinity', {}, "mlp_ratio=inf must be a number"),
         ('"epoch": 300', '"epoch": 3e2', {}, "epoch of the source is not a count"),
         ('"branch": "', '"branch": "\\n', {}, "branch of the source is not a usual text"),
         ('"version": 1', '"version": true', {}, "backbone file version True, this PatchBench reads 1"),
@@ -138,7 +138,7 @@ NAN = torch.full((64,), torch.nan)
         ("", "", {"norm.bias": NAN}, r"not finite numbers: norm\.bias"),
         ("", "", {"norm.bias": torch.full((64,), 1e300, dtype=torch.float64)}, r"not finite numbers: norm\.bias"),
         ("", "", {"norm.bias": torch.ones(64, dtype=torch.int32)}, r"not stored as floating-point numbers: norm\.bias"),
-        ("", "", {"norm.bias": torch.ones(65)}, r"norm\.bias has shape \(65,\), wanted \(64,\)"),
+        ("", "", {"norm.bias": torch.ones(65)}, r"norm\.bias has \(65,\), wanted \(64,\)"),
     ],
 )
 def test_a_backbone_file_is_trusted_no_more_than_a_checkpoint(

@@ -126,7 +126,7 @@ ATTACKS: dict[str, tuple[bytes, str]] = {
     "tensor of one more": (tensor(4, 0, [5], [1]), "reaches beyond its 16 bytes"),
     "tensor backwards": (tensor(4, 3, [4], [-1]), "impossible shape"),
     "tensor far away": (tensor(4, 2**61, [4], [1]), "impossible shape"),
-    "tensor of one number": (tensor(4, 0, [2**20, 2**20], [0, 0]), "needs 4,398,046,511,104 bytes"),
+    "tensor of one number": (tensor(4, 0, [2**20, 2**20], [0, 0]), "need 4,398,046,511,104 bytes"),
     "tensor of 2^96": (tensor(4, 0, [2**32] * 3, [0] * 3), "damaged"),
     "tensor of other strides": (tensor(4, 0, [4, 4], [1]), "damaged"),
 }
