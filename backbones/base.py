@@ -16,8 +16,7 @@ class Tokens(NamedTuple):
     """The outcome of the whole network for one batch."""
 
     cls: Tensor | None  # [B, D], or None where the backbone has no CLS token.
-    patches: Tensor
-    """[B, N, D], row-major over the grid. Of a Swin or a ResNet these are the positions of the last stage."""
+    patches: Tensor  # [B, N, D], row-major over the grid. Of a Swin or a ResNet these are the positions of the last stage.
     grid: tuple[int, int]  # (h, w) with h * w == N.
 
 

@@ -6,14 +6,12 @@ the bytes that there are. What published checkpoints embed beside tensors become
 configuration, whose values and packages PatchBench does not need; anything else is refused by name.
 """
 
-import argparse
 import errno
 import io
 import mmap
 import struct
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -42,7 +40,7 @@ _LEGACY_PROTOCOL = 1001
 # torch.save does not compress, so the content is as large as the file.
 _LARGEST_EXPANSION = 10
 _DEEPEST = 100  # containers in containers
-_WITH_PARTS = (Mapping, list, tuple, argparse.Namespace, Tensor, np.ndarray)
+_WITH_PARTS = (Mapping, list, tuple, Tensor, np.ndarray)
 
 
 def _refuse_odd(*_: Any) -> NoReturn:
@@ -51,27 +49,26 @@ def _refuse_odd(*_: Any) -> NoReturn:
 
 class _Storage(NamedTuple):
     dtype: torch.dtype
-    content: Tensor
-    """Its bytes, uint8 [n]."""
+    content: Tensor  # Its bytes, uint8 [n].
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype | None = None) -> Tensor:
-    """A view of a storage, all of which lies in it."""
-    dtype, content = dtype or of_type(storage, _Storage).dtype, storage.content
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, _: Any = None, __: Any = None, *more: Any) -> Tensor:
+    """A view of a storage, all of which lies in it.
+
+    After the stride come a gradient's need and its hooks, in version 3 the type, and marks of a lazy conjugation or negation.
+    """
+    dtype, *marks = more if more and isinstance(more[0], torch.dtype) else (of_type(storage, _Storage).dtype, *more)
+    if any(marks):
+        _refuse_odd()
     sizes, strides, (start,) = checked_sizes(size), checked_sizes(stride), checked_sizes((offset,))
     last = start + sum((side - 1) * step for side, step in zip(sizes, strides, strict=True))
+    content = storage.content
     numbers = content[: len(content) // dtype.itemsize * dtype.itemsize].view(dtype)
     if 0 in sizes:
         return numbers.new_empty(sizes)
     if last >= len(numbers):
         raise CheckpointError(f"holds a tensor of shape {sizes} that reaches beyond its {len(content):,} bytes; refused")
     return numbers.as_strided(sizes, strides, start)
-
-
-def _tensor_v2(storage: Any, offset: Any, size: Any, stride: Any, _: Any, __: Any, *more: Any) -> Tensor:
-    """`more`: of version 3 the type, and marks of a lazy conjugation or negation; before, a gradient's need and its hooks."""
-    dtype, *marks = more if more and isinstance(more[0], torch.dtype) else (None, *more)
-    return _tensor(storage, offset, size, stride, dtype) if not any(marks) else _refuse_odd()
 
 
 def _same_tensor(tensor: Any, *_: Any) -> Tensor:
@@ -81,7 +78,7 @@ def _same_tensor(tensor: Any, *_: Any) -> Tensor:
 
 def _with_attributes(make: Any, _: Any, arguments: Any, __: Any) -> Tensor:
     """A tensor with attributes in Python, which are left out."""
-    if of_type(make, Global).make not in (_tensor_v2, _same_tensor):
+    if of_type(make, Global).make not in (_tensor, _same_tensor):
         raise CheckpointError(f"makes a tensor by {make.name}; refused")
     return make.make(*of_type(arguments, tuple))
 
@@ -92,8 +89,8 @@ _STORAGES = {
     **{"Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8},
     **{"Bool": torch.bool, "ComplexFloat": torch.complex64, "ComplexDouble": torch.complex128},
 }
-_CONFIGURATIONS = (  # of omegaconf, which fairseq and VISSL use
-    *("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"),
+_CONFIGURATIONS = (  # the options of DINO, SelfPatch, iBOT and MAE; MoBY's; those of fairseq and VISSL
+    *("argparse.Namespace", "yacs.config.CfgNode", "omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"),
     *("omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata", "typing.Any"),
     *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes", "Path")),
 )
@@ -107,15 +104,12 @@ _SAME_TENSOR = (
     "torch.nn.parameter.Parameter",
 )
 _FUNCTIONS: dict[str, Callable[..., Any] | None] = {
-    "torch._utils._rebuild_tensor": _tensor,
-    **dict.fromkeys(("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3"), _tensor_v2),
+    **dict.fromkeys((f"torch._utils._rebuild_tensor{version}" for version in ("", "_v2", "_v3")), _tensor),
     **dict.fromkeys(_SAME_TENSOR, _same_tensor),
     "torch._tensor._rebuild_from_type_v2": _with_attributes,
     "torch.Tensor": None,
     "torch.Size": lambda sizes: torch.Size(checked_sizes(sizes)),
     "torch.device": Ignored,
-    "argparse.Namespace": argparse.Namespace,  # DINO, SelfPatch, iBOT, MAE: the training options
-    "yacs.config.CfgNode": lambda: OrderedDict(),  # MoBY: the training config, a dict subclass
     **dict.fromkeys(_CONFIGURATIONS, Ignored),
     **dict.fromkeys(_ODD_NAMES, _refuse_odd),
     # omegaconf states the types of its values.
@@ -194,27 +188,25 @@ def _load_zip(stream: io.BufferedReader, size: int) -> Any:
         entries = {entry.filename: entry for entry in archive.infolist()}
         inside = sum(entry.file_size for entry in archive.infolist())
         if inside > _LARGEST_EXPANSION * size:
-            raise CheckpointError(
-                f"a zip archive of {size:,} bytes that would unpack to {inside:,}; torch does not compress, so this is not a "
-                "checkpoint; refused, nothing was unpacked"
-            )
+            packed = f"a zip archive of {size:,} bytes that would unpack to {inside:,}"
+            raise CheckpointError(f"{packed}; torch does not compress, so it is not torch's; refused, nothing was unpacked")
         pickles = [name for name in entries if name.endswith("/data.pkl")]
         if len(pickles) != 1 or len(entries) != len(archive.infolist()):
             raise damaged("a zip archive, but not one that torch wrote")
         folder = pickles[0].removesuffix("data.pkl")
         order = entries.get(f"{folder}byteorder")
-        is_swapped = order is not None and bytes(_entry(stream, archive, order, size).numpy()) == b"big"
+        is_swapped = order is not None and bytes(_entry(stream, archive, order).numpy()) == b"big"
 
         def content(key: str, dtype: torch.dtype, _: int) -> Tensor:
-            found = _entry(stream, archive, entries[f"{folder}data/{key}"], size)
+            found = _entry(stream, archive, entries[f"{folder}data/{key}"])
             width = dtype.itemsize // (2 if dtype.is_complex else 1)
             return found.view(-1, width).flip(1).flatten() if is_swapped else found
 
-        objects = bytes(_entry(stream, archive, entries[pickles[0]], size).numpy())
+        objects = bytes(_entry(stream, archive, entries[pickles[0]]).numpy())
         return unpickle(io.BytesIO(objects), len(objects), _NAMES, partial(_storage, {}, content))
 
 
-def _entry(stream: io.BufferedReader, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, size: int) -> Tensor:
+def _entry(stream: io.BufferedReader, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Tensor:
     """The bytes of an entry, read at once where they are as they are; zipfile's own reader is half as fast."""
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise CheckpointError("a zip archive, packed as torch does not pack; refused")
@@ -222,7 +214,7 @@ def _entry(stream: io.BufferedReader, archive: zipfile.ZipFile, entry: zipfile.Z
         return torch.frombuffer(bytearray(archive.read(entry)) or bytearray(1), dtype=torch.uint8)[: entry.file_size]
     stream.seek(entry.header_offset)
     head = struct.unpack("<4s22xHH", stream.read(30))
-    if head[0] != b"PK\3\4" or entry.header_offset + 30 + sum(head[1:]) + entry.file_size > size:
+    if head[0] != b"PK\3\4":
         raise damaged("its table of contents is not that of its entries")
     stream.seek(sum(head[1:]), io.SEEK_CUR)
     content = torch.empty(entry.file_size, dtype=torch.uint8)
@@ -293,7 +285,7 @@ def _check_content(checkpoint: Any, size: int) -> None:
         below: dict[int, tuple[Any, int]] = {}
         for node, times in level.values():
             num_bytes += times * node.nbytes if isinstance(node, (Tensor, np.ndarray)) else 0
-            for child in _children(node):
+            for child in node.values() if isinstance(node, Mapping) else node if isinstance(node, (list, tuple)) else ():
                 num_parts += times
                 if isinstance(child, _WITH_PARTS):
                     below[id(child)] = child, below.get(id(child), (None, 0))[1] + times
@@ -304,9 +296,3 @@ def _check_content(checkpoint: Any, size: int) -> None:
             return
         level = below
     raise CheckpointError(f"nests its parts deeper than {_DEEPEST} levels, or in themselves; refused")
-
-
-def _children(node: Any) -> Iterable[Any]:
-    if isinstance(node, (Mapping, argparse.Namespace)):
-        return (node if isinstance(node, Mapping) else vars(node)).values()
-    return node if isinstance(node, (list, tuple)) else ()

@@ -66,8 +66,7 @@ def export_backbone(path: Path, layout: str, spec: BackboneSpec, state_dict: Map
 
         write_atomically(path, write)
     if isinstance(spec, PlainViTSpec) and spec.num_heads * STANDARD_HEAD_DIM != spec.embed_dim:
-        heads = spec.num_heads
-        return f"this layout does not store the {heads} attention heads; read it back with --num-heads {heads}"
+        return f"this layout does not store the attention heads; read it back with --num-heads {spec.num_heads}"
     return ""
 
 
@@ -84,10 +83,8 @@ def _check_fits(layout: str, spec: BackboneSpec, weights: Mapping[str, Tensor]) 
     if isinstance(spec, DINOv3Spec) and layout == "timm":
         difference = (weights[DINOV3_PERIODS] / computed_periods(spec.head_dim) - 1).abs().max().item()
         if difference:
-            raise ExportError(
-                f"timm computes the rotary periods itself, and this backbone's differ from those by up to {difference:.2%} (the "
-                "authors' files hold rounded ones), and so would its features; take timm's own file, by timm:NAME"
-            )
+            what = f"this backbone's differ from those by up to {difference:.2%} (the authors' files hold rounded ones)"
+            raise ExportError(f"timm computes the rotary periods itself, and {what}; take timm's own file, by timm:NAME")
     if layout not in _FIXED:
         return
     if not isinstance(spec, ViTSpec):

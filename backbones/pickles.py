@@ -6,7 +6,6 @@ number of steps, the bytes made, colliding keys) is counted. The opcodes are rea
 what is left of the stream.
 """
 
-import argparse
 import io
 import math
 import mmap
@@ -82,8 +81,6 @@ def unpickle(
                 machine.stack.append(made)
         else:
             raise damaged(f"it uses the pickle instruction {opcode.name}")
-    if machine.num_pending:
-        raise damaged("an array in it has no content")
     return made
 
 
@@ -97,7 +94,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []  # the stacks below each mark
         self.memo: dict[int, Any] = {}
-        self.steps, self.bytes_left, self.num_pending = 0, _MOST_COPIES * size, 0
+        self.steps, self.bytes_left = 0, _MOST_COPIES * size
 
     def spend(self, steps: int, *copied: Any) -> None:
         """Count steps and bytes, so that repeating a reference to something large costs as much as the large thing."""
@@ -134,20 +131,14 @@ class _Machine:
         if type(called) is not Global or called.make is None or options:
             raise CheckpointError(f"calls {_shown(called)}, which nothing that holds only data does; refused")
         self.spend(0, *of_type(arguments, tuple))
-        made = called.make(*arguments)
-        self.num_pending += type(made) is _Pending
-        return made
+        return called.make(*arguments)
 
     def build(self, target: Any, state: Any) -> Any:
         if type(target) is _Pending:
             self.spend(0, *of_type(state, tuple))
             target.value = target.finish(state)
-            self.num_pending -= 1
             return target.value
-        if type(target) is argparse.Namespace:
-            self.spend(0, of_type(state, dict))
-            vars(target).update({of_type(name, str): value for name, value in state.items()})
-        elif type(target) not in (Ignored, OrderedDict):  # state dicts have the versions of torch's modules, which no one needs
+        if type(target) not in (Ignored, OrderedDict):  # state dicts have the versions of torch's modules, which no one needs
             raise CheckpointError(f"sets the state of {_shown(target)}, which has none; refused")
         return target
 

@@ -50,14 +50,12 @@ class ViTSpec(_Transformer):
 
     family: ClassVar[str] = "vit"
 
-    image_size: int
-    """Side in pixels of the square image whose patch grid the stored position embeddings cover."""
+    image_size: int  # Side in pixels of the square image whose patch grid the stored position embeddings cover.
     class_token: bool  # Whether a CLS token with a position of its own precedes the patch tokens.
     final_norm: bool  # Whether a LayerNorm follows the last block.
     mlp_ratio: float = 4.0
     """Width of the MLP's first layer over `embed_dim`. That of `swiglu` holds gate and value: half of it is the hidden width."""
-    mlp: MLPKind = "gelu"
-    """`gelu`: two linear layers; `swiglu`: a gated MLP, gate first (DINOv2's giant model)."""
+    mlp: MLPKind = "gelu"  # `gelu`: two linear layers; `swiglu`: a gated MLP, gate first (DINOv2's giant model).
     layer_scale: bool = False  # Whether each branch of a block ends with a learnt factor per channel.
     register_tokens: int = 0
     """Tokens without a position between the CLS token and the patches; neither `forward_tokens` nor `forward_maps` returns them."""

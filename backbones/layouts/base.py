@@ -68,8 +68,7 @@ class Layout:
     """A published checkpoint layout: how to recognise it, and how to take its backbone."""
 
     name: str  # What `--format` calls it.
-    typical: str
-    """One path that no other layout has, such as `teacher/backbone.cls_token`; error messages show it."""
+    typical: str  # One path that no other layout has, such as `teacher/backbone.cls_token`; error messages show it.
     branches: tuple[str, ...] = ("model",)  # The networks in it that can be taken, the default first.
     licence: str = NOT_STATED  # Of published weights in this layout, as their authors state it.
     weights_at: tuple[str, ...]
@@ -77,11 +76,9 @@ class Layout:
     backbone's names. The first place that bears one of the marks counts. `{branch}` stands for the wanted branch."""
     marks: tuple[AbstractSet[str], ...] = ()
     """Groups of the backbone's names: the layout is recognised by all the names of one group. Without any: by `also` alone."""
-    lacks: AbstractSet[str] = frozenset()
-    """Names of a backbone that is not of this layout, although it bears a mark."""
+    lacks: AbstractSet[str] = frozenset()  # Names of a backbone that is not of this layout, although it bears a mark.
     also: Callable[[Any], bool] | None = None  # What else must be true of the checkpoint.
-    specialises: tuple[str, ...] = ()
-    """Layouts whose marks this one bears, too. Where both are recognised, this one is meant."""
+    specialises: tuple[str, ...] = ()  # Layouts whose marks this one bears, too. Where both are recognised, this one is meant.
     keys: KeyTable | None = None
     """The backbone's names behind the prefix; None where they are timm's, torchvision's or Swin's own."""
     drops: tuple[str, ...] = ()

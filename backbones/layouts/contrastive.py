@@ -82,12 +82,11 @@ MOBY = Layout(
 )
 # facebookresearch/moco-v3, as its own conversion script reads it: `{epoch, arch, state_dict, optimizer, scaler}`. The evaluated
 # network is the base encoder, not the momentum encoder. Positions are fixed sine-cosine ones, stored.
-MOCO_V3 = Layout(
+MOCO_V3 = replace(
+    MOCO,
     name="moco_v3",
     typical="state_dict/module.base_encoder.pos_embed",
     branches=("base_encoder", "momentum_encoder"),
-    licence="CC-BY-NC-4.0",  # of the authors' repository
-    weights_at=("state_dict/module.{branch}.",),
     marks=({"pos_embed"},),
     drops=("module.{branch}.head.*", "module.{other}.*", "module.predictor.*"),
     converter=_convert_moco_v3,

@@ -121,12 +121,9 @@ def join_qkv(state_dict: Weights) -> dict[str, Tensor]:
 def count_numbered(names: Iterable[str], prefix: str) -> int:
     """How many consecutive numbers from 0 follow a prefix among the names; LayoutError if there are gaps."""
     found = {name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)}
-    if not all(number.isdecimal() for number in found):
-        raise LayoutError(f"{prefix}N is not numbered: {abbreviate(found)}")
-    numbers = {int(number) for number in found}
-    if numbers != set(range(len(numbers))):
-        raise LayoutError(f"{prefix}N is not numbered 0 to {len(numbers) - 1} without gaps: {sorted(numbers)}")
-    return len(numbers)
+    if found != set(map(str, range(len(found)))):
+        raise LayoutError(f"{prefix}N is not numbered 0 to {len(found) - 1} without gaps: {abbreviate(found)}")
+    return len(found)
 
 
 def abbreviate(names: Iterable[str], most: int = 6) -> str:

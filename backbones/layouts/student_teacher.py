@@ -40,18 +40,6 @@ def _convert_vissl(layout: Layout, checkpoint: Any, branch: str | None, num_head
     return replace(conversion, dropped={**conversion.dropped, "heads.*": heads}) if heads else conversion
 
 
-# alinlab/SelfPatch 81aef149, main_selfpatch.py. The backbone has neither CLS token nor final norm: these are in the
-# aggregation module `ca_head`.
-SELFPATCH = Layout(
-    name="selfpatch",
-    typical="teacher/ca_head.cls_token",
-    branches=_BRANCHES,
-    licence="Apache-2.0",  # of the authors' repository
-    weights_at=_BACKBONE,
-    marks=({"pos_embed"},),
-    lacks={"cls_token"},
-    drops=_maybe_wrapped("ca_head.*", "c_head.*", "p_head.*"),
-)
 # facebookresearch/dino 7c446df, main_dino.py. A ViT with CLS token and final norm, or a ResNet-50.
 DINO = Layout(
     name="dino",
@@ -61,6 +49,16 @@ DINO = Layout(
     weights_at=_BACKBONE,
     marks=({"cls_token"}, {"layer1.0.conv1.weight"}),
     drops=_maybe_wrapped("head.*"),
+)
+# alinlab/SelfPatch 81aef149, main_selfpatch.py. The backbone has neither CLS token nor final norm: these are in the
+# aggregation module `ca_head`.
+SELFPATCH = replace(
+    DINO,
+    name="selfpatch",
+    typical="teacher/ca_head.cls_token",
+    marks=({"pos_embed"},),
+    lacks={"cls_token"},
+    drops=_maybe_wrapped("ca_head.*", "c_head.*", "p_head.*"),
 )
 # alijavidani/Local_Global_Representation_Learning 7eeff8c, built on DINO's code, with one head for all tokens. What tells it
 # from DINO's is the centre of its loss: [1, 1 + N, K], one for each token, where DINO has [1, K].

@@ -35,17 +35,9 @@ MEMORY = 2**31  # bytes beyond what the imports need
 LONGEST_S = 10
 
 
-def text(value: str) -> bytes:
-    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
-
-
-def data(value: bytes) -> bytes:
-    return b"B" + struct.pack("<I", len(value)) + value
-
-
-def number(value: int) -> bytes:
-    encoded = pickle.encode_long(value)
-    return b"\x8a" + bytes([len(encoded)]) + encoded
+def plain(value: Any) -> bytes:
+    """The instructions that make a text, bytes, a number or a tuple of them."""
+    return pickletools.optimize(pickle.dumps(value, protocol=3))[2:-1]
 
 
 def named(name: str) -> bytes:
@@ -61,22 +53,18 @@ def call(name: str, *arguments: bytes) -> bytes:
 
 
 def kind_of(code: str) -> bytes:
-    return (
-        call("numpy.dtype", text(code), b"\x89", b"\x88")
-        + group(number(3), text("<"), b"NNN", number(-1) * 2, number(0))
-        + b"b"
-    )
+    return call("numpy.dtype", plain(code), b"\x89\x88") + plain((3, "<", None, None, None, -1, -1, 0)) + b"b"
 
 
 def array(length: int, code: str, content: bytes) -> bytes:
-    empty = call("numpy.core.multiarray._reconstruct", named("numpy.ndarray"), group(number(0)), data(b"b"))
-    return empty + group(number(1), group(number(length)), kind_of(code), b"\x89", content) + b"b"
+    empty = call("numpy.core.multiarray._reconstruct", named("numpy.ndarray"), plain((0,)), plain(b"b"))
+    return empty + group(plain(1), plain((length,)), kind_of(code), b"\x89", content) + b"b"
 
 
 def tensor(count: int, offset: int, size: list[int], stride: list[int]) -> bytes:
     """A view of a storage of so many numbers; the file has 4."""
-    storage = group(text("storage"), named("torch.FloatStorage"), text("0"), text("cpu"), number(count), b"N") + b"Q"
-    places = number(offset), group(*map(number, size)), group(*map(number, stride))
+    storage = group(plain("storage"), named("torch.FloatStorage"), plain("0"), plain("cpu"), plain(count), b"N") + b"Q"
+    places = plain(offset), plain(tuple(size)), plain(tuple(stride))
     return call("torch._utils._rebuild_tensor_v2", storage, *places, b"\x89", call("collections.OrderedDict"))
 
 
@@ -88,39 +76,41 @@ def repeated(start: bytes, step: bytes) -> bytes:
 
 ATTACKS: dict[str, tuple[bytes, str]] = {
     # Code.
-    **{f"calls {name}": (call(name, text("true")), name) for name in ("builtins.eval", "os.system", "numpy.load", "lab.ViT")},
-    "name of several lines": (text("os\n\x1b[31m" + "x" * 10_000) + text("system") + b"\x93", "allow-list"),
+    **{f"calls {name}": (call(name, plain("true")), name) for name in ("io.open", "builtins.eval", "numpy.load", "lab.ViT")},
+    "name of several lines": (plain("os\n\x1b[31m" + "x" * 10_000) + plain("system") + b"\x93", "allow-list"),
     "unknown instruction": (b"\x82\x01", "EXT1"),
     # Memory corruption by NumPy's own functions.
-    "array over a buffer": (call("numpy.ndarray", group(number(1)), text("O"), data(b"A" * 8)), "calls numpy.ndarray"),
-    "objects from bytes": (array(1, "O8", data(b"A" * 8)), "no numbers"),
+    "array over a buffer": (call("numpy.ndarray", group(plain(1)), plain("O"), plain(b"A" * 8)), "calls numpy.ndarray"),
+    "objects from bytes": (array(1, "O8", plain(b"A" * 8)), "no numbers"),
     "objects from a short list": (array(1000, "O8", b"]Na"), "no numbers"),
-    "scalar of an object": (call("numpy.core.multiarray.scalar", kind_of("O8"), data(b"A" * 8)), "no numbers"),
-    "array that is too short": (array(1000, "f4", data(b"A" * 8)), "needs 4,000 bytes, in 8"),
-    "negative length": (array(-1, "f4", data(b"A" * 8)), "impossible shape"),
-    "large array": (call("numpy.core.multiarray._reconstruct", named("numpy.ndarray"), group(number(2**46)), b"N"), "damaged"),
-    "shape in a type": (call("numpy.dtype", text("(99999,99999)f4"), b"\x89", b"\x88"), "no numbers"),
+    "scalar of an object": (call("numpy.core.multiarray.scalar", kind_of("O8"), plain(b"A" * 8)), "no numbers"),
+    "array that is too short": (array(1000, "f4", plain(b"A" * 8)), "needs 4,000 bytes, in 8"),
+    "negative length": (array(-1, "f4", plain(b"A" * 8)), "impossible shape"),
+    "large array": (call("numpy.core.multiarray._reconstruct", named("numpy.ndarray"), group(plain(2**46)), b"N"), "damaged"),
+    "shape in a type": (call("numpy.dtype", plain("(99999,99999)f4"), b"\x89", b"\x88"), "no numbers"),
     "item of a type": (kind_of("f4") + b"NNs", "sets an item of"),
     "state of a type": (kind_of("f4") + b"Nb", "sets the state of"),
     # Memory and time.
     "memo of 4 GiB": (b"]r\xff\xff\xff\xff", "holds a list"),
     "2^62 bytes": (b"\x8e" + struct.pack("<Q", 2**62) + b"abc", "damaged"),
-    "list of a gigabyte": (call("builtins.list", call("builtins.bytearray", number(1_200_000_000))), "damaged"),
-    "chain of encodings": ((named("_codecs.encode") + b"(") * 60 + text("a") + (text("hex") + b"tR") * 60, "another encoding"),
+    "list of a gigabyte": (call("builtins.list", call("builtins.bytearray", plain(1_200_000_000))), "damaged"),
+    "encodings": ((named("_codecs.encode") + b"(") * 60 + plain("a") + (plain("hex") + b"tR") * 60, "another encoding"),
     "deep key": (b"})" + b"\x85" * 200_000 + b"Ns", "as a key"),
     "deep list": (b"]" * 50_000 + b"a" * 49_999, "deeper than 100 levels"),
     "list in itself": (b"]q\x00h\x00a", "or in themselves"),
     "2^90 lists": (repeated(b"]", b"(??e"), "again and again"),
-    "2^90 dictionaries": (repeated(b"}", b"(" + text("a") + b"?" + text("b") + b"?u"), "again and again"),
-    "colliding keys": (b"}(" + b"".join(number(k * (2**61 - 1)) + b"N" for k in range(99_999)) + b"u", "as a key"),
-    "tuples as keys": (b"}(" + b"".join(number(k) * 2 + b"\x86N" for k in range(60_000)) + b"u", "more time or memory"),
+    "2^90 dictionaries": (repeated(b"}", b"(" + plain("a") + b"?" + plain("b") + b"?u"), "again and again"),
+    "colliding keys": (b"}(" + b"".join(plain(k * (2**61 - 1)) + b"N" for k in range(99_999)) + b"u", "as a key"),
+    "tuples as keys": (b"}(" + b"".join(plain(k) * 2 + b"\x86N" for k in range(60_000)) + b"u", "more time or memory"),
     "copies of a list": (
         b"](" + b"N" * 99_999 + b"eq\x000" + (named("builtins.set") + b"h\x00\x85R0") * 999 + b"N",
         "more time",
     ),
-    "huge epoch": (b"}" + text("epoch") + b"\x8a\x3e" + b"\x7f" * 62 + b"s", "no known layout"),
+    "long keys": (plain("a" * 99_999) + b"q\x000}" + b"h\x00Ns" * 999, "only short text"),
+    "copies of an array": (call("builtins.set", array(8, "i1", plain(b"A" * 8))), "type ndarray where a tuple belongs"),
+    "huge epoch": (b"}" + plain("epoch") + b"\x8a\x3e" + b"\x7f" * 62 + b"s", "no known layout"),
     # Tensors that do not lie in their storage.
-    "tensor": (b"}" + text("whole") + tensor(4, 0, [4], [1]) + b"s", "holds the top-level keys whole"),
+    "tensor": (b"}" + plain("whole") + tensor(4, 0, [4], [1]) + b"s", "holds the top-level keys whole"),
     "tensor in a large storage": (tensor(2**45, 0, [4], [1]), "damaged"),
     "tensor in a negative storage": (tensor(-4, 0, [4], [1]), "impossible shape"),
     "tensor of one more": (tensor(4, 0, [5], [1]), "reaches beyond its 16 bytes"),
@@ -146,7 +136,7 @@ def zipped(stream: bytes, **entries: bytes) -> bytes:
 def forms(stream: bytes) -> dict[str, bytes]:
     """An object in each format that embeds a pickle."""
     whole, content, has_storage = b"\x80\x03" + stream + b".", np.arange(4, dtype="<f4").tobytes(), b"Storage" in stream
-    storages = b"\x80\x02]" + (text("0") + b"a." + struct.pack("<q", 4) + content if has_storage else b".")
+    storages = b"\x80\x02]" + (plain("0") + b"a." + struct.pack("<q", 4) + content if has_storage else b".")
     return {"zip": zipped(whole, _0=content), "legacy": LEGACY + whole + storages} | ({} if has_storage else {"pickle": whole})
 
 
@@ -201,7 +191,7 @@ ODD_VALUES = (*ODD_NUMBERS, 2.0, 1e300, float("inf"), True, None, "no", "x" * 99
 PIECES = (
     *(opcode.code.encode("latin1") for opcode in pickletools.opcodes if opcode.arg is None),
     *(opcode + b"\x01" for opcode in (b"q", b"h", b"K", b"\x82")),
-    *map(number, ODD_NUMBERS),
+    *map(plain, ODD_NUMBERS),
     *(stream for stream, _ in ATTACKS.values() if len(stream) < 200),
     *(named(f"torch._utils._rebuild_{name}") for name in ("tensor", "tensor_v3", "parameter", "qtensor", "sparse_tensor")),
     *map(named, ("torch.HalfStorage", "torch.float64", "argparse.Namespace", "builtins.set", "omegaconf.nodes.AnyNode")),
