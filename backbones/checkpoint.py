@@ -172,14 +172,13 @@ def _form(path: Path) -> str:
     for beginnings, what in _MISTAKEN_FILES.items():
         if text.startswith(beginnings):
             raise CheckpointError(what)
-    if path.suffix.lower() != ".safetensors":
-        for mark, form in _MARKS.items():
-            if head.startswith(mark):
-                return form
-        if head[8:9] != b"{":  # the length of a JSON object, and its brace
-            is_text = head.isascii() and b"\0" not in head
-            raise CheckpointError("a text file, not a checkpoint") if is_text else damaged("of no known format")
-    return "safetensors"
+    if path.suffix.lower() == ".safetensors":
+        return "safetensors"
+    form = next((form for mark, form in _MARKS.items() if head.startswith(mark)), "safetensors")
+    if form == "safetensors" and head[8:9] != b"{":  # the length of a JSON object, and its brace
+        is_text = head.isascii() and b"\0" not in head
+        raise CheckpointError("a text file, not a checkpoint") if is_text else damaged("of no known format")
+    return form
 
 
 def _load_zip(stream: io.BufferedReader, size: int) -> Any:

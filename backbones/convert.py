@@ -18,16 +18,7 @@ from torch import nn
 
 from backbones.build import build_backbone
 from backbones.checkpoint import load_checkpoint
-from backbones.file import (
-    TIMM_PREFIX,
-    Source,
-    check_fills,
-    is_backbone_file,
-    is_timm_name,
-    load_strictly,
-    read_backbone_file,
-    write_backbone_file,
-)
+from backbones.file import Source, check_fills, is_backbone_file, is_timm_name, read_backbone_file, write_backbone_file
 from backbones.layouts import LAYOUTS, Conversion, LayoutError, abbreviate, describe, identify, layouts_of
 from backbones.layouts.architecture import refuse_num_heads
 from backbones.spec import ResNetSpec, SwinSpec, typical_image_size
@@ -90,7 +81,7 @@ def convert_timm_model(
     LayoutError if timm has no such model or no weights for it, they cannot be fetched, the network is none of ours, or `num_heads`
     is not the model's own.
     """
-    name = os.fspath(source).removeprefix(TIMM_PREFIX)
+    name = os.fspath(source).partition(":")[2]
     if not timm.is_model(name) or not timm.is_model_pretrained(name):
         similar = timm.list_pretrained(f"{name.split('.')[0]}*") if name else []
         raise LayoutError(f"timm has no pretrained model {name!r}; of a similar name: {abbreviate(similar) or 'none'}")
@@ -121,8 +112,9 @@ def convert_timm_model(
 def _check_features(model: Any, conversion: Conversion) -> None:
     """Compare our features with timm's, at the stored grid where there is one, so that no positions are resampled."""
     spec = conversion.spec
+    check_fills(spec, conversion.state_dict)
     network = build_backbone(spec).eval()
-    load_strictly(network, conversion.state_dict)
+    network.load_state_dict(conversion.state_dict)
     side = typical_image_size(spec)
     images_13HW = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     found_1ND = network.forward_tokens(images_13HW).patches

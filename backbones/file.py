@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from backbones.layouts.keys import abbreviate
-from backbones.spec import BackboneSpec, spec_from_dict, spec_to_dict
+from backbones.spec import BackboneSpec, shown, spec_from_dict, spec_to_dict
 from common.files import file_sha256, one_line, write_atomically
 
 if TYPE_CHECKING:
@@ -111,8 +111,7 @@ def _facts(text: str) -> tuple[BackboneSpec, Source]:
     """The spec and the source that the metadata states, each field of its own type and in its range."""
     content = json.loads(text, object_pairs_hook=_without_repetition)
     if type(content["version"]) is not int or content["version"] != FILE_VERSION:
-        found = one_line(repr(content["version"]), 40)
-        raise ValueError(f"backbone file version {found}, this PatchBench reads {FILE_VERSION}")
+        raise ValueError(f"backbone file version {shown(content['version'])}, this PatchBench reads {FILE_VERSION}")
     source = Source(**content["source"])
     for field in fields(Source):
         value: Any = getattr(source, field.name)

@@ -184,11 +184,11 @@ def spec_to_dict(spec: BackboneSpec) -> dict[str, Any]:
 def spec_from_dict(values: Mapping[str, Any]) -> BackboneSpec:
     """The inverse of `spec_to_dict`; ValueError for an unknown family and for missing, unknown and impossible fields."""
     if not isinstance(values, Mapping):
-        raise ValueError(f"not a spec but {_shown(values)}")
+        raise ValueError(f"not a spec but {shown(values)}")
     fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     family = fields.pop("family", None)
     if not isinstance(family, str) or family not in _FAMILIES:
-        raise ValueError(f"unknown backbone family {_shown(family)}; known: {', '.join(_FAMILIES)}")
+        raise ValueError(f"unknown backbone family {shown(family)}; known: {', '.join(_FAMILIES)}")
     try:
         return _FAMILIES[family](**fields)
     except TypeError as error:
@@ -254,7 +254,7 @@ def _check_fields(spec: BackboneSpec) -> None:
     """Raise ValueError unless every field has exactly its type (True and 2.0 are no integers) and a value that a network can have."""
     for field in dataclasses.fields(spec):
         value, known = getattr(spec, field.name), get_args(field.type)
-        given = f"{field.name}={_shown(value)}"
+        given = f"{field.name}={shown(value)}"
         if field.type is bool:
             if type(value) is not bool:
                 raise ValueError(f"{given} must be true or false")
@@ -276,6 +276,7 @@ def _check_fields(spec: BackboneSpec) -> None:
                 raise ValueError(f"{given} is beyond every known network; at most {_LARGEST[field.name]}")
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value that a file gives, short and on one line, whatever it is."""
     plain = value is None or type(value) in (str, bool, int, float) or (type(value) is tuple and len(value) <= _MOST_STAGES)
     return one_line(repr(value), 80) if plain else f"something of type {type(value).__name__}"

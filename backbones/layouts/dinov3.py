@@ -104,10 +104,7 @@ HUGGINGFACE_DINOV3 = Layout(
     typical="layer.0.attention.q_proj.weight",
     licence=_LICENCE,
     weights_at=("",),
-    marks=(
-        _HUGGINGFACE_MARKS | {"layer.0.attention.q_proj.weight"},
-        _HUGGINGFACE_MARKS | {"model.layer.0.attention.q_proj.weight"},
-    ),
+    marks=tuple(_HUGGINGFACE_MARKS | {f"{place}layer.0.attention.q_proj.weight"} for place in ("", "model.")),
     keys=_HUGGINGFACE_KEYS,
     steps=(join_qkv, _name_gate),
 )

@@ -12,6 +12,7 @@ from backbones.layouts.keys import RESNET_KEYS, KeyTable, LayoutError, abbreviat
 
 _NUMBERS = ("float16", "float32", "float64", "int32", "int64")
 _DETECTRON2_PREFIXES = ("", "backbone.bottom_up.")
+_DETECTRON2_HEADS = ("stem.fc.*", "stem.fc1000.*", "fc1000.*", "fpn_lateral{i}.*", "fpn_output{i}.*")
 _DETECTRON2_BLOCK: KeyTable = {
     **{"conv{j}.weight": "conv{j}.weight", "conv{j}.norm.*": "bn{j}.*"},
     **{"shortcut.weight": "downsample.0.weight", "shortcut.norm.*": "downsample.1.*"},
@@ -99,11 +100,7 @@ DETECTRON2 = Layout(
     weights_at=("model/backbone.bottom_up.", "model/"),
     also=_is_detectron2,
     keys=_DETECTRON2_KEYS,
-    drops=tuple(
-        f"{prefix}{name}"
-        for prefix in _DETECTRON2_PREFIXES
-        for name in ("stem.fc.*", "stem.fc1000.*", "fc1000.*", "fpn_lateral{i}.*", "fpn_output{i}.*")
-    ),
+    drops=tuple(prefix + name for prefix in _DETECTRON2_PREFIXES for name in _DETECTRON2_HEADS),
     converter=_convert_detectron2,
 )
 # ViTs and ResNets of mmpretrain, mmselfsup and mmcls (mmpretrain/models/backbones/vision_transformer.py, resnet.py): `{meta,

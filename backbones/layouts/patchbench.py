@@ -9,7 +9,7 @@ from typing import Any
 
 from backbones.layouts.base import Conversion, Layout, is_state_dict, stated_epoch
 from backbones.layouts.keys import LayoutError, apply_table
-from backbones.spec import spec_from_dict
+from backbones.spec import shown, spec_from_dict
 
 FORMAT_MARK = "patchbench-pretraining"
 VERSION = 1
@@ -39,8 +39,7 @@ def _convert(layout: Layout, checkpoint: Any, branch: str | None, num_heads: int
     """Take a network with the spec that was trained, which the checkpoint states."""
     version = checkpoint.get("version")
     if type(version) is not int or version != VERSION:
-        shown = version if type(version) in (int, float, str) else f"of type {type(version).__name__}"
-        raise LayoutError(f"pretraining checkpoint version {shown}, this PatchBench reads {VERSION}")
+        raise LayoutError(f"pretraining checkpoint version {shown(version)}, this PatchBench reads {VERSION}")
     branch = branch or _evaluated_branch(checkpoint)
     spec = spec_from_dict(checkpoint["backbone_spec"])
     if num_heads is not None and num_heads != getattr(spec, "num_heads", None):

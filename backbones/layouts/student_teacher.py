@@ -10,8 +10,6 @@ from typing import Any
 
 from backbones.layouts.base import Conversion, Layout, convert_by_table, state_dict_at
 
-_BRANCHES = ("teacher", "student")
-_BACKBONE = ("{branch}/backbone.", "{branch}/module.backbone.")
 _SWIN_MARK = "layers.0.blocks.0.attn.relative_position_bias_table"
 _VISSL_MODEL = "classy_state_dict/base_model/model"
 
@@ -44,9 +42,9 @@ def _convert_vissl(layout: Layout, checkpoint: Any, branch: str | None, num_head
 DINO = Layout(
     name="dino",
     typical="teacher/backbone.cls_token",
-    branches=_BRANCHES,
+    branches=("teacher", "student"),
     licence="Apache-2.0",  # of the authors' repository
-    weights_at=_BACKBONE,
+    weights_at=("{branch}/backbone.", "{branch}/module.backbone."),
     marks=({"cls_token"}, {"layer1.0.conv1.weight"}),
     drops=_maybe_wrapped("head.*"),
 )
@@ -83,10 +81,10 @@ IBOT = replace(
 )
 # microsoft/esvit, main_esvit.py, with a Swin; its other backbones (Longformer, CvT) are not supported. The heads are
 # attributes of the network, so the backbone's names have no prefix of their own.
-ESVIT = Layout(
+ESVIT = replace(
+    DINO,
     name="esvit",
     typical=f"teacher/{_SWIN_MARK}",
-    branches=_BRANCHES,
     licence="MIT",  # of the authors' repository
     weights_at=("{branch}/", "{branch}/module."),
     marks=({_SWIN_MARK},),

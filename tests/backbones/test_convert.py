@@ -20,22 +20,14 @@ from torch import nn
 
 from backbones.build import build_backbone
 from backbones.convert import convert_timm_model, open_backbone, write_conversion
-from backbones.file import (
-    Source,
-    is_backbone_file,
-    load_backbone,
-    load_strictly,
-    read_backbone_file,
-    read_header,
-    write_backbone_file,
-)
+from backbones.file import is_backbone_file, load_backbone, load_strictly, read_backbone_file, read_header, write_backbone_file
 from backbones.spec import DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec, spec_to_dict
 from tests.layouts import VIT, make_all, weights_of
+from tests.toy import SOURCE
 
 MADE = make_all()
 # 64 channels per head would make one head of it.
 FOUR_HEADS = replace(VIT, depth=1, num_heads=4)
-SOURCE = Source(format="moco_v3", branch="base_encoder", file_name="vit-s-300ep.pth.tar", sha256="0" * 64, epoch=300)
 
 
 def save(path: Path, content: Any) -> Path:
@@ -101,7 +93,8 @@ def test_num_heads_must_be_stated_for_unusual_widths(tmp_path: Path) -> None:
 def test_a_backbone_file_states_its_own_heads(tmp_path: Path) -> None:
     """It must not be read as a bare state dict."""
     backbone_file = tmp_path / "moco.safetensors"
-    write_backbone_file(backbone_file, FOUR_HEADS, SOURCE, build_backbone(FOUR_HEADS).state_dict())
+    source = replace(SOURCE, format="moco_v3", branch="base_encoder", epoch=300)
+    write_backbone_file(backbone_file, FOUR_HEADS, source, build_backbone(FOUR_HEADS).state_dict())
     opened = open_backbone(backbone_file)
     assert (opened.spec, opened.layout, opened.branch, opened.epoch) == (FOUR_HEADS, "moco_v3", "base_encoder", 300)
     with pytest.raises(ValueError, match=r"moco\.safetensors: is a backbone file already"):
@@ -131,7 +124,7 @@ NAN = torch.full((64,), torch.nan)
         ('"depth": 2', '"depth": 2, "depth": 2', {}, "a name is there twice"),
         ('"num_heads"', '"num_heats"', {}, "num_heats"),
         ('"mlp_ratio": 4.0', '"mlp_ratio": Infinity', {}, "mlp_ratio=inf must be a number"),
-        ('"epoch": 300', '"epoch": 3e2', {}, "epoch of the source is not a count"),
+        ('"epoch": -1', '"epoch": 3e2', {}, "epoch of the source is not a count"),
         ('"branch": "', '"branch": "\\n', {}, "branch of the source is not a usual text"),
         ('"version": 1', '"version": true', {}, "backbone file version True, this PatchBench reads 1"),
         ('"version": 1', '"version": ' + "[" * 9000, {}, "recursion depth"),
