@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,16 +15,7 @@ from torch import nn
 from backbones.build import AnyBackbone, build_backbone
 from backbones.layouts import LAYOUTS, Conversion
 from backbones.report import inspect_backbone, report_conversion, report_lines
-from backbones.spec import (
-    BackboneSpec,
-    DINOv3Spec,
-    ResNetSpec,
-    SwinSpec,
-    ViTSpec,
-    architecture_name,
-    spec_in_words,
-    spec_to_dict,
-)
+from backbones.spec import DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec, architecture_name, spec_in_words, spec_to_dict
 
 VIT_S = ViTSpec(embed_dim=384, depth=12, num_heads=6, patch_size=16, image_size=224, class_token=True, final_norm=True)
 VIT = replace(VIT_S, embed_dim=64, depth=2, num_heads=2, image_size=64)
@@ -43,7 +35,7 @@ WIDTHS = "embed dim 384, depth 12, num heads 6, patch size 16"
         (DINOV3, f"ViT-S+/16: {WIDTHS}, hidden dim 1536, register tokens 4, mlp swiglu"),
     ],
 )
-def test_spec_in_words(spec: BackboneSpec, words: str) -> None:
+def test_spec_in_words(spec: Any, words: str) -> None:
     """Every number is named that is not at its default, so that no variant goes unmentioned."""
     assert spec_in_words(spec) == words
 
@@ -58,7 +50,7 @@ def test_spec_in_words(spec: BackboneSpec, words: str) -> None:
         (replace(SWIN, embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)), "Swin-T"),
     ],
 )
-def test_architecture_name(spec: BackboneSpec, name: str) -> None:
+def test_architecture_name(spec: Any, name: str) -> None:
     assert architecture_name(spec_to_dict(spec)) == name
     with pytest.raises(ValueError, match="unknown backbone family 'mamba'"):
         architecture_name({"family": "mamba"})
@@ -86,12 +78,12 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def fresh(spec: BackboneSpec) -> AnyBackbone:
+def fresh(spec: Any) -> AnyBackbone:
     torch.manual_seed(0)
     return build_backbone(spec)
 
 
-def trained(spec: BackboneSpec) -> AnyBackbone:
+def trained(spec: Any) -> AnyBackbone:
     """One step of AdamW moves every weight; the queries and keys are then sharpened as long training does."""
     network = fresh(spec).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
@@ -106,7 +98,7 @@ def trained(spec: BackboneSpec) -> AnyBackbone:
 @pytest.mark.parametrize(
     "spec", [VIT, SWIN, replace(DINOV3, depth=1), ResNetSpec(layers=(1, 1, 1, 1))], ids=lambda spec: spec.family
 )
-def test_fresh_networks_are_told_from_trained_ones(spec: BackboneSpec, noise: Path) -> None:
+def test_fresh_networks_are_told_from_trained_ones(spec: Any, noise: Path) -> None:
     found = inspect_backbone(fresh(spec), noise)
     assert 0 < found["norm_layers"] == found["norm_layers_as_initialised"]
     assert any("initial values" in warning for warning in found["warnings"])
