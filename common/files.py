@@ -43,13 +43,14 @@ def one_line(text: str, most: int = 700) -> str:
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path, lock: str = LOCK_FILE) -> Iterator[None]:
     """Make this process the only one that writes into a folder, which is made; ValueError says who does so already.
 
-    The operating system frees the lock when the process ends, however it ends, and network file systems pass it on.
+    `lock` has another name where different kinds of work may share a folder. The operating system frees it when the process ends,
+    however it ends, and network file systems pass it on.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK_FILE
+    path = folder / lock
     try:
         held = filelock.FileLock(path).acquire(blocking=False)
     except filelock.Timeout as error:
@@ -99,9 +100,9 @@ def names_file(path: Path) -> Iterator[None]:
         raise
 
 
-def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files that killed writers of `path` left beside it. Only for a path with a single writer."""
-    for leftover in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
+def remove_leftovers(folder: Path, pattern: str = ".*.tmp.*") -> None:
+    """Remove the temporary files that killed writers left in a folder. Only for who holds what the pattern names."""
+    for leftover in folder.glob(pattern):
         leftover.unlink(missing_ok=True)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backbones.spec import spec_to_dict
-from common.files import parse_json, text_sha256, write_text_atomically
+from common.files import parse_json, remove_leftovers, text_sha256, write_text_atomically
 from eval.findings import first_few
 from eval.result import (
     RESULT_FILE,
@@ -104,6 +104,7 @@ class Evaluation:
         with hold_folder(self.options.output):
             finished = self.finished()  # perhaps by the run that held the folder until now
             if rank() == 0 and finished is None:
+                remove_leftovers(self.options.output, "**/.*.tmp.*")
                 _begin_part(self.options.output)
                 self.write_config()
             yield finished

@@ -10,7 +10,7 @@ import yaml
 
 from common.cli import Interrupted, StopRequest
 from common.distributed import choose_device, hold_folder, peak_memory_bytes, process_group, rank, require_same, world_size
-from common.files import write_text_atomically
+from common.files import remove_leftovers, write_text_atomically
 from pretrain.checkpoint import Checkpoint, export_backbones, run_settings
 from pretrain.config import PretrainConfig, plain_config
 from pretrain.data.loader import GlobalBatchSampler, MultiCropImages, build_loader, network_inputs, report_unreadable
@@ -49,8 +49,7 @@ def _pretrain(config: PretrainConfig, device: torch.device, source: ImageFiles) 
     networks = build_networks(config, device)
     checkpoint = Checkpoint(train, settings, networks, sampler.steps_per_epoch)
     if rank() == 0:
-        for leftover in train.output.glob(".*.tmp.*"):  # of killed writers
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(train.output)
     done = checkpoint.restore()
     last_step = train.epochs * sampler.steps_per_epoch
     if rank() == 0:

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.files import lock_folder, write_text_atomically
+from common.files import lock_folder, remove_leftovers, write_text_atomically
 from tables.collect import Evaluated, collect
 from tables.compare import Comparison, compare, names_of
 from tables.latex import DOCUMENT, MACROS, MACROS_FILE, render_document, render_latex
@@ -84,10 +84,11 @@ def make_tables(config: TablesConfig) -> list[Path]:
     """Write every table and the report once all of them could be made. Returns their paths."""
     from tables.report.page import render_report  # needs jinja2, Pillow and Matplotlib, which `--help` does not wait for
 
-    made = build_tables(config.runs, config.baseline or None)
-    files = render_tables(made)
-    files[REPORT_FILE] = render_report(made, max_picture_mb=config.max_picture_mb, max_films=config.max_films)
     with lock_folder(config.output):
+        remove_leftovers(config.output)
+        made = build_tables(config.runs, config.baseline or None)
+        files = render_tables(made)
+        files[REPORT_FILE] = render_report(made, max_picture_mb=config.max_picture_mb, max_films=config.max_films)
         for name, content in files.items():
             write_text_atomically(config.output / name, content)
     return [config.output / name for name in files]

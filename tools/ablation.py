@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.cli import parse, run_command
-from common.files import write_text_atomically
+from common.files import lock_folder, write_text_atomically
 from common.launch import LaunchOptions
 from eval.result import read_result
 from pretrain.config import PretrainConfig, parse_run
@@ -36,6 +37,7 @@ from tools.make_sample_data import SAMPLE_FOLDER, SampleConfig, draw_samples
 PROG = "bash tools/ablation.sh"
 DEPARTING = "deviating"
 """A word in the name of a run that departs from its recipe, so that no table shows it as the recipe's."""
+LOCK_FILE = ".ablation.lock"  # of a run's folder, into which the run's own pretraining writes meanwhile
 
 _LISTING = ("job", "rows", "state", "epochs", "steps", "images", "GFLOP/image", "PFLOP", "time")
 
@@ -197,12 +199,16 @@ def run_ablation(options: AblationOptions) -> bool:
             launch(MODULE, job.options.arguments(), options)
         print("when they have ended, the same command with --report-only in place of --slurm writes the tables")  # noqa: T201
         return True
-    failed = {} if options.report_only else _run_all(left, options)
-    try:
-        _report(options, [*jobs, *plan_other_jobs(options, jobs)])
-    finally:
-        for name, status in failed.items():
-            print(f"failed with status {status}: {name}; the same command tries it again")  # noqa: T201
+    with ExitStack() as held:
+        if not options.report_only:
+            for job in left:
+                held.enter_context(lock_folder(job.options.folder, LOCK_FILE))
+        failed = {} if options.report_only else _run_all(left, options)
+        try:
+            _report(options, [*jobs, *plan_other_jobs(options, jobs)])
+        finally:
+            for name, status in failed.items():
+                print(f"failed with status {status}: {name}; the same command tries it again")  # noqa: T201
     return not failed
 
 

@@ -16,7 +16,7 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.cli import SECTION, as_typed, parse, run_command
-from common.files import check_name
+from common.files import check_name, lock_folder, remove_leftovers
 from common.launch import Command, LaunchOptions
 from eval.tasks import TASKS, named_tasks
 from tools.make_sample_data import SAMPLE_FOLDER, SampleConfig, draw_samples
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from backbones.spec import BackboneSpec
 
 PROG = "bash tools/eval_all.sh"
+LOCK_FILE = ".evaluation.lock"  # of a run's folder, into which a pretraining may write meanwhile
 
 logger = logging.getLogger("eval_all")
 
@@ -125,24 +126,27 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
     )
     check_tasks(arguments, conversion.spec)
     tables = TablesConfig(runs=options.runs, output=options.results)
-    if options.dry_run:
-        print(f"# before: {_conversion_command(options, backbone)}")  # noqa: T201 - the command's own output
-    else:
-        write_backbone(conversion, options.checkpoint, backbone)
-    del conversion  # frees its weights while the tasks run
     if options.slurm or options.dry_run:
+        if options.dry_run:
+            print(f"# before: {_conversion_command(options, backbone)}")  # noqa: T201 - the command's own output
+        else:
+            write_backbone(conversion, options.checkpoint, backbone)
         for task, given in arguments.items():
             launch("eval", [task, *given], options)
         makes_tables = Command(module="tables", arguments=("--runs", str(tables.runs), "--output", str(tables.output)))
         print(f"{'# ' if options.dry_run else ''}when they have ended: {makes_tables}")  # noqa: T201
         return True
-    processes = local_processes(options)
-    statuses = {task: _run(task, [*arguments[task], *processes]) for task in tasks}
-    try:
-        files = make_tables(tables)
-    except ValueError as error:
-        files = []
-        logger.error("no tables: %s", error)
+    with lock_folder(folder, LOCK_FILE):
+        remove_leftovers(folder, f".{backbone.stem}.*.tmp.*")
+        write_backbone(conversion, options.checkpoint, backbone)
+        del conversion  # frees its weights while the tasks run
+        processes = local_processes(options)
+        statuses = {task: _run(task, [*arguments[task], *processes]) for task in tasks}
+        try:
+            files = make_tables(tables)
+        except ValueError as error:
+            files = []
+            logger.error("no tables: %s", error)
     print(summary(folder, statuses, files))  # noqa: T201
     return bool(files) and not any(statuses.values())
 

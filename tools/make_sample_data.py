@@ -14,6 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.cli import parse, run_command
+from common.files import lock_folder
 from eval.result import SAMPLE_MARKER
 
 SAMPLE_FOLDER = Path("sample")  # where the other tools draw sample data
@@ -64,16 +65,22 @@ def draw_samples(config: SampleConfig) -> None:
         "photos": (draw_photos, {"count": config.photos}),
         "imagenet": (draw_classes, {"count": config.class_images}),
     }
-    drawn = {place: _is_drawn(config.output / place, _marker(config.seed, options)) for place, (_, options) in drawers.items()}
-    for index, (place, (draw, options)) in enumerate(drawers.items()):
-        root = config.output / place
-        if drawn[place]:
-            logger.info("%s: already drawn", root)
-            continue
-        # Each set has its own stream of random numbers, so that changing one leaves the bytes of the others alone.
-        rng = np.random.default_rng([config.seed, index])
-        _draw_one(root, functools.partial(draw, rng=rng, **options), _marker(config.seed, options))
-        logger.info("%s: drawn", root)
+
+    def missing() -> list[str]:
+        return [
+            name for name, (_, options) in drawers.items() if not _is_drawn(config.output / name, _marker(config.seed, options))
+        ]
+
+    if not missing():
+        logger.info("%s: already drawn", config.output)
+        return
+    with lock_folder(config.output):
+        for place in missing():
+            root, (draw, options) = config.output / place, drawers[place]
+            # Each set has its own stream of random numbers, so that changing one leaves the bytes of the others alone.
+            rng = np.random.default_rng([config.seed, list(drawers).index(place)])
+            _draw_one(root, functools.partial(draw, rng=rng, **options), _marker(config.seed, options))
+            logger.info("%s: drawn", root)
 
 
 def _marker(seed: int, options: dict[str, int]) -> dict[str, Any]:
@@ -95,6 +102,8 @@ def _is_drawn(root: Path, marker: dict[str, Any]) -> bool:
 
 def _draw_one(root: Path, draw: Callable[[Path], None], marker: dict[str, Any]) -> None:
     """Draw a set into a temporary folder beside its place, then move it there."""
+    for leftover in root.parent.glob(f".{root.name}.*.tmp"):  # of killed processes
+        shutil.rmtree(leftover)
     temporary = root.with_name(f".{root.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:

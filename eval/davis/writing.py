@@ -167,5 +167,5 @@ def _claim(folder: Path, inputs: str) -> None:
             )
     elif entries:
         raise ValueError(f"{folder}: holds files of unknown origin; choose an empty --output")
-    remove_leftovers(manifest)
+    remove_leftovers(folder)
     write_text_atomically(manifest, text)

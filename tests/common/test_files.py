@@ -35,8 +35,10 @@ def test_a_failed_write_leaves_the_previous_content(tmp_path: Path) -> None:
     assert path.read_text() == "first"
     for name in (".file.77.tmp.txt", ".other.77.tmp.txt"):  # of killed writers
         (path.parent / name).touch()
-    remove_leftovers(path)
+    remove_leftovers(path.parent, ".file.*.tmp.*")
     assert sorted(file.name for file in path.parent.iterdir()) == [".other.77.tmp.txt", "file.txt"]
+    remove_leftovers(path.parent)
+    assert [file.name for file in path.parent.iterdir()] == ["file.txt"]
 
 
 def test_digests(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from common.files import LOCK_FILE
 from eval.result import SAMPLE_MARKER
 from tests.conftest import REPOSITORY, RunMain
 from tools.make_sample_data import SampleConfig, draw_samples, main
@@ -32,7 +33,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != LOCK_FILE)
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -110,7 +111,7 @@ def test_an_interrupted_drawing_leaves_nothing_behind(tmp_path: Path, monkeypatc
     monkeypatch.setattr("tools.sample_data.formats.draw_photos", draw_half)
     with pytest.raises(KeyboardInterrupt):
         draw_samples(SampleConfig(output=tmp_path, train_images=1, val_images=1, frames=3))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["DAVIS", "ade", "coco"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK_FILE, "DAVIS", "ade", "coco"]
 
 
 def test_mistakes_are_one_line(tmp_path: Path, run_main: RunMain) -> None:
