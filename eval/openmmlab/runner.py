@@ -6,6 +6,7 @@ change with the memory of a GPU. Here the loader delivers the whole batch and th
 """
 
 import json
+import logging
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ from common.cli import Interrupted, StopRequest
 from common.distributed import wait_for_all
 from common.files import write_atomically, write_text_atomically
 from eval.openmmlab.loading import seed_generators
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT_NAME = "iter_{}.pth"
 CONFIG_FILE = "mmengine_config.json"
@@ -253,7 +256,10 @@ class StopHook(Hook):
         if signum:
             runner.save_checkpoint(runner.work_dir, filename=CHECKPOINT_NAME.format(iteration), by_epoch=False)
             wait_for_all()  # until the first process, which writes, has done so
-            raise Interrupted(int(signum))
+            stopped = Interrupted(int(signum))
+            if is_main_process():
+                logger.info("%s after update %d, which is saved; the same command line continues", stopped, iteration)
+            raise stopped
 
 
 @HOOKS.register_module()
