@@ -1,0 +1,119 @@
+"""Commands on small data, in processes that begin at once: a server that has imported everything forks them."""
+
+import importlib
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backbones.build import build_backbone
+from backbones.spec import ViTSpec
+from common.cli import run_command
+from eval.tasks import TASKS
+from tests.toy import write_toy_backbone
+from tools.make_sample_data import SampleConfig, draw_samples
+
+SPEC = ViTSpec(embed_dim=64, depth=4, num_heads=1, patch_size=16, image_size=64, class_token=False, final_norm=False)
+Main = Callable[[Sequence[str]], int | None]
+
+# These options change only sizes and schedules.
+SHORT = {
+    "davis": "--jobs 1",
+    "detection": "--iterations 4 --checkpoint-interval 2 --batch-size 2 --short-side 96 --workers 0 --override "
+    "model.train_cfg.rcnn.sampler.num=16 model.train_cfg.rpn_proposal.max_per_img=50 model.test_cfg.rpn.max_per_img=50 "
+    "model.test_cfg.rcnn.max_per_img=10",
+    "segmentation": "--iterations 4 --checkpoint-interval 2 --batch-size 2 --crop 64 --train-short-side 64 --test-short-side 64 "
+    "--workers 0",
+    "classification": "--neighbours 4 8 --resize 64 --crop 64 --workers 0 --epochs 2 --batch_size 8",
+}
+PRETRAINING = (  # needs --data.path and --train.output
+    "sample_dino --views.global-size 32 --views.local-size 16 --views.local-crops 1 --backbone.embed-dim 32 --backbone.depth 2 "
+    "--backbone.num-heads 2 --backbone.patch-size 8 --dino.out-dim 32 --dino.hidden-dim 32 --dino.bottleneck-dim 16 "
+    "--data.workers 0 --train.batch-size 4 --train.epochs 4 --train.log-every 1 --train.device cpu --watch.every 0"
+)
+
+_IMPORTED_ONCE = (
+    *("tests.commands", "tools.eval_all", "tools.ablation", "tools.summary", "tables.report.page", "pretrain.run"),
+    *(f"eval.{task}.task" for task in TASKS),
+)
+
+
+def draw_inputs(folder: Path) -> Path:
+    """Sample data for all tasks, and a network with random weights as a checkpoint `toy.pth` and as `toy.safetensors`."""
+    sizes = {"train_images": 4, "val_images": 2, "frames": 4, "photos": 2, "class_images": 2}
+    draw_samples(SampleConfig(output=folder, **sizes))
+    write_toy_backbone(folder, SPEC)
+    torch.save(build_backbone(SPEC).state_dict(), folder / "toy.pth")
+    return folder
+
+
+def task_arguments(task: str, backbone: Path, data: Path, output: Path) -> list[str]:
+    places = ["--backbone", str(backbone), "--data", str(data / TASKS[task].folder), "--output", str(output)]
+    return [task, *places, "--device", "cpu", *SHORT[task].split()]
+
+
+def every_task(data: Path, folder: Path) -> list[str]:
+    """The arguments of `tools/eval_all.py` that run every task below `folder`."""
+    places = [str(data / "toy.pth"), "--data", str(data), "--runs", str(folder / "runs"), "--results", str(folder / "results")]
+    short = [f"--{task}.{word[2:]}" if word[:2] == "--" else word for task in TASKS for word in SHORT[task].split()]
+    return [*places, "--tasks", "all", *short, *(part for task in TASKS for part in (f"--{task}.device", "cpu"))]
+
+
+def eval_all_in_one_process(argv: Sequence[str]) -> int:
+    """`tools/eval_all.py`, whose tasks run in this process, so that nothing waits for imports."""
+    command = importlib.import_module("tools.eval_all")
+    command._run = lambda task, arguments: importlib.import_module("eval.__main__").main([task, *arguments])
+    return int(command.main(argv))
+
+
+def start(main: Main, arguments: Sequence[object], *logs: Path, **variables: str) -> list[BaseProcess]:
+    """Start a command's `main` at the same moment once for each of `logs`, to which what it prints is added.
+
+    Each process leads a process group, so that it can be killed with its children.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(_IMPORTED_ONCE))
+    gate, given = context.Barrier(len(logs) + 1), [str(argument) for argument in arguments]
+    processes: list[BaseProcess] = [context.Process(target=_run, args=(main, given, log, variables, gate)) for log in logs]
+    for process in processes:
+        process.start()
+    gate.wait()
+    return processes
+
+
+def _run(main: Main, arguments: list[str], log: Path, variables: dict[str, str], gate: Barrier) -> None:
+    os.setsid()
+    gate.wait()
+    os.environ |= variables
+    with log.open("ab") as stream:
+        for number in (1, 2):
+            os.dup2(stream.fileno(), number)
+    sys.argv = ["command", *arguments]
+    run_command(main)
+
+
+def statuses(processes: Sequence[BaseProcess]) -> list[int | None]:
+    """Wait for processes and return how they ended."""
+    for process in processes:
+        process.join(300)
+    return [process.exitcode for process in processes]
+
+
+def metrics_below(folder: Path) -> dict[str, Any]:
+    """The metrics of every result, by the path of its folder."""
+    paths = {path.parent.relative_to(folder).as_posix(): path for path in folder.rglob("result.json")}
+    return {name: json.loads(path.read_text(encoding="utf-8"))["metrics"] for name, path in sorted(paths.items())}
+
+
+def files_below(folder: Path) -> list[str]:
+    """All files but those which every start names after its time: the logs of mmengine and TensorBoard."""
+    paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in paths if not path.endswith(".log") and "/events.out" not in path)

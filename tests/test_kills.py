@@ -1,0 +1,52 @@
+"""A run of all four tasks that is killed at any moment, again and again, ends as one that nobody disturbed."""
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from eval.tasks import TASKS
+from tests.commands import draw_inputs, eval_all_in_one_process, every_task, files_below, metrics_below, start, statuses
+
+KILLS = 20
+
+
+def wall_times(folder: Path) -> dict[str, float]:
+    paths = {task: folder / "runs/toy" / task / "result.json" for task in TASKS}
+    return {task: json.loads(path.read_text(encoding="utf-8"))["wall_time_s"] for task, path in paths.items()}
+
+
+@pytest.mark.long
+def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
+    """Each start of the command is killed at a moment drawn from the length of the whole; when one ends first, a new run begins."""
+    data, log, moments = draw_inputs(tmp_path / "data"), tmp_path / "messages.log", random.Random(0)
+    for name in ("first", "undisturbed"):  # the first also waits for the imports
+        begin = time.monotonic()
+        assert statuses(start(eval_all_in_one_process, every_task(data, tmp_path / name), log)) == [0], log.read_text()
+        length = time.monotonic() - begin
+    wanted, kills, run, lived = tmp_path / "undisturbed", 0, 0, 0.0
+    while True:
+        folder = tmp_path / f"killed{run}"
+        begin = time.monotonic()
+        (process,) = start(eval_all_in_one_process, every_task(data, folder), log)
+        process.join(moments.uniform(0, length) if kills < KILLS else 300)
+        if process.is_alive():
+            os.killpg(process.pid or 0, signal.SIGKILL)
+            process.join()
+            kills += process.exitcode == -signal.SIGKILL
+        lived += time.monotonic() - begin
+        print(f"run {run}, {kills} kills: {process.exitcode} after {time.monotonic() - begin:.1f} s of {length:.1f} s")
+        if process.exitcode == -signal.SIGKILL:
+            continue
+        assert process.exitcode == 0, log.read_text()[-3000:]
+        assert metrics_below(folder) == metrics_below(wanted)
+        assert files_below(folder) == files_below(wanted)
+        assert all(0.2 * undisturbed < wall_times(folder)[task] < lived for task, undisturbed in wall_times(wanted).items())
+        assert (folder / "results/main.csv").read_text() == (wanted / "results/main.csv").read_text()
+        if kills >= KILLS:
+            break
+        run, lived = run + 1, 0.0
