@@ -81,6 +81,7 @@ def unpickle(
                 machine.stack.append(made)
         else:
             raise damaged(f"it uses the pickle instruction {opcode.name}")
+    machine.memo.clear()  # the machine is part of a cycle, and would keep all tensors until the next collection
     return made
 
 
