@@ -90,7 +90,7 @@ def _options(config_class: type, prefix: str = "--") -> Iterator[tuple[str, tupl
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             yield from _options(hint, f"{name}.")
         elif tyro.conf.Positional in getattr(hint, "__metadata__", ()):
-            yield field.name, (set(), False)  # tyro demands these itself
+            yield field.name, ({Path}.intersection(_kinds(hint)), False)  # tyro demands these itself
         else:
             yield name, (set(_kinds(hint)), field.default is field.default_factory is dataclasses.MISSING)
 
@@ -104,7 +104,7 @@ def _kinds(hint: Any) -> Iterator[Any]:
 def _whole_values(argv: Sequence[str], options: Mapping[str, set[Any]], hint: str) -> list[str]:
     """Arguments as tyro takes them: `--a_b=1` -> `--a-b 1`, `--switch` -> `--switch True`, `--list '["A","B"]'` -> `--list A B`."""
     arguments: list[str] = []
-    kinds: set[Any] = set()
+    kinds = positional = {kind for name, own in options.items() if not name.startswith("--") for kind in own}
     named_only = all(name.startswith("--") for name in options)
     rest = list(argv)
     while rest:
@@ -122,6 +122,7 @@ def _whole_values(argv: Sequence[str], options: Mapping[str, set[Any]], hint: st
                 rest.insert(0, value)
             elif bool in kinds and not (rest and (rest[0].lower() in _SWITCH_WORDS or (named_only and rest[0][:2] != "--"))):
                 arguments.append("True")
+                kinds = positional
         elif kinds & {list, tuple} and argument.startswith("["):
             name, values = arguments[-1], _listed(argument, f"{arguments[-1]} {argument}")
             arguments += [expanded(value, name) if Path in kinds else value for value in values]
@@ -129,10 +130,12 @@ def _whole_values(argv: Sequence[str], options: Mapping[str, set[Any]], hint: st
             arguments.append("None")
         elif Path in kinds:
             if argument in ("None", "null"):  # an empty value of a recipe
-                raise ValueError(f"{arguments[-1]} {argument}: a path is needed {hint}")
-            arguments.append(expanded(argument, arguments[-1]))
+                raise ValueError(f"{' '.join(arguments[-1:])} {argument}: a path is needed {hint}".lstrip())
+            arguments.append(expanded(argument, " ".join(arguments[-1:])))
         else:
             arguments.append(_BOOLEANS.get(argument.lower(), argument) if bool in kinds else argument)
+        if not argument.startswith("--") and not kinds & {list, tuple}:
+            kinds = positional  # what follows an option's only value
     return arguments
 
 
@@ -140,7 +143,7 @@ def expanded(path: str, option: str) -> str:
     """A path with the home folder that its `~` stands for, also where no shell has looked at it, as in a recipe."""
     whole = os.path.expanduser(path)  # noqa: PTH111 - pathlib's fails with a RuntimeError
     if whole.startswith("~"):
-        raise ValueError(f"{option} {path}: no such home folder; write the path in full")
+        raise ValueError(f"{option} {path}: no such home folder; write the path in full".lstrip())
     return whole
 
 
@@ -202,13 +205,35 @@ def set_up_process() -> None:
 
 
 class _Output(io.FileIO):
-    """Standard output or error. When its reader has left, as `| head` does, the rest goes nowhere, and the work goes on."""
+    """Standard output or error. When its reader has left, as `| head` does, the rest goes nowhere, and the work goes on.
+
+    So does the rest after another failure, such as a full disk, of which standard output tells.
+    """
+
+    told = False
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
-            return memoryview(data).nbytes
+            pass
+        except OSError as error:
+            if self.fileno() == 1 and not self.told:
+                self.told = True
+                raise OSError(error.errno, error.strerror, "standard output") from error
+        return memoryview(data).nbytes
+
+
+def _set_up_outputs() -> None:
+    """Make standard output and error forgiving; where one was closed, nobody reads it, and no other file may take its number."""
+    with contextlib.suppress(OSError):
+        while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+            os.set_inheritable(number, True)
+        os.close(number)
+    for number, name, stream in ((1, "stdout", sys.__stdout__), (2, "stderr", sys.__stderr__)):
+        if getattr(sys, name) is stream:  # not in tests, which capture them
+            raw = io.BufferedWriter(_Output(number, "w", closefd=False))
+            setattr(sys, name, io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True))
 
 
 def run_command(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
@@ -217,10 +242,7 @@ def run_command(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     ValueErrors and OSErrors (a missing file, a full disk, a folder without permission) count as the user's; anything else is ours
     and keeps its traceback. Ctrl-C exits with 130, and work that a signal stopped after saving its state with `Interrupted.status`.
     """
-    for name, stream in (("stdout", sys.__stdout__), ("stderr", sys.__stderr__)):
-        if stream is not None and getattr(sys, name) is stream:  # not in tests, which capture them
-            raw = io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False))
-            setattr(sys, name, io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True))
+    _set_up_outputs()
     set_up_process()
     own = str(os.getpid())
     speaks = os.environ.setdefault(_SPEAKER, own) == own  # and not a process of a command that says the same
@@ -246,5 +268,7 @@ def as_typed(text: str, section: str) -> str:
     if not section:
         return text
     return re.sub(
-        r"(?<![\w-])--(?=[a-z])(?!(?:name|help)\b)", f"--{section}.", text.replace("another --output", "another --name")
+        r"(?<![\w-])--(?=[a-z])(?!(?:name|help|gpus|slurm|nodes|shm-size)\b)",
+        f"--{section}.",
+        text.replace("another --output", "another --name"),
     )

@@ -1,5 +1,6 @@
 """Writing files so that a reader never sees half of one, whose turn it is to write, what files may be called, and their digests."""
 
+import errno
 import hashlib
 import json
 import math
@@ -18,6 +19,9 @@ LOCK_FILE = ".lock"
 
 _LONGEST_NUMBER = 40  # characters; Python writes at most 24
 _LONGEST_NAME = 200  # file systems allow 255 bytes, and some files are named after a run
+# In a name, these would shift the names after it in a listing, or cannot be written at all.
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
 _FORMULA_STARTS = ("=", "+", "-", "@")  # of a cell that a spreadsheet would compute
 
 
@@ -78,6 +82,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except Exception as error:
         # torch closes its archive after a failed write and complains of that; the failure itself comes before.
         cause = error if isinstance(error, OSError) else error.__context__
+        if any(sign in f"{error} {cause}" for sign in ("iostream error", "inline_container")):  # torch's, of a small file
+            cause = OSError(errno.ENOSPC, "torch cannot write it; the disk is full, or fails")
         if number := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors'
             cause = OSError(int(number[1]), os.strerror(int(number[1])))
         if not isinstance(cause, OSError):

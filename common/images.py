@@ -1,8 +1,11 @@
 """Files of images: their suffixes, which JPEG is whole and how large, lists of names, and ImageNet's normalisation."""
 
+import errno
 import os
 import re
+import stat
 import struct
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn, TypeVar
@@ -19,6 +22,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 
 MOST_PIXELS = 89_478_485  # Pillow's limit of what is no attack
+# Of larger images, Pillow warns, twice as large ones it refuses; here, `require_decodable` refuses both.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _START, _PIXELS, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _MARKER = 0xFF
@@ -108,6 +113,18 @@ def walk_files(folder: Path) -> Iterator[tuple[str, list[str]]]:
         entered.add(inode)
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         yield parent, [name for name in files if not is_hidden(name)]
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a file; OSError also for a pipe or a device, whose end a reader might wait for in vain."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
+        require_file(os.fstat(stream.fileno()), path)
+        return stream.read()
+
+
+def require_file(state: os.stat_result, path: Path | str) -> None:
+    if not stat.S_ISREG(state.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "a folder, pipe or device, not a file", str(path))
 
 
 def read_lines(path: Path) -> list[str]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from common.images import breaks_off, ends_whole, is_hidden, is_jpeg, require_decodable, to_rgb
+from common.images import breaks_off, ends_whole, is_hidden, is_jpeg, require_decodable, require_file, to_rgb
 from common.launch import usable_cores
 from eval.findings import Finding, Kind, about, merged
 
@@ -85,6 +85,7 @@ def look_at(path: Path, decode: Decode | None = None, labels: bool = False) -> I
     """Check an image's header and end; with `decode` also what is between, and a PNG's checksums; `labels` have one channel."""
     facts = ImageFacts(path)
     try:
+        require_file(path.stat(), path)
         with path.open("rb") as stream:
             head = stream.read(64)
             stream.seek(max(0, stream.seek(0, os.SEEK_END) - len(_PNG_END)))
@@ -98,6 +99,8 @@ def look_at(path: Path, decode: Decode | None = None, labels: bool = False) -> I
             return facts._replace(damage="cut off before their end")
         if labels and len(image.getbands()) != 1:
             return facts._replace(damage="colour images, not one number per pixel")
+        if labels and image.format != "PNG":
+            return facts._replace(damage=f"{image.format} images in a PNG's name, which may have changed the numbers")
         pixels = decode(path) if decode else None
         if decode and image.format == "PNG":
             with Image.open(path) as fresh:

@@ -18,6 +18,8 @@ from tables.layout import benchmarks_of, metrics_of
 logger = logging.getLogger(__name__)
 
 _SOURCE_KINDS = {"format": str, "branch": str, "file_name": str, "epoch": int}
+_LARGEST = 2**46  # seconds, bytes or items; of more seconds, Python knows no days
+_LARGEST_PERCENTAGE = 1000  # in a breakdown, where a decay may be negative
 _LATER_SOURCE_KINDS = {"recipe_sha256": str, "seed": int}  # backbone files from before these were recorded have neither
 
 
@@ -253,6 +255,12 @@ def _content_faults(result: Result) -> Iterator[str]:
         yield from _metric_faults(result, name)
     if "test" not in result.datasets:
         yield "no test dataset"
+    sizes = {f"datasets.{role}.num_items": dataset.num_items for role, dataset in result.datasets.items()}
+    sizes |= {name: getattr(result, name) for name in ("wall_time_s", "peak_memory_bytes")}
+    sizes |= {f"environment.{name}": getattr(result.environment, name) for name in ("world_size", "threads")}
+    yield from (f"{name} is {value}, not within 0 to {_LARGEST}" for name, value in sizes.items() if not 0 <= value <= _LARGEST)
+    for item, metrics in result.breakdown.items():
+        yield from (f"{name} of {item} is {value}" for name, value in metrics.items() if abs(value) > _LARGEST_PERCENTAGE)
     if not result.backbone.name:
         yield "the backbone has no name"
     try:
@@ -278,5 +286,5 @@ def _metric_faults(result: Result, name: str) -> Iterator[str]:
         yield f"metric {name} is {metric.value}, not within 0 to 100"
     if metric.unit != "percent":
         yield f"metric {name} is in {metric.unit!r}, not in percent"
-    if metric.interval_95 and not (len(metric.interval_95) == 2 and metric.interval_95[0] <= metric.interval_95[1]):
-        yield f"metric {name} has the interval {metric.interval_95}, not [low, high]"
+    if metric.interval_95 and not (len(metric.interval_95) == 2 and 0 <= metric.interval_95[0] <= metric.interval_95[1] <= 100):
+        yield f"metric {name} has the interval {metric.interval_95}, not [low, high] within 0 to 100"

@@ -14,7 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.cli import parse, run_command
-from common.files import lock_folder
+from common.files import lock_folder, names_file
 from eval.result import SAMPLE_MARKER
 
 SAMPLE_FOLDER = Path("sample")  # where the other tools draw sample data
@@ -107,8 +107,9 @@ def _draw_one(root: Path, draw: Callable[[Path], None], marker: dict[str, Any]) 
     temporary = root.with_name(f".{root.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:
-        draw(temporary)
-        (temporary / SAMPLE_MARKER).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
+        with names_file(root):
+            draw(temporary)
+            (temporary / SAMPLE_MARKER).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
         if root.exists():
             shutil.rmtree(root)
         temporary.rename(root)

@@ -8,6 +8,7 @@ import itertools
 import logging
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +18,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from common.cifar import CifarLayout, find_layout, picture_planes, present_train_files, read_records
-from common.files import check_name, text_sha256
-from common.images import IMAGE_SUFFIXES, is_hidden, is_image_name, read_lines, to_rgb, walk_files
-from eval.findings import Finding, about, refuse
+from common.files import CONTROLS, check_name, one_line, text_sha256
+from common.images import IMAGE_SUFFIXES, is_hidden, is_image_name, read_lines, require_file, to_rgb, walk_files
+from eval.findings import Finding, Kind, about, refuse
 from eval.image_checks import PILLOW_ERRORS, by_pillow, damage_findings, look_at_all
 from eval.record import describe_dataset
 from eval.result import Dataset
@@ -44,6 +45,12 @@ _SORT_BY_CLASS = (
     "ImageNet's validation images come unsorted: sort them by the devkit's labels, for example with `valprep.sh` of "
     "soumith/imagenetloader.torch"
 )
+_STRANGE: Mapping[str, tuple[Kind, str, str]] = {
+    "other": ("note", "files without an image's ending are ignored", ""),
+    "unreadable": ("damaged", "files are broken links, pipes or devices", "remove them"),
+    "unwritable": ("wrong", "names have control characters or are not in UTF-8", "rename them"),
+    "shared": ("wrong", "folders are the same as others, so that their images would count twice", "remove the links"),
+}
 _FILES_AT_ONCE = 50_000  # what is known of a million files would take a gigabyte
 
 ImageFile = tuple[str, int, int]
@@ -160,17 +167,18 @@ def _list_images(
     found = {split: _class_folders(root, split, findings) for split in splits}
     expected = set(wanted or itertools.chain(*found.values()))
     files: dict[str, dict[str, list[ImageFile]]] = {}
+    entered: set[str] = set()
+    strange: dict[str, list[str]] = {sort: [] for sort in _STRANGE}
     for split, names in found.items():
         if names:
             advice = "" if wanted else "both folders need the same ones"
             findings += about("missing", f"{split} lacks classes", sorted(expected.difference(names)), advice)
-        others: list[str] = []
-        files[split] = {name: _walk(root / split / name, others) for name in sorted(expected.intersection(names))}
+        files[split] = {name: _walk(root / split / name, entered, strange) for name in sorted(expected.intersection(names))}
         empty = [f"{split}/{name}" for name, images in files[split].items() if not images]
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         findings += about("missing", "class folders hold no image", empty, f"endings looked for: {suffixes}")
-        unread = sorted(os.path.relpath(path, root) for path in others)
-        findings += about("note", "files without an image's ending are ignored", unread)
+    for sort, (kind, text, advice) in _STRANGE.items():
+        findings += about(kind, text, sorted(one_line(os.path.relpath(path, root)) for path in strange[sort]), advice)
     return files, findings
 
 
@@ -202,17 +210,26 @@ def _class_folders(root: Path, split: str, findings: list[Finding]) -> list[str]
     return [] if nested else names
 
 
-def _walk(folder: Path, others: list[str]) -> list[ImageFile]:
-    """Every image at any depth, sorted by path; the paths of other files are appended to `others`."""
+def _walk(folder: Path, entered: set[str], strange: dict[str, list[str]]) -> list[ImageFile]:
+    """Every image at any depth, sorted by path; other paths are added to those in `strange`, real folders to `entered`."""
     images = []
     for parent, names in walk_files(folder):
+        if (real := os.path.realpath(parent)) in entered:
+            strange["shared"].append(parent)
+        entered.add(real)
         for name in names:
             path = os.path.join(parent, name)  # noqa: PTH118 - a million of them: pathlib takes four times as long
-            if is_image_name(name):
-                state = os.stat(path)  # noqa: PTH116
-                images.append((path, state.st_size, state.st_mtime_ns))
-            else:
-                others.append(path)
+            if not is_image_name(name):
+                strange["other"].append(path)
+                continue
+            try:
+                require_file(state := os.stat(path), path)  # noqa: PTH116
+            except OSError:
+                strange["unreadable"].append(path)
+                continue
+            images.append((path, state.st_size, state.st_mtime_ns))
+            if CONTROLS.search(path):
+                strange["unwritable"].append(path)
     return sorted(images)
 
 

@@ -41,5 +41,6 @@ class DavisConfig(SequenceOptions, PropagationSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.jobs < 0:
-            raise ValueError(f"jobs={self.jobs} must be at least 0")
+        for name in ("jobs", "seed"):
+            if (value := getattr(self, name)) < 0:
+                raise ValueError(f"{name}={value} must be at least 0")

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from common.distributed import rank, wait_for_all, world_size
-from common.files import file_sha256, remove_leftovers, text_sha256, write_text_atomically
+from common.files import file_sha256, names_file, remove_leftovers, text_sha256, write_text_atomically
 from eval.davis.data import VideoSequence
 from eval.davis.features import FeatureExtractor, read_frame
 from eval.davis.masks import overlay, resize_mask, write_mask
@@ -145,7 +145,12 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(leftover)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
-    yield partial
+    try:
+        with names_file(folder):
+            yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
 

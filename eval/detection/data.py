@@ -145,7 +145,7 @@ def _read_split(root: Path, name: str, limit: int | None) -> tuple[Split | None,
         return None, findings
     try:
         encoded = path.read_bytes()
-        content = json.loads(encoded)
+        content = json.loads(encoded.decode())  # nothing but UTF-8, as mmdet reads it
         for what, fields in _FIELDS.items():
             for entry, (field, kind) in itertools.product(content[what], fields.items()):
                 if type(entry[field]) is not kind:
@@ -162,7 +162,7 @@ def _read_split(root: Path, name: str, limit: int | None) -> tuple[Split | None,
         ]
         findings += _annotation_findings(content, path.name, scored=name == "val2017")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        reason = one_line(repr(error), 200)
+        reason = one_line(f"{type(error).__name__}: {error}", 200)
         return None, [Finding("damaged", f"{root}/{shown}: not a COCO annotation file ({reason})", advice=get)]
     found, others = list_images(folder, ".jpg", root)
     present = {path.name for path in found.values()}

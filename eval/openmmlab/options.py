@@ -79,7 +79,9 @@ class FineTuningConfig:
     def __post_init__(self) -> None:
         self.require_at_least(1, "batch_size", "device_batch_size", "num_heads", "checkpoint_interval")
         self.require_at_least(1, "max_images", "max_train_images", "max_val_images")
-        self.require_at_least(0, "workers", "warmup_iterations", "draw_images")
+        self.require_at_least(0, "workers", "warmup_iterations", "draw_images", "seed")
+        if self.seed >= 2**32:
+            raise ValueError(f"seed={self.seed} must be at most {2**32 - 1}")
         if self.taps is not None and len(self.taps) != NUM_MAPS:
             raise ValueError(f"taps={self.taps}: the feature pyramid takes {NUM_MAPS} maps")
 

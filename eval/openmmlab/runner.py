@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from common.cli import Interrupted, StopRequest
 from common.distributed import wait_for_all
-from common.files import write_atomically, write_text_atomically
+from common.files import names_file, write_atomically, write_text_atomically
 from eval.openmmlab.loading import seed_generators
 
 logger = logging.getLogger(__name__)
@@ -219,7 +219,8 @@ class ProgressHook(Hook):
             )
         self._bar.set_postfix({"loss": f"{line['loss']:.3f}", "lr": f"{line['lr']:.1e}"}, refresh=False)
         if is_main_process():
-            with (Path(runner.work_dir) / LOG_FILE).open("a", encoding="utf-8") as log:
+            path = Path(runner.work_dir) / LOG_FILE
+            with names_file(path), path.open("a", encoding="utf-8") as log:
                 log.write(json.dumps({"iteration": iteration, **line}) + "\n")
 
     def before_test(self, runner: Runner) -> None:

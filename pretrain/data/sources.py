@@ -4,7 +4,6 @@ import json
 import logging
 import operator
 import os
-import re
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,23 +14,20 @@ from braceexpand import braceexpand
 
 from common.cifar import LAYOUTS, find_layout, picture_planes, present_train_files, read_records
 from common.distributed import rank, world_size
-from common.files import check_name, parse_json, text_sha256, write_text_atomically
-from common.images import IMAGE_SUFFIXES, is_hidden, is_image_name, read_lines, walk_files
+from common.files import CONTROLS, check_name, parse_json, text_sha256, write_text_atomically
+from common.images import IMAGE_SUFFIXES, is_hidden, is_image_name, read_file, read_lines, walk_files
 from pretrain.config import DataConfig
 
 logger = logging.getLogger(__name__)
 
 TAR_SUFFIX = ".tar"
 
-# In a name, these would shift the names after it in a listing, or cannot be written at all.
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
 
 class ImageFiles:
     """Images in files of their own, named by their paths, relative to `root` or absolute; other sources are read in other ways."""
 
     def __init__(self, root: Path, names: Sequence[str]) -> None:
-        if (name := next(filter(_CONTROLS.search, names), None)) is not None:
+        if (name := next(filter(CONTROLS.search, names), None)) is not None:
             raise ValueError(f"{name!a} in {root}: the name of an image must not have control characters; rename it")
         self.root = root
         # An array, which forked workers share. Of a list each worker would get a copy: Python counts references inside the strings.
@@ -39,7 +35,7 @@ class ImageFiles:
 
     def load(self, index: int) -> bytes:
         """The content of an image file; an OSError if it cannot be read."""
-        return Path(self.describe(index)).read_bytes()
+        return read_file(Path(self.describe(index)))
 
     def describe(self, index: int) -> str:
         """Where the image is, for messages."""
@@ -108,7 +104,7 @@ def images_of_coco(path: Path) -> ImageFiles:
         names = sorted(str(image["file_name"]) for image in content["images"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         wanted = "COCO's annotations, JSON with a list `images`, such as annotations/instances_train2017.json"
-        raise ValueError(f"data.path: {path} is not {wanted}: {error!r}") from error
+        raise ValueError(f"data.path: {path} is not {wanted}: {type(error).__name__}: {error}") from error
     for name in names:
         check_name(name, f"data.path: {path}: file_name", nested=True)
     return _files_of_listing(path, path.parent.parent / path.stem.rpartition("_")[2], names)

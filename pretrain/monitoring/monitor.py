@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from backbones.build import AnyBackbone
 from common.distributed import gather_from_processes, gather_objects, rank, sum_over_processes, world_size
 from common.files import write_atomically
-from common.images import is_hidden
+from common.images import is_hidden, read_file
 from common.knn import classify, find_neighbours
 from common.plots import Panel, write_panels
 from pretrain.config import PretrainConfig
@@ -103,7 +103,7 @@ class OnlineKNN:
         def read(index: int) -> Tensor:
             path, _ = images[index % len(images)]
             try:
-                image = Image.fromarray(decode_whole(Path(path).read_bytes()))
+                image = Image.fromarray(decode_whole(read_file(Path(path))))
             except OSError as error:
                 raise OSError(f"{path} ({error})") from error
             return network_input(centre_crop(image, round(self._size * RESIZE_FACTOR), self._size))

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import logging
+import re
 from pathlib import Path
 
 import jinja2
@@ -17,6 +18,8 @@ from tables.report.plots import item_charts, training_curves
 logger = logging.getLogger(__name__)
 
 _WEB = Path(__file__).parent / "web"
+# Control characters, those that turn the direction of text, and halves of characters, which no file holds.
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def render_report(made: Tables, *, max_picture_mb: float, max_films: int) -> str:
@@ -45,7 +48,7 @@ def render_report(made: Tables, *, max_picture_mb: float, max_films: int) -> str
     )
     environment.filters["code_spans"] = _code_spans
     style, script = ((_WEB / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    return environment.get_template("report.html").render(
+    page = environment.get_template("report.html").render(
         grids=[
             make_grid(table, comparison) for table, comparison in zip(made.tables, made.comparisons, strict=True) if table.rows
         ],
@@ -68,6 +71,7 @@ def render_report(made: Tables, *, max_picture_mb: float, max_films: int) -> str
         style_digest=_digest(style),
         script_digest=_digest(script),
     )
+    return _UNSEEN.sub(" ", page)
 
 
 def _code_spans(text: str) -> Markup:

@@ -63,10 +63,13 @@ def artefact_path(measurement: Measurement, relative: str) -> Path:
         ArtefactError: If it is missing, or outside the result's folder: a page that people pass on must not take files from there.
     """
     folder = measurement.folder.resolve()
-    path = (folder / relative).resolve()
+    try:
+        path = (folder / relative).resolve()
+    except ValueError as error:
+        raise ArtefactError("has a name that no file has") from error
     if not path.is_relative_to(folder):
         raise ArtefactError("lies outside its result's folder")
-    if not path.exists():
+    if not (path.is_file() or path.is_dir()):
         raise ArtefactError("is missing")
     return path
 

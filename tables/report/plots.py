@@ -23,6 +23,7 @@ from common.plots import read_log
 from eval.result import Metric
 from eval.tasks import Chart
 from tables.collect import Measurement
+from tables.render import plain
 from tables.report.data import Group, page_path
 from tables.report.pictures import artefact_path
 from tables.rows import standing
@@ -63,6 +64,7 @@ _USUAL_METRIC = "20-NN top-1"
 _CURVES_SIZE = (330, 150)
 _MOST_POINTS = 150
 """Largest number of points of a curve; in a longer log, each point is the mean over several lines."""
+_LARGEST = 1e30  # Beyond, Matplotlib finds no ticks.
 _ITERATION, _LOSS, _RATE = "iteration", "loss", "lr"
 
 Log = list[dict[str, float]]
@@ -137,7 +139,7 @@ def _dots(
     figure, axes = _axes(width, height, (_LABEL_WIDTH, _AXIS_HEIGHT, _PLOT_WIDTH, _ROW_HEIGHT * len(rows)))
     axes.set(xlim=(ticks[0], ticks[-1]), ylim=(len(rows) - 0.5, -0.5), xticks=ticks)
     axes.grid(axis="x")
-    short = [item if len(item) <= _LONGEST_LABEL else f"{item[: _LONGEST_LABEL - 1]}…" for item in rows]
+    short = [item if len(item) <= _LONGEST_LABEL else f"{item[: _LONGEST_LABEL - 1]}…" for item in map(plain, rows)]
     axes.set_yticks(range(len(rows)), short, parse_math=False, color=_COLOURS["ink"])
     titles = {}
     for row, (item, of_item) in enumerate(rows.items()):
@@ -246,8 +248,8 @@ def _curves(title: str, curves: Mapping[int, tuple[Log, str]], salt: str, as_ser
 
 
 def averaged(log: Log, name: str) -> tuple[list[tuple[float, float]], int]:
-    """Points (iteration, value), each a mean over lines with a finite value, and the number of lines behind a point."""
-    lines = [(line[_ITERATION], line[name]) for line in log if math.isfinite(line.get(name, math.nan))]
+    """Points (iteration, value), each a mean over lines with a value that can be drawn, and the number of lines behind a point."""
+    lines = [(line[_ITERATION], line[name]) for line in log if abs(line.get(name, math.nan)) < _LARGEST]
     size = max(1, math.ceil(len(lines) / _MOST_POINTS))
     parts = [zip(*lines[start : start + size], strict=True) for start in range(0, len(lines), size)]
     return [(statistics.fmean(iterations), statistics.fmean(values)) for iterations, values in parts], size

@@ -189,9 +189,18 @@ def test_a_message_has_one_line_without_control_characters_and_is_cut() -> None:
     assert len(one_line("x" * 5000)) <= 700
 
 
+def test_a_home_folder_is_found_where_no_shell_has_looked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    for argv in (["~/a.pth", "--quick"], ["--quick", "true", "~/a.pth"], ["--quick", "~/a.pth"]):
+        assert parse(Named, argv, "command") == Named(file=Path("/home/me/a.pth"), quick=True)
+    with pytest.raises(ValueError, match=r"^~nobody-of-this-name/a: no such home folder"):
+        parse(Named, ["~nobody-of-this-name/a"], "command")
+
+
 def test_advice_has_the_options_of_the_command_that_was_typed() -> None:
-    text = "choose another --output; frames do not fit (--protocol fixed), a-b--c, see `--help`"
-    assert as_typed(text, "davis") == "choose another --name; frames do not fit (--davis.protocol fixed), a-b--c, see `--help`"
+    text = "choose another --output; frames do not fit (--protocol fixed), a-b--c, see `--help`, docker run --shm-size"
+    typed = "choose another --name; frames do not fit (--davis.protocol fixed), a-b--c, see `--help`, docker run --shm-size"
+    assert as_typed(text, "davis") == typed
     assert as_typed(text, "") == text
 
 
@@ -205,3 +214,25 @@ def test_a_reader_that_leaves_changes_nothing(lines: int, tmp_path: Path) -> Non
     finished = subprocess.run(["bash", "-c", command], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert (finished.returncode, finished.stdout, finished.stderr) == (3, "line\n", "")
     assert (tmp_path / "done").exists()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "status", "message"),
+    [
+        ("2>&-", 3, ""),
+        (">&- 2>&-", 3, ""),
+        ("<&- >&-", 3, ""),
+        (">/dev/full", 2, "error: cannot use standard output: No space"),
+    ],
+)
+def test_closed_and_full_outputs(outputs: str, status: int, message: str, tmp_path: Path) -> None:
+    """No file that the work opens takes the place of a closed output."""
+    code = "import sys; from common.cli import run_command\nfrom pathlib import Path\ndef main(argv):\n"
+    code += f"  stream = open({str(tmp_path / 'done')!r}, 'w')\n  print('line', file=sys.stderr) if {not message} else None\n"
+    code += "  print('line'); stream.write('done'); stream.close(); return 3\nrun_command(main)"
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} {outputs}"
+    finished = subprocess.run(["bash", "-c", command], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert finished.returncode == status
+    assert finished.stderr.startswith(message)
+    assert "Traceback" not in finished.stderr
+    assert message or (tmp_path / "done").read_text() == "done"

@@ -55,8 +55,12 @@ def test_a_full_disk_names_the_file_also_behind_torchs_complaint(tmp_path: Path)
         finally:
             raise RuntimeError("unexpected pos 64 vs 0")
 
-    with pytest.raises(OSError, match=r"No space left on device: '.*file.pth'"):
-        write_atomically(tmp_path / "file.pth", fill)
+    def fill_at_once(_: Path) -> None:
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    for write, message in ((fill, "No space left on device"), (fill_at_once, "the disk is full, or fails")):
+        with pytest.raises(OSError, match=rf"{message}: '.*file.pth'"):
+            write_atomically(tmp_path / "file.pth", write)
     assert list(tmp_path.iterdir()) == []
 
 

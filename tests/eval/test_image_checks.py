@@ -105,6 +105,20 @@ def test_damaged_label_maps(labels: Path) -> None:
         assert look_at(labels, decode, labels=True).damage.startswith("colour images")
 
 
+def test_reading_a_pipe_does_not_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    facts = look_at(tmp_path / "pipe.jpg")
+    assert (facts.damage, facts.detail) == (
+        "unreadable (broken links, permissions)",
+        "a folder, pipe or device, not a file",
+    )
+
+
+def test_label_maps_are_of_a_format_that_keeps_every_number(labels: Path) -> None:
+    Image.open(labels).save(labels, "JPEG")
+    assert look_at(labels, labels=True).damage == "JPEG images in a PNG's name, which may have changed the numbers"
+
+
 def test_findings_name_files_by_their_damage_and_size(tmp_path: Path) -> None:
     (damaged,) = image_checks.damage_findings([ImageFacts(tmp_path / "a/b.jpg", damage="empty")], tmp_path, "get it again")
     assert str(damaged) == "files are empty: a/b.jpg; get it again"

@@ -101,6 +101,24 @@ def test_the_evaluation_refuses_what_the_data_check_finds(spoil: str, kind: str,
     assert str(refused.value) == "; ".join(map(str, problems))
 
 
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        ("rm -r train/red && ln -s blue train/red", "would count twice: train/red; remove the links"),
+        ("rm -r val/red && ln -s ../train/red val/red", "would count twice: val/red; remove the links"),
+        ("ln -s ../blue train/red/more", "folders are the same as others"),
+        ("mkfifo train/red/z.jpg", "broken links, pipes or devices: train/red/z.jpg; remove"),
+        ("ln -s nowhere.jpg train/red/z.jpg", "broken links, pipes or devices: train/red/z.jpg; remove"),
+        (r"for s in train val; do mv $s/red $s/$'r\nd'; done", "control characters or are not in UTF-8: train/r d/0"),
+        (r"mv train/red/0.png train/red/$'caf\351.png'", "control characters or are not in UTF-8: train/red/caf .png; rename"),
+    ],
+)
+def test_links_pipes_and_names_that_cannot_be_written_are_found(spoil: str, message: str, images: Path) -> None:
+    subprocess.run(["bash", "-c", spoil], cwd=images, check=True)
+    with pytest.raises(ValueError, match=message):
+        read(images)
+
+
 def test_the_data_check_names_damage_and_notes_what_nobody_reads(images: Path) -> None:
     cut, changed = images / "train/red/0.png", images / "val/blue/0.png"
     zero_the_checksum(changed)

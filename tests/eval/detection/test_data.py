@@ -150,6 +150,14 @@ def test_fields_of_another_kind_are_named(damaged: Path, what: str, changes: dic
         check_data(damaged)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_annotations_that_mmdet_could_not_read_are_named(damaged: Path, encoding: str) -> None:
+    path = damaged / "annotations/instances_val2017.json"
+    path.write_text(path.read_text(encoding="utf-8"), encoding=encoding)
+    with pytest.raises(ValueError, match=r"instances_val2017\.json: not a COCO annotation file"):
+        check_data(damaged)
+
+
 def test_other_annotations_are_other_data(damaged: Path) -> None:
     """A finished run's figures were taken for theirs."""
     before = check_data(damaged)["val2017"].describe()

@@ -176,6 +176,16 @@ def test_hidden_entries_are_no_images(tmp_path: Path) -> None:
     assert list(source.names) == ["0.TAR/./a.JPG", "0.TAR/cat/a.jpg"]
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_never_ends_is_an_unreadable_image(tmp_path: Path, kind: str) -> None:
+    if kind == "pipe":
+        os.mkfifo(tmp_path / "a.jpg")
+    else:
+        (tmp_path / "a.jpg").symlink_to("/dev/zero")
+    with pytest.raises(OSError, match="a folder, pipe or device, not a file"):
+        images_of_folder(tmp_path).load(0)
+
+
 def test_a_folder_of_two_kinds_asks_which(tmp_path: Path) -> None:
     """One archive among photographs would be all that is trained on."""
     touch(tmp_path, "class/a.jpg")

@@ -68,6 +68,12 @@ def test_names_cannot_break_out(runs: Path) -> None:
     assert HOSTILE in page.text
 
 
+def test_control_characters_and_halves_of_characters_do_not_reach_the_page(runs: Path) -> None:
+    text = _hostile(runs, "a\x1b[31m\u202eb\ud800\x00c")
+    assert "a [31m b  c" in text
+    assert not [character for character in text if not character.isprintable() and character not in "\n\t\xa0"]
+
+
 def _hostile(runs: Path, name: str) -> str:
     """A report where everything that a user can name has a name."""
     options = {"settings": {name: name}, "deviations": {name: [name, {"x": name}]}, "source": {"file_name": name}}
