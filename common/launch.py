@@ -34,9 +34,11 @@ def usable_cores() -> int:
 def loader_processes(wanted: int, batch_bytes: int, option: str) -> int:
     """How many processes load batches of so many bytes: as many as `option` wants, but no more than there are cores.
 
+    The processes of a run on one machine share its cores, unless Slurm gives each its own.
     ValueError if the shared memory through which batches pass cannot hold those that are under way, on which loaders would hang.
     """
-    processes = min(wanted, usable_cores())
+    sharers = 1 if "SLURM_CPUS_PER_TASK" in os.environ else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    processes = min(wanted, max(1, usable_cores() // sharers))
     needed = processes * _BATCHES_UNDER_WAY * batch_bytes
     if processes and _SHARED_MEMORY.is_dir() and (free := shutil.disk_usage(_SHARED_MEMORY).free) < needed:
         raise ValueError(

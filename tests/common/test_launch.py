@@ -76,3 +76,13 @@ def test_there_are_no_more_loading_processes_than_cores_and_batches_fit_the_shar
     assert loader_processes(10_000, 1, "--workers") == usable_cores()
     with pytest.raises(ValueError, match=r"--workers 1: 1 loading processes need \d+ MiB .* --workers 0, .*--shm-size"):
         loader_processes(1, 2**60, "--workers")
+
+
+def test_the_processes_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.launch.usable_cores", lambda: 9)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert loader_processes(8, 1, "--workers") == 2
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "16")
+    assert loader_processes(8, 1, "--workers") == 1
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "9")
+    assert loader_processes(8, 1, "--workers") == 8
