@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -47,23 +48,31 @@ def one_line(text: str, most: int = 700) -> str:
 
 
 @contextmanager
-def lock_folder(folder: Path, lock: str = LOCK_FILE) -> Iterator[None]:
+def lock_folder(folder: Path, lock: str = LOCK_FILE, patience: float = 0) -> Iterator[None]:
     """Make this process the only one that writes into a folder, which is made; ValueError says who does so already.
 
-    `lock` has another name where different kinds of work may share a folder. The operating system frees it when the process ends,
-    however it ends, and network file systems pass it on.
+    `lock` has another name where different kinds of work may share a folder; `patience` is how many seconds to wait for it. The
+    operating system frees it when the process ends, however it ends, and network file systems pass it on.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / lock
     try:
-        held = filelock.FileLock(path).acquire(blocking=False)
+        held = filelock.FileLock(path).acquire(timeout=patience)
     except filelock.Timeout as error:
-        holder = path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
-        raise ValueError(f"{folder} is in use by {holder}; wait for its end, or choose another output folder") from error
+        raise ValueError(f"{folder} is in use by {_holder(path)}; wait for its end, or choose another output folder") from error
     with held:
         since = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %Z}"
         path.write_text(f"process {os.getpid()} on {platform.node()} since {since}\n", encoding="utf-8")
         yield
+
+
+def _holder(lock: Path) -> str:
+    """What the holder of a lock writes of itself, a moment after it got it; before, the file is empty or tells of an earlier one."""
+    for _ in range(20):
+        time.sleep(0.1)
+        if text := lock.read_text(encoding="utf-8", errors="replace").strip():
+            return text
+    return "another process"
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -15,6 +15,7 @@ from tables.rows import Table, build_table
 
 PAGE = "tables.md"
 REPORT_FILE = "report.html"
+PATIENCE = 600.0  # seconds to wait for others' tables, for who has run long and may not fail now
 
 logger = logging.getLogger(__name__)
 
@@ -80,11 +81,14 @@ def render_tables(made: Tables) -> dict[str, str]:
     return files
 
 
-def make_tables(config: TablesConfig) -> list[Path]:
-    """Write every table and the report once all of them could be made. Returns their paths."""
+def make_tables(config: TablesConfig, patience: float = 0) -> list[Path]:
+    """Write every table and the report once all of them could be made. Returns their paths.
+
+    `patience` is how many seconds to wait for another process that writes tables there.
+    """
     from tables.report.page import render_report  # needs jinja2, Pillow and Matplotlib, which `--help` does not wait for
 
-    with lock_folder(config.output):
+    with lock_folder(config.output, patience=patience):
         remove_leftovers(config.output)
         made = build_tables(config.runs, config.baseline or None)
         files = render_tables(made)

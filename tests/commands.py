@@ -33,11 +33,6 @@ SHORT = {
     "--workers 0",
     "classification": "--neighbours 4 8 --resize 64 --crop 64 --workers 0 --epochs 2 --batch_size 8",
 }
-PRETRAINING = (  # needs --data.path and --train.output
-    "sample_dino --views.global-size 32 --views.local-size 16 --views.local-crops 1 --backbone.embed-dim 32 --backbone.depth 2 "
-    "--backbone.num-heads 2 --backbone.patch-size 8 --dino.out-dim 32 --dino.hidden-dim 32 --dino.bottleneck-dim 16 "
-    "--data.workers 0 --train.batch-size 4 --train.epochs 4 --train.log-every 1 --train.device cpu --watch.every 0"
-)
 
 _IMPORTED_ONCE = (
     *("tests.commands", "tools.eval_all", "tools.ablation", "tools.summary", "tables.report.page", "pretrain.run"),

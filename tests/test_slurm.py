@@ -7,7 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -16,8 +16,8 @@ import pytest
 import eval.__main__
 import pretrain.__main__
 from eval.tasks import TASKS
-from tests.commands import PRETRAINING, Main, draw_inputs, metrics_below, start, statuses, task_arguments
-from tests.pretrain.conftest import assert_equal, weights
+from tests.commands import Main, draw_inputs, metrics_below, start, statuses, task_arguments
+from tests.pretrain.conftest import assert_equal, tiny_run, weights
 
 pytestmark = [
     pytest.mark.long,
@@ -85,13 +85,7 @@ def slurm() -> Iterator[Callable[..., str]]:
         (folder / "munge.key").write_bytes(os.urandom(128))
         (folder / "munge.key").chmod(0o400)
         patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
-        files = {"key": "key", "socket": "socket", "pid": "pid", "log": "log", "seed": "seed"}
-        munge = [
-            "munged",
-            "--foreground",
-            "--force",
-            *(f"--{name}-file={folder}/munge.{name}" for name in files if name != "socket"),
-        ]
+        files = [f"--{name}-file={folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
 
         def run(*command: str) -> str:
             return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
@@ -102,7 +96,7 @@ def slurm() -> Iterator[Callable[..., str]]:
             stack.callback(process.wait)
             stack.callback(process.terminate)
 
-        daemon(*munge, f"--socket={folder}/munge.socket")
+        daemon("munged", "--foreground", "--force", *files, f"--socket={folder}/munge.socket")
         wait_until((folder / "munge.socket").exists)
         daemon("slurmctld", "-D", "-c")
         daemon("slurmd", "-D")
@@ -118,21 +112,14 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_inputs(tmp_path_factory.mktemp("inputs"))
 
 
-def command(name: str, inputs: Path, output: Path, more: str) -> tuple[Main, list[object]]:
+def command(name: str, inputs: Path, output: Path, more: str) -> tuple[Main, Sequence[object]]:
     if name in TASKS:
         arguments = task_arguments(name, inputs / "toy.safetensors", inputs, output)
         return eval.__main__.main, [*arguments, *more.split()]
-    return pretrain.__main__.main, [
-        *PRETRAINING.split(),
-        "--data.path",
-        inputs / "photos",
-        "--train.output",
-        output,
-        *more.split(),
-    ]
+    return pretrain.__main__.main, [*tiny_run(inputs / "photos", output), *more.split()]
 
 
-def submit(slurm: Callable[..., str], main: Main, arguments: list[object], folder: Path) -> str:
+def submit(main: Main, arguments: Sequence[object], folder: Path) -> str:
     """Submit a job of two processes and return its number."""
     log = folder / "submission.log"
     job = ["--slurm", "--gpus", 2, "--cpus-per-gpu", 2, "--hours", 0.5, "--job-folder", folder / "jobs"]
@@ -142,7 +129,7 @@ def submit(slurm: Callable[..., str], main: Main, arguments: list[object], folde
     return str(number)
 
 
-def compute_in_two(main: Main, arguments: list[object], folder: Path) -> None:
+def compute_in_two(main: Main, arguments: Sequence[object], folder: Path) -> None:
     """The same in two processes without Slurm."""
     group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0])}
     logs = [folder / f"{rank}.log" for rank in range(2)]
@@ -174,7 +161,7 @@ def assert_same(name: str, found: Path, wanted: Path) -> None:
 @pytest.mark.parametrize("name", [*TASKS, "pretrain"])
 def test_a_job_computes_what_two_processes_do(name: str, slurm: Callable[..., str], inputs: Path, tmp_path: Path) -> None:
     compute_in_two(*command(name, inputs, tmp_path / "local", ""), tmp_path)
-    job = submit(slurm, *command(name, inputs, tmp_path / "job", ""), tmp_path)
+    job = submit(*command(name, inputs, tmp_path / "job", ""), tmp_path)
     wait_for_end(slurm, job, tmp_path)
     assert_same(name, tmp_path / "job", tmp_path / "local")
 
@@ -192,7 +179,7 @@ def test_a_stopped_job_saves_and_continues(
 ) -> None:
     """As before its time limit, and as when a job of higher priority takes its place."""
     compute_in_two(*command(name, inputs, tmp_path / "local", more), tmp_path)
-    job = submit(slurm, *command(name, inputs, tmp_path / "job", more), tmp_path)
+    job = submit(*command(name, inputs, tmp_path / "job", more), tmp_path)
     lines = tmp_path / "job" / log
     wait_until(lambda: lines.exists() and len(lines.read_bytes().splitlines()) >= 3, lambda: said(tmp_path))
     slurm(*how.split(), job)

@@ -1,6 +1,7 @@
 """The same command started twice at the same moment: one does the work, the other says who holds the folder, nothing is damaged."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,6 @@ import tables.__main__
 from eval.result import write_result
 from eval.tasks import TASKS
 from tests.commands import (
-    PRETRAINING,
     Main,
     draw_inputs,
     eval_all_in_one_process,
@@ -22,6 +22,7 @@ from tests.commands import (
     statuses,
     task_arguments,
 )
+from tests.pretrain.conftest import tiny_run
 from tests.tables.conftest import make_result
 from tools import ablation, make_sample_data
 
@@ -38,16 +39,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(name: str, inputs: Path, output: Path) -> tuple[Main, list[object]]:
+def command(name: str, inputs: Path, output: Path) -> tuple[Main, Sequence[object]]:
     if name in TASKS:
         return eval.__main__.main, [*task_arguments(name, inputs / "toy.safetensors", inputs, output)]
     tiny = ["train.epochs=2", "backbone.depth=2", "views.local_crops=1", "data.workers=0"]
     places = ["--data", inputs / "ablation", "--runs", output / "runs", "--output", output / "results"]
     return {
-        "pretrain": (
-            pretrain.__main__.main,
-            [*PRETRAINING.split(), "--data.path", inputs / "photos", "--train.output", output],
-        ),
+        "pretrain": (pretrain.__main__.main, tiny_run(inputs / "photos", output)),
         "tables": (tables.__main__.main, ["--runs", inputs / "runs", "--output", output]),
         "sample data": (make_sample_data.main, ["--output", output]),
         "eval_all": (eval_all_in_one_process, every_task(inputs, output)),

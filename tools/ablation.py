@@ -282,7 +282,7 @@ def _peta(flops: float) -> str:
 
 def _report(options: AblationOptions, jobs: Sequence[Job]) -> None:
     """Write the comparison of all rows, including those that an earlier command ran, and the tables of all results."""
-    from tables.make import TablesConfig, make_tables
+    from tables.make import PATIENCE, TablesConfig, make_tables
     from tools.ablation_runner.comparison import Compared, comparison_csv, comparison_text
     from tools.summary import table_files, text_table
 
@@ -297,7 +297,7 @@ def _report(options: AblationOptions, jobs: Sequence[Job]) -> None:
     path = options.output / f"ablation_{options.table}.csv"
     write_text_atomically(path, comparison_csv(rows))
     print(f"{comparison_text(rows)}\n")  # noqa: T201 - the command's own output
-    tables = make_tables(TablesConfig(runs=options.runs, output=options.output))
+    tables = make_tables(TablesConfig(runs=options.runs, output=options.output), PATIENCE)
     print(text_table(("what", "file"), [("ablation", str(path)), *table_files(tables)]))  # noqa: T201
 
 

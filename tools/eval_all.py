@@ -109,7 +109,7 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
     )
     # These load torch; --help and mistakes in the options need not wait for it.
     from backbones.convert import open_backbone
-    from tables.make import TablesConfig, make_tables
+    from tables.make import PATIENCE, TablesConfig, make_tables
     from tools.runs import BACKBONE_FILE, launch, local_processes, run_name, write_backbone
     from tools.summary import summary
 
@@ -143,7 +143,7 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
         processes = local_processes(options)
         statuses = {task: _run(task, [*arguments[task], *processes]) for task in tasks}
         try:
-            files = make_tables(tables)
+            files = make_tables(tables, PATIENCE)
         except ValueError as error:
             files = []
             logger.error("no tables: %s", error)

@@ -2,12 +2,13 @@
 
 import errno
 import os
-import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from common.files import (
     check_name,
@@ -88,9 +89,17 @@ def test_a_folder_has_one_writer_and_its_death_frees_it(tmp_path: Path) -> None:
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(ValueError, match=rf"is in use by process {holder.pid} on .* since 20\d\d-"), lock_folder(tmp_path):
             pass
-        os.kill(holder.pid, signal.SIGKILL)
-    with lock_folder(tmp_path):
-        assert f"process {os.getpid()} on " in (tmp_path / ".lock").read_text()
+        threading.Timer(0.3, holder.kill).start()
+        with lock_folder(tmp_path, patience=60):
+            assert f"process {os.getpid()} on " in (tmp_path / ".lock").read_text()
+
+
+def test_who_holds_a_folder_is_named_from_the_first_moment(tmp_path: Path) -> None:
+    """A second start in the milliseconds between the lock and its holder's line was told of "another process"."""
+    with FileLock(tmp_path / ".lock"):
+        threading.Timer(0.3, (tmp_path / ".lock").write_text, ["process 7 on a since 2026\n"]).start()
+        with pytest.raises(ValueError, match="is in use by process 7 on a since 2026; wait"), lock_folder(tmp_path):
+            pass
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "9" * 4000, "1e999", "NaN", "-Infinity", "{", "\x00"])
