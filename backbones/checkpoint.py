@@ -8,7 +8,9 @@ configuration, whose values and packages PatchBench does not need; anything else
 
 import errno
 import io
+import json
 import mmap
+import re
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
@@ -32,7 +34,24 @@ _MISTAKEN_FILES = {
     (b"version https://git-lfs",): "a git-lfs pointer, not the checkpoint; fetch it with `git lfs pull`",
     (b"<!doctype", b"<html", b"<?xml", b"<head"): "an HTML page, not a checkpoint; the download address led to a web page",
     (b"\x1f\x8b", b"bzh", b"\xfd7zxz"): "a compressed file; unpack it first",
+    (b"\x93numpy",): "a single NumPy array, not a checkpoint",
+    (b"\x89hdf",): "an HDF5 file, as Keras writes it; PatchBench reads networks of PyTorch",
+    (b"gguf",): "a GGUF file of llama.cpp; PatchBench reads networks of PyTorch",
 }
+# What other programs keep in zip archives: a name that no checkpoint of torch's has in it.
+_OTHER_ARCHIVES = {
+    r"[^/]*/constants\.pkl": "a TorchScript program; save its weights with `torch.save(torch.jit.load(FILE).state_dict(), NEW)`",
+    r".*serialized_exported_program\.json|.*/models/.*\.json": "a program of torch.export; save its `state_dict` with torch.save",
+    r".*\.npy": "a NumPy archive (.npz), as JAX's releases are; load it into a network of timm and save that one's state_dict",
+}
+_ONNX = re.compile(rb"\x08[\x01-\x20][\x12\x1a:B]")  # a protocol buffer with a version and the name of its producer
+_FOLDERS = {  # what a folder with such a file in it is
+    "*.distcp": "the shards of torch.distributed.checkpoint; join them with "
+    "`python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER NEW.pth`",
+    "*model_states.pt": "DeepSpeed's; join it with the `zero_to_fp32.py` in it",
+}
+# How Hugging Face's libraries call the weights in a folder; the first is taken.
+_IN_FOLDERS = tuple(f"{name}{end}" for name in ("model.safetensors", "pytorch_model.bin") for end in ("", ".index.json"))
 _HEAD_BYTES = 512
 _MARKS = {b"\x80": "pickle", b"PK": "zip"}
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # with which torch's files begin if they are not zip archives
@@ -83,15 +102,24 @@ def _with_attributes(make: Any, _: Any, arguments: Any, __: Any) -> Tensor:
     return make.make(*of_type(arguments, tuple))
 
 
+def _attribute(owner: Any, name: Any) -> Any:
+    """A method of mmengine's histories, which their pickles refer to; nothing else is looked up, and this one is not called."""
+    if of_type(owner, Global).name != _HISTORY:
+        raise CheckpointError(f"embeds the object builtins.getattr of {owner.name}; refused, nothing in it was run")
+    return of_type(name, str)
+
+
 _DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 _STORAGES = {
     **{"Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16},
     **{"Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8},
     **{"Bool": torch.bool, "ComplexFloat": torch.complex64, "ComplexDouble": torch.complex128},
 }
+_HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"  # in every file that mmengine's runner writes, as `message_hub`
 _CONFIGURATIONS = (  # the options of DINO, SelfPatch, iBOT and MAE; MoBY's; those of fairseq and VISSL
     *("argparse.Namespace", "yacs.config.CfgNode", "omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"),
     *("omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata", "typing.Any"),
+    _HISTORY,
     *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes", "Path")),
 )
 _ODD_NAMES = (
@@ -110,6 +138,7 @@ _FUNCTIONS: dict[str, Callable[..., Any] | None] = {
     "torch.Tensor": None,
     "torch.Size": lambda sizes: torch.Size(checked_sizes(sizes)),
     "torch.device": Ignored,
+    "builtins.getattr": _attribute,
     **dict.fromkeys(_CONFIGURATIONS, Ignored),
     **dict.fromkeys(_ODD_NAMES, _refuse_odd),
     # omegaconf states the types of its values.
@@ -124,14 +153,23 @@ _NAMES: dict[str, Any] = {
 
 
 def load_checkpoint(path: Path) -> Any:
-    """Load a `.pth`, `.pt`, `.pth.tar`, `.torch`, `.bin`, `.pkl` or `.safetensors` checkpoint on the CPU.
+    """Load a checkpoint on the CPU: torch's, a pickle or safetensors, whatever it is called; or the shards that an index lists.
 
-    Parameters become plain tensors. CheckpointError, in one line that names the file, if it is absent, not a checkpoint, damaged,
+    A folder of Hugging Face's libraries becomes `{"model": weights, "config": config.json}`. Parameters become plain tensors.
+    CheckpointError, in one line that names the file, if it is absent, not a checkpoint, damaged,
     larger inside than outside, or embeds an object outside the allow-list.
     """
+    if path.is_dir() and (inside := next((path / name for name in _IN_FOLDERS if (path / name).is_file()), None)):
+        config = path / "config.json"
+        return {"model": load_checkpoint(inside), "config": _json(config) if config.is_file() else {}}
+    for pattern, what in _FOLDERS.items():
+        if path.is_dir() and any(path.rglob(pattern)):
+            raise CheckpointError(f"{path}: a folder, {what}")
     if not path.is_file():
         what = "there is something else of that name, such as a folder or a pipe; " if path.exists() else ""
         raise CheckpointError(f"{path}: no such checkpoint file ({what}looked for {path.absolute()})")
+    if path.name.endswith(".index.json"):
+        return _load_shards(path)
     try:
         checkpoint = _load(path, size := path.stat().st_size)
         _check_content(checkpoint, size)
@@ -147,11 +185,34 @@ def load_checkpoint(path: Path) -> Any:
         raise CheckpointError(f"{path}: {damaged(one_line(first_line, 200))}") from error
 
 
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not readable JSON ({one_line(str(error), 200)}); copy or download it again") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: not a JSON object")
+    return content
+
+
+def _load_shards(index: Path) -> dict[str, Tensor]:
+    """The tensors that an index says lie in the files beside it; no more and no fewer."""
+    names = _json(index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(file, str) and Path(file).name == file for file in names.values()):
+        raise CheckpointError(f"{index}: its weight_map must name files in the same folder; copy or download it again")
+    weights: dict[str, Tensor] = {}
+    for file in sorted(set(names.values())):
+        shard = load_checkpoint(index.with_name(file))
+        own = {name for name in names if names[name] == file}
+        if not isinstance(shard, Mapping) or set(shard) != own:
+            raise CheckpointError(f"{index}: {file} holds other tensors than it says; copy or download both again")
+        weights |= shard
+    return weights
+
+
 def _load(path: Path, size: int) -> Any:
     form = _form(path)
     if form == "safetensors":
-        if not has_sane_header(path):
-            raise damaged("a longer header than that of any known safetensors file")
         return load_file(path)
     with path.open("rb") as stream:
         if form == "zip":
@@ -172,19 +233,24 @@ def _form(path: Path) -> str:
     for beginnings, what in _MISTAKEN_FILES.items():
         if text.startswith(beginnings):
             raise CheckpointError(what)
-    if path.suffix.lower() == ".safetensors":
+    if head[8:9] == b"{" and has_sane_header(path):
         return "safetensors"
-    form = next((form for mark, form in _MARKS.items() if head.startswith(mark)), "safetensors")
-    if form == "safetensors" and head[8:9] != b"{":  # the length of a JSON object, and its brace
-        is_text = head.isascii() and b"\0" not in head
-        raise CheckpointError("a text file, not a checkpoint") if is_text else damaged("of no known format")
-    return form
+    if form := next((form for mark, form in _MARKS.items() if head.startswith(mark)), ""):
+        return form
+    if _ONNX.match(head):
+        raise CheckpointError("an ONNX graph, not a checkpoint of PyTorch; convert the checkpoint that it was exported from")
+    if head.isascii() and b"\0" not in head:
+        raise CheckpointError("a text file, not a checkpoint")
+    raise damaged("of no known format")
 
 
 def _load_zip(stream: io.BufferedReader, size: int) -> Any:
     """An archive of torch's: `NAME/data.pkl`, and the bytes of each storage in `NAME/data/KEY`."""
     with zipfile.ZipFile(stream) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
+        for pattern, what in _OTHER_ARCHIVES.items():
+            if any(re.fullmatch(pattern, name) for name in entries):
+                raise CheckpointError(what)
         inside = sum(entry.file_size for entry in archive.infolist())
         if inside > _LARGEST_EXPANSION * size:
             packed = f"a zip archive of {size:,} bytes that would unpack to {inside:,}"

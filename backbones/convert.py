@@ -7,7 +7,9 @@ proved for each: on the same random image the converted backbone must give timm'
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,58 +21,115 @@ from torch import nn
 from backbones.build import build_backbone
 from backbones.checkpoint import load_checkpoint
 from backbones.file import Source, check_fills, is_backbone_file, is_timm_name, read_backbone_file, write_backbone_file
-from backbones.layouts import LAYOUTS, Conversion, LayoutError, abbreviate, describe, identify, layouts_of
+from backbones.layouts import LAYOUTS, Conversion, LayoutError, Network, abbreviate, convert
 from backbones.layouts.architecture import refuse_num_heads
-from backbones.spec import ResNetSpec, SwinSpec, typical_image_size
+from backbones.layouts.search import in_plain_names, select, with_renamed
+from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, typical_image_size
 from common.files import file_sha256, one_line
 
 _TIMM_TOLERANCE = 1e-4
 _LONGEST_MESSAGE = 800
+_MOST_HINTS = 4
+_WITHOUT_EFFECT = {"Identity", "Dropout", "DropPath"}  # modules that leave features as they are, or follow them
 _SHARED = ("branch", "epoch", "recipe_sha256", "seed")  # fields of a conversion and of a file's source
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Which tensors of a checkpoint are meant, where its layout does not say it; each is an option of the commands."""
+
+    key: str = ""  # The entry: keys of nested dictionaries, joined by dots.
+    prefix: str = ""  # What stands before the names of the meant tensors; all others are dropped.
+    map: tuple[str, ...] = ()  # Each `old=new` replaces a part of names, in this order.
+
+    def options(self) -> list[str]:
+        """The options that make this selection."""
+        given = (("--key", self.key), ("--prefix", self.prefix), *(("--map", pair) for pair in self.map))
+        return [part for option, value in given if value for part in (option, value)]
+
+
+WHOLE = Selection()
+
+
 def open_backbone(
-    path: Path, layout_name: str | None = None, branch: str | None = None, num_heads: int | None = None
+    path: Path,
+    layout_name: str | None = None,
+    branch: str | None = None,
+    num_heads: int | None = None,
+    selection: Selection = WHOLE,
 ) -> Conversion:
     """The backbone of whatever people have: a checkpoint of any known layout, a model of timm (`timm:NAME`), or a backbone file.
 
-    None stands for the layout that the keys show, for its default branch, and for as many heads as it or 64 channels per head say.
-    ValueError, in one line that names the file, if there is no backbone, or an option is given where there is no choice.
+    None stands for the layout that the keys show, for its default branch, and for the heads that it or the width says.
+    ValueError, in one line that names the file, if there is no backbone, or an option is given where there is no choice; with the
+    command that takes one if there is such a command.
     """
     try:
         if is_timm_name(path):
-            if layout_name not in (None, "timm") or branch not in (None, *LAYOUTS["timm"].branches):
-                raise LayoutError("a model of timm has no other layout or branch; leave out --format and --branch")
+            if layout_name not in (None, "timm") or branch not in (None, *LAYOUTS["timm"].branches) or selection != WHOLE:
+                raise LayoutError("a model of timm has no other layout, branch or entry; leave the options for these out")
             return convert_timm_model(path, num_heads)
         # A backbone file must not be taken for a bare state dict: its spec states the heads, which its weights do not show.
         if not is_backbone_file(path):
-            return convert_content(load_checkpoint(path), layout_name, branch, num_heads)
-        if not layout_name is branch is num_heads is None:
+            return convert_content(load_checkpoint(path), layout_name, branch, num_heads, selection)
+        if not (layout_name is branch is num_heads is None and selection == WHOLE):
             raise LayoutError("is a backbone file already, which states its layout, branch and heads; leave these options out")
         content = read_backbone_file(path)
     except ValueError as error:
         message = one_line(str(error).removeprefix(f"{path}: "), _LONGEST_MESSAGE)  # names in a checkpoint may contain anything
-        raise LayoutError(f"{path}: {message}") from error
+        hints = error.hints if isinstance(error, LayoutError) else []
+        commands = [shlex.join(["python", "tools/convert_checkpoint.py", str(path), *hint]) for hint in hints[:_MOST_HINTS]]
+        usable = [command for command in commands if command.isprintable()]
+        raise LayoutError(f"{path}: {message}{'; try: ' if usable else ''}{' or: '.join(usable)}") from error
     known = {name: getattr(content.source, name) for name in _SHARED}
     return Conversion(**known, layout=content.source.format, spec=content.spec, state_dict=content.state_dict, dropped={})
 
 
 def convert_content(
-    checkpoint: Any, layout_name: str | None = None, branch: str | None = None, num_heads: int | None = None
+    checkpoint: Any,
+    layout_name: str | None = None,
+    branch: str | None = None,
+    num_heads: int | None = None,
+    selection: Selection = WHOLE,
 ) -> Conversion:
     """Take the backbone of a loaded checkpoint: complete, finite, and of exactly the spec's names and shapes, else ValueError."""
-    if layout_name is None:
-        layout = identify(checkpoint)
-    elif layout_name not in LAYOUTS:
-        raise LayoutError(f"unknown layout {layout_name!r}; known: {', '.join(LAYOUTS)}")
-    else:
-        layout = LAYOUTS[layout_name]
-        if layout not in layouts_of(checkpoint):
-            missing = f"not in the {layout.name} layout (which has {layout.typical})"
-            raise LayoutError(f"{missing}; the checkpoint holds {describe(checkpoint)}")
-    conversion = layout.convert(checkpoint, branch, num_heads)
+    chosen, others = select(checkpoint, selection.key, selection.prefix)
+    for pair in selection.map:
+        old, equals, new = pair.partition("=")
+        if not old or not equals:
+            raise LayoutError(f"--map {pair}: give a part of the names and what replaces it, as OLD=NEW")
+        chosen = with_renamed(chosen, old, new)
+    try:
+        conversion = convert(in_plain_names(chosen), layout_name, branch, num_heads)
+    except LayoutError as error:
+        if selection == WHOLE:
+            raise
+        raise LayoutError(
+            str(error), [[*selection.options(), *hint] for hint in error.hints if hint[0] == "--branch"]
+        ) from error
     check_fills(conversion.spec, conversion.state_dict)
-    return conversion
+    _check_architecture(checkpoint, conversion.spec)
+    dropped = {f"not under --prefix {selection.prefix}": others} if others else {}
+    return dataclasses.replace(conversion, dropped={**conversion.dropped, **dropped})
+
+
+def _check_architecture(checkpoint: Any, spec: BackboneSpec) -> None:
+    """Refuse the weights of a network of timm's that has our names and computes something else, where the checkpoint says so."""
+    config = checkpoint.get("config") if isinstance(checkpoint, Mapping) else None
+    stated = [checkpoint.get("arch") if isinstance(checkpoint, Mapping) else None]
+    stated.append(config.get("architecture") if isinstance(config, Mapping) else None)
+    for name in stated:
+        if not isinstance(name, str) or not timm.is_model(name):
+            continue
+        with torch.device("meta"):
+            theirs, ours = timm.create_model(name, pretrained=False, num_classes=0), build_backbone(spec)
+        kinds = {part: type(module).__name__ for part, module in theirs.named_modules()}
+        for part, module in ours.named_modules():
+            own = type(module).__name__
+            kind = kinds.get(part, own) if part else own
+            if kind != own and not {kind, own} & _WITHOUT_EFFECT:
+                what = f"timm's {name}, whose {part} is a {kind} and not a {own} as in our {spec.family}"
+                raise LayoutError(f"the checkpoint says that it holds {what}: the same names, other features")
 
 
 def convert_timm_model(
@@ -91,7 +150,7 @@ def convert_timm_model(
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise LayoutError(f"timm cannot fetch the weights of {name} ({reason}); check the network") from error
     weights = model.state_dict()
-    layout = next((LAYOUTS[name] for name in ("timm", "timm_dinov3") if LAYOUTS[name].matches(weights)), None)
+    layout = next((LAYOUTS[name] for name in ("timm", "timm_dinov3") if LAYOUTS[name].bears_marks(weights.keys())), None)
     if layout is None:
         raise LayoutError(f"timm's {type(model).__name__} is none of the supported families (ViT, DINOv3's ViT, Swin, ResNet)")
     # All blocks of a ViT have the same number; a Swin's weights show theirs.
@@ -100,7 +159,7 @@ def convert_timm_model(
         refuse_num_heads(num_heads)
     elif num_heads not in (None, own_heads):
         raise LayoutError(f"--num-heads {num_heads} contradicts the model, which has {own_heads}")
-    conversion = layout.convert(weights, num_heads=own_heads)
+    conversion = layout.convert(weights, Network(layout, "", ""), layout.branches[0], own_heads)
     if isinstance(conversion.spec, SwinSpec):
         spec = dataclasses.replace(conversion.spec, image_size=model.patch_embed.img_size[0])
         conversion = dataclasses.replace(conversion, spec=spec)
@@ -139,8 +198,8 @@ def write_conversion(conversion: Conversion, checkpoint: Path, output: Path) -> 
 
 
 def source_sha256(source: Path, conversion: Conversion) -> str:
-    """The digest of a checkpoint file; of the weights (names, types, shapes, values) for a model of timm, which has no file."""
-    if not is_timm_name(source):
+    """The digest of a checkpoint file; of the weights (names, types, shapes, values) where they do not lie in one file."""
+    if not is_timm_name(source) and source.is_file() and source.suffix != ".json":
         return file_sha256(source)
     digest = hashlib.sha256()
     for name, tensor in sorted(conversion.state_dict.items()):

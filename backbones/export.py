@@ -20,6 +20,7 @@ from torch import Tensor
 from backbones.convert import convert_content
 from backbones.dinov3 import computed_periods
 from backbones.file import prepare_weights
+from backbones.layouts.architecture import PUBLISHED_HEADS
 from backbones.spec import DINOV3_PERIODS, STANDARD_HEAD_DIM, BackboneSpec, DINOv3Spec, PlainViTSpec, ViTSpec
 from common.files import write_atomically
 
@@ -65,7 +66,9 @@ def export_backbone(path: Path, layout: str, spec: BackboneSpec, state_dict: Map
                 torch.save(content, stream)
 
         write_atomically(path, write)
-    if isinstance(spec, PlainViTSpec) and spec.num_heads * STANDARD_HEAD_DIM != spec.embed_dim:
+    published = PUBLISHED_HEADS if isinstance(spec, ViTSpec) else {}
+    usual = published.get(spec.embed_dim, spec.embed_dim / STANDARD_HEAD_DIM) if isinstance(spec, PlainViTSpec) else None
+    if isinstance(spec, PlainViTSpec) and spec.num_heads != usual:
         return f"this layout does not store the attention heads; read it back with --num-heads {spec.num_heads}"
     return ""
 

@@ -25,18 +25,20 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import normalize, to_tensor
 
 from backbones.build import AnyBackbone, build_backbone
-from backbones.convert import open_backbone, source_sha256, write_conversion
+from backbones.convert import WHOLE, Selection, open_backbone, source_sha256, write_conversion
 from backbones.export import check_export, export_backbone
 from backbones.file import check_fills, is_backbone_file, load_strictly
 from backbones.layouts import LAYOUTS, Conversion
 from backbones.layouts.base import NOT_STATED
-from backbones.spec import spec_in_words, spec_to_dict, typical_image_size
+from backbones.spec import STANDARD_HEAD_DIM, spec_in_words, spec_to_dict, typical_image_size
 from backbones.vit import ViT
+from common.files import one_line
 from common.images import IMAGENET_MEAN, IMAGENET_STD
 
 Target = Literal["backbone", "timm", "dino", "selfpatch"]
 """What is written: a backbone file, or one of `backbones.export.LAYOUTS`."""
 UNIFORM_ATTENTION = 0.99  # entropy of the attention over the highest possible, from which on it counts as uniform
+_LONGEST_RULE = 100
 CONSTANT_FEATURES = 0.999  # mean cosine similarity of the patches, from which on they count as all the same
 
 
@@ -48,6 +50,7 @@ def convert_file(
     branch: str | None = None,
     num_heads: int | None = None,
     image: Path | None = None,
+    selection: Selection = WHOLE,
 ) -> dict[str, Any]:
     """Take the backbone of whatever `open_backbone` reads, and write it as `target`, or only look where `output` is None.
 
@@ -60,7 +63,7 @@ def convert_file(
     """
     if output is not None:
         _check_output(source, output, target)
-    conversion = open_backbone(source, layout_name, branch, num_heads)
+    conversion = open_backbone(source, layout_name, branch, num_heads, selection)
     report = report_conversion(conversion, source_sha256(source, conversion))
     report |= {"check": None, "output": None, "output_layout": None, "note": ""}
     if image is not None:
@@ -94,9 +97,11 @@ def report_conversion(conversion: Conversion, checkpoint_sha256: str) -> dict[st
     return {
         "format": conversion.layout,
         "branch": conversion.branch,
+        "branch_reason": conversion.branch_reason,
         "epoch": conversion.epoch,
         "architecture": spec_in_words(conversion.spec),
         "spec": spec_to_dict(conversion.spec),
+        "heads_assumed": conversion.heads_assumed,
         "tensors_taken": len(conversion.state_dict),
         "tensors_dropped_by_rule": {rule: len(names) for rule, names in conversion.dropped.items()},
         "tensors_left_over": 0,  # a tensor that is neither taken nor dropped by a rule makes the conversion fail
@@ -109,10 +114,11 @@ def report_conversion(conversion: Conversion, checkpoint_sha256: str) -> dict[st
 def report_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Label and text of everything in a report, in reading order."""
     dropped = report["tensors_dropped_by_rule"]
-    rules = ", ".join(f"{count} by {rule}" for rule, count in dropped.items())
+    rules = ", ".join(f"{count} by {one_line(rule, _LONGEST_RULE)}" for rule, count in dropped.items())
+    reason = f" ({report['branch_reason']})" if report["branch_reason"] else ""
     lines = [
         ("format", report["format"]),
-        ("branch", report["branch"]),
+        ("branch", f"{report['branch']}{reason}"),
         ("epoch", str(report["epoch"]) if report["epoch"] >= 0 else NOT_STATED),
         ("architecture", report["architecture"]),
         ("parameters", f"{report['parameters']:,}"),
@@ -122,6 +128,9 @@ def report_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("published licence", report["licence"]),
         ("sha256 of checkpoint", report["checkpoint_sha256"]),
     ]
+    if report["heads_assumed"]:
+        assumed = f"{report['spec']['num_heads']} assumed, one per {STANDARD_HEAD_DIM} channels"
+        lines.insert(4, ("attention heads", f"{assumed}; the weights do not show them, and --num-heads decides"))
     if check := report.get("check"):
         similarity, entropy = check["cosine_similarity"], check["attention_entropy"]
         measured = f"mean {check['mean']:.4f}, deviation {check['deviation']:.4f}, length {check['norm']:.3f}"

@@ -248,7 +248,7 @@ def make_all() -> dict[str, Made]:
         "huggingface_vit_bare": made("huggingface_vit", VIT, "", "pooler.dense.weight", *HUGGINGFACE_VIT),
         "detectron2": made("detectron2", RESNET, "model/", "", DETECTRON2, arrays, **detectron2),
         "mmpretrain_vit": made("mmpretrain", DINOV2, "state_dict/backbone.", "head.x", MMPRETRAIN, **{"meta/epoch": 100}),
-        "mmpretrain_resnet": made("mmpretrain", RESNET, "state_dict/backbone.", "neck.x queue"),
+        "mmpretrain_resnet": made("mmpretrain", RESNET, "state_dict/backbone.", "neck.x queue", **{"meta/epoch": 100}),
         "timm_vit": made("timm", VIT, "state_dict/", "head.weight"),
         "timm_registers": made("timm", REGISTERS, ""),
         "timm_swin": made("timm", SWIN, "model/"),

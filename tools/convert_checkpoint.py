@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -29,8 +29,15 @@ class ConvertOptions:
     format: str = "auto"  # The checkpoint's layout; `auto` finds it from the keys.
     branch: str = "default"
     """Which of its networks to take; `default` is the one behind the published numbers."""
+    key: str = ""
+    """The entry of the checkpoint to take, such as `model.ema`: the keys of nested dictionaries, joined by dots."""
+    prefix: str = ""
+    """Take the tensors whose names begin so, such as `module.encoder.`, without this beginning, and drop all others."""
+    map: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Replace a part of the tensors' names, as OLD=NEW; may be given several times."""
     num_heads: int | None = None
-    """Attention heads per block, which the weights do not show; the default follows from the layout, or is one per 64 channels."""
+    """Attention heads per block, which the weights do not show; the default is what the layout says, or the published number for the
+    width, or one per 64 channels."""
     to: Literal["backbone", "timm", "dino", "selfpatch"] = "backbone"
     """Write a backbone file, or a checkpoint for other tools (.safetensors, .pth or .pt)."""
     check: Path | None = None
@@ -47,7 +54,8 @@ class ConvertOptions:
 def main(argv: Sequence[str]) -> int:
     description = f"{ConvertOptions.__doc__} Layouts: {', '.join(LAYOUTS)}."
     options = parse(ConvertOptions, _with_json_value(argv), PROG, description)
-    from backbones.report import convert_file, report_lines  # loads torch; --help need not wait for it
+    from backbones.convert import Selection  # loads torch; --help need not wait for it
+    from backbones.report import convert_file, report_lines
     from common.files import write_text_atomically
 
     facts = convert_file(
@@ -58,6 +66,7 @@ def main(argv: Sequence[str]) -> int:
         branch=None if options.branch == "default" else options.branch,
         num_heads=options.num_heads,
         image=options.check,
+        selection=Selection(options.key, options.prefix, options.map),
     )
     if options.json == STDOUT:
         print(json.dumps(facts))  # noqa: T201 - the command's own output

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -54,8 +54,14 @@ class EvalAllOptions(LaunchOptions):
     format: str = "auto"  # The checkpoint's layout; `auto` finds it from the keys.
     branch: str = "default"
     """Which of the checkpoint's networks to take; `default` is the one behind the published numbers."""
+    key: str = ""
+    """The entry of the checkpoint to take, such as `model.ema`: the keys of nested dictionaries, joined by dots."""
+    prefix: str = ""
+    """Take the tensors whose names begin so, such as `module.encoder.`, without this beginning, and drop all others."""
+    map: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Replace a part of the tensors' names, as OLD=NEW; may be given several times."""
     num_heads: int | None = None
-    """Attention heads of the checkpoint's ViT, if neither its layout nor 64 channels per head give them."""
+    """Attention heads of the checkpoint's ViT, if neither its layout nor the published number for its width gives them."""
 
     def chosen_tasks(self) -> list[str]:
         """The tasks to run, in order; ValueError for a task that does not exist."""
@@ -108,7 +114,7 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
         tasks, lambda task: parse(TASKS[task].config, [*placeholders, *task_options[task]], f"python -m eval {task}")
     )
     # These load torch; --help and mistakes in the options need not wait for it.
-    from backbones.convert import open_backbone
+    from backbones.convert import Selection, open_backbone
     from tables.make import PATIENCE, TablesConfig, make_tables
     from tools.runs import BACKBONE_FILE, launch, local_processes, run_name, write_backbone
     from tools.summary import summary
@@ -123,6 +129,7 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
         layout_name=None if options.format == "auto" else options.format,
         branch=None if options.branch == "default" else options.branch,
         num_heads=options.num_heads,
+        selection=Selection(options.key, options.prefix, options.map),
     )
     check_tasks(arguments, conversion.spec)
     tables = TablesConfig(runs=options.runs, output=options.results)
@@ -166,10 +173,9 @@ def _task_arguments(task: str, backbone: Path, options: EvalAllOptions, given: S
 
 def _conversion_command(options: EvalAllOptions, output: Path) -> str:
     """The command that makes the run's backbone file."""
-    given = {"--format": options.format, "--branch": options.branch, "--num-heads": options.num_heads}
-    choices = [
-        part for option, value in given.items() if value not in ("auto", "default", None) for part in (option, str(value))
-    ]
+    given = [("--format", options.format), ("--branch", options.branch), ("--num-heads", options.num_heads)]
+    given += [("--key", options.key), ("--prefix", options.prefix), *(("--map", pair) for pair in options.map)]
+    choices = [part for option, value in given if value not in ("auto", "default", "", None) for part in (option, str(value))]
     return shlex.join(["python", "tools/convert_checkpoint.py", str(options.checkpoint), str(output), *choices])
 
 

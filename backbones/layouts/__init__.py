@@ -4,15 +4,17 @@ To add a layout, put a `Layout` into the `LAYOUTS` of the module that it fits be
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from difflib import SequenceMatcher
 from itertools import islice
 from typing import Any
 
 from backbones.layouts import contrastive, dinov2, dinov3, libraries, patchbench, student_teacher
-from backbones.layouts.base import Conversion, Layout
+from backbones.layouts.base import Conversion, Layout, Network, state_dict_at
 from backbones.layouts.keys import LayoutError, abbreviate
+from backbones.layouts.search import Choice, beside, choose, find_networks, most_special
 
-__all__ = ["LAYOUTS", "Conversion", "Layout", "LayoutError", "abbreviate", "describe", "identify", "layouts_of"]
+__all__ = ["LAYOUTS", "NAMINGS", "Conversion", "Layout", "LayoutError", "Network", "abbreviate", "convert", "describe"]
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
@@ -20,6 +22,8 @@ LAYOUTS: dict[str, Layout] = {
     for layout in module.LAYOUTS
 }
 """Every known layout by name."""
+NAMINGS = [layout for layout in LAYOUTS.values() if layout.marks and layout.place is None]
+"""Those that say how the tensors of a network are called."""
 
 _DEEPEST = 5
 _NAMES_PER_GROUP = 40
@@ -28,22 +32,72 @@ _LONGEST_PATH = 200
 _SHOWN = 3
 
 
-def layouts_of(checkpoint: Any) -> list[Layout]:
-    """The layouts that a checkpoint may have: those whose marks it bears, without those that another one of them specialises."""
-    matching = [layout for layout in LAYOUTS.values() if layout.matches(checkpoint)]
-    general = {name for layout in matching for name in layout.specialises}
-    return [layout for layout in matching if layout.name not in general]
+def layouts_of(checkpoint: Any, networks: list[Network]) -> list[Layout]:
+    """The layouts that a checkpoint with these networks may have, without those that another one of them specialises.
+
+    Where an author's file is recognised, the namings of its networks are not a choice.
+    """
+    default = {layout.name: (layout.place or "").replace("{branch}", layout.branches[0]) for layout in LAYOUTS.values()}
+    files = [
+        layout
+        for layout in LAYOUTS.values()
+        if layout.place is not None
+        and (layout.also is None or layout.also(checkpoint))
+        and any(network.place == default[layout.name] and _is_in(checkpoint, network, layout) for network in networks)
+    ]
+    return most_special(files) or list({network.naming.name: network.naming for network in networks}.values())
 
 
-def identify(checkpoint: Any) -> Layout:
-    """The one layout that a checkpoint has; else LayoutError, with what the checkpoint holds and which layouts come closest."""
-    matching = layouts_of(checkpoint)
-    if len(matching) == 1:
-        return matching[0]
+def _is_in(checkpoint: Any, network: Network, layout: Layout) -> bool:
+    """Whether a network has the names that it has in an author's file."""
+    names = state_dict_at(checkpoint, network.path)
+    inside = {name.removeprefix(network.prefix) for name in names if name.startswith(network.prefix)}
+    return network.naming.name in ("timm", "mmpretrain") and layout.bears_marks(inside)
+
+
+def convert(checkpoint: Any, layout_name: str | None, branch: str | None, num_heads: int | None) -> Conversion:
+    """Take the backbone of a loaded checkpoint; ValueError if it is of no known layout, of several, or does not fit.
+
+    Its names are those that `search.in_plain_names` gives.
+    """
+    if layout_name not in (None, *LAYOUTS):
+        raise LayoutError(f"unknown layout {layout_name!r}; known: {', '.join(LAYOUTS)}")
+    if patchbench.is_own_checkpoint(checkpoint) and layout_name in (None, patchbench.PATCHBENCH.name):
+        return patchbench.convert(checkpoint, branch, num_heads)
+    networks = find_networks(checkpoint, NAMINGS)
+    layouts = layouts_of(checkpoint, networks)
+    layout = identify(checkpoint, layouts) if layout_name is None else LAYOUTS[layout_name]
+    if layout not in layouts:
+        missing = f"not in the {layout.name} layout (which has {layout.typical})"
+        raise LayoutError(f"{missing}; the checkpoint holds {describe(checkpoint)}")
+    if layout.place is None:
+        choice = choose(checkpoint, [network for network in networks if network.naming == layout], branch)
+    else:
+        choice = _named_branch(layout, networks, branch or layout.branches[0])
+    found = layout.convert(checkpoint, choice.network, choice.branch, num_heads)
+    others = beside(checkpoint, choice.network, networks, layout.drops)
+    return replace(found, dropped={**found.dropped, **others}, branch_reason=choice.reason)
+
+
+def _named_branch(layout: Layout, networks: list[Network], branch: str) -> Choice:
+    if branch not in layout.branches:
+        raise LayoutError(f"the {layout.name} layout has no branch {branch!r}; it has {', '.join(layout.branches)}")
+    place = (layout.place or "").replace("{branch}", branch)
+    for network in networks:
+        if network.place == place:
+            return Choice(network, branch)
+    raise LayoutError(f"incomplete checkpoint, it has no {branch} in the {layout.name} layout")
+
+
+def identify(checkpoint: Any, layouts: list[Layout]) -> Layout:
+    """The only one of the layouts; else LayoutError, with what the checkpoint holds and which layouts come closest."""
+    if len(layouts) == 1:
+        return layouts[0]
     holds = f"the checkpoint holds {describe(checkpoint)}"
-    if matching:
-        names = ", ".join(layout.name for layout in matching)
-        raise LayoutError(f"several layouts match: {names}; choose one with --format; {holds}")
+    if layouts:
+        names = [layout.name for layout in layouts]
+        hints = [("--format", name) for name in names]
+        raise LayoutError(f"several layouts match: {', '.join(names)}; choose one with --format; {holds}", hints)
     closest = _closest_layouts(checkpoint)
     raise LayoutError(f"no known layout matches; {holds}; the closest of {len(LAYOUTS)} layouts: {closest or 'none'}")
 

@@ -7,13 +7,25 @@ from backbones.layouts.keys import LayoutError, Weights, abbreviate, count_numbe
 from backbones.spec import DINOV3_PERIODS, BackboneSpec, DINOv3Spec, MLPKind, ResNetSpec, SwinSpec, ViTSpec, standard_num_heads
 
 _SMALL_WIDTH = 384
+_LARGEST_SWIN = 2048  # pixels per side of pretraining images
 _DINOV3_HEADS = {4096: 32}  # those that are not 64 channels wide: the 7B model's
+_DINOV3_WIDTHS = {384, 768, 1024, 1280, 4096}  # facebookresearch/dinov3, dinov3/hub/backbones.py
+PUBLISHED_HEADS = {
+    **{192: 3, 384: 6},  # ViT-Ti, ViT-S: Touvron et al., 2021 (DeiT), table 1
+    **{768: 12, 1024: 16, 1280: 16},  # ViT-B, -L, -H: Dosovitskiy et al., 2021, table 1
+    **{1152: 16, 1408: 16, 1664: 16},  # SO400M: Alabdulmohsin et al., 2023; ViT-g, ViT-G: Zhai et al., 2022, table 2
+    1792: 16,  # ViT-e: Chen et al., 2023 (PaLI), table 8
+    1536: 24,  # giant: Oquab et al., 2024 (DINOv2), table 17
+    3200: 25,  # 6B: Chen et al., 2024 (InternVL), table 1
+    6144: 48,  # 22B: Dehghani et al., 2023, table 1
+}
+"""Heads of the published ViTs by their width."""
 
 
 def complete_backbone(weights: Weights, num_heads: int | None, masks: Weights) -> tuple[BackboneSpec, Weights]:
     """Read the spec off weights under timm's names, and complete or reorder them as our networks have them.
 
-    A ViT's heads are 64 channels wide unless `num_heads` states them; `masks` are a Swin's `attn_mask` buffers, where stored.
+    A ViT's heads are those of `usual_heads` unless `num_heads` states them; `masks` are a Swin's `attn_mask` buffers, where stored.
     ValueError if the weights are of no known family, or the number of heads is needed and not given.
     """
     if "layer1.0.conv1.weight" in weights:
@@ -28,6 +40,18 @@ def complete_backbone(weights: Weights, num_heads: int | None, masks: Weights) -
         weights = weights if DINOV3_PERIODS in weights else with_periods(weights, num_heads)
         return _dinov3_spec(weights, num_heads), weights
     return vit_spec(weights, num_heads), weights
+
+
+def usual_heads(embed_dim: int) -> int:
+    """Heads of a ViT of this width as published, else one per 64 channels; ValueError where that does not divide."""
+    return PUBLISHED_HEADS.get(embed_dim) or standard_num_heads(embed_dim)
+
+
+def heads_are_assumed(spec: BackboneSpec, taken: Weights) -> bool:
+    """Whether a number of heads that nobody stated is a guess: neither published for this width nor shown by the weights."""
+    if isinstance(spec, ViTSpec):
+        return spec.embed_dim not in PUBLISHED_HEADS
+    return isinstance(spec, DINOv3Spec) and DINOV3_PERIODS not in taken and spec.embed_dim not in _DINOV3_WIDTHS
 
 
 def refuse_num_heads(num_heads: int | None) -> None:
@@ -57,12 +81,13 @@ def vit_spec(state_dict: Weights, num_heads: int | None) -> ViTSpec:
         raise LayoutError(f"pos_embed covers {positions} patches, which is not a square grid")
     if num_heads is None and embed_dim == _SMALL_WIDTH and class_position and not state_dict["pos_embed"][:, 0].any():
         what = "fixed sine-cosine positions, as of MoCo-v3's ViT-S, which has 12 heads where every other ViT-S has 6"
-        raise LayoutError(f"the CLS token's position is zero: {what}; say which with --num-heads")
+        hints = [("--num-heads", "12"), ("--num-heads", "6")]
+        raise LayoutError(f"the CLS token's position is zero: {what}; say which with --num-heads", hints)
     mlp: MLPKind = "swiglu" if values * 2 == hidden else "gelu"
     return ViTSpec(
         embed_dim=embed_dim,
         depth=count_numbered(state_dict, "blocks."),
-        num_heads=num_heads or standard_num_heads(embed_dim),
+        num_heads=num_heads or usual_heads(embed_dim),
         patch_size=patch_size,
         image_size=grid_side * patch_size,
         class_token=class_token,
@@ -155,28 +180,44 @@ def _swin_spec(state_dict: Weights, masks: Weights) -> SwinSpec:
     except (KeyError, ValueError) as error:
         raise LayoutError(f"not the weights of a Swin ({error}); the names are {abbreviate(state_dict)}") from error
     # A window of side s has (2s-1)^2 relative positions.
-    window_size = (round(tables[0][0] ** 0.5) + 1) // 2
+    windows = [(round(positions**0.5) + 1) // 2 for positions, _ in tables]
     return SwinSpec(
         embed_dim=embed_dim,
         depths=tuple(count_numbered(state_dict, f"layers.{stage}.blocks.") for stage in stages),
         num_heads=num_heads,
-        window_size=window_size,
+        window_size=windows[0],
         patch_size=patch_size,
-        image_size=_pretraining_size(masks, window_size, patch_size, len(tables)),
+        image_size=_pretraining_size(masks, windows, patch_size),
     )
 
 
-def _pretraining_size(masks: Weights, window_size: int, patch_size: int, num_stages: int) -> int:
-    """Side in pixels of the images that a Swin was trained on, 224 where no mask is stored.
+def _pretraining_size(masks: Weights, windows: list[int], patch_size: int) -> int:
+    """Side in pixels of the images that a Swin was trained on, for which it has these windows and masks; 224 if it can be that.
 
-    A shifted block's mask [windows, window size^2, window size^2] has an entry for each window of these images.
+    A stage that is smaller than the first stage's window has one window of its own size. A shifted block's mask
+    [windows, window size^2, window size^2] has an entry for each window of these images, the padded ones included.
     """
-    if not masks:
-        return SwinSpec.image_size
-    name, mask = next(iter(masks.items()))
-    match = re.search(r"layers\.(\d+)\.blocks\.\d+\.attn_mask$", name)
-    stage = int(match[1]) if match else num_stages
-    windows = math.isqrt(mask.shape[0]) if mask.ndim == 3 else 0
-    if stage >= num_stages or mask.shape != (windows**2, window_size**2, window_size**2):
-        raise LayoutError(f"{name} of shape {tuple(mask.shape)} is not a mask for windows of side {window_size}")
-    return windows * window_size * patch_size * 2**stage
+    shown: dict[int, set[int]] = {}  # Windows per side of each stage with masks.
+    for name, mask in masks.items():
+        match = re.search(r"layers\.(\d+)\.blocks\.\d+\.attn_mask$", name)
+        stage = int(match[1]) if match else len(windows)
+        count = math.isqrt(mask.shape[0]) if mask.ndim == 3 else 0
+        if stage >= len(windows) or mask.shape != (count**2, windows[stage] ** 2, windows[stage] ** 2):
+            raise LayoutError(
+                f"{name} of shape {tuple(mask.shape)} is not a mask for windows of side {windows[: stage + 1][-1]}"
+            )
+        shown.setdefault(stage, set()).add(count)
+
+    def fits(size: int) -> bool:
+        sides = [size // (patch_size * 2**stage) for stage in range(len(windows))]
+        has_windows = all(min(side, windows[0]) == window for side, window in zip(sides, windows, strict=True))
+        return has_windows and all({math.ceil(sides[stage] / windows[stage])} == counts for stage, counts in shown.items())
+
+    stride = patch_size * 2 ** (len(windows) - 1)
+    # A stage that its windows divide is likelier than one that was padded.
+    exact = [min(counts) * windows[stage] * patch_size * 2**stage for stage, counts in sorted(shown.items())]
+    for size in (*exact, SwinSpec.image_size, windows[-1] * stride, *range(stride, _LARGEST_SWIN, stride)):
+        if fits(size):
+            return size
+    stated = f"windows of sides {windows}" + (f" and {shown} of them per side" if shown else "")
+    raise LayoutError(f"no image size gives a Swin of patch size {patch_size} {stated}")

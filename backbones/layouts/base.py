@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
-from backbones.layouts.architecture import complete_backbone
+from backbones.layouts.architecture import complete_backbone, heads_are_assumed
 from backbones.layouts.keys import KeyTable, LayoutError, Weights, apply_table, nested, own_keys
 from backbones.spec import BackboneSpec, ViTSpec
 
@@ -21,103 +21,113 @@ if TYPE_CHECKING:
 
 NOT_STATED = "not stated"
 _MOST_EPOCHS = 10**9
+# Where the number of completed epochs may be: PyTorch Lightning's, most authors', OpenMMLab's.
+_EPOCHS = ("loops/fit_loop/epoch_progress/current/processed", "epoch", "meta/epoch")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """A checkpoint's backbone under timm's names. The last three fields are as in `backbones.file.Source`."""
+    """A checkpoint's backbone under timm's names. `epoch`, `recipe_sha256` and `seed` are as in `backbones.file.Source`."""
 
     layout: str
     branch: str
     spec: BackboneSpec
     state_dict: dict[str, Tensor]
     dropped: dict[str, tuple[str, ...]]
-    """Names that the layout leaves out on purpose (heads, other branches), by the rule that says so, such as `head.*`."""
+    """Names that are left out on purpose (heads, other branches), by the rule that says so, such as `head.*`."""
     epoch: int
     recipe_sha256: str = ""
     seed: int = -1
+    branch_reason: str = ""  # Why this branch was taken where the checkpoint holds several and nobody chose.
+    heads_assumed: bool = False  # Whether nobody stated the number of heads, and it is not the published one of this width.
 
 
-def convert_by_table(layout: Layout, checkpoint: Any, branch: str | None, num_heads: int | None) -> Conversion:
-    """Take a branch's backbone as the layout's table says; see `Layout.converter`."""
-    branch = branch or layout.branches[0]
-    other = next((name for name in layout.branches if name != branch), "")
-    found = layout.find(checkpoint, branch)
-    if found is None:
-        raise LayoutError(f"incomplete checkpoint, it has no {branch} in the {layout.name} layout")
-    weights, prefix = found
-    keys = layout.keys or own_keys({name.removeprefix(prefix) for name in weights if name.startswith(prefix)})
-    drops = dict.fromkeys(row.replace("{branch}", branch).replace("{other}", other) for row in layout.drops)
-    taken: Weights
-    taken, dropped = apply_table(weights, {**drops, **nested(prefix, "", keys)})
-    for step in layout.steps:
-        taken = step(taken)
-    masks = {name: tensor for name, tensor in weights.items() if name.startswith(prefix) and name.endswith("attn_mask")}
-    spec, taken = complete_backbone(taken, num_heads, masks)
-    # Only a network that pools its patches has a CLS token and no final norm, and then it has timm's fc_norm.
-    if isinstance(spec, ViTSpec) and spec.class_token and not spec.final_norm and "fc_norm.*" not in dropped:
-        raise LayoutError("incomplete checkpoint, it has neither norm.weight nor fc_norm.weight (timm's names)")
-    epoch = stated_epoch(checkpoint, layout.epoch_at)
-    if epoch >= 0 and layout.epoch_is_index:
-        epoch += 1
-    return Conversion(layout=layout.name, branch=branch, spec=spec, state_dict=dict(taken), dropped=dropped, epoch=epoch)
+class Network(NamedTuple):
+    """Where in a checkpoint a network lies."""
+
+    naming: Layout  # The layout whose names its tensors have.
+    path: str  # The keys of the nested dictionaries, joined by `/`.
+    prefix: str  # What stands before each of its names.
+
+    @property
+    def place(self) -> str:
+        return f"{self.path}/{self.prefix}" if self.path else self.prefix
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """A published checkpoint layout: how to recognise it, and how to take its backbone."""
+    """A published checkpoint layout: how to recognise it, and how to take its backbone.
+
+    Without a `place` it is a way of naming a network's tensors, and found wherever a complete network lies. With one it says what
+    an author's file around a network in timm's naming means.
+    """
 
     name: str  # What `--format` calls it.
     typical: str  # One path that no other layout has, such as `teacher/backbone.cls_token`; error messages show it.
     branches: tuple[str, ...] = ("model",)  # The networks in it that can be taken, the default first.
     licence: str = NOT_STATED  # Of published weights in this layout, as their authors state it.
-    weights_at: tuple[str, ...]
-    """Where the weights may be: the keys of nested dictionaries, joined by `/`, and after the last `/` what stands before each of the
-    backbone's names. The first place that bears one of the marks counts. `{branch}` stands for the wanted branch."""
+    place: str | None = None
+    """Where the network is: the keys of nested dictionaries, joined by `/`, and after the last `/` what stands before each of its
+    names, without the wrappers of torch. `{branch}` stands for the wanted branch."""
     marks: tuple[AbstractSet[str], ...] = ()
-    """Groups of the backbone's names: the layout is recognised by all the names of one group. Without any: by `also` alone."""
-    lacks: AbstractSet[str] = frozenset()  # Names of a backbone that is not of this layout, although it bears a mark.
+    """Groups of the network's names: the layout is recognised by all the names of one group. Without any: by its place alone."""
+    lacks: AbstractSet[str] = frozenset()  # Names of a network that is not of this layout, although it bears a mark.
     also: Callable[[Any], bool] | None = None  # What else must be true of the checkpoint.
     specialises: tuple[str, ...] = ()  # Layouts whose marks this one bears, too. Where both are recognised, this one is meant.
     keys: KeyTable | None = None
     """The backbone's names behind the prefix; None where they are timm's, torchvision's or Swin's own."""
     drops: tuple[str, ...] = ()
-    """What else a branch's dictionary holds and is left out on purpose, written as the sources of `keys` are, and looked at first.
-    `{branch}` stands for the wanted branch, `{other}` for the other one."""
+    """What else lies behind the prefix, or with a place beside it, and is left out on purpose; written as the sources of `keys`."""
     steps: tuple[Callable[[Weights], Weights], ...] = ()
     """What else turns the renamed weights into timm's, such as joining queries, keys and values."""
-    epoch_at: str = "epoch"  # Path of the number of completed epochs.
+    heads: Callable[[Any], int | None] | None = (
+        None  # The number of heads that the checkpoint states; LayoutError if it is needed.
+    )
+    refusal: str = ""  # Why no network of this layout can be taken.
+    epoch_at: str = ""  # Path of the number of completed epochs, where it is not where most have it.
     epoch_is_index: bool = False  # Whether that number is the index of the last epoch, counted from 0.
-    converter: Callable[[Layout, Any, str | None, int | None], Conversion] = convert_by_table
-    """Takes a branch's backbone: gets the layout, the checkpoint, the branch (None for the default) and `--num-heads`."""
 
-    def matches(self, checkpoint: Any) -> bool:
-        """Whether a checkpoint bears this layout's marks; it may be of one that specialises it."""
-        is_found = not self.marks or self.find(checkpoint, self.branches[0]) is not None
-        return is_found and (self.also is None or self.also(checkpoint))
+    def bears_marks(self, names: AbstractSet[str]) -> bool:
+        is_marked = not self.marks or any(group <= names for group in self.marks)
+        return is_marked and not names & self.lacks
 
-    def convert(self, checkpoint: Any, branch: str | None = None, num_heads: int | None = None) -> Conversion:
-        """Take the backbone of a checkpoint in this layout; ValueError if its content does not fit.
+    def convert(self, checkpoint: Any, network: Network, branch: str, num_heads: int | None) -> Conversion:
+        """Take a network that was found in the checkpoint; ValueError if its content does not fit.
 
-        The default branch is the one behind the published numbers, the default heads what the layout or 64 channels per head say.
+        Every tensor behind the prefix is taken or dropped by a rule. What lies beside it is listed by its first different part.
         """
-        if branch is not None and branch not in self.branches:
-            raise LayoutError(f"the {self.name} layout has no branch {branch!r}; it has {', '.join(self.branches)}")
+        naming, prefix = network.naming, network.prefix
+        if refusal := self.refusal or naming.refusal:
+            raise LayoutError(refusal)
+        weights = state_dict_at(checkpoint, network.path)
+        inside = {name: tensor for name, tensor in weights.items() if name.startswith(prefix)}
+        keys = naming.keys or own_keys({name.removeprefix(prefix) for name in inside})
+        drops = dict.fromkeys((*naming.drops, *self.drops))
         try:
-            return self.converter(self, checkpoint, branch, num_heads)
+            taken: Weights
+            taken, dropped = apply_table(inside, nested(prefix, "", {**drops, **keys}))
+            for step in naming.steps:
+                taken = step(taken)
+            masks = {name: tensor for name, tensor in inside.items() if name.endswith("attn_mask")}
+            stated = next((heads(checkpoint) for heads in (self.heads, naming.heads) if num_heads is None and heads), num_heads)
+            spec, taken = complete_backbone(taken, stated, masks)
         except KeyError as error:
             raise LayoutError(f"incomplete checkpoint, it has no {error}") from error
-
-    def find(self, checkpoint: Any, branch: str) -> tuple[Weights, str] | None:
-        """The dictionary that holds a branch, and the prefix of the backbone's names in it; None where there is none."""
-        for place in self.weights_at:
-            path, _, prefix = place.replace("{branch}", branch).rpartition("/")
-            weights = state_dict_at(checkpoint, path)
-            names = {name.removeprefix(prefix) for name in weights if name.startswith(prefix)}
-            is_marked = any(group <= names for group in self.marks) and not names & self.lacks
-            if is_marked or (names and not self.marks):
-                return weights, prefix
-        return None
+        # Only a network that pools its patches has a CLS token and no final norm, and then it has timm's fc_norm.
+        is_pooled = f"{prefix}fc_norm.*" in dropped
+        if isinstance(spec, ViTSpec) and spec.class_token and not spec.final_norm and not is_pooled:
+            raise LayoutError("incomplete checkpoint, it has neither norm.weight nor fc_norm.weight (timm's names)")
+        epochs = (stated_epoch(checkpoint, path) for path in ((self.epoch_at,) if self.epoch_at else _EPOCHS))
+        epoch = next((epoch for epoch in epochs if epoch >= 0), -1)
+        return Conversion(
+            layout=self.name,
+            branch=branch,
+            spec=spec,
+            state_dict=dict(taken),
+            dropped=dropped,
+            epoch=epoch + 1 if self.epoch_is_index and epoch >= 0 else epoch,
+            heads_assumed=stated is None and heads_are_assumed(spec, taken),
+        )
 
 
 def is_state_dict(value: Any) -> TypeGuard[Weights]:
@@ -130,13 +140,8 @@ def is_state_dict(value: Any) -> TypeGuard[Weights]:
 
 
 def state_dict_at(checkpoint: Any, path: str) -> Weights:
-    """The state dict at a path of keys joined by `/`; the empty path means the checkpoint itself. Empty where there is none.
-
-    A checkpoint with an entry `format` is PatchBench's own and not in any other author's layout.
-    """
-    if isinstance(checkpoint, Mapping) and "format" in checkpoint:
-        return {}
-    found = _entry(checkpoint, path)
+    """The state dict at a path of keys joined by `/`; the empty path means the checkpoint itself. Empty where there is none."""
+    found = entry_at(checkpoint, path)
     return found if is_state_dict(found) else {}
 
 
@@ -145,13 +150,13 @@ def stated_epoch(checkpoint: Any, path: str) -> int:
     import numpy as np
     from torch import Tensor
 
-    epoch: Any = -1 if is_state_dict(checkpoint) else _entry(checkpoint, path)
+    epoch: Any = -1 if is_state_dict(checkpoint) else entry_at(checkpoint, path)
     if isinstance(epoch, (Tensor, np.generic)) and math.prod(epoch.shape) == 1:
         epoch = epoch.item()
     return int(epoch) if type(epoch) in (int, float) and 0 <= epoch < _MOST_EPOCHS else -1
 
 
-def _entry(node: Any, path: str) -> Any:
+def entry_at(node: Any, path: str) -> Any:
     for key in path.split("/") if path else ():
         node = node.get(key) if isinstance(node, Mapping) else None
     return node

@@ -3,44 +3,48 @@
 from dataclasses import replace
 from typing import Any
 
-from backbones.layouts.base import Conversion, Layout, convert_by_table
+from backbones.layouts.base import Layout, state_dict_at
 from backbones.layouts.keys import LayoutError
 
 MOCO_V3_HEADS = {"vit_small": 12, "vit_base": 12}
-_QUEUES = ("queue", "queue_ptr", "queue2", "queue2_ptr")
-_MOCO_QUEUES = tuple(f"module.{name}" for name in _QUEUES)
+_SWAV_HEADS = ("projection_head.0.weight", "projection_head.weight", "prototypes.weight", "prototypes.prototypes0.weight")
 
 
-def _convert_moco_v3(layout: Layout, checkpoint: Any, branch: str | None, num_heads: int | None) -> Conversion:
+def _moco_v3_heads(checkpoint: Any) -> int:
     """Its ViT-S has 12 heads of 32 channels on purpose (issue moco-v3#7), where every other ViT-S has 6."""
     arch = checkpoint.get("arch")
     if not isinstance(arch, str):
         arch = type(arch).__name__
-    if num_heads is None and arch not in MOCO_V3_HEADS:
+    if arch not in MOCO_V3_HEADS:
         raise LayoutError(f"MoCo-v3's arch {arch!r} is none of {', '.join(MOCO_V3_HEADS)}; pass --num-heads")
-    return convert_by_table(layout, checkpoint, branch, num_heads or MOCO_V3_HEADS[arch])
+    return MOCO_V3_HEADS[arch]
+
+
+def _is_moby(checkpoint: Any) -> bool:
+    """Whether there is nothing but encoders, projectors, a predictor and queues under MoBY's names."""
+    known = ("encoder.", "encoder_k.", "projector.", "projector_k.", "predictor.", "queue1", "queue2", "queue_ptr")
+    return all(name.startswith(known) for name in state_dict_at(checkpoint, "model"))
 
 
 # facebookresearch/moco, main_moco.py (v2), and what others train with its code: `{epoch, arch, state_dict, optimizer}`. The
 # evaluated network is the query encoder; `fc` is the projection head.
 MOCO = Layout(
     name="moco",
-    typical="state_dict/module.encoder_q.conv1.weight",
+    typical="state_dict/encoder_q.conv1.weight",
     branches=("encoder_q", "encoder_k"),
     licence="CC-BY-NC-4.0",  # of the authors' repository
-    weights_at=("state_dict/module.{branch}.",),
+    place="state_dict/{branch}.",
     marks=({"conv1.weight"},),
-    drops=("module.{branch}.fc.*", *_MOCO_QUEUES, "module.{other}.*"),
 )
 # The authors' `resim_fpn_*` files: MoCo's layout and a feature pyramid, which evaluation does not use. ReSim's C4 file has no
 # pyramid and is MoCo's layout; its `*_backbone_*` files are Detectron2's.
 RESIM = replace(
     MOCO,
     name="resim",
-    typical="state_dict/module.encoder_q.fpn_lateral3.weight",
+    typical="state_dict/encoder_q.fpn_lateral3.weight",
     marks=({"conv1.weight", "fpn_lateral3.weight"},),
     specialises=("moco",),
-    drops=(*MOCO.drops, "module.{branch}.fpn_lateral{i}.*", "module.{branch}.fpn_output{i}.*"),
+    drops=("fpn_lateral{i}.*", "fpn_output{i}.*"),
 )
 # WXinlong/DenseCL 5d1c456, openselfsup/models/densecl.py: `{meta, state_dict, optimizer}`. Each encoder is a sequence of
 # backbone (`.0.`) and neck (`.1.`); `backbone.` repeats the query encoder's backbone. The released backbones are plain
@@ -50,22 +54,20 @@ DENSECL = Layout(
     typical="state_dict/encoder_q.0.conv1.weight",
     branches=("encoder_q", "encoder_k"),
     licence="GPL-3.0",  # of the authors' repository
-    weights_at=("state_dict/{branch}.0.",),
+    place="state_dict/{branch}.0.",
     marks=({"conv1.weight"},),
     specialises=("mmpretrain",),
-    drops=("{branch}.1.*", "{other}.*", "backbone.*", "head.*", *_QUEUES),
-    epoch_at="meta/epoch",
 )
 # facebookresearch/swav, main_swav.py. The released files are bare state dicts; own runs put them under `state_dict`, beside
 # `epoch`, `optimizer` and `amp`. Several sets of prototypes are numbered: prototypes.prototypes0.weight. SwAV pads before its
 # first convolution, which pads one pixel less in return: together that is torchvision's.
 SWAV = Layout(
     name="swav",
-    typical="module.prototypes.weight",
+    typical="prototypes.weight",
     licence="CC-BY-NC-4.0",  # of the authors' repository
-    weights_at=("module.", "state_dict/module."),
-    marks=({"layer1.0.conv1.weight"},),
-    drops=("module.projection_head.*", "module.prototypes.*"),
+    marks=tuple({"conv1.weight", "layer1.0.conv3.weight", head} for head in _SWAV_HEADS),
+    specialises=("timm",),
+    drops=("projection_head.*", "prototypes.*"),
 )
 # SwinTransformer/Transformer-SSL: `{model, optimizer, lr_scheduler, max_accuracy, epoch, config}` with a DeiT-S with CLS
 # token, or a Swin-T. The evaluated network is the online encoder. The published links of the two models are swapped (issues
@@ -75,9 +77,9 @@ MOBY = Layout(
     typical="model/encoder.patch_embed.proj.weight",
     branches=("encoder", "encoder_k"),
     licence="MIT",  # of the authors' repository
-    weights_at=("model/{branch}.",),
+    place="model/{branch}.",
     marks=({"patch_embed.proj.weight"},),
-    drops=("projector.*", "projector_k.*", "predictor.*", "queue1", "queue2", "queue_ptr", "{other}.*"),
+    also=_is_moby,
     epoch_is_index=True,
 )
 # facebookresearch/moco-v3, as its own conversion script reads it: `{epoch, arch, state_dict, optimizer, scaler}`. The evaluated
@@ -85,11 +87,10 @@ MOBY = Layout(
 MOCO_V3 = replace(
     MOCO,
     name="moco_v3",
-    typical="state_dict/module.base_encoder.pos_embed",
+    typical="state_dict/base_encoder.pos_embed",
     branches=("base_encoder", "momentum_encoder"),
     marks=({"pos_embed"},),
-    drops=("module.{branch}.head.*", "module.{other}.*", "module.predictor.*"),
-    converter=_convert_moco_v3,
+    heads=_moco_v3_heads,
 )
 # facebookresearch/mae, models_mae.py and util/misc.py: `{model, optimizer, epoch, scaler, args}` with the decoder; the released
 # encoders (`{model}` without a decoder) are timm's layout. Positions are fixed sine-cosine ones, stored.
@@ -98,7 +99,6 @@ MAE = Layout(
     typical="model/decoder_embed.weight",
     branches=("encoder",),
     licence="CC-BY-NC-4.0",  # of the authors' repository
-    weights_at=("model/", ""),
     marks=({"decoder_embed.weight", "patch_embed.proj.weight"},),
     specialises=("timm", "dinov2"),
     drops=("mask_token", "decoder_pos_embed", "decoder_embed.*", "decoder_blocks.*", "decoder_norm.*", "decoder_pred.*"),

@@ -5,6 +5,9 @@ which have no positions: as in timm, the CLS token's own is added to it, so that
 positions are resampled by DINO's rule, with registers antialiased.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from backbones.layouts.base import Layout
 from backbones.layouts.keys import KeyTable, LayoutError, Weights, join_qkv, nested, same
 
@@ -27,9 +30,14 @@ HUGGINGFACE_EMBEDDINGS: KeyTable = {
     "embeddings.mask_token": None,
     "embeddings.patch_embeddings.projection.*": "patch_embed.proj.*",
 }
+HUGGINGFACE_LAYERS = ("encoder.layer.", "encoder.layers.", "layers.", "layer.")
+"""What precedes a block's number: the first in transformers 4 and in files, one of all in the memory of transformers 5."""
 HUGGINGFACE_ATTENTION: KeyTable = {
     **nested("attention.attention.", "attn.", same("query.*", "key.*", "value.*")),
     "attention.output.dense.*": "attn.proj.*",
+    # transformers 5
+    **{f"attention.{part[0]}_proj.*": f"attn.{part}.*" for part in ("query", "key", "value")},
+    "attention.o_proj.*": "attn.proj.*",
 }
 _HUGGINGFACE_BLOCK: KeyTable = {
     **same("norm1.*", "norm2.*", "mlp.fc1.*", "mlp.fc2.*"),
@@ -40,9 +48,20 @@ _HUGGINGFACE_BLOCK: KeyTable = {
 _HUGGINGFACE_KEYS: KeyTable = {
     **HUGGINGFACE_EMBEDDINGS,
     "embeddings.register_tokens": "reg_token",
-    **nested("encoder.layer.{i}.", "blocks.{i}.", _HUGGINGFACE_BLOCK),
+    **{
+        row: to
+        for layer in HUGGINGFACE_LAYERS
+        for row, to in nested(f"{layer}{{i}}.", "blocks.{i}.", _HUGGINGFACE_BLOCK).items()
+    },
     "layernorm.*": "norm.*",
 }
+
+
+def config_heads(checkpoint: Any) -> int | None:
+    """The heads in the configuration that lies beside Hugging Face's weights in a folder."""
+    config = checkpoint.get("config") if isinstance(checkpoint, Mapping) else None
+    heads = config.get("num_attention_heads") if isinstance(config, Mapping) else None
+    return heads if type(heads) is int and heads > 0 else None
 
 
 def _positions_like_timm(state_dict: Weights) -> Weights:
@@ -56,17 +75,16 @@ def _positions_like_timm(state_dict: Weights) -> Weights:
 
 
 # facebookresearch/dinov2, dinov2/models/vision_transformer.py and dinov2/train/ssl_meta_arch.py. The released backbones are
-# bare state dicts; `teacher_checkpoint.pth` of a training run is `{teacher}` with the heads.
+# bare state dicts; `teacher_checkpoint.pth` of a training run is `{teacher}` with the heads, and the trainer's own file `{model}`
+# with the names of student, teacher and losses.
 DINOV2 = Layout(
     name="dinov2",
     typical="register_tokens",
     branches=("teacher",),
     licence="Apache-2.0",  # of the authors' repository
-    weights_at=("teacher/backbone.", "", "model/", "state_dict/"),
     marks=({"mask_token", "pos_embed", "patch_embed.proj.weight"},),
-    specialises=("timm", "dino"),
+    specialises=("timm",),
     keys=_KEYS,
-    drops=("dino_head.*", "ibot_head.*"),
     steps=(_positions_like_timm,),
 )
 # `Dinov2Model` and `Dinov2WithRegistersModel` (transformers, convert_dinov2_to_hf.py and its sibling): bare state dicts, as
@@ -76,10 +94,11 @@ HUGGINGFACE_DINOV2 = Layout(
     name="huggingface_dinov2",
     typical="dinov2.encoder.layer.0.layer_scale1.lambda1",
     licence="Apache-2.0",  # of DINOv2's repository
-    weights_at=("", "dinov2.", "dinov2_with_registers."),
-    marks=({"embeddings.patch_embeddings.projection.weight", "encoder.layer.0.layer_scale1.lambda1"},),
+    marks=tuple(
+        {"embeddings.patch_embeddings.projection.weight", f"{layer}0.layer_scale1.lambda1"} for layer in HUGGINGFACE_LAYERS
+    ),
     keys=_HUGGINGFACE_KEYS,
-    drops=("classifier.*",),
     steps=(join_qkv, _positions_like_timm),
+    heads=config_heads,
 )
 LAYOUTS = (DINOV2, HUGGINGFACE_DINOV2)

@@ -9,6 +9,7 @@ A LayerNorm epsilon is not stored: it is 1e-5, that of all released models (`lay
 import re
 
 from backbones.layouts.base import Layout
+from backbones.layouts.dinov2 import config_heads
 from backbones.layouts.keys import KeyTable, LayoutError, Weights, join_qkv, nested, same
 from backbones.spec import DINOV3_PERIODS
 
@@ -55,6 +56,11 @@ _TIMM_KEYS: KeyTable = {
 }
 
 
+def _without_empty_registers(weights: Weights) -> Weights:
+    """Hugging Face's networks hold an empty tensor where they have no registers."""
+    return {name: tensor for name, tensor in weights.items() if name != "reg_token" or tensor.numel()}
+
+
 def _name_gate(weights: Weights) -> Weights:
     """Name Hugging Face's `up_proj` after timm: the first layer of a plain MLP, and beside a gate the value."""
     if "blocks.0.mlp.fc1_g.weight" not in weights:
@@ -87,11 +93,8 @@ DINOV3 = Layout(
     typical="rope_embed.periods",
     branches=("teacher",),
     licence=_LICENCE,
-    weights_at=("teacher/backbone.", "", "model/", "state_dict/"),
     marks=({"rope_embed.periods", "patch_embed.proj.weight"},),
-    specialises=("dino",),
     keys=_KEYS,
-    drops=("dino_head.*", "ibot_head.*"),
     steps=(_split_bias,),
 )
 # `DINOv3ViTModel` (transformers, convert_dinov3_vit_to_hf.py and modeling_dinov3_vit.py): bare state dicts, as
@@ -103,10 +106,10 @@ HUGGINGFACE_DINOV3 = Layout(
     name="huggingface_dinov3",
     typical="layer.0.attention.q_proj.weight",
     licence=_LICENCE,
-    weights_at=("",),
     marks=tuple(_HUGGINGFACE_MARKS | {f"{place}layer.0.attention.q_proj.weight"} for place in ("", "model.")),
     keys=_HUGGINGFACE_KEYS,
-    steps=(join_qkv, _name_gate),
+    steps=(_without_empty_registers, join_qkv, _name_gate),
+    heads=config_heads,
 )
 # timm, `eva.py`, `vit_*_dinov3*`: timm's names, and no rotary periods. timm's other `Eva` networks differ in how their
 # positions rotate, which the weights do not show; none of them has a CLS token, registers and LayerScale and no stored
@@ -115,7 +118,6 @@ TIMM_DINOV3 = Layout(
     name="timm_dinov3",
     typical="blocks.0.gamma_1",
     licence=_LICENCE,
-    weights_at=("", "state_dict/", "model/"),
     marks=({"cls_token", "reg_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.gamma_1"},),
     lacks={"pos_embed"},
     keys=_TIMM_KEYS,

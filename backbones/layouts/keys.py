@@ -8,7 +8,7 @@ that fits decides. A name that no row fits is an error: nothing is kept, dropped
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,14 @@ _LONGEST_NAME = 100
 
 
 class LayoutError(ValueError):
-    """A checkpoint of no known layout, or one whose content does not fit its layout."""
+    """A checkpoint of no known layout, or one whose content does not fit its layout.
+
+    `hints` are the options of a command, each list of which would take a network of the checkpoint.
+    """
+
+    def __init__(self, message: str, hints: Iterable[Sequence[str]] = ()) -> None:
+        super().__init__(message)
+        self.hints = [hint for hint in hints if hint]
 
 
 def same(*names: str) -> dict[str, str | None]:

@@ -4,14 +4,14 @@ ConvNeXts are recognised and refused.
 """
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from dataclasses import replace
+from typing import Any
 
-from backbones.layouts.base import Conversion, Layout, convert_by_table, is_state_dict, state_dict_at
-from backbones.layouts.dinov2 import HUGGINGFACE_ATTENTION, HUGGINGFACE_EMBEDDINGS
-from backbones.layouts.keys import RESNET_KEYS, KeyTable, LayoutError, abbreviate, join_qkv, nested, same
+from backbones.layouts.base import Layout
+from backbones.layouts.dinov2 import HUGGINGFACE_ATTENTION, HUGGINGFACE_EMBEDDINGS, HUGGINGFACE_LAYERS, config_heads
+from backbones.layouts.keys import RESNET_KEYS, KeyTable, join_qkv, nested, same
+from backbones.layouts.search import state_dicts
 
-_NUMBERS = ("float16", "float32", "float64", "int32", "int64")
-_DETECTRON2_PREFIXES = ("", "backbone.bottom_up.")
 _DETECTRON2_HEADS = ("stem.fc.*", "stem.fc1000.*", "fc1000.*", "fpn_lateral{i}.*", "fpn_output{i}.*")
 _DETECTRON2_BLOCK: KeyTable = {
     **{"conv{j}.weight": "conv{j}.weight", "conv{j}.norm.*": "bn{j}.*"},
@@ -24,9 +24,7 @@ _DETECTRON2_KEYS: KeyTable = {
     **nested("res4.{i}.", "layer3.{i}.", _DETECTRON2_BLOCK),
     **nested("res5.{i}.", "layer4.{i}.", _DETECTRON2_BLOCK),
 }
-_MMPRETRAIN_MARKS = {"backbone.layer1.0.conv1.weight"} | {
-    f"{prefix}patch_embed.projection.weight" for prefix in ("backbone.", "")
-}
+_MMPRETRAIN_VIT = "patch_embed.projection.weight"
 _MMPRETRAIN_BLOCK: KeyTable = {
     **{"ln1.*": "norm1.*", "ln2.*": "norm2.*", "attn.gamma1.weight": "ls1.gamma", "ffn.gamma2.weight": "ls2.gamma"},
     **same("attn.qkv.*", "attn.proj.*"),
@@ -44,49 +42,29 @@ _HUGGINGFACE_BLOCK: KeyTable = {
     **HUGGINGFACE_ATTENTION,
     **{"layernorm_before.*": "norm1.*", "layernorm_after.*": "norm2.*"},
     **{"intermediate.dense.*": "mlp.fc1.*", "output.dense.*": "mlp.fc2.*"},
+    **same("mlp.fc1.*", "mlp.fc2.*"),  # transformers 5
 }
 _HUGGINGFACE_KEYS: KeyTable = {
     **HUGGINGFACE_EMBEDDINGS,
-    **nested("encoder.layer.{i}.", "blocks.{i}.", _HUGGINGFACE_BLOCK),
+    **{
+        row: to
+        for layer in HUGGINGFACE_LAYERS
+        for row, to in nested(f"{layer}{{i}}.", "blocks.{i}.", _HUGGINGFACE_BLOCK).items()
+    },
     "layernorm.*": "norm.*",
     "pooler.*": None,
 }
 
 
-def _is_detectron2(checkpoint: Any) -> bool:
-    """Whether there is a stem under Detectron2's name; the weights may be NumPy arrays, beside their author's name."""
-    model = checkpoint.get("model") if isinstance(checkpoint, Mapping) else None
-    if not isinstance(model, Mapping) or not (is_state_dict(model) or "__author__" in checkpoint):
-        return False
-    return any(f"{prefix}stem.conv1.weight" in model for prefix in _DETECTRON2_PREFIXES)
-
-
-def _convert_detectron2(layout: Layout, checkpoint: Any, branch: str | None, num_heads: int | None) -> Conversion:
-    author = checkpoint.get("__author__")
-    if isinstance(author, str) and author == "Caffe2":
-        raise LayoutError("a network of Detectron's own (MSRA): its strides and BGR input differ from torchvision's ResNets")
-    weights = {str(name): _as_tensor(name, value) for name, value in checkpoint["model"].items()}
-    return convert_by_table(layout, {"model": weights}, branch, num_heads)
-
-
-def _as_tensor(name: object, value: object) -> Any:
-    import numpy as np
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        return value
-    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.name in _NUMBERS:
-        return torch.from_numpy(np.array(value))
-    raise LayoutError(f"{abbreviate([str(name)])} is neither a tensor nor an array of numbers but {type(value).__name__}")
-
-
 def _is_mmpretrain(checkpoint: Any) -> bool:
-    """Whether there is a ViT under mmpretrain's names, or a ResNet behind `backbone.`."""
-    return bool(_MMPRETRAIN_MARKS & set(state_dict_at(checkpoint, "state_dict") or state_dict_at(checkpoint, "")))
+    """Whether there are the facts that its runner writes, without which a ResNet is torchvision's, or a ViT under its names."""
+    is_run = isinstance(checkpoint, Mapping) and isinstance(checkpoint.get("meta"), Mapping)
+    return is_run or any(name.endswith(_MMPRETRAIN_VIT) for _, weights in state_dicts(checkpoint) for name in weights)
 
 
-def _refuse_convnext(layout: Layout, checkpoint: Any, branch: str | None, num_heads: int | None) -> NoReturn:
-    raise LayoutError("a ConvNeXt (DINOv3's small models are such): not supported; ViTs, DINOv3's ViTs, Swins and ResNets are")
+def _is_of_caffe2(checkpoint: Any) -> bool:
+    author = checkpoint.get("__author__") if isinstance(checkpoint, Mapping) else None
+    return isinstance(author, str) and author == "Caffe2"
 
 
 # A ResNet under Detectron2's names, as ReSim's `*_backbone_*` files and the converters of MoCo, DenseCL and DetCo write it:
@@ -97,29 +75,31 @@ DETECTRON2 = Layout(
     name="detectron2",
     typical="model/res2.0.conv1.norm.weight",
     licence="CC-BY-NC-4.0",  # of ReSim's and MoCo's repositories; other authors' files have their own
-    weights_at=("model/backbone.bottom_up.", "model/"),
-    also=_is_detectron2,
+    marks=({"stem.conv1.weight", "res2.0.conv1.weight"},),
     keys=_DETECTRON2_KEYS,
-    drops=tuple(prefix + name for prefix in _DETECTRON2_PREFIXES for name in _DETECTRON2_HEADS),
-    converter=_convert_detectron2,
+    drops=_DETECTRON2_HEADS,
+)
+DETECTRON2_MSRA = replace(
+    DETECTRON2,
+    name="detectron2_msra",
+    typical="__author__: Caffe2",
+    also=_is_of_caffe2,
+    specialises=("detectron2",),
+    refusal="a network of Detectron's own (MSRA): its strides and BGR input differ from torchvision's ResNets",
 )
 # ViTs and ResNets of mmpretrain, mmselfsup and mmcls (mmpretrain/models/backbones/vision_transformer.py, resnet.py): `{meta,
-# state_dict}` with `backbone.` before each name; files reduced to their backbone may lack it (ViT only; a ResNet without it
-# is torchvision's layout). Necks, heads, queues and momentum encoders are dropped. ResNets are taken as mmpretrain's default
-# style `pytorch` (stride in the 3 x 3 convolution), which the weights do not show. The repositories are Apache-2.0; many
+# state_dict}` with `backbone.` before each name; files reduced to their backbone may lack it. ResNets are taken as mmpretrain's
+# default style `pytorch` (stride in the 3 x 3 convolution), which the weights do not show. The repositories are Apache-2.0; many
 # models are converted from others.
 MMPRETRAIN = Layout(
     name="mmpretrain",
     typical="state_dict/backbone.layers.0.ffn.layers.0.0.weight",
     branches=("backbone",),
-    weights_at=("state_dict/backbone.", "backbone.", "state_dict/", ""),
+    marks=({_MMPRETRAIN_VIT, "layers.0.ffn.layers.0.0.weight"}, {"conv1.weight", "layer1.0.conv3.weight"}),
     also=_is_mmpretrain,
+    specialises=("timm",),
     keys=_MMPRETRAIN_KEYS,
-    drops=(
-        *("neck.*", "head.*", "fc.*", "data_preprocessor.*", "target_generator.*"),
-        *("encoder_k.*", "momentum_encoder.*", "target_net.*", "queue", "queue_ptr"),
-    ),
-    epoch_at="meta/epoch",
+    drops=("head.*", "fc.*"),
 )
 # `ViTModel` and the encoder of `ViTMAEModel` (transformers, modeling_vit.py, modeling_vit_mae.py): bare state dicts, as
 # `pytorch_model.bin` or `model.safetensors`. In models with a head the names begin with `vit.`. Query, key and value are
@@ -128,11 +108,13 @@ MMPRETRAIN = Layout(
 HUGGINGFACE_VIT = Layout(
     name="huggingface_vit",
     typical="vit.encoder.layer.0.attention.attention.query.weight",
-    weights_at=("", "vit."),
-    marks=({"embeddings.patch_embeddings.projection.weight", "encoder.layer.0.layernorm_before.weight"},),
+    marks=tuple(
+        {"embeddings.patch_embeddings.projection.weight", f"{layer}0.layernorm_before.weight"} for layer in HUGGINGFACE_LAYERS
+    ),
     keys=_HUGGINGFACE_KEYS,
     drops=("classifier.*", "decoder.*"),
     steps=(join_qkv,),
+    heads=config_heads,
 )
 # Plain state dicts with timm's names: timm itself, torchvision's ResNets, DINO's and iBOT's released backbones, MAE's
 # encoder, DetCo's and DenseCL's published ResNets, Microsoft's Swin transformers. Classifiers are dropped, and so is
@@ -140,7 +122,6 @@ HUGGINGFACE_VIT = Layout(
 TIMM = Layout(
     name="timm",
     typical="blocks.0.attn.qkv.weight",
-    weights_at=("", "state_dict/", "model/"),
     marks=(
         {"pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"},
         {"patch_embed.proj.weight", "layers.0.blocks.0.attn.relative_position_bias_table"},
@@ -153,13 +134,11 @@ TIMM = Layout(
 CONVNEXT = Layout(
     name="convnext",
     typical="stages.0.0.dwconv.weight",
-    weights_at=("", "model/", "state_dict/"),
     marks=(
         {"stages.0.0.dwconv.weight"},
         {"stages.0.blocks.0.conv_dw.weight"},
         {"stages.0.layers.0.depthwise_conv.weight"},
-        {"model.stages.0.layers.0.depthwise_conv.weight"},
     ),
-    converter=_refuse_convnext,
+    refusal="a ConvNeXt (DINOv3's small models are such): not supported; ViTs, DINOv3's ViTs, Swins and ResNets are",
 )
-LAYOUTS = (DETECTRON2, MMPRETRAIN, HUGGINGFACE_VIT, TIMM, CONVNEXT)
+LAYOUTS = (DETECTRON2, DETECTRON2_MSRA, MMPRETRAIN, HUGGINGFACE_VIT, TIMM, CONVNEXT)

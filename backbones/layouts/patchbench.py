@@ -35,8 +35,12 @@ def _evaluated_branch(checkpoint: Mapping[str, Any]) -> str:
     return "student" if method.startswith("moby") else "teacher"
 
 
-def _convert(layout: Layout, checkpoint: Any, branch: str | None, num_heads: int | None) -> Conversion:
+def convert(checkpoint: Mapping[str, Any], branch: str | None, num_heads: int | None) -> Conversion:
     """Take a network with the spec that was trained, which the checkpoint states."""
+    if branch not in (None, *PATCHBENCH.branches):
+        raise LayoutError(f"the patchbench layout has no branch {branch!r}; it has {', '.join(PATCHBENCH.branches)}")
+    if absent := [name for name in ("settings", "backbone_spec", *PATCHBENCH.branches) if name not in checkpoint]:
+        raise LayoutError(f"incomplete checkpoint, it has no {', '.join(absent)}")
     version = checkpoint.get("version")
     if type(version) is not int or version != VERSION:
         raise LayoutError(f"pretraining checkpoint version {shown(version)}, this PatchBench reads {VERSION}")
@@ -53,15 +57,12 @@ def _convert(layout: Layout, checkpoint: Any, branch: str | None, num_heads: int
         raise LayoutError("the checkpoint's recipe_sha256 must be text and its seed an integer")
     state_dict, dropped = apply_table(network, {"backbone.*": "*", "heads.*": None})
     known: dict[str, Any] = {"epoch": stated_epoch(checkpoint, "epoch"), "recipe_sha256": recipe, "seed": seed}
-    return Conversion(layout=layout.name, branch=branch, spec=spec, state_dict=state_dict, dropped=dropped, **known)
+    return Conversion(layout=PATCHBENCH.name, branch=branch, spec=spec, state_dict=state_dict, dropped=dropped, **known)
 
 
 PATCHBENCH = Layout(
     name="patchbench",
     typical=f"format: {FORMAT_MARK}",
     branches=("teacher", "student"),  # the licence is that of whoever trained the weights
-    weights_at=("{branch}/backbone.",),
-    also=is_own_checkpoint,
-    converter=_convert,
 )
 LAYOUTS = (PATCHBENCH,)

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from backbones.build import AnyBackbone, build_backbone
+from backbones.convert import convert_content
 from backbones.layouts import LAYOUTS, Conversion
 from backbones.report import inspect_backbone, report_conversion, report_lines
 from backbones.spec import DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec, architecture_name, spec_in_words, spec_to_dict
@@ -69,6 +70,26 @@ def test_parameters_are_those_that_training_changes() -> None:
     assert (lines["dropped on purpose"], lines["epoch"]) == ("3: 2 by fc.*, 1 by queue", "not stated")
     assert all(layout.licence for layout in LAYOUTS.values())
     assert (LAYOUTS["moco_v3"].licence, LAYOUTS["timm"].licence) == ("CC-BY-NC-4.0", "not stated")
+
+
+def test_the_report_says_which_branch_was_preferred_and_which_heads_were_assumed() -> None:
+    weights = build_backbone(VIT).state_dict()
+    conversion = convert_content({"model": weights, "model_ema": weights, "epoch": 2}, num_heads=2)
+    report = report_conversion(conversion, "0" * 64)
+    assert dict(report_lines(report))["branch"] == "model_ema (preferred to model, which --branch takes)"
+    assert not report["heads_assumed"]
+    lines = dict(report_lines(report_conversion(convert_content(weights), "0" * 64)))
+    assert lines["attention heads"].startswith("1 assumed, one per 64 channels")
+
+
+@pytest.mark.parametrize(("width", "heads"), [(384, 6), (1152, 16), (1280, 16), (1408, 16), (1536, 24), (1664, 16)])
+def test_published_widths_have_their_published_heads(width: int, heads: int) -> None:
+    """ViT-H, ViT-g, SO400M and others have no heads of 64 channels."""
+    with torch.device("meta"):
+        weights = build_backbone(replace(VIT, embed_dim=width, num_heads=heads, depth=1)).state_dict()
+    weights = {name: torch.ones(1).expand(tensor.shape) for name, tensor in weights.items()}
+    conversion = convert_content(weights)
+    assert (conversion.spec.num_heads, conversion.heads_assumed) == (heads, False)  # type: ignore[union-attr]
 
 
 @pytest.fixture(scope="module")

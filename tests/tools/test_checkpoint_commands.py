@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import shlex
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +22,8 @@ from common.files import file_sha256
 from tables.reference import CHECKPOINTS_FILE, read_checkpoints
 from tests.conftest import Finished, RunMain
 from tools.convert_checkpoint import main as convert
+from tools.eval_all import EvalAllOptions
+from tools.eval_all import _conversion_command as conversion_command
 from tools.fetch_checkpoint import main as fetch_checkpoint
 
 SPEC = ViTSpec(embed_dim=64, depth=1, num_heads=1, patch_size=16, image_size=64, class_token=True, final_norm=True)
@@ -77,6 +80,22 @@ def test_mistakes_are_one_line(with_head: Path, tmp_path: Path, run_main: RunMai
     ):
         assert message in run_main(convert, arguments).mistake()
         assert not output.exists()
+
+
+def test_a_refusal_holds_a_command_that_works(with_head: Path, tmp_path: Path, run_main: RunMain) -> None:
+    """And the options do for `eval_all.sh`, which shares them, what they do here."""
+    wrapped, output = tmp_path / "wrapped.pth", tmp_path / "out.safetensors"
+    state = torch.load(with_head, weights_only=True)
+    torch.save({"run": {f"critic.{name.replace('mlp', 'ffn')}": tensor for name, tensor in state.items()}}, wrapped)
+    options = ["--key", "run", "--prefix", "critic.", "--map", "ffn=mlp"]
+    message = run_main(convert, [wrapped, output]).mistake()
+    command = shlex.split(message.partition("; try: python tools/convert_checkpoint.py ")[2])
+    assert run_main(convert, [*command, output]).mistake().count("names that no rule of the layout covers: blocks.0.ffn") == 1
+    report = run_main(convert, [wrapped, output, *options]).output()
+    assert "attention heads: 1 assumed, one per 64 channels" in report
+    assert load_backbone(output).spec == SPEC
+    shared = EvalAllOptions(checkpoint=wrapped, key="run", prefix="critic.", map=("ffn=mlp", "a=b"))
+    assert conversion_command(shared, output).endswith(f"{output} {shlex.join([*options, '--map', 'a=b'])}")
 
 
 BACKBONE = "ViT/16, 64 wide, 1 deep"
