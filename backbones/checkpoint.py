@@ -24,7 +24,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from backbones.file import has_sane_header
-from backbones.pickles import MOST_STEPS, CheckpointError, Global, Ignored, checked_sizes, damaged, of_type, unpickle
+from backbones.pickles import (
+    MOST_STEPS,
+    CheckpointError,
+    Global,
+    Ignored,
+    PickledModule,
+    checked_sizes,
+    damaged,
+    of_type,
+    unpickle,
+)
 from common.files import one_line
 
 __all__ = ["CheckpointError", "load_checkpoint"]
@@ -119,7 +129,6 @@ _HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"  # in every file that
 _CONFIGURATIONS = (  # the options of DINO, SelfPatch, iBOT and MAE; MoBY's; those of fairseq and VISSL
     *("argparse.Namespace", "yacs.config.CfgNode", "omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"),
     *("omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata", "typing.Any"),
-    _HISTORY,
     *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes", "Path")),
 )
 _ODD_NAMES = (
@@ -173,6 +182,8 @@ def load_checkpoint(path: Path) -> Any:
     try:
         checkpoint = _load(path, size := path.stat().st_size)
         _check_content(checkpoint, size)
+        if isinstance(checkpoint, PickledModule):
+            raise CheckpointError("a pickled module; save its `state_dict()` instead, with the code that the module is from")
         return checkpoint
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {one_line(str(error))}") from error

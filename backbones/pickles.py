@@ -26,6 +26,11 @@ _STEPS_PER_TUPLE_KEY = 100  # hashes of tuples can be made to collide, and then 
 _LONGEST_KEY = 10_000
 _MOST_BITS = 512  # of an integer; the states of random generators have 128
 _MOST_DIMENSIONS = 32
+# The classes and functions of networks, and mmengine's of histories, which some tools pickle beside their weights. Nothing of theirs
+# is looked up or called.
+_MODULES = re.compile(
+    r"(?:timm|torchvision|lightly_train|torch\.nn|torch\._C\._nn|mmengine\.logging\.history_buffer)\.[\w.]+|functools\.partial"
+)
 _NUMBER_TYPE = re.compile(r"b1|[iu][1248]|f[248]|c8|c16")
 
 
@@ -57,6 +62,10 @@ class Ignored:
     """Stands in for a configuration object: takes any content and keeps none."""
 
     def __init__(self, *_: Any) -> None: ...
+
+
+class PickledModule(Ignored):
+    """Stands in for a network that was pickled as an object, and for its parts."""
 
 
 def unpickle(
@@ -123,6 +132,8 @@ class _Machine:
         # The names that Python 2 and NumPy 2 have for them.
         module = re.sub(r"^__builtin__$", "builtins", re.sub(r"^numpy\._core\.", "numpy.core.", of_type(module, str)))
         full = f"{module}.{of_type(name, str)}"
+        if full not in self.names and _MODULES.fullmatch(full):
+            return Global(full, PickledModule)
         if full not in self.names:
             fault = "which is not on the allow-list of data-only types; refused, nothing in it was run"
             raise CheckpointError(f"embeds the object {one_line(full, 100)}, {fault}")
@@ -139,7 +150,11 @@ class _Machine:
             self.spend(0, *of_type(state, tuple))
             target.value = target.finish(state)
             return target.value
-        if type(target) not in (Ignored, OrderedDict):  # state dicts have the versions of torch's modules, which no one needs
+        if type(target) not in (
+            Ignored,
+            PickledModule,
+            OrderedDict,
+        ):  # state dicts have the versions of torch's modules, which no one needs
             raise CheckpointError(f"sets the state of {_shown(target)}, which has none; refused")
         return target
 
@@ -148,14 +163,14 @@ class _Machine:
             target.extend(items)
         elif type(target) is set:
             target.update(map(self.key, items))
-        elif type(target) is not Ignored:
+        elif type(target) not in (Ignored, PickledModule):
             raise CheckpointError(f"appends to {_shown(target)}, which is not a list; refused")
         return target
 
     def set_items(self, target: Any, items: Sequence[Any]) -> Any:
         if type(target) in (dict, OrderedDict):
             target.update(zip(map(self.key, items[::2]), items[1::2], strict=True))
-        elif type(target) is not Ignored:
+        elif type(target) not in (Ignored, PickledModule):
             raise CheckpointError(f"sets an item of {_shown(target)}, which is no dictionary; refused")
         return target
 

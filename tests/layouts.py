@@ -21,6 +21,7 @@ DINOV2 = replace(VIT, patch_size=14, image_size=56, layer_scale=True)
 REGISTERS = replace(DINOV2, mlp="swiglu", mlp_ratio=2.75, register_tokens=3, class_position=False, position_rule="antialias")
 DINOV3 = DINOv3Spec(embed_dim=128, depth=2, num_heads=2, patch_size=16, hidden_dim=192, register_tokens=3)
 GATED = replace(DINOV3, mlp="swiglu", query_value_bias=False)
+UNREGISTERED = replace(DINOV3, register_tokens=0)
 SWIN = SwinSpec(embed_dim=16, depths=(2, 1), num_heads=(2, 4), window_size=4, image_size=224)
 RESNET = ResNetSpec(layers=(1, 1, 1, 1))
 
@@ -115,6 +116,15 @@ HUGGINGFACE_VIT = (
 )
 HUGGINGFACE_DINOV2 = (split_qkv, HUGGINGFACE, {r"ls(\d).gamma": r"layer_scale\1.lambda1"})
 HUGGINGFACE_REGISTERS = (*HUGGINGFACE_DINOV2, {"fc1": "weights_in", "fc2": "weights_out"})
+TRANSFORMERS5 = {r"attention.attention.(.)\w+": r"attention.\1_proj", "attention.output.dense": "attention.o_proj"}
+TRANSFORMERS5_VIT = (
+    *HUGGINGFACE_VIT[:2],
+    TRANSFORMERS5,
+    {"encoder.layer": "layers", "norm1": "layernorm_before"},
+    {"norm2": "layernorm_after"},
+)
+TRANSFORMERS5_DINOV2 = (*HUGGINGFACE_DINOV2, TRANSFORMERS5)
+TRANSFORMERS5_REGISTERS = (*HUGGINGFACE_REGISTERS, TRANSFORMERS5)
 HUGGINGFACE_DINOV3 = (
     without_periods,
     split_qkv,
@@ -241,6 +251,20 @@ def make_all() -> dict[str, Made]:
         "timm_dinov3": made("timm_dinov3", DINOV3, "", "head.weight", without_periods),
         "timm_dinov3_gated": made("timm_dinov3", GATED, "state_dict/", "", without_periods),
         "huggingface_dinov3": made("huggingface_dinov3", DINOV3, "", "embeddings.mask_token", *HUGGINGFACE_DINOV3),
+        "huggingface_dinov3_plain": made(
+            "huggingface_dinov3",
+            UNREGISTERED,
+            "",
+            "",
+            *HUGGINGFACE_DINOV3,
+            **{"embeddings.register_tokens": torch.ones(1, 0, 128)},
+        ),
+        "transformers5_vit": made("huggingface_vit", VIT, "vit.", "classifier.weight", *TRANSFORMERS5_VIT),
+        "transformers5_mae": made(
+            "huggingface_vit", VIT, "vit.", "decoder.x", *TRANSFORMERS5_VIT, {"layers": "encoder.layers"}
+        ),
+        "transformers5_dinov2": made("huggingface_dinov2", DINOV2, "", "embeddings.mask_token", *TRANSFORMERS5_DINOV2),
+        "transformers5_registers": made("huggingface_dinov2", REGISTERS, "", "", with_class_position, *TRANSFORMERS5_REGISTERS),
         "huggingface_dinov3_gated": made("huggingface_dinov3", GATED, "", "", *HUGGINGFACE_DINOV3, {"^layer": "model.layer"}),
         "huggingface_dinov2": made("huggingface_dinov2", DINOV2, "", "embeddings.mask_token", *HUGGINGFACE_DINOV2),
         "huggingface_registers": made("huggingface_dinov2", REGISTERS, "", "", with_class_position, *HUGGINGFACE_REGISTERS),

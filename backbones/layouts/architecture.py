@@ -216,6 +216,7 @@ def _pretraining_size(masks: Weights, windows: list[int], patch_size: int) -> in
     stride = patch_size * 2 ** (len(windows) - 1)
     # A stage that its windows divide is likelier than one that was padded.
     exact = [min(counts) * windows[stage] * patch_size * 2**stage for stage, counts in sorted(shown.items())]
+    exact = [size for size in exact if size % stride == 0]
     for size in (*exact, SwinSpec.image_size, windows[-1] * stride, *range(stride, _LARGEST_SWIN, stride)):
         if fits(size):
             return size

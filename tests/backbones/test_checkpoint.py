@@ -1,6 +1,7 @@
 """Files that are not what they seem: what they embed is rebuilt or refused by name, always in one line."""
 
 import argparse
+import json
 import pickle
 import re
 import struct
@@ -13,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from backbones.checkpoint import load_checkpoint
-from backbones.convert import open_backbone
+from backbones.convert import open_backbone, write_conversion
 from tests.layouts import make_all
 
 MADE = make_all()
@@ -136,3 +139,69 @@ def test_detectron2s_own_pickle(tmp_path: Path, protocol: int) -> None:
     conversion = open_backbone(path)
     assert conversion.spec == MADE["detectron2"].spec
     assert all(torch.equal(conversion.state_dict[name], tensor) for name, tensor in MADE["detectron2"].weights.items())
+
+
+@pytest.mark.parametrize("name", ["model.bin", "MODEL.SAFETENSORS", "model.pth", "weights"])
+def test_what_a_file_is_follows_from_its_content(tmp_path: Path, name: str) -> None:
+    """Safetensors whose header has any length, a length that begins as a pickle does included, and pickles."""
+    weights = MADE["timm_vit"].weights
+    for count in range(0, 300, 37):
+        save_file(weights, tmp_path / name, metadata={"note": "x" * count})
+        assert load_checkpoint(tmp_path / name).keys() == weights.keys()
+    torch.save(weights, tmp_path / name)
+    assert open_backbone(tmp_path / name).spec == MADE["timm_vit"].spec
+
+
+def test_shards_and_folders_of_hugging_face(tmp_path: Path) -> None:
+    made = MADE["huggingface_vit"]
+    names = list(made.checkpoint)
+    shards = {"model-00001-of-00002.safetensors": names[:9], "model-00002-of-00002.safetensors": names[9:]}
+    for file, own in shards.items():
+        save_file({name: made.checkpoint[name] for name in own}, tmp_path / file)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {name: file for file, own in shards.items() for name in own}}))
+    config = {"model_type": "vit", "num_attention_heads": 4, "layer_norm_eps": 1e-12}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = open_backbone(tmp_path)
+    assert (found.spec.num_heads, found.heads_assumed) == (4, False)  # type: ignore[union-attr]
+    assert open_backbone(tmp_path, num_heads=2).spec.num_heads == 2  # type: ignore[union-attr]
+    assert open_backbone(index).spec == made.spec
+    assert all(torch.equal(found.state_dict[name], tensor) for name, tensor in made.weights.items())
+    source = write_conversion(found, tmp_path, tmp_path / "out" / "vit.safetensors")
+    assert (source.file_name, len(source.sha256)) == (tmp_path.name, 64)
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(names, "../x.safetensors")}))
+    refused(index, "must name files in the same folder")
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(names, "model-00001-of-00002.safetensors")}))
+    refused(index, "holds other tensors than it says")
+
+
+def test_what_other_programs_write_is_named(tmp_path: Path) -> None:
+    """Each in one line that says what it is, not that it is damaged."""
+    program = torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2))
+    torch.jit.save(program, tmp_path / "model.pth")
+    refused(tmp_path / "model.pth", "a TorchScript program; save its weights")
+    np.savez(tmp_path / "model.npz", kernel=np.ones(3))
+    refused(tmp_path / "model.npz", r"a NumPy archive \(\.npz\)")
+    shards = tmp_path / "step_100"
+    shards.mkdir()
+    (shards / "__0_0.distcp").write_bytes(b"x")
+    refused(shards, "torch.distributed.checkpoint; join them")
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_histories_of_mmengine_are_left_out(tmp_path: Path, protocol: int) -> None:
+    history = pytest.importorskip("mmengine.logging").HistoryBuffer([0.5], [1])
+    checkpoint = {**MADE["mmpretrain_vit"].checkpoint, "message_hub": {"log_scalars": {"train/loss": history}}}
+    torch.save(checkpoint, path := tmp_path / "epoch_3.pth", pickle_protocol=protocol)
+    assert open_backbone(path).layout == "mmpretrain"
+
+
+def test_modules_that_are_pickled_beside_weights_are_left_out(tmp_path: Path) -> None:
+    """lightly-train keeps its whole networks under `lightly_train` (`_checkpoint.py`), Lightning its hyperparameters."""
+    network = timm.create_model("test_vit", num_classes=0)
+    checkpoint = {"state_dict": {f"backbone.{name}": tensor for name, tensor in network.state_dict().items()}}
+    torch.save({**checkpoint, "lightly_train": {"models": {"model": network}}}, path := tmp_path / "last.ckpt")
+    found = open_backbone(path, num_heads=2).state_dict
+    assert all(torch.equal(found[name], tensor) for name, tensor in network.state_dict().items())
+    torch.save(network, path)
+    refused(path, "a pickled module; save its `state_dict")

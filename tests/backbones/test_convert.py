@@ -19,7 +19,7 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 
 from backbones.build import build_backbone
-from backbones.convert import convert_timm_model, open_backbone, write_conversion
+from backbones.convert import convert_content, convert_timm_model, open_backbone, write_conversion
 from backbones.file import is_backbone_file, load_backbone, load_strictly, read_backbone_file, read_header, write_backbone_file
 from backbones.spec import DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec, spec_to_dict
 from tests.layouts import VIT, make_all, weights_of
@@ -81,6 +81,31 @@ def test_swin_masks_show_the_pretraining_size(tmp_path: Path, image_size: int) -
     with torch.no_grad():
         found = load_backbone(tmp_path / "swin.safetensors").eval().forward_tokens(images).patches
         torch.testing.assert_close(found, reference.forward_features(images).flatten(1, 2), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("window", "image_size", "stored"),
+    [
+        (12, 384, ()),
+        (12, 224, ()),
+        (7, 224, ()),
+        (8, 256, ()),
+        (7, 192, (1, 2)),
+        (7, 256, (2, 1)),
+        (7, 224, (2,)),
+        (6, 96, (0,)),
+    ],
+)
+def test_swins_pretraining_size_without_or_with_padded_masks(window: int, image_size: int, stored: tuple[int, ...]) -> None:
+    """The last stage's table shows the size of 384 pixels; masks in any order, of stages that were padded to whole windows."""
+    numbers: dict[str, Any] = {"embed_dim": 16, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 2, 4), "window_size": window}
+    reference = SwinTransformer(img_size=image_size, num_classes=0, **numbers).eval()
+    buffers = dict(reference.named_buffers())
+    masks = {
+        name: buffers[name] for stage in stored for name in buffers if name.startswith(f"layers.{stage}.") and "mask" in name
+    }
+    found = convert_content({**masks, **reference.state_dict()}).spec
+    assert found == SwinSpec(**numbers, image_size=image_size)
 
 
 def test_num_heads_must_be_stated_for_unusual_widths(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from torch import Tensor
 from backbones.convert import open_backbone, write_conversion
 from backbones.file import read_backbone_file
 from tests.layouts import RESNET, Made, make_all
+from tests.wrappers import TOOLS, WEIGHTS
 
-MADE = make_all()
+MADE = make_all() | {tool.tool: Made(tool.tool, tool.checkpoint, tool.spec, WEIGHTS[tool.spec]) for tool in TOOLS}
 LAYOUTS = [name for name, made in MADE.items() if made.spec != RESNET]
 # A ResNet's smallest file has 32 MB; two layouts of them, one with arrays, stand for all in the quick run.
 RESNETS = ["moco", "detectron2"]
