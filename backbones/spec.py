@@ -21,7 +21,15 @@ DINOV3_PERIODS = "rope.periods"  # Name of the rotary periods among a DINOv3's w
 # Far beyond every published network: an absurd one must not be built before its weights are compared with it.
 _LARGEST: Mapping[str, int] = {
     **{"embed_dim": 2**15, "hidden_dim": 2**18, "mlp_ratio": 64, "num_heads": 2**10, "register_tokens": 2**10},
-    **{"depth": 100, "depths": 100, "layers": 200, "patch_size": 2**10, "image_size": 2**12, "window_size": 64},
+    **{
+        "norm_epsilon": 1,
+        "depth": 100,
+        "depths": 100,
+        "layers": 200,
+        "patch_size": 2**10,
+        "image_size": 2**12,
+        "window_size": 64,
+    },
 }
 _MOST_STAGES = 8
 _LARGEST_BUFFERS = 2**32  # bytes; a Swin's follow from its numbers and are in no file
@@ -63,6 +71,7 @@ class ViTSpec(_Transformer):
     """Whether the stored positions begin with one for the CLS token; without effect where there is no CLS token."""
     position_rule: PositionRule = "dino"
     """How positions are resampled to other grids than the stored one (`backbones.vit.resize_positions`)."""
+    norm_epsilon: float = 1e-6  # What each LayerNorm adds to the variance.
 
     def __post_init__(self) -> None:
         _check_fields(self)
@@ -176,8 +185,10 @@ def typical_image_size(spec: BackboneSpec) -> int:
 
 
 def spec_to_dict(spec: BackboneSpec) -> dict[str, Any]:
-    """The spec as JSON-ready values, with its family."""
+    """The spec as JSON-ready values, with its family; without a usual epsilon, which files did not always state."""
     fields = {name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(spec).items()}
+    if fields.get("norm_epsilon") == ViTSpec.norm_epsilon:
+        del fields["norm_epsilon"]
     return {"family": spec.family, **fields}
 
 
@@ -270,7 +281,8 @@ def _check_fields(spec: BackboneSpec) -> None:
                     f"a list of at most {_MOST_STAGES} integers" if is_list else "a number" if float in kinds else "an integer"
                 )
                 raise ValueError(f"{given} must be {what}")
-            if min(numbers, default=1) < (lowest := field.name != "register_tokens"):
+            lowest = 1e-15 if field.name == "norm_epsilon" else field.name != "register_tokens"
+            if min(numbers, default=1) < lowest:
                 raise ValueError(f"{given} must {'be positive' if lowest else 'not be negative'}")
             if (sum(numbers) if field.name in ("depths", "layers") else max(numbers, default=0)) > _LARGEST[field.name]:
                 raise ValueError(f"{given} is beyond every known network; at most {_LARGEST[field.name]}")

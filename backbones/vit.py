@@ -57,7 +57,7 @@ class ViT(PlainViT, VisionTransformer):
 
     def __init__(self, spec: ViTSpec, drop_path_rate: float = 0.0) -> None:
         super().__init__(
-            **timm_arguments(spec, drop_path_rate, norm_epsilon=1e-6),
+            **timm_arguments(spec, drop_path_rate, norm_epsilon=spec.norm_epsilon),
             img_size=spec.image_size,
             mlp_ratio=spec.mlp_ratio,
             class_token=spec.class_token,

@@ -9,18 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from backbones.layouts.architecture import complete_backbone, heads_are_assumed
 from backbones.layouts.keys import KeyTable, LayoutError, Weights, apply_table, nested, own_keys
-from backbones.spec import BackboneSpec, ViTSpec
+from backbones.spec import BackboneSpec, DINOv3Spec, ViTSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 NOT_STATED = "not stated"
 _MOST_EPOCHS = 10**9
+_DINOV3_EPSILON = 1e-5  # that of all released models
 # Where the number of completed epochs may be: PyTorch Lightning's, most authors', OpenMMLab's.
 _EPOCHS = ("loops/fit_loop/epoch_progress/current/processed", "epoch", "meta/epoch")
 
@@ -111,6 +112,8 @@ class Layout:
             masks = {name: tensor for name, tensor in inside.items() if name.endswith("attn_mask")}
             stated = next((heads(checkpoint) for heads in (self.heads, naming.heads) if num_heads is None and heads), num_heads)
             spec, taken = complete_backbone(taken, stated, masks)
+            config = entry_at(checkpoint, "config") if naming.heads else None
+            spec = _as_configured(spec, config) if isinstance(config, Mapping) else spec
         except KeyError as error:
             raise LayoutError(f"incomplete checkpoint, it has no {error}") from error
         # Only a network that pools its patches has a CLS token and no final norm, and then it has timm's fc_norm.
@@ -128,6 +131,20 @@ class Layout:
             epoch=epoch + 1 if self.epoch_is_index and epoch >= 0 else epoch,
             heads_assumed=stated is None and heads_are_assumed(spec, taken),
         )
+
+
+def _as_configured(spec: BackboneSpec, config: Mapping[str, Any]) -> BackboneSpec:
+    """The spec with the epsilon that a configuration of Hugging Face's states; LayoutError for what our networks cannot have."""
+    epsilon, activation = config.get("layer_norm_eps"), config.get("hidden_act", "gelu")
+    usual = _DINOV3_EPSILON if isinstance(spec, DINOv3Spec) else spec.norm_epsilon if isinstance(spec, ViTSpec) else None
+    is_plain = isinstance(spec, (ViTSpec, DINOv3Spec)) and spec.mlp == "gelu"
+    if type(epsilon) not in (float, type(None)) or (is_plain and activation != "gelu"):
+        raise LayoutError(f"config.json: our {spec.family} has no layer_norm_eps={epsilon} or hidden_act={activation}")
+    if epsilon in (None, usual):
+        return spec
+    if not isinstance(spec, ViTSpec):
+        raise LayoutError(f"config.json: our {spec.family} has an epsilon of {usual}, not {epsilon}")
+    return replace(spec, norm_epsilon=epsilon)
 
 
 def is_state_dict(value: Any) -> TypeGuard[Weights]:

@@ -9,6 +9,7 @@ import sys
 import types
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from safetensors.torch import save_file
 
 from backbones.checkpoint import load_checkpoint
 from backbones.convert import open_backbone, write_conversion
-from tests.layouts import make_all
+from backbones.file import load_backbone
+from tests.layouts import VIT, make_all
 
 MADE = make_all()
 
@@ -163,12 +165,17 @@ def test_shards_and_folders_of_hugging_face(tmp_path: Path) -> None:
     config = {"model_type": "vit", "num_attention_heads": 4, "layer_norm_eps": 1e-12}
     (tmp_path / "config.json").write_text(json.dumps(config))
     found = open_backbone(tmp_path)
-    assert (found.spec.num_heads, found.heads_assumed) == (4, False)  # type: ignore[union-attr]
+    assert found.spec == replace(VIT, num_heads=4, norm_epsilon=1e-12)
+    assert not found.heads_assumed
     assert open_backbone(tmp_path, num_heads=2).spec.num_heads == 2  # type: ignore[union-attr]
     assert open_backbone(index).spec == made.spec
     assert all(torch.equal(found.state_dict[name], tensor) for name, tensor in made.weights.items())
     source = write_conversion(found, tmp_path, tmp_path / "out" / "vit.safetensors")
+    assert load_backbone(tmp_path / "out" / "vit.safetensors").norm.eps == 1e-12  # type: ignore[union-attr]
     assert (source.file_name, len(source.sha256)) == (tmp_path.name, 64)
+    for stated in ({"layer_norm_eps": "small"}, {"hidden_act": "quick_gelu"}):
+        (tmp_path / "config.json").write_text(json.dumps(stated))
+        refused(tmp_path, r"config\.json: our vit has no .*(small|quick_gelu)")
     index.write_text(json.dumps({"weight_map": dict.fromkeys(names, "../x.safetensors")}))
     refused(index, "must name files in the same folder")
     index.write_text(json.dumps({"weight_map": dict.fromkeys(names, "model-00001-of-00002.safetensors")}))
