@@ -94,6 +94,7 @@ def joint_bias(weights: Weights) -> Weights:
 # What the layouts call the parts of a network: timm's names and theirs, as patterns that are replaced one after the other.
 
 SWINS_OWN = {"layers.1.downsample": "layers.0.downsample"}  # at the end of the stage before
+SEQUENTIAL = {"^conv1": "0", "^bn1": "1", "^layer4": "7", "^layer3": "6", "^layer2": "5", "^layer1": "4"}
 DETECTRON2 = (
     {"^conv1": "stem.conv1", "^bn1": "stem.conv1.norm", r"bn(\d)": r"conv\1.norm"}
     | {"downsample.0": "shortcut", "downsample.1": "shortcut.norm"}
@@ -277,5 +278,6 @@ def make_all() -> dict[str, Made]:
         "timm_registers": made("timm", REGISTERS, ""),
         "timm_swin": made("timm", SWIN, "model/"),
         "microsoft_swin": made("timm", SWIN, "model/", "head.weight", SWINS_OWN),
+        "sequential_resnet": made("sequential_resnet", RESNET, "state_dict/backbone.", "projection_head.x", SEQUENTIAL),
         "torchvision_resnet": made("timm", RESNET, "", "fc.weight fc.bias"),
     }

@@ -129,6 +129,20 @@ TIMM = Layout(
     ),
     drops=("head.*", "fc.*", "fc_norm.*", "masked_embed"),
 )
+# torchvision's ResNet as `nn.Sequential(*list(resnet.children())[:-1])`, the form of lightly's examples: the places of the children.
+_SEQUENTIAL_BLOCK = same("conv{j}.weight", "bn{j}.*", "downsample.0.weight", "downsample.1.*")
+SEQUENTIAL_RESNET = Layout(
+    name="sequential_resnet",
+    typical="backbone.4.0.conv1.weight",
+    marks=({"0.weight", "1.running_mean", "4.0.conv3.weight"},),
+    keys={
+        **{"0.weight": "conv1.weight", "1.*": "bn1.*"},
+        **nested("4.{i}.", "layer1.{i}.", _SEQUENTIAL_BLOCK),
+        **nested("5.{i}.", "layer2.{i}.", _SEQUENTIAL_BLOCK),
+        **nested("6.{i}.", "layer3.{i}.", _SEQUENTIAL_BLOCK),
+        **nested("7.{i}.", "layer4.{i}.", _SEQUENTIAL_BLOCK),
+    },
+)
 # ConvNeXts, among them DINOv3's smaller models: no adapter here runs them. The marks are the names of facebookresearch
 # (dinov3 and ConvNeXt, models/convnext.py), of timm (convnext.py) and of transformers (modeling_dinov3_convnext.py).
 CONVNEXT = Layout(
@@ -141,4 +155,4 @@ CONVNEXT = Layout(
     ),
     refusal="a ConvNeXt (DINOv3's small models are such): not supported; ViTs, DINOv3's ViTs, Swins and ResNets are",
 )
-LAYOUTS = (DETECTRON2, DETECTRON2_MSRA, MMPRETRAIN, HUGGINGFACE_VIT, TIMM, CONVNEXT)
+LAYOUTS = (DETECTRON2, DETECTRON2_MSRA, MMPRETRAIN, HUGGINGFACE_VIT, TIMM, SEQUENTIAL_RESNET, CONVNEXT)

@@ -21,16 +21,14 @@ _NOT_NETWORKS = re.compile("optim|scheduler|scaler|rng", re.IGNORECASE)  # keys 
 
 _DEEPEST = 8  # keys in keys; published checkpoints have up to four
 
-_TEACHERS, _STUDENTS, _AVERAGES = {"teacher"}, {"student"}, {"ema", "averaged"}
+_TEACHERS, _STUDENTS, _AVERAGES = {"teacher"}, {"student"}, {"ema", "swa", "average", "averaged"}
 _MOMENTUM = {"momentum", "target", "k", "key"}
 # The words, between underscores, of the names that training loops give to what holds a network. What has another name may hold a
 # network for another purpose, such as that of a loss, and is not taken unasked.
-_WRAPPER_WORDS = (
-    _TEACHERS | _STUDENTS | _AVERAGES | _MOMENTUM | {"online", "query", "q", "base", "main", "pretrained", "shadow"}
-    | {"module", "model", "models", "network", "net", "nets", "backbone", "encoder", "trunk", "body", "bottom", "up", "feature"}
-    | {"features", "extractor", "embedding", "wrapped", "wrapper", "image", "visual", "vision", "visn", "context", "self"}
-    | {"vit", "vits", "mae", "transformer", "resnet", "swin", "dino", "dinov2", "dinov3", "timm", "with", "registers", "hf"}
-    | {"state", "dict", "params", "parameters", "weights", "checkpoint", "ckpt", "generator", "learner", "arch", "classy", "app"}
+_WRAPPER_WORDS = _TEACHERS | _STUDENTS | _AVERAGES | _MOMENTUM | set(
+    "online query q base main pretrained shadow module model models network net nets backbone encoder trunk body bottom up feature "
+    "features feat extractor embedding wrapped wrapper image visual vision tower context self vit vits mae transformer resnet swin "
+    "dino dinov timm hf with registers state dict params parameters weights checkpoint ckpt generator learner arch classy app".split()
 )  # fmt: skip
 
 
@@ -143,9 +141,10 @@ def choose(checkpoint: Any, networks: list[Network], branch: str | None) -> Choi
     has_online = any("online" in _words(network.place) for network in known.values())
     ranks = {label: _rank(network.place, has_online) for label, network in known.items()}
     best = [label for label in known if ranks[label] == min(ranks.values())]
-    distinct = [
-        label for label in best if not any(_same(checkpoint, known[label], known[other]) for other in _before(best, label))
-    ]
+    distinct: list[str] = []
+    for label in best:
+        if not any(_same(checkpoint, known[label], known[other]) for other in distinct):
+            distinct.append(label)
     doubt = _doubt(checkpoint, known, ranks[best[0]])
     if len(distinct) > 1 or doubt:
         holds = f"several networks: {', '.join(labels)}" if len(labels) > 1 else f"one network: {best[0]}"
@@ -153,10 +152,6 @@ def choose(checkpoint: Any, networks: list[Network], branch: str | None) -> Choi
     others = [label for label in known if label not in best]
     reason = f"preferred to {', '.join(others)}, which --branch takes" if others else ""
     return Choice(known[best[0]], best[0], reason)
-
-
-def _before(labels: list[str], label: str) -> list[str]:
-    return labels[: labels.index(label)]
 
 
 def _same(checkpoint: Any, one: Network, other: Network) -> bool:
@@ -190,7 +185,7 @@ def _words(place: str) -> set[str]:
 
 
 def _is_usual(place: str) -> bool:
-    return all(word in _WRAPPER_WORDS or word.isdigit() for word in _words(place))
+    return all(word.rstrip("0123456789") in _WRAPPER_WORDS | {""} for word in _words(place))
 
 
 def _rank(place: str, has_online: bool) -> int:

@@ -95,6 +95,14 @@ def test_key_prefix_and_map_take_what_no_rule_knows(tmp_path: Path) -> None:
             open_backbone(path, selection=selection)
 
 
+def test_one_network_under_two_names_is_no_question() -> None:
+    """A module that a training loop holds twice; with other numbers in one of them it is a question again."""
+    twice = under(own="backbone.") | under(own="model.encoder.")
+    assert convert_content(twice).spec == VIT
+    with pytest.raises(ValueError, match=r"several networks: backbone, model\.encoder; say which with --branch"):
+        convert_content({**twice, "backbone.norm.bias": torch.ones(64)})
+
+
 def test_tokens_beside_a_network_that_lacks_them_are_not_dropped() -> None:
     spec = replace(VIT, class_token=False)
     weights = prefixed("backbone.", weights_of(spec))
