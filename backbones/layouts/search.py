@@ -25,11 +25,12 @@ _TEACHERS, _STUDENTS, _AVERAGES = {"teacher"}, {"student"}, {"ema", "swa", "aver
 _MOMENTUM = {"momentum", "target", "k", "key"}
 # The words, between underscores, of the names that training loops give to what holds a network. What has another name may hold a
 # network for another purpose, such as that of a loss, and is not taken unasked.
-_WRAPPER_WORDS = _TEACHERS | _STUDENTS | _AVERAGES | _MOMENTUM | set(
+_WORDS = (
     "online query q base main pretrained shadow module model models network net nets backbone encoder trunk body bottom up feature "
     "features feat extractor embedding wrapped wrapper image visual vision tower context self vit vits mae transformer resnet swin "
-    "dino dinov timm hf with registers state dict params parameters weights checkpoint ckpt generator learner arch classy app".split()
-)  # fmt: skip
+    "dino dinov timm hf with registers state dict params parameters weights checkpoint ckpt generator learner arch classy app"
+)
+_WRAPPER_WORDS = _TEACHERS | _STUDENTS | _AVERAGES | _MOMENTUM | set(_WORDS.split())
 
 
 def in_plain_names(checkpoint: Any) -> Any:
