@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from backbones.spec import BackboneSpec, PlainViTSpec, SwinSpec
+from backbones.spec import BackboneSpec, ForeignSpec, PlainViTSpec, SwinSpec
 
 
 class Tokens(NamedTuple):
@@ -18,6 +18,7 @@ class Tokens(NamedTuple):
     cls: Tensor | None  # [B, D], or None where the backbone has no CLS token.
     patches: Tensor  # [B, N, D], row-major over the grid. Of a Swin or a ResNet these are the positions of the last stage.
     grid: tuple[int, int]  # (h, w) with h * w == N.
+    pooled: Tensor | None = None  # [B, L]: what a network of timm hands to its classifier; None for our own.
 
 
 class Backbone:
@@ -53,11 +54,11 @@ class Backbone:
 
     def map_channels(self, taps: Sequence[int]) -> list[int]:
         """D of each map of `forward_maps`."""
-        return [_tap_shape(self.spec, tap)[0] for tap in taps]
+        return [tap_shape(self.spec, tap)[0] for tap in taps]
 
     def map_strides(self, taps: Sequence[int]) -> list[int]:
         """Input pixels per position of each map of `forward_maps`."""
-        return [_tap_shape(self.spec, tap)[1] for tap in taps]
+        return [tap_shape(self.spec, tap)[1] for tap in taps]
 
     def _embed(self, images_B3HW: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """The first block's features, and what every block is called with beside its features."""
@@ -110,12 +111,21 @@ def timm_arguments(spec: PlainViTSpec, drop_path_rate: float, norm_epsilon: floa
     return {**numbers, **fixed, "drop_path_rate": drop_path_rate, "norm_layer": partial(nn.LayerNorm, eps=norm_epsilon)}
 
 
-def _tap_shape(spec: BackboneSpec, tap: int) -> tuple[int, int]:
+def tap_shape(spec: BackboneSpec, tap: int) -> tuple[int, int]:
     """Channels, and input pixels per position, after a block or stage."""
+    if isinstance(spec, ForeignSpec):
+        return spec.channels[tap], spec.strides[tap]
     if isinstance(spec, PlainViTSpec):
         return spec.embed_dim, spec.patch_size
     channels, stride = (spec.embed_dim, spec.patch_size) if isinstance(spec, SwinSpec) else (256, 4)
     return channels * 2**tap, stride * 2**tap
+
+
+def input_multiple(spec: BackboneSpec) -> int:
+    """What the sides of an input are multiples of; a network that takes one size only has that."""
+    if isinstance(spec, ForeignSpec):
+        return spec.size_step or spec.image_size
+    return max(tap_shape(spec, tap)[1] for tap in range(spec.num_blocks))
 
 
 def check_taps(taps: Sequence[int], spec: BackboneSpec) -> None:

@@ -1,11 +1,10 @@
 """Any published checkpoint to a backbone file: find the layout, take the branch, prove that nothing is left over.
 
-A pretrained model of timm by its name (`timm:vit_small_patch16_224.dino`) is taken only if its network is one of ours, and that is
-proved for each: on the same random image the converted backbone must give timm's own features.
+A pretrained model of timm by its name (`timm:vit_small_patch16_224.dino`) becomes one of our networks if that gives timm's own
+features, which is proved for each on a random image; any other stays timm's own network.
 """
 
 import dataclasses
-import hashlib
 import os
 import shlex
 from collections.abc import Callable, Mapping
@@ -16,15 +15,16 @@ from typing import Any
 
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from backbones.build import build_backbone
 from backbones.checkpoint import load_checkpoint
 from backbones.file import Source, check_fills, is_backbone_file, is_timm_name, read_backbone_file, write_backbone_file
+from backbones.foreign import timm_spec, weights_sha256
 from backbones.layouts import LAYOUTS, Conversion, LayoutError, Network, abbreviate, convert
 from backbones.layouts.architecture import refuse_num_heads
 from backbones.layouts.search import in_plain_names, select, with_renamed
-from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, typical_image_size
+from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, is_function_name, typical_image_size
 from common.files import file_sha256, one_line
 
 _TIMM_TOLERANCE = 1e-4
@@ -58,7 +58,7 @@ def open_backbone(
     num_heads: int | None = None,
     selection: Selection = WHOLE,
 ) -> Conversion:
-    """The backbone of whatever people have: a checkpoint of any known layout, a model of timm (`timm:NAME`), or a backbone file.
+    """The backbone of whatever people have: a checkpoint of any known layout, `timm:NAME`, a backbone file, or `module:function`.
 
     None stands for the layout that the keys show, for its default branch, and for the heads that it or the width says.
     ValueError, in one line that names the file, if there is no backbone, or an option is given where there is no choice; with the
@@ -70,10 +70,11 @@ def open_backbone(
                 raise LayoutError("a model of timm has no other layout, branch or entry; leave the options for these out")
             return convert_timm_model(path, num_heads)
         # A backbone file must not be taken for a bare state dict: its spec states the heads, which its weights do not show.
-        if not is_backbone_file(path):
+        if not is_backbone_file(path) and not is_function_name(path):
             return convert_content(load_checkpoint(path), layout_name, branch, num_heads, selection)
         if not (layout_name is branch is num_heads is None and selection == WHOLE):
-            raise LayoutError("is a backbone file already, which states its layout, branch and heads; leave these options out")
+            kind = "what a function returns" if is_function_name(path) else "a backbone file already"
+            raise LayoutError(f"is {kind}, which states its layout, branch and heads; leave these options out")
         content = read_backbone_file(path)
     except ValueError as error:
         message = one_line(str(error).removeprefix(f"{path}: "), _LONGEST_MESSAGE)  # names in a checkpoint may contain anything
@@ -137,8 +138,7 @@ def convert_timm_model(
 ) -> Conversion:
     """Fetch a pretrained model `timm:NAME` through timm's factory `create`, take its backbone, and prove it by its features.
 
-    LayoutError if timm has no such model or no weights for it, they cannot be fetched, the network is none of ours, or `num_heads`
-    is not the model's own.
+    LayoutError if timm has no such model or no weights for it, they cannot be fetched, or `num_heads` is not the model's own.
     """
     name = os.fspath(source).partition(":")[2]
     if not timm.is_model(name) or not timm.is_model_pretrained(name):
@@ -149,21 +149,61 @@ def convert_timm_model(
     except (OSError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise LayoutError(f"timm cannot fetch the weights of {name} ({reason}); check the network") from error
-    weights = model.state_dict()
-    layout = next((LAYOUTS[name] for name in ("timm", "timm_dinov3") if LAYOUTS[name].bears_marks(weights.keys())), None)
-    if layout is None:
-        raise LayoutError(f"timm's {type(model).__name__} is none of the supported families (ViT, DINOv3's ViT, Swin, ResNet)")
-    # All blocks of a ViT have the same number; a Swin's weights show theirs.
-    own_heads = model.blocks[0].attn.num_heads if hasattr(model, "blocks") else None
+    # All blocks of a ViT have the same number; other weights show theirs, or have none.
+    blocks = getattr(model, "blocks", None)
+    own_heads = getattr(getattr(blocks[0], "attn", None), "num_heads", None) if blocks is not None else None
     if own_heads is None:
         refuse_num_heads(num_heads)
     elif num_heads not in (None, own_heads):
         raise LayoutError(f"--num-heads {num_heads} contradicts the model, which has {own_heads}")
+    try:
+        return _as_ours(model, own_heads)
+    except LayoutError:
+        return convert_timm_weights(name, model.state_dict(), model)
+
+
+def _as_ours(model: Any, own_heads: int | None) -> Conversion:
+    """A model of timm as one of our networks; LayoutError unless that gives the same features."""
+    weights = model.state_dict()
+    layout = next((LAYOUTS[name] for name in ("timm", "timm_dinov3") if LAYOUTS[name].bears_marks(weights.keys())), None)
+    if layout is None:
+        raise LayoutError(f"timm's {type(model).__name__} is none of our families (ViT, DINOv3's ViT, Swin, ResNet)")
     conversion = layout.convert(weights, Network(layout, "", ""), layout.branches[0], own_heads)
     if isinstance(conversion.spec, SwinSpec):
         spec = dataclasses.replace(conversion.spec, image_size=model.patch_embed.img_size[0])
         conversion = dataclasses.replace(conversion, spec=spec)
     _check_features(model, conversion)
+    return conversion
+
+
+@torch.no_grad()
+def convert_timm_weights(name: str, weights: Mapping[str, Tensor], model: Any = None) -> Conversion:
+    """The weights of a model of timm as timm's own network without its classifier, which, where the model is given, has its features.
+
+    ValueError unless they are all there, and nothing beside them but the classifier.
+    """
+    spec = timm_spec(name)
+    with torch.device("meta"):
+        own = build_backbone(spec).state_dict()
+    classifiers = (timm.get_pretrained_cfg(name) or model.pretrained_cfg).classifier
+    prefixes = tuple(
+        f"{part.partition('.')[0]}." for part in (classifiers if isinstance(classifiers, tuple) else (classifiers,))
+    )
+    taken = {key: value for key, value in weights.items() if key in own or not key.startswith(prefixes)}
+    dropped = {"timm's classifier": tuple(sorted(set(weights) - set(taken)))} if len(taken) < len(weights) else {}
+    conversion = Conversion(
+        layout="timm", branch=LAYOUTS["timm"].branches[0], spec=spec, state_dict=taken, dropped=dropped, epoch=-1
+    )
+    check_fills(spec, taken)
+    if model is not None:
+        network = build_backbone(spec).eval()
+        network.load_state_dict(taken)
+        images_13HW = torch.rand(1, 3, spec.image_size, spec.image_size, generator=torch.Generator().manual_seed(0))
+        last = spec.num_blocks - 1
+        (found_1Dhw,) = network.forward_maps(images_13HW, [last])
+        (expected_1Dhw,) = model.forward_intermediates(images_13HW, indices=[last], intermediates_only=True)
+        if not torch.allclose(found_1Dhw, expected_1Dhw, rtol=_TIMM_TOLERANCE, atol=_TIMM_TOLERANCE):
+            raise LayoutError(f"timm's {type(model).__name__} computes other features without its classifier")
     return conversion
 
 
@@ -201,8 +241,4 @@ def source_sha256(source: Path, conversion: Conversion) -> str:
     """The digest of a checkpoint file; of the weights (names, types, shapes, values) where they do not lie in one file."""
     if not is_timm_name(source) and source.is_file() and source.suffix != ".json":
         return file_sha256(source)
-    digest = hashlib.sha256()
-    for name, tensor in sorted(conversion.state_dict.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return weights_sha256(conversion.state_dict)

@@ -1,7 +1,8 @@
 """The backbone file: safetensors with timm's names, and one metadata entry that says what the weights are.
 
-It is the only thing that evaluation reads. The metadata entry `patchbench` holds JSON:
-`{"version": 1, "spec": {...}, "source": {...}}`. Importing this module and reading only that entry load no torch.
+It is what evaluation reads, apart from networks that a user's function returns (`package.module:function`). The metadata entry
+`patchbench` holds JSON: `{"version": 1, "spec": {...}, "source": {...}}`. Importing this module and reading only that entry load no
+torch.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from backbones.layouts.keys import abbreviate
-from backbones.spec import BackboneSpec, shown, spec_from_dict, spec_to_dict
-from common.files import file_sha256, one_line, write_atomically
+from backbones.spec import BackboneSpec, FunctionSpec, is_function_name, shown, spec_from_dict, spec_to_dict
+from common.files import file_sha256, one_line, text_sha256, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -130,10 +131,12 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_backbone_file(path: Path) -> BackboneFile:
-    """Read a backbone file with its weights, which fill the network and are finite.
+    """Read a backbone file with its weights, which fill the network and are finite, or call the function that the path names.
 
-    BackboneFileError, which names the file and says what to do, if it is not one.
+    BackboneFileError, which names the file and says what to do, if it is not one; ValueError for a function that gives no backbone.
     """
+    if is_function_name(path):
+        return _from_function(str(path))
     spec, source = read_header(path)  # and with it that the file is whole
     try:
         with safe_open(path, framework="pt") as archive:
@@ -142,6 +145,17 @@ def read_backbone_file(path: Path) -> BackboneFile:
     except (SafetensorError, ValueError) as error:
         raise BackboneFileError(f"{path}: {one_line(str(error))}; convert the checkpoint again") from error
     return BackboneFile(spec=spec, source=source, state_dict=state_dict, sha256=file_sha256(path))
+
+
+def _from_function(reference: str) -> BackboneFile:
+    """The network that a user's function returns, with the digests of its weights and of its source."""
+    from backbones.foreign import FunctionNetwork, function_spec, weights_sha256
+
+    spec = function_spec(reference)
+    state_dict = FunctionNetwork(spec).state_dict()
+    weights = weights_sha256(state_dict)
+    source = Source(format="function", branch="none", file_name=reference, sha256=weights, epoch=-1)
+    return BackboneFile(spec=spec, source=source, state_dict=state_dict, sha256=text_sha256(spec.source_sha256 + weights))
 
 
 def load_backbone(path: Path, drop_path_rate: float = 0.0) -> AnyBackbone:
@@ -161,6 +175,10 @@ def write_backbone_file(path: Path, spec: BackboneSpec, source: Source, state_di
     """
     from safetensors.torch import save_file
 
+    if isinstance(spec, FunctionSpec):
+        raise BackboneFileError(
+            f"a backbone file cannot hold what {spec.function} returns; give the function itself to --backbone"
+        )
     tensors = prepare_weights(spec, state_dict)
     metadata = {"version": FILE_VERSION, "spec": spec_to_dict(spec), "source": asdict(source)}
     header = {_METADATA_KEY: json.dumps(metadata)}

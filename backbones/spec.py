@@ -6,8 +6,10 @@ from weight shapes, so nothing here has a guessed default: the layouts fill ever
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from common.files import one_line
@@ -21,17 +23,13 @@ DINOV3_PERIODS = "rope.periods"  # Name of the rotary periods among a DINOv3's w
 # Far beyond every published network: an absurd one must not be built before its weights are compared with it.
 _LARGEST: Mapping[str, int] = {
     **{"embed_dim": 2**15, "hidden_dim": 2**18, "mlp_ratio": 64, "num_heads": 2**10, "register_tokens": 2**10},
-    **{
-        "norm_epsilon": 1,
-        "depth": 100,
-        "depths": 100,
-        "layers": 200,
-        "patch_size": 2**10,
-        "image_size": 2**12,
-        "window_size": 64,
-    },
+    **{"depth": 100, "depths": 100, "layers": 200, "patch_size": 2**10, "image_size": 2**12, "window_size": 64},
+    **{"norm_epsilon": 1, "channels": 2**15, "strides": 2**10, "size_step": 2**12},
 }
 _MOST_STAGES = 8
+_MOST_MAPS = 200
+_NAME = r"[A-Za-z0-9_.:-]{1,200}"
+_CAN_BE_ZERO = ("register_tokens", "size_step")
 _LARGEST_BUFFERS = 2**32  # bytes; a Swin's follow from its numbers and are in no file
 
 MLPKind = Literal["gelu", "swiglu"]
@@ -172,14 +170,55 @@ class ResNetSpec:
         return len(self.layers)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Foreign:
+    """A network that is none of ours, by its maps, which were measured by running it (`backbones.foreign`)."""
+
+    channels: tuple[int, ...]  # Width of each map that can be tapped, the earliest first.
+    strides: tuple[int, ...]  # Input pixels per position of each.
+    image_size: int  # Side in pixels of a square image that it takes.
+    size_step: int  # What the sides of all other images are multiples of; 0: it takes no other.
+
+    def __post_init__(self) -> None:
+        _check_fields(self)  # type: ignore[arg-type]  # of which every family is one
+        if len(self.channels) != len(self.strides) or not self.channels:
+            raise ValueError(f"channels={self.channels} and strides={self.strides} must have one entry per map")
+
+    @property
+    def num_blocks(self) -> int:
+        return len(self.channels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimmSpec(_Foreign):
+    """Any model of timm that offers its intermediate features, as timm builds it without a classifier."""
+
+    family: ClassVar[str] = "timm"
+
+    name: str  # As in `timm.list_models()`, with or without the tag of its weights.
+    rebuilt: bool = False
+    """Whether timm's network takes one size only, so that it is built anew for each, with its positions resampled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionSpec(_Foreign):
+    """The network that a user's function returns; in no file, because whoever reads one must not run what it names."""
+
+    family: ClassVar[str] = "function"
+
+    function: str  # `package.module:function`
+    source_sha256: str  # Digest of the files in which the function and its network are defined.
+
+
 PlainViTSpec = ViTSpec | DINOv3Spec  # Transformers all of whose blocks have one width and one stride.
-BackboneSpec = ViTSpec | DINOv3Spec | SwinSpec | ResNetSpec
-_FAMILIES: dict[str, type[BackboneSpec]] = {spec.family: spec for spec in get_args(BackboneSpec)}
+ForeignSpec = TimmSpec | FunctionSpec
+BackboneSpec = ViTSpec | DINOv3Spec | SwinSpec | ResNetSpec | TimmSpec | FunctionSpec
+_FAMILIES: dict[str, type[BackboneSpec]] = {spec.family: spec for spec in get_args(BackboneSpec) if spec is not FunctionSpec}
 
 
 def typical_image_size(spec: BackboneSpec) -> int:
     """Side in pixels of a square image that the network takes: that of pretraining where the spec states it, else some 224."""
-    if isinstance(spec, (ViTSpec, SwinSpec)):
+    if isinstance(spec, ViTSpec | SwinSpec | ForeignSpec):
         return spec.image_size
     return 14 * spec.patch_size if isinstance(spec, DINOv3Spec) else 224
 
@@ -236,8 +275,19 @@ def architecture_name(spec: Mapping[str, Any]) -> str:
             depths = tuple(spec["depths"])
             unnamed = f"Swin {'-'.join(map(str, depths))}, {spec['embed_dim']} wide"
             return _SWIN_SIZES.get((spec["embed_dim"], depths), unnamed)
+        case "timm":
+            return str(spec["name"])
+        case "function":
+            return str(spec["function"])
         case family:
             raise ValueError(f"unknown backbone family {family!r}")
+
+
+def is_function_name(source: Path) -> bool:
+    """Whether this names a user's function, such as `my_package.my_module:build`, and not a file or a model of timm."""
+    part = r"[A-Za-z_]\w*"
+    is_name = re.fullmatch(rf"{part}(\.{part})*:{part}", str(source)) is not None
+    return is_name and not str(source).startswith("timm:") and not source.exists()
 
 
 def spec_in_words(spec: BackboneSpec) -> str:
@@ -250,7 +300,9 @@ def spec_in_words(spec: BackboneSpec) -> str:
 def _in_words(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return f"{len(value)} x {value[0]}" if len(value) > _MOST_STAGES and len(set(value)) == 1 else "-".join(map(str, value))
+    return str(value)
 
 
 def standard_num_heads(embed_dim: int) -> int:
@@ -269,19 +321,21 @@ def _check_fields(spec: BackboneSpec) -> None:
         if field.type is bool:
             if type(value) is not bool:
                 raise ValueError(f"{given} must be true or false")
+        elif field.type is str:
+            if type(value) is not str or not re.fullmatch(_NAME, value):
+                raise ValueError(f"{given} must be a name")
         elif field.type in (MLPKind, PositionRule):
             if value not in known:
                 raise ValueError(f"{given}; known: {', '.join(known)}")
         else:
             is_list, kinds = field.type == tuple[int, ...], (int, float) if field.type is float else (int,)
             numbers = value if is_list else (value,)
-            is_right = (type(value) is tuple) == is_list and len(numbers) <= _MOST_STAGES
+            most = _MOST_MAPS if field.name in ("channels", "strides") else _MOST_STAGES
+            is_right = (type(value) is tuple) == is_list and len(numbers) <= most
             if not is_right or not all(type(number) in kinds and abs(number) < math.inf for number in numbers):
-                what = (
-                    f"a list of at most {_MOST_STAGES} integers" if is_list else "a number" if float in kinds else "an integer"
-                )
+                what = f"a list of at most {most} integers" if is_list else "a number" if float in kinds else "an integer"
                 raise ValueError(f"{given} must be {what}")
-            lowest = 1e-15 if field.name == "norm_epsilon" else field.name != "register_tokens"
+            lowest = 1e-15 if field.name == "norm_epsilon" else field.name not in _CAN_BE_ZERO
             if min(numbers, default=1) < lowest:
                 raise ValueError(f"{given} must {'be positive' if lowest else 'not be negative'}")
             if (sum(numbers) if field.name in ("depths", "layers") else max(numbers, default=0)) > _LARGEST[field.name]:

@@ -104,10 +104,12 @@ def run_patchbench(extract: FeatureExtractor, sequence: VideoSequence) -> Iterat
 def run_loop(extract: FeatureExtractor, sequence: VideoSequence, *, plain: bool = False) -> Iterator[Mask]:
     """The authors' loop with our network, or with a plain one as theirs."""
     network = extract.backbone
+    assert isinstance(network.spec, ViTSpec)
+    heads = network.spec.num_heads
 
     def tokens(image_3HW: Tensor) -> Tensor:
         if plain:
-            return patch_features(network.state_dict(), image_3HW[None], network.spec.num_heads)[0]
+            return patch_features(network.state_dict(), image_3HW[None], heads)[0]
         return network.forward_tokens(image_3HW[None]).patches[0]
 
     yield from reference.propagate_sequence(list(sequence.frames), sequence.first_mask(), tokens, extract.stride)

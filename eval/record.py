@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backbones.spec import spec_to_dict
+from backbones.spec import BackboneSpec, ForeignSpec, architecture_name, is_function_name, spec_to_dict
 from common.files import parse_json, remove_leftovers, text_sha256, write_text_atomically
 from eval.findings import first_few
 from eval.result import (
@@ -135,7 +135,7 @@ class Evaluation:
             breakdown=breakdown,
             datasets=self.datasets,
             backbone=BackboneRecord(
-                name=self.options.name or self.options.backbone.stem,
+                name=self.options.name or _default_name(self.options.backbone),
                 sha256=self.backbone.sha256,
                 spec=spec_to_dict(self.backbone.spec),
                 source=asdict(self.backbone.source),
@@ -148,6 +148,17 @@ class Evaluation:
             artefacts=artefacts,
             inputs_sha256=self.inputs_sha256,
         )
+
+
+def _default_name(backbone: Path) -> str:
+    return str(backbone) if is_function_name(backbone) else backbone.stem
+
+
+def unpublished(spec: BackboneSpec) -> dict[str, list[Any]]:
+    """The deviation that a network of another family than ours is: no protocol of ours is published for it."""
+    if not isinstance(spec, ForeignSpec):
+        return {}
+    return {"backbone": ["ViT, DINOv3, Swin or ResNet", f"{architecture_name(spec_to_dict(spec))} ({spec.family})"]}
 
 
 def _earlier_parts(folder: Path) -> tuple[float, float]:

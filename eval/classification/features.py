@@ -81,7 +81,7 @@ class FeatureExtractor:
         self._earlier.clear()
         tokens = self.backbone.forward_tokens(images_B3HW.to(self.device, non_blocking=True))
         mean_BD = tokens.patches.mean(1)
-        token_BD = mean_BD if tokens.cls is None else tokens.cls
+        token_BD = next(found for found in (tokens.pooled, tokens.cls, mean_BD) if found is not None)
         parts = [*map(self._token_of_block, self._earlier), token_BD]
         if self.representation.mean_patch:
             parts.append(mean_BD)

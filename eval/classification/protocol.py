@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from backbones.spec import BackboneSpec, PlainViTSpec
+from backbones.spec import BackboneSpec, ForeignSpec, PlainViTSpec
 from eval.classification.config import ClassificationConfig
+from eval.record import unpublished
 from eval.result import Protocol
 from eval.tasks import BENCHMARKS
 
@@ -33,8 +34,15 @@ class Representation:
     class_token: bool
     blocks: int
     mean_patch: bool
+    pooled: bool = (
+        False  # Of a network that is none of ours: what it hands to its classifier, else its CLS token, else the mean.
+    )
 
     def describe(self) -> dict[str, str]:
+        if self.pooled:
+            return dict.fromkeys(
+                ("knn", "linear"), "the network's own pooled features, or CLS token, or the mean of its last map"
+            )
         token = "CLS token" if self.class_token else "mean of the patches or positions (the backbone has no CLS token)"
         blocks = f"last {self.blocks} blocks concatenated" if self.blocks > 1 else "last block"
         mean_patch = ", and mean patch of the last block" if self.mean_patch else ""
@@ -47,6 +55,8 @@ def published_representation(spec: BackboneSpec) -> Representation:
     ViT-S and narrower: CLS tokens of the last four blocks; ViT-B and wider: CLS token and mean patch of the last one.
     Without CLS token (SelfPatch's ViT, Swin, ResNet): the pooled last map, as DINO does for networks other than ViTs.
     """
+    if isinstance(spec, ForeignSpec):
+        return Representation(class_token=False, blocks=1, mean_patch=False, pooled=True)
     if not (isinstance(spec, PlainViTSpec) and spec.class_token):
         return Representation(class_token=False, blocks=1, mean_patch=False)
     wide = spec.embed_dim >= _BASE_WIDTH
@@ -63,6 +73,7 @@ def choose_representation(spec: BackboneSpec, blocks: int | None, mean_patch: bo
         class_token=published.class_token,
         blocks=min(published.blocks, spec.num_blocks) if blocks is None else blocks,
         mean_patch=published.mean_patch if mean_patch is None else mean_patch,
+        pooled=published.pooled,
     )
     if chosen.blocks > spec.num_blocks:
         raise ValueError(f"linear_blocks={blocks}: this backbone has {spec.num_blocks} blocks")
@@ -94,5 +105,5 @@ def protocol_of(config: ClassificationConfig, spec: BackboneSpec) -> Protocol:
         }
         settings |= {name: used for name, (_, used) in compared.items()}
         pairs |= compared | {"learning_rate": [defaults.learning_rates[0], config.learning_rates[0]]}
-    deviations = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    deviations = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]} | unpublished(spec)
     return Protocol(name=BENCHMARKS["knn"].protocol, version=PROTOCOL_VERSION, settings=settings, deviations=deviations)

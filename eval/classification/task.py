@@ -12,7 +12,8 @@ import torch
 
 from backbones.build import build_backbone
 from backbones.file import load_strictly, read_backbone_file
-from backbones.spec import BackboneSpec
+from backbones.foreign import check_size
+from backbones.spec import BackboneSpec, ForeignSpec
 from common.distributed import choose_device, gather_objects, process_group, rank, wait_for_all, world_size
 from common.knn import classify, find_neighbours
 from eval.classification.config import ClassificationConfig
@@ -37,6 +38,11 @@ def check(config: ClassificationConfig, spec: BackboneSpec) -> Splits:
     stride = getattr(spec, "patch_size", 1)
     if config.crop % stride:
         raise ValueError(f"crop={config.crop} is not a multiple of the backbone's patch size {stride}")
+    if isinstance(spec, ForeignSpec):
+        try:
+            check_size(spec, config.crop, config.crop)
+        except ValueError as error:
+            raise ValueError(f"crop={config.crop}: {error}; choose another with --crop") from error
     splits = read_splits(config.data, config.train_folder, config.test_folder, config.classes)
     if "knn" in config.classifiers and max(config.neighbours) > len(splits.train):
         found = f"{config.data} has {len(splits.train)} training images"

@@ -3,6 +3,7 @@
 Shapes: B frames, H x W pixels, h x w positions, D channels.
 """
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbones.base import check_taps
+from backbones.base import check_taps, input_multiple
 from backbones.build import AnyBackbone, build_backbone
-from backbones.spec import BackboneSpec
+from backbones.foreign import check_size
+from backbones.spec import BackboneSpec, ForeignSpec
 from common.distributed import full_float32
 from common.images import IMAGENET_MEAN, breaks_off
 from eval.davis.protocol import PropagationSettings
@@ -37,8 +39,9 @@ def input_size(height: int, width: int, settings: PropagationSettings, multiple:
     short = settings.short_side
     long_side_multiple = settings.quirks.long_side_multiple
     if long_side_multiple is None:
-        scale = short / min(height, width)
-        return tuple(max(1, round(side * scale / multiple)) * multiple for side in (height, width))  # type: ignore[return-value]
+        whole = math.ceil if settings.round_up else round
+        counts = (max(1, whole(side * short / min(height, width) / multiple)) for side in (height, width))
+        return tuple(count * multiple for count in counts)  # type: ignore[return-value]
     long = short * max(height, width) // (min(height, width) * long_side_multiple) * long_side_multiple
     return (long, short) if height > width else (short, long)
 
@@ -88,7 +91,7 @@ class FeatureExtractor:
     @property
     def input_multiple(self) -> int:
         """What the sides of the input must be a multiple of."""
-        return max(self.backbone.map_strides(range(self.backbone.spec.num_blocks)))
+        return input_multiple(self.backbone.spec)
 
     def frames_at_once(self, height: int, width: int) -> int:
         """How many frames of this size are best computed together."""
@@ -99,8 +102,8 @@ class FeatureExtractor:
         spec = self.backbone.spec
         if self.block is not None:
             return f"after block {self.block} of {spec.num_blocks} (0-based), without the final norm"
-        # A Swin always has its norm; a ResNet never.
-        normed = spec.family == "swin" or getattr(spec, "final_norm", False)
+        # A Swin always has its norm, and timm's own networks where they have one; a ResNet never.
+        normed = spec.family in ("swin", "timm") or getattr(spec, "final_norm", False)
         return f"after the last of {spec.num_blocks} blocks" + (", after the final norm" if normed else "")
 
     @torch.inference_mode()
@@ -115,12 +118,25 @@ class FeatureExtractor:
             else:
                 features_BhwD = self.backbone.forward_maps(images_B3HW, [self.block])[0].permute(0, 2, 3, 1)
         except ValueError as error:
-            raise ValueError(f"{error}; the protocol `fixed` resizes frames to sizes that fit (--protocol fixed)") from error
+            raise _with_way_out(error) from error
         return F.normalize(features_BhwD, dim=-1)
+
+
+def _with_way_out(error: ValueError) -> ValueError:
+    return ValueError(f"{error}; --round-up takes the next sizes that fit, and --protocol fixed the nearest")
 
 
 def check_sizes(spec: BackboneSpec, sizes: Iterable[tuple[int, int]], settings: PropagationSettings) -> None:
     """Check that frames of files of these (height, width) fit a backbone, and that it has the block; ValueError otherwise."""
+    if isinstance(spec, ForeignSpec):  # whose sizes were measured
+        if settings.block is not None:
+            check_taps([settings.block], spec)
+        for size in sorted(set(sizes)):
+            try:
+                check_size(spec, *input_size(*size, settings, input_multiple(spec)))
+            except ValueError as error:
+                raise _with_way_out(error) from error
+        return
     device = torch.device("meta")  # its tensors have no content
     with device:
         network = build_backbone(spec)

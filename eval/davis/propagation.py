@@ -22,21 +22,23 @@ class PropagationConfig(SequenceOptions, PropagationSettings):
 def propagate(config: PropagationConfig) -> Path:
     """Write the masks of all chosen sequences; returns their folder."""
     # They load torch, which `--help` does not need.
-    from backbones.file import load_backbone
+    from backbones.build import build_backbone
+    from backbones.file import load_strictly, read_backbone_file
     from common.distributed import choose_device, hold_folder, process_group
-    from common.files import file_sha256
     from eval.davis.data import DavisSplit, find_sequences, fingerprint
     from eval.davis.features import FeatureExtractor, check_sizes
     from eval.davis.writing import write_masks
 
     split = DavisSplit.chosen(config.davis, config, config.sequences)
     sequences = find_sequences(split, all_masks=False)
-    backbone = load_backbone(config.backbone)
+    backbone = read_backbone_file(config.backbone)
     check_sizes(backbone.spec, (sequence.size for sequence in sequences), config)
     device = choose_device(config.device)
     with process_group(device, "gloo"), hold_folder(config.output):
-        extract = FeatureExtractor(backbone, config.block, device)
-        write_masks(sequences, config.output, extract, config, file_sha256(config.backbone), fingerprint(split, sequences))
+        network = build_backbone(backbone.spec)
+        load_strictly(network, backbone.state_dict)
+        extract = FeatureExtractor(network, config.block, device)
+        write_masks(sequences, config.output, extract, config, backbone.sha256, fingerprint(split, sequences))
     return config.output
 
 

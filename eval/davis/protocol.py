@@ -20,7 +20,7 @@ class Quirks:
     """Properties of the authors' script that nobody would choose today but that every published number contains.
 
     - `std`: deviation of the image normalisation, in RGB.
-    - `long_side_multiple`: the long side is rounded down to a multiple of this; None: both sides to the nearest that fits.
+    - `long_side_multiple`: the long side is rounded down to a multiple of this; None: both sides to what fits the backbone.
     - `drop_highest_id`: the objects are counted in the first mask after its reduction to the patch grid by nearest neighbour.
     """
 
@@ -57,6 +57,9 @@ class PropagationSettings:
     temperature: float = 0.1
     """Similarities are divided by this before the exponential; at least 1/80, below which that is no number of float32."""
     short_side: int = 480  # Shorter side in pixels of the frames that the backbone sees.
+    round_up: bool = False
+    """Round both sides of a frame up to what the backbone takes, as in DINOv3's evaluation, and not the long side down to a multiple
+    of 64, which patches of 14 pixels do not fit."""
     block: int | None = None
     """0-based block (ViT) or stage (Swin, ResNet) whose output serves as features, without the final norm; not given: the last one's,
     after the final norm where the backbone has one."""
@@ -74,16 +77,20 @@ class PropagationSettings:
 
     @property
     def quirks(self) -> Quirks:
-        return PUBLISHED if self.protocol == "published" else FIXED
+        quirks = PUBLISHED if self.protocol == "published" else FIXED
+        return dataclasses.replace(quirks, long_side_multiple=None) if self.round_up else quirks
 
 
 def propagation_settings(config: PropagationSettings) -> dict[str, Any]:
     """The settings' own fields of a config that extends them, and the quirks they imply; JSON-ready."""
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(PropagationSettings)}
+    if not config.round_up:
+        del fields["round_up"]  # so that the results of runs without it are those of the same inputs as ever
     return {**fields, **dataclasses.asdict(config.quirks)}
 
 
 def deviations(config: PropagationSettings) -> dict[str, list[Any]]:
     """Settings that differ from the published protocol: name -> [published, used]."""
     published = propagation_settings(PropagationSettings())
-    return {name: [published[name], used] for name, used in propagation_settings(config).items() if used != published[name]}
+    used = propagation_settings(config)
+    return {name: [published.get(name), value] for name, value in used.items() if value != published.get(name)}

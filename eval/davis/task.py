@@ -18,7 +18,7 @@ from eval.davis.features import FeatureExtractor, check_sizes
 from eval.davis.protocol import PROTOCOL_VERSION, deviations, propagation_settings
 from eval.davis.scores import LOWER_IS_BETTER, score_sequences, write_csv_files
 from eval.davis.writing import write_masks, write_overlays
-from eval.record import Evaluation
+from eval.record import Evaluation, unpublished
 from eval.result import RESULT_FILE, Metric, Protocol, Result, read_result, write_result
 from eval.tasks import BENCHMARKS
 
@@ -49,7 +49,7 @@ def evaluate(config: DavisConfig) -> Result:
             name=BENCHMARKS["davis" if config.year == "2017" else "davis_2016"].protocol,
             version=PROTOCOL_VERSION,
             settings={**propagation_settings(config), "features": extract.describe(), "stride": extract.stride},
-            deviations=deviations(config),
+            deviations=deviations(config) | unpublished(backbone.spec),
         )
         evaluation = Evaluation(task="davis", options=config, backbone=backbone, protocol=protocol, datasets={"test": dataset})
         has_all = partial(_has_all, config)

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from backbones.spec import BackboneSpec, PlainViTSpec, ViTSpec
+from backbones.base import tap_shape
+from backbones.spec import BackboneSpec, ForeignSpec, ViTSpec
 from eval.detection.config import PUBLISHED_SHORT_SIDE, DetectionConfig
 from eval.detection.data import Split
 from eval.openmmlab import config as shared
-from eval.openmmlab.backbone import PATCH_OF_BATCH_NORM, PYRAMID_STRIDES, DeconvPyramid
+from eval.openmmlab.backbone import PLAIN_STRIDES, PYRAMID_STRIDES, plain_stride
 from eval.openmmlab.options import BatchPlan
 from eval.result import Protocol
 
@@ -56,12 +57,14 @@ def resolve(
     if base.schedule.unit != "iterations":
         not_compared.append("iterations")
     settings_of = partial(protocol_settings, spec)
-    return config, shared.describe_protocol("coco", VERSION, settings_of, base, config, device, options.override, not_compared)
+    return config, shared.describe_protocol(
+        "coco", VERSION, spec, settings_of, base, config, device, options.override, not_compared
+    )
 
 
 def has_batch_norm(config: Config, spec: BackboneSpec) -> bool:
     """Whether anything in the network normalises over the images of a batch."""
-    if isinstance(spec, PlainViTSpec) and spec.patch_size == PATCH_OF_BATCH_NORM:
+    if plain_stride(spec) not in (None, PLAIN_STRIDES[0]):  # whose pyramid has none
         return True
 
     def contains(part: Any) -> bool:
@@ -73,14 +76,10 @@ def has_batch_norm(config: Config, spec: BackboneSpec) -> bool:
 
 
 def _resolve_model(config: Config, options: DetectionConfig, spec: BackboneSpec) -> None:
-    network = shared.use_backbone(config, options, spec)
-    taps = config.model.backbone.taps
-    if isinstance(spec, PlainViTSpec):
-        with torch.device("meta"):
-            DeconvPyramid(spec)  # refuses other patch sizes before anything heavy starts
-    elif tuple(strides := network.map_strides(taps)) != PYRAMID_STRIDES:
+    config.model.neck.in_channels = shared.use_backbone(config, options, spec)
+    strides = [tap_shape(spec, tap)[1] for tap in config.model.backbone.taps]
+    if plain_stride(spec) is None and not isinstance(spec, ForeignSpec) and tuple(strides) != PYRAMID_STRIDES:
         raise ValueError(f"the maps of this {spec.family} have strides {strides}; Mask R-CNN takes {list(PYRAMID_STRIDES)}")
-    config.model.neck.in_channels = network.map_channels(taps)
 
 
 def _resolve_schedule(config: Config, options: DetectionConfig, batch: BatchPlan, num_images: int) -> None:

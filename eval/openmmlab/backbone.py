@@ -4,6 +4,7 @@ Shapes: B images, D channels, H x W pixels, h x w positions.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,11 +16,12 @@ from mmengine.registry import MODELS
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from backbones.base import PlainViT, check_taps
+from backbones.base import PlainViT, check_taps, input_multiple, tap_shape
 from backbones.build import AnyBackbone, build_backbone
 from backbones.file import BackboneFile, load_strictly, read_backbone_file
+from backbones.foreign import FunctionNetwork, TimmNetwork
 from backbones.resnet import BottleneckResNet
-from backbones.spec import BackboneSpec, PlainViTSpec, ViTSpec
+from backbones.spec import BackboneSpec, ForeignSpec, PlainViTSpec, ViTSpec
 from backbones.swin import Swin
 from backbones.vit import ViT, resize_positions
 
@@ -28,7 +30,10 @@ PositionResize = Literal["dino", "size"]
 
 PUBLISHED_DEPTH = 12  # blocks of the ViT-S and ViT-Ti for which the published taps are meant
 PYRAMID_STRIDES = (4, 8, 16, 32)  # input pixels per position of the detection pyramid's four maps
-PATCH_OF_BATCH_NORM = 16  # the patch size whose pyramid has a SyncBN
+PLAIN_STRIDES = (
+    8,
+    16,
+)  # of the networks with maps of one stride for which heads and pyramids are published; the last has a SyncBN
 _MAP_NORM_EPS = 1e-5  # nn.LayerNorm's, which Swin's dense-prediction code uses
 
 
@@ -46,11 +51,46 @@ def adapted_spec(spec: BackboneSpec, num_heads: int | None, class_token: bool) -
     return spec
 
 
+def plain_stride(spec: BackboneSpec) -> int | None:
+    """Input pixels per position of every map of a backbone whose maps all have one stride; None for others."""
+    strides = {tap_shape(spec, tap)[1] for tap in range(spec.num_blocks)}
+    return strides.pop() if len(strides) == 1 and isinstance(spec, PlainViTSpec | ForeignSpec) else None
+
+
+def choose_strides(spec: BackboneSpec, taps: Sequence[int]) -> list[int] | None:
+    """The strides to which the maps of these taps are resampled, or None where they are as the published necks expect them.
+
+    Maps of one stride come to 16, unless it is 8; four others to `PYRAMID_STRIDES`.
+    """
+    plain = plain_stride(spec)
+    if plain is not None:
+        return None if plain in PLAIN_STRIDES else [PLAIN_STRIDES[-1]] * len(taps)
+    own = [tap_shape(spec, tap)[1] for tap in taps]
+    return list(PYRAMID_STRIDES) if isinstance(spec, ForeignSpec) and own != list(PYRAMID_STRIDES) else None
+
+
+def _taps_of_foreign(spec: ForeignSpec, published: Sequence[int]) -> list[int]:
+    """The same parts of the depth where all maps have one stride, else the deepest map of each of `PYRAMID_STRIDES`, or the nearest.
+
+    A map may come several times.
+    """
+    if plain_stride(spec) is not None:
+        return [max(0, round((tap + 1) * spec.num_blocks / PUBLISHED_DEPTH) - 1) for tap in published]
+    taps = []
+    for wanted in PYRAMID_STRIDES:
+        distances = [abs(math.log2(stride / wanted)) for stride in spec.strides]
+        taps.append(max(tap for tap, distance in enumerate(distances) if distance == min(distances)))
+    return taps
+
+
 def choose_taps(chosen: Sequence[int] | None, published: Sequence[int], spec: BackboneSpec) -> list[int]:
     """The user's taps, or else the published ones; those of a ViT move to the same parts of another depth.
 
-    Taps are 0-based and ascending; the published ones are blocks of `PUBLISHED_DEPTH`, or the stages of a Swin or ResNet.
+    Taps are 0-based and ascending; the published ones are blocks of `PUBLISHED_DEPTH`, or the stages of a Swin or ResNet. A network
+    that is none of ours may have fewer maps than the task takes, of which some then serve twice.
     """
+    if chosen is None and isinstance(spec, ForeignSpec):
+        return _taps_of_foreign(spec, published)
     if chosen is None and spec.num_blocks < len(published):
         raise ValueError(
             f"this {spec.family} has {spec.num_blocks} blocks or stages, fewer than the {len(published)} maps that the task takes"
@@ -90,6 +130,7 @@ class BackboneFromFile(BaseModule):
         compile: bool = False,
         norm_maps: bool = False,
         sync_batch_norm: bool = False,
+        strides: Sequence[int] | None = None,
     ) -> None:
         """Build the network and load its weights strictly.
 
@@ -107,6 +148,7 @@ class BackboneFromFile(BaseModule):
             compile: Runs the network through torch.compile; sizes may vary.
             norm_maps: Puts a new LayerNorm over the channels behind every map, as in Swin's dense-prediction code.
             sync_batch_norm: Shares the statistics of the network's batch normalisation between GPUs.
+            strides: Input pixels per position to which each map is resampled bilinearly, powers of two; None: as they are.
         """
         super().__init__()
         if position_resize not in get_args(PositionResize):
@@ -116,7 +158,7 @@ class BackboneFromFile(BaseModule):
         if isinstance(spec, ViTSpec):
             spec = dataclasses.replace(spec, image_size=position_image_size or spec.image_size)
             weights = _adapted(content, spec, position_resize)
-        self.taps = list(taps)
+        self.taps, self.strides = list(taps), strides and list(strides)
         self.network = build_backbone(spec, drop_path_rate)
         load_strictly(self.network, weights)
         if isinstance(self.network, ViT):
@@ -124,17 +166,20 @@ class BackboneFromFile(BaseModule):
         if sync_batch_norm:
             nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
         self.map_channels = self.network.map_channels(self.taps)
-        # What must divide the input size: a ViT's patch size, or the last stage's stride.
-        (self._input_stride,) = self.network.map_strides([spec.num_blocks - 1])
+        self._input_stride = input_multiple(spec)
         self._forward_maps = torch.compile(self.network.forward_maps, dynamic=True) if compile else self.network.forward_maps
         if deconv_pyramid and len(self.taps) != len(PYRAMID_STRIDES):
             raise ValueError(f"the detection pyramid takes four maps, not the {len(self.taps)} of taps {self.taps}")
-        self.pyramid = DeconvPyramid(spec) if deconv_pyramid else None
+        self.pyramid = None
+        if deconv_pyramid:
+            stride = self.strides[0] if self.strides else plain_stride(spec)
+            if stride is None:
+                raise ValueError(f"the detection pyramid is for a ViT; a {spec.family} has maps of four strides itself")
+            self.pyramid = DeconvPyramid(self.map_channels[0], stride)
         self.map_norms: nn.ModuleList | None = None
         if norm_maps:
             self.map_norms = nn.ModuleList(LayerNorm2d(channels, eps=_MAP_NORM_EPS) for channels in self.map_channels)
-        for module in _unused_modules(self.network, self.taps[-1]):
-            module.requires_grad_(False)
+        _freeze_unused(self.network, self.taps[-1])
 
     def init_weights(self) -> None:
         """Keep the loaded weights: mmengine's default would call timm's own initialisation and overwrite them."""
@@ -143,13 +188,30 @@ class BackboneFromFile(BaseModule):
     def forward(self, images_B3HW: Tensor) -> tuple[Tensor, ...]:
         """One map [B, D, h, w] per tap, shallowest first, of images normalised with the ImageNet mean and deviation."""
         height, width = images_B3HW.shape[-2:]
-        bottom, right = -height % self._input_stride, -width % self._input_stride
+        # What the resampled maps cover.
+        covered = [side + -side % max(self.strides or [1]) for side in (height, width)]
+        bottom, right = (
+            side + -side % self._input_stride - given for side, given in zip(covered, (height, width), strict=True)
+        )
         if bottom or right:
             images_B3HW = F.pad(images_B3HW, (0, right, 0, bottom))
-        maps_BDhw = self._forward_maps(images_B3HW, self.taps)
+        different = sorted(set(self.taps))
+        by_tap = dict(zip(different, self._forward_maps(images_B3HW, different), strict=True))
+        maps_BDhw = [by_tap[tap] for tap in self.taps]
+        if self.strides is not None:
+            own = self.network.map_strides(self.taps)
+            given = zip(maps_BDhw, own, self.strides, strict=True)
+            maps_BDhw = [_resampled(map_BDhw, stride, wanted, covered) for map_BDhw, stride, wanted in given]
         if self.map_norms is not None:
             maps_BDhw = [norm(map_BDhw) for norm, map_BDhw in zip(self.map_norms, maps_BDhw, strict=True)]
         return tuple(maps_BDhw if self.pyramid is None else self.pyramid(maps_BDhw))
+
+
+def _resampled(map_BDhw: Tensor, stride: int, wanted: int, covered: Sequence[int]) -> Tensor:
+    """A map of another stride, a power of two, over so many input pixels; the scale is exact, so that no position moves."""
+    if stride != wanted:
+        map_BDhw = F.interpolate(map_BDhw, scale_factor=stride / wanted, mode="bilinear", align_corners=False)
+    return map_BDhw[..., : covered[0] // wanted, : covered[1] // wanted]
 
 
 def _adapted(content: BackboneFile, wanted: ViTSpec, rule: PositionResize) -> dict[str, Tensor]:
@@ -172,37 +234,52 @@ class DeconvPyramid(nn.Module):
     Source: alinlab/SelfPatch 81aef149, detection/backbone/vit_SelfPatch.py.
 
     The SyncBN is an ordinary batch norm where there is one process or no GPU (`runner`). No name here contains `norm`, so that the
-    published rule that exempts such names from weight decay leaves the SyncBN decayed, as it was. ValueError where no pyramid is
-    published for the backbone.
+    published rule that exempts such names from weight decay leaves the SyncBN decayed, as it was. ValueError for a stride for which
+    no pyramid is published.
     """
 
-    def __init__(self, spec: BackboneSpec) -> None:
+    def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
-        if not isinstance(spec, PlainViTSpec):
-            raise ValueError(f"the detection pyramid is for a ViT; a {spec.family} has maps of four strides itself")
 
         def double() -> nn.ConvTranspose2d:
-            return nn.ConvTranspose2d(spec.embed_dim, spec.embed_dim, kernel_size=2, stride=2)
+            return nn.ConvTranspose2d(channels, channels, kernel_size=2, stride=2)
 
-        if spec.patch_size == PATCH_OF_BATCH_NORM:
-            quadruple = nn.Sequential(double(), nn.SyncBatchNorm(spec.embed_dim), nn.GELU(), double())
+        if stride == PLAIN_STRIDES[-1]:
+            quadruple = nn.Sequential(double(), nn.SyncBatchNorm(channels), nn.GELU(), double())
             self.branches = nn.ModuleList([quadruple, double(), nn.Identity(), nn.MaxPool2d(2)])
-        elif spec.patch_size == 8:
+        elif stride == PLAIN_STRIDES[0]:
             self.branches = nn.ModuleList([double(), nn.Identity(), nn.MaxPool2d(2), nn.MaxPool2d(4)])
         else:
-            raise ValueError(f"the detection pyramid is defined for patch size 16 and 8, not {spec.patch_size}")
+            raise ValueError(f"the detection pyramid is defined for patch size 16 and 8, not {stride}")
 
     def forward(self, maps_BDhw: Sequence[Tensor]) -> list[Tensor]:
         """Four maps of D channels with the strides `PYRAMID_STRIDES`, from four maps [B, D, h, w], shallowest first."""
         return [branch(map_BDhw) for branch, map_BDhw in zip(self.branches, maps_BDhw, strict=True)]
 
 
-def _unused_modules(network: AnyBackbone, last_tap: int) -> list[nn.Module]:
-    """Modules that no map up to `last_tap` depends on."""
+def _freeze_unused(network: AnyBackbone, last_tap: int) -> None:
+    """Freeze the parameters that no map up to `last_tap` depends on."""
     match network:
         case PlainViT():
-            return [network.norm, *network.blocks[last_tap + 1 :]]
+            unused = [network.norm, *network.blocks[last_tap + 1 :]]
         case Swin():
-            return [network.norm, *network.layers[last_tap + 1 :]]
+            unused = [network.norm, *network.layers[last_tap + 1 :]]
         case BottleneckResNet():
-            return [getattr(network, f"layer{stage + 1}") for stage in range(last_tap + 1, network.spec.num_blocks)]
+            unused = [getattr(network, f"layer{stage + 1}") for stage in range(last_tap + 1, network.spec.num_blocks)]
+        case TimmNetwork() | FunctionNetwork():
+            _freeze_without_gradient(network, last_tap)
+            unused = []
+    for module in unused:
+        module.requires_grad_(False)
+
+
+def _freeze_without_gradient(network: TimmNetwork | FunctionNetwork, last_tap: int) -> None:
+    """Freeze the parameters of a network of unknown parts that get no gradient from its maps up to `last_tap`."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    side = network.spec.image_size
+    maps = network.eval().forward_maps(torch.zeros(1, 3, side, side), range(last_tap + 1))
+    total = torch.stack([map_BDhw.sum() for map_BDhw in maps]).sum()
+    gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+    network.train()
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.requires_grad_(gradient is not None)

@@ -18,12 +18,13 @@ import yaml
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 
-from backbones.build import AnyBackbone, build_backbone
-from backbones.spec import BackboneSpec
+from backbones.base import tap_shape
+from backbones.spec import BackboneSpec, ForeignSpec, is_function_name
 from common.launch import loader_processes
-from eval.openmmlab.backbone import adapted_spec, choose_taps
+from eval.openmmlab.backbone import adapted_spec, choose_strides, choose_taps, plain_stride
 from eval.openmmlab.operators import quiet_packages
 from eval.openmmlab.options import BatchPlan, FineTuningConfig
+from eval.record import unpublished
 from eval.result import Protocol
 from eval.tasks import BENCHMARKS
 
@@ -41,9 +42,14 @@ _NO_SETTINGS = {"backbone_file", "compile", "in_channels"}  # These change no me
 
 
 def read_family_config(folder: Path, spec: BackboneSpec, head: str = "") -> Config:
-    """The config file of a task for a family of backbones, as written: `FAMILY.py`, or `FAMILY_HEAD.py` for another head."""
-    suffix = f"_{head}" if head else ""
-    path = folder / f"{spec.family}{suffix}.py"
+    """The config file of a task for a family of backbones, as written: `FAMILY.py`, or `FAMILY_HEAD.py` for another head.
+
+    A network that is none of ours has that of a DINOv3 if all its maps have one stride, else that of a Swin.
+    """
+    suffix, family = f"_{head}" if head else "", spec.family
+    if isinstance(spec, ForeignSpec):
+        family = "swin" if plain_stride(spec) is None else "dinov3"
+    path = folder / f"{family}{suffix}.py"
     if not path.is_file():
         families = [file.stem.removesuffix(suffix) for file in sorted(folder.glob(f"*{suffix}.py"))]
         known = [family for family in families if family != _BASE_CONFIG and "_" not in family]
@@ -63,17 +69,24 @@ def _read_once(path: Path) -> Config:
         return Config.fromfile(str(path))
 
 
-def use_backbone(config: Config, options: FineTuningConfig, spec: BackboneSpec) -> AnyBackbone:
-    """Fill in the backbone's entry; returns the network without weights, on the meta device."""
+def use_backbone(config: Config, options: FineTuningConfig, spec: BackboneSpec) -> list[int]:
+    """Fill in the backbone's entry; returns the widths of its maps. ValueError where it cannot be fine-tuned so."""
     backbone = config.model.backbone
-    backbone.backbone_file = str(options.backbone.resolve())
+    backbone.backbone_file = str(options.backbone if is_function_name(options.backbone) else options.backbone.resolve())
     backbone.num_heads = options.num_heads
     if options.no_class_token:
         backbone.class_token = False
     backbone.compile = options.compile
     backbone.taps = choose_taps(options.taps, backbone.taps, spec)
-    with torch.device("meta"):
-        return build_backbone(adapted_spec(spec, options.num_heads, not options.no_class_token))
+    adapted_spec(spec, options.num_heads, not options.no_class_token)  # refuses what cannot be
+    if isinstance(spec, ForeignSpec):
+        if not spec.size_step:
+            side = spec.image_size
+            raise ValueError(f"{options.backbone} takes images of {side} x {side} pixels only; fine-tuning takes many sizes")
+        backbone.drop_path_rate = 0.0  # which not every network has
+    if (strides := choose_strides(spec, backbone.taps)) is not None:
+        backbone.strides = strides
+    return [tap_shape(spec, tap)[0] for tap in backbone.taps]
 
 
 def use_data(config: Config, options: FineTuningConfig, batch: BatchPlan, *limits: int | None) -> None:
@@ -204,6 +217,7 @@ def plain(value: Any) -> Any:
 def describe_protocol(
     benchmark: str,
     version: int,
+    spec: BackboneSpec,
     settings_of: Callable[[Config, torch.device], dict[str, Any]],
     base: Config,
     config: Config,
@@ -223,6 +237,7 @@ def describe_protocol(
         for setting, value in used.items()
         if setting not in not_compared and value != published.get(setting)
     }
+    deviations |= unpublished(spec)
     for path in (override.partition("=")[0] for override in overrides):
         try:
             before = lookup(base, path)

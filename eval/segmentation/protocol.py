@@ -53,11 +53,11 @@ def resolve(
     shared.finish_config(config, options, batch, device)
     benchmark = "ade20k" if options.head == "fpn" else options.head
     base, settings_of = base_config(spec, options.head), partial(protocol_settings, spec)
-    return config, shared.describe_protocol(benchmark, VERSION, settings_of, base, config, device, options.override)
+    return config, shared.describe_protocol(benchmark, VERSION, spec, settings_of, base, config, device, options.override)
 
 
 def _resolve_model(config: Config, options: SegmentationConfig, spec: BackboneSpec) -> None:
-    channels = shared.use_backbone(config, options, spec).map_channels(config.model.backbone.taps)
+    channels = shared.use_backbone(config, options, spec)
     config.model.data_preprocessor.size = (options.crop, options.crop)
     if isinstance(spec, ViTSpec):
         # The crop is padded to whole patches, like every image.

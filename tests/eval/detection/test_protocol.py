@@ -103,7 +103,6 @@ def test_a_resnets_images_and_masks_are_made_as_detectron2_makes_them(coco: Path
         (VIT_SMALL, {"num_heads": 5}, "num_heads=5 does not divide embed_dim=384"),
         (ROWS["Swin-T"], {"num_heads": 4}, "num_heads=4 can be chosen for a ViT only; this backbone is a swin"),
         (SwinSpec(**{**vars(ROWS["Swin-T"]), "patch_size": 2}), {}, r"\[2, 4, 8, 16\]; Mask R-CNN takes \[4, 8, 16, 32\]"),
-        (replace(VIT_SMALL, patch_size=14), {}, "patch size 16 and 8, not 14"),
         (VIT_SMALL, {"taps": [3, 5, 7, 12]}, "--taps"),
     ],
 )
