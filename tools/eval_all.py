@@ -15,6 +15,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from backbones.spec import is_function_name
 from common.cli import SECTION, as_typed, parse, run_command
 from common.files import check_name, lock_folder, remove_leftovers
 from common.launch import Command, LaunchOptions
@@ -35,7 +36,7 @@ class EvalAllOptions(LaunchOptions):
     """Evaluate one checkpoint on every task and write the tables; --TASK.OPTION VALUE gives any option of `python -m eval TASK`."""
 
     checkpoint: tyro.conf.Positional[Path]
-    """A checkpoint of any known layout, a backbone file, or timm:NAME for a model of timm."""
+    """A checkpoint of any known layout, a backbone file, timm:NAME for a model of timm, or package.module:function for your own."""
     tasks: str = ""
     """Tasks, separated by commas, or `all`. The default is the tasks of the papers' main table, or all with --sample. Classification
     uses k-NN; `--classification.classifiers knn linear` adds the linear probe."""
@@ -122,8 +123,9 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
     if options.sample:
         draw_samples(SampleConfig(output=SAMPLE_FOLDER))
     folder = options.runs / check_name(options.name or run_name(options.checkpoint), "--name")
-    backbone = folder / BACKBONE_FILE
-    arguments = {task: _task_arguments(task, backbone, options, task_options[task]) for task in tasks}
+    is_function = is_function_name(options.checkpoint)  # which the tasks call themselves
+    backbone = options.checkpoint if is_function else folder / BACKBONE_FILE
+    arguments = {task: _task_arguments(task, backbone, folder, options, task_options[task]) for task in tasks}
     conversion = open_backbone(
         options.checkpoint,
         layout_name=None if options.format == "auto" else options.format,
@@ -135,8 +137,9 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
     tables = TablesConfig(runs=options.runs, output=options.results)
     if options.slurm or options.dry_run:
         if options.dry_run:
-            print(f"# before: {_conversion_command(options, backbone)}")  # noqa: T201 - the command's own output
-        else:
+            if not is_function:
+                print(f"# before: {_conversion_command(options, backbone)}")  # noqa: T201 - the command's own output
+        elif not is_function:
             write_backbone(conversion, options.checkpoint, backbone)
         for task, given in arguments.items():
             launch("eval", [task, *given], options)
@@ -144,8 +147,9 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
         print(f"{'# ' if options.dry_run else ''}when they have ended: {makes_tables}")  # noqa: T201
         return True
     with lock_folder(folder, LOCK_FILE):
-        remove_leftovers(folder, f".{backbone.stem}.*.tmp.*")
-        write_backbone(conversion, options.checkpoint, backbone)
+        remove_leftovers(folder, f".{Path(BACKBONE_FILE).stem}.*.tmp.*")
+        if not is_function:
+            write_backbone(conversion, options.checkpoint, backbone)
         del conversion  # frees its weights while the tasks run
         processes = local_processes(options)
         statuses = {task: _run(task, [*arguments[task], *processes]) for task in tasks}
@@ -158,9 +162,9 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
     return bool(files) and not any(statuses.values())
 
 
-def _task_arguments(task: str, backbone: Path, options: EvalAllOptions, given: Sequence[str]) -> list[str]:
+def _task_arguments(task: str, backbone: Path, folder: Path, options: EvalAllOptions, given: Sequence[str]) -> list[str]:
     """The arguments of `python -m eval TASK`. The user's come last, because the later of two values counts."""
-    known, folder = TASKS[task], backbone.parent
+    known = TASKS[task]
     data = SAMPLE_FOLDER if options.sample else options.data
     return [
         *("--backbone", str(backbone), "--data", str(data / known.folder)),

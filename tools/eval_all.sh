@@ -2,6 +2,7 @@
 # Evaluate one checkpoint, of any known layout, on every task, and write the tables and the report.
 #   bash tools/eval_all.sh CKPT [--tasks TASK,TASK] [--data DIR] [--name NAME] [--TASK.OPTION VALUE ...]
 #   bash tools/eval_all.sh timm:NAME ...     a pretrained model of timm
+#   bash tools/eval_all.sh package.module:function ...     your own network (docs/your_backbone.md)
 #   bash tools/eval_all.sh CKPT --sample     on generated sample data, with shortened fine-tuning
 #   bash tools/eval_all.sh CKPT --slurm --gpus 8 --hours 24 --sbatch partition=P     submit each task to Slurm; --dry-run prints the jobs
 #   bash tools/eval_all.sh --help            every option, and the tasks

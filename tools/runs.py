@@ -12,6 +12,7 @@ import torch
 from backbones.convert import source_sha256, write_conversion
 from backbones.file import TIMM_PREFIX, is_backbone_file, is_timm_name, read_backbone_file
 from backbones.layouts import Conversion
+from backbones.spec import is_function_name
 from common.cli import USER_ERROR, as_arguments
 from common.files import file_sha256, write_atomically
 from common.launch import Command, LaunchOptions, run_or_launch
@@ -23,6 +24,8 @@ BACKBONE_FILE = "backbone.safetensors"
 
 def run_name(checkpoint: Path) -> str:
     """The name of a run that the user did not name."""
+    if is_function_name(checkpoint):
+        return str(checkpoint).replace(":", ".")
     if is_timm_name(checkpoint):
         return str(checkpoint).removeprefix(TIMM_PREFIX).rpartition("/")[2]
     return checkpoint.resolve().parent.name if checkpoint.stem == "checkpoint" else checkpoint.stem

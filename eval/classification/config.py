@@ -12,7 +12,7 @@ Classifier = Literal["knn", "linear"]
 class ClassificationConfig:
     """Classify images by frozen features: weighted k-NN and a linear probe; every default is the published protocol's (DINO's)."""
 
-    backbone: Path  # Backbone file to evaluate.
+    backbone: Path  # Backbone file to evaluate, or a function `package.module:name` that returns a network.
     data: Path
     """Folder with `train` and `val`, each with a folder per class (ImageNet, or any images), or with CIFAR's binary files."""
     output: Path

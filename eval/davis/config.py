@@ -28,7 +28,7 @@ class SequenceOptions(SplitOptions):
 class DavisConfig(SequenceOptions, PropagationSettings):
     """Propagate the first frames' masks through the videos of DAVIS and measure J&F; every default is the published protocol's."""
 
-    backbone: Path  # Backbone file to evaluate.
+    backbone: Path  # Backbone file to evaluate, or a function `package.module:name` that returns a network.
     data: Path  # DAVIS folder: ImageSets, JPEGImages, Annotations.
     output: Path
     """Folder for result.json, masks and CSV files. The same command line continues an interrupted run."""

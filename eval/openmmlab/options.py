@@ -38,7 +38,7 @@ class BatchPlan:
 class FineTuningConfig:
     """Fine-tune a head on a backbone and measure it; every default is the published protocol's."""
 
-    backbone: Path  # Backbone file to evaluate.
+    backbone: Path  # Backbone file to evaluate, or a function `package.module:name` that returns a network.
     data: Path  # Folder of the data set.
     output: Path
     """Folder for result.json, checkpoints and logs. The same command line continues an interrupted run."""
@@ -60,7 +60,7 @@ class FineTuningConfig:
     faster; on a GPU nobody has measured it here."""
     taps: list[int] | None = None
     """0-based blocks of a ViT whose outputs are the four maps; by default the published ones for 12 blocks, and the same parts of
-    any other depth. A Swin or ResNet gives a map per stage."""
+    any other depth. A Swin or ResNet gives a map per stage; another network those of strides 4 to 32, or its nearest."""
     num_heads: int | None = None  # Attention heads instead of those that the backbone file states (ViT).
     no_class_token: bool = False
     """Leave out a ViT's CLS token. By default it stays, which is our choice: the released fine-tuning backbones have none, and nobody

@@ -12,6 +12,7 @@ from eval.__main__ import main
 from eval.classification.items import read_items
 from eval.classification.task import accuracy, evaluate, metrics_of
 from eval.result import ResultError, read_result
+from tests.architectures import ANY, FUNCTIONS, backbone_of
 from tests.conftest import Finished, RunMain
 from tests.eval.classification.conftest import TEST_IMAGES, Configure
 from tests.processes import evaluate_in_two
@@ -123,3 +124,20 @@ def test_damaged_features_are_made_again_and_a_second_run_is_refused(configure: 
     for path in (config.output / "features").rglob("*.npy"):
         path.write_bytes(path.read_bytes()[:-8])
     assert evaluate(config).metrics == first.metrics
+
+
+@pytest.mark.parametrize("name", ANY)
+def test_any_backbone(name: str, configure: Configure, tmp_path: Path) -> None:
+    side = 28 if "patch14" in name or "blocks" in name else 32
+    given = configure(backbone=backbone_of(name, tmp_path), crop=side, classifiers=["knn"])
+    result = evaluate(given)
+    assert "pooled" in result.protocol.settings["knn_features"]
+    assert name in result.protocol.deviations["backbone"][1]
+    assert evaluate(given) == result
+
+
+def test_a_crop_that_a_network_does_not_take_is_refused(configure: Configure) -> None:
+    with pytest.raises(
+        ValueError, match=r"crop=32: image size 32 x 32: .*:blocks takes a multiple of 14; choose another with --crop"
+    ):
+        evaluate(configure(backbone=Path(f"{FUNCTIONS}:blocks")))

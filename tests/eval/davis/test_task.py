@@ -18,6 +18,7 @@ from eval.davis.scores import METRICS, score_sequences
 from eval.davis.task import evaluate
 from eval.result import read_result
 from eval.tasks import BENCHMARKS
+from tests.architectures import ANY, FUNCTIONS, backbone_of
 from tests.eval.davis.conftest import HEIGHT, SEQUENCES, SPECS, WIDTH, Run
 from tests.layouts import REGISTERS
 from tests.toy import write_toy_backbone
@@ -189,3 +190,27 @@ def test_suffixes_may_have_any_case_and_hidden_files_are_nobodys(suffix: str, co
     ):
         (davis / hidden).mkdir() if "ipynb" in hidden else (davis / hidden).write_bytes(b"\0\5\x16\7")
     assert evaluate(replace(config, output=config.output.with_name("other"))).metrics == expected
+
+
+@pytest.mark.parametrize("name", ANY)
+def test_any_backbone(name: str, config: DavisConfig, tmp_path: Path) -> None:
+    spec_fits = "patch14" not in name and "blocks" not in name
+    given = replace(config, backbone=backbone_of(name, tmp_path), sequences="boat", round_up=not spec_fits)
+    result = evaluate(given)
+    assert result.metrics["J&F-Mean"].value >= 0
+    assert name in result.protocol.deviations["backbone"][1]
+    assert result.backbone.spec["family"] == ("function" if ":" in name else "timm")
+    assert evaluate(given) == result  # not run again, since digests are those of the same weights
+    if ":" in name:
+        assert len(result.backbone.spec["source_sha256"]) == len(result.backbone.source["sha256"]) == 64
+
+
+def test_patches_of_14_pixels_take_frames_that_are_rounded_up(config: DavisConfig) -> None:
+    given = replace(config, backbone=Path(f"{FUNCTIONS}:patches_of_14"), sequences="boat")
+    with pytest.raises(
+        ValueError, match=r"image size 64 x 64: .* takes a multiple of 14; --round-up takes the next sizes that fit"
+    ):
+        evaluate(given)
+    deviations = evaluate(replace(given, round_up=True)).protocol.deviations
+    assert deviations["round_up"] == [None, True]
+    assert deviations["long_side_multiple"] == [64, None]

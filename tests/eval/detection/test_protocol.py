@@ -3,7 +3,6 @@
 `tests/eval/test_protocol_tables.py` holds the published constants against docs/protocols.md.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 

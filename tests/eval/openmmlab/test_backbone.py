@@ -7,9 +7,10 @@ import torch
 
 from backbones.build import AnyBackbone, build_backbone
 from backbones.file import read_backbone_file
-from backbones.spec import DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec
+from backbones.spec import DINOv3Spec, ResNetSpec, SwinSpec, TimmSpec, ViTSpec
 from backbones.vit import resize_positions
-from eval.openmmlab.backbone import BackboneFromFile
+from eval.openmmlab.backbone import BackboneFromFile, choose_taps
+from tests.architectures import FUNCTIONS
 from tests.layouts import REGISTERS
 from tests.toy import write_toy_backbone
 
@@ -141,3 +142,45 @@ def test_without_its_class_token_a_vit_is_one_that_never_had_it(toy_file: Path, 
     assert not torch.allclose(without(images)[0], kept(images)[0])
     with pytest.raises(ValueError, match=r"--no-class-token leaves out the CLS token .* this backbone is a resnet"):
         BackboneFromFile(str(write_toy_backbone(tmp_path, ResNetSpec(layers=(1, 1, 1, 1)))), TAPS, class_token=False)
+
+
+def test_maps_of_another_stride_are_resampled_in_place() -> None:
+    """Each position of the map, and of the one that it becomes, has the mean of the columns of the pixels that it stands for."""
+    backbone = BackboneFromFile(f"{FUNCTIONS}:means_of_14", [0, 0], strides=[16, 8])
+    columns = torch.arange(96.0).expand(1, 3, 64, 96)
+    by_16, by_8 = backbone(columns)
+    assert by_16.shape == (1, 3, 4, 6)
+    assert by_8.shape == (1, 3, 8, 12)
+    torch.testing.assert_close(by_16[0, 0, 1, 1:5], 7.5 + 16 * torch.arange(1.0, 5))
+    torch.testing.assert_close(by_8[0, 0, 1, 1:10], 3.5 + 8 * torch.arange(1.0, 10))
+
+
+def test_parameters_without_a_part_in_the_maps_are_frozen() -> None:
+    names = {
+        name: [
+            key
+            for key, value in BackboneFromFile(f"{FUNCTIONS}:{name}", taps).network.named_parameters()
+            if not value.requires_grad
+        ]
+        for name, taps in (("one_map", [0]), ("stages", [1, 2]), ("blocks", [3]))
+    }
+    assert names["one_map"] == ["network.extra.weight", "network.extra.bias"]
+    assert names["stages"] == ["network.stages.3.weight", "network.stages.3.bias"]
+    assert [name for name in names["blocks"] if "blocks" in name] == [
+        f"network.blocks.{i}.{kind}" for i in (4, 5) for kind in ("weight", "bias")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("strides", "taps"),
+    [
+        ((2, 4, 8, 16, 32), [1, 2, 3, 4]),
+        ((4, 8, 8, 16, 32), [0, 2, 3, 4]),
+        ((8, 16, 16, 16), [0, 0, 3, 3]),
+        ((14,) * 24, [5, 11, 17, 23]),
+        ((16,), [0, 0, 0, 0]),
+    ],
+)
+def test_the_maps_of_a_network_that_is_none_of_ours(strides: tuple[int, ...], taps: list[int]) -> None:
+    spec = TimmSpec(name="any", channels=(8,) * len(strides), strides=strides, image_size=224, size_step=32)
+    assert choose_taps(None, [2, 5, 8, 11], spec) == taps

@@ -17,6 +17,7 @@ from mmengine.registry import HOOKS
 from common.cli import Interrupted
 from eval.result import read_result
 from eval.segmentation.config import SegmentationConfig
+from tests.architectures import ANY, backbone_of
 from tests.eval.course import OPTIONS, Course, Task, assert_same_weights, weights_of_one_update
 from tests.eval.rows import ROWS, THIN_HEADS, toy
 
@@ -105,3 +106,12 @@ def test_the_task_says_nothing_while_it_is_imported() -> None:
     command = [sys.executable, "-c", "import eval.segmentation.task, eval.detection.task"]
     imported = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True)
     assert imported.stdout == ""
+
+
+@pytest.mark.parametrize("name", ANY)
+def test_any_backbone(name: str, task: Task, tmp_path: Path) -> None:
+    lengths = {"batch_size": 2, "iterations": 1, "max_val_images": 1, "draw_images": 0}
+    result = task.evaluate(task.options(tmp_path / "out", backbone=backbone_of(name, tmp_path), **lengths))
+    deviations = result.protocol.deviations
+    assert name in deviations["backbone"][1]
+    assert ("strides" in deviations) == ("patch14" in name or "blocks" in name)
