@@ -85,7 +85,8 @@ class FeatureExtractor:
         parts = [*map(self._token_of_block, self._earlier), token_BD]
         if self.representation.mean_patch:
             parts.append(mean_BD)
-        features = {KNN: token_BD.float().cpu(), LINEAR: torch.cat(parts, dim=1).float().cpu()}
+        # A CLS token that a user's network only expands is a view of its parameter, and would want a gradient.
+        features = {KNN: token_BD.detach().float().cpu(), LINEAR: torch.cat(parts, dim=1).float().cpu()}
         if not torch.isfinite(features[LINEAR]).all():  # comparisons with NaN would give metrics that mean nothing
             raise ValueError("the backbone's features are not finite; its weights are damaged")
         return features
