@@ -19,18 +19,27 @@ from torch import Tensor, nn
 
 from backbones.build import build_backbone
 from backbones.checkpoint import load_checkpoint
-from backbones.file import Source, check_fills, is_backbone_file, is_timm_name, read_backbone_file, write_backbone_file
+from backbones.file import (
+    TIMM_PREFIX,
+    Source,
+    check_fills,
+    is_backbone_file,
+    is_timm_name,
+    read_backbone_file,
+    write_backbone_file,
+)
 from backbones.foreign import timm_spec, weights_sha256
 from backbones.layouts import LAYOUTS, Conversion, LayoutError, Network, abbreviate, convert
 from backbones.layouts.architecture import refuse_num_heads
-from backbones.layouts.search import in_plain_names, select, with_renamed
-from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, is_function_name, typical_image_size
+from backbones.layouts.search import in_plain_names, select, state_dicts, with_renamed
+from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, TimmSpec, is_function_name, typical_image_size
 from common.files import file_sha256, one_line
 
 _TIMM_TOLERANCE = 1e-4
 _LONGEST_MESSAGE = 800
 _MOST_HINTS = 4
 _WITHOUT_EFFECT = {"Identity", "Dropout", "DropPath"}  # modules that leave features as they are, or follow them
+_AVERAGED_BY_TIMM = ("state_dict_ema", "model_ema")  # which timm prefers when it loads a checkpoint
 _SHARED = ("branch", "epoch", "recipe_sha256", "seed")  # fields of a conversion and of a file's source
 
 
@@ -100,9 +109,18 @@ def convert_content(
         if not old or not equals:
             raise LayoutError(f"--map {pair}: give a part of the names and what replaces it, as OLD=NEW")
         chosen = with_renamed(chosen, old, new)
+    chosen = in_plain_names(chosen)
     try:
-        conversion = convert(in_plain_names(chosen), layout_name, branch, num_heads)
+        if layout_name is not None and layout_name.startswith(TIMM_PREFIX):
+            if branch is not None or num_heads is not None:
+                raise LayoutError(f"--format {layout_name} states the network; leave out --branch and --num-heads")
+            conversion = _convert_as_timms(chosen, layout_name.removeprefix(TIMM_PREFIX))
+        else:
+            conversion = convert(chosen, layout_name, branch, num_heads)
     except LayoutError as error:
+        stated = [name for name in _stated_models(checkpoint) if layout_name is branch is num_heads is None]
+        if stated and not error.hints:
+            return _convert_as_timms(chosen, stated[0])
         if selection == WHOLE:
             raise
         raise LayoutError(
@@ -116,12 +134,9 @@ def convert_content(
 
 def _check_architecture(checkpoint: Any, spec: BackboneSpec) -> None:
     """Refuse the weights of a network of timm's that has our names and computes something else, where the checkpoint says so."""
-    config = checkpoint.get("config") if isinstance(checkpoint, Mapping) else None
-    stated = [checkpoint.get("arch") if isinstance(checkpoint, Mapping) else None]
-    stated.append(config.get("architecture") if isinstance(config, Mapping) else None)
-    for name in stated:
-        if not isinstance(name, str) or not timm.is_model(name):
-            continue
+    if isinstance(spec, TimmSpec):
+        return
+    for name in _stated_models(checkpoint):
         with torch.device("meta"):
             theirs, ours = timm.create_model(name, pretrained=False, num_classes=0), build_backbone(spec)
         kinds = {part: type(module).__name__ for part, module in theirs.named_modules()}
@@ -131,6 +146,35 @@ def _check_architecture(checkpoint: Any, spec: BackboneSpec) -> None:
             if kind != own and not {kind, own} & _WITHOUT_EFFECT:
                 what = f"timm's {name}, whose {part} is a {kind} and not a {own} as in our {spec.family}"
                 raise LayoutError(f"the checkpoint says that it holds {what}: the same names, other features")
+
+
+def _stated_models(checkpoint: Any) -> list[str]:
+    """The models of timm that a checkpoint says it holds."""
+    config = checkpoint.get("config") if isinstance(checkpoint, Mapping) else None
+    stated = [checkpoint.get("arch") if isinstance(checkpoint, Mapping) else None]
+    stated.append(config.get("architecture") if isinstance(config, Mapping) else None)
+    return [name for name in stated if isinstance(name, str) and timm.is_model(name)]
+
+
+def _convert_as_timms(checkpoint: Any, name: str) -> Conversion:
+    """The only network of a checkpoint that has all weights of a model of timm, under any prefix; of two, the averaged one."""
+    with torch.device("meta"):
+        own = build_backbone(timm_spec(name)).state_dict().keys()
+    anchor = max(own, key=len)
+    found = {}
+    for path, weights in state_dicts(checkpoint):
+        for prefix in [key.removesuffix(anchor) for key in weights if key.endswith(anchor)]:
+            named = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+            if own <= named.keys() and (not prefix or prefix.endswith(".")):
+                found[path, prefix] = named
+    averaged = [place for place in found if place[0] in _AVERAGED_BY_TIMM]
+    places = averaged if len(averaged) == 1 else list(found)
+    if len(places) != 1:
+        where = ", ".join(f"{path or 'the top'} (prefix {prefix or 'none'})" for path, prefix in places)
+        if not places:
+            raise LayoutError(f"the checkpoint does not hold all weights of timm's {name}")
+        raise LayoutError(f"several networks have the weights of timm's {name}: {where}; choose one with --key and --prefix")
+    return convert_timm_weights(name, found[places[0]])
 
 
 def convert_timm_model(

@@ -26,7 +26,8 @@ class ConvertOptions:
     """A backbone file, a model `timm:NAME`, or a checkpoint in one of the layouts above."""
     output: tyro.conf.Positional[Path | None] = None
     """The file to write; without it, the command only reports."""
-    format: str = "auto"  # The checkpoint's layout; `auto` finds it from the keys.
+    format: str = "auto"
+    """The checkpoint's layout; `auto` finds it from the keys. `timm:NAME`: the weights of that model of timm, under any wrapper."""
     branch: str = "default"
     """Which of its networks to take; `default` is the one behind the published numbers."""
     key: str = ""

@@ -52,7 +52,8 @@ class EvalAllOptions(LaunchOptions):
     """Use generated sample data (drawn into sample/) and shortened fine-tuning: this tries out the pipeline and measures nothing."""
     gpus: int | None = None
     """Processes per task, one per GPU. The default is NPROC_PER_NODE, else the number of GPUs, else 1; a Slurm job gets 1."""
-    format: str = "auto"  # The checkpoint's layout; `auto` finds it from the keys.
+    format: str = "auto"
+    """The checkpoint's layout; `auto` finds it from the keys. `timm:NAME`: the weights of that model of timm, under any wrapper."""
     branch: str = "default"
     """Which of the checkpoint's networks to take; `default` is the one behind the published numbers."""
     key: str = ""

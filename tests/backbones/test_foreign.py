@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from backbones.build import build_backbone
-from backbones.convert import convert_timm_model, open_backbone, write_conversion
+from backbones.convert import convert_content, convert_timm_model, open_backbone, write_conversion
 from backbones.file import BackboneFileError, load_backbone, load_strictly, read_backbone_file, write_backbone_file
 from backbones.foreign import timm_spec
 from backbones.spec import FunctionSpec, TimmSpec, is_function_name, spec_from_dict, spec_to_dict
@@ -198,3 +198,44 @@ def test_the_digest_follows_the_weights() -> None:
     assert replace(content.spec, size_step=0) != content.spec
     with pytest.raises(ValueError, match="unknown backbone family"):
         spec_from_dict(spec_to_dict(content.spec))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "options"),
+    [
+        (lambda weights: weights, ["timm:eva02_tiny_patch14_224"]),
+        (
+            lambda weights: {"state_dict": {f"module.{name}": value for name, value in weights.items()}, "epoch": 3},
+            ["timm:eva02_tiny_patch14_224"],
+        ),
+        (lambda weights: {"arch": "eva02_tiny_patch14_224", "state_dict": weights, "optimizer": {}}, [None]),
+        (
+            lambda weights: {
+                "arch": "eva02_tiny_patch14_224",
+                "state_dict": {name: value + 1 for name, value in weights.items()},
+                "state_dict_ema": weights,
+            },
+            [None],
+        ),
+    ],
+)
+@torch.no_grad()
+def test_a_checkpoint_of_a_model_of_timm(wrap: Callable[[dict[str, Tensor]], Any], options: list[str | None]) -> None:
+    model = create("eva02_tiny_patch14_224", pretrained=True).eval()
+    conversion = convert_content(wrap(model.state_dict()), *options)
+    network = build_backbone(conversion.spec).eval()
+    load_strictly(network, conversion.state_dict)
+    expected = model.forward_head(model.forward_features(images(224, 224)), pre_logits=True)
+    torch.testing.assert_close(network.forward_tokens(images(224, 224)).pooled, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_checkpoint_that_is_not_of_the_named_model() -> None:
+    weights = create("eva02_tiny_patch14_224", pretrained=True).state_dict()
+    with pytest.raises(ValueError, match="the checkpoint does not hold all weights of timm's convnext_atto"):
+        convert_content(weights, "timm:convnext_atto")
+    with pytest.raises(
+        ValueError, match=r"several networks have the weights .*: a \(prefix none\), b \(prefix none\); choose one with"
+    ):
+        convert_content({"a": weights, "b": weights}, "timm:eva02_tiny_patch14_224")
+    with pytest.raises(ValueError, match="unexpected: stray"):
+        convert_content({**weights, "stray": torch.ones(2)}, "timm:eva02_tiny_patch14_224")
