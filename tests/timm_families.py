@@ -1,21 +1,19 @@
-"""Which tasks the most used families of timm pass: `python benchmarks/timm_families.py --output DIR [--names NAME ...]`.
+"""Which tasks the most used families of timm pass: `python -m tests.timm_families --output DIR [--names NAME ...]`.
 
 Of each family, the smallest model with random weights goes through every task, with tiny images, one update and one test image: this
 shows that it runs from its name to a result, and measures nothing. Prints the table of docs/timm_families.md.
 """
 
 import logging
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from common.cli import parse, run_command
 from common.files import one_line
+from tests.eval.rows import THIN_HEADS, THIN_MASK_RCNN
 
 FAMILIES = {
     "ViT": "vit_tiny_patch16_224",
@@ -42,7 +40,8 @@ FAMILIES = {
     "MaxViT": "maxvit_nano_rw_256",
     "MobileViT": "mobilevit_xxs",
 }
-_ONE_UPDATE: dict[str, Any] = {"iterations": 1, "batch_size": 2, "device_batch_size": 2, "max_val_images": 1, "draw_images": 0}
+_ONE_UPDATE: dict[str, Any] = {"iterations": 1, "batch_size": 2, "device_batch_size": 2, "max_val_images": 1}
+_ONE_UPDATE |= {"draw_images": 0, "workers": 0}
 _SIDE = 64
 
 
@@ -65,9 +64,10 @@ def _options(task: str, spec: Any) -> dict[str, Any]:
             side = max(step, _SIDE // step * step)
             return {"classifiers": ["knn"], "neighbours": [5], "resize": side, "crop": side, "workers": 0}
         case "segmentation":
-            return {**_ONE_UPDATE, "crop": _SIDE, "train_short_side": _SIDE, "test_short_side": _SIDE, "workers": 0}
+            sides = dict.fromkeys(("crop", "train_short_side", "test_short_side"), _SIDE)
+            return {**_ONE_UPDATE, **sides, "override": THIN_HEADS["fpn"]}
         case _:
-            return {**_ONE_UPDATE, "short_side": _SIDE, "workers": 0}
+            return {**_ONE_UPDATE, "short_side": _SIDE, "override": THIN_MASK_RCNN}
 
 
 def outcome(task: str, name: str, spec: Any, file: Path, folder: Path) -> str:
@@ -114,7 +114,7 @@ def run(config: FamiliesConfig) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    config = parse(FamiliesConfig, argv, "python benchmarks/timm_families.py")
+    config = parse(FamiliesConfig, argv, "python -m tests.timm_families")
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     print(run(config))
