@@ -90,6 +90,8 @@ def open_backbone(
         hints = error.hints if isinstance(error, LayoutError) else []
         commands = [shlex.join(["python", "tools/convert_checkpoint.py", str(path), *hint]) for hint in hints[:_MOST_HINTS]]
         usable = [command for command in commands if command.isprintable()]
+        if not usable and isinstance(error, LayoutError) and layout_name is None and path.is_file():
+            message += "; name the network if it is one of timm's (--format timm:NAME), else see docs/your_backbone.md"
         raise LayoutError(f"{path}: {message}{'; try: ' if usable else ''}{' or: '.join(usable)}") from error
     known = {name: getattr(content.source, name) for name in _SHARED}
     return Conversion(**known, layout=content.source.format, spec=content.spec, state_dict=content.state_dict, dropped={})

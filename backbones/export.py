@@ -19,9 +19,9 @@ from torch import Tensor
 
 from backbones.convert import convert_content
 from backbones.dinov3 import computed_periods
-from backbones.file import prepare_weights
+from backbones.file import TIMM_PREFIX, prepare_weights
 from backbones.layouts.architecture import PUBLISHED_HEADS
-from backbones.spec import DINOV3_PERIODS, STANDARD_HEAD_DIM, BackboneSpec, DINOv3Spec, PlainViTSpec, ViTSpec
+from backbones.spec import DINOV3_PERIODS, STANDARD_HEAD_DIM, BackboneSpec, DINOv3Spec, PlainViTSpec, TimmSpec, ViTSpec
 from common.files import write_atomically
 
 LAYOUTS = ("timm", "dino", "selfpatch")
@@ -70,6 +70,8 @@ def export_backbone(path: Path, layout: str, spec: BackboneSpec, state_dict: Map
     usual = published.get(spec.embed_dim, spec.embed_dim / STANDARD_HEAD_DIM) if isinstance(spec, PlainViTSpec) else None
     if isinstance(spec, PlainViTSpec) and spec.num_heads != usual:
         return f"this layout does not store the attention heads; read it back with --num-heads {spec.num_heads}"
+    if isinstance(spec, TimmSpec):
+        return f"this layout does not store the model's name; read it back with --format {TIMM_PREFIX}{spec.name}"
     return ""
 
 
@@ -103,7 +105,8 @@ def _check_round_trip(layout: str, content: Mapping[str, Any], spec: BackboneSpe
     refusal = f"the {layout} layout cannot hold this backbone"
     num_heads = spec.num_heads if isinstance(spec, PlainViTSpec) else None
     try:
-        found = convert_content(content, num_heads=num_heads)
+        named = f"{TIMM_PREFIX}{spec.name}" if isinstance(spec, TimmSpec) else None
+        found = convert_content(content, layout_name=named, num_heads=num_heads)
     except ValueError as error:
         raise ExportError(f"{refusal}: {error}") from error
     if type(found.spec) is not type(spec) or found.spec != spec:
