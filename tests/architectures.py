@@ -75,6 +75,14 @@ class Flat(Patches):
         return super().forward(images).flatten(2)
 
 
+class Frozen(Patches):
+    """Is only meant to be looked at."""
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images)
+
+
 class Named(Patches):
     """Gives a dict."""
 
@@ -104,6 +112,14 @@ def blocks() -> nn.Module:
 
 def flat() -> nn.Module:
     return Flat()
+
+
+def frozen() -> nn.Module:
+    return Frozen()
+
+
+def frozen_parameters() -> nn.Module:
+    return Patches().requires_grad_(False)
 
 
 def named() -> nn.Module:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from backbones.base import PlainViT, check_taps, input_multiple, tap_shape
 from backbones.build import AnyBackbone, build_backbone
 from backbones.file import BackboneFile, load_strictly, read_backbone_file
-from backbones.foreign import FunctionNetwork, TimmNetwork
+from backbones.foreign import FunctionNetwork, TimmNetwork, architecture
 from backbones.resnet import BottleneckResNet
 from backbones.spec import BackboneSpec, ForeignSpec, PlainViTSpec, ViTSpec
 from backbones.swin import Swin
@@ -275,10 +275,18 @@ def _freeze_unused(network: AnyBackbone, last_tap: int) -> None:
 
 def _freeze_without_gradient(network: TimmNetwork | FunctionNetwork, last_tap: int) -> None:
     """Freeze the parameters of a network of unknown parts that get no gradient from its maps up to `last_tap`."""
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        network.requires_grad_(True)  # a function that froze them all only meant to look at features
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not parameters:
+        return
     side = network.spec.image_size
     maps = network.eval().forward_maps(torch.zeros(1, 3, side, side), range(last_tap + 1))
     total = torch.stack([map_BDhw.sum() for map_BDhw in maps]).sum()
+    if not total.requires_grad:
+        raise ValueError(
+            f"{architecture(network.spec)} computes its maps without gradients (torch.no_grad?); fine-tuning needs them"
+        )
     gradients = torch.autograd.grad(total, parameters, allow_unused=True)
     network.train()
     for parameter, gradient in zip(parameters, gradients, strict=True):

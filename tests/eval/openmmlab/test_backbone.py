@@ -162,9 +162,9 @@ def test_parameters_without_a_part_in_the_maps_are_frozen() -> None:
             for key, value in BackboneFromFile(f"{FUNCTIONS}:{name}", taps).network.named_parameters()
             if not value.requires_grad
         ]
-        for name, taps in (("one_map", [0]), ("stages", [1, 2]), ("blocks", [3]))
+        for name, taps in (("one_map", [0]), ("frozen_parameters", [0]), ("stages", [1, 2]), ("blocks", [3]))
     }
-    assert names["one_map"] == ["network.extra.weight", "network.extra.bias"]
+    assert names["one_map"] == names["frozen_parameters"] == ["network.extra.weight", "network.extra.bias"]
     assert names["stages"] == ["network.stages.3.weight", "network.stages.3.bias"]
     assert [name for name in names["blocks"] if "blocks" in name] == [
         f"network.blocks.{i}.{kind}" for i in (4, 5) for kind in ("weight", "bias")
@@ -184,3 +184,8 @@ def test_parameters_without_a_part_in_the_maps_are_frozen() -> None:
 def test_the_maps_of_a_network_that_is_none_of_ours(strides: tuple[int, ...], taps: list[int]) -> None:
     spec = TimmSpec(name="any", channels=(8,) * len(strides), strides=strides, image_size=224, size_step=32)
     assert choose_taps(None, [2, 5, 8, 11], spec) == taps
+
+
+def test_a_network_without_gradients_cannot_be_fine_tuned() -> None:
+    with pytest.raises(ValueError, match=r"architectures:frozen computes its maps without gradients \(torch.no_grad\?\)"):
+        BackboneFromFile(f"{FUNCTIONS}:frozen", [0])
