@@ -169,4 +169,10 @@ TOOLS = [
         branch="model_ema",
         epoch=5,
     ),
+    Written(
+        "torch's averaged model",
+        "torch/optim/swa_utils.py: AveragedModel.module, n_averaged",
+        {"model": zeros(under(own="")), "averaged_model": {"n_averaged": torch.tensor(3), **under(own="module.")}},
+        branch="averaged_model",
+    ),
 ]  # fmt: skip

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 NOT_STATED = "not stated"
 _MOST_EPOCHS = 10**9
+_COUNTERS = (
+    "n_averaged",
+    "decay",
+    "num_updates",
+    "steps",
+)  # which averaged models hold: torch's, latent diffusion's, mmengine's
 _DINOV3_EPSILON = 1e-5  # that of all released models
 # Where the number of completed epochs may be: PyTorch Lightning's, most authors', OpenMMLab's.
 _EPOCHS = ("loops/fit_loop/epoch_progress/current/processed", "epoch", "meta/epoch")
@@ -103,7 +109,7 @@ class Layout:
         weights = state_dict_at(checkpoint, network.path)
         inside = {name: tensor for name, tensor in weights.items() if name.startswith(prefix)}
         keys = naming.keys or own_keys({name.removeprefix(prefix) for name in inside})
-        drops = dict.fromkeys((*naming.drops, *self.drops))
+        drops = dict.fromkeys((*_COUNTERS, *naming.drops, *self.drops))
         try:
             taken: Weights
             taken, dropped = apply_table(inside, nested(prefix, "", {**drops, **keys}))

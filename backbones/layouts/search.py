@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # What DistributedDataParallel, torch.compile, FSDP and activation checkpointing put into names, anywhere in them.
 _TORCH_WRAPPERS = re.compile(r"(?<![^.])(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.(?=.)")
 _NUMBERS = ("float16", "float32", "float64", "int32", "int64")  # of NumPy arrays that can be weights
-_NOT_NETWORKS = re.compile("optim|scheduler|scaler|rng", re.IGNORECASE)  # keys under which tensors are a training's state
+_NOT_NETWORKS = re.compile("optim|scheduler|scaler|rng|hyper_param|config|args", re.IGNORECASE)  # keys of a training's state
 
 _DEEPEST = 8  # keys in keys; published checkpoints have up to four
 
@@ -237,6 +237,7 @@ def beside(
     }
     tokens = {name for name, target in (taken.naming.keys or own_keys(inside)).items() if target and "." not in name}
     whole = [(network.path, network.prefix) for network in networks]
+    is_preferred = bool(_words(taken.place) & (_TEACHERS | _AVERAGES))
     parts: Counter[str] = Counter()
     dropped: dict[str, list[str]] = {}
     for path, weights in state_dicts(checkpoint):
@@ -251,6 +252,10 @@ def beside(
             if path == taken.path and any(name[end:] in tokens - inside for end in ends):
                 raise LayoutError(f"{abbreviate([name])} lies beside the network under {taken.prefix!r}, which has none")
             parts.update({f"{path}/{name[:end]}" for end in ends if name[end:] in inside})
+            if (
+                _words(rule) & (_TEACHERS | _AVERAGES) and not is_preferred
+            ):  # whose own names may be others, such as without dots
+                parts[rule] += 1
     if cut := [place for place, count in parts.items() if 2 * count > len(inside)]:
         raise LayoutError(f"beside the network under {taken.place!r} lies an incomplete one: {cut[0]}", [_options(taken)])
     return {rule: tuple(names) for rule, names in dropped.items()}

@@ -53,11 +53,15 @@ def test_preferred_networks_are_reported_and_the_others_can_be_chosen() -> None:
         ({"my net": under(own="x.y.")}, ["--key 'my net' --prefix x.y."]),
         ({"student": under(own=""), "teacher": {}}, ["--branch model"]),
         (
+            under(own="model.") | {f"model_ema.{name.replace('.', '')}": tensor for name, tensor in WEIGHTS[VIT].items()},
+            ["--prefix model."],
+        ),
+        (
             {**under(own="backbone."), **prefixed("other.", dict(list(WEIGHTS[VIT].items())[3:]))},
             ["--prefix backbone."],
         ),
     ],
-    ids=["two unknown", "two", "target", "momentum", "of a loss", "unknown", "no teacher", "incomplete"],
+    ids=["two unknown", "two", "target", "momentum", "of a loss", "unknown", "no teacher", "no dots", "incomplete"],
 )
 def test_a_question_comes_with_the_commands_that_answer_it(checkpoint: Any, options: list[str], tmp_path: Path) -> None:
     """Neither order nor chance decides, and each command that the message prints works as it stands."""
