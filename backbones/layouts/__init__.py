@@ -63,7 +63,10 @@ def convert(checkpoint: Any, layout_name: str | None, branch: str | None, num_he
     if layout_name not in (None, *LAYOUTS):
         raise LayoutError(f"unknown layout {layout_name!r}; known: {', '.join(LAYOUTS)}")
     if patchbench.is_own_checkpoint(checkpoint) and layout_name in (None, patchbench.PATCHBENCH.name):
-        return patchbench.convert(checkpoint, branch, num_heads)
+        try:
+            return patchbench.convert(checkpoint, branch, num_heads)
+        except KeyError as error:
+            raise LayoutError(f"incomplete checkpoint, it has no {error}") from error
     networks = find_networks(checkpoint, NAMINGS)
     layouts = layouts_of(checkpoint, networks)
     layout = identify(checkpoint, layouts) if layout_name is None else LAYOUTS[layout_name]

@@ -39,8 +39,6 @@ def convert(checkpoint: Mapping[str, Any], branch: str | None, num_heads: int | 
     """Take a network with the spec that was trained, which the checkpoint states."""
     if branch not in (None, *PATCHBENCH.branches):
         raise LayoutError(f"the patchbench layout has no branch {branch!r}; it has {', '.join(PATCHBENCH.branches)}")
-    if absent := [name for name in ("settings", "backbone_spec", *PATCHBENCH.branches) if name not in checkpoint]:
-        raise LayoutError(f"incomplete checkpoint, it has no {', '.join(absent)}")
     version = checkpoint.get("version")
     if type(version) is not int or version != VERSION:
         raise LayoutError(f"pretraining checkpoint version {shown(version)}, this PatchBench reads {VERSION}")
