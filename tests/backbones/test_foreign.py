@@ -15,6 +15,7 @@ from torch import Tensor
 
 from backbones.build import build_backbone
 from backbones.convert import convert_content, convert_timm_model, open_backbone, write_conversion
+from backbones.export import export_backbone
 from backbones.file import BackboneFileError, load_backbone, load_strictly, read_backbone_file, write_backbone_file
 from backbones.foreign import timm_spec
 from backbones.spec import FunctionSpec, TimmSpec, is_function_name, spec_from_dict, spec_to_dict
@@ -239,3 +240,12 @@ def test_a_checkpoint_that_is_not_of_the_named_model() -> None:
         convert_content({"a": weights, "b": weights}, "timm:eva02_tiny_patch14_224")
     with pytest.raises(ValueError, match="unexpected: stray"):
         convert_content({**weights, "stray": torch.ones(2)}, "timm:eva02_tiny_patch14_224")
+
+
+def test_timms_names_again(named: Callable[[str, Path], Path], tmp_path: Path) -> None:
+    content = read_backbone_file(named("convnext_atto", tmp_path))
+    note = export_backbone(tmp_path / "out.pth", "timm", content.spec, content.state_dict, epoch=-1)
+    assert note.endswith("--format timm:convnext_atto")
+    again = open_backbone(tmp_path / "out.pth", "timm:convnext_atto")
+    assert (again.spec, again.dropped) == (content.spec, {})
+    assert all(torch.equal(value, content.state_dict[name]) for name, value in again.state_dict.items())

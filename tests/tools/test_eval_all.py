@@ -134,6 +134,17 @@ def test_another_branch_of_the_same_checkpoint_needs_another_name(tmp_path: Path
         write_backbone(open_backbone(checkpoint, branch="student"), checkpoint, output)
 
 
+def test_a_function_is_passed_on_to_the_tasks(run_main: RunMain, tmp_path: Path, small_samples: Path) -> None:
+    common = ["tests.architectures:stages", "--data", small_samples, "--runs", tmp_path / "runs", "--tasks", "davis"]
+    printed = run_main(main, [*common, "--dry-run"]).output().splitlines()
+    assert printed[0].startswith("python -m eval davis --backbone tests.architectures:stages ")
+    assert "--name tests.architectures.stages" in printed[0]
+    assert not (tmp_path / "runs").exists()
+    refused = run_main(main, ["tests.architectures:flat", *common[1:]])
+    assert refused.stderr.count("tests.architectures:flat") == 1
+    assert "wanted four sides" in refused.stderr
+
+
 def test_dry_runs_print_every_task_and_write_nothing(
     small_samples: Path, checkpoint: Path, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:

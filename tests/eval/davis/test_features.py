@@ -18,6 +18,7 @@ from tests.layouts import DINOV3, REGISTERS, weights_of
 from tests.references import davis_propagation as reference
 
 PUBLISHED, FIXED = PropagationSettings(), PropagationSettings(protocol="fixed")
+UP = PropagationSettings(round_up=True)
 CPU = torch.device("cpu")
 PIXELS = np.random.default_rng(0).integers(0, 256, (100, 170, 3), np.uint8)
 
@@ -39,9 +40,12 @@ def test_impossible_settings(wrong: dict[str, int]) -> None:
         (FIXED, 16, (480, 854), (480, 848)),
         (FIXED, 8, (480, 854), (480, 856)),
         (FIXED, 14, (480, 480), (476, 476)),
+        (UP, 14, (480, 854), (490, 854)),
+        (UP, 14, (480, 910), (490, 910)),
+        (UP, 16, (1920, 1080), (864, 480)),
     ],
 )
-def test_the_long_side_is_rounded_down_unless_fixed(
+def test_the_long_side_is_rounded_down_unless_fixed_or_both_are_rounded_up(
     settings: PropagationSettings, multiple: int, original: tuple[int, int], expected: tuple[int, int]
 ) -> None:
     assert input_size(*original, settings, multiple) == expected
