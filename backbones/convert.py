@@ -31,6 +31,7 @@ from backbones.file import (
 from backbones.foreign import timm_spec, weights_sha256
 from backbones.layouts import LAYOUTS, Conversion, LayoutError, Network, abbreviate, convert
 from backbones.layouts.architecture import refuse_num_heads
+from backbones.layouts.keys import UnknownNetworkError
 from backbones.layouts.search import in_plain_names, select, state_dicts, with_renamed
 from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, TimmSpec, is_function_name, typical_image_size
 from common.files import file_sha256, one_line
@@ -121,7 +122,7 @@ def convert_content(
             conversion = convert(chosen, layout_name, branch, num_heads)
     except LayoutError as error:
         stated = [name for name in _stated_models(checkpoint) if layout_name is branch is num_heads is None]
-        if stated and not error.hints:
+        if stated and isinstance(error, UnknownNetworkError):
             return _convert_as_timms(chosen, stated[0])
         if selection == WHOLE:
             raise

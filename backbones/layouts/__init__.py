@@ -11,7 +11,7 @@ from typing import Any
 
 from backbones.layouts import contrastive, dinov2, dinov3, libraries, patchbench, student_teacher
 from backbones.layouts.base import Conversion, Layout, Network, state_dict_at
-from backbones.layouts.keys import LayoutError, abbreviate
+from backbones.layouts.keys import LayoutError, UnknownNetworkError, abbreviate
 from backbones.layouts.search import Choice, beside, choose, find_networks, most_special
 
 __all__ = ["LAYOUTS", "NAMINGS", "Conversion", "Layout", "LayoutError", "Network", "abbreviate", "convert", "describe"]
@@ -102,7 +102,7 @@ def identify(checkpoint: Any, layouts: list[Layout]) -> Layout:
         hints = [("--format", name) for name in names]
         raise LayoutError(f"several layouts match: {', '.join(names)}; choose one with --format; {holds}", hints)
     closest = _closest_layouts(checkpoint)
-    raise LayoutError(f"no known layout matches; {holds}; the closest of {len(LAYOUTS)} layouts: {closest or 'none'}")
+    raise UnknownNetworkError(f"no known layout matches; {holds}; the closest of {len(LAYOUTS)} layouts: {closest or 'none'}")
 
 
 def describe(checkpoint: Any) -> str:

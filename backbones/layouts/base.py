@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from backbones.layouts.architecture import complete_backbone, heads_are_assumed
-from backbones.layouts.keys import KeyTable, LayoutError, Weights, apply_table, nested, own_keys
+from backbones.layouts.keys import KeyTable, LayoutError, UnknownNetworkError, Weights, apply_table, nested, own_keys
 from backbones.spec import BackboneSpec, DINOv3Spec, ViTSpec
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Layout:
         """
         naming, prefix = network.naming, network.prefix
         if refusal := self.refusal or naming.refusal:
-            raise LayoutError(refusal)
+            raise UnknownNetworkError(refusal)
         weights = state_dict_at(checkpoint, network.path)
         inside = {name: tensor for name, tensor in weights.items() if name.startswith(prefix)}
         keys = naming.keys or own_keys({name.removeprefix(prefix) for name in inside})

@@ -32,6 +32,10 @@ class LayoutError(ValueError):
         self.hints = [hint for hint in hints if hint]
 
 
+class UnknownNetworkError(LayoutError):
+    """A checkpoint none of whose networks is one of ours."""
+
+
 def same(*names: str) -> dict[str, str | None]:
     """Rows that keep names as they are."""
     return {name: name for name in names}

@@ -226,7 +226,7 @@ def _paths_of_groups(node: Any, path: str = "") -> Iterator[str]:
 
 
 def beside(
-    checkpoint: Any, taken: Network, networks: Iterable[Network], allowed: Collection[str]
+    checkpoint: Any, taken: Network, networks: Collection[Network], allowed: Collection[str]
 ) -> dict[str, tuple[str, ...]]:
     """What lies outside of the taken network, by the rule that drops it; `allowed` are the layout's own rules for it.
 
@@ -237,7 +237,7 @@ def beside(
     }
     tokens = {name for name, target in (taken.naming.keys or own_keys(inside)).items() if target and "." not in name}
     whole = [(network.path, network.prefix) for network in networks]
-    is_preferred = bool(_words(taken.place) & (_TEACHERS | _AVERAGES))
+    has_better = any(_words(network.place) & (_TEACHERS | _AVERAGES) for network in networks)
     parts: Counter[str] = Counter()
     dropped: dict[str, list[str]] = {}
     for path, weights in state_dicts(checkpoint):
@@ -252,9 +252,7 @@ def beside(
             if path == taken.path and any(name[end:] in tokens - inside for end in ends):
                 raise LayoutError(f"{abbreviate([name])} lies beside the network under {taken.prefix!r}, which has none")
             parts.update({f"{path}/{name[:end]}" for end in ends if name[end:] in inside})
-            if (
-                _words(rule) & (_TEACHERS | _AVERAGES) and not is_preferred
-            ):  # whose own names may be others, such as without dots
+            if _words(rule) & (_TEACHERS | _AVERAGES) and not has_better:  # whose own names may be others, such as without dots
                 parts[rule] += 1
     if cut := [place for place, count in parts.items() if 2 * count > len(inside)]:
         raise LayoutError(f"beside the network under {taken.place!r} lies an incomplete one: {cut[0]}", [_options(taken)])
