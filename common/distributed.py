@@ -22,6 +22,9 @@ from common.files import lock_folder
 _LONGEST_WAIT = timedelta(days=7)
 _PATIENCE_SECONDS = 20  # before a process says that it waits for others to begin
 
+_group: dist.ProcessGroup | None = None
+"""In which our processes exchange, where another program, such as a training that evaluates its network, has made the default one."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -62,10 +65,15 @@ def choose_device(name: str) -> torch.device:
 def process_group(device: torch.device, backend: str | None = None) -> Iterator[None]:
     """Join the other processes for the length of the block, if there are others and no group yet.
 
-    By NCCL on GPUs and gloo on the CPU; processes that exchange only what is on the CPU give `gloo` themselves.
+    By NCCL on GPUs and gloo on the CPU; processes that exchange only what is on the CPU give `gloo` themselves. Where there is a
+    group of another program's, these get one of their own beside it, which does not end after NCCL's ten minutes.
     """
-    if world_size() == 1 or dist.is_initialized():
+    if world_size() == 1 or (dist.is_initialized() and (_group or backend != "gloo")):
         yield
+        return
+    if dist.is_initialized():
+        with _group_beside_the_default():
+            yield
         return
     backend = backend or ("nccl" if device.type == "cuda" else "gloo")
     address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
@@ -82,11 +90,22 @@ def process_group(device: torch.device, backend: str | None = None) -> Iterator[
         dist.destroy_process_group()
 
 
+@contextmanager
+def _group_beside_the_default() -> Iterator[None]:
+    global _group
+    own = _group = dist.new_group(backend="gloo", timeout=_LONGEST_WAIT)
+    try:
+        yield
+    finally:
+        _group = None
+        dist.destroy_process_group(own)
+
+
 def wait_for_all() -> None:
     """Return when every process has come here; ValueError if one never will."""
     try:
         if dist.is_initialized():
-            dist.barrier()
+            dist.barrier(_group)
     except RuntimeError as error:
         raise ValueError("another process of this run has stopped; its own message says why") from error
 
@@ -119,7 +138,7 @@ def gather_objects(value: Any) -> list[Any]:
     if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, _group)
     return values
 
 
@@ -127,7 +146,7 @@ def sum_over_processes(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The sum of each tensor over all processes, computed in place."""
     if dist.is_initialized():
         for tensor in tensors:
-            dist.all_reduce(tensor)
+            dist.all_reduce(tensor, group=_group)
     return tensors
 
 
@@ -141,23 +160,28 @@ def gather_from_processes(shares: Tensor) -> Tensor:
     if not dist.is_initialized():
         return shares
     gathered = [torch.empty_like(shares) for _ in range(dist.get_world_size())]
-    dist.all_gather(gathered, shares.contiguous())
+    dist.all_gather(gathered, shares.contiguous(), _group)
     return torch.stack(gathered, dim=1).flatten(0, 1)
 
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Keep GPUs from rounding the factors of float32 products to TF32, with its 10 bits of mantissa, inside the block.
+    """Keep the factors of float32 products from being rounded to TF32 or bfloat16, with 10 and 7 bits of mantissa, in the block.
 
     On NVIDIA GPUs since Ampere, PyTorch does that to convolutions unless told otherwise: to every layer of a ResNet and to the patch
-    embedding of a ViT. Features would then depend on the machine. Also a decorator.
+    embedding of a ViT. A training may have allowed more. Features would then depend on the machine. Also a decorator.
     """
-    convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    backends: Any = torch.backends
+    products = (backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul)
+    # The older switches, `allow_tf32`, cannot even be read where a program has used these.
+    before = [kind.fp32_precision for kind in products]
+    for kind in products:
+        kind.fp32_precision = "ieee"
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolutions, products
+        for kind, precision in zip(products, before, strict=True):
+            kind.fp32_precision = precision
 
 
 def peak_memory_bytes(device: torch.device) -> int:

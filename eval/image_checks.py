@@ -3,11 +3,14 @@
 import multiprocessing
 import os
 import struct
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -196,9 +199,22 @@ def in_processes(workers: int, work: Callable[..., Outcome], *items: Iterable[An
     # Not forks: a fork of a process with threads (torch's, OpenCV's) may hang.
     pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
     try:
-        yield from pool.map(work, *items, chunksize=chunksize)
+        with _without_main():
+            outcomes = pool.map(work, *items, chunksize=chunksize)  # which starts the processes
+        yield from outcomes
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C, what waits is not worth waiting for
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Start processes that do not run the user's script, such as a training, once more; our work needs nothing of it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def damage_findings(facts: Iterable[ImageFacts], root: Path, advice: str = "") -> list[Finding]:

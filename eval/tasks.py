@@ -78,6 +78,7 @@ class Task:
     benchmarks: tuple[Benchmark, ...]
     default_options: tuple[str, ...] = ()  # those that `eval_all.sh` takes unless the user gives others
     sample_options: tuple[str, ...] = ()  # make it run in about a minute on sample data
+    fine_tunes: bool = False  # it trains the whole network; other tasks leave it frozen
     in_main_table: bool = True  # `eval_all.sh` runs it unless tasks are named
 
     def load(self, file: str, name: str) -> Any:
@@ -133,6 +134,7 @@ _ALL = (
     ),
     Task(
         name="detection",
+        fine_tunes=True,
         summary="Fine-tune Mask R-CNN on COCO and measure box and mask AP; every default is the published protocol's.",
         folder="coco",
         dataset="COCO 2017",
@@ -170,6 +172,7 @@ _ALL = (
     ),
     Task(
         name="segmentation",
+        fine_tunes=True,
         summary="Fine-tune Semantic FPN or UperNet on ADE20K and measure mIoU; every default is the published protocol's.",
         folder="ade/ADEChallengeData2016",
         dataset="ADE20K",

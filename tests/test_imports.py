@@ -15,12 +15,13 @@ MAY_IMPORT = {
     # Of the evaluation, the tables know the form of its results and the registry of its tasks.
     "tables": ("common", "backbones.spec", "eval.result", "eval.tasks", "tables"),
     "tools": ("common", "backbones", "pretrain", "eval", "tables", "tools"),
+    "patchbench": ("common", "backbones", "eval", "tools"),
 }
 PACKAGES_OF_TASKS = tuple(f"eval.{name}" for name in TASKS)
 ON_OPENMMLAB = ("eval.openmmlab", "eval.detection", "eval.segmentation")
 OPENMMLAB = ("mmcv", "mmdet", "mmengine", "mmseg")
 COMFORT = ("tables.report", "tables.significance", "pretrain.monitoring")
-ABOVE_COMFORT = ("tools", "tables.__main__", "tables.make", "pretrain.run", *COMFORT)
+ABOVE_COMFORT = ("tools", "patchbench", "tables.__main__", "tables.make", "pretrain.run", *COMFORT)
 """What puts core and comfort together, and the comfort itself."""
 
 
@@ -33,7 +34,8 @@ def within(name: str, places: tuple[str, ...]) -> bool:
 def all_imports() -> list[tuple[str, str]]:
     """(module of ours, full name of something that it imports) for every import statement of the code."""
     found = []
-    for path in (path for package in MAY_IMPORT for path in sorted((REPOSITORY / package).rglob("*.py"))):
+    folders = (path for package in MAY_IMPORT for path in sorted((REPOSITORY / package).rglob("*.py")))
+    for path in (*folders, REPOSITORY / "patchbench.py"):
         name = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):

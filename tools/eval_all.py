@@ -6,27 +6,24 @@ import shlex
 import subprocess
 import sys
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backbones.spec import is_function_name
-from common.cli import SECTION, as_typed, parse, run_command
+from common.cli import SECTION, parse, run_command
 from common.files import check_name, lock_folder, remove_leftovers
 from common.launch import Command, LaunchOptions
 from eval.tasks import TASKS, named_tasks
+from tools.evaluation import BACKBONE_FILE, LOCK_FILE, check_tasks, task_arguments
 from tools.make_sample_data import SAMPLE_FOLDER, SampleConfig, draw_samples
 
-if TYPE_CHECKING:
-    from backbones.spec import BackboneSpec
-
 PROG = "bash tools/eval_all.sh"
-LOCK_FILE = ".evaluation.lock"  # of a run's folder, into which a pretraining may write meanwhile
 
 logger = logging.getLogger("eval_all")
 
@@ -112,13 +109,11 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
     if unused := [task for task, given in task_options.items() if given and task not in tasks]:
         raise ValueError(f"options are given for {', '.join(unused)}, which --tasks leaves out")
     placeholders = ("--backbone", "none", "--data", "none", "--output", "none")
-    _join_problems(
-        tasks, lambda task: parse(TASKS[task].config, [*placeholders, *task_options[task]], f"python -m eval {task}")
-    )
+    check_tasks({task: [*placeholders, *task_options[task]] for task in tasks})
     # These load torch; --help and mistakes in the options need not wait for it.
     from backbones.convert import Selection, open_backbone
     from tables.make import PATIENCE, TablesConfig, make_tables
-    from tools.runs import BACKBONE_FILE, launch, local_processes, run_name, write_backbone
+    from tools.runs import launch, local_processes, run_name, write_backbone
     from tools.summary import summary
 
     if options.sample:
@@ -126,7 +121,11 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
     folder = options.runs / check_name(options.name or run_name(options.checkpoint), "--name")
     is_function = is_function_name(options.checkpoint)  # which the tasks call themselves
     backbone = options.checkpoint if is_function else folder / BACKBONE_FILE
-    arguments = {task: _task_arguments(task, backbone, folder, options, task_options[task]) for task in tasks}
+    data = SAMPLE_FOLDER if options.sample else options.data
+    arguments = {}
+    for task in tasks:
+        given = [*(TASKS[task].sample_options if options.sample else ()), *task_options[task]]
+        arguments[task] = task_arguments(task, backbone, folder, data, given)
     conversion = open_backbone(
         options.checkpoint,
         layout_name=None if options.format == "auto" else options.format,
@@ -163,46 +162,12 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
     return bool(files) and not any(statuses.values())
 
 
-def _task_arguments(task: str, backbone: Path, folder: Path, options: EvalAllOptions, given: Sequence[str]) -> list[str]:
-    """The arguments of `python -m eval TASK`. The user's come last, because the later of two values counts."""
-    known = TASKS[task]
-    data = SAMPLE_FOLDER if options.sample else options.data
-    return [
-        *("--backbone", str(backbone), "--data", str(data / known.folder)),
-        *("--output", str(folder / task), "--name", folder.name),
-        *known.default_options,
-        *(known.sample_options if options.sample else ()),
-        *given,
-    ]
-
-
 def _conversion_command(options: EvalAllOptions, output: Path) -> str:
     """The command that makes the run's backbone file."""
     given = [("--format", options.format), ("--branch", options.branch), ("--num-heads", options.num_heads)]
     given += [("--key", options.key), ("--prefix", options.prefix), *(("--map", pair) for pair in options.map)]
     choices = [part for option, value in given if value not in ("auto", "default", "", None) for part in (option, str(value))]
     return shlex.join(["python", "tools/convert_checkpoint.py", str(options.checkpoint), str(output), *choices])
-
-
-def check_tasks(arguments: Mapping[str, Sequence[str]], spec: "BackboneSpec") -> None:
-    """Find the mistakes in the options and data of all tasks before the first of them starts; one ValueError names them all."""
-
-    def check(task: str) -> None:
-        config: Any = parse(TASKS[task].config, arguments[task], f"python -m eval {task}")
-        TASKS[task].load("task", "check")(config, spec)
-
-    _join_problems(arguments, check)
-
-
-def _join_problems(tasks: Iterable[str], check: Callable[[str], object]) -> None:
-    problems = []
-    for task in tasks:
-        try:
-            check(task)
-        except ValueError as error:
-            problems.append(f"--{task}: {as_typed(str(error), task)}")
-    if problems:
-        raise ValueError("; ".join(problems))
 
 
 def _run(task: str, arguments: Sequence[str]) -> int:

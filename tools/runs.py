@@ -19,8 +19,6 @@ from common.launch import Command, LaunchOptions, run_or_launch
 
 logger = logging.getLogger(__name__)
 
-BACKBONE_FILE = "backbone.safetensors"
-
 
 def run_name(checkpoint: Path) -> str:
     """The name of a run that the user did not name."""

@@ -123,10 +123,24 @@ def test_no_tf32_inside_and_as_before_outside() -> None:
     before = convolutions.allow_tf32, products.allow_tf32
     assert before[0]  # PyTorch's default, without which there is nothing to do
     with full_float32():
-        assert (convolutions.allow_tf32, products.allow_tf32) == (False, False)
+        assert (convolutions.conv.fp32_precision, products.fp32_precision) == ("ieee", "ieee")
     with pytest.raises(ZeroDivisionError), full_float32():
         raise ZeroDivisionError
     assert (convolutions.allow_tf32, products.allow_tf32) == before
+
+
+def test_full_float32_where_a_program_has_chosen_its_precision_by_the_newer_switches() -> None:
+    code = "\n".join(
+        [
+            "import torch",
+            "from common.distributed import full_float32",
+            "torch.backends.cuda.matmul.fp32_precision = torch.backends.mkldnn.matmul.fp32_precision = 'tf32'",
+            "with full_float32():",
+            "    print(torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision)",
+            "print(torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision)",
+        ]
+    )
+    assert printed_by(code).splitlines() == ["ieee ieee", "tf32 tf32"]
 
 
 @pytest.mark.gpu

@@ -89,7 +89,8 @@ def run_job(options: JobOptions) -> None:
     from backbones.convert import open_backbone
     from pretrain.data.sources import images_of_folder
     from pretrain.run import pretrain
-    from tools.runs import BACKBONE_FILE, write_backbone
+    from tools.evaluation import BACKBONE_FILE
+    from tools.runs import write_backbone
 
     checkpoint = pretrain(options.pretrain_config())
     if int(os.environ.get("RANK", "0")) > 0:

@@ -101,12 +101,12 @@ def published_extractor(network: AnyBackbone) -> FeatureExtractor:
 
 
 def test_convolutions_are_not_rounded_to_tf32() -> None:
-    extractor, allowed = published_extractor(build_backbone(RESNET)), []
+    extractor, precision = published_extractor(build_backbone(RESNET)), []
     convolution = extractor.backbone.get_submodule("conv1")
-    convolution.register_forward_pre_hook(lambda *_: allowed.append(torch.backends.cudnn.allow_tf32))
+    convolution.register_forward_pre_hook(lambda *_: precision.append(torch.backends.cudnn.conv.fp32_precision))
     extractor(IMAGES)
-    assert allowed == [False]
-    assert torch.backends.cudnn.allow_tf32
+    assert precision == ["ieee"]
+    assert torch.backends.cudnn.conv.fp32_precision == "tf32"
 
 
 def test_features_that_are_not_finite() -> None:

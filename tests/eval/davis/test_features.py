@@ -116,9 +116,9 @@ def test_a_size_that_does_not_fit_names_the_way_out() -> None:
 
 
 def test_convolutions_are_not_rounded_to_tf32() -> None:
-    extract, allowed = extractor(REGISTERS), []
+    extract, precision = extractor(REGISTERS), []
     convolution = extract.backbone.get_submodule("patch_embed.proj")
-    convolution.register_forward_pre_hook(lambda *_: allowed.append(torch.backends.cudnn.allow_tf32))
+    convolution.register_forward_pre_hook(lambda *_: precision.append(torch.backends.cudnn.conv.fp32_precision))
     extract(torch.rand(1, 3, 42, 84))
-    assert allowed == [False]
-    assert torch.backends.cudnn.allow_tf32
+    assert precision == ["ieee"]
+    assert torch.backends.cudnn.conv.fp32_precision == "tf32"

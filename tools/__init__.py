@@ -1,0 +1,1 @@
+"""What people type; a package, so that no other one of this name takes its place."""

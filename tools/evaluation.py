@@ -1,0 +1,172 @@
+"""What an evaluation of one network on several tasks takes, for `tools/eval_all.py` and for `patchbench.evaluate`."""
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.cli import as_arguments, as_typed, parse
+from common.files import check_name, lock_folder
+from eval.tasks import TASKS, named_tasks
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from backbones.layouts import Conversion
+    from backbones.spec import BackboneSpec
+
+BACKBONE_FILE = "backbone.safetensors"
+LOCK_FILE = ".evaluation.lock"  # of a run's folder, into which a pretraining may write meanwhile
+
+_ROOT = Path(__file__).resolve().parent.parent
+_ELSEWHERE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # a process's place among those of another program
+
+
+def task_arguments(task: str, backbone: Path, folder: Path, data: Path, given: Sequence[str]) -> list[str]:
+    """The arguments of `python -m eval TASK` in a run's folder; those given come last, because the later of two values counts."""
+    known = TASKS[task]
+    places = ("--backbone", str(backbone), "--data", str(data / known.folder), "--output", str(folder / task))
+    return [*places, "--name", folder.name, *known.default_options, *given]
+
+
+def check_tasks(arguments: Mapping[str, Sequence[str]], spec: "BackboneSpec | None" = None) -> None:
+    """Find the mistakes in the options of all tasks, and with a spec those in their data, too; one ValueError names them all."""
+
+    def check(task: str) -> None:
+        config: Any = parse(TASKS[task].config, arguments[task], f"python -m eval {task}")
+        if spec is not None:
+            TASKS[task].load("task", "check")(config, spec)
+
+    problems = []
+    for task in arguments:
+        try:
+            check(task)
+        except ValueError as error:
+            problems.append(f"--{task}: {as_typed(str(error), task)}")
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def arguments_for(
+    model: "nn.Module | str | Path",
+    tasks: str | Sequence[str],
+    data: Path,
+    folder: Path,
+    name: str,
+    options: Mapping[str, Mapping[str, Any]],
+) -> dict[str, list[str]]:
+    """`task_arguments` of each task for a call from Python; ValueError for a task or an option that does not exist."""
+    chosen = named_tasks(tasks if isinstance(tasks, str) else ",".join(tasks))
+    if unused := [task for task in options if task not in chosen]:
+        raise ValueError(f"options are given for {', '.join(unused)}; the tasks are {', '.join(chosen)}")
+    stated = [f"{task}.{key}" for task in options for key in options[task] if key in ("backbone", "output", "name")]
+    if stated:
+        raise ValueError(f"options {', '.join(stated)}: leave them out; these are arguments of the call itself")
+    given = ["--name", check_name(name, "name"), *_device_arguments(model)]
+    arguments = {
+        task: task_arguments(task, folder / BACKBONE_FILE, folder, data, [*given, *as_arguments(options.get(task, {}))])
+        for task in chosen
+    }
+    check_tasks(arguments)
+    return arguments
+
+
+def _device_arguments(model: "nn.Module | str | Path") -> list[str]:
+    """The GPU of a network in memory, where it has one."""
+    if isinstance(model, str | Path):
+        return []
+    device = next((weight.device for weight in model.parameters()), None)
+    return ["--device", str(device)] if device is not None and device.type == "cuda" else []
+
+
+def write_run_backbone(
+    model: "nn.Module | str | Path",
+    folder: Path,
+    arguments: Mapping[str, Sequence[str]],
+    choices: tuple[str | None, str | None, int | None],
+    epoch: int,
+) -> None:
+    """Check everything for all processes, and write the backbone file; all raise the first one's OSError or ValueError.
+
+    `choices` are layout, branch and heads; OtherWeightsError if the folder holds the evaluation of other weights.
+    """
+    from backbones.memory import weights_of, write_network
+    from common.distributed import gather_objects, rank
+    from tools.runs import write_backbone
+
+    output = folder / BACKBONE_FILE
+    weights = {} if isinstance(model, str | Path) else weights_of(model)
+    failure: OSError | ValueError | None = None
+    if rank() == 0:
+        try:
+            conversion = opened(model, weights, choices)
+            check_tasks(arguments, conversion.spec)
+            with lock_folder(folder, LOCK_FILE):
+                if isinstance(model, str | Path):
+                    write_backbone(conversion, Path(model), output)
+                else:
+                    write_network(conversion, type(model).__name__, epoch, output)
+        except (OSError, ValueError) as error:
+            failure = error
+    if failure := gather_objects(failure)[0]:
+        raise failure
+
+
+def opened(
+    model: "nn.Module | str | Path", weights: Mapping[str, "torch.Tensor"], choices: tuple[str | None, str | None, int | None]
+) -> "Conversion":
+    from backbones.convert import open_backbone
+    from backbones.memory import convert_network
+
+    if isinstance(model, str | Path):
+        return open_backbone(Path(model), *choices)
+    return convert_network(model, weights, *choices)
+
+
+def run_task(task: str, arguments: Sequence[str]) -> None:
+    """Run a task in this process, or in others if it trains the network, on all GPUs; ValueError if these fail."""
+    if not TASKS[task].fine_tunes:
+        TASKS[task].load("task", "evaluate")(parse(TASKS[task].config, arguments, f"python -m eval {task}"))
+        return
+    from common.launch import LaunchOptions
+    from tools.runs import local_processes
+
+    environment = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
+    environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, [environment.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "eval", task, *arguments, *local_processes(LaunchOptions())]
+    if status := subprocess.run(command, check=False, env=environment).returncode:
+        raise ValueError(f"{task}: failed with status {status}; its own message is above")
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Evaluate as a process of its own would, and leave everything that a training depends on as it was.
+
+    That is: random numbers, gradients, autocast, precision, default dtype and device, cuDNN's choices, and the current GPU.
+    """
+    import numpy as np
+    import torch
+
+    from common.distributed import full_float32
+
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=gpus))
+        stack.callback(random.setstate, random.getstate())
+        stack.callback(np.random.set_state, np.random.get_state())
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+        for gpu in gpus:
+            stack.callback(torch.cuda.set_device, gpu)
+        for name in ("benchmark", "deterministic"):
+            stack.callback(setattr, torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
+            setattr(torch.backends.cudnn, name, False)
+        torch.set_default_dtype(torch.float32)
+        contexts = (torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"), full_float32())
+        for context in (*contexts, *(torch.autocast(kind, enabled=False) for kind in ("cuda", "cpu"))):
+            stack.enter_context(context)
+        yield
