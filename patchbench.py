@@ -225,7 +225,7 @@ def lightning_callback(network: nn.Module, *arguments: Any, **options: Any) -> A
     pytorch: Any = importlib.import_module(next((name for name in names if name in sys.modules), names[0]))
     evaluations = EveryNEpochs(network, *arguments, **options)
 
-    class EvaluationCallback(pytorch.Callback):  # type: ignore[misc]
+    class EvaluationCallback(pytorch.Callback):
         def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
             if metrics := evaluations(trainer.current_epoch + 1):
                 pl_module.log_dict(metrics)
@@ -242,7 +242,7 @@ def trainer_callback(trainer: Any, network: nn.Module | None = None, *arguments:
     transformers: Any = importlib.import_module("transformers")
     evaluations = EveryNEpochs(trainer.model if network is None else network, *arguments, **options)
 
-    class EvaluationCallback(transformers.TrainerCallback):  # type: ignore[misc]
+    class EvaluationCallback(transformers.TrainerCallback):
         def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if metrics := evaluations(round(state.epoch)):
                 trainer.log(metrics)

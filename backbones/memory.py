@@ -6,7 +6,6 @@ Shapes: T tokens, N patches, D channels, h x w positions.
 """
 
 import copy
-import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +17,9 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 
 from backbones.base import Backbone
 from backbones.build import build_backbone
-from backbones.convert import convert_content, source_sha256
-from backbones.file import TIMM_PREFIX, Source, load_strictly, prepare_weights, read_header, write_backbone_file
+from backbones.convert import convert_content, convert_timm_weights
+from backbones.file import Source, load_strictly, prepare_weights, read_header, write_backbone_file
+from backbones.foreign import weights_sha256
 from backbones.layouts import Conversion, LayoutError
 from backbones.spec import typical_image_size
 from common.files import one_line
@@ -50,7 +50,7 @@ def weights_of(network: nn.Module) -> dict[str, Tensor]:
     Of these, only the first is certain to get them; what the others get may be empty.
     """
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    weights: dict[str, Tensor] = get_model_state_dict(unwrapped(network), options=options)
+    weights: dict[str, Any] = get_model_state_dict(unwrapped(network), options=options)
     return weights
 
 
@@ -64,7 +64,8 @@ def convert_network(
     """Take the backbone of a network with these weights (`weights_of`) as `convert_content` does from a checkpoint.
 
     The heads, which the weights do not show, are the network's own where all its blocks have the same number. A network with timm's
-    `forward_features` must then compute what its conversion does, because the weights show no activation or epsilon either.
+    `forward_features` must then compute what its conversion does, because the weights show no activation or epsilon either. Any other
+    model of timm becomes timm's own network of its name.
     """
     network = unwrapped(network)
     if isinstance(network, Backbone):
@@ -73,8 +74,14 @@ def convert_network(
         known = {"layout": "patchbench", "branch": "model", "dropped": {}, "epoch": -1}
         return Conversion(**known, spec=network.spec, state_dict=dict(weights))  # type: ignore[arg-type]
     try:
-        conversion = convert_content(dict(weights), layout_name, branch, num_heads or _own_heads(network))
-        _check_features(network, conversion)
+        try:
+            conversion = convert_content(dict(weights), layout_name, branch, num_heads or _own_heads(network))
+            _check_features(network, conversion)
+        except ValueError:
+            architecture = getattr(network, "pretrained_cfg", {}).get("architecture")
+            if architecture is None or not layout_name is branch is num_heads is None:
+                raise
+            return convert_timm_weights(architecture, weights, _quiet_copy(network))
     except ValueError as error:
         raise LayoutError(f"{type(network).__name__} in memory: {one_line(str(error))}") from error
     return conversion
@@ -83,7 +90,7 @@ def convert_network(
 def write_network(conversion: Conversion, name: str, epoch: int, output: Path) -> None:
     """Write a backbone file of `convert_network`'s; one of the same weights stays, OtherWeightsError for one of others."""
     state_dict = prepare_weights(conversion.spec, conversion.state_dict)
-    digest = source_sha256(Path(TIMM_PREFIX), dataclasses.replace(conversion, state_dict=state_dict))  # that of the weights
+    digest = weights_sha256(state_dict)
     if output.exists():
         spec, source = read_header(output)
         if (spec, source.sha256) != (conversion.spec, digest):
@@ -104,6 +111,15 @@ def _own_heads(network: nn.Module) -> int | None:
     return counts.pop() if len(counts) == 1 else None
 
 
+def _quiet_copy(network: nn.Module) -> Any:
+    """A copy to run: evaluation mode, float32 and the CPU are not for a network that is being trained, nor are its hooks for us."""
+    given = copy.deepcopy(network).cpu().float().eval()
+    for module in given.modules():
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
+    return given
+
+
 @torch.no_grad()
 def _check_features(network: nn.Module, conversion: Conversion) -> None:
     """ValueError if the network's own `forward_features` gives other patches than its conversion for a random image.
@@ -116,12 +132,7 @@ def _check_features(network: nn.Module, conversion: Conversion) -> None:
     images_13HW = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     expected_1ND = converted.forward_tokens(images_13HW).patches
     try:
-        # A copy: evaluation mode, float32 and the CPU are not for a network that is being trained.
-        given: Any = copy.deepcopy(network).cpu().float().eval()
-        for module in given.modules():
-            module._forward_hooks.clear()
-            module._forward_pre_hooks.clear()
-        found = _patches(given.forward_features(images_13HW), expected_1ND.shape[-1])
+        found = _patches(_quiet_copy(network).forward_features(images_13HW), expected_1ND.shape[-1])
     except Exception as error:  # whatever a network of somebody else's raises
         logger.info(
             "%s: not compared with its conversion, which rests on its weights alone (%r)", type(network).__name__, error

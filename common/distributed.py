@@ -93,7 +93,9 @@ def process_group(device: torch.device, backend: str | None = None) -> Iterator[
 @contextmanager
 def _group_beside_the_default() -> Iterator[None]:
     global _group
-    own = _group = dist.new_group(backend="gloo", timeout=_LONGEST_WAIT)
+    own = dist.new_group(backend="gloo", timeout=_LONGEST_WAIT)
+    assert isinstance(own, dist.ProcessGroup)  # of which every process is a member
+    _group = own
     try:
         yield
     finally:

@@ -182,6 +182,12 @@ def test_a_network_that_computes_something_else_with_known_weights_is_refused(ne
         evaluate(network)
 
 
+def test_any_model_of_timm_in_memory(evaluate: Evaluate) -> None:
+    result = evaluate(timm.create_model("convnext_atto", num_classes=5), ["classification"])["classification"]
+    assert (result.backbone.spec["family"], result.backbone.spec["name"]) == ("timm", "convnext_atto")
+    assert "backbone" in result.protocol.deviations
+
+
 def test_every_n_epochs_of_a_plain_loop(network: nn.Module, data: Path, tmp_path: Path) -> None:
     evaluations = patchbench.EveryNEpochs(
         network, "davis", data=data, output=tmp_path / "mine", every=2, options={"davis": OPTIONS["davis"]}
@@ -326,7 +332,7 @@ def test_two_processes_of_a_training_share_an_evaluation(
 
 
 def test_fine_tuning_runs_in_processes_of_its_own(evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
-    deeper = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=4, embed_dim=64)
+    deeper = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=4, embed_dim=96)
     started: list[list[str]] = []
 
     def run(command: list[str], env: dict[str, str], **_: Any) -> Any:

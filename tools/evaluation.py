@@ -166,7 +166,7 @@ def undisturbed() -> Iterator[None]:
             stack.callback(setattr, torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
             setattr(torch.backends.cudnn, name, False)
         torch.set_default_dtype(torch.float32)
-        contexts = (torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"), full_float32())
+        contexts: list[Any] = [torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"), full_float32()]
         for context in (*contexts, *(torch.autocast(kind, enabled=False) for kind in ("cuda", "cpu"))):
             stack.enter_context(context)
         yield
