@@ -147,6 +147,8 @@ def choose(checkpoint: Any, networks: list[Network], branch: str | None) -> Choi
         if not any(_same(checkpoint, known[label], known[other]) for other in distinct):
             distinct.append(label)
     doubt = _doubt(checkpoint, known, ranks[best[0]])
+    # A teacher or an average under an unusual name is not taken unasked, nor is anything else in its place.
+    distinct += [label for label in labels if label not in known and _words(labels[label].place) & (_TEACHERS | _AVERAGES)]
     if len(distinct) > 1 or doubt:
         holds = f"several networks: {', '.join(labels)}" if len(labels) > 1 else f"one network: {best[0]}"
         raise LayoutError(f"{holds}{doubt}; say which with --branch", [("--branch", label) for label in distinct])

@@ -52,6 +52,7 @@ def test_preferred_networks_are_reported_and_the_others_can_be_chosen() -> None:
         (under(own="criterion.perceptual."), ["--prefix criterion.perceptual."]),
         ({"my net": under(own="x.y.")}, ["--key 'my net' --prefix x.y."]),
         ({"student": under(own=""), "teacher": {}}, ["--branch model"]),
+        ({"model": {"teacher": under(own="")}, "averaged_model": {"x": under(own="")}}, ["--branch model.teacher"]),
         (
             under(own="model.") | {f"model_ema.{name.replace('.', '')}": tensor for name, tensor in WEIGHTS[VIT].items()},
             ["--prefix model."],
@@ -61,7 +62,18 @@ def test_preferred_networks_are_reported_and_the_others_can_be_chosen() -> None:
             ["--prefix backbone."],
         ),
     ],
-    ids=["two unknown", "two", "target", "momentum", "of a loss", "unknown", "no teacher", "no dots", "incomplete"],
+    ids=[
+        "two unknown",
+        "two",
+        "target",
+        "momentum",
+        "of a loss",
+        "unknown",
+        "no teacher",
+        "odd average",
+        "no dots",
+        "incomplete",
+    ],
 )
 def test_a_question_comes_with_the_commands_that_answer_it(checkpoint: Any, options: list[str], tmp_path: Path) -> None:
     """Neither order nor chance decides, and each command that the message prints works as it stands."""
