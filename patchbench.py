@@ -5,7 +5,7 @@
     results = patchbench.evaluate(network, tasks=["davis", "classification"], data="data", output="runs/mine")
     print(results["davis"].metrics["J&F-Mean"].value)
 
-`docs/python.md` has examples of everything. Mistakes are ValueErrors of one line. Importing this module loads no torch.
+`docs/python.md` says more. Mistakes are ValueErrors of one line. Importing this module loads no torch.
 """
 
 from __future__ import annotations
@@ -121,7 +121,8 @@ def evaluate(
 
     Args:
         model: A module (a family of PatchBench under the names of any known layout, also inside of DistributedDataParallel,
-            torch.compile or FSDP's `fully_shard`), a backbone file, a checkpoint or `timm:NAME`.
+            torch.compile or FSDP's `fully_shard`), a backbone file, a checkpoint, `timm:NAME`
+            or a function `package.module:build`.
         tasks: Names of tasks, as a list or separated by commas.
         data: Folder with the data sets as `eval_all.sh` expects them; `options={TASK: {"data": ...}}` gives another for one task.
         output: Folder for `backbone.safetensors` and `TASK/result.json`.

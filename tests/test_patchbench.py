@@ -188,6 +188,26 @@ def test_any_model_of_timm_in_memory(evaluate: Evaluate) -> None:
     assert "backbone" in result.protocol.deviations
 
 
+OWN = """
+from torch import nn
+
+def build():
+    network = nn.Conv2d(3, 16, 16, 16)
+    network.image_size = 64
+    return network
+"""
+
+
+def test_a_function_that_returns_an_own_architecture(
+    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_architecture.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    results = evaluate("own_architecture:build")
+    assert {result.backbone.spec["function"] for result in results.values()} == {"own_architecture:build"}
+    assert results["davis"].backbone.name == "run"
+
+
 def test_every_n_epochs_of_a_plain_loop(network: nn.Module, data: Path, tmp_path: Path) -> None:
     evaluations = patchbench.EveryNEpochs(
         network, "davis", data=data, output=tmp_path / "mine", every=2, options={"davis": OPTIONS["davis"]}

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backbones.spec import is_function_name
 from common.cli import as_arguments, as_typed, parse
 from common.files import check_name, lock_folder
 from eval.tasks import TASKS, named_tasks
@@ -68,12 +69,17 @@ def arguments_for(
     if stated:
         raise ValueError(f"options {', '.join(stated)}: leave them out; these are arguments of the call itself")
     given = ["--name", check_name(name, "name"), *_device_arguments(model)]
+    backbone = _function_of(model) or folder / BACKBONE_FILE
     arguments = {
-        task: task_arguments(task, folder / BACKBONE_FILE, folder, data, [*given, *as_arguments(options.get(task, {}))])
-        for task in chosen
+        task: task_arguments(task, backbone, folder, data, [*given, *as_arguments(options.get(task, {}))]) for task in chosen
     }
     check_tasks(arguments)
     return arguments
+
+
+def _function_of(model: "nn.Module | str | Path") -> Path | None:
+    """The name of a function, which the tasks call themselves; None for anything else."""
+    return Path(model) if isinstance(model, str | Path) and is_function_name(Path(model)) else None
 
 
 def _device_arguments(model: "nn.Module | str | Path") -> list[str]:
@@ -107,7 +113,9 @@ def write_run_backbone(
             conversion = opened(model, weights, choices)
             check_tasks(arguments, conversion.spec)
             with lock_folder(folder, LOCK_FILE):
-                if isinstance(model, str | Path):
+                if _function_of(model) is not None:
+                    pass  # no file can hold its network
+                elif isinstance(model, str | Path):
                     write_backbone(conversion, Path(model), output)
                 else:
                     write_network(conversion, type(model).__name__, epoch, output)
