@@ -3,7 +3,6 @@
     import patchbench
 
     results = patchbench.evaluate(network, tasks=["davis", "classification"], data="data", output="runs/mine")
-    print(results["davis"].metrics["J&F-Mean"].value)
 
 `docs/python.md` says more. Mistakes are ValueErrors of one line. Importing this module loads no torch.
 """
@@ -36,10 +35,9 @@ def _refuse_other_packages() -> None:
     """Raise ImportError where a package of the caller's hides one of ours."""
     for name in _OWN_PACKAGES:
         spec = importlib.util.find_spec(name)
-        places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
-        found = [place for place in places if place]
+        found = [place for place in (spec.origin, *(spec.submodule_search_locations or ())) if place] if spec else []
         if not any(Path(place).resolve().is_relative_to(_ROOT / name) for place in found):
-            where = found[0] if found else "no file"
+            where = found[0] if found else "nothing"
             raise ImportError(f"patchbench needs its own package `{name}`, but `import {name}` gives {where}; rename that one")
 
 
@@ -161,7 +159,7 @@ class EveryNEpochs:
     such as a full disk, ends it, so that no epoch goes without its figures unnoticed. Where a continued training comes to an epoch
     again with other weights, the results go to `OUTPUT/epoch_N_2`.
 
-        evaluations = patchbench.EveryNEpochs(network, ["davis"], data="data", output="runs/mine", every=10)
+        evaluations = patchbench.EveryNEpochs(network, ["davis"], output="runs/mine", every=10)
         for epoch in range(epochs):
             train_one_epoch(network)
             metrics = evaluations(epoch + 1)  # {"davis/J&F-Mean": 61.2, ...}, or {} between the evaluations
