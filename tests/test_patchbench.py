@@ -338,6 +338,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapper", ["ddp", "fsdp"])
 def test_two_processes_of_a_training_share_an_evaluation(
     network: nn.Module, evaluate: Evaluate, data: Path, tmp_path: Path, wrapper: str
