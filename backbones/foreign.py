@@ -140,9 +140,9 @@ class _SizedNetwork(nn.Module):
 @lru_cache(maxsize=_SIZES_KEPT)
 def _sized_network(name: str, height: int, width: int, device: torch.device) -> _SizedNetwork:
     home = device if device.type == "meta" else torch.device("cpu")
-    with torch.random.fork_rng(devices=[]), home:  # a training's random numbers must not depend on what is kept here
-        network = _SizedNetwork(name, height, width)
-    return network.to(device)
+    # A training's random numbers must not depend on what is kept here, and its gradients not fail on what frozen features made.
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), home:
+        return _SizedNetwork(name, height, width).to(device)
 
 
 def _resampled(name: str, value: Tensor, shape: torch.Size, grid: tuple[int, int]) -> Tensor:

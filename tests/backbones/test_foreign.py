@@ -76,6 +76,8 @@ def test_a_model_of_timm_keeps_its_features(name: str, named: Callable[[str, Pat
 
 def test_positions_of_a_rebuilt_network_learn(named: Callable[[str, Path], Path], tmp_path: Path) -> None:
     network = load_backbone(named("hiera_tiny_224", tmp_path))
+    with torch.inference_mode():
+        network.forward_maps(images(64, 96), [3])  # as an evaluation of frozen features before, in the same process
     network.forward_maps(images(64, 96), [3])[0].sum().backward()  # type: ignore[no-untyped-call]
     gradient = dict(network.named_parameters())["pos_embed"].grad
     assert gradient is not None
