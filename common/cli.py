@@ -31,6 +31,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 SECTION = "PATCHBENCH_SECTION"  # environment variable with the section of a command's options in that of its caller
 _SPEAKER = "PATCHBENCH_SPEAKER"  # environment variable with the process that the user started
 
+_LONGEST_MESSAGE = 4000  # characters of a log line
 _BOOLEANS = {"true": "True", "false": "False"}  # as tyro spells them
 _SWITCH_WORDS = (*_BOOLEANS, "none", "null")
 
@@ -199,9 +200,18 @@ def leave_stopping_to_parent() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+class _Lines(logging.Formatter):
+    """Messages of one line each, without the control characters that names in files may have; tracebacks stay."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - overrides logging's
+        return one_line(super().formatMessage(record), _LONGEST_MESSAGE)
+
+
 def set_up_process() -> None:
     """Log to stderr, as every command does."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 class _Output(io.FileIO):

@@ -3,20 +3,25 @@
 import errno
 import hashlib
 import json
+import logging
 import math
 import os
 import platform
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import filelock
 
+logger = logging.getLogger(__name__)
+
 LOCK_FILE = ".lock"
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # such as Lustre's and NFS's where they are mounted without locks
 
 _LONGEST_NUMBER = 40  # characters; Python writes at most 24
 _LONGEST_NAME = 200  # file systems allow 255 bytes, and some files are named after a run
@@ -56,13 +61,21 @@ def lock_folder(folder: Path, lock: str = LOCK_FILE, patience: float = 0) -> Ite
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / lock
+    held: AbstractContextManager[object]
     try:
-        held = filelock.FileLock(path).acquire(timeout=patience)
+        # filelock's substitute for locks outlives a killed process.
+        held = filelock.FileLock(path, fallback_to_soft=False).acquire(timeout=patience)
     except filelock.Timeout as error:
         raise ValueError(f"{folder} is in use by {_holder(path)}; wait for its end, or choose another output folder") from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        logger.warning("%s: its file system has no locks (%s): start no second run there, none would be refused", folder, error)
+        held = nullcontext()
     with held:
         since = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %Z}"
-        path.write_text(f"process {os.getpid()} on {platform.node()} since {since}\n", encoding="utf-8")
+        with names_file(path):
+            path.write_text(f"process {os.getpid()} on {platform.node()} since {since}\n", encoding="utf-8")
         yield
 
 
@@ -82,7 +95,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: writers such as numpy's and Pillow's choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    # Processes of different containers that write into a common cache may have the same id.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(3)}.tmp{path.suffix}")
     try:
         write(temporary)
         with temporary.open("rb") as stream:

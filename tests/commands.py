@@ -40,10 +40,9 @@ _IMPORTED_ONCE = (
 )
 
 
-def draw_inputs(folder: Path) -> Path:
+def draw_inputs(folder: Path, frames: int = 4) -> Path:
     """Sample data for all tasks, and a network with random weights as a checkpoint `toy.pth` and as `toy.safetensors`."""
-    sizes = {"train_images": 4, "val_images": 2, "frames": 4, "photos": 2, "class_images": 2}
-    draw_samples(SampleConfig(output=folder, **sizes))
+    draw_samples(SampleConfig(output=folder, train_images=4, val_images=2, frames=frames, photos=2, class_images=2))
     write_toy_backbone(folder, SPEC)
     torch.save(build_backbone(SPEC).state_dict(), folder / "toy.pth")
     return folder

@@ -130,7 +130,8 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
         if options.dry_run:
             print(f"# before: {_conversion_command(options, backbone)}")  # noqa: T201 - the command's own output
         else:
-            write_backbone(conversion, options.checkpoint, backbone)
+            with lock_folder(folder, LOCK_FILE):
+                write_backbone(conversion, options.checkpoint, backbone)
         for task, given in arguments.items():
             launch("eval", [task, *given], options)
         makes_tables = Command(module="tables", arguments=("--runs", str(tables.runs), "--output", str(tables.output)))

@@ -236,3 +236,10 @@ def test_closed_and_full_outputs(outputs: str, status: int, message: str, tmp_pa
     assert finished.stderr.startswith(message)
     assert "Traceback" not in finished.stderr
     assert message or (tmp_path / "done").read_text() == "done"
+
+
+def test_a_log_line_changes_nothing_on_the_terminal() -> None:
+    program = r"import logging; from common.cli import *; set_up_process(); logging.warning('%s', 'a\x1b[31m\n\u202eb\ud800')"
+    logged = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True).stderr
+    assert logged.endswith(" root: a [31m b\n")
+    assert logged.count("\n") == 1

@@ -102,6 +102,22 @@ def test_who_holds_a_folder_is_named_from_the_first_moment(tmp_path: Path) -> No
             pass
 
 
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named_and_used(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A lock of filelock's own kind was left there by a killed run, and refused all later ones."""
+
+    def refuse(*_: int) -> None:
+        raise OSError(number, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    for _ in range(2):
+        with lock_folder(tmp_path):
+            assert f"process {os.getpid()} on " in (tmp_path / ".lock").read_text()
+    assert f"{tmp_path}: its file system has no locks" in caplog.text
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, "9" * 4000, "1e999", "NaN", "-Infinity", "{", "\x00"])
 def test_json_that_no_result_holds_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"nested too deeply|no number of 64 bits|could not|line 1 column|Expecting"):
