@@ -29,6 +29,7 @@ _UNFINISHED = (".part", ".crdownload", ".aria2", ".tmp", ".download", ".partial"
 _LFS_START = b"version https://git-lfs.github.com/"
 _PAGE_STARTS = (b"<!doctype", b"<html", b"<?xml", b"<head")
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_SCALED_GREYS = ((2, 0), (4, 0))  # bits and kind of colour, of a PNG
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB\x60\x82"
 SHOWN_AFTER_S = 0.5  # for what is done sooner, a progress bar would only flicker
 _FILES_PER_PROCESS = 256  # fewer are read sooner than a process starts
@@ -92,6 +93,8 @@ def look_at(path: Path, decode: Decode | None = None, labels: bool = False) -> I
             tail = stream.read()
             if damage := _damage_at_the_start(head):
                 return facts._replace(damage=damage)
+            if labels and head.startswith(_PNG_START) and tuple(head[24:26]) in _SCALED_GREYS:
+                return facts._replace(damage="greys of 2 or 4 bits, which decoders stretch to other numbers")
             with Image.open(stream) as image:
                 require_decodable(image.size)
                 facts = facts._replace(size=image.size)
@@ -199,6 +202,13 @@ def in_processes(workers: int, work: Callable[..., Outcome], *items: Iterable[An
         yield from pool.map(work, *items, chunksize=chunksize)
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C, what waits is not worth waiting for
+
+
+def same_folder_findings(root: Path, first: str, second: str) -> list[Finding]:
+    """A finding if two folders below `root` are one, so that a backbone would be tested on what it has learned."""
+    same = (root / first).resolve() == (root / second).resolve()
+    text = f"{root}: {first} and {second} are the same folder"
+    return [Finding("wrong", text, advice="test on other images")] if same else []
 
 
 def damage_findings(facts: Iterable[ImageFacts], root: Path, advice: str = "") -> list[Finding]:

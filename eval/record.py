@@ -7,6 +7,7 @@ import contextlib
 import importlib.metadata
 import json
 import logging
+import math
 import platform
 import subprocess
 import time
@@ -128,6 +129,10 @@ class Evaluation:
         """
         from common.distributed import peak_memory_bytes  # loads torch, as whoever has a device has done
 
+        if empty := [name for name, metric in metrics.items() if math.isnan(metric.value)]:
+            raise ValueError(
+                f"{self.options.data}: no value for {', '.join(empty)}, since nothing counts there; no result is written"
+            )
         return Result(
             task=self.task,
             protocol=self.protocol,

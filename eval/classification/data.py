@@ -21,7 +21,7 @@ from common.cifar import CifarLayout, find_layout, picture_planes, present_train
 from common.files import CONTROLS, check_name, one_line, text_sha256
 from common.images import IMAGE_SUFFIXES, is_hidden, is_image_name, read_lines, require_file, to_rgb, walk_files
 from eval.findings import Finding, Kind, about, refuse
-from eval.image_checks import PILLOW_ERRORS, by_pillow, damage_findings, look_at_all
+from eval.image_checks import PILLOW_ERRORS, by_pillow, damage_findings, look_at_all, same_folder_findings
 from eval.record import describe_dataset
 from eval.result import Dataset
 from eval.tasks import TASKS
@@ -161,9 +161,9 @@ def _list_images(
     root: Path, splits: tuple[str, str], wanted: list[str] | None
 ) -> tuple[dict[str, dict[str, list[ImageFile]]], list[Finding]]:
     """The images by folder and class, sorted, and what is wrong with the folders; `wanted` are the only classes that count."""
+    if same := same_folder_findings(root, *splits):
+        return {}, same
     findings: list[Finding] = []
-    if len({(root / split).resolve() for split in splits}) < len(splits):
-        return {}, [Finding("wrong", f"{root}: {splits[0]} and {splits[1]} are the same folder", advice="test on other images")]
     found = {split: _class_folders(root, split, findings) for split in splits}
     expected = set(wanted or itertools.chain(*found.values()))
     files: dict[str, dict[str, list[ImageFile]]] = {}

@@ -16,7 +16,15 @@ from typing import Any
 
 from common.files import check_name, one_line
 from eval.findings import Finding, Kind, about, refuse
-from eval.image_checks import by_opencv, damage_findings, list_images, look_at_all, size_findings, text_damage
+from eval.image_checks import (
+    by_opencv,
+    damage_findings,
+    list_images,
+    look_at_all,
+    same_folder_findings,
+    size_findings,
+    text_damage,
+)
 from eval.record import describe_dataset
 from eval.result import Dataset
 
@@ -127,6 +135,7 @@ def _read_splits(root: Path, *limits: int | None) -> tuple[dict[str, Split], lis
         findings += found
         if split is not None:
             splits[name] = split
+    findings += same_folder_findings(root, *FULL_SIZES)
     if len({split.categories for split in splits.values()}) > 1:
         # mmdet numbers the classes by the order of the file: another order in the other file would exchange them in silence.
         findings.append(

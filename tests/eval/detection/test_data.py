@@ -202,6 +202,13 @@ def test_other_annotations_are_other_data(damaged: Path) -> None:
     assert replace(split, num_annotations=86_000).describe().coverage == "subset"
 
 
+def test_validation_on_the_training_images_is_refused(damaged: Path) -> None:
+    shutil.rmtree(damaged / "train2017")
+    (damaged / "train2017").symlink_to("val2017")
+    with pytest.raises(ValueError, match="train2017 and val2017 are the same folder; test on other images"):
+        check_data(damaged)
+
+
 def test_splits_must_agree_on_coco_categories(damaged: Path) -> None:
     # mmdet numbers the classes by the order of the file: another order in the other file would exchange them in silence.
     _change(damaged, "val2017", lambda content: content["categories"].reverse())
