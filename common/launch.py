@@ -154,8 +154,8 @@ def run_or_launch(
     command = Command(module=module, arguments=tuple(rest))
     if options.slurm:
         return _submit(command, options)
-    if "WORLD_SIZE" in os.environ:
-        raise ValueError(f"--gpus {options.gpus} inside of torchrun: leave it out")
+    if options.gpus is not None and "WORLD_SIZE" in os.environ:
+        raise ValueError(f"--gpus {options.gpus} inside of torchrun: leave it out, or unset WORLD_SIZE")
     torchrun = ["common.launch", "--standalone", "--nproc-per-node", str(options.gpus or 1), "-m", module, *rest]
     if options.dry_run:
         print(shlex.join(["python", "-m", *torchrun]))  # noqa: T201 - what the user asked for

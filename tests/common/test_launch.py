@@ -67,7 +67,10 @@ def test_the_dry_run_prints_the_job_or_torchrun(capsys: pytest.CaptureFixture[st
     for line in sizes.split():
         assert f"#SBATCH --{line}\n" in printed
     assert run_or_launch("eval", ["davis", "--gpus", "2", "--dry-run"], never) == 0
-    assert capsys.readouterr().out == "python -m common.launch --standalone --nproc-per-node 2 -m eval davis\n"
+    monkeypatch.setenv("WORLD_SIZE", "2")  # left over from another job
+    assert run_or_launch("eval", ["davis", "--dry-run"], never) == 0
+    shown = [f"python -m common.launch --standalone --nproc-per-node {count} -m eval davis\n" for count in (2, 1)]
+    assert capsys.readouterr().out == "".join(shown)
 
 
 def test_there_are_no_more_loading_processes_than_cores_and_batches_fit_the_shared_memory() -> None:
