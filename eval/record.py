@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
-_PARTS_FILE = ".parts.json"  # seconds that earlier parts of an interrupted run took, and when the present one began
+# Seconds that earlier parts of an interrupted run took, when the present one began, and the digest of the run's inputs.
+_PARTS_FILE = ".parts.json"
 
 _SHOWN = 4
 
@@ -106,7 +107,7 @@ class Evaluation:
             finished = self.finished()  # perhaps by the run that held the folder until now
             if rank() == 0 and finished is None:
                 remove_leftovers(self.options.output, "**/.*.tmp.*")
-                _begin_part(self.options.output)
+                _begin_part(self.options.output, self.inputs_sha256)
                 self.write_config()
             yield finished
 
@@ -148,31 +149,32 @@ class Evaluation:
             config={**asdict(self.options), **(further_config or {})},
             seed=self.options.seed,
             environment=_environment(device),
-            wall_time_s=_earlier_parts(self.options.output)[0] + time.monotonic() - start,
+            wall_time_s=_earlier_parts(self.options.output, self.inputs_sha256)[0] + time.monotonic() - start,
             peak_memory_bytes=peak_memory_bytes(device),
             artefacts=artefacts,
             inputs_sha256=self.inputs_sha256,
         )
 
 
-def _earlier_parts(folder: Path) -> tuple[float, float]:
-    """How many seconds a run has taken before its present part, and when that began in seconds since the epoch."""
+def _earlier_parts(folder: Path, inputs: str) -> tuple[float, float]:
+    """How many seconds a run with these inputs has taken before its present part, and when that began in seconds since the epoch."""
     path = folder / _PARTS_FILE
     if not path.exists():
         return 0.0, 0.0
     try:
-        seconds, begin = map(float, parse_json(path.read_text(encoding="utf-8")))
+        seconds, begin, its_inputs = parse_json(path.read_text(encoding="utf-8"))
+        seconds, begin = float(seconds), float(begin)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: damaged ({error}); remove it, and the time of earlier parts is lost") from error
-    return seconds, begin
+    return (seconds, begin) if its_inputs == inputs else (0.0, 0.0)
 
 
-def _begin_part(folder: Path) -> None:
+def _begin_part(folder: Path, inputs: str) -> None:
     """Add the time of a part that was interrupted to those before it; what has no other sign of its end ended with its last file."""
-    seconds, begin = _earlier_parts(folder)
+    seconds, begin = _earlier_parts(folder, inputs)
     if begin:
         seconds += max(0.0, max(path.stat().st_mtime for path in folder.rglob("*")) - begin)
-    write_text_atomically(folder / _PARTS_FILE, json.dumps([seconds, time.time()]) + "\n")
+    write_text_atomically(folder / _PARTS_FILE, json.dumps([seconds, time.time(), inputs]) + "\n")
 
 
 def _inputs(given: Evaluation | Result) -> Inputs:

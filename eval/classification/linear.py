@@ -12,16 +12,17 @@ its part, and all of them get the whole batch and take the same step.
 
 import logging
 import math
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from backbones.checkpoint import CheckpointError, load_checkpoint
 from common.distributed import gather_objects, rank, world_size
 from common.files import write_atomically
 from common.knn import rank_of_truth
@@ -61,15 +62,15 @@ def train_probe(
     first = 0
     ranks: list[Tensor] = []
     top1: list[list[float]] = []
-    if checkpoint.exists() and not zipfile.is_zipfile(checkpoint):
-        logger.warning("%s breaks off: the probe is trained anew", checkpoint)
-    elif checkpoint.exists():
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        if state["inputs"] != inputs:
+    if (state := _earlier_state(checkpoint)) is not None:
+        if not isinstance(state, dict) or state.get("inputs") != inputs:
             raise ValueError(f"{checkpoint}: of an unfinished run with other inputs; choose another --output or remove it")
-        layers.load_state_dict(state["probe"]["layers"])
-        optimizer.load_state_dict(state["probe"]["optimizer"])
-        first, ranks, top1 = state["epoch"], state["ranks"], state["top1"]
+        try:
+            layers.load_state_dict(state["probe"]["layers"])
+            optimizer.load_state_dict(state["probe"]["optimizer"])
+            first, ranks, top1 = state["epoch"], state["ranks"], state["top1"]
+        except Exception as error:  # whatever torch raises for what does not fit
+            raise ValueError(f"{checkpoint}: damaged ({error}); remove it to train the probe anew") from error
         logger.info("linear probe: %d epochs were finished by an earlier run", first)
     for epoch in range(first, config.epochs):
         factor = (1 + math.cos(math.pi * epoch / config.epochs)) / 2
@@ -88,6 +89,17 @@ def train_probe(
             words = ", ".join(f"top-1 {100 * share:.2f} at rate {learning_rate:g}" for learning_rate, share in shares)
             logger.info("linear probe: epoch %d of %d, loss %.4f, %s", epoch + 1, config.epochs, loss, words)
     return ranks, top1
+
+
+def _earlier_state(checkpoint: Path) -> Any:
+    """What an earlier run has left of its progress; None if there is nothing, or the machine crashed while it was written."""
+    if not checkpoint.exists():
+        return None
+    try:
+        return load_checkpoint(checkpoint)
+    except CheckpointError as error:
+        logger.warning("%s; the probe is trained anew", error)
+        return None
 
 
 def _fresh_layers(config: ClassificationConfig, width: int, num_classes: int) -> nn.ModuleList:

@@ -166,7 +166,7 @@ def _claim(folder: Path, inputs: str) -> None:
     manifest, text = folder / MANIFEST, json.dumps({"inputs_sha256": inputs}, indent=1) + "\n"
     entries = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
     if manifest.is_file():
-        if manifest.read_text(encoding="utf-8") != text and entries != [manifest]:
+        if manifest.read_bytes() != text.encode() and entries != [manifest]:
             raise ValueError(
                 f"{folder}: holds masks of other inputs (backbone, data or settings differ); choose another --output or remove it"
             )

@@ -216,7 +216,7 @@ def _read_index(shard: Path) -> list[tuple[str, int, int]]:
         with tarfile.open(shard, "r:") as archive:
             members = [member for member in archive if member.isreg() and is_image_name(member.name)]
             end = archive.offset
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, MemoryError) as error:  # memory: a header may state any size
         raise ValueError(f"data.path: {shard} is damaged or not an uncompressed tar file: {error}; write it again") from error
     with shard.open("rb") as stream:
         stream.seek(end)
