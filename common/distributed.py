@@ -110,7 +110,9 @@ def hold_folder(folder: Path) -> Iterator[None]:
         if rank() == 0:
             try:
                 stack.enter_context(lock_folder(folder))
-            except (OSError, ValueError) as error:
+            except OSError as error:
+                failure = f"cannot use {error.filename or folder}: {error.strerror or error}"
+            except ValueError as error:
                 failure = str(error)
         if failure := gather_objects(failure)[0]:
             raise ValueError(failure)
