@@ -6,7 +6,7 @@ from weight shapes, so nothing here has a guessed default: the layouts fill ever
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -19,9 +19,18 @@ STANDARD_HEAD_DIM = 64
 DINOV3_PERIODS = "rope.periods"  # Name of the rotary periods among a DINOv3's weights.
 
 # Far beyond every published network: an absurd one must not be built before its weights are compared with it.
-_LARGEST: Mapping[str, int] = {
-    **{"embed_dim": 2**15, "hidden_dim": 2**18, "mlp_ratio": 64, "num_heads": 2**10, "register_tokens": 2**10},
-    **{"depth": 100, "depths": 100, "layers": 200, "patch_size": 2**10, "image_size": 2**12, "window_size": 64},
+_LARGEST: dict[str, int] = {
+    "embed_dim": 2**15,
+    "hidden_dim": 2**18,
+    "mlp_ratio": 64,
+    "num_heads": 2**10,
+    "register_tokens": 2**10,
+    "depth": 100,
+    "depths": 100,  # of all stages together, like `layers`
+    "layers": 200,
+    "patch_size": 2**10,
+    "image_size": 2**12,
+    "window_size": 64,
 }
 _MOST_STAGES = 8
 _LARGEST_BUFFERS = 2**32  # bytes; a Swin's follow from its numbers and are in no file
@@ -127,7 +136,7 @@ class SwinSpec:
 
     def __post_init__(self) -> None:
         _check_fields(self)
-        if len(self.depths) != len(self.num_heads) or not self.depths:
+        if len(self.depths) != len(self.num_heads):
             raise ValueError(f"depths={self.depths} and num_heads={self.num_heads} must have one entry per stage")
         if any(self.embed_dim * 2**stage % heads for stage, heads in enumerate(self.num_heads)):
             raise ValueError(f"num_heads={self.num_heads} do not divide the stages' widths, {self.embed_dim} doubled per stage")
@@ -262,18 +271,33 @@ def _check_fields(spec: BackboneSpec) -> None:
             if value not in known:
                 raise ValueError(f"{given}; known: {', '.join(known)}")
         else:
-            is_list, kinds = field.type == tuple[int, ...], (int, float) if field.type is float else (int,)
-            numbers = value if is_list else (value,)
-            is_right = (type(value) is tuple) == is_list and len(numbers) <= _MOST_STAGES
-            if not is_right or not all(type(number) in kinds and abs(number) < math.inf for number in numbers):
-                what = (
-                    f"a list of at most {_MOST_STAGES} integers" if is_list else "a number" if float in kinds else "an integer"
-                )
-                raise ValueError(f"{given} must be {what}")
-            if min(numbers, default=1) < (lowest := field.name != "register_tokens"):
-                raise ValueError(f"{given} must {'be positive' if lowest else 'not be negative'}")
-            if (sum(numbers) if field.name in ("depths", "layers") else max(numbers, default=0)) > _LARGEST[field.name]:
-                raise ValueError(f"{given} is beyond every known network; at most {_LARGEST[field.name]}")
+            _check_range(field.name, given, _numbers(field.type, given, value))
+
+
+def _numbers(wanted: Any, given: str, value: Any) -> Sequence[float]:
+    """The numbers in a field; ValueError if they are not of the wanted type."""
+    if wanted is float:
+        if type(value) not in (int, float) or not abs(value) < math.inf:
+            raise ValueError(f"{given} must be a number")
+        return [value]
+    if wanted is int:
+        if type(value) is not int:
+            raise ValueError(f"{given} must be an integer")
+        return [value]
+    if type(value) is not tuple or not 1 <= len(value) <= _MOST_STAGES or any(type(number) is not int for number in value):
+        raise ValueError(f"{given} must be a list of 1 to {_MOST_STAGES} integers")
+    return value
+
+
+def _check_range(name: str, given: str, numbers: Sequence[float]) -> None:
+    if name == "register_tokens":
+        if min(numbers) < 0:
+            raise ValueError(f"{given} must not be negative")
+    elif min(numbers) <= 0:
+        raise ValueError(f"{given} must be positive")
+    total = sum(numbers) if name in ("depths", "layers") else max(numbers)
+    if total > _LARGEST[name]:
+        raise ValueError(f"{given} is beyond every known network; at most {_LARGEST[name]}")
 
 
 def shown(value: object) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from backbones.layouts.base import Conversion, Layout, convert_by_table
 from backbones.layouts.keys import LayoutError
+from backbones.spec import shown
 
 MOCO_V3_HEADS = {"vit_small": 12, "vit_base": 12}
 _QUEUES = ("queue", "queue_ptr", "queue2", "queue2_ptr")
@@ -14,11 +15,10 @@ _MOCO_QUEUES = tuple(f"module.{name}" for name in _QUEUES)
 def _convert_moco_v3(layout: Layout, checkpoint: Any, branch: str | None, num_heads: int | None) -> Conversion:
     """Its ViT-S has 12 heads of 32 channels on purpose (issue moco-v3#7), where every other ViT-S has 6."""
     arch = checkpoint.get("arch")
-    if not isinstance(arch, str):
-        arch = type(arch).__name__
-    if num_heads is None and arch not in MOCO_V3_HEADS:
-        raise LayoutError(f"MoCo-v3's arch {arch!r} is none of {', '.join(MOCO_V3_HEADS)}; pass --num-heads")
-    return convert_by_table(layout, checkpoint, branch, num_heads or MOCO_V3_HEADS[arch])
+    num_heads = num_heads or (MOCO_V3_HEADS.get(arch) if isinstance(arch, str) else None)
+    if num_heads is None:
+        raise LayoutError(f"MoCo-v3's arch {shown(arch)} is none of {', '.join(MOCO_V3_HEADS)}; pass --num-heads")
+    return convert_by_table(layout, checkpoint, branch, num_heads)
 
 
 # facebookresearch/moco, main_moco.py (v2), and what others train with its code: `{epoch, arch, state_dict, optimizer}`. The
@@ -82,11 +82,12 @@ MOBY = Layout(
 )
 # facebookresearch/moco-v3, as its own conversion script reads it: `{epoch, arch, state_dict, optimizer, scaler}`. The evaluated
 # network is the base encoder, not the momentum encoder. Positions are fixed sine-cosine ones, stored.
-MOCO_V3 = replace(
-    MOCO,
+MOCO_V3 = Layout(
     name="moco_v3",
     typical="state_dict/module.base_encoder.pos_embed",
     branches=("base_encoder", "momentum_encoder"),
+    licence="CC-BY-NC-4.0",  # of the authors' repository
+    weights_at=("state_dict/module.{branch}.",),
     marks=({"pos_embed"},),
     drops=("module.{branch}.head.*", "module.{other}.*", "module.predictor.*"),
     converter=_convert_moco_v3,

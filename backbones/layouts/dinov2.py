@@ -31,16 +31,21 @@ HUGGINGFACE_ATTENTION: KeyTable = {
     **nested("attention.attention.", "attn.", same("query.*", "key.*", "value.*")),
     "attention.output.dense.*": "attn.proj.*",
 }
-_HUGGINGFACE_BLOCK: KeyTable = {
-    **same("norm1.*", "norm2.*", "mlp.fc1.*", "mlp.fc2.*"),
-    **HUGGINGFACE_ATTENTION,
-    **{"layer_scale1.lambda1": "ls1.gamma", "layer_scale2.lambda1": "ls2.gamma"},
-    **{"mlp.weights_in.*": "mlp.fc1.*", "mlp.weights_out.*": "mlp.fc2.*"},
-}
 _HUGGINGFACE_KEYS: KeyTable = {
     **HUGGINGFACE_EMBEDDINGS,
     "embeddings.register_tokens": "reg_token",
-    **nested("encoder.layer.{i}.", "blocks.{i}.", _HUGGINGFACE_BLOCK),
+    **nested(
+        "encoder.layer.{i}.",
+        "blocks.{i}.",
+        {
+            **same("norm1.*", "norm2.*", "mlp.fc1.*", "mlp.fc2.*"),
+            **HUGGINGFACE_ATTENTION,
+            "layer_scale1.lambda1": "ls1.gamma",
+            "mlp.weights_in.*": "mlp.fc1.*",
+            "mlp.weights_out.*": "mlp.fc2.*",
+            "layer_scale2.lambda1": "ls2.gamma",
+        },
+    ),
     "layernorm.*": "norm.*",
 }
 

@@ -12,42 +12,60 @@ from backbones.layouts.keys import RESNET_KEYS, KeyTable, LayoutError, abbreviat
 
 _NUMBERS = ("float16", "float32", "float64", "int32", "int64")
 _DETECTRON2_PREFIXES = ("", "backbone.bottom_up.")
-_DETECTRON2_HEADS = ("stem.fc.*", "stem.fc1000.*", "fc1000.*", "fpn_lateral{i}.*", "fpn_output{i}.*")
 _DETECTRON2_BLOCK: KeyTable = {
-    **{"conv{j}.weight": "conv{j}.weight", "conv{j}.norm.*": "bn{j}.*"},
-    **{"shortcut.weight": "downsample.0.weight", "shortcut.norm.*": "downsample.1.*"},
+    "conv{j}.weight": "conv{j}.weight",
+    "conv{j}.norm.*": "bn{j}.*",
+    "shortcut.weight": "downsample.0.weight",
+    "shortcut.norm.*": "downsample.1.*",
 }
 _DETECTRON2_KEYS: KeyTable = {
-    **{"stem.conv1.weight": "conv1.weight", "stem.conv1.norm.*": "bn1.*"},
+    "stem.conv1.weight": "conv1.weight",
+    "stem.conv1.norm.*": "bn1.*",
     **nested("res2.{i}.", "layer1.{i}.", _DETECTRON2_BLOCK),
     **nested("res3.{i}.", "layer2.{i}.", _DETECTRON2_BLOCK),
     **nested("res4.{i}.", "layer3.{i}.", _DETECTRON2_BLOCK),
     **nested("res5.{i}.", "layer4.{i}.", _DETECTRON2_BLOCK),
 }
-_MMPRETRAIN_MARKS = {"backbone.layer1.0.conv1.weight"} | {
-    f"{prefix}patch_embed.projection.weight" for prefix in ("backbone.", "")
-}
-_MMPRETRAIN_BLOCK: KeyTable = {
-    **{"ln1.*": "norm1.*", "ln2.*": "norm2.*", "attn.gamma1.weight": "ls1.gamma", "ffn.gamma2.weight": "ls2.gamma"},
-    **same("attn.qkv.*", "attn.proj.*"),
-    **{"ffn.layers.0.0.*": "mlp.fc1.*", "ffn.layers.1.*": "mlp.fc2.*", "ffn.w12.*": "mlp.fc1.*", "ffn.w3.*": "mlp.fc2.*"},
+_MMPRETRAIN_MARKS = {
+    "backbone.layer1.0.conv1.weight",
+    "backbone.patch_embed.projection.weight",
+    "patch_embed.projection.weight",
 }
 _MMPRETRAIN_KEYS: KeyTable = {
     **RESNET_KEYS,
     **same("cls_token", "pos_embed"),
     "mask_token": None,
     "patch_embed.projection.*": "patch_embed.proj.*",
-    **nested("layers.{i}.", "blocks.{i}.", _MMPRETRAIN_BLOCK),
+    **nested(
+        "layers.{i}.",
+        "blocks.{i}.",
+        {
+            "ln1.*": "norm1.*",
+            **same("attn.qkv.*", "attn.proj.*"),
+            "attn.gamma1.weight": "ls1.gamma",
+            "ln2.*": "norm2.*",
+            "ffn.layers.0.0.*": "mlp.fc1.*",
+            "ffn.layers.1.*": "mlp.fc2.*",
+            "ffn.w12.*": "mlp.fc1.*",
+            "ffn.w3.*": "mlp.fc2.*",
+            "ffn.gamma2.weight": "ls2.gamma",
+        },
+    ),
     "ln1.*": "norm.*",
-}
-_HUGGINGFACE_BLOCK: KeyTable = {
-    **HUGGINGFACE_ATTENTION,
-    **{"layernorm_before.*": "norm1.*", "layernorm_after.*": "norm2.*"},
-    **{"intermediate.dense.*": "mlp.fc1.*", "output.dense.*": "mlp.fc2.*"},
 }
 _HUGGINGFACE_KEYS: KeyTable = {
     **HUGGINGFACE_EMBEDDINGS,
-    **nested("encoder.layer.{i}.", "blocks.{i}.", _HUGGINGFACE_BLOCK),
+    **nested(
+        "encoder.layer.{i}.",
+        "blocks.{i}.",
+        {
+            **HUGGINGFACE_ATTENTION,
+            "layernorm_before.*": "norm1.*",
+            "layernorm_after.*": "norm2.*",
+            "intermediate.dense.*": "mlp.fc1.*",
+            "output.dense.*": "mlp.fc2.*",
+        },
+    ),
     "layernorm.*": "norm.*",
     "pooler.*": None,
 }
@@ -64,7 +82,9 @@ def _is_detectron2(checkpoint: Any) -> bool:
 def _convert_detectron2(layout: Layout, checkpoint: Any, branch: str | None, num_heads: int | None) -> Conversion:
     author = checkpoint.get("__author__")
     if isinstance(author, str) and author == "Caffe2":
-        raise LayoutError("a network of Detectron's own (MSRA): its strides and BGR input differ from torchvision's ResNets")
+        raise LayoutError(
+            "a network of Detectron's own (MSRA): its strides and its BGR input differ from torchvision's ResNets"
+        )
     weights = {str(name): _as_tensor(name, value) for name, value in checkpoint["model"].items()}
     return convert_by_table(layout, {"model": weights}, branch, num_heads)
 
@@ -100,7 +120,11 @@ DETECTRON2 = Layout(
     weights_at=("model/backbone.bottom_up.", "model/"),
     also=_is_detectron2,
     keys=_DETECTRON2_KEYS,
-    drops=tuple(prefix + name for prefix in _DETECTRON2_PREFIXES for name in _DETECTRON2_HEADS),
+    drops=tuple(
+        f"{prefix}{name}"
+        for prefix in _DETECTRON2_PREFIXES
+        for name in ("stem.fc.*", "stem.fc1000.*", "fc1000.*", "fpn_lateral{i}.*", "fpn_output{i}.*")
+    ),
     converter=_convert_detectron2,
 )
 # ViTs and ResNets of mmpretrain, mmselfsup and mmcls (mmpretrain/models/backbones/vision_transformer.py, resnet.py): `{meta,

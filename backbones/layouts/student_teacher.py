@@ -10,6 +10,8 @@ from typing import Any
 
 from backbones.layouts.base import Conversion, Layout, convert_by_table, state_dict_at
 
+_BRANCHES = ("teacher", "student")
+_BACKBONE = ("{branch}/backbone.", "{branch}/module.backbone.")
 _SWIN_MARK = "layers.0.blocks.0.attn.relative_position_bias_table"
 _VISSL_MODEL = "classy_state_dict/base_model/model"
 
@@ -38,25 +40,27 @@ def _convert_vissl(layout: Layout, checkpoint: Any, branch: str | None, num_head
     return replace(conversion, dropped={**conversion.dropped, "heads.*": heads}) if heads else conversion
 
 
+# alinlab/SelfPatch 81aef149, main_selfpatch.py. The backbone has neither CLS token nor final norm: these are in the
+# aggregation module `ca_head`.
+SELFPATCH = Layout(
+    name="selfpatch",
+    typical="teacher/ca_head.cls_token",
+    branches=_BRANCHES,
+    licence="Apache-2.0",  # of the authors' repository
+    weights_at=_BACKBONE,
+    marks=({"pos_embed"},),
+    lacks={"cls_token"},
+    drops=_maybe_wrapped("ca_head.*", "c_head.*", "p_head.*"),
+)
 # facebookresearch/dino 7c446df, main_dino.py. A ViT with CLS token and final norm, or a ResNet-50.
 DINO = Layout(
     name="dino",
     typical="teacher/backbone.cls_token",
-    branches=("teacher", "student"),
+    branches=_BRANCHES,
     licence="Apache-2.0",  # of the authors' repository
-    weights_at=("{branch}/backbone.", "{branch}/module.backbone."),
+    weights_at=_BACKBONE,
     marks=({"cls_token"}, {"layer1.0.conv1.weight"}),
     drops=_maybe_wrapped("head.*"),
-)
-# alinlab/SelfPatch 81aef149, main_selfpatch.py. The backbone has neither CLS token nor final norm: these are in the
-# aggregation module `ca_head`.
-SELFPATCH = replace(
-    DINO,
-    name="selfpatch",
-    typical="teacher/ca_head.cls_token",
-    marks=({"pos_embed"},),
-    lacks={"cls_token"},
-    drops=_maybe_wrapped("ca_head.*", "c_head.*", "p_head.*"),
 )
 # alijavidani/Local_Global_Representation_Learning 7eeff8c, built on DINO's code, with one head for all tokens. What tells it
 # from DINO's is the centre of its loss: [1, 1 + N, K], one for each token, where DINO has [1, K].
@@ -81,10 +85,10 @@ IBOT = replace(
 )
 # microsoft/esvit, main_esvit.py, with a Swin; its other backbones (Longformer, CvT) are not supported. The heads are
 # attributes of the network, so the backbone's names have no prefix of their own.
-ESVIT = replace(
-    DINO,
+ESVIT = Layout(
     name="esvit",
     typical=f"teacher/{_SWIN_MARK}",
+    branches=_BRANCHES,
     licence="MIT",  # of the authors' repository
     weights_at=("{branch}/", "{branch}/module."),
     marks=({_SWIN_MARK},),
