@@ -159,12 +159,22 @@ def write_backbone_file(path: Path, spec: BackboneSpec, source: Source, state_di
 
     BackboneFileError if the weights do not fill the spec's network exactly or are not finite as float32.
     """
-    from safetensors.torch import save_file
-
     tensors = prepare_weights(spec, state_dict)
     metadata = {"version": FILE_VERSION, "spec": spec_to_dict(spec), "source": asdict(source)}
-    header = {_METADATA_KEY: json.dumps(metadata)}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+    save_tensors(path, tensors, {_METADATA_KEY: json.dumps(metadata)})
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file atomically, which whoever may read other new files may read; the library's own is its owner's only."""
+    from safetensors.torch import save_file
+
+    def write(temporary: Path) -> None:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        save_file(dict(tensors), temporary, metadata)
+        temporary.chmod(mode)
+
+    write_atomically(path, write)
 
 
 def prepare_weights(spec: BackboneSpec, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 LOCK_FILE = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # such as Lustre's and NFS's where they are mounted without locks
 
-_LONGEST_NUMBER = 40  # characters; Python writes at most 24
 _LONGEST_NAME = 200  # file systems allow 255 bytes, and some files are named after a run
 # In a name, these would shift the names after it in a listing, or cannot be written at all.
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -97,6 +96,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     # The suffix stays last: writers such as numpy's and Pillow's choose the format by it.
     # Processes of different containers that write into a common cache may have the same id.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(3)}.tmp{path.suffix}")
+    is_special = path.exists() and not path.is_file()
+    if is_special or path.absolute().parent == Path("/dev"):  # root could replace a device, or /dev/stdout, by a file
+        raise FileExistsError(errno.EEXIST, "there is a folder, pipe or device of that name; give that of a file", str(path))
     try:
         write(temporary)
         with temporary.open("rb") as stream:
@@ -140,16 +142,20 @@ def write_text_atomically(path: Path, text: str) -> None:
 
 
 def parse_json(text: str) -> Any:
-    """What a JSON text holds; ValueError also where it is nested too deeply or has numbers that fit no column of a table."""
+    """What a JSON text holds; ValueError also where it is nested too deeply or has numbers that need more than 64 bits."""
 
-    def number(written: str) -> float:
-        value = float(written)
-        if len(written) > _LONGEST_NUMBER or not math.isfinite(value):
-            raise ValueError(f"{one_line(written, _LONGEST_NUMBER)} is no number of 64 bits")
-        return int(written) if written.lstrip("-").isdecimal() else value
+    def real(written: str) -> float:
+        if not math.isfinite(float(written)):
+            raise ValueError(f"{one_line(written, 40)} is no number of 64 bits")
+        return float(written)
+
+    def integer(written: str) -> int:
+        if not -(2**63) <= real(written) <= 2**64 or not -(2**63) <= int(written) < 2**64:
+            raise ValueError(f"{one_line(written, 40)} is no number of 64 bits")
+        return int(written)
 
     try:
-        return json.loads(text, parse_int=number, parse_float=number, parse_constant=number)
+        return json.loads(text, parse_int=integer, parse_float=real, parse_constant=real)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
