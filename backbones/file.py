@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from backbones.layouts.keys import abbreviate
-from backbones.spec import BackboneSpec, shown, spec_from_dict, spec_to_dict
+from backbones.spec import DINOV3_PERIODS, BackboneSpec, shown, spec_from_dict, spec_to_dict
 from common.files import file_sha256, one_line, write_atomically
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ TIMM_PREFIX = "timm:"
 """Before the name of a pretrained model of timm, which stands for a checkpoint file in every command."""
 _METADATA_KEY = "patchbench"
 _LARGEST_HEADER = 2**24  # bytes; that of a ViT-g has some 2**17
+_LARGEST_FACTS = 100_000  # characters of the metadata, of which there are some 1,000
 _LONGEST_TEXT = 1000
+_LARGEST_WEIGHT = 1e18  # Its square is a number in float32, as norms need it; trained weights stay far below.
 _NAMES_SHOWN = 12  # of each kind of mistake
 
 
@@ -109,6 +111,8 @@ def read_header(path: Path) -> tuple[BackboneSpec, Source]:
 
 def _facts(text: str) -> tuple[BackboneSpec, Source]:
     """The spec and the source that the metadata states, each field of its own type and in its range."""
+    if len(text) > _LARGEST_FACTS:
+        raise ValueError(f"{len(text):,} characters of it")
     content = json.loads(text, object_pairs_hook=_without_repetition)
     if type(content["version"]) is not int or content["version"] != FILE_VERSION:
         raise ValueError(f"backbone file version {shown(content['version'])}, this PatchBench reads {FILE_VERSION}")
@@ -215,15 +219,19 @@ def check_weights(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
 
 
 def _check_numbers(state_dict: Mapping[str, Tensor]) -> None:
-    """Raise BackboneFileError if a weight is not stored as a usual floating-point number, or is not finite as float32."""
+    """Raise BackboneFileError if a weight is not stored as a usual floating-point number, or makes features that are not finite."""
     import torch
 
     floats, counts = {torch.float16, torch.bfloat16, torch.float32, torch.float64}, {torch.int32, torch.int64}
     usual = {name: counts if name.endswith("num_batches_tracked") else floats for name in state_dict}
     if odd := [f"{name} ({tensor.dtype})" for name, tensor in state_dict.items() if tensor.dtype not in usual[name]]:
         raise BackboneFileError(f"weights that are not stored as floating-point numbers: {abbreviate(odd)}")
-    if bad := [name for name, tensor in state_dict.items() if not torch.isfinite(tensor.float()).all()]:
-        raise BackboneFileError(f"weights that are not finite numbers: {abbreviate(bad)}")
+    if bad := [name for name, tensor in state_dict.items() if not tensor.float().abs().max() <= _LARGEST_WEIGHT]:  # or NaN
+        raise BackboneFileError(f"weights that are absurdly large, or not finite numbers: {abbreviate(bad)}")
+    if bad := [name for name, tensor in state_dict.items() if name.endswith("running_var") and tensor.min() < 0]:
+        raise BackboneFileError(f"negative variances: {abbreviate(bad)}")
+    if DINOV3_PERIODS in state_dict and state_dict[DINOV3_PERIODS].min() <= 0:
+        raise BackboneFileError(f"rotary periods that are not positive: {DINOV3_PERIODS}")
 
 
 def load_strictly(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:

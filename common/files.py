@@ -27,7 +27,8 @@ _LONGEST_NAME = 200  # file systems allow 255 bytes, and some files are named af
 # In a name, these would shift the names after it in a listing, or cannot be written at all.
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
-_FORMULA_STARTS = ("=", "+", "-", "@")  # of a cell that a spreadsheet would compute
+FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # of a cell that a spreadsheet would compute
+"""The last four are the full-width ones of East Asian keyboards."""
 
 
 def check_name(name: str, what: str, nested: bool = False) -> str:
@@ -37,7 +38,7 @@ def check_name(name: str, what: str, nested: bool = False) -> str:
     """
     parts = name.split("/") if nested else [name]
     strays = any(part.startswith(".") or not part or "/" in part or "\\" in part for part in parts)
-    if strays or not name.isprintable() or len(name) > _LONGEST_NAME or name.startswith(_FORMULA_STARTS):
+    if strays or not name.isprintable() or len(name) > _LONGEST_NAME or name.startswith(FORMULA_STARTS):
         below = "a path below its folder, of names that have" if nested else "a name of"
         allowed = f"{below} at most {_LONGEST_NAME} printable characters, without slashes and not beginning with . = + - or @"
         raise ValueError(f"{what} {one_line(ascii(name), 100)}: give {allowed}")
