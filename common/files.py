@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 LOCK_FILE = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # such as Lustre's and NFS's where they are mounted without locks
 
-_LONGEST_NAME = 200  # file systems allow 255 bytes, and some files are named after a run
+_LONGEST_NAME = 200  # bytes; file systems allow 255, and some files are named after a run
 # In a name, these would shift the names after it in a listing, or cannot be written at all.
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -38,9 +38,12 @@ def check_name(name: str, what: str, nested: bool = False) -> str:
     """
     parts = name.split("/") if nested else [name]
     strays = any(part.startswith(".") or not part or "/" in part or "\\" in part for part in parts)
-    if strays or not name.isprintable() or len(name) > _LONGEST_NAME or name.startswith(FORMULA_STARTS):
+    is_odd = not name.isprintable() or name != name.strip() or name.startswith(FORMULA_STARTS)
+    if strays or is_odd or len(name.encode()) > _LONGEST_NAME:
         below = "a path below its folder, of names that have" if nested else "a name of"
-        allowed = f"{below} at most {_LONGEST_NAME} printable characters, without slashes and not beginning with . = + - or @"
+        allowed = (
+            f"{below} at most {_LONGEST_NAME} bytes, printable, without slashes and not beginning with . = + - @ or a blank"
+        )
         raise ValueError(f"{what} {one_line(ascii(name), 100)}: give {allowed}")
     return name
 

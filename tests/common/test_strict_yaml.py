@@ -26,7 +26,10 @@ def test_what_is_written_is_read() -> None:
         ("\0", "unacceptable character"),
         ("a: 2001-99-99", "month must be"),
         ("? {a: 1}\n: 2", "unhashable key"),
-        ("!!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("~: 1\nnull: 2", "None is given twice"),
+        ("1: a\n'1': b", "1 is given twice"),
+        ("true: 1\nyes: 2", "True is given twice"),
+        *((f"a: !!{tag} x", f"{tag} are not allowed") for tag in ("bool", "timestamp", "set", "python/name:os.system")),
     ],
 )
 def test_what_is_refused_is_one_line(text: str, message: str) -> None:
