@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from backbones.layouts.keys import abbreviate
 from backbones.spec import DINOV3_PERIODS, BackboneSpec, shown, spec_from_dict, spec_to_dict
-from common.files import file_sha256, one_line, write_atomically
+from common.files import file_sha256, one_line, without_repetition, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -113,7 +113,7 @@ def _facts(text: str) -> tuple[BackboneSpec, Source]:
     """The spec and the source that the metadata states, each field of its own type and in its range."""
     if len(text) > _LARGEST_FACTS:
         raise ValueError(f"{len(text):,} characters of it")
-    content = json.loads(text, object_pairs_hook=_without_repetition)
+    content = json.loads(text, object_pairs_hook=without_repetition)
     if type(content["version"]) is not int or content["version"] != FILE_VERSION:
         raise ValueError(f"backbone file version {shown(content['version'])}, this PatchBench reads {FILE_VERSION}")
     source = Source(**content["source"])
@@ -125,12 +125,6 @@ def _facts(text: str) -> tuple[BackboneSpec, Source]:
         if not (is_count if field.type == "int" else is_text):
             raise ValueError(f"{field.name} of the source is not {'a count' if field.type == 'int' else 'a usual text'}")
     return spec_from_dict(content["spec"]), source
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) != len(pairs):
-        raise ValueError("a name is there twice")
-    return dict(pairs)
 
 
 def read_backbone_file(path: Path) -> BackboneFile:

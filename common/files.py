@@ -145,8 +145,15 @@ def write_text_atomically(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; ValueError where it gives a name twice, of which Python would keep the last."""
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a name is there twice")
+    return dict(pairs)
+
+
 def parse_json(text: str) -> Any:
-    """What a JSON text holds; ValueError also where it is nested too deeply or has numbers that need more than 64 bits."""
+    """What a JSON text holds; ValueError where it is nested too deeply, repeats a name, or has numbers of more than 64 bits."""
 
     def real(written: str) -> float:
         if not math.isfinite(float(written)):
@@ -159,7 +166,7 @@ def parse_json(text: str) -> Any:
         return int(written)
 
     try:
-        return json.loads(text, parse_int=integer, parse_float=real, parse_constant=real)
+        return json.loads(text, parse_int=integer, parse_float=real, parse_constant=real, object_pairs_hook=without_repetition)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 

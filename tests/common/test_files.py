@@ -140,10 +140,11 @@ def test_a_file_system_without_locks_is_named_and_used(
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 100_000, "9" * 4000, str(2**64), str(-(2**63) - 1), "1e999", "NaN", "-Infinity", "{", "\x00"]
+    "text",
+    ["[" * 100_000, "9" * 4000, str(2**64), str(-(2**63) - 1), "1e999", "NaN", "-Infinity", "{", "\x00", '{"a": 1, "a": 2}'],
 )
 def test_json_that_no_result_holds_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"nested too deeply|no number of 64 bits|could not|line 1 column|Expecting"):
+    with pytest.raises(ValueError, match=r"nested too deeply|no number of 64 bits|there twice|line 1 column|Expecting"):
         parse_json(text)
     assert parse_json('{"a": [1, -2.5e-3, null, true]}') == {"a": [1, -2.5e-3, None, True]}
 
