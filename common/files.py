@@ -109,9 +109,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(stream.fileno())
         temporary.replace(path)
     except Exception as error:
-        # torch closes its archive after a failed write and complains of that; the failure itself comes before.
+        # torch closes its archive after a failed write and complains of that; the failure itself, if any, comes before.
         cause = error if isinstance(error, OSError) else error.__context__
-        if any(sign in f"{error} {cause}" for sign in ("iostream error", "inline_container")):  # torch's, of a small file
+        if not isinstance(cause, OSError) and re.search("iostream error|inline_container", f"{error} {cause}"):
             cause = OSError(errno.ENOSPC, "torch cannot write it; the disk is full, or fails")
         if number := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors'
             cause = OSError(int(number[1]), os.strerror(int(number[1])))

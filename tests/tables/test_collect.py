@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,14 @@ def test_what_does_not_go_together_is_refused_under_one_name(
     for options in results:
         write("one", "davis", **options)
     assert _problems(runs) == [f"one/davis/result.json: {message}; remove one or evaluate under another --name"]
+
+
+def test_a_pipe_is_no_result(runs: Path) -> None:
+    """Its reader would wait for a writer for ever."""
+    os.mkfifo(runs / "result.json")
+    (problem,) = _problems(runs)
+    assert problem.startswith(f"{runs}/result.json: not a readable result file")
+    assert "a folder, pipe or device, not a file" in problem
 
 
 _JSON = st.one_of(st.none(), st.booleans(), st.integers(-5, 5), st.floats(), st.text(max_size=3), st.just([]), st.just({}))
