@@ -28,10 +28,11 @@ def parse_yaml(text: str) -> Any:
 class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event: Any = self.peek_event()
+        mark = event.start_mark
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(None, None, "aliases are not allowed; write the value", event.start_mark)
+            raise yaml.MarkedYAMLError(None, None, "aliases are not allowed; write the value", mark)
         if event.tag is not None:
-            raise yaml.MarkedYAMLError(None, None, f"tags such as {event.tag} are not allowed", event.start_mark)
+            raise yaml.MarkedYAMLError(None, None, f"tags such as {event.tag} are not allowed", mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
