@@ -1,5 +1,6 @@
 """YAML that says each thing once, and no more than is written."""
 
+import re
 from collections import Counter
 from collections.abc import Hashable
 from typing import Any
@@ -35,9 +36,18 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(None, None, f"tags such as {event.tag} are not allowed", mark)
         return super().compose_node(parent, index)
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        # To YAML 1.1, 010 is eight and 1:30 is ninety.
+        if re.fullmatch(r"[-+]?0[0-9_]+|.*:.*", node.value):
+            raise yaml.MarkedYAMLError(None, None, f"{node.value} is no decimal number; write it as one", node.start_mark)
+        return super().construct_yaml_int(node)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         content = super().construct_mapping(node, deep)
         spelled = Counter(str(self.construct_object(key)).replace("-", "_") for key, _ in node.value)
         if twice := [name for name, count in spelled.items() if count > 1]:
             raise yaml.MarkedYAMLError(None, None, f"{twice[0]} is given twice; keep one", node.start_mark)
         return {str(name).replace("-", "_"): value for name, value in content.items()}
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
