@@ -19,6 +19,7 @@ from common.cli import SECTION, as_typed, parse, run_command
 from common.files import check_name, lock_folder, remove_leftovers
 from common.launch import Command, LaunchOptions
 from eval.tasks import TASKS, named_tasks
+from tools.convert_checkpoint import check_source
 from tools.make_sample_data import SAMPLE_FOLDER, SampleConfig, draw_samples
 
 if TYPE_CHECKING:
@@ -107,6 +108,9 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
     _join_problems(
         tasks, lambda task: parse(TASKS[task].config, [*placeholders, *task_options[task]], f"python -m eval {task}")
     )
+    check_source(options.checkpoint, options.format)
+    if options.name:
+        check_name(options.name, "--name")
     # These load torch; --help and mistakes in the options need not wait for it.
     from backbones.convert import open_backbone
     from tables.make import PATIENCE, TablesConfig, make_tables
