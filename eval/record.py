@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -45,6 +46,7 @@ CONFIG_FILE = "config.json"
 _PARTS_FILE = ".parts.json"
 
 _SHOWN = 4
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 Inputs = dict[str, Any]  # Everything that determines a task's metrics; JSON-ready.
 
@@ -74,7 +76,7 @@ class Evaluation:
 
     @property
     def inputs_sha256(self) -> str:
-        return text_sha256(json.dumps(self.inputs, sort_keys=True))
+        return inputs_digest(self.inputs)
 
     def finished(self) -> Result | None:
         """The result that the output folder holds; ResultError if it is damaged or of other inputs, so that none is overwritten."""
@@ -132,7 +134,7 @@ class Evaluation:
 
         if empty := [name for name, metric in metrics.items() if math.isnan(metric.value)]:
             raise ValueError(
-                f"{self.options.data}: no value for {', '.join(empty)}, since nothing counts there; no result is written"
+                f"{self.task}: no value for {', '.join(empty)}, since nothing counts there; no result is written"
             )
         return Result(
             task=self.task,
@@ -177,6 +179,10 @@ def _begin_part(folder: Path, inputs: str) -> None:
     write_text_atomically(folder / _PARTS_FILE, json.dumps([seconds, time.time(), inputs]) + "\n")
 
 
+def inputs_digest(inputs: Inputs) -> str:
+    return text_sha256(json.dumps(inputs, sort_keys=True))
+
+
 def _inputs(given: Evaluation | Result) -> Inputs:
     inputs = {
         "task": given.task,
@@ -190,12 +196,19 @@ def _inputs(given: Evaluation | Result) -> Inputs:
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Name the first few differences, such as `protocol.settings.epochs 12 -> 3, seed 0 -> 1`."""
+
+    def in_words(name: str) -> str:
+        old, new = earlier.get(name, "absent"), later.get(name, "absent")
+        if _DIGEST.fullmatch(str(old)):  # which would tell nothing
+            return f"other {name.removesuffix('.listing_sha256')}"
+        return f"{name} {old} -> {new}"
+
     # Deviations repeat settings.
     earlier, later = (
         {name: value for name, value in _flat(inputs) if not name.startswith("protocol.deviations")} for inputs in (before, now)
     )
     names = [name for name in {**earlier, **later} if earlier.get(name) != later.get(name)]
-    return first_few((f"{name} {earlier.get(name, 'absent')} -> {later.get(name, 'absent')}" for name in names), _SHOWN)
+    return first_few(map(in_words, names), _SHOWN)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

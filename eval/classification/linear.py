@@ -29,6 +29,7 @@ from common.knn import rank_of_truth
 from eval.classification.config import ClassificationConfig
 from eval.classification.data import LabelledImages
 from eval.classification.features import LINEAR, FeatureExtractor, FeatureStore, load_batches, random_crop_and_flip
+from eval.record import Inputs, differences, inputs_digest
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +45,12 @@ def train_probe(
     train_batches: Callable[[int], Batches],
     test_batches: Callable[[], Batches],
     checkpoint: Path,
-    inputs: str,
+    inputs: Inputs,
 ) -> tuple[list[Tensor], list[list[float]]]:
     """Train one layer per learning rate to the end, testing after every epoch; continue from the checkpoint.
 
     `train_batches` takes a 0-based epoch. `checkpoint` is the file of the progress, which the first process writes after every epoch;
-    `inputs` is the digest of everything that determines the outcome, and a checkpoint of other inputs is refused.
+    `inputs` is everything that determines the outcome, and a checkpoint of other inputs is refused.
 
     Returns by learning rate how many classes come before the right one after the last epoch, [T]; and by epoch and learning rate the
     share of right answers.
@@ -59,12 +60,17 @@ def train_probe(
     rates = [rate * config.batch_size / _REFERENCE_BATCH for rate in config.learning_rates]
     groups = [{"params": layer.parameters(), "lr": rate} for layer, rate in zip(layers, rates, strict=True)]
     optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=0)
+    digest = inputs_digest(inputs)
     first = 0
     ranks: list[Tensor] = []
     top1: list[list[float]] = []
     if (state := _earlier_state(checkpoint)) is not None:
-        if not isinstance(state, dict) or state.get("inputs") != inputs:
-            raise ValueError(f"{checkpoint}: of an unfinished run with other inputs; choose another --output or remove it")
+        if not isinstance(state, dict) or state.get("inputs") != digest:
+            known = state.get("described") if isinstance(state, dict) else None
+            changed = differences(known, inputs) if isinstance(known, dict) else "backbone, data or options"
+            raise ValueError(
+                f"{checkpoint}: of an unfinished run with other inputs ({changed}); choose another --output or remove it"
+            )
         try:
             layers.load_state_dict(state["probe"]["layers"])
             optimizer.load_state_dict(state["probe"]["optimizer"])
@@ -83,7 +89,8 @@ def train_probe(
         top1.append([float((rank_T < 1).double().mean()) for rank_T in ranks])
         if rank() == 0:
             probe = {"layers": layers.state_dict(), "optimizer": optimizer.state_dict()}
-            state = {"inputs": inputs, "probe": probe, "epoch": epoch + 1, "ranks": ranks, "top1": top1}
+            progress = {"probe": probe, "epoch": epoch + 1, "ranks": ranks, "top1": top1}
+            state = {"inputs": digest, "described": inputs, **progress}
             write_atomically(checkpoint, partial(torch.save, state))
             shares = zip(config.learning_rates, top1[-1], strict=True)
             words = ", ".join(f"top-1 {100 * share:.2f} at rate {learning_rate:g}" for learning_rate, share in shares)
