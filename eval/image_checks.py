@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from common.files import CONTROLS, one_line
 from common.images import breaks_off, ends_whole, is_hidden, is_jpeg, require_decodable, require_file, to_rgb
 from common.launch import usable_cores
 from eval.findings import Finding, Kind, about, merged
@@ -24,6 +25,7 @@ Outcome = TypeVar("Outcome")
 Decode = Callable[[Path], npt.NDArray[Any] | None]
 """Decodes a file, which is of a label map if it returns pixels; raises one of Pillow's errors, such as ValueError, for damage."""
 
+UNWRITABLE = "names have control characters or are not in UTF-8"
 _SPELLINGS = {".jpg": (".jpg", ".jpeg", ".jpe"), ".png": (".png",)}
 _UNFINISHED = (".part", ".crdownload", ".aria2", ".tmp", ".download", ".partial")
 _LFS_START = b"version https://git-lfs.github.com/"
@@ -54,6 +56,8 @@ def list_images(folder: Path, suffix: Literal[".jpg", ".png"], root: Path) -> tu
         advice = ""
         if is_hidden(name):
             text = "files that operating systems leave are ignored"
+        elif CONTROLS.search(name):
+            kind, text, advice = "wrong", UNWRITABLE, "rename them"
         elif kinds[name] and name == folder.name:
             kind, text = "misplaced", f"{folder.relative_to(root).as_posix()} is in another folder of its name"
             advice = "move its content up"
@@ -68,7 +72,7 @@ def list_images(folder: Path, suffix: Literal[".jpg", ".png"], root: Path) -> tu
         else:
             images[stem] = folder / name
             continue
-        findings.append(Finding(kind, text, ((folder / name).relative_to(root).as_posix(),), advice))
+        findings.append(Finding(kind, text, (one_line((folder / name).relative_to(root).as_posix()),), advice))
     return images, merged(findings)
 
 

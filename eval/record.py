@@ -133,9 +133,7 @@ class Evaluation:
         from common.distributed import peak_memory_bytes  # loads torch, as whoever has a device has done
 
         if empty := [name for name, metric in metrics.items() if math.isnan(metric.value)]:
-            raise ValueError(
-                f"{self.task}: no value for {', '.join(empty)}, since nothing counts there; no result is written"
-            )
+            raise ValueError(f"{self.task}: no value for {', '.join(empty)}, since nothing counts there; no result is written")
         return Result(
             task=self.task,
             protocol=self.protocol,

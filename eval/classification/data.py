@@ -21,7 +21,7 @@ from common.cifar import CifarLayout, find_layout, picture_planes, present_train
 from common.files import CONTROLS, check_name, one_line, text_sha256
 from common.images import IMAGE_SUFFIXES, is_hidden, is_image_name, read_lines, require_file, to_rgb, walk_files
 from eval.findings import Finding, Kind, about, merged, refuse
-from eval.image_checks import PILLOW_ERRORS, by_pillow, damage_findings, look_at_all, same_folder_findings
+from eval.image_checks import PILLOW_ERRORS, UNWRITABLE, by_pillow, damage_findings, look_at_all, same_folder_findings
 from eval.record import describe_dataset
 from eval.result import Dataset
 from eval.tasks import TASKS
@@ -49,7 +49,7 @@ _SORT_BY_CLASS = (
 _STRANGE: Mapping[str, tuple[Kind, str, str]] = {
     "other": ("note", "files without an image's ending are ignored", ""),
     "unreadable": ("damaged", "files are broken links, pipes or devices", "remove them"),
-    "unwritable": ("wrong", "names have control characters or are not in UTF-8", "rename them"),
+    "unwritable": ("wrong", UNWRITABLE, "rename them"),
     "shared": ("wrong", "folders are the same as others, so that their images would count twice", "remove the links"),
 }
 _FILES_AT_ONCE = 50_000  # what is known of a million files would take a gigabyte
@@ -100,8 +100,9 @@ class Splits(NamedTuple):
 
     def refuse_damage(self, root: Path) -> None:
         """Raise ValueError if a file of the data set, in the folder `root`, cannot be an image by its header and its end."""
-        files = [images for images in self if isinstance(images.source, list)]
-        refuse(finding for images in files for finding in _damage(root, images.fingerprint.split, images.source))
+        for images in self:
+            if isinstance(images.source, list):
+                refuse(_damage(root, images.fingerprint.split, images.source))
 
 
 def read_splits(root: Path, train_folder: str, test_folder: str, classes: str) -> Splits:
@@ -173,7 +174,7 @@ def _list_images(
 ) -> tuple[dict[str, dict[str, list[ImageFile]]], list[Finding]]:
     """The images by folder and class, sorted, and what is wrong with the folders; `wanted` are the only classes that count."""
     if same := same_folder_findings(root, *splits):
-        return {}, same
+        return {split: {} for split in splits}, same
     findings: list[Finding] = []
     found = {split: _class_folders(root, split, findings) for split in splits}
     expected = set(wanted or itertools.chain(*found.values()))

@@ -171,7 +171,7 @@ def _is_whole(sequence: VideoSequence, folder: Path) -> bool:
 def _claim(folder: Path, inputs: Inputs) -> None:
     """Make a folder this run's, unless it holds another's masks; what stopped before its first sequence does not count."""
     manifest, digest = folder / MANIFEST, text_sha256(json.dumps(list(inputs.values()), sort_keys=True))
-    described = {**inputs, "first masks": text_sha256("".join(inputs["first masks"]))}
+    described = parse_json(json.dumps({**inputs, "first masks": text_sha256("".join(inputs["first masks"]))}))
     entries = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
     if manifest.is_file() and entries != [manifest]:
         try:

@@ -159,16 +159,7 @@ def _read_split(root: Path, name: str, limit: int | None) -> tuple[Split | None,
     if findings:
         return None, findings
     try:
-        encoded = path.read_bytes()
-        content = json.loads(encoded.decode())  # nothing but UTF-8, as mmdet reads it
-        for what, fields in _FIELDS.items():
-            for entry, (field, kind) in itertools.product(content[what], fields.items()):
-                if type(entry[field]) is not kind:
-                    raise TypeError(f"{what}: {field} {entry[field]!r} is not a {'whole number' if kind is int else 'text'}")
-                if kind is int and abs(entry[field]) > _MOST_OF_64_BITS:
-                    raise ValueError(f"{what}: {field} {entry[field]} does not fit 64 bits")
-        for image in content["images"]:
-            check_name(image["file_name"], "images: file_name")
+        content, sha256 = _read_content(path)
         images, annotations = content["images"], content["annotations"]
         categories = tuple((entry["id"], entry["name"]) for entry in content["categories"])
         counts = Counter(entry["image_id"] for entry in annotations)
@@ -200,13 +191,29 @@ def _read_split(root: Path, name: str, limit: int | None) -> tuple[Split | None,
         limit=limit,
         categories=categories,
         num_annotations=len(annotations),
-        annotations_sha256=hashlib.sha256(encoded).hexdigest(),
+        annotations_sha256=sha256,
         sizes=sizes,
     )
     if not any(finding.is_problem for finding in findings) and not _has_objects(split, content):
         reason = "crowds do not count" if name == "val2017" else "crowds and boxes without area do not count"
         findings.append(Finding("wrong", f"{path.name}: no image that is used has an object ({reason})"))
     return split, findings + others
+
+
+def _read_content(path: Path) -> tuple[dict[str, Any], str]:
+    """An annotation file's content, whose fields are of the right kind, and its digest."""
+    encoded = path.read_bytes()
+    content = json.loads(encoded.decode())  # nothing but UTF-8, as mmdet reads it
+    for what, fields in _FIELDS.items():
+        for entry, (field, kind) in itertools.product(content[what], fields.items()):
+            value = entry[field]
+            if type(value) is not kind:
+                raise TypeError(f"{what}: {field} {value!r} is not a {'whole number' if kind is int else 'text'}")
+            if kind is int and abs(value) > _MOST_OF_64_BITS:
+                raise ValueError(f"{what}: {field} {value} does not fit 64 bits")
+    for image in content["images"]:
+        check_name(image["file_name"], "images: file_name")
+    return content, hashlib.sha256(encoded).hexdigest()
 
 
 def _has_objects(split: Split, content: Mapping[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """Launching: what torchrun and Slurm are asked for. Tests of pretraining start processes so, and a job that is queued again."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,10 @@ def test_the_processes_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("common.launch.usable_cores", lambda: 9)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert loader_processes(8, 1, "--workers") == 2
+    size = shutil.disk_usage("/dev/shm").total
+    assert loader_processes(1, size // 16, "--workers") == 1
+    with pytest.raises(ValueError, match=rf"--workers 1: 4 loading processes need {size >> 19} MiB"):
+        loader_processes(1, size // 4, "--workers")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "16")
     assert loader_processes(8, 1, "--workers") == 1
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "9")

@@ -217,3 +217,5 @@ def test_a_test_set_that_is_the_training_set_is_refused(images: Path) -> None:
     (images / "val").symlink_to("train")
     with pytest.raises(ValueError, match="train and val are the same folder; test on other images"):
         read(images)
+    (found,) = examine(images, deep=False, jobs=1)
+    assert found.text.endswith("train and val are the same folder")

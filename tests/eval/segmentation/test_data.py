@@ -113,6 +113,17 @@ def test_greys_that_decoders_stretch_are_no_labels(pairs: Path) -> None:
     assert found.text == "files are greys of 2 or 4 bits, which decoders stretch to other numbers"
 
 
+@pytest.mark.parametrize("name", ["a\nb", "caf\udce9"])
+def test_names_that_cannot_be_listed_are_found(pairs: Path, name: str) -> None:
+    for part, suffix in (("images", "jpg"), ("annotations", "png")):
+        first = pairs / part / f"validation/ADE_validation_00000000.{suffix}"
+        first.rename(first.with_name(f"{name}.{suffix}"))
+    images, _ = problems(pairs, False)
+    assert images.text == "names have control characters or are not in UTF-8"
+    with pytest.raises(ValueError, match=r"not in UTF-8: images/validation/\w+ b?\.jpg; rename them"):
+        check_data(pairs)
+
+
 def test_validation_on_the_training_images_is_refused(pairs: Path) -> None:
     for part in ("images", "annotations"):
         shutil.rmtree(pairs / part / "validation")
