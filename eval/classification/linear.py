@@ -10,6 +10,7 @@ The order of the images depends on seed and epoch only, so any number of process
 its part, and all of them get the whole batch and take the same step.
 """
 
+import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +25,7 @@ from tqdm import tqdm
 
 from backbones.checkpoint import CheckpointError, load_checkpoint
 from common.distributed import gather_objects, rank, world_size
-from common.files import write_atomically
+from common.files import parse_json, write_atomically
 from common.knn import rank_of_truth
 from eval.classification.config import ClassificationConfig
 from eval.classification.data import LabelledImages
@@ -66,8 +67,7 @@ def train_probe(
     top1: list[list[float]] = []
     if (state := _earlier_state(checkpoint)) is not None:
         if not isinstance(state, dict) or state.get("inputs") != digest:
-            known = state.get("described") if isinstance(state, dict) else None
-            changed = differences(known, inputs) if isinstance(known, dict) else "backbone, data or options"
+            changed = _changes(state, inputs)
             raise ValueError(
                 f"{checkpoint}: of an unfinished run with other inputs ({changed}); choose another --output or remove it"
             )
@@ -90,7 +90,7 @@ def train_probe(
         if rank() == 0:
             probe = {"layers": layers.state_dict(), "optimizer": optimizer.state_dict()}
             progress = {"probe": probe, "epoch": epoch + 1, "ranks": ranks, "top1": top1}
-            state = {"inputs": digest, "described": inputs, **progress}
+            state = {"inputs": digest, "described": json.dumps(inputs), **progress}
             write_atomically(checkpoint, partial(torch.save, state))
             shares = zip(config.learning_rates, top1[-1], strict=True)
             words = ", ".join(f"top-1 {100 * share:.2f} at rate {learning_rate:g}" for learning_rate, share in shares)
@@ -107,6 +107,14 @@ def _earlier_state(checkpoint: Path) -> Any:
     except CheckpointError as error:
         logger.warning("%s; the probe is trained anew", error)
         return None
+
+
+def _changes(state: Any, inputs: Inputs) -> str:
+    """What differs between the inputs of a checkpoint and these, as far as the checkpoint tells."""
+    try:
+        return differences(parse_json(state["described"]), inputs)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return "backbone, data or options"
 
 
 def _fresh_layers(config: ClassificationConfig, width: int, num_classes: int) -> nn.ModuleList:
