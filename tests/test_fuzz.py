@@ -256,7 +256,9 @@ def read_probe(root: Path) -> None:
     torch, config = importlib.import_module("torch"), of("eval.classification.config", "ClassificationConfig")
     options = config(backbone=root, data=root, output=root, epochs=2, batch_size=2)
     batches = [(torch.ones(2, 3), torch.tensor([0, 1]))]
-    of("eval.classification.linear", "train_probe")(options, 2, lambda _: batches, lambda: batches, root / "linear.pth", "a")
+    of("eval.classification.linear", "train_probe")(
+        options, 2, lambda _: batches, lambda: batches, root / "linear.pth", {"seed": 0}
+    )
 
 
 @functools.cache
@@ -280,7 +282,7 @@ def read_state(root: Path) -> None:
         folder.mkdir(exist_ok=True)
     of("eval.record", "_earlier_parts")(root / "training", "a")
     of("eval.openmmlab.finetune", "_begin")(root / "training", {"a": 1, "b": [2.5, "c"]})
-    of("eval.davis.writing", "_claim")(root / "masks", "0123")
+    of("eval.davis.writing", "_claim")(root / "masks", {"first masks": ["0123"]})
     marker = of("tools.make_sample_data", "_is_drawn")(root / "photos", {})
     assert not marker
 
