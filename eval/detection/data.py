@@ -209,7 +209,7 @@ def _read_content(path: Path) -> tuple[dict[str, Any], str]:
             value = entry[field]
             if type(value) is not kind:
                 raise TypeError(f"{what}: {field} {value!r} is not a {'whole number' if kind is int else 'text'}")
-            if kind is int and abs(value) > _MOST_OF_64_BITS:
+            if isinstance(value, int) and abs(value) > _MOST_OF_64_BITS:
                 raise ValueError(f"{what}: {field} {value} does not fit 64 bits")
     for image in content["images"]:
         check_name(image["file_name"], "images: file_name")
