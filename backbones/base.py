@@ -9,14 +9,15 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from backbones.spec import BackboneSpec, ForeignSpec, PlainViTSpec, SwinSpec
+from backbones.spec import BackboneSpec, ForeignSpec, FunctionSpec, PlainViTSpec, ResNetSpec, SwinSpec, TimmSpec
 
 
 class Tokens(NamedTuple):
     """The outcome of the whole network for one batch."""
 
     cls: Tensor | None  # [B, D], or None where the backbone has no CLS token.
-    patches: Tensor  # [B, N, D], row-major over the grid. Of a Swin or a ResNet these are the positions of the last stage.
+    patches: Tensor
+    """[B, N, D], row-major over the grid. Of a Swin or a ResNet these are the positions of the last stage."""
     grid: tuple[int, int]  # (h, w) with h * w == N.
     pooled: Tensor | None = None  # [B, L]: what a network of timm hands to its classifier; None for our own.
 
@@ -106,19 +107,30 @@ class PlainViT(Backbone):
 
 def timm_arguments(spec: PlainViTSpec, drop_path_rate: float, norm_epsilon: float) -> dict[str, Any]:
     """What timm's two vision transformers are built with alike; the drop path rate grows linearly from 0 to this one."""
-    numbers = {name: getattr(spec, name) for name in ("patch_size", "embed_dim", "depth", "num_heads")}
-    fixed = {"num_classes": 0, "global_pool": "", "dynamic_img_size": True}
-    return {**numbers, **fixed, "drop_path_rate": drop_path_rate, "norm_layer": partial(nn.LayerNorm, eps=norm_epsilon)}
+    return {
+        "patch_size": spec.patch_size,
+        "num_classes": 0,
+        "global_pool": "",
+        "embed_dim": spec.embed_dim,
+        "depth": spec.depth,
+        "num_heads": spec.num_heads,
+        "dynamic_img_size": True,
+        "drop_path_rate": drop_path_rate,
+        "norm_layer": partial(nn.LayerNorm, eps=norm_epsilon),
+    }
 
 
 def tap_shape(spec: BackboneSpec, tap: int) -> tuple[int, int]:
     """Channels, and input pixels per position, after a block or stage."""
-    if isinstance(spec, ForeignSpec):
-        return spec.channels[tap], spec.strides[tap]
-    if isinstance(spec, PlainViTSpec):
-        return spec.embed_dim, spec.patch_size
-    channels, stride = (spec.embed_dim, spec.patch_size) if isinstance(spec, SwinSpec) else (256, 4)
-    return channels * 2**tap, stride * 2**tap
+    match spec:
+        case TimmSpec() | FunctionSpec():
+            return spec.channels[tap], spec.strides[tap]
+        case SwinSpec():
+            return spec.embed_dim * 2**tap, spec.patch_size * 2**tap
+        case ResNetSpec():
+            return 256 * 2**tap, 4 * 2**tap
+        case _:
+            return spec.embed_dim, spec.patch_size
 
 
 def input_multiple(spec: BackboneSpec) -> int:
@@ -130,6 +142,9 @@ def input_multiple(spec: BackboneSpec) -> int:
 
 def check_taps(taps: Sequence[int], spec: BackboneSpec) -> None:
     """Raise ValueError unless the taps are ascending block indices of this backbone."""
-    if not taps or list(taps) != sorted(set(taps)) or taps[0] < 0 or taps[-1] >= spec.num_blocks:
-        blocks = f"{spec.num_blocks} blocks or stages (0 to {spec.num_blocks - 1})"
-        raise ValueError(f"taps {list(taps)} are not ascending indices of this {spec.family}'s {blocks}")
+    ascending = len(taps) > 0 and list(taps) == sorted(set(taps))
+    if not ascending or taps[0] < 0 or taps[-1] >= spec.num_blocks:
+        raise ValueError(
+            f"taps {list(taps)} are not ascending indices of this {spec.family}'s {spec.num_blocks} blocks or stages "
+            f"(0 to {spec.num_blocks - 1})"
+        )

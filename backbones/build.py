@@ -1,7 +1,5 @@
 """Build the network that a spec describes; a new architecture needs none, see `backbones.foreign`."""
 
-from collections.abc import Callable
-
 from backbones.dinov3 import DINOv3
 from backbones.foreign import FunctionNetwork, TimmNetwork, build_timm_network
 from backbones.resnet import BottleneckResNet
@@ -11,11 +9,6 @@ from backbones.vit import ViT
 
 AnyBackbone = ViT | DINOv3 | Swin | BottleneckResNet | TimmNetwork | FunctionNetwork
 """The adapters: each an `nn.Module` that satisfies `backbones.base.Backbone`."""
-_NETWORKS: dict[type[BackboneSpec], Callable[..., AnyBackbone]]
-_NETWORKS = {
-    **{ViTSpec: ViT, DINOv3Spec: DINOv3, SwinSpec: Swin, ResNetSpec: BottleneckResNet},
-    **{TimmSpec: build_timm_network, FunctionSpec: FunctionNetwork},
-}
 
 
 def build_backbone(spec: BackboneSpec, drop_path_rate: float = 0.0) -> AnyBackbone:
@@ -23,4 +16,16 @@ def build_backbone(spec: BackboneSpec, drop_path_rate: float = 0.0) -> AnyBackbo
 
     `drop_path_rate` is the stochastic depth of the last block, in [0, 1); only active in training mode.
     """
-    return _NETWORKS[type(spec)](spec, drop_path_rate)
+    match spec:
+        case ViTSpec():
+            return ViT(spec, drop_path_rate)
+        case DINOv3Spec():
+            return DINOv3(spec, drop_path_rate)
+        case SwinSpec():
+            return Swin(spec, drop_path_rate)
+        case ResNetSpec():
+            return BottleneckResNet(spec, drop_path_rate)
+        case TimmSpec():
+            return build_timm_network(spec, drop_path_rate)
+        case FunctionSpec():
+            return FunctionNetwork(spec, drop_path_rate)

@@ -8,12 +8,11 @@ configuration, whose values and packages PatchBench does not need; anything else
 
 import errno
 import io
-import json
 import mmap
 import re
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -35,7 +34,7 @@ from backbones.pickles import (
     of_type,
     unpickle,
 )
-from common.files import one_line
+from common.files import one_line, parse_json
 
 __all__ = ["CheckpointError", "load_checkpoint"]
 
@@ -86,12 +85,16 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, _: Any = None, __
 
     After the stride come a gradient's need and its hooks, in version 3 the type, and marks of a lazy conjugation or negation.
     """
-    dtype, *marks = more if more and isinstance(more[0], torch.dtype) else (of_type(storage, _Storage).dtype, *more)
+    dtype, content = of_type(storage, _Storage)
+    marks = list(more)
+    if more and isinstance(more[0], torch.dtype):
+        dtype = marks.pop(0)
     if any(marks):
         _refuse_odd()
-    sizes, strides, (start,) = checked_sizes(size), checked_sizes(stride), checked_sizes((offset,))
+    sizes = checked_sizes(size)
+    strides = checked_sizes(stride)
+    (start,) = checked_sizes((offset,))
     last = start + sum((side - 1) * step for side, step in zip(sizes, strides, strict=True))
-    content = storage.content
     numbers = content[: len(content) // dtype.itemsize * dtype.itemsize].view(dtype)
     if 0 in sizes:
         return numbers.new_empty(sizes)
@@ -121,27 +124,49 @@ def _attribute(owner: Any, name: Any) -> Any:
 
 _DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 _STORAGES = {
-    **{"Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16},
-    **{"Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8},
-    **{"Bool": torch.bool, "ComplexFloat": torch.complex64, "ComplexDouble": torch.complex128},
+    "Double": torch.float64,
+    "Float": torch.float32,
+    "Half": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "Long": torch.int64,
+    "Int": torch.int32,
+    "Short": torch.int16,
+    "Char": torch.int8,
+    "Byte": torch.uint8,
+    "Bool": torch.bool,
+    "ComplexFloat": torch.complex64,
+    "ComplexDouble": torch.complex128,
 }
 _HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"  # in every file that mmengine's runner writes, as `message_hub`
-_CONFIGURATIONS = (  # the options of DINO, SelfPatch, iBOT and MAE; MoBY's; those of fairseq and VISSL
-    *("argparse.Namespace", "yacs.config.CfgNode", "omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"),
-    *("omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata", "typing.Any"),
+_CONFIGURATIONS = (
+    "argparse.Namespace",  # DINO, SelfPatch, iBOT, MAE
+    "yacs.config.CfgNode",  # MoBY
+    "omegaconf.dictconfig.DictConfig",  # fairseq, VISSL
+    "omegaconf.listconfig.ListConfig",
+    "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata",
+    "typing.Any",
     *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes", "Path")),
 )
 _ODD_NAMES = (
-    *(f"torch._utils.{name}" for name in ("_rebuild_sparse_tensor", "_rebuild_qtensor", "_rebuild_meta_tensor_no_storage")),
-    *("torch.serialization._get_layout", "torch.per_tensor_affine", "torch.per_channel_affine"),
+    "torch._utils._rebuild_sparse_tensor",
+    "torch._utils._rebuild_qtensor",
+    "torch._utils._rebuild_meta_tensor_no_storage",
+    "torch.serialization._get_layout",
+    "torch.per_tensor_affine",
+    "torch.per_channel_affine",
     *(f"torch.{kind}Storage" for kind in ("QUInt8", "QInt8", "QInt32", "QUInt4x2", "QUInt2x4")),
 )
 _SAME_TENSOR = (
-    *(f"torch._utils._rebuild_{name}" for name in ("parameter", "parameter_with_state", "device_tensor_from_cpu_tensor")),
+    "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_parameter_with_state",
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor",
     "torch.nn.parameter.Parameter",
 )
 _FUNCTIONS: dict[str, Callable[..., Any] | None] = {
-    **dict.fromkeys((f"torch._utils._rebuild_tensor{version}" for version in ("", "_v2", "_v3")), _tensor),
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": _tensor,
     **dict.fromkeys(_SAME_TENSOR, _same_tensor),
     "torch._tensor._rebuild_from_type_v2": _with_attributes,
     "torch.Tensor": None,
@@ -175,12 +200,14 @@ def load_checkpoint(path: Path) -> Any:
         if path.is_dir() and any(path.rglob(pattern)):
             raise CheckpointError(f"{path}: a folder, {what}")
     if not path.is_file():
-        what = "there is something else of that name, such as a folder or a pipe; " if path.exists() else ""
-        raise CheckpointError(f"{path}: no such checkpoint file ({what}looked for {path.absolute()})")
+        if path.exists():
+            raise CheckpointError(f"{path}: no such checkpoint file, but something else, such as a folder or a pipe")
+        raise CheckpointError(f"{path}: no such checkpoint file (looked for {path.absolute()})")
     if path.name.endswith(".index.json"):
         return _load_shards(path)
     try:
-        checkpoint = _load(path, size := path.stat().st_size)
+        size = path.stat().st_size
+        checkpoint = _load(path, size)
         _check_content(checkpoint, size)
         if isinstance(checkpoint, PickledModule):
             raise CheckpointError("a pickled module; save its `state_dict()` instead, with the code that the module is from")
@@ -198,8 +225,8 @@ def load_checkpoint(path: Path) -> Any:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        content = parse_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise CheckpointError(f"{path}: not readable JSON ({one_line(str(error), 200)}); copy or download it again") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not a JSON object")
@@ -344,7 +371,9 @@ def _storage(storages: dict[str, _Storage], content: Callable[[str, torch.dtype,
     if of_type(key, str) not in storages:
         storages[key] = _Storage(dtype, content(key, dtype, count))
     whole, width = storages[key].content, dtype.itemsize
-    start, length = checked_sizes(view[0][1:]) if view and view[0] is not None else (0, count)
+    start, length = 0, count
+    if view and view[0] is not None:
+        start, length = checked_sizes(view[0][1:])
     if len(whole) != count * width or start + length > count:
         raise damaged(f"{count:,} numbers of {dtype} in {len(whole):,} bytes")
     return _Storage(dtype, whole[start * width : (start + length) * width])
@@ -360,11 +389,18 @@ def _check_content(checkpoint: Any, size: int) -> None:
     for _ in range(_DEEPEST):
         below: dict[int, tuple[Any, int]] = {}
         for node, times in level.values():
-            num_bytes += times * node.nbytes if isinstance(node, (Tensor, np.ndarray)) else 0
-            for child in node.values() if isinstance(node, Mapping) else node if isinstance(node, (list, tuple)) else ():
+            children: Iterable[Any] = ()
+            if isinstance(node, (Tensor, np.ndarray)):
+                num_bytes += times * node.nbytes
+            elif isinstance(node, Mapping):
+                children = node.values()
+            elif isinstance(node, (list, tuple)):
+                children = node
+            for child in children:
                 num_parts += times
                 if isinstance(child, _WITH_PARTS):
-                    below[id(child)] = child, below.get(id(child), (None, 0))[1] + times
+                    _, known = below.get(id(child), (None, 0))
+                    below[id(child)] = child, known + times
             if num_parts > 2 * MOST_STEPS or num_bytes > _LARGEST_EXPANSION * size:
                 needed = f"{num_parts:,} parts that need {num_bytes:,} bytes"
                 raise CheckpointError(f"refers to the same again and again: {needed}; the file has {size:,}; refused")

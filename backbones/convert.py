@@ -9,7 +9,6 @@ import os
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +186,7 @@ def convert_timm_model(
 
     LayoutError if timm has no such model or no weights for it, they cannot be fetched, or `num_heads` is not the model's own.
     """
-    name = os.fspath(source).partition(":")[2]
+    name = os.fspath(source).removeprefix(TIMM_PREFIX)
     if not timm.is_model(name) or not timm.is_model_pretrained(name):
         similar = timm.list_pretrained(f"{name.split('.')[0]}*") if name else []
         raise LayoutError(f"timm has no pretrained model {name!r}; of a similar name: {abbreviate(similar) or 'none'}")
@@ -270,8 +269,8 @@ def _check_features(model: Any, conversion: Conversion) -> None:
     elif isinstance(spec, ResNetSpec):
         expected_1ND = expected_1ND.flatten(2).transpose(1, 2)  # [1, D, h, w]
     expected_1ND = expected_1ND[:, -found_1ND.shape[1] :]
-    same = partial(torch.allclose, rtol=_TIMM_TOLERANCE, atol=_TIMM_TOLERANCE)
-    if found_1ND.shape != expected_1ND.shape or not same(found_1ND, expected_1ND):
+    tolerance = _TIMM_TOLERANCE
+    if found_1ND.shape != expected_1ND.shape or not torch.allclose(found_1ND, expected_1ND, rtol=tolerance, atol=tolerance):
         raise LayoutError(f"timm's {type(model).__name__} computes other features than our {spec.family} with its weights")
 
 

@@ -47,8 +47,11 @@ class DINOv3(PlainViT, Eva):
             swiglu_align_to=1,  # separate gate and value, as in the published files, of exactly this width
             init_values=INITIAL_LAYER_SCALE,
             num_reg_tokens=spec.register_tokens,
-            **{"use_abs_pos_emb": False, "use_rot_pos_emb": True},
-            **{"rope_type": "dinov3", "rope_temperature": ROPE_BASE, "rope_rotate_half": True},
+            use_abs_pos_emb=False,
+            use_rot_pos_emb=True,
+            rope_type="dinov3",
+            rope_temperature=ROPE_BASE,
+            rope_rotate_half=True,
         )
         self.spec = spec
         self.rope.register_buffer("periods", self.rope.periods, persistent=True)

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from backbones.convert import convert_content
 from backbones.dinov3 import computed_periods
-from backbones.file import TIMM_PREFIX, prepare_weights
+from backbones.file import TIMM_PREFIX, prepare_weights, save_tensors
 from backbones.layouts.architecture import PUBLISHED_HEADS
 from backbones.spec import DINOV3_PERIODS, STANDARD_HEAD_DIM, BackboneSpec, DINOv3Spec, PlainViTSpec, TimmSpec, ViTSpec
 from common.files import write_atomically
@@ -58,7 +57,7 @@ def export_backbone(path: Path, layout: str, spec: BackboneSpec, state_dict: Map
     _check_round_trip(layout, content, spec, weights)
     if path.suffix == _SAFETENSORS:
         # Hugging Face's readers ask for this entry.
-        write_atomically(path, lambda temporary: save_file(stored, temporary, metadata={"format": "pt"}))
+        save_tensors(path, stored, {"format": "pt"})
     else:
 
         def write(temporary: Path) -> None:

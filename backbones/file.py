@@ -18,8 +18,16 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from backbones.layouts.keys import abbreviate
-from backbones.spec import BackboneSpec, FunctionSpec, is_function_name, shown, spec_from_dict, spec_to_dict
-from common.files import file_sha256, one_line, text_sha256, write_atomically
+from backbones.spec import (
+    DINOV3_PERIODS,
+    BackboneSpec,
+    FunctionSpec,
+    is_function_name,
+    shown,
+    spec_from_dict,
+    spec_to_dict,
+)
+from common.files import file_sha256, one_line, text_sha256, without_repetition, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,7 +39,9 @@ TIMM_PREFIX = "timm:"
 """Before the name of a pretrained model of timm, which stands for a checkpoint file in every command."""
 _METADATA_KEY = "patchbench"
 _LARGEST_HEADER = 2**24  # bytes; that of a ViT-g has some 2**17
+_LARGEST_FACTS = 100_000  # characters of the metadata, of which there are some 1,000
 _LONGEST_TEXT = 1000
+_LARGEST_WEIGHT = 1e18  # Its square is a number in float32, as norms need it; trained weights stay far below.
 _NAMES_SHOWN = 12  # of each kind of mistake
 
 
@@ -110,7 +120,9 @@ def read_header(path: Path) -> tuple[BackboneSpec, Source]:
 
 def _facts(text: str) -> tuple[BackboneSpec, Source]:
     """The spec and the source that the metadata states, each field of its own type and in its range."""
-    content = json.loads(text, object_pairs_hook=_without_repetition)
+    if len(text) > _LARGEST_FACTS:
+        raise ValueError(f"{len(text):,} characters of it")
+    content = json.loads(text, object_pairs_hook=without_repetition)
     if type(content["version"]) is not int or content["version"] != FILE_VERSION:
         raise ValueError(f"backbone file version {shown(content['version'])}, this PatchBench reads {FILE_VERSION}")
     source = Source(**content["source"])
@@ -122,12 +134,6 @@ def _facts(text: str) -> tuple[BackboneSpec, Source]:
         if not (is_count if field.type == "int" else is_text):
             raise ValueError(f"{field.name} of the source is not {'a count' if field.type == 'int' else 'a usual text'}")
     return spec_from_dict(content["spec"]), source
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) != len(pairs):
-        raise ValueError("a name is there twice")
-    return dict(pairs)
 
 
 def read_backbone_file(path: Path) -> BackboneFile:
@@ -173,16 +179,26 @@ def write_backbone_file(path: Path, spec: BackboneSpec, source: Source, state_di
 
     BackboneFileError if the weights do not fill the spec's network exactly or are not finite as float32.
     """
-    from safetensors.torch import save_file
-
     if isinstance(spec, FunctionSpec):
         raise BackboneFileError(
             f"a backbone file cannot hold what {spec.function} returns; give the function itself to --backbone"
         )
     tensors = prepare_weights(spec, state_dict)
     metadata = {"version": FILE_VERSION, "spec": spec_to_dict(spec), "source": asdict(source)}
-    header = {_METADATA_KEY: json.dumps(metadata)}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+    save_tensors(path, tensors, {_METADATA_KEY: json.dumps(metadata)})
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file atomically, which whoever may read other new files may read; the library's own is its owner's only."""
+    from safetensors.torch import save_file
+
+    def write(temporary: Path) -> None:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        save_file(dict(tensors), temporary, metadata)
+        temporary.chmod(mode)
+
+    write_atomically(path, write)
 
 
 def prepare_weights(spec: BackboneSpec, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -223,15 +239,19 @@ def check_weights(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
 
 
 def _check_numbers(state_dict: Mapping[str, Tensor]) -> None:
-    """Raise BackboneFileError if a weight is not stored as a usual floating-point number, or is not finite as float32."""
+    """Raise BackboneFileError if a weight is not stored as a usual floating-point number, or makes features that are not finite."""
     import torch
 
     floats, counts = {torch.float16, torch.bfloat16, torch.float32, torch.float64}, {torch.int32, torch.int64}
     usual = {name: counts if name.endswith("num_batches_tracked") else floats for name in state_dict}
     if odd := [f"{name} ({tensor.dtype})" for name, tensor in state_dict.items() if tensor.dtype not in usual[name]]:
         raise BackboneFileError(f"weights that are not stored as floating-point numbers: {abbreviate(odd)}")
-    if bad := [name for name, tensor in state_dict.items() if not torch.isfinite(tensor.float()).all()]:
-        raise BackboneFileError(f"weights that are not finite numbers: {abbreviate(bad)}")
+    if bad := [name for name, tensor in state_dict.items() if not tensor.float().abs().max() <= _LARGEST_WEIGHT]:  # or NaN
+        raise BackboneFileError(f"weights that are absurdly large, or not finite numbers: {abbreviate(bad)}")
+    if bad := [name for name, tensor in state_dict.items() if name.endswith("running_var") and tensor.min() < 0]:
+        raise BackboneFileError(f"negative variances: {abbreviate(bad)}")
+    if DINOV3_PERIODS in state_dict and state_dict[DINOV3_PERIODS].min() <= 0:
+        raise BackboneFileError(f"rotary periods that are not positive: {DINOV3_PERIODS}")
 
 
 def load_strictly(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:

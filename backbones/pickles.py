@@ -31,6 +31,7 @@ _MOST_DIMENSIONS = 32
 _MODULES = re.compile(
     r"(?:timm|torchvision|lightly_train|torch\.nn|torch\._C\._nn|mmengine\.logging\.history_buffer)\.[\w.]+|functools\.partial"
 )
+_OTHER_SPELLINGS = {"__builtin__.": "builtins.", "numpy._core.": "numpy.core."}  # of Python 2 and of NumPy 2
 _NUMBER_TYPE = re.compile(r"b1|[iu][1248]|f[248]|c8|c16")
 
 
@@ -76,7 +77,8 @@ def unpickle(
     `names` are the globals that are known beside those of this module: plain values, or `Global`s. `persistent` gives the objects
     that are stored outside of the pickle. CheckpointError, or whatever Python raises for a scrambled stream.
     """
-    machine, made = _Machine(size, names, persistent), None
+    machine = _Machine(size, names, persistent)
+    made = None
     for opcode, argument, _ in pickletools.genops(stream):  # type: ignore[arg-type] # it needs less than a whole IO
         machine.spend(1)
         if type(argument) is int and argument.bit_length() > _MOST_BITS:
@@ -98,13 +100,15 @@ class _Machine:
     """Each step gets what its instruction takes off the stack, and returns what it leaves there instead."""
 
     def __init__(self, size: int, names: Mapping[str, Any], persistent: Callable[[Any], Any] | None) -> None:
-        ordered, set_of = Global("collections.OrderedDict", self.ordered), Global("builtins.set", self.set_of)
+        ordered = Global("collections.OrderedDict", self.ordered)
+        set_of = Global("builtins.set", self.set_of)
         self.names = {**_NAMES, ordered.name: ordered, set_of.name: set_of, **names}
         self.persistent = persistent
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []  # the stacks below each mark
         self.memo: dict[int, Any] = {}
-        self.steps, self.bytes_left = 0, _MOST_COPIES * size
+        self.steps = 0
+        self.bytes_left = _MOST_COPIES * size
 
     def spend(self, steps: int, *copied: Any) -> None:
         """Count steps and bytes, so that repeating a reference to something large costs as much as the large thing."""
@@ -129,9 +133,10 @@ class _Machine:
         return value.value if type(value) is _Pending and value.value is not None else value
 
     def look_up(self, module: Any, name: Any) -> Any:
-        # The names that Python 2 and NumPy 2 have for them.
-        module = re.sub(r"^__builtin__$", "builtins", re.sub(r"^numpy\._core\.", "numpy.core.", of_type(module, str)))
-        full = f"{module}.{of_type(name, str)}"
+        full = f"{of_type(module, str)}.{of_type(name, str)}"
+        for written, known in _OTHER_SPELLINGS.items():
+            if full.startswith(written):
+                full = known + full.removeprefix(written)
         if full not in self.names and _MODULES.fullmatch(full):
             return Global(full, PickledModule)
         if full not in self.names:
@@ -282,9 +287,10 @@ _FUNCTIONS: dict[str, Callable[..., Any] | None] = {
 }
 _NAMES = {name: Global(name, make) for name, make in _FUNCTIONS.items()}
 
-_VALUES = (  # the text of Python 2 arrives as Latin-1
-    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING"),
-    *("SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+_VALUES = (
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING"),  # text of Python 2, which arrives as Latin-1
+    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 )
 # What each instruction makes of its argument and its operands, which are as `pickletools` describes them.

@@ -144,7 +144,9 @@ def report_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     if report.get("output"):
         layout = report["output_layout"]
         lines.append(("written", f"{report['output']} ({'backbone file' if layout == 'backbone' else f'{layout} layout'})"))
-    return [*lines, ("note", report["note"])] if report.get("note") else lines
+    if report.get("note"):
+        lines.append(("note", report["note"]))
+    return lines
 
 
 def inspect_backbone(network: AnyBackbone, image: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from weight shapes, so nothing here has a guessed default: the layouts fill ever
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
@@ -21,15 +21,28 @@ STANDARD_HEAD_DIM = 64
 DINOV3_PERIODS = "rope.periods"  # Name of the rotary periods among a DINOv3's weights.
 
 # Far beyond every published network: an absurd one must not be built before its weights are compared with it.
-_LARGEST: Mapping[str, int] = {
-    **{"embed_dim": 2**15, "hidden_dim": 2**18, "mlp_ratio": 64, "num_heads": 2**10, "register_tokens": 2**10},
-    **{"depth": 100, "depths": 100, "layers": 200, "patch_size": 2**10, "image_size": 2**12, "window_size": 64},
-    **{"norm_epsilon": 1, "channels": 2**15, "strides": 2**10, "size_step": 2**12},
+_LARGEST: dict[str, int] = {
+    "embed_dim": 2**15,
+    "hidden_dim": 2**18,
+    "mlp_ratio": 64,
+    "num_heads": 2**10,
+    "register_tokens": 2**10,
+    "norm_epsilon": 1,
+    "depth": 100,
+    "depths": 100,  # of all stages together, like `layers`
+    "layers": 200,
+    "patch_size": 2**10,
+    "image_size": 2**12,
+    "window_size": 64,
+    "channels": 2**15,
+    "strides": 2**10,
+    "size_step": 2**12,
 }
 _MOST_STAGES = 8
 _MOST_MAPS = 200
 _NAME = r"[A-Za-z0-9_.:-]{1,200}"
 _CAN_BE_ZERO = ("register_tokens", "size_step")
+_LEAST_EPSILON = 1e-15
 _LARGEST_BUFFERS = 2**32  # bytes; a Swin's follow from its numbers and are in no file
 
 MLPKind = Literal["gelu", "swiglu"]
@@ -134,7 +147,7 @@ class SwinSpec:
 
     def __post_init__(self) -> None:
         _check_fields(self)
-        if len(self.depths) != len(self.num_heads) or not self.depths:
+        if len(self.depths) != len(self.num_heads):
             raise ValueError(f"depths={self.depths} and num_heads={self.num_heads} must have one entry per stage")
         if any(self.embed_dim * 2**stage % heads for stage, heads in enumerate(self.num_heads)):
             raise ValueError(f"num_heads={self.num_heads} do not divide the stages' widths, {self.embed_dim} doubled per stage")
@@ -181,7 +194,7 @@ class _Foreign:
 
     def __post_init__(self) -> None:
         _check_fields(self)  # type: ignore[arg-type]  # of which every family is one
-        if len(self.channels) != len(self.strides) or not self.channels:
+        if len(self.channels) != len(self.strides):
             raise ValueError(f"channels={self.channels} and strides={self.strides} must have one entry per map")
 
     @property
@@ -328,18 +341,34 @@ def _check_fields(spec: BackboneSpec) -> None:
             if value not in known:
                 raise ValueError(f"{given}; known: {', '.join(known)}")
         else:
-            is_list, kinds = field.type == tuple[int, ...], (int, float) if field.type is float else (int,)
-            numbers = value if is_list else (value,)
-            most = _MOST_MAPS if field.name in ("channels", "strides") else _MOST_STAGES
-            is_right = (type(value) is tuple) == is_list and len(numbers) <= most
-            if not is_right or not all(type(number) in kinds and abs(number) < math.inf for number in numbers):
-                what = f"a list of at most {most} integers" if is_list else "a number" if float in kinds else "an integer"
-                raise ValueError(f"{given} must be {what}")
-            lowest = 1e-15 if field.name == "norm_epsilon" else field.name not in _CAN_BE_ZERO
-            if min(numbers, default=1) < lowest:
-                raise ValueError(f"{given} must {'be positive' if lowest else 'not be negative'}")
-            if (sum(numbers) if field.name in ("depths", "layers") else max(numbers, default=0)) > _LARGEST[field.name]:
-                raise ValueError(f"{given} is beyond every known network; at most {_LARGEST[field.name]}")
+            _check_range(field.name, given, _numbers(field.name, field.type, given, value))
+
+
+def _numbers(name: str, wanted: Any, given: str, value: Any) -> Sequence[float]:
+    """The numbers in a field; ValueError if they are not of the wanted type."""
+    if wanted is float:
+        if type(value) not in (int, float) or not abs(value) < math.inf:
+            raise ValueError(f"{given} must be a number")
+        return [value]
+    if wanted is int:
+        if type(value) is not int:
+            raise ValueError(f"{given} must be an integer")
+        return [value]
+    most = _MOST_MAPS if name in ("channels", "strides") else _MOST_STAGES
+    if type(value) is not tuple or not 1 <= len(value) <= most or any(type(number) is not int for number in value):
+        raise ValueError(f"{given} must be a list of 1 to {most} integers")
+    return value
+
+
+def _check_range(name: str, given: str, numbers: Sequence[float]) -> None:
+    if name in _CAN_BE_ZERO:
+        if min(numbers) < 0:
+            raise ValueError(f"{given} must not be negative")
+    elif min(numbers) <= 0 or (name == "norm_epsilon" and min(numbers) < _LEAST_EPSILON):
+        raise ValueError(f"{given} must be positive")
+    total = sum(numbers) if name in ("depths", "layers") else max(numbers)
+    if total > _LARGEST[name]:
+        raise ValueError(f"{given} is beyond every known network; at most {_LARGEST[name]}")
 
 
 def shown(value: object) -> str:

@@ -23,9 +23,17 @@ class Swin(Backbone, SwinTransformer):
     spec: SwinSpec
 
     def __init__(self, spec: SwinSpec, drop_path_rate: float = 0.0) -> None:
-        numbers = {name: getattr(spec, name) for name in ("patch_size", "embed_dim", "depths", "num_heads", "window_size")}
-        fixed = {"num_classes": 0, "strict_img_size": False}
-        super().__init__(img_size=spec.image_size, drop_path_rate=drop_path_rate, **numbers, **fixed)
+        super().__init__(
+            img_size=spec.image_size,
+            patch_size=spec.patch_size,
+            num_classes=0,
+            embed_dim=spec.embed_dim,
+            depths=spec.depths,
+            num_heads=spec.num_heads,
+            window_size=spec.window_size,
+            strict_img_size=False,
+            drop_path_rate=drop_path_rate,
+        )
         self.spec = spec
 
     def forward_tokens(self, images_B3HW: Tensor) -> Tokens:

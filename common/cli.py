@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
+from common import SPEAKER, tell_interrupted
 from common.files import one_line
 
 ConfigT = TypeVar("ConfigT")
@@ -29,8 +30,11 @@ USER_ERROR = 2  # exit status for a mistake of the user's; a crash of ours exits
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 SECTION = "PATCHBENCH_SECTION"  # environment variable with the section of a command's options in that of its caller
-_SPEAKER = "PATCHBENCH_SPEAKER"  # environment variable with the process that the user started
 
+_POSITIONAL = ""  # the name of arguments without one
+_LONGEST_MESSAGE = 4000  # characters of a log line
+# Options that a task's messages name and that are spelled alike in `eval_all.sh`, and one of docker's.
+_COMMON_OPTIONS = ("--name", "--help", "--gpus", "--slurm", "--nodes", "--shm-size")
 _BOOLEANS = {"true": "True", "false": "False"}  # as tyro spells them
 _SWITCH_WORDS = (*_BOOLEANS, "none", "null")
 
@@ -77,7 +81,8 @@ def as_arguments(values: Mapping[str, Any], prefix: str = "") -> list[str]:
             arguments += as_arguments(value, f"{prefix}{name}.")
         else:
             text = json.dumps(value, default=str) if isinstance(value, bool | list | tuple) else str(value)
-            arguments += [f"--{prefix}{name}", text]
+            # A value may look like an option.
+            arguments += [f"--{prefix}{name}={text}"] if text.startswith("-") else [f"--{prefix}{name}", text]
     return arguments
 
 
@@ -90,7 +95,7 @@ def _options(config_class: type, prefix: str = "--") -> Iterator[tuple[str, tupl
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             yield from _options(hint, f"{name}.")
         elif tyro.conf.Positional in getattr(hint, "__metadata__", ()):
-            yield field.name, ({Path}.intersection(_kinds(hint)), False)  # tyro demands these itself
+            yield _POSITIONAL, ({Path}.intersection(_kinds(hint)), False)  # all are of one kind; tyro demands them itself
         else:
             yield name, (set(_kinds(hint)), field.default is field.default_factory is dataclasses.MISSING)
 
@@ -104,39 +109,53 @@ def _kinds(hint: Any) -> Iterator[Any]:
 def _whole_values(argv: Sequence[str], options: Mapping[str, set[Any]], hint: str) -> list[str]:
     """Arguments as tyro takes them: `--a_b=1` -> `--a-b 1`, `--switch` -> `--switch True`, `--list '["A","B"]'` -> `--list A B`."""
     arguments: list[str] = []
-    kinds = positional = {kind for name, own in options.items() if not name.startswith("--") for kind in own}
-    named_only = all(name.startswith("--") for name in options)
-    rest = list(argv)
-    while rest:
-        argument = rest.pop(0)
+    for name, given in _grouped(argv, options, hint):
+        kinds = options.get(name, set())
+        values: list[str] = []
+        for value in given:
+            is_list = kinds & {list, tuple} and value.startswith("[")
+            values += _listed(value, f"{name} {value}") if is_list else [value]
+        values = [_value_of_kind(value, kinds, name, hint) for value in values]
+        if bool in kinds and not given:
+            values = ["True"]
+        if name and len(values) == 1 and values[0].startswith("-"):
+            arguments.append(f"{name}={values[0]}")  # a value that looks like an option
+        else:
+            arguments += [name, *values] if name else values
+    return arguments
+
+
+def _grouped(argv: Sequence[str], options: Mapping[str, set[Any]], hint: str) -> list[tuple[str, list[str]]]:
+    """Each option by its name with the values after it, in order; positional arguments have no name."""
+    groups: list[tuple[str, list[str]]] = [(_POSITIONAL, [])]
+    for argument in argv:
+        name, values = groups[-1]
+        kinds = options.get(name, set())
         if argument.startswith("--"):
             written, equals, value = argument.partition("=")
             if (name := written.replace("_", "-")) not in options:
                 close = difflib.get_close_matches(name, options, n=1)
                 raise ValueError(f"unknown option {argument}{f', did you mean {close[0]}?' if close else ''} {hint}")
-            arguments.append(name)
-            kinds = options[name]
-            if value.startswith("-"):
-                arguments[-1] = f"{name}={value}"  # a value that looks like an option
-            elif equals:
-                rest.insert(0, value)
-            elif bool in kinds and not (rest and (rest[0].lower() in _SWITCH_WORDS or (named_only and rest[0][:2] != "--"))):
-                arguments.append("True")
-                kinds = positional
-        elif kinds & {list, tuple} and argument.startswith("["):
-            name, values = arguments[-1], _listed(argument, f"{arguments[-1]} {argument}")
-            arguments += [expanded(value, name) if Path in kinds else value for value in values]
-        elif type(None) in kinds and argument in ("None", "null"):
-            arguments.append("None")
-        elif Path in kinds:
-            if argument in ("None", "null"):  # an empty value of a recipe
-                raise ValueError(f"{' '.join(arguments[-1:])} {argument}: a path is needed {hint}".lstrip())
-            arguments.append(expanded(argument, " ".join(arguments[-1:])))
+            groups.append((name, [value] if equals else []))
+            continue
+        is_bare_switch = bool in kinds and _POSITIONAL in options and argument.lower() not in _SWITCH_WORDS
+        is_complete = bool(values) and not kinds & {list, tuple}
+        if is_bare_switch or is_complete:
+            groups.append((_POSITIONAL, [argument]))
         else:
-            arguments.append(_BOOLEANS.get(argument.lower(), argument) if bool in kinds else argument)
-        if not argument.startswith("--") and not kinds & {list, tuple}:
-            kinds = positional  # what follows an option's only value
-    return arguments
+            values.append(argument)
+    return groups
+
+
+def _value_of_kind(value: str, kinds: set[Any], name: str, hint: str) -> str:
+    """A value as tyro spells it, a path with its home folder; ValueError for an empty path, as of a recipe's empty field."""
+    if type(None) in kinds and value in ("None", "null"):
+        return "None"
+    if Path in kinds:
+        if value in ("", "None", "null"):
+            raise ValueError(f"{name} {value or 'is empty'}: a path is needed {hint}".lstrip())
+        return expanded(value, name)
+    return _BOOLEANS.get(value.lower(), value) if bool in kinds else value
 
 
 def expanded(path: str, option: str) -> str:
@@ -199,9 +218,18 @@ def leave_stopping_to_parent() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+class _Lines(logging.Formatter):
+    """Messages of one line each, without the control characters that names in files may have; tracebacks stay."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - overrides logging's
+        return one_line(super().formatMessage(record), _LONGEST_MESSAGE)
+
+
 def set_up_process() -> None:
     """Log to stderr, as every command does."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 class _Output(io.FileIO):
@@ -226,10 +254,11 @@ class _Output(io.FileIO):
 
 def _set_up_outputs() -> None:
     """Make standard output and error forgiving; where one was closed, nobody reads it, and no other file may take its number."""
-    with contextlib.suppress(OSError):
-        while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-            os.set_inheritable(number, True)
-        os.close(number)
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number, which is this one
     for number, name, stream in ((1, "stdout", sys.__stdout__), (2, "stderr", sys.__stderr__)):
         if getattr(sys, name) is stream:  # not in tests, which capture them
             raw = io.BufferedWriter(_Output(number, "w", closefd=False))
@@ -244,8 +273,7 @@ def run_command(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """
     _set_up_outputs()
     set_up_process()
-    own = str(os.getpid())
-    speaks = os.environ.setdefault(_SPEAKER, own) == own  # and not a process of a command that says the same
+    os.environ.setdefault(SPEAKER, str(os.getpid()))
     try:
         status = main(sys.argv[1:]) or 0
     except (ValueError, OSError) as error:
@@ -257,8 +285,7 @@ def run_command(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     except Interrupted as interrupted:
         status = interrupted.status
     except KeyboardInterrupt:
-        if speaks:
-            sys.stderr.write("interrupted; the same command line continues\n")
+        tell_interrupted()
         status = 130
     sys.exit(status)
 
@@ -267,8 +294,8 @@ def as_typed(text: str, section: str) -> str:
     """A message about the options of `python -m eval TASK`, with the names that they have in `eval_all.sh`: `--TASK.OPTION`."""
     if not section:
         return text
-    return re.sub(
-        r"(?<![\w-])--(?=[a-z])(?!(?:name|help|gpus|slurm|nodes|shm-size)\b)",
-        f"--{section}.",
-        text.replace("another --output", "another --name"),
-    )
+
+    def typed(option: re.Match[str]) -> str:
+        return option[0] if option[0] in _COMMON_OPTIONS else f"--{section}.{option[0].removeprefix('--')}"
+
+    return re.sub(r"(?<![\w-])--[a-z][\w-]*", typed, text.replace("another --output", "another --name"))

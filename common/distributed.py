@@ -16,10 +16,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from common.files import lock_folder
+from common.files import lock_folder, one_line
 
 # The first process to finish an evaluation waits for the last, longer than gloo's half hour on a CPU; who dies is noticed at once.
 _LONGEST_WAIT = timedelta(days=7)
+_ALONE = "unset RANK, LOCAL_RANK, WORLD_SIZE and SLURM_NTASKS to run alone"
 _PATIENCE_SECONDS = 20  # before a process says that it waits for others to begin
 
 _group: dist.ProcessGroup | None = None
@@ -30,16 +31,23 @@ logger = logging.getLogger(__name__)
 
 def rank() -> int:
     """This process's number, by its group or, before it has joined one, by torchrun's variables."""
-    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
+    return dist.get_rank() if dist.is_initialized() else _number("RANK", 0)
 
 
 def world_size() -> int:
-    return dist.get_world_size() if dist.is_initialized() else max(1, int(os.environ.get("WORLD_SIZE", "1")))
+    return dist.get_world_size() if dist.is_initialized() else max(1, _number("WORLD_SIZE", 1))
 
 
 def local_rank() -> int:
     """This process's number on its machine, by torchrun's variable."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    return _number("LOCAL_RANK", 0)
+
+
+def _number(variable: str, default: int) -> int:
+    text = os.environ.get(variable) or str(default)
+    if not text.isdecimal():
+        raise ValueError(f"{variable}={text} is not a number; {_ALONE}")
+    return int(text)
 
 
 def choose_device(name: str) -> torch.device:
@@ -77,11 +85,14 @@ def process_group(device: torch.device, backend: str | None = None) -> Iterator[
         return
     backend = backend or ("nccl" if device.type == "cuda" else "gloo")
     address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-    text = "process %d of %d waits for the others at %s; start them, or unset RANK, WORLD_SIZE and SLURM_NTASKS to run alone"
-    reminder = threading.Timer(_PATIENCE_SECONDS, logger.warning, (text, rank(), world_size(), address))
+    text = f"process {rank()} of {world_size()} waits for the others at {address}; start them, or {_ALONE}"
+    reminder = threading.Timer(_PATIENCE_SECONDS, logger.warning, (text,))
     reminder.start()
     try:
         dist.init_process_group(backend, timeout=_LONGEST_WAIT if backend == "gloo" else None)
+    except (ValueError, RuntimeError) as error:
+        what = f"process {rank()} of {world_size()} cannot join the others at {address}"
+        raise ValueError(f"{what}: {one_line(str(error), 300)}; {_ALONE}") from error
     finally:
         reminder.cancel()
     try:
@@ -120,7 +131,9 @@ def hold_folder(folder: Path) -> Iterator[None]:
         if rank() == 0:
             try:
                 stack.enter_context(lock_folder(folder))
-            except (OSError, ValueError) as error:
+            except OSError as error:
+                failure = f"cannot use {error.filename or folder}: {error.strerror or error}"
+            except ValueError as error:
                 failure = str(error)
         if failure := gather_objects(failure)[0]:
             raise ValueError(failure)

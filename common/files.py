@@ -3,27 +3,32 @@
 import errno
 import hashlib
 import json
+import logging
 import math
 import os
 import platform
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import filelock
 
-LOCK_FILE = ".lock"
+logger = logging.getLogger(__name__)
 
-_LONGEST_NUMBER = 40  # characters; Python writes at most 24
-_LONGEST_NAME = 200  # file systems allow 255 bytes, and some files are named after a run
+LOCK_FILE = ".lock"
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # such as Lustre's and NFS's where they are mounted without locks
+
+_LONGEST_NAME = 200  # bytes; file systems allow 255, and some files are named after a run
 # In a name, these would shift the names after it in a listing, or cannot be written at all.
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
-_FORMULA_STARTS = ("=", "+", "-", "@")  # of a cell that a spreadsheet would compute
+FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # of a cell that a spreadsheet would compute
+"""The last four are the full-width ones of East Asian keyboards."""
 
 
 def check_name(name: str, what: str, nested: bool = False) -> str:
@@ -33,9 +38,12 @@ def check_name(name: str, what: str, nested: bool = False) -> str:
     """
     parts = name.split("/") if nested else [name]
     strays = any(part.startswith(".") or not part or "/" in part or "\\" in part for part in parts)
-    if strays or not name.isprintable() or len(name) > _LONGEST_NAME or name.startswith(_FORMULA_STARTS):
+    is_odd = not name.isprintable() or name != name.strip() or name.startswith(FORMULA_STARTS)
+    if strays or is_odd or len(name.encode()) > _LONGEST_NAME:
         below = "a path below its folder, of names that have" if nested else "a name of"
-        allowed = f"{below} at most {_LONGEST_NAME} printable characters, without slashes and not beginning with . = + - or @"
+        allowed = (
+            f"{below} at most {_LONGEST_NAME} bytes, printable, without slashes and not beginning with . = + - @ or a blank"
+        )
         raise ValueError(f"{what} {one_line(ascii(name), 100)}: give {allowed}")
     return name
 
@@ -56,13 +64,21 @@ def lock_folder(folder: Path, lock: str = LOCK_FILE, patience: float = 0) -> Ite
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / lock
+    held: AbstractContextManager[object]
     try:
-        held = filelock.FileLock(path).acquire(timeout=patience)
+        # filelock's substitute for locks outlives a killed process.
+        held = filelock.FileLock(path, fallback_to_soft=False).acquire(timeout=patience)
     except filelock.Timeout as error:
         raise ValueError(f"{folder} is in use by {_holder(path)}; wait for its end, or choose another output folder") from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        logger.warning("%s: its file system has no locks (%s): start no second run there, none would be refused", folder, error)
+        held = nullcontext()
     with held:
         since = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %Z}"
-        path.write_text(f"process {os.getpid()} on {platform.node()} since {since}\n", encoding="utf-8")
+        with names_file(path):
+            path.write_text(f"process {os.getpid()} on {platform.node()} since {since}\n", encoding="utf-8")
         yield
 
 
@@ -82,16 +98,20 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: writers such as numpy's and Pillow's choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    # Processes of different containers that write into a common cache may have the same id.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(3)}.tmp{path.suffix}")
+    is_special = path.exists() and not path.is_file()
+    if is_special or path.absolute().parent == Path("/dev"):  # root could replace a device, or /dev/stdout, by a file
+        raise FileExistsError(errno.EEXIST, "there is a folder, pipe or device of that name; give that of a file", str(path))
     try:
         write(temporary)
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)
     except Exception as error:
-        # torch closes its archive after a failed write and complains of that; the failure itself comes before.
+        # torch closes its archive after a failed write and complains of that; the failure itself, if any, comes before.
         cause = error if isinstance(error, OSError) else error.__context__
-        if any(sign in f"{error} {cause}" for sign in ("iostream error", "inline_container")):  # torch's, of a small file
+        if not isinstance(cause, OSError) and re.search("iostream error|inline_container", f"{error} {cause}"):
             cause = OSError(errno.ENOSPC, "torch cannot write it; the disk is full, or fails")
         if number := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors'
             cause = OSError(int(number[1]), os.strerror(int(number[1])))
@@ -125,17 +145,28 @@ def write_text_atomically(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def parse_json(text: str) -> Any:
-    """What a JSON text holds; ValueError also where it is nested too deeply or has numbers that fit no column of a table."""
+def without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; ValueError where it gives a name twice, of which Python would keep the last."""
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a name is there twice")
+    return dict(pairs)
 
-    def number(written: str) -> float:
-        value = float(written)
-        if len(written) > _LONGEST_NUMBER or not math.isfinite(value):
-            raise ValueError(f"{one_line(written, _LONGEST_NUMBER)} is no number of 64 bits")
-        return int(written) if written.lstrip("-").isdecimal() else value
+
+def parse_json(text: str) -> Any:
+    """What a JSON text holds; ValueError where it is nested too deeply, repeats a name, or has numbers of more than 64 bits."""
+
+    def real(written: str) -> float:
+        if not math.isfinite(float(written)):
+            raise ValueError(f"{one_line(written, 40)} is no number of 64 bits")
+        return float(written)
+
+    def integer(written: str) -> int:
+        if not -(2**63) <= real(written) <= 2**64 or not -(2**63) <= int(written) < 2**64:
+            raise ValueError(f"{one_line(written, 40)} is no number of 64 bits")
+        return int(written)
 
     try:
-        return json.loads(text, parse_int=number, parse_float=number, parse_constant=number)
+        return json.loads(text, parse_int=integer, parse_float=real, parse_constant=real, object_pairs_hook=without_repetition)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 

@@ -27,9 +27,8 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _START, _PIXELS, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _MARKER = 0xFF
-_SEGMENT = re.compile(
-    rb"\xff[^\x00\xd0-\xd7\xff]"
-)  # not a byte of compressed data, which a zero follows, nor a restart within it
+# Not a byte of compressed data, which a zero follows, nor a restart within it.
+_SEGMENT = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _SYSTEM_FILES = ("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir")
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of a frame, whatever its coding; the three are tables
 _FRAME_BYTES = 10  # marker, length, bits, height, width, number of components
@@ -145,8 +144,13 @@ def require_decodable(size: tuple[int, int]) -> None:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An opened image in RGB; of 16 bits of grey the upper 8 stay, where Pillow itself would turn nearly all to white."""
+    """An opened image in RGB; of 16 bits of grey the upper 8 stay, where Pillow itself would turn nearly all to white.
+
+    ValueError for numbers of 32 bits, whose range nobody knows.
+    """
     require_decodable(image.size)
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        raise ValueError("grey of 32 bits; convert it to 8 or 16 bits")
     if image.mode.startswith("I"):
         image = image.convert("I").point(lambda level: level * (1 / 256) + 0).convert("L")
     return image.convert("RGB")

@@ -37,13 +37,18 @@ def loader_processes(wanted: int, batch_bytes: int, option: str) -> int:
     The processes of a run on one machine share its cores, unless Slurm gives each its own.
     ValueError if the shared memory through which batches pass cannot hold those that are under way, on which loaders would hang.
     """
-    sharers = 1 if "SLURM_CPUS_PER_TASK" in os.environ else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    on_machine = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    sharers = 1 if "SLURM_CPUS_PER_TASK" in os.environ else on_machine
     processes = min(wanted, max(1, usable_cores() // sharers))
     needed = processes * _BATCHES_UNDER_WAY * batch_bytes
-    if processes and _SHARED_MEMORY.is_dir() and (free := shutil.disk_usage(_SHARED_MEMORY).free) < needed:
+    if not processes or not _SHARED_MEMORY.is_dir():
+        return processes
+    memory = shutil.disk_usage(_SHARED_MEMORY)
+    # What the machine's other processes hold already is not free, so that only the whole can be compared with what all need.
+    if memory.free < needed or memory.total < needed * on_machine:
         raise ValueError(
-            f"{option} {wanted}: {processes} loading processes need {needed >> 20} MiB of shared memory, and {_SHARED_MEMORY} has "
-            f"{free >> 20} MiB; give {option} 0, or more of it (docker run --shm-size)"
+            f"{option} {wanted}: {processes * on_machine} loading processes need {needed * on_machine >> 20} MiB of shared memory, "
+            f"and {_SHARED_MEMORY} has {memory.free >> 20} MiB; give {option} 0, or more of it (docker run --shm-size)"
         )
     return processes
 
@@ -154,8 +159,8 @@ def run_or_launch(
     command = Command(module=module, arguments=tuple(rest))
     if options.slurm:
         return _submit(command, options)
-    if "WORLD_SIZE" in os.environ:
-        raise ValueError(f"--gpus {options.gpus} inside of torchrun: leave it out")
+    if options.gpus is not None and "WORLD_SIZE" in os.environ:
+        raise ValueError(f"--gpus {options.gpus} inside of torchrun: leave it out, or unset WORLD_SIZE")
     torchrun = ["common.launch", "--standalone", "--nproc-per-node", str(options.gpus or 1), "-m", module, *rest]
     if options.dry_run:
         print(shlex.join(["python", "-m", *torchrun]))  # noqa: T201 - what the user asked for

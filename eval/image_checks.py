@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from common.files import CONTROLS, one_line
 from common.images import breaks_off, ends_whole, is_hidden, is_jpeg, require_decodable, require_file, to_rgb
 from common.launch import usable_cores
 from eval.findings import Finding, Kind, about, merged
@@ -27,11 +28,13 @@ Outcome = TypeVar("Outcome")
 Decode = Callable[[Path], npt.NDArray[Any] | None]
 """Decodes a file, which is of a label map if it returns pixels; raises one of Pillow's errors, such as ValueError, for damage."""
 
+UNWRITABLE = "names have control characters or are not in UTF-8"
 _SPELLINGS = {".jpg": (".jpg", ".jpeg", ".jpe"), ".png": (".png",)}
 _UNFINISHED = (".part", ".crdownload", ".aria2", ".tmp", ".download", ".partial")
 _LFS_START = b"version https://git-lfs.github.com/"
 _PAGE_STARTS = (b"<!doctype", b"<html", b"<?xml", b"<head")
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_SCALED_GREYS = ((2, 0), (4, 0))  # bits and kind of colour, of a PNG
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB\x60\x82"
 SHOWN_AFTER_S = 0.5  # for what is done sooner, a progress bar would only flicker
 _FILES_PER_PROCESS = 256  # fewer are read sooner than a process starts
@@ -56,6 +59,8 @@ def list_images(folder: Path, suffix: Literal[".jpg", ".png"], root: Path) -> tu
         advice = ""
         if is_hidden(name):
             text = "files that operating systems leave are ignored"
+        elif CONTROLS.search(name):
+            kind, text, advice = "wrong", UNWRITABLE, "rename them"
         elif kinds[name] and name == folder.name:
             kind, text = "misplaced", f"{folder.relative_to(root).as_posix()} is in another folder of its name"
             advice = "move its content up"
@@ -70,7 +75,7 @@ def list_images(folder: Path, suffix: Literal[".jpg", ".png"], root: Path) -> tu
         else:
             images[stem] = folder / name
             continue
-        findings.append(Finding(kind, text, ((folder / name).relative_to(root).as_posix(),), advice))
+        findings.append(Finding(kind, text, (one_line((folder / name).relative_to(root).as_posix()),), advice))
     return images, merged(findings)
 
 
@@ -95,6 +100,8 @@ def look_at(path: Path, decode: Decode | None = None, labels: bool = False) -> I
             tail = stream.read()
             if damage := _damage_at_the_start(head):
                 return facts._replace(damage=damage)
+            if labels and head.startswith(_PNG_START) and tuple(head[24:26]) in _SCALED_GREYS:
+                return facts._replace(damage="greys of 2 or 4 bits, which decoders stretch to other numbers")
             with Image.open(stream) as image:
                 require_decodable(image.size)
                 facts = facts._replace(size=image.size)
@@ -215,6 +222,13 @@ def _without_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+def same_folder_findings(root: Path, first: str, second: str) -> list[Finding]:
+    """A finding if two folders below `root` are one, so that a backbone would be tested on what it has learned."""
+    same = (root / first).resolve() == (root / second).resolve()
+    text = f"{root}: {first} and {second} are the same folder"
+    return [Finding("wrong", text, advice="test on other images")] if same else []
 
 
 def damage_findings(facts: Iterable[ImageFacts], root: Path, advice: str = "") -> list[Finding]:

@@ -7,7 +7,9 @@ import contextlib
 import importlib.metadata
 import json
 import logging
+import math
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,9 +42,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
-_PARTS_FILE = ".parts.json"  # seconds that earlier parts of an interrupted run took, and when the present one began
+# Seconds that earlier parts of an interrupted run took, when the present one began, and the digest of the run's inputs.
+_PARTS_FILE = ".parts.json"
 
 _SHOWN = 4
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 Inputs = dict[str, Any]  # Everything that determines a task's metrics; JSON-ready.
 
@@ -72,7 +76,7 @@ class Evaluation:
 
     @property
     def inputs_sha256(self) -> str:
-        return text_sha256(json.dumps(self.inputs, sort_keys=True))
+        return inputs_digest(self.inputs)
 
     def finished(self) -> Result | None:
         """The result that the output folder holds; ResultError if it is damaged or of other inputs, so that none is overwritten."""
@@ -105,7 +109,7 @@ class Evaluation:
             finished = self.finished()  # perhaps by the run that held the folder until now
             if rank() == 0 and finished is None:
                 remove_leftovers(self.options.output, "**/.*.tmp.*")
-                _begin_part(self.options.output)
+                _begin_part(self.options.output, self.inputs_sha256)
                 self.write_config()
             yield finished
 
@@ -128,6 +132,8 @@ class Evaluation:
         """
         from common.distributed import peak_memory_bytes  # loads torch, as whoever has a device has done
 
+        if empty := [name for name, metric in metrics.items() if math.isnan(metric.value)]:
+            raise ValueError(f"{self.task}: no value for {', '.join(empty)}, since nothing counts there; no result is written")
         return Result(
             task=self.task,
             protocol=self.protocol,
@@ -143,7 +149,7 @@ class Evaluation:
             config={**asdict(self.options), **(further_config or {})},
             seed=self.options.seed,
             environment=_environment(device),
-            wall_time_s=_earlier_parts(self.options.output)[0] + time.monotonic() - start,
+            wall_time_s=_earlier_parts(self.options.output, self.inputs_sha256)[0] + time.monotonic() - start,
             peak_memory_bytes=peak_memory_bytes(device),
             artefacts=artefacts,
             inputs_sha256=self.inputs_sha256,
@@ -161,24 +167,29 @@ def unpublished(spec: BackboneSpec) -> dict[str, list[Any]]:
     return {"backbone": ["ViT, DINOv3, Swin or ResNet", f"{architecture_name(spec_to_dict(spec))} ({spec.family})"]}
 
 
-def _earlier_parts(folder: Path) -> tuple[float, float]:
-    """How many seconds a run has taken before its present part, and when that began in seconds since the epoch."""
+def _earlier_parts(folder: Path, inputs: str) -> tuple[float, float]:
+    """How many seconds a run with these inputs has taken before its present part, and when that began in seconds since the epoch."""
     path = folder / _PARTS_FILE
     if not path.exists():
         return 0.0, 0.0
     try:
-        seconds, begin = map(float, parse_json(path.read_text(encoding="utf-8")))
+        seconds, begin, its_inputs = parse_json(path.read_text(encoding="utf-8"))
+        seconds, begin = float(seconds), float(begin)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: damaged ({error}); remove it, and the time of earlier parts is lost") from error
-    return seconds, begin
+    return (seconds, begin) if its_inputs == inputs else (0.0, 0.0)
 
 
-def _begin_part(folder: Path) -> None:
+def _begin_part(folder: Path, inputs: str) -> None:
     """Add the time of a part that was interrupted to those before it; what has no other sign of its end ended with its last file."""
-    seconds, begin = _earlier_parts(folder)
+    seconds, begin = _earlier_parts(folder, inputs)
     if begin:
         seconds += max(0.0, max(path.stat().st_mtime for path in folder.rglob("*")) - begin)
-    write_text_atomically(folder / _PARTS_FILE, json.dumps([seconds, time.time()]) + "\n")
+    write_text_atomically(folder / _PARTS_FILE, json.dumps([seconds, time.time(), inputs]) + "\n")
+
+
+def inputs_digest(inputs: Inputs) -> str:
+    return text_sha256(json.dumps(inputs, sort_keys=True))
 
 
 def _inputs(given: Evaluation | Result) -> Inputs:
@@ -194,12 +205,19 @@ def _inputs(given: Evaluation | Result) -> Inputs:
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Name the first few differences, such as `protocol.settings.epochs 12 -> 3, seed 0 -> 1`."""
+
+    def in_words(name: str) -> str:
+        old, new = earlier.get(name, "absent"), later.get(name, "absent")
+        if _DIGEST.fullmatch(str(old)):  # which would tell nothing
+            return f"other {name.removesuffix('.listing_sha256')}"
+        return f"{name} {old} -> {new}"
+
     # Deviations repeat settings.
     earlier, later = (
         {name: value for name, value in _flat(inputs) if not name.startswith("protocol.deviations")} for inputs in (before, now)
     )
     names = [name for name in {**earlier, **later} if earlier.get(name) != later.get(name)]
-    return first_few((f"{name} {earlier.get(name, 'absent')} -> {later.get(name, 'absent')}" for name in names), _SHOWN)
+    return first_few(map(in_words, names), _SHOWN)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -4,6 +4,7 @@ Numbers are stored in full precision; only `tables` rounds. "No value" is NaN he
 """
 
 import dataclasses
+import io
 import json
 import math
 from dataclasses import dataclass, field
@@ -140,8 +141,10 @@ def write_result(folder: Path, result: Result) -> Path:
 
 def read_result(path: Path) -> Result:
     """Read a result file; ResultError, which names it, if it is damaged, incomplete or of another version."""
+    from common.images import read_file  # loads Pillow
+
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
+        content = parse_json(read_file(path).decode())
     except (OSError, ValueError) as error:
         raise ResultError(f"{path}: not a readable result file ({error})") from error
     if not isinstance(content, dict) or "version" not in content:
@@ -160,8 +163,10 @@ def read_arrays(path: Path) -> "dict[str, NDArray[np.generic]]":
     """The arrays of the single items behind a result, from an .npz file; ValueError, which names it, if it is damaged."""
     import numpy as np  # which commands that only answer `--help` need not load
 
+    from common.images import read_file
+
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(read_file(path)), allow_pickle=False) as archive:
             if (stated := sum(member.file_size for member in archive.zip.infolist())) > _MOST_BYTES:
                 raise ValueError(f"{stated:,} bytes of arrays")
             return {name: np.asarray(array) for name, array in archive.items()}

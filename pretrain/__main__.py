@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from common.cli import run_command
 from common.launch import run_or_launch
-from pretrain.config import parse_run
+from pretrain.config import parse_run, parse_run_here
 
 
 def main(argv: Sequence[str]) -> int:
@@ -14,7 +14,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _train(argv: Sequence[str]) -> int:
-    config = parse_run(argv)
+    config = parse_run_here(argv)
     from pretrain.run import pretrain  # loads torch, for which `--help` and mistakes need not wait
 
     checkpoint = pretrain(config)

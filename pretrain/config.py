@@ -8,6 +8,8 @@ Nothing here loads torch, so that `--help` and a mistaken option are answered at
 
 import itertools
 import json
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -18,6 +20,7 @@ from common.strict_yaml import parse_yaml
 from pretrain.methods import (
     METHODS,
     Count,
+    Device,
     LossSections,
     Method,
     MethodName,
@@ -29,6 +32,7 @@ from pretrain.methods import (
     Seed,
     SelfPatchConfig,
     Size,
+    Sizes,
 )
 
 Interpolation = Literal["bicubic", "bilinear"]
@@ -42,7 +46,7 @@ class DataConfig(Section):
 
     path: Path = Path("data/imagenet/train")
     """A folder of images, a list of paths, COCO's annotations, CIFAR's folder, or tar shards (see docs/pretraining.md)."""
-    kind: str = "auto"  # What the path is, where that cannot be seen: `folder`, `list`, `coco`, `cifar` or `tar`.
+    kind: Literal["auto", "folder", "list", "coco", "cifar", "tar"] = "auto"  # What the path is, where that cannot be seen.
     tar_index: Path = Path("runs/tar_index")  # Folder for the places of the images in tar shards, which are read once.
     workers: Count = 10  # Processes per device that decode and augment; 0 to do it in the training process.
     pin_workers: bool = False  # Keep each worker on a core of its own; not beside a second run on the machine.
@@ -95,14 +99,14 @@ class BackboneConfig(Section):
     """The network to pretrain; whether a ViT has a CLS token and a final norm follows from the method."""
 
     family: Literal["vit", "swin"] = "vit"  # Vision transformer or Swin transformer.
-    embed_dim: int = 384
+    embed_dim: Size = 384
     """Width: 192 for ViT-Ti, 384 for ViT-S, 768 for ViT-B; of a Swin's first stage, 96 for Swin-T."""
-    depth: int = 12  # Number of blocks of a ViT.
-    num_heads: int = 6  # Attention heads of a ViT: 3 for ViT-Ti, 6 for ViT-S, 12 for ViT-B.
-    patch_size: int = 16  # Side of a patch in pixels; 4 for a Swin.
-    stage_depths: tuple[int, ...] = (2, 2, 6, 2)  # Blocks per stage of a Swin.
-    stage_heads: tuple[int, ...] = (3, 6, 12, 24)  # Attention heads per stage of a Swin.
-    window_size: int = 7  # Side of a Swin's attention windows in tokens.
+    depth: Size = 12  # Number of blocks of a ViT.
+    num_heads: Size = 6  # Attention heads of a ViT: 3 for ViT-Ti, 6 for ViT-S, 12 for ViT-B.
+    patch_size: Size = 16  # Side of a patch in pixels; 4 for a Swin.
+    stage_depths: Sizes = (2, 2, 6, 2)  # Blocks per stage of a Swin.
+    stage_heads: Sizes = (3, 6, 12, 24)  # Attention heads per stage of a Swin.
+    window_size: Size = 7  # Side of a Swin's attention windows in tokens.
     drop_path_rate: ProperPart = 0.1  # Stochastic depth of the student's last block, linear from 0; the teacher has none.
 
     def __post_init__(self) -> None:
@@ -150,7 +154,7 @@ class TrainConfig(Section):
     """Parts in which each device processes its share of the batch, one after another, to save memory; the batch and what it computes
     stay the same, up to rounding and stochastic depth. Not so with MoBY's heads, whose batch normalisation is over a part."""
     seed: Seed = 0  # Seed of the weights, the order of images, the views and stochastic depth.
-    device: str = "auto"  # `auto` takes this process's GPU where there is one, else the CPU.
+    device: Device = "auto"  # `auto` takes this process's GPU where there is one, else the CPU.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the networks, though never of losses; `auto` is bfloat16 on a GPU that has it, else float32."""
     compile: bool = False  # Compile the networks with `torch.compile`: minutes at the start, faster steps on a GPU.
@@ -259,6 +263,19 @@ def parse_run(argv: Sequence[str]) -> PretrainConfig:
     return parse(PretrainConfig, [*as_arguments(read_recipe(candidates[0])), *argv[1:]], command, description)
 
 
+def parse_run_here(argv: Sequence[str]) -> PretrainConfig:
+    """`parse_run` for this machine: ValueError if a path to read from is mistaken, told without the seconds that torch takes."""
+    config = parse_run(argv)
+    watch = config.watch
+    paths = {"data.path": config.data.path, "watch.images": watch.images}
+    paths |= {"watch.knn_train": watch.knn_train, "watch.knn_val": watch.knn_val}
+    for option, path in paths.items():
+        is_pattern = option == "data.path" and "{" in str(path)
+        if path is not None and not is_pattern and not path.exists():
+            raise ValueError(f"{option}: {path} does not exist{'' if path.is_absolute() else f' in {Path.cwd()}'}")
+    return config
+
+
 def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
@@ -275,7 +292,18 @@ def _read_sections(path: Path) -> dict[str, Any]:
         if value is None or (section not in ("method", "extends") and not isinstance(value, dict)):
             found = "nothing" if value is None else repr(value)
             raise ValueError(f"{path}: {section}: is {found}; give it fields or a value, or remove it")
+        for field_name, text in value.items() if isinstance(value, dict) else ():
+            if isinstance(text, str):
+                value[field_name] = _with_variables(text, f"{path}: {section}.{field_name}")
     return content
+
+
+def _with_variables(text: str, place: str) -> str:
+    """A recipe's text with the values of environment variables in place of `$NAME` and `${NAME}`, as a shell has it."""
+    whole = os.path.expandvars(text)
+    if unset := re.search(r"\$(\w+|\{\w+\})", whole):
+        raise ValueError(f"{place}: the environment variable of {unset[0]} is not set")
+    return whole
 
 
 def read_recipe(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:

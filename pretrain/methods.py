@@ -4,21 +4,24 @@ Nothing here loads torch.
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 Border = Literal["wrap", "clamp"]
 
 ALL_PATCHES = 0  # The window size that stands for every other patch of the image.
 
-RANGES: dict[str, Callable[[float], bool]] = {
+RANGES: dict[str, Callable[[Any], object]] = {
     "at least 0": lambda value: 0 <= value < math.inf,
     "at least 1": lambda value: 1 <= value < math.inf,
     "positive": lambda value: 0 < value < math.inf,
     "in [0, 2^32)": lambda value: 0 <= value < 2**32,
     "in [0, 1]": lambda value: 0 <= value <= 1,
     "in [0, 1)": lambda value: 0 <= value < 1,
+    "at least 1 each": lambda values: min(values, default=0) >= 1,
+    "auto, cpu, cuda or cuda:N": re.compile("auto|cpu|cuda(:[0-9]+)?").fullmatch,
 }
 Count = Annotated[int, "at least 0"]
 Size = Annotated[int, "at least 1"]
@@ -27,6 +30,8 @@ NotNegative = Annotated[float, "at least 0"]
 Positive = Annotated[float, "positive"]
 Part = Annotated[float, "in [0, 1]"]
 ProperPart = Annotated[float, "in [0, 1)"]
+Sizes = Annotated[tuple[int, ...], "at least 1 each"]
+Device = Annotated[str, "auto, cpu, cuda or cuda:N"]
 
 
 class Section:

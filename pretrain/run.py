@@ -49,7 +49,9 @@ def _pretrain(config: PretrainConfig, device: torch.device, source: ImageFiles) 
     networks = build_networks(config, device)
     checkpoint = Checkpoint(train, settings, networks, sampler.steps_per_epoch)
     if rank() == 0:
-        remove_leftovers(train.output)
+        # What pretraining itself writes: evaluations of the run have files of their own there.
+        for written in ("checkpoint*", "config", "log", "nonfinite_batch", "backbone_teacher", "backbone_student"):
+            remove_leftovers(train.output, f".{written}.*.tmp.*")
     done = checkpoint.restore()
     last_step = train.epochs * sampler.steps_per_epoch
     if rank() == 0:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-from backbones.spec import architecture_name
+from backbones.spec import architecture_name, spec_from_dict
 from common.files import one_line
 from eval.result import RESULT_FILE, Result, ResultError, read_result
 from eval.tasks import BENCHMARKS
@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 _SOURCE_KINDS = {"format": str, "branch": str, "file_name": str, "epoch": int}
 _LARGEST = 2**46  # seconds, bytes or items; of more seconds, Python knows no days
+_LONGEST_NAME = 255  # no folder has a longer one
 _LARGEST_PERCENTAGE = 1000  # in a breakdown, where a decay may be negative
 _LATER_SOURCE_KINDS = {"recipe_sha256": str, "seed": int}  # backbone files from before these were recorded have neither
 
@@ -263,9 +264,11 @@ def _content_faults(result: Result) -> Iterator[str]:
         yield from (f"{name} of {item} is {value}" for name, value in metrics.items() if abs(value) > _LARGEST_PERCENTAGE)
     if not result.backbone.name:
         yield "the backbone has no name"
+    if len(result.backbone.name) > _LONGEST_NAME:
+        yield f"the backbone's name has {len(result.backbone.name):,} characters"
     try:
-        architecture_name(result.backbone.spec)
-    except (KeyError, ValueError, TypeError) as error:
+        spec_from_dict(result.backbone.spec)
+    except ValueError as error:
         yield f"backbone.spec: {error}"
     source = result.backbone.source
     yield from (f"backbone.source states no {key}" for key in _SOURCE_KINDS if key not in source)

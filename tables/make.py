@@ -88,6 +88,8 @@ def make_tables(config: TablesConfig, patience: float = 0) -> list[Path]:
     """
     from tables.report.page import render_report  # needs jinja2, Pillow and Matplotlib, which `--help` does not wait for
 
+    if not config.output.is_dir():
+        build_tables(config.runs, config.baseline or None)  # finds mistakes before a folder is made
     with lock_folder(config.output, patience=patience):
         remove_leftovers(config.output)
         made = build_tables(config.runs, config.baseline or None)

@@ -22,6 +22,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
+from common.files import FORMULA_STARTS
 from eval.result import Dataset, Result
 from eval.tasks import BENCHMARKS
 from tables.collect import Evaluated, Measurement, slots_of
@@ -82,7 +83,7 @@ def render_csv(table: Table, comparison: Comparison, with_baseline: bool = False
 def csv_text(text: str) -> str:
     """A cell that no spreadsheet computes: text that begins like a formula, and is no number, gets an apostrophe before it."""
     shown = plain(text)
-    return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) and not _NUMBER.fullmatch(shown) else shown
+    return f"'{shown}" if shown.startswith(FORMULA_STARTS) and not _NUMBER.fullmatch(shown) else shown
 
 
 def _csv_record(table: Table, row: Row, marks: Mapping[str, Mark]) -> dict[str, str]:
@@ -212,7 +213,7 @@ def _note(measurement: Measurement) -> str:
 
 
 def _data(role: str, dataset: Dataset) -> str:
-    verb = {"test": "Tested", "train": "trained"}.get(role, role)
+    verb = {"test": "Tested", "train": "trained"}.get(role) or _plain(role)
     name = f"{_plain(dataset.name)} {_plain(dataset.split)}"
     on = {"full": f"{name}, whole", "subset": f"a part of {name}", "sample": f"sample data in the format of {name}"}
     return f"{verb} on {on[dataset.coverage]}: {dataset.num_items} items"
@@ -245,15 +246,16 @@ def plain(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that does not break a cell of a Markdown table."""
-    return plain(text).replace("|", "\\|")
+    """Text that breaks no cell of a Markdown table, and is neither HTML, a link, a picture nor code."""
+    return re.sub(r"[\\|<\[`]", r"\\\g<0>", plain(text))
 
 
 def _code(text: str) -> str:
     """A code span that does not break a cell, whatever characters it holds."""
-    inline = _plain(text)
+    inline = plain(text).replace("|", "\\|")
     if not inline:
         return ""
-    fence = "``" if "`" in inline else "`"
+    longest = max(map(len, re.findall("`+", inline)), default=0)
+    fence = "`" * (longest + 1)
     padding = " " if inline.startswith("`") or inline.endswith("`") else ""
     return f"{fence}{padding}{inline}{padding}{fence}"

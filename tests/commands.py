@@ -40,10 +40,9 @@ _IMPORTED_ONCE = (
 )
 
 
-def draw_inputs(folder: Path) -> Path:
+def draw_inputs(folder: Path, frames: int = 4) -> Path:
     """Sample data for all tasks, and a network with random weights as a checkpoint `toy.pth` and as `toy.safetensors`."""
-    sizes = {"train_images": 4, "val_images": 2, "frames": 4, "photos": 2, "class_images": 2}
-    draw_samples(SampleConfig(output=folder, **sizes))
+    draw_samples(SampleConfig(output=folder, train_images=4, val_images=2, frames=frames, photos=2, class_images=2))
     write_toy_backbone(folder, SPEC)
     torch.save(build_backbone(SPEC).state_dict(), folder / "toy.pth")
     return folder
@@ -54,11 +53,11 @@ def task_arguments(task: str, backbone: Path, data: Path, output: Path) -> list[
     return [task, *places, "--device", "cpu", *SHORT[task].split()]
 
 
-def every_task(data: Path, folder: Path) -> list[str]:
-    """The arguments of `tools/eval_all.py` that run every task below `folder`."""
+def every_task(data: Path, folder: Path, tasks: Sequence[str] = tuple(TASKS)) -> list[str]:
+    """The arguments of `tools/eval_all.py` that run every task, or some, below `folder`."""
     places = [str(data / "toy.pth"), "--data", str(data), "--runs", str(folder / "runs"), "--results", str(folder / "results")]
-    short = [f"--{task}.{word[2:]}" if word[:2] == "--" else word for task in TASKS for word in SHORT[task].split()]
-    return [*places, "--tasks", "all", *short, *(part for task in TASKS for part in (f"--{task}.device", "cpu"))]
+    short = [f"--{task}.{word[2:]}" if word[:2] == "--" else word for task in tasks for word in SHORT[task].split()]
+    return [*places, "--tasks", ",".join(tasks), *short, *(part for task in tasks for part in (f"--{task}.device", "cpu"))]
 
 
 def eval_all_in_one_process(argv: Sequence[str]) -> int:

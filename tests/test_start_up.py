@@ -15,6 +15,24 @@ MODULES = [
 SCRIPTS = sorted(path.name for path in (REPOSITORY / "tools").glob("*.py") if "run_command" in path.read_text(encoding="utf-8"))
 SLOW = ("torch", "mmcv", "mmengine", "timm", "torchvision", "matplotlib", "scipy", "submitit")
 
+MISTAKES = [
+    "pretrain sample_dino --train.device gpu",
+    "pretrain sample_dino --data.kind foldr",
+    "pretrain sample_dino --data.path nowhere",
+    "pretrain sample_dino --data.path pretrain --watch.knn_train nowhere --watch.knn_val pretrain",
+    "pretrain.monitoring --checkpoint nowhere --images pretrain --output out",
+    "eval_all.py nowhere.pth",
+    "eval_all.py README.md --format nothing",
+    "eval_all.py README.md --name ../x",
+    "ablation.py components --only nothing",
+    "ablation.py components --pretraining train.epoch=3",
+    "ablation.py components --evaluation protocl=fixed",
+    "ablation.py components --data nowhere",
+    "convert_checkpoint.py",
+    "convert_checkpoint.py nowhere.pth",
+    "convert_checkpoint.py README.md --format nothing",
+]
+
 PROGRAM = """
 import runpy, sys
 module, script, *sys.argv[1:] = sys.argv[1:]
@@ -27,11 +45,23 @@ sys.exit(status)
 """
 
 
-@pytest.mark.parametrize("command", [*MODULES, *SCRIPTS])
-def test_help_loads_nothing_slow(command: str) -> None:
+def started(command: str) -> subprocess.CompletedProcess[str]:
+    """A command that has ended; after its own words, standard error names what is slow and was loaded."""
     name, *arguments = command.split()
     place = ["", f"tools/{name}"] if name.endswith(".py") else [name, ""]
-    program = [sys.executable, "-c", PROGRAM % (SLOW,), *place, *arguments, "--help"]
-    finished = subprocess.run(program, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60)
+    program = [sys.executable, "-c", PROGRAM % (SLOW,), *place, *arguments]
+    return subprocess.run(program, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize("command", [*MODULES, *SCRIPTS])
+def test_help_loads_nothing_slow(command: str) -> None:
+    finished = started(f"{command} --help")
     assert (finished.returncode, finished.stderr) == (0, "")
     assert "usage:" in finished.stdout
+
+
+@pytest.mark.parametrize("command", MISTAKES)
+def test_mistakes_load_nothing_slow(command: str) -> None:
+    finished = started(command)
+    message, _, loaded = finished.stderr.partition("\n")
+    assert (finished.returncode, finished.stdout, message[:7], loaded) == (2, "", "error: ", "")

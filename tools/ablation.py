@@ -117,10 +117,13 @@ def plan_jobs(options: AblationOptions) -> list[Job]:
     does not fit a recipe.
     """
     rows = choose_rows(options.table, options.only)
+    recipes = dict.fromkeys(row.recipe for row in rows)
+    for recipe in recipes:
+        _plan_recipe(recipe, options, rows, COCO_IMAGES)  # finds what is mistyped before torch is loaded to count the images
     if options.on_samples and not options.dry_run:
         draw_samples(SampleConfig(output=SAMPLE_FOLDER))
     images = _count_images(options)
-    jobs = [job for recipe in dict.fromkeys(row.recipe for row in rows) for job in _plan_recipe(recipe, options, rows, images)]
+    jobs = [job for recipe in recipes for job in _plan_recipe(recipe, options, rows, images)]
     if not options.dry_run:
         from eval.davis.data import DavisSplit, find_sequences
 
@@ -171,21 +174,24 @@ def _plan_recipe(recipe: str, options: AblationOptions, rows: Sequence[AblationR
 
 
 def _count_images(options: AblationOptions) -> int:
-    from pretrain.data.sources import images_of_folder
     from tools.sample_data.scenes import COLOUR_PHOTOGRAPHS
 
-    if options.dry_run and not options.images_folder.is_dir():
+    if not options.images_folder.is_dir():
+        if not options.dry_run:
+            raise ValueError(f"{options.images_folder} is not a folder; give --data, or the folder of images by --images")
         logger.info("%s does not exist; counting the images that belong there", options.images_folder)
         drawn = SampleConfig(output=SAMPLE_FOLDER).photos
         return len(COLOUR_PHOTOGRAPHS) * drawn if options.on_samples else COCO_IMAGES
+    from pretrain.data.sources import images_of_folder
+
     return len(images_of_folder(options.images_folder).names)
 
 
 def run_ablation(options: AblationOptions) -> bool:
     """Check all jobs, then run, submit or list them. Return whether all succeeded."""
-    from tools.runs import launch
-
     jobs = plan_jobs(options)
+    from tools.runs import launch  # loads torch, for which mistakes need not wait
+
     if options.dry_run:
         print(job_listing(jobs, options.images_per_second))  # noqa: T201 - the command's own output
         for job in jobs:

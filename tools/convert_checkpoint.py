@@ -11,7 +11,9 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from backbones.file import TIMM_PREFIX, is_timm_name
 from backbones.layouts import LAYOUTS
+from backbones.spec import is_function_name
 from common.cli import parse, run_command
 
 PROG = "python tools/convert_checkpoint.py"
@@ -52,9 +54,18 @@ class ConvertOptions:
             raise ValueError(f"--json {self.json}: the report's name must end in .json; `--json` alone, put last, prints it")
 
 
+def check_source(checkpoint: Path, layout: str) -> None:
+    """ValueError for a file that is not there or an unknown layout, without the seconds that it takes to load torch."""
+    if not is_timm_name(checkpoint) and not is_function_name(checkpoint) and not checkpoint.exists():
+        raise ValueError(f"{checkpoint}: no such checkpoint file (looked for {checkpoint.absolute()})")
+    if layout not in ("auto", *LAYOUTS) and not layout.startswith(TIMM_PREFIX):
+        raise ValueError(f"--format: unknown layout {layout!r}; known: auto, {TIMM_PREFIX}NAME, {', '.join(LAYOUTS)}")
+
+
 def main(argv: Sequence[str]) -> int:
     description = f"{ConvertOptions.__doc__} Layouts: {', '.join(LAYOUTS)}."
     options = parse(ConvertOptions, _with_json_value(argv), PROG, description)
+    check_source(options.checkpoint, options.format)
     from backbones.convert import Selection  # loads torch; --help need not wait for it
     from backbones.report import convert_file, report_lines
     from common.files import write_text_atomically
@@ -82,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
 def _with_json_value(argv: Sequence[str]) -> list[str]:
     """`--json` without a value -> `--json -`."""
     arguments = []
-    for argument, following in zip(argv, [*argv[1:], "--"], strict=True):
+    for argument, following in zip(argv, [*argv, "--"][1:], strict=True):
         arguments += [argument, STDOUT] if argument == "--json" and following.startswith("--") else [argument]
     return arguments
 

@@ -20,6 +20,7 @@ from common.cli import SECTION, parse, run_command
 from common.files import check_name, lock_folder, remove_leftovers
 from common.launch import Command, LaunchOptions
 from eval.tasks import TASKS, named_tasks
+from tools.convert_checkpoint import check_source
 from tools.evaluation import BACKBONE_FILE, LOCK_FILE, check_tasks, task_arguments
 from tools.make_sample_data import SAMPLE_FOLDER, SampleConfig, draw_samples
 
@@ -110,6 +111,9 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
         raise ValueError(f"options are given for {', '.join(unused)}, which --tasks leaves out")
     placeholders = ("--backbone", "none", "--data", "none", "--output", "none")
     check_tasks({task: [*placeholders, *task_options[task]] for task in tasks})
+    check_source(options.checkpoint, options.format)
+    if options.name:
+        check_name(options.name, "--name")
     # These load torch; --help and mistakes in the options need not wait for it.
     from backbones.convert import Selection, open_backbone
     from tables.make import PATIENCE, TablesConfig, make_tables
@@ -140,7 +144,8 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
             if not is_function:
                 print(f"# before: {_conversion_command(options, backbone)}")  # noqa: T201 - the command's own output
         elif not is_function:
-            write_backbone(conversion, options.checkpoint, backbone)
+            with lock_folder(folder, LOCK_FILE):
+                write_backbone(conversion, options.checkpoint, backbone)
         for task, given in arguments.items():
             launch("eval", [task, *given], options)
         makes_tables = Command(module="tables", arguments=("--runs", str(tables.runs), "--output", str(tables.output)))

@@ -14,7 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.cli import parse, run_command
-from common.files import lock_folder, names_file
+from common.files import lock_folder, names_file, parse_json
 from eval.result import SAMPLE_MARKER
 
 SAMPLE_FOLDER = Path("sample")  # where the other tools draw sample data
@@ -95,8 +95,8 @@ def _is_drawn(root: Path, marker: dict[str, Any]) -> bool:
     if not path.is_file():
         raise ValueError(f"{root} exists and is not sample data (no {SAMPLE_MARKER}); choose another --output")
     try:
-        return bool(json.loads(path.read_text(encoding="utf-8")) == marker)
-    except json.JSONDecodeError as error:
+        return bool(parse_json(path.read_text(encoding="utf-8")) == marker)
+    except ValueError as error:
         raise ValueError(f"{path}: damaged ({error}); remove {root} and draw it again") from error
 
 

@@ -17,9 +17,10 @@ source tools/lib/environment.sh
 enter_environment
 
 if [ "${SLURM_NTASKS:-1}" -gt 1 ] && [ -n "${SLURM_PROCID:-}" ]; then
-    export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS
-    MASTER_ADDR=${MASTER_ADDR:-$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)}
-    MASTER_PORT=${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))}
+    export RANK=$SLURM_PROCID LOCAL_RANK=${SLURM_LOCALID:-0} WORLD_SIZE=$SLURM_NTASKS
+    MASTER_ADDR=${MASTER_ADDR:-$(scontrol show hostnames "${SLURM_JOB_NODELIST:-}" | head -n 1)} ||
+        fail "SLURM_NTASKS=$SLURM_NTASKS, but Slurm does not tell the job's machines; unset SLURM_NTASKS to run alone"
+    MASTER_PORT=${MASTER_PORT:-$((20000 + ${SLURM_JOB_ID:-0} % 20000))}
     export MASTER_ADDR MASTER_PORT
     exec python -m pretrain "$@"
 fi
@@ -32,8 +33,9 @@ for argument in "$@"; do
 done
 
 # Mistakes are answered before torch is loaded, which takes seconds.
-python -m pretrain "$@" --dry-run >/dev/null
-processes=${NPROC_PER_NODE:-$(python -c 'import torch; print(max(1, torch.cuda.device_count()))')}
+python -c 'from common.cli import run_command; from pretrain.config import parse_run_here
+run_command(lambda argv: parse_run_here(argv) and None)' "$@"
+processes=${NPROC_PER_NODE:-$(python -c 'import common, torch; print(max(1, torch.cuda.device_count()))')}
 if [ -n "${NNODES:-}" ] && [ "$NNODES" -gt 1 ]; then
     : "${MASTER_ADDR:?error: with NNODES=$NNODES set MASTER_ADDR to the first machine}"
     exec python -m common.launch --nnodes "$NNODES" --node-rank "${NODE_RANK:?error: with NNODES=$NNODES set NODE_RANK}" \

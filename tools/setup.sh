@@ -5,5 +5,5 @@
 set -euo pipefail
 CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/lib/environment.sh
-ensure_environment
+enter_environment
 echo "environment ready: .venv (python $(.venv/bin/python -c 'import platform; print(platform.python_version())'))"

@@ -5,6 +5,7 @@ from typing import Any
 
 from backbones.layouts.base import Layout, state_dict_at
 from backbones.layouts.keys import LayoutError
+from backbones.spec import shown
 
 MOCO_V3_HEADS = {"vit_small": 12, "vit_base": 12}
 _SWAV_HEADS = ("projection_head.0.weight", "projection_head.weight", "prototypes.weight", "prototypes.prototypes0.weight")
@@ -13,11 +14,10 @@ _SWAV_HEADS = ("projection_head.0.weight", "projection_head.weight", "prototypes
 def _moco_v3_heads(checkpoint: Any) -> int:
     """Its ViT-S has 12 heads of 32 channels on purpose (issue moco-v3#7), where every other ViT-S has 6."""
     arch = checkpoint.get("arch")
-    if not isinstance(arch, str):
-        arch = type(arch).__name__
-    if arch not in MOCO_V3_HEADS:
-        raise LayoutError(f"MoCo-v3's arch {arch!r} is none of {', '.join(MOCO_V3_HEADS)}; pass --num-heads")
-    return MOCO_V3_HEADS[arch]
+    num_heads = MOCO_V3_HEADS.get(arch) if isinstance(arch, str) else None
+    if num_heads is None:
+        raise LayoutError(f"MoCo-v3's arch {shown(arch)} is none of {', '.join(MOCO_V3_HEADS)}; pass --num-heads")
+    return num_heads
 
 
 def _is_moby(checkpoint: Any) -> bool:
@@ -84,11 +84,12 @@ MOBY = Layout(
 )
 # facebookresearch/moco-v3, as its own conversion script reads it: `{epoch, arch, state_dict, optimizer, scaler}`. The evaluated
 # network is the base encoder, not the momentum encoder. Positions are fixed sine-cosine ones, stored.
-MOCO_V3 = replace(
-    MOCO,
+MOCO_V3 = Layout(
     name="moco_v3",
     typical="state_dict/base_encoder.pos_embed",
     branches=("base_encoder", "momentum_encoder"),
+    licence="CC-BY-NC-4.0",  # of the authors' repository
+    place="state_dict/{branch}.",
     marks=({"pos_embed"},),
     heads=_moco_v3_heads,
 )

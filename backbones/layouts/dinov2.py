@@ -42,8 +42,10 @@ HUGGINGFACE_ATTENTION: KeyTable = {
 _HUGGINGFACE_BLOCK: KeyTable = {
     **same("norm1.*", "norm2.*", "mlp.fc1.*", "mlp.fc2.*"),
     **HUGGINGFACE_ATTENTION,
-    **{"layer_scale1.lambda1": "ls1.gamma", "layer_scale2.lambda1": "ls2.gamma"},
-    **{"mlp.weights_in.*": "mlp.fc1.*", "mlp.weights_out.*": "mlp.fc2.*"},
+    "layer_scale1.lambda1": "ls1.gamma",
+    "mlp.weights_in.*": "mlp.fc1.*",
+    "mlp.weights_out.*": "mlp.fc2.*",
+    "layer_scale2.lambda1": "ls2.gamma",
 }
 _HUGGINGFACE_KEYS: KeyTable = {
     **HUGGINGFACE_EMBEDDINGS,

@@ -14,28 +14,41 @@ from backbones.layouts.keys import KeyTable, LayoutError, Weights, join_qkv, nes
 from backbones.spec import DINOV3_PERIODS
 
 _LICENCE = "DINOv3 License"  # of the authors' repository
-_BLOCK: KeyTable = {
-    # The bias is split below, by its mask.
-    **same("norm1.*", "attn.qkv.weight", "attn.qkv.bias", "attn.qkv.bias_mask", "attn.proj.*", "norm2.*"),
-    **same("mlp.fc1.*", "mlp.fc2.*"),
-    **{"mlp.w1.*": "mlp.fc1_g.*", "mlp.w2.*": "mlp.fc1_x.*", "mlp.w3.*": "mlp.fc2.*"},
-    **{"ls1.gamma": "gamma_1", "ls2.gamma": "gamma_2"},
-}
 _KEYS: KeyTable = {
     **same("cls_token", "patch_embed.proj.weight", "patch_embed.proj.bias", "norm.*"),
     "storage_tokens": "reg_token",
     "mask_token": None,  # stands for masked patches in training only
     "rope_embed.periods": DINOV3_PERIODS,
-    **nested("blocks.{i}.", "blocks.{i}.", _BLOCK),
+    **nested(
+        "blocks.{i}.",
+        "blocks.{i}.",
+        {
+            # The bias is split below, by its mask.
+            **same("norm1.*", "attn.qkv.weight", "attn.qkv.bias", "attn.qkv.bias_mask", "attn.proj.*"),
+            "ls1.gamma": "gamma_1",
+            **same("norm2.*", "mlp.fc1.*", "mlp.fc2.*"),
+            "mlp.w1.*": "mlp.fc1_g.*",
+            "mlp.w2.*": "mlp.fc1_x.*",
+            "mlp.w3.*": "mlp.fc2.*",
+            "ls2.gamma": "gamma_2",
+        },
+    ),
     "local_cls_norm.*": None,  # of local crops, in training only
 }
 _HUGGINGFACE_LAYER: KeyTable = {
-    **same("norm1.*", "norm2.*"),
-    **{f"attention.{part[0]}_proj.weight": f"attn.{part}.weight" for part in ("query", "key", "value")},
-    **{"attention.q_proj.bias": "attn.q_bias", "attention.v_proj.bias": "attn.v_bias", "attention.o_proj.*": "attn.proj.*"},
-    **{"layer_scale1.lambda1": "gamma_1", "layer_scale2.lambda1": "gamma_2"},
-    **{"mlp.gate_proj.*": "mlp.fc1_g.*", "mlp.down_proj.*": "mlp.fc2.*"},
+    "norm1.*": "norm1.*",
+    "attention.q_proj.weight": "attn.query.weight",
+    "attention.k_proj.weight": "attn.key.weight",
+    "attention.v_proj.weight": "attn.value.weight",
+    "attention.q_proj.bias": "attn.q_bias",
+    "attention.v_proj.bias": "attn.v_bias",
+    "attention.o_proj.*": "attn.proj.*",
+    "layer_scale1.lambda1": "gamma_1",
+    "norm2.*": "norm2.*",
+    "mlp.gate_proj.*": "mlp.fc1_g.*",
     "mlp.up_proj.*": "mlp.fc1.*",  # in the gated MLP: fc1_x, see below
+    "mlp.down_proj.*": "mlp.fc2.*",
+    "layer_scale2.lambda1": "gamma_2",
 }
 _HUGGINGFACE_KEYS: KeyTable = {
     "embeddings.cls_token": "cls_token",
@@ -78,8 +91,9 @@ def _split_bias(state_dict: Weights) -> Weights:
         if bias is None or mask is None or bias.ndim != 1 or len(bias) % 3 or mask.shape != bias.shape:
             raise LayoutError(f"{block}qkv.bias and its mask {block}qkv.bias_mask are missing or do not fit each other")
         if not torch.equal(mask.float(), torch.tensor([1.0, 0.0, 1.0]).repeat_interleave(len(bias) // 3)):
-            wanted = "one for queries and values and zero for keys, which have no bias here"
-            raise LayoutError(f"{block}qkv.bias_mask must be {wanted}")
+            raise LayoutError(
+                f"{block}qkv.bias_mask must be one for queries and values and zero for keys, which have no bias here"
+            )
         query, _, value = bias.chunk(3)
         split |= {f"{block}q_bias": query.clone(), f"{block}v_bias": value.clone()}
     return split
@@ -106,7 +120,10 @@ HUGGINGFACE_DINOV3 = Layout(
     name="huggingface_dinov3",
     typical="layer.0.attention.q_proj.weight",
     licence=_LICENCE,
-    marks=tuple(_HUGGINGFACE_MARKS | {f"{place}layer.0.attention.q_proj.weight"} for place in ("", "model.")),
+    marks=(
+        _HUGGINGFACE_MARKS | {"layer.0.attention.q_proj.weight"},
+        _HUGGINGFACE_MARKS | {"model.layer.0.attention.q_proj.weight"},
+    ),
     keys=_HUGGINGFACE_KEYS,
     steps=(_without_empty_registers, join_qkv, _name_gate),
     heads=config_heads,

@@ -19,6 +19,7 @@ Weights = Mapping[str, "Tensor"]
 KeyTable = Mapping[str, str | None]  # Source name -> target name, or None where it is dropped on purpose.
 
 _LONGEST_NAME = 100
+_NUMBERS = {f"torch.{kind}" for kind in ("float16", "bfloat16", "float32", "float64", "int32", "int64")}
 
 
 class LayoutError(ValueError):
@@ -100,6 +101,9 @@ def apply_table(state_dict: Weights, table: KeyTable) -> tuple[dict[str, Tensor]
         raise LayoutError(f"names that no rule of the layout covers: {abbreviate(unknown)}")
     if not kept:
         raise LayoutError(f"no backbone among the names {abbreviate(state_dict)}")
+    # With others, such as float8, torch cannot compute what layouts and specs ask of weights.
+    if odd := [f"{name} ({tensor.dtype})" for name, tensor in kept.items() if str(tensor.dtype) not in _NUMBERS]:
+        raise LayoutError(f"weights that are not stored as floating-point numbers: {abbreviate(odd)}")
     return kept, {source: tuple(names) for source, names in dropped.items()}
 
 

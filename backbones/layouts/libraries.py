@@ -12,36 +12,49 @@ from backbones.layouts.dinov2 import HUGGINGFACE_ATTENTION, HUGGINGFACE_EMBEDDIN
 from backbones.layouts.keys import RESNET_KEYS, KeyTable, join_qkv, nested, same
 from backbones.layouts.search import state_dicts
 
-_DETECTRON2_HEADS = ("stem.fc.*", "stem.fc1000.*", "fc1000.*", "fpn_lateral{i}.*", "fpn_output{i}.*")
 _DETECTRON2_BLOCK: KeyTable = {
-    **{"conv{j}.weight": "conv{j}.weight", "conv{j}.norm.*": "bn{j}.*"},
-    **{"shortcut.weight": "downsample.0.weight", "shortcut.norm.*": "downsample.1.*"},
+    "conv{j}.weight": "conv{j}.weight",
+    "conv{j}.norm.*": "bn{j}.*",
+    "shortcut.weight": "downsample.0.weight",
+    "shortcut.norm.*": "downsample.1.*",
 }
 _DETECTRON2_KEYS: KeyTable = {
-    **{"stem.conv1.weight": "conv1.weight", "stem.conv1.norm.*": "bn1.*"},
+    "stem.conv1.weight": "conv1.weight",
+    "stem.conv1.norm.*": "bn1.*",
     **nested("res2.{i}.", "layer1.{i}.", _DETECTRON2_BLOCK),
     **nested("res3.{i}.", "layer2.{i}.", _DETECTRON2_BLOCK),
     **nested("res4.{i}.", "layer3.{i}.", _DETECTRON2_BLOCK),
     **nested("res5.{i}.", "layer4.{i}.", _DETECTRON2_BLOCK),
 }
 _MMPRETRAIN_VIT = "patch_embed.projection.weight"
-_MMPRETRAIN_BLOCK: KeyTable = {
-    **{"ln1.*": "norm1.*", "ln2.*": "norm2.*", "attn.gamma1.weight": "ls1.gamma", "ffn.gamma2.weight": "ls2.gamma"},
-    **same("attn.qkv.*", "attn.proj.*"),
-    **{"ffn.layers.0.0.*": "mlp.fc1.*", "ffn.layers.1.*": "mlp.fc2.*", "ffn.w12.*": "mlp.fc1.*", "ffn.w3.*": "mlp.fc2.*"},
-}
 _MMPRETRAIN_KEYS: KeyTable = {
     **RESNET_KEYS,
     **same("cls_token", "pos_embed"),
     "mask_token": None,
     "patch_embed.projection.*": "patch_embed.proj.*",
-    **nested("layers.{i}.", "blocks.{i}.", _MMPRETRAIN_BLOCK),
+    **nested(
+        "layers.{i}.",
+        "blocks.{i}.",
+        {
+            "ln1.*": "norm1.*",
+            **same("attn.qkv.*", "attn.proj.*"),
+            "attn.gamma1.weight": "ls1.gamma",
+            "ln2.*": "norm2.*",
+            "ffn.layers.0.0.*": "mlp.fc1.*",
+            "ffn.layers.1.*": "mlp.fc2.*",
+            "ffn.w12.*": "mlp.fc1.*",
+            "ffn.w3.*": "mlp.fc2.*",
+            "ffn.gamma2.weight": "ls2.gamma",
+        },
+    ),
     "ln1.*": "norm.*",
 }
 _HUGGINGFACE_BLOCK: KeyTable = {
     **HUGGINGFACE_ATTENTION,
-    **{"layernorm_before.*": "norm1.*", "layernorm_after.*": "norm2.*"},
-    **{"intermediate.dense.*": "mlp.fc1.*", "output.dense.*": "mlp.fc2.*"},
+    "layernorm_before.*": "norm1.*",
+    "layernorm_after.*": "norm2.*",
+    "intermediate.dense.*": "mlp.fc1.*",
+    "output.dense.*": "mlp.fc2.*",
     **same("mlp.fc1.*", "mlp.fc2.*"),  # transformers 5
 }
 _HUGGINGFACE_KEYS: KeyTable = {
@@ -77,7 +90,7 @@ DETECTRON2 = Layout(
     licence="CC-BY-NC-4.0",  # of ReSim's and MoCo's repositories; other authors' files have their own
     marks=({"stem.conv1.weight", "res2.0.conv1.weight"},),
     keys=_DETECTRON2_KEYS,
-    drops=_DETECTRON2_HEADS,
+    drops=("stem.fc.*", "stem.fc1000.*", "fc1000.*", "fpn_lateral{i}.*", "fpn_output{i}.*"),
 )
 DETECTRON2_MSRA = replace(
     DETECTRON2,
@@ -85,7 +98,7 @@ DETECTRON2_MSRA = replace(
     typical="__author__: Caffe2",
     also=_is_of_caffe2,
     specialises=("detectron2",),
-    refusal="a network of Detectron's own (MSRA): its strides and BGR input differ from torchvision's ResNets",
+    refusal="a network of Detectron's own (MSRA): its strides and its BGR input differ from torchvision's ResNets",
 )
 # ViTs and ResNets of mmpretrain, mmselfsup and mmcls (mmpretrain/models/backbones/vision_transformer.py, resnet.py): `{meta,
 # state_dict}` with `backbone.` before each name; files reduced to their backbone may lack it. ResNets are taken as mmpretrain's
@@ -136,7 +149,8 @@ SEQUENTIAL_RESNET = Layout(
     typical="backbone.4.0.conv1.weight",
     marks=({"0.weight", "1.running_mean", "4.0.conv3.weight"},),
     keys={
-        **{"0.weight": "conv1.weight", "1.*": "bn1.*"},
+        "0.weight": "conv1.weight",
+        "1.*": "bn1.*",
         **nested("4.{i}.", "layer1.{i}.", _SEQUENTIAL_BLOCK),
         **nested("5.{i}.", "layer2.{i}.", _SEQUENTIAL_BLOCK),
         **nested("6.{i}.", "layer3.{i}.", _SEQUENTIAL_BLOCK),

@@ -54,8 +54,16 @@ def convert(checkpoint: Mapping[str, Any], branch: str | None, num_heads: int | 
     if type(recipe) is not str or type(seed) is not int or not -1 <= seed < 2**64:
         raise LayoutError("the checkpoint's recipe_sha256 must be text and its seed an integer")
     state_dict, dropped = apply_table(network, {"backbone.*": "*", "heads.*": None})
-    known: dict[str, Any] = {"epoch": stated_epoch(checkpoint, "epoch"), "recipe_sha256": recipe, "seed": seed}
-    return Conversion(layout=PATCHBENCH.name, branch=branch, spec=spec, state_dict=state_dict, dropped=dropped, **known)
+    return Conversion(
+        layout=PATCHBENCH.name,
+        branch=branch,
+        spec=spec,
+        state_dict=state_dict,
+        dropped=dropped,
+        epoch=stated_epoch(checkpoint, "epoch"),
+        recipe_sha256=recipe,
+        seed=seed,
+    )
 
 
 PATCHBENCH = Layout(

@@ -9,6 +9,8 @@ from typing import Any
 
 from backbones.layouts.base import Layout, state_dict_at
 
+_BRANCHES = ("teacher", "student")
+_BACKBONE = "{branch}/backbone."
 _SWIN_MARK = "layers.0.blocks.0.attn.relative_position_bias_table"
 
 
@@ -23,24 +25,26 @@ def _has_ibot_head(checkpoint: Any) -> bool:
     return any(name.startswith(("head.last_layer2.", "head.mlp2.")) for name in state_dict_at(checkpoint, "teacher"))
 
 
+# alinlab/SelfPatch 81aef149, main_selfpatch.py. The backbone has neither CLS token nor final norm: these are in the
+# aggregation module `ca_head`.
+SELFPATCH = Layout(
+    name="selfpatch",
+    typical="teacher/ca_head.cls_token",
+    branches=_BRANCHES,
+    licence="Apache-2.0",  # of the authors' repository
+    place=_BACKBONE,
+    marks=({"pos_embed"},),
+    lacks={"cls_token"},
+    drops=("ca_head.*",),  # which has a CLS token
+)
 # facebookresearch/dino 7c446df, main_dino.py. A ViT with CLS token and final norm, or a ResNet-50.
 DINO = Layout(
     name="dino",
     typical="teacher/backbone.cls_token",
-    branches=("teacher", "student"),
+    branches=_BRANCHES,
     licence="Apache-2.0",  # of the authors' repository
-    place="{branch}/backbone.",
+    place=_BACKBONE,
     marks=({"cls_token"}, {"layer1.0.conv1.weight"}),
-)
-# alinlab/SelfPatch 81aef149, main_selfpatch.py. The backbone has neither CLS token nor final norm: these are in the
-# aggregation module `ca_head`.
-SELFPATCH = replace(
-    DINO,
-    name="selfpatch",
-    typical="teacher/ca_head.cls_token",
-    marks=({"pos_embed"},),
-    lacks={"cls_token"},
-    drops=("ca_head.*",),  # which has a CLS token
 )
 # alijavidani/Local_Global_Representation_Learning 7eeff8c, built on DINO's code, with one head for all tokens. What tells it
 # from DINO's is the centre of its loss: [1, 1 + N, K], one for each token, where DINO has [1, K].
@@ -64,10 +68,10 @@ IBOT = replace(
 )
 # microsoft/esvit, main_esvit.py, with a Swin; its other backbones (Longformer, CvT) are not supported. The heads are
 # attributes of the network, so the backbone's names have no prefix of their own.
-ESVIT = replace(
-    DINO,
+ESVIT = Layout(
     name="esvit",
     typical=f"teacher/{_SWIN_MARK}",
+    branches=_BRANCHES,
     licence="MIT",  # of the authors' repository
     place="{branch}/",
     marks=({_SWIN_MARK},),

@@ -8,7 +8,7 @@ import itertools
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +20,8 @@ from PIL import Image
 from common.cifar import CifarLayout, find_layout, picture_planes, present_train_files, read_records
 from common.files import CONTROLS, check_name, one_line, text_sha256
 from common.images import IMAGE_SUFFIXES, is_hidden, is_image_name, read_lines, require_file, to_rgb, walk_files
-from eval.findings import Finding, Kind, about, refuse
-from eval.image_checks import PILLOW_ERRORS, by_pillow, damage_findings, look_at_all
+from eval.findings import Finding, Kind, about, merged, refuse
+from eval.image_checks import PILLOW_ERRORS, UNWRITABLE, by_pillow, damage_findings, look_at_all, same_folder_findings
 from eval.record import describe_dataset
 from eval.result import Dataset
 from eval.tasks import TASKS
@@ -37,6 +37,7 @@ _IMAGENET_100_OPTION = "imagenet-100"
 _IMAGENET_100_LIST = Path(__file__).parent / "lists" / "imagenet100.txt"
 _WORDNET_ID = re.compile(r"n\d{8}")
 _DOWNLOAD = f"download it from {TASKS['classification'].downloads[0].address} (demands an account)"
+_REPAIR = f"copy them again; for ImageNet, {_DOWNLOAD}"
 _FOLDERS = (
     "--data is the folder that holds train and val, each with a folder per class (--train-folder, --test-folder name others), or "
     f"CIFAR's binary files; for ImageNet, {_DOWNLOAD}"
@@ -48,7 +49,7 @@ _SORT_BY_CLASS = (
 _STRANGE: Mapping[str, tuple[Kind, str, str]] = {
     "other": ("note", "files without an image's ending are ignored", ""),
     "unreadable": ("damaged", "files are broken links, pipes or devices", "remove them"),
-    "unwritable": ("wrong", "names have control characters or are not in UTF-8", "rename them"),
+    "unwritable": ("wrong", UNWRITABLE, "rename them"),
     "shared": ("wrong", "folders are the same as others, so that their images would count twice", "remove the links"),
 }
 _FILES_AT_ONCE = 50_000  # what is known of a million files would take a gigabyte
@@ -97,6 +98,12 @@ class Splits(NamedTuple):
     train: LabelledImages
     test: LabelledImages
 
+    def refuse_damage(self, root: Path) -> None:
+        """Raise ValueError if a file of the data set, in the folder `root`, cannot be an image by its header and its end."""
+        for images in self:
+            if isinstance(images.source, list):
+                refuse(_damage(root, images.fingerprint.split, images.source))
+
 
 def read_splits(root: Path, train_folder: str, test_folder: str, classes: str) -> Splits:
     """List CIFAR's binary files or two folders of class folders, whose sorted names are the labels.
@@ -144,32 +151,42 @@ def examine(folder: Path, deep: bool, jobs: int) -> list[Finding]:
             return [Finding("wrong", str(error))]
         return []
     files, findings = _list_images(folder, ("train", "val"), None)
-    decode = by_pillow if deep else None
     for (split, images), full in zip(files.items(), PUBLISHED_SIZES[IMAGENET], strict=True):
         paths = [path for class_images in images.values() for path, _, _ in class_images]
         if paths and (len(paths), len(images)) != (full, _IMAGENET_CLASSES):
             found = f"{split}: {len(paths):,} of {full:,} images, {len(images):,} of {_IMAGENET_CLASSES:,} classes"
             findings.append(Finding("subset", found))
-        for start in range(0, len(paths), _FILES_AT_ONCE):
-            part = [Path(path) for path in paths[start : start + _FILES_AT_ONCE]]
-            label = f"{IMAGENET} {split} {start + 1:,} to {start + len(part):,} of {len(paths):,}"
-            findings += damage_findings(look_at_all(part, jobs, label, decode), folder, _DOWNLOAD)
+        findings += _damage(folder, split, paths, deep, jobs)
     return findings
+
+
+def _damage(root: Path, split: str, paths: Sequence[str], deep: bool = False, jobs: int = 0) -> list[Finding]:
+    findings = []
+    for start in range(0, len(paths), _FILES_AT_ONCE):
+        part = [Path(path) for path in paths[start : start + _FILES_AT_ONCE]]
+        label = f"{split} {start + 1:,} to {start + len(part):,} of {len(paths):,}"
+        findings += damage_findings(look_at_all(part, jobs, label, by_pillow if deep else None), root, _REPAIR)
+    return merged(findings)
 
 
 def _list_images(
     root: Path, splits: tuple[str, str], wanted: list[str] | None
 ) -> tuple[dict[str, dict[str, list[ImageFile]]], list[Finding]]:
     """The images by folder and class, sorted, and what is wrong with the folders; `wanted` are the only classes that count."""
+    if same := same_folder_findings(root, *splits):
+        return {split: {} for split in splits}, same
     findings: list[Finding] = []
-    if len({(root / split).resolve() for split in splits}) < len(splits):
-        return {}, [Finding("wrong", f"{root}: {splits[0]} and {splits[1]} are the same folder", advice="test on other images")]
     found = {split: _class_folders(root, split, findings) for split in splits}
     expected = set(wanted or itertools.chain(*found.values()))
     files: dict[str, dict[str, list[ImageFile]]] = {}
     entered: set[str] = set()
     strange: dict[str, list[str]] = {sort: [] for sort in _STRANGE}
     for split, names in found.items():
+        for name in names:
+            try:
+                check_name(name, f"{split}: class folder")
+            except ValueError as error:
+                findings.append(Finding("wrong", str(error)))
         if names:
             advice = "" if wanted else "both folders need the same ones"
             findings += about("missing", f"{split} lacks classes", sorted(expected.difference(names)), advice)
@@ -179,7 +196,23 @@ def _list_images(
         findings += about("missing", "class folders hold no image", empty, f"endings looked for: {suffixes}")
     for sort, (kind, text, advice) in _STRANGE.items():
         findings += about(kind, text, sorted(one_line(os.path.relpath(path, root)) for path in strange[sort]), advice)
-    return files, findings
+    return files, findings + _shared_images(root, *files.values())
+
+
+def _shared_images(root: Path, train: dict[str, list[ImageFile]], test: dict[str, list[ImageFile]]) -> list[Finding]:
+    """A finding about files that are in both splits by links, each of which would be its own nearest neighbour."""
+
+    def identity(path: str) -> tuple[int, int]:
+        status = os.stat(path)  # noqa: PTH116
+        return status.st_dev, status.st_ino
+
+    # Asking the system about each of a million files again takes a while; a link's size and time are those of its file.
+    tested = [image for images in test.values() for image in images]
+    likely = {(size, modified) for _, size, modified in tested}
+    alike = (path for images in train.values() for path, size, modified in images if (size, modified) in likely)
+    learned = set(map(identity, alike))
+    shared = [os.path.relpath(path, root) for path, _, _ in tested if learned and identity(path) in learned]
+    return about("wrong", "images to classify are the same files as training images", map(one_line, shared), "remove the links")
 
 
 def _class_folders(root: Path, split: str, findings: list[Finding]) -> list[str]:
@@ -258,6 +291,11 @@ def _read_cifar(root: Path, layout: CifarLayout) -> Splits:
         raise ValueError(
             f"{class_file}: {len(classes)} names, {layout.name} has {layout.num_classes} classes, each with its own"
         )
+    for name in classes:
+        check_name(name, f"{class_file}: class")
+    train_files = present_train_files(root, layout)
+    if shared := [name for name in train_files if (root / name).samefile(root / layout.test_file)]:
+        raise ValueError(f"{root}: {shared[0]} and {layout.test_file} are the same file; get the original files again")
 
     def label(split: str, files: list[str], full_size: int) -> LabelledImages:
         records, names = read_records(root, layout, files)
@@ -275,5 +313,4 @@ def _read_cifar(root: Path, layout: CifarLayout) -> Splits:
             content_sha256=text_sha256("\n".join(items)),
         )
 
-    train_files = present_train_files(root, layout)
     return Splits(label("train", train_files, layout.train_size), label("test", [layout.test_file], layout.test_size))

@@ -112,9 +112,10 @@ class FeatureStore:
         """Whether a file is there and whole, also after a crash of the machine that wrote it."""
         try:
             rows = np.load(self.path(number), mmap_mode="r")
-        except (OSError, ValueError, EOFError):
+        except Exception:  # NumPy raises errors of many kinds, also of Python's tokenizer
             return False
-        return len(rows) == min(ROWS_PER_FILE, self._num_rows - number * ROWS_PER_FILE)
+        length = min(ROWS_PER_FILE, self._num_rows - number * ROWS_PER_FILE)
+        return rows.dtype == np.float32 and rows.ndim == 2 and len(rows) == length
 
     def write(self, number: int, rows: npt.NDArray[np.float32]) -> None:
         write_text_atomically(self.folder / "inputs.json", self.description)  # for whoever wonders what the folder holds

@@ -10,24 +10,27 @@ The order of the images depends on seed and epoch only, so any number of process
 its part, and all of them get the whole batch and take the same step.
 """
 
+import json
 import logging
 import math
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from backbones.checkpoint import CheckpointError, load_checkpoint
 from common.distributed import gather_objects, rank, world_size
-from common.files import write_atomically
+from common.files import parse_json, write_atomically
 from common.knn import rank_of_truth
 from eval.classification.config import ClassificationConfig
 from eval.classification.data import LabelledImages
 from eval.classification.features import LINEAR, FeatureExtractor, FeatureStore, load_batches, random_crop_and_flip
+from eval.record import Inputs, differences, inputs_digest
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +46,12 @@ def train_probe(
     train_batches: Callable[[int], Batches],
     test_batches: Callable[[], Batches],
     checkpoint: Path,
-    inputs: str,
+    inputs: Inputs,
 ) -> tuple[list[Tensor], list[list[float]]]:
     """Train one layer per learning rate to the end, testing after every epoch; continue from the checkpoint.
 
     `train_batches` takes a 0-based epoch. `checkpoint` is the file of the progress, which the first process writes after every epoch;
-    `inputs` is the digest of everything that determines the outcome, and a checkpoint of other inputs is refused.
+    `inputs` is everything that determines the outcome, and a checkpoint of other inputs is refused.
 
     Returns by learning rate how many classes come before the right one after the last epoch, [T]; and by epoch and learning rate the
     share of right answers.
@@ -58,18 +61,22 @@ def train_probe(
     rates = [rate * config.batch_size / _REFERENCE_BATCH for rate in config.learning_rates]
     groups = [{"params": layer.parameters(), "lr": rate} for layer, rate in zip(layers, rates, strict=True)]
     optimizer = torch.optim.SGD(groups, momentum=0.9, weight_decay=0)
+    digest = inputs_digest(inputs)
     first = 0
     ranks: list[Tensor] = []
     top1: list[list[float]] = []
-    if checkpoint.exists() and not zipfile.is_zipfile(checkpoint):
-        logger.warning("%s breaks off: the probe is trained anew", checkpoint)
-    elif checkpoint.exists():
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        if state["inputs"] != inputs:
-            raise ValueError(f"{checkpoint}: of an unfinished run with other inputs; choose another --output or remove it")
-        layers.load_state_dict(state["probe"]["layers"])
-        optimizer.load_state_dict(state["probe"]["optimizer"])
-        first, ranks, top1 = state["epoch"], state["ranks"], state["top1"]
+    if (state := _earlier_state(checkpoint)) is not None:
+        if not isinstance(state, dict) or state.get("inputs") != digest:
+            changed = _changes(state, inputs)
+            raise ValueError(
+                f"{checkpoint}: of an unfinished run with other inputs ({changed}); choose another --output or remove it"
+            )
+        try:
+            layers.load_state_dict(state["probe"]["layers"])
+            optimizer.load_state_dict(state["probe"]["optimizer"])
+            first, ranks, top1 = state["epoch"], state["ranks"], state["top1"]
+        except Exception as error:  # whatever torch raises for what does not fit
+            raise ValueError(f"{checkpoint}: damaged ({error}); remove it to train the probe anew") from error
         logger.info("linear probe: %d epochs were finished by an earlier run", first)
     for epoch in range(first, config.epochs):
         factor = (1 + math.cos(math.pi * epoch / config.epochs)) / 2
@@ -82,12 +89,32 @@ def train_probe(
         top1.append([float((rank_T < 1).double().mean()) for rank_T in ranks])
         if rank() == 0:
             probe = {"layers": layers.state_dict(), "optimizer": optimizer.state_dict()}
-            state = {"inputs": inputs, "probe": probe, "epoch": epoch + 1, "ranks": ranks, "top1": top1}
+            progress = {"probe": probe, "epoch": epoch + 1, "ranks": ranks, "top1": top1}
+            state = {"inputs": digest, "described": json.dumps(inputs), **progress}
             write_atomically(checkpoint, partial(torch.save, state))
             shares = zip(config.learning_rates, top1[-1], strict=True)
             words = ", ".join(f"top-1 {100 * share:.2f} at rate {learning_rate:g}" for learning_rate, share in shares)
             logger.info("linear probe: epoch %d of %d, loss %.4f, %s", epoch + 1, config.epochs, loss, words)
     return ranks, top1
+
+
+def _earlier_state(checkpoint: Path) -> Any:
+    """What an earlier run has left of its progress; None if there is nothing, or the machine crashed while it was written."""
+    if not checkpoint.exists():
+        return None
+    try:
+        return load_checkpoint(checkpoint)
+    except CheckpointError as error:
+        logger.warning("%s; the probe is trained anew", error)
+        return None
+
+
+def _changes(state: Any, inputs: Inputs) -> str:
+    """What differs between the inputs of a checkpoint and these, as far as the checkpoint tells."""
+    try:
+        return differences(parse_json(state["described"]), inputs)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return "backbone, data or options"
 
 
 def _fresh_layers(config: ClassificationConfig, width: int, num_classes: int) -> nn.ModuleList:

@@ -32,8 +32,13 @@ _TAILS = (0.025, 0.975)
 _ROWS_AT_ONCE = 4096  # of the bank
 
 
-def check(config: ClassificationConfig, spec: BackboneSpec) -> Splits:
-    """Find a user's mistakes before anything heavy starts, and list the data."""
+def check(config: ClassificationConfig, spec: BackboneSpec) -> None:
+    """Find a user's mistakes before anything heavy starts."""
+    prepare(config, spec).refuse_damage(config.data)
+
+
+def prepare(config: ClassificationConfig, spec: BackboneSpec) -> Splits:
+    """List the data, after checking that the options fit it and the backbone."""
     choose_representation(spec, config.linear_blocks, config.linear_mean_patch)
     stride = getattr(spec, "patch_size", 1)
     if config.crop % stride:
@@ -60,7 +65,7 @@ def evaluate(config: ClassificationConfig) -> Result:
     """
     start = time.monotonic()
     backbone = read_backbone_file(config.backbone)
-    splits = check(config, backbone.spec)
+    splits = prepare(config, backbone.spec)
     network = build_backbone(backbone.spec)
     load_strictly(network, backbone.state_dict)
     device = choose_device(config.device)
@@ -75,25 +80,10 @@ def evaluate(config: ClassificationConfig) -> Result:
         with evaluation.begun() as finished:
             if finished is not None:
                 return finished
+            if rank() == 0:
+                splits.refuse_damage(config.data)
             representation = choose_representation(backbone.spec, config.linear_blocks, config.linear_mean_patch)
-            extractor = FeatureExtractor(network, representation, device)
-            stored = [name for name in config.classifiers if name == KNN or not config.augment]
-            train = extract_features(config, splits.train, stored, backbone.sha256, extractor)
-            test = extract_features(config, splits.test, config.classifiers, backbone.sha256, extractor)
-            ranks = run_knn(config, splits, train[KNN], test[KNN], device) if KNN in test else {}
-            top1: list[list[float]] = []
-            if LINEAR in test:
-                train_batches = partial(
-                    training_batches, config=config, images=splits.train, store=train.get(LINEAR), extractor=extractor
-                )
-                in_order = torch.arange(len(splits.test)).split(ROWS_PER_FILE)
-                test_batches = partial(stored_batches, in_order, splits.test, test[LINEAR], device)
-                classes, checkpoint = len(splits.train.classes), config.output / PROBE_FILE
-                ranks_by_rate, top1 = train_probe(
-                    config, classes, train_batches, test_batches, checkpoint, evaluation.inputs_sha256
-                )
-                names = ["linear", *(f"linear (rate {rate:g})" for rate in config.learning_rates[1:])]
-                ranks |= {name: ranks_T.numpy() for name, ranks_T in zip(names, ranks_by_rate, strict=True)}
+            ranks, top1 = _classify(evaluation, splits, FeatureExtractor(network, representation, device))
             if rank() == 0:
                 write_predictions(config.output, ranks, splits.test)
                 result = evaluation.record(
@@ -106,6 +96,26 @@ def evaluate(config: ClassificationConfig) -> Result:
                 write_result(config.output, result)
             wait_for_all()
             return read_result(config.output / RESULT_FILE)
+
+
+def _classify(evaluation: Evaluation, splits: Splits, extractor: FeatureExtractor) -> tuple[Ranks, list[list[float]]]:
+    """The ranks that every classifier gives, and the probe's share of right answers by epoch and learning rate."""
+    config, backbone_sha256 = evaluation.options, evaluation.backbone.sha256
+    stored = [name for name in config.classifiers if name == KNN or not config.augment]
+    train = extract_features(config, splits.train, stored, backbone_sha256, extractor)
+    test = extract_features(config, splits.test, config.classifiers, backbone_sha256, extractor)
+    ranks = run_knn(config, splits, train[KNN], test[KNN], extractor.device) if KNN in test else {}
+    if LINEAR not in test:
+        return ranks, []
+    train_batches = partial(training_batches, config=config, images=splits.train, store=train.get(LINEAR), extractor=extractor)
+    in_order = torch.arange(len(splits.test)).split(ROWS_PER_FILE)
+    test_batches = partial(stored_batches, in_order, splits.test, test[LINEAR], extractor.device)
+    checkpoint = config.output / PROBE_FILE
+    ranks_by_rate, top1 = train_probe(
+        config, len(splits.train.classes), train_batches, test_batches, checkpoint, evaluation.inputs
+    )
+    names = ["linear", *(f"linear (rate {rate:g})" for rate in config.learning_rates[1:])]
+    return ranks | {name: ranks_T.numpy() for name, ranks_T in zip(names, ranks_by_rate, strict=True)}, top1
 
 
 def run_knn(

@@ -46,6 +46,7 @@ shooting 40, soapbox 99
 """
 VAL_FRAMES = {name: int(frames) for name, frames in (entry.split() for entry in _VAL.split(","))}
 
+NUMBER_FROM_1 = "number the objects of a sequence 1, 2, 3 and so on in all of its masks, since skipped ids would score 100"
 _FULLY_ANNOTATED = ("train", "val")
 _SHOWN = 5
 _END_OF_FRAME = re.compile(r"\.jpg\s")
@@ -63,7 +64,13 @@ class DavisSplit(SplitOptions):
     def chosen(cls, root: Path, options: SplitOptions, sequences: str = "") -> "DavisSplit":
         """The data that a command's options choose; `sequences` is separated by commas."""
         names = tuple(name.strip() for name in sequences.split(",") if name.strip())
-        return cls(root=root, split=options.split, year=options.year, resolution=options.resolution, sequences=names)
+        return cls(
+            root=root,
+            split=check_name(options.split, "--split"),
+            year=options.year,
+            resolution=options.resolution,
+            sequences=names,
+        )
 
     @property
     def frames_folder(self) -> Path:
@@ -106,7 +113,12 @@ def sequence_names(split: DavisSplit) -> list[str]:
 
 
 def choose_sequences(split: DavisSplit, names: list[str]) -> list[str]:
-    """Those of all the split's sequences that the options chose; ValueError if a chosen one is not among them, or there are none."""
+    """Those of all the split's sequences that the options chose; ValueError if a chosen one is not among them, or there are none.
+
+    Names become folders, and cells of tables.
+    """
+    for name in names:
+        check_name(name, f"{split.root}: sequence")
     if unknown := [name for name in split.sequences if name not in names]:
         raise ValueError(f"no sequence {', '.join(unknown)} in split {split.split!r}; it has {first_few(names, _SHOWN)}")
     if not names:
@@ -165,7 +177,7 @@ def find_sequences(split: DavisSplit, all_masks: bool) -> list[VideoSequence]:
 
     With `all_masks`, every frame must have a mask, otherwise only the first one. ValueError names all that is wrong.
     """
-    sequences, findings = _check_sequences(split, sequence_names(split), all_masks, deep=False, jobs=1)
+    sequences, findings = _check_sequences(split, sequence_names(split), all_masks, strict=all_masks, deep=False, jobs=1)
     refuse(merged(findings), split.root)
     return sequences
 
@@ -199,7 +211,7 @@ def examine(folder: Path, deep: bool = False, jobs: int = 0) -> list[Finding]:
         findings += about("missing" if path == needed else "note", f"sequences of {place} are absent", absent, DOWNLOAD)
         if not names:
             findings.append(Finding("missing", f"{place} names no sequence", advice=DOWNLOAD))
-        sequences, found = _check_sequences(split, here, path.stem in _FULLY_ANNOTATED, deep, jobs)
+        sequences, found = _check_sequences(split, here, path.stem in _FULLY_ANNOTATED, path == needed, deep, jobs)
         findings += [*found, *_compare_with_published(split, path.stem, sequences)]
     findings += about("note", f"sequences are in no list of ImageSets/{split.year}", sorted(present - listed))
     return merged(findings)
@@ -234,9 +246,9 @@ def _check_folders(split: DavisSplit) -> list[Finding]:
 
 
 def _check_sequences(
-    split: DavisSplit, names: Sequence[str], all_masks: bool, deep: bool, jobs: int
+    split: DavisSplit, names: Sequence[str], all_masks: bool, strict: bool, deep: bool, jobs: int
 ) -> tuple[list[VideoSequence], list[Finding]]:
-    """Those sequences whose first frame can be read, and findings about all."""
+    """Those sequences whose first frame can be read, and findings about all; `strict`: they are to be scored."""
     listed, findings = [], []
     for name in names:
         sequence, found = _list_sequence(split, name, all_masks)
@@ -251,13 +263,16 @@ def _check_sequences(
     first_sizes = {sequence.name: sizes[sequence.name, sequence.frames[0].stem] for sequence in listed}
     frame_pairs = ((fact, first_sizes[fact.path.parent.name]) for fact in frames)
     mask_pairs = ((fact, sizes[fact.path.parent.name, fact.path.stem]) for fact in masks)
-    ids = {fact.path: set(fact.values) - {0, VOID_ID} for fact in masks if fact.values is not None}
+    background = {0} if split.year == "2016" else {0, VOID_ID}
+    ids = {fact.path: set(fact.values) - background for fact in masks if fact.values is not None}
     findings += [
         *image_checks.damage_findings([*frames, *masks], split.root, DOWNLOAD),
         *image_checks.size_findings(frame_pairs, split.root, "the first frame of their sequence"),
         *image_checks.size_findings(mask_pairs, split.root, "their frames"),
-        *(finding for sequence in listed for finding in _check_ids(split.root, sequence.masks, ids)),
+        *(finding for sequence in listed for finding in _check_ids(split.root, sequence, ids, strict)),
     ]
+    if strict and listed and not any(ids.get(sequence.masks[0]) for sequence in listed if sequence.masks):
+        findings.append(Finding("wrong", "no sequence shows an object in its first mask; there is nothing to score"))
     sized = [(sequence, first_sizes[sequence.name]) for sequence in listed]
     return [replace(sequence, size=size[::-1]) for sequence, size in sized if size is not None], findings
 
@@ -287,18 +302,24 @@ def _list_sequence(split: DavisSplit, name: str, all_masks: bool) -> tuple[Video
     return VideoSequence(name=name, frames=tuple(frames), masks=files, one_object=split.year == "2016"), findings
 
 
-def _check_ids(root: Path, masks: Sequence[Path], ids: dict[Path, set[int]]) -> list[Finding]:
-    """Notes about the object ids of a sequence."""
-    if not masks or (first := ids.get(masks[0])) is None:
+def _check_ids(root: Path, sequence: VideoSequence, ids: dict[Path, set[int]], strict: bool) -> list[Finding]:
+    """What the object ids of a sequence mean for following and scoring them.
+
+    The official evaluation counts an object that only the ids skip as found everywhere; `strict`: that is refused.
+    """
+    if not sequence.masks or (first := ids.get(sequence.masks[0])) is None:
         return []
-    place = masks[0].parent.name
+    empty = [] if first else [sequence.masks[0].relative_to(root).as_posix()]
+    findings = about("note", "first masks show no object, so that there is nothing to follow", empty)
+    if sequence.one_object:
+        return findings
+    place = sequence.masks[0].parent.name
     gaps = [f"{place} ({', '.join(map(str, sorted(first)))})"] if first != set(range(1, len(first) + 1)) else []
-    late = [(path, sorted(ids.get(path, first) - first)) for path in masks]
+    late = [(path, sorted(ids.get(path, first) - first)) for path in sequence.masks]
     named = [f"{place}/{path.name} ({', '.join(map(str, new[:_SHOWN]))})" for path, new in late if new]
-    empty = [] if first else [masks[0].relative_to(root).as_posix()]
     return [
-        *about("note", "first masks show no object, so that there is nothing to follow", empty),
-        *about("note", "first masks have gaps in their object ids", gaps),
+        *findings,
+        *about("wrong" if strict else "note", "first masks have gaps in their object ids", gaps, NUMBER_FROM_1),
         *about("note", "later masks show objects that the first one lacks; they are not followed", named),
     ]
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.cli import parse, run_command
-from common.files import write_text_atomically
+from common.files import lock_folder, write_text_atomically
 from common.launch import usable_cores
 from eval.davis.config import SequenceOptions
 from eval.davis.data import ALL_SEQUENCES, DavisSplit, choose_sequences, image_set_path, read_image_set, subfolders
@@ -31,6 +31,7 @@ LOWER_IS_BETTER = ("J-Decay", "F-Decay")
 PER_SEQUENCE_METRICS = ("J-Mean", "F-Mean")  # columns of the official per-sequence file
 _RECALL_THRESHOLD = 0.5
 _DECAY_BINS = 4
+_PATIENCE = 60  # seconds to wait for another process that writes its scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,12 +118,15 @@ def write_csv_files(folder: Path, split: str, scores: Scores) -> tuple[Path, Pat
 def score(config: ScoresConfig) -> Scores:
     """Score what a config names and write the CSV files; ValueError also if the official evaluation has other metrics."""
     folder, names = _chosen(config)
+    if folder.resolve() == config.predictions.resolve():
+        raise ValueError(f"--predictions {config.predictions}: these are the annotations; they would score 100")
     logger.info("%d sequences of %s", len(names), folder)
     scores = score_sequences(names, folder, config.predictions, config.year == "2016", config.jobs)
     if config.official:
         compare_with_official(scores.per_object, names, folder, config.predictions)
         logger.info("the official evaluation has the same metrics")
-    write_csv_files(config.output, config.split, scores)
+    with lock_folder(config.output, patience=_PATIENCE):  # so that both files are of the same masks
+        write_csv_files(config.output, config.split, scores)
     return scores
 
 

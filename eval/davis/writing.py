@@ -18,13 +18,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from common.distributed import rank, wait_for_all, world_size
-from common.files import file_sha256, names_file, remove_leftovers, text_sha256, write_text_atomically
+from common.files import file_sha256, names_file, parse_json, remove_leftovers, text_sha256, write_text_atomically
 from eval.davis.data import VideoSequence
 from eval.davis.features import FeatureExtractor, read_frame
 from eval.davis.masks import overlay, resize_mask, write_mask
 from eval.davis.propagator import propagate_sequence
 from eval.davis.protocol import PROTOCOL_VERSION, PropagationSettings, propagation_settings
 from eval.image_checks import look_at
+from eval.record import Inputs, differences
 from eval.result import Dataset
 
 logger = logging.getLogger(__name__)
@@ -51,9 +52,15 @@ def write_masks(
     logger.info("%d sequences; features %s, stride %d", len(sequences), extract.describe(), extract.stride)
     # Of the frames, gigabytes, the data set's number and size stand for their content.
     first_masks = [file_sha256(sequence.masks[0]) for sequence in sequences]
-    inputs = [backbone_sha256, asdict(dataset), first_masks, PROTOCOL_VERSION, propagation_settings(settings)]
+    inputs = {
+        "backbone": backbone_sha256,
+        "dataset": asdict(dataset),
+        "first masks": first_masks,
+        "version": PROTOCOL_VERSION,
+        "settings": propagation_settings(settings),
+    }
     if rank() == 0:
-        _claim(folder, text_sha256(json.dumps(inputs, sort_keys=True)))
+        _claim(folder, inputs)
     wait_for_all()
     own = share(sequences, rank(), world_size())
     remaining = [sequence for sequence in own if not _is_whole(sequence, folder / sequence.name)]
@@ -161,16 +168,21 @@ def _is_whole(sequence: VideoSequence, folder: Path) -> bool:
     return folder.is_dir() and all(fact.size == sequence.size[::-1] and not fact.damage for fact in facts)
 
 
-def _claim(folder: Path, inputs: str) -> None:
+def _claim(folder: Path, inputs: Inputs) -> None:
     """Make a folder this run's, unless it holds another's masks; what stopped before its first sequence does not count."""
-    manifest, text = folder / MANIFEST, json.dumps({"inputs_sha256": inputs}, indent=1) + "\n"
+    manifest, digest = folder / MANIFEST, text_sha256(json.dumps(list(inputs.values()), sort_keys=True))
+    described = parse_json(json.dumps({**inputs, "first masks": text_sha256("".join(inputs["first masks"]))}))
     entries = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
-    if manifest.is_file():
-        if manifest.read_text(encoding="utf-8") != text and entries != [manifest]:
-            raise ValueError(
-                f"{folder}: holds masks of other inputs (backbone, data or settings differ); choose another --output or remove it"
-            )
-    elif entries:
+    if manifest.is_file() and entries != [manifest]:
+        try:
+            begun = parse_json(manifest.read_text(encoding="utf-8"))
+            same, earlier = begun["inputs_sha256"] == digest, begun.get("inputs", {})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{manifest}: damaged ({error}); choose another --output or remove {folder}") from error
+        if not same:
+            changed = differences(earlier, described) if isinstance(earlier, dict) and earlier else "backbone, data or settings"
+            raise ValueError(f"{folder}: holds masks of other inputs ({changed}); choose another --output or remove it")
+    elif entries and not manifest.is_file():
         raise ValueError(f"{folder}: holds files of unknown origin; choose an empty --output")
     remove_leftovers(folder)
-    write_text_atomically(manifest, text)
+    write_text_atomically(manifest, json.dumps({"inputs_sha256": digest, "inputs": described}, indent=1) + "\n")

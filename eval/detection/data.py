@@ -14,9 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.files import one_line
+from common.files import check_name, one_line
 from eval.findings import Finding, Kind, about, refuse
-from eval.image_checks import by_opencv, damage_findings, list_images, look_at_all, size_findings, text_damage
+from eval.image_checks import (
+    by_opencv,
+    damage_findings,
+    list_images,
+    look_at_all,
+    same_folder_findings,
+    size_findings,
+    text_damage,
+)
 from eval.record import describe_dataset
 from eval.result import Dataset
 
@@ -44,6 +52,8 @@ _ANNOTATIONS = "annotations/instances_{}.json"
 _TOLERANCE = 1.0  # pixels that boxes and polygons may reach beyond their image: the official coordinates are rounded
 _FEWEST_COORDINATES = 6  # three points
 _MOST_BITS = 60  # of the length of a run
+_MOST_OF_64_BITS = 2**63 - 1  # beyond, numpy turns ids into floating point, and pycocotools finds none
+_LARGEST_AREA = 1e10  # pixels; pycocotools leaves out larger objects
 _FIELDS: dict[str, dict[str, type]] = {
     "images": {"id": int, "width": int, "height": int, "file_name": str},
     "annotations": {"id": int, "image_id": int, "category_id": int},
@@ -75,6 +85,10 @@ class Split:
         usable = self.trainable if self.name == "train2017" else self.images
         return usable[: self.limit] if self.limit is not None and self.limit < len(usable) else self.images
 
+    @property
+    def used_names(self) -> list[str]:
+        return [line.rsplit(" ", 1)[0] for line in self.used]
+
     def describe(self) -> Dataset:
         restricted = len(self.used) < len(self.images) or self.num_annotations != FULL_ANNOTATIONS[self.name]
         return describe_dataset(
@@ -83,7 +97,7 @@ class Split:
 
     def check_files(self, deep: bool = False, jobs: int = 0) -> list[Finding]:
         """Look at the image files that a run uses; `deep` decodes them, in at most so many processes (0: one per core)."""
-        paths = [self.root / self.name / line.rsplit(" ", 1)[0] for line in self.used]
+        paths = [self.root / self.name / name for name in self.used_names]
         present = [path for path in paths if path.exists()]
         facts = list(look_at_all(present, jobs, f"{NAME} {self.name}", by_opencv if deep else None))
         pairs = ((fact, self.sizes[fact.path.name]) for fact in facts)
@@ -121,6 +135,7 @@ def _read_splits(root: Path, *limits: int | None) -> tuple[dict[str, Split], lis
         findings += found
         if split is not None:
             splits[name] = split
+    findings += same_folder_findings(root, *FULL_SIZES)
     if len({split.categories for split in splits.values()}) > 1:
         # mmdet numbers the classes by the order of the file: another order in the other file would exchange them in silence.
         findings.append(
@@ -144,12 +159,7 @@ def _read_split(root: Path, name: str, limit: int | None) -> tuple[Split | None,
     if findings:
         return None, findings
     try:
-        encoded = path.read_bytes()
-        content = json.loads(encoded.decode())  # nothing but UTF-8, as mmdet reads it
-        for what, fields in _FIELDS.items():
-            for entry, (field, kind) in itertools.product(content[what], fields.items()):
-                if type(entry[field]) is not kind:
-                    raise TypeError(f"{what}: {field} {entry[field]!r} is not a {'whole number' if kind is int else 'text'}")
+        content, sha256 = _read_content(path)
         images, annotations = content["images"], content["annotations"]
         categories = tuple((entry["id"], entry["name"]) for entry in content["categories"])
         counts = Counter(entry["image_id"] for entry in annotations)
@@ -170,8 +180,6 @@ def _read_split(root: Path, name: str, limit: int | None) -> tuple[Split | None,
     text = f"{folder} lacks {len(missing)} of the {len(images)} images of {path.name}"
     findings += about("missing", text, missing, f"get them from {ADDRESS}")
     findings += about("note", f"images in {name} that are not in {path.name} are ignored", unlisted)
-    if not trainable:
-        findings.append(Finding("wrong", f"{path.name} has no image with annotations"))
     if (len(images), len(annotations)) != (FULL_SIZES[name], FULL_ANNOTATIONS[name]):
         boxes = f"{len(annotations):,} of {FULL_ANNOTATIONS[name]:,} boxes"
         findings.append(Finding("subset", f"{name}: {len(images):,} of {FULL_SIZES[name]:,} images, {boxes}"))
@@ -183,10 +191,42 @@ def _read_split(root: Path, name: str, limit: int | None) -> tuple[Split | None,
         limit=limit,
         categories=categories,
         num_annotations=len(annotations),
-        annotations_sha256=hashlib.sha256(encoded).hexdigest(),
+        annotations_sha256=sha256,
         sizes=sizes,
     )
+    if not any(finding.is_problem for finding in findings) and not _has_objects(split, content):
+        reason = "crowds do not count" if name == "val2017" else "crowds and boxes without area do not count"
+        findings.append(Finding("wrong", f"{path.name}: no image that is used has an object ({reason})"))
     return split, findings + others
+
+
+def _read_content(path: Path) -> tuple[dict[str, Any], str]:
+    """An annotation file's content, whose fields are of the right kind, and its digest."""
+    encoded = path.read_bytes()
+    content = json.loads(encoded.decode())  # nothing but UTF-8, as mmdet reads it
+    for what, fields in _FIELDS.items():
+        for entry, (field, kind) in itertools.product(content[what], fields.items()):
+            value = entry[field]
+            if type(value) is not kind:
+                raise TypeError(f"{what}: {field} {value!r} is not a {'whole number' if kind is int else 'text'}")
+            if isinstance(value, int) and abs(value) > _MOST_OF_64_BITS:
+                raise ValueError(f"{what}: {field} {value} does not fit 64 bits")
+    for image in content["images"]:
+        check_name(image["file_name"], "images: file_name")
+    return content, hashlib.sha256(encoded).hexdigest()
+
+
+def _has_objects(split: Split, content: Mapping[str, Any]) -> bool:
+    """Whether a run has anything to learn from, or to find; otherwise, its metrics would be no numbers."""
+    used = set(split.used_names)
+    ids = {image["id"] for image in content["images"] if image["file_name"] in used}
+    objects = (entry for entry in content["annotations"] if entry["image_id"] in ids and not entry.get("iscrowd"))
+    return any(split.name == "val2017" or not _is_left_out(entry) for entry in objects)
+
+
+def _is_left_out(entry: Mapping[str, Any]) -> bool:
+    """Whether mmdet leaves an annotation out of the training. The official train2017 has such boxes (cocodataset/cocoapi#355)."""
+    return bool(entry.get("ignore")) or entry["area"] == 0 or min(entry["bbox"][2:]) < 1
 
 
 def _annotation_findings(content: Mapping[str, Any], file: str, scored: bool) -> list[Finding]:
@@ -219,15 +259,16 @@ def _annotation_findings(content: Mapping[str, Any], file: str, scored: bool) ->
 def _troubles(
     entry: Mapping[str, Any], size: tuple[int, int], categories: Mapping[int, str], scored: bool
 ) -> Iterator[tuple[Kind, str]]:
-    """What is wrong with one annotation. An empty outline stops only the scoring; the training leaves it out."""
+    """What is wrong with one annotation."""
     needed = ("bbox", "area", "segmentation", *(("iscrowd",) if scored else ()))
-    if absent := [name for name in needed if name not in entry or (scored and entry[name] in (None, [], {}))]:
+    if absent := [name for name in needed if entry.get(name) in (None, [], {})]:
         yield "wrong", f"annotations lack {' and '.join(absent)}"
         return
     if entry["category_id"] not in categories:
         yield "wrong", f"annotations are of the unlisted category {entry['category_id']}"
-    if entry.get("iscrowd", 0) not in (0, 1) or not _are_numbers([entry["area"]]) or entry["area"] < 0:
+    if entry.get("iscrowd", 0) not in (0, 1) or not _are_numbers([entry["area"]]) or not 0 <= entry["area"] <= _LARGEST_AREA:
         yield "wrong", "annotations have an iscrowd that is neither 0 nor 1, or an area that is not a positive number"
+        return
     box, shape = entry["bbox"], entry["segmentation"]
     if not _are_numbers(box) or len(box) != 4:
         yield "wrong", "boxes are not four numbers"
@@ -237,9 +278,10 @@ def _troubles(
         yield "wrong", "boxes have a negative width or height"
     elif _reaches_beyond((left, left + width), (top, top + height), size):
         yield "wrong", "boxes reach beyond their image"
-    elif width < 1 or height < 1:
-        # The official train2017 has such boxes too (cocodataset/cocoapi#355).
-        yield "note", "boxes are less than a pixel wide or high; training leaves them out"
+    elif not scored and _is_left_out(entry):
+        yield "note", "annotations have `ignore`, no area, or a box of less than a pixel; training leaves them out"
+    elif not width or not height:
+        yield "note", "boxes are empty: no detection can match them"
     if isinstance(shape, dict):
         if shape.get("size") != [size[1], size[0]] or _run_lengths(shape.get("counts")) != size[0] * size[1]:
             yield "wrong", "run-length masks are damaged, or of another size than their image"

@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -25,6 +26,8 @@ import torch
 import torchvision
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
+
+from backbones.checkpoint import load_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -118,12 +121,14 @@ def _widen(values: Tensor) -> Tensor:
 
 
 def _load_plain_file(filename: str, map_location: str | torch.device | None) -> dict[str, object]:
-    """Read a checkpoint that holds tensors and plain values only, as ours do; anything else is an UnpicklingError.
+    """Read a checkpoint that holds tensors and plain values only, as ours do; anything else is a CheckpointError.
 
     mmengine 0.10.12 tries `weights_only=True` with an allow-list that includes `getattr`, and unpickles anything where that fails.
     Our runs only read what they wrote themselves, so either could only ever meet a damaged or foreign file.
     """
-    return torch.load(filename, map_location=map_location, weights_only=True)
+    assert map_location == "cpu"
+    checkpoint: dict[str, object] = load_checkpoint(Path(filename))
+    return checkpoint
 
 
 @contextlib.contextmanager

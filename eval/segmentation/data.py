@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Literal
 
 from eval.findings import Finding, about, refuse
-from eval.image_checks import by_opencv, damage_findings, label_map, list_images, look_at_all, size_findings
+from eval.image_checks import (
+    ImageFacts,
+    by_opencv,
+    damage_findings,
+    label_map,
+    list_images,
+    look_at_all,
+    same_folder_findings,
+    size_findings,
+)
 from eval.record import describe_dataset
 from eval.result import Dataset
 from eval.tasks import TASKS
@@ -52,25 +61,34 @@ class Split:
         what = f"{NAME} {self.name}"
         images = list(look_at_all(image_paths, jobs, f"{what} images", by_opencv if deep else None))
         labels = list(look_at_all(label_paths, jobs, f"{what} label maps", label_map if deep else None, labels=True))
-        read = labels
+        whole = [fact.path for fact in labels if not fact.damage]
         if not deep:
-            whole = [fact.path for fact in labels if not fact.damage]
-            chosen = whole[:: max(1, len(whole) // _LABELS_READ)]
-            read = list(look_at_all(chosen, jobs, f"{what} labels", label_map, labels=True))
-            damaged = {fact.path: fact for fact in read if fact.damage}
-            labels = [damaged.get(fact.path, fact) for fact in labels]
+            labels = self._read_values(labels, whole[:: max(1, len(whole) // _LABELS_READ)], jobs)
+            if not any(map(_shows_a_class, labels)):  # so that the others decide
+                labels = self._read_values(labels, whole, jobs)
         foreign = [
             f"{fact.path.relative_to(self.root).as_posix()} ({', '.join(map(str, values[:5]))})"
-            for fact in read
+            for fact in labels
             if (values := [value for value in fact.values or () if not 0 <= value <= LARGEST_LABEL])
         ]
         pairs = ((image, label.size) for image, label in zip(images, labels, strict=True))
+        nothing = f"annotations/{self.name}: no label map that is used shows a class, only 0 (unlabelled)"
         text = f"label maps hold labels other than 0 to {LARGEST_LABEL}"
         return [
             *damage_findings([*images, *labels], self.root, f"get them again from {ADDRESS}"),
             *size_findings(pairs, self.root, "their label maps", "they were resized, or are other images"),
             *about("wrong", text, foreign, "they are of another version of ADE20K, or colour tables"),
+            *([] if any(map(_shows_a_class, labels)) or not whole else [Finding("wrong", nothing)]),
         ]
+
+    def _read_values(self, labels: list[ImageFacts], paths: list[Path], jobs: int) -> list[ImageFacts]:
+        """The same facts about label maps, with the values of those of these paths."""
+        read = {fact.path: fact for fact in look_at_all(paths, jobs, f"{NAME} {self.name} labels", label_map, labels=True)}
+        return [read.get(fact.path, fact) for fact in labels]
+
+
+def _shows_a_class(fact: ImageFacts) -> bool:
+    return any(fact.values or ())
 
 
 def check_data(root: Path, max_train_images: int | None = None, max_val_images: int | None = None) -> dict[str, Split]:
@@ -93,7 +111,10 @@ def _list_splits(root: Path, limits: dict[str, int | None]) -> tuple[dict[str, S
     if not root.is_dir():
         text = f"{root}: no such folder; the data of segmentation is the folder ADEChallengeData2016, unpacked from {ADDRESS}"
         return {}, [Finding("missing", text)]
-    splits, findings = {}, []
+    splits: dict[str, Split] = {}
+    findings: list[Finding] = []
+    for part in ("images", "annotations"):
+        findings += same_folder_findings(root, *(f"{part}/{name}" for name in FULL_SIZES))
     for name, full in FULL_SIZES.items():
         images, found = _files(root, f"images/{name}", ".jpg", full)
         labels, more = _files(root, f"annotations/{name}", ".png", full)

@@ -1,5 +1,6 @@
 """The images to pretrain on, each read as the content of an image file; a run continues only with the same names in this order."""
 
+import io
 import json
 import logging
 import operator
@@ -21,6 +22,7 @@ from pretrain.config import DataConfig
 logger = logging.getLogger(__name__)
 
 TAR_SUFFIX = ".tar"
+_LARGEST_HEADER = 2**20  # bytes; names are far shorter
 
 
 class ImageFiles:
@@ -53,8 +55,6 @@ def open_source(config: DataConfig) -> ImageFiles:
         "cifar": CifarImages,
         "tar": lambda shards: TarImages(find_shards(shards), config.tar_index),
     }
-    if kind not in kinds:
-        raise ValueError(f"data.kind={kind} is not known; use auto, {', '.join(kinds)}")
     return kinds[kind](path)
 
 
@@ -211,14 +211,25 @@ def _cached_index(shard: Path, cache: Path) -> list[tuple[str, int, int]]:
     return places
 
 
+class _Headers(io.FileIO):
+    """A tar file of which only headers are read: tarfile takes an extended one of whatever size it states."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= _LARGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return super().read(size)
+
+
 def _read_index(shard: Path) -> list[tuple[str, int, int]]:
-    try:
-        with tarfile.open(shard, "r:") as archive:
-            members = [member for member in archive if member.isreg() and is_image_name(member.name)]
-            end = archive.offset
-    except (tarfile.TarError, EOFError) as error:
-        raise ValueError(f"data.path: {shard} is damaged or not an uncompressed tar file: {error}; write it again") from error
-    with shard.open("rb") as stream:
+    with _Headers(shard) as stream:
+        try:
+            with tarfile.open(fileobj=stream, mode="r:") as archive:
+                members = [member for member in archive if member.isreg() and is_image_name(member.name)]
+                end = archive.offset
+        except (tarfile.TarError, EOFError) as error:
+            raise ValueError(
+                f"data.path: {shard} is damaged or not an uncompressed tar file: {error}; write it again"
+            ) from error
         stream.seek(end)
         # tarfile takes a header that is cut off, or none at all, for the end of the archive.
         if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from backbones.file import is_timm_name
 from common.cli import parse, run_command
 
 
@@ -26,7 +27,9 @@ class DrawConfig:
 
 def main(argv: Sequence[str]) -> int:
     config = parse(DrawConfig, argv, "python -m pretrain.monitoring")
-    # Only now: `--help` does without torch.
+    if not is_timm_name(config.checkpoint) and not config.checkpoint.exists():
+        raise ValueError(f"checkpoint: {config.checkpoint} does not exist; give a checkpoint or a backbone file")
+    # Only now: `--help` and mistakes do without torch.
     from common.distributed import choose_device
     from common.files import write_atomically
     from pretrain.data.sources import images_of_folder

@@ -71,6 +71,11 @@ class OnlineKNN:
                     pass
             except OSError as error:
                 raise ValueError(f"{option}: cannot read {error}; repair or remove it") from error
+        neighbours = {_identity(path) for path, _ in self._train}
+        if shared := [path for path, _ in self._val if _identity(path) in neighbours]:
+            raise ValueError(
+                f"watch.knn_val: {shared[0]} is in watch.knn_train, too: it would be its own neighbour; remove it from one"
+            )
         if rank() == 0:
             logger.info("k-NN: %d images of %d classes by %d neighbours", len(self._val), self._num_classes, len(self._train))
 
@@ -121,6 +126,12 @@ class OnlineKNN:
             raise OSError(unreadable)
 
 
+def _identity(path: str) -> tuple[int, int]:
+    """What is the same for all links to a file."""
+    status = Path(path).stat()
+    return status.st_dev, status.st_ino
+
+
 def images_by_class(folder: Path, option: str) -> dict[str, list[str]]:
     """The paths of the images in each class's folder, sorted; a ValueError if a class, or an image's class, is missing."""
     images = images_of_folder(folder, option)
@@ -131,7 +142,7 @@ def images_by_class(folder: Path, option: str) -> dict[str, list[str]]:
             raise ValueError(f"{option}: {path} is in no class; give a folder with a folder of images per class")
         found[parts[0]].append(path)
     if empty := [name for name, paths in found.items() if not paths]:
-        raise ValueError(f"{option}: {folder / empty[0]} holds no image; every class needs some")
+        raise ValueError(f"{option}: {folder / empty[0]} holds no image of its own; every class needs some")
     return found
 
 

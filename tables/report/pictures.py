@@ -15,6 +15,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from common.files import one_line
 from common.images import evenly
 from tables.collect import Measurement
 from tables.report.data import Group, page_path
@@ -184,7 +185,7 @@ def _within(budget: PictureBudget, path: str, make: Callable[[], dict[str, Any]]
 
 def _logged(path: str, error: ArtefactError | OSError) -> str:
     problem = f"{path} {error if isinstance(error, ArtefactError) else f'cannot be read ({error.strerror})'}"
-    logger.warning("%s; the report says so in its place", problem)
+    logger.warning("%s; the report says so in its place", one_line(problem))
     return problem
 
 

@@ -20,9 +20,10 @@ from torch import nn
 
 from backbones.build import build_backbone
 from backbones.convert import convert_content, convert_timm_model, open_backbone, write_conversion
+from backbones.export import export_backbone
 from backbones.file import is_backbone_file, load_backbone, load_strictly, read_backbone_file, read_header, write_backbone_file
-from backbones.spec import DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec, spec_to_dict
-from tests.layouts import VIT, make_all, weights_of
+from backbones.spec import BackboneSpec, DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec, spec_to_dict
+from tests.layouts import DINOV3, RESNET, VIT, make_all, weights_of
 from tests.toy import SOURCE
 
 MADE = make_all()
@@ -157,6 +158,8 @@ NAN = torch.full((64,), torch.nan)
         ("", "", {"norm.bias": NAN}, r"not finite numbers: norm\.bias"),
         ("", "", {"norm.bias": torch.full((64,), 1e300, dtype=torch.float64)}, r"not finite numbers: norm\.bias"),
         ("", "", {"norm.bias": torch.ones(64, dtype=torch.int32)}, r"not stored as floating-point numbers: norm\.bias"),
+        ('"version": 1', '"a": "' + "x" * 100_000 + '"', {}, "100,[0-9]{3} characters of it"),
+        ("", "", {"norm.bias": torch.full((64,), 3e38)}, r"absurdly large, or not finite numbers: norm\.bias"),
         ("", "", {"norm.bias": torch.ones(65)}, r"norm\.bias has \(65,\), wanted \(64,\)"),
     ],
 )
@@ -169,6 +172,30 @@ def test_a_backbone_file_is_trusted_no_more_than_a_checkpoint(
     for read in (read_backbone_file, load_backbone, open_backbone):
         with pytest.raises(ValueError, match=f"^{path}: .*{match}") if match else nullcontext():
             read(path)
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "value", "match"),
+    [
+        (RESNET, "bn1.running_var", -1.0, r"negative variances: bn1\.running_var"),
+        (DINOV3, "rope.periods", 0.0, r"rotary periods that are not positive: rope\.periods"),
+    ],
+)
+def test_finite_weights_whose_features_are_not_are_refused(
+    tmp_path: Path, spec: BackboneSpec, name: str, value: float, match: str
+) -> None:
+    weights = weights_of(spec)
+    facts = json.dumps({"version": 1, "spec": spec_to_dict(spec), "source": asdict(SOURCE)})
+    save_file({**weights, name: torch.full_like(weights[name], value)}, tmp_path / "a", metadata={"patchbench": facts})
+    with pytest.raises(ValueError, match=f"^{tmp_path / 'a'}: {match}; convert the checkpoint again"):
+        read_backbone_file(tmp_path / "a")
+
+
+def test_others_may_read_what_is_written_as_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "usual").touch()
+    write_backbone_file(tmp_path / "vit.safetensors", VIT, SOURCE, weights_of(VIT))
+    export_backbone(tmp_path / "timm.safetensors", "timm", VIT, weights_of(VIT), epoch=1)
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
 
 
 SHALLOW = {"depth": 1}

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from backbones.build import build_backbone
 from backbones.convert import convert_content, open_backbone, write_conversion
 from backbones.file import load_backbone, load_strictly, read_backbone_file
-from backbones.layouts import LAYOUTS
+from backbones.layouts import LAYOUTS, LayoutError
 from backbones.spec import ViTSpec
 from tests.layouts import RESNET, VIT, make_all, prefixed, weights_of
 
@@ -162,6 +162,23 @@ def test_unknown_layouts_are_described() -> None:
     for checkpoint, description in (({}, "nothing"), (3, "a int")):
         with pytest.raises(ValueError, match=f"holds {description}; the closest of .*: none"):
             convert_content(checkpoint)
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.bits8, torch.bool, torch.complex64])
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("dinov3", "rope_embed.periods"),
+        ("dinov3", "blocks.0.attn.qkv.bias_mask"),
+        ("huggingface_vit", "vit.encoder.layer.0.attention.attention.query.bias"),
+    ],
+)
+def test_weights_with_which_torch_cannot_compute_are_named(kind: torch.dtype, name: str, tensor: str) -> None:
+    weights = MADE[name].checkpoint
+    odd = torch.zeros(weights[tensor].shape, dtype=torch.uint8)
+    odd = odd.view(kind) if kind.itemsize == 1 else odd.to(kind)
+    with pytest.raises(LayoutError, match=rf"not stored as floating-point numbers: .* \({kind}\)"):
+        convert_content({**weights, tensor: odd})
 
 
 def test_two_matches_are_an_error() -> None:

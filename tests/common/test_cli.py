@@ -13,6 +13,7 @@ from unittest.mock import Mock
 import pytest
 import tyro
 
+from common import SPEAKER
 from common.cli import STOP_SIGNALS, Interrupted, StopRequest, as_arguments, as_typed, leave_stopping_to_parent, parse
 from common.files import one_line
 from tests.conftest import REPOSITORY, RunMain
@@ -67,6 +68,7 @@ def options(*arguments: str) -> Options:
         ("--num_heads=3 --inner.some_rate 0.25", {"num_heads": 3, "inner": Inner(some_rate=0.25)}),
         ("--path x-y_z", {"path": Path("x-y_z")}),
         ("--path=--x", {"path": Path("--x")}),
+        ("--path -x", {"path": Path("-x")}),
         # The later value wins.
         ("--taps 1 2 --num-heads 3 --num_heads 4 --taps 5", {"num_heads": 4, "taps": [5]}),
         ("--num-heads 3 --num-heads null", {}),
@@ -100,6 +102,9 @@ def test_positional_and_required_arguments() -> None:
     [
         (["--num-headz", "3"], r"^unknown option --num-headz, did you mean --num-heads\? \(see `x --help`\)$"),
         (["--num", "3"], "^unknown option --num,"),
+        (["--path", ""], r"^--path is empty: a path is needed \(see `x --help`\)$"),
+        (["--path="], "^--path is empty: a path is needed"),
+        (["--path", "null"], "^--path null: a path is needed"),
         (["--num-heads", "three"], r"^--num-heads: .*INT.*'three'.* \(see `x --help`\)$"),
         (["--taps", "1", "b"], "^--taps: .*'b'"),
         (["--taps", "[1"], r"^--taps \[1: not a list; write values with spaces"),
@@ -125,6 +130,7 @@ def test_values_of_a_file_as_arguments() -> None:
     expected = Options(path=Path("a"), inner=Inner(some_rate=1e-3, scale=(0.1, 1)), draw_all=True, taps=[1])
     assert parse(Options, as_arguments(values), "x") == expected
     assert parse(Options, [*as_arguments(values), "--inner.some-rate", "2"], "x").inner.some_rate == 2
+    assert parse(Options, as_arguments({"path": "--num-heads"}), "x") == Options(path=Path("--num-heads"))
 
 
 def test_help_shows_the_sentence_under_a_field(capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,6 +152,19 @@ def test_help_shows_the_sentence_under_a_field(capsys: pytest.CaptureFixture[str
 )
 def test_exit_statuses(run_main: RunMain, error: BaseException, status: int, printed: str) -> None:
     assert run_main(Mock(side_effect=error), []) == (status, "", printed)
+
+
+@pytest.mark.parametrize(("speaker", "printed"), [(None, "interrupted; the same command line continues\n"), ("1", "")])
+def test_ctrl_c_while_modules_are_loaded(speaker: str | None, printed: str) -> None:
+    """Loading torch takes seconds. What another command has started leaves it to that one to say so."""
+    environment = {name: value for name, value in os.environ.items() if name != SPEAKER}
+    if speaker is not None:
+        environment[SPEAKER] = speaker
+    code = "import common, os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    finished = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (finished.returncode, finished.stdout, finished.stderr) == (-signal.SIGINT, "", printed)
 
 
 def test_our_own_mistakes_keep_their_traceback(run_main: RunMain) -> None:
@@ -236,3 +255,10 @@ def test_closed_and_full_outputs(outputs: str, status: int, message: str, tmp_pa
     assert finished.stderr.startswith(message)
     assert "Traceback" not in finished.stderr
     assert message or (tmp_path / "done").read_text() == "done"
+
+
+def test_a_log_line_changes_nothing_on_the_terminal() -> None:
+    program = r"import logging; from common.cli import *; set_up_process(); logging.warning('%s', 'a\x1b[31m\n\u202eb\ud800')"
+    logged = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True).stderr
+    assert logged.endswith(" root: a [31m b\n")
+    assert logged.count("\n") == 1

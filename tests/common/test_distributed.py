@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.distributed import choose_device, full_float32, local_rank, peak_memory_bytes, process_group, rank, world_size
+from common.distributed import (
+    choose_device,
+    full_float32,
+    hold_folder,
+    local_rank,
+    peak_memory_bytes,
+    process_group,
+    rank,
+    world_size,
+)
 from tests.processes import ENVIRONMENT, run_two
 
 CPU = torch.device("cpu")
@@ -153,6 +162,12 @@ def test_convolutions_on_a_gpu() -> None:
     with full_float32():
         found = network.float().cuda()(images_B3HW.cuda()).cpu().double()
     torch.testing.assert_close(found, wanted, atol=2e-5, rtol=0)  # TF32 is off by about 1e-3
+
+
+def test_a_lock_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(ValueError, match=f"^cannot use {tmp_path}/.lock: Is a directory$"), hold_folder(tmp_path):
+        pass
 
 
 def printed_by(code: str, **environment: str) -> str:

@@ -1,12 +1,14 @@
 """Nobody sees half a file, writes where another run does, or leads a name out of its folder."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from filelock import FileLock
 
@@ -66,7 +68,26 @@ def test_a_full_disk_names_the_file_also_behind_torchs_complaint(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "name", ["../x", "/abs", "a/b", "..", ".hidden", "a\\b", "a\nb", "a\x1b[2J", "", "=1+1", "-x", "@x", "x" * 201]
+    "name",
+    [
+        "../x",
+        "/abs",
+        "a/b",
+        "..",
+        ".hidden",
+        "a\\b",
+        "a\nb",
+        "a\x1b[2J",
+        "",
+        "=1+1",
+        "-x",
+        "@x",
+        "\uff1d1",
+        " a",
+        "a ",
+        "\u00e9" * 101,
+        "x" * 201,
+    ],
 )
 def test_a_name_stays_in_its_folder_on_its_line_and_out_of_formulas(name: str) -> None:
     with pytest.raises(ValueError, match=r"--name .* without slashes and not beginning with"):
@@ -102,8 +123,47 @@ def test_who_holds_a_folder_is_named_from_the_first_moment(tmp_path: Path) -> No
             pass
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 4000, "1e999", "NaN", "-Infinity", "{", "\x00"])
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named_and_used(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A lock of filelock's own kind was left there by a killed run, and refused all later ones."""
+
+    def refuse(*_: int) -> None:
+        raise OSError(number, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    for _ in range(2):
+        with lock_folder(tmp_path):
+            assert f"process {os.getpid()} on " in (tmp_path / ".lock").read_text()
+    assert f"{tmp_path}: its file system has no locks" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "9" * 4000, str(2**64), str(-(2**63) - 1), "1e999", "NaN", "-Infinity", "{", "\x00", '{"a": 1, "a": 2}'],
+)
 def test_json_that_no_result_holds_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"nested too deeply|no number of 64 bits|could not|line 1 column|Expecting"):
+    with pytest.raises(ValueError, match=r"nested too deeply|no number of 64 bits|there twice|line 1 column|Expecting"):
         parse_json(text)
     assert parse_json('{"a": [1, -2.5e-3, null, true]}') == {"a": [1, -2.5e-3, None, True]}
+
+
+def test_every_number_that_python_numpy_or_an_exact_printer_writes_is_read() -> None:
+    exact = "0.1000000000000000055511151231257827021181583404541015625"  # all digits of 0.1
+    whole = [2**64 - 1, -(2**63), int(np.iinfo(np.uint64).max), 0]
+    real = [sys.float_info.max, -sys.float_info.min, 5e-324, float(np.float32(0.1)), 1 / 3, -0.0]
+    assert parse_json(f"[{exact}, {exact}e-3, 1{'0' * 300}.0]") == [0.1, 0.0001, 1e300]
+    assert parse_json(json.dumps(whole + real)) == whole + real
+
+
+@pytest.mark.parametrize("name", ["folder", "pipe", "link", "/dev/null", "/dev/patchbench"])
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path, name: str) -> None:
+    """Root would otherwise turn `/dev/stdout` or `/dev/full` into a file."""
+    path = tmp_path / name
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/full")
+    with pytest.raises(FileExistsError, match=rf"folder, pipe or device of that name; give that of a file: '{path}'"):
+        write_text_atomically(path, "text")
+    assert not path.is_file()

@@ -91,6 +91,15 @@ def test_16_bits_of_grey_keep_the_upper_8(suffix: str) -> None:
     assert np.array_equal(np.asarray(to_rgb(Image.open(stream)))[..., 1], ramp >> 8)
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_32_bits_of_grey_are_refused(kind: type) -> None:
+    """Numbers from 0 to 1 became black, and those beyond 16 bits white."""
+    stream = io.BytesIO()
+    Image.fromarray(np.ones((4, 4), kind)).save(stream, "TIFF")
+    with pytest.raises(ValueError, match="grey of 32 bits; convert it to 8 or 16 bits"):
+        to_rgb(Image.open(stream))
+
+
 def test_an_image_that_would_fill_the_memory_is_refused() -> None:
     require_decodable((9000, 9000))
     with pytest.raises(ValueError, match="20000 x 20000 pixels, more than"):

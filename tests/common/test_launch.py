@@ -1,6 +1,7 @@
 """Launching: what torchrun and Slurm are asked for. Tests of pretraining start processes so, and a job that is queued again."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,10 @@ def test_the_dry_run_prints_the_job_or_torchrun(capsys: pytest.CaptureFixture[st
     for line in sizes.split():
         assert f"#SBATCH --{line}\n" in printed
     assert run_or_launch("eval", ["davis", "--gpus", "2", "--dry-run"], never) == 0
-    assert capsys.readouterr().out == "python -m common.launch --standalone --nproc-per-node 2 -m eval davis\n"
+    monkeypatch.setenv("WORLD_SIZE", "2")  # left over from another job
+    assert run_or_launch("eval", ["davis", "--dry-run"], never) == 0
+    shown = [f"python -m common.launch --standalone --nproc-per-node {count} -m eval davis\n" for count in (2, 1)]
+    assert capsys.readouterr().out == "".join(shown)
 
 
 def test_there_are_no_more_loading_processes_than_cores_and_batches_fit_the_shared_memory() -> None:
@@ -82,6 +86,10 @@ def test_the_processes_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("common.launch.usable_cores", lambda: 9)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert loader_processes(8, 1, "--workers") == 2
+    size = shutil.disk_usage("/dev/shm").total
+    assert loader_processes(1, size // 16, "--workers") == 1
+    with pytest.raises(ValueError, match=rf"--workers 1: 4 loading processes need {size >> 19} MiB"):
+        loader_processes(1, size // 4, "--workers")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "16")
     assert loader_processes(8, 1, "--workers") == 1
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "9")

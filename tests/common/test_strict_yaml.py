@@ -6,8 +6,8 @@ from common.strict_yaml import parse_yaml
 
 
 def test_what_is_written_is_read() -> None:
-    text = "a-b: {c: [1, 2.5, x], d: ~}\ne: 'a: b'\n"
-    assert parse_yaml(text) == {"a_b": {"c": [1, 2.5, "x"], "d": None}, "e": "a: b"}
+    text = "a-b: {c: [1, 2.5, x, 0, -7], d: ~}\ne: 'a: b'\n"
+    assert parse_yaml(text) == {"a_b": {"c": [1, 2.5, "x", 0, -7], "d": None}, "e": "a: b"}
 
 
 @pytest.mark.parametrize(
@@ -25,8 +25,13 @@ def test_what_is_written_is_read() -> None:
         ("#" * 1_000_001, "1,000,001 characters, more than 1,000,000"),
         ("\0", "unacceptable character"),
         ("a: 2001-99-99", "month must be"),
+        ("a: 010", "010 is no decimal number; write it as one"),
+        ("a: 1:30", "1:30 is no decimal number"),
         ("? {a: 1}\n: 2", "unhashable key"),
-        ("!!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("~: 1\nnull: 2", "None is given twice"),
+        ("1: a\n'1': b", "1 is given twice"),
+        ("true: 1\nyes: 2", "True is given twice"),
+        *((f"a: !!{tag} x", f"{tag} are not allowed") for tag in ("bool", "timestamp", "set", "python/name:os.system")),
     ],
 )
 def test_what_is_refused_is_one_line(text: str, message: str) -> None:

@@ -66,11 +66,17 @@ def test_a_recorded_task_is_found_finished(given: Evaluation, tmp_path: Path, ca
         (replace(given, task="other"), "task segmentation -> other"),
         (replace(given, protocol=replace(given.protocol, settings={"epochs": 4})), "protocol.settings.epochs 1 -> 4"),
         (replace(given, datasets={"test": replace(DATASET, num_items=3)}), "datasets.test.num_items 2 -> 3"),
-        (replace(given, backbone=replace(given.backbone, sha256="1")), f"backbone {given.backbone.sha256} -> 1"),
+        (replace(given, datasets={"test": replace(DATASET, listing_sha256="1" * 64)}), "other datasets.test"),
+        (replace(given, backbone=replace(given.backbone, sha256="1")), "other backbone"),
         (changed(given, seed=4), "seed 3 -> 4"),
     ):
         with pytest.raises(ResultError, match=rf"other inputs \({difference}\)"):
             other.finished()
+
+
+def test_no_result_is_made_of_what_has_no_value(given: Evaluation) -> None:
+    with pytest.raises(ValueError, match="no value for mIoU, since nothing counts there; no result is written"):
+        given.record({"mIoU": Metric(value=math.nan)}, {}, {}, torch.device("cpu"), 0.0)
 
 
 def test_the_record_holds_what_was_given(given: Evaluation, backbone: Path, tmp_path: Path) -> None:

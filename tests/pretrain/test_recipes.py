@@ -151,6 +151,7 @@ LAUGHS = "a: &a [x, x, x, x]\n" + "".join(
         ("optim: {lr: " + "{a: " * 20_000, "nested too deeply"),
         ("# " + "x" * 1_000_000, "1,000,002 characters"),
         ("optim: {lr: 2001-99-99}", "not a recipe in YAML"),
+        ("train: {seed: 010}", "not a recipe in YAML: 010 is no decimal number"),
         ("optim: {lr: " + "9" * 5000 + "}", "not a recipe in YAML"),
         ("\x00", "not a recipe in YAML"),
         ("a: [", "not a recipe in YAML"),
@@ -183,6 +184,13 @@ def test_home_folders_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (run.train.output, run.watch.knn_train, run.watch.knn_val) == (tmp_path / "run", tmp_path / "1", tmp_path / "2")
     with pytest.raises(ValueError, match=r"data\.path ~nobody-of-this-name/set: no such home folder"):
         parse_run(["sample_dino", "--data.path", "~nobody-of-this-name/set"])
+    monkeypatch.setenv("WORK", "/work")
+    (tmp_path / "own.yaml").write_text("extends: sample_dino\ntrain: {output: $WORK/run, resume: '${WORK}/a.pth'}\n")
+    run = parse_run(["~/own.yaml"])
+    assert (run.train.output, run.train.resume) == (Path("/work/run"), "/work/a.pth")
+    (tmp_path / "own.yaml").write_text("extends: sample_dino\ntrain: {output: $NOT_SET/run}\n")
+    with pytest.raises(ValueError, match=r"own\.yaml: train\.output: the environment variable of \$NOT_SET is not set"):
+        parse_run(["~/own.yaml"])
     (tmp_path / "own.yaml").write_text("extends: sample_dino\ndata: {path: ~}\n")
     with pytest.raises(ValueError, match=r"--data\.path None: a path is needed"):
         parse_run(["~/own.yaml"])
@@ -207,6 +215,11 @@ PATCH, MATCHING = "coco_selfpatch_vit_tiny", "imagenet100_matching_vit_tiny"
         (f"{PATCH} --selfpatch.window 4", "selfpatch.window=4 must be odd"),
         (f"{PATCH} --selfpatch.window 1", "selfpatch.window=1 must be odd and at least 3"),
         (f"{PATCH} --selfpatch.k 9", "selfpatch.k=9 exceeds the 8 candidates"),
+        (f"{DINO} --backbone.patch_size 0", "backbone.patch_size=0 must be at least 1"),
+        (f"{DINO} --backbone.depth -2", "backbone.depth=-2 must be at least 1"),
+        (f"{SWIN} --backbone.stage_heads 3 0 12 24", r"backbone.stage_heads=\(3, 0, 12, 24\) must be at least 1 each"),
+        (f"{DINO} --train.device gpu", "train.device=gpu must be auto, cpu, cuda or cuda:N"),
+        (f"{DINO} --train.output=", "--train.output is empty: a path is needed"),
         (f"{PATCH} --selfpatch.k 0", "selfpatch.k=0 must be at least 1"),
         (f"{PATCH} --selfpatch.weight -1", "selfpatch.weight=-1.0 must be at least 0"),
         (f"{DINO} --optim.lr 0", "optim.lr=0.0 must be positive"),

@@ -104,6 +104,15 @@ def test_two_runs_at_once(image_folder: Path, tmp_path: Path, seeds: tuple[int, 
         pass
 
 
+def test_a_start_removes_only_what_pretraining_left(image_folder: Path, tmp_path: Path) -> None:
+    """An evaluation of the run may be writing its backbone file there."""
+    own, others = ".checkpoint_step00000003.1.tmp.pth", ".backbone.1.tmp.safetensors"
+    for name in (own, others):
+        (tmp_path / name).write_text("half a file")
+    pretrain(parse_run(tiny_run(image_folder, tmp_path, "dino")))
+    assert {path.name for path in tmp_path.glob(".*.tmp.*")} == {others}
+
+
 def test_a_damaged_log_heals(image_folder: Path, tmp_path: Path) -> None:
     """A power cut may leave zeros for lines."""
     options = tiny_run(image_folder, tmp_path, "dino")

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,17 @@ REMOVED = object()
         ("metrics.J-Mean.interval_95", [-1e308, 1e308], "not [low, high] within 0 to 100"),
         ("wall_time_s", 1e308, "wall_time_s is 1e+308, not within 0 to"),
         ("peak_memory_bytes", -1, "peak_memory_bytes is -1, not within 0 to"),
-        ("datasets.test.num_items", 10**30, "datasets.test.num_items is 1000000000000000000000000000000, not within"),
+        ("seed", 2**64, "18446744073709551616 is no number of 64 bits"),
+        ("datasets.test.num_items", 2**60, "datasets.test.num_items is 1152921504606846976, not within"),
         ("breakdown", {"dog_1": {"J-Mean": -1e308}}, "J-Mean of dog_1 is -1e+308"),
         ("metrics.F-Mean.unit", "fraction", "F-Mean is in 'fraction', not in percent"),
         ("datasets", {}, "no test dataset"),
         ("datasets.test.coverage", "most", "datasets.test.coverage is 'most', none of full, subset, sample"),
         ("backbone.name", "", "the backbone has no name"),
-        ("backbone.spec.embed_dim", REMOVED, "backbone.spec: 'embed_dim'"),
+        ("backbone.name", "x" * 256, "the backbone's name has 256 characters"),
+        ("backbone.spec.embed_dim", REMOVED, "missing 1 required keyword-only argument: 'embed_dim'"),
+        ("backbone.spec.num_heads", "<script>", "backbone.spec: num_heads='<script>' must be an integer"),
+        ("backbone.spec.patch_size", "\x1b[2J", "backbone.spec: patch_size='\\x1b[2J' must be an integer"),
         ("backbone.source.epoch", REMOVED, "backbone.source states no epoch"),
         ("backbone.source.recipe_sha256", 5, "backbone.source.recipe_sha256 is 5, not of type str"),
     ],
@@ -152,6 +157,14 @@ def test_what_does_not_go_together_is_refused_under_one_name(
     for options in results:
         write("one", "davis", **options)
     assert _problems(runs) == [f"one/davis/result.json: {message}; remove one or evaluate under another --name"]
+
+
+def test_a_pipe_is_no_result(runs: Path) -> None:
+    """Its reader would wait for a writer for ever."""
+    os.mkfifo(runs / "result.json")
+    (problem,) = _problems(runs)
+    assert problem.startswith(f"{runs}/result.json: not a readable result file")
+    assert "a folder, pipe or device, not a file" in problem
 
 
 _JSON = st.one_of(st.none(), st.booleans(), st.integers(-5, 5), st.floats(), st.text(max_size=3), st.just([]), st.just({}))

@@ -158,6 +158,22 @@ def test_a_benchmark_number_stands_plain_with_a_note(runs: Path, write: WriteRes
     )
 
 
+@pytest.mark.parametrize(
+    "text", ["<b>x</b>", "[a](http://b)", "![a](http://b)", "a\x1b[2Jb", "a\u202eb", "``` <i>", "\\<b>", "\uff1d1"]
+)
+def test_a_results_words_are_neither_html_nor_links_nor_code(text: str, runs: Path, write: WriteResult) -> None:
+    path = write("one", "davis", source={"branch": text, "format": text})
+    content = json.loads(path.read_text())
+    for role in ("test", text):
+        content["datasets"][role] = content["datasets"]["test"] | {"name": text, "split": text}
+    path.write_text(json.dumps(content))
+    files = render_all(runs)
+    assert all(file.replace("\n", "").isprintable() for file in files.values())
+    # What is left of the page without code spans and escaped characters.
+    bare = re.sub(r"(`+) ?(?!`).*?(?<!`)\1(?!`)|\\.", "", files["tables.md"])
+    assert [part for part in ("<b>", "<i>", "[a]", "```") if part in bare] == []
+
+
 @pytest.fixture
 def odd_results(write: WriteResult) -> None:
     write(ODD, "davis", folder="odd/davis", coverage="sample")

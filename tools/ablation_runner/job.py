@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cli import parse
-from common.files import file_sha256, write_text_atomically
+from common.files import file_sha256, parse_json, write_text_atomically
 from common.launch import run_or_launch
 from eval.davis.config import DavisConfig
 from eval.result import RESULT_FILE
@@ -110,8 +110,8 @@ def is_finished(options: JobOptions, images: int) -> bool:
     if not path.is_file() or not options.result.is_file():
         return False
     try:
-        return bool(json.loads(path.read_text(encoding="utf-8")) == _record(options, images))
-    except json.JSONDecodeError as error:
+        return bool(parse_json(path.read_text(encoding="utf-8")) == _record(options, images))
+    except ValueError as error:
         raise ValueError(f"{path}: damaged ({error}); remove it, and the job finds out what is done") from error
 
 

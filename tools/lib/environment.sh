@@ -51,14 +51,23 @@ ensure_environment() {
     echo "installing requirements.txt into .venv" >&2
     # Where Python may not keep compiled modules, every start of every command would compile them again.
     "$UV" pip install ${PYTHONDONTWRITEBYTECODE:+--compile-bytecode} --python .venv/bin/python ${TORCH_BACKEND:+--torch-backend "$TORCH_BACKEND"} --requirements requirements.txt --overrides requirements-override.in
-    # Where PYTHONSAFEPATH keeps the working directory out of Python's path, the project's modules are found all the same.
-    pwd | tee .venv/lib/python*/site-packages/patchbench.pth >/dev/null
     printf '%s' "$wanted" >"$stamp"
+}
+
+# Lets Python find the project's modules where PYTHONSAFEPATH keeps the working directory out of its path. A clone that nobody may write
+# into stays as it is.
+add_modules() {
+    local list
+    for list in .venv/lib/python*/site-packages; do
+        list+=/patchbench.pth
+        [ "$(cat "$list" 2>/dev/null)" = "$PWD" ] || pwd 2>/dev/null >"$list" || true
+    done
 }
 
 # Makes the environment and puts its programs first on PATH.
 enter_environment() {
     ensure_environment
+    add_modules
     PATH="$PWD/.venv/bin:$PATH"
     export PATH
 }

@@ -110,6 +110,9 @@ def test_the_evaluation_refuses_what_the_data_check_finds(spoil: str, kind: str,
         ("mkfifo train/red/z.jpg", "broken links, pipes or devices: train/red/z.jpg; remove"),
         ("ln -s nowhere.jpg train/red/z.jpg", "broken links, pipes or devices: train/red/z.jpg; remove"),
         (r"for s in train val; do mv $s/red $s/$'r\nd'; done", "control characters or are not in UTF-8: train/r d/0"),
+        ("ln val/red/0.png train/red/mine.png", "are the same files as training images: val/red/0.png; remove the links"),
+        ("ln -s ../../train/blue/0.png val/red/more.png", "are the same files as training images: val/red/more.png"),
+        ("for s in train val; do mv $s/red $s/=1+1; done", r"train: class folder '=1\+1': give a name"),
         (r"mv train/red/0.png train/red/$'caf\351.png'", "control characters or are not in UTF-8: train/red/caf .png; rename"),
     ],
 )
@@ -117,6 +120,7 @@ def test_links_pipes_and_names_that_cannot_be_written_are_found(spoil: str, mess
     subprocess.run(["bash", "-c", spoil], cwd=images, check=True)
     with pytest.raises(ValueError, match=message):
         read(images)
+    assert any(finding.is_problem for finding in examine(images, deep=False, jobs=1))
 
 
 def test_the_data_check_names_damage_and_notes_what_nobody_reads(images: Path) -> None:
@@ -131,6 +135,8 @@ def test_the_data_check_names_damage_and_notes_what_nobody_reads(images: Path) -
         for kind, names in (("damaged", damaged), ("note", noted), ("missing", set())):
             assert {name.split(" ")[0] for one in findings if one.kind == kind for name in one.names} == names
     assert len(read(images).test) == 3 * TEST_IMAGES
+    with pytest.raises(ValueError, match=r"files are cut off before their end: train/red/0\.png; copy them again"):
+        read(images).refuse_damage(images)
 
 
 def write_cifar(root: Path, layout: CifarLayout, train: int = 6, test: int = 4) -> dict[str, np.ndarray]:
@@ -186,6 +192,10 @@ def test_damaged_cifar(tmp_path: Path) -> None:
         read(tmp_path, "imagenet-100")
     (tmp_path / "test_batch.bin").write_bytes(records.tobytes()[:-1])
     refuses(r"test_batch.bin: 12291 bytes are not a whole number of 3073-byte records")
+    (tmp_path / "test_batch.bin").unlink()
+    (tmp_path / "test_batch.bin").symlink_to("data_batch_1.bin")
+    refuses("data_batch_1.bin and test_batch.bin are the same file")
+    (tmp_path / "test_batch.bin").unlink()
     records[1, 0] = 10
     records.tofile(tmp_path / "test_batch.bin")
     refuses(r"test_batch.bin:1 has label 10, CIFAR-10 has classes 0 to 9")
@@ -207,3 +217,5 @@ def test_a_test_set_that_is_the_training_set_is_refused(images: Path) -> None:
     (images / "val").symlink_to("train")
     with pytest.raises(ValueError, match="train and val are the same folder; test on other images"):
         read(images)
+    (found,) = examine(images, deep=False, jobs=1)
+    assert found.text.endswith("train and val are the same folder")

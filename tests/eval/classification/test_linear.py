@@ -35,13 +35,13 @@ def reference(rate: float, epochs: int) -> Tensor:
 
 
 def train(
-    checkpoint: Path, *rates: float, train_batches: Callable[[int], Batches] = batches, inputs: str = "a"
+    checkpoint: Path, *rates: float, train_batches: Callable[[int], Batches] = batches, seed: int = 0
 ) -> tuple[list[Tensor], list[list[float]]]:
     config = ClassificationConfig(
         **{"backbone": Path("b"), "data": Path("d"), "output": checkpoint.parent},
         **{"learning_rates": list(rates), "epochs": 6, "batch_size": 16, "seed": 3},
     )
-    return train_probe(config, 3, train_batches, lambda: [(FEATURES, LABELS)], checkpoint, inputs)
+    return train_probe(config, 3, train_batches, lambda: [(FEATURES, LABELS)], checkpoint, {"seed": seed})
 
 
 def weights(checkpoint: Path) -> list[Tensor]:
@@ -75,8 +75,8 @@ def test_an_interrupted_probe_ends_where_an_uninterrupted_one_does(tmp_path: Pat
     # Finished: nothing is trained, the outcome is read.
     ranks_as_read, _ = train(tmp_path / "parts.pth", 0.5, train_batches=interrupted)
     assert torch.equal(ranks_as_read[0], ranks[0])
-    with pytest.raises(ValueError, match="unfinished run with other inputs"):
-        train(tmp_path / "parts.pth", 0.5, inputs="b")
+    with pytest.raises(ValueError, match=r"unfinished run with other inputs \(seed 0 -> 1\)"):
+        train(tmp_path / "parts.pth", 0.5, seed=1)
 
 
 def test_divergence_is_an_error(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backbones.file import read_backbone_file
 from common.files import lock_folder
 from eval.__main__ import main
 from eval.classification.items import read_items
-from eval.classification.task import accuracy, evaluate, metrics_of
+from eval.classification.task import accuracy, check, evaluate, metrics_of
 from eval.result import ResultError, read_result
 from tests.architectures import ANY, FUNCTIONS, backbone_of
 from tests.conftest import Finished, RunMain
@@ -79,6 +80,17 @@ def test_two_processes_give_what_one_gives(configure: Configure, tmp_path: Path,
 def test_mistakes_are_one_line(options: str, message: str, tmp_path: Path, run: Callable[..., Finished]) -> None:
     assert message in run(*options.split()).mistake()
     assert not (tmp_path / "out").exists()
+
+
+def test_damage_is_found_before_anything_is_extracted(configure: Configure) -> None:
+    config = configure(classifiers=["knn"])
+    path = min(config.data.glob("val/*/*"))
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"files are empty \(0 bytes\): val/blue/0\.png"):
+        evaluate(config)
+    with pytest.raises(ValueError, match=r"files are empty \(0 bytes\): val/blue/0\.png"):
+        check(config, read_backbone_file(config.backbone).spec)
+    assert not (config.output / "features").exists()
 
 
 def test_a_finished_task_is_not_run_again_and_its_items_are_read(configure: Configure) -> None:

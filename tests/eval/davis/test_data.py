@@ -126,19 +126,33 @@ def test_what_the_doctor_finds_the_task_refuses(
         assert str(finding) in str(info.value)
 
 
-def test_object_ids_are_notes(davis: Path) -> None:
+def test_object_ids_that_cannot_be_followed_or_scored(davis: Path) -> None:
     masks = davis / "Annotations/480p"
     for path in (masks / "boat").iterdir():
         mask_of(255)(path)
     mask_of(1, 2, 3)(masks / "cart/00002.png")
     mask_of(1, 2, 4)(masks / "drone/00000.png")
     found = examine(davis, deep=True)
-    assert [(one.text, one.names) for one in found if one.kind == "note"] == [
-        ("first masks show no object, so that there is nothing to follow", (FIRST_MASK,)),
-        ("later masks show objects that the first one lacks; they are not followed", ("cart/00002.png (3)",)),
-        ("first masks have gaps in their object ids", ("drone (1, 2, 4)",)),
+    assert [(one.kind, one.text, one.names) for one in found if one.kind != "subset"] == [
+        ("note", "first masks show no object, so that there is nothing to follow", (FIRST_MASK,)),
+        ("note", "later masks show objects that the first one lacks; they are not followed", ("cart/00002.png (3)",)),
+        ("wrong", "first masks have gaps in their object ids", ("drone (1, 2, 4)",)),
     ]
-    assert problems(found) == []
+    with pytest.raises(ValueError, match=r"gaps in their object ids: drone \(1, 2, 4\); number the objects of a sequence 1, 2"):
+        find_sequences(DavisSplit(root=davis), all_masks=True)
+    find_sequences(DavisSplit(root=davis), all_masks=False)  # for propagation, ids are only names
+    (davis / "ImageSets/2017/val.txt").write_text("boat\n")
+    assert [one.text.partition(";")[0] for one in problems(examine(davis))] == ["no sequence shows an object in its first mask"]
+    with pytest.raises(ValueError, match="no sequence shows an object in its first mask; there is nothing to score"):
+        find_sequences(DavisSplit(root=davis), all_masks=True)
+
+
+def test_names_that_would_leave_the_output_or_be_computed(davis: Path) -> None:
+    with pytest.raises(ValueError, match=r"^--split '\.\./2017/val': give a name"):
+        DavisSplit.chosen(davis, DavisSplit(root=davis, split="../2017/val"))
+    (davis / "JPEGImages/480p/boat").rename(davis / "JPEGImages/480p/=1+1")
+    with pytest.raises(ValueError, match=r"DAVIS: sequence '=1\+1': give a name"):
+        sequence_names(DavisSplit(root=davis, split="all"))
 
 
 @pytest.mark.parametrize("prefix", ["", "frame_"])

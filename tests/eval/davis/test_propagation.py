@@ -1,5 +1,6 @@
 """The masks of whole sequences: the command, an interrupted run that continues, several processes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.files import LOCK_FILE
 from eval.davis import writing
 from eval.davis.config import DavisConfig
 from eval.davis.masks import Mask, read_mask, write_mask
@@ -45,20 +47,25 @@ def spoil_inside(davis: Path) -> None:
     path.write_bytes(content[: content.index(b"\xff\xdb")] + content[content.index(b"\xff\xc0") :])
 
 
-def refused_as_other(run: Run, *options: object) -> bool:
-    return "holds masks of other inputs" in run("propagation", "--sequences", "boat", *options).mistake()
+def refused_as_other(run: Run, *options: object, difference: str = "") -> bool:
+    mistake = run("propagation", "--sequences", "boat", *options).mistake()
+    return "holds masks of other inputs" in mistake and difference in mistake
 
 
-def test_masks_of_other_inputs_are_not_mixed(davis: Path, backbone_files: dict[str, Path], run: Run) -> None:
+def test_masks_of_other_inputs_are_not_mixed(davis: Path, backbone_files: dict[str, Path], tmp_path: Path, run: Run) -> None:
     run("propagation", "--sequences", "boat").output()
-    assert refused_as_other(run, "--backbone", backbone_files["dinov3"])
-    assert refused_as_other(run, "--topk", 3)
+    assert refused_as_other(run, "--backbone", backbone_files["dinov3"], difference="(other backbone")
+    assert refused_as_other(run, "--topk", 3, difference="(settings.topk 5 -> 3)")
     assert refused_as_other(run, "--year", "2016", "--split", "all")
     draw_sequence(davis, "longer", 9, frames=FRAMES + 5)
     run("propagation", "--sequences", "boat").output()
     # Masks of other first masks were kept.
     write_mask(davis / "Annotations/480p/boat/00000.png", np.ones((HEIGHT, WIDTH), np.uint8))
-    assert refused_as_other(run)
+    assert refused_as_other(run, difference="(other first masks)")
+    # As runs that began earlier have it.
+    manifest = tmp_path / "out/propagation.json"
+    manifest.write_text(json.dumps({"inputs_sha256": json.loads(manifest.read_text())["inputs_sha256"]}))
+    assert refused_as_other(run, difference="(backbone, data or settings)")
 
 
 def test_what_stopped_before_its_first_sequence_does_not_hold_its_folder(davis: Path, tmp_path: Path, run: Run) -> None:
@@ -72,7 +79,9 @@ def test_what_stopped_before_its_first_sequence_does_not_hold_its_folder(davis: 
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """All files but the lock, which tells the time."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != LOCK_FILE)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_finished_sequences_are_kept_and_the_interrupted_one_begins_again(

@@ -44,6 +44,8 @@ def test_which_sequences_are_scored(davis: Path, predictions: Path, tmp_path: Pa
     assert len(read_csv(tmp_path / "out/per-sequence_results-val.csv")) == 2
     mistake = run("scores", "--annotations", beside, "--sequences", "boat").mistake()
     assert "no sequence boat in split 'val'; it has cart" in mistake
+    mistake = run("scores", "--predictions", beside).mistake()
+    assert "480p: these are the annotations; they would score 100" in mistake
 
 
 def test_processes_give_what_one_process_gives(davis: Path, predictions: Path) -> None:

@@ -152,12 +152,15 @@ def test_what_a_crash_damaged_is_done_again_and_times_add_up(config: DavisConfig
     (masks / ".drone.77.partial").mkdir()
     (output / "result.json").unlink()
     shutil.rmtree(masks / "drone")
-    seconds, begin = json.loads((output / ".parts.json").read_text())
-    (output / ".parts.json").write_text(json.dumps([seconds + 1000, begin]))
+    seconds, begin, inputs = json.loads((output / ".parts.json").read_text())
+    (output / ".parts.json").write_text(json.dumps([seconds + 1000, begin, inputs]))
     second = evaluate(config)
     assert second.metrics == first.metrics
     assert 1000 < second.wall_time_s < 1000 + 60
     assert sorted(path.name for path in masks.iterdir()) == [*SEQUENCES, "propagation.json"]
+    (output / "result.json").unlink()
+    (output / ".parts.json").write_text(json.dumps([seconds + 1000, begin, "of another run"]))
+    assert evaluate(config).wall_time_s < 60
 
 
 def test_a_second_run_in_the_folder_is_refused(config: DavisConfig, run: Run, backbone_files: dict[str, Path]) -> None:

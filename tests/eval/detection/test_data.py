@@ -81,6 +81,8 @@ def _change(root: Path, split: str, change: Callable[[dict[str, Any]], object]) 
         ("val2017", {"segmentation": [[1, 1, 9, 9], [1, 1, 9, 1, 9, 9]]}, "polygons have fewer than three points"),
         ("val2017", {"bbox": [math.nan, 0, 9, 9]}, "boxes are not four numbers"),
         ("val2017", {"iscrowd": None}, "annotations lack iscrowd"),
+        ("train2017", {"segmentation": []}, "annotations lack segmentation"),
+        ("val2017", {"area": 1e300}, "annotations have an iscrowd .* or an area that is not"),
         ("val2017", {"iscrowd": 2}, "annotations have an iscrowd that is neither 0 nor 1"),
     ],
 )
@@ -99,7 +101,13 @@ def test_annotations_that_cannot_be_used_are_named(damaged: Path, split: str, ch
         (lambda content: content["categories"].append({"id": 91, "name": "person"}), "categories have the same name"),
         (lambda content: content["annotations"][0].update(id="7"), "annotations: id '7' is not a whole number"),
         (lambda content: content["images"][0].update(width=128.0), "images: width 128.0 is not a whole number"),
-        (lambda content: content["images"][0].update(file_name="/etc/passwd"), "lacks 1 of the 2 images"),
+        (lambda content: content["images"][0].update(file_name="/etc/passwd"), "file_name '/etc/passwd': give a name"),
+        (lambda content: content["images"][0].update(file_name="./000000000000.jpg"), "file_name './000000000000.jpg': give"),
+        (
+            lambda content: content["images"][0].update(file_name="000000000000.JPG"),
+            "lacks 1 of the 2 images .*: 000000000000.JPG",
+        ),
+        (lambda content: content["images"][0].update(id=2**63), "images: id 9223372036854775808 does not fit 64 bits"),
         (lambda content: content.update(images=None), "not a COCO annotation file"),
     ],
 )
@@ -111,7 +119,31 @@ def test_entries_that_cannot_be_told_apart_or_counted_are_named(
         check_data(damaged)
 
 
-@pytest.mark.parametrize("changes", [{"bbox": [3, 3, 0.5, 9]}, {"segmentation": [[1, 1, 9, 9], [1, 1, 9, 1, 9, 9]]}])
+@pytest.mark.parametrize(
+    ("split", "changes"),
+    [
+        ("val2017", {"iscrowd": 1}),
+        ("train2017", {"iscrowd": 1}),
+        ("train2017", {"ignore": 1}),
+        ("train2017", {"area": 0}),
+        ("train2017", {"bbox": [3, 3, 0.5, 0.5]}),
+    ],
+)
+def test_a_split_without_an_object_that_counts_is_refused(damaged: Path, split: str, changes: dict[str, Any]) -> None:
+    """The metrics were no numbers, after a training, or the training had nothing to learn from."""
+    _change(damaged, split, lambda content: [entry.update(changes) for entry in content["annotations"][:2]])
+    check_data(damaged)
+    limits = {"max_val_images" if split == "val2017" else "max_train_images": 1}
+    with pytest.raises(ValueError, match=rf"instances_{split}\.json: no image that is used has an object"):
+        check_data(damaged, **limits)
+    _change(damaged, split, lambda content: [entry.update(changes) for entry in content["annotations"]])
+    assert "no image that is used has an object" in str([one for one in examine(damaged, False, 1) if one.is_problem])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"bbox": [3, 3, 0.5, 9]}, {"segmentation": [[1, 1, 9, 9], [1, 1, 9, 1, 9, 9]]}, {"ignore": 1}, {"area": 0}],
+)
 def test_what_training_leaves_out_is_only_noted(damaged: Path, changes: dict[str, Any]) -> None:
     """The official files have such boxes."""
     _change(damaged, "train2017", lambda content: content["annotations"][0].update(changes))
@@ -168,6 +200,13 @@ def test_other_annotations_are_other_data(damaged: Path) -> None:
     split = full_coco()["train2017"]
     assert split.describe().coverage == "full"
     assert replace(split, num_annotations=86_000).describe().coverage == "subset"
+
+
+def test_validation_on_the_training_images_is_refused(damaged: Path) -> None:
+    shutil.rmtree(damaged / "train2017")
+    (damaged / "train2017").symlink_to("val2017")
+    with pytest.raises(ValueError, match="train2017 and val2017 are the same folder; test on other images"):
+        check_data(damaged)
 
 
 def test_splits_must_agree_on_coco_categories(damaged: Path) -> None:

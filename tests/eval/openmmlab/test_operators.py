@@ -1,6 +1,5 @@
 import importlib
 import importlib.util
-import pickle
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +9,7 @@ import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 from mmengine.utils.dl_utils.misc import mmcv_full_available
 
+from backbones.checkpoint import CheckpointError
 from eval.openmmlab.operators import EXTENSION, install_operators, quiet_packages
 
 # isort: split
@@ -61,7 +61,7 @@ def test_coming_too_late_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_mmengine_reads_tensors_and_plain_values_and_never_unpickles_code(tmp_path: Path) -> None:
     # mmengine's own loader falls back to unpickling whatever it finds.
     torch.save({"state_dict": tmp_path}, tmp_path / "foreign.pth")
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(CheckpointError, match=rf"^{tmp_path}/foreign\.pth: embeds the object pathlib.*refused"):
         CheckpointLoader.load_checkpoint(str(tmp_path / "foreign.pth"), map_location="cpu")
     torch.save({"meta": {"iter": 3}}, tmp_path / "ours.pth")
     assert CheckpointLoader.load_checkpoint(str(tmp_path / "ours.pth"), map_location="cpu") == {"meta": {"iter": 3}}

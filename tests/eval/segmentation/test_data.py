@@ -1,6 +1,8 @@
 """What is missing from an ADE20K folder is named before anything runs."""
 
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from eval.findings import Finding
 from eval.result import SAMPLE_MARKER
 from eval.segmentation.data import FULL_SIZES, check_data, examine
 from eval.segmentation.metric import ListedADE20K
+from tests.eval.segmentation.conftest import HEIGHT, WIDTH
 
 
 @pytest.fixture
@@ -82,6 +85,51 @@ def test_labels_beyond_the_classes_and_other_sizes_are_found(pairs: Path, deep: 
     size, labels = problems(pairs, deep)
     assert size.names == ("images/training/ADE_training_00000002.jpg (70 x 50 instead of 5 x 7)",)
     assert labels.names == ("annotations/training/ADE_training_00000002.png (151)",)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("split", ["training", "validation"])
+def test_label_maps_without_any_class_are_found(pairs: Path, split: str, deep: bool) -> None:
+    """The metrics were no numbers, after a training."""
+    for path in sorted((pairs / "annotations" / split).iterdir())[1:]:
+        Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(path)
+    assert problems(pairs, deep) == []
+    path = min((pairs / "annotations" / split).iterdir())
+    Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(path)
+    (found,) = problems(pairs, deep)
+    assert found.text == f"annotations/{split}: no label map that is used shows a class, only 0 (unlabelled)"
+    assert check_data(pairs)[split].check_files(deep, 1) == [found]
+
+
+def test_greys_that_decoders_stretch_are_no_labels(pairs: Path) -> None:
+    """Of 4 bits, label 3 became 51: the numbers are spread over 0 to 255."""
+    path = pairs / "annotations/training/ADE_training_00000002.png"
+    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 4, 0, 0, 0, 0)
+    pixels = zlib.compress((b"\0" + b"\x33" * (WIDTH // 2)) * HEIGHT)
+    chunks = [(b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")]
+    parts = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    (found,) = problems(pairs, False)
+    assert found.text == "files are greys of 2 or 4 bits, which decoders stretch to other numbers"
+
+
+@pytest.mark.parametrize("name", ["a\nb", "caf\udce9"])
+def test_names_that_cannot_be_listed_are_found(pairs: Path, name: str) -> None:
+    for part, suffix in (("images", "jpg"), ("annotations", "png")):
+        first = pairs / part / f"validation/ADE_validation_00000000.{suffix}"
+        first.rename(first.with_name(f"{name}.{suffix}"))
+    images, _ = problems(pairs, False)
+    assert images.text == "names have control characters or are not in UTF-8"
+    with pytest.raises(ValueError, match=r"not in UTF-8: images/validation/\w+ b?\.jpg; rename them"):
+        check_data(pairs)
+
+
+def test_validation_on_the_training_images_is_refused(pairs: Path) -> None:
+    for part in ("images", "annotations"):
+        shutil.rmtree(pairs / part / "validation")
+        (pairs / part / "validation").symlink_to("training")
+    with pytest.raises(ValueError, match="images/training and images/validation are the same folder; test on other images"):
+        check_data(pairs)
 
 
 def test_missing_folders_name_what_was_expected(tmp_path: Path) -> None:

@@ -166,6 +166,25 @@ def test_hidden_folders_are_no_classes(folders: tuple[Path, Path], tmp_path: Pat
         images_by_class(train, "option")
 
 
+@pytest.mark.parametrize("linked", ["folder", "class", "image", "hard link"])
+def test_no_image_is_its_own_neighbour(folders: tuple[Path, Path], tmp_path: Path, linked: str) -> None:
+    """Whatever of the neighbours is linked among the images to classify."""
+    train, val = folders[0], tmp_path / "val"
+    image = min((train / "red").iterdir())
+    if linked == "folder":
+        (tmp_path / "other").symlink_to(train)
+        val.symlink_to(tmp_path / "other")
+    elif linked == "class":
+        val.mkdir()
+        (val / "red").symlink_to(train / "red")
+    else:
+        (val / "red").mkdir(parents=True)
+        place = val / "red" / image.name
+        place.hardlink_to(image) if linked == "hard link" else place.symlink_to(image)
+    with pytest.raises(ValueError, match=r"watch\.knn_val: .* own neighbour"):
+        online_knn(train, val, workers=1)
+
+
 def test_mistakes_name_option_and_folder(folders: tuple[Path, Path], tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     (empty / "red").mkdir(parents=True)
