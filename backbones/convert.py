@@ -28,9 +28,9 @@ from backbones.file import (
     write_backbone_file,
 )
 from backbones.foreign import timm_spec, weights_sha256
-from backbones.layouts import LAYOUTS, Conversion, LayoutError, Network, abbreviate, convert
+from backbones.layouts import LAYOUTS, Conversion, Layout, LayoutError, Network, abbreviate, convert
 from backbones.layouts.architecture import refuse_num_heads
-from backbones.layouts.keys import UnknownNetworkError
+from backbones.layouts.keys import UnknownNetworkError, Weights, apply_table, own_keys
 from backbones.layouts.search import in_plain_names, select, state_dicts, with_renamed
 from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, TimmSpec, is_function_name, typical_image_size
 from common.files import file_sha256, one_line
@@ -121,7 +121,7 @@ def convert_content(
             conversion = convert(chosen, layout_name, branch, num_heads)
     except LayoutError as error:
         stated = [name for name in _stated_models(checkpoint) if layout_name is branch is num_heads is None]
-        if stated and isinstance(error, UnknownNetworkError):
+        if stated and (isinstance(error, UnknownNetworkError) or not _has_our_names(stated[0])):
             return _convert_as_timms(chosen, stated[0])
         if selection == WHOLE:
             raise
@@ -156,6 +156,25 @@ def _stated_models(checkpoint: Any) -> list[str]:
     stated = [checkpoint.get("arch") if isinstance(checkpoint, Mapping) else None]
     stated.append(config.get("architecture") if isinstance(config, Mapping) else None)
     return [name for name in stated if isinstance(name, str) and timm.is_model(name)]
+
+
+def _has_our_names(name: str) -> bool:
+    """Whether each name in a model of timm is one of our network's, which then takes its weights or says what is wrong with them."""
+    with torch.device("meta"):
+        weights = timm.create_model(name, pretrained=False, num_classes=0).state_dict()
+    layout = _own_layout(weights)
+    if layout is None:
+        return False
+    try:
+        apply_table(weights, {**dict.fromkeys(layout.drops), **(layout.keys or own_keys(weights.keys()))})
+    except LayoutError:
+        return False
+    return True
+
+
+def _own_layout(weights: Weights) -> Layout | None:
+    """The layout of ours that has timm's names for a network like this one."""
+    return next((LAYOUTS[name] for name in ("timm", "timm_dinov3") if LAYOUTS[name].bears_marks(weights.keys())), None)
 
 
 def _convert_as_timms(checkpoint: Any, name: str) -> Conversion:
@@ -211,7 +230,7 @@ def convert_timm_model(
 def _as_ours(model: Any, own_heads: int | None) -> Conversion:
     """A model of timm as one of our networks; LayoutError unless that gives the same features."""
     weights = model.state_dict()
-    layout = next((LAYOUTS[name] for name in ("timm", "timm_dinov3") if LAYOUTS[name].bears_marks(weights.keys())), None)
+    layout = _own_layout(weights)
     if layout is None:
         raise LayoutError(f"timm's {type(model).__name__} is none of our families (ViT, DINOv3's ViT, Swin, ResNet)")
     conversion = layout.convert(weights, Network(layout, "", ""), layout.branches[0], own_heads)
