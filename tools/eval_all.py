@@ -125,6 +125,7 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
         num_heads=options.num_heads,
     )
     check_tasks(arguments, conversion.spec)
+    logger.info("checkpoint, data and options fit: %s", ", ".join(tasks))
     tables = TablesConfig(runs=options.runs, output=options.results)
     if options.slurm or options.dry_run:
         if options.dry_run:
@@ -174,7 +175,10 @@ def _conversion_command(options: EvalAllOptions, output: Path) -> str:
 
 
 def check_tasks(arguments: Mapping[str, Sequence[str]], spec: "BackboneSpec") -> None:
-    """Find the mistakes in the options and data of all tasks before the first of them starts; one ValueError names them all."""
+    """Find the mistakes in the options and data of all tasks before the first of them starts.
+
+    One ValueError names them all, and the tasks that are possible with the data that is there.
+    """
 
     def check(task: str) -> None:
         config: Any = parse(TASKS[task].config, arguments[task], f"python -m eval {task}")
@@ -184,12 +188,15 @@ def check_tasks(arguments: Mapping[str, Sequence[str]], spec: "BackboneSpec") ->
 
 
 def _join_problems(tasks: Iterable[str], check: Callable[[str], object]) -> None:
-    problems = []
+    problems, possible = [], []
     for task in tasks:
         try:
             check(task)
+            possible.append(task)
         except ValueError as error:
             problems.append(f"--{task}: {as_typed(str(error), task)}")
+    if problems and possible:
+        problems.append(f"what is possible now: --tasks {','.join(possible)}")
     if problems:
         raise ValueError("; ".join(problems))
 

@@ -103,6 +103,7 @@ def test_mistakes_are_found_before_any_task_starts(
     for arguments, message in (
         ([checkpoint, "--data", tmp_path / "absent"], "absent"),
         ([checkpoint, "--data", half], "half/coco"),
+        ([checkpoint, "--data", half], "what is possible now: --tasks davis"),
         ([*whole, "--detection.iteration", "3"], "iteration"),
         ([*whole, "--tasks", "davis", "--detection.iterations", "3"], "leaves out"),
         ([*whole, "--tasks", "davis,depth"], "unknown depth; tasks: davis"),
