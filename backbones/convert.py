@@ -26,7 +26,8 @@ from common.files import file_sha256, one_line
 
 _TIMM_TOLERANCE = 1e-4
 _LONGEST_MESSAGE = 800
-_SHARED = ("branch", "epoch", "recipe_sha256", "seed")  # fields of a conversion and of a file's source
+# Fields of a conversion and of a file's source.
+_SHARED = ("branch", "epoch", "recipe_sha256", "seed", "recipe", "pretraining_data", "log")
 
 
 def open_backbone(

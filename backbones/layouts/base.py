@@ -25,7 +25,7 @@ _MOST_EPOCHS = 10**9
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """A checkpoint's backbone under timm's names. The last three fields are as in `backbones.file.Source`."""
+    """A checkpoint's backbone under timm's names. The fields from the epoch on are as in `backbones.file.Source`."""
 
     layout: str
     branch: str
@@ -36,6 +36,9 @@ class Conversion:
     epoch: int
     recipe_sha256: str = ""
     seed: int = -1
+    recipe: str = ""
+    pretraining_data: str = ""
+    log: str = ""
 
 
 def convert_by_table(layout: Layout, checkpoint: Any, branch: str | None, num_heads: int | None) -> Conversion:
