@@ -7,7 +7,7 @@ import subprocess
 import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common.cli import SECTION, as_typed, parse, run_command
 from common.files import check_name, lock_folder, remove_leftovers
 from common.launch import Command, LaunchOptions
+from eval.result import RESULT_FILE, read_result
 from eval.tasks import TASKS, named_tasks
 from tools.make_sample_data import SAMPLE_FOLDER, SampleConfig, draw_samples
 
@@ -144,12 +145,18 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
         processes = local_processes(options)
         statuses = {task: _run(task, [*arguments[task], *processes]) for task in tasks}
         try:
-            files = make_tables(tables, PATIENCE)
+            files = make_tables(replace(tables, first=_name_in_results(folder, statuses)), PATIENCE)
         except ValueError as error:
             files = []
             logger.error("no tables: %s", error)
     print(summary(folder, statuses, files))  # noqa: T201
     return bool(files) and not any(statuses.values())
+
+
+def _name_in_results(folder: Path, statuses: Mapping[str, int]) -> str:
+    """What the results of the run call it, which an option of a task may have changed; empty if no task succeeded."""
+    succeeded = [task for task, status in statuses.items() if not status]
+    return read_result(folder / succeeded[0] / RESULT_FILE).backbone.name if succeeded else ""
 
 
 def _task_arguments(task: str, backbone: Path, options: EvalAllOptions, given: Sequence[str]) -> list[str]:
