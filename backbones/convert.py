@@ -40,7 +40,8 @@ _LONGEST_MESSAGE = 800
 _MOST_HINTS = 4
 _WITHOUT_EFFECT = {"Identity", "Dropout", "DropPath"}  # modules that leave features as they are, or follow them
 _AVERAGED_BY_TIMM = ("state_dict_ema", "model_ema")  # which timm prefers when it loads a checkpoint
-_SHARED = ("branch", "epoch", "recipe_sha256", "seed")  # fields of a conversion and of a file's source
+# Fields of a conversion and of a file's source.
+_SHARED = ("branch", "epoch", "recipe_sha256", "seed", "recipe", "pretraining_data", "log")
 
 
 @dataclass(frozen=True)

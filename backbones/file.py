@@ -61,6 +61,9 @@ class Source:
     recipe_sha256: str = ""
     """Digest of the pretraining's settings apart from its seed; empty where the checkpoint states none (all but PatchBench's own)."""
     seed: int = -1
+    recipe: str = ""  # Name of the pretraining's recipe; like the next two, only PatchBench's own checkpoints state it.
+    pretraining_data: str = ""  # The last two parts of the path of the images, such as `imagenet/train`.
+    log: str = ""  # Path of the pretraining's log, as its command named the folder.
 
 
 @dataclass(frozen=True, kw_only=True)

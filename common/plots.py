@@ -24,11 +24,11 @@ class Panel(NamedTuple):
     smooth: bool = True
 
 
-def read_log(path: Path) -> tuple[list[dict[str, float]], int]:
-    """The lines of a log of iterations, ascending, and how many could not be read, since a kill cut them off.
+def read_log(path: Path, step: str = "iteration") -> tuple[list[dict[str, float]], int]:
+    """The lines of a log, ascending by `step`, and how many could not be read, since a kill cut them off.
 
     After a kill, the run that continues from the last checkpoint writes the lines since then anew: where the log goes back, they
-    replace the earlier ones. ValueError, without the path, if it has no line, or one without an iteration.
+    replace the earlier ones. ValueError, without the path, if it has no line, or one without a step.
     """
     try:
         texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -42,9 +42,9 @@ def read_log(path: Path) -> tuple[list[dict[str, float]], int]:
         except ValueError:
             cut_off += 1
             continue
-        if not isinstance(line, dict) or not isinstance(line.get("iteration"), int):
-            raise ValueError("has a line without an iteration")
-        while lines and lines[-1]["iteration"] >= line["iteration"]:
+        if not isinstance(line, dict) or not isinstance(line.get(step), int):
+            raise ValueError(f"has a line without {'an' if step == 'iteration' else 'a'} {step}")
+        while lines and lines[-1][step] >= line[step]:
             lines.pop()
         lines.append({name: float(value) for name, value in line.items() if isinstance(value, (int, float))})
     if not lines:

@@ -134,9 +134,14 @@ class Result:
 def write_result(folder: Path, result: Result) -> Path:
     """Write `folder/result.json` atomically; call it last. Returns its path."""
     path = folder / RESULT_FILE
-    content = _nan_to_null(dataclasses.asdict(result))
-    write_text_atomically(path, json.dumps(content, indent=1, allow_nan=False, default=str) + "\n")
+    write_text_atomically(path, json.dumps(json_values(result), indent=1, allow_nan=False, default=str) + "\n")
     return path
+
+
+def json_values(result: Result) -> dict[str, Any]:
+    """What the file holds."""
+    content: dict[str, Any] = _nan_to_null(dataclasses.asdict(result))
+    return content
 
 
 def read_result(path: Path) -> Result:

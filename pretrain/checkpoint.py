@@ -42,7 +42,7 @@ _PARTS = ("student", "teacher", "objective", "optimizer")  # of the networks
 _FREE_FIELDS = {
     *(f"data.{name}" for name in ("path", "kind", "tar_index", "workers", "pin_workers", "max_unreadable")),
     *(f"train.{name}" for name in ("output", "device", "accumulate", "compile", "checkpoint_every", "keep_last", "keep_every")),
-    *(f"train.{name}" for name in ("resume", "export", "log_every")),
+    *(f"train.{name}" for name in ("resume", "export", "log_every", "recipe")),
 }
 
 

@@ -164,6 +164,7 @@ class TrainConfig(Section):
     keep_every: Count = 0  # Besides, keep the checkpoint of every so many epochs for good; 0 for none.
     export: bool = False  # Write the backbones of teacher and student for evaluation when the run is complete.
     log_every: Size = 10  # Steps between lines of the log; the last step of every epoch gets one, too.
+    recipe: str = ""  # Name of the recipe, which results on the checkpoint state; the command knows it from its first argument.
 
 
 @dataclass(kw_only=True)
@@ -260,7 +261,9 @@ def parse_run(argv: Sequence[str]) -> PretrainConfig:
     candidates = [path for path in (Path(expanded(argv[0], "the recipe")), RECIPES / f"{argv[0]}.yaml") if path.is_file()]
     if not candidates:
         raise ValueError(f"no recipe {argv[0]!r}; give {recipes}")
-    return parse(PretrainConfig, [*as_arguments(read_recipe(candidates[0])), *argv[1:]], command, description)
+    # The resolved configuration of a run names the recipe that it came from, and so comes second.
+    arguments = [f"--train.recipe={candidates[0].stem}", *as_arguments(read_recipe(candidates[0])), *argv[1:]]
+    return parse(PretrainConfig, arguments, command, description)
 
 
 def parse_run_here(argv: Sequence[str]) -> PretrainConfig:

@@ -21,7 +21,8 @@ _SOURCE_KINDS = {"format": str, "branch": str, "file_name": str, "epoch": int}
 _LARGEST = 2**46  # seconds, bytes or items; of more seconds, Python knows no days
 _LONGEST_NAME = 255  # no folder has a longer one
 _LARGEST_PERCENTAGE = 1000  # in a breakdown, where a decay may be negative
-_LATER_SOURCE_KINDS = {"recipe_sha256": str, "seed": int}  # backbone files from before these were recorded have neither
+# Backbone files from before these were recorded lack them.
+_LATER_SOURCE_KINDS = {"recipe_sha256": str, "seed": int, "recipe": str, "pretraining_data": str, "log": str}
 
 
 class CollectionError(ValueError):

@@ -38,7 +38,7 @@ class Layout:
 
 _ABLATION = (
     "Published rows: every model pretrained on COCO. Measured rows: every backbone with a DAVIS result, whatever it was pretrained "
-    "on, which a result does not state."
+    "on, which is stated where that was done here."
 )
 _RUN = ("method", "backbone", "pretraining_data", "epochs")
 
@@ -47,7 +47,7 @@ MAIN = Layout(
     title="Main results",
     caption=(
         "COCO val2017 with Mask R-CNN, ADE20K validation with Semantic FPN, DAVIS-2017 val by label propagation; all in percent. "
-        "Published rows: pretrained on ImageNet-1k. What measured rows were pretrained on, a result does not state."
+        "Published rows: pretrained on ImageNet-1k. For measured rows, the data is stated where they were pretrained here."
     ),
     descriptors=_RUN,
     columns=(*BENCHMARKS["coco"].columns, *BENCHMARKS["ade20k"].columns, *BENCHMARKS["davis"].columns),

@@ -2,18 +2,22 @@
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from common.files import lock_folder, remove_leftovers, write_text_atomically
 from tables.collect import Evaluated, collect
 from tables.compare import Comparison, compare, names_of
+from tables.headline import Headline, make_headlines, render_headlines
 from tables.latex import DOCUMENT, MACROS, MACROS_FILE, render_document, render_latex
 from tables.layout import layouts_for
 from tables.reference import read_reference
-from tables.render import render_csv, render_markdown
+from tables.render import render_csv, render_full_csv, render_json_lines, render_markdown
 from tables.rows import Table, build_table
 
+SUMMARY_PAGE = "summary.md"
 PAGE = "tables.md"
+RESULTS_FILE = "results.jsonl"
 REPORT_FILE = "report.html"
 PATIENCE = 600.0  # seconds to wait for others' tables, for who has run long and may not fail now
 
@@ -26,11 +30,12 @@ class TablesConfig:
 
     runs: Path  # Folder of results; every result.json below it is read.
     output: Path
-    """Folder for a CSV and a LaTeX file per table, for tables.md and tables.tex with all of them, and for report.html; made if
-    absent."""
+    """Folder, made if absent, for summary.md (each run beside the published rows of its backbone), two CSV files and one in LaTeX per
+    table, tables.md and tables.tex with all of them, results.jsonl (one result a line) and report.html."""
+    first: str = ""  # Name of the run that comes first in summary.md and report.html; by default the first by name.
     baseline: str = ""
     """Give differences from this row: a method of the published tables, such as `DINO`, or the name of a run. Default: none."""
-    max_picture_mb: float = 20
+    max_picture_mb: float = 6
     """Limit on the pictures in report.html, in megabytes; the rest of the page takes one or two. It names what does not fit."""
     max_films: int = 6
     """Largest number of DAVIS sequences that report.html shows as films, spread evenly; it names the others."""
@@ -48,34 +53,47 @@ class Tables:
     evaluated: list[Evaluated]
     tables: list[Table]
     comparisons: list[Comparison]
+    headlines: list[Headline]
     baseline: str | None  # The row from which differences are given.
 
 
-def build_tables(runs: Path, baseline: str | None = None) -> Tables:
-    """Read the results and the reference tables, join and compare them; ValueError if no row has the name of the baseline."""
+def build_tables(runs: Path, baseline: str | None = None, first: str = "") -> Tables:
+    """Read the results and the reference tables, join and compare them.
+
+    ValueError if no row has the name of the baseline, or no run has the name `first`.
+    """
+    # These need numpy and the tasks' files of single items.
+    from tables.significance import add_intervals, interval_from, items_reader
+
     evaluated = collect(runs)
     if not evaluated:
         logger.warning("no results below %s: the tables hold the published rows only", runs)
     layouts = layouts_for([measurement.result for row in evaluated for measurement in row.measurements])
     tables = [build_table(layout, read_reference(layout), evaluated) for layout in layouts]
     comparisons = [compare(table, baseline) for table in tables]
+    items_of = items_reader()
     if baseline is not None:
         names = dict.fromkeys(name for table in tables for row in table.rows for name in names_of(row))
         if baseline not in names:
             raise ValueError(f"--baseline {baseline}: no row has this name; there are {', '.join(names)}")
-        from tables.significance import add_intervals  # needs numpy and the tasks' files of single items
-
-        comparisons = add_intervals(tables, comparisons)
-    return Tables(evaluated=evaluated, tables=tables, comparisons=comparisons, baseline=baseline)
+        comparisons = add_intervals(tables, comparisons, items_of)
+    runs_found = dict.fromkeys(name for row in evaluated for name in row.run_names)
+    if first and first not in runs_found:
+        raise ValueError(f"--first {first}: no run has this name; there are {', '.join(runs_found) or 'none'}")
+    logger.info("testing the first run's differences from the published rows by its items")
+    headlines = make_headlines(tables, evaluated, first, partial(interval_from, items_of))
+    return Tables(evaluated=evaluated, tables=tables, comparisons=comparisons, headlines=headlines, baseline=baseline)
 
 
 def render_tables(made: Tables) -> dict[str, str]:
     """File name -> content of every table, a pure function of the results, their items and the reference tables."""
-    files = {}
+    files = {SUMMARY_PAGE: render_headlines(made.headlines)}
     for table, comparison in zip(made.tables, made.comparisons, strict=True):
-        files[f"{table.layout.name}.csv"] = render_csv(table, comparison, made.baseline is not None)
+        files[f"{table.layout.name}.csv"] = render_csv(table)
+        files[f"{table.layout.name}_full.csv"] = render_full_csv(table, comparison, made.baseline is not None)
         files[f"{table.layout.name}.tex"] = render_latex(table, comparison)
     files[PAGE] = render_markdown(made.tables, made.comparisons, made.evaluated, made.baseline)
+    files[RESULTS_FILE] = render_json_lines(made.evaluated)
     files[MACROS_FILE] = MACROS
     files[DOCUMENT] = render_document([table.layout.name for table in made.tables if table.rows])
     return files
@@ -92,7 +110,7 @@ def make_tables(config: TablesConfig, patience: float = 0) -> list[Path]:
         build_tables(config.runs, config.baseline or None)  # finds mistakes before a folder is made
     with lock_folder(config.output, patience=patience):
         remove_leftovers(config.output)
-        made = build_tables(config.runs, config.baseline or None)
+        made = build_tables(config.runs, config.baseline or None, config.first)
         files = render_tables(made)
         files[REPORT_FILE] = render_report(made, max_picture_mb=config.max_picture_mb, max_films=config.max_films)
         for name, content in files.items():

@@ -1,16 +1,4 @@
-"""The tables as CSV files and as one Markdown page.
-
-The CSV files have full precision, and the standing of every value. Their columns are
-
-- `row`, the kind of the row (`tables.rows.Row.kind`; the rows of its seeds follow a row of means), and the descriptors;
-- for each metric `KEY`, `KEY_status`, `KEY_spread` (standard deviation over the seeds); in tables with rows per data set also
-  `KEY_low` and `KEY_high` (95 % interval over resampled items); with a baseline also `KEY_delta`, `KEY_delta_low` and
-  `KEY_delta_high` (difference from the baseline, and its 95 % interval);
-- for each benchmark `NAME_items` (images or sequences of the test split), `NAME_deviations` from the published protocol (JSON,
-  setting -> [published, used]), `NAME_seeds` (number of results), `NAME_result` (paths below the folder of runs, separated by
-  `; `); all are empty in published rows;
-- `pretraining_seed` (-1: not recorded) and `evaluation_seed` of a row of one seed; `backbone_sha256`, empty if the seeds have several
-  backbones; `source`; `note`.
+"""The tables as CSV files, the results as lines of JSON, and all tables on one Markdown page; `docs/tables.md` explains the columns.
 
 On the Markdown page, a value that is not a benchmark number stands in brackets and italics, with a number that leads to a note saying
 why.
@@ -23,16 +11,17 @@ import re
 from collections.abc import Mapping, Sequence
 
 from common.files import FORMULA_STARTS
-from eval.result import Dataset, Result
+from eval.result import Dataset, Result, json_values
 from eval.tasks import BENCHMARKS
 from tables.collect import Evaluated, Measurement, slots_of
 from tables.comparability import deviations_of
 from tables.compare import FEWEST_ITEMS, RESAMPLES, Comparison, Mark, marked
-from tables.rows import BENCHMARK_NUMBERS, VERDICTS, Cell, Row, Table, printed, signed, standing
+from tables.rows import BENCHMARK_NUMBERS, VERDICTS, Cell, Row, Table, in_words, printed, signed, standing, standing_word
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?")
 _NO_VALUE = "n/a"
-_NOT_RUN = "–"
+NOT_RUN = "–"
+_IN_FULL_ONLY = ("epochs", "knn_features", "linear_features")  # the papers' tables have no such columns
 
 _LEGEND = f"""\
 | cell | means |
@@ -54,30 +43,60 @@ A difference without a star is not significant, or cannot be tested: published f
 before these were recorded; fewer than {FEWEST_ITEMS} items show nothing."""
 
 
-def render_csv(table: Table, comparison: Comparison, with_baseline: bool = False) -> str:
-    """The whole file, with Unix line ends; with a baseline, it has columns for the differences."""
+def render_csv(table: Table) -> str:
+    """The table for people: as the paper prints it, with what the values of each row are worth and how many seeds they have."""
+    descriptors = [name for name in table.layout.descriptors if name not in _IN_FULL_ONLY]
+    records = [
+        {
+            **row.descriptors,
+            **{key: rounded(cell) for key, cell in row.cells.items()},
+            "standing": in_words(row.cells.values(), standing_word),
+            "seeds": in_words(row.cells.values(), lambda cell: str(len(cell.measurements))) if row.evaluated else "",
+        }
+        for row in table.rows
+    ]
+    return _csv([*descriptors, *(column.key for column in table.layout.columns), "standing", "seeds"], records)
+
+
+def render_full_csv(table: Table, comparison: Comparison, with_baseline: bool = False) -> str:
+    """Everything about a table, in full precision, with the rows of single seeds; with a baseline, also the differences."""
     values = []
     for column in table.layout.columns:
         suffixes = ["", "_status", "_spread"]
         suffixes += ["_low", "_high"] if BENCHMARKS[column.benchmark].any_dataset else []
         suffixes += ["_delta", "_delta_low", "_delta_high"] if with_baseline else []
         values += [f"{column.key}{suffix}" for suffix in suffixes]
-    origins = [
-        f"{benchmark.key}_{part}"
-        for benchmark in table.layout.benchmarks
-        for part in ("items", "deviations", "seeds", "result")
-    ]
+    parts = ("items", "deviations", "seeds", "result")
+    origins = [f"{benchmark.key}_{part}" for benchmark in table.layout.benchmarks for part in parts]
     about = ["pretraining_seed", "evaluation_seed", "backbone_sha256", "source", "note"]
-    header = ["row", *table.layout.descriptors, *values, *origins, *about]
+    records = []
+    for row, entries in marked(table, comparison):
+        records.append(_csv_record(table, row, {column.key: mark for column, _, mark in entries}))
+        records += [_csv_record(table, seed, {}) for seed in row.seeds]
+    return _csv(["row", *table.layout.descriptors, *values, *origins, *about], records)
+
+
+def _csv(header: Sequence[str], records: Sequence[Mapping[str, str]]) -> str:
+    """The whole file, with Unix line ends; what a record lacks is empty, and what the header lacks is left out."""
     stream = io.StringIO()
-    # A table without rows per data set has no columns for the interval of a single result.
     writer = csv.DictWriter(stream, header, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    for row, entries in marked(table, comparison):
-        records = [_csv_record(table, row, {column.key: mark for column, _, mark in entries})]
-        for record in (*records, *(_csv_record(table, seed, {}) for seed in row.seeds)):
-            writer.writerow({name: csv_text(text) for name, text in record.items()})
+    for record in records:
+        writer.writerow({name: csv_text(text) for name, text in record.items()})
     return stream.getvalue()
+
+
+def render_json_lines(evaluated: Sequence[Evaluated]) -> str:
+    """Each result on a line: what its file holds but for the single items, its path, its architecture in words, and its standing."""
+    lines = []
+    for row in evaluated:
+        for measurement in row.measurements:
+            content = json_values(measurement.result)
+            del content["breakdown"]
+            worth = {slot.benchmark: standing(measurement.result, slot.benchmark) for slot in slots_of(measurement.result)}
+            own = {"path": measurement.path, "architecture": row.architecture, "standing": worth}
+            lines.append(json.dumps({**own, **content}, allow_nan=False, default=str))
+    return "".join(f"{line}\n" for line in lines)
 
 
 def csv_text(text: str) -> str:
@@ -119,7 +138,7 @@ def render_markdown(
     """The page; it leaves out tables without rows, and has a numbered note for each result."""
     parts = [
         "# Results",
-        "Figures are in percent and rounded to one decimal here; the CSV files beside this page hold all digits.",
+        "Figures are in percent and rounded to one decimal here; the CSV files NAME_full.csv beside this page hold all digits.",
         _LEGEND,
     ]
     for table, comparison in zip(tables, comparisons, strict=True):
@@ -128,8 +147,6 @@ def render_markdown(
             parts += [f"## {table.layout.title}", table.layout.caption, grid, *_footer(table, comparison, baseline)]
     notes = [f"{measurement.number}. {_note(measurement)}" for row in evaluated for measurement in row.measurements]
     parts += ["## Notes on what was measured here", "\n".join(notes) or "There are no results yet."]
-    if evaluated:
-        parts += ["## Backbones measured here", _backbones(evaluated)]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
@@ -146,14 +163,14 @@ def _grid(table: Table, comparison: Comparison) -> str:
         cells = ["measured" if row.evaluated else "published"]
         for name, text in row.descriptors.items():
             is_run_name = name == "method" and row.evaluated
-            cells.append((_code(text) if is_run_name else _plain(text)) or _NOT_RUN)
+            cells.append((code(text) if is_run_name else plain_cell(text)) or NOT_RUN)
         lines.append(_line([*cells, *(_markdown_value(cell, mark) for _, cell, mark in entries)]))
     return "\n".join(lines)
 
 
 def _markdown_value(cell: Cell | None, mark: Mark) -> str:
     if cell is None:
-        return _NOT_RUN
+        return NOT_RUN
     value = rounded(cell)
     if cell.spread is not None:
         value = f"{value} ± {printed(cell.spread)} (n={len(cell.measurements)})"
@@ -184,14 +201,14 @@ def _footer(table: Table, comparison: Comparison, baseline: str | None) -> list[
     for row in table.rows:
         if row.note:
             name = row.descriptors["method"]
-            remarks.setdefault(row.note, {})[name if row.evaluated is None else _code(name)] = None
-    lines = [f"Published rows: {_plain(source)}." for source in dict.fromkeys(row.source for row in published)]
-    lines += [f"{', '.join(methods)} – {_plain(text)}." for text, methods in remarks.items()]
+            remarks.setdefault(row.note, {})[name if row.evaluated is None else code(name)] = None
+    lines = [f"Published rows: {plain_cell(source)}." for source in dict.fromkeys(row.source for row in published)]
+    lines += [f"{', '.join(methods)} – {plain_cell(text)}." for text, methods in remarks.items()]
     if comparison.baselines and baseline is not None:
-        lines.append(f"Differences are from {_code(baseline)}, to rows of the same backbone.")
-    names = {number: _code(row.descriptors["method"]) for number, row in enumerate(table.rows)}
+        lines.append(f"Differences are from {code(baseline)}, to rows of the same backbone.")
+    names = {number: code(row.descriptors["method"]) for number, row in enumerate(table.rows)}
     lines += dict.fromkeys(
-        f"‡ {names[number]} does not compete: {_plain(mark.incomparable)}."
+        f"‡ {names[number]} does not compete: {plain_cell(mark.incomparable)}."
         for (number, _), mark in comparison.marks.items()
         if mark.incomparable
     )
@@ -209,35 +226,23 @@ def _note(measurement: Measurement) -> str:
     data = "; ".join(_data(role, dataset) for role, dataset in sorted(result.datasets.items()))
     pretraining = result.backbone.source.get("seed", -1)
     seeds = f"Seed {result.seed}" + (f", of the pretraining {pretraining}" if pretraining >= 0 else "")
-    return f"{_code(measurement.path)}: {', '.join(verdicts)}. {data}. {_protocol(result)}. {seeds}."
+    return f"{code(measurement.path)}: {', '.join(verdicts)}. {data}. {_protocol(result)}. {seeds}."
 
 
 def _data(role: str, dataset: Dataset) -> str:
-    verb = {"test": "Tested", "train": "trained"}.get(role) or _plain(role)
-    name = f"{_plain(dataset.name)} {_plain(dataset.split)}"
+    verb = {"test": "Tested", "train": "trained"}.get(role) or plain_cell(role)
+    name = f"{plain_cell(dataset.name)} {plain_cell(dataset.split)}"
     on = {"full": f"{name}, whole", "subset": f"a part of {name}", "sample": f"sample data in the format of {name}"}
     return f"{verb} on {on[dataset.coverage]}: {dataset.num_items} items"
 
 
 def _protocol(result: Result) -> str:
-    protocol = f"Protocol {_code(result.protocol.name)} version {result.protocol.version}"
+    protocol = f"Protocol {code(result.protocol.name)} version {result.protocol.version}"
     changes = [
-        f"{_code(name)} {_code(json.dumps(used))} instead of {_code(json.dumps(published))}"
+        f"{code(name)} {code(json.dumps(used))} instead of {code(json.dumps(published))}"
         for name, (published, used) in sorted(result.protocol.deviations.items())
     ]
     return f"{protocol} with {', '.join(changes)}" if changes else f"{protocol} as published"
-
-
-def _backbones(evaluated: Sequence[Evaluated]) -> str:
-    lines = [_line(["name", "architecture", "checkpoint", "format", "branch", "epoch", "seed", "backbone file sha256"])]
-    lines.append(_line(["---"] * 8))
-    backbones = [(row, measurement.result.backbone) for row in evaluated for measurement in row.measurements]
-    for row, record in {(record.name, record.sha256): (row, record) for row, record in backbones}.values():
-        source = record.source
-        epoch, seed = (str(value) if value >= 0 else _NOT_RUN for value in (source["epoch"], source.get("seed", -1)))
-        names = [_code(str(source[key])) for key in ("file_name", "format", "branch")]
-        lines.append(_line([_code(record.name), row.architecture, *names, epoch, seed, _code(record.sha256[:16])]))
-    return "\n".join(lines)
 
 
 def plain(text: str) -> str:
@@ -245,12 +250,12 @@ def plain(text: str) -> str:
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
-def _plain(text: str) -> str:
+def plain_cell(text: str) -> str:
     """Text that breaks no cell of a Markdown table, and is neither HTML, a link, a picture nor code."""
     return re.sub(r"[\\|<\[`]", r"\\\g<0>", plain(text))
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
     """A code span that does not break a cell, whatever characters it holds."""
     inline = plain(text).replace("|", "\\|")
     if not inline:

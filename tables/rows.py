@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -80,7 +80,8 @@ class Table:
 
     layout: Layout
     rows: list[Row]
-    """Published rows in the paper's order, then measured rows by name (first by data set, where the layout has data sets)."""
+    """Published rows in the paper's order. Measured rows, by name (first by data set, if the layout has them), stand after the last
+    published one of their backbone, or at the end."""
 
 
 def standing(result: Result, benchmark: str) -> Status:
@@ -90,6 +91,19 @@ def standing(result: Result, benchmark: str) -> Status:
     if result.coverage == "subset":
         return "measured-subset"
     return "measured-deviating" if deviations_of(result, benchmark) else "measured"
+
+
+def in_words(cells: Iterable[Cell], word_of: Callable[[Cell], str]) -> str:
+    """What is true of the cells of a row: one word for all benchmarks, or one for each, such as `COCO subset, ADE20K measured`."""
+    words = {BENCHMARKS[cell.column.benchmark].title: word_of(cell) for cell in cells}
+    if len(set(words.values())) == 1:
+        return next(iter(words.values()))
+    return ", ".join(f"{title} {word}" for title, word in words.items())
+
+
+def standing_word(cell: Cell) -> str:
+    """`published`, `measured`, `deviating`, `subset` or `sample`."""
+    return cell.status.removeprefix("measured-")
 
 
 def printed(value: float) -> str:
@@ -118,7 +132,11 @@ def build_table(layout: Layout, published: Sequence[PublishedRow], evaluated: Se
             slots = {place: recipe.slots[place] for place in places if place in recipe.slots}
             if slots:
                 measured.append((dataset, recipe.name, _measured_row(layout, recipe, slots, dataset)))
-    return Table(layout=layout, rows=rows + [row for *_, row in sorted(measured, key=lambda place: place[:2])])
+    last = {one.descriptors["backbone"]: number for number, one in enumerate(rows)}
+    numbered = [*enumerate(rows)]
+    for _, _, own in sorted(measured, key=lambda found: found[:2]):
+        numbered.append((last.get(own.descriptors["backbone"], len(rows)), own))
+    return Table(layout=layout, rows=[one for _, one in sorted(numbered, key=lambda pair: pair[0])])
 
 
 def _measured_row(layout: Layout, recipe: Evaluated, slots: _Slots, dataset: str) -> Row:
@@ -144,6 +162,7 @@ def _row(layout: Layout, recipe: Evaluated, name: str, slots: _Slots, dataset: s
     epoch = int(results[0].backbone.source["epoch"])
     # An epoch of -1 means that the checkpoint states none.
     known = {"method": name, "backbone": recipe.architecture, "dataset": dataset, "epochs": str(epoch) if epoch >= 0 else ""}
+    known["pretraining_data"] = results[0].backbone.source.get("pretraining_data", "")
     for key in ("knn_features", "linear_features"):
         known[key] = next((str(result.protocol.settings[key]) for result in results if key in result.protocol.settings), "")
     by_benchmark = {slot.benchmark: found for slot, found in slots.items()}

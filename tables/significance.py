@@ -47,20 +47,42 @@ class Items(NamedTuple):
     resampled: Mapping[str, Array]  # Every other metric -> its values [R] on the resampled sets.
 
 
-def add_intervals(tables: Sequence[Table], comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Add an interval to every difference between results that carry the same items."""
-    logger.info("testing differences from the baseline by the items of the results")
+ItemsOf = Callable[[Cell], list[Items]]
+
+
+def items_reader() -> ItemsOf:
+    """A function that reads the items of each seed of a value, and those of a result only once.
+
+    It finds none for published values, or if the result of a seed carries no items.
+    """
     read: dict[str, Items | None] = {}
-    intervals: dict[tuple[tuple[str, ...], ...], dict[str, Interval]] = {}
 
     def items_of(cell: Cell) -> list[Items]:
-        """The items of each seed; none for published values, or if the result of a seed carries no items."""
         for measurement in cell.measurements:
             if measurement.path not in read:
                 read[measurement.path] = read_items(measurement)
         known = [found for measurement in cell.measurements if (found := read[measurement.path])]
         return known if len(known) == len(cell.measurements) else []
 
+    return items_of
+
+
+def interval_from(items_of: ItemsOf, cell: Cell, published: float) -> Interval | None:
+    """The interval of a measured value minus a published figure, which is taken as exact; None if there are no items, or too few."""
+    metric, ours = cell.column.metric, items_of(cell)
+    if not ours:
+        return None
+    figure = {metric: np.full(len(ours[0].names), published)}, {metric: np.full(RESAMPLES, published)}
+    return difference_intervals(ours, [Items(ours[0].names, *figure)]).get(metric)
+
+
+def add_intervals(
+    tables: Sequence[Table], comparisons: Sequence[Comparison], items_of: ItemsOf | None = None
+) -> list[Comparison]:
+    """Add an interval to every difference between results that carry the same items."""
+    logger.info("testing differences from the baseline by the items of the results")
+    items_of = items_of or items_reader()
+    intervals: dict[tuple[tuple[str, ...], ...], dict[str, Interval]] = {}
     found = []
     for table, comparison in zip(tables, comparisons, strict=True):
         marks = dict(comparison.marks)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +19,7 @@ from backbones.spec import is_function_name
 from common.cli import SECTION, parse, run_command
 from common.files import check_name, lock_folder, remove_leftovers
 from common.launch import Command, LaunchOptions
+from eval.result import RESULT_FILE, read_result
 from eval.tasks import TASKS, named_tasks
 from tools.convert_checkpoint import check_source
 from tools.evaluation import BACKBONE_FILE, LOCK_FILE, check_tasks, task_arguments
@@ -138,6 +139,7 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
         selection=Selection(options.key, options.prefix, options.map),
     )
     check_tasks(arguments, conversion.spec)
+    logger.info("checkpoint, data and options fit: %s", ", ".join(tasks))
     tables = TablesConfig(runs=options.runs, output=options.results)
     if options.slurm or options.dry_run:
         if options.dry_run:
@@ -159,12 +161,18 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
         processes = local_processes(options)
         statuses = {task: _run(task, [*arguments[task], *processes]) for task in tasks}
         try:
-            files = make_tables(tables, PATIENCE)
+            files = make_tables(replace(tables, first=_name_in_results(folder, statuses)), PATIENCE)
         except ValueError as error:
             files = []
             logger.error("no tables: %s", error)
     print(summary(folder, statuses, files))  # noqa: T201
     return bool(files) and not any(statuses.values())
+
+
+def _name_in_results(folder: Path, statuses: Mapping[str, int]) -> str:
+    """What the results of the run call it, which an option of a task may have changed; empty if no task succeeded."""
+    succeeded = [task for task, status in statuses.items() if not status]
+    return read_result(folder / succeeded[0] / RESULT_FILE).backbone.name if succeeded else ""
 
 
 def _conversion_command(options: EvalAllOptions, output: Path) -> str:

@@ -36,19 +36,25 @@ def task_arguments(task: str, backbone: Path, folder: Path, data: Path, given: S
 
 
 def check_tasks(arguments: Mapping[str, Sequence[str]], spec: "BackboneSpec | None" = None) -> None:
-    """Find the mistakes in the options of all tasks, and with a spec those in their data, too; one ValueError names them all."""
+    """Find the mistakes in the options of all tasks, and with a spec those in their data, too.
+
+    One ValueError names them all, and the tasks that are possible with the data that is there.
+    """
 
     def check(task: str) -> None:
         config: Any = parse(TASKS[task].config, arguments[task], f"python -m eval {task}")
         if spec is not None:
             TASKS[task].load("task", "check")(config, spec)
 
-    problems = []
+    problems, possible = [], []
     for task in arguments:
         try:
             check(task)
+            possible.append(task)
         except ValueError as error:
             problems.append(f"--{task}: {as_typed(str(error), task)}")
+    if problems and possible:
+        problems.append(f"what is possible now: --tasks {','.join(possible)}")
     if problems:
         raise ValueError("; ".join(problems))
 

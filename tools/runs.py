@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,12 +13,16 @@ import torch
 from backbones.convert import source_sha256, write_conversion
 from backbones.file import TIMM_PREFIX, is_backbone_file, is_timm_name, read_backbone_file
 from backbones.layouts import Conversion
+from backbones.layouts.patchbench import PATCHBENCH
 from backbones.spec import is_function_name
 from common.cli import USER_ERROR, as_arguments
 from common.files import file_sha256, write_atomically
 from common.launch import Command, LaunchOptions, run_or_launch
 
 logger = logging.getLogger(__name__)
+
+PRETRAINING_FOLDER = "pretraining"
+"""Beside the backbone file: the log of a pretraining of ours and the newest of its pictures, which the report shows."""
 
 
 def run_name(checkpoint: Path) -> str:
@@ -32,20 +37,29 @@ def run_name(checkpoint: Path) -> str:
 def write_backbone(conversion: Conversion, checkpoint: Path, output: Path) -> None:
     """Write the run's backbone file from a checkpoint opened by `open_backbone`; copy it if it is a backbone file itself.
 
-    An existing file from the same checkpoint stays; ValueError if it comes from another one.
+    An existing file from the same checkpoint stays; ValueError if it comes from another one. What a pretraining of ours left to look
+    at beside its checkpoint is copied, too.
     """
     if output.exists():
-        if _is_of(output, conversion, checkpoint):
-            return
-        raise ValueError(
-            f"{output} was made from another checkpoint, or another branch of it; choose another --name, or remove {output.parent}"
-        )
-    if not is_timm_name(checkpoint) and is_backbone_file(checkpoint):
+        if not _is_of(output, conversion, checkpoint):
+            way_out = f"choose another --name, or remove {output.parent}"
+            raise ValueError(f"{output} was made from another checkpoint, or another branch of it; {way_out}")
+    elif not is_timm_name(checkpoint) and is_backbone_file(checkpoint):
         write_atomically(output, lambda temporary: shutil.copyfile(checkpoint, temporary))
         logger.info("%s is a backbone file already: %s", checkpoint, conversion.spec)
     else:
         write_conversion(conversion, checkpoint, output)
         logger.info("%s: %s, branch %s -> %s: %s", checkpoint, conversion.layout, conversion.branch, output, conversion.spec)
+    if conversion.layout == PATCHBENCH.name:
+        _copy_figures(checkpoint.parent, conversion.epoch, output.parent / PRETRAINING_FOLDER)
+
+
+def _copy_figures(pretraining: Path, epoch: int, output: Path) -> None:
+    """Copy the log of a pretraining and the pictures of its last watched epoch, though of none after that of the checkpoint."""
+    watched = [path for path in sorted(pretraining.glob("watch/epoch_*")) if path.name <= f"epoch_{epoch:04d}"]
+    for path in [pretraining / "log.jsonl", *(sorted(watched[-1].glob("*.png")) if watched else [])]:
+        if path.is_file():
+            write_atomically(output / path.name, partial(shutil.copyfile, path))
 
 
 def _is_of(output: Path, conversion: Conversion, checkpoint: Path) -> bool:

@@ -1,27 +1,20 @@
-"""The summary that commands print at their end: the metrics, what they are worth, and where the files are."""
+"""What commands print at their end: the small table of a run, how long its tasks took, and where the files are."""
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
 from eval.result import RESULT_FILE, Result, read_result
-from eval.tasks import TASKS
+from tables.headline import SEPARATOR
+from tables.make import SUMMARY_PAGE
 from tables.rows import standing
 
-_HEADINGS = ("task", "metric", "value", "95 % interval", "standing", "time", "memory")
-_RIGHT = ("value", "time", "memory")
-_REMARKS = {
-    "sample": "[sample]: generated data, shortened runs; not a benchmark number",
-    "subset": "[subset]: a part of the benchmark; not a benchmark number",
-    "deviating": "[deviating]: departs from the published protocol; not a benchmark number",
-}
 _DEVIATIONS_SHOWN = 3
 
 
 def summary(folder: Path, statuses: Mapping[str, int], tables: Sequence[Path]) -> str:
-    """The metrics of the tasks that finished, the tasks that failed, and where the files are.
+    """The small table of the run, which comes first on the tables' page, the tasks that failed, and where the files are.
 
     Args:
         folder: The run's folder, which holds one for each task.
@@ -29,34 +22,39 @@ def summary(folder: Path, statuses: Mapping[str, int], tables: Sequence[Path]) -
         tables: The files of the tables made from the results.
     """
     paths = {task: folder / task / RESULT_FILE for task in statuses}
-    # A result in the folder of a failed task was made from other inputs: it is not read.
     results = {task: read_result(paths[task]) for task, status in statuses.items() if not status}
-    lines = [line for task, result in results.items() for line in _lines(task, result)]
-    failed = [
-        f"{task}  failed with status {status}, see above; another --name keeps runs apart"
-        for task, status in statuses.items()
-        if status
-    ]
-    remarks = [remark for word, remark in _REMARKS.items() if any(f"[{word}]" in line for line in lines)]
-    remarks += [
+    failed = [task for task, status in statuses.items() if status]
+    # A result in the folder of a failed task was made from other inputs: a table with it is not shown as this command's.
+    earlier = [task for task in failed if paths[task].is_file()]
+    lines = [f"{task}  failed with status {statuses[task]}, see above; another --name keeps runs apart" for task in failed]
+    if earlier:
+        lines.append(f"{SUMMARY_PAGE} is not shown here, since it holds an earlier result of {', '.join(earlier)}")
+    lines += [
         f"{task}: differs from the published protocol in {_shortened(sorted(result.protocol.deviations))}"
         for task, result in results.items()
         if result.protocol.deviations
     ]
-    files = [(task, str(paths[task])) for task in results]
+    files = [
+        (task, duration(result.wall_time_s), f"{result.peak_memory_bytes / 2**30:.1f} GiB", str(paths[task]))
+        for task, result in results.items()
+    ]
+    files += [(label, "", "", path) for label, path in table_files(tables)]
     parts = [
-        text_table(_HEADINGS, lines, _RIGHT),
-        "\n".join(failed),
-        "\n".join(remarks),
-        text_table(("what", "file"), [*files, *table_files(tables)]),
+        *(_small_table(path) for path in tables if path.name == SUMMARY_PAGE and results and not earlier),
+        "\n".join(lines),
+        text_table(("what", "time", "memory", "file"), files, ("time", "memory")),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
+def _small_table(page: Path) -> str:
+    return page.read_text(encoding="utf-8").partition(SEPARATOR)[0].rstrip()
+
+
 def table_files(tables: Sequence[Path]) -> list[tuple[str, str]]:
     """Label and path of each page; the other files are only counted."""
-    pages = {".md": "tables", ".html": "report"}
-    files = [(pages[path.suffix], str(path)) for path in tables if path.suffix in pages]
+    pages = (".md", ".html")
+    files = [(path.stem, str(path)) for path in tables if path.suffix in pages]
     others = [path for path in tables if path.suffix not in pages]
     if others:
         suffixes = ", ".join(sorted({path.suffix for path in others}))
@@ -98,35 +96,6 @@ def duration(seconds: float) -> str:
         return f"{whole // 60} min {whole % 60:02d} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _lines(task: str, result: Result) -> list[tuple[str, ...]]:
-    """A line for each metric; the first line of each benchmark says what its metrics are worth."""
-    facts = (task, duration(result.wall_time_s), f"{result.peak_memory_bytes / 2**30:.1f} GiB")
-    lines: list[tuple[str, ...]] = []
-    seen: set[str] = set()
-    for name, benchmark in _shown_metrics(task, result):
-        metric = result.metrics[name]
-        first, time, memory = ("", "", "") if lines else facts
-        word = "" if benchmark in seen else standing_in_words(result, benchmark)
-        interval = " to ".join(f"{end:.1f}" for end in metric.interval_95)
-        lines.append((first, name, f"{metric.value:.1f}", interval, word, time, memory))
-        seen.add(benchmark)
-    return lines
-
-
-def _shown_metrics(task: str, result: Result) -> list[tuple[str, str]]:
-    """Name and benchmark (its key) of the metrics in the tables, or of all metrics if the columns depend on the result."""
-    benchmarks = [benchmark for benchmark in TASKS[task].benchmarks if benchmark.protocol == result.protocol.name]
-    columns = [(column.metric, column.benchmark) for benchmark in benchmarks for column in benchmark.columns]
-    if columns:
-        return [(metric, benchmark) for metric, benchmark in columns if metric in result.metrics]
-    shown, current = [], ""
-    for name in result.metrics:
-        # A metric without a column, such as that of the linear probe at another learning rate, follows the one it belongs to.
-        current = next((benchmark.key for benchmark in benchmarks if re.fullmatch(benchmark.metric_pattern, name)), current)
-        shown.append((name, current))
-    return shown
 
 
 def _shortened(names: Sequence[str]) -> str:

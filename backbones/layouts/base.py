@@ -34,7 +34,7 @@ _EPOCHS = ("loops/fit_loop/epoch_progress/current/processed", "epoch", "meta/epo
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """A checkpoint's backbone under timm's names. `epoch`, `recipe_sha256` and `seed` are as in `backbones.file.Source`."""
+    """A checkpoint's backbone under timm's names. The fields from the epoch to the log are as in `backbones.file.Source`."""
 
     layout: str
     branch: str
@@ -45,6 +45,9 @@ class Conversion:
     epoch: int
     recipe_sha256: str = ""
     seed: int = -1
+    recipe: str = ""
+    pretraining_data: str = ""
+    log: str = ""
     branch_reason: str = ""  # Why this branch was taken where the checkpoint holds several and nobody chose.
     heads_assumed: bool = False  # Whether nobody stated the number of heads, and it is not the published one of this width.
 

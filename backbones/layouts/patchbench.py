@@ -5,11 +5,13 @@
 """
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from backbones.layouts.base import Conversion, Layout, is_state_dict, stated_epoch
 from backbones.layouts.keys import LayoutError, apply_table
 from backbones.spec import shown, spec_from_dict
+from common.files import one_line
 
 FORMAT_MARK = "patchbench-pretraining"
 VERSION = 1
@@ -63,7 +65,25 @@ def convert(checkpoint: Mapping[str, Any], branch: str | None, num_heads: int | 
         epoch=stated_epoch(checkpoint, "epoch"),
         recipe_sha256=recipe,
         seed=seed,
+        **_origin(checkpoint.get("settings")),
     )
+
+
+def _origin(settings: Any) -> dict[str, str]:
+    """Recipe, data and log of the pretraining, by its settings; empty where these say nothing, as old ones do of the recipe."""
+
+    def text(name: str) -> str:
+        value = settings.get(name, "") if isinstance(settings, Mapping) else ""
+        if type(value) is not str:
+            raise LayoutError(f"the checkpoint's setting {name} must be text, not {shown(value)}")
+        return one_line(value)
+
+    data, output = text("data.path"), text("train.output")
+    return {
+        "recipe": text("train.recipe"),
+        "pretraining_data": "/".join(PurePath(data).parts[-2:]).removeprefix("//"),
+        "log": f"{output}/log.jsonl" if output else "",
+    }
 
 
 PATCHBENCH = Layout(

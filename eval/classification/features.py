@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import InterpolationMode, RandomHorizontalFlip, RandomResizedCrop
 from torchvision.transforms import functional as F
-from tqdm import tqdm
 
 from backbones.build import AnyBackbone
 from common.distributed import full_float32, rank, wait_for_all, world_size
@@ -30,6 +29,7 @@ from common.launch import loader_processes
 from eval.classification.config import ClassificationConfig
 from eval.classification.data import LabelledImages, Source, read_image
 from eval.classification.protocol import Representation
+from eval.progress import Progress
 
 KNN, LINEAR = "knn", "linear"  # the two feature vectors of an image, named after the classifiers that take them
 ROWS_PER_FILE = 2048
@@ -182,7 +182,8 @@ def extract_features(
     batches = [part.tolist() for number in parts for part in parts[number]]
     loaded = load_batches(images, transform, batches, config.workers, extractor.device)
     quiet = True if rank() or not batches else None  # None: quiet where no terminal is
-    with tqdm(total=sum(map(len, batches)), unit="image", desc=f"features of {images.fingerprint.split}", disable=quiet) as bar:
+    what = f"features of {images.fingerprint.split}"
+    with Progress(total=sum(map(len, batches)), unit="image", desc=what, disable=quiet) as bar:
         for number in parts:
             found = []
             for part in parts[number]:

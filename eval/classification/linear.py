@@ -21,7 +21,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from backbones.checkpoint import CheckpointError, load_checkpoint
 from common.distributed import gather_objects, rank, world_size
@@ -30,6 +29,7 @@ from common.knn import rank_of_truth
 from eval.classification.config import ClassificationConfig
 from eval.classification.data import LabelledImages
 from eval.classification.features import LINEAR, FeatureExtractor, FeatureStore, load_batches, random_crop_and_flip
+from eval.progress import Progress
 from eval.record import Inputs, differences, inputs_digest
 
 logger = logging.getLogger(__name__)
@@ -160,12 +160,15 @@ def training_batches(
     transform = partial(random_crop_and_flip, crop=config.crop, seed=config.seed, epoch=epoch)
     loaded = load_batches(images, transform, [part.tolist() for part in own if len(part)], config.workers, extractor.device)
     labels_N = torch.from_numpy(images.labels)
-    bar = tqdm(batches, unit="batch", desc=f"epoch {epoch + 1}", disable=True if rank() else None, leave=False)
-    for batch, part in zip(bar, own, strict=True):
+    what = f"epoch {epoch + 1} of {config.epochs}"
+    bar = Progress(total=len(own), unit="batch", desc=what, disable=True if rank() else None, leave=False)
+    for batch, part in zip(batches, own, strict=True):
         features_bL = extractor(next(loaded))[LINEAR] if len(part) else None
         # Joined outside of inference mode, so that a layer's backward pass may keep the batch.
         features_BL = torch.cat([found for found in gather_objects(features_bL) if found is not None])
         yield features_BL.to(extractor.device), labels_N[batch].to(extractor.device)
+        bar.update()
+    bar.close()
 
 
 def stored_batches(

@@ -15,7 +15,6 @@ from typing import TypeVar
 
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from common.distributed import rank, wait_for_all, world_size
 from common.files import file_sha256, names_file, parse_json, remove_leftovers, text_sha256, write_text_atomically
@@ -25,6 +24,7 @@ from eval.davis.masks import overlay, resize_mask, write_mask
 from eval.davis.propagator import propagate_sequence
 from eval.davis.protocol import PROTOCOL_VERSION, PropagationSettings, propagation_settings
 from eval.image_checks import look_at
+from eval.progress import Progress
 from eval.record import Inputs, differences
 from eval.result import Dataset
 
@@ -67,7 +67,7 @@ def write_masks(
     if finished := len(own) - len(remaining):
         logger.info("%d of %d sequences were finished by an earlier run", finished, len(own))
     frames_left = sum(len(sequence.frames) for sequence in remaining)
-    with tqdm(total=frames_left, unit="frame", desc="propagation", disable=None) as bar:
+    with Progress(total=frames_left, unit="frame", desc="propagation", disable=None) as bar:
         for sequence in remaining:
             start, frames = time.monotonic(), len(sequence.frames)
             write_sequence(sequence, folder / sequence.name, extract, settings, bar.update)

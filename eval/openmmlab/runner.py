@@ -24,12 +24,12 @@ from mmengine.registry import HOOKS, LOOPS
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 from torch.optim.swa_utils import update_bn
-from tqdm import tqdm
 
 from common.cli import Interrupted, StopRequest
 from common.distributed import wait_for_all
 from common.files import names_file, write_atomically, write_text_atomically
 from eval.openmmlab.loading import seed_generators
+from eval.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +197,7 @@ class ProgressHook(Hook):
     priority = "BELOW_NORMAL"  # before the schedulers step: the learning rate is that of the iteration
 
     def __init__(self) -> None:
-        self._bar: tqdm[Any] = tqdm(disable=True)
+        self._bar = Progress(desc="", total=0, unit="", disable=True)
 
     def before_train(self, runner: Runner) -> None:
         self._open("training", runner.max_iters, runner.iter)
@@ -230,7 +230,8 @@ class ProgressHook(Hook):
         self._bar.update()
 
     def _open(self, what: str, total: int, initial: int) -> None:
-        self._bar = tqdm(desc=what, total=total, initial=initial, unit="it", mininterval=1.0, disable=not is_main_process())
+        quiet = not is_main_process()
+        self._bar = Progress(desc=what, total=total, initial=initial, unit="iteration", mininterval=1.0, disable=quiet)
 
     def close(self, runner: Runner | None = None) -> None:
         """End the bar's line, also where the run ends early."""

@@ -4,7 +4,7 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import groupby
@@ -261,6 +261,7 @@ def _facts(measurement: Measurement) -> list[tuple[str, str, bool]]:
         ("Backbone", f"{backbone.name}, {architecture_name(backbone.spec)}", False),
         ("Backbone file, SHA-256", backbone.sha256, True),
         ("Converted from", origin + (f"epoch {epoch}" if epoch >= 0 else "epoch not stated"), False),
+        *([("Pretrained", _pretrained(source), False)] if source.get("log") else []),
         ("Checkpoint, SHA-256", str(source.get("sha256", "not stated")), "sha256" in source),
         ("Seed", str(result.seed), False),
         ("Device", f"{environment.device}{processes}", False),
@@ -269,6 +270,11 @@ def _facts(measurement: Measurement) -> list[tuple[str, str, bool]]:
         ("Code, commit", environment.code, True),
         ("Inputs, SHA-256", result.inputs_sha256, True),
     ]
+
+
+def _pretrained(source: Mapping[str, Any]) -> str:
+    recipe, data = (source.get(name) or "not stated" for name in ("recipe", "pretraining_data"))
+    return f"recipe {recipe}, data {data}, log {source['log']}"
 
 
 def _text(value: Any) -> str:

@@ -14,6 +14,7 @@ from tables.make import REPORT_FILE, Tables
 from tables.report.data import group_results, make_grid, make_record, make_section
 from tables.report.pictures import PictureBudget, galleries, make_films
 from tables.report.plots import item_charts, training_curves
+from tables.report.pretraining import pretrainings
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ def render_report(made: Tables, *, max_picture_mb: float, max_films: int) -> str
     budget = PictureBudget(limit_mb=max_picture_mb)
     films = {group.anchor: make_films(group, max_films, budget) for group in groups}
     pictures = galleries(groups, budget)
+    pretrained = pretrainings(measurements, budget)
     if budget.omitted:
         message = "%s leaves out %d picture(s) beyond --max-picture-mb %g and names them"
         logger.warning(message, REPORT_FILE, len(budget.omitted), max_picture_mb)
@@ -52,6 +54,8 @@ def render_report(made: Tables, *, max_picture_mb: float, max_films: int) -> str
         grids=[
             make_grid(table, comparison) for table, comparison in zip(made.tables, made.comparisons, strict=True) if table.rows
         ],
+        headlines=made.headlines,
+        pretrainings=pretrained,
         baseline=made.baseline,
         resamples=RESAMPLES,
         sections=[

@@ -58,12 +58,17 @@ class PictureBudget:
 
 
 def artefact_path(measurement: Measurement, relative: str) -> Path:
-    """The path of an artefact.
+    """The path of an artefact; an ArtefactError says why there is none."""
+    return path_within(measurement.folder, relative)
+
+
+def path_within(folder: Path, relative: str) -> Path:
+    """The path of something to show.
 
     Raises:
-        ArtefactError: If it is missing, or outside the result's folder: a page that people pass on must not take files from there.
+        ArtefactError: If it is missing, or outside the folder: a page that people pass on must not take files from there.
     """
-    folder = measurement.folder.resolve()
+    folder = folder.resolve()
     try:
         path = (folder / relative).resolve()
     except ValueError as error:
@@ -104,15 +109,21 @@ def _embed(measurement: Measurement, name: str, budget: PictureBudget) -> dict[s
     """An artefact as part of the page: animated GIFs stay as they are, other images become WebP of limited width."""
     relative = measurement.result.artefacts[name]
 
+    return embed_picture(measurement.folder, relative, page_path(measurement, relative), budget)
+
+
+def embed_picture(folder: Path, relative: str, shown_path: str, budget: PictureBudget) -> dict[str, Any]:
+    """A picture below a folder as part of the page, which names it `shown_path`."""
+
     def embed() -> dict[str, Any]:
-        path = artefact_path(measurement, relative)
+        path = path_within(folder, relative)
         image = _open(path)
         if path.suffix.lower() == ".gif":
             return {"uri": _uri("gif", path.read_bytes()), "width": image.width, "height": image.height}
         image = _resize(image, min(_WIDEST, image.width))
         return {"uri": _webp(image), "width": image.width, "height": image.height}
 
-    return _within(budget, page_path(measurement, relative), embed)
+    return _within(budget, shown_path, embed)
 
 
 def make_films(group: Group, most: int, budget: PictureBudget) -> dict[str, Any] | None:

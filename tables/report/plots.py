@@ -23,6 +23,7 @@ from common.plots import read_log
 from eval.result import Metric
 from eval.tasks import Chart
 from tables.collect import Measurement
+from tables.headline import QUOTED_KNN
 from tables.render import plain
 from tables.report.data import Group, page_path
 from tables.report.pictures import artefact_path
@@ -58,8 +59,6 @@ _LABEL_WIDTH, _PLOT_WIDTH, _MARGIN = 130, 190, 14
 _LONGEST_LABEL = 19
 _FOLDED_FROM = 90  # Charts with more rows are folded.
 _MOST_ROWS, _ENDS = 200, 60  # A chart with more than `_MOST_ROWS` rows shows `_ENDS` rows from either end.
-_USUAL_METRIC = "20-NN top-1"
-"""The k-NN metric that papers quote. Without it, a chart shows the first metric that all results have."""
 
 _CURVES_SIZE = (330, 150)
 _MOST_POINTS = 150
@@ -83,7 +82,7 @@ def _charts(group: Group) -> Sequence[Chart]:
         {name for values in measurement.result.breakdown.values() for name in values} for measurement in group.measurements
     )
     shared = sorted(name for name in set.intersection(*names) if re.fullmatch(group.benchmark.metric_pattern, name))
-    chosen = _USUAL_METRIC if _USUAL_METRIC in shared else next(iter(shared), "")
+    chosen = QUOTED_KNN if QUOTED_KNN in shared else next(iter(shared), "")
     return [Chart(chosen, chosen, f"{chosen} per class")] if chosen else []
 
 
@@ -210,9 +209,14 @@ def _run_plots(log: Log, salt: str) -> list[dict[str, Any]]:
         "Training accuracy (%)": [name for name in names if "loss" not in name and name not in (_ITERATION, _RATE)],
         "Learning rate": [_RATE],
     }
+    return draw_panels(log, panels, salt)
+
+
+def draw_panels(log: Log, panels: Mapping[str, Sequence[str]], salt: str) -> list[dict[str, Any]]:
+    """Plots of a log's values over iterations, from {title: names}; those without values are left out."""
     plots = [
-        _curves(title, {number: (log, name) for number, name in enumerate(shown)}, f"{salt}-{title}")
-        for title, shown in panels.items()
+        _curves(title, {number: (log, name) for number, name in enumerate(names)}, f"{salt}-{title}")
+        for title, names in panels.items()
     ]
     return [plot for plot in plots if plot]
 
@@ -308,8 +312,19 @@ def _svg(figure: Figure, label: str, salt: str, titles: Mapping[str, str] | None
             title = ElementTree.Element("title")
             title.text = titles[gid]
             element.insert(0, title)
-    for parent in list(root.iter()):
-        for child in [child for child in parent if child.tag == "style"]:
-            parent.remove(child)
+    _tidy(root)
     root.attrib = {"viewBox": root.attrib["viewBox"], "class": "chart", "role": "img", "aria-label": label}
     return Markup(ElementTree.tostring(root, encoding="unicode", short_empty_elements=False))  # ElementTree escaped it
+
+
+def _tidy(element: ElementTree.Element) -> None:
+    """Remove styles, groups that say nothing, and space between elements, which are most of a drawing."""
+    children: list[ElementTree.Element] = []
+    for child in element:
+        _tidy(child)
+        if child.tag == "g" and not child.attrib:
+            children += child
+        elif child.tag != "style":
+            children.append(child)
+    element[:] = children
+    element.text, element.tail = (element.text or "").strip(), None

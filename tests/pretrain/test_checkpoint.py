@@ -248,6 +248,9 @@ def test_export_writes_both_also_of_a_finished_run(image_folder: Path, tmp_path:
         exported = read_backbone_file(tmp_path / "run" / f"backbone_{branch}.safetensors")
         assert (exported.source.branch, exported.source.sha256) == (branch, file_sha256(checkpoint))
         assert exported.source.epoch == 2
+        log = str(tmp_path / "run/log.jsonl")
+        stated = (exported.source.recipe, exported.source.pretraining_data, exported.source.log)
+        assert stated == ("dino", "/".join(image_folder.parts[-2:]), log)
         assert len(exported.state_dict) > 10
         for name, value in exported.state_dict.items():
             assert torch.equal(value, content[branch][f"backbone.{name}"]), name

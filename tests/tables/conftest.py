@@ -83,8 +83,8 @@ def render_all(runs: Path, baseline: str | None = None) -> dict[str, str]:
 
 
 def csv_rows(runs: Path, name: str) -> list[dict[str, str]]:
-    """The rows of a table's CSV file."""
-    return list(csv.DictReader(io.StringIO(render_all(runs)[f"{name}.csv"]), strict=True))
+    """The rows of a table's CSV file with everything."""
+    return list(csv.DictReader(io.StringIO(render_all(runs)[f"{name}_full.csv"]), strict=True))
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from tests.tables.conftest import WriteResult
 from tests.tables.report.conftest import write_run
 
 NAMES = ["classification", "compatibility", "components", "davis_2016", "main", "upernet"]
-PAGES = ["macros.tex", "report.html", "tables.md", "tables.tex"]
-FILES = sorted([*(f"{name}{suffix}" for name in NAMES for suffix in (".csv", ".tex")), *PAGES])
+PAGES = ["macros.tex", "report.html", "results.jsonl", "summary.md", "tables.md", "tables.tex"]
+FILES = sorted([*(f"{name}{suffix}" for name in NAMES for suffix in (".csv", "_full.csv", ".tex")), *PAGES])
 PASSED = "nothing keeps them from being compared"
 
 
@@ -72,6 +72,7 @@ def test_faulty_results_give_their_lines_a_status_and_leave_earlier_tables(
         ("--runs missing --output out", "--runs missing: no such folder"),
         ("--runs runs --output out --colour red", "--colour"),
         ("--runs runs --output out --max-picture-mb -1", "max_picture_mb=-1.0 must be at least 0"),
+        ("--runs runs --output out --first nobody", "--first nobody: no run has this name; there are a"),
         ("--runs runs --output file/out", "file"),
         ("check --runs runs --names nobody", "--names nobody: no run has this name; there are a"),
         ("check --runs runs --allow colour", "--allow colour: fields are heads and what begins with prot"),

@@ -10,10 +10,12 @@ import torch
 
 from backbones.build import build_backbone
 from backbones.convert import open_backbone
+from backbones.file import read_backbone_file
 from backbones.layouts.patchbench import FORMAT_MARK, VERSION
 from backbones.spec import ViTSpec, spec_to_dict
 from eval.result import write_result
 from eval.tasks import TASKS
+from tables.make import TablesConfig, make_tables
 from tests.conftest import RunMain
 from tests.tables.conftest import make_result
 from tools.eval_all import EvalAllOptions, main, split_task_options
@@ -76,18 +78,18 @@ def test_every_task_then_tables_and_nothing_twice(
         assert content["task"] == task
         assert {dataset["coverage"] for dataset in content["datasets"].values()} == {"sample"}
         named = [line for line in shown.splitlines() if line.startswith(f"{task} ")]
-        assert len(named) == 2, "once with metrics, once with its file"
+        assert len(named) == 1, "with its time and its file"
     main_csv = (results / "main.csv").read_text()
     assert "toy" in main_csv
     stamps = {task: path.stat().st_mtime_ns for task, path in paths.items()}
     again = [*places, "--tasks", "davis", "--davis.jobs", "1"]
-    assert "J&F-Mean" in run_main(main, again).output()
+    assert "DAVIS-2017 (J&F)m" in run_main(main, again).output().splitlines()[0]
     assert (results / "main.csv").read_text() == main_csv
     # A result of other inputs in the run's folder was once printed as this command's.
     other = run_main(main, [*again, "--davis.topk", "3"])
     assert other.status == 1
     assert "davis  failed with status 2" in other.stdout
-    assert "J&F-Mean" not in other.stdout
+    assert "(J&F)m" not in other.stdout
     assert {task: path.stat().st_mtime_ns for task, path in paths.items()} == stamps
 
 
@@ -103,6 +105,7 @@ def test_mistakes_are_found_before_any_task_starts(
     for arguments, message in (
         ([checkpoint, "--data", tmp_path / "absent"], "absent"),
         ([checkpoint, "--data", half], "half/coco"),
+        ([checkpoint, "--data", half], "what is possible now: --tasks davis"),
         ([*whole, "--detection.iteration", "3"], "iteration"),
         ([*whole, "--tasks", "davis", "--detection.iterations", "3"], "leaves out"),
         ([*whole, "--tasks", "davis,depth"], "unknown depth; tasks: davis"),
@@ -145,6 +148,25 @@ def test_a_function_is_passed_on_to_the_tasks(run_main: RunMain, tmp_path: Path,
     assert "wanted four sides" in refused.stderr
 
 
+def test_the_log_and_the_newest_pictures_of_a_pretraining_come_along(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = {f"backbone.{name}": value for name, value in build_backbone(SPEC).state_dict().items()}
+    folder = tmp_path / "pretrained"
+    for epoch in (1, 2, 9):  # the last one is after the checkpoint
+        (folder / f"watch/epoch_{epoch:04d}").mkdir(parents=True)
+        (folder / f"watch/epoch_{epoch:04d}/attention.png").write_text(str(epoch))
+    (folder / "log.jsonl").write_text("{}\n")
+    settings = {"train.recipe": "own", "data.path": "data/imagenet/train", "train.output": "runs/own"}
+    facts = {"format": FORMAT_MARK, "version": VERSION, "backbone_spec": spec_to_dict(SPEC), "epoch": 2, "settings": settings}
+    torch.save({**facts, "evaluated_branch": "teacher", "teacher": network}, folder / "checkpoint.pth")
+    output = tmp_path / "run/backbone.safetensors"
+    write_backbone(open_backbone(folder / "checkpoint.pth"), folder / "checkpoint.pth", output)
+    source = read_backbone_file(output).source
+    assert (source.recipe, source.pretraining_data, source.log) == ("own", "imagenet/train", "runs/own/log.jsonl")
+    copied = {path.name: path.read_text() for path in (tmp_path / "run/pretraining").iterdir()}
+    assert copied == {"log.jsonl": "{}\n", "attention.png": "2"}
+
+
 def test_dry_runs_print_every_task_and_write_nothing(
     small_samples: Path, checkpoint: Path, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,30 +195,40 @@ def write(folder: Path, task: str, values: dict[str, float], seconds: float = 48
     write_result(folder / task, dataclasses.replace(result, metrics=metrics, wall_time_s=seconds, peak_memory_bytes=3 * 2**29))
 
 
-def test_metrics_standing_failures_and_files(tmp_path: Path) -> None:
-    write(tmp_path, "davis", {"J&F-Mean": 61.8, "J-Mean": 60.2, "J-Recall": 70.0, "F-Mean": 63.4}, 7503.0)
-    # This result is of other inputs and must not be shown.
-    write(tmp_path, "detection", {"bbox_mAP": 99.9})
+def test_the_small_table_comes_first_then_deviations_times_and_files(tmp_path: Path) -> None:
     facts: dict[str, Any] = {"coverage": "sample", "deviations": {"neighbours": [[10, 20], [10]]}}
-    write(tmp_path, "classification", {"10-NN top-1": 50.0}, intervals={"10-NN top-1": [25.0, 75.0]}, **facts)
-    tables = [tmp_path / name for name in ("main.csv", "tables.md")]
-    words = " ".join(summary(tmp_path, {"davis": 0, "detection": 2, "classification": 0}, tables).split())
+    write(tmp_path / "runs/toy", "davis", {"J&F-Mean": 61.8, "J-Mean": 60.2, "F-Mean": 63.4}, 7503.0)
+    write(tmp_path / "runs/toy", "classification", {"10-NN top-1": 50.0, "10-NN top-5": 70.0}, **facts)
+    files = make_tables(TablesConfig(runs=tmp_path / "runs", output=tmp_path / "results"))
+    text = summary(tmp_path / "runs/toy", {"davis": 0, "classification": 0}, files)
+    page = (tmp_path / "results/summary.md").read_text()
+    assert text.startswith(page.rstrip())
+    assert [cell.strip() for cell in text.splitlines()[2].split("|")[1:3]] == ["**`toy`**", "61.8"]
+    words = " ".join(text.split())
     for shown in (
-        "davis J&F-Mean 61.8 benchmark 2 h 05 min 1.5 GiB J-Mean 60.2 F-Mean 63.4 classification",
-        "classification 10-NN top-1 50.0 25.0 to 75.0 [sample] 48 s 1.5 GiB detection failed with status 2",
-        "[sample]: generated data",
         "classification: differs from the published protocol in neighbours",
-        f"tables {tmp_path}/tables.md more 1 files (.csv)",
+        f"davis 2 h 05 min 1.5 GiB {tmp_path}/runs/toy/davis/result.json",
+        f"summary {tmp_path}/results/summary.md tables {tmp_path}/results/tables.md report",
+        f"files (.csv, .jsonl, .tex) in {tmp_path}/results",
     ):
         assert shown in words
-    assert "99.9" not in words
+
+
+def test_a_failed_task_is_named_and_its_result_of_other_inputs_is_not_shown(tmp_path: Path) -> None:
+    write(tmp_path / "runs/toy", "davis", {"J&F-Mean": 61.8, "J-Mean": 60.2, "F-Mean": 63.4})
+    files = make_tables(TablesConfig(runs=tmp_path / "runs", output=tmp_path / "results"))
+    assert "61.8" in summary(tmp_path / "runs/toy", {"davis": 0, "detection": 2}, files)
+    write(tmp_path / "runs/toy", "detection", {"bbox_mAP": 99.9, "segm_mAP": 99.9})
+    text = summary(tmp_path / "runs/toy", {"davis": 0, "detection": 2}, files)
+    assert text.startswith("detection  failed with status 2, see above; another --name keeps runs apart\n")
+    assert "summary.md is not shown here, since it holds an earlier result of detection" in text
+    assert "99.9" not in text
 
 
 def test_a_deviating_probe_leaves_knn_a_benchmark(tmp_path: Path) -> None:
     """The summary once called k-NN [deviating] where only the linear probe's epochs differ, which the tables call measured."""
-    metrics = {"10-NN top-1": 50.0, "10-NN top-5": 70.0, "linear top-1": 60.0, "linear top-1, best epoch": 61.0}
-    write(tmp_path, "classification", metrics, deviations={"epochs": [100, 3]})
-    lines = summary(tmp_path, {"classification": 0}, []).splitlines()
-    assert "benchmark" in lines[2]
-    assert [line.split()[-1] for line in lines[3:6]] == ["70.0", "[deviating]", "61.0"]
-    assert [line for line in lines if line.startswith("[deviating]: ")]
+    metrics = {"10-NN top-1": 50.0, "10-NN top-5": 70.0, "linear top-1": 60.0, "linear top-5": 61.0}
+    write(tmp_path / "runs/toy", "classification", metrics, deviations={"epochs": [100, 3]})
+    files = make_tables(TablesConfig(runs=tmp_path / "runs", output=tmp_path / "results"))
+    own = summary(tmp_path / "runs/toy", {"classification": 0}, files).splitlines()[2]
+    assert [cell.strip() for cell in own.split("|")[2:6]] == ["50.0", "[60.0]", "–", "k-NN measured, Linear deviating"]

@@ -123,3 +123,34 @@ def test_hostile_names_run_nothing(visit: Open, tmp_path: Path) -> None:
     page.locator("a.value.measured").first.click()
     assert HOSTILE in page.locator("dialog").inner_text()
     assert page.evaluate("typeof hacked") == "undefined"
+
+
+def test_the_first_screen_shows_numbers_and_every_column_of_the_main_table_is_visible(visit: Open) -> None:
+    page = visit()
+    for width, height in ((390, 844), (768, 1000), (1400, 900), (1920, 1000)):
+        page.set_viewport_size({"width": width, "height": height})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        box = page.locator(".headline .row-measured td").first.bounding_box()
+        assert box is not None
+        assert (box["y"] + box["height"] < height, box["x"] + box["width"] < width) == (True, True)
+        table = page.locator("#table-main .scroll")
+        if width >= 1400:
+            assert table.evaluate("region => region.scrollWidth - region.clientWidth") <= 0
+    captions = page.locator("figcaption, h2 + p, .note")
+    sizes = captions.evaluate_all("all => all.map(one => parseFloat(getComputedStyle(one).fontSize))")
+    assert min(sizes) >= 14
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 1031, "height": 700})  # A4, landscape, between its margins
+    assert page.locator("#table-main table").evaluate("table => table.scrollWidth") <= 1031
+
+
+def test_a_page_of_sixty_results_opens_at_once_and_is_small(visit: Open, tmp_path: Path) -> None:
+    for number in range(15):
+        for task in ITEMS:
+            write_run(tmp_path / "runs", f"backbone-{number}", task, number)
+    path = tmp_path / "report.html"
+    path.write_text(render(tmp_path / "runs"), encoding="utf-8")
+    assert path.stat().st_size < 10e6
+    page = visit(path)
+    loaded = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
+    assert 0 < loaded < 4000  # milliseconds; below 500 on an idle machine

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import math
 import re
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 from PIL import Image
 
 from common.plots import read_log
+from tables.make import build_tables
 from tables.report.data import make_section
 from tables.report.pictures import PictureBudget, galleries, make_films
 from tables.report.plots import averaged, item_charts, training_curves, values_per_item
-from tests.tables.report.conftest import groups_of, write_run
+from tables.report.pretraining import pretrainings
+from tests.tables.report.conftest import groups_of, render, write_pictures, write_run
 
 
 def _pictures(runs: Path, limit_mb: float = 20) -> dict[str, list[dict[str, Any]]]:
@@ -138,3 +141,45 @@ def test_incomparable_results_are_apart(runs: Path) -> None:
     groups = groups_of(runs)
     assert [[one.name for one in group.measurements] for group in groups] == [["a", "b"], ["c"], ["d"]]
     assert [make_section(group, groups)["apart"] for group in groups[:2]] == [[], ["protocol.version (1, 2)"]]
+
+
+def test_a_pretraining_shows_its_facts_curves_and_pictures_beside_its_results(runs: Path) -> None:
+    source = {
+        "format": "patchbench",
+        "recipe": "own_recipe",
+        "pretraining_data": "coco/train2017",
+        "log": "runs/mine/log.jsonl",
+    }
+    for task in ("davis", "detection"):
+        write_run(runs, "mine", task, source=source, epoch=3)
+    write_run(runs, "other", "davis", 1)
+    folder = runs / "run0/pretraining"
+    write_pictures(folder, 1)
+    lines = [{"step": step, "epoch": step // 10, "loss": 9.0 - step / 10, "lr": 1e-3} for step in range(1, 60)]
+    (folder / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+    def shown() -> dict[str, Any]:
+        evaluated = build_tables(runs).evaluated
+        (found,) = pretrainings(
+            [measurement for row in evaluated for measurement in row.measurements], PictureBudget(limit_mb=1)
+        )
+        return found
+
+    found = shown()
+    assert dict(found["facts"]) == {
+        **{"Recipe": "own_recipe", "Data": "coco/train2017", "Epochs": "3", "Seed": "not stated"},
+        "Log": "runs/mine/log.jsonl",
+    }
+    # The log goes on after the checkpoint.
+    assert [plot["title"] for plot in found["plots"]] == ["Total loss", "Learning rate"]
+    assert "Total loss over 29 iterations" in found["plots"][0]["svg"]
+    assert [(one["title"], bool(one["uri"])) for one in found["pictures"]] == [("000", True)]
+    page = render(runs)
+    assert "recipe own_recipe, data coco/train2017, log runs/mine/log.jsonl" in page
+    assert page.count('<h2 id="pretraining-') == 1
+    (folder / "log.jsonl").unlink()
+    (folder / "log.jsonl").symlink_to(runs / "run1/davis/result.json")
+    assert "lies outside" in shown()["problem"]
+    (folder / "log.jsonl").unlink()
+    assert "is missing" in shown()["problem"]
+    assert "No curves: pretraining/log.jsonl beside the results is missing" in render(runs)

@@ -1,0 +1,34 @@
+"""A progress bar that also tells the log how long a task takes."""
+
+import logging
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
+
+ESTIMATE_AFTER_S = 60  # by then, the first slow steps no longer count much
+
+
+class Progress(tqdm):
+    """tqdm's bar, which logs once, after its first minute, how long the whole takes on this machine.
+
+    It does so too where no terminal shows a bar (`disable=None`), as in a Slurm job; not where it is disabled (`disable=True`).
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._begin, self._done, self._is_told = time.monotonic(), 0.0, options.get("disable") is True
+        self._label, self._whole = f"{options['desc']}", options["total"] - options.get("initial", 0)
+        self._unit = options["unit"]
+        super().__init__(**options)
+
+    def update(self, n: float | None = 1) -> bool | None:
+        self._done += n or 0
+        seconds = time.monotonic() - self._begin
+        if not self._is_told and self._done and seconds >= ESTIMATE_AFTER_S:
+            self._is_told = True
+            whole = tqdm.format_interval(seconds / self._done * self._whole)
+            text = "%s takes about %s on this machine: %d of %d %ss in %s"
+            logger.info(text, self._label, whole, self._done, self._whole, self._unit, tqdm.format_interval(seconds))
+        return super().update(n)

@@ -1,0 +1,139 @@
+"""The small table that answers first: a run beside the published rows of the same backbone, by the metrics that papers quote.
+
+It is the same on the page `summary.md`, at the end of `eval_all.sh` and at the top of the report.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tabulate import tabulate
+
+from eval.tasks import BENCHMARKS, Column
+from tables.collect import Evaluated
+from tables.compare import FEWEST_ITEMS, Interval
+from tables.layout import COMPONENTS
+from tables.render import NOT_RUN, code, plain_cell, rounded
+from tables.rows import BENCHMARK_NUMBERS, VERDICTS, Cell, Row, Table, in_words, printed, signed, standing_word
+
+SEPARATOR = "\n---\n"  # between the runs on the page
+QUOTED_KNN = "20-NN top-1"
+"""The k-NN metric that papers quote."""
+
+Test = Callable[[Cell, float], Interval | None]
+"""The interval of a measured value minus a published one, over the test items; None if there are no items, or too few."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """The small table of one run. Cells are text without markup; the run's own row comes first."""
+
+    name: str
+    headings: tuple[str, ...]
+    lines: list[tuple[str, ...]]
+    remarks: list[str]
+
+
+class _Place(NamedTuple):
+    """A column of the small table, and the data set of a benchmark that has a row for each."""
+
+    column: Column
+    dataset: str
+
+    @property
+    def heading(self) -> str:
+        return f"{self.dataset or BENCHMARKS[self.column.benchmark].title} {self.column.heading}"
+
+
+def make_headlines(tables: Sequence[Table], evaluated: Sequence[Evaluated], first: str, test: Test) -> list[Headline]:
+    """One for each row of results: that of the run `first`, then the others by name.
+
+    The first one alone is tested, since that takes a minute for a result on COCO.
+    """
+    ordered = sorted(evaluated, key=lambda recipe: first not in recipe.run_names)
+    return [_headline(tables, recipe, test if recipe is ordered[0] else None) for recipe in ordered]
+
+
+def render_headlines(headlines: Sequence[Headline]) -> str:
+    """The page, whose tables can be read as text, too."""
+    if not headlines:
+        return "There are no results yet; `tables.md` has the published rows.\n"
+    return SEPARATOR.join(_markdown(headline) for headline in headlines)
+
+
+def _markdown(headline: Headline) -> str:
+    # The values and the standing are ours, and have brackets of their own.
+    own, *others = [(plain_cell(name), *values, plain_cell(data), standing) for name, *values, data, standing in headline.lines]
+    sides = ["left", *["right"] * (len(headline.headings) - 3), "left", "left"]
+    lines = [(f"**{code(headline.name)}**", *own[1:]), *others]
+    grid = tabulate(lines, [*map(plain_cell, headline.headings)], tablefmt="pipe", colalign=sides, disable_numparse=True)
+    return "\n".join([grid, *(f"\n{remark}" for remark in headline.remarks)]) + "\n"
+
+
+def _headline(tables: Sequence[Table], recipe: Evaluated, test: Test | None) -> Headline:
+    own: dict[_Place, Cell] = {}
+    published: dict[tuple[str, str], dict[str, Cell]] = {}
+    data = ""
+    for table in tables:
+        for row in table.rows:
+            if row.evaluated is recipe:
+                own |= _quoted(table, row)
+                data = row.descriptors["pretraining_data"]
+            # The rows of this table are variants of one method, of which another has the one that is published as the method.
+            elif row.evaluated is None and row.descriptors["backbone"] == recipe.architecture and table.layout != COMPONENTS:
+                published.setdefault((_label(row), row.descriptors["pretraining_data"]), {}).update(row.cells)
+    lines = [(recipe.name, *map(_own_value, own.values()), data or NOT_RUN, in_words(own.values(), standing_word))]
+    for (label, pretraining), cells in published.items():
+        found = [cells.get(place.column.key) for place in own]
+        if any(found):
+            pairs = zip(own.values(), found, strict=True)
+            values = [_published_value(mine, cell, test) if cell else NOT_RUN for mine, cell in pairs]
+            lines.append((label, *values, pretraining or NOT_RUN, "published"))
+    headings = (recipe.architecture, *(place.heading for place in own), "pretraining data", "standing")
+    return Headline(name=recipe.name, headings=headings, lines=lines, remarks=list(_remarks(own, lines)))
+
+
+def _quoted(table: Table, row: Row) -> Mapping[_Place, Cell]:
+    """The values of a row that papers quote: those that the report's charts are about, or the first of each benchmark."""
+    found: dict[_Place, Cell] = {}
+    for benchmark in table.layout.benchmarks:
+        columns = [column for column in table.layout.columns if column.benchmark == benchmark.key and column.key in row.cells]
+        names = {QUOTED_KNN, *(chart.overall for chart in benchmark.charts)}
+        quoted = [column for column in columns if column.metric in names] or columns[:1]
+        found |= {_Place(column, row.descriptors.get("dataset", "")): row.cells[column.key] for column in quoted}
+    return found
+
+
+def _label(row: Row) -> str:
+    """The method, and what else distinguishes rows of one method."""
+    negatives = row.descriptors.get("patch_negatives", "")
+    return row.descriptors["method"] + (f", patch negatives: {negatives}" if negatives else "")
+
+
+def _own_value(cell: Cell) -> str:
+    text = rounded(cell)
+    if cell.spread is not None:
+        text += f" ± {printed(cell.spread)} (n={len(cell.measurements)})"
+    return text if cell.status in BENCHMARK_NUMBERS else f"[{text}]"
+
+
+def _published_value(own: Cell, cell: Cell, test: Test | None) -> str:
+    """The published value and, where both may be compared, what the run has more, and whether that is more than chance."""
+    if own.value is None or cell.value is None or own.status not in BENCHMARK_NUMBERS:
+        return rounded(cell)
+    interval = test(own, cell.value) if test else None
+    word = "" if interval is None else "*" if interval.significant else " n.s."
+    return f"{rounded(cell)} ({signed(own.value - cell.value)}{word})"
+
+
+def _remarks(own: Mapping[_Place, Cell], lines: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    if len(lines) == 1:
+        yield "There is no published row of this backbone with these benchmarks."
+    if any("(" in text for line in lines[1:] for text in line[1:-2]):
+        yield (
+            "In parentheses: this run minus the published figure. *: significant, since the published figure lies outside the 95 % "
+            "interval of this run's over the test items; n.s.: not significant; neither: not tested, since the result keeps fewer "
+            f"than {FEWEST_ITEMS} single items, or another run is the first (`--first NAME`)."
+        )
+    for status in dict.fromkeys(cell.status for cell in own.values() if cell.status not in BENCHMARK_NUMBERS):
+        yield f"[In brackets] ({status.removeprefix('measured-')}): {VERDICTS[status]}; no difference is given."
