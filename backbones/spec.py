@@ -226,7 +226,6 @@ class FunctionSpec(_Foreign):
 PlainViTSpec = ViTSpec | DINOv3Spec  # Transformers all of whose blocks have one width and one stride.
 ForeignSpec = TimmSpec | FunctionSpec
 BackboneSpec = ViTSpec | DINOv3Spec | SwinSpec | ResNetSpec | TimmSpec | FunctionSpec
-_FAMILIES: dict[str, type[BackboneSpec]] = {spec.family: spec for spec in get_args(BackboneSpec) if spec is not FunctionSpec}
 
 
 def typical_image_size(spec: BackboneSpec) -> int:
@@ -244,16 +243,21 @@ def spec_to_dict(spec: BackboneSpec) -> dict[str, Any]:
     return {"family": spec.family, **fields}
 
 
-def spec_from_dict(values: Mapping[str, Any]) -> BackboneSpec:
-    """The inverse of `spec_to_dict`; ValueError for an unknown family and for missing, unknown and impossible fields."""
+def spec_from_dict(values: Mapping[str, Any], with_functions: bool = False) -> BackboneSpec:
+    """The inverse of `spec_to_dict`; ValueError for an unknown family and for missing, unknown and impossible fields.
+
+    A function's spec is known only to who asks for it, since whoever reads a backbone file must not run what it names.
+    """
     if not isinstance(values, Mapping):
         raise ValueError(f"not a spec but {shown(values)}")
     fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     family = fields.pop("family", None)
-    if not isinstance(family, str) or family not in _FAMILIES:
-        raise ValueError(f"unknown backbone family {shown(family)}; known: {', '.join(_FAMILIES)}")
+    families = {spec.family: spec for spec in get_args(BackboneSpec) if with_functions or spec is not FunctionSpec}
+    if not isinstance(family, str) or family not in families:
+        raise ValueError(f"unknown backbone family {shown(family)}; known: {', '.join(families)}")
     try:
-        return _FAMILIES[family](**fields)
+        spec: BackboneSpec = families[family](**fields)
+        return spec
     except TypeError as error:
         raise ValueError(f"not a {family} spec: {one_line(str(error), 200)}") from error
 

@@ -268,7 +268,7 @@ def _content_faults(result: Result) -> Iterator[str]:
     if len(result.backbone.name) > _LONGEST_NAME:
         yield f"the backbone's name has {len(result.backbone.name):,} characters"
     try:
-        spec_from_dict(result.backbone.spec)
+        spec_from_dict(result.backbone.spec, with_functions=True)
     except ValueError as error:
         yield f"backbone.spec: {error}"
     source = result.backbone.source

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from backbones.spec import FunctionSpec, TimmSpec, spec_to_dict
 from tables.collect import CollectionError, Slot, collect
 from tests.tables.conftest import WriteResult, csv_rows
 
@@ -30,6 +31,13 @@ def test_results_are_gathered_by_name_from_any_depth(runs: Path, write: WriteRes
         "davis": ["deep/er/ant/davis/result.json"],
     }
     assert ant.architecture == "ViT-Ti/16"
+
+
+def test_networks_that_are_none_of_ours_are_rows_too(runs: Path, write: WriteResult) -> None:
+    measured = {"channels": (8, 16), "strides": (4, 8), "image_size": 64, "size_step": 8}
+    write("convnext", "davis", spec=spec_to_dict(TimmSpec(name="convnext_atto", **measured)))
+    write("own", "davis", spec=spec_to_dict(FunctionSpec(function="my.module:build", source_sha256="e" * 64, **measured)))
+    assert [row.architecture for row in collect(runs)] == ["convnext_atto", "my.module:build"]
 
 
 REMOVED = object()
