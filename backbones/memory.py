@@ -21,6 +21,7 @@ from backbones.convert import convert_content, convert_timm_weights
 from backbones.file import Source, load_strictly, prepare_weights, read_header, write_backbone_file
 from backbones.foreign import weights_sha256
 from backbones.layouts import Conversion, LayoutError
+from backbones.layouts.keys import UnknownNetworkError
 from backbones.spec import typical_image_size
 from common.files import one_line
 
@@ -74,17 +75,19 @@ def convert_network(
         known = {"layout": "patchbench", "branch": "model", "dropped": {}, "epoch": -1}
         return Conversion(**known, spec=network.spec, state_dict=dict(weights))  # type: ignore[arg-type]
     try:
-        try:
-            conversion = convert_content(dict(weights), layout_name, branch, num_heads or _own_heads(network))
-            _check_features(network, conversion)
-        except ValueError:
-            architecture = getattr(network, "pretrained_cfg", {}).get("architecture")
-            if architecture is None or not layout_name is branch is num_heads is None:
-                raise
-            return convert_timm_weights(architecture, weights, _quiet_copy(network))
+        conversion = convert_content(dict(weights), layout_name, branch, num_heads or _own_heads(network))
+        _check_features(network, conversion)
+        return conversion
     except ValueError as error:
-        raise LayoutError(f"{type(network).__name__} in memory: {one_line(str(error))}") from error
-    return conversion
+        reason = error
+    architecture = getattr(network, "pretrained_cfg", {}).get("architecture")
+    if architecture is not None and layout_name is branch is num_heads is None:
+        try:
+            return convert_timm_weights(architecture, weights, _quiet_copy(network))
+        except ValueError as error:
+            # Of a network that has our names, what is wrong with it as one of ours says more.
+            reason = error if isinstance(reason, UnknownNetworkError) else reason
+    raise LayoutError(f"{type(network).__name__} in memory: {one_line(str(reason))}") from reason
 
 
 def write_network(conversion: Conversion, name: str, epoch: int, output: Path) -> None:

@@ -69,7 +69,7 @@ def convert(checkpoint: Mapping[str, Any], branch: str | None, num_heads: int | 
     )
 
 
-def _origin(settings: Any) -> dict[str, str]:
+def _origin(settings: Any) -> dict[str, Any]:
     """Recipe, data and log of the pretraining, by its settings; empty where these say nothing, as old ones do of the recipe."""
 
     def text(name: str) -> str:
