@@ -129,7 +129,7 @@ def build_loader(
     """A loader of the sampler's batches, a `Batch` each, in pinned memory where they go to a GPU."""
     cores = worker_cores(config.workers) if config.pin_workers else None
     share = sampler.batch_size // sampler.world_size
-    batch_bytes = share * sum(3 * kind.size**2 for kind in dataset.kinds) * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    batch_bytes = share * sum(3 * kind.size**2 for kind in dataset.kinds)
     workers = loader_processes(config.workers, batch_bytes, "--data.workers")
     if workers < config.workers:
         logger.info("%d workers, as many as there are cores, instead of data.workers=%d", workers, config.workers)

@@ -213,9 +213,10 @@ def test_workers_are_no_more_than_there_are_cores(
             assert build_loader(dataset, sampler, DataConfig(workers=wanted), pin_memory=False).num_workers == workers
     assert caplog.messages == ["2 workers, as many as there are cores, instead of data.workers=5"]
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    needed = 2 * 2 * 2 * TRAIN.batch_size * sum(3 * kind.size**2 for kind in dataset.kinds)
-    for free, enough in ((needed - 1, False), (needed, True)):
-        monkeypatch.setattr(shutil, "disk_usage", lambda folder, free=free: Mock(free=free))
+    needed = 2 * TRAIN.batch_size * sum(3 * kind.size**2 for kind in dataset.kinds)
+    whole = 2 * needed  # for both processes on the machine, of which each has one core
+    for free, total, enough in ((needed - 1, whole, False), (needed, whole - 1, False), (needed, whole, True)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder, free=free, total=total: Mock(free=free, total=total))
         refused = pytest.raises(ValueError, match=r"--data\.workers 5: .*--data\.workers 0, .*--shm-size")
         with nullcontext() if enough else refused:
             build_loader(dataset, sampler, DataConfig(workers=5), pin_memory=False)
