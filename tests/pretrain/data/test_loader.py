@@ -215,7 +215,7 @@ def test_workers_are_no_more_than_there_are_cores(
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     needed = 2 * 2 * 2 * TRAIN.batch_size * sum(3 * kind.size**2 for kind in dataset.kinds)
     for free, enough in ((needed - 1, False), (needed, True)):
-        monkeypatch.setattr(shutil, "disk_usage", lambda folder, free=free: Mock(free=free))
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder, free=free: Mock(free=free, total=free))
         refused = pytest.raises(ValueError, match=r"--data\.workers 5: .*--data\.workers 0, .*--shm-size")
         with nullcontext() if enough else refused:
             build_loader(dataset, sampler, DataConfig(workers=5), pin_memory=False)
