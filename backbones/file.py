@@ -104,7 +104,9 @@ def is_backbone_file(path: Path) -> bool:
 
 def read_header(path: Path) -> tuple[BackboneSpec, Source]:
     """The spec and the source of a backbone file, without its weights; errors are those of `read_backbone_file`."""
-    if not path.is_file():
+    if path.exists() and not path.is_file():
+        raise BackboneFileError(f"{path}: a folder, pipe or device, not a backbone file; give the file")
+    if not path.exists():
         raise BackboneFileError(f"{path}: no such file; make it with `python tools/convert_checkpoint.py CKPT {path}`")
     try:
         metadata = _metadata(path)

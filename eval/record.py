@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backbones.spec import BackboneSpec, ForeignSpec, architecture_name, is_function_name, spec_to_dict
-from common.files import parse_json, remove_leftovers, text_sha256, write_text_atomically
+from common.files import LOCK_FILE, parse_json, remove_leftovers, text_sha256, write_text_atomically
 from eval.findings import first_few
 from eval.result import (
     RESULT_FILE,
@@ -184,7 +184,9 @@ def _begin_part(folder: Path, inputs: str) -> None:
     """Add the time of a part that was interrupted to those before it; what has no other sign of its end ended with its last file."""
     seconds, begin = _earlier_parts(folder, inputs)
     if begin:
-        seconds += max(0.0, max(path.stat().st_mtime for path in folder.rglob("*")) - begin)
+        # The present part has already written the lock, and changed folders by removing leftovers.
+        files = [path for path in folder.rglob("*") if path.is_file() and path.name != LOCK_FILE]
+        seconds += max(0.0, max(path.stat().st_mtime for path in files) - begin)
     write_text_atomically(folder / _PARTS_FILE, json.dumps([seconds, time.time(), inputs]) + "\n")
 
 

@@ -84,7 +84,7 @@ def train_probe(
             group["lr"] = rate * factor
         loss = _train_epoch(layers, optimizer, train_batches(epoch))
         if not math.isfinite(loss):
-            raise ValueError(f"the linear probe's loss is {loss} in epoch {epoch}; give smaller learning_rates")
+            raise ValueError(f"the linear probe's loss is {loss} in epoch {epoch}; give smaller --learning-rates")
         ranks = _ranks(layers, test_batches())
         top1.append([float((rank_T < 1).double().mean()) for rank_T in ranks])
         if rank() == 0:

@@ -2,7 +2,7 @@
 
 Source: davisvideochallenge/davis2017-evaluation, `davis2017/evaluation.py`, `results.py` and `metrics.py`; the definition of
 contours goes back to `seg2bmap` of the Berkeley segmentation benchmark. The first frame is given and the last was never scored. The
-objects are ids 1 to the highest of the first annotation, which must have all of them; higher ids do not count.
+objects are ids 1 to the highest of the first annotation, whether or not it has all of them; higher ids do not count.
 """
 
 import logging
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from eval.davis.data import FEWEST_FRAMES, NUMBER_FROM_1
+from eval.davis.data import FEWEST_FRAMES, SKIPPED_IDS
 from eval.davis.masks import Mask, read_mask, single_object, without_void
 from eval.findings import first_few
 from eval.image_checks import list_images
@@ -55,7 +55,7 @@ def measure_sequence(annotations: Path, predictions: Path, one_object: bool = Fa
     if not num_objects:
         logger.warning("%s: the first annotation has no object; the sequence has no share in the score", annotations)
     if absent := sorted(set(range(1, num_objects)) - set(np.unique(first).tolist())):
-        raise ValueError(f"{paths[0]}: no object {first_few(map(str, absent), 5)} below {num_objects}; {NUMBER_FROM_1}")
+        logger.warning("%s: no object %s; %s", paths[0], first_few(map(str, absent), 5), SKIPPED_IDS)
     scored = paths[1:-1]
     region, boundary = np.zeros((num_objects, len(scored))), np.zeros((num_objects, len(scored)))
     late: set[int] = set()

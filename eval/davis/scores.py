@@ -119,7 +119,7 @@ def score(config: ScoresConfig) -> Scores:
     """Score what a config names and write the CSV files; ValueError also if the official evaluation has other metrics."""
     folder, names = _chosen(config)
     if folder.resolve() == config.predictions.resolve():
-        raise ValueError(f"--predictions {config.predictions}: these are the annotations; they would score 100")
+        logger.warning("--predictions %s: these are the annotations themselves, which score 100", config.predictions)
     logger.info("%d sequences of %s", len(names), folder)
     scores = score_sequences(names, folder, config.predictions, config.year == "2016", config.jobs)
     if config.official:

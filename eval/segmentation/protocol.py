@@ -35,7 +35,7 @@ def resolve(
     config = base_config(spec, options.head)
     batch = options.plan_batch(BatchPlan(**config.batch), world_size)
     if options.head == "upernet" and batch.per_device == 1 and (world_size == 1 or device.type == "cpu"):
-        raise ValueError("head=upernet pools to 1 x 1, so that one image has no batch statistics; raise device_batch_size to 2")
+        raise ValueError("head=upernet pools to 1 x 1, so that one image has no batch statistics; give --device-batch-size 2")
     _resolve_model(config, options, spec)
     _resolve_schedule(config, options)
     shared.use_data(config, options, batch, len(splits["training"].pairs), len(splits["validation"].pairs))

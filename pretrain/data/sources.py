@@ -30,7 +30,7 @@ class ImageFiles:
 
     def __init__(self, root: Path, names: Sequence[str]) -> None:
         if (name := next(filter(CONTROLS.search, names), None)) is not None:
-            raise ValueError(f"{name!a} in {root}: the name of an image must not have control characters; rename it")
+            raise ValueError(f"{str(root / name)!a}: the name of an image must not have control characters; rename it")
         self.root = root
         # An array, which forked workers share. Of a list each worker would get a copy: Python counts references inside the strings.
         self.names: npt.NDArray[np.str_] = np.array(names, dtype=np.str_)

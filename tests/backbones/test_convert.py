@@ -4,6 +4,7 @@ Everything but the download of timm's models is tested, which needs a network.
 """
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -172,6 +173,14 @@ def test_a_backbone_file_is_trusted_no_more_than_a_checkpoint(
     for read in (read_backbone_file, load_backbone, open_backbone):
         with pytest.raises(ValueError, match=f"^{path}: .*{match}") if match else nullcontext():
             read(path)
+
+
+def test_a_pipe_or_folder_is_no_backbone_file(tmp_path: Path) -> None:
+    """They were once called absent, with the advice to convert a checkpoint to the same path."""
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    for path in (tmp_path, tmp_path / "pipe.safetensors"):
+        with pytest.raises(ValueError, match=f"^{path}: a folder, pipe or device, not a backbone file; give the file$"):
+            read_header(path)
 
 
 @pytest.mark.parametrize(

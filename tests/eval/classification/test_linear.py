@@ -80,5 +80,5 @@ def test_an_interrupted_probe_ends_where_an_uninterrupted_one_does(tmp_path: Pat
 
 
 def test_divergence_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="smaller learning_rates"):
+    with pytest.raises(ValueError, match="smaller --learning-rates"):
         train(tmp_path / "linear.pth", 1e38, train_batches=lambda _: [(FEATURES * 1e4, LABELS)])

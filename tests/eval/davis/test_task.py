@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,6 +162,19 @@ def test_what_a_crash_damaged_is_done_again_and_times_add_up(config: DavisConfig
     (output / "result.json").unlink()
     (output / ".parts.json").write_text(json.dumps([seconds + 1000, begin, "of another run"]))
     assert evaluate(config).wall_time_s < 60
+
+
+def test_the_time_between_two_parts_does_not_count(config: DavisConfig) -> None:
+    """The lock of the second part once counted as the last file of the first."""
+    evaluate(config)
+    output, an_hour_ago = config.output, time.time() - 3600
+    (output / "result.json").unlink()
+    inputs = json.loads((output / ".parts.json").read_text())[2]
+    (output / ".parts.json").write_text(json.dumps([0, an_hour_ago, inputs]))
+    (output / "masks/.boat.77.partial").mkdir()
+    for path in output.rglob("*"):
+        os.utime(path, (an_hour_ago + 100, an_hour_ago + 100))
+    assert 100 < evaluate(config).wall_time_s < 100 + 60
 
 
 def test_a_second_run_in_the_folder_is_refused(config: DavisConfig, run: Run, backbone_files: dict[str, Path]) -> None:

@@ -118,7 +118,7 @@ def test_one_image_a_process_has_no_statistics_where_uper_net_pools_to_one_pixel
     """It died in its first update."""
     alone: dict[str, Any] = {"head": "upernet", "batch_size": 2, "device_batch_size": 1}
     for world_size, device in ((1, GPU), (2, CPU)):
-        with pytest.raises(ValueError, match="raise device_batch_size to 2"):
+        with pytest.raises(ValueError, match="; give --device-batch-size 2"):
             resolved(ade, world_size=world_size, device=device, **alone)
     resolved(ade, world_size=2, device=GPU, **alone)
 
