@@ -1,7 +1,10 @@
 """`--help` of every command answers at once: it loads neither torch nor OpenMMLab, which take seconds."""
 
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +68,27 @@ def test_mistakes_load_nothing_slow(command: str) -> None:
     finished = started(command)
     message, _, loaded = finished.stderr.partition("\n")
     assert (finished.returncode, finished.stdout, message[:7], loaded) == (2, "", "error: ", "")
+
+
+@pytest.mark.parametrize("script", sorted((REPOSITORY / "tools").glob("*.sh")), ids=lambda path: path.name)
+def test_cdpath_leads_no_script_astray(script: Path, tmp_path: Path) -> None:
+    """`cd tools/..` once went to the folder of that name below $CDPATH, and printed it."""
+    (tmp_path / "clone/tools/lib").mkdir(parents=True)
+    (tmp_path / "other/tools").mkdir(parents=True)
+    (tmp_path / "clone/tools/lib/environment.sh").write_text("pwd; exit 0\n")
+    shutil.copy(script, tmp_path / "clone/tools")
+    environment = {**os.environ, "CDPATH": str(tmp_path / "other")}
+    command = ["bash", f"tools/{script.name}"]
+    printed = subprocess.run(
+        command, cwd=tmp_path / "clone", env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert printed == f"{tmp_path / 'clone'}\n"
+
+
+def test_modules_are_found_without_the_working_directory(tmp_path: Path) -> None:
+    """PYTHONSAFEPATH keeps it out of Python's path; the environment names the clone instead."""
+    packages = tmp_path / ".venv/lib/python3.11/site-packages"
+    packages.mkdir(parents=True)
+    command = f"source {REPOSITORY}/tools/lib/environment.sh && add_modules && add_modules"
+    subprocess.run(["bash", "-euc", command], cwd=tmp_path, check=True)
+    assert (packages / "patchbench.pth").read_text() == f"{tmp_path}\n"

@@ -1,5 +1,7 @@
 """Devices, groups of processes, precision and memory."""
 
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -187,3 +189,26 @@ def test_waiting_threads_do_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
     assert printed_by(code, OMP_WAIT_POLICY="active") == "active\n"
     monkeypatch.delitem(ENVIRONMENT, "OMP_WAIT_POLICY", raising=False)
     assert printed_by(code) == "passive\n"
+
+
+def test_a_process_that_waits_says_for_whom() -> None:
+    """Variables that another job has left over once made a run wait without a word."""
+    code = """
+import datetime, logging, torch
+from common import distributed
+logging.basicConfig(format="%(message)s")
+distributed._PATIENCE_SECONDS, distributed._LONGEST_WAIT = 0.1, datetime.timedelta(seconds=2)
+try:
+    with distributed.process_group(torch.device("cpu")):
+        pass
+except ValueError as error:
+    print(error)
+"""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    left_over = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command, environment = [sys.executable, "-c", code], {**ENVIRONMENT, **left_over}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert f"process 0 of 2 waits for the others at 127.0.0.1:{port}; start them, or unset RANK" in ended.stderr
+    assert re.match(f"process 0 of 2 cannot join the others at 127.0.0.1:{port}: .*; unset RANK", ended.stdout)

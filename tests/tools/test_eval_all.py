@@ -93,6 +93,25 @@ def test_every_task_then_tables_and_nothing_twice(
     assert {task: path.stat().st_mtime_ns for task, path in paths.items()} == stamps
 
 
+def test_why_there_are_no_tables_is_said(
+    small_samples: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    run_main: RunMain,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The command once only ended with status 1."""
+    monkeypatch.setattr("tools.eval_all._run", lambda task, arguments: 1)
+    damaged = tmp_path / "runs/other/davis/result.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{")
+    places = ["--data", small_samples, "--runs", tmp_path / "runs", "--results", tmp_path / "results"]
+    assert run_main(main, [checkpoint, *places, "--tasks", "davis"]).status == 1
+    assert f"{damaged}: not a readable result file" in caplog.text
+    assert "no tables: 1 problem(s) in the result files; no table was written" in caplog.text
+
+
 def test_mistakes_are_found_before_any_task_starts(
     small_samples: Path, checkpoint: Path, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
