@@ -13,8 +13,8 @@ from eval.tasks import BENCHMARKS, Column
 from tables.collect import Evaluated
 from tables.compare import FEWEST_ITEMS, Interval
 from tables.layout import COMPONENTS
-from tables.render import NOT_RUN, code, plain_cell, rounded
-from tables.rows import BENCHMARK_NUMBERS, VERDICTS, Cell, Row, Table, in_words, printed, signed, standing_word
+from tables.render import NOT_RUN, code, plain_cell, rounded, with_spread
+from tables.rows import BENCHMARK_NUMBERS, VERDICTS, Cell, Row, Table, in_words, signed, standing_word
 
 SEPARATOR = "\n---\n"  # between the runs on the page
 QUOTED_KNN = "20-NN top-1"
@@ -111,9 +111,7 @@ def _label(row: Row) -> str:
 
 
 def _own_value(cell: Cell) -> str:
-    text = rounded(cell)
-    if cell.spread is not None:
-        text += f" ± {printed(cell.spread)} (n={len(cell.measurements)})"
+    text = with_spread(cell)
     return text if cell.status in BENCHMARK_NUMBERS else f"[{text}]"
 
 

@@ -92,7 +92,7 @@ def render_tables(made: Tables) -> dict[str, str]:
         files[f"{table.layout.name}.csv"] = render_csv(table)
         files[f"{table.layout.name}_full.csv"] = render_full_csv(table, comparison, made.baseline is not None)
         files[f"{table.layout.name}.tex"] = render_latex(table, comparison)
-    files[PAGE] = render_markdown(made.tables, made.comparisons, made.evaluated, made.baseline)
+    files[PAGE] = render_markdown(made.tables, made.comparisons, made.baseline)
     files[RESULTS_FILE] = render_json_lines(made.evaluated)
     files[MACROS_FILE] = MACROS
     files[DOCUMENT] = render_document([table.layout.name for table in made.tables if table.rows])

@@ -1,7 +1,6 @@
 """The tables as CSV files, the results as lines of JSON, and all tables on one Markdown page; `docs/tables.md` explains the columns.
 
-On the Markdown page, a value that is not a benchmark number stands in brackets and italics, with a number that leads to a note saying
-why.
+On the Markdown page, a value that is not a benchmark number stands in brackets and italics, and the last column says why.
 """
 
 import csv
@@ -10,28 +9,30 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
+from tabulate import tabulate
+
 from common.files import FORMULA_STARTS
-from eval.result import Dataset, Result, json_values
+from eval.result import json_values
 from eval.tasks import BENCHMARKS
-from tables.collect import Evaluated, Measurement, slots_of
+from tables.collect import Evaluated, slots_of
 from tables.comparability import deviations_of
 from tables.compare import FEWEST_ITEMS, RESAMPLES, Comparison, Mark, marked
-from tables.rows import BENCHMARK_NUMBERS, VERDICTS, Cell, Row, Table, in_words, printed, signed, standing, standing_word
+from tables.rows import BENCHMARK_NUMBERS, Cell, Row, Table, in_words, printed, signed, standing, standing_word
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?")
 _NO_VALUE = "n/a"
 NOT_RUN = "–"
-_IN_FULL_ONLY = ("epochs", "knn_features", "linear_features")  # the papers' tables have no such columns
+IN_FULL_ONLY = ("epochs", "knn_features", "linear_features")  # the papers' tables have no such columns
 
 _LEGEND = f"""\
 | cell | means |
 | --- | --- |
 | 62.7 | published, as printed in the source |
-| 62.7<sup>1</sup> | measured here on the whole benchmark by the published protocol; the note says from which file |
-| *[62.7]*<sup>1</sup> | measured here, **not a benchmark number**: on sample data, a part of the benchmark or by another \
-protocol; the note says which |
+| 62.7 in a `measured` row | measured here on the whole benchmark by the published protocol |
+| *[62.7]* | measured here, **not a benchmark number**; the standing says why: sample data, a part (subset) of the benchmark, \
+or another (deviating) protocol |
 | **62.7**, <u>62.7</u> | best and second of the benchmark numbers in the column; others never compete |
-| 62.7<sup>1</sup>‡ | a benchmark number that does not compete; below the table stands why |
+| 62.7‡ | a benchmark number that does not compete; below the table stands why |
 | 62.7 ± 0.3 (n=3) | mean and standard deviation over so many seeds |
 | 62.7 <sub>61.9–63.5</sub> | with its 95 % interval over resampled test images |
 | 62.7 (+2.0), (+2.0\\*) | difference from the baseline, where both are comparable; with a star, significant at 5 %: by a paired \
@@ -45,7 +46,7 @@ before these were recorded; fewer than {FEWEST_ITEMS} items show nothing."""
 
 def render_csv(table: Table) -> str:
     """The table for people: as the paper prints it, with what the values of each row are worth and how many seeds they have."""
-    descriptors = [name for name in table.layout.descriptors if name not in _IN_FULL_ONLY]
+    descriptors = [name for name in table.layout.descriptors if name not in IN_FULL_ONLY]
     records = [
         {
             **row.descriptors,
@@ -55,7 +56,7 @@ def render_csv(table: Table) -> str:
         }
         for row in table.rows
     ]
-    return _csv([*descriptors, *(column.key for column in table.layout.columns), "standing", "seeds"], records)
+    return csv_file([*descriptors, *(column.key for column in table.layout.columns), "standing", "seeds"], records)
 
 
 def render_full_csv(table: Table, comparison: Comparison, with_baseline: bool = False) -> str:
@@ -73,10 +74,10 @@ def render_full_csv(table: Table, comparison: Comparison, with_baseline: bool = 
     for row, entries in marked(table, comparison):
         records.append(_csv_record(table, row, {column.key: mark for column, _, mark in entries}))
         records += [_csv_record(table, seed, {}) for seed in row.seeds]
-    return _csv(["row", *table.layout.descriptors, *values, *origins, *about], records)
+    return csv_file(["row", *table.layout.descriptors, *values, *origins, *about], records)
 
 
-def _csv(header: Sequence[str], records: Sequence[Mapping[str, str]]) -> str:
+def csv_file(header: Sequence[str], records: Sequence[Mapping[str, str]]) -> str:
     """The whole file, with Unix line ends; what a record lacks is empty, and what the header lacks is left out."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, header, extrasaction="ignore", lineterminator="\n")
@@ -132,59 +133,55 @@ def _csv_record(table: Table, row: Row, marks: Mapping[str, Mark]) -> dict[str, 
     return record
 
 
-def render_markdown(
-    tables: Sequence[Table], comparisons: Sequence[Comparison], evaluated: Sequence[Evaluated], baseline: str | None = None
-) -> str:
-    """The page; it leaves out tables without rows, and has a numbered note for each result."""
+def render_markdown(tables: Sequence[Table], comparisons: Sequence[Comparison], baseline: str | None = None) -> str:
+    """The page; it leaves out tables without rows."""
     parts = [
         "# Results",
-        "Figures are in percent and rounded to one decimal here; the CSV files NAME_full.csv beside this page hold all digits.",
+        "Figures are in percent, to one decimal. The files NAME_full.csv beside this page hold all digits, the file behind each "
+        "figure, its test data and its deviations from the published protocol.",
         _LEGEND,
     ]
     for table, comparison in zip(tables, comparisons, strict=True):
         if table.rows:
             grid = _grid(table, comparison)
             parts += [f"## {table.layout.title}", table.layout.caption, grid, *_footer(table, comparison, baseline)]
-    notes = [f"{measurement.number}. {_note(measurement)}" for row in evaluated for measurement in row.measurements]
-    parts += ["## Notes on what was measured here", "\n".join(notes) or "There are no results yet."]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _grid(table: Table, comparison: Comparison) -> str:
     descriptors, columns = table.layout.descriptors, table.layout.columns
-    headings = [*(name.replace("_", " ") for name in descriptors), *(column.heading for column in columns)]
-    # Values are aligned to the right.
-    lines = [_line(["figures", *headings]), _line(["---", *["---"] * len(descriptors), *["--:"] * len(columns)])]
+    headings = [*(name.replace("_", " ") for name in descriptors), *(column.heading for column in columns), "standing"]
+    lines = []
     for row, entries in marked(table, comparison):
-        cells = ["measured" if row.evaluated else "published"]
+        cells = []
         for name, text in row.descriptors.items():
             is_run_name = name == "method" and row.evaluated
             cells.append((code(text) if is_run_name else plain_cell(text)) or NOT_RUN)
-        lines.append(_line([*cells, *(_markdown_value(cell, mark) for _, cell, mark in entries)]))
-    return "\n".join(lines)
+        values = [_markdown_value(cell, mark) for _, cell, mark in entries]
+        lines.append([*cells, *values, in_words(row.cells.values(), standing_word)])
+    sides = [*["left"] * len(descriptors), *["right"] * len(columns), "left"]
+    return tabulate(lines, headings, tablefmt="pipe", colalign=sides, disable_numparse=True)
 
 
 def _markdown_value(cell: Cell | None, mark: Mark) -> str:
     if cell is None:
         return NOT_RUN
-    value = rounded(cell)
-    if cell.spread is not None:
-        value = f"{value} ± {printed(cell.spread)} (n={len(cell.measurements)})"
     fence = {"best": ("**", "**"), "second": ("<u>", "</u>"), None: ("", "")}[mark.rank]
     if cell.status not in BENCHMARK_NUMBERS:
         fence = ("*[", "]*")
-    notes = ",".join(str(measurement.number) for measurement in cell.measurements)
-    text = f"{fence[0]}{value}{fence[1]}" + (f"<sup>{notes}</sup>" if notes else "") + ("‡" if mark.incomparable else "")
+    text = f"{fence[0]}{with_spread(cell)}{fence[1]}" + ("‡" if mark.incomparable else "")
     if cell.interval_95 is not None:
         text += f" <sub>{'–'.join(map(printed, cell.interval_95))}</sub>"
     if mark.delta is not None:
         star = "\\*" if mark.significant else ""
         text += f" ({signed(mark.delta)}{star})"
     return text
+
+
+def with_spread(cell: Cell) -> str:
+    """A value as pages print it, with its spread over several seeds and their number."""
+    text = rounded(cell)
+    return text if cell.spread is None else f"{text} ± {printed(cell.spread)} (n={len(cell.measurements)})"
 
 
 def rounded(cell: Cell) -> str:
@@ -213,36 +210,6 @@ def _footer(table: Table, comparison: Comparison, baseline: str | None) -> list[
         if mark.incomparable
     )
     return ["\n".join(f"- {line}" for line in lines)] if lines else []
-
-
-def _note(measurement: Measurement) -> str:
-    """The note on a result, on one line: its path, what it is worth, its data, protocol and seeds."""
-    result = measurement.result
-    standings = {standing(result, slot.benchmark): slot.benchmark for slot in slots_of(result)}
-    verdicts = []
-    for status, benchmark in standings.items():
-        verdict = VERDICTS[status] if status in BENCHMARK_NUMBERS else f"**{VERDICTS[status]}**"
-        verdicts.append(f"{verdict} ({benchmark})" if len(standings) > 1 else verdict)
-    data = "; ".join(_data(role, dataset) for role, dataset in sorted(result.datasets.items()))
-    pretraining = result.backbone.source.get("seed", -1)
-    seeds = f"Seed {result.seed}" + (f", of the pretraining {pretraining}" if pretraining >= 0 else "")
-    return f"{code(measurement.path)}: {', '.join(verdicts)}. {data}. {_protocol(result)}. {seeds}."
-
-
-def _data(role: str, dataset: Dataset) -> str:
-    verb = {"test": "Tested", "train": "trained"}.get(role) or plain_cell(role)
-    name = f"{plain_cell(dataset.name)} {plain_cell(dataset.split)}"
-    on = {"full": f"{name}, whole", "subset": f"a part of {name}", "sample": f"sample data in the format of {name}"}
-    return f"{verb} on {on[dataset.coverage]}: {dataset.num_items} items"
-
-
-def _protocol(result: Result) -> str:
-    protocol = f"Protocol {code(result.protocol.name)} version {result.protocol.version}"
-    changes = [
-        f"{code(name)} {code(json.dumps(used))} instead of {code(json.dumps(published))}"
-        for name, (published, used) in sorted(result.protocol.deviations.items())
-    ]
-    return f"{protocol} with {', '.join(changes)}" if changes else f"{protocol} as published"
 
 
 def plain(text: str) -> str:

@@ -289,7 +289,7 @@ def _peta(flops: float) -> str:
 def _report(options: AblationOptions, jobs: Sequence[Job]) -> None:
     """Write the comparison of all rows, including those that an earlier command ran, and the tables of all results."""
     from tables.make import PATIENCE, TablesConfig, make_tables
-    from tools.ablation_runner.comparison import Compared, comparison_csv, comparison_text
+    from tools.ablation_runner.comparison import Compared, comparison_csv, comparison_full_csv, comparison_text
     from tools.summary import table_files, text_table
 
     finished = {job.name: read_result(job.options.result) for job in jobs if job.finished}
@@ -302,6 +302,7 @@ def _report(options: AblationOptions, jobs: Sequence[Job]) -> None:
         rows.append(Compared(row, row.find_published(published), names, [finished[name] for name in names], changes))
     path = options.output / f"ablation_{options.table}.csv"
     write_text_atomically(path, comparison_csv(rows))
+    write_text_atomically(options.output / f"ablation_{options.table}_full.csv", comparison_full_csv(rows))
     print(f"{comparison_text(rows)}\n")  # noqa: T201 - the command's own output
     tables = make_tables(TablesConfig(runs=options.runs, output=options.output), PATIENCE)
     print(text_table(("what", "file"), [("ablation", str(path)), *table_files(tables)]))  # noqa: T201

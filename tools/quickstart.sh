@@ -24,5 +24,5 @@ step "3/4 SelfPatch pretraining on the sample photographs"
 bash tools/pretrain.sh sample_selfpatch
 step "4/4 evaluation, tables and report"
 bash tools/eval_all.sh runs/sample_selfpatch/checkpoint.pth --sample
-printf '\nDone in %d s. Open results/report.html in a browser, or read results/tables.md.\n' "$SECONDS"
+printf '\nDone in %d s. Open results/report.html in a browser, or read results/summary.md.\n' "$SECONDS"
 printf 'The metrics are of generated data and show only that everything works.\n'

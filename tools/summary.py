@@ -5,10 +5,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from eval.result import RESULT_FILE, Result, read_result
+from eval.result import RESULT_FILE, read_result
 from tables.headline import SEPARATOR
 from tables.make import SUMMARY_PAGE
-from tables.rows import standing
 
 _DEVIATIONS_SHOWN = 3
 
@@ -60,12 +59,6 @@ def table_files(tables: Sequence[Path]) -> list[tuple[str, str]]:
         suffixes = ", ".join(sorted({path.suffix for path in others}))
         files.append(("more", f"{len(others)} files ({suffixes}) in {others[0].parent}"))
     return files
-
-
-def standing_in_words(result: Result, benchmark: str) -> str:
-    """What a result's metrics for a benchmark (its key) are worth: `benchmark`, `[sample]`, `[subset]` or `[deviating]`."""
-    word = standing(result, benchmark).removeprefix("measured").removeprefix("-")
-    return f"[{word}]" if word else "benchmark"
 
 
 def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> str:

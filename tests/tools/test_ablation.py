@@ -161,6 +161,11 @@ def test_a_failed_job_is_named_at_the_end_and_the_others_run(
     assert finished.stdout.splitlines()[-1] == f"failed with status 3: {DINO}; the same command tries it again"
 
 
+def _csv_rows(path: Path) -> dict[str, dict[str, str]]:
+    with path.open() as stream:
+        return {row["row"]: row for row in csv.DictReader(stream)}
+
+
 @pytest.mark.slow
 def test_two_rows_fill_their_places_in_the_table_and_are_not_run_again(
     ablation_data: Path, tmp_path: Path, run_main: RunMain
@@ -168,13 +173,15 @@ def test_two_rows_fill_their_places_in_the_table_and_are_not_run_again(
     command, runs = arguments(ablation_data, tmp_path, "--only a d-off"), tmp_path / "runs"
     shown = run_main(main, command).output()
     measured = json.loads((runs / AVERAGE / "davis" / "result.json").read_text())["metrics"]["J&F-Mean"]["value"]
-    with (tmp_path / "results" / "ablation_components.csv").open() as stream:
-        rows = {row["row"]: row for row in csv.DictReader(stream)}
+    for_people, rows = (_csv_rows(tmp_path / "results" / f"ablation_components{end}.csv") for end in ("", "_full"))
     assert list(rows) == [row.name for row in ROWS["components"]]
     assert [name for name, row in rows.items() if row["measured"]] == ["a", "d-off"]
     off = rows["d-off"]
-    assert (off["published"], float(off["measured"]), off["evaluation"]) == ("51.4", measured, "[sample]")
+    assert (off["published"], float(off["measured"]), off["standing"]) == ("51.4", measured, "sample")
     assert f"train.epochs 200 -> {EPOCHS}" in off["pretraining"]
+    shown_off = for_people["d-off"]
+    assert (shown_off["measured"], shown_off["seeds"], shown_off["pretraining"]) == (f"{measured:.1f}", "1", "departs")
+    assert "runs" not in shown_off
     assert AVERAGE in (tmp_path / "results" / "components.csv").read_text()
     stamps = {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()}
     assert run_main(main, command).output() == shown
