@@ -28,7 +28,18 @@ class Progress(tqdm):
         seconds = time.monotonic() - self._begin
         if not self._is_told and self._done and seconds >= ESTIMATE_AFTER_S:
             self._is_told = True
-            whole = tqdm.format_interval(seconds / self._done * self._whole)
+            whole = duration(seconds / self._done * self._whole)
             text = "%s takes about %s on this machine: %d of %d %ss in %s"
-            logger.info(text, self._label, whole, self._done, self._whole, self._unit, tqdm.format_interval(seconds))
+            logger.info(text, self._label, whole, self._done, self._whole, self._unit, duration(seconds))
         return super().update(n)
+
+
+def duration(seconds: float) -> str:
+    """A time such as `48 s`, `7 min 05 s`, `3 h 20 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"

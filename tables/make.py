@@ -57,29 +57,35 @@ class Tables:
     baseline: str | None  # The row from which differences are given.
 
 
-def build_tables(runs: Path, baseline: str | None = None, first: str = "") -> Tables:
-    """Read the results and the reference tables, join and compare them.
+def _join(runs: Path, baseline: str | None, first: str) -> tuple[list[Evaluated], list[Table], list[Comparison]]:
+    """The results and the published rows in tables, compared but not tested; this finds every mistake of the user's.
 
     ValueError if no row has the name of the baseline, or no run has the name `first`.
     """
-    # These need numpy and the tasks' files of single items.
-    from tables.significance import add_intervals, interval_from, items_reader
-
     evaluated = collect(runs)
     if not evaluated:
         logger.warning("no results below %s: the tables hold the published rows only", runs)
     layouts = layouts_for([measurement.result for row in evaluated for measurement in row.measurements])
     tables = [build_table(layout, read_reference(layout), evaluated) for layout in layouts]
-    comparisons = [compare(table, baseline) for table in tables]
-    items_of = items_reader()
     if baseline is not None:
         names = dict.fromkeys(name for table in tables for row in table.rows for name in names_of(row))
         if baseline not in names:
             raise ValueError(f"--baseline {baseline}: no row has this name; there are {', '.join(names)}")
-        comparisons = add_intervals(tables, comparisons, items_of)
     runs_found = dict.fromkeys(name for row in evaluated for name in row.run_names)
     if first and first not in runs_found:
         raise ValueError(f"--first {first}: no run has this name; there are {', '.join(runs_found) or 'none'}")
+    return evaluated, tables, [compare(table, baseline) for table in tables]
+
+
+def build_tables(runs: Path, baseline: str | None = None, first: str = "") -> Tables:
+    """Read the results and the reference tables, join, compare and test them; ValueError as for `_join`."""
+    # These need numpy and the tasks' files of single items.
+    from tables.significance import add_intervals, interval_from, items_reader
+
+    evaluated, tables, comparisons = _join(runs, baseline, first)
+    items_of = items_reader()
+    if baseline is not None:
+        comparisons = add_intervals(tables, comparisons, items_of)
     logger.info("testing the first run's differences from the published rows by its items")
     headlines = make_headlines(tables, evaluated, first, partial(interval_from, items_of))
     return Tables(evaluated=evaluated, tables=tables, comparisons=comparisons, headlines=headlines, baseline=baseline)
@@ -107,7 +113,7 @@ def make_tables(config: TablesConfig, patience: float = 0) -> list[Path]:
     from tables.report.page import render_report  # needs jinja2, Pillow and Matplotlib, which `--help` does not wait for
 
     if not config.output.is_dir():
-        build_tables(config.runs, config.baseline or None)  # finds mistakes before a folder is made
+        _join(config.runs, config.baseline or None, config.first)  # finds mistakes before a folder is made
     with lock_folder(config.output, patience=patience):
         remove_leftovers(config.output)
         made = build_tables(config.runs, config.baseline or None, config.first)

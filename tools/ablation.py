@@ -249,9 +249,10 @@ def _run(job: Job, options: AblationOptions) -> int:
 
 def job_listing(jobs: Sequence[Job], images_per_second: float | None) -> str:
     """A table of the jobs with their cost at the speed of the first; if that is None, a few steps are timed on this machine."""
+    from eval.progress import duration
     from pretrain.checkpoint import CHECKPOINT_FILE
     from tools.ablation_runner.cost import measure_work, speed_of
-    from tools.summary import duration, text_table
+    from tools.summary import text_table
 
     of_recipe = {job.options.recipe: job for job in jobs}  # seeds do not change the work
     work_of = {recipe: measure_work(job.config, job.images) for recipe, job in of_recipe.items()}

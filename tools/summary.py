@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from eval.progress import duration
 from eval.result import RESULT_FILE, read_result
 from tables.headline import SEPARATOR
 from tables.make import SUMMARY_PAGE
@@ -78,17 +79,6 @@ def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Co
         preserve_whitespace=True,
     )
     return "\n".join(line.rstrip() for line in text.splitlines())
-
-
-def duration(seconds: float) -> str:
-    """A time such as `48 s`, `7 min 05 s`, `3 h 20 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _shortened(names: Sequence[str]) -> str:
