@@ -29,8 +29,8 @@ class Progress(tqdm):
         if not self._is_told and self._done and seconds >= ESTIMATE_AFTER_S:
             self._is_told = True
             whole = duration(seconds / self._done * self._whole)
-            text = "%s takes about %s on this machine: %d of %d %ss in %s"
-            logger.info(text, self._label, whole, self._done, self._whole, self._unit, duration(seconds))
+            text = "%s: %d %ss take about %s on this machine (%d took %s)"
+            logger.info(text, self._label, self._whole, self._unit, whole, self._done, duration(seconds))
         return super().update(n)
 
 

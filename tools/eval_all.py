@@ -150,7 +150,8 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
                 write_backbone(conversion, options.checkpoint, backbone)
         for task, given in arguments.items():
             launch("eval", [task, *given], options)
-        makes_tables = Command(module="tables", arguments=("--runs", str(tables.runs), "--output", str(tables.output)))
+        places = ("--runs", str(tables.runs), "--output", str(tables.output), "--first", folder.name)
+        makes_tables = Command(module="tables", arguments=places)
         print(f"{'# ' if options.dry_run else ''}when they have ended: {makes_tables}")  # noqa: T201
         return True
     with lock_folder(folder, LOCK_FILE):

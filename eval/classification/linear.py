@@ -21,6 +21,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from backbones.checkpoint import CheckpointError, load_checkpoint
 from common.distributed import gather_objects, rank, world_size
@@ -78,6 +79,7 @@ def train_probe(
         except Exception as error:  # whatever torch raises for what does not fit
             raise ValueError(f"{checkpoint}: damaged ({error}); remove it to train the probe anew") from error
         logger.info("linear probe: %d epochs were finished by an earlier run", first)
+    bar = Progress(total=config.epochs - first, unit="epoch", desc="linear probe", disable=True if rank() else None)
     for epoch in range(first, config.epochs):
         factor = (1 + math.cos(math.pi * epoch / config.epochs)) / 2
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -95,6 +97,8 @@ def train_probe(
             shares = zip(config.learning_rates, top1[-1], strict=True)
             words = ", ".join(f"top-1 {100 * share:.2f} at rate {learning_rate:g}" for learning_rate, share in shares)
             logger.info("linear probe: epoch %d of %d, loss %.4f, %s", epoch + 1, config.epochs, loss, words)
+        bar.update()
+    bar.close()
     return ranks, top1
 
 
@@ -161,7 +165,7 @@ def training_batches(
     loaded = load_batches(images, transform, [part.tolist() for part in own if len(part)], config.workers, extractor.device)
     labels_N = torch.from_numpy(images.labels)
     what = f"epoch {epoch + 1} of {config.epochs}"
-    bar = Progress(total=len(own), unit="batch", desc=what, disable=True if rank() else None, leave=False)
+    bar = tqdm(total=len(own), unit="batch", desc=what, disable=True if rank() else None, leave=False)
     for batch, part in zip(batches, own, strict=True):
         features_bL = extractor(next(loaded))[LINEAR] if len(part) else None
         # Joined outside of inference mode, so that a layer's backward pass may keep the batch.

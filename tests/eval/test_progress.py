@@ -22,5 +22,5 @@ def test_after_its_first_minute_a_bar_tells_the_log_how_long_the_whole_takes(
         bar.update(1)
         now[0] = 200
         bar.update(1)
-    expected = ["propagation takes about 20 min 00 s on this machine: 5 of 100 frames in 1 min 00 s"]
+    expected = ["propagation: 100 frames take about 20 min 00 s on this machine (5 took 1 min 00 s)"]
     assert caplog.messages == (expected if is_told else [])

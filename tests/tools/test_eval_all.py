@@ -200,7 +200,7 @@ def test_dry_runs_print_every_task_and_write_nothing(
     assert davis.startswith(f"python -m eval davis --backbone {runs}/toy/backbone.safetensors")
     assert davis.endswith("--gpus 3")
     assert "--classifiers knn" in classification
-    assert tables == f"# when they have ended: python -m tables --runs {runs} --output results"
+    assert tables == f"# when they have ended: python -m tables --runs {runs} --output results --first toy"
     jobs = run_main(main, ["--slurm", "--gpus", "2", "--sbatch", "account=x", "qos=low", "--hours", "3", *common]).output()
     assert {jobs.count(f"#SBATCH --{line}") for line in ("account=x", "qos=low", "time=180")} == {2}
     assert "# each of 2 processes: python -m eval davis --backbone" in jobs
