@@ -48,7 +48,7 @@ SelectType=select/cons_tres
 GresTypes=gpu
 ReturnToService=2
 JobRequeue=1
-KillWait=10
+KillWait=60
 SlurmdParameters=config_overrides
 NodeName={host} NodeAddr=127.0.0.1 CPUs=64 Gres=gpu:2
 PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE
