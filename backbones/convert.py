@@ -28,14 +28,14 @@ from backbones.file import (
     write_backbone_file,
 )
 from backbones.foreign import timm_spec, weights_sha256
-from backbones.layouts import LAYOUTS, Conversion, Layout, LayoutError, Network, abbreviate, convert
+from backbones.layouts import LAYOUTS, Conversion, LayoutError, abbreviate, convert
 from backbones.layouts.architecture import refuse_num_heads
-from backbones.layouts.keys import UnknownNetworkError, Weights, apply_table, own_keys
+from backbones.layouts.keys import UnknownNetworkError, apply_table, own_keys
 from backbones.layouts.search import in_plain_names, select, state_dicts, with_renamed
-from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, TimmSpec, is_function_name, typical_image_size
+from backbones.proof import own_heads, proved
+from backbones.spec import BackboneSpec, TimmSpec, is_function_name
 from common.files import file_sha256, one_line
 
-_TIMM_TOLERANCE = 1e-4
 _LONGEST_MESSAGE = 800
 _MOST_HINTS = 4
 _WITHOUT_EFFECT = {"Identity", "Dropout", "DropPath"}  # modules that leave features as they are, or follow them
@@ -163,7 +163,7 @@ def _has_our_names(name: str) -> bool:
     """Whether each name in a model of timm is one of our network's, which then takes its weights or says what is wrong with them."""
     with torch.device("meta"):
         weights = timm.create_model(name, pretrained=False, num_classes=0).state_dict()
-    layout = _own_layout(weights)
+    layout = next((LAYOUTS[own] for own in ("timm", "timm_dinov3") if LAYOUTS[own].bears_marks(weights.keys())), None)
     if layout is None:
         return False
     try:
@@ -171,11 +171,6 @@ def _has_our_names(name: str) -> bool:
     except LayoutError:
         return False
     return True
-
-
-def _own_layout(weights: Weights) -> Layout | None:
-    """The layout of ours that has timm's names for a network like this one."""
-    return next((LAYOUTS[name] for name in ("timm", "timm_dinov3") if LAYOUTS[name].bears_marks(weights.keys())), None)
 
 
 def _convert_as_timms(checkpoint: Any, name: str) -> Conversion:
@@ -215,83 +210,33 @@ def convert_timm_model(
     except (OSError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise LayoutError(f"timm cannot fetch the weights of {name} ({reason}); check the network") from error
-    # All blocks of a ViT have the same number; other weights show theirs, or have none.
-    blocks = getattr(model, "blocks", None)
-    own_heads = getattr(getattr(blocks[0], "attn", None), "num_heads", None) if blocks is not None else None
-    if own_heads is None:
+    heads, weights = own_heads(model), model.state_dict()
+    if heads is None:
         refuse_num_heads(num_heads)
-    elif num_heads not in (None, own_heads):
-        raise LayoutError(f"--num-heads {num_heads} contradicts the model, which has {own_heads}")
+    elif num_heads not in (None, heads):
+        raise LayoutError(f"--num-heads {num_heads} contradicts the model, which has {heads}")
     try:
-        return _as_ours(model, own_heads)
-    except LayoutError:
-        return convert_timm_weights(name, model.state_dict(), model)
+        return proved(model, convert_content(weights, num_heads=heads))
+    except ValueError:
+        return proved(model, convert_timm_weights(name, weights))
 
 
-def _as_ours(model: Any, own_heads: int | None) -> Conversion:
-    """A model of timm as one of our networks; LayoutError unless that gives the same features."""
-    weights = model.state_dict()
-    layout = _own_layout(weights)
-    if layout is None:
-        raise LayoutError(f"timm's {type(model).__name__} is none of our families (ViT, DINOv3's ViT, Swin, ResNet)")
-    conversion = layout.convert(weights, Network(layout, "", ""), layout.branches[0], own_heads)
-    if isinstance(conversion.spec, SwinSpec):
-        spec = dataclasses.replace(conversion.spec, image_size=model.patch_embed.img_size[0])
-        conversion = dataclasses.replace(conversion, spec=spec)
-    _check_features(model, conversion)
-    return conversion
-
-
-@torch.no_grad()
-def convert_timm_weights(name: str, weights: Mapping[str, Tensor], model: Any = None) -> Conversion:
-    """The weights of a model of timm as timm's own network without its classifier, which, where the model is given, has its features.
+def convert_timm_weights(name: str, weights: Mapping[str, Tensor]) -> Conversion:
+    """The weights of a model of timm as timm's own network without its classifier.
 
     ValueError unless they are all there, and nothing beside them but the classifier.
     """
     spec = timm_spec(name)
     with torch.device("meta"):
-        own = build_backbone(spec).state_dict()
-    classifiers = (timm.get_pretrained_cfg(name) or model.pretrained_cfg).classifier
-    prefixes = tuple(
-        f"{part.partition('.')[0]}." for part in (classifiers if isinstance(classifiers, tuple) else (classifiers,))
-    )
+        network: Any = build_backbone(spec)
+    own, classifiers = network.state_dict(), network.pretrained_cfg.get("classifier") or ()
+    if isinstance(classifiers, str):
+        classifiers = (classifiers,)
+    prefixes = tuple(f"{part.partition('.')[0]}." for part in classifiers)
     taken = {key: value for key, value in weights.items() if key in own or not key.startswith(prefixes)}
     dropped = {"timm's classifier": tuple(sorted(set(weights) - set(taken)))} if len(taken) < len(weights) else {}
-    conversion = Conversion(
-        layout="timm", branch=LAYOUTS["timm"].branches[0], spec=spec, state_dict=taken, dropped=dropped, epoch=-1
-    )
     check_fills(spec, taken)
-    if model is not None:
-        network = build_backbone(spec).eval()
-        network.load_state_dict(taken)
-        images_13HW = torch.rand(1, 3, spec.image_size, spec.image_size, generator=torch.Generator().manual_seed(0))
-        last = spec.num_blocks - 1
-        (found_1Dhw,) = network.forward_maps(images_13HW, [last])
-        (expected_1Dhw,) = model.forward_intermediates(images_13HW, indices=[last], intermediates_only=True)
-        if not torch.allclose(found_1Dhw, expected_1Dhw, rtol=_TIMM_TOLERANCE, atol=_TIMM_TOLERANCE):
-            raise LayoutError(f"timm's {type(model).__name__} computes other features without its classifier")
-    return conversion
-
-
-@torch.no_grad()
-def _check_features(model: Any, conversion: Conversion) -> None:
-    """Compare our features with timm's, at the stored grid where there is one, so that no positions are resampled."""
-    spec = conversion.spec
-    check_fills(spec, conversion.state_dict)
-    network = build_backbone(spec).eval()
-    network.load_state_dict(conversion.state_dict)
-    side = typical_image_size(spec)
-    images_13HW = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-    found_1ND = network.forward_tokens(images_13HW).patches
-    expected_1ND = model.forward_features(images_13HW)
-    if isinstance(spec, SwinSpec):
-        expected_1ND = expected_1ND.flatten(1, 2)  # [1, h, w, D]
-    elif isinstance(spec, ResNetSpec):
-        expected_1ND = expected_1ND.flatten(2).transpose(1, 2)  # [1, D, h, w]
-    expected_1ND = expected_1ND[:, -found_1ND.shape[1] :]
-    tolerance = _TIMM_TOLERANCE
-    if found_1ND.shape != expected_1ND.shape or not torch.allclose(found_1ND, expected_1ND, rtol=tolerance, atol=tolerance):
-        raise LayoutError(f"timm's {type(model).__name__} computes other features than our {spec.family} with its weights")
+    return Conversion(layout="timm", branch=LAYOUTS["timm"].branches[0], spec=spec, state_dict=taken, dropped=dropped, epoch=-1)
 
 
 def write_conversion(conversion: Conversion, checkpoint: Path, output: Path) -> Source:
