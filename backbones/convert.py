@@ -30,8 +30,8 @@ from backbones.file import (
 from backbones.foreign import timm_spec, weights_sha256
 from backbones.layouts import LAYOUTS, Conversion, LayoutError, abbreviate, convert
 from backbones.layouts.architecture import refuse_num_heads
-from backbones.layouts.keys import UnknownNetworkError, apply_table, own_keys
-from backbones.layouts.search import in_plain_names, select, state_dicts, with_renamed
+from backbones.layouts.keys import UnknownNetworkError, apply_table, own_keys, under
+from backbones.layouts.search import in_plain_names, prefixes_of, select, state_dicts, with_renamed
 from backbones.proof import own_heads, proved
 from backbones.spec import BackboneSpec, TimmSpec, is_function_name
 from common.files import file_sha256, one_line
@@ -177,12 +177,11 @@ def _convert_as_timms(checkpoint: Any, name: str) -> Conversion:
     """The only network of a checkpoint that has all weights of a model of timm, under any prefix; of two, the averaged one."""
     with torch.device("meta"):
         own = build_backbone(timm_spec(name)).state_dict().keys()
-    anchor = max(own, key=len)
     found = {}
     for path, weights in state_dicts(checkpoint):
-        for prefix in [key.removesuffix(anchor) for key in weights if key.endswith(anchor)]:
-            named = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-            if own <= named.keys() and (not prefix or prefix.endswith(".")):
+        for prefix in prefixes_of(weights, (max(own, key=len),)):
+            named = under(weights, prefix)
+            if own <= named.keys():
                 found[path, prefix] = named
     averaged = [place for place in found if place[0] in _AVERAGED_BY_TIMM]
     places = averaged if len(averaged) == 1 else list(found)

@@ -11,7 +11,7 @@ from typing import Any
 
 from backbones.layouts import contrastive, dinov2, dinov3, libraries, patchbench, student_teacher
 from backbones.layouts.base import Conversion, Layout, Network, state_dict_at
-from backbones.layouts.keys import LayoutError, UnknownNetworkError, abbreviate
+from backbones.layouts.keys import LayoutError, UnknownNetworkError, abbreviate, under
 from backbones.layouts.search import Choice, beside, choose, find_networks, most_special
 
 __all__ = ["LAYOUTS", "NAMINGS", "Conversion", "Layout", "LayoutError", "Network", "abbreviate", "convert", "describe"]
@@ -50,9 +50,8 @@ def layouts_of(checkpoint: Any, networks: list[Network]) -> list[Layout]:
 
 def _is_in(checkpoint: Any, network: Network, layout: Layout) -> bool:
     """Whether a network has the names that it has in an author's file."""
-    names = state_dict_at(checkpoint, network.path)
-    inside = {name.removeprefix(network.prefix) for name in names if name.startswith(network.prefix)}
-    return network.naming.name in ("timm", "mmpretrain") and layout.bears_marks(inside)
+    inside = under(state_dict_at(checkpoint, network.path), network.prefix)
+    return network.naming.name in ("timm", "mmpretrain") and layout.bears_marks(inside.keys())
 
 
 def convert(checkpoint: Any, layout_name: str | None, branch: str | None, num_heads: int | None) -> Conversion:

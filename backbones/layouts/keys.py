@@ -47,6 +47,11 @@ def nested(source: str, target: str, table: KeyTable) -> dict[str, str | None]:
     return {source + inner: None if outer is None else target + outer for inner, outer in table.items()}
 
 
+def under(weights: Weights, prefix: str) -> dict[str, Tensor]:
+    """What lies behind a prefix, under names without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+
+
 VIT_KEYS: KeyTable = {
     **same("cls_token", "pos_embed", "reg_token", "patch_embed.proj.weight", "patch_embed.proj.bias"),
     **same("blocks.{i}.norm1.*", "blocks.{i}.attn.qkv.*", "blocks.{i}.attn.proj.*", "blocks.{i}.ls1.gamma"),

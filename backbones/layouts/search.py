@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from backbones.layouts.base import Layout, Network, is_state_dict, state_dict_at
-from backbones.layouts.keys import LayoutError, Weights, abbreviate, own_keys
+from backbones.layouts.base import Layout, Network, entry_at, is_state_dict, state_dict_at
+from backbones.layouts.keys import LayoutError, Weights, abbreviate, own_keys, under
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,14 +84,22 @@ def _as_state_dict(node: Any) -> Weights | None:
     return {**node, **{name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}}
 
 
-def state_dicts(node: Any, path: str = "") -> Iterator[tuple[str, Weights]]:
-    """Every state dict in a nested checkpoint with the path of its keys, but those of optimisers."""
-    if is_state_dict(node):
-        yield path, node
-    elif isinstance(node, Mapping) and path.count("/") < _DEEPEST:
+def groups(node: Any, path: str = "") -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """Every mapping in a nested checkpoint with the path of its keys, but what belongs to optimisers."""
+    if not isinstance(node, Mapping):
+        return
+    yield path, node
+    if not is_state_dict(node) and path.count("/") < _DEEPEST:
         for key, value in node.items():
-            if isinstance(key, str) and key and "/" not in key and not _NOT_NETWORKS.search(key):
-                yield from state_dicts(value, f"{path}/{key}" if path else key)
+            if isinstance(key, str) and key and not _NOT_NETWORKS.search(key):
+                yield from groups(value, f"{path}/{key}" if path else key)
+
+
+def state_dicts(checkpoint: Any) -> Iterator[tuple[str, Weights]]:
+    """Those of the groups that are state dicts, where their path leads to them: a key may contain a slash."""
+    for path, node in groups(checkpoint):
+        if is_state_dict(node) and entry_at(checkpoint, path) is node:
+            yield path, node
 
 
 def find_networks(checkpoint: Any, namings: Collection[Layout]) -> list[Network]:
@@ -99,15 +107,20 @@ def find_networks(checkpoint: Any, namings: Collection[Layout]) -> list[Network]
     anchors = tuple({max(group, key=len) for naming in namings for group in naming.marks})
     found = []
     for path, weights in state_dicts(checkpoint):
-        ends = ((name, anchor) for name in weights if name.endswith(anchors) for anchor in anchors if name.endswith(anchor))
-        prefixes = dict.fromkeys(name.removesuffix(anchor) for name, anchor in ends)
-        for prefix in (prefix for prefix in prefixes if not prefix or prefix.endswith(".")):
-            names = {name.removeprefix(prefix) for name in weights if name.startswith(prefix)}
+        for prefix in prefixes_of(weights, anchors):
+            names = under(weights, prefix).keys()
             fitting = [
                 naming for naming in namings if naming.bears_marks(names) and (not naming.also or naming.also(checkpoint))
             ]
             found += [Network(naming, path, prefix) for naming in most_special(fitting)]
     return found
+
+
+def prefixes_of(names: Iterable[str], anchors: tuple[str, ...]) -> list[str]:
+    """What stands before the anchors, ends of names: nothing, or whole parts of a name."""
+    ends = ((name, anchor) for name in names if name.endswith(anchors) for anchor in anchors if name.endswith(anchor))
+    prefixes = dict.fromkeys(name.removesuffix(anchor) for name, anchor in ends)
+    return [prefix for prefix in prefixes if not prefix or prefix.endswith(".")]
 
 
 def most_special(layouts: Iterable[Layout]) -> list[Layout]:
@@ -159,10 +172,7 @@ def choose(checkpoint: Any, networks: list[Network], branch: str | None) -> Choi
 
 def _same(checkpoint: Any, one: Network, other: Network) -> bool:
     """Whether two networks are the same one under two names: a module that a training loop holds twice."""
-    first, second = (
-        {name.removeprefix(network.prefix): tensor for name, tensor in weights.items() if name.startswith(network.prefix)}
-        for network, weights in ((each, state_dict_at(checkpoint, each.path)) for each in (one, other))
-    )
+    first, second = (under(state_dict_at(checkpoint, network.path), network.prefix) for network in (one, other))
     return first.keys() == second.keys() and all(tensor.equal(second[name]) for name, tensor in first.items())
 
 
@@ -213,18 +223,10 @@ def _doubt(checkpoint: Any, known: Mapping[str, Network], rank: int) -> str:
         return ", which is usually not the evaluated one"
     wanted = (_TEACHERS if rank == 2 else _TEACHERS | _AVERAGES) if rank else set()
     places = [network.place for network in known.values()]
-    for path in _paths_of_groups(checkpoint):
+    for path, _ in groups(checkpoint):
         if _words(path) & wanted and not any(place.startswith(path) for place in places):
             return f", but no complete one in {path}"
     return ""
-
-
-def _paths_of_groups(node: Any, path: str = "") -> Iterator[str]:
-    if isinstance(node, Mapping) and not is_state_dict(node) and path.count("/") < _DEEPEST:
-        for key, value in node.items():
-            if isinstance(key, str) and isinstance(value, Mapping) and not _NOT_NETWORKS.search(key):
-                yield (inner := f"{path}/{key}" if path else key)
-                yield from _paths_of_groups(value, inner)
 
 
 def beside(
@@ -234,9 +236,7 @@ def beside(
 
     LayoutError if that looks like a part of the taken network, or the greater part of another one that is incomplete.
     """
-    inside = {
-        name.removeprefix(taken.prefix) for name in state_dict_at(checkpoint, taken.path) if name.startswith(taken.prefix)
-    }
+    inside = under(state_dict_at(checkpoint, taken.path), taken.prefix).keys()
     tokens = {name for name, target in (taken.naming.keys or own_keys(inside)).items() if target and "." not in name}
     whole = [(network.path, network.prefix) for network in networks]
     has_better = any(_words(network.place) & (_TEACHERS | _AVERAGES) for network in networks)
@@ -273,15 +273,14 @@ def select(checkpoint: Any, key: str = "", prefix: str = "") -> tuple[Any, tuple
     entry = _at_dotted(checkpoint, key) if key else checkpoint
     if not prefix:
         return entry, ()
-    groups = {path: weights for path, weights in state_dicts(entry) if any(name.startswith(prefix) for name in weights)}
-    if len(groups) != 1:
+    found = {path: weights for path, weights in state_dicts(entry) if any(name.startswith(prefix) for name in weights)}
+    if len(found) != 1:
         names = [name for _, weights in state_dicts(entry) for name in weights]
-        hints = [("--key", f"{key}.{path}".strip(".").replace("/", "."), "--prefix", prefix) for path in groups]
-        fault = f"names of {len(groups)} entries begin so" if groups else f"no name begins so; there are {abbreviate(names)}"
+        hints = [("--key", f"{key}.{path}".strip(".").replace("/", "."), "--prefix", prefix) for path in found]
+        fault = f"names of {len(found)} entries begin so" if found else f"no name begins so; there are {abbreviate(names)}"
         raise LayoutError(f"--prefix {prefix}: {fault}", hints)
-    (weights,) = groups.values()
-    kept = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
-    return kept, tuple(name for name in weights if not name.startswith(prefix))
+    (weights,) = found.values()
+    return under(weights, prefix), tuple(name for name in weights if not name.startswith(prefix))
 
 
 def _at_dotted(checkpoint: Any, key: str) -> Any:
