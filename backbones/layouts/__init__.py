@@ -3,18 +3,17 @@
 To add a layout, put a `Layout` into the `LAYOUTS` of the module that it fits best. A new module also goes into `LAYOUTS` below.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from difflib import SequenceMatcher
 from itertools import islice
 from typing import Any
 
 from backbones.layouts import contrastive, dinov2, dinov3, libraries, patchbench, student_teacher
 from backbones.layouts.base import Conversion, Layout, Network, state_dict_at
 from backbones.layouts.keys import LayoutError, UnknownNetworkError, abbreviate, under
-from backbones.layouts.search import Choice, beside, choose, find_networks, most_special
+from backbones.layouts.search import Choice, beside, choose, find_networks, groups, most_special
 
-__all__ = ["LAYOUTS", "NAMINGS", "Conversion", "Layout", "LayoutError", "Network", "abbreviate", "convert", "describe"]
+__all__ = ["LAYOUTS", "NAMINGS", "Conversion", "Layout", "LayoutError", "abbreviate", "convert"]
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
@@ -25,11 +24,7 @@ LAYOUTS: dict[str, Layout] = {
 NAMINGS = [layout for layout in LAYOUTS.values() if layout.marks and layout.place is None]
 """Those that say how the tensors of a network are called."""
 
-_DEEPEST = 5
-_NAMES_PER_GROUP = 40
-_MOST_PATHS = 1000
-_LONGEST_PATH = 200
-_SHOWN = 3
+_GROUPS_SHOWN = 3
 
 
 def layouts_of(checkpoint: Any, networks: list[Network]) -> list[Layout]:
@@ -70,8 +65,7 @@ def convert(checkpoint: Any, layout_name: str | None, branch: str | None, num_he
     layouts = layouts_of(checkpoint, networks)
     layout = identify(checkpoint, layouts) if layout_name is None else LAYOUTS[layout_name]
     if layout not in layouts:
-        missing = f"not in the {layout.name} layout (which has {layout.typical})"
-        raise LayoutError(f"{missing}; the checkpoint holds {describe(checkpoint)}")
+        raise LayoutError(f"not in the {layout.name} layout; the checkpoint holds {describe(checkpoint)}")
     if layout.place is None:
         choice = choose(checkpoint, [network for network in networks if network.naming == layout], branch)
     else:
@@ -92,7 +86,7 @@ def _named_branch(layout: Layout, networks: list[Network], branch: str) -> Choic
 
 
 def identify(checkpoint: Any, layouts: list[Layout]) -> Layout:
-    """The only one of the layouts; else LayoutError, with what the checkpoint holds and which layouts come closest."""
+    """The only one of the layouts; else LayoutError, with what the checkpoint holds."""
     if len(layouts) == 1:
         return layouts[0]
     holds = f"the checkpoint holds {describe(checkpoint)}"
@@ -100,8 +94,7 @@ def identify(checkpoint: Any, layouts: list[Layout]) -> Layout:
         names = [layout.name for layout in layouts]
         hints = [("--format", name) for name in names]
         raise LayoutError(f"several layouts match: {', '.join(names)}; choose one with --format; {holds}", hints)
-    closest = _closest_layouts(checkpoint)
-    raise UnknownNetworkError(f"no known layout matches; {holds}; the closest of {len(LAYOUTS)} layouts: {closest or 'none'}")
+    raise UnknownNetworkError(f"no known layout matches; {holds}")
 
 
 def describe(checkpoint: Any) -> str:
@@ -110,35 +103,9 @@ def describe(checkpoint: Any) -> str:
         return f"a {type(checkpoint).__name__}"
     if not checkpoint:
         return "nothing"
-    groups: dict[str, list[str]] = {}
-    for path in islice(_paths(checkpoint), _MOST_PATHS):
-        group, _, name = path.rpartition("/")
-        if group:
-            groups.setdefault(group, []).append(name)
-    samples = [f"in {abbreviate([group])}: {abbreviate(names, 4)}" for group, names in list(groups.items())[:_SHOWN]]
-    return "; ".join([f"the top-level keys {abbreviate(map(str, checkpoint), 8)}", *samples])
-
-
-def _closest_layouts(checkpoint: Any) -> str:
-    """The layouts whose typical path is most like one of the checkpoint's, best first, each with that path."""
-    paths = list(islice(_paths(checkpoint), _MOST_PATHS))
-    if not paths:
-        return ""
-
-    def likeness(layout: Layout) -> float:
-        return max(SequenceMatcher(None, path, layout.typical).ratio() for path in paths)
-
-    best = sorted(LAYOUTS.values(), key=likeness, reverse=True)[:_SHOWN]
-    return ", ".join(f"{layout.name} (has {layout.typical})" for layout in best)
-
-
-def _paths(node: Any, before: str = "", depth: int = 0) -> Iterator[str]:
-    """The names in a nested checkpoint, groups joined by `/`; the first few of each group, so that its size does not matter."""
-    if not isinstance(node, Mapping) or depth == _DEEPEST:
-        return
-    for key in list(node)[:_NAMES_PER_GROUP]:
-        path = (f"{before}/{key}" if before else str(key))[:_LONGEST_PATH]
-        if isinstance(node[key], Mapping):
-            yield from _paths(node[key], path, depth + 1)
-        else:
-            yield path
+    samples = (
+        f"in {abbreviate([path])}: {abbreviate(map(str, node), 4)}"
+        for path, node in groups(checkpoint)
+        if path and not any(isinstance(value, Mapping) for value in node.values())
+    )
+    return "; ".join([f"the top-level keys {abbreviate(map(str, checkpoint), 8)}", *islice(samples, _GROUPS_SHOWN)])

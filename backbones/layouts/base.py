@@ -73,7 +73,6 @@ class Layout:
     """
 
     name: str  # What `--format` calls it.
-    typical: str  # One path that no other layout has, such as `teacher/backbone.cls_token`; error messages show it.
     branches: tuple[str, ...] = ("model",)  # The networks in it that can be taken, the default first.
     licence: str = NOT_STATED  # Of published weights in this layout, as their authors state it.
     place: str | None = None

@@ -30,7 +30,6 @@ def _is_moby(checkpoint: Any) -> bool:
 # evaluated network is the query encoder; `fc` is the projection head.
 MOCO = Layout(
     name="moco",
-    typical="state_dict/encoder_q.conv1.weight",
     branches=("encoder_q", "encoder_k"),
     licence="CC-BY-NC-4.0",  # of the authors' repository
     place="state_dict/{branch}.",
@@ -41,7 +40,6 @@ MOCO = Layout(
 RESIM = replace(
     MOCO,
     name="resim",
-    typical="state_dict/encoder_q.fpn_lateral3.weight",
     marks=({"conv1.weight", "fpn_lateral3.weight"},),
     specialises=("moco",),
     drops=("fpn_lateral{i}.*", "fpn_output{i}.*"),
@@ -51,7 +49,6 @@ RESIM = replace(
 # torchvision state dicts.
 DENSECL = Layout(
     name="densecl",
-    typical="state_dict/encoder_q.0.conv1.weight",
     branches=("encoder_q", "encoder_k"),
     licence="GPL-3.0",  # of the authors' repository
     place="state_dict/{branch}.0.",
@@ -63,7 +60,6 @@ DENSECL = Layout(
 # first convolution, which pads one pixel less in return: together that is torchvision's.
 SWAV = Layout(
     name="swav",
-    typical="prototypes.weight",
     licence="CC-BY-NC-4.0",  # of the authors' repository
     marks=tuple({"conv1.weight", "layer1.0.conv3.weight", head} for head in _SWAV_HEADS),
     specialises=("timm",),
@@ -74,7 +70,6 @@ SWAV = Layout(
 # Transformer-SSL#16, #9), so the architecture is read from the names, never from the file name.
 MOBY = Layout(
     name="moby",
-    typical="model/encoder.patch_embed.proj.weight",
     branches=("encoder", "encoder_k"),
     licence="MIT",  # of the authors' repository
     place="model/{branch}.",
@@ -86,7 +81,6 @@ MOBY = Layout(
 # network is the base encoder, not the momentum encoder. Positions are fixed sine-cosine ones, stored.
 MOCO_V3 = Layout(
     name="moco_v3",
-    typical="state_dict/base_encoder.pos_embed",
     branches=("base_encoder", "momentum_encoder"),
     licence="CC-BY-NC-4.0",  # of the authors' repository
     place="state_dict/{branch}.",
@@ -97,7 +91,6 @@ MOCO_V3 = Layout(
 # encoders (`{model}` without a decoder) are timm's layout. Positions are fixed sine-cosine ones, stored.
 MAE = Layout(
     name="mae",
-    typical="model/decoder_embed.weight",
     branches=("encoder",),
     licence="CC-BY-NC-4.0",  # of the authors' repository
     marks=({"decoder_embed.weight", "patch_embed.proj.weight"},),

@@ -81,7 +81,6 @@ def _positions_like_timm(state_dict: Weights) -> Weights:
 # with the names of student, teacher and losses.
 DINOV2 = Layout(
     name="dinov2",
-    typical="register_tokens",
     branches=("teacher",),
     licence="Apache-2.0",  # of the authors' repository
     marks=({"mask_token", "pos_embed", "patch_embed.proj.weight"},),
@@ -94,7 +93,6 @@ DINOV2 = Layout(
 # LayerScale is `lambda1`, the gated MLP `weights_in`, `weights_out`.
 HUGGINGFACE_DINOV2 = Layout(
     name="huggingface_dinov2",
-    typical="dinov2.encoder.layer.0.layer_scale1.lambda1",
     licence="Apache-2.0",  # of DINOv2's repository
     marks=tuple(
         {"embeddings.patch_embeddings.projection.weight", f"{layer}0.layer_scale1.lambda1"} for layer in HUGGINGFACE_LAYERS

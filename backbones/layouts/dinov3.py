@@ -104,7 +104,6 @@ def _split_bias(state_dict: Weights) -> Weights:
 # Keys have no bias: the joint bias of queries, keys and values comes with a `bias_mask` of ones, and of zeros for the keys.
 DINOV3 = Layout(
     name="dinov3",
-    typical="rope_embed.periods",
     branches=("teacher",),
     licence=_LICENCE,
     marks=({"rope_embed.periods", "patch_embed.proj.weight"},),
@@ -118,7 +117,6 @@ DINOV3 = Layout(
 _HUGGINGFACE_MARKS = {"embeddings.cls_token", "embeddings.patch_embeddings.weight"}
 HUGGINGFACE_DINOV3 = Layout(
     name="huggingface_dinov3",
-    typical="layer.0.attention.q_proj.weight",
     licence=_LICENCE,
     marks=(
         _HUGGINGFACE_MARKS | {"layer.0.attention.q_proj.weight"},
@@ -133,7 +131,6 @@ HUGGINGFACE_DINOV3 = Layout(
 # positions.
 TIMM_DINOV3 = Layout(
     name="timm_dinov3",
-    typical="blocks.0.gamma_1",
     licence=_LICENCE,
     marks=({"cls_token", "reg_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.gamma_1"},),
     lacks={"pos_embed"},

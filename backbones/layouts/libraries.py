@@ -86,7 +86,6 @@ def _is_of_caffe2(checkpoint: Any) -> bool:
 # by their author.
 DETECTRON2 = Layout(
     name="detectron2",
-    typical="model/res2.0.conv1.norm.weight",
     licence="CC-BY-NC-4.0",  # of ReSim's and MoCo's repositories; other authors' files have their own
     marks=({"stem.conv1.weight", "res2.0.conv1.weight"},),
     keys=_DETECTRON2_KEYS,
@@ -95,7 +94,6 @@ DETECTRON2 = Layout(
 DETECTRON2_MSRA = replace(
     DETECTRON2,
     name="detectron2_msra",
-    typical="__author__: Caffe2",
     also=_is_of_caffe2,
     specialises=("detectron2",),
     refusal="a network of Detectron's own (MSRA): its strides and its BGR input differ from torchvision's ResNets",
@@ -106,7 +104,6 @@ DETECTRON2_MSRA = replace(
 # models are converted from others.
 MMPRETRAIN = Layout(
     name="mmpretrain",
-    typical="state_dict/backbone.layers.0.ffn.layers.0.0.weight",
     branches=("backbone",),
     marks=({_MMPRETRAIN_VIT, "layers.0.ffn.layers.0.0.weight"}, {"conv1.weight", "layer1.0.conv3.weight"}),
     also=_is_mmpretrain,
@@ -120,7 +117,6 @@ MMPRETRAIN = Layout(
 # the weights that people convert to it were trained. Each model's card states its own licence.
 HUGGINGFACE_VIT = Layout(
     name="huggingface_vit",
-    typical="vit.encoder.layer.0.attention.attention.query.weight",
     marks=tuple(
         {"embeddings.patch_embeddings.projection.weight", f"{layer}0.layernorm_before.weight"} for layer in HUGGINGFACE_LAYERS
     ),
@@ -134,7 +130,6 @@ HUGGINGFACE_VIT = Layout(
 # `fc_norm`, which follows the pooling.
 TIMM = Layout(
     name="timm",
-    typical="blocks.0.attn.qkv.weight",
     marks=(
         {"pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"},
         {"patch_embed.proj.weight", "layers.0.blocks.0.attn.relative_position_bias_table"},
@@ -146,7 +141,6 @@ TIMM = Layout(
 _SEQUENTIAL_BLOCK = same("conv{j}.weight", "bn{j}.*", "downsample.0.weight", "downsample.1.*")
 SEQUENTIAL_RESNET = Layout(
     name="sequential_resnet",
-    typical="backbone.4.0.conv1.weight",
     marks=({"0.weight", "1.running_mean", "4.0.conv3.weight"},),
     keys={
         "0.weight": "conv1.weight",
@@ -161,7 +155,6 @@ SEQUENTIAL_RESNET = Layout(
 # (dinov3 and ConvNeXt, models/convnext.py), of timm (convnext.py) and of transformers (modeling_dinov3_convnext.py).
 CONVNEXT = Layout(
     name="convnext",
-    typical="stages.0.0.dwconv.weight",
     marks=(
         {"stages.0.0.dwconv.weight"},
         {"stages.0.blocks.0.conv_dw.weight"},

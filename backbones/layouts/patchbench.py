@@ -88,7 +88,6 @@ def _origin(settings: Any) -> dict[str, Any]:
 
 PATCHBENCH = Layout(
     name="patchbench",
-    typical=f"format: {FORMAT_MARK}",
     branches=("teacher", "student"),  # the licence is that of whoever trained the weights
 )
 LAYOUTS = (PATCHBENCH,)

@@ -29,7 +29,6 @@ def _has_ibot_head(checkpoint: Any) -> bool:
 # aggregation module `ca_head`.
 SELFPATCH = Layout(
     name="selfpatch",
-    typical="teacher/ca_head.cls_token",
     branches=_BRANCHES,
     licence="Apache-2.0",  # of the authors' repository
     place=_BACKBONE,
@@ -40,7 +39,6 @@ SELFPATCH = Layout(
 # facebookresearch/dino 7c446df, main_dino.py. A ViT with CLS token and final norm, or a ResNet-50.
 DINO = Layout(
     name="dino",
-    typical="teacher/backbone.cls_token",
     branches=_BRANCHES,
     licence="Apache-2.0",  # of the authors' repository
     place=_BACKBONE,
@@ -51,7 +49,6 @@ DINO = Layout(
 PW_SELF = replace(
     DINO,
     name="pw_self",
-    typical="dino_loss/center of shape [1, 1 + N, K]",
     marks=({"cls_token"},),
     also=_has_patch_centre,
     specialises=("dino",),
@@ -61,7 +58,6 @@ PW_SELF = replace(
 IBOT = replace(
     DINO,
     name="ibot",
-    typical="teacher/head.last_layer2.weight_g",
     marks=(),
     also=_has_ibot_head,
     specialises=("dino",),
@@ -70,7 +66,6 @@ IBOT = replace(
 # attributes of the network, so the backbone's names have no prefix of their own.
 ESVIT = Layout(
     name="esvit",
-    typical=f"teacher/{_SWIN_MARK}",
     branches=_BRANCHES,
     licence="MIT",  # of the authors' repository
     place="{branch}/",
@@ -80,7 +75,6 @@ ESVIT = Layout(
 # DINO trained with VISSL: the 300-epoch ViT-S/16 behind the paper's DINO rows. The trunk has timm's names.
 DINO_VISSL = Layout(
     name="dino_vissl",
-    typical="classy_state_dict/base_model/model/trunk/cls_token",
     branches=("trunk",),
     licence="MIT",  # of VISSL's repository
     place="classy_state_dict/base_model/model/{branch}/",

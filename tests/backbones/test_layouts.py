@@ -158,9 +158,8 @@ def test_unknown_layouts_are_described() -> None:
         convert_content(checkpoint)
     message = str(caught.value)
     assert "the top-level keys epoch, net; in net: backbone.encoder_q.layer1.0.conv1.weight" in message
-    assert "moco (has state_dict/encoder_q.conv1.weight)" in message
     for checkpoint, description in (({}, "nothing"), (3, "a int")):
-        with pytest.raises(ValueError, match=f"holds {description}; the closest of .*: none"):
+        with pytest.raises(ValueError, match=f"holds {description}$"):
             convert_content(checkpoint)
 
 
