@@ -9,54 +9,46 @@ from collections.abc import Mapping
 from typing import Any
 
 from backbones.layouts.base import Layout
-from backbones.layouts.keys import KeyTable, LayoutError, Weights, join_qkv, nested, same
+from backbones.layouts.keys import VIT_BLOCK, VIT_KEYS, KeyTable, LayoutError, Weights, join_qkv, nested, same
 
-_BLOCK: KeyTable = {
-    **same("norm1.*", "attn.qkv.*", "attn.proj.*", "ls1.gamma", "norm2.*", "mlp.fc1.*", "mlp.fc2.*", "ls2.gamma"),
-    "mlp.w12.*": "mlp.fc1.*",
-    "mlp.w3.*": "mlp.fc2.*",
-}
+_GATED_MLP: KeyTable = {"mlp.w12.*": "mlp.fc1.*", "mlp.w3.*": "mlp.fc2.*"}
 _KEYS: KeyTable = {
-    **same("cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias", "norm.*"),
+    **VIT_KEYS,
     "register_tokens": "reg_token",
     "mask_token": None,  # stands for masked patches in training only
-    **nested("blocks.{i}.", "blocks.{i}.", _BLOCK),
+    **nested("blocks.{i}.", "blocks.{i}.", _GATED_MLP),
     # Training may number its blocks within chunks, N over the whole network.
-    **nested("blocks.{i}.{j}.", "blocks.{j}.", _BLOCK),
-}
-HUGGINGFACE_EMBEDDINGS: KeyTable = {
-    "embeddings.cls_token": "cls_token",
-    "embeddings.position_embeddings": "pos_embed",
-    "embeddings.mask_token": None,
-    "embeddings.patch_embeddings.projection.*": "patch_embed.proj.*",
+    **nested("blocks.{i}.{j}.", "blocks.{j}.", {**VIT_BLOCK, **_GATED_MLP}),
 }
 HUGGINGFACE_LAYERS = ("encoder.layer.", "encoder.layers.", "layers.", "layer.")
 """What precedes a block's number: the first in transformers 4 and in files, one of all in the memory of transformers 5."""
-HUGGINGFACE_ATTENTION: KeyTable = {
-    **nested("attention.attention.", "attn.", same("query.*", "key.*", "value.*")),
-    "attention.output.dense.*": "attn.proj.*",
-    # transformers 5
-    **{f"attention.{part[0]}_proj.*": f"attn.{part}.*" for part in ("query", "key", "value")},
-    "attention.o_proj.*": "attn.proj.*",
-}
 _HUGGINGFACE_BLOCK: KeyTable = {
     **same("norm1.*", "norm2.*", "mlp.fc1.*", "mlp.fc2.*"),
-    **HUGGINGFACE_ATTENTION,
+    **nested("attention.attention.", "attn.", same("query.*", "key.*", "value.*")),
+    "attention.output.dense.*": "attn.proj.*",
     "layer_scale1.lambda1": "ls1.gamma",
     "mlp.weights_in.*": "mlp.fc1.*",
     "mlp.weights_out.*": "mlp.fc2.*",
     "layer_scale2.lambda1": "ls2.gamma",
+    # ViT and ViTMAE
+    "layernorm_before.*": "norm1.*",
+    "layernorm_after.*": "norm2.*",
+    "intermediate.dense.*": "mlp.fc1.*",
+    "output.dense.*": "mlp.fc2.*",
+    # transformers 5
+    **{f"attention.{part[0]}_proj.*": f"attn.{part}.*" for part in ("query", "key", "value")},
+    "attention.o_proj.*": "attn.proj.*",
 }
-_HUGGINGFACE_KEYS: KeyTable = {
-    **HUGGINGFACE_EMBEDDINGS,
+HUGGINGFACE_KEYS: dict[str, str | None] = {
+    "embeddings.cls_token": "cls_token",
+    "embeddings.position_embeddings": "pos_embed",
+    "embeddings.mask_token": None,
     "embeddings.register_tokens": "reg_token",
-    **{
-        row: to
-        for layer in HUGGINGFACE_LAYERS
-        for row, to in nested(f"{layer}{{i}}.", "blocks.{i}.", _HUGGINGFACE_BLOCK).items()
-    },
+    "embeddings.patch_embeddings.projection.*": "patch_embed.proj.*",
     "layernorm.*": "norm.*",
 }
+for _layer in HUGGINGFACE_LAYERS:
+    HUGGINGFACE_KEYS |= nested(f"{_layer}{{i}}.", "blocks.{i}.", _HUGGINGFACE_BLOCK)
 
 
 def config_heads(checkpoint: Any) -> int | None:
@@ -97,7 +89,7 @@ HUGGINGFACE_DINOV2 = Layout(
     marks=tuple(
         {"embeddings.patch_embeddings.projection.weight", f"{layer}0.layer_scale1.lambda1"} for layer in HUGGINGFACE_LAYERS
     ),
-    keys=_HUGGINGFACE_KEYS,
+    keys=HUGGINGFACE_KEYS,
     steps=(join_qkv, _positions_like_timm),
     heads=config_heads,
 )

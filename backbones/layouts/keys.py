@@ -52,10 +52,10 @@ def under(weights: Weights, prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
 
 
+VIT_BLOCK = same("norm1.*", "attn.qkv.*", "attn.proj.*", "ls1.gamma", "norm2.*", "mlp.fc1.*", "mlp.fc2.*", "ls2.gamma")
 VIT_KEYS: KeyTable = {
-    **same("cls_token", "pos_embed", "reg_token", "patch_embed.proj.weight", "patch_embed.proj.bias"),
-    **same("blocks.{i}.norm1.*", "blocks.{i}.attn.qkv.*", "blocks.{i}.attn.proj.*", "blocks.{i}.ls1.gamma"),
-    **same("blocks.{i}.norm2.*", "blocks.{i}.mlp.fc1.*", "blocks.{i}.mlp.fc2.*", "blocks.{i}.ls2.gamma", "norm.*"),
+    **same("cls_token", "pos_embed", "reg_token", "patch_embed.proj.weight", "patch_embed.proj.bias", "norm.*"),
+    **nested("blocks.{i}.", "blocks.{i}.", VIT_BLOCK),
 }
 """A ViT under timm's own names."""
 

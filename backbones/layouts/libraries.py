@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from backbones.layouts.base import Layout
-from backbones.layouts.dinov2 import HUGGINGFACE_ATTENTION, HUGGINGFACE_EMBEDDINGS, HUGGINGFACE_LAYERS, config_heads
+from backbones.layouts.dinov2 import HUGGINGFACE_KEYS, HUGGINGFACE_LAYERS, config_heads
 from backbones.layouts.keys import RESNET_KEYS, KeyTable, join_qkv, nested, same
 from backbones.layouts.search import state_dicts
 
@@ -48,24 +48,6 @@ _MMPRETRAIN_KEYS: KeyTable = {
         },
     ),
     "ln1.*": "norm.*",
-}
-_HUGGINGFACE_BLOCK: KeyTable = {
-    **HUGGINGFACE_ATTENTION,
-    "layernorm_before.*": "norm1.*",
-    "layernorm_after.*": "norm2.*",
-    "intermediate.dense.*": "mlp.fc1.*",
-    "output.dense.*": "mlp.fc2.*",
-    **same("mlp.fc1.*", "mlp.fc2.*"),  # transformers 5
-}
-_HUGGINGFACE_KEYS: KeyTable = {
-    **HUGGINGFACE_EMBEDDINGS,
-    **{
-        row: to
-        for layer in HUGGINGFACE_LAYERS
-        for row, to in nested(f"{layer}{{i}}.", "blocks.{i}.", _HUGGINGFACE_BLOCK).items()
-    },
-    "layernorm.*": "norm.*",
-    "pooler.*": None,
 }
 
 
@@ -120,8 +102,8 @@ HUGGINGFACE_VIT = Layout(
     marks=tuple(
         {"embeddings.patch_embeddings.projection.weight", f"{layer}0.layernorm_before.weight"} for layer in HUGGINGFACE_LAYERS
     ),
-    keys=_HUGGINGFACE_KEYS,
-    drops=("classifier.*", "decoder.*"),
+    keys=HUGGINGFACE_KEYS,
+    drops=("classifier.*", "decoder.*", "pooler.*"),
     steps=(join_qkv,),
     heads=config_heads,
 )
