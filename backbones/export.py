@@ -19,8 +19,8 @@ from torch import Tensor
 from backbones.convert import convert_content
 from backbones.dinov3 import computed_periods
 from backbones.file import TIMM_PREFIX, prepare_weights, save_tensors
-from backbones.layouts.architecture import PUBLISHED_HEADS
-from backbones.spec import DINOV3_PERIODS, STANDARD_HEAD_DIM, BackboneSpec, DINOv3Spec, PlainViTSpec, TimmSpec, ViTSpec
+from backbones.layouts.architecture import usual_heads
+from backbones.spec import DINOV3_PERIODS, BackboneSpec, DINOv3Spec, PlainViTSpec, TimmSpec, ViTSpec
 from common.files import write_atomically
 
 LAYOUTS = ("timm", "dino", "selfpatch")
@@ -65,9 +65,7 @@ def export_backbone(path: Path, layout: str, spec: BackboneSpec, state_dict: Map
                 torch.save(content, stream)
 
         write_atomically(path, write)
-    published = PUBLISHED_HEADS if isinstance(spec, ViTSpec) else {}
-    usual = published.get(spec.embed_dim, spec.embed_dim / STANDARD_HEAD_DIM) if isinstance(spec, PlainViTSpec) else None
-    if isinstance(spec, PlainViTSpec) and spec.num_heads != usual:
+    if isinstance(spec, PlainViTSpec) and spec.num_heads != usual_heads(type(spec), spec.embed_dim):
         return f"this layout does not store the attention heads; read it back with --num-heads {spec.num_heads}"
     if isinstance(spec, TimmSpec):
         return f"this layout does not store the model's name; read it back with --format {TIMM_PREFIX}{spec.name}"

@@ -7,7 +7,7 @@ from weight shapes, so nothing here has a guessed default: the layouts fill ever
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
@@ -39,7 +39,7 @@ _LARGEST: dict[str, int] = {
     "size_step": 2**12,
 }
 _MOST_STAGES = 8
-_MOST_MAPS = 200
+MOST_MAPS = 200
 _NAME = r"[A-Za-z0-9_.:-]{1,200}"
 _CAN_BE_ZERO = ("register_tokens", "size_step")
 _LEAST_EPSILON = 1e-15
@@ -322,57 +322,40 @@ def _in_words(value: object) -> str:
     return str(value)
 
 
-def standard_num_heads(embed_dim: int) -> int:
-    """Heads of a ViT of this width by the convention of 64 channels per head; where none fits, only its author knows."""
-    if embed_dim % STANDARD_HEAD_DIM:
-        width = f"embed_dim={embed_dim} is not a multiple of {STANDARD_HEAD_DIM}, the usual width of a head"
-        raise ValueError(f"the weights do not show the number of attention heads, and {width}; pass --num-heads")
-    return embed_dim // STANDARD_HEAD_DIM
-
-
 def _check_fields(spec: BackboneSpec) -> None:
     """Raise ValueError unless every field has exactly its type (True and 2.0 are no integers) and a value that a network can have."""
     for field in dataclasses.fields(spec):
-        value, known = getattr(spec, field.name), get_args(field.type)
-        given = f"{field.name}={shown(value)}"
-        if field.type is bool:
-            if type(value) is not bool:
-                raise ValueError(f"{given} must be true or false")
-        elif field.type is str:
-            if type(value) is not str or not re.fullmatch(_NAME, value):
-                raise ValueError(f"{given} must be a name")
-        elif field.type in (MLPKind, PositionRule):
-            if value not in known:
-                raise ValueError(f"{given}; known: {', '.join(known)}")
-        else:
-            _check_range(field.name, given, _numbers(field.name, field.type, given, value))
+        value = getattr(spec, field.name)
+        if fault := _fault(field.name, field.type, value):
+            raise ValueError(f"{field.name}={shown(value)} {fault}")
 
 
-def _numbers(name: str, wanted: Any, given: str, value: Any) -> Sequence[float]:
-    """The numbers in a field; ValueError if they are not of the wanted type."""
+def _fault(name: str, wanted: Any, value: Any) -> str:
+    """What is wrong with the value of a field; empty if nothing is."""
+    if wanted is bool:
+        return "" if type(value) is bool else "must be true or false"
+    if wanted is str:
+        return "" if type(value) is str and re.fullmatch(_NAME, value) else "must be a name"
+    if wanted in (MLPKind, PositionRule):
+        return "" if value in get_args(wanted) else f"is unknown; known: {', '.join(get_args(wanted))}"
     if wanted is float:
         if type(value) not in (int, float) or not abs(value) < math.inf:
-            raise ValueError(f"{given} must be a number")
-        return [value]
-    if wanted is int:
+            return "must be a number"
+    elif wanted is int:
         if type(value) is not int:
-            raise ValueError(f"{given} must be an integer")
-        return [value]
-    most = _MOST_MAPS if name in ("channels", "strides") else _MOST_STAGES
-    if type(value) is not tuple or not 1 <= len(value) <= most or any(type(number) is not int for number in value):
-        raise ValueError(f"{given} must be a list of 1 to {most} integers")
-    return value
-
-
-def _check_range(name: str, given: str, numbers: Sequence[float]) -> None:
+            return "must be an integer"
+    else:
+        most = MOST_MAPS if name in ("channels", "strides") else _MOST_STAGES
+        if type(value) is not tuple or not 1 <= len(value) <= most or any(type(number) is not int for number in value):
+            return f"must be a list of 1 to {most} integers"
+    numbers = value if type(value) is tuple else (value,)
     if name in _CAN_BE_ZERO:
         if min(numbers) < 0:
-            raise ValueError(f"{given} must not be negative")
-    elif min(numbers) <= 0 or (name == "norm_epsilon" and min(numbers) < _LEAST_EPSILON):
-        raise ValueError(f"{given} must be positive")
+            return "must not be negative"
+    elif min(numbers) <= 0 or (name == "norm_epsilon" and value < _LEAST_EPSILON):
+        return "must be positive"
     total = sum(numbers) if name in ("depths", "layers") else max(numbers)
-    if total > _LARGEST[name]:
-        raise ValueError(f"{given} is beyond every known network; at most {_LARGEST[name]}")
+    return f"is beyond every known network; at most {_LARGEST[name]}" if total > _LARGEST[name] else ""
 
 
 def shown(value: object) -> str:

@@ -4,13 +4,11 @@ import math
 import re
 
 from backbones.layouts.keys import LayoutError, Weights, abbreviate, count_numbered
-from backbones.spec import DINOV3_PERIODS, BackboneSpec, DINOv3Spec, MLPKind, ResNetSpec, SwinSpec, ViTSpec, standard_num_heads
+from backbones.spec import DINOV3_PERIODS, STANDARD_HEAD_DIM, BackboneSpec, DINOv3Spec, MLPKind, ResNetSpec, SwinSpec, ViTSpec
 
 _SMALL_WIDTH = 384
 _LARGEST_SWIN = 2048  # pixels per side of pretraining images
-_DINOV3_HEADS = {4096: 32}  # those that are not 64 channels wide: the 7B model's
-_DINOV3_WIDTHS = {384, 768, 1024, 1280, 4096}  # facebookresearch/dinov3, dinov3/hub/backbones.py
-PUBLISHED_HEADS = {
+_VIT_HEADS = {
     **{192: 3, 384: 6},  # ViT-Ti, ViT-S: Touvron et al., 2021 (DeiT), table 1
     **{768: 12, 1024: 16, 1280: 16},  # ViT-B, -L, -H: Dosovitskiy et al., 2021, table 1
     **{1152: 16, 1408: 16, 1664: 16},  # SO400M: Alabdulmohsin et al., 2023; ViT-g, ViT-G: Zhai et al., 2022, table 2
@@ -19,7 +17,9 @@ PUBLISHED_HEADS = {
     3200: 25,  # 6B: Chen et al., 2024 (InternVL), table 1
     6144: 48,  # 22B: Dehghani et al., 2023, table 1
 }
-"""Heads of the published ViTs by their width."""
+_DINOV3_HEADS = {384: 6, 768: 12, 1024: 16, 1280: 20, 4096: 32}  # facebookresearch/dinov3, dinov3/hub/backbones.py
+PUBLISHED_HEADS: dict[type, dict[int, int]] = {ViTSpec: _VIT_HEADS, DINOv3Spec: _DINOV3_HEADS}
+"""By the width."""
 
 
 def complete_backbone(weights: Weights, num_heads: int | None, masks: Weights) -> tuple[BackboneSpec, Weights]:
@@ -42,16 +42,10 @@ def complete_backbone(weights: Weights, num_heads: int | None, masks: Weights) -
     return vit_spec(weights, num_heads), weights
 
 
-def usual_heads(embed_dim: int) -> int:
-    """Heads of a ViT of this width as published, else one per 64 channels; ValueError where that does not divide."""
-    return PUBLISHED_HEADS.get(embed_dim) or standard_num_heads(embed_dim)
-
-
-def heads_are_assumed(spec: BackboneSpec, taken: Weights) -> bool:
-    """Whether a number of heads that nobody stated is a guess: neither published for this width nor shown by the weights."""
-    if isinstance(spec, ViTSpec):
-        return spec.embed_dim not in PUBLISHED_HEADS
-    return isinstance(spec, DINOv3Spec) and DINOV3_PERIODS not in taken and spec.embed_dim not in _DINOV3_WIDTHS
+def usual_heads(family: type, embed_dim: int) -> int:
+    """Heads as published for this width, else one per 64 channels; 0 where that does not divide, and only the author knows."""
+    standard = 0 if embed_dim % STANDARD_HEAD_DIM else embed_dim // STANDARD_HEAD_DIM
+    return PUBLISHED_HEADS[family].get(embed_dim, standard)
 
 
 def refuse_num_heads(num_heads: int | None) -> None:
@@ -83,11 +77,15 @@ def vit_spec(state_dict: Weights, num_heads: int | None) -> ViTSpec:
         what = "fixed sine-cosine positions, as of MoCo-v3's ViT-S, which has 12 heads where every other ViT-S has 6"
         hints = [("--num-heads", "12"), ("--num-heads", "6")]
         raise LayoutError(f"the CLS token's position is zero: {what}; say which with --num-heads", hints)
+    num_heads = num_heads or usual_heads(ViTSpec, embed_dim)
+    if not num_heads and embed_dim:
+        width = f"embed_dim={embed_dim} is not a multiple of {STANDARD_HEAD_DIM}, the usual width of a head"
+        raise ValueError(f"the weights do not show the number of attention heads, and {width}; pass --num-heads")
     mlp: MLPKind = "swiglu" if values * 2 == hidden else "gelu"
     return ViTSpec(
         embed_dim=embed_dim,
         depth=count_numbered(state_dict, "blocks."),
-        num_heads=num_heads or usual_heads(embed_dim),
+        num_heads=num_heads,
         patch_size=patch_size,
         image_size=grid_side * patch_size,
         class_token=class_token,
@@ -147,7 +145,7 @@ def with_periods(state_dict: Weights, num_heads: int | None) -> Weights:
 
     patches = state_dict["patch_embed.proj.weight"]
     embed_dim = len(patches) if patches.ndim else 0
-    heads = num_heads or _DINOV3_HEADS.get(embed_dim) or standard_num_heads(embed_dim)
+    heads = num_heads or usual_heads(DINOv3Spec, embed_dim)
     if not heads or embed_dim % (4 * heads):
         raise LayoutError(f"{heads} heads do not divide a width of {embed_dim} into multiples of 4; pass --num-heads")
     return {**state_dict, DINOV3_PERIODS: computed_periods(embed_dim // heads)}

@@ -12,21 +12,17 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
-from backbones.layouts.architecture import complete_backbone, heads_are_assumed
+from backbones.layouts.architecture import PUBLISHED_HEADS, complete_backbone
 from backbones.layouts.keys import KeyTable, LayoutError, UnknownNetworkError, Weights, apply_table, nested, own_keys
-from backbones.spec import BackboneSpec, DINOv3Spec, ViTSpec
+from backbones.spec import DINOV3_PERIODS, BackboneSpec, DINOv3Spec, ViTSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 NOT_STATED = "not stated"
 _MOST_EPOCHS = 10**9
-_COUNTERS = (
-    "n_averaged",
-    "decay",
-    "num_updates",
-    "steps",
-)  # which averaged models hold: torch's, latent diffusion's, mmengine's
+# Which averaged models hold: torch's, latent diffusion's, mmengine's.
+_COUNTERS = ("n_averaged", "decay", "num_updates", "steps")
 _DINOV3_EPSILON = 1e-5  # that of all released models
 # Where the number of completed epochs may be: PyTorch Lightning's, most authors', OpenMMLab's.
 _EPOCHS = ("loops/fit_loop/epoch_progress/current/processed", "epoch", "meta/epoch")
@@ -89,9 +85,8 @@ class Layout:
     """What else lies behind the prefix, or with a place beside it, and is left out on purpose; written as the sources of `keys`."""
     steps: tuple[Callable[[Weights], Weights], ...] = ()
     """What else turns the renamed weights into timm's, such as joining queries, keys and values."""
-    heads: Callable[[Any], int | None] | None = (
-        None  # The number of heads that the checkpoint states; LayoutError if it is needed.
-    )
+    heads: Callable[[Any], int | None] | None = None
+    """The number of heads that the checkpoint states; LayoutError if it is needed."""
     refusal: str = ""  # Why no network of this layout can be taken.
     epoch_at: str = ""  # Path of the number of completed epochs, where it is not where most have it.
     epoch_is_index: bool = False  # Whether that number is the index of the last epoch, counted from 0.
@@ -119,6 +114,7 @@ class Layout:
                 taken = step(taken)
             masks = {name: tensor for name, tensor in inside.items() if name.endswith("attn_mask")}
             stated = next((heads(checkpoint) for heads in (self.heads, naming.heads) if num_heads is None and heads), num_heads)
+            shows_heads = DINOV3_PERIODS in taken
             spec, taken = complete_backbone(taken, stated, masks)
             config = entry_at(checkpoint, "config") if naming.heads else None
             spec = _as_configured(spec, config) if isinstance(config, Mapping) else spec
@@ -137,8 +133,13 @@ class Layout:
             state_dict=dict(taken),
             dropped=dropped,
             epoch=epoch + 1 if self.epoch_is_index and epoch >= 0 else epoch,
-            heads_assumed=stated is None and heads_are_assumed(spec, taken),
+            heads_assumed=stated is None and not shows_heads and _are_unpublished(spec),
         )
+
+
+def _are_unpublished(spec: BackboneSpec) -> bool:
+    """Whether the heads are a guess: weights do not show them, and nobody has published a network of this width."""
+    return isinstance(spec, (ViTSpec, DINOv3Spec)) and spec.embed_dim not in PUBLISHED_HEADS[type(spec)]
 
 
 def _as_configured(spec: BackboneSpec, config: Mapping[str, Any]) -> BackboneSpec:
