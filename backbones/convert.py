@@ -30,6 +30,7 @@ from backbones.file import (
 from backbones.foreign import timm_spec, weights_sha256
 from backbones.layouts import LAYOUTS, Conversion, LayoutError, abbreviate, convert
 from backbones.layouts.architecture import refuse_num_heads
+from backbones.layouts.base import entry_at
 from backbones.layouts.keys import UnknownNetworkError, apply_table, own_keys, under
 from backbones.layouts.search import in_plain_names, prefixes_of, select, state_dicts, with_renamed
 from backbones.proof import own_heads, proved
@@ -153,9 +154,7 @@ def _check_architecture(checkpoint: Any, spec: BackboneSpec) -> None:
 
 def _stated_models(checkpoint: Any) -> list[str]:
     """The models of timm that a checkpoint says it holds."""
-    config = checkpoint.get("config") if isinstance(checkpoint, Mapping) else None
-    stated = [checkpoint.get("arch") if isinstance(checkpoint, Mapping) else None]
-    stated.append(config.get("architecture") if isinstance(config, Mapping) else None)
+    stated = [entry_at(checkpoint, path) for path in ("arch", "config/architecture")]
     return [name for name in stated if isinstance(name, str) and timm.is_model(name)]
 
 

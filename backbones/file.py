@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from backbones.layouts.keys import abbreviate
+from backbones.layouts.keys import COUNTS, FLOATS, abbreviate
 from backbones.spec import (
     DINOV3_PERIODS,
     BackboneSpec,
@@ -245,11 +245,8 @@ def check_weights(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
 
 def _check_numbers(state_dict: Mapping[str, Tensor]) -> None:
     """Raise BackboneFileError if a weight is not stored as a usual floating-point number, or makes features that are not finite."""
-    import torch
-
-    floats, counts = {torch.float16, torch.bfloat16, torch.float32, torch.float64}, {torch.int32, torch.int64}
-    usual = {name: counts if name.endswith("num_batches_tracked") else floats for name in state_dict}
-    if odd := [f"{name} ({tensor.dtype})" for name, tensor in state_dict.items() if tensor.dtype not in usual[name]]:
+    usual = {name: COUNTS if name.endswith("num_batches_tracked") else FLOATS for name in state_dict}
+    if odd := [f"{name} ({tensor.dtype})" for name, tensor in state_dict.items() if str(tensor.dtype) not in usual[name]]:
         raise BackboneFileError(f"weights that are not stored as floating-point numbers: {abbreviate(odd)}")
     if bad := [name for name, tensor in state_dict.items() if not tensor.float().abs().max() <= _LARGEST_WEIGHT]:  # or NaN
         raise BackboneFileError(f"weights that are absurdly large, or not finite numbers: {abbreviate(bad)}")

@@ -10,9 +10,10 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import timm
 import torch
@@ -22,27 +23,17 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from backbones.base import Backbone, Tokens, check_taps
-from backbones.spec import ForeignSpec, FunctionSpec, TimmSpec
+from backbones.spec import MOST_MAPS, ForeignSpec, FunctionSpec, TimmSpec
 from common.files import one_line
 
 USUAL_IMAGE_SIZE = 224  # of a network without an attribute `image_size`
 _REFUSALS = (RuntimeError, AssertionError, ValueError, TypeError, LookupError, NotImplementedError)
 """What networks of others raise for an input that they do not take."""
-_MOST_TAPS = 200
 _SIZES_KEPT = 64  # networks of timm that were built for one input size, without weights
 
 # timm's transformers take other sizes than their own only if asked to.
 _ANY_SIZE: tuple[dict[str, Any], ...]
 _ANY_SIZE = ({"dynamic_img_size": True, "strict_img_size": False}, {"dynamic_img_size": True}, {"strict_img_size": False}, {})
-
-
-class Measured(NamedTuple):
-    """The fields of a spec that running a network shows."""
-
-    channels: tuple[int, ...]
-    strides: tuple[int, ...]
-    image_size: int
-    size_step: int
 
 
 def check_size(spec: ForeignSpec, height: int, width: int) -> None:
@@ -59,8 +50,11 @@ def architecture(spec: ForeignSpec) -> str:
 
 
 @torch.no_grad()
-def measure(maps_of: Callable[[Tensor], Sequence[Tensor]], side: int, device: torch.device) -> Measured:
-    """Run a network on square images of this side and on larger ones; ValueError if its maps are no maps of a whole stride."""
+def measure(maps_of: Callable[[Tensor], Sequence[Tensor]], side: int, device: torch.device) -> dict[str, Any]:
+    """The fields of a spec that running a network on square images of this side, and on larger ones, shows.
+
+    ValueError if its maps are no maps of a whole stride.
+    """
 
     def shapes(height: int, width: int) -> list[tuple[int, ...]]:
         return [tuple(found.shape) for found in maps_of(torch.zeros(1, 3, height, width, device=device))]
@@ -80,7 +74,8 @@ def measure(maps_of: Callable[[Tensor], Sequence[Tensor]], side: int, device: to
             return False
 
     steps = (max(strides), 2 * max(strides), side)
-    return Measured(tuple(shape[1] for shape in found), strides, side, next(filter(fits, steps), 0))
+    channels = tuple(shape[1] for shape in found)
+    return {"channels": channels, "strides": strides, "image_size": side, "size_step": next(filter(fits, steps), 0)}
 
 
 class TimmNetwork(Backbone, nn.Module):
@@ -173,14 +168,13 @@ def build_timm_network(spec: TimmSpec, drop_path_rate: float = 0.0) -> TimmNetwo
 
 
 def _create(spec: TimmSpec, drop_path_rate: float) -> TimmNetwork:
-    network: Any = None
     for options in _ANY_SIZE:
         try:
-            network = timm.create_model(spec.name, num_classes=0, drop_path_rate=drop_path_rate or None, **options)
+            network: Any = timm.create_model(spec.name, num_classes=0, drop_path_rate=drop_path_rate or None, **options)
             break
         except TypeError as error:
             refusal = error
-    if network is None:
+    else:
         what = f"with drop_path_rate={drop_path_rate}" if drop_path_rate else "without a classifier"
         raise ValueError(f"timm does not build {spec.name} {what}: {one_line(str(refusal), 200)}")
     if not hasattr(network, "forward_intermediates"):
@@ -202,18 +196,18 @@ def timm_spec(name: str) -> TimmSpec:
     meta, real = torch.device("meta"), torch.device("cpu")
     unmeasured = TimmSpec(name=name, channels=(1,), strides=(1,), image_size=side, size_step=1)
     try:
-        found = _measure_timm(unmeasured, meta)
+        found = _measured(unmeasured, meta)
         if found.size_step and config is not None and config.fixed_input_size:
-            found = _measure_timm(unmeasured, real)
+            found = _measured(unmeasured, real)
         if found.size_step:
-            return TimmSpec(name=name, **found._asdict())
-        step = _measure_timm(TimmSpec(name=name, rebuilt=True, **found._replace(size_step=1)._asdict()), meta).size_step
+            return found
+        rebuilt = _measured(replace(found, rebuilt=True, size_step=1), meta)
     except _REFUSALS as error:
         raise ValueError(f"timm's {name} gives no usable maps: {_in_one_line(error)}") from error
-    return TimmSpec(name=name, rebuilt=step > 0, **found._replace(size_step=step)._asdict())
+    return rebuilt if rebuilt.size_step else found
 
 
-def _measure_timm(spec: TimmSpec, device: torch.device) -> Measured:
+def _measured(spec: TimmSpec, device: torch.device) -> TimmSpec:
     with torch.random.fork_rng(devices=[]), device:
         network: Any = _create(spec, 0.0)
     network.eval()
@@ -223,7 +217,7 @@ def _measure_timm(spec: TimmSpec, device: torch.device) -> Measured:
         maps: list[Tensor] = network._run(images_B3HW, indices=indices, intermediates_only=True)
         return maps
 
-    return measure(maps_of, spec.image_size, device)
+    return replace(spec, **measure(maps_of, spec.image_size, device))
 
 
 class FunctionNetwork(Backbone, nn.Module):
@@ -313,20 +307,20 @@ def function_spec(reference: str) -> FunctionSpec:
         raise ValueError(f"{reference}: {_in_one_line(error).removeprefix(f'{reference}: ')}") from error
     except Exception as error:
         raise ValueError(f"{reference}: its network fails for {side} x {side} pixels: {_in_one_line(error)}") from error
-    return FunctionSpec(function=reference, source_sha256=_source_sha256(reference, network), **found._asdict())
+    return FunctionSpec(function=reference, source_sha256=_source_sha256(reference, network), **found)
 
 
 def _count_taps(network: Any, images_B3HW: Tensor) -> int:
     """How many blocks or stages `forward_maps` gives."""
     if type(count := getattr(network, "num_blocks", None)) is int:
         return count
-    for tap in range(_MOST_TAPS):
+    for tap in range(MOST_MAPS):
         try:
             if len(network.forward_maps(images_B3HW, [tap])) != 1:
                 return tap
         except (ValueError, LookupError):
             return tap
-    raise ValueError(f"forward_maps takes any tap; give its network an attribute num_blocks, at most {_MOST_TAPS}")
+    raise ValueError(f"forward_maps takes any tap; give its network an attribute num_blocks, at most {MOST_MAPS}")
 
 
 def _checked_maps(reference: str, found: Any) -> list[Tensor]:

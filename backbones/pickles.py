@@ -155,11 +155,8 @@ class _Machine:
             self.spend(0, *of_type(state, tuple))
             target.value = target.finish(state)
             return target.value
-        if type(target) not in (
-            Ignored,
-            PickledModule,
-            OrderedDict,
-        ):  # state dicts have the versions of torch's modules, which no one needs
+        # State dicts have the versions of torch's modules, which no one needs.
+        if not isinstance(target, (Ignored, OrderedDict)):
             raise CheckpointError(f"sets the state of {_shown(target)}, which has none; refused")
         return target
 
@@ -168,14 +165,14 @@ class _Machine:
             target.extend(items)
         elif type(target) is set:
             target.update(map(self.key, items))
-        elif type(target) not in (Ignored, PickledModule):
+        elif not isinstance(target, Ignored):
             raise CheckpointError(f"appends to {_shown(target)}, which is not a list; refused")
         return target
 
     def set_items(self, target: Any, items: Sequence[Any]) -> Any:
         if type(target) in (dict, OrderedDict):
             target.update(zip(map(self.key, items[::2]), items[1::2], strict=True))
-        elif type(target) not in (Ignored, PickledModule):
+        elif not isinstance(target, Ignored):
             raise CheckpointError(f"sets an item of {_shown(target)}, which is no dictionary; refused")
         return target
 

@@ -11,7 +11,7 @@ from typing import Any
 from backbones.layouts import contrastive, dinov2, dinov3, libraries, patchbench, student_teacher
 from backbones.layouts.base import Conversion, Layout, Network, state_dict_at
 from backbones.layouts.keys import LayoutError, UnknownNetworkError, abbreviate, under
-from backbones.layouts.search import Choice, beside, choose, find_networks, groups, most_special
+from backbones.layouts.search import beside, choose, find_networks, groups, most_special
 
 __all__ = ["LAYOUTS", "NAMINGS", "Conversion", "Layout", "LayoutError", "abbreviate", "convert"]
 
@@ -67,21 +67,22 @@ def convert(checkpoint: Any, layout_name: str | None, branch: str | None, num_he
     if layout not in layouts:
         raise LayoutError(f"not in the {layout.name} layout; the checkpoint holds {describe(checkpoint)}")
     if layout.place is None:
-        choice = choose(checkpoint, [network for network in networks if network.naming == layout], branch)
+        network, branch, reason = choose(checkpoint, [network for network in networks if network.naming == layout], branch)
     else:
-        choice = _named_branch(layout, networks, branch or layout.branches[0])
-    found = layout.convert(checkpoint, choice.network, choice.branch, num_heads)
-    others = beside(checkpoint, choice.network, networks, layout.drops)
-    return replace(found, dropped={**found.dropped, **others}, branch_reason=choice.reason)
+        branch, reason = branch or layout.branches[0], ""
+        network = _network_of(branch, layout, networks)
+    found = layout.convert(checkpoint, network, branch, num_heads)
+    others = beside(checkpoint, network, networks, layout.drops)
+    return replace(found, dropped={**found.dropped, **others}, branch_reason=reason)
 
 
-def _named_branch(layout: Layout, networks: list[Network], branch: str) -> Choice:
+def _network_of(branch: str, layout: Layout, networks: list[Network]) -> Network:
     if branch not in layout.branches:
         raise LayoutError(f"the {layout.name} layout has no branch {branch!r}; it has {', '.join(layout.branches)}")
     place = (layout.place or "").replace("{branch}", branch)
     for network in networks:
         if network.place == place:
-            return Choice(network, branch)
+            return network
     raise LayoutError(f"incomplete checkpoint, it has no {branch} in the {layout.name} layout")
 
 

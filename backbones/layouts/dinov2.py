@@ -5,10 +5,9 @@ which have no positions: as in timm, the CLS token's own is added to it, so that
 positions are resampled by DINO's rule, with registers antialiased.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
-from backbones.layouts.base import Layout
+from backbones.layouts.base import Layout, entry_at
 from backbones.layouts.keys import VIT_BLOCK, VIT_KEYS, KeyTable, LayoutError, Weights, join_qkv, nested, same
 
 _GATED_MLP: KeyTable = {"mlp.w12.*": "mlp.fc1.*", "mlp.w3.*": "mlp.fc2.*"}
@@ -53,8 +52,7 @@ for _layer in HUGGINGFACE_LAYERS:
 
 def config_heads(checkpoint: Any) -> int | None:
     """The heads in the configuration that lies beside Hugging Face's weights in a folder."""
-    config = checkpoint.get("config") if isinstance(checkpoint, Mapping) else None
-    heads = config.get("num_attention_heads") if isinstance(config, Mapping) else None
+    heads = entry_at(checkpoint, "config/num_attention_heads")
     return heads if type(heads) is int and heads > 0 else None
 
 

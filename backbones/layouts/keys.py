@@ -19,7 +19,9 @@ Weights = Mapping[str, "Tensor"]
 KeyTable = Mapping[str, str | None]  # Source name -> target name, or None where it is dropped on purpose.
 
 _LONGEST_NAME = 100
-_NUMBERS = {f"torch.{kind}" for kind in ("float16", "bfloat16", "float32", "float64", "int32", "int64")}
+FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
+COUNTS = ("torch.int32", "torch.int64")
+NUMBERS = (*FLOATS, *COUNTS)
 
 
 class LayoutError(ValueError):
@@ -107,7 +109,7 @@ def apply_table(state_dict: Weights, table: KeyTable) -> tuple[dict[str, Tensor]
     if not kept:
         raise LayoutError(f"no backbone among the names {abbreviate(state_dict)}")
     # With others, such as float8, torch cannot compute what layouts and specs ask of weights.
-    if odd := [f"{name} ({tensor.dtype})" for name, tensor in kept.items() if str(tensor.dtype) not in _NUMBERS]:
+    if odd := [f"{name} ({tensor.dtype})" for name, tensor in kept.items() if str(tensor.dtype) not in NUMBERS]:
         raise LayoutError(f"weights that are not stored as floating-point numbers: {abbreviate(odd)}")
     return kept, {source: tuple(names) for source, names in dropped.items()}
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from backbones.layouts.base import Layout
+from backbones.layouts.base import Layout, entry_at
 from backbones.layouts.dinov2 import HUGGINGFACE_KEYS, HUGGINGFACE_LAYERS, config_heads
 from backbones.layouts.keys import RESNET_KEYS, KeyTable, join_qkv, nested, same
 from backbones.layouts.search import state_dicts
@@ -53,12 +53,12 @@ _MMPRETRAIN_KEYS: KeyTable = {
 
 def _is_mmpretrain(checkpoint: Any) -> bool:
     """Whether there are the facts that its runner writes, without which a ResNet is torchvision's, or a ViT under its names."""
-    is_run = isinstance(checkpoint, Mapping) and isinstance(checkpoint.get("meta"), Mapping)
+    is_run = isinstance(entry_at(checkpoint, "meta"), Mapping)
     return is_run or any(name.endswith(_MMPRETRAIN_VIT) for _, weights in state_dicts(checkpoint) for name in weights)
 
 
 def _is_of_caffe2(checkpoint: Any) -> bool:
-    author = checkpoint.get("__author__") if isinstance(checkpoint, Mapping) else None
+    author = entry_at(checkpoint, "__author__")
     return isinstance(author, str) and author == "Caffe2"
 
 

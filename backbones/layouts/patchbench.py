@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from backbones.layouts.base import Conversion, Layout, is_state_dict, stated_epoch
+from backbones.layouts.base import Conversion, Layout, entry_at, is_state_dict, stated_epoch
 from backbones.layouts.keys import LayoutError, apply_table
 from backbones.spec import shown, spec_from_dict
 from common.files import one_line
@@ -18,7 +18,7 @@ VERSION = 1
 
 
 def is_own_checkpoint(checkpoint: Any) -> bool:
-    mark = checkpoint.get("format") if isinstance(checkpoint, Mapping) else None
+    mark = entry_at(checkpoint, "format")
     return isinstance(mark, str) and mark == FORMAT_MARK
 
 
@@ -30,8 +30,7 @@ def _evaluated_branch(checkpoint: Mapping[str, Any]) -> str:
             raise LayoutError(f"the checkpoint's evaluated_branch is none of {', '.join(PATCHBENCH.branches)}")
         return branch
     # Old checkpoints name the method only. MoBY's authors evaluate the online encoder, which is the student; all others the teacher.
-    settings = checkpoint["settings"]
-    method = settings.get("method") if isinstance(settings, Mapping) else None
+    method = entry_at(checkpoint, "settings/method")
     if not isinstance(method, str):
         raise LayoutError("the checkpoint does not say by which method it was trained; choose with --branch")
     return "student" if method.startswith("moby") else "teacher"

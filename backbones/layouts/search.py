@@ -5,18 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from backbones.layouts.base import Layout, Network, entry_at, is_state_dict, state_dict_at
-from backbones.layouts.keys import LayoutError, Weights, abbreviate, own_keys, under
+from backbones.layouts.keys import NUMBERS, LayoutError, Weights, abbreviate, own_keys, under
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # What DistributedDataParallel, torch.compile, FSDP and activation checkpointing put into names, anywhere in them.
 _TORCH_WRAPPERS = re.compile(r"(?<![^.])(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.(?=.)")
-_NUMBERS = ("float16", "float32", "float64", "int32", "int64")  # of NumPy arrays that can be weights
 _NOT_NETWORKS = re.compile("optim|scheduler|scaler|rng|hyper_param|config|args", re.IGNORECASE)  # keys of a training's state
 
 _DEEPEST = 8  # keys in keys; published checkpoints have up to four
@@ -79,7 +77,7 @@ def _as_state_dict(node: Any) -> Weights | None:
     if not all(isinstance(name, str) and isinstance(value, kinds) for name, value in node.items()):
         return None
     arrays = {name: value for name, value in node.items() if not isinstance(value, torch.Tensor)}
-    if any(value.dtype.name not in _NUMBERS for value in arrays.values()):
+    if any(f"torch.{value.dtype.name}" not in NUMBERS for value in arrays.values()):
         return None
     return {**node, **{name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}}
 
@@ -130,15 +128,8 @@ def most_special(layouts: Iterable[Layout]) -> list[Layout]:
     return [layout for layout in fitting if layout.name not in general]
 
 
-@dataclass(frozen=True)
-class Choice:
-    network: Network
-    branch: str
-    reason: str = ""
-
-
-def choose(checkpoint: Any, networks: list[Network], branch: str | None) -> Choice:
-    """The network that is meant: the branch that was asked for, or the only one, or what the rules of `_rank` prefer.
+def choose(checkpoint: Any, networks: list[Network], branch: str | None) -> tuple[Network, str, str]:
+    """The network that is meant, its branch, and why: the one asked for, or the only one, or what the rules of `_rank` prefer.
 
     LayoutError, with the options that answer the question, if they do not decide.
     """
@@ -147,7 +138,7 @@ def choose(checkpoint: Any, networks: list[Network], branch: str | None) -> Choi
         wanted = [network for label, network in labels.items() if branch in (label, network.place)]
         if not wanted:
             raise LayoutError(f"the {networks[0].naming.name} layout has no branch {branch!r}; it has {', '.join(labels)}")
-        return Choice(wanted[0], branch)
+        return wanted[0], branch, ""
     known = {label: network for label, network in labels.items() if _is_usual(network.place)}
     if not known:
         places = ", ".join(network.place for network in networks)
@@ -167,7 +158,7 @@ def choose(checkpoint: Any, networks: list[Network], branch: str | None) -> Choi
         raise LayoutError(f"{holds}{doubt}; say which with --branch", [("--branch", label) for label in distinct])
     others = [label for label in known if label not in best]
     reason = f"preferred to {', '.join(others)}, which --branch takes" if others else ""
-    return Choice(known[best[0]], best[0], reason)
+    return known[best[0]], best[0], reason
 
 
 def _same(checkpoint: Any, one: Network, other: Network) -> bool:
