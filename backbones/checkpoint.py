@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -62,17 +62,12 @@ _FOLDERS = {  # what a folder with such a file in it is
 # How Hugging Face's libraries call the weights in a folder; the first is taken.
 _IN_FOLDERS = tuple(f"{name}{end}" for name in ("model.safetensors", "pytorch_model.bin") for end in ("", ".index.json"))
 _HEAD_BYTES = 512
-_MARKS = {b"\x80": "pickle", b"PK": "zip"}
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # with which torch's files begin if they are not zip archives
 _LEGACY_PROTOCOL = 1001
 # torch.save does not compress, so the content is as large as the file.
 _LARGEST_EXPANSION = 10
 _DEEPEST = 100  # containers in containers
 _WITH_PARTS = (Mapping, list, tuple, Tensor, np.ndarray)
-
-
-def _refuse_odd(*_: Any) -> NoReturn:
-    raise CheckpointError("holds a sparse, quantised or empty tensor; only dense numbers can be weights")
 
 
 class _Storage(NamedTuple):
@@ -90,7 +85,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, _: Any = None, __
     if more and isinstance(more[0], torch.dtype):
         dtype = marks.pop(0)
     if any(marks):
-        _refuse_odd()
+        raise CheckpointError("holds a tensor that is conjugated or negated only when it is read; refused")
     sizes = checked_sizes(size)
     strides = checked_sizes(stride)
     (start,) = checked_sizes((offset,))
@@ -123,20 +118,6 @@ def _attribute(owner: Any, name: Any) -> Any:
 
 
 _DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
-_STORAGES = {
-    "Double": torch.float64,
-    "Float": torch.float32,
-    "Half": torch.float16,
-    "BFloat16": torch.bfloat16,
-    "Long": torch.int64,
-    "Int": torch.int32,
-    "Short": torch.int16,
-    "Char": torch.int8,
-    "Byte": torch.uint8,
-    "Bool": torch.bool,
-    "ComplexFloat": torch.complex64,
-    "ComplexDouble": torch.complex128,
-}
 _HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"  # in every file that mmengine's runner writes, as `message_hub`
 _CONFIGURATIONS = (
     "argparse.Namespace",  # DINO, SelfPatch, iBOT, MAE
@@ -147,15 +128,6 @@ _CONFIGURATIONS = (
     "omegaconf.base.Metadata",
     "typing.Any",
     *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes", "Path")),
-)
-_ODD_NAMES = (
-    "torch._utils._rebuild_sparse_tensor",
-    "torch._utils._rebuild_qtensor",
-    "torch._utils._rebuild_meta_tensor_no_storage",
-    "torch.serialization._get_layout",
-    "torch.per_tensor_affine",
-    "torch.per_channel_affine",
-    *(f"torch.{kind}Storage" for kind in ("QUInt8", "QInt8", "QInt32", "QUInt4x2", "QUInt2x4")),
 )
 _SAME_TENSOR = (
     "torch._utils._rebuild_parameter",
@@ -174,13 +146,23 @@ _FUNCTIONS: dict[str, Callable[..., Any] | None] = {
     "torch.device": Ignored,
     "builtins.getattr": _attribute,
     **dict.fromkeys(_CONFIGURATIONS, Ignored),
-    **dict.fromkeys(_ODD_NAMES, _refuse_odd),
     # omegaconf states the types of its values.
     **dict.fromkeys(f"builtins.{kind}" for kind in ("dict", "list", "tuple", "str", "int", "float", "bool")),
 }
 _NAMES: dict[str, Any] = {
     **_DTYPES,
-    **{f"torch.{kind}Storage": dtype for kind, dtype in _STORAGES.items()},
+    "torch.DoubleStorage": torch.float64,
+    "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.LongStorage": torch.int64,
+    "torch.IntStorage": torch.int32,
+    "torch.ShortStorage": torch.int16,
+    "torch.CharStorage": torch.int8,
+    "torch.ByteStorage": torch.uint8,
+    "torch.BoolStorage": torch.bool,
+    "torch.ComplexFloatStorage": torch.complex64,
+    "torch.ComplexDoubleStorage": torch.complex128,
     "torch.storage.UntypedStorage": torch.uint8,
     **{name: Global(name, make) for name, make in _FUNCTIONS.items()},
 }
@@ -273,8 +255,8 @@ def _form(path: Path) -> str:
             raise CheckpointError(what)
     if head[8:9] == b"{" and has_sane_header(path):
         return "safetensors"
-    if form := next((form for mark, form in _MARKS.items() if head.startswith(mark)), ""):
-        return form
+    if head.startswith((b"\x80", b"PK")):
+        return "zip" if head.startswith(b"PK") else "pickle"
     if _ONNX.match(head):
         raise CheckpointError("an ONNX graph, not a checkpoint of PyTorch; convert the checkpoint that it was exported from")
     if head.isascii() and b"\0" not in head:
@@ -365,12 +347,11 @@ def _storage(storages: dict[str, _Storage], content: Callable[[str, torch.dtype,
     kind, dtype, key, _, count, *view = of_type(described, tuple)
     if kind != "storage":
         raise CheckpointError("refers to something that is no tensor's storage; refused")
-    if not isinstance(dtype, torch.dtype):
-        _refuse_odd()
+    width = of_type(dtype, torch.dtype).itemsize
     checked_sizes((count,))
     if of_type(key, str) not in storages:
         storages[key] = _Storage(dtype, content(key, dtype, count))
-    whole, width = storages[key].content, dtype.itemsize
+    whole = storages[key].content
     start, length = 0, count
     if view and view[0] is not None:
         start, length = checked_sizes(view[0][1:])

@@ -53,11 +53,6 @@ class Selection:
     prefix: str = ""  # What stands before the names of the meant tensors; all others are dropped.
     map: tuple[str, ...] = ()  # Each `old=new` replaces a part of names, in this order.
 
-    def options(self) -> list[str]:
-        """The options that make this selection."""
-        given = (("--key", self.key), ("--prefix", self.prefix), *(("--map", pair) for pair in self.map))
-        return [part for option, value in given if value for part in (option, value)]
-
 
 WHOLE = Selection()
 
@@ -127,9 +122,9 @@ def convert_content(
             return _convert_as_timms(chosen, stated[0])
         if selection == WHOLE:
             raise
-        raise LayoutError(
-            str(error), [[*selection.options(), *hint] for hint in error.hints if hint[0] == "--branch"]
-        ) from error
+        given = (("--key", selection.key), ("--prefix", selection.prefix), *(("--map", pair) for pair in selection.map))
+        options = [part for option, value in given if value for part in (option, value)]
+        raise LayoutError(str(error), [[*options, *hint] for hint in error.hints if hint[0] == "--branch"]) from error
     check_fills(conversion.spec, conversion.state_dict)
     _check_architecture(checkpoint, conversion.spec)
     dropped = {f"not under --prefix {selection.prefix}": others} if others else {}

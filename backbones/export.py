@@ -106,7 +106,7 @@ def _check_round_trip(layout: str, content: Mapping[str, Any], spec: BackboneSpe
         found = convert_content(content, layout_name=named, num_heads=num_heads)
     except ValueError as error:
         raise ExportError(f"{refusal}: {error}") from error
-    if type(found.spec) is not type(spec) or found.spec != spec:
+    if found.spec != spec:
         raise ExportError(f"{refusal}: converted back it would have {_differences(spec, found.spec)}")
     tensors = found.state_dict
     changed = [name for name in weights if name not in tensors or not torch.equal(tensors[name], weights[name])]

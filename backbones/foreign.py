@@ -84,7 +84,8 @@ class TimmNetwork(Backbone, nn.Module):
     spec: TimmSpec
 
     def forward_tokens(self, images_B3HW: Tensor) -> Tokens:
-        final, (last_BDhw,) = self._run(images_B3HW, indices=[self.spec.num_blocks - 1], norm=self._can_norm())
+        takes_norm = type(self).__name__ not in ("Hiera", "HieraDet")  # whose `forward_intermediates` refuses the final norm
+        final, (last_BDhw,) = self._run(images_B3HW, indices=[self.spec.num_blocks - 1], norm=takes_norm)
         _, _, h, w = last_BDhw.shape
         pooled_BL: Tensor = self.forward_head(final, pre_logits=True)  # type: ignore[operator]  # timm's
         return Tokens(None, last_BDhw.flatten(2).transpose(1, 2), (h, w), pooled_BL)
@@ -93,9 +94,6 @@ class TimmNetwork(Backbone, nn.Module):
         check_taps(taps, self.spec)
         maps: list[Tensor] = self._run(images_B3HW, indices=list(taps), intermediates_only=True, stop_early=True)
         return maps
-
-    def _can_norm(self) -> bool:
-        return type(self).__name__ not in ("Hiera", "HieraDet")  # whose `forward_intermediates` refuses the final norm
 
     def _run(self, images_B3HW: Tensor, **options: Any) -> Any:
         height, width = images_B3HW.shape[-2:]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from backbones.layouts.architecture import PUBLISHED_HEADS, complete_backbone
 from backbones.layouts.keys import KeyTable, LayoutError, UnknownNetworkError, Weights, apply_table, nested, own_keys
-from backbones.spec import DINOV3_PERIODS, BackboneSpec, DINOv3Spec, ViTSpec
+from backbones.spec import DINOV3_PERIODS, BackboneSpec, DINOv3Spec, PlainViTSpec, ViTSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,12 +114,13 @@ class Layout:
                 taken = step(taken)
             masks = {name: tensor for name, tensor in inside.items() if name.endswith("attn_mask")}
             stated = next((heads(checkpoint) for heads in (self.heads, naming.heads) if num_heads is None and heads), num_heads)
-            shows_heads = DINOV3_PERIODS in taken
+            hides_heads = DINOV3_PERIODS not in taken
             spec, taken = complete_backbone(taken, stated, masks)
             config = entry_at(checkpoint, "config") if naming.heads else None
             spec = _as_configured(spec, config) if isinstance(config, Mapping) else spec
         except KeyError as error:
             raise LayoutError(f"incomplete checkpoint, it has no {error}") from error
+        is_unusual = isinstance(spec, PlainViTSpec) and spec.embed_dim not in PUBLISHED_HEADS[type(spec)]
         # Only a network that pools its patches has a CLS token and no final norm, and then it has timm's fc_norm.
         is_pooled = f"{prefix}fc_norm.*" in dropped
         if isinstance(spec, ViTSpec) and spec.class_token and not spec.final_norm and not is_pooled:
@@ -133,13 +134,8 @@ class Layout:
             state_dict=dict(taken),
             dropped=dropped,
             epoch=epoch + 1 if self.epoch_is_index and epoch >= 0 else epoch,
-            heads_assumed=stated is None and not shows_heads and _are_unpublished(spec),
+            heads_assumed=stated is None and hides_heads and is_unusual,
         )
-
-
-def _are_unpublished(spec: BackboneSpec) -> bool:
-    """Whether the heads are a guess: weights do not show them, and nobody has published a network of this width."""
-    return isinstance(spec, (ViTSpec, DINOv3Spec)) and spec.embed_dim not in PUBLISHED_HEADS[type(spec)]
 
 
 def _as_configured(spec: BackboneSpec, config: Mapping[str, Any]) -> BackboneSpec:
@@ -160,9 +156,8 @@ def is_state_dict(value: Any) -> TypeGuard[Weights]:
     """Whether this is a non-empty mapping from names to tensors."""
     from torch import Tensor
 
-    if not isinstance(value, Mapping) or not value:
-        return False
-    return all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())
+    is_filled = isinstance(value, Mapping) and len(value) > 0
+    return is_filled and all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())
 
 
 def state_dict_at(checkpoint: Any, path: str) -> Weights:

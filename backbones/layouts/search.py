@@ -64,22 +64,22 @@ def _rebuilt(node: Any, rename: Callable[[str], str], done: dict[int, Any]) -> A
     return renamed
 
 
-def _as_state_dict(node: Any) -> Weights | None:
+def _as_state_dict(node: Mapping[Any, Any]) -> Weights | None:
     """The node as tensors by name where it is that, or NumPy arrays by name; else None."""
     import numpy as np
     import torch
 
     if is_state_dict(node):
         return node
-    if not isinstance(node, Mapping) or not any(isinstance(value, np.ndarray) for value in node.values()):
+    if not any(isinstance(value, np.ndarray) for value in node.values()):
         return None
-    kinds = (torch.Tensor, np.ndarray, np.generic)
-    if not all(isinstance(name, str) and isinstance(value, kinds) for name, value in node.items()):
-        return None
-    arrays = {name: value for name, value in node.items() if not isinstance(value, torch.Tensor)}
-    if any(f"torch.{value.dtype.name}" not in NUMBERS for value in arrays.values()):
-        return None
-    return {**node, **{name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}}
+
+    def as_tensor(value: Any) -> Any:
+        is_number = isinstance(value, (np.ndarray, np.generic)) and f"torch.{value.dtype.name}" in NUMBERS
+        return torch.from_numpy(np.array(value)) if is_number else value
+
+    converted = {name: as_tensor(value) for name, value in node.items()}
+    return converted if is_state_dict(converted) else None
 
 
 def groups(node: Any, path: str = "") -> Iterator[tuple[str, Mapping[Any, Any]]]:
@@ -139,7 +139,8 @@ def choose(checkpoint: Any, networks: list[Network], branch: str | None) -> tupl
         if not wanted:
             raise LayoutError(f"the {networks[0].naming.name} layout has no branch {branch!r}; it has {', '.join(labels)}")
         return wanted[0], branch, ""
-    known = {label: network for label, network in labels.items() if _is_usual(network.place)}
+    words_of = {label: {word.rstrip("0123456789") for word in _words(network.place)} for label, network in labels.items()}
+    known = {label: network for label, network in labels.items() if words_of[label] <= _WRAPPER_WORDS | {""}}
     if not known:
         places = ", ".join(network.place for network in networks)
         raise LayoutError(f"a network lies under {places}, a name that is not usual for one", map(_options, networks))
@@ -186,10 +187,6 @@ def _options(network: Network) -> tuple[str, ...]:
 
 def _words(place: str) -> set[str]:
     return set(re.split(r"[/._]+", place.lower())) - {""}
-
-
-def _is_usual(place: str) -> bool:
-    return all(word.rstrip("0123456789") in _WRAPPER_WORDS | {""} for word in _words(place))
 
 
 def _rank(place: str, has_online: bool) -> int:
