@@ -169,12 +169,12 @@ def _from_function(reference: str) -> BackboneFile:
     return BackboneFile(spec=spec, source=source, state_dict=state_dict, sha256=text_sha256(spec.source_sha256 + weights))
 
 
-def load_backbone(path: Path, drop_path_rate: float = 0.0) -> AnyBackbone:
+def load_backbone(path: Path) -> AnyBackbone:
     """Build the network of a backbone file and load its weights strictly; in evaluation mode, on the CPU."""
     from backbones.build import build_backbone
 
     content = read_backbone_file(path)
-    network = build_backbone(content.spec, drop_path_rate)
+    network = build_backbone(content.spec)
     load_strictly(network, content.state_dict)
     return network.eval()
 

@@ -54,12 +54,9 @@ def convert_file(
 ) -> dict[str, Any]:
     """Take the backbone of whatever `open_backbone` reads, and write it as `target`, or only look where `output` is None.
 
-    An image, where given, is run through it. ValueError, and nothing is written, if the source holds no backbone or does not fit the
-    options, the output cannot hold it, or the image is unreadable.
-
-    Returns:
-        The values of `report_conversion`; what an image showed as `check`; `output` and `output_layout` if anything was written; and
-        as `note` what a reader of the output must know beside it.
+    ValueError, and nothing is written, if the source holds no backbone or does not fit the options, the output cannot hold it, or the
+    image is unreadable. Returns the values of `report_conversion`; what the image showed as `check`; `output` and `output_layout` if
+    anything was written; and as `note` what a reader of the output must know beside it.
     """
     if output is not None:
         _check_output(source, output, target)
@@ -152,15 +149,10 @@ def report_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
 def inspect_backbone(network: AnyBackbone, image: Path) -> dict[str, Any]:
     """Run the centre square of an image, scaled to the size of pretraining, through a backbone on the CPU, in evaluation mode.
 
-    ValueError if the file is not a readable image.
-
-    Returns:
-        JSON-ready values: `image_size` of that square; `mean`, `deviation` and `norm` (length) of the patches' features;
-        `effective_rank`, the exponential of the entropy of the normalised singular values of the centred features (Roy and Vetterli,
-        2007), and the `highest_rank` possible; `cosine_similarity`, the mean over all pairs of different patches, None where there is
-        one patch or a feature vector is zero; `attention_entropy` of the last block over the highest possible, None for networks
-        without plain global attention; `norm_layers` and how many of them are `norm_layers_as_initialised`, that is with weights all
-        1 or all 0 and biases all 0, exactly; and `warnings` of an untrained network.
+    Returns JSON-ready values of the patches' features. `effective_rank` is the exponential of the entropy of the normalised singular
+    values of the centred features (Roy and Vetterli, 2007); `cosine_similarity` the mean over all pairs of different patches, None
+    where there is one patch or a feature vector is zero; `attention_entropy` that of the last block over the highest possible, None
+    for networks without plain global attention. ValueError if the file is not a readable image.
     """
     size = typical_image_size(network.spec)
     images_13SS = _read_image(image, size)
@@ -236,4 +228,5 @@ def _entropy(probabilities: Tensor) -> Tensor:
 
 
 def _is_as_initialised(norm: nn.LayerNorm | nn.BatchNorm2d) -> bool:
+    """Whether weights are all 1 or all 0 and biases all 0, exactly."""
     return not norm.bias.any() and bool((norm.weight == 1).all() or not norm.weight.any())

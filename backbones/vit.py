@@ -3,7 +3,6 @@
 Shapes: B images, D channels, H x W pixels, h x w patches, N = h*w patches, C = CLS token (if any) and registers.
 """
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -13,13 +12,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from backbones.base import PlainViT, timm_arguments
-from backbones.spec import MLPKind, PositionRule, ViTSpec
+from backbones.spec import PositionRule, ViTSpec
 
 INITIAL_DEVIATION = 0.02
 INITIAL_LAYER_SCALE = 1e-5  # DINOv2's value; training moves it
-
-_MLP_LAYERS: dict[MLPKind, Callable[..., nn.Module]] = {"gelu": Mlp, "swiglu": SwiGLUPacked}
-_ACTIVATIONS: dict[MLPKind, type[nn.Module]] = {"gelu": nn.GELU, "swiglu": nn.SiLU}
 
 # DINO adds this to the number of patches before it computes the scale of the position grid, so that rounding cannot lose a
 # row; it also moves every sampling point a little. facebookresearch/dino 7c446df, vision_transformer.py.
@@ -65,8 +61,8 @@ class ViT(PlainViT, VisionTransformer):
             no_embed_class=spec.num_prefix_positions == 0,
             reg_tokens=spec.register_tokens,
             init_values=INITIAL_LAYER_SCALE if spec.layer_scale else None,
-            mlp_layer=_MLP_LAYERS[spec.mlp],
-            act_layer=_ACTIVATIONS[spec.mlp],
+            mlp_layer=SwiGLUPacked if spec.mlp == "swiglu" else Mlp,
+            act_layer=nn.SiLU if spec.mlp == "swiglu" else nn.GELU,
         )
         self.spec = spec
         self.position_rule: PositionRule | Literal["size"] = spec.position_rule

@@ -78,9 +78,7 @@ DINOV2 = Layout(
     keys=_KEYS,
     steps=(_positions_like_timm,),
 )
-# `Dinov2Model` and `Dinov2WithRegistersModel` (transformers, convert_dinov2_to_hf.py and its sibling): bare state dicts, as
-# `pytorch_model.bin` or `model.safetensors`. In models with a head the names have a prefix. Query, key and value are separate,
-# LayerScale is `lambda1`, the gated MLP `weights_in`, `weights_out`.
+# `Dinov2Model` and `Dinov2WithRegistersModel` (transformers, convert_dinov2_to_hf.py and its sibling).
 HUGGINGFACE_DINOV2 = Layout(
     name="huggingface_dinov2",
     licence="Apache-2.0",  # of DINOv2's repository

@@ -100,8 +100,7 @@ def _split_bias(state_dict: Weights) -> Weights:
 
 
 # facebookresearch/dinov3 6876159a, dinov3/models/vision_transformer.py and dinov3/train/train.py. The released backbones are
-# bare state dicts; `teacher_checkpoint.pth` of a training run is `{teacher}` with the heads. Registers are `storage_tokens`.
-# Keys have no bias: the joint bias of queries, keys and values comes with a `bias_mask` of ones, and of zeros for the keys.
+# bare state dicts; `teacher_checkpoint.pth` of a training run is `{teacher}` with the heads.
 DINOV3 = Layout(
     name="dinov3",
     branches=("teacher",),
@@ -111,9 +110,8 @@ DINOV3 = Layout(
     steps=(_split_bias,),
 )
 # `DINOv3ViTModel` (transformers, convert_dinov3_vit_to_hf.py and modeling_dinov3_vit.py): bare state dicts, as
-# `model.safetensors`; transformers 5 calls `layer.` in memory `model.layer.`. Query, key and value are separate, keys have no
-# bias, LayerScale is `lambda1`, the gated MLP `gate_proj`, `up_proj`, `down_proj`. The rotary periods are not stored but
-# computed from the configuration's `rope_theta`, which is 100 in every published model.
+# `model.safetensors`; transformers 5 calls `layer.` in memory `model.layer.`. The rotary periods are not stored but computed
+# from the configuration's `rope_theta`, which is 100 in every published model.
 _HUGGINGFACE_MARKS = {"embeddings.cls_token", "embeddings.patch_embeddings.weight"}
 HUGGINGFACE_DINOV3 = Layout(
     name="huggingface_dinov3",

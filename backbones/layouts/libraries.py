@@ -93,10 +93,9 @@ MMPRETRAIN = Layout(
     keys=_MMPRETRAIN_KEYS,
     drops=("head.*", "fc.*"),
 )
-# `ViTModel` and the encoder of `ViTMAEModel` (transformers, modeling_vit.py, modeling_vit_mae.py): bare state dicts, as
-# `pytorch_model.bin` or `model.safetensors`. In models with a head the names begin with `vit.`. Query, key and value are
-# separate. Its configurations state a LayerNorm epsilon of 1e-12, which is used where a folder holds one; else 1e-6, with which
-# the weights that people convert to it were trained. Each model's card states its own licence.
+# `ViTModel` and the encoder of `ViTMAEModel` (transformers, modeling_vit.py, modeling_vit_mae.py). Its configurations state a
+# LayerNorm epsilon of 1e-12, which is used where a folder holds one; else 1e-6, with which the weights that people convert to it
+# were trained. Each model's card states its own licence.
 HUGGINGFACE_VIT = Layout(
     name="huggingface_vit",
     marks=tuple(

@@ -15,7 +15,7 @@ _SWIN_MARK = "layers.0.blocks.0.attn.relative_position_bias_table"
 
 
 def _has_patch_centre(checkpoint: Any) -> bool:
-    """Whether PW-Self's loss keeps a centre for each token."""
+    """Whether PW-Self's loss keeps a centre for each token, [1, 1 + N, K], where DINO has [1, K]."""
     centre = state_dict_at(checkpoint, "dino_loss").get("center")
     return centre is not None and centre.ndim == 3
 
@@ -44,8 +44,7 @@ DINO = Layout(
     place=_BACKBONE,
     marks=({"cls_token"}, {"layer1.0.conv1.weight"}),
 )
-# alijavidani/Local_Global_Representation_Learning 7eeff8c, built on DINO's code, with one head for all tokens. What tells it
-# from DINO's is the centre of its loss: [1, 1 + N, K], one for each token, where DINO has [1, K].
+# alijavidani/Local_Global_Representation_Learning 7eeff8c, built on DINO's code, with one head for all tokens.
 PW_SELF = replace(
     DINO,
     name="pw_self",
@@ -53,8 +52,7 @@ PW_SELF = replace(
     also=_has_patch_centre,
     specialises=("dino",),
 )
-# bytedance/ibot, main_ibot.py and models/head.py: a ViT or a Swin, and a head with a second last layer for patches. The
-# student alone has the learnt mask embedding.
+# bytedance/ibot, main_ibot.py and models/head.py: a ViT or a Swin; the student alone has the learnt mask embedding.
 IBOT = replace(
     DINO,
     name="ibot",
