@@ -237,17 +237,14 @@ class FunctionNetwork(Backbone, nn.Module):
         check_size(self.spec, *images_B3HW.shape[-2:])
         if has_own_methods(self.network):
             return _checked_tokens(self.spec.function, self.network.forward_tokens(images_B3HW))  # type: ignore[operator]
-        last_BDhw = _checked_maps(self.spec.function, self.network(images_B3HW))[-1]
+        last_BDhw = _maps(self.spec.function, self.network, images_B3HW)[-1]
         _, _, h, w = last_BDhw.shape
         return Tokens(None, last_BDhw.flatten(2).transpose(1, 2), (h, w))
 
     def forward_maps(self, images_B3HW: Tensor, taps: Sequence[int]) -> list[Tensor]:
         check_taps(taps, self.spec)
         check_size(self.spec, *images_B3HW.shape[-2:])
-        if has_own_methods(self.network):
-            return _checked_maps(self.spec.function, self.network.forward_maps(images_B3HW, list(taps)))  # type: ignore[operator]
-        maps = _checked_maps(self.spec.function, self.network(images_B3HW))
-        return [maps[tap] for tap in taps]
+        return _maps(self.spec.function, self.network, images_B3HW, taps)
 
 
 def has_own_methods(network: nn.Module) -> bool:
@@ -293,14 +290,8 @@ def function_spec(reference: str) -> FunctionSpec:
     if type(side) is not int or side < 1:
         raise ValueError(f"{reference}: its image_size is {side!r}; it must be a side in pixels")
 
-    def maps_of(images_B3HW: Tensor) -> list[Tensor]:
-        if not has_own_methods(network):
-            return _checked_maps(reference, network(images_B3HW))
-        count = _count_taps(network, images_B3HW)
-        return _checked_maps(reference, network.forward_maps(images_B3HW, list(range(count))))  # type: ignore[operator]
-
     try:
-        found = measure(maps_of, side, device)
+        found = measure(lambda images_B3HW: _maps(reference, network, images_B3HW), side, device)
     except ValueError as error:
         raise ValueError(f"{reference}: {_in_one_line(error).removeprefix(f'{reference}: ')}") from error
     except Exception as error:
@@ -321,8 +312,13 @@ def _count_taps(network: Any, images_B3HW: Tensor) -> int:
     raise ValueError(f"forward_maps takes any tap; give its network an attribute num_blocks, at most {MOST_MAPS}")
 
 
-def _checked_maps(reference: str, found: Any) -> list[Tensor]:
-    """The maps of a user's network; ValueError unless they are one [B, D, h, w] or several."""
+def _maps(reference: str, network: Any, images_B3HW: Tensor, taps: Sequence[int] | None = None) -> list[Tensor]:
+    """The maps of a user's network, of all blocks without taps; ValueError unless they are one [B, D, h, w] or several."""
+    if has_own_methods(network):
+        wanted = range(_count_taps(network, images_B3HW)) if taps is None else taps
+        found = network.forward_maps(images_B3HW, list(wanted))
+    else:
+        found = network(images_B3HW)
     maps = list(found) if isinstance(found, list | tuple) else [found]
     if not maps:
         raise ValueError(f"{reference}: its network gives no map")
@@ -332,7 +328,7 @@ def _checked_maps(reference: str, found: Any) -> list[Tensor]:
         if value.ndim != 4:
             shape = tuple(value.shape)
             raise ValueError(f"{reference}: map {number} of its network has the shape {shape}; wanted four sides, [B, D, h, w]")
-    return maps
+    return maps if taps is None or has_own_methods(network) else [maps[tap] for tap in taps]
 
 
 def _checked_tokens(reference: str, found: Any) -> Tokens:

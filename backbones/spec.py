@@ -327,35 +327,35 @@ def _check_fields(spec: BackboneSpec) -> None:
     for field in dataclasses.fields(spec):
         value = getattr(spec, field.name)
         if fault := _fault(field.name, field.type, value):
-            raise ValueError(f"{field.name}={shown(value)} {fault}")
+            raise ValueError(f"{field.name}={shown(value)}{fault}")
 
 
 def _fault(name: str, wanted: Any, value: Any) -> str:
-    """What is wrong with the value of a field; empty if nothing is."""
+    """What a message says after the value of a field; empty if nothing is wrong with it."""
     if wanted is bool:
-        return "" if type(value) is bool else "must be true or false"
+        return "" if type(value) is bool else " must be true or false"
     if wanted is str:
-        return "" if type(value) is str and re.fullmatch(_NAME, value) else "must be a name"
+        return "" if type(value) is str and re.fullmatch(_NAME, value) else " must be a name"
     if wanted in (MLPKind, PositionRule):
-        return "" if value in get_args(wanted) else f"is unknown; known: {', '.join(get_args(wanted))}"
+        return "" if value in get_args(wanted) else f"; known: {', '.join(get_args(wanted))}"
     if wanted is float:
         if type(value) not in (int, float) or not abs(value) < math.inf:
-            return "must be a number"
+            return " must be a number"
     elif wanted is int:
         if type(value) is not int:
-            return "must be an integer"
+            return " must be an integer"
     else:
         most = MOST_MAPS if name in ("channels", "strides") else _MOST_STAGES
         if type(value) is not tuple or not 1 <= len(value) <= most or any(type(number) is not int for number in value):
-            return f"must be a list of 1 to {most} integers"
+            return f" must be a list of 1 to {most} integers"
     numbers = value if type(value) is tuple else (value,)
     if name in _CAN_BE_ZERO:
         if min(numbers) < 0:
-            return "must not be negative"
+            return " must not be negative"
     elif min(numbers) <= 0 or (name == "norm_epsilon" and value < _LEAST_EPSILON):
-        return "must be positive"
+        return " must be positive"
     total = sum(numbers) if name in ("depths", "layers") else max(numbers)
-    return f"is beyond every known network; at most {_LARGEST[name]}" if total > _LARGEST[name] else ""
+    return f" is beyond every known network; at most {_LARGEST[name]}" if total > _LARGEST[name] else ""
 
 
 def shown(value: object) -> str:
