@@ -61,10 +61,12 @@ def convert_network(
     if isinstance(network, Backbone):
         if not layout_name is branch is num_heads is None:
             raise LayoutError(f"{type(network).__name__} is a backbone of PatchBench; leave out layout, branch and num_heads")
-        known = {"layout": "patchbench", "branch": "model", "dropped": {}, "epoch": -1}
-        return Conversion(**known, spec=network.spec, state_dict=dict(weights))  # type: ignore[arg-type]
+        return Conversion(
+            layout="patchbench", branch="model", spec=network.spec, state_dict=dict(weights), dropped={}, epoch=-1
+        )
     try:
-        return proved(network, convert_content(dict(weights), layout_name, branch, num_heads or own_heads(network)))
+        conversion = convert_content(dict(weights), layout_name, branch, num_heads or own_heads(network))
+        return proved(network, conversion, must=False)
     except ValueError as error:
         reason = error
     architecture = getattr(network, "pretrained_cfg", {}).get("architecture")

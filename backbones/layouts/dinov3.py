@@ -59,13 +59,13 @@ _HUGGINGFACE_KEYS: KeyTable = {
     **nested("model.layer.{i}.", "blocks.{i}.", _HUGGINGFACE_LAYER),
     "norm.*": "norm.*",
 }
-_TIMM_BLOCK = (
-    *("norm1.*", "attn.qkv.weight", "attn.q_bias", "attn.v_bias", "attn.proj.*", "gamma_1"),
-    *("norm2.*", "mlp.fc1.*", "mlp.fc1_g.*", "mlp.fc1_x.*", "mlp.fc2.*", "gamma_2"),
-)
+_TIMM_BLOCK = {
+    **same("norm1.*", "attn.qkv.weight", "attn.q_bias", "attn.v_bias", "attn.proj.*", "gamma_1"),
+    **same("norm2.*", "mlp.fc1.*", "mlp.fc1_g.*", "mlp.fc1_x.*", "mlp.fc2.*", "gamma_2"),
+}
 _TIMM_KEYS: KeyTable = {
     **same("cls_token", "reg_token", "patch_embed.proj.weight", "patch_embed.proj.bias", "norm.*"),
-    **nested("blocks.{i}.", "blocks.{i}.", same(*_TIMM_BLOCK)),
+    **nested("blocks.{i}.", "blocks.{i}.", _TIMM_BLOCK),
 }
 
 
