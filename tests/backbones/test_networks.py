@@ -117,6 +117,8 @@ def test_heads_follow_from_stored_periods_or_the_published_model_of_the_width() 
     with pytest.raises(ValueError, match="--num-heads 4 contradicts the rotary periods, which are those of 2 heads"):
         convert_content(MADE["dinov3"].checkpoint, num_heads=4)
     assert convert_content(MADE["timm_dinov3"].checkpoint, num_heads=4).spec.num_heads == 4  # type: ignore[union-attr]
+    # What weights do not show, and nobody has published of this width, is assumed.
+    assert [convert_content(MADE[name].checkpoint).heads_assumed for name in ("dinov3", "timm_dinov3")] == [False, True]
     # The width of the largest model, 4096, would otherwise give 64 heads of 64 channels.
     weights = {"patch_embed.proj.weight": torch.zeros(4096, 1, 1, 1)}
     assert len(with_periods(weights, None)["rope.periods"]) * 4 * 32 == 4096
