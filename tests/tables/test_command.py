@@ -146,3 +146,16 @@ def test_the_settings_of_a_classifier_affect_its_metrics_alone(check: Check, wri
         "linear CIFAR-10 test: b/classification/result.json",
         "knn CIFAR-10 test: c/classification/result.json",
     ]
+
+
+def test_the_items_are_tested_once_and_a_mistake_leaves_no_folder(
+    runs: Path, write: WriteResult, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write("one", "davis")
+    output = tmp_path / "new"
+    with pytest.raises(ValueError, match="--first two: no run has this name; there are one"):
+        make_tables(TablesConfig(runs=runs, output=output, first="two"))
+    assert not output.exists()
+    caplog.set_level("INFO")
+    make_tables(TablesConfig(runs=runs, output=output))
+    assert sum("testing the first run" in message for message in caplog.messages) == 1

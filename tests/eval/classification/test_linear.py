@@ -1,3 +1,5 @@
+import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -5,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from eval import progress
 from eval.classification.config import ClassificationConfig
 from eval.classification.linear import Batches, train_probe
 
@@ -82,3 +85,14 @@ def test_an_interrupted_probe_ends_where_an_uninterrupted_one_does(tmp_path: Pat
 def test_divergence_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="smaller --learning-rates"):
         train(tmp_path / "linear.pth", 1e38, train_batches=lambda _: [(FEATURES * 1e4, LABELS)])
+
+
+def test_the_time_of_all_epochs_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "ESTIMATE_AFTER_S", 0)
+    caplog.set_level(logging.INFO)
+    train(tmp_path / "linear.pth", 0.5)
+    told = [message for message in caplog.messages if "take about" in message]
+    assert len(told) == 1
+    assert re.match(r"linear probe: \d+ epochs take about .+ on this machine \(1 took", told[0])
