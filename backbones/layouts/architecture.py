@@ -28,10 +28,15 @@ def complete_backbone(weights: Weights, num_heads: int | None, masks: Weights) -
     A ViT's heads are those of `usual_heads` unless `num_heads` states them; `masks` are a Swin's `attn_mask` buffers, where stored.
     ValueError if the weights are of no known family, or the number of heads is needed and not given.
     """
+    import torch
+
     if "layer1.0.conv1.weight" in weights:
         refuse_num_heads(num_heads)
         layers = tuple(count_numbered(weights, f"layer{stage}.") for stage in (1, 2, 3, 4))
-        return ResNetSpec(layers=layers), _with_batch_counters(weights)
+        # Older files lack the batch counters of BatchNorm, which with a fixed momentum change no feature.
+        means = [name for name in weights if name.endswith("running_mean")]
+        counters = {name.replace("running_mean", "num_batches_tracked"): torch.tensor(0) for name in means}
+        return ResNetSpec(layers=layers), {**counters, **weights}
     if any(name.startswith("layers.0.blocks.") for name in weights):
         refuse_num_heads(num_heads)
         weights = _downsampling_first(weights)
@@ -149,15 +154,6 @@ def with_periods(state_dict: Weights, num_heads: int | None) -> Weights:
     if not heads or embed_dim % (4 * heads):
         raise LayoutError(f"{heads} heads do not divide a width of {embed_dim} into multiples of 4; pass --num-heads")
     return {**state_dict, DINOV3_PERIODS: computed_periods(embed_dim // heads)}
-
-
-def _with_batch_counters(state_dict: Weights) -> Weights:
-    """Add the batch counters of BatchNorm that older files lack; with a fixed momentum they change no feature."""
-    import torch
-
-    means = [name for name in state_dict if name.endswith("running_mean")]
-    counters = {name.replace("running_mean", "num_batches_tracked"): torch.tensor(0) for name in means}
-    return {**counters, **state_dict}
 
 
 def _downsampling_first(state_dict: Weights) -> Weights:

@@ -258,7 +258,10 @@ def _rule(name: str, prefix: str) -> str:
 
 def select(checkpoint: Any, key: str = "", prefix: str = "") -> tuple[Any, tuple[str, ...]]:
     """The entry at a path of keys, and of its tensors those whose names begin with the prefix, without it; and the other names."""
-    entry = _at_dotted(checkpoint, key) if key else checkpoint
+    entry = next(_at_dotted(checkpoint, key), None)
+    if entry is None:
+        keys = [str(name) for name in checkpoint] if isinstance(checkpoint, Mapping) else []
+        raise LayoutError(f"--key {key}: no such entry; the top-level keys are {abbreviate(keys, 8) or 'none'}")
     if not prefix:
         return entry, ()
     found = {path: weights for path, weights in state_dicts(entry) if any(name.startswith(prefix) for name in weights)}
@@ -271,17 +274,10 @@ def select(checkpoint: Any, key: str = "", prefix: str = "") -> tuple[Any, tuple
     return under(weights, prefix), tuple(name for name in weights if not name.startswith(prefix))
 
 
-def _at_dotted(checkpoint: Any, key: str) -> Any:
-    """The entry of a path of keys joined by dots, which the keys themselves may contain."""
-
-    def paths(rest: str, node: Any) -> Iterator[Any]:
-        if not rest:
-            yield node
-        for name, value in node.items() if isinstance(node, Mapping) else ():
-            if isinstance(name, str) and name and f"{rest}.".startswith(f"{name}."):
-                yield from paths(rest[len(name) + 1 :], value)
-
-    for found in paths(key, checkpoint):
-        return found
-    keys = [str(name) for name in checkpoint] if isinstance(checkpoint, Mapping) else []
-    raise LayoutError(f"--key {key}: no such entry; the top-level keys are {abbreviate(keys, 8) or 'none'}")
+def _at_dotted(node: Any, key: str) -> Iterator[Any]:
+    """The entries at a path of keys joined by dots, which the keys themselves may contain."""
+    if not key:
+        yield node
+    for name, value in node.items() if isinstance(node, Mapping) else ():
+        if isinstance(name, str) and name and f"{key}.".startswith(f"{name}."):
+            yield from _at_dotted(value, key[len(name) + 1 :])
