@@ -258,8 +258,8 @@ def _rule(name: str, prefix: str) -> str:
 
 def select(checkpoint: Any, key: str = "", prefix: str = "") -> tuple[Any, tuple[str, ...]]:
     """The entry at a path of keys, and of its tensors those whose names begin with the prefix, without it; and the other names."""
-    entry = next(_at_dotted(checkpoint, key), None)
-    if entry is None:
+    entry = next(_at_dotted(checkpoint, key), None) if key else checkpoint
+    if key and entry is None:
         keys = [str(name) for name in checkpoint] if isinstance(checkpoint, Mapping) else []
         raise LayoutError(f"--key {key}: no such entry; the top-level keys are {abbreviate(keys, 8) or 'none'}")
     if not prefix:
