@@ -183,3 +183,11 @@ def test_a_pretraining_shows_its_facts_curves_and_pictures_beside_its_results(ru
     (folder / "log.jsonl").unlink()
     assert "is missing" in shown()["problem"]
     assert "No curves: pretraining/log.jsonl beside the results is missing" in render(runs)
+
+
+def test_the_contents_name_several_pretrainings_once(runs: Path) -> None:
+    for number, name in enumerate(("a", "b")):
+        write_run(runs, name, "davis", number, source={"format": "patchbench", "log": f"runs/{name}/log.jsonl"})
+    page = render(runs)
+    assert page.count(">Pretraining of 2 backbones</a>") == 1
+    assert page.count('<h2 id="pretraining-') == 2
