@@ -78,18 +78,27 @@ def convert(
 
 
 def load_backbone(
-    path: str | Path, *, layout: str | None = None, branch: str | None = None, num_heads: int | None = None
+    path: str | Path,
+    *,
+    layout: str | None = None,
+    branch: str | None = None,
+    num_heads: int | None = None,
+    key: str = "",
+    prefix: str = "",
+    renaming: Sequence[str] = (),
 ) -> AnyBackbone:
-    """The network of a backbone file, a checkpoint or `timm:NAME`, in evaluation mode, on the CPU; arguments are those of `convert`.
+    """The network of a backbone file, a checkpoint, `timm:NAME` or a function, in evaluation mode, on the CPU.
+
+    The arguments are those of `convert`.
 
     It has `forward_tokens(images) -> (cls [B, D] or None, patches [B, N, D], grid (h, w))` and
     `forward_maps(images, taps) -> list of [B, D, h, w]` for images [B, 3, H, W] normalised by ImageNet's mean and deviation.
     """
     from backbones.build import build_backbone
-    from backbones.convert import open_backbone
+    from backbones.convert import Selection, open_backbone
     from backbones.file import load_strictly
 
-    conversion = open_backbone(Path(path), layout, branch, num_heads)
+    conversion = open_backbone(Path(path), layout, branch, num_heads, Selection(key, prefix, tuple(renaming)))
     network = build_backbone(conversion.spec)
     load_strictly(network, conversion.state_dict)
     return network.eval()
@@ -106,6 +115,9 @@ def evaluate(
     layout: str | None = None,
     branch: str | None = None,
     num_heads: int | None = None,
+    key: str = "",
+    prefix: str = "",
+    renaming: Sequence[str] = (),
     epoch: int = -1,
 ) -> dict[str, Result]:
     """Evaluate a network on tasks; the figures are those of the command line on a checkpoint of it, to the last digit.
@@ -119,8 +131,8 @@ def evaluate(
 
     Args:
         model: A module (a family of PatchBench under the names of any known layout, also inside of DistributedDataParallel,
-            torch.compile or FSDP's `fully_shard`), a backbone file, a checkpoint, `timm:NAME`
-            or a function `package.module:build`.
+            torch.compile or FSDP's `fully_shard`; a model of timm; or an own architecture that gives maps), a backbone file, a
+            checkpoint, `timm:NAME` or a function `package.module:build`. Tasks that train need the last for an own architecture.
         tasks: Names of tasks, as a list or separated by commas.
         data: Folder with the data sets as `eval_all.sh` expects them; `options={TASK: {"data": ...}}` gives another for one task.
         output: Folder for `backbone.safetensors` and `TASK/result.json`.
@@ -129,25 +141,29 @@ def evaluate(
         layout: As for `convert`.
         branch: As for `convert`.
         num_heads: As for `convert`; a module states its own.
+        key: As for `convert`.
+        prefix: As for `convert`.
+        renaming: As for `convert`.
         epoch: What the result states as the age of a module's weights.
 
     Returns:
         The result of each task, as `result.json` holds it, which records the digest of the weights.
     """
+    from backbones.convert import Selection
     from common.distributed import choose_device, process_group, world_size
     from eval.result import RESULT_FILE, read_result
     from eval.tasks import TASKS
-    from tools.evaluation import arguments_for, run_task, undisturbed, write_run_backbone
+    from tools.evaluation import arguments_for, prepared, run_task, undisturbed
 
-    folder = Path(output)
+    folder, selection = Path(output), Selection(key, prefix, tuple(renaming))
     with undisturbed(), process_group(choose_device("cpu"), "gloo"):
         arguments = arguments_for(model, tasks, Path(data), folder, name or folder.resolve().name, options or {})
         training = ", ".join(task for task in arguments if TASKS[task].fine_tunes)
         if training and world_size() > 1:
             raise ValueError(f"{training}: trains the network in processes of its own; call evaluate from one process")
-        write_run_backbone(model, folder, arguments, (layout, branch, num_heads), epoch)
-        for task, given in arguments.items():
-            run_task(task, given)
+        with prepared(model, folder, arguments, (layout, branch, num_heads, selection), epoch) as for_tasks:
+            for task, given in for_tasks.items():
+                run_task(task, given)
     return {task: read_result(folder / task / RESULT_FILE) for task in arguments}
 
 
@@ -179,6 +195,7 @@ class EveryNEpochs:
         num_heads: int | None = None,
     ) -> None:
         """Check everything; the arguments are those of `evaluate`, and `every` is N."""
+        from backbones.convert import WHOLE
         from backbones.memory import weights_of
         from eval.tasks import TASKS
         from tools.evaluation import arguments_for, check_tasks, opened, undisturbed
@@ -195,7 +212,7 @@ class EveryNEpochs:
                 frozen = ", ".join(name for name, task in TASKS.items() if not task.fine_tunes)
                 raise ValueError(f"{training}: trains the network itself; during a training take frozen tasks: {frozen}")
             if weights := weights_of(network):
-                check_tasks(arguments, opened(network, weights, (layout, branch, num_heads)).spec)
+                check_tasks(arguments, opened(network, weights, (layout, branch, num_heads, WHOLE)).spec)
         self.output.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, epoch: int) -> dict[str, float]:

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,12 +160,17 @@ def read_backbone_file(path: Path) -> BackboneFile:
 
 def _from_function(reference: str) -> BackboneFile:
     """The network that a user's function returns, with the digests of its weights and of its source."""
-    from backbones.foreign import FunctionNetwork, function_spec, weights_sha256
+    from backbones.foreign import FunctionNetwork, function_spec, held_networks, weights_sha256
 
     spec = function_spec(reference)
     state_dict = FunctionNetwork(spec).state_dict()
+    if bad := [name for name, value in state_dict.items() if value.is_floating_point() and not value.isfinite().all()]:
+        raise BackboneFileError(f"{reference}: weights that are not finite numbers: {abbreviate(bad)}")
     weights = weights_sha256(state_dict)
     source = Source(format="function", branch="none", file_name=reference, sha256=weights, epoch=-1)
+    if reference in held_networks:
+        _, epoch = held_networks[reference]
+        source = replace(source, file_name=f"{reference.partition(':')[2]} in memory", epoch=epoch)
     return BackboneFile(spec=spec, source=source, state_dict=state_dict, sha256=text_sha256(spec.source_sha256 + weights))
 
 

@@ -5,11 +5,14 @@ What their maps are is measured by running them, once at their own image size an
 Shapes: B images, D channels, H x W pixels, h x w positions, N = h*w, L features for a classifier.
 """
 
+import copy
 import hashlib
 import importlib
 import inspect
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -30,6 +33,9 @@ USUAL_IMAGE_SIZE = 224  # of a network without an attribute `image_size`
 _REFUSALS = (RuntimeError, AssertionError, ValueError, TypeError, LookupError, NotImplementedError)
 """What networks of others raise for an input that they do not take."""
 _SIZES_KEPT = 64  # networks of timm that were built for one input size, without weights
+
+held_networks: dict[str, tuple[nn.Module, int]] = {}
+"""Networks in memory, with the epochs of their training, by the names under which `call_function` gives copies of them."""
 
 # timm's transformers take other sizes than their own only if asked to.
 _ANY_SIZE: tuple[dict[str, Any], ...]
@@ -251,11 +257,23 @@ def has_own_methods(network: nn.Module) -> bool:
     return hasattr(network, "forward_tokens") and hasattr(network, "forward_maps")
 
 
+@contextmanager
+def held(reference: str, network: nn.Module, epoch: int) -> Iterator[None]:
+    """Let this name stand for a network in memory, in this process, as if a function of that name returned it."""
+    held_networks[reference] = network, epoch
+    try:
+        yield
+    finally:
+        del held_networks[reference]
+
+
 def call_function(reference: str) -> nn.Module:
     """The module that `package.module:function` returns; ValueError, in one line, if there is none.
 
     Weights that the function leaves random are those of seed 0, so that every process and every call has the same.
     """
+    if reference in held_networks:
+        return copy.deepcopy(held_networks[reference][0])
     module_name, _, name = reference.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -344,16 +362,32 @@ def _checked_tokens(reference: str, found: Any) -> Tokens:
 
 
 def _source_sha256(reference: str, network: nn.Module) -> str:
-    """The digest of the files of the function's package in which the function and parts of its network are defined."""
+    """The digest of the files of the function's package in which the function and parts of its network are defined.
+
+    Of a network in memory, it also is that of the settings of its parts, and, where there is no file because they were typed into an
+    interpreter or a notebook, of their compiled methods.
+    """
     module_name = reference.partition(":")[0]
     package = module_name.partition(".")[0]
     names = {module_name, *(type(part).__module__ for part in network.modules())}
     own = sorted(name for name in names if name.partition(".")[0] == package)
     digest = hashlib.sha256()
     for name in own:
-        file = getattr(sys.modules[name], "__file__", None)
-        digest.update(name.encode() + b"\0" + (Path(file).read_bytes() if file else b""))
+        file = getattr(sys.modules.get(name), "__file__", None)
+        digest.update(name.encode() + b"\0" + (Path(file).read_bytes() if file and Path(file).is_file() else b""))
+    if reference in held_networks:
+        digest.update("\n".join(_described(part) for part in network.modules()).encode())
     return digest.hexdigest()
+
+
+def _described(part: nn.Module) -> str:
+    """What one module computes, beside its weights: its attributes and the code of its class, without addresses in memory."""
+    usual = vars(nn.Module())
+    settings = {name: value for name, value in sorted(vars(part).items()) if name not in usual}
+    codes = [value.__code__ for value in vars(type(part)).values() if inspect.isfunction(value)]
+    # Code within code is printed with the place where it was typed.
+    texts = [(code.co_code, code.co_names, [value for value in code.co_consts if not inspect.iscode(value)]) for code in codes]
+    return re.sub(r" at 0x\w+", "", f"{type(part).__qualname__} {settings} {texts}")
 
 
 def weights_sha256(state_dict: Mapping[str, Tensor]) -> str:

@@ -1,23 +1,28 @@
-"""The backbone of a network in memory, such as one that is being trained: taken by its weights, as from a checkpoint of it.
+"""The backbone of a network in memory, such as one that is being trained: taken by its weights, as from a checkpoint, or copied.
 
 The network itself is only read: it keeps its mode, its device, its gradients and its hooks' silence.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.tensor import DTensor
 
 from backbones.base import Backbone
-from backbones.convert import convert_content, convert_timm_weights
-from backbones.file import Source, prepare_weights, read_header, write_backbone_file
-from backbones.foreign import weights_sha256
+from backbones.convert import WHOLE, Selection, convert_content, convert_timm_weights
+from backbones.file import Source, prepare_weights, read_backbone_file, read_header, write_backbone_file
+from backbones.foreign import has_own_methods, held, weights_sha256
 from backbones.layouts import Conversion, LayoutError
 from backbones.layouts.keys import UnknownNetworkError
-from backbones.proof import own_heads, proved
+from backbones.proof import own_heads, proved, quiet_copy
 from common.files import one_line
+
+logger = logging.getLogger(__name__)
 
 
 class OtherWeightsError(ValueError):
@@ -51,32 +56,80 @@ def convert_network(
     layout_name: str | None = None,
     branch: str | None = None,
     num_heads: int | None = None,
+    selection: Selection = WHOLE,
 ) -> Conversion:
     """Take the backbone of a network with these weights (`weights_of`) as `convert_content` does from a checkpoint.
 
     The heads, which the weights do not show, are the network's own where all its blocks have the same number. It must then compute
-    what its conversion does. Any other model of timm becomes timm's own network of its name.
+    what its conversion does. Any other model of timm becomes timm's own network of its name. What is none of these is a network of
+    an own architecture, whose spec is a function's under the name of its class; `held_network` lets the tasks have it.
     """
     network = unwrapped(network)
+    by_itself = layout_name is branch is num_heads is None and selection == WHOLE
     if isinstance(network, Backbone):
-        if not layout_name is branch is num_heads is None:
+        if not by_itself:
             raise LayoutError(f"{type(network).__name__} is a backbone of PatchBench; leave out layout, branch and num_heads")
         return Conversion(
             layout="patchbench", branch="model", spec=network.spec, state_dict=dict(weights), dropped={}, epoch=-1
         )
+    if by_itself and has_own_methods(network):
+        return _convert_own(network)
     try:
-        conversion = convert_content(dict(weights), layout_name, branch, num_heads or own_heads(network))
+        conversion = convert_content(dict(weights), layout_name, branch, num_heads or own_heads(network), selection)
         return proved(network, conversion, must=False)
     except ValueError as error:
         reason = error
     architecture = getattr(network, "pretrained_cfg", {}).get("architecture")
-    if architecture is not None and layout_name is branch is num_heads is None:
+    if architecture is not None and by_itself and hasattr(network, "forward_intermediates"):
         try:
             return proved(network, convert_timm_weights(architecture, weights))
         except ValueError as error:
             # Of a network that has our names, what is wrong with it as one of ours says more.
             reason = error if isinstance(reason, UnknownNetworkError) else reason
-    raise LayoutError(f"{type(network).__name__} in memory: {one_line(str(reason))}") from reason
+    message = f"{type(network).__name__} in memory: {one_line(str(reason))}"
+    if not by_itself:
+        raise LayoutError(message) from reason
+    try:
+        own = _convert_own(network)
+    except ValueError as error:
+        raise LayoutError(f"{message}; and it is no network of an own architecture: {one_line(str(error))}") from reason
+    if not isinstance(reason, UnknownNetworkError):
+        logger.warning(
+            "%s; so it is taken by the maps of its forward; to evaluate a known network in it, give that part", message
+        )
+    return own
+
+
+def _convert_own(network: nn.Module) -> Conversion:
+    """A network of an own architecture; ValueError if it cannot be copied or gives no maps."""
+    with held_network(network) as reference:
+        content = read_backbone_file(Path(reference))
+    format_, branch = content.source.format, content.source.branch
+    return Conversion(layout=format_, branch=branch, spec=content.spec, state_dict=content.state_dict, dropped={}, epoch=-1)
+
+
+@contextmanager
+def held_network(network: nn.Module, epoch: int = -1, weights: Mapping[str, Tensor] | None = None) -> Iterator[str]:
+    """Let tasks of this process take a copy of a network by the name of its class, `module:Class`, in place of a function's.
+
+    `weights` are those of the first process, where there are several. ValueError if the network cannot be copied.
+    """
+    network = unwrapped(network)
+    kind = type(network)
+    advice = "give a function that returns the network, package.module:build"
+    if any(isinstance(value, DTensor) for value in network.parameters()):
+        raise ValueError(
+            f"{kind.__name__}: FSDP has sharded it, and an own architecture can be copied only as a whole; {advice}"
+        )
+    try:
+        given = quiet_copy(network)
+    except Exception as error:  # whatever a network of somebody else's raises
+        raise ValueError(f"{kind.__name__}: it cannot be copied ({one_line(repr(error), 200)}); {advice}") from error
+    if weights is not None:
+        given.load_state_dict(dict(weights))
+    reference = f"{kind.__module__}:{kind.__name__}"
+    with held(reference, given, epoch):
+        yield reference
 
 
 def write_network(conversion: Conversion, name: str, epoch: int, output: Path) -> None:

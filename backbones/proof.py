@@ -33,8 +33,9 @@ def own_heads(network: nn.Module) -> int | None:
 def proved(network: nn.Module, conversion: Conversion, must: bool = True) -> Conversion:
     """The conversion of the network; LayoutError if that gives other features, since weights show no activation or epsilon.
 
-    One of our networks is compared by `forward_features`, which timm and DINOv2 have, and timm's own by the last of its maps. Unless
-    it must be proved, a network that cannot be run so is taken by its weights alone, and the log says so.
+    One of our networks is compared by `forward_features`, which timm and DINOv2 have, or by the last map of its forward, and timm's
+    own by the last of its maps. Unless it must be proved, a network that cannot be run so is taken by its weights alone, and the log
+    says so.
     """
     spec = conversion.spec
     converted = build_backbone(spec).eval()
@@ -45,11 +46,11 @@ def proved(network: nn.Module, conversion: Conversion, must: bool = True) -> Con
     is_timms = isinstance(spec, TimmSpec)
     found = converted.forward_maps(images_13HW, last)[0] if is_timms else converted.forward_tokens(images_13HW).patches
     try:
-        given = _quiet_copy(network)
+        given = quiet_copy(network)
         if is_timms:
             (expected,) = given.forward_intermediates(images_13HW, indices=last, intermediates_only=True)
         else:
-            expected = _patches(given.forward_features(images_13HW), *found.shape[1:])
+            expected = _patches(_features(given, images_13HW), *found.shape[1:])
     except Exception as error:  # whatever a network of somebody else's raises
         name = type(network).__name__
         if must:
@@ -61,13 +62,23 @@ def proved(network: nn.Module, conversion: Conversion, must: bool = True) -> Con
     return conversion
 
 
-def _quiet_copy(network: nn.Module) -> Any:
+def quiet_copy(network: nn.Module) -> Any:
     """A copy to run: evaluation mode, float32 and the CPU are not for a network that is being trained, nor are its hooks for us."""
     given = copy.deepcopy(network).cpu().float().eval()
     for module in given.modules():
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()
     return given
+
+
+def _features(network: Any, images_13HW: Tensor) -> Any:
+    if hasattr(network, "forward_features"):
+        return network.forward_features(images_13HW)
+    found = network(images_13HW)
+    last = found[-1] if isinstance(found, list | tuple) else found
+    if last.ndim != 4:
+        raise TypeError("its forward gives no map")
+    return last
 
 
 def _patches(found: Any, count: int, channels: int) -> Tensor:

@@ -21,6 +21,7 @@ from common.files import lock_folder, one_line
 # The first process to finish an evaluation waits for the last, longer than gloo's half hour on a CPU; who dies is noticed at once.
 _LONGEST_WAIT = timedelta(days=7)
 _ALONE = "unset RANK, LOCAL_RANK, WORLD_SIZE and SLURM_NTASKS to run alone"
+_JOINING = ("RANK", "MASTER_ADDR", "MASTER_PORT")  # what a process needs beside WORLD_SIZE to find the others
 _PATIENCE_SECONDS = 20  # before a process says that it waits for others to begin
 
 _group: dist.ProcessGroup | None = None
@@ -84,7 +85,10 @@ def process_group(device: torch.device, backend: str | None = None) -> Iterator[
             yield
         return
     backend = backend or ("nccl" if device.type == "cuda" else "gloo")
-    address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    if missing := [name for name in _JOINING if not os.environ.get(name)]:
+        given = f"WORLD_SIZE={world_size()} is set, but not {', '.join(missing)}, without which {world_size()} processes cannot join"
+        raise ValueError(f"{given}; start them with torchrun or Slurm, or {_ALONE}")
+    address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     text = f"process {rank()} of {world_size()} waits for the others at {address}; start them, or {_ALONE}"
     reminder = threading.Timer(_PATIENCE_SECONDS, logger.warning, (text,))
     reminder.start()

@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 import textwrap
+import threading
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +21,13 @@ from torch import nn
 import eval.__main__
 import patchbench
 import tools.convert_checkpoint
+import tools.evaluation
 from backbones.file import load_backbone
+from backbones.foreign import weights_sha256
+from backbones.memory import convert_network, weights_of
+from backbones.spec import FunctionSpec
 from eval.result import read_result
+from tests import architectures
 from tests.conftest import REPOSITORY, RunMain
 from tests.processes import ENVIRONMENT, run_two
 from tools.make_sample_data import SampleConfig, draw_samples
@@ -208,6 +214,121 @@ def test_a_function_that_returns_an_own_architecture(
     assert results["davis"].backbone.name == "run"
 
 
+@pytest.mark.parametrize("name", ["one_map", "stages", "blocks"])
+def test_an_own_architecture_in_memory_gives_the_figures_of_its_function(name: str, evaluate: Evaluate, tmp_path: Path) -> None:
+    options = OPTIONS
+    if name == "blocks":  # with patches of 14 pixels
+        options = {
+            "davis": {**OPTIONS["davis"], "round_up": True},
+            "classification": {**OPTIONS["classification"], "resize": 70, "crop": 70},
+        }
+    torch.manual_seed(0)  # as for what a function leaves random
+    network = getattr(architectures, name)()
+    found = evaluate(torch.compile(network.train()), options=options, epoch=7)
+    assert figures(found) == figures(evaluate(f"tests.architectures:{name}", output=tmp_path / "of_function", options=options))
+    assert network.training
+    backbone = found["davis"].backbone
+    kind = type(network).__name__
+    assert (backbone.spec["function"], backbone.source["file_name"]) == (f"tests.architectures:{kind}", f"{kind} in memory")
+    assert backbone.source["sha256"] == weights_sha256({f"network.{key}": value for key, value in network.state_dict().items()})
+    assert (backbone.source["epoch"], len(backbone.spec["source_sha256"])) == (7, 64)
+    assert evaluate(network, options=options) == found  # is only read again
+    with torch.no_grad():
+        next(network.parameters()).mul_(2)
+    with pytest.raises(ValueError, match="is of other weights than this network; choose another output"):
+        evaluate(network, options=options)
+
+
+def test_settings_of_an_own_architecture_are_part_of_its_digest() -> None:
+    def digest(network: nn.Module) -> str:
+        spec = convert_network(network, weights_of(network)).spec
+        assert isinstance(spec, FunctionSpec)
+        return spec.source_sha256
+
+    class Scaled(nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.pool, self.factor = nn.AvgPool2d(16), factor
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.pool(images) * self.factor
+
+    class Negated(Scaled):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return -super().forward(images)
+
+    networks = [Scaled(2), Scaled(3), Negated(2), nn.AvgPool2d(16), nn.AvgPool2d(32)]
+    assert len({digest(network) for network in networks}) == len(networks)
+    assert digest(Scaled(2)) == digest(Scaled(2))
+
+
+class WithNeck(nn.Module):
+    """A network of a known layout, and a layer after it."""
+
+    def __init__(self, vit: nn.Module, neck: nn.Module) -> None:
+        super().__init__()
+        self.vit, self.neck = vit, neck
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.neck(self.vit.forward_features(images)[:, 1:].transpose(1, 2).unflatten(2, (4, 4)))  # type: ignore[operator]
+
+
+def test_layers_after_a_known_network_are_not_left_out(network: nn.Module, caplog: pytest.LogCaptureFixture) -> None:
+    same = WithNeck(network, nn.Identity())
+    assert convert_network(same, weights_of(same)).layout == "timm"
+    other = WithNeck(network, nn.Conv2d(96, 8, 1))
+    other.image_size = 64
+    assert convert_network(other, weights_of(other)).layout == "function"
+    assert "computes other features with them; so it is taken by the maps of its forward" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "tasks", "message"),
+    [
+        (
+            lambda network: network,
+            "davis,detection",
+            "detection: trains the network in other processes, .* package.module:build",
+        ),
+        (
+            lambda network: network.embed.weight.data.fill_(torch.nan),
+            "davis",
+            "weights that are not finite numbers: network.embed",
+        ),
+        (
+            lambda network: setattr(network, "lock", threading.Lock()),
+            "davis",
+            "Patches: it cannot be copied .*; give a function",
+        ),
+        (lambda network: setattr(network, "image_size", 64.5), "davis", "its image_size is 64.5; it must be a side in pixels"),
+    ],
+)
+def test_mistakes_with_an_own_architecture(
+    change: Callable[[Any], Any], tasks: str, message: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(network := architectures.Patches())
+    monkeypatch.setattr(tools.evaluation, "check_tasks", lambda *_: None)  # data of COCO are not there
+    with pytest.raises(ValueError, match=message) as caught:
+        patchbench.evaluate(network, tasks, data=data, output=tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_own_architecture_while_it_trains(data: Path, tmp_path: Path) -> None:
+    network = architectures.Patches()
+    options = {"davis": OPTIONS["davis"]}
+    evaluations = patchbench.EveryNEpochs(network, "davis", data=data, output=tmp_path / "mine", options=options)
+    metrics = evaluations(1)
+    assert evaluations(1) == metrics
+    assert read_result(tmp_path / "mine/epoch_1/davis/result.json").backbone.source["epoch"] == 1
+    torch.nn.init.normal_(network.embed.weight)  # a continued training, whose numbers come out differently
+    assert evaluations(1) != metrics
+    assert (tmp_path / "mine/epoch_1_2/davis/result.json").is_file()
+    with pytest.raises(
+        ValueError, match=r"no known layout matches.*; and it is no network of an own architecture: .*wanted four sides"
+    ):
+        patchbench.EveryNEpochs(architectures.Flat(), "davis", data=data, output=tmp_path / "flat", options=options)
+
+
 def test_every_n_epochs_of_a_plain_loop(network: nn.Module, data: Path, tmp_path: Path) -> None:
     evaluations = patchbench.EveryNEpochs(
         network, "davis", data=data, output=tmp_path / "mine", every=2, options={"davis": OPTIONS["davis"]}
@@ -305,6 +426,7 @@ TRAINING = """
 import sys
 import timm, torch, torch.distributed as dist
 import patchbench
+from tests.architectures import Patches
 
 data, output, wrapper = sys.argv[1:]
 dist.init_process_group("gloo")
@@ -312,6 +434,9 @@ torch.manual_seed(0)
 network = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=2, embed_dim=96, num_heads=6, num_classes=5)
 if wrapper == "ddp":
     network = torch.compile(torch.nn.parallel.DistributedDataParallel(network), backend="eager")
+elif wrapper == "own":
+    torch.manual_seed(0)
+    network = torch.nn.parallel.DistributedDataParallel(Patches())
 else:
     from torch.distributed.device_mesh import init_device_mesh
     torch.distributed.fsdp.fully_shard(network, mesh=init_device_mesh("cpu", (2,)))
@@ -339,7 +464,7 @@ dist.destroy_process_group()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wrapper", ["ddp", "fsdp"])
+@pytest.mark.parametrize("wrapper", ["ddp", "fsdp", "own"])
 def test_two_processes_of_a_training_share_an_evaluation(
     network: nn.Module, evaluate: Evaluate, data: Path, tmp_path: Path, wrapper: str
 ) -> None:
@@ -349,6 +474,9 @@ def test_two_processes_of_a_training_share_an_evaluation(
     assert finished.returncode == 0, finished.stderr
     results = {task: read_result(tmp_path / f"training/epoch_1/{task}/result.json") for task in TASKS}
     assert [result.environment.world_size for result in results.values()] == [2, 2]
+    if wrapper == "own":
+        torch.manual_seed(0)
+        network = architectures.Patches()
     assert figures(results) == figures(evaluate(network))
 
 
@@ -381,6 +509,22 @@ def test_convert_and_load_backbone(network: nn.Module, tmp_path: Path) -> None:
         for loaded in (patchbench.load_backbone(backbone), patchbench.load_backbone(checkpoint, num_heads=6)):
             assert torch.equal(loaded.forward_tokens(images).patches, load_backbone(backbone).forward_tokens(images).patches)
             torch.testing.assert_close(loaded.forward_tokens(images).patches, expected, rtol=0, atol=1e-6)
+
+
+def test_key_prefix_and_renaming_are_those_of_convert(network: nn.Module, evaluate: Evaluate, tmp_path: Path) -> None:
+    """Under names that no rule knows; both the call without them and that with other ones are refused."""
+    odd = {f"deep.body.{name.replace('attn.', 'attention.')}": value for name, value in network.state_dict().items()}
+    torch.save({"run": {"nets": odd}}, path := tmp_path / "odd.pth")
+    given: dict[str, Any] = {"key": "run.nets", "prefix": "deep.body.", "renaming": ["attention=attn"], "num_heads": 6}
+    loaded, images = patchbench.load_backbone(path, **given), torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = network.eval().forward_features(images)[:, 1:]  # type: ignore[operator]
+        torch.testing.assert_close(loaded.forward_tokens(images).patches, expected, rtol=0, atol=1e-6)
+    assert figures(evaluate(path, ["davis"], **given)) == figures(evaluate(network, ["davis"], output=tmp_path / "memory"))
+    with pytest.raises(ValueError, match="no known layout matches"):
+        evaluate(path, ["davis"], num_heads=6)
+    with pytest.raises(ValueError, match="--key other: no such entry"):
+        patchbench.load_backbone(path, **{**given, "key": "other"})
 
 
 def _python(code: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":

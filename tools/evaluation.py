@@ -4,22 +4,26 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backbones.spec import is_function_name
+from backbones.spec import FunctionSpec, is_function_name, spec_to_dict
 from common.cli import as_arguments, as_typed, parse
 from common.files import check_name, lock_folder
+from eval.result import RESULT_FILE, read_result
 from eval.tasks import TASKS, named_tasks
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from backbones.convert import Selection
     from backbones.layouts import Conversion
     from backbones.spec import BackboneSpec
+
+    Choices = tuple[str | None, str | None, int | None, Selection]  # layout, branch, heads, and which tensors
 
 BACKBONE_FILE = "backbone.safetensors"
 LOCK_FILE = ".evaluation.lock"  # of a run's folder, into which a pretraining may write meanwhile
@@ -96,44 +100,73 @@ def _device_arguments(model: "nn.Module | str | Path") -> list[str]:
     return ["--device", str(device)] if device is not None and device.type == "cuda" else []
 
 
-def write_run_backbone(
-    model: "nn.Module | str | Path",
-    folder: Path,
-    arguments: Mapping[str, Sequence[str]],
-    choices: tuple[str | None, str | None, int | None],
-    epoch: int,
-) -> None:
-    """Check everything for all processes, and write the backbone file; all raise the first one's OSError or ValueError.
-
-    `choices` are layout, branch and heads; OtherWeightsError if the folder holds the evaluation of other weights.
-    """
-    from backbones.memory import weights_of, write_network
-    from common.distributed import gather_objects, rank
+def _write_backbone(model: "nn.Module | str | Path", conversion: "Conversion", output: Path, epoch: int) -> None:
+    from backbones.memory import write_network
     from tools.runs import write_backbone
 
-    output = folder / BACKBONE_FILE
+    if isinstance(model, str | Path):
+        write_backbone(conversion, Path(model), output)
+    else:
+        write_network(conversion, type(model).__name__, epoch, output)
+
+
+def _check_own(conversion: "Conversion", folder: Path, tasks: Iterable[str]) -> None:
+    """Raise ValueError unless the tasks and the folder are ones for this network of an own architecture."""
+    from backbones.foreign import weights_sha256
+    from backbones.memory import OtherWeightsError
+
+    if training := ", ".join(task for task in tasks if TASKS[task].fine_tunes):
+        what = f"{training}: trains the network in other processes, which cannot take one of an own architecture from memory"
+        raise ValueError(f"{what}; give a function that returns it, package.module:build (docs/your_backbone.md)")
+    own = spec_to_dict(conversion.spec), weights_sha256(conversion.state_dict)
+    for task in TASKS:
+        path = folder / task / RESULT_FILE
+        found = read_result(path).backbone if path.exists() else None
+        if found is not None and (found.spec, found.source["sha256"]) != own:
+            raise OtherWeightsError(f"{path} is of other weights than this network; choose another output, or remove {folder}")
+
+
+@contextmanager
+def prepared(
+    model: "nn.Module | str | Path", folder: Path, arguments: Mapping[str, Sequence[str]], choices: "Choices", epoch: int
+) -> Iterator[dict[str, list[str]]]:
+    """Check everything for all processes, write the backbone file, and give the arguments with which the tasks take the backbone.
+
+    No file can hold a network of an own architecture: in this block, the tasks take it by a name. All processes raise the first one's
+    OSError or ValueError; OtherWeightsError if the folder holds the evaluation of other weights.
+    """
+    from backbones.memory import held_network, weights_of
+    from common.distributed import gather_objects, rank, world_size
+
     weights = {} if isinstance(model, str | Path) else weights_of(model)
-    failure: OSError | ValueError | None = None
+    outcome: tuple[OSError | ValueError | None, bool] = None, False
     if rank() == 0:
         try:
             conversion = opened(model, weights, choices)
             check_tasks(arguments, conversion.spec)
+            is_own = isinstance(conversion.spec, FunctionSpec) and not isinstance(model, str | Path)
             with lock_folder(folder, LOCK_FILE):
-                if _function_of(model) is not None:
-                    pass  # no file can hold its network
-                elif isinstance(model, str | Path):
-                    write_backbone(conversion, Path(model), output)
-                else:
-                    write_network(conversion, type(model).__name__, epoch, output)
+                if is_own:
+                    _check_own(conversion, folder, arguments)
+                elif _function_of(model) is None:
+                    _write_backbone(model, conversion, folder / BACKBONE_FILE, epoch)
+            outcome = None, is_own
         except (OSError, ValueError) as error:
-            failure = error
-    if failure := gather_objects(failure)[0]:
+            outcome = error, False
+    failure, is_own = gather_objects(outcome)[0]
+    if failure:
         raise failure
+    given = {task: list(words) for task, words in arguments.items()}
+    if not is_own:
+        yield given
+        return
+    assert not isinstance(model, str | Path)
+    shared = gather_objects(dict(weights) if rank() == 0 else {})[0] if world_size() > 1 else None
+    with held_network(model, epoch, shared) as name:
+        yield {task: [*words, "--backbone", name] for task, words in given.items()}
 
 
-def opened(
-    model: "nn.Module | str | Path", weights: Mapping[str, "torch.Tensor"], choices: tuple[str | None, str | None, int | None]
-) -> "Conversion":
+def opened(model: "nn.Module | str | Path", weights: "Mapping[str, torch.Tensor]", choices: "Choices") -> "Conversion":
     from backbones.convert import open_backbone
     from backbones.memory import convert_network
 

@@ -212,3 +212,19 @@ except ValueError as error:
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert f"process 0 of 2 waits for the others at 127.0.0.1:{port}; start them, or unset RANK" in ended.stderr
     assert re.match(f"process 0 of 2 cannot join the others at 127.0.0.1:{port}: .*; unset RANK", ended.stdout)
+
+
+def test_variables_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that only knows how many there are cannot wait for the others anywhere."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    message = (
+        r"^WORLD_SIZE=2 is set, but not RANK, MASTER_ADDR, MASTER_PORT, .*; start them with torchrun or Slurm, or unset RANK"
+    )
+    with pytest.raises(ValueError, match=message), process_group(CPU):
+        pass
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(ValueError, match="is set, but not MASTER_PORT, without"), process_group(CPU):
+        pass

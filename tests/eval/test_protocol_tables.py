@@ -1,5 +1,6 @@
 """docs/protocols.md against what runs: every value that it states, and no constant that it leaves out."""
 
+import dataclasses
 import importlib
 import json
 import re
@@ -13,7 +14,8 @@ import torch
 
 import eval.openmmlab.operators  # noqa: F401 - before anything of mmdet is imported
 from backbones.spec import BackboneSpec
-from eval.davis.protocol import PropagationSettings, propagation_settings
+from eval.davis.features import input_size
+from eval.davis.protocol import PropagationSettings, deviations, propagation_settings
 from eval.detection import protocol as detection
 from eval.detection.config import DetectionConfig
 from eval.detection.protocol import protocol_settings as detection_settings
@@ -26,7 +28,9 @@ from tests.eval.rows import ROWS, VIT_SMALL, full_coco
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "protocols.md"
 COLUMNS = ["Constant", "Value", "Where", "Source", "Where sources and we differ"]
-BACKBONES = {"ViT": VIT_SMALL, "Swin-T": ROWS["Swin-T"], "ResNet-50": ROWS["ResNet-50"]}
+VIT_OF_14 = dataclasses.replace(VIT_SMALL, patch_size=14)
+BACKBONES = {"ViT": VIT_SMALL, "Swin-T": ROWS["Swin-T"], "ResNet-50": ROWS["ResNet-50"], "ViT-S/14": VIT_OF_14}
+ROUNDED_UP = PropagationSettings(round_up=True)
 GPU = torch.device("cuda")
 PATHS: dict[str, Any] = {"backbone": Path("b.safetensors"), "data": Path("d"), "output": Path("o")}
 
@@ -81,6 +85,7 @@ PROTOCOLS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"ADE20K: Semantic FPN, {name}": partial(ade20k, spec) for name, spec in BACKBONES.items()},
     "ADE20K: UperNet, ViT": partial(ade20k, VIT_SMALL, "upernet"),
     "DAVIS-2017: label propagation": lambda: {"settings": propagation_settings(PropagationSettings())},
+    "DAVIS-2017: label propagation, `--round-up true`": lambda: {"settings": propagation_settings(ROUNDED_UP)},
 }
 
 
@@ -134,3 +139,11 @@ def test_the_document_states_what_runs_and_leaves_no_constant_out(heading: str) 
     assert wanted
     # What is gone is covered by the row of what it was a part of.
     assert not [path for path in wanted if not any(f"{path}.".startswith(f"{where}.") for where in stated)]
+
+
+def test_what_does_not_fit_patches_of_14_pixels_is_a_deviation() -> None:
+    assert deviations(ROUNDED_UP) == {"long_side_multiple": [64, None], "round_up": [None, True]}
+    assert input_size(480, 854, ROUNDED_UP, 14) == (490, 854)  # as the document says
+    for changed, usual in ((coco(VIT_OF_14), coco(VIT_SMALL)), (ade20k(VIT_OF_14), ade20k(VIT_SMALL))):
+        assert "strides" not in usual["config"].model.backbone
+        assert changed["config"].model.backbone.strides == [16] * 4
