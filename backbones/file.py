@@ -106,6 +106,9 @@ def read_header(path: Path) -> tuple[BackboneSpec, Source]:
     """The spec and the source of a backbone file, without its weights; errors are those of `read_backbone_file`."""
     if path.exists() and not path.is_file():
         raise BackboneFileError(f"{path}: a folder, pipe or device, not a backbone file; give the file")
+    if is_timm_name(path):
+        command = f"python tools/convert_checkpoint.py {path} NET.safetensors"
+        raise BackboneFileError(f"{path}: a model of timm, not a backbone file; make one with `{command}`, and give that file")
     if not path.exists():
         raise BackboneFileError(f"{path}: no such file; make it with `python tools/convert_checkpoint.py CKPT {path}`")
     try:

@@ -244,6 +244,14 @@ def test_a_checkpoint_that_is_not_of_the_named_model() -> None:
         convert_content({**weights, "stray": torch.ones(2)}, "timm:eva02_tiny_patch14_224")
 
 
+def test_the_command_that_makes_a_backbone_file_of_a_model_of_timm_is_named() -> None:
+    message = (
+        r"^timm:resnet50: a model of timm, not a .*`python tools/convert_checkpoint.py timm:resnet50 NET.safetensors`, and give"
+    )
+    with pytest.raises(BackboneFileError, match=message):
+        read_backbone_file(Path("timm:resnet50"))
+
+
 def test_timms_names_again(named: Callable[[str, Path], Path], tmp_path: Path) -> None:
     content = read_backbone_file(named("convnext_atto", tmp_path))
     note = export_backbone(tmp_path / "out.pth", "timm", content.spec, content.state_dict, epoch=-1)
