@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor
 
+from backbones.build import build_backbone
 from backbones.convert import Selection, convert_content, open_backbone
+from backbones.file import load_strictly
 from tests.layouts import RESNET, VIT, prefixed, weights_of
 from tests.wrappers import TOOLS, WEIGHTS, Written, under, zeros
 
@@ -26,6 +29,34 @@ def test_what_a_tool_writes_is_taken_without_an_option(written: Written, tmp_pat
     listed = sum(map(len, found.dropped.values()))
     tensors = [node for node in walk(written.checkpoint) if isinstance(node, Tensor)]
     assert listed + len(weights) == len(tensors)  # nothing beside the network goes unmentioned
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "layout"),
+    [
+        ("vit_base_patch14_dinov2", {"img_size": 56}, None),
+        ("resnet50", {}, None),
+        ("eva02_tiny_patch14_224", {}, "timm:eva02_tiny_patch14_224"),
+        ("convnext_atto", {}, "timm:convnext_atto"),
+    ],
+)
+@torch.no_grad()
+def test_models_of_timm_under_ddp_keep_their_features(
+    name: str, changes: dict[str, Any], layout: str | None, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model: Any = timm.create_model(name, **changes).eval()
+    wrapped = {"state_dict": prefixed("module.", model.state_dict()), "epoch": 3}
+    torch.save(wrapped, path := tmp_path / "checkpoint.pth")
+    conversion = open_backbone(path, layout)
+    network = build_backbone(conversion.spec).eval()
+    load_strictly(network, conversion.state_dict)
+    images = torch.rand(1, 3, side := changes.get("img_size", 224), side)
+    expected = model.forward_features(images)
+    if expected.ndim == 4:
+        expected = expected.flatten(2).transpose(1, 2)
+    found = network.forward_tokens(images).patches
+    torch.testing.assert_close(found, expected[:, -found.shape[1] :], rtol=1e-6, atol=1e-6)
 
 
 def walk(node: Any) -> list[Any]:
