@@ -65,7 +65,8 @@ def damage_one(checkpoint: Any, kind: str, chance: random.Random) -> Any:
         case "nest":
             inner = dict(group)
             group.clear()
-            group[chance.choice(["state_dict", "model", "teacher", "net", "x"])] = inner
+            # A branch of zeros that is called the teacher would be taken as one where the wanted branch is empty.
+            group[chance.choice(["state_dict", "model", "net", "x", *(["teacher"] if value.any() else [])])] = inner
         case "unwrap" if value.any():  # not a branch of zeros, which could then be nested where the wanted one was
             return group
         case "empty":
