@@ -7,7 +7,7 @@ import subprocess
 import sys
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -118,7 +118,7 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
     # These load torch; --help and mistakes in the options need not wait for it.
     from backbones.convert import Selection, open_backbone
     from tables.make import PATIENCE, TablesConfig, make_tables
-    from tools.runs import launch, local_processes, run_name, write_backbone
+    from tools.runs import local_processes, run_name, write_backbone
     from tools.summary import summary
 
     if options.sample:
@@ -140,19 +140,16 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
     )
     check_tasks(arguments, conversion.spec)
     logger.info("checkpoint, data and options fit: %s", ", ".join(tasks))
-    tables = TablesConfig(runs=options.runs, output=options.results)
-    if options.slurm or options.dry_run:
-        if options.dry_run:
-            if not is_function:
-                print(f"# before: {_conversion_command(options, backbone)}")  # noqa: T201 - the command's own output
-        elif not is_function:
+    if options.dry_run:
+        if not is_function:
+            print(f"# before: {_conversion_command(options, backbone)}")  # noqa: T201 - the command's own output
+        _launch_all(options, arguments, folder)
+        return True
+    if options.slurm:
+        if not is_function:
             with lock_folder(folder, LOCK_FILE):
                 write_backbone(conversion, options.checkpoint, backbone)
-        for task, given in arguments.items():
-            launch("eval", [task, *given], options)
-        places = ("--runs", str(tables.runs), "--output", str(tables.output), "--first", folder.name)
-        makes_tables = Command(module="tables", arguments=places)
-        print(f"{'# ' if options.dry_run else ''}when they have ended: {makes_tables}")  # noqa: T201
+        _launch_all(options, arguments, folder)
         return True
     with lock_folder(folder, LOCK_FILE):
         remove_leftovers(folder, f".{Path(BACKBONE_FILE).stem}.*.tmp.*")
@@ -162,12 +159,24 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
         processes = local_processes(options)
         statuses = {task: _run(task, [*arguments[task], *processes]) for task in tasks}
         try:
-            files = make_tables(replace(tables, first=_name_in_results(folder, statuses)), PATIENCE)
+            first = _name_in_results(folder, statuses)
+            files = make_tables(TablesConfig(runs=options.runs, output=options.results, first=first), PATIENCE)
         except ValueError as error:
             files = []
             logger.error("no tables: %s", error)
     print(summary(folder, statuses, files))  # noqa: T201
     return bool(files) and not any(statuses.values())
+
+
+def _launch_all(options: EvalAllOptions, arguments: Mapping[str, Sequence[str]], folder: Path) -> None:
+    """Submit a job for each task, or print what would be; and say which command then makes the tables."""
+    from tools.runs import launch  # loads torch
+
+    for task, given in arguments.items():
+        launch("eval", [task, *given], options)
+    places = ("--runs", str(options.runs), "--output", str(options.results), "--first", folder.name)
+    makes_tables = Command(module="tables", arguments=places)
+    print(f"{'# ' if options.dry_run else ''}when they have ended: {makes_tables}")  # noqa: T201 - the command's own output
 
 
 def _name_in_results(folder: Path, statuses: Mapping[str, int]) -> str:
