@@ -184,10 +184,10 @@ def test_home_folders_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (run.train.output, run.watch.knn_train, run.watch.knn_val) == (tmp_path / "run", tmp_path / "1", tmp_path / "2")
     with pytest.raises(ValueError, match=r"data\.path ~nobody-of-this-name/set: no such home folder"):
         parse_run(["sample_dino", "--data.path", "~nobody-of-this-name/set"])
-    monkeypatch.setenv("WORK", "/work")
-    (tmp_path / "own.yaml").write_text("extends: sample_dino\ntrain: {output: $WORK/run, resume: '${WORK}/a.pth'}\n")
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    (tmp_path / "own.yaml").write_text("extends: sample_dino\ntrain: {output: $SCRATCH/run, resume: '${SCRATCH}/a.pth'}\n")
     run = parse_run(["~/own.yaml"])
-    assert (run.train.output, run.train.resume) == (Path("/work/run"), "/work/a.pth")
+    assert (run.train.output, run.train.resume) == (Path("/scratch/run"), "/scratch/a.pth")
     (tmp_path / "own.yaml").write_text("extends: sample_dino\ntrain: {output: $NOT_SET/run}\n")
     with pytest.raises(ValueError, match=r"own\.yaml: train\.output: the environment variable of \$NOT_SET is not set"):
         parse_run(["~/own.yaml"])
