@@ -19,7 +19,7 @@ _VIT_HEADS = {
 }
 _DINOV3_HEADS = {384: 6, 768: 12, 1024: 16, 1280: 20, 4096: 32}  # facebookresearch/dinov3, dinov3/hub/backbones.py
 PUBLISHED_HEADS: dict[type, dict[int, int]] = {ViTSpec: _VIT_HEADS, DINOv3Spec: _DINOV3_HEADS}
-"""By the width."""
+"""Attention heads by family and width, as the authors state them; the weights do not show them."""
 
 
 def complete_backbone(weights: Weights, num_heads: int | None, masks: Weights) -> tuple[BackboneSpec, Weights]:
