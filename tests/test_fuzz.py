@@ -30,6 +30,7 @@ from hypothesis import strategies as st
 
 from common.files import one_line
 from tests.conftest import REPOSITORY
+from tests.layouts import make_all
 from tests.pretrain.conftest import tiny_run
 from tests.processes import ENVIRONMENT
 from tools.make_sample_data import SampleConfig, draw_samples
@@ -138,6 +139,11 @@ def write_whole_files(root: Path) -> None:
     )
     (root / "training").mkdir()
     (root / "training/.parts.json").write_text('[12.5, 1.7e9, "a"]\n')
+    (root / "vit").mkdir()
+    facts = {"model_type": "vit", "num_attention_heads": 2, "layer_norm_eps": 1e-6, "hidden_act": "gelu"}
+    (root / "vit/config.json").write_text(json.dumps(facts))
+    files = {name: f"{1 + (place >= 9)}.safetensors" for place, name in enumerate(make_all()["huggingface_vit"].checkpoint)}
+    (root / "vit/model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
     lines = ({"iteration": step, "loss": 1 / step, "lr": 0.1} for step in range(1, 6))
     (root / "training.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (root / "list.txt").write_text("photos/cat/0000.jpg\nphotos/rocket/0000.jpg\n")
@@ -276,6 +282,16 @@ def read_pretraining(root: Path) -> None:
     assert checkpoint.restore() >= 0
 
 
+def read_hugging_face(root: Path) -> None:
+    """A folder with the network's numbers, and the index of its two shards, which are written first."""
+    folder = root / "vit"
+    if not (folder / "1.safetensors").exists():
+        weights = list(make_all()["huggingface_vit"].checkpoint.items())
+        for name, part in (("1.safetensors", weights[:9]), ("2.safetensors", weights[9:])):
+            of("safetensors.torch", "save_file")(dict(part), folder / name)
+    of("backbones.convert", "open_backbone")(folder)
+
+
 def read_state(root: Path) -> None:
     """What tasks leave for their next start."""
     for folder in (root / "training", root / "masks"):
@@ -308,6 +324,7 @@ PARSERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "features": ("*/*.npy", read_features),
     "probe": ("linear.pth", read_probe),
     "pretraining": ("run/checkpoint.pth", read_pretraining),
+    "hugging face": ("vit/*.json", read_hugging_face),
     "state": ("training/*.json", read_state),
     "reference": ("reference/*.csv", read_reference),
 }
