@@ -18,9 +18,9 @@ from eval.detection import protocol as detection
 from eval.detection.config import DetectionConfig
 from eval.detection.protocol import protocol_settings as detection_settings
 from eval.openmmlab.config import lookup, plain
+from eval.probes.data import ADE20K, Split
 from eval.segmentation import protocol as segmentation
 from eval.segmentation.config import Head, SegmentationConfig
-from eval.segmentation.data import Split as AdeSplit
 from eval.segmentation.protocol import protocol_settings as segmentation_settings
 from tests.eval.rows import ROWS, VIT_SMALL, full_coco
 
@@ -67,8 +67,14 @@ def coco(spec: BackboneSpec) -> dict[str, Any]:
 @cache
 def ade20k(spec: BackboneSpec, head: Head = "fpn") -> dict[str, Any]:
     splits = {
-        name: AdeSplit(root=Path("ade"), name=name, pairs={str(n): (Path(), Path()) for n in range(size)}, restricted=False)
-        for name, size in {"training": 20210, "validation": 2000}.items()
+        name: Split(
+            root=Path("ade"),
+            of=ADE20K,
+            name=name,
+            pairs=dict.fromkeys(map(str, range(size)), (Path(), Path())),
+            restricted=False,
+        )
+        for name, size in ADE20K.sizes.items()
     }
     base = segmentation.base_config(spec, head)
     config = segmentation.resolve(SegmentationConfig(**PATHS, head=head), spec, splits, GPU, base.batch.world_size)[0]
