@@ -32,6 +32,7 @@ from eval.image_checks import (
     same_folder_findings,
     size_findings,
 )
+from eval.probes.classes import ADE20K_CLASSES, CITYSCAPES_CLASSES, VOC2012_CLASSES
 from eval.record import describe_dataset
 from eval.result import Dataset
 from eval.tasks import TASKS
@@ -54,11 +55,15 @@ class LabelledSet:
     sizes: dict[str, int]  # split -> its published number of pairs
     train: str  # the splits that a protocol takes unless it says otherwise
     test: str
-    num_classes: int  # without what is void
+    classes: tuple[str, ...]  # without what is void
     void: int  # in the files
     void_name: str
     foreign: str  # what files with other labels are
     list_pairs: Callable[["LabelledSet", Path, str], tuple[Pairs, list[Finding]]]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
 
     @property
     def labels(self) -> str:
@@ -331,7 +336,7 @@ ADE20K = LabelledSet(
     sizes={"training": 20210, "validation": 2000},
     train="training",
     test="validation",
-    num_classes=150,
+    classes=ADE20K_CLASSES,
     void=0,
     void_name="unlabelled",
     foreign="they are of another version of ADE20K, or colour tables",
@@ -343,7 +348,7 @@ VOC2012 = LabelledSet(
     sizes={"train": 1464, "val": 1449, "trainaug": 10582},
     train="train",
     test="val",
-    num_classes=21,
+    classes=VOC2012_CLASSES,
     void=255,
     void_name="void",
     foreign="they are not VOC's 20 classes and background",
@@ -355,7 +360,7 @@ CITYSCAPES = LabelledSet(
     sizes={"train": 2975, "val": 500},
     train="train",
     test="val",
-    num_classes=19,
+    classes=CITYSCAPES_CLASSES,
     void=255,
     void_name="void",
     foreign=f"they are raw label ids in files of train ids; {_CONVERT}",

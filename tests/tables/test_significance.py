@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.segmentation.items import class_means
+from eval.probes.items import class_means
 from tables.collect import collect
 from tables.compare import FEWEST_ITEMS, RESAMPLES, Interval
 from tables.significance import (
