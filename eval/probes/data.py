@@ -35,7 +35,7 @@ from eval.image_checks import (
 from eval.probes.classes import ADE20K_CLASSES, CITYSCAPES_CLASSES, VOC2012_CLASSES
 from eval.record import describe_dataset
 from eval.result import Dataset
-from eval.tasks import TASKS
+from eval.tasks import CITYSCAPES_SET, TASKS, VOC2012_SET
 
 VOID = 255  # in label maps of class indices: pixels that do not count
 
@@ -343,8 +343,8 @@ ADE20K = LabelledSet(
     list_pairs=_ade_pairs,
 )
 VOC2012 = LabelledSet(
-    name="PASCAL VOC 2012",
-    address="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+    name=VOC2012_SET.dataset,
+    address=VOC2012_SET.downloads[0].address,
     sizes={"train": 1464, "val": 1449, "trainaug": 10582},
     train="train",
     test="val",
@@ -355,8 +355,8 @@ VOC2012 = LabelledSet(
     list_pairs=_voc_pairs,
 )
 CITYSCAPES = LabelledSet(
-    name="Cityscapes",
-    address="https://www.cityscapes-dataset.com/downloads (demands an account)",
+    name=CITYSCAPES_SET.dataset,
+    address=f"{CITYSCAPES_SET.downloads[0].address} (demands an account)",
     sizes={"train": 2975, "val": 500},
     train="train",
     test="val",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from backbones.base import PlainViT
 from backbones.build import AnyBackbone
-from backbones.spec import BackboneSpec, ResNetSpec
+from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec
 from common.distributed import full_float32
 
 
@@ -22,6 +22,17 @@ def check_blocks(blocks: Sequence[int], normalised: bool, spec: BackboneSpec) ->
         raise ValueError(f"blocks={list(blocks)}: give ascending numbers of this {spec.family}'s blocks or stages, 0 to {last}")
     if normalised and spec.family in ("swin", "resnet") and any(block != last for block in blocks):
         raise ValueError(f"blocks={list(blocks)}: a {spec.family}'s final norm fits its last stage only; leave blocks out")
+
+
+def input_multiple(spec: BackboneSpec) -> int:
+    """What both sides of the images must be a multiple of."""
+    match spec:
+        case ResNetSpec():
+            return 1
+        case SwinSpec():
+            return spec.patch_size * 2 ** (spec.num_blocks - 1)
+        case _:
+            return spec.patch_size
 
 
 class FrozenFeatures:
@@ -43,8 +54,7 @@ class FrozenFeatures:
         self.device, self.normalised, self.autocast = device, normalised, autocast
         self.blocks = list(blocks) or [backbone.spec.num_blocks - 1]
         self.channels = self.backbone.map_channels(self.blocks)
-        self.multiple = 1 if isinstance(backbone.spec, ResNetSpec) else backbone.map_strides([backbone.spec.num_blocks - 1])[0]
-        """What both sides of the images must be a multiple of."""
+        self.multiple = input_multiple(backbone.spec)
 
     @torch.no_grad()
     @full_float32()

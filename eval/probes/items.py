@@ -17,6 +17,8 @@ from eval.result import Result, read_arrays
 
 Array = NDArray[np.float64]
 
+Items = tuple[tuple[str, ...], Mapping[str, Array], Callable[[Array], Mapping[str, Array]]] | None
+
 ARTEFACT = "image_pixels"
 
 
@@ -33,9 +35,7 @@ def class_scores(counts_R3K: NDArray[np.generic]) -> tuple[Array, Array, Array]:
         return iou_RK, 100 * intersection_RK / labelled_RK, accuracy_R
 
 
-def read_items(
-    result: Result, folder: Path, absent_is_zero: bool = False
-) -> tuple[tuple[str, ...], Mapping[str, Array], Callable[[Array], Mapping[str, Array]]] | None:
+def read_items(result: Result, folder: Path, absent_is_zero: bool = False) -> Items:
     """The names of the tested images, aAcc as a mean over them, and how mIoU and mAcc follow from weights [R, N] in R sets.
 
     None where the result, in this folder, has no such artefact. `absent_is_zero`: as in `class_means`.

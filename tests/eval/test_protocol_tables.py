@@ -1,5 +1,6 @@
 """docs/protocols.md against what runs: every value that it states, and no constant that it leaves out."""
 
+import dataclasses
 import importlib
 import json
 import re
@@ -17,6 +18,8 @@ from eval.davis.protocol import PropagationSettings, propagation_settings
 from eval.detection import protocol as detection
 from eval.detection.config import DetectionConfig
 from eval.detection.protocol import protocol_settings as detection_settings
+from eval.linear_segmentation.config import ProtocolName
+from eval.linear_segmentation.protocol import RULES
 from eval.openmmlab.config import lookup, plain
 from eval.probes.data import ADE20K, Split
 from eval.segmentation import protocol as segmentation
@@ -81,12 +84,17 @@ def ade20k(spec: BackboneSpec, head: Head = "fpn") -> dict[str, Any]:
     return {"config": config, "settings": segmentation_settings(spec, config, GPU)}
 
 
+def linear_segmentation(name: ProtocolName) -> dict[str, Any]:
+    return {"settings": dataclasses.asdict(RULES[name])}
+
+
 # What runs, by the heading of its table: where values are looked up, by the first part of their path.
 PROTOCOLS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"COCO: Mask R-CNN, {name}": partial(coco, spec) for name, spec in BACKBONES.items()},
     **{f"ADE20K: Semantic FPN, {name}": partial(ade20k, spec) for name, spec in BACKBONES.items()},
     "ADE20K: UperNet, ViT": partial(ade20k, VIT_SMALL, "upernet"),
     "DAVIS-2017: label propagation": lambda: {"settings": propagation_settings(PropagationSettings())},
+    **{f"Linear segmentation: {name}": partial(linear_segmentation, name) for name in RULES},
 }
 
 

@@ -28,6 +28,8 @@ SHORT = {
     "segmentation": "--segmentation.iterations=2 --segmentation.batch-size=2 --segmentation.crop=64 "
     "--segmentation.train-short-side=64 --segmentation.test-short-side=64 --segmentation.workers=0",
     "classification": "--classification.neighbours 4 8 --classification.workers 0",
+    "linear_segmentation": "--linear_segmentation.iterations=2 --linear_segmentation.batch-size=2 --linear_segmentation.size=64 "
+    "--linear_segmentation.workers=0",
 }
 
 
