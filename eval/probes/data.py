@@ -13,6 +13,7 @@ Loads no torch.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -70,7 +71,7 @@ class LabelledSet:
         """The labels that its files may hold, in words."""
         return f"0 to {self.num_classes}" if self.void == 0 else f"0 to {self.num_classes - 1} and {self.void}"
 
-    def is_label(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
+    def is_label(self, values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         first = 1 if self.void == 0 else 0
         found: npt.NDArray[np.bool_] = (values == self.void) | ((values >= first) & (values < first + self.num_classes))
         return found

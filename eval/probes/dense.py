@@ -38,7 +38,7 @@ class _CrossEntropy(torch.autograd.Function):
                 loss = F.cross_entropy(large_1KHW, labels_HW[None].long(), ignore_index=VOID, reduction="sum") / divisor
             gradient_BKhw[index : index + 1] = torch.autograd.grad(loss, logits_1Khw)[0]
             total += loss.detach()
-        ctx.save_for_backward(gradient_BKhw)  # type: ignore[attr-defined]
+        ctx.save_for_backward(gradient_BKhw)
         return total
 
     @staticmethod
@@ -50,7 +50,7 @@ class _CrossEntropy(torch.autograd.Function):
 def cross_entropy(logits_BKhw: Tensor, labels_BHW: Tensor, per_labelled: bool) -> Tensor:
     """Sum over the labelled pixels of the logits enlarged to the labels, divided by the number of all pixels, or of those."""
     count = max(1, int((labels_BHW != VOID).sum())) if per_labelled else labels_BHW.numel()
-    loss: Tensor = _CrossEntropy.apply(logits_BKhw, labels_BHW, float(count))  # type: ignore[no-untyped-call]
+    loss: Tensor = _CrossEntropy.apply(logits_BKhw, labels_BHW, float(count))
     return loss
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from common.files import LOCK_FILE
-from eval.probes.data import check_splits, find_set
+from eval.probes.data import VOC2012, check_splits, find_set
 from eval.result import SAMPLE_MARKER
 from tests.conftest import REPOSITORY, RunMain
 from tools.make_sample_data import SampleConfig, draw_samples, main
@@ -48,7 +48,11 @@ def test_a_seed_gives_the_same_bytes_in_another_process_and_another_seed_other_i
     draw_samples(SampleConfig(output=tmp_path / "other", seed=4, **small_sizes))
     ours, others = digests(small_samples), digests(tmp_path / "other")
     assert set(ours) == set(others)
-    assert [name for name in ours if ours[name] == others[name]] == ["DAVIS/ImageSets/2017/val.txt"]
+    lists = {
+        "DAVIS/ImageSets/2017/val.txt",
+        *(f"VOCdevkit/VOC2012/ImageSets/Segmentation/{split}.txt" for split in VOC2012.sizes),
+    }
+    assert {name for name in ours if ours[name] == others[name]} == lists
 
 
 def test_labels_and_annotations_are_those_that_were_recorded(samples: Path) -> None:
