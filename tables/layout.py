@@ -91,8 +91,10 @@ LAYOUTS = (MAIN, COMPONENTS, COMPATIBILITY, UPERNET, DAVIS_2016)
 
 
 def layouts_for(results: Iterable[Result]) -> tuple[Layout, ...]:
-    """All tables: `LAYOUTS`, classification, and one for every other benchmark of `eval.tasks`."""
-    layouts = (*LAYOUTS, classification_layout(results))
+    """All tables: `LAYOUTS`, classification, and one for every other benchmark of which there are results."""
+    measured = list(results)
+    present = {benchmark.key for result in measured for benchmark in benchmarks_of(result)}
+    layouts = (*LAYOUTS, classification_layout(measured))
     shown = {"knn", "linear", *(column.benchmark for layout in layouts for column in layout.columns)}
     own_tables = (
         Layout(
@@ -103,7 +105,7 @@ def layouts_for(results: Iterable[Result]) -> tuple[Layout, ...]:
             columns=benchmark.columns,
         )
         for benchmark in BENCHMARKS.values()
-        if benchmark.key not in shown
+        if benchmark.key in present - shown
     )
     return (*layouts, *own_tables)
 
