@@ -32,6 +32,7 @@ SHORT = {
     "segmentation": "--iterations 4 --checkpoint-interval 2 --batch-size 2 --crop 64 --train-short-side 64 --test-short-side 64 "
     "--workers 0",
     "linear_segmentation": "--iterations 4 --checkpoint-interval 2 --evaluate-every 2 --batch-size 2 --size 64 --workers 0",
+    "depth": "--iterations 4 --checkpoint-interval 2 --batch-size 2 --crop 64 64 --workers 0",
     "classification": "--neighbours 4 8 --resize 64 --crop 64 --workers 0 --epochs 2 --batch_size 8",
 }
 

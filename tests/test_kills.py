@@ -20,6 +20,7 @@ UNDER_WAY = {
     "segmentation": "training/training.jsonl",
     "classification": "config.json",
     "linear_segmentation": "linear.pth",
+    "depth": "head.pth",
 }
 
 

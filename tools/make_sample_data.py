@@ -28,10 +28,10 @@ class SampleConfig:
     """Draw small data sets in the formats of the tasks, such as COCO and ADE20K, and images to pretrain on, from photographs."""
 
     output: Path
-    """Folder to draw into: coco/, ade/ADEChallengeData2016/, DAVIS/, imagenet/, VOCdevkit/VOC2012/, cityscapes/ and photos/. Pass it
-    as --data to other commands."""
+    """Folder to draw into: coco/, ade/ADEChallengeData2016/, DAVIS/, imagenet/, VOCdevkit/VOC2012/, cityscapes/, nyu/ and
+    photos/. Pass it as --data to other commands."""
     seed: int = 0  # Seed of everything random; the same seed gives the same bytes.
-    train_images: int = 8  # Training images of the COCO, ADE20K, VOC and Cityscapes sets, each.
+    train_images: int = 8  # Training images of the COCO, ADE20K, VOC, Cityscapes and NYU sets, each.
     val_images: int = 4  # Validation images of the same sets, each.
     frames: int = 8  # Frames of each of the two DAVIS sequences.
     photos: int = 6  # Pretraining images per subject; there are eight subjects.
@@ -62,6 +62,7 @@ def draw_samples(config: SampleConfig) -> None:
         draw_classes,
         draw_coco,
         draw_davis,
+        draw_nyu,
         draw_photos,
         draw_voc,
     )
@@ -75,6 +76,7 @@ def draw_samples(config: SampleConfig) -> None:
         "imagenet": (draw_classes, {"count": config.class_images}),
         "VOCdevkit/VOC2012": (draw_voc, splits),
         "cityscapes": (draw_cityscapes, splits),
+        "nyu": (draw_nyu, splits),
     }
 
     def missing() -> list[str]:

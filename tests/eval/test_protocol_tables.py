@@ -15,6 +15,7 @@ import torch
 import eval.openmmlab.operators  # noqa: F401 - before anything of mmdet is imported
 from backbones.spec import BackboneSpec
 from eval.davis.protocol import PropagationSettings, propagation_settings
+from eval.depth.protocol import PUBLISHED as DEPTH
 from eval.detection import protocol as detection
 from eval.detection.config import DetectionConfig
 from eval.detection.protocol import protocol_settings as detection_settings
@@ -95,6 +96,7 @@ PROTOCOLS: dict[str, Callable[[], dict[str, Any]]] = {
     "ADE20K: UperNet, ViT": partial(ade20k, VIT_SMALL, "upernet"),
     "DAVIS-2017: label propagation": lambda: {"settings": propagation_settings(PropagationSettings())},
     **{f"Linear segmentation: {name}": partial(linear_segmentation, name) for name in RULES},
+    "NYU depth: dinov3": lambda: {"settings": plain(dataclasses.asdict(DEPTH))},
 }
 
 

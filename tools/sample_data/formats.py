@@ -1,4 +1,4 @@
-"""Small data sets in the formats of COCO, ADE20K, PASCAL VOC, Cityscapes, DAVIS and ImageNet, and a folder of images to pretrain on.
+"""Small data sets in the formats of the tasks, such as COCO and ADE20K, and a folder of images to pretrain on.
 
 Each `draw_...` function writes a new folder. All randomness comes from its generator, so that the same seed gives the same bytes.
 """
@@ -211,6 +211,47 @@ def _middle(photograph: np.ndarray, wide: int, high: int) -> np.ndarray:
     part = min(width / wide, height / high)
     left, top = (width - part * wide) / 2, (height - part * high) / 2
     return scale_part(photograph, (left, top, left + part * wide, top + part * high), (wide, high))
+
+
+# NYU depth: things that stand on the ground before a wall, in BTS's layout.
+
+NYU_SIZE = (160, 120)
+"""Width and height of every image in pixels, a quarter of NYU's."""
+NYU_OBJECTS = (1, 3)  # fewest and most in an image
+NYU_OBJECT_SIZE = (30, 70)  # smallest and largest long side in pixels
+NYU_WALL_M, NYU_FLOOR_M = (4.0, 8.0), 1.0  # depth of the wall, between these, and of the floor at the lower border
+FOCAL_LENGTH = 518.8579
+
+
+def draw_nyu(root: Path, rng: np.random.Generator, train_images: int, val_images: int) -> None:
+    """Write `root/nyu_{train,test}.txt` and the images and depth maps that they name."""
+    for split, count in (("train", train_images), ("test", val_images)):
+        lines = []
+        for number in range(count):
+            image, depth_mm = _draw_nyu_pair(rng)
+            names = f"{split}/scene_{number:04d}/rgb_00000.jpg", f"{split}/scene_{number:04d}/sync_depth_00000.png"
+            _write_jpeg(root / names[0], image)
+            Image.fromarray(depth_mm).save(root / names[1])
+            lines.append(f"/{names[0]} /{names[1]} {FOCAL_LENGTH}\n")  # BTS's lists begin with slashes
+        (root / f"nyu_{split}.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def _draw_nyu_pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Image [H, W, 3], uint8, and depth [H, W] in millimetres, uint16; around the wall's lower edge nothing was measured."""
+    width, height = NYU_SIZE
+    image, _, _, floor = draw_scene(rng, width, height)
+    wall = float(rng.uniform(*NYU_WALL_M))
+    edge_W = height - floor.sum(axis=0)
+    below_HW = np.clip((np.arange(height)[:, None] - edge_W) / (height - edge_W), 0, 1)
+    depth = wall - (wall - NYU_FLOOR_M) * below_HW
+    depth[np.abs(np.arange(height)[:, None] - edge_W) < 1] = 0
+    sizes = np.sort(rng.integers(*NYU_OBJECT_SIZE, size=rng.integers(*NYU_OBJECTS, endpoint=True)))
+    for name, long_side in zip(rng.choice(cutout_names(), size=len(sizes), replace=False), sizes, strict=True):
+        cutout = make_cutout(str(name), int(long_side), mirrored=bool(rng.random() < 0.5))
+        left = int(rng.integers(0, width - cutout.mask.shape[1] // 2))
+        top = int(rng.integers(height // 4, height - cutout.mask.shape[0] // 2))
+        depth[paste(image, cutout, left, top)] = wall * NYU_OBJECT_SIZE[0] / long_side  # larger things are nearer
+    return image, (1000 * depth).round().astype(np.uint16)
 
 
 # COCO 2017: detection and instance segmentation, polygons, and one crowd as run lengths per split.
