@@ -26,6 +26,9 @@ class Column:
     key: str
     heading: str
     metric: str
+    unit: str = "percent"
+    decimals: int = 1  # that the pages print
+    higher_is_better: bool = True
 
 
 class Chart(NamedTuple):
@@ -307,7 +310,11 @@ _ALL = (
                 task="depth",
                 protocol="depth-dinov3",
                 items="images",
-                columns=_columns("depth", (("rmse", "RMSE", "rmse"), ("abs_rel", "AbsRel", "abs_rel"), ("a1", "a1", "a1"))),
+                columns=(
+                    Column("depth", "depth_rmse", "RMSE (m)", "rmse", "m", 3, higher_is_better=False),
+                    Column("depth", "depth_abs_rel", "AbsRel", "abs_rel", "share", 3, higher_is_better=False),
+                    Column("depth", "depth_a1", "a1", "a1", "share", 3),
+                ),
             ),
         ),
         # A learning rate and a crop for so few updates of small images.

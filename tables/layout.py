@@ -100,7 +100,7 @@ def layouts_for(results: Iterable[Result]) -> tuple[Layout, ...]:
         Layout(
             name=benchmark.key,
             title=benchmark.title,
-            caption=f"{benchmark.title}, {benchmark.protocol}; all in percent.",
+            caption=f"{benchmark.title}, {benchmark.protocol}; {_units(benchmark)}.",
             descriptors=("dataset", *_RUN) if benchmark.any_dataset else _RUN,
             columns=benchmark.columns,
         )
@@ -108,6 +108,14 @@ def layouts_for(results: Iterable[Result]) -> tuple[Layout, ...]:
         if benchmark.key in present - shown
     )
     return (*layouts, *own_tables)
+
+
+def _units(benchmark: Benchmark) -> str:
+    """In what its figures are, and of which less is better."""
+    if {column.unit for column in benchmark.columns} == {"percent"}:
+        return "all in percent"
+    lower = ", ".join(column.heading for column in benchmark.columns if not column.higher_is_better)
+    return f"to {max(column.decimals for column in benchmark.columns)} decimals; lower is better for {lower}"
 
 
 def classification_layout(results: Iterable[Result]) -> Layout:

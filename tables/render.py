@@ -119,7 +119,8 @@ def render_markdown(
     """The page; it leaves out tables without rows, and has a numbered note for each result."""
     parts = [
         "# Results",
-        "Figures are in percent and rounded to one decimal here; the CSV files beside this page hold all digits.",
+        "Figures are in percent and rounded to one decimal here, unless a table says otherwise; the CSV files beside this page hold all "
+        "digits.",
         _LEGEND,
     ]
     for table, comparison in zip(tables, comparisons, strict=True):
@@ -156,17 +157,17 @@ def _markdown_value(cell: Cell | None, mark: Mark) -> str:
         return _NOT_RUN
     value = rounded(cell)
     if cell.spread is not None:
-        value = f"{value} ± {printed(cell.spread)} (n={len(cell.measurements)})"
+        value = f"{value} ± {printed(cell.spread, cell.column)} (n={len(cell.measurements)})"
     fence = {"best": ("**", "**"), "second": ("<u>", "</u>"), None: ("", "")}[mark.rank]
     if cell.status not in BENCHMARK_NUMBERS:
         fence = ("*[", "]*")
     notes = ",".join(str(measurement.number) for measurement in cell.measurements)
     text = f"{fence[0]}{value}{fence[1]}" + (f"<sup>{notes}</sup>" if notes else "") + ("‡" if mark.incomparable else "")
     if cell.interval_95 is not None:
-        text += f" <sub>{'–'.join(map(printed, cell.interval_95))}</sub>"
+        text += f" <sub>{'–'.join(printed(end, cell.column) for end in cell.interval_95)}</sub>"
     if mark.delta is not None:
         star = "\\*" if mark.significant else ""
-        text += f" ({signed(mark.delta)}{star})"
+        text += f" ({signed(mark.delta, cell.column)}{star})"
     return text
 
 
@@ -174,7 +175,7 @@ def rounded(cell: Cell) -> str:
     """A value as pages print it; published values keep their digits."""
     if cell.value is None:
         return _NO_VALUE
-    return printed(cell.value) if cell.measurements else cell.text
+    return printed(cell.value, cell.column) if cell.measurements else cell.text
 
 
 def _footer(table: Table, comparison: Comparison, baseline: str | None) -> list[str]:

@@ -110,7 +110,8 @@ def _lines(task: str, result: Result) -> list[tuple[str, ...]]:
         first, time, memory = ("", "", "") if lines else facts
         word = "" if benchmark in seen else standing_in_words(result, benchmark)
         interval = " to ".join(f"{end:.1f}" for end in metric.interval_95)
-        lines.append((first, name, f"{metric.value:.1f}", interval, word, time, memory))
+        value = f"{metric.value:.1f}" if metric.unit == "percent" else f"{metric.value:.3f}"
+        lines.append((first, name, value, interval, word, time, memory))
         seen.add(benchmark)
     return lines
 

@@ -30,6 +30,7 @@ METRICS = {
     "depth": ("rmse", "abs_rel", "a1"),
     "classification": ("10-NN top-1", "10-NN top-5", "20-NN top-1", "20-NN top-5", "linear top-1", "linear top-5"),
 }
+UNITS = {column.metric: column.unit for benchmark in BENCHMARKS.values() for column in benchmark.columns}
 VIT_TINY: dict[str, Any] = {
     **{"family": "vit", "embed_dim": 192, "depth": 12, "num_heads": 3, "patch_size": 16, "image_size": 224},
     **{"class_token": False, "final_norm": False, "mlp_ratio": 4.0},
@@ -63,7 +64,8 @@ def make_result(name: str, task: str, *, protocol: str = "", sha256: str = "", *
         task=task,
         protocol=Protocol(name=protocol or PROTOCOLS[task], version=given["version"], **settings),
         metrics={
-            metric: Metric(value=value, interval_95=given["intervals"].get(metric, [])) for metric, value in values.items()
+            metric: Metric(value=value, unit=UNITS.get(metric, "percent"), interval_95=given["intervals"].get(metric, []))
+            for metric, value in values.items()
         },
         breakdown=given["breakdown"],
         datasets={
