@@ -119,8 +119,8 @@ def render_markdown(
     """The page; it leaves out tables without rows, and has a numbered note for each result."""
     parts = [
         "# Results",
-        "Figures are in percent and rounded to one decimal here, unless a table says otherwise; the CSV files beside this page hold all "
-        "digits.",
+        "Figures are in percent and rounded to one decimal here, unless a table says otherwise; the CSV files beside this page hold "
+        "all digits.",
         _LEGEND,
     ]
     for table, comparison in zip(tables, comparisons, strict=True):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -151,9 +152,10 @@ def draw(
     from matplotlib import colormaps  # slow to load
 
     farthest = float(truth_HW.max())
-    shown = [np.uint8(255 * colormaps["turbo_r"](np.clip(depth / farthest, 0, 1))[..., :3]) for depth in (truth_HW, depth_HW)]
-    shown[0][truth_HW == 0] = 0
-    Image.fromarray(np.concatenate([image_HW3, *shown], axis=1)).save(path)
+    relative = [np.clip(depth_HW / farthest, 0, 1) for depth_HW in (truth_HW, depth_HW)]
+    truth_HW3, depth_HW3 = ((255 * colormaps["turbo_r"](values_HW)[..., :3]).astype(np.uint8) for values_HW in relative)
+    truth_HW3[truth_HW == 0] = 0
+    Image.fromarray(np.concatenate([image_HW3, truth_HW3, depth_HW3], axis=1)).save(path)
 
 
 def means(tested: dict[str, dict[str, float]]) -> dict[str, Metric]:
@@ -163,5 +165,5 @@ def means(tested: dict[str, dict[str, float]]) -> dict[str, Metric]:
 
 
 def _write_metrics(path: Path, tested: dict[str, dict[str, float]]) -> None:
-    arrays = {name: np.array([metrics[name] for metrics in tested.values()]) for name in UNITS}
+    arrays: dict[str, Any] = {name: np.array([metrics[name] for metrics in tested.values()]) for name in UNITS}
     write_atomically(path, lambda temporary: np.savez(temporary, names=np.array(list(tested)), **arrays))

@@ -43,7 +43,7 @@ def train_step(
     with_variance = step >= rules.loss_warmup_iterations
     loss = batch_loss(head([features_BDhw]), truth_B1HW, with_variance, rules)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     norm = clip_grad_norm_(head.parameters(), rules.gradient_clip)
     optimizer.step()
     return loss.detach(), norm

@@ -17,7 +17,6 @@ DATASETS = {
     "segmentation": {"train": ("ADE20K", "training", 20210), "test": ("ADE20K", "validation", 2000)},
     "linear_segmentation": {"train": ("ADE20K", "training", 20210), "test": ("ADE20K", "validation", 2000)},
     "davis": {"test": ("DAVIS 2017", "val", 30)},
-    "linear_segmentation": {"train": ("ADE20K", "training", 20210), "test": ("ADE20K", "validation", 2000)},
     "depth": {"train": ("NYU depth v2", "train", 24231), "test": ("NYU depth v2", "test", 654)},
     "classification": {"train": ("CIFAR-10", "train", 50000), "test": ("CIFAR-10", "test", 10000)},
 }
@@ -26,7 +25,6 @@ METRICS = {
     "segmentation": ("mIoU", "aAcc", "mAcc"),
     "linear_segmentation": ("mIoU", "aAcc", "mAcc"),
     "davis": ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay"),
-    "linear_segmentation": ("mIoU", "aAcc", "mAcc"),
     "depth": ("rmse", "abs_rel", "a1"),
     "classification": ("10-NN top-1", "10-NN top-5", "20-NN top-1", "20-NN top-5", "linear top-1", "linear top-5"),
 }
