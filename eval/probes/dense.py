@@ -1,6 +1,6 @@
 """Logits of patches against label maps: the loss, whole images by sliding windows, predicted classes.
 
-Shapes: B images, K classes, h x w patches, H x W pixels. Boxes are (top, bottom, left, right), half-open.
+Shapes: B images, K classes, h x w patches, H x W pixels, s rows of them. Boxes are (top, bottom, left, right), half-open.
 """
 
 import math
@@ -16,6 +16,7 @@ from eval.probes.data import VOID
 
 Box = tuple[int, int, int, int]
 
+_CELLS_AT_ONCE = (1 << 26, 1 << 20)  # classes x pixels of the loss, on a GPU and on a CPU
 _CLASSES_AT_ONCE = 16  # that are enlarged to a label map's size
 
 
@@ -25,26 +26,54 @@ def enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Image by image, and the gradient at once: the enlarged logits of a batch would take gigabytes, for each head of a sweep."""
+    """Loss and gradient in one go over a few rows of an image at a time, which stay in the processor's cache.
+
+    The enlarged logits of a batch would take gigabytes, for each head of a sweep. Enlarging is a product with a matrix for the
+    columns and one for the rows, and so is its gradient.
+    """
 
     @staticmethod
     def forward(ctx: FunctionCtx, logits_BKhw: Tensor, labels_BHW: Tensor, divisor: float) -> Tensor:
-        total = logits_BKhw.new_zeros(())
+        (_, classes, h, w), (_, height, width) = logits_BKhw.shape, labels_BHW.shape
+        rows_Hh, columns_Ww = _enlarging(h, height, logits_BKhw), _enlarging(w, width, logits_BKhw)
+        at_once = max(1, _CELLS_AT_ONCE[logits_BKhw.device.type == "cpu"] // (classes * width))
+        total = logits_BKhw.new_zeros((), dtype=torch.float64)
         gradient_BKhw = torch.empty_like(logits_BKhw)
         for index, labels_HW in enumerate(labels_BHW):
-            with torch.enable_grad():
-                logits_1Khw = logits_BKhw[index : index + 1].detach().requires_grad_()
-                large_1KHW = enlarged(logits_1Khw, labels_HW.shape)
-                loss = F.cross_entropy(large_1KHW, labels_HW[None].long(), ignore_index=VOID, reduction="sum") / divisor
-            gradient_BKhw[index : index + 1] = torch.autograd.grad(loss, logits_1Khw)[0]
-            total += loss.detach()
-        ctx.save_for_backward(gradient_BKhw)
-        return total
+            wide_KhW = logits_BKhw[index] @ columns_Ww.T
+            gradient_KhW = torch.zeros_like(wide_KhW)
+            for labels_sW, rows_sh in zip(labels_HW.split(at_once), rows_Hh.split(at_once), strict=True):
+                loss, gradient_KsW = _loss_and_gradient(rows_sh @ wide_KhW, labels_sW)
+                total += loss
+                gradient_KhW += rows_sh.T @ gradient_KsW
+            gradient_BKhw[index] = gradient_KhW @ columns_Ww
+        ctx.save_for_backward(gradient_BKhw.div_(divisor))
+        return (total / divisor).to(logits_BKhw.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (gradient_BKhw,) = ctx.saved_tensors
         return gradients[0] * gradient_BKhw, None, None
+
+
+def _loss_and_gradient(logits_KsW: Tensor, labels_sW: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy summed over the labelled pixels, and its gradient, which takes the place of the logits."""
+    labelled_sW = labels_sW != VOID
+    places_1sW = torch.where(labelled_sW, labels_sW, 0).long()[None]
+    logits_KsW -= logits_KsW.max(dim=0, keepdim=True).values
+    right_sW = logits_KsW.gather(0, places_1sW)[0]
+    sums_sW = logits_KsW.exp_().sum(dim=0)
+    loss = torch.where(labelled_sW, sums_sW.log() - right_sW, 0).sum(dtype=torch.float64)
+    factors_sW = labelled_sW / sums_sW
+    logits_KsW *= factors_sW
+    logits_KsW.scatter_add_(0, places_1sW, -labelled_sW[None].to(logits_KsW.dtype))
+    return loss, logits_KsW
+
+
+def _enlarging(length: int, size: int, like: Tensor) -> Tensor:
+    """The matrix [size, length] that enlarges a row of numbers as `enlarged` does."""
+    unit = torch.eye(length, dtype=like.dtype, device=like.device)
+    return F.interpolate(unit[None], size, mode="linear", align_corners=False)[0].T.contiguous()
 
 
 def cross_entropy(logits_BKhw: Tensor, labels_BHW: Tensor, per_labelled: bool) -> Tensor:
