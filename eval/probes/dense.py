@@ -16,7 +16,7 @@ from eval.probes.data import VOID
 
 Box = tuple[int, int, int, int]
 
-_CELLS_AT_ONCE = (1 << 26, 1 << 20)  # classes x pixels of the loss, on a GPU and on a CPU
+_CELLS_AT_ONCE = (1 << 26, 1 << 19)  # classes x pixels of the loss, on a GPU and on a CPU
 _CLASSES_AT_ONCE = 16  # that are enlarged to a label map's size
 
 
@@ -35,17 +35,18 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, logits_BKhw: Tensor, labels_BHW: Tensor, divisor: float) -> Tensor:
         (_, classes, h, w), (_, height, width) = logits_BKhw.shape, labels_BHW.shape
-        rows_Hh, columns_Ww = _enlarging(h, height, logits_BKhw), _enlarging(w, width, logits_BKhw)
+        columns_Ww = _enlarging(w, width).to(logits_BKhw)
         at_once = max(1, _CELLS_AT_ONCE[logits_BKhw.device.type == "cpu"] // (classes * width))
+        strips = [_used_rows(rows_sh, logits_BKhw) for rows_sh in _enlarging(h, height).split(at_once)]
         total = logits_BKhw.new_zeros((), dtype=torch.float64)
         gradient_BKhw = torch.empty_like(logits_BKhw)
         for index, labels_HW in enumerate(labels_BHW):
             wide_KhW = logits_BKhw[index] @ columns_Ww.T
             gradient_KhW = torch.zeros_like(wide_KhW)
-            for labels_sW, rows_sh in zip(labels_HW.split(at_once), rows_Hh.split(at_once), strict=True):
-                loss, gradient_KsW = _loss_and_gradient(rows_sh @ wide_KhW, labels_sW)
+            for labels_sW, (used, rows_sh) in zip(labels_HW.split(at_once), strips, strict=True):
+                loss, gradient_KsW = _loss_and_gradient(rows_sh @ wide_KhW[:, used], labels_sW)
                 total += loss
-                gradient_KhW += rows_sh.T @ gradient_KsW
+                gradient_KhW[:, used] += rows_sh.T @ gradient_KsW
             gradient_BKhw[index] = gradient_KhW @ columns_Ww
         ctx.save_for_backward(gradient_BKhw.div_(divisor))
         return (total / divisor).to(logits_BKhw.dtype)
@@ -60,7 +61,7 @@ def _loss_and_gradient(logits_KsW: Tensor, labels_sW: Tensor) -> tuple[Tensor, T
     """Cross-entropy summed over the labelled pixels, and its gradient, which takes the place of the logits."""
     labelled_sW = labels_sW != VOID
     places_1sW = torch.where(labelled_sW, labels_sW, 0).long()[None]
-    logits_KsW -= logits_KsW.max(dim=0, keepdim=True).values
+    logits_KsW -= logits_KsW.amax(dim=0, keepdim=True)
     right_sW = logits_KsW.gather(0, places_1sW)[0]
     sums_sW = logits_KsW.exp_().sum(dim=0)
     loss = torch.where(labelled_sW, sums_sW.log() - right_sW, 0).sum(dtype=torch.float64)
@@ -70,10 +71,16 @@ def _loss_and_gradient(logits_KsW: Tensor, labels_sW: Tensor) -> tuple[Tensor, T
     return loss, logits_KsW
 
 
-def _enlarging(length: int, size: int, like: Tensor) -> Tensor:
+def _enlarging(length: int, size: int) -> Tensor:
     """The matrix [size, length] that enlarges a row of numbers as `enlarged` does."""
-    unit = torch.eye(length, dtype=like.dtype, device=like.device)
-    return F.interpolate(unit[None], size, mode="linear", align_corners=False)[0].T.contiguous()
+    return F.interpolate(torch.eye(length)[None], size, mode="linear", align_corners=False)[0].T.contiguous()
+
+
+def _used_rows(rows_sh: Tensor, like: Tensor) -> tuple[slice, Tensor]:
+    """The part of a matrix that has numbers other than 0, and where it is."""
+    places = rows_sh.any(dim=0).nonzero().flatten()
+    used = slice(int(places[0]), int(places[-1]) + 1)
+    return used, rows_sh[:, used].to(like)
 
 
 def cross_entropy(logits_BKhw: Tensor, labels_BHW: Tensor, per_labelled: bool) -> Tensor:
