@@ -19,7 +19,7 @@ from torch import Tensor
 from backbones.build import build_backbone
 from backbones.file import load_strictly, read_backbone_file
 from backbones.spec import BackboneSpec
-from common.distributed import choose_device, process_group, rank, wait_for_all
+from common.distributed import choose_device, full_float32, process_group, rank, wait_for_all
 from common.files import write_atomically
 from common.images import evenly
 from eval.depth.config import DepthConfig
@@ -111,6 +111,7 @@ def read_size(path: Path) -> tuple[int, int]:
 
 
 @torch.inference_mode()
+@full_float32()
 def test_head(
     config: DepthConfig, rules: Rules, split: DepthSplit, head: LinearHead, features: FrozenFeatures
 ) -> dict[str, dict[str, float]]:

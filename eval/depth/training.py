@@ -16,7 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 from tqdm import tqdm
 
-from common.distributed import rank
+from common.distributed import full_float32, rank
 from common.files import write_atomically
 from eval.depth.config import DepthConfig
 from eval.depth.head import batch_loss
@@ -49,6 +49,7 @@ def train_step(
     return loss.detach(), norm
 
 
+@full_float32()
 def train_head(
     head: LinearHead,
     batches: Callable[[int], Iterator[tuple[Maps, Tensor]]],

@@ -230,7 +230,10 @@ def scaled_box(box: Box, height: int, width: int) -> Box:
 
 
 def read_pair(pair: Pair) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
-    """An image [H, W, 3], and its depth [H, W] in millimetres, 0 where nothing was measured; ValueError for files that do not fit."""
+    """An image [H, W, 3], and its depth [H, W] in millimetres, 0 where nothing was measured; ValueError for files that do not fit.
+
+    A run reads the values of some depth maps before it starts, of the others here.
+    """
     image = read_image(pair.image)
     try:
         depth_HW = label_map(pair.depth).astype(np.int32)
@@ -238,4 +241,7 @@ def read_pair(pair: Pair) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]
         raise ValueError(f"{pair.depth}: not a readable depth map ({error}); get it again from {_ADDRESS}") from error
     if depth_HW.shape != image.size[::-1]:
         raise ValueError(f"{pair.depth}: depth of shape {depth_HW.shape} for an image of {image.height} x {image.width}")
+    if depth_HW.max() < _LEAST_FARTHEST_MM:
+        reasons = "it has no valid depth, which takes it off the list, or holds metres instead of millimetres"
+        raise ValueError(f"{pair.depth}: nothing is farther than {_LEAST_FARTHEST_MM} mm; {reasons}")
     return np.array(image), depth_HW

@@ -178,8 +178,17 @@ def test_depth_is_read_in_millimetres_and_damage_is_named(nyu: Path) -> None:
     image, depth = read_pair(pair)
     assert (image.shape, depth.shape) == ((HEIGHT, WIDTH, 3), (HEIGHT, WIDTH))
     assert set((depth[depth > 0] // 1000).tolist()) == {1, 4}
+    whole = (nyu / DEPTH).read_bytes()
+    for damage, message in (
+        (cut_off, "not a readable depth map"),
+        (of_another_size, r"depth of shape \(59, 80\) for an image of 60 x 80"),
+        (in_metres, "nothing is farther than 100 mm; .* metres instead of millimetres"),
+        (without_depth, "nothing is farther than 100 mm; it has no valid depth"),
+    ):
+        damage(nyu)
+        with pytest.raises(ValueError, match=f"{DEPTH}: {message}"):
+            read_pair(pair)
+        (nyu / DEPTH).write_bytes(whole)
     cut_off(nyu)
-    with pytest.raises(ValueError, match=rf"{DEPTH}: not a readable depth map"):
-        read_pair(pair)
     assert isinstance(look_at_depth(nyu / DEPTH), str)
     assert len(evenly(range(5000), 1000)) == 1000
