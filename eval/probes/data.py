@@ -182,7 +182,7 @@ def list_splits(
         if pairs:
             used = dict(list(pairs.items())[: (limits or {}).get(name)])
             splits[name] = Split(root=root, of=found, name=name, pairs=used, restricted=len(used) < len(pairs))
-    return splits, findings
+    return splits, list(dict.fromkeys(findings))  # splits may share a folder of images
 
 
 def check_splits(found: LabelledSet, root: Path, names: Iterable[str]) -> dict[str, Split]:
