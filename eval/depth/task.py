@@ -31,7 +31,7 @@ from eval.depth.training import read_batch, train_head
 from eval.depth.transforms import draw_changes, normalised, read_tensors
 from eval.probes.data import read_image
 from eval.probes.dense import enlarged
-from eval.probes.features import FrozenFeatures
+from eval.probes.features import FrozenFeatures, centre_pad
 from eval.probes.heads import LinearHead
 from eval.probes.loading import over_images
 from eval.probes.nyu import DepthSplit, Pair, check_data
@@ -88,7 +88,7 @@ def evaluate(config: DepthConfig) -> Result:
                 read=partial(read_batch, pairs, rules, config.seed),
                 image_bytes=16 * math.prod(rules.crop),  # three channels and the depth, of float32
                 workers=config.workers,
-                extract=lambda images_B3HW: {"last": features(images_B3HW)},
+                extract=lambda images_B3HW: {"last": features(centre_pad(images_B3HW, features.multiple))},
                 device=device,
             )
             train_head(head, batches, config, rules, config.output / HEAD_FILE, evaluation.inputs_sha256)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from backbones.spec import ViTSpec
 from eval.__main__ import main
 from eval.depth import training
 from eval.depth.config import DepthConfig
@@ -21,6 +22,7 @@ from eval.result import read_result
 from tests.conftest import RunMain
 from tests.eval.nyu import HEIGHT, WIDTH, make_nyu
 from tests.processes import evaluate_in_two
+from tests.toy import write_toy_backbone
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,14 @@ def test_an_interrupted_run_continues_to_the_same_result(
     assert metrics_of(config.output) == metrics_of(whole.output)
     heads = [torch.load(folder / "head.pth", weights_only=True)["head"] for folder in (config.output, whole.output)]
     assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
+
+
+def test_crops_and_images_are_padded_to_whole_patches(config: DepthConfig, tmp_path: Path) -> None:
+    """As a ViT/14 needs it, whose 420 x 546 pixels are squeezed onto the crop of 416 x 544."""
+    spec = ViTSpec(embed_dim=24, depth=2, num_heads=3, patch_size=14, image_size=56, class_token=True, final_norm=True)
+    result = evaluate(dataclasses.replace(config, backbone=write_toy_backbone(tmp_path, spec), precision="bfloat16"))
+    assert 0 < result.metrics["rmse"].value < 3
+    assert result.protocol.deviations["precision"] == ["float32", "bfloat16"]
 
 
 def test_progress_of_other_inputs_or_damaged_progress_is_refused(config: DepthConfig) -> None:
