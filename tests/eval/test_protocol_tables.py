@@ -23,6 +23,8 @@ from eval.linear_segmentation.config import ProtocolName
 from eval.linear_segmentation.protocol import RULES
 from eval.openmmlab.config import lookup, plain
 from eval.probes.data import ADE20K, Split
+from eval.retrieval_segmentation.config import ProtocolName as RetrievalProtocol
+from eval.retrieval_segmentation.protocol import PUBLISHED as RETRIEVAL
 from eval.segmentation import protocol as segmentation
 from eval.segmentation.config import Head, SegmentationConfig
 from eval.segmentation.protocol import protocol_settings as segmentation_settings
@@ -89,6 +91,10 @@ def linear_segmentation(name: ProtocolName) -> dict[str, Any]:
     return {"settings": dataclasses.asdict(RULES[name])}
 
 
+def retrieval(name: RetrievalProtocol) -> dict[str, Any]:
+    return {"settings": plain(dataclasses.asdict(RETRIEVAL[name]))}
+
+
 # What runs, by the heading of its table: where values are looked up, by the first part of their path.
 PROTOCOLS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"COCO: Mask R-CNN, {name}": partial(coco, spec) for name, spec in BACKBONES.items()},
@@ -97,6 +103,7 @@ PROTOCOLS: dict[str, Callable[[], dict[str, Any]]] = {
     "DAVIS-2017: label propagation": lambda: {"settings": propagation_settings(PropagationSettings())},
     **{f"Linear segmentation: {name}": partial(linear_segmentation, name) for name in RULES},
     "NYU depth: dinov3": lambda: {"settings": plain(dataclasses.asdict(DEPTH))},
+    **{f"Dense retrieval: {name}": partial(retrieval, name) for name in RETRIEVAL},
 }
 
 
