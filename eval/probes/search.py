@@ -23,7 +23,7 @@ MOST_ROWS = 2**24
 # is the nearer. Together with the row's number it fits into 64 bits.
 _STEPS = 2**38
 _LOWEST = -(2**63)
-_PAIRS_AT_ONCE = 2**16  # what is compared in float64: 400 MB for 384 channels
+_PAIRS_AT_ONCE = {"cpu": 2**12, "cuda": 2**16}  # compared in float64; on a CPU so few that a core's cache holds them
 
 
 class Neighbours(NamedTuple):
@@ -134,7 +134,8 @@ class Candidates:
 
 def _keys(queries_TD: Tensor, rows_MD: Tensor, queries_P: Tensor, rows_P: Tensor, first: int) -> Iterator[Tensor]:
     """Score and number of the row in one number, the larger the nearer, for each pair."""
-    for queries, rows in zip(queries_P.split(_PAIRS_AT_ONCE), rows_P.split(_PAIRS_AT_ONCE), strict=True):
+    at_once = _PAIRS_AT_ONCE[rows_MD.device.type]
+    for queries, rows in zip(queries_P.split(at_once), rows_P.split(at_once), strict=True):
         scores = (queries_TD[queries].double() * rows_MD[rows].double()).sum(1)
         yield scores.mul_(_STEPS).round_().long().mul_(MOST_ROWS).add_(MOST_ROWS - 1 - first).sub_(rows)
 

@@ -69,13 +69,11 @@ class Retrieval:
         if len(rows) < (needed := max(self.settings.neighbours)):
             raise ValueError(f"{self.train.split.root}: {len(rows)} training patches have labels, and {needed} are to vote")
         if not self.settings.standardised:
-            return Memory(rows, lambda features_RD, _: unit(features_RD))
+            return Memory(rows, lambda found_RD, _: unit(found_RD))
         mean_D, deviation_D, longest = self.scale
         if distance == "cosine":
-            return Memory(rows, lambda features_RD, _: unit((features_RD - mean_D) / deviation_D))
-        return Memory(
-            rows, lambda features_RD, ask: by_distance((features_RD - mean_D) / deviation_D, longest, are_queries=ask)
-        )
+            return Memory(rows, lambda found_RD, _: unit((found_RD - mean_D) / deviation_D))
+        return Memory(rows, lambda found_RD, ask: by_distance((found_RD - mean_D) / deviation_D, longest, ask))
 
     def _have_labels(self, pixels_RP: Tensor) -> Tensor:
         if self.settings.drop_void_patches:
@@ -108,20 +106,19 @@ class Retrieval:
                 maps.append(rules.predict_softly(votes_NC, self.settings.input_size))
             yield Neighbours(scores_NK, rows_U[places_NK]), maps
 
-    def truth(self, asking: Patches, image: int) -> Tensor:
-        """The label map of an image, VOID where the pixel does not count."""
-        labels = label_map(asking.pixels.rows(asking.rows_of([image])))
-        return labels.masked_fill(labels == self.labels.void_class, VOID) if asking is self.train else labels
-
     def confusions(
         self, folder: Path, name: str, asking: Patches, images: Sequence[int], memory: Memory, numbers: Sequence[int]
     ) -> list[Path]:
         """Files of confusion matrices [images, numbers of neighbours, C, C]."""
 
         def count(part: Sequence[int]) -> Counts:
-            found = zip(part, self.segment(asking, part, memory, numbers), strict=True)
-            truths = ((self.truth(asking, image), maps) for image, (_, maps) in found)
-            return np.array([[confusion(truth, each, len(self.labels.names)) for each in maps] for truth, maps in truths])
+            counts = []
+            for image, (_, maps) in zip(part, self.segment(asking, part, memory, numbers), strict=True):
+                truth = label_map(asking.pixels.rows(asking.rows_of([image])))
+                if asking is self.train:
+                    truth = truth.masked_fill(truth == self.labels.void_class, VOID)
+                counts.append([confusion(truth, each, len(self.labels.names)) for each in maps])
+            return np.array(counts)
 
         return count_in_files(folder, name, images, max(1, QUERIES_AT_ONCE // asking.view.kept), count)
 

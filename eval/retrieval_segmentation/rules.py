@@ -14,6 +14,8 @@ from torch import Tensor
 
 from eval.probes.patches import label_map
 
+_CLASSES_AT_ONCE = 8
+
 
 def class_counts(pixels_NP: Tensor, num_classes: int) -> Tensor:
     """How many pixels of each patch hold each class [N, C]."""
@@ -46,12 +48,18 @@ def soft_votes(cosines_Tk: Tensor, neighbours_Tk: Tensor, pixels_UP: Tensor, num
 def predict_softly(votes_TC: Tensor, size: int) -> Tensor:
     """The classes [size, size] of an image with the highest probabilities, which are enlarged bilinearly from the patches.
 
-    Classes without any vote cannot win, so only the others are enlarged.
+    Classes without any vote cannot win. Of the others a few at a time are enlarged, so that no map of all is held.
     """
     side = round(len(votes_TC) ** 0.5)
     classes = votes_TC.sum(0).nonzero().flatten()
     maps = votes_TC[:, classes].T.reshape(1, len(classes), side, side)
-    return classes[F.interpolate(maps, (size, size), mode="bilinear", align_corners=False)[0].argmax(0)]
+    best, winners = torch.zeros(size, size), torch.zeros(size, size, dtype=torch.int64)
+    for first in range(0, len(classes), _CLASSES_AT_ONCE):
+        part = maps[:, first : first + _CLASSES_AT_ONCE]
+        highest, places = F.interpolate(part, (size, size), mode="bilinear", align_corners=False)[0].max(0)
+        winners = torch.where(highest > best, first + places, winners)
+        best = torch.maximum(best, highest)
+    return classes[winners]
 
 
 def predict_by_majority(neighbours_Tk: Tensor, pixels_UP: Tensor) -> Tensor:

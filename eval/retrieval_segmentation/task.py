@@ -30,8 +30,6 @@ from eval.retrieval_segmentation.protocol import Settings, labels_of, protocol_o
 from eval.retrieval_segmentation.retrieval import QUERIES_AT_ONCE, Retrieval
 from eval.retrieval_segmentation.views import SquareView
 
-_PIXELS_FILE = "image_pixels.npz"
-
 logger = logging.getLogger(__name__)
 
 
@@ -46,9 +44,7 @@ def check(config: RetrievalSegmentationConfig, spec: BackboneSpec) -> tuple[Spli
     views = len(splits[train].pairs) * settings.augmentation_epochs
     rows, least = views * _kept(settings, views, (settings.input_size // stride) ** 2), max(settings.neighbours)
     if settings.memory_size and settings.memory_size < views:
-        raise ValueError(
-            f"memory_size={settings.memory_size}: each of {views:,} views of training images needs a patch at least"
-        )
+        raise ValueError(f"memory_size={settings.memory_size}: {views:,} views of training images need at least a patch each")
     if not least <= rows <= MOST_ROWS:
         raise ValueError(f"{config.data}: the memory would hold {rows:,} patches, and {least} to {MOST_ROWS:,} can be searched")
     if settings.held_out and not int(views * settings.held_out):
@@ -99,8 +95,7 @@ def evaluate(config: RetrievalSegmentationConfig) -> Result:
             folder = config.output / "confusions" / evaluation.inputs_sha256[:16]
             distance, number = retrieval.choose(folder)
             memory = retrieval.remember(range(retrieval.train.num_views), distance)
-            images = range(retrieval.test.num_views)
-            paths = retrieval.confusions(folder, "test", retrieval.test, images, memory, [number])
+            paths = retrieval.confusions(folder, "test", retrieval.test, range(retrieval.test.num_views), memory, [number])
             if rank() == 0:
                 draw_pictures(retrieval, memory, number, config.pictures, config.output / PICTURES_FOLDER)
                 write_result(config.output, _recorded(evaluation, retrieval, (distance, number), paths, start))
@@ -150,14 +145,14 @@ def _recorded(
     matching_C = best_matching(total_CC) if settings.matching else None
     pixels_N3C = np.concatenate([class_pixels(read_counts(path)[:, 0], matching_C) for path in paths])
     write = partial(np.savez_compressed, allow_pickle=False, names=np.array(list(test.pairs)), counts=pixels_N3C)
-    write_atomically(evaluation.options.output / _PIXELS_FILE, write)
+    write_atomically(evaluation.options.output / f"{ARTEFACT}.npz", write)
     metrics, per_class = _metrics(pixels_N3C.sum(axis=0), settings)
     if settings.matching:
         metrics["mIoU, unmatched"] = _metrics(class_pixels(total_CC), settings)[0]["mIoU"]
     return evaluation.record(
         {name: Metric(value=value) for name, value in metrics.items()},
         dict(zip(retrieval.labels.names, per_class, strict=True)),
-        {ARTEFACT: _PIXELS_FILE} | ({"pictures": PICTURES_FOLDER} if evaluation.options.pictures else {}),
+        {ARTEFACT: f"{ARTEFACT}.npz"} | ({"pictures": PICTURES_FOLDER} if evaluation.options.pictures else {}),
         retrieval.device,
         start,
         {"chosen_distance": chosen[0], "chosen_neighbours": chosen[1]},

@@ -141,7 +141,7 @@ def test_the_need_of_memory_is_said_before_anything_runs_and_does_not_grow_with_
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--memory-size", "9"), "memory_size=9: each of 20 views of training images needs a patch at least"),
+        (("--memory-size", "9"), "memory_size=9: 20 views of training images need at least a patch each"),
         (("--memory-size", "29"), "the memory would hold 20 patches, and 30 to 16,777,216 can be searched"),
         (("--input-size", "60"), "input_size=60 is not a multiple of 8, the side of the backbone's patches"),
         (("--protocol", "capi-knn", "--neighbours", "3"), "neighbours has no effect under --protocol capi-knn; leave it out"),
