@@ -194,7 +194,7 @@ def check_splits(found: LabelledSet, root: Path, names: Iterable[str]) -> dict[s
 
 def find_set(root: Path) -> LabelledSet:
     """The data set that a folder holds, by its sub-folders; ValueError if it is none."""
-    for sign, found in (("annotations", ADE20K), ("JPEGImages", VOC2012), ("gtFine", CITYSCAPES)):
+    for sign, found in (("JPEGImages", VOC2012), ("gtFine", CITYSCAPES), ("annotations", ADE20K)):
         if (root / sign).is_dir():
             return found
     known = "ADEChallengeData2016 with annotations, VOC2012 with JPEGImages, or cityscapes with gtFine"
