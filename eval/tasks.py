@@ -312,8 +312,8 @@ _ALL = (
                 items="images",
                 columns=(
                     Column("depth", "depth_rmse", "RMSE (m)", "rmse", "m", 3, higher_is_better=False),
-                    Column("depth", "depth_abs_rel", "AbsRel", "abs_rel", "share", 3, higher_is_better=False),
-                    Column("depth", "depth_a1", "a1", "a1", "share", 3),
+                    Column("depth", "depth_abs_rel", "AbsRel", "abs_rel", "fraction", 3, higher_is_better=False),
+                    Column("depth", "depth_a1", "a1", "a1", "fraction", 3),
                 ),
             ),
         ),

@@ -10,10 +10,19 @@ from eval.depth.protocol import Rules
 from eval.probes.nyu import scaled_box
 
 UNITS = {
-    **dict.fromkeys(("a1", "a2", "a3"), "share"),
-    **{"abs_rel": "fraction", "rmse": "m", "log_10": "log10", "rmse_log": "log", "silog": "100 log", "sq_rel": "m", "mae": "m"},
+    "a1": "fraction",
+    "a2": "fraction",
+    "a3": "fraction",
+    "abs_rel": "fraction",
+    "rmse": "m",
+    "log_10": "log10",
+    "rmse_log": "log",
+    "silog": "100 log",
+    "sq_rel": "m",
+    "mae": "m",
 }
-"""Metric -> unit. Of a1 to a3 higher is better: the share of pixels off by a factor below 1.25, its square and its cube."""
+HIGHER_IS_BETTER = ("a1", "a2", "a3")
+"""The share of pixels that are off by a factor below 1.25, its square and its cube; all others are errors."""
 
 _FACTOR = 1.25
 

@@ -25,7 +25,7 @@ from common.images import evenly
 from eval.depth.config import DepthConfig
 from eval.depth.head import expected_depth, make_head, predict
 from eval.depth.items import ARTEFACT
-from eval.depth.metrics import UNITS, counted_pixels, image_metrics
+from eval.depth.metrics import HIGHER_IS_BETTER, UNITS, counted_pixels, image_metrics
 from eval.depth.protocol import Rules, protocol_of, rules_of
 from eval.depth.training import read_batch, train_head
 from eval.depth.transforms import draw_changes, normalised, read_tensors
@@ -162,7 +162,9 @@ def draw(
 def means(tested: dict[str, dict[str, float]]) -> dict[str, Metric]:
     """The mean of every metric over the images."""
     values = {name: float(np.mean([metrics[name] for metrics in tested.values()])) for name in UNITS}
-    return {name: Metric(value=values[name], unit=unit, higher_is_better=unit == "share") for name, unit in UNITS.items()}
+    return {
+        name: Metric(value=values[name], unit=unit, higher_is_better=name in HIGHER_IS_BETTER) for name, unit in UNITS.items()
+    }
 
 
 def _write_metrics(path: Path, tested: dict[str, dict[str, float]]) -> None:

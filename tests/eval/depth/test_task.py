@@ -19,6 +19,8 @@ from eval.depth.protocol import PUBLISHED, protocol_of, rules_of
 from eval.depth.task import evaluate
 from eval.depth.transforms import draw_changes
 from eval.result import read_result
+from eval.tasks import BENCHMARKS
+from tables.make import build_tables, render_tables
 from tests.conftest import RunMain
 from tests.eval.nyu import HEIGHT, WIDTH, make_nyu
 from tests.processes import evaluate_in_two
@@ -58,8 +60,10 @@ def test_the_command_from_backbone_to_result(nyu: Path, toy_file: Path, tmp_path
     assert "rmse" in run_main(main, ["depth", *places, *short]).output()
     result = read_result(output / "result.json")
     assert result.protocol.name == "depth-dinov3"
-    assert (result.metrics["rmse"].unit, result.metrics["rmse"].higher_is_better) == ("m", False)
-    assert result.metrics["a1"].higher_is_better
+    for column in BENCHMARKS["depth"].columns:
+        metric = result.metrics[column.metric]
+        assert (metric.unit, metric.higher_is_better) == (column.unit, column.higher_is_better), column
+    assert f"{result.metrics['rmse'].value:.3f}" in render_tables(build_tables(tmp_path))["tables.md"]
     # Near is bright: the error is far below the difference of the two depths, which a constant cannot get to.
     assert result.metrics["rmse"].value < 1.0
     drawn = [path for name, path in result.artefacts.items() if name.startswith("prediction on ")]
