@@ -40,11 +40,9 @@ def draw_picture(retrieval: Retrieval, memory: Memory, number: int, image: int) 
         view, place = divmod(stored, retrieval.train.view.kept)
         pixels, labels = retrieval.train.read_view(view)
         row_of_voter, column_of_voter = divmod(int(retrieval.train.chosen(labels, view)[place]), side)
-        left, top = column_of_voter - _CONTEXT, row_of_voter - _CONTEXT
-        left, top, wide = patch * left, patch * top, patch * (2 * _CONTEXT + 1)
-        panels.append(
-            _marked(rgb_panel(pixels, std), row_of_voter, column_of_voter, patch).crop((left, top, left + wide, top + wide))
-        )
+        voter = _marked(rgb_panel(pixels, std), row_of_voter, column_of_voter, patch)
+        left, top, wide = (patch * part for part in (column_of_voter - _CONTEXT, row_of_voter - _CONTEXT, 2 * _CONTEXT + 1))
+        panels.append(voter.crop((left, top, left + wide, top + wide)))
     return sheet(panels, _COLUMNS, _WIDTH)
 
 
