@@ -2,7 +2,7 @@
 
 To add a task: its folder, its entry here, its reference CSV in `tables/reference/`, its page in the docs. The folder `eval/NAME` has
 
-    config.py   `NAMEConfig`, a dataclass of the options; loads no torch
+    config.py   `NameConfig`, a dataclass of the options, for the task `name`; loads no torch
     task.py     `check(config, spec)` and `evaluate(config) -> Result`
     data.py     `examine(folder, deep, jobs) -> list[Finding]`, the data check (see `eval.findings`); loads no torch
     items.py    `read_items(result, folder) -> (names, means, metrics_of) | None`, for significance: the names of the N test items,
@@ -14,7 +14,7 @@ They are imported on demand, so that reading this registry loads neither torch n
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 
@@ -26,6 +26,9 @@ class Column:
     key: str
     heading: str
     metric: str
+    unit: str = "percent"
+    decimals: int = 1  # that the pages print
+    higher_is_better: bool = True
 
 
 class Chart(NamedTuple):
@@ -65,6 +68,15 @@ class Download(NamedTuple):
     brings: str
 
 
+class DataSet(NamedTuple):
+    """A further set that a task can run on: the fields of a task that describe its data."""
+
+    folder: str
+    dataset: str
+    downloads: tuple[Download, ...]
+    signs: tuple[str, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What the commands, the tables and the data doctor need to know of a task."""
@@ -80,6 +92,11 @@ class Task:
     sample_options: tuple[str, ...] = ()  # make it run in about a minute on sample data
     fine_tunes: bool = False  # it trains the whole network; other tasks leave it frozen
     in_main_table: bool = True  # `eval_all.sh` runs it unless tasks are named
+    further_sets: tuple[DataSet, ...] = ()
+
+    def on_each_set(self) -> "list[Task]":
+        """The task with each of its data sets, its own first."""
+        return [self, *(replace(self, **found._asdict(), further_sets=()) for found in self.further_sets)]
 
     def load(self, file: str, name: str) -> Any:
         """What the file of this name in the task's folder calls `name`."""
@@ -88,7 +105,8 @@ class Task:
     @property
     def config(self) -> type[Any]:
         """The dataclass of its options."""
-        config: type[Any] = self.load("config", f"{self.name.capitalize()}Config")
+        name = "".join(part.capitalize() for part in self.name.split("_"))
+        config: type[Any] = self.load("config", f"{name}Config")
         return config
 
 
@@ -106,6 +124,23 @@ def _columns(benchmark: str, metrics: tuple[tuple[str, str, str], ...]) -> tuple
 
 
 _COCO_SITE = "http://images.cocodataset.org"
+VOC2012_SET = DataSet(
+    "VOCdevkit/VOC2012",
+    "PASCAL VOC 2012",
+    (
+        Download(
+            "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar", ".", "VOCdevkit/VOC2012/JPEGImages"
+        ),
+    ),
+    ("SegmentationClass", "ImageSets/Segmentation"),
+)
+CITYSCAPES_SET = DataSet(
+    "cityscapes",
+    "Cityscapes",
+    # The page demands an account.
+    (Download("https://www.cityscapes-dataset.com/downloads", "cityscapes", "cityscapes/leftImg8bit"),),
+    ("leftImg8bit/val", "gtFine/val"),
+)
 _ADE_SITE = "http://data.csail.mit.edu/places/ADEchallenge"
 _ALL = (
     Task(
@@ -117,7 +152,7 @@ _ALL = (
         downloads=(
             Download("https://data.vision.ee.ethz.ch/csergi/share/davis/DAVIS-2017-trainval-480p.zip", ".", "DAVIS/JPEGImages"),
         ),
-        signs=("JPEGImages", "Annotations"),
+        signs=("JPEGImages/480p", "Annotations/480p"),  # PASCAL VOC has folders of the upper names, too
         benchmarks=tuple(
             Benchmark(
                 key=key,
@@ -230,6 +265,98 @@ _ALL = (
         default_options=("--classifiers", "knn"),
         # The sample has 64 training images.
         sample_options=("--neighbours", "10", "20", "--workers", "0"),
+        in_main_table=False,
+    ),
+    Task(
+        name="linear_segmentation",
+        summary="Train a linear layer on a frozen backbone's patches to segment ADE20K, PASCAL VOC or Cityscapes, and measure mIoU.",
+        folder="ade/ADEChallengeData2016",
+        dataset="ADE20K",
+        downloads=(Download(f"{_ADE_SITE}/ADEChallengeData2016.zip", "ade", "ade/ADEChallengeData2016/images"),),
+        signs=("images/training", "images/validation", "annotations/training", "annotations/validation"),
+        benchmarks=tuple(
+            Benchmark(
+                key=f"linseg_{protocol}",
+                title=f"Linear segmentation, {title}",
+                task="linear_segmentation",
+                protocol=f"linear-segmentation-{protocol}",
+                items="images",
+                columns=_columns(f"linseg_{protocol}", _IOU),
+                any_dataset=True,
+                charts=(Chart("IoU", "mIoU", "IoU per class"),),
+            )
+            for protocol, title in (
+                ("dinov3", "DINOv3's protocol"),
+                ("dinov2", "DINOv2's protocol"),
+                ("neco", "NeCo's protocol"),
+            )
+        ),
+        sample_options=(
+            *("--iterations", "40", "--evaluate-every", "20", "--batch-size", "4", "--size", "128", "--workers", "0"),
+            *("--learning-rates", "0.01"),
+        ),
+        in_main_table=False,
+        further_sets=(VOC2012_SET, CITYSCAPES_SET),
+    ),
+    Task(
+        name="depth",
+        summary="Train a linear layer on a frozen backbone's patches to predict depth on NYU, and measure its error.",
+        folder="nyu",
+        dataset="NYU depth v2",
+        # Its README links the 24k training pairs and the 654 test pairs.
+        downloads=(Download("https://github.com/cleinc/bts", "nyu", "nyu/nyu_train.txt"),),
+        signs=("nyu_train.txt", "nyu_test.txt"),
+        benchmarks=(
+            Benchmark(
+                key="depth",
+                title="NYU depth, linear",
+                task="depth",
+                protocol="depth-dinov3",
+                items="images",
+                columns=(
+                    Column("depth", "depth_rmse", "RMSE (m)", "rmse", "m", 3, higher_is_better=False),
+                    Column("depth", "depth_abs_rel", "AbsRel", "abs_rel", "fraction", 3, higher_is_better=False),
+                    Column("depth", "depth_a1", "a1", "a1", "fraction", 3),
+                ),
+            ),
+        ),
+        # A learning rate and a crop for so few updates of small images.
+        sample_options=(
+            *("--iterations", "60", "--batch-size", "4", "--crop", "96", "128", "--workers", "0"),
+            *("--learning-rate", "0.02"),
+        ),
+        in_main_table=False,
+    ),
+    Task(
+        name="retrieval_segmentation",
+        summary="Segment images by the labels of the most similar patches of training images, with a backbone's frozen features.",
+        folder=VOC2012_SET.folder,
+        dataset=VOC2012_SET.dataset,
+        downloads=VOC2012_SET.downloads,
+        signs=VOC2012_SET.signs,
+        benchmarks=tuple(
+            Benchmark(
+                key=key,
+                title=title,
+                task="retrieval_segmentation",
+                protocol=protocol,
+                items="images",
+                columns=_columns(key, _IOU[:2]),
+                any_dataset=True,
+                charts=(Chart("IoU", "mIoU", "IoU per class"),),
+            )
+            for key, title, protocol in (
+                ("hummingbird_102k", "Retrieval, memory 102k", "hummingbird-102k"),
+                ("hummingbird_1m", "Retrieval, memory 1.02M", "hummingbird-1.02m"),
+                ("hummingbird_10m", "Retrieval, memory 10.24M", "hummingbird-10.24m"),
+                ("hummingbird_fixed_102k", "Retrieval without quirks, memory 102k", "hummingbird-fixed-102k"),
+                ("hummingbird_fixed_1m", "Retrieval without quirks, memory 1.02M", "hummingbird-fixed-1.02m"),
+                ("hummingbird_fixed_10m", "Retrieval without quirks, memory 10.24M", "hummingbird-fixed-10.24m"),
+                ("capi_knn", "Patch k-NN", "capi-knn"),
+            )
+        ),
+        # The smallest memory with published values has more patches than the sample.
+        sample_options=("--input-size", "128", "--memory-size", "1000", "--workers", "0"),
         in_main_table=False,
     ),
 )

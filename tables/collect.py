@@ -253,8 +253,9 @@ def _type_faults(value: object, hint: Any, place: str) -> Iterator[str]:
 
 
 def _content_faults(result: Result) -> Iterator[str]:
+    units = {column.metric: column.unit for benchmark in benchmarks_of(result) for column in benchmark.columns}
     for name in dict.fromkeys(name for benchmark in benchmarks_of(result) for name in metrics_of(result, benchmark)):
-        yield from _metric_faults(result, name)
+        yield from _metric_faults(result, name, units.get(name, "percent"))
     if "test" not in result.datasets:
         yield "no test dataset"
     sizes = {f"datasets.{role}.num_items": dataset.num_items for role, dataset in result.datasets.items()}
@@ -281,14 +282,14 @@ def _content_faults(result: Result) -> Iterator[str]:
             yield f"deviation {name} is not [published, used]"
 
 
-def _metric_faults(result: Result, name: str) -> Iterator[str]:
+def _metric_faults(result: Result, name: str, unit: str) -> Iterator[str]:
     metric = result.metrics.get(name)
     if metric is None:
         yield f"no metric {name}"
         return
     if not (math.isnan(metric.value) or 0 <= metric.value <= 100):
         yield f"metric {name} is {metric.value}, not within 0 to 100"
-    if metric.unit != "percent":
-        yield f"metric {name} is in {metric.unit!r}, not in percent"
+    if metric.unit != unit:
+        yield f"metric {name} is in {metric.unit!r}, not in {unit}"
     if metric.interval_95 and not (len(metric.interval_95) == 2 and 0 <= metric.interval_95[0] <= metric.interval_95[1] <= 100):
         yield f"metric {name} has the interval {metric.interval_95}, not [low, high] within 0 to 100"

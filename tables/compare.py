@@ -96,8 +96,11 @@ def _ranks(table: Table, cells: Mapping[int, Cell]) -> tuple[dict[int, Literal["
             datasets.setdefault(table.rows[number].descriptors.get("dataset", ""), {})[number] = cell
     for of_dataset in datasets.values():
         excluded |= _excluded(of_dataset)
-        competing = {number: float(printed(_value(cell))) for number, cell in of_dataset.items() if number not in excluded}
-        best, second = (*sorted(set(competing.values()), reverse=True), None, None)[:2]
+        competing = {
+            number: float(printed(_value(cell), cell.column)) for number, cell in of_dataset.items() if number not in excluded
+        }
+        higher_first = next(iter(cells.values())).column.higher_is_better
+        best, second = (*sorted(set(competing.values()), reverse=higher_first), None, None)[:2]
         if len(competing) > 1:
             ranks |= dict.fromkeys((number for number, value in competing.items() if value == best), "best")
             ranks |= dict.fromkeys((number for number, value in competing.items() if value == second), "second")

@@ -121,7 +121,7 @@ def _published_value(own: Cell, cell: Cell, test: Test | None) -> str:
         return rounded(cell)
     interval = test(own, cell.value) if test else None
     word = "" if interval is None else "*" if interval.significant else " n.s."
-    return f"{rounded(cell)} ({signed(own.value - cell.value)}{word})"
+    return f"{rounded(cell)} ({signed(own.value - cell.value, own.column)}{word})"
 
 
 def _remarks(own: Mapping[_Place, Cell], lines: Sequence[tuple[str, ...]]) -> Iterator[str]:

@@ -141,15 +141,15 @@ def _value(cell: Cell | None, mark: Mark) -> str:
         return _NOT_RUN
     text = escape(rounded(cell))
     if cell.spread is not None:
-        text = rf"\pbSpread{{{text}}}{{{printed(cell.spread)}}}{{{len(cell.measurements)}}}"
+        text = rf"\pbSpread{{{text}}}{{{printed(cell.spread, cell.column)}}}{{{len(cell.measurements)}}}"
     if mark.rank is not None:
         text = rf"{_RANKS[mark.rank]}{{{text}}}"
     text = rf"{_STANDINGS[cell.status]}{{{text}}}"
     if mark.incomparable:
         text = rf"\pbIncomparable{{{text}}}"
     if cell.interval_95 is not None:
-        text = rf"\pbInterval{{{text}}}{{{printed(cell.interval_95[0])}}}{{{printed(cell.interval_95[1])}}}"
+        text = rf"\pbInterval{{{text}}}{{{printed(cell.interval_95[0], cell.column)}}}{{{printed(cell.interval_95[1], cell.column)}}}"
     if mark.delta is not None:
-        delta = signed(mark.delta).replace("-", r"\ensuremath{-}")
+        delta = signed(mark.delta, cell.column).replace("-", r"\ensuremath{-}")
         text += rf"\pb{'Significant' if mark.significant else ''}Delta{{{delta}}}"
     return text

@@ -91,21 +91,31 @@ LAYOUTS = (MAIN, COMPONENTS, COMPATIBILITY, UPERNET, DAVIS_2016)
 
 
 def layouts_for(results: Iterable[Result]) -> tuple[Layout, ...]:
-    """All tables: `LAYOUTS`, classification, and one for every other benchmark of `eval.tasks`."""
-    layouts = (*LAYOUTS, classification_layout(results))
+    """All tables: `LAYOUTS`, classification, and one for every other benchmark of which there are results."""
+    measured = list(results)
+    present = {benchmark.key for result in measured for benchmark in benchmarks_of(result)}
+    layouts = (*LAYOUTS, classification_layout(measured))
     shown = {"knn", "linear", *(column.benchmark for layout in layouts for column in layout.columns)}
     own_tables = (
         Layout(
             name=benchmark.key,
             title=benchmark.title,
-            caption=f"{benchmark.title}, {benchmark.protocol}; all in percent.",
+            caption=f"{benchmark.title}, {benchmark.protocol}; {_units(benchmark)}.",
             descriptors=("dataset", *_RUN) if benchmark.any_dataset else _RUN,
             columns=benchmark.columns,
         )
         for benchmark in BENCHMARKS.values()
-        if benchmark.key not in shown
+        if benchmark.key in present - shown
     )
     return (*layouts, *own_tables)
+
+
+def _units(benchmark: Benchmark) -> str:
+    """In what its figures are, and of which less is better."""
+    if {column.unit for column in benchmark.columns} == {"percent"}:
+        return "all in percent"
+    lower = ", ".join(column.heading for column in benchmark.columns if not column.higher_is_better)
+    return f"to {max(column.decimals for column in benchmark.columns)} decimals; lower is better for {lower}"
 
 
 def classification_layout(results: Iterable[Result]) -> Layout:

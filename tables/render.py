@@ -137,8 +137,8 @@ def render_markdown(tables: Sequence[Table], comparisons: Sequence[Comparison], 
     """The page; it leaves out tables without rows."""
     parts = [
         "# Results",
-        "Figures are in percent, to one decimal. The files NAME_full.csv beside this page hold all digits, the file behind each "
-        "figure, its test data and its deviations from the published protocol.",
+        "Figures are in percent, to one decimal, unless a table says otherwise. The files NAME_full.csv beside this page hold all "
+        "digits, the file behind each figure, its test data and its deviations from the published protocol.",
         _LEGEND,
     ]
     for table, comparison in zip(tables, comparisons, strict=True):
@@ -171,24 +171,24 @@ def _markdown_value(cell: Cell | None, mark: Mark) -> str:
         fence = ("*[", "]*")
     text = f"{fence[0]}{with_spread(cell)}{fence[1]}" + ("‡" if mark.incomparable else "")
     if cell.interval_95 is not None:
-        text += f" <sub>{'–'.join(map(printed, cell.interval_95))}</sub>"
+        text += f" <sub>{'–'.join(printed(end, cell.column) for end in cell.interval_95)}</sub>"
     if mark.delta is not None:
         star = "\\*" if mark.significant else ""
-        text += f" ({signed(mark.delta)}{star})"
+        text += f" ({signed(mark.delta, cell.column)}{star})"
     return text
 
 
 def with_spread(cell: Cell) -> str:
     """A value as pages print it, with its spread over several seeds and their number."""
     text = rounded(cell)
-    return text if cell.spread is None else f"{text} ± {printed(cell.spread)} (n={len(cell.measurements)})"
+    return text if cell.spread is None else f"{text} ± {printed(cell.spread, cell.column)} (n={len(cell.measurements)})"
 
 
 def rounded(cell: Cell) -> str:
     """A value as pages print it; published values keep their digits."""
     if cell.value is None:
         return _NO_VALUE
-    return printed(cell.value) if cell.measurements else cell.text
+    return printed(cell.value, cell.column) if cell.measurements else cell.text
 
 
 def _footer(table: Table, comparison: Comparison, baseline: str | None) -> list[str]:

@@ -106,14 +106,14 @@ def standing_word(cell: Cell) -> str:
     return cell.status.removeprefix("measured-")
 
 
-def printed(value: float) -> str:
-    """A value as tables print it, to one decimal. Values that print alike tie."""
-    return f"{value:.1f}"
+def printed(value: float, column: Column) -> str:
+    """A value as tables print it, such as one of percent to one decimal. Values that print alike tie."""
+    return f"{value:.{column.decimals}f}"
 
 
-def signed(delta: float) -> str:
+def signed(delta: float, column: Column) -> str:
     """A difference as tables print it: `+2.0`, `-0.3`, or `0.0` if it rounds to zero."""
-    text = f"{delta:+.1f}"
+    text = f"{delta:+.{column.decimals}f}"
     return text[1:] if float(text) == 0 else text
 
 

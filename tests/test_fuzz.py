@@ -252,7 +252,7 @@ def read_predictions(root: Path) -> None:
 
 
 def read_features(root: Path) -> None:
-    store = of("eval.classification.features", "FeatureStore")(root, {}, 3)
+    store = of("eval.probes.cache", "FeatureStore")(root, {}, 3)
     if not store.has(0):
         store.write(0, np.ones((3, 4), np.float32))
     assert store.rows(of("torch", "arange")(3)).shape[0] == 3

@@ -1,4 +1,4 @@
-"""A run of all four tasks that is killed at any moment, again and again, ends as one that nobody disturbed."""
+"""A run of all tasks that is killed at any moment, again and again, ends as one that nobody disturbed."""
 
 import json
 import os
@@ -19,6 +19,8 @@ UNDER_WAY = {
     "detection": "training/training.jsonl",  # the middle of the fine-tuning
     "segmentation": "training/training.jsonl",
     "classification": "config.json",
+    "linear_segmentation": "linear.pth",
+    "depth": "head.pth",
 }
 
 

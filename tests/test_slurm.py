@@ -173,6 +173,7 @@ STOPPED = {
     "detection": ("--iterations 30 --checkpoint-interval 1000", "training/training.jsonl", SAVED),
     "segmentation": ("--iterations 40 --checkpoint-interval 1000", "training/training.jsonl", SAVED),
     "classification": ("--epochs 300", "linear.pth", "finished by an earlier run|not run again"),
+    "linear_segmentation": ("--iterations 400 --evaluate-every 200", "linear.pth", "made by an earlier run|not run again"),
     "pretrain": ("--train.epochs 20 --train.checkpoint-every 1000", "log.jsonl", SAVED),
 }
 

@@ -123,7 +123,14 @@ class DatasetReport:
 def examine_all(config: DoctorConfig) -> list[DatasetReport]:
     """Examine the data sets that the config asks for; of the others, only find out whether they exist."""
     asked = named_tasks(config.tasks) if config.tasks else []
-    return [_examine(config, task, task.name in asked, not asked or task.name in asked) for task in TASKS.values()]
+    chosen: dict[str, tuple[Task, bool, bool]] = {}
+    for task in TASKS.values():
+        for number, on_set in enumerate(task.on_each_set()):
+            examined = not asked or task.name in asked
+            # A set of several tasks is examined once, and must be there only for a task whose own one it is.
+            if on_set.folder not in chosen or (examined and not chosen[on_set.folder][2]):
+                chosen[on_set.folder] = (on_set, number == 0 and task.name in asked, examined)
+    return [_examine(config, *entry) for entry in chosen.values()]
 
 
 def _examine(config: DoctorConfig, task: Task, asked: bool, examined: bool) -> DatasetReport:
@@ -170,7 +177,7 @@ def render(reports: Sequence[DatasetReport], deep: bool, names_shown: int, colou
     lines.append(
         "every file was decoded"
         if deep
-        else "files were checked by header and end, DAVIS masks and some ADE20K label maps by content; --deep decodes everything"
+        else "files were checked by header and end, DAVIS masks and some label maps by content; --deep decodes everything"
     )
     return "\n".join(lines)
 

@@ -25,13 +25,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig:
-    """Draw small data sets in the formats of COCO, ADE20K, DAVIS and ImageNet, and images to pretrain on, from photographs."""
+    """Draw small data sets in the formats of the tasks, such as COCO and ADE20K, and images to pretrain on, from photographs."""
 
     output: Path
-    """Folder to draw into: coco/, ade/ADEChallengeData2016/, DAVIS/, imagenet/ and photos/. Pass it as --data to other commands."""
+    """Folder to draw into: coco/, ade/ADEChallengeData2016/, DAVIS/, imagenet/, VOCdevkit/VOC2012/, cityscapes/, nyu/ and
+    photos/. Pass it as --data to other commands."""
     seed: int = 0  # Seed of everything random; the same seed gives the same bytes.
-    train_images: int = 8  # Training images of the COCO and of the ADE20K set.
-    val_images: int = 4  # Validation images of the COCO and of the ADE20K set.
+    train_images: int = 8  # Training images of the COCO, ADE20K, VOC, Cityscapes and NYU sets, each.
+    val_images: int = 4  # Validation images of the same sets, each.
     frames: int = 8  # Frames of each of the two DAVIS sequences.
     photos: int = 6  # Pretraining images per subject; there are eight subjects.
     class_images: int = 8
@@ -55,7 +56,16 @@ def draw_samples(config: SampleConfig) -> None:
     # These load slowly; --help need not wait for them.
     import numpy as np
 
-    from tools.sample_data.formats import draw_ade, draw_classes, draw_coco, draw_davis, draw_photos
+    from tools.sample_data.formats import (
+        draw_ade,
+        draw_cityscapes,
+        draw_classes,
+        draw_coco,
+        draw_davis,
+        draw_nyu,
+        draw_photos,
+        draw_voc,
+    )
 
     splits = {"train_images": config.train_images, "val_images": config.val_images}
     drawers: dict[str, tuple[Callable[..., None], dict[str, int]]] = {
@@ -64,6 +74,9 @@ def draw_samples(config: SampleConfig) -> None:
         "DAVIS": (draw_davis, {"frames": config.frames}),
         "photos": (draw_photos, {"count": config.photos}),
         "imagenet": (draw_classes, {"count": config.class_images}),
+        "VOCdevkit/VOC2012": (draw_voc, splits),
+        "cityscapes": (draw_cityscapes, splits),
+        "nyu": (draw_nyu, splits),
     }
 
     def missing() -> list[str]:

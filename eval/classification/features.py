@@ -1,19 +1,14 @@
-"""From labelled images to stored feature vectors: decoding, the network, files that many processes write and any run reads.
+"""From labelled images to stored feature vectors: decoding, the network, and the stores that it fills.
 
-Shapes: N images of a split, B of a batch, R rows of a store, H x W pixels, D channels, L features of the probe.
+Shapes: N images of a split, B of a batch, H x W pixels, D channels, L features of the probe.
 
 Source of the transforms: `eval_knn.py` and `eval_linear.py` of facebookresearch/dino 7c446df.
 """
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -22,18 +17,16 @@ from torchvision.transforms import InterpolationMode, RandomHorizontalFlip, Rand
 from torchvision.transforms import functional as F
 
 from backbones.build import AnyBackbone
-from common.distributed import full_float32, rank, wait_for_all, world_size
-from common.files import text_sha256, write_atomically, write_text_atomically
+from common.distributed import full_float32, rank, world_size
 from common.images import IMAGENET_MEAN, IMAGENET_STD
 from common.launch import loader_processes
 from eval.classification.config import ClassificationConfig
 from eval.classification.data import LabelledImages, Source, read_image
 from eval.classification.protocol import Representation
+from eval.probes.cache import ROWS_PER_FILE, FeatureStore
 from eval.progress import Progress
 
 KNN, LINEAR = "knn", "linear"  # the two feature vectors of an image, named after the classifiers that take them
-ROWS_PER_FILE = 2048
-_STORE_VERSION = 1  # grows whenever a change can change a feature
 
 Transform = Callable[[Image.Image, int], Tensor]
 """RGB image and its place in the split -> network input [3, H, W]; goes to the loader's worker processes."""
@@ -97,41 +90,6 @@ class FeatureExtractor:
         return normed_BND[:, 0] if self.representation.class_token else normed_BND[:, prefix:].mean(1)
 
 
-class FeatureStore:
-    """Rows [N, D] in files of `ROWS_PER_FILE`, each whole or absent, in a folder named by the digest of what determines them."""
-
-    def __init__(self, root: Path, inputs: Mapping[str, Any], num_rows: int) -> None:
-        self.description = json.dumps({"version": _STORE_VERSION, "rows": num_rows, **inputs}, sort_keys=True, indent=1) + "\n"
-        self.folder = root / text_sha256(self.description)[:32]
-        self._num_rows = num_rows
-
-    def path(self, number: int) -> Path:
-        return self.folder / f"{number:05d}.npy"
-
-    def has(self, number: int) -> bool:
-        """Whether a file is there and whole, also after a crash of the machine that wrote it."""
-        try:
-            rows = np.load(self.path(number), mmap_mode="r")
-        except Exception:  # NumPy raises errors of many kinds, also of Python's tokenizer
-            return False
-        length = min(ROWS_PER_FILE, self._num_rows - number * ROWS_PER_FILE)
-        return rows.dtype == np.float32 and rows.ndim == 2 and len(rows) == length
-
-    def write(self, number: int, rows: npt.NDArray[np.float32]) -> None:
-        write_text_atomically(self.folder / "inputs.json", self.description)  # for whoever wonders what the folder holds
-        write_atomically(self.path(number), lambda temporary: np.save(temporary, rows))
-
-    def rows(self, indices: Tensor) -> Tensor:
-        """Rows by index [R], int64 on the CPU, in any order."""
-        numbers, places = np.divmod(indices.numpy(), ROWS_PER_FILE)
-        width = np.load(self.path(0), mmap_mode="r").shape[1]
-        result = np.empty((len(indices), width), dtype=np.float32)
-        for number in np.unique(numbers).tolist():
-            wanted = numbers == number
-            result[wanted] = np.load(self.path(number), mmap_mode="r")[places[wanted]]
-        return torch.from_numpy(result)
-
-
 def _read_batch(source: Source, transform: Transform, indices: Sequence[int]) -> Tensor | ValueError:
     # DataLoader would bury an exception under its workers' tracebacks.
     try:
@@ -173,7 +131,10 @@ def extract_features(
     inputs = {"backbone": backbone_sha256, "images": images.content_sha256, "transform": description}
     words, root = extractor.representation.describe(), config.cache or config.output / "features"
     stores = {
-        name: FeatureStore(root, {**inputs, "feature": name, "representation": words[name]}, len(images)) for name in names
+        name: FeatureStore(
+            root, {**inputs, "feature": name, "representation": words[name]}, len(images), rows_per_file=ROWS_PER_FILE
+        )
+        for name in names
     }
     spans = torch.arange(len(images)).split(ROWS_PER_FILE)
     files = [(number, store) for number in range(len(spans)) for store in stores.values()]
@@ -192,9 +153,6 @@ def extract_features(
             for name, store in stores.items():
                 if not store.has(number):
                     store.write(number, torch.cat([features[name] for features in found]).numpy())
-    wait_for_all()
-    if absent := [str(store.path(number)) for number, store in files if not store.has(number)]:
-        others = f"{len(absent) - 1} more files of features"
-        raise ValueError(f"{absent[0]} and {others} are not there; several machines must share --cache")
-    wait_for_all()  # so that a process whose machine lacks files stops the others with a message
+    for store in stores.values():
+        store.require_complete()
     return stores

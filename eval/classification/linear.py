@@ -29,7 +29,8 @@ from common.files import parse_json, write_atomically
 from common.knn import rank_of_truth
 from eval.classification.config import ClassificationConfig
 from eval.classification.data import LabelledImages
-from eval.classification.features import LINEAR, FeatureExtractor, FeatureStore, load_batches, random_crop_and_flip
+from eval.classification.features import LINEAR, FeatureExtractor, load_batches, random_crop_and_flip
+from eval.probes.cache import FeatureStore
 from eval.progress import Progress
 from eval.record import Inputs, differences, inputs_digest
 

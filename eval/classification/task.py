@@ -18,10 +18,11 @@ from common.distributed import choose_device, gather_objects, process_group, ran
 from common.knn import classify, find_neighbours
 from eval.classification.config import ClassificationConfig
 from eval.classification.data import LabelledImages, Splits, read_splits
-from eval.classification.features import KNN, LINEAR, ROWS_PER_FILE, FeatureExtractor, FeatureStore, extract_features
+from eval.classification.features import KNN, LINEAR, FeatureExtractor, extract_features
 from eval.classification.items import PERCENT, PREDICTIONS_FILE, TOPS, Ranks, counted, write_predictions
 from eval.classification.linear import stored_batches, train_probe, training_batches
 from eval.classification.protocol import choose_representation, protocol_of
+from eval.probes.cache import ROWS_PER_FILE, FeatureStore
 from eval.record import Evaluation
 from eval.result import RESULT_FILE, Metric, Result, read_result, write_result
 

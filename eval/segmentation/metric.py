@@ -1,4 +1,4 @@
-"""From label maps to mIoU, aAcc and mAcc: reading ADE20K's labels, counting pixels, and the metric of mmengine's test loop.
+"""ADE20K in mmengine: reading its labels, and the metric of the test loop.
 
 Shapes: H x W pixels, K classes. The 3 of a count tensor: intersection, predicted, labelled pixels.
 """
@@ -24,10 +24,9 @@ from mmseg.datasets.ade import ADE20KDataset
 from common.files import write_atomically, write_text_atomically
 from eval.image_checks import PILLOW_ERRORS, label_map
 from eval.openmmlab.loading import ImageFileError
+from eval.probes.pixels import compute_metrics, count_pixels
 from eval.segmentation.data import LARGEST_LABEL, check_data
-from eval.segmentation.items import class_scores
 
-IGNORED_LABEL = 255
 CLASSES = tuple(name.strip() for name in ADE20KDataset.METAINFO["classes"])  # some of mmseg's names end in a space
 
 
@@ -64,31 +63,6 @@ class ReadLabels(BaseTransform):
             raise ImageFileError(f"{path}: labels {found}; ADE20K's are 0 (unlabelled) and 1 to {LARGEST_LABEL}")
         # In 8 bits, 0 - 1 is 255.
         return {**results, "gt_seg_map": labels_HW.astype(np.uint8) - np.uint8(1), "seg_fields": ["gt_seg_map"]}
-
-
-def count_pixels(predictions_HW: Tensor, labels_HW: Tensor, num_classes: int) -> Tensor:
-    """Count one image's pixels per class, leaving out those that are not labelled: int64 [3, K] on the CPU; counts add up.
-
-    Both maps hold integer class indices in [0, K), the labels also IGNORED_LABEL, on the same device.
-    """
-    labelled = labels_HW != IGNORED_LABEL
-    predictions, labels = predictions_HW[labelled].long(), labels_HW[labelled].long()
-    agreed = labels[predictions == labels]
-    return torch.stack([torch.bincount(values, minlength=num_classes) for values in (agreed, predictions, labels)]).cpu()
-
-
-def compute_metrics(counts_3K: Tensor) -> tuple[dict[str, float], list[dict[str, float]]]:
-    """mIoU, aAcc and mAcc from the sum of `count_pixels` over all images, and IoU and Acc of every class.
-
-    All are in percent, NaN where there is no value.
-    """
-    iou_1K, accuracy_1K, (accuracy,) = class_scores(counts_3K[None].numpy())
-    # By torch's mean, whose last digit differs from numpy's: earlier results were made so.
-    miou, macc = (float(torch.from_numpy(values_1K).nanmean()) for values_1K in (iou_1K, accuracy_1K))
-    per_class = [
-        {"IoU": iou, "Acc": of_class} for iou, of_class in zip(iou_1K[0].tolist(), accuracy_1K[0].tolist(), strict=True)
-    ]
-    return {"mIoU": miou, "aAcc": float(accuracy), "mAcc": macc}, per_class
 
 
 @METRICS.register_module()

@@ -11,9 +11,9 @@ from mmengine.config import Config
 from backbones.spec import BackboneSpec, ViTSpec
 from eval.openmmlab import config as shared
 from eval.openmmlab.options import BatchPlan
+from eval.probes.data import Split
 from eval.result import Protocol
 from eval.segmentation.config import Head, SegmentationConfig
-from eval.segmentation.data import Split
 
 VERSION = 1
 

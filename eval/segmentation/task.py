@@ -7,10 +7,10 @@ from common.distributed import world_size
 from eval.openmmlab import finetune
 from eval.openmmlab.finetune import Prepared
 from eval.openmmlab.plots import draw_predictions
+from eval.probes.items import ARTEFACT
 from eval.result import Result
 from eval.segmentation.config import SegmentationConfig
 from eval.segmentation.data import check_data
-from eval.segmentation.items import ARTEFACT
 from eval.segmentation.protocol import COUNTS_FILE, IMAGES_FILE, resolve
 
 ARTEFACTS = {"class_pixels": COUNTS_FILE, ARTEFACT: IMAGES_FILE}

@@ -16,13 +16,18 @@ import eval.openmmlab.operators  # noqa: F401 - before anything of mmdet is impo
 from backbones.spec import BackboneSpec
 from eval.davis.features import input_size
 from eval.davis.protocol import PropagationSettings, deviations, propagation_settings
+from eval.depth.protocol import PUBLISHED as DEPTH
 from eval.detection import protocol as detection
 from eval.detection.config import DetectionConfig
 from eval.detection.protocol import protocol_settings as detection_settings
+from eval.linear_segmentation.config import ProtocolName
+from eval.linear_segmentation.protocol import RULES
 from eval.openmmlab.config import lookup, plain
+from eval.probes.data import ADE20K, Split
+from eval.retrieval_segmentation.config import ProtocolName as RetrievalProtocol
+from eval.retrieval_segmentation.protocol import PUBLISHED as RETRIEVAL
 from eval.segmentation import protocol as segmentation
 from eval.segmentation.config import Head, SegmentationConfig
-from eval.segmentation.data import Split as AdeSplit
 from eval.segmentation.protocol import protocol_settings as segmentation_settings
 from tests.eval.rows import ROWS, VIT_SMALL, full_coco
 
@@ -71,12 +76,26 @@ def coco(spec: BackboneSpec) -> dict[str, Any]:
 @cache
 def ade20k(spec: BackboneSpec, head: Head = "fpn") -> dict[str, Any]:
     splits = {
-        name: AdeSplit(root=Path("ade"), name=name, pairs={str(n): (Path(), Path()) for n in range(size)}, restricted=False)
-        for name, size in {"training": 20210, "validation": 2000}.items()
+        name: Split(
+            root=Path("ade"),
+            of=ADE20K,
+            name=name,
+            pairs=dict.fromkeys(map(str, range(size)), (Path(), Path())),
+            restricted=False,
+        )
+        for name, size in ADE20K.sizes.items()
     }
     base = segmentation.base_config(spec, head)
     config = segmentation.resolve(SegmentationConfig(**PATHS, head=head), spec, splits, GPU, base.batch.world_size)[0]
     return {"config": config, "settings": segmentation_settings(spec, config, GPU)}
+
+
+def linear_segmentation(name: ProtocolName) -> dict[str, Any]:
+    return {"settings": dataclasses.asdict(RULES[name])}
+
+
+def retrieval(name: RetrievalProtocol) -> dict[str, Any]:
+    return {"settings": plain(dataclasses.asdict(RETRIEVAL[name]))}
 
 
 # What runs, by the heading of its table: where values are looked up, by the first part of their path.
@@ -86,6 +105,9 @@ PROTOCOLS: dict[str, Callable[[], dict[str, Any]]] = {
     "ADE20K: UperNet, ViT": partial(ade20k, VIT_SMALL, "upernet"),
     "DAVIS-2017: label propagation": lambda: {"settings": propagation_settings(PropagationSettings())},
     "DAVIS-2017: label propagation, `--round-up true`": lambda: {"settings": propagation_settings(ROUNDED_UP)},
+    **{f"Linear segmentation: {name}": partial(linear_segmentation, name) for name in RULES},
+    "NYU depth: dinov3": lambda: {"settings": plain(dataclasses.asdict(DEPTH))},
+    **{f"Dense retrieval: {name}": partial(retrieval, name) for name in RETRIEVAL},
 }
 
 

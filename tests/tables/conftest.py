@@ -15,15 +15,25 @@ PROTOCOLS = {benchmark.task: benchmark.protocol for benchmark in reversed(BENCHM
 DATASETS = {
     "detection": {"train": ("COCO 2017", "train2017", 118287), "test": ("COCO 2017", "val2017", 5000)},
     "segmentation": {"train": ("ADE20K", "training", 20210), "test": ("ADE20K", "validation", 2000)},
+    "linear_segmentation": {"train": ("ADE20K", "training", 20210), "test": ("ADE20K", "validation", 2000)},
+    "retrieval_segmentation": {
+        "train": ("PASCAL VOC 2012", "trainaug", 10582),
+        "test": ("PASCAL VOC 2012", "val", 1449),
+    },
     "davis": {"test": ("DAVIS 2017", "val", 30)},
+    "depth": {"train": ("NYU depth v2", "train", 24231), "test": ("NYU depth v2", "test", 654)},
     "classification": {"train": ("CIFAR-10", "train", 50000), "test": ("CIFAR-10", "test", 10000)},
 }
 METRICS = {
     "detection": ("bbox_mAP", "bbox_mAP_50", "bbox_mAP_75", "segm_mAP", "segm_mAP_50", "segm_mAP_75"),
     "segmentation": ("mIoU", "aAcc", "mAcc"),
+    "linear_segmentation": ("mIoU", "aAcc", "mAcc"),
+    "retrieval_segmentation": ("mIoU", "aAcc"),
     "davis": ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay"),
+    "depth": ("rmse", "abs_rel", "a1"),
     "classification": ("10-NN top-1", "10-NN top-5", "20-NN top-1", "20-NN top-5", "linear top-1", "linear top-5"),
 }
+UNITS = {column.metric: column.unit for benchmark in BENCHMARKS.values() for column in benchmark.columns}
 VIT_TINY: dict[str, Any] = {
     **{"family": "vit", "embed_dim": 192, "depth": 12, "num_heads": 3, "patch_size": 16, "image_size": 224},
     **{"class_token": False, "final_norm": False, "mlp_ratio": 4.0},
@@ -57,7 +67,8 @@ def make_result(name: str, task: str, *, protocol: str = "", sha256: str = "", *
         task=task,
         protocol=Protocol(name=protocol or PROTOCOLS[task], version=given["version"], **settings),
         metrics={
-            metric: Metric(value=value, interval_95=given["intervals"].get(metric, [])) for metric, value in values.items()
+            metric: Metric(value=value, unit=UNITS.get(metric, "percent"), interval_95=given["intervals"].get(metric, []))
+            for metric, value in values.items()
         },
         breakdown=given["breakdown"],
         datasets={

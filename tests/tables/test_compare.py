@@ -1,12 +1,14 @@
 """Best and second, differences from a baseline, and what must not be compared."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tables.collect import collect
+from eval.result import Metric, write_result
+from tables.collect import CollectionError, collect
 from tables.comparability import benchmark_differences, seed_differences
 from tables.compare import Comparison, Mark, compare
 from tables.layout import COMPONENTS, MAIN, Layout, classification_layout
@@ -174,3 +176,20 @@ def test_seeds_agree_in_their_network_and_the_settings_of_their_classifier(
     assert bool(seed_differences(first, second, benchmark)) == matters
     other = make_result("one", "classification", spec=VIT_TINY | {"class_token": True})
     assert seed_differences(first, other, benchmark) == ["backbone.class_token (false, true)"]
+
+
+def test_errors_are_printed_in_metres_and_the_lowest_is_the_best(
+    runs: Path, write: WriteResult, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, rmse in (("near", 0.3094), ("far", 0.4031), ("tie", 0.3092)):
+        write(name, "depth", values={"rmse": rmse, "abs_rel": 0.1, "a1": 0.9})
+    page = render_all(runs)["tables.md"]
+    assert "lower is better for RMSE (m), AbsRel" in page
+    assert page.count("**0.309**<sup>") == 2
+    assert "<u>0.403</u>" in page
+    broken = make_result("percent", "depth", values={"rmse": 0.3, "abs_rel": 0.1, "a1": 0.9})
+    metrics = broken.metrics | {"rmse": Metric(value=30.9)}
+    write_result(runs / "percent/depth", replace(broken, metrics=metrics))
+    with pytest.raises(CollectionError):
+        render_all(runs)
+    assert "(metric rmse is in 'percent', not in m)" in caplog.text

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.segmentation.items import class_means
+from eval.probes.items import class_means
 from tables.collect import collect
 from tables.compare import FEWEST_ITEMS, RESAMPLES, Interval
 from tables.significance import (
@@ -134,7 +134,7 @@ def test_a_class_that_no_image_labels_stays_in_the_mean_as_in_the_metric() -> No
 def test_results_without_items_have_none(runs: Path, write: WriteResult) -> None:
     for task in METRICS:
         write("one", task)
-    assert [read_items(measurement) for measurement in collect(runs)[0].measurements] == [None] * 4
+    assert [read_items(measurement) for measurement in collect(runs)[0].measurements] == [None] * len(METRICS)
 
 
 def archive(**changes: Any) -> bytes:

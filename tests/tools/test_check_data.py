@@ -22,7 +22,7 @@ MASK = "DAVIS/Annotations/480p/coffee-garage/00002.png"
 
 @pytest.fixture
 def data(small_samples: Path, tmp_path: Path) -> Path:
-    """Four tiny sets that do not say that they are samples, to be damaged."""
+    """Tiny sets that do not say that they are samples, to be damaged."""
     folder = shutil.copytree(small_samples, tmp_path / "data", ignore=shutil.ignore_patterns(SAMPLE_MARKER, "photos"))
     for split in ("train", "val"):
         (folder / "imagenet" / split / "cat").rename(folder / "imagenet" / split / CLASS)
@@ -53,9 +53,9 @@ def problems(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 def test_subsets_and_sample_data_pass(data: Path, small_samples: Path, run_main: RunMain) -> None:
     report = run_main(main, ["--data", data, "--jobs", 2, "--deep"]).output()
-    assert report.count("a subset, usable") == 4
+    assert report.count("a subset, usable") == 7
     assert "2 of 5,000 images" in report
-    assert run_main(main, ["--data", small_samples]).output().count("generated sample data, usable") == 4
+    assert run_main(main, ["--data", small_samples]).output().count("generated sample data, usable") == 7
 
 
 @pytest.mark.parametrize(
@@ -145,6 +145,26 @@ def test_the_report_names_problems_and_needs_only_the_sets_that_are_asked_for(da
     assert f"COCO 2017 (detection), {data}/coco: absent" in report
     assert "http://images.cocodataset.org/zips/train2017.zip" in report
     assert run_main(main, ["--data", data, "--tasks", "davis,detection"]).status == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        ("VOCdevkit/VOC2012/SegmentationClass/2012_000005.png", "lacks images"),
+        ("cityscapes/gtFine/val/munster/munster_000000_000019_gtFine_labelTrainIds.png", "lacks *_gtFine_labelTrainIds.png"),
+    ],
+)
+def test_every_set_of_a_task_is_examined_and_only_its_own_one_must_be_there(
+    place: str, text: str, data: Path, run_main: RunMain
+) -> None:
+    (data / place).unlink()
+    finished = run_main(main, ["--data", data, "--tasks", "linear_segmentation", "--jobs", 1])
+    assert (finished.status, text in " ".join(finished.stdout.split())) == (1, True), finished.stdout
+    shutil.rmtree(data / place.partition("/")[0])
+    assert run_main(main, ["--data", data, "--tasks", "linear_segmentation", "--jobs", 1]).status == 0
+    # A VOC is no DAVIS in another place, though both have a folder JPEGImages.
+    shutil.rmtree(data / "DAVIS")
+    assert "DAVIS-2017 is in another folder" not in run_main(main, ["--data", data, "--tasks", "davis"]).stdout
 
 
 def test_wrong_usage_is_one_line(small_samples: Path, run_main: RunMain) -> None:

@@ -30,6 +30,9 @@ SHORT = {
     "segmentation": "--segmentation.iterations=2 --segmentation.batch-size=2 --segmentation.crop=64 "
     "--segmentation.train-short-side=64 --segmentation.test-short-side=64 --segmentation.workers=0",
     "classification": "--classification.neighbours 4 8 --classification.workers 0",
+    "linear_segmentation": "--linear_segmentation.iterations=2 --linear_segmentation.batch-size=2 --linear_segmentation.size=64 "
+    "--linear_segmentation.workers=0",
+    "depth": "--depth.iterations=2 --depth.batch-size=2 --depth.crop 64 64 --depth.workers=0",
 }
 
 
@@ -127,7 +130,7 @@ def test_mistakes_are_found_before_any_task_starts(
         ([checkpoint, "--data", half], "what is possible now: --tasks davis"),
         ([*whole, "--detection.iteration", "3"], "iteration"),
         ([*whole, "--tasks", "davis", "--detection.iterations", "3"], "leaves out"),
-        ([*whole, "--tasks", "davis,depth"], "unknown depth; tasks: davis"),
+        ([*whole, "--tasks", "davis,poses"], "unknown poses; tasks: davis"),
         ([*whole, "--gpus", "0"], "gpus=0 must be positive"),
         (["--sample"], "checkpoint"),
         ([foreign, "--data", small_samples, "--tasks", "davis"], "no known layout"),

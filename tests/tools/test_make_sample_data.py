@@ -15,6 +15,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from common.files import LOCK_FILE
+from eval.probes.data import VOC2012, check_splits, find_set
+from eval.probes.nyu import check_data, read_pair
 from eval.result import SAMPLE_MARKER
 from tests.conftest import REPOSITORY, RunMain
 from tools.make_sample_data import SampleConfig, draw_samples, main
@@ -47,13 +49,18 @@ def test_a_seed_gives_the_same_bytes_in_another_process_and_another_seed_other_i
     draw_samples(SampleConfig(output=tmp_path / "other", seed=4, **small_sizes))
     ours, others = digests(small_samples), digests(tmp_path / "other")
     assert set(ours) == set(others)
-    assert [name for name in ours if ours[name] == others[name]] == ["DAVIS/ImageSets/2017/val.txt"]
+    lists = {
+        "DAVIS/ImageSets/2017/val.txt",
+        *("nyu/nyu_train.txt", "nyu/nyu_test.txt"),
+        *(f"VOCdevkit/VOC2012/ImageSets/Segmentation/{split}.txt" for split in VOC2012.sizes),
+    }
+    assert {name for name in ours if ours[name] == others[name]} == lists
 
 
 def test_labels_and_annotations_are_those_that_were_recorded(samples: Path) -> None:
     """The quickstart's metrics depend on them. Pixels are compared, since the bytes of an image may change with Pillow."""
     whole = hashlib.sha256()
-    for path in sorted(samples.rglob("*")):
+    for path in sorted(path for name in ("ade", "coco", "DAVIS") for path in (samples / name).rglob("*")):
         if path.suffix == ".png":
             whole.update(np.asarray(Image.open(path)).tobytes())
         elif path.suffix == ".json" and path.name != SAMPLE_MARKER:
@@ -81,6 +88,25 @@ def test_pycocotools_reads_masks_whose_boxes_and_areas_are_stated(samples: Path)
         assert crowd["category_id"] == CATEGORY_IDS["person"]
 
 
+def test_voc_and_cityscapes_are_read_as_such(samples: Path) -> None:
+    for place, name, sizes in (
+        ("VOCdevkit/VOC2012", "PASCAL VOC 2012", {"train": 8, "val": 4, "trainaug": 12}),
+        ("cityscapes", "Cityscapes", {"train": 8, "val": 4}),
+    ):
+        found = find_set(samples / place)
+        splits = check_splits(found, samples / place, sizes)
+        assert (found.name, {split: len(listed.pairs) for split, listed in splits.items()}) == (name, sizes)
+        assert not [finding for split in splits.values() for finding in split.check_files(deep=True) if finding.is_problem]
+
+
+def test_nyu_is_read_as_such(samples: Path) -> None:
+    splits = check_data(samples / "nyu")
+    assert {name: len(split.pairs) for name, split in splits.items()} == {"train": 8, "test": 4}
+    for pair in splits["test"].pairs.values():
+        _, depth_mm = read_pair(pair)
+        assert 1000 <= np.median(depth_mm[depth_mm > 0]) <= 8000
+
+
 @pytest.mark.data
 def test_coco_categories_are_the_official_ones(real_data_dir: Path) -> None:
     official = json.loads((real_data_dir / "coco/annotations/instances_val2017.json").read_text())
@@ -94,7 +120,7 @@ def test_a_drawn_set_stays_other_options_replace_it_and_a_foreign_folder_is_refu
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob(SAMPLE_MARKER)}
     draw_samples(SampleConfig(output=tmp_path, **{**small_sizes, "photos": 1}))
     changed = [path.parent.name for path, stamp in before.items() if path.stat().st_mtime_ns != stamp]
-    assert (len(before), changed) == (5, ["photos"])
+    assert (len(before), changed) == (8, ["photos"])
     foreign = tmp_path / "elsewhere/DAVIS/mine.txt"
     foreign.parent.mkdir(parents=True)
     foreign.write_text("precious")

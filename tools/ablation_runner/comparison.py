@@ -2,9 +2,11 @@
 
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from eval.result import Result
+from eval.tasks import BENCHMARKS
 from tables.reference import PublishedRow
 from tables.render import IN_FULL_ONLY, csv_file
 from tables.rows import printed, standing
@@ -13,6 +15,7 @@ from tools.summary import text_table
 
 METRIC = "J&F-Mean"
 COLUMN = "davis_jf_mean"
+_PRINTED = partial(printed, column=next(column for column in BENCHMARKS["davis"].columns if column.key == COLUMN))
 
 _HEADINGS = ("row", "run", "published", "measured", "spread", "seeds", "standing", "pretraining")
 
@@ -54,7 +57,7 @@ def comparison_text(rows: Sequence[Compared]) -> str:
     """The comparison for the terminal, rounded as in the paper; the departures stand below it."""
     lines = []
     for compared in rows:
-        mean, spread = ("" if value is None else printed(value) for value in (compared.mean, compared.spread))
+        mean, spread = ("" if value is None else _PRINTED(value) for value in (compared.mean, compared.spread))
         # Several runs differ in their seed only.
         several = len(compared.runs) > 1
         run = f"{compared.runs[0].rpartition('-seed')[0]}-seed..." if several else "".join(compared.runs)
@@ -70,7 +73,7 @@ def comparison_csv(rows: Sequence[Compared]) -> str:
     """The comparison as the paper prints it: percent to one decimal, and whether the pretraining departs from the published one."""
     descriptors = [name for name in rows[0].published.descriptors if name not in IN_FULL_ONLY]
     records = [
-        _record(compared, printed) | {"pretraining": "departs" if compared.departures else compared.pretraining}
+        _record(compared, _PRINTED) | {"pretraining": "departs" if compared.departures else compared.pretraining}
         for compared in rows
     ]
     return csv_file(["row", *descriptors, *_HEADINGS[2:]], records)

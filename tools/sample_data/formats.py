@@ -1,4 +1,4 @@
-"""Small data sets in the formats of COCO, ADE20K, DAVIS and ImageNet, and a folder of images to pretrain on.
+"""Small data sets in the formats of the tasks, such as COCO and ADE20K, and a folder of images to pretrain on.
 
 Each `draw_...` function writes a new folder. All randomness comes from its generator, so that the same seed gives the same bytes.
 """
@@ -61,19 +61,22 @@ def draw_ade(root: Path, rng: np.random.Generator, train_images: int, val_images
     """Write `root/{images,annotations}/{training,validation}`."""
     for split, prefix, count in (("training", "train", train_images), ("validation", "val", val_images)):
         for number in range(1, count + 1):
-            image, labels = _draw_ade_pair(rng)
+            image, labels = _draw_pair(rng, ADE_SIZE, ADE_CLASSES, UNLABELLED)
             name = f"ADE_{prefix}_{number:08d}"
             _write_jpeg(root / "images" / split / f"{name}.jpg", image)
-            path = root / "annotations" / split / f"{name}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(labels).save(path)
+            _write_png(root / "annotations" / split / f"{name}.png", labels)
 
 
-def _draw_ade_pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Image [H, W, 3] and labels [H, W], both uint8. Later things hide earlier ones, and may cross the border."""
-    width, height = ADE_SIZE
+def _draw_pair(
+    rng: np.random.Generator, size: tuple[int, int], classes: dict[str, int], other: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Image [H, W, 3] and labels [H, W], both uint8, `other` for what has no class.
+
+    Later things hide earlier ones, and may cross the border.
+    """
+    width, height = size
     image, upper, lower, lower_mask = draw_scene(rng, width, height)
-    labels = np.where(lower_mask, ADE_CLASSES[lower], ADE_CLASSES[upper]).astype(np.uint8)
+    labels = np.where(lower_mask, classes.get(lower, other), classes.get(upper, other)).astype(np.uint8)
     count = rng.integers(ADE_OBJECTS[0], ADE_OBJECTS[1], endpoint=True)
     for name in rng.choice(cutout_names(), size=count, replace=False):
         long_side = int(rng.integers(*ADE_OBJECT_SIZE, endpoint=True))
@@ -81,8 +84,63 @@ def _draw_ade_pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         own_height, own_width = cutout.mask.shape
         left = int(rng.integers(-own_width // 4, width - own_width * 3 // 4))
         top = int(rng.integers(height // 8, height - own_height * 3 // 4))
-        labels[paste(image, cutout, left, top)] = ADE_CLASSES.get(str(name), UNLABELLED)
+        labels[paste(image, cutout, left, top)] = classes.get(str(name), other)
     return image, labels
+
+
+# PASCAL VOC 2012: 0 = background, 1 to 20 = classes, 255 = void, which borders of things are. Cityscapes: 19 train ids, 255 = void.
+
+VOC_SIZE = (176, 144)
+VOC_CLASSES = {"cat": 8, "motorcycle": 14, "person": 15}
+CITYSCAPES_SIZE = (256, 128)
+CITYSCAPES_CLASSES = {"wall": 3, "grass": 9, "earth": 9, "sky": 10, "person": 11, "motorcycle": 17}
+VOID = 255
+
+
+def draw_voc(root: Path, rng: np.random.Generator, train_images: int, val_images: int) -> None:
+    """Write `root/{JPEGImages,SegmentationClass,SegmentationClassAug,ImageSets/Segmentation}`; `trainaug` has half as many more."""
+    further = (train_images + 1) // 2
+    number = 0
+    names: dict[str, list[str]] = {"train": [], "val": [], "trainaug": []}
+    for split, count in (("train", train_images), ("val", val_images), ("trainaug", further)):
+        for _ in range(count):
+            number += 1
+            name = f"2012_{number:06d}"
+            image, labels = _draw_pair(rng, VOC_SIZE, VOC_CLASSES, 0)
+            _write_jpeg(root / f"JPEGImages/{name}.jpg", image)
+            if split != "trainaug":
+                _write_png(root / f"SegmentationClass/{name}.png", _outlined(labels))
+            if split != "val":
+                _write_png(root / f"SegmentationClassAug/{name}.png", labels)
+            names[split].append(name)
+    lists = root / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for split, listed in ({**names, "trainaug": names["train"] + names["trainaug"]}).items():
+        (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in listed), encoding="utf-8")
+
+
+def draw_cityscapes(root: Path, rng: np.random.Generator, train_images: int, val_images: int) -> None:
+    """Write `root/{leftImg8bit,gtFine}/{train,val}/CITY`, with train ids."""
+    for split, city, count in (("train", "aachen", train_images), ("val", "munster", val_images)):
+        for number in range(count):
+            name = f"{city}_{number:06d}_000019"
+            image, labels = _draw_pair(rng, CITYSCAPES_SIZE, CITYSCAPES_CLASSES, VOID)
+            _write_png(root / f"leftImg8bit/{split}/{city}/{name}_leftImg8bit.png", image)
+            _write_png(root / f"gtFine/{split}/{city}/{name}_gtFine_labelTrainIds.png", labels)
+
+
+def _outlined(labels: np.ndarray) -> np.ndarray:
+    """The same labels with void where a pixel's right or lower neighbour has another one."""
+    border = np.zeros(labels.shape, dtype=bool)
+    border[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    border[:-1] |= labels[:-1] != labels[1:]
+    return np.where(border, VOID, labels).astype(np.uint8)
+
+
+def _write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write uint8 pixels as PNG; parent folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
 
 
 # DAVIS-2017: things that move and change size over a panning photograph.
@@ -153,6 +211,47 @@ def _middle(photograph: np.ndarray, wide: int, high: int) -> np.ndarray:
     part = min(width / wide, height / high)
     left, top = (width - part * wide) / 2, (height - part * high) / 2
     return scale_part(photograph, (left, top, left + part * wide, top + part * high), (wide, high))
+
+
+# NYU depth: things that stand on the ground before a wall, in BTS's layout.
+
+NYU_SIZE = (160, 120)
+"""Width and height of every image in pixels, a quarter of NYU's."""
+NYU_OBJECTS = (1, 3)  # fewest and most in an image
+NYU_OBJECT_SIZE = (30, 70)  # smallest and largest long side in pixels
+NYU_WALL_M, NYU_FLOOR_M = (4.0, 8.0), 1.0  # depth of the wall, between these, and of the floor at the lower border
+FOCAL_LENGTH = 518.8579
+
+
+def draw_nyu(root: Path, rng: np.random.Generator, train_images: int, val_images: int) -> None:
+    """Write `root/nyu_{train,test}.txt` and the images and depth maps that they name."""
+    for split, count in (("train", train_images), ("test", val_images)):
+        lines = []
+        for number in range(count):
+            image, depth_mm = _draw_nyu_pair(rng)
+            names = f"{split}/scene_{number:04d}/rgb_00000.jpg", f"{split}/scene_{number:04d}/sync_depth_00000.png"
+            _write_jpeg(root / names[0], image)
+            Image.fromarray(depth_mm).save(root / names[1])
+            lines.append(f"/{names[0]} /{names[1]} {FOCAL_LENGTH}\n")  # BTS's lists begin with slashes
+        (root / f"nyu_{split}.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def _draw_nyu_pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Image [H, W, 3], uint8, and depth [H, W] in millimetres, uint16; around the wall's lower edge nothing was measured."""
+    width, height = NYU_SIZE
+    image, _, _, floor = draw_scene(rng, width, height)
+    wall = float(rng.uniform(*NYU_WALL_M))
+    edge_W = height - floor.sum(axis=0)
+    below_HW = np.clip((np.arange(height)[:, None] - edge_W) / (height - edge_W), 0, 1)
+    depth = wall - (wall - NYU_FLOOR_M) * below_HW
+    depth[np.abs(np.arange(height)[:, None] - edge_W) < 1] = 0
+    sizes = np.sort(rng.integers(*NYU_OBJECT_SIZE, size=rng.integers(*NYU_OBJECTS, endpoint=True)))
+    for name, long_side in zip(rng.choice(cutout_names(), size=len(sizes), replace=False), sizes, strict=True):
+        cutout = make_cutout(str(name), int(long_side), mirrored=bool(rng.random() < 0.5))
+        left = int(rng.integers(0, width - cutout.mask.shape[1] // 2))
+        top = int(rng.integers(height // 4, height - cutout.mask.shape[0] // 2))
+        depth[paste(image, cutout, left, top)] = wall * NYU_OBJECT_SIZE[0] / long_side  # larger things are nearer
+    return image, (1000 * depth).round().astype(np.uint16)
 
 
 # COCO 2017: detection and instance segmentation, polygons, and one crowd as run lengths per split.

@@ -15,8 +15,9 @@ from common.images import IMAGENET_MEAN, IMAGENET_STD
 from eval.classification import features as module
 from eval.classification.config import ClassificationConfig
 from eval.classification.data import read_image, read_splits
-from eval.classification.features import FeatureExtractor, FeatureStore, centre_crop, extract_features, random_crop_and_flip
+from eval.classification.features import FeatureExtractor, centre_crop, extract_features, random_crop_and_flip
 from eval.classification.protocol import choose_representation
+from eval.probes.cache import FeatureStore
 from tests.eval.classification.conftest import SPEC, Configure
 
 CPU = torch.device("cpu")

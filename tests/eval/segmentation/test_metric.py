@@ -14,15 +14,17 @@ from mmseg.evaluation import IoUMetric
 from PIL import Image
 
 from eval.openmmlab.loading import ImageFileError
-from eval.segmentation.items import class_means, class_scores
-from eval.segmentation.metric import IGNORED_LABEL, PixelCounts, ReadLabels, compute_metrics, count_pixels
+from eval.probes.data import VOID
+from eval.probes.items import class_means, class_scores
+from eval.probes.pixels import compute_metrics, count_pixels
+from eval.segmentation.metric import PixelCounts, ReadLabels
 
 
 def reference(maps: list[tuple[np.ndarray, np.ndarray]], num_classes: int) -> list[float]:
     """Textbook definitions on one confusion matrix in float64."""
     confusion = np.zeros((num_classes, num_classes))
     for predicted, labelled in maps:
-        known = labelled != IGNORED_LABEL
+        known = labelled != VOID
         np.add.at(confusion, (labelled[known], predicted[known]), 1)
     right, of_truth = np.diag(confusion), confusion.sum(axis=1)
     union = of_truth + confusion.sum(axis=0) - right
@@ -41,7 +43,7 @@ def random_maps(seed: int, num_classes: int) -> list[tuple[np.ndarray, np.ndarra
         # The last class is never labelled but predicted, so that its IoU is 0 and it has no accuracy.
         truth = rng.integers(0, num_classes - 1, size=shape)
         guess = np.where(rng.random(shape) < 0.6, truth, rng.integers(0, num_classes, size=shape))
-        truth[rng.random(shape) < 0.2] = IGNORED_LABEL
+        truth[rng.random(shape) < 0.2] = VOID
         maps.append((guess, truth))
     return maps
 
@@ -55,7 +57,7 @@ def test_random_maps_match_a_confusion_matrix(seed: int, num_classes: int) -> No
 
 
 def test_classes_without_value_are_nan_and_leave_the_means() -> None:
-    labels = torch.tensor([[0, 0, 1, IGNORED_LABEL]])
+    labels = torch.tensor([[0, 0, 1, VOID]])
     predictions = torch.tensor([[0, 2, 1, 3]])
     counts_3K = count_pixels(predictions, labels, 5)
     (iou_K,), (accuracy_K,), _ = class_scores(counts_3K[None].numpy())
@@ -66,7 +68,7 @@ def test_classes_without_value_are_nan_and_leave_the_means() -> None:
     metrics, _ = compute_metrics(counts_3K)
     assert metrics == {"mIoU": 50.0, "aAcc": pytest.approx(200 / 3), "mAcc": 75.0}
 
-    nothing_3K = count_pixels(torch.zeros(2, 2), torch.full((2, 2), IGNORED_LABEL), 3)
+    nothing_3K = count_pixels(torch.zeros(2, 2), torch.full((2, 2), VOID), 3)
     assert [math.isnan(value) for value in compute_metrics(nothing_3K)[0].values()] == [True] * 3
 
 

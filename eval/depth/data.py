@@ -1,0 +1,5 @@
+"""The data of depth: NYU in BTS's layout."""
+
+from eval.probes.nyu import examine
+
+__all__ = ["examine"]

@@ -1,0 +1,188 @@
+"""Linear segmentation: train heads on frozen features, test them, and record mIoU, aAcc and mAcc.
+
+Shapes: B images, N test images, H x W pixels, K classes. The 3 of a count tensor: intersection, predicted, labelled pixels.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from backbones.build import AnyBackbone, build_backbone
+from backbones.file import load_strictly, read_backbone_file
+from backbones.spec import BackboneSpec
+from common.distributed import choose_device, full_float32, process_group, rank, wait_for_all
+from common.files import write_atomically
+from eval.findings import refuse
+from eval.linear_segmentation import protocol
+from eval.linear_segmentation.config import LinearSegmentationConfig
+from eval.linear_segmentation.protocol import Rules, rules_of
+from eval.linear_segmentation.training import train_heads, trials_of
+from eval.linear_segmentation.transforms import PIXEL_BYTES, read_batch, read_test
+from eval.probes.data import LabelledSet, Split, check_splits, find_set
+from eval.probes.dense import joined_windows, predicted_classes, window_boxes
+from eval.probes.features import FrozenFeatures, centre_pad
+from eval.probes.items import ARTEFACT
+from eval.probes.loading import over_images
+from eval.probes.pixels import compute_metrics, count_pixels, further_metrics
+from eval.probes.training import Maps, training_batches
+from eval.record import Evaluation
+from eval.result import RESULT_FILE, Metric, Result, read_result, write_result
+
+Extract = Callable[[Tensor], Maps]
+HEADS_FILE, IMAGES_FILE = "linear.pth", "image_pixels.npz"
+
+
+def check(config: LinearSegmentationConfig, spec: BackboneSpec) -> tuple[Split, Split]:
+    """Find a user's mistakes before anything heavy starts, and list the images to train on and to test."""
+    protocol.check_rules(rules_of(config), spec)
+    found = find_set(config.data)
+    train = config.train_split or protocol.published_split(config, found)
+    if train not in found.sizes or train == found.test:
+        known = ", ".join(name for name in found.sizes if name != found.test)
+        raise ValueError(f"train_split={train}: {found.name} has {known}")
+    splits = check_splits(found, config.data, [train, found.test])
+    refuse([finding for split in splits.values() for finding in split.check_files()], config.data)
+    return splits[train], splits[found.test]
+
+
+def evaluate(config: LinearSegmentationConfig) -> Result:
+    """Run the task, or what is left of it; a finished task with the same inputs is only read."""
+    start = time.monotonic()
+    backbone = read_backbone_file(config.backbone)
+    train, test = check(config, backbone.spec)
+    rules, found = rules_of(config), test.of
+    network = build_backbone(backbone.spec)
+    load_strictly(network, backbone.state_dict)
+    device = choose_device(config.device)
+    with process_group(device, "gloo"):
+        evaluation = Evaluation(
+            task="linear_segmentation",
+            options=config,
+            backbone=backbone,
+            protocol=protocol.protocol_of(config, found, train.name),
+            datasets={"train": train.describe(), "test": test.describe()},
+        )
+        with evaluation.begun() as finished:
+            if finished is not None:
+                return finished
+            outcomes = _train(config, rules, train, test, network, device, evaluation.inputs_sha256)
+            if rank() == 0:
+                arrays: dict[str, Any] = {"names": np.array(list(test.pairs)), "counts": outcomes[0]["counts"].numpy()}
+                write_atomically(config.output / IMAGES_FILE, partial(np.savez_compressed, **arrays))
+                metrics, breakdown = summary(outcomes, rules, found)
+                artefacts = {"heads": HEADS_FILE, ARTEFACT: IMAGES_FILE}
+                write_result(config.output, evaluation.record(metrics, breakdown, artefacts, device, start))
+            wait_for_all()
+            return read_result(config.output / RESULT_FILE)
+
+
+@full_float32()
+def _train(
+    config: LinearSegmentationConfig,
+    rules: Rules,
+    train: Split,
+    test: Split,
+    network: AnyBackbone,
+    device: torch.device,
+    digest: str,
+) -> list[dict[str, Any]]:
+    """Train and test every head, as `train_heads` returns it."""
+    layers = {layer: protocol.blocks_of(layer, network.spec) for layer in rules.layers}
+    autocast = torch.bfloat16 if rules.precision == "bfloat16" else None
+    blocks = sorted({block for listed in layers.values() for block in listed})
+    extract = partial(extract_maps, FrozenFeatures(network, device, blocks, rules.final_norm, autocast), rules)
+    batches = partial(
+        training_batches,
+        total=protocol.updates(rules, len(train.pairs))[0],
+        num_images=len(train.pairs),
+        batch_size=rules.batch_size,
+        seed=config.seed,
+        read=partial(read_batch, train, rules, config.seed),
+        image_bytes=rules.size**2 * PIXEL_BYTES,
+        workers=config.workers,
+        extract=extract,
+        device=device,
+    )
+    widths = {layer: sum(network.map_channels([block])[0] for block in listed) for layer, listed in layers.items()}
+    evaluate_heads = partial(count_all, config=config, rules=rules, split=test, extract=extract)
+    names, checkpoint = class_names(rules, test.of), config.output / HEADS_FILE
+    return train_heads(config, rules, batches, widths, len(names), len(train.pairs), evaluate_heads, checkpoint, digest, device)
+
+
+def class_names(rules: Rules, found: LabelledSet) -> tuple[str, ...]:
+    return (("unlabelled",) if protocol.has_unlabelled_class(rules, found) else ()) + found.classes
+
+
+def extract_maps(features: FrozenFeatures, rules: Rules, images_B3HW: Tensor) -> Maps:
+    """The maps of every layer; sides that are no multiple of the patch are cut or padded as the protocol does it."""
+    if rules.patches == "padded":
+        images_B3HW = centre_pad(images_B3HW, features.multiple)
+    elif rules.patches == "cut":
+        height, width = (side - side % features.multiple for side in images_B3HW.shape[-2:])
+        images_B3HW = images_B3HW[..., :height, :width]
+    maps = dict(zip(features.blocks, features(images_B3HW), strict=True))
+    return {layer: [maps[block] for block in protocol.blocks_of(layer, features.backbone.spec)] for layer in rules.layers}
+
+
+@torch.no_grad()
+def predict(
+    heads: Sequence[nn.Module], image_3HW: Tensor, size: tuple[int, int], rules: Rules, extract: Extract
+) -> list[Tensor]:
+    """The classes [H, W] by every head of a sweep, at a size (height, width)."""
+    height, width = image_3HW.shape[1:]
+    boxes = [(0, height, 0, width)]
+    if rules.stride is not None:
+        boxes = window_boxes(height, width, rules.size, rules.stride, rules.smaller_windows)
+    windows_B3HW = torch.stack([image_3HW[:, top:bottom, left:right] for top, bottom, left, right in boxes])
+    parts = [extract(part) for part in windows_B3HW.split(rules.batch_size)]
+    predictions = []
+    for head, trial in zip(heads, trials_of(rules), strict=True):
+        logits = [logits_1Khw for maps in parts for logits_1Khw in head(maps[trial.layer]).split(1)]
+        whole_1KHW = logits[0] if rules.stride is None else joined_windows(logits, boxes, (height, width))
+        predictions.append(predicted_classes(whole_1KHW, size))
+    return predictions
+
+
+def count_all(
+    heads: Sequence[nn.Module], config: LinearSegmentationConfig, rules: Rules, split: Split, extract: Extract
+) -> list[Tensor]:
+    """The counts [N, 3, K] of every head on the whole split, int32, on every process."""
+    device = next(heads[0].parameters()).device
+
+    def count(pair: tuple[Tensor, Tensor]) -> Tensor:
+        image_3HW, labels_HW = pair
+        size = (labels_HW.shape[0], labels_HW.shape[1])
+        found = predict(heads, image_3HW, size, rules, extract)
+        labels, classes = labels_HW.to(device), len(class_names(rules, split.of))
+        return torch.stack([count_pixels(predicted_HW, labels, classes) for predicted_HW in found]).int()
+
+    read, item_bytes = partial(read_test, split, rules), rules.size**2 * PIXEL_BYTES
+    counts = over_images(len(split.pairs), read, count, item_bytes, config.workers, device)
+    return list(torch.stack(counts).unbind(dim=1))
+
+
+def summary(
+    outcomes: Sequence[dict[str, Any]], rules: Rules, found: LabelledSet
+) -> tuple[dict[str, Metric], dict[str, dict[str, float]]]:
+    """The first head's metrics in percent, the mIoU of the others, and that of the evaluation that the protocol does not select."""
+    metrics: dict[str, float] = {}
+    classes: list[dict[str, float]] = []
+    for trial, outcome in zip(trials_of(rules), outcomes, strict=True):
+        counts_3K = outcome["counts"].sum(dim=0, dtype=torch.int64)
+        values, per_class = compute_metrics(counts_3K, rules.absent_classes == "zero")
+        if classes:
+            metrics[f"mIoU ({trial})"] = values["mIoU"]
+            continue
+        classes = per_class
+        mious = [miou for _, miou in outcome["history"]]
+        other = ("last evaluation", mious[-1]) if rules.selection == "best" else ("best evaluation", max(mious))
+        further = {name: value for name, value in further_metrics(counts_3K).items() if not math.isnan(value)}
+        metrics |= {**values, **further, f"mIoU, {other[0]}": other[1]}
+    named = dict(zip(class_names(rules, found), classes, strict=True))
+    return {name: Metric(value=value) for name, value in metrics.items()}, named

@@ -1,0 +1,92 @@
+"""Batches of a probe's training on features that are made as they are needed, and the progress that a run has left.
+
+Every process makes the features of its part of a batch; all of them get the whole batch and take the same step, so that the outcome
+does not depend on their number, and batch norm sees every image, as in the published runs.
+
+Shapes: B images of a batch.
+"""
+
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backbones.checkpoint import CheckpointError, load_checkpoint
+from common.distributed import gather_objects, rank, world_size
+from eval.probes.loading import load_in_order
+
+logger = logging.getLogger(__name__)
+
+Maps = dict[str, list[Tensor]]
+"""Layer -> its maps [B, D, h, w]."""
+Draw = tuple[int, int]
+"""Number of the pass, index of the image: what is random about it follows from these and the seed."""
+ReadBatch = Callable[[Sequence[Draw]], tuple[Tensor, Tensor]]
+"""Images and targets [B, ...] of a part of a batch; goes to other processes."""
+
+
+def seed_of(*parts: int) -> int:
+    """A seed for what these numbers identify."""
+    return int.from_bytes(hashlib.sha256(" ".join(map(str, parts)).encode()).digest()[:6], "big")
+
+
+def earlier_state(checkpoint: Path, digest: str) -> Any:
+    """What an earlier run has left of its progress; None if there is nothing, or the machine crashed while it was written.
+
+    ValueError if its `inputs` are not this digest of everything that determines the outcome.
+    """
+    if not checkpoint.exists():
+        return None
+    try:
+        state = load_checkpoint(checkpoint)
+    except CheckpointError as error:
+        logger.warning("%s; the probe is trained anew", error)
+        return None
+    if not isinstance(state, dict) or state.get("inputs") != digest:
+        raise ValueError(f"{checkpoint}: of an unfinished run with other inputs; choose another --output or remove it")
+    return state
+
+
+def training_batches(
+    first: int,
+    total: int,
+    num_images: int,
+    batch_size: int,
+    seed: int,
+    read: ReadBatch,
+    image_bytes: int,
+    workers: int,
+    extract: Callable[[Tensor], Maps],
+    device: torch.device,
+) -> Iterator[tuple[Maps, Tensor]]:
+    """Maps and targets of whole batches, of the updates from the first on; what a pass over the images leaves over fills no batch."""
+    per_pass = max(1, num_images // batch_size)
+    own: list[list[Draw]] = []
+    for passed in range(first // per_pass, math.ceil(total / per_pass)):
+        order = torch.randperm(num_images, generator=torch.Generator().manual_seed(seed_of(seed, passed)))
+        parts = [batch.tensor_split(world_size())[rank()].tolist() for batch in order.split(batch_size)[:per_pass]]
+        own += [[(passed, index) for index in part] for part in parts]
+    own = own[first % per_pass :][: total - first]
+    loaded = load_in_order(read, [part for part in own if part], batch_size * image_bytes, workers, device)
+    for part in own:
+        share = None
+        if part:
+            images, targets = next(loaded)
+            share = extract(images), targets
+        yield _joined([found for found in gather_objects(share) if found is not None], device)
+
+
+def _joined(shares: Sequence[tuple[Maps, Tensor]], device: torch.device) -> tuple[Maps, Tensor]:
+    maps, targets = zip(*shares, strict=True)
+    joined = {
+        layer: [
+            torch.cat([found.to(device) for found in parts]) for parts in zip(*(share[layer] for share in maps), strict=True)
+        ]
+        for layer in maps[0]
+    }
+    return joined, torch.cat([part.to(device) for part in targets])

@@ -1,0 +1,174 @@
+"""The depth task from backbone and data to a result that continues, and that significance can use."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from backbones.spec import ViTSpec
+from eval.__main__ import main
+from eval.depth import training
+from eval.depth.config import DepthConfig
+from eval.depth.head import batch_loss
+from eval.depth.items import read_items
+from eval.depth.protocol import PUBLISHED, protocol_of, rules_of
+from eval.depth.task import evaluate
+from eval.depth.transforms import draw_changes
+from eval.result import read_result
+from eval.tasks import BENCHMARKS
+from tables.make import build_tables, render_tables
+from tests.conftest import RunMain
+from tests.eval.nyu import HEIGHT, WIDTH, make_nyu
+from tests.processes import evaluate_in_two
+from tests.toy import write_toy_backbone
+
+
+@pytest.fixture(scope="module")
+def nyu(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_nyu(tmp_path_factory.mktemp("nyu"))
+
+
+@pytest.fixture
+def config(nyu: Path, toy_file: Path, tmp_path: Path) -> DepthConfig:
+    return DepthConfig(
+        backbone=toy_file,
+        data=nyu,
+        output=tmp_path / "out",
+        iterations=12,
+        batch_size=4,
+        crop=[48, 64],
+        learning_rate=0.05,
+        checkpoint_interval=4,
+        draw_images=2,
+        workers=0,
+        device="cpu",
+    )
+
+
+def metrics_of(folder: Path) -> dict[str, float]:
+    return {name: metric.value for name, metric in read_result(folder / "result.json").metrics.items()}
+
+
+def test_the_command_from_backbone_to_result(nyu: Path, toy_file: Path, tmp_path: Path, run_main: RunMain) -> None:
+    output = tmp_path / "out"
+    places = ["--backbone", toy_file, "--data", nyu, "--output", output, "--device", "cpu", "--workers", 0]
+    short = ["--iterations", 60, "--batch-size", 4, "--crop", 48, 64, "--learning-rate", 0.05, "--draw-images", 2]
+    assert "rmse" in run_main(main, ["depth", *places, *short]).output()
+    result = read_result(output / "result.json")
+    assert result.protocol.name == "depth-dinov3"
+    for column in BENCHMARKS["depth"].columns:
+        metric = result.metrics[column.metric]
+        assert (metric.unit, metric.higher_is_better) == (column.unit, column.higher_is_better), column
+    assert f"{result.metrics['rmse'].value:.3f}" in render_tables(build_tables(tmp_path))["tables.md"]
+    # Near is bright: the error is far below the difference of the two depths, which a constant cannot get to.
+    assert result.metrics["rmse"].value < 1.0
+    drawn = [path for name, path in result.artefacts.items() if name.startswith("prediction on ")]
+    assert len(drawn) == 2
+    assert Image.open(output / drawn[0]).size == (3 * WIDTH, HEIGHT)
+    items = read_items(result, output)
+    assert items is not None
+    assert items[0] == tuple(f"room_test/rgb_{number:05d}.jpg" for number in range(3))
+    for name, values in items[1].items():
+        assert np.mean(values) == pytest.approx(result.metrics[name].value)
+    assert read_items(dataclasses.replace(result, artefacts={}), output) is None
+
+
+def test_an_interrupted_run_continues_to_the_same_result(
+    config: DepthConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = dataclasses.replace(config, output=tmp_path / "whole")
+    evaluate(whole)
+    original = training.train_step
+
+    def step_or_die(*given: Any) -> Any:
+        if given[4] == 9:
+            raise KeyboardInterrupt
+        return original(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "train_step", step_or_die)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(config)
+    assert evaluate(config) == read_result(config.output / "result.json")
+    assert metrics_of(config.output) == metrics_of(whole.output)
+    heads = [torch.load(folder / "head.pth", weights_only=True)["head"] for folder in (config.output, whole.output)]
+    assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
+
+
+def test_crops_and_images_are_padded_to_whole_patches(config: DepthConfig, tmp_path: Path) -> None:
+    """As a ViT/14 needs it, whose 420 x 546 pixels are squeezed onto the crop of 416 x 544."""
+    spec = ViTSpec(embed_dim=24, depth=2, num_heads=3, patch_size=14, image_size=56, class_token=True, final_norm=True)
+    result = evaluate(dataclasses.replace(config, backbone=write_toy_backbone(tmp_path, spec), precision="bfloat16"))
+    assert 0 < result.metrics["rmse"].value < 3
+    assert result.protocol.deviations["precision"] == ["float32", "bfloat16"]
+
+
+def test_progress_of_other_inputs_or_damaged_progress_is_refused(config: DepthConfig) -> None:
+    config.output.mkdir()
+    for content, message in (({"inputs": "other"}, "of an unfinished run with other inputs"), ([1], "other inputs")):
+        torch.save(content, config.output / "head.pth")
+        with pytest.raises(ValueError, match=message):
+            evaluate(config)
+
+
+def test_two_processes_give_what_one_gives(config: DepthConfig, tmp_path: Path) -> None:
+    alone = evaluate(config)
+    two = dataclasses.replace(config, output=tmp_path / "two")
+    evaluate_in_two("eval.depth.task", two, tmp_path / "processes")
+    assert read_result(two.output / "result.json").metrics == alone.metrics
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 3}, "batch_size=3 must be even"),
+        ({"crop": [48]}, "must be a height and a width"),
+        ({"learning_rate": 0.0}, "must be positive"),
+        ({"iterations": 0}, "must be at least 1"),
+        ({"seed": 2**32}, "must be at most"),
+    ],
+)
+def test_wrong_options_are_refused(config: DepthConfig, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(config, **options)
+
+
+def test_a_crop_that_is_larger_than_the_images_is_refused_before_anything_runs(config: DepthConfig) -> None:
+    with pytest.raises(ValueError, match=r"crop=\[416, 544\]: images of 60 x 80 have 54 x 71 pixels .*give a smaller --crop"):
+        evaluate(dataclasses.replace(config, crop=[416, 544]))
+    assert not config.output.exists()
+
+
+def test_a_loss_without_value_names_the_reasons(config: DepthConfig) -> None:
+    with pytest.raises(
+        ValueError, match=r"the loss is nan after .* updates; reasons may be .* a learning_rate that is too large"
+    ):
+        evaluate(dataclasses.replace(config, learning_rate=1e30))
+    assert bool(batch_loss(torch.ones(2, 5, 2, 2), torch.zeros(2, 1, 4, 4), True, PUBLISHED).isnan())
+
+
+def test_defaults_are_the_published_protocol_and_everything_else_is_a_deviation(config: DepthConfig) -> None:
+    default = DepthConfig(backbone=config.backbone, data=config.data, output=config.output)
+    assert rules_of(default) == PUBLISHED
+    assert protocol_of(default).deviations == {}
+    changed = {"iterations", "warmup_iterations", "loss_warmup_iterations", "learning_rate", "batch_size", "crop"}
+    assert set(protocol_of(config).deviations) == changed
+    assert (rules_of(config).warmup_iterations, rules_of(config).loss_warmup_iterations) == (4, 0)
+
+
+def test_draws_stay_within_the_protocol_and_depend_on_their_generator_only() -> None:
+    drawn = [draw_changes(PUBLISHED, 480, 640, np.random.default_rng(seed)) for seed in range(200)]
+    assert drawn[7] == draw_changes(PUBLISHED, 480, 640, np.random.default_rng(7))
+    turned = [one.degrees for one in drawn if one.degrees is not None]
+    recoloured = [one.recolouring for one in drawn if one.recolouring is not None]
+    assert 70 < len(turned) < 130
+    assert 70 < len(recoloured) < 130
+    assert 70 < sum(one.flip for one in drawn) < 130
+    assert max(map(abs, turned)) <= 2.5
+    assert {one.top for one in drawn} == set(range(12))  # 427 rows less 416
+    assert max(one.left for one in drawn) == 21
+    assert all(0.9 <= one.gamma <= 1.1 and 0.75 <= one.brightness <= 1.25 for one in recoloured)

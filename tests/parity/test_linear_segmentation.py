@@ -1,0 +1,401 @@
+"""Linear segmentation: recordings of DINOv3's, DINOv2's and NeCo's own code."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from eval.linear_segmentation.protocol import RULES, Rules, learning_rate
+from eval.linear_segmentation.task import predict
+from eval.linear_segmentation.training import make_optimizer, train_step
+from eval.linear_segmentation.transforms import test_pair
+from eval.probes.augment import first_mixed_box, normalised, recoloured, resize_image, resize_labels, scaled_size
+from eval.probes.data import ADE20K, VOID
+from eval.probes.dense import cross_entropy, enlarged, joined_windows, predicted_classes, window_boxes
+from eval.probes.features import centre_pad
+from eval.probes.heads import LinearHead
+from eval.probes.items import class_scores
+from eval.probes.pixels import compute_metrics, count_pixels, further_metrics, nearest
+
+NAMES = {"batchnorm_layer": "norm", "bn": "norm", "conv_seg": "conv"}
+test_pair.__test__ = False  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def frozen(golden_dir: Path) -> Path:
+    return golden_dir / "frozen"
+
+
+@pytest.fixture(scope="module")
+def dinov3(frozen: Path) -> Any:
+    return torch.load(frozen / "linear_segmentation_dinov3.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def dinov3_transforms(frozen: Path) -> Any:
+    return torch.load(frozen / "linear_segmentation_dinov3_transforms.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def dinov2(frozen: Path) -> Any:
+    constants = json.loads((frozen / "linear_segmentation_dinov2.json").read_text())
+    return {**constants, **torch.load(frozen / "linear_segmentation_dinov2.pt", weights_only=True)}
+
+
+@pytest.fixture(scope="module")
+def neco(frozen: Path) -> Any:
+    return torch.load(frozen / "linear_protocol_neco.pt", weights_only=True)
+
+
+def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    parts = {key: key.partition(".") for key in state}
+    return {f"{NAMES.get(part, part)}.{name}": state[key] for key, (part, _, name) in parts.items()}
+
+
+def head_of(state: Mapping[str, Tensor], rules: Rules) -> LinearHead:
+    ours = renamed(state)
+    classes, channels = ours["conv.weight"].shape[:2]
+    head = LinearHead(channels, classes, rules.batch_norm, rules.weight_deviation, seed=0)
+    head.load_state_dict(ours)
+    return head
+
+
+def rules_like(recorded: Mapping[str, Any], rules: Rules) -> Rules:
+    found = {
+        ours: recorded[theirs]
+        for ours, theirs in (("warmup_iterations", "warmup_iters"), ("warmup_ratio", "warmup_ratio"))
+        if theirs in recorded
+    }
+    return dataclasses.replace(rules, iterations=recorded["total_iter"], **found)
+
+
+def toy(weight: Tensor, bias: Tensor, padded: bool) -> Any:
+    """The network of the recordings, as what extracts features."""
+    patch = weight.shape[-1]
+
+    def extract(images_B3HW: Tensor) -> dict[str, list[Tensor]]:
+        if padded:
+            images_B3HW = centre_pad(images_B3HW, patch)
+        return {"last": [F.conv2d(images_B3HW, weight, bias, stride=patch).tanh()]}
+
+    return extract
+
+
+def windowed(extract: Any, head: nn.Module, image: Tensor, boxes: Sequence[Any]) -> list[Tensor]:
+    with torch.no_grad():
+        return [head(extract(image[..., top:bottom, left:right])["last"]) for top, bottom, left, right in boxes]
+
+
+def test_the_constants_are_those_of_the_configurations(dinov3: Any, dinov2: Any) -> None:
+    config, rules = dinov3["config"], RULES["dinov3"]
+    assert (rules.dropout, rules.batch_size) == (config["decoder_head"]["dropout"], config["bs"] * config["n_gpus"])
+    optimizer = config["optimizer"]
+    assert (rules.learning_rates[0], rules.weight_decay) == (optimizer["lr"], optimizer["weight_decay"])
+    assert rules.betas == (optimizer["beta1"], optimizer["beta2"])
+    schedule = config["scheduler"]["constructor_kwargs"]
+    assert (rules.warmup_iterations, rules.warmup_ratio) == (schedule["warmup_iters"], schedule["warmup_ratio"])
+    assert (rules.iterations, rules.evaluate_every) == (config["scheduler"]["total_iter"], config["eval"]["eval_interval"])
+    train = config["transforms"]["train"]
+    assert (rules.size, list(rules.scales), rules.flip) == (
+        train["img_size"],
+        train["random_img_size_ratio_range"],
+        train["flip_prob"],
+    )
+    assert (rules.size, rules.stride) == (config["eval"]["crop_size"], config["eval"]["stride"])
+    for constants in dinov2["constants"].values():
+        rules = RULES["dinov2"]
+        assert (rules.learning_rates[0], rules.weight_decay, rules.iterations) == (
+            constants["lr"],
+            constants["weight_decay"],
+            constants["iterations"],
+        )
+        assert rules.batch_size == constants["images_per_gpu"] * constants["gpus"]
+        assert (rules.dropout, rules.evaluate_every) == (constants["dropout_ratio"], constants["evaluation_interval"])
+        assert [rules.size] * 2 == constants["crop_size"] == constants["test_crop"]
+        assert [rules.stride] * 2 == constants["test_stride"]
+        assert (list(rules.scales), rules.largest_share) == (constants["resize_ratio_range"], constants["cat_max_ratio"])
+
+
+@pytest.mark.parametrize("kind", ["single", "multi"])
+def test_dinov3_head(kind: str, dinov3: Any) -> None:
+    group = dinov3["head"][kind]
+    for case in group["cases"]:
+        head = head_of(group["state"], RULES["dinov3"])
+        maps = [found if found.ndim == 4 else found[:, :, None, None] for found in case["features"]]
+        with torch.no_grad():
+            logits = head.eval()(maps)
+            torch.testing.assert_close(logits, case["eval_logits"], atol=1e-5, rtol=0)
+            torch.testing.assert_close(enlarged(logits, case["predict_size"]), case["predict_logits"], atol=1e-5, rtol=0)
+            torch.testing.assert_close(head.train()(maps), case["train_logits"], atol=1e-5, rtol=0)
+            torch.testing.assert_close(head.norm.running_mean, case["train_running_mean_after"], atol=1e-5, rtol=0)
+            torch.testing.assert_close(head.norm.running_var, case["train_running_var_after"], atol=1e-5, rtol=0)
+            dropped = head(maps, case["dropout_channel_mask"])
+            torch.testing.assert_close(dropped, case["train_dropout_logits"], atol=1e-5, rtol=0)
+
+
+def test_fresh_dinov3_weights(dinov3: Any) -> None:
+    recorded = dinov3["head"]["fresh_init"]
+    head = LinearHead(recorded["in_channels"], recorded["num_classes"], True, RULES["dinov3"].weight_deviation, seed=1)
+    assert float(head.conv.weight.std()) == pytest.approx(recorded["conv_weight_std"], rel=0.02)
+    assert float(head.conv.get_parameter("bias").abs().max()) == recorded["conv_bias_absmax"]
+
+
+def test_dinov3_learning_rates(dinov3: Any) -> None:
+    published = dinov3["lr"]["published"]
+    rules, base, total = rules_like(published, RULES["dinov3"]), published["base_lr"], published["total_iter"]
+    found = [learning_rate(rules, base, step, total, 1) for step in range(total)]
+    assert [found[step] for step in published["steps"].tolist()] == pytest.approx(published["lr"].tolist(), rel=1e-9, abs=1e-15)
+    assert sum(found) == pytest.approx(published["sum_over_all_steps"], rel=1e-9)
+    assert (max(found), found.index(max(found))) == (pytest.approx(published["max"], rel=1e-9), published["argmax"])
+    for case in dinov3["lr"]["variants"]:
+        rules = rules_like(case, RULES["dinov3"])
+        rates = [learning_rate(rules, case["base_lr"], step, case["total_iter"], 1) for step in range(case["total_iter"])]
+        assert rates == pytest.approx(case["lr"].tolist(), rel=1e-9, abs=1e-15)
+
+
+def trained(run: Any, protocol: Rules, rates: Sequence[float]) -> tuple[LinearHead, list[float], list[Tensor]]:
+    """A head trained on recorded features beside one of another rate, the losses, and the weights after every step."""
+    rules = dataclasses.replace(rules_like(run, protocol), weight_decay=run["weight_decay"], betas=tuple(run["betas"]))
+    heads = [head_of(run["init_state"], rules).train() for _ in range(2)]
+    optimizer = make_optimizer(heads, rules)
+    losses, weights = [], []
+    for features, labels, rate in zip(run["features"], run["labels"], rates, strict=True):
+        found = train_step(heads, optimizer, [[features]] * 2, labels[:, 0], [rate, 3 * rate], [None] * 2, rules)
+        losses.append(float(found[0]))
+        weights.append(heads[0].conv.weight.detach().clone())
+    return heads[0], losses, weights
+
+
+def assert_state(head: LinearHead, recorded: Mapping[str, Tensor], tolerance: float) -> None:
+    found = head.state_dict()
+    for name, value in renamed(recorded).items():
+        torch.testing.assert_close(found[name], value, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["mini_schedule", "published_schedule_first_5", "constant_like"])
+def test_dinov3_training(name: str, dinov3: Any) -> None:
+    run = dinov3["train"][name]
+    rules = rules_like(run, RULES["dinov3"])
+    rates = [learning_rate(rules, run["base_lr"], step, run["total_iter"], 1) for step in range(len(run["features"]))]
+    assert rates == pytest.approx(run["lr_per_step"].tolist(), rel=1e-9, abs=1e-15)
+    head, losses, weights = trained(run, RULES["dinov3"], rates)
+    assert losses == pytest.approx(run["loss_per_step"].tolist(), abs=1e-5)
+    tolerance = 5e-5 if name == "constant_like" else 1e-5
+    torch.testing.assert_close(torch.stack(weights), run["conv_weight_after_step"], atol=tolerance, rtol=0)
+    assert_state(head, run["final_state"], tolerance)
+
+
+def test_dinov3_loss_is_divided_by_all_pixels(dinov3: Any) -> None:
+    case = dinov3["loss"]
+    assert (int((case["labels"] != VOID).sum()), case["labels"].numel()) == (case["num_valid"], case["num_all"])
+    assert float(cross_entropy(case["logits"], case["labels"], False)) == pytest.approx(case["cross_entropy"], abs=1e-6)
+
+
+def assert_classes(found: Tensor, recorded: Tensor, logits: Tensor) -> None:
+    """Equal, but where the two best probabilities are."""
+    best = logits.softmax(1).topk(2, dim=1).values[0]
+    clear = best[0] - best[1] >= 1e-5
+    assert torch.equal(found[clear], recorded[clear].long())
+
+
+def test_dinov3_sliding_windows(dinov3: Any) -> None:
+    group = dinov3["slide"]
+    model = group["toy_model"]
+    extract = toy(model["conv_weight"], model["conv_bias"], padded=False)
+    rules = dataclasses.replace(RULES["dinov3"], size=group["crop"], stride=group["stride"])
+    head = head_of(model["head_state"], rules).eval()
+    for case in group["cases"]:
+        height, width = case["image"].shape[-2:]
+        boxes = window_boxes(height, width, group["crop"], group["stride"], smaller=True)
+        recorded = [tuple(box) for box in case["boxes_y1y2x1x2"].tolist()]
+        assert boxes == recorded
+        logits = windowed(extract, head, case["image"], boxes)
+        for found, box, wanted in zip(logits, boxes, case.get("crop_logits", []), strict=False):
+            torch.testing.assert_close(enlarged(found, (box[1] - box[0], box[3] - box[2])), wanted, atol=1e-4, rtol=0)
+        whole = joined_windows(logits, boxes, (height, width))
+        torch.testing.assert_close(whole, case["logits"], atol=1e-4, rtol=0)
+        size = tuple(case["label_size"])
+        torch.testing.assert_close(enlarged(whole, size).softmax(1), case["make_inference_softmax"], atol=1e-4, rtol=0)
+        (found,) = predict([head], case["image"][0], size, rules, extract)
+        assert_classes(found, case["argmax"][0], enlarged(case["logits"], size))
+    gap = group["gap_case"]
+    with pytest.raises(ValueError, match="leave out a part of an image"):
+        window_boxes(*gap["image_size"], gap["crop"], gap["stride"], smaller=True)
+
+
+def test_dinov3_metrics(dinov3: Any) -> None:
+    for case in dinov3["metrics"]["cases"]:
+        void = case["ignore_index"]
+        counts = []
+        for prediction, label, areas in zip(case["pred"], case["label"], case["areas_per_image"], strict=True):
+            classes = label.clone()
+            if case["reduce_zero_label"]:
+                classes = torch.where(label == 0, VOID, label - 1).to(torch.uint8)
+            classes = torch.where(label == void, VOID, classes).to(torch.uint8)
+            counted = count_pixels(prediction, classes, case["num_classes"])
+            intersection, predicted, labelled = counted
+            wanted = torch.stack([intersection, predicted + labelled - intersection, predicted, labelled]).float()
+            assert torch.equal(wanted, areas)
+            counts.append(counted)
+        total = torch.stack(counts).sum(0)
+        found = compute_metrics(total)[0] | further_metrics(total)
+        recorded = {name: 100 * value for name, value in case["summary"].items()}
+        ours = {"mIoU": "mIoU", "aAcc": "aAcc", "acc": "mAcc", "recall": "mAcc", "dice": "mDice"}
+        ours |= {"precision": "mPrecision", "fscore": "mFscore"}
+        assert {name: found[ours[name]] for name in recorded} == pytest.approx(recorded, abs=1e-4)
+        (iou_K,), _, _ = class_scores(total[None].numpy())
+        assert (iou_K / 100).tolist() == pytest.approx(case["per_class"]["mIoU"].tolist(), abs=1e-6, nan_ok=True)
+    zero = dinov3["metrics"]["reduce_zero_label_map"]
+    labels = zero["in"][: ADE20K.num_classes + 1]
+    assert torch.equal(torch.where(labels == 0, VOID, labels - 1).to(torch.uint8), zero["out_uint8"][: len(labels)])
+
+
+def test_dinov3_training_transform(dinov3_transforms: Any) -> None:
+    rules = RULES["dinov3"]
+    for case in dinov3_transforms["train_transform"]:
+        rules = dataclasses.replace(rules, size=case["img_size"])
+        image, labels = Image.fromarray(case["image"].numpy()), case["label"].numpy()
+        low, high = rules.scales
+        scale = low + (high - low) * case["first_uniform"]
+        wanted = scaled_size(image.size, rules.size, scale, by_opencv=False)
+        assert min(wanted) == case["small_size"]
+        resized = resize_image(image, wanted, by_opencv=False)
+        assert np.array_equal(resized, case["resized_image"].numpy())
+        raw = resize_labels(labels, wanted, by_opencv=False)
+        assert np.array_equal(raw, case["resized_label"].numpy())
+        classes = np.where(raw == 0, VOID, raw - 1).astype(np.uint8)
+        classes[raw == VOID] = VOID
+        boxes = [tuple(box) for box in case["candidate_boxes_y1y2x1x2"].tolist()]
+        left_over = iter(boxes)
+        assert first_mixed_box(classes, left_over, rules.largest_share) == tuple(case["chosen_box"])
+        assert list(left_over) == []
+        top, bottom, left, right = case["chosen_box"]
+        part, classes = resized[top:bottom, left:right], classes[top:bottom, left:right]
+        if case["flip"]:
+            part, classes = part[:, ::-1], classes[:, ::-1]
+        pixels = torch.from_numpy(part.copy()).permute(2, 0, 1)
+        assert torch.equal(pixels, case["before_photo"])
+        pixels = recoloured(pixels, [tuple(change) for change in case["photo_ops"]], by_opencv=False)
+        if "after_photo" in case:
+            assert int((pixels.int() - case["after_photo"].int()).abs().max()) <= 1
+            pixels = case["after_photo"]
+        missing = (0, rules.size - pixels.shape[2], 0, rules.size - pixels.shape[1])
+        torch.testing.assert_close(F.pad(normalised(pixels), missing), case["output_image"], atol=1e-5, rtol=0)
+        padded = F.pad(torch.from_numpy(classes.copy()), missing, value=VOID)
+        assert torch.equal(padded, case["output_label"])
+
+
+def test_dinov3_test_transform(dinov3_transforms: Any) -> None:
+    for case in dinov3_transforms["eval_transform"]:
+        rules = dataclasses.replace(RULES["dinov3"], size=case["img_size"])
+        image, labels = test_pair(Image.fromarray(case["image"].numpy()), case["label"].numpy(), rules)
+        torch.testing.assert_close(image, case["output_image"], atol=1e-5, rtol=0)
+        assert torch.equal(labels, case["output_label"])
+
+
+def test_dinov3_from_image_to_metric(dinov3_transforms: Any) -> None:
+    group = dinov3_transforms["end_to_end"]
+    rules = dataclasses.replace(RULES["dinov3"], size=group["crop"], stride=group["stride"])
+    assert group["crop"] == group["img_size"]
+    head = head_of(group["head_state"], rules).eval()
+    extract = toy(group["toy_conv_weight"], group["toy_conv_bias"], padded=False)
+    total = torch.zeros(3, group["num_classes"], dtype=torch.int64)
+    for case in group["images"]:
+        raw = case["label"].numpy()
+        classes = np.where((raw == 0) | (raw == VOID), VOID, raw - 1).astype(np.uint8)
+        image, labels = test_pair(Image.fromarray(case["image"].numpy()), classes, rules)
+        assert list(image.shape[1:]) == case["network_input_hw"]
+        (found,) = predict([head], image, (labels.shape[0], labels.shape[1]), rules, extract)
+        assert float((found == case["argmax"].long()).float().mean()) >= 0.998
+        total += count_pixels(found, labels, group["num_classes"])
+    metrics = compute_metrics(total)[0] | further_metrics(total)
+    ours = {"mIoU": "mIoU", "aAcc": "aAcc", "acc": "mAcc", "recall": "mAcc", "dice": "mDice"}
+    ours |= {"precision": "mPrecision", "fscore": "mFscore"}
+    recorded = group["final_percent_rounded"]
+    assert {name: metrics[ours[name]] for name in recorded} == pytest.approx(recorded, abs=0.05)
+
+
+def test_dinov2_head(dinov2: Any) -> None:
+    for case in dinov2["cases"]:
+        head = head_of(dinov2["state"], RULES["dinov2"])
+        maps = [case["features_4_blocks"][dinov2["in_index"]]]
+        with torch.no_grad():
+            torch.testing.assert_close(head.eval()(maps), case["eval_logits"], atol=1e-5, rtol=0)
+            torch.testing.assert_close(head.train()(maps), case["train_logits"], atol=1e-5, rtol=0)
+
+
+def test_dinov2_learning_rates_and_training(dinov2: Any) -> None:
+    lr = dinov2["lr"]
+    for case in [lr["published"], *lr["variants"]]:
+        rules = rules_like(case, RULES["dinov2"])
+        steps = case.get("steps", range(case["total_iter"]))
+        found = [learning_rate(rules, case["base_lr"], step, case["total_iter"], 1) for step in steps]
+        assert found == pytest.approx(case["lr"], rel=1e-12)
+    run = dinov2["train"]
+    rules = rules_like(run, RULES["dinov2"])
+    rates = [learning_rate(rules, run["base_lr"], step, run["total_iter"], 1) for step in range(run["total_iter"])]
+    assert rates == pytest.approx(run["lr_per_step"].tolist(), rel=1e-12)
+    head, losses, _ = trained(run, RULES["dinov2"], rates)
+    assert losses == pytest.approx(run["loss_per_step"].tolist(), abs=1e-5)
+    assert_state(head, run["final_state"], 1e-5)
+
+
+def test_dinov2_sizes_and_padding(dinov2: Any) -> None:
+    for case in dinov2["resize_keep_ratio_2048x512"]:
+        assert list(scaled_size(tuple(case["in_wh"]), RULES["dinov2"].size, case["ratio"], by_opencv=True)) == case["out_wh"]
+    for case in dinov2["center_padding_14"]:
+        ones = centre_pad(torch.ones(1, 1, case["size"], case["size"]), 14)[0, 0]
+        before = int((ones.sum(0) == 0).int().argmin())
+        assert (before, ones.shape[0] - case["size"] - before) == (case["pad_before"], case["pad_after"])
+    example = dinov2["center_padding_example"]
+    assert torch.equal(centre_pad(example["in"], example["multiple"]), example["out"])
+
+
+def test_dinov2_sliding_windows(dinov2: Any) -> None:
+    group = dinov2["slide"]
+    extract = toy(group["toy_conv_weight"], group["toy_conv_bias"], padded=True)
+    head = head_of(group["head_state"], RULES["dinov2"]).eval()
+    for case in group["cases"]:
+        height, width = case["image"].shape[-2:]
+        boxes = window_boxes(height, width, group["crop"], group["stride"])
+        assert len(boxes) == case["num_crops"]
+        logits = windowed(extract, head, case["image"], boxes)
+        whole = joined_windows(logits, boxes, (height, width))
+        torch.testing.assert_close(whole, case["logits"], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["voc_like", "ade_like"])
+def test_neco(name: str, neco: Any) -> None:
+    group = neco[name]
+    side, classes, grid = group["mask_size"], group["num_classes"], group["grid"]
+    rules = dataclasses.replace(RULES["neco"], size=group["input_size"], scored_side=side)
+    head = LinearHead(group["head_weight"].shape[1], classes, rules.batch_norm, None, seed=0)
+    head.load_state_dict({"conv.weight": group["head_weight"], "conv.bias": group["head_bias"]})
+    total = torch.zeros(3, classes, dtype=torch.int64)
+    for batch in group["batches"]:
+        maps = batch["tokens_with_cls_first"][:, 1:].transpose(1, 2).unflatten(2, (grid, grid))
+        classes_BHW = torch.where(batch["labels"] == group["ignore_index"], VOID, batch["labels"].int()).to(torch.uint8)
+        small = torch.stack([nearest(labels, (side, side)) for labels in batch["labels"]])
+        assert torch.equal(small, batch["labels_100"])
+        small_classes = torch.stack([nearest(labels, (side, side)) for labels in classes_BHW])
+        optimizer = make_optimizer([head], rules)
+        loss = train_step([head], optimizer, [[maps]], classes_BHW, [0.0], [None], rules)
+        assert float(loss[0]) == pytest.approx(batch["train_loss"], abs=1e-5)
+        with torch.no_grad():
+            predictions = torch.stack([predicted_classes(logits[None], (side, side)) for logits in head([maps])])
+        valid = small_classes != VOID
+        assert torch.equal(batch["valid_gt"].long(), small_classes[valid].long())
+        assert float((predictions[valid] == batch["valid_pred"].long()).float().mean()) > 0.9999
+        total += sum(count_pixels(found, truth, classes) for found, truth in zip(predictions, small_classes, strict=True))
+    intersection, predicted, labelled = total
+    for found, recorded in ((intersection, "tp"), (predicted - intersection, "fp"), (labelled - intersection, "fn")):
+        assert found.tolist() == pytest.approx(group[recorded], abs=2)
+    assert compute_metrics(total, absent_is_zero=True)[0]["mIoU"] / 100 == pytest.approx(group["miou"], abs=1e-6)
