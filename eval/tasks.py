@@ -25,10 +25,18 @@ class Column:
     benchmark: str
     key: str
     heading: str
-    metric: str
+    metric: str  # empty for published figures by a protocol that no task has
     unit: str = "percent"
     decimals: int = 1  # that the pages print
     higher_is_better: bool = True
+    dataset: str = ""
+    """The data set and the split of all its figures, such as `ADE20K validation`, which its heading then names; empty where the
+    benchmark has only one, or the table a row for each."""
+
+    @property
+    def place(self) -> str:
+        """Benchmark and data set: how the names of the CSV files' columns begin that are about one result."""
+        return self.key.rpartition("_")[0] if self.dataset else self.benchmark
 
 
 class Chart(NamedTuple):

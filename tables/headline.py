@@ -14,7 +14,7 @@ from tables.collect import Evaluated
 from tables.compare import FEWEST_ITEMS, Interval
 from tables.layout import COMPONENTS
 from tables.render import NOT_RUN, code, plain_cell, rounded, with_spread
-from tables.rows import BENCHMARK_NUMBERS, VERDICTS, Cell, Row, Table, in_words, signed, standing_word
+from tables.rows import BENCHMARK_NUMBERS, VERDICTS, Cell, Row, Table, in_words, signed, slot_of, standing_word
 
 SEPARATOR = "\n---\n"  # between the runs on the page
 QUOTED_KNN = "20-NN top-1"
@@ -35,14 +35,19 @@ class Headline:
 
 
 class _Place(NamedTuple):
-    """A column of the small table, and the data set of a benchmark that has a row for each."""
+    """What a column of the small table is about."""
 
-    column: Column
+    benchmark: str
     dataset: str
+    metric: str
 
-    @property
-    def heading(self) -> str:
-        return f"{self.dataset or BENCHMARKS[self.column.benchmark].title} {self.column.heading}"
+    def heading(self, column: Column) -> str:
+        if column.dataset:
+            return column.heading
+        benchmark = BENCHMARKS[self.benchmark]
+        # The metrics of classification name their protocol.
+        names = [benchmark.title] if benchmark.columns or not self.dataset else []
+        return f"{', '.join([*names, *filter(None, [self.dataset])])} {column.heading}"
 
 
 def make_headlines(tables: Sequence[Table], evaluated: Sequence[Evaluated], first: str, test: Test) -> list[Headline]:
@@ -77,30 +82,33 @@ def _headline(tables: Sequence[Table], recipe: Evaluated, test: Test | None) -> 
     for table in tables:
         for row in table.rows:
             if row.evaluated is recipe:
-                own |= _quoted(table, row)
+                for place, cell in _quoted(table, row).items():
+                    own.setdefault(place, cell)  # of two tables with a figure, the first has published ones
                 data = row.descriptors["pretraining_data"]
             # The rows of this table are variants of one method, of which another has the one that is published as the method.
             elif row.evaluated is None and row.descriptors["backbone"] == recipe.architecture and table.layout != COMPONENTS:
                 published.setdefault((_label(row), row.descriptors["pretraining_data"]), {}).update(row.cells)
     lines = [(recipe.name, *map(_own_value, own.values()), data or NOT_RUN, in_words(own.values(), standing_word))]
     for (label, pretraining), cells in published.items():
-        found = [cells.get(place.column.key) for place in own]
+        found = [cells.get(cell.column.key) for cell in own.values()]
         if any(found):
             pairs = zip(own.values(), found, strict=True)
             values = [_published_value(mine, cell, test) if cell else NOT_RUN for mine, cell in pairs]
             lines.append((label, *values, pretraining or NOT_RUN, "published"))
-    headings = (recipe.architecture, *(place.heading for place in own), "pretraining data", "standing")
+    places = (place.heading(cell.column) for place, cell in own.items())
+    headings = (recipe.architecture, *places, "pretraining data", "standing")
     return Headline(name=recipe.name, headings=headings, lines=lines, remarks=list(_remarks(own, lines)))
 
 
-def _quoted(table: Table, row: Row) -> Mapping[_Place, Cell]:
+def _quoted(table: Table, row: Row) -> dict[_Place, Cell]:
     """The values of a row that papers quote: those that the report's charts are about, or the first of each benchmark."""
     found: dict[_Place, Cell] = {}
     for benchmark in table.layout.benchmarks:
         columns = [column for column in table.layout.columns if column.benchmark == benchmark.key and column.key in row.cells]
         names = {QUOTED_KNN, *(chart.overall for chart in benchmark.charts)}
         quoted = [column for column in columns if column.metric in names] or columns[:1]
-        found |= {_Place(column, row.descriptors.get("dataset", "")): row.cells[column.key] for column in quoted}
+        for column in quoted:
+            found[_Place(*slot_of(column, row.descriptors.get("dataset", "")), column.metric)] = row.cells[column.key]
     return found
 
 
@@ -133,5 +141,7 @@ def _remarks(own: Mapping[_Place, Cell], lines: Sequence[tuple[str, ...]]) -> It
             "interval of this run's over the test items; n.s.: not significant; neither: not tested, since the result keeps fewer "
             f"than {FEWEST_ITEMS} single items, or another run is the first (`--first NAME`)."
         )
+    if lower := [place.heading(cell.column) for place, cell in own.items() if not cell.column.higher_is_better]:
+        yield f"Lower is better for {', '.join(lower)}."
     for status in dict.fromkeys(cell.status for cell in own.values() if cell.status not in BENCHMARK_NUMBERS):
         yield f"[In brackets] ({status.removeprefix('measured-')}): {VERDICTS[status]}; no difference is given."

@@ -33,7 +33,7 @@ class Layout:
     @property
     def row_per_dataset(self) -> bool:
         """Whether a backbone has a row for each data set."""
-        return any(benchmark.any_dataset for benchmark in self.benchmarks)
+        return any(BENCHMARKS[column.benchmark].any_dataset and not column.dataset for column in self.columns)
 
 
 _ABLATION = (
@@ -86,16 +86,58 @@ DAVIS_2016 = Layout(
     columns=BENCHMARKS["davis_2016"].columns,
 )
 
-LAYOUTS = (MAIN, COMPONENTS, COMPATIBILITY, UPERNET, DAVIS_2016)
+
+def _miou(benchmark: str, name: str, heading: str, decimals: int = 1) -> Column:
+    """The mIoU on a data set, whose short name is part of the key."""
+    dataset = {"ade20k": "ADE20K validation", "voc": "PASCAL VOC 2012 val"}[name]
+    return Column(benchmark, f"{benchmark}_{name}_miou", heading, "mIoU", decimals=decimals, dataset=dataset)
+
+
+def _nyu_rmse(name: str, heading: str, metric: str, decimals: int) -> Column:
+    key, dataset = f"{name}_rmse", "NYU depth v2 test"
+    return Column("depth", key, heading, metric, "m", decimals, higher_is_better=False, dataset=dataset)
+
+
+FROZEN = Layout(
+    name="frozen",
+    title="Frozen features",
+    caption=(
+        "Probes of frozen features on ADE20K validation, PASCAL VOC 2012 val and NYU depth v2 test. Linear segmentation, dense "
+        "retrieval by the size of the memory, and patch k-NN: mIoU in percent. Depth by a linear layer: RMSE in metres, where "
+        "lower is better. Each column holds figures of one protocol, and figures of two columns cannot be compared. That the figures "
+        "of DINOv3's model card were made with the configurations of its repository is inferred: the card does not say so. RMSE "
+        "(Denoising-ViT) is by that repository's variant of DINOv2's protocol (final norm, learning rate 0.005), which no task here "
+        "has. Left out, since they are by protocols of their own: DIP's retrieval (temperature 0.07 instead of 0.02) and the linear "
+        "segmentation of RADIO and PE-Spatial (mmseg's); and since something is not stated: the depth of TIPSv2 (the protocol) and "
+        "the retrieval of NeCo (the size of the memory)."
+    ),
+    descriptors=_RUN,
+    columns=(
+        _miou("linseg_dinov3", "ade20k", "ADE20K lin. (DINOv3)"),
+        _miou("linseg_dinov2", "voc", "VOC lin. (DINOv2)", 2),
+        _miou("linseg_dinov2", "ade20k", "ADE20K lin. (DINOv2)", 2),
+        _miou("linseg_neco", "voc", "VOC lin. (NeCo)"),
+        _miou("linseg_neco", "ade20k", "ADE20K lin. (NeCo)"),
+        _miou("hummingbird_102k", "voc", "VOC retrieval 102k"),
+        _miou("hummingbird_1m", "voc", "VOC retrieval 1.02M"),
+        _miou("hummingbird_10m", "voc", "VOC retrieval 10.24M"),
+        _miou("hummingbird_10m", "ade20k", "ADE20K retrieval 10.24M"),
+        _miou("capi_knn", "ade20k", "ADE20K patch k-NN (CAPI)"),
+        _nyu_rmse("depth", "NYU RMSE in m (DINOv3)", "rmse", 3),
+        _nyu_rmse("depth_denoising_vit", "NYU RMSE in m (Denoising-ViT)", "", 4),
+    ),
+)
+
+LAYOUTS = (MAIN, FROZEN, COMPONENTS, COMPATIBILITY, UPERNET, DAVIS_2016)
 """The tables whose columns do not depend on the results."""
 
 
 def layouts_for(results: Iterable[Result]) -> tuple[Layout, ...]:
-    """All tables: `LAYOUTS`, classification, and one for every other benchmark of which there are results."""
+    """All tables: `LAYOUTS`, classification, and one with every metric and data set for each other benchmark with results."""
     measured = list(results)
     present = {benchmark.key for result in measured for benchmark in benchmarks_of(result)}
     layouts = (*LAYOUTS, classification_layout(measured))
-    shown = {"knn", "linear", *(column.benchmark for layout in layouts for column in layout.columns)}
+    shown = {"knn", "linear", *(column.benchmark for layout in layouts for column in layout.columns if not column.dataset)}
     own_tables = (
         Layout(
             name=benchmark.key,

@@ -68,7 +68,8 @@ def render_full_csv(table: Table, comparison: Comparison, with_baseline: bool = 
         suffixes += ["_delta", "_delta_low", "_delta_high"] if with_baseline else []
         values += [f"{column.key}{suffix}" for suffix in suffixes]
     parts = ("items", "deviations", "seeds", "result")
-    origins = [f"{benchmark.key}_{part}" for benchmark in table.layout.benchmarks for part in parts]
+    places = dict.fromkeys(column.place for column in table.layout.columns if column.metric)
+    origins = [f"{place}_{part}" for place in places for part in parts]
     about = ["pretraining_seed", "evaluation_seed", "backbone_sha256", "source", "note"]
     records = []
     for row, entries in marked(table, comparison):
@@ -117,15 +118,14 @@ def _csv_record(table: Table, row: Row, marks: Mapping[str, Mark]) -> dict[str, 
         numbers |= {"delta": mark.delta, "delta_low": delta_low, "delta_high": delta_high}
         record |= {key: cell.text, f"{key}_status": cell.status}
         record |= {f"{key}_{name}": repr(number) for name, number in numbers.items() if number is not None}
-    for benchmark in table.layout.benchmarks:
-        cells = (cell for cell in row.cells.values() if cell.column.benchmark == benchmark.key)
-        results = {measurement.path: measurement.result for cell in cells for measurement in cell.measurements}
-        if results:
-            first = next(iter(results.values()))
-            deviations = deviations_of(first, benchmark.key)
-            record[f"{benchmark.key}_items"] = str(first.datasets["test"].num_items)
-            record[f"{benchmark.key}_deviations"] = json.dumps(deviations, sort_keys=True) if deviations else ""
-            record |= {f"{benchmark.key}_seeds": str(len(results)), f"{benchmark.key}_result": "; ".join(results)}
+    for cell in row.cells.values():
+        if cell.measurements:
+            place, first = cell.column.place, cell.measurements[0].result
+            deviations = deviations_of(first, cell.column.benchmark)
+            record[f"{place}_items"] = str(first.datasets["test"].num_items)
+            record[f"{place}_deviations"] = json.dumps(deviations, sort_keys=True) if deviations else ""
+            paths = [measurement.path for measurement in cell.measurements]
+            record |= {f"{place}_seeds": str(len(paths)), f"{place}_result": "; ".join(paths)}
     digests = {found.result.backbone.sha256 for cell in row.cells.values() for found in cell.measurements}
     record["backbone_sha256"] = digests.pop() if len(digests) == 1 else ""
     if row.seed_of is not None:

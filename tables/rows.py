@@ -93,9 +93,15 @@ def standing(result: Result, benchmark: str) -> Status:
     return "measured-deviating" if deviations_of(result, benchmark) else "measured"
 
 
+def slot_of(column: Column, dataset: str) -> Slot:
+    """Where a column's figures come from, in a row of this data set, or in one of all data sets."""
+    return Slot(column.benchmark, (column.dataset or dataset) if BENCHMARKS[column.benchmark].any_dataset else "")
+
+
 def in_words(cells: Iterable[Cell], word_of: Callable[[Cell], str]) -> str:
     """What is true of the cells of a row: one word for all benchmarks, or one for each, such as `COCO subset, ADE20K measured`."""
-    words = {BENCHMARKS[cell.column.benchmark].title: word_of(cell) for cell in cells}
+    columns = {cell.column: word_of(cell) for cell in cells}
+    words = {column.heading if column.dataset else BENCHMARKS[column.benchmark].title: word for column, word in columns.items()}
     if len(set(words.values())) == 1:
         return next(iter(words.values()))
     return ", ".join(f"{title} {word}" for title, word in words.items())
@@ -128,7 +134,7 @@ def build_table(layout: Layout, published: Sequence[PublishedRow], evaluated: Se
     for recipe in evaluated:
         datasets = sorted({slot.dataset for slot in recipe.slots if slot.dataset}) if layout.row_per_dataset else [""]
         for dataset in datasets:
-            places = [Slot(benchmark.key, dataset if benchmark.any_dataset else "") for benchmark in layout.benchmarks]
+            places = dict.fromkeys(slot_of(column, dataset) for column in layout.columns)
             slots = {place: recipe.slots[place] for place in places if place in recipe.slots}
             if slots:
                 measured.append((dataset, recipe.name, _measured_row(layout, recipe, slots, dataset)))
@@ -165,20 +171,20 @@ def _row(layout: Layout, recipe: Evaluated, name: str, slots: _Slots, dataset: s
     known["pretraining_data"] = results[0].backbone.source.get("pretraining_data", "")
     for key in ("knn_features", "linear_features"):
         known[key] = next((str(result.protocol.settings[key]) for result in results if key in result.protocol.settings), "")
-    by_benchmark = {slot.benchmark: found for slot, found in slots.items()}
     footnotes = {
-        f"{BENCHMARKS[key].title}: {text}": None
-        for key, found in by_benchmark.items()
+        f"{BENCHMARKS[slot.benchmark].title}: {text}": None
+        for slot, found in slots.items()
         for measurement in found
-        for text in footnotes_of(measurement.result, key).values()
+        for text in footnotes_of(measurement.result, slot.benchmark).values()
     }
+    by_column = {column: slots.get(slot_of(column, dataset), ()) for column in layout.columns}
     return Row(
         kind="measured",
         descriptors={descriptor: known.get(descriptor, "") for descriptor in layout.descriptors},
         cells={
-            column.key: _measured_cell(column, by_benchmark[column.benchmark])
-            for column in layout.columns
-            if column.benchmark in by_benchmark and column.metric in by_benchmark[column.benchmark][0].result.metrics
+            column.key: _measured_cell(column, found)
+            for column, found in by_column.items()
+            if found and column.metric in found[0].result.metrics
         },
         note="; ".join(footnotes),
         evaluated=recipe,

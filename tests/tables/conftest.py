@@ -47,7 +47,7 @@ NO_BENCHMARK_NUMBERS: dict[str, dict[str, Any]] = {
 """Status -> options of `make_result` for a result of that worth."""
 DEFAULTS: dict[str, Any] = {
     **{"values": {}, "intervals": {}, "breakdown": {}, "artefacts": {}, "seed": 0},
-    **{"coverage": "full", "listing": "0" * 64},
+    **{"coverage": "full", "listing": "0" * 64, "test": ()},
     **{"version": 1, "settings": {}, "deviations": {}},
     **{"spec": VIT_TINY, "source": {}, "epoch": 200},
 }
@@ -73,7 +73,7 @@ def make_result(name: str, task: str, *, protocol: str = "", sha256: str = "", *
         breakdown=given["breakdown"],
         datasets={
             role: Dataset(name=dataset, split=split, num_items=count if given["coverage"] == "full" else 2, **fingerprint)
-            for role, (dataset, split, count) in DATASETS[task].items()
+            for role, (dataset, split, count) in (DATASETS[task] | ({"test": given["test"]} if given["test"] else {})).items()
         },
         backbone=BackboneRecord(
             name=name, sha256=sha256 or f"{len(name):064x}", spec=given["spec"], source=source | given["source"]

@@ -16,7 +16,7 @@ from tests.conftest import REPOSITORY, RunMain
 from tests.tables.conftest import WriteResult
 from tests.tables.report.conftest import write_run
 
-NAMES = ["classification", "compatibility", "components", "davis_2016", "main", "upernet"]
+NAMES = ["classification", "compatibility", "components", "davis_2016", "frozen", "main", "upernet"]
 PAGES = ["macros.tex", "report.html", "results.jsonl", "summary.md", "tables.md", "tables.tex"]
 FILES = sorted([*(f"{name}{suffix}" for name in NAMES for suffix in (".csv", "_full.csv", ".tex")), *PAGES])
 PASSED = "nothing keeps them from being compared"

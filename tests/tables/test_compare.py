@@ -183,9 +183,9 @@ def test_errors_are_printed_in_metres_and_the_lowest_is_the_best(
 ) -> None:
     for name, rmse in (("near", 0.3094), ("far", 0.4031), ("tie", 0.3092)):
         write(name, "depth", values={"rmse": rmse, "abs_rel": 0.1, "a1": 0.9})
-    page = render_all(runs)["tables.md"]
+    page = render_all(runs)["tables.md"].partition("## NYU depth")[2]
     assert "lower is better for RMSE (m), AbsRel" in page
-    assert page.count("**0.309**<sup>") == 2
+    assert page.count("**0.309**") == 2
     assert "<u>0.403</u>" in page
     broken = make_result("percent", "depth", values={"rmse": 0.3, "abs_rel": 0.1, "a1": 0.9})
     metrics = broken.metrics | {"rmse": Metric(value=30.9)}

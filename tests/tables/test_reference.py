@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import backbones.layouts
-from tables.layout import COMPATIBILITY, COMPONENTS, DAVIS_2016, LAYOUTS, MAIN, UPERNET
+from tables.layout import COMPATIBILITY, COMPONENTS, DAVIS_2016, FROZEN, LAYOUTS, MAIN, UPERNET
 from tables.reference import REFERENCE_FOLDER, read_checkpoints, read_reference
 
 MAIN_COLUMNS = {
@@ -25,6 +25,54 @@ MAIN_COLUMNS = {
     "davis_j_mean": "56.0 57.6 52.6 51.2 57.0 51.2 52.0 59.1 60.7",
     "davis_f_mean": "55.0 57.3 48.9 47.3 56.4 55.9 57.3 62.4 64.7",
 }
+FROZEN_DIGITS = {
+    "ADE20K lin. (DINOv3)": {
+        **{"DINOv3 S/16": "47.0", "DINOv3 S+/16": "48.8", "DINOv3 B/16": "51.8", "DINOv3 L/16": "54.9", "DINOv3 H+/16": "54.8"},
+        **{"DINOv3 7B/16": "55.9", "DINOv3 ConvNeXt-T": "42.7", "DINOv3 ConvNeXt-S": "44.8", "DINOv3 ConvNeXt-B": "46.3"},
+        "DINOv3 ConvNeXt-L": "47.8",
+    },
+    "VOC lin. (DINOv2)": {
+        **{"DINO B/16": "62.92", "MAE B/16": "50.29", "DeiT-III B/16": "71.03", "CLIP B/16": "77.75"},
+        **{"DINOv2 S/14": "81.78", "DINOv2 B/14": "83.52", "DINOv2 L/14": "83.43"},
+        **{"DINOv2, registers S/14": "80.88", "DINOv2, registers B/14": "83.48", "DINOv2, registers L/14": "83.21"},
+    },
+    "ADE20K lin. (DINOv2)": {
+        **{"DINO B/16": "31.03", "MAE B/16": "23.84", "DeiT-III B/16": "32.84", "CLIP B/16": "40.50"},
+        **{"DINOv2 S/14": "44.05", "DINOv2 B/14": "47.02", "DINOv2 L/14": "47.53"},
+        **{"DINOv2, registers S/14": "44.36", "DINOv2, registers B/14": "47.73", "DINOv2, registers L/14": "48.44"},
+    },
+    "VOC lin. (NeCo)": {
+        **{"Leopart S/16": "69.3", "DINO+NeCo S/16": "65.8", "TimeT+NeCo S/16": "68.5", "Leopart+NeCo S/16": "68.3"},
+        **{"DINOv2+NeCo S/14": "81.4", "DINOv2+NeCo B/14": "84.5"},
+    },
+    "ADE20K lin. (NeCo)": {"Franca B/14": "39.1", "Franca L/14": "41.3", "Franca g/14": "42.4"},
+    "VOC retrieval 102k": {
+        **{"DINO S/16": "37.2", "DINO B/16": "44.9"},
+        **{"DINOv2 S/14": "70.2", "DINOv2 B/14": "69.1", "DINOv2 L/14": "64.6", "DINOv2 g/14": "62.3"},
+    },
+    "VOC retrieval 1.02M": {
+        **{"DINO S/16": "43.1", "DINO B/16": "50.8"},
+        **{"DINOv2 S/14": "74.9", "DINOv2 B/14": "74.6", "DINOv2 L/14": "71.7", "DINOv2 g/14": "69.9"},
+    },
+    "VOC retrieval 10.24M": {
+        **{"DINO S/16": "46.6", "DINO B/16": "55.7"},
+        **{"DINOv2 S/14": "77.0", "DINOv2 B/14": "76.9", "DINOv2 L/14": "74.8", "DINOv2 g/14": "73.6"},
+        **{"Franca B/14": "75.7", "Franca L/14": "73.5", "Franca g/14": "76.7"},
+        **{"CrIBo S/16": "73.2 58.1", "CrIBo B/16": "74.9"},
+    },
+    "ADE20K retrieval 10.24M": {"CrIBo S/16": "28.3 23.4", "CrIBo B/16": "30.0"},
+    "ADE20K patch k-NN (CAPI)": {"CAPI L/14": "35.2 32.1 29.7 29.2"},
+    "NYU RMSE in m (DINOv3)": {
+        **{"DINOv3 S/16": "0.403", "DINOv3 S+/16": "0.399", "DINOv3 B/16": "0.373", "DINOv3 L/16": "0.352"},
+        **{"DINOv3 H+/16": "0.352", "DINOv3 7B/16": "0.309", "DINOv3 ConvNeXt-T": "0.448", "DINOv3 ConvNeXt-S": "0.432"},
+        **{"DINOv3 ConvNeXt-B": "0.420", "DINOv3 ConvNeXt-L": "0.403"},
+    },
+    "NYU RMSE in m (Denoising-ViT)": {
+        **{"DINO B/16": "0.5742", "MAE B/16": "0.6629", "DeiT-III B/16": "0.5837"},
+        **{"DINOv2 S/14": "0.4340", "DINOv2 B/14": "0.3965", "DINOv2 L/14": "0.3831"},
+    },
+}
+"""Column -> method and backbone -> digits, of several pretraining data sets in the order of the rows."""
 CHECKPOINTS = read_checkpoints()
 
 
@@ -58,13 +106,31 @@ def test_the_ablations_hold_the_published_digits() -> None:
     }
 
 
+def test_frozen_holds_the_published_digits_of_each_protocol_in_a_column_of_its_own() -> None:
+    rows = read_reference(FROZEN)
+    found: dict[str, dict[str, list[str]]] = {column.heading: {} for column in FROZEN.columns}
+    for row in rows:
+        name = f"{row.descriptors['method']} {row.descriptors['backbone'].removeprefix('ViT-')}"
+        for column in FROZEN.columns:
+            if row.values[column.key]:
+                found[column.heading].setdefault(name, []).append(row.values[column.key])
+    assert {heading: {name: " ".join(values) for name, values in of.items()} for heading, of in found.items()} == FROZEN_DIGITS
+    assert all(row.source for row in rows)
+    notes = {row.descriptors["method"]: row.note for row in rows}
+    assert "inferred" in notes["DINOv3"]
+    assert "assumed" in notes["CrIBo"]
+    for left_out in ("DIP", "RADIO", "PE-Spatial", "TIPSv2"):
+        assert left_out in FROZEN.caption
+        assert left_out not in " ".join(notes)
+
+
 def test_uper_net_has_two_published_values_and_every_row_says_where_it_is_published() -> None:
     assert [(row.descriptors["method"], row.values) for row in read_reference(UPERNET)] == [
         ("DINO", {"upernet_miou": "42.3", "upernet_aacc": "", "upernet_macc": ""}),
         ("DINO+SelfPatch", {"upernet_miou": "43.2", "upernet_aacc": "", "upernet_macc": ""}),
     ]
     assert read_reference(DAVIS_2016) == []
-    sources = [row.source for layout in LAYOUTS for row in read_reference(layout)]
+    sources = [row.source for layout in LAYOUTS if layout != FROZEN for row in read_reference(layout)]
     assert len(sources) == 9 + 10 + 9 + 2
     assert all("CVPR 2022" in source or "alinlab/SelfPatch" in source for source in sources)
 
