@@ -47,7 +47,7 @@ def test_the_last_block_has_the_final_norm(toy_spec: ViTSpec, images: torch.Tens
     ("spec", "shape", "multiple"),
     [
         (SwinSpec(embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 2), window_size=4), (2, 64, 2, 3), 32),
-        (ResNetSpec(layers=(1, 1, 1, 1)), (2, 2048, 2, 3), 1),
+        (ResNetSpec(layers=(1, 1, 1, 1)), (2, 2048, 2, 3), 32),
     ],
 )
 def test_other_families_give_their_last_stage(spec: Any, shape: Any, multiple: int, images: torch.Tensor) -> None:
