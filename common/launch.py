@@ -217,4 +217,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    try:
+        run_command(main)
+    except SystemExit as ended:
+        # A thread of torch's store that still runs would abort the process while Python ends, and change its exit status.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(int(ended.code or 0))
