@@ -24,7 +24,7 @@ from eval.depth.protocol import Rules, beta1, learning_rate
 from eval.depth.transforms import draw_changes, read_tensors, training_pair
 from eval.probes.heads import LinearHead
 from eval.probes.nyu import Pair
-from eval.probes.training import Draw, Maps, earlier_state, seed_of
+from eval.probes.training import Draw, Maps, resume, seed_of
 
 logger = logging.getLogger(__name__)
 
@@ -60,15 +60,7 @@ def train_head(
 ) -> None:
     """Train to the end, from the checkpoint on if there is one; `batches` start at an update, `digest` is of the run's inputs."""
     optimizer = make_optimizer(head, rules)
-    first = 0
-    if (state := earlier_state(checkpoint, digest)) is not None:
-        try:
-            head.load_state_dict(state["head"])
-            optimizer.load_state_dict(state["optimizer"])
-            first = int(state["updates"])
-        except Exception as error:  # whatever torch raises for what does not fit
-            raise ValueError(f"{checkpoint}: damaged ({error}); remove it to train anew") from error
-        logger.info("%d updates were made by an earlier run", first)
+    first = resume(checkpoint, digest, {"head": head, "optimizer": optimizer})["updates"]
     head.train()
     bar = tqdm(initial=first, total=rules.iterations, unit="update", disable=True if rank() else None, leave=False)
     for step, (maps, truth_B1HW) in enumerate(batches(first), first):

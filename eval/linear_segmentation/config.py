@@ -34,6 +34,8 @@ class LinearSegmentationConfig:
     """Updates between two tests; by default the published 5,000 for `dinov3`, one pass for `neco`, and 10,000 for `dinov2`."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """What the frozen backbone computes in; the published protocols use float32, heads always do."""
+    draw_images: int = 8
+    """Test images, spread evenly, that are drawn beside truth and prediction into OUTPUT/predictions; 0 draws none."""
     checkpoint_interval: int = 1000  # Updates between two records of the progress, from which an interrupted run continues.
     workers: int = 8  # Processes that decode images, per process of the run; 0: itself.
     device: str = "auto"  # `cpu`, `cuda`, `cuda:1`, ...; `auto`: a GPU where there is one.
@@ -41,7 +43,7 @@ class LinearSegmentationConfig:
 
     def __post_init__(self) -> None:
         positive = dict.fromkeys(("iterations", "batch_size", "evaluate_every", "checkpoint_interval"), 1)
-        for name, least in {**positive, "size": 16, "workers": 0, "seed": 0}.items():
+        for name, least in {**positive, "size": 16, "draw_images": 0, "workers": 0, "seed": 0}.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name}={value} must be at least {least}")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from backbones.build import AnyBackbone, build_backbone
@@ -18,24 +19,27 @@ from backbones.file import load_strictly, read_backbone_file
 from backbones.spec import BackboneSpec
 from common.distributed import choose_device, full_float32, process_group, rank, wait_for_all
 from common.files import write_atomically
+from common.images import IMAGENET_STD
 from eval.findings import refuse
 from eval.linear_segmentation import protocol
 from eval.linear_segmentation.config import LinearSegmentationConfig
 from eval.linear_segmentation.protocol import Rules, rules_of
-from eval.linear_segmentation.training import train_heads, trials_of
+from eval.linear_segmentation.training import HEADS_FILE, train_heads, trials_of
 from eval.linear_segmentation.transforms import PIXEL_BYTES, read_batch, read_test
 from eval.probes.data import LabelledSet, Split, check_splits, find_set
 from eval.probes.dense import joined_windows, predicted_classes, window_boxes
 from eval.probes.features import FrozenFeatures, centre_pad
+from eval.probes.heads import LinearHead
 from eval.probes.items import ARTEFACT
 from eval.probes.loading import over_images
+from eval.probes.pictures import draw_pictures, label_panel, rgb_panel, sheet
 from eval.probes.pixels import compute_metrics, count_pixels, further_metrics
 from eval.probes.training import Maps, training_batches
 from eval.record import Evaluation
 from eval.result import RESULT_FILE, Metric, Result, read_result, write_result
 
 Extract = Callable[[Tensor], Maps]
-HEADS_FILE, IMAGES_FILE = "linear.pth", "image_pixels.npz"
+IMAGES_FILE = "image_pixels.npz"
 
 
 def check(config: LinearSegmentationConfig, spec: BackboneSpec) -> tuple[Split, Split]:
@@ -71,12 +75,12 @@ def evaluate(config: LinearSegmentationConfig) -> Result:
         with evaluation.begun() as finished:
             if finished is not None:
                 return finished
-            outcomes = _train(config, rules, train, test, network, device, evaluation.inputs_sha256)
+            outcomes, pictures = _train(evaluation, train, test, network, device)
             if rank() == 0:
                 arrays: dict[str, Any] = {"names": np.array(list(test.pairs)), "counts": outcomes[0]["counts"].numpy()}
                 write_atomically(config.output / IMAGES_FILE, partial(np.savez_compressed, **arrays))
                 metrics, breakdown = summary(outcomes, rules, found)
-                artefacts = {"heads": HEADS_FILE, ARTEFACT: IMAGES_FILE}
+                artefacts = {"heads": HEADS_FILE, ARTEFACT: IMAGES_FILE, **pictures}
                 write_result(config.output, evaluation.record(metrics, breakdown, artefacts, device, start))
             wait_for_all()
             return read_result(config.output / RESULT_FILE)
@@ -84,15 +88,11 @@ def evaluate(config: LinearSegmentationConfig) -> Result:
 
 @full_float32()
 def _train(
-    config: LinearSegmentationConfig,
-    rules: Rules,
-    train: Split,
-    test: Split,
-    network: AnyBackbone,
-    device: torch.device,
-    digest: str,
-) -> list[dict[str, Any]]:
-    """Train and test every head, as `train_heads` returns it."""
+    evaluation: Evaluation, train: Split, test: Split, network: AnyBackbone, device: torch.device
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Train and test every head, as `train_heads` returns it, and draw predictions of the first one: the artefacts."""
+    config: LinearSegmentationConfig = evaluation.options
+    rules = rules_of(config)
     layers = {layer: protocol.blocks_of(layer, network.spec) for layer in rules.layers}
     autocast = torch.bfloat16 if rules.precision == "bfloat16" else None
     blocks = sorted({block for listed in layers.values() for block in listed})
@@ -111,8 +111,21 @@ def _train(
     )
     widths = {layer: sum(network.map_channels([block])[0] for block in listed) for layer, listed in layers.items()}
     evaluate_heads = partial(count_all, config=config, rules=rules, split=test, extract=extract)
-    names, checkpoint = class_names(rules, test.of), config.output / HEADS_FILE
-    return train_heads(config, rules, batches, widths, len(names), len(train.pairs), evaluate_heads, checkpoint, digest, device)
+    classes = len(class_names(rules, test.of))
+    outcomes = train_heads(evaluation, rules, batches, widths, classes, len(train.pairs), evaluate_heads, device)
+    head = LinearHead(widths[rules.layers[0]], classes, rules.batch_norm, rules.weight_deviation, config.seed)
+    head.load_state_dict(outcomes[0]["weights"])
+    draw = partial(draw_picture, head.to(device).eval(), test, rules, extract)
+    count = 0 if rank() else config.draw_images
+    return outcomes, draw_pictures(list(test.pairs), count, config.output / "predictions", draw)
+
+
+def draw_picture(head: nn.Module, split: Split, rules: Rules, extract: Extract, index: int) -> Image.Image:
+    """A test image as the network sees it, its truth and a prediction beside each other."""
+    image_3HW, labels_HW = read_test(split, rules, index)
+    (predicted_HW,) = predict([head], image_3HW, (labels_HW.shape[0], labels_HW.shape[1]), rules, extract)
+    labels = [label_panel(found.cpu(), len(class_names(rules, split.of))) for found in (labels_HW, predicted_HW)]
+    return sheet([rgb_panel(image_3HW, IMAGENET_STD), *labels], 3, (image_3HW.shape[2], image_3HW.shape[1]))
 
 
 def class_names(rules: Rules, found: LabelledSet) -> tuple[str, ...]:
@@ -134,7 +147,7 @@ def extract_maps(features: FrozenFeatures, rules: Rules, images_B3HW: Tensor) ->
 def predict(
     heads: Sequence[nn.Module], image_3HW: Tensor, size: tuple[int, int], rules: Rules, extract: Extract
 ) -> list[Tensor]:
-    """The classes [H, W] by every head of a sweep, at a size (height, width)."""
+    """The classes [H, W] by every head of a sweep, or the first ones, at a size (height, width)."""
     height, width = image_3HW.shape[1:]
     boxes = [(0, height, 0, width)]
     if rules.stride is not None:
@@ -142,7 +155,7 @@ def predict(
     windows_B3HW = torch.stack([image_3HW[:, top:bottom, left:right] for top, bottom, left, right in boxes])
     parts = [extract(part) for part in windows_B3HW.split(rules.batch_size)]
     predictions = []
-    for head, trial in zip(heads, trials_of(rules), strict=True):
+    for head, trial in zip(heads, trials_of(rules), strict=False):
         logits = [logits_1Khw for maps in parts for logits_1Khw in head(maps[trial.layer]).split(1)]
         whole_1KHW = logits[0] if rules.stride is None else joined_windows(logits, boxes, (height, width))
         predictions.append(predicted_classes(whole_1KHW, size))
@@ -171,18 +184,13 @@ def summary(
     outcomes: Sequence[dict[str, Any]], rules: Rules, found: LabelledSet
 ) -> tuple[dict[str, Metric], dict[str, dict[str, float]]]:
     """The first head's metrics in percent, the mIoU of the others, and that of the evaluation that the protocol does not select."""
-    metrics: dict[str, float] = {}
-    classes: list[dict[str, float]] = []
-    for trial, outcome in zip(trials_of(rules), outcomes, strict=True):
-        counts_3K = outcome["counts"].sum(dim=0, dtype=torch.int64)
-        values, per_class = compute_metrics(counts_3K, rules.absent_classes == "zero")
-        if classes:
-            metrics[f"mIoU ({trial})"] = values["mIoU"]
-            continue
-        classes = per_class
-        mious = [miou for _, miou in outcome["history"]]
-        other = ("last evaluation", mious[-1]) if rules.selection == "best" else ("best evaluation", max(mious))
-        further = {name: value for name, value in further_metrics(counts_3K).items() if not math.isnan(value)}
-        metrics |= {**values, **further, f"mIoU, {other[0]}": other[1]}
-    named = dict(zip(class_names(rules, found), classes, strict=True))
+    counts_3K = outcomes[0]["counts"].sum(dim=0, dtype=torch.int64)
+    metrics, per_class = compute_metrics(counts_3K, rules.absent_classes == "zero")
+    metrics |= {name: value for name, value in further_metrics(counts_3K).items() if not math.isnan(value)}
+    best = [max(miou for _, miou in outcome["history"]) for outcome in outcomes]
+    last = [outcome["history"][-1][1] for outcome in outcomes]
+    selected, other, name = (best, last, "last") if rules.selection == "best" else (last, best, "best")
+    metrics[f"mIoU, {name} evaluation"] = other[0]
+    metrics |= {f"mIoU ({trial})": miou for trial, miou in zip(trials_of(rules)[1:], selected[1:], strict=True)}
+    named = dict(zip(class_names(rules, found), per_class, strict=True))
     return {name: Metric(value=value) for name, value in metrics.items()}, named

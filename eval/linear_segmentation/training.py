@@ -7,7 +7,6 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,14 +15,16 @@ from tqdm import tqdm
 
 from common.distributed import rank
 from common.files import write_atomically
-from eval.linear_segmentation.config import LinearSegmentationConfig
 from eval.linear_segmentation.protocol import Rules, learning_rate, updates
 from eval.probes.dense import cross_entropy
 from eval.probes.heads import LinearHead, kept_channels
 from eval.probes.pixels import compute_metrics
-from eval.probes.training import Maps, earlier_state, seed_of
+from eval.probes.training import Maps, resume, seed_of
+from eval.record import Evaluation
 
 logger = logging.getLogger(__name__)
+
+HEADS_FILE = "linear.pth"
 
 
 class Trial(NamedTuple):
@@ -76,37 +77,28 @@ def train_step(
 
 
 def train_heads(
-    config: LinearSegmentationConfig,
+    evaluation: Evaluation,
     rules: Rules,
     batches: Callable[[int], Iterator[tuple[Maps, Tensor]]],
     widths: dict[str, int],
     num_classes: int,
     num_images: int,
     evaluate: Callable[[Sequence[nn.Module]], list[Tensor]],
-    checkpoint: Path,
-    digest: str,
     device: torch.device,
 ) -> list[dict[str, Any]]:
-    """Train to the end, from the checkpoint on if there is one; `batches` start at an update, `digest` is that of the run's inputs.
+    """Train to the end, from the checkpoint on if there is one; `batches` start at an update.
 
     `evaluate` gives the counts [N, 3, K] of the heads. Returns for every trial `history` [(updates, mIoU)], and `counts`, `weights`
     of the evaluation that the protocol selects.
     """
-    trials = trials_of(rules)
+    config, digest, trials = evaluation.options, evaluation.inputs_sha256, trials_of(rules)
+    checkpoint = config.output / HEADS_FILE
     heads = nn.ModuleList(
         LinearHead(widths[trial.layer], num_classes, rules.batch_norm, rules.weight_deviation, config.seed) for trial in trials
     ).to(device)
     optimizer = make_optimizer(list(heads), rules)
-    outcomes: list[dict[str, Any]] = [{"history": []} for _ in trials]
-    first = 0
-    if (state := earlier_state(checkpoint, digest)) is not None:
-        try:
-            heads.load_state_dict(state["heads"])
-            optimizer.load_state_dict(state["optimizer"])
-            first, outcomes = state["updates"], state["outcomes"]
-        except Exception as error:  # whatever torch raises for what does not fit
-            raise ValueError(f"{checkpoint}: damaged ({error}); remove it to train anew") from error
-        logger.info("%d updates were made by an earlier run", first)
+    state = resume(checkpoint, digest, {"heads": heads, "optimizer": optimizer})
+    first, outcomes = state["updates"], state.get("outcomes") or [{"history": []} for _ in trials]
     total, per_pass = updates(rules, num_images)
     every = rules.evaluate_every or per_pass
     bar = tqdm(initial=first, total=total, unit="update", disable=True if rank() else None, leave=False)
@@ -125,15 +117,14 @@ def train_heads(
         bar.update()
         done = step + 1
         tested = done % every == 0 or done == total
-        if tested or done % config.checkpoint_interval == 0:
-            for loss, trial in zip(losses.tolist(), trials, strict=True):
-                if not math.isfinite(loss):
-                    raise ValueError(f"the loss of {trial} is {loss} after {done} updates; give smaller learning_rates")
+        if not tested and done % config.checkpoint_interval:
+            continue
+        for loss, trial in zip(losses.tolist(), trials, strict=True):
+            if not math.isfinite(loss):
+                raise ValueError(f"the loss of {trial} is {loss} after {done} updates; give smaller learning_rates")
         if tested:
             _select(outcomes, evaluate(list(heads.eval())), heads, rules, done)
-            for trial, outcome in zip(trials, outcomes, strict=True):
-                logger.info("update %d of %d: mIoU %.2f (%s)", done, total, outcome["history"][-1][1], trial)
-        if rank() == 0 and (tested or done % config.checkpoint_interval == 0):
+        if rank() == 0:
             parts = {"heads": heads.state_dict(), "optimizer": optimizer.state_dict()}
             state = {"inputs": digest, "updates": done, "outcomes": outcomes, **parts}
             write_atomically(checkpoint, partial(torch.save, state))
@@ -142,10 +133,11 @@ def train_heads(
 
 def _select(outcomes: list[dict[str, Any]], counts: list[Tensor], heads: nn.ModuleList, rules: Rules, done: int) -> None:
     """Note the mIoU of every head, and keep counts and weights of the evaluation that the protocol reports so far."""
-    for outcome, counts_N3K, head in zip(outcomes, counts, heads, strict=True):
+    for trial, outcome, counts_N3K, head in zip(trials_of(rules), outcomes, counts, heads, strict=True):
         miou = compute_metrics(counts_N3K.sum(dim=0, dtype=torch.int64), rules.absent_classes == "zero")[0]["mIoU"]
         earlier = [value for _, value in outcome["history"]]
         outcome["history"].append((done, miou))
+        logger.info("update %d: mIoU %.2f (%s)", done, miou, trial)
         if rules.selection == "last" or not earlier or miou > max(earlier):
             weights = {name: value.detach().cpu().clone() for name, value in head.state_dict().items()}
             outcome.update(counts=counts_N3K, weights=weights)

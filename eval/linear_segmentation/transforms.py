@@ -6,7 +6,6 @@ Shapes: H x W pixels; boxes are (top, bottom, left, right), half-open. Labels ar
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from torchvision.transforms import functional as TF
 from eval.linear_segmentation.protocol import Rules, has_unlabelled_class
 from eval.probes import augment
 from eval.probes.augment import Array
-from eval.probes.data import VOID, LabelledSet, Split, read_image
+from eval.probes.data import VOID, Split, read_image
 from eval.probes.dense import Box
 from eval.probes.pixels import nearest
 from eval.probes.training import Draw, seed_of
@@ -82,18 +81,14 @@ def _cut_and_stretched(image: Image.Image, labels_HW: Array, rules: Rules, rando
     return np.array(part), np.array(labels)
 
 
-def read_labels(found: LabelledSet, rules: Rules, path: Path, size: tuple[int, int]) -> Array:
-    """Classes from 0, `VOID` where the pixel does not count."""
-    if not has_unlabelled_class(rules, found):
-        return found.read_classes(path, size)
-    labels_HW = found.read_labels(path, size)
-    return np.where(labels_HW == found.void, np.uint8(VOID), labels_HW)
-
-
 def _read_pair(split: Split, rules: Rules, index: int) -> tuple[Image.Image, Array]:
+    """An image, and classes from 0, `VOID` where the pixel does not count."""
     image_path, label_path = list(split.pairs.values())[index]
     image = read_image(image_path)
-    return image, read_labels(split.of, rules, label_path, image.size)
+    if not has_unlabelled_class(rules, split.of):
+        return image, split.of.read_classes(label_path, image.size)
+    labels_HW = split.of.read_labels(label_path, image.size)
+    return image, np.where(labels_HW == split.of.void, np.uint8(VOID), labels_HW)
 
 
 def read_batch(split: Split, rules: Rules, seed: int, draws: Sequence[Draw]) -> tuple[Tensor, Tensor]:

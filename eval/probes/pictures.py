@@ -1,35 +1,49 @@
-"""Panels that show what a probe predicts.
+"""Pictures that show what a probe predicts.
 
-Shapes: S x S pixels.
+Shapes: H x W pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from common.images import IMAGENET_MEAN
+from common.files import write_atomically
+from common.images import IMAGENET_MEAN, evenly
 
 
-def rgb_panel(pixels_3SS: Tensor, std: Sequence[float]) -> Image.Image:
+def draw_pictures(names: Sequence[str], count: int, folder: Path, draw: Callable[[int], Image.Image]) -> dict[str, str]:
+    """Draw so many images, spread evenly, by their indices, each into a PNG of its name; the artefacts that these are."""
+    artefacts = {}
+    for index in evenly(range(len(names)), count):
+        path = folder / f"{names[index]}.png"
+        write_atomically(path, partial(draw(index).save, format="PNG"))
+        artefacts[f"prediction on {names[index]}"] = f"{folder.name}/{names[index]}.png"
+    return artefacts
+
+
+def rgb_panel(pixels_3HW: Tensor, std: Sequence[float]) -> Image.Image:
     """An image that was normalised with ImageNet's mean and this deviation."""
     mean, deviation = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, std))
-    levels = (pixels_3SS * deviation + mean).clamp(0, 1).mul(255).round().byte()
+    levels = (pixels_3HW * deviation + mean).clamp(0, 1).mul(255).round().byte()
     return Image.fromarray(levels.permute(1, 2, 0).numpy())
 
 
-def label_panel(labels_SS: Tensor, num_classes: int) -> Image.Image:
+def label_panel(labels_HW: Tensor, num_classes: int) -> Image.Image:
     """Each class in a colour of its own, class 0 in black, pixels without any class in grey."""
     table = np.random.default_rng(0).integers(64, 256, (256, 3), dtype=np.uint8)
     table[0], table[num_classes:] = 0, 128
-    return Image.fromarray(table[labels_SS.numpy()])
+    return Image.fromarray(table[labels_HW.numpy()])
 
 
-def sheet(panels: Sequence[Image.Image], columns: int, width: int) -> Image.Image:
-    """Panels in rows of so many, each resized to a square."""
-    page = Image.new("RGB", (columns * width, -(-len(panels) // columns) * width))
+def sheet(panels: Sequence[Image.Image], columns: int, size: tuple[int, int]) -> Image.Image:
+    """Panels in rows of so many, each resized to a size (width, height)."""
+    width, height = size
+    page = Image.new("RGB", (columns * width, -(-len(panels) // columns) * height))
     for index, panel in enumerate(panels):
-        page.paste(panel.resize((width, width)), (index % columns * width, index // columns * width))
+        page.paste(panel.resize(size), (index % columns * width, index // columns * height))
     return page

@@ -9,12 +9,13 @@ Shapes: B images of a batch.
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from backbones.checkpoint import CheckpointError, load_checkpoint
 from common.distributed import gather_objects, rank, world_size
@@ -35,20 +36,27 @@ def seed_of(*parts: int) -> int:
     return int.from_bytes(hashlib.sha256(" ".join(map(str, parts)).encode()).digest()[:6], "big")
 
 
-def earlier_state(checkpoint: Path, digest: str) -> Any:
-    """What an earlier run has left of its progress; None if there is nothing, or the machine crashed while it was written.
+def resume(checkpoint: Path, digest: str, parts: Mapping[str, nn.Module | Optimizer]) -> dict[str, Any]:
+    """Load what an earlier run has left of its progress into the parts; what it noted, such as `updates`.
 
-    ValueError if its `inputs` are not this digest of everything that determines the outcome.
+    It noted 0 updates if it left nothing, or if the machine crashed while this was written. ValueError if its `inputs` are not this
+    digest of everything that determines the outcome.
     """
     if not checkpoint.exists():
-        return None
+        return {"updates": 0}
     try:
         state = load_checkpoint(checkpoint)
     except CheckpointError as error:
         logger.warning("%s; the probe is trained anew", error)
-        return None
+        return {"updates": 0}
     if not isinstance(state, dict) or state.get("inputs") != digest:
         raise ValueError(f"{checkpoint}: of an unfinished run with other inputs; choose another --output or remove it")
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        logger.info("%d updates were made by an earlier run", state["updates"])
+    except Exception as error:  # whatever torch raises for what does not fit
+        raise ValueError(f"{checkpoint}: damaged ({error}); remove it to train anew") from error
     return state
 
 

@@ -1,26 +1,12 @@
 """Pictures of dense retrieval: image, truth and prediction above, and below the training patches that voted for one patch of it."""
 
-from functools import partial
-from pathlib import Path
-
 from PIL import Image, ImageDraw
 
-from common.files import write_atomically
-from common.images import evenly
 from eval.probes.pictures import label_panel, rgb_panel, sheet
 from eval.retrieval_segmentation.retrieval import Memory, Retrieval
 
-PICTURES_FOLDER = "pictures"
-_VOTERS, _COLUMNS, _WIDTH = 6, 3, 224
+_VOTERS, _COLUMNS, _SIZE = 6, 3, (224, 224)
 _CONTEXT = 3  # patches that are shown around a voter, on each side
-
-
-def draw_pictures(retrieval: Retrieval, memory: Memory, number: int, count: int, folder: Path) -> None:
-    """Draw so many test images, spread evenly, each into a PNG of its name."""
-    names = list(retrieval.test.split.pairs)
-    for image in evenly(range(len(names)), min(count, len(names))):
-        picture = draw_picture(retrieval, memory, number, image)
-        write_atomically(folder / f"{names[image]}.png", partial(picture.save, format="PNG"))
 
 
 def draw_picture(retrieval: Retrieval, memory: Memory, number: int, image: int) -> Image.Image:
@@ -43,7 +29,7 @@ def draw_picture(retrieval: Retrieval, memory: Memory, number: int, image: int) 
         voter = _marked(rgb_panel(pixels, std), row_of_voter, column_of_voter, patch)
         left, top, wide = (patch * part for part in (column_of_voter - _CONTEXT, row_of_voter - _CONTEXT, 2 * _CONTEXT + 1))
         panels.append(voter.crop((left, top, left + wide, top + wide)))
-    return sheet(panels, _COLUMNS, _WIDTH)
+    return sheet(panels, _COLUMNS, _SIZE)
 
 
 def _marked(image: Image.Image, row: int, column: int, patch: int) -> Image.Image:

@@ -20,12 +20,13 @@ from eval.probes.features import FrozenFeatures, check_input
 from eval.probes.items import ARTEFACT
 from eval.probes.matching import Counts, best_matching, class_pixels, read_counts
 from eval.probes.patches import fill_patches, open_patches
+from eval.probes.pictures import draw_pictures
 from eval.probes.pixels import compute_metrics
 from eval.probes.search import MOST_ROWS, memory_bytes, require_engine
 from eval.record import Evaluation
 from eval.result import RESULT_FILE, Metric, Result, read_result, write_result
 from eval.retrieval_segmentation.config import RetrievalSegmentationConfig
-from eval.retrieval_segmentation.pictures import PICTURES_FOLDER, draw_pictures
+from eval.retrieval_segmentation.pictures import draw_picture
 from eval.retrieval_segmentation.protocol import Settings, labels_of, protocol_of, settings_of
 from eval.retrieval_segmentation.retrieval import QUERIES_AT_ONCE, Retrieval
 from eval.retrieval_segmentation.views import SquareView
@@ -98,8 +99,9 @@ def evaluate(config: RetrievalSegmentationConfig) -> Result:
             memory = retrieval.remember(range(retrieval.train.num_views), distance)
             paths = retrieval.confusions(folder, "test", retrieval.test, range(retrieval.test.num_views), memory, [number])
             if rank() == 0:
-                draw_pictures(retrieval, memory, number, config.pictures, config.output / PICTURES_FOLDER)
-                write_result(config.output, _recorded(evaluation, retrieval, (distance, number), paths, start))
+                draw = partial(draw_picture, retrieval, memory, number)
+                pictures = draw_pictures(list(splits[1].pairs), config.pictures, config.output / "pictures", draw)
+                write_result(config.output, _recorded(evaluation, retrieval, (distance, number), paths, pictures, start))
             wait_for_all()
             return read_result(config.output / RESULT_FILE)
 
@@ -139,7 +141,12 @@ def needs(retrieval: Retrieval) -> str:
 
 
 def _recorded(
-    evaluation: Evaluation, retrieval: Retrieval, chosen: tuple[str, int], paths: Sequence[Path], start: float
+    evaluation: Evaluation,
+    retrieval: Retrieval,
+    chosen: tuple[str, int],
+    paths: Sequence[Path],
+    pictures: dict[str, str],
+    start: float,
 ) -> Result:
     settings, test = retrieval.settings, retrieval.test.split
     total_CC = sum(read_counts(path)[:, 0].sum(axis=0) for path in paths)
@@ -153,7 +160,7 @@ def _recorded(
     return evaluation.record(
         {name: Metric(value=value) for name, value in metrics.items()},
         dict(zip(retrieval.labels.names, per_class, strict=True)),
-        {ARTEFACT: f"{ARTEFACT}.npz"} | ({"pictures": PICTURES_FOLDER} if evaluation.options.pictures else {}),
+        {ARTEFACT: f"{ARTEFACT}.npz", **pictures},
         retrieval.device,
         start,
         {"chosen_distance": chosen[0], "chosen_neighbours": chosen[1]},

@@ -85,6 +85,8 @@ def test_every_protocol_learns_and_its_counts_give_its_metrics(protocol: Any, co
         {name: result.metrics[name].value for name in ("mIoU", "mAcc")}
     )
     assert all((config.output / path).is_file() for path in result.artefacts.values())
+    with Image.open(config.output / result.artefacts["prediction on 2007_000004"]) as picture:
+        assert picture.width >= 3 * 32  # image, truth and prediction
     deviating = {"size", "iterations", "batch_size", "evaluate_every", "learning_rates"}
     assert deviating <= result.protocol.deviations.keys()
     assert result.protocol.deviations.keys() <= deviating | {"stride", "warmup_iterations"}

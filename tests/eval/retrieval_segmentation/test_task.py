@@ -50,10 +50,10 @@ def test_the_command_from_backbone_to_result(
     assert items is not None
     assert items[0] == tuple(TEST)
     assert items[2](np.ones((1, len(TEST))))["mIoU"][0] == pytest.approx(result.metrics["mIoU"].value)
-    pictures = sorted((config.output / "pictures").iterdir())
-    assert [path.stem for path in pictures] == TEST
-    with Image.open(pictures[0]) as image:
-        assert image.width == 3 * 224
+    pictures = {name: path for name, path in result.artefacts.items() if name.startswith("prediction on ")}
+    assert list(pictures) == [f"prediction on {name}" for name in TEST]
+    with Image.open(config.output / pictures[f"prediction on {TEST[0]}"]) as image:
+        assert (image.width, image.height >= 2 * 224) == (3 * 224, True)  # image, truth, prediction; the patches that voted
 
 
 def test_pixels_that_do_not_count_are_background_in_hummingbirds_memory_and_nothing_in_the_fixed_one(
