@@ -133,7 +133,7 @@ def evaluate(
         model: A module (a family of PatchBench under the names of any known layout, also inside of DistributedDataParallel,
             torch.compile or FSDP's `fully_shard`; a model of timm; or an own architecture that gives maps), a backbone file, a
             checkpoint, `timm:NAME` or a function `package.module:build`. Tasks that train need the last for an own architecture.
-        tasks: Names of tasks, as a list or separated by commas.
+        tasks: Names of tasks, as a list or separated by commas; `frozen` stands for several (docs/tasks.md).
         data: Folder with the data sets as `eval_all.sh` expects them; `options={TASK: {"data": ...}}` gives another for one task.
         output: Folder for `backbone.safetensors` and `TASK/result.json`.
         name: Name of the row in the tables; by default that of the folder.

@@ -132,6 +132,16 @@ def _columns(benchmark: str, metrics: tuple[tuple[str, str, str], ...]) -> tuple
 
 
 _COCO_SITE = "http://images.cocodataset.org"
+ADE20K_SET = DataSet(
+    "ade/ADEChallengeData2016",
+    "ADE20K",
+    (
+        Download(
+            "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip", "ade", "ade/ADEChallengeData2016/images"
+        ),
+    ),
+    ("images/training", "images/validation", "annotations/training", "annotations/validation"),
+)
 VOC2012_SET = DataSet(
     "VOCdevkit/VOC2012",
     "PASCAL VOC 2012",
@@ -149,7 +159,6 @@ CITYSCAPES_SET = DataSet(
     (Download("https://www.cityscapes-dataset.com/downloads", "cityscapes", "cityscapes/leftImg8bit"),),
     ("leftImg8bit/val", "gtFine/val"),
 )
-_ADE_SITE = "http://data.csail.mit.edu/places/ADEchallenge"
 _ALL = (
     Task(
         name="davis",
@@ -217,10 +226,10 @@ _ALL = (
         name="segmentation",
         fine_tunes=True,
         summary="Fine-tune Semantic FPN or UperNet on ADE20K and measure mIoU; every default is the published protocol's.",
-        folder="ade/ADEChallengeData2016",
-        dataset="ADE20K",
-        downloads=(Download(f"{_ADE_SITE}/ADEChallengeData2016.zip", "ade", "ade/ADEChallengeData2016/images"),),
-        signs=("images/training", "images/validation", "annotations/training", "annotations/validation"),
+        folder=ADE20K_SET.folder,
+        dataset=ADE20K_SET.dataset,
+        downloads=ADE20K_SET.downloads,
+        signs=ADE20K_SET.signs,
         benchmarks=tuple(
             Benchmark(
                 key=key,
@@ -278,10 +287,10 @@ _ALL = (
     Task(
         name="linear_segmentation",
         summary="Train a linear layer on a frozen backbone's patches to segment ADE20K, PASCAL VOC or Cityscapes, and measure mIoU.",
-        folder="ade/ADEChallengeData2016",
-        dataset="ADE20K",
-        downloads=(Download(f"{_ADE_SITE}/ADEChallengeData2016.zip", "ade", "ade/ADEChallengeData2016/images"),),
-        signs=("images/training", "images/validation", "annotations/training", "annotations/validation"),
+        folder=ADE20K_SET.folder,
+        dataset=ADE20K_SET.dataset,
+        downloads=ADE20K_SET.downloads,
+        signs=ADE20K_SET.signs,
         benchmarks=tuple(
             Benchmark(
                 key=f"linseg_{protocol}",
@@ -366,18 +375,32 @@ _ALL = (
         # The smallest memory with published values has more patches than the sample.
         sample_options=("--input-size", "128", "--memory-size", "1000", "--workers", "0"),
         in_main_table=False,
+        further_sets=(ADE20K_SET, CITYSCAPES_SET),
     ),
 )
 
 TASKS = {task.name: task for task in _ALL}
 BENCHMARKS = {benchmark.key: benchmark for task in _ALL for benchmark in task.benchmarks}
 
+GROUPS = {"frozen": ("classification", "linear_segmentation", "retrieval_segmentation", "davis")}
+"""Names that stand for several tasks, each of which runs where its data is there."""
+
 
 def named_tasks(names: str) -> list[str]:
-    """The names in a text, separated by commas; ValueError if one of them is not that of a task, or if there is none."""
-    named = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
-    unknown = [name for name in named if name not in TASKS]
+    """The tasks in a text, by their names or those of `GROUPS`, separated by commas; ValueError for an unknown name, or for none."""
+    named = _names(names)
+    unknown = [name for name in named if name not in TASKS and name not in GROUPS]
     if unknown or not named:
         problem = f"unknown {', '.join(unknown)}" if unknown else f"{names!r} names no task"
-        raise ValueError(f"--tasks: {problem}; tasks: {', '.join(TASKS)}")
-    return named
+        raise ValueError(f"--tasks: {problem}; tasks: {', '.join((*TASKS, *GROUPS))}")
+    return list(dict.fromkeys(task for name in named for task in GROUPS.get(name, (name,))))
+
+
+def optional_tasks(names: str) -> set[str]:
+    """The tasks in a text that only a group names."""
+    named = _names(names)
+    return {task for name in named for task in GROUPS.get(name, ())}.difference(named)
+
+
+def _names(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]

@@ -16,7 +16,7 @@ from common.cli import parse, run_command
 from common.files import write_text_atomically
 from eval.findings import Finding
 from eval.result import SAMPLE_MARKER
-from eval.tasks import TASKS, Task, named_tasks
+from eval.tasks import TASKS, Task, named_tasks, optional_tasks
 from tools.stray_data import find_archives, find_elsewhere, repair_command
 
 State = Literal["not examined", "absent", "problems", "sample data", "subset", "complete"]
@@ -36,8 +36,8 @@ class DoctorConfig:
 
     data: Path = Path("data")  # Folder that holds the data sets.
     tasks: str = ""
-    """Examine only the data sets of these tasks, separated by commas; an absent one is then a problem. By default, all data sets that
-    exist are examined."""
+    """Examine only the data sets of these tasks, separated by commas; an absent one is then a problem, but for a task that `frozen`
+    stands for. By default, all data sets that exist are examined."""
     deep: bool = False  # Decode every file instead of looking at its header and its end.
     jobs: int = 0  # Number of processes; 0 starts one per core.
     names: int = 5  # Number of file names to show for each kind of problem; the JSON file has all of them.
@@ -122,14 +122,15 @@ class DatasetReport:
 
 def examine_all(config: DoctorConfig) -> list[DatasetReport]:
     """Examine the data sets that the config asks for; of the others, only find out whether they exist."""
-    asked = named_tasks(config.tasks) if config.tasks else []
+    asked, optional = named_tasks(config.tasks) if config.tasks else [], optional_tasks(config.tasks)
     chosen: dict[str, tuple[Task, bool, bool]] = {}
     for task in TASKS.values():
         for number, on_set in enumerate(task.on_each_set()):
             examined = not asked or task.name in asked
             # A set of several tasks is examined once, and must be there only for a task whose own one it is.
-            if on_set.folder not in chosen or (examined and not chosen[on_set.folder][2]):
-                chosen[on_set.folder] = (on_set, number == 0 and task.name in asked, examined)
+            needed = number == 0 and task.name in asked and task.name not in optional
+            if on_set.folder not in chosen or (needed, examined) > chosen[on_set.folder][1:]:
+                chosen[on_set.folder] = (on_set, needed, examined)
     return [_examine(config, *entry) for entry in chosen.values()]
 
 

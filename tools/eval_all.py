@@ -20,9 +20,9 @@ from common.cli import SECTION, parse, run_command
 from common.files import check_name, lock_folder, remove_leftovers
 from common.launch import Command, LaunchOptions
 from eval.result import RESULT_FILE, read_result
-from eval.tasks import TASKS, named_tasks
+from eval.tasks import TASKS, named_tasks, optional_tasks
 from tools.convert_checkpoint import check_source
-from tools.evaluation import BACKBONE_FILE, LOCK_FILE, check_tasks, task_arguments
+from tools.evaluation import BACKBONE_FILE, LOCK_FILE, check_tasks, data_folders, task_arguments
 from tools.make_sample_data import SAMPLE_FOLDER, SampleConfig, draw_samples
 
 PROG = "bash tools/eval_all.sh"
@@ -37,11 +37,12 @@ class EvalAllOptions(LaunchOptions):
     checkpoint: tyro.conf.Positional[Path]
     """A checkpoint of any known layout, a backbone file, timm:NAME for a model of timm, or package.module:function for your own."""
     tasks: str = ""
-    """Tasks, separated by commas, or `all`. The default is the tasks of the papers' main table, or all with --sample. Classification
-    uses k-NN; `--classification.classifiers knn linear` adds the linear probe."""
+    """Tasks, separated by commas, or `all`. `frozen` stands for k-NN, linear segmentation, dense retrieval and DAVIS, as far as their
+    data is there. The default is the tasks of the papers' main table, or all with --sample. Classification uses k-NN;
+    `--classification.classifiers knn linear` adds the linear probe."""
     data: Path = Path("data")
-    """Folder with the data sets of the tasks; --TASK.data gives another folder for one task. The data of every chosen task must
-    exist: no task is skipped."""
+    """Folder with the data sets of the tasks; --TASK.data gives another folder for one task. The data of every task that is named
+    itself must exist: none of these is skipped."""
     name: str = ""
     """Name of the run in tables and folders; the default is the name of the checkpoint file, or of its folder if the file is called
     `checkpoint`."""
@@ -126,11 +127,7 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
     folder = options.runs / check_name(options.name or run_name(options.checkpoint), "--name")
     is_function = is_function_name(options.checkpoint)  # which the tasks call themselves
     backbone = options.checkpoint if is_function else folder / BACKBONE_FILE
-    data = SAMPLE_FOLDER if options.sample else options.data
-    arguments = {}
-    for task in tasks:
-        given = [*(TASKS[task].sample_options if options.sample else ()), *task_options[task]]
-        arguments[task] = task_arguments(task, backbone, folder, data, given)
+    arguments = _arguments(options, tasks, task_options, backbone, folder)
     conversion = open_backbone(
         options.checkpoint,
         layout_name=None if options.format == "auto" else options.format,
@@ -139,7 +136,7 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
         selection=Selection(options.key, options.prefix, options.map),
     )
     check_tasks(arguments, conversion.spec)
-    logger.info("checkpoint, data and options fit: %s", ", ".join(tasks))
+    logger.info("checkpoint, data and options fit: %s", ", ".join(arguments))
     if options.dry_run:
         if not is_function:
             print(f"# before: {_conversion_command(options, backbone)}")  # noqa: T201 - the command's own output
@@ -157,15 +154,28 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
             write_backbone(conversion, options.checkpoint, backbone)
         del conversion  # frees its weights while the tasks run
         processes = local_processes(options)
-        statuses = {task: _run(task, [*arguments[task], *processes]) for task in tasks}
+        statuses = {task: _run(task, [*given, *processes]) for task, given in arguments.items()}
         try:
             first = _name_in_results(folder, statuses)
             files = make_tables(TablesConfig(runs=options.runs, output=options.results, first=first), PATIENCE)
         except ValueError as error:
             files = []
             logger.error("no tables: %s", error)
-    print(summary(folder, statuses, files))  # noqa: T201
+    print(summary(folder, statuses, files, [task for task in tasks if task not in arguments]))  # noqa: T201
     return bool(files) and not any(statuses.values())
+
+
+def _arguments(
+    options: EvalAllOptions, tasks: Sequence[str], task_options: Mapping[str, Sequence[str]], backbone: Path, folder: Path
+) -> dict[str, list[str]]:
+    """The arguments of each task, without those that are left out."""
+    own_data = [task for task in tasks if any(word.partition("=")[0] == "--data" for word in task_options[task])]
+    optional = optional_tasks(options.tasks).difference(own_data)
+    arguments = {}
+    for task, data in data_folders(tasks, optional, SAMPLE_FOLDER if options.sample else options.data).items():
+        given = [*(TASKS[task].sample_options if options.sample else ()), *task_options[task]]
+        arguments[task] = task_arguments(task, backbone, folder, data, given)
+    return arguments
 
 
 def _launch_all(options: EvalAllOptions, arguments: Mapping[str, Sequence[str]], folder: Path) -> None:

@@ -1,10 +1,11 @@
 """What an evaluation of one network on several tasks takes, for `tools/eval_all.py` and for `patchbench.evaluate`."""
 
+import logging
 import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from backbones.spec import FunctionSpec, is_function_name, spec_to_dict
 from common.cli import as_arguments, as_typed, parse
 from common.files import check_name, lock_folder
 from eval.result import RESULT_FILE, read_result
-from eval.tasks import TASKS, named_tasks
+from eval.tasks import TASKS, named_tasks, optional_tasks
 
 if TYPE_CHECKING:
     import torch
@@ -28,15 +29,40 @@ if TYPE_CHECKING:
 BACKBONE_FILE = "backbone.safetensors"
 LOCK_FILE = ".evaluation.lock"  # of a run's folder, into which a pretraining may write meanwhile
 
+logger = logging.getLogger(__name__)
+
 _ROOT = Path(__file__).resolve().parent.parent
 _ELSEWHERE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # a process's place among those of another program
 
 
+def data_folders(tasks: Sequence[str], optional: Container[str], data: Path) -> dict[str, Path]:
+    """Task -> folder of the data set that it runs on.
+
+    Optional tasks run on the first of their data sets that is there, or are left out, as the log says. ValueError if none is left.
+    """
+    folders = {}
+    for task in tasks:
+        known = [data / on_set.folder for on_set in TASKS[task].on_each_set()]
+        there = [folder for folder in known if task not in optional or (folder.is_dir() and any(folder.iterdir()))]
+        if there:
+            folders[task] = there[0]
+        else:
+            logger.warning("%s is left out: there is no data in %s", task, " or ".join(map(str, known)))
+        if there and task in optional:
+            logger.info("%s runs on the data in %s", task, there[0])
+    if not folders:
+        advice = f"`python tools/check_data.py --data {data}` says where to get it"
+        raise ValueError(f"{data} has no data for any of {', '.join(tasks)}; {advice}")
+    return folders
+
+
 def task_arguments(task: str, backbone: Path, folder: Path, data: Path, given: Sequence[str]) -> list[str]:
-    """The arguments of `python -m eval TASK` in a run's folder; those given come last, because the later of two values counts."""
-    known = TASKS[task]
-    places = ("--backbone", str(backbone), "--data", str(data / known.folder), "--output", str(folder / task))
-    return [*places, "--name", folder.name, *known.default_options, *given]
+    """The arguments of `python -m eval TASK` in a run's folder, on the data in a folder.
+
+    Those given come last, because the later of two values counts.
+    """
+    places = ("--backbone", str(backbone), "--data", str(data), "--output", str(folder / task))
+    return [*places, "--name", folder.name, *TASKS[task].default_options, *given]
 
 
 def check_tasks(arguments: Mapping[str, Sequence[str]], spec: "BackboneSpec | None" = None) -> None:
@@ -72,7 +98,8 @@ def arguments_for(
     options: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, list[str]]:
     """`task_arguments` of each task for a call from Python; ValueError for a task or an option that does not exist."""
-    chosen = named_tasks(tasks if isinstance(tasks, str) else ",".join(tasks))
+    names = tasks if isinstance(tasks, str) else ",".join(tasks)
+    chosen = named_tasks(names)
     if unused := [task for task in options if task not in chosen]:
         raise ValueError(f"options are given for {', '.join(unused)}; the tasks are {', '.join(chosen)}")
     stated = [f"{task}.{key}" for task in options for key in options[task] if key in ("backbone", "output", "name")]
@@ -80,8 +107,10 @@ def arguments_for(
         raise ValueError(f"options {', '.join(stated)}: leave them out; these are arguments of the call itself")
     given = ["--name", check_name(name, "name"), *_device_arguments(model)]
     backbone = _function_of(model) or folder / BACKBONE_FILE
+    own_data = [task for task in options if "data" in options[task]]
     arguments = {
-        task: task_arguments(task, backbone, folder, data, [*given, *as_arguments(options.get(task, {}))]) for task in chosen
+        task: task_arguments(task, backbone, folder, place, [*given, *as_arguments(options.get(task, {}))])
+        for task, place in data_folders(chosen, optional_tasks(names).difference(own_data), data).items()
     }
     check_tasks(arguments)
     return arguments

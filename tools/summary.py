@@ -13,20 +13,24 @@ from tables.make import SUMMARY_PAGE
 _DEVIATIONS_SHOWN = 3
 
 
-def summary(folder: Path, statuses: Mapping[str, int], tables: Sequence[Path]) -> str:
+def summary(folder: Path, statuses: Mapping[str, int], tables: Sequence[Path], left_out: Sequence[str] = ()) -> str:
     """The small table of the run, which comes first on the tables' page, the tasks that failed, and where the files are.
 
     Args:
         folder: The run's folder, which holds one for each task.
         statuses: Task -> its exit status, 0 if it succeeded.
         tables: The files of the tables made from the results.
+        left_out: The tasks whose data is missing.
     """
     paths = {task: folder / task / RESULT_FILE for task in statuses}
     results = {task: read_result(paths[task]) for task, status in statuses.items() if not status}
     failed = [task for task, status in statuses.items() if status]
+    missing = [f"{task}: left out, since its data is missing" for task in left_out]
     # A result in the folder of a failed task was made from other inputs: a table with it is not shown as this command's.
     earlier = [task for task in failed if paths[task].is_file()]
-    lines = [f"{task}  failed with status {statuses[task]}, see above; another --name keeps runs apart" for task in failed]
+    lines = missing + [
+        f"{task}  failed with status {statuses[task]}, see above; another --name keeps runs apart" for task in failed
+    ]
     if earlier:
         lines.append(f"{SUMMARY_PAGE} is not shown here, since it holds an earlier result of {', '.join(earlier)}")
     lines += [

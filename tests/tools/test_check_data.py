@@ -167,6 +167,19 @@ def test_every_set_of_a_task_is_examined_and_only_its_own_one_must_be_there(
     assert "DAVIS-2017 is in another folder" not in run_main(main, ["--data", data, "--tasks", "davis"]).stdout
 
 
+def test_what_frozen_stands_for_may_be_absent_but_not_what_is_named_itself(data: Path, run_main: RunMain) -> None:
+    shutil.rmtree(data / "VOCdevkit")
+    for tasks, status in (
+        ("frozen", 0),
+        ("frozen,retrieval_segmentation", 1),
+        ("linear_segmentation,retrieval_segmentation", 1),
+    ):
+        finished = run_main(main, ["--data", data, "--jobs", 1, "--tasks", tasks])
+        assert finished.status == status, tasks
+        assert "VOCdevkit/VOC2012: absent" in finished.stdout
+        assert "coco: there, not examined" in finished.stdout
+
+
 def test_wrong_usage_is_one_line(small_samples: Path, run_main: RunMain) -> None:
     for options, message in (
         ("--tasks coco", "--tasks: unknown coco; tasks: davis, detection, segmentation, classification"),

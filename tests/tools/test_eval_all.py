@@ -19,6 +19,7 @@ from tables.make import TablesConfig, make_tables
 from tests.conftest import RunMain
 from tests.tables.conftest import make_result
 from tools.eval_all import EvalAllOptions, main, split_task_options
+from tools.evaluation import arguments_for
 from tools.runs import run_name, write_backbone
 from tools.summary import summary
 
@@ -66,6 +67,9 @@ def test_names_of_runs_and_tasks(tmp_path: Path) -> None:
     assert chosen() == ["davis", "detection", "segmentation"]
     assert chosen(sample=True) == chosen(tasks="all") == list(TASKS)
     assert chosen(tasks="classification, davis") == ["classification", "davis"]
+    frozen = ["classification", "linear_segmentation", "retrieval_segmentation", "davis"]
+    assert chosen(tasks="frozen") == frozen
+    assert chosen(tasks="depth,frozen,davis") == ["depth", *frozen]
 
 
 @pytest.mark.slow
@@ -254,3 +258,42 @@ def test_a_deviating_probe_leaves_knn_a_benchmark(tmp_path: Path) -> None:
     files = make_tables(TablesConfig(runs=tmp_path / "runs", output=tmp_path / "results"))
     own = summary(tmp_path / "runs/toy", {"classification": 0}, files).splitlines()[2]
     assert [cell.strip() for cell in own.split("|")[2:6]] == ["50.0", "[60.0]", "–", "k-NN measured, Linear deviating"]
+
+
+def test_frozen_runs_on_the_data_that_is_there_and_says_what_it_leaves_out(
+    small_samples: Path, checkpoint: Path, tmp_path: Path, run_main: RunMain, caplog: pytest.LogCaptureFixture
+) -> None:
+    def folders(data: Path, tasks: str, *options: object) -> dict[str, str]:
+        """Task -> folder of its data below `data`, as the command would run them."""
+        caplog.clear()
+        places = ["--data", data, "--runs", tmp_path / "runs", "--tasks", tasks, "--dry-run", *options]
+        lines = [line.split() for line in run_main(main, [checkpoint, *places]).output().splitlines()]
+        commands = [words for words in lines if words[:3] == ["python", "-m", "eval"]]
+        return {words[3]: str(Path(words[words.index("--data") + 1]).relative_to(data)) for words in commands}
+
+    caplog.set_level("INFO", "tools.evaluation")
+    ade, voc = "ade/ADEChallengeData2016", "VOCdevkit/VOC2012"
+    sizes = (*SHORT["classification"].split(), "--linear_segmentation.size", 64, "--retrieval_segmentation.memory-size", 500)
+    every = {"classification": "imagenet", "linear_segmentation": ade, "retrieval_segmentation": voc, "davis": "DAVIS"}
+    assert folders(small_samples, "frozen", *sizes) == every
+    assert "left out" not in caplog.text
+    data = tmp_path / "data"
+    (data / "VOCdevkit").mkdir(parents=True)
+    (data / "DAVIS").mkdir()
+    (data / voc).symlink_to(small_samples / voc)
+    every_voc = ["linear_segmentation", "retrieval_segmentation"]
+    assert folders(data, "frozen", *sizes) == dict.fromkeys(every_voc, voc)
+    assert f"linear_segmentation runs on the data in {data / voc}" in caplog.text
+    assert f"classification is left out: there is no data in {data}/imagenet" in caplog.text
+    assert f"davis is left out: there is no data in {data}/DAVIS" in caplog.text
+    assert list(arguments_for("toy.pth", ["frozen"], data, tmp_path / "out", "toy", {})) == every_voc
+    # A task that is named itself, or whose data is given, must have it.
+    (data / "DAVIS").rmdir()
+    for more, message in ((["frozen,depth"], "nyu"), (["frozen", "--davis.data", "absent"], "absent"), (["davis"], "DAVIS")):
+        command = [checkpoint, "--data", data, "--runs", tmp_path / "runs", "--tasks", *more]
+        assert message in run_main(main, command).mistake()
+    empty = run_main(
+        main, [checkpoint, "--data", tmp_path / "absent", "--runs", tmp_path / "runs", "--tasks", "frozen"]
+    ).mistake()
+    assert "absent has no data for any of classification, linear_segmentation, retrieval_segmentation, davis" in empty
+    assert "check_data.py" in empty
