@@ -132,6 +132,7 @@ def _columns(benchmark: str, metrics: tuple[tuple[str, str, str], ...]) -> tuple
 
 
 _COCO_SITE = "http://images.cocodataset.org"
+_COCO_SPLITS = ("train2017", "val2017")
 ADE20K_SET = DataSet(
     "ade/ADEChallengeData2016",
     "ADE20K",
@@ -157,7 +158,24 @@ CITYSCAPES_SET = DataSet(
     "Cityscapes",
     # The page demands an account.
     (Download("https://www.cityscapes-dataset.com/downloads", "cityscapes", "cityscapes/leftImg8bit"),),
-    ("leftImg8bit/val", "gtFine/val"),
+    ("leftImg8bit/val", "gtFine/val", "leftImg8bit/train", "gtFine/train"),
+)
+COCO_STUFF_SET = DataSet(
+    "cocostuff",
+    "COCO-Stuff-27",
+    (
+        # By the README of https://github.com/nightrome/cocostuff.
+        Download(
+            "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip",
+            "cocostuff/annotations",
+            "cocostuff/annotations/val2017",
+        ),
+        *(
+            Download(f"{_COCO_SITE}/zips/{split}.zip", "cocostuff/images", f"cocostuff/images/{split}")
+            for split in _COCO_SPLITS
+        ),
+    ),
+    ("annotations/train2017", "annotations/val2017"),
 )
 _ALL = (
     Task(
@@ -192,7 +210,7 @@ _ALL = (
         dataset="COCO 2017",
         downloads=(
             Download(f"{_COCO_SITE}/annotations/annotations_trainval2017.zip", "coco", "coco/annotations"),
-            *(Download(f"{_COCO_SITE}/zips/{split}.zip", "coco", f"coco/{split}") for split in ("train2017", "val2017")),
+            *(Download(f"{_COCO_SITE}/zips/{split}.zip", "coco", f"coco/{split}") for split in _COCO_SPLITS),
         ),
         signs=("annotations/instances_val2017.json", "annotations/instances_train2017.json", "train2017", "val2017"),
         benchmarks=(
@@ -313,7 +331,7 @@ _ALL = (
             *("--learning-rates", "0.01"),
         ),
         in_main_table=False,
-        further_sets=(VOC2012_SET, CITYSCAPES_SET),
+        further_sets=(VOC2012_SET, CITYSCAPES_SET, COCO_STUFF_SET),
     ),
     Task(
         name="depth",
@@ -375,7 +393,7 @@ _ALL = (
         # The smallest memory with published values has more patches than the sample.
         sample_options=("--input-size", "128", "--memory-size", "1000", "--workers", "0"),
         in_main_table=False,
-        further_sets=(ADE20K_SET, CITYSCAPES_SET),
+        further_sets=(ADE20K_SET, CITYSCAPES_SET, COCO_STUFF_SET),
     ),
 )
 

@@ -47,6 +47,8 @@ class LinearSegmentationConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name}={value} must be at least {least}")
+        if self.size is not None and self.size > 4096:
+            raise ValueError(f"size={self.size} must be at most 4096")
         if self.seed >= 2**32:
             raise ValueError(f"seed={self.seed} must be at most {2**32 - 1}")
         if not all(0 < rate < math.inf for rate in self.learning_rates):

@@ -122,10 +122,10 @@ def check_rules(rules: Rules, spec: BackboneSpec) -> None:
     """ValueError where a backbone does not have the layers, or its patches do not fit the size."""
     for layer in rules.layers:
         check_blocks(blocks_of(layer, spec), rules.final_norm, spec)
+    check_input(spec, rules.size if rules.patches == "whole" else None)
     multiple = input_multiple(spec)
     if rules.size < multiple or (rules.patches == "whole" and rules.size % multiple):
         raise ValueError(f"size={rules.size} is not a multiple of {multiple}, which the {spec.family} needs")
-    check_input(spec, rules.size if rules.patches == "whole" else None)
 
 
 def blocks_of(layer: str, spec: BackboneSpec) -> list[int]:

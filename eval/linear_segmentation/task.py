@@ -20,13 +20,13 @@ from backbones.spec import BackboneSpec
 from common.distributed import choose_device, full_float32, process_group, rank, wait_for_all
 from common.files import write_atomically
 from common.images import IMAGENET_STD
-from eval.findings import refuse
+from eval.findings import merged, refuse
 from eval.linear_segmentation import protocol
 from eval.linear_segmentation.config import LinearSegmentationConfig
 from eval.linear_segmentation.protocol import Rules, rules_of
 from eval.linear_segmentation.training import HEADS_FILE, train_heads, trials_of
 from eval.linear_segmentation.transforms import PIXEL_BYTES, read_batch, read_test
-from eval.probes.data import LabelledSet, Split, check_splits, find_set
+from eval.probes.data import LabelledSet, Split, check_splits
 from eval.probes.dense import joined_windows, predicted_classes, window_boxes
 from eval.probes.features import FrozenFeatures, centre_pad
 from eval.probes.heads import LinearHead
@@ -34,6 +34,7 @@ from eval.probes.items import ARTEFACT
 from eval.probes.loading import over_images
 from eval.probes.pictures import draw_pictures, label_panel, rgb_panel, sheet
 from eval.probes.pixels import compute_metrics, count_pixels, further_metrics
+from eval.probes.sets import find_set
 from eval.probes.training import Maps, training_batches
 from eval.record import Evaluation
 from eval.result import RESULT_FILE, Metric, Result, read_result, write_result
@@ -51,7 +52,7 @@ def check(config: LinearSegmentationConfig, spec: BackboneSpec) -> tuple[Split, 
         known = ", ".join(name for name in found.sizes if name != found.test)
         raise ValueError(f"train_split={train}: {found.name} has {known}")
     splits = check_splits(found, config.data, [train, found.test])
-    refuse([finding for split in splits.values() for finding in split.check_files()], config.data)
+    refuse(merged(finding for split in splits.values() for finding in split.check_files()), config.data)
     return splits[train], splits[found.test]
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from common.images import evenly, read_lines
 from common.launch import usable_cores
-from eval.findings import Finding, about, refuse
+from eval.findings import Finding, about, merged, refuse
 from eval.image_checks import (
     PILLOW_ERRORS,
     by_opencv,
@@ -47,7 +47,7 @@ _HEIGHT, _WIDTH = 480, 640
 _ADDRESS = TASKS["depth"].downloads[0].address
 _DEPTHS_READ = 1000  # depth maps per split, spread evenly, whose values are read even where not everything is decoded
 _LEAST_FARTHEST_MM = 100  # where nothing is farther, the file holds metres
-_MEDIANS_MM = (300, 10_000)  # of depth maps; half of NYU's are between 2,000 and 3,000
+_MEDIANS_MM = (1000, 10_000)  # of depth maps; half of NYU's are between 2,000 and 3,000
 _FILES_PER_PROCESS = 64
 
 
@@ -113,7 +113,7 @@ class DepthSplit:
         medians = [fact.median_mm for fact in facts if fact.farthest_mm >= _LEAST_FARTHEST_MM]
         if medians and not small and not _MEDIANS_MM[0] <= np.median(medians) <= _MEDIANS_MM[1]:
             text = f"nyu_{self.name}.txt: half of the depth maps have a median depth of {np.median(medians):,.0f} or more mm"
-            limits = f"rooms have {_MEDIANS_MM[0]} to {_MEDIANS_MM[1]:,}"
+            limits = f"rooms have {_MEDIANS_MM[0]:,} to {_MEDIANS_MM[1]:,}"
             findings.append(
                 Finding("wrong", text, advice=f"{limits}, so they are in another unit; convert them to millimetres")
             )
@@ -130,7 +130,7 @@ def check_data(root: Path) -> dict[str, DepthSplit]:
     """Both splits; ValueError names everything that is wrong with the lists, and every file that is missing, damaged or wrong."""
     splits, findings = list_splits(root)
     refuse(findings)
-    refuse(finding for split in splits.values() for finding in split.check_files())
+    refuse(merged(finding for split in splits.values() for finding in split.check_files()))
     return splits
 
 
@@ -164,7 +164,8 @@ def list_splits(root: Path) -> tuple[dict[str, DepthSplit], list[Finding]]:
 def _read_list(root: Path, name: str) -> tuple[dict[str, Pair], list[Finding]]:
     path = root / f"nyu_{name}.txt"
     if not path.is_file():
-        return {}, [Finding("missing", f"{root} has no {path.name}", advice=f"get it from {_ADDRESS}")]
+        advice = f"get it from {_ADDRESS}, where it is nyudepthv2_{name}_files_with_gt.txt"
+        return {}, [Finding("missing", f"{root} has no {path.name}", advice=advice)]
     try:
         lines = read_lines(path)
     except ValueError as error:
@@ -180,6 +181,11 @@ def _read_list(root: Path, name: str) -> tuple[dict[str, Pair], list[Finding]]:
     listed = [found for line in lines if (found := read[line]) is not None]
     twice = [image for image, count in Counter(image for image, _ in listed).items() if count > 1]
     findings += about("wrong", f"{path.name} names images more than once", twice, "leave one line of each")
+    bare = [image for image, depth in listed if depth == "None"]
+    findings += about("wrong", f"{path.name} names images without a depth map (`None`)", bare, "take them off the list")
+    listed = [(image, depth) for image, depth in listed if depth != "None"]
+    other = [depth for _, depth in listed if not depth.lower().endswith(".png")]
+    findings += about("wrong", f"{path.name} names depth maps that are not PNG", other, "make PNG of 16 bits in millimetres")
     for what, names in (("images", [image for image, _ in listed]), ("depth maps", [depth for _, depth in listed])):
         absent = [one for one in dict.fromkeys(names) if not (root / one).is_file()]
         findings += about("missing", f"{root} lacks {what} that {path.name} names", absent, f"get them from {_ADDRESS}")

@@ -48,6 +48,8 @@ class RetrievalSegmentationConfig:
         for name, bound in {**least, "pictures": 0, "workers": 0, "seed": 0}.items():
             if (value := getattr(self, name)) is not None and value < bound:
                 raise ValueError(f"{name}={value} must be at least {bound}")
+        if self.input_size is not None and self.input_size > 4096:
+            raise ValueError(f"input_size={self.input_size} must be at most 4096")
         if self.seed >= 2**32:
             raise ValueError(f"seed={self.seed} must be at most {2**32 - 1}")
         if self.temperature is not None and not 0 < self.temperature < math.inf:

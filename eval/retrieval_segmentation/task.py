@@ -14,8 +14,8 @@ from backbones.file import BackboneFile, load_strictly, read_backbone_file
 from backbones.spec import BackboneSpec
 from common.distributed import choose_device, process_group, rank, wait_for_all
 from common.files import write_atomically
-from eval.findings import refuse
-from eval.probes.data import Split, check_splits, find_set
+from eval.findings import merged, refuse
+from eval.probes.data import Split, check_splits
 from eval.probes.features import FrozenFeatures, check_input
 from eval.probes.items import ARTEFACT
 from eval.probes.matching import Counts, best_matching, class_pixels, read_counts
@@ -23,6 +23,7 @@ from eval.probes.patches import fill_patches, open_patches
 from eval.probes.pictures import draw_pictures
 from eval.probes.pixels import compute_metrics
 from eval.probes.search import MOST_ROWS, memory_bytes, require_engine
+from eval.probes.sets import find_set
 from eval.record import Evaluation
 from eval.result import RESULT_FILE, Metric, Result, read_result, write_result
 from eval.retrieval_segmentation.config import RetrievalSegmentationConfig
@@ -52,7 +53,7 @@ def check(config: RetrievalSegmentationConfig, spec: BackboneSpec) -> tuple[Spli
     if settings.held_out and not int(views * settings.held_out):
         share = f"{views} training images, of which a share of {settings.held_out} is none"
         raise ValueError(f"{config.data}: {share}; it needs at least {round(1 / settings.held_out)}")
-    refuse([finding for split in splits.values() for finding in split.check_files()], config.data)
+    refuse(merged(finding for split in splits.values() for finding in split.check_files()), config.data)
     return splits[train], splits[found.test]
 
 

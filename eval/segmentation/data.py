@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from eval.findings import Finding, refuse
-from eval.probes.data import ADE20K, Split, list_splits
+from eval.probes.data import Split, list_splits
+from eval.probes.sets import ADE20K
 
 ADDRESS = ADE20K.address
 FULL_SIZES = ADE20K.sizes

@@ -23,7 +23,8 @@ from eval.detection.protocol import protocol_settings as detection_settings
 from eval.linear_segmentation.config import ProtocolName
 from eval.linear_segmentation.protocol import RULES
 from eval.openmmlab.config import lookup, plain
-from eval.probes.data import ADE20K, Split
+from eval.probes.data import Split
+from eval.probes.sets import ADE20K
 from eval.retrieval_segmentation.config import ProtocolName as RetrievalProtocol
 from eval.retrieval_segmentation.protocol import PUBLISHED as RETRIEVAL
 from eval.segmentation import protocol as segmentation

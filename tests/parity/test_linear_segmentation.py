@@ -18,12 +18,13 @@ from eval.linear_segmentation.task import predict
 from eval.linear_segmentation.training import make_optimizer, train_step
 from eval.linear_segmentation.transforms import test_pair
 from eval.probes.augment import first_mixed_box, normalised, recoloured, resize_image, resize_labels, scaled_size
-from eval.probes.data import ADE20K, VOID
+from eval.probes.data import VOID
 from eval.probes.dense import cross_entropy, enlarged, joined_windows, predicted_classes, window_boxes
 from eval.probes.features import centre_pad
 from eval.probes.heads import LinearHead
 from eval.probes.items import class_scores
 from eval.probes.pixels import compute_metrics, count_pixels, further_metrics, nearest
+from eval.probes.sets import ADE20K
 
 NAMES = {"batchnorm_layer": "norm", "bn": "norm", "conv_seg": "conv"}
 test_pair.__test__ = False  # type: ignore[attr-defined]

@@ -15,8 +15,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from common.files import LOCK_FILE
-from eval.probes.data import VOC2012, check_splits, find_set
+from eval.probes.data import check_splits
 from eval.probes.nyu import check_data, read_pair
+from eval.probes.sets import VOC2012, find_set
 from eval.result import SAMPLE_MARKER
 from tests.conftest import REPOSITORY, RunMain
 from tools.make_sample_data import SampleConfig, draw_samples, main

@@ -17,7 +17,7 @@ from eval.linear_segmentation.items import read_items
 from eval.linear_segmentation.protocol import protocol_of, rules_of
 from eval.linear_segmentation.task import evaluate
 from eval.linear_segmentation.training import trials_of
-from eval.probes.data import find_set
+from eval.probes.sets import find_set
 from eval.result import read_result
 from tests.conftest import Finished, RunMain
 from tests.eval.probe_sets import draw_pair, make_cityscapes, make_voc

@@ -1,4 +1,4 @@
-"""The splits of PASCAL VOC 2012 and Cityscapes, and what is wrong with them, named before anything runs."""
+"""The splits of PASCAL VOC 2012, Cityscapes and COCO-Stuff, and what is wrong with them, named before anything runs."""
 
 import shutil
 from pathlib import Path
@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.probes.data import ADE20K, CITYSCAPES, VOC2012, VOID, check_splits, examine_set, find_set
-from tests.eval.probe_sets import HEIGHT, WIDTH, make_cityscapes, make_voc
+from eval.probes.data import VOID, check_splits
+from eval.probes.sets import ADE20K, CITYSCAPES, COCO_STUFF, VOC2012, examine_set, find_set
+from eval.tasks import TASKS
+from tests.eval.probe_sets import HEIGHT, WIDTH, make_cityscapes, make_coco_stuff, make_voc
 
 TRAIN_IDS = "gtFine/val/munster/munster_000001_000019_gtFine_labelTrainIds.png"
 
@@ -79,6 +81,8 @@ def test_a_voc_without_the_augmented_labels_says_where_to_get_them(voc: Path) ->
     assert list(check_splits(VOC2012, voc, ["train", "val"])) == ["train", "val"]
     assert problems(voc) == []
     assert any("no SegmentationClassAug" in finding.text for finding in examine_set(voc, False, 1))
+    needed = [str(finding) for finding in TASKS["retrieval_segmentation"].load("data", "examine")(voc, False, 1)]
+    assert any("no SegmentationClassAug and no ImageSets/Segmentation/trainaug.txt; get" in one for one in needed)
 
 
 def test_listed_images_that_are_absent_are_named(voc: Path) -> None:
@@ -144,8 +148,61 @@ def test_damaged_files_resized_ones_and_void_alone_are_found(deep: bool, voc: Pa
     assert "SegmentationClass: no label map that is used shows a class, only 255 (void)" in text
 
 
-def test_other_folders_are_no_data_set(tmp_path: Path) -> None:
+def test_other_folders_are_no_data_set_and_the_one_above_a_set_names_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a known data set; --data is"):
         find_set(tmp_path)
+    assert problems(tmp_path) == [str(finding) for finding in examine_set(tmp_path, False, 1)]
+    assert "holds none of the data sets; --data is" in problems(tmp_path)[0]
+    voc = make_voc(tmp_path / "VOCdevkit/VOC2012")
+    for above in (voc.parent, tmp_path):
+        with pytest.raises(ValueError, match=f"{above}: not a known data set; {voc} is one"):
+            find_set(above)
     with pytest.raises(ValueError, match="no such folder; --data is"):
         find_set(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_masks_whose_numbers_changed_on_a_way_through_colours_are_refused(deep: bool, voc: Path) -> None:
+    """VOC's files show their numbers by a palette; a program that reads colours and writes a palette of its own renumbers them."""
+    path = voc / "SegmentationClass/2007_000004.png"
+    numbers = np.array(Image.open(path))
+    palette = np.zeros((256, 3), np.uint8)
+    palette[[15, 255]] = (192, 128, 128), (224, 224, 192)
+    shown = Image.fromarray(numbers).convert("P")
+    shown.putpalette(palette.ravel().tolist())
+    shown.save(path)
+    assert problems(voc, deep) == []
+    assert (VOC2012.read_labels(path, (WIDTH, HEIGHT)) == numbers).all()
+    shown.convert("RGB").quantize(8).save(path)
+    (found,) = problems(voc, deep)
+    assert "2007_000004.png (number " in found
+    assert "so that its numbers are not classes" in found
+    with pytest.raises(ValueError, match=r"2007_000004\.png: not a readable label map \(number "):
+        VOC2012.read_labels(path, (WIDTH, HEIGHT))
+
+
+def test_cityscapes_suffixes_have_any_case_and_an_image_has_one_city(cityscapes: Path) -> None:
+    path = cityscapes / TRAIN_IDS
+    path.rename(path.with_suffix(".PNG"))
+    assert problems(cityscapes) == []
+    shutil.copytree(path.parent, path.parent.with_name("munster (copy)"))
+    (found,) = problems(cityscapes)
+    assert (
+        "has images of val in two folders of cities: munster_000000_000019, munster_000001_000019; remove one of each" in found
+    )
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_coco_stuff_has_27_coarse_classes(deep: bool, tmp_path: Path) -> None:
+    root = make_coco_stuff(tmp_path / "cocostuff")
+    assert find_set(root) is COCO_STUFF
+    assert problems(root, deep) == []
+    splits = check_splits(COCO_STUFF, root, ["train2017", "val2017"])
+    image, labels = splits["val2017"].pairs["000000000004"]
+    assert set(np.unique(COCO_STUFF.read_classes(labels, Image.open(image).size)).tolist()) == {9, 22, VOID}
+    assert [COCO_STUFF.classes[number] for number in (9, 22)] == ["person", "plant"]
+    # As labels.txt of nightrome/cocostuff numbers them, from 0: giraffe, book, banner, wall-brick, wood.
+    coarse = [COCO_STUFF.classes[COCO_STUFF.class_of_number[number]] for number in (24, 83, 91, 170, 181)]
+    assert (coarse, len(COCO_STUFF.class_of_number)) == (["animal", "indoor", "textile", "wall", "solid"], 182)
+    Image.fromarray(np.full((HEIGHT, WIDTH), 182, np.uint8)).save(labels)
+    assert "labels other than 0 to 181 and 255: annotations/val2017/000000000004.png (182)" in problems(root, deep)[0]

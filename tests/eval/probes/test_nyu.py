@@ -45,6 +45,12 @@ def all_in_tenths(root: Path) -> None:
         write_depth(path, (np.array(Image.open(path)) * 10).astype(np.uint16))
 
 
+def all_as_kitti(root: Path) -> None:
+    """256 units per metre."""
+    for path in root.glob("room_test/*.png"):
+        write_depth(path, (np.array(Image.open(path)) * 0.256).astype(np.uint16))
+
+
 def in_8_bits(root: Path) -> None:
     write_depth(root / DEPTH, (depth_of(root) // 40).astype(np.uint8))
 
@@ -102,6 +108,15 @@ def no_focal_length(root: Path) -> None:
     change_list(root, " 518.8579", "")
 
 
+def no_depth(root: Path) -> None:
+    change_list(root, DEPTH, "None")
+
+
+def depth_of_floats(root: Path) -> None:
+    Image.fromarray(depth_of(root) / np.float32(1000)).save((root / DEPTH).with_suffix(".tiff"))
+    change_list(root, DEPTH, DEPTH.replace(".png", ".tiff"))
+
+
 def focal_length_of_words(root: Path) -> None:
     change_list(root, "518.8579", "wide")
 
@@ -123,6 +138,7 @@ def trained_image(root: Path) -> None:
     [
         (in_metres, f"show nothing farther than 100 mm, as if they held metres: {DEPTH}; multiply them by 1000"),
         (all_in_centimetres, "nyu_test.txt: half of the depth maps have a median depth of"),
+        (all_as_kitti, "nyu_test.txt: half of the depth maps have a median depth of"),
         (all_in_tenths, "nyu_train.txt: half of the depth maps have a median depth of"),
         (in_8_bits, f"do not have 16 bits per pixel, which millimetres need: {DEPTH}"),
         (in_colours, f"not one number per pixel: {DEPTH}"),
@@ -133,7 +149,15 @@ def trained_image(root: Path) -> None:
         (cut_off, f"cut off before their end: {DEPTH}"),
         (no_depth_map, f"lacks depth maps that nyu_test.txt names: {DEPTH}; get them from https://"),
         (no_image, f"lacks images that nyu_test.txt names: {IMAGE}; get them from https://"),
-        (no_list, "has no nyu_test.txt; get it from https://"),
+        (
+            no_list,
+            "has no nyu_test.txt; get it from https://github.com/cleinc/bts, where it is nyudepthv2_test_files_with_gt.txt",
+        ),
+        (no_depth, f"nyu_test.txt names images without a depth map (`None`): {IMAGE}; take them off the list"),
+        (
+            depth_of_floats,
+            "nyu_test.txt names depth maps that are not PNG: room_test/sync_depth_00001.tiff; make PNG of 16 bits",
+        ),
         (empty_list, "nyu_test.txt is empty"),
         (no_focal_length, "has lines other than `image depth focal-length`"),
         (focal_length_of_words, "has lines other than `image depth focal-length`"),
