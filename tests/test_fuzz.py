@@ -201,6 +201,25 @@ def read_ade(root: Path) -> None:
             assert not ((labels_HW >= 150) & (labels_HW < 255)).any()
 
 
+def read_label_set(place: str, root: Path) -> None:
+    """Likewise for the sets of the frozen probes."""
+    found = of("eval.probes.data", "find_set")(root / place)
+    for split in of("eval.probes.data", "check_splits")(found, root / place, found.sizes).values():
+        of("eval.findings", "refuse")(split.check_files(deep=True, jobs=1))
+        for image, labels in split.pairs.values():
+            classes_HW = found.read_classes(labels, of("eval.probes.data", "read_image")(image).size)
+            assert ((classes_HW < found.num_classes) | (classes_HW == 255)).all()
+
+
+def read_nyu(root: Path) -> None:
+    of("eval.findings", "refuse")(of("eval.probes.nyu", "examine")(root / "nyu", deep=True, jobs=1))
+    for split in of("eval.probes.nyu", "check_data")(root / "nyu").values():
+        for pair in split.pairs.values():
+            image_3HW, depth_1HW = of("eval.depth.transforms", "read_tensors")(pair)
+            assert image_3HW.shape[1:] == depth_1HW.shape[1:]
+            assert depth_1HW.min() >= 0
+
+
 def read_classes(root: Path) -> None:
     folder = root / "imagenet"
     for classes in ("", str(folder / "classes.txt")):
@@ -310,6 +329,10 @@ PARSERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "coco": ("coco/annotations/*.json", read_coco),
     "davis": ("DAVIS/*/*/**/*.*", read_davis),
     "ade": ("ade/*/annotations/*/*.png", read_ade),
+    "voc": ("VOCdevkit/VOC2012/[IS]*/**/*.*", partial(read_label_set, "VOCdevkit/VOC2012")),
+    "cityscapes": ("cityscapes/gtFine/*/*/*.png", partial(read_label_set, "cityscapes")),
+    "nyu lists": ("nyu/*.txt", read_nyu),
+    "nyu depth": ("nyu/*/*/*.png", read_nyu),
     "classes": ("imagenet/classes.txt", read_classes),
     "images": ("imagenet/train/*/*.jpg", read_classes),
     "cifar": ("cifar/*", read_cifar),

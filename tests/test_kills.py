@@ -21,6 +21,7 @@ UNDER_WAY = {
     "classification": "config.json",
     "linear_segmentation": "linear.pth",
     "depth": "head.pth",
+    "retrieval_segmentation": "patches",
 }
 
 

@@ -173,6 +173,12 @@ STOPPED = {
     "detection": ("--iterations 30 --checkpoint-interval 1000", "training/training.jsonl", SAVED),
     "segmentation": ("--iterations 40 --checkpoint-interval 1000", "training/training.jsonl", SAVED),
     "classification": ("--epochs 300", "linear.pth", "finished by an earlier run|not run again"),
+    "depth": ("--iterations 400 --checkpoint-interval 100", "head.pth", "made by an earlier run|not run again"),
+    "retrieval_segmentation": (
+        "--augmentation-epochs 100 --memory-size 4000 --batch-size 1",
+        "config.json",
+        r"(?s)the memory has.*the memory has|not run again",
+    ),
     "linear_segmentation": ("--iterations 400 --evaluate-every 200", "linear.pth", "made by an earlier run|not run again"),
     "pretrain": ("--train.epochs 20 --train.checkpoint-every 1000", "log.jsonl", SAVED),
 }

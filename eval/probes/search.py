@@ -117,7 +117,8 @@ class Candidates:
         products_TM = queries_TD.to(self.dtype) @ self.rows.T
         if bool((kth_T < -1.5).any()):  # nothing is known yet of what is near
             kth_T = torch.maximum(kth_T, products_TM.topk(self.k).values[:, -1] - self.slack)
-        return products_TM >= (kth_T - self.slack)[:, None]
+        # In the products' type, whose rounding `slack` allows for: otherwise all products would be copied into float64.
+        return products_TM >= (kth_T - self.slack).to(self.dtype)[:, None]
 
     def _by_faiss(self, queries_TD: Tensor, kth_T: Tensor) -> Tensor:
         """Of queries that may have more candidates than were asked for, every row is one."""
