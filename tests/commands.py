@@ -1,10 +1,7 @@
-"""Commands on small data, in processes that begin at once: a server that has imported everything forks them."""
+"""Commands on small data, in processes that begin at once."""
 
 import importlib
 import json
-import multiprocessing
-import os
-import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Barrier
@@ -15,8 +12,9 @@ import torch
 
 from backbones.build import build_backbone
 from backbones.spec import ViTSpec
-from common.cli import run_command
 from eval.tasks import TASKS
+from tests.processes import CONTEXT, fork, run_as_command
+from tests.processes import statuses as statuses
 from tests.toy import write_toy_backbone
 from tools.make_sample_data import SampleConfig, draw_samples
 
@@ -37,11 +35,6 @@ SHORT = {
     "classification": "--neighbours 4 8 --resize 64 --crop 64 --workers 0 --epochs 2 --batch_size 8",
 }
 
-_IMPORTED_ONCE = (
-    *("tests.commands", "tools.eval_all", "tools.ablation", "tools.summary", "tables.report.page", "pretrain.run"),
-    *(f"eval.{task}.task" for task in TASKS),
-)
-
 
 def draw_inputs(folder: Path, frames: int = 4) -> Path:
     """Sample data for all tasks, and a network with random weights as a checkpoint `toy.pth` and as `toy.safetensors`."""
@@ -56,9 +49,17 @@ def task_arguments(task: str, backbone: Path, data: Path, output: Path) -> list[
     return [task, *places, "--device", "cpu", *SHORT[task].split()]
 
 
-def every_task(data: Path, folder: Path, tasks: Sequence[str] = tuple(TASKS)) -> list[str]:
-    """The arguments of `tools/eval_all.py` that run every task, or some, below `folder`."""
-    places = [str(data / "toy.pth"), "--data", str(data), "--runs", str(folder / "runs"), "--results", str(folder / "results")]
+def every_task(data: Path, folder: Path, tasks: Sequence[str] = tuple(TASKS), checkpoint: Path | None = None) -> list[str]:
+    """The arguments of `tools/eval_all.py` that run every task, or some, below `folder`, of the data's checkpoint unless given."""
+    places = [
+        str(checkpoint or data / "toy.pth"),
+        "--data",
+        str(data),
+        "--runs",
+        str(folder / "runs"),
+        "--results",
+        str(folder / "results"),
+    ]
     short = [f"--{task}.{word[2:]}" if word[:2] == "--" else word for task in tasks for word in SHORT[task].split()]
     return [*places, "--tasks", ",".join(tasks), *short, *(part for task in tasks for part in (f"--{task}.device", "cpu"))]
 
@@ -71,37 +72,16 @@ def eval_all_in_one_process(argv: Sequence[str]) -> int:
 
 
 def start(main: Main, arguments: Sequence[object], *logs: Path, **variables: str) -> list[BaseProcess]:
-    """Start a command's `main` at the same moment once for each of `logs`, to which what it prints is added.
-
-    Each process leads a process group, so that it can be killed with its children.
-    """
-    os.environ["OMP_NUM_THREADS"] = "1"
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(_IMPORTED_ONCE))
-    gate, given = context.Barrier(len(logs) + 1), [str(argument) for argument in arguments]
-    processes: list[BaseProcess] = [context.Process(target=_run, args=(main, given, log, variables, gate)) for log in logs]
-    for process in processes:
-        process.start()
+    """Start a command's `main` at the same moment once for each of `logs`, to which what it prints is added."""
+    gate = CONTEXT.Barrier(len(logs) + 1)
+    processes = [fork(log, _at_once, gate, main, arguments, **variables) for log in logs]
     gate.wait()
     return processes
 
 
-def _run(main: Main, arguments: list[str], log: Path, variables: dict[str, str], gate: Barrier) -> None:
-    os.setsid()
+def _at_once(gate: Barrier, main: Main, arguments: Sequence[object]) -> None:
     gate.wait()
-    os.environ |= variables
-    with log.open("ab") as stream:
-        for number in (1, 2):
-            os.dup2(stream.fileno(), number)
-    sys.argv = ["command", *arguments]
-    run_command(main)
-
-
-def statuses(processes: Sequence[BaseProcess]) -> list[int | None]:
-    """Wait for processes and return how they ended."""
-    for process in processes:
-        process.join(300)
-    return [process.exitcode for process in processes]
+    run_as_command(main, arguments)
 
 
 def metrics_below(folder: Path) -> dict[str, Any]:

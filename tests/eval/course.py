@@ -19,7 +19,7 @@ from common.files import lock_folder
 from eval.__main__ import main
 from eval.openmmlab import finetune
 from eval.result import Result, ResultError, read_result
-from tests.processes import evaluate_in_two, kill_when, start_evaluation
+from tests.processes import evaluate, evaluate_in_two, fork, kill_when
 from tests.toy import write_toy_backbone
 
 ITERATIONS = 4
@@ -112,7 +112,7 @@ class Course:
     def test_a_killed_process_continues_to_the_same_metrics(self, task: Task, finished: Path, tmp_path: Path) -> None:
         """Whoever loads the images: the uninterrupted run had no workers, this one has two."""
         given = task.options(tmp_path / "killed", workers=2)
-        process = start_evaluation(task.module, given, tmp_path / "process")
+        process = fork(tmp_path / "messages.log", evaluate, task.module, given)
         kill_when(process, tmp_path / "killed" / "training" / "iter_2.pth")
         assert not (tmp_path / "killed" / "result.json").exists()
         result = task.evaluate(given)

@@ -2,13 +2,12 @@
 
 import itertools
 import json
-import os
 import resource
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,6 @@ from pretrain.networks import Networks
 from pretrain.schedules import step_settings
 from pretrain.step import training_step
 from tests.conftest import REPOSITORY
-
-# The processes of these tests must not find each other through variables of a job that the tests run in.
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")} | {
-    "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": str(REPOSITORY),
-}
 
 TINY = {
     "views.global_size": 32,
@@ -139,18 +132,10 @@ def full_disk(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-def start(arguments: Sequence[str], **variables: str) -> "subprocess.Popen[str]":
-    """Start a command in a group of processes of its own."""
-    environment = ENVIRONMENT | variables
-    return subprocess.Popen(
-        arguments, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-
-
-def wait_for_steps(process: "subprocess.Popen[str]", output: Path, steps: int) -> None:
+def wait_for_steps(process: BaseProcess, output: Path, steps: int) -> None:
     deadline = time.monotonic() + 240
     while not (output / "log.jsonl").exists() or len(logged(output)) < steps:
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert process.is_alive(), f"ended with status {process.exitcode}"
         assert time.monotonic() < deadline
         time.sleep(0.02)
 

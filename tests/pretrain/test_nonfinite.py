@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from common.distributed import rank
 from pretrain.__main__ import main
 from pretrain.config import TrainConfig
 from pretrain.data.loader import GlobalBatchSampler
 from pretrain.data.sources import images_of_folder
 from tests.conftest import RunMain
 from tests.pretrain.conftest import after_step, tiny_run
-from tests.pretrain.test_world_sizes import launch
+from tests.processes import run_as_command, run_group
 
 POISONED = 5  # the step; three make an epoch
 
@@ -64,26 +65,19 @@ def test_the_run_ends_and_names_the_batch(
         assert all(torch.isfinite(value).all() for value in content["student"].values())
 
 
-ONE_OF_TWO = """
-import json, pytest, torch
-from common.cli import run_command
-from common.distributed import rank
-from pretrain.__main__ import main
-from tests.pretrain.conftest import after_step
-after_step(pytest.MonkeyPatch(), 2, lambda _, losses: losses.update({"loss": torch.tensor(float("inf"))} if rank() else {}))
-run_command(lambda argv: main(*json.loads(argv[0])))
-"""
+def train_with_one_infinite_loss(options: list[str]) -> None:
+    after_step(pytest.MonkeyPatch(), 2, lambda _, losses: losses.update({"loss": torch.tensor(math.inf)} if rank() else {}))
+    run_as_command(main, options)
 
 
-@pytest.mark.slow
 def test_all_processes_end_together(image_folder: Path, tmp_path: Path) -> None:
     """Also where only one of them saw it; its share of the batch is told apart."""
     output = tmp_path / "run"
     options = tiny_run(image_folder, output, "dino", train__checkpoint_every=1, train__log_every=100)
-    finished = launch(2, [options], tmp_path, ONE_OF_TWO)
-    assert finished.returncode == 2, finished.stderr
-    assert finished.stderr.count("error: the loss became inf at step 2") == 2
-    assert "Traceback" not in finished.stderr
+    ended, messages = run_group(2, tmp_path, train_with_one_infinite_loss, options)
+    assert ended == [2, 2], messages
+    assert messages.count("error: the loss became inf at step 2") == 2
+    assert "Traceback" not in messages
     batch = json.loads((output / "nonfinite_batch.json").read_text())
     assert batch["losses"][1] == "inf"
     assert math.isfinite(float(batch["losses"][0]))

@@ -3,7 +3,6 @@
 import random
 import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from pretrain.config import parse_run
 from pretrain.methods import METHODS
 from pretrain.run import pretrain
 from tests.conftest import RunMain
-from tests.pretrain.conftest import assert_equal, bare_run, logged, start, tiny_run, wait_for_steps, weights
+from tests.pretrain.conftest import assert_equal, bare_run, logged, tiny_run, wait_for_steps, weights
+from tests.processes import fork, run_as_command
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -35,7 +35,6 @@ def test_a_run_makes_a_checkpoint_that_converts(image_folder: Path, tmp_path: Pa
     assert parse_run([str(output / "config.yaml")]) == config, "the resolved config is a recipe"
 
 
-@pytest.mark.slow
 def test_killed_and_continued_equals_uninterrupted(
     image_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -45,12 +44,12 @@ def test_killed_and_continued_equals_uninterrupted(
         options = {"train__epochs": 14, "train__checkpoint_every": 1, "backbone__drop_path_rate": 0.3}
         return tiny_run(image_folder, output, **options)
 
-    process = start([sys.executable, "-m", "pretrain", *command(tmp_path / "killed")])
+    process = fork(tmp_path / "messages.log", run_as_command, main, command(tmp_path / "killed"))
     wait_for_steps(process, tmp_path / "killed", 2)
     time.sleep(random.uniform(0, 0.5))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, "the run ended before it could be killed"
     caplog.set_level("INFO")
     pretrain(parse_run(command(tmp_path / "killed")))
     assert any("continuing after step" in message for message in caplog.messages)
@@ -85,7 +84,7 @@ def test_two_runs_at_once(image_folder: Path, tmp_path: Path, seeds: tuple[int, 
     first, second = (
         tiny_run(image_folder, output, "dino", train__epochs=99, train__seed=seed, data__workers=1) for seed in seeds
     )
-    process = start([sys.executable, "-m", "pretrain", *first])
+    process = fork(tmp_path / "messages.log", run_as_command, main, first)
     try:
         wait_for_steps(process, output, 2)
         half = output / ".checkpoint.1.tmp.pth"
@@ -98,8 +97,8 @@ def test_two_runs_at_once(image_folder: Path, tmp_path: Path, seeds: tuple[int, 
         assert half.exists()
         assert (output / "config.yaml").read_bytes() == before
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.join()
     with hold_folder(output):
         pass
 

@@ -3,13 +3,14 @@
 import os
 import shlex
 import signal
-import subprocess
 import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from submitit.core.submission import submitit_main
 
 from common.cli import STOP_SIGNALS
 from pretrain.__main__ import main
@@ -21,11 +22,11 @@ from tests.pretrain.conftest import (
     assert_equal,
     has_current_environment,
     logged,
-    start,
     tiny_run,
     wait_for_steps,
     weights,
 )
+from tests.processes import fork, run_as_command, statuses
 
 
 def saved_step(output: Path) -> int:
@@ -72,28 +73,35 @@ def long_options(images: Path, output: Path, **more: Any) -> list[str]:
     return tiny_run(images, output, train__epochs=200, train__checkpoint_every=10_000, **more)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ["as a group", "by the script"])
 def test_a_signal_from_outside(image_folder: Path, tmp_path: Path, how: str) -> None:
     """Slurm's `scancel` reaches the workers that load images too, which must outlive it; a script passes it on to two processes."""
     arguments = long_options(image_folder, tmp_path, data__workers=2 if how == "as a group" else 0)
+    log = tmp_path / "messages.log"
     if how == "as a group":
-        process, number = start([sys.executable, "-m", "pretrain", *arguments]), signal.SIGTERM
+        process, number = fork(log, run_as_command, main, arguments), signal.SIGTERM
     elif has_current_environment():
-        process, number = start(["bash", "tools/pretrain.sh", *arguments], NPROC_PER_NODE="2"), signal.SIGUSR1
+        script = ["bash", "tools/pretrain.sh", *arguments]
+        process, number = fork(log, os.execvp, "bash", script, NPROC_PER_NODE="2"), signal.SIGUSR1
     else:
         pytest.skip("tools/pretrain.sh would install first; run tools/setup.sh")
     wait_for_steps(process, tmp_path, 3)
+    assert process.pid is not None
     (os.killpg if how == "as a group" else os.kill)(process.pid, number)
-    _, messages = process.communicate(timeout=120)
-    assert process.returncode == 128 + number, messages
+    assert statuses([process]) == [128 + number], log.read_text()
+    messages = log.read_text()
     assert "Traceback" not in messages, messages
     step = saved_step(tmp_path)
     assert f"stopped by {number.name} after step {step}, which is saved" in messages
     assert logged(tmp_path)[-1]["step"] == step
 
 
-@pytest.mark.slow
+def submitted(jobs: Path) -> None:
+    """What a Slurm job's script runs in each of its processes."""
+    sys.argv = ["submitit", str(jobs)]
+    submitit_main()
+
+
 def test_a_slurm_job_saves_and_is_queued_again(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs that stand in for Slurm take the job; its two processes are started as srun would, and signalled as Slurm does."""
     programs, jobs, output = tmp_path / "bin", tmp_path / "jobs", tmp_path / "run"
@@ -114,25 +122,28 @@ def test_a_slurm_job_saves_and_is_queued_again(image_folder: Path, tmp_path: Pat
     job = {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "2", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "localhost"}
     variables |= job | {"SLURM_NODEID": "0", "SUBMITIT_EXECUTOR": "slurm"}
 
-    def start_job() -> list[subprocess.Popen[str]]:
-        command = [sys.executable, "-m", "submitit.core._submit", str(jobs)]
-        return [start(command, **variables, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank)) for rank in range(2)]
+    logs = [tmp_path / f"{rank}.log" for rank in range(2)]
+
+    def start_job() -> list[BaseProcess]:
+        ranks = ({"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2))
+        return [fork(log, submitted, jobs, **variables, **rank) for log, rank in zip(logs, ranks, strict=True)]
 
     processes = start_job()
     try:
         wait_for_steps(processes[0], output, 3)
         for process in processes:
-            process.send_signal(signal.SIGUSR2)
-        _, messages = processes[0].communicate(timeout=120)
+            os.kill(process.pid or 0, signal.SIGUSR2)
+        processes[0].join(120)
+        messages = logs[0].read_text()
         step = saved_step(output)
         assert "cpu, 2 processes" in messages
         assert f"stopped by SIGUSR2 after step {step}, which is saved" in messages
         assert called.read_text() == "requeue 77\n"
-        assert processes[1].poll() is None, "the others wait for Slurm to end the job"
+        assert processes[1].is_alive(), "the others wait for Slurm to end the job"
         processes[1].kill()
         processes += start_job()
         wait_for_steps(processes[2], output, step + 1)
     finally:
         for process in processes:
             process.kill()
-            process.communicate()
+            process.join()

@@ -1,18 +1,18 @@
 """The same run in one, two and three processes, and on two machines: the same batches, schedules, losses and weights."""
 
-import json
+import os
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from pretrain.__main__ import main
-from tests.pretrain.conftest import ENVIRONMENT, REPOSITORY, bare_run, has_current_environment, logged, start, weights
+from tests.pretrain.conftest import bare_run, has_current_environment, logged, weights
+from tests.processes import fork, run_as_command, run_group, statuses
 
 BATCH = 6
 # Per method, what its run takes besides; of MoBY a smaller step, since AdamW magnifies rounding.
@@ -27,39 +27,23 @@ IN_PARTS = ("dino", "selfpatch")
 # Batch normalisation takes these of MoBY's heads out again: their gradient is rounding alone, which AdamW makes steps of full size.
 BEFORE_NORMALISATION = ("projector.0.bias", "predictor.0.bias")
 
-EACH_RUN = """
-import json, sys
-import torch.distributed as dist
-from common.cli import run_command
-from pretrain.__main__ import main
-dist.init_process_group("gloo")  # one for all runs: a second one would find what the first left in the launcher's store
-try:
-    run_command(lambda argv: max(main(run) for run in json.loads(argv[0])))
-finally:
-    dist.destroy_process_group()  # else gloo's threads may end the process by SIGABRT
-"""
 
-OWN_RUN = """
-import json, os
-from common.cli import run_command
-from pretrain.__main__ import main
-run_command(lambda argv: main(json.loads(argv[0])[int(os.environ["RANK"])]))
-"""
+def train_each(runs: list[list[str]]) -> None:
+    """All runs one after the other, in one group."""
+    dist.init_process_group("gloo")
+    try:
+        run_as_command(lambda _: max(main(run) for run in runs), [])
+    finally:
+        dist.destroy_process_group()  # else gloo's threads may end the process by SIGABRT
+
+
+def train_own(runs: list[list[str]]) -> None:
+    run_as_command(main, runs[int(os.environ["RANK"])])
 
 
 def run_of(images: Path, output: Path, method: str, **more: Any) -> list[str]:
     options: dict[str, Any] = {"train__batch_size": BATCH, "backbone__drop_path_rate": 0.0} | METHODS[method] | more
     return bare_run(images, output, method, **options)
-
-
-def launch(processes: int, runs: list[list[str]], folder: Path, program: str = EACH_RUN) -> subprocess.CompletedProcess[str]:
-    """All runs one after the other in the same processes, which saves starting them for each."""
-    script = folder / "program.py"
-    script.write_text(program)
-    torchrun = [sys.executable, "-m", "common.launch", "--standalone", "--nproc-per-node", str(processes)]
-    return subprocess.run(
-        [*torchrun, str(script), json.dumps(runs)], cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=400
-    )
 
 
 def assert_same_run(output: Path, reference: Path, method: str) -> None:
@@ -101,8 +85,8 @@ def test_any_number_of_processes_computes_the_same(image_folder: Path, tmp_path:
     runs = [run_of(image_folder, tmp_path / method, method) for method in METHODS]
     parts = BATCH // processes
     runs += [run_of(image_folder, tmp_path / "parts" / method, method, train__accumulate=parts) for method in IN_PARTS]
-    finished = launch(processes, runs, tmp_path)
-    assert finished.returncode == 0, finished.stderr
+    ended, messages = run_group(processes, tmp_path, train_each, runs)
+    assert ended == [0] * processes, messages
     for method in METHODS:
         assert_same_run(tmp_path / method, alone / method, method)
     for method in IN_PARTS:
@@ -119,11 +103,10 @@ def test_two_machines_compute_the_same(image_folder: Path, tmp_path: Path, alone
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
     variables = {"NNODES": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port, "NPROC_PER_NODE": "1"}
-    command = ["bash", "tools/pretrain.sh", *run_of(image_folder, tmp_path / "run", "selfpatch")]
-    nodes = [start(command, **variables, NODE_RANK=str(node)) for node in range(2)]
-    messages = [node.communicate(timeout=200)[1] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], messages
-    assert "2 processes" in messages[0] + messages[1]
+    command, log = ["bash", "tools/pretrain.sh", *run_of(image_folder, tmp_path / "run", "selfpatch")], tmp_path / "nodes.log"
+    nodes = [fork(log, os.execvp, "bash", command, **variables, NODE_RANK=str(node)) for node in range(2)]
+    assert statuses(nodes) == [0, 0], log.read_text()
+    assert "2 processes" in log.read_text()
     assert_same_run(tmp_path / "run", alone / "selfpatch", "selfpatch")
 
 
@@ -132,7 +115,7 @@ def test_processes_with_other_lists_of_images_do_not_start(image_folder: Path, t
     other = shutil.copytree(image_folder, tmp_path / "other")
     next(other.rglob("*.jpg")).unlink()
     runs = [run_of(folder, tmp_path / "run", "dino") for folder in (image_folder, other)]
-    finished = launch(2, runs, tmp_path, OWN_RUN)
-    assert finished.returncode == 2
-    assert "the list of images must be the same for all processes, but is 12 in " in finished.stderr
+    ended, messages = run_group(2, tmp_path, train_own, runs)
+    assert ended == [2, 2]
+    assert messages.count("the list of images must be the same for all processes, but is 12 in ") == 2
     assert not (tmp_path / "run/checkpoint.pth").exists()

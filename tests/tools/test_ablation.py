@@ -13,7 +13,8 @@ from pretrain.config import PretrainConfig, parse_run
 from tests.conftest import RunMain
 from tools.ablation import AblationOptions, Job, main, plan_jobs
 from tools.ablation_runner.cost import measure_work, speed_of
-from tools.ablation_runner.job import as_options
+from tools.ablation_runner.job import MODULE, as_options
+from tools.ablation_runner.job import main as run_job
 from tools.ablation_runner.rows import COCO_IMAGES, ROWS, Table, choose_rows, departures, published_rows, tiny_changes
 
 DINO, AVERAGE = "coco_dino_vit_tiny-deviating", "coco_selfpatch_vit_tiny_average-deviating"
@@ -150,6 +151,7 @@ def test_a_failed_job_is_named_at_the_end_and_the_others_run(
     started = []
 
     def start(command: list[str]) -> "subprocess.Popen[bytes]":
+        assert command[1:3] == ["-m", MODULE]
         started.append(command[command.index("--name") + 1])
         return popen([sys.executable, "-c", f"raise SystemExit({3 if len(started) == 1 else 0})"])
 
@@ -166,10 +168,10 @@ def _csv_rows(path: Path) -> dict[str, dict[str, str]]:
         return {row["row"]: row for row in csv.DictReader(stream)}
 
 
-@pytest.mark.slow
 def test_two_rows_fill_their_places_in_the_table_and_are_not_run_again(
-    ablation_data: Path, tmp_path: Path, run_main: RunMain
+    ablation_data: Path, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tools.ablation._run", lambda job, options: run_job(job.options.arguments()))
     command, runs = arguments(ablation_data, tmp_path, "--only a d-off"), tmp_path / "runs"
     shown = run_main(main, command).output()
     measured = json.loads((runs / AVERAGE / "davis" / "result.json").read_text())["metrics"]["J&F-Mean"]["value"]

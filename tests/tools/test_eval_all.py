@@ -1,7 +1,10 @@
 """The command for all tasks: what it checks first, what it passes on, what it does not repeat, and its closing summary."""
 
+import contextlib
 import dataclasses
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +15,18 @@ from backbones.build import build_backbone
 from backbones.convert import open_backbone
 from backbones.file import read_backbone_file
 from backbones.layouts.patchbench import FORMAT_MARK, VERSION
-from backbones.spec import ViTSpec, spec_to_dict
+from backbones.spec import spec_to_dict
+from eval.__main__ import main as evaluate
 from eval.result import write_result
 from eval.tasks import TASKS
 from tables.make import TablesConfig, make_tables
+from tests.commands import SPEC, every_task
 from tests.conftest import RunMain
 from tests.tables.conftest import make_result
 from tools.eval_all import EvalAllOptions, main, split_task_options
 from tools.evaluation import arguments_for
 from tools.runs import run_name, write_backbone
 from tools.summary import summary
-
-SPEC = ViTSpec(embed_dim=64, depth=4, num_heads=1, patch_size=16, image_size=64, class_token=False, final_norm=False)
-# These options change only sizes and schedules.
-SHORT = {
-    "davis": "--davis.jobs 1",
-    "detection": "--detection.iterations=2 --detection.batch-size=2 --detection.short-side=128 --detection.workers=0",
-    "segmentation": "--segmentation.iterations=2 --segmentation.batch-size=2 --segmentation.crop=64 "
-    "--segmentation.train-short-side=64 --segmentation.test-short-side=64 --segmentation.workers=0",
-    "classification": "--classification.neighbours 4 8 --classification.workers 0",
-    "linear_segmentation": "--linear_segmentation.iterations=2 --linear_segmentation.batch-size=2 --linear_segmentation.size=64 "
-    "--linear_segmentation.workers=0",
-    "depth": "--depth.iterations=2 --depth.batch-size=2 --depth.crop 64 64 --depth.workers=0",
-}
 
 
 @pytest.fixture(scope="module")
@@ -72,27 +64,32 @@ def test_names_of_runs_and_tasks(tmp_path: Path) -> None:
     assert chosen(tasks="depth,frozen,davis") == ["depth", *frozen]
 
 
-@pytest.mark.slow
+def run_here(task: str, arguments: Sequence[str]) -> int:
+    """A task in this process, so that nothing waits for imports."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        return evaluate([task, *arguments])
+
+
 def test_every_task_then_tables_and_nothing_twice(
-    small_samples: Path, checkpoint: Path, tmp_path: Path, run_main: RunMain
+    small_samples: Path, checkpoint: Path, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs, results = tmp_path / "runs", tmp_path / "results"
-    places = [checkpoint, "--data", small_samples, "--runs", runs, "--results", results]
-    shown = run_main(main, [*places, "--tasks", "all", *" ".join(SHORT.values()).split()]).output()
-    paths = {task: runs / "toy" / task / "result.json" for task in TASKS}
-    for task in TASKS:
-        content = json.loads(paths[task].read_text())
-        assert content["task"] == task
-        assert {dataset["coverage"] for dataset in content["datasets"].values()} == {"sample"}
-        named = [line for line in shown.splitlines() if line.startswith(f"{task} ")]
-        assert len(named) == 1, "with its time and its file"
-    main_csv = (results / "main.csv").read_text()
-    assert "toy" in main_csv
-    stamps = {task: path.stat().st_mtime_ns for task, path in paths.items()}
-    again = [*places, "--tasks", "davis", "--davis.jobs", "1"]
-    assert "DAVIS-2017 (J&F)m" in run_main(main, again).output().splitlines()[0]
-    assert (results / "main.csv").read_text() == main_csv
-    # A result of other inputs in the run's folder was once printed as this command's.
+    paths = {task: tmp_path / "runs/toy" / task / "result.json" for task in TASKS}
+    again = every_task(small_samples, tmp_path, ["davis"], checkpoint)
+    with monkeypatch.context() as patch:
+        patch.setattr("tools.eval_all._run", run_here)
+        shown = run_main(main, every_task(small_samples, tmp_path, checkpoint=checkpoint)).output()
+        for task in TASKS:
+            content = json.loads(paths[task].read_text())
+            assert content["task"] == task
+            assert {dataset["coverage"] for dataset in content["datasets"].values()} == {"sample"}
+            named = [line for line in shown.splitlines() if line.startswith(f"{task} ")]
+            assert len(named) == 1, "with its time and its file"
+        main_csv = (tmp_path / "results/main.csv").read_text()
+        assert "toy" in main_csv
+        stamps = {task: path.stat().st_mtime_ns for task, path in paths.items()}
+        assert "DAVIS-2017 (J&F)m" in run_main(main, again).output().splitlines()[0]
+        assert (tmp_path / "results/main.csv").read_text() == main_csv
+    # In a process of its own. A result of other inputs in the run's folder was once printed as this command's.
     other = run_main(main, [*again, "--davis.topk", "3"])
     assert other.status == 1
     assert "davis  failed with status 2" in other.stdout
@@ -199,7 +196,7 @@ def test_dry_runs_print_every_task_and_write_nothing(
     monkeypatch.setenv("PATH", "/nowhere")
     runs = tmp_path / "runs"
     common = [checkpoint, "--data", small_samples, "--runs", runs, "--tasks", "davis,classification", "--dry-run"]
-    common += SHORT["classification"].split()
+    common += ["--classification.neighbours", "4", "8"]
     heads = run_main(main, [*common, "--num-heads", "1"]).output()
     assert heads.splitlines()[0].endswith("backbone.safetensors --num-heads 1")
     conversion, davis, classification, tables = run_main(main, [*common, "--gpus", "3"]).output().splitlines()

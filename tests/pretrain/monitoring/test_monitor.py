@@ -18,7 +18,8 @@ from pretrain.monitoring.monitor import OnlineKNN, images_by_class
 from pretrain.monitoring.plots import centre_crop, network_input
 from pretrain.run import pretrain
 from tests.pretrain.conftest import assert_equal, logged, tiny_config, weights
-from tests.pretrain.test_world_sizes import launch, run_of
+from tests.pretrain.test_world_sizes import run_of, train_each
+from tests.processes import run_group
 
 WATCHED = {"watch__every": 1, "watch__num_images": 1}
 SIZE = 32
@@ -63,7 +64,6 @@ def test_plots_that_cannot_be_written_cost_no_training(
     assert "no curves at epoch 2" in caplog.text
 
 
-@pytest.mark.slow
 def test_two_processes_watch_as_one(image_folder: Path, tmp_path: Path) -> None:
     """With an odd number of images to classify, so that shares differ; and a damaged one is every process's mistake."""
     val, damaged = tmp_path / "val", tmp_path / "damaged"
@@ -75,13 +75,13 @@ def test_two_processes_watch_as_one(image_folder: Path, tmp_path: Path) -> None:
     assert main(run_of(image_folder, tmp_path / "1", "dino", **options, watch__knn_val=val)) == 0
     folders = {"2": val, "refused": damaged}
     runs = [run_of(image_folder, tmp_path / name, "dino", **options, watch__knn_val=folders[name]) for name in folders]
-    finished = launch(2, runs, tmp_path)
-    assert finished.returncode == 2, finished.stderr
+    ended, messages = run_group(2, tmp_path, train_each, runs)
+    assert ended == [2, 2], messages
     alone, together = logged(tmp_path / "1"), logged(tmp_path / "2")
     assert [line.get("knn_top1") for line in alone] == [line.get("knn_top1") for line in together]
     assert "knn_top1" in together[-1]
     assert len(list((tmp_path / "2" / "watch" / "epoch_0002").iterdir())) == 2
-    (error,) = {line for line in finished.stderr.splitlines() if line.startswith("error")}
+    (error,) = {line for line in messages.splitlines() if line.startswith("error")}
     assert f"watch.knn_val: cannot read {damaged}" in error
     assert not (tmp_path / "refused" / "log.jsonl").exists()
 
