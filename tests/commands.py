@@ -51,15 +51,8 @@ def task_arguments(task: str, backbone: Path, data: Path, output: Path) -> list[
 
 def every_task(data: Path, folder: Path, tasks: Sequence[str] = tuple(TASKS), checkpoint: Path | None = None) -> list[str]:
     """The arguments of `tools/eval_all.py` that run every task, or some, below `folder`, of the data's checkpoint unless given."""
-    places = [
-        str(checkpoint or data / "toy.pth"),
-        "--data",
-        str(data),
-        "--runs",
-        str(folder / "runs"),
-        "--results",
-        str(folder / "results"),
-    ]
+    checkpoint = checkpoint or data / "toy.pth"
+    places = [str(checkpoint), "--data", str(data), "--runs", str(folder / "runs"), "--results", str(folder / "results")]
     short = [f"--{task}.{word[2:]}" if word[:2] == "--" else word for task in tasks for word in SHORT[task].split()]
     return [*places, "--tasks", ",".join(tasks), *short, *(part for task in tasks for part in (f"--{task}.device", "cpu"))]
 

@@ -205,9 +205,7 @@ def moco(layout: str, *others: str) -> Made:
     return made(layout, RESNET, "state_dict/module.encoder_q.", heads, zeroed=branches, epoch=200, arch="resnet50", **queue)
 
 
-@cache
-def make_all() -> dict[str, Made]:
-    """Every layout by a name of its own; some layouts have several variants."""
+def _of_training_codes() -> dict[str, Made]:
     own = prefixed("backbone.", _kept_weights_of(VIT)) | {"heads.x": torch.ones(2)}
     patchbench = {"format": "patchbench-pretraining", "version": 1, "settings": {"method": "dino"}, "epoch": 3}
     patchbench |= {"backbone_spec": spec_to_dict(VIT), "student": own, "teacher": own}
@@ -220,11 +218,6 @@ def make_all() -> dict[str, Made]:
     }
     moco_v3 = made("moco_v3", VIT, "state_dict/module.base_encoder.", "module.base_encoder.head.x", epoch=300, arch="vit_small")
     decoder = "mask_token decoder_pos_embed decoder_embed.weight decoder_blocks.0.norm1.weight"
-    # The files that the authors of DINOv3 released hold periods that were rounded.
-    plain = _kept_weights_of(DINOV3)
-    rounded = {**plain, "rope.periods": plain["rope.periods"].bfloat16().float()}
-    training = "backbone.mask_token dino_head.x ibot_head.x"
-    detectron2 = {"__author__": "MOCO", "matching_heuristics": True}
     return {
         "patchbench": Made("patchbench", patchbench, VIT, _kept_weights_of(VIT)),
         "selfpatch": student_teacher("selfpatch", BARE_VIT, "ca_head.cls_token c_head.x p_head.x"),
@@ -243,6 +236,15 @@ def make_all() -> dict[str, Made]:
         "moby_swin": made("moby", SWIN, "model/encoder.", "", SWINS_OWN, epoch=299, **buffers),
         "moco_v3": moco_v3._replace(num_heads=1),
         "mae": made("mae", VIT, "model/", decoder, epoch=799),
+    }
+
+
+def _of_dinov2_and_dinov3() -> dict[str, Made]:
+    # The files that the authors of DINOv3 released hold periods that were rounded.
+    plain = _kept_weights_of(DINOV3)
+    rounded = {**plain, "rope.periods": plain["rope.periods"].bfloat16().float()}
+    training = "backbone.mask_token dino_head.x ibot_head.x"
+    return {
         "dinov2": made("dinov2", DINOV2, "", "mask_token"),
         "dinov2_registers": made("dinov2", REGISTERS, "", "mask_token", with_class_position, DINOV2_REGISTERS),
         "dinov2_training": made("dinov2", DINOV2, "teacher/backbone.", training, {"^blocks": "blocks.0"}),
@@ -251,15 +253,14 @@ def make_all() -> dict[str, Made]:
         "dinov3_training": made("dinov3", DINOV3, "teacher/backbone.", training, joint_bias, DINOV3_OWN, weights=rounded),
         "timm_dinov3": made("timm_dinov3", DINOV3, "", "head.weight", without_periods),
         "timm_dinov3_gated": made("timm_dinov3", GATED, "state_dict/", "", without_periods),
+    }
+
+
+def _of_hugging_face() -> dict[str, Made]:
+    empty = {"embeddings.register_tokens": torch.ones(1, 0, 128)}
+    return {
         "huggingface_dinov3": made("huggingface_dinov3", DINOV3, "", "embeddings.mask_token", *HUGGINGFACE_DINOV3),
-        "huggingface_dinov3_plain": made(
-            "huggingface_dinov3",
-            UNREGISTERED,
-            "",
-            "",
-            *HUGGINGFACE_DINOV3,
-            **{"embeddings.register_tokens": torch.ones(1, 0, 128)},
-        ),
+        "huggingface_dinov3_plain": made("huggingface_dinov3", UNREGISTERED, "", "", *HUGGINGFACE_DINOV3, **empty),
         "transformers5_vit": made("huggingface_vit", VIT, "vit.", "classifier.weight", *TRANSFORMERS5_VIT),
         "transformers5_mae": made(
             "huggingface_vit", VIT, "vit.", "decoder.x", *TRANSFORMERS5_VIT, {"layers": "encoder.layers"}
@@ -271,6 +272,12 @@ def make_all() -> dict[str, Made]:
         "huggingface_registers": made("huggingface_dinov2", REGISTERS, "", "", with_class_position, *HUGGINGFACE_REGISTERS),
         "huggingface_vit": made("huggingface_vit", VIT, "vit.", "classifier.weight", *HUGGINGFACE_VIT),
         "huggingface_vit_bare": made("huggingface_vit", VIT, "", "pooler.dense.weight", *HUGGINGFACE_VIT),
+    }
+
+
+def _of_libraries() -> dict[str, Made]:
+    detectron2 = {"__author__": "MOCO", "matching_heuristics": True}
+    return {
         "detectron2": made("detectron2", RESNET, "model/", "", DETECTRON2, arrays, **detectron2),
         "mmpretrain_vit": made("mmpretrain", DINOV2, "state_dict/backbone.", "head.x", MMPRETRAIN, **{"meta/epoch": 100}),
         "mmpretrain_resnet": made("mmpretrain", RESNET, "state_dict/backbone.", "neck.x queue", **{"meta/epoch": 100}),
@@ -281,3 +288,9 @@ def make_all() -> dict[str, Made]:
         "sequential_resnet": made("sequential_resnet", RESNET, "state_dict/backbone.", "projection_head.x", SEQUENTIAL),
         "torchvision_resnet": made("timm", RESNET, "", "fc.weight fc.bias"),
     }
+
+
+@cache
+def make_all() -> dict[str, Made]:
+    """Every layout by a name of its own; some layouts have several variants."""
+    return _of_training_codes() | _of_dinov2_and_dinov3() | _of_hugging_face() | _of_libraries()

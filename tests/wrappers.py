@@ -47,15 +47,19 @@ class Written(NamedTuple):
     epoch: int = -1
 
 
+def by_lightning(tool: str, source: str, branch: str, spec: BackboneSpec = VIT, **names: str) -> Written:
+    """After nine epochs, with the state of the callbacks beside the networks of `under`."""
+    return Written(tool, source, {**LIGHTNING, "state_dict": under(spec, **names)}, spec, branch, 9)
+
+
+WITH_HEAD = {"own": "module.backbone.", "heads": "module.head.mlp"}
+LIGHTLY = "lightly-ai/lightly, examples/pytorch_lightning"
+EMBEDDING = "embedding_model.wrapped_model._model."
 TOOLS = [
     Written(
         "DINO, a teacher with batch normalisation",
         "facebookresearch/dino, main_dino.py: `teacher = DistributedDataParallel(teacher)` where has_batchnorms",
-        {
-            "student": zeros(under(RESNET, own="module.backbone.", heads="module.head.mlp")),
-            "teacher": under(RESNET, own="module.backbone.", heads="module.head.mlp"),
-            "epoch": 3,
-        },
+        {"student": zeros(under(RESNET, **WITH_HEAD)), "teacher": under(RESNET, **WITH_HEAD), "epoch": 3},
         RESNET,
         "teacher",
         3,
@@ -81,57 +85,37 @@ TOOLS = [
         {**LIGHTNING, "loops": LOOPS, "state_dict": under(own="model.backbone.", heads="model.projector")},
         epoch=10,
     ),
-    Written(
+    by_lightning(
         "lightly, DINO",
-        "lightly-ai/lightly, examples/pytorch_lightning/dino.py: student_backbone, student_head, teacher_backbone, teacher_head",
-        {
-            **LIGHTNING,
-            "state_dict": under(own="teacher_backbone.", other="student_backbone.", heads="teacher_head.layers student_head.layers"),
-        },
-        branch="teacher_backbone",
-        epoch=9,
+        f"{LIGHTLY}/dino.py: student_backbone, student_head, teacher_backbone, teacher_head",
+        "teacher_backbone",
+        own="teacher_backbone.", other="student_backbone.", heads="teacher_head.layers student_head.layers",
     ),
-    Written(
+    by_lightning(
         "lightly, MoCo",
-        "lightly-ai/lightly, examples/pytorch_lightning/moco.py: backbone, backbone_momentum, projection heads",
-        {**LIGHTNING, "state_dict": under(own="backbone.", other="backbone_momentum.", heads="projection_head")},
-        branch="backbone",
-        epoch=9,
+        f"{LIGHTLY}/moco.py: backbone, backbone_momentum, projection heads",
+        "backbone",
+        own="backbone.", other="backbone_momentum.", heads="projection_head",
     ),
-    Written(
+    by_lightning(
         "lightly-train, DINO",
         "lightly-ai/lightly-train, _methods/dino/dino.py, _models/embedding_model.py, _models/timm/timm.py",
-        {
-            **LIGHTNING,
-            "state_dict": under(
-                own="teacher_embedding_model.wrapped_model._model.",
-                other="student_embedding_model.wrapped_model._model.",
-                heads="teacher_projection_head.layers student_projection_head.layers",
-            ),
-        },
-        branch="teacher_embedding_model",
-        epoch=9,
+        "teacher_embedding_model",
+        own=f"teacher_{EMBEDDING}", other=f"student_{EMBEDDING}",
+        heads="teacher_projection_head.layers student_projection_head.layers",
     ),
-    Written(
+    by_lightning(
         "stable-pretraining, teacher and student",
         "galilai-group/stable-pretraining, backbone/utils.py, TeacherStudentWrapper: student, teacher within `backbone`",
-        {
-            **LIGHTNING,
-            "state_dict": under(own="backbone.teacher.", other="backbone.student.", heads="projector.teacher projector.student"),
-        },
-        branch="teacher",
-        epoch=9,
+        "teacher",
+        own="backbone.teacher.", other="backbone.student.", heads="projector.teacher projector.student",
     ),
-    Written(
+    by_lightning(
         "solo-learn",
         "vturrisi/solo-learn, solo/methods/base.py: backbone, momentum_backbone, classifier, projector",
-        {
-            **LIGHTNING,
-            "state_dict": under(RESNET, own="backbone.", other="momentum_backbone.", heads="classifier projector momentum_projector"),
-        },
-        RESNET,
         "backbone",
-        9,
+        RESNET,
+        own="backbone.", other="momentum_backbone.", heads="classifier projector momentum_projector",
     ),
     Written(
         "MMSelfSup, BYOL",

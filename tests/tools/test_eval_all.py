@@ -270,7 +270,7 @@ def test_frozen_runs_on_the_data_that_is_there_and_says_what_it_leaves_out(
 
     caplog.set_level("INFO", "tools.evaluation")
     ade, voc = "ade/ADEChallengeData2016", "VOCdevkit/VOC2012"
-    sizes = (*SHORT["classification"].split(), "--linear_segmentation.size", 64, "--retrieval_segmentation.memory-size", 500)
+    sizes = ("--classification.neighbours", 4, 8, "--linear_segmentation.size", 64, "--retrieval_segmentation.memory-size", 500)
     every = {"classification": "imagenet", "linear_segmentation": ade, "retrieval_segmentation": voc, "davis": "DAVIS"}
     assert folders(small_samples, "frozen", *sizes) == every
     assert "left out" not in caplog.text
