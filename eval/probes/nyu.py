@@ -48,6 +48,7 @@ _ADDRESS = TASKS["depth"].downloads[0].address
 _DEPTHS_READ = 1000  # depth maps per split, spread evenly, whose values are read even where not everything is decoded
 _LEAST_FARTHEST_MM = 100  # where nothing is farther, the file holds metres
 _MEDIANS_MM = (1000, 10_000)  # of depth maps; half of NYU's are between 2,000 and 3,000
+_MARK = 65_535
 _FILES_PER_PROCESS = 64
 
 
@@ -110,6 +111,9 @@ class DepthSplit:
         small = [fact.path for fact in facts if 0 < fact.farthest_mm < _LEAST_FARTHEST_MM]
         text = f"depth maps show nothing farther than {_LEAST_FARTHEST_MM} mm, as if they held metres"
         findings += about("wrong", text, self._names(small), "multiply them by 1000: they must hold millimetres")
+        marked = [fact.path for fact in facts if fact.farthest_mm == _MARK]
+        text = f"depth maps hold {_MARK}, as other data sets mark what was not measured"
+        findings += about("wrong", text, self._names(marked), "write 0 there")
         medians = [fact.median_mm for fact in facts if fact.farthest_mm >= _LEAST_FARTHEST_MM]
         if medians and not small and not _MEDIANS_MM[0] <= np.median(medians) <= _MEDIANS_MM[1]:
             text = f"nyu_{self.name}.txt: half of the depth maps have a median depth of {np.median(medians):,.0f} or more mm"

@@ -70,6 +70,11 @@ def with_depth_outside_of_the_box_only(root: Path) -> None:
     write_depth(root / DEPTH, depth)
 
 
+def not_measured_is_the_largest_number(root: Path) -> None:
+    depth = depth_of(root)
+    write_depth(root / DEPTH, np.where(depth == 0, 65535, depth).astype(np.uint16))
+
+
 def beyond_ten_metres_only(root: Path) -> None:
     write_depth(root / DEPTH, np.full((HEIGHT, WIDTH), 10_000, np.uint16))
 
@@ -145,6 +150,7 @@ def trained_image(root: Path) -> None:
         (without_depth, f"no valid depth in the part and range that are scored: {DEPTH}"),
         (with_depth_outside_of_the_box_only, f"no valid depth in the part and range that are scored: {DEPTH}"),
         (beyond_ten_metres_only, f"no valid depth in the part and range that are scored: {DEPTH}"),
+        (not_measured_is_the_largest_number, f"as other data sets mark what was not measured: {DEPTH}; write 0 there"),
         (of_another_size, f"differ in size from their depth maps: {IMAGE}"),
         (cut_off, f"cut off before their end: {DEPTH}"),
         (no_depth_map, f"lacks depth maps that nyu_test.txt names: {DEPTH}; get them from https://"),
