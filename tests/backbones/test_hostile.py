@@ -10,10 +10,9 @@ import pickle
 import pickletools
 import resource
 import struct
-import subprocess
-import sys
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,8 +24,8 @@ from safetensors.torch import save
 
 from backbones.convert import open_backbone
 from backbones.file import write_backbone_file
-from tests.conftest import REPOSITORY
 from tests.layouts import VIT, make_all
+from tests.processes import fork
 from tests.toy import SOURCE
 
 MEMORY = 2**31  # bytes beyond what the imports need
@@ -138,12 +137,12 @@ def forms(stream: bytes) -> dict[str, bytes]:
     return {"zip": zipped(whole, _0=content), "legacy": LEGACY + whole + storages} | ({} if has_storage else {"pickle": whole})
 
 
-def in_child(function: str, *arguments: object) -> str:
-    code = f"from tests.backbones.test_hostile import {function}; import sys; {function}(*sys.argv[1:])"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=1800)
-    assert finished.returncode == 0, finished.stdout[-1000:] + finished.stderr[-4000:]
-    return finished.stdout
+def in_child(log: Path, function: Callable[..., None], *arguments: object) -> str:
+    """What a function prints in another process, of a limited memory."""
+    process = fork(log, function, *arguments)
+    process.join(1800)
+    assert process.exitcode == 0, log.read_text()[-5000:]
+    return log.read_text()
 
 
 def limit_memory() -> None:
@@ -167,9 +166,9 @@ def refusal(path: Path) -> str:
         assert time.perf_counter() - start < LONGEST_S
 
 
-def print_refusals(folder: str) -> None:
+def print_refusals(folder: Path) -> None:
     limit_memory()
-    print(json.dumps({path.name: refusal(path) for path in Path(folder).iterdir()}))
+    print(json.dumps({path.name: refusal(path) for path in folder.iterdir()}))
 
 
 def test_attacks_end_in_one_line(tmp_path: Path) -> None:
@@ -180,7 +179,7 @@ def test_attacks_end_in_one_line(tmp_path: Path) -> None:
         for form, content in forms(stream).items():
             (tmp_path / f"{name} ({form})").write_bytes(content)
             expected[f"{name} ({form})"] = match
-    found = json.loads(in_child("print_refusals", tmp_path))
+    found = json.loads(in_child(tmp_path.with_suffix(".log"), print_refusals, tmp_path).splitlines()[-1])
     assert {name: found[name] for name, match in expected.items() if match not in found[name]} == {}
 
 
@@ -259,12 +258,12 @@ def wholes(folder: Path) -> dict[str, bytes]:
     return found | {f"pickle{protocol}": pickle.dumps(arrays, protocol=protocol) for protocol in (2, 4, 5)}
 
 
-def fuzz(folder: str, count: str, *kinds: str) -> None:
-    files = wholes(Path(folder))
+def fuzz(folder: Path, count: int, *kinds: str) -> None:
+    files = wholes(folder)
     limit_memory()
     for kind in kinds:
-        for seed in range(int(count)):
-            path = Path(folder) / f"changed {seed}.{kind}"
+        for seed in range(count):
+            path = folder / f"changed {seed}.{kind}"
             path.write_bytes(changed(kind, files[kind], Random(f"{kind} {seed}")))
             refusal(path)
             path.unlink()
@@ -277,4 +276,4 @@ KINDS = ("zip", "legacy", "pickle2", "pickle4", "pickle5", "safetensors", "backb
     ("count", "kinds"), [(40, KINDS), *(pytest.param(2000, [kind], marks=pytest.mark.long, id=kind) for kind in KINDS)]
 )
 def test_changed_files_end_in_one_line(tmp_path: Path, count: int, kinds: list[str]) -> None:
-    in_child("fuzz", tmp_path, count, *kinds)
+    in_child(tmp_path / "log", fuzz, tmp_path, count, *kinds)

@@ -1,5 +1,7 @@
 """Devices, groups of processes, precision and memory."""
 
+import datetime
+import logging
 import re
 import socket
 import subprocess
@@ -9,17 +11,24 @@ from pathlib import Path
 import pytest
 import torch
 
+from common import distributed
 from common.distributed import (
     choose_device,
     full_float32,
+    gather_from_processes,
+    gather_objects,
     hold_folder,
     local_rank,
+    mean_over_processes,
     peak_memory_bytes,
     process_group,
     rank,
+    require_same,
+    sum_over_processes,
+    wait_for_all,
     world_size,
 )
-from tests.processes import ENVIRONMENT, run_two
+from tests.processes import ENVIRONMENT, fork, run_group, run_two, statuses
 
 CPU = torch.device("cpu")
 
@@ -74,37 +83,27 @@ def test_ranks_come_from_torchruns_variables_before_there_is_a_group(monkeypatch
     assert (rank(), world_size(), local_rank()) == (5, 8, 1)
 
 
-EXCHANGES = """
-from common.distributed import *
-cpu = torch.device("cpu")
-with process_group(cpu):
-    wait_for_all()
-    assert world_size() == 2
-    require_same("a", "the recipe")
-    try:
-        require_same(f"a{rank()}", "the recipe")
-    except ValueError as error:
-        assert str(error) == "the recipe must be the same for all processes, but is a0 (process 0), a1 (process 1)"
-    else:
-        raise AssertionError("a difference went unseen")
-    (total,) = sum_over_processes(torch.tensor([rank() + 1.0]))
-    assert total == 3
-    assert mean_over_processes({"loss": rank() + 1.0}, cpu) == {"loss": 1.5}
-    assert gather_objects(rank()) == [0, 1]
-    shares = torch.arange(6)[rank()::2]
-    assert gather_from_processes(shares).tolist() == list(range(6))
-    with process_group(cpu):  # in a caller's group there is nothing to join
+def exchange() -> None:
+    with process_group(CPU):
         wait_for_all()
-assert not torch.distributed.is_initialized()
-if rank() == 0:
-    print("done")
-"""
+        assert world_size() == 2
+        require_same("a", "the recipe")
+        message = r"the recipe must be the same for all processes, but is a0 \(process 0\), a1 \(process 1\)$"
+        with pytest.raises(ValueError, match=message):
+            require_same(f"a{rank()}", "the recipe")
+        (total,) = sum_over_processes(torch.tensor([rank() + 1.0]))
+        assert total == 3
+        assert mean_over_processes({"loss": rank() + 1.0}, CPU) == {"loss": 1.5}
+        assert gather_objects(rank()) == [0, 1]
+        assert gather_from_processes(torch.arange(6)[rank() :: 2]).tolist() == list(range(6))
+        with process_group(CPU):  # in a caller's group there is nothing to join
+            wait_for_all()
+    assert not torch.distributed.is_initialized()
 
 
 def test_two_processes_exchange(tmp_path: Path) -> None:
-    (tmp_path / "exchange.py").write_text(EXCHANGES)
-    finished = run_two(str(tmp_path / "exchange.py"))
-    assert (finished.returncode, finished.stdout) == (0, "done\n"), finished.stderr
+    ended, messages = run_group(2, tmp_path, exchange)
+    assert ended == [0, 0], messages
 
 
 PEER = """
@@ -140,18 +139,18 @@ def test_no_tf32_inside_and_as_before_outside() -> None:
     assert (convolutions.allow_tf32, products.allow_tf32) == before
 
 
-def test_full_float32_where_a_program_has_chosen_its_precision_by_the_newer_switches() -> None:
-    code = "\n".join(
-        [
-            "import torch",
-            "from common.distributed import full_float32",
-            "torch.backends.cuda.matmul.fp32_precision = torch.backends.mkldnn.matmul.fp32_precision = 'tf32'",
-            "with full_float32():",
-            "    print(torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision)",
-            "print(torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision)",
-        ]
-    )
-    assert printed_by(code).splitlines() == ["ieee ieee", "tf32 tf32"]
+def choose_and_print() -> None:
+    products = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    for product in products:
+        product.fp32_precision = "tf32"
+    with full_float32():
+        print(*(product.fp32_precision for product in products))
+    print(*(product.fp32_precision for product in products))
+
+
+def test_full_float32_where_a_program_has_chosen_its_precision_by_the_newer_switches(tmp_path: Path) -> None:
+    assert statuses([fork(tmp_path / "log", choose_and_print)]) == [0]
+    assert (tmp_path / "log").read_text() == "ieee ieee\ntf32 tf32\n"
 
 
 @pytest.mark.gpu
@@ -191,27 +190,24 @@ def test_waiting_threads_do_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
     assert printed_by(code) == "passive\n"
 
 
-def test_a_process_that_waits_says_for_whom() -> None:
-    """Variables that another job has left over once made a run wait without a word."""
-    code = """
-import datetime, logging, torch
-from common import distributed
-logging.basicConfig(format="%(message)s")
-distributed._PATIENCE_SECONDS, distributed._LONGEST_WAIT = 0.1, datetime.timedelta(seconds=2)
-try:
-    with distributed.process_group(torch.device("cpu")):
+def wait_in_vain() -> None:
+    logging.basicConfig(format="%(message)s", force=True)
+    distributed._PATIENCE_SECONDS, distributed._LONGEST_WAIT = 0.1, datetime.timedelta(seconds=2)
+    with pytest.raises(ValueError, match="cannot join") as caught, process_group(CPU):
         pass
-except ValueError as error:
-    print(error)
-"""
+    print(caught.value)
+
+
+def test_a_process_that_waits_says_for_whom(tmp_path: Path) -> None:
+    """Variables that another job has left over once made a run wait without a word."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     left_over = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command, environment = [sys.executable, "-c", code], {**ENVIRONMENT, **left_over}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert f"process 0 of 2 waits for the others at 127.0.0.1:{port}; start them, or unset RANK" in ended.stderr
-    assert re.match(f"process 0 of 2 cannot join the others at 127.0.0.1:{port}: .*; unset RANK", ended.stdout)
+    assert statuses([fork(tmp_path / "log", wait_in_vain, **left_over)]) == [0]
+    said = (tmp_path / "log").read_text()
+    assert f"process 0 of 2 waits for the others at 127.0.0.1:{port}; start them, or unset RANK" in said
+    assert re.search(f"^process 0 of 2 cannot join the others at 127.0.0.1:{port}: .*; unset RANK", said, re.MULTILINE)
 
 
 def test_variables_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
