@@ -10,7 +10,9 @@ from pathlib import Path
 from common.cli import USER_ERROR, parse, run_command
 from tables.collect import Evaluated, Measurement, Slot, collect
 from tables.comparability import FIELDS, Difference, benchmark_differences, row_differences
+from tables.layout import LAYOUTS
 from tables.make import TablesConfig, make_tables
+from tables.rows import slot_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +72,9 @@ def _chosen(rows: list[Evaluated], names: list[str]) -> list[Evaluated]:
 
 
 def _within(row: Evaluated, allow: list[str]) -> Iterator[str]:
-    """The differences between results that share a row of a table; benchmarks with a row per data set share none."""
-    results = list({found[0].path: found[0] for slot, found in row.slots.items() if not slot.dataset}.values())
+    """The differences between results that share a row of a table; those with a row for each data set share none."""
+    shared = {slot_of(column, "") for layout in LAYOUTS for column in layout.columns}
+    results = list({found[0].path: found[0] for slot, found in row.slots.items() if slot in shared}.values())
     for other in results[1:]:
         for difference in row_differences(results[0].result, other.result, allow):
             yield _line(f"row of {row.name}", results[0], other, difference)

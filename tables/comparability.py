@@ -73,11 +73,10 @@ def benchmark_differences(first: Result, second: Result, benchmark: str, allowed
 
 def row_differences(first: Result, second: Result, allowed: Collection[str] = ()) -> list[Difference]:
     """The differences that are misleading between results of different benchmarks in one row of a table."""
-
-    def conditions(result: Result) -> dict[str, str]:
-        return {HEADS: heads_of(result), "dataset.test.coverage": result.datasets["test"].coverage}
-
-    return _without(allowed, _compare(conditions(first), conditions(second)))
+    conditions = (
+        {HEADS: heads_of(result), "dataset.test.coverage": result.datasets["test"].coverage} for result in (first, second)
+    )
+    return _without(allowed, _compare(*conditions))
 
 
 def seed_differences(first: Result, second: Result, benchmark: str) -> list[str]:

@@ -73,7 +73,7 @@ def compare(table: Table, baseline: str | None = None) -> Comparison:
             other = cells.get(baselines[number]) if number in baselines else None
             mark = Mark(
                 rank=ranks.get(number),
-                delta=_value(cell) - _value(other) if other and _may_be_subtracted(cell, other) else None,
+                delta=float(cell.text) - float(other.text) if other and _may_be_subtracted(cell, other) else None,
                 incomparable=excluded.get(number, ""),
             )
             if mark != Mark():
@@ -97,7 +97,9 @@ def _ranks(table: Table, cells: Mapping[int, Cell]) -> tuple[dict[int, Literal["
     for of_dataset in datasets.values():
         excluded |= _excluded(of_dataset)
         competing = {
-            number: float(printed(_value(cell), cell.column)) for number, cell in of_dataset.items() if number not in excluded
+            number: float(printed(float(cell.text), cell.column))
+            for number, cell in of_dataset.items()
+            if number not in excluded
         }
         higher_first = next(iter(cells.values())).column.higher_is_better
         best, second = (*sorted(set(competing.values()), reverse=higher_first), None, None)[:2]
@@ -156,11 +158,6 @@ def _may_be_subtracted(cell: Cell, other: Cell) -> bool:
         results = cell.measurements[0].result, other.measurements[0].result
         return not benchmark_differences(*results, cell.column.benchmark)
     return all(value.status in BENCHMARK_NUMBERS for value in (cell, other))
-
-
-def _value(cell: Cell) -> float:
-    assert cell.value is not None
-    return cell.value
 
 
 def marked(table: Table, comparison: Comparison) -> Sequence[tuple[Row, list[tuple[Column, Cell | None, Mark]]]]:

@@ -5,12 +5,11 @@ It is the same on the page `summary.md`, at the end of `eval_all.sh` and at the 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from tabulate import tabulate
 
 from eval.tasks import BENCHMARKS, Column
-from tables.collect import Evaluated
+from tables.collect import Evaluated, Slot
 from tables.compare import FEWEST_ITEMS, Interval
 from tables.layout import COMPONENTS
 from tables.render import NOT_RUN, code, plain_cell, rounded, with_spread
@@ -34,20 +33,16 @@ class Headline:
     remarks: list[str]
 
 
-class _Place(NamedTuple):
-    """What a column of the small table is about."""
+_Place = tuple[Slot, str]  # What a column of the small table is about: where the figure comes from, and the metric.
 
-    benchmark: str
-    dataset: str
-    metric: str
 
-    def heading(self, column: Column) -> str:
-        if column.dataset:
-            return column.heading
-        benchmark = BENCHMARKS[self.benchmark]
-        # The metrics of classification name their protocol.
-        names = [benchmark.title] if benchmark.columns or not self.dataset else []
-        return f"{', '.join([*names, *filter(None, [self.dataset])])} {column.heading}"
+def _heading(slot: Slot, column: Column) -> str:
+    if column.dataset:
+        return column.heading
+    benchmark = BENCHMARKS[slot.benchmark]
+    # The metrics of classification name their protocol.
+    title = benchmark.title if benchmark.columns or not slot.dataset else ""
+    return f"{', '.join(filter(None, (title, slot.dataset)))} {column.heading}"
 
 
 def make_headlines(tables: Sequence[Table], evaluated: Sequence[Evaluated], first: str, test: Test) -> list[Headline]:
@@ -95,7 +90,7 @@ def _headline(tables: Sequence[Table], recipe: Evaluated, test: Test | None) -> 
             pairs = zip(own.values(), found, strict=True)
             values = [_published_value(mine, cell, test) if cell else NOT_RUN for mine, cell in pairs]
             lines.append((label, *values, pretraining or NOT_RUN, "published"))
-    places = (place.heading(cell.column) for place, cell in own.items())
+    places = (_heading(slot, cell.column) for (slot, _), cell in own.items())
     headings = (recipe.architecture, *places, "pretraining data", "standing")
     return Headline(name=recipe.name, headings=headings, lines=lines, remarks=list(_remarks(own, lines)))
 
@@ -103,12 +98,12 @@ def _headline(tables: Sequence[Table], recipe: Evaluated, test: Test | None) -> 
 def _quoted(table: Table, row: Row) -> dict[_Place, Cell]:
     """The values of a row that papers quote: those that the report's charts are about, or the first of each benchmark."""
     found: dict[_Place, Cell] = {}
-    for benchmark in table.layout.benchmarks:
-        columns = [column for column in table.layout.columns if column.benchmark == benchmark.key and column.key in row.cells]
-        names = {QUOTED_KNN, *(chart.overall for chart in benchmark.charts)}
+    for key in dict.fromkeys(column.benchmark for column in table.layout.columns):
+        columns = [column for column in table.layout.columns if column.benchmark == key and column.key in row.cells]
+        names = {QUOTED_KNN, *(chart.overall for chart in BENCHMARKS[key].charts)}
         quoted = [column for column in columns if column.metric in names] or columns[:1]
         for column in quoted:
-            found[_Place(*slot_of(column, row.descriptors.get("dataset", "")), column.metric)] = row.cells[column.key]
+            found[slot_of(column, row.descriptors.get("dataset", "")), column.metric] = row.cells[column.key]
     return found
 
 
@@ -141,7 +136,7 @@ def _remarks(own: Mapping[_Place, Cell], lines: Sequence[tuple[str, ...]]) -> It
             "interval of this run's over the test items; n.s.: not significant; neither: not tested, since the result keeps fewer "
             f"than {FEWEST_ITEMS} single items, or another run is the first (`--first NAME`)."
         )
-    if lower := [place.heading(cell.column) for place, cell in own.items() if not cell.column.higher_is_better]:
+    if lower := [_heading(slot, cell.column) for (slot, _), cell in own.items() if not cell.column.higher_is_better]:
         yield f"Lower is better for {', '.join(lower)}."
     for status in dict.fromkeys(cell.status for cell in own.values() if cell.status not in BENCHMARK_NUMBERS):
         yield f"[In brackets] ({status.removeprefix('measured-')}): {VERDICTS[status]}; no difference is given."

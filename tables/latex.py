@@ -5,10 +5,12 @@ Every value stands in a macro that says what it is (`\pbSample`, `\pbBest`, ...)
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
+from eval.tasks import BENCHMARKS
 from tables.compare import Comparison, Mark, marked
 from tables.render import plain, rounded
-from tables.rows import Cell, Row, Status, Table, printed, signed
+from tables.rows import Cell, Row, Table, printed, signed, standing_word
 
 DOCUMENT = "tables.tex"
 MACROS_FILE = "macros.tex"
@@ -22,15 +24,6 @@ _ESCAPES = str.maketrans(
     | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}", "$": r"\ensuremath{\mathdollar}", "±": r"\ensuremath{\pm}"}
     | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "–": "--", "`": ""}
 )
-
-_STANDINGS: dict[Status, str] = {
-    "published": r"\pbPublished",
-    "measured": r"\pbMeasured",
-    "measured-deviating": r"\pbDeviating",
-    "measured-subset": r"\pbSubset",
-    "measured-sample": r"\pbSample",
-}
-_RANKS = {"best": r"\pbBest", "second": r"\pbSecond"}
 
 MACROS = r"""% What the figures of the tables are; change these to print them in another way.
 % Published, as printed in the source.
@@ -117,9 +110,9 @@ def _headings(table: Table, descriptors: Sequence[str]) -> list[str]:
     """Two lines: the benchmarks above their columns, with rules below, and the columns."""
     benchmarks, rules = [""] * len(descriptors), []
     place = len(descriptors)
-    for benchmark in table.layout.benchmarks:
-        width = sum(column.benchmark == benchmark.key for column in table.layout.columns)
-        benchmarks.append(rf"\multicolumn{{{width}}}{{c}}{{{escape(benchmark.title)}}}")
+    for title, columns in groupby(BENCHMARKS[column.benchmark].title for column in table.layout.columns):
+        width = len(list(columns))
+        benchmarks.append(rf"\multicolumn{{{width}}}{{c}}{{{escape(title)}}}")
         rules.append(rf"\cmidrule(lr){{{place + 1}-{place + width}}}")
         place += width
     names = [*(name.replace("_", " ") for name in descriptors), *(column.heading for column in table.layout.columns)]
@@ -143,8 +136,8 @@ def _value(cell: Cell | None, mark: Mark) -> str:
     if cell.spread is not None:
         text = rf"\pbSpread{{{text}}}{{{printed(cell.spread, cell.column)}}}{{{len(cell.measurements)}}}"
     if mark.rank is not None:
-        text = rf"{_RANKS[mark.rank]}{{{text}}}"
-    text = rf"{_STANDINGS[cell.status]}{{{text}}}"
+        text = rf"\pb{mark.rank.capitalize()}{{{text}}}"
+    text = rf"\pb{standing_word(cell).capitalize()}{{{text}}}"
     if mark.incomparable:
         text = rf"\pbIncomparable{{{text}}}"
     if cell.interval_95 is not None:

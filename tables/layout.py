@@ -3,32 +3,20 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from eval.result import Result
 from eval.tasks import BENCHMARKS, Benchmark, Column
-
-REFERENCE_FOLDER = Path(__file__).parent / "reference"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
     """A table's columns: descriptors, which say what was evaluated, then metrics."""
 
-    name: str  # The name of its files and of its reference table.
+    name: str  # The name of its files and of the CSV file in `tables/reference/`, if there are published rows.
     title: str
     caption: str  # What the published rows have in common, and what a measured row cannot tell.
     descriptors: tuple[str, ...]
     columns: tuple[Column, ...]
-
-    @property
-    def published(self) -> bool:
-        """Whether there are published rows, in a CSV file of the same name in `tables/reference/`."""
-        return (REFERENCE_FOLDER / f"{self.name}.csv").is_file()
-
-    @property
-    def benchmarks(self) -> tuple[Benchmark, ...]:
-        return tuple(BENCHMARKS[key] for key in dict.fromkeys(column.benchmark for column in self.columns))
 
     @property
     def row_per_dataset(self) -> bool:
@@ -93,11 +81,7 @@ def _miou(benchmark: str, name: str, heading: str, decimals: int = 1) -> Column:
     return Column(benchmark, f"{benchmark}_{name}_miou", heading, "mIoU", decimals=decimals, dataset=dataset)
 
 
-def _nyu_rmse(name: str, heading: str, metric: str, decimals: int) -> Column:
-    key, dataset = f"{name}_rmse", "NYU depth v2 test"
-    return Column("depth", key, heading, metric, "m", decimals, higher_is_better=False, dataset=dataset)
-
-
+_NYU = "NYU depth v2 test"
 FROZEN = Layout(
     name="frozen",
     title="Frozen features",
@@ -123,8 +107,8 @@ FROZEN = Layout(
         _miou("hummingbird_10m", "voc", "VOC retrieval 10.24M"),
         _miou("hummingbird_10m", "ade20k", "ADE20K retrieval 10.24M"),
         _miou("capi_knn", "ade20k", "ADE20K patch k-NN (CAPI)"),
-        _nyu_rmse("depth", "NYU RMSE in m (DINOv3)", "rmse", 3),
-        _nyu_rmse("depth_denoising_vit", "NYU RMSE in m (Denoising-ViT)", "", 4),
+        Column("depth", "depth_rmse", "NYU RMSE in m (DINOv3)", "rmse", "m", 3, higher_is_better=False, dataset=_NYU),
+        Column("depth", "depth_dvt_rmse", "NYU RMSE in m (Denoising-ViT)", "", "m", 4, higher_is_better=False, dataset=_NYU),
     ),
 )
 

@@ -15,12 +15,7 @@ from tables.layout import Layout
 from tables.reference import PublishedRow
 
 Status = Literal["published", "measured", "measured-deviating", "measured-subset", "measured-sample"]
-"""What a value is worth; only the first two are benchmark numbers.
-
-`measured` values come from the whole benchmark and the published protocol, `measured-deviating` ones from the whole benchmark and
-another protocol (a shortened one, say), `measured-subset` and `measured-sample` ones from a part of the benchmark or from drawn data,
-whatever the protocol.
-"""
+"""What a value is worth, as `VERDICTS` says; one on a part of the benchmark or on drawn data may be by any protocol."""
 
 BENCHMARK_NUMBERS: tuple[Status, ...] = ("published", "measured")
 

@@ -30,12 +30,8 @@ Array = NDArray[np.float64]
 
 _SEED = 0
 _LEVEL = 0.05
-
-# Further decimals depend on the order in which a machine adds.
-_DECIMALS = 9
-
-# Limits the memory of a chunk of draws.
-_DRAWS_PER_CHUNK = 2_000_000
+_DECIMALS = 9  # Further ones depend on the order in which a machine adds.
+_DRAWS_PER_CHUNK = 2_000_000  # Limits the memory.
 
 
 class Items(NamedTuple):

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Evaluate one checkpoint, of any known layout, on every task, and write the tables and the report.
 #   bash tools/eval_all.sh CKPT [--tasks TASK,TASK] [--data DIR] [--name NAME] [--TASK.OPTION VALUE ...]
+#   bash tools/eval_all.sh CKPT --tasks frozen     k-NN, linear segmentation, dense retrieval and DAVIS, as far as their data is there
 #   bash tools/eval_all.sh timm:NAME ...     a pretrained model of timm
 #   bash tools/eval_all.sh package.module:function ...     your own network (docs/your_backbone.md)
 #   bash tools/eval_all.sh CKPT --sample     on generated sample data, with shortened fine-tuning

@@ -57,13 +57,8 @@ class PictureBudget:
         return not self.closed
 
 
-def artefact_path(measurement: Measurement, relative: str) -> Path:
-    """The path of an artefact; an ArtefactError says why there is none."""
-    return path_within(measurement.folder, relative)
-
-
 def path_within(folder: Path, relative: str) -> Path:
-    """The path of something to show.
+    """The path of something to show, such as an artefact.
 
     Raises:
         ArtefactError: If it is missing, or outside the folder: a page that people pass on must not take files from there.
@@ -96,7 +91,10 @@ def galleries(groups: Sequence[Group], budget: PictureBudget) -> dict[str, list[
     for turn in zip_longest(*(_image_artefacts(gallery["measurement"]) for gallery in every)):
         for gallery, name in zip(every, turn, strict=True):
             if name is not None:
-                gallery["pictures"].append({"title": name, **_embed(gallery["measurement"], name, budget)})
+                measurement = gallery["measurement"]
+                relative = measurement.result.artefacts[name]
+                embedded = embed_picture(measurement.folder, relative, page_path(measurement, relative), budget)
+                gallery["pictures"].append({"title": name, **embedded})
     return shown
 
 
@@ -105,15 +103,8 @@ def _image_artefacts(measurement: Measurement) -> list[str]:
     return [name for name, path in artefacts.items() if path.lower().endswith(_SUFFIXES) and name != _CURVES_ARTEFACT]
 
 
-def _embed(measurement: Measurement, name: str, budget: PictureBudget) -> dict[str, Any]:
-    """An artefact as part of the page: animated GIFs stay as they are, other images become WebP of limited width."""
-    relative = measurement.result.artefacts[name]
-
-    return embed_picture(measurement.folder, relative, page_path(measurement, relative), budget)
-
-
 def embed_picture(folder: Path, relative: str, shown_path: str, budget: PictureBudget) -> dict[str, Any]:
-    """A picture below a folder as part of the page, which names it `shown_path`."""
+    """A picture below a folder as part of the page, which names it `shown_path`: an animated GIF as it is, others as WebP."""
 
     def embed() -> dict[str, Any]:
         path = path_within(folder, relative)
@@ -160,7 +151,7 @@ def _sequence_folders(measurement: Measurement, artefact: str) -> tuple[dict[str
     """Sequence -> folder of its frames, and the problem if they cannot be read."""
     relative = measurement.result.artefacts[artefact]
     try:
-        children = sorted(artefact_path(measurement, relative).iterdir())
+        children = sorted(path_within(measurement.folder, relative).iterdir())
     except (ArtefactError, OSError) as error:
         return {}, _logged(page_path(measurement, relative), error)
     return {path.name: path for path in children if path.is_dir()}, ""

@@ -26,7 +26,7 @@ from tables.collect import Measurement
 from tables.headline import QUOTED_KNN
 from tables.render import plain
 from tables.report.data import Group, page_path
-from tables.report.pictures import artefact_path
+from tables.report.pictures import path_within
 from tables.rows import standing
 
 LOG_ARTEFACT = "training_log"
@@ -189,7 +189,7 @@ def training_curves(group: Group) -> dict[str, Any] | None:
         relative = measurement.result.artefacts[LOG_ARTEFACT]
         run = {"measurement": measurement, "plots": [], "problem": "", "cut_off": 0}
         try:
-            logs[index], run["cut_off"] = read_log(artefact_path(measurement, relative))
+            logs[index], run["cut_off"] = read_log(path_within(measurement.folder, relative))
             run["plots"] = _run_plots(logs[index], f"{group.anchor}-run{index}")
         except ValueError as error:
             run["problem"] = f"{page_path(measurement, relative)} {error}"

@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tables.__main__ import main
 from tables.make import build_tables
+from tests.conftest import RunMain
 from tests.tables.conftest import VIT_SMALL, WriteResult, csv_rows, render_all
 
 VIT_BASE = VIT_SMALL | {"embed_dim": 768, "num_heads": 12}
 VOC = ("PASCAL VOC 2012", "val", 1449)
 
 
-def test_a_network_has_one_row_with_a_column_for_each_protocol_and_data_set(runs: Path, write: WriteResult) -> None:
+def test_a_network_has_one_row_with_a_column_for_each_protocol_and_data_set(
+    runs: Path, write: WriteResult, run_main: RunMain
+) -> None:
     protocol = "linear-segmentation-dinov2"
     write("mine", "linear_segmentation", folder="mine/ade", protocol=protocol, values={"mIoU": 30.666}, spec=VIT_BASE)
     write("mine", "linear_segmentation", folder="mine/voc", protocol=protocol, values={"mIoU": 63.5}, test=VOC, spec=VIT_BASE)
@@ -40,6 +44,10 @@ def test_a_network_has_one_row_with_a_column_for_each_protocol_and_data_set(runs
     assert full["linseg_dinov2_ade20k_result"] == "mine/ade/result.json"
     assert (full["linseg_dinov2_voc_result"], full["linseg_dinov2_voc_items"]) == ("mine/voc/result.json", "1449")
     assert full["hummingbird_102k_voc_items"] == "2"
+    # Results in one row are checked against each other, though each of these benchmarks also has a table with a row per data set.
+    checked = run_main(main, ["check", "--runs", runs])
+    assert checked.status == 2
+    assert "row of mine: mine/retrieval_segmentation/result.json has dataset.test.coverage subset" in checked.stdout
     # Nobody has published DINOv3's protocol on VOC: this is in the table of the protocol, with all metrics and data sets.
     assert [row["dataset"] for row in csv_rows(runs, "linseg_dinov3")] == ["PASCAL VOC 2012 val"]
     assert [row["dataset"] for row in csv_rows(runs, "linseg_dinov2")] == ["ADE20K validation", "PASCAL VOC 2012 val"]
