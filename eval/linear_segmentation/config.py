@@ -47,10 +47,9 @@ class LinearSegmentationConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name}={value} must be at least {least}")
-        if self.size is not None and self.size > 4096:
-            raise ValueError(f"size={self.size} must be at most 4096")
-        if self.seed >= 2**32:
-            raise ValueError(f"seed={self.seed} must be at most {2**32 - 1}")
+        for name, most in {"size": 4096, "seed": 2**32 - 1}.items():
+            if (value := getattr(self, name)) is not None and value > most:
+                raise ValueError(f"{name}={value} must be at most {most}")
         if not all(0 < rate < math.inf for rate in self.learning_rates):
             raise ValueError(f"learning_rates={self.learning_rates} must be positive")
         for option in ("learning_rates", "layers"):

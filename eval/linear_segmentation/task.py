@@ -61,7 +61,6 @@ def evaluate(config: LinearSegmentationConfig) -> Result:
     start = time.monotonic()
     backbone = read_backbone_file(config.backbone)
     train, test = check(config, backbone.spec)
-    rules, found = rules_of(config), test.of
     network = build_backbone(backbone.spec)
     load_strictly(network, backbone.state_dict)
     device = choose_device(config.device)
@@ -70,7 +69,7 @@ def evaluate(config: LinearSegmentationConfig) -> Result:
             task="linear_segmentation",
             options=config,
             backbone=backbone,
-            protocol=protocol.protocol_of(config, found, train.name),
+            protocol=protocol.protocol_of(config, test.of, train.name),
             datasets={"train": train.describe(), "test": test.describe()},
         )
         with evaluation.begun() as finished:
@@ -80,7 +79,7 @@ def evaluate(config: LinearSegmentationConfig) -> Result:
             if rank() == 0:
                 arrays: dict[str, Any] = {"names": np.array(list(test.pairs)), "counts": outcomes[0]["counts"].numpy()}
                 write_atomically(config.output / IMAGES_FILE, partial(np.savez_compressed, **arrays))
-                metrics, breakdown = summary(outcomes, rules, found)
+                metrics, breakdown = summary(outcomes, rules_of(config), test.of)
                 artefacts = {"heads": HEADS_FILE, ARTEFACT: IMAGES_FILE, **pictures}
                 write_result(config.output, evaluation.record(metrics, breakdown, artefacts, device, start))
             wait_for_all()
