@@ -1,38 +1,53 @@
-"""Probes on frozen features. Dense retrieval: PatchBench beside a plain implementation, on the same features.
+"""Probes on frozen features: dense retrieval beside a plain implementation, and what a linear probe adds to the backbone.
 
-The plain one does what open-hummingbird-eval does, one image after the other: it counts the classes of every patch in Python, keeps
+Plain retrieval does what open-hummingbird-eval does, one image after the other: it counts the classes of every patch in Python, keeps
 one-hot labels, multiplies an image's patches with the whole memory at once and enlarges the probabilities of all classes. Features
-are drawn: a direction for each class, and noise. PatchBench reads them from files, as the task does, and runs once more on a memory
-of the same size from four times as many images, to show that its own memory does not grow.
+are drawn: a direction for each class, and noise. PatchBench runs once more on a memory of the same size from four times as many
+images, to show that its own memory does not grow.
+
+The backbone is a ViT-S/16 with random weights on crops of 512 pixels. Beside its forward pass alone stand a training step of linear
+segmentation under DINOv3's protocol, and reading the same maps from the cache. Seconds are CPU time, of medians over rounds in turns.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.turns import MEBIBYTE, Turns, print_table, ratio, run, take_turns
-from eval.probes.patches import patch_pixels
-from eval.probes.search import nearest, unit
+from backbones.build import build_backbone
+from backbones.spec import ViTSpec
+from benchmarks.turns import MEBIBYTE, Turns, print_table, ratio, rounds, run, take_turns
+from eval.linear_segmentation.protocol import RULES
+from eval.linear_segmentation.training import make_optimizer, train_step
+from eval.probes.cache import FeatureStore, map_store
+from eval.probes.features import FrozenFeatures
+from eval.probes.heads import LinearHead, kept_channels
+from eval.probes.patches import Patches, patch_pixels
 from eval.retrieval_segmentation import rules
+from eval.retrieval_segmentation.protocol import Labels, Settings
+from eval.retrieval_segmentation.retrieval import Retrieval
 
-CHANNELS, SIDE, SIZE, CLASSES = 384, 32, 512, 151
-K, TEMPERATURE, NOISE = 30, 0.02, 4.0
+CHANNELS, SIDE, SIZE, CLASSES, NOISE = 384, 32, 512, 151, 4.0
+K, TEMPERATURE = 30, 0.02  # hummingbird's
 PARTS = ("PatchBench", "PatchBench, 4 x the images", "plain")
-STEPS = ("memory", "segmentation")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig:
-    """Measure dense retrieval: the making of a memory, and the segmentation of images by it."""
+    """Measure dense retrieval, the step of a linear probe, and the cache of features."""
 
-    train: int = 32  # Training images.
+    train: int = 32  # Images whose patches are remembered.
     test: int = 4  # Images to segment.
     memory: int = 16_384  # Patches in the memory.
+    batch_size: int = 16  # Images of the linear probe's step.
+    rounds: int = 3  # Steps of the linear probe.
     device: str = "cpu"  # `cpu` or `cuda`.
 
 
@@ -50,36 +65,32 @@ def draw(config: BenchmarkConfig, folder: Path) -> None:
             features[image] = (directions[middles] + NOISE * torch.randn(SIDE**2, CHANNELS, generator=generator)).numpy()
 
 
-def read(folder: Path, name: str, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Features [N, D] and labels [S, S], image by image."""
+def read(folder: Path, name: str, count: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Features [N, D], labels [S, S] and uniform draws [N], image by image."""
     for image in range(count):
         arrays = (np.load(folder / f"{kind}.npy", mmap_mode="r")[image] for kind in (name, f"{name}_labels"))
         features, labels = (torch.from_numpy(np.array(array)) for array in arrays)
-        yield features, labels
-
-
-def draws_of(image: int) -> Tensor:
-    return torch.rand(SIDE**2, generator=torch.Generator().manual_seed(image))
+        yield features, labels, torch.rand(SIDE**2, generator=torch.Generator().manual_seed(image))
 
 
 def plain(turns: Turns, config: BenchmarkConfig, folder: Path, device: torch.device) -> list[Tensor]:
     turns.begin()
     patch, features, labels = SIZE // SIDE, [], []
-    for image, (features_ND, labels_SS) in enumerate(read(folder, "train", config.train)):
+    for features_ND, labels_SS, draws_N in read(folder, "train", config.train):
         pixels = labels_SS.long().reshape(SIDE, patch, SIDE, patch).transpose(1, 2).reshape(SIDE**2, -1)
         frequency, scores = torch.zeros(CLASSES), torch.zeros(SIDE**2)
         for each in pixels:
             frequency[each.unique()] += 1
         for place, each in enumerate(pixels):
             scores[place] = frequency[each.unique()].sum()
-        chosen = (scores * draws_of(image)).topk(config.memory // config.train, largest=False).indices
+        chosen = (scores * draws_N).topk(config.memory // config.train, largest=False).indices
         features.append(F.normalize(features_ND[chosen], dim=1))
         labels.append(F.one_hot(pixels, CLASSES).float().mean(1)[chosen])
     memory_MD, labels_MC = torch.cat(features).to(device), torch.cat(labels).to(device)
     turns.end()
     turns.begin()
     predictions = []
-    for features_ND, _ in read(folder, "test", config.test):
+    for features_ND, _, _ in read(folder, "test", config.test):
         queries_ND = F.normalize(features_ND.to(device), dim=1)
         chosen = (queries_ND @ memory_MD.T).topk(K).indices
         weights = (torch.einsum("nd,nkd->nk", queries_ND, memory_MD[chosen]) / TEMPERATURE).softmax(1)
@@ -90,29 +101,38 @@ def plain(turns: Turns, config: BenchmarkConfig, folder: Path, device: torch.dev
     return predictions
 
 
+def stored(folder: Path, kept: int, features: list[Tensor], pixels: list[Tensor]) -> Patches:
+    """Patches in files, as the task reads them."""
+    view: Any = SimpleNamespace(kept=kept, size=SIZE)
+    stores = []
+    for part in (features, pixels):
+        rows = torch.cat(part).numpy()
+        store = FeatureStore(folder, {"kind": str(rows.dtype)}, len(rows), rows.shape[1:], rows.dtype, len(rows))
+        store.write(0, rows)
+        stores.append(store)
+    nothing: Any = None
+    return Patches(split=nothing, view=view, side=SIDE, channels=CHANNELS, features=stores[0], pixels=stores[1])
+
+
 def ours(turns: Turns, config: BenchmarkConfig, folder: Path, device: torch.device, images: int) -> list[Tensor]:
     turns.begin()
-    per_image = config.memory // images
-    rows = np.lib.format.open_memmap(folder / f"memory{images}.npy", "w+", np.float32, (config.memory, CHANNELS))
-    pixels = np.empty((config.memory, (SIZE // SIDE) ** 2), np.uint8)
-    for image, (features_ND, labels_SS) in enumerate(read(folder, "train", images)):
+    features, pixels, kept = [], [], config.memory // images
+    for features_ND, labels_SS, draws_N in read(folder, "train", images):
         pixels_NP = patch_pixels(labels_SS[None], SIDE)[0]
-        chosen = rules.sample_patches(rules.class_counts(pixels_NP, CLASSES), draws_of(image), per_image)
-        place = slice(image * per_image, (image + 1) * per_image)
-        rows[place], pixels[place] = features_ND[chosen].numpy(), pixels_NP[chosen].numpy()
-    del rows
+        chosen = rules.sample_patches(rules.class_counts(pixels_NP, CLASSES), draws_N, kept)
+        features.append(features_ND[chosen])
+        pixels.append(pixels_NP[chosen])
+    train = stored(folder / f"train{images}", kept, features, pixels)
     turns.end()
+    asking = [
+        (features_ND, patch_pixels(labels_SS[None], SIDE)[0]) for features_ND, labels_SS, _ in read(folder, "test", config.test)
+    ]
+    test = stored(folder / f"test{images}", SIDE**2, *map(list, zip(*asking, strict=True)))
+    labels = Labels(("",) * CLASSES, (), ())
     turns.begin()
-    stored = np.load(folder / f"memory{images}.npy", mmap_mode="r")
-    blocks = (unit(torch.from_numpy(np.array(stored[start : start + 16384]))) for start in range(0, config.memory, 16384))
-    queries = torch.cat([unit(features_ND) for features_ND, _ in read(folder, "test", config.test)])
-    found = nearest(queries, blocks, K, device)
-    predictions = []
-    for scores_NK, indices_NK in zip(*(each.split(SIDE**2) for each in found), strict=True):
-        rows_U, places_NK = indices_NK.unique(return_inverse=True)
-        pixels_UP = torch.from_numpy(pixels[rows_U])
-        votes_NC = rules.soft_votes(scores_NK, places_NK, pixels_UP, CLASSES, TEMPERATURE)
-        predictions.append(rules.predict_softly(votes_NC, SIZE))
+    retrieval = Retrieval(Settings(), labels, train, test, device, "torch", 0)
+    memory = retrieval.remember(range(images), "cosine")
+    predictions = [maps[0] for _, maps in retrieval.segment(test, range(config.test), memory, [K])]
     turns.end()
     return predictions
 
@@ -125,22 +145,61 @@ def work(turns: Turns, part: str, config: BenchmarkConfig, folder: Path) -> torc
     return device
 
 
-def benchmark(config: BenchmarkConfig, folder: Path) -> None:
+def measure_retrieval(config: BenchmarkConfig, folder: Path) -> None:
     draw(config, folder)
-    steps, memory = take_turns(work, PARTS, len(STEPS), config, folder, threads=1)
+    steps, memory = take_turns(work, PARTS, 2, config, folder, threads=1)
     made = {part: torch.load(folder / f"{part}.pt") for part in PARTS}
     print(f"{config.train} images into a memory of {config.memory} x {CHANNELS}, {config.test} segmented, {config.device}\n")
     rows: list[list[object]] = []
     for part in PARTS:
-        clocks = [[step.cpu] for step in steps[part]]
-        ratios = [ratio([step.cpu], of_part) for step, of_part in zip(steps["plain"], clocks, strict=True)]
-        whole = sum(step.cpu for step in steps["plain"]) / sum(step.cpu for step in steps[part])
+        theirs, seconds = ([step.cpu for step in steps[name]] for name in ("plain", part))
         differ = sum(int((ours != plain).sum()) for ours, plain in zip(made[part], made["plain"], strict=True))
-        times = [f"{value:.2f}" for clock, times in zip(clocks, ratios, strict=True) for value in (*clock, times)]
-        rows.append([part, *times, f"{whole:.2f}", memory[part] // MEBIBYTE, "" if "4 x" in part else differ])
-    columns = [title for step in STEPS for title in (f"{step}: CPU s", "times as fast")]
+        cells = [f"{value:.2f}" for before, after in zip(theirs, seconds, strict=True) for value in (after, before / after)]
+        whole = sum(theirs) / sum(seconds)
+        rows.append([part, *cells, f"{whole:.2f}", memory[part] // MEBIBYTE, "" if "4 x" in part else differ])
+    columns = [title for step in ("memory", "segmentation") for title in (f"{step}: CPU s", "times as fast")]
     print_table(("", *columns, "both", "peak MiB", "pixels that differ from plain"), rows)
 
 
+def measure_linear_probe(config: BenchmarkConfig, folder: Path) -> None:
+    """The backbone's forward pass alone, a step of the linear probe, and the maps read from the cache."""
+    device, batch, protocol = torch.device(config.device), config.batch_size, RULES["dinov3"]
+    spec = ViTSpec(embed_dim=CHANNELS, depth=12, num_heads=6, patch_size=16, image_size=224, class_token=True, final_norm=True)
+    extract = FrozenFeatures(build_backbone(spec), device)
+    heads = [LinearHead(CHANNELS, CLASSES - 1, True, protocol.weight_deviation, seed=0).to(device).train()]
+    optimizer = make_optimizer(heads, protocol)
+    images_B3SS, labels_BSS = torch.randn(batch, 3, SIZE, SIZE), torch.randint(CLASSES - 1, (batch, SIZE, SIZE))
+    store = map_store(folder, "backbone", "images", (SIZE, SIZE), "last", batch, (CHANNELS, SIDE, SIDE))
+    for number, span in enumerate(store.spans):
+        store.write(number, extract(images_B3SS[span.start : span.stop])[0].cpu().numpy())
+
+    def forward() -> None:
+        extract(images_B3SS)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def step() -> None:
+        maps, labels = extract(images_B3SS), labels_BSS.to(device, torch.uint8)
+        kept_BD = kept_channels(batch, CHANNELS, protocol.dropout, seed=0)
+        assert kept_BD is not None
+        train_step(heads, optimizer, [maps], labels, [1e-3], [kept_BD.to(device)], protocol).tolist()
+
+    parts = {
+        "forward": forward,
+        "step": step,
+        "maps from the cache": lambda: store.rows(torch.arange(batch)).to(device).float(),
+    }
+    seconds, _ = rounds(parts, config.rounds)
+    print(f"\nViT-S/16, {batch} crops of {SIZE} pixels, {config.device}\n")
+    rows = [[part, f"{median(taken):.3f}", f"{ratio(taken, seconds['forward']):.3f}"] for part, taken in seconds.items()]
+    print_table(("", "CPU s", "of the forward pass"), rows)
+
+
+def benchmark(config: BenchmarkConfig, folder: Path) -> None:
+    measure_retrieval(config, folder)
+    measure_linear_probe(config, folder)
+
+
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     run("probes", BenchmarkConfig, benchmark)

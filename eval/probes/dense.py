@@ -41,13 +41,14 @@ class _CrossEntropy(torch.autograd.Function):
         total = logits_BKhw.new_zeros((), dtype=torch.float64)
         gradient_BKhw = torch.empty_like(logits_BKhw)
         for index, labels_HW in enumerate(labels_BHW):
-            wide_KhW = logits_BKhw[index] @ columns_Ww.T
-            gradient_KhW = torch.zeros_like(wide_KhW)
+            wide_hKW = logits_BKhw[index].transpose(0, 1) @ columns_Ww.T
+            gradient_hKW = torch.zeros_like(wide_hKW)
             for labels_sW, (used, rows_sh) in zip(labels_HW.split(at_once), strips, strict=True):
-                loss, gradient_KsW = _loss_and_gradient(rows_sh @ wide_KhW[:, used], labels_sW)
+                logits_sKW = (rows_sh @ wide_hKW[used].flatten(1)).unflatten(1, (classes, width))
+                loss, gradient_sKW = _loss_and_gradient(logits_sKW, labels_sW)
                 total += loss
-                gradient_KhW[:, used] += rows_sh.T @ gradient_KsW
-            gradient_BKhw[index] = gradient_KhW @ columns_Ww
+                gradient_hKW[used] += (rows_sh.T @ gradient_sKW.flatten(1)).unflatten(1, (classes, width))
+            gradient_BKhw[index] = (gradient_hKW @ columns_Ww).transpose(0, 1)
         ctx.save_for_backward(gradient_BKhw.div_(divisor))
         return (total / divisor).to(logits_BKhw.dtype)
 
@@ -57,18 +58,18 @@ class _CrossEntropy(torch.autograd.Function):
         return gradients[0] * gradient_BKhw, None, None
 
 
-def _loss_and_gradient(logits_KsW: Tensor, labels_sW: Tensor) -> tuple[Tensor, Tensor]:
+def _loss_and_gradient(logits_sKW: Tensor, labels_sW: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy summed over the labelled pixels, and its gradient, which takes the place of the logits."""
     labelled_sW = labels_sW != VOID
-    places_1sW = torch.where(labelled_sW, labels_sW, 0).long()[None]
-    logits_KsW -= logits_KsW.amax(dim=0, keepdim=True)
-    right_sW = logits_KsW.gather(0, places_1sW)[0]
-    sums_sW = logits_KsW.exp_().sum(dim=0)
+    places_s1W = torch.where(labelled_sW, labels_sW, 0).long()[:, None]
+    logits_sKW -= logits_sKW.amax(dim=1, keepdim=True)
+    right_sW = logits_sKW.gather(1, places_s1W)[:, 0]
+    sums_sW = logits_sKW.exp_().sum(dim=1)
     loss = torch.where(labelled_sW, sums_sW.log() - right_sW, 0).sum(dtype=torch.float64)
     factors_sW = labelled_sW / sums_sW
-    logits_KsW *= factors_sW
-    logits_KsW.scatter_add_(0, places_1sW, -labelled_sW[None].to(logits_KsW.dtype))
-    return loss, logits_KsW
+    logits_sKW *= factors_sW[:, None]
+    logits_sKW.scatter_add_(1, places_s1W, -labelled_sW[:, None].to(logits_sKW.dtype))
+    return loss, logits_sKW
 
 
 def _enlarging(length: int, size: int) -> Tensor:
