@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -52,16 +53,20 @@ def find_archives(task: Task, data: Path) -> list[Finding]:
     for download in task.downloads:
         beginning = Path(download.address).stem.lower()
         entries = [path for place in places if place.is_dir() for path in sorted(place.iterdir())]
-        archives = [path for path in entries if path.name.lower().startswith(beginning) and path.suffix.lower() == ".zip"]
+        archives = [
+            path for path in entries if path.name.lower().startswith(beginning) and path.suffix.lower() in (".zip", ".tar")
+        ]
         if (data / download.brings).exists():
             left_over += archives
             continue
-        broken = [path for path in archives if not zipfile.is_zipfile(path)]  # the table of contents is a zip's end
+        # A zip's table of contents is its end.
+        broken = [path for path in archives if not (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))]
         findings += about("damaged", "archives are cut off", map(str, broken), f"get {download.address} again")
         if whole := [path for path in archives if path not in broken]:
             into = data / download.into
             make = "" if into.is_dir() else f"mkdir -p {_quoted(into)} && "
-            command = f"{make}unzip -q {_quoted(whole[0])} -d {_quoted(into)}"
+            unpack = "tar -xf {} -C {}" if whole[0].suffix.lower() == ".tar" else "unzip -q {} -d {}"
+            command = make + unpack.format(_quoted(whole[0]), _quoted(into))
             findings.append(Finding("missing", "archives are not unpacked", tuple(map(str, whole)), command))
     return findings + about("note", "archives are unpacked and no longer needed", map(str, left_over))
 

@@ -225,9 +225,20 @@ def find_set(root: Path) -> LabelledSet:
     if found is not None:
         return found
     if not root.is_dir():
-        raise ValueError(f"{root}: no such folder; {_KNOWN}")
+        raise ValueError(f"{root}: no such folder; {_advice(root)}")
     below = sorted(path for pattern in ("*", "*/*") for path in root.glob(pattern) if _set_in(path) is not None)
-    raise ValueError(f"{root}: not a known data set; {f'{below[0]} is one' if below else _KNOWN}")
+    raise ValueError(f"{root}: not a known data set; {f'{below[0]} is one' if below else _advice(root)}")
+
+
+def _advice(root: Path) -> str:
+    """Where the data set comes from that the folder's name promises, or which folders there are."""
+    for known in (ADE20K_SET, VOC2012_SET, CITYSCAPES_SET, COCO_STUFF_SET):
+        if root.name == Path(known.folder).name:
+            return f"get {known.dataset} from {known.downloads[0].address}"
+    return (
+        "--data is ADEChallengeData2016 with annotations, VOC2012 with SegmentationClass, cityscapes with gtFine, or cocostuff with "
+        "annotations/val2017"
+    )
 
 
 def _set_in(root: Path) -> LabelledSet | None:
@@ -238,7 +249,7 @@ def examine_set(folder: Path, deep: bool, jobs: int, augmented: bool = False) ->
     """Everything that is wrong with the data set in a folder; `augmented`: VOC must have its augmented labels."""
     found = _set_in(folder)
     if found is None:
-        return [Finding("missing", f"{folder} holds none of the data sets; {_KNOWN}")]
+        return [Finding("missing", f"{folder} holds none of the data sets", advice=_advice(folder))]
     names = [name for name in found.sizes if name != "trainaug" or augmented or (folder / "SegmentationClassAug").is_dir()]
     splits, findings = list_splits(found, folder, names)
     if len(names) < len(found.sizes):
@@ -246,9 +257,3 @@ def examine_set(folder: Path, deep: bool, jobs: int, augmented: bool = False) ->
         findings.append(Finding("note", text, advice=_AUGMENTED))
     findings += shared_names(splits)
     return findings + [finding for split in splits.values() for finding in split.check_files(deep, jobs)]
-
-
-_KNOWN = (
-    "--data is ADEChallengeData2016 with annotations, VOC2012 with SegmentationClass, cityscapes with gtFine, or cocostuff with "
-    "annotations/val2017"
-)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -114,7 +115,7 @@ def test_the_advice_overwrites_nothing(data: Path, examine: Examine) -> None:
     assert (data / "DAVIS/notes.txt").read_text() == "own"
 
 
-def test_an_archive_that_is_not_unpacked_or_cut_off(data: Path, examine: Examine) -> None:
+def test_an_archive_that_is_not_unpacked_or_cut_off(data: Path, examine: Examine, run_main: RunMain) -> None:
     shutil.rmtree(data / "coco/val2017")
     path = data / "coco/val2017.zip"
     with zipfile.ZipFile(path, "w") as archive:
@@ -123,6 +124,32 @@ def test_an_archive_that_is_not_unpacked_or_cut_off(data: Path, examine: Examine
     assert advice == [f"unzip -q {path} -d {data}/coco"]
     path.write_bytes(b"PK\x03\x04 and no more")
     assert [one["names"] for one in examine("detection")["findings"] if one["kind"] == "damaged"] == [[str(path)]]
+    (data / "VOCdevkit").rename(data / "moved")
+    path = data / "VOCtrainval_11-May-2012.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.add(data / "moved", "VOCdevkit")
+    shutil.rmtree(data / "moved")
+    report = run_main(main, ["--data", data, "--tasks", "retrieval_segmentation", "--jobs", 1])
+    assert (report.status, f"-> tar -xf {path} -C {data}\n" in report.stdout) == (1, True)
+    subprocess.run(f"tar -xf {path} -C {data}", shell=True, check=True)
+    assert run_main(main, ["--data", data, "--tasks", "retrieval_segmentation", "--jobs", 1]).status == 0
+
+
+def test_a_folder_with_something_else_is_a_problem_beside_which_the_others_are_examined(data: Path, run_main: RunMain) -> None:
+    shutil.rmtree(data / "cityscapes")
+    (data / "cityscapes/notes").mkdir(parents=True)
+    report = run_main(main, ["--data", data, "--jobs", 1])
+    assert report.status == 1
+    assert "cityscapes holds none of the data sets" in " ".join(report.stdout.split())
+    assert "-> get Cityscapes from https://www.cityscapes-dataset.com/downloads" in report.stdout
+    assert "usable: DAVIS-2017, COCO 2017, ADE20K" in report.stdout
+
+
+def test_a_voc_without_augmented_labels_is_usable_but_for_retrieval(data: Path, run_main: RunMain) -> None:
+    shutil.rmtree(data / "VOCdevkit/VOC2012/SegmentationClassAug")
+    refused = run_main(main, ["--data", data, "--tasks", "retrieval_segmentation", "--jobs", 1])
+    assert (refused.status, "VOC2012 has no SegmentationClassAug" in " ".join(refused.stdout.split())) == (1, True)
+    assert run_main(main, ["--data", data, "--tasks", "linear_segmentation", "--jobs", 1]).status == 0
 
 
 @pytest.mark.data

@@ -159,6 +159,12 @@ def test_other_folders_are_no_data_set_and_the_one_above_a_set_names_it(tmp_path
             find_set(above)
     with pytest.raises(ValueError, match="no such folder; --data is"):
         find_set(tmp_path / "nowhere")
+    for name, address in (
+        ("cityscapes", r"https://www\.cityscapes-dataset\.com"),
+        ("cocostuff", "http://calvin.inf.ed.ac.uk/"),
+    ):
+        with pytest.raises(ValueError, match=f"{name}: no such folder; get .* from {address}"):
+            find_set(tmp_path / name)
 
 
 @pytest.mark.parametrize("deep", [False, True])

@@ -1,5 +1,6 @@
 """Feature maps of frozen backbones: which blocks, which norm, and what cannot be had."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -7,8 +8,9 @@ import torch
 from torch import nn
 
 from backbones.build import build_backbone
-from backbones.spec import ResNetSpec, SwinSpec, ViTSpec
-from eval.probes.features import FrozenFeatures, centre_pad
+from backbones.spec import ResNetSpec, SwinSpec, TimmSpec, ViTSpec
+from eval.linear_segmentation.protocol import RULES, check_rules
+from eval.probes.features import FrozenFeatures, centre_pad, check_input
 
 CPU = torch.device("cpu")
 
@@ -61,6 +63,22 @@ def test_other_families_give_their_last_stage(spec: Any, shape: Any, multiple: i
 def test_blocks_that_do_not_exist_are_refused(blocks: list[int], toy_spec: ViTSpec) -> None:
     with pytest.raises(ValueError, match="give ascending numbers of this vit's blocks or stages, 0 to 3"):
         FrozenFeatures(network(toy_spec), CPU, blocks=blocks)
+
+
+def test_a_network_of_one_size_is_refused_where_the_protocol_has_others(toy_spec: ViTSpec) -> None:
+    one_size = TimmSpec(name="mixer_s32_224", channels=(512,), strides=(32,), image_size=224, size_step=0)
+    check_input(one_size, 224)
+    with pytest.raises(ValueError, match="448 x 448: mixer_s32_224 takes 224 x 224, the only size that it takes"):
+        check_input(one_size, 448)
+    with pytest.raises(ValueError, match="takes images of 224 x 224 pixels only; this protocol has images of many sizes"):
+        check_input(one_size, None)
+    for spec in (dataclasses.replace(one_size, size_step=32), toy_spec):
+        check_input(spec, None)
+        check_input(spec, 448)
+    # Whatever `--size` is, the reason is the network's.
+    rules = dataclasses.replace(RULES["dinov3"], size=128)
+    with pytest.raises(ValueError, match="images of many sizes"):
+        check_rules(rules, one_size)
 
 
 def test_features_that_are_not_finite_are_refused(toy_spec: ViTSpec, images: torch.Tensor) -> None:
