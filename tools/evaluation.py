@@ -40,10 +40,15 @@ def data_folders(tasks: Sequence[str], optional: Container[str], data: Path) -> 
 
     Optional tasks run on the first of their data sets that is there, or are left out, as the log says. ValueError if none is left.
     """
+    from common.images import is_hidden
+
+    def holds_something(folder: Path) -> bool:
+        return folder.is_dir() and any(not is_hidden(path.name) for path in folder.iterdir())
+
     folders = {}
     for task in tasks:
         known = [data / on_set.folder for on_set in TASKS[task].on_each_set()]
-        there = [folder for folder in known if task not in optional or (folder.is_dir() and any(folder.iterdir()))]
+        there = [folder for folder in known if task not in optional or holds_something(folder)]
         if there:
             folders[task] = there[0]
         else:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import shutil
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -277,6 +278,7 @@ def test_frozen_runs_on_the_data_that_is_there_and_says_what_it_leaves_out(
     data = tmp_path / "data"
     (data / "VOCdevkit").mkdir(parents=True)
     (data / "DAVIS").mkdir()
+    (data / "DAVIS/.DS_Store").touch()
     (data / voc).symlink_to(small_samples / voc)
     every_voc = ["linear_segmentation", "retrieval_segmentation"]
     assert folders(data, "frozen", *sizes) == dict.fromkeys(every_voc, voc)
@@ -285,7 +287,7 @@ def test_frozen_runs_on_the_data_that_is_there_and_says_what_it_leaves_out(
     assert f"davis is left out: there is no data in {data}/DAVIS" in caplog.text
     assert list(arguments_for("toy.pth", ["frozen"], data, tmp_path / "out", "toy", {})) == every_voc
     # A task that is named itself, or whose data is given, must have it.
-    (data / "DAVIS").rmdir()
+    shutil.rmtree(data / "DAVIS")
     for more, message in ((["frozen,depth"], "nyu"), (["frozen", "--davis.data", "absent"], "absent"), (["davis"], "DAVIS")):
         command = [checkpoint, "--data", data, "--runs", tmp_path / "runs", "--tasks", *more]
         assert message in run_main(main, command).mistake()
