@@ -3,8 +3,8 @@
 import contextlib
 import dataclasses
 import json
-import shutil
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
