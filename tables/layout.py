@@ -92,8 +92,8 @@ FROZEN = Layout(
         "and open-hummingbird-eval measured the networks of others. That the figures of DINOv3's model card were made with the "
         "configurations of its repository is inferred: the card does not say so. RMSE (Denoising-ViT) is by that repository's "
         "variant of DINOv2's protocol (final norm, learning rate 0.005), which no task here has. Left out, since they are by "
-        "protocols of their own: DIP's retrieval (temperature 0.07 instead of 0.02) and the linear segmentation of RADIO and PE- "
-        "Spatial (mmseg's); and since something is not stated: the depth of TIPSv2 (the protocol) and the retrieval of NeCo (the "
+        "protocols of their own: DIP's retrieval (temperature 0.07 instead of 0.02) and the linear segmentation of RADIO and "
+        "PE-Spatial (mmseg's); and since something is not stated: the depth of TIPSv2 (the protocol) and the retrieval of NeCo (the "
         "size of the memory)."
     ),
     descriptors=_RUN,
