@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,13 @@ from backbones.layouts.patchbench import FORMAT_MARK, VERSION
 from backbones.spec import spec_to_dict
 from eval.__main__ import main as evaluate
 from eval.result import write_result
-from eval.tasks import TASKS
+from eval.tasks import TASKS, named_tasks, optional_tasks
 from tables.make import TablesConfig, make_tables
 from tests.commands import SPEC, every_task
 from tests.conftest import RunMain
 from tests.tables.conftest import make_result
 from tools.eval_all import EvalAllOptions, main, split_task_options
-from tools.evaluation import arguments_for
+from tools.evaluation import arguments_for, data_folders
 from tools.runs import run_name, write_backbone
 from tools.summary import summary
 
@@ -261,38 +260,37 @@ def test_a_deviating_probe_leaves_knn_a_benchmark(tmp_path: Path) -> None:
 def test_frozen_runs_on_the_data_that_is_there_and_says_what_it_leaves_out(
     small_samples: Path, checkpoint: Path, tmp_path: Path, run_main: RunMain, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def folders(data: Path, tasks: str, *options: object) -> dict[str, str]:
-        """Task -> folder of its data below `data`, as the command would run them."""
-        caplog.clear()
-        places = ["--data", data, "--runs", tmp_path / "runs", "--tasks", tasks, "--dry-run", *options]
-        lines = [line.split() for line in run_main(main, [checkpoint, *places]).output().splitlines()]
-        commands = [words for words in lines if words[:3] == ["python", "-m", "eval"]]
-        return {words[3]: str(Path(words[words.index("--data") + 1]).relative_to(data)) for words in commands}
-
     caplog.set_level("INFO", "tools.evaluation")
     ade, voc = "ade/ADEChallengeData2016", "VOCdevkit/VOC2012"
-    sizes = ("--classification.neighbours", 4, 8, "--linear_segmentation.size", 64, "--retrieval_segmentation.memory-size", 500)
     every = {"classification": "imagenet", "linear_segmentation": ade, "retrieval_segmentation": voc, "davis": "DAVIS"}
-    assert folders(small_samples, "frozen", *sizes) == every
+    found = data_folders(named_tasks("frozen"), optional_tasks("frozen"), small_samples)
+    assert found == {task: small_samples / folder for task, folder in every.items()}
     assert "left out" not in caplog.text
     data = tmp_path / "data"
     (data / "VOCdevkit").mkdir(parents=True)
     (data / "DAVIS").mkdir()
     (data / "DAVIS/.DS_Store").touch()
     (data / voc).symlink_to(small_samples / voc)
-    every_voc = ["linear_segmentation", "retrieval_segmentation"]
-    assert folders(data, "frozen", *sizes) == dict.fromkeys(every_voc, voc)
+    command = [
+        checkpoint,
+        "--data",
+        data,
+        "--runs",
+        tmp_path / "runs",
+        "--dry-run",
+        "--retrieval_segmentation.memory-size",
+        500,
+    ]
+    printed = run_main(main, [*command, "--tasks", "frozen"]).output()
+    assert [line.split()[3] for line in printed.splitlines()[1:-1]] == ["linear_segmentation", "retrieval_segmentation"]
+    assert printed.count(f"--data {data / voc} ") == 2
     assert f"linear_segmentation runs on the data in {data / voc}" in caplog.text
     assert f"classification is left out: there is no data in {data}/imagenet" in caplog.text
     assert f"davis is left out: there is no data in {data}/DAVIS" in caplog.text
-    assert list(arguments_for("toy.pth", ["frozen"], data, tmp_path / "out", "toy", {})) == every_voc
-    # A task that is named itself, or whose data is given, must have it.
-    shutil.rmtree(data / "DAVIS")
-    for more, message in ((["frozen,depth"], "nyu"), (["frozen", "--davis.data", "absent"], "absent"), (["davis"], "DAVIS")):
-        command = [checkpoint, "--data", data, "--runs", tmp_path / "runs", "--tasks", *more]
-        assert message in run_main(main, command).mistake()
-    empty = run_main(
-        main, [checkpoint, "--data", tmp_path / "absent", "--runs", tmp_path / "runs", "--tasks", "frozen"]
-    ).mistake()
+    # A task that is named itself, or whose data is given, is not left out.
+    given = arguments_for("toy.pth", ["frozen"], data, tmp_path / "out", "toy", {"davis": {"data": "elsewhere"}})
+    assert list(given) == ["linear_segmentation", "retrieval_segmentation", "davis"]
+    assert f"{data}/nyu" in run_main(main, [*command, "--tasks", "frozen,depth"]).mistake()
+    empty = run_main(main, [checkpoint, "--data", tmp_path / "absent", "--tasks", "frozen"]).mistake()
     assert "absent has no data for any of classification, linear_segmentation, retrieval_segmentation, davis" in empty
     assert "check_data.py" in empty
