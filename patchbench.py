@@ -14,12 +14,13 @@ import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 if TYPE_CHECKING:
     from torch import nn
 
     from backbones.build import AnyBackbone
+    from backbones.convert import Selection
     from eval.result import Result
 
 __all__ = ["EveryNEpochs", "convert", "evaluate", "lightning_callback", "load_backbone", "trainer_callback"]
@@ -44,64 +45,53 @@ def _refuse_other_packages() -> None:
 _refuse_other_packages()
 
 
-def convert(
-    checkpoint: str | Path,
-    output: str | Path | None = None,
-    *,
-    layout: str | None = None,
-    branch: str | None = None,
-    num_heads: int | None = None,
-    key: str = "",
-    prefix: str = "",
-    renaming: Sequence[str] = (),
-) -> dict[str, Any]:
+class Chosen(TypedDict, total=False):
+    """What is meant of a checkpoint that does not say it itself."""
+
+    layout: str | None  # The checkpoint's layout; None finds it from the keys.
+    branch: str | None  # Which of its networks to take; None is the one behind the published numbers.
+    num_heads: (
+        int | None
+    )  # Attention heads per block, where neither the layout nor the published number for the width gives them.
+    key: str  # As `--key` of `tools/convert_checkpoint.py`: the entry of the checkpoint to take.
+    prefix: str  # As `--prefix`: take the tensors whose names begin so.
+    renaming: Sequence[str]  # As `--map`, each as OLD=NEW: replace a part of the tensors' names.
+
+
+def _selection(chosen: Chosen) -> Selection:
+    from backbones.convert import Selection
+
+    options: dict[str, Any] = {**chosen, "renaming": tuple(chosen.get("renaming", ()))}
+    return Selection(**options)
+
+
+def convert(checkpoint: str | Path, output: str | Path | None = None, **chosen: Unpack[Chosen]) -> dict[str, Any]:
     """Convert a checkpoint, or `timm:NAME`, to a backbone file `output`; without one, only look.
 
     Args:
         checkpoint: A file in any known layout.
         output: The file to write, NAME.safetensors.
-        layout: The checkpoint's layout; None finds it from the keys.
-        branch: Which of its networks to take; None is the one behind the published numbers.
-        num_heads: Attention heads per block, where neither the layout nor the published number for the width gives them.
-        key: As `--key` of `tools/convert_checkpoint.py`: the entry of the checkpoint to take.
-        prefix: As `--prefix`: take the tensors whose names begin so.
-        renaming: As `--map`, each as OLD=NEW: replace a part of the tensors' names.
+        **chosen: See `Chosen`.
 
     Returns:
         The report of `tools/convert_checkpoint.py --json`: layout, architecture, what was taken and what was dropped by which rule.
     """
-    from backbones.convert import Selection
     from backbones.report import convert_file
 
-    target, selection = None if output is None else Path(output), Selection(key, prefix, tuple(renaming))
-    return convert_file(Path(checkpoint), target, layout_name=layout, branch=branch, num_heads=num_heads, selection=selection)
+    return convert_file(Path(checkpoint), None if output is None else Path(output), chosen=_selection(chosen))
 
 
-def load_backbone(
-    path: str | Path,
-    *,
-    layout: str | None = None,
-    branch: str | None = None,
-    num_heads: int | None = None,
-    key: str = "",
-    prefix: str = "",
-    renaming: Sequence[str] = (),
-) -> AnyBackbone:
-    """The network of a backbone file, a checkpoint, `timm:NAME` or a function, in evaluation mode, on the CPU.
-
-    The arguments are those of `convert`.
+def load_backbone(path: str | Path, **chosen: Unpack[Chosen]) -> AnyBackbone:
+    """The network of a backbone file, a checkpoint, `timm:NAME` or a function, in evaluation mode, on the CPU; see `Chosen`.
 
     It has `forward_tokens(images) -> (cls [B, D] or None, patches [B, N, D], grid (h, w))` and
     `forward_maps(images, taps) -> list of [B, D, h, w]` for images [B, 3, H, W] normalised by ImageNet's mean and deviation.
     """
-    from backbones.build import build_backbone
-    from backbones.convert import Selection, open_backbone
-    from backbones.file import load_strictly
+    from backbones.build import network_of
+    from backbones.convert import open_backbone
 
-    conversion = open_backbone(Path(path), layout, branch, num_heads, Selection(key, prefix, tuple(renaming)))
-    network = build_backbone(conversion.spec)
-    load_strictly(network, conversion.state_dict)
-    return network.eval()
+    conversion = open_backbone(Path(path), _selection(chosen))
+    return network_of(conversion.spec, conversion.state_dict)
 
 
 def evaluate(
@@ -112,13 +102,8 @@ def evaluate(
     output: str | Path,
     name: str = "",
     options: Options | None = None,
-    layout: str | None = None,
-    branch: str | None = None,
-    num_heads: int | None = None,
-    key: str = "",
-    prefix: str = "",
-    renaming: Sequence[str] = (),
     epoch: int = -1,
+    **chosen: Unpack[Chosen],
 ) -> dict[str, Result]:
     """Evaluate a network on tasks; the figures are those of the command line on a checkpoint of it, to the last digit.
 
@@ -138,30 +123,24 @@ def evaluate(
         output: Folder for `backbone.safetensors` and `TASK/result.json`.
         name: Name of the row in the tables; by default that of the folder.
         options: Options of the tasks; `python -m eval TASK --help` lists them.
-        layout: As for `convert`.
-        branch: As for `convert`.
-        num_heads: As for `convert`; a module states its own.
-        key: As for `convert`.
-        prefix: As for `convert`.
-        renaming: As for `convert`.
         epoch: What the result states as the age of a module's weights.
+        **chosen: See `Chosen`; a module states its own heads.
 
     Returns:
         The result of each task, as `result.json` holds it, which records the digest of the weights.
     """
-    from backbones.convert import Selection
     from common.distributed import choose_device, process_group, world_size
     from eval.result import RESULT_FILE, read_result
     from eval.tasks import TASKS
     from tools.evaluation import arguments_for, prepared, run_task, undisturbed
 
-    folder, selection = Path(output), Selection(key, prefix, tuple(renaming))
+    folder = Path(output)
     with undisturbed(), process_group(choose_device("cpu"), "gloo"):
         arguments = arguments_for(model, tasks, Path(data), folder, name or folder.resolve().name, options or {})
         training = ", ".join(task for task in arguments if TASKS[task].fine_tunes)
         if training and world_size() > 1:
             raise ValueError(f"{training}: trains the network in processes of its own; call evaluate from one process")
-        with prepared(model, folder, arguments, (layout, branch, num_heads, selection), epoch) as for_tasks:
+        with prepared(model, folder, arguments, _selection(chosen), epoch) as for_tasks:
             for task, given in for_tasks.items():
                 run_task(task, given)
     return {task: read_result(folder / task / RESULT_FILE) for task in arguments}
@@ -190,12 +169,9 @@ class EveryNEpochs:
         output: str | Path,
         every: int = 1,
         options: Options | None = None,
-        layout: str | None = None,
-        branch: str | None = None,
-        num_heads: int | None = None,
+        **chosen: Unpack[Chosen],
     ) -> None:
         """Check everything; the arguments are those of `evaluate`, and `every` is N."""
-        from backbones.convert import WHOLE
         from backbones.memory import weights_of
         from eval.tasks import TASKS
         from tools.evaluation import arguments_for, check_tasks, opened, undisturbed
@@ -203,8 +179,7 @@ class EveryNEpochs:
         if every < 1:
             raise ValueError(f"every={every} must be at least 1 epoch")
         self.network, self.every, self.output = network, every, Path(output)
-        self._arguments: dict[str, Any] = {"tasks": tasks, "data": data, "options": options}
-        self._arguments |= {"layout": layout, "branch": branch, "num_heads": num_heads}
+        self._arguments: dict[str, Any] = {"tasks": tasks, "data": data, "options": options, **chosen}
         name = f"{self.output.resolve().name}_epoch_0"
         with undisturbed():
             arguments = arguments_for(network, tasks, Path(data), self.output, name, options or {})
@@ -212,7 +187,7 @@ class EveryNEpochs:
                 frozen = ", ".join(name for name, task in TASKS.items() if not task.fine_tunes)
                 raise ValueError(f"{training}: trains the network itself; during a training take frozen tasks: {frozen}")
             if weights := weights_of(network):
-                check_tasks(arguments, opened(network, weights, (layout, branch, num_heads, WHOLE)).spec)
+                check_tasks(arguments, opened(network, weights, _selection(chosen)).spec)
         self.output.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, epoch: int) -> dict[str, float]:

@@ -99,10 +99,8 @@ class PlainViT(Backbone):
     def _grid(self, images_B3HW: Tensor) -> tuple[int, int]:
         """The patches' (h, w); ValueError for a size that they do not divide."""
         height, width = images_B3HW.shape[-2:]
-        patch = self.spec.patch_size
-        if height % patch or width % patch or not height or not width:
-            raise ValueError(f"image size {height} x {width} is not a multiple of the patch size {patch}")
-        return height // patch, width // patch
+        check_size(self.spec, height, width)
+        return height // self.spec.patch_size, width // self.spec.patch_size
 
 
 def timm_arguments(spec: PlainViTSpec, drop_path_rate: float, norm_epsilon: float) -> dict[str, Any]:
@@ -138,6 +136,21 @@ def input_multiple(spec: BackboneSpec) -> int:
     if isinstance(spec, ForeignSpec):
         return spec.size_step or spec.image_size
     return max(tap_shape(spec, tap)[1] for tap in range(spec.num_blocks))
+
+
+def check_size(spec: BackboneSpec, height: int, width: int) -> None:
+    """Raise ValueError unless the network takes images of this size."""
+    step = input_multiple(spec)
+    has_step = height > 0 and width > 0 and height % step == 0 and width % step == 0
+    shown = f"image size {height} x {width}"
+    if isinstance(spec, ForeignSpec):
+        is_own = height == width == spec.image_size
+        if not is_own and not (spec.size_step and has_step):
+            wanted = f"a multiple of {step}" if spec.size_step else f"{step} x {step}, the only size that it takes"
+            raise ValueError(f"{shown}: {spec.name} takes {wanted}")
+    elif not has_step and not isinstance(spec, ResNetSpec):
+        what = "this Swin's stride" if isinstance(spec, SwinSpec) else "the patch size"
+        raise ValueError(f"{shown} is not a multiple of {what} {step}")
 
 
 def check_taps(taps: Sequence[int], spec: BackboneSpec) -> None:

@@ -1,10 +1,14 @@
 """Build the network that a spec describes; a new architecture needs none, see `backbones.foreign`."""
 
+from collections.abc import Mapping
+
+from torch import Tensor
+
 from backbones.dinov3 import DINOv3
+from backbones.file import load_strictly
 from backbones.foreign import FunctionNetwork, TimmNetwork, build_timm_network
-from backbones.resnet import BottleneckResNet
 from backbones.spec import BackboneSpec, DINOv3Spec, FunctionSpec, ResNetSpec, SwinSpec, TimmSpec, ViTSpec
-from backbones.swin import Swin
+from backbones.stages import BottleneckResNet, Swin
 from backbones.vit import ViT
 
 AnyBackbone = ViT | DINOv3 | Swin | BottleneckResNet | TimmNetwork | FunctionNetwork
@@ -29,3 +33,10 @@ def build_backbone(spec: BackboneSpec, drop_path_rate: float = 0.0) -> AnyBackbo
             return build_timm_network(spec, drop_path_rate)
         case FunctionSpec():
             return FunctionNetwork(spec, drop_path_rate)
+
+
+def network_of(spec: BackboneSpec, weights: Mapping[str, Tensor], drop_path_rate: float = 0.0) -> AnyBackbone:
+    """The network of a spec with these weights, which must fill it exactly; in evaluation mode, on the CPU."""
+    network = build_backbone(spec, drop_path_rate)
+    load_strictly(network, weights)
+    return network.eval()

@@ -20,7 +20,6 @@ from backbones.build import build_backbone
 from backbones.checkpoint import load_checkpoint
 from backbones.file import (
     TIMM_PREFIX,
-    Source,
     check_fills,
     is_backbone_file,
     is_timm_name,
@@ -30,7 +29,7 @@ from backbones.file import (
 from backbones.foreign import timm_spec, weights_sha256
 from backbones.layouts import LAYOUTS, Conversion, LayoutError, abbreviate, convert
 from backbones.layouts.architecture import refuse_num_heads
-from backbones.layouts.base import entry_at
+from backbones.layouts.base import Source, entry_at
 from backbones.layouts.keys import UnknownNetworkError, apply_table, own_keys, under
 from backbones.layouts.search import in_plain_names, prefixes_of, select, state_dicts, with_renamed
 from backbones.proof import own_heads, proved
@@ -41,44 +40,44 @@ _LONGEST_MESSAGE = 800
 _MOST_HINTS = 4
 _WITHOUT_EFFECT = {"Identity", "Dropout", "DropPath"}  # modules that leave features as they are, or follow them
 _AVERAGED_BY_TIMM = ("state_dict_ema", "model_ema")  # which timm prefers when it loads a checkpoint
-# Fields of a conversion and of a file's source.
-_SHARED = ("branch", "epoch", "recipe_sha256", "seed", "recipe", "pretraining_data", "log")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which tensors of a checkpoint are meant, where its layout does not say it; each is an option of the commands."""
+    """What is meant of a checkpoint that does not say it itself; each is an option of the commands."""
 
+    layout: str | None = None  # None: what its keys show. `timm:NAME`: the weights of that model of timm.
+    branch: str | None = None  # None: the layout's default.
+    num_heads: int | None = None  # None: what the layout or the width says.
     key: str = ""  # The entry: keys of nested dictionaries, joined by dots.
     prefix: str = ""  # What stands before the names of the meant tensors; all others are dropped.
-    map: tuple[str, ...] = ()  # Each `old=new` replaces a part of names, in this order.
+    renaming: tuple[str, ...] = ()  # Each `old=new` replaces a part of names, in this order.
+
+    @property
+    def is_of_tensors(self) -> bool:
+        """Whether it says which tensors are meant."""
+        return bool(self.key or self.prefix or self.renaming)
 
 
-WHOLE = Selection()
+UNCHOSEN = Selection()
 
 
-def open_backbone(
-    path: Path,
-    layout_name: str | None = None,
-    branch: str | None = None,
-    num_heads: int | None = None,
-    selection: Selection = WHOLE,
-) -> Conversion:
+def open_backbone(path: Path, chosen: Selection = UNCHOSEN) -> Conversion:
     """The backbone of whatever people have: a checkpoint of any known layout, `timm:NAME`, a backbone file, or `module:function`.
 
-    None stands for the layout that the keys show, for its default branch, and for the heads that it or the width says.
     ValueError, in one line that names the file, if there is no backbone, or an option is given where there is no choice; with the
     command that takes one if there is such a command.
     """
     try:
         if is_timm_name(path):
-            if layout_name not in (None, "timm") or branch not in (None, *LAYOUTS["timm"].branches) or selection != WHOLE:
+            is_other = chosen.layout not in (None, "timm") or chosen.branch not in (None, *LAYOUTS["timm"].branches)
+            if is_other or chosen.is_of_tensors:
                 raise LayoutError("a model of timm has no other layout, branch or entry; leave the options for these out")
-            return convert_timm_model(path, num_heads)
+            return convert_timm_model(path, chosen.num_heads)
         # A backbone file must not be taken for a bare state dict: its spec states the heads, which its weights do not show.
         if not is_backbone_file(path) and not is_function_name(path):
-            return convert_content(load_checkpoint(path), layout_name, branch, num_heads, selection)
-        if not (layout_name is branch is num_heads is None and selection == WHOLE):
+            return convert_content(load_checkpoint(path), chosen)
+        if chosen != UNCHOSEN:
             kind = "what a function returns" if is_function_name(path) else "a backbone file already"
             raise LayoutError(f"is {kind}, which states its layout, branch and heads; leave these options out")
         content = read_backbone_file(path)
@@ -87,47 +86,41 @@ def open_backbone(
         hints = error.hints if isinstance(error, LayoutError) else []
         commands = [shlex.join(["python", "tools/convert_checkpoint.py", str(path), *hint]) for hint in hints[:_MOST_HINTS]]
         usable = [command for command in commands if command.isprintable()]
-        if not usable and isinstance(error, LayoutError) and layout_name is None and path.is_file():
+        if not usable and isinstance(error, LayoutError) and chosen.layout is None and path.is_file():
             message += "; name the network if it is one of timm's (--format timm:NAME), else see docs/your_backbone.md"
         raise LayoutError(f"{path}: {message}{'; try: ' if usable else ''}{' or: '.join(usable)}") from error
-    known = {name: getattr(content.source, name) for name in _SHARED}
-    return Conversion(**known, layout=content.source.format, spec=content.spec, state_dict=content.state_dict, dropped={})
+    return Conversion(source=content.source, spec=content.spec, state_dict=content.state_dict)
 
 
-def convert_content(
-    checkpoint: Any,
-    layout_name: str | None = None,
-    branch: str | None = None,
-    num_heads: int | None = None,
-    selection: Selection = WHOLE,
-) -> Conversion:
+def convert_content(checkpoint: Any, chosen: Selection = UNCHOSEN) -> Conversion:
     """Take the backbone of a loaded checkpoint: complete, finite, and of exactly the spec's names and shapes, else ValueError."""
-    chosen, others = select(checkpoint, selection.key, selection.prefix)
-    for pair in selection.map:
+    meant, others = select(checkpoint, chosen.key, chosen.prefix)
+    for pair in chosen.renaming:
         old, equals, new = pair.partition("=")
         if not old or not equals:
             raise LayoutError(f"--map {pair}: give a part of the names and what replaces it, as OLD=NEW")
-        chosen = with_renamed(chosen, old, new)
-    chosen = in_plain_names(chosen)
+        meant = with_renamed(meant, old, new)
+    meant = in_plain_names(meant)
+    layout, branch, num_heads = chosen.layout, chosen.branch, chosen.num_heads
     try:
-        if layout_name is not None and layout_name.startswith(TIMM_PREFIX):
+        if layout is not None and layout.startswith(TIMM_PREFIX):
             if branch is not None or num_heads is not None:
-                raise LayoutError(f"--format {layout_name} states the network; leave out --branch and --num-heads")
-            conversion = _convert_as_timms(chosen, layout_name.removeprefix(TIMM_PREFIX))
+                raise LayoutError(f"--format {layout} states the network; leave out --branch and --num-heads")
+            conversion = _convert_as_timms(meant, layout.removeprefix(TIMM_PREFIX))
         else:
-            conversion = convert(chosen, layout_name, branch, num_heads)
+            conversion = convert(meant, layout, branch, num_heads)
     except LayoutError as error:
-        stated = [name for name in _stated_models(checkpoint) if layout_name is branch is num_heads is None]
+        stated = [name for name in _stated_models(checkpoint) if layout is branch is num_heads is None]
         if stated and (isinstance(error, UnknownNetworkError) or not _has_our_names(stated[0])):
-            return _convert_as_timms(chosen, stated[0])
-        if selection == WHOLE:
-            raise
-        given = (("--key", selection.key), ("--prefix", selection.prefix), *(("--map", pair) for pair in selection.map))
+            return _convert_as_timms(meant, stated[0])
+        given = (("--key", chosen.key), ("--prefix", chosen.prefix), *(("--map", pair) for pair in chosen.renaming))
         options = [part for option, value in given if value for part in (option, value)]
+        if not options:
+            raise
         raise LayoutError(str(error), [[*options, *hint] for hint in error.hints if hint[0] == "--branch"]) from error
     check_fills(conversion.spec, conversion.state_dict)
     _check_architecture(checkpoint, conversion.spec)
-    dropped = {f"not under --prefix {selection.prefix}": others} if others else {}
+    dropped = {f"not under --prefix {chosen.prefix}": others} if others else {}
     return dataclasses.replace(conversion, dropped={**conversion.dropped, **dropped})
 
 
@@ -209,7 +202,7 @@ def convert_timm_model(
     elif num_heads not in (None, heads):
         raise LayoutError(f"--num-heads {num_heads} contradicts the model, which has {heads}")
     try:
-        return proved(model, convert_content(weights, num_heads=heads))
+        return proved(model, convert_content(weights, Selection(num_heads=heads)))
     except ValueError:
         return proved(model, convert_timm_weights(name, weights))
 
@@ -229,14 +222,14 @@ def convert_timm_weights(name: str, weights: Mapping[str, Tensor]) -> Conversion
     taken = {key: value for key, value in weights.items() if key in own or not key.startswith(prefixes)}
     dropped = {"timm's classifier": tuple(sorted(set(weights) - set(taken)))} if len(taken) < len(weights) else {}
     check_fills(spec, taken)
-    return Conversion(layout="timm", branch=LAYOUTS["timm"].branches[0], spec=spec, state_dict=taken, dropped=dropped, epoch=-1)
+    source = Source(format="timm", branch=LAYOUTS["timm"].branches[0])
+    return Conversion(source=source, spec=spec, state_dict=taken, dropped=dropped)
 
 
 def write_conversion(conversion: Conversion, checkpoint: Path, output: Path) -> Source:
     """Write what was taken from a checkpoint (a file, or a model of timm) as a backbone file."""
-    known = {name: getattr(conversion, name) for name in _SHARED}
     digest = source_sha256(checkpoint, conversion)
-    source = Source(**known, format=conversion.layout, file_name=one_line(checkpoint.name), sha256=digest)
+    source = dataclasses.replace(conversion.source, file_name=one_line(checkpoint.name), sha256=digest)
     write_backbone_file(output, conversion.spec, source, conversion.state_dict)
     return source
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backbones.convert import convert_content
+from backbones.convert import Selection, convert_content
 from backbones.dinov3 import computed_periods
 from backbones.file import TIMM_PREFIX, prepare_weights, save_tensors
 from backbones.layouts.architecture import usual_heads
@@ -103,7 +103,7 @@ def _check_round_trip(layout: str, content: Mapping[str, Any], spec: BackboneSpe
     num_heads = spec.num_heads if isinstance(spec, PlainViTSpec) else None
     try:
         named = f"{TIMM_PREFIX}{spec.name}" if isinstance(spec, TimmSpec) else None
-        found = convert_content(content, layout_name=named, num_heads=num_heads)
+        found = convert_content(content, Selection(layout=named, num_heads=num_heads))
     except ValueError as error:
         raise ExportError(f"{refusal}: {error}") from error
     if found.spec != spec:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from backbones.layouts.base import Source
 from backbones.layouts.keys import COUNTS, FLOATS, abbreviate
 from backbones.spec import (
     DINOV3_PERIODS,
@@ -47,23 +48,6 @@ _NAMES_SHOWN = 12  # of each kind of mistake
 
 class BackboneFileError(ValueError):
     """A backbone file that cannot be read, or weights that do not fit their spec."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where the weights of a backbone file come from."""
-
-    format: str  # Name of the checkpoint layout, as in `backbones.layouts.LAYOUTS`.
-    branch: str  # Which of the checkpoint's networks was taken, such as `teacher`.
-    file_name: str  # Name of the checkpoint file, without its folder.
-    sha256: str  # Digest of the checkpoint file.
-    epoch: int  # Completed epochs; like the seed -1 where the checkpoint states none.
-    recipe_sha256: str = ""
-    """Digest of the pretraining's settings apart from its seed; empty where the checkpoint states none (all but PatchBench's own)."""
-    seed: int = -1
-    recipe: str = ""  # Name of the pretraining's recipe; like the next two, only PatchBench's own checkpoints state it.
-    pretraining_data: str = ""  # The last two parts of the path of the images, such as `imagenet/train`.
-    log: str = ""  # Path of the pretraining's log, as its command named the folder.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,13 +162,11 @@ def _from_function(reference: str) -> BackboneFile:
 
 
 def load_backbone(path: Path) -> AnyBackbone:
-    """Build the network of a backbone file and load its weights strictly; in evaluation mode, on the CPU."""
-    from backbones.build import build_backbone
+    """The network of a backbone file, in evaluation mode, on the CPU."""
+    from backbones.build import network_of
 
     content = read_backbone_file(path)
-    network = build_backbone(content.spec)
-    load_strictly(network, content.state_dict)
-    return network.eval()
+    return network_of(content.spec, content.state_dict)
 
 
 def write_backbone_file(path: Path, spec: BackboneSpec, source: Source, state_dict: Mapping[str, Tensor]) -> None:
@@ -260,8 +242,9 @@ def _check_numbers(state_dict: Mapping[str, Tensor]) -> None:
         raise BackboneFileError(f"weights that are absurdly large, or not finite numbers: {abbreviate(bad)}")
     if bad := [name for name, tensor in state_dict.items() if name.endswith("running_var") and tensor.min() < 0]:
         raise BackboneFileError(f"negative variances: {abbreviate(bad)}")
-    if DINOV3_PERIODS in state_dict and state_dict[DINOV3_PERIODS].min() <= 0:
-        raise BackboneFileError(f"rotary periods that are not positive: {DINOV3_PERIODS}")
+    periods = state_dict.get(DINOV3_PERIODS)
+    if periods is not None and (periods.min() <= 0 or not (periods.diff() > 0).all()):
+        raise BackboneFileError(f"rotary periods must be positive and ascending: {DINOV3_PERIODS}")
 
 
 def load_strictly(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:

@@ -11,8 +11,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -25,8 +24,8 @@ from timm.layers import resize_rel_pos_bias_table_simple
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from backbones.base import Backbone, Tokens, check_taps
-from backbones.spec import MOST_MAPS, ForeignSpec, FunctionSpec, TimmSpec
+from backbones.base import Backbone, Tokens, check_size, check_taps
+from backbones.spec import MOST_MAPS, FunctionSpec, TimmSpec
 from common.files import one_line
 
 USUAL_IMAGE_SIZE = 224  # of a network without an attribute `image_size`
@@ -35,24 +34,11 @@ _REFUSALS = (RuntimeError, AssertionError, ValueError, TypeError, LookupError, N
 _SIZES_KEPT = 64  # networks of timm that were built for one input size, without weights
 
 held_networks: dict[str, tuple[nn.Module, int]] = {}
-"""Networks in memory, with the epochs of their training, by the names under which `call_function` gives copies of them."""
+"""Networks in memory, with the epochs of their training, by the names of functions that, for this process, return them."""
 
 # timm's transformers take other sizes than their own only if asked to.
 _ANY_SIZE: tuple[dict[str, Any], ...]
 _ANY_SIZE = ({"dynamic_img_size": True, "strict_img_size": False}, {"dynamic_img_size": True}, {"strict_img_size": False}, {})
-
-
-def check_size(spec: ForeignSpec, height: int, width: int) -> None:
-    """Raise ValueError unless the network takes images of this size."""
-    step, side = spec.size_step, spec.image_size
-    if (height, width) == (side, side) or (step and height and width and height % step == 0 and width % step == 0):
-        return
-    wanted = f"a multiple of {step}" if step else f"{side} x {side}, the only size that it takes"
-    raise ValueError(f"image size {height} x {width}: {architecture(spec)} takes {wanted}")
-
-
-def architecture(spec: ForeignSpec) -> str:
-    return spec.name if isinstance(spec, TimmSpec) else spec.function
 
 
 @torch.no_grad()
@@ -255,16 +241,6 @@ class FunctionNetwork(Backbone, nn.Module):
 
 def has_own_methods(network: nn.Module) -> bool:
     return hasattr(network, "forward_tokens") and hasattr(network, "forward_maps")
-
-
-@contextmanager
-def held(reference: str, network: nn.Module, epoch: int) -> Iterator[None]:
-    """Let this name stand for a network in memory, in this process, as if a function of that name returned it."""
-    held_networks[reference] = network, epoch
-    try:
-        yield
-    finally:
-        del held_networks[reference]
 
 
 def call_function(reference: str) -> nn.Module:

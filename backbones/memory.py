@@ -6,6 +6,7 @@ The network itself is only read: it keeps its mode, its device, its gradients an
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.tensor import DTensor
 
 from backbones.base import Backbone
-from backbones.convert import WHOLE, Selection, convert_content, convert_timm_weights
-from backbones.file import Source, prepare_weights, read_backbone_file, read_header, write_backbone_file
-from backbones.foreign import has_own_methods, held, weights_sha256
+from backbones.convert import UNCHOSEN, Selection, convert_content, convert_timm_weights
+from backbones.file import prepare_weights, read_backbone_file, read_header, write_backbone_file
+from backbones.foreign import has_own_methods, held_networks, weights_sha256
 from backbones.layouts import Conversion, LayoutError
+from backbones.layouts.base import Source
 from backbones.layouts.keys import UnknownNetworkError
 from backbones.proof import own_heads, proved, quiet_copy
 from common.files import one_line
@@ -53,10 +55,7 @@ def weights_of(network: nn.Module) -> dict[str, Tensor]:
 def convert_network(
     network: nn.Module,
     weights: Mapping[str, Tensor],
-    layout_name: str | None = None,
-    branch: str | None = None,
-    num_heads: int | None = None,
-    selection: Selection = WHOLE,
+    chosen: Selection = UNCHOSEN,
 ) -> Conversion:
     """Take the backbone of a network with these weights (`weights_of`) as `convert_content` does from a checkpoint.
 
@@ -65,18 +64,16 @@ def convert_network(
     an own architecture, whose spec is a function's under the name of its class; `held_network` lets the tasks have it.
     """
     network = unwrapped(network)
-    by_itself = layout_name is branch is num_heads is None and selection == WHOLE
+    by_itself = chosen == UNCHOSEN
     if isinstance(network, Backbone):
         if not by_itself:
             raise LayoutError(f"{type(network).__name__} is a backbone of PatchBench; leave out layout, branch and num_heads")
-        return Conversion(
-            layout="patchbench", branch="model", spec=network.spec, state_dict=dict(weights), dropped={}, epoch=-1
-        )
+        return Conversion(source=Source(format="patchbench", branch="model"), spec=network.spec, state_dict=dict(weights))
     if by_itself and has_own_methods(network):
         return _convert_own(network)
     try:
-        conversion = convert_content(dict(weights), layout_name, branch, num_heads or own_heads(network), selection)
-        return proved(network, conversion, must=False)
+        with_heads = replace(chosen, num_heads=chosen.num_heads or own_heads(network))
+        return proved(network, convert_content(dict(weights), with_heads), must=False)
     except ValueError as error:
         reason = error
     architecture = getattr(network, "pretrained_cfg", {}).get("architecture")
@@ -104,8 +101,7 @@ def _convert_own(network: nn.Module) -> Conversion:
     """A network of an own architecture; ValueError if it cannot be copied or gives no maps."""
     with held_network(network) as reference:
         content = read_backbone_file(Path(reference))
-    format_, branch = content.source.format, content.source.branch
-    return Conversion(layout=format_, branch=branch, spec=content.spec, state_dict=content.state_dict, dropped={}, epoch=-1)
+    return Conversion(source=content.source, spec=content.spec, state_dict=content.state_dict)
 
 
 @contextmanager
@@ -128,8 +124,11 @@ def held_network(network: nn.Module, epoch: int = -1, weights: Mapping[str, Tens
     if weights is not None:
         given.load_state_dict(dict(weights))
     reference = f"{kind.__module__}:{kind.__name__}"
-    with held(reference, given, epoch):
+    held_networks[reference] = given, epoch
+    try:
         yield reference
+    finally:
+        del held_networks[reference]
 
 
 def write_network(conversion: Conversion, name: str, epoch: int, output: Path) -> None:
@@ -142,7 +141,5 @@ def write_network(conversion: Conversion, name: str, epoch: int, output: Path) -
             advice = f"choose another output, or remove {output.parent}"
             raise OtherWeightsError(f"{output} holds other weights than this network; {advice}")
         return
-    source = Source(
-        format=conversion.layout, branch=conversion.branch, file_name=f"{name} in memory", sha256=digest, epoch=epoch
-    )
+    source = replace(conversion.source, file_name=f"{name} in memory", sha256=digest, epoch=epoch)
     write_backbone_file(output, conversion.spec, source, state_dict)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbones.build import build_backbone
+from backbones.build import network_of
 from backbones.layouts import Conversion, LayoutError
 from backbones.spec import TimmSpec, typical_image_size
 from common.files import one_line
@@ -38,8 +38,7 @@ def proved(network: nn.Module, conversion: Conversion, must: bool = True) -> Con
     says so.
     """
     spec = conversion.spec
-    converted = build_backbone(spec).eval()
-    converted.load_state_dict(conversion.state_dict)
+    converted = network_of(spec, conversion.state_dict)
     side = typical_image_size(spec)
     images_13HW = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     last = [spec.num_blocks - 1]
@@ -58,7 +57,7 @@ def proved(network: nn.Module, conversion: Conversion, must: bool = True) -> Con
         logger.info("%s: not compared with its conversion, which rests on its weights alone (%r)", name, error)
         return conversion
     if found.shape != expected.shape or not torch.allclose(found, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
-        raise LayoutError(f"has the weights of the {conversion.layout} layout, but computes other features with them")
+        raise LayoutError(f"has the weights of the {conversion.source.format} layout, but computes other features with them")
     return conversion
 
 

@@ -24,10 +24,10 @@ from timm.layers import Attention
 from torch import Tensor, nn
 from torchvision.transforms.functional import normalize, to_tensor
 
-from backbones.build import AnyBackbone, build_backbone
-from backbones.convert import WHOLE, Selection, open_backbone, source_sha256, write_conversion
+from backbones.build import AnyBackbone, network_of
+from backbones.convert import UNCHOSEN, Selection, open_backbone, source_sha256, write_conversion
 from backbones.export import check_export, export_backbone
-from backbones.file import check_fills, is_backbone_file, load_strictly
+from backbones.file import check_fills, is_backbone_file
 from backbones.layouts import LAYOUTS, Conversion
 from backbones.layouts.base import NOT_STATED
 from backbones.spec import STANDARD_HEAD_DIM, spec_in_words, spec_to_dict, typical_image_size
@@ -46,11 +46,8 @@ def convert_file(
     source: Path,
     output: Path | None,
     target: Target = "backbone",
-    layout_name: str | None = None,
-    branch: str | None = None,
-    num_heads: int | None = None,
+    chosen: Selection = UNCHOSEN,
     image: Path | None = None,
-    selection: Selection = WHOLE,
 ) -> dict[str, Any]:
     """Take the backbone of whatever `open_backbone` reads, and write it as `target`, or only look where `output` is None.
 
@@ -60,19 +57,17 @@ def convert_file(
     """
     if output is not None:
         _check_output(source, output, target)
-    conversion = open_backbone(source, layout_name, branch, num_heads, selection)
+    conversion = open_backbone(source, chosen)
     report = report_conversion(conversion, source_sha256(source, conversion))
     report |= {"check": None, "output": None, "output_layout": None, "note": ""}
     if image is not None:
-        network = build_backbone(conversion.spec)
-        load_strictly(network, conversion.state_dict)
-        report["check"] = inspect_backbone(network, image)
+        report["check"] = inspect_backbone(network_of(conversion.spec, conversion.state_dict), image)
     if output is not None:
         report |= {"output": str(output), "output_layout": target}
         if target == "backbone":
             write_conversion(conversion, source, output)
         else:
-            report["note"] = export_backbone(output, target, conversion.spec, conversion.state_dict, conversion.epoch)
+            report["note"] = export_backbone(output, target, conversion.spec, conversion.state_dict, conversion.source.epoch)
     return report
 
 
@@ -90,12 +85,12 @@ def _check_output(source: Path, output: Path, target: Target) -> None:
 
 def report_conversion(conversion: Conversion, checkpoint_sha256: str) -> dict[str, Any]:
     """What a conversion took, as JSON-ready values."""
-    network = check_fills(conversion.spec, conversion.state_dict)
+    network, source = check_fills(conversion.spec, conversion.state_dict), conversion.source
     return {
-        "format": conversion.layout,
-        "branch": conversion.branch,
+        "format": source.format,
+        "branch": source.branch,
         "branch_reason": conversion.branch_reason,
-        "epoch": conversion.epoch,
+        "epoch": source.epoch,
         "architecture": spec_in_words(conversion.spec),
         "spec": spec_to_dict(conversion.spec),
         "heads_assumed": conversion.heads_assumed,
@@ -104,7 +99,7 @@ def report_conversion(conversion: Conversion, checkpoint_sha256: str) -> dict[st
         "tensors_left_over": 0,  # a tensor that is neither taken nor dropped by a rule makes the conversion fail
         "parameters": sum(parameter.numel() for parameter in network.parameters()),  # without running statistics
         "checkpoint_sha256": checkpoint_sha256,
-        "licence": LAYOUTS[conversion.layout].licence if conversion.layout in LAYOUTS else NOT_STATED,
+        "licence": LAYOUTS[source.format].licence if source.format in LAYOUTS else NOT_STATED,
     }
 
 

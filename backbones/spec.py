@@ -20,29 +20,28 @@ STANDARD_HEAD_DIM = 64
 
 DINOV3_PERIODS = "rope.periods"  # Name of the rotary periods among a DINOv3's weights.
 
-# Far beyond every published network: an absurd one must not be built before its weights are compared with it.
-_LARGEST: dict[str, int] = {
-    "embed_dim": 2**15,
-    "hidden_dim": 2**18,
-    "mlp_ratio": 64,
-    "num_heads": 2**10,
-    "register_tokens": 2**10,
-    "norm_epsilon": 1,
-    "depth": 100,
-    "depths": 100,  # of all stages together, like `layers`
-    "layers": 200,
-    "patch_size": 2**10,
-    "image_size": 2**12,
-    "window_size": 64,
-    "channels": 2**15,
-    "strides": 2**10,
-    "size_step": 2**12,
+# The least and the most of each number, far beyond every published network: an absurd one must not be built before its weights are
+# compared with it.
+_RANGES: dict[str, tuple[float, int]] = {
+    "embed_dim": (1, 2**15),
+    "hidden_dim": (1, 2**18),
+    "mlp_ratio": (1e-15, 64),
+    "num_heads": (1, 2**10),
+    "register_tokens": (0, 2**10),
+    "norm_epsilon": (1e-15, 1),
+    "depth": (1, 100),
+    "depths": (1, 100),  # at most, of all stages together, like `layers`
+    "layers": (1, 200),
+    "patch_size": (1, 2**10),
+    "image_size": (1, 2**12),
+    "window_size": (1, 64),
+    "channels": (1, 2**15),
+    "strides": (1, 2**10),
+    "size_step": (0, 2**12),
 }
 _MOST_STAGES = 8
 MOST_MAPS = 200
 _NAME = r"[A-Za-z0-9_.:-]{1,200}"
-_CAN_BE_ZERO = ("register_tokens", "size_step")
-_LEAST_EPSILON = 1e-15
 _LARGEST_BUFFERS = 2**32  # bytes; a Swin's follow from its numbers and are in no file
 
 MLPKind = Literal["gelu", "swiglu"]
@@ -222,6 +221,10 @@ class FunctionSpec(_Foreign):
     function: str  # `package.module:function`
     source_sha256: str  # Digest of the files in which the function and its network are defined.
 
+    @property
+    def name(self) -> str:
+        return self.function
+
 
 PlainViTSpec = ViTSpec | DINOv3Spec  # Transformers all of whose blocks have one width and one stride.
 ForeignSpec = TimmSpec | FunctionSpec
@@ -309,8 +312,8 @@ def is_function_name(source: Path) -> bool:
 
 def spec_in_words(spec: BackboneSpec) -> str:
     """The name, and every number that has no usual value, such as `ViT-S/16: embed dim 384, depth 12, num heads 6, ...`."""
-    values = {field: getattr(spec, field.name) for field in dataclasses.fields(spec)}
-    words = [f"{field.name.replace('_', ' ')} {_in_words(value)}" for field, value in values.items() if value != field.default]
+    unusual = [field.name for field in dataclasses.fields(spec) if getattr(spec, field.name) != field.default]
+    words = [f"{name.replace('_', ' ')} {_in_words(getattr(spec, name))}" for name in unusual]
     return f"{architecture_name(spec_to_dict(spec))}: {', '.join(words)}"
 
 
@@ -345,17 +348,15 @@ def _fault(name: str, wanted: Any, value: Any) -> str:
         if type(value) is not int:
             return " must be an integer"
     else:
-        most = MOST_MAPS if name in ("channels", "strides") else _MOST_STAGES
-        if type(value) is not tuple or not 1 <= len(value) <= most or any(type(number) is not int for number in value):
-            return f" must be a list of 1 to {most} integers"
+        longest = MOST_MAPS if name in ("channels", "strides") else _MOST_STAGES
+        if type(value) is not tuple or not 1 <= len(value) <= longest or any(type(number) is not int for number in value):
+            return f" must be a list of 1 to {longest} integers"
     numbers = value if type(value) is tuple else (value,)
-    if name in _CAN_BE_ZERO:
-        if min(numbers) < 0:
-            return " must not be negative"
-    elif min(numbers) <= 0 or (name == "norm_epsilon" and value < _LEAST_EPSILON):
-        return " must be positive"
+    least, most = _RANGES[name]
+    if min(numbers) < least:
+        return " must be positive" if least else " must not be negative"
     total = sum(numbers) if name in ("depths", "layers") else max(numbers)
-    return f" is beyond every known network; at most {_LARGEST[name]}" if total > _LARGEST[name] else ""
+    return f" is beyond every known network; at most {most}" if total > most else ""
 
 
 def shown(value: object) -> str:

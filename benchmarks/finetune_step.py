@@ -21,7 +21,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from backbones.build import build_backbone
-from backbones.file import Source, write_backbone_file
+from backbones.file import write_backbone_file
+from backbones.layouts.base import Source
 from backbones.spec import ViTSpec
 from benchmarks.turns import WARM_UP_STEPS, Turns, machine, print_steps, run, take_turns
 from common.distributed import choose_device

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from backbones.checkpoint import CheckpointError, load_checkpoint
-from backbones.convert import open_backbone, write_conversion
+from backbones.convert import Selection, open_backbone, write_conversion
 from backbones.layouts.patchbench import FORMAT_MARK, PATCHBENCH, VERSION
 from backbones.spec import spec_to_dict
 from common.cli import expanded
@@ -204,5 +204,5 @@ def export_backbones(checkpoint: Path) -> list[Path]:
     """Write `backbone_teacher.safetensors` and `backbone_student.safetensors` beside the checkpoint; returns the files."""
     outputs = {branch: checkpoint.with_name(f"backbone_{branch}.safetensors") for branch in PATCHBENCH.branches}
     for branch, output in outputs.items():
-        write_conversion(open_backbone(checkpoint, branch=branch), checkpoint, output)
+        write_conversion(open_backbone(checkpoint, Selection(branch=branch)), checkpoint, output)
     return list(outputs.values())

@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from backbones.build import build_backbone
-from backbones.file import Source, write_backbone_file
+from backbones.file import write_backbone_file
+from backbones.layouts.base import Source
 from backbones.spec import BackboneSpec
 
 SOURCE = Source(format="timm", branch="none", file_name="toy.pth", sha256="0" * 64, epoch=-1)

@@ -70,16 +70,15 @@ def main(argv: Sequence[str]) -> int:
     from backbones.report import convert_file, report_lines
     from common.files import write_text_atomically
 
-    facts = convert_file(
-        options.checkpoint,
-        options.output,
-        target=options.to,
-        layout_name=None if options.format == "auto" else options.format,
+    chosen = Selection(
+        layout=None if options.format == "auto" else options.format,
         branch=None if options.branch == "default" else options.branch,
         num_heads=options.num_heads,
-        image=options.check,
-        selection=Selection(options.key, options.prefix, options.map),
+        key=options.key,
+        prefix=options.prefix,
+        renaming=options.map,
     )
+    facts = convert_file(options.checkpoint, options.output, options.to, chosen, options.check)
     if options.json == STDOUT:
         print(json.dumps(facts))  # noqa: T201 - the command's own output
         return 0

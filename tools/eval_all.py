@@ -128,13 +128,15 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
     is_function = is_function_name(options.checkpoint)  # which the tasks call themselves
     backbone = options.checkpoint if is_function else folder / BACKBONE_FILE
     arguments = _arguments(options, tasks, task_options, backbone, folder)
-    conversion = open_backbone(
-        options.checkpoint,
-        layout_name=None if options.format == "auto" else options.format,
+    chosen = Selection(
+        layout=None if options.format == "auto" else options.format,
         branch=None if options.branch == "default" else options.branch,
         num_heads=options.num_heads,
-        selection=Selection(options.key, options.prefix, options.map),
+        key=options.key,
+        prefix=options.prefix,
+        renaming=options.map,
     )
+    conversion = open_backbone(options.checkpoint, chosen)
     check_tasks(arguments, conversion.spec)
     logger.info("checkpoint, data and options fit: %s", ", ".join(arguments))
     if options.dry_run:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from backbones.layouts import Conversion
     from backbones.spec import BackboneSpec
 
-    Choices = tuple[str | None, str | None, int | None, Selection]  # layout, branch, heads, and which tensors
-
 BACKBONE_FILE = "backbone.safetensors"
 LOCK_FILE = ".evaluation.lock"  # of a run's folder, into which a pretraining may write meanwhile
 
@@ -162,7 +160,7 @@ def _check_own(conversion: "Conversion", folder: Path, tasks: Iterable[str]) -> 
 
 @contextmanager
 def prepared(
-    model: "nn.Module | str | Path", folder: Path, arguments: Mapping[str, Sequence[str]], choices: "Choices", epoch: int
+    model: "nn.Module | str | Path", folder: Path, arguments: Mapping[str, Sequence[str]], chosen: "Selection", epoch: int
 ) -> Iterator[dict[str, list[str]]]:
     """Check everything for all processes, write the backbone file, and give the arguments with which the tasks take the backbone.
 
@@ -176,7 +174,7 @@ def prepared(
     outcome: tuple[OSError | ValueError | None, bool] = None, False
     if rank() == 0:
         try:
-            conversion = opened(model, weights, choices)
+            conversion = opened(model, weights, chosen)
             check_tasks(arguments, conversion.spec)
             is_own = isinstance(conversion.spec, FunctionSpec) and not isinstance(model, str | Path)
             with lock_folder(folder, LOCK_FILE):
@@ -200,13 +198,13 @@ def prepared(
         yield {task: [*words, "--backbone", name] for task, words in given.items()}
 
 
-def opened(model: "nn.Module | str | Path", weights: "Mapping[str, torch.Tensor]", choices: "Choices") -> "Conversion":
+def opened(model: "nn.Module | str | Path", weights: "Mapping[str, torch.Tensor]", chosen: "Selection") -> "Conversion":
     from backbones.convert import open_backbone
     from backbones.memory import convert_network
 
     if isinstance(model, str | Path):
-        return open_backbone(Path(model), *choices)
-    return convert_network(model, weights, *choices)
+        return open_backbone(Path(model), chosen)
+    return convert_network(model, weights, chosen)
 
 
 def run_task(task: str, arguments: Sequence[str]) -> None:

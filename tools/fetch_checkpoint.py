@@ -43,7 +43,7 @@ def fetch(row: PublishedCheckpoint, folder: Path) -> tuple[Path, dict[str, Any]]
         ValueError: If the download fails, or the file is not what the table says; a complete download stays in the folder.
     """
     # These load torch; --help and --list need not wait for it.
-    from backbones.convert import open_backbone, write_conversion
+    from backbones.convert import Selection, open_backbone, write_conversion
     from backbones.report import report_conversion
     from backbones.spec import architecture_name
     from common.files import file_sha256
@@ -59,7 +59,7 @@ def fetch(row: PublishedCheckpoint, folder: Path) -> tuple[Path, dict[str, Any]]
             ) from error
     elif difference := md5_difference(checkpoint, row.md5):
         raise ValueError(f"{checkpoint}: {difference}; remove it to download it again")
-    conversion = open_backbone(checkpoint, branch=row.branch or None)
+    conversion = open_backbone(checkpoint, Selection(branch=row.branch or None))
     report = report_conversion(conversion, file_sha256(checkpoint))
     architecture = architecture_name(report["spec"])
     for what, found, expected, fits in (

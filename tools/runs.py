@@ -49,9 +49,16 @@ def write_backbone(conversion: Conversion, checkpoint: Path, output: Path) -> No
         logger.info("%s is a backbone file already: %s", checkpoint, conversion.spec)
     else:
         write_conversion(conversion, checkpoint, output)
-        logger.info("%s: %s, branch %s -> %s: %s", checkpoint, conversion.layout, conversion.branch, output, conversion.spec)
-    if conversion.layout == PATCHBENCH.name:
-        _copy_figures(checkpoint.parent, conversion.epoch, output.parent / PRETRAINING_FOLDER)
+        logger.info(
+            "%s: %s, branch %s -> %s: %s",
+            checkpoint,
+            conversion.source.format,
+            conversion.source.branch,
+            output,
+            conversion.spec,
+        )
+    if conversion.source.format == PATCHBENCH.name:
+        _copy_figures(checkpoint.parent, conversion.source.epoch, output.parent / PRETRAINING_FOLDER)
 
 
 def _copy_figures(pretraining: Path, epoch: int, output: Path) -> None:
@@ -67,7 +74,7 @@ def _is_of(output: Path, conversion: Conversion, checkpoint: Path) -> bool:
         return file_sha256(output) == file_sha256(checkpoint)
     existing = read_backbone_file(output)
     same_file = existing.source.sha256 == source_sha256(checkpoint, conversion)
-    return same_file and existing.source.branch == conversion.branch and existing.spec == conversion.spec
+    return same_file and existing.source.branch == conversion.source.branch and existing.spec == conversion.spec
 
 
 def launch(module: str, arguments: Sequence[str], options: LaunchOptions) -> None:

@@ -121,9 +121,6 @@ def _dinov3_spec(state_dict: Weights, num_heads: int | None) -> DINOv3Spec:
         registers = state_dict["reg_token"].shape[1] if "reg_token" in state_dict else 0
     except (KeyError, ValueError, IndexError) as error:
         raise LayoutError(f"not the weights of a DINOv3 ({error}); the names are {abbreviate(state_dict)}") from error
-    stored = state_dict[DINOV3_PERIODS]
-    if not stored.is_floating_point() or not (stored > 0).all() or not (stored.diff() > 0).all():
-        raise LayoutError("the rotary periods must be positive and ascending")
     heads, rest = divmod(embed_dim, max(4 * periods, 1))
     if rest or not heads:
         raise LayoutError(f"{periods} rotary periods do not fit a width of {embed_dim}: a head is four times as wide")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from backbones.layouts.architecture import PUBLISHED_HEADS, complete_backbone
@@ -29,21 +29,31 @@ _EPOCHS = ("loops/fit_loop/epoch_progress/current/processed", "epoch", "meta/epo
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conversion:
-    """A checkpoint's backbone under timm's names. The fields from the epoch to the log are as in `backbones.file.Source`."""
+class Source:
+    """Where the weights of a backbone come from."""
 
-    layout: str
-    branch: str
+    format: str  # Name of the checkpoint layout, as in `LAYOUTS`.
+    branch: str  # Which of the checkpoint's networks was taken, such as `teacher`.
+    file_name: str = ""  # Name of the checkpoint file, without its folder.
+    sha256: str = ""  # Digest of the checkpoint file.
+    epoch: int = -1  # Completed epochs; like the seed -1 where the checkpoint states none.
+    recipe_sha256: str = ""
+    """Digest of the pretraining's settings apart from its seed; empty where the checkpoint states none (all but PatchBench's own)."""
+    seed: int = -1
+    recipe: str = ""  # Name of the pretraining's recipe; like the next two, only PatchBench's own checkpoints state it.
+    pretraining_data: str = ""  # The last two parts of the path of the images, such as `imagenet/train`.
+    log: str = ""  # Path of the pretraining's log, as its command named the folder.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """A checkpoint's backbone under timm's names. The name and the digest of its file are known only when it is written."""
+
+    source: Source
     spec: BackboneSpec
     state_dict: dict[str, Tensor]
-    dropped: dict[str, tuple[str, ...]]
+    dropped: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Names that are left out on purpose (heads, other branches), by the rule that says so, such as `head.*`."""
-    epoch: int
-    recipe_sha256: str = ""
-    seed: int = -1
-    recipe: str = ""
-    pretraining_data: str = ""
-    log: str = ""
     branch_reason: str = ""  # Why this branch was taken where the checkpoint holds several and nobody chose.
     heads_assumed: bool = False  # Whether nobody stated the number of heads, and it is not the published one of this width.
 
@@ -127,13 +137,12 @@ class Layout:
             raise LayoutError("incomplete checkpoint, it has neither norm.weight nor fc_norm.weight (timm's names)")
         epochs = (stated_epoch(checkpoint, path) for path in ((self.epoch_at,) if self.epoch_at else _EPOCHS))
         epoch = next((epoch for epoch in epochs if epoch >= 0), -1)
+        epoch += self.epoch_is_index and epoch >= 0
         return Conversion(
-            layout=self.name,
-            branch=branch,
+            source=Source(format=self.name, branch=branch, epoch=epoch),
             spec=spec,
             state_dict=dict(taken),
             dropped=dropped,
-            epoch=epoch + 1 if self.epoch_is_index and epoch >= 0 else epoch,
             heads_assumed=stated is None and hides_heads and is_unusual,
         )
 

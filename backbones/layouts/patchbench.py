@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from backbones.layouts.base import Conversion, Layout, entry_at, is_state_dict, stated_epoch
+from backbones.layouts.base import Conversion, Layout, Source, entry_at, is_state_dict, stated_epoch
 from backbones.layouts.keys import LayoutError, apply_table
 from backbones.spec import shown, spec_from_dict
 from common.files import one_line
@@ -55,17 +55,15 @@ def convert(checkpoint: Mapping[str, Any], branch: str | None, num_heads: int | 
     if type(recipe) is not str or type(seed) is not int or not -1 <= seed < 2**64:
         raise LayoutError("the checkpoint's recipe_sha256 must be text and its seed an integer")
     state_dict, dropped = apply_table(network, {"backbone.*": "*", "heads.*": None})
-    return Conversion(
-        layout=PATCHBENCH.name,
+    source = Source(
+        format=PATCHBENCH.name,
         branch=branch,
-        spec=spec,
-        state_dict=state_dict,
-        dropped=dropped,
         epoch=stated_epoch(checkpoint, "epoch"),
         recipe_sha256=recipe,
         seed=seed,
         **_origin(checkpoint.get("settings")),
     )
+    return Conversion(source=source, spec=spec, state_dict=state_dict, dropped=dropped)
 
 
 def _origin(settings: Any) -> dict[str, Any]:

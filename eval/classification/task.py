@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from backbones.build import build_backbone
-from backbones.file import load_strictly, read_backbone_file
-from backbones.foreign import check_size
+from backbones.base import check_size
+from backbones.build import network_of
+from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec, ForeignSpec
 from common.distributed import choose_device, gather_objects, process_group, rank, wait_for_all, world_size
 from common.knn import classify, find_neighbours
@@ -67,8 +67,7 @@ def evaluate(config: ClassificationConfig) -> Result:
     start = time.monotonic()
     backbone = read_backbone_file(config.backbone)
     splits = prepare(config, backbone.spec)
-    network = build_backbone(backbone.spec)
-    load_strictly(network, backbone.state_dict)
+    network = network_of(backbone.spec, backbone.state_dict)
     device = choose_device(config.device)
     with process_group(device, "gloo"):
         evaluation = Evaluation(

@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbones.base import check_taps, input_multiple
+from backbones.base import check_size, check_taps, input_multiple
 from backbones.build import AnyBackbone, build_backbone
-from backbones.foreign import check_size
 from backbones.spec import BackboneSpec, ForeignSpec
 from common.distributed import full_float32
 from common.images import IMAGENET_MEAN, breaks_off

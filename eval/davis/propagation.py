@@ -22,8 +22,8 @@ class PropagationConfig(SequenceOptions, PropagationSettings):
 def propagate(config: PropagationConfig) -> Path:
     """Write the masks of all chosen sequences; returns their folder."""
     # They load torch, which `--help` does not need.
-    from backbones.build import build_backbone
-    from backbones.file import load_strictly, read_backbone_file
+    from backbones.build import network_of
+    from backbones.file import read_backbone_file
     from common.distributed import choose_device, hold_folder, process_group
     from eval.davis.data import DavisSplit, find_sequences, fingerprint
     from eval.davis.features import FeatureExtractor, check_sizes
@@ -35,9 +35,7 @@ def propagate(config: PropagationConfig) -> Path:
     check_sizes(backbone.spec, (sequence.size for sequence in sequences), config)
     device = choose_device(config.device)
     with process_group(device, "gloo"), hold_folder(config.output):
-        network = build_backbone(backbone.spec)
-        load_strictly(network, backbone.state_dict)
-        extract = FeatureExtractor(network, config.block, device)
+        extract = FeatureExtractor(network_of(backbone.spec, backbone.state_dict), config.block, device)
         write_masks(sequences, config.output, extract, config, backbone.sha256, fingerprint(split, sequences))
     return config.output
 

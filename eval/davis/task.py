@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from backbones.build import build_backbone
-from backbones.file import load_strictly, read_backbone_file
+from backbones.build import network_of
+from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec
 from common.distributed import choose_device, process_group, rank, wait_for_all
 from eval.davis.config import DavisConfig
@@ -39,8 +39,7 @@ def evaluate(config: DavisConfig) -> Result:
     start = time.monotonic()
     backbone = read_backbone_file(config.backbone)
     split, sequences = _find(config, backbone.spec)
-    network = build_backbone(backbone.spec)
-    load_strictly(network, backbone.state_dict)
+    network = network_of(backbone.spec, backbone.state_dict)
     device = choose_device(config.device)
     with process_group(device, "gloo"):
         extract = FeatureExtractor(network, config.block, device)

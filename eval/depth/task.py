@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from backbones.build import build_backbone
-from backbones.file import load_strictly, read_backbone_file
+from backbones.build import network_of
+from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec
 from common.distributed import choose_device, full_float32, process_group, rank, wait_for_all
 from common.files import write_atomically
@@ -64,8 +64,7 @@ def evaluate(config: DepthConfig) -> Result:
     start = time.monotonic()
     backbone = read_backbone_file(config.backbone)
     splits = check(config, backbone.spec)
-    network = build_backbone(backbone.spec)
-    load_strictly(network, backbone.state_dict)
+    network = network_of(backbone.spec, backbone.state_dict)
     device = choose_device(config.device)
     with process_group(device, "gloo"):
         datasets = {role: split.describe() for role, split in splits.items()}

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from backbones.build import AnyBackbone, build_backbone
-from backbones.file import load_strictly, read_backbone_file
+from backbones.build import AnyBackbone, network_of
+from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec
 from common.distributed import choose_device, full_float32, process_group, rank, wait_for_all
 from common.files import write_atomically
@@ -61,8 +61,7 @@ def evaluate(config: LinearSegmentationConfig) -> Result:
     start = time.monotonic()
     backbone = read_backbone_file(config.backbone)
     train, test = check(config, backbone.spec)
-    network = build_backbone(backbone.spec)
-    load_strictly(network, backbone.state_dict)
+    network = network_of(backbone.spec, backbone.state_dict)
     device = choose_device(config.device)
     with process_group(device, "gloo"):
         evaluation = Evaluation(

@@ -16,13 +16,18 @@ from mmengine.registry import MODELS
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from backbones.base import PlainViT, check_taps, input_multiple, tap_shape
-from backbones.build import AnyBackbone, build_backbone
-from backbones.file import BackboneFile, load_strictly, read_backbone_file
-from backbones.foreign import FunctionNetwork, TimmNetwork, architecture
-from backbones.resnet import BottleneckResNet
-from backbones.spec import BackboneSpec, ForeignSpec, PlainViTSpec, ViTSpec
-from backbones.swin import Swin
+from backbones.base import check_taps, input_multiple, tap_shape
+from backbones.build import AnyBackbone, network_of
+from backbones.file import BackboneFile, read_backbone_file
+from backbones.spec import (
+    BackboneSpec,
+    ForeignSpec,
+    PlainViTSpec,
+    ViTSpec,
+    architecture_name,
+    spec_to_dict,
+    typical_image_size,
+)
 from backbones.vit import ViT, resize_positions
 
 PositionResize = Literal["dino", "size"]
@@ -30,10 +35,7 @@ PositionResize = Literal["dino", "size"]
 
 PUBLISHED_DEPTH = 12  # blocks of the ViT-S and ViT-Ti for which the published taps are meant
 PYRAMID_STRIDES = (4, 8, 16, 32)  # input pixels per position of the detection pyramid's four maps
-PLAIN_STRIDES = (
-    8,
-    16,
-)  # of the networks with maps of one stride for which heads and pyramids are published; the last has a SyncBN
+PLAIN_STRIDES = (8, 16)  # of the networks with maps of one stride for which heads and pyramids are published
 _MAP_NORM_EPS = 1e-5  # nn.LayerNorm's, which Swin's dense-prediction code uses
 
 
@@ -151,16 +153,13 @@ class BackboneFromFile(BaseModule):
             strides: Input pixels per position to which each map is resampled bilinearly, powers of two; None: as they are.
         """
         super().__init__()
-        if position_resize not in get_args(PositionResize):
-            raise ValueError(f"position_resize={position_resize!r}; known: {', '.join(get_args(PositionResize))}")
         content = read_backbone_file(Path(backbone_file))
         weights, spec = content.state_dict, adapted_spec(content.spec, num_heads, class_token)
         if isinstance(spec, ViTSpec):
             spec = dataclasses.replace(spec, image_size=position_image_size or spec.image_size)
             weights = _adapted(content, spec, position_resize)
         self.taps, self.strides = list(taps), strides and list(strides)
-        self.network = build_backbone(spec, drop_path_rate)
-        load_strictly(self.network, weights)
+        self.network = network_of(spec, weights, drop_path_rate).train()
         if isinstance(self.network, ViT):
             self.network.position_rule = position_resize
         if sync_batch_norm:
@@ -176,9 +175,8 @@ class BackboneFromFile(BaseModule):
             if stride is None:
                 raise ValueError(f"the detection pyramid is for a ViT; a {spec.family} has maps of four strides itself")
             self.pyramid = DeconvPyramid(self.map_channels[0], stride)
-        self.map_norms: nn.ModuleList | None = None
-        if norm_maps:
-            self.map_norms = nn.ModuleList(LayerNorm2d(channels, eps=_MAP_NORM_EPS) for channels in self.map_channels)
+        norms = (LayerNorm2d(channels, eps=_MAP_NORM_EPS) for channels in self.map_channels)
+        self.map_norms = nn.ModuleList(norms) if norm_maps else None
         _freeze_unused(self.network, self.taps[-1])
 
     def init_weights(self) -> None:
@@ -216,6 +214,8 @@ def _resampled(map_BDhw: Tensor, stride: int, wanted: int, covered: Sequence[int
 
 def _adapted(content: BackboneFile, wanted: ViTSpec, rule: PositionResize) -> dict[str, Tensor]:
     """The weights of a ViT on the position grid of another spec, and without the CLS token where that has none."""
+    if rule not in get_args(PositionResize):
+        raise ValueError(f"position_resize={rule!r}; known: {', '.join(get_args(PositionResize))}")
     stored, positions_1ND = content.spec, content.state_dict["pos_embed"]
     assert isinstance(stored, ViTSpec)
     prefix_1ND, patches_1ND = positions_1ND.tensor_split([stored.num_prefix_positions], dim=1)
@@ -258,35 +258,19 @@ class DeconvPyramid(nn.Module):
 
 
 def _freeze_unused(network: AnyBackbone, last_tap: int) -> None:
-    """Freeze the parameters that no map up to `last_tap` depends on."""
-    match network:
-        case PlainViT():
-            unused = [network.norm, *network.blocks[last_tap + 1 :]]
-        case Swin():
-            unused = [network.norm, *network.layers[last_tap + 1 :]]
-        case BottleneckResNet():
-            unused = [getattr(network, f"layer{stage + 1}") for stage in range(last_tap + 1, network.spec.num_blocks)]
-        case TimmNetwork() | FunctionNetwork():
-            _freeze_without_gradient(network, last_tap)
-            unused = []
-    for module in unused:
-        module.requires_grad_(False)
-
-
-def _freeze_without_gradient(network: TimmNetwork | FunctionNetwork, last_tap: int) -> None:
-    """Freeze the parameters of a network of unknown parts that get no gradient from its maps up to `last_tap`."""
+    """Freeze the parameters that get no gradient from the maps up to `last_tap`."""
     if not any(parameter.requires_grad for parameter in network.parameters()):
         network.requires_grad_(True)  # a function that froze them all only meant to look at features
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not parameters:
         return
-    side = network.spec.image_size
-    maps = network.eval().forward_maps(torch.zeros(1, 3, side, side), range(last_tap + 1))
-    total = torch.stack([map_BDhw.sum() for map_BDhw in maps]).sum()
+    side = typical_image_size(network.spec)
+    with torch.enable_grad():
+        maps = network.eval().forward_maps(torch.zeros(1, 3, side, side), range(last_tap + 1))
+        total = torch.stack([map_BDhw.sum() for map_BDhw in maps]).sum()
     if not total.requires_grad:
-        raise ValueError(
-            f"{architecture(network.spec)} computes its maps without gradients (torch.no_grad?); fine-tuning needs them"
-        )
+        name = architecture_name(spec_to_dict(network.spec))
+        raise ValueError(f"{name} computes its maps without gradients (torch.no_grad?); fine-tuning needs them")
     gradients = torch.autograd.grad(total, parameters, allow_unused=True)
     network.train()
     for parameter, gradient in zip(parameters, gradients, strict=True):

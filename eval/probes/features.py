@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbones.base import PlainViT, input_multiple
+from backbones.base import PlainViT, check_size, input_multiple
 from backbones.build import AnyBackbone
-from backbones.foreign import architecture, check_size
 from backbones.spec import BackboneSpec, ForeignSpec, PlainViTSpec
 from common.distributed import full_float32
 
@@ -33,7 +32,7 @@ def check_input(spec: BackboneSpec, side: int | None) -> None:
         check_size(spec, side, side)
     elif not spec.size_step:
         only = f"{spec.image_size} x {spec.image_size} pixels"
-        raise ValueError(f"{architecture(spec)} takes images of {only} only; this protocol has images of many sizes")
+        raise ValueError(f"{spec.name} takes images of {only} only; this protocol has images of many sizes")
 
 
 class FrozenFeatures:

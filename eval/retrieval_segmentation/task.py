@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from backbones.build import build_backbone
-from backbones.file import BackboneFile, load_strictly, read_backbone_file
+from backbones.build import build_backbone, network_of
+from backbones.file import BackboneFile, read_backbone_file
 from backbones.spec import BackboneSpec
 from common.distributed import choose_device, process_group, rank, wait_for_all
 from common.files import write_atomically
@@ -75,8 +75,7 @@ def evaluate(config: RetrievalSegmentationConfig) -> Result:
     start = time.monotonic()
     backbone = read_backbone_file(config.backbone)
     splits = check(config, backbone.spec)
-    network = build_backbone(backbone.spec)
-    load_strictly(network, backbone.state_dict)
+    network = network_of(backbone.spec, backbone.state_dict)
     device = choose_device(config.device)
     with process_group(device, "gloo"):
         evaluation = Evaluation(

@@ -25,10 +25,9 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tvf
 
-from backbones.build import AnyBackbone, build_backbone
+from backbones.build import AnyBackbone, network_of
 from backbones.checkpoint import load_checkpoint
 from backbones.convert import open_backbone
-from backbones.file import load_strictly
 from backbones.layouts.patchbench import PATCHBENCH, is_own_checkpoint
 from backbones.spec import typical_image_size
 from backbones.vit import ViT
@@ -93,17 +92,16 @@ def open_subject(path: Path, device: torch.device) -> Subject:
     """The teacher of a checkpoint of ours with what its method adds; of any other checkpoint or backbone file the backbone alone."""
     conversion = open_backbone(path)
     # A backbone file that was made of a checkpoint of ours names the same layout.
-    if conversion.layout == PATCHBENCH.name and is_own_checkpoint(checkpoint := load_checkpoint(path)):
+    if conversion.source.format == PATCHBENCH.name and is_own_checkpoint(checkpoint := load_checkpoint(path)):
         # How the data were read shapes no network.
         settings = {name: value for name, value in checkpoint["settings"].items() if not name.startswith("data.")}
         config = parse(PretrainConfig, as_arguments(settings), "python -m pretrain.monitoring")
         teacher = build_networks(config, device).teacher
         teacher.load_state_dict(checkpoint["teacher"])
         return subject_of(teacher, config)
-    backbone = build_backbone(conversion.spec)
-    load_strictly(backbone, conversion.state_dict)
+    backbone = network_of(conversion.spec, conversion.state_dict)
     # The authors' checkpoints select positives as published: 4 of 3 x 3 patches.
-    return Subject(backbone.to(device), selfpatch=SelfPatchConfig() if conversion.layout == "selfpatch" else None)
+    return Subject(backbone.to(device), selfpatch=SelfPatchConfig() if conversion.source.format == "selfpatch" else None)
 
 
 def choose_images(source: ImageFiles, count: int, spread: bool) -> list[DrawnImage]:

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from backbones.checkpoint import load_checkpoint
-from backbones.convert import open_backbone, write_conversion
+from backbones.convert import Selection, open_backbone, write_conversion
 from backbones.file import load_backbone
 from tests.layouts import VIT, make_all
 
@@ -167,7 +167,7 @@ def test_shards_and_folders_of_hugging_face(tmp_path: Path) -> None:
     found = open_backbone(tmp_path)
     assert found.spec == replace(VIT, num_heads=4, norm_epsilon=1e-12)
     assert not found.heads_assumed
-    assert open_backbone(tmp_path, num_heads=2).spec.num_heads == 2  # type: ignore[union-attr]
+    assert open_backbone(tmp_path, Selection(num_heads=2)).spec.num_heads == 2  # type: ignore[union-attr]
     assert open_backbone(index).spec == made.spec
     assert all(torch.equal(found.state_dict[name], tensor) for name, tensor in made.weights.items())
     source = write_conversion(found, tmp_path, tmp_path / "out" / "vit.safetensors")
@@ -200,7 +200,7 @@ def test_histories_of_mmengine_are_left_out(tmp_path: Path, protocol: int) -> No
     history = pytest.importorskip("mmengine.logging").HistoryBuffer([0.5], [1])
     checkpoint = {**MADE["mmpretrain_vit"].checkpoint, "message_hub": {"log_scalars": {"train/loss": history}}}
     torch.save(checkpoint, path := tmp_path / "epoch_3.pth", pickle_protocol=protocol)
-    assert open_backbone(path).layout == "mmpretrain"
+    assert open_backbone(path).source.format == "mmpretrain"
 
 
 def test_modules_that_are_pickled_beside_weights_are_left_out(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_modules_that_are_pickled_beside_weights_are_left_out(tmp_path: Path) ->
     network = timm.create_model("test_vit", num_classes=0)
     checkpoint = {"state_dict": {f"backbone.{name}": tensor for name, tensor in network.state_dict().items()}}
     torch.save({**checkpoint, "lightly_train": {"models": {"model": network}}}, path := tmp_path / "last.ckpt")
-    found = open_backbone(path, num_heads=2).state_dict
+    found = open_backbone(path, Selection(num_heads=2)).state_dict
     assert all(torch.equal(found[name], tensor) for name, tensor in network.state_dict().items())
     torch.save(network, path)
     refused(path, "a pickled module; save its `state_dict")

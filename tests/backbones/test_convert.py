@@ -19,10 +19,10 @@ from safetensors.torch import save_file
 from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 
-from backbones.build import build_backbone
-from backbones.convert import convert_content, convert_timm_model, open_backbone, write_conversion
+from backbones.build import build_backbone, network_of
+from backbones.convert import Selection, convert_content, convert_timm_model, open_backbone, write_conversion
 from backbones.export import export_backbone
-from backbones.file import is_backbone_file, load_backbone, load_strictly, read_backbone_file, read_header, write_backbone_file
+from backbones.file import is_backbone_file, load_backbone, read_backbone_file, read_header, write_backbone_file
 from backbones.spec import BackboneSpec, DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec, spec_to_dict
 from tests.layouts import DINOV3, RESNET, VIT, make_all, weights_of
 from tests.toy import SOURCE
@@ -40,7 +40,7 @@ def save(path: Path, content: Any) -> Path:
 def test_from_a_checkpoint_to_a_backbone_file(tmp_path: Path) -> None:
     path = save(tmp_path / "dino.pth", MADE["dino"].checkpoint)
     conversion = open_backbone(path)
-    assert (conversion.layout, conversion.branch, conversion.epoch) == ("dino", "teacher", 3)
+    assert (conversion.source.format, conversion.source.branch, conversion.source.epoch) == ("dino", "teacher", 3)
     assert {rule: len(names) for rule, names in conversion.dropped.items()} == {"head.*": 1, "student/*": 31, "dino_loss/*": 1}
     assert conversion.dropped["head.*"] == ("head.last_layer.weight_g",)
     output = tmp_path / "deep" / "folder" / "dino.safetensors"
@@ -61,8 +61,7 @@ def test_torchvisions_resnet_without_batch_counters(tmp_path: Path) -> None:
     conversion = open_backbone(save(tmp_path / "resnet.pth", state))
     assert conversion.spec == ResNetSpec(layers=(1, 1, 2, 1))
     assert conversion.dropped == {"fc.*": ("fc.weight", "fc.bias")}
-    network = build_backbone(conversion.spec).eval()
-    load_strictly(network, conversion.state_dict)
+    network = network_of(conversion.spec, conversion.state_dict)
     images = torch.rand(1, 3, 64, 96)
     stem = reference.maxpool(reference.relu(reference.bn1(reference.conv1(images))))
     expected = reference.layer4(reference.layer3(reference.layer2(reference.layer1(stem))))
@@ -115,7 +114,7 @@ def test_num_heads_must_be_stated_for_unusual_widths(tmp_path: Path) -> None:
     path = save(tmp_path / "narrow.pth", build_backbone(spec).state_dict())
     with pytest.raises(ValueError, match="--num-heads"):
         open_backbone(path)
-    assert open_backbone(path, num_heads=3).spec == spec
+    assert open_backbone(path, Selection(num_heads=3)).spec == spec
 
 
 def test_a_backbone_file_states_its_own_heads(tmp_path: Path) -> None:
@@ -124,11 +123,12 @@ def test_a_backbone_file_states_its_own_heads(tmp_path: Path) -> None:
     source = replace(SOURCE, format="moco_v3", branch="base_encoder", epoch=300)
     write_backbone_file(backbone_file, FOUR_HEADS, source, build_backbone(FOUR_HEADS).state_dict())
     opened = open_backbone(backbone_file)
-    assert (opened.spec, opened.layout, opened.branch, opened.epoch) == (FOUR_HEADS, "moco_v3", "base_encoder", 300)
+    found = opened.source
+    assert (opened.spec, found.format, found.branch, found.epoch) == (FOUR_HEADS, "moco_v3", "base_encoder", 300)
     with pytest.raises(ValueError, match=r"moco\.safetensors: is a backbone file already"):
-        open_backbone(backbone_file, num_heads=1)
+        open_backbone(backbone_file, Selection(num_heads=1))
     with pytest.raises(ValueError, match="leave these options out"):
-        open_backbone(backbone_file, layout_name="timm")
+        open_backbone(backbone_file, Selection(layout="timm"))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not safetensors at all", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
@@ -187,7 +187,7 @@ def test_a_pipe_or_folder_is_no_backbone_file(tmp_path: Path) -> None:
     ("spec", "name", "value", "match"),
     [
         (RESNET, "bn1.running_var", -1.0, r"negative variances: bn1\.running_var"),
-        (DINOV3, "rope.periods", 0.0, r"rotary periods that are not positive: rope\.periods"),
+        (DINOV3, "rope.periods", 0.0, r"rotary periods must be positive and ascending: rope\.periods"),
     ],
 )
 def test_finite_weights_whose_features_are_not_are_refused(
@@ -254,7 +254,7 @@ def test_names_and_weights_that_cannot_be_had() -> None:
     with pytest.raises(ValueError, match=r"no pretrained model 'vit_smal'; of a similar name: vit_small_patch"):
         open_backbone(Path("timm:vit_smal"))
     with pytest.raises(ValueError, match="leave the options for these out"):
-        open_backbone(Path("timm:vit_small_patch16_224.dino"), branch="teacher")
+        open_backbone(Path("timm:vit_small_patch16_224.dino"), Selection(branch="teacher"))
     with pytest.raises(ValueError, match=r"cannot fetch the weights of resnet50\.tv_in1k \(cannot find [^\n]*\)"):
         convert_timm_model(Path("timm:resnet50.tv_in1k"), create=unreachable)
 

@@ -15,7 +15,7 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 
 from backbones.build import build_backbone
-from backbones.convert import open_backbone
+from backbones.convert import Selection, open_backbone
 from backbones.export import LAYOUTS, ExportError, export_backbone
 from backbones.report import convert_file
 from backbones.spec import BackboneSpec, DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec
@@ -72,10 +72,12 @@ def test_there_and_back_is_the_identity_or_refused(tmp_path: Path, spec: Backbon
     heads = spec.num_heads if isinstance(spec, ViTSpec) else None
     usual = heads is None or heads * 64 == spec.embed_dim
     assert (note == "") == usual
-    back = open_backbone(path, num_heads=None if usual else heads)
+    back = open_backbone(path, Selection(num_heads=None if usual else heads))
     assert back.spec == spec
     bare = "timm_dinov3" if isinstance(spec, DINOv3Spec) else "timm"
-    assert (back.layout, back.epoch) == ((bare, -1) if layout == "timm" or suffix == ".safetensors" else (layout, 7))
+    assert (back.source.format, back.source.epoch) == (
+        (bare, -1) if layout == "timm" or suffix == ".safetensors" else (layout, 7)
+    )
     assert back.state_dict.keys() == weights.keys()
     assert all(torch.equal(back.state_dict[name], tensor) for name, tensor in weights.items())
 

@@ -13,8 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from backbones.build import build_backbone
-from backbones.convert import convert_content, convert_timm_model, open_backbone, write_conversion
+from backbones.build import build_backbone, network_of
+from backbones.convert import Selection, convert_content, convert_timm_model, open_backbone, write_conversion
 from backbones.export import export_backbone
 from backbones.file import BackboneFileError, load_backbone, load_strictly, read_backbone_file, write_backbone_file
 from backbones.foreign import timm_spec
@@ -161,7 +161,7 @@ def test_what_a_function_returns(name: str, strides: tuple[int, ...], step: int,
     (found,) = network.forward_maps(images(2 * step, 3 * step), [len(strides) - 1])
     torch.testing.assert_close(tokens.patches, found.flatten(2).transpose(1, 2))
     conversion = open_backbone(path)
-    assert conversion.layout == "function"
+    assert conversion.source.format == "function"
     with pytest.raises(BackboneFileError, match="a backbone file cannot hold what tests"):
         write_backbone_file(Path("never.safetensors"), content.spec, SOURCE, content.state_dict)
 
@@ -204,30 +204,29 @@ def test_the_digest_follows_the_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrap", "options"),
+    ("wrap", "layout"),
     [
-        (lambda weights: weights, ["timm:eva02_tiny_patch14_224"]),
+        (lambda weights: weights, "timm:eva02_tiny_patch14_224"),
         (
             lambda weights: {"state_dict": {f"module.{name}": value for name, value in weights.items()}, "epoch": 3},
-            ["timm:eva02_tiny_patch14_224"],
+            "timm:eva02_tiny_patch14_224",
         ),
-        (lambda weights: {"arch": "eva02_tiny_patch14_224", "state_dict": weights, "optimizer": {}}, [None]),
+        (lambda weights: {"arch": "eva02_tiny_patch14_224", "state_dict": weights, "optimizer": {}}, None),
         (
             lambda weights: {
                 "arch": "eva02_tiny_patch14_224",
                 "state_dict": {name: value + 1 for name, value in weights.items()},
                 "state_dict_ema": weights,
             },
-            [None],
+            None,
         ),
     ],
 )
 @torch.no_grad()
-def test_a_checkpoint_of_a_model_of_timm(wrap: Callable[[dict[str, Tensor]], Any], options: list[str | None]) -> None:
+def test_a_checkpoint_of_a_model_of_timm(wrap: Callable[[dict[str, Tensor]], Any], layout: str | None) -> None:
     model = create("eva02_tiny_patch14_224", pretrained=True).eval()
-    conversion = convert_content(wrap(model.state_dict()), *options)
-    network = build_backbone(conversion.spec).eval()
-    load_strictly(network, conversion.state_dict)
+    conversion = convert_content(wrap(model.state_dict()), Selection(layout=layout))
+    network = network_of(conversion.spec, conversion.state_dict)
     expected = model.forward_head(model.forward_features(images(224, 224)), pre_logits=True)
     torch.testing.assert_close(network.forward_tokens(images(224, 224)).pooled, expected, rtol=1e-6, atol=1e-6)
 
@@ -235,13 +234,13 @@ def test_a_checkpoint_of_a_model_of_timm(wrap: Callable[[dict[str, Tensor]], Any
 def test_a_checkpoint_that_is_not_of_the_named_model() -> None:
     weights = create("eva02_tiny_patch14_224", pretrained=True).state_dict()
     with pytest.raises(ValueError, match="the checkpoint does not hold all weights of timm's convnext_atto"):
-        convert_content(weights, "timm:convnext_atto")
+        convert_content(weights, Selection(layout="timm:convnext_atto"))
     with pytest.raises(
         ValueError, match=r"several networks have the weights .*: a \(prefix none\), b \(prefix none\); choose one with"
     ):
-        convert_content({"a": weights, "b": weights}, "timm:eva02_tiny_patch14_224")
+        convert_content({"a": weights, "b": weights}, Selection(layout="timm:eva02_tiny_patch14_224"))
     with pytest.raises(ValueError, match="unexpected: stray"):
-        convert_content({**weights, "stray": torch.ones(2)}, "timm:eva02_tiny_patch14_224")
+        convert_content({**weights, "stray": torch.ones(2)}, Selection(layout="timm:eva02_tiny_patch14_224"))
 
 
 def test_the_command_that_makes_a_backbone_file_of_a_model_of_timm_is_named() -> None:
@@ -256,6 +255,6 @@ def test_timms_names_again(named: Callable[[str, Path], Path], tmp_path: Path) -
     content = read_backbone_file(named("convnext_atto", tmp_path))
     note = export_backbone(tmp_path / "out.pth", "timm", content.spec, content.state_dict, epoch=-1)
     assert note.endswith("--format timm:convnext_atto")
-    again = open_backbone(tmp_path / "out.pth", "timm:convnext_atto")
+    again = open_backbone(tmp_path / "out.pth", Selection(layout="timm:convnext_atto"))
     assert (again.spec, again.dropped) == (content.spec, {})
     assert all(torch.equal(value, content.state_dict[name]) for name, value in again.state_dict.items())

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from backbones.convert import open_backbone, write_conversion
+from backbones.convert import Selection, open_backbone, write_conversion
 from backbones.file import read_backbone_file
 from tests.layouts import RESNET, Made, make_all
 from tests.wrappers import TOOLS, WEIGHTS
@@ -83,7 +83,7 @@ def check(made: Made, kinds: list[str], chance: random.Random, folder: Path) -> 
     output.unlink(missing_ok=True)
     torch.save(checkpoint, path)
     try:
-        write_conversion(open_backbone(path, num_heads=made.num_heads), path, output)
+        write_conversion(open_backbone(path, Selection(num_heads=made.num_heads)), path, output)
     except ValueError as error:
         assert str(error).startswith(f"{path}: ")  # noqa: PT017 - the damage may also leave the backbone whole
         assert "\n" not in str(error)  # noqa: PT017

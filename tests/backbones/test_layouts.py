@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from backbones.build import build_backbone
-from backbones.convert import convert_content, open_backbone, write_conversion
-from backbones.file import load_backbone, load_strictly, read_backbone_file
+from backbones.build import network_of
+from backbones.convert import Selection, convert_content, open_backbone, write_conversion
+from backbones.file import load_backbone, read_backbone_file
 from backbones.layouts import LAYOUTS, LayoutError
 from backbones.spec import ViTSpec
 from tests.layouts import RESNET, VIT, make_all, prefixed, weights_of
@@ -36,11 +36,10 @@ def test_features(name: str, tmp_path: Path) -> None:
     made = MADE[name]
     path, output = tmp_path / f"{name}.pth", tmp_path / "backbone.safetensors"
     torch.save(made.checkpoint, path)
-    conversion = open_backbone(path, num_heads=made.num_heads)
-    assert (conversion.layout, conversion.spec) == (made.layout, made.spec)
+    conversion = open_backbone(path, Selection(num_heads=made.num_heads))
+    assert (conversion.source.format, conversion.spec) == (made.layout, made.spec)
     write_conversion(conversion, path, output)
-    reference = build_backbone(made.spec)
-    load_strictly(reference, made.weights)
+    reference = network_of(made.spec, made.weights)
     # Merging DINOv2's CLS position into the token rounds once.
     torch.testing.assert_close(features(load_backbone(output)), features(reference), atol=1e-5, rtol=1e-5)
 
@@ -49,7 +48,7 @@ def test_every_layout_is_made_and_its_epochs_are_completed_ones() -> None:
     """Some layouts state the index of the last epoch instead."""
     assert {made.layout for made in MADE.values()} == set(LAYOUTS) - {"convnext", "detectron2_msra"}
     expected = {"dino": 3, "dino_vissl": 300, "moby": 300, "mae": 800, "densecl": 200, "mmpretrain_vit": 100, "timm_vit": -1}
-    assert {name: convert_content(MADE[name].checkpoint).epoch for name in expected} == expected
+    assert {name: convert_content(MADE[name].checkpoint).source.epoch for name in expected} == expected
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -66,7 +65,7 @@ def test_nothing_but_the_layouts_own_names_is_taken(name: str) -> None:
 
     checkpoint = with_stranger(MADE[name].checkpoint)
     with pytest.raises(ValueError, match="stranger"):
-        convert_content(checkpoint, num_heads=MADE[name].num_heads)
+        convert_content(checkpoint, Selection(num_heads=MADE[name].num_heads))
 
 
 @pytest.mark.parametrize("name", ["dino", "pw_self", "ibot", "esvit", "selfpatch", "moco", "resim", "densecl"])
@@ -74,19 +73,19 @@ def test_other_branches_can_be_chosen(name: str) -> None:
     """The made checkpoints fill the branches that are not the default with zeros."""
     made = MADE[name]
     default, other = LAYOUTS[made.layout].branches
-    assert convert_content(made.checkpoint).branch == default
-    chosen = convert_content(made.checkpoint, branch=other)
-    assert (chosen.branch, chosen.spec) == (other, made.spec)
+    assert convert_content(made.checkpoint).source.branch == default
+    chosen = convert_content(made.checkpoint, Selection(branch=other))
+    assert (chosen.source.branch, chosen.spec) == (other, made.spec)
     assert not any(tensor.any() for tensor in chosen.state_dict.values())
     with pytest.raises(ValueError, match=f"no branch 'ema'; it has {default}, {other}"):
-        convert_content(made.checkpoint, branch="ema")
+        convert_content(made.checkpoint, Selection(branch="ema"))
 
 
 def test_a_teacher_with_batch_normalisation_is_wrapped_too() -> None:
     """DINO's authors put DistributedDataParallel around it then, as around every student."""
     checkpoint = MADE["dino_resnet"].checkpoint
     conversion = convert_content({**checkpoint, "teacher": prefixed("module.", checkpoint["teacher"])})
-    assert (conversion.layout, conversion.branch, conversion.spec) == ("dino", "teacher", RESNET)
+    assert (conversion.source.format, conversion.source.branch, conversion.spec) == ("dino", "teacher", RESNET)
     assert conversion.dropped["head.*"] == ("head.x",)
 
 
@@ -119,7 +118,7 @@ def test_moco_v3_small_has_twelve_heads() -> None:
     assert convert_content(checkpoint).spec == spec
     with pytest.raises(ValueError, match=r"12 heads.*--num-heads"):
         convert_content(weights)
-    assert convert_content(weights, num_heads=12).spec == spec
+    assert convert_content(weights, Selection(num_heads=12)).spec == spec
 
 
 def test_a_vit_without_its_final_norm_is_incomplete() -> None:
@@ -184,14 +183,14 @@ def test_two_matches_are_an_error() -> None:
     checkpoint = {**MADE["moco"].checkpoint, **MADE["moby"].checkpoint}
     with pytest.raises(ValueError, match=r"several layouts match: moco, moby; choose one with --format.*keys arch, epoch"):
         convert_content(checkpoint)
-    assert convert_content(checkpoint, "moby").spec == MADE["moby"].spec
+    assert convert_content(checkpoint, Selection(layout="moby")).spec == MADE["moby"].spec
     with pytest.raises(ValueError, match="not in the timm layout"):
-        convert_content(checkpoint, "timm")
+        convert_content(checkpoint, Selection(layout="timm"))
     with pytest.raises(ValueError, match="unknown layout 'swim'; known: patchbench"):
-        convert_content(checkpoint, "swim")
+        convert_content(checkpoint, Selection(layout="swim"))
     for name, general in (("ibot", "dino"), ("resim", "moco"), ("mae", "timm")):  # which the layout specialises
         with pytest.raises(ValueError, match=f"not in the {general} layout"):
-            convert_content(MADE[name].checkpoint, general)
+            convert_content(MADE[name].checkpoint, Selection(layout=general))
 
 
 def test_half_precision_of_a_safetensors_file_is_widened(tmp_path: Path) -> None:

@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbones.build import build_backbone
-from backbones.convert import convert_content
+from backbones.build import build_backbone, network_of
+from backbones.convert import Selection, convert_content
 from backbones.dinov3 import DINOv3
-from backbones.file import load_strictly
 from backbones.layouts.architecture import with_periods
-from backbones.spec import BackboneSpec, DINOv3Spec, ViTSpec, spec_from_dict, spec_to_dict
+from backbones.spec import DINOv3Spec, ViTSpec, spec_from_dict, spec_to_dict
 from tests.layouts import DINOV2, DINOV3, GATED, REGISTERS, VIT, make_all, weights_of, without_periods
 from tests.references.vit import patch_features
 
@@ -23,12 +22,6 @@ MADE = make_all()
 TOLERANCE = 2e-5
 SIZES = [(64, 64), (48, 112)]
 SPECS = {"plain": DINOV3, "gated": GATED}
-
-
-def network_of(spec: BackboneSpec, weights: dict[str, Tensor]) -> Any:
-    network = build_backbone(spec).eval()
-    load_strictly(network, weights)
-    return network
 
 
 def images(size: tuple[int, int]) -> Tensor:
@@ -115,8 +108,8 @@ def test_specs_and_sizes_that_do_not_fit_are_refused() -> None:
 
 def test_heads_follow_from_stored_periods_or_the_published_model_of_the_width() -> None:
     with pytest.raises(ValueError, match="--num-heads 4 contradicts the rotary periods, which are those of 2 heads"):
-        convert_content(MADE["dinov3"].checkpoint, num_heads=4)
-    assert convert_content(MADE["timm_dinov3"].checkpoint, num_heads=4).spec.num_heads == 4  # type: ignore[union-attr]
+        convert_content(MADE["dinov3"].checkpoint, Selection(num_heads=4))
+    assert convert_content(MADE["timm_dinov3"].checkpoint, Selection(num_heads=4)).spec.num_heads == 4  # type: ignore[union-attr]
     # What weights do not show, and nobody has published of this width, is assumed.
     assert [convert_content(MADE[name].checkpoint).heads_assumed for name in ("dinov3", "timm_dinov3")] == [False, True]
     # The width of the largest model, 4096, would otherwise give 64 heads of 64 channels.

@@ -13,8 +13,9 @@ from PIL import Image
 from torch import nn
 
 from backbones.build import AnyBackbone, build_backbone
-from backbones.convert import convert_content
+from backbones.convert import Selection, convert_content
 from backbones.layouts import LAYOUTS, Conversion
+from backbones.layouts.base import Source
 from backbones.report import inspect_backbone, report_conversion, report_lines
 from backbones.spec import DINOv3Spec, ResNetSpec, SwinSpec, ViTSpec, architecture_name, spec_in_words, spec_to_dict
 
@@ -61,7 +62,7 @@ def test_parameters_are_those_that_training_changes() -> None:
     spec = ResNetSpec(layers=(3, 4, 6, 3))
     weights = build_backbone(spec).state_dict()
     dropped = {"fc.*": ("fc.weight", "fc.bias"), "queue": ("queue",)}
-    conversion = Conversion(layout="timm", branch="model", spec=spec, state_dict=weights, dropped=dropped, epoch=-1)
+    conversion = Conversion(source=Source(format="timm", branch="model"), spec=spec, state_dict=weights, dropped=dropped)
     report = report_conversion(conversion, "0" * 64)
     # torchvision's ResNet-50 has 25,557,032 parameters, its classifier 2,049,000 of them.
     assert report["parameters"] == 25_557_032 - 2_049_000
@@ -74,7 +75,7 @@ def test_parameters_are_those_that_training_changes() -> None:
 
 def test_the_report_says_which_branch_was_preferred_and_which_heads_were_assumed() -> None:
     weights = build_backbone(VIT).state_dict()
-    conversion = convert_content({"model": weights, "model_ema": weights, "epoch": 2}, num_heads=2)
+    conversion = convert_content({"model": weights, "model_ema": weights, "epoch": 2}, Selection(num_heads=2))
     report = report_conversion(conversion, "0" * 64)
     assert dict(report_lines(report))["branch"] == "model_ema (preferred to model, which --branch takes)"
     assert not report["heads_assumed"]

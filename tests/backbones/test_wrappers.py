@@ -10,9 +10,8 @@ import timm
 import torch
 from torch import Tensor
 
-from backbones.build import build_backbone
+from backbones.build import network_of
 from backbones.convert import Selection, convert_content, open_backbone
-from backbones.file import load_strictly
 from tests.layouts import RESNET, VIT, prefixed, weights_of
 from tests.wrappers import TOOLS, WEIGHTS, Written, under, zeros
 
@@ -22,7 +21,7 @@ def test_what_a_tool_writes_is_taken_without_an_option(written: Written, tmp_pat
     """Equal weights in an equal network give equal features; `test_layouts` compares those for each naming."""
     torch.save(written.checkpoint, path := tmp_path / "checkpoint.pth")
     found = open_backbone(path)
-    assert (found.spec, found.branch, found.epoch) == (written.spec, written.branch, written.epoch)
+    assert (found.spec, found.source.branch, found.source.epoch) == (written.spec, written.branch, written.epoch)
     weights = WEIGHTS[written.spec]
     assert found.state_dict.keys() == weights.keys()
     assert all(torch.equal(found.state_dict[name], tensor) for name, tensor in weights.items())
@@ -48,9 +47,8 @@ def test_models_of_timm_under_ddp_keep_their_features(
     model: Any = timm.create_model(name, **changes).eval()
     wrapped = {"state_dict": prefixed("module.", model.state_dict()), "epoch": 3}
     torch.save(wrapped, path := tmp_path / "checkpoint.pth")
-    conversion = open_backbone(path, layout)
-    network = build_backbone(conversion.spec).eval()
-    load_strictly(network, conversion.state_dict)
+    conversion = open_backbone(path, Selection(layout=layout))
+    network = network_of(conversion.spec, conversion.state_dict)
     images = torch.rand(1, 3, side := changes.get("img_size", 224), side)
     expected = model.forward_features(images)
     if expected.ndim == 4:
@@ -68,7 +66,7 @@ def test_preferred_networks_are_reported_and_the_others_can_be_chosen() -> None:
     found = convert_content(checkpoint)
     assert found.branch_reason == "preferred to model, which --branch takes"
     assert len(found.dropped["model/*"]) == len(WEIGHTS[VIT])
-    other = convert_content(checkpoint, branch="model")
+    other = convert_content(checkpoint, Selection(branch="model"))
     assert torch.equal(other.state_dict["norm.bias"], WEIGHTS[VIT]["norm.bias"])
     assert other.branch_reason == ""
 
@@ -117,8 +115,8 @@ def test_a_question_comes_with_the_commands_that_answer_it(checkpoint: Any, opti
         command = f"python tools/convert_checkpoint.py {path} {option}"
         assert command in message
         values = dict(zip(parts := shlex.split(option), parts[1:], strict=False))
-        selection = Selection(values.get("--key", ""), values.get("--prefix", ""))
-        assert open_backbone(path, branch=values.get("--branch"), selection=selection).spec == VIT
+        options = {"branch": values.get("--branch"), "key": values.get("--key", ""), "prefix": values.get("--prefix", "")}
+        assert open_backbone(path, Selection(**options)).spec == VIT
 
 
 def test_key_prefix_and_map_take_what_no_rule_knows(tmp_path: Path) -> None:
@@ -127,19 +125,20 @@ def test_key_prefix_and_map_take_what_no_rule_knows(tmp_path: Path) -> None:
     torch.save({"run.1": {"nets": odd}}, path := tmp_path / "odd.pth")
     with pytest.raises(ValueError, match="no known layout matches"):
         open_backbone(path)
-    found = open_backbone(path, selection=Selection("run.1.nets", "deep.body.", ("attention=attn",)))
+    found = open_backbone(path, Selection(key="run.1.nets", prefix="deep.body.", renaming=("attention=attn",)))
     assert all(torch.equal(found.state_dict[name], tensor) for name, tensor in WEIGHTS[VIT].items())
     assert found.dropped == {"not under --prefix deep.body.": ("deep.cls.0.weight", "deep.cls.0.bias")}
-    for selection, match in (
-        (Selection(key="run.2"), r"--key run\.2: no such entry; the top-level keys are run\.1"),
-        (Selection(prefix="body."), "--prefix body.: no name begins so; there are deep.body.blocks"),
-        (Selection("run.1", "deep.body.", ("attention",)), "as OLD=NEW"),
-        (Selection("run.1", "deep.body.", ("attend=attn",)), "no name contains 'attend'"),
-        (Selection("run.1", "deep.body.", ("attention=attn", "norm1=norm2")), "two tensors would both be called"),
-        (Selection("run.1", "deep.body.", ("attention=attn", "mlp.fc2=mlp.fc3")), "names that no rule of the layout covers"),
+    for chosen, match in (
+        ({"key": "run.2"}, r"--key run\.2: no such entry; the top-level keys are run\.1"),
+        ({"prefix": "body."}, "--prefix body.: no name begins so; there are deep.body.blocks"),
+        ({"renaming": ("attention",)}, "as OLD=NEW"),
+        ({"renaming": ("attend=attn",)}, "no name contains 'attend'"),
+        ({"renaming": ("attention=attn", "norm1=norm2")}, "two tensors would both be called"),
+        ({"renaming": ("attention=attn", "mlp.fc2=mlp.fc3")}, "names that no rule of the layout covers"),
     ):
+        place = {"key": "run.1", "prefix": "deep.body."} if "renaming" in chosen else {}
         with pytest.raises(ValueError, match=match):
-            open_backbone(path, selection=selection)
+            open_backbone(path, Selection(**place, **chosen))
 
 
 def test_one_network_under_two_names_is_no_question() -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from backbones.build import build_backbone
-from backbones.convert import open_backbone, write_conversion
+from backbones.build import network_of
+from backbones.convert import Selection, open_backbone, write_conversion
 from backbones.export import export_backbone
 from backbones.file import load_backbone, load_strictly
 from backbones.layouts import LAYOUTS
@@ -36,7 +36,7 @@ def cases(golden_dir: Path) -> Iterator[tuple[Path, dict[str, Any], list[Tensor]
 def convert(path: Path, expected: dict[str, Any], **options: Any) -> Any:
     """Convert with the recorded heads stated where only the author knows them: in any but a published architecture."""
     try:
-        conversion = open_backbone(path, **options)
+        conversion = open_backbone(path, Selection(**options))
     except ValueError as error:
         if "--num-heads" not in str(error):
             raise
@@ -44,7 +44,7 @@ def convert(path: Path, expected: dict[str, Any], **options: Any) -> Any:
         spec = conversion.spec
         if not isinstance(spec, ViTSpec) or (spec.embed_dim, expected["num_heads"]) in PUBLISHED_HEADS:
             return conversion
-    return open_backbone(path, num_heads=expected["num_heads"], **options)
+    return open_backbone(path, Selection(num_heads=expected["num_heads"], **options))
 
 
 def deviation(network: torch.nn.Module, images: list[Tensor], tokens: list[Tensor]) -> float:
@@ -71,8 +71,7 @@ def test_known_mistakes_are_caught(golden_dir: Path) -> None:
         if not isinstance(conversion.spec, ViTSpec):
             continue
         wrong_heads = replace(conversion.spec, num_heads=1 if conversion.spec.num_heads > 1 else 2)
-        network = build_backbone(wrong_heads)
-        load_strictly(network, conversion.state_dict)
+        network = network_of(wrong_heads, conversion.state_dict)
         assert deviation(network, images, expected["tokens"]) > TOLERANCE, path.name
         if len(images) > 1:
             for mistaken in ("size", "antialias"):  # the latter is timm's own
@@ -90,11 +89,10 @@ def test_other_branches_are_not_taken_unasked(golden_dir: Path) -> None:
     for path, expected, images in cases(golden_dir):
         conversion = convert(path, expected)
         assert any(tensor.any() for tensor in conversion.state_dict.values())
-        for branch in LAYOUTS[conversion.layout].branches[1:]:
+        for branch in LAYOUTS[conversion.source.format].branches[1:]:
             other = convert(path, expected, branch=branch)
-            assert other.branch == branch
-            network = build_backbone(other.spec)
-            load_strictly(network, other.state_dict)
+            assert other.source.branch == branch
+            network = network_of(other.spec, other.state_dict)
             assert deviation(network, images, expected["tokens"]) > TOLERANCE, (path.name, branch)
             compared += 1
     assert compared
@@ -105,14 +103,14 @@ def test_features_survive_another_layout(golden_dir: Path, tmp_path: Path) -> No
     compared = 0
     for path, expected, _ in cases(golden_dir):
         heads = expected["num_heads"] if isinstance(expected["num_heads"], int) else None
-        source = open_backbone(path, num_heads=heads)
+        source = open_backbone(path, Selection(num_heads=heads))
         if not (isinstance(source.spec, ViTSpec) and source.spec.mlp_ratio == 4):
             continue
         layout = "dino" if source.spec.class_token else "selfpatch"
         output = tmp_path / path.name
-        export_backbone(output, layout, source.spec, source.state_dict, source.epoch)
-        back = open_backbone(output, num_heads=heads)
-        assert (back.layout, back.spec, back.epoch) == (layout, source.spec, source.epoch)
+        export_backbone(output, layout, source.spec, source.state_dict, source.source.epoch)
+        back = open_backbone(output, Selection(num_heads=heads))
+        assert (back.source.format, back.spec, back.source.epoch) == (layout, source.spec, source.source.epoch)
         assert back.state_dict.keys() == source.state_dict.keys()
         assert all(torch.equal(back.state_dict[name], tensor.float()) for name, tensor in source.state_dict.items())
         compared += 1

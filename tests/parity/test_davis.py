@@ -16,10 +16,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from backbones.build import AnyBackbone, build_backbone
-from backbones.convert import open_backbone
+from backbones.build import AnyBackbone, build_backbone, network_of
+from backbones.convert import Selection, open_backbone
 from backbones.export import export_backbone
-from backbones.file import load_strictly
 from backbones.spec import ViTSpec
 from eval.davis import protocol
 from eval.davis.data import DavisSplit, find_sequences, sequence_names
@@ -103,10 +102,9 @@ def draw_video(davis: Path, frames: int) -> None:
 def least_agreement(case: Path, output: Path, changed: str | None = None) -> float:
     """Smallest share of equal pixels over all frames of a case, with one setting changed."""
     options = json.loads((case / "case.json").read_text())
-    conversion = open_backbone(case / "checkpoint.pth", num_heads=options["num_heads"])
-    assert conversion.layout == options["format"]
-    network = build_backbone(conversion.spec)
-    load_strictly(network, conversion.state_dict)
+    conversion = open_backbone(case / "checkpoint.pth", Selection(num_heads=options["num_heads"]))
+    assert conversion.source.format == options["format"]
+    network = network_of(conversion.spec, conversion.state_dict)
     recorded: dict[str, Any] = {
         "n_last_frames": options["n_last_frames"],
         "neighbourhood_radius": options["size_mask_neighborhood"],

@@ -99,10 +99,10 @@ class WithNeck(nn.Module):
 
 def test_layers_after_a_known_network_are_not_left_out(network: nn.Module, caplog: pytest.LogCaptureFixture) -> None:
     same = WithNeck(network, nn.Identity())
-    assert convert_network(same, weights_of(same)).layout == "timm"
+    assert convert_network(same, weights_of(same)).source.format == "timm"
     other = WithNeck(network, nn.Conv2d(96, 8, 1))
     other.image_size = 64
-    assert convert_network(other, weights_of(other)).layout == "function"
+    assert convert_network(other, weights_of(other)).source.format == "function"
     assert "computes other features with them; so it is taken by the maps of its forward" in caplog.text
 
 

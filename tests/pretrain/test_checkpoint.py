@@ -97,7 +97,7 @@ def test_a_checkpoint_of_an_older_version_is_continued(
     assert [line["loss"] for line in lines] == pytest.approx(losses, abs=1e-3)
     before, after = (torch.load(path, weights_only=True) for path in (recorded, checkpoint))
     assert after["recipe_sha256"] == before["recipe_sha256"]
-    assert open_backbone(recorded).branch == open_backbone(checkpoint).branch == METHODS[method].branch
+    assert open_backbone(recorded).source.branch == open_backbone(checkpoint).source.branch == METHODS[method].branch
 
 
 def test_the_newest_and_every_kth_stay(image_folder: Path, tmp_path: Path) -> None:
@@ -255,4 +255,4 @@ def test_export_writes_both_also_of_a_finished_run(image_folder: Path, tmp_path:
         for name, value in exported.state_dict.items():
             assert torch.equal(value, content[branch][f"backbone.{name}"]), name
     conversion = open_backbone(checkpoint)
-    assert (conversion.seed, len(conversion.recipe_sha256)) == (7, 64)
+    assert (conversion.source.seed, len(conversion.source.recipe_sha256)) == (7, 64)

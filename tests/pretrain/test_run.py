@@ -26,10 +26,10 @@ def test_a_run_makes_a_checkpoint_that_converts(image_folder: Path, tmp_path: Pa
     output = tmp_path / "run"
     config = parse_run(bare_run(image_folder, output, method, train__resume="never"))
     conversion = open_backbone(pretrain(config))
-    assert conversion.layout == "patchbench"
+    assert conversion.source.format == "patchbench"
     assert isinstance(conversion.spec, ViTSpec)
     assert conversion.spec.class_token == conversion.spec.final_norm == ("selfpatch" not in method)
-    assert conversion.epoch == config.train.epochs
+    assert conversion.source.epoch == config.train.epochs
     assert [line["step"] for line in logged(output)] == list(range(1, 7))
     assert any(output.glob("tensorboard/*"))
     assert parse_run([str(output / "config.yaml")]) == config, "the resolved config is a recipe"

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from backbones.build import build_backbone
-from backbones.convert import open_backbone
+from backbones.convert import Selection, open_backbone
 from backbones.file import read_backbone_file
 from backbones.layouts.patchbench import FORMAT_MARK, VERSION
 from backbones.spec import spec_to_dict
@@ -154,10 +154,10 @@ def test_another_branch_of_the_same_checkpoint_needs_another_name(tmp_path: Path
     checkpoint, output = tmp_path / "both.pth", tmp_path / "backbone.safetensors"
     facts = {"format": FORMAT_MARK, "version": VERSION, "backbone_spec": spec_to_dict(SPEC), "epoch": 1}
     torch.save(facts | networks, checkpoint)
-    write_backbone(open_backbone(checkpoint, branch="teacher"), checkpoint, output)
-    write_backbone(open_backbone(checkpoint, branch="teacher"), checkpoint, output)
+    write_backbone(open_backbone(checkpoint, Selection(branch="teacher")), checkpoint, output)
+    write_backbone(open_backbone(checkpoint, Selection(branch="teacher")), checkpoint, output)
     with pytest.raises(ValueError, match="another branch"):
-        write_backbone(open_backbone(checkpoint, branch="student"), checkpoint, output)
+        write_backbone(open_backbone(checkpoint, Selection(branch="student")), checkpoint, output)
 
 
 def test_a_function_is_passed_on_to_the_tasks(run_main: RunMain, tmp_path: Path, small_samples: Path) -> None:

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from backbones.build import build_backbone
-from backbones.file import load_strictly
+from backbones.build import network_of
 from backbones.spec import DINOv3Spec, ViTSpec
 from eval.davis.features import FeatureExtractor, input_size, read_frame
 from eval.davis.protocol import PropagationSettings
@@ -89,8 +88,7 @@ def test_only_the_fixed_protocol_has_the_deviation_of_training(tmp_path: Path) -
 
 
 def extractor(spec: ViTSpec | DINOv3Spec, block: int | None = None) -> FeatureExtractor:
-    network = build_backbone(spec)
-    load_strictly(network, weights_of(spec))
+    network = network_of(spec, weights_of(spec))
     return FeatureExtractor(network, block, CPU)
 
 

@@ -1,15 +1,16 @@
-"""timm's Swin transformer behind the interface of `backbones.base`.
+"""Networks of several stages, Swin transformers and ResNets: timm's behind the interface of `backbones.base`.
 
 Shapes: B images, D channels, H x W pixels, h x w positions.
 """
 
 from typing import Any
 
+from timm.models.resnet import Bottleneck, ResNet
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor
 
-from backbones.base import Backbone, Tokens
-from backbones.spec import SwinSpec
+from backbones.base import Backbone, Tokens, check_size
+from backbones.spec import ResNetSpec, SwinSpec
 
 
 class Swin(Backbone, SwinTransformer):
@@ -42,10 +43,8 @@ class Swin(Backbone, SwinTransformer):
         return Tokens(None, features_BhwD.flatten(1, 2), (h, w))
 
     def _embed(self, images_B3HW: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        (stride,) = self.map_strides([self.spec.num_blocks - 1])
         height, width = images_B3HW.shape[-2:]
-        if height % stride or width % stride or not height or not width:
-            raise ValueError(f"image size {height} x {width} is not a multiple of this Swin's stride {stride}")
+        check_size(self.spec, height, width)
         for stage, stage_stride in zip(self.layers, self.map_strides(range(self.spec.num_blocks)), strict=True):
             for block in stage.blocks[1::2]:
                 sides = height // stage_stride, width // stage_stride
@@ -59,3 +58,27 @@ class Swin(Backbone, SwinTransformer):
 
     def _as_map(self, features: Tensor, images_B3HW: Tensor) -> Tensor:
         return features.permute(0, 3, 1, 2).contiguous()
+
+
+class BottleneckResNet(Backbone, ResNet):
+    """A ResNet-50 or its deeper and shallower siblings, for any input size. Stages are tapped after their last ReLU."""
+
+    spec: ResNetSpec
+
+    def __init__(self, spec: ResNetSpec, drop_path_rate: float = 0.0) -> None:
+        super().__init__(block=Bottleneck, layers=spec.layers, num_classes=0, drop_path_rate=drop_path_rate)
+        self.spec = spec
+
+    def forward_tokens(self, images_B3HW: Tensor) -> Tokens:
+        last_BDhw = self.forward_maps(images_B3HW, [self.spec.num_blocks - 1])[0]
+        _, _, h, w = last_BDhw.shape
+        return Tokens(None, last_BDhw.flatten(2).transpose(1, 2), (h, w))
+
+    def _embed(self, images_B3HW: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        return self.maxpool(self.act1(self.bn1(self.conv1(images_B3HW)))), {}
+
+    def _blocks(self) -> Any:
+        return [self.layer1, self.layer2, self.layer3, self.layer4]
+
+    def _as_map(self, features: Tensor, images_B3HW: Tensor) -> Tensor:
+        return features
