@@ -53,13 +53,20 @@ class Selection:
     prefix: str = ""  # What stands before the names of the meant tensors; all others are dropped.
     renaming: tuple[str, ...] = ()  # Each `old=new` replaces a part of names, in this order.
 
-    @property
-    def is_of_tensors(self) -> bool:
-        """Whether it says which tensors are meant."""
-        return bool(self.key or self.prefix or self.renaming)
-
 
 UNCHOSEN = Selection()
+
+
+def selection_of(options: Any) -> Selection:
+    """What the options of a command say, in which `auto` and `default` mean that nothing was chosen."""
+    return Selection(
+        layout=None if options.format == "auto" else options.format,
+        branch=None if options.branch == "default" else options.branch,
+        num_heads=options.num_heads,
+        key=options.key,
+        prefix=options.prefix,
+        renaming=options.map,
+    )
 
 
 def open_backbone(path: Path, chosen: Selection = UNCHOSEN) -> Conversion:
@@ -71,7 +78,7 @@ def open_backbone(path: Path, chosen: Selection = UNCHOSEN) -> Conversion:
     try:
         if is_timm_name(path):
             is_other = chosen.layout not in (None, "timm") or chosen.branch not in (None, *LAYOUTS["timm"].branches)
-            if is_other or chosen.is_of_tensors:
+            if is_other or chosen.key or chosen.prefix or chosen.renaming:
                 raise LayoutError("a model of timm has no other layout, branch or entry; leave the options for these out")
             return convert_timm_model(path, chosen.num_heads)
         # A backbone file must not be taken for a bare state dict: its spec states the heads, which its weights do not show.

@@ -34,10 +34,6 @@ _FIXED: dict[str, dict[str, Any]] = {
 }
 
 
-class ExportError(ValueError):
-    """A backbone that a layout cannot hold."""
-
-
 def export_backbone(path: Path, layout: str, spec: BackboneSpec, state_dict: Mapping[str, Tensor], epoch: int) -> str:
     """Write a backbone in one of `LAYOUTS`, atomically, after proving that converting it back is the identity.
 
@@ -73,11 +69,11 @@ def export_backbone(path: Path, layout: str, spec: BackboneSpec, state_dict: Map
 
 
 def check_export(path: Path, layout: str) -> None:
-    """Raise ExportError for a layout or a suffix that does not exist."""
+    """Raise ValueError for a layout or a suffix that does not exist."""
     if layout not in LAYOUTS:
-        raise ExportError(f"unknown layout {layout!r} to write; known: {', '.join(LAYOUTS)}")
+        raise ValueError(f"unknown layout {layout!r} to write; known: {', '.join(LAYOUTS)}")
     if path.suffix not in (_SAFETENSORS, *_PICKLES):
-        raise ExportError(f"{path}: the suffix chooses how it is written; use {_SAFETENSORS} or {' or '.join(_PICKLES)}")
+        raise ValueError(f"{path}: the suffix chooses how it is written; use {_SAFETENSORS} or {' or '.join(_PICKLES)}")
 
 
 def _check_fits(layout: str, spec: BackboneSpec, weights: Mapping[str, Tensor]) -> None:
@@ -86,15 +82,15 @@ def _check_fits(layout: str, spec: BackboneSpec, weights: Mapping[str, Tensor]) 
         difference = (weights[DINOV3_PERIODS] / computed_periods(spec.head_dim) - 1).abs().max().item()
         if difference:
             what = f"this backbone's differ from those by up to {difference:.2%} (the authors' files hold rounded ones)"
-            raise ExportError(f"timm computes the rotary periods itself, and {what}; take timm's own file, by timm:NAME")
+            raise ValueError(f"timm computes the rotary periods itself, and {what}; take timm's own file, by timm:NAME")
     if layout not in _FIXED:
         return
     if not isinstance(spec, ViTSpec):
-        raise ExportError(f"the {layout} layout holds ViTs only, this is a {spec.family}; use --to timm")
+        raise ValueError(f"the {layout} layout holds ViTs only, this is a {spec.family}; use --to timm")
     numbers = {name: getattr(spec, name) for name in ("embed_dim", "depth", "num_heads", "patch_size", "image_size")}
     expected = ViTSpec(**numbers, **_FIXED[layout])
     if differing := _differences(spec, expected):
-        raise ExportError(f"the {layout} layout cannot hold this ViT, its network has {differing}; use --to timm")
+        raise ValueError(f"the {layout} layout cannot hold this ViT, its network has {differing}; use --to timm")
 
 
 def _check_round_trip(layout: str, content: Mapping[str, Any], spec: BackboneSpec, weights: Mapping[str, Tensor]) -> None:
@@ -105,13 +101,13 @@ def _check_round_trip(layout: str, content: Mapping[str, Any], spec: BackboneSpe
         named = f"{TIMM_PREFIX}{spec.name}" if isinstance(spec, TimmSpec) else None
         found = convert_content(content, Selection(layout=named, num_heads=num_heads))
     except ValueError as error:
-        raise ExportError(f"{refusal}: {error}") from error
+        raise ValueError(f"{refusal}: {error}") from error
     if found.spec != spec:
-        raise ExportError(f"{refusal}: converted back it would have {_differences(spec, found.spec)}")
+        raise ValueError(f"{refusal}: converted back it would have {_differences(spec, found.spec)}")
     tensors = found.state_dict
     changed = [name for name in weights if name not in tensors or not torch.equal(tensors[name], weights[name])]
     if changed or len(tensors) != len(weights):
-        raise ExportError(f"{refusal}: converted back, {len(changed)} of its {len(weights)} tensors would differ")
+        raise ValueError(f"{refusal}: converted back, {len(changed)} of its {len(weights)} tensors would differ")
 
 
 def _differences(spec: BackboneSpec, other: BackboneSpec) -> str:

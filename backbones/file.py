@@ -46,10 +46,6 @@ _LARGEST_WEIGHT = 1e18  # Its square is a number in float32, as norms need it; t
 _NAMES_SHOWN = 12  # of each kind of mistake
 
 
-class BackboneFileError(ValueError):
-    """A backbone file that cannot be read, or weights that do not fit their spec."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class BackboneFile:
     """The content of a backbone file, weights under timm's names; the digest is that of the file, and identifies it in results."""
@@ -89,25 +85,25 @@ def is_backbone_file(path: Path) -> bool:
 def read_header(path: Path) -> tuple[BackboneSpec, Source]:
     """The spec and the source of a backbone file, without its weights; errors are those of `read_backbone_file`."""
     if path.exists() and not path.is_file():
-        raise BackboneFileError(f"{path}: a folder, pipe or device, not a backbone file; give the file")
+        raise ValueError(f"{path}: a folder, pipe or device, not a backbone file; give the file")
     if is_timm_name(path):
         command = f"python tools/convert_checkpoint.py {path} NET.safetensors"
-        raise BackboneFileError(f"{path}: a model of timm, not a backbone file; make one with `{command}`, and give that file")
+        raise ValueError(f"{path}: a model of timm, not a backbone file; make one with `{command}`, and give that file")
     if not path.exists():
-        raise BackboneFileError(f"{path}: no such file; make it with `python tools/convert_checkpoint.py CKPT {path}`")
+        raise ValueError(f"{path}: no such file; make it with `python tools/convert_checkpoint.py CKPT {path}`")
     try:
         metadata = _metadata(path)
     except (SafetensorError, OSError) as error:
         way_out = "convert a checkpoint with `python tools/convert_checkpoint.py CKPT OUT`"
-        raise BackboneFileError(f"{path}: not a backbone file ({one_line(str(error), 200)}); {way_out}") from error
+        raise ValueError(f"{path}: not a backbone file ({one_line(str(error), 200)}); {way_out}") from error
     if _METADATA_KEY not in metadata:
         way_out = f"convert it with `python tools/convert_checkpoint.py {path} OUT`"
-        raise BackboneFileError(f"{path}: safetensors without PatchBench's metadata; {way_out}")
+        raise ValueError(f"{path}: safetensors without PatchBench's metadata; {way_out}")
     try:
         return _facts(metadata[_METADATA_KEY])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = one_line(str(error) if type(error) is ValueError else repr(error))
-        raise BackboneFileError(f"{path}: damaged metadata ({reason}); convert the checkpoint again") from error
+        raise ValueError(f"{path}: damaged metadata ({reason}); convert the checkpoint again") from error
 
 
 def _facts(text: str) -> tuple[BackboneSpec, Source]:
@@ -131,7 +127,7 @@ def _facts(text: str) -> tuple[BackboneSpec, Source]:
 def read_backbone_file(path: Path) -> BackboneFile:
     """Read a backbone file with its weights, which fill the network and are finite, or call the function that the path names.
 
-    BackboneFileError, which names the file and says what to do, if it is not one; ValueError for a function that gives no backbone.
+    ValueError, which names the file and says what to do, if it is not one, or the function if it gives no backbone.
     """
     if is_function_name(path):
         return _from_function(str(path))
@@ -141,7 +137,7 @@ def read_backbone_file(path: Path) -> BackboneFile:
             state_dict = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 - not iterable itself
         check_fills(spec, state_dict)
     except (SafetensorError, ValueError) as error:
-        raise BackboneFileError(f"{path}: {one_line(str(error))}; convert the checkpoint again") from error
+        raise ValueError(f"{path}: {one_line(str(error))}; convert the checkpoint again") from error
     return BackboneFile(spec=spec, source=source, state_dict=state_dict, sha256=file_sha256(path))
 
 
@@ -152,9 +148,9 @@ def _from_function(reference: str) -> BackboneFile:
     spec = function_spec(reference)
     state_dict = FunctionNetwork(spec).state_dict()
     if bad := [name for name, value in state_dict.items() if value.is_floating_point() and not value.isfinite().all()]:
-        raise BackboneFileError(f"{reference}: weights that are not finite numbers: {abbreviate(bad)}")
+        raise ValueError(f"{reference}: weights that are not finite numbers: {abbreviate(bad)}")
     weights = weights_sha256(state_dict)
-    source = Source(format="function", branch="none", file_name=reference, sha256=weights, epoch=-1)
+    source = Source(format="function", branch="none", file_name=reference, sha256=weights)
     if reference in held_networks:
         _, epoch = held_networks[reference]
         source = replace(source, file_name=f"{reference.partition(':')[2]} in memory", epoch=epoch)
@@ -172,12 +168,10 @@ def load_backbone(path: Path) -> AnyBackbone:
 def write_backbone_file(path: Path, spec: BackboneSpec, source: Source, state_dict: Mapping[str, Tensor]) -> None:
     """Write a backbone file atomically, with its parent folders; floating-point weights are stored as float32.
 
-    BackboneFileError if the weights do not fill the spec's network exactly or are not finite as float32.
+    ValueError if the weights do not fill the spec's network exactly or are not finite as float32.
     """
     if isinstance(spec, FunctionSpec):
-        raise BackboneFileError(
-            f"a backbone file cannot hold what {spec.function} returns; give the function itself to --backbone"
-        )
+        raise ValueError(f"a backbone file cannot hold what {spec.function} returns; give the function itself to --backbone")
     tensors = prepare_weights(spec, state_dict)
     metadata = {"version": FILE_VERSION, "spec": spec_to_dict(spec), "source": asdict(source)}
     save_tensors(path, tensors, {_METADATA_KEY: json.dumps(metadata)})
@@ -205,7 +199,7 @@ def prepare_weights(spec: BackboneSpec, state_dict: Mapping[str, Tensor]) -> dic
 
 
 def check_fills(spec: BackboneSpec, state_dict: Mapping[str, Tensor]) -> AnyBackbone:
-    """Raise BackboneFileError unless the weights fill the spec's network, returned without memory for them, with finite numbers."""
+    """Raise ValueError unless the weights fill the spec's network, returned without memory for them, with finite numbers."""
     import torch
 
     from backbones.build import build_backbone
@@ -218,7 +212,7 @@ def check_fills(spec: BackboneSpec, state_dict: Mapping[str, Tensor]) -> AnyBack
 
 
 def check_weights(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Raise BackboneFileError, with the missing and unexpected names and the wrong shapes, unless the weights fit exactly."""
+    """Raise ValueError, with the missing and unexpected names and the wrong shapes, unless the weights fit exactly."""
     own = network.state_dict()
     problems = {
         "missing": set(own) - set(state_dict),
@@ -230,21 +224,21 @@ def check_weights(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
         ],
     }
     if shown := [f"{what}: {abbreviate(names, _NAMES_SHOWN)}" for what, names in problems.items() if names]:
-        raise BackboneFileError("the weights do not fit the backbone; " + "; ".join(shown))
+        raise ValueError("the weights do not fit the backbone; " + "; ".join(shown))
 
 
 def _check_numbers(state_dict: Mapping[str, Tensor]) -> None:
-    """Raise BackboneFileError if a weight is not stored as a usual floating-point number, or makes features that are not finite."""
+    """Raise ValueError if a weight is not stored as a usual floating-point number, or makes features that are not finite."""
     usual = {name: COUNTS if name.endswith("num_batches_tracked") else FLOATS for name in state_dict}
     if odd := [f"{name} ({tensor.dtype})" for name, tensor in state_dict.items() if str(tensor.dtype) not in usual[name]]:
-        raise BackboneFileError(f"weights that are not stored as floating-point numbers: {abbreviate(odd)}")
+        raise ValueError(f"weights that are not stored as floating-point numbers: {abbreviate(odd)}")
     if bad := [name for name, tensor in state_dict.items() if not tensor.float().abs().max() <= _LARGEST_WEIGHT]:  # or NaN
-        raise BackboneFileError(f"weights that are absurdly large, or not finite numbers: {abbreviate(bad)}")
+        raise ValueError(f"weights that are absurdly large, or not finite numbers: {abbreviate(bad)}")
     if bad := [name for name, tensor in state_dict.items() if name.endswith("running_var") and tensor.min() < 0]:
-        raise BackboneFileError(f"negative variances: {abbreviate(bad)}")
+        raise ValueError(f"negative variances: {abbreviate(bad)}")
     periods = state_dict.get(DINOV3_PERIODS)
     if periods is not None and (periods.min() <= 0 or not (periods.diff() > 0).all()):
-        raise BackboneFileError(f"rotary periods must be positive and ascending: {DINOV3_PERIODS}")
+        raise ValueError(f"rotary periods must be positive and ascending: {DINOV3_PERIODS}")
 
 
 def load_strictly(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:

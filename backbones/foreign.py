@@ -201,13 +201,8 @@ def _measured(spec: TimmSpec, device: torch.device) -> TimmSpec:
     with torch.random.fork_rng(devices=[]), device:
         network: Any = _create(spec, 0.0)
     network.eval()
-    indices = list(range(len(network.feature_info)))
-
-    def maps_of(images_B3HW: Tensor) -> list[Tensor]:
-        maps: list[Tensor] = network._run(images_B3HW, indices=indices, intermediates_only=True)
-        return maps
-
-    return replace(spec, **measure(maps_of, spec.image_size, device))
+    options = {"indices": list(range(len(network.feature_info))), "intermediates_only": True}
+    return replace(spec, **measure(lambda images_B3HW: network._run(images_B3HW, **options), spec.image_size, device))
 
 
 class FunctionNetwork(Backbone, nn.Module):

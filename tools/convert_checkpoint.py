@@ -66,19 +66,11 @@ def main(argv: Sequence[str]) -> int:
     description = f"{ConvertOptions.__doc__} Layouts: {', '.join(LAYOUTS)}."
     options = parse(ConvertOptions, _with_json_value(argv), PROG, description)
     check_source(options.checkpoint, options.format)
-    from backbones.convert import Selection  # loads torch; --help need not wait for it
+    from backbones.convert import selection_of  # loads torch; --help need not wait for it
     from backbones.report import convert_file, report_lines
     from common.files import write_text_atomically
 
-    chosen = Selection(
-        layout=None if options.format == "auto" else options.format,
-        branch=None if options.branch == "default" else options.branch,
-        num_heads=options.num_heads,
-        key=options.key,
-        prefix=options.prefix,
-        renaming=options.map,
-    )
-    facts = convert_file(options.checkpoint, options.output, options.to, chosen, options.check)
+    facts = convert_file(options.checkpoint, options.output, options.to, selection_of(options), options.check)
     if options.json == STDOUT:
         print(json.dumps(facts))  # noqa: T201 - the command's own output
         return 0

@@ -117,7 +117,7 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
     if options.name:
         check_name(options.name, "--name")
     # These load torch; --help and mistakes in the options need not wait for it.
-    from backbones.convert import Selection, open_backbone
+    from backbones.convert import open_backbone, selection_of
     from tables.make import PATIENCE, TablesConfig, make_tables
     from tools.runs import local_processes, run_name, write_backbone
     from tools.summary import summary
@@ -128,15 +128,7 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
     is_function = is_function_name(options.checkpoint)  # which the tasks call themselves
     backbone = options.checkpoint if is_function else folder / BACKBONE_FILE
     arguments = _arguments(options, tasks, task_options, backbone, folder)
-    chosen = Selection(
-        layout=None if options.format == "auto" else options.format,
-        branch=None if options.branch == "default" else options.branch,
-        num_heads=options.num_heads,
-        key=options.key,
-        prefix=options.prefix,
-        renaming=options.map,
-    )
-    conversion = open_backbone(options.checkpoint, chosen)
+    conversion = open_backbone(options.checkpoint, selection_of(options))
     check_tasks(arguments, conversion.spec)
     logger.info("checkpoint, data and options fit: %s", ", ".join(arguments))
     if options.dry_run:

@@ -24,8 +24,8 @@ _MOST_EPOCHS = 10**9
 # Which averaged models hold: torch's, latent diffusion's, mmengine's.
 _COUNTERS = ("n_averaged", "decay", "num_updates", "steps")
 _DINOV3_EPSILON = 1e-5  # that of all released models
-# Where the number of completed epochs may be: PyTorch Lightning's, most authors', OpenMMLab's.
-_EPOCHS = ("loops/fit_loop/epoch_progress/current/processed", "epoch", "meta/epoch")
+# Where the number of completed epochs may be: PyTorch Lightning's, most authors', OpenMMLab's, VISSL's.
+_EPOCHS = ("loops/fit_loop/epoch_progress/current/processed", "epoch", "meta/epoch", "phase_idx")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +98,7 @@ class Layout:
     heads: Callable[[Any], int | None] | None = None
     """The number of heads that the checkpoint states; LayoutError if it is needed."""
     refusal: str = ""  # Why no network of this layout can be taken.
-    epoch_at: str = ""  # Path of the number of completed epochs, where it is not where most have it.
-    epoch_is_index: bool = False  # Whether that number is the index of the last epoch, counted from 0.
+    epoch_is_index: bool = False  # Whether the stated epoch is the index of the last one, counted from 0.
 
     def bears_marks(self, names: AbstractSet[str]) -> bool:
         is_marked = not self.marks or any(group <= names for group in self.marks)
@@ -135,7 +134,7 @@ class Layout:
         is_pooled = f"{prefix}fc_norm.*" in dropped
         if isinstance(spec, ViTSpec) and spec.class_token and not spec.final_norm and not is_pooled:
             raise LayoutError("incomplete checkpoint, it has neither norm.weight nor fc_norm.weight (timm's names)")
-        epochs = (stated_epoch(checkpoint, path) for path in ((self.epoch_at,) if self.epoch_at else _EPOCHS))
+        epochs = (stated_epoch(checkpoint, path) for path in _EPOCHS)
         epoch = next((epoch for epoch in epochs if epoch >= 0), -1)
         epoch += self.epoch_is_index and epoch >= 0
         return Conversion(

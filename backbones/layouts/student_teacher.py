@@ -77,7 +77,6 @@ DINO_VISSL = Layout(
     licence="MIT",  # of VISSL's repository
     place="classy_state_dict/base_model/model/{branch}/",
     marks=({"patch_embed.proj.weight"},),
-    epoch_at="phase_idx",
     epoch_is_index=True,
 )
 LAYOUTS = (SELFPATCH, DINO, PW_SELF, IBOT, ESVIT, DINO_VISSL)
