@@ -43,20 +43,20 @@ def data_folders(tasks: Sequence[str], optional: Container[str], data: Path) -> 
     def holds_something(folder: Path) -> bool:
         return folder.is_dir() and any(not is_hidden(path.name) for path in folder.iterdir())
 
-    folders = {}
-    for task in tasks:
-        known = [data / on_set.folder for on_set in TASKS[task].on_each_set()]
-        there = [folder for folder in known if task not in optional or holds_something(folder)]
-        if there:
-            folders[task] = there[0]
-        else:
-            logger.warning("%s is left out: there is no data in %s", task, " or ".join(map(str, known)))
-        if there and task in optional:
-            logger.info("%s runs on the data in %s", task, there[0])
-    if not folders:
+    known = {task: [data / on_set.folder for on_set in TASKS[task].on_each_set()] for task in tasks}
+    there = {
+        task: [folder for folder in folders if task not in optional or holds_something(folder)]
+        for task, folders in known.items()
+    }
+    if not any(there.values()):
         advice = f"`python tools/check_data.py --data {data}` says where to get it"
         raise ValueError(f"{data} has no data for any of {', '.join(tasks)}; {advice}")
-    return folders
+    for task in tasks:
+        if not there[task]:
+            logger.warning("%s is left out: there is no data in %s", task, " or ".join(map(str, known[task])))
+        elif task in optional:
+            logger.info("%s runs on the data in %s", task, there[task][0])
+    return {task: folders[0] for task, folders in there.items() if folders}
 
 
 def task_arguments(task: str, backbone: Path, folder: Path, data: Path, given: Sequence[str]) -> list[str]:

@@ -291,6 +291,8 @@ def test_frozen_runs_on_the_data_that_is_there_and_says_what_it_leaves_out(
     given = arguments_for("toy.pth", ["frozen"], data, tmp_path / "out", "toy", {"davis": {"data": "elsewhere"}})
     assert list(given) == ["linear_segmentation", "retrieval_segmentation", "davis"]
     assert f"{data}/nyu" in run_main(main, [*command, "--tasks", "frozen,depth"]).mistake()
+    caplog.clear()
     empty = run_main(main, [checkpoint, "--data", tmp_path / "absent", "--tasks", "frozen"]).mistake()
+    assert not caplog.text
     assert "absent has no data for any of classification, linear_segmentation, retrieval_segmentation, davis" in empty
     assert "check_data.py" in empty
