@@ -5,9 +5,6 @@ the network at once where that is faster, and so does the network alone; the loo
 network, which shows what the propagation itself gains, and with a plain version of theirs, which computes attention as a matrix; that
 is what their script costs. It builds a mask of reachable pairs once per sequence in Python, whose time is printed and shared out over
 the frames of the whole sequence.
-
-`--precision` adds ours with a network in lower precision: TF32 for the patch embedding as GPUs would use it unless told otherwise, or
-autocast. How many pixels it changes is why propagation offers no such option.
 """
 
 import itertools
@@ -17,10 +14,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.build import build_backbone
@@ -47,31 +42,10 @@ class BenchmarkConfig:
     frames: int = 20
     """Frames of the sequence to take, more than the 10 that fill the context; even, since two may share a pass of the network."""
     patch_size: int = 16  # Patch size of the network, a ViT-S.
-    precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"  # Other than float32: add ours in this precision.
 
     def __post_init__(self) -> None:
         if self.frames % FRAMES_PER_STEP or self.frames <= SETTINGS.n_last_frames + 1 + FRAMES_PER_STEP:
             raise ValueError(f"frames={self.frames} must be even and more than {SETTINGS.n_last_frames + 1 + FRAMES_PER_STEP}")
-
-
-class LowerPrecision(FeatureExtractor):
-    precision = "bfloat16"
-
-    @torch.inference_mode()
-    def __call__(self, images_B3HW: Tensor) -> Tensor:
-        if self.precision == "tf32":
-            embedding = self.backbone.get_submodule("patch_embed.proj")
-            embedding.weight.data = to_tf32(embedding.get_parameter("weight"))
-            return super().__call__(to_tf32(images_B3HW))
-        with torch.autocast("cpu", dtype=getattr(torch, self.precision)):
-            tokens = self.backbone.forward_tokens(images_B3HW)
-        return F.normalize(tokens.patches.float(), dim=-1).unflatten(1, tokens.grid)
-
-
-def to_tf32(values: Tensor) -> Tensor:
-    """Round to the 10 bits of mantissa that a GPU keeps of the factors of a product where TF32 is allowed."""
-    bits = values.contiguous().view(torch.int32)
-    return ((bits + (1 << 12)) & ~0x1FFF).view(torch.float32)
 
 
 def chosen_sequence(config: BenchmarkConfig) -> tuple[VideoSequence, int]:
@@ -128,11 +102,10 @@ def work(turns: Turns, part: str, config: BenchmarkConfig, folder: Path) -> torc
     spec = ViTSpec(
         embed_dim=384, depth=12, num_heads=6, patch_size=config.patch_size, image_size=224, class_token=False, final_norm=False
     )
-    LowerPrecision.precision = config.precision
-    extract = (FeatureExtractor if part in RUNS else LowerPrecision)(build_backbone(spec).eval(), None, CPU)
+    extract = FeatureExtractor(build_backbone(spec).eval(), None, CPU)
     (folder / part).mkdir()
     sequence, _ = chosen_sequence(config)
-    frames = zip(sequence.frames[1:], RUNS.get(part, run_patchbench)(extract, sequence), strict=True)
+    frames = zip(sequence.frames[1:], RUNS[part](extract, sequence), strict=True)
     for _ in range((config.frames - 1) // FRAMES_PER_STEP):
         turns.begin()
         for path, mask in itertools.islice(frames, FRAMES_PER_STEP):
@@ -144,9 +117,8 @@ def work(turns: Turns, part: str, config: BenchmarkConfig, folder: Path) -> torc
 
 def benchmark(config: BenchmarkConfig, folder: Path) -> None:
     sequence, whole = chosen_sequence(config)
-    parts = [*RUNS, *([f"patchbench in {config.precision}"] if config.precision != "float32" else [])]
-    steps, memory = take_turns(work, parts, (config.frames - 1) // FRAMES_PER_STEP, config, folder)
-    masks = {part: {path.name: read_mask(path) for path in (folder / part).iterdir()} for part in parts}
+    steps, memory = take_turns(work, list(RUNS), (config.frames - 1) // FRAMES_PER_STEP, config, folder)
+    masks = {part: {path.name: read_mask(path) for path in (folder / part).iterdir()} for part in RUNS}
     _, height, width = reference.read_frame(sequence.frames[0])[0].shape
     start = time.perf_counter()
     reference.reachable(height // config.patch_size, width // config.patch_size, SETTINGS.neighbourhood_radius)
@@ -159,7 +131,7 @@ def benchmark(config: BenchmarkConfig, folder: Path) -> None:
         return median(step[clock] for step in full) / FRAMES_PER_STEP + (mask / whole if "loop" in part else 0)
 
     rows = []
-    for part in parts:
+    for part in RUNS:
         ratios = (f"{seconds(part, 0) / seconds(other, 0):.2f}" for other in ("network", "patchbench"))
         pixels = sum(int((masks["patchbench"][file] != theirs).sum()) for file, theirs in masks[part].items())
         times = f"{seconds(part, 0):.3f}", f"{seconds(part, 1):.3f}"

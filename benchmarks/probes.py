@@ -1,4 +1,4 @@
-"""Probes on frozen features: dense retrieval beside a plain implementation, and what a linear probe adds to the backbone.
+"""Probes on frozen features: dense retrieval beside a plain implementation, what a linear probe adds to the backbone, and k-NN.
 
 Plain retrieval does what open-hummingbird-eval does, one image after the other: it counts the classes of every patch in Python, keeps
 one-hot labels, multiplies an image's patches with the whole memory at once and enlarges the probabilities of all classes. Features
@@ -16,6 +16,7 @@ from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
+import faiss
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ from torch import Tensor
 from backbones.build import build_backbone
 from backbones.spec import ViTSpec
 from benchmarks.turns import MEBIBYTE, Turns, print_table, ratio, rounds, run, take_turns
+from common.knn import find_neighbours
 from eval.linear_segmentation.protocol import RULES
 from eval.linear_segmentation.training import make_optimizer, train_step
 from eval.probes.cache import FeatureStore, map_store
@@ -195,11 +197,35 @@ def measure_linear_probe(config: BenchmarkConfig, folder: Path) -> None:
     print_table(("", "CPU s", "of the forward pass"), rows)
 
 
+def measure_knn(config: BenchmarkConfig) -> None:
+    """With vectors of unit length around as many centres as ImageNet has classes."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(1000, CHANNELS, generator=generator)
+    train_ND, test_TD = (
+        F.normalize(centres[torch.arange(count) % 1000] + NOISE * torch.randn(count, CHANNELS, generator=generator), dim=1)
+        for count in (50_000, 1_000)
+    )
+
+    def by_faiss() -> Tensor:
+        index = faiss.IndexFlatIP(CHANNELS)
+        index.add(train_ND.numpy())
+        return torch.from_numpy(index.search(test_TD.numpy(), 200)[1])
+
+    parts = {"PatchBench": lambda: find_neighbours(test_TD, train_ND, 200, torch.device("cpu")).indices_Tk, "faiss": by_faiss}
+    seconds, found = rounds(parts, config.rounds)
+    different = int((found["PatchBench"] != found["faiss"]).sum())
+    print(f"\n200 nearest of {len(train_ND)} x {CHANNELS} for {len(test_TD)}; {different} differ\n")
+    rows = [[part, f"{median(taken):.2f}", f"{ratio(taken, seconds['faiss']):.2f}"] for part, taken in seconds.items()]
+    print_table(("", "CPU s", "of faiss' time"), rows)
+
+
 def benchmark(config: BenchmarkConfig, folder: Path) -> None:
     measure_retrieval(config, folder)
     measure_linear_probe(config, folder)
+    measure_knn(config)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
     run("probes", BenchmarkConfig, benchmark)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.images import IMAGENET_MEAN, IMAGENET_STD
 from eval.depth import protocol
 from eval.depth.head import batch_loss, expected_depth, log_error_loss, make_head, predict
 from eval.depth.metrics import counted_pixels, image_metrics
@@ -19,8 +20,9 @@ from eval.depth.transforms import Changes, Recolouring, normalised, recoloured, 
 from eval.probes.dense import enlarged
 from eval.probes.features import centre_pad
 from eval.probes.heads import LinearHead
-from eval.probes.nyu import scaled_box
+from eval.probes.nyu import MM_PER_M, scaled_box
 
+AFTER_STEP = {"conv.weight": "conv_weight", "conv.bias": "conv_bias", "norm.weight": "bn_weight", "norm.bias": "bn_bias"}
 NAMES = {"norm": "batchnorm_layer", "conv": "conv_depth"}
 WHOLE = (0, 480, 0, 640)
 
@@ -72,6 +74,10 @@ def test_constants(recorded: dict[str, Any]) -> None:
     }
     assert {name: getattr(PUBLISHED, name) for name in published} == published
     assert (head["bins_strategy"], head["norm_strategy"], head["use_cls_token"]) == ("linear", "linear", False)
+    assert (config["eval"]["min_depth"], config["eval"]["max_depth"]) == PUBLISHED.depth_range
+    assert (config["losses"], set(config["metrics"])) == ({"SIGLOSS": 1.0}, {"rmse", "abs_rel", "a1"})
+    assert (config["transforms"]["mean"], config["transforms"]["std"]) == (list(IMAGENET_MEAN), list(IMAGENET_STD))
+    assert config["transforms"]["normalization_constant"] == MM_PER_M
     assert PUBLISHED.loss_warmup_iterations == recorded["sigloss"]["multiloss_sequence"]["warm_iter"]
 
 
@@ -82,10 +88,15 @@ def test_head(recorded: dict[str, Any]) -> None:
             features = torch.cat([features, case["cls_token"][:, :, None, None].expand(-1, -1, *features.shape[2:])], dim=1)
         logits = head([features])
         close(logits, case["logits"], 1e-5)
-        close(expected_depth(logits, PUBLISHED), case["depth"], 2e-5)
+        nearest, *_, farthest = case["bins"].tolist()
+        rules = dataclasses.replace(PUBLISHED, depth_range=(nearest, farthest))
+        close(expected_depth(logits, rules), case["depth"], 2e-5)
     case = recorded["head"]["train_mode"]
     head = head_of(case["state_before"]).train()
-    close(expected_depth(head([case["patch_features"]]), PUBLISHED), case["depth"], 1e-5)
+    assert (head.norm.eps, head.norm.momentum) == (case["bn_eps"], case["bn_momentum"])
+    logits = head([case["patch_features"]])
+    close(logits, case["logits"], 1e-5)
+    close(expected_depth(logits, PUBLISHED), case["depth"], 1e-5)
     close(head.get_buffer("norm.running_mean"), case["running_mean_after"], 1e-5)
     close(head.get_buffer("norm.running_var"), case["running_var_after"], 1e-5)
     linear = [
@@ -125,6 +136,7 @@ def test_loss(recorded: dict[str, Any]) -> None:
     one_pixel = torch.zeros(1, 1, 2, 2)
     one_pixel[..., 0] = torch.tensor([[[1.0, 0.0]]])
     assert math.isnan(recording["one_valid_pixel_loss"])
+    assert math.isnan(recording["no_valid_pixel_loss"])
     for truth in (one_pixel, 0 * ones):
         assert math.isnan(float(log_error_loss(ones, truth, True, PUBLISHED)))
 
@@ -146,6 +158,9 @@ def test_schedule(recorded: dict[str, Any]) -> None:
     for step, rate, beta1 in zip(found["steps"].tolist(), found["lr"].tolist(), found["beta1"].tolist(), strict=True):
         assert protocol.learning_rate(PUBLISHED, step) == pytest.approx(rate, rel=1e-9)
         assert protocol.beta1(PUBLISHED, step) == pytest.approx(beta1, rel=1e-9)
+    ours = (PUBLISHED.learning_rate, PUBLISHED.iterations, PUBLISHED.warmup_iterations)
+    assert ours == (found["lr0"], found["total"], found["warmup"])
+    assert PUBLISHED.learning_rate / PUBLISHED.last_rate_divisor == pytest.approx(found["min_lr"])
     rates = [protocol.learning_rate(PUBLISHED, step) for step in range(PUBLISHED.iterations)]
     assert sum(rates) == pytest.approx(found["lr_sum"], rel=1e-9)
     assert (max(rates), rates.index(max(rates))) == (pytest.approx(found["lr_max"], rel=1e-9), found["lr_max_step"])
@@ -181,7 +196,7 @@ def test_updates(recorded: dict[str, Any], name: str) -> None:
         assert group["betas"][0] == pytest.approx(float(run["beta1"][step]), rel=1e-9)
         assert float(loss) == pytest.approx(float(run["loss"][step]), abs=2e-5)
         assert float(norm) == pytest.approx(float(run["grad_norm_before_clip"][step]), rel=1e-4, abs=1e-4)
-        for ours, theirs in (("conv.weight", "conv_weight"), ("conv.bias", "conv_bias"), ("norm.weight", "bn_weight")):
+        for ours, theirs in AFTER_STEP.items():
             close(head.state_dict()[ours], run[f"{theirs}_after_step"][step], 1e-4)
     for ours, value in head.state_dict().items():
         close(value, run["final_state"][recorded_name(ours)], 1e-4)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,22 @@ from eval.linear_segmentation.protocol import RULES, Rules, learning_rate
 from eval.linear_segmentation.task import predict
 from eval.linear_segmentation.training import make_optimizer, train_step
 from eval.linear_segmentation.transforms import test_pair
-from eval.probes.augment import first_mixed_box, normalised, recoloured, resize_image, resize_labels, scaled_size
+from eval.probes.augment import (
+    LONGEST_ASPECT,
+    first_mixed_box,
+    normalised,
+    recoloured,
+    resize_image,
+    resize_labels,
+    scaled_size,
+)
 from eval.probes.data import VOID
 from eval.probes.dense import cross_entropy, enlarged, joined_windows, predicted_classes, window_boxes
 from eval.probes.features import centre_pad
-from eval.probes.heads import LinearHead
+from eval.probes.heads import LinearHead, kept_channels
 from eval.probes.items import class_scores
 from eval.probes.pixels import compute_metrics, count_pixels, further_metrics, nearest
-from eval.probes.sets import ADE20K
+from eval.probes.sets import ADE20K, VOC2012
 
 NAMES = {"batchnorm_layer": "norm", "bn": "norm", "conv_seg": "conv"}
 test_pair.__test__ = False  # type: ignore[attr-defined]
@@ -111,6 +120,16 @@ def test_the_constants_are_those_of_the_configurations(dinov3: Any, dinov2: Any)
         train["flip_prob"],
     )
     assert (rules.size, rules.stride) == (config["eval"]["crop_size"], config["eval"]["stride"])
+    head, metric = config["decoder_head"], (config["metric_to_save"], config["eval"]["mode"], config["eval"]["use_tta"])
+    assert (head["use_batchnorm"], head["use_backbone_norm"], head["use_cls_token"]) == (
+        rules.batch_norm,
+        rules.final_norm,
+        False,
+    )
+    assert (head["backbone_out_layers"], head["num_classes"]) == (rules.layers[0].upper(), ADE20K.num_classes)
+    assert (metric, optimizer["gradient_clip"]) == (("mIoU", "slide", False), math.inf)
+    assert config["train"] == {"diceloss_weight": 0.0, "celoss_weight": 1.0}
+    assert_normalisation(config["transforms"])
     for constants in dinov2["constants"].values():
         rules = RULES["dinov2"]
         assert (rules.learning_rates[0], rules.weight_decay, rules.iterations) == (
@@ -123,6 +142,23 @@ def test_the_constants_are_those_of_the_configurations(dinov3: Any, dinov2: Any)
         assert [rules.size] * 2 == constants["crop_size"] == constants["test_crop"]
         assert [rules.stride] * 2 == constants["test_stride"]
         assert (list(rules.scales), rules.largest_share) == (constants["resize_ratio_range"], constants["cat_max_ratio"])
+        assert (rules.flip, list(rules.betas or ())) == (constants["flip_prob"], constants["betas"])
+        assert (rules.warmup_iterations, rules.warmup_ratio) == (constants["warmup_iters"], constants["warmup_ratio"])
+        assert [LONGEST_ASPECT * rules.size, rules.size] == constants["resize_scale"] == constants["test_scale"]
+        assert (constants["optimizer"], constants["lr_policy"], constants["power"]) == (rules.optimiser, "poly", 1.0)
+        assert (constants["pad_label"], constants["grad_clip"], constants["test_flip"]) == (VOID, None, False)
+        assert constants["photometric_distortion"] == (rules.hue_degrees is not None)
+        last = constants["backbone_out_indices"][constants["in_index"][0]]
+        assert last == max(constants["backbone_out_indices"])
+        assert_normalisation(constants)
+    for name, found in (("voc2012", VOC2012), ("ade20k", ADE20K)):
+        assert dinov2["constants"][name]["num_classes"] == found.num_classes
+
+
+def assert_normalisation(recorded: Mapping[str, Sequence[float]]) -> None:
+    mean, deviation = (torch.tensor(recorded[name])[:, None, None] for name in ("mean", "std"))
+    levels = torch.arange(256.0).expand(3, 1, 256)
+    torch.testing.assert_close(normalised(levels.byte()), (levels - mean) / deviation)
 
 
 @pytest.mark.parametrize("kind", ["single", "multi"])
@@ -130,6 +166,10 @@ def test_dinov3_head(kind: str, dinov3: Any) -> None:
     group = dinov3["head"][kind]
     for case in group["cases"]:
         head = head_of(group["state"], RULES["dinov3"])
+        assert (head.norm.eps, head.norm.momentum) == (group["bn_eps"], group["bn_momentum"])
+        kept_BD = kept_channels(*case["dropout_channel_mask"].shape, case["dropout_p"], seed=0)
+        assert kept_BD is not None
+        assert kept_BD.unique().tolist() == case["dropout_channel_mask"].unique().tolist()
         maps = [found if found.ndim == 4 else found[:, :, None, None] for found in case["features"]]
         with torch.no_grad():
             logits = head.eval()(maps)
@@ -252,8 +292,9 @@ def test_dinov3_metrics(dinov3: Any) -> None:
         ours = {"mIoU": "mIoU", "aAcc": "aAcc", "acc": "mAcc", "recall": "mAcc", "dice": "mDice"}
         ours |= {"precision": "mPrecision", "fscore": "mFscore"}
         assert {name: found[ours[name]] for name in recorded} == pytest.approx(recorded, abs=1e-4)
-        (iou_K,), _, _ = class_scores(total[None].numpy())
-        assert (iou_K / 100).tolist() == pytest.approx(case["per_class"]["mIoU"].tolist(), abs=1e-6, nan_ok=True)
+        (iou_K,), (accuracy_K,), _ = class_scores(total[None].numpy())
+        for values_K, name in ((iou_K, "mIoU"), (accuracy_K, "acc"), (accuracy_K, "recall")):
+            assert (values_K / 100).tolist() == pytest.approx(case["per_class"][name].tolist(), abs=1e-6, nan_ok=True)
     zero = dinov3["metrics"]["reduce_zero_label_map"]
     labels = zero["in"][: ADE20K.num_classes + 1]
     assert torch.equal(torch.where(labels == 0, VOID, labels - 1).to(torch.uint8), zero["out_uint8"][: len(labels)])
@@ -288,7 +329,8 @@ def test_dinov3_training_transform(dinov3_transforms: Any) -> None:
         if "after_photo" in case:
             assert int((pixels.int() - case["after_photo"].int()).abs().max()) <= 1
             pixels = case["after_photo"]
-        missing = (0, rules.size - pixels.shape[2], 0, rules.size - pixels.shape[1])
+        height, width = case["crop_size"]
+        missing = (0, width - pixels.shape[2], 0, height - pixels.shape[1])
         torch.testing.assert_close(F.pad(normalised(pixels), missing), case["output_image"], atol=1e-5, rtol=0)
         padded = F.pad(torch.from_numpy(classes.copy()), missing, value=VOID)
         assert torch.equal(padded, case["output_label"])
@@ -305,18 +347,22 @@ def test_dinov3_test_transform(dinov3_transforms: Any) -> None:
 def test_dinov3_from_image_to_metric(dinov3_transforms: Any) -> None:
     group = dinov3_transforms["end_to_end"]
     rules = dataclasses.replace(RULES["dinov3"], size=group["crop"], stride=group["stride"])
-    assert group["crop"] == group["img_size"]
+    resized = dataclasses.replace(rules, size=group["img_size"])
     head = head_of(group["head_state"], rules).eval()
     extract = toy(group["toy_conv_weight"], group["toy_conv_bias"], padded=False)
     total = torch.zeros(3, group["num_classes"], dtype=torch.int64)
     for case in group["images"]:
         raw = case["label"].numpy()
         classes = np.where((raw == 0) | (raw == VOID), VOID, raw - 1).astype(np.uint8)
-        image, labels = test_pair(Image.fromarray(case["image"].numpy()), classes, rules)
+        image, labels = test_pair(Image.fromarray(case["image"].numpy()), classes, resized)
         assert list(image.shape[1:]) == case["network_input_hw"]
         (found,) = predict([head], image, (labels.shape[0], labels.shape[1]), rules, extract)
         assert float((found == case["argmax"].long()).float().mean()) >= 0.998
-        total += count_pixels(found, labels, group["num_classes"])
+        counted = count_pixels(found, labels, group["num_classes"])
+        intersection, predicted, labelled = counted
+        areas = torch.stack([intersection, predicted + labelled - intersection, predicted, labelled])
+        assert int((areas - case["areas"]).abs().max()) <= 0.002 * found.numel()
+        total += counted
     metrics = compute_metrics(total)[0] | further_metrics(total)
     ours = {"mIoU": "mIoU", "aAcc": "aAcc", "acc": "mAcc", "recall": "mAcc", "dice": "mDice"}
     ours |= {"precision": "mPrecision", "fscore": "mFscore"}
@@ -331,6 +377,8 @@ def test_dinov2_head(dinov2: Any) -> None:
         with torch.no_grad():
             torch.testing.assert_close(head.eval()(maps), case["eval_logits"], atol=1e-5, rtol=0)
             torch.testing.assert_close(head.train()(maps), case["train_logits"], atol=1e-5, rtol=0)
+        for name in ("running_mean", "running_var"):
+            torch.testing.assert_close(head.norm.get_buffer(name), case[f"train_{name}_after"], atol=1e-5, rtol=0)
 
 
 def test_dinov2_learning_rates_and_training(dinov2: Any) -> None:
@@ -340,6 +388,11 @@ def test_dinov2_learning_rates_and_training(dinov2: Any) -> None:
         steps = case.get("steps", range(case["total_iter"]))
         found = [learning_rate(rules, case["base_lr"], step, case["total_iter"], 1) for step in steps]
         assert found == pytest.approx(case["lr"], rel=1e-12)
+    published = lr["published"]
+    rules, total = rules_like(published, RULES["dinov2"]), published["total_iter"]
+    rates = [learning_rate(rules, published["base_lr"], step, total, 1) for step in range(total)]
+    assert sum(rates) == pytest.approx(published["sum_over_all_steps"], rel=1e-9)
+    assert (max(rates), rates.index(max(rates))) == (pytest.approx(published["max"], rel=1e-12), published["argmax"])
     run = dinov2["train"]
     rules = rules_like(run, RULES["dinov2"])
     rates = [learning_rate(rules, run["base_lr"], step, run["total_iter"], 1) for step in range(run["total_iter"])]
@@ -369,8 +422,13 @@ def test_dinov2_sliding_windows(dinov2: Any) -> None:
         boxes = window_boxes(height, width, group["crop"], group["stride"])
         assert len(boxes) == case["num_crops"]
         logits = windowed(extract, head, case["image"], boxes)
+        for found, box, wanted in zip(logits, boxes, case.get("crop_logits", []), strict=False):
+            torch.testing.assert_close(enlarged(found, (box[1] - box[0], box[3] - box[2])), wanted, atol=1e-4, rtol=0)
         whole = joined_windows(logits, boxes, (height, width))
         torch.testing.assert_close(whole, case["logits"], atol=1e-4, rtol=0)
+        rules = dataclasses.replace(RULES["dinov2"], size=group["crop"], stride=group["stride"])
+        (found,) = predict([head], case["image"][0], (height, width), rules, extract)
+        assert_classes(found, case["logits"][0].argmax(0), case["logits"])
 
 
 @pytest.mark.parametrize("name", ["voc_like", "ade_like"])
