@@ -304,7 +304,7 @@ _ALL = (
     ),
     Task(
         name="linear_segmentation",
-        summary="Train a linear layer on a frozen backbone's patches to segment ADE20K, PASCAL VOC or Cityscapes, and measure mIoU.",
+        summary="Train a linear layer on a frozen backbone's patches to segment ADE20K or another labelled set, and measure mIoU.",
         folder=ADE20K_SET.folder,
         dataset=ADE20K_SET.dataset,
         downloads=ADE20K_SET.downloads,

@@ -63,6 +63,12 @@ def _options(task: str, spec: Any) -> dict[str, Any]:
         case "classification":
             side = max(step, _SIDE // step * step)
             return {"classifiers": ["knn"], "neighbours": [5], "resize": side, "crop": side, "workers": 0}
+        case "linear_segmentation":
+            return {"iterations": 1, "batch_size": 2, "size": max(step, _SIDE), "workers": 0}
+        case "retrieval_segmentation":
+            return {"input_size": max(step, _SIDE // step * step), "memory_size": 40, "neighbours": 4, "pictures": 0, "workers": 0}
+        case "depth":
+            return {"iterations": 1, "batch_size": 2, "crop": [48, _SIDE], "draw_images": 0, "workers": 0}
         case "segmentation":
             sides = dict.fromkeys(("crop", "train_short_side", "test_short_side"), _SIDE)
             return {**_ONE_UPDATE, **sides, "override": THIN_HEADS["fpn"]}

@@ -13,7 +13,7 @@ class LinearSegmentationConfig:
     """Segment images by a linear layer on a frozen backbone's patches; every default is the named protocol's."""
 
     backbone: Path  # Backbone file to evaluate.
-    data: Path  # The folder ADEChallengeData2016, VOCdevkit/VOC2012 or cityscapes; its content says which data set it is.
+    data: Path  # ADEChallengeData2016, VOCdevkit/VOC2012, cityscapes or cocostuff; the folder's content says which data set it is.
     output: Path  # Folder for result.json, the heads and the counts. The same command line continues an interrupted run.
     name: str = ""  # Name of the row in the tables; by default the backbone file's.
     protocol: ProtocolName = "dinov3"

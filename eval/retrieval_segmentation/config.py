@@ -13,7 +13,7 @@ class RetrievalSegmentationConfig:
     """Segment images by the labels of the most similar patches of training images; every default is the published protocol's."""
 
     backbone: Path  # Backbone file to evaluate.
-    data: Path  # ADEChallengeData2016, VOC2012 or cityscapes.
+    data: Path  # VOCdevkit/VOC2012, ADEChallengeData2016, cityscapes or cocostuff; the folder's content says which data set it is.
     output: Path
     """Folder for result.json, pictures and patches. The same command line continues an interrupted run."""
     name: str = ""  # Name of the row in the tables; by default the backbone file's.
