@@ -9,8 +9,8 @@ from itertools import islice
 from typing import Any
 
 from backbones.layouts import contrastive, dinov2, dinov3, libraries, patchbench, student_teacher
-from backbones.layouts.base import Conversion, Layout, Network, state_dict_at
-from backbones.layouts.keys import LayoutError, UnknownNetworkError, abbreviate, under
+from backbones.layouts.base import Conversion, Layout, Network
+from backbones.layouts.keys import LayoutError, UnknownNetworkError, abbreviate
 from backbones.layouts.search import beside, choose, find_networks, groups, most_special
 
 __all__ = ["LAYOUTS", "NAMINGS", "Conversion", "Layout", "LayoutError", "abbreviate", "convert"]
@@ -38,15 +38,14 @@ def layouts_of(checkpoint: Any, networks: list[Network]) -> list[Layout]:
         for layout in LAYOUTS.values()
         if layout.place is not None
         and (layout.also is None or layout.also(checkpoint))
-        and any(network.place == default[layout.name] and _is_in(checkpoint, network, layout) for network in networks)
+        and any(network.place == default[layout.name] and _is_in(network, layout) for network in networks)
     ]
     return most_special(files) or list({network.naming.name: network.naming for network in networks}.values())
 
 
-def _is_in(checkpoint: Any, network: Network, layout: Layout) -> bool:
+def _is_in(network: Network, layout: Layout) -> bool:
     """Whether a network has the names that it has in an author's file."""
-    inside = under(state_dict_at(checkpoint, network.path), network.prefix)
-    return network.naming.name in ("timm", "mmpretrain") and layout.bears_marks(inside.keys())
+    return network.naming.name in ("timm", "mmpretrain") and layout.bears_marks(network.weights.keys())
 
 
 def convert(checkpoint: Any, layout_name: str | None, branch: str | None, num_heads: int | None) -> Conversion:

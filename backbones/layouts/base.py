@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from backbones.layouts.architecture import PUBLISHED_HEADS, complete_backbone
-from backbones.layouts.keys import KeyTable, LayoutError, UnknownNetworkError, Weights, apply_table, nested, own_keys
+from backbones.layouts.keys import KeyTable, LayoutError, UnknownNetworkError, Weights, apply_table, nested, own_keys, under
 from backbones.spec import DINOV3_PERIODS, BackboneSpec, DINOv3Spec, PlainViTSpec, ViTSpec
 
 if TYPE_CHECKING:
@@ -64,10 +64,16 @@ class Network(NamedTuple):
     naming: Layout  # The layout whose names its tensors have.
     path: str  # The keys of the nested dictionaries, joined by `/`.
     prefix: str  # What stands before each of its names.
+    group: Weights  # All tensors at the path.
 
     @property
     def place(self) -> str:
         return f"{self.path}/{self.prefix}" if self.path else self.prefix
+
+    @property
+    def weights(self) -> Weights:
+        """Its tensors, by their names without the prefix."""
+        return under(self.group, self.prefix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +118,8 @@ class Layout:
         naming, prefix = network.naming, network.prefix
         if refusal := self.refusal or naming.refusal:
             raise UnknownNetworkError(refusal)
-        weights = state_dict_at(checkpoint, network.path)
-        inside = {name: tensor for name, tensor in weights.items() if name.startswith(prefix)}
-        keys = naming.keys or own_keys({name.removeprefix(prefix) for name in inside})
+        inside = {name: tensor for name, tensor in network.group.items() if name.startswith(prefix)}
+        keys = naming.keys or own_keys(network.weights)
         drops = dict.fromkeys((*_COUNTERS, *naming.drops, *self.drops))
         try:
             taken: Weights
@@ -122,7 +127,8 @@ class Layout:
             for step in naming.steps:
                 taken = step(taken)
             masks = {name: tensor for name, tensor in inside.items() if name.endswith("attn_mask")}
-            stated = next((heads(checkpoint) for heads in (self.heads, naming.heads) if num_heads is None and heads), num_heads)
+            heads_of = self.heads or naming.heads
+            stated = heads_of(checkpoint) if num_heads is None and heads_of is not None else num_heads
             hides_heads = DINOV3_PERIODS not in taken
             spec, taken = complete_backbone(taken, stated, masks)
             config = entry_at(checkpoint, "config") if naming.heads else None
@@ -136,7 +142,8 @@ class Layout:
             raise LayoutError("incomplete checkpoint, it has neither norm.weight nor fc_norm.weight (timm's names)")
         epochs = (stated_epoch(checkpoint, path) for path in _EPOCHS)
         epoch = next((epoch for epoch in epochs if epoch >= 0), -1)
-        epoch += self.epoch_is_index and epoch >= 0
+        if self.epoch_is_index and epoch >= 0:
+            epoch += 1
         return Conversion(
             source=Source(format=self.name, branch=branch, epoch=epoch),
             spec=spec,

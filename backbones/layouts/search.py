@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from backbones.layouts.base import Layout, Network, entry_at, is_state_dict, state_dict_at
+from backbones.layouts.base import Layout, Network, entry_at, is_state_dict
 from backbones.layouts.keys import NUMBERS, LayoutError, Weights, abbreviate, own_keys, under
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def find_networks(checkpoint: Any, namings: Collection[Layout]) -> list[Network]
             fitting = [
                 naming for naming in namings if naming.bears_marks(names) and (not naming.also or naming.also(checkpoint))
             ]
-            found += [Network(naming, path, prefix) for naming in most_special(fitting)]
+            found += [Network(naming, path, prefix, weights) for naming in most_special(fitting)]
     return found
 
 
@@ -149,7 +149,7 @@ def choose(checkpoint: Any, networks: list[Network], branch: str | None) -> tupl
     best = [label for label in known if ranks[label] == min(ranks.values())]
     distinct: list[str] = []
     for label in best:
-        if not any(_same(checkpoint, known[label], known[other]) for other in distinct):
+        if not any(_same(known[label].weights, known[other].weights) for other in distinct):
             distinct.append(label)
     doubt = _doubt(checkpoint, known, ranks[best[0]])
     # A teacher or an average under an unusual name is not taken unasked, nor is anything else in its place.
@@ -162,10 +162,9 @@ def choose(checkpoint: Any, networks: list[Network], branch: str | None) -> tupl
     return known[best[0]], best[0], reason
 
 
-def _same(checkpoint: Any, one: Network, other: Network) -> bool:
+def _same(one: Weights, other: Weights) -> bool:
     """Whether two networks are the same one under two names: a module that a training loop holds twice."""
-    first, second = (under(state_dict_at(checkpoint, network.path), network.prefix) for network in (one, other))
-    return first.keys() == second.keys() and all(tensor.equal(second[name]) for name, tensor in first.items())
+    return one.keys() == other.keys() and all(tensor.equal(other[name]) for name, tensor in one.items())
 
 
 def _labels(networks: list[Network]) -> dict[str, Network]:
@@ -224,7 +223,7 @@ def beside(
 
     LayoutError if that looks like a part of the taken network, or the greater part of another one that is incomplete.
     """
-    inside = under(state_dict_at(checkpoint, taken.path), taken.prefix).keys()
+    inside = taken.weights.keys()
     tokens = {name for name, target in (taken.naming.keys or own_keys(inside)).items() if target and "." not in name}
     whole = [(network.path, network.prefix) for network in networks]
     has_better = any(_words(network.place) & (_TEACHERS | _AVERAGES) for network in networks)

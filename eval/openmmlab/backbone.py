@@ -19,15 +19,7 @@ from torch import Tensor, nn
 from backbones.base import check_taps, input_multiple, tap_shape
 from backbones.build import AnyBackbone, network_of
 from backbones.file import BackboneFile, read_backbone_file
-from backbones.spec import (
-    BackboneSpec,
-    ForeignSpec,
-    PlainViTSpec,
-    ViTSpec,
-    architecture_name,
-    spec_to_dict,
-    typical_image_size,
-)
+from backbones.spec import BackboneSpec, ForeignSpec, PlainViTSpec, ViTSpec, architecture_name, spec_to_dict
 from backbones.vit import ViT, resize_positions
 
 PositionResize = Literal["dino", "size"]
@@ -264,7 +256,7 @@ def _freeze_unused(network: AnyBackbone, last_tap: int) -> None:
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not parameters:
         return
-    side = typical_image_size(network.spec)
+    side = network.spec.image_size if isinstance(network.spec, ForeignSpec) else input_multiple(network.spec)
     with torch.enable_grad():
         maps = network.eval().forward_maps(torch.zeros(1, 3, side, side), range(last_tap + 1))
         total = torch.stack([map_BDhw.sum() for map_BDhw in maps]).sum()
