@@ -118,13 +118,14 @@ def convert_content(checkpoint: Any, chosen: Selection = UNCHOSEN) -> Conversion
             conversion = convert(meant, layout, branch, num_heads)
     except LayoutError as error:
         stated = [name for name in _stated_models(checkpoint) if layout is branch is num_heads is None]
-        if stated and (isinstance(error, UnknownNetworkError) or not _has_our_names(stated[0])):
-            return _convert_as_timms(meant, stated[0])
-        given = (("--key", chosen.key), ("--prefix", chosen.prefix), *(("--map", pair) for pair in chosen.renaming))
-        options = [part for option, value in given if value for part in (option, value)]
-        if not options:
-            raise
-        raise LayoutError(str(error), [[*options, *hint] for hint in error.hints if hint[0] == "--branch"]) from error
+        is_timms = bool(stated) and (isinstance(error, UnknownNetworkError) or not _has_our_names(stated[0]))
+        if not is_timms:
+            given = (("--key", chosen.key), ("--prefix", chosen.prefix), *(("--map", pair) for pair in chosen.renaming))
+            options = [part for option, value in given if value for part in (option, value)]
+            if not options:
+                raise
+            raise LayoutError(str(error), [[*options, *hint] for hint in error.hints if hint[0] == "--branch"]) from error
+        conversion = _convert_as_timms(meant, stated[0])
     check_fills(conversion.spec, conversion.state_dict)
     _check_architecture(checkpoint, conversion.spec)
     dropped = {f"not under --prefix {chosen.prefix}": others} if others else {}

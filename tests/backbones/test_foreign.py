@@ -243,6 +243,13 @@ def test_a_checkpoint_that_is_not_of_the_named_model() -> None:
         convert_content({**weights, "stray": torch.ones(2)}, Selection(layout="timm:eva02_tiny_patch14_224"))
 
 
+def test_what_lies_outside_of_the_prefix_is_listed_for_a_model_of_timm() -> None:
+    weights = {f"net.{name}": value for name, value in create("convnext_atto", pretrained=True).state_dict().items()}
+    checkpoint = {"arch": "convnext_atto", "state_dict": {**weights, "loss.weight": torch.ones(2)}}
+    found = convert_content(checkpoint, Selection(prefix="net."))
+    assert found.dropped["not under --prefix net."] == ("loss.weight",)
+
+
 def test_the_command_that_makes_a_backbone_file_of_a_model_of_timm_is_named() -> None:
     message = (
         r"^timm:resnet50: a model of timm, not a .*`python tools/convert_checkpoint.py timm:resnet50 NET.safetensors`, and give"
