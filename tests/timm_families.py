@@ -66,7 +66,13 @@ def _options(task: str, spec: Any) -> dict[str, Any]:
         case "linear_segmentation":
             return {"iterations": 1, "batch_size": 2, "size": max(step, _SIDE), "workers": 0}
         case "retrieval_segmentation":
-            return {"input_size": max(step, _SIDE // step * step), "memory_size": 40, "neighbours": 4, "pictures": 0, "workers": 0}
+            return {
+                "input_size": max(step, _SIDE // step * step),
+                "memory_size": 40,
+                "neighbours": 4,
+                "pictures": 0,
+                "workers": 0,
+            }
         case "depth":
             return {"iterations": 1, "batch_size": 2, "crop": [48, _SIDE], "draw_images": 0, "workers": 0}
         case "segmentation":

@@ -22,12 +22,10 @@ class RetrievalSegmentationConfig:
     memory_size: int | None = None
     """Patches that hummingbird remembers: 102400 (the default), 1024000 and 10240000 have published values."""
     augmentation_epochs: int | None = None  # Random views of each training image that hummingbird remembers; by default 2.
-    neighbours: int | None = (
-        None  # Patches that vote under hummingbird; by default 30. CAPI's rule chooses their number itself.
-    )
-    temperature: float | None = (
-        None  # A neighbour's weight under hummingbird is a softmax of cosine / temperature; by default 0.02.
-    )
+    neighbours: int | None = None
+    """Patches that vote under hummingbird; by default 30. CAPI's rule chooses their number itself."""
+    temperature: float | None = None
+    """A neighbour's weight under hummingbird is a softmax of cosine / temperature; by default 0.02."""
     input_size: int | None = None
     """Side of the square input in pixels; by default 512 (hummingbird) or 224, or the next multiple of the patch size below."""
     search: Literal["torch", "faiss"] = "torch"
