@@ -68,22 +68,6 @@ def test_torchvisions_resnet_without_batch_counters(tmp_path: Path) -> None:
     torch.testing.assert_close(network.forward_maps(images, [3])[0], expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("image_size", [112, 224])
-def test_swin_masks_show_the_pretraining_size(tmp_path: Path, image_size: int) -> None:
-    # At 112 pixels the last stage fits one window of 7, so its second block is not shifted; at 224 it is.
-    numbers: dict[str, Any] = {"embed_dim": 16, "depths": (1, 2, 2), "num_heads": (2, 4, 4), "window_size": 7}
-    reference = SwinTransformer(img_size=image_size, num_classes=0, **numbers).eval()
-    state = {**reference.state_dict(), **{name: buffer for name, buffer in reference.named_buffers() if buffer is not None}}
-    path = save(tmp_path / "swin.pth", {"model": state})
-    conversion = open_backbone(path)
-    assert conversion.spec == SwinSpec(**numbers, image_size=image_size)
-    write_conversion(conversion, path, tmp_path / "swin.safetensors")
-    images = torch.rand(1, 3, image_size, image_size)
-    with torch.no_grad():
-        found = load_backbone(tmp_path / "swin.safetensors").eval().forward_tokens(images).patches
-        torch.testing.assert_close(found, reference.forward_features(images).flatten(1, 2), atol=1e-5, rtol=0)
-
-
 @pytest.mark.parametrize(
     ("window", "image_size", "stored"),
     [

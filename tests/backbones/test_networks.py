@@ -1,7 +1,6 @@
 """ViTs with what DINOv2 and DINOv3 add to them, against descriptions that are written out and against timm's own."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from backbones.build import build_backbone, network_of
 from backbones.convert import Selection, convert_content
-from backbones.dinov3 import DINOv3
 from backbones.layouts.architecture import with_periods
 from backbones.spec import DINOv3Spec, ViTSpec, spec_from_dict, spec_to_dict
 from tests.layouts import DINOV2, DINOV3, GATED, REGISTERS, VIT, make_all, weights_of, without_periods
@@ -65,34 +63,6 @@ def test_the_authors_layout_against_the_description(name: str, size: tuple[int, 
     network = network_of(conversion.spec, conversion.state_dict)
     expected = patch_features(MADE[name].checkpoint, images(size), conversion.spec.num_heads)  # type: ignore[arg-type]
     torch.testing.assert_close(network.forward_tokens(images(size)).patches, expected, atol=TOLERANCE, rtol=1e-5)
-
-
-def _computed_periods(network: DINOv3) -> None:
-    network.rope.periods.copy_(weights_of(DINOV3)["rope.periods"])
-
-
-def _neighbouring_channels(network: DINOv3) -> None:
-    network.rope.rotate_half = False
-    for block in network.blocks:
-        block.attn.rotate_half = False
-
-
-def _rotated_registers(network: DINOv3) -> None:
-    for block in network.blocks:
-        block.attn.num_prefix_tokens = 1
-    network.rope.get_embed = lambda shape: torch.cat(  # type: ignore[method-assign]
-        [network.rope._create_embed((1, network.spec.register_tokens)), network.rope._create_embed(shape)]
-    )
-
-
-@pytest.mark.parametrize("mistake", [_computed_periods, _neighbouring_channels, _rotated_registers])
-@torch.no_grad()
-def test_known_mistakes_change_the_features(mistake: Callable[[DINOv3], None]) -> None:
-    conversion = convert_content(MADE["dinov3"].checkpoint)
-    network = network_of(conversion.spec, conversion.state_dict)
-    mistake(network)
-    expected = patch_features(MADE["dinov3"].checkpoint, images(SIZES[1]), DINOV3.num_heads)
-    assert (network.forward_tokens(images(SIZES[1])).patches - expected).abs().max() > 1e-4
 
 
 def test_specs_and_sizes_that_do_not_fit_are_refused() -> None:

@@ -33,9 +33,8 @@ def test_what_a_tool_writes_is_taken_without_an_option(written: Written, tmp_pat
 @pytest.mark.parametrize(
     ("name", "changes", "layout"),
     [
-        ("vit_base_patch14_dinov2", {"img_size": 56}, None),
+        ("vit_small_patch14_dinov2", {"img_size": 56}, None),
         ("resnet50", {}, None),
-        ("eva02_tiny_patch14_224", {}, "timm:eva02_tiny_patch14_224"),
         ("convnext_atto", {}, "timm:convnext_atto"),
     ],
 )
@@ -86,21 +85,18 @@ def test_preferred_networks_are_reported_and_the_others_can_be_chosen() -> None:
             under(own="model.") | {f"model_ema.{name.replace('.', '')}": tensor for name, tensor in WEIGHTS[VIT].items()},
             ["--prefix model."],
         ),
-        (
-            {**under(own="backbone."), **prefixed("other.", dict(list(WEIGHTS[VIT].items())[3:]))},
-            ["--prefix backbone."],
-        ),
+        ({**under(own="backbone."), **prefixed("other.", dict(list(WEIGHTS[VIT].items())[3:]))}, ["--prefix backbone."]),
     ],
     ids=[
-        "two unknown",
+        "two-unknown",
         "two",
         "target",
         "momentum",
-        "of a loss",
+        "of-a-loss",
         "unknown",
-        "no teacher",
-        "odd average",
-        "no dots",
+        "no-teacher",
+        "odd-average",
+        "no-dots",
         "incomplete",
     ],
 )

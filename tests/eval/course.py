@@ -19,6 +19,7 @@ from common.files import lock_folder
 from eval.__main__ import main
 from eval.openmmlab import finetune
 from eval.result import Result, ResultError, read_result
+from tests.architectures import ANY, backbone_of
 from tests.processes import evaluate, evaluate_in_two, fork, kill_when
 from tests.toy import write_toy_backbone
 
@@ -155,6 +156,14 @@ class Course:
         (finished / "result.json").unlink()
         assert task.evaluate(task.options(finished, name="toy")).metrics == result.metrics
         assert _training_log(finished) == log
+
+    @pytest.mark.parametrize("name", ANY)
+    def test_any_backbone(self, task: Task, name: str, tmp_path: Path) -> None:
+        lengths = {"batch_size": 2, "device_batch_size": 2, "iterations": 1, "max_val_images": 1, "draw_images": 0}
+        result = task.evaluate(task.options(tmp_path / "out", backbone=backbone_of(name, tmp_path), **lengths))
+        deviations = result.protocol.deviations
+        assert name in deviations["backbone"][1]
+        assert ("strides" in deviations) == ("patch14" in name or "blocks" in name)
 
     def test_mistakes_are_one_line(self, task: Task, tmp_path: Path) -> None:
         given = task.options(tmp_path / "out")

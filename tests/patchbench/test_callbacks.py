@@ -51,34 +51,6 @@ def test_lightnings_protocol_by_a_stand_in(
     assert [sorted(metrics)[-1] for metrics in logged] == ["davis/J-Recall"]
 
 
-def test_a_training_by_lightning(network: nn.Module, callback_options: dict[str, Any], tmp_path: Path) -> None:
-    lightning = pytest.importorskip("lightning.pytorch")
-
-    class Module(lightning.LightningModule):  # type: ignore[name-defined, misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.backbone = network
-
-        def training_step(self, batch: torch.Tensor, _: int) -> torch.Tensor:
-            return self.backbone(batch).square().mean()
-
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.SGD(self.parameters(), 1e-3)
-
-    module = Module()
-    monitor = lightning.callbacks.ModelCheckpoint(tmp_path, monitor="davis/J&F-Mean", mode="max", every_n_epochs=2)
-    callbacks = [patchbench.lightning_callback(module.backbone, **callback_options), monitor]
-    trainer = lightning.Trainer(
-        max_epochs=2, callbacks=callbacks, accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path
-    )
-    trainer.fit(module, torch.utils.data.DataLoader(torch.rand(2, 3, 64, 64)))
-    result = read_result(tmp_path / "run/epoch_2/davis/result.json")
-    value = result.metrics["J&F-Mean"].value
-    assert float(trainer.callback_metrics["davis/J&F-Mean"]) == pytest.approx(value)
-    assert float(monitor.best_model_score) == pytest.approx(value)
-    assert network.training
-
-
 def test_the_trainers_protocol_by_a_stand_in(
     network: nn.Module, callback_options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,22 +63,6 @@ def test_the_trainers_protocol_by_a_stand_in(
     for epoch in (1.0, 1.9999, 3.0):
         callback.on_epoch_end(None, SimpleNamespace(epoch=epoch), None, model=network)
     assert [sorted(metrics)[-1] for metrics in logged] == ["davis/J-Recall"]
-
-
-def test_a_training_by_hugging_faces_trainer(callback_options: dict[str, Any], tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
-    pytest.importorskip("accelerate")
-    sizes = {"hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 6, "intermediate_size": 384, "image_size": 64}
-    model = transformers.ViTForImageClassification(transformers.ViTConfig(**sizes, num_labels=2))
-    items = [{"pixel_values": torch.rand(3, 64, 64), "labels": index % 2} for index in range(4)]
-    options = transformers.TrainingArguments(
-        str(tmp_path / "hf"), num_train_epochs=2, per_device_train_batch_size=2, use_cpu=True, report_to=[], save_strategy="no"
-    )
-    trainer = transformers.Trainer(model, options, train_dataset=items)
-    trainer.add_callback(patchbench.trainer_callback(trainer, model.vit, **callback_options))
-    trainer.train()
-    value = read_result(tmp_path / "run/epoch_2/davis/result.json").metrics["J&F-Mean"].value
-    assert [entry["davis/J&F-Mean"] for entry in trainer.state.log_history if "davis/J&F-Mean" in entry] == [value]
 
 
 TRAINING = """

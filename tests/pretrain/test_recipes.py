@@ -136,43 +136,29 @@ LAUGHS = "a: &a [x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("optim: {lr: 1}\noptim: {clip_grad: 1}", "optim is given twice"),
         ("optim:\n  lr: 1\n  lr: 2", "lr is given twice.*line 2"),
-        ("optim: {clip-grad: 1, clip_grad: 2}", "clip_grad is given twice"),
-        ("method: dino\nmethod: moby", "method is given twice"),
-        ("optim: {lr: {a: 1, a: 2}}", "a is given twice"),
         ("optim.lr: 1", "optim.lr: is 1; give it fields"),
         ("optim:", "optim: is nothing"),
         ("optim: 3", "optim: is 3"),
         ("method: ~", "method: is nothing"),
         (LAUGHS, "aliases are not allowed"),
-        ("a: &a [*a]", "aliases are not allowed"),
-        ("[" * 20_000, "nested too deeply"),
-        ("optim: {lr: " + "{a: " * 20_000, "nested too deeply"),
-        ("# " + "x" * 1_000_000, "1,000,002 characters"),
-        ("optim: {lr: 2001-99-99}", "not a recipe in YAML"),
         ("train: {seed: 010}", "not a recipe in YAML: 010 is no decimal number"),
         ("optim: {lr: " + "9" * 5000 + "}", "not a recipe in YAML"),
         ("\x00", "not a recipe in YAML"),
+        ("\udcff", "not a recipe in YAML"),
         ("a: [", "not a recipe in YAML"),
         ("just text", "not a recipe; it must map sections to fields"),
         ("", "not a recipe; it must map sections to fields"),
     ],
 )
 def test_recipes_that_say_nothing_or_two_things_are_named(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "own.yaml").write_text(text)
+    """The rules of strict YAML have tests of their own."""
+    (tmp_path / "own.yaml").write_text(text, errors="surrogateescape")
     (tmp_path / "over.yaml").write_text("extends: own\nmethod: dino\n")
     for recipe in ("own", "over"):
         with pytest.raises(ValueError, match=rf"^{tmp_path}/own\.yaml: .*{message}") as caught:
             parse_run([f"{tmp_path}/{recipe}.yaml"])
         assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00r", b"\x80\x04\x95", bytes(range(256))])
-def test_other_files_are_no_recipes(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "own.yaml").write_bytes(content)
-    with pytest.raises(ValueError, match=r"own\.yaml: not a recipe in YAML"):
-        parse_run([f"{tmp_path}/own.yaml"])
 
 
 def test_home_folders_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

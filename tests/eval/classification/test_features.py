@@ -176,13 +176,6 @@ def test_an_interrupted_extraction_continues(configure: Configure, monkeypatch: 
     assert torch.equal(store.rows(indices), store.rows(ALL)[indices])
 
 
-def test_a_second_machine_with_a_cache_of_its_own(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ROWS_PER_FILE", 4)
-    monkeypatch.setattr(module, "world_size", lambda: 2)
-    with pytest.raises(ValueError, match=r"00001.npy and 2 more .* are not there; several machines must share --cache"):
-        extract(configure(), "knn")
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_cannot_be_decoded_is_named(configure: Configure, workers: int) -> None:
     config = configure(workers=workers)

@@ -17,7 +17,7 @@ from mmengine.registry import HOOKS
 from common.cli import Interrupted
 from eval.result import read_result
 from eval.segmentation.config import SegmentationConfig
-from tests.architectures import ANY, backbone_of
+from tests.architectures import ANY
 from tests.eval.course import OPTIONS, Course, Task, assert_same_weights, weights_of_one_update
 from tests.eval.rows import ROWS, THIN_HEADS, toy
 
@@ -49,6 +49,10 @@ class TestCourse(Course):
     @pytest.mark.long  # detection's is run every time
     def test_two_processes_have_the_losses_of_one(self, task: Task, tmp_path: Path) -> None:
         super().test_two_processes_have_the_losses_of_one(task, tmp_path)
+
+    @pytest.mark.parametrize("name", [ANY[1], ANY[3]])  # of other strides, and of four maps; detection takes all
+    def test_any_backbone(self, task: Task, name: str, tmp_path: Path) -> None:
+        super().test_any_backbone(task, name, tmp_path)
 
     def test_a_signal_leaves_a_checkpoint(self, task: Task, finished: Path, tmp_path: Path) -> None:
         """Up to a thousand updates were lost, and a job shorter than that never got on."""
@@ -106,12 +110,3 @@ def test_the_task_says_nothing_while_it_is_imported() -> None:
     command = [sys.executable, "-c", "import eval.segmentation.task, eval.detection.task"]
     imported = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True)
     assert imported.stdout == ""
-
-
-@pytest.mark.parametrize("name", ANY)
-def test_any_backbone(name: str, task: Task, tmp_path: Path) -> None:
-    lengths = {"batch_size": 2, "iterations": 1, "max_val_images": 1, "draw_images": 0}
-    result = task.evaluate(task.options(tmp_path / "out", backbone=backbone_of(name, tmp_path), **lengths))
-    deviations = result.protocol.deviations
-    assert name in deviations["backbone"][1]
-    assert ("strides" in deviations) == ("patch14" in name or "blocks" in name)
