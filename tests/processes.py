@@ -1,5 +1,6 @@
 """Functions in other processes, forked by a server that has imported everything once; scripts under torchrun are started afresh."""
 
+import atexit
 import importlib
 import multiprocessing
 import os
@@ -62,6 +63,13 @@ def _run(log: Path, variables: dict[str, str], target: Callable[..., object], *a
     target(*arguments)
 
 
+@atexit.register
+def _leave_none() -> None:
+    """What a failed test leaves running would otherwise be waited for."""
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
 def run_as_command(main: Callable[[Sequence[str]], int | None], arguments: Sequence[object]) -> None:
     """A command's `main` as its entry point runs it."""
     sys.argv = ["command", *map(str, arguments)]
@@ -69,9 +77,12 @@ def run_as_command(main: Callable[[Sequence[str]], int | None], arguments: Seque
 
 
 def statuses(processes: Sequence[BaseProcess]) -> list[int | None]:
-    """Wait for processes and return how they ended."""
+    """Wait for processes, end those that take too long, and return how they ended."""
     for process in processes:
         process.join(LONGEST_S)
+        if process.is_alive():
+            os.killpg(process.pid or 0, signal.SIGKILL)
+            process.join()
     return [process.exitcode for process in processes]
 
 

@@ -49,7 +49,7 @@ swin_specs = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     spec=st.one_of(vit_specs, swin_specs, st.sampled_from([DINOV3, GATED])),
     layout=st.sampled_from(LAYOUTS),

@@ -46,14 +46,15 @@ def test_looking_changes_nothing(method: str) -> None:
     assert_equal(*states)
 
 
-@pytest.mark.parametrize("method", METHODS)
+STATES = {"healthy": "", "constant": "all outputs are alike, whatever the image", "uniform": "spread over all prototypes"}
+
+
 @pytest.mark.parametrize(
-    ("state", "message"),
-    [("healthy", ""), ("constant", "all outputs are alike, whatever the image"), ("uniform", "spread over all prototypes")],
+    ("method", "state"),
+    [(method, state) for method in METHODS for state in STATES if state != "uniform" or METHODS[method].prototypes],
 )
-def test_the_state_of_a_network(method: MethodName, state: str, message: str, caplog: pytest.LogCaptureFixture) -> None:
-    if state == "uniform" and not METHODS[method].prototypes:
-        return
+def test_the_state_of_a_network(method: MethodName, state: str, caplog: pytest.LogCaptureFixture) -> None:
+    message = STATES[state]
     config = tiny_config(method)
     networks = build_networks(config, torch.device("cpu"))
     spoil(networks, state)

@@ -221,13 +221,6 @@ def test_cocos_names_stay_in_their_folder(tmp_path: Path, name: str) -> None:
         images_of_coco(annotate(tmp_path, "1.jpg", name))
 
 
-def test_lists_of_other_systems(tmp_path: Path) -> None:
-    """A mark at the beginning, carriage returns, spaces inside of names and after them."""
-    touch(tmp_path, "a b.jpg", "c.jpg")
-    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa b.jpg\r\nc.jpg  \r\n\r\n")
-    assert list(images_of_list(tmp_path / "list.txt").names) == ["a b.jpg", "c.jpg"]
-
-
 def test_lists_keep_their_order_and_annotations_are_sorted(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "a/2.jpg", "far/3.jpg", *(f"train2017/{number}.jpg" for number in range(4)))
     (tmp_path / "list.txt").write_text(f"a/2.jpg\n\n  a/1.jpg \r\n{tmp_path}/far/3.jpg\na/2.jpg\n")
