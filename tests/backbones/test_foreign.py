@@ -15,7 +15,7 @@ from torch import Tensor
 from backbones.build import build_backbone, network_of
 from backbones.convert import Selection, convert_content, convert_timm_model, open_backbone, write_conversion
 from backbones.export import export_backbone
-from backbones.file import load_backbone, load_strictly, read_backbone_file, write_backbone_file
+from backbones.file import load_backbone, read_backbone_file, write_backbone_file
 from backbones.foreign import timm_spec
 from backbones.spec import FunctionSpec, TimmSpec, is_function_name
 from tests.toy import SOURCE
