@@ -130,14 +130,17 @@ def test_loss(recorded: dict[str, Any]) -> None:
         with_variance = step >= PUBLISHED.loss_warmup_iterations
         truth = sequence["gt"] * sequence["valid_mask"]
         assert float(log_error_loss(sequence["pred"], truth, with_variance, PUBLISHED)) == pytest.approx(wanted, abs=1e-5)
-    ones = torch.ones(1, 1, 2, 2)
+    ones = torch.ones(1, 1, 2, 2, requires_grad=True)
     for with_variance, name in ((False, "warm_loss"), (True, "loss")):
-        assert float(log_error_loss(ones, ones, with_variance, PUBLISHED)) == recording["perfect"][name]
+        loss = log_error_loss(ones, ones.detach(), with_variance, PUBLISHED)
+        assert float(loss) == recording["perfect"][name]
+        (gradient,) = torch.autograd.grad(loss, ones)
+        assert bool(gradient.isfinite().all()), "a root at 0 has none"
     one_pixel = torch.zeros(1, 1, 2, 2)
     one_pixel[..., 0] = torch.tensor([[[1.0, 0.0]]])
     assert math.isnan(recording["one_valid_pixel_loss"])
     assert math.isnan(recording["no_valid_pixel_loss"])
-    for truth in (one_pixel, 0 * ones):
+    for truth in (one_pixel, 0 * one_pixel):
         assert math.isnan(float(log_error_loss(ones, truth, True, PUBLISHED)))
 
 
