@@ -11,6 +11,7 @@ cocostuff/{images,annotations}/{train2017,val2017}/NAME.{jpg,png}               
 Loads no torch.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -89,11 +90,16 @@ def _voc_pairs(found: LabelledSet, root: Path, split: str) -> tuple[Pairs, list[
         return {}, [Finding("missing", f"{root} has no {' and no '.join(absent)}", advice=advice)]
     images, findings = list_images(root / "JPEGImages", ".jpg", root)
     labels, more = list_images(root / folder, ".png", root)
-    names = read_lines(root / listing)
     findings += more
-    if len(set(names)) != len(names) or any("/" in name or " " in name for name in names) or not names:
+    try:
+        names = read_lines(root / listing)
+    except ValueError as error:
+        return {}, [*findings, Finding("damaged", str(error), advice=advice)]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    odd = [name for name in names if "/" in name or " " in name]
+    if not names or twice or odd:
         text = f"{root / listing} must have at least one line, each the name of an image without folder and ending, none twice"
-        return {}, [*findings, Finding("wrong", text, advice=advice)]
+        return {}, [*findings, Finding("wrong", text, (*odd, *twice), advice)]
     for place, files in (("JPEGImages", images), (folder, labels)):
         lacking = [name for name in names if name not in files]
         findings += about("missing", f"{root / place} lacks images that {listing} names", lacking, advice)

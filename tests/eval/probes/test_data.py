@@ -1,5 +1,6 @@
 """The splits of PASCAL VOC 2012, Cityscapes and COCO-Stuff, and what is wrong with them, named before anything runs."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -93,11 +94,29 @@ def test_listed_images_that_are_absent_are_named(voc: Path) -> None:
     assert "SegmentationClass lacks images that ImageSets/Segmentation/val.txt names: 2007_000005" in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", "2007_000004\n2007_000004\n", "/JPEGImages/a.jpg /SegmentationClassAug/a.png\n"])
-def test_lists_of_another_form_are_refused(text: str, voc: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", ""),
+        ("2007_000004\n2007_000004\n", ": 2007_000004"),
+        ("/JPEGImages/a.jpg /SegmentationClassAug/a.png\n", ": /JPEGImages/a.jpg /SegmentationClassAug/a.png"),
+        ("2007_000004\n../2007_000005\n", ": ../2007_000005"),
+    ],
+)
+def test_lists_of_another_form_are_refused(text: str, named: str, voc: Path) -> None:
     (voc / "ImageSets/Segmentation/val.txt").write_text(text)
-    with pytest.raises(ValueError, match=r"val\.txt must have at least one line"):
+    message = (
+        f"val.txt must have at least one line, each the name of an image without folder and ending, none twice{named}; get"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
         check_splits(VOC2012, voc, ["train", "val"])
+
+
+def test_a_list_that_is_no_text_is_a_finding_so_that_the_data_doctor_goes_on(voc: Path) -> None:
+    (voc / "ImageSets/Segmentation/val.txt").write_text("2007_000004\n", encoding="utf-16")
+    (found,) = problems(voc)
+    assert "val.txt: not a text file in UTF-8" in found
+    assert "; get it from http://host.robots.ox.ac.uk/pascal/VOC" in found
 
 
 def test_training_on_the_images_of_the_test_is_refused(voc: Path, cityscapes: Path) -> None:
