@@ -1,7 +1,7 @@
 """Networks that are none of ours: models of timm and what users' functions return."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from backbones.foreign import timm_spec
 from backbones.spec import FunctionSpec, TimmSpec, is_function_name
 from tests.toy import SOURCE
 
-HIERARCHICAL = ("convnext_atto", "pvt_v2_b0", "regnetx_002", "mobilenetv3_small_050", "efficientnet_b0", "resnet18")
+HIERARCHICAL = ("convnext_atto", "pvt_v2_b0", "regnetx_002", "mobilenetv3_small_050", "resnet18")
 PLAIN = ("eva02_tiny_patch14_224", "xcit_nano_12_p16_224", "vit_tiny_r_s16_p8_224")
 REBUILT = ("hiera_tiny_224", "coat_lite_tiny")
 FUNCTIONS = "tests.architectures"
@@ -37,23 +37,26 @@ def images(height: int, width: int) -> Tensor:
     return torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture
-def named(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], Path]:
-    """The backbone file of a model of timm with random weights."""
-    monkeypatch.setattr(timm, "is_model_pretrained", lambda name: True)
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """The backbone file of a model of timm with random weights, made once."""
+    folder = tmp_path_factory.mktemp("named")
 
-    def make(name: str, folder: Path) -> Path:
+    def make(name: str) -> Path:
         source, output = Path(f"timm:{name}"), folder / f"{name}.safetensors"
-        write_conversion(convert_timm_model(source, create=create), source, output)
+        if not output.exists():
+            write_conversion(convert_timm_model(source, create=create), source, output)
         return output
 
-    return make
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timm, "is_model_pretrained", lambda name: True)
+        yield make
 
 
 @pytest.mark.parametrize("name", [*HIERARCHICAL, *PLAIN, *REBUILT])
 @torch.no_grad()
-def test_a_model_of_timm_keeps_its_features(name: str, named: Callable[[str, Path], Path], tmp_path: Path) -> None:
-    network, model = load_backbone(named(name, tmp_path)), create(name, pretrained=True).eval()
+def test_a_model_of_timm_keeps_its_features(name: str, named: Callable[[str], Path]) -> None:
+    network, model = load_backbone(named(name)), create(name, pretrained=True).eval()
     spec = network.spec
     assert isinstance(spec, TimmSpec)
     assert spec.rebuilt == (name in REBUILT)
@@ -72,8 +75,8 @@ def test_a_model_of_timm_keeps_its_features(name: str, named: Callable[[str, Pat
         assert found.shape == (1, channels, height // stride, width // stride)
 
 
-def test_positions_of_a_rebuilt_network_learn(named: Callable[[str, Path], Path], tmp_path: Path) -> None:
-    network = load_backbone(named("hiera_tiny_224", tmp_path))
+def test_positions_of_a_rebuilt_network_learn(named: Callable[[str], Path]) -> None:
+    network = load_backbone(named("hiera_tiny_224"))
     with torch.inference_mode():
         network.forward_maps(images(64, 96), [3])  # as an evaluation of frozen features before, in the same process
     network.forward_maps(images(64, 96), [3])[0].sum().backward()  # type: ignore[no-untyped-call]
@@ -122,13 +125,13 @@ def test_a_network_of_one_size_says_so() -> None:
     ],
 )
 def test_a_file_that_names_another_network_is_refused(
-    changes: dict[str, Any], message: str, named: Callable[[str, Path], Path], tmp_path: Path
+    changes: dict[str, Any], message: str, named: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    path = named("convnext_atto", tmp_path)
-    with safe_open(path, framework="pt") as archive:
+    whole, path = named("convnext_atto"), tmp_path / "changed.safetensors"
+    with safe_open(whole, framework="pt") as archive:
         content = json.loads(archive.metadata()["patchbench"])
     content["spec"] |= changes
-    save_file(load_file(path), path, metadata={"patchbench": json.dumps(content)})
+    save_file(load_file(whole), path, metadata={"patchbench": json.dumps(content)})
     with pytest.raises(ValueError, match=message):
         read_backbone_file(path)
 
@@ -245,8 +248,8 @@ def test_the_command_that_makes_a_backbone_file_of_a_model_of_timm_is_named() ->
         read_backbone_file(Path("timm:resnet50"))
 
 
-def test_timms_names_again(named: Callable[[str, Path], Path], tmp_path: Path) -> None:
-    content = read_backbone_file(named("convnext_atto", tmp_path))
+def test_timms_names_again(named: Callable[[str], Path], tmp_path: Path) -> None:
+    content = read_backbone_file(named("convnext_atto"))
     note = export_backbone(tmp_path / "out.pth", "timm", content.spec, content.state_dict, epoch=-1)
     assert note.endswith("--format timm:convnext_atto")
     again = open_backbone(tmp_path / "out.pth", Selection(layout="timm:convnext_atto"))
