@@ -9,6 +9,7 @@ import copy
 import hashlib
 import importlib
 import inspect
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +20,7 @@ from typing import Any
 
 import timm
 import torch
-import torch.nn.functional as F
-from timm.layers import resize_rel_pos_bias_table_simple
+from timm.layers import resample_abs_pos_embed, resample_abs_pos_embed_nhwc, resize_rel_pos_bias_table_simple
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -132,22 +132,22 @@ def _sized_network(name: str, height: int, width: int, device: torch.device) -> 
 
 def _resampled(name: str, value: Tensor, shape: torch.Size, grid: tuple[int, int]) -> Tensor:
     """A weight for another image size, bicubically where it belongs to positions; ValueError for others of another shape."""
-    if value.shape == shape:
+    patches = grid[0] * grid[1]
+    is_position = "pos_embed" in name and value.ndim in (3, 4)
+    # A longer image may have as many patches as the square one, such as 8 x 392 for 56 x 56, and yet none of its positions.
+    is_longer = is_position and value.ndim == 3 and grid[0] != grid[1] and math.isqrt(patches) ** 2 == patches <= shape[1]
+    if value.shape == shape and not is_longer:
         return value
+    resized: Tensor
     if name.endswith("relative_position_bias_table") and value.ndim == 2:
-        table: Tensor = resize_rel_pos_bias_table_simple(value, grid, tuple(shape))
-        return table
-    if "pos_embed" not in name or value.ndim not in (3, 4) or value.shape[-1] != shape[-1]:
+        resized = resize_rel_pos_bias_table_simple(value, grid, tuple(shape))
+    elif not is_position or value.shape[-1] != shape[-1]:
         raise ValueError(f"{name} of shape {tuple(value.shape)} has no meaning for another image size")
-    if value.ndim == 4:  # [1, h, w, D]
-        resized_1Dhw = F.interpolate(value.permute(0, 3, 1, 2), size=tuple(shape[1:3]), mode="bicubic")
-        return resized_1Dhw.permute(0, 2, 3, 1)
-    prefix = shape[1] - grid[0] * grid[1]
-    side = round((value.shape[1] - prefix) ** 0.5)
-    before_1ND, patches_1ND = value.tensor_split([prefix], dim=1)
-    patches_1Dss = patches_1ND.transpose(1, 2).unflatten(2, (side, side))
-    patches_1Dhw = F.interpolate(patches_1Dss, size=grid, mode="bicubic")
-    return torch.cat([before_1ND, patches_1Dhw.flatten(2).transpose(1, 2)], dim=1)
+    elif value.ndim == 4:  # [1, h, w, D]
+        resized = resample_abs_pos_embed_nhwc(value, list(shape[1:3]), antialias=False)
+    else:
+        resized = resample_abs_pos_embed(value, list(grid), num_prefix_tokens=shape[1] - patches, antialias=False)
+    return resized
 
 
 def build_timm_network(spec: TimmSpec, drop_path_rate: float = 0.0) -> TimmNetwork:

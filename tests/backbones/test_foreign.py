@@ -75,6 +75,19 @@ def test_a_model_of_timm_keeps_its_features(name: str, named: Callable[[str], Pa
         assert found.shape == (1, channels, height // stride, width // stride)
 
 
+@torch.no_grad()
+def test_as_many_positions_of_a_longer_image_are_resampled() -> None:
+    """56 x 56 were taken for 8 x 392 as they are."""
+    network: Any = build_backbone(timm_spec("hiera_tiny_224")).eval()
+    torch.nn.init.normal_(network.pos_embed)
+    wanted = timm.create_model("hiera_tiny_224", num_classes=0, img_size=(32, 1568)).eval()
+    square_1Dhw = network.pos_embed.unflatten(1, (56, 56)).permute(0, 3, 1, 2)
+    longer_1Dhw = torch.nn.functional.interpolate(square_1Dhw, size=(8, 392), mode="bicubic")
+    wanted.load_state_dict({**network.state_dict(), "pos_embed": longer_1Dhw.flatten(2).transpose(1, 2)})
+    (expected,) = wanted.forward_intermediates(images(32, 1568), indices=[0], intermediates_only=True)
+    torch.testing.assert_close(network.forward_maps(images(32, 1568), [0])[0], expected, rtol=1e-5, atol=1e-5)
+
+
 def test_positions_of_a_rebuilt_network_learn(named: Callable[[str], Path]) -> None:
     network = load_backbone(named("hiera_tiny_224"))
     with torch.inference_mode():
