@@ -97,7 +97,7 @@ def test_linear_segmentation(evaluate: Callable[..., dict[str, Result]], real_da
 
 def test_dense_retrieval(evaluate: Callable[..., dict[str, Result]], real_data_dir: Path) -> None:
     data = real_data_dir / "ade/ADEChallengeData2016"
-    options: dict[str, Any] = {"protocol": "hummingbird-fixed", "input_size": 448, "workers": 0}
+    options: dict[str, Any] = {"protocol": "hummingbird-fixed", "input_size": 224, "workers": 0}
     found = evaluate(eval.retrieval_segmentation.task, RetrievalSegmentationConfig, data, **options)
     assert found["trained"].metrics["mIoU"].value > 2 * found["random"].metrics["mIoU"].value
 
