@@ -123,7 +123,7 @@ def submit(main: Main, arguments: Sequence[object], folder: Path) -> str:
     """Submit a job of two processes and return its number."""
     log = folder / "submission.log"
     job = ["--slurm", "--gpus", 2, "--cpus-per-gpu", 2, "--hours", 0.5, "--job-folder", folder / "jobs"]
-    variables = {name: os.environ[name] for name in ("SLURM_CONF", "OMP_NUM_THREADS")}
+    variables = {"SLURM_CONF": os.environ["SLURM_CONF"], "OMP_NUM_THREADS": "1"}
     assert statuses(start(main, [*arguments, *job], log, **variables)) == [0], log.read_text()
     (number,) = re.findall(r"submitted job (\d+)", log.read_text())
     return str(number)
