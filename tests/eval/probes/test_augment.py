@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval.probes.augment import first_mixed_box, recoloured
+from eval.probes.augment import colour_changes, first_mixed_box, recoloured
 
 
 @pytest.mark.parametrize("factor", [0.1, -0.1, 0.4999])
@@ -29,3 +29,21 @@ def test_a_class_with_exactly_the_largest_share_is_refused() -> None:
     assert first_mixed_box(labels, iter(boxes), 0.75) == (0, 1, 0, 5)
     assert first_mixed_box(labels, iter(boxes), None) == boxes[0]
     assert first_mixed_box(labels, iter([boxes[0]] * 10 + [boxes[1], boxes[3]]), 0.75) == boxes[1]
+
+
+def test_colour_changes_are_drawn_half_of_the_time_within_mmsegs_ranges() -> None:
+    drawn = [colour_changes(36.0, np.random.default_rng(seed)) for seed in range(4000)]
+    values: dict[str, list[float]] = {"brightness": [], "contrast": [], "saturation": [], "hue": []}
+    contrast_first = []
+    for changes in drawn:
+        names = [name if name != "convert" else "brightness" if offset else "contrast" for name, _, offset in changes]
+        for name, (_, factor, offset) in zip(names, changes, strict=True):
+            assert (factor == 1.0) if name == "brightness" else (offset == 0.0)
+            values[name].append(offset if name == "brightness" else factor)
+        if {"contrast", "saturation"} <= set(names):
+            contrast_first.append(names.index("contrast") < names.index("saturation"))
+    assert all(1850 < len(found) < 2150 for found in values.values())
+    assert 0.45 < np.mean(contrast_first) < 0.55
+    for name, low, high in (("brightness", -32, 32), ("contrast", 0.5, 1.5), ("saturation", 0.5, 1.5), ("hue", -0.1, 0.1)):
+        assert (min(values[name]), max(values[name])) == pytest.approx((low, high), rel=2e-3, abs=(high - low) * 1e-3)
+        assert low <= min(values[name]) <= max(values[name]) <= high
