@@ -21,6 +21,7 @@ UNDER_WAY = {
     "classification": "config.json",
     "linear_segmentation": "linear.pth",
     "depth": "head.pth",
+    **dict.fromkeys(("retrieval_segmentation", "retrieval", "copy_detection", "object_discovery"), "config.json"),
 }
 
 

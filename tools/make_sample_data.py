@@ -28,11 +28,11 @@ class SampleConfig:
     """Draw small data sets in the formats of the tasks, such as COCO and ADE20K, and images to pretrain on, from photographs."""
 
     output: Path
-    """Folder to draw into: coco/, ade/ADEChallengeData2016/, DAVIS/, imagenet/, VOCdevkit/VOC2012/, cityscapes/, nyu/ and
-    photos/. Pass it as --data to other commands."""
+    """Folder to draw into: coco/, ade/ADEChallengeData2016/, DAVIS/, imagenet/, VOCdevkit/VOC2007/, VOCdevkit/VOC2012/, cityscapes/,
+    nyu/, roxford5k/, rparis6k/, copydays/, coco20k/ and photos/. Pass it as --data to other commands."""
     seed: int = 0  # Seed of everything random; the same seed gives the same bytes.
-    train_images: int = 8  # Training images of the COCO, ADE20K, VOC, Cityscapes and NYU sets, each.
-    val_images: int = 4  # Validation images of the same sets, each.
+    train_images: int = 8  # Training images of most sets, each; images of those of object discovery and of each landmark.
+    val_images: int = 4  # Validation images of most sets, each; originals of Copydays.
     frames: int = 8  # Frames of each of the two DAVIS sequences.
     photos: int = 6  # Pretraining images per subject; there are eight subjects.
     class_images: int = 8
@@ -66,6 +66,7 @@ def draw_samples(config: SampleConfig) -> None:
         draw_photos,
         draw_voc,
     )
+    from tools.sample_data.whole_images import draw_coco20k, draw_copydays, draw_landmarks, draw_voc_boxes
 
     splits = {"train_images": config.train_images, "val_images": config.val_images}
     drawers: dict[str, tuple[Callable[..., None], dict[str, int]]] = {
@@ -77,6 +78,13 @@ def draw_samples(config: SampleConfig) -> None:
         "VOCdevkit/VOC2012": (draw_voc, splits),
         "cityscapes": (draw_cityscapes, splits),
         "nyu": (draw_nyu, splits),
+        **{
+            key: (functools.partial(draw_landmarks, key=key), {"train_images": config.train_images})
+            for key in ("roxford5k", "rparis6k")
+        },
+        "copydays": (draw_copydays, {"val_images": config.val_images}),
+        "VOCdevkit/VOC2007": (draw_voc_boxes, {"train_images": config.train_images}),
+        "coco20k": (draw_coco20k, {"train_images": config.train_images}),
     }
 
     def missing() -> list[str]:

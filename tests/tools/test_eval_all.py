@@ -32,6 +32,8 @@ SHORT = {
     "classification": "--classification.neighbours 4 8 --classification.workers 0",
     "linear_segmentation": "--linear_segmentation.iterations=2 --linear_segmentation.batch-size=2 --linear_segmentation.size=64 "
     "--linear_segmentation.workers=0",
+    **{task: f"--{task}.image-size=64 --{task}.workers=0" for task in ("retrieval", "copy_detection")},
+    "object_discovery": "--object_discovery.workers=0",
     "depth": "--depth.iterations=2 --depth.batch-size=2 --depth.crop 64 64 --depth.workers=0",
 }
 
