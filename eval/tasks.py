@@ -52,7 +52,7 @@ COCO20K_SET = DataSet(
         Download(f"{_COCO_SITE}/zips/train2014.zip", "coco20k", "coco20k/train2014"),
         Download(f"{_COCO_SITE}/annotations/annotations_trainval2014.zip", "coco20k", "coco20k/annotations"),
         Download(
-            "https://github.com/valeoai/LOST/blob/master/datasets/coco_20k_filenames.txt",
+            "https://raw.githubusercontent.com/valeoai/LOST/master/datasets/coco_20k_filenames.txt",
             "coco20k",
             "coco20k/coco_20k_filenames.txt",
         ),

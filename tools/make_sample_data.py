@@ -18,7 +18,7 @@ from common.files import lock_folder, names_file, parse_json
 from eval.result import SAMPLE_MARKER
 
 SAMPLE_FOLDER = Path("sample")  # where the other tools draw sample data
-GENERATOR_VERSION = 1  # grows whenever a change here changes a drawn byte
+GENERATOR_VERSION = 2  # grows whenever a change here changes a drawn byte
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +64,8 @@ def draw_samples(config: SampleConfig) -> None:
         draw_davis,
         draw_nyu,
         draw_photos,
-        draw_voc,
     )
-    from tools.sample_data.whole_images import draw_coco20k, draw_copydays, draw_landmarks, draw_voc_boxes
+    from tools.sample_data.whole_images import draw_coco20k, draw_copydays, draw_landmarks, draw_voc2007, draw_voc2012
 
     splits = {"train_images": config.train_images, "val_images": config.val_images}
     drawers: dict[str, tuple[Callable[..., None], dict[str, int]]] = {
@@ -75,7 +74,7 @@ def draw_samples(config: SampleConfig) -> None:
         "DAVIS": (draw_davis, {"frames": config.frames}),
         "photos": (draw_photos, {"count": config.photos}),
         "imagenet": (draw_classes, {"count": config.class_images}),
-        "VOCdevkit/VOC2012": (draw_voc, splits),
+        "VOCdevkit/VOC2012": (draw_voc2012, splits),
         "cityscapes": (draw_cityscapes, splits),
         "nyu": (draw_nyu, splits),
         **{
@@ -83,7 +82,7 @@ def draw_samples(config: SampleConfig) -> None:
             for key in ("roxford5k", "rparis6k")
         },
         "copydays": (draw_copydays, {"val_images": config.val_images}),
-        "VOCdevkit/VOC2007": (draw_voc_boxes, {"train_images": config.train_images}),
+        "VOCdevkit/VOC2007": (draw_voc2007, {"train_images": config.train_images}),
         "coco20k": (draw_coco20k, {"train_images": config.train_images}),
     }
 

@@ -68,7 +68,7 @@ class BoxSet:
         outside = [
             f"{name} ({fact.size[0]} x {fact.size[1]})"
             for (name, image), fact in zip(self.images.items(), facts, strict=True)
-            if fact.size and len(image.boxes) and not _are_inside(image.boxes, fact.size)
+            if fact.size and not are_inside(image.boxes, fact.size)
         ]
         text = "boxes end outside of their images"
         return [
@@ -77,9 +77,9 @@ class BoxSet:
         ]
 
 
-def _are_inside(boxes: Boxes, size: tuple[int, int]) -> bool:
-    lowest, highest = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-    return bool((lowest >= -_MOST_OUTSIDE).all() and (highest <= np.array(size) + _MOST_OUTSIDE).all())
+def are_inside(boxes: npt.NDArray[np.number], size: tuple[int, int], spare: float = _MOST_OUTSIDE) -> bool:
+    """Whether no end of the boxes [N, 4] is farther than `spare` pixels outside an image of (width, height)."""
+    return bool((boxes[:, :2] >= -spare).all() and (boxes[:, 2:] <= np.array(size) + spare).all())
 
 
 def check_data(root: Path, no_hard: bool = False) -> BoxSet:

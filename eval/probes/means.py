@@ -6,6 +6,7 @@ Shapes: N items, M metrics.
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +23,12 @@ ARTEFACT, ITEMS_FILE = "item_metrics", "item_metrics.npz"
 def write_items(folder: Path, names: Sequence[str], values: Mapping[str, Array]) -> None:
     """Write the metrics of all items in the order of their names; NaN where an item does not count."""
     order = np.argsort(np.array(names))
-    arrays = {
+    arrays: dict[str, Any] = {
         "names": np.array(names)[order],
         "metrics": np.array(list(values)),
         "values": np.stack([values[metric][order] for metric in values]),
     }
-    write_atomically(folder / ITEMS_FILE, partial(np.savez_compressed, **arrays))  # type: ignore[arg-type] # its own options
+    write_atomically(folder / ITEMS_FILE, partial(np.savez_compressed, **arrays))
 
 
 def read_items(result: Result, folder: Path) -> Items:

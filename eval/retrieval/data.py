@@ -21,6 +21,7 @@ from common.files import check_name, text_sha256
 from common.images import read_file
 from eval.findings import Finding, about, refuse
 from eval.image_checks import by_opencv, damage_findings, look_at_all
+from eval.probes.boxes import are_inside
 from eval.record import describe_dataset
 from eval.result import Dataset
 
@@ -36,8 +37,8 @@ LEVELS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 """Which sorts of images are right at a level, and which do not count."""
 
-_GET = "get it by the links of http://cmp.felk.cvut.cz/revisitop"
-_MOST_OUTSIDE = 0.02  # of a side, by which a query's box may pass the image; no protocol uses the boxes
+_GET = "get them by the links of http://cmp.felk.cvut.cz/revisitop; all images lie in jpg itself"
+_MOST_OUTSIDE = 0.02  # of the longer side, by which a query's box may pass the image; no protocol uses the boxes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,38 +53,35 @@ class Landmarks:
     sorts: tuple[Mapping[str, Places], ...]
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return (*self.images, *self.queries)
+    def paths(self) -> list[Path]:
+        """The files of the images, then those of the queries, which may repeat."""
+        return [self.root / "jpg" / f"{name}.jpg" for name in (*self.images, *self.queries)]
 
     @property
     def query_items(self) -> list[str]:
         """The queries with their numbers: one image may be several, with several boxes."""
         return [f"{number:03} {name}" for number, name in enumerate(self.queries)]
 
-    def path(self, name: str) -> Path:
-        return self.root / "jpg" / f"{name}.jpg"
-
     def describe(self) -> Dataset:
         """The fingerprint: the queries, and a digest of the sizes of all files and of what is right."""
-        content = [*(f"{name} {self.path(name).stat().st_size}" for name in self.names), *map(str, self.sorts)]
+        sizes = [f"{path.name} {path.stat().st_size}" for path in self.paths]
+        truth = [f"{sort} {places.tolist()}" for sorts in self.sorts for sort, places in sorts.items()]
         images, queries = SIZES[self.key]
-        restricted = len(self.images) != images
-        digest = text_sha256("\n".join(content))
+        digest, restricted = text_sha256("\n".join(sizes + truth)), len(self.images) != images
         return describe_dataset(self.root, NAMES[self.key], "revisited", self.query_items, queries, restricted, digest)
 
     def check_files(self, deep: bool = False, jobs: int = 0) -> list[Finding]:
         """Look at all images, and whether the boxes of the queries lie in theirs."""
-        names = list(dict.fromkeys(self.names))
-        absent = [f"{name}.jpg" for name in names if not self.path(name).is_file()]
+        present = [path for path in dict.fromkeys(self.paths) if path.is_file()]
+        absent = sorted(path.name for path in set(self.paths) - set(present))
         findings = about("missing", f"{self.root / 'jpg'} lacks images that gnd_{self.key}.pkl names", absent, _GET)
-        present = [self.path(name) for name in names if self.path(name).is_file()]
         facts = list(look_at_all(present, jobs, f"{self.key} images", by_opencv if deep else None))
         findings += damage_findings(facts, self.root, _GET)
-        sizes = {fact.path.stem: np.array(fact.size) for fact in facts if fact.size}
+        sizes = {fact.path.stem: fact.size for fact in facts if fact.size}
         outside = [
             f"{name} {box.tolist()}"
             for name, box in zip(self.queries, self.boxes, strict=True)
-            if name in sizes and (np.append(-box[:2], box[2:] - sizes[name]) > _MOST_OUTSIDE * np.tile(sizes[name], 2)).any()
+            if name in sizes and not are_inside(box[None], sizes[name], _MOST_OUTSIDE * max(sizes[name]))
         ]
         text = f"gnd_{self.key}.pkl has boxes outside of the queries' images"
         return findings + about("wrong", text, outside, "they are of other images, or the images were resized")

@@ -37,8 +37,8 @@ def query_metrics(
     ranks_QN: Ranks, sorts: Sequence[Mapping[str, Places]], ks: Sequence[int]
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Metric, such as `mAP Hard` or `mP@5 Hard` -> values [Q] in percent; NaN for queries for which nothing is right."""
-    names = ["mAP", *(f"mP@{k}" for k in ks)]
-    values = {f"{name} {level}": np.full(len(sorts), np.nan) for name in names for level in LEVELS}
+    columns = ("mAP", *(f"mP@{k}" for k in ks))
+    values = {f"{column} {level}": np.full(len(sorts), np.nan) for column in columns for level in LEVELS}
     for query, (ranks_N, of_query) in enumerate(zip(ranks_QN, sorts, strict=True)):
         for level, (right, ignored) in LEVELS.items():
             positives, junk = (np.concatenate([of_query[sort] for sort in group]) for group in (right, ignored))

@@ -44,14 +44,13 @@ def evaluate(config: RetrievalConfig) -> Result:
     datasets = {"test": found.describe()}
     if config.distractors:
         datasets["distractors"] = describe_images(config.distractors, "distractors", distractors)
-
     protocol = protocol_of(config, found.key, rules, backbone.spec)
 
     def work(network: AnyBackbone, device: torch.device, _: str) -> partial[Outcome]:
         inputs = {"backbone": backbone.sha256, "feature": rules.features, "scales": rules.scales, "side": rules.image_size}
         read, make = partial(read_input, side=rules.image_size), partial(describe, network, rules.scales)
         extract = partial(extract_vectors, config, device, inputs, rules.image_size, read, make)
-        images = extract([str(found.path(name)) for name in found.names])
+        images = extract([str(path) for path in found.paths])
         return partial(conclude, config, rules, found, images, extract(distractors) if distractors else None)
 
     return run_frozen("retrieval", config, backbone, protocol, datasets, start, work)

@@ -55,7 +55,8 @@ def test_a_seed_gives_the_same_bytes_in_another_process_and_another_seed_other_i
     lists = {
         "DAVIS/ImageSets/2017/val.txt",
         *("nyu/nyu_train.txt", "nyu/nyu_test.txt"),
-        *("VOCdevkit/VOC2007/ImageSets/Main/trainval.txt", "coco20k/coco_20k_filenames.txt"),
+        *(f"VOCdevkit/VOC{year}/ImageSets/Main/trainval.txt" for year in (2007, 2012)),
+        "coco20k/coco_20k_filenames.txt",
         *(f"VOCdevkit/VOC2012/ImageSets/Segmentation/{split}.txt" for split in VOC2012.sizes),
     }
     assert {name for name in ours if ours[name] == others[name]} == lists
@@ -116,10 +117,14 @@ def test_sets_of_whole_images_are_read_as_such(samples: Path) -> None:
         found = landmarks.check_data(samples / key)
         assert (len(found.queries), len(found.images)) == (4, 4 * (4 + 4 + 1))
     assert [len(block) for block in copydays.check_data(samples / "copydays").blocks.values()] == [4, 8, *[4] * 18]
-    for place, name in (("VOCdevkit/VOC2007", "PASCAL VOC 2007"), ("coco20k", "COCO 20k")):
+    for place, name, count in (
+        ("VOCdevkit/VOC2007", "PASCAL VOC 2007", 8),
+        ("VOCdevkit/VOC2012", "PASCAL VOC 2012", 12),
+        ("coco20k", "COCO 20k", 8),
+    ):
         boxes = check_boxes(samples / place)
-        assert (boxes.name, len(boxes.images)) == (name, 8)
-        assert all(len(image.boxes) for image in boxes.images.values())
+        assert (boxes.name, len(boxes.images)) == (name, count)
+        assert sum(bool(len(image.boxes)) for image in boxes.images.values()) > count // 2
 
 
 @pytest.mark.data

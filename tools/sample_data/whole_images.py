@@ -1,6 +1,5 @@
 """Small sets in the layouts of image retrieval, copy detection and object discovery. Each `draw_...` function writes a new folder."""
 
-import io
 import json
 import pickle
 from pathlib import Path
@@ -10,16 +9,18 @@ import numpy as np
 from PIL import Image
 
 from eval.copy_detection.data import FURTHER_BLOCKS
-from tools.sample_data.formats import draw_coco_split, write_jpeg
+from tools.sample_data.formats import VOC_CLASSES, draw_coco_split, draw_voc, write_jpeg
 from tools.sample_data.scenes import COLOUR_PHOTOGRAPHS, draw_crop, read_photograph
 
 _LANDMARKS = ("astronaut", "cat", "coffee", "motorcycle")
 _PAINTED = (64, 64)  # height and width of what a strong change hides
+VocBox = tuple[str, int, int, int, int, int]
+"""Class, whether it is difficult, and left, top, right, bottom in pixels from 1, both ends within."""
 _VOC_OBJECT = """\t<object>
-\t\t<name>{name}</name>
+\t\t<name>{}</name>
 \t\t<truncated>0</truncated>
-\t\t<difficult>{difficult}</difficult>
-\t\t<bndbox><xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax></bndbox>
+\t\t<difficult>{}</difficult>
+\t\t<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>
 \t</object>
 """
 
@@ -74,28 +75,48 @@ def draw_copydays(root: Path, rng: np.random.Generator, val_images: int) -> None
             image.save(root / block / name, quality=int(strength) if kind == "jpegqual" else 92)
 
 
-def draw_voc_boxes(root: Path, rng: np.random.Generator, train_images: int) -> None:
-    """Write `root/{JPEGImages,Annotations,ImageSets/Main/trainval.txt}`; the last object of an image is difficult."""
+def draw_voc2012(root: Path, rng: np.random.Generator, train_images: int, val_images: int) -> None:
+    """As `draw_voc`, and for the images of train and val a box around each class."""
+    draw_voc(root, rng, train_images, val_images)
+    boxes: dict[str, list[VocBox]] = {}
+    for path in sorted((root / "SegmentationClass").glob("*.png")):
+        with Image.open(path) as image:
+            labels = np.asarray(image)
+        boxes[path.stem] = []
+        for name, label in VOC_CLASSES.items():
+            rows, columns = np.nonzero(labels == label)
+            if len(rows):
+                left, top, right, bottom = columns.min(), rows.min(), columns.max(), rows.max()
+                boxes[path.stem].append((name, 0, int(left) + 1, int(top) + 1, int(right) + 1, int(bottom) + 1))
+    _write_voc_boxes(root, boxes)
+
+
+def draw_voc2007(root: Path, rng: np.random.Generator, train_images: int) -> None:
+    """Write `root/{JPEGImages,Annotations,ImageSets/Main/trainval.txt}`; the last of several objects of an image is difficult."""
     content = draw_coco_split(root / "JPEGImages", rng, range(1, train_images + 1))
     categories = {category["id"]: category["name"] for category in content["categories"]}
-    names = []
+    boxes: dict[str, list[VocBox]] = {}
     for image in content["images"]:
         name = f"{image['id']:06d}"
         (root / "JPEGImages" / image["file_name"]).rename(root / f"JPEGImages/{name}.jpg")
-        text = io.StringIO()
         own = [found for found in content["annotations"] if found["image_id"] == image["id"] and not found["iscrowd"]]
+        boxes[name] = []
         for found in own:
             left, top, width, height = map(int, found["bbox"])
-            ends = {"xmin": left + 1, "ymin": top + 1, "xmax": left + width, "ymax": top + height}
-            difficult = int(len(own) > 1 and found is own[-1])
-            text.write(_VOC_OBJECT.format(name=categories[found["category_id"]], difficult=difficult, **ends))
-        path = root / f"Annotations/{name}.xml"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(f"<annotation>\n\t<filename>{name}.jpg</filename>\n{text.getvalue()}</annotation>\n", encoding="utf-8")
-        names.append(name)
-    listing = root / "ImageSets/Main/trainval.txt"
-    listing.parent.mkdir(parents=True)
-    listing.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+            is_difficult = int(len(own) > 1 and found is own[-1])
+            boxes[name].append((categories[found["category_id"]], is_difficult, left + 1, top + 1, left + width, top + height))
+    _write_voc_boxes(root, boxes)
+
+
+def _write_voc_boxes(root: Path, boxes: dict[str, list[VocBox]]) -> None:
+    """Write the annotations of images by name, and their list."""
+    for folder in ("Annotations", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    for name, objects in boxes.items():
+        text = "".join(_VOC_OBJECT.format(*found) for found in objects)
+        annotation = f"<annotation>\n\t<filename>{name}.jpg</filename>\n{text}</annotation>\n"
+        (root / f"Annotations/{name}.xml").write_text(annotation, encoding="utf-8")
+    (root / "ImageSets/Main/trainval.txt").write_text("".join(f"{name}\n" for name in boxes), encoding="utf-8")
 
 
 def draw_coco20k(root: Path, rng: np.random.Generator, train_images: int) -> None:

@@ -28,13 +28,13 @@ from eval.result import read_result
 from tables.make import build_tables, render_tables
 from tests.conftest import RunMain
 from tests.processes import evaluate_in_two
-from tools.sample_data.whole_images import draw_coco20k, draw_voc_boxes
+from tools.sample_data.whole_images import draw_coco20k, draw_voc2007
 
 
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("VOC2007")
-    draw_voc_boxes(root, np.random.default_rng(0), 6)
+    draw_voc2007(root, np.random.default_rng(0), 6)
     return root
 
 
@@ -196,7 +196,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize(("damage", "message"), BROKEN.values(), ids=BROKEN)
 def test_wrong_data_are_refused_in_one_line(damage: Callable[[Path], object], message: str, tmp_path: Path) -> None:
-    draw_voc_boxes(tmp_path, np.random.default_rng(0), 2)
+    draw_voc2007(tmp_path, np.random.default_rng(0), 2)
     assert [finding.kind for finding in examine(tmp_path, deep=True, jobs=1)] == ["subset"]
     damage(tmp_path)
     with pytest.raises(ValueError, match=message) as caught:

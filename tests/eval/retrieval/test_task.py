@@ -168,4 +168,4 @@ def test_an_image_that_is_a_query_twice_is_one_file(tmp_path: Path) -> None:
     found = check_data(tmp_path)
     assert len(set(found.query_items)) == 5
     assert found.describe().name == "Paris6k"
-    assert Image.open(found.path(found.queries[0])).size[0] > 20
+    assert Image.open(found.paths[-1]).size[0] > 20
