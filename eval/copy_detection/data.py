@@ -80,21 +80,21 @@ def read_blocks(root: Path) -> tuple[Copydays | None, list[Finding]]:
         findings += more
         if images:
             blocks[block] = tuple(sorted(images.values(), key=lambda path: path.name))
-        elif block in SIZES:
-            text = f"{root} has no {block}/*.jpg; the data of copy detection is the folder of Copydays"
-            findings.append(Finding("missing", text, advice=_GET))
-    if not SIZES.keys() <= blocks.keys():
-        return None, findings
+    if missing := [f"{block}/*.jpg" for block in SIZES if block not in blocks]:
+        text = f"{root} has no {' and no '.join(missing)}; the data of copy detection is the folder of Copydays"
+        return None, [*findings, Finding("missing", text, advice=_GET)]
     originals = blocks[ORIGINAL]
     keys = {_key(path) for path in originals}
     strays = [f"{STRONG}/{path.name}" for path in blocks[STRONG] if _key(path) not in keys]
     text = f"no original's name begins with the same {SAME_CHARACTERS} characters as that of changed images"
     findings += about("wrong", text, strays, "the originals are of another set, or some are missing")
-    for block in blocks.keys() & set(FURTHER_BLOCKS):
-        lacking = sorted(path.name for path in originals if _key(path) not in set(map(_key, blocks[block])))
-        if len(blocks[block]) != len(originals) or lacking:
-            text = f"{root / block} has {len(blocks[block])} images for {len(originals)} originals, and lacks"
-            findings.append(Finding("missing", text, tuple(lacking), _GET))
+    for block in (block for block in FURTHER_BLOCKS if block in blocks):
+        found = {_key(path) for path in blocks[block]}
+        lacking = tuple(path.name for path in originals if _key(path) not in found)
+        if lacking or len(blocks[block]) != len(originals):
+            count = f"one image for each of the {len(originals)} originals, and has {len(blocks[block])}"
+            text = f"{root / block} must have {count}" + (", without" if lacking else "")
+            findings.append(Finding("wrong", text, lacking, _GET))
     absent = tuple(block for block in FURTHER_BLOCKS if block not in blocks)
     findings += about("note", "blocks are absent, so that there are no metrics of", absent)
     for block, full in SIZES.items():

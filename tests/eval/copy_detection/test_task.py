@@ -79,7 +79,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "strong": (lambda root: (root / "strong").rename(root / "weak"), "has no strong/"),
     "query": (
         lambda root: (root / "crops/50/200100.jpg").unlink(),
-        r"crops/50 has 1 images for 2 originals, and lacks: 200100",
+        r"crops/50 must have .* of the 2 originals, and has 1, without: 200100",
+    ),
+    "one more": (
+        lambda root: (root / "crops/50/200199.jpg").write_bytes((root / "crops/50/200100.jpg").read_bytes()),
+        "and has 3; get it",
     ),
     "original": (
         lambda root: (root / "original/200100.jpg").unlink(),
@@ -89,7 +93,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda root: (root / "strong/200101.jpg").write_bytes(b"x"),
         "not images by their first bytes: strong/200101.jpg",
     ),
-    "folder": (lambda root: root.rename(root.with_name("other")), "has no original/"),
+    "folder": (lambda root: root.rename(root.with_name("other")), r"has no original/\*\.jpg and no strong/\*\.jpg"),
 }
 
 
