@@ -116,8 +116,8 @@ def conclude(config: ObjectDiscoveryConfig, found: BoxSet, store: FeatureStore, 
     write_items(config.output, list(boxes), {"CorLoc": hits})
     artefacts = {"boxes": BOXES_FILE, ARTEFACT: ITEMS_FILE}
     for number, name in enumerate(evenly(list(boxes), config.draw_images)):
-        file = f"{PREDICTIONS_FOLDER}/{number:03}.png"
-        write_atomically(config.output / file, draw(*found.images[name], boxes[name]).save)
+        file, image = f"{PREDICTIONS_FOLDER}/{number:03}.png", found.images[name]
+        write_atomically(config.output / file, draw(image.path, image.boxes, boxes[name]).save)
         artefacts[f"prediction on {name}"] = file
     return {"CorLoc": Metric(value=float(hits.mean()))}, artefacts
 

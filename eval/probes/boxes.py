@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
+from xml.etree.ElementTree import Element
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +23,14 @@ from common.files import check_name
 from common.images import read_file, read_lines
 from common.strict_xml import parse_xml
 from eval.findings import Finding, about, refuse
-from eval.image_checks import by_opencv, damage_findings, look_at_all
+from eval.image_checks import by_opencv, damage_findings, look_at_all, size_findings
 from eval.record import describe_dataset
 from eval.result import Dataset
 from eval.tasks import TASKS
 
 Boxes = npt.NDArray[np.int64]
+Annotation = tuple[Boxes, tuple[int, int] | None]
+"""Boxes [N, 4] of an image and its (width, height), where that is stated."""
 
 _SETS = TASKS["object_discovery"].on_each_set()
 _VOC07, _VOC12, _COCO = ([download.address for download in found.downloads] for found in _SETS)
@@ -38,10 +41,11 @@ _FARTHEST = 1 << 20  # pixels
 
 
 class Labelled(NamedTuple):
-    """An image and the boxes [N, 4] of its objects."""
+    """An image, the boxes [N, 4] of its objects, and the (width, height) that its annotation states, if any."""
 
     path: Path
     boxes: Boxes
+    size: tuple[int, int] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +74,12 @@ class BoxSet:
             for (name, image), fact in zip(self.images.items(), facts, strict=True)
             if fact.size and not are_inside(image.boxes, fact.size)
         ]
-        text = "boxes end outside of their images"
+        stated = (image.size for image in self.images.values())
+        advice = "the images were resized, or the annotations are of other images"
         return [
             *damage_findings(facts, self.root, f"get them again from {self.address}"),
-            *about("wrong", text, outside, "the images were resized, or the annotations are of other images"),
+            *size_findings(zip(facts, stated, strict=True), self.root, "their annotations", advice),
+            *about("wrong", "boxes end outside of their images", outside, advice),
         ]
 
 
@@ -120,8 +126,8 @@ def _read_voc(root: Path, no_hard: bool) -> tuple[BoxSet | None, list[Finding]]:
     is_2007 = not any("_" in name for name in names)  # 2012's names begin with a year
     title, full, address = ("PASCAL VOC 2007", 5011, _VOC07[0]) if is_2007 else ("PASCAL VOC 2012", 11_540, _VOC12[0])
 
-    def read(name: str) -> Boxes:
-        return _voc_boxes(root / f"Annotations/{name}.xml", no_hard)
+    def read(name: str) -> Annotation:
+        return _voc_annotation(root / f"Annotations/{name}.xml", no_hard)
 
     places = {f"{name}.jpg": root / f"JPEGImages/{name}.jpg" for name in names}
     images, findings = _read_images(root, _LIST, names, places, read, address)
@@ -133,9 +139,9 @@ def _read_voc(root: Path, no_hard: bool) -> tuple[BoxSet | None, list[Finding]]:
 
 
 def _read_images(
-    root: Path, listing: str, names: list[str], places: Mapping[str, Path], read: Callable[[str], Boxes], address: str
+    root: Path, listing: str, names: list[str], places: Mapping[str, Path], read: Callable[[str], Annotation], address: str
 ) -> tuple[dict[str, Labelled], list[Finding]]:
-    """The images at these places by file name, with the boxes that `read` gives by name, and what is wrong with them."""
+    """The images at these places by file name, with what `read` gives by name, and what is wrong with them."""
     if len(set(names)) < len(names) or not names:
         return {}, [Finding("wrong", f"{root / listing} must name at least one image, none twice", advice=f"get {address}")]
     for name in names:
@@ -145,7 +151,7 @@ def _read_images(
     images, wrong = {}, []
     for name, (file_name, path) in zip(names, places.items(), strict=True):
         try:
-            images[file_name] = Labelled(path, read(name))
+            images[file_name] = Labelled(path, *read(name))
         except (OSError, ValueError) as error:
             wrong.append(f"{file_name} ({error.strerror if isinstance(error, OSError) else error})")
     findings += about("wrong", f"{root}: images have no usable annotation", wrong, f"get it from {address}")
@@ -153,18 +159,27 @@ def _read_images(
     return present, findings
 
 
-def _voc_boxes(path: Path, no_hard: bool) -> Boxes:
+def _voc_annotation(path: Path, no_hard: bool) -> Annotation:
+    root = parse_xml(read_file(path), "annotation")
     boxes: list[tuple[int, ...]] = []
-    for found in parse_xml(read_file(path), "annotation").findall("object"):
+    for found in root.findall("object"):
         if no_hard and "1" in (found.findtext("truncated"), found.findtext("difficult")):
             continue
-        texts = [found.findtext(f"bndbox/{end}") or "" for end in ("xmin", "ymin", "xmax", "ymax")]
-        try:
-            left, top, right, bottom = (int(float(text)) for text in texts)  # some of 2012's are fractions
-        except (ValueError, OverflowError) as error:
-            raise ValueError(f"an object's box is {', '.join(text or 'nothing' for text in texts)}") from error
+        left, top, right, bottom = _numbers(found, [f"bndbox/{end}" for end in ("xmin", "ymin", "xmax", "ymax")])
         boxes.append((left - 1, top - 1, right, bottom))
-    return _checked(boxes)
+    if root.find("size") is None:
+        return _checked(boxes), None
+    width, height = _numbers(root, ["size/width", "size/height"])
+    return _checked(boxes), (width, height)
+
+
+def _numbers(element: Element, places: list[str]) -> list[int]:
+    """Whole numbers in an element; some of 2012's are fractions, which are cut off."""
+    texts = [element.findtext(place) or "nothing" for place in places]
+    try:
+        return [int(float(text)) for text in texts]
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{element.tag} has {', '.join(texts)} for {', '.join(places)}") from error
 
 
 def _checked(boxes: list[tuple[int, ...]]) -> Boxes:
@@ -180,15 +195,16 @@ def _read_coco(root: Path) -> tuple[BoxSet | None, list[Finding]]:
     path = root / _COCO_FILE
     names = [PurePosixPath(line).name for line in read_lines(root / _COCO_LIST)]
     try:
-        boxes = _coco_boxes(path, set(names))
+        annotations = _coco_annotations(path, set(names))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         what = error.strerror if isinstance(error, OSError) else f"not an annotation file of COCO ({error!r})"
         return None, [Finding("damaged", f"{path}: {what}", advice=f"get it from {_COCO_ANNOTATIONS}")]
 
-    def read(name: str) -> Boxes:
-        if name not in boxes:
+    def read(name: str) -> Annotation:
+        if name not in annotations:
             raise ValueError(f"not in {path.name}, which is of another version")
-        return _checked(boxes[name])
+        boxes, size = annotations[name]
+        return _checked(boxes), size
 
     places = {name: root / "train2014" / name for name in names}
     images, findings = _read_images(root, _COCO_LIST, names, places, read, _COCO_IMAGES)
@@ -196,14 +212,13 @@ def _read_coco(root: Path) -> tuple[BoxSet | None, list[Finding]]:
     return found if images else None, findings
 
 
-def _coco_boxes(path: Path, names: set[str]) -> dict[str, list[tuple[int, ...]]]:
-    """The boxes of these images by file name, but for those of crowds; ends are rounded as Python does, half to even."""
+def _coco_annotations(path: Path, names: set[str]) -> dict[str, tuple[list[tuple[int, ...]], tuple[int, int]]]:
+    """Boxes and size of these images, without the boxes of crowds; ends are rounded as Python does, half to even."""
     content = json.loads(read_file(path))
-    by_id = {image["id"]: image["file_name"] for image in content["images"]}
-    boxes: dict[str, list[tuple[int, ...]]] = {name: [] for name in names.intersection(by_id.values())}
+    by_id = {image["id"]: image for image in content["images"] if image["file_name"] in names}
+    boxes: dict[int, list[tuple[int, ...]]] = {number: [] for number in by_id}
     for annotation in content["annotations"]:
-        name = by_id[annotation["image_id"]]
-        if annotation["iscrowd"] != 1 and name in boxes:
+        if annotation["iscrowd"] != 1 and annotation["image_id"] in boxes:
             x, y, width, height = annotation["bbox"]
-            boxes[name].append(tuple(round(end) for end in (x, y, x + width, y + height)))
-    return boxes
+            boxes[annotation["image_id"]].append(tuple(round(end) for end in (x, y, x + width, y + height)))
+    return {image["file_name"]: (boxes[number], (int(image["width"]), int(image["height"]))) for number, image in by_id.items()}

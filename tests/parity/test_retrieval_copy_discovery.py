@@ -275,7 +275,8 @@ def test_true_boxes_of_voc_and_coco(discovery: Recording, tmp_path: Path) -> Non
             assert some[f"{name}.jpg"].boxes.tolist() == run["boxes_no_hard"].tolist()
     content: dict[str, Any] = {"images": [], "annotations": []}
     for number, run in enumerate(discovery["coco"]):
-        content["images"].append({"id": number, "file_name": f"COCO_train2014_{number:012}.jpg"})
+        size = {"width": farthest, "height": farthest}
+        content["images"].append({"id": number, "file_name": f"COCO_train2014_{number:012}.jpg", **size})
         content["annotations"] += [{**found, "image_id": number} for found in run["objects"]]
         picture.save(tmp_path / f"train2014/COCO_train2014_{number:012}.jpg")
     (tmp_path / "annotations/instances_train2014.json").write_text(json.dumps(content))

@@ -114,7 +114,9 @@ def _write_voc_boxes(root: Path, boxes: dict[str, list[VocBox]]) -> None:
         (root / folder).mkdir(parents=True)
     for name, objects in boxes.items():
         text = "".join(_VOC_OBJECT.format(*found) for found in objects)
-        annotation = f"<annotation>\n\t<filename>{name}.jpg</filename>\n{text}</annotation>\n"
+        with Image.open(root / f"JPEGImages/{name}.jpg") as image:
+            size = f"<size><width>{image.width}</width><height>{image.height}</height><depth>3</depth></size>"
+        annotation = f"<annotation>\n\t<filename>{name}.jpg</filename>\n\t{size}\n{text}</annotation>\n"
         (root / f"Annotations/{name}.xml").write_text(annotation, encoding="utf-8")
     (root / "ImageSets/Main/trainval.txt").write_text("".join(f"{name}\n" for name in boxes), encoding="utf-8")
 

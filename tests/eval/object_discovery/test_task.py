@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,7 @@ def test_published_boxes_are_read(golden_dir: Path, voc: Path, tmp_path: Path) -
     for place in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (tmp_path / place).mkdir(parents=True)
     template = next((voc / "Annotations").glob("*.xml")).read_text(encoding="utf-8").partition("<bndbox>")[0]
+    template = re.sub(r"<size>.*</size>", "", template)
     for number, name in enumerate(names):
         left, top, right, bottom = content["boxes"][name]
         shift = right - left if number == 0 else 0  # a box that touches no object
@@ -179,9 +181,20 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda root: annotated(root, lambda text: text.replace("<xmin>", "<xmin>900", 1)),
         "a box ends before it begins",
     ),
-    "words": (lambda root: annotated(root, lambda text: text.replace("<ymin>", "<ymin>a", 1)), r"an object's box is \d+, a"),
-    "no box": (lambda root: annotated(root, lambda text: text.replace("bndbox", "box")), "box is nothing, nothing"),
+    "words": (
+        lambda root: annotated(root, lambda text: text.replace("<ymin>", "<ymin>a", 1)),
+        r"object has \d+, a\d+, .* for bndbox/xmin, bndbox/ymin",
+    ),
+    "no box": (lambda root: annotated(root, lambda text: text.replace("bndbox", "box")), "object has nothing, nothing"),
     "huge": (lambda root: annotated(root, lambda text: text.replace("<xmax>", "<xmax>1e300")), "000001.jpg"),
+    "size": (
+        lambda root: annotated(root, lambda text: text.replace("<width>", "<width>9")),
+        r"differ in size from their annotations: JPEGImages/000001\.jpg \(\d+ x \d+ instead of 9\d+ x \d+\)",
+    ),
+    "no size": (
+        lambda root: annotated(root, lambda text: text.replace("<height>", "<height>x")),
+        r"has \d+, x\d+ for size/width",
+    ),
     "bomb": (
         lambda root: annotated(root, lambda text: f"<!DOCTYPE annotation [<!ENTITY a 'aa'>]>{text}"),
         r"000001\.jpg \(it declares a document type; refused\)",
@@ -209,6 +222,7 @@ def test_wrong_data_are_refused_in_one_line(damage: Callable[[Path], object], me
     [
         (lambda content: content["annotations"][0].update(bbox=[0, 0, 900, 9]), "boxes end outside of their images"),
         (lambda content: content["annotations"][0].update(bbox=[0, 0, float("nan"), 9]), "not an annotation file of COCO"),
+        (lambda content: content["images"][0].update(width=9), "differ in size from their annotations"),
         (lambda content: content["images"].pop(), "not in instances_train2014.json, which is of another version"),
         (lambda content: content.pop("annotations"), "not an annotation file of COCO"),
     ],
