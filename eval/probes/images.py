@@ -35,6 +35,7 @@ Describe = Callable[[Tensor], Tensor]
 """The network's input [1, 3, H, W] -> a vector [D]."""
 
 _PIXEL_BYTES = 12  # three channels of float32
+_FILES_AT_ONCE = 50_000
 CLASS_TOKEN = "CLS token after the final norm"
 
 
@@ -46,7 +47,9 @@ def list_images(folder: Path, option: str) -> list[str]:
     paths = sorted(f"{parent}/{name}" for parent, names in walk_files(folder) for name in names if is_image_name(name))
     if not paths:
         raise ValueError(f"{option} {folder}: no image in it; give a folder that holds images")
-    refuse(damage_findings(look_at_all([Path(path) for path in paths], 0, option), folder, "repair or remove them"), folder)
+    for start in range(0, len(paths), _FILES_AT_ONCE):
+        part = [Path(path) for path in paths[start : start + _FILES_AT_ONCE]]
+        refuse(damage_findings(look_at_all(part, 0, option), folder, "repair or remove them"), folder)
     return paths
 
 

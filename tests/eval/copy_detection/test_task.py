@@ -60,7 +60,10 @@ def test_the_command_from_backbone_to_result(folders: Path, toy_file: Path, tmp_
     assert plain.datasets.keys() == {"test"}
     with pytest.raises(ValueError, match=r"--whitening .*nowhere: no such folder"):
         evaluate(dataclasses.replace(config, whitening=tmp_path / "nowhere"))
-    assert not (tmp_path / "plain/predictions").exists()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/a.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"damaged: files are empty \(0 bytes\): a\.jpg; repair or remove them"):
+        evaluate(dataclasses.replace(config, distractors=tmp_path / "damaged"))
 
 
 def test_negative_patches_count_as_nothing_and_what_is_not_found_adds_nothing(toy_spec: ViTSpec) -> None:
