@@ -12,110 +12,9 @@ To add a task: its folder, its entry here, its reference CSV in `tables/referenc
 They are imported on demand, so that reading this registry loads neither torch nor OpenMMLab.
 """
 
-import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from eval.registry import Benchmark, Chart, Column, DataSet, Download, Task, columns_of
 
-
-@dataclass(frozen=True)
-class Column:
-    """A metric in the tables: the key of its benchmark, its names in the CSV files, on the page as papers print it, in the result."""
-
-    benchmark: str
-    key: str
-    heading: str
-    metric: str  # empty for published figures by a protocol that no task has
-    unit: str = "percent"
-    decimals: int = 1  # that the pages print
-    higher_is_better: bool = True
-    dataset: str = ""
-    """The data set and the split of all its figures, such as `ADE20K validation`, which its heading then names; empty where the
-    benchmark has only one, or the table a row for each."""
-
-    @property
-    def place(self) -> str:
-        """Benchmark and data set: how the names of the CSV files' columns begin that are about one result."""
-        return self.key.rpartition("_")[0] if self.dataset else self.benchmark
-
-
-class Chart(NamedTuple):
-    """Values per item, such as a class or a sequence, that the report draws under the title."""
-
-    metric: str  # name in the result's breakdown
-    overall: str  # name of the metric over all items
-    title: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """Metrics with columns of their own: those of one task under one protocol, and for classification those of one classifier."""
-
-    key: str  # what the columns of the CSV files call it
-    title: str  # name on the page, such as `COCO`
-    task: str
-    protocol: str  # its name in the results
-    items: str  # what one item of the test split is, in the plural
-    columns: tuple[Column, ...] = ()  # those that do not depend on the results
-    metric_pattern: str = ""  # regular expression of the metrics that have columns where the results have them
-    any_dataset: bool = False  # measured on any data set, with one row per data set
-    footnotes: Mapping[str, str] = field(default_factory=dict)
-    """Deviations that leave a benchmark number comparable, each with the footnote that such a number gets: those of settings in which
-    the network is evaluated as it was pretrained."""
-    unrelated_settings: str = ""
-    """Regular expression of the protocol's settings that cannot change its metrics, where results hold several benchmarks."""
-    charts: tuple[Chart, ...] = ()
-    """What the report draws; where `metric_pattern` is set, it draws the breakdown of one metric of that pattern instead."""
-
-
-class Download(NamedTuple):
-    """An archive of a data set: where to unpack it and what is there then, both below `--data`."""
-
-    address: str
-    into: str
-    brings: str
-
-
-class DataSet(NamedTuple):
-    """A further set that a task can run on: the fields of a task that describe its data."""
-
-    folder: str
-    dataset: str
-    downloads: tuple[Download, ...]
-    signs: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What the commands, the tables and the data doctor need to know of a task."""
-
-    name: str  # what `python -m eval NAME` calls it
-    summary: str  # first line of its `--help`
-    folder: str  # of its data set below `--data`
-    dataset: str
-    downloads: tuple[Download, ...]
-    signs: tuple[str, ...]  # paths in the data set by which a copy in another folder is recognised
-    benchmarks: tuple[Benchmark, ...]
-    default_options: tuple[str, ...] = ()  # those that `eval_all.sh` takes unless the user gives others
-    sample_options: tuple[str, ...] = ()  # make it run in about a minute on sample data
-    fine_tunes: bool = False  # it trains the whole network; other tasks leave it frozen
-    in_main_table: bool = True  # `eval_all.sh` runs it unless tasks are named
-    further_sets: tuple[DataSet, ...] = ()
-
-    def on_each_set(self) -> "list[Task]":
-        """The task with each of its data sets, its own first."""
-        return [self, *(replace(self, **found._asdict(), further_sets=()) for found in self.further_sets)]
-
-    def load(self, file: str, name: str) -> Any:
-        """What the file of this name in the task's folder calls `name`."""
-        return getattr(importlib.import_module(f"eval.{self.name}.{file}"), name)
-
-    @property
-    def config(self) -> type[Any]:
-        """The dataclass of its options."""
-        name = "".join(part.capitalize() for part in self.name.split("_"))
-        config: type[Any] = self.load("config", f"{name}Config")
-        return config
+__all__ = ["BENCHMARKS", "TASKS", "Benchmark", "Column", "DataSet", "Download", "Task", "named_tasks"]
 
 
 # Columns: end of the key, heading, metric.
@@ -125,10 +24,6 @@ _AP = (
 )
 _IOU = (("miou", "mIoU", "mIoU"), ("aacc", "aAcc", "aAcc"), ("macc", "mAcc", "mAcc"))
 _J_AND_F = (("jf_mean", "(J&F)m", "J&F-Mean"), ("j_mean", "Jm", "J-Mean"), ("f_mean", "Fm", "F-Mean"))
-
-
-def _columns(benchmark: str, metrics: tuple[tuple[str, str, str], ...]) -> tuple[Column, ...]:
-    return tuple(Column(benchmark, f"{benchmark}_{key}", heading, metric) for key, heading, metric in metrics)
 
 
 _COCO_SITE = "http://images.cocodataset.org"
@@ -151,7 +46,8 @@ VOC2012_SET = DataSet(
             "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar", ".", "VOCdevkit/VOC2012/JPEGImages"
         ),
     ),
-    ("SegmentationClass", "ImageSets/Segmentation"),
+    # VOC 2007 has folders of the same names.
+    ("JPEGImages/2007_000027.jpg", "JPEGImages/2007_000032.jpg", "SegmentationClassAug"),
 )
 CITYSCAPES_SET = DataSet(
     "cityscapes",
@@ -177,6 +73,31 @@ COCO_STUFF_SET = DataSet(
     ),
     ("annotations/train2017", "annotations/val2017"),
 )
+COCO20K_SET = DataSet(
+    "coco20k",
+    "COCO 20k",
+    (
+        Download(f"{_COCO_SITE}/zips/train2014.zip", "coco20k", "coco20k/train2014"),
+        Download(f"{_COCO_SITE}/annotations/annotations_trainval2014.zip", "coco20k", "coco20k/annotations"),
+        Download(
+            "https://raw.githubusercontent.com/valeoai/LOST/master/datasets/coco_20k_filenames.txt",
+            "coco20k",
+            "coco20k/coco_20k_filenames.txt",
+        ),
+    ),
+    ("coco_20k_filenames.txt", "annotations/instances_train2014.json"),
+)
+_REVISITED = "http://cmp.felk.cvut.cz/revisitop/data/datasets"
+_VGG = "http://www.robots.ox.ac.uk/~vgg/data"
+RPARIS_SET = DataSet(
+    "rparis6k",
+    "revisited Paris6k",
+    (
+        *(Download(f"{_VGG}/parisbuildings/paris_{part}.tgz", "rparis6k/jpg", "rparis6k/jpg") for part in (1, 2)),
+        Download(f"{_REVISITED}/rparis6k/gnd_rparis6k.pkl", "rparis6k", "rparis6k/gnd_rparis6k.pkl"),
+    ),
+    ("gnd_rparis6k.pkl",),
+)
 _ALL = (
     Task(
         name="davis",
@@ -195,7 +116,7 @@ _ALL = (
                 task="davis",
                 protocol=f"davis-{year}-label-propagation",
                 items="sequences",
-                columns=_columns(key, _J_AND_F),
+                columns=columns_of(key, _J_AND_F),
                 charts=(Chart("J&F-Mean", "J&F-Mean", "J&F per sequence (mean over its objects)"),),
             )
             for key, year in (("davis", "2017"), ("davis_2016", "2016"))
@@ -220,7 +141,7 @@ _ALL = (
                 task="detection",
                 protocol="coco-mask-rcnn-1x",
                 items="images",
-                columns=_columns("coco", _AP),
+                columns=columns_of("coco", _AP),
                 footnotes={
                     "num_heads": "the released configuration fine-tunes with 8 attention heads, this run with the checkpoint's"
                 },
@@ -255,7 +176,7 @@ _ALL = (
                 task="segmentation",
                 protocol=protocol,
                 items="images",
-                columns=_columns(key, _IOU),
+                columns=columns_of(key, _IOU),
                 charts=(Chart("IoU", "mIoU", "IoU per class"),),
             )
             for key, title, protocol in (
@@ -316,7 +237,7 @@ _ALL = (
                 task="linear_segmentation",
                 protocol=f"linear-segmentation-{protocol}",
                 items="images",
-                columns=_columns(f"linseg_{protocol}", _IOU),
+                columns=columns_of(f"linseg_{protocol}", _IOU),
                 any_dataset=True,
                 charts=(Chart("IoU", "mIoU", "IoU per class"),),
             )
@@ -376,7 +297,7 @@ _ALL = (
                 task="retrieval_segmentation",
                 protocol=protocol,
                 items="images",
-                columns=_columns(key, _IOU[:2]),
+                columns=columns_of(key, _IOU[:2]),
                 any_dataset=True,
                 charts=(Chart("IoU", "mIoU", "IoU per class"),),
             )
@@ -394,6 +315,91 @@ _ALL = (
         sample_options=("--input-size", "128", "--memory-size", "1000", "--workers", "0"),
         in_main_table=False,
         further_sets=(ADE20K_SET, CITYSCAPES_SET, COCO_STUFF_SET),
+    ),
+    Task(
+        name="retrieval",
+        summary="Rank the images of revisited Oxford5k or Paris6k for each query by a backbone's frozen features.",
+        folder="roxford5k",
+        dataset="revisited Oxford5k",
+        downloads=(
+            Download(f"{_VGG}/oxbuildings/oxbuild_images.tgz", "roxford5k/jpg", "roxford5k/jpg"),
+            Download(f"{_REVISITED}/roxford5k/gnd_roxford5k.pkl", "roxford5k", "roxford5k/gnd_roxford5k.pkl"),
+        ),
+        signs=("gnd_roxford5k.pkl",),
+        benchmarks=tuple(
+            Benchmark(
+                key=f"retrieval_{key}",
+                title=f"Image retrieval, {title}'s protocol",
+                task="retrieval",
+                protocol=f"revisited-{key}",
+                items="queries",
+                columns=columns_of(
+                    f"retrieval_{key}",
+                    tuple(
+                        (f"{level.lower()}_{name.lower().replace('@', '')}", f"{level[0]} {name}", f"{name} {level}")
+                        for level in ("Medium", "Hard", "Easy")  # papers print the first two
+                        for name in ("mAP", "mP@1", "mP@5", "mP@10")
+                    ),
+                ),
+                any_dataset=True,
+            )
+            for key, title in (("dino", "DINO"), ("ibot", "iBOT"))
+        ),
+        sample_options=("--workers", "0"),
+        in_main_table=False,
+        further_sets=(RPARIS_SET,),
+    ),
+    Task(
+        name="copy_detection",
+        summary="Find the originals of Copydays' edited images by a backbone's frozen features.",
+        folder="copydays",
+        dataset="Copydays",
+        downloads=tuple(
+            Download(f"http://pascal.inrialpes.fr/data/holidays/copydays_{part}.tar.gz", "copydays", f"copydays/{folder}")
+            for part, folder in (("original", "original"), ("strong", "strong"), ("jpeg", "jpegqual"), ("crop", "crops"))
+        ),
+        signs=("original", "strong"),
+        benchmarks=(
+            Benchmark(
+                key="copydays",
+                title="Copydays",
+                task="copy_detection",
+                protocol="copydays-dino",
+                items="images",
+                columns=(Column("copydays", "copydays_strong_map", "strong mAP", "mAP strong", "fraction", 3),),
+            ),
+        ),
+        sample_options=("--workers", "0"),
+        in_main_table=False,
+    ),
+    Task(
+        name="object_discovery",
+        summary="Find one object in each image by the keys of a ViT's last block, with LOST or TokenCut, and measure CorLoc.",
+        folder="VOCdevkit/VOC2007",
+        dataset="PASCAL VOC 2007",
+        downloads=(
+            Download(
+                "http://host.robots.ox.ac.uk/pascal/VOC/voc2007/VOCtrainval_06-Nov-2007.tar",
+                ".",
+                "VOCdevkit/VOC2007/JPEGImages",
+            ),
+        ),
+        signs=("JPEGImages/000005.jpg", "JPEGImages/000007.jpg"),
+        benchmarks=tuple(
+            Benchmark(
+                key=key,
+                title=f"Object discovery, {title}",
+                task="object_discovery",
+                protocol=f"object-discovery-{key}",
+                items="images",
+                columns=columns_of(key, (("corloc", "CorLoc", "CorLoc"),)),
+                any_dataset=True,
+            )
+            for key, title in (("lost", "LOST"), ("tokencut", "TokenCut"))
+        ),
+        sample_options=("--workers", "0"),
+        in_main_table=False,
+        further_sets=(VOC2012_SET, COCO20K_SET),
     ),
 )
 

@@ -72,7 +72,7 @@ def _markdown(headline: Headline) -> str:
 
 def _headline(tables: Sequence[Table], recipe: Evaluated, test: Test | None) -> Headline:
     own: dict[_Place, Cell] = {}
-    published: dict[tuple[str, str], dict[str, Cell]] = {}
+    published: dict[tuple[str, str], dict[tuple[Slot, str], Cell]] = {}
     data = ""
     for table in tables:
         for row in table.rows:
@@ -82,10 +82,12 @@ def _headline(tables: Sequence[Table], recipe: Evaluated, test: Test | None) -> 
                 data = row.descriptors["pretraining_data"]
             # The rows of this table are variants of one method, of which another has the one that is published as the method.
             elif row.evaluated is None and row.descriptors["backbone"] == recipe.architecture and table.layout != COMPONENTS:
-                published.setdefault((_label(row), row.descriptors["pretraining_data"]), {}).update(row.cells)
+                dataset = row.descriptors.get("dataset", "")
+                cells_of_row = {(slot_of(cell.column, dataset), key): cell for key, cell in row.cells.items()}
+                published.setdefault((_label(row), row.descriptors["pretraining_data"]), {}).update(cells_of_row)
     lines = [(recipe.name, *map(_own_value, own.values()), data or NOT_RUN, in_words(own.values(), standing_word))]
     for (label, pretraining), cells in published.items():
-        found = [cells.get(cell.column.key) for cell in own.values()]
+        found = [cells.get((slot, cell.column.key)) for (slot, _), cell in own.items()]
         if any(found):
             pairs = zip(own.values(), found, strict=True)
             values = [_published_value(mine, cell, test) if cell else NOT_RUN for mine, cell in pairs]

@@ -142,7 +142,8 @@ def _units(benchmark: Benchmark) -> str:
     if {column.unit for column in benchmark.columns} == {"percent"}:
         return "all in percent"
     lower = ", ".join(column.heading for column in benchmark.columns if not column.higher_is_better)
-    return f"to {max(column.decimals for column in benchmark.columns)} decimals; lower is better for {lower}"
+    decimals = f"to {max(column.decimals for column in benchmark.columns)} decimals"
+    return f"{decimals}; lower is better for {lower}" if lower else decimals
 
 
 def classification_layout(results: Iterable[Result]) -> Layout:

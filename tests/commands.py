@@ -32,6 +32,8 @@ SHORT = {
     "linear_segmentation": "--iterations 4 --checkpoint-interval 2 --evaluate-every 2 --batch-size 2 --size 64 --workers 0",
     "depth": "--iterations 4 --checkpoint-interval 2 --batch-size 2 --crop 64 64 --workers 0",
     "retrieval_segmentation": "--input-size 64 --memory-size 100 --pictures 1 --workers 0",
+    **dict.fromkeys(("retrieval", "copy_detection"), "--image-size 64 --workers 0"),
+    "object_discovery": "--draw-images 1 --workers 0",
     "classification": "--neighbours 4 8 --resize 64 --crop 64 --workers 0 --epochs 2 --batch_size 8",
 }
 

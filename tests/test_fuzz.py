@@ -37,7 +37,7 @@ from tools.make_sample_data import SampleConfig, draw_samples
 
 MEMORY = 1 << 30  # bytes beyond what the imports took
 SECONDS_EACH, SECONDS_ALL = 20, 3000
-BINARY = (".npz", ".png", ".jpg", ".tar", ".bin", ".pth")
+BINARY = (".npz", ".png", ".jpg", ".tar", ".bin", ".pth", ".pkl")
 
 TEXTS = r'''null true -1 0 0.5 1e999 -1e308 NaN -Infinity 1e18 4294967296 -0.0 [] {} [null] ~ : <f8 |O (3,3) &a[*a]
 "" "x" "1" "\u0000\n\u001b[2J" "../../../x" "/etc/passwd" "=1+1" "\ud800"'''
@@ -220,6 +220,13 @@ def read_nyu(root: Path) -> None:
             assert depth_1HW.min() >= 0
 
 
+def read_boxes(name: str, root: Path) -> None:
+    """What the check lets pass must be scorable."""
+    for image in of("eval.probes.boxes", "check_data")(root / name).images.values():
+        overlaps = of("eval.object_discovery.scores", "overlaps")(np.array([0, 0, 9, 9]), image.boxes)
+        assert ((overlaps >= 0) & (overlaps <= 1)).all()
+
+
 def read_classes(root: Path) -> None:
     folder = root / "imagenet"
     for classes in ("", str(folder / "classes.txt")):
@@ -333,6 +340,10 @@ PARSERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "cityscapes": ("cityscapes/gtFine/*/*/*.png", partial(read_label_set, "cityscapes")),
     "nyu lists": ("nyu/*.txt", read_nyu),
     "nyu depth": ("nyu/*/*/*.png", read_nyu),
+    "landmarks": ("roxford5k/*.pkl", lambda root: of("eval.retrieval.data", "check_data")(root / "roxford5k")),
+    "voc boxes": ("VOCdevkit/VOC2007/Annotations/*.xml", partial(read_boxes, "VOCdevkit/VOC2007")),
+    "voc lists of boxes": ("VOCdevkit/VOC2007/ImageSets/Main/*.txt", partial(read_boxes, "VOCdevkit/VOC2007")),
+    "coco 20k": ("coco20k/annotations/*.json", partial(read_boxes, "coco20k")),
     "classes": ("imagenet/classes.txt", read_classes),
     "images": ("imagenet/train/*/*.jpg", read_classes),
     "cifar": ("cifar/*", read_cifar),

@@ -18,7 +18,7 @@ from common.files import lock_folder, names_file, parse_json
 from eval.result import SAMPLE_MARKER
 
 SAMPLE_FOLDER = Path("sample")  # where the other tools draw sample data
-GENERATOR_VERSION = 1  # grows whenever a change here changes a drawn byte
+GENERATOR_VERSION = 2  # grows whenever a change here changes a drawn byte
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +28,11 @@ class SampleConfig:
     """Draw small data sets in the formats of the tasks, such as COCO and ADE20K, and images to pretrain on, from photographs."""
 
     output: Path
-    """Folder to draw into: coco/, ade/ADEChallengeData2016/, DAVIS/, imagenet/, VOCdevkit/VOC2012/, cityscapes/, nyu/ and
-    photos/. Pass it as --data to other commands."""
+    """Folder to draw into: coco/, ade/ADEChallengeData2016/, DAVIS/, imagenet/, VOCdevkit/VOC2007/, VOCdevkit/VOC2012/, cityscapes/,
+    nyu/, roxford5k/, rparis6k/, copydays/, coco20k/ and photos/. Pass it as --data to other commands."""
     seed: int = 0  # Seed of everything random; the same seed gives the same bytes.
-    train_images: int = 8  # Training images of the COCO, ADE20K, VOC, Cityscapes and NYU sets, each.
-    val_images: int = 4  # Validation images of the same sets, each.
+    train_images: int = 8  # Training images of most sets, each; images of those of object discovery and of each landmark.
+    val_images: int = 4  # Validation images of most sets, each; originals of Copydays.
     frames: int = 8  # Frames of each of the two DAVIS sequences.
     photos: int = 6  # Pretraining images per subject; there are eight subjects.
     class_images: int = 8
@@ -64,8 +64,8 @@ def draw_samples(config: SampleConfig) -> None:
         draw_davis,
         draw_nyu,
         draw_photos,
-        draw_voc,
     )
+    from tools.sample_data.whole_images import draw_coco20k, draw_copydays, draw_landmarks, draw_voc2007, draw_voc2012
 
     splits = {"train_images": config.train_images, "val_images": config.val_images}
     drawers: dict[str, tuple[Callable[..., None], dict[str, int]]] = {
@@ -74,9 +74,16 @@ def draw_samples(config: SampleConfig) -> None:
         "DAVIS": (draw_davis, {"frames": config.frames}),
         "photos": (draw_photos, {"count": config.photos}),
         "imagenet": (draw_classes, {"count": config.class_images}),
-        "VOCdevkit/VOC2012": (draw_voc, splits),
+        "VOCdevkit/VOC2012": (draw_voc2012, splits),
         "cityscapes": (draw_cityscapes, splits),
         "nyu": (draw_nyu, splits),
+        **{
+            key: (functools.partial(draw_landmarks, key=key), {"train_images": config.train_images})
+            for key in ("roxford5k", "rparis6k")
+        },
+        "copydays": (draw_copydays, {"val_images": config.val_images}),
+        "VOCdevkit/VOC2007": (draw_voc2007, {"train_images": config.train_images}),
+        "coco20k": (draw_coco20k, {"train_images": config.train_images}),
     }
 
     def missing() -> list[str]:

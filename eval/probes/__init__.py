@@ -1,1 +1,1 @@
-"""What the tasks on frozen dense features share: data sets, feature maps, and their cache on disk."""
+"""What the tasks on frozen features share: data sets, feature maps, vectors of whole images, and their cache on disk."""

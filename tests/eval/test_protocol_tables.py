@@ -14,6 +14,7 @@ import torch
 
 import eval.openmmlab.operators  # noqa: F401 - before anything of mmdet is imported
 from backbones.spec import BackboneSpec
+from eval.copy_detection.protocol import PUBLISHED as COPY_DETECTION
 from eval.davis.features import input_size
 from eval.davis.protocol import PropagationSettings, deviations, propagation_settings
 from eval.depth.protocol import PUBLISHED as DEPTH
@@ -22,9 +23,11 @@ from eval.detection.config import DetectionConfig
 from eval.detection.protocol import protocol_settings as detection_settings
 from eval.linear_segmentation.config import ProtocolName
 from eval.linear_segmentation.protocol import RULES
+from eval.object_discovery.protocol import PUBLISHED as OBJECT_DISCOVERY
 from eval.openmmlab.config import lookup, plain
 from eval.probes.data import Split
 from eval.probes.sets import ADE20K
+from eval.retrieval.protocol import PUBLISHED as LANDMARKS
 from eval.retrieval_segmentation.config import ProtocolName as RetrievalProtocol
 from eval.retrieval_segmentation.protocol import PUBLISHED as RETRIEVAL
 from eval.segmentation import protocol as segmentation
@@ -95,6 +98,10 @@ def linear_segmentation(name: ProtocolName) -> dict[str, Any]:
     return {"settings": dataclasses.asdict(RULES[name])}
 
 
+def settings(rules: Any) -> dict[str, Any]:
+    return {"settings": plain(dataclasses.asdict(rules))}
+
+
 def retrieval(name: RetrievalProtocol) -> dict[str, Any]:
     return {"settings": plain(dataclasses.asdict(RETRIEVAL[name]))}
 
@@ -109,6 +116,9 @@ PROTOCOLS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"Linear segmentation: {name}": partial(linear_segmentation, name) for name in RULES},
     "NYU depth: dinov3": lambda: {"settings": plain(dataclasses.asdict(DEPTH))},
     **{f"Dense retrieval: {name}": partial(retrieval, name) for name in RETRIEVAL},
+    **{f"Image retrieval: {name} on {key}": partial(settings, rules) for (name, key), rules in LANDMARKS.items()},
+    "Copy detection: dino": partial(settings, COPY_DETECTION),
+    **{f"Object discovery: {name}": partial(settings, rules) for name, rules in OBJECT_DISCOVERY.items()},
 }
 
 

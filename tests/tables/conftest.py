@@ -22,6 +22,9 @@ DATASETS = {
     },
     "davis": {"test": ("DAVIS 2017", "val", 30)},
     "depth": {"train": ("NYU depth v2", "train", 24231), "test": ("NYU depth v2", "test", 654)},
+    "retrieval": {"test": ("Oxford5k", "revisited", 70)},
+    "copy_detection": {"test": ("Copydays", "strong", 229)},
+    "object_discovery": {"test": ("PASCAL VOC 2007", "trainval", 5011)},
     "classification": {"train": ("CIFAR-10", "train", 50000), "test": ("CIFAR-10", "test", 10000)},
 }
 METRICS = {
@@ -31,6 +34,9 @@ METRICS = {
     "retrieval_segmentation": ("mIoU", "aAcc"),
     "davis": ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay"),
     "depth": ("rmse", "abs_rel", "a1"),
+    "retrieval": tuple(column.metric for column in BENCHMARKS["retrieval_dino"].columns),
+    "copy_detection": ("mAP strong",),
+    "object_discovery": ("CorLoc",),
     "classification": ("10-NN top-1", "10-NN top-5", "20-NN top-1", "20-NN top-5", "linear top-1", "linear top-5"),
 }
 UNITS = {column.metric: column.unit for benchmark in BENCHMARKS.values() for column in benchmark.columns}

@@ -44,6 +44,13 @@ def test_the_own_row_comes_first_then_the_papers_rows_of_the_backbone_with_diffe
     ]
 
 
+def test_a_published_row_of_another_data_set_is_not_beside_the_own_one(runs: Path, write: WriteResult) -> None:
+    """LOST's table has three rows of each backbone."""
+    write("mine", "object_discovery", protocol="object-discovery-lost", values={"CorLoc": 60.9}, spec=VIT_SMALL)
+    published = [line for line in _lines(runs) if line[0] == "DINO"]
+    assert published == [("DINO", "61.9 (-1.0)", "ImageNet-1k", "published")]
+
+
 def test_nothing_comes_before_the_small_table_on_the_page_and_in_the_report(runs: Path, write: WriteResult) -> None:
     _own(write)
     page = render_all(runs)["summary.md"]

@@ -8,8 +8,10 @@ from urllib.parse import urlsplit
 import pytest
 
 import backbones.layouts
-from tables.layout import COMPATIBILITY, COMPONENTS, DAVIS_2016, FROZEN, LAYOUTS, MAIN, UPERNET
+from eval.tasks import BENCHMARKS
+from tables.layout import COMPATIBILITY, COMPONENTS, DAVIS_2016, FROZEN, LAYOUTS, MAIN, UPERNET, layouts_for
 from tables.reference import REFERENCE_FOLDER, read_checkpoints, read_reference
+from tests.tables.conftest import make_result
 
 MAIN_COLUMNS = {
     "coco_box_ap": "38.9 38.5 40.3 40.3 40.1 39.8 41.1 40.8 42.1",
@@ -133,6 +135,41 @@ def test_uper_net_has_two_published_values_and_every_row_says_where_it_is_publis
     sources = [row.source for layout in LAYOUTS if layout != FROZEN for row in read_reference(layout)]
     assert len(sources) == 9 + 10 + 9 + 2
     assert all("CVPR 2022" in source or "alinlab/SelfPatch" in source for source in sources)
+
+
+def test_retrieval_copy_detection_and_object_discovery_hold_the_published_digits() -> None:
+    tasks = {
+        "retrieval_dino": "retrieval",
+        "copydays": "copy_detection",
+        "lost": "object_discovery",
+        "tokencut": "object_discovery",
+    }
+    protocols = {key: BENCHMARKS[key].protocol for key in tasks}
+    layouts = layouts_for([make_result("a", task, protocol=protocols[key]) for key, task in tasks.items()])
+    rows = {layout.name: read_reference(layout) for layout in layouts if layout.name in tasks}
+
+    def column(name: str, key: str) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for row in rows[name]:
+            label = f"{row.descriptors['method']} {row.descriptors['backbone']}"
+            found[label] = f"{found.get(label, '')} {row.values[key]}".strip()
+        return found
+
+    assert column("retrieval_dino", "retrieval_dino_hard_map") == {
+        **{"DINO R50": "11.1", "DINOv2 ViT-S/14": "43.2", "DINOv2 ViT-B/14": "49.5"},
+        **{"DINOv2 ViT-L/14": "54.0", "DINOv2 ViT-g/14": "52.3"},
+    }
+    assert [text for text in column("retrieval_dino", "retrieval_dino_medium_map").values() if text] == ["35.4"]
+    assert column("copydays", "copydays_strong_map") == {"DINO ViT-B/8": "0.858"}
+    assert column("lost", "lost_corloc") == {
+        **{"DINO ViT-S/16": "61.9 64.0 50.7", "DINO ViT-S/8": "55.5 57.0 49.5", "DINO ViT-B/16": "60.1 63.3 50.0"},
+        **{"DINO R50": "36.8 42.7 26.5", "supervised R50": "33.5 39.1 25.5"},
+    }
+    assert column("tokencut", "tokencut_corloc") == {
+        **{"DINO ViT-S/16": "68.8 72.1 58.8", "DINO ViT-S/8": "67.3 71.6 60.7", "DINO ViT-B/16": "68.8 72.4 59.0"}
+    }
+    sets = {row.descriptors["dataset"] for name in ("lost", "tokencut") for row in rows[name]}
+    assert sets == {"PASCAL VOC 2007 trainval", "PASCAL VOC 2012 trainval", "COCO 20k train2014"}
 
 
 @pytest.mark.parametrize(

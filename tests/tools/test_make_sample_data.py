@@ -15,10 +15,13 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from common.files import LOCK_FILE
+from eval.copy_detection import data as copydays
+from eval.probes.boxes import check_data as check_boxes
 from eval.probes.data import check_splits
 from eval.probes.nyu import check_data, read_pair
 from eval.probes.sets import VOC2012, find_set
 from eval.result import SAMPLE_MARKER
+from eval.retrieval import data as landmarks
 from tests.conftest import REPOSITORY, RunMain
 from tools.make_sample_data import SampleConfig, draw_samples, main
 from tools.sample_data.formats import CATEGORY_IDS, coco_categories
@@ -53,6 +56,8 @@ def test_a_seed_gives_the_same_bytes_in_another_process_and_another_seed_other_i
     lists = {
         "DAVIS/ImageSets/2017/val.txt",
         *("nyu/nyu_train.txt", "nyu/nyu_test.txt"),
+        *(f"VOCdevkit/VOC{year}/ImageSets/Main/trainval.txt" for year in (2007, 2012)),
+        "coco20k/coco_20k_filenames.txt",
         *(f"VOCdevkit/VOC2012/ImageSets/Segmentation/{split}.txt" for split in VOC2012.sizes),
     }
     assert {name for name in ours if ours[name] == others[name]} == lists
@@ -108,6 +113,21 @@ def test_nyu_is_read_as_such(samples: Path) -> None:
         assert 1000 <= np.median(depth_mm[depth_mm > 0]) <= 8000
 
 
+def test_sets_of_whole_images_are_read_as_such(samples: Path) -> None:
+    for key in ("roxford5k", "rparis6k"):
+        found = landmarks.check_data(samples / key)
+        assert (len(found.queries), len(found.images)) == (4, 4 * (4 + 4 + 1))
+    assert [len(block) for block in copydays.check_data(samples / "copydays").blocks.values()] == [4, 8, *[4] * 18]
+    for place, name, count in (
+        ("VOCdevkit/VOC2007", "PASCAL VOC 2007", 8),
+        ("VOCdevkit/VOC2012", "PASCAL VOC 2012", 12),
+        ("coco20k", "COCO 20k", 8),
+    ):
+        boxes = check_boxes(samples / place)
+        assert (boxes.name, len(boxes.images)) == (name, count)
+        assert sum(bool(len(image.boxes)) for image in boxes.images.values()) > count // 2
+
+
 @pytest.mark.data
 def test_coco_categories_are_the_official_ones(real_data_dir: Path) -> None:
     official = json.loads((real_data_dir / "coco/annotations/instances_val2017.json").read_text())
@@ -121,7 +141,7 @@ def test_a_drawn_set_stays_other_options_replace_it_and_a_foreign_folder_is_refu
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob(SAMPLE_MARKER)}
     draw_samples(SampleConfig(output=tmp_path, **{**small_sizes, "photos": 1}))
     changed = [path.parent.name for path, stamp in before.items() if path.stat().st_mtime_ns != stamp]
-    assert (len(before), changed) == (8, ["photos"])
+    assert (len(before), changed) == (13, ["photos"])
     foreign = tmp_path / "elsewhere/DAVIS/mine.txt"
     foreign.parent.mkdir(parents=True)
     foreign.write_text("precious")

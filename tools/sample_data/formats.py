@@ -43,7 +43,7 @@ def _draw_crops(root: Path, rng: np.random.Generator, counts: dict[str, int]) ->
     for subject, file_name in COLOUR_PHOTOGRAPHS.items():
         for folder, count in counts.items():
             for number in range(count):
-                _write_jpeg(root / folder / subject / f"{number:04d}.jpg", draw_crop(read_photograph(file_name), rng))
+                write_jpeg(root / folder / subject / f"{number:04d}.jpg", draw_crop(read_photograph(file_name), rng))
 
 
 # ADE20K: label maps with 0 = unlabelled, 1 to 150 = classes.
@@ -63,7 +63,7 @@ def draw_ade(root: Path, rng: np.random.Generator, train_images: int, val_images
         for number in range(1, count + 1):
             image, labels = _draw_pair(rng, ADE_SIZE, ADE_CLASSES, UNLABELLED)
             name = f"ADE_{prefix}_{number:08d}"
-            _write_jpeg(root / "images" / split / f"{name}.jpg", image)
+            write_jpeg(root / "images" / split / f"{name}.jpg", image)
             _write_png(root / "annotations" / split / f"{name}.png", labels)
 
 
@@ -107,7 +107,7 @@ def draw_voc(root: Path, rng: np.random.Generator, train_images: int, val_images
             number += 1
             name = f"2012_{number:06d}"
             image, labels = _draw_pair(rng, VOC_SIZE, VOC_CLASSES, 0)
-            _write_jpeg(root / f"JPEGImages/{name}.jpg", image)
+            write_jpeg(root / f"JPEGImages/{name}.jpg", image)
             if split != "trainaug":
                 _write_png(root / f"SegmentationClass/{name}.png", _outlined(labels))
             if split != "val":
@@ -199,7 +199,7 @@ def _draw_sequence(
             centre_x, centre_y = (start + (end - start) * progress) * (width, height)
             left, top = round(centre_x - cutout.mask.shape[1] / 2), round(centre_y - cutout.mask.shape[0] / 2)
             ids[paste(image, cutout, left, top)] = object_id
-        _write_jpeg(root / "JPEGImages" / "480p" / name / f"{frame:05d}.jpg", image)
+        write_jpeg(root / "JPEGImages" / "480p" / name / f"{frame:05d}.jpg", image)
         mask_path = root / "Annotations" / "480p" / name / f"{frame:05d}.png"
         mask_path.parent.mkdir(parents=True, exist_ok=True)
         write_mask(mask_path, ids)
@@ -230,7 +230,7 @@ def draw_nyu(root: Path, rng: np.random.Generator, train_images: int, val_images
         for number in range(count):
             image, depth_mm = _draw_nyu_pair(rng)
             names = f"{split}/scene_{number:04d}/rgb_00000.jpg", f"{split}/scene_{number:04d}/sync_depth_00000.png"
-            _write_jpeg(root / names[0], image)
+            write_jpeg(root / names[0], image)
             Image.fromarray(depth_mm).save(root / names[1])
             lines.append(f"/{names[0]} /{names[1]} {FOCAL_LENGTH}\n")  # BTS's lists begin with slashes
         (root / f"nyu_{split}.txt").write_text("".join(lines), encoding="utf-8")
@@ -296,22 +296,22 @@ def draw_coco(root: Path, rng: np.random.Generator, train_images: int, val_image
     """Write `root/{train2017,val2017}` and `root/annotations/instances_{train,val}2017.json`."""
     first_id = 1
     for split, count in (("train2017", train_images), ("val2017", val_images)):
-        content = _draw_coco_split(root / split, rng, range(first_id, first_id + count))
+        content = draw_coco_split(root / split, rng, range(first_id, first_id + count))
         first_id += count
         path = root / "annotations" / f"instances_{split}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def _draw_coco_split(folder: Path, rng: np.random.Generator, image_ids: range) -> dict[str, Any]:
-    """Write a split's images; return the content of its annotation file."""
+def draw_coco_split(folder: Path, rng: np.random.Generator, image_ids: range, prefix: str = "") -> dict[str, Any]:
+    """Write a split's images, whose names begin with `prefix`; return the content of its annotation file."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id in image_ids:
         width, height = COCO_SIZES[image_id % len(COCO_SIZES)]
         image, drawn = _draw_coco_image(rng, width, height, with_crowd=image_id == image_ids.start)
-        file_name = f"{image_id:012d}.jpg"
-        _write_jpeg(folder / file_name, image)
+        file_name = f"{prefix}{image_id:012d}.jpg"
+        write_jpeg(folder / file_name, image)
         images.append({"license": 1, "file_name": file_name, "height": height, "width": width, "id": image_id})
         # Annotation ids are unique over both splits, as in COCO.
         annotations += [{**entry, "image_id": image_id, "id": 100 * image_id + index} for index, entry in enumerate(drawn)]
@@ -388,7 +388,7 @@ def _run_lengths(mask: np.ndarray) -> list[int]:
     return np.diff(np.concatenate([[0], borders, [mask.size]])).tolist()
 
 
-def _write_jpeg(path: Path, pixels: np.ndarray) -> None:
+def write_jpeg(path: Path, pixels: np.ndarray) -> None:
     """Write uint8 [H, W, 3]; parent folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, quality=JPEG_QUALITY)

@@ -1,0 +1,1 @@
+"""Copy detection on Copydays, by CLS token and pooled patches."""

@@ -1,0 +1,5 @@
+"""Significance takes the metrics of every query."""
+
+from eval.probes.means import read_items
+
+__all__ = ["read_items"]
