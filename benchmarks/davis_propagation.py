@@ -26,11 +26,12 @@ from torch import Tensor
 from backbones.build import build_backbone
 from backbones.spec import ViTSpec
 from benchmarks.turns import MEBIBYTE, Turns, machine, print_table, run, take_turns
-from eval.davis.data import DavisSplit, VideoSequence, find_sequences
-from eval.davis.features import FeatureExtractor, read_frame
-from eval.davis.masks import Mask, read_mask, resize_mask, write_mask
-from eval.davis.propagator import propagate_sequence
-from eval.davis.protocol import PropagationSettings
+from eval.davis.data import DavisSplit, find_sequences
+from eval.propagation.features import FeatureExtractor, read_frame
+from eval.propagation.masks import Mask, read_mask, resize_mask, write_mask
+from eval.propagation.propagator import propagate_sequence
+from eval.propagation.protocol import PropagationSettings
+from eval.propagation.videos import VideoSequence
 from tests.references import davis_propagation as reference
 from tests.references.vit import patch_features
 

@@ -185,7 +185,7 @@ def read_davis(root: Path) -> None:
     found = of("eval.davis.data", "find_sequences")(split, all_masks=True)
     assert {sequence.first_mask().shape for sequence in found} == {sequence.size for sequence in found}
     masks = split.masks_folder
-    scores = of("eval.davis.scores", "score_sequences")([sequence.name for sequence in found], masks, masks)
+    scores = of("eval.propagation.measures", "score_sequences")([sequence.name for sequence in found], masks, masks)
     assert scores.overall["J&F-Mean"] == 1
     of("eval.davis.data", "examine")(root / "DAVIS", deep=True, jobs=1)
 
@@ -247,7 +247,9 @@ def read_predictions(root: Path) -> None:
     truth, predictions = root / "DAVIS/Annotations/480p", root / "predictions"
     if not predictions.exists():
         shutil.copytree(truth, predictions)
-    scores = of("eval.davis.scores", "score_sequences")(sorted(path.name for path in truth.iterdir()), truth, predictions)
+    scores = of("eval.propagation.measures", "score_sequences")(
+        sorted(path.name for path in truth.iterdir()), truth, predictions
+    )
     assert 0 <= scores.overall["J&F-Mean"] <= 1
 
 
@@ -298,7 +300,7 @@ def read_state(root: Path) -> None:
         folder.mkdir(exist_ok=True)
     of("eval.record", "_earlier_parts")(root / "training", "a")
     of("eval.openmmlab.finetune", "_begin")(root / "training", {"a": 1, "b": [2.5, "c"]})
-    of("eval.davis.writing", "_claim")(root / "masks", {"first masks": ["0123"]})
+    of("eval.propagation.writing", "_claim")(root / "masks", {"first masks": ["0123"]})
     marker = of("tools.make_sample_data", "_is_drawn")(root / "photos", {})
     assert not marker
 

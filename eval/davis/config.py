@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from eval.davis.protocol import PropagationSettings
+from eval.propagation.protocol import PropagationSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,21 +10,21 @@ Loads no torch.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 from common.files import check_name
 from common.images import is_hidden, read_lines
 from eval import image_checks
 from eval.davis.config import SplitOptions
-from eval.davis.masks import VOID_ID, Mask, read_mask, single_object, without_void
 from eval.findings import Finding, about, first_few, merged, refuse
+from eval.propagation.masks import VOID_ID, read_mask
+from eval.propagation.measures import FEWEST_FRAMES, SKIPPED_IDS
+from eval.propagation.videos import VideoSequence, check_numbering, subfolders
 from eval.record import describe_dataset
 from eval.result import SAMPLE_MARKER, Dataset
 from eval.tasks import TASKS
 
 ALL_SEQUENCES = "all"  # the split that needs no list: every folder of frames
-FEWEST_FRAMES = 3  # a sequence of fewer cannot be scored: neither its first frame counts nor its last
 DOWNLOAD = f"get {TASKS['davis'].downloads[0].address} and unpack it"
 
 # (year, split) -> sequences, frames. Source: the image sets of the DAVIS 2016 and 2017 downloads (davischallenge.org).
@@ -46,11 +46,9 @@ shooting 40, soapbox 99
 """
 VAL_FRAMES = {name: int(frames) for name, frames in (entry.split() for entry in _VAL.split(","))}
 
-SKIPPED_IDS = "the official evaluation counts a skipped id as an object that is found wherever no mask has it"
 _FULLY_ANNOTATED = ("train", "val")
 _SHOWN = 5
 _END_OF_FRAME = re.compile(r"\.jpg\s")
-_TRAILING_NUMBER = re.compile(r"(.*?)(\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,28 +77,6 @@ class DavisSplit(SplitOptions):
     @property
     def masks_folder(self) -> Path:
         return self.root / "Annotations" / self.resolution
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoSequence:
-    """One sequence, all of whose files exist: its frames in order, masks of the first or of every frame.
-
-    `size` is the (height, width) of the first frame; with `one_object`, all objects count as one.
-    """
-
-    name: str
-    frames: tuple[Path, ...]
-    masks: tuple[Path, ...]
-    one_object: bool
-    size: tuple[int, int] = (0, 0)
-
-    def first_mask(self) -> Mask:
-        """Object ids of the first frame, undecided pixels as background.
-
-        The authors' script would take them for an object of id 255, which the official evaluation then refuses.
-        """
-        mask = read_mask(self.masks[0])
-        return single_object(mask) if self.one_object else without_void(mask)
 
 
 def sequence_names(split: DavisSplit) -> list[str]:
@@ -150,11 +126,6 @@ def read_image_set(path: Path) -> list[str]:
         folders = frame.split("/")[:-1]
         names.append(folders[-1] if mask and len(folders) > 1 else line)
     return [check_name(name, f"{path}: sequence") for name in dict.fromkeys(names)]
-
-
-def subfolders(folder: Path) -> list[str]:
-    """Names of the visible folders in a folder, sorted."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
 def fingerprint(split: DavisSplit, sequences: Sequence[VideoSequence]) -> Dataset:
@@ -293,7 +264,7 @@ def _list_sequence(split: DavisSplit, name: str, all_masks: bool) -> tuple[Video
     short = [f"{name} ({len(frames)})"] if all_masks and 0 < len(frames) < FEWEST_FRAMES else []
     findings += [
         *about("missing", no_frames, [] if frames else [name], f"{DOWNLOAD}, or take them off the list"),
-        *about("missing", gap, _check_numbering(frames, root)),
+        *about("missing", gap, check_numbering(frames, root)),
         *about("missing", "frames have no mask", without_mask, reason),
         *about("missing", "masks have no frame", without_frame, DOWNLOAD),
         *about("wrong", f"sequences have fewer than {FEWEST_FRAMES} frames, which cannot be scored", short),
@@ -319,21 +290,3 @@ def _check_ids(root: Path, sequence: VideoSequence, ids: dict[Path, set[int]]) -
         *about("note", f"first masks have gaps in their object ids, and {SKIPPED_IDS}", gaps),
         *about("note", "later masks show objects that the first one lacks; they are not followed", named),
     ]
-
-
-def _check_numbering(frames: Sequence[Path], root: Path) -> list[str]:
-    """Where numbered frames have a gap, or come in another order by their names."""
-    parts = [_TRAILING_NUMBER.fullmatch(frame.stem) for frame in frames]
-    for (frame, part), (following, next_part) in pairwise(zip(frames, parts, strict=True)):
-        if part and next_part and part[1] == next_part[1] and int(part[2]) > int(next_part[2]):
-            shown = frame.relative_to(root).as_posix()
-            return [f"{shown} comes before {following.name} by its name, which is their order (fill up the numbers with zeros)"]
-    if len(frames) < 3 or not all(frame.stem.isdecimal() for frame in frames):
-        return []
-    numbers = [int(frame.stem) for frame in frames]
-    step = min(after - before for before, after in pairwise(numbers))
-    for frame, (before, after) in zip(frames, pairwise(numbers), strict=False):
-        if after - before != step:
-            missing = frame.with_stem(str(before + step).zfill(len(frame.stem)))
-            return [f"no {missing.relative_to(root).as_posix()}"]
-    return []

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from common.cli import parse, run_command
 from common.files import write_atomically
 from eval.davis.config import SplitOptions
-from eval.davis.data import DavisSplit, VideoSequence, find_sequences
-from eval.davis.masks import read_image
-from eval.davis.protocol import PropagationSettings
+from eval.davis.data import DavisSplit, find_sequences
+from eval.propagation.masks import read_image
+from eval.propagation.protocol import PropagationSettings
+from eval.propagation.videos import VideoSequence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,7 +63,7 @@ def explain(config: ExplainConfig) -> list[Source]:
 
     from backbones.file import load_backbone
     from common.distributed import choose_device
-    from eval.davis.features import FeatureExtractor, read_frame
+    from eval.propagation.features import FeatureExtractor, read_frame
 
     (sequence,) = find_sequences(DavisSplit.chosen(config.davis, config, config.sequence), all_masks=False)
     height, width = sequence.size
@@ -88,7 +89,7 @@ def explain(config: ExplainConfig) -> list[Source]:
 def voting_patches(
     target_hwD: "Tensor", context_MhwD: "Tensor", row: int, column: int, settings: PropagationSettings
 ) -> list[Source]:
-    """The sources of one target patch by the rule of `eval.davis.propagator.propagate_labels`, the weightiest first.
+    """The sources of one target patch by the rule of `eval.propagation.propagator.propagate_labels`, the weightiest first.
 
     Features are of unit length; `frame` of a source is an index into the context frames.
     """

@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw, ImageOps
 from common.cli import parse, run_command
 from common.files import write_atomically
 from eval.davis.config import SequenceOptions
-from eval.davis.data import FEWEST_FRAMES, DavisSplit, find_sequences
-from eval.davis.masks import overlay
-from eval.davis.scores import Scores, score_sequences
+from eval.davis.data import DavisSplit, find_sequences
+from eval.propagation.masks import overlay
+from eval.propagation.measures import FEWEST_FRAMES, Scores, score_sequences
 
 logger = logging.getLogger(__name__)
 

@@ -13,11 +13,13 @@ from backbones.file import load_strictly, read_backbone_file
 from backbones.spec import BackboneSpec
 from common.distributed import choose_device, process_group, rank, wait_for_all
 from eval.davis.config import DavisConfig
-from eval.davis.data import DavisSplit, VideoSequence, find_sequences, fingerprint
-from eval.davis.features import FeatureExtractor, check_sizes
-from eval.davis.protocol import PROTOCOL_VERSION, deviations, propagation_settings
-from eval.davis.scores import LOWER_IS_BETTER, score_sequences, write_csv_files
-from eval.davis.writing import write_masks, write_overlays
+from eval.davis.data import DavisSplit, find_sequences, fingerprint
+from eval.davis.scores import write_csv_files
+from eval.propagation.features import FeatureExtractor, check_sizes
+from eval.propagation.measures import LOWER_IS_BETTER, score_sequences
+from eval.propagation.protocol import PROTOCOL_VERSION, deviations, propagation_settings
+from eval.propagation.videos import VideoSequence
+from eval.propagation.writing import write_masks, write_overlays
 from eval.record import Evaluation, unpublished
 from eval.result import RESULT_FILE, Metric, Protocol, Result, read_result, write_result
 from eval.tasks import BENCHMARKS

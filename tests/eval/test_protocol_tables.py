@@ -14,8 +14,6 @@ import torch
 
 import eval.openmmlab.operators  # noqa: F401 - before anything of mmdet is imported
 from backbones.spec import BackboneSpec
-from eval.davis.features import input_size
-from eval.davis.protocol import PropagationSettings, deviations, propagation_settings
 from eval.depth.protocol import PUBLISHED as DEPTH
 from eval.detection import protocol as detection
 from eval.detection.config import DetectionConfig
@@ -24,6 +22,8 @@ from eval.linear_segmentation.config import ProtocolName
 from eval.linear_segmentation.protocol import RULES
 from eval.openmmlab.config import lookup, plain
 from eval.probes.data import ADE20K, Split
+from eval.propagation.features import input_size
+from eval.propagation.protocol import PropagationSettings, deviations, propagation_settings
 from eval.retrieval_segmentation.config import ProtocolName as RetrievalProtocol
 from eval.retrieval_segmentation.protocol import PUBLISHED as RETRIEVAL
 from eval.segmentation import protocol as segmentation

@@ -21,13 +21,13 @@ from backbones.convert import open_backbone
 from backbones.export import export_backbone
 from backbones.file import load_strictly
 from backbones.spec import ViTSpec
-from eval.davis import protocol
 from eval.davis.data import DavisSplit, find_sequences, sequence_names
-from eval.davis.features import FeatureExtractor
-from eval.davis.masks import read_mask, write_mask
-from eval.davis.protocol import PropagationSettings
-from eval.davis.scores import score_sequences
-from eval.davis.writing import write_sequence
+from eval.propagation import protocol
+from eval.propagation.features import FeatureExtractor
+from eval.propagation.masks import read_mask, write_mask
+from eval.propagation.measures import score_sequences
+from eval.propagation.protocol import PropagationSettings
+from eval.propagation.writing import write_sequence
 from tests.references import davis_propagation as reference
 
 LEAST_AGREEMENT = 0.9999

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from eval.davis.masks import write_mask
+from eval.propagation.masks import write_mask
 from tools.sample_data.scenes import (
     COLOUR_PHOTOGRAPHS,
     LOWER,

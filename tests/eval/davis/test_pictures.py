@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from PIL import Image
 
 from eval.davis.explain import voting_patches
-from eval.davis.masks import overlay, write_mask
 from eval.davis.pictures import panel_titles, sequence_metrics
-from eval.davis.propagator import propagate_labels
-from eval.davis.protocol import PropagationSettings
-from eval.davis.scores import Scores
+from eval.propagation.masks import overlay, write_mask
+from eval.propagation.measures import Scores
+from eval.propagation.propagator import propagate_labels
+from eval.propagation.protocol import PropagationSettings
 from tests.eval.davis.conftest import FRAMES, HEIGHT, WIDTH, Run
 
 

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.files import LOCK_FILE
-from eval.davis import writing
 from eval.davis.config import DavisConfig
-from eval.davis.masks import Mask, read_mask, write_mask
 from eval.davis.task import evaluate
+from eval.propagation import writing
+from eval.propagation.masks import Mask, read_mask, write_mask
 from eval.result import read_result
 from tests.conftest import REPOSITORY
 from tests.eval.davis.conftest import FRAMES, HEIGHT, SEQUENCES, WIDTH, Run, draw_sequence, sequences_of

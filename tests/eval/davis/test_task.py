@@ -14,9 +14,9 @@ import pytest
 from common.files import lock_folder
 from eval.davis.config import DavisConfig
 from eval.davis.items import read_items
-from eval.davis.masks import overlay, read_image, read_mask, write_mask
-from eval.davis.scores import METRICS, score_sequences
 from eval.davis.task import evaluate
+from eval.propagation.masks import overlay, read_image, read_mask, write_mask
+from eval.propagation.measures import METRICS, score_sequences
 from eval.result import read_result
 from eval.tasks import BENCHMARKS
 from tests.architectures import ANY, FUNCTIONS, backbone_of

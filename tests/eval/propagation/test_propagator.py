@@ -11,9 +11,9 @@ from torch import Tensor
 
 from backbones.build import build_backbone
 from eval.davis.data import DavisSplit, find_sequences
-from eval.davis.features import FeatureExtractor, read_frame
-from eval.davis.propagator import LabelPropagator, first_labels, label_map, propagate_labels, propagate_sequence
-from eval.davis.protocol import LOWEST_TEMPERATURE, PropagationSettings
+from eval.propagation.features import FeatureExtractor, read_frame
+from eval.propagation.propagator import LabelPropagator, first_labels, label_map, propagate_labels, propagate_sequence
+from eval.propagation.protocol import LOWEST_TEMPERATURE, PropagationSettings
 from tests.eval.davis.conftest import HEIGHT, SPECS, draw_sequence
 from tests.references import davis_propagation as reference
 

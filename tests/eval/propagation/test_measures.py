@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.morphology import disk
 
-from eval.davis.masks import write_mask
-from eval.davis.measures import dilate, measure_object, measure_sequence
+from eval.propagation.masks import write_mask
+from eval.propagation.measures import dilate, measure_object, measure_sequence
 from tests.references import davis_scores as reference
 
 

@@ -7,6 +7,9 @@ objects are ids 1 to the highest of the first annotation, whether or not it has 
 
 import logging
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,14 +17,22 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from eval.davis.data import FEWEST_FRAMES, SKIPPED_IDS
-from eval.davis.masks import Mask, read_mask, single_object, without_void
+from common.launch import usable_cores
 from eval.findings import first_few
-from eval.image_checks import list_images
+from eval.image_checks import in_processes, list_images
+from eval.propagation.masks import Mask, read_mask, single_object, without_void
 
 logger = logging.getLogger(__name__)
 
 BinaryImage = npt.NDArray[np.bool_]  # [H, W].
+
+METRICS = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")  # in the official order
+LOWER_IS_BETTER = ("J-Decay", "F-Decay")
+_RECALL_THRESHOLD = 0.5
+_DECAY_BINS = 4
+
+FEWEST_FRAMES = 3  # a sequence of fewer cannot be scored: neither its first frame counts nor its last
+SKIPPED_IDS = "the official evaluation counts a skipped id as an object that is found wherever no mask has it"
 
 # The tolerance of contours is this share of the image diagonal, rounded up to whole pixels: 8 at 854 x 480.
 TOLERANCE_OF_DIAGONAL = 0.008
@@ -33,6 +44,58 @@ class SequenceMeasures(NamedTuple):
     name: str
     region: npt.NDArray[np.float64]
     boundary: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Fractions, as the official evaluation has them.
+
+    `per_object` has the metrics of each object over its frames by `SEQUENCE_ID`, `overall` each of `METRICS` as its mean over them.
+    """
+
+    overall: dict[str, float]
+    per_object: dict[str, dict[str, float]]
+
+
+def score_sequences(
+    names: Sequence[str], annotations: Path, predictions: Path, one_object: bool = False, jobs: int = 1
+) -> Scores:
+    """Score sequences, in several processes where there are several jobs (0: one per core); their order does not matter.
+
+    `annotations` and `predictions` have one folder of masks per sequence; with `one_object`, all objects count as one (DAVIS-2016).
+    """
+    for folder in (annotations, predictions):
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: no such folder")
+        if missing := [name for name in names if not (folder / name).is_dir()]:
+            raise ValueError(f"{folder / missing[0]}: no such folder ({len(missing)} of {len(names)} sequences are missing)")
+    folders = [[folder / name for name in names] for folder in (annotations, predictions)]
+    workers = min(jobs or usable_cores(), len(names))
+    return summarise(list(in_processes(workers, measure_sequence, *folders, repeat(one_object))))
+
+
+def summarise(sequences: Sequence[SequenceMeasures]) -> Scores:
+    """Mean, recall and decay of each object, and their means over the objects; ValueError if there is none."""
+    per_object = {}
+    for sequence in sequences:
+        for number, (region, boundary) in enumerate(zip(sequence.region, sequence.boundary, strict=True), 1):
+            j, f = frame_statistics(region), frame_statistics(boundary)
+            per_object[f"{sequence.name}_{number}"] = dict(zip(METRICS, ((j[0] + f[0]) / 2, *j, *f), strict=True))
+    if not per_object:
+        raise ValueError("no sequence has an object in its first annotation; there is nothing to score")
+    overall = {name: float(np.mean([metrics[name] for metrics in per_object.values()])) for name in METRICS[1:]}
+    return Scores(overall={"J&F-Mean": (overall["J-Mean"] + overall["F-Mean"]) / 2, **overall}, per_object=per_object)
+
+
+def frame_statistics(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    """Mean, recall (share above 0.5) and decay (mean of the first quarter minus that of the last) of one object over its frames.
+
+    Neighbouring quarters share their border frame. The official code keeps their positions in 8 bits, which wrap in sequences of more
+    than 256 frames; DAVIS has none, and here they do not wrap.
+    """
+    borders = (np.round(np.linspace(1, len(values), _DECAY_BINS + 1) + 1e-10) - 1).astype(int)
+    first, last = values[borders[0] : borders[1] + 1], values[borders[-2] : borders[-1] + 1]
+    return float(np.mean(values)), float(np.mean(values > _RECALL_THRESHOLD)), float(np.mean(first) - np.mean(last))
 
 
 def measure_sequence(annotations: Path, predictions: Path, one_object: bool = False) -> SequenceMeasures:

@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.distributed import full_float32
-from eval.davis.features import FeatureExtractor
-from eval.davis.masks import Mask, resize_mask
-from eval.davis.protocol import PropagationSettings
+from eval.propagation.features import FeatureExtractor
+from eval.propagation.masks import Mask, resize_mask
+from eval.propagation.protocol import PropagationSettings
 
 # Rows and columns of a tile: small ones waste fewer comparisons, large ones multiply faster. Chosen at 30 x 52 and 60 x 104.
 TILE = (10, 13)

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from common.distributed import rank, wait_for_all, world_size
 from common.files import file_sha256, names_file, parse_json, remove_leftovers, text_sha256, write_text_atomically
-from eval.davis.data import VideoSequence
-from eval.davis.features import FeatureExtractor, read_frame
-from eval.davis.masks import overlay, resize_mask, write_mask
-from eval.davis.propagator import propagate_sequence
-from eval.davis.protocol import PROTOCOL_VERSION, PropagationSettings, propagation_settings
 from eval.image_checks import look_at
 from eval.progress import Progress
+from eval.propagation.features import FeatureExtractor, read_frame
+from eval.propagation.masks import overlay, resize_mask, write_mask
+from eval.propagation.propagator import propagate_sequence
+from eval.propagation.protocol import PROTOCOL_VERSION, PropagationSettings, propagation_settings
+from eval.propagation.videos import VideoSequence
 from eval.record import Inputs, differences
 from eval.result import Dataset
 

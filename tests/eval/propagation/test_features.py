@@ -12,8 +12,8 @@ from PIL import Image
 from backbones.build import build_backbone
 from backbones.file import load_strictly
 from backbones.spec import DINOv3Spec, ViTSpec
-from eval.davis.features import FeatureExtractor, input_size, read_frame
-from eval.davis.protocol import PropagationSettings
+from eval.propagation.features import FeatureExtractor, input_size, read_frame
+from eval.propagation.protocol import PropagationSettings
 from tests.layouts import DINOV3, REGISTERS, weights_of
 from tests.references import davis_propagation as reference
 

@@ -19,7 +19,7 @@ from backbones.foreign import check_size
 from backbones.spec import BackboneSpec, ForeignSpec
 from common.distributed import full_float32
 from common.images import IMAGENET_MEAN, breaks_off
-from eval.davis.protocol import PropagationSettings
+from eval.propagation.protocol import PropagationSettings
 
 # Masks are drawn on the pixels as they are stored, whatever a camera says of which side is up.
 _STORED_PIXELS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
