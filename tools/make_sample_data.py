@@ -28,12 +28,12 @@ class SampleConfig:
     """Draw small data sets in the formats of the tasks, such as COCO and ADE20K, and images to pretrain on, from photographs."""
 
     output: Path
-    """Folder to draw into: coco/, ade/ADEChallengeData2016/, DAVIS/, imagenet/, VOCdevkit/VOC2012/, cityscapes/, nyu/ and
-    photos/. Pass it as --data to other commands."""
+    """Folder to draw into: coco/, ade/ADEChallengeData2016/, DAVIS/, imagenet/, VOCdevkit/VOC2012/, cityscapes/, nyu/,
+    VIP_Fine/, JHMDB/ and photos/. Pass it as --data to other commands."""
     seed: int = 0  # Seed of everything random; the same seed gives the same bytes.
     train_images: int = 8  # Training images of the COCO, ADE20K, VOC, Cityscapes and NYU sets, each.
     val_images: int = 4  # Validation images of the same sets, each.
-    frames: int = 8  # Frames of each of the two DAVIS sequences.
+    frames: int = 8  # Frames of each of the two videos of DAVIS, VIP and JHMDB, each.
     photos: int = 6  # Pretraining images per subject; there are eight subjects.
     class_images: int = 8
     """Labelled training images per subject of the ImageNet-format set; its val split has half as many."""
@@ -61,11 +61,11 @@ def draw_samples(config: SampleConfig) -> None:
         draw_cityscapes,
         draw_classes,
         draw_coco,
-        draw_davis,
         draw_nyu,
         draw_photos,
         draw_voc,
     )
+    from tools.sample_data.videos import draw_davis, draw_jhmdb, draw_vip
 
     splits = {"train_images": config.train_images, "val_images": config.val_images}
     drawers: dict[str, tuple[Callable[..., None], dict[str, int]]] = {
@@ -77,6 +77,8 @@ def draw_samples(config: SampleConfig) -> None:
         "VOCdevkit/VOC2012": (draw_voc, splits),
         "cityscapes": (draw_cityscapes, splits),
         "nyu": (draw_nyu, splits),
+        "VIP_Fine": (draw_vip, {"frames": config.frames}),
+        "JHMDB": (draw_jhmdb, {"frames": config.frames}),
     }
 
     def missing() -> list[str]:
