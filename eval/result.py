@@ -122,6 +122,7 @@ class Result:
     """Largest resident memory of one process, or allocated memory of one GPU where one was used."""
     artefacts: dict[str, str]  # name -> path relative to the result file
     inputs_sha256: str  # of what determines the metrics; a finished task with the same inputs is not run again
+    note: str = ""  # why there are no metrics, and what to do for them, where the masks of a split are withheld
     version: int = RESULT_VERSION
 
     @property

@@ -14,7 +14,7 @@ from pathlib import Path
 from common.cli import parse, run_command
 from common.files import lock_folder, write_text_atomically
 from eval.davis.config import SequenceOptions
-from eval.davis.data import ALL_SEQUENCES, DavisSplit, choose_sequences, image_set_path, read_image_set
+from eval.davis.data import ALL_SEQUENCES, DavisSplit, choose_sequences, image_set_path, read_image_set, sequence_names
 from eval.davis.official import compare_with_official
 from eval.propagation.measures import METRICS, Scores, score_sequences
 from eval.propagation.videos import subfolders
@@ -30,7 +30,7 @@ class ScoresConfig(SequenceOptions):
     """Score masks by the semi-supervised rules of DAVIS and write the two CSV files of the official evaluation."""
 
     annotations: Path
-    """DAVIS folder, or a folder with one folder of masks per sequence, such as DAVIS/Annotations/480p."""
+    """DAVIS folder, or a folder with one folder of masks per sequence, such as DAVIS/Annotations/480p; of another set its folder."""
     predictions: Path  # Folder with one folder of masks per sequence, named as the annotations are.
     output: Path
     """Folder for global_results-SPLIT.csv and per-sequence_results-SPLIT.csv; older ones are replaced, never read."""
@@ -41,8 +41,9 @@ class ScoresConfig(SequenceOptions):
     def __post_init__(self) -> None:
         if self.jobs < 0:
             raise ValueError(f"jobs={self.jobs} must be at least 0")
-        if self.official and self.year != "2017":
-            raise ValueError(f"official=True and year={self.year}: the official package scores year 2017 only")
+        if self.official and (self.year, self.dataset) != ("2017", "davis"):
+            chosen = f"year={self.year}, dataset={self.dataset}"
+            raise ValueError(f"official=True and {chosen}: the official package scores DAVIS of year 2017 only")
 
 
 def write_csv_files(folder: Path, split: str, scores: Scores) -> tuple[Path, Path]:
@@ -60,7 +61,8 @@ def score(config: ScoresConfig) -> Scores:
     if folder.resolve() == config.predictions.resolve():
         logger.warning("--predictions %s: these are the annotations themselves, which score 100", config.predictions)
     logger.info("%d sequences of %s", len(names), folder)
-    scores = score_sequences(names, folder, config.predictions, config.year == "2016", config.jobs)
+    begin_later = config.dataset != "davis"
+    scores = score_sequences(names, folder, config.predictions, config.year == "2016", config.jobs, begin_later)
     if config.official:
         compare_with_official(scores.per_object, names, folder, config.predictions)
         logger.info("the official evaluation has the same metrics")
@@ -72,6 +74,8 @@ def score(config: ScoresConfig) -> Scores:
 def _chosen(config: ScoresConfig) -> tuple[Path, list[str]]:
     split = DavisSplit.chosen(config.annotations, config, config.sequences)
     folder = split.masks_folder
+    if split.dataset != "davis":
+        return folder, sequence_names(split)
     if not (config.annotations / "Annotations").is_dir():
         # For DAVIS/Annotations/480p, the lists are beside Annotations.
         folder = config.annotations

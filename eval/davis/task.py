@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -15,16 +14,18 @@ from common.distributed import choose_device, process_group, rank, wait_for_all
 from eval.davis.config import DavisConfig
 from eval.davis.data import DavisSplit, find_sequences, fingerprint
 from eval.davis.scores import write_csv_files
+from eval.davis.sets import SETS
 from eval.propagation.features import FeatureExtractor, check_sizes
 from eval.propagation.measures import LOWER_IS_BETTER, score_sequences
 from eval.propagation.protocol import PROTOCOL_VERSION, deviations, propagation_settings
 from eval.propagation.videos import VideoSequence
-from eval.propagation.writing import write_masks, write_overlays
+from eval.propagation.writing import write_masks, write_overlays, write_zip
 from eval.record import Evaluation, unpublished
 from eval.result import RESULT_FILE, Metric, Protocol, Result, read_result, write_result
 from eval.tasks import BENCHMARKS
 
 MASKS_FOLDER = "masks"
+SUBMISSION = "submission.zip"
 OVERLAYS_FOLDER = "overlays"
 
 
@@ -65,9 +66,15 @@ def evaluate(config: DavisConfig) -> Result:
                 write_overlays(sequences, masks, config.output / OVERLAYS_FOLDER)
                 artefacts["overlays"] = OVERLAYS_FOLDER
             if rank() == 0:
-                if finished is None:
+                if finished is None and all(sequence.fully_annotated for sequence in sequences):
                     names = [sequence.name for sequence in sequences]
-                    result = _scored(evaluation, names, split.masks_folder, artefacts, device, start)
+                    result = _scored(evaluation, names, split, artefacts, device, start)
+                elif finished is None:
+                    server = SETS[config.dataset]
+                    write_zip(sequences, masks, config.output / SUBMISSION, server.zip_folder)
+                    note = f"no figures: masks of {split.title}, {dataset.split}, are withheld; submit {SUBMISSION} to {server.server}"
+                    artefacts["submission"] = SUBMISSION
+                    result = replace(evaluation.record({}, {}, artefacts, device, start), note=note)
                 else:
                     result = replace(finished, artefacts={**finished.artefacts, **artefacts})
                 write_result(config.output, result)
@@ -82,7 +89,7 @@ def _has_all(config: DavisConfig, found: Result) -> bool:
 def _scored(
     evaluation: Evaluation,
     names: Sequence[str],
-    annotations: Path,
+    split: DavisSplit,
     artefacts: dict[str, str],
     device: torch.device,
     start: float,
@@ -90,7 +97,8 @@ def _scored(
     """The result of the masks in the output folder."""
     config = evaluation.options
     masks = config.output / MASKS_FOLDER
-    scores = score_sequences(names, annotations, masks, config.year == "2016", config.jobs)
+    begin_later = split.dataset != "davis"
+    scores = score_sequences(names, split.masks_folder, masks, config.year == "2016", config.jobs, begin_later)
     overall, per_sequence = write_csv_files(config.output, config.split, scores)
     artefacts |= {"overall": overall.name, "per_sequence": per_sequence.name}
     percent = _percent(scores.overall)

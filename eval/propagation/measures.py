@@ -3,6 +3,8 @@
 Source: davisvideochallenge/davis2017-evaluation, `davis2017/evaluation.py`, `results.py` and `metrics.py`; the definition of
 contours goes back to `seg2bmap` of the Berkeley segmentation benchmark. The first frame is given and the last was never scored. The
 objects are ids 1 to the highest of the first annotation, whether or not it has all of them; higher ids do not count.
+
+Where objects may begin later, as in YouTube-VOS and MOSE, each counts in all frames after that in which it begins, the last included.
 """
 
 import logging
@@ -39,11 +41,15 @@ TOLERANCE_OF_DIAGONAL = 0.008
 
 
 class SequenceMeasures(NamedTuple):
-    """J and F of one sequence, each [objects, scored frames], in [0, 1]."""
+    """J and F of one sequence, each [objects, scored frames], in [0, 1]; NaN in frames that do not count for an object.
+
+    The objects are those of `ids`, or 1, 2, ... where there are none.
+    """
 
     name: str
     region: npt.NDArray[np.float64]
     boundary: npt.NDArray[np.float64]
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +64,12 @@ class Scores:
 
 
 def score_sequences(
-    names: Sequence[str], annotations: Path, predictions: Path, one_object: bool = False, jobs: int = 1
+    names: Sequence[str],
+    annotations: Path,
+    predictions: Path,
+    one_object: bool = False,
+    jobs: int = 1,
+    objects_begin_later: bool = False,
 ) -> Scores:
     """Score sequences, in several processes where there are several jobs (0: one per core); their order does not matter.
 
@@ -71,6 +82,8 @@ def score_sequences(
             raise ValueError(f"{folder / missing[0]}: no such folder ({len(missing)} of {len(names)} sequences are missing)")
     folders = [[folder / name for name in names] for folder in (annotations, predictions)]
     workers = min(jobs or usable_cores(), len(names))
+    if objects_begin_later:
+        return summarise(list(in_processes(workers, measure_from_beginnings, *folders)))
     return summarise(list(in_processes(workers, measure_sequence, *folders, repeat(one_object))))
 
 
@@ -78,8 +91,10 @@ def summarise(sequences: Sequence[SequenceMeasures]) -> Scores:
     """Mean, recall and decay of each object, and their means over the objects; ValueError if there is none."""
     per_object = {}
     for sequence in sequences:
-        for number, (region, boundary) in enumerate(zip(sequence.region, sequence.boundary, strict=True), 1):
-            j, f = frame_statistics(region), frame_statistics(boundary)
+        ids = sequence.ids or range(1, len(sequence.region) + 1)
+        for number, region, boundary in zip(ids, sequence.region, sequence.boundary, strict=True):
+            counted = ~np.isnan(region)
+            j, f = frame_statistics(region[counted]), frame_statistics(boundary[counted])
             per_object[f"{sequence.name}_{number}"] = dict(zip(METRICS, ((j[0] + f[0]) / 2, *j, *f), strict=True))
     if not per_object:
         raise ValueError("no sequence has an object in its first annotation; there is nothing to score")
@@ -134,6 +149,26 @@ def measure_sequence(annotations: Path, predictions: Path, one_object: bool = Fa
         numbers = ", ".join(map(str, sorted(late)))
         logger.warning("%s: object ids %s appear after the first frame; they are not scored", annotations, numbers)
     return SequenceMeasures(name=annotations.name, region=region, boundary=boundary)
+
+
+def measure_from_beginnings(annotations: Path, predictions: Path) -> SequenceMeasures:
+    """As `measure_sequence`, of every object that any annotation shows, in the frames after the first that shows it."""
+    cv2.setNumThreads(1)
+    paths = list(list_images(annotations, ".png", annotations)[0].values())
+    begins: dict[int, int] = {}
+    for index, path in enumerate(paths):
+        for number in np.unique(without_void(read_mask(path))).tolist():
+            begins.setdefault(number, index)
+    begins.pop(0, None)
+    ids = tuple(sorted(number for number, first in begins.items() if first + 1 < len(paths)))
+    region, boundary = (np.full((len(ids), len(paths)), np.nan) for _ in range(2))
+    for index, path in enumerate(paths[1:], start=1):
+        annotation = without_void(read_mask(path))
+        prediction = _read_prediction(predictions / path.name, annotation.shape, max(begins, default=0), one_object=False)
+        for row, number in enumerate(ids):
+            if begins[number] < index:
+                region[row, index], boundary[row, index] = measure_object(annotation, prediction, number)
+    return SequenceMeasures(name=annotations.name, region=region, boundary=boundary, ids=ids)
 
 
 def measure_object(annotation: Mask, prediction: Mask, object_id: int) -> tuple[float, float]:
@@ -206,5 +241,5 @@ def _read_prediction(path: Path, shape: tuple[int, ...], num_objects: int, one_o
     if one_object:
         return single_object(ids)
     if (highest := int(ids.max())) > num_objects:
-        raise ValueError(f"{path}: object id {highest}, but the first annotation has {num_objects} objects")
+        raise ValueError(f"{path}: object id {highest}, but the annotation has no id above {num_objects}")
     return ids

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import time
+import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +18,15 @@ from PIL import Image
 from torch import Tensor
 
 from common.distributed import rank, wait_for_all, world_size
-from common.files import file_sha256, names_file, parse_json, remove_leftovers, text_sha256, write_text_atomically
+from common.files import (
+    file_sha256,
+    names_file,
+    parse_json,
+    remove_leftovers,
+    text_sha256,
+    write_atomically,
+    write_text_atomically,
+)
 from eval.image_checks import look_at
 from eval.progress import Progress
 from eval.propagation.features import FeatureExtractor, read_frame
@@ -143,6 +152,19 @@ def write_overlays(sequences: Sequence[VideoSequence], masks: Path, folder: Path
                 name = f"{path.stem}.png"
                 Image.fromarray(overlay(path, masks / sequence.name / name)).save(partial / name)
     wait_for_all()
+
+
+def write_zip(sequences: Sequence[VideoSequence], masks: Path, path: Path, inside: str) -> None:
+    """Put `masks/SEQUENCE/FRAME.png` into an archive, in the folder `inside/` of it where that is not empty."""
+
+    def write(temporary: Path) -> None:
+        with zipfile.ZipFile(temporary, "w") as archive:  # without compression, which PNG files have
+            for sequence in sequences:
+                for frame in sequence.frames:
+                    name = f"{sequence.name}/{frame.stem}.png"
+                    archive.write(masks / name, inside + name)
+
+    write_atomically(path, write)
 
 
 @contextmanager
