@@ -27,16 +27,17 @@ from backbones.build import build_backbone
 from backbones.spec import ViTSpec
 from benchmarks.turns import MEBIBYTE, Turns, machine, print_table, run, take_turns
 from eval.davis.data import DavisSplit, find_sequences
-from eval.propagation.features import FeatureExtractor, read_frame
-from eval.propagation.masks import Mask, read_mask, resize_mask, write_mask
+from eval.propagation.features import FeatureExtractor, input_size, read_frame
+from eval.propagation.labels import channel_ids, compete, first_labels, to_mask
+from eval.propagation.masks import Mask, read_mask, write_mask
 from eval.propagation.propagator import propagate_sequence
-from eval.propagation.protocol import PropagationSettings
+from eval.propagation.protocol import RULES
 from eval.propagation.videos import VideoSequence
 from tests.references import davis_propagation as reference
 from tests.references.vit import patch_features
 
 CPU = torch.device("cpu")
-SETTINGS = PropagationSettings()
+RULES_OF_DINO = RULES["dino"]
 FRAMES_PER_STEP = 2
 
 
@@ -51,8 +52,10 @@ class BenchmarkConfig:
     precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"  # Other than float32: add ours in this precision.
 
     def __post_init__(self) -> None:
-        if self.frames % FRAMES_PER_STEP or self.frames <= SETTINGS.n_last_frames + 1 + FRAMES_PER_STEP:
-            raise ValueError(f"frames={self.frames} must be even and more than {SETTINGS.n_last_frames + 1 + FRAMES_PER_STEP}")
+        if self.frames % FRAMES_PER_STEP or self.frames <= RULES_OF_DINO.n_last_frames + 1 + FRAMES_PER_STEP:
+            raise ValueError(
+                f"frames={self.frames} must be even and more than {RULES_OF_DINO.n_last_frames + 1 + FRAMES_PER_STEP}"
+            )
 
 
 class LowerPrecision(FeatureExtractor):
@@ -85,7 +88,7 @@ def chosen_sequence(config: BenchmarkConfig) -> tuple[VideoSequence, int]:
 
 def run_network(extract: FeatureExtractor, sequence: VideoSequence) -> Iterator[None]:
     """Forward passes alone, on decoded images."""
-    image_3HW = read_frame(sequence.frames[0], SETTINGS, extract.input_multiple)
+    image_3HW = read_frame(sequence.frames[0], input_size(*sequence.size, RULES_OF_DINO, extract.input_multiple), RULES_OF_DINO)
     at_once = extract.frames_at_once(*image_3HW.shape[1:])
     images_B3HW = torch.stack([image_3HW] * at_once)
     for number in range(len(sequence.frames) - 1):
@@ -96,9 +99,12 @@ def run_network(extract: FeatureExtractor, sequence: VideoSequence) -> Iterator[
 
 def run_patchbench(extract: FeatureExtractor, sequence: VideoSequence) -> Iterator[Mask]:
     """Ours, one thing after another; `write_sequence` decodes and writes in threads of their own."""
-    images = (read_frame(path, SETTINGS, extract.input_multiple) for path in sequence.frames)
-    for ids_HW in propagate_sequence(images, sequence.first_mask(), extract, SETTINGS):
-        yield resize_mask(ids_HW.numpy(), sequence.size)
+    rules, mask = RULES_OF_DINO, sequence.first_mask()
+    size, ids = input_size(*sequence.size, rules, extract.input_multiple), channel_ids(mask, rules)
+    images = (read_frame(path, size, rules) for path in sequence.frames)
+    start = partial(first_labels, mask, input_size=size, rules=rules)
+    for labels_hwC in propagate_sequence(images, start, extract, rules):
+        yield to_mask(compete(labels_hwC, rules, extract.stride, sequence.size), rules, ids, size, sequence.size)
 
 
 @torch.inference_mode()
@@ -150,13 +156,13 @@ def benchmark(config: BenchmarkConfig, folder: Path) -> None:
     masks = {part: {path.name: read_mask(path) for path in (folder / part).iterdir()} for part in parts}
     _, height, width = reference.read_frame(sequence.frames[0])[0].shape
     start = time.perf_counter()
-    reference.reachable(height // config.patch_size, width // config.patch_size, SETTINGS.neighbourhood_radius)
+    reference.reachable(height // config.patch_size, width // config.patch_size, int(RULES_OF_DINO.neighbourhood_radius))
     mask = time.perf_counter() - start
     print(f"{sequence.name}, {len(sequence.frames)} of {whole} frames, patch {config.patch_size}, {machine(CPU)}")
     print(f"mask of reachable pairs: {mask:.1f} s, included in the loop's rows\n")
 
     def seconds(part: str, clock: int) -> float:
-        full = steps[part][-(-SETTINGS.n_last_frames // FRAMES_PER_STEP) :]
+        full = steps[part][-(-RULES_OF_DINO.n_last_frames // FRAMES_PER_STEP) :]
         return median(step[clock] for step in full) / FRAMES_PER_STEP + (mask / whole if "loop" in part else 0)
 
     rows = []

@@ -123,6 +123,13 @@ def _columns(benchmark: str, metrics: tuple[tuple[str, str, str], ...]) -> tuple
     return tuple(Column(benchmark, f"{benchmark}_{key}", heading, metric) for key, heading, metric in metrics)
 
 
+# Protocols of label propagation: the end of their benchmarks' keys, and what titles say of them.
+_PROPAGATION = {
+    "": "",
+    "_dinov3": ", DINOv3's protocol",
+    "_cropmae": ", CropMAE's protocol",
+    "_crw": ", videowalk's protocol",
+}
 _COCO_SITE = "http://images.cocodataset.org"
 VOC2012_SET = DataSet(
     "VOCdevkit/VOC2012",
@@ -155,14 +162,15 @@ _ALL = (
         signs=("JPEGImages/480p", "Annotations/480p"),  # PASCAL VOC has folders of the upper names, too
         benchmarks=tuple(
             Benchmark(
-                key=key,
-                title=f"DAVIS-{year}",
+                key=f"{key}{suffix}",
+                title=f"DAVIS-{year}{words}",
                 task="davis",
-                protocol=f"davis-{year}-label-propagation",
+                protocol=f"davis-{year}-label-propagation{suffix.replace('_', '-')}",
                 items="sequences",
-                columns=_columns(key, _J_AND_F),
+                columns=_columns(f"{key}{suffix}", _J_AND_F),
                 charts=(Chart("J&F-Mean", "J&F-Mean", "J&F per sequence (mean over its objects)"),),
             )
+            for suffix, words in _PROPAGATION.items()
             for key, year in (("davis", "2017"), ("davis_2016", "2016"))
         ),
         sample_options=("--overlays", "true"),

@@ -17,12 +17,12 @@ from eval.davis.scores import write_csv_files
 from eval.davis.sets import SETS
 from eval.propagation.features import FeatureExtractor, check_sizes
 from eval.propagation.measures import LOWER_IS_BETTER, score_sequences
-from eval.propagation.protocol import PROTOCOL_VERSION, deviations, propagation_settings
+from eval.propagation.protocol import OF_DINO, VERSIONS, deviations, propagation_settings
 from eval.propagation.videos import VideoSequence
 from eval.propagation.writing import write_masks, write_overlays, write_zip
 from eval.record import Evaluation, unpublished
 from eval.result import RESULT_FILE, Metric, Protocol, Result, read_result, write_result
-from eval.tasks import BENCHMARKS
+from eval.tasks import BENCHMARKS, Benchmark
 
 MASKS_FOLDER = "masks"
 SUBMISSION = "submission.zip"
@@ -49,8 +49,8 @@ def evaluate(config: DavisConfig) -> Result:
         extract = FeatureExtractor(network, config.block, device)
         dataset = fingerprint(split, sequences)
         protocol = Protocol(
-            name=BENCHMARKS["davis" if config.year == "2017" else "davis_2016"].protocol,
-            version=PROTOCOL_VERSION,
+            name=_benchmark(config).protocol,
+            version=VERSIONS[config.protocol],
             settings={**propagation_settings(config), "features": extract.describe(), "stride": extract.stride},
             deviations=deviations(config) | unpublished(backbone.spec),
         )
@@ -80,6 +80,11 @@ def evaluate(config: DavisConfig) -> Result:
                 write_result(config.output, result)
             wait_for_all()
             return read_result(config.output / RESULT_FILE)
+
+
+def _benchmark(config: DavisConfig) -> Benchmark:
+    key = "davis" if config.year == "2017" else "davis_2016"
+    return BENCHMARKS[key if config.protocol in OF_DINO else f"{key}_{config.protocol}"]
 
 
 def _has_all(config: DavisConfig, found: Result) -> bool:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from backbones.base import check_taps, input_multiple
@@ -19,7 +20,8 @@ from backbones.foreign import check_size
 from backbones.spec import BackboneSpec, ForeignSpec
 from common.distributed import full_float32
 from common.images import IMAGENET_MEAN, breaks_off
-from eval.propagation.protocol import PropagationSettings
+from eval.propagation.masks import Picture, read_image
+from eval.propagation.protocol import PropagationSettings, Rules
 
 # Masks are drawn on the pixels as they are stored, whatever a camera says of which side is up.
 _STORED_PIXELS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -29,49 +31,72 @@ _STORED_PIXELS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 _PAIRED_POSITIONS = 4096
 
 
-def input_size(height: int, width: int, settings: PropagationSettings, multiple: int) -> tuple[int, int]:
-    """Size (height, width) at which the backbone sees a frame of this original size.
+def input_size(height: int, width: int, rules: Rules, multiple: int) -> tuple[int, int]:
+    """Size (height, width) at which the backbone sees a frame of this original size; see `Rules.sides`.
 
-    Published: the short side is `short_side`, the long side in proportion, rounded down to a multiple of 64. A square frame counts
-    as upright for its mask but as lying for its image in the authors' script, which then mixes up rows and columns where the two
-    sizes differ; here it is always lying. Only the `fixed` protocol heeds `multiple`, of which the backbone's input must be one.
+    A square frame counts as upright for its mask but as lying for its image in DINO's script, which then mixes up rows and columns
+    where the two sizes differ; here it is always lying, but upright for `short up, then long`, whose source has it so. `multiple` is
+    what the sides of the backbone's input must be one of; `long down` and `stretched` do not heed it.
     """
-    short = settings.short_side
-    long_side_multiple = settings.quirks.long_side_multiple
-    if long_side_multiple is None:
-        whole = math.ceil if settings.round_up else round
-        counts = (max(1, whole(side * short / min(height, width) / multiple)) for side in (height, width))
-        return tuple(count * multiple for count in counts)  # type: ignore[return-value]
-    long = short * max(height, width) // (min(height, width) * long_side_multiple) * long_side_multiple
-    return (long, short) if height > width else (short, long)
+    short, upright = rules.short_side, height > width
+    if rules.sides == "stretched":
+        assert rules.stretched_to is not None
+        return rules.stretched_to
+    if rules.sides == "long down":
+        assert rules.long_side_multiple is not None
+        unit = rules.long_side_multiple
+        long = short * max(height, width) // (min(height, width) * unit) * unit
+        return (long, short) if upright else (short, long)
+    if rules.sides == "short up, then long":
+        rounded = math.ceil(short / multiple) * multiple
+        # As there in floating point, whose error can lead to the next multiple.
+        long = math.ceil(max(height, width) * rounded / min(height, width) / multiple) * multiple
+        return (long, rounded) if height >= width else (rounded, long)
+    whole = math.ceil if rules.sides == "up" else round
+    rows, columns = (max(1, whole(side * short / min(height, width) / multiple)) for side in (height, width))
+    return rows * multiple, columns * multiple
 
 
-def read_frame(path: Path, settings: PropagationSettings, multiple: int, size: tuple[int, int] | None = None) -> Tensor:
-    """Decode, resize (OpenCV's bilinear, without antialiasing) and normalise a frame: [3, H, W] float32, RGB.
+def read_frame(path: Path, size: tuple[int, int], rules: Rules, file_size: tuple[int, int] | None = None) -> Tensor:
+    """Decode a frame, resize it to the input's `size` (height, width) and normalise it: [3, H, W] float32, RGB.
 
-    `size` is the (height, width) of the sequence's first frame, which the others must have too.
+    `file_size` is the (height, width) of the sequence's first frame, which the others must have too.
     """
+    pixels_HW3 = _decoded(path, rules)
+    height, width = pixels_HW3.shape[:2]
+    if file_size is not None and (height, width) != file_size:
+        raise ValueError(f"{path}: {width} x {height} pixels, but the first frame has {file_size[1]} x {file_size[0]}")
+    if rules.resize == "opencv":
+        fractions_HW3 = cv2.resize(pixels_HW3.astype(np.float32) / np.float32(255), size[::-1])
+        normalised_HW3 = (fractions_HW3 - np.array(IMAGENET_MEAN, np.float32)) / np.array(rules.std, np.float32)
+        return torch.from_numpy(np.ascontiguousarray(normalised_HW3.transpose(2, 0, 1)))
+    if rules.resize == "pillow, bicubic":
+        resized_HW3 = np.asarray(Image.fromarray(pixels_HW3).resize(size[::-1], Image.Resampling.BICUBIC))
+    else:
+        resized_HW3 = cv2.resize(pixels_HW3, size[::-1])
+    # Each of the 256 levels is normalised once and looked up.
+    levels = np.arange(256, dtype=np.float32) / np.float32(255)
+    image_3HW = np.empty((3, *size), dtype=np.float32)
+    for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, rules.std, strict=True)):
+        table = (levels - np.float32(mean)) / np.float32(std)
+        cv2.LUT(cv2.extractChannel(resized_HW3, channel), table, dst=image_3HW[channel])
+    return torch.from_numpy(image_3HW)
+
+
+def _decoded(path: Path, rules: Rules) -> Picture:
+    """The pixels [H, W, 3] of a frame, RGB, by the decoder that the protocol's source uses."""
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such frame") from error
     # OpenCV fills the rest of a truncated JPEG with grey and reports nothing.
     whole = len(content) > 0 and not breaks_off(content)
+    if whole and rules.resize == "pillow, bicubic":
+        return read_image(path)
     pixels_HW3 = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), _STORED_PIXELS) if whole else None
     if pixels_HW3 is None:
         raise ValueError(f"{path}: not a JPEG, or a damaged or truncated one")
-    height, width = pixels_HW3.shape[:2]
-    if size is not None and (height, width) != size:
-        raise ValueError(f"{path}: {width} x {height} pixels, but the first frame has {size[1]} x {size[0]}")
-    input_height, input_width = input_size(height, width, settings, multiple)
-    bgr_HW3 = cv2.resize(pixels_HW3, (input_width, input_height))
-    # Each of the 256 levels is normalised once and looked up.
-    levels = np.arange(256, dtype=np.float32) / np.float32(255)
-    image_3HW = np.empty((3, input_height, input_width), dtype=np.float32)
-    for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, settings.quirks.std, strict=True)):
-        table = (levels - np.float32(mean)) / np.float32(std)
-        cv2.LUT(cv2.extractChannel(bgr_HW3, 2 - channel), table, dst=image_3HW[channel])
-    return torch.from_numpy(image_3HW)
+    return cv2.cvtColor(pixels_HW3, cv2.COLOR_BGR2RGB)
 
 
 class FeatureExtractor:
@@ -123,17 +148,20 @@ class FeatureExtractor:
 
 
 def _with_way_out(error: ValueError) -> ValueError:
-    return ValueError(f"{error}; --round-up takes the next sizes that fit, and --protocol fixed the nearest")
+    return ValueError(
+        f"{error}; --round-up takes the next sizes that fit, --protocol fixed the nearest, and --protocol dinov3 fits any patch"
+    )
 
 
 def check_sizes(spec: BackboneSpec, sizes: Iterable[tuple[int, int]], settings: PropagationSettings) -> None:
     """Check that frames of files of these (height, width) fit a backbone, and that it has the block; ValueError otherwise."""
+    inputs = sorted({input_size(*size, settings.rules, input_multiple(spec)) for size in sizes})
     if isinstance(spec, ForeignSpec):  # whose sizes were measured
         if settings.block is not None:
             check_taps([settings.block], spec)
-        for size in sorted(set(sizes)):
+        for size in inputs:
             try:
-                check_size(spec, *input_size(*size, settings, input_multiple(spec)))
+                check_size(spec, *size)
             except ValueError as error:
                 raise _with_way_out(error) from error
         return
@@ -141,5 +169,5 @@ def check_sizes(spec: BackboneSpec, sizes: Iterable[tuple[int, int]], settings: 
     with device:
         network = build_backbone(spec)
     extract = FeatureExtractor(network, settings.block, device)
-    for size in sorted(set(sizes)):
-        extract(torch.empty(1, 3, *input_size(*size, settings, extract.input_multiple), device=device))
+    for size in inputs:
+        extract(torch.empty(1, 3, *size, device=device))

@@ -29,10 +29,11 @@ from common.files import (
 )
 from eval.image_checks import look_at
 from eval.progress import Progress
-from eval.propagation.features import FeatureExtractor, read_frame
-from eval.propagation.masks import overlay, resize_mask, write_mask
+from eval.propagation.features import FeatureExtractor, input_size, read_frame
+from eval.propagation.labels import channel_ids, compete, first_labels, to_mask
+from eval.propagation.masks import overlay, write_mask
 from eval.propagation.propagator import propagate_sequence
-from eval.propagation.protocol import PROTOCOL_VERSION, PropagationSettings, propagation_settings
+from eval.propagation.protocol import VERSIONS, PropagationSettings, propagation_settings
 from eval.propagation.videos import VideoSequence
 from eval.record import Inputs, differences
 from eval.result import Dataset
@@ -65,7 +66,7 @@ def write_masks(
         "backbone": backbone_sha256,
         "dataset": asdict(dataset),
         "first masks": first_masks,
-        "version": PROTOCOL_VERSION,
+        "version": VERSIONS[settings.protocol],
         "settings": propagation_settings(settings),
     }
     if rank() == 0:
@@ -107,18 +108,23 @@ def write_sequence(
 
     Frames are decoded ahead and masks are written behind, in threads of their own.
     """
-    first_mask = sequence.first_mask()
+    rules, first_mask = settings.rules, sequence.first_mask()
     if not first_mask.any():
         logger.warning("%s: the first mask has no object; all its masks will be empty", sequence.name)
 
+    size, ids = input_size(*sequence.size, rules, extract.input_multiple), channel_ids(first_mask, rules)
+
     def read(path: Path) -> Tensor:
-        image_3HW = read_frame(path, settings, extract.input_multiple, sequence.size)
+        image_3HW = read_frame(path, size, rules, sequence.size)
         # Only from pinned memory does a copy to a GPU run beside its work.
         return image_3HW.pin_memory() if extract.device.type == "cuda" else image_3HW
 
     def write(propagated: tuple[Path, Tensor]) -> None:
-        path, ids_HW = propagated
-        write_mask(partial / f"{path.stem}.png", resize_mask(ids_HW.cpu().numpy(), sequence.size))
+        path, competed = propagated
+        write_mask(partial / f"{path.stem}.png", to_mask(competed, rules, ids, size, sequence.size))
+
+    def start(grid: tuple[int, int]) -> Tensor:
+        return first_labels(first_mask, grid, size, rules)
 
     # Decoding takes 7 ms a frame, writing 5 ms a mask: beside a GPU, one thread for each may be the slowest part.
     threads = 1 if extract.device.type == "cpu" else 4
@@ -126,8 +132,9 @@ def write_sequence(
         write_mask(partial / f"{sequence.frames[0].stem}.png", first_mask)
         on_frame()
         images = _in_threads(readers, read, sequence.frames, _READ_AHEAD)
-        masks = propagate_sequence(images, first_mask, extract, settings)
-        for _ in _in_threads(writers, write, zip(sequence.frames[1:], masks, strict=True), _WRITE_BEHIND):
+        labels = propagate_sequence(images, start, extract, rules)
+        competed = (compete(labels_hwC, rules, extract.stride, sequence.size) for labels_hwC in labels)
+        for _ in _in_threads(writers, write, zip(sequence.frames[1:], competed, strict=True), _WRITE_BEHIND):
             on_frame()
 
 

@@ -165,7 +165,7 @@ def test_the_document_states_what_runs_and_leaves_no_constant_out(heading: str) 
 
 def test_what_does_not_fit_patches_of_14_pixels_is_a_deviation() -> None:
     assert deviations(ROUNDED_UP) == {"long_side_multiple": [64, None], "round_up": [None, True]}
-    assert input_size(480, 854, ROUNDED_UP, 14) == (490, 854)  # as the document says
+    assert input_size(480, 854, ROUNDED_UP.rules, 14) == (490, 854)  # as the document says
     for changed, usual in ((coco(VIT_OF_14), coco(VIT_SMALL)), (ade20k(VIT_OF_14), ade20k(VIT_SMALL))):
         assert "strides" not in usual["config"].model.backbone
         assert changed["config"].model.backbone.strides == [16] * 4

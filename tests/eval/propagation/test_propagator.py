@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ from torch import Tensor
 
 from backbones.build import build_backbone
 from eval.davis.data import DavisSplit, find_sequences
-from eval.propagation.features import FeatureExtractor, read_frame
-from eval.propagation.propagator import LabelPropagator, first_labels, label_map, propagate_labels, propagate_sequence
-from eval.propagation.protocol import LOWEST_TEMPERATURE, PropagationSettings
+from eval.propagation.features import FeatureExtractor, input_size, read_frame
+from eval.propagation.labels import channel_ids, compete, first_labels, to_mask
+from eval.propagation.propagator import LabelPropagator, propagate_labels, propagate_sequence
+from eval.propagation.protocol import LOWEST_TEMPERATURE, RULES
 from tests.eval.davis.conftest import HEIGHT, SPECS, draw_sequence
 from tests.references import davis_propagation as reference
 
-SETTINGS = PropagationSettings(short_side=64)
+DINO, FIXED = RULES["dino"], RULES["fixed"]
 
 
 def reference_labels(target_hwD: Tensor, context: Tensor, labels: Tensor, radius: int, topk: int, temperature: float) -> Tensor:
@@ -52,28 +54,30 @@ def test_windows_give_what_the_dense_way_gives(seed: int, frames: int, h: int, w
     topk = min(topk, frames * h * w)
     target, context, labels = random_frames(seed, frames, h, w)
     expected = reference_labels(target, context, labels, radius, topk, 0.1)
-    torch.testing.assert_close(propagate_labels(target, context, labels, radius, topk, 0.1), expected)
+    rules = replace(DINO, neighbourhood_radius=radius, topk=topk)
+    torch.testing.assert_close(propagate_labels(target, context, labels, rules), expected)
 
 
 def test_ties_at_the_last_place_all_count() -> None:
     # A video that stands still: each source appears once per context frame, so the best one fills four places and the fifth is tied.
     target, context, _ = random_frames(0, 1, 6, 7)
     still, labels = context.repeat(4, 1, 1, 1), random_frames(1, 4, 6, 7)[2]
-    found = propagate_labels(target, still, labels, 2, 5, 0.1)
+    five, eight = (replace(DINO, neighbourhood_radius=2, topk=topk) for topk in (5, 8))
+    found = propagate_labels(target, still, labels, five)
     torch.testing.assert_close(found, reference_labels(target, still, labels, 2, 5, 0.1))
-    torch.testing.assert_close(found, propagate_labels(target, still, labels, 2, 8, 0.1))
+    torch.testing.assert_close(found, propagate_labels(target, still, labels, eight))
 
 
 def test_channels_are_stretched_before_they_compete() -> None:
     labels = torch.tensor([0.9, 0.1]).repeat(2, 2, 1)
     labels[0, 0] = torch.tensor([0.7, 0.3])
-    ids = label_map(labels, 4)
+    ids = compete(labels, DINO, 4, (8, 8))
     assert (ids.shape, ids.dtype) == ((8, 8), torch.uint8)
     assert ids[0, 0] == 1  # although the background's 0.7 is more
     assert ids[-1, -1] == 0
     # A channel without contrast wins, unless it is empty.
     for winner, flat in enumerate(torch.eye(2)):
-        assert label_map(flat.expand(3, 3, 2), 2).eq(winner).all()
+        assert compete(flat.expand(3, 3, 2), DINO, 2, (6, 6)).eq(winner).all()
 
 
 @pytest.mark.parametrize("family", SPECS)
@@ -82,30 +86,36 @@ def test_no_step_depends_on_what_the_device_found(family: str, tmp_path: Path) -
     draw_sequence(tmp_path, "boat", 0, frames=12)
     (sequence,) = find_sequences(DavisSplit(root=tmp_path, split="all"), all_masks=False)
     extract = FeatureExtractor(build_backbone(SPECS[family]), None, torch.device("meta"))
-    images = [read_frame(path, SETTINGS, extract.input_multiple) for path in sequence.frames]
-    masks = list(propagate_sequence(images, sequence.first_mask(), extract, SETTINGS))
-    assert len(masks) == 11
-    assert all(ids.is_meta and ids.dtype == torch.uint8 and len(ids) == HEIGHT for ids in masks)
+    for name in ("dino", "dinov3", "crw"):
+        rules = replace(RULES[name], short_side=64, stretched_to=(64, 96))
+        size = input_size(*sequence.size, rules, extract.input_multiple)
+        images = [read_frame(path, size, rules) for path in sequence.frames]
+        start = partial(first_labels, sequence.first_mask(), input_size=size, rules=rules)
+        masks = [compete(labels, rules, extract.stride, size) for labels in propagate_sequence(images, start, extract, rules)]
+        assert len(masks) == 11
+        assert all(ids.is_meta for ids in masks)
+        assert name == "crw" or all(ids.dtype == torch.uint8 and len(ids) == HEIGHT for ids in masks)
 
 
 def test_only_the_fixed_protocol_carries_an_object_that_is_too_thin_for_the_grid() -> None:
     mask = np.zeros((64, 64), np.uint8)
     mask[8:24] = 1
     mask[32] = 2  # patches have 8 pixels, and nearest neighbour takes one of the middle
-    published, fixed = (first_labels(mask, (8, 8), drop_highest_id) for drop_highest_id in (True, False))
+    published, fixed = (first_labels(mask, (8, 8), mask.shape, rules) for rules in (DINO, FIXED))
     assert (published.shape, fixed.shape) == ((8, 8, 2), (8, 8, 3))
     assert published[1:3, :, 1].eq(1).all()
     assert fixed[4, :, 2].eq(1 / 8).all()
     torch.testing.assert_close(fixed.sum(-1), torch.ones(8, 8))
     extract = FeatureExtractor(build_backbone(SPECS["vit"]), None, torch.device("cpu"))
     image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
-    for chosen, kept in ((SETTINGS, [0, 1]), (replace(SETTINGS, protocol="fixed"), [0, 1, 2])):
-        (ids_HW,) = propagate_sequence([image, image], mask, extract, chosen)
-        assert np.unique(ids_HW.numpy()).tolist() == kept
+    for rules, labels, kept in ((DINO, published, [0, 1]), (FIXED, fixed, [0, 1, 2])):
+        (labels_hwC,) = propagate_sequence([image, image], lambda _, given=labels: given, extract, rules)
+        ids_HW = to_mask(compete(labels_hwC, rules, 8, (64, 64)), rules, channel_ids(mask, rules), (64, 64), (64, 64))
+        assert np.unique(ids_HW).tolist() == kept
 
 
 def test_the_lowest_temperature_gives_numbers() -> None:
     target, context, labels = random_frames(0, 1, 4, 4)
-    found = LabelPropagator(context[0], labels[0], PropagationSettings(temperature=LOWEST_TEMPERATURE)).step(target)
+    found = LabelPropagator(context[0], labels[0], replace(DINO, temperature=LOWEST_TEMPERATURE)).step(target)
     assert torch.isfinite(found).all()
-    torch.testing.assert_close(found, propagate_labels(target, context, labels, 12, 5, LOWEST_TEMPERATURE))
+    torch.testing.assert_close(found, propagate_labels(target, context, labels, replace(DINO, temperature=LOWEST_TEMPERATURE)))
