@@ -77,5 +77,10 @@ def to_mask(competed: Tensor, rules: Rules, ids: Mask, input_size: tuple[int, in
     if rules.output == "nearest, stretched":
         return values
     # OpenCV's own arithmetic, since channels of 0 and 1 that meet half-way are equal but for the last bit.
-    scores_HWC = np.stack([cv2.resize(channel_hw, input_size[::-1]) for channel_hw in np.moveaxis(values, 2, 0)], axis=2)
-    return cv2.resize(ids[scores_HWC.argmax(axis=2)], mask_size[::-1], interpolation=cv2.INTER_NEAREST)
+    channels = (cv2.resize(values[:, :, channel], input_size[::-1]) for channel in range(values.shape[2]))
+    highest_HW = next(channels)
+    winner_HW = np.full(input_size, ids[0])
+    for object_id, scores_HW in zip(ids[1:], channels, strict=False):
+        winner_HW[scores_HW > highest_HW] = object_id
+        np.maximum(highest_HW, scores_HW, out=highest_HW)
+    return cv2.resize(winner_HW, mask_size[::-1], interpolation=cv2.INTER_NEAREST)

@@ -24,7 +24,7 @@ from eval.propagation.protocol import Rules
 # Rows and columns of a tile: small ones waste fewer comparisons, large ones multiply faster. Chosen at 30 x 52 and 60 x 104.
 TILE = (10, 13)
 # Rows of a strip, where a neighbourhood is most of the grid. Chosen at 30 x 55.
-STRIP = 3
+STRIP = 6
 
 
 @torch.inference_mode()
@@ -185,8 +185,10 @@ def propagate_from_everywhere(
             nearby_MSD = context_MhwD[1:, near_rows].flatten(1, 2)
             similarities_MTS = torch.bmm(targets_TD.expand(len(nearby_MSD), -1, -1), nearby_MSD.transpose(1, 2))
             penalty_rcst = penalties(rows, near_rows, columns, columns, rules, target_hwD.device)
-            similarities_MTst = similarities_MTS.unflatten(2, (-1, w)).add_(penalty_rcst.flatten(0, 1))
-            near_votes_TK, near_labels_TKC = _best_of_rows(similarities_MTst, labels_MhwC[1:, near_rows], rules.topk)
+            similarities_MTS.add_(penalty_rcst.flatten(2).flatten(0, 1))
+            near_votes_TK, near_labels_TKC = _best_nearby(
+                similarities_MTS, labels_MhwC[1:, near_rows].flatten(1, 2), rules.topk
+            )
             votes_TK = torch.cat((votes_TK, near_votes_TK), dim=1)
             labels_TKC = torch.cat((labels_TKC, near_labels_TKC), dim=1)
             counts_TK = torch.cat((counts_TK, torch.ones_like(near_votes_TK, dtype=torch.int64)), dim=1)
@@ -200,15 +202,19 @@ def _best(values_TS: Tensor, votes: int) -> tuple[Tensor, Tensor]:
     return best.values, best.indices
 
 
-def _best_of_rows(similarities_MTst: Tensor, labels_MstC: Tensor, votes: int) -> tuple[Tensor, Tensor]:
-    """The best similarities of each target and the labels there; only rows with the best maxima can hold them, and are searched."""
-    _, targets, s, t = similarities_MTst.shape
-    _, rows_TK = _best(similarities_MTst.amax(3).transpose(0, 1).flatten(1), votes)
-    frames_TK, rows_TK = rows_TK // s, rows_TK % s
-    each_T1 = torch.arange(targets, device=rows_TK.device)[:, None]
-    values_TK, places_TK = _best(similarities_MTst[frames_TK, each_T1, rows_TK].flatten(1), votes)
-    chosen_TK = places_TK // t
-    return values_TK, labels_MstC[frames_TK.gather(1, chosen_TK), rows_TK.gather(1, chosen_TK), places_TK % t]
+def _best_nearby(similarities_MTS: Tensor, labels_MSC: Tensor, votes: int) -> tuple[Tensor, Tensor]:
+    """The best similarities of each target and the labels there; only the groups with the best maxima are searched for them."""
+    _, targets, sources = similarities_MTS.shape
+    # `amax` takes 32 values at a time, and what is left over one by one.
+    divisors = [size for size in range(32, 129) if sources % size == 0]
+    size = min(divisors, key=lambda size: size % 32 / size, default=sources)
+    groups_MTGg = similarities_MTS.unflatten(2, (-1, size))
+    _, groups_TK = _best(groups_MTGg.amax(3).transpose(0, 1).flatten(1), votes)
+    frames_TK, groups_TK = groups_TK // (sources // size), groups_TK % (sources // size)
+    each_T1 = torch.arange(targets, device=groups_TK.device)[:, None]
+    values_TK, places_TK = _best(groups_MTGg[frames_TK, each_T1, groups_TK].flatten(1), votes)
+    chosen_TK = places_TK // size
+    return values_TK, labels_MSC[frames_TK.gather(1, chosen_TK), groups_TK.gather(1, chosen_TK) * size + places_TK % size]
 
 
 def _cut_votes(values_TK: Tensor, counts_TK: Tensor, labels_TKC: Tensor, rules: Rules) -> Tensor:
