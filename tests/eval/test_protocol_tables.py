@@ -24,6 +24,7 @@ from eval.openmmlab.config import lookup, plain
 from eval.probes.data import ADE20K, Split
 from eval.propagation.features import input_size
 from eval.propagation.protocol import PropagationSettings, deviations, propagation_settings
+from eval.propagation.protocol import ProtocolName as PropagationProtocol
 from eval.retrieval_segmentation.config import ProtocolName as RetrievalProtocol
 from eval.retrieval_segmentation.protocol import PUBLISHED as RETRIEVAL
 from eval.segmentation import protocol as segmentation
@@ -98,6 +99,10 @@ def retrieval(name: RetrievalProtocol) -> dict[str, Any]:
     return {"settings": plain(dataclasses.asdict(RETRIEVAL[name]))}
 
 
+def propagation(name: PropagationProtocol) -> dict[str, Any]:
+    return {"settings": plain(propagation_settings(PropagationSettings(protocol=name)))}
+
+
 # What runs, by the heading of its table: where values are looked up, by the first part of their path.
 PROTOCOLS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"COCO: Mask R-CNN, {name}": partial(coco, spec) for name, spec in BACKBONES.items()},
@@ -105,6 +110,9 @@ PROTOCOLS: dict[str, Callable[[], dict[str, Any]]] = {
     "ADE20K: UperNet, ViT": partial(ade20k, VIT_SMALL, "upernet"),
     "DAVIS-2017: label propagation": lambda: {"settings": propagation_settings(PropagationSettings())},
     "DAVIS-2017: label propagation, `--round-up true`": lambda: {"settings": propagation_settings(ROUNDED_UP)},
+    "Label propagation by DINOv3's protocol": partial(propagation, "dinov3"),
+    "Label propagation by CropMAE's protocol": partial(propagation, "cropmae"),
+    "Label propagation by videowalk's protocol": partial(propagation, "crw"),
     **{f"Linear segmentation: {name}": partial(linear_segmentation, name) for name in RULES},
     "NYU depth: dinov3": lambda: {"settings": plain(dataclasses.asdict(DEPTH))},
     **{f"Dense retrieval: {name}": partial(retrieval, name) for name in RETRIEVAL},
