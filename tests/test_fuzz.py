@@ -300,7 +300,7 @@ def read_state(root: Path) -> None:
         folder.mkdir(exist_ok=True)
     of("eval.record", "_earlier_parts")(root / "training", "a")
     of("eval.openmmlab.finetune", "_begin")(root / "training", {"a": 1, "b": [2.5, "c"]})
-    of("eval.propagation.writing", "_claim")(root / "masks", {"first masks": ["0123"]})
+    of("eval.propagation.writing", "claim")(root / "masks", {"first masks": ["0123"]})
     marker = of("tools.make_sample_data", "_is_drawn")(root / "photos", {})
     assert not marker
 

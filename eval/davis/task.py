@@ -72,7 +72,8 @@ def evaluate(config: DavisConfig) -> Result:
                 elif finished is None:
                     server = SETS[config.dataset]
                     write_zip(sequences, masks, config.output / SUBMISSION, server.zip_folder)
-                    note = f"no figures: masks of {split.title}, {dataset.split}, are withheld; submit {SUBMISSION} to {server.server}"
+                    withheld = f"masks of {split.title}, {dataset.split}, are withheld"
+                    note = f"no figures: {withheld}; submit {SUBMISSION} to {server.server}"
                     artefacts["submission"] = SUBMISSION
                     result = replace(evaluation.record({}, {}, artefacts, device, start), note=note)
                 else:

@@ -155,11 +155,15 @@ def _with_way_out(error: ValueError) -> ValueError:
 
 def check_sizes(spec: BackboneSpec, sizes: Iterable[tuple[int, int]], settings: PropagationSettings) -> None:
     """Check that frames of files of these (height, width) fit a backbone, and that it has the block; ValueError otherwise."""
-    inputs = sorted({input_size(*size, settings.rules, input_multiple(spec)) for size in sizes})
+    check_inputs(spec, (input_size(*size, settings.rules, input_multiple(spec)) for size in sizes), settings.block)
+
+
+def check_inputs(spec: BackboneSpec, inputs: Iterable[tuple[int, int]], block: int | None) -> None:
+    """As `check_sizes`, for inputs of these (height, width)."""
     if isinstance(spec, ForeignSpec):  # whose sizes were measured
-        if settings.block is not None:
-            check_taps([settings.block], spec)
-        for size in inputs:
+        if block is not None:
+            check_taps([block], spec)
+        for size in sorted(set(inputs)):
             try:
                 check_size(spec, *size)
             except ValueError as error:
@@ -168,6 +172,6 @@ def check_sizes(spec: BackboneSpec, sizes: Iterable[tuple[int, int]], settings: 
     device = torch.device("meta")  # its tensors have no content
     with device:
         network = build_backbone(spec)
-    extract = FeatureExtractor(network, settings.block, device)
-    for size in inputs:
+    extract = FeatureExtractor(network, block, device)
+    for size in sorted(set(inputs)):
         extract(torch.empty(1, 3, *size, device=device))

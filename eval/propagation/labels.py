@@ -3,6 +3,8 @@
 Shapes: H x W pixels, h x w patches, C channels of a label.
 """
 
+from collections.abc import Iterable
+
 import cv2
 import numpy as np
 import torch
@@ -25,22 +27,36 @@ def channel_ids(mask: Mask, rules: Rules) -> Mask:
     return present[np.lexsort(PALETTE_256x3[present].T)]
 
 
-def first_labels(mask: Mask, grid: tuple[int, int], input_size: tuple[int, int], rules: Rules) -> Tensor:
+def first_labels(
+    mask: Mask, grid: tuple[int, int], input_size: tuple[int, int], rules: Rules, ids: Mask | None = None
+) -> Tensor:
     """Labels [h, w, C] float32 of the first frame from its mask at its original size; each position sums to 1.
 
     `input_size` is the network's (height, width). `nearest` counts the ids on the grid; `mean` and `nearest, centred` have a channel
-    for every id up to the highest of the whole mask, `bilinear` for those in the mask.
+    for every id up to the highest of the whole mask, `bilinear` for `ids`, by default those in the mask.
     """
     if rules.first_labels == "nearest":
         return F.one_hot(torch.from_numpy(resize_mask(mask, grid).astype(np.int64))).float()
     if rules.first_labels == "bilinear":
         ids_HW = cv2.resize(mask, input_size[::-1], interpolation=cv2.INTER_NEAREST)
-        one_hot_HWC = torch.from_numpy(ids_HW[..., None] == channel_ids(mask, rules)).float()
+        one_hot_HWC = torch.from_numpy(ids_HW[..., None] == (channel_ids(mask, rules) if ids is None else ids)).float()
     else:
         one_hot_HWC = F.one_hot(torch.from_numpy(mask.astype(np.int64))).float()
     # Bilinear without antialiasing: where a patch has an even side, the mean of its four central pixels.
     mode = {"mean": "area", "bilinear": "bilinear", "nearest, centred": "nearest-exact"}[rules.first_labels]
     return F.interpolate(one_hot_HWC.permute(2, 0, 1)[None], size=grid, mode=mode)[0].permute(1, 2, 0).contiguous()
+
+
+def with_channels(labels_hwC: Tensor, masks: Iterable[Mask]) -> Tensor:
+    """Labels of one mask with empty channels for the objects of all, up to the highest id, where they do not have them yet."""
+    missing = 1 + max(int(mask.max()) for mask in masks) - labels_hwC.shape[-1]
+    return F.pad(labels_hwC, (0, max(0, missing)))
+
+
+def add_labels(labels_hwC: Tensor, given_hwC: Tensor) -> Tensor:
+    """Labels in which objects that begin in a frame take their places, by their own labels."""
+    objects_hwC = torch.cat((torch.zeros_like(given_hwC[..., :1]), given_hwC[..., 1:]), dim=-1)
+    return labels_hwC * (1 - objects_hwC.sum(-1, keepdim=True)) + objects_hwC
 
 
 @torch.inference_mode()

@@ -10,15 +10,17 @@ frames; T = r*c target patches of a tile, s rows and t columns of a context fram
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from common.distributed import full_float32
 from eval.propagation.features import FeatureExtractor
+from eval.propagation.labels import add_labels
 from eval.propagation.protocol import Rules
 
 # Rows and columns of a tile: small ones waste fewer comparisons, large ones multiply faster. Chosen at 30 x 52 and 60 x 104.
@@ -29,27 +31,33 @@ STRIP = 6
 
 @torch.inference_mode()
 def propagate_sequence(
-    images: Iterable[Tensor], start: Callable[[tuple[int, int]], Tensor], extract: FeatureExtractor, rules: Rules
+    images: Iterable[Tensor],
+    start: Callable[[tuple[int, int]], Tensor],
+    extract: FeatureExtractor,
+    rules: Rules,
+    beginnings: Mapping[int, Callable[[tuple[int, int]], Tensor]] = MappingProxyType({}),
 ) -> Iterator[Tensor]:
     """Soft labels [h, w, C] float32 of all frames of a sequence but the first, on the device.
 
     It does not synchronise with the GPU: later frames are queued while earlier ones run. The images are of one size, as `read_frame`
-    gives them; `start` gives the first frame's labels on a grid (h, w).
+    gives them; `start` gives the first frame's labels on a grid (h, w), `beginnings` those of objects that begin in a later frame.
     """
-    propagator, remaining = None, iter(images)
+    propagator, remaining, number = None, iter(images), 0
     for first in remaining:
         # The images that go through the network together.
         group = [first, *islice(remaining, extract.frames_at_once(*first.shape[1:]) - 1)]
         for features_hwD in extract(torch.stack([image.to(extract.device, non_blocking=True) for image in group])):
+            grid = features_hwD.shape[0], features_hwD.shape[1]
             if propagator is None:
-                labels_hwC = start((features_hwD.shape[0], features_hwD.shape[1]))
-                propagator = LabelPropagator(features_hwD, labels_hwC.to(features_hwD.device), rules)
+                propagator = LabelPropagator(features_hwD, start(grid).to(features_hwD.device), rules)
             else:
-                yield propagator.step(features_hwD)
+                given_hwC = beginnings[number](grid).to(features_hwD.device) if number in beginnings else None
+                yield propagator.step(features_hwD, given_hwC)
+            number += 1
 
 
 class LabelPropagator:
-    """Carries soft labels from frame to frame; remembers the first frame and the last `n_last_frames`."""
+    """Carries soft labels from frame to frame; remembers the first frame, those in which objects begin, and the last ones."""
 
     def __init__(self, features_hwD: Tensor, labels_hwC: Tensor, rules: Rules) -> None:
         """Start at the first frame, by its unit-length features and its labels."""
@@ -60,23 +68,31 @@ class LabelPropagator:
         frames = 1 + rules.n_last_frames
         self._features, self._labels = (first.new_empty(frames, *first.shape) for first in (features, labels))
         self._features[0], self._labels[0] = features, labels
-        self._steps = 0
+        self._kept, self._steps = 1, 0
 
     def _turn(self, frame: Tensor) -> Tensor:
         return frame.transpose(0, 1) if self._turned else frame
 
-    def step(self, features_hwD: Tensor) -> Tensor:
-        """Soft labels [h, w, C] of the next frame from its unit-length features."""
+    def _keep(self, stored: Tensor, frame: Tensor) -> Tensor:
+        return torch.cat((stored[: self._kept], frame[None], stored[self._kept :]))
+
+    def step(self, features_hwD: Tensor, given_hwC: Tensor | None = None) -> Tensor:
+        """Soft labels [h, w, C] of the next frame from its unit-length features; with `given_hwC`, of objects that begin in it."""
         rules, features = self.rules, self._turn(features_hwD)
-        known = 1 + min(self._steps, rules.n_last_frames)
+        known = self._kept + min(self._steps, rules.n_last_frames)
         context = self._features[:known], self._labels[:known]
         if rules.first_frame_unlimited:
             labels = propagate_from_everywhere(features, *context, rules, max(0, rules.n_last_frames - self._steps))
         else:
             labels = propagate_labels(features, *context, rules)
+        if given_hwC is not None:
+            labels = add_labels(labels, self._turn(given_hwC))
+            self._features, self._labels = self._keep(self._features, features), self._keep(self._labels, labels)
+            self._kept += 1
+            return self._turn(labels)
         if rules.n_last_frames:
             # The order of the context frames is irrelevant, so the newest replaces the oldest in place.
-            place = 1 + self._steps % rules.n_last_frames
+            place = self._kept + self._steps % rules.n_last_frames
             self._features[place], self._labels[place] = features, labels
         self._steps += 1
         return self._turn(labels)

@@ -39,14 +39,18 @@ class VideoSequence:
     def fully_annotated(self) -> bool:
         return len(self.masks) == len(self.frames)
 
+    def given_files(self) -> list[Path]:
+        """The masks that propagation is given."""
+        masks = {path.stem: path for path in self.masks}
+        return [masks[self.frames[number].stem] for number, _ in self.beginnings] or [self.masks[0]]
+
     def given_masks(self) -> dict[int, Mask]:
         """Number of a frame -> the mask that propagation is given there, of the objects that begin in it."""
         if not self.beginnings:
             return {0: self.first_mask()}
-        masks = {path.stem: path for path in self.masks}
         given = {}
-        for number, ids in self.beginnings:
-            mask = read_mask(masks[self.frames[number].stem])
+        for path, (number, ids) in zip(self.given_files(), self.beginnings, strict=True):
+            mask = read_mask(path)
             given[number] = np.where(np.isin(mask, sorted(ids)), mask, np.uint8(0))
         return given
 

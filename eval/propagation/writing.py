@@ -1,5 +1,6 @@
 """Writing the masks of whole sequences, so that an interrupted run continues, and overlays beside them."""
 
+import functools
 import json
 import logging
 import os
@@ -12,8 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
@@ -30,7 +32,7 @@ from common.files import (
 from eval.image_checks import look_at
 from eval.progress import Progress
 from eval.propagation.features import FeatureExtractor, input_size, read_frame
-from eval.propagation.labels import channel_ids, compete, first_labels, to_mask
+from eval.propagation.labels import channel_ids, compete, first_labels, to_mask, with_channels
 from eval.propagation.masks import overlay, write_mask
 from eval.propagation.propagator import propagate_sequence
 from eval.propagation.protocol import VERSIONS, PropagationSettings, propagation_settings
@@ -40,13 +42,24 @@ from eval.result import Dataset
 
 logger = logging.getLogger(__name__)
 
+
+class Video(Protocol):
+    """What the processes of a run share."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def frames(self) -> Sequence[Path]: ...
+
+
+AnyVideo = TypeVar("AnyVideo", bound=Video)
 Item = TypeVar("Item")
 Done = TypeVar("Done")
 
 MANIFEST = "propagation.json"  # beside the sequences' folders: from what they were made
 
 # Frames decoded ahead of the network, and masks waiting to be written, at most.
-_READ_AHEAD = 3
+READ_AHEAD = 3
 _WRITE_BEHIND = 8
 
 
@@ -61,7 +74,7 @@ def write_masks(
     """Write this process's share of the sequences to `folder/SEQUENCE`, without those that are there; return when all are written."""
     logger.info("%d sequences; features %s, stride %d", len(sequences), extract.describe(), extract.stride)
     # Of the frames, gigabytes, the data set's number and size stand for their content.
-    first_masks = [file_sha256(sequence.masks[0]) for sequence in sequences]
+    first_masks = [file_sha256(path) for sequence in sequences for path in sequence.given_files()]
     inputs = {
         "backbone": backbone_sha256,
         "dataset": asdict(dataset),
@@ -70,7 +83,7 @@ def write_masks(
         "settings": propagation_settings(settings),
     }
     if rank() == 0:
-        _claim(folder, inputs)
+        claim(folder, inputs)
     wait_for_all()
     own = share(sequences, rank(), world_size())
     remaining = [sequence for sequence in own if not _is_whole(sequence, folder / sequence.name)]
@@ -87,7 +100,7 @@ def write_masks(
     wait_for_all()
 
 
-def share(sequences: Sequence[VideoSequence], rank: int, world_size: int) -> list[VideoSequence]:
+def share(sequences: Sequence[AnyVideo], rank: int, world_size: int) -> list[AnyVideo]:
     """One process's sequences: the longest first, each to the process with the fewest frames so far, in the given order."""
     loads = [0] * world_size
     owner = {}
@@ -108,11 +121,13 @@ def write_sequence(
 
     Frames are decoded ahead and masks are written behind, in threads of their own.
     """
-    rules, first_mask = settings.rules, sequence.first_mask()
-    if not first_mask.any():
+    rules, given = settings.rules, sequence.given_masks()
+    first = min(given)
+    if not given[first].any():
         logger.warning("%s: the first mask has no object; all its masks will be empty", sequence.name)
-
-    size, ids = input_size(*sequence.size, rules, extract.input_multiple), channel_ids(first_mask, rules)
+    later = {sequence.frames[number]: mask for number, mask in given.items() if number > first}
+    size = input_size(*sequence.size, rules, extract.input_multiple)
+    ids = channel_ids(np.concatenate([mask.ravel() for mask in given.values()]), rules)
 
     def read(path: Path) -> Tensor:
         image_3HW = read_frame(path, size, rules, sequence.size)
@@ -121,24 +136,31 @@ def write_sequence(
 
     def write(propagated: tuple[Path, Tensor]) -> None:
         path, competed = propagated
-        write_mask(partial / f"{path.stem}.png", to_mask(competed, rules, ids, size, sequence.size))
+        mask = to_mask(competed, rules, ids, size, sequence.size)
+        if path in later:
+            mask = np.where(later[path] > 0, later[path], mask)
+        write_mask(partial / f"{path.stem}.png", mask)
 
-    def start(grid: tuple[int, int]) -> Tensor:
-        return first_labels(first_mask, grid, size, rules)
+    def start(grid: tuple[int, int], number: int = first) -> Tensor:
+        labels_hwC = first_labels(given[number], grid, size, rules, ids)
+        return with_channels(labels_hwC, given.values()) if later else labels_hwC
 
     # Decoding takes 7 ms a frame, writing 5 ms a mask: beside a GPU, one thread for each may be the slowest part.
     threads = 1 if extract.device.type == "cpu" else 4
     with whole_folder(folder) as partial, ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as writers:
-        write_mask(partial / f"{sequence.frames[0].stem}.png", first_mask)
-        on_frame()
-        images = _in_threads(readers, read, sequence.frames, _READ_AHEAD)
-        labels = propagate_sequence(images, start, extract, rules)
+        for frame in sequence.frames[: first + 1]:
+            shown = given[first] if frame == sequence.frames[first] else np.zeros_like(given[first])
+            write_mask(partial / f"{frame.stem}.png", shown)
+            on_frame()
+        images = in_threads(readers, read, sequence.frames[first:], READ_AHEAD)
+        beginnings = {number - first: functools.partial(start, number=number) for number in given if number > first}
+        labels = propagate_sequence(images, start, extract, rules, beginnings)
         competed = (compete(labels_hwC, rules, extract.stride, sequence.size) for labels_hwC in labels)
-        for _ in _in_threads(writers, write, zip(sequence.frames[1:], competed, strict=True), _WRITE_BEHIND):
+        for _ in in_threads(writers, write, zip(sequence.frames[first + 1 :], competed, strict=True), _WRITE_BEHIND):
             on_frame()
 
 
-def _in_threads(
+def in_threads(
     pool: ThreadPoolExecutor, work: Callable[[Item], Done], items: Iterable[Item], most_waiting: int
 ) -> Iterator[Done]:
     """What `work` returns for each item, in their order; later items are worked on before earlier results are asked for."""
@@ -197,7 +219,7 @@ def _is_whole(sequence: VideoSequence, folder: Path) -> bool:
     return folder.is_dir() and all(fact.size == sequence.size[::-1] and not fact.damage for fact in facts)
 
 
-def _claim(folder: Path, inputs: Inputs) -> None:
+def claim(folder: Path, inputs: Inputs) -> None:
     """Make a folder this run's, unless it holds another's masks; what stopped before its first sequence does not count."""
     manifest, digest = folder / MANIFEST, text_sha256(json.dumps(list(inputs.values()), sort_keys=True))
     described = parse_json(json.dumps({**inputs, "first masks": text_sha256("".join(inputs["first masks"]))}))
