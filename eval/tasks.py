@@ -165,15 +165,20 @@ _ALL = (
         benchmarks=tuple(
             Benchmark(
                 key=f"{key}{suffix}",
-                title=f"DAVIS-{year}{words}",
+                title=f"{title}{words}",
                 task="davis",
-                protocol=f"davis-{year}-label-propagation{suffix.replace('_', '-')}",
+                protocol=f"{protocol}-label-propagation{suffix.replace('_', '-')}",
                 items="sequences",
                 columns=_columns(f"{key}{suffix}", _J_AND_F),
+                any_dataset=key == "vos",
                 charts=(Chart("J&F-Mean", "J&F-Mean", "J&F per sequence (mean over its objects)"),),
             )
             for suffix, words in _PROPAGATION.items()
-            for key, year in (("davis", "2017"), ("davis_2016", "2016"))
+            for key, title, protocol in (
+                ("davis", "DAVIS-2017", "davis-2017"),
+                ("davis_2016", "DAVIS-2016", "davis-2016"),
+                ("vos", "Objects that may begin later", "vos"),  # YouTube-VOS and MOSE
+            )
         ),
         sample_options=("--overlays", "true"),
     ),

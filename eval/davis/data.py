@@ -142,7 +142,7 @@ def image_set_path(split: DavisSplit) -> Path:
     for path in paths:
         if path.is_file():
             return path
-    if (split.root / "valid" / "JPEGImages").is_dir():
+    if _is_youtube_like(split.root):
         raise ValueError(f"{split.root} has the layout of YouTube-VOS and MOSE; give --dataset {' or '.join(list(SETS)[1:])}")
     raise ValueError(
         f"{paths[0]}: no such file; {split.root} should be a DAVIS folder with ImageSets/{split.year}, "
@@ -199,7 +199,12 @@ def find_sequences(split: DavisSplit, all_masks: bool) -> list[VideoSequence]:
 
 
 def examine(folder: Path, deep: bool = False, jobs: int = 0) -> list[Finding]:
-    """Check all listed sequences of DAVIS-2017 at 480p as `find_sequences` does for a split; with `deep`, decode frames too."""
+    """Check all listed sequences of DAVIS-2017 at 480p as `find_sequences` does for a split; with `deep`, decode frames too.
+
+    A folder with the layout of YouTube-VOS and MOSE is checked likewise.
+    """
+    if _is_youtube_like(folder):
+        return _examine_youtube_like(folder, deep, jobs)
     split = DavisSplit(root=folder)
     findings = _check_folders(split)
     try:
@@ -232,6 +237,22 @@ def examine(folder: Path, deep: bool = False, jobs: int = 0) -> list[Finding]:
         )
         findings += [*found, *_compare_with_published(split, path.stem, sequences)]
     findings += about("note", f"sequences are in no list of ImageSets/{split.year}", sorted(present - listed))
+    return merged(findings)
+
+
+def _is_youtube_like(root: Path) -> bool:
+    return (root / "valid" / "JPEGImages").is_dir()
+
+
+def _examine_youtube_like(folder: Path, deep: bool, jobs: int) -> list[Finding]:
+    findings = []
+    for name in ("train", "valid"):
+        split = DavisSplit(root=folder, dataset="youtube-vos-2018", split=name)
+        if split.split_folder.is_dir():
+            try:
+                findings += _check_sequences(split, sequence_names(split), split.masks_wanted, False, deep, jobs)[1]
+            except ValueError as error:
+                findings.append(Finding("missing", str(error)))
     return merged(findings)
 
 

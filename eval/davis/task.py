@@ -85,6 +85,8 @@ def evaluate(config: DavisConfig) -> Result:
 
 def _benchmark(config: DavisConfig) -> Benchmark:
     key = "davis" if config.year == "2017" else "davis_2016"
+    if config.dataset != "davis":
+        key = "vos"
     return BENCHMARKS[key if config.protocol in OF_DINO else f"{key}_{config.protocol}"]
 
 
