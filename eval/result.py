@@ -142,6 +142,8 @@ def write_result(folder: Path, result: Result) -> Path:
 def json_values(result: Result) -> dict[str, Any]:
     """What the file holds."""
     content: dict[str, Any] = _nan_to_null(dataclasses.asdict(result))
+    if not result.note:
+        del content["note"]  # as it was before there were notes
     return content
 
 

@@ -1,5 +1,6 @@
 """The tables: their names, captions and columns. Benchmarks and metrics are those of `eval.tasks`."""
 
+import dataclasses
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -86,16 +87,40 @@ DAVIS_2016 = Layout(
     columns=BENCHMARKS["davis_2016"].columns,
 )
 
+TRACKING = Layout(
+    name="tracking",
+    title="Label propagation: DAVIS, VIP and JHMDB",
+    caption=(
+        "Mean of J and F on DAVIS-2017 val, mIoU on VIP val, PCK at .1 on JHMDB (split 1), all in percent, each by the protocols "
+        "that papers use; figures of different protocols are not comparable. At what resolution DINOv3's card measured is not stated."
+    ),
+    descriptors=_RUN,
+    columns=tuple(
+        dataclasses.replace(BENCHMARKS[key].columns[0], heading=heading)
+        for key, heading in (
+            ("davis", "DAVIS, DINO"),
+            ("davis_dinov3", "DAVIS, DINOv3"),
+            ("davis_cropmae", "DAVIS, CropMAE"),
+            ("davis_crw", "DAVIS, videowalk"),
+            ("vip_cropmae", "VIP, CropMAE"),
+            ("vip_crw", "VIP, videowalk"),
+            ("jhmdb_cropmae", "JHMDB, CropMAE"),
+            ("jhmdb_crw", "JHMDB, videowalk"),
+        )
+    ),
+)
+
 LAYOUTS = (MAIN, COMPONENTS, COMPATIBILITY, UPERNET, DAVIS_2016)
 """The tables whose columns do not depend on the results."""
 
 
 def layouts_for(results: Iterable[Result]) -> tuple[Layout, ...]:
-    """All tables: `LAYOUTS`, classification, and one for every other benchmark of which there are results."""
+    """All tables: `LAYOUTS`, classification, tracking where there are results of it, and one for whatever none of these shows."""
     measured = list(results)
     present = {benchmark.key for result in measured for benchmark in benchmarks_of(result)}
-    layouts = (*LAYOUTS, classification_layout(measured))
-    shown = {"knn", "linear", *(column.benchmark for layout in layouts for column in layout.columns)}
+    tracked = {benchmark.key for benchmark in TRACKING.benchmarks} - {benchmark.key for benchmark in MAIN.benchmarks}
+    layouts = (*LAYOUTS, classification_layout(measured), *((TRACKING,) if present & tracked else ()))
+    shown = {column.key for layout in layouts for column in layout.columns}
     own_tables = (
         Layout(
             name=benchmark.key,
@@ -105,7 +130,7 @@ def layouts_for(results: Iterable[Result]) -> tuple[Layout, ...]:
             columns=benchmark.columns,
         )
         for benchmark in BENCHMARKS.values()
-        if benchmark.key in present - shown
+        if benchmark.key in present and not shown.issuperset(column.key for column in benchmark.columns)
     )
     return (*layouts, *own_tables)
 
