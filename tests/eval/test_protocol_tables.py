@@ -18,6 +18,7 @@ from eval.depth.protocol import PUBLISHED as DEPTH
 from eval.detection import protocol as detection
 from eval.detection.config import DetectionConfig
 from eval.detection.protocol import protocol_settings as detection_settings
+from eval.jhmdb import protocol as jhmdb
 from eval.linear_segmentation.config import ProtocolName
 from eval.linear_segmentation.protocol import RULES
 from eval.openmmlab.config import lookup, plain
@@ -30,6 +31,7 @@ from eval.retrieval_segmentation.protocol import PUBLISHED as RETRIEVAL
 from eval.segmentation import protocol as segmentation
 from eval.segmentation.config import Head, SegmentationConfig
 from eval.segmentation.protocol import protocol_settings as segmentation_settings
+from eval.vip import protocol as vip
 from tests.eval.rows import ROWS, VIT_SMALL, full_coco
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "protocols.md"
@@ -103,6 +105,10 @@ def propagation(name: PropagationProtocol) -> dict[str, Any]:
     return {"settings": plain(propagation_settings(PropagationSettings(protocol=name)))}
 
 
+def settings(of: Callable[[Any], dict[str, Any]], rules: Any) -> dict[str, Any]:
+    return {"settings": plain(of(rules))}
+
+
 # What runs, by the heading of its table: where values are looked up, by the first part of their path.
 PROTOCOLS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"COCO: Mask R-CNN, {name}": partial(coco, spec) for name, spec in BACKBONES.items()},
@@ -113,6 +119,8 @@ PROTOCOLS: dict[str, Callable[[], dict[str, Any]]] = {
     "Label propagation by DINOv3's protocol": partial(propagation, "dinov3"),
     "Label propagation by CropMAE's protocol": partial(propagation, "cropmae"),
     "Label propagation by videowalk's protocol": partial(propagation, "crw"),
+    **{f"VIP: {name}": partial(settings, vip.settings_of, rules) for name, rules in vip.PUBLISHED.items()},
+    **{f"JHMDB: {name}": partial(settings, jhmdb.settings_of, rules) for name, rules in jhmdb.PUBLISHED.items()},
     **{f"Linear segmentation: {name}": partial(linear_segmentation, name) for name in RULES},
     "NYU depth: dinov3": lambda: {"settings": plain(dataclasses.asdict(DEPTH))},
     **{f"Dense retrieval: {name}": partial(retrieval, name) for name in RETRIEVAL},
