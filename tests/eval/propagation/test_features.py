@@ -43,9 +43,13 @@ def test_impossible_settings(wrong: dict[str, int]) -> None:
         (UP, 14, (480, 854), (490, 854)),
         (UP, 14, (480, 910), (490, 910)),
         (UP, 16, (1920, 1080), (864, 480)),
+        (DINOV3_RULES, 14, (480, 854), (966, 1722)),
+        (DINOV3_RULES, 14, (480, 480), (966, 966)),
+        (CROPMAE, 16, (480, 854), (480, 880)),
+        (CROPMAE, 16, (854, 480), (480, 880)),
     ],
 )
-def test_the_long_side_is_rounded_down_unless_fixed_or_both_are_rounded_up(
+def test_the_size_of_frames_is_the_protocols(
     rules: Rules, multiple: int, original: tuple[int, int], expected: tuple[int, int]
 ) -> None:
     assert input_size(*original, rules, multiple) == expected
@@ -61,24 +65,26 @@ def test_a_frame_is_read_as_the_authors_read_it(tmp_path: Path) -> None:
     assert torch.equal(read_frame(tmp_path / "00007.jpg", (480, 768), PUBLISHED), found)
 
 
-def test_a_damaged_frame_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rules", [PUBLISHED, DINOV3_RULES])
+def test_a_damaged_frame_is_named(rules: Rules, tmp_path: Path) -> None:
     path = tmp_path / "00001.jpg"
     with pytest.raises(ValueError, match=r"00001\.jpg: no such frame"):
-        read_frame(path, (480, 768), PUBLISHED)
+        read_frame(path, (480, 768), rules)
     for content in (cv2.imencode(".jpg", PIXELS)[1].tobytes()[:5000], b"", b"not an image"):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"00001\.jpg: not a JPEG, or a damaged"):
-            read_frame(path, (480, 768), PUBLISHED)
+        with pytest.raises(ValueError, match=r"00001\.jpg: (not a JPEG, or a damaged|missing or damaged image)"):
+            read_frame(path, (480, 768), rules)
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
-def test_pixels_stay_as_they_are_stored(orientation: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rules", [PUBLISHED, DINOV3_RULES, CROPMAE])
+def test_pixels_stay_as_they_are_stored(orientation: int, rules: Rules, tmp_path: Path) -> None:
     """Masks are drawn on stored pixels; OpenCV turned frames by their EXIF orientation, and the masks not."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(PIXELS).save(tmp_path / "turned.jpg", exif=exif)
     Image.fromarray(PIXELS).save(tmp_path / "plain.jpg")
-    turned, plain = (read_frame(tmp_path / f"{name}.jpg", (64, 64), PUBLISHED) for name in ("turned", "plain"))
+    turned, plain = (read_frame(tmp_path / f"{name}.jpg", (64, 64), rules) for name in ("turned", "plain"))
     assert torch.equal(turned, plain)
 
 

@@ -1,6 +1,7 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,13 +10,15 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from backbones.build import build_backbone
 from eval.davis.data import DavisSplit, find_sequences
 from eval.propagation.features import FeatureExtractor, input_size, read_frame
 from eval.propagation.labels import channel_ids, compete, first_labels, to_mask
 from eval.propagation.propagator import LabelPropagator, propagate_labels, propagate_sequence
-from eval.propagation.protocol import LOWEST_TEMPERATURE, RULES
+from eval.propagation.protocol import LOWEST_TEMPERATURE, RULES, ProtocolName, Rules
 from tests.eval.davis.conftest import HEIGHT, SPECS, draw_sequence
 from tests.references import davis_propagation as reference
 
@@ -119,3 +122,65 @@ def test_the_lowest_temperature_gives_numbers() -> None:
     found = LabelPropagator(context[0], labels[0], replace(DINO, temperature=LOWEST_TEMPERATURE)).step(target)
     assert torch.isfinite(found).all()
     torch.testing.assert_close(found, propagate_labels(target, context, labels, replace(DINO, temperature=LOWEST_TEMPERATURE)))
+
+
+def dense_crw(features: Tensor, labels: Tensor, rules: Rules) -> Tensor:
+    """Labels of all frames as CropMAE's code makes them: copies of the first frame before it, and a dense mask."""
+    h, w = features.shape[1:3]
+    places = torch.cartesian_prod(torch.arange(h), torch.arange(w)).float()
+    apart_NN = torch.where(torch.cdist(places, places) < (rules.neighbourhood_radius or torch.inf), 0.0, -1e10)
+    padded = [features[0]] * rules.n_last_frames + list(features)
+    soft = [labels.flatten(0, 1)] * (rules.n_last_frames + 1)
+    for now in range(rules.n_last_frames + 1, len(padded)):
+        context = [0, *range(now - rules.n_last_frames, now)]
+        similarities = [padded[now].flatten(0, 1) @ padded[then].flatten(0, 1).T for then in context]
+        affinity = torch.cat([similarities[0], *(similarity + apart_NN for similarity in similarities[1:])], dim=1)
+        best = affinity.topk(rules.topk, dim=1)
+        weights = (best.values / rules.temperature).softmax(1)
+        soft.append((weights[..., None] * torch.cat([soft[then] for then in context])[best.indices]).sum(1))
+    return torch.stack(soft[rules.n_last_frames :]).unflatten(1, (h, w))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 99),
+    n_last_frames=st.integers(0, 4),
+    h=st.integers(3, 20),
+    w=st.integers(3, 20),
+    radius=st.integers(0, 7),
+    topk=st.integers(1, 9),
+)
+def test_counted_copies_and_strips_give_what_the_dense_way_gives(
+    seed: int, n_last_frames: int, h: int, w: int, radius: int, topk: int
+) -> None:
+    rules = replace(RULES["crw"], n_last_frames=n_last_frames, neighbourhood_radius=radius, topk=topk)
+    first, others, labels = random_frames(seed, 7, h, w)
+    features = torch.stack([first, *others])
+    propagator = LabelPropagator(first, labels[0], rules)
+    found = torch.stack([labels[0], *(propagator.step(frame) for frame in others)])
+    torch.testing.assert_close(found, dense_crw(features, labels[0], rules), atol=1e-5, rtol=0)
+
+
+class LargestTensor(TorchDispatchMode):
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.elements = max(self.elements, *(item.numel() for item in tree_leaves(result) if isinstance(item, Tensor)), 0)
+        return result
+
+
+@pytest.mark.parametrize("protocol", ["dino", "dinov3", "crw"])
+def test_memory_grows_neither_with_the_video_nor_with_the_square_of_the_grid(protocol: ProtocolName) -> None:
+    h, w, rules = 40, 60, replace(RULES[protocol], n_last_frames=2, neighbourhood_radius=2)
+    features = F.normalize(torch.rand(h, w, 4), dim=-1)
+    propagator = LabelPropagator(features, torch.rand(h, w, 2), rules)
+    largest = []
+    for _ in range(2):
+        with LargestTensor() as recorded:
+            for _ in range(4):
+                propagator.step(features)
+        largest.append(recorded.elements)
+    assert largest[0] == largest[1] < (h * w) ** 2 // 5
+    held = sum(tensor.numel() for tensor in vars(propagator).values() if isinstance(tensor, Tensor))
+    assert held == 3 * h * w * (4 + 2)
