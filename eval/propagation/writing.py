@@ -1,6 +1,7 @@
 """Writing the masks of whole sequences, so that an interrupted run continues, and overlays beside them."""
 
 import functools
+import itertools
 import json
 import logging
 import os
@@ -60,7 +61,9 @@ MANIFEST = "propagation.json"  # beside the sequences' folders: from what they w
 
 # Frames decoded ahead of the network, and masks waiting to be written, at most.
 READ_AHEAD = 3
-_WRITE_BEHIND = 8
+_WRITE_BEHIND = 8  # on a GPU; a CPU takes longer for a frame than for writing it, and frames count once they are written
+
+_TELL_AFTER_S = 120  # between two lines of the log about one sequence
 
 
 def write_masks(
@@ -93,11 +96,26 @@ def write_masks(
     with Progress(total=frames_left, unit="frame", desc="propagation", disable=None) as bar:
         for sequence in remaining:
             start, frames = time.monotonic(), len(sequence.frames)
-            write_sequence(sequence, folder / sequence.name, extract, settings, bar.update)
+            write_sequence(sequence, folder / sequence.name, extract, settings, _teller(bar, sequence))
             frames_left -= frames
             speed = frames / (time.monotonic() - start)
             logger.info("%s: %d frames (%.2f frames/s); about %.0f s left", sequence.name, frames, speed, frames_left / speed)
     wait_for_all()
+
+
+def _teller(bar: Progress, sequence: VideoSequence) -> Callable[[], None]:
+    """What to call after each frame of a sequence: it moves the bar, and tells the log every few minutes, where no bar is shown."""
+    done, told = itertools.count(1), time.monotonic()
+
+    def on_frame() -> None:
+        nonlocal told
+        bar.update()
+        number = next(done)
+        if time.monotonic() - told >= _TELL_AFTER_S:
+            told = time.monotonic()
+            logger.info("%s: %d of %d frames", sequence.name, number, len(sequence.frames))
+
+    return on_frame
 
 
 def share(sequences: Sequence[AnyVideo], rank: int, world_size: int) -> list[AnyVideo]:
@@ -146,7 +164,7 @@ def write_sequence(
         return with_channels(labels_hwC, given.values()) if later else labels_hwC
 
     # Decoding takes 7 ms a frame, writing 5 ms a mask: beside a GPU, one thread for each may be the slowest part.
-    threads = 1 if extract.device.type == "cpu" else 4
+    threads, most_waiting = (1, 1) if extract.device.type == "cpu" else (4, _WRITE_BEHIND)
     with whole_folder(folder) as partial, ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as writers:
         for frame in sequence.frames[: first + 1]:
             shown = given[first] if frame == sequence.frames[first] else np.zeros_like(given[first])
@@ -156,7 +174,7 @@ def write_sequence(
         beginnings = {number - first: functools.partial(start, number=number) for number in given if number > first}
         labels = propagate_sequence(images, start, extract, rules, beginnings)
         competed = (compete(labels_hwC, rules, extract.stride, sequence.size) for labels_hwC in labels)
-        for _ in in_threads(writers, write, zip(sequence.frames[first + 1 :], competed, strict=True), _WRITE_BEHIND):
+        for _ in in_threads(writers, write, zip(sequence.frames[first + 1 :], competed, strict=True), most_waiting):
             on_frame()
 
 

@@ -34,6 +34,17 @@ def test_the_command_writes_a_mask_for_every_frame(davis: Path, tmp_path: Path, 
         assert read_mask(found[-1]).shape == (HEIGHT, WIDTH)
 
 
+def test_the_log_tells_of_progress_inside_a_sequence(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A long video on a CPU was silent for hours, and its first frames counted after the eighth."""
+    monkeypatch.setattr(writing, "_TELL_AFTER_S", 0)
+    caplog.set_level("INFO")
+    run("propagation", "--sequences", "boat").output()
+    told = [record.message for record in caplog.records if "boat: " in record.message and " of " in record.message]
+    assert told == [f"boat: {number} of {FRAMES} frames" for number in range(1, FRAMES + 1)]
+
+
 def test_objects_without_ids_in_the_first_frame(davis: Path, tmp_path: Path, run: Run) -> None:
     write_mask(davis / "Annotations/480p/boat/00000.png", np.zeros((HEIGHT, WIDTH), np.uint8))
     run("propagation", "--sequences", "boat").output()
