@@ -35,6 +35,7 @@ JOINTS = (
 TEST_VIDEOS = 268  # of split 1
 
 _TEST = "2"
+_MOST_FRAMES = 10_000  # JHMDB's videos have 40 at most; a file of a few bytes may state any number
 _LIST_SUFFIX = "_test_split1.txt"
 _DOWNLOAD = f"get it from {TASKS['jhmdb'].downloads[0].address}"
 
@@ -122,7 +123,12 @@ def read_joints(path: Path) -> Array:
     try:
         stated = {name: (shape, kind) for name, shape, kind in whosmat(path)}
         shape, kind = stated.get("pos_img", ((), "absent"))
-        if kind not in ("double", "single") or len(shape) != 3 or shape[:2] != (2, len(JOINTS)):
+        if (
+            kind not in ("double", "single")
+            or len(shape) != 3
+            or shape[:2] != (2, len(JOINTS))
+            or not 1 <= shape[2] <= _MOST_FRAMES
+        ):
             raise ValueError(f"pos_img is {kind} {list(shape)}, not numbers [2, {len(JOINTS)}, frames]")
         places_2JT = np.asarray(loadmat(path, variable_names=["pos_img"])["pos_img"], np.float64) - 1
     except Exception as error:  # scipy and zlib raise a dozen types for damage
