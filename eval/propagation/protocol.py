@@ -160,13 +160,14 @@ def propagation_settings(config: PropagationSettings) -> dict[str, Any]:
     if config.protocol not in OF_DINO:
         return {"protocol": config.protocol, "block": config.block, **rules}
     # What was recorded while there was no other protocol, so that finished runs are recognised.
-    names = ("n_last_frames", "neighbourhood_radius", "topk", "temperature", "short_side", "std", "long_side_multiple")
+    votes = ("n_last_frames", "neighbourhood_radius", "topk", "temperature", "short_side")
     return {
         "protocol": "fixed" if config.protocol == "fixed" else "published",
-        "block": config.block,
-        **{name: rules[name] for name in names},
-        "drop_highest_id": config.rules.first_labels == "nearest",
+        **{name: rules[name] for name in votes},
         **({"round_up": True} if config.round_up else {}),
+        "block": config.block,
+        **{name: rules[name] for name in ("std", "long_side_multiple")},
+        "drop_highest_id": config.rules.first_labels == "nearest",
     }
 
 
