@@ -190,6 +190,20 @@ def read_davis(root: Path) -> None:
     of("eval.davis.data", "examine")(root / "DAVIS", deep=True, jobs=1)
 
 
+def read_vip(root: Path) -> None:
+    """Masks that pass are scored; compared with themselves they are right."""
+    for video in of("eval.vip.data", "find_videos")(root / "VIP_Fine"):
+        for mask in video.masks:
+            labels = of("eval.propagation.masks", "read_mask")(mask)
+            counts = of("eval.vip.metric", "frame_confusion")(labels, np.where(labels < 20, labels, 0))
+            assert counts.sum() == np.diag(counts).sum()
+
+
+def read_jhmdb(root: Path) -> None:
+    for video in of("eval.jhmdb.data", "find_videos")(root / "JHMDB"):
+        of("eval.jhmdb.joints", "joint_distances")(video.places_2JT, video.places_2JT)
+
+
 def read_ade(root: Path) -> None:
     """What the check lets pass must be readable by the task."""
     read = of("eval.segmentation.metric", "ReadLabels")()
@@ -311,6 +325,8 @@ PARSERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "items": ("results/selfpatch_b/*/[ip]*.*", read_items),
     "coco": ("coco/annotations/*.json", read_coco),
     "davis": ("DAVIS/*/*/**/*.*", read_davis),
+    "vip": ("VIP_Fine/*/**/*.*", read_vip),
+    "jhmdb": ("JHMDB/*/**/*.*", read_jhmdb),
     "ade": ("ade/*/annotations/*/*.png", read_ade),
     "classes": ("imagenet/classes.txt", read_classes),
     "images": ("imagenet/train/*/*.jpg", read_classes),

@@ -95,6 +95,7 @@ class DavisSplit(SplitOptions):
             frames_folder=self.frames_folder,
             masks_folder=self.masks_folder,
             advice=DOWNLOAD if self.dataset == "davis" else f"get it again from {SETS[self.dataset].address}",
+            listing="the list" if self.dataset == "davis" else "meta.json",
             one_object=self.year == "2016",
         )
 

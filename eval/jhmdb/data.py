@@ -52,7 +52,7 @@ class JointVideo:
 
 def find_videos(root: Path, listing: Path | None = None) -> list[JointVideo]:
     """The listed videos; ValueError names all that is wrong with them. What is unusual about their joints is logged."""
-    videos, findings = _check_videos(root, video_names(root, listing), deep=False, jobs=0)
+    videos, findings = _check_videos(root, listing, deep=False, jobs=0)
     refuse(findings, root)
     for finding in _check_joints(videos):
         logger.warning("%s: %s", root, finding)
@@ -62,10 +62,9 @@ def find_videos(root: Path, listing: Path | None = None) -> list[JointVideo]:
 def examine(folder: Path, deep: bool = False, jobs: int = 0) -> list[Finding]:
     """Everything that is wrong with the test videos of split 1; with `deep`, decode their frames too."""
     try:
-        names = video_names(folder, None)
+        videos, findings = _check_videos(folder, None, deep, jobs)
     except ValueError as error:
         return [Finding("missing", str(error), advice=_DOWNLOAD)]
-    videos, findings = _check_videos(folder, names, deep, jobs)
     if len(videos) != TEST_VIDEOS:
         findings.append(Finding("subset", f"test: {len(videos)} of {TEST_VIDEOS} videos"))
     return findings
@@ -138,8 +137,10 @@ def read_joints(path: Path) -> Array:
     return places_2JT
 
 
-def _check_videos(root: Path, names: Sequence[str], deep: bool, jobs: int) -> tuple[list[JointVideo], list[Finding]]:
-    """The videos that can be used, and findings about all."""
+def _check_videos(root: Path, listing: Path | None, deep: bool, jobs: int) -> tuple[list[JointVideo], list[Finding]]:
+    """The videos that can be used, and findings about all; ValueError if the list names none."""
+    names = video_names(root, listing)
+    unlist = f"or take them off {listing or 'the lists in splits'}"
     frames: dict[str, list[Path]] = {}
     joints: dict[str, Array] = {}
     findings = []
@@ -150,11 +151,9 @@ def _check_videos(root: Path, names: Sequence[str], deep: bool, jobs: int) -> tu
         try:
             joints[name] = read_joints(root / "joint_positions" / name / "joint_positions.mat")
         except ValueError as error:
-            findings.append(Finding("damaged", str(error), advice=f"{_DOWNLOAD}, or take the video off the list"))
+            findings.append(Finding("damaged", str(error), advice=f"{_DOWNLOAD}, {unlist}"))
     absent = [name for name in names if not frames[name]]
-    findings += about(
-        "missing", "videos have no frames (*.png) in Rename_Images", absent, f"{_DOWNLOAD}, or take them off the list"
-    )
+    findings += about("missing", "videos have no frames (*.png) in Rename_Images", absent, f"{_DOWNLOAD}, {unlist}")
     decode = image_checks.by_opencv if deep else None
     facts = list(image_checks.look_at_all([path for paths in frames.values() for path in paths], jobs, "JHMDB frames", decode))
     sizes = {fact.path: fact.size for fact in facts}

@@ -71,6 +71,7 @@ class VideoFolders:
     frames_folder: Path
     masks_folder: Path
     advice: str  # what to do about what is missing or damaged
+    listing: str = "the list"  # what names the videos
     one_object: bool = False
 
 
@@ -144,7 +145,7 @@ def _list_video(folders: VideoFolders, name: str, wanted: MasksWanted, fewest: i
     reason = "scoring needs a mask of every frame" if wanted == "all" else "propagation starts from the first frame's mask"
     short = [f"{name} ({len(frames)})"] if wanted == "all" and 0 < len(frames) < fewest else []
     findings += [
-        *about("missing", no_frames, [] if frames else [name], f"{advice}, or take them off the list"),
+        *about("missing", no_frames, [] if frames else [name], f"{advice}, or take them off {folders.listing}"),
         *about("missing", gap, check_numbering(frames, root)),
         *about("missing", "frames have no mask", without_mask, reason),
         *about("missing", "masks have no frame", without_frame, advice),

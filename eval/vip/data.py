@@ -27,7 +27,7 @@ _DOWNLOAD = f"get it from {TASKS['vip'].downloads[0].address}"
 
 def find_videos(root: Path, video_list: Path | None = None) -> list[VideoSequence]:
     """The listed videos; ValueError names all that is wrong with them."""
-    videos, findings = _check_videos(root, video_names(root, video_list), deep=False, jobs=0)
+    videos, findings = _check_videos(root, video_list, deep=False, jobs=0)
     refuse(findings, root)
     return videos
 
@@ -35,10 +35,9 @@ def find_videos(root: Path, video_list: Path | None = None) -> list[VideoSequenc
 def examine(folder: Path, deep: bool = False, jobs: int = 0) -> list[Finding]:
     """Everything that is wrong with the validation videos; with `deep`, decode their frames too."""
     try:
-        names = video_names(folder, None)
+        videos, findings = _check_videos(folder, None, deep, jobs)
     except ValueError as error:
         return [Finding("missing", str(error), advice=_DOWNLOAD)]
-    videos, findings = _check_videos(folder, names, deep, jobs)
     if len(videos) != VAL_VIDEOS:
         findings.append(Finding("subset", f"val: {len(videos)} of {VAL_VIDEOS} videos"))
     return findings
@@ -58,11 +57,15 @@ def video_names(root: Path, video_list: Path | None) -> list[str]:
     return sorted({check_name(name, f"{path}: video") for name in names})
 
 
-def _check_videos(root: Path, names: Sequence[str], deep: bool, jobs: int) -> tuple[list[VideoSequence], list[Finding]]:
+def _check_videos(root: Path, video_list: Path | None, deep: bool, jobs: int) -> tuple[list[VideoSequence], list[Finding]]:
     folders = VideoFolders(
-        root=root, frames_folder=root / "Images", masks_folder=root / "Annotations/Category_ids", advice=_DOWNLOAD
+        root=root,
+        frames_folder=root / "Images",
+        masks_folder=root / "Annotations/Category_ids",
+        advice=_DOWNLOAD,
+        listing=_LIST if video_list is None else str(video_list),
     )
-    videos, findings, ids = check_videos(folders, names, "all", deep=deep, jobs=jobs)
+    videos, findings, ids = check_videos(folders, video_names(root, video_list), "all", deep=deep, jobs=jobs)
     return videos, merged([*findings, *_check_classes(root, ids)])
 
 

@@ -122,7 +122,7 @@ def at(value: float) -> Callable[[np.ndarray], np.ndarray]:
     [
         (
             lambda root: (root / "splits/wave_test_split1.txt").write_text("gone.avi 2\n"),
-            r"no frames .* in Rename_Images: wave/gone",
+            r"no frames .* in Rename_Images: wave/gone; .* off the lists in splits",
         ),
         (lambda root: (root / "splits/wave_test_split1.txt").write_text("a.avi\n"), r"'a.avi' is not `VIDEO.avi 1`"),
         (lambda root: shutil.rmtree(root / "splits"), r"splits has no CLASS_test_split1.txt"),

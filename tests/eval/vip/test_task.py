@@ -116,7 +116,10 @@ def name_a_missing_video(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (name_a_missing_video, r"sequences have no frames \(\*.jpg\) in Images: videos7"),
+        (
+            name_a_missing_video,
+            r"sequences have no frames \(\*.jpg\) in Images: videos7; get it .*, or take them off lists/val_videos.txt",
+        ),
         (class_20, r"masks have other numbers than classes: .*videos2/000000000001.png \(20\); VIP has the classes 0 to 19"),
         (lambda root: (root / MASK).unlink(), r"frames have no mask: videos2/000000000001.jpg"),
         (lambda root: (root / MASK).write_bytes(b"no image"), r"not images by their first bytes: .*videos2/000000000001.png"),
