@@ -63,7 +63,7 @@ def explain(config: ExplainConfig) -> list[Source]:
 
     from backbones.file import load_backbone
     from common.distributed import choose_device
-    from eval.propagation.features import FeatureExtractor, input_size, read_frame
+    from eval.propagation.features import FeatureExtractor, check_sizes, input_size, read_frame
 
     (sequence,) = find_sequences(DavisSplit.chosen(config.davis, config, config.sequence), all_masks=False)
     height, width = sequence.size
@@ -71,7 +71,9 @@ def explain(config: ExplainConfig) -> list[Source]:
         raise ValueError(f"frame={config.frame}: {sequence.name} has frames 0 to {len(sequence.frames) - 1}")
     if not (0 <= config.x < width and 0 <= config.y < height):
         raise ValueError(f"x={config.x}, y={config.y} lies outside the {width} x {height} pixels of {sequence.name}")
-    extract = FeatureExtractor(load_backbone(config.backbone), config.block, choose_device(config.device))
+    network = load_backbone(config.backbone)
+    check_sizes(network.spec, [sequence.size], config)
+    extract = FeatureExtractor(network, config.block, choose_device(config.device))
     rules = config.rules
     size = input_size(*sequence.size, rules, extract.input_multiple)
     numbers = [0, *range(max(1, config.frame - rules.n_last_frames), config.frame)]

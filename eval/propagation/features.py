@@ -21,7 +21,7 @@ from backbones.spec import BackboneSpec, ForeignSpec
 from common.distributed import full_float32
 from common.images import IMAGENET_MEAN, breaks_off
 from eval.propagation.masks import Picture, read_image
-from eval.propagation.protocol import PropagationSettings, Rules
+from eval.propagation.protocol import OF_DINO, PropagationSettings, Rules
 
 # Masks are drawn on the pixels as they are stored, whatever a camera says of which side is up.
 _STORED_PIXELS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -134,44 +134,42 @@ class FeatureExtractor:
     @torch.inference_mode()
     @full_float32()
     def __call__(self, images_B3HW: Tensor) -> Tensor:
-        """Unit-length features [B, h, w, D] of normalised images; the published size does not fit patches of 14 pixels."""
-        try:
-            images_B3HW = images_B3HW.to(self.device, non_blocking=True)
-            if self.block is None:
-                tokens = self.backbone.forward_tokens(images_B3HW)
-                features_BhwD = tokens.patches.unflatten(1, tokens.grid)
-            else:
-                features_BhwD = self.backbone.forward_maps(images_B3HW, [self.block])[0].permute(0, 2, 3, 1)
-        except ValueError as error:
-            raise _with_way_out(error) from error
+        """Unit-length features [B, h, w, D] of normalised images; ValueError if their size does not fit the backbone."""
+        images_B3HW = images_B3HW.to(self.device, non_blocking=True)
+        if self.block is None:
+            tokens = self.backbone.forward_tokens(images_B3HW)
+            features_BhwD = tokens.patches.unflatten(1, tokens.grid)
+        else:
+            features_BhwD = self.backbone.forward_maps(images_B3HW, [self.block])[0].permute(0, 2, 3, 1)
         return F.normalize(features_BhwD, dim=-1)
-
-
-def _with_way_out(error: ValueError) -> ValueError:
-    return ValueError(
-        f"{error}; --round-up takes the next sizes that fit, --protocol fixed the nearest, and --protocol dinov3 fits any patch"
-    )
 
 
 def check_sizes(spec: BackboneSpec, sizes: Iterable[tuple[int, int]], settings: PropagationSettings) -> None:
     """Check that frames of files of these (height, width) fit a backbone, and that it has the block; ValueError otherwise."""
-    check_inputs(spec, (input_size(*size, settings.rules, input_multiple(spec)) for size in sizes), settings.block)
+    way_out = "--protocol dinov3 takes sizes that fit"
+    if settings.protocol in OF_DINO:
+        way_out = (
+            "--round-up takes the next sizes that fit, --protocol fixed the nearest, --protocol dinov3 those of other figures"
+        )
+    inputs = (input_size(*size, settings.rules, input_multiple(spec)) for size in sizes)
+    check_inputs(spec, inputs, settings.block, f"; {way_out}")
 
 
-def check_inputs(spec: BackboneSpec, inputs: Iterable[tuple[int, int]], block: int | None) -> None:
-    """As `check_sizes`, for inputs of these (height, width)."""
-    if isinstance(spec, ForeignSpec):  # whose sizes were measured
+def check_inputs(spec: BackboneSpec, inputs: Iterable[tuple[int, int]], block: int | None, way_out: str = "") -> None:
+    """As `check_sizes`, for inputs of these (height, width); `way_out` ends the message."""
+    device = torch.device("meta")  # its tensors have no content
+    if isinstance(spec, ForeignSpec):
         if block is not None:
             check_taps([block], spec)
-        for size in sorted(set(inputs)):
-            try:
-                check_size(spec, *size)
-            except ValueError as error:
-                raise _with_way_out(error) from error
-        return
-    device = torch.device("meta")  # its tensors have no content
-    with device:
-        network = build_backbone(spec)
-    extract = FeatureExtractor(network, block, device)
+    else:
+        with device:
+            network = build_backbone(spec)
+        extract = FeatureExtractor(network, block, device)
     for size in sorted(set(inputs)):
-        extract(torch.empty(1, 3, *size, device=device))
+        try:
+            if isinstance(spec, ForeignSpec):
+                check_size(spec, *size)  # by those that were measured
+            else:
+                extract(torch.empty(1, 3, *size, device=device))
+        except ValueError as error:
+            raise ValueError(f"{error}{way_out}") from error

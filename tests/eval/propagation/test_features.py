@@ -12,7 +12,7 @@ from PIL import Image
 from backbones.build import build_backbone
 from backbones.file import load_strictly
 from backbones.spec import DINOv3Spec, ViTSpec
-from eval.propagation.features import FeatureExtractor, input_size, read_frame
+from eval.propagation.features import FeatureExtractor, check_sizes, input_size, read_frame
 from eval.propagation.protocol import RULES, PropagationSettings, Rules
 from tests.layouts import DINOV3, REGISTERS, weights_of
 from tests.references import davis_propagation as reference
@@ -118,7 +118,11 @@ def test_a_size_that_does_not_fit_names_the_way_out() -> None:
     # Only few positions go in pairs.
     assert [extract.frames_at_once(14 * rows, 14 * 64) for rows in (1, 64, 65)] == [2, 2, 1]
     with pytest.raises(ValueError, match=r"480 x 832 is not a multiple of the patch size 14; .*--protocol fixed"):
-        extract(torch.rand(1, 3, 480, 832))
+        check_sizes(REGISTERS, [(480, 854)], PropagationSettings())
+    # Neither option goes with this protocol.
+    with pytest.raises(ValueError, match=r"480 x 880 is not a multiple of .* 14; --protocol dinov3 takes sizes that fit$"):
+        check_sizes(REGISTERS, [(480, 854)], PropagationSettings(protocol="cropmae"))
+    check_sizes(REGISTERS, [(480, 854)], PropagationSettings(protocol="dinov3"))
 
 
 def test_convolutions_are_not_rounded_to_tf32() -> None:
