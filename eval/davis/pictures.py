@@ -61,7 +61,9 @@ def draw(config: PicturesConfig) -> list[Path]:
         logger.info("%s", paths[-1])
     if annotated:
         scores = {
-            title: score_sequences(annotated, split.masks_folder, folder, config.year == "2016")
+            title: score_sequences(
+                annotated, split.masks_folder, folder, config.year == "2016", objects_begin_later=split.dataset != "davis"
+            )
             for title, folder in zip(titles, config.compare, strict=True)
         }
         paths.append(config.output / CHART_FILE)

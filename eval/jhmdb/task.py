@@ -43,7 +43,7 @@ def check(config: JhmdbConfig, spec: BackboneSpec) -> list[JointVideo]:
     videos = find_videos(config.data, config.video_list)
     size = rules_of(config, input_multiple(spec)).propagation.stretched_to
     assert size is not None
-    check_inputs(spec, [size], config.block)
+    check_inputs(spec, [size], config.block, "; --round-up true takes the next sizes that fit")
     return videos
 
 

@@ -44,7 +44,12 @@ def check(config: VipConfig, spec: BackboneSpec) -> list[VideoSequence]:
     """Find a user's mistakes before anything heavy starts, and list the videos."""
     videos = find_videos(config.data, config.video_list)
     rules = [_rules(config, video, spec) for video in videos]
-    check_inputs(spec, (found.stretched_to for found in rules if found.stretched_to), config.block)
+    check_inputs(
+        spec,
+        (found.stretched_to for found in rules if found.stretched_to),
+        config.block,
+        "; --round-up true takes the next sizes that fit",
+    )
     return videos
 
 

@@ -97,7 +97,7 @@ def test_an_interrupted_run_continues_to_the_same_result(
 def test_patches_of_14_pixels_need_sizes_that_are_rounded_up(config: VipConfig, tmp_path: Path) -> None:
     spec = ViTSpec(embed_dim=24, depth=2, num_heads=3, patch_size=14, image_size=56, class_token=True, final_norm=True)
     config = dataclasses.replace(config, backbone=write_toy_backbone(tmp_path, spec))
-    with pytest.raises(ValueError, match="--round-up"):
+    with pytest.raises(ValueError, match=r"; --round-up true takes the next sizes that fit$"):
         evaluate(config)
     assert evaluate(dataclasses.replace(config, round_up=True)).protocol.deviations == {"round_up": [False, True]}
     assert read_mask(config.output / "masks/videos1/000000000001_mask.png").shape == (70, 140)
