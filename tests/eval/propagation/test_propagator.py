@@ -89,13 +89,13 @@ def test_no_step_depends_on_what_the_device_found(family: str, tmp_path: Path) -
     draw_sequence(tmp_path, "boat", 0, frames=12)
     (sequence,) = find_sequences(DavisSplit(root=tmp_path, split="all"), all_masks=False)
     extract = FeatureExtractor(build_backbone(SPECS[family]), None, torch.device("meta"))
-    for name in ("dino", "dinov3", "crw"):
+    for name, frames in (("dino", 12), ("dinov3", 3), ("crw", 3)):
         rules = replace(RULES[name], short_side=64, stretched_to=(64, 96))
         size = input_size(*sequence.size, rules, extract.input_multiple)
-        images = [read_frame(path, size, rules) for path in sequence.frames]
+        images = [read_frame(path, size, rules) for path in sequence.frames[:frames]]
         start = partial(first_labels, sequence.first_mask(), input_size=size, rules=rules)
         masks = [compete(labels, rules, extract.stride, size) for labels in propagate_sequence(images, start, extract, rules)]
-        assert len(masks) == 11
+        assert len(masks) == frames - 1
         assert all(ids.is_meta for ids in masks)
         assert name == "crw" or all(ids.dtype == torch.uint8 and len(ids) == HEIGHT for ids in masks)
 
