@@ -1,16 +1,16 @@
-"""Label propagation: PatchBench beside the authors' loop and the network alone; same weights, same frames, one run.
+"""Label propagation under each protocol beside the network alone, and beside DINO's loop; same weights, same frames, one run.
 
-Time per frame is the median over the pairs of frames whose context is full, with decoding and writing. Ours takes two frames through
-the network at once where that is faster, and so does the network alone; the loop takes them one by one. The loop runs twice: with our
-network, which shows what the propagation itself gains, and with a plain version of theirs, which computes attention as a matrix; that
-is what their script costs. It builds a mask of reachable pairs once per sequence in Python, whose time is printed and shared out over
-the frames of the whole sequence.
+Time per frame is the median over the last pairs of frames, whose context is full, with decoding and writing. Ours takes two frames
+through the network at once where that is faster, and so does the network alone, at the size of the protocol's frames; the loop takes
+them one by one. The loop runs twice: with our network, which shows what the propagation itself gains, and with a plain version of
+theirs, which computes attention as a matrix; that is what their script costs. It builds a mask of reachable pairs once per sequence
+in Python, whose time is printed and shared out over the frames of the whole sequence.
 """
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -21,17 +21,21 @@ from torch import Tensor
 from backbones.build import build_backbone
 from backbones.spec import ViTSpec
 from benchmarks.turns import MEBIBYTE, Turns, machine, print_table, run, take_turns
-from eval.davis.data import DavisSplit, VideoSequence, find_sequences
-from eval.davis.features import FeatureExtractor, read_frame
-from eval.davis.masks import Mask, read_mask, resize_mask, write_mask
-from eval.davis.propagator import propagate_sequence
-from eval.davis.protocol import PropagationSettings
+from eval.davis.data import DavisSplit, find_sequences
+from eval.propagation.features import FeatureExtractor, input_size, read_frame
+from eval.propagation.labels import channel_ids, compete, first_labels, to_mask
+from eval.propagation.masks import Mask, read_mask, write_mask
+from eval.propagation.propagator import propagate_sequence
+from eval.propagation.protocol import RULES, PropagationSettings, ProtocolName, Rules
+from eval.propagation.videos import VideoSequence
 from tests.references import davis_propagation as reference
 from tests.references.vit import patch_features
 
 CPU = torch.device("cpu")
-SETTINGS = PropagationSettings()
+DINO = RULES["dino"]
 FRAMES_PER_STEP = 2
+MEASURED = 4  # steps at the end, whose context is full
+LOOP, PLAIN_LOOP = "loop, with our network", "loop, with a network like the authors'"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +43,22 @@ class BenchmarkConfig:
     """Measure label propagation on the CPU."""
 
     davis: Path  # DAVIS folder.
-    frames: int = 20
-    """Frames of the sequence to take, more than the 10 that fill the context; even, since two may share a pass of the network."""
+    protocols: list[ProtocolName] = field(default_factory=lambda: ["dino", "dinov3", "cropmae", "crw"])
+    """Protocols to measure; `dino` with the authors' loop."""
+    short_side: int = 480  # Of the frames; 480 is what all protocols but `dinov3`, with 960, have.
+    frames: int = 30  # Of the first sequence; even, since two may share a pass of the network, and more than fill the context.
     patch_size: int = 16  # Patch size of the network, a ViT-S.
 
     def __post_init__(self) -> None:
-        if self.frames % FRAMES_PER_STEP or self.frames <= SETTINGS.n_last_frames + 1 + FRAMES_PER_STEP:
-            raise ValueError(f"frames={self.frames} must be even and more than {SETTINGS.n_last_frames + 1 + FRAMES_PER_STEP}")
+        least = 1 + FRAMES_PER_STEP * MEASURED + max(RULES[name].n_last_frames for name in self.protocols)
+        if self.frames % FRAMES_PER_STEP or self.frames < least:
+            raise ValueError(f"frames={self.frames} must be even and at least {least}")
+
+    def rules(self, part: str) -> Rules:
+        """Those of a part, whose name ends with a protocol's where it is not DINO's."""
+        name = part.rpartition(" ")[2]
+        named = {protocol: PropagationSettings(protocol=protocol, short_side=self.short_side) for protocol in self.protocols}
+        return named[name].rules if name in named else replace(DINO, short_side=self.short_side)
 
 
 def chosen_sequence(config: BenchmarkConfig) -> tuple[VideoSequence, int]:
@@ -56,9 +69,9 @@ def chosen_sequence(config: BenchmarkConfig) -> tuple[VideoSequence, int]:
     return replace(sequence, frames=sequence.frames[: config.frames]), len(sequence.frames)
 
 
-def run_network(extract: FeatureExtractor, sequence: VideoSequence) -> Iterator[None]:
+def run_network(extract: FeatureExtractor, sequence: VideoSequence, rules: Rules) -> Iterator[None]:
     """Forward passes alone, on decoded images."""
-    image_3HW = read_frame(sequence.frames[0], SETTINGS, extract.input_multiple)
+    image_3HW = read_frame(sequence.frames[0], input_size(*sequence.size, rules, extract.input_multiple), rules)
     at_once = extract.frames_at_once(*image_3HW.shape[1:])
     images_B3HW = torch.stack([image_3HW] * at_once)
     for number in range(len(sequence.frames) - 1):
@@ -67,15 +80,18 @@ def run_network(extract: FeatureExtractor, sequence: VideoSequence) -> Iterator[
         yield
 
 
-def run_patchbench(extract: FeatureExtractor, sequence: VideoSequence) -> Iterator[Mask]:
+def run_patchbench(extract: FeatureExtractor, sequence: VideoSequence, rules: Rules) -> Iterator[Mask]:
     """Ours, one thing after another; `write_sequence` decodes and writes in threads of their own."""
-    images = (read_frame(path, SETTINGS, extract.input_multiple) for path in sequence.frames)
-    for ids_HW in propagate_sequence(images, sequence.first_mask(), extract, SETTINGS):
-        yield resize_mask(ids_HW.numpy(), sequence.size)
+    mask = sequence.first_mask()
+    size, ids = input_size(*sequence.size, rules, extract.input_multiple), channel_ids(mask, rules)
+    images = (read_frame(path, size, rules) for path in sequence.frames)
+    start = partial(first_labels, mask, input_size=size, rules=rules)
+    for labels_hwC in propagate_sequence(images, start, extract, rules):
+        yield to_mask(compete(labels_hwC, rules, extract.stride, sequence.size), rules, ids, size, sequence.size)
 
 
 @torch.inference_mode()
-def run_loop(extract: FeatureExtractor, sequence: VideoSequence, *, plain: bool = False) -> Iterator[Mask]:
+def run_loop(extract: FeatureExtractor, sequence: VideoSequence, plain: bool) -> Iterator[Mask]:
     """The authors' loop with our network, or with a plain one as theirs."""
     network = extract.backbone
     assert isinstance(network.spec, ViTSpec)
@@ -89,14 +105,6 @@ def run_loop(extract: FeatureExtractor, sequence: VideoSequence, *, plain: bool 
     yield from reference.propagate_sequence(list(sequence.frames), sequence.first_mask(), tokens, extract.stride)
 
 
-RUNS: dict[str, Callable[[FeatureExtractor, VideoSequence], Iterator[Mask | None]]] = {
-    "network": run_network,
-    "patchbench": run_patchbench,
-    "loop, with our network": run_loop,
-    "loop, with a network like the authors'": partial(run_loop, plain=True),
-}
-
-
 def work(turns: Turns, part: str, config: BenchmarkConfig, folder: Path) -> torch.device:
     torch.manual_seed(0)
     spec = ViTSpec(
@@ -105,7 +113,12 @@ def work(turns: Turns, part: str, config: BenchmarkConfig, folder: Path) -> torc
     extract = FeatureExtractor(build_backbone(spec).eval(), None, CPU)
     (folder / part).mkdir()
     sequence, _ = chosen_sequence(config)
-    frames = zip(sequence.frames[1:], RUNS[part](extract, sequence), strict=True)
+    masks: Iterator[Mask | None]
+    if part in (LOOP, PLAIN_LOOP):
+        masks = run_loop(extract, sequence, part == PLAIN_LOOP)
+    else:
+        masks = (run_network if part.startswith("network") else run_patchbench)(extract, sequence, config.rules(part))
+    frames = zip(sequence.frames[1:], masks, strict=True)
     for _ in range((config.frames - 1) // FRAMES_PER_STEP):
         turns.begin()
         for path, mask in itertools.islice(frames, FRAMES_PER_STEP):
@@ -117,27 +130,37 @@ def work(turns: Turns, part: str, config: BenchmarkConfig, folder: Path) -> torc
 
 def benchmark(config: BenchmarkConfig, folder: Path) -> None:
     sequence, whole = chosen_sequence(config)
-    steps, memory = take_turns(work, list(RUNS), (config.frames - 1) // FRAMES_PER_STEP, config, folder)
-    masks = {part: {path.name: read_mask(path) for path in (folder / part).iterdir()} for part in RUNS}
+    parts = [f"{part}, {protocol}" for protocol in config.protocols for part in ("network", "patchbench")]
+    if "dino" in config.protocols:
+        parts += [LOOP, PLAIN_LOOP]
+    steps, memory = take_turns(work, parts, (config.frames - 1) // FRAMES_PER_STEP, config, folder)
+    masks = {part: {path.name: read_mask(path) for path in (folder / part).iterdir()} for part in parts}
     _, height, width = reference.read_frame(sequence.frames[0])[0].shape
     start = time.perf_counter()
-    reference.reachable(height // config.patch_size, width // config.patch_size, SETTINGS.neighbourhood_radius)
+    reference.reachable(height // config.patch_size, width // config.patch_size, int(DINO.neighbourhood_radius))
     mask = time.perf_counter() - start
     print(f"{sequence.name}, {len(sequence.frames)} of {whole} frames, patch {config.patch_size}, {machine(CPU)}")
     print(f"mask of reachable pairs: {mask:.1f} s, included in the loop's rows\n")
 
     def seconds(part: str, clock: int) -> float:
-        full = steps[part][-(-SETTINGS.n_last_frames // FRAMES_PER_STEP) :]
+        full = steps[part][-MEASURED:]
         return median(step[clock] for step in full) / FRAMES_PER_STEP + (mask / whole if "loop" in part else 0)
 
     rows = []
-    for part in RUNS:
-        ratios = (f"{seconds(part, 0) / seconds(other, 0):.2f}" for other in ("network", "patchbench"))
-        pixels = sum(int((masks["patchbench"][file] != theirs).sum()) for file, theirs in masks[part].items())
-        times = f"{seconds(part, 0):.3f}", f"{seconds(part, 1):.3f}"
-        rows.append([part, *times, *ratios, memory[part] // MEBIBYTE, pixels])
+    for part in parts:
+        of_protocol = part.rpartition(", ")[2] if part.rpartition(", ")[2] in config.protocols else "dino"
+        network, ours = f"network, {of_protocol}", f"patchbench, {of_protocol}"
+        pixels = sum(int((masks[ours][file] != theirs).sum()) for file, theirs in masks[part].items())
+        times = (f"{seconds(part, clock):.3f}" for clock in (0, 1))
+        ratios = (f"{seconds(part, clock) / seconds(network, clock):.2f}" for clock in (0, 1))
+        faster = f"{seconds(part, 0) / seconds(ours, 0):.2f}"
+        rows.append([part, *times, *ratios, faster, memory[part] // MEBIBYTE, pixels])
     print_table(
-        ("", "s/frame", "CPU s/frame", "times the network", "PatchBench is faster by", "peak MiB", "differing pixels"), rows
+        (
+            *("", "s/frame", "CPU s/frame", "times the network", "in CPU s", "PatchBench is faster by"),
+            *("peak MiB", "pixels that differ from ours"),
+        ),
+        rows,
     )
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from vos_benchmark.benchmark import VideoEvaluator
 
 from benchmarks.turns import print_table, rounds, run
-from eval.davis.measures import measure_sequence
+from eval.propagation.measures import measure_sequence
 from tests.references import davis_scores as reference
 
 _LEAST_FRAMES, _ROUNDS = 3, 3  # the first and the last frame are not scored; the best round counts

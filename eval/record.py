@@ -267,6 +267,8 @@ def _environment(device: "torch.device") -> Environment:
 
 def metrics_line(folder: Path, found: Result) -> str:
     """The output of `python -m eval`: the metrics, how much of the data they are of, and where the rest is."""
+    if found.note:
+        return f"{found.note}  {folder / RESULT_FILE}"
     decimals = {name: 2 if metric.unit == "percent" else 3 for name, metric in found.metrics.items()}
     metrics = "  ".join(f"{name} {metric.value:.{decimals[name]}f}" for name, metric in found.metrics.items())
     return f"{metrics}  ({found.coverage} data)  {folder / RESULT_FILE}"

@@ -122,6 +122,7 @@ class Result:
     """Largest resident memory of one process, or allocated memory of one GPU where one was used."""
     artefacts: dict[str, str]  # name -> path relative to the result file
     inputs_sha256: str  # of what determines the metrics; a finished task with the same inputs is not run again
+    note: str = ""  # why there are no metrics, and what to do for them, where the masks of a split are withheld
     version: int = RESULT_VERSION
 
     @property
@@ -141,6 +142,8 @@ def write_result(folder: Path, result: Result) -> Path:
 def json_values(result: Result) -> dict[str, Any]:
     """What the file holds."""
     content: dict[str, Any] = _nan_to_null(dataclasses.asdict(result))
+    if not result.note:
+        del content["note"]  # as it was before there were notes
     return content
 
 

@@ -23,9 +23,18 @@ _AP = (
     *(("mask_ap", "mask AP", "segm_mAP"), ("mask_ap50", "mask AP50", "segm_mAP_50"), ("mask_ap75", "mask AP75", "segm_mAP_75")),
 )
 _IOU = (("miou", "mIoU", "mIoU"), ("aacc", "aAcc", "aAcc"), ("macc", "mAcc", "mAcc"))
+_PCK = tuple((f"pck{tenth}", f"PCK@.{tenth}", f"PCK@0.{tenth}") for tenth in range(1, 6))
+_VIDEOWALK = (("cropmae", "CropMAE's protocol"), ("crw", "videowalk's protocol"))
 _J_AND_F = (("jf_mean", "(J&F)m", "J&F-Mean"), ("j_mean", "Jm", "J-Mean"), ("f_mean", "Fm", "F-Mean"))
 
 
+# Protocols of label propagation: the end of their benchmarks' keys, and what titles say of them.
+_PROPAGATION = {
+    "": "",
+    "_dinov3": ", DINOv3's protocol",
+    "_cropmae": ", CropMAE's protocol",
+    "_crw": ", videowalk's protocol",
+}
 _COCO_SITE = "http://images.cocodataset.org"
 _COCO_SPLITS = ("train2017", "val2017")
 ADE20K_SET = DataSet(
@@ -111,15 +120,21 @@ _ALL = (
         signs=("JPEGImages/480p", "Annotations/480p"),  # PASCAL VOC has folders of the upper names, too
         benchmarks=tuple(
             Benchmark(
-                key=key,
-                title=f"DAVIS-{year}",
+                key=f"{key}{suffix}",
+                title=f"{title}{words}",
                 task="davis",
-                protocol=f"davis-{year}-label-propagation",
+                protocol=f"{protocol}-label-propagation{suffix.replace('_', '-')}",
                 items="sequences",
-                columns=columns_of(key, _J_AND_F),
+                columns=columns_of(f"{key}{suffix}", _J_AND_F),
+                any_dataset=key == "vos",
                 charts=(Chart("J&F-Mean", "J&F-Mean", "J&F per sequence (mean over its objects)"),),
             )
-            for key, year in (("davis", "2017"), ("davis_2016", "2016"))
+            for suffix, words in _PROPAGATION.items()
+            for key, title, protocol in (
+                ("davis", "DAVIS-2017", "davis-2017"),
+                ("davis_2016", "DAVIS-2016", "davis-2016"),
+                ("vos", "Objects that may begin later", "vos"),  # YouTube-VOS and MOSE
+            )
         ),
         sample_options=("--overlays", "true"),
     ),
@@ -281,6 +296,51 @@ _ALL = (
             *("--iterations", "60", "--batch-size", "4", "--crop", "96", "128", "--workers", "0"),
             *("--learning-rate", "0.02"),
         ),
+        in_main_table=False,
+    ),
+    Task(
+        name="vip",
+        summary="Propagate parts of persons through each video of VIP by a backbone's features, and measure mIoU.",
+        folder="VIP_Fine",
+        dataset="VIP",
+        downloads=(Download("https://sysu-hcp.net/lip/overview.php", ".", "VIP_Fine/Images"),),
+        signs=("Images", "Annotations/Category_ids"),
+        benchmarks=tuple(
+            Benchmark(
+                key=f"vip_{protocol}",
+                title=f"VIP, {words}",
+                task="vip",
+                protocol=f"vip-{protocol}",
+                items="videos",
+                columns=columns_of(f"vip_{protocol}", _IOU),
+                charts=(Chart("IoU", "mIoU", "IoU per class"),),
+            )
+            for protocol, words in _VIDEOWALK
+        ),
+        sample_options=("--overlays", "true"),
+        in_main_table=False,
+    ),
+    Task(
+        name="jhmdb",
+        summary="Propagate the joints of persons through each video of JHMDB by a backbone's features, and measure PCK.",
+        folder="JHMDB",
+        dataset="JHMDB",
+        # Its page links joint positions, frames (Rename_Images) and splits.
+        downloads=(Download("http://jhmdb.is.tue.mpg.de/challenge/JHMDB/datasets", "JHMDB", "JHMDB/joint_positions"),),
+        signs=("joint_positions", "Rename_Images"),
+        benchmarks=tuple(
+            Benchmark(
+                key=f"jhmdb_{protocol}",
+                title=f"JHMDB, {words}",
+                task="jhmdb",
+                protocol=f"jhmdb-{protocol}",
+                items="videos",
+                columns=columns_of(f"jhmdb_{protocol}", _PCK),
+                charts=(Chart("PCK@0.1", "PCK@0.1", "PCK@.1 per joint"),),
+            )
+            for protocol, words in _VIDEOWALK
+        ),
+        sample_options=("--overlays", "true"),
         in_main_table=False,
     ),
     Task(

@@ -126,6 +126,9 @@ def collect(runs: Path) -> list[Evaluated]:
     for path in sorted(runs.rglob(RESULT_FILE)):
         try:
             result = read_result(path)
+            if result.note and not result.metrics:
+                logger.info("%s: %s", path, result.note)
+                continue
             _check_result(result, path)
         except ResultError as error:
             problems.append(one_line(str(error)))

@@ -1,5 +1,6 @@
 """The tables: their names, captions and columns. Benchmarks and metrics are those of `eval.tasks`."""
 
+import dataclasses
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -113,16 +114,41 @@ FROZEN = Layout(
     ),
 )
 
+TRACKING = Layout(
+    name="tracking",
+    title="Label propagation: DAVIS, VIP and JHMDB",
+    caption=(
+        "Mean of J and F on DAVIS-2017 val, mIoU on VIP val, PCK at .1 on JHMDB (split 1), all in percent, each by the protocols "
+        "that papers use; figures of different protocols are not comparable. At what resolution DINOv3's card measured is not stated."
+    ),
+    descriptors=_RUN,
+    columns=tuple(
+        dataclasses.replace(BENCHMARKS[key].columns[0], heading=heading)
+        for key, heading in (
+            ("davis", "DAVIS, DINO"),
+            ("davis_dinov3", "DAVIS, DINOv3"),
+            ("davis_cropmae", "DAVIS, CropMAE"),
+            ("davis_crw", "DAVIS, videowalk"),
+            ("vip_cropmae", "VIP, CropMAE"),
+            ("vip_crw", "VIP, videowalk"),
+            ("jhmdb_cropmae", "JHMDB, CropMAE"),
+            ("jhmdb_crw", "JHMDB, videowalk"),
+        )
+    ),
+)
+
+
 LAYOUTS = (MAIN, FROZEN, COMPONENTS, COMPATIBILITY, UPERNET, DAVIS_2016)
 """The tables whose columns do not depend on the results."""
 
 
 def layouts_for(results: Iterable[Result]) -> tuple[Layout, ...]:
-    """All tables: `LAYOUTS`, classification, and one with every metric and data set for each other benchmark with results."""
+    """All tables: `LAYOUTS`, classification, and, where there are results, tracking and one for each benchmark not shown in full."""
     measured = list(results)
     present = {benchmark.key for result in measured for benchmark in benchmarks_of(result)}
-    layouts = (*LAYOUTS, classification_layout(measured))
-    shown = {"knn", "linear", *(column.benchmark for layout in layouts for column in layout.columns if not column.dataset)}
+    tracked = {column.benchmark for column in TRACKING.columns} - {column.benchmark for column in MAIN.columns}
+    layouts = (*LAYOUTS, classification_layout(measured), *((TRACKING,) if present & tracked else ()))
+    shown = {column.key for layout in layouts for column in layout.columns if not column.dataset}
     own_tables = (
         Layout(
             name=benchmark.key,
@@ -132,7 +158,7 @@ def layouts_for(results: Iterable[Result]) -> tuple[Layout, ...]:
             columns=benchmark.columns,
         )
         for benchmark in BENCHMARKS.values()
-        if benchmark.key in present - shown
+        if benchmark.key in present and not shown.issuperset(column.key for column in benchmark.columns)
     )
     return (*layouts, *own_tables)
 

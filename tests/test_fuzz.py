@@ -185,9 +185,23 @@ def read_davis(root: Path) -> None:
     found = of("eval.davis.data", "find_sequences")(split, all_masks=True)
     assert {sequence.first_mask().shape for sequence in found} == {sequence.size for sequence in found}
     masks = split.masks_folder
-    scores = of("eval.davis.scores", "score_sequences")([sequence.name for sequence in found], masks, masks)
+    scores = of("eval.propagation.measures", "score_sequences")([sequence.name for sequence in found], masks, masks)
     assert scores.overall["J&F-Mean"] == 1
     of("eval.davis.data", "examine")(root / "DAVIS", deep=True, jobs=1)
+
+
+def read_vip(root: Path) -> None:
+    """Masks that pass are scored; compared with themselves they are right."""
+    for video in of("eval.vip.data", "find_videos")(root / "VIP_Fine"):
+        for mask in video.masks:
+            labels = of("eval.propagation.masks", "read_mask")(mask)
+            counts = of("eval.vip.metric", "frame_confusion")(labels, np.where(labels < 20, labels, 0))
+            assert counts.sum() == np.diag(counts).sum()
+
+
+def read_jhmdb(root: Path) -> None:
+    for video in of("eval.jhmdb.data", "find_videos")(root / "JHMDB"):
+        of("eval.jhmdb.joints", "joint_distances")(video.places_2JT, video.places_2JT)
 
 
 def read_ade(root: Path) -> None:
@@ -273,7 +287,9 @@ def read_predictions(root: Path) -> None:
     truth, predictions = root / "DAVIS/Annotations/480p", root / "predictions"
     if not predictions.exists():
         shutil.copytree(truth, predictions)
-    scores = of("eval.davis.scores", "score_sequences")(sorted(path.name for path in truth.iterdir()), truth, predictions)
+    scores = of("eval.propagation.measures", "score_sequences")(
+        sorted(path.name for path in truth.iterdir()), truth, predictions
+    )
     assert 0 <= scores.overall["J&F-Mean"] <= 1
 
 
@@ -324,7 +340,7 @@ def read_state(root: Path) -> None:
         folder.mkdir(exist_ok=True)
     of("eval.record", "_earlier_parts")(root / "training", "a")
     of("eval.openmmlab.finetune", "_begin")(root / "training", {"a": 1, "b": [2.5, "c"]})
-    of("eval.davis.writing", "_claim")(root / "masks", {"first masks": ["0123"]})
+    of("eval.propagation.writing", "claim")(root / "masks", {"first masks": ["0123"]})
     marker = of("tools.make_sample_data", "_is_drawn")(root / "photos", {})
     assert not marker
 
@@ -335,6 +351,8 @@ PARSERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "items": ("results/selfpatch_b/*/[ip]*.*", read_items),
     "coco": ("coco/annotations/*.json", read_coco),
     "davis": ("DAVIS/*/*/**/*.*", read_davis),
+    "vip": ("VIP_Fine/*/**/*.*", read_vip),
+    "jhmdb": ("JHMDB/*/**/*.*", read_jhmdb),
     "ade": ("ade/*/annotations/*/*.png", read_ade),
     "voc": ("VOCdevkit/VOC2012/[IS]*/**/*.*", partial(read_label_set, "VOCdevkit/VOC2012")),
     "cityscapes": ("cityscapes/gtFine/*/*/*.png", partial(read_label_set, "cityscapes")),

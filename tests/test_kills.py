@@ -22,7 +22,7 @@ UNDER_WAY = {
     "linear_segmentation": "linear.pth",
     "depth": "head.pth",
     "retrieval_segmentation": "patches",
-    **dict.fromkeys(("retrieval", "copy_detection", "object_discovery"), "config.json"),
+    **dict.fromkeys(("vip", "jhmdb", "retrieval", "copy_detection", "object_discovery"), "config.json"),
 }
 
 

@@ -29,11 +29,11 @@ class SampleConfig:
 
     output: Path
     """Folder to draw into: coco/, ade/ADEChallengeData2016/, DAVIS/, imagenet/, VOCdevkit/VOC2007/, VOCdevkit/VOC2012/, cityscapes/,
-    nyu/, roxford5k/, rparis6k/, copydays/, coco20k/ and photos/. Pass it as --data to other commands."""
+    nyu/, roxford5k/, rparis6k/, copydays/, coco20k/, VIP_Fine/, JHMDB/ and photos/. Pass it as --data to other commands."""
     seed: int = 0  # Seed of everything random; the same seed gives the same bytes.
     train_images: int = 8  # Training images of most sets, each; images of those of object discovery and of each landmark.
     val_images: int = 4  # Validation images of most sets, each; originals of Copydays.
-    frames: int = 8  # Frames of each of the two DAVIS sequences.
+    frames: int = 8  # Frames of each of the two videos of DAVIS, VIP and JHMDB, each.
     photos: int = 6  # Pretraining images per subject; there are eight subjects.
     class_images: int = 8
     """Labelled training images per subject of the ImageNet-format set; its val split has half as many."""
@@ -61,10 +61,10 @@ def draw_samples(config: SampleConfig) -> None:
         draw_cityscapes,
         draw_classes,
         draw_coco,
-        draw_davis,
         draw_nyu,
         draw_photos,
     )
+    from tools.sample_data.videos import draw_davis, draw_jhmdb, draw_vip
     from tools.sample_data.whole_images import draw_coco20k, draw_copydays, draw_landmarks, draw_voc2007, draw_voc2012
 
     splits = {"train_images": config.train_images, "val_images": config.val_images}
@@ -84,6 +84,8 @@ def draw_samples(config: SampleConfig) -> None:
         "copydays": (draw_copydays, {"val_images": config.val_images}),
         "VOCdevkit/VOC2007": (draw_voc2007, {"train_images": config.train_images}),
         "coco20k": (draw_coco20k, {"train_images": config.train_images}),
+        "VIP_Fine": (draw_vip, {"frames": config.frames}),
+        "JHMDB": (draw_jhmdb, {"frames": config.frames}),
     }
 
     def missing() -> list[str]:

@@ -4,15 +4,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from eval.davis.protocol import PropagationSettings
+from eval.propagation.protocol import PropagationSettings
+
+SetName = Literal["davis", "youtube-vos-2018", "youtube-vos-2019", "mose"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitOptions:
-    """Which sequences of a DAVIS folder."""
+    """Which sequences of a DAVIS folder, or of another set of videos."""
 
-    split: str = "val"  # List in ImageSets; `all`: every folder of frames.
-    year: Literal["2016", "2017"] = "2017"  # 2016: all objects count as one.
+    dataset: SetName = "davis"  # Whose layout the folder has; objects of all but DAVIS may appear after the first frame.
+    split: str = "val"
+    """List in ImageSets, `all`: every folder of frames; of other sets than DAVIS the folder, such as train, and val is valid."""
+    year: Literal["2016", "2017"] = "2017"  # Of DAVIS; 2016: all objects count as one.
     resolution: str = "480p"
     """Folder below JPEGImages and Annotations; `.` where sequences lie directly in them."""
 

@@ -8,23 +8,22 @@ Loads no torch.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.files import check_name
 from common.images import is_hidden, read_lines
-from eval import image_checks
 from eval.davis.config import SplitOptions
-from eval.davis.masks import VOID_ID, Mask, read_mask, single_object, without_void
+from eval.davis.sets import SETS, video_names
 from eval.findings import Finding, about, first_few, merged, refuse
+from eval.propagation.measures import FEWEST_FRAMES, SKIPPED_IDS
+from eval.propagation.videos import MasksWanted, VideoFolders, VideoSequence, check_videos, subfolders, with_beginnings
 from eval.record import describe_dataset
 from eval.result import SAMPLE_MARKER, Dataset
 from eval.tasks import TASKS
 
 ALL_SEQUENCES = "all"  # the split that needs no list: every folder of frames
-FEWEST_FRAMES = 3  # a sequence of fewer cannot be scored: neither its first frame counts nor its last
 DOWNLOAD = f"get {TASKS['davis'].downloads[0].address} and unpack it"
 
 # (year, split) -> sequences, frames. Source: the image sets of the DAVIS 2016 and 2017 downloads (davischallenge.org).
@@ -46,11 +45,10 @@ shooting 40, soapbox 99
 """
 VAL_FRAMES = {name: int(frames) for name, frames in (entry.split() for entry in _VAL.split(","))}
 
-SKIPPED_IDS = "the official evaluation counts a skipped id as an object that is found wherever no mask has it"
+WITHHELD = ("test-dev", "test-challenge")  # splits of DAVIS of which only the first frames' masks are published
 _FULLY_ANNOTATED = ("train", "val")
 _SHOWN = 5
 _END_OF_FRAME = re.compile(r"\.jpg\s")
-_TRAILING_NUMBER = re.compile(r"(.*?)(\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +62,11 @@ class DavisSplit(SplitOptions):
     def chosen(cls, root: Path, options: SplitOptions, sequences: str = "") -> "DavisSplit":
         """The data that a command's options choose; `sequences` is separated by commas."""
         names = tuple(name.strip() for name in sequences.split(",") if name.strip())
+        if options.dataset != "davis" and (options.year, options.resolution) != (cls.year, cls.resolution):
+            raise ValueError(f"--year and --resolution are of DAVIS; --dataset {options.dataset} has neither")
         return cls(
             root=root,
+            dataset=options.dataset,
             split=check_name(options.split, "--split"),
             year=options.year,
             resolution=options.resolution,
@@ -73,38 +74,47 @@ class DavisSplit(SplitOptions):
         )
 
     @property
+    def split_folder(self) -> Path:
+        """The folder that JPEGImages and Annotations are in."""
+        if self.dataset == "davis":
+            return self.root
+        return self.root / ("valid" if self.split == "val" else self.split)
+
+    @property
     def frames_folder(self) -> Path:
-        return self.root / "JPEGImages" / self.resolution
+        return self.split_folder / "JPEGImages" / (self.resolution if self.dataset == "davis" else ".")
 
     @property
     def masks_folder(self) -> Path:
-        return self.root / "Annotations" / self.resolution
+        return self.split_folder / "Annotations" / (self.resolution if self.dataset == "davis" else ".")
 
+    @property
+    def folders(self) -> VideoFolders:
+        return VideoFolders(
+            root=self.root,
+            frames_folder=self.frames_folder,
+            masks_folder=self.masks_folder,
+            advice=DOWNLOAD if self.dataset == "davis" else f"get it again from {SETS[self.dataset].address}",
+            listing="the list" if self.dataset == "davis" else "meta.json",
+            one_object=self.year == "2016",
+        )
 
-@dataclass(frozen=True, kw_only=True)
-class VideoSequence:
-    """One sequence, all of whose files exist: its frames in order, masks of the first or of every frame.
+    @property
+    def masks_wanted(self) -> MasksWanted:
+        """Of which frames a run that scores needs masks: of all, but where they are withheld of those that are given."""
+        if self.dataset == "davis":
+            return "first" if self.split in WITHHELD else "all"
+        return "all" if self.split == "train" else "any"
 
-    `size` is the (height, width) of the first frame; with `one_object`, all objects count as one.
-    """
-
-    name: str
-    frames: tuple[Path, ...]
-    masks: tuple[Path, ...]
-    one_object: bool
-    size: tuple[int, int] = (0, 0)
-
-    def first_mask(self) -> Mask:
-        """Object ids of the first frame, undecided pixels as background.
-
-        The authors' script would take them for an object of id 255, which the official evaluation then refuses.
-        """
-        mask = read_mask(self.masks[0])
-        return single_object(mask) if self.one_object else without_void(mask)
+    @property
+    def title(self) -> str:
+        return f"DAVIS-{self.year}" if self.dataset == "davis" else SETS[self.dataset].title
 
 
 def sequence_names(split: DavisSplit) -> list[str]:
     """Names of the chosen sequences, in the order of the list; ValueError if it is missing or lacks a chosen one."""
+    if split.dataset != "davis":
+        return choose_sequences(split, video_names(split.split_folder))
     if split.split != ALL_SEQUENCES:
         return choose_sequences(split, read_image_set(image_set_path(split)))
     if not split.frames_folder.is_dir():
@@ -133,6 +143,8 @@ def image_set_path(split: DavisSplit) -> Path:
     for path in paths:
         if path.is_file():
             return path
+    if _is_youtube_like(split.root):
+        raise ValueError(f"{split.root} has the layout of YouTube-VOS and MOSE; give --dataset {' or '.join(list(SETS)[1:])}")
     raise ValueError(
         f"{paths[0]}: no such file; {split.root} should be a DAVIS folder with ImageSets/{split.year}, "
         f"JPEGImages/{split.resolution} and Annotations/{split.resolution}"
@@ -152,38 +164,48 @@ def read_image_set(path: Path) -> list[str]:
     return [check_name(name, f"{path}: sequence") for name in dict.fromkeys(names)]
 
 
-def subfolders(folder: Path) -> list[str]:
-    """Names of the visible folders in a folder, sorted."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
-
-
 def fingerprint(split: DavisSplit, sequences: Sequence[VideoSequence]) -> Dataset:
     """What the result says about the data."""
     frames = sum(len(sequence.frames) for sequence in sequences)
+    if split.dataset != "davis":
+        name = split.split_folder.name
+        return describe_dataset(split.root, split.title, name, _items(sequences), SETS[split.dataset].videos.get(name, 0))
     published_sequences, published_frames = PUBLISHED_SIZES.get((split.year, split.split), (0, 0))
-    items = [f"{item.name} {len(item.frames)} frames {item.size[1]}x{item.size[0]}" for item in sequences]
     return describe_dataset(
         split.root,
-        f"DAVIS-{split.year}",
+        split.title,
         split.split,
-        items,
+        _items(sequences),
         full_size=published_sequences,
         restricted=frames != published_frames or split.resolution != "480p",
     )
 
 
+def _items(sequences: Sequence[VideoSequence]) -> list[str]:
+    return [f"{item.name} {len(item.frames)} frames {item.size[1]}x{item.size[0]}" for item in sequences]
+
+
 def find_sequences(split: DavisSplit, all_masks: bool) -> list[VideoSequence]:
     """The chosen sequences, after checking the files that a run will want.
 
-    With `all_masks`, every frame must have a mask, otherwise only the first one. ValueError names all that is wrong.
+    With `all_masks`, every frame must have a mask, unless those of the split are withheld; otherwise only the first one, or those in
+    which objects begin. ValueError names all that is wrong.
     """
-    sequences, findings = _check_sequences(split, sequence_names(split), all_masks, strict=all_masks, deep=False, jobs=1)
+    wanted: MasksWanted = "first" if split.dataset == "davis" else "any"
+    if all_masks:
+        wanted = split.masks_wanted
+    sequences, findings = _check_sequences(split, sequence_names(split), wanted, wanted == "all", deep=False, jobs=1)
     refuse(merged(findings), split.root)
     return sequences
 
 
 def examine(folder: Path, deep: bool = False, jobs: int = 0) -> list[Finding]:
-    """Check all listed sequences of DAVIS-2017 at 480p as `find_sequences` does for a split; with `deep`, decode frames too."""
+    """Check all listed sequences of DAVIS-2017 at 480p as `find_sequences` does for a split; with `deep`, decode frames too.
+
+    A folder with the layout of YouTube-VOS and MOSE is checked likewise.
+    """
+    if _is_youtube_like(folder):
+        return _examine_youtube_like(folder, deep, jobs)
     split = DavisSplit(root=folder)
     findings = _check_folders(split)
     try:
@@ -211,9 +233,27 @@ def examine(folder: Path, deep: bool = False, jobs: int = 0) -> list[Finding]:
         findings += about("missing" if path == needed else "note", f"sequences of {place} are absent", absent, DOWNLOAD)
         if not names:
             findings.append(Finding("missing", f"{place} names no sequence", advice=DOWNLOAD))
-        sequences, found = _check_sequences(split, here, path.stem in _FULLY_ANNOTATED, path == needed, deep, jobs)
+        sequences, found = _check_sequences(
+            split, here, "all" if path.stem in _FULLY_ANNOTATED else "first", path == needed, deep, jobs
+        )
         findings += [*found, *_compare_with_published(split, path.stem, sequences)]
     findings += about("note", f"sequences are in no list of ImageSets/{split.year}", sorted(present - listed))
+    return merged(findings)
+
+
+def _is_youtube_like(root: Path) -> bool:
+    return (root / "valid" / "JPEGImages").is_dir()
+
+
+def _examine_youtube_like(folder: Path, deep: bool, jobs: int) -> list[Finding]:
+    findings = []
+    for name in ("train", "valid"):
+        split = DavisSplit(root=folder, dataset="youtube-vos-2018", split=name)
+        if split.split_folder.is_dir():
+            try:
+                findings += _check_sequences(split, sequence_names(split), split.masks_wanted, False, deep, jobs)[1]
+            except ValueError as error:
+                findings.append(Finding("missing", str(error)))
     return merged(findings)
 
 
@@ -246,63 +286,19 @@ def _check_folders(split: DavisSplit) -> list[Finding]:
 
 
 def _check_sequences(
-    split: DavisSplit, names: Sequence[str], all_masks: bool, strict: bool, deep: bool, jobs: int
+    split: DavisSplit, names: Sequence[str], wanted: MasksWanted, strict: bool, deep: bool, jobs: int
 ) -> tuple[list[VideoSequence], list[Finding]]:
     """Those sequences whose first frame can be read, and findings about all; `strict`: they are to be scored."""
-    listed, findings = [], []
-    for name in names:
-        sequence, found = _list_sequence(split, name, all_masks)
-        listed += [sequence] if sequence.frames else []
-        findings += found
-    frame_paths = [path for sequence in listed for path in sequence.frames]
-    mask_paths = [path for sequence in listed for path in sequence.masks]
-    decode = image_checks.by_opencv if deep else None
-    frames = list(image_checks.look_at_all(frame_paths, jobs, "DAVIS frames", decode))
-    masks = list(image_checks.look_at_all(mask_paths, jobs, "DAVIS masks", read_mask, labels=True))
-    sizes = {(fact.path.parent.name, fact.path.stem): fact.size for fact in frames}
-    first_sizes = {sequence.name: sizes[sequence.name, sequence.frames[0].stem] for sequence in listed}
-    frame_pairs = ((fact, first_sizes[fact.path.parent.name]) for fact in frames)
-    mask_pairs = ((fact, sizes[fact.path.parent.name, fact.path.stem]) for fact in masks)
-    background = {0} if split.year == "2016" else {0, VOID_ID}
-    ids = {fact.path: set(fact.values) - background for fact in masks if fact.values is not None}
-    findings += [
-        *image_checks.damage_findings([*frames, *masks], split.root, DOWNLOAD),
-        *image_checks.size_findings(frame_pairs, split.root, "the first frame of their sequence"),
-        *image_checks.size_findings(mask_pairs, split.root, "their frames"),
-        *(finding for sequence in listed for finding in _check_ids(split.root, sequence, ids)),
-    ]
-    if strict and listed and not any(ids.get(sequence.masks[0]) for sequence in listed if sequence.masks):
+    sequences, findings, ids = check_videos(split.folders, names, wanted, FEWEST_FRAMES, deep, jobs)
+    if split.dataset != "davis":
+        return [with_beginnings(sequence, ids) for sequence in sequences], findings
+    findings += [finding for sequence in sequences for finding in _check_ids(split.root, sequence, ids)]
+    if strict and sequences and not any(ids.get(sequence.masks[0]) for sequence in sequences if sequence.masks):
         findings.append(Finding("wrong", "no sequence shows an object in its first mask; there is nothing to score"))
-    sized = [(sequence, first_sizes[sequence.name]) for sequence in listed]
-    return [replace(sequence, size=size[::-1]) for sequence, size in sized if size is not None], findings
+    return sequences, findings
 
 
-def _list_sequence(split: DavisSplit, name: str, all_masks: bool) -> tuple[VideoSequence, list[Finding]]:
-    """The files of a sequence, whose size is not known yet, and what is wrong with their names."""
-    root, frames_folder, masks_folder = split.root, split.frames_folder / name, split.masks_folder / name
-    stems, findings = image_checks.list_images(frames_folder, ".jpg", root)
-    masks, more = image_checks.list_images(masks_folder, ".png", root) if stems else ({}, [])
-    findings += more
-    frames = list(stems.values())
-    wanted = frames if all_masks else frames[:1]
-    without_mask = [f"{name}/{path.name}" for path in wanted if path.stem not in masks]
-    without_frame = [f"{name}/{path.name}" for stem, path in masks.items() if stem not in stems]
-    no_frames = f"sequences have no frames (*.jpg) in {split.frames_folder.relative_to(root).as_posix()}"
-    gap = "the numbering of frames goes on after a gap, or differs from their order by name"
-    reason = "scoring needs a mask of every frame" if all_masks else "propagation starts from the first frame's mask"
-    short = [f"{name} ({len(frames)})"] if all_masks and 0 < len(frames) < FEWEST_FRAMES else []
-    findings += [
-        *about("missing", no_frames, [] if frames else [name], f"{DOWNLOAD}, or take them off the list"),
-        *about("missing", gap, _check_numbering(frames, root)),
-        *about("missing", "frames have no mask", without_mask, reason),
-        *about("missing", "masks have no frame", without_frame, DOWNLOAD),
-        *about("wrong", f"sequences have fewer than {FEWEST_FRAMES} frames, which cannot be scored", short),
-    ]
-    files = tuple(masks[path.stem] for path in wanted if path.stem in masks)
-    return VideoSequence(name=name, frames=tuple(frames), masks=files, one_object=split.year == "2016"), findings
-
-
-def _check_ids(root: Path, sequence: VideoSequence, ids: dict[Path, set[int]]) -> list[Finding]:
+def _check_ids(root: Path, sequence: VideoSequence, ids: Mapping[Path, frozenset[int]]) -> list[Finding]:
     """Notes on what the object ids of a sequence mean for following and scoring them."""
     if not sequence.masks or (first := ids.get(sequence.masks[0])) is None:
         return []
@@ -319,21 +315,3 @@ def _check_ids(root: Path, sequence: VideoSequence, ids: dict[Path, set[int]]) -
         *about("note", f"first masks have gaps in their object ids, and {SKIPPED_IDS}", gaps),
         *about("note", "later masks show objects that the first one lacks; they are not followed", named),
     ]
-
-
-def _check_numbering(frames: Sequence[Path], root: Path) -> list[str]:
-    """Where numbered frames have a gap, or come in another order by their names."""
-    parts = [_TRAILING_NUMBER.fullmatch(frame.stem) for frame in frames]
-    for (frame, part), (following, next_part) in pairwise(zip(frames, parts, strict=True)):
-        if part and next_part and part[1] == next_part[1] and int(part[2]) > int(next_part[2]):
-            shown = frame.relative_to(root).as_posix()
-            return [f"{shown} comes before {following.name} by its name, which is their order (fill up the numbers with zeros)"]
-    if len(frames) < 3 or not all(frame.stem.isdecimal() for frame in frames):
-        return []
-    numbers = [int(frame.stem) for frame in frames]
-    step = min(after - before for before, after in pairwise(numbers))
-    for frame, (before, after) in zip(frames, pairwise(numbers), strict=False):
-        if after - before != step:
-            missing = frame.with_stem(str(before + step).zfill(len(frame.stem)))
-            return [f"no {missing.relative_to(root).as_posix()}"]
-    return []

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from common.cli import parse, run_command
 from common.files import write_atomically
 from eval.davis.config import SplitOptions
-from eval.davis.data import DavisSplit, VideoSequence, find_sequences
-from eval.davis.masks import read_image
-from eval.davis.protocol import PropagationSettings
+from eval.davis.data import DavisSplit, find_sequences
+from eval.propagation.masks import read_image
+from eval.propagation.protocol import PropagationSettings, Rules
+from eval.propagation.videos import VideoSequence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,7 +63,7 @@ def explain(config: ExplainConfig) -> list[Source]:
 
     from backbones.file import load_backbone
     from common.distributed import choose_device
-    from eval.davis.features import FeatureExtractor, read_frame
+    from eval.propagation.features import FeatureExtractor, check_sizes, input_size, read_frame
 
     (sequence,) = find_sequences(DavisSplit.chosen(config.davis, config, config.sequence), all_masks=False)
     height, width = sequence.size
@@ -70,37 +71,57 @@ def explain(config: ExplainConfig) -> list[Source]:
         raise ValueError(f"frame={config.frame}: {sequence.name} has frames 0 to {len(sequence.frames) - 1}")
     if not (0 <= config.x < width and 0 <= config.y < height):
         raise ValueError(f"x={config.x}, y={config.y} lies outside the {width} x {height} pixels of {sequence.name}")
-    extract = FeatureExtractor(load_backbone(config.backbone), config.block, choose_device(config.device))
-    numbers = [0, *range(max(1, config.frame - config.n_last_frames), config.frame)]
+    network = load_backbone(config.backbone)
+    check_sizes(network.spec, [sequence.size], config)
+    extract = FeatureExtractor(network, config.block, choose_device(config.device))
+    rules = config.rules
+    size = input_size(*sequence.size, rules, extract.input_multiple)
+    numbers = [0, *range(max(1, config.frame - rules.n_last_frames), config.frame)]
     features = [
-        extract(read_frame(sequence.frames[number], config, extract.input_multiple, sequence.size)[None])[0]
-        for number in (*numbers, config.frame)
+        extract(read_frame(sequence.frames[number], size, rules, sequence.size)[None])[0] for number in (*numbers, config.frame)
     ]
     h, w, _ = features[-1].shape
     row, column = config.y * h // height, config.x * w // width
     with torch.inference_mode():
-        votes = voting_patches(features[-1], torch.stack(features[:-1]), row, column, config)
+        copies = max(0, rules.n_last_frames + 1 - config.frame) if rules.first_frame_unlimited else 0
+        votes = voting_patches(features[-1], torch.stack(features[:-1]), row, column, rules, copies)
     sources = [vote._replace(frame=numbers[vote.frame]) for vote in votes]
     write_atomically(config.output, draw_sources(sequence, numbers, config, sources, (h, w)).savefig)
     return sources
 
 
 def voting_patches(
-    target_hwD: "Tensor", context_MhwD: "Tensor", row: int, column: int, settings: PropagationSettings
+    target_hwD: "Tensor", context_MhwD: "Tensor", row: int, column: int, rules: Rules, copies: int = 0
 ) -> list[Source]:
-    """The sources of one target patch by the rule of `eval.davis.propagator.propagate_labels`, the weightiest first.
+    """The sources of one target patch by the rules of `eval.propagation.propagator`, the weightiest first.
 
-    Features are of unit length; `frame` of a source is an index into the context frames.
+    Features are of unit length; `frame` of a source is an index into the context frames, of which the first has so many `copies`.
     """
     import torch
 
+    from eval.propagation.propagator import penalties
+
     h, w, _ = target_hwD.shape
-    weights_Mhw = ((context_MhwD @ target_hwD[row, column]) / settings.temperature).exp()
-    reach = settings.neighbourhood_radius or max(h, w)
-    far_h, far_w = (torch.arange(h) - row).abs() > reach, (torch.arange(w) - column).abs() > reach
-    weights_Mhw[:, (far_h[:, None] | far_w).to(weights_Mhw.device)] = 0
-    least = weights_Mhw.flatten().topk(min(settings.topk, weights_Mhw.numel())).values[-1]
-    chosen = torch.nonzero((weights_Mhw >= least) & (weights_Mhw > 0))
+    here = slice(row, row + 1), slice(0, h), slice(column, column + 1), slice(0, w)
+    penalty_hw = penalties(*here, rules, target_hwD.device)[0, 0]
+    weights_Mhw = ((context_MhwD @ target_hwD[row, column]) / rules.temperature).exp()
+    counts_Mhw = torch.ones_like(weights_Mhw)
+    if rules.first_frame_unlimited:
+        weights_Mhw[1:, penalty_hw < 0] = 0
+        counts_Mhw[0] += copies * (penalty_hw == 0)
+    else:
+        weights_Mhw[:, penalty_hw < 0] = 0
+    best = weights_Mhw.flatten().topk(min(rules.topk, weights_Mhw.numel()))
+    if rules.ties == "kept":
+        counts_Mhw = (weights_Mhw >= best.values[-1]).float()
+    else:
+        counts = counts_Mhw.flatten()[best.indices]
+        remaining = (rules.topk - (counts.cumsum(0) - counts)).clamp(min=0)
+        counts_Mhw = (
+            torch.zeros_like(weights_Mhw.flatten()).index_copy(0, best.indices, counts.minimum(remaining)).view(-1, h, w)
+        )
+    weights_Mhw *= counts_Mhw
+    chosen = torch.nonzero(weights_Mhw)
     weights = weights_Mhw[tuple(chosen.T)]
     shares = (weights / weights.sum()).tolist()
     sources = [Source(frame, row, column, share) for (frame, row, column), share in zip(chosen.tolist(), shares, strict=True)]

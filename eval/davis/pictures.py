@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw, ImageOps
 from common.cli import parse, run_command
 from common.files import write_atomically
 from eval.davis.config import SequenceOptions
-from eval.davis.data import FEWEST_FRAMES, DavisSplit, find_sequences
-from eval.davis.masks import overlay
-from eval.davis.scores import Scores, score_sequences
+from eval.davis.data import DavisSplit, find_sequences
+from eval.propagation.masks import overlay
+from eval.propagation.measures import FEWEST_FRAMES, Scores, score_sequences
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,9 @@ def draw(config: PicturesConfig) -> list[Path]:
         logger.info("%s", paths[-1])
     if annotated:
         scores = {
-            title: score_sequences(annotated, split.masks_folder, folder, config.year == "2016")
+            title: score_sequences(
+                annotated, split.masks_folder, folder, config.year == "2016", objects_begin_later=split.dataset != "davis"
+            )
             for title, folder in zip(titles, config.compare, strict=True)
         }
         paths.append(config.output / CHART_FILE)

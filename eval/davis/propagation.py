@@ -6,7 +6,7 @@ from pathlib import Path
 
 from common.cli import parse, run_command
 from eval.davis.config import SequenceOptions
-from eval.davis.protocol import PropagationSettings
+from eval.propagation.protocol import PropagationSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +26,8 @@ def propagate(config: PropagationConfig) -> Path:
     from backbones.file import read_backbone_file
     from common.distributed import choose_device, hold_folder, process_group
     from eval.davis.data import DavisSplit, find_sequences, fingerprint
-    from eval.davis.features import FeatureExtractor, check_sizes
-    from eval.davis.writing import write_masks
+    from eval.propagation.features import FeatureExtractor, check_sizes
+    from eval.propagation.writing import write_masks
 
     split = DavisSplit.chosen(config.davis, config, config.sequences)
     sequences = find_sequences(split, all_masks=False)

@@ -9,28 +9,19 @@ import io
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import repeat
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
 
 from common.cli import parse, run_command
 from common.files import lock_folder, write_text_atomically
-from common.launch import usable_cores
 from eval.davis.config import SequenceOptions
-from eval.davis.data import ALL_SEQUENCES, DavisSplit, choose_sequences, image_set_path, read_image_set, subfolders
-from eval.davis.measures import SequenceMeasures, measure_sequence
+from eval.davis.data import ALL_SEQUENCES, DavisSplit, choose_sequences, image_set_path, read_image_set, sequence_names
 from eval.davis.official import compare_with_official
-from eval.image_checks import in_processes
+from eval.propagation.measures import METRICS, Scores, score_sequences
+from eval.propagation.videos import subfolders
 
 logger = logging.getLogger(__name__)
 
-METRICS = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")  # in the official order
-LOWER_IS_BETTER = ("J-Decay", "F-Decay")
 PER_SEQUENCE_METRICS = ("J-Mean", "F-Mean")  # columns of the official per-sequence file
-_RECALL_THRESHOLD = 0.5
-_DECAY_BINS = 4
 _PATIENCE = 60  # seconds to wait for another process that writes its scores
 
 
@@ -39,7 +30,7 @@ class ScoresConfig(SequenceOptions):
     """Score masks by the semi-supervised rules of DAVIS and write the two CSV files of the official evaluation."""
 
     annotations: Path
-    """DAVIS folder, or a folder with one folder of masks per sequence, such as DAVIS/Annotations/480p."""
+    """DAVIS folder, or a folder with one folder of masks per sequence, such as DAVIS/Annotations/480p; of another set its folder."""
     predictions: Path  # Folder with one folder of masks per sequence, named as the annotations are.
     output: Path
     """Folder for global_results-SPLIT.csv and per-sequence_results-SPLIT.csv; older ones are replaced, never read."""
@@ -50,60 +41,9 @@ class ScoresConfig(SequenceOptions):
     def __post_init__(self) -> None:
         if self.jobs < 0:
             raise ValueError(f"jobs={self.jobs} must be at least 0")
-        if self.official and self.year != "2017":
-            raise ValueError(f"official=True and year={self.year}: the official package scores year 2017 only")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scores:
-    """Fractions, as the official evaluation has them.
-
-    `per_object` has the metrics of each object over its frames by `SEQUENCE_ID`, `overall` each of `METRICS` as its mean over them.
-    """
-
-    overall: dict[str, float]
-    per_object: dict[str, dict[str, float]]
-
-
-def score_sequences(
-    names: Sequence[str], annotations: Path, predictions: Path, one_object: bool = False, jobs: int = 1
-) -> Scores:
-    """Score sequences, in several processes where there are several jobs (0: one per core); their order does not matter.
-
-    `annotations` and `predictions` have one folder of masks per sequence; with `one_object`, all objects count as one (DAVIS-2016).
-    """
-    for folder in (annotations, predictions):
-        if not folder.is_dir():
-            raise ValueError(f"{folder}: no such folder")
-        if missing := [name for name in names if not (folder / name).is_dir()]:
-            raise ValueError(f"{folder / missing[0]}: no such folder ({len(missing)} of {len(names)} sequences are missing)")
-    folders = [[folder / name for name in names] for folder in (annotations, predictions)]
-    workers = min(jobs or usable_cores(), len(names))
-    return summarise(list(in_processes(workers, measure_sequence, *folders, repeat(one_object))))
-
-
-def summarise(sequences: Sequence[SequenceMeasures]) -> Scores:
-    """Mean, recall and decay of each object, and their means over the objects; ValueError if there is none."""
-    per_object = {}
-    for sequence in sequences:
-        for number, (region, boundary) in enumerate(zip(sequence.region, sequence.boundary, strict=True), 1):
-            j, f = frame_statistics(region), frame_statistics(boundary)
-            per_object[f"{sequence.name}_{number}"] = dict(zip(METRICS, ((j[0] + f[0]) / 2, *j, *f), strict=True))
-    if not per_object:
-        raise ValueError("no sequence has an object in its first annotation; there is nothing to score")
-    overall = {name: float(np.mean([metrics[name] for metrics in per_object.values()])) for name in METRICS[1:]}
-    return Scores(overall={"J&F-Mean": (overall["J-Mean"] + overall["F-Mean"]) / 2, **overall}, per_object=per_object)
-
-
-def frame_statistics(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
-    """Mean, recall (share above 0.5) and decay (mean of the first quarter minus that of the last) of one object over its frames.
-
-    Neighbouring quarters share their border frame. The official code keeps their positions in 8 bits, which wrap in sequences of more
-    than 256 frames; DAVIS has none, and here they do not wrap.
-    """
-    borders = (np.round(np.linspace(1, len(values), _DECAY_BINS + 1) + 1e-10) - 1).astype(int)
-    first, last = values[borders[0] : borders[1] + 1], values[borders[-2] : borders[-1] + 1]
-    return float(np.mean(values)), float(np.mean(values > _RECALL_THRESHOLD)), float(np.mean(first) - np.mean(last))
+        if self.official and (self.year, self.dataset) != ("2017", "davis"):
+            chosen = f"year={self.year}, dataset={self.dataset}"
+            raise ValueError(f"official=True and {chosen}: the official package scores DAVIS of year 2017 only")
 
 
 def write_csv_files(folder: Path, split: str, scores: Scores) -> tuple[Path, Path]:
@@ -121,7 +61,8 @@ def score(config: ScoresConfig) -> Scores:
     if folder.resolve() == config.predictions.resolve():
         logger.warning("--predictions %s: these are the annotations themselves, which score 100", config.predictions)
     logger.info("%d sequences of %s", len(names), folder)
-    scores = score_sequences(names, folder, config.predictions, config.year == "2016", config.jobs)
+    begin_later = config.dataset != "davis"
+    scores = score_sequences(names, folder, config.predictions, config.year == "2016", config.jobs, begin_later)
     if config.official:
         compare_with_official(scores.per_object, names, folder, config.predictions)
         logger.info("the official evaluation has the same metrics")
@@ -133,6 +74,8 @@ def score(config: ScoresConfig) -> Scores:
 def _chosen(config: ScoresConfig) -> tuple[Path, list[str]]:
     split = DavisSplit.chosen(config.annotations, config, config.sequences)
     folder = split.masks_folder
+    if split.dataset != "davis":
+        return folder, sequence_names(split)
     if not (config.annotations / "Annotations").is_dir():
         # For DAVIS/Annotations/480p, the lists are beside Annotations.
         folder = config.annotations

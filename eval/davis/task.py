@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -13,16 +12,20 @@ from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec
 from common.distributed import choose_device, process_group, rank, wait_for_all
 from eval.davis.config import DavisConfig
-from eval.davis.data import DavisSplit, VideoSequence, find_sequences, fingerprint
-from eval.davis.features import FeatureExtractor, check_sizes
-from eval.davis.protocol import PROTOCOL_VERSION, deviations, propagation_settings
-from eval.davis.scores import LOWER_IS_BETTER, score_sequences, write_csv_files
-from eval.davis.writing import write_masks, write_overlays
+from eval.davis.data import DavisSplit, find_sequences, fingerprint
+from eval.davis.scores import write_csv_files
+from eval.davis.sets import SETS
+from eval.propagation.features import FeatureExtractor, check_sizes
+from eval.propagation.measures import LOWER_IS_BETTER, score_sequences
+from eval.propagation.protocol import OF_DINO, VERSIONS, deviations, propagation_settings
+from eval.propagation.videos import VideoSequence
+from eval.propagation.writing import write_masks, write_overlays, write_zip
 from eval.record import Evaluation, unpublished
 from eval.result import RESULT_FILE, Metric, Protocol, Result, read_result, write_result
-from eval.tasks import BENCHMARKS
+from eval.tasks import BENCHMARKS, Benchmark
 
 MASKS_FOLDER = "masks"
+SUBMISSION = "submission.zip"
 OVERLAYS_FOLDER = "overlays"
 
 
@@ -45,8 +48,8 @@ def evaluate(config: DavisConfig) -> Result:
         extract = FeatureExtractor(network, config.block, device)
         dataset = fingerprint(split, sequences)
         protocol = Protocol(
-            name=BENCHMARKS["davis" if config.year == "2017" else "davis_2016"].protocol,
-            version=PROTOCOL_VERSION,
+            name=_benchmark(config).protocol,
+            version=VERSIONS[config.protocol],
             settings={**propagation_settings(config), "features": extract.describe(), "stride": extract.stride},
             deviations=deviations(config) | unpublished(backbone.spec),
         )
@@ -62,14 +65,28 @@ def evaluate(config: DavisConfig) -> Result:
                 write_overlays(sequences, masks, config.output / OVERLAYS_FOLDER)
                 artefacts["overlays"] = OVERLAYS_FOLDER
             if rank() == 0:
-                if finished is None:
+                if finished is None and all(sequence.fully_annotated for sequence in sequences):
                     names = [sequence.name for sequence in sequences]
-                    result = _scored(evaluation, names, split.masks_folder, artefacts, device, start)
+                    result = _scored(evaluation, names, split, artefacts, device, start)
+                elif finished is None:
+                    server = SETS[config.dataset]
+                    write_zip(sequences, masks, config.output / SUBMISSION, server.zip_folder)
+                    withheld = f"masks of {split.title}, {dataset.split}, are withheld"
+                    note = f"no figures: {withheld}; submit {SUBMISSION} to {server.server}"
+                    artefacts["submission"] = SUBMISSION
+                    result = replace(evaluation.record({}, {}, artefacts, device, start), note=note)
                 else:
                     result = replace(finished, artefacts={**finished.artefacts, **artefacts})
                 write_result(config.output, result)
             wait_for_all()
             return read_result(config.output / RESULT_FILE)
+
+
+def _benchmark(config: DavisConfig) -> Benchmark:
+    key = "davis" if config.year == "2017" else "davis_2016"
+    if config.dataset != "davis":
+        key = "vos"
+    return BENCHMARKS[key if config.protocol in OF_DINO else f"{key}_{config.protocol}"]
 
 
 def _has_all(config: DavisConfig, found: Result) -> bool:
@@ -79,7 +96,7 @@ def _has_all(config: DavisConfig, found: Result) -> bool:
 def _scored(
     evaluation: Evaluation,
     names: Sequence[str],
-    annotations: Path,
+    split: DavisSplit,
     artefacts: dict[str, str],
     device: torch.device,
     start: float,
@@ -87,7 +104,8 @@ def _scored(
     """The result of the masks in the output folder."""
     config = evaluation.options
     masks = config.output / MASKS_FOLDER
-    scores = score_sequences(names, annotations, masks, config.year == "2016", config.jobs)
+    begin_later = split.dataset != "davis"
+    scores = score_sequences(names, split.masks_folder, masks, config.year == "2016", config.jobs, begin_later)
     overall, per_sequence = write_csv_files(config.output, config.split, scores)
     artefacts |= {"overall": overall.name, "per_sequence": per_sequence.name}
     percent = _percent(scores.overall)

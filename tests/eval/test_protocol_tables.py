@@ -15,24 +15,27 @@ import torch
 import eval.openmmlab.operators  # noqa: F401 - before anything of mmdet is imported
 from backbones.spec import BackboneSpec
 from eval.copy_detection.protocol import PUBLISHED as COPY_DETECTION
-from eval.davis.features import input_size
-from eval.davis.protocol import PropagationSettings, deviations, propagation_settings
 from eval.depth.protocol import PUBLISHED as DEPTH
 from eval.detection import protocol as detection
 from eval.detection.config import DetectionConfig
 from eval.detection.protocol import protocol_settings as detection_settings
+from eval.jhmdb import protocol as jhmdb
 from eval.linear_segmentation.config import ProtocolName
 from eval.linear_segmentation.protocol import RULES
 from eval.object_discovery.protocol import PUBLISHED as OBJECT_DISCOVERY
 from eval.openmmlab.config import lookup, plain
 from eval.probes.data import Split
 from eval.probes.sets import ADE20K
+from eval.propagation.features import input_size
+from eval.propagation.protocol import PropagationSettings, deviations, propagation_settings
+from eval.propagation.protocol import ProtocolName as PropagationProtocol
 from eval.retrieval.protocol import PUBLISHED as LANDMARKS
 from eval.retrieval_segmentation.config import ProtocolName as RetrievalProtocol
 from eval.retrieval_segmentation.protocol import PUBLISHED as RETRIEVAL
 from eval.segmentation import protocol as segmentation
 from eval.segmentation.config import Head, SegmentationConfig
 from eval.segmentation.protocol import protocol_settings as segmentation_settings
+from eval.vip import protocol as vip
 from tests.eval.rows import ROWS, VIT_SMALL, full_coco
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "protocols.md"
@@ -98,12 +101,16 @@ def linear_segmentation(name: ProtocolName) -> dict[str, Any]:
     return {"settings": dataclasses.asdict(RULES[name])}
 
 
-def settings(rules: Any) -> dict[str, Any]:
-    return {"settings": plain(dataclasses.asdict(rules))}
+def settings(rules: Any, of: Callable[[Any], dict[str, Any]] = dataclasses.asdict) -> dict[str, Any]:
+    return {"settings": plain(of(rules))}
 
 
 def retrieval(name: RetrievalProtocol) -> dict[str, Any]:
     return {"settings": plain(dataclasses.asdict(RETRIEVAL[name]))}
+
+
+def propagation(name: PropagationProtocol) -> dict[str, Any]:
+    return {"settings": plain(propagation_settings(PropagationSettings(protocol=name)))}
 
 
 # What runs, by the heading of its table: where values are looked up, by the first part of their path.
@@ -113,6 +120,11 @@ PROTOCOLS: dict[str, Callable[[], dict[str, Any]]] = {
     "ADE20K: UperNet, ViT": partial(ade20k, VIT_SMALL, "upernet"),
     "DAVIS-2017: label propagation": lambda: {"settings": propagation_settings(PropagationSettings())},
     "DAVIS-2017: label propagation, `--round-up true`": lambda: {"settings": propagation_settings(ROUNDED_UP)},
+    "Label propagation by DINOv3's protocol": partial(propagation, "dinov3"),
+    "Label propagation by CropMAE's protocol": partial(propagation, "cropmae"),
+    "Label propagation by videowalk's protocol": partial(propagation, "crw"),
+    **{f"VIP: {name}": partial(settings, rules, vip.settings_of) for name, rules in vip.PUBLISHED.items()},
+    **{f"JHMDB: {name}": partial(settings, rules, jhmdb.settings_of) for name, rules in jhmdb.PUBLISHED.items()},
     **{f"Linear segmentation: {name}": partial(linear_segmentation, name) for name in RULES},
     "NYU depth: dinov3": lambda: {"settings": plain(dataclasses.asdict(DEPTH))},
     **{f"Dense retrieval: {name}": partial(retrieval, name) for name in RETRIEVAL},
@@ -176,7 +188,7 @@ def test_the_document_states_what_runs_and_leaves_no_constant_out(heading: str) 
 
 def test_what_does_not_fit_patches_of_14_pixels_is_a_deviation() -> None:
     assert deviations(ROUNDED_UP) == {"long_side_multiple": [64, None], "round_up": [None, True]}
-    assert input_size(480, 854, ROUNDED_UP, 14) == (490, 854)  # as the document says
+    assert input_size(480, 854, ROUNDED_UP.rules, 14) == (490, 854)  # as the document says
     for changed, usual in ((coco(VIT_OF_14), coco(VIT_SMALL)), (ade20k(VIT_OF_14), ade20k(VIT_SMALL))):
         assert "strides" not in usual["config"].model.backbone
         assert changed["config"].model.backbone.strides == [16] * 4

@@ -20,13 +20,12 @@ from backbones.build import AnyBackbone, build_backbone, network_of
 from backbones.convert import Selection, open_backbone
 from backbones.export import export_backbone
 from backbones.spec import ViTSpec
-from eval.davis import protocol
 from eval.davis.data import DavisSplit, find_sequences, sequence_names
-from eval.davis.features import FeatureExtractor
-from eval.davis.masks import read_mask, write_mask
-from eval.davis.protocol import PropagationSettings
-from eval.davis.scores import score_sequences
-from eval.davis.writing import write_sequence
+from eval.propagation.features import FeatureExtractor
+from eval.propagation.masks import read_mask, write_mask
+from eval.propagation.measures import score_sequences
+from eval.propagation.protocol import RULES, PropagationSettings
+from eval.propagation.writing import write_sequence
 from tests.references import davis_propagation as reference
 
 LEAST_AGREEMENT = 0.9999
@@ -109,7 +108,7 @@ def least_agreement(case: Path, output: Path, changed: str | None = None) -> flo
         "n_last_frames": options["n_last_frames"],
         "neighbourhood_radius": options["size_mask_neighborhood"],
         "topk": options["topk"],
-        "temperature": PropagationSettings().temperature,  # the scripts have no option for it
+        "temperature": RULES["dino"].temperature,  # the scripts have no option for it
         "protocol": "published",
     }
     if changed:
@@ -143,7 +142,7 @@ def test_wrong_settings_are_noticed(changed: str, cases: list[Path], tmp_path: P
 
 
 def test_the_training_deviation_is_noticed(cases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "PUBLISHED", dataclasses.replace(protocol.PUBLISHED, std=(0.229, 0.224, 0.225)))
+    monkeypatch.setitem(RULES, "published", dataclasses.replace(RULES["published"], std=(0.229, 0.224, 0.225)))
     assert a_case_disagrees(cases, tmp_path)
 
 

@@ -8,8 +8,8 @@ import pytest
 from backbones.spec import ViTSpec
 from eval.davis.config import DavisConfig
 from eval.davis.data import DavisSplit, find_sequences
-from eval.davis.scores import score_sequences
 from eval.davis.task import evaluate
+from eval.propagation.measures import score_sequences
 from tests.toy import write_toy_backbone
 
 pytestmark = pytest.mark.data

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from eval.davis.data import subfolders
-from eval.davis.scores import score_sequences
+from eval.propagation.measures import score_sequences
+from eval.propagation.videos import subfolders
 
 pytestmark = pytest.mark.data
 

@@ -9,7 +9,7 @@ import pytest
 
 import backbones.layouts
 from eval.tasks import BENCHMARKS
-from tables.layout import COMPATIBILITY, COMPONENTS, DAVIS_2016, FROZEN, LAYOUTS, MAIN, UPERNET, layouts_for
+from tables.layout import COMPATIBILITY, COMPONENTS, DAVIS_2016, FROZEN, LAYOUTS, MAIN, TRACKING, UPERNET, layouts_for
 from tables.reference import REFERENCE_FOLDER, read_checkpoints, read_reference
 from tests.tables.conftest import make_result
 
@@ -170,6 +170,39 @@ def test_retrieval_copy_detection_and_object_discovery_hold_the_published_digits
     }
     sets = {row.descriptors["dataset"] for name in ("lost", "tokencut") for row in rows[name]}
     assert sets == {"PASCAL VOC 2007 trainval", "PASCAL VOC 2012 trainval", "COCO 20k train2014"}
+
+
+def test_tracking_keeps_the_figures_of_each_protocol_in_its_own_column() -> None:
+    rows = read_reference(TRACKING)
+    published = {
+        **{
+            ("CropMAE", "ViT-S/16", data): figures
+            for data, figures in (("ImageNet-1k", "60.1 33.2 43.5"), ("Kinetics-400", "58.6 33.7 42.9"))
+        },
+        ("T-CoRe", "ViT-S/16", "ImageNet-1k"): "64.1 39.7 46.2",
+        ("T-CoRe", "ViT-S/16", "Kinetics-400"): "64.7 37.8 47.0",
+        ("T-CoRe", "ViT-B/16", "Kinetics-400"): "66.4 38.9 47.1",
+    }
+    names = ("method", "backbone", "pretraining_data")
+    videowalk = [row for row in rows if row.descriptors["method"] in ("CropMAE", "T-CoRe")]
+    columns = ("davis_cropmae_jf_mean", "vip_cropmae_miou", "jhmdb_cropmae_pck1")
+    assert {
+        tuple(row.descriptors[name] for name in names): " ".join(row.values[key] for key in columns) for row in videowalk
+    } == published
+    dinov3 = {
+        row.descriptors["backbone"]: row.values["davis_dinov3_jf_mean"] for row in rows if row.descriptors["method"] == "DINOv3"
+    }
+    assert list(dinov3.values()) == ["72.7", "75.5", "77.2", "79.9", "79.3", "79.7"]
+    spatial = [row.values["davis_jf_mean"] for row in rows if row.descriptors["method"] == "PE-Spatial"]
+    assert spatial == ["55.0", "57.5", "58.9", "60.6", "61.5"]
+    filled = {key for row in rows for key, value in row.values.items() if value}
+    assert filled == {*columns, "davis_dinov3_jf_mean", "davis_jf_mean"}
+    assert all(
+        sum(row.values[key] != "" for key in ("davis_jf_mean", "davis_dinov3_jf_mean", "davis_cropmae_jf_mean")) == 1
+        for row in rows
+    )
+    assert all(row.source for row in rows)
+    assert "is not stated" in TRACKING.caption
 
 
 @pytest.mark.parametrize(

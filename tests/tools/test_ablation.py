@@ -126,6 +126,7 @@ def test_the_name_of_a_run_says_that_it_departs_from_its_recipe(ablation_data: P
         ({"pretraining": ["moby.queue=3"]}, "`moby` have no effect"),
         ({"pretraining": ["train.epochs"]}, "'train.epochs' is not KEY=VALUE"),
         ({"evaluation": ["top=3"]}, "top"),
+        ({"evaluation": ["protocol=crw"]}, "protocol=crw: the published rows are of DINO's"),
         ({"data": Path("nowhere")}, "nowhere/coco/train2017 is not a folder"),
         ({"seeds": [1, 1]}, "--seeds 1 1"),
     ],

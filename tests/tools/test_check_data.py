@@ -54,9 +54,9 @@ def problems(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 def test_subsets_and_sample_data_pass(data: Path, small_samples: Path, run_main: RunMain) -> None:
     report = run_main(main, ["--data", data, "--jobs", 2, "--deep"]).output()
-    assert report.count("a subset, usable") == 12
+    assert report.count("a subset, usable") == 14
     assert "2 of 5,000 images" in report
-    assert run_main(main, ["--data", small_samples]).output().count("generated sample data, usable") == 12
+    assert run_main(main, ["--data", small_samples]).output().count("generated sample data, usable") == 14
     boxes = run_main(main, ["--data", small_samples, "--tasks", "object_discovery"]).output()
     assert boxes.count("generated sample data, usable") == 3  # VOC 2007 and 2012, COCO 20k
 

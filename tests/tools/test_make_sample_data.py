@@ -58,6 +58,7 @@ def test_a_seed_gives_the_same_bytes_in_another_process_and_another_seed_other_i
         *("nyu/nyu_train.txt", "nyu/nyu_test.txt"),
         *(f"VOCdevkit/VOC{year}/ImageSets/Main/trainval.txt" for year in (2007, 2012)),
         "coco20k/coco_20k_filenames.txt",
+        *("VIP_Fine/lists/val_videos.txt", "JHMDB/splits/stand_test_split1.txt", "JHMDB/splits/wave_test_split1.txt"),
         *(f"VOCdevkit/VOC2012/ImageSets/Segmentation/{split}.txt" for split in VOC2012.sizes),
     }
     assert {name for name in ours if ours[name] == others[name]} == lists
@@ -141,7 +142,7 @@ def test_a_drawn_set_stays_other_options_replace_it_and_a_foreign_folder_is_refu
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob(SAMPLE_MARKER)}
     draw_samples(SampleConfig(output=tmp_path, **{**small_sizes, "photos": 1}))
     changed = [path.parent.name for path, stamp in before.items() if path.stat().st_mtime_ns != stamp]
-    assert (len(before), changed) == (13, ["photos"])
+    assert (len(before), changed) == (15, ["photos"])
     foreign = tmp_path / "elsewhere/DAVIS/mine.txt"
     foreign.parent.mkdir(parents=True)
     foreign.write_text("precious")

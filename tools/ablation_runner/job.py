@@ -16,6 +16,7 @@ from common.cli import parse
 from common.files import file_sha256, parse_json, write_text_atomically
 from common.launch import run_or_launch
 from eval.davis.config import DavisConfig
+from eval.propagation.protocol import OF_DINO
 from eval.result import RESULT_FILE
 from eval.tasks import TASKS
 from pretrain.config import PretrainConfig, parse_run
@@ -56,14 +57,17 @@ class JobOptions:
         return parse_run([self.recipe, *as_options([*own, *self.pretraining])])
 
     def davis_config(self) -> DavisConfig:
-        """The config of the evaluation; ValueError if an option is unknown."""
+        """The config of the evaluation; ValueError if an option is unknown, or the figures would not be of the published protocol."""
         own = [
             f"backbone={self.folder / 'backbone.safetensors'}",
             f"data={self.davis}",
             f"output={self.result.parent}",
             f"name={self.name}",
         ]
-        return parse(DavisConfig, as_options([*own, *self.evaluation]), "python -m eval davis")
+        config = parse(DavisConfig, as_options([*own, *self.evaluation]), "python -m eval davis")
+        if config.protocol not in OF_DINO:
+            raise ValueError(f"protocol={config.protocol}: the published rows are of DINO's; leave it out")
+        return config
 
     def arguments(self) -> list[str]:
         arguments = []

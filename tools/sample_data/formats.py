@@ -1,17 +1,16 @@
-"""Small data sets in the formats of the tasks, such as COCO and ADE20K, and a folder of images to pretrain on.
+"""Small sets of images in the formats of the tasks, such as COCO and ADE20K, and a folder of images to pretrain on.
 
 Each `draw_...` function writes a new folder. All randomness comes from its generator, so that the same seed gives the same bytes.
 """
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from eval.davis.masks import write_mask
 from tools.sample_data.scenes import (
     COLOUR_PHOTOGRAPHS,
     LOWER,
@@ -23,7 +22,6 @@ from tools.sample_data.scenes import (
     paste,
     place_mask,
     read_photograph,
-    scale_part,
 )
 
 JPEG_QUALITY = 92  # A lower quality would blur the border of a cut-out beyond its mask.
@@ -64,7 +62,7 @@ def draw_ade(root: Path, rng: np.random.Generator, train_images: int, val_images
             image, labels = _draw_pair(rng, ADE_SIZE, ADE_CLASSES, UNLABELLED)
             name = f"ADE_{prefix}_{number:08d}"
             write_jpeg(root / "images" / split / f"{name}.jpg", image)
-            _write_png(root / "annotations" / split / f"{name}.png", labels)
+            write_png(root / "annotations" / split / f"{name}.png", labels)
 
 
 def _draw_pair(
@@ -109,9 +107,9 @@ def draw_voc(root: Path, rng: np.random.Generator, train_images: int, val_images
             image, labels = _draw_pair(rng, VOC_SIZE, VOC_CLASSES, 0)
             write_jpeg(root / f"JPEGImages/{name}.jpg", image)
             if split != "trainaug":
-                _write_png(root / f"SegmentationClass/{name}.png", _outlined(labels))
+                write_png(root / f"SegmentationClass/{name}.png", _outlined(labels))
             if split != "val":
-                _write_png(root / f"SegmentationClassAug/{name}.png", labels)
+                write_png(root / f"SegmentationClassAug/{name}.png", labels)
             names[split].append(name)
     lists = root / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
@@ -125,8 +123,8 @@ def draw_cityscapes(root: Path, rng: np.random.Generator, train_images: int, val
         for number in range(count):
             name = f"{city}_{number:06d}_000019"
             image, labels = _draw_pair(rng, CITYSCAPES_SIZE, CITYSCAPES_CLASSES, VOID)
-            _write_png(root / f"leftImg8bit/{split}/{city}/{name}_leftImg8bit.png", image)
-            _write_png(root / f"gtFine/{split}/{city}/{name}_gtFine_labelTrainIds.png", labels)
+            write_png(root / f"leftImg8bit/{split}/{city}/{name}_leftImg8bit.png", image)
+            write_png(root / f"gtFine/{split}/{city}/{name}_gtFine_labelTrainIds.png", labels)
 
 
 def _outlined(labels: np.ndarray) -> np.ndarray:
@@ -137,80 +135,10 @@ def _outlined(labels: np.ndarray) -> np.ndarray:
     return np.where(border, VOID, labels).astype(np.uint8)
 
 
-def _write_png(path: Path, pixels: np.ndarray) -> None:
+def write_png(path: Path, pixels: np.ndarray) -> None:
     """Write uint8 pixels as PNG; parent folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
-
-
-# DAVIS-2017: things that move and change size over a panning photograph.
-
-DAVIS_SIZE = (320, 240)
-"""Width and height of a frame in pixels.
-
-The protocol scales the short side to 480, so that only the aspect ratio determines the number of patches: 4:3 gives 30 x 40
-patches of 16 pixels, against 30 x 52 for a frame of 480 x 854. Smaller frames only make drawing and scoring faster.
-"""
-PAN = 1.1  # Width of the background over that of the frame; the camera pans over the rest.
-JITTER = 0.04  # Largest shift of an actor's start or end, as a fraction of the frame.
-
-
-class Actor(NamedTuple):
-    """A cut-out that moves from one centre to another (fractions of the frame's width and height) and changes its long side."""
-
-    name: str
-    start: tuple[float, float]
-    end: tuple[float, float]
-    size: tuple[int, int]  # Long side in pixels in the first and in the last frame.
-
-
-SEQUENCES: dict[str, tuple[str, tuple[Actor, ...]]] = {
-    "cat-launchpad": ("rocket.jpg", (Actor("cat", (0.3, 0.62), (0.62, 0.45), (100, 150)),)),
-    "coffee-garage": (
-        "motorcycle_right.png",
-        (Actor("person", (0.7, 0.62), (0.5, 0.58), (150, 170)), Actor("cup", (0.2, 0.4), (0.5, 0.72), (100, 80))),
-    ),
-}
-"""Name -> photograph in the background, and the objects 1, 2, ...; later objects hide earlier ones. The paths vary by `JITTER`."""
-
-
-def draw_davis(root: Path, rng: np.random.Generator, frames: int) -> None:
-    """Write `root/{JPEGImages,Annotations}/480p/SEQUENCE` of `frames` frames each, and `root/ImageSets/2017/val.txt`."""
-    for name, (photograph, actors) in SEQUENCES.items():
-        _draw_sequence(root, rng, name, read_photograph(photograph), actors, frames)
-    listing = root / "ImageSets" / "2017" / "val.txt"
-    listing.parent.mkdir(parents=True)
-    listing.write_text("".join(f"{name}\n" for name in SEQUENCES), encoding="utf-8")
-
-
-def _draw_sequence(
-    root: Path, rng: np.random.Generator, name: str, photograph: np.ndarray, actors: tuple[Actor, ...], frames: int
-) -> None:
-    width, height = DAVIS_SIZE
-    background = _middle(photograph, round(width * PAN), height)
-    starts = [np.array(actor.start) + rng.uniform(-JITTER, JITTER, 2) for actor in actors]
-    ends = [np.array(actor.end) + rng.uniform(-JITTER, JITTER, 2) for actor in actors]
-    for frame, progress in enumerate(np.linspace(0.0, 1.0, frames)):
-        pan = round((background.shape[1] - width) * progress)
-        image = background[:, pan : pan + width].copy()
-        ids = np.zeros((height, width), dtype=np.uint8)
-        for object_id, (actor, start, end) in enumerate(zip(actors, starts, ends, strict=True), start=1):
-            cutout = make_cutout(actor.name, round(actor.size[0] + (actor.size[1] - actor.size[0]) * progress))
-            centre_x, centre_y = (start + (end - start) * progress) * (width, height)
-            left, top = round(centre_x - cutout.mask.shape[1] / 2), round(centre_y - cutout.mask.shape[0] / 2)
-            ids[paste(image, cutout, left, top)] = object_id
-        write_jpeg(root / "JPEGImages" / "480p" / name / f"{frame:05d}.jpg", image)
-        mask_path = root / "Annotations" / "480p" / name / f"{frame:05d}.png"
-        mask_path.parent.mkdir(parents=True, exist_ok=True)
-        write_mask(mask_path, ids)
-
-
-def _middle(photograph: np.ndarray, wide: int, high: int) -> np.ndarray:
-    """The largest centre crop of a photograph with this aspect ratio, scaled to uint8 [high, wide, 3]."""
-    height, width = photograph.shape[:2]
-    part = min(width / wide, height / high)
-    left, top = (width - part * wide) / 2, (height - part * high) / 2
-    return scale_part(photograph, (left, top, left + part * wide, top + part * high), (wide, high))
 
 
 # NYU depth: things that stand on the ground before a wall, in BTS's layout.

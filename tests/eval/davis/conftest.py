@@ -12,8 +12,8 @@ import eval.__main__
 from backbones.spec import BackboneSpec, ResNetSpec, SwinSpec, ViTSpec
 from eval.davis import explain, pictures, propagation, scores
 from eval.davis.config import DavisConfig
-from eval.davis.data import VideoSequence
-from eval.davis.masks import write_mask
+from eval.propagation.masks import write_mask
+from eval.propagation.videos import VideoSequence
 from tests.conftest import Finished, RunMain
 from tests.layouts import DINOV3
 from tests.toy import write_toy_backbone

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from eval.davis import data
-from eval.davis.data import SKIPPED_IDS, DavisSplit, examine, find_sequences, fingerprint, read_image_set, sequence_names
-from eval.davis.masks import write_mask
+from eval.davis.data import DavisSplit, examine, find_sequences, fingerprint, read_image_set, sequence_names
 from eval.findings import Finding
+from eval.propagation.masks import write_mask
+from eval.propagation.measures import SKIPPED_IDS
 from tests.eval.davis.conftest import FRAMES, HEIGHT, SEQUENCES, WIDTH, draw_sequence, sequences_of
 from tests.eval.test_image_checks import zero_the_checksum
 

@@ -1,6 +1,7 @@
 """What the commands `pictures` and `explain` draw."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,11 @@ import torch.nn.functional as F
 from PIL import Image
 
 from eval.davis.explain import voting_patches
-from eval.davis.masks import overlay, write_mask
 from eval.davis.pictures import panel_titles, sequence_metrics
-from eval.davis.propagator import propagate_labels
-from eval.davis.protocol import PropagationSettings
-from eval.davis.scores import Scores
+from eval.propagation.masks import overlay, write_mask
+from eval.propagation.measures import Scores
+from eval.propagation.propagator import propagate_from_everywhere, propagate_labels
+from eval.propagation.protocol import RULES, ProtocolName
 from tests.eval.davis.conftest import FRAMES, HEIGHT, WIDTH, Run
 
 
@@ -47,15 +48,20 @@ def test_a_sequence_has_the_mean_of_its_objects() -> None:
     assert sequence_metrics(scores) == pytest.approx({"boat": 25, "a_cart": 80})
 
 
+@pytest.mark.parametrize("protocol", ["dino", "dinov3", "crw"])
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (3, 4), (5, 6)])
-def test_the_sources_are_those_that_propagation_uses(row: int, column: int) -> None:
+def test_the_sources_are_those_that_propagation_uses(row: int, column: int, protocol: ProtocolName) -> None:
     torch.manual_seed(0)
-    settings = PropagationSettings(neighbourhood_radius=2, topk=4)
+    rules = replace(RULES[protocol], neighbourhood_radius=2, topk=4)
     features = F.normalize(torch.randn(4, 6, 7, 8), dim=-1)
     labels = torch.rand(3, 6, 7, 2)
-    expected = propagate_labels(features[3], features[:3], labels, 2, 4, settings.temperature)
-    sources = voting_patches(features[3], features[:3], row, column, settings)
-    assert len(sources) == 4
+    copies = 1 if rules.first_frame_unlimited else 0
+    if rules.first_frame_unlimited:
+        expected = propagate_from_everywhere(features[3], features[:3], labels, rules, copies)
+    else:
+        expected = propagate_labels(features[3], features[:3], labels, rules)
+    sources = voting_patches(features[3], features[:3], row, column, rules, copies)
+    assert len(sources) == 4 or copies
     found = sum(source.weight * labels[source.frame, source.row, source.column] for source in sources)
     torch.testing.assert_close(found, expected[row, column])
 

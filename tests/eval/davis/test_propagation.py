@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.files import LOCK_FILE
-from eval.davis import writing
 from eval.davis.config import DavisConfig
-from eval.davis.masks import Mask, read_mask, write_mask
 from eval.davis.task import evaluate
+from eval.propagation import writing
+from eval.propagation.masks import Mask, read_mask, write_mask
 from eval.result import read_result
 from tests.conftest import REPOSITORY
 from tests.eval.davis.conftest import FRAMES, HEIGHT, SEQUENCES, WIDTH, Run, draw_sequence, sequences_of
@@ -32,6 +32,17 @@ def test_the_command_writes_a_mask_for_every_frame(davis: Path, tmp_path: Path, 
         assert (read_mask(found[0]) == read_mask(wanted[0])).all()
         assert np.mean(read_mask(found[1]) == read_mask(wanted[1])) > 0.8  # random features still find what hardly moved
         assert read_mask(found[-1]).shape == (HEIGHT, WIDTH)
+
+
+def test_the_log_tells_of_progress_inside_a_sequence(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A long video on a CPU was silent for hours, and its first frames counted after the eighth."""
+    monkeypatch.setattr(writing, "_TELL_AFTER_S", 0)
+    caplog.set_level("INFO")
+    run("propagation", "--sequences", "boat").output()
+    told = [record.message for record in caplog.records if "boat: " in record.message and " of " in record.message]
+    assert told == [f"boat: {number} of {FRAMES} frames" for number in range(1, FRAMES + 1)]
 
 
 def test_objects_without_ids_in_the_first_frame(davis: Path, tmp_path: Path, run: Run) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval.davis.measures import SequenceMeasures
-from eval.davis.scores import METRICS, frame_statistics, score_sequences, summarise
+from eval.propagation.measures import METRICS, SequenceMeasures, frame_statistics, score_sequences, summarise
 from tests.eval.davis.conftest import SEQUENCES, Run
 from tests.references import davis_scores as reference
 

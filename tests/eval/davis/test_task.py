@@ -14,11 +14,13 @@ import pytest
 from common.files import lock_folder
 from eval.davis.config import DavisConfig
 from eval.davis.items import read_items
-from eval.davis.masks import overlay, read_image, read_mask, write_mask
-from eval.davis.scores import METRICS, score_sequences
 from eval.davis.task import evaluate
+from eval.propagation.masks import overlay, read_image, read_mask, write_mask
+from eval.propagation.measures import METRICS, score_sequences
+from eval.propagation.protocol import RULES, ProtocolName
 from eval.result import read_result
 from eval.tasks import BENCHMARKS
+from tables.layout import benchmarks_of
 from tests.architectures import ANY, FUNCTIONS, backbone_of
 from tests.eval.davis.conftest import HEIGHT, SEQUENCES, SPECS, WIDTH, Run
 from tests.layouts import REGISTERS
@@ -121,6 +123,13 @@ def test_every_backbone(
         ("propagation", "--block 2", "taps [2] are not ascending indices of this vit's 2 blocks"),
         ("propagation", "--device abacus", "device 'abacus' is not known"),
         ("propagation", "--short_side 68", "not a multiple of the patch size"),
+        ("propagation", "--protocol cropmae", "image size 64 x 117 is not a multiple of the patch size"),
+        (
+            "propagation",
+            "--protocol dinov3 --round-up true",
+            "round_up=True goes with protocol=dino; protocol=dinov3 says itself",
+        ),
+        ("propagation", "--protocol xyz", "--protocol"),
         ("propagation", "--unknown 1", "--unknown"),
         ("scores", "--predictions none", "none: no such folder"),
         ("scores", "--predictions {}/full", "full/boat: no such folder (3 of 3 sequences are missing)"),
@@ -231,3 +240,23 @@ def test_patches_of_14_pixels_take_frames_that_are_rounded_up(config: DavisConfi
     deviations = evaluate(replace(given, round_up=True)).protocol.deviations
     assert deviations["round_up"] == [None, True]
     assert deviations["long_side_multiple"] == [64, None]
+
+
+@pytest.mark.parametrize("protocol", ["dinov3", "cropmae", "crw"])
+def test_each_protocol_is_a_benchmark_of_its_own(protocol: ProtocolName, config: DavisConfig, run: Run) -> None:
+    """Others call figures of these rules DAVIS, too; several points lie between them."""
+    result = evaluate(replace(config, protocol=protocol, short_side=96, overlays=True))
+    assert [benchmark.key for benchmark in benchmarks_of(result)] == [f"davis_{protocol}"]
+    assert set(result.protocol.deviations) == {"short_side"} | ({"stretched_to"} if protocol != "dinov3" else set())
+    assert result.protocol.settings["topk"] == RULES[protocol].topk
+    mask = read_mask(config.output / "masks/cart/00003.png")
+    assert set(np.unique(mask)) >= {1, 2}
+    assert mask.shape == (HEIGHT, WIDTH)
+    assert "holds masks of other inputs" in run("propagation", "--output", config.output / "masks").mistake()
+
+
+def test_dino_is_another_name_of_published(config: DavisConfig) -> None:
+    """A finished run of the former name would otherwise be refused as one of other inputs."""
+    first = evaluate(replace(config, protocol="published", sequences="boat"))
+    assert evaluate(replace(config, protocol="dino", sequences="boat")) == first
+    assert (first.protocol.name, first.protocol.settings["protocol"]) == (BENCHMARKS["davis"].protocol, "published")

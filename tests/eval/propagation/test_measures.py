@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.morphology import disk
 
-from eval.davis.masks import write_mask
-from eval.davis.measures import dilate, measure_object, measure_sequence
+from eval.propagation.masks import write_mask
+from eval.propagation.measures import dilate, measure_object, measure_sequence
 from tests.references import davis_scores as reference
 
 
@@ -97,7 +97,7 @@ def test_predictions_that_cannot_be_scored_are_named(tmp_path: Path) -> None:
     (predictions / "00003.png").unlink()
     assert measure_sequence(annotations, predictions).region.tolist() == [[1, 1]]  # the first and the last are not needed
     write_mask(predictions / "00002.png", mask * 2)
-    with pytest.raises(ValueError, match=r"found/00002\.png: object id 2, but the first annotation has 1 objects"):
+    with pytest.raises(ValueError, match=r"found/00002\.png: object id 2, but the annotation has no id above 1"):
         measure_sequence(annotations, predictions)
     (predictions / "00002.png").unlink()
     with pytest.raises(ValueError, match=r"found/00002\.png: no such prediction"):

@@ -11,13 +11,13 @@ from PIL import Image
 
 from backbones.build import network_of
 from backbones.spec import DINOv3Spec, ViTSpec
-from eval.davis.features import FeatureExtractor, input_size, read_frame
-from eval.davis.protocol import PropagationSettings
+from eval.propagation.features import FeatureExtractor, check_sizes, input_size, read_frame
+from eval.propagation.protocol import RULES, PropagationSettings, Rules
 from tests.layouts import DINOV3, REGISTERS, weights_of
 from tests.references import davis_propagation as reference
 
-PUBLISHED, FIXED = PropagationSettings(), PropagationSettings(protocol="fixed")
-UP = PropagationSettings(round_up=True)
+PUBLISHED, FIXED, DINOV3_RULES, CROPMAE = (RULES[name] for name in ("published", "fixed", "dinov3", "cropmae"))
+UP = PropagationSettings(round_up=True).rules
 CPU = torch.device("cpu")
 PIXELS = np.random.default_rng(0).integers(0, 256, (100, 170, 3), np.uint8)
 
@@ -29,7 +29,7 @@ def test_impossible_settings(wrong: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "multiple", "original", "expected"),
+    ("rules", "multiple", "original", "expected"),
     [
         (PUBLISHED, 16, (480, 854), (480, 832)),
         (PUBLISHED, 16, (480, 910), (480, 896)),
@@ -42,48 +42,54 @@ def test_impossible_settings(wrong: dict[str, int]) -> None:
         (UP, 14, (480, 854), (490, 854)),
         (UP, 14, (480, 910), (490, 910)),
         (UP, 16, (1920, 1080), (864, 480)),
+        (DINOV3_RULES, 14, (480, 854), (966, 1722)),
+        (DINOV3_RULES, 14, (480, 480), (966, 966)),
+        (CROPMAE, 16, (480, 854), (480, 880)),
+        (CROPMAE, 16, (854, 480), (480, 880)),
     ],
 )
-def test_the_long_side_is_rounded_down_unless_fixed_or_both_are_rounded_up(
-    settings: PropagationSettings, multiple: int, original: tuple[int, int], expected: tuple[int, int]
+def test_the_size_of_frames_is_the_protocols(
+    rules: Rules, multiple: int, original: tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    assert input_size(*original, settings, multiple) == expected
+    assert input_size(*original, rules, multiple) == expected
 
 
 def test_a_frame_is_read_as_the_authors_read_it(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "00007.jpg"), PIXELS)
-    found = read_frame(tmp_path / "00007.jpg", PUBLISHED, 16)
+    found = read_frame(tmp_path / "00007.jpg", (480, 768), PUBLISHED)
     torch.testing.assert_close(found, reference.read_frame(tmp_path / "00007.jpg")[0], rtol=0, atol=1e-6)
     # 2,000 bytes after the end marker were refused here, and nowhere else.
     with (tmp_path / "00007.jpg").open("ab") as stream:
         stream.write(bytes(2000))
-    assert torch.equal(read_frame(tmp_path / "00007.jpg", PUBLISHED, 16), found)
+    assert torch.equal(read_frame(tmp_path / "00007.jpg", (480, 768), PUBLISHED), found)
 
 
-def test_a_damaged_frame_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rules", [PUBLISHED, DINOV3_RULES])
+def test_a_damaged_frame_is_named(rules: Rules, tmp_path: Path) -> None:
     path = tmp_path / "00001.jpg"
     with pytest.raises(ValueError, match=r"00001\.jpg: no such frame"):
-        read_frame(path, PUBLISHED, 16)
+        read_frame(path, (480, 768), rules)
     for content in (cv2.imencode(".jpg", PIXELS)[1].tobytes()[:5000], b"", b"not an image"):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"00001\.jpg: not a JPEG, or a damaged"):
-            read_frame(path, PUBLISHED, 16)
+        with pytest.raises(ValueError, match=r"00001\.jpg: (not a JPEG, or a damaged|missing or damaged image)"):
+            read_frame(path, (480, 768), rules)
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
-def test_pixels_stay_as_they_are_stored(orientation: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rules", [PUBLISHED, DINOV3_RULES, CROPMAE])
+def test_pixels_stay_as_they_are_stored(orientation: int, rules: Rules, tmp_path: Path) -> None:
     """Masks are drawn on stored pixels; OpenCV turned frames by their EXIF orientation, and the masks not."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(PIXELS).save(tmp_path / "turned.jpg", exif=exif)
     Image.fromarray(PIXELS).save(tmp_path / "plain.jpg")
-    turned, plain = (read_frame(tmp_path / f"{name}.jpg", PUBLISHED, 16) for name in ("turned", "plain"))
+    turned, plain = (read_frame(tmp_path / f"{name}.jpg", (64, 64), rules) for name in ("turned", "plain"))
     assert torch.equal(turned, plain)
 
 
 def test_only_the_fixed_protocol_has_the_deviation_of_training(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "white.jpg"), np.full((64, 64, 3), 255, np.uint8))
-    published, fixed = (read_frame(tmp_path / "white.jpg", settings, 16)[0, 0, 0] for settings in (PUBLISHED, FIXED))
+    published, fixed = (read_frame(tmp_path / "white.jpg", (64, 64), rules)[0, 0, 0] for rules in (PUBLISHED, FIXED))
     assert [published * 0.228, fixed * 0.229] == pytest.approx([1 - 0.485] * 2, rel=1e-5)
 
 
@@ -110,7 +116,11 @@ def test_a_size_that_does_not_fit_names_the_way_out() -> None:
     # Only few positions go in pairs.
     assert [extract.frames_at_once(14 * rows, 14 * 64) for rows in (1, 64, 65)] == [2, 2, 1]
     with pytest.raises(ValueError, match=r"480 x 832 is not a multiple of the patch size 14; .*--protocol fixed"):
-        extract(torch.rand(1, 3, 480, 832))
+        check_sizes(REGISTERS, [(480, 854)], PropagationSettings())
+    # Neither option goes with this protocol.
+    with pytest.raises(ValueError, match=r"480 x 880 is not a multiple of .* 14; --protocol dinov3 takes sizes that fit$"):
+        check_sizes(REGISTERS, [(480, 854)], PropagationSettings(protocol="cropmae"))
+    check_sizes(REGISTERS, [(480, 854)], PropagationSettings(protocol="dinov3"))
 
 
 def test_convolutions_are_not_rounded_to_tf32() -> None:

@@ -114,6 +114,11 @@ def overlay(frame: Path, mask: Path) -> Picture:
     if ids_HW.shape != picture_HW3.shape[:2]:
         (height, width), (frame_height, frame_width) = ids_HW.shape, picture_HW3.shape[:2]
         raise ValueError(f"{mask}: {width} x {height} pixels, but its frame has {frame_width} x {frame_height}")
+    return blend(picture_HW3, ids_HW)
+
+
+def blend(picture_HW3: Picture, ids_HW: Mask) -> Picture:
+    """As `overlay`, of what is read already, in one size."""
     colours_HW3 = PALETTE_256x3[ids_HW]
     blended_HW3 = ((1 - _OPACITY) * picture_HW3 + _OPACITY * colours_HW3).round().astype(np.uint8)
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))

@@ -1,43 +1,69 @@
 """Writing the masks of whole sequences, so that an interrupted run continues, and overlays beside them."""
 
+import functools
+import itertools
 import json
 import logging
 import os
 import shutil
 import time
+import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from common.distributed import rank, wait_for_all, world_size
-from common.files import file_sha256, names_file, parse_json, remove_leftovers, text_sha256, write_text_atomically
-from eval.davis.data import VideoSequence
-from eval.davis.features import FeatureExtractor, read_frame
-from eval.davis.masks import overlay, resize_mask, write_mask
-from eval.davis.propagator import propagate_sequence
-from eval.davis.protocol import PROTOCOL_VERSION, PropagationSettings, propagation_settings
+from common.files import (
+    file_sha256,
+    names_file,
+    parse_json,
+    remove_leftovers,
+    text_sha256,
+    write_atomically,
+    write_text_atomically,
+)
 from eval.image_checks import look_at
 from eval.progress import Progress
+from eval.propagation.features import FeatureExtractor, input_size, read_frame
+from eval.propagation.labels import channel_ids, compete, first_labels, to_mask, with_channels
+from eval.propagation.masks import overlay, write_mask
+from eval.propagation.propagator import propagate_sequence
+from eval.propagation.protocol import VERSIONS, PropagationSettings, propagation_settings
+from eval.propagation.videos import VideoSequence
 from eval.record import Inputs, differences
 from eval.result import Dataset
 
 logger = logging.getLogger(__name__)
 
+
+class Video(Protocol):
+    """What the processes of a run share."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def frames(self) -> Sequence[Path]: ...
+
+
+AnyVideo = TypeVar("AnyVideo", bound=Video)
 Item = TypeVar("Item")
 Done = TypeVar("Done")
 
 MANIFEST = "propagation.json"  # beside the sequences' folders: from what they were made
 
 # Frames decoded ahead of the network, and masks waiting to be written, at most.
-_READ_AHEAD = 3
-_WRITE_BEHIND = 8
+READ_AHEAD = 3
+_WRITE_BEHIND = 8  # on a GPU; a CPU takes longer for a frame than for writing it, and frames count once they are written
+
+_TELL_AFTER_S = 120  # between two lines of the log about one sequence
 
 
 def write_masks(
@@ -51,16 +77,16 @@ def write_masks(
     """Write this process's share of the sequences to `folder/SEQUENCE`, without those that are there; return when all are written."""
     logger.info("%d sequences; features %s, stride %d", len(sequences), extract.describe(), extract.stride)
     # Of the frames, gigabytes, the data set's number and size stand for their content.
-    first_masks = [file_sha256(sequence.masks[0]) for sequence in sequences]
+    first_masks = [file_sha256(path) for sequence in sequences for path in sequence.given_files()]
     inputs = {
         "backbone": backbone_sha256,
         "dataset": asdict(dataset),
         "first masks": first_masks,
-        "version": PROTOCOL_VERSION,
+        "version": VERSIONS[settings.protocol],
         "settings": propagation_settings(settings),
     }
     if rank() == 0:
-        _claim(folder, inputs)
+        claim(folder, inputs)
     wait_for_all()
     own = share(sequences, rank(), world_size())
     remaining = [sequence for sequence in own if not _is_whole(sequence, folder / sequence.name)]
@@ -70,14 +96,29 @@ def write_masks(
     with Progress(total=frames_left, unit="frame", desc="propagation", disable=None) as bar:
         for sequence in remaining:
             start, frames = time.monotonic(), len(sequence.frames)
-            write_sequence(sequence, folder / sequence.name, extract, settings, bar.update)
+            write_sequence(sequence, folder / sequence.name, extract, settings, _teller(bar, sequence))
             frames_left -= frames
             speed = frames / (time.monotonic() - start)
             logger.info("%s: %d frames (%.2f frames/s); about %.0f s left", sequence.name, frames, speed, frames_left / speed)
     wait_for_all()
 
 
-def share(sequences: Sequence[VideoSequence], rank: int, world_size: int) -> list[VideoSequence]:
+def _teller(bar: Progress, sequence: VideoSequence) -> Callable[[], None]:
+    """What to call after each frame of a sequence: it moves the bar, and tells the log every few minutes, where no bar is shown."""
+    done, told = itertools.count(1), time.monotonic()
+
+    def on_frame() -> None:
+        nonlocal told
+        bar.update()
+        number = next(done)
+        if time.monotonic() - told >= _TELL_AFTER_S:
+            told = time.monotonic()
+            logger.info("%s: %d of %d frames", sequence.name, number, len(sequence.frames))
+
+    return on_frame
+
+
+def share(sequences: Sequence[AnyVideo], rank: int, world_size: int) -> list[AnyVideo]:
     """One process's sequences: the longest first, each to the process with the fewest frames so far, in the given order."""
     loads = [0] * world_size
     owner = {}
@@ -98,31 +139,46 @@ def write_sequence(
 
     Frames are decoded ahead and masks are written behind, in threads of their own.
     """
-    first_mask = sequence.first_mask()
-    if not first_mask.any():
+    rules, given = settings.rules, sequence.given_masks()
+    first = min(given)
+    if not given[first].any():
         logger.warning("%s: the first mask has no object; all its masks will be empty", sequence.name)
+    later = {sequence.frames[number]: mask for number, mask in given.items() if number > first}
+    size = input_size(*sequence.size, rules, extract.input_multiple)
+    ids = channel_ids(np.concatenate([mask.ravel() for mask in given.values()]), rules)
 
     def read(path: Path) -> Tensor:
-        image_3HW = read_frame(path, settings, extract.input_multiple, sequence.size)
+        image_3HW = read_frame(path, size, rules, sequence.size)
         # Only from pinned memory does a copy to a GPU run beside its work.
         return image_3HW.pin_memory() if extract.device.type == "cuda" else image_3HW
 
     def write(propagated: tuple[Path, Tensor]) -> None:
-        path, ids_HW = propagated
-        write_mask(partial / f"{path.stem}.png", resize_mask(ids_HW.cpu().numpy(), sequence.size))
+        path, competed = propagated
+        mask = to_mask(competed, rules, ids, size, sequence.size)
+        if path in later:
+            mask = np.where(later[path] > 0, later[path], mask)
+        write_mask(partial / f"{path.stem}.png", mask)
+
+    def start(grid: tuple[int, int], number: int = first) -> Tensor:
+        labels_hwC = first_labels(given[number], grid, size, rules, ids)
+        return with_channels(labels_hwC, given.values()) if later else labels_hwC
 
     # Decoding takes 7 ms a frame, writing 5 ms a mask: beside a GPU, one thread for each may be the slowest part.
-    threads = 1 if extract.device.type == "cpu" else 4
+    threads, most_waiting = (1, 1) if extract.device.type == "cpu" else (4, _WRITE_BEHIND)
     with whole_folder(folder) as partial, ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as writers:
-        write_mask(partial / f"{sequence.frames[0].stem}.png", first_mask)
-        on_frame()
-        images = _in_threads(readers, read, sequence.frames, _READ_AHEAD)
-        masks = propagate_sequence(images, first_mask, extract, settings)
-        for _ in _in_threads(writers, write, zip(sequence.frames[1:], masks, strict=True), _WRITE_BEHIND):
+        for frame in sequence.frames[: first + 1]:
+            shown = given[first] if frame == sequence.frames[first] else np.zeros_like(given[first])
+            write_mask(partial / f"{frame.stem}.png", shown)
+            on_frame()
+        images = in_threads(readers, read, sequence.frames[first:], READ_AHEAD)
+        beginnings = {number - first: functools.partial(start, number=number) for number in given if number > first}
+        labels = propagate_sequence(images, start, extract, rules, beginnings)
+        competed = (compete(labels_hwC, rules, extract.stride, sequence.size) for labels_hwC in labels)
+        for _ in in_threads(writers, write, zip(sequence.frames[first + 1 :], competed, strict=True), most_waiting):
             on_frame()
 
 
-def _in_threads(
+def in_threads(
     pool: ThreadPoolExecutor, work: Callable[[Item], Done], items: Iterable[Item], most_waiting: int
 ) -> Iterator[Done]:
     """What `work` returns for each item, in their order; later items are worked on before earlier results are asked for."""
@@ -143,6 +199,19 @@ def write_overlays(sequences: Sequence[VideoSequence], masks: Path, folder: Path
                 name = f"{path.stem}.png"
                 Image.fromarray(overlay(path, masks / sequence.name / name)).save(partial / name)
     wait_for_all()
+
+
+def write_zip(sequences: Sequence[VideoSequence], masks: Path, path: Path, inside: str) -> None:
+    """Put `masks/SEQUENCE/FRAME.png` into an archive, in the folder `inside/` of it where that is not empty."""
+
+    def write(temporary: Path) -> None:
+        with zipfile.ZipFile(temporary, "w") as archive:  # without compression, which PNG files have
+            for sequence in sequences:
+                for frame in sequence.frames:
+                    name = f"{sequence.name}/{frame.stem}.png"
+                    archive.write(masks / name, inside + name)
+
+    write_atomically(path, write)
 
 
 @contextmanager
@@ -168,7 +237,7 @@ def _is_whole(sequence: VideoSequence, folder: Path) -> bool:
     return folder.is_dir() and all(fact.size == sequence.size[::-1] and not fact.damage for fact in facts)
 
 
-def _claim(folder: Path, inputs: Inputs) -> None:
+def claim(folder: Path, inputs: Inputs) -> None:
     """Make a folder this run's, unless it holds another's masks; what stopped before its first sequence does not count."""
     manifest, digest = folder / MANIFEST, text_sha256(json.dumps(list(inputs.values()), sort_keys=True))
     described = parse_json(json.dumps({**inputs, "first masks": text_sha256("".join(inputs["first masks"]))}))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.davis.masks import read_mask, resize_mask, single_object, without_void, write_mask
+from eval.propagation.masks import read_mask, resize_mask, single_object, without_void, write_mask
 
 
 def saved(image: Image.Image, **options: object) -> bytes:

@@ -1,0 +1,1 @@
+"""JHMDB: joints that labels of a video's first frame carry through it, and PCK."""

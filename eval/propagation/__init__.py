@@ -1,0 +1,1 @@
+"""What the tasks that propagate labels through videos share. Needs no OpenMMLab package."""

@@ -1,0 +1,52 @@
+"""Masks of the frames of a video: from the first frame's parts to labels of patches, and from labels to parts.
+
+Source: alexandre-eymael/CropMAE 5d0dab2, `downstreams/propagation/src/data/vos.py` and `src/utils/test_utils.py`.
+
+Shapes: H x W pixels, h x w patches, C classes that the first frame shows.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from eval.propagation.carrying import carried_labels
+from eval.propagation.features import FeatureExtractor
+from eval.propagation.labels import to_mask
+from eval.propagation.masks import Mask, write_mask
+from eval.propagation.protocol import Rules
+from eval.propagation.videos import VideoSequence
+from eval.propagation.writing import whole_folder
+from eval.vip.metric import mask_name
+
+
+def part_labels(mask: Mask, grid: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, Mask]:
+    """Labels [h, w, C] float32 of a mask, by way of the network's (height, width), and the class of each channel, ascending."""
+    ids_HW = cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST)
+    classes = np.unique(ids_HW)
+    one_hot_CHW = torch.from_numpy(classes[:, None, None] == ids_HW).float()
+    # Without antialiasing: where a patch has an even side, the mean of its four central pixels.
+    return F.interpolate(one_hot_CHW[None], size=grid, mode="bilinear")[0].permute(1, 2, 0).contiguous(), classes
+
+
+def predicted_masks(video: VideoSequence, extract: FeatureExtractor, rules: Rules) -> Iterator[Mask]:
+    """Masks of all frames at the network's size; that of the first from its labels on the grid."""
+    size = rules.stretched_to
+    assert size is not None
+    first = video.first_mask()
+    grid = size[0] // extract.stride, size[1] // extract.stride
+    labels_hwC, classes = part_labels(first, grid, size)
+    yield to_mask(labels_hwC, rules, classes, size, size)
+    for carried_hwC in carried_labels(video.frames, video.size, lambda _: labels_hwC, extract, rules):
+        yield to_mask(carried_hwC, rules, classes, size, size)
+
+
+def write_video(video: VideoSequence, folder: Path, extract: FeatureExtractor, rules: Rules) -> None:
+    """Write the masks of a video; the folder appears when all are written."""
+    with whole_folder(folder) as partial:
+        for frame, mask in zip(video.frames, predicted_masks(video, extract, rules), strict=True):
+            write_mask(partial / mask_name(frame), mask)

@@ -1,0 +1,174 @@
+"""The JHMDB task from backbone and data to a result that continues, and what wrong data get."""
+
+import dataclasses
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import loadmat, savemat
+
+from backbones.spec import ViTSpec
+from eval.__main__ import main
+from eval.jhmdb import task
+from eval.jhmdb.config import JhmdbConfig
+from eval.jhmdb.data import JOINTS, examine, read_joints
+from eval.jhmdb.items import read_items
+from eval.jhmdb.protocol import JhmdbRules
+from eval.jhmdb.task import evaluate
+from eval.result import read_result
+from tables.make import build_tables, render_tables
+from tests.conftest import RunMain
+from tests.toy import write_toy_backbone
+from tools.sample_data.videos import draw_jhmdb
+
+FRAMES = 3
+STAND, WAVE = "stand/astronaut_stand_0", "wave/astronaut_wave_0"
+MAT = f"joint_positions/{WAVE}/joint_positions.mat"
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("JHMDB")
+    draw_jhmdb(root, np.random.default_rng(0), FRAMES)
+    return root
+
+
+@pytest.fixture
+def config(drawn: Path, toy_file: Path, tmp_path: Path) -> JhmdbConfig:
+    data = shutil.copytree(drawn, tmp_path / "JHMDB")
+    return JhmdbConfig(backbone=toy_file, data=data, output=tmp_path / "out", device="cpu")
+
+
+def test_the_command_from_backbone_to_result(config: JhmdbConfig, tmp_path: Path, run_main: RunMain) -> None:
+    output = config.output
+    places = ["--backbone", config.backbone, "--data", config.data, "--output", output, "--device", "cpu", "--overlays", "true"]
+    assert "PCK@0.1" in run_main(main, ["jhmdb", *places]).output()
+    result = read_result(output / "result.json")
+    assert (result.protocol.name, result.protocol.deviations, result.coverage) == ("jhmdb-cropmae", {}, "subset")
+    values = [metric.value for metric in result.metrics.values()]
+    assert values == sorted(values)
+    assert values[-1] > 20
+    assert list(result.breakdown) == list(JOINTS)
+    assert np.mean([of_joint["PCK@0.3"] for of_joint in result.breakdown.values()]) == pytest.approx(values[2])
+    assert Image.open(output / f"overlays/{WAVE}/00003.png").size == (640, 480)
+    items = read_items(result, output)
+    assert items is not None
+    assert items[0] == (STAND, WAVE)
+    assert items[2] is not None
+    resampled = items[2](np.array([[1.0, 1.0], [2.0, 0.0]]))
+    assert [resampled[name][0] for name in result.metrics] == pytest.approx(values)
+    assert f"{values[0]:.1f}" in render_tables(build_tables(tmp_path))["tables.md"]
+    assert evaluate(dataclasses.replace(config, overlays=True)) == result
+    other = evaluate(dataclasses.replace(config, protocol="crw", output=tmp_path / "crw"))
+    assert (other.protocol.name, other.protocol.settings["joint_cells"]) == ("jhmdb-crw", 3)
+
+
+def test_an_interrupted_run_continues_to_the_same_result(
+    config: JhmdbConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = evaluate(dataclasses.replace(config, output=tmp_path / "whole"))
+    original = task.find_joints
+    found: list[str] = []
+
+    def find_or_die(video: task.JointVideo, extract: Any, rules: JhmdbRules) -> Any:
+        if found:
+            raise KeyboardInterrupt
+        found.append(video.name)
+        return original(video, extract, rules)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(task, "find_joints", find_or_die)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(config)
+    with pytest.raises(ValueError, match="joints of other inputs; choose another --output or remove"):
+        evaluate(dataclasses.replace(config, protocol="crw"))
+    assert evaluate(config).metrics == whole.metrics
+
+
+def test_patches_of_14_pixels_need_sizes_that_are_rounded_up(config: JhmdbConfig, tmp_path: Path) -> None:
+    spec = ViTSpec(embed_dim=24, depth=2, num_heads=3, patch_size=14, image_size=56, class_token=True, final_norm=True)
+    config = dataclasses.replace(config, backbone=write_toy_backbone(tmp_path, spec))
+    with pytest.raises(ValueError, match=r"; --round-up true takes the next sizes that fit$"):
+        evaluate(config)
+    result = evaluate(dataclasses.replace(config, round_up=True))
+    assert result.protocol.deviations == {"stretched_to": [[320, 320], [322, 322]]}
+
+
+def change_joints(change: Callable[[np.ndarray], object]) -> Callable[[Path], object]:
+    def changed(root: Path) -> None:
+        places = loadmat(root / MAT)["pos_img"]
+        savemat(root / MAT, {"pos_img": change(places)})
+
+    return changed
+
+
+def at(value: float) -> Callable[[np.ndarray], np.ndarray]:
+    def moved(places: np.ndarray) -> np.ndarray:
+        places[0, 2, 1] = value
+        return places
+
+    return moved
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda root: (root / "splits/wave_test_split1.txt").write_text("gone.avi 2\n"),
+            r"no frames .* in Rename_Images: wave/gone; .* off the lists in splits",
+        ),
+        (lambda root: (root / "splits/wave_test_split1.txt").write_text("a.avi\n"), r"'a.avi' is not `VIDEO.avi 1`"),
+        (lambda root: shutil.rmtree(root / "splits"), r"splits has no CLASS_test_split1.txt"),
+        (
+            lambda root: (root / MAT).write_bytes(b"MATLAB 5.0 MAT-file"),
+            r"joint_positions.mat: not readable as joint positions",
+        ),
+        (lambda root: (root / MAT).unlink(), r"joint_positions.mat: no such file"),
+        (change_joints(lambda places: places[:, :14]), r"pos_img is double \[2, 14, 3\], not numbers \[2, 15, frames\]"),
+        (change_joints(lambda places: places.astype(object)), r"pos_img is cell"),
+        (change_joints(at(np.nan)), r"places of joints that are not finite"),
+        (change_joints(at(5000.0)), r"farther outside their frame than it is large: wave/\S+ \(face of frame 2 at 5000.0, "),
+        (change_joints(lambda places: places - 500), r"no joint in the first frame|farther outside"),
+        (change_joints(lambda places: np.repeat(places, 2, axis=2)), r"fewer frames than joint positions.*\(6 of joints, 3 of"),
+        (
+            lambda root: (root / f"Rename_Images/{WAVE}/00002.png").unlink(),
+            r"fewer frames than joint .*\(3 of joints, 2 of images",
+        ),
+    ],
+)
+def test_wrong_data_are_refused_before_anything_runs(
+    config: JhmdbConfig, change: Callable[[Path], object], message: str
+) -> None:
+    change(config.data)
+    with pytest.raises(ValueError, match=message) as caught:
+        evaluate(config)
+    assert "\n" not in str(caught.value)
+    assert not config.output.exists()
+    assert any(finding.is_problem for finding in examine(config.data))
+
+
+def test_joints_a_little_outside_the_frame_are_mentioned_and_scored(
+    config: JhmdbConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Many of JHMDB's are: only a part of the person is seen."""
+    change_joints(at(-20.0))(config.data)
+    with caplog.at_level(logging.WARNING):
+        evaluate(config)
+    assert any(
+        f"videos have joints outside the frame, which are scored where labels are found: {WAVE} (1 of 45)" in line
+        for line in caplog.messages
+    )
+    assert read_joints(config.data / MAT)[0, 2, 1] == -21
+
+
+def test_a_list_may_be_that_of_cropmae(config: JhmdbConfig, tmp_path: Path) -> None:
+    path = tmp_path / "jhmdb_vallist.txt"
+    path.write_text(f"datasets/jhmdb/{MAT} datasets/jhmdb/Rename_Images/{WAVE}\n")
+    result = evaluate(dataclasses.replace(config, video_list=path))
+    assert (result.datasets["test"].num_items, result.datasets["test"].split) == (1, "jhmdb_vallist")
+    assert [str(finding) for finding in examine(config.data)] == ["test: 2 of 268 videos"]
