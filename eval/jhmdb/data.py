@@ -81,7 +81,7 @@ def describe(root: Path, videos: Sequence[JointVideo], listing: Path | None) -> 
 def video_names(root: Path, listing: Path | None) -> list[str]:
     """CLASS/VIDEO of each video that a list names, or of the test videos of split 1, sorted; ValueError if there are none."""
     if listing is not None:
-        names = ["/".join(line.split()[-1].split("/")[-2:]) for line in read_lines(listing)]
+        names = ["/".join(line.split()[-1].rstrip("/").split("/")[-2:]) for line in read_lines(listing)]
     else:
         folder = root / "splits"
         lists = sorted(path for path in folder.glob(f"*{_LIST_SUFFIX}") if not is_hidden(path.name))

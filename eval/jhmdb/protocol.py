@@ -51,6 +51,7 @@ def settings_of(rules: JhmdbRules) -> dict[str, Any]:
 
 
 def deviations(config: JhmdbConfig, rules: JhmdbRules) -> dict[str, list[Any]]:
-    """Constants that depart from the published protocol: name -> [published, used]."""
+    """Constants and options that depart from the published protocol: name -> [published, used]."""
+    block = {} if config.block is None else {"block": [None, config.block]}
     published, used = settings_of(PUBLISHED[config.protocol]), settings_of(rules)
-    return {name: [published[name], value] for name, value in used.items() if value != published[name]}
+    return block | {name: [published[name], value] for name, value in used.items() if value != published[name]}

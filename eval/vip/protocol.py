@@ -58,7 +58,8 @@ def settings_of(rules: VipRules) -> dict[str, Any]:
 
 def deviations(config: VipConfig) -> dict[str, list[Any]]:
     """Options that depart from the published protocol: name -> [published, used]."""
-    return {"round_up": [False, True]} if config.round_up else {}
+    block = {} if config.block is None else {"block": [None, config.block]}
+    return block | ({"round_up": [False, True]} if config.round_up else {})
 
 
 def rules_for(size: tuple[int, int], rules: VipRules, multiple: int) -> Rules:
