@@ -4,7 +4,8 @@ Shapes: J joints, T frames, N videos, A thresholds. The 2 is x and y.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +14,8 @@ import torch
 from PIL import Image, ImageColor, ImageDraw
 
 from backbones.base import input_multiple
-from backbones.build import build_backbone
-from backbones.file import load_strictly, read_backbone_file
+from backbones.build import network_of
+from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec
 from common.distributed import choose_device, process_group, rank, wait_for_all
 from common.files import write_atomically
@@ -23,10 +24,10 @@ from eval.jhmdb.data import JOINTS, JointVideo, describe, find_videos
 from eval.jhmdb.items import ARTEFACT, pck
 from eval.jhmdb.joints import Places, count_right, in_pixels, joint_distances, joint_labels, joint_places
 from eval.jhmdb.protocol import PROTOCOL_VERSION, JhmdbRules, deviations, rules_of, settings_of
-from eval.propagation.carrying import carried_labels, over_videos
+from eval.propagation.carrying import carried_labels
 from eval.propagation.features import FeatureExtractor, check_inputs
 from eval.propagation.masks import read_image
-from eval.propagation.writing import whole_folder
+from eval.propagation.writing import OnFrame, over_videos, whole_folder
 from eval.record import Evaluation, unpublished
 from eval.result import RESULT_FILE, Metric, Protocol, Result, read_arrays, read_result, write_result
 from eval.tasks import BENCHMARKS
@@ -55,8 +56,7 @@ def evaluate(config: JhmdbConfig) -> Result:
     start = time.monotonic()
     backbone = read_backbone_file(config.backbone)
     videos = check(config, backbone.spec)
-    network = build_backbone(backbone.spec)
-    load_strictly(network, backbone.state_dict)
+    network = network_of(backbone.spec, backbone.state_dict)
     device = choose_device(config.device)
     rules = rules_of(config, input_multiple(backbone.spec))
     with process_group(device, "gloo"):
@@ -76,17 +76,19 @@ def evaluate(config: JhmdbConfig) -> Result:
             over_videos(
                 videos,
                 lambda video: read_found(folder, video, inputs) is not None,
-                lambda video: write_found(folder, video, inputs, find_joints(video, extract, rules)),
+                lambda video, on_frame: write_found(folder, video, inputs, find_joints(video, extract, rules, on_frame)),
             )
             found = {video.name: _found(folder, video, inputs) for video in videos}
             artefacts = {"joints": JOINTS_FOLDER}
             if config.overlays:
-                over_videos(
-                    videos, lambda _: False, lambda video: draw(video, found[video.name], config.output / OVERLAYS_FOLDER)
-                )
+                over_videos(videos, lambda _: False, partial(draw, found, config.output / OVERLAYS_FOLDER), "overlays")
                 artefacts["overlays"] = OVERLAYS_FOLDER
             if rank() == 0:
-                write_result(config.output, _scored(evaluation, rules, videos, found, artefacts, device, start))
+                if finished is None:
+                    result = _scored(evaluation, rules, videos, found, artefacts, device, start)
+                else:
+                    result = replace(finished, artefacts={**finished.artefacts, **artefacts})
+                write_result(config.output, result)
             wait_for_all()
             return read_result(config.output / RESULT_FILE)
 
@@ -95,7 +97,7 @@ def _has_all(config: JhmdbConfig, found: Result) -> bool:
     return not config.overlays or OVERLAYS_FOLDER in found.artefacts
 
 
-def find_joints(video: JointVideo, extract: FeatureExtractor, rules: JhmdbRules) -> Places:
+def find_joints(video: JointVideo, extract: FeatureExtractor, rules: JhmdbRules, on_frame: OnFrame) -> Places:
     """Places of the joints in pixels [2, J, T], below 0 for a joint that is not found; of the first frame, those of its labels."""
     size = rules.propagation.stretched_to
     assert size is not None
@@ -104,8 +106,10 @@ def find_joints(video: JointVideo, extract: FeatureExtractor, rules: JhmdbRules)
     labels_hwC = joint_labels(video.places_2JT[..., 0] * on_grid, grid)
     frames = video.frames[: video.places_2JT.shape[2]]
     found = [joint_places(labels_hwC, rules.joint_cells)]
+    on_frame()
     for carried_hwC in carried_labels(frames, video.size, lambda _: labels_hwC, extract, rules.propagation):
         found.append(joint_places(carried_hwC, rules.joint_cells))
+        on_frame()
     return in_pixels(np.stack(found, axis=2), video.size, grid)
 
 
@@ -161,9 +165,9 @@ def _scored(
     return evaluation.record(metrics, breakdown, {**artefacts, ARTEFACT: COUNTS_FILE}, device, start)
 
 
-def draw(video: JointVideo, found_2JT: Places, folder: Path) -> None:
+def draw(found: Mapping[str, Places], folder: Path, video: JointVideo, on_frame: OnFrame) -> None:
     """Draw each frame with its joints, each in its own colour: a ring where it is, a disk where it was found, and a line between."""
-    scale = _DRAWN_HEIGHT / video.size[0]
+    scale, found_2JT = _DRAWN_HEIGHT / video.size[0], found[video.name]
     with whole_folder(folder / video.name) as partial_folder:
         for number in range(found_2JT.shape[2]):
             image = Image.fromarray(read_image(video.frames[number]))
@@ -178,3 +182,4 @@ def draw(video: JointVideo, found_2JT: Places, folder: Path) -> None:
                     pen.line([true, place], fill=colour, width=2)
                     pen.circle(place, 4, fill=colour)
             image.save(partial_folder / f"{video.frames[number].stem}.png")
+            on_frame()

@@ -8,9 +8,8 @@ import os
 import shutil
 import time
 import zipfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -32,10 +31,10 @@ from common.files import (
 )
 from eval.image_checks import look_at
 from eval.progress import Progress
-from eval.propagation.features import FeatureExtractor, input_size, read_frame
+from eval.propagation.carrying import carried_labels, in_threads, threads_for
+from eval.propagation.features import FeatureExtractor, input_size
 from eval.propagation.labels import channel_ids, compete, first_labels, to_mask, with_channels
 from eval.propagation.masks import overlay, write_mask
-from eval.propagation.propagator import propagate_sequence
 from eval.propagation.protocol import VERSIONS, PropagationSettings, propagation_settings
 from eval.propagation.videos import VideoSequence
 from eval.record import Inputs, differences
@@ -54,16 +53,14 @@ class Video(Protocol):
 
 
 AnyVideo = TypeVar("AnyVideo", bound=Video)
-Item = TypeVar("Item")
-Done = TypeVar("Done")
+OnFrame = Callable[[], None]
 
 MANIFEST = "propagation.json"  # beside the sequences' folders: from what they were made
 
-# Frames decoded ahead of the network, and masks waiting to be written, at most.
-READ_AHEAD = 3
-_WRITE_BEHIND = 8  # on a GPU; a CPU takes longer for a frame than for writing it, and frames count once they are written
+# Masks waiting to be written, at most, on a GPU; a CPU takes longer for a frame than for writing it, and frames count once written.
+_WRITE_BEHIND = 8
 
-_TELL_AFTER_S = 120  # between two lines of the log about one sequence
+_TELL_AFTER_S = 120  # between two lines of the log about one video
 
 
 def write_masks(
@@ -88,23 +85,40 @@ def write_masks(
     if rank() == 0:
         claim(folder, inputs)
     wait_for_all()
-    own = share(sequences, rank(), world_size())
-    remaining = [sequence for sequence in own if not _is_whole(sequence, folder / sequence.name)]
+    over_videos(
+        sequences,
+        lambda sequence: _is_whole(sequence, folder / sequence.name),
+        lambda sequence, on_frame: write_sequence(sequence, folder / sequence.name, extract, settings, on_frame),
+    )
+
+
+def over_videos(
+    videos: Sequence[AnyVideo],
+    is_done: Callable[[AnyVideo], bool],
+    work: Callable[[AnyVideo, OnFrame], object],
+    what: str = "propagation",
+) -> None:
+    """Do the work for this process's share of the videos, without those for which it is done; return when all are done.
+
+    The work calls what it is given after each frame of the video.
+    """
+    own = share(videos, rank(), world_size())
+    remaining = [video for video in own if not is_done(video)]
     if finished := len(own) - len(remaining):
-        logger.info("%d of %d sequences were finished by an earlier run", finished, len(own))
-    frames_left = sum(len(sequence.frames) for sequence in remaining)
-    with Progress(total=frames_left, unit="frame", desc="propagation", disable=None) as bar:
-        for sequence in remaining:
-            start, frames = time.monotonic(), len(sequence.frames)
-            write_sequence(sequence, folder / sequence.name, extract, settings, _teller(bar, sequence))
+        logger.info("%d of %d videos were finished by an earlier run", finished, len(own))
+    frames_left = sum(len(video.frames) for video in remaining)
+    with Progress(total=frames_left, unit="frame", desc=what, disable=None) as bar:
+        for video in remaining:
+            start, frames = time.monotonic(), len(video.frames)
+            work(video, _teller(bar, video))
             frames_left -= frames
             speed = frames / (time.monotonic() - start)
-            logger.info("%s: %d frames (%.2f frames/s); about %.0f s left", sequence.name, frames, speed, frames_left / speed)
+            logger.info("%s: %d frames (%.2f frames/s); about %.0f s left", video.name, frames, speed, frames_left / speed)
     wait_for_all()
 
 
-def _teller(bar: Progress, sequence: VideoSequence) -> Callable[[], None]:
-    """What to call after each frame of a sequence: it moves the bar, and tells the log every few minutes, where no bar is shown."""
+def _teller(bar: Progress, video: Video) -> OnFrame:
+    """What to call after each frame of a video: it moves the bar, and tells the log every few minutes, where no bar is shown."""
     done, told = itertools.count(1), time.monotonic()
 
     def on_frame() -> None:
@@ -113,7 +127,7 @@ def _teller(bar: Progress, sequence: VideoSequence) -> Callable[[], None]:
         number = next(done)
         if time.monotonic() - told >= _TELL_AFTER_S:
             told = time.monotonic()
-            logger.info("%s: %d of %d frames", sequence.name, number, len(sequence.frames))
+            logger.info("%s: %d of %d frames", video.name, number, len(video.frames))
 
     return on_frame
 
@@ -133,7 +147,7 @@ def write_sequence(
     folder: Path,
     extract: FeatureExtractor,
     settings: PropagationSettings,
-    on_frame: Callable[[], object],
+    on_frame: OnFrame,
 ) -> None:
     """Propagate through a sequence and write `folder/FRAME.png`; the folder appears when all of them are written.
 
@@ -147,11 +161,6 @@ def write_sequence(
     size = input_size(*sequence.size, rules, extract.input_multiple)
     ids = channel_ids(np.concatenate([mask.ravel() for mask in given.values()]), rules)
 
-    def read(path: Path) -> Tensor:
-        image_3HW = read_frame(path, size, rules, sequence.size)
-        # Only from pinned memory does a copy to a GPU run beside its work.
-        return image_3HW.pin_memory() if extract.device.type == "cuda" else image_3HW
-
     def write(propagated: tuple[Path, Tensor]) -> None:
         path, competed = propagated
         mask = to_mask(competed, rules, ids, size, sequence.size)
@@ -163,32 +172,17 @@ def write_sequence(
         labels_hwC = first_labels(given[number], grid, size, rules, ids)
         return with_channels(labels_hwC, given.values()) if later else labels_hwC
 
-    # Decoding takes 7 ms a frame, writing 5 ms a mask: beside a GPU, one thread for each may be the slowest part.
-    threads, most_waiting = (1, 1) if extract.device.type == "cpu" else (4, _WRITE_BEHIND)
-    with whole_folder(folder) as partial, ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as writers:
+    most_waiting = 1 if extract.device.type == "cpu" else _WRITE_BEHIND
+    with whole_folder(folder) as partial, ThreadPoolExecutor(threads_for(extract.device)) as writers:
         for frame in sequence.frames[: first + 1]:
             shown = given[first] if frame == sequence.frames[first] else np.zeros_like(given[first])
             write_mask(partial / f"{frame.stem}.png", shown)
             on_frame()
-        images = in_threads(readers, read, sequence.frames[first:], READ_AHEAD)
         beginnings = {number - first: functools.partial(start, number=number) for number in given if number > first}
-        labels = propagate_sequence(images, start, extract, rules, beginnings)
+        labels = carried_labels(sequence.frames[first:], sequence.size, start, extract, rules, beginnings)
         competed = (compete(labels_hwC, rules, extract.stride, sequence.size) for labels_hwC in labels)
         for _ in in_threads(writers, write, zip(sequence.frames[first + 1 :], competed, strict=True), most_waiting):
             on_frame()
-
-
-def in_threads(
-    pool: ThreadPoolExecutor, work: Callable[[Item], Done], items: Iterable[Item], most_waiting: int
-) -> Iterator[Done]:
-    """What `work` returns for each item, in their order; later items are worked on before earlier results are asked for."""
-    waiting: deque[Future[Done]] = deque()
-    for item in items:
-        waiting.append(pool.submit(work, item))
-        if len(waiting) > most_waiting:
-            yield waiting.popleft().result()
-    for future in waiting:
-        yield future.result()
 
 
 def write_overlays(sequences: Sequence[VideoSequence], masks: Path, folder: Path) -> None:

@@ -20,7 +20,7 @@ from eval.propagation.labels import to_mask
 from eval.propagation.masks import Mask, write_mask
 from eval.propagation.protocol import Rules
 from eval.propagation.videos import VideoSequence
-from eval.propagation.writing import whole_folder
+from eval.propagation.writing import OnFrame, whole_folder
 from eval.vip.metric import mask_name
 
 
@@ -45,8 +45,9 @@ def predicted_masks(video: VideoSequence, extract: FeatureExtractor, rules: Rule
         yield to_mask(carried_hwC, rules, classes, size, size)
 
 
-def write_video(video: VideoSequence, folder: Path, extract: FeatureExtractor, rules: Rules) -> None:
+def write_video(video: VideoSequence, folder: Path, extract: FeatureExtractor, rules: Rules, on_frame: OnFrame) -> None:
     """Write the masks of a video; the folder appears when all are written."""
     with whole_folder(folder) as partial:
         for frame, mask in zip(video.frames, predicted_masks(video, extract, rules), strict=True):
             write_mask(partial / mask_name(frame), mask)
+            on_frame()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import torch
 from PIL import Image
 
 from backbones.base import input_multiple
-from backbones.build import build_backbone
-from backbones.file import load_strictly, read_backbone_file
+from backbones.build import network_of
+from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec
 from common.distributed import choose_device, process_group, rank, wait_for_all
 from common.files import file_sha256, write_atomically
@@ -19,12 +20,11 @@ from common.launch import usable_cores
 from eval.image_checks import in_processes, look_at
 from eval.probes.matching import class_pixels
 from eval.probes.pixels import compute_metrics
-from eval.propagation.carrying import over_videos
 from eval.propagation.features import FeatureExtractor, check_inputs
 from eval.propagation.masks import blend, read_image, read_mask, resize_mask
 from eval.propagation.protocol import Rules
 from eval.propagation.videos import VideoSequence
-from eval.propagation.writing import claim, whole_folder
+from eval.propagation.writing import OnFrame, claim, over_videos, whole_folder
 from eval.record import Evaluation, unpublished
 from eval.result import RESULT_FILE, Metric, Protocol, Result, read_result, write_result
 from eval.tasks import BENCHMARKS
@@ -61,8 +61,7 @@ def evaluate(config: VipConfig) -> Result:
     start = time.monotonic()
     backbone = read_backbone_file(config.backbone)
     videos = check(config, backbone.spec)
-    network = build_backbone(backbone.spec)
-    load_strictly(network, backbone.state_dict)
+    network = network_of(backbone.spec, backbone.state_dict)
     device = choose_device(config.device)
     with process_group(device, "gloo"):
         extract = FeatureExtractor(network, config.block, device)
@@ -84,14 +83,21 @@ def evaluate(config: VipConfig) -> Result:
             over_videos(
                 videos,
                 lambda video: _is_whole(video, masks / video.name),
-                lambda video: write_video(video, masks / video.name, extract, _rules(config, video, backbone.spec)),
+                lambda video, on_frame: write_video(
+                    video, masks / video.name, extract, _rules(config, video, backbone.spec), on_frame
+                ),
             )
             artefacts = {"masks": MASKS_FOLDER}
             if config.overlays:
-                over_videos(videos, lambda _: False, partial(write_overlays, masks, config.output / OVERLAYS_FOLDER))
+                draw = partial(write_overlays, masks, config.output / OVERLAYS_FOLDER)
+                over_videos(videos, lambda _: False, draw, "overlays")
                 artefacts["overlays"] = OVERLAYS_FOLDER
             if rank() == 0:
-                write_result(config.output, _scored(evaluation, videos, artefacts, device, start))
+                if finished is None:
+                    result = _scored(evaluation, videos, artefacts, device, start)
+                else:
+                    result = replace(finished, artefacts={**finished.artefacts, **artefacts})
+                write_result(config.output, result)
             wait_for_all()
             return read_result(config.output / RESULT_FILE)
 
@@ -109,12 +115,13 @@ def _is_whole(video: VideoSequence, folder: Path) -> bool:
     return folder.is_dir() and not any(look_at(folder / mask_name(frame), labels=True).damage for frame in video.frames)
 
 
-def write_overlays(masks: Path, folder: Path, video: VideoSequence) -> None:
+def write_overlays(masks: Path, folder: Path, video: VideoSequence, on_frame: OnFrame) -> None:
     """Draw the masks of a video over its frames."""
     with whole_folder(folder / video.name) as partial_folder:
         for frame in video.frames:
             ids_HW = resize_mask(read_mask(masks / video.name / mask_name(frame)), video.size)
             Image.fromarray(blend(read_image(frame), ids_HW)).save(partial_folder / f"{frame.stem}.png")
+            on_frame()
 
 
 def _scored(

@@ -20,6 +20,7 @@ from eval.jhmdb.data import JOINTS, examine, read_joints
 from eval.jhmdb.items import read_items
 from eval.jhmdb.protocol import JhmdbRules
 from eval.jhmdb.task import evaluate
+from eval.propagation import writing
 from eval.result import read_result
 from tables.make import build_tables, render_tables
 from tests.conftest import RunMain
@@ -75,11 +76,11 @@ def test_an_interrupted_run_continues_to_the_same_result(
     original = task.find_joints
     found: list[str] = []
 
-    def find_or_die(video: task.JointVideo, extract: Any, rules: JhmdbRules) -> Any:
+    def find_or_die(video: task.JointVideo, extract: Any, rules: JhmdbRules, on_frame: Callable[[], None]) -> Any:
         if found:
             raise KeyboardInterrupt
         found.append(video.name)
-        return original(video, extract, rules)
+        return original(video, extract, rules, on_frame)
 
     with monkeypatch.context() as patched:
         patched.setattr(task, "find_joints", find_or_die)
@@ -95,8 +96,21 @@ def test_patches_of_14_pixels_need_sizes_that_are_rounded_up(config: JhmdbConfig
     config = dataclasses.replace(config, backbone=write_toy_backbone(tmp_path, spec))
     with pytest.raises(ValueError, match=r"; --round-up true takes the next sizes that fit$"):
         evaluate(config)
-    result = evaluate(dataclasses.replace(config, round_up=True))
-    assert result.protocol.deviations == {"stretched_to": [[320, 320], [322, 322]]}
+    result = evaluate(dataclasses.replace(config, round_up=True, block=0))
+    assert result.protocol.deviations == {"block": [None, 0], "stretched_to": [[320, 320], [322, 322]]}
+
+
+def test_overlays_can_be_had_later(
+    config: JhmdbConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The time of the result was that of the overlays alone."""
+    monkeypatch.setattr(writing, "_TELL_AFTER_S", 0)
+    caplog.set_level("INFO")
+    result = evaluate(config)
+    assert f"{WAVE}: 2 of {FRAMES} frames" in caplog.messages
+    later = evaluate(dataclasses.replace(config, overlays=True))
+    assert later == dataclasses.replace(result, artefacts={**result.artefacts, "overlays": "overlays"})
+    assert len(list((config.output / "overlays" / WAVE).iterdir())) == FRAMES
 
 
 def change_joints(change: Callable[[np.ndarray], object]) -> Callable[[Path], object]:
@@ -168,7 +182,7 @@ def test_joints_a_little_outside_the_frame_are_mentioned_and_scored(
 
 def test_a_list_may_be_that_of_cropmae(config: JhmdbConfig, tmp_path: Path) -> None:
     path = tmp_path / "jhmdb_vallist.txt"
-    path.write_text(f"datasets/jhmdb/{MAT} datasets/jhmdb/Rename_Images/{WAVE}\n")
+    path.write_text(f"datasets/jhmdb/{MAT} datasets/jhmdb/Rename_Images/{WAVE}/\n")
     result = evaluate(dataclasses.replace(config, video_list=path))
     assert (result.datasets["test"].num_items, result.datasets["test"].split) == (1, "jhmdb_vallist")
     assert [str(finding) for finding in examine(config.data)] == ["test: 2 of 268 videos"]

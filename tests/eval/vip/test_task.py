@@ -11,6 +11,7 @@ from PIL import Image
 
 from backbones.spec import ViTSpec
 from eval.__main__ import main
+from eval.propagation import writing
 from eval.propagation.masks import read_mask
 from eval.result import read_arrays, read_result
 from eval.vip import protocol, task
@@ -99,8 +100,22 @@ def test_patches_of_14_pixels_need_sizes_that_are_rounded_up(config: VipConfig, 
     config = dataclasses.replace(config, backbone=write_toy_backbone(tmp_path, spec))
     with pytest.raises(ValueError, match=r"; --round-up true takes the next sizes that fit$"):
         evaluate(config)
-    assert evaluate(dataclasses.replace(config, round_up=True)).protocol.deviations == {"round_up": [False, True]}
+    result = evaluate(dataclasses.replace(config, round_up=True, block=0))
+    assert result.protocol.deviations == {"block": [None, 0], "round_up": [False, True]}
     assert read_mask(config.output / "masks/videos1/000000000001_mask.png").shape == (70, 140)
+
+
+def test_overlays_can_be_had_later(
+    config: VipConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The time of the result was that of the overlays alone."""
+    monkeypatch.setattr(writing, "_TELL_AFTER_S", 0)
+    caplog.set_level("INFO")
+    result = evaluate(config)
+    assert f"videos1: 2 of {FRAMES} frames" in caplog.messages
+    later = evaluate(dataclasses.replace(config, overlays=True))
+    assert later == dataclasses.replace(result, artefacts={**result.artefacts, "overlays": "overlays"})
+    assert len(list((config.output / "overlays/videos1").iterdir())) == FRAMES
 
 
 def class_20(root: Path) -> None:
