@@ -76,18 +76,27 @@ def explain(config: ExplainConfig) -> list[Source]:
     extract = FeatureExtractor(network, config.block, choose_device(config.device))
     rules = config.rules
     size = input_size(*sequence.size, rules, extract.input_multiple)
-    numbers = [0, *range(max(1, config.frame - rules.n_last_frames), config.frame)]
+    numbers, copies = context_frames(sequence, config.frame, rules)
     features = [
         extract(read_frame(sequence.frames[number], size, rules, sequence.size)[None])[0] for number in (*numbers, config.frame)
     ]
     h, w, _ = features[-1].shape
     row, column = config.y * h // height, config.x * w // width
     with torch.inference_mode():
-        copies = max(0, rules.n_last_frames + 1 - config.frame) if rules.first_frame_unlimited else 0
         votes = voting_patches(features[-1], torch.stack(features[:-1]), row, column, rules, copies)
     sources = [vote._replace(frame=numbers[vote.frame]) for vote in votes]
     write_atomically(config.output, draw_sources(sequence, numbers, config, sources, (h, w)).savefig)
     return sources
+
+
+def context_frames(sequence: VideoSequence, frame: int, rules: Rules) -> tuple[list[int], int]:
+    """Numbers of the frames that vote for a frame's labels, and how many copies of the first of them do; ValueError without any."""
+    kept = [number for number, _ in sequence.beginnings if number < frame] if sequence.beginnings else [0]
+    if not kept:
+        raise ValueError(f"frame={frame}: no object of {sequence.name} has begun before it")
+    others = [number for number in range(kept[0], frame) if number not in kept]
+    copies = max(0, rules.n_last_frames - len(others)) if rules.first_frame_unlimited else 0
+    return sorted([*kept, *others[max(0, len(others) - rules.n_last_frames) :]]), copies
 
 
 def voting_patches(

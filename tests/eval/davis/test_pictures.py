@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from eval.davis.explain import voting_patches
+from eval.davis.explain import context_frames, voting_patches
 from eval.davis.pictures import panel_titles, sequence_metrics
 from eval.propagation.masks import overlay, write_mask
 from eval.propagation.measures import Scores
-from eval.propagation.propagator import propagate_from_everywhere, propagate_labels
+from eval.propagation.propagator import LabelPropagator, propagate_from_everywhere, propagate_labels
 from eval.propagation.protocol import RULES, ProtocolName
-from tests.eval.davis.conftest import FRAMES, HEIGHT, WIDTH, Run
+from tests.eval.davis.conftest import FRAMES, HEIGHT, WIDTH, Run, sequences_of
 
 
 def test_a_mask_has_its_colour_inside_and_on_its_contour(tmp_path: Path) -> None:
@@ -64,6 +64,28 @@ def test_the_sources_are_those_that_propagation_uses(row: int, column: int, prot
     assert len(sources) == 4 or copies
     found = sum(source.weight * labels[source.frame, source.row, source.column] for source in sources)
     torch.testing.assert_close(found, expected[row, column])
+
+
+@pytest.mark.parametrize("protocol", ["dino", "crw"])
+def test_frames_in_which_objects_begin_vote_to_the_end(protocol: ProtocolName) -> None:
+    rules, begin = replace(RULES[protocol], n_last_frames=2), (1, 3)
+    (video,) = sequences_of([9])
+    video = replace(video, beginnings=tuple((number, frozenset({number})) for number in begin))
+    with pytest.raises(ValueError, match="frame=1: no object of s0 has begun before it"):
+        context_frames(video, 1, rules)
+    propagator = LabelPropagator(numbered(begin[0]), torch.ones(1, 1, 2), rules)
+    for frame in range(begin[0] + 1, 9):
+        numbers, copies = context_frames(video, frame, rules)
+        steps = propagator._steps
+        known = propagator._features[: propagator._kept + min(steps, rules.n_last_frames)]
+        assert numbers == sorted(known.flatten().int().tolist())
+        assert copies == (max(0, rules.n_last_frames - steps) if protocol == "crw" else 0)
+        propagator.step(numbered(frame), torch.zeros(1, 1, 2) if frame in begin else None)
+
+
+def numbered(frame: int) -> torch.Tensor:
+    """Features of a grid of one patch that tell which frame it is."""
+    return torch.full((1, 1, 1), float(frame))
 
 
 def test_a_vote_is_explained(tmp_path: Path, run: Run) -> None:
