@@ -155,6 +155,7 @@ def measure_from_beginnings(annotations: Path, predictions: Path) -> SequenceMea
     """As `measure_sequence`, of every object that any annotation shows, in the frames after the first that shows it."""
     cv2.setNumThreads(1)
     paths = list(list_images(annotations, ".png", annotations)[0].values())
+    predicted, _ = list_images(predictions, ".png", predictions)
     begins: dict[int, int] = {}
     for index, path in enumerate(paths):
         for number in np.unique(without_void(read_mask(path))).tolist():
@@ -164,7 +165,8 @@ def measure_from_beginnings(annotations: Path, predictions: Path) -> SequenceMea
     region, boundary = (np.full((len(ids), len(paths)), np.nan) for _ in range(2))
     for index, path in enumerate(paths[1:], start=1):
         annotation = without_void(read_mask(path))
-        prediction = _read_prediction(predictions / path.name, annotation.shape, max(begins, default=0), one_object=False)
+        prediction_path = predicted.get(path.stem, predictions / f"{path.stem}.png")
+        prediction = _read_prediction(prediction_path, annotation.shape, max(begins, default=0), one_object=False)
         for row, number in enumerate(ids):
             if begins[number] < index:
                 region[row, index], boundary[row, index] = measure_object(annotation, prediction, number)

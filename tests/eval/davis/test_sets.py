@@ -101,6 +101,10 @@ def test_an_object_counts_in_the_frames_after_its_first(youtube: Path, tmp_path:
     expected = [[*nothing[:1], *[1.0] * (FRAMES - 1)], [*nothing[: BEGINS + 1], *[1.0] * (FRAMES - BEGINS - 1)]]
     np.testing.assert_array_equal(measures.region, expected)
     assert measures.ids == (1, 2)
+    for path in truth.iterdir():
+        path.rename(path.with_suffix(".PNG"))
+    again = measure_from_beginnings(truth, tmp_path / "found")
+    np.testing.assert_array_equal(again.region, measures.region)
 
 
 def test_a_video_may_begin_without_any_object(youtube: Path, config: DavisConfig) -> None:
