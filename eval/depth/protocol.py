@@ -7,8 +7,10 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
+from backbones.spec import BackboneSpec
 from eval.depth.config import DepthConfig
 from eval.probes.nyu import EIGEN_BOX, TRAIN_BOX, Box
+from eval.record import unpublished
 from eval.result import Protocol
 from eval.tasks import BENCHMARKS
 
@@ -73,10 +75,11 @@ def rules_of(config: DepthConfig) -> Rules:
     )
 
 
-def protocol_of(config: DepthConfig) -> Protocol:
+def protocol_of(config: DepthConfig, spec: BackboneSpec) -> Protocol:
     published, used = (dataclasses.asdict(rules) for rules in (PUBLISHED, rules_of(config)))
     deviations = {name: [published[name], value] for name, value in used.items() if value != published[name]}
-    return Protocol(name=BENCHMARKS["depth"].protocol, version=PROTOCOL_VERSION, settings=used, deviations=deviations)
+    name = BENCHMARKS["depth"].protocol
+    return Protocol(name=name, version=PROTOCOL_VERSION, settings=used, deviations=deviations | unpublished(spec))
 
 
 def learning_rate(rules: Rules, step: int) -> float:

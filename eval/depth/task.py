@@ -69,7 +69,11 @@ def evaluate(config: DepthConfig) -> Result:
     with process_group(device, "gloo"):
         datasets = {role: split.describe() for role, split in splits.items()}
         evaluation = Evaluation(
-            task="depth", options=config, backbone=backbone, protocol=protocol_of(config), datasets=datasets
+            task="depth",
+            options=config,
+            backbone=backbone,
+            protocol=protocol_of(config, backbone.spec),
+            datasets=datasets,
         )
         with evaluation.begun() as finished:
             if finished is not None:

@@ -15,6 +15,7 @@ from backbones.spec import BackboneSpec
 from eval.linear_segmentation.config import LinearSegmentationConfig, ProtocolName
 from eval.probes.data import LabelledSet
 from eval.probes.features import check_blocks, check_input
+from eval.record import unpublished
 from eval.result import Protocol
 
 PROTOCOL_VERSION = 1  # grows whenever a change can change a metric
@@ -163,7 +164,7 @@ def learning_rate(rules: Rules, base: float, step: int, total: int, per_pass: in
     return base / 2 * (1 + math.cos(math.pi * (position + 1) / total))
 
 
-def protocol_of(config: LinearSegmentationConfig, found: LabelledSet, train_split: str) -> Protocol:
+def protocol_of(config: LinearSegmentationConfig, found: LabelledSet, train_split: str, spec: BackboneSpec) -> Protocol:
     """Settings as used, and deviations; more learning rates or layers than the published add metrics and change none."""
     published, used = (dataclasses.asdict(rules) for rules in (RULES[config.protocol], rules_of(config)))
     published["train_split"], used["train_split"] = published_split(config, found), train_split
@@ -172,9 +173,8 @@ def protocol_of(config: LinearSegmentationConfig, found: LabelledSet, train_spli
         if name in deviations and used[name][0] == published[name][0]:
             del deviations[name]
     used["classes"] = found.num_classes + has_unlabelled_class(rules_of(config), found)
-    return Protocol(
-        name=f"linear-segmentation-{config.protocol}", version=PROTOCOL_VERSION, settings=used, deviations=deviations
-    )
+    name = f"linear-segmentation-{config.protocol}"
+    return Protocol(name=name, version=PROTOCOL_VERSION, settings=used, deviations=deviations | unpublished(spec))
 
 
 def published_split(config: LinearSegmentationConfig, found: LabelledSet) -> str:

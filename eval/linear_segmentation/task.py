@@ -68,7 +68,7 @@ def evaluate(config: LinearSegmentationConfig) -> Result:
             task="linear_segmentation",
             options=config,
             backbone=backbone,
-            protocol=protocol.protocol_of(config, test.of, train.name),
+            protocol=protocol.protocol_of(config, test.of, train.name, backbone.spec),
             datasets={"train": train.describe(), "test": test.describe()},
         )
         with evaluation.begun() as finished:

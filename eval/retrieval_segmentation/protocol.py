@@ -8,8 +8,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from backbones.spec import BackboneSpec
 from common.images import IMAGENET_STD
 from eval.probes.data import VOID, LabelledSet
+from eval.record import unpublished
 from eval.result import Protocol
 from eval.retrieval_segmentation.config import RetrievalSegmentationConfig
 
@@ -105,7 +107,7 @@ def settings_of(config: RetrievalSegmentationConfig, stride: int) -> Settings:
     )
 
 
-def protocol_of(config: RetrievalSegmentationConfig, stride: int) -> Protocol:
+def protocol_of(config: RetrievalSegmentationConfig, stride: int, spec: BackboneSpec) -> Protocol:
     """The protocol with hummingbird's memory size in its name, since each size has published values of its own."""
     used, published = settings_of(config, stride), PUBLISHED[config.protocol]
     name: str = config.protocol
@@ -115,5 +117,5 @@ def protocol_of(config: RetrievalSegmentationConfig, stride: int) -> Protocol:
         name = f"{name}-{sizes[max(sizes)]}"
     pairs = {key: [value, getattr(used, key)] for key, value in dataclasses.asdict(published).items()}
     pairs["input_size"][0] = published.input_size // stride * stride
-    deviations = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+    deviations = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]} | unpublished(spec)
     return Protocol(name=name, version=PROTOCOL_VERSION, settings=dataclasses.asdict(used), deviations=deviations)

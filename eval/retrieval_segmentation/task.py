@@ -82,7 +82,7 @@ def evaluate(config: RetrievalSegmentationConfig) -> Result:
             task="retrieval_segmentation",
             options=config,
             backbone=backbone,
-            protocol=protocol_of(config, _stride(backbone.spec)),
+            protocol=protocol_of(config, _stride(backbone.spec), backbone.spec),
             datasets={"train": splits[0].describe(), "test": splits[1].describe()},
         )
         with evaluation.begun() as finished:

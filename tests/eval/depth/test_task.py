@@ -151,12 +151,12 @@ def test_a_loss_without_value_names_the_reasons(config: DepthConfig) -> None:
     assert bool(batch_loss(torch.ones(2, 5, 2, 2), torch.zeros(2, 1, 4, 4), True, PUBLISHED).isnan())
 
 
-def test_defaults_are_the_published_protocol_and_everything_else_is_a_deviation(config: DepthConfig) -> None:
+def test_defaults_are_the_published_protocol_and_everything_else_is_a_deviation(config: DepthConfig, toy_spec: ViTSpec) -> None:
     default = DepthConfig(backbone=config.backbone, data=config.data, output=config.output)
     assert rules_of(default) == PUBLISHED
-    assert protocol_of(default).deviations == {}
+    assert protocol_of(default, toy_spec).deviations == {}
     changed = {"iterations", "warmup_iterations", "loss_warmup_iterations", "learning_rate", "batch_size", "crop"}
-    assert set(protocol_of(config).deviations) == changed
+    assert set(protocol_of(config, toy_spec).deviations) == changed
     assert (rules_of(config).warmup_iterations, rules_of(config).loss_warmup_iterations) == (4, 0)
 
 

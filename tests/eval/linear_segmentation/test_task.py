@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import eval.linear_segmentation.task as task
+from backbones.spec import ViTSpec
 from eval.__main__ import main
 from eval.linear_segmentation.config import LinearSegmentationConfig
 from eval.linear_segmentation.items import read_items
@@ -118,12 +119,12 @@ def test_every_head_of_a_sweep_is_trained_as_alone(configure: Configure) -> None
     assert heads(sweep)[4]["conv.weight"].shape[1] == 2 * heads(sweep)[0]["conv.weight"].shape[1]
 
 
-def test_a_sweep_that_begins_with_the_published_rate_is_no_deviation(configure: Configure) -> None:
-    rules = rules_of(configure(learning_rates=[0.001, 0.01], layers=["last", "2"]))
-    assert len(trials_of(rules)) == 4
-    protocol = protocol_of(configure(learning_rates=[0.001, 0.01], layers=["last", "2"]), find_set(configure().data), "train")
+def test_a_sweep_that_begins_with_the_published_rate_is_no_deviation(configure: Configure, toy_spec: ViTSpec) -> None:
+    sweep, found = configure(learning_rates=[0.001, 0.01], layers=["last", "2"]), find_set(configure().data)
+    assert len(trials_of(rules_of(sweep))) == 4
+    protocol = protocol_of(sweep, found, "train", toy_spec)
     assert not {"learning_rates", "layers"} & protocol.deviations.keys()
-    protocol = protocol_of(configure(layers=["2"]), find_set(configure().data), "trainaug")
+    protocol = protocol_of(configure(layers=["2"]), found, "trainaug", toy_spec)
     assert {"learning_rates", "layers", "train_split"} <= protocol.deviations.keys()
 
 
