@@ -64,13 +64,14 @@ def train_head(
     head.train()
     bar = tqdm(initial=first, total=rules.iterations, unit="update", disable=True if rank() else None, leave=False)
     for step, (maps, truth_B1HW) in enumerate(batches(first), first):
-        loss, _ = train_step(head, optimizer, maps["last"][0], truth_B1HW, step, rules)
+        loss, norm = train_step(head, optimizer, maps["last"][0], truth_B1HW, step, rules)
         bar.update()
         done = step + 1
+        # The loss also has none where two crops have no measured pixel, which then add nothing to the gradient.
+        if not math.isfinite(float(norm)):
+            reasons = "two crops with a single measured pixel, or a learning_rate that is too large"
+            raise ValueError(f"the gradient's norm is {float(norm)} in update {done}; reasons may be {reasons}")
         if done % config.checkpoint_interval == 0 or done == rules.iterations:
-            if not math.isfinite(float(loss)):
-                reasons = "two crops without measured depth, or a learning_rate that is too large"
-                raise ValueError(f"the loss is {float(loss)} after {done} updates; reasons may be {reasons}")
             logger.info("update %d of %d: loss %.4f", done, rules.iterations, float(loss))
             if rank() == 0:
                 parts = {"head": head.state_dict(), "optimizer": optimizer.state_dict()}

@@ -1,6 +1,7 @@
 """The depth task from backbone and data to a result that continues, and that significance can use."""
 
 import dataclasses
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from backbones.spec import ViTSpec
 from eval.__main__ import main
 from eval.depth import training
 from eval.depth.config import DepthConfig
-from eval.depth.head import batch_loss
+from eval.depth.head import batch_loss, make_head
 from eval.depth.items import read_items
 from eval.depth.protocol import PUBLISHED, protocol_of, rules_of
 from eval.depth.task import evaluate
 from eval.depth.transforms import draw_changes
+from eval.probes.heads import LinearHead
 from eval.result import read_result
 from eval.tasks import BENCHMARKS
 from tables.make import build_tables, render_tables
@@ -143,12 +146,37 @@ def test_a_crop_that_is_larger_than_the_images_is_refused_before_anything_runs(c
     assert not config.output.exists()
 
 
-def test_a_loss_without_value_names_the_reasons(config: DepthConfig) -> None:
+def train_on(truth_B1HW: Tensor, folder: Path, **options: Any) -> LinearHead:
+    """A head after six updates on one batch of random features, with a record of the progress after each three."""
+    options = {"iterations": 6, "batch_size": 4, "checkpoint_interval": 3, **options}
+    config = DepthConfig(backbone=folder, data=folder, output=folder, **options)
+    rules = rules_of(config)
+    head = make_head(8, rules, seed=0)
+    maps = {"last": [torch.randn(4, 8, 3, 4, generator=torch.Generator().manual_seed(0))]}
+    training.train_head(head, lambda first: repeat((maps, truth_B1HW), 6 - first), config, rules, folder / "head.pth", "")
+    return head
+
+
+def test_two_crops_without_measured_depth_change_nothing_and_stop_nothing(tmp_path: Path) -> None:
+    truth_B1HW = torch.full((4, 1, 12, 16), 2.0)
+    truth_B1HW[2:] = 0
+    assert bool(batch_loss(torch.ones(4, 5, 3, 4), truth_B1HW, True, PUBLISHED).isnan())
+    assert all(bool(weights.isfinite().all()) for weights in train_on(truth_B1HW, tmp_path).parameters())
+    assert torch.load(tmp_path / "head.pth", weights_only=True)["updates"] == 6
+
+
+def test_weights_without_value_are_an_error_at_once(tmp_path: Path) -> None:
+    """And never recorded as progress."""
+    truth_B1HW = torch.full((4, 1, 12, 16), 2.0)
+    truth_B1HW[2:] = 0
+    truth_B1HW[2, 0, 5, 5] = 2
     with pytest.raises(
-        ValueError, match=r"the loss is nan after .* updates; reasons may be .* a learning_rate that is too large"
+        ValueError, match=r"gradient's norm is nan in update 1; reasons may be two crops with a single measured"
     ):
-        evaluate(dataclasses.replace(config, learning_rate=1e30))
-    assert bool(batch_loss(torch.ones(2, 5, 2, 2), torch.zeros(2, 1, 4, 4), True, PUBLISHED).isnan())
+        train_on(truth_B1HW, tmp_path)
+    with pytest.raises(ValueError, match=r"gradient's norm is .* in update [23]; .*or a learning_rate that is too large"):
+        train_on(torch.full((4, 1, 12, 16), 2.0), tmp_path, learning_rate=1e30)
+    assert not (tmp_path / "head.pth").exists()
 
 
 def test_defaults_are_the_published_protocol_and_everything_else_is_a_deviation(config: DepthConfig, toy_spec: ViTSpec) -> None:
