@@ -85,8 +85,15 @@ def training_batches(
         share = None
         if part:
             images, targets = next(loaded)
-            share = extract(images), targets
+            maps = extract(images)
+            share = _on_cpu(maps) if world_size() > 1 else maps, targets
         yield _joined([found for found in gather_objects(share) if found is not None], device)
+
+
+def _on_cpu(maps: Maps) -> Maps:
+    """Another process cannot take what is on this one's GPU. A map of several layers stays one, which is then sent once."""
+    moved = {id(found): found.cpu() for listed in maps.values() for found in listed}
+    return {layer: [moved[id(found)] for found in listed] for layer, listed in maps.items()}
 
 
 def _joined(shares: Sequence[tuple[Maps, Tensor]], device: torch.device) -> tuple[Maps, Tensor]:
