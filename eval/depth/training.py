@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
-from tqdm import tqdm
 
 from common.distributed import full_float32, rank
 from common.files import write_atomically
@@ -25,6 +24,7 @@ from eval.depth.transforms import draw_changes, read_tensors, training_pair
 from eval.probes.heads import LinearHead
 from eval.probes.nyu import Pair
 from eval.probes.training import Draw, Maps, resume, seed_of
+from eval.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,8 @@ def train_head(
     optimizer = make_optimizer(head, rules)
     first = resume(checkpoint, digest, {"head": head, "optimizer": optimizer})["updates"]
     head.train()
-    bar = tqdm(initial=first, total=rules.iterations, unit="update", disable=True if rank() else None, leave=False)
+    quiet = True if rank() else None  # None: quiet where no terminal is
+    bar = Progress(desc="depth head", initial=first, total=rules.iterations, unit="update", disable=quiet, leave=False)
     for step, (maps, truth_B1HW) in enumerate(batches(first), first):
         loss, norm = train_step(head, optimizer, maps["last"][0], truth_B1HW, step, rules)
         bar.update()

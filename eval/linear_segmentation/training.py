@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from common.distributed import rank
 from common.files import write_atomically
@@ -20,6 +19,7 @@ from eval.probes.dense import cross_entropy
 from eval.probes.heads import LinearHead, kept_channels
 from eval.probes.pixels import compute_metrics
 from eval.probes.training import Maps, resume, seed_of
+from eval.progress import Progress
 from eval.record import Evaluation
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,8 @@ def train_heads(
     first, outcomes = state["updates"], state.get("outcomes") or [{"history": []} for _ in trials]
     total, per_pass = updates(rules, num_images)
     every = rules.evaluate_every or per_pass
-    bar = tqdm(initial=first, total=total, unit="update", disable=True if rank() else None, leave=False)
+    quiet = True if rank() else None  # None: quiet where no terminal is
+    bar = Progress(desc="linear heads", initial=first, total=total, unit="update", disable=quiet, leave=False)
     for step, (maps, labels_BHW) in enumerate(batches(first), first):
         seed = seed_of(config.seed, step)
         kept = [kept_channels(len(labels_BHW), widths[trial.layer], rules.dropout, seed) for trial in trials]
@@ -128,6 +129,7 @@ def train_heads(
             parts = {"heads": heads.state_dict(), "optimizer": optimizer.state_dict()}
             state = {"inputs": digest, "updates": done, "outcomes": outcomes, **parts}
             write_atomically(checkpoint, partial(torch.save, state))
+    bar.close()
     return outcomes
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from common.distributed import rank, wait_for_all, world_size
 from common.files import write_atomically
+from eval.progress import Progress
 from eval.result import read_arrays
 
 Counts = npt.NDArray[np.int64]
@@ -57,10 +58,17 @@ def count_in_files(
     """
     parts = [images[start : start + at_once] for start in range(0, len(images), at_once)]
     paths = [folder / f"{name}-{place:05d}.npz" for place in range(len(parts))]
-    for place, (path, part) in enumerate(zip(paths, parts, strict=True)):
-        if place % world_size() == rank() and not path.is_file():
+    own = [
+        (path, part)
+        for place, (path, part) in enumerate(zip(paths, parts, strict=True))
+        if place % world_size() == rank() and not path.is_file()
+    ]
+    quiet = True if rank() or not own else None  # None: quiet where no terminal is
+    with Progress(total=sum(len(part) for _, part in own), unit="image", desc=f"search ({name})", disable=quiet) as bar:
+        for path, part in own:
             write = partial(np.savez_compressed, allow_pickle=False, counts=count(part).astype(np.uint32))
             write_atomically(path, write)
+            bar.update(len(part))
     wait_for_all()
     return paths
 

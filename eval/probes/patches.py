@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from common.distributed import rank, world_size
 from common.launch import loader_processes
 from eval.probes.cache import FeatureStore
 from eval.probes.data import Split, read_image
 from eval.probes.features import FrozenFeatures
+from eval.progress import Progress
 
 ROWS_AT_ONCE = 2**16
 
@@ -152,7 +152,7 @@ def fill_patches(patches: Patches, extract: FrozenFeatures, batch_size: int, wor
     loaded = _load(patches, [batch for listed in batches.values() for batch in listed], workers, extract.device)
     total = sum(len(batch) for listed in batches.values() for batch in listed)
     quiet = True if rank() or not total else None  # None: quiet where no terminal is
-    with tqdm(total=total, unit="image", desc=f"patches of {patches.split.name}", disable=quiet) as bar:
+    with Progress(total=total, unit="image", desc=f"patches of {patches.split.name}", disable=quiet) as bar:
         for number, listed in batches.items():
             pixels, features = [], []
             for batch in listed:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from backbones.spec import ViTSpec
+from eval import progress
 from eval.__main__ import main
 from eval.depth import training
 from eval.depth.config import DepthConfig
@@ -200,3 +201,12 @@ def test_draws_stay_within_the_protocol_and_depend_on_their_generator_only() -> 
     assert {one.top for one in drawn} == set(range(12))  # 427 rows less 416
     assert max(one.left for one in drawn) == 21
     assert all(0.9 <= one.gamma <= 1.1 and 0.75 <= one.brightness <= 1.25 for one in recoloured)
+
+
+def test_how_long_the_training_takes_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "ESTIMATE_AFTER_S", 0)
+    with caplog.at_level("INFO", logger="eval.progress"):
+        train_on(torch.full((4, 1, 12, 16), 2.0), tmp_path)
+    assert "depth head: 6 updates take about" in caplog.text

@@ -12,6 +12,7 @@ from PIL import Image
 
 import eval.linear_segmentation.task as task
 from backbones.spec import ViTSpec
+from eval import progress
 from eval.__main__ import main
 from eval.linear_segmentation.config import LinearSegmentationConfig
 from eval.linear_segmentation.items import read_items
@@ -130,10 +131,13 @@ def test_a_sweep_that_begins_with_the_published_rate_is_no_deviation(configure: 
 
 @pytest.mark.parametrize("fails_at", [2, 4, 5])
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
-    fails_at: int, configure: Configure, monkeypatch: pytest.MonkeyPatch
+    fails_at: int, configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = configure("whole", checkpoint_interval=2)
-    wanted = evaluate(whole)
+    monkeypatch.setattr(progress, "ESTIMATE_AFTER_S", 0)
+    with caplog.at_level("INFO", logger="eval.progress"):
+        wanted = evaluate(whole)
+    assert "linear heads: 6 updates take about" in caplog.text
     parts = configure("parts", checkpoint_interval=2)
     batches = task.training_batches
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import eval.__main__
+from eval import progress
 from eval.probes import patches
 from eval.result import read_arrays, read_result
 from eval.retrieval_segmentation import retrieval, task
@@ -195,3 +196,13 @@ def test_the_neighbours_of_a_remembered_image_are_its_own_patches(config: Retrie
         assert result.metrics["aAcc"].value == 100
     assert json.loads((config.output / "config.json").read_text())["protocol"] == "capi-knn"
     assert torch.tensor(result.metrics["mIoU"].value).isfinite()
+
+
+def test_how_long_patches_and_search_take_is_said(
+    config: RetrievalSegmentationConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "ESTIMATE_AFTER_S", 0)
+    with caplog.at_level("INFO", logger="eval.progress"):
+        evaluate(config)
+    told = [record.getMessage().split(" take")[0] for record in caplog.records if record.name == "eval.progress"]
+    assert told == ["patches of trainaug: 20 images", "patches of val: 3 images", "search (test): 3 images"]
