@@ -40,6 +40,7 @@ from eval.record import Evaluation
 from eval.result import RESULT_FILE, Metric, Result, read_result, write_result
 
 Extract = Callable[[Tensor], Maps]
+LARGEST_TEST_PAIR = 1 << 24  # bytes of an image and its labels, which are as large as the file is
 IMAGES_FILE = "image_pixels.npz"
 
 
@@ -174,8 +175,8 @@ def count_all(
         labels, classes = labels_HW.to(device), len(class_names(rules, split.of))
         return torch.stack([count_pixels(predicted_HW, labels, classes) for predicted_HW in found]).int()
 
-    read, item_bytes = partial(read_test, split, rules), rules.size**2 * PIXEL_BYTES
-    counts = over_images(len(split.pairs), read, count, item_bytes, config.workers, device)
+    read = partial(read_test, split, rules)
+    counts = over_images(len(split.pairs), read, count, LARGEST_TEST_PAIR, config.workers, device)
     return list(torch.stack(counts).unbind(dim=1))
 
 

@@ -8,8 +8,8 @@ Shapes: B images of a batch.
 
 import hashlib
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -73,21 +73,33 @@ def training_batches(
     device: torch.device,
 ) -> Iterator[tuple[Maps, Tensor]]:
     """Maps and targets of whole batches, of the updates from the first on; what a pass over the images leaves over fills no batch."""
-    per_pass = max(1, num_images // batch_size)
-    own: list[list[Draw]] = []
-    for passed in range(first // per_pass, math.ceil(total / per_pass)):
-        order = torch.randperm(num_images, generator=torch.Generator().manual_seed(seed_of(seed, passed)))
-        parts = [batch.tensor_split(world_size())[rank()].tolist() for batch in order.split(batch_size)[:per_pass]]
-        own += [[(passed, index) for index in part] for part in parts]
-    own = own[first % per_pass :][: total - first]
-    loaded = load_in_order(read, [part for part in own if part], batch_size * image_bytes, workers, device)
-    for part in own:
+    own = partial(_own_draws, num_images, batch_size, seed, rank(), world_size())
+    updates, count = range(first, total), len(own(first))  # which is the same for all updates
+    loaded = load_in_order(partial(_read_own, read, own), updates if count else (), count * image_bytes, workers, device)
+    for _ in updates:
         share = None
-        if part:
+        if count:
             images, targets = next(loaded)
             maps = extract(images)
             share = _on_cpu(maps) if world_size() > 1 else maps, targets
         yield _joined([found for found in gather_objects(share) if found is not None], device)
+
+
+def _own_draws(num_images: int, batch_size: int, seed: int, number: int, processes: int, update: int) -> list[Draw]:
+    """What one of so many processes reads for an update."""
+    passed, place = divmod(update, max(1, num_images // batch_size))
+    batch = _order(num_images, seed_of(seed, passed))[place * batch_size : (place + 1) * batch_size]
+    return [(passed, index) for index in batch.tensor_split(processes)[number].tolist()]
+
+
+@lru_cache(maxsize=1)
+def _order(num_images: int, seed: int) -> Tensor:
+    """The images of a pass, in a process that reads them: nobody holds the draws of a whole training."""
+    return torch.randperm(num_images, generator=torch.Generator().manual_seed(seed))
+
+
+def _read_own(read: ReadBatch, own: Callable[[int], list[Draw]], update: int) -> tuple[Tensor, Tensor]:
+    return read(own(update))
 
 
 def _on_cpu(maps: Maps) -> Maps:
