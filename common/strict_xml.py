@@ -33,7 +33,7 @@ def parse_xml(content: bytes, root_tag: str) -> Element:
         raise ValueError(f"{len(content):,} bytes; {_MOST_BYTES:,} are the most that are read")
     try:
         parser.Parse(content, True)
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError) as error:  # LookupError: of an encoding that nobody knows
         raise ValueError(f"not XML ({error})") from error
     root = builder.close()
     if root.tag != root_tag:

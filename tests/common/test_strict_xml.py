@@ -21,6 +21,7 @@ def test_a_document_is_read() -> None:
         ("<a>" + "x" * (1 << 20) + "</a>", "bytes; 1,048,576 are the most"),
         ("<a><b></a>", "not XML"),
         ("", "not XML"),
+        ("<?xml version='1.0' encoding='foo'?><a/>", "not XML .*unknown encoding: foo"),
         ("<html></html>", "of another kind, <html> instead of <a>"),
     ],
 )
