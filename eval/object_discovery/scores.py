@@ -15,7 +15,7 @@ from common.cli import parse, run_command
 from common.files import parse_json
 from common.images import read_file
 from eval.findings import first_few
-from eval.probes.boxes import Boxes, check_data
+from eval.probes.boxes import Boxes, check_data, checked_boxes
 
 LEAST_IOU = 0.5
 
@@ -52,8 +52,8 @@ def score(config: ScoresConfig) -> tuple[int, int]:
     found = check_data(config.data, config.no_hard)
     try:
         boxes = parse_json(read_file(config.boxes).decode())["boxes"]
-        missing = [name for name in found.images if name not in boxes]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        missing = sorted(found.images.keys() - boxes.keys())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{config.boxes}: not a JSON file with `boxes` ({error!r})") from error
     if missing:
         raise ValueError(f"{config.boxes}: no box for {first_few(missing, _SHOWN)} of {config.data}")
@@ -64,7 +64,11 @@ def score(config: ScoresConfig) -> tuple[int, int]:
 def _box(listed: Any, where: str) -> Boxes:
     if not isinstance(listed, list) or len(listed) != 4 or not all(type(end) is int for end in listed):
         raise ValueError(f"{where}: {listed} is not left, top, right, bottom in whole pixels")
-    return np.array(listed)
+    try:
+        box: Boxes = checked_boxes([tuple(listed)])[0]
+    except ValueError as error:
+        raise ValueError(f"{where}: {listed}: {error}") from error
+    return box
 
 
 def main(argv: Sequence[str]) -> int:

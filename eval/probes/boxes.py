@@ -168,9 +168,9 @@ def _voc_annotation(path: Path, no_hard: bool) -> Annotation:
         left, top, right, bottom = _numbers(found, [f"bndbox/{end}" for end in ("xmin", "ymin", "xmax", "ymax")])
         boxes.append((left - 1, top - 1, right, bottom))
     if root.find("size") is None:
-        return _checked(boxes), None
+        return checked_boxes(boxes), None
     width, height = _numbers(root, ["size/width", "size/height"])
-    return _checked(boxes), (width, height)
+    return checked_boxes(boxes), (width, height)
 
 
 def _numbers(element: Element, places: list[str]) -> list[int]:
@@ -182,7 +182,8 @@ def _numbers(element: Element, places: list[str]) -> list[int]:
         raise ValueError(f"{element.tag} has {', '.join(texts)} for {', '.join(places)}") from error
 
 
-def _checked(boxes: list[tuple[int, ...]]) -> Boxes:
+def checked_boxes(boxes: list[tuple[int, ...]]) -> Boxes:
+    """The boxes [N, 4]; ValueError for one that ends before it begins, or that no image can hold."""
     if any(abs(end) > _FARTHEST for box in boxes for end in box):
         raise ValueError("a box is larger than any image")
     found = np.array(boxes, np.int64).reshape(-1, 4)
@@ -204,7 +205,7 @@ def _read_coco(root: Path) -> tuple[BoxSet | None, list[Finding]]:
         if name not in annotations:
             raise ValueError(f"not in {path.name}, which is of another version")
         boxes, size = annotations[name]
-        return _checked(boxes), size
+        return checked_boxes(boxes), size
 
     places = {name: root / "train2014" / name for name in names}
     images, findings = _read_images(root, _COCO_LIST, names, places, read, _COCO_IMAGES)

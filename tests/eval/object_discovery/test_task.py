@@ -244,7 +244,13 @@ def test_wrong_annotations_of_coco_are_refused(change: Callable[[Any], object], 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("[]", "not a JSON file with `boxes`"), ('{"boxes": {}}', r"no box for 000001\.jpg"), ("{", "not a JSON file")],
+    [
+        ("[]", "not a JSON file with `boxes`"),
+        ('{"boxes": {}}', r"no box for 000001\.jpg, 000002\.jpg"),
+        ("{", "not a JSON file"),
+        (json.dumps({"boxes": [f"{number:06}.jpg" for number in range(1, 7)]}), "not a JSON file with `boxes`"),
+        (json.dumps({"boxes": {f"{number:06}.jpg": [9, 9, 3, 20] for number in range(1, 7)}}), "a box ends before it begins"),
+    ],
 )
 def test_files_of_boxes_are_checked(content: str, message: str, voc: Path, tmp_path: Path, run_main: RunMain) -> None:
     (tmp_path / "boxes.json").write_text(content, encoding="utf-8")
