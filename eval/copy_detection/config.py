@@ -11,7 +11,7 @@ class CopyDetectionConfig:
     backbone: Path  # Backbone file to evaluate, or a function `package.module:name` that returns a network.
     data: Path  # Copydays: a folder with `original`, `strong` and, if their metrics are wanted, `crops/*` and `jpegqual/*`.
     output: Path
-    """Folder for result.json, descriptors and the metrics of every query. The same command line continues an interrupted run."""
+    """Folder for result.json, descriptors and the precision of strong changes. The same command line continues an interrupted run."""
     name: str = ""  # Name of the row in the tables; by default the backbone file's.
     whitening: Path | None = None
     """Folder of images at any depth by which descriptors are whitened. DINO took 20,000 of YFCC100M, which are not published."""

@@ -1,4 +1,4 @@
-"""Significance takes the metrics of every query."""
+"""Significance takes the precision of every strong change."""
 
 from eval.probes.means import read_items
 

@@ -7,7 +7,6 @@ import time
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -72,19 +71,21 @@ def read_input(image: Image.Image, side: int) -> Tensor:
 def conclude(
     config: CopyDetectionConfig, rules: Rules, found: Copydays, images: FeatureStore, others: dict[str, FeatureStore]
 ) -> Outcome:
-    """Search for the originals of every query of every block, of which the originals are one, and write the precisions."""
-    names = [f"{block}/{path.name}" for block, paths in found.blocks.items() for path in paths]
+    """Search for the originals of every query of every block, of which the originals are one.
+
+    The precisions of the strong block are written: the items of its mean, which alone stands in tables, are its own queries.
+    """
     sizes = [len(paths) for paths in found.blocks.values()]
     by_whitening = whitening(all_rows(others["whitening"]), rules) if "whitening" in others else None
     by_block = dict(zip(found.blocks, whitened(all_rows(images), by_whitening).split(sizes), strict=True))
     database = by_block[ORIGINAL]
     if "distractors" in others:
         database = torch.cat([database, whitened(all_rows(others["distractors"]), by_whitening)])
-    positives, metrics, values = found.positives(), {}, {}
+    positives, values = found.positives(), {}
     for block in (STRONG, *(other for other in by_block if other != STRONG)):
-        precision_Q = precisions(search(by_block[block], database, rules)[1].numpy(), positives[block])
-        metrics[f"mAP {block}"] = Metric(value=float(precision_Q.mean()), unit="fraction")
-        values[f"mAP {block}"] = np.full(len(names), np.nan)
-        values[f"mAP {block}"][[name.startswith(f"{block}/") for name in names]] = precision_Q
-    write_items(config.output, names, values)
+        found_Qk = search(by_block[block], database, rules)[1].numpy()
+        values[f"mAP {block}"] = precisions(found_Qk, positives[block])
+    strong = f"mAP {STRONG}"
+    write_items(config.output, [path.name for path in found.blocks[STRONG]], {strong: values[strong]})
+    metrics = {name: Metric(value=float(values_Q.mean()), unit="fraction") for name, values_Q in values.items()}
     return metrics, {ARTEFACT: ITEMS_FILE}

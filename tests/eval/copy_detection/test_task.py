@@ -49,9 +49,9 @@ def test_the_command_from_backbone_to_result(folders: Path, toy_file: Path, tmp_
     assert f"{result.metrics['mAP strong'].value:.3f}" in render_tables(build_tables(tmp_path / "runs"))["copydays.csv"]
     items = read_items(result, output)
     assert items is not None
-    assert len(items[0]) == 3 + 6 + 18 * 3
-    for name, values in items[1].items():
-        assert np.mean(values) == pytest.approx(result.metrics[name].value)
+    # Queries of other blocks would blur the test against a published figure.
+    assert len(items[0]) == 6
+    assert np.mean(items[1]["mAP strong"]) == pytest.approx(result.metrics["mAP strong"].value)
     config = CopyDetectionConfig(
         backbone=toy_file, data=folders / "copydays", output=tmp_path / "plain", image_size=64, workers=0, device="cpu"
     )
