@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from backbones.base import PlainViT, check_size, input_multiple
 from backbones.build import AnyBackbone
-from backbones.spec import BackboneSpec, ForeignSpec, PlainViTSpec
+from backbones.spec import BackboneSpec, ForeignSpec, PlainViTSpec, ResNetSpec
 from common.distributed import full_float32
 
 
@@ -33,6 +34,18 @@ def check_input(spec: BackboneSpec, side: int | None) -> None:
     elif not spec.size_step:
         only = f"{spec.image_size} x {spec.image_size} pixels"
         raise ValueError(f"{spec.name} takes images of {only} only; this protocol has images of many sizes")
+
+
+def fills_patch(size: tuple[int, int], side: int, scale: float, spec: BackboneSpec) -> bool:
+    """Whether an image of this (width, height) still fills a patch, once no side is longer than `side` and it is scaled."""
+    if isinstance(spec, ResNetSpec):
+        return True
+    multiple = input_multiple(spec)
+    if min(size) * min(1, side / max(size)) * scale >= multiple + 1:  # a million images need no thumbnail
+        return True
+    image = Image.new("1", size)
+    image.thumbnail((side, side))  # rounds as the network's input is rounded
+    return int(min(image.size) * scale) >= multiple
 
 
 class FrozenFeatures:

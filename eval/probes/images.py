@@ -21,7 +21,7 @@ from backbones.spec import BackboneSpec, ForeignSpec, PlainViTSpec, ResNetSpec
 from common.distributed import full_float32, rank, world_size
 from common.files import text_sha256
 from common.images import IMAGENET_MEAN, IMAGENET_STD, is_image_name, walk_files
-from eval.findings import refuse
+from eval.findings import about, refuse
 from eval.image_checks import damage_findings, look_at_all
 from eval.probes.cache import FeatureStore
 from eval.probes.data import read_image
@@ -39,8 +39,11 @@ _FILES_AT_ONCE = 50_000
 CLASS_TOKEN = "CLS token after the final norm"
 
 
-def list_images(folder: Path, option: str) -> list[str]:
-    """The paths of all images in a folder, at any depth, sorted; ValueError if there is none, or if one is damaged."""
+def list_images(folder: Path, option: str, fits: Callable[[tuple[int, int]], bool] = bool) -> list[str]:
+    """The paths of all images in a folder, at any depth, sorted; ValueError if there is none, or if one is damaged or does not fit.
+
+    `fits` says of a (width, height) whether the network can take an image of that size.
+    """
     if not folder.is_dir():
         raise ValueError(f"{option} {folder}: no such folder; give one that holds images")
     # A million Path objects would take a gigabyte.
@@ -49,7 +52,12 @@ def list_images(folder: Path, option: str) -> list[str]:
         raise ValueError(f"{option} {folder}: no image in it; give a folder that holds images")
     for start in range(0, len(paths), _FILES_AT_ONCE):
         part = [Path(path) for path in paths[start : start + _FILES_AT_ONCE]]
-        refuse(damage_findings(look_at_all(part, 0, option), folder, "repair or remove them"), folder)
+        facts = list(look_at_all(part, 0, option))
+        sizes = {os.path.relpath(fact.path, folder): fact.size for fact in facts if fact.size and not fits(fact.size)}
+        small = (f"{name} ({width} x {height})" for name, (width, height) in sizes.items())
+        advice = "remove them, or give a larger --image-size"
+        text = "images are so small or narrow that a side becomes smaller than a patch"
+        refuse([*damage_findings(facts, folder, "repair or remove them"), *about("wrong", text, small, advice)], folder)
     return paths
 
 

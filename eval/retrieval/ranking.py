@@ -24,9 +24,7 @@ def rank_images(images_ND: Tensor, queries_QD: Tensor, distractors: Iterable[Ten
     Distractors come in blocks [R, D], of which one at a time is in memory. Of equals, images come first, in their order.
     """
     similarities_QN = queries_QD @ images_ND.T
-    order_QN = similarities_QN.argsort(dim=1, descending=True, stable=True)
-    ranks_QN = torch.empty_like(order_QN)
-    ranks_QN.scatter_(1, order_QN, torch.arange(len(images_ND)).expand_as(order_QN))
+    ranks_QN = similarities_QN.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     for block_RD in distractors:
         block_QR = (queries_QD @ block_RD.T).sort(dim=1).values
         ranks_QN += len(block_RD) - torch.searchsorted(block_QR, similarities_QN, right=True)

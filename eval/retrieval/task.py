@@ -17,7 +17,7 @@ from backbones.build import AnyBackbone
 from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec
 from eval.probes.cache import FeatureStore
-from eval.probes.features import check_input
+from eval.probes.features import check_input, fills_patch
 from eval.probes.images import all_rows, describe_images, extract_vectors, image_token, list_images, normalised, whole_patches
 from eval.probes.means import ARTEFACT, ITEMS_FILE, write_items
 from eval.probes.running import Outcome, run_frozen
@@ -32,7 +32,9 @@ def check(config: RetrievalConfig, spec: BackboneSpec) -> tuple[Landmarks, list[
     """Find a user's mistakes before anything heavy starts; list the images, and the paths of the distractors."""
     check_input(spec, None)
     found = check_data(config.data)
-    return found, list_images(config.distractors, "--distractors") if config.distractors else []
+    rules = rules_of(config, found.key, spec, 0)
+    fits = partial(fills_patch, side=rules.image_size, scale=min(rules.scales), spec=spec)
+    return found, list_images(config.distractors, "--distractors", fits) if config.distractors else []
 
 
 def evaluate(config: RetrievalConfig) -> Result:
@@ -85,5 +87,4 @@ def conclude(
     blocks = (F.normalize(distractors.rows(torch.arange(span.start, span.stop)), dim=1) for span in spans if distractors)
     values = query_metrics(rank_images(database, queries, blocks), found.sorts, rules.ranks)
     write_items(config.output, found.query_items, values)
-    metrics = {name: Metric(value=float(np.nanmean(values_Q))) for name, values_Q in values.items()}
-    return metrics, {ARTEFACT: ITEMS_FILE}
+    return {name: Metric(value=float(np.nanmean(values_Q))) for name, values_Q in values.items()}, {ARTEFACT: ITEMS_FILE}

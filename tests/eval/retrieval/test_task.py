@@ -15,6 +15,7 @@ from PIL import Image
 
 from backbones.spec import ResNetSpec, ViTSpec
 from eval.__main__ import main
+from eval.probes.features import fills_patch
 from eval.probes.images import whole_patches
 from eval.result import read_result
 from eval.retrieval.config import RetrievalConfig
@@ -22,7 +23,7 @@ from eval.retrieval.data import SIZES, check_data, examine
 from eval.retrieval.items import read_items
 from eval.retrieval.protocol import PUBLISHED, protocol_of, rules_of
 from eval.retrieval.ranking import query_metrics, rank_images
-from eval.retrieval.task import evaluate
+from eval.retrieval.task import evaluate, read_input, scaled_inputs
 from eval.tasks import BENCHMARKS
 from tables.make import build_tables, render_tables
 from tests.conftest import RunMain
@@ -79,6 +80,9 @@ def test_distractors_are_ranked_in_blocks_and_never_right(config: RetrievalConfi
     assert among.protocol.deviations["distractors"] == [0, 8]
     assert among.datasets["distractors"].num_items == 8
     assert among.metrics["mAP Hard"].value <= alone.metrics["mAP Hard"].value
+    Image.new("L", (640, 9)).save(tmp_path / "photos/narrow.png")
+    with pytest.raises(ValueError, match=r"photos: images are so small or narrow .* a patch: narrow\.png \(640 x 9\); remove"):
+        evaluate(dataclasses.replace(config, distractors=tmp_path / "photos", output=tmp_path / "narrow"))
     with pytest.raises(ValueError, match=r"--distractors .*: no image in it"):
         evaluate(dataclasses.replace(config, distractors=tmp_path / "runs"))
 
@@ -103,6 +107,10 @@ def test_defaults_are_the_published_protocols(config: RetrievalConfig, toy_spec:
 
 
 def test_what_fills_no_patch_is_cut_off(toy_spec: ViTSpec) -> None:
+    for size, fits in (((1024, 64), True), ((64, 1024), True), ((1024, 62), False), ((31, 40), False), ((32, 40), True)):
+        assert fills_patch(size, 512, 0.5, toy_spec) == fits
+        sizes = [image.shape[-2:] for image in scaled_inputs(read_input(Image.new("RGB", size), 512)[None], (1.0, 0.5))]
+        assert (min(sizes[-1]) >= 16) == fits
     assert whole_patches(torch.zeros(1, 3, 41, 63), toy_spec).shape[-2:] == (32, 48)
     assert whole_patches(torch.zeros(1, 3, 41, 63), ResNetSpec(layers=(1, 1, 1, 1))).shape[-2:] == (41, 63)
     with pytest.raises(ValueError, match="40 x 15 pixels is smaller than a patch of 16"):
