@@ -51,6 +51,14 @@ def test_a_published_row_of_another_data_set_is_not_beside_the_own_one(runs: Pat
     assert published == [("DINO", "61.9 (-1.0)", "ImageNet-1k", "published")]
 
 
+def test_a_figure_whose_image_size_is_not_stated_is_compared_with_no_run(runs: Path, write: WriteResult) -> None:
+    spec = VIT_SMALL | {"patch_size": 14}
+    values = {"mAP Hard": 30.0, "mAP Medium": 50.0}
+    write("mine", "retrieval", protocol="revisited-dino", values=values, spec=spec)
+    assert [line[0] for line in _lines(runs)] == ["mine"]
+    assert "43.2" in render_all(runs)["retrieval_dino.csv"]
+
+
 def test_nothing_comes_before_the_small_table_on_the_page_and_in_the_report(runs: Path, write: WriteResult) -> None:
     _own(write)
     page = render_all(runs)["summary.md"]
