@@ -16,6 +16,9 @@ from common.files import lock_folder, write_text_atomically
 from eval.davis.config import SequenceOptions
 from eval.davis.data import ALL_SEQUENCES, DavisSplit, choose_sequences, image_set_path, read_image_set, sequence_names
 from eval.davis.official import compare_with_official
+from eval.davis.sets import SETS
+from eval.findings import first_few
+from eval.image_checks import list_images
 from eval.propagation.measures import METRICS, Scores, score_sequences
 from eval.propagation.videos import subfolders
 
@@ -75,7 +78,9 @@ def _chosen(config: ScoresConfig) -> tuple[Path, list[str]]:
     split = DavisSplit.chosen(config.annotations, config, config.sequences)
     folder = split.masks_folder
     if split.dataset != "davis":
-        return folder, sequence_names(split)
+        names = sequence_names(split)
+        _require_masks(split, names)
+        return folder, names
     if not (config.annotations / "Annotations").is_dir():
         # For DAVIS/Annotations/480p, the lists are beside Annotations.
         folder = config.annotations
@@ -84,6 +89,16 @@ def _chosen(config: ScoresConfig) -> tuple[Path, list[str]]:
         raise ValueError(f"{folder}: no such folder of annotations")
     listed = split.split != ALL_SEQUENCES and (split.root / "ImageSets").is_dir()
     return folder, choose_sequences(split, read_image_set(image_set_path(split)) if listed else subfolders(folder))
+
+
+def _require_masks(split: DavisSplit, names: Sequence[str]) -> None:
+    """ValueError where frames have no mask: with those of beginnings alone, objects would be missed where they are not drawn."""
+    for name in names:
+        frames, _ = list_images(split.frames_folder / name, ".jpg", split.root)
+        masks, _ = list_images(split.masks_folder / name, ".png", split.root)
+        if absent := [stem for stem in frames if stem not in masks]:
+            server = f"; {SETS[split.dataset].server} scores where masks are withheld"
+            raise ValueError(f"{split.masks_folder / name}: no masks of frames {first_few(absent, 3)}{server}")
 
 
 def _csv_text(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:

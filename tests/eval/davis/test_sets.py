@@ -12,13 +12,14 @@ from PIL import Image
 
 from eval.davis.config import DavisConfig
 from eval.davis.data import DavisSplit, examine, find_sequences
+from eval.davis.scores import ScoresConfig, score
 from eval.davis.task import evaluate
 from eval.propagation.masks import PALETTE_256x3, read_image, read_mask, write_mask
 from eval.propagation.measures import measure_from_beginnings
 from eval.propagation.protocol import ProtocolName
 from eval.record import metrics_line
 from tables.make import build_tables, render_tables
-from tests.eval.davis.conftest import FRAMES, draw_sequence
+from tests.eval.davis.conftest import FRAMES, Run, draw_sequence
 
 
 def test_a_split_of_davis_whose_masks_are_withheld_gets_masks_for_its_server(davis: Path, config: DavisConfig) -> None:
@@ -114,6 +115,16 @@ def test_a_video_may_begin_without_any_object(youtube: Path, config: DavisConfig
     evaluate(config)
     masks = [read_mask(config.output / f"masks/aa01/{number:05d}.png") for number in range(FRAMES)]
     assert [sorted(np.unique(mask).tolist()) for mask in masks[: BEGINS + 1]] == [[0], [0], [0, 2]]
+
+
+def test_the_command_scores_only_where_all_masks_are_there(youtube: Path, tmp_path: Path, run: Run) -> None:
+    """The masks of beginnings lack the objects that began before, which counted as wrong."""
+    options = "--dataset", "youtube-vos-2018", "--annotations", youtube, "--output", tmp_path / "scored"
+    given = "--predictions", youtube / "train/Annotations"
+    assert run("scores", *options, *given, "--split", "train").output().splitlines()[1].startswith("1.0,1.0,")
+    message = r"valid/Annotations/aa01: no masks of frames 00001, 00003, 00004; .*/7685 scores where masks are withheld"
+    with pytest.raises(ValueError, match=message):
+        score(ScoresConfig(annotations=youtube, predictions=given[1], output=tmp_path, dataset="youtube-vos-2018"))
 
 
 def test_what_is_wrong_with_such_a_folder_is_said_in_one_line(youtube: Path) -> None:
