@@ -75,7 +75,9 @@ def describe(root: Path, videos: Sequence[JointVideo], listing: Path | None) -> 
     items = [f"{video.name} {len(video.frames)} frames {video.size[1]}x{video.size[0]}" for video in videos]
     joints = ", ".join(f"{video.places_2JT.sum():.6f}" for video in videos)
     split = "test of split 1" if listing is None else listing.stem
-    return describe_dataset(root, "JHMDB", split, items, TEST_VIDEOS, content=joints)
+    # A list of as many other videos is not the whole of the split.
+    other = listing is not None and (root / "splits").is_dir() and video_names(root, listing) != video_names(root, None)
+    return describe_dataset(root, "JHMDB", split, items, TEST_VIDEOS, other, content=joints)
 
 
 def video_names(root: Path, listing: Path | None) -> list[str]:

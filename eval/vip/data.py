@@ -45,7 +45,9 @@ def examine(folder: Path, deep: bool = False, jobs: int = 0) -> list[Finding]:
 
 def describe(root: Path, videos: Sequence[VideoSequence], video_list: Path | None) -> Dataset:
     items = [f"{video.name} {len(video.frames)} frames {video.size[1]}x{video.size[0]}" for video in videos]
-    return describe_dataset(root, "VIP", "val" if video_list is None else video_list.stem, items, VAL_VIDEOS)
+    # A list of as many other videos is not the whole of val.
+    other = video_list is not None and (root / _LIST).is_file() and video_names(root, video_list) != video_names(root, None)
+    return describe_dataset(root, "VIP", "val" if video_list is None else video_list.stem, items, VAL_VIDEOS, other)
 
 
 def video_names(root: Path, video_list: Path | None) -> list[str]:

@@ -14,7 +14,7 @@ from eval.__main__ import main
 from eval.propagation import writing
 from eval.propagation.masks import read_mask
 from eval.result import read_arrays, read_result
-from eval.vip import protocol, task
+from eval.vip import data, protocol, task
 from eval.vip.config import VipConfig
 from eval.vip.data import examine
 from eval.vip.items import read_items
@@ -152,9 +152,17 @@ def test_wrong_data_are_refused_before_anything_runs(config: VipConfig, change: 
     assert any(finding.is_problem for finding in examine(config.data))
 
 
-def test_a_list_may_be_that_of_cropmae(config: VipConfig, tmp_path: Path) -> None:
+def test_a_list_may_be_that_of_cropmae(config: VipConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "vip_vallist.txt"
     path.write_text("datasets/VIP/Images/videos2 datasets/VIP/Annotations/Category_ids/videos2\n")
     result = evaluate(dataclasses.replace(config, video_list=path))
     assert result.datasets["test"].num_items == 1
+    monkeypatch.setattr(data, "VAL_VIDEOS", 1)
+    (config.data / "lists/val_videos.txt").write_text("videos1\n")
+    videos = data.find_videos(config.data, path)
+    assert data.describe(config.data, videos, path).coverage == "subset"  # as many others are not the whole
+    (config.data / "lists/val_videos.txt").write_text("videos2\n")
+    assert data.describe(config.data, videos, path).coverage == "full"
+    monkeypatch.undo()
+    (config.data / "lists/val_videos.txt").write_text("videos1\nvideos2\n")
     assert [str(finding) for finding in examine(config.data)] == ["val: 2 of 50 videos"]
