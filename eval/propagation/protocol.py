@@ -6,6 +6,7 @@ alexandre-eymael/CropMAE 5d0dab2, which is code of ajabri/videowalk 047f3f4, who
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -131,9 +132,10 @@ class PropagationSettings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name}={value} must be at least {least}")
-        if self.temperature is not None and not self.temperature >= LOWEST_TEMPERATURE:
+        if self.temperature is not None and not LOWEST_TEMPERATURE <= self.temperature < math.inf:
             raise ValueError(
-                f"temperature={self.temperature} must be at least {LOWEST_TEMPERATURE}: exp(1 / temperature) overflows"
+                f"temperature={self.temperature} must be a number of at least {LOWEST_TEMPERATURE}: "
+                "below that, exp(1 / temperature) overflows"
             )
         if self.round_up and self.protocol not in OF_DINO:
             raise ValueError(

@@ -1,6 +1,7 @@
 """From a frame's file to features, by the published protocol and the fixed one."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,8 +23,14 @@ CPU = torch.device("cpu")
 PIXELS = np.random.default_rng(0).integers(0, 256, (100, 170, 3), np.uint8)
 
 
-@pytest.mark.parametrize("wrong", [{"topk": 0}, {"n_last_frames": -1}, {"short_side": 63}, {"temperature": 0.0}, {"block": -1}])
-def test_impossible_settings(wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"topk": 0}, {"n_last_frames": -1}, {"short_side": 63}, {"block": -1}),
+        *({"temperature": value} for value in (0.0, float("nan"), float("inf"))),
+    ],
+)
+def test_impossible_settings(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         PropagationSettings(**wrong)
 
