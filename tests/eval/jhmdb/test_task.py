@@ -21,9 +21,10 @@ from eval.jhmdb.items import read_items
 from eval.jhmdb.protocol import JhmdbRules
 from eval.jhmdb.task import evaluate
 from eval.propagation import writing
-from eval.result import read_result
+from eval.result import read_arrays, read_result
 from tables.make import build_tables, render_tables
 from tests.conftest import RunMain
+from tests.processes import evaluate_in_two
 from tests.toy import write_toy_backbone
 from tools.sample_data.videos import draw_jhmdb
 
@@ -111,6 +112,16 @@ def test_overlays_can_be_had_later(
     later = evaluate(dataclasses.replace(config, overlays=True))
     assert later == dataclasses.replace(result, artefacts={**result.artefacts, "overlays": "overlays"})
     assert len(list((config.output / "overlays" / WAVE).iterdir())) == FRAMES
+
+
+def test_two_processes_give_what_one_gives(config: JhmdbConfig, tmp_path: Path) -> None:
+    alone, two = evaluate(config), dataclasses.replace(config, output=tmp_path / "two")
+    evaluate_in_two("eval.jhmdb.task", two, tmp_path / "processes")
+    together = read_result(two.output / "result.json")
+    assert (together.metrics, together.environment.world_size) == (alone.metrics, 2)
+    for name in (STAND, WAVE):
+        found, wanted = (read_arrays(output / f"joints/{name}.npz")["places"] for output in (two.output, config.output))
+        assert np.array_equal(found, wanted)
 
 
 def change_joints(change: Callable[[np.ndarray], object]) -> Callable[[Path], object]:
