@@ -5,15 +5,14 @@ Everything random comes from one generator per image, so that it depends on neit
 Shapes: H x W pixels; boxes are (top, bottom, left, right), half-open. Labels are classes from 0, and `VOID`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, RandomResizedCrop
-from torchvision.transforms import functional as TF
 
 from eval.linear_segmentation.protocol import Rules, has_unlabelled_class
 from eval.probes import augment
@@ -26,24 +25,47 @@ from eval.probes.training import Draw, seed_of
 PIXEL_BYTES = 13  # three channels of float32 and a label
 
 
-def training_pair(image: Image.Image, labels_HW: Array, rules: Rules, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """A random part of an image, resized, mirrored and recoloured: float [3, size, size], normalised, and labels of that size."""
-    by_opencv = rules.resize == "opencv"
+class Changes(NamedTuple):
+    """What is drawn for a training image."""
+
+    labels_HW: Array  # of the whole image, at the size that it is resized to
+    box: Box
+    flip: bool
+    colours: list[augment.Change]
+
+
+def draw_changes(labels_HW: Array, rules: Rules, random: np.random.Generator) -> Changes:
+    height, width = labels_HW.shape
     if rules.stride is None:
-        part, labels = _cut_and_stretched(image, labels_HW, rules, random)
+        box = augment.random_part((height, width), rules.scales, random)
     else:
-        wanted = augment.scaled_size(image.size, rules.size, float(random.uniform(*rules.scales)), by_opencv)
-        resized, labels_HW = augment.resize_image(image, wanted, by_opencv), augment.resize_labels(labels_HW, wanted, by_opencv)
-        top, bottom, left, right = chosen_box(labels_HW, rules, random)
-        part, labels = resized[top:bottom, left:right], labels_HW[top:bottom, left:right]
-    if random.random() < rules.flip:
-        part, labels = part[:, ::-1], labels[:, ::-1]
-    pixels_3HW = torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)
-    if rules.hue_degrees is not None:
-        pixels_3HW = augment.recoloured(pixels_3HW, augment.colour_changes(rules.hue_degrees, random), by_opencv)
+        by_opencv = rules.resize == "opencv"
+        wanted = augment.scaled_size((width, height), rules.size, float(random.uniform(*rules.scales)), by_opencv)
+        labels_HW = augment.resize_labels(labels_HW, wanted, by_opencv)
+        box = augment.first_mixed_box(labels_HW, augment.random_boxes(wanted, rules.size, random), rules.largest_share)
+    flip = bool(random.random() < rules.flip)
+    colours = [] if rules.hue_degrees is None else augment.colour_changes(rules.hue_degrees, random)
+    return Changes(labels_HW, box, flip, colours)
+
+
+def training_pair(image: Image.Image, changes: Changes, rules: Rules) -> tuple[Tensor, Tensor]:
+    """A part of an image, resized, mirrored and recoloured: float [3, size, size], normalised, and labels of that size."""
+    by_opencv = rules.resize == "opencv"
+    (height, width), (top, bottom, left, right) = changes.labels_HW.shape, changes.box
+    if rules.stride is None:
+        square = (rules.size, rules.size)
+        part = np.array(image.crop((left, top, right, bottom)).resize(square, Image.Resampling.BILINEAR))
+        whole = Image.fromarray(changes.labels_HW)
+        labels = np.array(whole.crop((left, top, right, bottom)).resize(square, Image.Resampling.NEAREST))
+    else:
+        part = augment.resize_image(image, (width, height), by_opencv)[top:bottom, left:right]
+        labels = changes.labels_HW[top:bottom, left:right]
+    pixels_3HW, labels_HW = torch.from_numpy(part).permute(2, 0, 1), torch.from_numpy(labels)
+    if changes.flip:
+        pixels_3HW, labels_HW = pixels_3HW.flip(-1), labels_HW.flip(-1)
+    pixels_3HW = augment.recoloured(pixels_3HW, changes.colours, by_opencv)
     missing = (0, rules.size - part.shape[1], 0, rules.size - part.shape[0])
-    padded = F.pad(torch.from_numpy(np.ascontiguousarray(labels)), missing, value=VOID)
-    return F.pad(augment.normalised(pixels_3HW), missing), padded
+    return F.pad(augment.normalised(pixels_3HW), missing), F.pad(labels_HW, missing, value=VOID)
 
 
 def test_pair(image: Image.Image, labels_HW: Array, rules: Rules) -> tuple[Tensor, Tensor]:
@@ -58,29 +80,6 @@ def test_pair(image: Image.Image, labels_HW: Array, rules: Rules) -> tuple[Tenso
     return augment.normalised(pixels), nearest(torch.from_numpy(labels), (rules.scored_side, rules.scored_side))
 
 
-def chosen_box(labels_HW: Array, rules: Rules, random: np.random.Generator) -> Box:
-    """The first box in which no class has too large a share, or the eleventh, which nobody checks."""
-
-    def boxes() -> Iterator[Box]:
-        while True:
-            top, left = (int(random.integers(0, max(side - rules.size, 0) + 1)) for side in labels_HW.shape)
-            yield top, top + rules.size, left, left + rules.size
-
-    return augment.first_mixed_box(labels_HW, boxes(), rules.largest_share)
-
-
-def _cut_and_stretched(image: Image.Image, labels_HW: Array, rules: Rules, random: np.random.Generator) -> tuple[Array, Array]:
-    """A random part of any shape, stretched to a square."""
-    # torchvision draws from the global generator only; other users of it must not notice.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(random.integers(2**48)))
-        box = RandomResizedCrop.get_params(image, list(rules.scales), [3 / 4, 4 / 3])
-    side = [rules.size, rules.size]
-    part = TF.resized_crop(image, *box, side, InterpolationMode.BILINEAR)
-    labels = TF.resized_crop(Image.fromarray(labels_HW), *box, side, InterpolationMode.NEAREST)
-    return np.array(part), np.array(labels)
-
-
 def _read_pair(split: Split, rules: Rules, index: int) -> tuple[Image.Image, Array]:
     """An image, and classes from 0, `VOID` where the pixel does not count."""
     image_path, label_path = list(split.pairs.values())[index]
@@ -92,10 +91,11 @@ def _read_pair(split: Split, rules: Rules, index: int) -> tuple[Image.Image, Arr
 
 
 def read_batch(split: Split, rules: Rules, seed: int, draws: Sequence[Draw]) -> tuple[Tensor, Tensor]:
-    pairs = [
-        training_pair(*_read_pair(split, rules, index), rules, np.random.default_rng(seed_of(seed, passed, index)))
-        for passed, index in draws
-    ]
+    pairs = []
+    for passed, index in draws:
+        image, labels_HW = _read_pair(split, rules, index)
+        changes = draw_changes(labels_HW, rules, np.random.default_rng(seed_of(seed, passed, index)))
+        pairs.append(training_pair(image, changes, rules))
     images, labels = zip(*pairs, strict=True)
     return torch.stack(images), torch.stack(labels)
 

@@ -1,4 +1,4 @@
-"""mmseg's transforms of images with label maps, and DINOv3's variants of them: sizes, boxes, colours.
+"""Transforms of images with label maps, mmseg's and DINOv3's variants of them, and torchvision's parts: sizes, boxes, colours.
 
 Shapes: H x W pixels; boxes are (top, bottom, left, right), half-open. Labels are classes from 0, and `VOID`.
 """
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as TF
 
 from common.images import IMAGENET_MEAN, IMAGENET_STD
@@ -54,6 +55,22 @@ def resize_labels(labels_HW: Array, wanted: tuple[int, int], by_opencv: bool) ->
     if not by_opencv:
         return nearest(torch.from_numpy(labels_HW), wanted[::-1]).numpy()
     return np.asarray(cv2.resize(labels_HW, wanted, interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
+
+
+def random_part(size: tuple[int, int], scales: tuple[float, float], random: np.random.Generator) -> Box:
+    """A part of an image of (height, width), with a share of its area within `scales` and sides of 3:4 to 4:3."""
+    # torchvision draws from the global generator only; other users of it must not notice.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(random.integers(2**48)))
+        top, left, height, width = RandomResizedCrop.get_params(torch.empty(1, *size), list(scales), [3 / 4, 4 / 3])
+    return top, top + height, left, left + width
+
+
+def random_boxes(size: tuple[int, int], side: int, random: np.random.Generator) -> Iterator[Box]:
+    """Squares in an image of (width, height), one after the other; they exceed sides that are shorter."""
+    while True:
+        top, left = (int(random.integers(0, max(length - side, 0) + 1)) for length in size[::-1])
+        yield top, top + side, left, left + side
 
 
 def first_mixed_box(labels_HW: Array, boxes: Iterator[Box], largest_share: float | None) -> Box:

@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,26 +15,21 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms import functional as TF
 
+from common.images import IMAGENET_MEAN, IMAGENET_STD
 from eval.linear_segmentation.protocol import RULES, Rules, learning_rate
-from eval.linear_segmentation.task import predict
+from eval.linear_segmentation.task import class_names, extract_maps, predict, summary
 from eval.linear_segmentation.training import make_optimizer, train_step
-from eval.linear_segmentation.transforms import test_pair
-from eval.probes.augment import (
-    LONGEST_ASPECT,
-    first_mixed_box,
-    normalised,
-    recoloured,
-    resize_image,
-    resize_labels,
-    scaled_size,
-)
-from eval.probes.data import VOID
-from eval.probes.dense import cross_entropy, enlarged, joined_windows, predicted_classes, window_boxes
+from eval.linear_segmentation.transforms import draw_changes, read_test, test_pair, training_pair
+from eval.probes.augment import LONGEST_ASPECT, normalised, resize_image, scaled_size
+from eval.probes.data import VOID, LabelledSet, Split
+from eval.probes.dense import cross_entropy, enlarged, joined_windows, window_boxes
 from eval.probes.features import centre_pad
 from eval.probes.heads import LinearHead, kept_channels
 from eval.probes.items import class_scores
-from eval.probes.pixels import compute_metrics, count_pixels, further_metrics, nearest
+from eval.probes.pixels import count_pixels
 from eval.probes.sets import ADE20K, VOC2012
 
 NAMES = {"batchnorm_layer": "norm", "bn": "norm", "conv_seg": "conv"}
@@ -87,16 +84,57 @@ def rules_like(recorded: Mapping[str, Any], rules: Rules) -> Rules:
     return dataclasses.replace(rules, iterations=recorded["total_iter"], **found)
 
 
-def toy(weight: Tensor, bias: Tensor, padded: bool) -> Any:
-    """The network of the recordings, as what extracts features."""
-    patch = weight.shape[-1]
+class Toy:
+    """The network of the recordings, in the place of `FrozenFeatures`."""
 
-    def extract(images_B3HW: Tensor) -> dict[str, list[Tensor]]:
-        if padded:
-            images_B3HW = centre_pad(images_B3HW, patch)
-        return {"last": [F.conv2d(images_B3HW, weight, bias, stride=patch).tanh()]}
+    blocks = (0,)
+    backbone = SimpleNamespace(spec=SimpleNamespace(num_blocks=1))
 
-    return extract
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.weight, self.bias, self.multiple = weight, bias, weight.shape[-1]
+
+    def __call__(self, images_B3HW: Tensor) -> list[Tensor]:
+        return [F.conv2d(images_B3HW, self.weight, self.bias, stride=self.multiple).tanh()]
+
+
+def extract_by(weight: Tensor, bias: Tensor, rules: Rules) -> Any:
+    features: Any = Toy(weight, bias)
+    return partial(extract_maps, features, rules)
+
+
+def recorded_maps(maps_1Dhw: Tensor, _: Tensor) -> dict[str, list[Tensor]]:
+    """In the place of what extracts the maps of an image."""
+    return {"last": [maps_1Dhw]}
+
+
+def set_like(of: LabelledSet, num_classes: int) -> LabelledSet:
+    """A data set with so many classes."""
+    return dataclasses.replace(of, classes=tuple(map(str, range(num_classes))))
+
+
+def split_of(of: LabelledSet, pairs: Sequence[tuple[Tensor, Tensor]], folder: Path) -> Split:
+    """Files of images [H, W, 3] and label maps. ADE20K's have 0 alone for what the recordings also call 255, void."""
+    paths = {}
+    for number, (pixels_HW3, labels_HW) in enumerate(pairs):
+        paths[str(number)] = image, labels = folder / f"{number}.png", folder / f"{number}_labels.png"
+        Image.fromarray(pixels_HW3.numpy()).save(image)
+        labels_HW = labels_HW.masked_fill(labels_HW == VOID, 0) if of.void == 0 else labels_HW
+        Image.fromarray(labels_HW.numpy()).save(labels)
+    return Split(root=folder, of=of, name=of.test, pairs=paths, restricted=False)
+
+
+def classes_of(of: LabelledSet, labels_HW: Tensor, folder: Path) -> Any:
+    """The classes that are read from a file of these labels."""
+    ((_, path),) = split_of(of, [(labels_HW, labels_HW)], folder).pairs.values()
+    return of.read_classes(path, (labels_HW.shape[1], labels_HW.shape[0]))
+
+
+def metrics_of(counts_3K: Tensor, rules: Rules, of: LabelledSet) -> dict[str, float]:
+    """The metrics of a result with these counts, by the names of the recordings."""
+    metrics, _ = summary([{"counts": counts_3K[None].int(), "history": [(1, 0.0)]}], rules, of)
+    ours = {"mIoU": "mIoU", "aAcc": "aAcc", "acc": "mAcc", "recall": "mAcc", "dice": "mDice"}
+    ours |= {"precision": "mPrecision", "fscore": "mFscore"}
+    return {theirs: metrics[name].value for theirs, name in ours.items()}
 
 
 def windowed(extract: Any, head: nn.Module, image: Tensor, boxes: Sequence[Any]) -> list[Tensor]:
@@ -151,6 +189,8 @@ def test_the_constants_are_those_of_the_configurations(dinov3: Any, dinov2: Any)
         last = constants["backbone_out_indices"][constants["in_index"][0]]
         assert last == max(constants["backbone_out_indices"])
         assert_normalisation(constants)
+    assert dinov2["loss"]["ignore_index"] == VOID
+    assert dinov2["loss"]["avg_non_ignore"] == (RULES["dinov2"].loss_per == "labelled pixel")
     for name, found in (("voc2012", VOC2012), ("ade20k", ADE20K)):
         assert dinov2["constants"][name]["num_classes"] == found.num_classes
 
@@ -237,7 +277,8 @@ def test_dinov3_training(name: str, dinov3: Any) -> None:
 def test_dinov3_loss_is_divided_by_all_pixels(dinov3: Any) -> None:
     case = dinov3["loss"]
     assert (int((case["labels"] != VOID).sum()), case["labels"].numel()) == (case["num_valid"], case["num_all"])
-    assert float(cross_entropy(case["logits"], case["labels"], False)) == pytest.approx(case["cross_entropy"], abs=1e-6)
+    loss = cross_entropy(case["logits"], case["labels"], RULES["dinov3"].loss_per == "labelled pixel")
+    assert float(loss) == pytest.approx(case["cross_entropy"], abs=1e-6)
 
 
 def assert_classes(found: Tensor, recorded: Tensor, logits: Tensor) -> None:
@@ -250,12 +291,12 @@ def assert_classes(found: Tensor, recorded: Tensor, logits: Tensor) -> None:
 def test_dinov3_sliding_windows(dinov3: Any) -> None:
     group = dinov3["slide"]
     model = group["toy_model"]
-    extract = toy(model["conv_weight"], model["conv_bias"], padded=False)
     rules = dataclasses.replace(RULES["dinov3"], size=group["crop"], stride=group["stride"])
+    extract = extract_by(model["conv_weight"], model["conv_bias"], rules)
     head = head_of(model["head_state"], rules).eval()
     for case in group["cases"]:
         height, width = case["image"].shape[-2:]
-        boxes = window_boxes(height, width, group["crop"], group["stride"], smaller=True)
+        boxes = window_boxes(height, width, rules.size, group["stride"], rules.smaller_windows)
         recorded = [tuple(box) for box in case["boxes_y1y2x1x2"].tolist()]
         assert boxes == recorded
         logits = windowed(extract, head, case["image"], boxes)
@@ -272,68 +313,118 @@ def test_dinov3_sliding_windows(dinov3: Any) -> None:
         window_boxes(*gap["image_size"], gap["crop"], gap["stride"], smaller=True)
 
 
-def test_dinov3_metrics(dinov3: Any) -> None:
+def test_dinov3_metrics(dinov3: Any, tmp_path: Path) -> None:
     for case in dinov3["metrics"]["cases"]:
-        void = case["ignore_index"]
+        assert case["ignore_index"] == VOID
+        of = set_like(ADE20K if case["reduce_zero_label"] else VOC2012, case["num_classes"])
         counts = []
         for prediction, label, areas in zip(case["pred"], case["label"], case["areas_per_image"], strict=True):
-            classes = label.clone()
-            if case["reduce_zero_label"]:
-                classes = torch.where(label == 0, VOID, label - 1).to(torch.uint8)
-            classes = torch.where(label == void, VOID, classes).to(torch.uint8)
-            counted = count_pixels(prediction, classes, case["num_classes"])
+            counted = count_pixels(prediction, torch.from_numpy(classes_of(of, label, tmp_path)), case["num_classes"])
             intersection, predicted, labelled = counted
             wanted = torch.stack([intersection, predicted + labelled - intersection, predicted, labelled]).float()
             assert torch.equal(wanted, areas)
             counts.append(counted)
         total = torch.stack(counts).sum(0)
-        found = compute_metrics(total)[0] | further_metrics(total)
-        recorded = {name: 100 * value for name, value in case["summary"].items()}
-        ours = {"mIoU": "mIoU", "aAcc": "aAcc", "acc": "mAcc", "recall": "mAcc", "dice": "mDice"}
-        ours |= {"precision": "mPrecision", "fscore": "mFscore"}
-        assert {name: found[ours[name]] for name in recorded} == pytest.approx(recorded, abs=1e-4)
+        found = metrics_of(total, RULES["dinov3"], of)
+        assert {name: found[name] / 100 for name in case["summary"]} == pytest.approx(case["summary"], abs=1e-6)
         (iou_K,), (accuracy_K,), _ = class_scores(total[None].numpy())
         for values_K, name in ((iou_K, "mIoU"), (accuracy_K, "acc"), (accuracy_K, "recall")):
             assert (values_K / 100).tolist() == pytest.approx(case["per_class"][name].tolist(), abs=1e-6, nan_ok=True)
+
+
+def test_dinov3_reduced_labels_are_the_classes_that_are_read(dinov3: Any, tmp_path: Path) -> None:
     zero = dinov3["metrics"]["reduce_zero_label_map"]
-    labels = zero["in"][: ADE20K.num_classes + 1]
-    assert torch.equal(torch.where(labels == 0, VOID, labels - 1).to(torch.uint8), zero["out_uint8"][: len(labels)])
+    known = torch.tensor(ADE20K.is_label(zero["in"].numpy()))
+    assert classes_of(ADE20K, zero["in"][known][None], tmp_path)[0].tolist() == zero["out_uint8"][known].tolist()
 
 
-def test_dinov3_training_transform(dinov3_transforms: Any) -> None:
-    rules = RULES["dinov3"]
+class Replay:
+    """A generator that hands out what a training image of the recordings drew, and demands DINOv3's order."""
+
+    def __init__(self, case: Mapping[str, Any], scales: tuple[float, float]) -> None:
+        low, high = scales
+        boxes = [("integers", int(start)) for box in case["candidate_boxes_y1y2x1x2"] for start in (box[0], box[2])]
+        flip = ("random", 0.0 if case["flip"] else 1.0)
+        self.left = [("uniform", low + (high - low) * case["first_uniform"]), *boxes, flip]
+        if case["photometric"]:
+            self.left += draws_of_colours(case["photo_ops"])
+
+    def _next(self, kind: str) -> Any:
+        expected, value = self.left.pop(0)
+        assert kind == expected
+        return value
+
+    def uniform(self, low: float, high: float) -> Any:
+        value = self._next("uniform")
+        assert low <= value <= high
+        return value
+
+    def integers(self, first: int, stop: int | None = None) -> Any:
+        value = self._next("integers")
+        assert 0 <= value < (first if stop is None else stop)
+        return value
+
+    def random(self) -> Any:
+        return self._next("random")
+
+
+def draws_of_colours(changes: Sequence[tuple[str, float, float]]) -> Iterator[tuple[str, float]]:
+    """For each change whether it is made and by how much, and after the brightness whether the contrast is next or last."""
+    made = {}
+    for name, factor, offset in changes:
+        named = {"convert": "brightness" if offset else "contrast"}.get(name, name)
+        made[named] = offset or factor
+    contrast_is_last = list(made)[-1:] == ["contrast"]
+    middle = ["saturation", "hue"]
+    for name in ("brightness", "order", *([*middle, "contrast"] if contrast_is_last else ["contrast", *middle])):
+        if name == "order":
+            yield "integers", int(not contrast_is_last)
+            continue
+        yield "integers", int(name in made)
+        if name in made:
+            yield "uniform", made[name]
+
+
+def test_dinov3_training_transform(dinov3_transforms: Any, tmp_path: Path) -> None:
     for case in dinov3_transforms["train_transform"]:
-        rules = dataclasses.replace(rules, size=case["img_size"])
-        image, labels = Image.fromarray(case["image"].numpy()), case["label"].numpy()
-        low, high = rules.scales
-        scale = low + (high - low) * case["first_uniform"]
-        wanted = scaled_size(image.size, rules.size, scale, by_opencv=False)
-        assert min(wanted) == case["small_size"]
-        resized = resize_image(image, wanted, by_opencv=False)
-        assert np.array_equal(resized, case["resized_image"].numpy())
-        raw = resize_labels(labels, wanted, by_opencv=False)
-        assert np.array_equal(raw, case["resized_label"].numpy())
-        classes = np.where(raw == 0, VOID, raw - 1).astype(np.uint8)
-        classes[raw == VOID] = VOID
-        boxes = [tuple(box) for box in case["candidate_boxes_y1y2x1x2"].tolist()]
-        left_over = iter(boxes)
-        assert first_mixed_box(classes, left_over, rules.largest_share) == tuple(case["chosen_box"])
-        assert list(left_over) == []
-        top, bottom, left, right = case["chosen_box"]
-        part, classes = resized[top:bottom, left:right], classes[top:bottom, left:right]
-        if case["flip"]:
-            part, classes = part[:, ::-1], classes[:, ::-1]
-        pixels = torch.from_numpy(part.copy()).permute(2, 0, 1)
-        assert torch.equal(pixels, case["before_photo"])
-        pixels = recoloured(pixels, [tuple(change) for change in case["photo_ops"]], by_opencv=False)
-        if "after_photo" in case:
-            assert int((pixels.int() - case["after_photo"].int()).abs().max()) <= 1
-            pixels = case["after_photo"]
-        height, width = case["crop_size"]
-        missing = (0, width - pixels.shape[2], 0, height - pixels.shape[1])
-        torch.testing.assert_close(F.pad(normalised(pixels), missing), case["output_image"], atol=1e-5, rtol=0)
-        padded = F.pad(torch.from_numpy(classes.copy()), missing, value=VOID)
-        assert torch.equal(padded, case["output_label"])
+        rules = dataclasses.replace(RULES["dinov3"], size=case["img_size"])
+        if not case["photometric"]:
+            rules = dataclasses.replace(rules, hue_degrees=None)
+        replay: Any = Replay(case, rules.scales)
+        changes = draw_changes(classes_of(ADE20K, case["label"], tmp_path), rules, replay)
+        assert replay.left == []
+        assert min(changes.labels_HW.shape) == case["small_size"]
+        assert np.array_equal(changes.labels_HW, classes_of(ADE20K, case["resized_label"], tmp_path))
+        assert (changes.box, changes.flip) == (tuple(case["chosen_box"]), case["flip"])
+        assert changes.colours == [tuple(change) for change in case["photo_ops"]]
+        image, (height, width) = Image.fromarray(case["image"].numpy()), changes.labels_HW.shape
+        assert np.array_equal(resize_image(image, (width, height), by_opencv=False), case["resized_image"].numpy())
+        pixels, labels = training_pair(image, changes, rules)
+        level = 1 / 255 / min(IMAGENET_STD)
+        torch.testing.assert_close(pixels, case["output_image"], atol=level if case["photometric"] else 1e-5, rtol=0)
+        assert torch.equal(labels, case["output_label"])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_neco_training_transform_is_torchvisions(seed: int) -> None:
+    """Nothing of NeCo's own is recorded."""
+    rules, random = dataclasses.replace(RULES["neco"], size=32), np.random.default_rng(seed)
+    image = Image.fromarray(random.integers(0, 256, (40, 57, 3), dtype=np.uint8))
+    labels = random.integers(0, 21, (40, 57), dtype=np.uint8)
+    state = torch.get_rng_state()
+    pixels, classes = training_pair(image, draw_changes(labels, rules, np.random.default_rng(seed)), rules)
+    assert torch.equal(torch.get_rng_state(), state)
+    again = np.random.default_rng(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(again.integers(2**48)))
+        box = RandomResizedCrop.get_params(image, [0.8, 1.0], [3 / 4, 4 / 3])
+    part = TF.resized_crop(image, *box, [32, 32], InterpolationMode.BILINEAR)
+    wanted = TF.resized_crop(Image.fromarray(labels), *box, [32, 32], InterpolationMode.NEAREST)
+    if again.random() < 0.5:
+        part, wanted = TF.hflip(part), TF.hflip(wanted)
+    expected = TF.normalize(TF.to_tensor(part), list(IMAGENET_MEAN), list(IMAGENET_STD))
+    torch.testing.assert_close(pixels, expected, atol=1e-5, rtol=0)
+    assert np.array_equal(classes.numpy(), np.array(wanted))
 
 
 def test_dinov3_test_transform(dinov3_transforms: Any) -> None:
@@ -344,17 +435,17 @@ def test_dinov3_test_transform(dinov3_transforms: Any) -> None:
         assert torch.equal(labels, case["output_label"])
 
 
-def test_dinov3_from_image_to_metric(dinov3_transforms: Any) -> None:
+def test_dinov3_from_image_to_metric(dinov3_transforms: Any, tmp_path: Path) -> None:
     group = dinov3_transforms["end_to_end"]
     rules = dataclasses.replace(RULES["dinov3"], size=group["crop"], stride=group["stride"])
     resized = dataclasses.replace(rules, size=group["img_size"])
     head = head_of(group["head_state"], rules).eval()
-    extract = toy(group["toy_conv_weight"], group["toy_conv_bias"], padded=False)
+    extract = extract_by(group["toy_conv_weight"], group["toy_conv_bias"], rules)
+    of = set_like(ADE20K, group["num_classes"])
+    split = split_of(of, [(case["image"], case["label"]) for case in group["images"]], tmp_path)
     total = torch.zeros(3, group["num_classes"], dtype=torch.int64)
-    for case in group["images"]:
-        raw = case["label"].numpy()
-        classes = np.where((raw == 0) | (raw == VOID), VOID, raw - 1).astype(np.uint8)
-        image, labels = test_pair(Image.fromarray(case["image"].numpy()), classes, resized)
+    for index, case in enumerate(group["images"]):
+        image, labels = read_test(split, resized, index)
         assert list(image.shape[1:]) == case["network_input_hw"]
         (found,) = predict([head], image, (labels.shape[0], labels.shape[1]), rules, extract)
         assert float((found == case["argmax"].long()).float().mean()) >= 0.998
@@ -363,11 +454,8 @@ def test_dinov3_from_image_to_metric(dinov3_transforms: Any) -> None:
         areas = torch.stack([intersection, predicted + labelled - intersection, predicted, labelled])
         assert int((areas - case["areas"]).abs().max()) <= 0.002 * found.numel()
         total += counted
-    metrics = compute_metrics(total)[0] | further_metrics(total)
-    ours = {"mIoU": "mIoU", "aAcc": "aAcc", "acc": "mAcc", "recall": "mAcc", "dice": "mDice"}
-    ours |= {"precision": "mPrecision", "fscore": "mFscore"}
-    recorded = group["final_percent_rounded"]
-    assert {name: metrics[ours[name]] for name in recorded} == pytest.approx(recorded, abs=0.05)
+    metrics, recorded = metrics_of(total, rules, of), group["final_percent_rounded"]
+    assert {name: metrics[name] for name in recorded} == pytest.approx(recorded, abs=0.05)
 
 
 def test_dinov2_head(dinov2: Any) -> None:
@@ -415,46 +503,52 @@ def test_dinov2_sizes_and_padding(dinov2: Any) -> None:
 
 def test_dinov2_sliding_windows(dinov2: Any) -> None:
     group = dinov2["slide"]
-    extract = toy(group["toy_conv_weight"], group["toy_conv_bias"], padded=True)
-    head = head_of(group["head_state"], RULES["dinov2"]).eval()
+    rules = dataclasses.replace(RULES["dinov2"], size=group["crop"], stride=group["stride"])
+    extract = extract_by(group["toy_conv_weight"], group["toy_conv_bias"], rules)
+    head = head_of(group["head_state"], rules).eval()
     for case in group["cases"]:
         height, width = case["image"].shape[-2:]
-        boxes = window_boxes(height, width, group["crop"], group["stride"])
+        boxes = window_boxes(height, width, rules.size, group["stride"], rules.smaller_windows)
         assert len(boxes) == case["num_crops"]
         logits = windowed(extract, head, case["image"], boxes)
         for found, box, wanted in zip(logits, boxes, case.get("crop_logits", []), strict=False):
             torch.testing.assert_close(enlarged(found, (box[1] - box[0], box[3] - box[2])), wanted, atol=1e-4, rtol=0)
         whole = joined_windows(logits, boxes, (height, width))
         torch.testing.assert_close(whole, case["logits"], atol=1e-4, rtol=0)
-        rules = dataclasses.replace(RULES["dinov2"], size=group["crop"], stride=group["stride"])
         (found,) = predict([head], case["image"][0], (height, width), rules, extract)
         assert_classes(found, case["logits"][0].argmax(0), case["logits"])
 
 
 @pytest.mark.parametrize("name", ["voc_like", "ade_like"])
-def test_neco(name: str, neco: Any) -> None:
+def test_neco(name: str, neco: Any, tmp_path: Path) -> None:
     group = neco[name]
     side, classes, grid = group["mask_size"], group["num_classes"], group["grid"]
-    rules = dataclasses.replace(RULES["neco"], size=group["input_size"], scored_side=side)
-    head = LinearHead(group["head_weight"].shape[1], classes, rules.batch_norm, None, seed=0)
+    rules = dataclasses.replace(RULES["neco"], size=group["input_size"])
+    assert rules.scored_side == side
+    whole = dataclasses.replace(rules, scored_side=rules.size)
+    of = set_like(ADE20K, classes - 1) if group["ignore_index"] == ADE20K.void else set_like(VOC2012, classes)
+    assert len(class_names(rules, of)) == classes
+    head = LinearHead(group["head_weight"].shape[1], classes, rules.batch_norm, rules.weight_deviation, seed=0)
     head.load_state_dict({"conv.weight": group["head_weight"], "conv.bias": group["head_bias"]})
     total = torch.zeros(3, classes, dtype=torch.int64)
     for batch in group["batches"]:
         maps = batch["tokens_with_cls_first"][:, 1:].transpose(1, 2).unflatten(2, (grid, grid))
-        classes_BHW = torch.where(batch["labels"] == group["ignore_index"], VOID, batch["labels"].int()).to(torch.uint8)
-        small = torch.stack([nearest(labels, (side, side)) for labels in batch["labels"]])
-        assert torch.equal(small, batch["labels_100"])
-        small_classes = torch.stack([nearest(labels, (side, side)) for labels in classes_BHW])
-        optimizer = make_optimizer([head], rules)
-        loss = train_step([head], optimizer, [[maps]], classes_BHW, [0.0], [None], rules)
+        images_BHW3 = torch.zeros(*batch["labels"].shape, 3, dtype=torch.uint8)
+        split = split_of(of, list(zip(images_BHW3, batch["labels"], strict=True)), tmp_path)
+        classes_BHW = torch.stack([read_test(split, whole, index)[1] for index in range(len(maps))])
+        loss = train_step([head], make_optimizer([head], rules), [[maps]], classes_BHW, [0.0], [None], rules)
         assert float(loss[0]) == pytest.approx(batch["train_loss"], abs=1e-5)
-        with torch.no_grad():
-            predictions = torch.stack([predicted_classes(logits[None], (side, side)) for logits in head([maps])])
-        valid = small_classes != VOID
-        assert torch.equal(batch["valid_gt"].long(), small_classes[valid].long())
-        assert float((predictions[valid] == batch["valid_pred"].long()).float().mean()) > 0.9999
-        total += sum(count_pixels(found, truth, classes) for found, truth in zip(predictions, small_classes, strict=True))
+        valid, predictions = [], []
+        for index, small in enumerate(batch["labels_100"]):
+            image, labels = read_test(split, rules, index)
+            assert torch.equal(labels, torch.where(small == group["ignore_index"], VOID, small).to(torch.uint8))
+            (found,) = predict([head], image, (side, side), rules, partial(recorded_maps, maps[index : index + 1]))
+            total += count_pixels(found, labels, classes)
+            valid.append(labels[labels != VOID])
+            predictions.append(found[labels != VOID])
+        assert torch.equal(torch.cat(valid), batch["valid_gt"])
+        assert float((torch.cat(predictions) == batch["valid_pred"].long()).float().mean()) > 0.9999
     intersection, predicted, labelled = total
-    for found, recorded in ((intersection, "tp"), (predicted - intersection, "fp"), (labelled - intersection, "fn")):
-        assert found.tolist() == pytest.approx(group[recorded], abs=2)
-    assert compute_metrics(total, absent_is_zero=True)[0]["mIoU"] / 100 == pytest.approx(group["miou"], abs=1e-6)
+    for counts, recorded in ((intersection, "tp"), (predicted - intersection, "fp"), (labelled - intersection, "fn")):
+        assert counts.tolist() == pytest.approx(group[recorded], abs=2)
+    assert metrics_of(total, rules, of)["mIoU"] / 100 == pytest.approx(group["miou"], abs=1e-6)
