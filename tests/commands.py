@@ -34,7 +34,8 @@ SHORT = {
     "retrieval_segmentation": "--input-size 64 --memory-size 100 --pictures 1 --workers 0",
     **dict.fromkeys(("retrieval", "copy_detection"), "--image-size 64 --workers 0"),
     "object_discovery": "--draw-images 1 --workers 0",
-    **dict.fromkeys(("vip", "jhmdb"), "--jobs 1"),
+    "vip": "--jobs 1",
+    "jhmdb": "",
     "classification": "--neighbours 4 8 --resize 64 --crop 64 --workers 0 --epochs 2 --batch_size 8",
 }
 

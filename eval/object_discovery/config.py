@@ -18,9 +18,8 @@ class ObjectDiscoveryConfig:
     output: Path
     """Folder for result.json, the boxes and drawings. The same command line continues an interrupted run."""
     name: str = ""  # Name of the row in the tables; by default the backbone file's.
-    method: Method = (
-        "lost"  # `lost`: grows from the patch with the fewest similar ones; `tokencut`: cuts a graph of the patches.
-    )
+    method: Method = "lost"
+    """`lost`: the object grows from the patch with the fewest similar ones; `tokencut`: a graph of the patches is cut in two."""
     no_hard: bool = False
     """Whether to leave out objects of PASCAL VOC that are truncated or difficult, and images without others."""
     draw_images: int = 8

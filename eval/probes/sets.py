@@ -218,7 +218,7 @@ COCO_STUFF = LabelledSet(
 )
 
 _SIGNS = (
-    (VOC2012, VOC2012_SET.signs),
+    (VOC2012, ("SegmentationClass", "SegmentationClassAug", "ImageSets/Segmentation")),
     (CITYSCAPES, CITYSCAPES_SET.signs),
     (COCO_STUFF, COCO_STUFF_SET.signs),
     (ADE20K, ADE20K_SET.signs),
