@@ -10,13 +10,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from eval.propagation.carrying import carried_labels
 from eval.propagation.features import FeatureExtractor
-from eval.propagation.labels import to_mask
+from eval.propagation.labels import first_labels, to_mask
 from eval.propagation.masks import Mask, write_mask
 from eval.propagation.protocol import Rules
 from eval.propagation.videos import VideoSequence
@@ -24,13 +22,10 @@ from eval.propagation.writing import OnFrame, whole_folder
 from eval.vip.metric import mask_name
 
 
-def part_labels(mask: Mask, grid: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, Mask]:
+def part_labels(mask: Mask, grid: tuple[int, int], size: tuple[int, int], rules: Rules) -> tuple[Tensor, Mask]:
     """Labels [h, w, C] float32 of a mask, by way of the network's (height, width), and the class of each channel, ascending."""
-    ids_HW = cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST)
-    classes = np.unique(ids_HW)
-    one_hot_CHW = torch.from_numpy(classes[:, None, None] == ids_HW).float()
-    # Without antialiasing: where a patch has an even side, the mean of its four central pixels.
-    return F.interpolate(one_hot_CHW[None], size=grid, mode="bilinear")[0].permute(1, 2, 0).contiguous(), classes
+    classes = np.unique(cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST))
+    return first_labels(mask, grid, size, rules, classes), classes
 
 
 def predicted_masks(video: VideoSequence, extract: FeatureExtractor, rules: Rules) -> Iterator[Mask]:
@@ -39,7 +34,7 @@ def predicted_masks(video: VideoSequence, extract: FeatureExtractor, rules: Rule
     assert size is not None
     first = video.first_mask()
     grid = size[0] // extract.stride, size[1] // extract.stride
-    labels_hwC, classes = part_labels(first, grid, size)
+    labels_hwC, classes = part_labels(first, grid, size, rules)
     yield to_mask(labels_hwC, rules, classes, size, size)
     for carried_hwC in carried_labels(video.frames, video.size, lambda _: labels_hwC, extract, rules):
         yield to_mask(carried_hwC, rules, classes, size, size)

@@ -124,7 +124,7 @@ def carried(case: dict[str, Any], labels_hwC: torch.Tensor, rules: Rules) -> tor
 def test_the_masks_of_a_vip_video(recording: dict[str, Any], name: str) -> None:
     case = recording[name]
     rules, size = rules_of(case, vip.PUBLISHED["cropmae"].propagation), tuple(case["network_size"])
-    labels_hwC, classes = part_labels(case["first_label_ids"].numpy(), tuple(case["grid"]), size)
+    labels_hwC, classes = part_labels(case["first_label_ids"].numpy(), tuple(case["grid"]), size, rules)
     assert classes.tolist() == case["label_set"][:, 0].tolist()
     torch.testing.assert_close(labels_hwC, case["first_label_soft"], rtol=0, atol=1e-6)
     soft = carried(case, labels_hwC, rules)
