@@ -97,12 +97,12 @@ COCO20K_SET = DataSet(
     ("coco_20k_filenames.txt", "annotations/instances_train2014.json"),
 )
 _REVISITED = "http://cmp.felk.cvut.cz/revisitop/data/datasets"
-_VGG = "http://www.robots.ox.ac.uk/~vgg/data"
+_VGG = "https://www.robots.ox.ac.uk/~vgg/data"  # revisitop's download.py has earlier names of the archives, without "v1"
 RPARIS_SET = DataSet(
     "rparis6k",
     "revisited Paris6k",
     (
-        *(Download(f"{_VGG}/parisbuildings/paris_{part}.tgz", "rparis6k/jpg", "rparis6k/jpg") for part in (1, 2)),
+        *(Download(f"{_VGG}/parisbuildings/paris_{part}-v1.tgz", "rparis6k/jpg", "rparis6k/jpg") for part in (1, 2)),
         Download(f"{_REVISITED}/rparis6k/gnd_rparis6k.pkl", "rparis6k", "rparis6k/gnd_rparis6k.pkl"),
     ),
     ("gnd_rparis6k.pkl",),
@@ -382,7 +382,7 @@ _ALL = (
         folder="roxford5k",
         dataset="revisited Oxford5k",
         downloads=(
-            Download(f"{_VGG}/oxbuildings/oxbuild_images.tgz", "roxford5k/jpg", "roxford5k/jpg"),
+            Download(f"{_VGG}/oxbuildings/oxbuild_images-v1.tgz", "roxford5k/jpg", "roxford5k/jpg"),
             Download(f"{_REVISITED}/roxford5k/gnd_roxford5k.pkl", "roxford5k", "roxford5k/gnd_roxford5k.pkl"),
         ),
         signs=("gnd_roxford5k.pkl",),
@@ -414,9 +414,20 @@ _ALL = (
         summary="Find the originals of Copydays' edited images by a backbone's frozen features.",
         folder="copydays",
         dataset="Copydays",
-        downloads=tuple(
-            Download(f"http://pascal.inrialpes.fr/data/holidays/copydays_{part}.tar.gz", "copydays", f"copydays/{folder}")
-            for part, folder in (("original", "original"), ("strong", "strong"), ("jpeg", "jpegqual"), ("crop", "crops"))
+        downloads=(
+            # The authors' own server is often down; this is the copy of facebookresearch/vissl, without the other two archives.
+            *(
+                Download(
+                    f"https://dl.fbaipublicfiles.com/vissl/datasets/copydays_{part}.tar.gz",
+                    f"copydays/{part}",
+                    f"copydays/{part}",
+                )
+                for part in ("original", "strong")
+            ),
+            *(
+                Download(f"http://pascal.inrialpes.fr/data/holidays/copydays_{part}.tar.gz", "copydays", f"copydays/{folder}")
+                for part, folder in (("jpeg", "jpegqual"), ("crop", "crops"))
+            ),
         ),
         signs=("original", "strong"),
         benchmarks=(

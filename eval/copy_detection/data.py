@@ -25,7 +25,7 @@ FURTHER_BLOCKS = (
 )
 SAME_CHARACTERS = 4  # of names, by which a strong change belongs to its original
 
-_GET = f"get it by the links of {TASKS['copy_detection'].downloads[0].address}"
+_ADDRESSES = {Path(download.brings).name: download.address for download in TASKS["copy_detection"].downloads}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Copydays:
 
     def check_files(self, deep: bool = False, jobs: int = 0) -> list[Finding]:
         paths = [path for block in self.blocks.values() for path in block]
-        return damage_findings(look_at_all(paths, jobs, "Copydays", by_opencv if deep else None), self.root, _GET)
+        return damage_findings(look_at_all(paths, jobs, "Copydays", by_opencv if deep else None), self.root, "get them again")
 
 
 def check_data(root: Path) -> Copydays:
@@ -80,9 +80,10 @@ def read_blocks(root: Path) -> tuple[Copydays | None, list[Finding]]:
         findings += more
         if images:
             blocks[block] = tuple(sorted(images.values(), key=lambda path: path.name))
-    if missing := [f"{block}/*.jpg" for block in SIZES if block not in blocks]:
-        text = f"{root} has no {' and no '.join(missing)}; the data of copy detection is the folder of Copydays"
-        return None, [*findings, Finding("missing", text, advice=_GET)]
+    if missing := [block for block in SIZES if block not in blocks]:
+        text = f"{root} has no {' and no '.join(f'{block}/*.jpg' for block in missing)}; the data is the folder of Copydays"
+        advice = " and ".join(f"unpack {_ADDRESSES[block]} in {block}" for block in missing)
+        return None, [*findings, Finding("missing", text, advice=advice)]
     originals = blocks[ORIGINAL]
     keys = {_key(path) for path in originals}
     strays = [f"{STRONG}/{path.name}" for path in blocks[STRONG] if _key(path) not in keys]
@@ -94,7 +95,7 @@ def read_blocks(root: Path) -> tuple[Copydays | None, list[Finding]]:
         if lacking or len(blocks[block]) != len(originals):
             count = f"one image for each of the {len(originals)} originals, and has {len(blocks[block])}"
             text = f"{root / block} must have {count}" + (", without" if lacking else "")
-            findings.append(Finding("wrong", text, lacking, _GET))
+            findings.append(Finding("wrong", text, lacking, f"get {_ADDRESSES[block.split('/')[0]]}"))
     absent = tuple(block for block in FURTHER_BLOCKS if block not in blocks)
     findings += about("note", "blocks are absent, so that there are no metrics of", absent)
     for block, full in SIZES.items():

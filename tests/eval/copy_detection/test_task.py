@@ -79,14 +79,17 @@ def test_negative_patches_count_as_nothing_and_what_is_not_found_adds_nothing(to
 
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
-    "strong": (lambda root: (root / "strong").rename(root / "weak"), "has no strong/"),
+    "strong": (
+        lambda root: (root / "strong").rename(root / "weak"),
+        r"has no strong/\*\.jpg; .*; unpack https://.*/copydays_strong\.tar\.gz in strong$",
+    ),
     "query": (
         lambda root: (root / "crops/50/200100.jpg").unlink(),
         r"crops/50 must have .* of the 2 originals, and has 1, without: 200100",
     ),
     "one more": (
         lambda root: (root / "crops/50/200199.jpg").write_bytes((root / "crops/50/200100.jpg").read_bytes()),
-        "and has 3; get it",
+        r"and has 3; get http://.*/copydays_crop\.tar\.gz",
     ),
     "original": (
         lambda root: (root / "original/200100.jpg").unlink(),
