@@ -16,7 +16,6 @@ from torch import Tensor
 
 from eval.linear_segmentation.protocol import Rules, has_unlabelled_class
 from eval.probes import augment
-from eval.probes.augment import Array
 from eval.probes.data import VOID, Split, read_image
 from eval.probes.dense import Box
 from eval.probes.pixels import nearest
@@ -28,13 +27,13 @@ PIXEL_BYTES = 13  # three channels of float32 and a label
 class Changes(NamedTuple):
     """What is drawn for a training image."""
 
-    labels_HW: Array  # of the whole image, at the size that it is resized to
+    labels_HW: augment.Array  # of the whole image, at the size that it is resized to
     box: Box
     flip: bool
     colours: list[augment.Change]
 
 
-def draw_changes(labels_HW: Array, rules: Rules, random: np.random.Generator) -> Changes:
+def draw_changes(labels_HW: augment.Array, rules: Rules, random: np.random.Generator) -> Changes:
     height, width = labels_HW.shape
     if rules.stride is None:
         box = augment.random_part((height, width), rules.scales, random)
@@ -52,14 +51,13 @@ def training_pair(image: Image.Image, changes: Changes, rules: Rules) -> tuple[T
     """A part of an image, resized, mirrored and recoloured: float [3, size, size], normalised, and labels of that size."""
     by_opencv = rules.resize == "opencv"
     (height, width), (top, bottom, left, right) = changes.labels_HW.shape, changes.box
+    labels = changes.labels_HW[top:bottom, left:right]
     if rules.stride is None:
         square = (rules.size, rules.size)
         part = np.array(image.crop((left, top, right, bottom)).resize(square, Image.Resampling.BILINEAR))
-        whole = Image.fromarray(changes.labels_HW)
-        labels = np.array(whole.crop((left, top, right, bottom)).resize(square, Image.Resampling.NEAREST))
+        labels = np.array(Image.fromarray(labels).resize(square, Image.Resampling.NEAREST))
     else:
         part = augment.resize_image(image, (width, height), by_opencv)[top:bottom, left:right]
-        labels = changes.labels_HW[top:bottom, left:right]
     pixels_3HW, labels_HW = torch.from_numpy(part).permute(2, 0, 1), torch.from_numpy(labels)
     if changes.flip:
         pixels_3HW, labels_HW = pixels_3HW.flip(-1), labels_HW.flip(-1)
@@ -68,7 +66,7 @@ def training_pair(image: Image.Image, changes: Changes, rules: Rules) -> tuple[T
     return F.pad(augment.normalised(pixels_3HW), missing), F.pad(labels_HW, missing, value=VOID)
 
 
-def test_pair(image: Image.Image, labels_HW: Array, rules: Rules) -> tuple[Tensor, Tensor]:
+def test_pair(image: Image.Image, labels_HW: augment.Array, rules: Rules) -> tuple[Tensor, Tensor]:
     """The whole image, float [3, h, w], normalised, and the labels that it is scored against, of their own size or `scored_side`."""
     if rules.scored_side is None:
         by_opencv = rules.resize == "opencv"
@@ -80,7 +78,7 @@ def test_pair(image: Image.Image, labels_HW: Array, rules: Rules) -> tuple[Tenso
     return augment.normalised(pixels), nearest(torch.from_numpy(labels), (rules.scored_side, rules.scored_side))
 
 
-def _read_pair(split: Split, rules: Rules, index: int) -> tuple[Image.Image, Array]:
+def _read_pair(split: Split, rules: Rules, index: int) -> tuple[Image.Image, augment.Array]:
     """An image, and classes from 0, `VOID` where the pixel does not count."""
     image_path, label_path = list(split.pairs.values())[index]
     image = read_image(image_path)
