@@ -54,6 +54,7 @@ def fork(log: Path, target: Callable[..., object], *arguments: object, **variabl
 
 def _run(log: Path, variables: dict[str, str], target: Callable[..., object], *arguments: object) -> None:
     os.setsid()
+    multiprocessing.set_start_method(None, force=True)  # loaders start as they do in a command, not from a server of their own
     os.chdir(REPOSITORY)
     os.environ |= variables
     log.parent.mkdir(parents=True, exist_ok=True)
