@@ -115,7 +115,7 @@ def _train(
     outcomes = train_heads(evaluation, rules, batches, widths, classes, len(train.pairs), evaluate_heads, device)
     head = LinearHead(widths[rules.layers[0]], classes, rules.batch_norm, rules.weight_deviation, config.seed)
     head.load_state_dict(outcomes[0]["weights"])
-    draw = partial(draw_picture, head.to(device).eval(), test, rules, extract)
+    draw = partial(map, partial(draw_picture, head.to(device).eval(), test, rules, extract))
     count = 0 if rank() else config.draw_images
     return outcomes, draw_pictures(list(test.pairs), count, config.output / "predictions", draw)
 

@@ -50,14 +50,19 @@ def class_pixels(confusion: Counts, matching_C: Counts | None = None) -> Counts:
 
 
 def count_in_files(
-    folder: Path, name: str, images: Sequence[int], at_once: int, count: Callable[[Sequence[int]], Counts]
+    folder: Path,
+    name: str,
+    images: Sequence[int],
+    at_once: int,
+    count: Callable[[Sequence[int]], npt.NDArray[np.uint32]],
 ) -> list[Path]:
     """Files of the confusion matrices of so many images each, below 2^32 pixels; those that an interrupted run left are kept.
 
     Every process makes each world-size-th; `read_counts` reads them, one by one, since all together need not fit in memory.
     """
     parts = [images[start : start + at_once] for start in range(0, len(images), at_once)]
-    paths = [folder / f"{name}-{place:05d}.npz" for place in range(len(parts))]
+    # By the number of images, so that files of parts of another size are not taken for these.
+    paths = [folder / f"{name}-{place:05d}-of-{at_once}.npz" for place in range(len(parts))]
     own = [
         (path, part)
         for place, (path, part) in enumerate(zip(paths, parts, strict=True))
@@ -66,7 +71,7 @@ def count_in_files(
     quiet = True if rank() or not own else None  # None: quiet where no terminal is
     with Progress(total=sum(len(part) for _, part in own), unit="image", desc=f"search ({name})", disable=quiet) as bar:
         for path, part in own:
-            write = partial(np.savez_compressed, allow_pickle=False, counts=count(part).astype(np.uint32))
+            write = partial(np.savez_compressed, allow_pickle=False, counts=count(part))
             write_atomically(path, write)
             bar.update(len(part))
     wait_for_all()

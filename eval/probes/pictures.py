@@ -3,7 +3,7 @@
 Shapes: H x W pixels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,12 +16,14 @@ from common.files import write_atomically
 from common.images import IMAGENET_MEAN, evenly
 
 
-def draw_pictures(names: Sequence[str], count: int, folder: Path, draw: Callable[[int], Image.Image]) -> dict[str, str]:
+def draw_pictures(
+    names: Sequence[str], count: int, folder: Path, draw: Callable[[Sequence[int]], Iterable[Image.Image]]
+) -> dict[str, str]:
     """Draw so many images, spread evenly, by their indices, each into a PNG of its name; the artefacts that these are."""
-    artefacts = {}
-    for index in evenly(range(len(names)), count):
+    artefacts, indices = {}, evenly(range(len(names)), count)
+    for index, picture in zip(indices, draw(indices), strict=True):
         path = folder / f"{names[index]}.png"
-        write_atomically(path, partial(draw(index).save, format="PNG"))
+        write_atomically(path, partial(picture.save, format="PNG"))
         artefacts[f"prediction on {names[index]}"] = f"{folder.name}/{names[index]}.png"
     return artefacts
 

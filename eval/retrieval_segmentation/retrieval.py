@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from eval.probes.data import VOID
-from eval.probes.matching import Counts, class_pixels, confusion, count_in_files, read_counts
+from eval.probes.matching import class_pixels, confusion, count_in_files, read_counts
 from eval.probes.patches import ROWS_AT_ONCE, Patches, label_map, longest_vector, moments
 from eval.probes.pixels import compute_metrics
 from eval.probes.search import Engine, Neighbours, by_distance, nearest, unit
 from eval.retrieval_segmentation import rules
 from eval.retrieval_segmentation.protocol import Labels, Settings
 
-QUERIES_AT_ONCE = 2**16  # for which the memory is read once
+QUERIES_AT_ONCE = 2**16  # patches for which the memory is read once
+CELLS_AT_ONCE = 2**24  # of the confusion matrices of a file
 
 
 class Memory(NamedTuple):
@@ -106,21 +108,26 @@ class Retrieval:
                 maps.append(rules.predict_softly(votes_NC, self.settings.input_size))
             yield Neighbours(scores_NK, rows_U[places_NK]), maps
 
+    def images_at_once(self, asking: Patches, numbers: int) -> int:
+        """For how many images the memory is read once, and confusion matrices are held, for so many numbers of neighbours."""
+        matrices = CELLS_AT_ONCE // (numbers * len(self.labels.names) ** 2)
+        return max(1, min(QUERIES_AT_ONCE // asking.view.kept, matrices))
+
     def confusions(
         self, folder: Path, name: str, asking: Patches, images: Sequence[int], memory: Memory, numbers: Sequence[int]
     ) -> list[Path]:
         """Files of confusion matrices [images, numbers of neighbours, C, C]."""
 
-        def count(part: Sequence[int]) -> Counts:
+        def count(part: Sequence[int]) -> npt.NDArray[np.uint32]:
             counts = []
             for image, (_, maps) in zip(part, self.segment(asking, part, memory, numbers), strict=True):
                 truth = label_map(asking.pixels.rows(asking.rows_of([image])))
                 if asking is self.train:
                     truth = truth.masked_fill(truth == self.labels.void_class, VOID)
-                counts.append([confusion(truth, each, len(self.labels.names)) for each in maps])
+                counts.append([confusion(truth, each, len(self.labels.names)).astype(np.uint32) for each in maps])
             return np.array(counts)
 
-        return count_in_files(folder, name, images, max(1, QUERIES_AT_ONCE // asking.view.kept), count)
+        return count_in_files(folder, name, images, self.images_at_once(asking, len(numbers)), count)
 
     def choose(self, folder: Path) -> tuple[str, int]:
         """Distance and number of neighbours: the protocol's, or those with the highest mIoU on the held-out images."""

@@ -27,9 +27,9 @@ from eval.probes.sets import find_set
 from eval.record import Evaluation
 from eval.result import RESULT_FILE, Metric, Result, read_result, write_result
 from eval.retrieval_segmentation.config import RetrievalSegmentationConfig
-from eval.retrieval_segmentation.pictures import draw_picture
+from eval.retrieval_segmentation.pictures import pictures_of
 from eval.retrieval_segmentation.protocol import Settings, labels_of, protocol_of, settings_of
-from eval.retrieval_segmentation.retrieval import QUERIES_AT_ONCE, Retrieval
+from eval.retrieval_segmentation.retrieval import CELLS_AT_ONCE, QUERIES_AT_ONCE, Retrieval
 from eval.retrieval_segmentation.views import SquareView
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def evaluate(config: RetrievalSegmentationConfig) -> Result:
             memory = retrieval.remember(range(retrieval.train.num_views), distance)
             paths = retrieval.confusions(folder, "test", retrieval.test, range(retrieval.test.num_views), memory, [number])
             if rank() == 0:
-                draw = partial(draw_picture, retrieval, memory, number)
+                draw = partial(pictures_of, retrieval, memory, number)
                 pictures = draw_pictures(list(splits[1].pairs), config.pictures, config.output / "pictures", draw)
                 write_result(config.output, _recorded(evaluation, retrieval, (distance, number), paths, pictures, start))
             wait_for_all()
@@ -133,7 +133,8 @@ def needs(retrieval: Retrieval) -> str:
     """What is stored on disk and held in memory at once, in words."""
     train, test = retrieval.train, retrieval.test
     disk, folder = (train.stored_bytes + test.stored_bytes) / 2**30, train.features.folder.parent
-    memory = (memory_bytes(retrieval.device) + 4 * QUERIES_AT_ONCE * test.patch_bytes) / 2**30
+    counts = 2 * 4 * CELLS_AT_ONCE  # image by image, and joined for the file
+    memory = (memory_bytes(retrieval.device) + 4 * QUERIES_AT_ONCE * test.patch_bytes + counts) / 2**30
     return (
         f"the memory has {train.features.num_rows:,} patches; {disk:.2f} GiB on disk in {folder}, and at most about {memory:.1f} GiB "
         "of memory besides the network, whatever the size of the data set"
