@@ -20,9 +20,9 @@ def check_blocks(blocks: Sequence[int], normalised: bool, spec: BackboneSpec) ->
     """ValueError unless a backbone of this spec has these blocks' maps, 0-based and ascending; no blocks stand for the last one."""
     last = spec.num_blocks - 1
     if list(blocks) != sorted(set(blocks)) or any(not 0 <= block <= last for block in blocks):
-        raise ValueError(f"blocks={list(blocks)}: give ascending numbers of this {spec.family}'s blocks or stages, 0 to {last}")
+        raise ValueError(f"layers={list(blocks)}: give ascending numbers of this {spec.family}'s blocks or stages, 0 to {last}")
     if normalised and not isinstance(spec, PlainViTSpec) and any(block != last for block in blocks):
-        raise ValueError(f"blocks={list(blocks)}: a {spec.family}'s final norm fits its last stage only; leave blocks out")
+        raise ValueError(f"layers={list(blocks)}: a {spec.family}'s final norm fits its last map only; leave layers out")
 
 
 def check_input(spec: BackboneSpec, side: int | None) -> None:

@@ -189,7 +189,7 @@ def run(toy_file: Path, voc: Path, tmp_path: Path, run_main: RunMain) -> Callabl
         ("--data none", "none: no such folder; --data is"),
         ("--train-split trainval", "train_split=trainval: PASCAL VOC 2012 has train, trainaug"),
         ("--train-split val", "train_split=val: PASCAL VOC 2012 has train, trainaug"),
-        ("--layers 9", "blocks=[9]: give ascending numbers of this vit's blocks or stages, 0 to 3"),
+        ("--layers 9", "layers=[9]: give ascending numbers of this vit's blocks or stages, 0 to 3"),
         ("--layers first", "'first' is neither `last` nor a block"),
         ("--layers last last", "must name at least one value, and none twice"),
         ("--learning-rates 0", "learning_rates=[0.0] must be positive"),

@@ -55,7 +55,7 @@ def test_the_last_block_has_the_final_norm(toy_spec: ViTSpec, images: torch.Tens
 def test_other_families_give_their_last_stage(spec: Any, shape: Any, multiple: int, images: torch.Tensor) -> None:
     features = FrozenFeatures(network(spec), CPU)
     assert (features(images)[0].shape, features.multiple) == (shape, multiple)
-    with pytest.raises(ValueError, match=r"blocks=\[0\]: a .*'s final norm fits its last stage only"):
+    with pytest.raises(ValueError, match=r"layers=\[0\]: a .*'s final norm fits its last map only"):
         FrozenFeatures(network(spec), CPU, blocks=[0])
 
 
