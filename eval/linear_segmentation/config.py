@@ -26,7 +26,8 @@ class LinearSegmentationConfig:
     """Features, all in one pass with every rate; the first gives the metrics. `last`, a 0-based block, or several blocks to be
     concatenated, such as `8+9+10+11`; each with the backbone's final norm."""
     iterations: int | None = None
-    """Updates of the weights; by default the published 40,000, and 25 passes over the training images for `neco`."""
+    """Updates of the weights; by default the published 40,000, and 25 passes over the training images for `neco`, whose rate
+    drops after four fifths of them."""
     batch_size: int | None = None  # Images per update, over all processes; by default the published 16, and 128 for `neco`.
     size: int | None = None
     """Short side of images, side of crops and windows in pixels (`neco`: of squares); by default 512, or 448."""

@@ -20,6 +20,8 @@ from eval.result import Protocol
 
 PROTOCOL_VERSION = 1  # grows whenever a change can change a metric
 
+_DROP_SHARE = 20 / 25  # of the updates after which NeCo's rate drops, where their number is the user's
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
@@ -106,7 +108,7 @@ RULES: dict[ProtocolName, Rules] = {
 
 
 def rules_of(config: LinearSegmentationConfig) -> Rules:
-    """The protocol's constants with the user's own; warm-up and stride shrink with the number of updates and the size."""
+    """The protocol's constants with the user's own; warm-up, drop and stride follow the number of updates and the size."""
     published = RULES[config.protocol]
     named = {name: getattr(config, name) for name in ("iterations", "batch_size", "size", "evaluate_every")}
     changes: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
@@ -116,6 +118,8 @@ def rules_of(config: LinearSegmentationConfig) -> Rules:
         changes["stride"] = max(1, config.size * published.stride // published.size)
     if config.iterations is not None and published.iterations is not None:
         changes["warmup_iterations"] = round(published.warmup_iterations * min(1, config.iterations / published.iterations))
+    if config.iterations is not None and published.epochs is not None:
+        changes |= {"epochs": None, "drop_epochs": None}
     return dataclasses.replace(published, layers=tuple(config.layers), precision=config.precision, **changes)
 
 
@@ -151,9 +155,9 @@ def updates(rules: Rules, num_images: int) -> tuple[int, int]:
 def learning_rate(rules: Rules, base: float, step: int, total: int, per_pass: int) -> float:
     """The rate of a 0-based update."""
     if rules.schedule == "steps":
-        assert rules.drop_epochs is not None
         assert rules.drop_factor is not None
-        return base * rules.drop_factor ** (step // per_pass // rules.drop_epochs)
+        drop = rules.drop_epochs * per_pass if rules.drop_epochs else round(_DROP_SHARE * total)
+        return base * rules.drop_factor ** (step // max(1, drop))
     # DINOv3's first update skips its scheduler, so that position 0 counts twice.
     position = max(0, step - 1) if rules.schedule == "cosine" else step
     if position < rules.warmup_iterations:

@@ -16,7 +16,7 @@ from eval import progress
 from eval.__main__ import main
 from eval.linear_segmentation.config import LinearSegmentationConfig
 from eval.linear_segmentation.items import read_items
-from eval.linear_segmentation.protocol import protocol_of, rules_of
+from eval.linear_segmentation.protocol import learning_rate, protocol_of, rules_of, updates
 from eval.linear_segmentation.task import evaluate
 from eval.linear_segmentation.training import trials_of
 from eval.probes.sets import find_set
@@ -91,7 +91,8 @@ def test_every_protocol_learns_and_its_counts_give_its_metrics(protocol: Any, co
         assert picture.width >= 3 * 32  # image, truth and prediction
     deviating = {"size", "iterations", "batch_size", "evaluate_every", "learning_rates"}
     assert deviating <= result.protocol.deviations.keys()
-    assert result.protocol.deviations.keys() <= deviating | {"stride", "warmup_iterations"}
+    following = {"epochs", "drop_epochs"} if protocol == "neco" else {"stride", "warmup_iterations"}
+    assert result.protocol.deviations.keys() == deviating | following
     assert evaluate(config) == result
 
 
@@ -127,6 +128,17 @@ def test_a_sweep_that_begins_with_the_published_rate_is_no_deviation(configure: 
     assert not {"learning_rates", "layers"} & protocol.deviations.keys()
     protocol = protocol_of(configure(layers=["2"]), found, "trainaug", toy_spec)
     assert {"learning_rates", "layers", "train_split"} <= protocol.deviations.keys()
+
+
+def test_necos_rate_drops_after_four_fifths_of_any_number_of_updates(configure: Configure) -> None:
+    for iterations, per_pass in ((100, 3), (5, 40), (1, 3)):
+        rules = rules_of(configure(protocol="neco", iterations=iterations))
+        assert (rules.epochs, updates(rules, per_pass * rules.batch_size)) == (None, (iterations, per_pass))
+        rates = [learning_rate(rules, 1.0, step, iterations, per_pass) for step in range(iterations)]
+        before = max(1, iterations * 4 // 5)
+        assert rates == pytest.approx([1.0] * before + [0.1] * (iterations - before))
+    published = rules_of(configure(protocol="neco", iterations=None))
+    assert [learning_rate(published, 1.0, step, 75, 3) for step in (59, 60, 74)] == pytest.approx([1.0, 0.1, 0.1])
 
 
 @pytest.mark.parametrize("fails_at", [2, 4, 5])
