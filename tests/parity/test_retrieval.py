@@ -1,5 +1,6 @@
 """Dense retrieval: memories, neighbours, votes and metrics that open-hummingbird-eval 5e79da2 made from recorded features."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,17 @@ from torchvision.transforms import functional as F
 
 from common.images import IMAGENET_MEAN
 from eval.probes import matching
-from eval.probes.patches import patch_pixels
-from eval.probes.search import Engine, nearest, unit
+from eval.probes.cache import FeatureStore
+from eval.probes.data import Split
+from eval.probes.patches import Patches, patch_pixels
+from eval.probes.pixels import compute_metrics
+from eval.probes.search import Engine
+from eval.probes.sets import ADE20K, VOC2012
 from eval.retrieval_segmentation import protocol, rules, views
+from eval.retrieval_segmentation.retrieval import Retrieval
+from eval.retrieval_segmentation.views import SquareView
 
-CPU = torch.device("cpu")
-VOID = 255
+PUBLISHED = protocol.PUBLISHED["hummingbird"]
 ENGINES: list[Engine] = ["torch", "faiss"]
 
 
@@ -32,40 +38,107 @@ def recording(golden_dir: Path) -> dict[str, Any]:
 
 @pytest.fixture(params=["voc_like", "ade_like", "voc_like_unbounded"])
 def run(request: pytest.FixtureRequest, recording: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {**recording["runs"][request.param], "beta": recording["beta"]}
+    found: dict[str, Any] = recording["runs"][request.param]
     assert found["grid"] * found["patch"] == found["input_size"]
     return found
 
 
-def remembered(run: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features and pixels of the patches in the memory, by our rules."""
+def labels_like(num_classes: int, ignored: int) -> protocol.Labels:
+    """The protocol's labels of a data set with so many classes: like ADE20K's where 0 does not count, like VOC's otherwise."""
+    of, count = (ADE20K, num_classes - 1) if ignored == ADE20K.void else (VOC2012, num_classes)
+    assert of.void == ignored
+    labels = protocol.labels_of(dataclasses.replace(of, classes=tuple(map(str, range(count)))), PUBLISHED)
+    assert len(labels.names) == num_classes
+    return labels
+
+
+def view_of(run: dict[str, Any], kept: int, table: tuple[int, ...], epochs: int = 1) -> SquareView:
+    """What stores recorded labels, which have the input's size, without random changes."""
+    return SquareView(
+        size=run["input_size"],
+        std=PUBLISHED.std,
+        bicubic=PUBLISHED.bicubic,
+        table=table,
+        num_classes=run["num_classes"],
+        kept=kept,
+        epochs=epochs,
+    )
+
+
+def pixels_of(run: dict[str, Any], view: SquareView, labels_HW: torch.Tensor) -> torch.Tensor:
+    """The labels of the pixels of every patch."""
+    _, labels_HW = view(Image.new("RGB", (view.size, view.size)), labels_HW.numpy(), 0)
+    return patch_pixels(labels_HW[None], run["grid"])[0]
+
+
+def chosen_patches(
+    run: dict[str, Any], view: SquareView, pixels_NP: torch.Tensor, draws_N: torch.Tensor | None
+) -> torch.Tensor:
+    """The stored patches of a view, with the recorded draws in the place of ours."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "rand", lambda *_, **__: draws_N)
+        return view.choose(pixels_NP, 0)
+
+
+def stored(
+    folder: Path, run: dict[str, Any], view: SquareView, features: list[torch.Tensor], pixels: list[torch.Tensor]
+) -> Patches:
+    """Patches on disk, each view's in a file of its own."""
+    channels, images, rows = features[0].shape[1], len(features) // view.epochs, len(features) * view.kept
+    stores = (
+        FeatureStore(folder / "features", {}, rows, (channels,), np.float32, view.kept),
+        FeatureStore(folder / "pixels", {}, rows, (pixels[0].shape[1],), np.uint8, view.kept),
+    )
+    for number, found in enumerate(zip(features, pixels, strict=True)):
+        for store, values in zip(stores, found, strict=True):
+            store.write(number, values.numpy())
+    pairs = {str(image): (Path(), Path()) for image in range(images)}
+    split = Split(root=folder, of=VOC2012, name="val", pairs=pairs, restricted=False)
+    return Patches(split=split, view=view, side=run["grid"], channels=channels, features=stores[0], pixels=stores[1])
+
+
+def open_retrieval(run: dict[str, Any], folder: Path, engine: Engine = "torch") -> Retrieval:
+    """The task's memory and queries, with the recorded features, labels and draws."""
+    labels = labels_like(run["num_classes"], run["eval_ignore_index"])
+    epochs, images, patches = run["train_features"].shape[:3]
+    kept = run["patches_per_image"] if run["memory_size"] > 0 else patches
+    view = view_of(run, kept, labels.remembered, epochs)
     features, pixels = [], []
-    for epoch, labels_BHW in enumerate(run["train_labels"]):
-        labels_BHW = labels_BHW.masked_fill(labels_BHW == VOID, 0)
-        for image, pixels_NP in enumerate(patch_pixels(labels_BHW, run["grid"])):
-            chosen = torch.arange(len(pixels_NP))
-            if run["memory_size"] > 0:
-                counts_NC = rules.class_counts(pixels_NP, run["num_classes"])
-                assert torch.equal(rules.patch_scores(counts_NC), run["patch_scores"][epoch, image])
-                chosen = rules.sample_patches(counts_NC, run["uniform_draws"][epoch, image], run["patches_per_image"])
+    for epoch in range(epochs):
+        for image in range(images):
+            pixels_NP = pixels_of(run, view, run["train_labels"][epoch, image])
+            draws_N = run["uniform_draws"][epoch, image] if run["memory_size"] > 0 else None
+            chosen = chosen_patches(run, view, pixels_NP, draws_N)
+            if draws_N is not None:
+                scores_N = rules.patch_scores(rules.class_counts(pixels_NP, run["num_classes"]))
+                assert torch.equal(scores_N, run["patch_scores"][epoch, image])
                 assert torch.equal(chosen, run["sampled_indices"][epoch, image])
             features.append(run["train_features"][epoch, image][chosen])
             pixels.append(pixels_NP[chosen])
-    return torch.cat(features), torch.cat(pixels)
+    train = stored(folder / "train", run, view, features, pixels)
+    view = view_of(run, patches, labels.true)
+    asked = [pixels_of(run, view, labels_HW) for labels_HW in run["val_labels"]]
+    test = stored(folder / "test", run, view, list(run["val_features"]), asked)
+    settings = dataclasses.replace(
+        PUBLISHED, input_size=run["input_size"], memory_size=max(0, run["memory_size"]), neighbours=(run["n_neighbours"],)
+    )
+    return Retrieval(settings, labels, train, test, torch.device("cpu"), engine, seed=0)
 
 
 def test_labels_of_patches(run: dict[str, Any]) -> None:
-    labels_BHW = run["train_labels"].flatten(0, 1)
-    pixels_BNP = patch_pixels(labels_BHW.masked_fill(labels_BHW == VOID, 0), run["grid"])
-    counts = rules.class_counts(pixels_BNP.flatten(0, 1), run["num_classes"])
+    view = view_of(run, 1, labels_like(run["num_classes"], run["eval_ignore_index"]).remembered)
+    pixels = torch.cat([pixels_of(run, view, labels_HW) for labels_HW in run["train_labels"].flatten(0, 1)])
+    counts = rules.class_counts(pixels, run["num_classes"])
     expected = run["patch_label_frequencies"].reshape(counts.shape)
     torch.testing.assert_close(counts / run["patch"] ** 2, expected, rtol=0, atol=1e-6)
 
 
-def test_the_memory(run: dict[str, Any]) -> None:
-    features, pixels = remembered(run)
-    torch.testing.assert_close(unit(features), run["memory_features"], rtol=0, atol=1e-6)
-    shares = rules.class_counts(pixels, run["num_classes"]) / run["patch"] ** 2
+def test_the_memory(run: dict[str, Any], tmp_path: Path) -> None:
+    retrieval = open_retrieval(run, tmp_path)
+    memory = retrieval.remember(range(retrieval.train.num_views), PUBLISHED.distances[0])
+    features = memory.vectors(retrieval.train.features.rows(memory.rows), False)
+    torch.testing.assert_close(features, run["memory_features"], rtol=0, atol=1e-6)
+    shares = rules.class_counts(retrieval.train.pixels.rows(memory.rows), run["num_classes"]) / run["patch"] ** 2
     torch.testing.assert_close(shares, run["memory_labels"], rtol=0, atol=1e-6)
     images = len(run["train_labels"].flatten(0, 1))
     if run["memory_size"] > 0:
@@ -73,42 +146,47 @@ def test_the_memory(run: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_neighbours_votes_and_metric(run: dict[str, Any], engine: Engine) -> None:
-    features, pixels = remembered(run)
-    total = np.zeros((run["num_classes"],) * 2, np.int64)
+def test_neighbours_votes_and_metric(run: dict[str, Any], recording: dict[str, Any], engine: Engine, tmp_path: Path) -> None:
+    retrieval = open_retrieval(run, tmp_path, engine)
+    train, test, temperature = retrieval.train, retrieval.test, recording["beta"]
+    memory = retrieval.remember(range(train.num_views), PUBLISHED.distances[0])
+    features, pixels = memory.vectors(train.features.rows(memory.rows), False), train.pixels.rows(memory.rows)
+    ours, theirs = (np.zeros((run["num_classes"],) * 2, np.int64) for _ in range(2))
     k, size = run["n_neighbours"], run["input_size"]
-    for image, queries in enumerate(run["val_features"]):
-        found = nearest(unit(queries), [unit(features)], k, CPU, engine)
+    segmented = retrieval.segment(test, range(test.num_views), memory, [k])
+    for image, (found, (prediction,)) in enumerate(segmented):
+        queries = run["val_features"][image]
         length = queries.norm(dim=1, keepdim=True)
         products, indices = run["neighbour_inner_products"][image], run["neighbour_indices"][image]
         assert ((found.scores_Tk * length - products).abs() <= 1e-5 * length).all()
         swapped = found.indices_Tk != indices  # only where neighbours are closer than 1e-5
-        theirs = (unit(queries)[:, None] * unit(features)[indices.long()]).sum(-1)
-        assert ((found.scores_Tk - theirs).abs()[swapped] < 1e-5).all()
-        votes = rules.soft_votes(found.scores_Tk, found.indices_Tk, pixels, run["num_classes"], run["beta"])
+        recorded_scores = (memory.vectors(queries, True)[:, None] * features[indices.long()]).sum(-1)
+        assert ((found.scores_Tk - recorded_scores).abs()[swapped] < 1e-5).all()
+        votes = rules.soft_votes(found.scores_Tk, found.indices_Tk, pixels, run["num_classes"], temperature)
         torch.testing.assert_close(votes, run["label_prediction"][image], rtol=0, atol=1e-5)
-        prediction = rules.predict_softly(votes, size)
         differ = prediction != run["argmax_map"][image]
         maps = votes.T.reshape(1, -1, run["grid"], run["grid"])
         best = torch.nn.functional.interpolate(maps, (size, size), mode="bilinear")[0].topk(2, dim=0).values
         assert ((best[0] - best[1])[differ] < 1e-5).all()
+        _, truth = test.view(Image.new("RGB", (size, size)), run["val_labels"][image].numpy(), image)
+        ours += matching.confusion(truth, prediction, run["num_classes"])
         # Of exact ties, the recording has what counts in the metric.
-        recorded = torch.where(differ, run["argmax_map"][image].long(), prediction)
-        truth = run["val_labels"][image]
-        truth = truth.masked_fill(truth == run["eval_ignore_index"], VOID)
-        total += matching.confusion(truth, recorded, run["num_classes"])
-    assert (total == run["confusion_gt_rows_pred_cols"].numpy()).all()
-    np.testing.assert_allclose(matching.iou_of_pairs(total), run["iou_matrix"].numpy(), rtol=0, atol=1e-12)
-    check_metric(total, run)
-    theirs_matching = run["hungarian_pred_to_gt"].numpy()
-    ours = matching.iou_of_pairs(total)[matching.best_matching(total), np.arange(len(total))].sum()
-    assert ours == pytest.approx(matching.iou_of_pairs(total)[theirs_matching, np.arange(len(total))].sum(), abs=1e-12)
+        settled = torch.where(differ, run["argmax_map"][image].long(), prediction)
+        theirs += matching.confusion(truth, settled, run["num_classes"])
+    paths = retrieval.confusions(tmp_path, "test", test, range(test.num_views), memory, [k])
+    assert (sum(matching.read_counts(path)[:, 0].sum(axis=0) for path in paths) == ours).all()
+    assert (theirs == run["confusion_gt_rows_pred_cols"].numpy()).all()
+    iou = matching.iou_of_pairs(theirs)
+    np.testing.assert_allclose(iou, run["iou_matrix"].numpy(), rtol=0, atol=1e-12)
+    check_metric(theirs, run)
+    every, matched = np.arange(len(iou)), run["hungarian_pred_to_gt"].numpy()
+    assert iou[matching.best_matching(theirs), every].sum() == pytest.approx(iou[matched, every].sum(), abs=1e-12)
 
 
 def check_metric(confusion: matching.Counts, expected: dict[str, Any]) -> None:
     def miou(chosen: np.ndarray) -> tuple[float, matching.Counts]:
-        intersection, predicted, labelled = pixels = matching.class_pixels(confusion, chosen)
-        return float((intersection / np.maximum(predicted + labelled - intersection, 1)).mean()), pixels
+        pixels = matching.class_pixels(confusion, chosen)
+        return compute_metrics(torch.from_numpy(pixels), PUBLISHED.absent_classes)[0]["mIoU"] / 100, pixels
 
     matched, _ = miou(matching.best_matching(confusion))
     assert matched == pytest.approx(expected["miou"], abs=1e-9)
@@ -124,9 +202,8 @@ def check_metric(confusion: matching.Counts, expected: dict[str, Any]) -> None:
 def test_the_metric_alone(recording: dict[str, Any]) -> None:
     for case in recording["metric_alone"]:
         assert case["num_pred"] == case["num_gt"]
-        confusion = matching.confusion(
-            case["gt"].masked_fill(case["gt"] == case["ignore_index"], VOID), case["pred"], case["num_gt"]
-        )
+        true = np.array(labels_like(case["num_gt"], case["ignore_index"]).true)[case["gt"].numpy()]
+        confusion = matching.confusion(torch.from_numpy(true), case["pred"], case["num_gt"])
         assert (confusion == case["confusion"].numpy()).all()
         check_metric(confusion, case)
 
@@ -167,7 +244,8 @@ def test_labels_survive_the_originals_detour_over_fractions(recording: dict[str,
 
 def test_views_of_images(recording: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     transforms = recording["transforms"]
-    assert list(protocol.HUMMINGBIRD_STD) == transforms["std"]
+    assert PUBLISHED.temperature == recording["beta"]
+    assert list(PUBLISHED.std) == transforms["std"]
     assert list(IMAGENET_MEAN) == transforms["mean"]
     for case in transforms["cases"]:
         image = Image.fromarray(case["image"].numpy())
