@@ -6,7 +6,8 @@ are drawn: a direction for each class, and noise. PatchBench runs once more on a
 images, to show that its own memory does not grow.
 
 The backbone is a ViT-S/16 with random weights on crops of 512 pixels. Beside its forward pass alone stand a training step of linear
-segmentation under DINOv3's protocol, and reading the same maps from the cache. Seconds are CPU time, of medians over rounds in turns.
+segmentation under DINOv3's protocol, and reading the same patches from the cache. Seconds are CPU time, of medians over rounds in
+turns.
 """
 
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from benchmarks.turns import MEBIBYTE, Turns, print_table, ratio, rounds, run, t
 from common.knn import find_neighbours
 from eval.linear_segmentation.protocol import RULES
 from eval.linear_segmentation.training import make_optimizer, train_step
-from eval.probes.cache import FeatureStore, map_store
+from eval.probes.cache import FeatureStore
 from eval.probes.features import FrozenFeatures
 from eval.probes.heads import LinearHead, kept_channels
 from eval.probes.patches import Patches, patch_pixels
@@ -164,16 +165,15 @@ def measure_retrieval(config: BenchmarkConfig, folder: Path) -> None:
 
 
 def measure_linear_probe(config: BenchmarkConfig, folder: Path) -> None:
-    """The backbone's forward pass alone, a step of the linear probe, and the maps read from the cache."""
+    """The backbone's forward pass alone, a step of the linear probe, and its patches read from the cache, as retrieval does."""
     device, batch, protocol = torch.device(config.device), config.batch_size, RULES["dinov3"]
     spec = ViTSpec(embed_dim=CHANNELS, depth=12, num_heads=6, patch_size=16, image_size=224, class_token=True, final_norm=True)
     extract = FrozenFeatures(build_backbone(spec), device)
     heads = [LinearHead(CHANNELS, CLASSES - 1, True, protocol.weight_deviation, seed=0).to(device).train()]
     optimizer = make_optimizer(heads, protocol)
     images_B3SS, labels_BSS = torch.randn(batch, 3, SIZE, SIZE), torch.randint(CLASSES - 1, (batch, SIZE, SIZE))
-    store = map_store(folder, "backbone", "images", (SIZE, SIZE), "last", batch, (CHANNELS, SIDE, SIDE))
-    for number, span in enumerate(store.spans):
-        store.write(number, extract(images_B3SS[span.start : span.stop])[0].cpu().numpy())
+    rows_RD = extract(images_B3SS)[0].cpu().flatten(2).transpose(1, 2).flatten(0, 1)
+    patches = stored(folder, SIDE**2, [rows_RD], [patch_pixels(labels_BSS.to(torch.uint8), SIDE).flatten(0, 1)])
 
     def forward() -> None:
         extract(images_B3SS)
@@ -189,7 +189,7 @@ def measure_linear_probe(config: BenchmarkConfig, folder: Path) -> None:
     parts = {
         "forward": forward,
         "step": step,
-        "maps from the cache": lambda: store.rows(torch.arange(batch)).to(device).float(),
+        "patches from the cache": lambda: patches.features.rows(patches.rows_of(range(batch))).to(device),
     }
     seconds, _ = rounds(parts, config.rounds)
     print(f"\nViT-S/16, {batch} crops of {SIZE} pixels, {config.device}\n")

@@ -4,8 +4,7 @@ Shapes: N images, R of them, `shape` of one image's features, such as (D,) or (D
 """
 
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from common.distributed import rank, wait_for_all, world_size
+from common.distributed import wait_for_all
 from common.files import text_sha256, write_atomically, write_text_atomically
 
 ROWS_PER_FILE = 2048  # of vectors
 
 _STORE_VERSION = 1  # grows whenever a change can change a feature
-_FILE_BYTES = 1 << 26  # of maps; so much a process holds before it writes
 
 
 class FeatureStore:
@@ -73,13 +71,6 @@ class FeatureStore:
             result[wanted] = np.load(self.path(number), mmap_mode="r")[places[wanted]]
         return torch.from_numpy(result)
 
-    def fill(self, make: Callable[[range], npt.NDArray[np.floating[Any]]]) -> None:
-        """Make what is not there, given the images of a file; every process makes each world-size-th file."""
-        for number, span in enumerate(self.spans):
-            if number % world_size() == rank() and not self.has(number):
-                self.write(number, make(span))
-        self.require_complete()
-
     def require_complete(self) -> None:
         """ValueError on every process where files are not there when all processes have come here."""
         wait_for_all()
@@ -87,24 +78,3 @@ class FeatureStore:
             others = f"{len(absent) - 1} more files of features"
             raise ValueError(f"{absent[0]} and {others} are not there; several machines must share --cache")
         wait_for_all()  # so that a process whose machine lacks files stops the others with a message
-
-
-def map_store(
-    root: Path,
-    backbone_sha256: str,
-    data_sha256: str,
-    input_size: tuple[int, int],
-    layer: str,
-    num_images: int,
-    shape: tuple[int, ...],
-    dtype: npt.DTypeLike = np.float16,
-) -> FeatureStore:
-    """The store of the feature maps of a split's images, all resized to one input size (height, width).
-
-    `layer` says what else determines a map: which block, with which norm, and how the images were resized and normalised.
-    """
-    kind = np.dtype(dtype)
-    inputs = {"backbone": backbone_sha256, "images": data_sha256, "input_size": input_size, "layer": layer}
-    described = {**inputs, "shape": shape, "dtype": kind.name}
-    rows_per_file = max(1, _FILE_BYTES // (math.prod(shape) * kind.itemsize))
-    return FeatureStore(root, described, num_images, shape, kind, rows_per_file)
