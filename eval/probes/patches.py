@@ -3,8 +3,9 @@
 Shapes: B images, N patches of an image, K of them stored, D channels, P pixels of a patch, S pixels of an input's side.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -13,13 +14,12 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from common.distributed import rank, world_size
-from common.launch import loader_processes
 from eval.probes.cache import FeatureStore
 from eval.probes.data import Split, read_image
 from eval.probes.features import FrozenFeatures
+from eval.probes.loading import load_in_order
 from eval.progress import Progress
 
 ROWS_AT_ONCE = 2**16
@@ -149,8 +149,10 @@ def fill_patches(patches: Patches, extract: FrozenFeatures, batch_size: int, wor
         if number % world_size() == rank() and not all(store.has(number) for store in stores):
             views = range(span.start // kept, span.stop // kept)
             batches[number] = [list(views[start : start + batch_size]) for start in range(0, len(views), batch_size)]
-    loaded = _load(patches, [batch for listed in batches.values() for batch in listed], workers, extract.device)
-    total = sum(len(batch) for listed in batches.values() for batch in listed)
+    own = [batch for listed in batches.values() for batch in listed]
+    batch_bytes = max(map(len, own), default=0) * _PIXEL_BYTES * patches.view.size**2
+    loaded = load_in_order(partial(read_views, patches), own, batch_bytes, workers, extract.device)
+    total = sum(map(len, own))
     quiet = True if rank() or not total else None  # None: quiet where no terminal is
     with Progress(total=total, unit="image", desc=f"patches of {patches.split.name}", disable=quiet) as bar:
         for number, listed in batches.items():
@@ -171,30 +173,7 @@ def fill_patches(patches: Patches, extract: FrozenFeatures, batch_size: int, wor
         store.require_complete()
 
 
-class _Reader:
-    """For a loader's processes: batches of views; an error is returned, since `DataLoader` would bury it under tracebacks."""
-
-    def __init__(self, patches: Patches) -> None:
-        self.patches = patches
-
-    def __call__(self, views: Sequence[int]) -> tuple[Tensor, Tensor] | ValueError:
-        try:
-            images, labels = zip(*map(self.patches.read_view, views), strict=True)
-        except ValueError as error:
-            return error
-        return torch.stack(images), torch.stack(labels)
-
-
-def _load(patches: Patches, batches: list[list[int]], workers: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    largest = max(map(len, batches), default=0) * _PIXEL_BYTES * patches.view.size**2
-    loader: DataLoader[Any] = DataLoader(
-        batches,  # type: ignore[arg-type]
-        batch_size=None,
-        collate_fn=_Reader(patches),
-        num_workers=loader_processes(workers, largest, "--workers"),
-        pin_memory=device.type == "cuda",
-    )
-    for batch in loader:
-        if isinstance(batch, ValueError):
-            raise batch
-        yield batch
+def read_views(patches: Patches, views: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Images [B, 3, S, S] and labels [B, S, S] of views by their numbers."""
+    images, labels = zip(*map(patches.read_view, views), strict=True)
+    return torch.stack(images), torch.stack(labels)
