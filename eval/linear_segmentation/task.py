@@ -41,7 +41,6 @@ from eval.result import RESULT_FILE, Metric, Result, read_result, write_result
 
 Extract = Callable[[Tensor], Maps]
 LARGEST_TEST_PAIR = 1 << 24  # bytes of an image and its labels, which are as large as the file is
-IMAGES_FILE = "image_pixels.npz"
 
 
 def check(config: LinearSegmentationConfig, spec: BackboneSpec) -> tuple[Split, Split]:
@@ -78,9 +77,9 @@ def evaluate(config: LinearSegmentationConfig) -> Result:
             outcomes, pictures = _train(evaluation, train, test, network, device)
             if rank() == 0:
                 arrays: dict[str, Any] = {"names": np.array(list(test.pairs)), "counts": outcomes[0]["counts"].numpy()}
-                write_atomically(config.output / IMAGES_FILE, partial(np.savez_compressed, **arrays))
+                write_atomically(config.output / f"{ARTEFACT}.npz", partial(np.savez_compressed, **arrays))
                 metrics, breakdown = summary(outcomes, rules_of(config), test.of)
-                artefacts = {"heads": HEADS_FILE, ARTEFACT: IMAGES_FILE, **pictures}
+                artefacts = {"heads": HEADS_FILE, ARTEFACT: f"{ARTEFACT}.npz", **pictures}
                 write_result(config.output, evaluation.record(metrics, breakdown, artefacts, device, start))
             wait_for_all()
             return read_result(config.output / RESULT_FILE)

@@ -117,7 +117,7 @@ def patch_pixels(labels_BHW: Tensor, side: int) -> Tensor:
     return cells.transpose(2, 3).reshape(batch, side * side, -1)
 
 
-def label_map(pixels_NP: Tensor) -> Tensor:
+def map_of_patches(pixels_NP: Tensor) -> Tensor:
     """The square map of labels whose patches have these pixels: the inverse of `patch_pixels`."""
     side, patch = (round(number**0.5) for number in pixels_NP.shape)
     return pixels_NP.reshape(side, side, patch, patch).transpose(1, 2).reshape(side * patch, side * patch)

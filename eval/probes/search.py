@@ -66,7 +66,9 @@ def require_engine(engine: Engine) -> None:
 
 @torch.no_grad()
 @full_float32()
-def nearest(queries_TD: Tensor, blocks: Iterable[Tensor], k: int, device: torch.device, engine: Engine = "torch") -> Neighbours:
+def nearest_rows(
+    queries_TD: Tensor, blocks: Iterable[Tensor], k: int, device: torch.device, engine: Engine = "torch"
+) -> Neighbours:
     """Find the k rows with the largest inner products for every query, in one pass over the blocks [M, D]; on the CPU.
 
     No vector is longer than 1. There are k to 2^24 rows.

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from eval.probes.data import VOID
 from eval.probes.matching import class_pixels, confusion, count_in_files, read_counts
-from eval.probes.patches import ROWS_AT_ONCE, Patches, label_map, longest_vector, moments
+from eval.probes.patches import ROWS_AT_ONCE, Patches, longest_vector, map_of_patches, moments
 from eval.probes.pixels import compute_metrics
-from eval.probes.search import Engine, Neighbours, by_distance, nearest, unit
+from eval.probes.search import Engine, Neighbours, by_distance, nearest_rows, unit
 from eval.retrieval_segmentation import rules
 from eval.retrieval_segmentation.protocol import Labels, Settings
 
@@ -94,7 +94,7 @@ class Retrieval:
         """For each image the neighbours of its patches, as rows of the stored ones, and a label map for each number of neighbours."""
         classes, temperature = len(self.labels.names), self.settings.temperature
         vectors = memory.vectors(asking.features.rows(asking.rows_of(images)), True)
-        found = nearest(vectors, self._blocks(memory), max(numbers), self.device, self.engine)
+        found = nearest_rows(vectors, self._blocks(memory), max(numbers), self.device, self.engine)
         for scores_NK, indices_NK in zip(*(each.split(asking.view.kept) for each in found), strict=True):
             rows_U, places_NK = memory.rows[indices_NK].unique(return_inverse=True)
             pixels_UP = self.train.pixels.rows(rows_U)
@@ -121,7 +121,7 @@ class Retrieval:
         def count(part: Sequence[int]) -> npt.NDArray[np.uint32]:
             counts = []
             for image, (_, maps) in zip(part, self.segment(asking, part, memory, numbers), strict=True):
-                truth = label_map(asking.pixels.rows(asking.rows_of([image])))
+                truth = map_of_patches(asking.pixels.rows(asking.rows_of([image])))
                 if asking is self.train:
                     truth = truth.masked_fill(truth == self.labels.void_class, VOID)
                 counts.append([confusion(truth, each, len(self.labels.names)).astype(np.uint32) for each in maps])

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eval.probes.patches import label_map
+from eval.probes.patches import map_of_patches
 
 _CLASSES_AT_ONCE = 8
 
@@ -64,4 +64,4 @@ def predict_softly(votes_TC: Tensor, size: int) -> Tensor:
 
 def predict_by_majority(neighbours_Tk: Tensor, pixels_UP: Tensor) -> Tensor:
     """The labels of an image that most neighbours have at each pixel of a patch, the lowest of several."""
-    return label_map(pixels_UP[neighbours_Tk].mode(dim=1).values)
+    return map_of_patches(pixels_UP[neighbours_Tk].mode(dim=1).values)

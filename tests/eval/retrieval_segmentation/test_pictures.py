@@ -29,13 +29,13 @@ def test_an_image_without_labels_is_drawn_and_the_memory_is_read_once_for_all(
 ) -> None:
     Image.fromarray(np.full((64, 80), VOID, np.uint8)).save(config.data / "SegmentationClass/v1.png")
     asked = []
-    original = retrieval.nearest
+    original = retrieval.nearest_rows
 
-    def nearest(queries: Any, *given: Any) -> Any:
+    def nearest_rows(queries: Any, *given: Any) -> Any:
         asked.append(len(queries) // 64)
         return original(queries, *given)
 
-    monkeypatch.setattr(retrieval, "nearest", nearest)
+    monkeypatch.setattr(retrieval, "nearest_rows", nearest_rows)
     result = evaluate(replace(config, pictures=3))
     assert len([name for name in result.artefacts if name.startswith("prediction on ")]) == 3
     assert asked == [3, 3]  # for the metrics, and for the pictures
