@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from backbones.checkpoint import CheckpointError, load_checkpoint
-from common.distributed import gather_objects, rank, world_size
+from common.distributed import gather_objects, rank, require_same, world_size
 from eval.probes.loading import load_in_order
 
 logger = logging.getLogger(__name__)
@@ -40,8 +40,14 @@ def resume(checkpoint: Path, digest: str, parts: Mapping[str, nn.Module | Optimi
     """Load what an earlier run has left of its progress into the parts; what it noted, such as `updates`.
 
     It noted 0 updates if it left nothing, or if the machine crashed while this was written. ValueError if its `inputs` are not this
-    digest of everything that determines the outcome.
+    digest of everything that determines the outcome, or if not all processes find the same.
     """
+    state = _left(checkpoint, digest, parts)
+    require_same(f"{state['updates']}", f"{checkpoint}, which all machines must share: the number of updates in it")
+    return state
+
+
+def _left(checkpoint: Path, digest: str, parts: Mapping[str, nn.Module | Optimizer]) -> dict[str, Any]:
     if not checkpoint.exists():
         return {"updates": 0}
     try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from common import distributed
 from eval.linear_segmentation import transforms
 from eval.linear_segmentation.protocol import RULES
 from eval.linear_segmentation.task import LARGEST_TEST_PAIR
@@ -87,3 +89,14 @@ def test_shared_memory_is_wanted_for_whole_test_images() -> None:
     image, labels_HW = Image.new("RGB", (4032, 3024)), np.zeros((3024, 4032), np.uint8)
     pair = transforms.test_pair(image, labels_HW, RULES["dinov3"])
     assert sum(found.nbytes for found in pair) <= LARGEST_TEST_PAIR
+
+
+def test_processes_that_find_different_progress_do_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = tmp_path / "head.pth"
+    monkeypatch.setattr(distributed, "gather_objects", lambda value: [value, "0"])
+    assert training.resume(checkpoint, "digest", {}) == {"updates": 0}
+    torch.save({"inputs": "digest", "updates": 4}, checkpoint)
+    with pytest.raises(
+        ValueError, match=r"head.pth: the number of updates .* must be the same .* 4 \(process 0\), 0 \(process 1\)"
+    ):
+        training.resume(checkpoint, "digest", {})
