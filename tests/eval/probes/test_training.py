@@ -96,7 +96,5 @@ def test_processes_that_find_different_progress_do_not_begin(tmp_path: Path, mon
     monkeypatch.setattr(distributed, "gather_objects", lambda value: [value, "0"])
     assert training.resume(checkpoint, "digest", {}) == {"updates": 0}
     torch.save({"inputs": "digest", "updates": 4}, checkpoint)
-    with pytest.raises(
-        ValueError, match=r"head.pth: the number of updates .* must be the same .* 4 \(process 0\), 0 \(process 1\)"
-    ):
+    with pytest.raises(ValueError, match=r"head.pth, which all machines must share: .* 4 \(process 0\), 0 \(process 1\)"):
         training.resume(checkpoint, "digest", {})
