@@ -1,14 +1,11 @@
-"""The test images behind a result of dense retrieval, for the significance of differences."""
+"""The tested images of dense retrieval, for significance."""
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from eval.probes import items
 from eval.result import Result
 
 
-def read_items(
-    result: Result, folder: Path
-) -> tuple[tuple[str, ...], Mapping[str, items.Array], Callable[[items.Array], Mapping[str, items.Array]]] | None:
-    """`eval.probes.items.read_items`; predicted classes stay matched with true ones as they are over all images."""
+def read_items(result: Result, folder: Path) -> items.Items:
+    """As for segmentation, with the protocol's rule for classes that are nowhere; predicted classes stay matched as over all images."""
     return items.read_items(result, folder, bool(result.protocol.settings["absent_classes"]))
