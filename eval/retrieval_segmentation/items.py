@@ -7,5 +7,5 @@ from eval.result import Result
 
 
 def read_items(result: Result, folder: Path) -> items.Items:
-    """As for segmentation, with the protocol's rule for classes that are nowhere; predicted classes stay matched as over all images."""
+    """As for segmentation, by the protocol's `absent_classes`; predicted classes stay matched as they are over all images."""
     return items.read_items(result, folder, bool(result.protocol.settings["absent_classes"]))
