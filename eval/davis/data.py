@@ -97,6 +97,7 @@ class DavisSplit(SplitOptions):
             advice=DOWNLOAD if self.dataset == "davis" else f"get it again from {SETS[self.dataset].address}",
             listing="the list" if self.dataset == "davis" else "meta.json",
             one_object=self.year == "2016",
+            gaps=self.dataset != "davis",  # whose frames are all those of a video; the others state no rule
         )
 
     @property

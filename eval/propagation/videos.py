@@ -73,6 +73,7 @@ class VideoFolders:
     advice: str  # what to do about what is missing or damaged
     listing: str = "the list"  # what names the videos
     one_object: bool = False
+    gaps: bool = False  # whether frames may be left out between others
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -80,14 +81,14 @@ def subfolders(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
-def check_numbering(frames: Sequence[Path], root: Path) -> list[str]:
-    """Where numbered frames have a gap, or come in another order by their names."""
+def check_numbering(frames: Sequence[Path], root: Path, with_gaps: bool = False) -> list[str]:
+    """Where numbered frames come in another order by their names, or have a gap, unless the data set may have some."""
     parts = [_TRAILING_NUMBER.fullmatch(frame.stem) for frame in frames]
     for (frame, part), (following, next_part) in pairwise(zip(frames, parts, strict=True)):
         if part and next_part and part[1] == next_part[1] and int(part[2]) > int(next_part[2]):
             shown = frame.relative_to(root).as_posix()
             return [f"{shown} comes before {following.name} by its name, which is their order (fill up the numbers with zeros)"]
-    if len(frames) < 3 or not all(frame.stem.isdecimal() for frame in frames):
+    if with_gaps or len(frames) < 3 or not all(frame.stem.isdecimal() for frame in frames):
         return []
     numbers = [int(frame.stem) for frame in frames]
     step = min(after - before for before, after in pairwise(numbers))
@@ -146,7 +147,7 @@ def _list_video(folders: VideoFolders, name: str, wanted: MasksWanted, fewest: i
     short = [f"{name} ({len(frames)})"] if wanted == "all" and 0 < len(frames) < fewest else []
     findings += [
         *about("missing", no_frames, [] if frames else [name], f"{advice}, or take them off {folders.listing}"),
-        *about("missing", gap, check_numbering(frames, root)),
+        *about("missing", gap, check_numbering(frames, root, with_gaps=folders.gaps)),
         *about("missing", "frames have no mask", without_mask, reason),
         *about("missing", "masks have no frame", without_frame, advice),
         *about("wrong", f"sequences have fewer than {fewest} frames, which cannot be scored", short),

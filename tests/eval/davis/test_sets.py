@@ -133,6 +133,8 @@ def test_what_is_wrong_with_such_a_folder_is_said_in_one_line(youtube: Path) -> 
     split = DavisSplit(root=youtube, dataset="youtube-vos-2019", split="valid")
     assert [sequence.name for sequence in find_sequences(split, all_masks=True)] == ["aa01"]
     assert examine(youtube) == []
+    (youtube / "valid/JPEGImages/aa01/00003.jpg").unlink()  # not every frame of a video is in these sets
+    assert len(find_sequences(split, all_masks=True)[0].frames) == FRAMES - 1
     with pytest.raises(ValueError, match="--dataset mose has neither"):
         DavisSplit.chosen(youtube, replace(split, dataset="mose", year="2016"))
     meta = youtube / "valid/meta.json"
