@@ -53,9 +53,7 @@ def training_pair(image: Image.Image, changes: Changes, rules: Rules) -> tuple[T
     (height, width), (top, bottom, left, right) = changes.labels_HW.shape, changes.box
     labels = changes.labels_HW[top:bottom, left:right]
     if rules.stride is None:
-        square = (rules.size, rules.size)
-        part = np.array(image.crop((left, top, right, bottom)).resize(square, Image.Resampling.BILINEAR))
-        labels = np.array(Image.fromarray(labels).resize(square, Image.Resampling.NEAREST))
+        part, labels = augment.stretched(image.crop((left, top, right, bottom)), labels, rules.size)
     else:
         part = augment.resize_image(image, (width, height), by_opencv)[top:bottom, left:right]
     pixels_3HW, labels_HW = torch.from_numpy(part).permute(2, 0, 1), torch.from_numpy(labels)
@@ -72,10 +70,9 @@ def test_pair(image: Image.Image, labels_HW: augment.Array, rules: Rules) -> tup
         by_opencv = rules.resize == "opencv"
         resized = augment.resize_image(image, augment.scaled_size(image.size, rules.size, 1.0, by_opencv), by_opencv)
         return augment.normalised(torch.from_numpy(resized).permute(2, 0, 1)), torch.from_numpy(labels_HW)
-    square = (rules.size, rules.size)
-    labels = np.array(Image.fromarray(labels_HW).resize(square, Image.Resampling.NEAREST))
-    pixels = torch.from_numpy(np.array(image.resize(square, Image.Resampling.BILINEAR))).permute(2, 0, 1)
-    return augment.normalised(pixels), nearest(torch.from_numpy(labels), (rules.scored_side, rules.scored_side))
+    pixels_HW3, labels_HW = augment.stretched(image, labels_HW, rules.size)
+    labels = nearest(torch.from_numpy(labels_HW), (rules.scored_side, rules.scored_side))
+    return augment.normalised(torch.from_numpy(pixels_HW3).permute(2, 0, 1)), labels
 
 
 def _read_pair(split: Split, rules: Rules, index: int) -> tuple[Image.Image, augment.Array]:

@@ -57,6 +57,12 @@ def resize_labels(labels_HW: Array, wanted: tuple[int, int], by_opencv: bool) ->
     return np.asarray(cv2.resize(labels_HW, wanted, interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
 
 
+def stretched(image: Image.Image, labels_HW: Array, side: int) -> tuple[Array, Array]:
+    """Pixels [side, side, 3] and labels of that size, by Pillow's bilinear and nearest rules."""
+    labels = Image.fromarray(labels_HW).resize((side, side), Image.Resampling.NEAREST)
+    return np.array(image.resize((side, side), Image.Resampling.BILINEAR)), np.array(labels)
+
+
 def random_part(size: tuple[int, int], scales: tuple[float, float], random: np.random.Generator) -> Box:
     """A part of an image of (height, width), with a share of its area within `scales` and sides of 3:4 to 4:3."""
     # torchvision draws from the global generator only; other users of it must not notice.
