@@ -42,7 +42,9 @@ def _heading(slot: Slot, column: Column) -> str:
     benchmark = BENCHMARKS[slot.benchmark]
     # The metrics of classification name their protocol.
     title = benchmark.title if benchmark.columns or not slot.dataset else ""
-    return f"{', '.join(filter(None, (title, slot.dataset)))} {column.heading}"
+    # A table of several protocols names the protocol in its headings, which the title does here.
+    heading = next((own.heading for own in benchmark.columns if own.key == column.key), column.heading)
+    return f"{', '.join(filter(None, (title, slot.dataset)))} {heading}"
 
 
 def make_headlines(tables: Sequence[Table], evaluated: Sequence[Evaluated], first: str, test: Test) -> list[Headline]:

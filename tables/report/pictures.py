@@ -151,10 +151,13 @@ def _sequence_folders(measurement: Measurement, artefact: str) -> tuple[dict[str
     """Sequence -> folder of its frames, and the problem if they cannot be read."""
     relative = measurement.result.artefacts[artefact]
     try:
-        children = sorted(path_within(measurement.folder, relative).iterdir())
+        root = path_within(measurement.folder, relative)
+        folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
+        # JHMDB's are in folders of classes.
+        below = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_dir()]
     except (ArtefactError, OSError) as error:
         return {}, _logged(page_path(measurement, relative), error)
-    return {path.name: path for path in children if path.is_dir()}, ""
+    return {path.relative_to(root).as_posix(): path for path in below or folders}, ""
 
 
 def _strip(folder: Path, frames: Sequence[str]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,14 @@ def test_films_show_the_same_frames_of_every_backbone_and_name_what_is_missing(r
     problems = [(strip["measurement"].name, strip["problem"]) for strip in film["strips"]]
     missing = [("b", "run1/davis/overlays is missing"), ("c", "run2/davis/overlays/sequence-01 has no frame 003.png")]
     assert problems == [("a", ""), *missing]
+    overlays = runs / "run0/davis/overlays"
+    (overlays / "sequence-01").rename(runs / "sequence-01")
+    shutil.rmtree(overlays)
+    (overlays / "class").mkdir(parents=True)
+    (runs / "sequence-01").rename(overlays / "class/sequence-01")
+    nested = make_films(groups_of(runs)[0], 9, PictureBudget(limit_mb=20))
+    assert nested is not None
+    assert "class/sequence-01" in [film["sequence"] for film in nested["films"]]
 
 
 def _davis(**objects: float) -> dict[str, Any]:
