@@ -106,7 +106,7 @@ def test_other_data_sets(tmp_path: Path, ade: Path, configure: Configure) -> Non
     # NeCo's class 0 is what ADE20K does not label: never right, and one more class in the mean.
     result = evaluate(configure("neco", data=ade, protocol="neco"))
     assert (next(iter(result.breakdown)), result.protocol.settings["classes"]) == ("unlabelled", 151)
-    assert result.metrics["mIoU"].value < 100 * 2 / 151
+    assert 0 < result.metrics["mIoU"].value < 100 * 2.001 / 151
 
 
 def test_every_head_of_a_sweep_is_trained_as_alone(configure: Configure) -> None:
