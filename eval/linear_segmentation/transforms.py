@@ -43,8 +43,7 @@ def draw_changes(labels_HW: augment.Array, rules: Rules, random: np.random.Gener
         labels_HW = augment.resize_labels(labels_HW, wanted, by_opencv)
         box = augment.first_mixed_box(labels_HW, augment.random_boxes(wanted, rules.size, random), rules.largest_share)
     flip = bool(random.random() < rules.flip)
-    colours = [] if rules.hue_degrees is None else augment.colour_changes(rules.hue_degrees, random)
-    return Changes(labels_HW, box, flip, colours)
+    return Changes(labels_HW, box, flip, augment.colour_changes(rules.hue_degrees, random))
 
 
 def training_pair(image: Image.Image, changes: Changes, rules: Rules) -> tuple[Tensor, Tensor]:

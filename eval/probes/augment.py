@@ -88,8 +88,10 @@ def first_mixed_box(labels_HW: Array, boxes: Iterator[Box], largest_share: float
     return next(boxes)
 
 
-def colour_changes(hue_degrees: float, random: np.random.Generator) -> list[Change]:
-    """Mmseg's distortion: each change half of the time, contrast before or after saturation and hue."""
+def colour_changes(hue_degrees: float | None, random: np.random.Generator) -> list[Change]:
+    """Mmseg's distortion: each change half of the time, contrast before or after saturation and hue. None: no distortion."""
+    if hue_degrees is None:
+        return []
     changes: list[Change] = []
 
     def maybe(name: str, low: float, high: float) -> None:
