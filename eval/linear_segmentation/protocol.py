@@ -19,7 +19,6 @@ from eval.record import unpublished
 from eval.result import Protocol
 
 PROTOCOL_VERSION = 1  # grows whenever a change can change a metric
-
 _DROP_SHARE = 20 / 25  # of the updates after which NeCo's rate drops, where their number is the user's
 
 

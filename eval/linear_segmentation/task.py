@@ -174,8 +174,7 @@ def count_all(
         labels, classes = labels_HW.to(device), len(class_names(rules, split.of))
         return torch.stack([count_pixels(predicted_HW, labels, classes) for predicted_HW in found]).int()
 
-    read = partial(read_test, split, rules)
-    counts = over_images(len(split.pairs), read, count, LARGEST_TEST_PAIR, config.workers, device)
+    counts = over_images(len(split.pairs), partial(read_test, split, rules), count, LARGEST_TEST_PAIR, config.workers, device)
     return list(torch.stack(counts).unbind(dim=1))
 
 

@@ -101,8 +101,9 @@ def train_heads(
     first, outcomes = state["updates"], state.get("outcomes") or [{"history": []} for _ in trials]
     total, per_pass = updates(rules, num_images)
     every = rules.evaluate_every or per_pass
-    quiet = True if rank() else None  # None: quiet where no terminal is
-    bar = Progress(desc="linear heads", initial=first, total=total, unit="update", disable=quiet, leave=False)
+    bar = Progress(
+        desc="linear heads", initial=first, total=total, unit="update", disable=True if rank() else None, leave=False
+    )
     for step, (maps, labels_BHW) in enumerate(batches(first), first):
         seed = seed_of(config.seed, step)
         kept = [kept_channels(len(labels_BHW), widths[trial.layer], rules.dropout, seed) for trial in trials]

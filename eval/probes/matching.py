@@ -21,6 +21,8 @@ from eval.result import read_arrays
 
 Counts = npt.NDArray[np.int64]
 
+CELLS_AT_ONCE = 2**24  # which are held in memory
+
 
 def confusion(truth: Tensor, prediction: Tensor, num_classes: int) -> Counts:
     """Pixels of a true (row) and a predicted class (column) [C, C], without those whose truth is no class."""
@@ -54,12 +56,15 @@ def count_in_files(
     name: str,
     images: Sequence[int],
     at_once: int,
+    cells: int,
     count: Callable[[Sequence[int]], npt.NDArray[np.uint32]],
 ) -> list[Path]:
-    """Files of the confusion matrices of so many images each, below 2^32 pixels; those that an interrupted run left are kept.
+    """Files of confusion matrices, so many cells of each image, below 2^32 pixels; those that an interrupted run left are kept.
 
-    Every process makes each world-size-th; `read_counts` reads them, one by one, since all together need not fit in memory.
+    A file is of at most `at_once` images and, unless it is of one, `CELLS_AT_ONCE`. Every process makes each world-size-th;
+    `read_counts` reads them, one by one, since all together need not fit in memory.
     """
+    at_once = max(1, min(at_once, CELLS_AT_ONCE // cells))
     parts = [images[start : start + at_once] for start in range(0, len(images), at_once)]
     # By the number of images, so that files of parts of another size are not taken for these.
     paths = [folder / f"{name}-{place:05d}-of-{at_once}.npz" for place in range(len(parts))]

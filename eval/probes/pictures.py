@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from common.files import write_atomically
@@ -49,3 +49,20 @@ def sheet(panels: Sequence[Image.Image], columns: int, size: tuple[int, int]) ->
     for index, panel in enumerate(panels):
         page.paste(panel.resize(size), (index % columns * width, index // columns * height))
     return page
+
+
+def commonest_patch(truth: Tensor, patch: int, classes: int) -> tuple[int, int]:
+    """Row and column in the middle of an image's commonest class: other than 0 where there is one, no class where there is none."""
+    shown = truth[truth < classes] if (truth < classes).any() else truth
+    shown = shown[shown > 0] if (shown > 0).any() else shown
+    places = (truth == shown.mode().values).nonzero() // patch
+    middle = (places - places.float().mean(0)).square().sum(1).argmin()
+    row, column = places[middle].tolist()
+    return row, column
+
+
+def framed(image: Image.Image, row: int, column: int, patch: int) -> Image.Image:
+    """The image itself, with a frame around a patch of so many pixels."""
+    corners = (column * patch, row * patch, (column + 1) * patch, (row + 1) * patch)
+    ImageDraw.Draw(image).rectangle(corners, outline="red", width=max(1, image.width // 112))
+    return image

@@ -24,7 +24,6 @@ from eval.retrieval_segmentation import rules
 from eval.retrieval_segmentation.protocol import Labels, Settings
 
 QUERIES_AT_ONCE = 2**16  # patches for which the memory is read once
-CELLS_AT_ONCE = 2**24  # of the confusion matrices of a file
 
 
 class Memory(NamedTuple):
@@ -108,11 +107,6 @@ class Retrieval:
                 maps.append(rules.predict_softly(votes_NC, self.settings.input_size))
             yield Neighbours(scores_NK, rows_U[places_NK]), maps
 
-    def images_at_once(self, asking: Patches, numbers: int) -> int:
-        """For how many images the memory is read once, and confusion matrices are held, for so many numbers of neighbours."""
-        matrices = CELLS_AT_ONCE // (numbers * len(self.labels.names) ** 2)
-        return max(1, min(QUERIES_AT_ONCE // asking.view.kept, matrices))
-
     def confusions(
         self, folder: Path, name: str, asking: Patches, images: Sequence[int], memory: Memory, numbers: Sequence[int]
     ) -> list[Path]:
@@ -127,7 +121,8 @@ class Retrieval:
                 counts.append([confusion(truth, each, len(self.labels.names)).astype(np.uint32) for each in maps])
             return np.array(counts)
 
-        return count_in_files(folder, name, images, self.images_at_once(asking, len(numbers)), count)
+        at_once, cells = max(1, QUERIES_AT_ONCE // asking.view.kept), len(numbers) * len(self.labels.names) ** 2
+        return count_in_files(folder, name, images, at_once, cells, count)
 
     def choose(self, folder: Path) -> tuple[str, int]:
         """Distance and number of neighbours: the protocol's, or those with the highest mIoU on the held-out images."""

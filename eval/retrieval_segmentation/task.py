@@ -18,7 +18,7 @@ from eval.findings import merged, refuse
 from eval.probes.data import Split, check_splits
 from eval.probes.features import FrozenFeatures, check_input
 from eval.probes.items import ARTEFACT
-from eval.probes.matching import Counts, best_matching, class_pixels, read_counts
+from eval.probes.matching import CELLS_AT_ONCE, Counts, best_matching, class_pixels, read_counts
 from eval.probes.patches import fill_patches, open_patches
 from eval.probes.pictures import draw_pictures
 from eval.probes.pixels import compute_metrics
@@ -29,7 +29,7 @@ from eval.result import RESULT_FILE, Metric, Result, read_result, write_result
 from eval.retrieval_segmentation.config import RetrievalSegmentationConfig
 from eval.retrieval_segmentation.pictures import pictures_of
 from eval.retrieval_segmentation.protocol import Settings, labels_of, protocol_of, settings_of
-from eval.retrieval_segmentation.retrieval import CELLS_AT_ONCE, QUERIES_AT_ONCE, Retrieval
+from eval.retrieval_segmentation.retrieval import QUERIES_AT_ONCE, Retrieval
 from eval.retrieval_segmentation.views import SquareView
 
 logger = logging.getLogger(__name__)
@@ -112,13 +112,12 @@ def _open(
     settings = settings_of(config, _stride(backbone.spec))
     side = settings.input_size // _stride(backbone.spec)
     labels = labels_of(splits[0].of, settings)
-    views = len(splits[0].pairs) * settings.augmentation_epochs
     view = partial(
         SquareView, size=settings.input_size, std=settings.std, bicubic=settings.bicubic, num_classes=len(labels.names)
     )
     remembered = view(
         table=labels.remembered,
-        kept=_kept(settings, views, side**2),
+        kept=_kept(settings, len(splits[0].pairs) * settings.augmentation_epochs, side**2),
         epochs=settings.augmentation_epochs,
         random=settings.augmented,
         seed=config.seed if settings.augmented else 0,

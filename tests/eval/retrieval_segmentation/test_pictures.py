@@ -9,19 +9,19 @@ import torch
 from PIL import Image
 
 from eval.probes.data import VOID
+from eval.probes.pictures import commonest_patch
 from eval.retrieval_segmentation import retrieval
 from eval.retrieval_segmentation.config import RetrievalSegmentationConfig
-from eval.retrieval_segmentation.pictures import asking_patch
 from eval.retrieval_segmentation.task import evaluate
 
 
 def test_a_patch_of_the_commonest_class_asks() -> None:
     truth = torch.full((8, 8), VOID)
-    assert asking_patch(truth, 2, 21) in {(1, 1), (1, 2), (2, 1), (2, 2)}
+    assert commonest_patch(truth, 2, 21) in {(1, 1), (1, 2), (2, 1), (2, 2)}
     truth[:6, :6] = 0
-    assert asking_patch(truth, 2, 21) == (1, 1)
+    assert commonest_patch(truth, 2, 21) == (1, 1)
     truth[6:, 4:6] = 7
-    assert asking_patch(truth, 2, 21) == (3, 2)
+    assert commonest_patch(truth, 2, 21) == (3, 2)
 
 
 def test_an_image_without_labels_is_drawn_and_the_memory_is_read_once_for_all(

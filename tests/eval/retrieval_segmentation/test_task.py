@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from eval.result import read_arrays, read_result
 from eval.retrieval_segmentation import retrieval, task
 from eval.retrieval_segmentation.config import ProtocolName, RetrievalSegmentationConfig
 from eval.retrieval_segmentation.items import read_items
-from eval.retrieval_segmentation.protocol import Labels, Settings
 from eval.retrieval_segmentation.task import evaluate
 from tests.conftest import RunMain
 from tests.eval.retrieval_segmentation.conftest import TEST, TRAIN
@@ -208,13 +206,3 @@ def test_how_long_patches_and_search_take_is_said(
         evaluate(config)
     told = [record.getMessage().split(" take")[0] for record in caplog.records if record.name == "eval.progress"]
     assert told == ["patches of trainaug: 20 images", "patches of val: 3 images", "search (test): 3 images"]
-
-
-def test_confusion_matrices_are_held_for_few_images_of_many_classes_at_a_time() -> None:
-    nothing: Any = None
-    labels = Labels(("",) * 151, (), ())
-    found = retrieval.Retrieval(Settings(), labels, nothing, nothing, torch.device("cpu"), "torch", 0)
-    asking: Any = SimpleNamespace(view=SimpleNamespace(kept=196))
-    images = found.images_at_once(asking, 4)
-    assert images * 4 * 151**2 <= retrieval.CELLS_AT_ONCE < (images + 1) * 4 * 151**2
-    assert found.images_at_once(asking, 1) == 2**16 // 196
