@@ -63,7 +63,7 @@ def backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     assert len(weights) == 222
     torch.save(weights, folder / "focus.pth")
     conversion = open_backbone(folder / "focus.pth")
-    assert (conversion.layout, len(conversion.state_dict), dict(conversion.dropped)) == ("huggingface_dinov2", 174, {})
+    assert (conversion.source.format, len(conversion.state_dict), dict(conversion.dropped)) == ("huggingface_dinov2", 174, {})
     write_conversion(conversion, folder / "focus.pth", folder / "focus.safetensors")
     return {"trained": folder / "focus.safetensors", "random": write_toy_backbone(folder, conversion.spec)}
 
