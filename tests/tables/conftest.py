@@ -25,6 +25,8 @@ DATASETS = {
     "retrieval": {"test": ("Oxford5k", "revisited", 70)},
     "copy_detection": {"test": ("Copydays", "strong", 229)},
     "object_discovery": {"test": ("PASCAL VOC 2007", "trainval", 5011)},
+    "vip": {"test": ("VIP", "val", 50)},
+    "jhmdb": {"test": ("JHMDB", "test of split 1", 268)},
     "classification": {"train": ("CIFAR-10", "train", 50000), "test": ("CIFAR-10", "test", 10000)},
 }
 METRICS = {
@@ -37,6 +39,8 @@ METRICS = {
     "retrieval": tuple(column.metric for column in BENCHMARKS["retrieval_dino"].columns),
     "copy_detection": ("mAP strong",),
     "object_discovery": ("CorLoc",),
+    "vip": ("mIoU", "aAcc", "mAcc"),
+    "jhmdb": tuple(column.metric for column in BENCHMARKS["jhmdb_cropmae"].columns),
     "classification": ("10-NN top-1", "10-NN top-5", "20-NN top-1", "20-NN top-5", "linear top-1", "linear top-5"),
 }
 UNITS = {column.metric: column.unit for benchmark in BENCHMARKS.values() for column in benchmark.columns}
