@@ -63,9 +63,19 @@ def discovery(golden_dir: Path) -> Recording:
     return recording(golden_dir, "object_discovery.pt")
 
 
-@pytest.mark.parametrize("case", ["single_scale", "multiscale", "features_only"])
-def test_ranks_and_metrics_of_landmarks(case: str, retrieval: Recording) -> None:
-    run = retrieval[case]
+def runs_with(recorded: Recording, key: str) -> list[Recording]:
+    """The recorded runs that have such an entry."""
+    found = [run for run in recorded.values() if isinstance(run, dict) and key in run]
+    assert found, key
+    return found
+
+
+def test_ranks_and_metrics_of_landmarks(retrieval: Recording) -> None:
+    for run in runs_with(retrieval, "ranks"):
+        check_ranks(run, retrieval["ks"])
+
+
+def check_ranks(run: Recording, ks: list[int]) -> None:
     if "database_features_raw" in run:
         raw = run["database_features_raw"]
         close(F.normalize(raw if raw.ndim == 2 else raw.mean(1), dim=1), run["database_features"], 1e-6)
@@ -75,20 +85,19 @@ def test_ranks_and_metrics_of_landmarks(case: str, retrieval: Recording) -> None
     sorts = [
         {sort: np.array(run[sort][query], np.int64) for sort in ("easy", "hard", "junk")} for query in range(len(run["easy"]))
     ]
-    values = query_metrics(ranks, sorts, retrieval["ks"])
+    values = query_metrics(ranks, sorts, ks)
     for level, recorded in run["results"].items():
         close(values[f"mAP {level.title()}"] / 100, recorded["ap"], 1e-9)
         close(np.nanmean(values[f"mAP {level.title()}"]) / 100, recorded["map"], 1e-9)
-        for place, k in enumerate(retrieval["ks"]):
+        for place, k in enumerate(ks):
             of_queries = values[f"mP@{k} {level.title()}"] / 100
             close(of_queries, recorded["p"][:, place], 1e-9)
             close(np.nanmean(of_queries), recorded["mp"][place], 1e-9)
 
 
-@pytest.mark.parametrize("case", ["single_scale", "multiscale"])
-def test_inputs_and_features_of_landmarks(case: str, retrieval: Recording) -> None:
-    run = retrieval[case]
-    for example in run["examples"]:
+def test_inputs_and_features_of_landmarks(retrieval: Recording) -> None:
+    examples = [(run, example) for run in runs_with(retrieval, "examples") for example in run["examples"]]
+    for run, example in examples:
         image = Image.fromarray(example["image_uint8"].numpy())
         inputs = scaled_inputs(read_input(image, run["imsize"])[None], run["scales"])
         assert [tuple(found.shape[1:]) for found in inputs] == [tuple(wanted.shape) for wanted in example["inputs"]]
@@ -108,8 +117,9 @@ def test_inputs_and_features_of_landmarks(case: str, retrieval: Recording) -> No
 
 
 def test_sizes_of_inputs(retrieval: Recording) -> None:
-    scales = retrieval["multiscale"]["scales"]
+    by_count = {len(run["scales"]): run["scales"] for run in runs_with(retrieval, "scales")}
     for row in retrieval["scale_sizes"]:
+        scales = by_count[len(row["sizes"])]
         found = scaled_inputs(torch.zeros(1, 1, row["h"], row["w"]), scales)
         assert [list(image.shape[-2:]) for image in found] == row["sizes"]
     for row in retrieval["thumbnail_sizes"]:
@@ -126,9 +136,12 @@ def test_descriptors_of_copies(copies: Recording) -> None:
     close(found, example["network_input"], 0.03)  # two levels of 8 bits: Pillow's versions may round differently
 
 
-@pytest.mark.parametrize("case", ["plain", "distractors", "whitened"])
-def test_search_and_precision_of_copies(case: str, copies: Recording) -> None:
-    run = copies[case]
+def test_search_and_precision_of_copies(copies: Recording) -> None:
+    for run in runs_with(copies, "uses_whitening"):
+        check_search(run, copies)
+
+
+def check_search(run: Recording, copies: Recording) -> None:
     queries, database = copies["queries_raw"], copies["database_raw"]
     if not run["uses_distractors"]:
         database = database[: copies["n_originals"]]
@@ -139,15 +152,14 @@ def test_search_and_precision_of_copies(case: str, copies: Recording) -> None:
         wanted = run["projection"].double()
         signs = (projection * wanted).sum(dim=1, keepdim=True).sign()
         torch.testing.assert_close(projection * signs, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
-    similarities, indices = descriptors.search(
-        descriptors.whitened(queries, found),
-        descriptors.whitened(database, found),
-        dataclasses.replace(COPY, searched=copies["topk"]),
-    )
+    queries, database = (descriptors.whitened(features, found) for features in (queries, database))
+    similarities, indices = descriptors.search(queries, database, dataclasses.replace(COPY, searched=copies["topk"]))
     if "similarities" in run:
         close(similarities[: len(run["similarities"])], run["similarities"], 1e-4)
-    # Equal descriptors, such as a query's own original, may come in any order.
-    assert float((indices == run["indices"]).double().mean()) > 0.99
+    # Equally similar images may come in any order.
+    every = queries @ database.T
+    close(every.gather(1, run["indices"].long()), similarities, 1e-4 if run["uses_whitening"] else 1e-5)
+    close(every.gather(1, indices), similarities, 1e-6)
     originals, names = copies["original_names"], copies["strong_names"]
     root = Path("copydays")
     blocks = {"original": tuple(root / name for name in originals), "strong": tuple(root / name for name in names)}
@@ -169,6 +181,17 @@ def test_precision_of_ranks(copies: Recording) -> None:
         )
 
 
+def is_settled(keys_ND: Tensor, degrees_N: Tensor, candidates: int) -> bool:
+    """Whether the box does not depend on the order of equal degrees, which LOST's unstable sort leaves open."""
+    similar_NN = keys_ND @ keys_ND.T > 0
+    if similar_NN.all():
+        return True
+    last = degrees_N.sort().values[:candidates][-1]
+    seeds_N, tied_N = degrees_N == degrees_N.min(), degrees_N == last
+    some_tied_are_cut = int((degrees_N <= last).sum()) > candidates
+    return int(seeds_N.sum()) == 1 and not (some_tied_are_cut and similar_NN[seeds_N][:, tied_N].any())
+
+
 def test_boxes_of_lost(discovery: Recording) -> None:
     compared = 0
     for run in discovery["lost"]:
@@ -178,7 +201,7 @@ def test_boxes_of_lost(discovery: Recording) -> None:
         if run["seed_unique"]:
             assert seed == run["seed"]
         box = methods.find_box(keys, grid, run["patch"], tuple(run["image_hw"]), rules)
-        if run["seed_unique"] or run["kind"] == "positive":
+        if is_settled(keys, -run["minus_degree"], run["k_patches"]):
             assert box.tolist() == run["box"], run["kind"]
             compared += 1
     assert compared
@@ -193,11 +216,12 @@ def test_keys_padding_and_boxes_of_the_whole_of_lost(discovery: Recording) -> No
         keys, grid = extract(image["padded_input"][None])
         close(keys, image["keys"].reshape(keys.shape), 1e-6)
         box = methods.find_box(keys, grid, run["patch"], picture.size[::-1], DISCOVERY["lost"])
-        if image["seed_unique"]:
+        rules = DISCOVERY["lost"]
+        assert rules.candidates is not None
+        if is_settled(keys, -image["minus_degree"], rules.candidates):
             assert box.tolist() == image["box"]
-        hits += is_hit(box, image["gt"].numpy())
-    if all(image["seed_unique"] for image in run["images"]):
-        assert f"({hits}/{len(run['images'])})" in run["printed"]
+        hits += is_hit(np.array(image["box"]), image["gt"].numpy())
+    assert f"({hits}/{len(run['images'])})" in run["printed"]
 
 
 def extractor_that_gives(qkv: Tensor, grid: tuple[int, int]) -> KeyExtractor:

@@ -116,8 +116,10 @@ def test_ties_of_dinov3_are_kept(dinov3: dict[str, Any]) -> None:
     rules = next(rules for rules in candidates if torch.equal(within(h, w, rules), ties["neighborhood_mask"]))
     given = ties["current_features"], ties["context_features"], ties["context_probs"]
     torch.testing.assert_close(propagate_labels(*given, rules), ties["out"], atol=1e-5, rtol=0)
-    cut = propagate_labels(*given, replace(rules, topk=1))
-    assert not torch.allclose(cut, ties["out"], atol=1e-3)
+    similarities = torch.einsum("hwd,tijd->hwtij", ties["current_features"], ties["context_features"])
+    reached = similarities.masked_fill(~ties["neighborhood_mask"][:, :, None], -torch.inf).flatten(2)
+    least = reached.topk(ties["topk"], dim=2).values[..., -1:]
+    assert ((reached >= least).sum(2) > ties["topk"]).any()
 
 
 def test_channels_without_contrast_of_dinov3_are_0(dinov3: dict[str, Any]) -> None:
@@ -132,11 +134,17 @@ def test_crw(crw: dict[str, Any], tmp_path: Path) -> None:
         rules, mask, size = rules_of_crw(case), case["first_label_ids"].numpy(), tuple(case["network_size"])
         torch.testing.assert_close(as_read(case, size, rules, tmp_path), case["network_input0"], atol=1e-5, rtol=0)
         torch.testing.assert_close(F.normalize(case["tokens"][:, 1:], dim=-1), case["feats"].flatten(1, 2), atol=1e-5, rtol=0)
-        assert (PALETTE_256x3[channel_ids(mask, rules)][:, ::-1] == case["label_set"].numpy()).all(), name
+        # An object that is too thin for the network's size has a channel here, which stays empty, and none there.
+        colours = PALETTE_256x3[channel_ids(mask, rules)][:, ::-1]
+        shown = (colours[:, None] == case["label_set"].numpy()).all(2).any(1)
+        assert (colours[shown] == case["label_set"].numpy()).all(), name
         assert torch.equal(within(*case["grid"], rules), case["radius_mask"]), name
         labels = propagated(case, mask, size, rules)
-        torch.testing.assert_close(labels[0], case["first_label_soft"], atol=1e-6, rtol=0)
-        torch.testing.assert_close(labels, case["soft"], atol=2e-5 if rules.temperature < 0.1 else 1e-5, rtol=0)
+        assert not labels[..., ~shown].any(), name
+        torch.testing.assert_close(labels[0][..., shown], case["first_label_soft"], atol=1e-6, rtol=0)
+        # Twice as far where the temperature makes the softmax sharp.
+        tolerance = 2e-5 if rules.temperature < CROPMAE.temperature else 1e-5
+        torch.testing.assert_close(labels[..., shown], case["soft"], atol=tolerance, rtol=0)
         found = drawn(labels, mask, size, tuple(case["annotation_size"]), rules)
         assert (found == case["final_masks"].numpy()).all(), name
 
@@ -145,7 +153,7 @@ def test_crw(crw: dict[str, Any], tmp_path: Path) -> None:
     "change",
     [
         lambda rules: {"first_frame_unlimited": False},
-        lambda rules: {"n_last_frames": rules.n_last_frames + 1},
+        lambda _: {"n_last_frames": 0},
         lambda rules: {"topk": rules.topk + 2},
         lambda rules: {"temperature": 2 * rules.temperature},
     ],
