@@ -217,7 +217,7 @@ def read_ade(root: Path) -> None:
 
 def read_label_set(place: str, root: Path) -> None:
     """Likewise for the sets of the frozen probes."""
-    found = of("eval.probes.data", "find_set")(root / place)
+    found = of("eval.probes.sets", "find_set")(root / place)
     for split in of("eval.probes.data", "check_splits")(found, root / place, found.sizes).values():
         of("eval.findings", "refuse")(split.check_files(deep=True, jobs=1))
         for image, labels in split.pairs.values():

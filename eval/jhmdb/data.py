@@ -83,22 +83,22 @@ def describe(root: Path, videos: Sequence[JointVideo], listing: Path | None) -> 
 def video_names(root: Path, listing: Path | None) -> list[str]:
     """CLASS/VIDEO of each video that a list names, or of the test videos of split 1, sorted; ValueError if there are none."""
     if listing is not None:
-        names = ["/".join(line.split()[-1].rstrip("/").split("/")[-2:]) for line in read_lines(listing)]
+        named = [(listing, "/".join(line.split()[-1].rstrip("/").split("/")[-2:])) for line in read_lines(listing)]
     else:
         folder = root / "splits"
         lists = sorted(path for path in folder.glob(f"*{_LIST_SUFFIX}") if not is_hidden(path.name))
         if not lists:
             raise ValueError(f"{folder} has no CLASS{_LIST_SUFFIX}, the lists of split 1")
-        names = [name for path in lists for name in _test_videos(path)]
-    if not names:
+        named = [(path, name) for path in lists for name in _test_videos(path)]
+    if not named:
         raise ValueError(f"{listing or root / 'splits'} names no video")
-    for name in names:
+    for path, name in named:
         group, slash, video = name.partition("/")
         if not slash:
-            raise ValueError(f"{listing}: {name!r} is not CLASS/VIDEO")
-        check_name(group, f"{root}: class")
-        check_name(video, f"{root}: video")
-    return sorted(set(names))
+            raise ValueError(f"{path}: {name!r} is not CLASS/VIDEO")
+        check_name(group, f"{path}: class")
+        check_name(video, f"{path}: video")
+    return sorted({name for _, name in named})
 
 
 def _test_videos(path: Path) -> list[str]:
