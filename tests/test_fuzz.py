@@ -216,7 +216,7 @@ def read_ade(root: Path) -> None:
 
 
 def read_label_set(place: str, root: Path) -> None:
-    """Likewise for the sets of the frozen probes."""
+    """What the check of a labelled set lets pass must be readable by the probes."""
     found = of("eval.probes.sets", "find_set")(root / place)
     for split in of("eval.probes.data", "check_splits")(found, root / place, found.sizes).values():
         of("eval.findings", "refuse")(split.check_files(deep=True, jobs=1))

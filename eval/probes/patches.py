@@ -73,7 +73,7 @@ class Patches:
 
     @property
     def patch_bytes(self) -> int:
-        """Of features and pixels."""
+        """Bytes that the features and the pixels of one patch take."""
         return 4 * self.channels + (self.view.size // self.side) ** 2
 
     @property
