@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from eval.tasks import Column
+from eval.registry import Column
 from tables.comparability import HEADS, benchmark_differences, conditions_of
 from tables.rows import BENCHMARK_NUMBERS, Cell, Row, Table, printed
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
-from eval.tasks import BENCHMARKS, Column
+from eval.registry import Column
+from eval.tasks import BENCHMARKS
 from tables.collect import Evaluated, Slot
 from tables.compare import FEWEST_ITEMS, Interval
 from tables.layout import COMPONENTS

@@ -5,8 +5,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from eval.registry import Benchmark, Column
 from eval.result import Result
-from eval.tasks import BENCHMARKS, Benchmark, Column
+from eval.tasks import BENCHMARKS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from eval.registry import Column
 from eval.result import Result
-from eval.tasks import BENCHMARKS, Column
+from eval.tasks import BENCHMARKS
 from tables.collect import Evaluated, Measurement, Slot
 from tables.comparability import deviations_of, footnotes_of
 from tables.layout import Layout

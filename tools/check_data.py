@@ -15,8 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common.cli import parse, run_command
 from common.files import write_text_atomically
 from eval.findings import Finding
+from eval.registry import Task
 from eval.result import SAMPLE_MARKER
-from eval.tasks import TASKS, Task, named_tasks, optional_tasks
+from eval.tasks import TASKS, named_tasks, optional_tasks
 from tools.stray_data import find_archives, find_elsewhere, repair_command
 
 State = Literal["not examined", "absent", "problems", "sample data", "subset", "complete"]

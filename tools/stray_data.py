@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from eval.findings import Finding, about
-from eval.tasks import Task
+from eval.registry import Task
 
 _SEARCH_DEPTH = 3
 

@@ -20,11 +20,11 @@ from PIL import Image
 from common.cifar import CifarLayout, find_layout, picture_planes, present_train_files, read_records
 from common.files import CONTROLS, check_name, one_line, text_sha256
 from common.images import IMAGE_SUFFIXES, is_hidden, is_image_name, read_lines, require_file, to_rgb, walk_files
+from eval.classification import TASK
 from eval.findings import Finding, Kind, about, merged, refuse
 from eval.image_checks import PILLOW_ERRORS, UNWRITABLE, by_pillow, damage_findings, look_at_all, same_folder_findings
 from eval.record import describe_dataset
 from eval.result import Dataset
-from eval.tasks import TASKS
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ _IMAGENET_CLASSES = 1000
 _IMAGENET_100_OPTION = "imagenet-100"
 _IMAGENET_100_LIST = Path(__file__).parent / "lists" / "imagenet100.txt"
 _WORDNET_ID = re.compile(r"n\d{8}")
-_DOWNLOAD = f"download it from {TASKS['classification'].downloads[0].address} (demands an account)"
+_DOWNLOAD = f"download it from {TASK.downloads[0].address} (demands an account)"
 _REPAIR = f"copy them again; for ImageNet, {_DOWNLOAD}"
 _FOLDERS = (
     "--data is the folder that holds train and val, each with a folder per class (--train-folder, --test-folder name others), or "

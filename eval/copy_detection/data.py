@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from eval.copy_detection import TASK
 from eval.findings import Finding, about, refuse
 from eval.image_checks import by_opencv, damage_findings, list_images, look_at_all
 from eval.record import describe_dataset
 from eval.result import Dataset
-from eval.tasks import TASKS
 
 ORIGINAL, STRONG = "original", "strong"
 SIZES = {ORIGINAL: 157, STRONG: 229}
@@ -25,7 +25,7 @@ FURTHER_BLOCKS = (
 )
 SAME_CHARACTERS = 4  # of names, by which a strong change belongs to its original
 
-_ADDRESSES = {Path(download.brings).name: download.address for download in TASKS["copy_detection"].downloads}
+_ADDRESSES = {Path(download.brings).name: download.address for download in TASK.downloads}
 
 
 @dataclass(frozen=True, kw_only=True)

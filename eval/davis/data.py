@@ -14,6 +14,7 @@ from pathlib import Path
 
 from common.files import check_name
 from common.images import is_hidden, read_lines
+from eval.davis import TASK
 from eval.davis.config import SplitOptions
 from eval.davis.sets import SETS, video_names
 from eval.findings import Finding, about, first_few, merged, refuse
@@ -21,10 +22,9 @@ from eval.propagation.measures import FEWEST_FRAMES, SKIPPED_IDS
 from eval.propagation.videos import MasksWanted, VideoFolders, VideoSequence, check_videos, subfolders, with_beginnings
 from eval.record import describe_dataset
 from eval.result import SAMPLE_MARKER, Dataset
-from eval.tasks import TASKS
 
 ALL_SEQUENCES = "all"  # the split that needs no list: every folder of frames
-DOWNLOAD = f"get {TASKS['davis'].downloads[0].address} and unpack it"
+DOWNLOAD = f"get {TASK.downloads[0].address} and unpack it"
 
 # (year, split) -> sequences, frames. Source: the image sets of the DAVIS 2016 and 2017 downloads (davischallenge.org).
 PUBLISHED_SIZES = {

@@ -21,8 +21,9 @@ from eval.propagation.protocol import OF_DINO, VERSIONS, deviations, propagation
 from eval.propagation.videos import VideoSequence
 from eval.propagation.writing import write_masks, write_overlays, write_zip
 from eval.record import Evaluation, unpublished
+from eval.registry import Benchmark
 from eval.result import RESULT_FILE, Metric, Protocol, Result, read_result, write_result
-from eval.tasks import BENCHMARKS, Benchmark
+from eval.tasks import BENCHMARKS
 
 MASKS_FOLDER = "masks"
 SUBMISSION = "submission.zip"

@@ -38,7 +38,7 @@ def resolve(
 
     Two settings are no deviations: half precision follows the device, and the number of iterations the number of images where the
     schedule is in epochs. Heads of the backbone file that are not the released configuration's are one; the tables show them as a
-    footnote (`eval.tasks.Benchmark.footnotes`).
+    footnote (`eval.registry.Benchmark.footnotes`).
     """
     config, train, test = base_config(spec), splits["train2017"], splits["val2017"]
     batch = options.plan_batch(BatchPlan(**config.batch), world_size, has_batch_norm(config, spec))

@@ -19,10 +19,10 @@ from common.files import check_name
 from common.images import is_hidden, read_lines
 from eval import image_checks
 from eval.findings import Finding, about, merged, refuse
+from eval.jhmdb import TASK
 from eval.propagation.videos import check_numbering
 from eval.record import describe_dataset
 from eval.result import Dataset
-from eval.tasks import TASKS
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ TEST_VIDEOS = 268  # of split 1
 _TEST = "2"
 _MOST_FRAMES = 10_000  # JHMDB's videos have 40 at most; a file of a few bytes may state any number
 _LIST_SUFFIX = "_test_split1.txt"
-_DOWNLOAD = f"get it from {TASKS['jhmdb'].downloads[0].address}"
+_DOWNLOAD = f"get it from {TASK.downloads[0].address}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from eval.probes.classes import (
     voc_colours,
 )
 from eval.probes.data import LabelledSet, Pairs, list_splits, shared_names
-from eval.tasks import ADE20K_SET, CITYSCAPES_SET, COCO_STUFF_SET, VOC2012_SET
+from eval.shared import ADE20K_SET, CITYSCAPES_SET, COCO_STUFF_SET, VOC2012_SET
 
 _MOST_ABSENT_NAMED = 100
 

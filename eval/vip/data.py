@@ -16,13 +16,13 @@ from eval.findings import Finding, about, merged, refuse
 from eval.propagation.videos import VideoFolders, VideoSequence, check_videos
 from eval.record import describe_dataset
 from eval.result import Dataset
-from eval.tasks import TASKS
+from eval.vip import TASK
 from eval.vip.protocol import CLASSES
 
 VAL_VIDEOS = 50
 
 _LIST = "lists/val_videos.txt"
-_DOWNLOAD = f"get it from {TASKS['vip'].downloads[0].address}"
+_DOWNLOAD = f"get it from {TASK.downloads[0].address}"
 
 
 def find_videos(root: Path, video_list: Path | None = None) -> list[VideoSequence]:

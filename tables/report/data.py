@@ -11,8 +11,9 @@ from itertools import groupby
 from typing import Any
 
 from backbones.spec import architecture_name
+from eval.registry import Benchmark, Column
 from eval.result import Result
-from eval.tasks import BENCHMARKS, Benchmark, Column
+from eval.tasks import BENCHMARKS
 from tables.collect import Measurement
 from tables.comparability import benchmark_differences, conditions_of, deviations_of, footnotes_of
 from tables.compare import Comparison, Mark, marked

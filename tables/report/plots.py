@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from common.plots import read_log
+from eval.registry import Chart
 from eval.result import Metric
-from eval.tasks import Chart
 from tables.collect import Measurement
 from tables.headline import QUOTED_KNN
 from tables.render import plain
