@@ -251,3 +251,8 @@ def size_findings(
         if fact.size is not None and expected is not None and fact.size != expected
     ]
     return about("wrong", f"images differ in size from {reference}", wrong, advice)
+
+
+def are_inside(boxes: npt.NDArray[np.number], size: tuple[int, int], spare: float) -> bool:
+    """Whether no end of the boxes [N, 4] is farther than `spare` pixels outside an image of (width, height)."""
+    return bool((boxes[:, :2] >= -spare).all() and (boxes[:, 2:] <= np.array(size) + spare).all())

@@ -89,14 +89,16 @@ class Task:
     fine_tunes: bool = False  # it trains the whole network; other tasks leave it frozen
     in_main_table: bool = True  # `eval_all.sh` runs it unless tasks are named
     further_sets: tuple[DataSet, ...] = ()
+    shared: Mapping[str, str] = field(default_factory=dict)
+    """`data` or `items` -> the module that stands for the file of this name in its folder, where several tasks have the same."""
 
     def on_each_set(self) -> "list[Task]":
         """The task with each of its data sets, its own first."""
         return [self, *(replace(self, **found._asdict(), further_sets=()) for found in self.further_sets)]
 
     def load(self, file: str, name: str) -> Any:
-        """What the file of this name in the task's folder calls `name`."""
-        return getattr(importlib.import_module(f"eval.{self.name}.{file}"), name)
+        """What the file of this name in the task's folder, or what is shared in its place, calls `name`."""
+        return getattr(importlib.import_module(self.shared.get(file, f"eval.{self.name}.{file}")), name)
 
     @property
     def config(self) -> type[Any]:

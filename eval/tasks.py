@@ -11,7 +11,8 @@ To add a task: its folder, its `TASK` in the list here, its reference CSV in `ta
                 ascending; {metric: values [N]} of the metrics that are means over them; and, for the others, None or a function
                 from weights [R, N] of the items in R resampled sets to {metric: values [R]}
 
-All but the first are imported on demand, so that reading this registry loads neither torch nor OpenMMLab.
+Where several tasks have the same data check or items, `Task.shared` names the module in place of a file of their own. All but
+the first are imported on demand, so that reading this registry loads neither torch nor OpenMMLab.
 """
 
 from eval import (

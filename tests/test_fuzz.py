@@ -226,8 +226,8 @@ def read_label_set(place: str, root: Path) -> None:
 
 
 def read_nyu(root: Path) -> None:
-    of("eval.findings", "refuse")(of("eval.probes.nyu", "examine")(root / "nyu", deep=True, jobs=1))
-    for split in of("eval.probes.nyu", "check_data")(root / "nyu").values():
+    of("eval.findings", "refuse")(of("eval.depth.data", "examine")(root / "nyu", deep=True, jobs=1))
+    for split in of("eval.depth.data", "check_data")(root / "nyu").values():
         for pair in split.pairs.values():
             image_3HW, depth_1HW = of("eval.depth.transforms", "read_tensors")(pair)
             assert image_3HW.shape[1:] == depth_1HW.shape[1:]
@@ -236,7 +236,7 @@ def read_nyu(root: Path) -> None:
 
 def read_boxes(name: str, root: Path) -> None:
     """What the check lets pass must be scorable."""
-    for image in of("eval.probes.boxes", "check_data")(root / name).images.values():
+    for image in of("eval.object_discovery.data", "check_data")(root / name).images.values():
         overlaps = of("eval.object_discovery.scores", "overlaps")(np.array([0, 0, 9, 9]), image.boxes)
         assert ((overlaps >= 0) & (overlaps <= 1)).all()
 

@@ -35,4 +35,5 @@ TASK = Task(
     ),
     sample_options=("--workers", "0"),
     in_main_table=False,
+    shared={"items": "eval.probes.means"},
 )

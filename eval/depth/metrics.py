@@ -6,8 +6,8 @@ Shapes: N images, H x W pixels. Depth is in metres.
 import torch
 from torch import Tensor
 
+from eval.depth.data import scaled_box
 from eval.depth.protocol import Rules
-from eval.probes.nyu import scaled_box
 
 UNITS = {
     "a1": "fraction",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from backbones.spec import BackboneSpec
 from eval.depth.config import DepthConfig
-from eval.probes.nyu import EIGEN_BOX, TRAIN_BOX, Box
+from eval.depth.data import EIGEN_BOX, TRAIN_BOX, Box
 from eval.record import unpublished
 from eval.result import Protocol
 from eval.tasks import BENCHMARKS

@@ -23,6 +23,7 @@ from common.distributed import choose_device, full_float32, process_group, rank,
 from common.files import write_atomically
 from common.images import evenly
 from eval.depth.config import DepthConfig
+from eval.depth.data import DepthSplit, Pair, check_data
 from eval.depth.head import expected_depth, make_head, predict
 from eval.depth.items import ARTEFACT
 from eval.depth.metrics import HIGHER_IS_BETTER, UNITS, counted_pixels, image_metrics
@@ -34,7 +35,6 @@ from eval.probes.dense import enlarged
 from eval.probes.features import FrozenFeatures, centre_pad, check_input
 from eval.probes.heads import LinearHead
 from eval.probes.loading import over_images
-from eval.probes.nyu import DepthSplit, Pair, check_data
 from eval.probes.training import training_batches
 from eval.record import Evaluation
 from eval.result import RESULT_FILE, Metric, Result, read_result, write_result

@@ -18,11 +18,11 @@ from torch.optim import AdamW
 from common.distributed import full_float32, rank
 from common.files import write_atomically
 from eval.depth.config import DepthConfig
+from eval.depth.data import Pair
 from eval.depth.head import batch_loss
 from eval.depth.protocol import Rules, beta1, learning_rate
 from eval.depth.transforms import draw_changes, read_tensors, training_pair
 from eval.probes.heads import LinearHead
-from eval.probes.nyu import Pair
 from eval.probes.training import Draw, Maps, resume, seed_of
 from eval.progress import Progress
 

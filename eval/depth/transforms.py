@@ -12,8 +12,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 
 from common.images import IMAGENET_MEAN, IMAGENET_STD
+from eval.depth.data import MM_PER_M, Pair, read_pair, scaled_box
 from eval.depth.protocol import Rules
-from eval.probes.nyu import MM_PER_M, Pair, read_pair, scaled_box
 
 
 class Recolouring(NamedTuple):

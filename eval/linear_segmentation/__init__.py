@@ -33,4 +33,5 @@ TASK = Task(
     ),
     in_main_table=False,
     further_sets=(VOC2012_SET, CITYSCAPES_SET, COCO_STUFF_SET),
+    shared={"data": "eval.probes.sets", "items": "eval.probes.items"},
 )

@@ -46,4 +46,5 @@ TASK = Task(
     sample_options=("--workers", "0"),
     in_main_table=False,
     further_sets=(VOC2012_SET, _COCO20K),
+    shared={"items": "eval.probes.means"},
 )

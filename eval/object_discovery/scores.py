@@ -15,7 +15,7 @@ from common.cli import parse, run_command
 from common.files import parse_json
 from common.images import read_file
 from eval.findings import first_few
-from eval.probes.boxes import Boxes, check_data, checked_boxes
+from eval.object_discovery.data import Boxes, check_data, checked_boxes
 
 LEAST_IOU = 0.5
 

@@ -23,10 +23,10 @@ from common.distributed import full_float32
 from common.files import write_atomically, write_text_atomically
 from common.images import evenly
 from eval.object_discovery.config import ObjectDiscoveryConfig
+from eval.object_discovery.data import Boxes, BoxSet, check_data
 from eval.object_discovery.methods import find_box
 from eval.object_discovery.protocol import Rules, check_backbone, protocol_of, rules_of
 from eval.object_discovery.scores import is_hit
-from eval.probes.boxes import Boxes, BoxSet, check_data
 from eval.probes.cache import FeatureStore
 from eval.probes.data import read_image
 from eval.probes.images import all_rows, fill_store, normalised

@@ -35,10 +35,10 @@ def class_scores(counts_R3K: NDArray[np.generic]) -> tuple[Array, Array, Array]:
         return iou_RK, 100 * intersection_RK / labelled_RK, accuracy_R
 
 
-def read_items(result: Result, folder: Path, absent_is_zero: bool = False) -> Items:
+def read_items(result: Result, folder: Path) -> Items:
     """The names of the tested images, aAcc as a mean over them, and how mIoU and mAcc follow from weights [R, N] in R sets.
 
-    None where the result, in this folder, has no such artefact. `absent_is_zero`: as in `class_means`.
+    None where the result, in this folder, has no such artefact. Classes that were matched stay so, as they are over all images.
     """
     file = result.artefacts.get(ARTEFACT)
     if file is None:
@@ -50,6 +50,7 @@ def read_items(result: Result, folder: Path, absent_is_zero: bool = False) -> It
     counts_N3K = pixels_N3K.astype(np.float64)
     if counts_N3K.min(initial=0) < 0 or not counts_N3K[:, 2].any():
         raise ValueError(f"{file}: negative counts, or no labelled pixel")
+    absent_is_zero = result.protocol.settings.get("absent_classes") in ("zero", True)  # other tasks do not state it
     correct_N, _, labelled_N = counts_N3K.sum(axis=2).T
     return (
         names,

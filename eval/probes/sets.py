@@ -251,7 +251,7 @@ def _set_in(root: Path) -> LabelledSet | None:
     return next((found for found, signs in _SIGNS if any((root / sign).is_dir() for sign in signs)), None)
 
 
-def examine_set(folder: Path, deep: bool, jobs: int, augmented: bool = False) -> list[Finding]:
+def examine(folder: Path, deep: bool, jobs: int, augmented: bool = False) -> list[Finding]:
     """Everything that is wrong with the data set in a folder; `augmented`: VOC must have its augmented labels."""
     found = _set_in(folder)
     if found is None:

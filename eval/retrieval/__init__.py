@@ -46,4 +46,5 @@ TASK = Task(
     sample_options=("--workers", "0"),
     in_main_table=False,
     further_sets=(_RPARIS,),
+    shared={"items": "eval.probes.means"},
 )

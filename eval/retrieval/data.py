@@ -20,8 +20,7 @@ from backbones.pickles import unpickle
 from common.files import check_name, text_sha256
 from common.images import read_file
 from eval.findings import Finding, about, refuse
-from eval.image_checks import by_opencv, damage_findings, look_at_all
-from eval.probes.boxes import are_inside
+from eval.image_checks import are_inside, by_opencv, damage_findings, look_at_all
 from eval.record import describe_dataset
 from eval.result import Dataset
 

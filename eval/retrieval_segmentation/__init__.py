@@ -35,4 +35,5 @@ TASK = Task(
     sample_options=("--input-size", "128", "--memory-size", "1000", "--workers", "0"),
     in_main_table=False,
     further_sets=(ADE20K_SET, CITYSCAPES_SET, COCO_STUFF_SET),
+    shared={"items": "eval.probes.items"},
 )

@@ -2,6 +2,6 @@
 
 from functools import partial
 
-from eval.probes.sets import examine_set
+from eval.probes import sets
 
-examine = partial(examine_set, augmented=True)
+examine = partial(sets.examine, augmented=True)

@@ -30,4 +30,5 @@ TASK = Task(
         *("--iterations", "40", "--batch-size", "4", "--crop", "128", "--workers", "0"),
         *("--train-short-side", "144", "--test-short-side", "144"),
     ),
+    shared={"items": "eval.probes.items"},
 )

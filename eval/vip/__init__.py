@@ -24,4 +24,5 @@ TASK = Task(
     ),
     sample_options=("--overlays", "true"),
     in_main_table=False,
+    shared={"items": "eval.probes.items"},
 )

@@ -18,6 +18,7 @@ from common.distributed import choose_device, process_group, rank, wait_for_all
 from common.files import file_sha256, write_atomically
 from common.launch import usable_cores
 from eval.image_checks import in_processes, look_at
+from eval.probes.items import ARTEFACT
 from eval.probes.matching import class_pixels
 from eval.probes.pixels import compute_metrics
 from eval.propagation.features import FeatureExtractor, check_inputs
@@ -30,7 +31,6 @@ from eval.result import RESULT_FILE, Metric, Protocol, Result, read_result, writ
 from eval.tasks import BENCHMARKS
 from eval.vip.config import VipConfig
 from eval.vip.data import describe, find_videos
-from eval.vip.items import ARTEFACT
 from eval.vip.masks import write_video
 from eval.vip.metric import mask_name, video_confusion
 from eval.vip.protocol import CLASSES, PROTOCOL_VERSION, PUBLISHED, deviations, rules_for, settings_of

@@ -15,6 +15,7 @@ from torch import Tensor
 from common.images import IMAGENET_MEAN, IMAGENET_STD
 from eval.depth import protocol, task
 from eval.depth.config import DepthConfig
+from eval.depth.data import MM_PER_M, DepthSplit, Pair, scaled_box
 from eval.depth.head import batch_loss, expected_depth, log_error_loss, make_head, predict
 from eval.depth.metrics import counted_pixels, image_metrics
 from eval.depth.protocol import PUBLISHED, Rules
@@ -23,7 +24,6 @@ from eval.depth.transforms import Changes, Recolouring, normalised, read_tensors
 from eval.probes.dense import enlarged
 from eval.probes.features import centre_pad
 from eval.probes.heads import LinearHead
-from eval.probes.nyu import MM_PER_M, DepthSplit, Pair, scaled_box
 
 AFTER_STEP = {"conv.weight": "conv_weight", "conv.bias": "conv_bias", "norm.weight": "bn_weight", "norm.bias": "bn_bias"}
 NAMES = {"norm": "batchnorm_layer", "conv": "conv_depth"}

@@ -19,11 +19,11 @@ from eval.copy_detection import data as copydays
 from eval.copy_detection import descriptors
 from eval.copy_detection.protocol import PUBLISHED as COPY
 from eval.copy_detection.task import read_input as read_square
+from eval.object_discovery import data as boxes
 from eval.object_discovery import methods
 from eval.object_discovery.protocol import PUBLISHED as DISCOVERY
 from eval.object_discovery.scores import is_hit, overlaps
 from eval.object_discovery.task import KeyExtractor, padded
-from eval.probes import boxes
 from eval.probes.images import normalised
 from eval.probes.ranking import trapezoid_precision
 from eval.retrieval.ranking import query_metrics, rank_images

@@ -16,9 +16,9 @@ from pycocotools.coco import COCO
 
 from common.files import LOCK_FILE
 from eval.copy_detection import data as copydays
-from eval.probes.boxes import check_data as check_boxes
+from eval.depth.data import check_data, read_pair
+from eval.object_discovery.data import check_data as check_boxes
 from eval.probes.data import check_splits
-from eval.probes.nyu import check_data, read_pair
 from eval.probes.sets import VOC2012, find_set
 from eval.result import SAMPLE_MARKER
 from eval.retrieval import data as landmarks

@@ -14,9 +14,9 @@ from eval.__main__ import main
 from eval.copy_detection.config import CopyDetectionConfig
 from eval.copy_detection.data import FURTHER_BLOCKS, check_data, examine
 from eval.copy_detection.descriptors import descriptor, precisions
-from eval.copy_detection.items import read_items
 from eval.copy_detection.protocol import PUBLISHED, protocol_of, rules_of
 from eval.copy_detection.task import evaluate
+from eval.probes.means import read_items
 from eval.result import read_result
 from tables.make import build_tables, render_tables
 from tests.conftest import RunMain

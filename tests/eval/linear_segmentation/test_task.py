@@ -15,10 +15,10 @@ from backbones.spec import ViTSpec
 from eval import progress
 from eval.__main__ import main
 from eval.linear_segmentation.config import LinearSegmentationConfig
-from eval.linear_segmentation.items import read_items
 from eval.linear_segmentation.protocol import learning_rate, protocol_of, rules_of, updates
 from eval.linear_segmentation.task import evaluate
 from eval.linear_segmentation.training import trials_of
+from eval.probes.items import read_items
 from eval.probes.sets import find_set
 from eval.result import read_result
 from tests.conftest import Finished, RunMain

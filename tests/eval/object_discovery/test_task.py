@@ -18,13 +18,13 @@ from backbones.spec import DINOv3Spec, ResNetSpec, ViTSpec
 from eval.__main__ import main
 from eval.object_discovery import scores
 from eval.object_discovery.config import ObjectDiscoveryConfig
-from eval.object_discovery.items import read_items
+from eval.object_discovery.data import check_data, examine
 from eval.object_discovery.methods import find_box
 from eval.object_discovery.protocol import PUBLISHED, check_backbone, protocol_of, rules_of
 from eval.object_discovery.task import KeyExtractor, evaluate
-from eval.probes.boxes import check_data, examine
 from eval.probes.cache import FeatureStore
 from eval.probes.images import fill_store
+from eval.probes.means import read_items
 from eval.result import read_result
 from tables.make import build_tables, render_tables
 from tests.conftest import RunMain

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from eval.probes.data import VOID, check_splits
-from eval.probes.sets import ADE20K, CITYSCAPES, COCO_STUFF, VOC2012, examine_set, find_set
+from eval.probes.sets import ADE20K, CITYSCAPES, COCO_STUFF, VOC2012, examine, find_set
 from eval.tasks import TASKS
 from tests.eval.probe_sets import HEIGHT, WIDTH, make_cityscapes, make_coco_stuff, make_voc
 
@@ -27,7 +27,7 @@ def cityscapes(tmp_path: Path) -> Path:
 
 
 def problems(root: Path, deep: bool = False) -> list[str]:
-    return [str(finding) for finding in examine_set(root, deep, 1) if finding.is_problem]
+    return [str(finding) for finding in examine(root, deep, 1) if finding.is_problem]
 
 
 def test_splits_are_what_the_lists_name(voc: Path, cityscapes: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_voc_without_the_augmented_labels_says_where_to_get_them(voc: Path) ->
         check_splits(VOC2012, voc, ["trainaug", "val"])
     assert list(check_splits(VOC2012, voc, ["train", "val"])) == ["train", "val"]
     assert problems(voc) == []
-    assert any("no SegmentationClassAug" in finding.text for finding in examine_set(voc, False, 1))
+    assert any("no SegmentationClassAug" in finding.text for finding in examine(voc, False, 1))
     needed = [str(finding) for finding in TASKS["retrieval_segmentation"].load("data", "examine")(voc, False, 1)]
     assert any("no SegmentationClassAug and no ImageSets/Segmentation/trainaug.txt; get" in one for one in needed)
 
@@ -170,7 +170,7 @@ def test_damaged_files_resized_ones_and_void_alone_are_found(deep: bool, voc: Pa
 def test_other_folders_are_no_data_set_and_the_one_above_a_set_names_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a known data set; --data is"):
         find_set(tmp_path)
-    assert problems(tmp_path) == [str(finding) for finding in examine_set(tmp_path, False, 1)]
+    assert problems(tmp_path) == [str(finding) for finding in examine(tmp_path, False, 1)]
     assert "holds none of the data sets; --data is" in problems(tmp_path)[0]
     voc = make_voc(tmp_path / "VOCdevkit/VOC2012")
     for above in (voc.parent, tmp_path):

@@ -17,10 +17,10 @@ from backbones.spec import ResNetSpec, ViTSpec
 from eval.__main__ import main
 from eval.probes.features import fills_patch
 from eval.probes.images import whole_patches
+from eval.probes.means import read_items
 from eval.result import read_result
 from eval.retrieval.config import RetrievalConfig
 from eval.retrieval.data import SIZES, check_data, examine
-from eval.retrieval.items import read_items
 from eval.retrieval.protocol import PUBLISHED, protocol_of, rules_of
 from eval.retrieval.ranking import query_metrics, rank_images
 from eval.retrieval.task import evaluate, read_input, scaled_inputs

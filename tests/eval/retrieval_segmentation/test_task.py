@@ -12,10 +12,10 @@ from PIL import Image
 import eval.__main__
 from eval import progress
 from eval.probes import patches
+from eval.probes.items import read_items
 from eval.result import read_arrays, read_result
 from eval.retrieval_segmentation import retrieval, task
 from eval.retrieval_segmentation.config import ProtocolName, RetrievalSegmentationConfig
-from eval.retrieval_segmentation.items import read_items
 from eval.retrieval_segmentation.task import evaluate
 from tests.conftest import RunMain
 from tests.eval.retrieval_segmentation.conftest import TEST, TRAIN

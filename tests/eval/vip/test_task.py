@@ -11,13 +11,13 @@ from PIL import Image
 
 from backbones.spec import ViTSpec
 from eval.__main__ import main
+from eval.probes.items import read_items
 from eval.propagation import writing
 from eval.propagation.masks import read_mask
 from eval.result import read_arrays, read_result
 from eval.vip import data, protocol, task
 from eval.vip.config import VipConfig
 from eval.vip.data import examine
-from eval.vip.items import read_items
 from eval.vip.task import evaluate
 from tables.make import build_tables, render_tables
 from tests.conftest import RunMain

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from common.images import evenly
-from eval.probes.nyu import EIGEN_BOX, Pair, check_data, examine, list_splits, look_at_depth, read_pair, scaled_box
+from eval.depth.data import EIGEN_BOX, Pair, check_data, examine, list_splits, look_at_depth, read_pair, scaled_box
 from tests.eval.nyu import HEIGHT, WIDTH, make_nyu, write_depth
 
 

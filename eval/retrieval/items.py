@@ -1,5 +1,0 @@
-"""Significance takes the metrics of every query."""
-
-from eval.probes.means import read_items
-
-__all__ = ["read_items"]
