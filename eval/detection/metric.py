@@ -56,7 +56,7 @@ def score(
     per_class: dict[str, dict[str, float]] = {name: {} for name in classes}
     for iou_type in IOU_TYPES:
         evaluation = _evaluate(truth, detections, iou_type, image_ids, category_ids)
-        for name, value in zip(AP_NAMES, evaluation.stats, strict=False):  # the first three of twelve
+        for name, value in zip(AP_NAMES, evaluation.stats[:3], strict=True):
             overall[f"{iou_type}_{name}"] = _percent(value)
         precision_TRK = np.asarray(evaluation.eval["precision"])[:, :, :, 0, -1]
         for index, name in enumerate(classes):

@@ -92,7 +92,7 @@ def check_numbering(frames: Sequence[Path], root: Path, with_gaps: bool = False)
         return []
     numbers = [int(frame.stem) for frame in frames]
     step = min(after - before for before, after in pairwise(numbers))
-    for frame, (before, after) in zip(frames, pairwise(numbers), strict=False):
+    for frame, (before, after) in zip(frames[:-1], pairwise(numbers), strict=True):
         if after - before != step:
             missing = frame.with_stem(str(before + step).zfill(len(frame.stem)))
             return [f"no {missing.relative_to(root).as_posix()}"]
