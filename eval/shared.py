@@ -1,4 +1,6 @@
-"""What several tasks share in what others need to know of them: data sets, columns of metrics, names of protocols."""
+"""What several tasks share and loads no torch: data sets, columns of metrics, names of protocols, the check of options."""
+
+from collections.abc import Mapping
 
 from eval.registry import DataSet, Download
 
@@ -50,3 +52,11 @@ COCO_STUFF_SET = DataSet(
     ),
     ("annotations/train2017", "annotations/val2017"),
 )
+
+
+def require_at_least(options: object, bounds: Mapping[str, int]) -> None:
+    """ValueError if one of these options is given and smaller than its bound."""
+    for name, least in bounds.items():
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name}={value} must be at least {least}")

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from eval.shared import require_at_least
+
 Classifier = Literal["knn", "linear"]
 
 
@@ -49,10 +51,7 @@ class ClassificationConfig:
 
     def __post_init__(self) -> None:
         positive = dict.fromkeys(("resize", "crop", "epochs", "batch_size", "linear_blocks", "extraction_batch_size"), 1)
-        for name, least in {**positive, "workers": 0, "seed": 0}.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name}={value} must be at least {least}")
+        require_at_least(self, {**positive, "workers": 0, "seed": 0})
         if self.seed >= 2**32:
             raise ValueError(f"seed={self.seed} must be at most {2**32 - 1}")
         if self.resize < self.crop:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from eval.shared import require_at_least
+
 
 @dataclass(frozen=True, kw_only=True)
 class CopyDetectionConfig:
@@ -24,6 +26,4 @@ class CopyDetectionConfig:
     seed: int = 0  # Recorded in the result; nothing in this task is random.
 
     def __post_init__(self) -> None:
-        for name, least in {"image_size": 1, "workers": 0, "seed": 0}.items():
-            if (value := getattr(self, name)) < least:
-                raise ValueError(f"{name}={value} must be at least {least}")
+        require_at_least(self, {"image_size": 1, "workers": 0, "seed": 0})

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from eval.propagation.protocol import PropagationSettings
+from eval.shared import require_at_least
 
 SetName = Literal["davis", "youtube-vos-2018", "youtube-vos-2019", "mose"]
 
@@ -45,6 +46,4 @@ class DavisConfig(SequenceOptions, PropagationSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("jobs", "seed"):
-            if (value := getattr(self, name)) < 0:
-                raise ValueError(f"{name}={value} must be at least 0")
+        require_at_least(self, {"jobs": 0, "seed": 0})

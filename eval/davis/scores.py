@@ -21,6 +21,7 @@ from eval.findings import first_few
 from eval.image_checks import list_images
 from eval.propagation.measures import METRICS, Scores, score_sequences
 from eval.propagation.videos import subfolders
+from eval.shared import require_at_least
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +43,7 @@ class ScoresConfig(SequenceOptions):
     """Score with the official package (requirements-official.txt) as well, and fail if any metric differs."""
 
     def __post_init__(self) -> None:
-        if self.jobs < 0:
-            raise ValueError(f"jobs={self.jobs} must be at least 0")
+        require_at_least(self, {"jobs": 0})
         if self.official and (self.year, self.dataset) != ("2017", "davis"):
             chosen = f"year={self.year}, dataset={self.dataset}"
             raise ValueError(f"official=True and {chosen}: the official package scores DAVIS of year 2017 only")

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from eval.shared import require_at_least
+
 
 @dataclass(frozen=True, kw_only=True)
 class DepthConfig:
@@ -31,9 +33,7 @@ class DepthConfig:
 
     def __post_init__(self) -> None:
         least = {"iterations": 1, "batch_size": 2, "checkpoint_interval": 1, "draw_images": 0, "workers": 0, "seed": 0}
-        for name, smallest in least.items():
-            if getattr(self, name) < smallest:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {smallest}")
+        require_at_least(self, least)
         if self.seed >= 2**32:
             raise ValueError(f"seed={self.seed} must be at most {2**32 - 1}")
         if self.batch_size % 2:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.openmmlab.options import FineTuningConfig, Precision
+from eval.shared import require_at_least
 
 PUBLISHED_SHORT_SIDE = 800
 """Short side of test images; training images have 480 to 800, those of a ResNet 640 to 800."""
@@ -30,7 +31,7 @@ class DetectionConfig(FineTuningConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_at_least(1, "iterations", "short_side")
+        require_at_least(self, {"iterations": 1, "short_side": 1})
         if self.epochs is not None and not self.epochs > 0:
             raise ValueError(f"epochs={self.epochs} must be positive")
         if self.epochs is not None and self.iterations is not None:

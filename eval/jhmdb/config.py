@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from eval.shared import require_at_least
+
 ProtocolName = Literal["cropmae", "crw"]
 
 
@@ -31,7 +33,4 @@ class JhmdbConfig:
     seed: int = 0  # Recorded in the result; nothing in this task is random.
 
     def __post_init__(self) -> None:
-        for name in ("seed", "block"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ValueError(f"{name}={value} must be at least 0")
+        require_at_least(self, {"seed": 0, "block": 0})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.jhmdb.config import JhmdbConfig, ProtocolName
-from eval.propagation.protocol import RULES, Rules
+from eval.propagation.protocol import RULES, Rules, settings_of
 
 PROTOCOL_VERSION = 1  # grows whenever a change can change a place or a metric
 
@@ -42,12 +42,6 @@ def rules_of(config: JhmdbConfig, multiple: int) -> JhmdbRules:
         return published
     height, width = (-(-side // multiple) * multiple for side in published.propagation.stretched_to)
     return dataclasses.replace(published, propagation=dataclasses.replace(published.propagation, stretched_to=(height, width)))
-
-
-def settings_of(rules: JhmdbRules) -> dict[str, Any]:
-    """The constants, JSON-ready, those of propagation among the others."""
-    settings = dataclasses.asdict(rules)
-    return {**settings.pop("propagation"), **settings}
 
 
 def deviations(config: JhmdbConfig, rules: JhmdbRules) -> dict[str, list[Any]]:

@@ -23,10 +23,11 @@ from eval.jhmdb.config import JhmdbConfig
 from eval.jhmdb.data import JOINTS, JointVideo, describe, find_videos
 from eval.jhmdb.items import ARTEFACT, pck
 from eval.jhmdb.joints import Places, count_right, in_pixels, joint_distances, joint_labels, joint_places
-from eval.jhmdb.protocol import PROTOCOL_VERSION, JhmdbRules, deviations, rules_of, settings_of
+from eval.jhmdb.protocol import PROTOCOL_VERSION, JhmdbRules, deviations, rules_of
 from eval.propagation.carrying import carried_labels
 from eval.propagation.features import FeatureExtractor, check_inputs
 from eval.propagation.masks import read_image
+from eval.propagation.protocol import settings_of
 from eval.propagation.writing import OnFrame, over_videos, whole_folder
 from eval.record import Evaluation, unpublished
 from eval.result import RESULT_FILE, Metric, Protocol, Result, read_arrays, read_result, write_result

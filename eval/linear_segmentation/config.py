@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from eval.shared import require_at_least
+
 ProtocolName = Literal["dinov3", "dinov2", "neco"]
 
 
@@ -44,10 +46,7 @@ class LinearSegmentationConfig:
 
     def __post_init__(self) -> None:
         positive = dict.fromkeys(("iterations", "batch_size", "evaluate_every", "checkpoint_interval"), 1)
-        for name, least in {**positive, "size": 16, "draw_images": 0, "workers": 0, "seed": 0}.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name}={value} must be at least {least}")
+        require_at_least(self, {**positive, "size": 16, "draw_images": 0, "workers": 0, "seed": 0})
         for name, most in {"size": 4096, "seed": 2**32 - 1}.items():
             if (value := getattr(self, name)) is not None and value > most:
                 raise ValueError(f"{name}={value} must be at most {most}")

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from eval.shared import require_at_least
+
 Method = Literal["lost", "tokencut"]
 
 
@@ -29,6 +31,4 @@ class ObjectDiscoveryConfig:
     seed: int = 0  # Recorded in the result; nothing in this task is random.
 
     def __post_init__(self) -> None:
-        for name in ("draw_images", "workers", "seed"):
-            if (value := getattr(self, name)) < 0:
-                raise ValueError(f"{name}={value} must be at least 0")
+        require_at_least(self, {"draw_images": 0, "workers": 0, "seed": 0})

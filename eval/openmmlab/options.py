@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from eval.shared import require_at_least
+
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 NUM_MAPS = 4  # of the feature pyramids
@@ -77,9 +79,10 @@ class FineTuningConfig:
     """Any other values of the OpenMMLab config, as in --override model.neck.out_channels=128 model.test_cfg.mode=whole."""
 
     def __post_init__(self) -> None:
-        self.require_at_least(1, "batch_size", "device_batch_size", "num_heads", "checkpoint_interval")
-        self.require_at_least(1, "max_images", "max_train_images", "max_val_images")
-        self.require_at_least(0, "workers", "warmup_iterations", "draw_images", "seed")
+        positive = ("batch_size", "device_batch_size", "num_heads", "checkpoint_interval")
+        limits = ("max_images", "max_train_images", "max_val_images")
+        require_at_least(self, dict.fromkeys((*positive, *limits), 1))
+        require_at_least(self, dict.fromkeys(("workers", "warmup_iterations", "draw_images", "seed"), 0))
         if self.seed >= 2**32:
             raise ValueError(f"seed={self.seed} must be at most {2**32 - 1}")
         if self.taps is not None and len(self.taps) != NUM_MAPS:
@@ -100,10 +103,3 @@ class FineTuningConfig:
     def image_limits(self) -> tuple[int | None, int | None]:
         """Most training and validation images; None for all."""
         return self.max_train_images or self.max_images, self.max_val_images or self.max_images
-
-    def require_at_least(self, least: int, *names: str) -> None:
-        """Raise ValueError if one of the named fields is given and smaller than `least`."""
-        for name in names:
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name}={value} must be at least {least}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from common.images import IMAGENET_STD
+from eval.shared import require_at_least
 
 # exp(80) = 5.5e34; float32 ends at 3.4e38, and labels are divided by sums of such weights.
 LOWEST_TEMPERATURE = 1 / 80
@@ -127,11 +128,7 @@ class PropagationSettings:
     after the final norm where the backbone has one."""
 
     def __post_init__(self) -> None:
-        least_of = {"n_last_frames": 0, "neighbourhood_radius": 0, "topk": 1, "short_side": 64, "block": 0}
-        for name, least in least_of.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name}={value} must be at least {least}")
+        require_at_least(self, {"n_last_frames": 0, "neighbourhood_radius": 0, "topk": 1, "short_side": 64, "block": 0})
         if self.temperature is not None and not LOWEST_TEMPERATURE <= self.temperature < math.inf:
             raise ValueError(
                 f"temperature={self.temperature} must be a number of at least {LOWEST_TEMPERATURE}: "
@@ -154,6 +151,12 @@ class PropagationSettings:
             height, width = published.stretched_to
             changes["stretched_to"] = (self.short_side, self.short_side * width // height)
         return dataclasses.replace(published, **changes)
+
+
+def settings_of(rules: Any) -> dict[str, Any]:
+    """The constants of a task whose rules have those of `propagation` as a part, JSON-ready, those among the others."""
+    settings = dataclasses.asdict(rules)
+    return {**settings.pop("propagation"), **settings}
 
 
 def propagation_settings(config: PropagationSettings) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from eval.shared import require_at_least
+
 ProtocolName = Literal["dino", "ibot"]
 
 
@@ -29,6 +31,4 @@ class RetrievalConfig:
     seed: int = 0  # Recorded in the result; nothing in this task is random.
 
     def __post_init__(self) -> None:
-        for name, least in {"image_size": 1, "workers": 0, "seed": 0}.items():
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ValueError(f"{name}={value} must be at least {least}")
+        require_at_least(self, {"image_size": 1, "workers": 0, "seed": 0})

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from eval.shared import require_at_least
+
 ProtocolName = Literal["hummingbird", "hummingbird-fixed", "capi-knn"]
 
 
@@ -43,9 +45,7 @@ class RetrievalSegmentationConfig:
         if self.protocol == "capi-knn" and (given := [name for name in hummingbird if getattr(self, name) is not None]):
             raise ValueError(f"{given[0]} has no effect under --protocol capi-knn; leave it out")
         least = dict.fromkeys(("memory_size", "augmentation_epochs", "neighbours", "input_size", "batch_size"), 1)
-        for name, bound in {**least, "pictures": 0, "workers": 0, "seed": 0}.items():
-            if (value := getattr(self, name)) is not None and value < bound:
-                raise ValueError(f"{name}={value} must be at least {bound}")
+        require_at_least(self, {**least, "pictures": 0, "workers": 0, "seed": 0})
         if self.input_size is not None and self.input_size > 4096:
             raise ValueError(f"input_size={self.input_size} must be at most 4096")
         if self.seed >= 2**32:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from eval.openmmlab.options import FineTuningConfig
+from eval.shared import require_at_least
 
 Head = Literal["fpn", "upernet"]
 
@@ -29,6 +30,6 @@ class SegmentationConfig(FineTuningConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_at_least(1, "iterations", "crop", "train_short_side", "test_short_side")
+        require_at_least(self, dict.fromkeys(("iterations", "crop", "train_short_side", "test_short_side"), 1))
         if self.warmup_iterations is not None and self.iterations is not None and self.warmup_iterations > self.iterations:
             raise ValueError(f"warmup_iterations={self.warmup_iterations} exceeds iterations={self.iterations}")

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from eval.shared import require_at_least
+
 ProtocolName = Literal["cropmae", "crw"]
 
 
@@ -32,7 +34,4 @@ class VipConfig:
     seed: int = 0  # Recorded in the result; nothing in this task is random.
 
     def __post_init__(self) -> None:
-        for name in ("jobs", "seed", "block"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ValueError(f"{name}={value} must be at least 0")
+        require_at_least(self, {"jobs": 0, "seed": 0, "block": 0})

@@ -50,12 +50,6 @@ PUBLISHED: dict[ProtocolName, VipRules] = {
 }
 
 
-def settings_of(rules: VipRules) -> dict[str, Any]:
-    """The constants, JSON-ready, those of propagation among the others."""
-    settings = dataclasses.asdict(rules)
-    return {**settings.pop("propagation"), **settings}
-
-
 def deviations(config: VipConfig) -> dict[str, list[Any]]:
     """Options that depart from the published protocol: name -> [published, used]."""
     block = {} if config.block is None else {"block": [None, config.block]}

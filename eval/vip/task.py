@@ -23,7 +23,7 @@ from eval.probes.matching import class_pixels
 from eval.probes.pixels import compute_metrics
 from eval.propagation.features import FeatureExtractor, check_inputs
 from eval.propagation.masks import blend, read_image, read_mask, resize_mask
-from eval.propagation.protocol import Rules
+from eval.propagation.protocol import Rules, settings_of
 from eval.propagation.videos import VideoSequence
 from eval.propagation.writing import OnFrame, claim, over_videos, whole_folder
 from eval.record import Evaluation, unpublished
@@ -33,7 +33,7 @@ from eval.vip.config import VipConfig
 from eval.vip.data import describe, find_videos
 from eval.vip.masks import write_video
 from eval.vip.metric import mask_name, video_confusion
-from eval.vip.protocol import CLASSES, PROTOCOL_VERSION, PUBLISHED, deviations, rules_for, settings_of
+from eval.vip.protocol import CLASSES, PROTOCOL_VERSION, PUBLISHED, deviations, rules_for
 
 MASKS_FOLDER = "masks"
 OVERLAYS_FOLDER = "overlays"

@@ -27,7 +27,7 @@ from eval.openmmlab.config import lookup, plain
 from eval.probes.data import Split
 from eval.probes.sets import ADE20K
 from eval.propagation.features import input_size
-from eval.propagation.protocol import PropagationSettings, deviations, propagation_settings
+from eval.propagation.protocol import PropagationSettings, deviations, propagation_settings, settings_of
 from eval.propagation.protocol import ProtocolName as PropagationProtocol
 from eval.retrieval.protocol import PUBLISHED as LANDMARKS
 from eval.retrieval_segmentation.config import ProtocolName as RetrievalProtocol
@@ -123,8 +123,8 @@ PROTOCOLS: dict[str, Callable[[], dict[str, Any]]] = {
     "Label propagation by DINOv3's protocol": partial(propagation, "dinov3"),
     "Label propagation by CropMAE's protocol": partial(propagation, "cropmae"),
     "Label propagation by videowalk's protocol": partial(propagation, "crw"),
-    **{f"VIP: {name}": partial(settings, rules, vip.settings_of) for name, rules in vip.PUBLISHED.items()},
-    **{f"JHMDB: {name}": partial(settings, rules, jhmdb.settings_of) for name, rules in jhmdb.PUBLISHED.items()},
+    **{f"VIP: {name}": partial(settings, rules, settings_of) for name, rules in vip.PUBLISHED.items()},
+    **{f"JHMDB: {name}": partial(settings, rules, settings_of) for name, rules in jhmdb.PUBLISHED.items()},
     **{f"Linear segmentation: {name}": partial(linear_segmentation, name) for name in RULES},
     "NYU depth: dinov3": lambda: {"settings": plain(dataclasses.asdict(DEPTH))},
     **{f"Dense retrieval: {name}": partial(retrieval, name) for name in RETRIEVAL},
