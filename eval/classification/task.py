@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 
 from backbones.base import check_size
-from backbones.build import network_of
+from backbones.build import AnyBackbone
 from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec, ForeignSpec
-from common.distributed import choose_device, gather_objects, process_group, rank, wait_for_all, world_size
+from common.distributed import gather_objects, rank, world_size
 from common.knn import classify, find_neighbours
 from eval.classification.config import ClassificationConfig
 from eval.classification.data import LabelledImages, Splits, read_splits
@@ -22,9 +22,10 @@ from eval.classification.features import KNN, LINEAR, FeatureExtractor, extract_
 from eval.classification.items import PERCENT, PREDICTIONS_FILE, TOPS, Ranks, counted, write_predictions
 from eval.classification.linear import stored_batches, train_probe, training_batches
 from eval.classification.protocol import choose_representation, protocol_of
+from eval.course import Outcome, run_frozen
 from eval.probes.cache import ROWS_PER_FILE, FeatureStore
 from eval.record import Evaluation
-from eval.result import RESULT_FILE, Metric, Result, read_result, write_result
+from eval.result import Metric, Result
 
 PROBE_FILE = "linear.pth"
 
@@ -67,35 +68,16 @@ def evaluate(config: ClassificationConfig) -> Result:
     start = time.monotonic()
     backbone = read_backbone_file(config.backbone)
     splits = prepare(config, backbone.spec)
-    network = network_of(backbone.spec, backbone.state_dict)
-    device = choose_device(config.device)
-    with process_group(device, "gloo"):
-        evaluation = Evaluation(
-            task="classification",
-            options=config,
-            backbone=backbone,
-            protocol=protocol_of(config, backbone.spec),
-            datasets={"train": splits.train.fingerprint, "test": splits.test.fingerprint},
-        )
-        with evaluation.begun() as finished:
-            if finished is not None:
-                return finished
-            if rank() == 0:
-                splits.refuse_damage(config.data)
-            representation = choose_representation(backbone.spec, config.linear_blocks, config.linear_mean_patch)
-            ranks, top1 = _classify(evaluation, splits, FeatureExtractor(network, representation, device))
-            if rank() == 0:
-                write_predictions(config.output, ranks, splits.test)
-                result = evaluation.record(
-                    metrics_of(ranks, top1, len(splits.test.classes), config.seed),
-                    breakdown_of(ranks, splits.test),
-                    {"predictions": PREDICTIONS_FILE} | ({"probe": PROBE_FILE} if top1 else {}),
-                    device,
-                    start,
-                )
-                write_result(config.output, result)
-            wait_for_all()
-            return read_result(config.output / RESULT_FILE)
+    datasets = {"train": splits.train.fingerprint, "test": splits.test.fingerprint}
+
+    def work(evaluation: Evaluation, network: AnyBackbone, device: torch.device) -> partial[Outcome]:
+        if rank() == 0:
+            splits.refuse_damage(config.data)
+        representation = choose_representation(backbone.spec, config.linear_blocks, config.linear_mean_patch)
+        ranks, top1 = _classify(evaluation, splits, FeatureExtractor(network, representation, device))
+        return partial(_conclude, config, splits.test, ranks, top1)
+
+    return run_frozen("classification", config, backbone, protocol_of(config, backbone.spec), datasets, start, work)
 
 
 def _classify(evaluation: Evaluation, splits: Splits, extractor: FeatureExtractor) -> tuple[Ranks, list[list[float]]]:
@@ -116,6 +98,13 @@ def _classify(evaluation: Evaluation, splits: Splits, extractor: FeatureExtracto
     )
     names = ["linear", *(f"linear (rate {rate:g})" for rate in config.learning_rates[1:])]
     return ranks | {name: ranks_T.numpy() for name, ranks_T in zip(names, ranks_by_rate, strict=True)}, top1
+
+
+def _conclude(config: ClassificationConfig, images: LabelledImages, ranks: Ranks, top1: list[list[float]]) -> Outcome:
+    write_predictions(config.output, ranks, images)
+    metrics = metrics_of(ranks, top1, len(images.classes), config.seed)
+    artefacts = {"predictions": PREDICTIONS_FILE} | ({"probe": PROBE_FILE} if top1 else {})
+    return Outcome(metrics, artefacts, breakdown_of(ranks, images))
 
 
 def run_knn(

@@ -18,11 +18,12 @@ from eval.copy_detection.config import CopyDetectionConfig
 from eval.copy_detection.data import ORIGINAL, STRONG, Copydays, check_data
 from eval.copy_detection.descriptors import descriptor, precisions, search, whitened, whitening
 from eval.copy_detection.protocol import Rules, protocol_of, rules_of
+from eval.course import Outcome, run_frozen
 from eval.probes.cache import FeatureStore
 from eval.probes.features import check_input
 from eval.probes.images import all_rows, describe_images, extract_vectors, list_images, normalised, whole_patches
 from eval.probes.means import ARTEFACT, ITEMS_FILE, write_items
-from eval.probes.running import Outcome, run_frozen
+from eval.record import Evaluation
 from eval.result import Metric, Result
 
 
@@ -45,10 +46,9 @@ def evaluate(config: CopyDetectionConfig) -> Result:
     found, further = check(config, backbone.spec)
     rules = rules_of(config, backbone.spec, *(len(further.get(role, ())) for role in ("whitening", "distractors")))
     datasets = {role: describe_images(folder, role, further[role]) for role, folder in _further(config).items()}
-
     protocol = protocol_of(rules, backbone.spec)
 
-    def work(network: AnyBackbone, device: torch.device, _: str) -> partial[Outcome]:
+    def work(_: Evaluation, network: AnyBackbone, device: torch.device) -> partial[Outcome]:
         def describe(image_13SS: Tensor) -> Tensor:
             return descriptor(network.forward_tokens(whole_patches(image_13SS, network.spec)), rules)[0]
 
@@ -88,4 +88,4 @@ def conclude(
     strong = f"mAP {STRONG}"
     write_items(config.output, [path.name for path in found.blocks[STRONG]], {strong: values[strong]})
     metrics = {name: Metric(value=float(values_Q.mean()), unit="fraction") for name, values_Q in values.items()}
-    return metrics, {ARTEFACT: ITEMS_FILE}
+    return Outcome(metrics, {ARTEFACT: ITEMS_FILE}, {})

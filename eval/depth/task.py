@@ -16,12 +16,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from backbones.build import network_of
+from backbones.build import AnyBackbone
 from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec
-from common.distributed import choose_device, full_float32, process_group, rank, wait_for_all
+from common.distributed import full_float32
 from common.files import write_atomically
 from common.images import evenly
+from eval.course import Outcome, run_frozen
 from eval.depth.config import DepthConfig
 from eval.depth.data import DepthSplit, Pair, check_data
 from eval.depth.head import expected_depth, make_head, predict
@@ -37,7 +38,7 @@ from eval.probes.heads import LinearHead
 from eval.probes.loading import over_images
 from eval.probes.training import training_batches
 from eval.record import Evaluation
-from eval.result import RESULT_FILE, Metric, Result, read_result, write_result
+from eval.result import Metric, Result
 
 HEAD_FILE = "head.pth"
 METRICS_FILE = "image_metrics.npz"
@@ -64,48 +65,30 @@ def evaluate(config: DepthConfig) -> Result:
     start = time.monotonic()
     backbone = read_backbone_file(config.backbone)
     splits = check(config, backbone.spec)
-    network = network_of(backbone.spec, backbone.state_dict)
-    device = choose_device(config.device)
-    with process_group(device, "gloo"):
-        datasets = {role: split.describe() for role, split in splits.items()}
-        evaluation = Evaluation(
-            task="depth",
-            options=config,
-            backbone=backbone,
-            protocol=protocol_of(config, backbone.spec),
-            datasets=datasets,
+    datasets = {role: split.describe() for role, split in splits.items()}
+
+    def work(evaluation: Evaluation, network: AnyBackbone, device: torch.device) -> partial[Outcome]:
+        rules = rules_of(config)
+        half = torch.bfloat16 if config.precision == "bfloat16" else None
+        features = FrozenFeatures(network, device, autocast=half)
+        head = make_head(features.channels[0], rules, config.seed).to(device)
+        pairs = tuple(splits["train"].pairs.values())
+        batches = partial(
+            training_batches,
+            total=rules.iterations,
+            num_images=len(pairs),
+            batch_size=rules.batch_size,
+            seed=config.seed,
+            read=partial(read_batch, pairs, rules, config.seed),
+            image_bytes=16 * math.prod(rules.crop),  # three channels and the depth, of float32
+            workers=config.workers,
+            extract=lambda images_B3HW: {"last": features(centre_pad(images_B3HW, features.multiple))},
+            device=device,
         )
-        with evaluation.begun() as finished:
-            if finished is not None:
-                return finished
-            rules = rules_of(config)
-            half = torch.bfloat16 if config.precision == "bfloat16" else None
-            features = FrozenFeatures(network, device, autocast=half)
-            head = make_head(features.channels[0], rules, config.seed).to(device)
-            pairs = tuple(splits["train"].pairs.values())
-            batches = partial(
-                training_batches,
-                total=rules.iterations,
-                num_images=len(pairs),
-                batch_size=rules.batch_size,
-                seed=config.seed,
-                read=partial(read_batch, pairs, rules, config.seed),
-                image_bytes=16 * math.prod(rules.crop),  # three channels and the depth, of float32
-                workers=config.workers,
-                extract=lambda images_B3HW: {"last": features(centre_pad(images_B3HW, features.multiple))},
-                device=device,
-            )
-            train_head(head, batches, config, rules, config.output / HEAD_FILE, evaluation.inputs_sha256)
-            tested = test_head(config, rules, splits["test"], head, features)
-            if rank() == 0:
-                artefacts = {"head": HEAD_FILE, ARTEFACT: METRICS_FILE} | {
-                    f"prediction on {name}": f"{PREDICTIONS_FOLDER}/{file}"
-                    for name, file in drawn_images(config, splits["test"]).items()
-                }
-                _write_metrics(config.output / METRICS_FILE, tested)
-                write_result(config.output, evaluation.record(means(tested), {}, artefacts, device, start))
-            wait_for_all()
-            return read_result(config.output / RESULT_FILE)
+        train_head(head, batches, config, rules, config.output / HEAD_FILE, evaluation.inputs_sha256)
+        return partial(_conclude, config, splits["test"], test_head(config, rules, splits["test"], head, features))
+
+    return run_frozen("depth", config, backbone, protocol_of(config, backbone.spec), datasets, start, work)
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -171,6 +154,8 @@ def means(tested: dict[str, dict[str, float]]) -> dict[str, Metric]:
     }
 
 
-def _write_metrics(path: Path, tested: dict[str, dict[str, float]]) -> None:
+def _conclude(config: DepthConfig, split: DepthSplit, tested: dict[str, dict[str, float]]) -> Outcome:
     arrays: dict[str, Any] = {name: np.array([metrics[name] for metrics in tested.values()]) for name in UNITS}
-    write_atomically(path, lambda temporary: np.savez(temporary, names=np.array(list(tested)), **arrays))
+    write_atomically(config.output / METRICS_FILE, partial(np.savez, names=np.array(list(tested)), **arrays))
+    drawings = {f"prediction on {name}": f"{PREDICTIONS_FOLDER}/{file}" for name, file in drawn_images(config, split).items()}
+    return Outcome(means(tested), {"head": HEAD_FILE, ARTEFACT: METRICS_FILE} | drawings, {})

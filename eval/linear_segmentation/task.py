@@ -14,12 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from backbones.build import AnyBackbone, network_of
+from backbones.build import AnyBackbone
 from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec
-from common.distributed import choose_device, full_float32, process_group, rank, wait_for_all
+from common.distributed import full_float32, rank
 from common.files import write_atomically
 from common.images import IMAGENET_STD
+from eval.course import Outcome, run_frozen
 from eval.findings import merged, refuse
 from eval.linear_segmentation import protocol
 from eval.linear_segmentation.config import LinearSegmentationConfig
@@ -37,7 +38,7 @@ from eval.probes.pixels import compute_metrics, count_pixels, further_metrics
 from eval.probes.sets import find_set
 from eval.probes.training import Maps, training_batches
 from eval.record import Evaluation
-from eval.result import RESULT_FILE, Metric, Result, read_result, write_result
+from eval.result import Metric, Result
 
 Extract = Callable[[Tensor], Maps]
 LARGEST_TEST_PAIR = 1 << 24  # bytes of an image and its labels, which are as large as the file is
@@ -61,35 +62,16 @@ def evaluate(config: LinearSegmentationConfig) -> Result:
     start = time.monotonic()
     backbone = read_backbone_file(config.backbone)
     train, test = check(config, backbone.spec)
-    network = network_of(backbone.spec, backbone.state_dict)
-    device = choose_device(config.device)
-    with process_group(device, "gloo"):
-        evaluation = Evaluation(
-            task="linear_segmentation",
-            options=config,
-            backbone=backbone,
-            protocol=protocol.protocol_of(config, test.of, train.name, backbone.spec),
-            datasets={"train": train.describe(), "test": test.describe()},
-        )
-        with evaluation.begun() as finished:
-            if finished is not None:
-                return finished
-            outcomes, pictures = _train(evaluation, train, test, network, device)
-            if rank() == 0:
-                arrays: dict[str, Any] = {"names": np.array(list(test.pairs)), "counts": outcomes[0]["counts"].numpy()}
-                write_atomically(config.output / f"{ARTEFACT}.npz", partial(np.savez_compressed, **arrays))
-                metrics, breakdown = summary(outcomes, rules_of(config), test.of)
-                artefacts = {"heads": HEADS_FILE, ARTEFACT: f"{ARTEFACT}.npz", **pictures}
-                write_result(config.output, evaluation.record(metrics, breakdown, artefacts, device, start))
-            wait_for_all()
-            return read_result(config.output / RESULT_FILE)
+    used = protocol.protocol_of(config, test.of, train.name, backbone.spec)
+    datasets = {"train": train.describe(), "test": test.describe()}
+    return run_frozen("linear_segmentation", config, backbone, used, datasets, start, partial(_train, train, test))
 
 
 @full_float32()
 def _train(
-    evaluation: Evaluation, train: Split, test: Split, network: AnyBackbone, device: torch.device
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Train and test every head, as `train_heads` returns it, and draw predictions of the first one: the artefacts."""
+    train: Split, test: Split, evaluation: Evaluation, network: AnyBackbone, device: torch.device
+) -> Callable[[], Outcome]:
+    """Train and test every head, and draw predictions of the first one."""
     config: LinearSegmentationConfig = evaluation.options
     rules = rules_of(config)
     layers = {layer: protocol.blocks_of(layer, network.spec) for layer in rules.layers}
@@ -116,7 +98,18 @@ def _train(
     head.load_state_dict(outcomes[0]["weights"])
     draw = partial(map, partial(draw_picture, head.to(device).eval(), test, rules, extract))
     count = 0 if rank() else config.draw_images
-    return outcomes, draw_pictures(list(test.pairs), count, config.output / "predictions", draw)
+    pictures = draw_pictures(list(test.pairs), count, config.output / "predictions", draw)
+    return partial(_conclude, config, test, outcomes, pictures)
+
+
+def _conclude(
+    config: LinearSegmentationConfig, test: Split, outcomes: Sequence[dict[str, Any]], pictures: dict[str, str]
+) -> Outcome:
+    """The result of the heads as `train_heads` returns them, and the counts of the first one in a file."""
+    arrays: dict[str, Any] = {"names": np.array(list(test.pairs)), "counts": outcomes[0]["counts"].numpy()}
+    write_atomically(config.output / f"{ARTEFACT}.npz", partial(np.savez_compressed, **arrays))
+    metrics, breakdown = summary(outcomes, rules_of(config), test.of)
+    return Outcome(metrics, {"heads": HEADS_FILE, ARTEFACT: f"{ARTEFACT}.npz", **pictures}, breakdown)
 
 
 def draw_picture(head: nn.Module, split: Split, rules: Rules, extract: Extract, index: int) -> Image.Image:

@@ -22,6 +22,7 @@ from backbones.vit import ViT
 from common.distributed import full_float32
 from common.files import write_atomically, write_text_atomically
 from common.images import evenly
+from eval.course import Outcome, run_frozen
 from eval.object_discovery.config import ObjectDiscoveryConfig
 from eval.object_discovery.data import Boxes, BoxSet, check_data
 from eval.object_discovery.methods import find_box
@@ -31,7 +32,7 @@ from eval.probes.cache import FeatureStore
 from eval.probes.data import read_image
 from eval.probes.images import all_rows, fill_store, normalised
 from eval.probes.means import ARTEFACT, ITEMS_FILE, write_items
-from eval.probes.running import Outcome, run_frozen
+from eval.record import Evaluation
 from eval.result import Metric, Result
 
 BOXES_FILE, PREDICTIONS_FOLDER = "boxes.json", "predictions"
@@ -52,9 +53,9 @@ def evaluate(config: ObjectDiscoveryConfig) -> Result:
     backbone = read_backbone_file(config.backbone)
     found, rules = check(config, backbone.spec), rules_of(config)
 
-    def work(network: AnyBackbone, device: torch.device, inputs_sha256: str) -> partial[Outcome]:
+    def work(evaluation: Evaluation, network: AnyBackbone, device: torch.device) -> partial[Outcome]:
         assert isinstance(network, ViT)
-        inputs = {"inputs": inputs_sha256}
+        inputs = {"inputs": evaluation.inputs_sha256}
         store = FeatureStore(config.output / "parts", inputs, len(found.images), (4,), np.float64, _IMAGES_PER_FILE)
         read = partial(_read, [image.path for image in found.images.values()])
         find = partial(find_in_image, KeyExtractor(network, device), rules)
@@ -119,7 +120,7 @@ def conclude(config: ObjectDiscoveryConfig, found: BoxSet, store: FeatureStore, 
         file, image = f"{PREDICTIONS_FOLDER}/{number:03}.png", found.images[name]
         write_atomically(config.output / file, draw(image.path, image.boxes, boxes[name]).save)
         artefacts[f"prediction on {name}"] = file
-    return {"CorLoc": Metric(value=float(hits.mean()))}, artefacts
+    return Outcome({"CorLoc": Metric(value=float(hits.mean()))}, artefacts, {})
 
 
 def draw(path: Path, truth: Boxes, box: Boxes) -> Image.Image:

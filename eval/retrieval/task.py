@@ -16,11 +16,12 @@ from torch import Tensor
 from backbones.build import AnyBackbone
 from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec
+from eval.course import Outcome, run_frozen
 from eval.probes.cache import FeatureStore
 from eval.probes.features import check_input, fills_patch
 from eval.probes.images import all_rows, describe_images, extract_vectors, image_token, list_images, normalised, whole_patches
 from eval.probes.means import ARTEFACT, ITEMS_FILE, write_items
-from eval.probes.running import Outcome, run_frozen
+from eval.record import Evaluation
 from eval.result import Metric, Result
 from eval.retrieval.config import RetrievalConfig
 from eval.retrieval.data import Landmarks, check_data
@@ -48,7 +49,7 @@ def evaluate(config: RetrievalConfig) -> Result:
         datasets["distractors"] = describe_images(config.distractors, "distractors", distractors)
     protocol = protocol_of(config, found.key, rules, backbone.spec)
 
-    def work(network: AnyBackbone, device: torch.device, _: str) -> partial[Outcome]:
+    def work(_: Evaluation, network: AnyBackbone, device: torch.device) -> partial[Outcome]:
         inputs = {"backbone": backbone.sha256, "feature": rules.features, "scales": rules.scales, "side": rules.image_size}
         read, make = partial(read_input, side=rules.image_size), partial(describe, network, rules.scales)
         extract = partial(extract_vectors, config, device, inputs, rules.image_size, read, make)
@@ -87,4 +88,5 @@ def conclude(
     blocks = (F.normalize(distractors.rows(torch.arange(span.start, span.stop)), dim=1) for span in spans if distractors)
     values = query_metrics(rank_images(database, queries, blocks), found.sorts, rules.ranks)
     write_items(config.output, found.query_items, values)
-    return {name: Metric(value=float(np.nanmean(values_Q))) for name, values_Q in values.items()}, {ARTEFACT: ITEMS_FILE}
+    metrics = {name: Metric(value=float(np.nanmean(values_Q))) for name, values_Q in values.items()}
+    return Outcome(metrics, {ARTEFACT: ITEMS_FILE}, {})

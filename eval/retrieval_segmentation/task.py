@@ -2,18 +2,19 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from backbones.build import build_backbone, network_of
+from backbones.build import AnyBackbone, build_backbone
 from backbones.file import BackboneFile, read_backbone_file
 from backbones.spec import BackboneSpec
-from common.distributed import choose_device, process_group, rank, wait_for_all
+from common.distributed import rank
 from common.files import write_atomically
+from eval.course import Outcome, run_frozen
 from eval.findings import merged, refuse
 from eval.probes.data import Split, check_splits
 from eval.probes.features import FrozenFeatures, check_input
@@ -25,7 +26,7 @@ from eval.probes.pixels import compute_metrics
 from eval.probes.search import MOST_ROWS, memory_bytes, require_engine
 from eval.probes.sets import find_set
 from eval.record import Evaluation
-from eval.result import RESULT_FILE, Metric, Result, read_result, write_result
+from eval.result import Metric, Result
 from eval.retrieval_segmentation.config import RetrievalSegmentationConfig
 from eval.retrieval_segmentation.pictures import pictures_of
 from eval.retrieval_segmentation.protocol import Settings, labels_of, protocol_of, settings_of
@@ -75,35 +76,29 @@ def evaluate(config: RetrievalSegmentationConfig) -> Result:
     start = time.monotonic()
     backbone = read_backbone_file(config.backbone)
     splits = check(config, backbone.spec)
-    network = network_of(backbone.spec, backbone.state_dict)
-    device = choose_device(config.device)
-    with process_group(device, "gloo"):
-        evaluation = Evaluation(
-            task="retrieval_segmentation",
-            options=config,
-            backbone=backbone,
-            protocol=protocol_of(config, _stride(backbone.spec), backbone.spec),
-            datasets={"train": splits[0].describe(), "test": splits[1].describe()},
-        )
-        with evaluation.begun() as finished:
-            if finished is not None:
-                return finished
-            extract = FrozenFeatures(network, device)
-            retrieval = _open(config, splits, extract, backbone)
-            if rank() == 0:
-                logger.info(needs(retrieval))
-            for patches in (retrieval.train, retrieval.test):
-                fill_patches(patches, extract, config.batch_size, config.workers)
-            folder = config.output / "confusions" / evaluation.inputs_sha256[:16]
-            distance, number = retrieval.choose(folder)
-            memory = retrieval.remember(range(retrieval.train.num_views), distance)
-            paths = retrieval.confusions(folder, "test", retrieval.test, range(retrieval.test.num_views), memory, [number])
-            if rank() == 0:
-                draw = partial(pictures_of, retrieval, memory, number)
-                pictures = draw_pictures(list(splits[1].pairs), config.pictures, config.output / "pictures", draw)
-                write_result(config.output, _recorded(evaluation, retrieval, (distance, number), paths, pictures, start))
-            wait_for_all()
-            return read_result(config.output / RESULT_FILE)
+    protocol = protocol_of(config, _stride(backbone.spec), backbone.spec)
+    datasets = {"train": splits[0].describe(), "test": splits[1].describe()}
+
+    def work(evaluation: Evaluation, network: AnyBackbone, device: torch.device) -> Callable[[], Outcome]:
+        extract = FrozenFeatures(network, device)
+        retrieval = _open(config, splits, extract, backbone)
+        if rank() == 0:
+            logger.info(needs(retrieval))
+        for patches in (retrieval.train, retrieval.test):
+            fill_patches(patches, extract, config.batch_size, config.workers)
+        folder = config.output / "confusions" / evaluation.inputs_sha256[:16]
+        distance, number = retrieval.choose(folder)
+        memory = retrieval.remember(range(retrieval.train.num_views), distance)
+        paths = retrieval.confusions(folder, "test", retrieval.test, range(retrieval.test.num_views), memory, [number])
+
+        def conclude() -> Outcome:
+            draw = partial(pictures_of, retrieval, memory, number)
+            pictures = draw_pictures(list(splits[1].pairs), config.pictures, config.output / "pictures", draw)
+            return _outcome(config, retrieval, (distance, number), paths, pictures)
+
+        return conclude
+
+    return run_frozen("retrieval_segmentation", config, backbone, protocol, datasets, start, work)
 
 
 def _open(
@@ -140,29 +135,26 @@ def needs(retrieval: Retrieval) -> str:
     )
 
 
-def _recorded(
-    evaluation: Evaluation,
+def _outcome(
+    config: RetrievalSegmentationConfig,
     retrieval: Retrieval,
     chosen: tuple[str, int],
     paths: Sequence[Path],
     pictures: dict[str, str],
-    start: float,
-) -> Result:
+) -> Outcome:
     settings, test = retrieval.settings, retrieval.test.split
     total_CC = sum(read_counts(path)[:, 0].sum(axis=0) for path in paths)
     matching_C = best_matching(total_CC) if settings.matching else None
     pixels_N3C = np.concatenate([class_pixels(read_counts(path)[:, 0], matching_C) for path in paths])
     write = partial(np.savez_compressed, allow_pickle=False, names=np.array(list(test.pairs)), counts=pixels_N3C)
-    write_atomically(evaluation.options.output / f"{ARTEFACT}.npz", write)
+    write_atomically(config.output / f"{ARTEFACT}.npz", write)
     metrics, per_class = _metrics(pixels_N3C.sum(axis=0), settings)
     if settings.matching:
         metrics["mIoU, unmatched"] = _metrics(class_pixels(total_CC), settings)[0]["mIoU"]
-    return evaluation.record(
+    return Outcome(
         {name: Metric(value=value) for name, value in metrics.items()},
-        dict(zip(retrieval.labels.names, per_class, strict=True)),
         {ARTEFACT: f"{ARTEFACT}.npz", **pictures},
-        retrieval.device,
-        start,
+        dict(zip(retrieval.labels.names, per_class, strict=True)),
         {"chosen_distance": chosen[0], "chosen_neighbours": chosen[1]},
     )
 
