@@ -10,7 +10,7 @@ import torch
 from backbones.build import network_of
 from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec
-from common.distributed import choose_device, process_group, rank, wait_for_all
+from common.distributed import choose_device, process_group
 from eval.davis.config import DavisConfig
 from eval.davis.data import DavisSplit, find_sequences, fingerprint
 from eval.davis.scores import write_csv_files
@@ -19,15 +19,14 @@ from eval.propagation.features import FeatureExtractor, check_sizes
 from eval.propagation.measures import LOWER_IS_BETTER, score_sequences
 from eval.propagation.protocol import OF_DINO, VERSIONS, deviations, propagation_settings
 from eval.propagation.videos import VideoSequence
-from eval.propagation.writing import write_masks, write_overlays, write_zip
+from eval.propagation.writing import run_propagation, write_masks, write_overlays, write_zip
 from eval.record import Evaluation, unpublished
 from eval.registry import Benchmark
-from eval.result import RESULT_FILE, Metric, Protocol, Result, read_result, write_result
+from eval.result import Metric, Protocol, Result
 from eval.tasks import BENCHMARKS
 
 MASKS_FOLDER = "masks"
 SUBMISSION = "submission.zip"
-OVERLAYS_FOLDER = "overlays"
 
 
 def check(config: DavisConfig, spec: BackboneSpec) -> None:
@@ -55,32 +54,20 @@ def evaluate(config: DavisConfig) -> Result:
             deviations=deviations(config) | unpublished(backbone.spec),
         )
         evaluation = Evaluation(task="davis", options=config, backbone=backbone, protocol=protocol, datasets={"test": dataset})
-        has_all = partial(_has_all, config)
-        with evaluation.begun(has_all) as finished:
-            if finished is not None and has_all(finished):
-                return finished
-            masks = config.output / MASKS_FOLDER
-            write_masks(sequences, masks, extract, config, backbone.sha256, dataset)
-            artefacts = {"masks": MASKS_FOLDER}
-            if config.overlays:
-                write_overlays(sequences, masks, config.output / OVERLAYS_FOLDER)
-                artefacts["overlays"] = OVERLAYS_FOLDER
-            if rank() == 0:
-                if finished is None and all(sequence.fully_annotated for sequence in sequences):
-                    names = [sequence.name for sequence in sequences]
-                    result = _scored(evaluation, names, split, artefacts, device, start)
-                elif finished is None:
-                    server = SETS[config.dataset]
-                    write_zip(sequences, masks, config.output / SUBMISSION, server.zip_folder)
-                    withheld = f"masks of {split.title}, {dataset.split}, are withheld"
-                    note = f"no figures: {withheld}; submit {SUBMISSION} to {server.server}"
-                    artefacts["submission"] = SUBMISSION
-                    result = replace(evaluation.record({}, {}, artefacts, device, start), note=note)
-                else:
-                    result = replace(finished, artefacts={**finished.artefacts, **artefacts})
-                write_result(config.output, result)
-            wait_for_all()
-            return read_result(config.output / RESULT_FILE)
+        masks = config.output / MASKS_FOLDER
+
+        def score() -> Result:
+            if all(sequence.fully_annotated for sequence in sequences):
+                names = [sequence.name for sequence in sequences]
+                return _scored(evaluation, names, split, device, start)
+            server = SETS[config.dataset]
+            write_zip(sequences, masks, config.output / SUBMISSION, server.zip_folder)
+            withheld = f"masks of {split.title}, {dataset.split}, are withheld"
+            note = f"no figures: {withheld}; submit {SUBMISSION} to {server.server}"
+            return replace(evaluation.record({}, {}, {"submission": SUBMISSION}, device, start), note=note)
+
+        propagate = partial(write_masks, sequences, masks, extract, config, backbone.sha256, dataset)
+        return run_propagation(evaluation, {"masks": MASKS_FOLDER}, propagate, partial(write_overlays, sequences, masks), score)
 
 
 def _benchmark(config: DavisConfig) -> Benchmark:
@@ -90,25 +77,14 @@ def _benchmark(config: DavisConfig) -> Benchmark:
     return BENCHMARKS[key if config.protocol in OF_DINO else f"{key}_{config.protocol}"]
 
 
-def _has_all(config: DavisConfig, found: Result) -> bool:
-    return not config.overlays or OVERLAYS_FOLDER in found.artefacts
-
-
-def _scored(
-    evaluation: Evaluation,
-    names: Sequence[str],
-    split: DavisSplit,
-    artefacts: dict[str, str],
-    device: torch.device,
-    start: float,
-) -> Result:
+def _scored(evaluation: Evaluation, names: Sequence[str], split: DavisSplit, device: torch.device, start: float) -> Result:
     """The result of the masks in the output folder."""
     config = evaluation.options
     masks = config.output / MASKS_FOLDER
     begin_later = split.dataset != "davis"
     scores = score_sequences(names, split.masks_folder, masks, config.year == "2016", config.jobs, begin_later)
     overall, per_sequence = write_csv_files(config.output, config.split, scores)
-    artefacts |= {"overall": overall.name, "per_sequence": per_sequence.name}
+    artefacts = {"overall": overall.name, "per_sequence": per_sequence.name}
     percent = _percent(scores.overall)
     metrics = {name: Metric(value=percent[name], higher_is_better=name not in LOWER_IS_BETTER) for name in percent}
     breakdown = {name: _percent(values) for name, values in scores.per_object.items()}

@@ -4,8 +4,7 @@ Shapes: J joints, T frames, N videos, A thresholds. The 2 is x and y.
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from backbones.base import input_multiple
 from backbones.build import network_of
 from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec
-from common.distributed import choose_device, process_group, rank, wait_for_all
+from common.distributed import choose_device, process_group
 from common.files import write_atomically
 from eval.jhmdb.config import JhmdbConfig
 from eval.jhmdb.data import JOINTS, JointVideo, describe, find_videos
@@ -28,13 +27,12 @@ from eval.propagation.carrying import carried_labels
 from eval.propagation.features import FeatureExtractor, check_inputs
 from eval.propagation.masks import read_image
 from eval.propagation.protocol import settings_of
-from eval.propagation.writing import OnFrame, over_videos, whole_folder
+from eval.propagation.writing import OnFrame, over_videos, run_propagation, whole_folder
 from eval.record import Evaluation, unpublished
-from eval.result import RESULT_FILE, Metric, Protocol, Result, read_arrays, read_result, write_result
+from eval.result import Metric, Protocol, Result, read_arrays
 from eval.tasks import BENCHMARKS
 
 JOINTS_FOLDER = "joints"
-OVERLAYS_FOLDER = "overlays"
 COUNTS_FILE = "video_joints.npz"
 
 _DRAWN_HEIGHT = 480  # of a frame with joints; JHMDB's have 240 pixels, too few for 15 marks
@@ -70,32 +68,20 @@ def evaluate(config: JhmdbConfig) -> Result:
         )
         datasets = {"test": describe(config.data, videos, config.video_list)}
         evaluation = Evaluation(task="jhmdb", options=config, backbone=backbone, protocol=protocol, datasets=datasets)
-        with evaluation.begun(partial(_has_all, config)) as finished:
-            if finished is not None and _has_all(config, finished):
-                return finished
-            folder, inputs = config.output / JOINTS_FOLDER, evaluation.inputs_sha256
+        folder, inputs = config.output / JOINTS_FOLDER, evaluation.inputs_sha256
+
+        def propagate() -> None:
             over_videos(
                 videos,
                 lambda video: read_found(folder, video, inputs) is not None,
                 lambda video, on_frame: write_found(folder, video, inputs, find_joints(video, extract, rules, on_frame)),
             )
-            found = {video.name: _found(folder, video, inputs) for video in videos}
-            artefacts = {"joints": JOINTS_FOLDER}
-            if config.overlays:
-                over_videos(videos, lambda _: False, partial(draw, found, config.output / OVERLAYS_FOLDER), "overlays")
-                artefacts["overlays"] = OVERLAYS_FOLDER
-            if rank() == 0:
-                if finished is None:
-                    result = _scored(evaluation, rules, videos, found, artefacts, device, start)
-                else:
-                    result = replace(finished, artefacts={**finished.artefacts, **artefacts})
-                write_result(config.output, result)
-            wait_for_all()
-            return read_result(config.output / RESULT_FILE)
 
+        def draw(overlays: Path) -> None:
+            over_videos(videos, lambda _: False, partial(draw_joints, evaluation, overlays), "overlays")
 
-def _has_all(config: JhmdbConfig, found: Result) -> bool:
-    return not config.overlays or OVERLAYS_FOLDER in found.artefacts
+        score = partial(_scored, evaluation, rules, videos, device, start)
+        return run_propagation(evaluation, {"joints": JOINTS_FOLDER}, propagate, draw, score)
 
 
 def find_joints(video: JointVideo, extract: FeatureExtractor, rules: JhmdbRules, on_frame: OnFrame) -> Places:
@@ -133,22 +119,16 @@ def read_found(folder: Path, video: JointVideo, inputs: str) -> Places | None:
     return places
 
 
-def _found(folder: Path, video: JointVideo, inputs: str) -> Places:
-    found = read_found(folder, video, inputs)
+def _found(evaluation: Evaluation, video: JointVideo) -> Places:
+    found = read_found(evaluation.options.output / JOINTS_FOLDER, video, evaluation.inputs_sha256)
     assert found is not None, video.name
     return found
 
 
 def _scored(
-    evaluation: Evaluation,
-    rules: JhmdbRules,
-    videos: Sequence[JointVideo],
-    found: dict[str, Places],
-    artefacts: dict[str, str],
-    device: torch.device,
-    start: float,
+    evaluation: Evaluation, rules: JhmdbRules, videos: Sequence[JointVideo], device: torch.device, start: float
 ) -> Result:
-    distances = [joint_distances(video.places_2JT, found[video.name]) for video in videos]
+    distances = [joint_distances(video.places_2JT, _found(evaluation, video)) for video in videos]
     counts = [count_right(of_video_JT, rules.thresholds) for of_video_JT in distances]
     right_NAJ, counted_NJ = (np.stack(parts) for parts in zip(*counts, strict=True))
     names = np.array([video.name for video in videos])
@@ -163,12 +143,12 @@ def _scored(
     breakdown = {
         joint: dict(zip(headings, shares_A.tolist(), strict=True)) for joint, shares_A in zip(JOINTS, shares_AJ.T, strict=True)
     }
-    return evaluation.record(metrics, breakdown, {**artefacts, ARTEFACT: COUNTS_FILE}, device, start)
+    return evaluation.record(metrics, breakdown, {ARTEFACT: COUNTS_FILE}, device, start)
 
 
-def draw(found: Mapping[str, Places], folder: Path, video: JointVideo, on_frame: OnFrame) -> None:
+def draw_joints(evaluation: Evaluation, folder: Path, video: JointVideo, on_frame: OnFrame) -> None:
     """Draw each frame with its joints, each in its own colour: a ring where it is, a disk where it was found, and a line between."""
-    scale, found_2JT = _DRAWN_HEIGHT / video.size[0], found[video.name]
+    scale, found_2JT = _DRAWN_HEIGHT / video.size[0], _found(evaluation, video)
     with whole_folder(folder / video.name) as partial_folder:
         for number in range(found_2JT.shape[2]):
             image = Image.fromarray(read_image(video.frames[number]))

@@ -1,4 +1,4 @@
-"""Writing the masks of whole sequences, so that an interrupted run continues, and overlays beside them."""
+"""Writing what propagation gives of whole sequences, so that an interrupted run continues, and overlays beside it."""
 
 import functools
 import itertools
@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -37,8 +37,8 @@ from eval.propagation.labels import channel_ids, compete, first_labels, to_mask,
 from eval.propagation.masks import overlay, write_mask
 from eval.propagation.protocol import VERSIONS, PropagationSettings, propagation_settings
 from eval.propagation.videos import VideoSequence
-from eval.record import Inputs, differences
-from eval.result import Dataset
+from eval.record import Evaluation, Inputs, differences
+from eval.result import RESULT_FILE, Dataset, Result, read_result, write_result
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +55,44 @@ class Video(Protocol):
 AnyVideo = TypeVar("AnyVideo", bound=Video)
 OnFrame = Callable[[], None]
 
+OVERLAYS_FOLDER = "overlays"
 MANIFEST = "propagation.json"  # beside the sequences' folders: from what they were made
 
 # Masks waiting to be written, at most, on a GPU; a CPU takes longer for a frame than for writing it, and frames count once written.
 _WRITE_BEHIND = 8
 
 _TELL_AFTER_S = 120  # between two lines of the log about one video
+
+
+def run_propagation(
+    evaluation: Evaluation,
+    artefacts: dict[str, str],
+    propagate: Callable[[], None],
+    draw: Callable[[Path], None],
+    score: Callable[[], Result],
+) -> Result:
+    """Do what is left of a task that all processes begin together; what is finished is only read.
+
+    All processes propagate, by which the `artefacts` come to be, and draw overlays into a folder if the options say so, also for a
+    result that was finished without them; the first one alone scores.
+    """
+    config = evaluation.options
+
+    def has_all(found: Result) -> bool:
+        return not config.overlays or OVERLAYS_FOLDER in found.artefacts
+
+    with evaluation.begun(has_all) as finished:
+        if finished is not None and has_all(finished):
+            return finished
+        propagate()
+        if config.overlays:
+            draw(config.output / OVERLAYS_FOLDER)
+            artefacts = {**artefacts, "overlays": OVERLAYS_FOLDER}
+        if rank() == 0:
+            found = score() if finished is None else finished
+            write_result(config.output, replace(found, artefacts={**artefacts, **found.artefacts}))
+        wait_for_all()
+        return read_result(config.output / RESULT_FILE)
 
 
 def write_masks(

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,9 +24,9 @@ from eval.propagation.features import FeatureExtractor, check_inputs
 from eval.propagation.masks import blend, read_image, read_mask, resize_mask
 from eval.propagation.protocol import Rules, settings_of
 from eval.propagation.videos import VideoSequence
-from eval.propagation.writing import OnFrame, claim, over_videos, whole_folder
+from eval.propagation.writing import OnFrame, claim, over_videos, run_propagation, whole_folder
 from eval.record import Evaluation, unpublished
-from eval.result import RESULT_FILE, Metric, Protocol, Result, read_result, write_result
+from eval.result import Metric, Protocol, Result
 from eval.tasks import BENCHMARKS
 from eval.vip.config import VipConfig
 from eval.vip.data import describe, find_videos
@@ -36,7 +35,6 @@ from eval.vip.metric import mask_name, video_confusion
 from eval.vip.protocol import CLASSES, PROTOCOL_VERSION, PUBLISHED, deviations, rules_for
 
 MASKS_FOLDER = "masks"
-OVERLAYS_FOLDER = "overlays"
 PIXELS_FILE = "video_pixels.npz"
 
 
@@ -73,10 +71,9 @@ def evaluate(config: VipConfig) -> Result:
         )
         datasets = {"test": describe(config.data, videos, config.video_list)}
         evaluation = Evaluation(task="vip", options=config, backbone=backbone, protocol=protocol, datasets=datasets)
-        with evaluation.begun(partial(_has_all, config)) as finished:
-            if finished is not None and _has_all(config, finished):
-                return finished
-            masks = config.output / MASKS_FOLDER
+        masks = config.output / MASKS_FOLDER
+
+        def propagate() -> None:
             if rank() == 0:
                 claim(masks, {**evaluation.inputs, "first masks": [file_sha256(video.masks[0]) for video in videos]})
             wait_for_all()
@@ -87,27 +84,16 @@ def evaluate(config: VipConfig) -> Result:
                     video, masks / video.name, extract, _rules(config, video, backbone.spec), on_frame
                 ),
             )
-            artefacts = {"masks": MASKS_FOLDER}
-            if config.overlays:
-                draw = partial(write_overlays, masks, config.output / OVERLAYS_FOLDER)
-                over_videos(videos, lambda _: False, draw, "overlays")
-                artefacts["overlays"] = OVERLAYS_FOLDER
-            if rank() == 0:
-                if finished is None:
-                    result = _scored(evaluation, videos, artefacts, device, start)
-                else:
-                    result = replace(finished, artefacts={**finished.artefacts, **artefacts})
-                write_result(config.output, result)
-            wait_for_all()
-            return read_result(config.output / RESULT_FILE)
+
+        def draw(folder: Path) -> None:
+            over_videos(videos, lambda _: False, partial(write_overlays, masks, folder), "overlays")
+
+        score = partial(_scored, evaluation, videos, device, start)
+        return run_propagation(evaluation, {"masks": MASKS_FOLDER}, propagate, draw, score)
 
 
 def _rules(config: VipConfig, video: VideoSequence, spec: BackboneSpec) -> Rules:
     return rules_for(video.size, PUBLISHED[config.protocol], input_multiple(spec) if config.round_up else 1)
-
-
-def _has_all(config: VipConfig, found: Result) -> bool:
-    return not config.overlays or OVERLAYS_FOLDER in found.artefacts
 
 
 def _is_whole(video: VideoSequence, folder: Path) -> bool:
@@ -124,9 +110,7 @@ def write_overlays(masks: Path, folder: Path, video: VideoSequence, on_frame: On
             on_frame()
 
 
-def _scored(
-    evaluation: Evaluation, videos: Sequence[VideoSequence], artefacts: dict[str, str], device: torch.device, start: float
-) -> Result:
+def _scored(evaluation: Evaluation, videos: Sequence[VideoSequence], device: torch.device, start: float) -> Result:
     """The result of the masks in the output folder."""
     config = evaluation.options
     folders = [config.output / MASKS_FOLDER / video.name for video in videos]
@@ -137,4 +121,4 @@ def _scored(
     means, per_class = compute_metrics(torch.from_numpy(counts_N3K.sum(0)))
     metrics = {name: Metric(value=value) for name, value in means.items()}
     breakdown = dict(zip(CLASSES, per_class, strict=True))
-    return evaluation.record(metrics, breakdown, {**artefacts, ARTEFACT: PIXELS_FILE}, device, start)
+    return evaluation.record(metrics, breakdown, {ARTEFACT: PIXELS_FILE}, device, start)
