@@ -14,6 +14,7 @@ Loads no torch.
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 from common.images import is_hidden, read_lines
 from eval.findings import Finding, about
@@ -32,17 +33,17 @@ from eval.shared import ADE20K_SET, CITYSCAPES_SET, COCO_STUFF_SET, VOC2012_SET
 _MOST_ABSENT_NAMED = 100
 
 
-def _files(found: LabelledSet, root: Path, place: str, suffix: str, full: int) -> tuple[dict[str, Path], list[Finding]]:
+def _files(
+    found: LabelledSet, root: Path, place: str, suffix: Literal[".jpg", ".png"], full: int
+) -> tuple[dict[str, Path], list[Finding]]:
     """The files in a folder by their names without suffix, and what is wrong with it."""
-    assert suffix in (".jpg", ".png")
     expected = f"(expected {full} {suffix} files in the full benchmark)"
-    advice = f"get {{}} from {found.address}"
     if not (root / place).is_dir():
-        return {}, [Finding("missing", f"{root} has no folder {place} {expected}", advice=advice.format("it"))]
-    files, findings = list_images(root / place, ".jpg" if suffix == ".jpg" else ".png", root)
+        return {}, [Finding("missing", f"{root} has no folder {place} {expected}", advice=f"get it from {found.address}")]
+    files, findings = list_images(root / place, suffix, root)
     if not files:
         text = f"{root} has no {suffix} files in {place} {expected}"
-        findings.append(Finding("missing", text, advice=advice.format("them")))
+        findings.append(Finding("missing", text, advice=f"get them from {found.address}"))
     return files, findings
 
 
