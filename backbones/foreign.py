@@ -26,6 +26,7 @@ from torch.func import functional_call
 
 from backbones.base import Backbone, Tokens, check_size, check_taps
 from backbones.spec import MOST_MAPS, FunctionSpec, TimmSpec
+from common.distributed import choose_device
 from common.files import one_line
 
 USUAL_IMAGE_SIZE = 224  # of a network without an attribute `image_size`
@@ -258,7 +259,7 @@ def call_function(reference: str) -> nn.Module:
         own = [key for key, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == module_name]
         raise ValueError(f"{reference}: {module_name} has no function {name}; it has {', '.join(own) or 'none'}")
     try:
-        with torch.random.fork_rng(), torch.device("cpu"):
+        with torch.random.fork_rng(devices=_seeded_gpus()), torch.device("cpu"):
             torch.manual_seed(0)
             network = function()
     except Exception as error:
@@ -268,13 +269,18 @@ def call_function(reference: str) -> nn.Module:
     return network
 
 
+def _seeded_gpus() -> range:
+    """The GPUs whose random numbers a seed would change."""
+    return range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
+
+
 def function_spec(reference: str) -> FunctionSpec:
     """The spec of the network that a function returns, measured by running it; ValueError if it gives no maps.
 
     Its own attribute `image_size` is the side of the images, 224 where it has none.
     """
     network = call_function(reference).eval()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device("auto")
     network, side = network.to(device), getattr(network, "image_size", USUAL_IMAGE_SIZE)
     if type(side) is not int or side < 1:
         raise ValueError(f"{reference}: its image_size is {side!r}; it must be a side in pixels")

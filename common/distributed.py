@@ -20,6 +20,9 @@ from common.files import lock_folder, one_line
 
 # The first process to finish an evaluation waits for the last, longer than gloo's half hour on a CPU; who dies is noticed at once.
 _LONGEST_WAIT = timedelta(days=7)
+_LONGEST_WAIT_OF_GPUS = timedelta(
+    hours=1
+)  # NCCL's ten minutes are less than the check of a large data set on a slow disk may take
 _ALONE = "unset RANK, LOCAL_RANK, WORLD_SIZE and SLURM_NTASKS to run alone"
 _JOINING = ("RANK", "MASTER_ADDR", "MASTER_PORT")  # what a process needs beside WORLD_SIZE to find the others
 _PATIENCE_SECONDS = 20  # before a process says that it waits for others to begin
@@ -88,12 +91,17 @@ def process_group(device: torch.device, backend: str | None = None) -> Iterator[
     if missing := [name for name in _JOINING if not os.environ.get(name)]:
         given = f"WORLD_SIZE={world_size()} is set, but not {', '.join(missing)}, without which {world_size()} processes cannot join"
         raise ValueError(f"{given}; start them with torchrun or Slurm, or {_ALONE}")
+    local = _number("LOCAL_WORLD_SIZE", 1)
+    if backend == "nccl" and local > 1 and (local > torch.cuda.device_count() or device.index != local_rank()):
+        shared = f"{local} processes on this machine share its GPUs, of which {torch.cuda.device_count()} are usable"
+        raise ValueError(f"{shared}; start at most one for each GPU, and give no number of a GPU with the device")
     address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     text = f"process {rank()} of {world_size()} waits for the others at {address}; start them, or {_ALONE}"
     reminder = threading.Timer(_PATIENCE_SECONDS, logger.warning, (text,))
     reminder.start()
     try:
-        dist.init_process_group(backend, timeout=_LONGEST_WAIT if backend == "gloo" else None)
+        longest = _LONGEST_WAIT if backend == "gloo" else _LONGEST_WAIT_OF_GPUS
+        dist.init_process_group(backend, timeout=longest, device_id=device if backend == "nccl" else None)
     except (ValueError, RuntimeError) as error:
         what = f"process {rank()} of {world_size()} cannot join the others at {address}"
         raise ValueError(f"{what}: {one_line(str(error), 300)}; {_ALONE}") from error

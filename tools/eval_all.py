@@ -147,8 +147,10 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
         if not is_function:
             write_backbone(conversion, options.checkpoint, backbone)
         del conversion  # frees its weights while the tasks run
-        processes = local_processes(options)
-        statuses = {task: _run(task, [*given, *processes]) for task, given in arguments.items()}
+        statuses = {}
+        for task, given in arguments.items():
+            device = parse(TASKS[task].config, given, f"python -m eval {task}").device
+            statuses[task] = _run(task, [*given, *local_processes(options, device)])
         try:
             first = _name_in_results(folder, statuses)
             files = make_tables(TablesConfig(runs=options.runs, output=options.results, first=first), PATIENCE)

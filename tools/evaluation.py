@@ -108,11 +108,18 @@ def arguments_for(
     stated = [f"{task}.{key}" for task in options for key in options[task] if key in ("backbone", "output", "name")]
     if stated:
         raise ValueError(f"options {', '.join(stated)}: leave them out; these are arguments of the call itself")
-    given = ["--name", check_name(name, "name"), *_device_arguments(model)]
+    given, device = ["--name", check_name(name, "name")], _device_arguments(model)
     backbone = _function_of(model) or folder / BACKBONE_FILE
     own_data = [task for task in options if "data" in options[task]]
     arguments = {
-        task: task_arguments(task, backbone, folder, place, [*given, *as_arguments(options.get(task, {}))])
+        task: task_arguments(
+            task,
+            backbone,
+            folder,
+            place,
+            # Tasks that train the network run in processes of their own, one for each GPU.
+            [*given, *([] if TASKS[task].fine_tunes else device), *as_arguments(options.get(task, {}))],
+        )
         for task, place in data_folders(chosen, optional_tasks(names).difference(own_data), data).items()
     }
     check_tasks(arguments)

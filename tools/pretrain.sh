@@ -33,9 +33,12 @@ for argument in "$@"; do
 done
 
 # Mistakes are answered before torch is loaded, which takes seconds.
-python -c 'from common.cli import run_command; from pretrain.config import parse_run_here
-run_command(lambda argv: parse_run_here(argv) and None)' "$@"
-processes=${NPROC_PER_NODE:-$(python -c 'import common, torch; print(max(1, torch.cuda.device_count()))')}
+device=$(python -c 'from common.cli import run_command; from pretrain.config import parse_run_here
+run_command(lambda argv: print(parse_run_here(argv).train.device))' "$@")
+case $device in
+auto | cuda) processes=${NPROC_PER_NODE:-$(python -c 'import common, torch; print(max(1, torch.cuda.device_count()))')} ;;
+*) processes=${NPROC_PER_NODE:-1} ;;
+esac
 if [ -n "${NNODES:-}" ] && [ "$NNODES" -gt 1 ]; then
     : "${MASTER_ADDR:?error: with NNODES=$NNODES set MASTER_ADDR to the first machine}"
     exec python -m common.launch --nnodes "$NNODES" --node-rank "${NODE_RANK:?error: with NNODES=$NNODES set NODE_RANK}" \

@@ -87,7 +87,11 @@ def launch(module: str, arguments: Sequence[str], options: LaunchOptions) -> Non
         print(Command(module=module, arguments=(*arguments, *local_processes(options))))  # noqa: T201 - a dry run's output
 
 
-def local_processes(options: LaunchOptions) -> list[str]:
-    """`--gpus N` for a command that runs here: as the options say, else NPROC_PER_NODE, else the number of GPUs; none for 1."""
-    processes = options.gpus or int(os.environ.get("NPROC_PER_NODE", "0")) or torch.cuda.device_count()
+def local_processes(options: LaunchOptions, device: str = "auto") -> list[str]:
+    """`--gpus N` for a command that runs here, on this device: as the options say, else NPROC_PER_NODE, else the number of GPUs.
+
+    None for one process, such as on the CPU or on a GPU that is named by its number.
+    """
+    gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 1
+    processes = options.gpus or int(os.environ.get("NPROC_PER_NODE", "0")) or gpus
     return ["--gpus", str(processes)] if processes > 1 else []

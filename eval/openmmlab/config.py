@@ -141,8 +141,8 @@ def finish_config(config: Config, options: FineTuningConfig, batch: BatchPlan, d
     wrapper = {**config.optim_wrapper, "type": "OptimWrapper", "accumulative_counts": batch.accumulation}
     if precision != "float32":
         wrapper |= {"type": "AmpOptimWrapper", "dtype": precision}
-    if precision == "float16":
-        wrapper["loss_scale"] = "dynamic"
+        # mmengine's default would scale the loss in bfloat16, too, and leave out updates in silence.
+        wrapper["loss_scale"] = "dynamic" if precision == "float16" else {"enabled": False}
     config.optim_wrapper = wrapper
     for override in options.override:
         apply_override(config, override)

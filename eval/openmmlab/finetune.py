@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from backbones.file import read_backbone_file
 from backbones.spec import BackboneSpec
-from common.distributed import choose_device, process_group, rank
+from common.distributed import choose_device, full_float32, process_group, rank
 from common.files import parse_json, write_text_atomically
 from eval.findings import refuse
 from eval.openmmlab.operators import quiet_packages
@@ -145,7 +145,9 @@ def _train_and_test(config: Config, work_dir: Path) -> dict[str, Any]:
             if not trained:
                 with hooks[StopHook].stop:  # before the workers start, which take over how signals are handled
                     runner.train()
-            return runner.test()
+            torch.backends.cudnn.benchmark = False  # would try out its algorithms anew for every size of test image
+            with full_float32():
+                return runner.test()
         finally:
             hooks[ProgressHook].close()
 

@@ -224,3 +224,19 @@ def test_variables_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     with pytest.raises(ValueError, match="is set, but not MASTER_PORT, without"), process_group(CPU):
         pass
+
+
+@pytest.mark.parametrize(
+    ("index", "place", "local", "count"), [(1, 0, 2, 2), (0, 2, 3, 2)], ids=["a number for all", "more processes than GPUs"]
+)
+@pytest.mark.usefixtures("_gpus")
+def test_processes_that_share_a_gpu_are_refused(monkeypatch: pytest.MonkeyPatch, index: int, place: int, local: int) -> None:
+    """NCCL ends them by a traceback otherwise; gloo, for the tasks that exchange on the CPU, lets them."""
+    processes = {"RANK": place, "LOCAL_RANK": place, "WORLD_SIZE": local, "LOCAL_WORLD_SIZE": local}
+    for name, value in {**processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    message = (
+        f"^{local} processes on this machine share its GPUs, of which 2 are usable; start at most one for each GPU, and give"
+    )
+    with pytest.raises(ValueError, match=message), process_group(torch.device("cuda", index)):
+        pass

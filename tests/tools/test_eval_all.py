@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from backbones.convert import Selection, open_backbone
 from backbones.file import read_backbone_file
 from backbones.layouts.patchbench import FORMAT_MARK, VERSION
 from backbones.spec import spec_to_dict
+from common.launch import LaunchOptions
 from eval.__main__ import main as evaluate
 from eval.result import write_result
 from eval.tasks import TASKS, named_tasks, optional_tasks
@@ -25,7 +27,7 @@ from tests.conftest import RunMain
 from tests.tables.conftest import make_result
 from tools.eval_all import EvalAllOptions, main, split_task_options
 from tools.evaluation import arguments_for, data_folders
-from tools.runs import run_name, write_backbone
+from tools.runs import local_processes, run_name, write_backbone
 from tools.summary import summary
 
 
@@ -296,3 +298,16 @@ def test_frozen_runs_on_the_data_that_is_there_and_says_what_it_leaves_out(
     assert not caplog.text
     assert "absent has no data for any of classification, linear_segmentation, retrieval_segmentation, davis" in empty
     assert "check_data.py" in empty
+
+
+def test_a_gpu_that_is_named_gets_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Several on one GPU fail in NCCL, and a network's own GPU is not for the processes that train it on all."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.delenv("NPROC_PER_NODE", raising=False)
+    found = {device: local_processes(LaunchOptions(), device) for device in ("auto", "cuda", "cuda:1", "cpu")}
+    assert found == {"auto": ["--gpus", "4"], "cuda": ["--gpus", "4"], "cuda:1": [], "cpu": []}
+    network: Any = SimpleNamespace(parameters=lambda: iter([SimpleNamespace(device=torch.device("cuda:1"))]))
+    data = {"data": "elsewhere"}
+    given = arguments_for(network, ["davis", "detection"], tmp_path, tmp_path, "toy", {"davis": data, "detection": data})
+    assert given["davis"][given["davis"].index("--device") + 1] == "cuda:1"
+    assert "--device" not in given["detection"]

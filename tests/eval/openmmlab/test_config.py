@@ -50,7 +50,7 @@ def test_published_taps_keep_their_place_in_the_depth_and_chosen_ones_are_checke
     ("precision", "wrapper"),
     [
         ("float32", {"type": "OptimWrapper"}),
-        ("bfloat16", {"type": "AmpOptimWrapper", "dtype": "bfloat16"}),
+        ("bfloat16", {"type": "AmpOptimWrapper", "dtype": "bfloat16", "loss_scale": {"enabled": False}}),
         ("float16", {"type": "AmpOptimWrapper", "dtype": "float16", "loss_scale": "dynamic"}),
     ],
 )
