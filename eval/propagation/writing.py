@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -31,7 +32,7 @@ from common.files import (
 )
 from eval.image_checks import look_at
 from eval.progress import Progress
-from eval.propagation.carrying import carried_labels, in_threads, threads_for
+from eval.propagation.carrying import Item, carried_labels, in_threads, threads_for
 from eval.propagation.features import FeatureExtractor, input_size
 from eval.propagation.labels import channel_ids, compete, first_labels, to_mask, with_channels
 from eval.propagation.masks import overlay, write_mask
@@ -204,8 +205,7 @@ def write_sequence(
         labels_hwC = first_labels(given[number], grid, size, rules, ids)
         return with_channels(labels_hwC, given.values()) if later else labels_hwC
 
-    most_waiting = 1 if extract.device.type == "cpu" else _WRITE_BEHIND
-    with whole_folder(folder) as partial, ThreadPoolExecutor(threads_for(extract.device)) as writers:
+    with whole_folder(folder) as partial:
         for frame in sequence.frames[: first + 1]:
             shown = given[first] if frame == sequence.frames[first] else np.zeros_like(given[first])
             write_mask(partial / f"{frame.stem}.png", shown)
@@ -213,7 +213,14 @@ def write_sequence(
         beginnings = {number - first: functools.partial(start, number=number) for number in given if number > first}
         labels = carried_labels(sequence.frames[first:], sequence.size, start, extract, rules, beginnings)
         competed = (compete(labels_hwC, rules, extract.stride, sequence.size) for labels_hwC in labels)
-        for _ in in_threads(writers, write, zip(sequence.frames[first + 1 :], competed, strict=True), most_waiting):
+        write_behind(write, zip(sequence.frames[first + 1 :], competed, strict=True), extract.device, on_frame)
+
+
+def write_behind(write: Callable[[Item], object], items: Iterable[Item], device: torch.device, on_frame: OnFrame) -> None:
+    """Write each item in threads, while the device makes later ones, and call `on_frame` for each that is written."""
+    most_waiting = 1 if device.type == "cpu" else _WRITE_BEHIND
+    with ThreadPoolExecutor(threads_for(device)) as writers:
+        for _ in in_threads(writers, write, items, most_waiting):
             on_frame()
 
 

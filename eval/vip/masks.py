@@ -5,7 +5,7 @@ Source: alexandre-eymael/CropMAE 5d0dab2, `downstreams/propagation/src/data/vos.
 Shapes: H x W pixels, h x w patches, C classes that the first frame shows.
 """
 
-from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -18,7 +18,7 @@ from eval.propagation.labels import first_labels, to_mask
 from eval.propagation.masks import Mask, write_mask
 from eval.propagation.protocol import Rules
 from eval.propagation.videos import VideoSequence
-from eval.propagation.writing import OnFrame, whole_folder
+from eval.propagation.writing import OnFrame, whole_folder, write_behind
 from eval.vip.metric import mask_name
 
 
@@ -28,21 +28,21 @@ def part_labels(mask: Mask, grid: tuple[int, int], size: tuple[int, int], rules:
     return first_labels(mask, grid, size, rules, classes), classes
 
 
-def predicted_masks(video: VideoSequence, extract: FeatureExtractor, rules: Rules) -> Iterator[Mask]:
-    """Masks of all frames at the network's size; that of the first from its labels on the grid."""
+def write_video(video: VideoSequence, folder: Path, extract: FeatureExtractor, rules: Rules, on_frame: OnFrame) -> None:
+    """Write the masks of a video at the network's size; the folder appears when all are written.
+
+    That of the first frame is what its labels on the grid give. Frames are decoded ahead and masks are written behind, in threads of
+    their own.
+    """
     size = rules.stretched_to
     assert size is not None
-    first = video.first_mask()
     grid = size[0] // extract.stride, size[1] // extract.stride
-    labels_hwC, classes = part_labels(first, grid, size, rules)
-    yield to_mask(labels_hwC, rules, classes, size, size)
-    for carried_hwC in carried_labels(video.frames, video.size, lambda _: labels_hwC, extract, rules):
-        yield to_mask(carried_hwC, rules, classes, size, size)
+    first_hwC, classes = part_labels(video.first_mask(), grid, size, rules)
 
+    def write(labelled: tuple[Path, Tensor]) -> None:
+        frame, labels_hwC = labelled
+        write_mask(partial / mask_name(frame), to_mask(labels_hwC, rules, classes, size, size))
 
-def write_video(video: VideoSequence, folder: Path, extract: FeatureExtractor, rules: Rules, on_frame: OnFrame) -> None:
-    """Write the masks of a video; the folder appears when all are written."""
+    labels = chain([first_hwC], carried_labels(video.frames, video.size, lambda _: first_hwC, extract, rules))
     with whole_folder(folder) as partial:
-        for frame, mask in zip(video.frames, predicted_masks(video, extract, rules), strict=True):
-            write_mask(partial / mask_name(frame), mask)
-            on_frame()
+        write_behind(write, zip(video.frames, labels, strict=True), extract.device, on_frame)

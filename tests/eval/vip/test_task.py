@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from backbones.spec import ViTSpec
 from eval.__main__ import main
 from eval.probes.items import read_items
 from eval.propagation import writing
-from eval.propagation.masks import read_mask
+from eval.propagation.masks import Mask, read_mask
 from eval.result import read_arrays, read_result
-from eval.vip import data, protocol, task
+from eval.vip import data, masks, protocol, task
 from eval.vip.config import VipConfig
 from eval.vip.data import examine
 from eval.vip.task import evaluate
@@ -93,6 +94,21 @@ def test_an_interrupted_run_continues_to_the_same_result(
     stamp = (config.output / "masks" / written[0]).stat().st_mtime_ns
     assert evaluate(config).metrics == whole.metrics
     assert (config.output / "masks" / written[0]).stat().st_mtime_ns == stamp
+
+
+def test_masks_are_written_while_the_device_goes_on(config: VipConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waited for each mask before the next frame."""
+    writers: list[threading.Thread] = []
+
+    def write_mask(path: Path, mask: Mask) -> None:
+        writers.append(threading.current_thread())
+        original(path, mask)
+
+    original = masks.write_mask
+    monkeypatch.setattr(masks, "write_mask", write_mask)
+    evaluate(config)
+    assert len(writers) == 2 * FRAMES
+    assert threading.main_thread() not in writers
 
 
 def test_patches_of_14_pixels_need_sizes_that_are_rounded_up(config: VipConfig, tmp_path: Path) -> None:
