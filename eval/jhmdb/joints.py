@@ -42,18 +42,17 @@ def _gaussians(places_J: Array, cells: int) -> Array:
     return factor_Jc
 
 
-def joint_places(labels_hwC: Tensor, cells: int) -> Places:
+def joint_places(labels_hwC: Tensor, cells: int) -> Tensor:
     """Where labels show the joints [2, J], in patches: the mean of their strongest cells, weighted; -1 for a joint without any label.
 
-    Of equal cells at the last place, the first counts.
+    Of equal cells at the last place, the first counts. It does not synchronise with a GPU.
     """
     width = labels_hwC.shape[1]
     strongest = labels_hwC[..., 1:].flatten(0, 1).sort(dim=0, descending=True, stable=True)
     weights_kJ, places_kJ = strongest.values[:cells], strongest.indices[:cells]
     total_J = weights_kJ.sum(0)
     sums_2J = torch.stack([(weights_kJ * axis_kJ).sum(0) for axis_kJ in (places_kJ % width, places_kJ // width)])
-    found_2J: Places = torch.where(total_J > 0, sums_2J / total_J, -1.0).cpu().numpy()
-    return found_2J
+    return torch.where(total_J > 0, sums_2J / total_J, -1.0)
 
 
 def in_pixels(places_2JT: Places, size: tuple[int, int], grid: tuple[int, int]) -> Places:

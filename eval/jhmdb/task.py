@@ -97,7 +97,8 @@ def find_joints(video: JointVideo, extract: FeatureExtractor, rules: JhmdbRules,
     for carried_hwC in carried_labels(frames, video.size, lambda _: labels_hwC, extract, rules.propagation):
         found.append(joint_places(carried_hwC, rules.joint_cells))
         on_frame()
-    return in_pixels(np.stack(found, axis=2), video.size, grid)
+    # Copied when all frames are queued: each copy waits for what a GPU has to do before it.
+    return in_pixels(np.stack([places_2J.cpu().numpy() for places_2J in found], axis=2), video.size, grid)
 
 
 def write_found(folder: Path, video: JointVideo, inputs: str, found_2JT: Places) -> None:

@@ -78,7 +78,7 @@ def test_joints_from_labels(recording: dict[str, Any], cells: str) -> None:
     compared = 0
     for case in of_kind(recording, "jhmdb"):
         count = case["coords_topk"] if cells == "coords" else 3
-        found_2JT = np.stack([joints.joint_places(soft_hwC, count) for soft_hwC in case["soft"]], axis=2)
+        found_2JT = torch.stack([joints.joint_places(soft_hwC, count) for soft_hwC in case["soft"]], dim=2).numpy()
         defined = np.broadcast_to(case[f"{cells}_well_defined"].numpy(), found_2JT.shape)
         np.testing.assert_allclose(found_2JT[defined], case[cells].numpy()[defined], rtol=0, atol=1e-4)
         compared += defined.sum()
@@ -89,7 +89,7 @@ def test_joints_from_labels_of_other_grids(recording: dict[str, Any]) -> None:
     for case in recording["pose_decoding"]:
         for name in case.keys() - {"maps"}:
             found = joints.joint_places(case["maps"], int(name.removeprefix("coords_top")))
-            np.testing.assert_allclose(found, case[name].numpy(), rtol=0, atol=1e-4)
+            torch.testing.assert_close(found, case[name], rtol=0, atol=1e-4, check_dtype=False)
 
 
 def test_pck(pck_cases: list[dict[str, Any]]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.io import loadmat, savemat
 
@@ -18,6 +19,7 @@ from eval.jhmdb import task
 from eval.jhmdb.config import JhmdbConfig
 from eval.jhmdb.data import JOINTS, examine, read_joints
 from eval.jhmdb.items import read_items
+from eval.jhmdb.joints import joint_places
 from eval.jhmdb.protocol import JhmdbRules
 from eval.jhmdb.task import evaluate
 from eval.propagation import writing
@@ -90,6 +92,12 @@ def test_an_interrupted_run_continues_to_the_same_result(
     with pytest.raises(ValueError, match="joints of other inputs; choose another --output or remove"):
         evaluate(dataclasses.replace(config, protocol="crw"))
     assert evaluate(config).metrics == whole.metrics
+
+
+def test_joints_are_found_without_waiting_for_the_device() -> None:
+    """Each frame's were copied to the CPU before the next frame was queued."""
+    found_2J = joint_places(torch.empty(20, 20, 1 + len(JOINTS), device="meta"), 5)  # whose values cannot be asked for
+    assert found_2J.shape == (2, len(JOINTS))
 
 
 def test_patches_of_14_pixels_need_sizes_that_are_rounded_up(config: JhmdbConfig, tmp_path: Path) -> None:
