@@ -34,7 +34,7 @@ class Neighbours(NamedTuple):
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Vectors of length 1 in float32, whose inner product is the cosine; equal on all devices, since float64 is rounded."""
+    """Vectors of length 1 in float32, whose inner product is the cosine; all but equal on all devices, since float64 is rounded."""
     return F.normalize(vectors.double(), dim=-1).float()
 
 

@@ -27,7 +27,10 @@ QUERIES_AT_ONCE = 2**16  # patches for which the memory is read once
 
 
 class Memory(NamedTuple):
-    """Rows of the stored patches, and what makes vectors of features whose product is nearness; its flag: for those that ask."""
+    """Rows of the stored patches, and what makes vectors of features on the device; its flag: for those that ask.
+
+    The product of vectors is nearness.
+    """
 
     rows: Tensor
     vectors: Callable[[Tensor, bool], Tensor]
@@ -56,10 +59,10 @@ class Retrieval:
 
     @cached_property
     def scale(self) -> tuple[Tensor, Tensor, float]:
-        """Mean and deviation [D] of the features that are not held out, and the length of the longest of all, so scaled."""
+        """Mean and deviation [D] of the features that are not held out, on the device, and the length of the longest, so scaled."""
         mean_D, deviation_D = moments(self.train.features, self.train.rows_of(self.learned))
         longest = max(longest_vector(store, mean_D, deviation_D) for store in (self.train.features, self.test.features))
-        return mean_D, deviation_D, longest
+        return mean_D.to(self.device), deviation_D.to(self.device), longest
 
     def remember(self, views: Sequence[int], distance: str) -> Memory:
         """The patches of these training views that the protocol remembers; ValueError if fewer than are to vote."""
@@ -85,14 +88,14 @@ class Retrieval:
         for span in self.train.features.spans:
             first, last = torch.searchsorted(memory.rows, torch.tensor([span.start, span.stop])).tolist()
             if first < last:
-                yield memory.vectors(self.train.features.rows(memory.rows[first:last]), False)
+                yield memory.vectors(self.train.features.rows(memory.rows[first:last]).to(self.device), False)
 
     def segment(
         self, asking: Patches, images: Sequence[int], memory: Memory, numbers: Sequence[int]
     ) -> Iterator[tuple[Neighbours, list[Tensor]]]:
         """For each image the neighbours of its patches, as rows of the stored ones, and a label map for each number of neighbours."""
         classes, temperature = len(self.labels.names), self.settings.temperature
-        vectors = memory.vectors(asking.features.rows(asking.rows_of(images)), True)
+        vectors = memory.vectors(asking.features.rows(asking.rows_of(images)).to(self.device), True)
         found = nearest_rows(vectors, self._blocks(memory), max(numbers), self.device, self.engine)
         for scores_NK, indices_NK in zip(*(each.split(asking.view.kept) for each in found), strict=True):
             rows_U, places_NK = memory.rows[indices_NK].unique(return_inverse=True)

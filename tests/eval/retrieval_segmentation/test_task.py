@@ -1,6 +1,7 @@
 """From a backbone and VOC to a result, under each protocol; what is said of mistakes; and that a killed run continues."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -118,6 +119,27 @@ def test_figures_do_not_depend_on_engine_batches_or_files(
             patch.setattr(retrieval, "QUERIES_AT_ONCE", 1)
             other = replace(config, **changes, output=config.output / f"b{len(changes)}", search="faiss", batch_size=3)
             assert evaluate(other).metrics == first.metrics
+
+
+@pytest.mark.parametrize("changes", [{}, CAPI])
+def test_vectors_are_made_on_the_device(
+    changes: dict[str, Any], config: RetrievalSegmentationConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CPU made those of the whole memory anew for every 65,536 patches that ask."""
+    devices = []
+
+    def search(queries_TD: torch.Tensor, blocks: Iterable[torch.Tensor], *_: Any) -> None:
+        devices.extend(vectors.device.type for vectors in (queries_TD, *blocks))
+        raise ValueError("stopped")
+
+    def on_meta(*given: Any) -> retrieval.Retrieval:
+        return replace(retrieval.Retrieval(*given), device=torch.device("meta"))
+
+    monkeypatch.setattr(retrieval, "nearest_rows", search)
+    monkeypatch.setattr(task, "Retrieval", on_meta)
+    with pytest.raises(ValueError, match="stopped"):
+        evaluate(replace(config, **changes))
+    assert devices == ["meta", "meta"]
 
 
 def test_the_need_of_memory_is_said_before_anything_runs_and_does_not_grow_with_the_data(
