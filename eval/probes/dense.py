@@ -5,6 +5,7 @@ Shapes: B images, K classes, h x w patches, H x W pixels, s rows of them. Boxes 
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -35,9 +36,9 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, logits_BKhw: Tensor, labels_BHW: Tensor, divisor: float) -> Tensor:
         (_, classes, h, w), (_, height, width) = logits_BKhw.shape, labels_BHW.shape
-        columns_Ww = _enlarging(w, width).to(logits_BKhw)
         at_once = max(1, _CELLS_AT_ONCE[logits_BKhw.device.type == "cpu"] // (classes * width))
-        strips = [_used_rows(rows_sh, logits_BKhw) for rows_sh in _enlarging(h, height).split(at_once)]
+        columns_Ww = _enlarging(w, width, logits_BKhw.device, logits_BKhw.dtype)
+        strips = _strips(h, height, at_once, logits_BKhw.device, logits_BKhw.dtype)
         total = logits_BKhw.new_zeros((), dtype=torch.float64)
         gradient_BKhw = torch.empty_like(logits_BKhw)
         for index, labels_HW in enumerate(labels_BHW):
@@ -72,16 +73,23 @@ def _loss_and_gradient(logits_sKW: Tensor, labels_sW: Tensor) -> tuple[Tensor, T
     return loss, logits_sKW
 
 
-def _enlarging(length: int, size: int) -> Tensor:
+# Kept for all heads and updates: a copy to a GPU would wait for it each time.
+@lru_cache(maxsize=8)
+def _enlarging(length: int, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """The matrix [size, length] that enlarges a row of numbers as `enlarged` does."""
-    return F.interpolate(torch.eye(length)[None], size, mode="linear", align_corners=False)[0].T.contiguous()
+    matrix = F.interpolate(torch.eye(length)[None], size, mode="linear", align_corners=False)[0].T.contiguous()
+    return matrix.to(device, dtype)
 
 
-def _used_rows(rows_sh: Tensor, like: Tensor) -> tuple[slice, Tensor]:
-    """The part of a matrix that has numbers other than 0, and where it is."""
-    places = rows_sh.any(dim=0).nonzero().flatten()
-    used = slice(int(places[0]), int(places[-1]) + 1)
-    return used, rows_sh[:, used].to(like)
+@lru_cache(maxsize=8)
+def _strips(length: int, size: int, rows: int, device: torch.device, dtype: torch.dtype) -> list[tuple[slice, Tensor]]:
+    """`_enlarging` by so many rows at a time: the part of them that has numbers other than 0, and where it is."""
+    strips = []
+    for rows_sh in _enlarging(length, size, torch.device("cpu"), torch.float32).split(rows):
+        places = rows_sh.any(dim=0).nonzero().flatten()
+        used = slice(int(places[0]), int(places[-1]) + 1)
+        strips.append((used, rows_sh[:, used].to(device, dtype)))
+    return strips
 
 
 def cross_entropy(logits_BKhw: Tensor, labels_BHW: Tensor, per_labelled: bool) -> Tensor:

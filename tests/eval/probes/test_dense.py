@@ -28,6 +28,14 @@ def test_the_loss_and_its_gradient_are_those_of_enlarged_logits(
     torch.testing.assert_close(gradient, torch.autograd.grad(3 * wanted, logits)[0], atol=1e-6, rtol=1e-4)
 
 
+def test_what_enlarges_is_made_once_for_all_heads_and_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each loss made it anew and copied it to the GPU, which first had to end all other work."""
+    logits, labels = torch.randn(2, 3, 5, 7), torch.ones(2, 19, 23, dtype=torch.uint8)
+    expected = cross_entropy(logits, labels, False)
+    monkeypatch.setattr(F, "interpolate", None)
+    assert torch.equal(cross_entropy(logits, labels, False), expected)
+
+
 def test_a_batch_without_any_label_has_no_loss() -> None:
     logits = torch.randn(1, 3, 2, 2, requires_grad=True)
     loss = cross_entropy(logits, torch.full((1, 4, 4), VOID, dtype=torch.uint8), True)
