@@ -6,17 +6,18 @@ are CPU time, the least of some rounds in turns. Differences are between the per
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from vos_benchmark.benchmark import VideoEvaluator
 
-from benchmarks.turns import print_table, rounds, run
+from benchmarks.turns import Table, rounds, run
 from eval.propagation.measures import measure_sequence
 from tests.references import davis_scores as reference
 
@@ -63,30 +64,30 @@ def delay(annotations: Path, folder: Path) -> Path:
     return folder
 
 
-def row(name: str, seconds: Sequence[float], differences: Sequence[str]) -> list[str]:
+def row(name: str, seconds: Mapping[str, float], differences: Mapping[str, float]) -> dict[str, Any]:
     """The cells of the table's row, from what the parts took and by how much they differ from ours."""
     ours, *others = seconds
-    cells = [name, f"{ours:.3f}"]
-    for theirs, difference in zip(others, differences, strict=True):
-        cells += [f"{theirs:.2f}", f"{theirs / ours:.1f}", difference]
+    cells: dict[str, Any] = {"sequence": name, f"{ours} s": seconds[ours]}
+    for part in others:
+        difference = f"{differences[part]:.0e}" if part in differences else ""
+        cells |= {f"{part} s": seconds[part], f"{part}: times ours": seconds[part] / seconds[ours]}
+        cells |= {f"{part}: difference": difference}
     return cells
 
 
-def benchmark(config: BenchmarkConfig, folder: Path) -> None:
+def benchmark(config: BenchmarkConfig, folder: Path) -> Iterator[Table]:
     cv2.setNumThreads(1)
-    print(f"OpenCV {cv2.__version__}, NumPy {np.__version__}, one core\n")
     predictions = config.predictions or delay(config.annotations, folder)
-    rows, taken = [], []
+    rows, totals = [], dict.fromkeys(RUNS, 0.0)
     for masks in sorted(path for path in predictions.iterdir() if path.is_dir()):
         parts = {part: partial(score, config.annotations / masks.name, masks) for part, score in RUNS.items()}
-        seconds, means = rounds(parts, _ROUNDS)
-        taken.append([min(seconds[part]) for part in RUNS])
-        ours, *others = means.values()
-        differences = [f"{np.abs(theirs - ours).max():.0e}" for theirs in others]
-        rows.append(row(f"{masks.name}, {ours.shape[1]} objects", taken[-1], differences))
-    rows.append(row("all", np.sum(taken, axis=0).tolist(), ["", ""]))
-    columns = [name for part in list(RUNS)[1:] for name in (f"{part} s", "times ours", "difference")]
-    print_table(["sequence", "PatchBench s", *columns], rows)
+        taken, means = rounds(parts, _ROUNDS)
+        seconds = {part: min(taken[part]) for part in RUNS}
+        totals = {part: totals[part] + seconds[part] for part in RUNS}
+        ours = means["PatchBench"]
+        differences = {part: float(np.abs(theirs - ours).max()) for part, theirs in means.items()}
+        rows.append(row(f"{masks.name}, {ours.shape[1]} objects", seconds, differences))
+    yield Table(f"OpenCV {cv2.__version__}, NumPy {np.__version__}, one core", [*rows, row("all", totals, {})])
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ The first two load with two processes that end with each epoch, update weights b
 train in float16 with loss scaling, as the published runs do; ours in bfloat16.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,7 @@ from backbones.build import build_backbone
 from backbones.file import write_backbone_file
 from backbones.layouts.base import Source
 from backbones.spec import ViTSpec
-from benchmarks.turns import WARM_UP_STEPS, Turns, machine, print_steps, run, take_turns
+from benchmarks.turns import WARM_UP_STEPS, Table, Turns, machine, run, table_of_steps, take_turns
 from common.distributed import choose_device
 from eval.openmmlab.finetune import complete_config
 from eval.openmmlab.operators import quiet_packages
@@ -46,6 +47,7 @@ class BenchmarkConfig:
     embed_dim: int = 384  # Width of the ViT: 384 is ViT-S/16.
     num_heads: int = 6  # Its attention heads.
     compile: bool = False  # Whether ours runs a second time, with its backbone through torch.compile.
+    device: str = "auto"  # `cpu`, `cuda`, or `auto` for a GPU where there is one.
 
 
 @HOOKS.register_module()
@@ -59,8 +61,6 @@ class TurnHook(Hook):
         self.turns.begin()
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        if runner.device.type == "cuda":
-            torch.cuda.synchronize()
         self.turns.end()
         if runner.iter + 1 < runner.max_iters:
             self.turns.begin()
@@ -83,6 +83,7 @@ def resolved_config(config: BenchmarkConfig, part: str, folder: Path, device: to
         "checkpoint_interval": config.steps + WARM_UP_STEPS,
         "precision": "auto" if part in OURS or device.type == "cpu" else "float16",
         "compile": part == "compiled",
+        "device": config.device,
         **({"short_side": _SHORT_SIDE} if config.task == "detection" else {}),
     }
     options: Any = TASKS[config.task].config(**values)
@@ -93,7 +94,7 @@ def resolved_config(config: BenchmarkConfig, part: str, folder: Path, device: to
 
 def work(turns: Turns, part: str, config: BenchmarkConfig, folder: Path) -> torch.device:
     TurnHook.turns = turns
-    device = choose_device("auto")
+    device = choose_device(config.device)
     resolved = resolved_config(config, part, folder, device)
     if part not in OURS:
         resolved.train_dataloader.persistent_workers = False
@@ -108,14 +109,14 @@ def work(turns: Turns, part: str, config: BenchmarkConfig, folder: Path) -> torc
     return device
 
 
-def benchmark(config: BenchmarkConfig, folder: Path) -> None:
+def benchmark(config: BenchmarkConfig, folder: Path) -> Iterator[Table]:
     parts = PARTS if config.compile else PARTS[:-1]
     torch.manual_seed(0)
     source = Source(format="random", branch="model", file_name="random", sha256="0" * 64, epoch=-1)
     write_backbone_file(folder / "backbone.safetensors", network(config), source, build_backbone(network(config)).state_dict())
     steps, memory = take_turns(work, parts, config.steps + WARM_UP_STEPS, config, folder)
-    print(f"{config.task}, {_IMAGES} images per step, ViT of width {config.embed_dim}; {machine(choose_device('auto'))}\n")
-    print_steps(steps, memory)
+    run_on = machine(choose_device(config.device))
+    yield table_of_steps(f"{config.task}, {_IMAGES} images per step, ViT of width {config.embed_dim}; {run_on}", steps, memory)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """A pretraining step of SelfPatch on DINO: ours beside the authors', with the same weights, crops and stochastic depth, in one run.
 
 The authors' step is that of `tests/references/selfpatch.py`, which the golden training steps hold to their code. Seconds are
-medians. Crops are noise: what they show changes no cost. On a CPU both compute in float32. On a GPU the authors' step is in float16
-with loss scaling, as they train, ours in bfloat16, and memory is what was allocated.
+medians. Crops are noise: what they show changes no cost. On a CPU all compute in float32. On a GPU the authors' step is in float16
+with loss scaling, as they train, ours in bfloat16, and memory is what was allocated. `--compile` adds ours through torch.compile.
 """
 
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.turns import WARM_UP_STEPS, Turns, machine, print_steps, run, take_turns
+from benchmarks.turns import WARM_UP_STEPS, Table, Turns, machine, run, table_of_steps, take_turns
 from common.distributed import choose_device
 from pretrain.config import PretrainConfig, parse_run
 from pretrain.data.views import view_kinds
 from pretrain.methods import ALL_PATCHES
 from pretrain.networks import build_networks
 from pretrain.schedules import StepSettings, step_settings
-from pretrain.step import training_step
+from pretrain.step import training_step, wrap_student
 from tests.references import selfpatch as reference
 
 
@@ -30,11 +30,13 @@ class BenchmarkConfig:
     recipe: str = "coco_selfpatch_vit_tiny"  # Network, crops, heads and loss; a recipe of SelfPatch on DINO as published.
     batch_size: int = 8  # Images per step.
     steps: int = 4  # Steps to measure, after two to warm up.
+    compile: bool = False  # Whether ours runs a second time, compiled.
+    device: str = "auto"  # `cpu`, `cuda`, or `auto` for a GPU where there is one.
 
 
 def run_config(options: BenchmarkConfig) -> PretrainConfig:
     """The configuration of our run, of which the authors' code must have the step."""
-    config = parse_run([options.recipe, "--train.batch_size", str(options.batch_size), "--train.device", "auto"])
+    config = parse_run([options.recipe, "--train.batch_size", str(options.batch_size), "--train.device", options.device])
     selfpatch = config.selfpatch
     published = (selfpatch.border, selfpatch.aggregation, selfpatch.negatives) == ("wrap", "attention", False)
     if config.method != "selfpatch" or not published or selfpatch.window == ALL_PATCHES:
@@ -74,15 +76,17 @@ def authors_losses(config: PretrainConfig, now: StepSettings, device: torch.devi
 def our_losses(config: PretrainConfig, now: StepSettings, device: torch.device, folder: Path) -> Iterator[float]:
     del folder  # the run's seed determines the weights
     networks = build_networks(config, device)
+    student = wrap_student(networks, device, config.train.compile)
     for crops in batches(config, device):
-        yield training_step(networks.student, networks, crops, now)["loss"].item()
+        yield training_step(student, networks, crops, now)["loss"].item()
 
 
-PARTS = {"authors": authors_losses, "patchbench": our_losses}
+PARTS = {"authors": authors_losses, "patchbench": our_losses, "compiled": our_losses}
 
 
 def work(turns: Turns, part: str, options: BenchmarkConfig, folder: Path) -> torch.device:
-    config, device = run_config(options), choose_device("auto")
+    config, device = run_config(options), choose_device(options.device)
+    config.train.compile = part == "compiled"
     # Past warm-up and frozen layers.
     now = step_settings(config, 1, config.optim.warmup_epochs + config.optim.freeze_last_layer_epochs)
     losses = PARTS[part](config, now, device, folder)
@@ -92,15 +96,17 @@ def work(turns: Turns, part: str, options: BenchmarkConfig, folder: Path) -> tor
     return device
 
 
-def benchmark(options: BenchmarkConfig, folder: Path) -> None:
-    config, device = run_config(options), choose_device("auto")
+def benchmark(options: BenchmarkConfig, folder: Path) -> Iterator[Table]:
+    config, device = run_config(options), choose_device(options.device)
     torch.save(build_networks(config, torch.device("cpu")).student.state_dict(), folder / "initial.pt")
-    steps, memory = take_turns(work, list(PARTS), options.steps + WARM_UP_STEPS, options, folder)
+    parts = list(PARTS) if options.compile else list(PARTS)[:-1]
+    steps, memory = take_turns(work, parts, options.steps + WARM_UP_STEPS, options, folder)
     loss = max(abs(ours.value - theirs.value) for ours, theirs in zip(steps["patchbench"], steps["authors"], strict=True))
     crops = len(view_kinds(config.views))
-    print(f"{options.recipe}, {options.batch_size} images per step, {crops} crops each; {machine(device)}\n")
-    print_steps(steps, memory)
-    print(f"\nlargest difference of the losses of {len(steps['authors'])} steps: {loss:.1e}")
+    run_on = f"{options.recipe}, {options.batch_size} images per step, {crops} crops each; {machine(device)}"
+    yield table_of_steps(
+        f"{run_on}\nlargest difference of the losses of {len(steps['authors'])} steps: {loss:.1e}", steps, memory
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ process with one thread. Seconds are CPU time; speeds are medians over the round
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ import torchvision
 from PIL import Image, ImageFilter, ImageOps
 from torchvision import transforms as T
 
-from benchmarks.turns import print_table, ratio, rounds, run
+from benchmarks.turns import Table, ratio, rounds, run
 from common.images import IMAGENET_MEAN, IMAGENET_STD, evenly
 from pretrain.config import ViewsConfig
 from pretrain.data.loader import ImageKey, MultiCropImages, network_inputs
@@ -28,6 +28,7 @@ from pretrain.data.sources import ImageFiles, images_of_folder
 from pretrain.data.views import ViewKind, decode_whole, view_kinds
 
 _BATCH = 32
+IMAGES_PER_SECOND = "images/s of one core"
 PARTS = (
     "plain",
     "PatchBench",
@@ -80,20 +81,25 @@ def make_batches(part: str, source: ImageFiles, images: Sequence[int]) -> None:
                 network_inputs(batch, torch.device("cpu"))
 
 
-def benchmark(config: BenchmarkConfig, _folder: Path) -> None:
+def benchmark(config: BenchmarkConfig, _folder: Path) -> Iterator[Table]:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     source = images_of_folder(config.photos, "photos")
     images = evenly(range(len(source.names)), config.images)
     sizes = [decode_whole(source.load(index)).shape[:2] for index in images]
-    print(f"{len(images)} images of {config.photos}, on average {np.prod(sizes, axis=1).mean() / 1e6:.3f} megapixels")
+    megapixels = np.prod(sizes, axis=1).mean() / 1e6
     versions = {"torch": torch, "torchvision": torchvision, "Pillow": PIL, "OpenCV": cv2}
-    print(", ".join(f"{name} {module.__version__}" for name, module in versions.items()))
-    print(f"{torch.backends.cpu.get_cpu_capability()}, one thread, {config.rounds} rounds\n")
+    names = ", ".join(f"{name} {module.__version__}" for name, module in versions.items())
     seconds, _ = rounds({part: partial(make_batches, part, source, images) for part in PARTS}, config.rounds + 1)
     counted = {part: taken[1:] for part, taken in seconds.items()}  # the first round fills caches
-    rows = [[part, f"{len(images) / median(s):.1f}", f"{ratio(counted['plain'], s):.2f}"] for part, s in counted.items()]
-    print_table(("", "images/s of one core", "times the plain one"), rows)
+    rows = [
+        {"": part, IMAGES_PER_SECOND: len(images) / median(taken), "times the plain one": ratio(counted["plain"], taken)}
+        for part, taken in counted.items()
+    ]
+    heading = (
+        f"{len(images)} images, on average {megapixels:.3f} megapixels; {names}, {torch.backends.cpu.get_cpu_capability()}"
+    )
+    yield Table(heading, rows)
 
 
 if __name__ == "__main__":

@@ -48,9 +48,9 @@ def draw_inputs(folder: Path, frames: int = 4) -> Path:
     return folder
 
 
-def task_arguments(task: str, backbone: Path, data: Path, output: Path) -> list[str]:
+def task_arguments(task: str, backbone: Path, data: Path, output: Path, *options: str) -> list[str]:
     places = ["--backbone", str(backbone), "--data", str(data / TASKS[task].folder), "--output", str(output)]
-    return [task, *places, "--device", "cpu", *SHORT[task].split()]
+    return [task, *places, "--device", "cpu", *options, *SHORT[task].split()]
 
 
 def every_task(data: Path, folder: Path, tasks: Sequence[str] = tuple(TASKS), checkpoint: Path | None = None) -> list[str]:
@@ -63,7 +63,7 @@ def every_task(data: Path, folder: Path, tasks: Sequence[str] = tuple(TASKS), ch
 
 def eval_all_in_one_process(argv: Sequence[str]) -> int:
     """`tools/eval_all.py`, whose tasks run in this process, so that nothing waits for imports."""
-    command = importlib.import_module("tools.eval_all")
+    command: Any = importlib.import_module("tools.eval_all")
     command._run = lambda task, arguments: importlib.import_module("eval.__main__").main([task, *arguments])
     return int(command.main(argv))
 

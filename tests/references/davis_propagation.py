@@ -71,10 +71,11 @@ def propagate_sequence(
     first, _ = read_frame(frames[0])
     h, w = first.shape[1] // patch_size, first.shape[2] // patch_size
     small = np.array(Image.fromarray(first_mask).resize((w, h), Image.Resampling.NEAREST))
-    first_labels = F.one_hot(torch.from_numpy(small.astype(np.int64))).permute(2, 0, 1).float()
     first_features = tokens(first).T
+    device = first_features.device
+    first_labels = F.one_hot(torch.from_numpy(small.astype(np.int64))).permute(2, 0, 1).float().to(device)
     recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=n_last_frames)
-    allowed = reachable(h, w, radius) if radius else None
+    allowed = reachable(h, w, radius).to(device) if radius else None
     for path in frames[1:]:
         image, (height, width) = read_frame(path)
         target = tokens(image)
@@ -87,5 +88,5 @@ def propagate_sequence(
             if channel.max() > 0:
                 channel -= channel.min().clone()
                 channel /= channel.max().clone()
-        ids = large.max(dim=0).indices.numpy().astype(np.uint8)
+        ids = large.max(dim=0).indices.cpu().numpy().astype(np.uint8)
         yield np.array(Image.fromarray(ids).resize((width, height), Image.Resampling.NEAREST))

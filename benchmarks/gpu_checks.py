@@ -1,0 +1,272 @@
+"""The parts of `benchmarks.gpu` that show whether a device computes what the CPU does; each yields rows of the table."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.collect_env import get_env_info
+
+from backbones.build import build_backbone
+from backbones.spec import ResNetSpec
+from benchmarks.gpu_run import DATA, GPUConfig, found
+from common.distributed import choose_device, full_float32, gather_from_processes, mean_over_processes, sum_over_processes
+from common.knn import find_neighbours
+from eval.__main__ import main as evaluate
+from eval.davis.data import DavisSplit, find_sequences
+from eval.probes.features import FrozenFeatures
+from eval.propagation.features import FeatureExtractor, input_size, read_frame
+from eval.propagation.labels import channel_ids, compete, first_labels
+from eval.propagation.masks import read_mask
+from eval.propagation.propagator import propagate_sequence
+from eval.propagation.protocol import RULES
+from eval.tasks import TASKS
+from pretrain.data.views import CropBox, view_kinds
+from pretrain.networks import build_networks
+from pretrain.run import pretrain
+from pretrain.schedules import step_settings
+from pretrain.step import seed_step, training_step
+from tests.commands import SPEC, task_arguments
+from tests.pretrain.conftest import stack_boxes, tiny_config
+from tests.toy import write_toy_backbone
+from tools.make_sample_data import SampleConfig, draw_samples
+
+LEAST_AGREEMENT = 0.9999  # of masks' pixels, as for those recorded from the authors' code
+LOSSES, STEPS, METRICS, BFLOAT16 = 1e-3, 1e-4, 0.5, 0.05
+
+Rows = Iterator[dict[str, Any]]
+T = TypeVar("T")
+
+
+def at_most(what: str, value: float, most: float) -> dict[str, Any]:
+    return found(what, f"{value:.2g}", f"at most {most:g}", value <= most)
+
+
+def finite(what: str, losses: Sequence[float]) -> dict[str, Any]:
+    return found(what, ", ".join(f"{loss:.4f}" for loss in losses), "finite", all(map(math.isfinite, losses)))
+
+
+def largest_difference(losses: Sequence[float], wanted: Sequence[float]) -> float:
+    """Relative; NaN where a number of either is."""
+    assert len(losses) == len(wanted) > 0
+    return float(np.max(np.abs(np.subtract(losses, wanted)) / np.maximum(np.abs(wanted), 1e-12)))
+
+
+def machine(config: GPUConfig, folder: Path) -> Rows:
+    del folder
+    info = get_env_info()
+    yield found("device", info.nvidia_gpu_models if config.device == "cuda" else config.device)
+    yield found("driver, CUDA, cuDNN", f"{info.nvidia_driver_version}, {info.cuda_runtime_version}, {info.cudnn_version}")
+    yield found("cores", str(len(os.sched_getaffinity(0))))
+    yield found("system", f"{info.os}, Python {info.python_version}")
+    yield found("torch", f"{info.torch_version}, CUDA {info.cuda_compiled_version}")
+
+
+def sample_data(config: GPUConfig, folder: Path) -> Rows:
+    """Sixteen frames fill the context of label propagation."""
+    del folder
+    images = 4 if config.tiny else 32
+    data = config.output / DATA
+    draw_samples(SampleConfig(output=data, train_images=images, val_images=2, frames=16, photos=16, class_images=2))
+    yield found("sample data", str(data))
+
+
+def on_both(config: GPUConfig, folder: Path, do: Callable[..., T], *arguments: Any) -> tuple[T, T]:
+    """What `do(device, folder, *arguments)` gives on the device, and on the CPU in another process at the same time."""
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:  # before this process has used the GPU
+        theirs = pool.submit(do, "cpu", folder / "cpu", *arguments)
+        return do(config.device, folder / "device", *arguments), theirs.result()
+
+
+@full_float32()
+def run_task(device: str, folder: Path, task: str, data: Path, family: str = "vit", options: Sequence[str] = ()) -> Path:
+    """The output folder of a task on sample data, by a small network with random weights; devices need draw nothing."""
+    folder.mkdir(parents=True)
+    backbone = write_toy_backbone(folder, ResNetSpec(layers=(1, 1, 1, 1)) if family == "resnet" else SPEC)
+    arguments = task_arguments(task, backbone, data, folder / "output", "--device", device, *options)
+    if TASKS[task].fine_tunes:
+        arguments += [] if "--override" in arguments else ["--override"]
+        arguments += ["model.backbone.drop_path_rate=0.0"]
+        arguments += ["model.decode_head.dropout_ratio=0.0"] if task == "segmentation" else []
+    evaluate(arguments)
+    return folder / "output"
+
+
+def logged_losses(output: Path) -> list[float]:
+    (log,) = output.rglob("training.jsonl")
+    return [json.loads(line)["loss"] for line in log.read_text(encoding="utf-8").splitlines()]
+
+
+def task(config: GPUConfig, folder: Path, name: str, family: str = "vit") -> Rows:
+    """A task in float32 on both devices: masks where it makes some, losses where it trains a network, metrics."""
+    options = ("--precision", "float32") if TASKS[name].fine_tunes else ()
+    ours, theirs = on_both(config, folder, run_task, name, config.output / DATA, family, options)
+    if masks := sorted(path.relative_to(theirs) for path in theirs.glob("masks/**/*.png")):
+        least = min(float(np.mean(read_mask(ours / path) == read_mask(theirs / path))) for path in masks)
+        wanted = f"at least {LEAST_AGREEMENT}"
+        yield found(f"least share of equal pixels of {len(masks)} masks", f"{least:.6f}", wanted, least >= LEAST_AGREEMENT)
+    if TASKS[name].fine_tunes:
+        yield at_most("losses: relative difference", largest_difference(logged_losses(ours), logged_losses(theirs)), LOSSES)
+    metrics, others = (json.loads((output / "result.json").read_text())["metrics"] for output in (ours, theirs))
+    # Percent are compared in points, metres and fractions in hundredths.
+    differences = [
+        abs(metric["value"] - others[key]["value"]) * (1 if metric["unit"] == "percent" else 100)
+        for key, metric in metrics.items()
+        if metric["value"] is not None and others[key]["value"] is not None
+    ]
+    yield at_most(f"{len(differences)} metrics: difference in hundredths", max(differences), METRICS)
+
+
+def half_precision(config: GPUConfig, folder: Path, name: str) -> Rows:
+    precision = "bfloat16" if config.device == "cuda" else "float32"  # the tasks have no other on a CPU
+    options = ("--precision", precision)
+    yield finite(
+        f"losses in {precision}",
+        logged_losses(run_task(config.device, folder / "a", name, config.output / DATA, "vit", options)),
+    )
+
+
+def compiled_task(config: GPUConfig, folder: Path, name: str) -> Rows:
+    losses = {
+        choice: logged_losses(
+            run_task(
+                config.device,
+                folder / choice,
+                name,
+                config.output / DATA,
+                "vit",
+                ("--precision", "float32", "--compile", choice),
+            )
+        )
+        for choice in ("false", "true")
+    }
+    yield at_most("losses: relative difference from those without", largest_difference(losses["true"], losses["false"]), LOSSES)
+
+
+def neighbours(device: str, folder: Path) -> torch.Tensor:
+    del folder
+    generator = torch.Generator().manual_seed(0)
+    bank_ND, queries_TD = (torch.randn(count, 384, generator=generator) for count in (10_000, 200))
+    return find_neighbours(queries_TD, bank_ND, 20, choose_device(device)).indices_Tk
+
+
+def ranks(config: GPUConfig, folder: Path) -> Rows:
+    ours, theirs = on_both(config, folder, neighbours)
+    yield at_most(f"ranks of {theirs.numel()} nearest neighbours that differ", int((ours != theirs).sum()), 0)
+
+
+@full_float32()
+def three_steps(device_name: str, folder: Path, method: str, precision: str = "float32", student: str = "") -> list[float]:
+    """The losses of three steps on the same crops; the student may be `compiled`, or in a process group of its own (`ddp`)."""
+    del folder
+    device = choose_device(device_name)
+    config = tiny_config(method, backbone__drop_path_rate=0.0, train__precision=precision)
+    networks, kinds, losses = build_networks(config, device), view_kinds(config.views), []
+    trained: nn.Module = networks.student
+    if student == "compiled":
+        for network in (networks.student, networks.teacher):
+            network.compile(dynamic=False)
+    elif student == "ddp":
+        trained = DistributedDataParallel(trained, device_ids=[device.index] if device.type == "cuda" else None)
+    places = [(8 * view, 16 * image, 100, 80, bool(image % 2)) for view in range(len(kinds)) for image in range(4)]
+    boxes = stack_boxes([CropBox(*place) for place in places]).split(4)
+    for step in range(3):
+        seed_step(0, step)
+        crops = [torch.randn(4, 3, kind.size, kind.size).to(device) for kind in kinds]
+        now = step_settings(config, 4, 4 * max(1, config.optim.warmup_epochs) + step)
+        losses.append(training_step(trained, networks, crops, now, boxes)["loss"].item())
+    return losses
+
+
+def pretraining(config: GPUConfig, folder: Path, method: str) -> Rows:
+    ours, theirs = on_both(config, folder, three_steps, method)
+    yield at_most("losses of three steps: relative difference", largest_difference(ours, theirs), STEPS)
+    yield finite("losses in bfloat16", three_steps(config.device, folder, method, "bfloat16"))
+
+
+def compiled_pretraining(config: GPUConfig, folder: Path, method: str) -> Rows:
+    ours, theirs = (three_steps(config.device, folder, method, student=student) for student in ("compiled", ""))
+    yield at_most("losses of three steps: relative difference from those without", largest_difference(ours, theirs), LOSSES)
+
+
+def resume(config: GPUConfig, folder: Path) -> Rows:
+    """A run of two epochs beside one that begins with the first's checkpoint after an epoch."""
+    options = {"train__device": config.device, "train__precision": "float32"}
+    photos, first = config.output / DATA / "photos", folder / "first"
+    checkpoint = torch.load(
+        pretrain(tiny_config("selfpatch", photos, first, **options)), map_location="cpu", weights_only=False
+    )
+    (half_way, _) = sorted(first.glob("checkpoint_step*.pth"))
+    again = pretrain(tiny_config("selfpatch", photos, folder / "second", **options, train__resume=half_way))
+    resumed = torch.load(again, map_location="cpu", weights_only=False)
+    differences = [
+        float((resumed[network][name] - weights).norm() / weights.norm().clamp(min=1e-12))
+        for network in ("student", "teacher")
+        for name, weights in checkpoint[network].items()
+    ]
+    yield at_most(f"{len(differences)} tensors of weights: relative difference", max(differences), STEPS)
+
+
+def one_process_group(config: GPUConfig, folder: Path) -> Rows:
+    """A group of one process exchanges by NCCL; SyncBN, which torch has for GPUs alone, then is batch normalisation."""
+    device = choose_device(config.device)
+    alone = three_steps(config.device, folder, "moby")
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{folder}/rendezvous", rank=0, world_size=1)
+    values = torch.arange(6.0, device=device).view(3, 2)
+    (summed,) = sum_over_processes(values.clone())
+    mean = mean_over_processes({"value": 2.5}, device)["value"]
+    same = bool(torch.equal(summed, values) and torch.equal(gather_from_processes(values), values) and mean == 2.5)
+    yield found(f"{backend}: sum, gather, mean", "unchanged" if same else "changed", "unchanged", same)
+    grouped = three_steps(config.device, folder, "moby", student="ddp")
+    yield at_most("losses of MoBY in DistributedDataParallel from those alone", largest_difference(grouped, alone), STEPS)
+    norm = nn.SyncBatchNorm(8) if device.type == "cuda" else nn.BatchNorm2d(8)
+    images_BCHW = torch.randn(4, 8, 5, 5)
+    ours, theirs = norm.to(device)(images_BCHW.to(device)).cpu(), nn.BatchNorm2d(8)(images_BCHW)
+    yield at_most(f"{type(norm).__name__} from BatchNorm2d", float((ours - theirs).abs().max()), STEPS)
+    dist.destroy_process_group()
+
+
+@torch.no_grad()
+def autocast(config: GPUConfig, folder: Path) -> Rows:
+    del folder
+    device = choose_device(config.device)
+    torch.manual_seed(0)
+    network, images_B3HW = build_backbone(SPEC), torch.randn(4, 3, 64, 64)
+    (exact,), (rounded,) = (FrozenFeatures(network, device, autocast=dtype)(images_B3HW) for dtype in (None, torch.bfloat16))
+    yield at_most("bfloat16 features from float32: relative length", float((rounded - exact).norm() / exact.norm()), BFLOAT16)
+
+
+@torch.inference_mode()
+def no_synchronisation(config: GPUConfig, folder: Path) -> Rows:
+    """Past the first labels, which come from the CPU."""
+    del folder
+    device = choose_device(config.device)
+    (sequence, *_) = find_sequences(DavisSplit(root=config.output / DATA / "DAVIS"), all_masks=False)
+    sequence = replace(sequence, frames=sequence.frames[: 4 if config.tiny else None])
+    extract, mask = FeatureExtractor(build_backbone(SPEC), None, device), sequence.first_mask()
+    for protocol, rules in RULES.items():
+        size, ids = input_size(*sequence.size, rules, extract.input_multiple), channel_ids(mask, rules)
+        images = [read_frame(path, size, rules).to(device) for path in sequence.frames]
+        labels = propagate_sequence(images, lambda grid: first_labels(mask, grid, size, rules, ids), extract, rules)  # noqa: B023
+        kept = [compete(next(labels), rules, extract.stride, sequence.size)]
+        if device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("error")
+            with suppress(RuntimeError):
+                kept[0].sum().item()
+                raise AssertionError("torch does not notice synchronisation")
+        kept += [compete(labels_hwC, rules, extract.stride, sequence.size) for labels_hwC in labels]
+        if device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+        yield found(f"{protocol}, {len(kept)} frames", "none" if device.type == "cuda" else "nothing to wait for", "none", True)

@@ -1,0 +1,160 @@
+"""`python -m benchmarks.gpu`: its parts on the CPU, what it writes when, and what becomes of parts that end badly."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.gpu import PARTS, chosen, main
+from eval.tasks import TASKS
+from pretrain.methods import METHODS
+from tests.benchmarks.gpu_parts import part
+from tests.conftest import REPOSITORY
+
+
+def results(folder: Path) -> dict[str, dict[str, Any]]:
+    return {outcome["part"]: outcome for outcome in json.loads((folder / "results.json").read_text())["parts"]}
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def has_ended(group: int) -> bool:
+    """Whether no process of a group is left."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, 0)
+        return False
+    return True
+
+
+def test_every_task_and_method_has_its_parts() -> None:
+    assert len({found.name for found in PARTS}) == len(PARTS)
+    assert [found.name for found in PARTS[:2]] == ["machine", "sample data"]
+    tasks = [found.arguments[0] for found in PARTS if found.function.endswith(":task") and len(found.arguments) == 1]
+    assert tasks[:4] == ["davis", "detection", "segmentation", "classification"]
+    assert sorted(tasks) == sorted(TASKS)
+    for function in ("pretraining", "compiled_pretraining"):
+        assert [found.arguments[0] for found in PARTS if found.function.endswith(f":{function}")] == list(METHODS)
+    compiles = [name for name, task in TASKS.items() if hasattr(task.config, "compile")]
+    assert [found.arguments[0] for found in PARTS if found.function.endswith(":compiled_task")] == compiles
+    assert [found.name for found in chosen(["k-NN"])] == ["machine", "sample data", "k-NN ranks", "k-NN search"]
+    with pytest.raises(ValueError, match="--parts kNN: no part's name contains it; parts: machine; "):
+        chosen(["kNN"])
+    with pytest.raises(ValueError, match=r"--minutes 0\.0 must be more than 0"):
+        main(["--device", "cpu", "--minutes", "0"])
+
+
+def test_bad_ends_are_rows_and_stop_nothing(tmp_path: Path) -> None:
+    parts = [
+        part("breaks", "fails"),
+        part("hangs", "hangs", seconds=1),
+        part("dies", "dies"),
+        part("cannot be imported", "nothing"),
+        part("is wrong", "finds", False),
+        part("is slow", "finds", False, kind="fast"),
+        part("is right", "finds", True),
+    ]
+    assert main(["--device", "cpu", "--tiny", "--minutes", "1", "--output", str(tmp_path)], parts) == 1
+    outcomes = results(tmp_path)
+    assert {name: outcome["status"] for name, outcome in outcomes.items()} == {
+        **dict.fromkeys(("breaks", "dies", "cannot be imported", "is wrong"), "failed"),
+        **{"hangs": "timed out", "is slow": "slow", "is right": "passed"},
+    }
+    ends = {name: outcome["rows"][-1]["measured"] for name, outcome in outcomes.items()}
+    assert outcomes["breaks"]["rows"][1]["measured"] == "ValueError: broken on cpu"
+    assert ends["breaks"] == "with exit status 1; see breaks.log"
+    assert "broken on cpu" in (tmp_path / "breaks.log").read_text()
+    assert ends["hangs"].endswith(" s; --minutes gives more")
+    assert outcomes["hangs"]["seconds"] < 30
+    assert ends["dies"] == "with exit status 3; see dies.log"
+    assert outcomes["is right"]["rows"] == [{"what": "what", "measured": {"a | b": 1.5}, "wanted": "b", "passed": True}]
+    table = [" ".join(line.split()) for line in (tmp_path / "gpu.md").read_text().splitlines()]
+    assert "| breaks | ended | with exit status 1; see breaks.log | | failed |" in table
+    assert r"| is slow | what | a \| b 1.5 | b | slow |" in table
+    assert r"| is right | what | a \| b 1.5 | b | passed |" in table
+    assert not list((tmp_path / "work").iterdir())
+    wait_until(lambda: has_ended(int((tmp_path / "hangs.pid").read_text())))
+
+
+def test_parts_without_time_are_listed(tmp_path: Path) -> None:
+    parts = [part("hangs", "hangs"), part("is right", "finds", True)]
+    assert main(["--device", "cpu", "--minutes", "0.02", "--output", str(tmp_path)], parts) == 1
+    assert [outcome["status"] for outcome in results(tmp_path).values()] == ["timed out", "not reached"]
+    assert (tmp_path / "gpu.md").read_text().splitlines()[-1].split() == [
+        "|",
+        "is",
+        "right",
+        "|",
+        "|",
+        "|",
+        "|",
+        "not",
+        "reached",
+        "|",
+    ]
+
+
+def test_a_killed_run_leaves_what_it_measured(tmp_path: Path) -> None:
+    script = (
+        "from benchmarks.gpu import main; from tests.benchmarks.gpu_parts import part\n"
+        "if __name__ == '__main__':\n"
+        "    parts = [part('is right', 'finds', True), part('hangs', 'hangs'), part('later', 'finds', True)]\n"
+        f"    main(['--device', 'cpu', '--output', {str(tmp_path)!r}], parts)\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen([sys.executable, tmp_path / "script.py"], env=environment, cwd=tmp_path)
+    table = tmp_path / "gpu.md"
+    wait_until(lambda: table.exists() and "| before" in table.read_text())  # which is written after results.json
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    statuses = {name: outcome["status"] for name, outcome in results(tmp_path).items()}
+    assert statuses == {"is right": "passed", "hangs": "running", "later": "not reached"}
+    assert results(tmp_path)["hangs"]["rows"]
+    wait_until(lambda: has_ended(int((tmp_path / "hangs.pid").read_text())))
+
+
+def test_parts_agree_on_the_cpu(tmp_path: Path) -> None:
+    """Those that take a second or two each; all of them are a long test."""
+    words = [
+        "davis",
+        "k-NN ranks",
+        "classification",
+        "no synchronisation",
+        "pretraining, selfpatch",
+        "bfloat16 features",
+        "group",
+    ]
+    parts = [found for found in chosen([]) if any(word in found.name for word in ["machine", "data", *words])]
+    assert main(["--device", "cpu", "--tiny", "--output", str(tmp_path)], [p for p in parts if "compiled" not in p.name]) == 0
+
+
+@pytest.mark.slow
+def test_what_parts_import_leaves_the_gpu_to_forks(tmp_path: Path) -> None:
+    assert main(["--device", "cpu", "--output", str(tmp_path)], [part("fork", "is_forked")]) == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("compiled", [False, True])
+def test_every_part_on_the_cpu(tmp_path: Path, compiled: bool) -> None:
+    """Speed may be short of what is wanted, and then leaves a trace."""
+    parts = [found for found in PARTS if found.kind == "set-up" or found.name.startswith("compiled: ") == compiled]
+    assert main(["--device", "cpu", "--tiny", "--minutes", "60", "--output", str(tmp_path)], parts) == 0
+    for outcome in results(tmp_path).values():
+        assert outcome["status"] in ("passed", "slow"), outcome
+        if outcome["kind"] == "correct":
+            assert any(row["passed"] for row in outcome["rows"]), outcome
+        traced = any(row["what"].startswith("trace of") for row in outcome["rows"])
+        assert traced == (outcome["status"] == "slow") or outcome["part"] == "views"
