@@ -73,6 +73,11 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def queued(values: Tensor, device: torch.device) -> Tensor:
+    """A copy on the device; where that is a GPU, it is queued behind the GPU's work, for which a plain `.to(device)` would wait."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
 @contextmanager
 def process_group(device: torch.device, backend: str | None = None) -> Iterator[None]:
     """Join the other processes for the length of the block, if there are others and no group yet.

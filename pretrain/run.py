@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 def pretrain(config: PretrainConfig) -> Path:
     """Train until the last epoch, continuing where an earlier start of the same run left off; returns the checkpoint.
 
-    On one device a continued run computes bit for bit what an uninterrupted one does.
+    On a CPU a continued run computes bit for bit what an uninterrupted one does; some kernels of a GPU do not repeat a sum.
 
     Raises:
         ValueError: If the data, the output or the settings do not work, before training; or if a number is no longer finite or the

@@ -22,6 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import functional as tvf
 
+from common.distributed import queued
+
 JITTER_PROBABILITY, GREY_PROBABILITY = 0.8, 0.2
 JITTERS = ("brightness", "contrast", "saturation", "hue")
 JITTER_EXTENTS = (0.4, 0.4, 0.1)  # of all but saturation: factors are 1 -+ extent; of hue: -+ extent, in parts of the circle
@@ -131,8 +133,8 @@ def change_batch_colours(levels_B3HW: Tensor, draws: ColourDraws) -> None:
     def change(concerned_B: npt.NDArray[np.bool_], operation: Callable[..., Tensor], *numbers: npt.NDArray[Any]) -> None:
         index_M = np.flatnonzero(concerned_B)
         if len(index_M):
-            given = [torch.from_numpy(values[index_M]).to(levels_B3HW.device, torch.float32) for values in numbers]
-            index = torch.from_numpy(index_M).to(levels_B3HW.device)
+            given = [queued(torch.from_numpy(values[index_M]).float(), levels_B3HW.device) for values in numbers]
+            index = queued(torch.from_numpy(index_M), levels_B3HW.device)
             levels_B3HW[index] = operation(levels_B3HW[index], *given)
 
     for numbers_B in draws.order_V4.T:
@@ -182,7 +184,8 @@ def shift_hue(images_M3HW: Tensor, shifts_M: Tensor) -> Tensor:
     sixths = torch.stack([(green - blue) / divisor, 2 + (blue - red) / divisor, 4 + (red - green) / divisor], dim=1)
     hue_MHW = sixths.gather(1, largest[:, None])[:, 0] + 6 * shifts_M[:, None, None]
     # Each channel falls from the value by the chroma, as a trapezium of the hue.
-    phase = (hue_MHW.new_tensor([5.0, 3.0, 1.0])[None, :, None, None] + hue_MHW[:, None]) % 6
+    offsets_3 = torch.arange(5.0, 0.0, -2.0, dtype=hue_MHW.dtype, device=hue_MHW.device)
+    phase = (offsets_3[:, None, None] + hue_MHW[:, None]) % 6
     return value[:, None] - chroma[:, None] * torch.minimum(phase, 4 - phase).clamp(0, 1)
 
 

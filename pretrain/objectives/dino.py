@@ -47,7 +47,7 @@ class Centre(RunningState):
 
     @torch.no_grad()
     def move(self) -> None:
-        total, count = sum_over_processes(self._sum, self._sum.new_tensor(float(self._rows)))
+        total, count = sum_over_processes(self._sum, self._sum.new_full((), float(self._rows)))
         self.mean_K.lerp_(total / count, 1 - self.momentum)
         self._sum, self._rows = torch.zeros(()), 0
 

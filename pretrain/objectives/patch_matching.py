@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from backbones.base import Tokens
 from backbones.spec import BackboneSpec
+from common.distributed import queued
 from pretrain.config import PretrainConfig
 from pretrain.data.views import CropBox
 from pretrain.heads import ProjectionHead, Projections, Role
@@ -65,15 +66,17 @@ class PatchMatching(Objective):
         assert teacher.patches is not None
         losses = pair_losses(student.cls, teacher.cls, self.cls_centre.mean_K, temperature, self.dino.student_temperature)
         cls_losses_PB = torch.stack(list(losses.values()))
-        matched = []
+        matched, counts = [], []
+        # Nothing here waits for a GPU, which computes the crops' features while the host looks for matches.
         for pair, (target, view) in enumerate(losses):
             matches_R3 = match_views((boxes[target], boxes[view]), (teacher.grids[target], student.grids[view]))
-            image_R, teacher_R, student_R = matches_R3.to(cls_losses_PB.device).unbind(1)
+            counts.append(matches_R3[:, 0].bincount(minlength=cls_losses_PB.shape[1]))
+            image_R, teacher_R, student_R = queued(matches_R3, cls_losses_PB.device).unbind(1)
             rows = student.patches.views[view][image_R, student_R], teacher.patches.views[target][image_R, teacher_R]
             matched.append((*rows, teacher_R, pair * cls_losses_PB.shape[1] + image_R))
         *rows_of_both, position_R, cell_R = map(torch.cat, zip(*matched, strict=True))
         patch_losses_R = self._patch_losses(student.patches, teacher.patches, temperature, *rows_of_both, position_R)
-        counts_PB = cell_R.bincount(minlength=cls_losses_PB.numel()).view(cls_losses_PB.shape)
+        counts_PB = queued(torch.stack(counts), cls_losses_PB.device)
         sums_PB = patch_losses_R.new_zeros(counts_PB.numel()).index_add(0, cell_R, patch_losses_R).view_as(counts_PB)
         cls_weights_PB, patch_weights_PB = self._weights(counts_PB)
         self.cls_centre.observe(teacher.cls)

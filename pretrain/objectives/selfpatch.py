@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from backbones.base import Tokens
 from backbones.spec import BackboneSpec, SwinSpec, ViTSpec
+from common.distributed import queued
 from pretrain.config import PretrainConfig
 from pretrain.heads import INITIAL_DEVIATION, Role
 from pretrain.methods import ALL_PATCHES, Border, SelfPatchConfig
@@ -70,7 +71,7 @@ def select_positives(patches_BND: Tensor, grid: tuple[int, int], window: int, k:
 
     The cosine is taken in float32 also under autocast: in bfloat16 it would choose others for an eighth of a ViT-S/16's patches.
     """
-    table_NC = candidate_table(grid, window, border).to(patches_BND.device)
+    table_NC = queued(candidate_table(grid, window, border), patches_BND.device)
     if not 1 <= k <= table_NC.shape[1]:
         raise ValueError(f"k={k} positives from {table_NC.shape[1]} candidates")
     with torch.autocast(patches_BND.device.type, enabled=False):
