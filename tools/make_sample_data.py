@@ -56,57 +56,47 @@ def draw_samples(config: SampleConfig) -> None:
     # These load slowly; --help need not wait for them.
     import numpy as np
 
-    from tools.sample_data.formats import (
-        draw_ade,
-        draw_cityscapes,
-        draw_classes,
-        draw_coco,
-        draw_nyu,
-        draw_photos,
-    )
-    from tools.sample_data.videos import draw_davis, draw_jhmdb, draw_vip
-    from tools.sample_data.whole_images import draw_coco20k, draw_copydays, draw_landmarks, draw_voc2007, draw_voc2012
+    from tools.sample_data import formats, videos, whole_images
 
-    splits = {"train_images": config.train_images, "val_images": config.val_images}
+    training, frames = {"train_images": config.train_images}, {"frames": config.frames}
+    validation = {"val_images": config.val_images}
+    splits = training | validation
+    # The options are keyword arguments of the function, and part of the marker: a set with other options is drawn anew.
     drawers: dict[str, tuple[Callable[..., None], dict[str, int]]] = {
-        "coco": (draw_coco, splits),
-        "ade/ADEChallengeData2016": (draw_ade, splits),
-        "DAVIS": (draw_davis, {"frames": config.frames}),
-        "photos": (draw_photos, {"count": config.photos}),
-        "imagenet": (draw_classes, {"count": config.class_images}),
-        "VOCdevkit/VOC2012": (draw_voc2012, splits),
-        "cityscapes": (draw_cityscapes, splits),
-        "nyu": (draw_nyu, splits),
-        **{
-            key: (functools.partial(draw_landmarks, key=key), {"train_images": config.train_images})
-            for key in ("roxford5k", "rparis6k")
-        },
-        "copydays": (draw_copydays, {"val_images": config.val_images}),
-        "VOCdevkit/VOC2007": (draw_voc2007, {"train_images": config.train_images}),
-        "coco20k": (draw_coco20k, {"train_images": config.train_images}),
-        "VIP_Fine": (draw_vip, {"frames": config.frames}),
-        "JHMDB": (draw_jhmdb, {"frames": config.frames}),
+        "coco": (formats.draw_coco, splits),
+        "ade/ADEChallengeData2016": (formats.draw_ade, splits),
+        "DAVIS": (videos.draw_davis, frames),
+        "photos": (formats.draw_photos, {"count": config.photos}),
+        "imagenet": (formats.draw_classes, {"count": config.class_images}),
+        "VOCdevkit/VOC2012": (whole_images.draw_voc2012, splits),
+        "cityscapes": (formats.draw_cityscapes, splits),
+        "nyu": (formats.draw_nyu, splits),
+        "roxford5k": (functools.partial(whole_images.draw_landmarks, key="roxford5k"), training),
+        "rparis6k": (functools.partial(whole_images.draw_landmarks, key="rparis6k"), training),
+        "copydays": (whole_images.draw_copydays, validation),
+        "VOCdevkit/VOC2007": (whole_images.draw_voc2007, training),
+        "coco20k": (whole_images.draw_coco20k, training),
+        "VIP_Fine": (videos.draw_vip, frames),
+        "JHMDB": (videos.draw_jhmdb, frames),
+    }
+    markers = {
+        place: {"generator_version": GENERATOR_VERSION, "seed": config.seed, "options": options}
+        for place, (_, options) in drawers.items()
     }
 
     def missing() -> list[str]:
-        return [
-            name for name, (_, options) in drawers.items() if not _is_drawn(config.output / name, _marker(config.seed, options))
-        ]
+        return [place for place, marker in markers.items() if not _is_drawn(config.output / place, marker)]
 
     if not missing():
         logger.info("%s: already drawn", config.output)
         return
     with lock_folder(config.output):
         for place in missing():
-            root, (draw, options) = config.output / place, drawers[place]
+            draw, options = drawers[place]
             # Each set has its own stream of random numbers, so that changing one leaves the bytes of the others alone.
             rng = np.random.default_rng([config.seed, list(drawers).index(place)])
-            _draw_one(root, functools.partial(draw, rng=rng, **options), _marker(config.seed, options))
-            logger.info("%s: drawn", root)
-
-
-def _marker(seed: int, options: dict[str, int]) -> dict[str, Any]:
-    return {"generator_version": GENERATOR_VERSION, "seed": seed, "options": options}
+            _draw_one(config.output / place, functools.partial(draw, rng=rng, **options), markers[place])
+            logger.info("%s: drawn", config.output / place)
 
 
 def _is_drawn(root: Path, marker: dict[str, Any]) -> bool:

@@ -3,7 +3,9 @@
 Each `draw_...` function writes a new folder. All randomness comes from its generator, so that the same seed gives the same bytes.
 """
 
+import itertools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,7 @@ def _draw_crops(root: Path, rng: np.random.Generator, counts: dict[str, int]) ->
     for subject, file_name in COLOUR_PHOTOGRAPHS.items():
         for folder, count in counts.items():
             for number in range(count):
-                write_jpeg(root / folder / subject / f"{number:04d}.jpg", draw_crop(read_photograph(file_name), rng))
+                write_image(root / folder / subject / f"{number:04d}.jpg", draw_crop(read_photograph(file_name), rng))
 
 
 # ADE20K: label maps with 0 = unlabelled, 1 to 150 = classes.
@@ -61,8 +63,8 @@ def draw_ade(root: Path, rng: np.random.Generator, train_images: int, val_images
         for number in range(1, count + 1):
             image, labels = _draw_pair(rng, ADE_SIZE, ADE_CLASSES, UNLABELLED)
             name = f"ADE_{prefix}_{number:08d}"
-            write_jpeg(root / "images" / split / f"{name}.jpg", image)
-            write_png(root / "annotations" / split / f"{name}.png", labels)
+            write_image(root / "images" / split / f"{name}.jpg", image)
+            write_image(root / "annotations" / split / f"{name}.png", labels)
 
 
 def _draw_pair(
@@ -75,7 +77,7 @@ def _draw_pair(
     width, height = size
     image, upper, lower, lower_mask = draw_scene(rng, width, height)
     labels = np.where(lower_mask, classes.get(lower, other), classes.get(upper, other)).astype(np.uint8)
-    count = rng.integers(ADE_OBJECTS[0], ADE_OBJECTS[1], endpoint=True)
+    count = rng.integers(*ADE_OBJECTS, endpoint=True)
     for name in rng.choice(cutout_names(), size=count, replace=False):
         long_side = int(rng.integers(*ADE_OBJECT_SIZE, endpoint=True))
         cutout = make_cutout(str(name), long_side, mirrored=bool(rng.random() < 0.5))
@@ -97,24 +99,20 @@ VOID = 255
 
 def draw_voc(root: Path, rng: np.random.Generator, train_images: int, val_images: int) -> None:
     """Write `root/{JPEGImages,SegmentationClass,SegmentationClassAug,ImageSets/Segmentation}`; `trainaug` has half as many more."""
-    further = (train_images + 1) // 2
-    number = 0
-    names: dict[str, list[str]] = {"train": [], "val": [], "trainaug": []}
-    for split, count in (("train", train_images), ("val", val_images), ("trainaug", further)):
-        for _ in range(count):
-            number += 1
-            name = f"2012_{number:06d}"
+    numbers = itertools.count(1)
+    sizes = {"train": train_images, "val": val_images, "trainaug": (train_images + 1) // 2}
+    names = {split: [f"2012_{next(numbers):06d}" for _ in range(size)] for split, size in sizes.items()}
+    for split, listed in names.items():
+        for name in listed:
             image, labels = _draw_pair(rng, VOC_SIZE, VOC_CLASSES, 0)
-            write_jpeg(root / f"JPEGImages/{name}.jpg", image)
+            write_image(root / f"JPEGImages/{name}.jpg", image)
             if split != "trainaug":
-                write_png(root / f"SegmentationClass/{name}.png", _outlined(labels))
+                write_image(root / f"SegmentationClass/{name}.png", _outlined(labels))
             if split != "val":
-                write_png(root / f"SegmentationClassAug/{name}.png", labels)
-            names[split].append(name)
-    lists = root / "ImageSets" / "Segmentation"
-    lists.mkdir(parents=True)
-    for split, listed in ({**names, "trainaug": names["train"] + names["trainaug"]}).items():
-        (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in listed), encoding="utf-8")
+                write_image(root / f"SegmentationClassAug/{name}.png", labels)
+    names["trainaug"] = names["train"] + names["trainaug"]
+    for split, listed in names.items():
+        write_lines(root / f"ImageSets/Segmentation/{split}.txt", listed)
 
 
 def draw_cityscapes(root: Path, rng: np.random.Generator, train_images: int, val_images: int) -> None:
@@ -123,8 +121,8 @@ def draw_cityscapes(root: Path, rng: np.random.Generator, train_images: int, val
         for number in range(count):
             name = f"{city}_{number:06d}_000019"
             image, labels = _draw_pair(rng, CITYSCAPES_SIZE, CITYSCAPES_CLASSES, VOID)
-            write_png(root / f"leftImg8bit/{split}/{city}/{name}_leftImg8bit.png", image)
-            write_png(root / f"gtFine/{split}/{city}/{name}_gtFine_labelTrainIds.png", labels)
+            write_image(root / f"leftImg8bit/{split}/{city}/{name}_leftImg8bit.png", image)
+            write_image(root / f"gtFine/{split}/{city}/{name}_gtFine_labelTrainIds.png", labels)
 
 
 def _outlined(labels: np.ndarray) -> np.ndarray:
@@ -133,12 +131,6 @@ def _outlined(labels: np.ndarray) -> np.ndarray:
     border[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     border[:-1] |= labels[:-1] != labels[1:]
     return np.where(border, VOID, labels).astype(np.uint8)
-
-
-def write_png(path: Path, pixels: np.ndarray) -> None:
-    """Write uint8 pixels as PNG; parent folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
 
 
 # NYU depth: things that stand on the ground before a wall, in BTS's layout.
@@ -158,10 +150,10 @@ def draw_nyu(root: Path, rng: np.random.Generator, train_images: int, val_images
         for number in range(count):
             image, depth_mm = _draw_nyu_pair(rng)
             names = f"{split}/scene_{number:04d}/rgb_00000.jpg", f"{split}/scene_{number:04d}/sync_depth_00000.png"
-            write_jpeg(root / names[0], image)
-            Image.fromarray(depth_mm).save(root / names[1])
-            lines.append(f"/{names[0]} /{names[1]} {FOCAL_LENGTH}\n")  # BTS's lists begin with slashes
-        (root / f"nyu_{split}.txt").write_text("".join(lines), encoding="utf-8")
+            write_image(root / names[0], image)
+            write_image(root / names[1], depth_mm)
+            lines.append(f"/{names[0]} /{names[1]} {FOCAL_LENGTH}")  # BTS's lists begin with slashes
+        write_lines(root / f"nyu_{split}.txt", lines)
 
 
 def _draw_nyu_pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -226,20 +218,18 @@ def draw_coco(root: Path, rng: np.random.Generator, train_images: int, val_image
     for split, count in (("train2017", train_images), ("val2017", val_images)):
         content = draw_coco_split(root / split, rng, range(first_id, first_id + count))
         first_id += count
-        path = root / "annotations" / f"instances_{split}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content), encoding="utf-8")
+        write_json(root / f"annotations/instances_{split}.json", content)
 
 
-def draw_coco_split(folder: Path, rng: np.random.Generator, image_ids: range, prefix: str = "") -> dict[str, Any]:
-    """Write a split's images, whose names begin with `prefix`; return the content of its annotation file."""
+def draw_coco_split(folder: Path, rng: np.random.Generator, image_ids: range, name: str = "{:012d}.jpg") -> dict[str, Any]:
+    """Write a split's images, with their numbers in their names; return the content of its annotation file."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id in image_ids:
         width, height = COCO_SIZES[image_id % len(COCO_SIZES)]
         image, drawn = _draw_coco_image(rng, width, height, with_crowd=image_id == image_ids.start)
-        file_name = f"{prefix}{image_id:012d}.jpg"
-        write_jpeg(folder / file_name, image)
+        file_name = name.format(image_id)
+        write_image(folder / file_name, image)
         images.append({"license": 1, "file_name": file_name, "height": height, "width": width, "id": image_id})
         # Annotation ids are unique over both splits, as in COCO.
         annotations += [{**entry, "image_id": image_id, "id": 100 * image_id + index} for index, entry in enumerate(drawn)]
@@ -259,7 +249,7 @@ def _draw_coco_image(
     image, *_ = draw_scene(rng, width, height, lower=GROUNDS)
     taken = np.zeros((height, width), dtype=bool)
     annotations = []
-    for _ in range(rng.integers(COCO_OBJECTS[0], COCO_OBJECTS[1], endpoint=True)):
+    for _ in range(rng.integers(*COCO_OBJECTS, endpoint=True)):
         name = str(rng.choice(cutout_names()))
         cutout = make_cutout(name, int(rng.integers(*COCO_OBJECT_SIZE, endpoint=True)), mirrored=bool(rng.random() < 0.5))
         place = _find_place(rng, cutout, taken)
@@ -316,7 +306,17 @@ def _run_lengths(mask: np.ndarray) -> list[int]:
     return np.diff(np.concatenate([[0], borders, [mask.size]])).tolist()
 
 
-def write_jpeg(path: Path, pixels: np.ndarray) -> None:
-    """Write uint8 [H, W, 3]; parent folders are made."""
+def write_image(path: Path, pixels: np.ndarray, quality: int = JPEG_QUALITY) -> None:
+    """Write pixels in the format of the path's suffix (PNG knows no quality); parent folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, quality=JPEG_QUALITY)
+    Image.fromarray(pixels).save(path, quality=quality)
+
+
+def write_json(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

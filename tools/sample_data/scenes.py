@@ -159,25 +159,15 @@ def make_cutout(name: str, long_side: int, mirrored: bool = False) -> Cutout:
         polygon_N2 = polygon_N2 * (-1, 1) + (width, 0)
     # Rounding comes first, so that the mask belongs to the polygon in the annotation file.
     polygon_N2 = polygon_N2.round(2)
-    return Cutout(pixels, rasterise(polygon_N2, height, width), polygon_N2)
-
-
-def rasterise(polygon_N2: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The mask, bool [height, width], that pycocotools gives for a polygon of x, y."""
     encoded = coco_mask.frPyObjects([polygon_N2.ravel().tolist()], height, width)
-    return coco_mask.decode(encoded)[:, :, 0].astype(bool)
+    return Cutout(pixels, coco_mask.decode(encoded)[:, :, 0].astype(bool), polygon_N2)
 
 
 def place_mask(cutout: Cutout, left: int, top: int, height: int, width: int) -> np.ndarray:
     """The pixels, bool [height, width], that `paste` would cover."""
-    mask = np.zeros((height, width), dtype=bool)
-    own_height, own_width = cutout.mask.shape
-    rows = slice(max(top, 0), max(min(top + own_height, height), 0))
-    columns = slice(max(left, 0), max(min(left + own_width, width), 0))
-    own_rows = slice(rows.start - top, max(rows.stop - top, 0))
-    own_columns = slice(columns.start - left, max(columns.stop - left, 0))
-    mask[rows, columns] = cutout.mask[own_rows, own_columns]
-    return mask
+    mask = Image.new("1", (width, height))
+    mask.paste(Image.fromarray(cutout.mask), (left, top))
+    return np.array(mask)
 
 
 def paste(canvas: np.ndarray, cutout: Cutout, left: int, top: int) -> np.ndarray:

@@ -11,8 +11,8 @@ import numpy as np
 from scipy.io import savemat
 
 from eval.propagation.masks import write_mask
-from tools.sample_data.formats import write_jpeg, write_png
-from tools.sample_data.scenes import Cutout, make_cutout, paste, read_photograph, scale_part
+from tools.sample_data.formats import write_image, write_lines
+from tools.sample_data.scenes import make_cutout, paste, read_photograph, scale_part
 
 PAN = 1.1  # Width of the background over that of the frame; the camera pans over the rest.
 JITTER = 0.04  # Largest shift of an actor's start or end, as a fraction of the frame.
@@ -27,13 +27,8 @@ class Actor(NamedTuple):
     size: tuple[int, int]  # Long side in pixels in the first and in the last frame.
 
 
-class Shown(NamedTuple):
-    """An actor in a frame: the pixels that it covers, bool [H, W], and where its cut-out was pasted."""
-
-    mask: np.ndarray
-    cutout: Cutout
-    left: int
-    top: int
+Shown = tuple[np.ndarray, tuple[int, int, int, int]]
+"""An actor in a frame: the pixels that it covers, bool [H, W], and left, top, width and height of its whole cut-out."""
 
 
 # DAVIS-2017
@@ -57,13 +52,15 @@ SEQUENCES: dict[str, tuple[str, tuple[Actor, ...]]] = {
 def draw_davis(root: Path, rng: np.random.Generator, frames: int) -> None:
     """Write `root/{JPEGImages,Annotations}/480p/SEQUENCE` of `frames` frames each, and `root/ImageSets/2017/val.txt`."""
     for name, (photograph, actors) in SEQUENCES.items():
+        masks = root / "Annotations" / "480p" / name
+        masks.mkdir(parents=True)
         for frame, (image, shown) in enumerate(_draw_frames(rng, DAVIS_SIZE, photograph, actors, frames)):
             ids = np.zeros(image.shape[:2], dtype=np.uint8)
-            for object_id, one in enumerate(shown, start=1):
-                ids[one.mask] = object_id
-            write_jpeg(root / "JPEGImages" / "480p" / name / f"{frame:05d}.jpg", image)
-            _write_ids(root / "Annotations" / "480p" / name / f"{frame:05d}.png", ids)
-    _write_list(root / "ImageSets" / "2017" / "val.txt", list(SEQUENCES))
+            for object_id, (mask, _) in enumerate(shown, start=1):
+                ids[mask] = object_id
+            write_image(root / "JPEGImages" / "480p" / name / f"{frame:05d}.jpg", image)
+            write_mask(masks / f"{frame:05d}.png", ids)
+    write_lines(root / "ImageSets" / "2017" / "val.txt", SEQUENCES)
 
 
 # VIP: 0 = background, 1 to 19 = parts of persons. A person's parts are bands of the cut-out, from its top down.
@@ -82,12 +79,12 @@ def draw_vip(root: Path, rng: np.random.Generator, frames: int) -> None:
         for frame, (image, shown) in enumerate(_draw_frames(rng, VIP_SIZE, photograph, actors, frames)):
             labels = np.zeros(image.shape[:2], dtype=np.uint8)
             rows = np.arange(image.shape[0])[:, None]
-            for one in shown:
+            for mask, (_, top, _, height) in shown:
                 for end, part in reversed(VIP_PARTS):
-                    labels[one.mask & (rows < one.top + end * one.cutout.mask.shape[0])] = part
-            write_jpeg(root / "Images" / name / f"{frame:012d}.jpg", image)
-            write_png(root / "Annotations" / "Category_ids" / name / f"{frame:012d}.png", labels)
-    _write_list(root / "lists" / "val_videos.txt", list(WALKS))
+                    labels[mask & (rows < top + end * height)] = part
+            write_image(root / "Images" / name / f"{frame:012d}.jpg", image)
+            write_image(root / "Annotations" / "Category_ids" / name / f"{frame:012d}.png", labels)
+    write_lines(root / "lists" / "val_videos.txt", WALKS)
 
 
 # JHMDB: 15 joints of one person per video. A video of one action is for testing, the other for training.
@@ -108,16 +105,16 @@ def draw_jhmdb(root: Path, rng: np.random.Generator, frames: int) -> None:
     """Write `root/{Rename_Images,joint_positions}/CLASS/VIDEO`, and `root/splits/CLASS_test_split1.txt`."""
     for name, (photograph, actors) in MOVES.items():
         places = []
-        for frame, (image, (one,)) in enumerate(_draw_frames(rng, JHMDB_SIZE, photograph, actors, frames), start=1):
-            height, width = one.cutout.mask.shape
-            places.append(np.array(JOINT_PLACES) * (width, height) + (one.left + 1, one.top + 1))
-            write_png(root / "Rename_Images" / name / f"{frame:05d}.png", image)
+        for frame, (image, shown) in enumerate(_draw_frames(rng, JHMDB_SIZE, photograph, actors, frames), start=1):
+            _, (left, top, width, height) = shown[0]
+            places.append(np.array(JOINT_PLACES) * (width, height) + (left + 1, top + 1))
+            write_image(root / "Rename_Images" / name / f"{frame:05d}.png", image)
         path = root / "joint_positions" / name / "joint_positions.mat"
         path.parent.mkdir(parents=True)
         savemat(path, {"pos_img": np.stack(places, axis=2).transpose(1, 0, 2)})
         _clear_date(path)
         action, video = name.split("/")
-        _write_list(root / "splits" / f"{action}_test_split1.txt", [f"{video}.avi 2", f"another_{video}.avi 1"])
+        write_lines(root / "splits" / f"{action}_test_split1.txt", [f"{video}.avi 2", f"another_{video}.avi 1"])
 
 
 def _clear_date(path: Path) -> None:
@@ -141,8 +138,9 @@ def _draw_frames(
         for actor, start, end in zip(actors, starts, ends, strict=True):
             cutout = make_cutout(actor.name, round(actor.size[0] + (actor.size[1] - actor.size[0]) * progress))
             centre_x, centre_y = (start + (end - start) * progress) * (width, height)
-            left, top = round(centre_x - cutout.mask.shape[1] / 2), round(centre_y - cutout.mask.shape[0] / 2)
-            shown.append(Shown(paste(image, cutout, left, top), cutout, left, top))
+            own_height, own_width = cutout.mask.shape
+            left, top = round(centre_x - own_width / 2), round(centre_y - own_height / 2)
+            shown.append((paste(image, cutout, left, top), (left, top, own_width, own_height)))
         yield image, shown
 
 
@@ -152,13 +150,3 @@ def _middle(photograph: np.ndarray, wide: int, high: int) -> np.ndarray:
     part = min(width / wide, height / high)
     left, top = (width - part * wide) / 2, (height - part * high) / 2
     return scale_part(photograph, (left, top, left + part * wide, top + part * high), (wide, high))
-
-
-def _write_ids(path: Path, ids: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_mask(path, ids)
-
-
-def _write_list(path: Path, lines: list[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
