@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import davis_propagation, finetune_step, pretrain_step, probes
@@ -160,8 +161,10 @@ def probe(config: GPUConfig, folder: Path, name: str) -> Rows:
 
 
 def views(config: GPUConfig, folder: Path) -> Rows:
-    """How many workers feed a pretraining step, as measured before, if it was."""
-    options = view_benchmark.BenchmarkConfig(photos=config.output / DATA / "photos", images=16, rounds=1 if config.tiny else 5)
+    """How many workers feed a pretraining step, as measured before, if it was; with photographs of ImageNet's usual size."""
+    for number, path in enumerate(sorted((config.output / DATA / "photos").rglob("*.jpg"))):
+        Image.open(path).resize((500, 375)).save(folder / f"{number}.jpg", quality=90)
+    options = view_benchmark.BenchmarkConfig(photos=folder, images=16, rounds=1 if config.tiny else 5)
     (table,) = view_benchmark.benchmark(options, folder)
     yield from rows_of(table)
     parts = json.loads((config.output / RESULTS).read_text(encoding="utf-8"))["parts"]
