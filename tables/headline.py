@@ -11,10 +11,10 @@ from tabulate import tabulate
 from eval.registry import Column
 from eval.tasks import BENCHMARKS
 from tables.collect import Evaluated, Slot
-from tables.compare import FEWEST_ITEMS, Interval
+from tables.compare import FEWEST_ITEMS
 from tables.layout import COMPONENTS
 from tables.render import NOT_RUN, code, plain_cell, rounded, with_spread
-from tables.rows import BENCHMARK_NUMBERS, VERDICTS, Cell, Row, Table, in_words, signed, slot_of, standing_word
+from tables.rows import BENCHMARK_NUMBERS, VERDICTS, Cell, Interval, Row, Table, in_words, signed, slot_of, standing_word
 
 SEPARATOR = "\n---\n"  # between the runs on the page
 QUOTED_KNN = "20-NN top-1"

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from eval.tasks import BENCHMARKS
-from tables.compare import Comparison, Mark, marked
 from tables.render import plain, rounded
 from tables.rows import Cell, Row, Table, printed, signed, standing_word
 
@@ -69,7 +68,7 @@ def render_document(names: Sequence[str]) -> str:
     return "\n".join([*preamble, r"\begin{document}", *body, r"\end{document}"]) + "\n"
 
 
-def render_latex(table: Table, comparison: Comparison) -> str:
+def render_latex(table: Table) -> str:
     """A table as a float, at most as wide as the page."""
     descriptors = [name for name in table.layout.descriptors if any(row.descriptors[name] for row in table.rows)]
     # How an image is represented takes too many words for a column: each way gets a number, which the caption explains.
@@ -91,11 +90,11 @@ def render_latex(table: Table, comparison: Comparison) -> str:
         r"\midrule",
     ]
     previous: Row | None = None
-    for row, entries in marked(table, comparison):
+    for row in table.rows:
         if previous and (row.evaluated is None) != (previous.evaluated is None):
             lines.append(r"\midrule")
         words = [_descriptor(row, name, features) for name in descriptors]
-        lines.append(_line([*words, *(_value(cell, mark) for _, cell, mark in entries)]))
+        lines.append(_line([*words, *(_value(row.cells.get(column.key)) for column in table.layout.columns)]))
         previous = row
     lines += [r"\bottomrule", r"\end{tabular}%", "}", r"\end{table}"]
     return "\n".join(lines) + "\n"
@@ -129,20 +128,20 @@ def _descriptor(row: Row, name: str, features: Mapping[str, str]) -> str:
     return features[text] if name in _FEATURES and text else escape(text) or _NOT_RUN
 
 
-def _value(cell: Cell | None, mark: Mark) -> str:
+def _value(cell: Cell | None) -> str:
     if cell is None:
         return _NOT_RUN
     text = escape(rounded(cell))
     if cell.spread is not None:
         text = rf"\pbSpread{{{text}}}{{{printed(cell.spread, cell.column)}}}{{{len(cell.measurements)}}}"
-    if mark.rank is not None:
-        text = rf"\pb{mark.rank.capitalize()}{{{text}}}"
+    if cell.rank is not None:
+        text = rf"\pb{cell.rank.capitalize()}{{{text}}}"
     text = rf"\pb{standing_word(cell).capitalize()}{{{text}}}"
-    if mark.incomparable:
+    if cell.incomparable:
         text = rf"\pbIncomparable{{{text}}}"
     if cell.interval_95 is not None:
         text = rf"\pbInterval{{{text}}}{{{printed(cell.interval_95[0], cell.column)}}}{{{printed(cell.interval_95[1], cell.column)}}}"
-    if mark.delta is not None:
-        delta = signed(mark.delta, cell.column).replace("-", r"\ensuremath{-}")
-        text += rf"\pb{'Significant' if mark.significant else ''}Delta{{{delta}}}"
+    if cell.delta is not None:
+        delta = signed(cell.delta, cell.column).replace("-", r"\ensuremath{-}")
+        text += rf"\pb{'Significant' if cell.star else ''}Delta{{{delta}}}"
     return text

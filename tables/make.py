@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common.files import lock_folder, remove_leftovers, write_text_atomically
 from tables.collect import Evaluated, collect
-from tables.compare import Comparison, compare, names_of
+from tables.compare import compare, names_of
 from tables.headline import Headline, make_headlines, render_headlines
 from tables.latex import DOCUMENT, MACROS, MACROS_FILE, render_document, render_latex
 from tables.layout import layouts_for
@@ -48,16 +48,15 @@ class TablesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Tables:
-    """Everything that is rendered: all tables, including those without rows, and the comparison of each."""
+    """Everything that is rendered: all tables, including those without rows."""
 
     evaluated: list[Evaluated]
     tables: list[Table]
-    comparisons: list[Comparison]
     headlines: list[Headline]
     baseline: str | None  # The row from which differences are given.
 
 
-def _join(runs: Path, baseline: str | None, first: str) -> tuple[list[Evaluated], list[Table], list[Comparison]]:
+def _join(runs: Path, baseline: str | None, first: str) -> tuple[list[Evaluated], list[Table]]:
     """The results and the published rows in tables, compared but not tested; this finds every mistake of the user's.
 
     ValueError if no row has the name of the baseline, or no run has the name `first`.
@@ -74,7 +73,9 @@ def _join(runs: Path, baseline: str | None, first: str) -> tuple[list[Evaluated]
     runs_found = dict.fromkeys(name for row in evaluated for name in row.run_names)
     if first and first not in runs_found:
         raise ValueError(f"--first {first}: no run has this name; there are {', '.join(runs_found) or 'none'}")
-    return evaluated, tables, [compare(table, baseline) for table in tables]
+    for table in tables:
+        compare(table, baseline)
+    return evaluated, tables
 
 
 def build_tables(runs: Path, baseline: str | None = None, first: str = "") -> Tables:
@@ -82,23 +83,23 @@ def build_tables(runs: Path, baseline: str | None = None, first: str = "") -> Ta
     # These need numpy and the tasks' files of single items.
     from tables.significance import add_intervals, interval_from, items_reader
 
-    evaluated, tables, comparisons = _join(runs, baseline, first)
+    evaluated, tables = _join(runs, baseline, first)
     items_of = items_reader()
     if baseline is not None:
-        comparisons = add_intervals(tables, comparisons, items_of)
+        add_intervals(tables, items_of)
     logger.info("testing the first run's differences from the published rows by its items")
     headlines = make_headlines(tables, evaluated, first, partial(interval_from, items_of))
-    return Tables(evaluated=evaluated, tables=tables, comparisons=comparisons, headlines=headlines, baseline=baseline)
+    return Tables(evaluated=evaluated, tables=tables, headlines=headlines, baseline=baseline)
 
 
 def render_tables(made: Tables) -> dict[str, str]:
     """File name -> content of every table, a pure function of the results, their items and the reference tables."""
     files = {SUMMARY_PAGE: render_headlines(made.headlines)}
-    for table, comparison in zip(made.tables, made.comparisons, strict=True):
+    for table in made.tables:
         files[f"{table.layout.name}.csv"] = render_csv(table)
-        files[f"{table.layout.name}_full.csv"] = render_full_csv(table, comparison, made.baseline is not None)
-        files[f"{table.layout.name}.tex"] = render_latex(table, comparison)
-    files[PAGE] = render_markdown(made.tables, made.comparisons, made.baseline)
+        files[f"{table.layout.name}_full.csv"] = render_full_csv(table, made.baseline is not None)
+        files[f"{table.layout.name}.tex"] = render_latex(table)
+    files[PAGE] = render_markdown(made.tables, made.baseline)
     files[RESULTS_FILE] = render_json_lines(made.evaluated)
     files[MACROS_FILE] = MACROS
     files[DOCUMENT] = render_document([table.layout.name for table in made.tables if table.rows])

@@ -16,7 +16,7 @@ from eval.result import json_values
 from eval.tasks import BENCHMARKS
 from tables.collect import Evaluated, slots_of
 from tables.comparability import deviations_of
-from tables.compare import FEWEST_ITEMS, RESAMPLES, Comparison, Mark, marked
+from tables.compare import FEWEST_ITEMS, RESAMPLES
 from tables.rows import BENCHMARK_NUMBERS, Cell, Row, Table, in_words, printed, signed, standing, standing_word
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?")
@@ -59,7 +59,7 @@ def render_csv(table: Table) -> str:
     return csv_file([*descriptors, *(column.key for column in table.layout.columns), "standing", "seeds"], records)
 
 
-def render_full_csv(table: Table, comparison: Comparison, with_baseline: bool = False) -> str:
+def render_full_csv(table: Table, with_baseline: bool = False) -> str:
     """Everything about a table, in full precision, with the rows of single seeds; with a baseline, also the differences."""
     values = []
     for column in table.layout.columns:
@@ -71,10 +71,7 @@ def render_full_csv(table: Table, comparison: Comparison, with_baseline: bool = 
     places = dict.fromkeys(column.place for column in table.layout.columns if column.metric)
     origins = [f"{place}_{part}" for place in places for part in parts]
     about = ["pretraining_seed", "evaluation_seed", "backbone_sha256", "source", "note"]
-    records = []
-    for row, entries in marked(table, comparison):
-        records.append(_csv_record(table, row, {column.key: mark for column, _, mark in entries}))
-        records += [_csv_record(table, seed, {}) for seed in row.seeds]
+    records = [_csv_record(one) for row in table.rows for one in (row, *row.seeds)]
     return csv_file(["row", *table.layout.descriptors, *values, *origins, *about], records)
 
 
@@ -107,15 +104,14 @@ def csv_text(text: str) -> str:
     return f"'{shown}" if shown.startswith(FORMULA_STARTS) and not _NUMBER.fullmatch(shown) else shown
 
 
-def _csv_record(table: Table, row: Row, marks: Mapping[str, Mark]) -> dict[str, str]:
+def _csv_record(row: Row) -> dict[str, str]:
     """Name of a column -> text; columns without a text are left out."""
     record = {"row": row.kind, **row.descriptors, "source": row.source, "note": row.note}
     for key, cell in row.cells.items():
-        mark = marks.get(key, Mark())
         low, high = cell.interval_95 or (None, None)
-        delta_low, delta_high = mark.interval or (None, None)
+        delta_low, delta_high = cell.delta_interval or (None, None)
         numbers = {"spread": cell.spread, "low": low, "high": high}
-        numbers |= {"delta": mark.delta, "delta_low": delta_low, "delta_high": delta_high}
+        numbers |= {"delta": cell.delta, "delta_low": delta_low, "delta_high": delta_high}
         record |= {key: cell.text, f"{key}_status": cell.status}
         record |= {f"{key}_{name}": repr(number) for name, number in numbers.items() if number is not None}
     for cell in row.cells.values():
@@ -133,7 +129,7 @@ def _csv_record(table: Table, row: Row, marks: Mapping[str, Mark]) -> dict[str, 
     return record
 
 
-def render_markdown(tables: Sequence[Table], comparisons: Sequence[Comparison], baseline: str | None = None) -> str:
+def render_markdown(tables: Sequence[Table], baseline: str | None = None) -> str:
     """The page; it leaves out tables without rows."""
     parts = [
         "# Results",
@@ -141,40 +137,39 @@ def render_markdown(tables: Sequence[Table], comparisons: Sequence[Comparison], 
         "digits, the file behind each figure, its test data and its deviations from the published protocol.",
         _LEGEND,
     ]
-    for table, comparison in zip(tables, comparisons, strict=True):
+    for table in tables:
         if table.rows:
-            grid = _grid(table, comparison)
-            parts += [f"## {table.layout.title}", table.layout.caption, grid, *_footer(table, comparison, baseline)]
+            parts += [f"## {table.layout.title}", table.layout.caption, _grid(table), *_footer(table, baseline)]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
-def _grid(table: Table, comparison: Comparison) -> str:
+def _grid(table: Table) -> str:
     descriptors, columns = table.layout.descriptors, table.layout.columns
     headings = [*(name.replace("_", " ") for name in descriptors), *(column.heading for column in columns), "standing"]
     lines = []
-    for row, entries in marked(table, comparison):
+    for row in table.rows:
         cells = []
         for name, text in row.descriptors.items():
             is_run_name = name == "method" and row.evaluated
             cells.append((code(text) if is_run_name else plain_cell(text)) or NOT_RUN)
-        values = [_markdown_value(cell, mark) for _, cell, mark in entries]
+        values = [_markdown_value(row.cells.get(column.key)) for column in columns]
         lines.append([*cells, *values, in_words(row.cells.values(), standing_word)])
     sides = [*["left"] * len(descriptors), *["right"] * len(columns), "left"]
     return tabulate(lines, headings, tablefmt="pipe", colalign=sides, disable_numparse=True)
 
 
-def _markdown_value(cell: Cell | None, mark: Mark) -> str:
+def _markdown_value(cell: Cell | None) -> str:
     if cell is None:
         return NOT_RUN
-    fence = {"best": ("**", "**"), "second": ("<u>", "</u>"), None: ("", "")}[mark.rank]
+    fence = {"best": ("**", "**"), "second": ("<u>", "</u>"), None: ("", "")}[cell.rank]
     if cell.status not in BENCHMARK_NUMBERS:
         fence = ("*[", "]*")
-    text = f"{fence[0]}{with_spread(cell)}{fence[1]}" + ("‡" if mark.incomparable else "")
+    text = f"{fence[0]}{with_spread(cell)}{fence[1]}" + ("‡" if cell.incomparable else "")
     if cell.interval_95 is not None:
         text += f" <sub>{'–'.join(printed(end, cell.column) for end in cell.interval_95)}</sub>"
-    if mark.delta is not None:
-        star = "\\*" if mark.significant else ""
-        text += f" ({signed(mark.delta, cell.column)}{star})"
+    if cell.delta is not None:
+        star = "\\*" if cell.star else ""
+        text += f" ({signed(cell.delta, cell.column)}{star})"
     return text
 
 
@@ -191,7 +186,7 @@ def rounded(cell: Cell) -> str:
     return printed(cell.value, cell.column) if cell.measurements else cell.text
 
 
-def _footer(table: Table, comparison: Comparison, baseline: str | None) -> list[str]:
+def _footer(table: Table, baseline: str | None) -> list[str]:
     """Sources of the published rows, remarks on them, the baseline, and why some values do not compete."""
     published = [row for row in table.rows if row.evaluated is None]
     remarks: dict[str, dict[str, None]] = {}
@@ -201,14 +196,15 @@ def _footer(table: Table, comparison: Comparison, baseline: str | None) -> list[
             remarks.setdefault(row.note, {})[name if row.evaluated is None else code(name)] = None
     lines = [f"Published rows: {plain_cell(source)}." for source in dict.fromkeys(row.source for row in published)]
     lines += [f"{', '.join(methods)} – {plain_cell(text)}." for text, methods in remarks.items()]
-    if comparison.baselines and baseline is not None:
+    if baseline is not None and any(row.baseline for row in table.rows):
         lines.append(f"Differences are from {code(baseline)}, to rows of the same backbone.")
-    names = {number: code(row.descriptors["method"]) for number, row in enumerate(table.rows)}
-    lines += dict.fromkeys(
-        f"‡ {names[number]} does not compete: {plain_cell(mark.incomparable)}."
-        for (number, _), mark in comparison.marks.items()
-        if mark.incomparable
-    )
+    excluded = [
+        f"‡ {code(row.descriptors['method'])} does not compete: {plain_cell(row.cells[column.key].incomparable)}."
+        for column in table.layout.columns
+        for row in table.rows
+        if column.key in row.cells and row.cells[column.key].incomparable
+    ]
+    lines += dict.fromkeys(excluded)
     return ["\n".join(f"- {line}" for line in lines)] if lines else []
 
 

@@ -5,7 +5,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from eval.registry import Column
 from eval.result import Result
@@ -31,9 +31,20 @@ VERDICTS: dict[Status, str] = {
 _Slots = Mapping[Slot, tuple[Measurement, ...]]
 
 
-@dataclass(frozen=True, kw_only=True)
+class Interval(NamedTuple):
+    """A difference and its uncertainty over the choice of the test items, in the metric's unit (see `tables.significance`)."""
+
+    low: float
+    high: float
+
+    @property
+    def significant(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(kw_only=True)
 class Cell:
-    """One value of a table.
+    """One value of a table, and how it compares with others, which `tables.compare` and `tables.significance` fill in.
 
     `text` is the value, or the mean of several seeds, in full precision; a published value has the printed digits. It is empty where
     the result has no value. A measured value has one measurement per seed. `spread` is the standard deviation over two or more seeds
@@ -46,13 +57,23 @@ class Cell:
     measurements: tuple[Measurement, ...] = ()
     spread: float | None = None
     interval_95: tuple[float, float] | None = None
+    rank: Literal["best", "second"] | None = None
+    """Its rank among the comparable benchmark numbers of its column (and data set)."""
+    incomparable: str = ""  # Why a benchmark number does not compete with the others; empty if it does.
+    delta: float | None = None  # The value minus the baseline's, in the unit of the metric.
+    delta_interval: Interval | None = None  # Of `delta`, if both results carry their items.
 
     @property
     def value(self) -> float | None:
         return float(self.text) if self.text else None
 
+    @property
+    def star(self) -> str:
+        """What pages print behind a difference that is significant."""
+        return "*" if self.delta_interval and self.delta_interval.significant else ""
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(kw_only=True)
 class Row:
     """One line of a table."""
 
@@ -68,6 +89,7 @@ class Row:
     seeds: tuple["Row", ...] = ()  # The `seed` rows of a `mean` row.
     seed_of: tuple[int, int] | None = None
     """The seeds of a `seed` row: that of the pretraining (-1 where not recorded) and that of the evaluation."""
+    baseline: "Row | None" = None  # From which `tables.compare` takes differences.
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,6 @@ Shapes: R random draws, N items.
 """
 
 import csv
-import dataclasses
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,8 +20,8 @@ from numpy.typing import NDArray
 from common.files import check_name, one_line
 from eval.tasks import TASKS
 from tables.collect import Measurement
-from tables.compare import FEWEST_ITEMS, RESAMPLES, Comparison, Interval
-from tables.rows import Cell, Table
+from tables.compare import FEWEST_ITEMS, RESAMPLES
+from tables.rows import Cell, Interval, Table
 
 logger = logging.getLogger(__name__)
 
@@ -72,26 +71,20 @@ def interval_from(items_of: ItemsOf, cell: Cell, published: float) -> Interval |
     return difference_intervals(ours, [Items(ours[0].names, *figure)]).get(metric)
 
 
-def add_intervals(
-    tables: Sequence[Table], comparisons: Sequence[Comparison], items_of: ItemsOf | None = None
-) -> list[Comparison]:
+def add_intervals(tables: Sequence[Table], items_of: ItemsOf) -> None:
     """Add an interval to every difference between results that carry the same items."""
     logger.info("testing differences from the baseline by the items of the results")
-    items_of = items_of or items_reader()
     intervals: dict[tuple[tuple[str, ...], ...], dict[str, Interval]] = {}
-    found = []
-    for table, comparison in zip(tables, comparisons, strict=True):
-        marks = dict(comparison.marks)
-        for (number, key), mark in comparison.marks.items():
-            if mark.delta is not None:
-                cell, baseline = (table.rows[row].cells[key] for row in (number, comparison.baselines[number]))
-                pair = tuple(tuple(measurement.path for measurement in side.measurements) for side in (cell, baseline))
-                if pair not in intervals:
-                    ours, theirs = items_of(cell), items_of(baseline)
-                    intervals[pair] = difference_intervals(ours, theirs) if ours and theirs else {}
-                marks[number, key] = dataclasses.replace(mark, interval=intervals[pair].get(cell.column.metric))
-        found.append(dataclasses.replace(comparison, marks=marks))
-    return found
+    for row in (row for table in tables for row in table.rows if row.baseline):
+        for key, cell in row.cells.items():
+            if cell.delta is None or row.baseline is None:
+                continue
+            baseline = row.baseline.cells[key]
+            pair = tuple(tuple(measurement.path for measurement in side.measurements) for side in (cell, baseline))
+            if pair not in intervals:
+                ours, theirs = items_of(cell), items_of(baseline)
+                intervals[pair] = difference_intervals(ours, theirs) if ours and theirs else {}
+            cell.delta_interval = intervals[pair].get(cell.column.metric)
 
 
 def read_items(measurement: Measurement) -> Items | None:

@@ -16,7 +16,6 @@ from eval.result import Result
 from eval.tasks import BENCHMARKS
 from tables.collect import Measurement
 from tables.comparability import benchmark_differences, conditions_of, deviations_of, footnotes_of
-from tables.compare import Comparison, Mark, marked
 from tables.layout import benchmarks_of
 from tables.render import rounded
 from tables.rows import VERDICTS, Cell, Row, Status, Table, printed, signed, standing
@@ -32,19 +31,19 @@ _DERIVED_OPTIONS = frozenset({"batch"})
 """Entries of a result's config that are not options: the fine-tuning tasks record how the processes made up the batch."""
 
 
-def make_grid(table: Table, comparison: Comparison) -> dict[str, Any]:
+def make_grid(table: Table) -> dict[str, Any]:
     """A table as the template's macro `table` shows it."""
     layout = table.layout
     others = [name for name in layout.descriptors if name != "method"]
     titles = groupby(BENCHMARKS[column.benchmark].title for column in layout.columns)
     rows, origins = [], []
-    for number, (row, entries) in enumerate(marked(table, comparison)):
+    for number, row in enumerate(table.rows):
         # A row of single results has no origin of its own: each of its values links to its result.
         prefix = {"published": "p", "mean": "s"}.get(row.kind, "")
         anchor = f"{prefix}-{layout.name}-{number}" if prefix else ""
         kind = {"published": "published", "mean": f"mean of {len(row.seeds)} seeds"}.get(row.kind, "measured")
         words = [row.descriptors["method"], kind, *(row.descriptors[name] for name in others)]
-        values = [_grid_value(column, cell, mark, anchor) for column, cell, mark in entries]
+        values = [_grid_value(column, row.cells.get(column.key), anchor) for column in layout.columns]
         rows.append({"measured": row.kind != "published", "cells": [*map(_word, words), *values]})
         if anchor:
             origins.append(_origin(row, anchor))
@@ -68,11 +67,10 @@ def _word(text: str) -> dict[str, str]:
     return {"text": text or _NOT_MEASURED, "sort": text, "anchor": ""}
 
 
-def _grid_value(column: Column, cell: Cell | None, mark: Mark, row_anchor: str) -> dict[str, str]:
+def _grid_value(column: Column, cell: Cell | None, row_anchor: str) -> dict[str, str]:
     if cell is None:
         return _word("")
-    star = "*" if mark.significant else ""
-    verdicts = [sentence(cell.status), *([f"does not compete: {mark.incomparable}"] if mark.incomparable else [])]
+    verdicts = [sentence(cell.status), *([f"does not compete: {cell.incomparable}"] if cell.incomparable else [])]
     verdicts += dict.fromkeys(
         text for measurement in cell.measurements for text in footnotes_of(measurement.result, column.benchmark).values()
     )
@@ -81,11 +79,11 @@ def _grid_value(column: Column, cell: Cell | None, mark: Mark, row_anchor: str) 
         "sort": cell.text,
         "status": cell.status,
         "letter": _LETTERS.get(cell.status, ""),
-        "rank": mark.rank or "",
+        "rank": cell.rank or "",
         "spread": "" if cell.spread is None else f"±{printed(cell.spread, column)}",
         "interval": "" if cell.interval_95 is None else "–".join(printed(end, column) for end in cell.interval_95),
-        "delta": "" if mark.delta is None else f"({signed(mark.delta, column)}{star})",
-        "incomparable": mark.incomparable,
+        "delta": "" if cell.delta is None else f"({signed(cell.delta, column)}{cell.star})",
+        "incomparable": cell.incomparable,
         "anchor": cell.measurements[0].anchor if len(cell.measurements) == 1 else row_anchor,
         "note": ", ".join(str(measurement.number) for measurement in cell.measurements),
         "exact": _exact(cell),

@@ -27,7 +27,7 @@ def render_report(made: Tables, *, max_picture_mb: float, max_films: int) -> str
     """The whole page, a pure function of its arguments and of the files that the results name.
 
     Args:
-        made: The tables and their marks, in the order of the page, which leaves out tables without rows.
+        made: The tables, in the order of the page, which leaves out tables without rows.
         max_picture_mb: Limit on the images in megabytes; the page names those that do not fit.
         max_films: Largest number of DAVIS sequences to show as films, for each set of comparable results.
     """
@@ -51,9 +51,7 @@ def render_report(made: Tables, *, max_picture_mb: float, max_films: int) -> str
     environment.filters["code_spans"] = _code_spans
     style, script = ((_WEB / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     page = environment.get_template("report.html").render(
-        grids=[
-            make_grid(table, comparison) for table, comparison in zip(made.tables, made.comparisons, strict=True) if table.rows
-        ],
+        grids=[make_grid(table) for table in made.tables if table.rows],
         headlines=made.headlines,
         pretrainings=pretrained,
         baseline=made.baseline,

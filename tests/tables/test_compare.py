@@ -10,29 +10,29 @@ import pytest
 from eval.result import Metric, write_result
 from tables.collect import CollectionError, collect
 from tables.comparability import benchmark_differences, seed_differences
-from tables.compare import Comparison, Mark, compare
+from tables.compare import compare
 from tables.layout import COMPONENTS, MAIN, Layout, classification_layout
 from tables.reference import read_reference
-from tables.rows import Table, build_table
-from tables.significance import add_intervals
+from tables.rows import Cell, Table, build_table
+from tables.significance import add_intervals, items_reader
 from tests.tables.conftest import NO_BENCHMARK_NUMBERS, VIT_SMALL, VIT_TINY, WriteResult, make_result, render_all
 
 JF = "davis_jf_mean"
 
 
-def _compared(runs: Path, baseline: str | None = None, layout: Layout = MAIN) -> tuple[Table, Comparison]:
+def _compared(runs: Path, baseline: str | None = None, layout: Layout = MAIN) -> Table:
     table = build_table(layout, read_reference(layout), collect(runs))
-    (comparison,) = add_intervals([table], [compare(table, baseline)])
-    return table, comparison
+    compare(table, baseline)
+    add_intervals([table], items_reader())
+    return table
 
 
-def _marks(found: tuple[Table, Comparison], key: str = JF) -> dict[str, Mark]:
-    table, comparison = found
-    return {row.descriptors["method"]: comparison.mark(number, key) for number, row in enumerate(table.rows)}
+def _cells(table: Table, key: str = JF) -> dict[str, Cell]:
+    return {row.descriptors["method"]: row.cells[key] for row in table.rows if key in row.cells}
 
 
-def _ranks(found: tuple[Table, Comparison], key: str = JF) -> dict[str, str | None]:
-    return {name: mark.rank for name, mark in _marks(found, key).items() if mark.rank}
+def _ranks(table: Table, key: str = JF) -> dict[str, str | None]:
+    return {name: cell.rank for name, cell in _cells(table, key).items() if cell.rank}
 
 
 def _sequences(values: Mapping[str, float]) -> dict[str, dict[str, float]]:
@@ -57,8 +57,8 @@ def test_an_older_protocol_and_other_data_do_not_compete_and_say_why(runs: Path,
     write("other data", "davis", values={"J&F-Mean": 72.0}, version=2, listing="f" * 64)
     found = _compared(runs)
     assert _ranks(found) == {"DINO+SelfPatch": "best", "new2": "second"}
-    assert _marks(found)["old"].incomparable == "protocol.version is 1, not 2"
-    assert "dataset.test.listing_sha256" in _marks(found)["other data"].incomparable
+    assert _cells(found)["old"].incomparable == "protocol.version is 1, not 2"
+    assert "dataset.test.listing_sha256" in _cells(found)["other data"].incomparable
     assert "- ‡ `old` does not compete: protocol.version is 1, not 2." in render_all(runs)["tables.md"]
     assert r"\pbIncomparable{\pbMeasured{99.0}}" in render_all(runs)["main.tex"]
 
@@ -70,7 +70,7 @@ def test_heads_of_pretraining_and_of_the_released_configuration_both_compete(run
         write(name, "detection", values={"bbox_mAP": value}, spec=VIT_SMALL, settings=settings, deviations=deviations)
     found = _compared(runs)
     assert _ranks(found, "coco_box_ap") == {"as released": "best", "as pretrained": "second"}
-    assert not any(mark.incomparable for mark in _marks(found, "coco_box_ap").values())
+    assert not any(cell.incomparable for cell in _cells(found, "coco_box_ap").values())
     page = render_all(runs)["tables.md"]
     assert "50.0</u>" in page
     assert "*[70.0]*" in page
@@ -78,8 +78,8 @@ def test_heads_of_pretraining_and_of_the_released_configuration_both_compete(run
     assert "as pretrained: COCO: the released configuration" in render_all(runs)["main.tex"]
     assert render_all(runs)["main_full.csv"].count("fine-tunes with 8 attention heads") == 1
     # Between the two there is no difference, which would be that of the heads; from a published row there is one for each.
-    assert _marks(_compared(runs, "as released"), "coco_box_ap")["as pretrained"].delta is None
-    deltas = {name: mark.delta for name, mark in _marks(_compared(runs, "DINO"), "coco_box_ap").items()}
+    assert _cells(_compared(runs, "as released"), "coco_box_ap")["as pretrained"].delta is None
+    deltas = {name: cell.delta for name, cell in _cells(_compared(runs, "DINO"), "coco_box_ap").items()}
     assert (deltas["as pretrained"], deltas["as released"]) == pytest.approx((50 - 40.8, 60 - 40.8))
 
 
@@ -89,30 +89,29 @@ def test_data_sets_compete_each_for_itself_and_a_single_value_is_no_best(runs: P
         path = write(name, "classification", folder=f"{name}/other", values={"10-NN top-1": second})
         path.write_text(path.read_text().replace('"CIFAR-10"', '"CIFAR-100"'))
     layout = classification_layout([collect(runs)[0].measurements[0].result])
-    table, comparison = _compared(runs, layout=layout)
+    table = _compared(runs, layout=layout)
     assert [(row.descriptors["dataset"], row.descriptors["method"]) for row in table.rows] == [
         *[("CIFAR-10 test", "a"), ("CIFAR-10 test", "b"), ("CIFAR-100 test", "a"), ("CIFAR-100 test", "b")]
     ]
-    ranks = [comparison.mark(number, "knn10_top1").rank for number in range(4)]
-    assert ranks == ["best", "second", "second", "best"]
-    assert comparison.mark(0, "knn200_top1").rank is None
+    assert [row.cells["knn10_top1"].rank for row in table.rows] == ["best", "second", "second", "best"]
+    assert table.rows[0].cells["knn200_top1"].rank is None
 
 
 def test_differences_are_from_the_baseline_of_the_same_backbone(runs: Path, write: WriteResult) -> None:
     write("small", "davis", values={"J&F-Mean": 61.25}, spec=VIT_SMALL)
     write("tiny", "davis", values={"J&F-Mean": 61.25})
     write("sample", "davis", values={"J&F-Mean": 61.25}, spec=VIT_SMALL, coverage="sample")
-    deltas = {name: mark.delta for name, mark in _marks(_compared(runs, "DINO")).items() if mark.delta is not None}
+    deltas = {name: cell.delta for name, cell in _cells(_compared(runs, "DINO")).items() if cell.delta is not None}
     assert deltas == pytest.approx(
         {"MoCo-v3": 53.5 - 60.7, "MoBY": 54.7 - 60.7, "DINO+SelfPatch": 62.7 - 60.7, "small": 61.25 - 60.7}
     )
     assert "62.7** (+2.0)" in render_all(runs, "DINO")["tables.md"]
     write("DINO", "davis", values={"J&F-Mean": 50.0}, spec=VIT_SMALL)
-    marks = _marks(_compared(runs, "DINO"))  # a measured baseline of that name is preferred for measured rows
-    assert (marks["small"].delta, marks["DINO+SelfPatch"].delta) == pytest.approx((11.25, 2.0))
-    _, comparison = _compared(runs, "DINO+SelfPatch", COMPONENTS)  # several rows have this name
-    assert comparison.baselines == {}
-    assert not any(mark.delta for mark in comparison.marks.values())
+    cells = _cells(_compared(runs, "DINO"))  # a measured baseline of that name is preferred for measured rows
+    assert (cells["small"].delta, cells["DINO+SelfPatch"].delta) == pytest.approx((11.25, 2.0))
+    table = _compared(runs, "DINO+SelfPatch", COMPONENTS)  # several rows have this name
+    assert [row.baseline for row in table.rows] == [None] * len(table.rows)
+    assert not any(cell.delta for row in table.rows for cell in row.cells.values())
     with pytest.raises(ValueError, match=r"--baseline nobody: no row has this name; there are MoCo-v2, .*, small, tiny"):
         render_all(runs, "nobody")
 
@@ -121,9 +120,9 @@ def test_differences_are_from_the_baseline_of_the_same_backbone(runs: Path, writ
 def test_only_comparable_results_have_a_difference(runs: Path, write: WriteResult, options: dict[str, Any]) -> None:
     write("base", "davis", values={"J&F-Mean": 50.0})
     write("mine", "davis", values={"J&F-Mean": 51.5}, **options)
-    assert _marks(_compared(runs, "base"))["mine"].delta == (None if options else pytest.approx(1.5))
+    assert _cells(_compared(runs, "base"))["mine"].delta == (None if options else pytest.approx(1.5))
     write("base", "davis", values={"J&F-Mean": 50.0}, **options)  # alike, if only on the same sample data
-    assert _marks(_compared(runs, "base"))["mine"].delta == pytest.approx(1.5)
+    assert _cells(_compared(runs, "base"))["mine"].delta == pytest.approx(1.5)
 
 
 def test_a_difference_is_significant_by_the_items_alone(runs: Path, write: WriteResult) -> None:
@@ -134,10 +133,13 @@ def test_a_difference_is_significant_by_the_items_alone(runs: Path, write: Write
         write(name, "davis", values={"J&F-Mean": shown}, breakdown=_sequences(values))
     write("silent", "davis", values={"J&F-Mean": 90.0})  # carries no items
     write("other", "davis", values={"J&F-Mean": 50.0}, breakdown=_sequences({f"other{n}": 40.0 + n for n in range(12)}))
-    marks = _marks(_compared(runs, "base"))
-    assert [marks[name].interval is not None for name in ("clear", "mixed")] == [True, True]
-    assert (marks["clear"].significant, marks["mixed"].significant) == (True, False)
-    assert [(marks[name].delta, marks[name].interval) for name in ("silent", "other")] == [(40.0, None), (0.0, None)]
+    cells = _cells(_compared(runs, "base"))
+    intervals = {name: cells[name].delta_interval for name in ("clear", "mixed", "silent", "other")}
+    assert {name: found and found.significant for name, found in intervals.items()} == {
+        **{"clear": True, "mixed": False},
+        **{"silent": None, "other": None},
+    }
+    assert [cells[name].delta for name in ("silent", "other")] == [40.0, 0.0]
     page, tex = render_all(runs, "base")["tables.md"], render_all(runs, "base")["main.tex"]
     assert r"53.0 (+3.0\*)" in page
     assert "50.5 (+0.5)" in page

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from eval.probes.items import class_means
 from tables.collect import collect
-from tables.compare import FEWEST_ITEMS, RESAMPLES, Interval
+from tables.compare import FEWEST_ITEMS, RESAMPLES
+from tables.rows import Interval
 from tables.significance import (
     Items,
     difference_intervals,
