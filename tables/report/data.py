@@ -11,18 +11,14 @@ from itertools import groupby
 from typing import Any
 
 from backbones.spec import architecture_name
-from eval.registry import Benchmark, Column
+from eval.registry import Benchmark
 from eval.result import Result
 from eval.tasks import BENCHMARKS
 from tables.collect import Measurement
 from tables.comparability import benchmark_differences, conditions_of, deviations_of, footnotes_of
 from tables.layout import benchmarks_of
 from tables.render import rounded
-from tables.rows import VERDICTS, Cell, Row, Status, Table, printed, signed, standing
-
-_LETTERS: dict[Status, str] = {"measured-deviating": "D", "measured-subset": "P", "measured-sample": "S"}
-"""Letters beside values that are not benchmark numbers; the page explains them."""
-_NOT_MEASURED = "–"
+from tables.rows import VERDICTS, Cell, Row, Status, Table, standing
 
 _COVERAGE = {"full": "the whole split", "subset": "a part of the split", "sample": "generated sample data in its format"}
 _DIRTY = "-dirty"
@@ -43,8 +39,8 @@ def make_grid(table: Table) -> dict[str, Any]:
         anchor = f"{prefix}-{layout.name}-{number}" if prefix else ""
         kind = {"published": "published", "mean": f"mean of {len(row.seeds)} seeds"}.get(row.kind, "measured")
         words = [row.descriptors["method"], kind, *(row.descriptors[name] for name in others)]
-        values = [_grid_value(column, row.cells.get(column.key), anchor) for column in layout.columns]
-        rows.append({"measured": row.kind != "published", "cells": [*map(_word, words), *values]})
+        cells = [row.cells.get(column.key) for column in layout.columns]
+        rows.append({"measured": row.kind != "published", "anchor": anchor, "words": words, "cells": cells})
         if anchor:
             origins.append(_origin(row, anchor))
     return {
@@ -63,42 +59,12 @@ def make_grid(table: Table) -> dict[str, Any]:
     }
 
 
-def _word(text: str) -> dict[str, str]:
-    return {"text": text or _NOT_MEASURED, "sort": text, "anchor": ""}
-
-
-def _grid_value(column: Column, cell: Cell | None, row_anchor: str) -> dict[str, str]:
-    if cell is None:
-        return _word("")
+def verdict_of(cell: Cell) -> str:
+    """What a value is worth, and all that is remarked on it."""
+    footnotes = (footnotes_of(measurement.result, cell.column.benchmark) for measurement in cell.measurements)
     verdicts = [sentence(cell.status), *([f"does not compete: {cell.incomparable}"] if cell.incomparable else [])]
-    verdicts += dict.fromkeys(
-        text for measurement in cell.measurements for text in footnotes_of(measurement.result, column.benchmark).values()
-    )
-    return {
-        "text": rounded(cell),
-        "sort": cell.text,
-        "status": cell.status,
-        "letter": _LETTERS.get(cell.status, ""),
-        "rank": cell.rank or "",
-        "spread": "" if cell.spread is None else f"±{printed(cell.spread, column)}",
-        "interval": "" if cell.interval_95 is None else "–".join(printed(end, column) for end in cell.interval_95),
-        "delta": "" if cell.delta is None else f"({signed(cell.delta, column)}{cell.star})",
-        "incomparable": cell.incomparable,
-        "anchor": cell.measurements[0].anchor if len(cell.measurements) == 1 else row_anchor,
-        "note": ", ".join(str(measurement.number) for measurement in cell.measurements),
-        "exact": _exact(cell),
-        "column": f"{BENCHMARKS[column.benchmark].title} {column.heading}",
-        "verdict": "; ".join(verdicts),
-    }
-
-
-def _exact(cell: Cell) -> str:
-    text = cell.text or "no value"
-    if cell.spread is not None:
-        text += f", standard deviation {cell.spread!r} over {len(cell.measurements)} seeds"
-    if cell.interval_95 is not None:
-        text += f", 95 % interval {cell.interval_95[0]:.2f} to {cell.interval_95[1]:.2f}"
-    return text
+    verdicts += dict.fromkeys(text for of_result in footnotes for text in of_result.values())
+    return "; ".join(verdicts)
 
 
 def _origin(row: Row, anchor: str) -> dict[str, Any]:

@@ -9,12 +9,15 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from eval.tasks import BENCHMARKS
 from tables.compare import RESAMPLES
 from tables.make import REPORT_FILE, Tables
-from tables.report.data import group_results, make_grid, make_record, make_section
+from tables.render import rounded
+from tables.report.data import group_results, make_grid, make_record, make_section, verdict_of
 from tables.report.pictures import PictureBudget, galleries, make_films
 from tables.report.plots import item_charts, training_curves
 from tables.report.pretraining import pretrainings
+from tables.rows import printed, signed
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +51,14 @@ def render_report(made: Tables, *, max_picture_mb: float, max_films: int) -> str
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["code_spans"] = _code_spans
+    environment.filters |= {
+        "code_spans": _code_spans,
+        **{"rounded": rounded, "printed": printed, "signed": signed, "verdict": verdict_of},
+    }
     style, script = ((_WEB / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     page = environment.get_template("report.html").render(
         grids=[make_grid(table) for table in made.tables if table.rows],
+        benchmarks=BENCHMARKS,
         headlines=made.headlines,
         pretrainings=pretrained,
         baseline=made.baseline,
