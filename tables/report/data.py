@@ -17,7 +17,6 @@ from eval.tasks import BENCHMARKS
 from tables.collect import Measurement
 from tables.comparability import benchmark_differences, conditions_of, deviations_of, footnotes_of
 from tables.layout import benchmarks_of
-from tables.render import rounded
 from tables.rows import VERDICTS, Cell, Row, Status, Table, standing
 
 _COVERAGE = {"full": "the whole split", "subset": "a part of the split", "sample": "generated sample data in its format"}
@@ -32,7 +31,7 @@ def make_grid(table: Table) -> dict[str, Any]:
     layout = table.layout
     others = [name for name in layout.descriptors if name != "method"]
     titles = groupby(BENCHMARKS[column.benchmark].title for column in layout.columns)
-    rows, origins = [], []
+    rows = []
     for number, row in enumerate(table.rows):
         # A row of single results has no origin of its own: each of its values links to its result.
         prefix = {"published": "p", "mean": "s"}.get(row.kind, "")
@@ -40,9 +39,7 @@ def make_grid(table: Table) -> dict[str, Any]:
         kind = {"published": "published", "mean": f"mean of {len(row.seeds)} seeds"}.get(row.kind, "measured")
         words = [row.descriptors["method"], kind, *(row.descriptors[name] for name in others)]
         cells = [row.cells.get(column.key) for column in layout.columns]
-        rows.append({"measured": row.kind != "published", "anchor": anchor, "words": words, "cells": cells})
-        if anchor:
-            origins.append(_origin(row, anchor))
+        rows.append({"row": row, "anchor": anchor, "words": words, "cells": cells})
     return {
         "anchor": f"table-{layout.name}",
         "layout": layout,
@@ -54,8 +51,6 @@ def make_grid(table: Table) -> dict[str, Any]:
             *((column.heading, True) for column in layout.columns),
         ],
         "rows": rows,
-        "origins": origins,
-        "footnotes": [f"{row.descriptors['method']} – {row.note}." for row in table.rows if row.evaluated and row.note],
     }
 
 
@@ -65,22 +60,6 @@ def verdict_of(cell: Cell) -> str:
     verdicts = [sentence(cell.status), *([f"does not compete: {cell.incomparable}"] if cell.incomparable else [])]
     verdicts += dict.fromkeys(text for of_result in footnotes for text in of_result.values())
     return "; ".join(verdicts)
-
-
-def _origin(row: Row, anchor: str) -> dict[str, Any]:
-    """The origin of a row without a single result: a publication, or several seeds with (name, anchor, values) each."""
-    title = ", ".join(text for text in row.descriptors.values() if text)
-    if row.kind == "published":
-        text = row.source + (f". Remark: {row.note}" if row.note else "")
-        return {"anchor": anchor, "title": title, "text": text, "seeds": []}
-    seeds = []
-    for seed in row.seeds:
-        cells = seed.cells.values()
-        values = ", ".join(f"{cell.column.heading} {rounded(cell)}" for cell in cells)
-        anchors = dict.fromkeys(measurement.anchor for cell in cells for measurement in cell.measurements)
-        seeds += [(seed.descriptors["method"], anchor, values) for anchor in anchors]
-    text = f"Mean over {len(row.seeds)} seeds of one recipe, with their standard deviation"
-    return {"anchor": anchor, "title": title, "text": text, "seeds": seeds}
 
 
 def _are_numbers(rows: Sequence[Row], descriptor: str) -> bool:
