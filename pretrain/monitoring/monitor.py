@@ -149,7 +149,7 @@ def images_by_class(folder: Path, option: str) -> dict[str, list[str]]:
 class Monitor:
     """Looks at the teacher at the ends of epochs.
 
-    A run computes bit for bit the same without it: it may read networks and draw random numbers, but change nothing else.
+    A run computes the same without it, on a CPU bit for bit: it may read networks and draw random numbers, but change nothing else.
     """
 
     def __init__(self, config: PretrainConfig, source: ImageFiles, device: torch.device) -> None:
