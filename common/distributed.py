@@ -75,7 +75,7 @@ def choose_device(name: str) -> torch.device:
 
 def queued(values: Tensor, device: torch.device) -> Tensor:
     """A copy on the device; where that is a GPU, it is queued behind the GPU's work, for which a plain `.to(device)` would wait."""
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from common.cli import leave_stopping_to_parent
-from common.distributed import local_rank
+from common.distributed import local_rank, queued
 from common.images import IMAGENET_MEAN, IMAGENET_STD
 from common.launch import loader_processes
 from pretrain.config import DataConfig, TrainConfig, ViewsConfig
@@ -171,7 +171,7 @@ def report_unreadable(failures: dict[str, str], known: set[str], limit: int) -> 
 
 def network_inputs(batch: Batch, device: torch.device) -> list[Tensor]:
     """Move crops to a device, as bytes, change colours that no worker has changed, and normalise: float32 [B, 3, S, S] per view."""
-    mean, deviation = (255 * torch.tensor(values, device=device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, deviation = queued(255 * torch.tensor([IMAGENET_MEAN, IMAGENET_STD])[..., None, None], device)
     inputs = []
     for view, crops in enumerate(batch.crops):
         levels = crops.to(device, non_blocking=True).float()

@@ -154,10 +154,10 @@ def distribution_diagnostics(teacher: Projections, centre: Tensor, temperature: 
     log_probabilities_RK = torch.log_softmax((teacher.logits(rows_RD[chosen_R]) - subtracted) / temperature, dim=-1)
     probabilities_RK = log_probabilities_RK.exp()
     sum_K, entropies, rows = sum_over_processes(
-        probabilities_RK.sum(0), -(probabilities_RK * log_probabilities_RK).sum(), centre.new_tensor(float(len(chosen_R)))
+        probabilities_RK.sum(0), -(probabilities_RK * log_probabilities_RK).sum(), centre.new_full((), float(len(chosen_R)))
     )
     entropy, batch_entropy = entropies / rows, torch.special.entr(sum_K / rows).sum()
-    largest = torch.log(sum_K.new_tensor(float(len(sum_K)))).clamp(min=torch.finfo(sum_K.dtype).tiny)
+    largest = torch.log(sum_K.new_full((), float(len(sum_K)))).clamp(min=torch.finfo(sum_K.dtype).tiny)
     return {
         "entropy": entropy,
         "entropy_part": entropy / largest,
@@ -179,7 +179,7 @@ def embedding_diagnostics(views: Sequence[Tensor], queue_QK: Tensor | None) -> S
     images, rows, width = units_BRK.shape
     image_sums_BK = units_BRK.sum(1)
     squares_K, own = units_BRK.square().sum((0, 1)), image_sums_BK.square().sum()
-    sums = sum_over_processes(image_sums_BK.sum(0), squares_K, own, units_BRK.new_tensor(float(images)))
+    sums = sum_over_processes(image_sums_BK.sum(0), squares_K, own, units_BRK.new_full((), float(images)))
     sum_K, squares_K, own, count = sums
     mean_K = sum_K / (count * rows)
     deviation_K = (squares_K / (count * rows) - mean_K.square()).clamp(min=0).sqrt()

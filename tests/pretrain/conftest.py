@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pretrain.config import PretrainConfig, parse_run
 from pretrain.data.views import CropBox, view_kinds
@@ -94,16 +95,30 @@ def stack_boxes(boxes: Sequence[CropBox]) -> Tensor:
     return torch.tensor([list(box) for box in boxes])
 
 
-def take_step(config: PretrainConfig, networks: Networks, images: int, **options: Any) -> dict[str, Tensor]:
+def take_step(
+    config: PretrainConfig, networks: Networks, images: int, device: str = "cpu", **options: Any
+) -> dict[str, Tensor]:
     """A step on random images, whose views lie in different places, past the warm-up and the epochs of frozen layers."""
     kinds = view_kinds(config.views)
-    crops = [torch.randn(images, 3, kind.size, kind.size) for kind in kinds]
+    crops = [torch.randn(images, 3, kind.size, kind.size, device=device) for kind in kinds]
     boxes = [
         stack_boxes([CropBox(8 * view, 16 * image, 100, 80 + 4 * image, bool(image % 2)) for image in range(images)])
         for view in range(len(kinds))
     ]
     settings = step_settings(config, 4, 4 * max(1, config.optim.warmup_epochs) + 2)
     return training_step(networks.student, networks, crops, settings, boxes, **options)
+
+
+class NeverWaits(TorchFunctionMode):
+    """Fails where a copy waits for the device `meta`, which takes a GPU's place; to read a value from it fails by itself."""
+
+    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        made = function(*arguments, **(options or {}))
+        if isinstance(made, Tensor) and made.is_meta:
+            assert function not in (torch.tensor, torch.as_tensor, Tensor.new_tensor), "copies a number"
+            arrives = function is Tensor.to and not arguments[0].is_meta
+            assert not arrives or (options or {}).get("non_blocking"), "copies a tensor"
+        return made
 
 
 def after_step(patch: pytest.MonkeyPatch, number: int, act: Callable[[nn.Module, dict[str, Tensor]], None]) -> None:
