@@ -28,7 +28,6 @@ from torch import Tensor, nn
 
 from backbones.base import Tokens
 from backbones.spec import BackboneSpec, SwinSpec, ViTSpec
-from common.distributed import queued
 from pretrain.config import PretrainConfig
 from pretrain.heads import INITIAL_DEVIATION, Role
 from pretrain.methods import ALL_PATCHES, Border, SelfPatchConfig
@@ -40,13 +39,14 @@ _NORM_EPS = 1e-6
 
 
 @lru_cache(maxsize=64)
-def candidate_table(grid: tuple[int, int], window: int, border: Border = "wrap") -> Tensor:
+@torch.compiler.assume_constant_result
+def candidate_table(grid: tuple[int, int], window: int, border: Border = "wrap", device: torch.device | None = None) -> Tensor:
     """Candidates of each patch: the square window around it, without the patch itself (SelfPatch, section 3.1; get_local_index).
 
     With `wrap` the window goes round the image border on both axes, as in the authors' code; the paper speaks of adjacent patches
     and does not mention it. With `clamp`, ours, the window is moved inwards until it lies inside the image, so that every patch has
     as many candidates, all near it. The window's side is odd and at most the smaller side of the grid (h, w); with ALL_PATCHES
-    there is no border. Returns int64 [N, C], C = window^2 - 1, or N - 1.
+    there is no border. Returns int64 [N, C], C = window^2 - 1, or N - 1, which is made once, and is a constant of compiled networks.
     """
     h, w = grid
     patches_N1 = torch.arange(h * w)[:, None]
@@ -63,7 +63,7 @@ def candidate_table(grid: tuple[int, int], window: int, border: Border = "wrap")
         offsets = torch.arange(-radius, radius + 1)
         dy_W, dx_W = torch.cartesian_prod(offsets, offsets).unbind(1)
         window_NW = (y_N1 + dy_W) % h * w + (x_N1 + dx_W) % w
-    return window_NW[window_NW != patches_N1].view(h * w, -1)
+    return window_NW[window_NW != patches_N1].view(h * w, -1).to(device)
 
 
 def select_positives(patches_BND: Tensor, grid: tuple[int, int], window: int, k: int, border: Border = "wrap") -> Tensor:
@@ -71,7 +71,7 @@ def select_positives(patches_BND: Tensor, grid: tuple[int, int], window: int, k:
 
     The cosine is taken in float32 also under autocast: in bfloat16 it would choose others for an eighth of a ViT-S/16's patches.
     """
-    table_NC = queued(candidate_table(grid, window, border), patches_BND.device)
+    table_NC = candidate_table(grid, window, border, patches_BND.device)
     if not 1 <= k <= table_NC.shape[1]:
         raise ValueError(f"k={k} positives from {table_NC.shape[1]} candidates")
     with torch.autocast(patches_BND.device.type, enabled=False):

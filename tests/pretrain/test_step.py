@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pretrain.data.views import view_kinds
 from pretrain.networks import Networks, build_networks
 from pretrain.step import agree, all_finite, seed_step, wrap_student
 from tests.pretrain.conftest import NeverWaits, take_step, tiny_config
@@ -54,6 +55,17 @@ def test_a_step_does_not_wait_for_the_device(monkeypatch: pytest.MonkeyPatch, me
     take_step(config, networks, IMAGES, "meta")
     with NeverWaits():
         take_step(config, networks, IMAGES, "meta", diagnose=True)
+
+
+def test_the_teacher_compiles_as_a_whole() -> None:
+    """The table of candidates, made anew for each size of views, split SelfPatch's into 13 graphs; now it is a constant."""
+    config = tiny_config("selfpatch")
+    teacher = build_networks(config, CPU).teacher
+    crops = [torch.randn(2, 3, kind.size, kind.size) for kind in view_kinds(config.views)]
+    with torch.no_grad():
+        found, expected = torch.compile(teacher, fullgraph=True, backend="eager")(crops), teacher(crops)
+    for of_compiled, of_plain in zip(found.patches.views, expected.patches.views, strict=True):
+        assert torch.equal(of_compiled, of_plain)
 
 
 @pytest.mark.parametrize("method", ["moby", "moby_selfpatch"])
