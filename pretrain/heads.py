@@ -101,9 +101,7 @@ class BatchNorm(nn.BatchNorm1d):
         if not self.training or world_size() == 1:
             return super().forward(rows_RC).view_as(rows)
         values_RC = rows_RC.float()
-        count = all_reduce(torch.tensor(float(len(values_RC)), device=rows.device))
-        if count < 2:  # the variance of a single row is no number
-            raise ValueError("batch normalisation needs more than one image; raise train.batch_size")
+        count = len(values_RC) * world_size()  # `GlobalBatchSampler` gives all processes as many images
         mean_C = all_reduce(values_RC.sum(0)) / count
         variance_C = all_reduce((values_RC - mean_C).square().sum(0)) / count
         with torch.no_grad():

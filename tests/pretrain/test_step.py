@@ -52,6 +52,9 @@ def test_a_step_does_not_wait_for_the_device(monkeypatch: pytest.MonkeyPatch, me
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
     monkeypatch.setattr(networks.optimizer, "step", lambda: None)
+    # Batch normalisation over two processes.
+    monkeypatch.setattr("pretrain.heads.world_size", lambda: 2)
+    monkeypatch.setattr("pretrain.heads.all_reduce", lambda values: 2 * values)
     take_step(config, networks, IMAGES, "meta")
     with NeverWaits():
         take_step(config, networks, IMAGES, "meta", diagnose=True)
