@@ -77,8 +77,9 @@ def build_optimizer(network: nn.Module, decay_positions: bool = True) -> AdamW:
 def clip_each_gradient(parameters: Iterable[Tensor], max_norm: float) -> None:
     """Scale down every parameter's gradient by itself to at most `max_norm` (facebookresearch/dino 7c446df, utils.clip_gradients)."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    factors = [(max_norm / (norm + 1e-6)).clamp(max=1.0) for norm in torch._foreach_norm(gradients)]
-    torch._foreach_mul_(gradients, factors)
+    norms_P = torch.stack(torch._foreach_norm(gradients))
+    factors_P = (max_norm / (norms_P + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(gradients, factors_P.unbind())
 
 
 @torch.no_grad()
