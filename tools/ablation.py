@@ -24,7 +24,6 @@ from tools.ablation_runner.job import MODULE, JobOptions, is_finished
 from tools.ablation_runner.rows import (
     COCO_IMAGES,
     ROWS,
-    AblationRow,
     Scale,
     Table,
     choose_rows,
@@ -116,14 +115,13 @@ def plan_jobs(options: AblationOptions) -> list[Job]:
     With --dry-run, absent images count as COCO train2017, and no sample data is drawn. ValueError if data is absent, or if an option
     does not fit a recipe.
     """
-    rows = choose_rows(options.table, options.only)
-    recipes = dict.fromkeys(row.recipe for row in rows)
+    recipes = dict.fromkeys(choose_rows(options.table, options.only).values())
     for recipe in recipes:
-        _plan_recipe(recipe, options, rows, COCO_IMAGES)  # finds what is mistyped before torch is loaded to count the images
+        _plan_recipe(recipe, options, COCO_IMAGES)  # finds what is mistyped before torch is loaded to count the images
     if options.on_samples and not options.dry_run:
         draw_samples(SampleConfig(output=SAMPLE_FOLDER))
     images = _count_images(options)
-    jobs = [job for recipe in recipes for job in _plan_recipe(recipe, options, rows, images)]
+    jobs = [job for recipe in recipes for job in _plan_recipe(recipe, options, images)]
     if not options.dry_run:
         from eval.davis.data import DavisSplit, find_sequences
 
@@ -134,22 +132,22 @@ def plan_jobs(options: AblationOptions) -> list[Job]:
 
 def plan_other_jobs(options: AblationOptions, planned: Sequence[Job]) -> list[Job]:
     """The jobs of the rows that `--only` leaves out: an earlier command may have finished them."""
-    images = _count_images(options)
-    rows = choose_rows(options.table, [])
-    recipes = {row.recipe: None for row in rows if row.recipe not in {job.options.recipe for job in planned}}
     jobs = []
-    for recipe in recipes:
+    for recipe in dict.fromkeys(ROWS[options.table].values()):
+        if recipe in {job.options.recipe for job in planned}:
+            continue
         try:
-            jobs += _plan_recipe(recipe, options, rows, images)
+            jobs += _plan_recipe(recipe, options, planned[0].images)
         except ValueError as error:
             logger.debug("%s was never run with these options, which it refuses: %s", recipe, error)
     return jobs
 
 
-def _plan_recipe(recipe: str, options: AblationOptions, rows: Sequence[AblationRow], images: int) -> list[Job]:
+def _plan_recipe(recipe: str, options: AblationOptions, images: int) -> list[Job]:
     """A job for each seed."""
     published = parse_run([recipe])
     changes = tiny_changes(published) if options.scale == "tiny" else []
+    rows = tuple(name for name, own in choose_rows(options.table, options.only).items() if own == recipe)
     jobs = []
     seeds: Sequence[int | None] = options.seeds or [None]
     for seed in seeds:
@@ -163,13 +161,11 @@ def _plan_recipe(recipe: str, options: AblationOptions, rows: Sequence[AblationR
             pretraining=[*changes, *of_seed, *options.pretraining],
             evaluation=options.evaluation,
         )
+        unnamed.davis_config()  # refuses unknown options before any job starts
         config = unnamed.pretrain_config()
         found = departures(published, config, images)
         name = "-".join([recipe, *([DEPARTING] if found else []), *([] if seed is None else [f"seed{seed}"])])
-        job = dataclasses.replace(unnamed, name=name)
-        config.train.output = job.folder
-        job.davis_config()  # refuses unknown options before any job starts
-        jobs.append(Job(job, config, images, found, tuple(row.name for row in rows if row.recipe == recipe)))
+        jobs.append(Job(dataclasses.replace(unnamed, name=name), config, images, found, rows))
     return jobs
 
 
@@ -200,16 +196,17 @@ def run_ablation(options: AblationOptions) -> bool:
         return True
     left = [job for job in jobs if not job.finished]
     logger.info("%d jobs, of which %d are finished", len(jobs), len(jobs) - len(left))
-    if options.slurm and not options.report_only:
+    if options.report_only:
+        left = []
+    elif options.slurm:
         for job in left:
             launch(MODULE, job.options.arguments(), options)
         print("when they have ended, the same command with --report-only in place of --slurm writes the tables")  # noqa: T201
         return True
     with ExitStack() as held:
-        if not options.report_only:
-            for job in left:
-                held.enter_context(lock_folder(job.options.folder, LOCK_FILE))
-        failed = {} if options.report_only else _run_all(left, options)
+        for job in left:
+            held.enter_context(lock_folder(job.options.folder, LOCK_FILE))
+        failed = _run_all(left, options)
         try:
             _report(options, [*jobs, *plan_other_jobs(options, jobs)])
         finally:
@@ -293,14 +290,12 @@ def _report(options: AblationOptions, jobs: Sequence[Job]) -> None:
     from tools.ablation_runner.comparison import Compared, comparison_csv, comparison_full_csv, comparison_text
     from tools.summary import table_files, text_table
 
-    finished = {job.name: read_result(job.options.result) for job in jobs if job.finished}
-    published = published_rows(options.table)
     rows = []
-    for row in ROWS[options.table]:
-        own = [job for job in jobs if job.options.recipe == row.recipe and job.name in finished]
-        names = [job.name for job in own]
-        changes = own[0].departures if own else {}
-        rows.append(Compared(row, row.find_published(published), names, [finished[name] for name in names], changes))
+    for (name, recipe), published in zip(ROWS[options.table].items(), published_rows(options.table), strict=True):
+        finished = [job for job in jobs if job.options.recipe == recipe and job.finished]
+        results = {job.name: read_result(job.options.result) for job in finished}
+        changes = finished[0].departures if finished else {}
+        rows.append(Compared(name, recipe, published, results, changes))
     path = options.output / f"ablation_{options.table}.csv"
     write_text_atomically(path, comparison_csv(rows))
     write_text_atomically(options.output / f"ablation_{options.table}_full.csv", comparison_full_csv(rows))

@@ -10,7 +10,6 @@ from eval.tasks import BENCHMARKS
 from tables.reference import PublishedRow
 from tables.render import IN_FULL_ONLY, csv_file
 from tables.rows import printed, standing
-from tools.ablation_runner.rows import AblationRow
 from tools.summary import text_table
 
 METRIC = "J&F-Mean"
@@ -23,78 +22,60 @@ _HEADINGS = ("row", "run", "published", "measured", "spread", "seeds", "standing
 class Compared(NamedTuple):
     """A row of the ablation with its finished runs, one per seed."""
 
-    row: AblationRow
+    name: str
+    recipe: str
     published: PublishedRow
-    runs: list[str]  # names
-    results: list[Result]
-    departures: dict[str, str]  # How the pretraining departs from the published one.
+    results: dict[str, Result]  # by the names of the runs
+    departures: dict[str, str]  # how the pretraining departs from the published one
 
     @property
-    def mean(self) -> float | None:
-        """Mean J&F over the seeds, in percent."""
-        return statistics.mean(result.metrics[METRIC].value for result in self.results) if self.results else None
-
-    @property
-    def spread(self) -> float | None:
-        """Standard deviation of J&F over the seeds, in percent."""
-        values = [result.metrics[METRIC].value for result in self.results]
-        return statistics.stdev(values) if len(values) > 1 else None
-
-    @property
-    def standing(self) -> str:
-        """What the values are worth: `measured`, `deviating`, `subset` or `sample`."""
-        return ", ".join(dict.fromkeys(standing(result, "davis").removeprefix("measured-") for result in self.results))
-
-    @property
-    def pretraining(self) -> str:
-        if not self.runs:
-            return "not measured"
+    def departs(self) -> str:
         changes = "; ".join(f"{name} {change}" for name, change in self.departures.items())
-        return f"departs: {changes}" if changes else "the recipe's"
+        return f"departs: {changes}" if changes else ""
 
 
 def comparison_text(rows: Sequence[Compared]) -> str:
     """The comparison for the terminal, rounded as in the paper; the departures stand below it."""
     lines = []
     for compared in rows:
-        mean, spread = ("" if value is None else _PRINTED(value) for value in (compared.mean, compared.spread))
-        # Several runs differ in their seed only.
-        several = len(compared.runs) > 1
-        run = f"{compared.runs[0].rpartition('-seed')[0]}-seed..." if several else "".join(compared.runs)
-        published, count = compared.published.values[COLUMN], str(len(compared.runs) or "")
-        pretraining = "departs, see below" if compared.departures else compared.pretraining
-        lines.append((compared.row.name, run, published, mean, spread, count, compared.standing, pretraining))
-    departing = {compared.row.recipe: compared.pretraining for compared in rows if compared.departures}
-    remarks = "\n".join(f"{recipe} {text}" for recipe, text in departing.items())
+        record = _record(compared, _PRINTED, "departs, see below")
+        if len(compared.results) > 1:  # which differ in their seed only
+            record["run"] = f"{next(iter(compared.results)).rpartition('-seed')[0]}-seed..."
+        lines.append([record[heading] for heading in _HEADINGS])
+    departing = {compared.recipe: compared.departs for compared in rows if compared.departs}
+    remarks = "\n".join(f"{recipe} {departs}" for recipe, departs in departing.items())
     return f"{text_table(_HEADINGS, lines, _HEADINGS[2:6])}\n\n{remarks}".rstrip()
 
 
 def comparison_csv(rows: Sequence[Compared]) -> str:
     """The comparison as the paper prints it: percent to one decimal, and whether the pretraining departs from the published one."""
     descriptors = [name for name in rows[0].published.descriptors if name not in IN_FULL_ONLY]
-    records = [
-        _record(compared, _PRINTED) | {"pretraining": "departs" if compared.departures else compared.pretraining}
-        for compared in rows
-    ]
-    return csv_file(["row", *descriptors, *_HEADINGS[2:]], records)
+    return csv_file(["row", *descriptors, *_HEADINGS[2:]], [_record(compared, _PRINTED, "departs") for compared in rows])
 
 
 def comparison_full_csv(rows: Sequence[Compared]) -> str:
     """The comparison with all digits, the names of the runs, and how the pretraining departs from the published one."""
     header = ["row", *rows[0].published.descriptors, *_HEADINGS[2:6], "runs", *_HEADINGS[6:]]
-    return csv_file(header, [_record(compared, repr) for compared in rows])
+    return csv_file(header, [_record(compared, repr, compared.departs) for compared in rows])
 
 
-def _record(compared: Compared, text_of: Callable[[float], str]) -> dict[str, str]:
-    measured, spread = ("" if value is None else text_of(value) for value in (compared.mean, compared.spread))
+def _record(compared: Compared, text_of: Callable[[float], str], departs: str) -> dict[str, str]:
+    """The cells of a row: `text_of` writes its figures, and `departs` stands for a pretraining that departs from the published one.
+
+    Measured are the mean of J&F over the seeds, in percent, and its standard deviation.
+    """
+    results = compared.results.values()
+    values = [result.metrics[METRIC].value for result in results]
+    runs = " ".join(compared.results)
     return {
-        "row": compared.row.name,
+        "row": compared.name,
         **compared.published.descriptors,
+        "run": runs,
         "published": compared.published.values[COLUMN],
-        "measured": measured,
-        "spread": spread,
-        "seeds": str(len(compared.runs) or ""),
-        "runs": " ".join(compared.runs),
-        "standing": compared.standing,
-        "pretraining": compared.pretraining,
+        "measured": text_of(statistics.mean(values)) if values else "",
+        "spread": text_of(statistics.stdev(values)) if len(values) > 1 else "",
+        "seeds": str(len(values) or ""),
+        "runs": runs,
+        "standing": ", ".join(dict.fromkeys(standing(result, "davis").removeprefix("measured-") for result in results)),
+        "pretraining": (departs if compared.departures else "the recipe's") if values else "not measured",
     }

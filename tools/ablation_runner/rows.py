@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from pretrain.config import PretrainConfig
 from tables.layout import LAYOUTS
@@ -18,64 +18,34 @@ _NOT_COMPARED = ("method", "data", "train", "watch")
 _TRAIN_FIELDS = ("epochs", "batch_size", "precision")
 
 
-class AblationRow(NamedTuple):
-    """A row that can be measured."""
-
-    name: str  # The name that `--only` takes.
-    recipe: str  # its name in pretrain/recipes
-    published: dict[str, str]  # Descriptors that identify the published row.
-
-    def find_published(self, rows: list[PublishedRow]) -> PublishedRow:
-        """The row of the reference table; ValueError unless exactly one has the descriptors."""
-        found = [row for row in rows if self.published.items() <= row.descriptors.items()]
-        if len(found) != 1:
-            raise ValueError(
-                f"the row {self.name} matches {len(found)} rows of the reference table instead of 1: {self.published}"
-            )
-        return found[0]
-
-
-def _component(name: str, recipe: str, part: str, neighbours: str, k: str, aggregation: str) -> AblationRow:
-    return AblationRow(name, recipe, {"part": part, "neighbours": neighbours, "k": k, "aggregation": aggregation})
-
-
-def _combination(name: str, recipe: str, method: str, backbone: str, negatives: str) -> AblationRow:
-    return AblationRow(name, recipe, {"method": method, "backbone": backbone, "patch_negatives": negatives})
-
-
-_AVERAGE = "off (average pooling)"
-ROWS: dict[Table, tuple[AblationRow, ...]] = {
-    "components": (
-        _component("a", "coco_dino_vit_tiny", "a", "", "", ""),
-        _component("b-3x3", "coco_selfpatch_vit_tiny", "b", "3x3", "4", "on"),
-        _component("b-5x5", "coco_selfpatch_vit_tiny_window5", "b", "5x5", "4", "on"),
-        _component("b-all", "coco_selfpatch_vit_tiny_all", "b", "all", "4", "on"),
-        _component("c-k1", "coco_selfpatch_vit_tiny_k1", "c", "3x3", "1", "on"),
-        _component("c-k2", "coco_selfpatch_vit_tiny_k2", "c", "3x3", "2", "on"),
-        _component("c-k4", "coco_selfpatch_vit_tiny", "c", "3x3", "4", "on"),
-        _component("c-k8", "coco_selfpatch_vit_tiny_k8", "c", "3x3", "8", "on"),
-        _component("d-off", "coco_selfpatch_vit_tiny_average", "d", "3x3", "4", _AVERAGE),
-        _component("d-on", "coco_selfpatch_vit_tiny", "d", "3x3", "4", "on"),
-    ),
-    "compatibility": (
-        _combination("moby-ti16", "coco_moby_vit_tiny", "MoBY", "ViT-Ti/16", ""),
-        _combination(
-            "moby-selfpatch-ti16-no-negatives",
-            "coco_moby_selfpatch_vit_tiny_no_negatives",
-            "MoBY+SelfPatch",
-            "ViT-Ti/16",
-            "no",
-        ),
-        _combination("moby-selfpatch-ti16", "coco_moby_selfpatch_vit_tiny", "MoBY+SelfPatch", "ViT-Ti/16", "yes"),
-        _combination("moby-swin", "coco_moby_swin_tiny", "MoBY", "Swin-T", ""),
-        _combination("moby-selfpatch-swin", "coco_moby_selfpatch_swin_tiny", "MoBY+SelfPatch", "Swin-T", "yes"),
-        _combination("dino-ti16", "coco_dino_vit_tiny", "DINO", "ViT-Ti/16", ""),
-        _combination("dino-selfpatch-ti16", "coco_selfpatch_vit_tiny", "DINO+SelfPatch", "ViT-Ti/16", "no"),
-        _combination("dino-ti8", "coco_dino_vit_tiny8", "DINO", "ViT-Ti/8", ""),
-        _combination("dino-selfpatch-ti8", "coco_selfpatch_vit_tiny8", "DINO+SelfPatch", "ViT-Ti/8", "no"),
-    ),
+ROWS: dict[Table, dict[str, str]] = {
+    "components": {
+        "a": "coco_dino_vit_tiny",
+        "b-3x3": "coco_selfpatch_vit_tiny",
+        "b-5x5": "coco_selfpatch_vit_tiny_window5",
+        "b-all": "coco_selfpatch_vit_tiny_all",
+        "c-k1": "coco_selfpatch_vit_tiny_k1",
+        "c-k2": "coco_selfpatch_vit_tiny_k2",
+        "c-k4": "coco_selfpatch_vit_tiny",
+        "c-k8": "coco_selfpatch_vit_tiny_k8",
+        "d-off": "coco_selfpatch_vit_tiny_average",
+        "d-on": "coco_selfpatch_vit_tiny",
+    },
+    "compatibility": {
+        "moby-ti16": "coco_moby_vit_tiny",
+        "moby-selfpatch-ti16-no-negatives": "coco_moby_selfpatch_vit_tiny_no_negatives",
+        "moby-selfpatch-ti16": "coco_moby_selfpatch_vit_tiny",
+        "moby-swin": "coco_moby_swin_tiny",
+        "moby-selfpatch-swin": "coco_moby_selfpatch_swin_tiny",
+        "dino-ti16": "coco_dino_vit_tiny",
+        "dino-selfpatch-ti16": "coco_selfpatch_vit_tiny",
+        "dino-ti8": "coco_dino_vit_tiny8",
+        "dino-selfpatch-ti8": "coco_selfpatch_vit_tiny8",
+    },
 }
-"""In the order of the paper. Rows of one recipe share its run, also across the two tables."""
+"""The name that `--only` takes -> the recipe, for the rows of the reference table in its order.
+
+Rows of one recipe share its run, also across the two tables."""
 
 
 def published_rows(table: Table) -> list[PublishedRow]:
@@ -83,14 +53,14 @@ def published_rows(table: Table) -> list[PublishedRow]:
     return read_reference(next(layout for layout in LAYOUTS if layout.name == table))
 
 
-def choose_rows(table: Table, only: list[str]) -> list[AblationRow]:
-    """The rows with these names or recipes, or all rows, in the paper's order; ValueError for an unknown name lists the rows."""
+def choose_rows(table: Table, only: list[str]) -> dict[str, str]:
+    """The part of `ROWS` with these names or recipes, or all of it; ValueError for an unknown name lists the rows."""
     rows = ROWS[table]
-    known = {name for row in rows for name in (row.name, row.recipe)}
-    if unknown := [name for name in only if name not in known]:
-        names = ", ".join(row.name for row in rows)
-        raise ValueError(f"--only: no row {', '.join(unknown)} in the table {table}; its rows: {names} (or their recipes)")
-    return [row for row in rows if not only or row.name in only or row.recipe in only]
+    if unknown := [name for name in only if name not in rows and name not in rows.values()]:
+        raise ValueError(
+            f"--only: no row {', '.join(unknown)} in the table {table}; its rows: {', '.join(rows)} (or their recipes)"
+        )
+    return {name: recipe for name, recipe in rows.items() if not only or name in only or recipe in only}
 
 
 def tiny_changes(recipe: PretrainConfig) -> list[str]:
