@@ -21,26 +21,32 @@ STDOUT = "-"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertOptions:
-    """Convert any known checkpoint to a backbone file, or to another tool's layout, and report what was taken."""
+class SelectionOptions:
+    """What is meant of a checkpoint that does not say it itself."""
 
-    checkpoint: tyro.conf.Positional[Path]
-    """A backbone file, a model `timm:NAME`, or a checkpoint in one of the layouts above."""
-    output: tyro.conf.Positional[Path | None] = None
-    """The file to write; without it, the command only reports."""
     format: str = "auto"
     """The checkpoint's layout; `auto` finds it from the keys. `timm:NAME`: the weights of that model of timm, under any wrapper."""
     branch: str = "default"
     """Which of its networks to take; `default` is the one behind the published numbers."""
+    num_heads: int | None = None
+    """Attention heads per block, which the weights do not show; the default is what the layout says, or the published number for the
+    width, or one per 64 channels."""
     key: str = ""
     """The entry of the checkpoint to take, such as `model.ema`: the keys of nested dictionaries, joined by dots."""
     prefix: str = ""
     """Take the tensors whose names begin so, such as `module.encoder.`, without this beginning, and drop all others."""
     map: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Replace a part of the tensors' names, as OLD=NEW; may be given several times."""
-    num_heads: int | None = None
-    """Attention heads per block, which the weights do not show; the default is what the layout says, or the published number for the
-    width, or one per 64 channels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions(SelectionOptions):
+    """Convert any known checkpoint to a backbone file, or to another tool's layout, and report what was taken."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """A backbone file, a model `timm:NAME`, or a checkpoint in one of the layouts above."""
+    output: tyro.conf.Positional[Path | None] = None
+    """The file to write; without it, the command only reports."""
     to: Literal["backbone", "timm", "dino", "selfpatch"] = "backbone"
     """Write a backbone file, or a checkpoint for other tools (.safetensors, .pth or .pt)."""
     check: Path | None = None

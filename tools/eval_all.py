@@ -9,7 +9,6 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
@@ -20,9 +19,9 @@ from common.cli import SECTION, parse, run_command
 from common.files import check_name, lock_folder, remove_leftovers
 from common.launch import Command, LaunchOptions
 from eval.result import RESULT_FILE, read_result
-from eval.tasks import TASKS, named_tasks, optional_tasks
-from tools.convert_checkpoint import check_source
-from tools.evaluation import BACKBONE_FILE, LOCK_FILE, check_tasks, data_folders, task_arguments
+from eval.tasks import TASKS, named_tasks
+from tools.convert_checkpoint import SelectionOptions, check_source
+from tools.evaluation import BACKBONE_FILE, LOCK_FILE, arguments_of, check_tasks
 from tools.make_sample_data import SAMPLE_FOLDER, SampleConfig, draw_samples
 
 PROG = "bash tools/eval_all.sh"
@@ -31,7 +30,7 @@ logger = logging.getLogger("eval_all")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalAllOptions(LaunchOptions):
+class EvalAllOptions(SelectionOptions, LaunchOptions):
     """Evaluate one checkpoint on every task and write the tables; --TASK.OPTION VALUE gives any option of `python -m eval TASK`."""
 
     checkpoint: tyro.conf.Positional[Path]
@@ -52,18 +51,6 @@ class EvalAllOptions(LaunchOptions):
     """Use generated sample data (drawn into sample/) and shortened fine-tuning: this tries out the pipeline and measures nothing."""
     gpus: int | None = None
     """Processes per task, one per GPU. The default is NPROC_PER_NODE, else the number of GPUs, else 1; a Slurm job gets 1."""
-    format: str = "auto"
-    """The checkpoint's layout; `auto` finds it from the keys. `timm:NAME`: the weights of that model of timm, under any wrapper."""
-    branch: str = "default"
-    """Which of the checkpoint's networks to take; `default` is the one behind the published numbers."""
-    key: str = ""
-    """The entry of the checkpoint to take, such as `model.ema`: the keys of nested dictionaries, joined by dots."""
-    prefix: str = ""
-    """Take the tensors whose names begin so, such as `module.encoder.`, without this beginning, and drop all others."""
-    map: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Replace a part of the tensors' names, as OLD=NEW; may be given several times."""
-    num_heads: int | None = None
-    """Attention heads of the checkpoint's ViT, if neither its layout nor the published number for its width gives them."""
 
     def chosen_tasks(self) -> list[str]:
         """The tasks to run, in order; ValueError for a task that does not exist."""
@@ -127,19 +114,17 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
     folder = options.runs / check_name(options.name or run_name(options.checkpoint), "--name")
     is_function = is_function_name(options.checkpoint)  # which the tasks call themselves
     backbone = options.checkpoint if is_function else folder / BACKBONE_FILE
-    arguments = _arguments(options, tasks, task_options, backbone, folder)
+    given = {task: [*(TASKS[task].sample_options if options.sample else ()), *task_options[task]] for task in tasks}
+    arguments = arguments_of(options.tasks, given, SAMPLE_FOLDER if options.sample else options.data, backbone, folder)
     conversion = open_backbone(options.checkpoint, selection_of(options))
     check_tasks(arguments, conversion.spec)
     logger.info("checkpoint, data and options fit: %s", ", ".join(arguments))
-    if options.dry_run:
-        if not is_function:
-            print(f"# before: {_conversion_command(options, backbone)}")  # noqa: T201 - the command's own output
-        _launch_all(options, arguments, folder)
-        return True
-    if options.slurm:
-        if not is_function:
-            with lock_folder(folder, LOCK_FILE):
-                write_backbone(conversion, options.checkpoint, backbone)
+    if options.dry_run and not is_function:
+        print(f"# before: {_conversion_command(options, backbone)}")  # noqa: T201 - the command's own output
+    elif options.slurm and not is_function:
+        with lock_folder(folder, LOCK_FILE):
+            write_backbone(conversion, options.checkpoint, backbone)
+    if options.dry_run or options.slurm:
         _launch_all(options, arguments, folder)
         return True
     with lock_folder(folder, LOCK_FILE):
@@ -148,9 +133,9 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
             write_backbone(conversion, options.checkpoint, backbone)
         del conversion  # frees its weights while the tasks run
         statuses = {}
-        for task, given in arguments.items():
-            device = parse(TASKS[task].config, given, f"python -m eval {task}").device
-            statuses[task] = _run(task, [*given, *local_processes(options, device)])
+        for task, words in arguments.items():
+            device = parse(TASKS[task].config, words, f"python -m eval {task}").device
+            statuses[task] = _run(task, [*words, *local_processes(options, device)])
         try:
             first = _name_in_results(folder, statuses)
             files = make_tables(TablesConfig(runs=options.runs, output=options.results, first=first), PATIENCE)
@@ -159,19 +144,6 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
             logger.error("no tables: %s", error)
     print(summary(folder, statuses, files, [task for task in tasks if task not in arguments]))  # noqa: T201
     return bool(files) and not any(statuses.values())
-
-
-def _arguments(
-    options: EvalAllOptions, tasks: Sequence[str], task_options: Mapping[str, Sequence[str]], backbone: Path, folder: Path
-) -> dict[str, list[str]]:
-    """The arguments of each task, without those that are left out."""
-    own_data = [task for task in tasks if any(word.partition("=")[0] == "--data" for word in task_options[task])]
-    optional = optional_tasks(options.tasks).difference(own_data)
-    arguments = {}
-    for task, data in data_folders(tasks, optional, SAMPLE_FOLDER if options.sample else options.data).items():
-        given = [*(TASKS[task].sample_options if options.sample else ()), *task_options[task]]
-        arguments[task] = task_arguments(task, backbone, folder, data, given)
-    return arguments
 
 
 def _launch_all(options: EvalAllOptions, arguments: Mapping[str, Sequence[str]], folder: Path) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from backbones.layouts import Conversion
     from backbones.spec import BackboneSpec
 
+    Model = nn.Module | str | Path
+
 BACKBONE_FILE = "backbone.safetensors"
 LOCK_FILE = ".evaluation.lock"  # of a run's folder, into which a pretraining may write meanwhile
 
@@ -59,13 +61,19 @@ def data_folders(tasks: Sequence[str], optional: Container[str], data: Path) -> 
     return {task: folders[0] for task, folders in there.items() if folders}
 
 
-def task_arguments(task: str, backbone: Path, folder: Path, data: Path, given: Sequence[str]) -> list[str]:
-    """The arguments of `python -m eval TASK` in a run's folder, on the data in a folder.
+def arguments_of(
+    names: str, given: Mapping[str, Sequence[str]], data: Path, backbone: Path, folder: Path
+) -> dict[str, list[str]]:
+    """The arguments of `python -m eval TASK` in a run's folder, for the tasks that `names` stands for, but for those left out.
 
-    Those given come last, because the later of two values counts.
+    Those given for a task come last, because the later of two values counts.
     """
-    places = ("--backbone", str(backbone), "--data", str(data), "--output", str(folder / task))
-    return [*places, "--name", folder.name, *TASKS[task].default_options, *given]
+    own_data = [task for task, words in given.items() if any(word.partition("=")[0] == "--data" for word in words)]
+    arguments = {}
+    for task, place in data_folders(list(given), optional_tasks(names).difference(own_data), data).items():
+        places = ["--backbone", str(backbone), "--data", str(place), "--output", str(folder / task)]
+        arguments[task] = [*places, "--name", folder.name, *TASKS[task].default_options, *given[task]]
+    return arguments
 
 
 def check_tasks(arguments: Mapping[str, Sequence[str]], spec: "BackboneSpec | None" = None) -> None:
@@ -93,14 +101,14 @@ def check_tasks(arguments: Mapping[str, Sequence[str]], spec: "BackboneSpec | No
 
 
 def arguments_for(
-    model: "nn.Module | str | Path",
+    model: "Model",
     tasks: str | Sequence[str],
     data: Path,
     folder: Path,
     name: str,
     options: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, list[str]]:
-    """`task_arguments` of each task for a call from Python; ValueError for a task or an option that does not exist."""
+    """`arguments_of` for a call from Python; ValueError for a task or an option that does not exist."""
     names = tasks if isinstance(tasks, str) else ",".join(tasks)
     chosen = named_tasks(names)
     if unused := [task for task in options if task not in chosen]:
@@ -108,45 +116,45 @@ def arguments_for(
     stated = [f"{task}.{key}" for task in options for key in options[task] if key in ("backbone", "output", "name")]
     if stated:
         raise ValueError(f"options {', '.join(stated)}: leave them out; these are arguments of the call itself")
-    given, device = ["--name", check_name(name, "name")], _device_arguments(model)
-    backbone = _function_of(model) or folder / BACKBONE_FILE
-    own_data = [task for task in options if "data" in options[task]]
-    arguments = {
-        task: task_arguments(
-            task,
-            backbone,
-            folder,
-            place,
-            # Tasks that train the network run in processes of their own, one for each GPU.
-            [*given, *([] if TASKS[task].fine_tunes else device), *as_arguments(options.get(task, {}))],
-        )
-        for task, place in data_folders(chosen, optional_tasks(names).difference(own_data), data).items()
-    }
+    check_name(name, "name")
+    backbone = folder / BACKBONE_FILE
+    devices: list[torch.device] = []
+    if not isinstance(model, str | Path):
+        devices = [weight.device for weight in model.parameters() if weight.device.type == "cuda"]
+    elif is_function_name(Path(model)):
+        backbone = Path(model)  # which the tasks call themselves
+    given = {}
+    for task in chosen:
+        # Tasks that train the network run in processes of their own, one for each GPU.
+        device = ["--device", str(devices[0])] if devices and not TASKS[task].fine_tunes else []
+        given[task] = ["--name", name, *device, *as_arguments(options.get(task, {}))]
+    arguments = arguments_of(names, given, data, backbone, folder)
     check_tasks(arguments)
     return arguments
 
 
-def _function_of(model: "nn.Module | str | Path") -> Path | None:
-    """The name of a function, which the tasks call themselves; None for anything else."""
-    return Path(model) if isinstance(model, str | Path) and is_function_name(Path(model)) else None
+def opened(model: "Model", weights: "Mapping[str, torch.Tensor]", chosen: "Selection") -> "Conversion":
+    from backbones.convert import open_backbone
+    from backbones.memory import convert_network
 
-
-def _device_arguments(model: "nn.Module | str | Path") -> list[str]:
-    """The GPU of a network in memory, where it has one."""
     if isinstance(model, str | Path):
-        return []
-    device = next((weight.device for weight in model.parameters()), None)
-    return ["--device", str(device)] if device is not None and device.type == "cuda" else []
+        return open_backbone(Path(model), chosen)
+    return convert_network(model, weights, chosen)
 
 
-def _write_backbone(model: "nn.Module | str | Path", conversion: "Conversion", output: Path, epoch: int) -> None:
+def _write_backbone(model: "Model", conversion: "Conversion", folder: Path, epoch: int, tasks: Iterable[str]) -> None:
+    """Write the run's backbone file; for a function and a network of an own architecture, which no file can hold, only check."""
     from backbones.memory import write_network
     from tools.runs import write_backbone
 
-    if isinstance(model, str | Path):
-        write_backbone(conversion, Path(model), output)
-    else:
-        write_network(conversion, type(model).__name__, epoch, output)
+    with lock_folder(folder, LOCK_FILE):
+        if isinstance(model, str | Path):
+            if not is_function_name(Path(model)):
+                write_backbone(conversion, Path(model), folder / BACKBONE_FILE)
+        elif isinstance(conversion.spec, FunctionSpec):
+            _check_own(conversion, folder, tasks)
+        else:
+            write_network(conversion, type(model).__name__, epoch, folder / BACKBONE_FILE)
 
 
 def _check_own(conversion: "Conversion", folder: Path, tasks: Iterable[str]) -> None:
@@ -167,8 +175,8 @@ def _check_own(conversion: "Conversion", folder: Path, tasks: Iterable[str]) -> 
 
 @contextmanager
 def prepared(
-    model: "nn.Module | str | Path", folder: Path, arguments: Mapping[str, Sequence[str]], chosen: "Selection", epoch: int
-) -> Iterator[dict[str, list[str]]]:
+    model: "Model", folder: Path, arguments: Mapping[str, list[str]], chosen: "Selection", epoch: int
+) -> Iterator[Mapping[str, list[str]]]:
     """Check everything for all processes, write the backbone file, and give the arguments with which the tasks take the backbone.
 
     No file can hold a network of an own architecture: in this block, the tasks take it by a name. All processes raise the first one's
@@ -178,40 +186,25 @@ def prepared(
     from common.distributed import gather_objects, rank, world_size
 
     weights = {} if isinstance(model, str | Path) else weights_of(model)
-    outcome: tuple[OSError | ValueError | None, bool] = None, False
+    failure: OSError | ValueError | None = None
+    is_function = False
     if rank() == 0:
         try:
             conversion = opened(model, weights, chosen)
             check_tasks(arguments, conversion.spec)
-            is_own = isinstance(conversion.spec, FunctionSpec) and not isinstance(model, str | Path)
-            with lock_folder(folder, LOCK_FILE):
-                if is_own:
-                    _check_own(conversion, folder, arguments)
-                elif _function_of(model) is None:
-                    _write_backbone(model, conversion, folder / BACKBONE_FILE, epoch)
-            outcome = None, is_own
+            _write_backbone(model, conversion, folder, epoch, arguments)
+            is_function = isinstance(conversion.spec, FunctionSpec)
         except (OSError, ValueError) as error:
-            outcome = error, False
-    failure, is_own = gather_objects(outcome)[0]
+            failure = error
+    failure, is_function = gather_objects((failure, is_function))[0]
     if failure:
         raise failure
-    given = {task: list(words) for task, words in arguments.items()}
-    if not is_own:
-        yield given
+    if isinstance(model, str | Path) or not is_function:
+        yield arguments
         return
-    assert not isinstance(model, str | Path)
     shared = gather_objects(dict(weights) if rank() == 0 else {})[0] if world_size() > 1 else None
     with held_network(model, epoch, shared) as name:
-        yield {task: [*words, "--backbone", name] for task, words in given.items()}
-
-
-def opened(model: "nn.Module | str | Path", weights: "Mapping[str, torch.Tensor]", chosen: "Selection") -> "Conversion":
-    from backbones.convert import open_backbone
-    from backbones.memory import convert_network
-
-    if isinstance(model, str | Path):
-        return open_backbone(Path(model), chosen)
-    return convert_network(model, weights, chosen)
+        yield {task: [*words, "--backbone", name] for task, words in arguments.items()}
 
 
 def run_task(task: str, arguments: Sequence[str]) -> None:
