@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -19,8 +19,6 @@ from eval.registry import Task
 from eval.result import SAMPLE_MARKER
 from eval.tasks import TASKS, named_tasks, optional_tasks
 from tools.stray_data import find_archives, find_elsewhere, repair_command
-
-State = Literal["not examined", "absent", "problems", "sample data", "subset", "complete"]
 
 _ORDER = ("missing", "misplaced", "damaged", "wrong", "subset", "note")
 _WIDTH = 110
@@ -67,7 +65,7 @@ class DatasetReport:
     examined: bool  # not if the user named other tasks only
     present: bool  # whether there is anything in its folder
     sample: bool  # whether `tools/make_sample_data.py` drew it
-    findings: tuple[Finding, ...] = ()
+    findings: list[Finding]
 
     @property
     def folder(self) -> Path:
@@ -78,7 +76,7 @@ class DatasetReport:
         return [finding for finding in self.findings if finding.is_problem]
 
     @property
-    def state(self) -> State:
+    def state(self) -> str:
         if not self.examined:
             return "not examined"
         if self.problems:
@@ -100,21 +98,14 @@ class DatasetReport:
             "name": self.task.dataset,
             "data": str(self.data),
             "folder": str(self.folder),
-            "downloads": [
-                {"address": download.address, "into": str(self.data / download.into)} for download in self.task.downloads
-            ],
+            "downloads": [{"address": one.address, "into": str(self.data / one.into)} for one in self.task.downloads],
             "asked": self.asked,
             "examined": self.examined,
             "present": self.present,
             "sample": self.sample,
             "findings": [
-                {
-                    **dataclasses.asdict(finding),
-                    "what": finding.text,
-                    "problem": finding.is_problem,
-                    "count": len(finding.names) or 1,
-                }
-                for finding in self.findings
+                dataclasses.asdict(one) | {"what": one.text, "problem": one.is_problem, "count": len(one.names) or 1}
+                for one in self.findings
             ],
             "state": self.state,
             "usable": self.is_usable if self.examined else None,
@@ -137,26 +128,24 @@ def examine_all(config: DoctorConfig) -> list[DatasetReport]:
 
 def _examine(config: DoctorConfig, task: Task, asked: bool, examined: bool) -> DatasetReport:
     folder = config.data / task.folder
-    report = DatasetReport(
+    present, findings = folder.is_dir(), []
+    if examined:
+        elsewhere = find_elsewhere(task, config.data)
+        # If the content is elsewhere, findings about the folder would only repeat this for every file.
+        present = present and not elsewhere and any(folder.iterdir())
+        found = task.load("data", "examine")(folder, config.deep, config.jobs) if present else []
+        for finding in (*elsewhere, *found, *find_archives(task, config.data)):
+            findings.append(dataclasses.replace(finding, advice=repair_command(finding, folder) or finding.advice))
+        findings.sort(key=lambda finding: _ORDER.index(finding.kind))
+    return DatasetReport(
         task=task,
         data=config.data,
         asked=asked,
         examined=examined,
-        present=folder.is_dir(),
+        present=present,
         sample=(folder / SAMPLE_MARKER).exists(),
+        findings=findings,
     )
-    if not examined:
-        return report
-    elsewhere = find_elsewhere(task, config.data)
-    # If the content is elsewhere, findings about the folder would only repeat this for every file.
-    examines = report.present and not elsewhere and any(folder.iterdir())
-    found = task.load("data", "examine")(folder, config.deep, config.jobs) if examines else []
-    findings = [
-        dataclasses.replace(finding, advice=repair_command(finding, folder) or finding.advice)
-        for finding in (*elsewhere, *found, *find_archives(task, config.data))
-    ]
-    findings.sort(key=lambda finding: _ORDER.index(finding.kind))
-    return dataclasses.replace(report, present=examines, findings=tuple(findings))
 
 
 def is_healthy(reports: Sequence[DatasetReport]) -> bool:
@@ -185,19 +174,22 @@ def render(reports: Sequence[DatasetReport], deep: bool, names_shown: int, colou
 
 
 def _dataset(report: DatasetReport, names_shown: int, colours: bool) -> Iterator[str]:
-    title = f"{report.task.dataset} ({report.task.name}), {report.folder}"
-    state, colour = _state(report)
+    title, (state, colour) = f"{report.task.dataset} ({report.task.name}), {report.folder}", _state(report)
     yield f"{_BOLD}{title}{_PLAIN}: {colour}{state}{_PLAIN}" if colours else f"{title}: {state}"
+    indent = " " * _INDENT
     for finding in report.findings:
         text = f"{finding.text} ({len(finding.names):,})" if finding.names else finding.text
         if finding.names and names_shown:
             text += f": {', '.join(finding.names[:names_shown])}{', ...' if len(finding.names) > names_shown else ''}"
-        yield _entry(finding.kind, text)
+        label = f"  {finding.kind:<{_INDENT - 2}}"
+        yield textwrap.fill(
+            text, _WIDTH, initial_indent=label, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
         if finding.advice:
-            yield f"{'':{_INDENT}}-> {finding.advice}"  # on one line, so that commands can be copied
+            yield f"{indent}-> {finding.advice}"  # on one line, so that commands can be copied
     if report.state == "absent":
         for download in report.task.downloads:
-            yield f"{'':{_INDENT}}-> get {download.address} and unpack it in {report.data / download.into}"
+            yield f"{indent}-> get {download.address} and unpack it in {report.data / download.into}"
 
 
 def _state(report: DatasetReport) -> tuple[str, str]:
@@ -214,15 +206,7 @@ def _state(report: DatasetReport) -> tuple[str, str]:
     }[report.state]
 
 
-def _entry(label: str, text: str) -> str:
-    first, rest = f"  {label:<{_INDENT - 2}}", " " * _INDENT
-    return textwrap.fill(
-        text, _WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
-    )
-
-
 def main(argv: Sequence[str]) -> int:
-    """Examine the data sets and print the report. Return 1 if something asked for is not usable."""
     folders = ", ".join(f"{task.name} ({task.dataset} in {task.folder})" for task in TASKS.values())
     description = f"{(DoctorConfig.__doc__ or '').splitlines()[0]} Tasks: {folders}."
     config = parse(DoctorConfig, argv, "python tools/check_data.py", description)
@@ -231,13 +215,9 @@ def main(argv: Sequence[str]) -> int:
     print(render(reports, config.deep, config.names, colours))  # noqa: T201 - the command's output
     healthy = is_healthy(reports)
     if config.json is not None:
-        content = {
-            "data": str(config.data),
-            "deep": config.deep,
-            "healthy": healthy,
-            "datasets": [report.to_dict() for report in reports],
-        }
-        write_text_atomically(config.json, json.dumps(content, indent=1) + "\n")
+        content = {"data": str(config.data), "deep": config.deep, "healthy": healthy}
+        datasets = [report.to_dict() for report in reports]
+        write_text_atomically(config.json, json.dumps(content | {"datasets": datasets}, indent=1) + "\n")
     return 0 if healthy else 1
 
 

@@ -86,28 +86,20 @@ def download(address: str, target: Path, md5: str = "") -> None:
     from eval.image_checks import text_damage
 
     pooch.get_logger().setLevel("WARNING")
-    unverified = target.with_name(f"{target.name}.unverified")
+    get = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=_TIMEOUT_S)
+
+    def get_and_verify(url: str, file: str, _: object) -> None:
+        get(url, file, None)
+        if text_damage(Path(file)).startswith("web pages"):
+            raise ValueError(f"{url}: the answer is a web page instead of the file; open the address in a browser")
+        if difference := md5_difference(Path(file), md5):
+            raise ValueError(f"{url}: {difference}; the download was removed. The published file or its address has changed")
+
     try:
-        # pooch writes to a temporary file and renames it; a broken connection is an error.
-        pooch.retrieve(
-            address,
-            known_hash=None,
-            fname=unverified.name,
-            path=target.parent,
-            downloader=pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=_TIMEOUT_S),
-        )
+        # pooch gives the downloader a temporary file, which it renames afterwards; a broken connection is an error.
+        pooch.retrieve(address, known_hash=None, fname=target.name, path=target.parent, downloader=get_and_verify)
     except OSError as error:  # the base of all errors of requests
         raise ValueError(f"{address}: the download failed ({error}); the same command starts it again") from error
-    try:
-        if text_damage(unverified).startswith("web pages"):
-            raise ValueError(f"{address}: the answer is a web page instead of the file; open the address in a browser")
-        if difference := md5_difference(unverified, md5):
-            raise ValueError(
-                f"{address}: {difference}; the download was removed. The published file or its address has changed"
-            )
-        unverified.replace(target)
-    finally:
-        unverified.unlink(missing_ok=True)
 
 
 def md5_difference(path: Path, md5: str) -> str:
@@ -119,7 +111,6 @@ def md5_difference(path: Path, md5: str) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Fetch a checkpoint and print its report, or list all of them."""
     options = parse(FetchOptions, argv, PROG)
     rows = read_checkpoints(options.table)
     if options.list:

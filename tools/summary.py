@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from eval.findings import first_few
 from eval.progress import duration
 from eval.result import RESULT_FILE, read_result
 from tables.headline import SEPARATOR
@@ -22,37 +23,30 @@ def summary(folder: Path, statuses: Mapping[str, int], tables: Sequence[Path], l
         tables: The files of the tables made from the results.
         left_out: The tasks whose data is missing.
     """
-    paths = {task: folder / task / RESULT_FILE for task in statuses}
-    results = {task: read_result(paths[task]) for task, status in statuses.items() if not status}
-    failed = [task for task, status in statuses.items() if status]
-    missing = [f"{task}: left out, since its data is missing" for task in left_out]
-    # A result in the folder of a failed task was made from other inputs: a table with it is not shown as this command's.
-    earlier = [task for task in failed if paths[task].is_file()]
-    lines = missing + [
-        f"{task}  failed with status {statuses[task]}, see above; another --name keeps runs apart" for task in failed
-    ]
+    failed, earlier, differing, files = [], [], [], []
+    for task, status in statuses.items():
+        path = folder / task / RESULT_FILE
+        if status:
+            failed.append(f"{task}  failed with status {status}, see above; another --name keeps runs apart")
+            # A result in the folder of a failed task was made from other inputs: a table with it is not shown as this command's.
+            if path.is_file():
+                earlier.append(task)
+            continue
+        result = read_result(path)
+        if result.protocol.deviations:
+            names = first_few(sorted(result.protocol.deviations), _DEVIATIONS_SHOWN)
+            differing.append(f"{task}: differs from the published protocol in {names}")
+        files.append((task, duration(result.wall_time_s), f"{result.peak_memory_bytes / 2**30:.1f} GiB", str(path)))
+    lines = [f"{task}: left out, since its data is missing" for task in left_out] + failed
     if earlier:
         lines.append(f"{SUMMARY_PAGE} is not shown here, since it holds an earlier result of {', '.join(earlier)}")
-    lines += [
-        f"{task}: differs from the published protocol in {_shortened(sorted(result.protocol.deviations))}"
-        for task, result in results.items()
-        if result.protocol.deviations
-    ]
-    files = [
-        (task, duration(result.wall_time_s), f"{result.peak_memory_bytes / 2**30:.1f} GiB", str(paths[task]))
-        for task, result in results.items()
-    ]
+    small_table = ""
+    for page in tables:
+        if page.name == SUMMARY_PAGE and files and not earlier:
+            small_table = page.read_text(encoding="utf-8").partition(SEPARATOR)[0].rstrip()
     files += [(label, "", "", path) for label, path in table_files(tables)]
-    parts = [
-        *(_small_table(path) for path in tables if path.name == SUMMARY_PAGE and results and not earlier),
-        "\n".join(lines),
-        text_table(("what", "time", "memory", "file"), files, ("time", "memory")),
-    ]
-    return "\n\n".join(part for part in parts if part)
-
-
-def _small_table(page: Path) -> str:
-    return page.read_text(encoding="utf-8").partition(SEPARATOR)[0].rstrip()
+    listing = text_table(("what", "time", "memory", "file"), files, ("time", "memory"))
+    return "\n\n".join(part for part in (small_table, "\n".join(lines + differing), listing) if part)
 
 
 def table_files(tables: Sequence[Path]) -> list[tuple[str, str]]:
@@ -83,8 +77,3 @@ def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Co
         preserve_whitespace=True,
     )
     return "\n".join(line.rstrip() for line in text.splitlines())
-
-
-def _shortened(names: Sequence[str]) -> str:
-    hidden = len(names) - _DEVIATIONS_SHOWN
-    return ", ".join(names[:_DEVIATIONS_SHOWN]) + (f" and {hidden} more" if hidden > 0 else "")
