@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.cli import as_arguments, expanded, parse
-from common.strict_yaml import parse_yaml
+from common.strict import parse_yaml
 from pretrain.methods import (
     METHODS,
     Count,

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from common.files import check_name
 from common.images import read_file, read_lines
-from common.strict_xml import parse_xml
+from common.strict import parse_xml
 from eval.findings import Finding, about, refuse
 from eval.image_checks import are_inside, by_opencv, damage_findings, look_at_all, size_findings
 from eval.object_discovery import TASK

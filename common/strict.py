@@ -1,13 +1,15 @@
-"""YAML that says each thing once, and no more than is written."""
+"""YAML and XML from anywhere, such as recipes and annotations of images: what stands for more than is written is refused."""
 
 import re
 from collections import Counter
 from collections.abc import Hashable
 from typing import Any
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser, fromstring
 
 import yaml
 
 _LARGEST_TEXT = 1_000_000  # characters, for which YAML takes seconds
+_MOST_BYTES = 1 << 20  # of XML
 
 
 def parse_yaml(text: str) -> Any:
@@ -51,3 +53,22 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
+def parse_xml(content: bytes, root_tag: str) -> Element:
+    """The root of a small XML document, which has this tag; ValueError for any other one."""
+    if len(content) > _MOST_BYTES:
+        raise ValueError(f"{len(content):,} bytes; {_MOST_BYTES:,} are the most that are read")
+    try:
+        root: Element = fromstring(content, XMLParser(target=_WithoutTypes()))
+    except (ParseError, LookupError) as error:  # LookupError: of an encoding that nobody knows
+        raise ValueError(f"not XML ({error})") from error
+    if root.tag != root_tag:
+        raise ValueError(f"an XML file of another kind, <{root.tag[:40]}> instead of <{root_tag}>")
+    return root
+
+
+class _WithoutTypes(TreeBuilder):
+    def doctype(self, *_: object) -> None:
+        """Refuse a document type, whose entities can expand without end."""
+        raise ValueError("it declares a document type; refused")
