@@ -1,25 +1,22 @@
 """The texts of the page: the tables with links, the sections of comparable results, and a record of each result."""
 
 import json
-import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import groupby
 from typing import Any
 
-from backbones.spec import architecture_name
+from common.cli import as_arguments
 from eval.registry import Benchmark
 from eval.result import Result
 from eval.tasks import BENCHMARKS
 from tables.collect import Measurement
-from tables.comparability import benchmark_differences, conditions_of, deviations_of, footnotes_of
+from tables.comparability import benchmark_differences, conditions_of, footnotes_of
 from tables.layout import benchmarks_of
 from tables.rows import VERDICTS, Cell, Row, Status, Table, standing
 
-_COVERAGE = {"full": "the whole split", "subset": "a part of the split", "sample": "generated sample data in its format"}
 _DIRTY = "-dirty"
 
 _DERIVED_OPTIONS = frozenset({"batch"})
@@ -85,16 +82,6 @@ class Group:
         data = f"{dataset.name} {dataset.split}"
         return data if data.startswith(self.benchmark.title) else f"{self.benchmark.title}: {data}"
 
-    @property
-    def summary(self) -> str:
-        """Data and protocol of all measurements, as a sentence."""
-        result = self.measurements[0].result
-        data, protocol = result.datasets["test"], result.protocol
-        deviations = sorted(deviations_of(result, self.benchmark.key))
-        deviating = f", deviating in {', '.join(deviations)}" if deviations else ""
-        words = f"{data.num_items} items, {_COVERAGE[data.coverage]}; protocol {protocol.name} version {protocol.version}"
-        return f"{words}{deviating}."
-
 
 def group_results(measurements: Sequence[Measurement]) -> list[Group]:
     """The groups of comparable results, in the order of the benchmarks, then of their first result."""
@@ -136,32 +123,14 @@ def make_record(measurement: Measurement) -> dict[str, Any]:
     result = measurement.result
     code, dirty = result.environment.code.removesuffix(_DIRTY), result.environment.code.endswith(_DIRTY)
     remark = "The code had changes that no commit holds." if dirty else ""
-    files = {name: page_path(measurement, path) for name, path in result.artefacts.items()}
-    details = {
-        "Settings of the protocol": result.protocol.settings,
-        "Options of the task": result.config,
-        "Package versions": result.environment.packages,
-        "Backbone's shape": result.backbone.spec,
-        "Files beside the result": files,
-    }
     return {
         "measurement": measurement,
         "title": f"{measurement.name} · {' and '.join(benchmark.title for benchmark in benchmarks_of(result))}",
         "verdicts": _verdicts(result),
-        "metrics": [
-            {
-                "name": name,
-                "value": repr(float(metric.value)) if math.isfinite(metric.value) else "no value",
-                "unit": f"{metric.unit}, {'higher' if metric.higher_is_better else 'lower'} is better",
-                "interval": " to ".join(f"{end:.2f}" for end in metric.interval_95),
-            }
-            for name, metric in result.metrics.items()
-        ],
         "deviations": [
             line for name, values in sorted(result.protocol.deviations.items()) for line in _deviation(name, *values)
         ],
-        "facts": _facts(measurement),
-        "details": [(title, [(name, _text(value)) for name, value in pairs.items()]) for title, pairs in details.items()],
+        "files": {name: page_path(measurement, path) for name, path in result.artefacts.items()},
         "checkout": "" if code == "unknown" else f"git checkout {code}",
         "remark": "The result does not state the commit of the code." if code == "unknown" else remark,
         "command": reproduction_command(result),
@@ -180,48 +149,12 @@ def _verdicts(result: Result) -> list[tuple[Status, str]]:
 def _deviation(name: str, published: Any, used: Any) -> list[tuple[str, str, str]]:
     """Setting, published and used value; for a setting with parts, those of each part that differs."""
     if not (isinstance(published, dict) and isinstance(used, dict)):
-        return [(name, _text(published), _text(used))]
+        return [(name, text_of(published), text_of(used))]
     parts = {part: (published.get(part, "none"), used.get(part, "none")) for part in (*published, *used)}
     return [line for part, values in parts.items() if values[0] != values[1] for line in _deviation(f"{name}.{part}", *values)]
 
 
-def _facts(measurement: Measurement) -> list[tuple[str, str, bool]]:
-    """Label, text, and whether the text is set as code, because it is a name or a digest."""
-    result = measurement.result
-    backbone, source, environment = result.backbone, result.backbone.source, result.environment
-    epoch = source.get("epoch", -1)
-    processes = f", {environment.world_size} processes" if environment.world_size > 1 else ""
-    facts = [
-        ("Result file", measurement.path, True),
-        ("Protocol", f"{result.protocol.name}, version {result.protocol.version}", False),
-    ]
-    for role, dataset in sorted(result.datasets.items()):
-        label = {"test": "Tested on", "train": "Trained on"}.get(role, role)
-        words = f"{dataset.name} {dataset.split}, {_COVERAGE[dataset.coverage]}: {dataset.num_items} items"
-        facts += [(label, words, False), (f"{label}, SHA-256 of the listing", dataset.listing_sha256, True)]
-    origin = f"{source.get('file_name')}: format {source.get('format')}, branch {source.get('branch')}, "
-    return [
-        *facts,
-        ("Backbone", f"{backbone.name}, {architecture_name(backbone.spec)}", False),
-        ("Backbone file, SHA-256", backbone.sha256, True),
-        ("Converted from", origin + (f"epoch {epoch}" if epoch >= 0 else "epoch not stated"), False),
-        *([("Pretrained", _pretrained(source), False)] if source.get("log") else []),
-        ("Checkpoint, SHA-256", str(source.get("sha256", "not stated")), "sha256" in source),
-        ("Seed", str(result.seed), False),
-        ("Device", f"{environment.device}{processes}", False),
-        ("Wall time, h:mm:ss", str(timedelta(seconds=round(result.wall_time_s))), False),
-        ("Peak memory", f"{result.peak_memory_bytes / 2**30:.2f} GiB", False),
-        ("Code, commit", environment.code, True),
-        ("Inputs, SHA-256", result.inputs_sha256, True),
-    ]
-
-
-def _pretrained(source: Mapping[str, Any]) -> str:
-    recipe, data = (source.get(name) or "not stated" for name in ("recipe", "pretraining_data"))
-    return f"recipe {recipe}, data {data}, log {source['log']}"
-
-
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -235,7 +168,5 @@ def reproduction_command(result: Result) -> str:
     lines = [f"python -m eval {result.task}"]
     for name, value in (result.config | gpus).items():
         if value is not None and name not in _DERIVED_OPTIONS:
-            option, text = f"--{name.replace('_', '-')}", value if isinstance(value, str) else json.dumps(value)
-            # `=` keeps a value that begins with a dash from being read as an option.
-            lines.append(shlex.join([f"{option}={text}"] if text.startswith("-") else [option, text]))
+            lines.append(shlex.join(as_arguments({name.replace("_", "-"): value})))
     return " \\\n    ".join(lines)

@@ -3,17 +3,21 @@
 import base64
 import hashlib
 import logging
+import math
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
 
+from backbones.spec import architecture_name
 from eval.tasks import BENCHMARKS
+from tables.comparability import deviations_of
 from tables.compare import RESAMPLES
 from tables.make import REPORT_FILE, Tables
 from tables.render import rounded
-from tables.report.data import group_results, make_grid, make_record, make_section, verdict_of
+from tables.report.data import group_results, make_grid, make_record, make_section, text_of, verdict_of
 from tables.report.pictures import PictureBudget, galleries, make_films
 from tables.report.plots import item_charts, training_curves
 from tables.report.pretraining import pretrainings
@@ -43,6 +47,39 @@ def render_report(made: Tables, *, max_picture_mb: float, max_films: int) -> str
     if budget.omitted:
         message = "%s leaves out %d picture(s) beyond --max-picture-mb %g and names them"
         logger.warning(message, REPORT_FILE, len(budget.omitted), max_picture_mb)
+    style, script = ((_WEB / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    page = (
+        _environment()
+        .get_template("report.html")
+        .render(
+            grids=[make_grid(table) for table in made.tables if table.rows],
+            benchmarks=BENCHMARKS,
+            headlines=made.headlines,
+            pretrainings=pretrained,
+            baseline=made.baseline,
+            resamples=RESAMPLES,
+            sections=[
+                {
+                    **make_section(group, groups),
+                    "charts": item_charts(group),
+                    "films": films[group.anchor],
+                    "galleries": pictures[group.anchor],
+                    "curves": training_curves(group),
+                }
+                for group in groups
+            ],
+            records=[make_record(measurement) for measurement in measurements],
+            num_backbones=len({measurement.result.backbone.sha256 for measurement in measurements}),
+            style=Markup(style),  # our own files, not the user's text
+            script=Markup(script),
+            style_digest=_digest(style),
+            script_digest=_digest(script),
+        )
+    )
+    return _UNSEEN.sub(" ", page)
+
+
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_WEB),
         autoescape=True,
@@ -51,36 +88,19 @@ def render_report(made: Tables, *, max_picture_mb: float, max_films: int) -> str
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {
-        "code_spans": _code_spans,
-        **{"rounded": rounded, "printed": printed, "signed": signed, "verdict": verdict_of},
-    }
-    style, script = ((_WEB / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    page = environment.get_template("report.html").render(
-        grids=[make_grid(table) for table in made.tables if table.rows],
-        benchmarks=BENCHMARKS,
-        headlines=made.headlines,
-        pretrainings=pretrained,
-        baseline=made.baseline,
-        resamples=RESAMPLES,
-        sections=[
-            {
-                **make_section(group, groups),
-                "charts": item_charts(group),
-                "films": films[group.anchor],
-                "galleries": pictures[group.anchor],
-                "curves": training_curves(group),
-            }
-            for group in groups
-        ],
-        records=[make_record(measurement) for measurement in measurements],
-        num_backbones=len({measurement.result.backbone.sha256 for measurement in measurements}),
-        style=Markup(style),  # our own files, not the user's text
-        script=Markup(script),
-        style_digest=_digest(style),
-        script_digest=_digest(script),
+    environment.filters.update(
+        architecture=architecture_name,
+        code_spans=_code_spans,
+        deviations=deviations_of,
+        duration=lambda seconds: timedelta(seconds=round(seconds)),
+        printed=printed,
+        rounded=rounded,
+        signed=signed,
+        text=text_of,
+        verdict=verdict_of,
     )
-    return _UNSEEN.sub(" ", page)
+    environment.tests["finite"] = math.isfinite
+    return environment
 
 
 def _code_spans(text: str) -> Markup:
