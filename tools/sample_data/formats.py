@@ -184,32 +184,9 @@ CROWD_MEMBERS = 4
 CROWD_MEMBER_SIZE = 26  # long side in pixels
 ATTEMPTS = 40  # to find a free place; a thing without one is left out, which never happens to the first
 
-# Supercategory: official ids, which leave gaps between 1 and 90, and names.
-_COCO_CATEGORIES = """
-person: 1 person
-vehicle: 2 bicycle, 3 car, 4 motorcycle, 5 airplane, 6 bus, 7 train, 8 truck, 9 boat
-outdoor: 10 traffic light, 11 fire hydrant, 13 stop sign, 14 parking meter, 15 bench
-animal: 16 bird, 17 cat, 18 dog, 19 horse, 20 sheep, 21 cow, 22 elephant, 23 bear, 24 zebra, 25 giraffe
-accessory: 27 backpack, 28 umbrella, 31 handbag, 32 tie, 33 suitcase
-sports: 34 frisbee, 35 skis, 36 snowboard, 37 sports ball, 38 kite, 39 baseball bat, 40 baseball glove, 41 skateboard, 42 surfboard
-sports: 43 tennis racket
-kitchen: 44 bottle, 46 wine glass, 47 cup, 48 fork, 49 knife, 50 spoon, 51 bowl
-food: 52 banana, 53 apple, 54 sandwich, 55 orange, 56 broccoli, 57 carrot, 58 hot dog, 59 pizza, 60 donut, 61 cake
-furniture: 62 chair, 63 couch, 64 potted plant, 65 bed, 67 dining table, 70 toilet
-electronic: 72 tv, 73 laptop, 74 mouse, 75 remote, 76 keyboard, 77 cell phone
-appliance: 78 microwave, 79 oven, 80 toaster, 81 sink, 82 refrigerator
-indoor: 84 book, 85 clock, 86 vase, 87 scissors, 88 teddy bear, 89 hair drier, 90 toothbrush
-"""
-
-
-def coco_categories() -> list[dict[str, Any]]:
-    """The `categories` entry of a COCO annotation file."""
-    groups = [line.split(": ") for line in _COCO_CATEGORIES.strip().splitlines()]
-    members = [(group, *member.split(" ", 1)) for group, listed in groups for member in listed.split(", ")]
-    return [{"supercategory": group, "id": int(number), "name": name} for group, number, name in members]
-
-
-CATEGORY_IDS: dict[str, int] = {entry["name"]: entry["id"] for entry in coco_categories()}
+COCO_CATEGORIES: list[dict[str, Any]] = json.loads(Path(__file__).with_name("coco_categories.json").read_text(encoding="utf-8"))
+"""The official ones, as in an annotation file."""
+CATEGORY_IDS: dict[str, int] = {entry["name"]: entry["id"] for entry in COCO_CATEGORIES}
 
 
 def draw_coco(root: Path, rng: np.random.Generator, train_images: int, val_images: int) -> None:
@@ -238,7 +215,7 @@ def draw_coco_split(folder: Path, rng: np.random.Generator, image_ids: range, na
         "licenses": [{"id": 1, "name": "see skimage.data", "url": "https://scikit-image.org"}],
         "images": images,
         "annotations": annotations,
-        "categories": coco_categories(),
+        "categories": COCO_CATEGORIES,
     }
 
 
