@@ -33,22 +33,19 @@ class CheckConfig:
 
 def main(argv: Sequence[str]) -> int:
     """Write the tables, or compare the results."""
-    return _check(argv[1:]) if argv[:1] == ["check"] else _make(argv)
-
-
-def _make(argv: Sequence[str]) -> int:
+    if argv[:1] == ["check"]:
+        return _check(parse(CheckConfig, argv[1:], "python -m tables check"))
     description = f"{TablesConfig.__doc__} `python -m tables check --help`: say which results may not be compared."
     for path in make_tables(parse(TablesConfig, argv, "python -m tables", description)):
         print(path)  # noqa: T201 - the command's own output
     return 0
 
 
-def _check(argv: Sequence[str]) -> int:
+def _check(config: CheckConfig) -> int:
     """Compare the results of every benchmark with that of the first row, and the results within every row.
 
     Published rows are left out: the tables mark the results that are not comparable with them.
     """
-    config = parse(CheckConfig, argv, "python -m tables check")
     rows = _chosen(collect(config.runs), config.names)
     lines = [line for row in rows for line in _within(row, config.allow)]
     first: dict[Slot, Measurement] = {}

@@ -6,6 +6,7 @@ Every value stands in a macro that says what it is (`\pbSample`, `\pbBest`, ...)
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 
 from eval.tasks import BENCHMARKS
 from tables.render import plain, rounded
@@ -24,28 +25,7 @@ _ESCAPES = str.maketrans(
     | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "–": "--", "`": ""}
 )
 
-MACROS = r"""% What the figures of the tables are; change these to print them in another way.
-% Published, as printed in the source.
-\newcommand{\pbPublished}[1]{#1}
-% Measured here, on the whole benchmark by the published protocol.
-\newcommand{\pbMeasured}[1]{#1\textsuperscript{m}}
-% Measured here, no benchmark numbers: by a deviating protocol, on a part of the benchmark, on sample data.
-\newcommand{\pbDeviating}[1]{\textit{[#1]}\textsuperscript{deviating}}
-\newcommand{\pbSubset}[1]{\textit{[#1]}\textsuperscript{subset}}
-\newcommand{\pbSample}[1]{\textit{[#1]}\textsuperscript{sample}}
-% Best and second of the benchmark numbers in a column; one that does not compete.
-\newcommand{\pbBest}[1]{\textbf{#1}}
-\newcommand{\pbSecond}[1]{\underline{#1}}
-\newcommand{\pbIncomparable}[1]{#1\textsuperscript{\ensuremath{\ddagger}}}
-% Mean, standard deviation and number of seeds.
-\newcommand{\pbSpread}[3]{#1\,\ensuremath{\pm}\,#2 (n=#3)}
-% Figure and its 95 % interval over resampled items.
-\newcommand{\pbInterval}[3]{#1\textsubscript{#2--#3}}
-% Difference from the baseline; significant by a paired test over items.
-\newcommand{\pbDelta}[1]{ (#1)}
-\newcommand{\pbSignificantDelta}[1]{ (#1\textsuperscript{*})}
-"""
-"""The content of `macros.tex`."""
+MACROS = (Path(__file__).parent / MACROS_FILE).read_text(encoding="utf-8")
 
 _LEGEND = (
     r"\textsuperscript{m}: measured here; the other upright figures are as published. \textit{[In brackets]}: measured here, not a "

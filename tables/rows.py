@@ -155,11 +155,10 @@ def build_table(layout: Layout, published: Sequence[PublishedRow], evaluated: Se
             places = dict.fromkeys(slot_of(column, dataset) for column in layout.columns)
             slots = {place: recipe.slots[place] for place in places if place in recipe.slots}
             if slots:
-                measured.append((dataset, recipe.name, _measured_row(layout, recipe, slots, dataset)))
+                measured.append(_measured_row(layout, recipe, slots, dataset))
+    measured.sort(key=lambda own: own.descriptors.get("dataset", ""))  # of one data set, they stay in the order of their names
     last = {one.descriptors["backbone"]: number for number, one in enumerate(rows)}
-    numbered = [*enumerate(rows)]
-    for _, _, own in sorted(measured, key=lambda found: found[:2]):
-        numbered.append((last.get(own.descriptors["backbone"], len(rows)), own))
+    numbered = [*enumerate(rows), *((last.get(own.descriptors["backbone"], len(rows)), own) for own in measured)]
     return Table(layout=layout, rows=[one for _, one in sorted(numbered, key=lambda pair: pair[0])])
 
 

@@ -48,18 +48,10 @@ def _pretraining(results: Sequence[Measurement], budget: PictureBudget) -> dict[
         problem = (
             f"{_FOLDER}/log.jsonl beside the results {error}; tools/eval_all.sh copies it there from a checkpoint's folder"
         )
-    facts = {
-        "Recipe": source.get("recipe", ""),
-        "Data": source.get("pretraining_data", ""),
-        "Epochs": str(source["epoch"]) if source["epoch"] >= 0 else "",
-        "Seed": str(source["seed"]) if source.get("seed", -1) >= 0 else "",
-        "Log": source["log"],
-    }
     return {
         "anchor": anchor,
         "measurement": first,
         "results": results,
-        "facts": [(label, text or "not stated") for label, text in facts.items()],
         "plots": plots,
         "pictures": pictures,
         "problem": problem,
