@@ -158,7 +158,7 @@ def run_or_launch(
         check(rest)
     command = Command(module=module, arguments=tuple(rest))
     if options.slurm:
-        return _submit(command, options)
+        return submit(command, options)
     if options.gpus is not None and "WORLD_SIZE" in os.environ:
         raise ValueError(f"--gpus {options.gpus} inside of torchrun: leave it out, or unset WORLD_SIZE")
     torchrun = ["common.launch", "--standalone", "--nproc-per-node", str(options.gpus or 1), "-m", module, *rest]
@@ -168,7 +168,8 @@ def run_or_launch(
     os.execv(sys.executable, [sys.executable, "-m", *torchrun])
 
 
-def _submit(command: Command, options: LaunchOptions) -> int:
+def submit(command: Command, options: LaunchOptions) -> int:
+    """Queue a command as a Slurm job, or print the job with `--dry-run`."""
     from submitit.slurm import slurm
 
     processes = options.gpus or 1

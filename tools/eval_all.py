@@ -137,7 +137,9 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
             device = parse(TASKS[task].config, words, f"python -m eval {task}").device
             statuses[task] = _run(task, [*words, *local_processes(options, device)])
         try:
-            first = _name_in_results(folder, statuses)
+            succeeded = [task for task, status in statuses.items() if not status]
+            # An option of a task may have changed what its result calls the run.
+            first = read_result(folder / succeeded[0] / RESULT_FILE).backbone.name if succeeded else ""
             files = make_tables(TablesConfig(runs=options.runs, output=options.results, first=first), PATIENCE)
         except ValueError as error:
             files = []
@@ -155,12 +157,6 @@ def _launch_all(options: EvalAllOptions, arguments: Mapping[str, Sequence[str]],
     places = ("--runs", str(options.runs), "--output", str(options.results), "--first", folder.name)
     makes_tables = Command(module="tables", arguments=places)
     print(f"{'# ' if options.dry_run else ''}when they have ended: {makes_tables}")  # noqa: T201 - the command's own output
-
-
-def _name_in_results(folder: Path, statuses: Mapping[str, int]) -> str:
-    """What the results of the run call it, which an option of a task may have changed; empty if no task succeeded."""
-    succeeded = [task for task, status in statuses.items() if not status]
-    return read_result(folder / succeeded[0] / RESULT_FILE).backbone.name if succeeded else ""
 
 
 def _conversion_command(options: EvalAllOptions, output: Path) -> str:

@@ -32,7 +32,8 @@ LOCK_FILE = ".evaluation.lock"  # of a run's folder, into which a pretraining ma
 logger = logging.getLogger(__name__)
 
 _ROOT = Path(__file__).resolve().parent.parent
-_ELSEWHERE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # a process's place among those of another program
+GROUP_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun and Slurm (through submitit) tell a process about the others of its program."""
 
 
 def data_folders(tasks: Sequence[str], optional: Container[str], data: Path) -> dict[str, Path]:
@@ -215,7 +216,7 @@ def run_task(task: str, arguments: Sequence[str]) -> None:
     from common.launch import LaunchOptions
     from tools.runs import local_processes
 
-    environment = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
+    environment = {name: value for name, value in os.environ.items() if name not in GROUP_VARIABLES}
     environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, [environment.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "eval", task, *arguments, *local_processes(LaunchOptions())]
     if status := subprocess.run(command, check=False, env=environment).returncode:

@@ -1,6 +1,5 @@
 """The folder and the processes of a run, for the evaluation of one checkpoint and for the ablations."""
 
-import dataclasses
 import logging
 import os
 import shutil
@@ -15,9 +14,8 @@ from backbones.file import TIMM_PREFIX, is_backbone_file, is_timm_name, read_bac
 from backbones.layouts import Conversion
 from backbones.layouts.patchbench import PATCHBENCH
 from backbones.spec import is_function_name
-from common.cli import USER_ERROR, as_arguments
 from common.files import file_sha256, write_atomically
-from common.launch import Command, LaunchOptions, run_or_launch
+from common.launch import Command, LaunchOptions, submit
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +38,7 @@ def write_backbone(conversion: Conversion, checkpoint: Path, output: Path) -> No
     An existing file from the same checkpoint stays; ValueError if it comes from another one. What a pretraining of ours left to look
     at beside its checkpoint is copied, too.
     """
+    source = conversion.source
     if output.exists():
         if not _is_of(output, conversion, checkpoint):
             way_out = f"choose another --name, or remove {output.parent}"
@@ -49,16 +48,9 @@ def write_backbone(conversion: Conversion, checkpoint: Path, output: Path) -> No
         logger.info("%s is a backbone file already: %s", checkpoint, conversion.spec)
     else:
         write_conversion(conversion, checkpoint, output)
-        logger.info(
-            "%s: %s, branch %s -> %s: %s",
-            checkpoint,
-            conversion.source.format,
-            conversion.source.branch,
-            output,
-            conversion.spec,
-        )
-    if conversion.source.format == PATCHBENCH.name:
-        _copy_figures(checkpoint.parent, conversion.source.epoch, output.parent / PRETRAINING_FOLDER)
+        logger.info("%s: %s, branch %s -> %s: %s", checkpoint, source.format, source.branch, output, conversion.spec)
+    if source.format == PATCHBENCH.name:
+        _copy_figures(checkpoint.parent, source.epoch, output.parent / PRETRAINING_FOLDER)
 
 
 def _copy_figures(pretraining: Path, epoch: int, output: Path) -> None:
@@ -80,9 +72,7 @@ def _is_of(output: Path, conversion: Conversion, checkpoint: Path) -> bool:
 def launch(module: str, arguments: Sequence[str], options: LaunchOptions) -> None:
     """Submit `python -m MODULE ARGUMENTS` as a Slurm job if the options ask for it; print it otherwise."""
     if options.slurm:
-        values = {item.name: getattr(options, item.name) for item in dataclasses.fields(LaunchOptions)}
-        given = as_arguments({name: value for name, value in values.items() if value not in (None, False, [])})
-        run_or_launch(module, [*arguments, *given], lambda _: USER_ERROR)  # never called, since the options ask for Slurm
+        submit(Command(module=module, arguments=tuple(arguments)), options)
     else:
         print(Command(module=module, arguments=(*arguments, *local_processes(options))))  # noqa: T201 - a dry run's output
 

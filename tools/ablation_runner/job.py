@@ -3,7 +3,6 @@
 Each step continues or keeps what an earlier start left.
 """
 
-import dataclasses
 import json
 import logging
 import os
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.cli import parse
+from common.cli import as_arguments, parse
 from common.files import file_sha256, parse_json, write_text_atomically
 from common.launch import run_or_launch
 from eval.davis.config import DavisConfig
@@ -20,15 +19,13 @@ from eval.propagation.protocol import OF_DINO
 from eval.result import RESULT_FILE
 from eval.tasks import TASKS
 from pretrain.config import PretrainConfig, parse_run
+from tools.evaluation import BACKBONE_FILE, GROUP_VARIABLES
 
 logger = logging.getLogger(__name__)
 
 MODULE = "tools.ablation_runner"
 RECORD_FILE = "ablation.json"
 RECORD_VERSION = 1
-
-# What torchrun and Slurm (through submitit) tell a process about the others.
-_GROUP_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,28 +50,23 @@ class JobOptions:
 
     def pretrain_config(self) -> PretrainConfig:
         """The config of the pretraining; ValueError if a change does not fit the recipe."""
-        own = [f"data.path={self.images}", f"train.output={self.folder}"]
-        return parse_run([self.recipe, *as_options([*own, *self.pretraining])])
+        places = as_arguments({"data.path": self.images, "train.output": self.folder})
+        return parse_run([self.recipe, *places, *as_options(self.pretraining)])
 
     def davis_config(self) -> DavisConfig:
         """The config of the evaluation; ValueError if an option is unknown, or the figures would not be of the published protocol."""
-        own = [
-            f"backbone={self.folder / 'backbone.safetensors'}",
-            f"data={self.davis}",
-            f"output={self.result.parent}",
-            f"name={self.name}",
-        ]
-        config = parse(DavisConfig, as_options([*own, *self.evaluation]), "python -m eval davis")
+        backbone, output = self.folder / BACKBONE_FILE, self.result.parent
+        own = as_arguments({"backbone": backbone, "data": self.davis, "output": output, "name": self.name})
+        config = parse(DavisConfig, [*own, *as_options(self.evaluation)], "python -m eval davis")
         if config.protocol not in OF_DINO:
             raise ValueError(f"protocol={config.protocol}: the published rows are of DINO's; leave it out")
         return config
 
     def arguments(self) -> list[str]:
         arguments = []
-        for item in dataclasses.fields(self):
-            value = getattr(self, item.name)
+        for name, value in vars(self).items():
             values = value if isinstance(value, list) else [str(value)]
-            arguments += [f"--{item.name}", *values] if values else []
+            arguments += [f"--{name}", *values] if values else []
         return arguments
 
 
@@ -87,25 +79,30 @@ def as_options(settings: Sequence[str]) -> list[str]:
     return [f"--{setting.lstrip('-')}" for setting in settings]
 
 
-def run_job(options: JobOptions) -> None:
+def main(argv: Sequence[str]) -> int:
+    return run_or_launch(MODULE, argv, run_job)
+
+
+def run_job(argv: Sequence[str]) -> int:
     """Do what is left of a job. Under torchrun or Slurm all processes pretrain, and the first one does the rest."""
+    options = parse(JobOptions, argv, f"python -m {MODULE}")
     # These load torch.
     from backbones.convert import open_backbone
     from pretrain.data.sources import images_of_folder
     from pretrain.run import pretrain
-    from tools.evaluation import BACKBONE_FILE
     from tools.runs import write_backbone
 
     checkpoint = pretrain(options.pretrain_config())
     if int(os.environ.get("RANK", "0")) > 0:
-        return
-    for variable in _GROUP_VARIABLES:
+        return 0
+    for variable in GROUP_VARIABLES:
         # From here on this process works alone.
         os.environ.pop(variable, None)
     write_backbone(open_backbone(checkpoint), checkpoint, options.folder / BACKBONE_FILE)
     TASKS["davis"].load("task", "evaluate")(options.davis_config())
     record = _record(options, len(images_of_folder(options.images).names))
     write_text_atomically(options.folder / RECORD_FILE, json.dumps(record, indent=1) + "\n")
+    return 0
 
 
 def is_finished(options: JobOptions, images: int) -> bool:
@@ -126,12 +123,3 @@ def _record(options: JobOptions, images: int) -> dict[str, Any]:
         "images": images,
         "result_sha256": file_sha256(options.result),
     }
-
-
-def main(argv: Sequence[str]) -> int:
-    return run_or_launch(MODULE, argv, _run)
-
-
-def _run(argv: Sequence[str]) -> int:
-    run_job(parse(JobOptions, argv, f"python -m {MODULE}"))
-    return 0
