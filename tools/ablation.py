@@ -130,19 +130,6 @@ def plan_jobs(options: AblationOptions) -> list[Job]:
     return jobs
 
 
-def plan_other_jobs(options: AblationOptions, planned: Sequence[Job]) -> list[Job]:
-    """The jobs of the rows that `--only` leaves out: an earlier command may have finished them."""
-    jobs = []
-    for recipe in dict.fromkeys(ROWS[options.table].values()):
-        if recipe in {job.options.recipe for job in planned}:
-            continue
-        try:
-            jobs += _plan_recipe(recipe, options, planned[0].images)
-        except ValueError as error:
-            logger.debug("%s was never run with these options, which it refuses: %s", recipe, error)
-    return jobs
-
-
 def _plan_recipe(recipe: str, options: AblationOptions, images: int) -> list[Job]:
     """A job for each seed."""
     published = parse_run([recipe])
@@ -206,24 +193,18 @@ def run_ablation(options: AblationOptions) -> bool:
     with ExitStack() as held:
         for job in left:
             held.enter_context(lock_folder(job.options.folder, LOCK_FILE))
-        failed = _run_all(left, options)
+        failed = {}
+        for number, job in enumerate(left, start=1):
+            logger.info("job %d of %d: %s, for the rows %s", number, len(left), job.name, ", ".join(job.rows))
+            if status := _run(job, options):
+                logger.error("%s: failed with status %d, see above; going on with the others", job.name, status)
+                failed[job.name] = status
         try:
-            _report(options, [*jobs, *plan_other_jobs(options, jobs)])
+            _report(options, jobs[0].images)
         finally:
             for name, status in failed.items():
                 print(f"failed with status {status}: {name}; the same command tries it again")  # noqa: T201
     return not failed
-
-
-def _run_all(jobs: Sequence[Job], options: AblationOptions) -> dict[str, int]:
-    """Run the jobs one after another, also after a failure. Return the exit status of each failed job, by name."""
-    failed = {}
-    for number, job in enumerate(jobs, start=1):
-        logger.info("job %d of %d: %s, for the rows %s", number, len(jobs), job.name, ", ".join(job.rows))
-        if status := _run(job, options):
-            logger.error("%s: failed with status %d, see above; going on with the others", job.name, status)
-            failed[job.name] = status
-    return failed
 
 
 def _run(job: Job, options: AblationOptions) -> int:
@@ -267,16 +248,15 @@ def job_listing(jobs: Sequence[Job], images_per_second: float | None) -> str:
         lines.append((job.name, ", ".join(job.rows), state, *counts, _peta(work.flops), time))
     total = duration(sum(left) / flops_per_second)
     lines.append(("left to do", "", f"{len(left)} jobs", "", "", "", "", _peta(sum(left)), total))
-    departing = [
-        f"{job.name} departs from its recipe: {', '.join(f'{name} {change}' for name, change in job.departures.items())}"
-        for job in of_recipe.values()
-        if job.departures
-    ]
-    explanation = (
+    remarks = [
         f"Time is the FLOPs of the pretraining divided by a speed: {basis}. A job that has begun counts in full; the evaluation "
         "on DAVIS is not included."
-    )
-    return "\n".join([text_table(_LISTING, lines, _LISTING[3:]), "", explanation, *departing])
+    ]
+    for job in of_recipe.values():
+        if job.departures:
+            changes = ", ".join(f"{name} {change}" for name, change in job.departures.items())
+            remarks.append(f"{job.name} departs from its recipe: {changes}")
+    return "\n".join([text_table(_LISTING, lines, _LISTING[3:]), "", *remarks])
 
 
 def _peta(flops: float) -> str:
@@ -284,17 +264,23 @@ def _peta(flops: float) -> str:
     return f"{peta:,.0f}" if peta >= 100 else f"{peta:.3g}"
 
 
-def _report(options: AblationOptions, jobs: Sequence[Job]) -> None:
+def _report(options: AblationOptions, images: int) -> None:
     """Write the comparison of all rows, including those that an earlier command ran, and the tables of all results."""
     from tables.make import PATIENCE, TablesConfig, make_tables
     from tools.ablation_runner.comparison import Compared, comparison_csv, comparison_full_csv, comparison_text
     from tools.summary import table_files, text_table
 
+    finished = {}
+    for recipe in dict.fromkeys(ROWS[options.table].values()):
+        try:
+            finished[recipe] = [job for job in _plan_recipe(recipe, options, images) if job.finished]
+        except ValueError as error:
+            logger.debug("%s was never run with these options, which it refuses: %s", recipe, error)
+            finished[recipe] = []
     rows = []
     for (name, recipe), published in zip(ROWS[options.table].items(), published_rows(options.table), strict=True):
-        finished = [job for job in jobs if job.options.recipe == recipe and job.finished]
-        results = {job.name: read_result(job.options.result) for job in finished}
-        changes = finished[0].departures if finished else {}
+        results = {job.name: read_result(job.options.result) for job in finished[recipe]}
+        changes = finished[recipe][0].departures if results else {}
         rows.append(Compared(name, recipe, published, results, changes))
     path = options.output / f"ablation_{options.table}.csv"
     write_text_atomically(path, comparison_csv(rows))

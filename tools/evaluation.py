@@ -82,16 +82,12 @@ def check_tasks(arguments: Mapping[str, Sequence[str]], spec: "BackboneSpec | No
 
     One ValueError names them all, and the tasks that are possible with the data that is there.
     """
-
-    def check(task: str) -> None:
-        config: Any = parse(TASKS[task].config, arguments[task], f"python -m eval {task}")
-        if spec is not None:
-            TASKS[task].load("task", "check")(config, spec)
-
     problems, possible = [], []
-    for task in arguments:
+    for task, words in arguments.items():
         try:
-            check(task)
+            config: Any = parse(TASKS[task].config, words, f"python -m eval {task}")
+            if spec is not None:
+                TASKS[task].load("task", "check")(config, spec)
             possible.append(task)
         except ValueError as error:
             problems.append(f"--{task}: {as_typed(str(error), task)}")

@@ -3,9 +3,9 @@
 import functools
 import json
 import logging
-import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,19 +114,18 @@ def _is_drawn(root: Path, marker: dict[str, Any]) -> bool:
 
 def _draw_one(root: Path, draw: Callable[[Path], None], marker: dict[str, Any]) -> None:
     """Draw a set into a temporary folder beside its place, then move it there."""
+    root.parent.mkdir(parents=True, exist_ok=True)
     for leftover in root.parent.glob(f".{root.name}.*.tmp"):  # of killed processes
         shutil.rmtree(leftover)
-    temporary = root.with_name(f".{root.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    try:
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}.", suffix=".tmp", dir=root.parent) as temporary:
+        drawn = Path(temporary) / root.name  # whose permissions are the usual ones
+        drawn.mkdir()
         with names_file(root):
-            draw(temporary)
-            (temporary / SAMPLE_MARKER).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
+            draw(drawn)
+            (drawn / SAMPLE_MARKER).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
         if root.exists():
             shutil.rmtree(root)
-        temporary.rename(root)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        drawn.rename(root)
 
 
 def main(argv: Sequence[str]) -> int:

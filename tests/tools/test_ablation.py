@@ -188,6 +188,8 @@ def test_two_rows_fill_their_places_in_the_table_and_are_not_run_again(
     assert AVERAGE in (tmp_path / "results" / "components.csv").read_text()
     stamps = {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()}
     assert run_main(main, command).output() == shown
+    # The rows of an earlier command are in the comparison, too.
+    assert run_main(main, arguments(ablation_data, tmp_path, "--only a --report-only")).output() == shown
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()} == stamps
 
 
