@@ -33,7 +33,7 @@ class CollectionError(ValueError):
         self.problems = problems
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Measurement:
     """A result and where it was found."""
 

@@ -16,9 +16,6 @@ from typing import Any, NamedTuple
 from eval.result import Result
 from eval.tasks import BENCHMARKS
 
-AS_PUBLISHED = "as published"
-AS_PRETRAINED = "as pretrained"
-
 HEADS = "heads"
 FIELDS = (HEADS, "protocol", "dataset", "settings")  # The names of a difference's field, up to the first dot.
 
@@ -63,7 +60,7 @@ def conditions_of(result: Result, benchmark: str) -> dict[str, str]:
 def heads_of(result: Result) -> str:
     """Whether the network was evaluated with the attention heads of its pretraining."""
     used, pretrained = result.protocol.settings.get("num_heads"), result.backbone.spec.get("num_heads")
-    return AS_PRETRAINED if used in (None, pretrained) else f"{used} instead of {pretrained}"
+    return "as pretrained" if used in (None, pretrained) else f"{used} instead of {pretrained}"
 
 
 def benchmark_differences(first: Result, second: Result, benchmark: str, allowed: Collection[str] = ()) -> list[Difference]:
@@ -111,7 +108,7 @@ def _datasets(result: Result) -> dict[str, str]:
 
 
 def _compare(first: Mapping[str, str], second: Mapping[str, str]) -> list[Difference]:
-    pairs = {name: (first.get(name, AS_PUBLISHED), second.get(name, AS_PUBLISHED)) for name in (*first, *second)}
+    pairs = {name: (first.get(name, "as published"), second.get(name, "as published")) for name in (*first, *second)}
     return [Difference(name, *values) for name, values in pairs.items() if values[0] != values[1]]
 
 

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from common.files import lock_folder, remove_leftovers, write_text_atomically
@@ -81,14 +80,13 @@ def _join(runs: Path, baseline: str | None, first: str) -> tuple[list[Evaluated]
 def build_tables(runs: Path, baseline: str | None = None, first: str = "") -> Tables:
     """Read the results and the reference tables, join, compare and test them; ValueError as for `_join`."""
     # These need numpy and the tasks' files of single items.
-    from tables.significance import add_intervals, interval_from, items_reader
+    from tables.significance import add_intervals, interval_from
 
     evaluated, tables = _join(runs, baseline, first)
-    items_of = items_reader()
     if baseline is not None:
-        add_intervals(tables, items_of)
+        add_intervals(tables)
     logger.info("testing the first run's differences from the published rows by its items")
-    headlines = make_headlines(tables, evaluated, first, partial(interval_from, items_of))
+    headlines = make_headlines(tables, evaluated, first, interval_from)
     return Tables(evaluated=evaluated, tables=tables, headlines=headlines, baseline=baseline)
 
 

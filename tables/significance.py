@@ -9,6 +9,7 @@ Shapes: R random draws, N items.
 """
 
 import csv
+import functools
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,27 +43,14 @@ class Items(NamedTuple):
     resampled: Mapping[str, Array]  # Every other metric -> its values [R] on the resampled sets.
 
 
-ItemsOf = Callable[[Cell], list[Items]]
+def items_of(cell: Cell) -> list[Items]:
+    """The items of each seed of a value; none for published values, or if the result of a seed carries no items."""
+    found = [read_items(measurement) for measurement in cell.measurements]
+    known = [items for items in found if items is not None]
+    return known if len(known) == len(found) else []
 
 
-def items_reader() -> ItemsOf:
-    """A function that reads the items of each seed of a value, and those of a result only once.
-
-    It finds none for published values, or if the result of a seed carries no items.
-    """
-    read: dict[str, Items | None] = {}
-
-    def items_of(cell: Cell) -> list[Items]:
-        for measurement in cell.measurements:
-            if measurement.path not in read:
-                read[measurement.path] = read_items(measurement)
-        known = [found for measurement in cell.measurements if (found := read[measurement.path])]
-        return known if len(known) == len(cell.measurements) else []
-
-    return items_of
-
-
-def interval_from(items_of: ItemsOf, cell: Cell, published: float) -> Interval | None:
+def interval_from(cell: Cell, published: float) -> Interval | None:
     """The interval of a measured value minus a published figure, which is taken as exact; None if there are no items, or too few."""
     metric, ours = cell.column.metric, items_of(cell)
     if not ours:
@@ -71,7 +59,7 @@ def interval_from(items_of: ItemsOf, cell: Cell, published: float) -> Interval |
     return difference_intervals(ours, [Items(ours[0].names, *figure)]).get(metric)
 
 
-def add_intervals(tables: Sequence[Table], items_of: ItemsOf) -> None:
+def add_intervals(tables: Sequence[Table]) -> None:
     """Add an interval to every difference between results that carry the same items."""
     logger.info("testing differences from the baseline by the items of the results")
     intervals: dict[tuple[tuple[str, ...], ...], dict[str, Interval]] = {}
@@ -87,6 +75,7 @@ def add_intervals(tables: Sequence[Table], items_of: ItemsOf) -> None:
             cell.delta_interval = intervals[pair].get(cell.column.metric)
 
 
+@functools.cache  # A result's values are in several tables.
 def read_items(measurement: Measurement) -> Items | None:
     """The items behind a result; None if it carries none, or if they cannot be read, which is logged."""
     try:

@@ -19,9 +19,6 @@ from tables.rows import VERDICTS, Cell, Row, Status, Table, standing
 
 _DIRTY = "-dirty"
 
-_DERIVED_OPTIONS = frozenset({"batch"})
-"""Entries of a result's config that are not options: the fine-tuning tasks record how the processes made up the batch."""
-
 
 def make_grid(table: Table) -> dict[str, Any]:
     """A table as the template's macro `table` shows it."""
@@ -167,6 +164,7 @@ def reproduction_command(result: Result) -> str:
     gpus = {"gpus": result.environment.world_size} if result.environment.world_size > 1 else {}
     lines = [f"python -m eval {result.task}"]
     for name, value in (result.config | gpus).items():
-        if value is not None and name not in _DERIVED_OPTIONS:
+        # The fine-tuning tasks record how the processes made up the batch, which is no option.
+        if value is not None and name != "batch":
             lines.append(shlex.join(as_arguments({name.replace("_", "-"): value})))
     return " \\\n    ".join(lines)

@@ -23,8 +23,6 @@ from tables.report.data import Group, page_path
 logger = logging.getLogger(__name__)
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
-_CURVES_ARTEFACT = "training_curves"
-"""The artefact that the report does not show, since it draws the curves itself from the log."""
 _WIDEST = 1040  # Largest width in pixels; the images of predictions have two panels of 512 pixels.
 _QUALITY = 78
 
@@ -99,8 +97,8 @@ def galleries(groups: Sequence[Group], budget: PictureBudget) -> dict[str, list[
 
 
 def _image_artefacts(measurement: Measurement) -> list[str]:
-    artefacts = measurement.result.artefacts
-    return [name for name, path in artefacts.items() if path.lower().endswith(_SUFFIXES) and name != _CURVES_ARTEFACT]
+    images = [name for name, path in measurement.result.artefacts.items() if path.lower().endswith(_SUFFIXES)]
+    return [name for name in images if name != "training_curves"]  # which the report itself draws, from the log
 
 
 def embed_picture(folder: Path, relative: str, shown_path: str, budget: PictureBudget) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tables.compare import compare
 from tables.layout import COMPONENTS, MAIN, Layout, classification_layout
 from tables.reference import read_reference
 from tables.rows import Cell, Table, build_table
-from tables.significance import add_intervals, items_reader
+from tables.significance import add_intervals
 from tests.tables.conftest import NO_BENCHMARK_NUMBERS, VIT_SMALL, VIT_TINY, WriteResult, make_result, render_all
 
 JF = "davis_jf_mean"
@@ -23,7 +23,7 @@ JF = "davis_jf_mean"
 def _compared(runs: Path, baseline: str | None = None, layout: Layout = MAIN) -> Table:
     table = build_table(layout, read_reference(layout), collect(runs))
     compare(table, baseline)
-    add_intervals([table], items_reader())
+    add_intervals([table])
     return table
 
 
