@@ -20,9 +20,8 @@ from common.files import lock_folder, one_line
 
 # The first process to finish an evaluation waits for the last, longer than gloo's half hour on a CPU; who dies is noticed at once.
 _LONGEST_WAIT = timedelta(days=7)
-_LONGEST_WAIT_OF_GPUS = timedelta(
-    hours=1
-)  # NCCL's ten minutes are less than the check of a large data set on a slow disk may take
+# NCCL's ten minutes are less than the check of a large data set on a slow disk may take.
+_LONGEST_WAIT_OF_GPUS = timedelta(hours=1)
 _ALONE = "unset RANK, LOCAL_RANK, WORLD_SIZE and SLURM_NTASKS to run alone"
 _JOINING = ("RANK", "MASTER_ADDR", "MASTER_PORT")  # what a process needs beside WORLD_SIZE to find the others
 _PATIENCE_SECONDS = 20  # before a process says that it waits for others to begin
