@@ -1,14 +1,13 @@
-"""Files of images: their suffixes, which JPEG is whole and how large, lists of names, and ImageNet's normalisation."""
+"""Files of images: their suffixes, which JPEG is whole, lists of names, and ImageNet's normalisation."""
 
 import errno
 import os
 import re
 import stat
-import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 from PIL import Image
 
@@ -26,12 +25,9 @@ MOST_PIXELS = 89_478_485  # Pillow's limit of what is no attack
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _START, _PIXELS, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
-_MARKER = 0xFF
 # Not a byte of compressed data, which a zero follows, nor a restart within it.
 _SEGMENT = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _SYSTEM_FILES = ("Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir")
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of a frame, whatever its coding; the three are tables
-_FRAME_BYTES = 10  # marker, length, bits, height, width, number of components
 
 
 def is_jpeg(content: bytes) -> bool:
@@ -58,31 +54,6 @@ def breaks_off(content: bytes) -> bool:
             return False
         position = segment.end() + int.from_bytes(content[segment.end() : segment.end() + 2], "big")
     return True
-
-
-class JpegHeader(NamedTuple):
-    """What a JPEG file says about itself before its compressed data; components: 1 grey, 3 colours, 4 inks."""
-
-    width: int
-    height: int
-    components: int
-
-
-def read_header(content: bytes) -> JpegHeader | None:
-    """What the beginning of a file says; None where it is not a JPEG's, or is damaged before that point."""
-    if not is_jpeg(content):
-        return None
-    position = len(_START)
-    while position + _FRAME_BYTES <= len(content) and content[position] == _MARKER:
-        marker = content[position + 1]
-        if marker == _MARKER:  # padding before a marker
-            position += 1
-        elif marker in _FRAMES:
-            height, width, components = struct.unpack_from(">HHB", content, position + 5)
-            return JpegHeader(width, height, components)
-        else:
-            position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
-    return None
 
 
 def is_hidden(name: str) -> bool:

@@ -11,7 +11,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from common.images import MOST_PIXELS, JpegHeader, breaks_off, read_header, require_decodable, to_rgb
+from common.images import breaks_off, require_decodable, to_rgb
 from pretrain.config import Interpolation, ViewsConfig
 from pretrain.data.colours import NUM_COLOUR_DRAWS, ColourDraws, Pixels, change_colours, change_each_patch, draw_colours
 
@@ -139,9 +139,6 @@ def image_size(content: bytes) -> tuple[int, int]:
     """Width and height in pixels, without decoding; an OSError if it is not an image, a JPEG file that breaks off, or too large."""
     if breaks_off(content):
         raise OSError("the JPEG file breaks off")
-    header = read_header(content)
-    if _suits_opencv(header):
-        return header.width, header.height
     with _opened_by_pillow(content) as image:
         return image.size
 
@@ -154,13 +151,13 @@ def decode(content: bytes, reduction: float = 1.0) -> tuple[Pixels, int]:
     decoder scales down by 2, 4 or 8; each crop is still reduced by `REDUCING_GAP` afterwards, which keeps it within a level of 255 on
     average of the crop from the whole image.
     """
-    if _suits_opencv(read_header(content)):
-        scale = max(scale for scale in _REDUCTIONS if scale <= max(reduction / REDUCING_GAP, 1))
-        mode = _REDUCTIONS[scale] | cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-        pixels_HW3 = cv2.imdecode(np.frombuffer(content, np.uint8), mode)
-        if pixels_HW3 is not None:
-            return pixels_HW3, scale
-    with _opened_by_pillow(content) as image:
+    with _opened_by_pillow(content) as image:  # which has read the header alone
+        if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
+            scale = max(scale for scale in _REDUCTIONS if scale <= max(reduction / REDUCING_GAP, 1))
+            mode = _REDUCTIONS[scale] | cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+            pixels_HW3 = cv2.imdecode(np.frombuffer(content, np.uint8), mode)
+            if pixels_HW3 is not None:
+                return pixels_HW3, scale
         return np.array(to_rgb(image)), 1
 
 
@@ -168,10 +165,6 @@ def decode_whole(content: bytes) -> Pixels:
     """Decode an image completely; files that are cut short and others that cannot be are an OSError."""
     image_size(content)
     return decode(content)[0]
-
-
-def _suits_opencv(header: JpegHeader | None) -> TypeGuard[JpegHeader]:
-    return header is not None and header.components in (1, 3) and 0 < header.width * header.height <= MOST_PIXELS
 
 
 @contextmanager

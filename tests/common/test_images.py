@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from common.images import breaks_off, ends_whole, is_jpeg, read_header, read_lines, require_decodable, to_rgb, walk_files
+from common.images import breaks_off, ends_whole, is_jpeg, read_lines, require_decodable, to_rgb, walk_files
 
 
 def jpeg(mode: str = "RGB", **options: Any) -> bytes:
@@ -48,15 +48,6 @@ def test_a_jpeg_is_whole_whatever_follows_and_no_part_of_it_is(more: bytes, cut:
     assert not breaks_off(content + more)
     assert breaks_off(content[: 2 + len(thumbnail)])  # ends as a JPEG does: with the end of the thumbnail
     assert breaks_off(content[: min(cut, len(content) - 1)])
-
-
-def test_the_header_tells_the_size() -> None:
-    content = jpeg()
-    padded = content[:2] + b"\xff\xff" + content[2:]  # bytes 255 may stand before a marker
-    assert [read_header(given) for given in (content, jpeg(progressive=True), padded)] == [(60, 40, 3)] * 3
-    assert read_header(jpeg("CMYK", exif=b"Exif\0\0" + bytes(3000))) == (60, 40, 4)
-    damaged = [b"\x89PNG", content[:2] + bytes(100), *(content[:end] for end in range(content.find(b"\xff\xc0") + 9))]
-    assert [read_header(given) for given in damaged] == [None] * len(damaged)
 
 
 def test_lists_of_names(tmp_path: Path) -> None:
