@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import tyro
 
@@ -19,8 +18,8 @@ from common.cli import parse, run_command
 from common.files import lock_folder, write_text_atomically
 from common.launch import LaunchOptions
 from eval.result import read_result
-from pretrain.config import PretrainConfig, parse_run
-from tools.ablation_runner.job import MODULE, JobOptions, is_finished
+from pretrain.config import parse_run
+from tools.ablation_runner.job import MODULE, Job, JobOptions
 from tools.ablation_runner.rows import (
     COCO_IMAGES,
     ROWS,
@@ -37,8 +36,6 @@ PROG = "bash tools/ablation.sh"
 DEPARTING = "deviating"
 """A word in the name of a run that departs from its recipe, so that no table shows it as the recipe's."""
 LOCK_FILE = ".ablation.lock"  # of a run's folder, into which the run's own pretraining writes meanwhile
-
-_LISTING = ("job", "rows", "state", "epochs", "steps", "images", "GFLOP/image", "PFLOP", "time")
 
 logger = logging.getLogger("ablation")
 
@@ -89,24 +86,6 @@ class AblationOptions(LaunchOptions):
     @property
     def images_folder(self) -> Path:
         return self.images or self.data_folder / ("photos" if self.on_samples else "coco/train2017")
-
-
-class Job(NamedTuple):
-    """A run and the rows that it fills."""
-
-    options: JobOptions
-    config: PretrainConfig
-    images: int  # Number of images to pretrain on.
-    departures: dict[str, str]  # Where the pretraining departs from the published one.
-    rows: tuple[str, ...]  # their names
-
-    @property
-    def name(self) -> str:
-        return self.options.name
-
-    @property
-    def finished(self) -> bool:
-        return is_finished(self.options, self.images)
 
 
 def plan_jobs(options: AblationOptions) -> list[Job]:
@@ -173,7 +152,9 @@ def _count_images(options: AblationOptions) -> int:
 def run_ablation(options: AblationOptions) -> bool:
     """Check all jobs, then run, submit or list them. Return whether all succeeded."""
     jobs = plan_jobs(options)
-    from tools.runs import launch  # loads torch, for which mistakes need not wait
+    # These load torch, for which mistakes need not wait.
+    from tools.ablation_runner.cost import job_listing
+    from tools.runs import launch
 
     if options.dry_run:
         print(job_listing(jobs, options.images_per_second))  # noqa: T201 - the command's own output
@@ -223,45 +204,6 @@ def _run(job: Job, options: AblationOptions) -> int:
                 raise
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def job_listing(jobs: Sequence[Job], images_per_second: float | None) -> str:
-    """A table of the jobs with their cost at the speed of the first; if that is None, a few steps are timed on this machine."""
-    from eval.progress import duration
-    from pretrain.checkpoint import CHECKPOINT_FILE
-    from tools.ablation_runner.cost import measure_work, speed_of
-    from tools.summary import text_table
-
-    of_recipe = {job.options.recipe: job for job in jobs}  # seeds do not change the work
-    work_of = {recipe: measure_work(job.config, job.images) for recipe, job in of_recipe.items()}
-    first = jobs[0]
-    flops_per_second, basis = speed_of(first.config, first.name, work_of[first.options.recipe], images_per_second)
-    lines, left = [], []
-    for job in jobs:
-        work = work_of[job.options.recipe]
-        begun = (job.options.folder / CHECKPOINT_FILE).is_file()
-        state = "finished" if job.finished else "begun" if begun else "new"
-        if state != "finished":
-            left.append(work.flops)
-        counts = (str(job.config.train.epochs), f"{work.steps:,}", f"{work.images:,}", f"{work.flops_per_image / 1e9:.1f}")
-        time = duration(work.flops / flops_per_second)
-        lines.append((job.name, ", ".join(job.rows), state, *counts, _peta(work.flops), time))
-    total = duration(sum(left) / flops_per_second)
-    lines.append(("left to do", "", f"{len(left)} jobs", "", "", "", "", _peta(sum(left)), total))
-    remarks = [
-        f"Time is the FLOPs of the pretraining divided by a speed: {basis}. A job that has begun counts in full; the evaluation "
-        "on DAVIS is not included."
-    ]
-    for job in of_recipe.values():
-        if job.departures:
-            changes = ", ".join(f"{name} {change}" for name, change in job.departures.items())
-            remarks.append(f"{job.name} departs from its recipe: {changes}")
-    return "\n".join([text_table(_LISTING, lines, _LISTING[3:]), "", *remarks])
-
-
-def _peta(flops: float) -> str:
-    peta = flops / 1e15
-    return f"{peta:,.0f}" if peta >= 100 else f"{peta:.3g}"
 
 
 def _report(options: AblationOptions, images: int) -> None:

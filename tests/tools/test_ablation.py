@@ -11,9 +11,9 @@ import pytest
 
 from pretrain.config import PretrainConfig, parse_run
 from tests.conftest import RunMain
-from tools.ablation import AblationOptions, Job, main, plan_jobs
+from tools.ablation import AblationOptions, main, plan_jobs
 from tools.ablation_runner.cost import measure_work, speed_of
-from tools.ablation_runner.job import MODULE, as_options
+from tools.ablation_runner.job import MODULE, Job, as_options
 from tools.ablation_runner.job import main as run_job
 from tools.ablation_runner.rows import COCO_IMAGES, ROWS, Table, choose_rows, departures, published_rows, tiny_changes
 

@@ -1,27 +1,32 @@
-"""The cost of a pretraining: its floating-point operations, and its time at a measured or given speed.
+"""What the jobs cost: the floating-point operations of each pretraining, and its time at a measured or given speed.
 
 torch counts the operations of the matrix products and convolutions while it takes a training step on random crops of the recipe's
 sizes (a multiply-add counts twice). Elementwise operations, the decoding of images and the evaluation on DAVIS are left out.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.distributed import choose_device
+from eval.progress import duration
+from pretrain.checkpoint import CHECKPOINT_FILE
 from pretrain.config import PretrainConfig
 from pretrain.data.views import view_kinds
 from pretrain.networks import build_networks
 from pretrain.schedules import step_settings
 from pretrain.step import training_step
+from tools.ablation_runner.job import Job
+from tools.summary import text_table
 
 # MoBY's heads normalise over the batch, which needs two images.
 _COUNTED_IMAGES = 2
 _TIMED_STEPS = 2
 _TIMED_IMAGES = {"cpu": 2, "cuda": 64}
+_LISTING = ("job", "rows", "state", "epochs", "steps", "images", "GFLOP/image", "PFLOP", "time")
 
 
 class Work(NamedTuple):
@@ -34,6 +39,40 @@ class Work(NamedTuple):
     @property
     def flops(self) -> float:
         return self.images * self.flops_per_image
+
+
+def job_listing(jobs: Sequence[Job], images_per_second: float | None) -> str:
+    """A table of the jobs with their cost at the speed of the first; if that is None, a few steps are timed on this machine."""
+    of_recipe = {job.options.recipe: job for job in jobs}  # seeds do not change the work
+    work_of = {recipe: measure_work(job.config, job.images) for recipe, job in of_recipe.items()}
+    first = jobs[0]
+    flops_per_second, basis = speed_of(first.config, first.name, work_of[first.options.recipe], images_per_second)
+    lines, left = [], []
+    for job in jobs:
+        work = work_of[job.options.recipe]
+        begun = (job.options.folder / CHECKPOINT_FILE).is_file()
+        state = "finished" if job.finished else "begun" if begun else "new"
+        if state != "finished":
+            left.append(work.flops)
+        counts = (str(job.config.train.epochs), f"{work.steps:,}", f"{work.images:,}", f"{work.flops_per_image / 1e9:.1f}")
+        estimate = duration(work.flops / flops_per_second)
+        lines.append((job.name, ", ".join(job.rows), state, *counts, _peta(work.flops), estimate))
+    total = duration(sum(left) / flops_per_second)
+    lines.append(("left to do", "", f"{len(left)} jobs", "", "", "", "", _peta(sum(left)), total))
+    remarks = [
+        f"Time is the FLOPs of the pretraining divided by a speed: {basis}. A job that has begun counts in full; the evaluation "
+        "on DAVIS is not included."
+    ]
+    for job in of_recipe.values():
+        if job.departures:
+            changes = ", ".join(f"{name} {change}" for name, change in job.departures.items())
+            remarks.append(f"{job.name} departs from its recipe: {changes}")
+    return "\n".join([text_table(_LISTING, lines, _LISTING[3:]), "", *remarks])
+
+
+def _peta(flops: float) -> str:
+    peta = flops / 1e15
+    return f"{peta:,.0f}" if peta >= 100 else f"{peta:.3g}"
 
 
 def measure_work(config: PretrainConfig, images: int) -> Work:

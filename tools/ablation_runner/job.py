@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from common.cli import as_arguments, parse
 from common.files import file_sha256, parse_json, write_text_atomically
@@ -70,6 +70,31 @@ class JobOptions:
         return arguments
 
 
+class Job(NamedTuple):
+    """A run and the rows that it fills."""
+
+    options: JobOptions
+    config: PretrainConfig
+    images: int  # Number of images to pretrain on.
+    departures: dict[str, str]  # Where the pretraining departs from the published one.
+    rows: tuple[str, ...]  # their names
+
+    @property
+    def name(self) -> str:
+        return self.options.name
+
+    @property
+    def finished(self) -> bool:
+        """Whether a job with these options and this number of images has left its result in the folder."""
+        path = self.options.folder / RECORD_FILE
+        if not path.is_file() or not self.options.result.is_file():
+            return False
+        try:
+            return bool(parse_json(path.read_text(encoding="utf-8")) == _record(self.options, self.images))
+        except ValueError as error:
+            raise ValueError(f"{path}: damaged ({error}); remove it, and the job finds out what is done") from error
+
+
 def as_options(settings: Sequence[str]) -> list[str]:
     """KEY=VALUE -> --KEY=VALUE; ValueError if the key or the value is missing."""
     for setting in settings:
@@ -103,17 +128,6 @@ def run_job(argv: Sequence[str]) -> int:
     record = _record(options, len(images_of_folder(options.images).names))
     write_text_atomically(options.folder / RECORD_FILE, json.dumps(record, indent=1) + "\n")
     return 0
-
-
-def is_finished(options: JobOptions, images: int) -> bool:
-    """Whether a job with these options and this number of images has left its result in the folder."""
-    path = options.folder / RECORD_FILE
-    if not path.is_file() or not options.result.is_file():
-        return False
-    try:
-        return bool(parse_json(path.read_text(encoding="utf-8")) == _record(options, images))
-    except ValueError as error:
-        raise ValueError(f"{path}: damaged ({error}); remove it, and the job finds out what is done") from error
 
 
 def _record(options: JobOptions, images: int) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from pycocotools import mask as coco_mask
 
 from tools.sample_data.scenes import (
     COLOUR_PHOTOGRAPHS,
+    CUTOUTS,
     LOWER,
     Cutout,
-    cutout_names,
     draw_crop,
     draw_scene,
     make_cutout,
@@ -78,7 +78,7 @@ def _draw_pair(
     image, upper, lower, lower_mask = draw_scene(rng, width, height)
     labels = np.where(lower_mask, classes.get(lower, other), classes.get(upper, other)).astype(np.uint8)
     count = rng.integers(*ADE_OBJECTS, endpoint=True)
-    for name in rng.choice(cutout_names(), size=count, replace=False):
+    for name in rng.choice(CUTOUTS, size=count, replace=False):
         long_side = int(rng.integers(*ADE_OBJECT_SIZE, endpoint=True))
         cutout = make_cutout(str(name), long_side, mirrored=bool(rng.random() < 0.5))
         own_height, own_width = cutout.mask.shape
@@ -166,7 +166,7 @@ def _draw_nyu_pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     depth = wall - (wall - NYU_FLOOR_M) * below_HW
     depth[np.abs(np.arange(height)[:, None] - edge_W) < 1] = 0
     sizes = np.sort(rng.integers(*NYU_OBJECT_SIZE, size=rng.integers(*NYU_OBJECTS, endpoint=True)))
-    for name, long_side in zip(rng.choice(cutout_names(), size=len(sizes), replace=False), sizes, strict=True):
+    for name, long_side in zip(rng.choice(CUTOUTS, size=len(sizes), replace=False), sizes, strict=True):
         cutout = make_cutout(str(name), int(long_side), mirrored=bool(rng.random() < 0.5))
         left = int(rng.integers(0, width - cutout.mask.shape[1] // 2))
         top = int(rng.integers(height // 4, height - cutout.mask.shape[0] // 2))
@@ -227,7 +227,7 @@ def _draw_coco_image(
     taken = np.zeros((height, width), dtype=bool)
     annotations = []
     for _ in range(rng.integers(*COCO_OBJECTS, endpoint=True)):
-        name = str(rng.choice(cutout_names()))
+        name = str(rng.choice(CUTOUTS))
         cutout = make_cutout(name, int(rng.integers(*COCO_OBJECT_SIZE, endpoint=True)), mirrored=bool(rng.random() < 0.5))
         place = _find_place(rng, cutout, taken)
         if place is None:

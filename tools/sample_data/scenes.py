@@ -18,7 +18,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 FOLDER = Path(skimage.__file__).parent / "data"
-OUTLINES = Path(__file__).with_name("outlines.json")
+_OUTLINES = json.loads(Path(__file__).with_name("outlines.json").read_text(encoding="utf-8"))
+CUTOUTS = tuple(_OUTLINES)
+"""The things that can be cut out, by COCO's category names. Their outlines were drawn by hand, in the photographs' pixels."""
 
 COLOUR_PHOTOGRAPHS = {
     "astronaut": "astronaut.png",
@@ -131,22 +133,10 @@ class Cutout(NamedTuple):
     polygon: np.ndarray  # float [N, 2]: x, y in this cut-out's pixels.
 
 
-@cache
-def _outlines() -> dict[str, tuple[str, np.ndarray]]:
-    """Name -> photograph and outline [N, 2], drawn by hand in the photograph's pixels."""
-    content = json.loads(OUTLINES.read_text(encoding="utf-8"))
-    return {name: (entry["photograph"], np.array(entry["outline"], dtype=float)) for name, entry in content.items()}
-
-
-def cutout_names() -> list[str]:
-    """The things that can be cut out, by COCO's category names."""
-    return list(_outlines())
-
-
 def make_cutout(name: str, long_side: int, mirrored: bool = False) -> Cutout:
     """Cut out the thing called `name` and scale the longer side of its bounding box to `long_side` pixels."""
-    file_name, outline_N2 = _outlines()[name]
-    photograph = read_photograph(file_name)
+    photograph = read_photograph(_OUTLINES[name]["photograph"])
+    outline_N2 = np.array(_OUTLINES[name]["outline"], dtype=float)
     left, top = np.floor(outline_N2.min(axis=0)).astype(int)
     right, bottom = np.ceil(outline_N2.max(axis=0)).astype(int) + 1
     scale = long_side / max(right - left, bottom - top)
