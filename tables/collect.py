@@ -106,13 +106,7 @@ def slots_of(result: Result) -> tuple[Slot, ...]:
 def collect(runs: Path) -> list[Evaluated]:
     """Read every `result.json` below a folder, and gather the results of each row, sorted by name.
 
-    Only these rules combine several results of one recipe:
-
-    - Under one name, two results fill one place if they have the same protocol, settings and data (`seed_differences`) and differ in
-      the seed of the evaluation or in the backbone.
-    - Backbones belong to one recipe if their files record the same digest of the pretraining settings without the seed, the same
-      layout, branch and epoch, and different seeds. Such backbones may share a name.
-    - Several names share a row if their backbones belong to one recipe and each has results for the same places, as above.
+    `docs/tables.md` has the rules by which several results share a row as seeds of one recipe.
 
     Raises:
         ValueError: If there is no such folder.

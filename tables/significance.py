@@ -56,23 +56,17 @@ def interval_from(cell: Cell, published: float) -> Interval | None:
     if not ours:
         return None
     figure = {metric: np.full(len(ours[0].names), published)}, {metric: np.full(RESAMPLES, published)}
-    return difference_intervals(ours, [Items(ours[0].names, *figure)]).get(metric)
+    return difference_interval(ours, [Items(ours[0].names, *figure)], metric)
 
 
 def add_intervals(tables: Sequence[Table]) -> None:
     """Add an interval to every difference between results that carry the same items."""
     logger.info("testing differences from the baseline by the items of the results")
-    intervals: dict[tuple[tuple[str, ...], ...], dict[str, Interval]] = {}
-    for row in (row for table in tables for row in table.rows if row.baseline):
+    for row in (row for table in tables for row in table.rows):
         for key, cell in row.cells.items():
-            if cell.delta is None or row.baseline is None:
-                continue
-            baseline = row.baseline.cells[key]
-            pair = tuple(tuple(measurement.path for measurement in side.measurements) for side in (cell, baseline))
-            if pair not in intervals:
-                ours, theirs = items_of(cell), items_of(baseline)
-                intervals[pair] = difference_intervals(ours, theirs) if ours and theirs else {}
-            cell.delta_interval = intervals[pair].get(cell.column.metric)
+            if cell.delta is not None and row.baseline is not None:
+                theirs = items_of(row.baseline.cells[key])
+                cell.delta_interval = difference_interval(items_of(cell), theirs, cell.column.metric)
 
 
 @functools.cache  # A result's values are in several tables.
@@ -113,23 +107,23 @@ def resampled_weights(num_items: int) -> Iterator[Array]:
         yield counts.reshape(rows, num_items).astype(np.float64)
 
 
-def difference_intervals(first: Sequence[Items], second: Sequence[Items]) -> dict[str, Interval]:
-    """The intervals of first minus second, by metric, averaged over the seeds of a side.
+def difference_interval(first: Sequence[Items], second: Sequence[Items], metric: str) -> Interval | None:
+    """The interval of first minus second in a metric, averaged over the seeds of a side.
 
-    There are intervals for the metrics that all results have; none if the items differ or are fewer than `FEWEST_ITEMS`.
+    None if a result lacks the metric or an item's value, or if the items differ or are fewer than `FEWEST_ITEMS`.
     """
     seeds = (*first, *second)
-    names = seeds[0].names
-    if len(names) < FEWEST_ITEMS or any(seed.names != names for seed in seeds):
-        return {}
-    intervals = {}
-    for kind, interval_of in (("means", sign_flip_interval), ("resampled", bootstrap_interval)):
-        for metric in getattr(seeds[0], kind):
-            if all(metric in getattr(seed, kind) for seed in seeds):
-                ours, theirs = (np.mean([getattr(seed, kind)[metric] for seed in side], axis=0) for side in (first, second))
-                if not np.isnan(ours - theirs).any():
-                    intervals[metric] = interval_of(ours - theirs)
-    return intervals
+    names = {seed.names for seed in seeds}
+    if not first or not second or len(names) > 1 or len(seeds[0].names) < FEWEST_ITEMS:
+        return None
+    is_mean = all(metric in seed.means for seed in seeds)
+    if not is_mean and not all(metric in seed.resampled for seed in seeds):
+        return None
+    sides = ([(seed.means if is_mean else seed.resampled)[metric] for seed in side] for side in (first, second))
+    ours, theirs = (np.mean(values, axis=0) for values in sides)
+    if np.isnan(ours - theirs).any():
+        return None
+    return sign_flip_interval(ours - theirs) if is_mean else bootstrap_interval(ours - theirs)
 
 
 def sign_flip_interval(differences_N: Array) -> Interval:

@@ -18,7 +18,7 @@ from tables.compare import FEWEST_ITEMS, RESAMPLES
 from tables.rows import Interval
 from tables.significance import (
     Items,
-    difference_intervals,
+    difference_interval,
     read_items,
     resample,
     resampled_weights,
@@ -36,17 +36,19 @@ def _items(values: Sequence[float]) -> Items:
     return Items(tuple(f"{number:04d}" for number in range(len(values))), {"mean": values_N}, resampled)
 
 
-def _intervals(first: Sequence[float], second: Sequence[float]) -> dict[str, Interval]:
-    return difference_intervals([_items(first)], [_items(second)])
+def _intervals(first: Sequence[Items], second: Sequence[Items]) -> list[Interval | None]:
+    """By the sign-flip test and by the bootstrap."""
+    return [difference_interval(first, second, metric) for metric in ("mean", "resampled mean")]
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(values=VALUES, shift=st.floats(0.01, 20), sign=st.sampled_from([-1, 1]))
 def test_a_constant_shift_is_significant_and_none_is_not(values: list[float], shift: float, sign: int) -> None:
-    for interval in _intervals([value + sign * shift for value in values], values).values():
+    for interval in _intervals([_items([value + sign * shift for value in values])], [_items(values)]):
+        assert interval is not None
         assert interval.significant
         assert (interval.low + interval.high) / 2 == pytest.approx(sign * shift)
-    assert set(_intervals(values, values).values()) == {Interval(0, 0)}
+    assert _intervals([_items(values)], [_items(values)]) == [Interval(0, 0)] * 2
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
@@ -80,13 +82,13 @@ def test_the_bootstrap_is_a_plain_loop_over_the_same_draws() -> None:
                 statistics.fmean(first[item] for item in drawn) - statistics.fmean(second[item] for item in drawn)
             )
     assert len(differences) == RESAMPLES
-    found = _intervals(first, second)["resampled mean"]
+    _, found = _intervals([_items(first)], [_items(second)])
     assert found == pytest.approx(tuple(np.quantile(differences, [0.025, 0.975])))
 
 
 def test_seeds_are_averaged() -> None:
     low, high, middle = (_items([value + shift for value in range(10)]) for shift in (-1, 1, 0))
-    assert set(difference_intervals([low, high], [middle]).values()) == {Interval(0, 0)}
+    assert _intervals([low, high], [middle]) == [Interval(0, 0)] * 2
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,8 @@ def test_seeds_are_averaged() -> None:
     ],
 )
 def test_what_shows_nothing_has_no_interval(first: list[float], second: list[float]) -> None:
-    assert _intervals(first, second) == {}
+    assert _intervals([_items(first)], [_items(second)]) == [None, None]
+    assert _intervals([], [_items(second)]) == [None, None]
 
 
 def test_a_class_that_a_set_of_images_misses_is_missing_for_both_systems() -> None:
