@@ -81,7 +81,7 @@ def benchmark(config: BenchmarkConfig, folder: Path) -> Iterator[Table]:
     rows, totals = [], dict.fromkeys(RUNS, 0.0)
     for masks in sorted(path for path in predictions.iterdir() if path.is_dir()):
         parts = {part: partial(score, config.annotations / masks.name, masks) for part, score in RUNS.items()}
-        taken, means = rounds(parts, _ROUNDS)
+        taken, means, _ = rounds(parts, _ROUNDS)
         seconds = {part: min(taken[part]) for part in RUNS}
         totals = {part: totals[part] + seconds[part] for part in RUNS}
         ours = means["PatchBench"]

@@ -34,7 +34,7 @@ from eval.tasks import TASKS
 
 PARTS, OURS = ("reference", "timm", "patchbench", "compiled"), ("patchbench", "compiled")
 
-_IMAGES, _SHORT_SIDE, _WORKERS = 2, 480, 2  # per step; of test images in detection (published: 800), training images likewise
+_SHORT_SIDE, _WORKERS = 480, 2  # of test images in detection (published: 800), training images likewise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,7 @@ class BenchmarkConfig:
 
     task: Literal["detection", "segmentation"]  # The task.
     data: Path  # Folder of the dataset.
+    batch_size: int = 2  # Images per step.
     steps: int = 8  # Steps to measure, after two to warm up.
     embed_dim: int = 384  # Width of the ViT: 384 is ViT-S/16.
     num_heads: int = 6  # Its attention heads.
@@ -76,8 +77,8 @@ def resolved_config(config: BenchmarkConfig, part: str, folder: Path, device: to
         "backbone": folder / "backbone.safetensors",
         "data": config.data,
         "output": folder / part,
-        "batch_size": _IMAGES,
-        "device_batch_size": _IMAGES,
+        "batch_size": config.batch_size,
+        "device_batch_size": config.batch_size,
         "workers": _WORKERS,
         "iterations": config.steps + WARM_UP_STEPS,
         "checkpoint_interval": config.steps + WARM_UP_STEPS,
@@ -115,8 +116,8 @@ def benchmark(config: BenchmarkConfig, folder: Path) -> Iterator[Table]:
     source = Source(format="random", branch="model", file_name="random", sha256="0" * 64, epoch=-1)
     write_backbone_file(folder / "backbone.safetensors", network(config), source, build_backbone(network(config)).state_dict())
     steps, memory = take_turns(work, parts, config.steps + WARM_UP_STEPS, config, folder)
-    run_on = machine(choose_device(config.device))
-    yield table_of_steps(f"{config.task}, {_IMAGES} images per step, ViT of width {config.embed_dim}; {run_on}", steps, memory)
+    images = f"{config.task}, {config.batch_size} images per step, ViT of width {config.embed_dim}"
+    yield table_of_steps(f"{images}; {machine(choose_device(config.device))}", steps, memory)
 
 
 if __name__ == "__main__":

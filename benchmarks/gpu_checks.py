@@ -3,10 +3,12 @@
 import json
 import math
 import os
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from functools import partial
+from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,12 +18,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.collect_env import get_env_info
+from torch.utils.collect_env import get_nvidia_driver_version, run
 
 from backbones.build import build_backbone
 from backbones.spec import ResNetSpec
 from benchmarks.gpu_run import DATA, GPUConfig, found
 from common.distributed import choose_device, full_float32, gather_from_processes, mean_over_processes, sum_over_processes
+from common.files import one_line
 from common.knn import find_neighbours
 from eval.__main__ import main as evaluate
 from eval.davis.data import DavisSplit, find_sequences
@@ -31,6 +34,7 @@ from eval.propagation.labels import channel_ids, compete, first_labels
 from eval.propagation.masks import read_mask
 from eval.propagation.propagator import propagate_sequence
 from eval.propagation.protocol import RULES
+from eval.record import PACKAGES
 from eval.tasks import TASKS
 from pretrain.data.views import CropBox, view_kinds
 from pretrain.networks import build_networks
@@ -64,13 +68,18 @@ def largest_difference(losses: Sequence[float], wanted: Sequence[float]) -> floa
 
 
 def machine(config: GPUConfig, folder: Path) -> Rows:
+    """What results depend on; loads the GPU's libraries, for which the other parts then need not wait."""
     del folder
-    info = get_env_info()
-    yield found("device", info.nvidia_gpu_models if config.device == "cuda" else config.device)
-    yield found("driver, CUDA, cuDNN", f"{info.nvidia_driver_version}, {info.cuda_runtime_version}, {info.cudnn_version}")
-    yield found("cores", str(len(os.sched_getaffinity(0))))
-    yield found("system", f"{info.os}, Python {info.python_version}")
-    yield found("torch", f"{info.torch_version}, CUDA {info.cuda_compiled_version}")
+    device = choose_device(config.device)
+    if device.type == "cuda":
+        gpu = torch.cuda.get_device_properties(device)
+        yield found("GPU", f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, one of {torch.cuda.device_count()} here")
+        yield found("driver, cuDNN", f"{get_nvidia_driver_version(run)}, {torch.backends.cudnn.version()}")
+    yield found("system", f"{platform.platform()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}")
+    packages = {package.name: package.version for package in metadata.distributions()}
+    yield found("versions", ", ".join(f"{name} {packages[name]}" for name in PACKAGES if name in packages))
+    images_B3HW = torch.randn(1, 3, 64, 64, device=device)
+    torch.conv2d(images_B3HW, images_B3HW[:, :, :16, :16]) @ images_B3HW[0, 0, :49]
 
 
 def sample_data(config: GPUConfig, folder: Path) -> Rows:
@@ -245,28 +254,45 @@ def autocast(config: GPUConfig, folder: Path) -> Rows:
     torch.manual_seed(0)
     network, images_B3HW = build_backbone(SPEC), torch.randn(4, 3, 64, 64)
     (exact,), (rounded,) = (FrozenFeatures(network, device, autocast=dtype)(images_B3HW) for dtype in (None, torch.bfloat16))
-    yield at_most("bfloat16 features from float32: relative length", float((rounded - exact).norm() / exact.norm()), BFLOAT16)
+    distance = float((rounded - exact).norm() / exact.norm())
+    yield found(
+        "bfloat16 from float32: relative length", distance, f"more than 0, at most {BFLOAT16}", 0 < distance <= BFLOAT16
+    )
 
 
 @torch.inference_mode()
 def no_synchronisation(config: GPUConfig, folder: Path) -> Rows:
-    """Past the first labels, which come from the CPU."""
+    """Past the first labels, which come from the CPU; with more frames than any protocol keeps."""
     del folder
     device = choose_device(config.device)
     (sequence, *_) = find_sequences(DavisSplit(root=config.output / DATA / "DAVIS"), all_masks=False)
-    sequence = replace(sequence, frames=sequence.frames[: 4 if config.tiny else None])
     extract, mask = FeatureExtractor(build_backbone(SPEC), None, device), sequence.first_mask()
     for protocol, rules in RULES.items():
         size, ids = input_size(*sequence.size, rules, extract.input_multiple), channel_ids(mask, rules)
         images = [read_frame(path, size, rules).to(device) for path in sequence.frames]
-        labels = propagate_sequence(images, lambda grid: first_labels(mask, grid, size, rules, ids), extract, rules)  # noqa: B023
-        kept = [compete(next(labels), rules, extract.stride, sequence.size)]
-        if device.type == "cuda":
-            torch.cuda.set_sync_debug_mode("error")
-            with suppress(RuntimeError):
-                kept[0].sum().item()
-                raise AssertionError("torch does not notice synchronisation")
-        kept += [compete(labels_hwC, rules, extract.stride, sequence.size) for labels_hwC in labels]
-        if device.type == "cuda":
-            torch.cuda.set_sync_debug_mode("default")
-        yield found(f"{protocol}, {len(kept)} frames", "none" if device.type == "cuda" else "nothing to wait for", "none", True)
+        frames = images[:4] if config.tiny else 2 * images
+        labels = propagate_sequence(frames, partial(first_labels, mask, input_size=size, rules=rules, ids=ids), extract, rules)
+        first = next(labels)
+        try:
+            with synchronisation_refused(device):
+                for labels_hwC in labels:
+                    compete(labels_hwC, rules, extract.stride, sequence.size)
+            yield found(f"{protocol}, {len(frames)} frames", "none" if first.is_cuda else "nothing to wait for", "none", True)
+        except RuntimeError as error:
+            yield found(f"{protocol}, {len(frames)} frames", one_line(str(error), 300), "none", False)
+
+
+@contextmanager
+def synchronisation_refused(device: torch.device) -> Iterator[None]:
+    """RuntimeError where the block waits for a GPU; first shows that torch would notice."""
+    if device.type == "cpu":
+        yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with suppress(RuntimeError):
+            torch.ones(1, device=device).item()
+            raise AssertionError("torch does not notice synchronisation")
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -28,6 +28,8 @@ from common.files import one_line, write_text_atomically
 RESULTS, TABLE, DATA = "results.json", "gpu.md", "data"
 # Times its share of the remaining time that a part may take: shares are estimates, and most parts take less.
 _PATIENCE = 3.0
+_LEAST_LIMIT = 45.0  # seconds: on a machine that has just been started, the first imports and kernels take long
+_MODULES = ("benchmarks.gpu_checks", "benchmarks.gpu_speed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,7 @@ def run_parts(parts: Sequence[Part], config: GPUConfig) -> list[dict[str, Any]]:
         if remaining > 0:
             share = part.seconds / sum(later.seconds for later in parts[number:])
             print(f"{part.name} ...", file=sys.stderr, flush=True)
-            run_part(part, config, outcome, min(1.0, _PATIENCE * share) * remaining, save)
+            run_part(part, config, outcome, min(remaining, max(_LEAST_LIMIT, _PATIENCE * share * remaining)), save)
             print(f"{part.name}: {outcome['status']} after {outcome['seconds']:.1f} s", file=sys.stderr, flush=True)
         save()
     return outcomes
@@ -89,10 +91,10 @@ def run_part(part: Part, config: GPUConfig, outcome: dict[str, Any], limit: floa
     folder.mkdir(parents=True)
     outcome["status"] = "running"
     save()
-    # Imports take seconds, so parts are forked from a process that did them once. OpenMMLab's ask for the GPU, which no fork may use
-    # after that: the parts that import these at once are started afresh.
-    context: Any = multiprocessing.get_context("spawn" if part.kind == "fast" else "forkserver")
-    context.set_forkserver_preload([part.function.partition(":")[0]])
+    context: Any = multiprocessing.get_context(
+        "forkserver"
+    )  # imports take seconds, so parts are forked from where they are done
+    context.set_forkserver_preload(sorted(_MODULES))
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(part, config, folder, sender))
     process.start()
@@ -140,7 +142,9 @@ def _work(part: Part, config: GPUConfig, folder: Path, sender: Connection) -> No
     except Exception as error:
         traceback.print_exc()
         sender.send(found("error", f"{type(error).__name__}: {one_line(str(error), 300)}"))
-        sys.exit(1)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)  # else it would wait for processes of its own, which wait for it
 
 
 def _end_with_parent() -> None:
@@ -156,9 +160,9 @@ def markdown(config: GPUConfig, outcomes: Sequence[dict[str, Any]]) -> str:
     cells = []
     for outcome in outcomes:
         for row in outcome["rows"] or [found("", "")]:
-            measured = row["measured"]
-            if isinstance(measured, dict):
-                measured = ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
+            measured = str(row["measured"])
+            if isinstance(row["measured"], dict):
+                measured = ", ".join(f"{name} {value:.4g}" for name, value in row["measured"].items())
             verdicts = {True: "passed", False: "slow" if outcome["kind"] == "fast" else "failed", None: ""}
             cells.append([outcome["part"], row["what"], measured, row["wanted"], verdicts[row["passed"]]])
         if outcome["status"] not in ("passed", "slow"):

@@ -1,6 +1,8 @@
 """The parts of `benchmarks.gpu` that measure speed, by the other benchmarks; each yields rows of the table.
 
-Where a ratio is short of what is wanted, ours runs once more under torch's profiler, which leaves a trace in the output folder.
+Where a ratio is short of what is wanted, ours runs once more under torch's profiler, which leaves a trace in the output folder. The
+benchmarks are imported where they run: one that lacks a package does not keep the others from running, and OpenMMLab's packages ask
+for the GPU when they are imported, which no process may do before it forks.
 """
 
 import json
@@ -8,7 +10,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,89 +19,86 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import davis_propagation, finetune_step, pretrain_step, probes
-from benchmarks import views as view_benchmark
 from benchmarks.gpu_run import DATA, RESULTS, GPUConfig, found
 from benchmarks.turns import FASTER, OF_MEMORY, SECONDS, WARM_UP_STEPS, Table, rounds, take_turns
 from common.distributed import choose_device
-from eval.davis.data import DavisSplit, find_sequences
-from eval.propagation.protocol import PropagationSettings
-from eval.propagation.writing import write_sequence
-from pretrain.networks import build_networks
-from pretrain.schedules import step_settings
-from pretrain.step import training_step
 
 CONSUMED = "images/s of a step"
 
 Rows = Iterator[dict[str, Any]]
-Bounds = dict[str, tuple[str, float]]  # of columns: `at least` or `at most` a number
+Bounds = Mapping[str, float]  # of columns
 
 
-def rows_of(table: Table, judged: str = "", bounds: Bounds | None = None) -> list[dict[str, Any]]:
-    """A table's rows, and what is wanted of the one named `judged`."""
+def judged(what: str, numbers: Mapping[str, float], at_least: Bounds, at_most: Bounds) -> dict[str, Any]:
+    wanted = [f"{column} at least {bound:g}" for column, bound in at_least.items()]
+    wanted += [f"{column} at most {bound:g}" for column, bound in at_most.items()]
+    enough = all(numbers[column] >= bound for column, bound in at_least.items())
+    passed = enough and all(numbers[column] <= bound for column, bound in at_most.items())
+    return found(what, numbers, ", ".join(wanted), passed if wanted else None)
+
+
+def rows_of(
+    table: Table, name: str = "", at_least: Bounds | None = None, at_most: Bounds | None = None
+) -> list[dict[str, Any]]:
+    """A table's rows, with what is wanted of the one of this name."""
     rows = [found("on", table.heading)]
     for cells in table.rows:
         numbers = {column: cell for column, cell in cells.items() if isinstance(cell, int | float)}
-        wanted, passed = "", None
-        if bounds and cells[""] == judged:
-            wanted = ", ".join(f"{column} {sign} {bound:g}" for column, (sign, bound) in bounds.items())
-            passed = all(
-                numbers[column] >= bound if sign == "at least" else numbers[column] <= bound
-                for column, (sign, bound) in bounds.items()
-            )
-        rows.append(found(cells[""], numbers, wanted, passed))
+        is_judged = bool(name) and cells[""] == name
+        rows.append(judged(cells[""], numbers, (is_judged and at_least) or {}, (is_judged and at_most) or {}))
     return rows
 
 
-def measured(
-    module: Any, options: Any, config: GPUConfig, folder: Path, judged: str, bounds: Bounds, ours: str, steps: int
-) -> Rows:
-    """A benchmark's rows; where what is wanted of `judged` is missed, the third step of `ours` is traced."""
+def measure(module: Any, options: Any, folder: Path) -> Table:
+    """The table of a benchmark that leaves its files in `folder/measured`."""
     (folder / "measured").mkdir()
     (table,) = module.benchmark(options, folder / "measured")
-    rows = rows_of(table, judged, bounds)
-    yield from rows
-    if any(row["passed"] is False for row in rows):
-        again = folder / "again"
+    return table
+
+
+def trace_if_slow(row: Mapping[str, Any], module: Any, options: Any, config: GPUConfig, folder: Path, ours: str) -> Rows:
+    """Trace the first of our steps after the warm-up where a row misses what is wanted."""
+    if row["passed"] is False:
+        again, steps = folder / "again", WARM_UP_STEPS + 1
         again.mkdir()
         for file in filter(Path.is_file, (folder / "measured").iterdir()):
             shutil.copy(file, again)
-        trace = config.output.absolute() / f"{folder.name}.trace.json"
+        trace = config.output.absolute() / f"{folder.name}.trace.json.gz"
         take_turns(module.work, [ours], steps, options, again, trace=trace)
         yield found(f"trace of {ours}", trace.name)
 
 
-def pretraining_step(config: GPUConfig, folder: Path) -> Rows:
-    recipe = "sample_selfpatch" if config.tiny else "imagenet_selfpatch_vit_small"
-    batch, steps = (2, 1) if config.tiny else (64, 8)
+def pretraining_step(config: GPUConfig, folder: Path, compiled: bool) -> Rows:
+    from benchmarks import pretrain_step
+
+    recipe, batch, steps = ("sample_selfpatch", 2, 1) if config.tiny else ("imagenet_selfpatch_vit_small", 64, 8)
     options = pretrain_step.BenchmarkConfig(
-        recipe=recipe, batch_size=batch, steps=steps, compile=not config.tiny, device=config.device
+        recipe=recipe, batch_size=batch, steps=steps, compile=compiled, device=config.device
     )
-    best = "compiled" if options.compile else "patchbench"
-    bounds: Bounds = {FASTER: ("at least", 2.5), OF_MEMORY: ("at most", 0.7)}
-    seconds = math.nan
-    for row in measured(pretrain_step, options, config, folder, best, bounds, best, steps + WARM_UP_STEPS):
-        if row["what"] == best:
-            seconds = row["measured"][SECONDS]
-        yield row
-    yield found(best, {CONSUMED: batch / seconds})
+    ours = "compiled" if compiled else "patchbench"
+    bounds = {"at_least": {FASTER: 2.5}, "at_most": {OF_MEMORY: 0.7}} if compiled else {}
+    rows = rows_of(measure(pretrain_step, options, folder), ours, **bounds)
+    yield from rows
+    (row,) = (row for row in rows if row["what"] == ours)
+    seconds = row["measured"][SECONDS]
+    yield found(ours, {CONSUMED: batch / seconds})
     needed, possible = floating_point_operations(options), product_speed(config)
-    yield found(
-        "model FLOPs utilisation",
-        {
-            "share": needed / seconds / possible,
-            "TFLOP of a step": needed / 1e12,
-            "TFLOP/s of bfloat16 products": possible / 1e12,
-        },
-    )
+    numbers = {"share": needed / seconds / possible, "TFLOP of a step": needed / 1e12}
+    yield found("model FLOPs utilisation", numbers | {"TFLOP/s of bfloat16 products": possible / 1e12})
+    yield from trace_if_slow(row, pretrain_step, options, config, folder, ours)
 
 
-def floating_point_operations(options: pretrain_step.BenchmarkConfig) -> float:
+def floating_point_operations(options: Any) -> float:
     """Of our step, counted in one of two images, which has as many per image."""
-    run, device = pretrain_step.run_config(replace(options, batch_size=2)), choose_device(options.device)
+    from benchmarks.pretrain_step import batches, run_config
+    from pretrain.networks import build_networks
+    from pretrain.schedules import step_settings
+    from pretrain.step import training_step
+
+    run, device = run_config(replace(options, batch_size=2)), choose_device(options.device)
     networks, now = build_networks(run, device), step_settings(run, 1, run.optim.warmup_epochs + 1)
     with FlopCounterMode(display=False) as counter:
-        training_step(networks.student, networks, next(pretrain_step.batches(run, device)), now)
+        training_step(networks.student, networks, next(batches(run, device)), now)
     return counter.get_total_flops() * options.batch_size / 2
 
 
@@ -107,74 +106,79 @@ def product_speed(config: GPUConfig) -> float:
     """FLOP/s of the product of two large bfloat16 matrices, the most that a network could reach here."""
     side, device = 256 if config.tiny else 8192, choose_device(config.device)
     factor = torch.randn(side, side, device=device, dtype=torch.bfloat16)
-    seconds, _ = rounds({"product": lambda: [factor @ factor for _ in range(10)]}, 4, device)
+    seconds, *_ = rounds({"product": lambda: [factor @ factor for _ in range(10)]}, 4, device)
     return 10 * 2 * side**3 / min(seconds["product"])
 
 
 def fine_tuning_step(config: GPUConfig, folder: Path, task: Any) -> Rows:
+    """With the images of a published update, so that the GPU and not Python sets the pace."""
+    from benchmarks import finetune_step
+
     data = config.output / DATA / ("coco" if task == "detection" else "ade/ADEChallengeData2016")
-    options = finetune_step.BenchmarkConfig(task=task, data=data, device=config.device)
+    options = finetune_step.BenchmarkConfig(task=task, data=data, device=config.device, batch_size=8)
     if config.tiny:
-        options = replace(options, steps=1, embed_dim=64, num_heads=1)
-    bounds: Bounds = {FASTER: ("at least", 1.5)}
-    yield from measured(
-        finetune_step, options, config, folder, "patchbench", bounds, "patchbench", options.steps + WARM_UP_STEPS
-    )
+        options = replace(options, steps=1, embed_dim=64, num_heads=1, batch_size=2)
+    rows = rows_of(measure(finetune_step, options, folder), "patchbench", {FASTER: 1.5})
+    yield from rows
+    yield from trace_if_slow(rows[-1], finetune_step, options, config, folder, "patchbench")
 
 
 def propagation(config: GPUConfig, folder: Path, patch_size: int) -> Rows:
-    """The ratio is to the authors' loop with their own attention; then the whole task, which decodes and writes in threads."""
+    """The whole task, which decodes and writes in threads, beside the authors' loop, and the network's forward passes alone."""
+    from benchmarks import davis_propagation
+    from eval.propagation.protocol import PropagationSettings
+    from eval.propagation.writing import write_sequence
+
     options = davis_propagation.BenchmarkConfig(
         davis=config.output / DATA / "DAVIS", protocols=["dino"], frames=16, patch_size=patch_size, device=config.device
     )
     if config.tiny:
         options = replace(options, patch_size=2 * patch_size, depth=1)
-    ours, loop = "patchbench, dino", davis_propagation.PLAIN_LOOP
-    steps = (options.frames - 1) // davis_propagation.FRAMES_PER_STEP
-    bounds: Bounds = {davis_propagation.FASTER: ("at least", 4.0)}
-    for row in measured(davis_propagation, options, config, folder, loop, bounds, ours, steps):
-        yield row
-        if row["what"] == ours:
-            yield found("share of the network's forward pass", {"share": 1 / row["measured"][davis_propagation.NETWORK_TIMES]})
-    extract, seconds = davis_propagation.extractor(options), math.nan
-    (sequence, *_) = find_sequences(DavisSplit(root=options.davis), all_masks=False)
+    table = measure(davis_propagation, options, folder)
+    yield from rows_of(table)
+    extract, sequence, seconds = davis_propagation.extractor(options), davis_propagation.chosen_sequence(options), math.nan
     for turn in range(2):  # the first chooses kernels
         start = time.perf_counter()
         write_sequence(sequence, folder / f"masks{turn}", extract, PropagationSettings(), lambda: None)
-        seconds = time.perf_counter() - start
-    yield found("the whole task", {"frames/s": (len(sequence.frames) - 1) / seconds})
-
-
-_PROBES: dict[str, Callable[..., Iterator[Table]]] = {
-    "dense retrieval": probes.measure_retrieval,
-    "linear probe": probes.measure_linear_probe,
-    "k-NN search": lambda options, folder: probes.measure_knn(options),
-}
+        seconds = (time.perf_counter() - start) / (len(sequence.frames) - 1)
+    alone = {cells[""]: cells["s/frame"] for cells in table.rows}
+    numbers = {
+        "frames/s": 1 / seconds,
+        FASTER: alone[davis_propagation.PLAIN_LOOP] / seconds,
+        "share of the network's forward pass": alone["network, dino"] / seconds,
+    }
+    row = judged("the whole task, beside the authors' loop and network", numbers, {FASTER: 4}, {})
+    yield row
+    yield from trace_if_slow(row, davis_propagation, options, config, folder, "patchbench, dino")
 
 
 def probe(config: GPUConfig, folder: Path, name: str) -> Rows:
+    from benchmarks import probes
+
     options = probes.BenchmarkConfig(device=config.device)
     if config.tiny:
         options = replace(options, train=2, test=1, memory=512, batch_size=1, rounds=1, features=2_000)
-    for table in _PROBES[name](options, folder):
+    for table in getattr(probes, name)(options, folder):
         yield from rows_of(table)
 
 
 def views(config: GPUConfig, folder: Path) -> Rows:
     """How many workers feed a pretraining step, as measured before, if it was; with photographs of ImageNet's usual size."""
+    from benchmarks import views as benchmark
+
     for number, path in enumerate(sorted((config.output / DATA / "photos").rglob("*.jpg"))):
         Image.open(path).resize((500, 375)).save(folder / f"{number}.jpg", quality=90)
-    options = view_benchmark.BenchmarkConfig(photos=folder, images=16, rounds=1 if config.tiny else 5)
-    (table,) = view_benchmark.benchmark(options, folder)
+    options = benchmark.BenchmarkConfig(photos=folder, images=16, rounds=1 if config.tiny else 5)
+    (table,) = benchmark.benchmark(options, folder)
     yield from rows_of(table)
     parts = json.loads((config.output / RESULTS).read_text(encoding="utf-8"))["parts"]
     rows = [row["measured"] for part in parts for row in part["rows"] if isinstance(row["measured"], dict)]
     consumed = [numbers[CONSUMED] for numbers in rows if CONSUMED in numbers]
+    (made,) = (cells[benchmark.IMAGES_PER_SECOND] for cells in table.rows if cells[""] == benchmark.WORKERS)
     if not consumed:
-        yield found("workers that feed a step", "unknown, since the pretraining step was not measured")
+        yield found("workers that feed a step", "unknown, since no pretraining step was measured")
         return
-    cores, best = len(os.sched_getaffinity(0)), table.rows[-1]
-    needed = consumed[0] / best[view_benchmark.IMAGES_PER_SECOND]
+    cores, workers = len(os.sched_getaffinity(0)), max(consumed) / made
     yield found(
-        f"workers that feed a step, {best['']}", {"workers": needed}, f"at most {cores}, the cores here", needed <= cores
+        "workers that feed the fastest step", {"workers": workers}, f"at most {cores}, the cores here", workers <= cores
     )

@@ -49,7 +49,7 @@ def batches(config: PretrainConfig, device: torch.device) -> Iterator[list[Tenso
     sizes = [kind.size for kind in view_kinds(config.views)]
     for seed in range(2**31):
         torch.manual_seed(seed)
-        yield [torch.randn(config.train.batch_size, 3, size, size).to(device) for size in sizes]
+        yield [torch.randn(config.train.batch_size, 3, size, size, device=device) for size in sizes]
 
 
 def authors_losses(config: PretrainConfig, now: StepSettings, device: torch.device, folder: Path) -> Iterator[float]:

@@ -113,21 +113,24 @@ def _run(
 
 def rounds(
     parts: Mapping[str, Callable[[], T]], count: int, device: torch.device = CPU
-) -> tuple[dict[str, list[float]], dict[str, T]]:
-    """Seconds of parts that take turns in this process, and what each gives.
+) -> tuple[dict[str, list[float]], dict[str, T], dict[str, dict[str, float]]]:
+    """Seconds of parts that take turns in this process, what each gives, and on a GPU the column with its peak memory.
 
     They are CPU seconds, which other work disturbs less; on a GPU those of the clock, after a round in which it chooses its kernels.
     """
     clock, warm_up = (1, 0) if device.type == "cpu" else (0, 1)
     seconds: dict[str, list[float]] = {part: [] for part in parts}
-    given = {}
+    given, memory = {}, {}
     for number in range(warm_up + count):
         for part, do in parts.items():
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
             start = now()[clock]
             given[part] = do()
             if number >= warm_up:
                 seconds[part].append(now()[clock] - start)
-    return seconds, given
+            memory[part] = {"peak MiB": peak_memory_bytes(device) / MEBIBYTE} if device.type == "cuda" else {}
+    return seconds, given, memory
 
 
 def ratio(before: Sequence[float], after: Sequence[float]) -> float:

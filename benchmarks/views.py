@@ -29,10 +29,11 @@ from pretrain.data.views import ViewKind, decode_whole, view_kinds
 
 _BATCH = 32
 IMAGES_PER_SECOND = "images/s of one core"
+WORKERS = "PatchBench's workers: bytes, normalised on the device"
 PARTS = (
     "plain",
     "PatchBench",
-    "PatchBench's workers: bytes, normalised on the device",
+    WORKERS,
     "PatchBench's workers with views.on_device",
 )
 
@@ -90,7 +91,7 @@ def benchmark(config: BenchmarkConfig, _folder: Path) -> Iterator[Table]:
     megapixels = np.prod(sizes, axis=1).mean() / 1e6
     versions = {"torch": torch, "torchvision": torchvision, "Pillow": PIL, "OpenCV": cv2}
     names = ", ".join(f"{name} {module.__version__}" for name, module in versions.items())
-    seconds, _ = rounds({part: partial(make_batches, part, source, images) for part in PARTS}, config.rounds + 1)
+    seconds, *_ = rounds({part: partial(make_batches, part, source, images) for part in PARTS}, config.rounds + 1)
     counted = {part: taken[1:] for part, taken in seconds.items()}  # the first round fills caches
     rows = [
         {"": part, IMAGES_PER_SECOND: len(images) / median(taken), "times the plain one": ratio(counted["plain"], taken)}

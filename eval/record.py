@@ -50,7 +50,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 Inputs = dict[str, Any]  # Everything that determines a task's metrics; JSON-ready.
 
-_PACKAGES = (
+PACKAGES = (
     *("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "pillow", "scipy", "pycocotools"),
     *("onedl-mmengine", "onedl-mmcv", "onedl-mmdetection", "onedl-mmsegmentation"),
 )
@@ -252,7 +252,7 @@ def _environment(device: "torch.device") -> Environment:
     from common.distributed import world_size
 
     packages = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # a task runs with only the packages that it needs
             packages[package] = importlib.metadata.version(package)
     root = Path(__file__).resolve().parent.parent

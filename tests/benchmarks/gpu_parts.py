@@ -36,7 +36,8 @@ def is_forked(config: GPUConfig, folder: Path) -> Iterator[dict[str, Any]]:
     """Whether a process forked after what the other parts import, as this one is, could use a GPU."""
     import torch
 
-    import benchmarks.gpu_checks  # noqa: F401
+    import benchmarks.gpu_checks
+    import benchmarks.gpu_speed  # noqa: F401
 
     child = os.fork()
     if child == 0:
