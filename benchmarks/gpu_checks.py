@@ -256,7 +256,10 @@ def autocast(config: GPUConfig, folder: Path) -> Rows:
     (exact,), (rounded,) = (FrozenFeatures(network, device, autocast=dtype)(images_B3HW) for dtype in (None, torch.bfloat16))
     distance = float((rounded - exact).norm() / exact.norm())
     yield found(
-        "bfloat16 from float32: relative length", distance, f"more than 0, at most {BFLOAT16}", 0 < distance <= BFLOAT16
+        "bfloat16 from float32: relative length",
+        f"{distance:.2g}",
+        f"more than 0, at most {BFLOAT16}",
+        0 < distance <= BFLOAT16,
     )
 
 
