@@ -78,21 +78,23 @@ def galleries(groups: Sequence[Group], budget: PictureBudget) -> dict[str, list[
 
     Every result gets its first image before any gets its second, so that the limit affects all alike.
     """
-    # A classification result is in two groups; the first one shows its images.
-    home: dict[int, str] = {}
     shown: dict[str, list[dict[str, Any]]] = {group.anchor: [] for group in groups}
+    every = []
+    of_earlier_groups: set[int] = set()  # A classification result is in two groups; the first one shows its images.
     for group in groups:
         for measurement in group.measurements:
-            if home.setdefault(measurement.number, group.anchor) == group.anchor and _image_artefacts(measurement):
-                shown[group.anchor].append({"measurement": measurement, "pictures": []})
-    every = [gallery for of_group in shown.values() for gallery in of_group]
-    for turn in zip_longest(*(_image_artefacts(gallery["measurement"]) for gallery in every)):
-        for gallery, name in zip(every, turn, strict=True):
-            if name is not None:
-                measurement = gallery["measurement"]
-                relative = measurement.result.artefacts[name]
-                embedded = embed_picture(measurement.folder, relative, page_path(measurement, relative), budget)
-                gallery["pictures"].append({"title": name, **embedded})
+            names = _image_artefacts(measurement)
+            if names and measurement.number not in of_earlier_groups:
+                of_earlier_groups.add(measurement.number)
+                gallery = {"measurement": measurement, "pictures": []}
+                shown[group.anchor].append(gallery)
+                every.append([(gallery, name) for name in names])
+    for turn in zip_longest(*every):
+        for gallery, name in filter(None, turn):
+            measurement = gallery["measurement"]
+            relative = measurement.result.artefacts[name]
+            embedded = embed_picture(measurement.folder, relative, page_path(measurement, relative), budget)
+            gallery["pictures"].append({"title": name, **embedded})
     return shown
 
 
@@ -117,29 +119,29 @@ def embed_picture(folder: Path, relative: str, shown_path: str, budget: PictureB
 
 def make_films(group: Group, most: int, budget: PictureBudget) -> dict[str, Any] | None:
     """Films of at most `most` sequences, and the names of the others; None for results without folders of frames."""
-    kinds = {
-        found.number: next((kind for kind in _FRAME_FOLDERS if kind in found.result.artefacts), "")
-        for found in group.measurements
-    }
-    measurements = [measurement for measurement in group.measurements if kinds[measurement.number]]
-    if not measurements:
+    shows = []
+    for measurement in group.measurements:
+        kind = next((kind for kind in _FRAME_FOLDERS if kind in measurement.result.artefacts), None)
+        if kind is not None:
+            shows.append((measurement, kind, *_sequence_folders(measurement, kind)))
+    if not shows:
         return None
-    roots = {measurement.number: _sequence_folders(measurement, kinds[measurement.number]) for measurement in measurements}
-    sequences = sorted({name for folders, _ in roots.values() for name in folders})
+    sequences = sorted({name for _, _, folders, _ in shows for name in folders})
     shown = evenly(sequences, most)
     films = []
     for sequence in shown:
-        folders = {number: found[sequence] for number, (found, _) in roots.items() if sequence in found}
-        names = sorted({path.stem for folder in folders.values() for path in folder.glob("*.png")})
+        present = [folders[sequence] for _, _, folders, _ in shows if sequence in folders]
+        names = sorted({path.stem for folder in present for path in folder.glob("*.png")})
         frames = evenly(names, _MOST_FRAMES)
         strips = []
-        for measurement in measurements:
-            kind, (_, problem) = kinds[measurement.number], roots[measurement.number]
+        for measurement, kind, folders, problem in shows:
             path = page_path(measurement, measurement.result.artefacts[kind])
-            if not problem and measurement.number not in folders:
+            if not problem and sequence not in folders:
                 problem = f"{path} has no sequence {sequence}"
-            make = partial(_strip, folders.get(measurement.number, Path()), frames)
-            strip = {"uri": "", "problem": problem} if problem else _within(budget, f"{path}/{sequence}", make)
+            if problem:
+                strip = {"uri": "", "problem": problem}
+            else:
+                strip = _within(budget, f"{path}/{sequence}", partial(_strip, folders[sequence], frames))
             strips.append({"measurement": measurement, "shows": kind, **strip})
         films.append({"sequence": sequence, "frames": frames, "num_frames": len(names), "strips": strips, "width": FRAME_WIDTH})
     return {"films": films, "left_out": [name for name in sequences if name not in shown]}
