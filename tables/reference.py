@@ -7,21 +7,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from tables.layout import Layout
+from tables.rows import Cell, Row
 
 REFERENCE_FOLDER = Path(__file__).parent / "reference"
 CHECKPOINTS_FILE = REFERENCE_FOLDER / "checkpoints.csv"
 
 _DRIVE_PAGE = re.compile(r"https://drive\.google\.com/file/d/([\w-]+)/view.*")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PublishedRow:
-    """One row of a published table."""
-
-    descriptors: dict[str, str]  # Descriptor -> text, empty where the source states nothing.
-    values: dict[str, str]  # Column key -> the digits as printed; empty where the source states none.
-    source: str
-    note: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,22 +51,24 @@ class PublishedCheckpoint:
         return name == self.backbone or name.startswith(f"{self.backbone}, ")
 
 
-def read_reference(layout: Layout, folder: Path = REFERENCE_FOLDER) -> list[PublishedRow]:
+def read_reference(layout: Layout, folder: Path = REFERENCE_FOLDER) -> list[Row]:
     """Read a published table; the list is empty for a layout without published rows.
 
     ValueError, with file and line, if the file is absent, its columns are not those of the layout, or a value is not a number.
     """
     if not (REFERENCE_FOLDER / f"{layout.name}.csv").is_file():
         return []
-    keys = [column.key for column in layout.columns]
+    header = [*layout.descriptors, *(column.key for column in layout.columns), "source", "note"]
     rows = []
-    for place, record in _records(folder / f"{layout.name}.csv", [*layout.descriptors, *keys, "source", "note"]):
-        values = {key: record[key] for key in keys}
-        for key, text in values.items():
-            if text and not re.fullmatch(r"\d+(\.\d+)?", text):
-                raise ValueError(f"{place}, {key}: {text!r} is not a number")
+    for place, record in _records(folder / f"{layout.name}.csv", header):
+        cells = {}
+        for column in layout.columns:
+            if text := record[column.key]:
+                if not re.fullmatch(r"\d+(\.\d+)?", text):
+                    raise ValueError(f"{place}, {column.key}: {text!r} is not a number")
+                cells[column.key] = Cell(text=text, status="published", column=column)
         descriptors = {name: record[name] for name in layout.descriptors}
-        rows.append(PublishedRow(descriptors=descriptors, values=values, source=record["source"], note=record["note"]))
+        rows.append(Row(kind="published", descriptors=descriptors, cells=cells, source=record["source"], note=record["note"]))
     return rows
 
 

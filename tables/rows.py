@@ -13,7 +13,6 @@ from eval.tasks import BENCHMARKS
 from tables.collect import Evaluated, Measurement, Slot
 from tables.comparability import deviations_of, footnotes_of
 from tables.layout import Layout
-from tables.reference import PublishedRow
 
 Status = Literal["published", "measured", "measured-deviating", "measured-subset", "measured-sample"]
 """What a value is worth, as `VERDICTS` says; one on a part of the benchmark or on drawn data may be by any protocol."""
@@ -141,13 +140,8 @@ def signed(delta: float, column: Column) -> str:
     return text[1:] if float(text) == 0 else text
 
 
-def build_table(layout: Layout, published: Sequence[PublishedRow], evaluated: Sequence[Evaluated]) -> Table:
+def build_table(layout: Layout, published: Sequence[Row], evaluated: Sequence[Evaluated]) -> Table:
     """Join published rows and measurements; a recipe without a result for any of the columns gets no row."""
-    rows = []
-    for row in published:
-        columns = [column for column in layout.columns if row.values[column.key]]
-        cells = {column.key: Cell(text=row.values[column.key], status="published", column=column) for column in columns}
-        rows.append(Row(kind="published", descriptors=row.descriptors, cells=cells, source=row.source, note=row.note))
     measured = []
     for recipe in evaluated:
         datasets = sorted({slot.dataset for slot in recipe.slots if slot.dataset}) if layout.row_per_dataset else [""]
@@ -157,8 +151,8 @@ def build_table(layout: Layout, published: Sequence[PublishedRow], evaluated: Se
             if slots:
                 measured.append(_measured_row(layout, recipe, slots, dataset))
     measured.sort(key=lambda own: own.descriptors.get("dataset", ""))  # of one data set, they stay in the order of their names
-    last = {one.descriptors["backbone"]: number for number, one in enumerate(rows)}
-    numbered = [*enumerate(rows), *((last.get(own.descriptors["backbone"], len(rows)), own) for own in measured)]
+    last = {row.descriptors["backbone"]: number for number, row in enumerate(published)}
+    numbered = [*enumerate(published), *((last.get(own.descriptors["backbone"], len(published)), own) for own in measured)]
     return Table(layout=layout, rows=[one for _, one in sorted(numbered, key=lambda pair: pair[0])])
 
 

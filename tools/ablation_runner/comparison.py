@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 from eval.result import Result
 from eval.tasks import BENCHMARKS
-from tables.reference import PublishedRow
 from tables.render import IN_FULL_ONLY, csv_file
-from tables.rows import printed, standing
+from tables.rows import Row, printed, standing
 from tools.summary import text_table
 
 METRIC = "J&F-Mean"
@@ -24,7 +23,7 @@ class Compared(NamedTuple):
 
     name: str
     recipe: str
-    published: PublishedRow
+    published: Row
     results: dict[str, Result]  # by the names of the runs
     departures: dict[str, str]  # how the pretraining departs from the published one
 
@@ -71,7 +70,7 @@ def _record(compared: Compared, text_of: Callable[[float], str], departs: str) -
         "row": compared.name,
         **compared.published.descriptors,
         "run": runs,
-        "published": compared.published.values[COLUMN],
+        "published": compared.published.cells[COLUMN].text,
         "measured": text_of(statistics.mean(values)) if values else "",
         "spread": text_of(statistics.stdev(values)) if len(values) > 1 else "",
         "seeds": str(len(values) or ""),

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pretrain.config import PretrainConfig
 from tables.layout import LAYOUTS
-from tables.reference import PublishedRow, read_reference
+from tables.reference import read_reference
+from tables.rows import Row
 
 Table = Literal["components", "compatibility"]
 Scale = Literal["tiny", "full"]
@@ -48,7 +49,7 @@ ROWS: dict[Table, dict[str, str]] = {
 Rows of one recipe share its run, also across the two tables."""
 
 
-def published_rows(table: Table) -> list[PublishedRow]:
+def published_rows(table: Table) -> list[Row]:
     """The reference table."""
     return read_reference(next(layout for layout in LAYOUTS if layout.name == table))
 
