@@ -20,16 +20,7 @@ from common.launch import LaunchOptions
 from eval.result import read_result
 from pretrain.config import parse_run
 from tools.ablation_runner.job import MODULE, Job, JobOptions
-from tools.ablation_runner.rows import (
-    COCO_IMAGES,
-    ROWS,
-    Scale,
-    Table,
-    choose_rows,
-    departures,
-    published_rows,
-    tiny_changes,
-)
+from tools.ablation_runner.rows import COCO_IMAGES, ROWS, Scale, Table, choose_rows, departures, published_rows, tiny_changes
 from tools.make_sample_data import SAMPLE_FOLDER, SampleConfig, draw_samples
 
 PROG = "bash tools/ablation.sh"
@@ -222,7 +213,7 @@ def _report(options: AblationOptions, images: int) -> None:
     rows = []
     for (name, recipe), published in zip(ROWS[options.table].items(), published_rows(options.table), strict=True):
         results = {job.name: read_result(job.options.result) for job in finished[recipe]}
-        changes = finished[recipe][0].departures if results else {}
+        changes = finished[recipe][0].departures if results else []
         rows.append(Compared(name, recipe, published, results, changes))
     path = options.output / f"ablation_{options.table}.csv"
     write_text_atomically(path, comparison_csv(rows))

@@ -115,15 +115,16 @@ def arguments_for(
         raise ValueError(f"options {', '.join(stated)}: leave them out; these are arguments of the call itself")
     check_name(name, "name")
     backbone = folder / BACKBONE_FILE
-    devices: list[torch.device] = []
+    on_gpu: list[str] = []
     if not isinstance(model, str | Path):
-        devices = [weight.device for weight in model.parameters() if weight.device.type == "cuda"]
+        weight = next(model.parameters(), None)
+        on_gpu = ["--device", str(weight.device)] if weight is not None and weight.device.type == "cuda" else []
     elif is_function_name(Path(model)):
         backbone = Path(model)  # which the tasks call themselves
     given = {}
     for task in chosen:
         # Tasks that train the network run in processes of their own, one for each GPU.
-        device = ["--device", str(devices[0])] if devices and not TASKS[task].fine_tunes else []
+        device = [] if TASKS[task].fine_tunes else on_gpu
         given[task] = ["--name", name, *device, *as_arguments(options.get(task, {}))]
     arguments = arguments_of(names, given, data, backbone, folder)
     check_tasks(arguments)

@@ -25,12 +25,7 @@ class Compared(NamedTuple):
     recipe: str
     published: Row
     results: dict[str, Result]  # by the names of the runs
-    departures: dict[str, str]  # how the pretraining departs from the published one
-
-    @property
-    def departs(self) -> str:
-        changes = "; ".join(f"{name} {change}" for name, change in self.departures.items())
-        return f"departs: {changes}" if changes else ""
+    departures: list[str]  # where the pretraining departs from the published one
 
 
 def comparison_text(rows: Sequence[Compared]) -> str:
@@ -41,8 +36,8 @@ def comparison_text(rows: Sequence[Compared]) -> str:
         if len(compared.results) > 1:  # which differ in their seed only
             record["run"] = f"{next(iter(compared.results)).rpartition('-seed')[0]}-seed..."
         lines.append([record[heading] for heading in _HEADINGS])
-    departing = {compared.recipe: compared.departs for compared in rows if compared.departs}
-    remarks = "\n".join(f"{recipe} {departs}" for recipe, departs in departing.items())
+    departing = {compared.recipe: "; ".join(compared.departures) for compared in rows if compared.departures}
+    remarks = "\n".join(f"{recipe} departs: {changes}" for recipe, changes in departing.items())
     return f"{text_table(_HEADINGS, lines, _HEADINGS[2:6])}\n\n{remarks}".rstrip()
 
 
@@ -55,7 +50,7 @@ def comparison_csv(rows: Sequence[Compared]) -> str:
 def comparison_full_csv(rows: Sequence[Compared]) -> str:
     """The comparison with all digits, the names of the runs, and how the pretraining departs from the published one."""
     header = ["row", *rows[0].published.descriptors, *_HEADINGS[2:6], "runs", *_HEADINGS[6:]]
-    return csv_file(header, [_record(compared, repr, compared.departs) for compared in rows])
+    return csv_file(header, [_record(compared, repr, f"departs: {'; '.join(compared.departures)}") for compared in rows])
 
 
 def _record(compared: Compared, text_of: Callable[[float], str], departs: str) -> dict[str, str]:

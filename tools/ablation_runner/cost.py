@@ -65,8 +65,7 @@ def job_listing(jobs: Sequence[Job], images_per_second: float | None) -> str:
     ]
     for job in of_recipe.values():
         if job.departures:
-            changes = ", ".join(f"{name} {change}" for name, change in job.departures.items())
-            remarks.append(f"{job.name} departs from its recipe: {changes}")
+            remarks.append(f"{job.name} departs from its recipe: {', '.join(job.departures)}")
     return "\n".join([text_table(_LISTING, lines, _LISTING[3:]), "", *remarks])
 
 

@@ -76,7 +76,7 @@ class Job(NamedTuple):
     options: JobOptions
     config: PretrainConfig
     images: int  # Number of images to pretrain on.
-    departures: dict[str, str]  # Where the pretraining departs from the published one.
+    departures: list[str]  # Where the pretraining departs from the published one.
     rows: tuple[str, ...]  # their names
 
     @property

@@ -92,13 +92,12 @@ def tiny_changes(recipe: PretrainConfig) -> list[str]:
     return [f"{name}={value}" for name, value in changes.items()]
 
 
-def departures(recipe: PretrainConfig, used: PretrainConfig, images: int) -> dict[str, str]:
-    """How a pretraining on this number of images departs from the published one: name -> `published -> used`."""
+def departures(recipe: PretrainConfig, used: PretrainConfig, images: int) -> list[str]:
+    """How a pretraining on this number of images departs from the published one: `NAME published -> used` for each change."""
     before, now = _compared_fields(recipe), _compared_fields(used)
-    changes = {name: f"{before[name]} -> {now[name]}" for name in before if before[name] != now[name]}
+    changes = [f"{name} {before[name]} -> {now[name]}" for name in before if before[name] != now[name]]
     if images != COCO_IMAGES:
-        place = Path(*used.data.path.parts[-2:])
-        changes["images"] = f"{COCO_IMAGES} of COCO train2017 -> {images} of {place}"
+        changes.append(f"images {COCO_IMAGES} of COCO train2017 -> {images} of {Path(*used.data.path.parts[-2:])}")
     return changes
 
 
