@@ -14,6 +14,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from backbones.file import TIMM_PREFIX, is_timm_name
 from backbones.spec import is_function_name
 from common.cli import SECTION, parse, run_command
 from common.files import check_name, lock_folder, remove_leftovers
@@ -90,6 +91,15 @@ def _is_list(task: str, option: str) -> bool:
     return any(typing.get_origin(part) is list for part in (kind, *typing.get_args(kind)))
 
 
+def run_name(checkpoint: Path) -> str:
+    """The name of a run that the user did not name."""
+    if is_function_name(checkpoint):
+        return str(checkpoint).replace(":", ".")
+    if is_timm_name(checkpoint):
+        return str(checkpoint).removeprefix(TIMM_PREFIX).rpartition("/")[2]
+    return checkpoint.resolve().parent.name if checkpoint.stem == "checkpoint" else checkpoint.stem
+
+
 def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[str]]) -> bool:
     """Check everything, convert, run or submit the tasks, write the tables. Return whether nothing failed.
 
@@ -101,17 +111,15 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
     placeholders = ("--backbone", "none", "--data", "none", "--output", "none")
     check_tasks({task: [*placeholders, *task_options[task]] for task in tasks})
     check_source(options.checkpoint, options.format)
-    if options.name:
-        check_name(options.name, "--name")
+    folder = options.runs / check_name(options.name or run_name(options.checkpoint), "--name")
     # These load torch; --help and mistakes in the options need not wait for it.
     from backbones.convert import open_backbone, selection_of
     from tables.make import PATIENCE, TablesConfig, make_tables
-    from tools.runs import local_processes, run_name, write_backbone
+    from tools.runs import local_processes, write_backbone
     from tools.summary import summary
 
     if options.sample:
         draw_samples(SampleConfig(output=SAMPLE_FOLDER))
-    folder = options.runs / check_name(options.name or run_name(options.checkpoint), "--name")
     is_function = is_function_name(options.checkpoint)  # which the tasks call themselves
     backbone = options.checkpoint if is_function else folder / BACKBONE_FILE
     given = {task: [*(TASKS[task].sample_options if options.sample else ()), *task_options[task]] for task in tasks}

@@ -10,10 +10,9 @@ from pathlib import Path
 import torch
 
 from backbones.convert import source_sha256, write_conversion
-from backbones.file import TIMM_PREFIX, is_backbone_file, is_timm_name, read_backbone_file
+from backbones.file import is_backbone_file, is_timm_name, read_backbone_file
 from backbones.layouts import Conversion
 from backbones.layouts.patchbench import PATCHBENCH
-from backbones.spec import is_function_name
 from common.files import file_sha256, write_atomically
 from common.launch import Command, LaunchOptions, submit
 
@@ -21,15 +20,6 @@ logger = logging.getLogger(__name__)
 
 PRETRAINING_FOLDER = "pretraining"
 """Beside the backbone file: the log of a pretraining of ours and the newest of its pictures, which the report shows."""
-
-
-def run_name(checkpoint: Path) -> str:
-    """The name of a run that the user did not name."""
-    if is_function_name(checkpoint):
-        return str(checkpoint).replace(":", ".")
-    if is_timm_name(checkpoint):
-        return str(checkpoint).removeprefix(TIMM_PREFIX).rpartition("/")[2]
-    return checkpoint.resolve().parent.name if checkpoint.stem == "checkpoint" else checkpoint.stem
 
 
 def write_backbone(conversion: Conversion, checkpoint: Path, output: Path) -> None:

@@ -25,9 +25,9 @@ from tables.make import TablesConfig, make_tables
 from tests.commands import SPEC, every_task
 from tests.conftest import RunMain
 from tests.tables.conftest import make_result
-from tools.eval_all import EvalAllOptions, main, split_task_options
+from tools.eval_all import EvalAllOptions, main, run_name, split_task_options
 from tools.evaluation import arguments_for, data_folders
-from tools.runs import local_processes, run_name, write_backbone
+from tools.runs import local_processes, write_backbone
 from tools.summary import summary
 
 
