@@ -28,8 +28,9 @@ from common.files import one_line, write_text_atomically
 RESULTS, TABLE, DATA = "results.json", "gpu.md", "data"
 # Times its share of the remaining time that a part may take: shares are estimates, and most parts take less.
 _PATIENCE = 3.0
-_LEAST_LIMIT = 45.0  # seconds: on a machine that has just been started, the first imports and kernels take long
-_MODULES = ("benchmarks.gpu_checks", "benchmarks.gpu_speed")
+# Unless this is more: on a machine that has just been started, the first imports and kernels take long.
+_LEAST_PATIENCE, _LEAST_SECONDS = 10.0, 45.0  # times the estimate, but at most so many seconds
+_MISSED = {"set-up": "failed", "correct": "failed", "fast": "slow"}  # what a part is called that misses what is wanted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ def found(what: str, measured: Any, wanted: str = "", passed: bool | None = None
 class Part(NamedTuple):
     name: str
     kind: Literal["set-up", "correct", "fast"]
-    seconds: int  # estimate for a recent GPU, by which the time is shared out
+    seconds: float  # estimate for a recent GPU, by which the time is shared out
     function: str  # `module:name`; called with the options, an empty folder of its own and the arguments, it yields rows
     arguments: tuple[Any, ...] = ()
 
@@ -78,7 +79,8 @@ def run_parts(parts: Sequence[Part], config: GPUConfig) -> list[dict[str, Any]]:
         if remaining > 0:
             share = part.seconds / sum(later.seconds for later in parts[number:])
             print(f"{part.name} ...", file=sys.stderr, flush=True)
-            run_part(part, config, outcome, min(remaining, max(_LEAST_LIMIT, _PATIENCE * share * remaining)), save)
+            least = min(_LEAST_PATIENCE * part.seconds, _LEAST_SECONDS)
+            run_part(part, config, outcome, min(remaining, max(least, _PATIENCE * share * remaining)), save)
             print(f"{part.name}: {outcome['status']} after {outcome['seconds']:.1f} s", file=sys.stderr, flush=True)
         save()
     return outcomes
@@ -91,10 +93,9 @@ def run_part(part: Part, config: GPUConfig, outcome: dict[str, Any], limit: floa
     folder.mkdir(parents=True)
     outcome["status"] = "running"
     save()
-    context: Any = multiprocessing.get_context(
-        "forkserver"
-    )  # imports take seconds, so parts are forked from where they are done
-    context.set_forkserver_preload(sorted(_MODULES))
+    # Imports take seconds, so parts are forked from a process that has done them.
+    context: Any = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([part.function.partition(":")[0]])
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(part, config, folder, sender))
     process.start()
@@ -108,11 +109,12 @@ def run_part(part: Part, config: GPUConfig, outcome: dict[str, Any], limit: floa
     except EOFError:
         process.join()
         if process.exitcode:
+            outcome["status"] = "failed"
             rows.append(found("ended", f"with exit status {process.exitcode}; see {file_name(part)}.log"))
-        missed = any(row["passed"] is False for row in rows)
-        outcome["status"] = (
-            "failed" if process.exitcode else "passed" if not missed else "slow" if part.kind == "fast" else "failed"
-        )
+        elif any(row["passed"] is False for row in rows):
+            outcome["status"] = _MISSED[part.kind]
+        else:
+            outcome["status"] = "passed"
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -163,7 +165,7 @@ def markdown(config: GPUConfig, outcomes: Sequence[dict[str, Any]]) -> str:
             measured = str(row["measured"])
             if isinstance(row["measured"], dict):
                 measured = ", ".join(f"{name} {value:.4g}" for name, value in row["measured"].items())
-            verdicts = {True: "passed", False: "slow" if outcome["kind"] == "fast" else "failed", None: ""}
+            verdicts = {True: "passed", False: _MISSED[outcome["kind"]], None: ""}
             cells.append([outcome["part"], row["what"], measured, row["wanted"], verdicts[row["passed"]]])
         if outcome["status"] not in ("passed", "slow"):
             cells[-1][-1] = outcome["status"]

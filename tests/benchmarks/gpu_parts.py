@@ -45,5 +45,7 @@ def is_forked(config: GPUConfig, folder: Path) -> Iterator[dict[str, Any]]:
     yield found("the fork may use a GPU", "", "", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0)
 
 
-def part(name: str, function: str, *arguments: object, kind: Literal["correct", "fast"] = "correct", seconds: int = 30) -> Part:
+def part(
+    name: str, function: str, *arguments: object, kind: Literal["correct", "fast"] = "correct", seconds: float = 30
+) -> Part:
     return Part(name, kind, seconds, f"tests.benchmarks.gpu_parts:{function}", arguments)

@@ -68,7 +68,7 @@ def start(folder: Path, parts: str, *options: str) -> subprocess.Popen[bytes]:
 def test_bad_ends_are_rows_and_stop_nothing(tmp_path: Path) -> None:
     parts = [
         "part('breaks', 'fails')",
-        "part('hangs', 'hangs', seconds=1)",
+        "part('hangs', 'hangs', seconds=0.2)",
         "part('dies', 'dies')",
         "part('cannot be imported', 'nothing')",
         "part('is wrong', 'finds', False)",
