@@ -1,10 +1,9 @@
 """Tables as data: the published rows, then a row for every evaluated recipe, each value with its standing."""
 
-import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from eval.registry import Column
@@ -85,7 +84,7 @@ class Row:
     source: str = "measured here"
     note: str = ""
     evaluated: Evaluated | None = None  # The results of a measured row; None for a published one.
-    seeds: tuple["Row", ...] = ()  # The `seed` rows of a `mean` row.
+    seeds: list["Row"] = field(default_factory=list)  # The `seed` rows of a `mean` row.
     seed_of: tuple[int, int] | None = None
     """The seeds of a `seed` row: that of the pretraining (-1 where not recorded) and that of the evaluation."""
     baseline: "Row | None" = None  # From which `tables.compare` takes differences.
@@ -167,11 +166,11 @@ def _measured_row(layout: Layout, recipe: Evaluated, slots: _Slots, dataset: str
     seeds = []
     for of_draw in by_draw.values():
         result = next(iter(of_draw.values()))[0].result
-        seed_of = (result.backbone.source.get("seed", -1), result.seed)
         seed = _row(layout, recipe, result.backbone.name, of_draw, dataset)
-        seeds.append(dataclasses.replace(seed, kind="seed", seed_of=seed_of))
-    seeds.sort(key=lambda seed: (seed.descriptors["method"], seed.seed_of))
-    return dataclasses.replace(row, kind="mean", seeds=tuple(seeds))
+        seed.kind, seed.seed_of = "seed", (result.backbone.source.get("seed", -1), result.seed)
+        seeds.append(seed)
+    row.kind, row.seeds = "mean", sorted(seeds, key=lambda seed: (seed.descriptors["method"], seed.seed_of))
+    return row
 
 
 def _row(layout: Layout, recipe: Evaluated, name: str, slots: _Slots, dataset: str) -> Row:
