@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -80,20 +81,29 @@ class Slot(NamedTuple):
 class Evaluated:
     """What was measured for one recipe: on one backbone, or on several that differ only in the seed of their pretraining."""
 
-    name: str  # The name of the run, or the names of several runs, separated by commas.
-    architecture: str
-    slots: dict[Slot, tuple[Measurement, ...]]
-    """For each place in the tables one result, or one for each seed, sorted by path. A result may fill several places."""
+    measurements: tuple[Measurement, ...]  # By path.
 
-    @property
-    def measurements(self) -> tuple[Measurement, ...]:
-        """Every result once, by path."""
-        by_path = {measurement.path: measurement for slot in self.slots.values() for measurement in slot}
-        return tuple(by_path[path] for path in sorted(by_path))
+    @cached_property
+    def slots(self) -> dict[Slot, tuple[Measurement, ...]]:
+        """For each place in the tables one result, or one for each seed. A result may fill several places."""
+        found: dict[Slot, tuple[Measurement, ...]] = {}
+        for measurement in self.measurements:
+            for slot in slots_of(measurement.result):
+                found[slot] = (*found.get(slot, ()), measurement)
+        return found
 
-    @property
+    @cached_property
     def run_names(self) -> tuple[str, ...]:
         return tuple(sorted({measurement.name for measurement in self.measurements}))
+
+    @property
+    def name(self) -> str:
+        """The name of the run, or the names of several runs."""
+        return ", ".join(self.run_names)
+
+    @property
+    def architecture(self) -> str:
+        return architecture_name(self.measurements[0].result.backbone.spec)
 
 
 def slots_of(result: Result) -> tuple[Slot, ...]:
@@ -117,7 +127,7 @@ def collect(runs: Path) -> list[Evaluated]:
         raise ValueError(f"--runs {runs}: no such folder; pass the one that holds NAME/TASK/{RESULT_FILE}")
     problems: list[str] = []
     by_name: dict[str, list[Measurement]] = {}
-    for path in sorted(runs.rglob(RESULT_FILE)):
+    for path in sorted(runs.rglob(RESULT_FILE), key=str):
         try:
             result = read_result(path)
             if result.note and not result.metrics:
@@ -129,7 +139,8 @@ def collect(runs: Path) -> list[Evaluated]:
             continue
         measurement = Measurement(path=path.relative_to(runs).as_posix(), folder=path.parent, result=result)
         by_name.setdefault(result.backbone.name, []).append(measurement)
-    named = [_gather(by_name[name], problems) for name in sorted(by_name)]
+    named = [Evaluated(measurements=tuple(by_name[name])) for name in sorted(by_name)]
+    problems += [problem for row in named for problem in _misfits(row.measurements)]
     if problems:
         for problem in problems:
             logger.error("%s", problem)
@@ -140,8 +151,8 @@ def collect(runs: Path) -> list[Evaluated]:
     return rows
 
 
-def _gather(measurements: Sequence[Measurement], problems: list[str]) -> Evaluated:
-    """Combine the results of one name; results that do not belong together are added to `problems`."""
+def _misfits(measurements: Sequence[Measurement]) -> Iterator[str]:
+    """The results of one name that do not belong with the earlier ones."""
     slots: dict[Slot, list[Measurement]] = {}
     for number, measurement in enumerate(measurements):
         problem = _backbone_problem(measurements[:number], measurement)
@@ -150,12 +161,7 @@ def _gather(measurements: Sequence[Measurement], problems: list[str]) -> Evaluat
             problem = problem or _slot_problem(slot, present, measurement)
             present.append(measurement)
         if problem:
-            problems.append(f"{measurement.path}: {problem}; remove one or evaluate under another --name")
-    return Evaluated(
-        name=measurements[0].name,
-        architecture=architecture_name(measurements[0].result.backbone.spec),
-        slots={slot: tuple(found) for slot, found in slots.items()},
-    )
+            yield f"{measurement.path}: {problem}; remove one or evaluate under another --name"
 
 
 def _backbone_problem(earlier: Sequence[Measurement], measurement: Measurement) -> str:
@@ -188,7 +194,11 @@ def _merge_recipes(named: Sequence[Evaluated]) -> list[Evaluated]:
         obstacle = _obstacle(group) if len(group) > 1 else ""
         if obstacle and len({row.measurements[0].result.backbone.sha256 for row in group}) > 1:
             logger.info("%s are of one recipe, and stay apart: %s", ", ".join(row.name for row in group), obstacle)
-        rows += group if obstacle or len(group) == 1 else [_join(group)]
+        if obstacle:
+            rows += group
+        else:
+            members = (measurement for row in group for measurement in row.measurements)
+            rows.append(Evaluated(measurements=tuple(sorted(members, key=lambda measurement: measurement.path))))
     return sorted(rows, key=lambda row: row.name)
 
 
@@ -203,14 +213,6 @@ def _obstacle(group: Sequence[Evaluated]) -> str:
                 return f"{slot.benchmark} differs in {', '.join(different)}"
     seeds = [seed for row in group for seed in {found.result.backbone.source["seed"] for found in row.measurements}]
     return "two have the same seed" if len(set(seeds)) < len(seeds) else ""
-
-
-def _join(group: Sequence[Evaluated]) -> Evaluated:
-    slots = {
-        slot: tuple(sorted((found for row in group for found in row.slots[slot]), key=lambda measurement: measurement.path))
-        for slot in group[0].slots
-    }
-    return Evaluated(name=", ".join(row.name for row in group), architecture=group[0].architecture, slots=slots)
 
 
 def _check_result(result: Result, path: Path) -> None:
