@@ -8,8 +8,8 @@ To add a task: its folder, its `TASK` in the list here, its reference CSV in `ta
     task.py     `check(config, spec)` and `evaluate(config) -> Result`
     data.py     `examine(folder, deep, jobs) -> list[Finding]`, the data check (see `eval.findings`); loads no torch
     items.py    `read_items(result, folder) -> (names, means, metrics_of) | None`, for significance: the names of the N test items,
-                ascending; {metric: values [N]} of the metrics that are means over them; and, for the others, None or a function
-                from weights [R, N] of the items in R resampled sets to {metric: values [R]}
+                ascending; {metric: values [N]} of the metrics that are means over them, NaN where an item does not count;
+                and, for the others, None or a function from weights [R, N] of the items in R resampled sets to {metric: values [R]}
 
 Where several tasks have the same data check or items, `Task.shared` names the module in place of a file of their own. All but
 the first are imported on demand, so that reading this registry loads neither torch nor OpenMMLab.

@@ -39,7 +39,7 @@ class Items(NamedTuple):
 
     names: tuple[str, ...]
     """Names [N] of the items, ascending, so that a draw means the same item in every result."""
-    means: Mapping[str, Array]  # Metric -> values [N], whose mean is the metric.
+    means: Mapping[str, Array]  # Metric -> values [N], whose mean is the metric; NaN where an item does not count for it.
     resampled: Mapping[str, Array]  # Every other metric -> its values [R] on the resampled sets.
 
 
@@ -55,8 +55,9 @@ def interval_from(cell: Cell, published: float) -> Interval | None:
     metric, ours = cell.column.metric, items_of(cell)
     if not ours:
         return None
-    figure = {metric: np.full(len(ours[0].names), published)}, {metric: np.full(RESAMPLES, published)}
-    return difference_interval(ours, [Items(ours[0].names, *figure)], metric)
+    means = {metric: np.where(np.isnan(values), np.nan, published) for metric, values in ours[0].means.items()}
+    figure = Items(ours[0].names, means, {metric: np.full(RESAMPLES, published)})
+    return difference_interval(ours, [figure], metric)
 
 
 def add_intervals(tables: Sequence[Table]) -> None:
@@ -110,7 +111,7 @@ def resampled_weights(num_items: int) -> Iterator[Array]:
 def difference_interval(first: Sequence[Items], second: Sequence[Items], metric: str) -> Interval | None:
     """The interval of first minus second in a metric, averaged over the seeds of a side.
 
-    None if a result lacks the metric or an item's value, or if the items differ or are fewer than `FEWEST_ITEMS`.
+    None if a result lacks the metric, or if the items that count differ or are fewer than `FEWEST_ITEMS`.
     """
     seeds = (*first, *second)
     names = {seed.names for seed in seeds}
@@ -121,9 +122,12 @@ def difference_interval(first: Sequence[Items], second: Sequence[Items], metric:
         return None
     sides = ([(seed.means if is_mean else seed.resampled)[metric] for seed in side] for side in (first, second))
     ours, theirs = (np.mean(values, axis=0) for values in sides)
-    if np.isnan(ours - theirs).any():
+    if not is_mean:
+        return None if np.isnan(ours - theirs).any() else bootstrap_interval(ours - theirs)
+    counts_N = ~np.isnan(ours)
+    if not np.array_equal(counts_N, ~np.isnan(theirs)) or counts_N.sum() < FEWEST_ITEMS:
         return None
-    return sign_flip_interval(ours - theirs) if is_mean else bootstrap_interval(ours - theirs)
+    return sign_flip_interval((ours - theirs)[counts_N])
 
 
 def sign_flip_interval(differences_N: Array) -> Interval:

@@ -32,9 +32,9 @@ def write_items(folder: Path, names: Sequence[str], values: Mapping[str, Array])
 
 
 def read_items(result: Result, folder: Path) -> Items:
-    """Names [N] of the items and, for every metric, values [N] whose mean it is; None where the result has no such file.
+    """Names [N] of the items and, for every metric, values [N], NaN where an item does not count, whose mean it is.
 
-    An item that does not count for a metric adds 0 to the sum, and the others are scaled up, so that the mean stays that over them.
+    None where the result has no such file.
     """
     file = result.artefacts.get(ARTEFACT)
     if file is None:
@@ -44,8 +44,6 @@ def read_items(result: Result, folder: Path) -> Items:
     values_MN = arrays["values"].astype(np.float64)
     if values_MN.shape != (len(metrics), len(names)):
         raise ValueError(f"{file}: values of shape {values_MN.shape} for {len(metrics)} metrics and {len(names)} items")
-    counts_M1 = (~np.isnan(values_MN)).sum(axis=1, keepdims=True)
-    if not counts_M1.all():
+    if np.isnan(values_MN).all(axis=1).any():
         raise ValueError(f"{file}: a metric without any item")
-    scaled_MN = np.nan_to_num(values_MN) * len(names) / counts_M1
-    return names, dict(zip(metrics, scaled_MN, strict=True)), None
+    return names, dict(zip(metrics, values_MN, strict=True)), None

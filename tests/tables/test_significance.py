@@ -104,6 +104,20 @@ def test_what_shows_nothing_has_no_interval(first: list[float], second: list[flo
     assert _intervals([], [_items(second)]) == [None, None]
 
 
+def test_items_that_do_not_count_change_nothing() -> None:
+    """As values of 0, queries without a right image widened the interval of a published figure."""
+    values = np.random.default_rng(0).normal(50, 1, 20)
+    nothing = [float("nan")] * 15
+    without, with_them = (
+        Items(_items([0.0] * len(means)).names, {"mean": means}, {}) for means in (values, np.array([*values, *nothing]))
+    )
+    expected = difference_interval([without], [Items(without.names, {"mean": np.full(20, 49.0)}, {})], "mean")
+    published = np.array([*[49.0] * 20, *nothing])
+    assert expected is not None
+    assert difference_interval([with_them], [Items(with_them.names, {"mean": published}, {})], "mean") == expected
+    assert difference_interval([with_them], [Items(with_them.names, {"mean": np.full(35, 49.0)}, {})], "mean") is None
+
+
 def test_a_class_that_a_set_of_images_misses_is_missing_for_both_systems() -> None:
     """One system had 0 there and the other no value: the mean difference of the bootstrap was twice the difference itself."""
     images = 30

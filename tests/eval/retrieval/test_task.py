@@ -64,7 +64,7 @@ def test_the_command_from_backbone_to_result(
     assert items is not None
     assert len(items[0]) == 4
     for name, values in items[1].items():
-        assert np.mean(values) == pytest.approx(result.metrics[name].value)
+        assert np.nanmean(values) == pytest.approx(result.metrics[name].value)
     assert evaluate(dataclasses.replace(config, protocol="ibot")) == result  # finished, and only read
 
 
