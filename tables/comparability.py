@@ -54,7 +54,7 @@ def footnotes_of(result: Result, benchmark: str) -> dict[str, str]:
 def conditions_of(result: Result, benchmark: str) -> dict[str, str]:
     """What must be equal for metrics of a benchmark (its key) to be comparable. A setting that is absent is as published."""
     deviations = {f"settings.{name}": _text(used) for name, (_, used) in deviations_of(result, benchmark).items()}
-    return {**_protocol(result), **_datasets(result), HEADS: heads_of(result), **deviations}
+    return {**_protocol_and_data(result), HEADS: heads_of(result), **deviations}
 
 
 def heads_of(result: Result) -> str:
@@ -65,15 +65,15 @@ def heads_of(result: Result) -> str:
 
 def benchmark_differences(first: Result, second: Result, benchmark: str, allowed: Collection[str] = ()) -> list[Difference]:
     """What makes two results of one benchmark (its key) incomparable; `allowed` is as `--allow` takes it."""
-    return _without(allowed, _compare(conditions_of(first, benchmark), conditions_of(second, benchmark)))
+    return _compare(conditions_of(first, benchmark), conditions_of(second, benchmark), allowed)
 
 
 def row_differences(first: Result, second: Result, allowed: Collection[str] = ()) -> list[Difference]:
     """The differences that are misleading between results of different benchmarks in one row of a table."""
-    conditions = (
+    ours, theirs = (
         {HEADS: heads_of(result), "dataset.test.coverage": result.datasets["test"].coverage} for result in (first, second)
     )
-    return _without(allowed, _compare(*conditions))
+    return _compare(ours, theirs, allowed)
 
 
 def seed_differences(first: Result, second: Result, benchmark: str) -> list[str]:
@@ -82,8 +82,7 @@ def seed_differences(first: Result, second: Result, benchmark: str) -> list[str]
     def conditions(result: Result) -> dict[str, str]:
         settings = {name: value for name, value in result.protocol.settings.items() if _concerns(name, benchmark)}
         return {
-            **_protocol(result),
-            **_datasets(result),
+            **_protocol_and_data(result),
             **{f"settings.{name}": _text(value) for name, value in settings.items()},
             **{f"backbone.{name}": _text(value) for name, value in result.backbone.spec.items()},
         }
@@ -95,26 +94,18 @@ def _concerns(setting: str, benchmark: str) -> bool:
     return not re.fullmatch(BENCHMARKS[benchmark].unrelated_settings, setting)
 
 
-def _protocol(result: Result) -> dict[str, str]:
-    return {"protocol.name": result.protocol.name, "protocol.version": str(result.protocol.version)}
+def _protocol_and_data(result: Result) -> dict[str, str]:
+    found = {"protocol.name": result.protocol.name, "protocol.version": str(result.protocol.version)}
+    for role, dataset in sorted(result.datasets.items()):
+        found |= {f"dataset.{role}.{field}": str(value) for field, value in dataclasses.asdict(dataset).items()}
+    return found
 
 
-def _datasets(result: Result) -> dict[str, str]:
-    return {
-        f"dataset.{role}.{field}": str(value)
-        for role, dataset in sorted(result.datasets.items())
-        for field, value in dataclasses.asdict(dataset).items()
-    }
-
-
-def _compare(first: Mapping[str, str], second: Mapping[str, str]) -> list[Difference]:
+def _compare(first: Mapping[str, str], second: Mapping[str, str], allowed: Collection[str] = ()) -> list[Difference]:
     pairs = {name: (first.get(name, "as published"), second.get(name, "as published")) for name in (*first, *second)}
-    return [Difference(name, *values) for name, values in pairs.items() if values[0] != values[1]]
-
-
-def _without(allowed: Collection[str], differences: list[Difference]) -> list[Difference]:
-    prefixes = tuple(f"{name}." for name in allowed)
-    return [difference for difference in differences if not f"{difference.field}.".startswith(prefixes)]
+    accepted = tuple(f"{name}." for name in allowed)
+    differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    return [Difference(name, *pair) for name, pair in differing.items() if not f"{name}.".startswith(accepted)]
 
 
 def _text(value: Any) -> str:
