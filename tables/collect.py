@@ -257,9 +257,10 @@ def _content_faults(result: Result) -> Iterator[str]:
         yield from _metric_faults(result, name, units.get(name, "percent"))
     if "test" not in result.datasets:
         yield "no test dataset"
-    sizes = {f"datasets.{role}.num_items": dataset.num_items for role, dataset in result.datasets.items()}
-    sizes |= {name: getattr(result, name) for name in ("wall_time_s", "peak_memory_bytes")}
-    sizes |= {f"environment.{name}": getattr(result.environment, name) for name in ("world_size", "threads")}
+    environment = result.environment
+    sizes: dict[str, float] = {f"datasets.{role}.num_items": dataset.num_items for role, dataset in result.datasets.items()}
+    sizes |= {"wall_time_s": result.wall_time_s, "peak_memory_bytes": result.peak_memory_bytes}
+    sizes |= {"environment.world_size": environment.world_size, "environment.threads": environment.threads}
     yield from (f"{name} is {value}, not within 0 to {_LARGEST}" for name, value in sizes.items() if not 0 <= value <= _LARGEST)
     for item, metrics in result.breakdown.items():
         yield from (f"{name} of {item} is {value}" for name, value in metrics.items() if abs(value) > _LARGEST_PERCENTAGE)

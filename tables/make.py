@@ -40,9 +40,9 @@ class TablesConfig:
     """Largest number of DAVIS sequences that report.html shows as films, spread evenly; it names the others."""
 
     def __post_init__(self) -> None:
-        for name in ("max_picture_mb", "max_films"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
+        for name, value in (("max_picture_mb", self.max_picture_mb), ("max_films", self.max_films)):
+            if not value >= 0:
+                raise ValueError(f"{name}={value} must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
