@@ -1,11 +1,16 @@
-"""A backbone file of a toy ViT."""
+"""A backbone file of a toy ViT, and what holds of the items of every task's result."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from backbones.spec import ViTSpec
+from eval.result import Result
+from eval.tasks import TASKS
 from tests.toy import write_toy_backbone
+
+PATCHES_OF_14 = ViTSpec(embed_dim=24, depth=2, num_heads=3, patch_size=14, image_size=56, class_token=True, final_norm=True)
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +22,17 @@ def toy_spec() -> ViTSpec:
 @pytest.fixture(scope="session")
 def toy_file(tmp_path_factory: pytest.TempPathFactory, toy_spec: ViTSpec) -> Path:
     return write_toy_backbone(tmp_path_factory.mktemp("backbones"), toy_spec)
+
+
+def names_of_items(result: Result, folder: Path) -> tuple[str, ...]:
+    """The names of a result's items, which its task reads, and which must give its metrics."""
+    items = TASKS[result.task].load("items", "read_items")(result, folder)
+    assert items is not None
+    names, means, metrics_of = items
+    found = {name: np.nanmean(values) for name, values in means.items()}
+    if metrics_of is not None:
+        found |= {name: values_R[0] for name, values_R in metrics_of(np.ones((1, len(names)))).items()}
+    metrics = {name: metric.value for name, metric in result.metrics.items() if name in found}
+    assert metrics
+    assert {name: found[name] for name in metrics} == pytest.approx(metrics)
+    return tuple(names)

@@ -20,7 +20,6 @@ from eval.detection import protocol as detection
 from eval.detection.config import DetectionConfig
 from eval.detection.protocol import protocol_settings as detection_settings
 from eval.jhmdb import protocol as jhmdb
-from eval.linear_segmentation.config import ProtocolName
 from eval.linear_segmentation.protocol import RULES
 from eval.object_discovery.protocol import PUBLISHED as OBJECT_DISCOVERY
 from eval.openmmlab.config import lookup, plain
@@ -28,9 +27,7 @@ from eval.probes.data import Split
 from eval.probes.sets import ADE20K
 from eval.propagation.features import input_size
 from eval.propagation.protocol import PropagationSettings, deviations, propagation_settings, settings_of
-from eval.propagation.protocol import ProtocolName as PropagationProtocol
 from eval.retrieval.protocol import PUBLISHED as LANDMARKS
-from eval.retrieval_segmentation.config import ProtocolName as RetrievalProtocol
 from eval.retrieval_segmentation.protocol import PUBLISHED as RETRIEVAL
 from eval.segmentation import protocol as segmentation
 from eval.segmentation.config import Head, SegmentationConfig
@@ -97,20 +94,12 @@ def ade20k(spec: BackboneSpec, head: Head = "fpn") -> dict[str, Any]:
     return {"config": config, "settings": segmentation_settings(spec, config, GPU)}
 
 
-def linear_segmentation(name: ProtocolName) -> dict[str, Any]:
-    return {"settings": dataclasses.asdict(RULES[name])}
-
-
 def settings(rules: Any, of: Callable[[Any], dict[str, Any]] = dataclasses.asdict) -> dict[str, Any]:
     return {"settings": plain(of(rules))}
 
 
-def retrieval(name: RetrievalProtocol) -> dict[str, Any]:
-    return {"settings": plain(dataclasses.asdict(RETRIEVAL[name]))}
-
-
-def propagation(name: PropagationProtocol) -> dict[str, Any]:
-    return {"settings": plain(propagation_settings(PropagationSettings(protocol=name)))}
+def propagation(**changes: Any) -> dict[str, Any]:
+    return settings(PropagationSettings(**changes), propagation_settings)
 
 
 # What runs, by the heading of its table: where values are looked up, by the first part of their path.
@@ -118,16 +107,16 @@ PROTOCOLS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"COCO: Mask R-CNN, {name}": partial(coco, spec) for name, spec in BACKBONES.items()},
     **{f"ADE20K: Semantic FPN, {name}": partial(ade20k, spec) for name, spec in BACKBONES.items()},
     "ADE20K: UperNet, ViT": partial(ade20k, VIT_SMALL, "upernet"),
-    "DAVIS-2017: label propagation": lambda: {"settings": propagation_settings(PropagationSettings())},
-    "DAVIS-2017: label propagation, `--round-up true`": lambda: {"settings": propagation_settings(ROUNDED_UP)},
-    "Label propagation by DINOv3's protocol": partial(propagation, "dinov3"),
-    "Label propagation by CropMAE's protocol": partial(propagation, "cropmae"),
-    "Label propagation by videowalk's protocol": partial(propagation, "crw"),
+    "DAVIS-2017: label propagation": propagation,
+    "DAVIS-2017: label propagation, `--round-up true`": partial(propagation, round_up=True),
+    "Label propagation by DINOv3's protocol": partial(propagation, protocol="dinov3"),
+    "Label propagation by CropMAE's protocol": partial(propagation, protocol="cropmae"),
+    "Label propagation by videowalk's protocol": partial(propagation, protocol="crw"),
     **{f"VIP: {name}": partial(settings, rules, settings_of) for name, rules in vip.PUBLISHED.items()},
     **{f"JHMDB: {name}": partial(settings, rules, settings_of) for name, rules in jhmdb.PUBLISHED.items()},
-    **{f"Linear segmentation: {name}": partial(linear_segmentation, name) for name in RULES},
-    "NYU depth: dinov3": lambda: {"settings": plain(dataclasses.asdict(DEPTH))},
-    **{f"Dense retrieval: {name}": partial(retrieval, name) for name in RETRIEVAL},
+    **{f"Linear segmentation: {name}": partial(settings, rules) for name, rules in RULES.items()},
+    "NYU depth: dinov3": partial(settings, DEPTH),
+    **{f"Dense retrieval: {name}": partial(settings, rules) for name, rules in RETRIEVAL.items()},
     **{f"Image retrieval: {name} on {key}": partial(settings, rules) for (name, key), rules in LANDMARKS.items()},
     "Copy detection: dino": partial(settings, COPY_DETECTION),
     **{f"Object discovery: {name}": partial(settings, rules) for name, rules in OBJECT_DISCOVERY.items()},

@@ -16,10 +16,10 @@ from eval.copy_detection.data import FURTHER_BLOCKS, check_data, examine
 from eval.copy_detection.descriptors import descriptor, precisions
 from eval.copy_detection.protocol import PUBLISHED, protocol_of, rules_of
 from eval.copy_detection.task import evaluate
-from eval.probes.means import read_items
 from eval.result import read_result
 from tables.make import build_tables, render_tables
 from tests.conftest import RunMain
+from tests.eval.conftest import names_of_items
 from tools.sample_data.formats import draw_photos
 from tools.sample_data.whole_images import draw_copydays
 
@@ -47,11 +47,8 @@ def test_the_command_from_backbone_to_result(folders: Path, toy_file: Path, tmp_
     assert result.metrics["mAP original"].value == 1.0
     assert result.metrics["mAP jpegqual/75"].value > 0.9
     assert f"{result.metrics['mAP strong'].value:.3f}" in render_tables(build_tables(tmp_path / "runs"))["copydays.csv"]
-    items = read_items(result, output)
-    assert items is not None
     # Queries of other blocks would blur the test against a published figure.
-    assert len(items[0]) == 6
-    assert np.mean(items[1]["mAP strong"]) == pytest.approx(result.metrics["mAP strong"].value)
+    assert len(names_of_items(result, output)) == 6
     config = CopyDetectionConfig(
         backbone=toy_file, data=folders / "copydays", output=tmp_path / "plain", image_size=64, workers=0, device="cpu"
     )

@@ -31,32 +31,16 @@ def depth_of(root: Path) -> np.ndarray:
     return np.array(Image.open(root / DEPTH))
 
 
+def change_depths(split: str, factor: float) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        for path in root.glob(f"room_{split}/*.png"):
+            write_depth(path, (np.array(Image.open(path)) * factor).astype(np.uint16))
+
+    return change
+
+
 def in_metres(root: Path) -> None:
     write_depth(root / DEPTH, (depth_of(root) // 1000).astype(np.uint16))
-
-
-def all_in_centimetres(root: Path) -> None:
-    for path in root.glob("room_test/*.png"):
-        write_depth(path, (np.array(Image.open(path)) // 10).astype(np.uint16))
-
-
-def all_in_tenths(root: Path) -> None:
-    for path in root.glob("room_train/*.png"):
-        write_depth(path, (np.array(Image.open(path)) * 10).astype(np.uint16))
-
-
-def all_as_kitti(root: Path) -> None:
-    """256 units per metre."""
-    for path in root.glob("room_test/*.png"):
-        write_depth(path, (np.array(Image.open(path)) * 0.256).astype(np.uint16))
-
-
-def in_8_bits(root: Path) -> None:
-    write_depth(root / DEPTH, (depth_of(root) // 40).astype(np.uint8))
-
-
-def in_colours(root: Path) -> None:
-    Image.open(root / IMAGE).save(root / DEPTH)
 
 
 def without_depth(root: Path) -> None:
@@ -70,15 +54,6 @@ def with_depth_outside_of_the_box_only(root: Path) -> None:
     write_depth(root / DEPTH, depth)
 
 
-def not_measured_is_the_largest_number(root: Path) -> None:
-    depth = depth_of(root)
-    write_depth(root / DEPTH, np.where(depth == 0, 65535, depth).astype(np.uint16))
-
-
-def beyond_ten_metres_only(root: Path) -> None:
-    write_depth(root / DEPTH, np.full((HEIGHT, WIDTH), 10_000, np.uint16))
-
-
 def of_another_size(root: Path) -> None:
     write_depth(root / DEPTH, depth_of(root)[:-1])
 
@@ -88,92 +63,78 @@ def cut_off(root: Path) -> None:
     (root / DEPTH).write_bytes(content[: len(content) // 2])
 
 
-def no_depth_map(root: Path) -> None:
-    (root / DEPTH).unlink()
+def change_list(old: str, new: str) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        path = root / "nyu_test.txt"
+        path.write_text(path.read_text().replace(old, new))
 
-
-def no_image(root: Path) -> None:
-    (root / IMAGE).unlink()
-
-
-def no_list(root: Path) -> None:
-    (root / "nyu_test.txt").unlink()
-
-
-def empty_list(root: Path) -> None:
-    (root / "nyu_test.txt").write_text("\n")
-
-
-def change_list(root: Path, old: str, new: str) -> None:
-    path = root / "nyu_test.txt"
-    path.write_text(path.read_text().replace(old, new))
-
-
-def no_focal_length(root: Path) -> None:
-    change_list(root, " 518.8579", "")
-
-
-def no_depth(root: Path) -> None:
-    change_list(root, DEPTH, "None")
+    return change
 
 
 def depth_of_floats(root: Path) -> None:
     Image.fromarray(depth_of(root) / np.float32(1000)).save((root / DEPTH).with_suffix(".tiff"))
-    change_list(root, DEPTH, DEPTH.replace(".png", ".tiff"))
+    change_list(DEPTH, DEPTH.replace(".png", ".tiff"))(root)
 
 
-def focal_length_of_words(root: Path) -> None:
-    change_list(root, "518.8579", "wide")
+MEDIAN = "half of the depth maps have a median depth of"
+UNSCORED = f"no valid depth in the part and range that are scored: {DEPTH}"
+OTHER_LINES = "has lines other than `image depth focal-length`"
+WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
+    "metres": (in_metres, f"show nothing farther than 100 mm, as if they held metres: {DEPTH}; multiply them by 1000"),
+    "centimetres": (change_depths("test", 0.1), f"nyu_test.txt: {MEDIAN}"),
+    "units of KITTI": (change_depths("test", 0.256), f"nyu_test.txt: {MEDIAN}"),
+    "tenths": (change_depths("train", 10), f"nyu_train.txt: {MEDIAN}"),
+    "8 bits": (
+        lambda root: write_depth(root / DEPTH, (depth_of(root) // 40).astype(np.uint8)),
+        f"do not have 16 bits per pixel, which millimetres need: {DEPTH}",
+    ),
+    "colours": (lambda root: Image.open(root / IMAGE).save(root / DEPTH), f"not one number per pixel: {DEPTH}"),
+    "nothing": (without_depth, UNSCORED),
+    "outside of the box": (with_depth_outside_of_the_box_only, UNSCORED),
+    "beyond ten metres": (lambda root: write_depth(root / DEPTH, np.full((HEIGHT, WIDTH), 10_000, np.uint16)), UNSCORED),
+    "largest number": (
+        lambda root: write_depth(root / DEPTH, np.where(depth_of(root) == 0, 65535, depth_of(root)).astype(np.uint16)),
+        f"as other data sets mark what was not measured: {DEPTH}; write 0 there",
+    ),
+    "another size": (of_another_size, f"differ in size from their depth maps: {IMAGE}"),
+    "cut off": (cut_off, f"cut off before their end: {DEPTH}"),
+    "no depth map": (
+        lambda root: (root / DEPTH).unlink(),
+        f"lacks depth maps that nyu_test.txt names: {DEPTH}; get them from https://",
+    ),
+    "no image": (
+        lambda root: (root / IMAGE).unlink(),
+        f"lacks images that nyu_test.txt names: {IMAGE}; get them from https://",
+    ),
+    "no list": (
+        lambda root: (root / "nyu_test.txt").unlink(),
+        "has no nyu_test.txt; get it from https://github.com/cleinc/bts, where it is nyudepthv2_test_files_with_gt.txt",
+    ),
+    "None": (
+        change_list(DEPTH, "None"),
+        f"nyu_test.txt names images without a depth map (`None`): {IMAGE}; take them off the list",
+    ),
+    "floats": (
+        depth_of_floats,
+        "nyu_test.txt names depth maps that are not PNG: room_test/sync_depth_00001.tiff; make PNG of 16 bits",
+    ),
+    "empty list": (lambda root: (root / "nyu_test.txt").write_text("\n"), "nyu_test.txt is empty"),
+    "no focal length": (change_list(" 518.8579", ""), OTHER_LINES),
+    "words": (change_list("518.8579", "wide"), OTHER_LINES),
+    "path outside": (
+        change_list("room_test/rgb_00001", "../room_test/rgb_00001"),
+        f"{OTHER_LINES}, with paths below",
+    ),
+    "image twice": (change_list("rgb_00000", "rgb_00001"), f"nyu_test.txt names images more than once: {IMAGE}"),
+    "trained image": (
+        change_list("room_test/rgb_00001.jpg room_test", "room_train/rgb_00001.jpg room_train"),
+        "images are in both nyu_train.txt and nyu_test.txt: room_train/rgb_00001.jpg",
+    ),
+}
 
 
-def path_outside(root: Path) -> None:
-    change_list(root, "room_test/rgb_00001", "../room_test/rgb_00001")
-
-
-def image_twice(root: Path) -> None:
-    change_list(root, "rgb_00000", "rgb_00001")
-
-
-def trained_image(root: Path) -> None:
-    change_list(root, "room_test/rgb_00001.jpg room_test", "room_train/rgb_00001.jpg room_train")
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (in_metres, f"show nothing farther than 100 mm, as if they held metres: {DEPTH}; multiply them by 1000"),
-        (all_in_centimetres, "nyu_test.txt: half of the depth maps have a median depth of"),
-        (all_as_kitti, "nyu_test.txt: half of the depth maps have a median depth of"),
-        (all_in_tenths, "nyu_train.txt: half of the depth maps have a median depth of"),
-        (in_8_bits, f"do not have 16 bits per pixel, which millimetres need: {DEPTH}"),
-        (in_colours, f"not one number per pixel: {DEPTH}"),
-        (without_depth, f"no valid depth in the part and range that are scored: {DEPTH}"),
-        (with_depth_outside_of_the_box_only, f"no valid depth in the part and range that are scored: {DEPTH}"),
-        (beyond_ten_metres_only, f"no valid depth in the part and range that are scored: {DEPTH}"),
-        (not_measured_is_the_largest_number, f"as other data sets mark what was not measured: {DEPTH}; write 0 there"),
-        (of_another_size, f"differ in size from their depth maps: {IMAGE}"),
-        (cut_off, f"cut off before their end: {DEPTH}"),
-        (no_depth_map, f"lacks depth maps that nyu_test.txt names: {DEPTH}; get them from https://"),
-        (no_image, f"lacks images that nyu_test.txt names: {IMAGE}; get them from https://"),
-        (
-            no_list,
-            "has no nyu_test.txt; get it from https://github.com/cleinc/bts, where it is nyudepthv2_test_files_with_gt.txt",
-        ),
-        (no_depth, f"nyu_test.txt names images without a depth map (`None`): {IMAGE}; take them off the list"),
-        (
-            depth_of_floats,
-            "nyu_test.txt names depth maps that are not PNG: room_test/sync_depth_00001.tiff; make PNG of 16 bits",
-        ),
-        (empty_list, "nyu_test.txt is empty"),
-        (no_focal_length, "has lines other than `image depth focal-length`"),
-        (focal_length_of_words, "has lines other than `image depth focal-length`"),
-        (path_outside, "has lines other than `image depth focal-length`, with paths below"),
-        (image_twice, f"nyu_test.txt names images more than once: {IMAGE}"),
-        (trained_image, "images are in both nyu_train.txt and nyu_test.txt: room_train/rgb_00001.jpg"),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-def test_wrong_data_are_one_line_before_anything_runs(nyu: Path, damage: Callable[[Path], None], message: str) -> None:
+@pytest.mark.parametrize(("damage", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_data_are_one_line_before_anything_runs(nyu: Path, damage: Callable[[Path], object], message: str) -> None:
     damage(nyu)
     with pytest.raises(ValueError, match=r"\A[^\n]+\Z") as caught:
         check_data(nyu)

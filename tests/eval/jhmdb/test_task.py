@@ -5,7 +5,6 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,26 +12,28 @@ import torch
 from PIL import Image
 from scipy.io import loadmat, savemat
 
-from backbones.spec import ViTSpec
-from eval.__main__ import main
 from eval.jhmdb import task
 from eval.jhmdb.config import JhmdbConfig
 from eval.jhmdb.data import JOINTS, examine, read_joints
-from eval.jhmdb.items import read_items
 from eval.jhmdb.joints import joint_places
-from eval.jhmdb.protocol import JhmdbRules
 from eval.jhmdb.task import evaluate
-from eval.propagation import writing
 from eval.result import read_arrays, read_result
-from tables.make import build_tables, render_tables
 from tests.conftest import RunMain
+from tests.eval.tracking import FRAMES, Task, Tracking, check_command, check_refusal
 from tests.processes import evaluate_in_two
-from tests.toy import write_toy_backbone
 from tools.sample_data.videos import draw_jhmdb
 
-FRAMES = 3
 STAND, WAVE = "stand/astronaut_stand_0", "wave/astronaut_wave_0"
 MAT = f"joint_positions/{WAVE}/joint_positions.mat"
+JHMDB = Task(
+    name="jhmdb",
+    module=task,
+    examine=examine,
+    follow="find_joints",
+    metric="PCK@0.1",
+    videos=(STAND, WAVE),
+    stretched={"stretched_to": [[320, 320], [322, 322]]},
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,78 +49,25 @@ def config(drawn: Path, toy_file: Path, tmp_path: Path) -> JhmdbConfig:
     return JhmdbConfig(backbone=toy_file, data=data, output=tmp_path / "out", device="cpu")
 
 
-def test_the_command_from_backbone_to_result(config: JhmdbConfig, tmp_path: Path, run_main: RunMain) -> None:
-    output = config.output
-    places = ["--backbone", config.backbone, "--data", config.data, "--output", output, "--device", "cpu", "--overlays", "true"]
-    assert "PCK@0.1" in run_main(main, ["jhmdb", *places]).output()
-    result = read_result(output / "result.json")
-    assert (result.protocol.name, result.protocol.deviations, result.coverage) == ("jhmdb-cropmae", {}, "subset")
-    values = [metric.value for metric in result.metrics.values()]
-    assert values == sorted(values)
-    assert values[-1] > 20
-    assert list(result.breakdown) == list(JOINTS)
-    assert np.mean([of_joint["PCK@0.3"] for of_joint in result.breakdown.values()]) == pytest.approx(values[2])
-    assert Image.open(output / f"overlays/{WAVE}/00003.png").size == (640, 480)
-    items = read_items(result, output)
-    assert items is not None
-    assert items[0] == (STAND, WAVE)
-    assert items[2] is not None
-    resampled = items[2](np.array([[1.0, 1.0], [2.0, 0.0]]))
-    assert [resampled[name][0] for name in result.metrics] == pytest.approx(values)
-    assert f"{values[0]:.1f}" in render_tables(build_tables(tmp_path))["tables.md"]
-    assert evaluate(dataclasses.replace(config, overlays=True)) == result
-    other = evaluate(dataclasses.replace(config, protocol="crw", output=tmp_path / "crw"))
-    assert (other.protocol.name, other.protocol.settings["joint_cells"]) == ("jhmdb-crw", 3)
+class TestJhmdb(Tracking):
+    task = JHMDB
 
-
-def test_an_interrupted_run_continues_to_the_same_result(
-    config: JhmdbConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = evaluate(dataclasses.replace(config, output=tmp_path / "whole"))
-    original = task.find_joints
-    found: list[str] = []
-
-    def find_or_die(video: task.JointVideo, extract: Any, rules: JhmdbRules, on_frame: Callable[[], None]) -> Any:
-        if found:
-            raise KeyboardInterrupt
-        found.append(video.name)
-        return original(video, extract, rules, on_frame)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(task, "find_joints", find_or_die)
-        with pytest.raises(KeyboardInterrupt):
-            evaluate(config)
-    with pytest.raises(ValueError, match="joints of other inputs; choose another --output or remove"):
-        evaluate(dataclasses.replace(config, protocol="crw"))
-    assert evaluate(config).metrics == whole.metrics
+    def test_the_command_from_backbone_to_result(self, config: JhmdbConfig, tmp_path: Path, run_main: RunMain) -> None:
+        result = check_command(JHMDB, config, tmp_path, run_main)
+        values = [metric.value for metric in result.metrics.values()]
+        assert values == sorted(values)
+        assert values[-1] > 20
+        assert list(result.breakdown) == list(JOINTS)
+        assert np.mean([of_joint["PCK@0.3"] for of_joint in result.breakdown.values()]) == pytest.approx(values[2])
+        assert Image.open(config.output / f"overlays/{WAVE}/00003.png").size == (640, 480)
+        other = evaluate(dataclasses.replace(config, protocol="crw", output=tmp_path / "crw"))
+        assert (other.protocol.name, other.protocol.settings["joint_cells"]) == ("jhmdb-crw", 3)
 
 
 def test_joints_are_found_without_waiting_for_the_device() -> None:
     """Each frame's were copied to the CPU before the next frame was queued."""
     found_2J = joint_places(torch.empty(20, 20, 1 + len(JOINTS), device="meta"), 5)  # whose values cannot be asked for
     assert found_2J.shape == (2, len(JOINTS))
-
-
-def test_patches_of_14_pixels_need_sizes_that_are_rounded_up(config: JhmdbConfig, tmp_path: Path) -> None:
-    spec = ViTSpec(embed_dim=24, depth=2, num_heads=3, patch_size=14, image_size=56, class_token=True, final_norm=True)
-    config = dataclasses.replace(config, backbone=write_toy_backbone(tmp_path, spec))
-    with pytest.raises(ValueError, match=r"; --round-up true takes the next sizes that fit$"):
-        evaluate(config)
-    result = evaluate(dataclasses.replace(config, round_up=True, block=0))
-    assert result.protocol.deviations == {"block": [None, 0], "stretched_to": [[320, 320], [322, 322]]}
-
-
-def test_overlays_can_be_had_later(
-    config: JhmdbConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The time of the result was that of the overlays alone."""
-    monkeypatch.setattr(writing, "_TELL_AFTER_S", 0)
-    caplog.set_level("INFO")
-    result = evaluate(config)
-    assert f"{WAVE}: 2 of {FRAMES} frames" in caplog.messages
-    later = evaluate(dataclasses.replace(config, overlays=True))
-    assert later == dataclasses.replace(result, artefacts={**result.artefacts, "overlays": "overlays"})
-    assert len(list((config.output / "overlays" / WAVE).iterdir())) == FRAMES
 
 
 def test_two_processes_give_what_one_gives(config: JhmdbConfig, tmp_path: Path) -> None:
@@ -174,15 +122,9 @@ def at(value: float) -> Callable[[np.ndarray], np.ndarray]:
         ),
     ],
 )
-def test_wrong_data_are_refused_before_anything_runs(
-    config: JhmdbConfig, change: Callable[[Path], object], message: str
-) -> None:
+def test_wrong_data_are_refused(config: JhmdbConfig, change: Callable[[Path], object], message: str) -> None:
     change(config.data)
-    with pytest.raises(ValueError, match=message) as caught:
-        evaluate(config)
-    assert "\n" not in str(caught.value)
-    assert not config.output.exists()
-    assert any(finding.is_problem for finding in examine(config.data))
+    check_refusal(JHMDB, config, message)
 
 
 def test_joints_a_little_outside_the_frame_are_mentioned_and_scored(

@@ -17,7 +17,6 @@ from backbones.spec import ResNetSpec, ViTSpec
 from eval.__main__ import main
 from eval.probes.features import fills_patch
 from eval.probes.images import whole_patches
-from eval.probes.means import read_items
 from eval.result import read_result
 from eval.retrieval.config import RetrievalConfig
 from eval.retrieval.data import SIZES, check_data, examine
@@ -27,6 +26,7 @@ from eval.retrieval.task import evaluate, read_input, scaled_inputs
 from eval.tasks import BENCHMARKS
 from tables.make import build_tables, render_tables
 from tests.conftest import RunMain
+from tests.eval.conftest import names_of_items
 from tools.sample_data.formats import draw_photos
 from tools.sample_data.whole_images import draw_landmarks
 
@@ -60,11 +60,7 @@ def test_the_command_from_backbone_to_result(
     assert 0 < result.metrics["mAP Medium"].value <= 100
     page = render_tables(build_tables(tmp_path / "runs"))
     assert f"{result.metrics['mAP Medium'].value:.1f}" in page["tables.md"]
-    items = read_items(result, config.output)
-    assert items is not None
-    assert len(items[0]) == 4
-    for name, values in items[1].items():
-        assert np.nanmean(values) == pytest.approx(result.metrics[name].value)
+    assert len(names_of_items(result, config.output)) == 4
     assert evaluate(dataclasses.replace(config, protocol="ibot")) == result  # finished, and only read
 
 

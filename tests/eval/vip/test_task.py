@@ -5,28 +5,32 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from backbones.spec import ViTSpec
-from eval.__main__ import main
-from eval.probes.items import read_items
-from eval.propagation import writing
 from eval.propagation.masks import Mask, read_mask
-from eval.result import read_arrays, read_result
+from eval.result import read_arrays
 from eval.vip import data, masks, protocol, task
 from eval.vip.config import VipConfig
 from eval.vip.data import examine
 from eval.vip.task import evaluate
-from tables.make import build_tables, render_tables
 from tests.conftest import RunMain
-from tests.toy import write_toy_backbone
+from tests.eval.tracking import FRAMES, Task, Tracking, check_command, check_refusal
 from tools.sample_data.videos import VIP_SIZE, draw_vip
 
-FRAMES = 3
 MASK = "Annotations/Category_ids/videos2/000000000001.png"
+VIP = Task(
+    name="vip",
+    module=task,
+    examine=examine,
+    follow="write_video",
+    metric="mIoU",
+    videos=("videos1", "videos2"),
+    stretched={"round_up": [False, True]},
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,51 +53,25 @@ def config(vip: Path, toy_file: Path, tmp_path: Path) -> VipConfig:
     return VipConfig(backbone=toy_file, data=vip, output=tmp_path / "out", device="cpu", jobs=1)
 
 
-def test_the_command_from_backbone_to_result(config: VipConfig, tmp_path: Path, run_main: RunMain) -> None:
-    output = config.output
-    places = ["--backbone", config.backbone, "--data", config.data, "--output", output, "--device", "cpu", "--overlays", "true"]
-    assert "mIoU" in run_main(main, ["vip", *places, "--jobs", 1]).output()
-    result = read_result(output / "result.json")
-    assert (result.protocol.name, result.protocol.deviations, result.coverage) == ("vip-cropmae", {}, "subset")
-    assert list(result.breakdown) == list(protocol.CLASSES)
-    assert result.metrics["mIoU"].value > 30  # fresh weights follow colours
-    # The first frame counts, too, and its mask is what its labels on the grid give.
-    width, height = VIP_SIZE
-    counts = read_arrays(output / result.artefacts["image_pixels"])["counts"]
-    assert counts[:, 2].sum() == 2 * FRAMES * width * height
-    first = read_mask(output / "masks/videos1/000000000000_mask.png")
-    assert first.shape == (64, 128)
-    assert set(np.unique(first)) == {0, 4, 12, 13}  # hair is too thin for these patches
-    assert Image.open(output / "overlays/videos2/000000000002.png").size == VIP_SIZE
-    items = read_items(result, output)
-    assert items is not None
-    assert items[0] == ("videos1", "videos2")
-    assert items[2] is not None
-    assert items[2](np.ones((1, 2)))["mIoU"][0] == pytest.approx(result.metrics["mIoU"].value)
-    assert f"{result.metrics['mIoU'].value:.1f}" in render_tables(build_tables(tmp_path))["tables.md"]
-    assert evaluate(dataclasses.replace(config, overlays=True)) == result
+class TestVip(Tracking):
+    task = VIP
 
+    def test_the_command_from_backbone_to_result(self, config: VipConfig, tmp_path: Path, run_main: RunMain) -> None:
+        result, output = check_command(VIP, config, tmp_path, run_main, "--jobs", 1), config.output
+        assert list(result.breakdown) == list(protocol.CLASSES)
+        assert result.metrics["mIoU"].value > 30  # fresh weights follow colours
+        # The first frame counts, too, and its mask is what its labels on the grid give.
+        width, height = VIP_SIZE
+        counts = read_arrays(output / result.artefacts["image_pixels"])["counts"]
+        assert counts[:, 2].sum() == 2 * FRAMES * width * height
+        first = read_mask(output / "masks/videos1/000000000000_mask.png")
+        assert first.shape == (64, 128)
+        assert set(np.unique(first)) == {0, 4, 12, 13}  # hair is too thin for these patches
+        assert Image.open(output / "overlays/videos2/000000000002.png").size == VIP_SIZE
 
-def test_an_interrupted_run_continues_to_the_same_result(
-    config: VipConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = evaluate(dataclasses.replace(config, output=tmp_path / "whole"))
-    original = task.write_video
-    written: list[str] = []
-
-    def write_or_die(video: task.VideoSequence, *given: object) -> None:
-        if written:
-            raise KeyboardInterrupt
-        written.append(video.name)
-        original(video, *given)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patched:
-        patched.setattr(task, "write_video", write_or_die)
-        with pytest.raises(KeyboardInterrupt):
-            evaluate(config)
-    stamp = (config.output / "masks" / written[0]).stat().st_mtime_ns
-    assert evaluate(config).metrics == whole.metrics
-    assert (config.output / "masks" / written[0]).stat().st_mtime_ns == stamp
+    def test_patches_of_14_pixels_need_sizes_that_are_rounded_up(self, config: Any, tmp_path: Path) -> None:
+        super().test_patches_of_14_pixels_need_sizes_that_are_rounded_up(config, tmp_path)
+        assert read_mask(config.output / "masks/videos1/000000000001_mask.png").shape == (70, 140)
 
 
 def test_masks_are_written_while_the_device_goes_on(config: VipConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,29 +87,6 @@ def test_masks_are_written_while_the_device_goes_on(config: VipConfig, monkeypat
     evaluate(config)
     assert len(writers) == 2 * FRAMES
     assert threading.main_thread() not in writers
-
-
-def test_patches_of_14_pixels_need_sizes_that_are_rounded_up(config: VipConfig, tmp_path: Path) -> None:
-    spec = ViTSpec(embed_dim=24, depth=2, num_heads=3, patch_size=14, image_size=56, class_token=True, final_norm=True)
-    config = dataclasses.replace(config, backbone=write_toy_backbone(tmp_path, spec))
-    with pytest.raises(ValueError, match=r"; --round-up true takes the next sizes that fit$"):
-        evaluate(config)
-    result = evaluate(dataclasses.replace(config, round_up=True, block=0))
-    assert result.protocol.deviations == {"block": [None, 0], "round_up": [False, True]}
-    assert read_mask(config.output / "masks/videos1/000000000001_mask.png").shape == (70, 140)
-
-
-def test_overlays_can_be_had_later(
-    config: VipConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The time of the result was that of the overlays alone."""
-    monkeypatch.setattr(writing, "_TELL_AFTER_S", 0)
-    caplog.set_level("INFO")
-    result = evaluate(config)
-    assert f"videos1: 2 of {FRAMES} frames" in caplog.messages
-    later = evaluate(dataclasses.replace(config, overlays=True))
-    assert later == dataclasses.replace(result, artefacts={**result.artefacts, "overlays": "overlays"})
-    assert len(list((config.output / "overlays/videos1").iterdir())) == FRAMES
 
 
 def class_20(root: Path) -> None:
@@ -159,13 +114,9 @@ def name_a_missing_video(root: Path) -> None:
         (lambda root: (root / "lists/val_videos.txt").unlink(), r"val_videos.txt: no such file"),
     ],
 )
-def test_wrong_data_are_refused_before_anything_runs(config: VipConfig, change: Callable[[Path], object], message: str) -> None:
+def test_wrong_data_are_refused(config: VipConfig, change: Callable[[Path], object], message: str) -> None:
     change(config.data)
-    with pytest.raises(ValueError, match=message) as caught:
-        evaluate(config)
-    assert "\n" not in str(caught.value)
-    assert not config.output.exists()
-    assert any(finding.is_problem for finding in examine(config.data))
+    check_refusal(VIP, config, message)
 
 
 def test_a_list_may_be_that_of_cropmae(config: VipConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
