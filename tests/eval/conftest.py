@@ -1,5 +1,6 @@
 """A backbone file of a toy ViT, and what holds of the items of every task's result."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +25,13 @@ def toy_file(tmp_path_factory: pytest.TempPathFactory, toy_spec: ViTSpec) -> Pat
     return write_toy_backbone(tmp_path_factory.mktemp("backbones"), toy_spec)
 
 
-def names_of_items(result: Result, folder: Path) -> tuple[str, ...]:
-    """The names of a result's items, which its task reads, and which must give its metrics."""
+def names_of_items(result: Result, folder: Path, metrics: Sequence[str]) -> tuple[str, ...]:
+    """The names of a result's items, which its task reads, and which must give these of its metrics."""
     items = TASKS[result.task].load("items", "read_items")(result, folder)
     assert items is not None
     names, means, metrics_of = items
     found = {name: np.nanmean(values) for name, values in means.items()}
     if metrics_of is not None:
         found |= {name: values_R[0] for name, values_R in metrics_of(np.ones((1, len(names)))).items()}
-    metrics = {name: metric.value for name, metric in result.metrics.items() if name in found}
-    assert metrics
-    assert {name: found[name] for name in metrics} == pytest.approx(metrics)
+    assert [found[name] for name in metrics] == pytest.approx([result.metrics[name].value for name in metrics])
     return tuple(names)

@@ -28,7 +28,7 @@ class Task:
     module: ModuleType
     examine: Callable[[Path], list[Finding]]
     follow: str  # the function of the module that follows the labels of one video
-    metric: str
+    metrics: tuple[str, ...]
     videos: tuple[str, str]
     stretched: dict[str, Any]  # what deviates where sizes are rounded up
 
@@ -36,11 +36,11 @@ class Task:
 def check_command(task: Task, config: Any, folder: Path, run_main: RunMain, *options: object) -> Result:
     """The command makes a result that the tables show, and that is not made again."""
     places = ["--backbone", config.backbone, "--data", config.data, "--output", config.output, "--device", "cpu"]
-    assert task.metric in run_main(main, [task.name, *places, "--overlays", "true", *options]).output()
+    assert task.metrics[0] in run_main(main, [task.name, *places, "--overlays", "true", *options]).output()
     result = read_result(config.output / "result.json")
     assert (result.protocol.name, result.protocol.deviations, result.coverage) == (f"{task.name}-cropmae", {}, "subset")
-    assert names_of_items(result, config.output) == task.videos
-    assert f"{result.metrics[task.metric].value:.1f}" in render_tables(build_tables(folder))["tables.md"]
+    assert names_of_items(result, config.output, task.metrics) == task.videos
+    assert f"{result.metrics[task.metrics[0]].value:.1f}" in render_tables(build_tables(folder))["tables.md"]
     assert task.module.evaluate(replace(config, overlays=True)) == result
     return result
 

@@ -37,7 +37,7 @@ def test_the_command_from_backbone_to_result(images: Path, tmp_path: Path, run: 
     names = ["1-NN top-1", "5-NN top-1", "linear top-1", "linear (rate 1) top-1", "linear top-1, best epoch"]
     assert list(result.metrics) == names
     assert result.metrics["5-NN top-1"].value == pytest.approx(100 * 14 / 15)
-    image_names = names_of_items(result, output)
+    image_names = names_of_items(result, output, names[:4])
     assert (len(image_names), image_names[0]) == (3 * TEST_IMAGES, "blue/0.png")
     for name in names[:4]:
         metric = result.metrics[name]

@@ -74,7 +74,9 @@ def test_the_command_from_backbone_to_result(nyu: Path, toy_file: Path, tmp_path
     drawn = [path for name, path in result.artefacts.items() if name.startswith("prediction on ")]
     assert len(drawn) == 2
     assert Image.open(output / drawn[0]).size == (3 * WIDTH, HEIGHT)
-    assert names_of_items(result, output) == tuple(f"room_test/rgb_{number:05d}.jpg" for number in range(3))
+    assert names_of_items(result, output, list(result.metrics)) == tuple(
+        f"room_test/rgb_{number:05d}.jpg" for number in range(3)
+    )
     assert read_items(dataclasses.replace(result, artefacts={}), output) is None
 
 

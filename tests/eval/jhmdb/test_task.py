@@ -30,7 +30,7 @@ JHMDB = Task(
     module=task,
     examine=examine,
     follow="find_joints",
-    metric="PCK@0.1",
+    metrics=tuple(f"PCK@0.{part}" for part in range(1, 6)),
     videos=(STAND, WAVE),
     stretched={"stretched_to": [[320, 320], [322, 322]]},
 )

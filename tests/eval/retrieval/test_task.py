@@ -60,7 +60,7 @@ def test_the_command_from_backbone_to_result(
     assert 0 < result.metrics["mAP Medium"].value <= 100
     page = render_tables(build_tables(tmp_path / "runs"))
     assert f"{result.metrics['mAP Medium'].value:.1f}" in page["tables.md"]
-    assert len(names_of_items(result, config.output)) == 4
+    assert len(names_of_items(result, config.output, list(result.metrics))) == 4
     assert evaluate(dataclasses.replace(config, protocol="ibot")) == result  # finished, and only read
 
 

@@ -48,7 +48,7 @@ def test_the_command_from_backbone_to_result(
     counted = np.ones(len(iou), bool) if protocol == "hummingbird" else counts[1] + counts[2] > 0
     assert result.metrics["mIoU"].value == pytest.approx(100 * iou[counted].mean(), rel=1e-12)
     assert result.metrics["aAcc"].value > 60  # textures are told from a plain ground even by random weights
-    assert names_of_items(result, config.output) == tuple(TEST)
+    assert names_of_items(result, config.output, ["mIoU"]) == tuple(TEST)
     pictures = {name: path for name, path in result.artefacts.items() if name.startswith("prediction on ")}
     assert list(pictures) == [f"prediction on {name}" for name in TEST]
     with Image.open(config.output / pictures[f"prediction on {TEST[0]}"]) as image:
@@ -176,28 +176,21 @@ def test_options_that_do_not_fit_are_refused_in_one_line(
     assert not config.output.exists()
 
 
-def test_voc_without_the_additional_label_maps_is_refused(config: RetrievalSegmentationConfig, run_main: RunMain) -> None:
-    (config.data / "SegmentationClassAug").rename(config.data / "elsewhere")
-    line = run_main(eval.__main__.main, options(config)).mistake()
-    assert "SegmentationClassAug" in line
+def test_bad_data_is_one_line_before_anything_runs(config: RetrievalSegmentationConfig, run_main: RunMain) -> None:
+    def mistake(*more: str) -> str:
+        return run_main(eval.__main__.main, options(config, *more)).mistake()
+
+    labels = config.data / "SegmentationClassAug"
+    Image.fromarray(np.full((64, 80), 40, np.uint8)).save(labels / "t1.png")
+    assert "SegmentationClassAug/t1.png (40)" in mistake()
+    (labels / "t1.png").unlink()
+    assert "t1" in mistake()
+    (config.data / "ImageSets/Segmentation/trainaug.txt").write_text("\n".join(TRAIN[:1] + TRAIN[2:]))
+    wanted = "9 training images, of which a share of 0.1 is none; it needs at least 10"
+    assert wanted in mistake("--protocol", "capi-knn")
+    labels.rename(config.data / "elsewhere")
+    assert "has no SegmentationClassAug; get" in (line := mistake())
     assert "https://" in line
-    assert not config.output.exists()
-
-
-def test_a_protocol_that_holds_images_out_needs_ten(config: RetrievalSegmentationConfig, run_main: RunMain) -> None:
-    (config.data / "ImageSets/Segmentation/trainaug.txt").write_text("\n".join(TRAIN[1:]))
-    line = run_main(eval.__main__.main, options(config, "--protocol", "capi-knn")).mistake()
-    assert "9 training images, of which a share of 0.1 is none; it needs at least 10" in line
-
-
-def test_a_label_outside_the_range_and_an_image_without_label_are_refused(
-    config: RetrievalSegmentationConfig, run_main: RunMain
-) -> None:
-    path = config.data / "SegmentationClassAug/t1.png"
-    Image.fromarray(np.full((64, 80), 40, np.uint8)).save(path)
-    assert "SegmentationClassAug/t1.png (40)" in run_main(eval.__main__.main, options(config)).mistake()
-    path.unlink()
-    assert "t1" in run_main(eval.__main__.main, options(config)).mistake()
     assert not config.output.exists()
 
 

@@ -27,7 +27,7 @@ VIP = Task(
     module=task,
     examine=examine,
     follow="write_video",
-    metric="mIoU",
+    metrics=("mIoU", "mAcc"),
     videos=("videos1", "videos2"),
     stretched={"round_up": [False, True]},
 )
