@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as TF
 
@@ -137,11 +137,6 @@ def metrics_of(counts_3K: Tensor, rules: Rules, of: LabelledSet) -> dict[str, fl
     return {theirs: metrics[name].value for theirs, name in ours.items()}
 
 
-def windowed(extract: Any, head: nn.Module, image: Tensor, boxes: Sequence[Any]) -> list[Tensor]:
-    with torch.no_grad():
-        return [head(extract(image[..., top:bottom, left:right])["last"]) for top, bottom, left, right in boxes]
-
-
 def test_the_constants_are_those_of_the_configurations(dinov3: Any, dinov2: Any) -> None:
     config, rules = dinov3["config"], RULES["dinov3"]
     assert (rules.dropout, rules.batch_size) == (config["decoder_head"]["dropout"], config["bs"] * config["n_gpus"])
@@ -229,17 +224,23 @@ def test_fresh_dinov3_weights(dinov3: Any) -> None:
     assert float(head.conv.get_parameter("bias").abs().max()) == recorded["conv_bias_absmax"]
 
 
-def test_dinov3_learning_rates(dinov3: Any) -> None:
-    published = dinov3["lr"]["published"]
-    rules, base, total = rules_like(published, RULES["dinov3"]), published["base_lr"], published["total_iter"]
-    found = [learning_rate(rules, base, step, total, 1) for step in range(total)]
-    assert [found[step] for step in published["steps"].tolist()] == pytest.approx(published["lr"].tolist(), rel=1e-9, abs=1e-15)
-    assert sum(found) == pytest.approx(published["sum_over_all_steps"], rel=1e-9)
-    assert (max(found), found.index(max(found))) == (pytest.approx(published["max"], rel=1e-9), published["argmax"])
-    for case in dinov3["lr"]["variants"]:
-        rules = rules_like(case, RULES["dinov3"])
-        rates = [learning_rate(rules, case["base_lr"], step, case["total_iter"], 1) for step in range(case["total_iter"])]
-        assert rates == pytest.approx(case["lr"].tolist(), rel=1e-9, abs=1e-15)
+def rates_of(recorded: Mapping[str, Any], protocol: Rules, steps: int | None = None) -> list[float]:
+    """The rates of all steps of a recorded schedule, or of the first."""
+    rules, total = rules_like(recorded, protocol), recorded["total_iter"]
+    return [learning_rate(rules, recorded["base_lr"], step, total, 1) for step in range(steps or total)]
+
+
+@pytest.mark.parametrize(("protocol", "relative"), [("dinov3", 1e-9), ("dinov2", 1e-12)])
+def test_learning_rates(protocol: Any, relative: float, request: pytest.FixtureRequest) -> None:
+    recorded = request.getfixturevalue(protocol)["lr"]
+    for case in (recorded["published"], *recorded["variants"]):
+        rates = rates_of(case, RULES[protocol])
+        found = [rates[step] for step in case.get("steps", range(len(rates)))]
+        assert found == pytest.approx(list(map(float, case["lr"])), rel=relative, abs=1e-15)
+    published = recorded["published"]
+    rates = rates_of(published, RULES[protocol])
+    assert sum(rates) == pytest.approx(published["sum_over_all_steps"], rel=1e-9)
+    assert (max(rates), rates.index(max(rates))) == (pytest.approx(published["max"], rel=relative), published["argmax"])
 
 
 def trained(run: Any, protocol: Rules, rates: Sequence[float]) -> tuple[LinearHead, list[float], list[Tensor]]:
@@ -264,8 +265,7 @@ def assert_state(head: LinearHead, recorded: Mapping[str, Tensor], tolerance: fl
 @pytest.mark.parametrize("name", ["mini_schedule", "published_schedule_first_5", "constant_like"])
 def test_dinov3_training(name: str, dinov3: Any) -> None:
     run = dinov3["train"][name]
-    rules = rules_like(run, RULES["dinov3"])
-    rates = [learning_rate(rules, run["base_lr"], step, run["total_iter"], 1) for step in range(len(run["features"]))]
+    rates = rates_of(run, RULES["dinov3"], len(run["features"]))
     assert rates == pytest.approx(run["lr_per_step"].tolist(), rel=1e-9, abs=1e-15)
     head, losses, weights = trained(run, RULES["dinov3"], rates)
     assert losses == pytest.approx(run["loss_per_step"].tolist(), abs=1e-5)
@@ -288,6 +288,20 @@ def assert_classes(found: Tensor, recorded: Tensor, logits: Tensor) -> None:
     assert torch.equal(found[clear], recorded[clear].long())
 
 
+def check_windows(case: Any, head: LinearHead, rules: Rules, extract: Any) -> tuple[list[Any], Tensor]:
+    """The windows of an image, and the logits of the whole."""
+    height, width = case["image"].shape[-2:]
+    assert rules.stride is not None
+    boxes = window_boxes(height, width, rules.size, rules.stride, rules.smaller_windows)
+    with torch.no_grad():
+        logits = [head(extract(case["image"][..., top:bottom, left:right])["last"]) for top, bottom, left, right in boxes]
+    for found, (top, bottom, left, right), wanted in zip(logits, boxes, case.get("crop_logits", []), strict=False):
+        torch.testing.assert_close(enlarged(found, (bottom - top, right - left)), wanted, atol=1e-4, rtol=0)
+    whole = joined_windows(logits, boxes, (height, width))
+    torch.testing.assert_close(whole, case["logits"], atol=1e-4, rtol=0)
+    return boxes, whole
+
+
 def test_dinov3_sliding_windows(dinov3: Any) -> None:
     group = dinov3["slide"]
     model = group["toy_model"]
@@ -295,15 +309,8 @@ def test_dinov3_sliding_windows(dinov3: Any) -> None:
     extract = extract_by(model["conv_weight"], model["conv_bias"], rules)
     head = head_of(model["head_state"], rules).eval()
     for case in group["cases"]:
-        height, width = case["image"].shape[-2:]
-        boxes = window_boxes(height, width, rules.size, group["stride"], rules.smaller_windows)
-        recorded = [tuple(box) for box in case["boxes_y1y2x1x2"].tolist()]
-        assert boxes == recorded
-        logits = windowed(extract, head, case["image"], boxes)
-        for found, box, wanted in zip(logits, boxes, case.get("crop_logits", []), strict=False):
-            torch.testing.assert_close(enlarged(found, (box[1] - box[0], box[3] - box[2])), wanted, atol=1e-4, rtol=0)
-        whole = joined_windows(logits, boxes, (height, width))
-        torch.testing.assert_close(whole, case["logits"], atol=1e-4, rtol=0)
+        boxes, whole = check_windows(case, head, rules, extract)
+        assert boxes == [tuple(box) for box in case["boxes_y1y2x1x2"].tolist()]
         size = tuple(case["label_size"])
         torch.testing.assert_close(enlarged(whole, size).softmax(1), case["make_inference_softmax"], atol=1e-4, rtol=0)
         (found,) = predict([head], case["image"][0], size, rules, extract)
@@ -469,21 +476,9 @@ def test_dinov2_head(dinov2: Any) -> None:
             torch.testing.assert_close(head.norm.get_buffer(name), case[f"train_{name}_after"], atol=1e-5, rtol=0)
 
 
-def test_dinov2_learning_rates_and_training(dinov2: Any) -> None:
-    lr = dinov2["lr"]
-    for case in [lr["published"], *lr["variants"]]:
-        rules = rules_like(case, RULES["dinov2"])
-        steps = case.get("steps", range(case["total_iter"]))
-        found = [learning_rate(rules, case["base_lr"], step, case["total_iter"], 1) for step in steps]
-        assert found == pytest.approx(case["lr"], rel=1e-12)
-    published = lr["published"]
-    rules, total = rules_like(published, RULES["dinov2"]), published["total_iter"]
-    rates = [learning_rate(rules, published["base_lr"], step, total, 1) for step in range(total)]
-    assert sum(rates) == pytest.approx(published["sum_over_all_steps"], rel=1e-9)
-    assert (max(rates), rates.index(max(rates))) == (pytest.approx(published["max"], rel=1e-12), published["argmax"])
+def test_dinov2_training(dinov2: Any) -> None:
     run = dinov2["train"]
-    rules = rules_like(run, RULES["dinov2"])
-    rates = [learning_rate(rules, run["base_lr"], step, run["total_iter"], 1) for step in range(run["total_iter"])]
+    rates = rates_of(run, RULES["dinov2"])
     assert rates == pytest.approx(run["lr_per_step"].tolist(), rel=1e-12)
     head, losses, _ = trained(run, RULES["dinov2"], rates)
     assert losses == pytest.approx(run["loss_per_step"].tolist(), abs=1e-5)
@@ -507,15 +502,8 @@ def test_dinov2_sliding_windows(dinov2: Any) -> None:
     extract = extract_by(group["toy_conv_weight"], group["toy_conv_bias"], rules)
     head = head_of(group["head_state"], rules).eval()
     for case in group["cases"]:
-        height, width = case["image"].shape[-2:]
-        boxes = window_boxes(height, width, rules.size, group["stride"], rules.smaller_windows)
-        assert len(boxes) == case["num_crops"]
-        logits = windowed(extract, head, case["image"], boxes)
-        for found, box, wanted in zip(logits, boxes, case.get("crop_logits", []), strict=False):
-            torch.testing.assert_close(enlarged(found, (box[1] - box[0], box[3] - box[2])), wanted, atol=1e-4, rtol=0)
-        whole = joined_windows(logits, boxes, (height, width))
-        torch.testing.assert_close(whole, case["logits"], atol=1e-4, rtol=0)
-        (found,) = predict([head], case["image"][0], (height, width), rules, extract)
+        assert len(check_windows(case, head, rules, extract)[0]) == case["num_crops"]
+        (found,) = predict([head], case["image"][0], tuple(case["image"].shape[-2:]), rules, extract)
         assert_classes(found, case["logits"][0].argmax(0), case["logits"])
 
 
