@@ -50,7 +50,8 @@ def cases(golden_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Pa
 
 
 def generate_cases(root: Path) -> Path:
-    for layout, patch_size, frames in (("dino", 16, 10), ("selfpatch", 8, 3)):
+    last = 4  # of the script's 7, so that fewer frames show that the oldest one is forgotten
+    for layout, patch_size, frames in (("dino", 16, last + 3), ("selfpatch", 8, 3)):
         case, davis = root / f"{layout}_p{patch_size}", root / f"davis_{frames}"
         draw_video(davis, frames)
         with_cls = layout == "dino"
@@ -62,7 +63,7 @@ def generate_cases(root: Path) -> Path:
         case.mkdir()
         export_backbone(case / "checkpoint.pth", layout, spec, network.state_dict(), epoch=0)
         options = {"format": layout, "num_heads": 3, "davis": davis.name}
-        options |= {"n_last_frames": 7, "size_mask_neighborhood": 12, "topk": 5}
+        options |= {"n_last_frames": last, "size_mask_neighborhood": 12, "topk": 5}
         (case / "case.json").write_text(json.dumps(options))
 
         def patch_tokens(image: Tensor, network: AnyBackbone = network) -> Tensor:
@@ -72,7 +73,7 @@ def generate_cases(root: Path) -> Path:
         (sequence,) = find_sequences(DavisSplit(root=davis), all_masks=False)
         (case / "expected" / sequence.name).mkdir(parents=True)
         first = read_mask(sequence.masks[0])
-        masks = (first, *reference.propagate_sequence(list(sequence.frames), first, patch_tokens, patch_size))
+        masks = (first, *reference.propagate_sequence(list(sequence.frames), first, patch_tokens, patch_size, last))
         for path, mask in zip(sequence.frames, masks, strict=True):
             write_mask(case / "expected" / sequence.name / f"{path.stem}.png", mask)
     return root
@@ -80,7 +81,7 @@ def generate_cases(root: Path) -> Path:
 
 def draw_video(davis: Path, frames: int) -> None:
     """Three discs of their own colours over a smooth ground, each drifting and growing, one of them out of the frame."""
-    height, width = 120, 213
+    height, width = 120, 136
     images, masks, lists = (davis / name for name in ("JPEGImages/480p/discs", "Annotations/480p/discs", "ImageSets/2017"))
     for folder in (images, masks, lists):
         folder.mkdir(parents=True)
@@ -89,7 +90,7 @@ def draw_video(davis: Path, frames: int) -> None:
     ground = cv2.resize(generator.integers(0, 256, (9, 16, 3), dtype=np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
     for index in range(frames):
         image, mask = ground.copy(), np.zeros((height, width), np.uint8)
-        for number, (x, y, step) in enumerate(((40, 40, 5), (110, 70, -4), (180, 60, 9)), start=1):
+        for number, (x, y, step) in enumerate(((30, 40, 4), (80, 70, -3), (112, 60, 7)), start=1):
             place, radius = (x + step * index, y + 2 * index), 22 + index
             cv2.circle(image, place, radius, (80 * number, 255 - 70 * number, 40), -1)
             cv2.circle(mask, place, radius, number, -1)

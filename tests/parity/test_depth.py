@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from eval.depth.transforms import Changes, Recolouring, normalised, read_tensors
 from eval.probes.dense import enlarged
 from eval.probes.features import centre_pad
 from eval.probes.heads import LinearHead
+from tests.parity.conftest import ToyNetwork, close
 
 AFTER_STEP = {"conv.weight": "conv_weight", "conv.bias": "conv_bias", "norm.weight": "bn_weight", "norm.bias": "bn_bias"}
 NAMES = {"norm": "batchnorm_layer", "conv": "conv_depth"}
@@ -32,12 +32,7 @@ WHOLE = (0, 480, 0, 640)
 
 @pytest.fixture(scope="module")
 def recorded(golden_dir: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = torch.load(golden_dir / "depth/depth_dinov3.pt", weights_only=True)
-    return loaded
-
-
-def close(found: Any, wanted: Any, tolerance: float) -> None:
-    torch.testing.assert_close(found, wanted, rtol=0, atol=tolerance, equal_nan=True, check_dtype=False)
+    return torch.load(golden_dir / "depth/depth_dinov3.pt", weights_only=True)
 
 
 def head_of(state: dict[str, Tensor]) -> LinearHead:
@@ -215,20 +210,12 @@ def test_loss_of_a_batch_is_the_mean_over_its_pairs() -> None:
     torch.testing.assert_close(batch_loss(logits, truth, True, PUBLISHED), torch.stack(parts).mean())
 
 
-class Toy:
-    """The network of the recordings, in the place of `FrozenFeatures`."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, geometry: dict[str, Any]) -> None:
-        self.weight, self.bias, self.multiple = geometry["toy_conv_weight"], geometry["toy_conv_bias"], geometry["patch"]
-
-    def __call__(self, images_B3HW: Tensor) -> list[Tensor]:
-        return [torch.tanh(F.conv2d(images_B3HW, self.weight, self.bias, stride=self.multiple))]
+def toy_features(geometry: dict[str, Any]) -> Any:
+    return ToyNetwork(geometry["toy_conv_weight"], geometry["toy_conv_bias"])
 
 
-def toy_network(geometry: dict[str, Any]) -> Any:
-    head, features = head_of(geometry["head_state"]).eval(), Toy(geometry)
+def toy_estimate(geometry: dict[str, Any]) -> Any:
+    head, features = head_of(geometry["head_state"]).eval(), toy_features(geometry)
     return lambda images: expected_depth(head(features(images)), PUBLISHED)
 
 
@@ -249,7 +236,7 @@ def test_padding_and_boxes(recorded: dict[str, Any]) -> None:
 
 def test_prediction_on_the_grid_and_at_the_size_of_the_truth(recorded: dict[str, Any]) -> None:
     geometry = recorded["geometry"]
-    estimate = toy_network(geometry)
+    estimate = toy_estimate(geometry)
     for case in geometry["cases"]:
         assert list(centre_pad(case["image"], geometry["patch"]).shape[-2:]) == case["padded_size"]
         depth = predict(estimate, case["image"], geometry["patch"], flip=False)
@@ -318,7 +305,7 @@ def test_metrics_per_image_with_and_without_flip_and_box(recorded: dict[str, Any
 
 def test_from_image_to_metrics(recorded: dict[str, Any], tmp_path: Path) -> None:
     whole, geometry, pairs = recorded["evaluation_whole"], recorded["geometry"], {}
-    estimate = toy_network(geometry)
+    estimate = toy_estimate(geometry)
     for index, pixels in enumerate(whole["rgb"]):
         pairs[str(index)] = pair = Pair(tmp_path / f"{index}.png", tmp_path / f"{index}_depth.png")
         Image.fromarray(pixels.numpy()).save(pair.image)
@@ -330,9 +317,8 @@ def test_from_image_to_metrics(recorded: dict[str, Any], tmp_path: Path) -> None
         depth = predict(estimate, image[None], geometry["patch"], flip=True)
         close(depth, whole["depth_flip_averaged_at_patch_resolution"][index], 1e-4)
     config = DepthConfig(backbone=tmp_path, data=tmp_path, output=tmp_path, draw_images=0, workers=0, device="cpu")
-    features: Any = Toy(geometry)
     split = DepthSplit(root=tmp_path, name="test", pairs=pairs)
-    tested = task.test_head(config, PUBLISHED, split, head_of(geometry["head_state"]), features)
+    tested = task.test_head(config, PUBLISHED, split, head_of(geometry["head_state"]), toy_features(geometry))
     for index, metrics in enumerate(tested.values()):
         assert_metrics(metrics, {name: values[index] for name, values in whole["per_image"].items()}, scale=0.5)
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
@@ -31,6 +30,7 @@ from eval.probes.heads import LinearHead, kept_channels
 from eval.probes.items import class_scores
 from eval.probes.pixels import count_pixels
 from eval.probes.sets import ADE20K, VOC2012
+from tests.parity.conftest import ToyNetwork
 
 NAMES = {"batchnorm_layer": "norm", "bn": "norm", "conv_seg": "conv"}
 test_pair.__test__ = False  # type: ignore[attr-defined]
@@ -84,17 +84,9 @@ def rules_like(recorded: Mapping[str, Any], rules: Rules) -> Rules:
     return dataclasses.replace(rules, iterations=recorded["total_iter"], **found)
 
 
-class Toy:
-    """The network of the recordings, in the place of `FrozenFeatures`."""
-
+class Toy(ToyNetwork):
     blocks = (0,)
     backbone = SimpleNamespace(spec=SimpleNamespace(num_blocks=1))
-
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self.weight, self.bias, self.multiple = weight, bias, weight.shape[-1]
-
-    def __call__(self, images_B3HW: Tensor) -> list[Tensor]:
-        return [F.conv2d(images_B3HW, self.weight, self.bias, stride=self.multiple).tanh()]
 
 
 def extract_by(weight: Tensor, bias: Tensor, rules: Rules) -> Any:

@@ -32,8 +32,7 @@ ENGINES: list[Engine] = ["torch", "faiss"]
 
 @pytest.fixture(scope="module")
 def recording(golden_dir: Path) -> dict[str, Any]:
-    found: dict[str, Any] = torch.load(golden_dir / "frozen/dense_retrieval_hummingbird.pt", weights_only=True)
-    return found
+    return torch.load(golden_dir / "frozen/dense_retrieval_hummingbird.pt", weights_only=True)
 
 
 @pytest.fixture(params=["voc_like", "ade_like", "voc_like_unbounded"])

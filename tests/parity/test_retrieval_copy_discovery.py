@@ -28,24 +28,13 @@ from eval.probes.images import normalised
 from eval.probes.ranking import trapezoid_precision
 from eval.retrieval.ranking import query_metrics, rank_images
 from eval.retrieval.task import describe, read_input, scaled_inputs
+from tests.parity.conftest import close
 
 Recording = dict[str, Any]
 
 
-def close(found: Any, wanted: Any, tolerance: float) -> None:
-    torch.testing.assert_close(
-        torch.as_tensor(np.asarray(found)),
-        torch.as_tensor(np.asarray(wanted)),
-        rtol=0,
-        atol=tolerance,
-        equal_nan=True,
-        check_dtype=False,
-    )
-
-
 def recording(folder: Path, name: str) -> Recording:
-    found: Recording = torch.load(folder / "tracking" / name, weights_only=True)
-    return found
+    return torch.load(folder / "tracking" / name, weights_only=True)
 
 
 @pytest.fixture(scope="module")

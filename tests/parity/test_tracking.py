@@ -24,14 +24,12 @@ DINOV3, CROPMAE = RULES["dinov3"], RULES["cropmae"]
 
 @pytest.fixture(scope="module")
 def dinov3(golden_dir: Path) -> dict[str, Any]:
-    found: dict[str, Any] = torch.load(golden_dir / "tracking/tracking_dinov3.pt", weights_only=True)
-    return found
+    return torch.load(golden_dir / "tracking/tracking_dinov3.pt", weights_only=True)
 
 
 @pytest.fixture(scope="module")
 def crw(golden_dir: Path) -> dict[str, Any]:
-    found: dict[str, Any] = torch.load(golden_dir / "tracking/tracking_crw.pt", weights_only=True)
-    return found
+    return torch.load(golden_dir / "tracking/tracking_crw.pt", weights_only=True)
 
 
 def cases_of(recording: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -27,14 +27,12 @@ Case = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def recording(golden_dir: Path) -> dict[str, Any]:
-    found: dict[str, Any] = torch.load(golden_dir / "tracking/tracking_vip_jhmdb.pt", weights_only=True)
-    return found
+    return torch.load(golden_dir / "tracking/tracking_vip_jhmdb.pt", weights_only=True)
 
 
 @pytest.fixture(scope="module")
 def pck_cases(golden_dir: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = torch.load(golden_dir / "tracking/jhmdb_pck.pt", weights_only=True)["cases"]
-    return found
+    return torch.load(golden_dir / "tracking/jhmdb_pck.pt", weights_only=True)["cases"]
 
 
 def of_kind(recording: dict[str, Any], kind: str) -> list[Case]:
