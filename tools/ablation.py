@@ -206,10 +206,11 @@ def _report(options: AblationOptions, images: int) -> None:
     finished = {}
     for recipe in dict.fromkeys(ROWS[options.table].values()):
         try:
-            finished[recipe] = [job for job in _plan_recipe(recipe, options, images) if job.finished]
+            planned = _plan_recipe(recipe, options, images)
         except ValueError as error:
             logger.debug("%s was never run with these options, which it refuses: %s", recipe, error)
-            finished[recipe] = []
+            planned = []
+        finished[recipe] = [job for job in planned if job.finished]
     rows = []
     for (name, recipe), published in zip(ROWS[options.table].items(), published_rows(options.table), strict=True):
         results = {job.name: read_result(job.options.result) for job in finished[recipe]}

@@ -4,7 +4,6 @@ Each step continues or keeps what an earlier start left.
 """
 
 import json
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,8 +19,6 @@ from eval.result import RESULT_FILE
 from eval.tasks import TASKS
 from pretrain.config import PretrainConfig, parse_run
 from tools.evaluation import BACKBONE_FILE, GROUP_VARIABLES
-
-logger = logging.getLogger(__name__)
 
 MODULE = "tools.ablation_runner"
 RECORD_FILE = "ablation.json"

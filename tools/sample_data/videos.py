@@ -112,15 +112,10 @@ def draw_jhmdb(root: Path, rng: np.random.Generator, frames: int) -> None:
         path = root / "joint_positions" / name / "joint_positions.mat"
         path.parent.mkdir(parents=True)
         savemat(path, {"pos_img": np.stack(places, axis=2).transpose(1, 0, 2)})
-        _clear_date(path)
+        # A MATLAB file begins with 116 bytes of text, into which SciPy writes the date.
+        path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(116) + path.read_bytes()[116:])
         action, video = name.split("/")
         write_lines(root / "splits" / f"{action}_test_split1.txt", [f"{video}.avi 2", f"another_{video}.avi 1"])
-
-
-def _clear_date(path: Path) -> None:
-    """A MATLAB file begins with 116 bytes of text, into which SciPy writes the date."""
-    content = path.read_bytes()
-    path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(116) + content[116:])
 
 
 def _draw_frames(
