@@ -1,15 +1,14 @@
-"""The two questions that every backbone answers, and what our networks over timm's share.
+"""The two questions that every backbone answers, and which images and taps it takes.
 
-Shapes: B images, D channels, H x W pixels, h x w patches or positions, N = h*w, T = N and the tokens before the patches.
+Shapes: B images, D channels, L features for a classifier, H x W pixels, h x w patches or positions, N = h*w.
 """
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from backbones.spec import BackboneSpec, ForeignSpec, FunctionSpec, PlainViTSpec, ResNetSpec, SwinSpec, TimmSpec
+from backbones.spec import BackboneSpec, ForeignSpec, FunctionSpec, ResNetSpec, SwinSpec, TimmSpec
 
 
 class Tokens(NamedTuple):
@@ -40,14 +39,7 @@ class Backbone:
 
         Images are those of `forward_tokens`. Taps are 0-based and ascending; ValueError if one does not exist.
         """
-        check_taps(taps, self.spec)
-        features, options = self._embed(images_B3HW)
-        maps = []
-        for index, block in enumerate(self._blocks()[: taps[-1] + 1]):
-            features = block(features, **options)
-            if index in taps:
-                maps.append(self._as_map(features, images_B3HW))
-        return maps
+        raise NotImplementedError
 
     def forward(self, images_B3HW: Tensor) -> Tokens:
         """`forward_tokens`, so that wrappers such as DistributedDataParallel and torch.compile can call the module."""
@@ -61,61 +53,11 @@ class Backbone:
         """Input pixels per position of each map of `forward_maps`."""
         return [tap_shape(self.spec, tap)[1] for tap in taps]
 
-    def _embed(self, images_B3HW: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        """The first block's features, and what every block is called with beside its features."""
-        raise NotImplementedError
 
-    def _blocks(self) -> Any:
-        """The blocks or stages that can be tapped, in order."""
-        raise NotImplementedError
-
-    def _as_map(self, features: Tensor, images_B3HW: Tensor) -> Tensor:
-        """A block's features as [B, D, h, w]."""
-        raise NotImplementedError
-
-
-class PlainViT(Backbone):
-    """A vision transformer whose blocks all have one width and one stride."""
-
-    spec: PlainViTSpec
-    num_prefix_tokens: int
-    blocks: Any
-    norm: Any
-
-    def forward_tokens(self, images_B3HW: Tensor) -> Tokens:
-        tokens_BTD, options = self._embed(images_B3HW)
-        for block in self.blocks:
-            tokens_BTD = block(tokens_BTD, **options)
-        tokens_BTD = self.norm(tokens_BTD)
-        cls_BD = tokens_BTD[:, 0] if self.spec.class_token else None
-        return Tokens(cls_BD, tokens_BTD[:, self.num_prefix_tokens :], self._grid(images_B3HW))
-
-    def _blocks(self) -> Any:
-        return self.blocks
-
-    def _as_map(self, features: Tensor, images_B3HW: Tensor) -> Tensor:
-        return features[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, self._grid(images_B3HW))
-
-    def _grid(self, images_B3HW: Tensor) -> tuple[int, int]:
-        """The patches' (h, w); ValueError for a size that they do not divide."""
-        height, width = images_B3HW.shape[-2:]
-        check_size(self.spec, height, width)
-        return height // self.spec.patch_size, width // self.spec.patch_size
-
-
-def timm_arguments(spec: PlainViTSpec, drop_path_rate: float, norm_epsilon: float) -> dict[str, Any]:
-    """What timm's two vision transformers are built with alike; the drop path rate grows linearly from 0 to this one."""
-    return {
-        "patch_size": spec.patch_size,
-        "num_classes": 0,
-        "global_pool": "",
-        "embed_dim": spec.embed_dim,
-        "depth": spec.depth,
-        "num_heads": spec.num_heads,
-        "dynamic_img_size": True,
-        "drop_path_rate": drop_path_rate,
-        "norm_layer": partial(nn.LayerNorm, eps=norm_epsilon),
-    }
+def map_as_tokens(last_BDhw: Tensor, pooled_BL: Tensor | None = None) -> Tokens:
+    """The tokens of a network that has maps instead, by its last one."""
+    _, _, h, w = last_BDhw.shape
+    return Tokens(None, last_BDhw.flatten(2).transpose(1, 2), (h, w), pooled_BL)
 
 
 def tap_shape(spec: BackboneSpec, tap: int) -> tuple[int, int]:

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from backbones.dinov3 import DINOv3
 from backbones.file import load_strictly
 from backbones.foreign import FunctionNetwork, TimmNetwork, build_timm_network
 from backbones.spec import BackboneSpec, DINOv3Spec, FunctionSpec, ResNetSpec, SwinSpec, TimmSpec, ViTSpec
 from backbones.stages import BottleneckResNet, Swin
-from backbones.vit import ViT
+from backbones.vit import DINOv3, ViT
 
 AnyBackbone = ViT | DINOv3 | Swin | BottleneckResNet | TimmNetwork | FunctionNetwork
 """The adapters: each an `nn.Module` that satisfies `backbones.base.Backbone`."""

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from backbones.convert import Selection, convert_content
-from backbones.dinov3 import computed_periods
 from backbones.file import TIMM_PREFIX, prepare_weights, save_tensors
 from backbones.layouts.architecture import usual_heads
 from backbones.spec import DINOV3_PERIODS, BackboneSpec, DINOv3Spec, PlainViTSpec, TimmSpec, ViTSpec
+from backbones.vit import computed_periods
 from common.files import write_atomically
 
 LAYOUTS = ("timm", "dino", "selfpatch")

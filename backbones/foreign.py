@@ -24,7 +24,7 @@ from timm.layers import resample_abs_pos_embed, resample_abs_pos_embed_nhwc, res
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from backbones.base import Backbone, Tokens, check_size, check_taps
+from backbones.base import Backbone, Tokens, check_size, check_taps, map_as_tokens
 from backbones.spec import MOST_MAPS, FunctionSpec, TimmSpec
 from common.distributed import choose_device
 from common.files import one_line
@@ -79,9 +79,8 @@ class TimmNetwork(Backbone, nn.Module):
     def forward_tokens(self, images_B3HW: Tensor) -> Tokens:
         takes_norm = type(self).__name__ not in ("Hiera", "HieraDet")  # whose `forward_intermediates` refuses the final norm
         final, (last_BDhw,) = self._run(images_B3HW, indices=[self.spec.num_blocks - 1], norm=takes_norm)
-        _, _, h, w = last_BDhw.shape
         pooled_BL: Tensor = self.forward_head(final, pre_logits=True)  # type: ignore[operator]  # timm's
-        return Tokens(None, last_BDhw.flatten(2).transpose(1, 2), (h, w), pooled_BL)
+        return map_as_tokens(last_BDhw, pooled_BL)
 
     def forward_maps(self, images_B3HW: Tensor, taps: Sequence[int]) -> list[Tensor]:
         check_taps(taps, self.spec)
@@ -225,9 +224,7 @@ class FunctionNetwork(Backbone, nn.Module):
         check_size(self.spec, *images_B3HW.shape[-2:])
         if has_own_methods(self.network):
             return _checked_tokens(self.spec.function, self.network.forward_tokens(images_B3HW))  # type: ignore[operator]
-        last_BDhw = _maps(self.spec.function, self.network, images_B3HW)[-1]
-        _, _, h, w = last_BDhw.shape
-        return Tokens(None, last_BDhw.flatten(2).transpose(1, 2), (h, w))
+        return map_as_tokens(_maps(self.spec.function, self.network, images_B3HW)[-1])
 
     def forward_maps(self, images_B3HW: Tensor, taps: Sequence[int]) -> list[Tensor]:
         check_taps(taps, self.spec)

@@ -3,13 +3,13 @@
 Shapes: B images, D channels, H x W pixels, h x w positions.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 from timm.models.resnet import Bottleneck, ResNet
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor
 
-from backbones.base import Backbone, Tokens, check_size
+from backbones.base import Backbone, Tokens, check_size, check_taps, map_as_tokens
 from backbones.spec import ResNetSpec, SwinSpec
 
 
@@ -38,11 +38,20 @@ class Swin(Backbone, SwinTransformer):
         self.spec = spec
 
     def forward_tokens(self, images_B3HW: Tensor) -> Tokens:
-        features_BhwD = self.norm(self.layers(self._embed(images_B3HW)[0]))
+        self._shift_windows(images_B3HW)
+        features_BhwD = self.forward_features(images_B3HW)
         _, h, w, _ = features_BhwD.shape
         return Tokens(None, features_BhwD.flatten(1, 2), (h, w))
 
-    def _embed(self, images_B3HW: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    def forward_maps(self, images_B3HW: Tensor, taps: Sequence[int]) -> list[Tensor]:
+        check_taps(taps, self.spec)
+        self._shift_windows(images_B3HW)
+        maps: list[Tensor]
+        maps = self.forward_intermediates(images_B3HW, indices=list(taps), stop_early=True, intermediates_only=True)
+        return maps
+
+    def _shift_windows(self, images_B3HW: Tensor) -> None:
+        """Set for this size which blocks shift their windows; ValueError for a size that the strides do not divide."""
         height, width = images_B3HW.shape[-2:]
         check_size(self.spec, height, width)
         for stage, stage_stride in zip(self.layers, self.map_strides(range(self.spec.num_blocks)), strict=True):
@@ -51,13 +60,6 @@ class Swin(Backbone, SwinTransformer):
                 block.shift_size = tuple(
                     window // 2 if side > window else 0 for side, window in zip(sides, block.window_size, strict=True)
                 )
-        return self.patch_embed(images_B3HW), {}
-
-    def _blocks(self) -> Any:
-        return self.layers
-
-    def _as_map(self, features: Tensor, images_B3HW: Tensor) -> Tensor:
-        return features.permute(0, 3, 1, 2).contiguous()
 
 
 class BottleneckResNet(Backbone, ResNet):
@@ -70,15 +72,11 @@ class BottleneckResNet(Backbone, ResNet):
         self.spec = spec
 
     def forward_tokens(self, images_B3HW: Tensor) -> Tokens:
-        last_BDhw = self.forward_maps(images_B3HW, [self.spec.num_blocks - 1])[0]
-        _, _, h, w = last_BDhw.shape
-        return Tokens(None, last_BDhw.flatten(2).transpose(1, 2), (h, w))
+        return map_as_tokens(self.forward_features(images_B3HW))
 
-    def _embed(self, images_B3HW: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        return self.maxpool(self.act1(self.bn1(self.conv1(images_B3HW)))), {}
-
-    def _blocks(self) -> Any:
-        return [self.layer1, self.layer2, self.layer3, self.layer4]
-
-    def _as_map(self, features: Tensor, images_B3HW: Tensor) -> Tensor:
-        return features
+    def forward_maps(self, images_B3HW: Tensor, taps: Sequence[int]) -> list[Tensor]:
+        check_taps(taps, self.spec)
+        after_stem = [tap + 1 for tap in taps]  # of timm's maps the stem's is the first
+        maps: list[Tensor]
+        maps = self.forward_intermediates(images_B3HW, indices=after_stem, stop_early=True, intermediates_only=True)
+        return maps

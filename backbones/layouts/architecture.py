@@ -143,7 +143,7 @@ def with_periods(state_dict: Weights, num_heads: int | None) -> Weights:
 
     The heads are those of the published model of this width, else 64 channels wide, unless `num_heads` states them.
     """
-    from backbones.dinov3 import computed_periods
+    from backbones.vit import computed_periods
 
     patches = state_dict["patch_embed.proj.weight"]
     embed_dim = len(patches) if patches.ndim else 0

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from backbones.base import PlainViT, check_size, input_multiple
+from backbones.base import check_size, input_multiple
 from backbones.build import AnyBackbone
 from backbones.spec import BackboneSpec, ForeignSpec, PlainViTSpec, ResNetSpec
+from backbones.vit import PlainViT
 from common.distributed import full_float32
 
 
