@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from backbones.file import load_strictly
+from backbones.file import check_weights
 from backbones.foreign import FunctionNetwork, TimmNetwork, build_timm_network
 from backbones.spec import BackboneSpec, DINOv3Spec, FunctionSpec, ResNetSpec, SwinSpec, TimmSpec, ViTSpec
 from backbones.stages import BottleneckResNet, Swin
@@ -37,5 +37,6 @@ def build_backbone(spec: BackboneSpec, drop_path_rate: float = 0.0) -> AnyBackbo
 def network_of(spec: BackboneSpec, weights: Mapping[str, Tensor], drop_path_rate: float = 0.0) -> AnyBackbone:
     """The network of a spec with these weights, which must fill it exactly; in evaluation mode, on the CPU."""
     network = build_backbone(spec, drop_path_rate)
-    load_strictly(network, weights)
+    check_weights(network, weights)
+    network.load_state_dict(dict(weights))
     return network.eval()

@@ -27,11 +27,11 @@ from backbones.file import (
     write_backbone_file,
 )
 from backbones.foreign import timm_spec, weights_sha256
-from backbones.layouts import LAYOUTS, Conversion, LayoutError, abbreviate, convert
+from backbones.layouts import LAYOUTS, Conversion, Layout, LayoutError, abbreviate, convert
 from backbones.layouts.architecture import refuse_num_heads
 from backbones.layouts.base import Source, entry_at
-from backbones.layouts.keys import UnknownNetworkError, apply_table, own_keys, under
-from backbones.layouts.search import in_plain_names, prefixes_of, select, state_dicts, with_renamed
+from backbones.layouts.keys import UnknownNetworkError, apply_table, own_keys
+from backbones.layouts.search import find_networks, in_plain_names, select, with_renamed
 from backbones.proof import own_heads, proved
 from backbones.spec import BackboneSpec, TimmSpec, is_function_name
 from common.files import file_sha256, one_line
@@ -172,20 +172,15 @@ def _convert_as_timms(checkpoint: Any, name: str) -> Conversion:
     """The only network of a checkpoint that has all weights of a model of timm, under any prefix; of two, the averaged one."""
     with torch.device("meta"):
         own = build_backbone(timm_spec(name)).state_dict().keys()
-    found = {}
-    for path, weights in state_dicts(checkpoint):
-        for prefix in prefixes_of(weights, (max(own, key=len),)):
-            named = under(weights, prefix)
-            if own <= named.keys():
-                found[path, prefix] = named
-    averaged = [place for place in found if place[0] in _AVERAGED_BY_TIMM]
-    places = averaged if len(averaged) == 1 else list(found)
-    if len(places) != 1:
-        where = ", ".join(f"{path or 'the top'} (prefix {prefix or 'none'})" for path, prefix in places)
-        if not places:
-            raise LayoutError(f"the checkpoint does not hold all weights of timm's {name}")
+    found = find_networks(checkpoint, [Layout(name=name, marks=(own,))])
+    averaged = [network for network in found if network.path in _AVERAGED_BY_TIMM]
+    networks = averaged if len(averaged) == 1 else found
+    if not networks:
+        raise LayoutError(f"the checkpoint does not hold all weights of timm's {name}")
+    if len(networks) > 1:
+        where = ", ".join(f"{network.path or 'the top'} (prefix {network.prefix or 'none'})" for network in networks)
         raise LayoutError(f"several networks have the weights of timm's {name}: {where}; choose one with --key and --prefix")
-    return convert_timm_weights(name, found[places[0]])
+    return convert_timm_weights(name, networks[0].weights)
 
 
 def convert_timm_model(

@@ -79,7 +79,7 @@ def check_export(path: Path, layout: str) -> None:
 def _check_fits(layout: str, spec: BackboneSpec, weights: Mapping[str, Tensor]) -> None:
     """Refuse what the layout's own tool would build differently."""
     if isinstance(spec, DINOv3Spec) and layout == "timm":
-        difference = (weights[DINOV3_PERIODS] / computed_periods(spec.head_dim) - 1).abs().max().item()
+        difference = (weights[DINOV3_PERIODS] / computed_periods(spec.embed_dim // spec.num_heads) - 1).abs().max().item()
         if difference:
             what = f"this backbone's differ from those by up to {difference:.2%} (the authors' files hold rounded ones)"
             raise ValueError(f"timm computes the rotary periods itself, and {what}; take timm's own file, by timm:NAME")

@@ -239,9 +239,3 @@ def _check_numbers(state_dict: Mapping[str, Tensor]) -> None:
     periods = state_dict.get(DINOV3_PERIODS)
     if periods is not None and (periods.min() <= 0 or not (periods.diff() > 0).all()):
         raise ValueError(f"rotary periods must be positive and ascending: {DINOV3_PERIODS}")
-
-
-def load_strictly(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Load weights into a network after `check_weights`."""
-    check_weights(network, state_dict)
-    network.load_state_dict(dict(state_dict), strict=True)

@@ -256,7 +256,10 @@ def call_function(reference: str) -> nn.Module:
         own = [key for key, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == module_name]
         raise ValueError(f"{reference}: {module_name} has no function {name}; it has {', '.join(own) or 'none'}")
     try:
-        with torch.random.fork_rng(devices=_seeded_gpus()), torch.device("cpu"):
+        gpus = range(
+            torch.cuda.device_count() if torch.cuda.is_initialized() else 0
+        )  # whose random numbers a seed would change
+        with torch.random.fork_rng(devices=gpus), torch.device("cpu"):
             torch.manual_seed(0)
             network = function()
     except Exception as error:
@@ -264,11 +267,6 @@ def call_function(reference: str) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise ValueError(f"{reference}: it returns a {type(network).__name__}; it must return a torch.nn.Module")
     return network
-
-
-def _seeded_gpus() -> range:
-    """The GPUs whose random numbers a seed would change."""
-    return range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
 
 
 def function_spec(reference: str) -> FunctionSpec:

@@ -125,10 +125,6 @@ class DINOv3Spec(_Transformer):
             needed = "into widths that are multiples of 4, which rotary positions in two dimensions need"
             raise ValueError(f"num_heads={self.num_heads} does not divide embed_dim={self.embed_dim} {needed}")
 
-    @property
-    def head_dim(self) -> int:
-        return self.embed_dim // self.num_heads
-
 
 @dataclass(frozen=True, kw_only=True)
 class SwinSpec:

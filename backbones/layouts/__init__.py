@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from backbones.layouts import contrastive, dinov2, dinov3, libraries, patchbench, student_teacher
+from backbones.layouts import authors, dinov2, dinov3, libraries, patchbench
 from backbones.layouts.base import Conversion, Layout, Network
 from backbones.layouts.keys import LayoutError, UnknownNetworkError, abbreviate
 from backbones.layouts.search import beside, choose, find_networks, groups, most_special
@@ -16,9 +16,7 @@ from backbones.layouts.search import beside, choose, find_networks, groups, most
 __all__ = ["LAYOUTS", "NAMINGS", "Conversion", "Layout", "LayoutError", "abbreviate", "convert"]
 
 LAYOUTS: dict[str, Layout] = {
-    layout.name: layout
-    for module in (patchbench, student_teacher, dinov2, dinov3, contrastive, libraries)
-    for layout in module.LAYOUTS
+    layout.name: layout for module in (patchbench, authors, dinov2, dinov3, libraries) for layout in module.LAYOUTS
 }
 """Every known layout by name."""
 NAMINGS = [layout for layout in LAYOUTS.values() if layout.marks and layout.place is None]
@@ -32,20 +30,15 @@ def layouts_of(checkpoint: Any, networks: list[Network]) -> list[Layout]:
 
     Where an author's file is recognised, the namings of its networks are not a choice.
     """
-    default = {layout.name: (layout.place or "").replace("{branch}", layout.branches[0]) for layout in LAYOUTS.values()}
-    files = [
-        layout
-        for layout in LAYOUTS.values()
-        if layout.place is not None
-        and (layout.also is None or layout.also(checkpoint))
-        and any(network.place == default[layout.name] and _is_in(network, layout) for network in networks)
-    ]
+    in_files = [network for network in networks if network.naming.name in ("timm", "mmpretrain")]  # the names that authors have
+    files = []
+    for layout in LAYOUTS.values():
+        if layout.place is None or (layout.also is not None and not layout.also(checkpoint)):
+            continue
+        place = layout.place.replace("{branch}", layout.branches[0])
+        if any(network.place == place and layout.bears_marks(network.weights.keys()) for network in in_files):
+            files.append(layout)
     return most_special(files) or list({network.naming.name: network.naming for network in networks}.values())
-
-
-def _is_in(network: Network, layout: Layout) -> bool:
-    """Whether a network has the names that it has in an author's file."""
-    return network.naming.name in ("timm", "mmpretrain") and layout.bears_marks(network.weights.keys())
 
 
 def convert(checkpoint: Any, layout_name: str | None, branch: str | None, num_heads: int | None) -> Conversion:

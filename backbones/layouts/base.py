@@ -92,7 +92,6 @@ class Layout:
     names, without the wrappers of torch. `{branch}` stands for the wanted branch."""
     marks: tuple[AbstractSet[str], ...] = ()
     """Groups of the network's names: the layout is recognised by all the names of one group. Without any: by its place alone."""
-    lacks: AbstractSet[str] = frozenset()  # Names of a network that is not of this layout, although it bears a mark.
     also: Callable[[Any], bool] | None = None  # What else must be true of the checkpoint.
     specialises: tuple[str, ...] = ()  # Layouts whose marks this one bears, too. Where both are recognised, this one is meant.
     keys: KeyTable | None = None
@@ -107,8 +106,7 @@ class Layout:
     epoch_is_index: bool = False  # Whether the stated epoch is the index of the last one, counted from 0.
 
     def bears_marks(self, names: AbstractSet[str]) -> bool:
-        is_marked = not self.marks or any(group <= names for group in self.marks)
-        return is_marked and not names & self.lacks
+        return not self.marks or any(group <= names for group in self.marks)
 
     def convert(self, checkpoint: Any, network: Network, branch: str, num_heads: int | None) -> Conversion:
         """Take a network that was found in the checkpoint; ValueError if its content does not fit.
@@ -116,8 +114,8 @@ class Layout:
         Every tensor behind the prefix is taken or dropped by a rule. What lies beside it is listed by its first different part.
         """
         naming, prefix = network.naming, network.prefix
-        if refusal := self.refusal or naming.refusal:
-            raise UnknownNetworkError(refusal)
+        if naming.refusal:
+            raise UnknownNetworkError(naming.refusal)
         inside = {name: tensor for name, tensor in network.group.items() if name.startswith(prefix)}
         keys = naming.keys or own_keys(network.weights)
         drops = dict.fromkeys((*_COUNTERS, *naming.drops, *self.drops))

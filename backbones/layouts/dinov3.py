@@ -14,29 +14,18 @@ from backbones.layouts.keys import KeyTable, LayoutError, Weights, join_qkv, nes
 from backbones.spec import DINOV3_PERIODS
 
 _LICENCE = "DINOv3 License"  # of the authors' repository
-_KEYS: KeyTable = {
-    **same("cls_token", "patch_embed.proj.weight", "patch_embed.proj.bias", "norm.*"),
-    "storage_tokens": "reg_token",
-    "mask_token": None,  # stands for masked patches in training only
-    "rope_embed.periods": DINOV3_PERIODS,
-    **nested(
-        "blocks.{i}.",
-        "blocks.{i}.",
-        {
-            # The bias is split below, by its mask.
-            **same("norm1.*", "attn.qkv.weight", "attn.qkv.bias", "attn.qkv.bias_mask", "attn.proj.*"),
-            "ls1.gamma": "gamma_1",
-            **same("norm2.*", "mlp.fc1.*", "mlp.fc2.*"),
-            "mlp.w1.*": "mlp.fc1_g.*",
-            "mlp.w2.*": "mlp.fc1_x.*",
-            "mlp.w3.*": "mlp.fc2.*",
-            "ls2.gamma": "gamma_2",
-        },
-    ),
-    "local_cls_norm.*": None,  # of local crops, in training only
-}
-_HUGGINGFACE_LAYER: KeyTable = {
-    "norm1.*": "norm1.*",
+_BLOCK: KeyTable = {
+    # timm's names
+    **same("norm1.*", "attn.qkv.weight", "attn.q_bias", "attn.v_bias", "attn.proj.*", "gamma_1"),
+    **same("norm2.*", "mlp.fc1.*", "mlp.fc1_g.*", "mlp.fc1_x.*", "mlp.fc2.*", "gamma_2"),
+    # the authors', whose joint bias is split below, by its mask
+    **same("attn.qkv.bias", "attn.qkv.bias_mask"),
+    "ls1.gamma": "gamma_1",
+    "mlp.w1.*": "mlp.fc1_g.*",
+    "mlp.w2.*": "mlp.fc1_x.*",
+    "mlp.w3.*": "mlp.fc2.*",
+    "ls2.gamma": "gamma_2",
+    # Hugging Face's
     "attention.q_proj.weight": "attn.query.weight",
     "attention.k_proj.weight": "attn.key.weight",
     "attention.v_proj.weight": "attn.value.weight",
@@ -44,29 +33,26 @@ _HUGGINGFACE_LAYER: KeyTable = {
     "attention.v_proj.bias": "attn.v_bias",
     "attention.o_proj.*": "attn.proj.*",
     "layer_scale1.lambda1": "gamma_1",
-    "norm2.*": "norm2.*",
     "mlp.gate_proj.*": "mlp.fc1_g.*",
     "mlp.up_proj.*": "mlp.fc1.*",  # in the gated MLP: fc1_x, see below
     "mlp.down_proj.*": "mlp.fc2.*",
     "layer_scale2.lambda1": "gamma_2",
 }
-_HUGGINGFACE_KEYS: KeyTable = {
+_KEYS: KeyTable = {
+    **same("cls_token", "reg_token", "patch_embed.proj.weight", "patch_embed.proj.bias", "norm.*"),
+    **nested("blocks.{i}.", "blocks.{i}.", _BLOCK),
+    "storage_tokens": "reg_token",
+    "mask_token": None,  # stands for masked patches in training only
+    "rope_embed.periods": DINOV3_PERIODS,
+    "local_cls_norm.*": None,  # of local crops, in training only
     "embeddings.cls_token": "cls_token",
     "embeddings.register_tokens": "reg_token",
-    "embeddings.mask_token": None,  # stands for masked patches in training only
+    "embeddings.mask_token": None,
     "embeddings.patch_embeddings.*": "patch_embed.proj.*",
-    **nested("layer.{i}.", "blocks.{i}.", _HUGGINGFACE_LAYER),
-    **nested("model.layer.{i}.", "blocks.{i}.", _HUGGINGFACE_LAYER),
-    "norm.*": "norm.*",
+    **nested("layer.{i}.", "blocks.{i}.", _BLOCK),
+    **nested("model.layer.{i}.", "blocks.{i}.", _BLOCK),
 }
-_TIMM_BLOCK = {
-    **same("norm1.*", "attn.qkv.weight", "attn.q_bias", "attn.v_bias", "attn.proj.*", "gamma_1"),
-    **same("norm2.*", "mlp.fc1.*", "mlp.fc1_g.*", "mlp.fc1_x.*", "mlp.fc2.*", "gamma_2"),
-}
-_TIMM_KEYS: KeyTable = {
-    **same("cls_token", "reg_token", "patch_embed.proj.weight", "patch_embed.proj.bias", "norm.*"),
-    **nested("blocks.{i}.", "blocks.{i}.", _TIMM_BLOCK),
-}
+"""All three namings: their names exclude each other."""
 
 
 def _without_empty_registers(weights: Weights) -> Weights:
@@ -99,6 +85,7 @@ def _split_bias(state_dict: Weights) -> Weights:
     return split
 
 
+_STEPS = (_without_empty_registers, join_qkv, _name_gate, _split_bias)  # each without effect on the other namings
 # facebookresearch/dinov3 6876159a, dinov3/models/vision_transformer.py and dinov3/train/train.py. The released backbones are
 # bare state dicts; `teacher_checkpoint.pth` of a training run is `{teacher}` with the heads.
 DINOV3 = Layout(
@@ -107,7 +94,7 @@ DINOV3 = Layout(
     licence=_LICENCE,
     marks=({"rope_embed.periods", "patch_embed.proj.weight"},),
     keys=_KEYS,
-    steps=(_split_bias,),
+    steps=_STEPS,
 )
 # `DINOv3ViTModel` (transformers, convert_dinov3_vit_to_hf.py and modeling_dinov3_vit.py): bare state dicts, as
 # `model.safetensors`; transformers 5 calls `layer.` in memory `model.layer.`. The rotary periods are not stored but computed
@@ -120,8 +107,8 @@ HUGGINGFACE_DINOV3 = Layout(
         _HUGGINGFACE_MARKS | {"layer.0.attention.q_proj.weight"},
         _HUGGINGFACE_MARKS | {"model.layer.0.attention.q_proj.weight"},
     ),
-    keys=_HUGGINGFACE_KEYS,
-    steps=(_without_empty_registers, join_qkv, _name_gate),
+    keys=_KEYS,
+    steps=_STEPS,
     heads=config_heads,
 )
 # timm, `eva.py`, `vit_*_dinov3*`: timm's names, and no rotary periods. timm's other `Eva` networks differ in how their
@@ -131,8 +118,8 @@ TIMM_DINOV3 = Layout(
     name="timm_dinov3",
     licence=_LICENCE,
     marks=({"cls_token", "reg_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.gamma_1"},),
-    lacks={"pos_embed"},
-    keys=_TIMM_KEYS,
+    keys=_KEYS,
+    steps=_STEPS,
     drops=("head.*",),
 )
 LAYOUTS = (DINOV3, HUGGINGFACE_DINOV3, TIMM_DINOV3)

@@ -18,35 +18,30 @@ _DETECTRON2_BLOCK: KeyTable = {
     "shortcut.weight": "downsample.0.weight",
     "shortcut.norm.*": "downsample.1.*",
 }
-_DETECTRON2_KEYS: KeyTable = {
-    "stem.conv1.weight": "conv1.weight",
-    "stem.conv1.norm.*": "bn1.*",
-    **nested("res2.{i}.", "layer1.{i}.", _DETECTRON2_BLOCK),
-    **nested("res3.{i}.", "layer2.{i}.", _DETECTRON2_BLOCK),
-    **nested("res4.{i}.", "layer3.{i}.", _DETECTRON2_BLOCK),
-    **nested("res5.{i}.", "layer4.{i}.", _DETECTRON2_BLOCK),
-}
+_SEQUENTIAL_BLOCK = same("conv{j}.weight", "bn{j}.*", "downsample.0.weight", "downsample.1.*")
+_DETECTRON2_KEYS: dict[str, str | None] = {"stem.conv1.weight": "conv1.weight", "stem.conv1.norm.*": "bn1.*"}
+_SEQUENTIAL_KEYS: dict[str, str | None] = {"0.weight": "conv1.weight", "1.*": "bn1.*"}
+for _stage in (1, 2, 3, 4):
+    _DETECTRON2_KEYS |= nested(f"res{_stage + 1}.{{i}}.", f"layer{_stage}.{{i}}.", _DETECTRON2_BLOCK)
+    _SEQUENTIAL_KEYS |= nested(f"{_stage + 3}.{{i}}.", f"layer{_stage}.{{i}}.", _SEQUENTIAL_BLOCK)
 _MMPRETRAIN_VIT = "patch_embed.projection.weight"
+_MMPRETRAIN_BLOCK: KeyTable = {
+    "ln1.*": "norm1.*",
+    **same("attn.qkv.*", "attn.proj.*"),
+    "attn.gamma1.weight": "ls1.gamma",
+    "ln2.*": "norm2.*",
+    "ffn.layers.0.0.*": "mlp.fc1.*",
+    "ffn.layers.1.*": "mlp.fc2.*",
+    "ffn.w12.*": "mlp.fc1.*",
+    "ffn.w3.*": "mlp.fc2.*",
+    "ffn.gamma2.weight": "ls2.gamma",
+}
 _MMPRETRAIN_KEYS: KeyTable = {
     **RESNET_KEYS,
     **same("cls_token", "pos_embed"),
     "mask_token": None,
     "patch_embed.projection.*": "patch_embed.proj.*",
-    **nested(
-        "layers.{i}.",
-        "blocks.{i}.",
-        {
-            "ln1.*": "norm1.*",
-            **same("attn.qkv.*", "attn.proj.*"),
-            "attn.gamma1.weight": "ls1.gamma",
-            "ln2.*": "norm2.*",
-            "ffn.layers.0.0.*": "mlp.fc1.*",
-            "ffn.layers.1.*": "mlp.fc2.*",
-            "ffn.w12.*": "mlp.fc1.*",
-            "ffn.w3.*": "mlp.fc2.*",
-            "ffn.gamma2.weight": "ls2.gamma",
-        },
-    ),
+    **nested("layers.{i}.", "blocks.{i}.", _MMPRETRAIN_BLOCK),
     "ln1.*": "norm.*",
 }
 
@@ -116,31 +111,20 @@ TIMM = Layout(
         {"patch_embed.proj.weight", "layers.0.blocks.0.attn.relative_position_bias_table"},
         {"conv1.weight", "layer1.0.conv3.weight"},
     ),
+    specialises=("timm_dinov3",),  # which has no stored positions
     drops=("head.*", "fc.*", "fc_norm.*", "masked_embed"),
 )
 # torchvision's ResNet as `nn.Sequential(*list(resnet.children())[:-1])`, the form of lightly's examples: the places of the children.
-_SEQUENTIAL_BLOCK = same("conv{j}.weight", "bn{j}.*", "downsample.0.weight", "downsample.1.*")
 SEQUENTIAL_RESNET = Layout(
     name="sequential_resnet",
     marks=({"0.weight", "1.running_mean", "4.0.conv3.weight"},),
-    keys={
-        "0.weight": "conv1.weight",
-        "1.*": "bn1.*",
-        **nested("4.{i}.", "layer1.{i}.", _SEQUENTIAL_BLOCK),
-        **nested("5.{i}.", "layer2.{i}.", _SEQUENTIAL_BLOCK),
-        **nested("6.{i}.", "layer3.{i}.", _SEQUENTIAL_BLOCK),
-        **nested("7.{i}.", "layer4.{i}.", _SEQUENTIAL_BLOCK),
-    },
+    keys=_SEQUENTIAL_KEYS,
 )
 # ConvNeXts, among them DINOv3's smaller models: no adapter here runs them. The marks are the names of facebookresearch
 # (dinov3 and ConvNeXt, models/convnext.py), of timm (convnext.py) and of transformers (modeling_dinov3_convnext.py).
 CONVNEXT = Layout(
     name="convnext",
-    marks=(
-        {"stages.0.0.dwconv.weight"},
-        {"stages.0.blocks.0.conv_dw.weight"},
-        {"stages.0.layers.0.depthwise_conv.weight"},
-    ),
+    marks=({"stages.0.0.dwconv.weight"}, {"stages.0.blocks.0.conv_dw.weight"}, {"stages.0.layers.0.depthwise_conv.weight"}),
     refusal="a ConvNeXt (DINOv3's small models are such): not supported; ViTs, DINOv3's ViTs, Swins and ResNets are",
 )
 LAYOUTS = (DETECTRON2, DETECTRON2_MSRA, MMPRETRAIN, HUGGINGFACE_VIT, TIMM, SEQUENTIAL_RESNET, CONVNEXT)

@@ -105,7 +105,7 @@ def find_networks(checkpoint: Any, namings: Collection[Layout]) -> list[Network]
     anchors = tuple({max(group, key=len) for naming in namings for group in naming.marks})
     found = []
     for path, weights in state_dicts(checkpoint):
-        for prefix in prefixes_of(weights, anchors):
+        for prefix in _prefixes_of(weights, anchors):
             names = under(weights, prefix).keys()
             fitting = [
                 naming for naming in namings if naming.bears_marks(names) and (not naming.also or naming.also(checkpoint))
@@ -114,7 +114,7 @@ def find_networks(checkpoint: Any, namings: Collection[Layout]) -> list[Network]
     return found
 
 
-def prefixes_of(names: Iterable[str], anchors: tuple[str, ...]) -> list[str]:
+def _prefixes_of(names: Iterable[str], anchors: tuple[str, ...]) -> list[str]:
     """What stands before the anchors, ends of names: nothing, or whole parts of a name."""
     ends = ((name, anchor) for name in names if name.endswith(anchors) for anchor in anchors if name.endswith(anchor))
     prefixes = dict.fromkeys(name.removesuffix(anchor) for name, anchor in ends)

@@ -12,7 +12,7 @@ from torch import Tensor
 from backbones.build import network_of
 from backbones.convert import Selection, open_backbone, write_conversion
 from backbones.export import export_backbone
-from backbones.file import load_backbone, load_strictly
+from backbones.file import load_backbone
 from backbones.layouts import LAYOUTS
 from backbones.layouts.architecture import vit_spec
 from backbones.spec import ViTSpec
@@ -76,7 +76,7 @@ def test_known_mistakes_are_caught(golden_dir: Path) -> None:
         if len(images) > 1:
             for mistaken in ("size", "antialias"):  # the latter is timm's own
                 network = ViT(conversion.spec)
-                load_strictly(network, conversion.state_dict)
+                network.load_state_dict(conversion.state_dict)
                 network.position_rule = mistaken
                 assert deviation(network, images, expected["tokens"]) > TOLERANCE, path.name
         compared += 1
@@ -125,7 +125,7 @@ def case(golden_dir: Path) -> dict:
 @pytest.fixture(scope="module")
 def network(case: dict) -> ViT:
     network = ViT(vit_spec(case["state_dict"], case["num_heads"]))
-    load_strictly(network, case["state_dict"])
+    network.load_state_dict(case["state_dict"])
     return network.eval()
 
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from backbones.file import load_strictly
 from backbones.layouts.architecture import vit_spec
 from pretrain.config import OptimConfig, PretrainConfig
 from pretrain.data.views import CropBox
@@ -70,7 +69,7 @@ def test_head(golden_dir: Path) -> None:
     assert cases
     for case in cases:
         aggregation = Aggregation(case["dim"], case["num_heads"])
-        load_strictly(aggregation, ours(case["state_dict"], "ca_head."))
+        aggregation.load_state_dict(ours(case["state_dict"], "ca_head."))
         patches = case["x"]
         side = round(patches.shape[1] ** 0.5)
         positives = select_positives(patches, (side, side), 3, case["k_num"])
@@ -145,7 +144,7 @@ def test_train_steps(golden_dir: Path) -> None:
     spec = vit_spec(weights, case["num_heads"])
     student, teacher = (objective.build_network(spec, 0.0, role) for role in ("student", "teacher"))
     for network in (student, teacher):
-        load_strictly(network, ours(case["initial"]))
+        network.load_state_dict(ours(case["initial"]))
     teacher.requires_grad_(False)
     autocast = choose_autocast("float32", torch.device("cpu"))
     networks = Networks(spec, student, teacher, objective, build_optimizer(student), autocast)

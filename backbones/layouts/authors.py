@@ -1,4 +1,9 @@
-"""Training checkpoints of contrastive methods (MoCo, ReSim, DenseCL, SwAV, MoBY, MoCo-v3) and of MAE."""
+"""Training checkpoints as authors' codes write them.
+
+With a student and a teacher, of which the authors evaluate the teacher: SelfPatch, DINO, PW-Self, iBOT, EsViT (all in DINO's layout,
+`{student, teacher, optimizer, epoch, args, ...}`) and DINO with VISSL. Contrastive: MoCo, ReSim, DenseCL, SwAV, MoBY, MoCo-v3; and
+MAE. What authors release as backbones alone mostly are plain state dicts (`backbones.layouts.libraries`).
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -7,8 +12,21 @@ from backbones.layouts.base import Layout, state_dict_at
 from backbones.layouts.keys import LayoutError
 from backbones.spec import shown
 
+_BRANCHES = ("teacher", "student")
+_BACKBONE = "{branch}/backbone."
 MOCO_V3_HEADS = {"vit_small": 12, "vit_base": 12}
 _SWAV_HEADS = ("projection_head.0.weight", "projection_head.weight", "prototypes.weight", "prototypes.prototypes0.weight")
+
+
+def _has_patch_centre(checkpoint: Any) -> bool:
+    """Whether PW-Self's loss keeps a centre for each token, [1, 1 + N, K], where DINO has [1, K]."""
+    centre = state_dict_at(checkpoint, "dino_loss").get("center")
+    return centre is not None and centre.ndim == 3
+
+
+def _has_ibot_head(checkpoint: Any) -> bool:
+    """Whether there is a second last layer, or a second MLP where the head has no bottleneck."""
+    return any(name.startswith(("head.last_layer2.", "head.mlp2.")) for name in state_dict_at(checkpoint, "teacher"))
 
 
 def _moco_v3_heads(checkpoint: Any) -> int:
@@ -26,6 +44,48 @@ def _is_moby(checkpoint: Any) -> bool:
     return all(name.startswith(known) for name in state_dict_at(checkpoint, "model"))
 
 
+# alinlab/SelfPatch 81aef149, main_selfpatch.py. The backbone has neither CLS token nor final norm: these are in the
+# aggregation module `ca_head`.
+SELFPATCH = Layout(
+    name="selfpatch",
+    branches=_BRANCHES,
+    licence="Apache-2.0",  # of the authors' repository
+    place=_BACKBONE,
+    marks=({"pos_embed"},),
+    drops=("ca_head.*",),  # which has a CLS token
+)
+# facebookresearch/dino 7c446df, main_dino.py. A ViT with CLS token and final norm, or a ResNet-50.
+DINO = Layout(
+    name="dino",
+    branches=_BRANCHES,
+    licence="Apache-2.0",  # of the authors' repository
+    place=_BACKBONE,
+    marks=({"cls_token"}, {"layer1.0.conv1.weight"}),
+    specialises=("selfpatch",),
+)
+# alijavidani/Local_Global_Representation_Learning 7eeff8c, built on DINO's code, with one head for all tokens.
+PW_SELF = replace(DINO, name="pw_self", marks=({"cls_token"},), also=_has_patch_centre, specialises=("dino",))
+# bytedance/ibot, main_ibot.py and models/head.py: a ViT or a Swin; the student alone has the learnt mask embedding.
+IBOT = replace(DINO, name="ibot", marks=(), also=_has_ibot_head, specialises=("dino",))
+# microsoft/esvit, main_esvit.py, with a Swin; its other backbones (Longformer, CvT) are not supported. The heads are
+# attributes of the network, so the backbone's names have no prefix of their own.
+ESVIT = Layout(
+    name="esvit",
+    branches=_BRANCHES,
+    licence="MIT",  # of the authors' repository
+    place="{branch}/",
+    marks=({"layers.0.blocks.0.attn.relative_position_bias_table"},),
+    drops=("head_dense.*",),
+)
+# DINO trained with VISSL: the 300-epoch ViT-S/16 behind the paper's DINO rows. The trunk has timm's names.
+DINO_VISSL = Layout(
+    name="dino_vissl",
+    branches=("trunk",),
+    licence="MIT",  # of VISSL's repository
+    place="classy_state_dict/base_model/model/{branch}/",
+    marks=({"patch_embed.proj.weight"},),
+    epoch_is_index=True,
+)
 # facebookresearch/moco, main_moco.py (v2), and what others train with its code: `{epoch, arch, state_dict, optimizer}`. The
 # evaluated network is the query encoder; `fc` is the projection head.
 MOCO = Layout(
@@ -98,4 +158,4 @@ MAE = Layout(
     drops=("mask_token", "decoder_pos_embed", "decoder_embed.*", "decoder_blocks.*", "decoder_norm.*", "decoder_pred.*"),
     epoch_is_index=True,
 )
-LAYOUTS = (MOCO, RESIM, DENSECL, SWAV, MOBY, MOCO_V3, MAE)
+LAYOUTS = (SELFPATCH, DINO, PW_SELF, IBOT, ESVIT, DINO_VISSL, MOCO, RESIM, DENSECL, SWAV, MOBY, MOCO_V3, MAE)
