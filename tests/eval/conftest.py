@@ -1,16 +1,18 @@
-"""A backbone file of a toy ViT, and what holds of the items of every task's result."""
+"""A backbone file of a toy ViT, a few pairs like ADE20K's, and what holds of the items of every task's result."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from backbones.spec import ViTSpec
 from eval.result import Result
 from eval.tasks import TASKS
 from tests.toy import write_toy_backbone
 
+WIDTH, HEIGHT = 70, 50  # no multiples of the patch size
 PATCHES_OF_14 = ViTSpec(embed_dim=24, depth=2, num_heads=3, patch_size=14, image_size=56, class_token=True, final_norm=True)
 
 
@@ -23,6 +25,26 @@ def toy_spec() -> ViTSpec:
 @pytest.fixture(scope="session")
 def toy_file(tmp_path_factory: pytest.TempPathFactory, toy_spec: ViTSpec) -> Path:
     return write_toy_backbone(tmp_path_factory.mktemp("backbones"), toy_spec)
+
+
+@pytest.fixture(scope="session")
+def ade(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four training and three validation pairs: a bright wall beside a dark door, an unlabelled strip between them."""
+    root = tmp_path_factory.mktemp("ade") / "ADEChallengeData2016"
+    random = np.random.default_rng(0)
+    for split, count in (("training", 4), ("validation", 3)):
+        for folder in ("images", "annotations"):
+            (root / folder / split).mkdir(parents=True)
+        for index in range(count):
+            labels = np.ones((HEIGHT, WIDTH), np.uint8)
+            edge = int(random.integers(20, 50))
+            labels[:, edge:] = 15
+            labels[:, edge - 2 : edge + 2] = 0
+            image = np.where(labels[..., None] == 1, 200, 40) + random.integers(0, 30, (HEIGHT, WIDTH, 3))
+            name = f"ADE_{split}_{index:08d}"
+            Image.fromarray(image.astype(np.uint8)).save(root / "images" / split / f"{name}.jpg")
+            Image.fromarray(labels).save(root / "annotations" / split / f"{name}.png")
+    return root
 
 
 def names_of_items(result: Result, folder: Path, metrics: Sequence[str]) -> tuple[str, ...]:

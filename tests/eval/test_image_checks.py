@@ -108,10 +108,7 @@ def test_damaged_label_maps(labels: Path) -> None:
 def test_reading_a_pipe_does_not_wait(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     facts = look_at(tmp_path / "pipe.jpg")
-    assert (facts.damage, facts.detail) == (
-        "unreadable (broken links, permissions)",
-        "a folder, pipe or device, not a file",
-    )
+    assert (facts.damage, facts.detail) == ("unreadable (broken links, permissions)", "a folder, pipe or device, not a file")
 
 
 def test_label_maps_are_of_a_format_that_keeps_every_number(labels: Path) -> None:

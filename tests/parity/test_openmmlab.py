@@ -73,8 +73,7 @@ def test_nms(golden: dict[str, Any], offset: int, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "name"),
-    [({"iou_threshold": 0.5}, "bnms"), ({"iou_threshold": 0.7, "split_thr": 100}, "bnms_big")],
+    ("options", "name"), [({"iou_threshold": 0.5}, "bnms"), ({"iou_threshold": 0.7, "split_thr": 100}, "bnms_big")]
 )
 def test_batched_nms(golden: dict[str, Any], options: dict[str, Any], name: str) -> None:
     _, kept = batched_nms(golden["boxes"], golden["scores"], golden["ids"], {"type": "nms", **options})

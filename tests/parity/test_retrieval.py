@@ -1,17 +1,15 @@
 """Dense retrieval: memories, neighbours, votes and metrics that open-hummingbird-eval 5e79da2 made from recorded features."""
 
 import dataclasses
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
-from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as F
 
 from common.images import IMAGENET_MEAN
@@ -248,36 +246,18 @@ def test_views_of_images(recording: dict[str, Any], monkeypatch: pytest.MonkeyPa
     assert list(IMAGENET_MEAN) == transforms["mean"]
     for case in transforms["cases"]:
         image = Image.fromarray(case["image"].numpy())
-        boxes: list[Any] = []
-        changes: list[Any] = []
+        calls = Mock()
         with monkeypatch.context() as patch:
-            patch.setattr(RandomResizedCrop, "get_params", recorded(RandomResizedCrop.get_params, partial(note_box, boxes)))
-            for name in ("adjust_brightness", "adjust_contrast", "adjust_saturation", "adjust_hue"):
-                note = partial(note_change, changes, name)
-                patch.setattr(F, name, recorded(getattr(F, name), note))
+            for name in ("adjust_brightness", "adjust_contrast", "adjust_saturation", "adjust_hue", "resized_crop"):
+                calls.attach_mock(Mock(wraps=getattr(F, name)), name)
+                patch.setattr(F, name, getattr(calls, name))
             torch.manual_seed(case["torch_seed"])
             view, labels = views.augment(image, case["label"], case["size"], transforms["std"])
-        assert list(boxes[0]) == case["crop_box_top_left_h_w"]
-        assert changes == case["jitter_ops"]
+        *jitters, crop, _ = calls.mock_calls
+        assert [[name, given[1]] for name, given, _ in jitters] == case["jitter_ops"]
+        assert list(crop.args[1:5]) == case["crop_box_top_left_h_w"]
         torch.testing.assert_close(view, case["train_image"], rtol=0, atol=1e-5)
         assert torch.equal(labels, case["train_label"])
         view, labels = views.stretch(image, case["label"].numpy(), case["size"], transforms["std"], bicubic=False)
         torch.testing.assert_close(view, case["val_image"], rtol=0, atol=1e-5)
         assert torch.equal(labels, case["val_label"])
-
-
-def note_box(boxes: list[Any], *_: Any, result: Any) -> None:
-    boxes.append(result)
-
-
-def note_change(changes: list[Any], name: str, _: Image.Image, factor: float, result: Image.Image) -> None:
-    changes.append([name, factor])
-
-
-def recorded(work: Callable[..., Any], note: Callable[..., None]) -> Callable[..., Any]:
-    def call(*given: Any) -> Any:
-        result = work(*given)
-        note(*given, result=result)
-        return result
-
-    return call

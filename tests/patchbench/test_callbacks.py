@@ -16,7 +16,10 @@ from tests.patchbench.conftest import OPTIONS, TASKS, Evaluate, figures
 from tests.processes import run_two
 
 
-def test_every_n_epochs_of_a_plain_loop(network: nn.Module, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("own_architecture", [False, True])
+def test_every_n_epochs_of_a_plain_loop(own_architecture: bool, network: nn.Module, data: Path, tmp_path: Path) -> None:
+    if own_architecture:
+        network = architectures.Patches()
     evaluations = patchbench.EveryNEpochs(
         network, "davis", data=data, output=tmp_path / "mine", every=2, options={"davis": OPTIONS["davis"]}
     )
@@ -27,7 +30,7 @@ def test_every_n_epochs_of_a_plain_loop(network: nn.Module, data: Path, tmp_path
     assert (result.backbone.name, result.backbone.source["epoch"]) == ("mine_epoch_2", 2)
     assert evaluations(2) == metrics
     with torch.no_grad():  # the training is continued from an earlier epoch, and its numbers come out differently
-        network.get_parameter("blocks.0.mlp.fc1.weight").mul_(2)
+        torch.nn.init.normal_(network.get_parameter("embed.weight" if own_architecture else "blocks.0.mlp.fc1.weight"))
     assert evaluations(2) != metrics
     assert read_result(tmp_path / "mine/epoch_2_2/davis/result.json").backbone.name == "mine_epoch_2_2"
     assert read_result(tmp_path / "mine/epoch_2/davis/result.json") == result

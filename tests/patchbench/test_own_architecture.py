@@ -14,7 +14,6 @@ import tools.evaluation
 from backbones.foreign import weights_sha256
 from backbones.memory import convert_network, weights_of
 from backbones.spec import FunctionSpec
-from eval.result import read_result
 from tests import architectures
 from tests.patchbench.conftest import OPTIONS, Evaluate, figures
 
@@ -137,16 +136,8 @@ def test_mistakes_with_an_own_architecture(
     assert "\n" not in str(caught.value)
 
 
-def test_an_own_architecture_while_it_trains(data: Path, tmp_path: Path) -> None:
-    network = architectures.Patches()
+def test_an_own_architecture_without_a_map_is_refused_before_the_training(data: Path, tmp_path: Path) -> None:
     options = {"davis": OPTIONS["davis"]}
-    evaluations = patchbench.EveryNEpochs(network, "davis", data=data, output=tmp_path / "mine", options=options)
-    metrics = evaluations(1)
-    assert evaluations(1) == metrics
-    assert read_result(tmp_path / "mine/epoch_1/davis/result.json").backbone.source["epoch"] == 1
-    torch.nn.init.normal_(network.embed.weight)  # a continued training, whose numbers come out differently
-    assert evaluations(1) != metrics
-    assert (tmp_path / "mine/epoch_1_2/davis/result.json").is_file()
     with pytest.raises(
         ValueError, match=r"no known layout matches.*; and it is no network of an own architecture: .*wanted four sides"
     ):

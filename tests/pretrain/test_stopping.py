@@ -17,15 +17,7 @@ from pretrain.__main__ import main
 from pretrain.config import parse_run
 from pretrain.run import pretrain as run_pretraining
 from tests.conftest import RunMain
-from tests.pretrain.conftest import (
-    after_step,
-    assert_equal,
-    has_current_environment,
-    logged,
-    tiny_run,
-    wait_for_steps,
-    weights,
-)
+from tests.pretrain.conftest import after_step, assert_equal, has_current_environment, logged, tiny_run, wait_for_steps, weights
 from tests.processes import fork, run_as_command, statuses
 
 

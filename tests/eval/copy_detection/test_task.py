@@ -38,11 +38,7 @@ def test_the_command_from_backbone_to_result(folders: Path, toy_file: Path, tmp_
     further = ["--whitening", folders / "photos", "--distractors", folders / "photos"]
     assert "mAP strong" in run_main(main, ["copy_detection", *places, *further, "--image-size", 64]).output()
     result = read_result(output / "result.json")
-    assert result.protocol.deviations == {
-        "image_size": [320, 64],
-        "whitening_images": [20_000, 8],
-        "distractors": [10_000, 8],
-    }
+    assert result.protocol.deviations == {"image_size": [320, 64], "whitening_images": [20_000, 8], "distractors": [10_000, 8]}
     assert list(result.metrics) == ["mAP strong", "mAP original", *(f"mAP {block}" for block in FURTHER_BLOCKS)]
     assert result.metrics["mAP original"].value == 1.0
     assert result.metrics["mAP jpegqual/75"].value > 0.9

@@ -121,10 +121,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty list": (lambda root: (root / "nyu_test.txt").write_text("\n"), "nyu_test.txt is empty"),
     "no focal length": (change_list(" 518.8579", ""), OTHER_LINES),
     "words": (change_list("518.8579", "wide"), OTHER_LINES),
-    "path outside": (
-        change_list("room_test/rgb_00001", "../room_test/rgb_00001"),
-        f"{OTHER_LINES}, with paths below",
-    ),
+    "path outside": (change_list("room_test/rgb_00001", "../room_test/rgb_00001"), f"{OTHER_LINES}, with paths below"),
     "image twice": (change_list("rgb_00000", "rgb_00001"), f"nyu_test.txt names images more than once: {IMAGE}"),
     "trained image": (
         change_list("room_test/rgb_00001.jpg room_test", "room_train/rgb_00001.jpg room_train"),

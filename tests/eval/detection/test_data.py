@@ -147,8 +147,7 @@ def test_a_split_without_an_object_that_counts_is_refused(damaged: Path, split: 
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"bbox": [3, 3, 0.5, 9]}, {"segmentation": [[1, 1, 9, 9], [1, 1, 9, 1, 9, 9]]}, {"ignore": 1}, {"area": 0}],
+    "changes", [{"bbox": [3, 3, 0.5, 9]}, {"segmentation": [[1, 1, 9, 9], [1, 1, 9, 1, 9, 9]]}, {"ignore": 1}, {"area": 0}]
 )
 def test_what_training_leaves_out_is_only_noted(damaged: Path, changes: dict[str, Any]) -> None:
     """The official files have such boxes."""

@@ -22,7 +22,7 @@ from eval.probes.sets import find_set
 from eval.result import read_result
 from tests.conftest import Finished, RunMain
 from tests.eval.conftest import names_of_items
-from tests.eval.probe_sets import draw_pair, make_cityscapes, make_voc
+from tests.eval.probe_sets import make_cityscapes, make_voc
 from tests.processes import evaluate_in_two
 
 Configure = Callable[..., LinearSegmentationConfig]
@@ -31,20 +31,6 @@ Configure = Callable[..., LinearSegmentationConfig]
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_voc(tmp_path_factory.mktemp("voc") / "VOC2012")
-
-
-@pytest.fixture(scope="module")
-def ade(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("ade") / "ADEChallengeData2016"
-    for split, short, count in (("training", "train", 3), ("validation", "val", 2)):
-        for number in range(count):
-            name = f"ADE_{short}_{number:08d}"
-            labels = root / f"annotations/{split}/{name}.png"
-            draw_pair(root / f"images/{split}/{name}.jpg", labels, number, 3, 150)
-            with Image.open(labels) as drawn:
-                classes = np.array(drawn)
-            Image.fromarray(np.where(classes == 255, 0, classes).astype(np.uint8)).save(labels)
-    return root
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from eval.findings import Finding
 from eval.result import SAMPLE_MARKER
 from eval.segmentation.data import FULL_SIZES, check_data, examine
 from eval.segmentation.metric import ListedADE20K
-from tests.eval.segmentation.conftest import HEIGHT, WIDTH
+from tests.eval.conftest import HEIGHT, WIDTH
 
 
 @pytest.fixture

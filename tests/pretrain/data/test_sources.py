@@ -336,8 +336,7 @@ def test_shards_without_images_are_named(shards: list[Path], tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("path", "numbers"),
-    [("", [0, 1, 2]), ("{0..2}.tar", [0, 1, 2]), ("{2,0}.tar", [0, 2]), ("1.tar", [1]), ("{0,0}.tar", [0])],
+    ("path", "numbers"), [("", [0, 1, 2]), ("{0..2}.tar", [0, 1, 2]), ("{2,0}.tar", [0, 2]), ("1.tar", [1]), ("{0,0}.tar", [0])]
 )
 def test_shards_are_found(shards: list[Path], path: str, numbers: list[int]) -> None:
     folder = shards[0].parent
