@@ -16,7 +16,6 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from pretrain.config import PretrainConfig, parse_run
 from pretrain.data.views import CropBox, view_kinds
@@ -107,18 +106,6 @@ def take_step(
     ]
     settings = step_settings(config, 4, 4 * max(1, config.optim.warmup_epochs) + 2)
     return training_step(networks.student, networks, crops, settings, boxes, **options)
-
-
-class NeverWaits(TorchFunctionMode):
-    """Fails where a copy waits for the device `meta`, which takes a GPU's place; to read a value from it fails by itself."""
-
-    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
-        made = function(*arguments, **(options or {}))
-        if isinstance(made, Tensor) and made.is_meta:
-            assert function not in (torch.tensor, torch.as_tensor, Tensor.new_tensor), "copies a number"
-            arrives = function is Tensor.to and not arguments[0].is_meta
-            assert not arrives or (options or {}).get("non_blocking"), "copies a tensor"
-        return made
 
 
 def after_step(patch: pytest.MonkeyPatch, number: int, act: Callable[[nn.Module, dict[str, Tensor]], None]) -> None:

@@ -1,6 +1,5 @@
 """One step: in parts as in one batch, compiled as not compiled, its draws, and what all processes must know after it."""
 
-import contextlib
 from signal import SIGTERM
 
 import pytest
@@ -10,7 +9,7 @@ from torch import Tensor
 from pretrain.data.views import view_kinds
 from pretrain.networks import Networks, build_networks
 from pretrain.step import agree, all_finite, seed_step, wrap_student
-from tests.pretrain.conftest import NeverWaits, take_step, tiny_config
+from tests.pretrain.conftest import take_step, tiny_config
 
 IMAGES = 4
 CPU = torch.device("cpu")
@@ -39,25 +38,6 @@ def test_a_batch_in_parts_or_compiled_is_the_same_step(method: str, accumulate: 
     torch.testing.assert_close(
         dict(found.objective.named_buffers()), dict(expected.objective.named_buffers()), atol=1e-6, rtol=1e-5
     )
-
-
-@pytest.mark.parametrize("method", ["dino", "selfpatch", "moby", "moby_selfpatch", "patch_matching"])
-def test_a_step_does_not_wait_for_the_device(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    """A GPU would stand idle after each time. What stays the same from step to step is there after the first."""
-    config = tiny_config(method)
-    networks = build_networks(config, CPU)
-    for module in (networks.student, networks.teacher, networks.objective):
-        module.to("meta")
-    # Autocast and fused optimisers do not know the device.
-    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
-    monkeypatch.setattr(networks.optimizer, "step", lambda: None)
-    # Batch normalisation over two processes.
-    monkeypatch.setattr("pretrain.heads.world_size", lambda: 2)
-    monkeypatch.setattr("pretrain.heads.all_reduce", lambda values: 2 * values)
-    take_step(config, networks, IMAGES, "meta")
-    with NeverWaits():
-        take_step(config, networks, IMAGES, "meta", diagnose=True)
 
 
 def test_the_teacher_compiles_as_a_whole() -> None:

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from scipy.io import loadmat, savemat
 
 from eval.jhmdb import task
 from eval.jhmdb.config import JhmdbConfig
 from eval.jhmdb.data import JOINTS, examine, read_joints
-from eval.jhmdb.joints import joint_places
 from eval.jhmdb.task import evaluate
 from eval.result import read_arrays, read_result
 from tests.conftest import RunMain
@@ -62,12 +60,6 @@ class TestJhmdb(Tracking):
         assert Image.open(config.output / f"overlays/{WAVE}/00003.png").size == (640, 480)
         other = evaluate(dataclasses.replace(config, protocol="crw", output=tmp_path / "crw"))
         assert (other.protocol.name, other.protocol.settings["joint_cells"]) == ("jhmdb-crw", 3)
-
-
-def test_joints_are_found_without_waiting_for_the_device() -> None:
-    """Each frame's were copied to the CPU before the next frame was queued."""
-    found_2J = joint_places(torch.empty(20, 20, 1 + len(JOINTS), device="meta"), 5)  # whose values cannot be asked for
-    assert found_2J.shape == (2, len(JOINTS))
 
 
 def test_two_processes_give_what_one_gives(config: JhmdbConfig, tmp_path: Path) -> None:

@@ -31,7 +31,6 @@ from pretrain.data.loader import (
     worker_cores,
 )
 from pretrain.data.sources import ImageFiles, images_of_folder
-from tests.pretrain.conftest import NeverWaits
 
 CPU = torch.device("cpu")
 VIEWS = ViewsConfig(global_size=32, local_size=16, local_crops=1)
@@ -166,12 +165,6 @@ def test_colours_on_the_device_are_the_workers(image_folder: Path) -> None:
         # Solarisation may tear levels round 128 apart, in few pixels.
         assert difference.flatten(1).mean(dim=1).max() < 3
         assert (plain.float() - crops.float()).abs().mean() > 5, "colours do change"
-
-
-def test_sending_and_colouring_does_not_wait_for_the_device(image_folder: Path) -> None:
-    made = batch(image_folder, on_device=True)
-    with NeverWaits():
-        assert all(view.is_meta for view in network_inputs(made, torch.device("meta")))
 
 
 @pytest.mark.gpu
