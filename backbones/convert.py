@@ -18,14 +18,7 @@ from torch import Tensor, nn
 
 from backbones.build import build_backbone
 from backbones.checkpoint import load_checkpoint
-from backbones.file import (
-    TIMM_PREFIX,
-    check_fills,
-    is_backbone_file,
-    is_timm_name,
-    read_backbone_file,
-    write_backbone_file,
-)
+from backbones.file import TIMM_PREFIX, check_fills, is_backbone_file, is_timm_name, read_backbone_file, write_backbone_file
 from backbones.foreign import timm_spec, weights_sha256
 from backbones.layouts import LAYOUTS, Conversion, Layout, LayoutError, abbreviate, convert
 from backbones.layouts.architecture import refuse_num_heads
@@ -117,9 +110,9 @@ def convert_content(checkpoint: Any, chosen: Selection = UNCHOSEN) -> Conversion
         else:
             conversion = convert(meant, layout, branch, num_heads)
     except LayoutError as error:
-        stated = [name for name in _stated_models(checkpoint) if layout is branch is num_heads is None]
-        is_timms = bool(stated) and (isinstance(error, UnknownNetworkError) or not _has_our_names(stated[0]))
-        if not is_timms:
+        nothing_chosen = layout is None and branch is None and num_heads is None
+        stated = _stated_models(checkpoint) if nothing_chosen else []
+        if not stated or (not isinstance(error, UnknownNetworkError) and _has_our_names(stated[0])):
             given = (("--key", chosen.key), ("--prefix", chosen.prefix), *(("--map", pair) for pair in chosen.renaming))
             options = [part for option, value in given if value for part in (option, value)]
             if not options:

@@ -19,15 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from backbones.layouts.base import Source
 from backbones.layouts.keys import COUNTS, FLOATS, abbreviate
-from backbones.spec import (
-    DINOV3_PERIODS,
-    BackboneSpec,
-    FunctionSpec,
-    is_function_name,
-    shown,
-    spec_from_dict,
-    spec_to_dict,
-)
+from backbones.spec import DINOV3_PERIODS, BackboneSpec, FunctionSpec, is_function_name, shown, spec_from_dict, spec_to_dict
 from common.files import file_sha256, one_line, text_sha256, without_repetition, write_atomically
 
 if TYPE_CHECKING:

@@ -52,11 +52,7 @@ def weights_of(network: nn.Module) -> dict[str, Tensor]:
     return weights
 
 
-def convert_network(
-    network: nn.Module,
-    weights: Mapping[str, Tensor],
-    chosen: Selection = UNCHOSEN,
-) -> Conversion:
+def convert_network(network: nn.Module, weights: Mapping[str, Tensor], chosen: Selection = UNCHOSEN) -> Conversion:
     """Take the backbone of a network with these weights (`weights_of`) as `convert_content` does from a checkpoint.
 
     The heads, which the weights do not show, are the network's own where all its blocks have the same number. It must then compute

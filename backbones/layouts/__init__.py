@@ -1,4 +1,4 @@
-"""Published checkpoint layouts as tables, and which of them a checkpoint has.
+"""Published checkpoint layouts as tables, which of them a checkpoint has, and how its table takes the backbone out of it.
 
 To add a layout, put a `Layout` into the `LAYOUTS` of the module that it fits best. A new module also goes into `LAYOUTS` below.
 """
@@ -9,9 +9,11 @@ from itertools import islice
 from typing import Any
 
 from backbones.layouts import authors, dinov2, dinov3, libraries, patchbench
-from backbones.layouts.base import Conversion, Layout, Network
-from backbones.layouts.keys import LayoutError, UnknownNetworkError, abbreviate
+from backbones.layouts.architecture import PUBLISHED_HEADS, complete_backbone
+from backbones.layouts.base import Conversion, Layout, Network, Source, entry_at, stated_epoch
+from backbones.layouts.keys import LayoutError, UnknownNetworkError, Weights, abbreviate, apply_table, nested, own_keys
 from backbones.layouts.search import beside, choose, find_networks, groups, most_special
+from backbones.spec import DINOV3_PERIODS, BackboneSpec, DINOv3Spec, PlainViTSpec, ViTSpec
 
 __all__ = ["LAYOUTS", "NAMINGS", "Conversion", "Layout", "LayoutError", "abbreviate", "convert"]
 
@@ -23,6 +25,9 @@ NAMINGS = [layout for layout in LAYOUTS.values() if layout.marks and layout.plac
 """Those that say how the tensors of a network are called."""
 
 _GROUPS_SHOWN = 3
+# Which averaged models hold: torch's, latent diffusion's, mmengine's.
+_COUNTERS = ("n_averaged", "decay", "num_updates", "steps")
+_DINOV3_EPSILON = 1e-5  # that of all released models
 
 
 def layouts_of(checkpoint: Any, networks: list[Network]) -> list[Layout]:
@@ -63,7 +68,7 @@ def convert(checkpoint: Any, layout_name: str | None, branch: str | None, num_he
     else:
         branch, reason = branch or layout.branches[0], ""
         network = _network_of(branch, layout, networks)
-    found = layout.convert(checkpoint, network, branch, num_heads)
+    found = _take(layout, checkpoint, network, branch, num_heads)
     others = beside(checkpoint, network, networks, layout.drops)
     return replace(found, dropped={**found.dropped, **others}, branch_reason=reason)
 
@@ -76,6 +81,62 @@ def _network_of(branch: str, layout: Layout, networks: list[Network]) -> Network
         if network.place == place:
             return network
     raise LayoutError(f"incomplete checkpoint, it has no {branch} in the {layout.name} layout")
+
+
+def _take(layout: Layout, checkpoint: Any, network: Network, branch: str, num_heads: int | None) -> Conversion:
+    """Take a network that was found in the checkpoint; ValueError if its content does not fit.
+
+    Every tensor behind the prefix is taken or dropped by a rule. What lies beside it is listed by its first different part.
+    """
+    naming, prefix = network.naming, network.prefix
+    if naming.refusal:
+        raise UnknownNetworkError(naming.refusal)
+    inside = {name: tensor for name, tensor in network.group.items() if name.startswith(prefix)}
+    keys = naming.keys or own_keys(network.weights)
+    drops = dict.fromkeys((*_COUNTERS, *naming.drops, *layout.drops))
+    try:
+        taken: Weights
+        taken, dropped = apply_table(inside, nested(prefix, "", {**drops, **keys}))
+        for step in naming.steps:
+            taken = step(taken)
+        masks = {name: tensor for name, tensor in inside.items() if name.endswith("attn_mask")}
+        heads_of = layout.heads or naming.heads
+        stated = heads_of(checkpoint) if num_heads is None and heads_of is not None else num_heads
+        hides_heads = DINOV3_PERIODS not in taken
+        spec, taken = complete_backbone(taken, stated, masks)
+        config = entry_at(checkpoint, "config") if naming.heads else None
+        spec = _as_configured(spec, config) if isinstance(config, Mapping) else spec
+    except KeyError as error:
+        raise LayoutError(f"incomplete checkpoint, it has no {error}") from error
+    is_unusual = isinstance(spec, PlainViTSpec) and spec.embed_dim not in PUBLISHED_HEADS[type(spec)]
+    # Only a network that pools its patches has a CLS token and no final norm, and then it has timm's fc_norm.
+    is_pooled = f"{prefix}fc_norm.*" in dropped
+    if isinstance(spec, ViTSpec) and spec.class_token and not spec.final_norm and not is_pooled:
+        raise LayoutError("incomplete checkpoint, it has neither norm.weight nor fc_norm.weight (timm's names)")
+    epoch = stated_epoch(checkpoint)
+    if layout.epoch_is_index and epoch >= 0:
+        epoch += 1
+    return Conversion(
+        source=Source(format=layout.name, branch=branch, epoch=epoch),
+        spec=spec,
+        state_dict=dict(taken),
+        dropped=dropped,
+        heads_assumed=stated is None and hides_heads and is_unusual,
+    )
+
+
+def _as_configured(spec: BackboneSpec, config: Mapping[str, Any]) -> BackboneSpec:
+    """The spec with the epsilon that a configuration of Hugging Face's states; LayoutError for what our networks cannot have."""
+    epsilon, activation = config.get("layer_norm_eps"), config.get("hidden_act", "gelu")
+    usual = _DINOV3_EPSILON if isinstance(spec, DINOv3Spec) else spec.norm_epsilon if isinstance(spec, ViTSpec) else None
+    is_plain = isinstance(spec, (ViTSpec, DINOv3Spec)) and spec.mlp == "gelu"
+    if type(epsilon) not in (float, type(None)) or (is_plain and activation != "gelu"):
+        raise LayoutError(f"config.json: our {spec.family} has no layer_norm_eps={epsilon} or hidden_act={activation}")
+    if epsilon in (None, usual):
+        return spec
+    if not isinstance(spec, ViTSpec):
+        raise LayoutError(f"config.json: our {spec.family} has an epsilon of {usual}, not {epsilon}")
+    return replace(spec, norm_epsilon=epsilon)
 
 
 def identify(checkpoint: Any, layouts: list[Layout]) -> Layout:

@@ -1,4 +1,4 @@
-"""What a published checkpoint layout is, and how its table takes the backbone out of a checkpoint.
+"""What a published checkpoint layout is, and what is said of the backbone that is taken from a checkpoint.
 
 A layout is one `Layout` in the `LAYOUTS` of a module of this package. These modules load torch only where they use it, so that a
 command's `--help` can list the layouts at once.
@@ -9,21 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
-from backbones.layouts.architecture import PUBLISHED_HEADS, complete_backbone
-from backbones.layouts.keys import KeyTable, LayoutError, UnknownNetworkError, Weights, apply_table, nested, own_keys, under
-from backbones.spec import DINOV3_PERIODS, BackboneSpec, DINOv3Spec, PlainViTSpec, ViTSpec
+from backbones.layouts.keys import KeyTable, Weights, under
+from backbones.spec import BackboneSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 NOT_STATED = "not stated"
 _MOST_EPOCHS = 10**9
-# Which averaged models hold: torch's, latent diffusion's, mmengine's.
-_COUNTERS = ("n_averaged", "decay", "num_updates", "steps")
-_DINOV3_EPSILON = 1e-5  # that of all released models
 # Where the number of completed epochs may be: PyTorch Lightning's, most authors', OpenMMLab's, VISSL's.
 _EPOCHS = ("loops/fit_loop/epoch_progress/current/processed", "epoch", "meta/epoch", "phase_idx")
 
@@ -108,62 +104,6 @@ class Layout:
     def bears_marks(self, names: AbstractSet[str]) -> bool:
         return not self.marks or any(group <= names for group in self.marks)
 
-    def convert(self, checkpoint: Any, network: Network, branch: str, num_heads: int | None) -> Conversion:
-        """Take a network that was found in the checkpoint; ValueError if its content does not fit.
-
-        Every tensor behind the prefix is taken or dropped by a rule. What lies beside it is listed by its first different part.
-        """
-        naming, prefix = network.naming, network.prefix
-        if naming.refusal:
-            raise UnknownNetworkError(naming.refusal)
-        inside = {name: tensor for name, tensor in network.group.items() if name.startswith(prefix)}
-        keys = naming.keys or own_keys(network.weights)
-        drops = dict.fromkeys((*_COUNTERS, *naming.drops, *self.drops))
-        try:
-            taken: Weights
-            taken, dropped = apply_table(inside, nested(prefix, "", {**drops, **keys}))
-            for step in naming.steps:
-                taken = step(taken)
-            masks = {name: tensor for name, tensor in inside.items() if name.endswith("attn_mask")}
-            heads_of = self.heads or naming.heads
-            stated = heads_of(checkpoint) if num_heads is None and heads_of is not None else num_heads
-            hides_heads = DINOV3_PERIODS not in taken
-            spec, taken = complete_backbone(taken, stated, masks)
-            config = entry_at(checkpoint, "config") if naming.heads else None
-            spec = _as_configured(spec, config) if isinstance(config, Mapping) else spec
-        except KeyError as error:
-            raise LayoutError(f"incomplete checkpoint, it has no {error}") from error
-        is_unusual = isinstance(spec, PlainViTSpec) and spec.embed_dim not in PUBLISHED_HEADS[type(spec)]
-        # Only a network that pools its patches has a CLS token and no final norm, and then it has timm's fc_norm.
-        is_pooled = f"{prefix}fc_norm.*" in dropped
-        if isinstance(spec, ViTSpec) and spec.class_token and not spec.final_norm and not is_pooled:
-            raise LayoutError("incomplete checkpoint, it has neither norm.weight nor fc_norm.weight (timm's names)")
-        epochs = (stated_epoch(checkpoint, path) for path in _EPOCHS)
-        epoch = next((epoch for epoch in epochs if epoch >= 0), -1)
-        if self.epoch_is_index and epoch >= 0:
-            epoch += 1
-        return Conversion(
-            source=Source(format=self.name, branch=branch, epoch=epoch),
-            spec=spec,
-            state_dict=dict(taken),
-            dropped=dropped,
-            heads_assumed=stated is None and hides_heads and is_unusual,
-        )
-
-
-def _as_configured(spec: BackboneSpec, config: Mapping[str, Any]) -> BackboneSpec:
-    """The spec with the epsilon that a configuration of Hugging Face's states; LayoutError for what our networks cannot have."""
-    epsilon, activation = config.get("layer_norm_eps"), config.get("hidden_act", "gelu")
-    usual = _DINOV3_EPSILON if isinstance(spec, DINOv3Spec) else spec.norm_epsilon if isinstance(spec, ViTSpec) else None
-    is_plain = isinstance(spec, (ViTSpec, DINOv3Spec)) and spec.mlp == "gelu"
-    if type(epsilon) not in (float, type(None)) or (is_plain and activation != "gelu"):
-        raise LayoutError(f"config.json: our {spec.family} has no layer_norm_eps={epsilon} or hidden_act={activation}")
-    if epsilon in (None, usual):
-        return spec
-    if not isinstance(spec, ViTSpec):
-        raise LayoutError(f"config.json: our {spec.family} has an epsilon of {usual}, not {epsilon}")
-    return replace(spec, norm_epsilon=epsilon)
-
 
 def is_state_dict(value: Any) -> TypeGuard[Weights]:
     """Whether this is a non-empty mapping from names to tensors."""
@@ -179,15 +119,18 @@ def state_dict_at(checkpoint: Any, path: str) -> Weights:
     return found if is_state_dict(found) else {}
 
 
-def stated_epoch(checkpoint: Any, path: str) -> int:
-    """The number of epochs at a path of keys, -1 where there is none."""
+def stated_epoch(checkpoint: Any) -> int:
+    """The number of epochs that a checkpoint states, -1 where there is none."""
     import numpy as np
     from torch import Tensor
 
-    epoch: Any = -1 if is_state_dict(checkpoint) else entry_at(checkpoint, path)
-    if isinstance(epoch, (Tensor, np.generic)) and math.prod(epoch.shape) == 1:
-        epoch = epoch.item()
-    return int(epoch) if type(epoch) in (int, float) and 0 <= epoch < _MOST_EPOCHS else -1
+    for path in () if is_state_dict(checkpoint) else _EPOCHS:
+        epoch = entry_at(checkpoint, path)
+        if isinstance(epoch, (Tensor, np.generic)) and math.prod(epoch.shape) == 1:
+            epoch = epoch.item()
+        if type(epoch) in (int, float) and 0 <= epoch < _MOST_EPOCHS:
+            return int(epoch)
+    return -1
 
 
 def entry_at(node: Any, path: str) -> Any:

@@ -58,7 +58,7 @@ def convert(checkpoint: Mapping[str, Any], branch: str | None, num_heads: int | 
     source = Source(
         format=PATCHBENCH.name,
         branch=branch,
-        epoch=stated_epoch(checkpoint, "epoch"),
+        epoch=stated_epoch(checkpoint),
         recipe_sha256=recipe,
         seed=seed,
         **_origin(checkpoint.get("settings")),
