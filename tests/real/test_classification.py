@@ -25,19 +25,16 @@ pytestmark = pytest.mark.data
 def cls_features(network: AnyBackbone, pictures: np.ndarray, side: int) -> np.ndarray:
     """The CLS tokens of uint8 [N, 32, 32, 3] pictures, resized by Pillow."""
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-    features = []
-    for picture in pictures:
-        resized = Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)
-        image = torch.from_numpy((np.asarray(resized) / 255 - mean) / std).float().permute(2, 0, 1)
-        features.append(network.forward_tokens(image[None]).cls)
-    return torch.cat(features).double().numpy()
+    resized = [Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC) for picture in pictures]
+    images = torch.from_numpy((np.stack(resized) / 255 - mean) / std).float().permute(0, 3, 1, 2)
+    return torch.cat([network.forward_tokens(batch).cls for batch in images.split(100)]).double().numpy()
 
 
 @pytest.mark.slow
 def test_a_backbone_pretrained_on_cifar_beats_chance_and_equals_the_published_classifier(
     real_data_dir: Path, tmp_path: Path
 ) -> None:
-    """A minute of DINO on unlabelled CIFAR-10 pictures, then both classifiers; k-NN a second time from the files' bytes."""
+    """Twenty updates of DINO on unlabelled CIFAR-10 pictures, then both classifiers; k-NN a second time from the files' bytes."""
     root, side = real_data_dir / "cifar-10-batches-bin", 48
     records = {
         split: np.frombuffer(b"".join(path.read_bytes() for path in sorted(root.glob(pattern))), np.uint8).reshape(-1, 3073)
@@ -45,7 +42,7 @@ def test_a_backbone_pretrained_on_cifar_beats_chance_and_equals_the_published_cl
     }
     labels = {split: rows[:, 0].astype(int) for split, rows in records.items()}
     pictures = {split: rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1) for split, rows in records.items()}
-    for number, picture in enumerate(pictures["train"]):
+    for number, picture in enumerate(pictures["train"][::2]):
         path = tmp_path / "images" / f"{number:05d}.png"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(picture).save(path)
