@@ -7,6 +7,7 @@ command's `--help` can list the layouts at once.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
 
 NOT_STATED = "not stated"
 _MOST_EPOCHS = 10**9
+_LONGEST_TEXT = 1000
 # Where the number of completed epochs may be: PyTorch Lightning's, most authors', OpenMMLab's, VISSL's.
 _EPOCHS = ("loops/fit_loop/epoch_progress/current/processed", "epoch", "meta/epoch", "phase_idx")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where the weights of a backbone come from."""
+    """Where the weights of a backbone come from; ValueError for a field that no backbone file could hold."""
 
     format: str  # Name of the checkpoint layout, as in `LAYOUTS`.
     branch: str  # Which of the checkpoint's networks was taken, such as `teacher`.
@@ -39,6 +41,16 @@ class Source:
     recipe: str = ""  # Name of the pretraining's recipe; like the next two, only PatchBench's own checkpoints state it.
     pretraining_data: str = ""  # The last two parts of the path of the images, such as `imagenet/train`.
     log: str = ""  # Path of the pretraining's log, as its command named the folder.
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name in ("epoch", "seed"):
+                if type(value) is not int or not -1 <= value < 2**64:
+                    raise ValueError(f"{name} of the source is not a count")
+            elif type(value) is not str or not value.isprintable() or len(value) > _LONGEST_TEXT:
+                raise ValueError(f"{name} of the source is not a usual text")
+            elif "sha256" in name and not re.fullmatch("[0-9a-f]{64}|", value):
+                raise ValueError(f"{name} of the source is not a digest")
 
 
 @dataclass(frozen=True, kw_only=True)

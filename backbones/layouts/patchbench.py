@@ -50,17 +50,13 @@ def convert(checkpoint: Mapping[str, Any], branch: str | None, num_heads: int | 
     network = checkpoint[branch]
     if not is_state_dict(network):
         raise LayoutError(f"the {branch} is not a state dict")
-    # Old checkpoints state neither.
-    recipe, seed = checkpoint.get("recipe_sha256", ""), checkpoint.get("seed", -1)
-    if type(recipe) is not str or type(seed) is not int or not -1 <= seed < 2**64:
-        raise LayoutError("the checkpoint's recipe_sha256 must be text and its seed an integer")
     state_dict, dropped = apply_table(network, {"backbone.*": "*", "heads.*": None})
     source = Source(
         format=PATCHBENCH.name,
         branch=branch,
         epoch=stated_epoch(checkpoint),
-        recipe_sha256=recipe,
-        seed=seed,
+        recipe_sha256=checkpoint.get("recipe_sha256", ""),  # which old checkpoints do not state, nor the seed
+        seed=checkpoint.get("seed", -1),
         **_origin(checkpoint.get("settings")),
     )
     return Conversion(source=source, spec=spec, state_dict=state_dict, dropped=dropped)

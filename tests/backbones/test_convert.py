@@ -138,6 +138,7 @@ NAN = torch.full((64,), torch.nan)
         ('"mlp_ratio": 4.0', '"mlp_ratio": Infinity', {}, "mlp_ratio=inf must be a number"),
         ('"epoch": -1', '"epoch": 3e2', {}, "epoch of the source is not a count"),
         ('"branch": "', '"branch": "\\n', {}, "branch of the source is not a usual text"),
+        ('"sha256": "0', '"sha256": "x', {}, "sha256 of the source is not a digest"),
         ('"version": 1', '"version": true', {}, "backbone file version True, this PatchBench reads 1"),
         ('"version": 1', '"version": ' + "[" * 9000, {}, "recursion depth"),
         ("", "", {"norm.bias": NAN}, r"not finite numbers: norm\.bias"),
