@@ -26,7 +26,7 @@ from torch.func import functional_call
 
 from backbones.base import Backbone, Tokens, check_size, check_taps, map_as_tokens
 from backbones.spec import MOST_MAPS, FunctionSpec, TimmSpec
-from common.distributed import choose_device
+from common.distributed import local_rank
 from common.files import one_line
 
 USUAL_IMAGE_SIZE = 224  # of a network without an attribute `image_size`
@@ -256,11 +256,8 @@ def call_function(reference: str) -> nn.Module:
         own = [key for key, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == module_name]
         raise ValueError(f"{reference}: {module_name} has no function {name}; it has {', '.join(own) or 'none'}")
     try:
-        gpus = range(
-            torch.cuda.device_count() if torch.cuda.is_initialized() else 0
-        )  # whose random numbers a seed would change
-        with torch.random.fork_rng(devices=gpus), torch.device("cpu"):
-            torch.manual_seed(0)
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.random.default_generator.manual_seed(0)  # `torch.manual_seed` would also seed GPUs
             network = function()
     except Exception as error:
         raise ValueError(f"{reference}: calling it fails: {_in_one_line(error)}") from error
@@ -275,7 +272,10 @@ def function_spec(reference: str) -> FunctionSpec:
     Its own attribute `image_size` is the side of the images, 224 where it has none.
     """
     network = call_function(reference).eval()
-    device = choose_device("auto")
+    # A training's current GPU stays the current one.
+    device = (
+        torch.device("cuda", local_rank() % torch.cuda.device_count()) if torch.cuda.is_available() else torch.device("cpu")
+    )
     network, side = network.to(device), getattr(network, "image_size", USUAL_IMAGE_SIZE)
     if type(side) is not int or side < 1:
         raise ValueError(f"{reference}: its image_size is {side!r}; it must be a side in pixels")

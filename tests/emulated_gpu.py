@@ -40,7 +40,8 @@ waits: list[str] = []
 def _wait() -> None:
     for frame in reversed(traceback.extract_stack(limit=40)):
         path = Path(frame.filename)
-        if path.is_relative_to(REPOSITORY) and not path.is_relative_to(REPOSITORY / "tests"):
+        # The environment is in the repository, too.
+        if path.is_relative_to(REPOSITORY) and path.relative_to(REPOSITORY).parts[0] not in ("tests", ".venv"):
             return waits.append(f"{path.relative_to(REPOSITORY)}:{frame.name}")
 
 

@@ -151,7 +151,7 @@ def run_ablation(options: AblationOptions) -> bool:
         print(job_listing(jobs, options.images_per_second))  # noqa: T201 - the command's own output
         for job in jobs:
             print()  # noqa: T201
-            launch(MODULE, job.options.arguments(), options)
+            launch(MODULE, job.options.arguments(), options, job.config.train.device)
         return True
     left = [job for job in jobs if not job.finished]
     logger.info("%d jobs, of which %d are finished", len(jobs), len(jobs) - len(left))
@@ -159,7 +159,7 @@ def run_ablation(options: AblationOptions) -> bool:
         left = []
     elif options.slurm:
         for job in left:
-            launch(MODULE, job.options.arguments(), options)
+            launch(MODULE, job.options.arguments(), options, job.config.train.device)
         print("when they have ended, the same command with --report-only in place of --slurm writes the tables")  # noqa: T201
         return True
     with ExitStack() as held:
@@ -183,7 +183,7 @@ def _run(job: Job, options: AblationOptions) -> int:
     """Run a job in other processes, which end when this process is told to end. Return the exit status."""
     from tools.runs import local_processes
 
-    command = [sys.executable, "-m", MODULE, *job.options.arguments(), *local_processes(options)]
+    command = [sys.executable, "-m", MODULE, *job.options.arguments(), *local_processes(options, job.config.train.device)]
     before = signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
     try:
         with subprocess.Popen(command) as process:

@@ -5,7 +5,7 @@
 #   bash tools/ablation.sh components --scale tiny     the same recipes, shrunk to run in minutes on generated sample data
 #   bash tools/ablation.sh components --slurm --gpus 8 --hours 24 --sbatch partition=P    submit each job to Slurm
 #   bash tools/ablation.sh --help
-# Environment: NPROC_PER_NODE, the number of processes of a job (default: the number of GPUs, or 1).
+# Environment: NPROC_PER_NODE, the number of processes of a job (default: the number of GPUs; 1 on the CPU or a GPU that is named by its number).
 # Finished jobs are not run again; after an interruption or a kill, the same command line continues.
 set -euo pipefail
 CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -22,7 +22,7 @@ from common.launch import Command, LaunchOptions
 from eval.result import RESULT_FILE, read_result
 from eval.tasks import TASKS, named_tasks
 from tools.convert_checkpoint import SelectionOptions, check_source
-from tools.evaluation import BACKBONE_FILE, LOCK_FILE, arguments_of, check_tasks
+from tools.evaluation import BACKBONE_FILE, LOCK_FILE, arguments_of, check_tasks, device_of
 from tools.make_sample_data import SAMPLE_FOLDER, SampleConfig, draw_samples
 
 PROG = "bash tools/eval_all.sh"
@@ -142,8 +142,7 @@ def evaluate_all(options: EvalAllOptions, task_options: Mapping[str, Sequence[st
         del conversion  # frees its weights while the tasks run
         statuses = {}
         for task, words in arguments.items():
-            device = parse(TASKS[task].config, words, f"python -m eval {task}").device
-            statuses[task] = _run(task, [*words, *local_processes(options, device)])
+            statuses[task] = _run(task, [*words, *local_processes(options, device_of(task, words))])
         try:
             succeeded = [task for task, status in statuses.items() if not status]
             # An option of a task may have changed what its result calls the run.
@@ -161,7 +160,7 @@ def _launch_all(options: EvalAllOptions, arguments: Mapping[str, Sequence[str]],
     from tools.runs import launch  # loads torch
 
     for task, given in arguments.items():
-        launch("eval", [task, *given], options)
+        launch("eval", [task, *given], options, device_of(task, given))
     places = ("--runs", str(options.runs), "--output", str(options.results), "--first", folder.name)
     makes_tables = Command(module="tables", arguments=places)
     print(f"{'# ' if options.dry_run else ''}when they have ended: {makes_tables}")  # noqa: T201 - the command's own output

@@ -7,7 +7,7 @@
 #   bash tools/eval_all.sh CKPT --sample     on generated sample data, with shortened fine-tuning
 #   bash tools/eval_all.sh CKPT --slurm --gpus 8 --hours 24 --sbatch partition=P     submit each task to Slurm; --dry-run prints the jobs
 #   bash tools/eval_all.sh --help            every option, and the tasks
-# Environment: NPROC_PER_NODE, the number of processes (default: the number of GPUs, or 1).
+# Environment: NPROC_PER_NODE, the number of processes (default: the number of GPUs; 1 on the CPU or a GPU that is named by its number).
 # Finished tasks are not run again; after an interruption or a kill, the same command line continues.
 set -euo pipefail
 CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -205,6 +205,11 @@ def prepared(
         yield {task: [*words, "--backbone", name] for task, words in arguments.items()}
 
 
+def device_of(task: str, arguments: Sequence[str]) -> str:
+    """What the arguments of a task say of the device, such as `auto`."""
+    return str(parse(TASKS[task].config, arguments, f"python -m eval {task}").device)
+
+
 def run_task(task: str, arguments: Sequence[str]) -> None:
     """Run a task in this process, or in others if it trains the network, on all GPUs; ValueError if these fail."""
     if not TASKS[task].fine_tunes:
@@ -215,7 +220,8 @@ def run_task(task: str, arguments: Sequence[str]) -> None:
 
     environment = {name: value for name, value in os.environ.items() if name not in GROUP_VARIABLES}
     environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, [environment.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "eval", task, *arguments, *local_processes(LaunchOptions())]
+    processes = local_processes(LaunchOptions(), device_of(task, arguments))
+    command = [sys.executable, "-m", "eval", task, *arguments, *processes]
     if status := subprocess.run(command, check=False, env=environment).returncode:
         raise ValueError(f"{task}: failed with status {status}; its own message is above")
 

@@ -3,7 +3,7 @@
 #   bash tools/pretrain.sh RECIPE [--section.field VALUE ...]    RECIPE: a name in pretrain/recipes/ or a YAML file
 #   bash tools/pretrain.sh --help                                every field, with its default
 # Environment:
-#   NPROC_PER_NODE   processes on this machine (default: the number of GPUs, or 1)
+#   NPROC_PER_NODE   processes on this machine (default: the number of GPUs; 1 on the CPU or a GPU that is named by its number)
 #   NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT   several machines: run the same command on each (torchrun's meaning)
 #   Under `srun` with several tasks, Slurm's variables are used instead: one process per task.
 # After an interruption or a kill, the same command line continues. On SIGTERM, SIGUSR1 and SIGUSR2 it finishes its step and saves before

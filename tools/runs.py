@@ -59,15 +59,15 @@ def _is_of(output: Path, conversion: Conversion, checkpoint: Path) -> bool:
     return same_file and existing.source.branch == conversion.source.branch and existing.spec == conversion.spec
 
 
-def launch(module: str, arguments: Sequence[str], options: LaunchOptions) -> None:
-    """Submit `python -m MODULE ARGUMENTS` as a Slurm job if the options ask for it; print it otherwise."""
+def launch(module: str, arguments: Sequence[str], options: LaunchOptions, device: str) -> None:
+    """Submit `python -m MODULE ARGUMENTS` as a Slurm job if the options ask for it; print it otherwise, for this device."""
     if options.slurm:
         submit(Command(module=module, arguments=tuple(arguments)), options)
     else:
-        print(Command(module=module, arguments=(*arguments, *local_processes(options))))  # noqa: T201 - a dry run's output
+        print(Command(module=module, arguments=(*arguments, *local_processes(options, device))))  # noqa: T201 - a dry run's output
 
 
-def local_processes(options: LaunchOptions, device: str = "auto") -> list[str]:
+def local_processes(options: LaunchOptions, device: str) -> list[str]:
     """`--gpus N` for a command that runs here, on this device: as the options say, else NPROC_PER_NODE, else the number of GPUs.
 
     None for one process, such as on the CPU or on a GPU that is named by its number.

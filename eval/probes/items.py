@@ -50,7 +50,10 @@ def read_items(result: Result, folder: Path) -> Items:
     counts_N3K = pixels_N3K.astype(np.float64)
     if counts_N3K.min(initial=0) < 0 or not counts_N3K[:, 2].any():
         raise ValueError(f"{file}: negative counts, or no labelled pixel")
-    absent_is_zero = result.protocol.settings.get("absent_classes") in ("zero", True)  # other tasks do not state it
+    absent_is_zero = result.protocol.settings.get("absent_classes") in (
+        "zero",
+        True,
+    )  # VIP has neither; its classes are left out
     correct_N, _, labelled_N = counts_N3K.sum(axis=2).T
     return (
         names,

@@ -1,5 +1,6 @@
 """The texts of the page: the tables with links, the sections of comparable results, and a record of each result."""
 
+import dataclasses
 import json
 import re
 import shlex
@@ -11,7 +12,7 @@ from typing import Any
 from common.cli import as_arguments
 from eval.registry import Benchmark
 from eval.result import Result
-from eval.tasks import BENCHMARKS
+from eval.tasks import BENCHMARKS, TASKS
 from tables.collect import Measurement
 from tables.comparability import benchmark_differences, conditions_of, footnotes_of
 from tables.layout import benchmarks_of
@@ -163,8 +164,9 @@ def reproduction_command(result: Result) -> str:
     """
     gpus = {"gpus": result.environment.world_size} if result.environment.world_size > 1 else {}
     lines = [f"python -m eval {result.task}"]
+    # Tasks record more than their options, such as how the processes made up a batch.
+    options = {field.name for field in dataclasses.fields(TASKS[result.task].config)}
     for name, value in (result.config | gpus).items():
-        # The fine-tuning tasks record how the processes made up the batch, which is no option.
-        if value is not None and name != "batch":
+        if value is not None and name in {*options, *gpus}:
             lines.append(shlex.join(as_arguments({name.replace("_", "-"): value})))
     return " \\\n    ".join(lines)

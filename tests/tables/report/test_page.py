@@ -144,8 +144,8 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("task", "options"), OPTIONS)
 def test_the_task_reads_its_own_options_from_the_command(tmp_path: Path, task: str, options: dict[str, Any]) -> None:
     config = TASKS[task].config(**PLACES, **options)
-    # What the fine-tuning tasks add; several processes are started again.
-    stored = dataclasses.asdict(config) | {"batch": {"total": 8, "per_device": 8}}
+    # What fine-tuning and dense retrieval add, which are no options; several processes are started again.
+    stored = dataclasses.asdict(config) | {"batch": {"total": 8, "per_device": 8}, "chosen_distance": "cosine"}
     result = make_result("one", task)
     environment = dataclasses.replace(result.environment, world_size=8)
     # Writing and reading turns paths into texts.
